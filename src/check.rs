@@ -1,0 +1,1 @@
+//! Validates a configuration, its certificates and its upstreams for an operator.

@@ -1,0 +1,1 @@
+//! The configuration: from a file as written to a `Config` that cannot be wrong.

@@ -1,0 +1,1 @@
+//! Binds, spawns, handles signals and drains.

@@ -1,0 +1,3 @@
+//! The `pushward` command.
+
+fn main() {}

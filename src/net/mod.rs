@@ -1,0 +1,1 @@
+//! Sockets: listeners, TLS, framed connections, the way to the server.

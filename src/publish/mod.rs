@@ -1,0 +1,1 @@
+//! Performs publishes: the choice of transport.

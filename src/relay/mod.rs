@@ -1,0 +1,1 @@
+//! One task per session: an event goes into the core, its outputs are performed.

@@ -1,0 +1,1 @@
+//! The session core: sans-IO.

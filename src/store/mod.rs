@@ -1,0 +1,1 @@
+//! What survives a restart: the redb database and its writer thread.

@@ -1,0 +1,1 @@
+//! Framing and reading of XML streams (RFC 6120 §11).
