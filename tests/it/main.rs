@@ -8,4 +8,10 @@
 #![allow(clippy::wildcard_enum_match_arm, reason = "a scripted peer fails on whatever its script does not expect")]
 
 mod baseline;
+mod malformed;
+mod proxy;
+mod person;
+mod push;
+mod story;
+mod stream_management;
 mod support;

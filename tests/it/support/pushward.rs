@@ -35,11 +35,7 @@ impl Setup {
             .set("host.certificate", "'certs/localhost.pem'")
             .set("host.key", "'certs/localhost.key'")
             .set("host.upstream", &format!("'{upstream}'"))
-            .set("admin.listen", "'127.0.0.1:0'")
-            .set("admin.socket", "'state/admin.sock'")
             .set("log.format", "'json'")
-            // No test may look up or reach anything but loopback; the transports that need DNS are not used.
-            .set("push.transports", "['session']")
     }
 
     /// Sets a key: `.set("push.batch_delay", "'50ms'")`; the value is TOML.
