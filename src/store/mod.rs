@@ -82,7 +82,8 @@ impl<E: Into<redb::Error>> From<E> for StoreError {
     }
 }
 
-/// A handle of the store; clones share it. The database is closed when the last one is dropped.
+/// A handle of the store; clones share it. Once the last one is dropped the writer ends, and the database is closed;
+/// at once after [`Store::shutdown`].
 #[derive(Clone, Debug)]
 pub struct Store {
     database: Arc<Database>,

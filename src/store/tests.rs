@@ -157,7 +157,7 @@ async fn a_shutdown_waits_for_what_was_accepted_and_refuses_the_rest() {
         accepted.spawn(async move { store.change(&account(&format!("user{n}")), enable("one", 1)).await });
     }
     tokio::task::yield_now().await;
-    tokio::join!(store.shutdown(), store.clone().shutdown());
+    tokio::join!(store.shutdown(), store.shutdown());
     let mut kept = 0;
     while let Some(answer) = accepted.join_next().await {
         match answer.unwrap() {
@@ -175,16 +175,15 @@ async fn a_shutdown_waits_for_what_was_accepted_and_refuses_the_rest() {
 #[tokio::test]
 async fn a_record_of_a_newer_version_is_refused_and_kept() {
     let directory = tempfile::tempdir().unwrap();
-    drop(Store::open(directory.path()).unwrap());
+    Store::open(directory.path()).unwrap().shutdown().await;
     overwrite(directory.path(), &account("romeo"), b"\x02from the future");
 
     let store = Store::open(directory.path()).unwrap();
     let read = store.registrations(&account("romeo")).await.unwrap_err();
     assert!(read.to_string().contains("romeo@example.org are of version 2"), "{read}");
-    let (other, changed) = tokio::join!(
-        store.change(&account("juliet"), enable("one", 1)),
-        store.change(&account("romeo"), enable("one", 1)),
-    );
+    let [romeo, juliet] = ["romeo", "juliet"].map(account);
+    let (other, changed) =
+        tokio::join!(store.change(&juliet, enable("one", 1)), store.change(&romeo, enable("one", 1)));
     assert_eq!(nodes(&other.unwrap()), ["one"]);
     assert!(matches!(changed.unwrap_err(), StoreError::UnknownVersion { version: 2, .. }));
     store.shutdown().await;
@@ -196,7 +195,7 @@ async fn a_record_of_a_newer_version_is_refused_and_kept() {
 async fn a_corrupt_record_is_an_error_that_names_the_account_but_no_content() {
     for record in [&b"\x01[{\"hunter2\":"[..], b"\x01{\"hunter2\":1}", b"\x01[\"hunter2\"]", b"\x01hunter2", b""] {
         let directory = tempfile::tempdir().unwrap();
-        drop(Store::open(directory.path()).unwrap());
+        Store::open(directory.path()).unwrap().shutdown().await;
         overwrite(directory.path(), &account("romeo"), record);
         let store = Store::open(directory.path()).unwrap();
         let error = store.change(&account("romeo"), enable("one", 1)).await.unwrap_err();
