@@ -33,6 +33,12 @@ enum Wake {
     Drain,
 }
 
+/// What the store is asked.
+enum Request {
+    Read,
+    Change(Option<Token>, Change),
+}
+
 struct Driver {
     relay: Arc<Relay>,
     session: Session,
@@ -41,9 +47,9 @@ struct Driver {
     commands: mpsc::Receiver<Command>,
     client: Option<Client>,
     upstream: UpstreamConn,
-    /// Changes that wait for the one before them.
-    changes: VecDeque<(Option<Token>, Change)>,
-    /// The change, or the reading, that the store is at.
+    /// What the store is to do, one after the other.
+    waiting: VecDeque<Request>,
+    /// What the store is at.
     job: Option<(Option<Token>, StoreJob)>,
     ended: Option<EndReason>,
 }
@@ -63,11 +69,11 @@ pub(super) async fn run(relay: Arc<Relay>, login: Login, permit: Permit) {
         commands,
         client: Some(client),
         upstream,
-        changes: VecDeque::new(),
+        waiting: VecDeque::from([Request::Read]),
         job: None,
         ended: None,
     };
-    driver.read_registrations();
+    driver.next_job();
     driver.drive().await;
     driver.leave().await;
     drop(permit);
@@ -128,7 +134,10 @@ impl Driver {
                 self.client_lost("broken");
             }
             Wake::Command(Command::Attach(attach)) => self.attach(*attach),
-            Wake::Command(Command::RegistrationsChanged) => self.read_registrations(),
+            Wake::Command(Command::RegistrationsChanged) => {
+                self.waiting.push_back(Request::Read);
+                self.next_job();
+            }
             Wake::Stored(result) => self.stored(result),
             Wake::Deadline => self.deadline(),
             Wake::Drain => self.take(Input::Drain),
@@ -219,7 +228,7 @@ impl Driver {
                     self.relay.registry.resumable(id.clone(), &self.handle);
                     self.sm_id = Some(id);
                 }
-                Output::Store(token, change) => self.changes.push_back((token, change)),
+                Output::Store(token, change) => self.waiting.push_back(Request::Change(token, change)),
                 Output::Publish(publish) => publishes.push(publish),
                 Output::CloseClient(closing) => self.close_client(closing),
                 Output::Event(event) => log(&event),
@@ -245,34 +254,27 @@ impl Driver {
 
     // The store
 
-    fn read_registrations(&mut self) {
-        let (store, account) = (self.relay.store.clone(), self.handle.held().account.clone());
-        let reading: StoreJob = Box::pin(async move { store.registrations(&account).await });
-        match &self.job {
-            // The job before it ends with the account's list anyway.
-            Some(_) => {}
-            None => self.job = Some((None, reading)),
-        }
-    }
-
     fn next_job(&mut self) {
         if self.job.is_some() {
             return;
         }
-        let Some((token, change)) = self.changes.pop_front() else { return };
         let (store, account) = (self.relay.store.clone(), self.handle.held().account.clone());
-        let siblings = self.relay.registry.siblings(&self.handle);
-        self.job = Some((
-            token,
-            Box::pin(async move {
-                let list = store.change(&account, change).await?;
-                for sibling in siblings {
-                    // A session that has just ended needs no news.
-                    drop(sibling.send(Command::RegistrationsChanged).await);
-                }
-                Ok(list)
-            }),
-        ));
+        self.job = match self.waiting.pop_front() {
+            None => None,
+            Some(Request::Read) => Some((None, Box::pin(async move { store.registrations(&account).await }))),
+            Some(Request::Change(token, change)) => {
+                let siblings = self.relay.registry.siblings(&self.handle);
+                let job = async move {
+                    let list = store.change(&account, change).await?;
+                    for sibling in siblings {
+                        // A session that has just ended needs no news.
+                        drop(sibling.send(Command::RegistrationsChanged).await);
+                    }
+                    Ok(list)
+                };
+                Some((token, Box::pin(job)))
+            }
+        };
     }
 
     fn stored(&mut self, result: Result<Vec<Registration>, StoreError>) {
@@ -304,13 +306,11 @@ impl Driver {
         if let Some(client) = self.client.take() {
             self.relay.farewell(client);
         }
-        if let Some((_, job)) = self.job.take() {
-            drop(job.await);
-        }
-        for (_, change) in std::mem::take(&mut self.changes) {
-            if let Err(error) = self.relay.store.change(&self.handle.held().account, change).await {
+        while let Some((_, job)) = self.job.take() {
+            if let Err(error) = job.await {
                 tracing::error!(%error, "registrations cannot be stored");
             }
+            self.next_job();
         }
         self.relay.farewell(self.upstream);
     }

@@ -183,9 +183,13 @@ impl Session {
         };
         let token = Token(self.next_token);
         self.next_token += 1;
+        let event = match &change {
+            Change::Enable { registration, .. } => Event::PushEnabled(registration.target.clone()),
+            _ => Event::PushDisabled,
+        };
         let on_success = iq_result(iq);
         let on_failure = iq_error(iq, "wait", "internal-server-error");
-        self.promises.push_back(Promise { token, on_success, on_failure });
+        self.promises.push_back(Promise { token, event, on_success, on_failure });
         self.out(Output::Store(Some(token), change));
     }
 
@@ -193,7 +197,12 @@ impl Session {
     pub(super) fn stored(&mut self, now: Instant, token: Token, durable: bool) {
         let Some(at) = self.promises.iter().position(|p| p.token == token) else { return };
         let Some(promise) = self.promises.remove(at) else { return };
-        self.deliver_own(now, if durable { promise.on_success } else { promise.on_failure });
+        if durable {
+            self.event(promise.event);
+            self.deliver_own(now, promise.on_success);
+        } else {
+            self.deliver_own(now, promise.on_failure);
+        }
     }
 
     // Liveness

@@ -38,7 +38,7 @@ use crate::jid::FullJid;
 use crate::push::notification::Publish;
 use crate::push::registration::{Change, Registration, Target};
 use crate::push::rules::Schedule;
-use crate::xml::{Element, Frame, Header};
+use crate::xml::{Frame, Header};
 use answer::Pending;
 use liveness::Liveness;
 use queue::Queue;
@@ -250,6 +250,7 @@ pub struct Resumption {
 #[derive(Debug)]
 struct Promise {
     token: Token,
+    event: Event,
     on_success: Bytes,
     on_failure: Bytes,
 }
@@ -271,7 +272,8 @@ pub struct Session {
     liveness: Liveness,
     queue: Queue,
     pending: Pending,
-    registrations: Vec<Registration>,
+    /// `None` until the store has spoken.
+    registrations: Option<Vec<Registration>>,
     schedule: Schedule,
     client_inactive: bool,
     upstream_written: Instant,
@@ -295,7 +297,7 @@ impl Session {
             liveness: Liveness::new(&settings.stream_management, now),
             queue: Queue::new(settings.session_queue),
             pending: Pending::new(dice()),
-            registrations: Vec::new(),
+            registrations: None,
             schedule: Schedule::new(settings.push.batch_delay, settings.push.min_interval),
             client_inactive: false,
             upstream_written: now,

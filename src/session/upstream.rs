@@ -127,11 +127,13 @@ impl Session {
     /// The registrations of this device.
     pub(super) fn owned(&self) -> impl Iterator<Item = &Registration> {
         let resource = self.bound.jid.resource().as_str();
-        self.registrations.iter().filter(move |r| r.resource == resource)
+        self.registrations.iter().flatten().filter(move |r| r.resource == resource)
     }
 
     pub(super) fn registrations_changed(&mut self, now: Instant, list: Vec<Registration>) {
-        self.registrations = list;
+        if self.registrations.replace(list).is_none() {
+            self.seen(now);
+        }
         self.hold_changed();
         self.push_for_waiting(now);
     }
@@ -152,7 +154,8 @@ impl Session {
     /// The client has become unreachable, or can be notified now: what waits already may be worth a push.
     pub(super) fn push_for_waiting(&mut self, now: Instant) {
         let Some(since) = self.liveness.unreachable_since() else { return };
-        if let Some(newest) = self.important().next_back().map(|q| q.seq) {
+        let newest = self.important().next_back().map(|q| q.seq);
+        if let Some(newest) = newest {
             self.schedule.waiting(now, since, newest);
             self.push_due(now);
         }
@@ -203,7 +206,7 @@ impl Session {
     }
 
     fn errors_of(&self, target: &Target) -> u32 {
-        self.registrations.iter().find(|r| r.target == *target).map_or(0, |r| r.errors)
+        self.registrations.iter().flatten().find(|r| r.target == *target).map_or(0, |r| r.errors)
     }
 }
 

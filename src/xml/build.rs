@@ -5,6 +5,9 @@ use quick_xml::escape::escape;
 
 use super::ns;
 
+/// The end of a stream (RFC 6120 §4.4).
+pub const STREAM_CLOSE: &[u8] = b"</stream:stream>";
+
 /// Writes elements, escaping what needs it.
 #[derive(Debug, Default)]
 pub struct XmlWriter {
@@ -125,6 +128,6 @@ pub fn stream_error(condition: &str, application: Option<&[u8]>, text: Option<&s
     if let Some(text) = text {
         error.start("text").attr("xmlns", ns::STREAM_ERRORS).attr("xml:lang", "en").text(text).end();
     }
-    error.raw(application.unwrap_or_default()).end().raw(b"</stream:stream>");
+    error.raw(application.unwrap_or_default()).end().raw(STREAM_CLOSE);
     error.finish()
 }

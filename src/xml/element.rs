@@ -78,6 +78,11 @@ impl Element {
         Node::root(self)
     }
 
+    /// Whether these bytes occur in it anywhere: a cheap look before a parse.
+    pub fn mentions(&self, needle: &str) -> bool {
+        memchr::memmem::find(&self.bytes, needle.as_bytes()).is_some()
+    }
+
     /// Whether its root has this local name and namespace.
     pub fn is(&self, name: &str, ns: &str) -> bool {
         self.node().is(name, ns)

@@ -26,7 +26,7 @@ mod scope;
 mod stanza;
 mod tag;
 
-pub use build::{XmlWriter, stream_error, stream_header};
+pub use build::{STREAM_CLOSE, XmlWriter, stream_error, stream_header};
 pub use element::{Element, Kind};
 pub use error::{FrameError, Restricted};
 pub use frame::{Frame, FrameLimits, Framer};

@@ -182,3 +182,6 @@ pub const CAPS: &str = "http://jabber.org/protocol/caps";
 pub const XML: &str = "http://www.w3.org/XML/1998/namespace";
 /// What the prefix `xmlns` is bound to (Namespaces in XML 1.0 §3).
 pub const XMLNS: &str = "http://www.w3.org/2000/xmlns/";
+
+/// The queries of the login before SASL (XEP-0078).
+pub const IQ_AUTH_QUERY: &str = "jabber:iq:auth";
