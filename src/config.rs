@@ -249,9 +249,10 @@ impl Config {
     }
 }
 
-/// The line, from 1, of each `[[host]]` of a text that [`Config::parse`] took, in the order of [`Config::hosts`].
-pub(crate) fn host_lines(text: &str) -> Vec<usize> {
-    read::host_lines(text)
+/// The line, from 1, of a key of a host, or of its `[[host]]`, in a text that [`Config::parse`] took; `index` is the
+/// host's in [`Config::hosts`].
+pub(crate) fn host_line(text: &str, index: usize, key: &str) -> usize {
+    read::host_line(text, index, key)
 }
 
 impl Default for Listen {

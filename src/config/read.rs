@@ -63,12 +63,12 @@ pub(super) fn config<'t>(report: &'t Report<'t>, text: &'t str, path: &Path) -> 
     }
 }
 
-/// The line of each `[[host]]`.
-pub(super) fn host_lines(text: &str) -> Vec<usize> {
+/// The line of a key of a host, or of its `[[host]]`.
+pub(super) fn host_line(text: &str, index: usize, key: &str) -> usize {
     let report = Report::new(Path::new(""), text);
     let (table, _) = DeTable::parse_recoverable(text);
     let mut root = Section::new(&report, "", 1, table.into_inner());
-    root.tables("host", "[[host]]").iter().map(Section::line).collect()
+    root.tables("host", "[[host]]").get(index).map_or(1, |host| host.line_of(key))
 }
 
 fn listeners(sections: Vec<Section<'_>>) -> Vec<Listen> {
@@ -97,9 +97,9 @@ fn hosts(sections: Vec<Section<'_>>, directory: &Path, listen: &[Listen]) -> Vec
         let has_domain = section.has("domain");
         let domain = section.parsed("domain", domain);
         if !has_domain {
-            section.problem(section.line(), "domain", "missing", "write domain = \"example.org\"");
+            section.problem(section.line_of("domain"), "domain", "missing", "write domain = \"example.org\"");
         }
-        let domain = domain.unwrap_or_else(|| At { value: String::new(), line: section.line() });
+        let domain = domain.unwrap_or_else(|| At { value: String::new(), line: section.line_of("domain") });
         if !domain.value.is_empty() && hosts.iter().any(|other| other.domain == domain.value) {
             let what = format!("{} is served twice", domain.value);
             section.problem(domain.line, "domain", what, "remove one [[host]]");

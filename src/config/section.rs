@@ -42,11 +42,6 @@ impl<'t> Section<'t> {
         Self { report, name, line, entries, known: Vec::new() }
     }
 
-    /// The line of the table's header.
-    pub(super) fn line(&self) -> usize {
-        self.line
-    }
-
     /// The line of a key not yet taken, or of the table's header.
     pub(super) fn line_of(&self, key: &str) -> usize {
         self.entries.iter().find(|(k, _)| k == key).map_or(self.line, |(_, at)| at.line)
