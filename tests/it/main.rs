@@ -1,1 +1,11 @@
 //! Black-box tests: one binary, one behaviour a file, real peers.
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::too_many_lines,
+    reason = "a test that fails should do so where it fails, and a scenario reads best in one piece"
+)]
+#![allow(clippy::wildcard_enum_match_arm, reason = "a scripted peer fails on whatever its script does not expect")]
+
+mod baseline;
+mod support;

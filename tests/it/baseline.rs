@@ -1,0 +1,108 @@
+//! What the server and the scripted peers do without the proxy, so that nothing is credited to it that was there before.
+
+use std::time::Duration;
+
+use serde_json::json;
+
+use crate::support::{Answer, Client, Element, PATIENCE, Prosody, PushService, Slixmpp, StubOptions, StubUpstream};
+
+#[tokio::test]
+async fn the_server_alone_has_neither_stream_management_nor_push() {
+    let prosody = Prosody::start().await;
+    let mut alice = Client::plain(prosody.address).await;
+    let features = alice.authenticated("alice").await;
+    assert!(!features.contains("urn:xmpp:sm:"), "{features}");
+    alice.bind("phone").await;
+    alice
+        .send("<iq type='get' id='info' to='alice@localhost'><query xmlns='http://jabber.org/protocol/disco#info'/></iq>")
+        .await;
+    let info = Element::parse(&alice.expect("id='info'").await);
+    assert_eq!(info.attribute("type"), Some("result"));
+    assert!(info.all("feature").iter().all(|feature| feature.attribute("var") != Some("urn:xmpp:push:0")));
+}
+
+#[tokio::test]
+async fn two_clients_of_the_server_talk_to_each_other() {
+    let prosody = Prosody::start().await;
+    let mut alice = Client::plain(prosody.address).await;
+    assert_eq!(alice.login("alice", "phone").await, "alice@localhost/phone");
+    alice.available().await;
+    let mut bob = Client::plain(prosody.address).await;
+    bob.login("bob", "desk").await;
+    bob.say("alice@localhost", "one").await;
+    bob.say("alice@localhost/phone", "two").await;
+    let bodies: Vec<_> = alice.messages(2).await.iter().map(|m| Element::parse(m).child("body").unwrap().text.clone()).collect();
+    assert_eq!(bodies, ["one", "two"]);
+    assert!(alice.live_for(Duration::from_millis(50)).await.is_empty());
+}
+
+#[tokio::test]
+async fn the_push_service_takes_a_publish_apart_and_answers_as_told() {
+    let prosody = Prosody::start().await;
+    let mut service = PushService::connect(&prosody).await;
+    let mut alice = Client::plain(prosody.address).await;
+    alice.login("alice", "phone").await;
+    let publish = "<iq type='set' to='push.localhost' id='ID'><pubsub xmlns='http://jabber.org/protocol/pubsub'>\
+        <publish node='n&amp;1'><item><notification xmlns='urn:xmpp:push:0'><x xmlns='jabber:x:data' type='submit'>\
+        <field var='FORM_TYPE' type='hidden'><value>urn:xmpp:push:summary</value></field>\
+        <field var='message-count'><value>3</value></field>\
+        <field var='last-message-body'><value>&lt;<![CDATA[x]]></value></field></x></notification></item></publish>\
+        <publish-options><x xmlns='jabber:x:data' type='submit'><field var='secret'><value>s</value></field></x>\
+        </publish-options></pubsub></iq>";
+    alice.send(publish.replace("ID", "a")).await;
+    assert_eq!(Element::parse(&alice.expect("id='a'").await).attribute("type"), Some("result"));
+    let seen = service.publish(PATIENCE).await;
+    assert_eq!((seen.node.as_deref(), seen.count(), seen.body(), seen.sender()), (Some("n&1"), Some(3), Some("<x"), None));
+    assert_eq!(seen.options.unwrap().field("secret"), ["s"]);
+    assert_eq!(seen.from, "alice@localhost/phone");
+    service.answer_with(Answer::Error("cancel", "item-not-found"));
+    alice.send(publish.replace("ID", "b")).await;
+    assert!(alice.expect("id='b'").await.contains("item-not-found"));
+    service.publish(PATIENCE).await;
+    service.answer_with(Answer::Nothing);
+    alice.send(publish.replace("ID", "c")).await;
+    service.publish(PATIENCE).await;
+    alice.roundtrip().await;
+    assert!(!alice.transcript().contains("id='c'"));
+    service.assert_quiet(Duration::from_millis(50)).await;
+}
+
+#[tokio::test]
+async fn the_stub_logs_in_anybody_and_keeps_bytes_as_they_are() {
+    let mut stub = StubUpstream::start(StubOptions::managed()).await;
+    let mut client = Client::plain(stub.address).await;
+    assert_eq!(client.login("anybody", "phone").await, "anybody@localhost/phone");
+    let mut session = stub.session().await;
+    client.enable().await;
+    let odd = "<message  to='x@y' ><body\n>a &gt; <![CDATA[</body>]]>\u{1F600}</body></message >";
+    client.send(odd).await;
+    assert_eq!(session.next().await, odd);
+    client.acked_up_to(1).await;
+    session.send(odd);
+    assert_eq!(client.next().await, odd);
+    let (h, _) = tokio::join!(session.request_ack(), client.live_for(Duration::from_millis(100)));
+    assert_eq!(h, 1);
+    session.assert_open();
+    client.send("</stream:stream>").await;
+    session.footer(PATIENCE).await;
+    assert_eq!(client.next().await, "</stream:stream>");
+}
+
+#[tokio::test]
+async fn slixmpp_logs_in_and_hears_a_message() {
+    let prosody = Prosody::start().await;
+    let mut alice = Slixmpp::start("alice@localhost/phone", prosody.address, None);
+    alice.order(&json!({"do": "connect"}));
+    assert_eq!(alice.event("session_start").await["jid"], "alice@localhost/phone");
+    alice.order(&json!({"do": "send", "xml": "<iq xmlns='jabber:client' type='get' id='p'><ping xmlns='urn:xmpp:ping'/></iq>"}));
+    while alice.event("iq").await["id"] != "p" {}
+    let mut bob = Client::plain(prosody.address).await;
+    bob.login("bob", "desk").await;
+    bob.say("alice@localhost/phone", "hello").await;
+    assert_eq!(alice.event("message").await["body"], "hello");
+    alice.order(&json!({"do": "abort"}));
+    alice.event("disconnected").await;
+    alice.order(&json!({"do": "connect"}));
+    alice.event("session_start").await;
+    assert_eq!(alice.bodies(), ["hello"]);
+}

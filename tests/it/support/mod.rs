@@ -1,0 +1,48 @@
+//! What the tests are made of: real peers, scripted peers, and the proxy itself.
+
+mod client;
+mod process;
+mod prosody;
+mod push_service;
+mod pushward;
+mod slixmpp;
+mod stub;
+mod tls;
+mod xml;
+
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::time::{Duration, Instant};
+
+pub(crate) use client::{Client, Enabled};
+pub(crate) use process::Process;
+pub(crate) use prosody::Prosody;
+pub(crate) use push_service::{Answer, Publish, PushService};
+pub(crate) use pushward::{Pushward, Setup, binary};
+pub(crate) use slixmpp::Slixmpp;
+pub(crate) use stub::{StubConnection, StubOptions, StubUpstream};
+pub(crate) use tls::Tls;
+pub(crate) use xml::{Element, Framer, Item};
+
+/// How long a test waits for something that ought to happen at once, on a machine with other things to do.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(15);
+
+/// Looks every few milliseconds until `probe` finds something; fails the test at the deadline.
+pub(crate) async fn eventually<T>(
+    deadline: Duration,
+    what: impl Fn() -> String,
+    mut probe: impl FnMut() -> Option<T>,
+) -> T {
+    let until = Instant::now() + deadline;
+    loop {
+        if let Some(found) = probe() {
+            return found;
+        }
+        assert!(Instant::now() < until, "waited {deadline:?} in vain for {}", what());
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+/// A loopback address whose port was free a moment ago, for peers that cannot bind port 0 themselves.
+pub(crate) fn free_address() -> SocketAddr {
+    TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap()
+}

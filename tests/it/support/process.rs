@@ -1,0 +1,101 @@
+//! Child processes: their output is kept, shown when the test fails, and they end with the test.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::eventually;
+
+/// The lines a process has written so far, of both its outputs.
+#[derive(Clone, Default)]
+pub(crate) struct Log(Arc<Mutex<Vec<String>>>);
+
+impl Log {
+    /// All lines until now.
+    pub(crate) fn lines(&self) -> Vec<String> {
+        self.0.lock().unwrap().clone()
+    }
+
+    /// Whether some line contains `needle`.
+    pub(crate) fn contains(&self, needle: &str) -> bool {
+        self.0.lock().unwrap().iter().any(|line| line.contains(needle))
+    }
+
+    fn follow(&self, output: impl Read + Send + 'static) {
+        let log = self.clone();
+        thread::spawn(move || {
+            for line in BufReader::new(output).split(b'\n') {
+                let Ok(line) = line else { return };
+                log.0.lock().unwrap().push(String::from_utf8_lossy(&line).into_owned());
+            }
+        });
+    }
+}
+
+/// A process that is killed when dropped.
+pub(crate) struct Process {
+    name: &'static str,
+    child: Child,
+    stdin: Option<ChildStdin>,
+    log: Log,
+}
+
+impl Process {
+    /// Starts `command`; `name` heads its log and `install` is what to run where the program is missing.
+    pub(crate) fn spawn(name: &'static str, install: &str, command: &mut Command) -> Self {
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command
+            .spawn()
+            .unwrap_or_else(|error| panic!("{name} does not start ({error}); install it with: {install}"));
+        let log = Log::default();
+        log.follow(child.stdout.take().unwrap());
+        log.follow(child.stderr.take().unwrap());
+        let stdin = child.stdin.take();
+        Self { name, child, stdin, log }
+    }
+
+    pub(crate) fn log(&self) -> &Log {
+        &self.log
+    }
+
+    /// Writes a line to the standard input.
+    pub(crate) fn tell(&mut self, line: &str) {
+        let stdin = self.stdin.as_mut().unwrap();
+        writeln!(stdin, "{line}").unwrap();
+        stdin.flush().unwrap();
+    }
+
+    /// The exit status, once there is one.
+    pub(crate) fn exited(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().unwrap()
+    }
+
+    /// SIGTERM; says how the process ended and how long that took.
+    pub(crate) async fn terminate(&mut self, deadline: Duration) -> (ExitStatus, Duration) {
+        let asked = Instant::now();
+        let pid = self.child.id().to_string();
+        assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
+        let name = self.name;
+        let status = eventually(deadline, || format!("the exit of {name} after SIGTERM"), || self.exited()).await;
+        (status, asked.elapsed())
+    }
+
+    /// SIGKILL.
+    pub(crate) fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            eprintln!("---- log of {} ----\n{}", self.name, self.log.lines().join("\n"));
+        }
+        // The process may have ended by itself, which is no error.
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}

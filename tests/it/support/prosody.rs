@@ -1,0 +1,110 @@
+//! Debian's Prosody as the unmodified server: no stream management, no push, no archive of its own.
+
+use std::fs;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use super::{PATIENCE, Process, free_address};
+
+/// The password of every account.
+pub(crate) const PASSWORD: &str = "correct horse";
+/// What components say in their handshake.
+pub(crate) const COMPONENT_SECRET: &str = "component-secret";
+
+const INSTALL: &str = "apt-get install prosody";
+const HEADER: &str = "<stream:stream xmlns='jabber:client' xmlns:stream='http://etherx.jabber.org/streams' \
+                      to='localhost' version='1.0'>";
+
+/// A running server; it ends when dropped.
+pub(crate) struct Prosody {
+    /// Where clients connect, without TLS.
+    pub(crate) address: SocketAddr,
+    /// Where components connect.
+    pub(crate) components: SocketAddr,
+    // Declared before the directory, so that it ends before its data goes.
+    _process: Process,
+    _directory: TempDir,
+}
+
+impl Prosody {
+    /// Starts a server for `localhost` with the accounts alice, bob and carol, and the component `push.localhost`.
+    pub(crate) async fn start() -> Self {
+        // Prosody cannot tell which port 0 became, so a port is picked for it; if another process takes that one
+        // meanwhile, it starts on others.
+        for _ in 0..5 {
+            if let Some(prosody) = Self::try_start().await {
+                return prosody;
+            }
+        }
+        panic!("no free ports for Prosody");
+    }
+
+    async fn try_start() -> Option<Self> {
+        let directory = tempfile::tempdir().unwrap();
+        let (address, components) = (free_address(), free_address());
+        let file = directory.path().join("prosody.cfg.lua");
+        fs::write(&file, configuration(directory.path(), address, components)).unwrap();
+        let accounts = directory.path().join("data/localhost/accounts");
+        fs::create_dir_all(&accounts).unwrap();
+        for name in ["alice", "bob", "carol"] {
+            fs::write(accounts.join(format!("{name}.dat")), format!("return {{ [\"password\"] = \"{PASSWORD}\" }};\n"))
+                .unwrap();
+        }
+        let mut command = Command::new("prosody");
+        command.arg("--config").arg(&file).arg("-F").current_dir(directory.path());
+        let mut process = Process::spawn("prosody", INSTALL, &mut command);
+        let until = Instant::now() + PATIENCE;
+        while !answers(address).await {
+            assert!(process.exited().is_none(), "prosody ended at once");
+            if process.log().contains("Failed to open server port") {
+                return None;
+            }
+            assert!(Instant::now() < until, "prosody does not answer at {address}");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        Some(Self { address, components, _process: process, _directory: directory })
+    }
+}
+
+async fn answers(address: SocketAddr) -> bool {
+    let Ok(mut socket) = TcpStream::connect(address).await else { return false };
+    let mut answer = [0; 32];
+    socket.write_all(HEADER.as_bytes()).await.is_ok() && matches!(socket.read(&mut answer).await, Ok(1..))
+}
+
+fn configuration(directory: &Path, clients: SocketAddr, components: SocketAddr) -> String {
+    format!(
+        r#"
+run_as_root = true
+pidfile = "{directory}/prosody.pid"
+data_path = "{directory}/data"
+certificates = "{directory}"
+log = {{ info = "*console" }}
+authentication = "internal_plain"
+modules_enabled = {{ "roster", "saslauth", "disco", "ping", "carbons" }}
+modules_disabled = {{ "s2s", "smacks", "cloud_notify", "mam", "csi", "csi_simple", "tls" }}
+c2s_interfaces = {{ "127.0.0.1" }}
+c2s_ports = {{ {clients} }}
+c2s_direct_tls_ports = {{}}
+c2s_require_encryption = false
+allow_unencrypted_plain_auth = true
+component_interfaces = {{ "127.0.0.1" }}
+component_ports = {{ {components} }}
+VirtualHost "localhost"
+Component "rooms.localhost" "muc"
+Component "push.localhost"
+  component_secret = "{COMPONENT_SECRET}"
+Component "pushward.localhost"
+  component_secret = "{COMPONENT_SECRET}"
+"#,
+        directory = directory.display(),
+        clients = clients.port(),
+        components = components.port(),
+    )
+}

@@ -1,0 +1,182 @@
+//! A push service: an XEP-0114 component that records what is published to it.
+
+use std::fmt::Write as _;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use ring::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+
+use super::prosody::COMPONENT_SECRET;
+use super::{Element, Framer, Item, PATIENCE, Prosody};
+
+const DOMAIN: &str = "push.localhost";
+
+/// What a publish is answered with.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Answer {
+    Result,
+    /// An error with this `type` and condition (RFC 6120 §8.3).
+    Error(&'static str, &'static str),
+    Nothing,
+}
+
+/// A publish (XEP-0357 §7), taken apart.
+#[derive(Clone, Debug)]
+pub(crate) struct Publish {
+    pub(crate) arrived: Instant,
+    pub(crate) xml: String,
+    pub(crate) from: String,
+    pub(crate) node: Option<String>,
+    /// The form inside `<notification/>`.
+    pub(crate) form: Element,
+    /// The form inside `<publish-options/>`.
+    pub(crate) options: Option<Element>,
+}
+
+impl Publish {
+    fn of(xml: &str) -> Self {
+        let iq = Element::parse(xml);
+        let publish = iq.all("publish").first().copied().cloned().unwrap_or_else(|| panic!("no publish in {xml}"));
+        let notification = publish.all("notification").first().copied().cloned().unwrap_or_default();
+        assert_eq!(notification.ns, "urn:xmpp:push:0", "{xml}");
+        let options = iq.all("publish-options").first().and_then(|options| options.child("x")).cloned();
+        Self {
+            arrived: Instant::now(),
+            xml: xml.to_owned(),
+            from: iq.attribute("from").unwrap_or_default().to_owned(),
+            node: publish.attribute("node").map(str::to_owned),
+            form: notification.child("x").cloned().unwrap_or_else(|| panic!("no form in {xml}")),
+            options,
+        }
+    }
+
+    pub(crate) fn count(&self) -> Option<u32> {
+        self.form.field("message-count").first().map(|count| count.parse().unwrap())
+    }
+
+    pub(crate) fn body(&self) -> Option<&str> {
+        self.form.field("last-message-body").first().copied()
+    }
+
+    pub(crate) fn sender(&self) -> Option<&str> {
+        self.form.field("last-message-sender").first().copied()
+    }
+}
+
+/// A connected push service.
+pub(crate) struct PushService {
+    publishes: mpsc::UnboundedReceiver<Publish>,
+    answer: Arc<Mutex<Answer>>,
+    task: JoinHandle<()>,
+}
+
+impl PushService {
+    /// Connects to the server as `push.localhost`.
+    pub(crate) async fn connect(prosody: &Prosody) -> Self {
+        let (mut socket, mut framer) = handshake(prosody.components).await;
+        let answer = Arc::new(Mutex::new(Answer::Result));
+        let (sender, publishes) = mpsc::unbounded_channel();
+        let answers = answer.clone();
+        let task = tokio::spawn(async move {
+            while let Some(item) = read(&mut socket, &mut framer).await {
+                let Item::Element(xml) = item else { return };
+                let stanza = Element::parse(&xml);
+                if stanza.name != "iq" || !matches!(stanza.attribute("type"), Some("get" | "set")) {
+                    continue;
+                }
+                let answer = *answers.lock().unwrap();
+                let publish = !stanza.all("publish").is_empty();
+                socket.write_all(reply(&stanza, if publish { answer } else { Answer::Result }).as_bytes()).await.unwrap();
+                if publish && sender.send(Publish::of(&xml)).is_err() {
+                    return;
+                }
+            }
+        });
+        Self { publishes, answer, task }
+    }
+
+    /// Answers like this from now on.
+    pub(crate) fn answer_with(&self, answer: Answer) {
+        *self.answer.lock().unwrap() = answer;
+    }
+
+    /// The next publish that has not been taken yet.
+    pub(crate) async fn publish(&mut self, deadline: Duration) -> Publish {
+        match tokio::time::timeout(deadline, self.publishes.recv()).await {
+            Ok(Some(publish)) => publish,
+            Ok(None) => panic!("the push service lost its connection"),
+            Err(_) => panic!("no publish within {deadline:?}"),
+        }
+    }
+
+    /// Fails if anything is published within `observed`.
+    ///
+    /// That something does *not* happen can only be observed for a time. This is the one place where tests let time
+    /// pass; nothing is synchronised by it, so a slow machine can hide a failure here but never cause one.
+    pub(crate) async fn assert_quiet(&mut self, observed: Duration) {
+        if let Ok(Some(publish)) = tokio::time::timeout(observed, self.publishes.recv()).await {
+            panic!("published, though it should have been quiet: {}", publish.xml);
+        }
+    }
+}
+
+impl Drop for PushService {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+async fn handshake(address: SocketAddr) -> (TcpStream, Framer) {
+    let mut socket = TcpStream::connect(address).await.unwrap();
+    let mut framer = Framer::default();
+    let header = format!(
+        "<stream:stream xmlns='jabber:component:accept' xmlns:stream='http://etherx.jabber.org/streams' to='{DOMAIN}'>"
+    );
+    socket.write_all(header.as_bytes()).await.unwrap();
+    let Some(Item::Header(header)) = read(&mut socket, &mut framer).await else { panic!("no header for a component") };
+    // The header stays open; closed here, it is an element that can be parsed.
+    let id = Element::parse(&format!("{header}</stream:stream>")).attribute("id").unwrap().to_owned();
+    let proof = digest(&SHA1_FOR_LEGACY_USE_ONLY, format!("{id}{COMPONENT_SECRET}").as_bytes());
+    let mut hex = String::new();
+    for byte in proof.as_ref() {
+        write!(hex, "{byte:02x}").unwrap();
+    }
+    socket.write_all(format!("<handshake>{hex}</handshake>").as_bytes()).await.unwrap();
+    let accepted = tokio::time::timeout(PATIENCE, read(&mut socket, &mut framer)).await.unwrap();
+    assert!(
+        matches!(&accepted, Some(Item::Element(xml)) if xml.starts_with("<handshake")),
+        "the component was refused: {accepted:?}"
+    );
+    (socket, framer)
+}
+
+async fn read(socket: &mut TcpStream, framer: &mut Framer) -> Option<Item> {
+    let mut buffer = [0; 8192];
+    loop {
+        if let Some(item) = framer.next() {
+            return Some(item);
+        }
+        match socket.read(&mut buffer).await {
+            Ok(0) | Err(_) => return None,
+            Ok(length) => framer.push(&buffer[..length]),
+        }
+    }
+}
+
+fn reply(iq: &Element, answer: Answer) -> String {
+    let name = |key| iq.attribute(key).unwrap_or_default();
+    let (id, from, to) = (name("id"), name("to"), name("from"));
+    match answer {
+        Answer::Result => format!("<iq type='result' id='{id}' from='{from}' to='{to}'/>"),
+        Answer::Error(kind, condition) => format!(
+            "<iq type='error' id='{id}' from='{from}' to='{to}'><error type='{kind}'>\
+             <{condition} xmlns='urn:ietf:params:xml:ns:xmpp-stanzas'/></error></iq>"
+        ),
+        Answer::Nothing => String::new(),
+    }
+}

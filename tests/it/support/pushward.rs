@@ -1,0 +1,196 @@
+//! The proxy itself, as a process.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitStatus};
+use std::time::Duration;
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+use super::{Client, PATIENCE, Process, Tls, eventually};
+
+const INSTALL: &str = "cargo build";
+
+/// The program under test.
+pub(crate) fn binary() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_pushward"));
+    command.env_remove("RUST_LOG");
+    command
+}
+
+/// A configuration: two listeners on free ports and the host `localhost`, plus what a test sets.
+pub(crate) struct Setup {
+    sections: BTreeMap<String, BTreeMap<String, String>>,
+    environment: Vec<(&'static str, &'static str)>,
+}
+
+impl Setup {
+    pub(crate) fn new(upstream: SocketAddr) -> Self {
+        Self { sections: BTreeMap::new(), environment: Vec::new() }
+            .set("state", "'state'")
+            .set("host.domain", "'localhost'")
+            .set("host.certificate", "'certs/localhost.pem'")
+            .set("host.key", "'certs/localhost.key'")
+            .set("host.upstream", &format!("'{upstream}'"))
+            .set("admin.listen", "'127.0.0.1:0'")
+            .set("admin.socket", "'state/admin.sock'")
+            .set("log.format", "'json'")
+            // No test may look up or reach anything but loopback; the transports that need DNS are not used.
+            .set("push.transports", "['session']")
+    }
+
+    /// Sets a key: `.set("push.batch_delay", "'50ms'")`; the value is TOML.
+    pub(crate) fn set(mut self, key: &str, value: &str) -> Self {
+        let (section, key) = key.rsplit_once('.').unwrap_or(("", key));
+        self.sections.entry(section.into()).or_default().insert(key.into(), value.into());
+        self
+    }
+
+    pub(crate) fn env(mut self, name: &'static str, value: &'static str) -> Self {
+        self.environment.push((name, value));
+        self
+    }
+
+    fn toml(&self) -> String {
+        let mut text = String::new();
+        for (section, keys) in &self.sections {
+            match section.as_str() {
+                "" => {}
+                "host" => text.push_str("[[host]]\n"),
+                section => text.push_str(&format!("[{section}]\n")),
+            }
+            for (key, value) in keys {
+                text.push_str(&format!("{key} = {value}\n"));
+            }
+        }
+        for tls in ["starttls", "direct"] {
+            text.push_str(&format!("[[listen]]\naddress = '127.0.0.1:0'\ntls = '{tls}'\n"));
+        }
+        text
+    }
+}
+
+/// A running proxy with its own directory; both go when it is dropped.
+pub(crate) struct Pushward {
+    /// Where STARTTLS is spoken.
+    pub(crate) starttls: SocketAddr,
+    /// Where TLS is spoken at once.
+    pub(crate) direct: SocketAddr,
+    process: Process,
+    setup: Setup,
+    directory: TempDir,
+    /// What former processes of a restarted proxy logged.
+    history: Vec<String>,
+}
+
+impl Pushward {
+    pub(crate) async fn start(setup: Setup) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        fs::write(directory.path().join("config.toml"), setup.toml()).unwrap();
+        let mut process = Self::spawn(directory.path(), &setup);
+        let (starttls, direct) = listening(&mut process).await;
+        Self { starttls, direct, process, setup, directory, history: Vec::new() }
+    }
+
+    fn spawn(directory: &Path, setup: &Setup) -> Process {
+        let mut command = binary();
+        command.arg("--config").arg(directory.join("config.toml")).arg("run").current_dir(directory);
+        for (name, value) in &setup.environment {
+            command.env(name, value);
+        }
+        Process::spawn("pushward", INSTALL, &mut command)
+    }
+
+    /// SIGTERM; says how it ended and how long that took.
+    pub(crate) async fn terminate(&mut self, deadline: Duration) -> (ExitStatus, Duration) {
+        self.process.terminate(deadline).await
+    }
+
+    /// SIGKILL.
+    pub(crate) fn kill(&mut self) {
+        self.process.kill();
+    }
+
+    /// Starts it again with the same files, on other ports, once it has ended.
+    pub(crate) async fn start_again(&mut self) {
+        assert!(self.process.exited().is_some(), "it is still running");
+        self.history.extend(self.process.log().lines());
+        self.process = Self::spawn(self.directory.path(), &self.setup);
+        (self.starttls, self.direct) = listening(&mut self.process).await;
+    }
+
+    /// SIGTERM, then a new start.
+    pub(crate) async fn restart(&mut self) {
+        self.terminate(PATIENCE).await;
+        self.start_again().await;
+    }
+
+    /// All lines of its log.
+    pub(crate) fn log(&self) -> Vec<String> {
+        let mut lines = self.history.clone();
+        lines.extend(self.process.log().lines());
+        lines
+    }
+
+    /// Fails if any line of the log holds `secret`.
+    pub(crate) fn assert_log_never_contains(&self, secret: &str) {
+        for line in self.log() {
+            assert!(!line.contains(secret), "the log holds {secret:?}: {line}");
+        }
+    }
+
+    /// A file in its directory.
+    pub(crate) fn file(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    /// The client side of TLS for it.
+    pub(crate) fn tls(&self) -> Tls {
+        Tls::trusting(&self.file("certs/localhost.pem"))
+    }
+
+    /// A connection with direct TLS; no byte of XMPP has been sent.
+    pub(crate) async fn connect(&self) -> Client {
+        Client::direct(self.direct, &self.tls()).await
+    }
+
+    /// A connection that is logged in; returns the full JID too.
+    pub(crate) async fn login(&self, user: &str, resource: &str) -> Client {
+        let mut client = self.connect().await;
+        client.login(user, resource).await;
+        client
+    }
+
+    /// A connection that may send `<resume/>`.
+    pub(crate) async fn authenticated(&self, user: &str) -> Client {
+        let mut client = self.connect().await;
+        client.authenticated(user).await;
+        client
+    }
+}
+
+/// Waits for the line that each listener logs: `message: "listening"`, `address`, `tls`.
+async fn listening(process: &mut Process) -> (SocketAddr, SocketAddr) {
+    let log = process.log().clone();
+    let what = || format!("both listeners in\n{}", log.lines().join("\n"));
+    eventually(PATIENCE, what, || {
+        if let Some(status) = process.exited() {
+            panic!("pushward ended with {status} before it listened");
+        }
+        let lines = log.lines();
+        Some((listener(&lines, "starttls")?, listener(&lines, "direct")?))
+    })
+    .await
+}
+
+fn listener(lines: &[String], tls: &str) -> Option<SocketAddr> {
+    lines.iter().find_map(|line| {
+        let line: Value = serde_json::from_str(line).ok()?;
+        let fields = line.get("fields")?;
+        let field = |name| fields.get(name).and_then(Value::as_str);
+        (field("message") == Some("listening") && field("tls") == Some(tls)).then(|| field("address")?.parse().ok())?
+    })
+}

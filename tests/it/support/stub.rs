@@ -1,0 +1,309 @@
+//! A scripted server: logs anybody in by itself, and leaves everything after that to the test.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::mpsc;
+use tokio::time::timeout;
+
+use super::{Element, Framer, Item, PATIENCE, eventually};
+
+/// What the server offers.
+#[derive(Clone)]
+pub(crate) struct StubOptions {
+    /// Inside `<stream:features/>` before authentication.
+    pub(crate) before: String,
+    /// Inside `<stream:features/>` after authentication.
+    pub(crate) after: String,
+    /// Whether it answers pings by itself.
+    pub(crate) pings: bool,
+}
+
+impl Default for StubOptions {
+    fn default() -> Self {
+        Self {
+            before: "<mechanisms xmlns='urn:ietf:params:xml:ns:xmpp-sasl'><mechanism>PLAIN</mechanism></mechanisms>"
+                .into(),
+            after: "<bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'/>".into(),
+            pings: true,
+        }
+    }
+}
+
+impl StubOptions {
+    /// A server that does stream management itself.
+    pub(crate) fn managed() -> Self {
+        let mut options = Self::default();
+        options.after.push_str("<sm xmlns='urn:xmpp:sm:3'/>");
+        options
+    }
+}
+
+/// What one connection has seen.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Seen {
+    /// The latest stream header.
+    pub(crate) header: String,
+    /// The user names of all `<auth/>`.
+    pub(crate) users: Vec<String>,
+    /// The full JID, once bound.
+    pub(crate) bound: Option<String>,
+    /// Every `h` of an `<a/>`.
+    pub(crate) acks: Vec<u32>,
+    /// Stanzas received since `<enable/>`.
+    pub(crate) handled: Option<u32>,
+    /// Whether `</stream:stream>` came.
+    pub(crate) footer: bool,
+    /// Whether the connection has ended.
+    pub(crate) closed: bool,
+}
+
+enum Order {
+    Send(Vec<u8>),
+    Close,
+}
+
+/// A listening server.
+pub(crate) struct StubUpstream {
+    /// Where it listens.
+    pub(crate) address: SocketAddr,
+    connections: mpsc::UnboundedReceiver<StubConnection>,
+}
+
+impl StubUpstream {
+    pub(crate) async fn start(options: StubOptions) -> Self {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (sender, connections) = mpsc::unbounded_channel();
+        tokio::spawn(async move {
+            loop {
+                let (socket, _) = listener.accept().await.unwrap();
+                socket.set_nodelay(true).unwrap();
+                if sender.send(StubConnection::serve(socket, options.clone())).is_err() {
+                    return;
+                }
+            }
+        });
+        Self { address, connections }
+    }
+
+    /// The next connection, in the order they came.
+    pub(crate) async fn connection(&mut self) -> StubConnection {
+        timeout(PATIENCE, self.connections.recv()).await.expect("a connection to the upstream").unwrap()
+    }
+
+    /// The next connection that is bound, with its JID.
+    pub(crate) async fn session(&mut self) -> StubConnection {
+        let connection = self.connection().await;
+        connection.bound().await;
+        connection
+    }
+}
+
+/// One connection of the proxy to the server.
+pub(crate) struct StubConnection {
+    seen: Arc<Mutex<Seen>>,
+    elements: mpsc::UnboundedReceiver<String>,
+    orders: mpsc::UnboundedSender<Order>,
+}
+
+impl StubConnection {
+    fn serve(socket: TcpStream, options: StubOptions) -> Self {
+        let seen = Arc::new(Mutex::new(Seen::default()));
+        let (forward, elements) = mpsc::unbounded_channel();
+        let (orders, commands) = mpsc::unbounded_channel();
+        let script = Script { options, seen: seen.clone(), forward };
+        tokio::spawn(script.run(socket, commands));
+        Self { seen, elements, orders }
+    }
+
+    /// A copy of what it has seen.
+    pub(crate) fn seen(&self) -> Seen {
+        self.seen.lock().unwrap().clone()
+    }
+
+    /// Waits until a resource is bound; returns the full JID.
+    pub(crate) async fn bound(&self) -> String {
+        eventually(PATIENCE, || format!("a bind in {:?}", self.seen()), || self.seen().bound).await
+    }
+
+    /// Sends bytes to the proxy.
+    pub(crate) fn send(&self, bytes: impl Into<Vec<u8>>) {
+        self.orders.send(Order::Send(bytes.into())).expect("an open connection to the proxy");
+    }
+
+    /// Ends the TCP connection without a word.
+    pub(crate) fn close(&self) {
+        self.orders.send(Order::Close).expect("an open connection to the proxy");
+    }
+
+    /// The next element that the script did not answer itself, byte for byte.
+    pub(crate) async fn next(&mut self) -> String {
+        match timeout(PATIENCE, self.elements.recv()).await {
+            Ok(Some(element)) => element,
+            end => panic!("no element reached the upstream ({end:?}): {:?}", self.seen()),
+        }
+    }
+
+    /// The next element that contains `needle`.
+    pub(crate) async fn expect(&mut self, needle: &str) -> String {
+        loop {
+            let element = self.next().await;
+            if element.contains(needle) {
+                return element;
+            }
+        }
+    }
+
+    /// Waits for the proxy's `</stream:stream>`.
+    pub(crate) async fn footer(&self, deadline: Duration) {
+        eventually(deadline, || format!("a footer: {:?}", self.seen()), || self.seen().footer.then_some(())).await;
+    }
+
+    /// Waits for the end of the connection.
+    pub(crate) async fn closed(&self, deadline: Duration) {
+        eventually(deadline, || format!("the end: {:?}", self.seen()), || self.seen().closed.then_some(())).await;
+    }
+
+    /// Fails if the proxy has closed the stream or the connection.
+    pub(crate) fn assert_open(&self) {
+        let seen = self.seen();
+        assert!(!seen.footer && !seen.closed, "the upstream leg was closed: {seen:?}");
+    }
+
+    /// Asks for an acknowledgement (only with [`StubOptions::managed`]) and returns its `h`.
+    pub(crate) async fn request_ack(&self) -> u32 {
+        let before = self.seen().acks.len();
+        self.send("<r xmlns='urn:xmpp:sm:3'/>");
+        eventually(
+            PATIENCE,
+            || format!("an answer to <r/>: {:?}", self.seen()),
+            || self.seen().acks.get(before..).and_then(|acks| acks.last().copied()),
+        )
+        .await
+    }
+}
+
+struct Script {
+    options: StubOptions,
+    seen: Arc<Mutex<Seen>>,
+    forward: mpsc::UnboundedSender<String>,
+}
+
+impl Script {
+    async fn run(self, mut socket: TcpStream, mut commands: mpsc::UnboundedReceiver<Order>) {
+        let mut framer = Framer::default();
+        let mut buffer = vec![0; 65536];
+        loop {
+            let out = tokio::select! {
+                read = socket.read(&mut buffer) => match read {
+                    Ok(length @ 1..) => {
+                        framer.push(&buffer[..length]);
+                        self.answers(&mut framer)
+                    }
+                    Ok(0) | Err(_) => break,
+                },
+                order = commands.recv() => match order {
+                    Some(Order::Send(bytes)) => bytes,
+                    Some(Order::Close) | None => break,
+                },
+            };
+            if socket.write_all(&out).await.is_err() {
+                break;
+            }
+        }
+        self.seen.lock().unwrap().closed = true;
+    }
+
+    fn answers(&self, framer: &mut Framer) -> Vec<u8> {
+        let mut out = Vec::new();
+        while let Some(item) = framer.next() {
+            let answer = match item {
+                Item::Header(header) => self.header(header),
+                Item::Footer => {
+                    self.seen.lock().unwrap().footer = true;
+                    "</stream:stream>".into()
+                }
+                Item::Element(xml) => match self.element(&xml) {
+                    Some(answer) => answer,
+                    None => {
+                        // The test may have lost interest.
+                        drop(self.forward.send(xml));
+                        String::new()
+                    }
+                },
+            };
+            out.extend_from_slice(answer.as_bytes());
+        }
+        out
+    }
+
+    fn header(&self, header: String) -> String {
+        let mut seen = self.seen.lock().unwrap();
+        let features = if seen.users.is_empty() { &self.options.before } else { &self.options.after };
+        seen.header = header;
+        format!(
+            "<?xml version='1.0'?><stream:stream xmlns='jabber:client' \
+             xmlns:stream='http://etherx.jabber.org/streams' id='stub-id' from='localhost' version='1.0' \
+             xml:lang='en'><stream:features>{features}</stream:features>"
+        )
+    }
+
+    /// The script's own answer, or `None` where the element is the test's.
+    fn element(&self, xml: &str) -> Option<String> {
+        let mut seen = self.seen.lock().unwrap();
+        if xml.starts_with("<auth ") {
+            let user = BASE64.decode(Element::parse(xml).text).unwrap();
+            let user = String::from_utf8(user).unwrap().split('\0').nth(1).unwrap().to_owned();
+            seen.users.push(user);
+            return Some("<success xmlns='urn:ietf:params:xml:ns:xmpp-sasl'/>".into());
+        }
+        if xml.contains("urn:xmpp:sm:3") && !xml.starts_with("<iq") {
+            return managed(&mut seen, xml);
+        }
+        if let Some(handled) = seen.handled.as_mut() {
+            *handled += 1;
+        }
+        if seen.bound.is_none() && xml.contains("xmpp-bind") {
+            return Some(bind(&mut seen, xml));
+        }
+        if self.options.pings && xml.contains("urn:xmpp:ping") && xml.starts_with("<iq") {
+            let ping = Element::parse(xml);
+            let from = ping.attribute("to").map(|to| format!(" from='{to}'")).unwrap_or_default();
+            return Some(format!("<iq type='result' id='{}'{from}/>", ping.attribute("id").unwrap()));
+        }
+        None
+    }
+}
+
+fn bind(seen: &mut Seen, xml: &str) -> String {
+    let request = Element::parse(xml);
+    let resource = request.all("resource").first().map_or("made-up", |resource| resource.text.as_str());
+    let jid = format!("{}@localhost/{resource}", seen.users.last().unwrap());
+    seen.bound = Some(jid.clone());
+    format!(
+        "<iq type='result' id='{}'><bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'><jid>{jid}</jid></bind></iq>",
+        request.attribute("id").unwrap()
+    )
+}
+
+fn managed(seen: &mut Seen, xml: &str) -> Option<String> {
+    let nonza = Element::parse(xml);
+    match nonza.name.as_str() {
+        "enable" => {
+            seen.handled = Some(0);
+            Some("<enabled xmlns='urn:xmpp:sm:3'/>".into())
+        }
+        "r" => Some(format!("<a xmlns='urn:xmpp:sm:3' h='{}'/>", seen.handled.unwrap_or(0))),
+        "a" => {
+            seen.acks.push(nonza.attribute("h").unwrap().parse().unwrap());
+            Some(String::new())
+        }
+        _ => None,
+    }
+}
