@@ -1,1 +1,291 @@
-//! Validates a configuration, its certificates and its upstreams for an operator.
+//! `pushward check`: what is wrong with the configuration, the certificates and the servers behind, before clients find
+//! out.
+
+use std::fmt;
+use std::path::Path;
+use std::process::ExitCode;
+use std::time::SystemTime;
+
+use crate::config::{self, Config, Host, Problem};
+use crate::net::certificate::{self, CertificateError, Defect};
+
+mod probe;
+
+use probe::Offer;
+
+/// `EX_CONFIG` of sysexits.h: the configuration or a certificate is wrong.
+pub const EXIT_CONFIG: u8 = 78;
+/// `EX_UNAVAILABLE` of sysexits.h: a server behind is not ready for this process.
+pub const EXIT_UNAVAILABLE: u8 = 69;
+
+/// What was found, in the order in which it is told.
+#[derive(Debug, Default)]
+pub struct Report {
+    lines: Vec<String>,
+    exit: u8,
+}
+
+impl Report {
+    fn fine(&mut self, line: impl fmt::Display) {
+        self.lines.push(line.to_string());
+    }
+
+    fn problem(&mut self, problem: &Problem, exit: u8) {
+        self.lines.push(problem.to_string());
+        self.exit = self.exit.max(exit);
+    }
+
+    /// 0, [`EXIT_CONFIG`] or [`EXIT_UNAVAILABLE`]; the former wins.
+    pub fn exit(&self) -> u8 {
+        self.exit
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.lines.iter().try_for_each(|line| writeln!(f, "{line}"))
+    }
+}
+
+/// Prints what is found to stdout, a problem a line with file, line and remedy. The exit code is 0 if there is no
+/// problem, else [`EXIT_CONFIG`] or [`EXIT_UNAVAILABLE`].
+pub async fn run(path: &Path) -> ExitCode {
+    let report = examine(path).await;
+    print!("{report}");
+    ExitCode::from(report.exit())
+}
+
+/// Looks at the configuration, then at the certificate and the server of each host.
+pub async fn examine(path: &Path) -> Report {
+    let mut report = Report::default();
+    let config = match Config::load(path) {
+        Ok(config) => config,
+        Err(errors) => {
+            errors.problems().iter().for_each(|problem| report.problem(problem, EXIT_CONFIG));
+            return report;
+        }
+    };
+    // Only for line numbers: the file was read and found right just now.
+    let text = std::fs::read_to_string(path).unwrap_or_default();
+    let listeners: Vec<_> = config.listen.iter().map(|listen| listen.address.to_string()).collect();
+    report.fine(format_args!("{}: fine; clients connect to {}", path.display(), listeners.join(", ")));
+    for (index, host) in config.hosts.iter().enumerate() {
+        let at = Place { path, text: &text, index, host };
+        certificate(&mut report, &at);
+        server(&mut report, &at, &config).await;
+    }
+    report
+}
+
+/// A host and where it stands in the file.
+struct Place<'a> {
+    path: &'a Path,
+    text: &'a str,
+    index: usize,
+    host: &'a Host,
+}
+
+impl Place<'_> {
+    fn problem(&self, key: &str, what: impl fmt::Display, remedy: &str) -> Problem {
+        Problem {
+            file: self.path.to_owned(),
+            line: config::host_line(self.text, self.index, key),
+            key: format!("[[host]] {} {key}", self.host.domain),
+            what: what.to_string(),
+            remedy: remedy.to_owned(),
+        }
+    }
+}
+
+fn certificate(report: &mut Report, at: &Place<'_>) {
+    let Host { domain, certificate: file, .. } = at.host;
+    if certificate::wants_development(at.host) {
+        let file = file.display();
+        report.fine(format_args!("{domain}: {file} is missing: a development certificate is made at first run"));
+        return;
+    }
+    let key = match certificate::load(at.host) {
+        Ok(key) => key,
+        Err(error) => {
+            let (key, remedy) = remedy_of(&error, at.host);
+            report.problem(&at.problem(key, error, &remedy), EXIT_CONFIG);
+            return;
+        }
+    };
+    let defects = certificate::judge(&key, domain, SystemTime::now());
+    for defect in &defects {
+        let (what, remedy) = match defect {
+            Defect::NotForDomain => ("does not name the domain", "get one that lists the domain as a DNS name"),
+            Defect::Expired => ("has expired", "renew it"),
+            Defect::NotYetValid => ("is not valid yet", "set the clock of this machine, or get another"),
+            Defect::ExpiresSoon => {
+                report.fine(format_args!("{domain}: {} expires within 7 days: renew it", file.display()));
+                continue;
+            }
+        };
+        report.problem(&at.problem("certificate", format_args!("{} {what}", file.display()), remedy), EXIT_CONFIG);
+    }
+    if defects.is_empty() {
+        report.fine(format_args!("{domain}: {} is valid for it", file.display()));
+    }
+}
+
+/// The key that names the file at fault, and what to do.
+fn remedy_of(error: &CertificateError, host: &Host) -> (&'static str, String) {
+    let key_or_certificate = |path: &Path| if path == host.key { "key" } else { "certificate" };
+    match error {
+        CertificateError::Unreadable { path, .. } => (
+            key_or_certificate(path),
+            "put the file there, readable by the user that runs pushward, or name another".to_owned(),
+        ),
+        CertificateError::Empty { path, marker, .. } => {
+            (key_or_certificate(path), format!("name a file with -----BEGIN {marker}-----"))
+        }
+        CertificateError::Mismatch { .. } => {
+            ("key", "name the key the certificate was made with, and put the domain's own certificate first".to_owned())
+        }
+        CertificateError::Unusable { path, .. } => {
+            (key_or_certificate(path), "get an X.509 v3 certificate with an RSA, ECDSA or Ed25519 key".to_owned())
+        }
+        CertificateError::Unwritable { .. } | CertificateError::NotMade { .. } => {
+            ("certificate", "bring a certificate of your own".to_owned())
+        }
+    }
+}
+
+async fn server(report: &mut Report, at: &Place<'_>, config: &Config) {
+    let Host { domain, upstream, .. } = at.host;
+    match probe::probe(at.host, config.limits.connect_timeout).await {
+        Ok(Offer { mechanisms }) => {
+            report.fine(format_args!("{domain}: the server at {upstream} is ready; log-in by {}", mechanisms.join(", ")));
+        }
+        Err(error) => {
+            let what = format_args!("the server at {upstream}: {error}");
+            report.problem(&at.problem("upstream", what, error.remedy()), EXIT_UNAVAILABLE);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    const READY: &str = "<stream:features><mechanisms xmlns='urn:ietf:params:xml:ns:xmpp-sasl'>\
+        <mechanism>SCRAM-SHA-1</mechanism><mechanism>PLAIN</mechanism></mechanisms></stream:features>";
+
+    /// A server that answers every stream header with one text; its address.
+    async fn server_that_says(answer: &'static str) -> String {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        tokio::spawn(async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                let mut header = [0; 1024];
+                let read = stream.read(&mut header).await.unwrap();
+                assert!(header[..read].ends_with(b">"));
+                stream.write_all(b"<?xml version='1.0'?><stream:stream id='1' from='localhost'>").await.unwrap();
+                stream.write_all(answer.as_bytes()).await.unwrap();
+                stream.read(&mut header).await.unwrap_or_default();
+            }
+        });
+        address
+    }
+
+    fn written(text: &str) -> (tempfile::TempDir, PathBuf) {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("config.toml");
+        std::fs::write(&path, text).unwrap();
+        (directory, path)
+    }
+
+    async fn check_server(answer: &'static str, exit: u8, expect: &[&str]) {
+        let address = server_that_says(answer).await;
+        let (_directory, path) = written(&format!(
+            "[limits]\nconnect_timeout = \"200ms\"\n[[host]]\ndomain = \"localhost\"\nupstream = \"{address}\"\n"
+        ));
+        let report = examine(&path).await;
+        let last = report.lines.last().unwrap();
+        assert_eq!(report.exit(), exit, "{report}");
+        for part in expect {
+            assert!(last.contains(part), "{part} is not in {last}");
+        }
+        assert!(exit == 0 || last.contains("config.toml:5: [[host]] localhost upstream: "), "{last}");
+    }
+
+    #[tokio::test]
+    async fn a_fresh_machine_with_a_ready_server_has_no_problem() {
+        check_server(READY, 0, &["localhost: the server at 127.0.0.1:", "is ready; log-in by SCRAM-SHA-1, PLAIN"]).await;
+    }
+
+    #[tokio::test]
+    async fn mechanisms_of_sasl2_alone_are_enough() {
+        let features = "<stream:features><authentication xmlns='urn:xmpp:sasl:2'><mechanism>SCRAM-SHA-256</mechanism>\
+            <inline><sm xmlns='urn:xmpp:sm:3'/></inline></authentication></stream:features>";
+        check_server(features, 0, &["log-in by SCRAM-SHA-256"]).await;
+    }
+
+    #[tokio::test]
+    async fn a_server_that_wants_tls_or_offers_no_login_comes_with_the_settings_to_change() {
+        let required = "<stream:features><starttls xmlns='urn:ietf:params:xml:ns:xmpp-tls'><required/></starttls>\
+            <mechanisms><mechanism>PLAIN</mechanism></mechanisms></stream:features>";
+        let settings = ["c2s_require_encryption = false", "allow_unencrypted_sasl2: true"];
+        check_server(required, EXIT_UNAVAILABLE, &[&["requires TLS"], &settings[..]].concat()).await;
+        let none = "<stream:features><starttls xmlns='urn:ietf:params:xml:ns:xmpp-tls'/></stream:features>";
+        check_server(none, EXIT_UNAVAILABLE, &[&["offers no log-in"], &settings[..]].concat()).await;
+        check_server("<stream:features/>", EXIT_UNAVAILABLE, &["offers no log-in"]).await;
+    }
+
+    #[tokio::test]
+    async fn a_server_that_is_no_xmpp_server_for_the_domain_is_named_as_such() {
+        let unknown = "<stream:error><host-unknown xmlns='urn:ietf:params:xml:ns:xmpp-streams'/></stream:error>";
+        check_server(unknown, EXIT_UNAVAILABLE, &["host-unknown", "serve the domain"]).await;
+        check_server("", EXIT_UNAVAILABLE, &["no stream features within"]).await;
+    }
+
+    #[tokio::test]
+    async fn nobody_at_the_servers_address_is_a_problem() {
+        let port = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port();
+        let (_directory, path) = written(&format!("[[host]]\ndomain = \"localhost\"\nupstream = \"127.0.0.1:{port}\""));
+        let report = examine(&path).await;
+        assert_eq!(report.exit(), EXIT_UNAVAILABLE);
+        assert!(report.to_string().contains(":3: [[host]] localhost upstream: the server at 127.0.0.1"), "{report}");
+    }
+
+    #[tokio::test]
+    async fn every_problem_of_the_file_is_listed() {
+        let (_directory, path) = written("[push]\nmax_device = 3\nwith_body = 1\n");
+        let report = examine(&path).await;
+        assert_eq!(report.exit(), EXIT_CONFIG);
+        assert_eq!(report.lines.len(), 3, "{report}");
+    }
+
+    #[tokio::test]
+    async fn a_missing_certificate_is_a_problem_that_outranks_the_servers() {
+        let (directory, path) = written("[[host]]\ndomain = \"jabber.org\"\nupstream = \"localhost:1\"\n");
+        let report = examine(&path).await;
+        assert_eq!(report.exit(), EXIT_CONFIG);
+        let expect = format!(
+            "{}:1: [[host]] jabber.org certificate: {}: cannot be read",
+            path.display(),
+            directory.path().join("certs/jabber.org.pem").display()
+        );
+        assert!(report.to_string().contains(&expect), "{report}");
+    }
+
+    #[tokio::test]
+    async fn a_certificate_of_another_domain_is_a_problem() {
+        let address = server_that_says(READY).await;
+        let (directory, path) = written(&format!("[[host]]\ndomain = \"jabber.org\"\nupstream = \"{address}\"\n"));
+        let (certificate, key) = certificate::self_signed("jabber.net").unwrap();
+        std::fs::create_dir(directory.path().join("certs")).unwrap();
+        std::fs::write(directory.path().join("certs/jabber.org.pem"), certificate).unwrap();
+        std::fs::write(directory.path().join("certs/jabber.org.key"), key).unwrap();
+        let report = examine(&path).await;
+        assert_eq!(report.exit(), EXIT_CONFIG);
+        assert!(report.to_string().contains("jabber.org.pem does not name the domain"), "{report}");
+    }
+}

@@ -1,1 +1,174 @@
 //! Binds, spawns, handles signals and drains.
+
+use std::io;
+use std::net::SocketAddr;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use thiserror::Error;
+use tokio::net::{TcpListener, TcpSocket};
+use tokio::select;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::config::{Config, Listen, ListenTls};
+use crate::net::certificate::{self, CertificateError};
+use crate::net::listener::{self, Gate};
+use crate::net::tls::{Certificates, TlsError};
+use crate::relay::Relay;
+use crate::store::{Store, StoreError};
+
+/// Connections that the kernel may complete before they are accepted.
+const BACKLOG: u32 = 1024;
+
+/// Why the daemon does not start.
+#[derive(Debug, Error)]
+pub enum StartError {
+    /// A certificate cannot be used, or made.
+    #[error(transparent)]
+    Certificate(#[from] CertificateError),
+    /// TLS cannot be set up.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// The database cannot be opened.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// An address cannot be listened on.
+    #[error("cannot listen on {address}: {source}{}", remedy(source))]
+    Listen {
+        /// `[[listen]] address`
+        address: SocketAddr,
+        /// What the system says.
+        source: io::Error,
+    },
+}
+
+fn remedy(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::AddrInUse => "; is the XMPP server itself still there? Move it, or change [[listen]] address",
+        io::ErrorKind::PermissionDenied => "; ports below 1024 need CAP_NET_BIND_SERVICE",
+        _ => "",
+    }
+}
+
+/// A running Pushward.
+pub struct Daemon {
+    addresses: Vec<(ListenTls, SocketAddr)>,
+    accepting: CancellationToken,
+    shutdown: CancellationToken,
+    connections: TaskTracker,
+    relay: Arc<Relay>,
+    store: Store,
+    drain_timeout: Duration,
+}
+
+impl Daemon {
+    /// Loads certificates, opens the store, binds and begins to accept.
+    ///
+    /// # Errors
+    /// [`StartError`] with the reason and, where there is one, the remedy.
+    pub async fn start(config: Config) -> Result<Self, StartError> {
+        for host in &config.hosts {
+            if certificate::ensure_development(host)? {
+                let (domain, path) = (&host.domain, host.certificate.display());
+                tracing::warn!(%domain, %path, "made a self-signed development certificate: no client trusts it by itself");
+            }
+        }
+        let certificates = Certificates::load(&config.hosts)?;
+        let store = Store::open(&config.state)?;
+        let config = Arc::new(config);
+        let (accepting, shutdown) = (CancellationToken::new(), CancellationToken::new());
+        let relay = Arc::new(Relay::new(Arc::clone(&config), certificates, store.clone(), shutdown.clone()));
+        let mut daemon = Self {
+            addresses: Vec::new(),
+            accepting,
+            shutdown,
+            connections: TaskTracker::new(),
+            relay,
+            store,
+            drain_timeout: config.drain_timeout,
+        };
+        let gate = Gate::new(&config.limits);
+        let listeners = config.listen.iter().map(bind).collect::<Result<Vec<_>, _>>()?;
+        for (listen, listener) in config.listen.iter().zip(listeners) {
+            daemon.listen(listen, listener, gate.clone())?;
+        }
+        Ok(daemon)
+    }
+
+    fn listen(&mut self, listen: &Listen, listener: TcpListener, gate: Gate) -> Result<(), StartError> {
+        let address =
+            listener.local_addr().map_err(|source| StartError::Listen { address: listen.address, source })?;
+        let tls = listen.tls;
+        let kind = match tls {
+            ListenTls::Starttls => "starttls",
+            ListenTls::Direct => "direct",
+        };
+        tracing::info!(%address, tls = kind, "listening");
+        self.addresses.push((tls, address));
+        let (relay, connections) = (Arc::clone(&self.relay), self.connections.clone());
+        let accept = listener::accept(listener, gate, move |tcp, peer, permit| {
+            connections.spawn(Arc::clone(&relay).serve(tcp, peer, tls, permit));
+        });
+        let accepting = self.accepting.clone();
+        self.connections.spawn(async move { accepting.run_until_cancelled(accept).await });
+        Ok(())
+    }
+
+    /// Where it listens, in the order of the configuration; ports that the system chose are real here.
+    pub fn addresses(&self) -> &[(ListenTls, SocketAddr)] {
+        &self.addresses
+    }
+
+    /// Accepts no more, ends all sessions in order, and waits for them for at most `drain_timeout`.
+    pub async fn stop(self) {
+        self.accepting.cancel();
+        self.shutdown.cancel();
+        self.connections.close();
+        let drain = async {
+            self.connections.wait().await;
+            self.relay.finished().await;
+        };
+        if tokio::time::timeout(self.drain_timeout, drain).await.is_err() {
+            tracing::warn!(left = self.connections.len(), "drain_timeout is over: connections are cut off");
+        }
+        self.store.shutdown().await;
+        tracing::info!("stopped");
+    }
+}
+
+fn bind(listen: &Listen) -> Result<TcpListener, StartError> {
+    let address = listen.address;
+    let bind = || {
+        let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+        socket.set_reuseaddr(true)?;
+        socket.bind(address)?;
+        socket.listen(BACKLOG)
+    };
+    bind().map_err(|source| StartError::Listen { address, source })
+}
+
+/// Runs until SIGTERM or SIGINT, then drains.
+pub async fn run(config: Config) -> ExitCode {
+    let signals = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()));
+    let (Ok(mut terminate), Ok(mut interrupt)) = signals else {
+        tracing::error!("cannot listen for signals");
+        return ExitCode::FAILURE;
+    };
+    let daemon = match Daemon::start(config).await {
+        Ok(daemon) => daemon,
+        Err(error) => {
+            tracing::error!(%error, "cannot start");
+            return ExitCode::FAILURE;
+        }
+    };
+    let signal = select! {
+        _ = terminate.recv() => "SIGTERM",
+        _ = interrupt.recv() => "SIGINT",
+    };
+    tracing::info!(signal, "draining");
+    daemon.stop().await;
+    ExitCode::SUCCESS
+}

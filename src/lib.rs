@@ -12,6 +12,7 @@ pub mod config;
 pub mod daemon;
 pub mod demo;
 pub mod jid;
+pub mod log;
 pub mod net;
 pub mod publish;
 pub mod push;

@@ -1,3 +1,36 @@
-//! The `pushward` command.
+//! The `pushward` command: arguments → configuration → log → runtime → one command → exit code.
 
-fn main() {}
+use std::path::Path;
+use std::process::ExitCode;
+
+use pushward::cli::{Cli, Command};
+use pushward::config::Config;
+use pushward::{check, daemon, demo, log};
+
+/// sysexits.h EX_CONFIG.
+const BAD_CONFIG: u8 = 78;
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let cli = Cli::from_process();
+    match cli.command() {
+        Command::Run => run(&cli.config).await,
+        Command::Check => check::run(&cli.config).await,
+        Command::Demo(options) => demo::run(options).await,
+    }
+}
+
+async fn run(path: &Path) -> ExitCode {
+    let config = match Config::load(path) {
+        Ok(config) => config,
+        Err(errors) => {
+            eprintln!("{errors}");
+            return ExitCode::from(BAD_CONFIG);
+        }
+    };
+    if let Err(error) = log::init(&config.log) {
+        eprintln!("cannot set up the log: {error}");
+        return ExitCode::FAILURE;
+    }
+    daemon::run(config).await
+}

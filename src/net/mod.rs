@@ -1,1 +1,27 @@
 //! Sockets: listeners, TLS, framed connections, the way to the server.
+
+pub mod certificate;
+pub mod conn;
+pub mod listener;
+pub mod tls;
+pub mod upstream;
+
+use std::io;
+use std::time::Duration;
+
+use socket2::{SockRef, TcpKeepalive};
+use tokio::net::TcpStream;
+
+/// How long a TCP connection may be idle before the kernel asks whether the peer still exists.
+const KEEPALIVE: Duration = Duration::from_secs(120);
+
+/// Sets what every connection needs: no delay, keepalive, and an end for data that nobody acknowledges.
+///
+/// # Errors
+/// The socket is gone already.
+pub fn tune(tcp: &TcpStream, write_timeout: Duration) -> io::Result<()> {
+    tcp.set_nodelay(true)?;
+    let socket = SockRef::from(tcp);
+    socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEPALIVE).with_interval(KEEPALIVE / 4))?;
+    socket.set_tcp_user_timeout(Some(write_timeout))
+}

@@ -2,7 +2,8 @@
 
 use std::fmt;
 
-use crate::jid::Jid;
+use crate::jid::{FullJid, Jid};
+use crate::xml::{Node, ns};
 
 /// Text that must never reach a log: prints as `[redacted]`.
 #[derive(Clone, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
@@ -34,6 +35,96 @@ pub struct Target {
     pub service: Jid,
     /// The node at the service; some services need none.
     pub node: Option<String>,
+}
+
+impl Target {
+    /// Whether an address in a `from` is this push service.
+    pub fn is_from(&self, from: &str) -> bool {
+        Jid::new(from).is_ok_and(|from| from == self.service)
+    }
+}
+
+impl fmt::Display for Target {
+    // The node may be a device token, so logs show the service alone.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.service.fmt(f)
+    }
+}
+
+/// What a client asks with `<enable/>` or `<disable/>` (XEP-0357 §5, §6).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Request {
+    /// Notify this target.
+    Enable(Target, Option<Vec<Field>>),
+    /// Notify this node no more, or none of the service's.
+    Disable(Jid, Option<String>),
+}
+
+/// The request cannot be met: `modify/bad-request`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BadRequest {
+    /// There is no `jid`, or it is not one.
+    #[error("the push service's jid is missing or malformed")]
+    Jid,
+    /// The client names itself as the push service.
+    #[error("the push service is the client itself")]
+    OwnJid,
+    /// More than is reasonable to keep.
+    #[error("the publish-options are too large")]
+    TooLarge,
+}
+
+/// How many bytes of node and publish-options a registration may have.
+const MAX_OPTIONS: usize = 8 * 1024;
+
+impl Request {
+    /// Reads the child of an iq, if it is `<enable/>` or `<disable/>` of `urn:xmpp:push:0`.
+    ///
+    /// # Errors
+    /// [`BadRequest`] with the reason.
+    pub fn parse(child: &Node<'_>, own: &FullJid) -> Option<Result<Self, BadRequest>> {
+        if child.ns() != ns::PUSH {
+            return None;
+        }
+        match child.name() {
+            "enable" => Some(enable_request(child, own)),
+            "disable" => {
+                let node = child.attr("node").map(|node| node.into_owned());
+                Some(service(child).map(|service| Self::Disable(service, node)))
+            }
+            _ => None,
+        }
+    }
+}
+
+fn service(child: &Node<'_>) -> Result<Jid, BadRequest> {
+    let jid = child.attr("jid").ok_or(BadRequest::Jid)?;
+    Jid::new(&jid).map_err(|_| BadRequest::Jid)
+}
+
+fn enable_request(child: &Node<'_>, own: &FullJid) -> Result<Request, BadRequest> {
+    let service = service(child)?;
+    if service.to_bare() == own.to_bare() {
+        return Err(BadRequest::OwnJid);
+    }
+    if child.raw().len() > MAX_OPTIONS {
+        return Err(BadRequest::TooLarge);
+    }
+    let node = child.attr("node").map(|node| node.into_owned());
+    let options = child.child("x", ns::DATA).map(|form| form.children().filter_map(|f| field(&f)).collect());
+    Ok(Request::Enable(Target { service, node }, options))
+}
+
+fn field(field: &Node<'_>) -> Option<Field> {
+    if !field.is("field", ns::DATA) {
+        return None;
+    }
+    let values = field.children().filter(|v| v.is("value", ns::DATA));
+    Some(Field {
+        var: field.attr("var")?.into_owned(),
+        kind: field.attr("type").map(|kind| kind.into_owned()),
+        values: values.map(|v| Secret::new(v.text().into_owned())).collect(),
+    })
 }
 
 /// One field of the publish-options form, as the client sent it.
@@ -141,7 +232,8 @@ fn enable(list: &mut Vec<Registration>, mut registration: Registration, max_devi
         }
     }
     list.retain(|r| r.target != registration.target);
-    list.push(registration);
+    // First, so that the stable sort keeps it ahead of a device seen in the same second.
+    list.insert(0, registration);
     list.sort_by_key(|r| std::cmp::Reverse(r.last_seen));
     list.truncate(max_devices.max(1));
 }

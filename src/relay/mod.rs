@@ -1,1 +1,114 @@
-//! One task per session: an event goes into the core, its outputs are performed.
+//! One task per connection, which becomes the task of its session: an event goes into the core, its outputs are performed.
+//!
+//! ```text
+//!  accept ─ handshake (STARTTLS or direct TLS) ─ login (Negotiation) ─┬─ bound: this task drives a Session until it ends
+//!                                                                     └─ resumed: the connection moves to the session's task
+//! ```
+
+mod bound;
+mod handshake;
+mod login;
+pub mod registry;
+
+use std::collections::HashSet;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::net::TcpStream;
+use tokio_rustls::server::TlsStream;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::Instrument;
+
+use crate::config::{Config, Host, ListenTls};
+use crate::net::conn::Conn;
+use crate::net::listener::Permit;
+use crate::net::tls::Certificates;
+use crate::session::{Settings, negotiate};
+use crate::store::Store;
+use crate::xml::FrameLimits;
+use registry::Registry;
+
+/// A client's framed connection.
+pub type Client = Conn<TlsStream<TcpStream>>;
+
+/// How long a peer may take to read the last bytes and the close.
+const FAREWELL: Duration = Duration::from_secs(2);
+
+/// What all connections share.
+pub struct Relay {
+    config: Arc<Config>,
+    settings: Arc<Settings>,
+    domains: Arc<HashSet<String>>,
+    certificates: Certificates,
+    registry: Registry,
+    store: Store,
+    shutdown: CancellationToken,
+    /// Tasks that only see a connection off.
+    farewells: TaskTracker,
+}
+
+impl Relay {
+    /// What all connections of a daemon share; sessions drain when `shutdown` is cancelled.
+    pub fn new(config: Arc<Config>, certificates: Certificates, store: Store, shutdown: CancellationToken) -> Self {
+        let settings = Settings {
+            stream_management: config.stream_management.clone(),
+            push: config.push.clone(),
+            session_queue: config.limits.session_queue,
+        };
+        Self {
+            settings: Arc::new(settings),
+            domains: Arc::new(config.hosts.iter().map(|host| host.domain.clone()).collect()),
+            config,
+            certificates,
+            registry: Registry::default(),
+            store,
+            shutdown,
+            farewells: TaskTracker::new(),
+        }
+    }
+
+    /// Serves one connection for as long as it, or the session that it becomes, lives.
+    pub async fn serve(self: Arc<Self>, tcp: TcpStream, peer: SocketAddr, tls: ListenTls, permit: Permit) {
+        let span = tracing::info_span!("session", %peer, jid = tracing::field::Empty);
+        async {
+            let Some(client) = handshake::secure(&self, tcp, tls).await else { return };
+            if let Some(login) = login::run(&self, client).await {
+                tracing::Span::current().record("jid", tracing::field::display(&login.bound.jid));
+                bound::run(self, login, permit).await;
+            }
+        }
+        .instrument(span)
+        .await;
+    }
+
+    /// Waits until the last bytes of ended sessions are out.
+    pub async fn finished(&self) {
+        self.farewells.close();
+        self.farewells.wait().await;
+    }
+
+    fn host(&self, domain: &str) -> Option<&Host> {
+        self.config.hosts.iter().find(|host| host.domain == domain)
+    }
+
+    fn limits(&self, authenticated: bool) -> FrameLimits {
+        let limits = &self.config.limits;
+        let bytes = if authenticated { limits.stanza } else { limits.unauthenticated_stanza };
+        FrameLimits { bytes, depth: limits.depth }
+    }
+
+    fn negotiation(&self) -> negotiate::Negotiation {
+        let deadline = Instant::now() + self.config.limits.authentication_timeout;
+        negotiate::Negotiation::new(Arc::clone(&self.domains), rand::random, deadline)
+    }
+
+    /// Sees a connection off without making anybody wait.
+    fn farewell<S>(&self, conn: Conn<S>)
+    where
+        S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
+    {
+        self.farewells.spawn(conn.finish(FAREWELL).in_current_span());
+    }
+}

@@ -1,1 +1,34 @@
 //! Framing and reading of XML streams (RFC 6120 §11).
+//!
+//! [`Framer`] takes bytes in any chunking and yields whole top-level elements, each checked in one forward pass and kept
+//! exactly as it came. [`Node`] is a borrowed view of an element, read with quick-xml when somebody asks. Nothing here
+//! builds a tree, and nothing here knows what a stanza means.
+//!
+//! | file | holds |
+//! |---|---|
+//! | `frame.rs` | [`Framer`], [`Frame`]: the stream |
+//! | `header.rs` | [`Header`]: the stream header |
+//! | `element.rs` | [`Element`]: one top-level element, and carrying it to another stream |
+//! | `stanza.rs` | [`Node`]: the borrowed view |
+//! | `build.rs` | [`XmlWriter`], [`stream_header`], [`stream_error`] |
+//! | `scan.rs`, `boundary.rs`, `tag.rs`, `chars.rs`, `scope.rs` | the checks: elements, token ends, tags, characters, prefixes |
+
+mod boundary;
+mod build;
+mod chars;
+mod element;
+mod error;
+mod frame;
+mod header;
+pub mod ns;
+mod scan;
+mod scope;
+mod stanza;
+mod tag;
+
+pub use build::{STREAM_CLOSE, XmlWriter, stream_error, stream_header};
+pub use element::{Element, Kind};
+pub use error::{FrameError, Restricted};
+pub use frame::{Frame, FrameLimits, Framer};
+pub use header::Header;
+pub use stanza::{Children, Node};

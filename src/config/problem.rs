@@ -1,0 +1,141 @@
+//! What can be wrong with a configuration file, and where.
+
+use std::cell::RefCell;
+use std::collections::BTreeSet;
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+/// One thing that is wrong in the file, and what to do about it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    /// The file, as it was named.
+    pub file: PathBuf,
+    /// The line, from 1; 0 when the file could not be read at all.
+    pub line: usize,
+    /// Section and key, `[push] max_devices`; empty for the file as a whole.
+    pub key: String,
+    /// What is wrong.
+    pub what: String,
+    /// What to write instead.
+    pub remedy: String,
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.file.display())?;
+        if self.line > 0 {
+            write!(f, ":{}", self.line)?;
+        }
+        if !self.key.is_empty() {
+            write!(f, ": {}", self.key)?;
+        }
+        write!(f, ": {}; {}", self.what, self.remedy)
+    }
+}
+
+/// Everything that is wrong with a configuration file: the operator's to mend, one problem a line. Never empty.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConfigErrors(Vec<Problem>);
+
+impl ConfigErrors {
+    /// The problems, in the order of their lines.
+    pub fn problems(&self) -> &[Problem] {
+        &self.0
+    }
+
+    pub(super) fn unreadable(path: &Path, error: &std::io::Error) -> Self {
+        Self(vec![Problem {
+            file: path.to_owned(),
+            line: 0,
+            key: String::new(),
+            what: format!("cannot be read: {error}"),
+            remedy: "name an existing file with --config FILE".to_owned(),
+        }])
+    }
+}
+
+impl fmt::Display for ConfigErrors {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (n, problem) in self.0.iter().enumerate() {
+            if n > 0 {
+                f.write_str("\n")?;
+            }
+            write!(f, "{problem}")?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for ConfigErrors {}
+
+/// Collects the problems of one file while its sections are read.
+#[derive(Debug)]
+pub(super) struct Report<'t> {
+    path: &'t Path,
+    text: &'t str,
+    problems: RefCell<Vec<Problem>>,
+    broken_lines: RefCell<BTreeSet<usize>>,
+    known: RefCell<BTreeSet<(&'static str, &'static str)>>,
+}
+
+impl<'t> Report<'t> {
+    pub(super) fn new(path: &'t Path, text: &'t str) -> Self {
+        Self {
+            path,
+            text,
+            problems: RefCell::default(),
+            broken_lines: RefCell::default(),
+            known: RefCell::default(),
+        }
+    }
+
+    /// The line, from 1, of a byte offset of the file.
+    pub(super) fn line_at(&self, offset: usize) -> usize {
+        1 + self.text.bytes().take(offset).filter(|byte| *byte == b'\n').count()
+    }
+
+    pub(super) fn add(&self, line: usize, key: String, what: impl Into<String>, remedy: impl Into<String>) {
+        self.problems.borrow_mut().push(Problem {
+            file: self.path.to_owned(),
+            line,
+            key,
+            what: what.into(),
+            remedy: remedy.into(),
+        });
+    }
+
+    /// A syntax error; what the parser recovered from that line is not judged.
+    pub(super) fn add_syntax(&self, error: &toml::de::Error) {
+        let line = self.line_at(error.span().map_or(0, |span| span.start));
+        self.broken_lines.borrow_mut().insert(line);
+        self.add(line, String::new(), format!("not valid TOML: {}", error.message()), "see https://toml.io");
+    }
+
+    /// Whether the file has syntax errors, so that what seems to be missing may only be misspelt.
+    pub(super) fn is_broken(&self) -> bool {
+        !self.broken_lines.borrow().is_empty()
+    }
+
+    pub(super) fn learn(&self, section: &'static str, key: &'static str) {
+        self.known.borrow_mut().insert((section, key));
+    }
+
+    /// Every section and key that was asked for.
+    #[cfg(test)]
+    pub(super) fn known(&self) -> BTreeSet<(&'static str, &'static str)> {
+        self.known.borrow().clone()
+    }
+
+    /// The end of reading.
+    ///
+    /// # Errors
+    /// All problems that were added.
+    pub(super) fn finish(self) -> Result<(), ConfigErrors> {
+        let broken = self.broken_lines.into_inner();
+        let mut problems = self.problems.into_inner();
+        problems.retain(|p| !broken.contains(&p.line) || p.key.is_empty());
+        problems.sort_by_key(|p| p.line);
+        problems.dedup();
+        if problems.is_empty() { Ok(()) } else { Err(ConfigErrors(problems)) }
+    }
+}

@@ -1,0 +1,327 @@
+//! Certificates on disk: loading them, judging them, and making one for development.
+
+use std::fs::{DirBuilder, OpenOptions};
+use std::io::{self, BufReader, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use rustls::RootCertStore;
+use rustls::client::{verify_server_cert_signed_by_trust_anchor, verify_server_name};
+use rustls::crypto::ring;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::server::ParsedCertificate;
+use rustls::sign::CertifiedKey;
+
+use crate::config::Host;
+
+/// The longest that a certificate may still be valid for [`judge`] to say that it ends soon.
+const SOON: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+
+/// Why a host has no usable certificate: the operator's, always.
+#[derive(Debug, thiserror::Error)]
+pub enum CertificateError {
+    /// The file is missing, or this user may not read it.
+    #[error("{path}: cannot be read: {error}", path = .path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        error: io::Error,
+    },
+    /// The file holds no PEM section of the wanted kind.
+    #[error("{path}: no {wanted} in it; it must be PEM, with a line -----BEGIN {marker}-----", path = .path.display())]
+    Empty {
+        /// The file.
+        path: PathBuf,
+        /// What was looked for.
+        wanted: &'static str,
+        /// How such a section begins.
+        marker: &'static str,
+    },
+    /// The key belongs to another certificate.
+    #[error("{key}: not the key of the first certificate in {certificate}", key = .key.display(), certificate = .certificate.display())]
+    Mismatch {
+        /// The certificate's file.
+        certificate: PathBuf,
+        /// The key's file.
+        key: PathBuf,
+    },
+    /// The certificate or the key is of a kind that cannot be used.
+    #[error("{path}: cannot be used: {error}", path = .path.display())]
+    Unusable {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        error: rustls::Error,
+    },
+    /// A development certificate could not be written.
+    #[error("{path}: a development certificate cannot be written: {error}", path = .path.display())]
+    Unwritable {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        error: io::Error,
+    },
+    /// A development certificate could not be made.
+    #[error("no development certificate can be made for {domain}: {error}")]
+    NotMade {
+        /// For which domain.
+        domain: String,
+        /// Why not.
+        error: rcgen::Error,
+    },
+}
+
+/// What is wrong with a certificate that can be loaded.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Defect {
+    /// Clients will refuse it: it does not name the domain.
+    NotForDomain,
+    /// Clients will refuse it: it has ended.
+    Expired,
+    /// Clients will refuse it: it has not begun, or the clock is wrong.
+    NotYetValid,
+    /// It ends within 7 days.
+    ExpiresSoon,
+}
+
+/// Loads the certificate chain and the key of a host.
+///
+/// # Errors
+/// Any [`CertificateError`] that names the file at fault.
+pub fn load(host: &Host) -> Result<Arc<CertifiedKey>, CertificateError> {
+    let chain = chain(&host.certificate)?;
+    let key = private_key(&host.key)?;
+    let leaf = chain.first().cloned().unwrap_or_else(|| CertificateDer::from(Vec::new()));
+    if let Err(error) = ParsedCertificate::try_from(&leaf) {
+        return Err(CertificateError::Unusable { path: host.certificate.clone(), error });
+    }
+    match CertifiedKey::from_der(chain, key, &ring::default_provider()) {
+        Ok(key) => Ok(Arc::new(key)),
+        Err(rustls::Error::InconsistentKeys(_)) => {
+            Err(CertificateError::Mismatch { certificate: host.certificate.clone(), key: host.key.clone() })
+        }
+        Err(error) => Err(CertificateError::Unusable { path: host.key.clone(), error }),
+    }
+}
+
+/// What clients of a domain would object to at a time; who signed the certificate is not judged.
+pub fn judge(key: &CertifiedKey, domain: &str, now: SystemTime) -> Vec<Defect> {
+    let Some((leaf, intermediates)) = key.cert.split_first() else { return Vec::new() };
+    let Ok(parsed) = ParsedCertificate::try_from(leaf) else { return Vec::new() };
+    let mut defects = Vec::new();
+    let name = idna::domain_to_ascii(domain).ok().and_then(|ascii| ServerName::try_from(ascii).ok());
+    if !name.is_some_and(|name| verify_server_name(&parsed, &name).is_ok()) {
+        defects.push(Defect::NotForDomain);
+    }
+    // With no roots a chain can never be complete, but the dates of the certificate are looked at first.
+    let dates = |at: SystemTime| {
+        let at = UnixTime::since_unix_epoch(at.duration_since(UNIX_EPOCH).unwrap_or_default());
+        let algorithms = ring::default_provider().signature_verification_algorithms.all;
+        match verify_server_cert_signed_by_trust_anchor(&parsed, &RootCertStore::empty(), intermediates, at, algorithms)
+        {
+            Err(rustls::Error::InvalidCertificate(error)) => Some(error),
+            _ => None,
+        }
+    };
+    use rustls::CertificateError::{Expired, ExpiredContext, NotValidYet, NotValidYetContext};
+    match (dates(now), dates(now + SOON)) {
+        (Some(Expired | ExpiredContext { .. }), _) => defects.push(Defect::Expired),
+        (Some(NotValidYet | NotValidYetContext { .. }), _) => defects.push(Defect::NotYetValid),
+        (_, Some(Expired | ExpiredContext { .. })) => defects.push(Defect::ExpiresSoon),
+        _ => {}
+    }
+    defects
+}
+
+/// Whether [`ensure_development`] would make a certificate: both files are missing, and the domain is reserved for
+/// development (RFC 6761 §6, RFC 2606 §3: `localhost`, `example.org` and its like, and what ends in `.localhost`,
+/// `.test` or `.example`). No other domain gets one, not even at the default path: clients would refuse it, and it
+/// would hide that the real one is missing.
+pub fn wants_development(host: &Host) -> bool {
+    let labels: Vec<_> = host.domain.rsplit('.').take(2).collect();
+    let reserved = match labels.as_slice() {
+        ["localhost" | "test" | "example", ..] => true,
+        ["org" | "com" | "net", second] => *second == "example",
+        _ => false,
+    };
+    reserved && !host.certificate.exists() && !host.key.exists()
+}
+
+/// Makes a self-signed certificate for a host where [`wants_development`] says so; both files have mode 0600, a
+/// directory that is missing 0700. Says whether it did, so that the caller can tell the operator.
+///
+/// # Errors
+/// [`CertificateError::Unwritable`], [`CertificateError::NotMade`].
+pub fn ensure_development(host: &Host) -> Result<bool, CertificateError> {
+    if !wants_development(host) {
+        return Ok(false);
+    }
+    let (certificate, key) =
+        self_signed(&host.domain).map_err(|error| CertificateError::NotMade { domain: host.domain.clone(), error })?;
+    write_new(&host.key, &key)?;
+    // A key alone would keep the next start from making a pair.
+    write_new(&host.certificate, &certificate).inspect_err(|_| drop(std::fs::remove_file(&host.key)))?;
+    Ok(true)
+}
+
+/// Makes a self-signed certificate for a domain, valid for ten years: the certificate and the key, PEM.
+///
+/// # Errors
+/// rcgen's, for a name that fits in no certificate.
+pub fn self_signed(domain: &str) -> Result<(String, String), rcgen::Error> {
+    let mut names = vec![idna::domain_to_ascii(domain).unwrap_or_else(|_| domain.to_owned())];
+    if domain == "localhost" {
+        names.extend(["127.0.0.1".to_owned(), "::1".to_owned()]);
+    }
+    let mut parameters = rcgen::CertificateParams::new(names)?;
+    parameters.distinguished_name = rcgen::DistinguishedName::new();
+    parameters.distinguished_name.push(rcgen::DnType::CommonName, format!("{domain} (development)"));
+    parameters.key_usages = vec![rcgen::KeyUsagePurpose::DigitalSignature];
+    parameters.extended_key_usages = vec![rcgen::ExtendedKeyUsagePurpose::ServerAuth];
+    let year = current_year();
+    parameters.not_before = rcgen::date_time_ymd(year - 1, 1, 1);
+    parameters.not_after = rcgen::date_time_ymd(year + 10, 1, 1);
+    let key = rcgen::KeyPair::generate()?;
+    Ok((parameters.self_signed(&key)?.pem(), key.serialize_pem()))
+}
+
+fn chain(path: &Path) -> Result<Vec<CertificateDer<'static>>, CertificateError> {
+    let unreadable = |error| CertificateError::Unreadable { path: path.to_owned(), error };
+    let mut file = BufReader::new(std::fs::File::open(path).map_err(unreadable)?);
+    let chain = rustls_pemfile::certs(&mut file).collect::<io::Result<Vec<_>>>().map_err(unreadable)?;
+    if chain.is_empty() {
+        return Err(CertificateError::Empty { path: path.to_owned(), wanted: "certificate", marker: "CERTIFICATE" });
+    }
+    Ok(chain)
+}
+
+fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, CertificateError> {
+    let unreadable = |error| CertificateError::Unreadable { path: path.to_owned(), error };
+    let mut file = BufReader::new(std::fs::File::open(path).map_err(unreadable)?);
+    rustls_pemfile::private_key(&mut file).map_err(unreadable)?.ok_or_else(|| CertificateError::Empty {
+        path: path.to_owned(),
+        wanted: "unencrypted private key",
+        marker: "PRIVATE KEY",
+    })
+}
+
+fn write_new(path: &Path, content: &str) -> Result<(), CertificateError> {
+    let write = || {
+        if let Some(directory) = path.parent().filter(|directory| !directory.as_os_str().is_empty()) {
+            DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
+        }
+        OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?.write_all(content.as_bytes())
+    };
+    write().map_err(|error| CertificateError::Unwritable { path: path.to_owned(), error })
+}
+
+fn current_year() -> i32 {
+    const YEAR: u64 = 31_556_952;
+    let seconds = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    i32::try_from(1970 + seconds / YEAR).unwrap_or(1970)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+    use crate::config::Upstream;
+
+    fn host(directory: &Path, domain: &str) -> Host {
+        Host {
+            domain: domain.to_owned(),
+            certificate: directory.join(format!("certs/{domain}.pem")),
+            key: directory.join(format!("certs/{domain}.key")),
+            upstream: Upstream::default(),
+        }
+    }
+
+    fn written(domain: &str) -> (tempfile::TempDir, Host) {
+        let directory = tempfile::tempdir().unwrap();
+        let host = host(directory.path(), domain);
+        assert!(ensure_development(&host).unwrap());
+        (directory, host)
+    }
+
+    #[test]
+    fn a_development_certificate_is_made_once_and_is_private() {
+        let (_directory, host) = written("localhost");
+        let key = load(&host).unwrap();
+        assert_eq!(judge(&key, "localhost", SystemTime::now()), []);
+        assert_eq!(judge(&key, "127.0.0.1", SystemTime::now()), []);
+        for path in [&host.certificate, &host.key] {
+            assert_eq!(std::fs::metadata(path).unwrap().permissions().mode() & 0o777, 0o600);
+        }
+        let before = std::fs::read(&host.certificate).unwrap();
+        assert!(!ensure_development(&host).unwrap());
+        assert_eq!(std::fs::read(&host.certificate).unwrap(), before);
+    }
+
+    #[test]
+    fn only_domains_reserved_for_development_get_one() {
+        let directory = tempfile::tempdir().unwrap();
+        for domain in ["localhost", "a.localhost", "chat.test", "b.example", "example.org", "a.example.net"] {
+            assert!(wants_development(&host(directory.path(), domain)), "{domain}");
+        }
+        for domain in ["jabber.org", "notlocalhost", "example.de", "test.org", "org"] {
+            assert!(!wants_development(&host(directory.path(), domain)), "{domain}");
+        }
+    }
+
+    #[test]
+    fn an_existing_key_is_never_overwritten() {
+        let directory = tempfile::tempdir().unwrap();
+        let host = host(directory.path(), "localhost");
+        std::fs::create_dir(directory.path().join("certs")).unwrap();
+        std::fs::write(&host.key, "precious").unwrap();
+        assert!(!ensure_development(&host).unwrap());
+        assert_eq!(std::fs::read_to_string(&host.key).unwrap(), "precious");
+    }
+
+    #[test]
+    fn an_internationalised_domain_gets_its_ascii_name() {
+        let (_directory, host) = written("müller.test");
+        assert_eq!(judge(&load(&host).unwrap(), "müller.test", SystemTime::now()), []);
+    }
+
+    #[test]
+    fn each_fault_of_the_files_is_told_apart() {
+        let (_directory, host) = written("localhost");
+        let (_other_directory, other) = written("localhost");
+        let fault = |certificate: &Path, key: &Path| {
+            let host = Host { certificate: certificate.to_owned(), key: key.to_owned(), ..host.clone() };
+            load(&host).unwrap_err().to_string()
+        };
+        let missing = Path::new("/nonexistent/a.pem");
+        assert!(fault(missing, &host.key).starts_with("/nonexistent/a.pem: cannot be read: No such file"));
+        assert!(fault(&host.certificate, missing).starts_with("/nonexistent/a.pem: cannot be read"));
+        assert!(fault(&host.key, &host.key).contains("no certificate in it"));
+        assert!(fault(&host.certificate, &host.certificate).contains("no unencrypted private key in it"));
+        assert!(fault(&host.certificate, &other.key).contains("not the key of the first certificate"));
+        let nonsense = host.certificate.with_extension("nonsense");
+        std::fs::write(&nonsense, "-----BEGIN CERTIFICATE-----\naGVsbG8=\n-----END CERTIFICATE-----\n").unwrap();
+        assert!(fault(&nonsense, &host.key).contains("nonsense: cannot be used"));
+    }
+
+    #[test]
+    fn a_certificate_is_judged_by_name_and_dates() {
+        let (_directory, host) = written("localhost");
+        let key = load(&host).unwrap();
+        let year = Duration::from_secs(31_556_952);
+        let now = SystemTime::now();
+        assert_eq!(judge(&key, "example.org", now), [Defect::NotForDomain]);
+        assert_eq!(judge(&key, "localhost", now + 11 * year), [Defect::Expired]);
+        assert_eq!(judge(&key, "localhost", now - 3 * year), [Defect::NotYetValid]);
+        let end = UNIX_EPOCH + Duration::from_secs(humantime_end(current_year() + 10));
+        assert_eq!(judge(&key, "localhost", end - Duration::from_secs(86_400)), [Defect::ExpiresSoon]);
+    }
+
+    fn humantime_end(year: i32) -> u64 {
+        let end = humantime::parse_rfc3339(&format!("{year}-01-01T00:00:00Z")).unwrap();
+        end.duration_since(UNIX_EPOCH).unwrap().as_secs()
+    }
+}

@@ -1,0 +1,152 @@
+//! A framed connection: reads that give frames, writes that gather, and progress that lives in the struct.
+
+use std::fmt;
+use std::future::{Future, poll_fn};
+use std::io;
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant};
+
+use bytes::{Buf, BytesMut};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::time::timeout;
+
+use crate::xml::{Frame, FrameError, FrameLimits, Framer};
+
+/// Room for one read.
+const READ: usize = 8 * 1024;
+
+/// Above this many unwritten bytes, the source of what is written is not read any further.
+pub const HIGH_WATER: usize = 256 * 1024;
+
+/// What happened on a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ConnEvent {
+    /// Bytes came: ask for frames.
+    Received,
+    /// All that was to be written has been.
+    Drained,
+    /// The peer closed its side.
+    Closed,
+}
+
+/// A stream with its framer and what is still to be written.
+pub struct Conn<S> {
+    stream: S,
+    framer: Framer,
+    out: BytesMut,
+    /// Written into the stream, perhaps not yet out of its own buffers.
+    unflushed: bool,
+    /// Since when no written byte has moved, while there are any.
+    stalled: Option<Instant>,
+}
+
+impl<S> fmt::Debug for Conn<S> {
+    // What passes through is nobody's business.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Conn").field("backlog", &self.out.len()).finish_non_exhaustive()
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Conn<S> {
+    /// A connection on which a stream header comes next.
+    pub fn new(stream: S, limits: FrameLimits) -> Self {
+        Self { stream, framer: Framer::new(limits), out: BytesMut::new(), unflushed: false, stalled: None }
+    }
+
+    /// The framer, for limits and restarts.
+    pub fn framer(&mut self) -> &mut Framer {
+        &mut self.framer
+    }
+
+    /// The next frame among the bytes that came.
+    ///
+    /// # Errors
+    /// The bytes are no XML stream.
+    pub fn next_frame(&mut self) -> Result<Option<Frame>, FrameError> {
+        self.framer.next_frame()
+    }
+
+    /// Gathers bytes; they leave with the next [`Conn::event`].
+    pub fn write(&mut self, bytes: &[u8]) {
+        if self.stalled.is_none() {
+            self.stalled = Some(Instant::now());
+        }
+        self.out.extend_from_slice(bytes);
+    }
+
+    /// How many bytes wait to be written.
+    pub fn backlog(&self) -> usize {
+        self.out.len()
+    }
+
+    /// When the peer is to be given up for not reading, if nothing moves until then.
+    pub fn write_deadline(&self, write_timeout: Duration) -> Option<Instant> {
+        self.stalled.map(|since| since + write_timeout)
+    }
+
+    /// Writes what was gathered and, if `read` is set, reads.
+    ///
+    /// Cancel safe: progress lives in the connection.
+    ///
+    /// # Errors
+    /// The connection is broken.
+    pub async fn event(&mut self, read: bool) -> io::Result<ConnEvent> {
+        poll_fn(|cx| self.poll_event(cx, read)).await
+    }
+
+    fn poll_event(&mut self, cx: &mut Context<'_>, read: bool) -> Poll<io::Result<ConnEvent>> {
+        if (self.unflushed || !self.out.is_empty()) && self.poll_drain(cx)?.is_ready() {
+            return Poll::Ready(Ok(ConnEvent::Drained));
+        }
+        if !read {
+            return Poll::Pending;
+        }
+        let buffer = self.framer.buffer();
+        buffer.reserve(READ);
+        let count = ready!(pin!(self.stream.read_buf(buffer)).poll(cx))?;
+        Poll::Ready(Ok(if count == 0 { ConnEvent::Closed } else { ConnEvent::Received }))
+    }
+
+    fn poll_drain(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while !self.out.is_empty() {
+            let count = ready!(Pin::new(&mut self.stream).poll_write(cx, &self.out))?;
+            if count == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            self.out.advance(count);
+            self.unflushed = true;
+            self.stalled = Some(Instant::now());
+        }
+        ready!(Pin::new(&mut self.stream).poll_flush(cx))?;
+        self.unflushed = false;
+        self.stalled = None;
+        Poll::Ready(Ok(()))
+    }
+
+    /// Writes what was gathered and closes, for at most `patience`; then the connection is dropped as it is.
+    pub async fn finish(mut self, patience: Duration) {
+        let close = async {
+            poll_fn(|cx| self.poll_drain(cx)).await?;
+            self.stream.shutdown().await
+        };
+        match timeout(patience, close).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::debug!(%error, "the peer was gone before the close"),
+            Err(_) => tracing::debug!("the peer did not take the close in time"),
+        }
+    }
+
+    /// Writes what was gathered, and waits until it is out.
+    ///
+    /// # Errors
+    /// The connection is broken.
+    pub async fn flush(&mut self) -> io::Result<()> {
+        poll_fn(|cx| self.poll_drain(cx)).await
+    }
+
+    /// The bare stream; bytes that were received and not framed are gone (RFC 6120 §5.4.3.3).
+    pub fn into_inner(self) -> S {
+        self.stream
+    }
+}

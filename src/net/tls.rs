@@ -1,0 +1,273 @@
+//! TLS towards clients: which certificate they see, and what else is agreed.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::Arc;
+
+use rustls::crypto::ring;
+use rustls::server::{ClientHello, NoServerSessionStorage, ResolvesServerCert};
+use rustls::sign::CertifiedKey;
+use rustls::version::{TLS12, TLS13};
+use rustls::ServerConfig;
+
+use super::certificate::{self, CertificateError};
+use crate::config::Host;
+
+/// The ALPN name of client connections (XEP-0368 §4).
+const ALPN: &[u8] = b"xmpp-client";
+
+/// Why TLS cannot be offered.
+#[derive(Debug, thiserror::Error)]
+pub enum TlsError {
+    /// The operator's: a host has no usable certificate.
+    #[error(transparent)]
+    Certificate(#[from] CertificateError),
+    /// The machine's: the library cannot be set up, for want of randomness say.
+    #[error("TLS cannot be set up: {0}")]
+    Library(#[from] rustls::Error),
+}
+
+/// The certificates of all hosts, and the TLS settings that choose among them.
+#[derive(Debug)]
+pub struct Certificates {
+    by_host: HashMap<String, Settings>,
+    fallback: Settings,
+}
+
+/// The settings for connections to one host.
+#[derive(Clone, Debug)]
+struct Settings {
+    plain: Arc<ServerConfig>,
+    alpn: Arc<ServerConfig>,
+}
+
+impl Certificates {
+    /// Loads the certificates of all hosts; the first is for clients that name none.
+    ///
+    /// # Errors
+    /// [`TlsError::Certificate`] for the first host that has no usable one, [`TlsError::Library`].
+    pub fn load(hosts: &[Host]) -> Result<Self, TlsError> {
+        let mut keys = Vec::with_capacity(hosts.len());
+        for host in hosts {
+            keys.push((host.domain.clone(), certificate::load(host)?));
+        }
+        Self::new(keys)
+    }
+
+    /// Takes certificates that are loaded already, by domain; the first is for clients that name none.
+    ///
+    /// # Errors
+    /// [`TlsError::Library`], also if there are none.
+    pub fn new(keys: Vec<(String, Arc<CertifiedKey>)>) -> Result<Self, TlsError> {
+        let first = keys.first().map(|(_, key)| Arc::clone(key)).ok_or(rustls::Error::NoCertificatesPresented)?;
+        let by_name: HashMap<_, _> = keys.iter().map(|(domain, key)| (ascii(domain), Arc::clone(key))).collect();
+        let by_name = Arc::new(by_name);
+        let settings = |key: &Arc<CertifiedKey>| {
+            Settings::new(Arc::new(Resolver { by_name: Arc::clone(&by_name), fallback: Arc::clone(key) }))
+        };
+        let fallback = settings(&first)?;
+        let by_host = keys.iter().map(|(domain, key)| Ok((ascii(domain), settings(key)?)));
+        Ok(Self { by_host: by_host.collect::<Result<_, rustls::Error>>()?, fallback })
+    }
+
+    /// The TLS settings of a connection: its certificate is that of the server name the client indicates (RFC 6066
+    /// §3), else of `host`, the `to` of its stream header, else of the first host. With `alpn` (direct TLS, XEP-0368)
+    /// `xmpp-client` is agreed on where it is offered, and clients that offer only other protocols are refused with
+    /// `no_application_protocol` (RFC 7301 §3.2).
+    pub fn server_config(&self, host: Option<&str>, alpn: bool) -> Arc<ServerConfig> {
+        let settings = host.and_then(|host| self.by_host.get(&ascii(host))).unwrap_or(&self.fallback);
+        Arc::clone(if alpn { &settings.alpn } else { &settings.plain })
+    }
+}
+
+impl Settings {
+    fn new(resolver: Arc<Resolver>) -> Result<Self, rustls::Error> {
+        let mut config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
+            .with_protocol_versions(&[&TLS13, &TLS12])?
+            .with_no_client_auth()
+            .with_cert_resolver(resolver);
+        // Tickets resume sessions of both versions, so that nothing is kept for clients that are away.
+        config.ticketer = ring::Ticketer::new()?;
+        config.session_storage = Arc::new(NoServerSessionStorage {});
+        config.send_tls13_tickets = 1;
+        // 0-RTT data could be replayed, and it would carry passwords.
+        config.max_early_data_size = 0;
+        let mut alpn = config.clone();
+        alpn.alpn_protocols = vec![ALPN.to_vec()];
+        Ok(Self { plain: Arc::new(config), alpn: Arc::new(alpn) })
+    }
+}
+
+/// Chooses by server name, else what the settings are for.
+struct Resolver {
+    by_name: Arc<HashMap<String, Arc<CertifiedKey>>>,
+    fallback: Arc<CertifiedKey>,
+}
+
+impl ResolvesServerCert for Resolver {
+    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        let named = hello.server_name().and_then(|name| self.by_name.get(&name.to_ascii_lowercase()));
+        Some(Arc::clone(named.unwrap_or(&self.fallback)))
+    }
+}
+
+impl fmt::Debug for Resolver {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries(self.by_name.keys()).finish()
+    }
+}
+
+/// The form in which a domain appears in TLS (RFC 6066 §3).
+fn ascii(domain: &str) -> String {
+    idna::domain_to_ascii(domain).unwrap_or_else(|_| domain.to_ascii_lowercase())
+}
+
+#[cfg(test)]
+mod tests {
+    use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+    use rustls::{
+        AlertDescription, ClientConfig, ClientConnection, HandshakeKind, ProtocolVersion, RootCertStore,
+        ServerConnection, SupportedProtocolVersion,
+    };
+
+    use super::*;
+
+    const DOMAINS: [&str; 3] = ["one.test", "two.test", "drei-mühlen.test"];
+
+    struct Fixture {
+        certificates: Certificates,
+        leaves: HashMap<&'static str, CertificateDer<'static>>,
+    }
+
+    impl Fixture {
+        fn new() -> Self {
+            let mut leaves = HashMap::new();
+            let keys = DOMAINS.map(|domain| {
+                let (certificate, key) = certificate::self_signed(domain).unwrap();
+                let chain: Vec<_> = rustls_pemfile::certs(&mut certificate.as_bytes()).map(Result::unwrap).collect();
+                let key: PrivateKeyDer<'_> = rustls_pemfile::private_key(&mut key.as_bytes()).unwrap().unwrap();
+                leaves.insert(domain, chain[0].clone());
+                let key = CertifiedKey::from_der(chain, key, &ring::default_provider()).unwrap();
+                (domain.to_owned(), Arc::new(key))
+            });
+            Self { certificates: Certificates::new(keys.to_vec()).unwrap(), leaves }
+        }
+
+        fn client(&self, version: &'static SupportedProtocolVersion, alpn: &[&str]) -> ClientConfig {
+            let mut roots = RootCertStore::empty();
+            roots.add_parsable_certificates(self.leaves.values().cloned());
+            let mut config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+                .with_protocol_versions(&[version])
+                .unwrap()
+                .with_root_certificates(roots)
+                .with_no_client_auth();
+            config.alpn_protocols = alpn.iter().map(|name| name.as_bytes().to_vec()).collect();
+            config
+        }
+
+        /// Whose certificate a client gets that indicates a name or none, while its stream is for `to`.
+        fn shown(&self, sni: Option<&str>, to: Option<&str>) -> &'static str {
+            let mut config = self.client(&TLS13, &[]);
+            config.enable_sni = sni.is_some();
+            // A client that indicates nothing still verifies a name, and reports the certificate of another as an error.
+            DOMAINS
+                .into_iter()
+                .find(|domain| {
+                    let expected = sni.unwrap_or(domain);
+                    let server = self.certificates.server_config(to, false);
+                    match handshake(config.clone(), expected, server) {
+                        Ok((client, _)) => client.peer_certificates().unwrap()[0] == self.leaves[domain],
+                        Err(_) => false,
+                    }
+                })
+                .expect("a certificate of ours")
+        }
+    }
+
+    /// Both ends of a completed handshake.
+    fn handshake(
+        config: ClientConfig,
+        domain: &str,
+        server: Arc<ServerConfig>,
+    ) -> Result<(ClientConnection, ServerConnection), rustls::Error> {
+        let name = ServerName::try_from(ascii(domain)).unwrap();
+        let mut client = ClientConnection::new(Arc::new(config), name).unwrap();
+        let mut server = ServerConnection::new(server).unwrap();
+        let mut failed = None;
+        while client.wants_write() || server.wants_write() {
+            let mut wire = Vec::new();
+            while client.wants_write() {
+                client.write_tls(&mut wire).unwrap();
+            }
+            feed(&wire, |bytes| server.read_tls(bytes));
+            failed = failed.or(server.process_new_packets().err());
+            let mut wire = Vec::new();
+            while server.wants_write() {
+                server.write_tls(&mut wire).unwrap();
+            }
+            feed(&wire, |bytes| client.read_tls(bytes));
+            client.process_new_packets()?;
+        }
+        match failed {
+            Some(error) => Err(error),
+            None => Ok((client, server)),
+        }
+    }
+
+    fn feed(mut wire: &[u8], mut read: impl FnMut(&mut &[u8]) -> std::io::Result<usize>) {
+        while !wire.is_empty() {
+            read(&mut wire).unwrap();
+        }
+    }
+
+    #[test]
+    fn the_indicated_name_chooses_the_certificate() {
+        let fixture = Fixture::new();
+        for domain in DOMAINS {
+            assert_eq!(fixture.shown(Some(domain), None), domain);
+            assert_eq!(fixture.shown(Some(domain), Some("one.test")), domain);
+        }
+        assert_eq!(fixture.shown(Some("TWO.test"), None), "two.test");
+    }
+
+    #[test]
+    fn without_a_name_the_stream_chooses_and_then_the_first_host() {
+        let fixture = Fixture::new();
+        assert_eq!(fixture.shown(None, Some("two.test")), "two.test");
+        assert_eq!(fixture.shown(None, Some("Drei-Mühlen.test")), "drei-mühlen.test");
+        assert_eq!(fixture.shown(None, Some("unknown.test")), "one.test");
+        assert_eq!(fixture.shown(None, None), "one.test");
+    }
+
+    #[test]
+    fn both_versions_are_spoken_and_their_sessions_resumed() {
+        let fixture = Fixture::new();
+        for (version, expect) in [(&TLS12, ProtocolVersion::TLSv1_2), (&TLS13, ProtocolVersion::TLSv1_3)] {
+            let config = fixture.client(version, &[]);
+            let server = fixture.certificates.server_config(Some("two.test"), false);
+            let (client, _) = handshake(config.clone(), "two.test", Arc::clone(&server)).unwrap();
+            assert_eq!(client.protocol_version(), Some(expect));
+            assert_eq!(client.handshake_kind(), Some(HandshakeKind::Full));
+            let (client, _) = handshake(config, "two.test", server).unwrap();
+            assert_eq!(client.handshake_kind(), Some(HandshakeKind::Resumed), "{expect:?}");
+        }
+    }
+
+    #[test]
+    fn alpn_is_agreed_on_where_it_is_offered_and_only_then() {
+        let fixture = Fixture::new();
+        for version in [&TLS12, &TLS13] {
+            let agreed = |offered: &[&str], alpn: bool| {
+                let server = fixture.certificates.server_config(None, alpn);
+                let (client, _) = handshake(fixture.client(version, offered), "one.test", server)?;
+                Ok::<_, rustls::Error>(client.alpn_protocol().map(<[u8]>::to_vec))
+            };
+            assert_eq!(agreed(&["xmpp-client"], true).unwrap().as_deref(), Some(ALPN));
+            assert_eq!(agreed(&["h2", "xmpp-client"], true).unwrap().as_deref(), Some(ALPN));
+            assert_eq!(agreed(&[], true).unwrap(), None);
+            assert_eq!(agreed(&["xmpp-client"], false).unwrap(), None);
+            let refused = agreed(&["xmpp-server", "h2"], true).unwrap_err();
+            assert_eq!(refused, rustls::Error::AlertReceived(AlertDescription::NoApplicationProtocol));
+        }
+    }
+}

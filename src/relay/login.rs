@@ -1,0 +1,237 @@
+//! Drives a [`Negotiation`]: one client over TLS, one fresh stream to the server.
+
+use std::time::Instant;
+
+use tokio::select;
+use tokio::sync::oneshot;
+use tokio::time::{sleep_until, timeout_at};
+
+use super::registry::{Attach, Command, Refused};
+use super::{Client, Relay};
+use crate::net::conn::{ConnEvent, HIGH_WATER};
+use crate::net::upstream::{self, UpstreamConn};
+use crate::session::negotiate::{Held, Input, Negotiation, Output, Stop};
+use crate::session::{Bound, Resumption};
+
+/// A login that became a session of its own.
+pub(super) struct Login {
+    pub(super) bound: Bound,
+    pub(super) client: Client,
+    pub(super) upstream: UpstreamConn,
+}
+
+enum Event {
+    Client(std::io::Result<ConnEvent>),
+    Upstream(std::io::Result<ConnEvent>),
+    Stop(Stop),
+}
+
+struct Driver<'a> {
+    relay: &'a Relay,
+    negotiation: Negotiation,
+    /// `None` once the connection was handed over.
+    client: Option<Client>,
+    upstream: Option<UpstreamConn>,
+    bound: Option<Bound>,
+    done: bool,
+}
+
+/// Takes a client through login. `None` when it was handed to a held session, or has ended.
+pub(super) async fn run(relay: &Relay, client: Client) -> Option<Login> {
+    let negotiation = relay.negotiation();
+    let mut driver = Driver { relay, negotiation, client: Some(client), upstream: None, bound: None, done: false };
+    driver.drive().await;
+    let Driver { client, upstream, bound, .. } = driver;
+    match (bound, client, upstream) {
+        (Some(bound), Some(client), Some(upstream)) => Some(Login { bound, client, upstream }),
+        (_, client, upstream) => {
+            if let Some(client) = client {
+                relay.farewell(client);
+            }
+            if let Some(upstream) = upstream {
+                relay.farewell(upstream);
+            }
+            None
+        }
+    }
+}
+
+impl Driver<'_> {
+    async fn drive(&mut self) {
+        loop {
+            self.frames_from_client().await;
+            if self.done {
+                return;
+            }
+            match self.next_event().await {
+                Event::Client(Ok(ConnEvent::Received | ConnEvent::Drained))
+                | Event::Upstream(Ok(ConnEvent::Drained)) => {}
+                Event::Client(Ok(ConnEvent::Closed) | Err(_)) => {
+                    tracing::debug!("the client left before it logged in");
+                    self.client = None;
+                    return;
+                }
+                Event::Upstream(Ok(ConnEvent::Received)) => self.frames_from_upstream().await,
+                Event::Upstream(Ok(ConnEvent::Closed) | Err(_)) => {
+                    self.upstream = None;
+                    self.take(Input::UpstreamLost).await;
+                }
+                Event::Stop(stop) => self.take(Input::Stop(stop)).await,
+            }
+        }
+    }
+
+    async fn next_event(&mut self) -> Event {
+        let wants_client = self.negotiation.wants_client();
+        let deadline = self.negotiation.deadline().into();
+        let (client, upstream) = (&mut self.client, &mut self.upstream);
+        let client_backlog = client.as_ref().map_or(0, Client::backlog);
+        select! {
+            event = async { match client {
+                Some(client) => client.event(wants_client).await,
+                None => std::future::pending().await,
+            } } => Event::Client(event),
+            event = async { match upstream {
+                Some(upstream) => upstream.event(client_backlog < HIGH_WATER).await,
+                None => std::future::pending().await,
+            } } => Event::Upstream(event),
+            () = sleep_until(deadline) => Event::Stop(Stop::Timeout),
+            () = self.relay.shutdown.cancelled() => Event::Stop(Stop::Shutdown),
+        }
+    }
+
+    async fn frames_from_client(&mut self) {
+        while !self.done && self.negotiation.wants_client() {
+            let Some(client) = &mut self.client else { return };
+            match client.next_frame() {
+                Ok(Some(frame)) => self.take(Input::Client(frame)).await,
+                Ok(None) => return,
+                Err(error) => {
+                    tracing::debug!(%error, "the client's bytes are no XML stream");
+                    self.negotiation.refuse_bytes(&error);
+                    self.perform().await;
+                }
+            }
+        }
+    }
+
+    async fn frames_from_upstream(&mut self) {
+        while !self.done {
+            let Some(upstream) = &mut self.upstream else { return };
+            match upstream.next_frame() {
+                Ok(Some(frame)) => self.take(Input::Upstream(frame)).await,
+                Ok(None) => return,
+                Err(error) => {
+                    tracing::warn!(%error, "the server's bytes are no XML stream");
+                    self.upstream = None;
+                    self.take(Input::UpstreamLost).await;
+                }
+            }
+        }
+    }
+
+    async fn take(&mut self, input: Input) {
+        self.negotiation.handle(input);
+        self.perform().await;
+    }
+
+    /// Performs outputs; what one of them answers is the next input, once all are drained.
+    async fn perform(&mut self) {
+        loop {
+            let mut answer = None;
+            while let Some(output) = self.negotiation.poll() {
+                if let Some(input) = self.perform_one(output).await {
+                    answer = Some(input);
+                }
+            }
+            match answer {
+                Some(input) => self.negotiation.handle(input),
+                None => return,
+            }
+        }
+    }
+
+    async fn perform_one(&mut self, output: Output) -> Option<Input> {
+        match output {
+            Output::ToClient(bytes) => self.client.as_mut()?.write(&bytes),
+            Output::ToUpstream(bytes) => self.upstream.as_mut()?.write(&bytes),
+            Output::Connect(host) => return Some(self.connect(&host).await),
+            Output::Authenticated => {
+                let limits = self.relay.limits(true);
+                if let Some(client) = &mut self.client {
+                    client.framer().restart();
+                    client.framer().set_limits(limits);
+                }
+                if let Some(upstream) = &mut self.upstream {
+                    upstream.framer().restart();
+                }
+            }
+            Output::Find(id) => {
+                let found = self.relay.registry.find(&id).map(|handle| handle.held().clone());
+                return Some(Input::Found(found));
+            }
+            Output::HandOver(id, h, server_header) => {
+                return self.hand_over(&id, Resumption { h, server_header }).await;
+            }
+            Output::Bound(bound) => {
+                self.bound = Some(*bound);
+                self.done = true;
+            }
+            Output::Close(reason) => {
+                tracing::info!(?reason, "closed before login");
+                self.done = true;
+            }
+        }
+        None
+    }
+
+    async fn connect(&mut self, host: &str) -> Input {
+        let Some(host) = self.relay.host(host) else { return Input::UpstreamLost };
+        let limits = &self.relay.config.limits;
+        let write_timeout = self.relay.config.stream_management.write_timeout;
+        let connected =
+            upstream::connect(&host.upstream, limits.connect_timeout, write_timeout, self.relay.limits(true)).await;
+        match connected {
+            Ok(conn) => {
+                self.upstream = Some(conn);
+                Input::Connected
+            }
+            Err(error) => {
+                tracing::warn!(%error, domain = %host.domain, "the server cannot be reached");
+                Input::UpstreamLost
+            }
+        }
+    }
+
+    /// `None` once the session has the connection.
+    async fn hand_over(&mut self, id: &crate::session::SmId, resumption: Resumption) -> Option<Input> {
+        let Some(handle) = self.relay.registry.find(id) else { return Some(Input::Gone) };
+        let client = self.client.take()?;
+        let (reply, replied) = oneshot::channel();
+        let command = Command::Attach(Box::new(Attach { client, resumption, reply }));
+        if let Err(Command::Attach(attach)) = handle.send(command).await {
+            self.client = Some(attach.client);
+            return Some(Input::Gone);
+        }
+        let deadline: tokio::time::Instant = (Instant::now() + self.relay.config.limits.handshake_timeout).into();
+        match timeout_at(deadline, replied).await {
+            Ok(Ok(Err(Refused { client, too_high }))) => {
+                self.client = Some(client);
+                Some(too_high.map_or(Input::Gone, Input::TooHigh))
+            }
+            // Taken; or the session ended with the connection in its hands.
+            Ok(Ok(Ok(())) | Err(_)) | Err(_) => {
+                if let Some(upstream) = &mut self.upstream {
+                    upstream.write(crate::xml::STREAM_CLOSE);
+                }
+                self.done = true;
+                None
+            }
+        }
+    }
+}
+
+/// What a session lets others know, so that a resumption can be proven.
+pub(super) fn held(bound: &Bound) -> Held {
+    Held { account: bound.jid.to_bare(), identity: bound.identity.clone() }
+}

@@ -1,0 +1,134 @@
+//! Requests whose answers concern Pushward: the account's disco#info, and its own publishes; and iqs that it answers itself.
+
+use std::collections::VecDeque;
+use std::time::Instant;
+
+use bytes::Bytes;
+
+use crate::push::registration::Target;
+use crate::xml::{Node, XmlWriter, ns};
+
+/// Open queries of the account's features: a client asks a few at a time.
+const QUERIES: usize = 32;
+/// Publishes whose answers are awaited or, once late, still to be swallowed.
+const PUBLISHES: usize = 64;
+
+/// A publish that left through this stream.
+#[derive(Clone, Debug)]
+pub(super) struct OpenPublish {
+    pub(super) id: String,
+    pub(super) target: Target,
+    /// `None` once the outcome was declared unknown: a late answer is still ours.
+    pub(super) deadline: Option<Instant>,
+}
+
+/// What is remembered about requests until their answers come. Both lists are bounded: the oldest go first.
+#[derive(Debug)]
+pub(super) struct Pending {
+    /// Begins every iq id of ours on this stream, so that an answer is known as ours however late it comes.
+    prefix: String,
+    queries: VecDeque<String>,
+    publishes: VecDeque<OpenPublish>,
+}
+
+impl Pending {
+    /// Nothing is open; `secret` is random.
+    pub(super) fn new(secret: u128) -> Self {
+        Self { prefix: format!("{secret:032x}"), queries: VecDeque::new(), publishes: VecDeque::new() }
+    }
+
+    /// A new iq id of ours.
+    pub(super) fn id(&self, random: u128) -> String {
+        format!("{}-{random:032x}", self.prefix)
+    }
+
+    /// Whether an answer with this id belongs to a request of ours.
+    pub(super) fn is_ours(&self, id: &str) -> bool {
+        id.starts_with(&self.prefix)
+    }
+
+    /// Whether an answer may concern us at all: if not, it need not be parsed.
+    pub(super) fn is_empty(&self) -> bool {
+        self.queries.is_empty() && self.publishes.is_empty()
+    }
+
+    /// The client asked for the account's features.
+    pub(super) fn query(&mut self, id: String) {
+        if self.queries.len() == QUERIES {
+            self.queries.pop_front();
+        }
+        self.queries.push_back(id);
+    }
+
+    /// Whether this is the answer to the client's query of the account's features.
+    pub(super) fn take_query(&mut self, id: &str) -> bool {
+        let found = self.queries.iter().position(|q| q == id);
+        found.is_some_and(|at| self.queries.remove(at).is_some())
+    }
+
+    /// A publish was sent.
+    pub(super) fn publish(&mut self, publish: OpenPublish) {
+        if self.publishes.len() == PUBLISHES {
+            self.publishes.pop_front();
+        }
+        self.publishes.push_back(publish);
+    }
+
+    /// The publish that this answer belongs to: the random id and the right `from`, both.
+    pub(super) fn take_publish(&mut self, id: &str, from: Option<&str>) -> Option<OpenPublish> {
+        let ours = |p: &OpenPublish| p.id == id && from.is_some_and(|from| p.target.is_from(from));
+        let at = self.publishes.iter().position(ours)?;
+        self.publishes.remove(at)
+    }
+
+    /// The next publish whose time is over; its late answer will still be swallowed.
+    pub(super) fn take_late(&mut self, now: Instant) -> Option<Target> {
+        let late = self.publishes.iter_mut().find(|p| p.deadline.is_some_and(|at| at <= now))?;
+        late.deadline = None;
+        Some(late.target.clone())
+    }
+
+    /// When the next publish is late.
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        self.publishes.iter().filter_map(|p| p.deadline).min()
+    }
+}
+
+/// An empty result for an iq request (RFC 6120 §8.2.3), addressed back to the asker.
+pub(super) fn iq_result(request: &Node<'_>) -> Bytes {
+    let mut xml = XmlWriter::new();
+    answer(&mut xml, request, "result");
+    xml.finish()
+}
+
+/// An error for an iq request (RFC 6120 §8.3).
+pub(super) fn iq_error(request: &Node<'_>, kind: &str, condition: &str) -> Bytes {
+    let mut xml = XmlWriter::new();
+    answer(&mut xml, request, "error");
+    xml.start("error").attr("type", kind).start(condition).attr("xmlns", ns::STANZA_ERRORS);
+    xml.finish()
+}
+
+/// The disco#info of an account whose server has none: what a registered account with push looks like.
+pub(super) fn account_info(error: &Node<'_>) -> Bytes {
+    let mut xml = XmlWriter::new();
+    xml.start("iq").attr("type", "result");
+    for name in ["id", "from", "to"] {
+        if let Some(value) = error.attr(name) {
+            xml.attr(name, &value);
+        }
+    }
+    xml.start("query").attr("xmlns", ns::DISCO_INFO);
+    xml.start("identity").attr("category", "account").attr("type", "registered").end();
+    xml.start("feature").attr("var", ns::PUSH).end();
+    xml.finish()
+}
+
+fn answer(xml: &mut XmlWriter, request: &Node<'_>, kind: &str) {
+    xml.start("iq").attr("type", kind);
+    for (name, value) in [("id", request.attr("id")), ("from", request.attr("to")), ("to", request.attr("from"))] {
+        if let Some(value) = value {
+            xml.attr(name, &value);
+        }
+    }
+}

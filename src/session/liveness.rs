@@ -1,0 +1,134 @@
+//! Whether the client can be reached: live, suspect (an ack is overdue), dark (held without a connection).
+
+use std::time::{Duration, Instant};
+
+use crate::config::StreamManagement;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Link {
+    /// Connected, nothing overdue. `asked` is when the `<r/>` was sent that has no `<a/>` yet.
+    Live { asked: Option<Instant> },
+    /// Connected, but `<r/>` had no `<a/>` for `max_ack_delay`.
+    Suspect { since: Instant },
+    /// No usable connection; the hold ends at `until`.
+    Dark { since: Instant, until: Instant },
+}
+
+/// What a deadline means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Alarm {
+    /// The client was silent for `idle_probe`: ask it for an ack.
+    Probe,
+    /// The ack did not come in `max_ack_delay`: push, but keep the connection.
+    Suspect,
+    /// Nor in `ack_timeout` more: give the connection up.
+    GiveUp,
+    /// Nobody came back in time.
+    Expired,
+}
+
+/// The state of the link to the client, driven by the caller's time.
+#[derive(Clone, Debug)]
+pub struct Liveness {
+    link: Link,
+    heard: Instant,
+    /// Acks can be asked for: the client has enabled stream management.
+    probing: bool,
+    max_ack_delay: Duration,
+    ack_timeout: Duration,
+    idle_probe: Duration,
+}
+
+impl Liveness {
+    /// A client that has just bound.
+    pub fn new(settings: &StreamManagement, now: Instant) -> Self {
+        Self {
+            link: Link::Live { asked: None },
+            heard: now,
+            probing: false,
+            max_ack_delay: settings.max_ack_delay,
+            ack_timeout: settings.ack_timeout,
+            idle_probe: settings.idle_probe,
+        }
+    }
+
+    /// The client enabled stream management, so it can be asked for acks.
+    pub fn enable(&mut self) {
+        self.probing = true;
+    }
+
+    /// The client sent something. Only an `<a/>` ends a suspicion.
+    pub fn heard(&mut self, now: Instant) {
+        self.heard = now;
+    }
+
+    /// Whether an `<r/>` may be sent: there is a connection, and no other `<r/>` is open.
+    pub fn may_ask(&self) -> bool {
+        self.probing && matches!(self.link, Link::Live { asked: None })
+    }
+
+    /// An `<r/>` was sent.
+    pub fn asked(&mut self, now: Instant) {
+        if matches!(self.link, Link::Live { asked: None }) {
+            self.link = Link::Live { asked: Some(now) };
+        }
+    }
+
+    /// An `<a/>` came.
+    pub fn acked(&mut self) {
+        if !self.is_dark() {
+            self.link = Link::Live { asked: None };
+        }
+    }
+
+    /// The connection is gone; the session is held until then.
+    pub fn go_dark(&mut self, now: Instant, until: Instant) {
+        self.link = Link::Dark { since: now, until };
+    }
+
+    /// A connection took the session up.
+    pub fn attach(&mut self, now: Instant) {
+        self.link = Link::Live { asked: None };
+        self.heard = now;
+    }
+
+    /// Whether there is no usable connection.
+    pub fn is_dark(&self) -> bool {
+        matches!(self.link, Link::Dark { .. })
+    }
+
+    /// Since when stanzas cannot be expected to be read: `None` while the client is live.
+    pub fn unreachable_since(&self) -> Option<Instant> {
+        match self.link {
+            Link::Live { .. } => None,
+            Link::Suspect { since } | Link::Dark { since, .. } => Some(since),
+        }
+    }
+
+    /// When the next alarm is due.
+    pub fn deadline(&self) -> Option<Instant> {
+        match self.link {
+            Link::Live { .. } if !self.probing => None,
+            Link::Live { asked: None } => Some(self.heard + self.idle_probe),
+            Link::Live { asked: Some(at) } => Some(at + self.max_ack_delay),
+            Link::Suspect { since } => Some(since + self.ack_timeout),
+            Link::Dark { until, .. } => Some(until),
+        }
+    }
+
+    /// The alarm whose time has come; a suspicion begins here.
+    pub fn alarm(&mut self, now: Instant) -> Option<Alarm> {
+        if self.deadline().is_none_or(|at| at > now) {
+            return None;
+        }
+        Some(match self.link {
+            Link::Live { asked: None } => Alarm::Probe,
+            Link::Live { asked: Some(_) } => {
+                self.link = Link::Suspect { since: now };
+                Alarm::Suspect
+            }
+            Link::Suspect { .. } => Alarm::GiveUp,
+            Link::Dark { .. } => Alarm::Expired,
+        })
+    }
+}

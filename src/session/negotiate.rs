@@ -1,0 +1,532 @@
+//! From the first stream header over TLS to a bound or resumed session: opening, SASL, features, bind, resume.
+//!
+//! The same contract as [`super::Session`], plus [`Negotiation::wants_client`]: while an answer of the server decides what the
+//! next bytes of the client mean, the client's further frames stay where they are.
+
+use std::collections::{HashSet, VecDeque};
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::Bytes;
+
+use super::rewrite::{self, Phase};
+use super::sasl::{Exchange, SaslIdentity};
+use super::starttls::{refusal, served};
+use super::{Bound, Dice, SmId, sm};
+use crate::jid::{BareJid, FullJid};
+use crate::xml::{self, Element, Frame, Header, Kind, XmlWriter, ns};
+
+/// What happened.
+#[derive(Debug)]
+pub enum Input {
+    /// A frame from the client.
+    Client(Frame),
+    /// A frame from the server.
+    Upstream(Frame),
+    /// The connection to the server stands.
+    Connected,
+    /// The server could not be reached, or its connection broke.
+    UpstreamLost,
+    /// The answer to [`Output::Find`].
+    Found(Option<Held>),
+    /// The session was gone when it was to be handed over.
+    Gone,
+    /// The client claims stanzas that the session never sent.
+    TooHigh(sm::TooHigh),
+    /// The deadline has come, or the daemon ends.
+    Stop(Stop),
+}
+
+/// Why a negotiation is cut short.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stop {
+    /// `authentication_timeout` is over.
+    Timeout,
+    /// The daemon was asked to stop.
+    Shutdown,
+}
+
+/// What to do, in order.
+#[derive(Debug)]
+pub enum Output {
+    /// Write to the client.
+    ToClient(Bytes),
+    /// Write to the server.
+    ToUpstream(Bytes),
+    /// Connect to the server of this host, then say [`Input::Connected`].
+    Connect(String),
+    /// The server let the client in: both streams restart, and the larger limits hold.
+    Authenticated,
+    /// Look for a session that can be resumed under this id.
+    Find(SmId),
+    /// Hand the connection to that session and close the upstream stream.
+    HandOver(SmId, sm::Handled, Arc<Header>),
+    /// The connection is a session of its own.
+    Bound(Box<Bound>),
+    /// Write what is left to both legs and close them.
+    Close(CloseReason),
+}
+
+/// Why a connection ended before it became a session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CloseReason {
+    /// The client closed its stream.
+    ClientClosed,
+    /// The client broke the protocol and was told so.
+    ClientError,
+    /// The server closed its stream.
+    UpstreamClosed,
+    /// The server could not be reached, or its connection broke.
+    UpstreamLost,
+    /// The server broke the protocol.
+    UpstreamError,
+    /// The client asked for a host that is not served.
+    HostUnknown,
+    /// A resumption was not proven.
+    ResumeRefused,
+    /// `authentication_timeout` is over.
+    Timeout,
+    /// The daemon was asked to stop.
+    Shutdown,
+}
+
+/// What must be proven to resume a session.
+#[derive(Clone, Debug)]
+pub struct Held {
+    /// The account of the session.
+    pub account: BareJid,
+    /// Who created it, where that is known in the clear.
+    pub identity: Option<SaslIdentity>,
+}
+
+/// A resumption that is under way.
+#[derive(Debug)]
+struct Claim {
+    id: SmId,
+    h: sm::Handled,
+}
+
+#[derive(Debug)]
+enum State {
+    /// The client's header is awaited.
+    Start,
+    /// The server is being connected.
+    Connecting,
+    /// The header was forwarded: the server's header and features are awaited.
+    Opening,
+    /// SASL. `answer_due`: the server has the client's last SASL message.
+    Authenticating { answer_due: bool },
+    /// `<success/>` was passed on: the client restarts its stream (RFC 6120 §6.4.6).
+    Restarting,
+    /// The restart was forwarded: the server's header and features are awaited.
+    Reopening,
+    /// The client binds or resumes.
+    Binding,
+    /// A bind of the client, with this iq id, is on its way.
+    BindSent(String),
+    /// The registry is being asked.
+    Finding(Claim),
+    /// The server is asked who this is, by a bind of our own with this iq id.
+    Probing(String, Claim, BareJid),
+    /// The connection was handed over, bound or closed.
+    Done,
+}
+
+/// One connection on its way to a session.
+pub struct Negotiation {
+    hosts: Arc<HashSet<String>>,
+    dice: Dice,
+    state: State,
+    host: String,
+    client_header: Option<Arc<Header>>,
+    server_header: Option<Arc<Header>>,
+    exchange: Exchange,
+    identity: Option<SaslIdentity>,
+    probed: bool,
+    server_csi: bool,
+    deadline: Instant,
+    outputs: VecDeque<Output>,
+}
+
+impl Negotiation {
+    /// A connection over TLS on which nothing was said yet.
+    pub fn new(hosts: Arc<HashSet<String>>, dice: Dice, deadline: Instant) -> Self {
+        Self {
+            hosts,
+            dice,
+            state: State::Start,
+            host: String::new(),
+            client_header: None,
+            server_header: None,
+            exchange: Exchange::default(),
+            identity: None,
+            probed: false,
+            server_csi: false,
+            deadline,
+            outputs: VecDeque::new(),
+        }
+    }
+
+    /// Whether the client's next frame can be taken now.
+    pub fn wants_client(&self) -> bool {
+        matches!(
+            self.state,
+            State::Start | State::Authenticating { answer_due: false } | State::Restarting | State::Binding
+        )
+    }
+
+    /// When [`Stop::Timeout`] is due.
+    pub fn deadline(&self) -> Instant {
+        self.deadline
+    }
+
+    /// The next effect, `None` when all are taken.
+    pub fn poll(&mut self) -> Option<Output> {
+        self.outputs.pop_front()
+    }
+
+    /// Takes one event. Drain [`Negotiation::poll`] before the next.
+    pub fn handle(&mut self, input: Input) {
+        if matches!(self.state, State::Done) {
+            return;
+        }
+        match input {
+            Input::Client(Frame::Whitespace) | Input::Upstream(Frame::Whitespace) => {}
+            Input::Client(Frame::Close) => self.client_closed(),
+            Input::Client(Frame::Open(header)) => self.client_header(header),
+            Input::Client(Frame::Element(element)) => self.client_element(&element),
+            Input::Upstream(Frame::Close) => {
+                self.to_client(Bytes::from_static(xml::STREAM_CLOSE));
+                self.close(CloseReason::UpstreamClosed);
+            }
+            Input::Upstream(Frame::Open(header)) => self.server_header(header),
+            Input::Upstream(Frame::Element(element)) => self.server_element(&element),
+            Input::Connected => self.connected(),
+            Input::UpstreamLost => self.upstream_lost(),
+            Input::Found(held) => self.found(held),
+            Input::Gone => self.resume_failed(),
+            Input::TooHigh(too_high) => {
+                let text = too_high.to_string();
+                let error = xml::stream_error("undefined-condition", Some(&too_high.condition()), Some(&text));
+                self.refuse_with(error, CloseReason::ClientError);
+            }
+            Input::Stop(Stop::Timeout) => self.refuse("connection-timeout", None, CloseReason::Timeout),
+            Input::Stop(Stop::Shutdown) => self.refuse("system-shutdown", None, CloseReason::Shutdown),
+        }
+    }
+
+    // The stream headers
+
+    fn client_header(&mut self, header: Arc<Header>) {
+        let restart = matches!(self.state, State::Restarting);
+        if !restart && !matches!(self.state, State::Start) {
+            return self.refuse("bad-format", None, CloseReason::ClientError);
+        }
+        let host = match served(&self.hosts, &header) {
+            Ok(host) if !restart || host == self.host => host,
+            Ok(_) | Err("host-unknown") => return self.refuse_host(&header, "host-unknown", restart),
+            Err(condition) => return self.refuse_host(&header, condition, restart),
+        };
+        if restart {
+            self.out(Output::ToUpstream(header.bytes().clone()));
+            self.state = State::Reopening;
+        } else {
+            self.out(Output::Connect(host.clone()));
+            self.state = State::Connecting;
+            self.host = host;
+        }
+        self.client_header = Some(header);
+    }
+
+    fn refuse_host(&mut self, header: &Header, condition: &str, restart: bool) {
+        let reply = refusal(header, condition, self.dice);
+        self.to_client(reply);
+        if restart {
+            self.out(Output::ToUpstream(Bytes::from_static(xml::STREAM_CLOSE)));
+        }
+        self.close(CloseReason::HostUnknown);
+    }
+
+    fn connected(&mut self) {
+        if let (State::Connecting, Some(header)) = (&self.state, &self.client_header) {
+            self.outputs.push_back(Output::ToUpstream(header.bytes().clone()));
+            self.state = State::Opening;
+        }
+    }
+
+    fn server_header(&mut self, header: Arc<Header>) {
+        if !matches!(self.state, State::Opening | State::Reopening) {
+            return self.upstream_error();
+        }
+        self.to_client(header.bytes().clone());
+        self.server_header = Some(header);
+    }
+
+    fn upstream_lost(&mut self) {
+        match (&self.server_header, &self.client_header) {
+            // Nothing was answered yet: the error needs a header in front (RFC 6120 §4.9.1.2).
+            (None, Some(header)) => {
+                let reply = refusal(header, "remote-connection-failed", self.dice);
+                self.to_client(reply);
+                self.close(CloseReason::UpstreamLost);
+            }
+            _ => self.refuse("remote-connection-failed", None, CloseReason::UpstreamLost),
+        }
+    }
+
+    fn client_closed(&mut self) {
+        if self.server_header.is_some() {
+            self.out(Output::ToUpstream(Bytes::from_static(xml::STREAM_CLOSE)));
+        }
+        self.to_client(Bytes::from_static(xml::STREAM_CLOSE));
+        self.close(CloseReason::ClientClosed);
+    }
+
+    // The client's elements
+
+    fn client_element(&mut self, element: &Element) {
+        match self.state {
+            State::Authenticating { .. } => self.client_authenticates(element),
+            State::Binding => self.client_binds(element),
+            _ => self.refuse("bad-format", None, CloseReason::ClientError),
+        }
+    }
+
+    fn client_authenticates(&mut self, element: &Element) {
+        let node = element.node();
+        if element.is("auth", ns::SASL) {
+            let mechanism = node.attr("mechanism").unwrap_or_default().into_owned();
+            self.exchange = Exchange::begin(mechanism);
+            self.exchange.client_message(&node.text());
+        } else if element.is("response", ns::SASL) {
+            self.exchange.client_message(&node.text());
+        } else if element.kind() == Kind::Iq {
+            return self.unauthenticated_iq(element);
+        } else if !element.is("abort", ns::SASL) {
+            return self.refuse_element(element);
+        }
+        self.out(Output::ToUpstream(element.bytes().clone()));
+        self.state = State::Authenticating { answer_due: true };
+    }
+
+    /// In-band registration works before SASL; a login by XEP-0078 would pass unseen, so it is answered here.
+    fn unauthenticated_iq(&mut self, element: &Element) {
+        let node = element.node();
+        if node.children().any(|child| child.ns() == ns::IQ_AUTH_QUERY) {
+            let reply = super::answer::iq_error(&node, "cancel", "service-unavailable");
+            return self.to_client(reply);
+        }
+        self.out(Output::ToUpstream(element.bytes().clone()));
+    }
+
+    fn client_binds(&mut self, element: &Element) {
+        let node = element.node();
+        if element.is("resume", ns::SM) {
+            return self.client_resumes(&node);
+        }
+        if element.is("enable", ns::SM) {
+            return self.to_client(failed("unexpected-request"));
+        }
+        if element.is("r", ns::SM) || element.is("a", ns::SM) {
+            return;
+        }
+        if element.kind() == Kind::Other {
+            return self.refuse_element(element);
+        }
+        self.out(Output::ToUpstream(element.bytes().clone()));
+        if element.kind() == Kind::Iq && node.child("bind", ns::BIND).is_some() {
+            self.state = State::BindSent(node.attr("id").unwrap_or_default().into_owned());
+        }
+    }
+
+    /// Elements that would change the upstream stream behind our back are never forwarded.
+    fn refuse_element(&mut self, element: &Element) {
+        let condition = if element.kind() == Kind::Other { "unsupported-stanza-type" } else { "not-authorized" };
+        self.refuse(condition, None, CloseReason::ClientError);
+    }
+
+    // The server's elements
+
+    fn server_element(&mut self, element: &Element) {
+        if element.is("error", ns::STREAMS) {
+            return self.to_client(element.bytes().clone());
+        }
+        match &self.state {
+            State::Opening if element.is("features", ns::STREAMS) => {
+                self.to_client(rewrite::features(element, Phase::Unauthenticated));
+                self.state = State::Authenticating { answer_due: false };
+            }
+            State::Reopening if element.is("features", ns::STREAMS) => self.authenticated_features(element),
+            State::Authenticating { answer_due } => {
+                let answer_due = *answer_due;
+                self.server_authenticates(element, answer_due);
+            }
+            State::BindSent(id) if is_answer(element, id) => self.bind_answered(element),
+            State::Probing(id, ..) if is_answer(element, id) => self.probe_answered(element),
+            // What the server sends to the probe's resource is nobody's.
+            State::Finding(_) | State::Probing(..) => {}
+            State::Restarting | State::Binding | State::BindSent(_) => self.to_client(element.bytes().clone()),
+            State::Start | State::Connecting | State::Opening | State::Reopening | State::Done => self.upstream_error(),
+        }
+    }
+
+    fn server_authenticates(&mut self, element: &Element, answer_due: bool) {
+        let success = element.is("success", ns::SASL);
+        let answer = success || element.is("challenge", ns::SASL) || element.is("failure", ns::SASL);
+        if answer && !answer_due {
+            return self.upstream_error();
+        }
+        self.to_client(element.bytes().clone());
+        if success {
+            let host = self.host.clone();
+            self.identity = self.exchange.authcid().map(|authcid| SaslIdentity { host, authcid });
+            self.out(Output::Authenticated);
+            self.state = State::Restarting;
+        } else if answer {
+            self.state = State::Authenticating { answer_due: false };
+        }
+    }
+
+    fn authenticated_features(&mut self, element: &Element) {
+        self.server_csi = element.node().child("csi", ns::CSI).is_some();
+        self.to_client(rewrite::features(element, Phase::Authenticated));
+        self.state = State::Binding;
+    }
+
+    fn bind_answered(&mut self, element: &Element) {
+        self.to_client(element.bytes().clone());
+        self.state = State::Binding;
+        let (Some(jid), Some(client), Some(server)) = (bound_jid(element), &self.client_header, &self.server_header) else {
+            return;
+        };
+        let bound = Bound {
+            jid,
+            identity: self.identity.take(),
+            client_header: Arc::clone(client),
+            server_header: Arc::clone(server),
+            server_csi: self.server_csi,
+        };
+        self.out(Output::Bound(Box::new(bound)));
+        self.state = State::Done;
+    }
+
+    // Resumption (XEP-0198 §5)
+
+    fn client_resumes(&mut self, node: &xml::Node<'_>) {
+        let h = node.attr("h").and_then(|h| sm::Handled::parse(&h));
+        let (Some(previd), Some(h)) = (node.attr("previd"), h) else {
+            return self.to_client(failed("bad-request"));
+        };
+        let id = SmId::new(previd);
+        self.out(Output::Find(id.clone()));
+        self.state = State::Finding(Claim { id, h });
+    }
+
+    fn found(&mut self, held: Option<Held>) {
+        let State::Finding(claim) = std::mem::replace(&mut self.state, State::Binding) else {
+            return;
+        };
+        match held {
+            None => self.resume_failed(),
+            // Invariant 4: proven by the server, for the very exchange that it answered with <success/>.
+            Some(held) if held.identity.is_some() && held.identity == self.identity => self.hand_over(claim),
+            Some(held) if self.host != held.account.domain().as_str() => self.resume_failed(),
+            Some(held) => {
+                let id = format!("{:032x}", (self.dice)());
+                let mut xml = XmlWriter::new();
+                xml.start("iq").attr("type", "set").attr("id", &id).start("bind").attr("xmlns", ns::BIND);
+                self.out(Output::ToUpstream(xml.finish()));
+                self.probed = true;
+                self.state = State::Probing(id, claim, held.account);
+            }
+        }
+    }
+
+    fn probe_answered(&mut self, element: &Element) {
+        let State::Probing(_, claim, account) = std::mem::replace(&mut self.state, State::Binding) else {
+            return;
+        };
+        if bound_jid(element).is_some_and(|jid| jid.to_bare() == account) {
+            self.hand_over(claim);
+        } else {
+            self.resume_failed();
+        }
+    }
+
+    fn hand_over(&mut self, claim: Claim) {
+        if let Some(header) = &self.server_header {
+            self.outputs.push_back(Output::HandOver(claim.id, claim.h, Arc::clone(header)));
+        }
+    }
+
+    fn resume_failed(&mut self) {
+        self.to_client(failed("item-not-found"));
+        self.state = State::Binding;
+        if self.probed {
+            // The upstream stream is bound by the probe, so the client cannot bind on it.
+            self.out(Output::ToUpstream(Bytes::from_static(xml::STREAM_CLOSE)));
+            self.to_client(Bytes::from_static(xml::STREAM_CLOSE));
+            self.close(CloseReason::ResumeRefused);
+        }
+    }
+
+    // Ends
+
+    fn upstream_error(&mut self) {
+        self.refuse("internal-server-error", Some("The server broke the protocol"), CloseReason::UpstreamError);
+    }
+
+    /// The stream error for bytes of the client that are no XML stream.
+    pub fn refuse_bytes(&mut self, error: &xml::FrameError) {
+        self.refuse(error.condition(), None, CloseReason::ClientError);
+    }
+
+    fn refuse(&mut self, condition: &str, text: Option<&str>, reason: CloseReason) {
+        self.refuse_with(xml::stream_error(condition, None, text), reason);
+    }
+
+    fn refuse_with(&mut self, error: Bytes, reason: CloseReason) {
+        if self.server_header.is_some() {
+            self.to_client(error);
+            self.out(Output::ToUpstream(Bytes::from_static(xml::STREAM_CLOSE)));
+        } else {
+            let mut reply = xml::stream_header(&self.host, &format!("{:032x}", (self.dice)()), None).to_vec();
+            reply.extend_from_slice(&error);
+            self.to_client(reply.into());
+        }
+        self.close(reason);
+    }
+
+    fn close(&mut self, reason: CloseReason) {
+        self.out(Output::Close(reason));
+        self.state = State::Done;
+    }
+
+    fn to_client(&mut self, bytes: Bytes) {
+        self.out(Output::ToClient(bytes));
+    }
+
+    fn out(&mut self, output: Output) {
+        self.outputs.push_back(output);
+    }
+}
+
+/// XEP-0198 §3, §5: `<failed/>` with a stanza error condition.
+pub(super) fn failed(condition: &str) -> Bytes {
+    let mut xml = XmlWriter::new();
+    xml.start("failed").attr("xmlns", ns::SM).start(condition).attr("xmlns", ns::STANZA_ERRORS);
+    xml.finish()
+}
+
+fn is_answer(element: &Element, id: &str) -> bool {
+    let node = element.node();
+    element.kind() == Kind::Iq
+        && node.attr("id").as_deref() == Some(id)
+        && matches!(node.attr("type").as_deref(), Some("result" | "error"))
+}
+
+fn bound_jid(element: &Element) -> Option<FullJid> {
+    let node = element.node();
+    let jid = node.child("bind", ns::BIND)?.child("jid", ns::BIND)?.text();
+    FullJid::new(&jid).ok()
+}

@@ -1,0 +1,194 @@
+//! What is changed on its way to the client: stream features, disco#info of the account, delay stamps.
+//!
+//! A rewrite copies the original bytes around its cut or insertion; what it does not touch stays byte for byte (invariant 3).
+
+use std::ops::Range;
+use std::time::SystemTime;
+
+use bytes::{Bytes, BytesMut};
+
+use crate::xml::{Element, Kind, Node, XmlWriter, ns};
+
+/// Which `<stream:features/>` these are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// Over TLS, before SASL.
+    Unauthenticated,
+    /// After SASL.
+    Authenticated,
+}
+
+/// Features as the client may see them: what ends at Pushward is dropped, what Pushward provides is added.
+pub fn features(element: &Element, phase: Phase) -> Bytes {
+    let root = element.node();
+    let mut splices = Vec::new();
+    for child in root.children() {
+        if dropped(&child, phase) {
+            splices.push((child.range(), Vec::new()));
+        } else if child.is("mechanisms", ns::SASL) {
+            let unusable = child.children().filter(|m| unusable_mechanism(&m.text()));
+            splices.extend(unusable.map(|m| (m.range(), Vec::new())));
+        }
+    }
+    if phase == Phase::Authenticated {
+        let mut sm = XmlWriter::new();
+        sm.start("sm").attr("xmlns", ns::SM);
+        splices.push(append(&root, &sm.finish()));
+    }
+    splice(element, &splices)
+}
+
+/// Features whose other end is Pushward, or that cannot pass through a TLS terminator.
+fn dropped(child: &Node<'_>, phase: Phase) -> bool {
+    const ALWAYS: [(&str, &str); 7] = [
+        ("starttls", ns::TLS),
+        ("compression", ns::COMPRESS),
+        ("sm", ns::SM2),
+        ("sm", ns::SM),
+        ("isr", ns::ISR),
+        ("auth", ns::IQ_AUTH),
+        // Together with the *-PLUS mechanisms or not at all (XEP-0440 §3).
+        ("sasl-channel-binding", ns::SASL_CB),
+    ];
+    ALWAYS.iter().any(|(name, ns)| child.is(name, ns))
+        // Bind2 and inline resumption would create sessions unseen, so SASL2 is not offered.
+        || phase == Phase::Unauthenticated && child.is("authentication", ns::SASL2)
+}
+
+/// Mechanisms that need the client's own TLS channel to the server, or that may negotiate a security layer.
+fn unusable_mechanism(name: &str) -> bool {
+    name.ends_with("-PLUS") || matches!(name, "EXTERNAL" | "GSSAPI")
+}
+
+/// The disco#info result of the account with `urn:xmpp:push:0` (XEP-0357 §4.1); `None` if it is there already.
+pub fn account_info(element: &Element) -> Option<Bytes> {
+    let root = element.node();
+    let query = root.child("query", ns::DISCO_INFO)?;
+    if query.children().any(|f| f.is("feature", ns::DISCO_INFO) && f.attr("var").as_deref() == Some(ns::PUSH)) {
+        return None;
+    }
+    let mut feature = XmlWriter::new();
+    feature.start("feature").attr("xmlns", ns::DISCO_INFO).attr("var", ns::PUSH);
+    Some(splice(element, &[append(&query, &feature.finish())]))
+}
+
+/// A stanza that waited, with the time it came (XEP-0203), unless it says so already. An iq takes no delay.
+pub fn delayed(element: &Element, domain: &str, received: SystemTime) -> Option<Bytes> {
+    let root = element.node();
+    let takes_delay = matches!(element.kind(), Kind::Message | Kind::Presence);
+    if !takes_delay || root.child("delay", ns::DELAY).is_some() {
+        return None;
+    }
+    let mut delay = XmlWriter::new();
+    let stamp = humantime::format_rfc3339_seconds(received).to_string();
+    delay.start("delay").attr("xmlns", ns::DELAY).attr("from", domain).attr("stamp", &stamp);
+    Some(splice(element, &[append(&root, &delay.finish())]))
+}
+
+/// Replaces ranges of an element's bytes, given in ascending order.
+fn splice(element: &Element, splices: &[(Range<usize>, Vec<u8>)]) -> Bytes {
+    let bytes = element.bytes();
+    let grown: usize = splices.iter().map(|(_, with)| with.len()).sum();
+    let mut out = BytesMut::with_capacity(bytes.len() + grown);
+    let mut copied = 0;
+    for (range, with) in splices {
+        out.extend_from_slice(bytes.get(copied..range.start).unwrap_or_default());
+        out.extend_from_slice(with);
+        copied = range.end;
+    }
+    out.extend_from_slice(bytes.get(copied..).unwrap_or_default());
+    out.freeze()
+}
+
+/// The splice that makes `child` the last child of `parent`.
+fn append(parent: &Node<'_>, child: &[u8]) -> (Range<usize>, Vec<u8>) {
+    if !parent.is_empty_tag() {
+        let end = parent.inner().end;
+        return (end..end, child.to_vec());
+    }
+    let raw = parent.raw();
+    let name = raw.iter().skip(1).take_while(|b| !b.is_ascii_whitespace() && **b != b'/').copied();
+    let mut with = vec![b'>'];
+    with.extend_from_slice(child);
+    with.extend_from_slice(b"</");
+    with.extend(name);
+    with.push(b'>');
+    let end = parent.range().end;
+    (end.saturating_sub(2)..end, with)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::session::tests::element;
+
+    fn check(actual: &Bytes, expect: &str) {
+        assert_eq!(std::str::from_utf8(actual).unwrap(), expect);
+    }
+
+    #[test]
+    fn features_before_sasl_lose_what_ends_at_the_proxy() {
+        let features = element(
+            "<stream:features><starttls xmlns='urn:ietf:params:xml:ns:xmpp-tls'><required/></starttls>\
+             <mechanisms xmlns='urn:ietf:params:xml:ns:xmpp-sasl'><mechanism>SCRAM-SHA-1-PLUS</mechanism>\
+             <mechanism>SCRAM-SHA-1</mechanism><mechanism>EXTERNAL</mechanism><mechanism>PLAIN</mechanism></mechanisms>\
+             <sasl-channel-binding xmlns='urn:xmpp:sasl-cb:0'><channel-binding type='tls-exporter'/></sasl-channel-binding>\
+             <authentication xmlns='urn:xmpp:sasl:2'><mechanism>PLAIN</mechanism></authentication>\
+             <compression xmlns='http://jabber.org/features/compress'><method>zlib</method></compression>\
+             <register xmlns='http://jabber.org/features/iq-register'/></stream:features>",
+        );
+        check(
+            &super::features(&features, Phase::Unauthenticated),
+            "<stream:features><mechanisms xmlns='urn:ietf:params:xml:ns:xmpp-sasl'><mechanism>SCRAM-SHA-1</mechanism>\
+             <mechanism>PLAIN</mechanism></mechanisms><register xmlns='http://jabber.org/features/iq-register'/></stream:features>",
+        );
+    }
+
+    #[test]
+    fn features_after_sasl_offer_our_own_stream_management_once() {
+        let features = element(
+            "<stream:features><bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'/><sm xmlns='urn:xmpp:sm:2'/>\
+             <sm xmlns='urn:xmpp:sm:3'/><csi xmlns='urn:xmpp:csi:0'/></stream:features>",
+        );
+        check(
+            &super::features(&features, Phase::Authenticated),
+            "<stream:features><bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'/><csi xmlns='urn:xmpp:csi:0'/>\
+             <sm xmlns='urn:xmpp:sm:3'/></stream:features>",
+        );
+        check(
+            &super::features(&element("<stream:features/>"), Phase::Authenticated),
+            "<stream:features><sm xmlns='urn:xmpp:sm:3'/></stream:features>",
+        );
+    }
+
+    #[test]
+    fn the_account_gains_push_once() {
+        let query = |inner: &str| element(&format!("<iq type='result' id='1'><query xmlns='{}'{inner}</iq>", ns::DISCO_INFO));
+        let added = account_info(&query("><feature var='x'/></query>")).unwrap();
+        assert!(added.ends_with(
+            b"<feature var='x'/><feature xmlns='http://jabber.org/protocol/disco#info' var='urn:xmpp:push:0'/></query></iq>"
+        ));
+        let added = account_info(&query(" node='' />")).unwrap();
+        assert!(added.ends_with(
+            b" node='' ><feature xmlns='http://jabber.org/protocol/disco#info' var='urn:xmpp:push:0'/></query></iq>"
+        ));
+        assert_eq!(account_info(&query("><feature var='urn:xmpp:push:0'/></query>")), None);
+        assert_eq!(account_info(&element("<iq type='result' id='1'/>")), None);
+    }
+
+    #[test]
+    fn a_message_that_waited_says_since_when_and_an_iq_does_not() {
+        let at = SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(1_000_000_000);
+        check(
+            &delayed(&element("<message><body>x</body></message>"), "example.org", at).unwrap(),
+            "<message><body>x</body><delay xmlns='urn:xmpp:delay' from='example.org' stamp='2001-09-09T01:46:40Z'/></message>",
+        );
+        check(
+            &delayed(&element("<presence/>"), "example.org", at).unwrap(),
+            "<presence><delay xmlns='urn:xmpp:delay' from='example.org' stamp='2001-09-09T01:46:40Z'/></presence>",
+        );
+        let has_one = element("<message><delay xmlns='urn:xmpp:delay' stamp='2001-09-09T01:46:40Z'/></message>");
+        assert_eq!(delayed(&has_one, "example.org", at), None);
+        assert_eq!(delayed(&element("<iq type='result' id='1'/>"), "example.org", at), None);
+    }
+}

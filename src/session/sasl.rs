@@ -1,0 +1,118 @@
+//! What a SASL exchange says in the clear: who wants to log in.
+//!
+//! Only the authentication identity is kept. A password or proof passes through here and is neither stored nor printed.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+
+/// Whom the server let in: the authentication identity of the exchange it answered with `<success/>`.
+///
+/// Two equal identities are the same account, because a server maps the identity to an account in a fixed way. It exists only
+/// for PLAIN and SCRAM without an authorization identity; for all else a resumption is proven by a probe bind.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct SaslIdentity {
+    /// The served host.
+    pub host: String,
+    /// The authentication identity, byte for byte.
+    pub authcid: String,
+}
+
+/// One SASL exchange, from `<auth/>` to the server's answer.
+#[derive(Debug, Default)]
+pub struct Exchange {
+    mechanism: String,
+    /// What the first message of the client said; `None` inside when it named nobody in the clear.
+    first: Option<Option<String>>,
+}
+
+impl Exchange {
+    /// A new `<auth/>`: what any exchange before said counts no more.
+    pub fn begin(mechanism: String) -> Self {
+        Self { mechanism, first: None }
+    }
+
+    /// The client's next message. Only the first one names who logs in; it comes with `<auth/>` or, if that was empty, with
+    /// the first `<response/>`.
+    pub fn client_message(&mut self, message: &str) {
+        if self.first.is_none() && !message.is_empty() {
+            self.first = Some(authcid(&self.mechanism, message));
+        }
+    }
+
+    /// Who logged in, if the exchange said so in the clear.
+    pub fn authcid(&self) -> Option<String> {
+        self.first.clone().flatten()
+    }
+}
+
+/// Reads the authentication identity from a client's first SASL message, base64 as on the wire (RFC 6120 §6.4.2).
+///
+/// `None` when there is none in the clear, or when an authorization identity asks for somebody else.
+fn authcid(mechanism: &str, message: &str) -> Option<String> {
+    let decoded = STANDARD.decode(message.trim()).ok()?;
+    let text = std::str::from_utf8(&decoded).ok()?;
+    match mechanism {
+        "PLAIN" => plain(text),
+        "SCRAM-SHA-1" | "SCRAM-SHA-256" | "SCRAM-SHA-512" => scram(text),
+        _ => None,
+    }
+}
+
+/// RFC 4616 §2: `[authzid] NUL authcid NUL passwd`.
+fn plain(text: &str) -> Option<String> {
+    let mut fields = text.split('\0');
+    let (authzid, authcid) = (fields.next()?, fields.next()?);
+    (authzid.is_empty() && !authcid.is_empty() && fields.count() == 1).then(|| authcid.to_owned())
+}
+
+/// RFC 5802 §7: `gs2-cbind-flag "," [authzid] "," [reserved-mext ","] "n=" saslname ","…`.
+fn scram(text: &str) -> Option<String> {
+    let mut fields = text.split(',');
+    let (_cbind, authzid, username) = (fields.next()?, fields.next()?, fields.next()?);
+    let name = username.strip_prefix("n=")?;
+    if !authzid.is_empty() || name.is_empty() {
+        return None;
+    }
+    Some(name.replace("=2C", ",").replace("=3D", "="))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(mechanism: &str, message: &str, expect: Option<&str>) {
+        assert_eq!(authcid(mechanism, &STANDARD.encode(message)).as_deref(), expect, "{mechanism} {message:?}");
+    }
+
+    #[test]
+    fn the_authentication_identity_is_read_where_it_stands_in_the_clear() {
+        check("PLAIN", "\0juliet\0r0m30", Some("juliet"));
+        check("SCRAM-SHA-1", "n,,n=juliet,r=abc", Some("juliet"));
+        check("SCRAM-SHA-256", "y,,n=a=2Cb=3Dc,r=abc", Some("a,b=c"));
+        check("SCRAM-SHA-512", "n,,n=jul=3D2Ciet,r=abc", Some("jul=2Ciet"));
+    }
+
+    #[test]
+    fn only_the_first_message_of_the_latest_exchange_counts() {
+        let mut exchange = Exchange::begin("SCRAM-SHA-1".into());
+        exchange.client_message(&STANDARD.encode("n,a=x,n=mallory,r=1"));
+        exchange.client_message(&STANDARD.encode("n,,n=juliet,r=1"));
+        assert_eq!(exchange.authcid(), None);
+        let mut exchange = Exchange::begin("PLAIN".into());
+        exchange.client_message("");
+        exchange.client_message(&STANDARD.encode("\0juliet\0x"));
+        assert_eq!(exchange.authcid().as_deref(), Some("juliet"));
+        assert_eq!(Exchange::begin("PLAIN".into()).authcid(), None);
+    }
+
+    #[test]
+    fn an_authorization_identity_or_an_opaque_mechanism_gives_none() {
+        check("PLAIN", "romeo\0juliet\0r0m30", None);
+        check("PLAIN", "\0juliet\0a\0b", None);
+        check("PLAIN", "\0\0secret", None);
+        check("SCRAM-SHA-1", "n,a=romeo,n=juliet,r=abc", None);
+        check("SCRAM-SHA-1", "n,,m=ext,n=juliet,r=abc", None);
+        check("OAUTHBEARER", "n,a=juliet,\u{1}auth=Bearer x", None);
+        assert_eq!(authcid("PLAIN", "not base64!"), None);
+    }
+}

@@ -1,0 +1,168 @@
+//! One leg of stream management (XEP-0198): exact counters, modulo 2^32.
+
+use thiserror::Error;
+
+use crate::xml::XmlWriter;
+use crate::xml::ns;
+
+/// A count of handled stanzas: XEP-0198 §4 `h`, which wraps from 2^32-1 to 0.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Handled(u32);
+
+impl Handled {
+    /// A count as it stands on the wire.
+    pub fn new(h: u32) -> Self {
+        Self(h)
+    }
+
+    /// Reads an `h` attribute: decimal digits only, below 2^32.
+    pub fn parse(text: &str) -> Option<Self> {
+        if text.is_empty() || !text.bytes().all(|b| b.is_ascii_digit()) {
+            return None;
+        }
+        text.parse().ok().map(Self)
+    }
+
+    /// The number for the wire.
+    pub fn get(self) -> u32 {
+        self.0
+    }
+
+    fn plus(self, n: u32) -> Self {
+        Self(self.0.wrapping_add(n))
+    }
+
+    fn since(self, earlier: Self) -> u32 {
+        self.0.wrapping_sub(earlier.0)
+    }
+}
+
+/// The peer acknowledged stanzas that were never sent to it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[error("the peer acknowledged {} stanzas, but only {} were sent", h.0, sent.0)]
+pub struct TooHigh {
+    /// What the peer claims.
+    pub h: Handled,
+    /// What was sent.
+    pub sent: Handled,
+}
+
+impl TooHigh {
+    /// The `<handled-count-too-high/>` of XEP-0198 §6.
+    pub fn condition(self) -> bytes::Bytes {
+        let mut xml = XmlWriter::new();
+        xml.start("handled-count-too-high")
+            .attr("xmlns", ns::SM)
+            .attr("h", &self.h.0.to_string())
+            .attr("send-count", &self.sent.0.to_string());
+        xml.finish()
+    }
+}
+
+/// The counters of one leg since `<enabled/>`.
+#[derive(Clone, Debug, Default)]
+pub struct ClientLeg {
+    received: Handled,
+    sent: Handled,
+    acked: Handled,
+}
+
+impl ClientLeg {
+    /// A stanza came from the peer.
+    pub fn on_received(&mut self) {
+        self.received = self.received.plus(1);
+    }
+
+    /// A stanza was written to the peer.
+    pub fn on_sent(&mut self) {
+        self.sent = self.sent.plus(1);
+    }
+
+    /// How many stanzas came from the peer: the `h` to tell it.
+    pub fn received(&self) -> Handled {
+        self.received
+    }
+
+    /// Whether the peer may claim this `h`.
+    ///
+    /// # Errors
+    /// [`TooHigh`] when it claims stanzas that were never sent.
+    pub fn check(&self, h: Handled) -> Result<(), TooHigh> {
+        self.newly_acked(h).map(drop)
+    }
+
+    /// Takes the peer's `h` and returns how many more stanzas it has acknowledged.
+    ///
+    /// # Errors
+    /// [`TooHigh`] when it claims stanzas that were never sent.
+    pub fn acknowledge(&mut self, h: Handled) -> Result<usize, TooHigh> {
+        let newly = self.newly_acked(h)?;
+        self.acked = self.acked.plus(newly);
+        Ok(usize::try_from(newly).unwrap_or(usize::MAX))
+    }
+
+    /// The stanzas after the peer's last `h` will be written again, with the same numbers (XEP-0198 §5).
+    pub fn rewind(&mut self) {
+        self.sent = self.acked;
+    }
+
+    fn newly_acked(&self, h: Handled) -> Result<u32, TooHigh> {
+        let newly = h.since(self.acked);
+        if newly <= self.sent.since(self.acked) {
+            Ok(newly)
+        } else if newly > u32::MAX / 2 {
+            // Serial arithmetic: an `h` behind the last one is old news, not an error.
+            Ok(0)
+        } else {
+            Err(TooHigh { h, sent: self.sent })
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn leg(sent: u32, acked: u32) -> ClientLeg {
+        ClientLeg { received: Handled(0), sent: Handled(sent), acked: Handled(acked) }
+    }
+
+    #[test]
+    fn counters_wrap_at_two_to_the_thirty_two() {
+        let mut wrapped = leg(u32::MAX, u32::MAX);
+        wrapped.on_sent();
+        wrapped.on_sent();
+        assert_eq!(wrapped.acknowledge(Handled(1)), Ok(2));
+        assert_eq!(wrapped.acknowledge(Handled(1)), Ok(0));
+        let mut received = ClientLeg { received: Handled(u32::MAX), ..ClientLeg::default() };
+        received.on_received();
+        assert_eq!(received.received(), Handled(0));
+    }
+
+    #[test]
+    fn an_h_beyond_what_was_sent_is_too_high() {
+        assert_eq!(leg(8, 3).acknowledge(Handled(10)), Err(TooHigh { h: Handled(10), sent: Handled(8) }));
+        assert_eq!(leg(8, 3).acknowledge(Handled(8)), Ok(5));
+    }
+
+    #[test]
+    fn an_h_behind_the_last_one_acknowledges_nothing() {
+        assert_eq!(leg(8, 3).acknowledge(Handled(2)), Ok(0));
+    }
+
+    #[test]
+    fn an_h_is_digits_below_two_to_the_thirty_two() {
+        assert_eq!(Handled::parse("4294967295"), Some(Handled(u32::MAX)));
+        for bad in ["", "4294967296", "-1", "+1", " 1", "1.0", "x"] {
+            assert_eq!(Handled::parse(bad), None, "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn what_was_not_acked_gets_the_same_numbers_again() {
+        let mut leg = leg(8, 3);
+        leg.rewind();
+        leg.on_sent();
+        assert_eq!(leg.acknowledge(Handled(4)), Ok(1));
+    }
+}

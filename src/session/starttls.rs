@@ -1,0 +1,89 @@
+//! The clear-text stream before TLS (RFC 6120 §5): Pushward answers it alone, the server never sees it.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::Dice;
+use crate::xml::{self, Frame, XmlWriter, ns};
+
+/// What to do after a frame of the clear-text stream.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Write this and read on.
+    Reply(Bytes),
+    /// Write this, throw away what else was received in the clear (RFC 6120 §5.4.3.3), and negotiate TLS for this host.
+    Proceed(Bytes, String),
+    /// Write this and close.
+    Refuse(Bytes),
+    /// Nothing.
+    Wait,
+}
+
+/// The clear-text stream of one connection.
+pub struct StartTls {
+    hosts: Arc<HashSet<String>>,
+    dice: Dice,
+    host: Option<String>,
+}
+
+impl StartTls {
+    /// A stream on which nothing was said yet; `hosts` are the served domains.
+    pub fn new(hosts: Arc<HashSet<String>>, dice: Dice) -> Self {
+        Self { hosts, dice, host: None }
+    }
+
+    /// Takes the client's next frame.
+    pub fn handle(&mut self, frame: &Frame) -> Step {
+        match (frame, &self.host) {
+            (Frame::Open(header), None) => self.open(header),
+            (Frame::Element(element), Some(host)) if element.is("starttls", ns::TLS) => {
+                let mut xml = XmlWriter::new();
+                xml.start("proceed").attr("xmlns", ns::TLS);
+                Step::Proceed(xml.finish(), host.clone())
+            }
+            (Frame::Element(_), Some(_)) => Step::Refuse(xml::stream_error(
+                "policy-violation",
+                None,
+                Some("Use STARTTLS: nothing else is offered without encryption"),
+            )),
+            (Frame::Whitespace, _) => Step::Wait,
+            (Frame::Close, _) => Step::Refuse(Bytes::from_static(xml::STREAM_CLOSE)),
+            (Frame::Open(_), Some(_)) | (Frame::Element(_), None) => {
+                Step::Refuse(xml::stream_error("bad-format", None, None))
+            }
+        }
+    }
+
+    fn open(&mut self, header: &xml::Header) -> Step {
+        let host = match served(&self.hosts, header) {
+            Ok(host) => host,
+            Err(condition) => return Step::Refuse(refusal(header, condition, self.dice)),
+        };
+        let mut reply = xml::stream_header(&host, &stream_id(self.dice), header.lang()).to_vec();
+        let mut xml = XmlWriter::new();
+        xml.start("stream:features").start("starttls").attr("xmlns", ns::TLS).start("required");
+        reply.extend_from_slice(&xml.finish());
+        self.host = Some(host);
+        Step::Reply(reply.into())
+    }
+}
+
+/// The served domain that a header is addressed to, or the stream error condition (RFC 6120 §4.9.3.6).
+pub(super) fn served(hosts: &HashSet<String>, header: &xml::Header) -> Result<String, &'static str> {
+    let to = header.to().ok_or("improper-addressing")?;
+    let host = crate::jid::domain(to).ok_or("improper-addressing")?;
+    if hosts.contains(&host) { Ok(host) } else { Err("host-unknown") }
+}
+
+/// A stream header and error for a stream that cannot be served (RFC 6120 §4.9.1.2).
+pub(super) fn refusal(header: &xml::Header, condition: &str, dice: Dice) -> Bytes {
+    let mut reply = xml::stream_header(header.to().unwrap_or_default(), &stream_id(dice), header.lang()).to_vec();
+    reply.extend_from_slice(&xml::stream_error(condition, None, None));
+    reply.into()
+}
+
+fn stream_id(dice: Dice) -> String {
+    format!("{:032x}", dice())
+}

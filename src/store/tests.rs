@@ -1,0 +1,382 @@
+//! What the store promises, with and without a disk that fails.
+
+use std::sync::Mutex;
+
+use redb::ReadableDatabase;
+
+use super::*;
+use crate::push::registration::{Field, Secret, Target};
+
+fn account(name: &str) -> BareJid {
+    format!("{name}@example.org").parse().unwrap()
+}
+
+fn registration(node: &str, last_seen: u64) -> Registration {
+    Registration {
+        target: Target { service: "push.example.net".parse().unwrap(), node: Some(node.to_owned()) },
+        options: Some(vec![Field {
+            var: "secret".to_owned(),
+            kind: None,
+            values: vec![Secret::new(format!("hunter2-{node}"))],
+        }]),
+        resource: format!("phone-{node}"),
+        last_seen,
+        errors: 0,
+    }
+}
+
+fn enable(node: &str, last_seen: u64) -> Change {
+    Change::Enable { registration: registration(node, last_seen), max_devices: 3 }
+}
+
+fn nodes(list: &[Registration]) -> Vec<&str> {
+    list.iter().filter_map(|r| r.target.node.as_deref()).collect()
+}
+
+/// Puts bytes where an account's record is.
+fn overwrite(directory: &Path, account: &BareJid, record: &[u8]) {
+    let database = Database::open(directory.join(FILE)).unwrap();
+    let transaction = database.begin_write().unwrap();
+    transaction.open_table(tables::REGISTRATIONS).unwrap().insert(account.as_str(), record).unwrap();
+    transaction.commit().unwrap();
+}
+
+fn raw(directory: &Path, account: &BareJid) -> Vec<u8> {
+    let database = Database::open(directory.join(FILE)).unwrap();
+    let table = database.begin_read().unwrap().open_table(tables::REGISTRATIONS).unwrap();
+    table.get(account.as_str()).unwrap().unwrap().value().to_vec()
+}
+
+#[tokio::test]
+async fn registrations_survive_a_restart() {
+    let directory = tempfile::tempdir().unwrap();
+    let state = directory.path().join("a/state");
+    let store = Store::open(&state).unwrap();
+    let list = store.change(&account("romeo"), enable("one", 1)).await.unwrap();
+    assert_eq!(list, [registration("one", 1)]);
+    store.shutdown().await;
+    drop(store);
+
+    let store = Store::open(&state).unwrap();
+    assert_eq!(store.registrations(&account("romeo")).await.unwrap(), list);
+    assert_eq!(store.registrations(&account("juliet")).await.unwrap(), []);
+}
+
+#[tokio::test]
+async fn what_holds_secrets_is_readable_by_its_owner_only() {
+    let directory = tempfile::tempdir().unwrap();
+    let state = directory.path().join("state");
+    let _store = Store::open(&state).unwrap();
+    let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode(&state), 0o700);
+    assert_eq!(mode(&state.join(FILE)), 0o600);
+}
+
+#[tokio::test]
+async fn a_second_process_is_told_that_the_database_is_in_use() {
+    let directory = tempfile::tempdir().unwrap();
+    let _store = Store::open(directory.path()).unwrap();
+    let error = Store::open(directory.path()).unwrap_err();
+    assert!(matches!(error, StoreError::InUse { .. }), "{error}");
+}
+
+#[tokio::test]
+async fn a_file_that_is_no_database_is_refused_and_left_alone() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join(FILE);
+    std::fs::write(&path, "not a database, and longer than a header of one could be".repeat(100)).unwrap();
+    let before = std::fs::read(&path).unwrap();
+    assert!(matches!(Store::open(directory.path()).unwrap_err(), StoreError::Database(_)));
+    assert_eq!(std::fs::read(&path).unwrap(), before);
+}
+
+#[tokio::test]
+async fn the_least_recently_seen_goes_when_an_account_has_too_many() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = Store::open(directory.path()).unwrap();
+    for (node, seen) in [("a", 4), ("b", 1), ("c", 3), ("d", 2)] {
+        store.change(&account("romeo"), enable(node, seen)).await.unwrap();
+    }
+    assert_eq!(nodes(&store.registrations(&account("romeo")).await.unwrap()), ["a", "c", "d"]);
+}
+
+#[tokio::test]
+async fn an_account_without_registrations_has_no_record() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = Store::open(directory.path()).unwrap();
+    store.change(&account("romeo"), enable("one", 1)).await.unwrap();
+    let service = "push.example.net".parse().unwrap();
+    let list = store.change(&account("romeo"), Change::Disable { service, node: None }).await.unwrap();
+    assert_eq!(list, []);
+    let table = store.database.begin_read().unwrap().open_table(tables::REGISTRATIONS).unwrap();
+    assert!(table.get(account("romeo").as_str()).unwrap().is_none());
+}
+
+#[tokio::test]
+async fn a_change_that_makes_no_difference_costs_no_commit() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = Store::open(directory.path()).unwrap();
+    store.change(&account("romeo"), enable("one", 5)).await.unwrap();
+    let before = store.commits();
+    let seen = Change::Seen { resource: "phone-one".to_owned(), at: 5 };
+    assert_eq!(nodes(&store.change(&account("romeo"), seen).await.unwrap()), ["one"]);
+    assert_eq!(store.commits(), before);
+}
+
+#[tokio::test]
+async fn concurrent_changes_share_commits_and_see_each_other() {
+    const ACCOUNTS: u64 = 500;
+    let directory = tempfile::tempdir().unwrap();
+    let store = Store::open(directory.path()).unwrap();
+    let mut waiting = tokio::task::JoinSet::new();
+    for n in 0..ACCOUNTS {
+        let store = store.clone();
+        waiting.spawn(async move {
+            let account = account(&format!("user{n}"));
+            let (first, second) = tokio::join!(
+                store.change(&account, enable("one", n)),
+                store.change(&account, enable("two", n + 1)),
+            );
+            assert_eq!(nodes(&first.unwrap()), ["one"]);
+            assert_eq!(nodes(&second.unwrap()), ["two", "one"]);
+        });
+    }
+    while let Some(done) = waiting.join_next().await {
+        done.unwrap();
+    }
+    assert!(store.commits() < ACCOUNTS, "{} commits for {} changes", store.commits(), 2 * ACCOUNTS);
+}
+
+#[tokio::test]
+async fn a_shutdown_waits_for_what_was_accepted_and_refuses_the_rest() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = Store::open(directory.path()).unwrap();
+    let mut accepted = tokio::task::JoinSet::new();
+    for n in 0..100 {
+        let store = store.clone();
+        accepted.spawn(async move { store.change(&account(&format!("user{n}")), enable("one", 1)).await });
+    }
+    tokio::task::yield_now().await;
+    tokio::join!(store.shutdown(), store.shutdown());
+    let mut kept = 0;
+    while let Some(answer) = accepted.join_next().await {
+        match answer.unwrap() {
+            Ok(_) => kept += 1,
+            Err(error) => assert!(matches!(error, StoreError::Closed), "{error}"),
+        }
+    }
+    let late = store.change(&account("late"), enable("one", 1)).await.unwrap_err();
+    assert!(matches!(late, StoreError::Closed), "{late}");
+    store.shutdown().await;
+    let table = store.database.begin_read().unwrap().open_table(tables::REGISTRATIONS).unwrap();
+    assert_eq!(redb::ReadableTableMetadata::len(&table).unwrap(), kept);
+}
+
+#[tokio::test]
+async fn a_record_of_a_newer_version_is_refused_and_kept() {
+    let directory = tempfile::tempdir().unwrap();
+    Store::open(directory.path()).unwrap().shutdown().await;
+    overwrite(directory.path(), &account("romeo"), b"\x02from the future");
+
+    let store = Store::open(directory.path()).unwrap();
+    let read = store.registrations(&account("romeo")).await.unwrap_err();
+    assert!(read.to_string().contains("romeo@example.org are of version 2"), "{read}");
+    let [romeo, juliet] = ["romeo", "juliet"].map(account);
+    let (other, changed) =
+        tokio::join!(store.change(&juliet, enable("one", 1)), store.change(&romeo, enable("one", 1)));
+    assert_eq!(nodes(&other.unwrap()), ["one"]);
+    assert!(matches!(changed.unwrap_err(), StoreError::UnknownVersion { version: 2, .. }));
+    store.shutdown().await;
+    drop(store);
+    assert_eq!(raw(directory.path(), &account("romeo")), b"\x02from the future");
+}
+
+#[tokio::test]
+async fn a_corrupt_record_is_an_error_that_names_the_account_but_no_content() {
+    for record in [&b"\x01[{\"hunter2\":"[..], b"\x01{\"hunter2\":1}", b"\x01[\"hunter2\"]", b"\x01hunter2", b""] {
+        let directory = tempfile::tempdir().unwrap();
+        Store::open(directory.path()).unwrap().shutdown().await;
+        overwrite(directory.path(), &account("romeo"), record);
+        let store = Store::open(directory.path()).unwrap();
+        let error = store.change(&account("romeo"), enable("one", 1)).await.unwrap_err();
+        assert!(matches!(error, StoreError::Corrupt { .. }), "{error}");
+        let told = format!("{error} {error:?}");
+        assert!(told.contains("romeo@example.org") && !told.contains("hunter2"), "{told}");
+        store.shutdown().await;
+        drop(store);
+        assert_eq!(raw(directory.path(), &account("romeo")), record);
+    }
+}
+
+/// A disk in memory that counts its steps (writes, syncs, changes of length) and fails from one of them on. What was
+/// not synced by then may be on it, or not.
+#[derive(Clone, Debug)]
+struct Disk(Arc<Mutex<Platter>>);
+
+struct Platter {
+    seen: Vec<u8>,
+    synced: Vec<u8>,
+    unsynced: Vec<Step>,
+    steps_left: usize,
+    steps: usize,
+}
+
+impl std::fmt::Debug for Platter {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Platter").field("steps", &self.steps).finish_non_exhaustive()
+    }
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Write(usize, Vec<u8>),
+    Length(usize),
+}
+
+impl Step {
+    fn perform(&self, bytes: &mut Vec<u8>) {
+        match self {
+            Self::Write(offset, data) => {
+                let end = offset + data.len();
+                bytes.resize(bytes.len().max(end), 0);
+                bytes[*offset..end].copy_from_slice(data);
+            }
+            Self::Length(len) => bytes.resize(*len, 0),
+        }
+    }
+}
+
+impl Disk {
+    fn new(bytes: Vec<u8>, steps_left: usize) -> Self {
+        let synced = bytes.clone();
+        Self(Arc::new(Mutex::new(Platter { seen: bytes, synced, unsynced: Vec::new(), steps_left, steps: 0 })))
+    }
+
+    fn step(&self) -> std::io::Result<std::sync::MutexGuard<'_, Platter>> {
+        let mut platter = self.0.lock().unwrap();
+        platter.steps += 1;
+        match platter.steps_left.checked_sub(1) {
+            Some(left) => platter.steps_left = left,
+            None => return Err(std::io::Error::other("the disk failed")),
+        }
+        Ok(platter)
+    }
+
+    /// What is on the disk after a crash, if it kept those unsynced steps that `kept` says.
+    fn after_crash(&self, kept: impl Fn(usize) -> bool) -> Vec<u8> {
+        let platter = self.0.lock().unwrap();
+        let mut bytes = platter.synced.clone();
+        for (n, step) in platter.unsynced.iter().enumerate() {
+            if kept(n) {
+                step.perform(&mut bytes);
+            }
+        }
+        bytes
+    }
+}
+
+impl StorageBackend for Disk {
+    fn len(&self) -> std::io::Result<u64> {
+        Ok(self.0.lock().unwrap().seen.len() as u64)
+    }
+
+    fn read(&self, offset: u64, out: &mut [u8]) -> std::io::Result<()> {
+        let platter = self.0.lock().unwrap();
+        let offset = usize::try_from(offset).unwrap();
+        match platter.seen.get(offset..offset + out.len()) {
+            Some(bytes) => out.copy_from_slice(bytes),
+            None => return Err(std::io::ErrorKind::UnexpectedEof.into()),
+        }
+        Ok(())
+    }
+
+    fn set_len(&self, len: u64) -> std::io::Result<()> {
+        let mut platter = self.step()?;
+        let step = Step::Length(usize::try_from(len).unwrap());
+        step.perform(&mut platter.seen);
+        platter.unsynced.push(step);
+        Ok(())
+    }
+
+    fn sync_data(&self) -> std::io::Result<()> {
+        let mut platter = self.step()?;
+        platter.synced = platter.seen.clone();
+        platter.unsynced.clear();
+        Ok(())
+    }
+
+    fn write(&self, offset: u64, data: &[u8]) -> std::io::Result<()> {
+        let mut platter = self.step()?;
+        let step = Step::Write(usize::try_from(offset).unwrap(), data.to_vec());
+        step.perform(&mut platter.seen);
+        platter.unsynced.push(step);
+        Ok(())
+    }
+}
+
+/// Changes of several accounts, partly at once; returns those that were answered with Ok.
+async fn work(store: &Store) -> Vec<(BareJid, String)> {
+    let mut promised = Vec::new();
+    for round in 0..4 {
+        let node = format!("node{round}");
+        let accounts = ["romeo", "juliet", "nurse"].map(account);
+        let [a, b, c] = &accounts;
+        let answers = tokio::join!(
+            store.change(a, enable(&node, round)),
+            store.change(b, enable(&node, round)),
+            store.change(c, enable(&node, round)),
+        );
+        for (answer, account) in [answers.0, answers.1, answers.2].into_iter().zip(accounts) {
+            match answer {
+                Ok(_) => promised.push((account, node.clone())),
+                Err(error) => assert!(matches!(error, StoreError::Database(_)), "{error}"),
+            }
+        }
+    }
+    promised
+}
+
+/// The newest promise of each account must be on the disk, and nothing that was never asked for.
+async fn verify(bytes: Vec<u8>, promised: &[(BareJid, String)], step: usize) {
+    let store = Store::start(open_backend(Disk::new(bytes, usize::MAX)).unwrap()).unwrap();
+    for (account, node) in promised {
+        let list = store.registrations(account).await.unwrap();
+        // Three are kept of an account, so that a later round, stored but not answered, can have evicted an early one.
+        let round: usize = node.trim_start_matches("node").parse().unwrap();
+        let newest = nodes(&list).first().map(|n| n.trim_start_matches("node").parse::<usize>().unwrap());
+        let kept = nodes(&list).contains(&node.as_str()) || newest.is_some_and(|n| n >= round + 3);
+        assert!(kept, "step {step}: {account} lost {node}, has {:?}", nodes(&list));
+    }
+    store.change(&account("romeo"), enable("afterwards", 99)).await.unwrap();
+}
+
+#[tokio::test]
+async fn what_was_promised_outlives_a_disk_that_fails_at_any_step() {
+    let created = Disk::new(Vec::new(), usize::MAX);
+    drop(Store::start(open_backend(created.clone()).unwrap()).unwrap());
+    let empty = created.after_crash(|_| true);
+
+    let mut step = 0;
+    loop {
+        let disk = Disk::new(empty.clone(), step);
+        let opened = open_backend(disk.clone()).map_err(StoreError::from).and_then(Store::start);
+        let promised = match opened {
+            Ok(store) => {
+                let promised = work(&store).await;
+                store.shutdown().await;
+                promised
+            }
+            Err(_) => Vec::new(),
+        };
+        verify(disk.after_crash(|_| false), &promised, step).await;
+        verify(disk.after_crash(|_| true), &promised, step).await;
+        verify(disk.after_crash(|n| n % 2 == 0), &promised, step).await;
+        verify(disk.after_crash(|n| n % 2 == 1), &promised, step).await;
+        if disk.0.lock().unwrap().steps_left > 0 {
+            assert_eq!(promised.len(), 12);
+            break;
+        }
+        step += 1;
+    }
+    assert!(step > 20, "only {step} steps were tried");
+}

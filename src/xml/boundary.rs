@@ -1,0 +1,104 @@
+//! Where a token ends, remembered across chunks.
+//!
+//! A token is a tag, a run of text or a CDATA section. This says only where it ends; whether it is well-formed is checked
+//! once it is whole. No byte is looked at twice, however the bytes are cut.
+
+use memchr::{memchr, memchr2, memmem};
+
+use super::error::{FrameError, Restricted};
+
+const CDATA: &[u8] = b"<![CDATA[";
+
+/// What a token is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Token {
+    Start,
+    End,
+    Text,
+    CData,
+    Declaration,
+}
+
+/// How far the end of the current token has been looked for.
+#[derive(Debug, Default)]
+pub(super) struct Boundary {
+    seen: usize,
+    quote: Option<u8>,
+}
+
+impl Boundary {
+    /// Whether the current token has not been looked at.
+    pub(super) fn is_fresh(&self) -> bool {
+        self.seen == 0
+    }
+
+    /// The kind and length of the token that `bytes` starts with, when it is whole. `bytes` may have grown since the last
+    /// call; its start must be the same.
+    pub(super) fn find(&mut self, bytes: &[u8]) -> Result<Option<(Token, usize)>, FrameError> {
+        let Some(token) = token(bytes)? else {
+            return Ok(None);
+        };
+        let rest = bytes.get(self.seen..).unwrap_or_default();
+        let end = match token {
+            Token::Text => memchr(b'<', rest).map(|found| self.seen + found),
+            Token::End => memchr(b'>', rest).map(|found| self.seen + found + 1),
+            Token::Start => self.tag_end(bytes),
+            Token::CData => self.terminated(bytes, CDATA.len(), b"]]>"),
+            Token::Declaration => self.terminated(bytes, 2, b"?>"),
+        };
+        match end {
+            Some(_) => *self = Boundary::default(),
+            None => self.seen = bytes.len(),
+        }
+        Ok(end.map(|end| (token, end)))
+    }
+
+    /// The first `>` outside quotes. A `<` ends the token too: it is allowed nowhere in a tag (XML 1.0 §3.1), and waiting
+    /// for more would only delay the error.
+    fn tag_end(&mut self, bytes: &[u8]) -> Option<usize> {
+        let mut at = self.seen.max(1);
+        loop {
+            let rest = bytes.get(at..)?;
+            match self.quote {
+                Some(quote) => {
+                    let found = memchr2(quote, b'<', rest)?;
+                    at += found + 1;
+                    if rest.get(found) == Some(&b'<') {
+                        return Some(at);
+                    }
+                    self.quote = None;
+                }
+                None => {
+                    let found = rest.iter().position(|b| matches!(b, b'<' | b'>' | b'"' | b'\''))?;
+                    at += found + 1;
+                    match rest.get(found) {
+                        Some(quote @ (b'"' | b'\'')) => self.quote = Some(*quote),
+                        Some(_) | None => return Some(at),
+                    }
+                }
+            }
+        }
+    }
+
+    fn terminated(&self, bytes: &[u8], opening: usize, terminator: &[u8]) -> Option<usize> {
+        let from = self.seen.saturating_sub(terminator.len() - 1).max(opening);
+        let found = memmem::find(bytes.get(from..)?, terminator)?;
+        Some(from + found + terminator.len())
+    }
+}
+
+/// What the token that `bytes` starts with is, as soon as that is certain.
+fn token(bytes: &[u8]) -> Result<Option<Token>, FrameError> {
+    match bytes {
+        [] | [b'<'] | [b'<', b'!'] => Ok(None),
+        [b'<', b'/', ..] => Ok(Some(Token::End)),
+        [b'<', b'?', ..] => Ok(Some(Token::Declaration)),
+        [b'<', b'!', b'-', ..] => Err(FrameError::Restricted(Restricted::Comment)),
+        [b'<', b'!', b'D', ..] => Err(FrameError::Restricted(Restricted::Doctype)),
+        [b'<', b'!', ..] if bytes.starts_with(CDATA) => Ok(Some(Token::CData)),
+        [b'<', b'!', ..] if CDATA.starts_with(bytes) => Ok(None),
+        [b'<', b'!', ..] => Err(FrameError::malformed("unknown markup", 0)),
+        [b'<', ..] => Ok(Some(Token::Start)),
+        [_, ..] => Ok(Some(Token::Text)),
+    }
+}

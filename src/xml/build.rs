@@ -1,0 +1,133 @@
+//! Writing XML: nothing that a caller passes as text or value can end up as markup.
+
+use bytes::{Bytes, BytesMut};
+use quick_xml::escape::escape;
+
+use super::ns;
+
+/// The end of a stream (RFC 6120 §4.4).
+pub const STREAM_CLOSE: &[u8] = b"</stream:stream>";
+
+/// Writes elements, escaping what needs it.
+#[derive(Debug, Default)]
+pub struct XmlWriter {
+    buffer: BytesMut,
+    open: Vec<String>,
+    in_tag: bool,
+}
+
+impl XmlWriter {
+    /// An empty writer.
+    pub fn new() -> Self {
+        XmlWriter::default()
+    }
+
+    /// Opens an element. `name` is written as it is, with its prefix if it has one.
+    pub fn start(&mut self, name: &str) -> &mut Self {
+        self.close_tag();
+        self.put("<").put(name);
+        self.open.push(name.into());
+        self.in_tag = true;
+        self
+    }
+
+    /// Adds an attribute to the element just opened. Ignored (an error in debug builds) once something was written within.
+    pub fn attr(&mut self, name: &str, value: &str) -> &mut Self {
+        debug_assert!(self.in_tag, "attribute {name} behind the start tag");
+        if self.in_tag {
+            self.put(" ").put(name).put("='").put(&escaped(value, Place::Value)).put("'");
+        }
+        self
+    }
+
+    /// Adds character data. Characters that XML cannot carry are left out.
+    pub fn text(&mut self, text: &str) -> &mut Self {
+        self.close_tag();
+        self.put(&escaped(text, Place::Text))
+    }
+
+    /// Adds bytes that are XML already.
+    pub fn raw(&mut self, xml: &[u8]) -> &mut Self {
+        self.close_tag();
+        self.buffer.extend_from_slice(xml);
+        self
+    }
+
+    /// Closes the innermost open element, as `<x/>` if nothing was written within.
+    pub fn end(&mut self) -> &mut Self {
+        match self.open.pop() {
+            None => self,
+            Some(_) if self.in_tag => {
+                self.in_tag = false;
+                self.put("/>")
+            }
+            Some(name) => self.put("</").put(&name).put(">"),
+        }
+    }
+
+    /// Closes what is open and returns all that was written.
+    pub fn finish(mut self) -> Bytes {
+        while !self.open.is_empty() {
+            self.end();
+        }
+        self.buffer.freeze()
+    }
+
+    fn close_tag(&mut self) {
+        if self.in_tag {
+            self.in_tag = false;
+            self.put(">");
+        }
+    }
+
+    fn put(&mut self, text: &str) -> &mut Self {
+        self.buffer.extend_from_slice(text.as_bytes());
+        self
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Place {
+    Text,
+    Value,
+}
+
+/// Escapes, also the white space that a reader would normalise away (XML 1.0 §2.11, §3.3.3).
+fn escaped(text: &str, place: Place) -> String {
+    let mut out = String::with_capacity(text.len());
+    for piece in text.split_inclusive(|c: char| c < ' ' || matches!(c, '\u{FFFE}' | '\u{FFFF}')) {
+        let special = piece.chars().next_back().filter(|c| *c < ' ' || matches!(c, '\u{FFFE}' | '\u{FFFF}'));
+        let clean = special.map_or(piece, |c| piece.strip_suffix(c).unwrap_or(piece));
+        out.push_str(&escape(clean));
+        match (special, place) {
+            (Some('\r'), _) => out.push_str("&#13;"),
+            (Some(c @ ('\t' | '\n')), Place::Text) => out.push(c),
+            (Some('\t'), Place::Value) => out.push_str("&#9;"),
+            (Some('\n'), Place::Value) => out.push_str("&#10;"),
+            (Some(_) | None, _) => {}
+        }
+    }
+    out
+}
+
+/// The header of a client stream that we open in answer to a client's (RFC 6120 §4.7). `lang`: `en` if there is none.
+pub fn stream_header(from: &str, id: &str, lang: Option<&str>) -> Bytes {
+    let value = |value| escaped(value, Place::Value);
+    let (from, id, lang) = (value(from), value(id), value(lang.unwrap_or("en")));
+    let (client, streams) = (ns::CLIENT, ns::STREAMS);
+    Bytes::from(format!(
+        "<?xml version='1.0'?><stream:stream xmlns='{client}' xmlns:stream='{streams}' id='{id}' from='{from}' \
+         version='1.0' xml:lang='{lang}'>"
+    ))
+}
+
+/// A stream error and the end of the stream (RFC 6120 §4.9). `application`: an application-specific condition, already XML.
+pub fn stream_error(condition: &str, application: Option<&[u8]>, text: Option<&str>) -> Bytes {
+    let mut error = XmlWriter::new();
+    error.start("stream:error").start(condition).attr("xmlns", ns::STREAM_ERRORS).end();
+    if let Some(text) = text {
+        error.start("text").attr("xmlns", ns::STREAM_ERRORS).attr("xml:lang", "en").text(text).end();
+    }
+    error.raw(application.unwrap_or_default()).end().raw(STREAM_CLOSE);
+    error.finish()
+}

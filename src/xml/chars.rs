@@ -1,0 +1,172 @@
+//! Characters: what may stand in names, text and attribute values (XML 1.0 §2.2, §2.3, §4.1).
+
+use super::error::{FrameError, Restricted};
+
+/// May start a name.
+pub(super) const START: u8 = 1;
+/// May stand in a name. Includes `:` and bytes above ASCII, which need [`check_name`] afterwards.
+pub(super) const NAME: u8 = 2;
+/// `:` or above ASCII.
+pub(super) const CHECK: u8 = 4;
+/// White space (XML 1.0 §2.3 `S`).
+pub(super) const SPACE: u8 = 8;
+
+const CLASSES: [u8; 256] = {
+    let mut table = [0u8; 256];
+    let mut byte = 0u8;
+    loop {
+        let class = match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'_' => START | NAME,
+            b'0'..=b'9' | b'-' | b'.' => NAME,
+            b':' | 0x80.. => START | NAME | CHECK,
+            b' ' | b'\t' | b'\r' | b'\n' => SPACE,
+            _ => 0,
+        };
+        #[expect(clippy::indexing_slicing, reason = "evaluated at compile time")]
+        {
+            table[byte as usize] = class;
+        }
+        if byte == 255 {
+            break table;
+        }
+        byte += 1;
+    }
+};
+
+/// The class of a byte: [`START`], [`NAME`], [`CHECK`], [`SPACE`] or nothing.
+#[inline(always)]
+pub(super) fn class(byte: u8) -> u8 {
+    CLASSES.get(usize::from(byte)).copied().unwrap_or(0)
+}
+
+/// Where the white space that begins at `at` ends.
+#[inline]
+pub(super) fn skip_space(bytes: &[u8], at: usize) -> usize {
+    let rest = bytes.get(at..).unwrap_or_default();
+    at + rest.iter().position(|b| class(*b) & SPACE == 0).unwrap_or(rest.len())
+}
+
+const ONES: u64 = 0x0101_0101_0101_0101;
+const HIGH: u64 = 0x8080_8080_8080_8080;
+
+/// How many bytes from the start are printable ASCII and none of `stops`.
+#[inline]
+pub(super) fn plain_run(bytes: &[u8], stops: [u8; 3]) -> usize {
+    let [a, b, c] = stops.map(|stop| ONES * u64::from(stop));
+    let (words, tail) = bytes.as_chunks::<8>();
+    for (index, word) in words.iter().enumerate() {
+        let x = u64::from_le_bytes(*word);
+        // A set high bit marks a byte above ASCII, below 0x20, or equal to a stop; the lowest mark is exact.
+        let (xa, xb, xc) = (x ^ a, x ^ b, x ^ c);
+        let below = |x: u64, n: u64| x.wrapping_sub(ONES * n) & !x;
+        let marks = (x | below(x, 0x20) | below(xa, 1) | below(xb, 1) | below(xc, 1)) & HIGH;
+        if marks != 0 {
+            return index * 8 + (marks.trailing_zeros() / 8) as usize;
+        }
+    }
+    let special = |byte: &u8| *byte < 0x20 || *byte >= 0x80 || stops.contains(byte);
+    bytes.len() - tail.len() + tail.iter().position(special).unwrap_or(tail.len())
+}
+
+/// Checks a name that holds `:` or bytes above ASCII. Returns where its colon is, `start` if it has none
+/// (Namespaces in XML 1.0 §4 `QName`).
+pub(super) fn check_name(bytes: &[u8], start: usize, end: usize) -> Result<usize, FrameError> {
+    let malformed = FrameError::malformed("invalid name", start);
+    let name = std::str::from_utf8(bytes.get(start..end).unwrap_or_default()).map_err(|_| FrameError::BadEncoding)?;
+    let ncname = |part: &str| {
+        let mut chars = part.chars();
+        chars.next().is_some_and(is_name_start) && chars.all(|c| is_name_start(c) || is_name_rest(c))
+    };
+    match name.split_once(':') {
+        None if ncname(name) => Ok(start),
+        Some((prefix, local)) if ncname(prefix) && ncname(local) => Ok(start + prefix.len()),
+        Some(_) | None => Err(malformed),
+    }
+}
+
+fn is_name_start(c: char) -> bool {
+    matches!(c,
+        'A'..='Z' | '_' | 'a'..='z' | '\u{C0}'..='\u{D6}' | '\u{D8}'..='\u{F6}' | '\u{F8}'..='\u{2FF}'
+        | '\u{370}'..='\u{37D}' | '\u{37F}'..='\u{1FFF}' | '\u{200C}'..='\u{200D}' | '\u{2070}'..='\u{218F}'
+        | '\u{2C00}'..='\u{2FEF}' | '\u{3001}'..='\u{D7FF}' | '\u{F900}'..='\u{FDCF}' | '\u{FDF0}'..='\u{FFFD}'
+        | '\u{10000}'..='\u{EFFFF}')
+}
+
+fn is_name_rest(c: char) -> bool {
+    matches!(c, '-' | '.' | '0'..='9' | '\u{B7}' | '\u{300}'..='\u{36F}' | '\u{203F}'..='\u{2040}')
+}
+
+/// Checks character data that begins at `at` of its frame (XML 1.0 §2.4).
+pub(super) fn check_text(text: &[u8], at: usize) -> Result<(), FrameError> {
+    check_chars(text, at)?;
+    if let Some(found) = memchr::memmem::find(text, b"]]>") {
+        return Err(FrameError::malformed("]]> in text", at + found));
+    }
+    check_references(text, at)
+}
+
+/// Checks the inside of an attribute value or CDATA section that may hold references.
+pub(super) fn check_value(value: &[u8], at: usize) -> Result<(), FrameError> {
+    check_chars(value, at)?;
+    check_references(value, at)
+}
+
+/// Checks that all is UTF-8 and XML characters (XML 1.0 §2.2 `Char`).
+pub(super) fn check_chars(bytes: &[u8], at: usize) -> Result<(), FrameError> {
+    let forbidden = |byte: &u8| *byte < 0x20 && class(*byte) & SPACE == 0;
+    // A fold without an early exit, so that it is vectorised.
+    if bytes.iter().fold(false, |found, byte| found | (*byte < 0x20 && !matches!(*byte, b'\t' | b'\n' | b'\r'))) {
+        let found = bytes.iter().position(forbidden).unwrap_or(0);
+        return Err(FrameError::malformed("control character", at + found));
+    }
+    if bytes.is_ascii() {
+        return Ok(());
+    }
+    std::str::from_utf8(bytes).map_err(|_| FrameError::BadEncoding)?;
+    // U+FFFE and U+FFFF are EF BF BE and EF BF BF, the only characters left that XML excludes.
+    for found in memchr::memchr_iter(0xEF, bytes) {
+        if matches!(bytes.get(found + 1..found + 3), Some([0xBF, 0xBE | 0xBF])) {
+            return Err(FrameError::malformed("not a character", at + found));
+        }
+    }
+    Ok(())
+}
+
+fn check_references(bytes: &[u8], at: usize) -> Result<(), FrameError> {
+    for found in memchr::memchr_iter(b'&', bytes) {
+        check_reference(bytes.get(found + 1..).unwrap_or_default(), at + found)?;
+    }
+    Ok(())
+}
+
+/// Checks what follows a `&` (XML 1.0 §4.1). Only the five predefined entities are allowed (RFC 6120 §11.1).
+fn check_reference(rest: &[u8], at: usize) -> Result<(), FrameError> {
+    let malformed = |what| Err(FrameError::malformed(what, at));
+    let name_len = rest.iter().position(|b| class(*b) & NAME == 0 && *b != b'#').unwrap_or(rest.len());
+    let Some((name, b';')) = rest.get(..name_len).zip(rest.get(name_len).copied()) else {
+        return malformed("& without reference");
+    };
+    let code = match name {
+        b"lt" | b"gt" | b"amp" | b"apos" | b"quot" => return Ok(()),
+        [b'#', b'x', digits @ ..] => number(digits, 16),
+        [b'#', digits @ ..] => number(digits, 10),
+        [first, rest @ ..] if class(*first) & START != 0 && !rest.contains(&b'#') => {
+            return Err(FrameError::Restricted(Restricted::Entity));
+        }
+        _ => return malformed("& without reference"),
+    };
+    match code.and_then(char::from_u32) {
+        Some('\t' | '\n' | '\r' | ' '..='\u{FFFD}' | '\u{10000}'..) => Ok(()),
+        Some(_) | None => malformed("invalid character reference"),
+    }
+}
+
+fn number(digits: &[u8], radix: u32) -> Option<u32> {
+    if digits.is_empty() {
+        return None;
+    }
+    digits.iter().try_fold(0u32, |sum, digit| {
+        let digit = char::from(*digit).to_digit(radix)?;
+        sum.checked_mul(radix)?.checked_add(digit)
+    })
+}

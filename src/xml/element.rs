@@ -1,0 +1,144 @@
+//! One top-level element of a stream, kept as it came.
+
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+
+use super::error::FrameError;
+use super::header::Header;
+use super::scan::{Found, Scan};
+use super::scope::Decl;
+use super::stanza::Node;
+
+/// Levels of nesting in an element of our own making.
+const OWN_DEPTH: usize = 1024;
+
+/// What a top-level element is: a stanza (RFC 6120 §8), or anything else.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Kind {
+    /// A message stanza in the stream's content namespace.
+    Message,
+    /// A presence stanza in the stream's content namespace.
+    Presence,
+    /// An iq stanza in the stream's content namespace.
+    Iq,
+    /// Not a stanza.
+    #[default]
+    Other,
+}
+
+/// A top-level element. Cloning it copies two pointers and no bytes.
+#[derive(Clone)]
+pub struct Element {
+    bytes: Bytes,
+    header: Arc<Header>,
+    decls: Option<Arc<[Decl]>>,
+    borrowed: u64,
+    kind: Kind,
+}
+
+impl Element {
+    /// An element of our own making, valid on the stream that `header` opened. Fails if it is not exactly one well-formed
+    /// element.
+    pub fn parse(bytes: Bytes, header: &Arc<Header>) -> Result<Element, FrameError> {
+        if bytes.first() != Some(&b'<') {
+            return Err(FrameError::BadFormat { what: "text" });
+        }
+        let mut scan = Scan::default();
+        match scan.advance(&bytes, header, OWN_DEPTH)? {
+            Some(len) if len == bytes.len() => Ok(Element::new(bytes, Arc::clone(header), scan.finish())),
+            Some(_) => Err(FrameError::BadFormat { what: "content behind the element" }),
+            None => Err(FrameError::malformed("incomplete element", bytes.len())),
+        }
+    }
+
+    pub(super) fn new(bytes: Bytes, header: Arc<Header>, found: Found) -> Element {
+        let Found { kind, decls, borrowed } = found;
+        let decls = (!decls.is_empty()).then(|| decls.into());
+        Element { bytes, header, decls, borrowed, kind }
+    }
+
+    /// The element exactly as it came.
+    pub fn bytes(&self) -> &Bytes {
+        &self.bytes
+    }
+
+    /// Whether it is a stanza, and which.
+    pub fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// The header of the stream on which it came.
+    pub fn header(&self) -> &Arc<Header> {
+        &self.header
+    }
+
+    /// A view of its root.
+    pub fn node(&self) -> Node<'_> {
+        Node::root(self)
+    }
+
+    /// Whether these bytes occur in it anywhere: a cheap look before a parse.
+    pub fn mentions(&self, needle: &str) -> bool {
+        memchr::memmem::find(&self.bytes, needle.as_bytes()).is_some()
+    }
+
+    /// Whether its root has this local name and namespace.
+    pub fn is(&self, name: &str, ns: &str) -> bool {
+        self.node().is(name, ns)
+    }
+
+    /// Bytes that mean the same on the stream that `target` opened. As they came if it is the same header or nothing is
+    /// borrowed from the header; else with the borrowed namespaces declared on the start tag, and with `xml:lang` if the
+    /// streams' languages differ and the stanza has none (RFC 6120 §4.7.4, §8.1.5).
+    pub fn on_stream(&self, target: &Arc<Header>) -> Bytes {
+        if Arc::ptr_eq(&self.header, target) {
+            return self.bytes.clone();
+        }
+        let added = self.declarations_for(target);
+        if added.is_empty() {
+            return self.bytes.clone();
+        }
+        let name_end = self.node().name_end();
+        let mut bytes = BytesMut::with_capacity(self.bytes.len() + added.len());
+        bytes.extend_from_slice(self.bytes.get(..name_end).unwrap_or_default());
+        bytes.extend_from_slice(added.as_bytes());
+        bytes.extend_from_slice(self.bytes.get(name_end..).unwrap_or_default());
+        bytes.freeze()
+    }
+
+    fn declarations_for(&self, target: &Header) -> String {
+        let mut added = String::new();
+        let mut add = |name: std::fmt::Arguments<'_>, value: &str| {
+            added.push_str(&format!(" {name}='{}'", quick_xml::escape::escape(value)));
+        };
+        let own = &self.header;
+        if own.default_namespace() != target.default_namespace() && self.node().attr("xmlns").is_none() {
+            add(format_args!("xmlns"), own.default_namespace());
+        }
+        let borrowed = (0..u64::BITS as usize).filter(|index| self.borrowed & (1 << index) != 0);
+        for (prefix, uri) in borrowed.filter_map(|index| own.declared(index)) {
+            if target.prefix(prefix.as_bytes()).is_none_or(|(_, other)| other != uri) {
+                add(format_args!("xmlns:{prefix}"), uri);
+            }
+        }
+        if let (Some(lang), false) = (own.lang(), self.kind == Kind::Other) {
+            let same = target.lang().is_some_and(|other| other.eq_ignore_ascii_case(lang));
+            if !same && self.node().attr("xml:lang").is_none() {
+                add(format_args!("xml:lang"), lang);
+            }
+        }
+        added
+    }
+
+    pub(super) fn decls(&self) -> &[Decl] {
+        self.decls.as_deref().unwrap_or_default()
+    }
+}
+
+/// Kind and length; never content.
+impl std::fmt::Debug for Element {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Element").field("kind", &self.kind).field("len", &self.bytes.len()).finish()
+    }
+}

@@ -1,0 +1,91 @@
+//! What can be wrong with a stream, and what the peer is told.
+
+/// Why a stream cannot be read on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum FrameError {
+    /// The bytes are not well-formed XML 1.0, or not namespace-well-formed.
+    #[error("not well-formed: {what} at byte {at}")]
+    NotWellFormed {
+        /// What was found.
+        what: &'static str,
+        /// Where, in bytes from the start of the top-level element or stream header.
+        at: usize,
+    },
+    /// XML that is well-formed but prohibited in XMPP (RFC 6120 §11.1).
+    #[error("prohibited XML: {0}")]
+    Restricted(Restricted),
+    /// A top-level element or stream header is longer than allowed.
+    #[error("element longer than {limit} bytes")]
+    TooLarge {
+        /// Bytes allowed.
+        limit: usize,
+    },
+    /// Elements are nested deeper than allowed.
+    #[error("elements nested deeper than {limit}")]
+    TooDeep {
+        /// Levels allowed, the top-level element included.
+        limit: usize,
+    },
+    /// More attributes on a tag, or namespace prefixes in scope, than anybody needs.
+    #[error("more than {limit} {what}")]
+    TooMany {
+        /// What there is too much of.
+        what: &'static str,
+        /// How many are allowed.
+        limit: usize,
+    },
+    /// The stream header is not `{streams}stream`, or its default namespace is not the expected one (RFC 6120 §4.8).
+    #[error("invalid stream namespace")]
+    BadNamespace,
+    /// The XML declaration names an encoding other than UTF-8, or bytes are not UTF-8 (RFC 6120 §11.6).
+    #[error("not UTF-8")]
+    BadEncoding,
+    /// Well-formed XML where the stream has no place for it (RFC 6120 §4.9.3.1).
+    #[error("unexpected {what}")]
+    BadFormat {
+        /// What was found.
+        what: &'static str,
+    },
+}
+
+/// The kinds of XML that RFC 6120 §11.1 prohibits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Restricted {
+    /// A document type declaration.
+    Doctype,
+    /// A comment.
+    Comment,
+    /// A processing instruction, or an XML declaration anywhere but at the start of a stream.
+    ProcessingInstruction,
+    /// A reference to an entity other than the five predefined ones.
+    Entity,
+}
+
+impl std::fmt::Display for Restricted {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Restricted::Doctype => "document type declaration",
+            Restricted::Comment => "comment",
+            Restricted::ProcessingInstruction => "processing instruction",
+            Restricted::Entity => "entity reference",
+        })
+    }
+}
+
+impl FrameError {
+    /// The stream error condition to close the stream with (RFC 6120 §4.9.3).
+    pub fn condition(&self) -> &'static str {
+        match self {
+            FrameError::NotWellFormed { .. } => "not-well-formed",
+            FrameError::Restricted(_) => "restricted-xml",
+            FrameError::TooLarge { .. } | FrameError::TooDeep { .. } | FrameError::TooMany { .. } => "policy-violation",
+            FrameError::BadNamespace => "invalid-namespace",
+            FrameError::BadEncoding => "unsupported-encoding",
+            FrameError::BadFormat { .. } => "bad-format",
+        }
+    }
+
+    pub(super) const fn malformed(what: &'static str, at: usize) -> Self {
+        FrameError::NotWellFormed { what, at }
+    }
+}

@@ -1,0 +1,235 @@
+//! A borrowed view of an element, read with quick-xml where it lies.
+
+use std::borrow::Cow;
+use std::ops::Range;
+
+use quick_xml::Reader;
+use quick_xml::escape::resolve_predefined_entity;
+use quick_xml::events::attributes::Attributes;
+use quick_xml::events::{BytesStart, Event};
+
+use super::element::Element;
+use super::scope::{Decls, Scope, lookup};
+use super::tag::normalized;
+
+/// An element inside an [`Element`], or its root. Ranges are offsets into [`Element::bytes`].
+#[derive(Clone, Copy)]
+pub struct Node<'a> {
+    element: &'a Element,
+    document: &'a str,
+    start: usize,
+    start_tag_end: usize,
+    end_tag_start: usize,
+    end: usize,
+    name: &'a str,
+    ns: &'a str,
+    default: &'a str,
+    scope: Scope,
+}
+
+/// Where a node lies.
+struct Span {
+    start: usize,
+    start_tag_end: usize,
+    end_tag_start: usize,
+    end: usize,
+}
+
+impl<'a> Node<'a> {
+    pub(super) fn root(element: &'a Element) -> Node<'a> {
+        // The framer has checked it, so neither of these fails.
+        let document = std::str::from_utf8(element.bytes()).unwrap_or_default();
+        let mut reader = Reader::from_str(document);
+        let empty = !matches!(reader.read_event(), Ok(Event::Start(_)));
+        let end = document.len();
+        let end_tag_start = if empty { end } else { document.rfind("</").unwrap_or(end) };
+        let span = Span { start: 0, start_tag_end: offset(&reader, 0), end_tag_start, end };
+        Node::new(element, document, span, element.header().default_namespace(), Scope::default())
+    }
+
+    fn new(element: &'a Element, document: &'a str, span: Span, default: &'a str, outer: Scope) -> Node<'a> {
+        let Span { start, start_tag_end, end_tag_start, end } = span;
+        let decls = element.decls();
+        let scope = decls.scope_of(start, outer);
+        let mut node =
+            Node { element, document, start, start_tag_end, end_tag_start, end, name: "", ns: "", default, scope };
+        if let Some(raw) = node.raw_attr("xmlns") {
+            let normalized = decls.default_at(element.bytes(), start).map(str_of);
+            node.default = normalized.unwrap_or(raw);
+        }
+        match node.qualified_name().split_once(':') {
+            None => (node.name, node.ns) = (node.qualified_name(), node.default),
+            Some((prefix, local)) => {
+                let binding = lookup(decls, element.bytes(), scope, prefix.as_bytes(), Some(element.header()));
+                (node.name, node.ns) = (local, binding.map_or("", |binding| str_of(binding.uri())));
+            }
+        }
+        node
+    }
+
+    /// The local name.
+    pub fn name(&self) -> &'a str {
+        self.name
+    }
+
+    /// The namespace, resolved through the elements around it and the stream header; empty if it has none.
+    pub fn ns(&self) -> &'a str {
+        self.ns
+    }
+
+    /// Whether it has this local name and namespace.
+    pub fn is(&self, name: &str, ns: &str) -> bool {
+        self.name == name && self.ns == ns
+    }
+
+    /// The value of the attribute with this name as written, such as `xml:lang`; references are resolved and white space is
+    /// normalised.
+    pub fn attr(&self, name: &str) -> Option<Cow<'a, str>> {
+        self.raw_attr(name).map(normalized)
+    }
+
+    /// The elements directly within, in order.
+    pub fn children(&self) -> Children<'a> {
+        let inner = self.document.get(self.inner()).unwrap_or_default();
+        Children { parent: *self, reader: Reader::from_str(inner) }
+    }
+
+    /// The first element directly within that has this local name and namespace.
+    pub fn child(&self, name: &str, ns: &str) -> Option<Node<'a>> {
+        self.children().find(|child| child.is(name, ns))
+    }
+
+    /// The character data directly within, with references and CDATA sections resolved and line ends normalised.
+    pub fn text(&self) -> Cow<'a, str> {
+        let inner = self.document.get(self.inner()).unwrap_or_default();
+        let mut reader = Reader::from_str(inner);
+        let mut text = Cow::Borrowed("");
+        loop {
+            let piece = match reader.read_event() {
+                Ok(Event::Text(piece)) => piece.xml10_content(),
+                Ok(Event::CData(piece)) => piece.xml10_content(),
+                Ok(Event::GeneralRef(reference)) => match reference.resolve_char_ref() {
+                    Ok(Some(char)) => Cow::Owned(char.into()),
+                    Ok(None) | Err(_) => Cow::Borrowed(resolve_predefined_entity(&reference).unwrap_or_default()),
+                },
+                Ok(Event::Start(child)) => match reader.read_to_end(child.name()) {
+                    Ok(_) => continue,
+                    Err(_) => return text,
+                },
+                Ok(Event::Eof) | Err(_) => return text,
+                Ok(Event::Empty(_) | Event::End(_) | Event::Comment(_) | Event::Decl(_)) => continue,
+                Ok(Event::PI(_) | Event::DocType(_)) => continue,
+            };
+            text = if text.is_empty() { piece } else { text + piece };
+        }
+    }
+
+    /// The element's bytes as they came.
+    pub fn raw(&self) -> &'a [u8] {
+        self.document.get(self.range()).unwrap_or_default().as_bytes()
+    }
+
+    /// Where its bytes lie.
+    pub fn range(&self) -> Range<usize> {
+        self.start..self.end
+    }
+
+    /// Where its start tag lies.
+    pub fn start_tag(&self) -> Range<usize> {
+        self.start..self.start_tag_end
+    }
+
+    /// What lies between its start tag and its end tag; empty for `<x/>`.
+    pub fn inner(&self) -> Range<usize> {
+        self.start_tag_end..self.end_tag_start
+    }
+
+    /// Whether it is written as `<x/>`.
+    pub fn is_empty_tag(&self) -> bool {
+        self.start_tag_end == self.end
+    }
+
+    /// The offset behind the name in the start tag, where attributes can be inserted.
+    pub(super) fn name_end(&self) -> usize {
+        self.start + 1 + self.qualified_name().len()
+    }
+
+    /// What lies between `<` and `>` or `/>`.
+    fn tag(&self) -> &'a str {
+        let tag = self.document.get(self.start_tag()).unwrap_or_default();
+        let tag = tag.strip_prefix('<').unwrap_or(tag);
+        let tag = tag.strip_suffix('>').unwrap_or(tag);
+        if self.is_empty_tag() { tag.strip_suffix('/').unwrap_or(tag) } else { tag }
+    }
+
+    fn qualified_name(&self) -> &'a str {
+        let tag = self.tag();
+        tag.split([' ', '\t', '\r', '\n']).next().unwrap_or(tag)
+    }
+
+    fn raw_attr(&self, name: &str) -> Option<&'a str> {
+        let mut attributes = Attributes::new(self.tag(), self.qualified_name().len());
+        attributes.with_checks(false);
+        let found = attributes.flatten().find(|attribute| attribute.key.into_inner() == name)?;
+        match found.value {
+            Cow::Borrowed(value) => Some(value),
+            Cow::Owned(_) => None,
+        }
+    }
+}
+
+/// Name, namespace and length; never content.
+impl std::fmt::Debug for Node<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Node")
+            .field("name", &self.name)
+            .field("ns", &self.ns)
+            .field("len", &self.range().len())
+            .finish()
+    }
+}
+
+/// The elements directly within a [`Node`].
+pub struct Children<'a> {
+    parent: Node<'a>,
+    reader: Reader<&'a [u8]>,
+}
+
+impl<'a> Iterator for Children<'a> {
+    type Item = Node<'a>;
+
+    fn next(&mut self) -> Option<Node<'a>> {
+        let base = self.parent.start_tag_end;
+        loop {
+            let start = offset(&self.reader, base);
+            let event = self.reader.read_event().ok()?;
+            let start_tag_end = offset(&self.reader, base);
+            let end_tag_start = match event {
+                Event::Start(start) => self.skip(&start)? + base,
+                Event::Empty(_) => start_tag_end,
+                Event::Eof => return None,
+                Event::Text(_) | Event::CData(_) | Event::GeneralRef(_) | Event::End(_) => continue,
+                Event::Comment(_) | Event::Decl(_) | Event::PI(_) | Event::DocType(_) => continue,
+            };
+            let span = Span { start, start_tag_end, end_tag_start, end: offset(&self.reader, base) };
+            let Node { element, document, default, scope, .. } = self.parent;
+            return Some(Node::new(element, document, span, default, scope));
+        }
+    }
+}
+
+impl Children<'_> {
+    /// Goes behind the end tag; returns the offset before it.
+    fn skip(&mut self, start: &BytesStart<'_>) -> Option<usize> {
+        let span = self.reader.read_to_end(start.name()).ok()?;
+        usize::try_from(span.end).ok()
+    }
+}
+
+fn offset(reader: &Reader<&[u8]>, base: usize) -> usize {
+    base + usize::try_from(reader.buffer_position()).unwrap_or(0)
+}
+
+fn str_of(bytes: &[u8]) -> &str {
+    std::str::from_utf8(bytes).unwrap_or_default()
+}

@@ -1,0 +1,187 @@
+//! Tags and their attributes (XML 1.0 §3.1), as offsets into the frame.
+
+use std::borrow::Cow;
+use std::ops::Range;
+
+use memchr::memchr2;
+use quick_xml::XmlVersion;
+use quick_xml::events::attributes::Attribute;
+use quick_xml::name::QName;
+
+use super::chars::{CHECK, NAME, START, check_name, check_value, class, plain_run, skip_space};
+use super::error::FrameError;
+
+/// Attributes allowed on one tag. The duplicate check compares each with each.
+pub(super) const MAX_ATTRIBUTES: usize = 128;
+
+/// A qualified name: `start..end`, with its colon at `colon`, or no colon when that equals `start`.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Name {
+    pub(super) start: usize,
+    pub(super) end: usize,
+    colon: usize,
+}
+
+impl Name {
+    pub(super) fn has_prefix(&self) -> bool {
+        self.colon != self.start
+    }
+
+    pub(super) fn prefix<'a>(&self, bytes: &'a [u8]) -> &'a [u8] {
+        bytes.get(self.start..self.colon).unwrap_or_default()
+    }
+
+    pub(super) fn local<'a>(&self, bytes: &'a [u8]) -> &'a [u8] {
+        let start = if self.has_prefix() { self.colon + 1 } else { self.start };
+        bytes.get(start..self.end).unwrap_or_default()
+    }
+
+    pub(super) fn whole<'a>(&self, bytes: &'a [u8]) -> &'a [u8] {
+        bytes.get(self.start..self.end).unwrap_or_default()
+    }
+}
+
+/// An attribute as written.
+#[derive(Clone, Debug)]
+pub(super) struct Attr {
+    pub(super) name: Name,
+    pub(super) value: Range<usize>,
+    /// The value is printable ASCII without references: it means what it spells.
+    pub(super) plain: bool,
+}
+
+impl Attr {
+    /// The value with references resolved and white space normalised (XML 1.0 §3.3.3).
+    pub(super) fn value<'a>(&self, bytes: &'a [u8]) -> Cow<'a, str> {
+        let raw = bytes.get(self.value.clone()).unwrap_or_default();
+        let raw = std::str::from_utf8(raw).unwrap_or_default();
+        if self.plain {
+            return Cow::Borrowed(raw);
+        }
+        normalized(raw)
+    }
+}
+
+/// An attribute value with references resolved and white space normalised (XML 1.0 §3.3.3). `raw` has been checked.
+pub(super) fn normalized(raw: &str) -> Cow<'_, str> {
+    let attribute = Attribute { key: QName(""), value: Cow::Borrowed(raw) };
+    attribute.normalized_value(XmlVersion::Explicit1_0).unwrap_or_default()
+}
+
+/// A start tag or empty-element tag.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Tag {
+    pub(super) name: Name,
+    /// Offset behind the `>`.
+    pub(super) end: usize,
+    /// Written as `<x/>`.
+    pub(super) empty: bool,
+    /// The element or an attribute has a prefix.
+    pub(super) prefixed: bool,
+}
+
+/// Reads the start tag at `at`. Its attributes replace what is in `attrs`.
+#[inline]
+pub(super) fn start_tag(bytes: &[u8], at: usize, attrs: &mut Vec<Attr>) -> Result<Tag, FrameError> {
+    attrs.clear();
+    let name = name(bytes, at + 1)?;
+    let close = attributes(bytes, name.end, attrs)?;
+    let prefixed = name.has_prefix() || attrs.iter().any(|attr| attr.name.has_prefix());
+    match bytes.get(close..) {
+        Some([b'>', ..]) => Ok(Tag { name, end: close + 1, empty: false, prefixed }),
+        Some([b'/', b'>', ..]) => Ok(Tag { name, end: close + 2, empty: true, prefixed }),
+        Some(_) | None => Err(FrameError::malformed("malformed tag", close)),
+    }
+}
+
+#[inline]
+fn name(bytes: &[u8], start: usize) -> Result<Name, FrameError> {
+    let rest = bytes.get(start..).unwrap_or_default();
+    let mut seen = 0;
+    let end = rest.iter().position(|byte| {
+        let class = class(*byte);
+        seen |= class;
+        class & NAME == 0
+    });
+    let (Some(len @ 1..), Some(first)) = (end, rest.first()) else {
+        return Err(FrameError::malformed("missing name", start));
+    };
+    if class(*first) & START == 0 {
+        return Err(FrameError::malformed("invalid name", start));
+    }
+    let end = start + len;
+    let colon = if seen & CHECK != 0 { check_name(bytes, start, end)? } else { start };
+    Ok(Name { start, end, colon })
+}
+
+/// Reads attributes from `at` on, appending to `attrs`; returns the offset of what follows them and white space.
+#[inline]
+pub(super) fn attributes(bytes: &[u8], mut at: usize, attrs: &mut Vec<Attr>) -> Result<usize, FrameError> {
+    let mut lengths = 0u64;
+    loop {
+        let start = skip_space(bytes, at);
+        if bytes.get(start).is_none_or(|byte| class(*byte) & START == 0) {
+            return Ok(start);
+        }
+        if start == at {
+            return Err(FrameError::malformed("no space before attribute", at));
+        }
+        let attr = attribute(bytes, start)?;
+        at = attr.value.end + 1;
+        // Two equal names have the same mark, so most tags need no comparison at all.
+        let own = attr.name.whole(bytes);
+        let mark = 1u64 << ((own.len() + 7 * usize::from(own.first().copied().unwrap_or(0))) % 64);
+        if lengths & mark != 0 && attrs.iter().any(|other| other.name.whole(bytes) == own) {
+            return Err(FrameError::malformed("duplicate attribute", start));
+        }
+        lengths |= mark;
+        if attrs.len() == MAX_ATTRIBUTES {
+            return Err(FrameError::TooMany { what: "attributes", limit: MAX_ATTRIBUTES });
+        }
+        attrs.push(attr);
+    }
+}
+
+#[inline]
+fn attribute(bytes: &[u8], start: usize) -> Result<Attr, FrameError> {
+    let name = name(bytes, start)?;
+    let equals = skip_space(bytes, name.end);
+    if bytes.get(equals) != Some(&b'=') {
+        return Err(FrameError::malformed("attribute without value", equals));
+    }
+    let open = skip_space(bytes, equals + 1);
+    let Some(quote @ (b'"' | b'\'')) = bytes.get(open).copied() else {
+        return Err(FrameError::malformed("attribute without quotes", open));
+    };
+    let start = open + 1;
+    let rest = bytes.get(start..).unwrap_or_default();
+    let run = plain_run(rest, [quote, b'<', b'&']);
+    if rest.get(run) == Some(&quote) {
+        return Ok(Attr { name, value: start..start + run, plain: true });
+    }
+    let tail = rest.get(run..).unwrap_or_default();
+    let end = match memchr2(quote, b'<', tail) {
+        Some(found) if tail.get(found) == Some(&quote) => start + run + found,
+        Some(found) => return Err(FrameError::malformed("< in attribute value", start + run + found)),
+        None => return Err(FrameError::malformed("attribute without end", start)),
+    };
+    check_value(bytes.get(start..end).unwrap_or_default(), start)?;
+    Ok(Attr { name, value: start..end, plain: false })
+}
+
+/// Checks that the end tag `bytes[at..]` closes an element of this name; returns the offset behind its `>`.
+#[inline]
+pub(super) fn end_tag(bytes: &[u8], at: usize, name: &[u8]) -> Result<usize, FrameError> {
+    let rest = bytes.get(at + 2..).unwrap_or_default();
+    let Some(tail) = rest.strip_prefix(name) else {
+        return Err(FrameError::malformed("end tag does not match", at));
+    };
+    if tail.first() == Some(&b'>') {
+        return Ok(at + 2 + name.len() + 1);
+    }
+    let close = skip_space(bytes, at + 2 + name.len());
+    match bytes.get(close) {
+        Some(b'>') => Ok(close + 1),
+        Some(_) | None => Err(FrameError::malformed("end tag does not match", at)),
+    }
+}
