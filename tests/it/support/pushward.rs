@@ -184,8 +184,7 @@ async fn listening(process: &mut Process) -> (SocketAddr, SocketAddr) {
 
 fn listener(lines: &[String], tls: &str) -> Option<SocketAddr> {
     lines.iter().find_map(|line| {
-        let line: Value = serde_json::from_str(line).ok()?;
-        let fields = line.get("fields")?;
+        let fields: Value = serde_json::from_str(line).ok()?;
         let field = |name| fields.get(name).and_then(Value::as_str);
         (field("message") == Some("listening") && field("tls") == Some(tls)).then(|| field("address")?.parse().ok())?
     })
