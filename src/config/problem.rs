@@ -91,10 +91,21 @@ impl<'t> Report<'t> {
 
     /// The line, from 1, of a byte offset of the file.
     pub(super) fn line_at(&self, offset: usize) -> usize {
-        1 + self.text.bytes().take(offset).filter(|byte| *byte == b'\n').count()
+        1 + self
+            .text
+            .bytes()
+            .take(offset)
+            .filter(|byte| *byte == b'\n')
+            .count()
     }
 
-    pub(super) fn add(&self, line: usize, key: String, what: impl Into<String>, remedy: impl Into<String>) {
+    pub(super) fn add(
+        &self,
+        line: usize,
+        key: String,
+        what: impl Into<String>,
+        remedy: impl Into<String>,
+    ) {
         self.problems.borrow_mut().push(Problem {
             file: self.path.to_owned(),
             line,
@@ -108,7 +119,12 @@ impl<'t> Report<'t> {
     pub(super) fn add_syntax(&self, error: &toml::de::Error) {
         let line = self.line_at(error.span().map_or(0, |span| span.start));
         self.broken_lines.borrow_mut().insert(line);
-        self.add(line, String::new(), format!("not valid TOML: {}", error.message()), "see https://toml.io");
+        self.add(
+            line,
+            String::new(),
+            format!("not valid TOML: {}", error.message()),
+            "see https://toml.io",
+        );
     }
 
     /// Whether the file has syntax errors, so that what seems to be missing may only be misspelt.
@@ -136,6 +152,10 @@ impl<'t> Report<'t> {
         problems.retain(|p| !broken.contains(&p.line) || p.key.is_empty());
         problems.sort_by_key(|p| p.line);
         problems.dedup();
-        if problems.is_empty() { Ok(()) } else { Err(ConfigErrors(problems)) }
+        if problems.is_empty() {
+            Ok(())
+        } else {
+            Err(ConfigErrors(problems))
+        }
     }
 }

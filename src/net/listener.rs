@@ -60,18 +60,28 @@ impl Gate {
             return None;
         }
         *count += 1;
-        Some(Permit { _all: all, address, addresses: Arc::clone(&self.addresses) })
+        Some(Permit {
+            _all: all,
+            address,
+            addresses: Arc::clone(&self.addresses),
+        })
     }
 }
 
 /// Accepts for ever and calls `serve` with each connection; end it by dropping the future.
-pub async fn accept(listener: TcpListener, gate: Gate, mut serve: impl FnMut(TcpStream, SocketAddr, Permit)) {
+pub async fn accept(
+    listener: TcpListener,
+    gate: Gate,
+    mut serve: impl FnMut(TcpStream, SocketAddr, Permit),
+) {
     // The semaphore is never closed.
     while let Ok(permit) = Arc::clone(&gate.all).acquire_owned().await {
         match listener.accept().await {
             Ok((tcp, peer)) => match gate.admit(permit, peer.ip().to_canonical()) {
                 Some(permit) => serve(tcp, peer, permit),
-                None => tracing::warn!(%peer, limit = gate.per_address, "refused: too many connections from one address"),
+                None => {
+                    tracing::warn!(%peer, limit = gate.per_address, "refused: too many connections from one address")
+                }
             },
             Err(error) if out_of_descriptors(&error) => {
                 tracing::warn!(%error, "cannot accept: out of descriptors");

@@ -16,10 +16,10 @@ use super::{Client, Relay};
 use crate::net::conn::{ConnEvent, HIGH_WATER};
 use crate::net::listener::Permit;
 use crate::net::upstream::UpstreamConn;
+use crate::publish;
 use crate::push::registration::{Change, Registration};
 use crate::session::{Closing, EndReason, Event, Input, Output, Session, SmId, Token};
 use crate::store::StoreError;
-use crate::publish;
 
 type StoreJob = Pin<Box<dyn Future<Output = Result<Vec<Registration>, StoreError>> + Send>>;
 
@@ -56,10 +56,20 @@ struct Driver {
 
 /// Runs a session from its bind to its end.
 pub(super) async fn run(relay: Arc<Relay>, login: Login, permit: Permit) {
-    let Login { bound, client, upstream } = login;
+    let Login {
+        bound,
+        client,
+        upstream,
+    } = login;
     let (handle, commands) = relay.registry.enter(login::held(&bound));
     let settings = Arc::clone(&relay.settings);
-    let session = Session::new(settings, bound, rand::random, Instant::now(), SystemTime::now());
+    let session = Session::new(
+        settings,
+        bound,
+        rand::random,
+        Instant::now(),
+        SystemTime::now(),
+    );
     tracing::info!("bound");
     let mut driver = Driver {
         relay,
@@ -94,14 +104,19 @@ impl Driver {
     async fn next_wake(&mut self) -> Wake {
         let write_timeout = self.relay.config.stream_management.write_timeout;
         let stalls = [
-            self.client.as_ref().and_then(|client| client.write_deadline(write_timeout)),
+            self.client
+                .as_ref()
+                .and_then(|client| client.write_deadline(write_timeout)),
             self.upstream.write_deadline(write_timeout),
             self.session.deadline(),
         ];
         let deadline = stalls.into_iter().flatten().min();
         // A peer that does not read slows down only the one that writes to it.
         let read_client = self.upstream.backlog() < HIGH_WATER;
-        let read_upstream = self.client.as_ref().is_none_or(|client| client.backlog() < HIGH_WATER);
+        let read_upstream = self
+            .client
+            .as_ref()
+            .is_none_or(|client| client.backlog() < HIGH_WATER);
         let (client, job) = (&mut self.client, &mut self.job);
         select! {
             event = self.upstream.event(read_upstream) => Wake::Upstream(event),
@@ -128,7 +143,9 @@ impl Driver {
             Wake::Upstream(Ok(ConnEvent::Received)) => self.frames_from_upstream(),
             Wake::Upstream(Ok(ConnEvent::Closed) | Err(_)) => self.take(Input::UpstreamLost),
             Wake::Client(Ok(ConnEvent::Received)) => self.frames_from_client(),
-            Wake::Client(Ok(ConnEvent::Closed)) => self.client_lost("closed without a stream footer"),
+            Wake::Client(Ok(ConnEvent::Closed)) => {
+                self.client_lost("closed without a stream footer")
+            }
             Wake::Client(Err(error)) => {
                 tracing::debug!(%error, "the client's connection broke");
                 self.client_lost("broken");
@@ -148,7 +165,11 @@ impl Driver {
         let now = Instant::now();
         let write_timeout = self.relay.config.stream_management.write_timeout;
         let over = |deadline: Option<Instant>| deadline.is_some_and(|at| at <= now);
-        if self.client.as_ref().is_some_and(|client| over(client.write_deadline(write_timeout))) {
+        if self
+            .client
+            .as_ref()
+            .is_some_and(|client| over(client.write_deadline(write_timeout)))
+        {
             self.client_lost("does not read");
         }
         if over(self.upstream.write_deadline(write_timeout)) {
@@ -166,7 +187,9 @@ impl Driver {
 
     fn frames_from_client(&mut self) {
         while self.ended.is_none() {
-            let Some(client) = &mut self.client else { return };
+            let Some(client) = &mut self.client else {
+                return;
+            };
             match client.next_frame() {
                 Ok(Some(frame)) => self.take(Input::Client(self.session.attachment(), frame)),
                 Ok(None) => return,
@@ -194,10 +217,17 @@ impl Driver {
 
     /// Puts a proven connection in the place of the one there is, which closes silently.
     fn attach(&mut self, attach: Attach) {
-        let Attach { client, resumption, reply } = attach;
+        let Attach {
+            client,
+            resumption,
+            reply,
+        } = attach;
         if let Err(too_high) = self.session.check_resume(resumption.h) {
             // If the login is gone too, nobody is left to tell.
-            drop(reply.send(Err(Refused { client, too_high: Some(too_high) })));
+            drop(reply.send(Err(Refused {
+                client,
+                too_high: Some(too_high),
+            })));
             return;
         }
         if let Some(old) = self.client.replace(client) {
@@ -228,7 +258,9 @@ impl Driver {
                     self.relay.registry.resumable(id.clone(), &self.handle);
                     self.sm_id = Some(id);
                 }
-                Output::Store(token, change) => self.waiting.push_back(Request::Change(token, change)),
+                Output::Store(token, change) => {
+                    self.waiting.push_back(Request::Change(token, change))
+                }
                 Output::Publish(publish) => publishes.push(publish),
                 Output::CloseClient(closing) => self.close_client(closing),
                 Output::Event(event) => log(&event),
@@ -245,7 +277,9 @@ impl Driver {
     }
 
     fn close_client(&mut self, closing: Closing) {
-        let Some(client) = self.client.take() else { return };
+        let Some(client) = self.client.take() else {
+            return;
+        };
         match closing {
             Closing::Orderly => self.relay.farewell(client),
             Closing::Abrupt => drop(client),
@@ -261,7 +295,10 @@ impl Driver {
         let (store, account) = (self.relay.store.clone(), self.handle.held().account.clone());
         self.job = match self.waiting.pop_front() {
             None => None,
-            Some(Request::Read) => Some((None, Box::pin(async move { store.registrations(&account).await }))),
+            Some(Request::Read) => Some((
+                None,
+                Box::pin(async move { store.registrations(&account).await }),
+            )),
             Some(Request::Change(token, change)) => {
                 let siblings = self.relay.registry.siblings(&self.handle);
                 let job = async move {
@@ -300,7 +337,10 @@ impl Driver {
         self.commands.close();
         while let Some(command) = self.commands.recv().await {
             if let Command::Attach(attach) = command {
-                drop(attach.reply.send(Err(Refused { client: attach.client, too_high: None })));
+                drop(attach.reply.send(Err(Refused {
+                    client: attach.client,
+                    too_high: None,
+                })));
             }
         }
         if let Some(client) = self.client.take() {
@@ -325,7 +365,11 @@ fn log(event: &Event) {
         Event::PushDisabled => tracing::info!("push disabled"),
         Event::NotPushed(noise) => tracing::debug!(verdict = %noise, "not pushed"),
         Event::Published(target) => tracing::info!(service = %target, "published"),
-        Event::PublishOutcome(target, outcome) => tracing::info!(service = %target, ?outcome, "publish outcome"),
-        Event::QueueFull { limit } => tracing::warn!(limit, "session_queue is full: the session ends"),
+        Event::PublishOutcome(target, outcome) => {
+            tracing::info!(service = %target, ?outcome, "publish outcome")
+        }
+        Event::QueueFull { limit } => {
+            tracing::warn!(limit, "session_queue is full: the session ends")
+        }
     }
 }

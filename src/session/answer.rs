@@ -27,6 +27,8 @@ pub(super) struct OpenPublish {
 pub(super) struct Pending {
     /// Begins every iq id of ours on this stream, so that an answer is known as ours however late it comes.
     prefix: String,
+    /// Whether there ever was a request of ours on this stream.
+    asked: bool,
     queries: VecDeque<String>,
     publishes: VecDeque<OpenPublish>,
 }
@@ -34,7 +36,12 @@ pub(super) struct Pending {
 impl Pending {
     /// Nothing is open; `secret` is random.
     pub(super) fn new(secret: u128) -> Self {
-        Self { prefix: format!("{secret:032x}"), queries: VecDeque::new(), publishes: VecDeque::new() }
+        Self {
+            prefix: format!("{secret:032x}"),
+            asked: false,
+            queries: VecDeque::new(),
+            publishes: VecDeque::new(),
+        }
     }
 
     /// A new iq id of ours.
@@ -47,9 +54,9 @@ impl Pending {
         id.starts_with(&self.prefix)
     }
 
-    /// Whether an answer may concern us at all: if not, it need not be parsed.
-    pub(super) fn is_empty(&self) -> bool {
-        self.queries.is_empty() && self.publishes.is_empty()
+    /// Whether no answer can concern us: then none need be parsed.
+    pub(super) fn is_idle(&self) -> bool {
+        !self.asked && self.queries.is_empty()
     }
 
     /// The client asked for the account's features.
@@ -71,6 +78,7 @@ impl Pending {
         if self.publishes.len() == PUBLISHES {
             self.publishes.pop_front();
         }
+        self.asked = true;
         self.publishes.push_back(publish);
     }
 
@@ -83,7 +91,10 @@ impl Pending {
 
     /// The next publish whose time is over; its late answer will still be swallowed.
     pub(super) fn take_late(&mut self, now: Instant) -> Option<Target> {
-        let late = self.publishes.iter_mut().find(|p| p.deadline.is_some_and(|at| at <= now))?;
+        let late = self
+            .publishes
+            .iter_mut()
+            .find(|p| p.deadline.is_some_and(|at| at <= now))?;
         late.deadline = None;
         Some(late.target.clone())
     }
@@ -105,7 +116,10 @@ pub(super) fn iq_result(request: &Node<'_>) -> Bytes {
 pub(super) fn iq_error(request: &Node<'_>, kind: &str, condition: &str) -> Bytes {
     let mut xml = XmlWriter::new();
     answer(&mut xml, request, "error");
-    xml.start("error").attr("type", kind).start(condition).attr("xmlns", ns::STANZA_ERRORS);
+    xml.start("error")
+        .attr("type", kind)
+        .start(condition)
+        .attr("xmlns", ns::STANZA_ERRORS);
     xml.finish()
 }
 
@@ -119,14 +133,21 @@ pub(super) fn account_info(error: &Node<'_>) -> Bytes {
         }
     }
     xml.start("query").attr("xmlns", ns::DISCO_INFO);
-    xml.start("identity").attr("category", "account").attr("type", "registered").end();
+    xml.start("identity")
+        .attr("category", "account")
+        .attr("type", "registered")
+        .end();
     xml.start("feature").attr("var", ns::PUSH).end();
     xml.finish()
 }
 
 fn answer(xml: &mut XmlWriter, request: &Node<'_>, kind: &str) {
     xml.start("iq").attr("type", kind);
-    for (name, value) in [("id", request.attr("id")), ("from", request.attr("to")), ("to", request.attr("from"))] {
+    for (name, value) in [
+        ("id", request.attr("id")),
+        ("from", request.attr("to")),
+        ("to", request.attr("from")),
+    ] {
         if let Some(value) = value {
             xml.attr(name, &value);
         }

@@ -5,7 +5,9 @@ use std::time::{Duration, Instant};
 use super::answer::{iq_error, iq_result};
 use super::liveness::Alarm;
 use super::negotiate::failed;
-use super::{Closing, EndReason, Event, Output, Promise, Resumption, Session, SmId, Token, rewrite, sm};
+use super::{
+    Closing, EndReason, Event, Output, Promise, Resumption, Session, SmId, Token, rewrite, sm,
+};
 use crate::jid::Jid;
 use crate::push::registration::{BadRequest, Change, Registration, Request};
 use crate::xml::{self, Element, Frame, Kind, Node, XmlWriter, ns};
@@ -18,7 +20,9 @@ impl Session {
         self.liveness.heard(now);
         match frame {
             Frame::Whitespace => {}
-            Frame::Element(element) if element.kind() == Kind::Other => self.client_nonza(now, &element),
+            Frame::Element(element) if element.kind() == Kind::Other => {
+                self.client_nonza(now, &element)
+            }
             Frame::Element(element) => self.client_stanza(now, &element),
             Frame::Close => {
                 self.to_client(xml::STREAM_CLOSE);
@@ -66,7 +70,9 @@ impl Session {
     fn answer_ack_request(&mut self) {
         let Some(leg) = &self.client else { return };
         let mut xml = XmlWriter::new();
-        xml.start("a").attr("xmlns", ns::SM).attr("h", &leg.received().get().to_string());
+        xml.start("a")
+            .attr("xmlns", ns::SM)
+            .attr("h", &leg.received().get().to_string());
         self.to_client(xml.finish());
     }
 
@@ -83,7 +89,11 @@ impl Session {
             }
             Err(too_high) => {
                 let text = too_high.to_string();
-                self.to_client(xml::stream_error("undefined-condition", Some(&too_high.condition()), Some(&text)));
+                self.to_client(xml::stream_error(
+                    "undefined-condition",
+                    Some(&too_high.condition()),
+                    Some(&text),
+                ));
                 self.out(Output::ToUpstream(xml::STREAM_CLOSE.into()));
                 self.end(EndReason::ClientError);
             }
@@ -101,7 +111,9 @@ impl Session {
             self.asked_max = node.attr("max").and_then(|max| max.parse().ok());
             let max = self.settings.push.max_hibernation_timeout.as_secs();
             // Not "1": some clients know only the word.
-            xml.attr("id", id.as_str()).attr("resume", "true").attr("max", &max.to_string());
+            xml.attr("id", id.as_str())
+                .attr("resume", "true")
+                .attr("max", &max.to_string());
             self.sm_id = Some(id.clone());
             self.out(Output::Resumable(id));
         }
@@ -139,14 +151,18 @@ impl Session {
         let account = node.attr("to").is_none_or(|to| self.is_account(&to));
         match node.attr("type").as_deref() {
             Some("get") if account => {
-                let query = node.child("query", ns::DISCO_INFO).filter(|q| q.attr("node").is_none());
+                let query = node
+                    .child("query", ns::DISCO_INFO)
+                    .filter(|q| q.attr("node").is_none());
                 if let (Some(_), Some(id)) = (query, node.attr("id")) {
                     self.pending.query(id.into_owned());
                 }
                 false
             }
             Some("set") if account || node.attr("to").is_some_and(|to| self.is_host(&to)) => {
-                let request = node.children().find_map(|child| Request::parse(&child, &self.bound.jid));
+                let request = node
+                    .children()
+                    .find_map(|child| Request::parse(&child, &self.bound.jid));
                 let Some(request) = request else { return false };
                 self.push_request(now, &node, request);
                 true
@@ -156,7 +172,8 @@ impl Session {
     }
 
     fn is_account(&self, to: &str) -> bool {
-        Jid::new(to).is_ok_and(|to| to.resource().is_none() && to.to_bare() == self.bound.jid.to_bare())
+        Jid::new(to)
+            .is_ok_and(|to| to.resource().is_none() && to.to_bare() == self.bound.jid.to_bare())
     }
 
     fn is_host(&self, to: &str) -> bool {
@@ -189,14 +206,23 @@ impl Session {
         };
         let on_success = iq_result(iq);
         let on_failure = iq_error(iq, "wait", "internal-server-error");
-        self.promises.push_back(Promise { token, event, on_success, on_failure });
+        self.promises.push_back(Promise {
+            token,
+            event,
+            on_success,
+            on_failure,
+        });
         self.out(Output::Store(Some(token), change));
     }
 
     /// The client hears of its request only once the store has spoken (XEP-0357 §5).
     pub(super) fn stored(&mut self, now: Instant, token: Token, durable: bool) {
-        let Some(at) = self.promises.iter().position(|p| p.token == token) else { return };
-        let Some(promise) = self.promises.remove(at) else { return };
+        let Some(at) = self.promises.iter().position(|p| p.token == token) else {
+            return;
+        };
+        let Some(promise) = self.promises.remove(at) else {
+            return;
+        };
         if durable {
             self.event(promise.event);
             self.deliver_own(now, promise.on_success);
@@ -219,7 +245,9 @@ impl Session {
 
     fn go_dark(&mut self, now: Instant) {
         self.liveness.go_dark(now, now + self.hold());
-        self.event(Event::Dark { queued: self.queue.len() });
+        self.event(Event::Dark {
+            queued: self.queue.len(),
+        });
         self.push_for_waiting(now);
     }
 
@@ -234,15 +262,23 @@ impl Session {
 
     /// A registration that came or went changes how long a dark session is held.
     pub(super) fn hold_changed(&mut self) {
-        if let Some(since) = self.liveness.unreachable_since().filter(|_| self.liveness.is_dark()) {
+        if let Some(since) = self
+            .liveness
+            .unreachable_since()
+            .filter(|_| self.liveness.is_dark())
+        {
             self.liveness.go_dark(since, since + self.hold());
         }
     }
 
     pub(super) fn attach(&mut self, now: Instant, resumption: Resumption) {
-        let Some((leg, id)) = self.client.as_mut().zip(self.sm_id.clone()) else { return };
+        let Some((leg, id)) = self.client.as_mut().zip(self.sm_id.clone()) else {
+            return;
+        };
         // Refused beforehand by `check_resume`.
-        let Ok(acked) = leg.acknowledge(resumption.h) else { return };
+        let Ok(acked) = leg.acknowledge(resumption.h) else {
+            return;
+        };
         leg.rewind();
         let h = leg.received().get().to_string();
         self.queue.acknowledge(acked);
@@ -253,9 +289,14 @@ impl Session {
         self.schedule.cancel();
         self.seen(now);
         let mut xml = XmlWriter::new();
-        xml.start("resumed").attr("xmlns", ns::SM).attr("h", &h).attr("previd", id.as_str());
+        xml.start("resumed")
+            .attr("xmlns", ns::SM)
+            .attr("h", &h)
+            .attr("previd", id.as_str());
         self.to_client(xml.finish());
-        self.event(Event::Resumed { replayed: self.queue.len() });
+        self.event(Event::Resumed {
+            replayed: self.queue.len(),
+        });
         self.replay();
         self.ask_for_ack(now);
         self.reset_csi(now);
@@ -276,7 +317,10 @@ impl Session {
             let stamp = self.wall(item.received);
             let stamped = rewrite::delayed(&item.element, &domain, stamp)
                 .and_then(|bytes| Element::parse(bytes, item.element.header()).ok());
-            let bytes = stamped.as_ref().unwrap_or(&item.element).on_stream(&self.attached_header);
+            let bytes = stamped
+                .as_ref()
+                .unwrap_or(&item.element)
+                .on_stream(&self.attached_header);
             self.count_sent();
             self.to_client(bytes);
         }

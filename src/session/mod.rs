@@ -285,7 +285,13 @@ pub struct Session {
 
 impl Session {
     /// A session whose client is attached by [`Attachment::FIRST`].
-    pub fn new(settings: Arc<Settings>, bound: Bound, dice: Dice, now: Instant, wall: SystemTime) -> Self {
+    pub fn new(
+        settings: Arc<Settings>,
+        bound: Bound,
+        dice: Dice,
+        now: Instant,
+        wall: SystemTime,
+    ) -> Self {
         Self {
             dice,
             epoch: (now, wall),
@@ -316,7 +322,9 @@ impl Session {
             return;
         }
         match input {
-            Input::Client(attachment, frame) if attachment == self.attachment => self.client_frame(now, frame),
+            Input::Client(attachment, frame) if attachment == self.attachment => {
+                self.client_frame(now, frame)
+            }
             Input::ClientLost(attachment) if attachment == self.attachment => self.client_lost(now),
             // Invariant 10: only the owner detaches.
             Input::Client(..) | Input::ClientLost(_) => {}
@@ -342,7 +350,9 @@ impl Session {
         let keepalive = self.upstream_written + self.settings.stream_management.upstream_keepalive;
         [
             self.liveness.deadline(),
-            self.schedule.due().filter(|_| self.owned().next().is_some()),
+            self.schedule
+                .due()
+                .filter(|_| self.owned().next().is_some()),
             self.pending.deadline(),
             Some(keepalive),
         ]
@@ -403,7 +413,9 @@ impl Session {
 
     /// Unix seconds of a moment.
     fn unix(&self, at: Instant) -> u64 {
-        self.wall(at).duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs())
+        self.wall(at)
+            .duration_since(SystemTime::UNIX_EPOCH)
+            .map_or(0, |since| since.as_secs())
     }
 
     /// The calendar time of a moment, for delay stamps.

@@ -44,7 +44,14 @@ const OVERHEAD: usize = 96;
 impl Queue {
     /// An empty queue that holds up to `limit` bytes.
     pub fn new(limit: usize) -> Self {
-        Self { items: VecDeque::new(), written: 0, messages: 0, bytes: 0, limit, next_seq: 1 }
+        Self {
+            items: VecDeque::new(),
+            written: 0,
+            messages: 0,
+            bytes: 0,
+            limit,
+            next_seq: 1,
+        }
     }
 
     /// Appends a stanza and returns its place.
@@ -60,7 +67,11 @@ impl Queue {
         self.messages += usize::from(element.kind() == Kind::Message);
         let seq = self.next_seq;
         self.next_seq += 1;
-        self.items.push_back(Queued { element, received, seq });
+        self.items.push_back(Queued {
+            element,
+            received,
+            seq,
+        });
         Ok(seq)
     }
 
@@ -74,7 +85,9 @@ impl Queue {
     /// Forgets the first `count` written stanzas: the client has them.
     pub fn acknowledge(&mut self, count: usize) {
         for _ in 0..count.min(self.written) {
-            let Some(item) = self.items.pop_front() else { break };
+            let Some(item) = self.items.pop_front() else {
+                break;
+            };
             self.bytes -= item.element.bytes().len() + OVERHEAD;
             self.messages -= usize::from(item.element.kind() == Kind::Message);
             self.written -= 1;

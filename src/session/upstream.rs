@@ -40,7 +40,7 @@ impl Session {
 
     fn upstream_stanza(&mut self, now: Instant, element: Element) {
         if element.kind() == Kind::Iq {
-            if !self.pending.is_empty() && self.upstream_answer(now, &element) {
+            if !self.pending.is_idle() && self.upstream_answer(now, &element) {
                 return;
             }
             if self.liveness.is_dark() && self.answer_ping(now, &element) {
@@ -53,7 +53,9 @@ impl Session {
     /// Takes the answers to our own requests, and rewrites those that concern us.
     fn upstream_answer(&mut self, now: Instant, element: &Element) -> bool {
         let node = element.node();
-        let (Some(id), Some(kind)) = (node.attr("id"), node.attr("type")) else { return false };
+        let (Some(id), Some(kind)) = (node.attr("id"), node.attr("type")) else {
+            return false;
+        };
         if kind != "result" && kind != "error" {
             return false;
         }
@@ -67,7 +69,11 @@ impl Session {
         if !self.pending.take_query(&id) {
             return false;
         }
-        let info = if kind == "error" { Some(answer::account_info(&node)) } else { rewrite::account_info(element) };
+        let info = if kind == "error" {
+            Some(answer::account_info(&node))
+        } else {
+            rewrite::account_info(element)
+        };
         let rewritten = info.and_then(|bytes| Element::parse(bytes, element.header()).ok());
         self.deliver(now, rewritten.unwrap_or_else(|| element.clone()));
         true
@@ -127,7 +133,10 @@ impl Session {
     /// The registrations of this device.
     pub(super) fn owned(&self) -> impl Iterator<Item = &Registration> {
         let resource = self.bound.jid.resource().as_str();
-        self.registrations.iter().flatten().filter(move |r| r.resource == resource)
+        self.registrations
+            .iter()
+            .flatten()
+            .filter(move |r| r.resource == resource)
     }
 
     pub(super) fn registrations_changed(&mut self, now: Instant, list: Vec<Registration>) {
@@ -142,18 +151,28 @@ impl Session {
     pub(super) fn seen(&mut self, now: Instant) {
         if self.owned().next().is_some() {
             let resource = self.bound.jid.resource().as_str().to_owned();
-            self.out(Output::Store(None, Change::Seen { resource, at: self.unix(now) }));
+            self.out(Output::Store(
+                None,
+                Change::Seen {
+                    resource,
+                    at: self.unix(now),
+                },
+            ));
         }
     }
 
     fn important(&self) -> impl DoubleEndedIterator<Item = &super::queue::Queued> {
         let account = self.bound.jid.to_bare();
-        self.queue.iter().filter(move |q| classify::classify(&q.element, &account).is_important())
+        self.queue
+            .iter()
+            .filter(move |q| classify::classify(&q.element, &account).is_important())
     }
 
     /// The client has become unreachable, or can be notified now: what waits already may be worth a push.
     pub(super) fn push_for_waiting(&mut self, now: Instant) {
-        let Some(since) = self.liveness.unreachable_since() else { return };
+        let Some(since) = self.liveness.unreachable_since() else {
+            return;
+        };
         let newest = self.important().next_back().map(|q| q.seq);
         if let Some(newest) = newest {
             self.schedule.waiting(now, since, newest);
@@ -168,12 +187,17 @@ impl Session {
         if self.owned().next().is_none() || self.schedule.due().is_none_or(|due| due > now) {
             return;
         }
-        let Some(newest) = self.important().next_back().cloned() else { return self.schedule.cancel() };
+        let Some(newest) = self.important().next_back().cloned() else {
+            return self.schedule.cancel();
+        };
         self.schedule.fire(now, newest.seq);
         let outer = newest.element.node();
         let message = classify::readable(outer, &self.bound.jid.to_bare());
         let summary = Summary::new(&self.settings.push, self.important().count(), &message);
-        let publishes: Vec<_> = self.owned().map(|r| Publish::new(r, summary.clone())).collect();
+        let publishes: Vec<_> = self
+            .owned()
+            .map(|r| Publish::new(r, summary.clone()))
+            .collect();
         for publish in publishes {
             self.out(Output::Publish(publish));
         }
@@ -184,7 +208,11 @@ impl Session {
         let id = self.pending.id((self.dice)());
         let iq = publish.iq(&id, None);
         let deadline = Some(now + self.settings.push.publish_timeout);
-        self.pending.publish(OpenPublish { id, target: publish.target.clone(), deadline });
+        self.pending.publish(OpenPublish {
+            id,
+            target: publish.target.clone(),
+            deadline,
+        });
         self.to_upstream(now, iq);
         self.event(Event::Published(publish.target.clone()));
     }
@@ -194,11 +222,22 @@ impl Session {
         let target = open.target;
         match &outcome {
             Outcome::Accepted if self.errors_of(&target) > 0 => {
-                self.out(Output::Store(None, Change::Succeeded { target: target.clone() }));
+                self.out(Output::Store(
+                    None,
+                    Change::Succeeded {
+                        target: target.clone(),
+                    },
+                ));
             }
             Outcome::Refused(_) => {
                 let max_errors = self.settings.push.max_errors;
-                self.out(Output::Store(None, Change::Failed { target: target.clone(), max_errors }));
+                self.out(Output::Store(
+                    None,
+                    Change::Failed {
+                        target: target.clone(),
+                        max_errors,
+                    },
+                ));
             }
             Outcome::Accepted | Outcome::Wait(_) | Outcome::Unknown => {}
         }
@@ -206,7 +245,11 @@ impl Session {
     }
 
     fn errors_of(&self, target: &Target) -> u32 {
-        self.registrations.iter().flatten().find(|r| r.target == *target).map_or(0, |r| r.errors)
+        self.registrations
+            .iter()
+            .flatten()
+            .find(|r| r.target == *target)
+            .map_or(0, |r| r.errors)
     }
 }
 
@@ -217,7 +260,9 @@ fn outcome(answer: &Node<'_>) -> Outcome {
     }
     let error = answer.child("error", ns::CLIENT);
     let condition = error.and_then(|e| e.children().find(|c| c.ns() == ns::STANZA_ERRORS));
-    let condition = condition.map_or("undefined-condition", |c| c.name()).to_owned();
+    let condition = condition
+        .map_or("undefined-condition", |c| c.name())
+        .to_owned();
     match error.and_then(|e| e.attr("type")).as_deref() {
         Some("wait") => Outcome::Wait(condition),
         _ => Outcome::Refused(condition),

@@ -52,7 +52,9 @@ pub enum StoreError {
     #[error("the database failed: {0}")]
     Database(Arc<redb::Error>),
     /// The operator's: a newer version wrote this record; nothing was changed.
-    #[error("the registrations of {account} are of version {version}, which this version cannot read; run a newer one")]
+    #[error(
+        "the registrations of {account} are of version {version}, which this version cannot read; run a newer one"
+    )]
     UnknownVersion {
         /// Whose record it is.
         account: BareJid,
@@ -102,9 +104,16 @@ impl Store {
     pub fn open(directory: &Path) -> Result<Self, StoreError> {
         let inaccessible = |path: &Path| {
             let path = path.to_owned();
-            move |error| StoreError::Inaccessible { path, error: Arc::new(error) }
+            move |error| StoreError::Inaccessible {
+                path,
+                error: Arc::new(error),
+            }
         };
-        DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(inaccessible(directory))?;
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(directory)
+            .map_err(inaccessible(directory))?;
         let path = directory.join(FILE);
         let file = OpenOptions::new()
             .read(true)
@@ -113,15 +122,24 @@ impl Store {
             .truncate(false)
             .mode(0o600)
             .open(&path)
-            .and_then(|file| file.set_permissions(Permissions::from_mode(0o600)).map(|()| file))
+            .and_then(|file| {
+                file.set_permissions(Permissions::from_mode(0o600))
+                    .map(|()| file)
+            })
             .map_err(inaccessible(&path))?;
         // Else a crash could lose the file's name, and with it what was committed to the file.
-        File::open(directory).and_then(|handle| handle.sync_all()).map_err(inaccessible(directory))?;
-        FileBackend::new(file).and_then(open_backend).map_err(|error| match error {
-            DatabaseError::DatabaseAlreadyOpen | DatabaseError::LockProtocolMismatch => StoreError::InUse { path },
-            other => other.into(),
-        })
-        .and_then(Self::start)
+        File::open(directory)
+            .and_then(|handle| handle.sync_all())
+            .map_err(inaccessible(directory))?;
+        FileBackend::new(file)
+            .and_then(open_backend)
+            .map_err(|error| match error {
+                DatabaseError::DatabaseAlreadyOpen | DatabaseError::LockProtocolMismatch => {
+                    StoreError::InUse { path }
+                }
+                other => other.into(),
+            })
+            .and_then(Self::start)
     }
 
     /// The registrations of an account, as they are on disk, the most recently seen first.
@@ -143,9 +161,17 @@ impl Store {
     /// # Errors
     /// As [`Store::registrations`], and nothing was changed; except after [`StoreError::Database`], when that is unknown.
     /// [`StoreError::Closed`] after [`Store::shutdown`].
-    pub async fn change(&self, account: &BareJid, change: Change) -> Result<Vec<Registration>, StoreError> {
+    pub async fn change(
+        &self,
+        account: &BareJid,
+        change: Change,
+    ) -> Result<Vec<Registration>, StoreError> {
         let (answer, answered) = oneshot::channel();
-        let job = Job::Change { account: account.clone(), change, answer };
+        let job = Job::Change {
+            account: account.clone(),
+            change,
+            answer,
+        };
         self.jobs.send(job).await.map_err(|_| StoreError::Closed)?;
         answered.await.map_err(|_| StoreError::Closed)?
     }
@@ -168,12 +194,27 @@ impl Store {
         let commits = Arc::new(AtomicU64::new(0));
         let (jobs, waiting) = mpsc::channel(QUEUE);
         let ended = CancellationToken::new();
-        writer::spawn(Arc::clone(&database), Arc::clone(&commits), waiting, ended.clone().drop_guard())
-            .map_err(|error| StoreError::Inaccessible { path: PathBuf::from("store thread"), error: Arc::new(error) })?;
-        Ok(Self { database, jobs, commits, ended })
+        writer::spawn(
+            Arc::clone(&database),
+            Arc::clone(&commits),
+            waiting,
+            ended.clone().drop_guard(),
+        )
+        .map_err(|error| StoreError::Inaccessible {
+            path: PathBuf::from("store thread"),
+            error: Arc::new(error),
+        })?;
+        Ok(Self {
+            database,
+            jobs,
+            commits,
+            ended,
+        })
     }
 }
 
 fn open_backend(backend: impl StorageBackend) -> Result<Database, DatabaseError> {
-    Database::builder().set_cache_size(CACHE).create_with_backend(backend)
+    Database::builder()
+        .set_cache_size(CACHE)
+        .create_with_backend(backend)
 }

@@ -13,7 +13,10 @@ fn account(name: &str) -> BareJid {
 
 fn registration(node: &str, last_seen: u64) -> Registration {
     Registration {
-        target: Target { service: "push.example.net".parse().unwrap(), node: Some(node.to_owned()) },
+        target: Target {
+            service: "push.example.net".parse().unwrap(),
+            node: Some(node.to_owned()),
+        },
         options: Some(vec![Field {
             var: "secret".to_owned(),
             kind: None,
@@ -26,25 +29,43 @@ fn registration(node: &str, last_seen: u64) -> Registration {
 }
 
 fn enable(node: &str, last_seen: u64) -> Change {
-    Change::Enable { registration: registration(node, last_seen), max_devices: 3 }
+    Change::Enable {
+        registration: registration(node, last_seen),
+        max_devices: 3,
+    }
 }
 
 fn nodes(list: &[Registration]) -> Vec<&str> {
-    list.iter().filter_map(|r| r.target.node.as_deref()).collect()
+    list.iter()
+        .filter_map(|r| r.target.node.as_deref())
+        .collect()
 }
 
 /// Puts bytes where an account's record is.
 fn overwrite(directory: &Path, account: &BareJid, record: &[u8]) {
     let database = Database::open(directory.join(FILE)).unwrap();
     let transaction = database.begin_write().unwrap();
-    transaction.open_table(tables::REGISTRATIONS).unwrap().insert(account.as_str(), record).unwrap();
+    transaction
+        .open_table(tables::REGISTRATIONS)
+        .unwrap()
+        .insert(account.as_str(), record)
+        .unwrap();
     transaction.commit().unwrap();
 }
 
 fn raw(directory: &Path, account: &BareJid) -> Vec<u8> {
     let database = Database::open(directory.join(FILE)).unwrap();
-    let table = database.begin_read().unwrap().open_table(tables::REGISTRATIONS).unwrap();
-    table.get(account.as_str()).unwrap().unwrap().value().to_vec()
+    let table = database
+        .begin_read()
+        .unwrap()
+        .open_table(tables::REGISTRATIONS)
+        .unwrap();
+    table
+        .get(account.as_str())
+        .unwrap()
+        .unwrap()
+        .value()
+        .to_vec()
 }
 
 #[tokio::test]
@@ -52,7 +73,10 @@ async fn registrations_survive_a_restart() {
     let directory = tempfile::tempdir().unwrap();
     let state = directory.path().join("a/state");
     let store = Store::open(&state).unwrap();
-    let list = store.change(&account("romeo"), enable("one", 1)).await.unwrap();
+    let list = store
+        .change(&account("romeo"), enable("one", 1))
+        .await
+        .unwrap();
     assert_eq!(list, [registration("one", 1)]);
     store.shutdown().await;
     drop(store);
@@ -84,9 +108,16 @@ async fn a_second_process_is_told_that_the_database_is_in_use() {
 async fn a_file_that_is_no_database_is_refused_and_left_alone() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join(FILE);
-    std::fs::write(&path, "not a database, and longer than a header of one could be".repeat(100)).unwrap();
+    std::fs::write(
+        &path,
+        "not a database, and longer than a header of one could be".repeat(100),
+    )
+    .unwrap();
     let before = std::fs::read(&path).unwrap();
-    assert!(matches!(Store::open(directory.path()).unwrap_err(), StoreError::Database(_)));
+    assert!(matches!(
+        Store::open(directory.path()).unwrap_err(),
+        StoreError::Database(_)
+    ));
     assert_eq!(std::fs::read(&path).unwrap(), before);
 }
 
@@ -95,20 +126,43 @@ async fn the_least_recently_seen_goes_when_an_account_has_too_many() {
     let directory = tempfile::tempdir().unwrap();
     let store = Store::open(directory.path()).unwrap();
     for (node, seen) in [("a", 4), ("b", 1), ("c", 3), ("d", 2)] {
-        store.change(&account("romeo"), enable(node, seen)).await.unwrap();
+        store
+            .change(&account("romeo"), enable(node, seen))
+            .await
+            .unwrap();
     }
-    assert_eq!(nodes(&store.registrations(&account("romeo")).await.unwrap()), ["a", "c", "d"]);
+    assert_eq!(
+        nodes(&store.registrations(&account("romeo")).await.unwrap()),
+        ["a", "c", "d"]
+    );
 }
 
 #[tokio::test]
 async fn an_account_without_registrations_has_no_record() {
     let directory = tempfile::tempdir().unwrap();
     let store = Store::open(directory.path()).unwrap();
-    store.change(&account("romeo"), enable("one", 1)).await.unwrap();
+    store
+        .change(&account("romeo"), enable("one", 1))
+        .await
+        .unwrap();
     let service = "push.example.net".parse().unwrap();
-    let list = store.change(&account("romeo"), Change::Disable { service, node: None }).await.unwrap();
+    let list = store
+        .change(
+            &account("romeo"),
+            Change::Disable {
+                service,
+                node: None,
+            },
+        )
+        .await
+        .unwrap();
     assert_eq!(list, []);
-    let table = store.database.begin_read().unwrap().open_table(tables::REGISTRATIONS).unwrap();
+    let table = store
+        .database
+        .begin_read()
+        .unwrap()
+        .open_table(tables::REGISTRATIONS)
+        .unwrap();
     assert!(table.get(account("romeo").as_str()).unwrap().is_none());
 }
 
@@ -116,10 +170,19 @@ async fn an_account_without_registrations_has_no_record() {
 async fn a_change_that_makes_no_difference_costs_no_commit() {
     let directory = tempfile::tempdir().unwrap();
     let store = Store::open(directory.path()).unwrap();
-    store.change(&account("romeo"), enable("one", 5)).await.unwrap();
+    store
+        .change(&account("romeo"), enable("one", 5))
+        .await
+        .unwrap();
     let before = store.commits();
-    let seen = Change::Seen { resource: "phone-one".to_owned(), at: 5 };
-    assert_eq!(nodes(&store.change(&account("romeo"), seen).await.unwrap()), ["one"]);
+    let seen = Change::Seen {
+        resource: "phone-one".to_owned(),
+        at: 5,
+    };
+    assert_eq!(
+        nodes(&store.change(&account("romeo"), seen).await.unwrap()),
+        ["one"]
+    );
     assert_eq!(store.commits(), before);
 }
 
@@ -144,7 +207,12 @@ async fn concurrent_changes_share_commits_and_see_each_other() {
     while let Some(done) = waiting.join_next().await {
         done.unwrap();
     }
-    assert!(store.commits() < ACCOUNTS, "{} commits for {} changes", store.commits(), 2 * ACCOUNTS);
+    assert!(
+        store.commits() < ACCOUNTS,
+        "{} commits for {} changes",
+        store.commits(),
+        2 * ACCOUNTS
+    );
 }
 
 #[tokio::test]
@@ -154,7 +222,11 @@ async fn a_shutdown_waits_for_what_was_accepted_and_refuses_the_rest() {
     let mut accepted = tokio::task::JoinSet::new();
     for n in 0..100 {
         let store = store.clone();
-        accepted.spawn(async move { store.change(&account(&format!("user{n}")), enable("one", 1)).await });
+        accepted.spawn(async move {
+            store
+                .change(&account(&format!("user{n}")), enable("one", 1))
+                .await
+        });
     }
     tokio::task::yield_now().await;
     tokio::join!(store.shutdown(), store.shutdown());
@@ -165,10 +237,18 @@ async fn a_shutdown_waits_for_what_was_accepted_and_refuses_the_rest() {
             Err(error) => assert!(matches!(error, StoreError::Closed), "{error}"),
         }
     }
-    let late = store.change(&account("late"), enable("one", 1)).await.unwrap_err();
+    let late = store
+        .change(&account("late"), enable("one", 1))
+        .await
+        .unwrap_err();
     assert!(matches!(late, StoreError::Closed), "{late}");
     store.shutdown().await;
-    let table = store.database.begin_read().unwrap().open_table(tables::REGISTRATIONS).unwrap();
+    let table = store
+        .database
+        .begin_read()
+        .unwrap()
+        .open_table(tables::REGISTRATIONS)
+        .unwrap();
     assert_eq!(redb::ReadableTableMetadata::len(&table).unwrap(), kept);
 }
 
@@ -180,28 +260,52 @@ async fn a_record_of_a_newer_version_is_refused_and_kept() {
 
     let store = Store::open(directory.path()).unwrap();
     let read = store.registrations(&account("romeo")).await.unwrap_err();
-    assert!(read.to_string().contains("romeo@example.org are of version 2"), "{read}");
+    assert!(
+        read.to_string()
+            .contains("romeo@example.org are of version 2"),
+        "{read}"
+    );
     let [romeo, juliet] = ["romeo", "juliet"].map(account);
-    let (other, changed) =
-        tokio::join!(store.change(&juliet, enable("one", 1)), store.change(&romeo, enable("one", 1)));
+    let (other, changed) = tokio::join!(
+        store.change(&juliet, enable("one", 1)),
+        store.change(&romeo, enable("one", 1))
+    );
     assert_eq!(nodes(&other.unwrap()), ["one"]);
-    assert!(matches!(changed.unwrap_err(), StoreError::UnknownVersion { version: 2, .. }));
+    assert!(matches!(
+        changed.unwrap_err(),
+        StoreError::UnknownVersion { version: 2, .. }
+    ));
     store.shutdown().await;
     drop(store);
-    assert_eq!(raw(directory.path(), &account("romeo")), b"\x02from the future");
+    assert_eq!(
+        raw(directory.path(), &account("romeo")),
+        b"\x02from the future"
+    );
 }
 
 #[tokio::test]
 async fn a_corrupt_record_is_an_error_that_names_the_account_but_no_content() {
-    for record in [&b"\x01[{\"hunter2\":"[..], b"\x01{\"hunter2\":1}", b"\x01[\"hunter2\"]", b"\x01hunter2", b""] {
+    for record in [
+        &b"\x01[{\"hunter2\":"[..],
+        b"\x01{\"hunter2\":1}",
+        b"\x01[\"hunter2\"]",
+        b"\x01hunter2",
+        b"",
+    ] {
         let directory = tempfile::tempdir().unwrap();
         Store::open(directory.path()).unwrap().shutdown().await;
         overwrite(directory.path(), &account("romeo"), record);
         let store = Store::open(directory.path()).unwrap();
-        let error = store.change(&account("romeo"), enable("one", 1)).await.unwrap_err();
+        let error = store
+            .change(&account("romeo"), enable("one", 1))
+            .await
+            .unwrap_err();
         assert!(matches!(error, StoreError::Corrupt { .. }), "{error}");
         let told = format!("{error} {error:?}");
-        assert!(told.contains("romeo@example.org") && !told.contains("hunter2"), "{told}");
+        assert!(
+            told.contains("romeo@example.org") && !told.contains("hunter2"),
+            "{told}"
+        );
         store.shutdown().await;
         drop(store);
         assert_eq!(raw(directory.path(), &account("romeo")), record);
@@ -223,7 +327,9 @@ struct Platter {
 
 impl std::fmt::Debug for Platter {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Platter").field("steps", &self.steps).finish_non_exhaustive()
+        f.debug_struct("Platter")
+            .field("steps", &self.steps)
+            .finish_non_exhaustive()
     }
 }
 
@@ -249,7 +355,13 @@ impl Step {
 impl Disk {
     fn new(bytes: Vec<u8>, steps_left: usize) -> Self {
         let synced = bytes.clone();
-        Self(Arc::new(Mutex::new(Platter { seen: bytes, synced, unsynced: Vec::new(), steps_left, steps: 0 })))
+        Self(Arc::new(Mutex::new(Platter {
+            seen: bytes,
+            synced,
+            unsynced: Vec::new(),
+            steps_left,
+            steps: 0,
+        })))
     }
 
     fn step(&self) -> std::io::Result<std::sync::MutexGuard<'_, Platter>> {
@@ -343,11 +455,20 @@ async fn verify(bytes: Vec<u8>, promised: &[(BareJid, String)], step: usize) {
         let list = store.registrations(account).await.unwrap();
         // Three are kept of an account, so that a later round, stored but not answered, can have evicted an early one.
         let round: usize = node.trim_start_matches("node").parse().unwrap();
-        let newest = nodes(&list).first().map(|n| n.trim_start_matches("node").parse::<usize>().unwrap());
+        let newest = nodes(&list)
+            .first()
+            .map(|n| n.trim_start_matches("node").parse::<usize>().unwrap());
         let kept = nodes(&list).contains(&node.as_str()) || newest.is_some_and(|n| n >= round + 3);
-        assert!(kept, "step {step}: {account} lost {node}, has {:?}", nodes(&list));
+        assert!(
+            kept,
+            "step {step}: {account} lost {node}, has {:?}",
+            nodes(&list)
+        );
     }
-    store.change(&account("romeo"), enable("afterwards", 99)).await.unwrap();
+    store
+        .change(&account("romeo"), enable("afterwards", 99))
+        .await
+        .unwrap();
 }
 
 #[tokio::test]
@@ -359,7 +480,9 @@ async fn what_was_promised_outlives_a_disk_that_fails_at_any_step() {
     let mut step = 0;
     loop {
         let disk = Disk::new(empty.clone(), step);
-        let opened = open_backend(disk.clone()).map_err(StoreError::from).and_then(Store::start);
+        let opened = open_backend(disk.clone())
+            .map_err(StoreError::from)
+            .and_then(Store::start);
         let promised = match opened {
             Ok(store) => {
                 let promised = work(&store).await;

@@ -22,7 +22,11 @@ type Answer = Result<Vec<Registration>, StoreError>;
 #[derive(Debug)]
 pub(super) enum Job {
     /// Change an account's registrations.
-    Change { account: BareJid, change: Change, answer: oneshot::Sender<Answer> },
+    Change {
+        account: BareJid,
+        change: Change,
+        answer: oneshot::Sender<Answer>,
+    },
     /// Take no more jobs, and end once the accepted ones are answered.
     Stop,
 }
@@ -64,7 +68,9 @@ impl Writer {
             while group.len() < GROUP {
                 match jobs.try_recv() {
                     Ok(job) => accept(job, &mut jobs, &mut group),
-                    Err(mpsc::error::TryRecvError::Empty | mpsc::error::TryRecvError::Disconnected) => break,
+                    Err(
+                        mpsc::error::TryRecvError::Empty | mpsc::error::TryRecvError::Disconnected,
+                    ) => break,
                 }
             }
             self.perform(group);
@@ -76,8 +82,10 @@ impl Writer {
         if group.is_empty() {
             return;
         }
-        let (changes, answers): (Vec<_>, Vec<_>) =
-            group.into_iter().map(|task| ((task.account, task.change), task.answer)).unzip();
+        let (changes, answers): (Vec<_>, Vec<_>) = group
+            .into_iter()
+            .map(|task| ((task.account, task.change), task.answer))
+            .unzip();
         let results = match self.commit(changes) {
             Ok(results) => results,
             Err(error) => {
@@ -100,8 +108,9 @@ impl Writer {
         {
             let mut table = transaction.open_table(tables::REGISTRATIONS)?;
             for (account, change) in changes {
-                let (list, dirty) =
-                    lists.entry(account).or_insert_with_key(|account| (tables::load(&table, account), false));
+                let (list, dirty) = lists
+                    .entry(account)
+                    .or_insert_with_key(|account| (tables::load(&table, account), false));
                 if let Ok(list) = list {
                     *dirty |= change.apply(list);
                 }
@@ -126,7 +135,15 @@ impl Writer {
 
 fn accept(job: Job, jobs: &mut mpsc::Receiver<Job>, group: &mut Vec<Task>) {
     match job {
-        Job::Change { account, change, answer } => group.push(Task { account, change, answer }),
+        Job::Change {
+            account,
+            change,
+            answer,
+        } => group.push(Task {
+            account,
+            change,
+            answer,
+        }),
         Job::Stop => jobs.close(),
     }
 }

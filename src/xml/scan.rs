@@ -43,12 +43,25 @@ struct Open {
 impl Scan {
     /// Reads on. Returns the length of the element once it is whole. `bytes` starts with the element's `<` and may have
     /// grown since the last call. `depth`: nested elements allowed.
-    pub(super) fn advance(&mut self, bytes: &[u8], header: &Header, depth: usize) -> Result<Option<usize>, FrameError> {
+    pub(super) fn advance(
+        &mut self,
+        bytes: &[u8],
+        header: &Header,
+        depth: usize,
+    ) -> Result<Option<usize>, FrameError> {
         loop {
             let rest = bytes.get(self.at..).unwrap_or_default();
-            let fast = if self.boundary.is_fresh() { self.whole_token(bytes, rest, header, depth)? } else { false };
+            let fast = if self.boundary.is_fresh() {
+                self.whole_token(bytes, rest, header, depth)?
+            } else {
+                false
+            };
             if !fast {
-                let Some((token, len)) = self.boundary.find(rest).map_err(|error| self.placed(error))? else {
+                let Some((token, len)) = self
+                    .boundary
+                    .find(rest)
+                    .map_err(|error| self.placed(error))?
+                else {
                     return Ok(None);
                 };
                 let whole = bytes.get(..self.at + len).unwrap_or_default();
@@ -69,7 +82,10 @@ impl Scan {
 
     fn placed(&self, error: FrameError) -> FrameError {
         match error {
-            FrameError::NotWellFormed { what, at } => FrameError::NotWellFormed { what, at: at + self.at },
+            FrameError::NotWellFormed { what, at } => FrameError::NotWellFormed {
+                what,
+                at: at + self.at,
+            },
             FrameError::Restricted(_)
             | FrameError::TooLarge { .. }
             | FrameError::TooDeep { .. }
@@ -83,16 +99,28 @@ impl Scan {
     /// Takes the next token if it is whole and ordinary. What is cut off or malformed is left alone: whether it is an error
     /// must not depend on how the bytes were cut.
     #[inline]
-    fn whole_token(&mut self, bytes: &[u8], rest: &[u8], header: &Header, depth: usize) -> Result<bool, FrameError> {
+    fn whole_token(
+        &mut self,
+        bytes: &[u8],
+        rest: &[u8],
+        header: &Header,
+        depth: usize,
+    ) -> Result<bool, FrameError> {
         match rest {
             [b'<', b'/', ..] => {
-                let Some(Open { name, .. }) = self.open.last() else { return Ok(false) };
-                let Ok(end) = end_tag(bytes, self.at, name.whole(bytes)) else { return Ok(false) };
+                let Some(Open { name, .. }) = self.open.last() else {
+                    return Ok(false);
+                };
+                let Ok(end) = end_tag(bytes, self.at, name.whole(bytes)) else {
+                    return Ok(false);
+                };
                 self.close(end);
             }
             [b'<', b'!' | b'?', ..] | [b'<'] | [] => return Ok(false),
             [b'<', ..] => {
-                let Ok(tag) = start_tag(bytes, self.at, &mut self.attrs) else { return Ok(false) };
+                let Ok(tag) = start_tag(bytes, self.at, &mut self.attrs) else {
+                    return Ok(false);
+                };
                 self.enter(bytes, tag, header, depth)?;
             }
             [_, ..] => {
@@ -106,7 +134,13 @@ impl Scan {
         Ok(true)
     }
 
-    fn slow_token(&mut self, bytes: &[u8], token: Token, header: &Header, depth: usize) -> Result<(), FrameError> {
+    fn slow_token(
+        &mut self,
+        bytes: &[u8],
+        token: Token,
+        header: &Header,
+        depth: usize,
+    ) -> Result<(), FrameError> {
         let content = bytes.get(self.at..).unwrap_or_default();
         match token {
             Token::Start => {
@@ -114,7 +148,11 @@ impl Scan {
                 self.enter(bytes, tag, header, depth)?;
             }
             Token::End => {
-                let name = self.open.last().map(|open| open.name.whole(bytes)).unwrap_or_default();
+                let name = self
+                    .open
+                    .last()
+                    .map(|open| open.name.whole(bytes))
+                    .unwrap_or_default();
                 let end = end_tag(bytes, self.at, name)?;
                 self.close(end);
             }
@@ -126,7 +164,9 @@ impl Scan {
                 check_chars(content, self.at)?;
                 self.at = bytes.len();
             }
-            Token::Declaration => return Err(FrameError::Restricted(Restricted::ProcessingInstruction)),
+            Token::Declaration => {
+                return Err(FrameError::Restricted(Restricted::ProcessingInstruction));
+            }
         }
         Ok(())
     }
@@ -140,7 +180,13 @@ impl Scan {
     }
 
     #[inline]
-    fn enter(&mut self, bytes: &[u8], tag: Tag, header: &Header, depth: usize) -> Result<(), FrameError> {
+    fn enter(
+        &mut self,
+        bytes: &[u8],
+        tag: Tag,
+        header: &Header,
+        depth: usize,
+    ) -> Result<(), FrameError> {
         if self.open.len() >= depth {
             return Err(FrameError::TooDeep { limit: depth });
         }
@@ -152,7 +198,10 @@ impl Scan {
         if tag.empty {
             self.scope = outer;
         } else {
-            self.open.push(Open { name: tag.name, outer });
+            self.open.push(Open {
+                name: tag.name,
+                outer,
+            });
         }
         self.at = tag.end;
         Ok(())
@@ -187,10 +236,19 @@ impl Scan {
         };
         let content = header.default_namespace().as_bytes();
         let stanza = if tag.name.has_prefix() {
-            lookup(&self.found.decls, bytes, self.scope, tag.name.prefix(bytes), Some(header))
-                .is_some_and(|binding| binding.uri() == content)
+            lookup(
+                &self.found.decls,
+                bytes,
+                self.scope,
+                tag.name.prefix(bytes),
+                Some(header),
+            )
+            .is_some_and(|binding| binding.uri() == content)
         } else {
-            let own = self.attrs.iter().find(|attr| attr.name.whole(bytes) == b"xmlns");
+            let own = self
+                .attrs
+                .iter()
+                .find(|attr| attr.name.whole(bytes) == b"xmlns");
             own.is_none_or(|attr| attr.value(bytes).as_bytes() == content)
         };
         if stanza { kind } else { Kind::Other }
@@ -209,10 +267,19 @@ pub(super) fn check_prefixes<'a>(
         return Err(unbound(tag.name));
     }
     let mut seen: Vec<(&[u8], &[u8])> = Vec::new();
-    for attr in attrs.iter().filter(|attr| attr.name.has_prefix() && declared_prefix(bytes, attr).is_none()) {
-        let expanded = (attr.name.local(bytes), resolve(attr.name).ok_or_else(|| unbound(attr.name))?);
+    for attr in attrs
+        .iter()
+        .filter(|attr| attr.name.has_prefix() && declared_prefix(bytes, attr).is_none())
+    {
+        let expanded = (
+            attr.name.local(bytes),
+            resolve(attr.name).ok_or_else(|| unbound(attr.name))?,
+        );
         if seen.contains(&expanded) {
-            return Err(FrameError::malformed("duplicate attribute", attr.name.start));
+            return Err(FrameError::malformed(
+                "duplicate attribute",
+                attr.name.start,
+            ));
         }
         seen.push(expanded);
     }

@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use crate::support::{Answer, Client, Element, PATIENCE, Prosody, PushService, Slixmpp, StubOptions, StubUpstream};
+use crate::support::{
+    Answer, Client, Element, PATIENCE, Prosody, PushService, Slixmpp, StubOptions, StubUpstream,
+};
 
 #[tokio::test]
 async fn the_server_alone_has_neither_stream_management_nor_push() {
@@ -18,7 +20,11 @@ async fn the_server_alone_has_neither_stream_management_nor_push() {
         .await;
     let info = Element::parse(&alice.expect("id='info'").await);
     assert_eq!(info.attribute("type"), Some("result"));
-    assert!(info.all("feature").iter().all(|feature| feature.attribute("var") != Some("urn:xmpp:push:0")));
+    assert!(
+        info.all("feature")
+            .iter()
+            .all(|feature| feature.attribute("var") != Some("urn:xmpp:push:0"))
+    );
 }
 
 #[tokio::test]
@@ -31,7 +37,12 @@ async fn two_clients_of_the_server_talk_to_each_other() {
     bob.login("bob", "desk").await;
     bob.say("alice@localhost", "one").await;
     bob.say("alice@localhost/phone", "two").await;
-    let bodies: Vec<_> = alice.messages(2).await.iter().map(|m| Element::parse(m).child("body").unwrap().text.clone()).collect();
+    let bodies: Vec<_> = alice
+        .messages(2)
+        .await
+        .iter()
+        .map(|m| Element::parse(m).child("body").unwrap().text.clone())
+        .collect();
     assert_eq!(bodies, ["one", "two"]);
     assert!(alice.live_for(Duration::from_millis(50)).await.is_empty());
 }
@@ -50,9 +61,20 @@ async fn the_push_service_takes_a_publish_apart_and_answers_as_told() {
         <publish-options><x xmlns='jabber:x:data' type='submit'><field var='secret'><value>s</value></field></x>\
         </publish-options></pubsub></iq>";
     alice.send(publish.replace("ID", "a")).await;
-    assert_eq!(Element::parse(&alice.expect("id='a'").await).attribute("type"), Some("result"));
+    assert_eq!(
+        Element::parse(&alice.expect("id='a'").await).attribute("type"),
+        Some("result")
+    );
     let seen = service.publish(PATIENCE).await;
-    assert_eq!((seen.node.as_deref(), seen.count(), seen.body(), seen.sender()), (Some("n&1"), Some(3), Some("<x"), None));
+    assert_eq!(
+        (
+            seen.node.as_deref(),
+            seen.count(),
+            seen.body(),
+            seen.sender()
+        ),
+        (Some("n&1"), Some(3), Some("<x"), None)
+    );
     assert_eq!(seen.options.unwrap().field("secret"), ["s"]);
     assert_eq!(seen.from, "alice@localhost/phone");
     service.answer_with(Answer::Error("cancel", "item-not-found"));
@@ -71,7 +93,10 @@ async fn the_push_service_takes_a_publish_apart_and_answers_as_told() {
 async fn the_stub_logs_in_anybody_and_keeps_bytes_as_they_are() {
     let mut stub = StubUpstream::start(StubOptions::managed()).await;
     let mut client = Client::plain(stub.address).await;
-    assert_eq!(client.login("anybody", "phone").await, "anybody@localhost/phone");
+    assert_eq!(
+        client.login("anybody", "phone").await,
+        "anybody@localhost/phone"
+    );
     let mut session = stub.session().await;
     client.enable().await;
     let odd = "<message  to='x@y' ><body\n>a &gt; <![CDATA[</body>]]>\u{1F600}</body></message >";
@@ -80,7 +105,10 @@ async fn the_stub_logs_in_anybody_and_keeps_bytes_as_they_are() {
     client.acked_up_to(1).await;
     session.send(odd);
     assert_eq!(client.next().await, odd);
-    let (h, _) = tokio::join!(session.request_ack(), client.live_for(Duration::from_millis(100)));
+    let (h, _) = tokio::join!(
+        session.request_ack(),
+        client.live_for(Duration::from_millis(100))
+    );
     assert_eq!(h, 1);
     session.assert_open();
     client.send("</stream:stream>").await;
@@ -93,7 +121,10 @@ async fn slixmpp_logs_in_and_hears_a_message() {
     let prosody = Prosody::start().await;
     let mut alice = Slixmpp::start("alice@localhost/phone", prosody.address, None);
     alice.order(&json!({"do": "connect"}));
-    assert_eq!(alice.event("session_start").await["jid"], "alice@localhost/phone");
+    assert_eq!(
+        alice.event("session_start").await["jid"],
+        "alice@localhost/phone"
+    );
     alice.order(&json!({"do": "send", "xml": "<iq xmlns='jabber:client' type='get' id='p'><ping xmlns='urn:xmpp:ping'/></iq>"}));
     while alice.event("iq").await["id"] != "p" {}
     let mut bob = Client::plain(prosody.address).await;

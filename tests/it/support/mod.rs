@@ -37,12 +37,19 @@ pub(crate) async fn eventually<T>(
         if let Some(found) = probe() {
             return found;
         }
-        assert!(Instant::now() < until, "waited {deadline:?} in vain for {}", what());
+        assert!(
+            Instant::now() < until,
+            "waited {deadline:?} in vain for {}",
+            what()
+        );
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }
 
 /// A loopback address whose port was free a moment ago, for peers that cannot bind port 0 themselves.
 pub(crate) fn free_address() -> SocketAddr {
-    TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap()
+    TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
+        .unwrap()
+        .local_addr()
+        .unwrap()
 }

@@ -20,7 +20,11 @@ impl Log {
 
     /// Whether some line contains `needle`.
     pub(crate) fn contains(&self, needle: &str) -> bool {
-        self.0.lock().unwrap().iter().any(|line| line.contains(needle))
+        self.0
+            .lock()
+            .unwrap()
+            .iter()
+            .any(|line| line.contains(needle))
     }
 
     fn follow(&self, output: impl Read + Send + 'static) {
@@ -28,7 +32,10 @@ impl Log {
         thread::spawn(move || {
             for line in BufReader::new(output).split(b'\n') {
                 let Ok(line) = line else { return };
-                log.0.lock().unwrap().push(String::from_utf8_lossy(&line).into_owned());
+                log.0
+                    .lock()
+                    .unwrap()
+                    .push(String::from_utf8_lossy(&line).into_owned());
             }
         });
     }
@@ -45,15 +52,23 @@ pub(crate) struct Process {
 impl Process {
     /// Starts `command`; `name` heads its log and `install` is what to run where the program is missing.
     pub(crate) fn spawn(name: &'static str, install: &str, command: &mut Command) -> Self {
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut child = command
-            .spawn()
-            .unwrap_or_else(|error| panic!("{name} does not start ({error}); install it with: {install}"));
+        command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap_or_else(|error| {
+            panic!("{name} does not start ({error}); install it with: {install}")
+        });
         let log = Log::default();
         log.follow(child.stdout.take().unwrap());
         log.follow(child.stderr.take().unwrap());
         let stdin = child.stdin.take();
-        Self { name, child, stdin, log }
+        Self {
+            name,
+            child,
+            stdin,
+            log,
+        }
     }
 
     pub(crate) fn log(&self) -> &Log {
@@ -76,9 +91,20 @@ impl Process {
     pub(crate) async fn terminate(&mut self, deadline: Duration) -> (ExitStatus, Duration) {
         let asked = Instant::now();
         let pid = self.child.id().to_string();
-        assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
+        assert!(
+            Command::new("kill")
+                .args(["-TERM", &pid])
+                .status()
+                .unwrap()
+                .success()
+        );
         let name = self.name;
-        let status = eventually(deadline, || format!("the exit of {name} after SIGTERM"), || self.exited()).await;
+        let status = eventually(
+            deadline,
+            || format!("the exit of {name} after SIGTERM"),
+            || self.exited(),
+        )
+        .await;
         (status, asked.elapsed())
     }
 
@@ -92,7 +118,11 @@ impl Process {
 impl Drop for Process {
     fn drop(&mut self) {
         if thread::panicking() {
-            eprintln!("---- log of {} ----\n{}", self.name, self.log.lines().join("\n"));
+            eprintln!(
+                "---- log of {} ----\n{}",
+                self.name,
+                self.log.lines().join("\n")
+            );
         }
         // The process may have ended by itself, which is no error.
         drop(self.child.kill());
