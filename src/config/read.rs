@@ -77,11 +77,8 @@ fn listeners(sections: Vec<Section<'_>>) -> Vec<Listen> {
         let default = Listen::default();
         let line = section.line_of("address");
         let address = section.parsed("address", address).map_or(default.address, |at| at.value);
-        let tls = section.choice(
-            "tls",
-            default.tls,
-            &[("starttls", ListenTls::Starttls), ("direct", ListenTls::Direct)],
-        );
+        let tls =
+            section.choice("tls", default.tls, &[("starttls", ListenTls::Starttls), ("direct", ListenTls::Direct)]);
         if address.port() != 0 && listeners.iter().any(|other| other.address == address) {
             section.problem(line, "address", format!("{address} is listened on twice"), "remove one [[listen]]");
         }
@@ -260,10 +257,10 @@ fn upstream_address(text: &str) -> Result<Upstream, Wrong> {
     if text.starts_with("unix:") {
         return Err(wrong("unix sockets are not yet supported", remedy));
     }
-    if let Ok(address) = text.parse::<SocketAddr>() {
-        if address.port() != 0 {
-            return Ok(Upstream { host: address.ip().to_string(), port: address.port() });
-        }
+    if let Ok(address) = text.parse::<SocketAddr>()
+        && address.port() != 0
+    {
+        return Ok(Upstream { host: address.ip().to_string(), port: address.port() });
     }
     let named = text.rsplit_once(':').and_then(|(host, port)| Some((host, port.parse::<u16>().ok()?)));
     match named {
@@ -286,10 +283,11 @@ fn body(text: &str) -> Result<String, Wrong> {
 }
 
 fn level(text: &str) -> Result<String, Wrong> {
-    let remedy = "write \"error\", \"warn\", \"info\", \"debug\" or \"trace\", or directives such as \"pushward=debug\"";
+    let remedy =
+        "write \"error\", \"warn\", \"info\", \"debug\" or \"trace\", or directives such as \"pushward=debug\"";
     // `EnvFilter` takes a lone word that is no level for the name of a module, and then logs everything of it.
     let is_word = !text.contains(['=', ',', '[']);
-    if is_word && text.parse::<tracing::level_filters::LevelFilter>().is_err() {
+    if text.is_empty() || is_word && text.parse::<tracing::level_filters::LevelFilter>().is_err() {
         return Err(wrong(format!("unknown level \"{text}\""), remedy));
     }
     match EnvFilter::try_new(text) {

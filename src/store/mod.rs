@@ -117,11 +117,13 @@ impl Store {
             .map_err(inaccessible(&path))?;
         // Else a crash could lose the file's name, and with it what was committed to the file.
         File::open(directory).and_then(|handle| handle.sync_all()).map_err(inaccessible(directory))?;
-        FileBackend::new(file).and_then(open_backend).map_err(|error| match error {
-            DatabaseError::DatabaseAlreadyOpen | DatabaseError::LockProtocolMismatch => StoreError::InUse { path },
-            other => other.into(),
-        })
-        .and_then(Self::start)
+        match FileBackend::new(file).and_then(open_backend) {
+            Ok(database) => Self::start(database),
+            Err(DatabaseError::DatabaseAlreadyOpen | DatabaseError::LockProtocolMismatch) => {
+                Err(StoreError::InUse { path })
+            }
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// The registrations of an account, as they are on disk, the most recently seen first.
@@ -168,8 +170,9 @@ impl Store {
         let commits = Arc::new(AtomicU64::new(0));
         let (jobs, waiting) = mpsc::channel(QUEUE);
         let ended = CancellationToken::new();
-        writer::spawn(Arc::clone(&database), Arc::clone(&commits), waiting, ended.clone().drop_guard())
-            .map_err(|error| StoreError::Inaccessible { path: PathBuf::from("store thread"), error: Arc::new(error) })?;
+        writer::spawn(Arc::clone(&database), Arc::clone(&commits), waiting, ended.clone().drop_guard()).map_err(
+            |error| StoreError::Inaccessible { path: PathBuf::from("store thread"), error: Arc::new(error) },
+        )?;
         Ok(Self { database, jobs, commits, ended })
     }
 }

@@ -133,10 +133,8 @@ async fn concurrent_changes_share_commits_and_see_each_other() {
         let store = store.clone();
         waiting.spawn(async move {
             let account = account(&format!("user{n}"));
-            let (first, second) = tokio::join!(
-                store.change(&account, enable("one", n)),
-                store.change(&account, enable("two", n + 1)),
-            );
+            let (first, second) =
+                tokio::join!(store.change(&account, enable("one", n)), store.change(&account, enable("two", n + 1)),);
             assert_eq!(nodes(&first.unwrap()), ["one"]);
             assert_eq!(nodes(&second.unwrap()), ["two", "one"]);
         });
