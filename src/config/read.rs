@@ -35,7 +35,7 @@ pub(super) fn config<'t>(report: &'t Report<'t>, text: &'t str, path: &Path) -> 
     }
     let directory = path.parent().unwrap_or(Path::new("")).to_owned();
     let mut root = Section::new(report, "", 1, table.into_inner());
-    let state = root.text("state").map_or_else(|| PathBuf::from("state"), |at| at.value.into());
+    let state = root.parsed("state", file_name).map_or_else(|| "state".to_owned(), |at| at.value);
     let drain_timeout = root.duration("drain_timeout", 10 * SECOND, Duration::ZERO..=HOUR);
     let mut listen = listeners(root.tables("listen", "[[listen]]"));
     if listen.is_empty() {
@@ -114,7 +114,7 @@ fn hosts(sections: Vec<Section<'_>>, directory: &Path, listen: &[Listen]) -> Vec
 }
 
 fn file(section: &mut Section<'_>, key: &'static str, directory: &Path, default: String) -> PathBuf {
-    directory.join(section.text(key).map_or(default, |at| at.value))
+    directory.join(section.parsed(key, file_name).map_or(default, |at| at.value))
 }
 
 fn upstream(section: &mut Section<'_>, listen: &[Listen]) -> Upstream {
@@ -236,6 +236,10 @@ type Wrong = (String, String);
 
 fn wrong(what: impl Into<String>, remedy: &str) -> Wrong {
     (what.into(), remedy.to_owned())
+}
+
+fn file_name(text: &str) -> Result<String, Wrong> {
+    if text.is_empty() { Err(wrong("empty", "write a path")) } else { Ok(text.to_owned()) }
 }
 
 fn address(text: &str) -> Result<SocketAddr, Wrong> {

@@ -132,6 +132,11 @@ fn a_value_of_the_wrong_type_is_refused_with_what_to_write() {
 }
 
 #[test]
+fn an_empty_path_is_refused() {
+    check("state = \"\"", "config.toml:1: state: empty; write a path");
+}
+
+#[test]
 fn a_value_out_of_bounds_is_refused_with_the_bounds() {
     check(
         "[limits]\nstanza = \"9 KB\"\nunauthenticated_stanza = 10000",
