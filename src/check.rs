@@ -61,32 +61,16 @@ pub async fn examine(path: &Path) -> Report {
     let config = match Config::load(path) {
         Ok(config) => config,
         Err(errors) => {
-            errors
-                .problems()
-                .iter()
-                .for_each(|problem| report.problem(problem, EXIT_CONFIG));
+            errors.problems().iter().for_each(|problem| report.problem(problem, EXIT_CONFIG));
             return report;
         }
     };
     // Only for line numbers: the file was read and found right just now.
     let text = std::fs::read_to_string(path).unwrap_or_default();
-    let listeners: Vec<_> = config
-        .listen
-        .iter()
-        .map(|listen| listen.address.to_string())
-        .collect();
-    report.fine(format_args!(
-        "{}: fine; clients connect to {}",
-        path.display(),
-        listeners.join(", ")
-    ));
+    let listeners: Vec<_> = config.listen.iter().map(|listen| listen.address.to_string()).collect();
+    report.fine(format_args!("{}: fine; clients connect to {}", path.display(), listeners.join(", ")));
     for (index, host) in config.hosts.iter().enumerate() {
-        let at = Place {
-            path,
-            text: &text,
-            index,
-            host,
-        };
+        let at = Place { path, text: &text, index, host };
         certificate(&mut report, &at);
         server(&mut report, &at, &config).await;
     }
@@ -114,16 +98,10 @@ impl Place<'_> {
 }
 
 fn certificate(report: &mut Report, at: &Place<'_>) {
-    let Host {
-        domain,
-        certificate: file,
-        ..
-    } = at.host;
+    let Host { domain, certificate: file, .. } = at.host;
     if certificate::wants_development(at.host) {
         let file = file.display();
-        report.fine(format_args!(
-            "{domain}: {file} is missing: a development certificate is made at first run"
-        ));
+        report.fine(format_args!("{domain}: {file} is missing: a development certificate is made at first run"));
         return;
     }
     let key = match certificate::load(at.host) {
@@ -137,31 +115,15 @@ fn certificate(report: &mut Report, at: &Place<'_>) {
     let defects = certificate::judge(&key, domain, SystemTime::now());
     for defect in &defects {
         let (what, remedy) = match defect {
-            Defect::NotForDomain => (
-                "does not name the domain",
-                "get one that lists the domain as a DNS name",
-            ),
+            Defect::NotForDomain => ("does not name the domain", "get one that lists the domain as a DNS name"),
             Defect::Expired => ("has expired", "renew it"),
-            Defect::NotYetValid => (
-                "is not valid yet",
-                "set the clock of this machine, or get another",
-            ),
+            Defect::NotYetValid => ("is not valid yet", "set the clock of this machine, or get another"),
             Defect::ExpiresSoon => {
-                report.fine(format_args!(
-                    "{domain}: {} expires within 7 days: renew it",
-                    file.display()
-                ));
+                report.fine(format_args!("{domain}: {} expires within 7 days: renew it", file.display()));
                 continue;
             }
         };
-        report.problem(
-            &at.problem(
-                "certificate",
-                format_args!("{} {what}", file.display()),
-                remedy,
-            ),
-            EXIT_CONFIG,
-        );
+        report.problem(&at.problem("certificate", format_args!("{} {what}", file.display()), remedy), EXIT_CONFIG);
     }
     if defects.is_empty() {
         report.fine(format_args!("{domain}: {} is valid for it", file.display()));
@@ -170,13 +132,7 @@ fn certificate(report: &mut Report, at: &Place<'_>) {
 
 /// The key that names the file at fault, and what to do.
 fn remedy_of(error: &CertificateError, host: &Host) -> (&'static str, String) {
-    let key_or_certificate = |path: &Path| {
-        if path == host.key {
-            "key"
-        } else {
-            "certificate"
-        }
-    };
+    let key_or_certificate = |path: &Path| if path == host.key { "key" } else { "certificate" };
     match error {
         CertificateError::Unreadable { path, .. } => (
             key_or_certificate(path),
@@ -198,22 +154,15 @@ fn remedy_of(error: &CertificateError, host: &Host) -> (&'static str, String) {
 }
 
 async fn server(report: &mut Report, at: &Place<'_>, config: &Config) {
-    let Host {
-        domain, upstream, ..
-    } = at.host;
+    let Host { domain, upstream, .. } = at.host;
     match probe::probe(at.host, config.limits.connect_timeout).await {
         Ok(Offer { mechanisms }) => {
-            report.fine(format_args!(
-                "{domain}: the server at {upstream} is ready; log-in by {}",
-                mechanisms.join(", ")
-            ));
+            report
+                .fine(format_args!("{domain}: the server at {upstream} is ready; log-in by {}", mechanisms.join(", ")));
         }
         Err(error) => {
             let what = format_args!("the server at {upstream}: {error}");
-            report.problem(
-                &at.problem("upstream", what, error.remedy()),
-                EXIT_UNAVAILABLE,
-            );
+            report.problem(&at.problem("upstream", what, error.remedy()), EXIT_UNAVAILABLE);
         }
     }
 }
@@ -239,10 +188,7 @@ mod tests {
                 let mut header = [0; 1024];
                 let read = stream.read(&mut header).await.unwrap();
                 assert!(header[..read].ends_with(b">"));
-                stream
-                    .write_all(b"<?xml version='1.0'?><stream:stream id='1' from='localhost'>")
-                    .await
-                    .unwrap();
+                stream.write_all(b"<?xml version='1.0'?><stream:stream id='1' from='localhost'>").await.unwrap();
                 stream.write_all(answer.as_bytes()).await.unwrap();
                 stream.read(&mut header).await.unwrap_or_default();
             }
@@ -268,23 +214,13 @@ mod tests {
         for part in expect {
             assert!(last.contains(part), "{part} is not in {last}");
         }
-        assert!(
-            exit == 0 || last.contains("config.toml:5: [[host]] localhost upstream: "),
-            "{last}"
-        );
+        assert!(exit == 0 || last.contains("config.toml:5: [[host]] localhost upstream: "), "{last}");
     }
 
     #[tokio::test]
     async fn a_fresh_machine_with_a_ready_server_has_no_problem() {
-        check_server(
-            READY,
-            0,
-            &[
-                "localhost: the server at 127.0.0.1:",
-                "is ready; log-in by SCRAM-SHA-1, PLAIN",
-            ],
-        )
-        .await;
+        check_server(READY, 0, &["localhost: the server at 127.0.0.1:", "is ready; log-in by SCRAM-SHA-1, PLAIN"])
+            .await;
     }
 
     #[tokio::test]
@@ -298,62 +234,27 @@ mod tests {
     async fn a_server_that_wants_tls_or_offers_no_login_comes_with_the_settings_to_change() {
         let required = "<stream:features><starttls xmlns='urn:ietf:params:xml:ns:xmpp-tls'><required/></starttls>\
             <mechanisms><mechanism>PLAIN</mechanism></mechanisms></stream:features>";
-        let settings = [
-            "c2s_require_encryption = false",
-            "allow_unencrypted_sasl2: true",
-        ];
-        check_server(
-            required,
-            EXIT_UNAVAILABLE,
-            &[&["requires TLS"], &settings[..]].concat(),
-        )
-        .await;
+        let settings = ["c2s_require_encryption = false", "allow_unencrypted_sasl2: true"];
+        check_server(required, EXIT_UNAVAILABLE, &[&["requires TLS"], &settings[..]].concat()).await;
         let none = "<stream:features><starttls xmlns='urn:ietf:params:xml:ns:xmpp-tls'/></stream:features>";
-        check_server(
-            none,
-            EXIT_UNAVAILABLE,
-            &[&["offers no log-in"], &settings[..]].concat(),
-        )
-        .await;
-        check_server(
-            "<stream:features/>",
-            EXIT_UNAVAILABLE,
-            &["offers no log-in"],
-        )
-        .await;
+        check_server(none, EXIT_UNAVAILABLE, &[&["offers no log-in"], &settings[..]].concat()).await;
+        check_server("<stream:features/>", EXIT_UNAVAILABLE, &["offers no log-in"]).await;
     }
 
     #[tokio::test]
     async fn a_server_that_is_no_xmpp_server_for_the_domain_is_named_as_such() {
         let unknown = "<stream:error><host-unknown xmlns='urn:ietf:params:xml:ns:xmpp-streams'/></stream:error>";
-        check_server(
-            unknown,
-            EXIT_UNAVAILABLE,
-            &["host-unknown", "serve the domain"],
-        )
-        .await;
+        check_server(unknown, EXIT_UNAVAILABLE, &["host-unknown", "serve the domain"]).await;
         check_server("", EXIT_UNAVAILABLE, &["no stream features within"]).await;
     }
 
     #[tokio::test]
     async fn nobody_at_the_servers_address_is_a_problem() {
-        let port = TcpListener::bind("127.0.0.1:0")
-            .await
-            .unwrap()
-            .local_addr()
-            .unwrap()
-            .port();
-        let (_directory, path) = written(&format!(
-            "[[host]]\ndomain = \"localhost\"\nupstream = \"127.0.0.1:{port}\""
-        ));
+        let port = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port();
+        let (_directory, path) = written(&format!("[[host]]\ndomain = \"localhost\"\nupstream = \"127.0.0.1:{port}\""));
         let report = examine(&path).await;
         assert_eq!(report.exit(), EXIT_UNAVAILABLE);
-        assert!(
-            report
-                .to_string()
-                .contains(":3: [[host]] localhost upstream: the server at 127.0.0.1"),
-            "{report}"
-        );
+        assert!(report.to_string().contains(":3: [[host]] localhost upstream: the server at 127.0.0.1"), "{report}");
     }
 
     #[tokio::test]
@@ -366,8 +267,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_missing_certificate_is_a_problem_that_outranks_the_servers() {
-        let (directory, path) =
-            written("[[host]]\ndomain = \"jabber.org\"\nupstream = \"localhost:1\"\n");
+        let (directory, path) = written("[[host]]\ndomain = \"jabber.org\"\nupstream = \"localhost:1\"\n");
         let report = examine(&path).await;
         assert_eq!(report.exit(), EXIT_CONFIG);
         let expect = format!(
@@ -381,20 +281,13 @@ mod tests {
     #[tokio::test]
     async fn a_certificate_of_another_domain_is_a_problem() {
         let address = server_that_says(READY).await;
-        let (directory, path) = written(&format!(
-            "[[host]]\ndomain = \"jabber.org\"\nupstream = \"{address}\"\n"
-        ));
+        let (directory, path) = written(&format!("[[host]]\ndomain = \"jabber.org\"\nupstream = \"{address}\"\n"));
         let (certificate, key) = certificate::self_signed("jabber.net").unwrap();
         std::fs::create_dir(directory.path().join("certs")).unwrap();
         std::fs::write(directory.path().join("certs/jabber.org.pem"), certificate).unwrap();
         std::fs::write(directory.path().join("certs/jabber.org.key"), key).unwrap();
         let report = examine(&path).await;
         assert_eq!(report.exit(), EXIT_CONFIG);
-        assert!(
-            report
-                .to_string()
-                .contains("jabber.org.pem does not name the domain"),
-            "{report}"
-        );
+        assert!(report.to_string().contains("jabber.org.pem does not name the domain"), "{report}");
     }
 }

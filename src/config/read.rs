@@ -11,8 +11,7 @@ use tracing_subscriber::EnvFilter;
 use super::problem::Report;
 use super::section::{At, Section};
 use super::{
-    Config, HOUR, Host, Limits, Listen, ListenTls, Log, LogFormat, MINUTE, Push, SECOND,
-    StreamManagement, Upstream,
+    Config, HOUR, Host, Limits, Listen, ListenTls, Log, LogFormat, MINUTE, Push, SECOND, StreamManagement, Upstream,
 };
 
 /// RFC 6120 §13.12: an implementation must not limit stanzas to less.
@@ -36,9 +35,7 @@ pub(super) fn config<'t>(report: &'t Report<'t>, text: &'t str, path: &Path) -> 
     }
     let directory = path.parent().unwrap_or(Path::new("")).to_owned();
     let mut root = Section::new(report, "", 1, table.into_inner());
-    let state = root
-        .text("state")
-        .map_or_else(|| PathBuf::from("state"), |at| at.value.into());
+    let state = root.parsed("state", file_name).map_or_else(|| "state".to_owned(), |at| at.value);
     let drain_timeout = root.duration("drain_timeout", 10 * SECOND, Duration::ZERO..=HOUR);
     let mut listen = listeners(root.tables("listen", "[[listen]]"));
     if listen.is_empty() {
@@ -46,15 +43,9 @@ pub(super) fn config<'t>(report: &'t Report<'t>, text: &'t str, path: &Path) -> 
     }
     let hosts = hosts(root.tables("host", "[[host]]"), &directory, &listen);
     if hosts.is_empty() && !report.is_broken() {
-        root.problem(
-            1,
-            "[[host]]",
-            "no host is served",
-            "add [[host]] and domain = \"example.org\"",
-        );
+        root.problem(1, "[[host]]", "no host is served", "add [[host]] and domain = \"example.org\"");
     }
-    let stream_management =
-        stream_management(root.table("stream_management", "[stream_management]"));
+    let stream_management = stream_management(root.table("stream_management", "[stream_management]"));
     let push = push(root.table("push", "[push]"), &stream_management);
     let limits = limits(root.table("limits", "[limits]"));
     let log = log(root.table("log", "[log]"));
@@ -77,9 +68,7 @@ pub(super) fn host_line(text: &str, index: usize, key: &str) -> usize {
     let report = Report::new(Path::new(""), text);
     let (table, _) = DeTable::parse_recoverable(text);
     let mut root = Section::new(&report, "", 1, table.into_inner());
-    root.tables("host", "[[host]]")
-        .get(index)
-        .map_or(1, |host| host.line_of(key))
+    root.tables("host", "[[host]]").get(index).map_or(1, |host| host.line_of(key))
 }
 
 fn listeners(sections: Vec<Section<'_>>) -> Vec<Listen> {
@@ -87,24 +76,11 @@ fn listeners(sections: Vec<Section<'_>>) -> Vec<Listen> {
     for mut section in sections {
         let default = Listen::default();
         let line = section.line_of("address");
-        let address = section
-            .parsed("address", address)
-            .map_or(default.address, |at| at.value);
-        let tls = section.choice(
-            "tls",
-            default.tls,
-            &[
-                ("starttls", ListenTls::Starttls),
-                ("direct", ListenTls::Direct),
-            ],
-        );
+        let address = section.parsed("address", address).map_or(default.address, |at| at.value);
+        let tls =
+            section.choice("tls", default.tls, &[("starttls", ListenTls::Starttls), ("direct", ListenTls::Direct)]);
         if address.port() != 0 && listeners.iter().any(|other| other.address == address) {
-            section.problem(
-                line,
-                "address",
-                format!("{address} is listened on twice"),
-                "remove one [[listen]]",
-            );
+            section.problem(line, "address", format!("{address} is listened on twice"), "remove one [[listen]]");
         }
         section.finish();
         listeners.push(Listen { address, tls });
@@ -118,34 +94,16 @@ fn hosts(sections: Vec<Section<'_>>, directory: &Path, listen: &[Listen]) -> Vec
         let has_domain = section.has("domain");
         let domain = section.parsed("domain", domain);
         if !has_domain {
-            section.problem(
-                section.line_of("domain"),
-                "domain",
-                "missing",
-                "write domain = \"example.org\"",
-            );
+            section.problem(section.line_of("domain"), "domain", "missing", "write domain = \"example.org\"");
         }
-        let domain = domain.unwrap_or_else(|| At {
-            value: String::new(),
-            line: section.line_of("domain"),
-        });
+        let domain = domain.unwrap_or_else(|| At { value: String::new(), line: section.line_of("domain") });
         if !domain.value.is_empty() && hosts.iter().any(|other| other.domain == domain.value) {
             let what = format!("{} is served twice", domain.value);
             section.problem(domain.line, "domain", what, "remove one [[host]]");
         }
         let host = Host {
-            certificate: file(
-                &mut section,
-                "certificate",
-                directory,
-                format!("certs/{}.pem", domain.value),
-            ),
-            key: file(
-                &mut section,
-                "key",
-                directory,
-                format!("certs/{}.key", domain.value),
-            ),
+            certificate: file(&mut section, "certificate", directory, format!("certs/{}.pem", domain.value)),
+            key: file(&mut section, "key", directory, format!("certs/{}.key", domain.value)),
             upstream: upstream(&mut section, listen),
             domain: domain.value,
         };
@@ -155,41 +113,23 @@ fn hosts(sections: Vec<Section<'_>>, directory: &Path, listen: &[Listen]) -> Vec
     hosts
 }
 
-fn file(
-    section: &mut Section<'_>,
-    key: &'static str,
-    directory: &Path,
-    default: String,
-) -> PathBuf {
-    directory.join(section.text(key).map_or(default, |at| at.value))
+fn file(section: &mut Section<'_>, key: &'static str, directory: &Path, default: String) -> PathBuf {
+    directory.join(section.parsed(key, file_name).map_or(default, |at| at.value))
 }
 
 fn upstream(section: &mut Section<'_>, listen: &[Listen]) -> Upstream {
     let line = section.line_of("upstream");
     let tls_line = section.line_of("upstream_tls");
-    let address = section
-        .parsed("upstream", upstream_address)
-        .map(|at| at.value)
-        .unwrap_or_default();
+    let address = section.parsed("upstream", upstream_address).map(|at| at.value).unwrap_or_default();
     let tls = section.choice(
         "upstream_tls",
         UpstreamTls::Off,
-        &[
-            ("off", UpstreamTls::Off),
-            ("starttls", UpstreamTls::Starttls),
-            ("direct", UpstreamTls::Direct),
-        ],
+        &[("off", UpstreamTls::Off), ("starttls", UpstreamTls::Starttls), ("direct", UpstreamTls::Direct)],
     );
     let insecure = section.boolean("upstream_insecure", false);
     if tls != UpstreamTls::Off {
-        let remedy =
-            "write \"off\" and connect over loopback, or over a tunnel that ends on loopback";
-        section.problem(
-            tls_line,
-            "upstream_tls",
-            "TLS to the server is not yet supported",
-            remedy,
-        );
+        let remedy = "write \"off\" and connect over loopback, or over a tunnel that ends on loopback";
+        section.problem(tls_line, "upstream_tls", "TLS to the server is not yet supported", remedy);
     } else if !is_loopback(&address.host) && !insecure {
         let what = format!("passwords would cross the network to {address} unencrypted");
         let remedy = "connect over loopback, or write upstream_insecure = true if the network between is trusted";
@@ -197,12 +137,7 @@ fn upstream(section: &mut Section<'_>, listen: &[Listen]) -> Upstream {
     }
     if listen.iter().any(|listener| leads_to(&address, listener)) {
         let what = format!("{address} is an address that this process listens on");
-        section.problem(
-            line,
-            "upstream",
-            what,
-            "move the server to another port, such as 127.0.0.1:5322",
-        );
+        section.problem(line, "upstream", what, "move the server to another port, such as 127.0.0.1:5322");
     }
     address
 }
@@ -225,30 +160,19 @@ fn push(mut s: Section<'_>, stream_management: &StreamManagement) -> Push {
     let d = Push::default();
     let hold_line = s.line_of("max_hibernation_timeout");
     let read = Push {
-        important_body: s
-            .parsed("important_body", body)
-            .map_or(d.important_body, |at| at.value),
+        important_body: s.parsed("important_body", body).map_or(d.important_body, |at| at.value),
         with_body: s.boolean("with_body", d.with_body),
         with_sender: s.boolean("with_sender", d.with_sender),
         max_errors: s.number("max_errors", d.max_errors, 1..=1_000),
         max_devices: s.number("max_devices", d.max_devices, 1..=100),
-        max_hibernation_timeout: s.duration(
-            "max_hibernation_timeout",
-            d.max_hibernation_timeout,
-            MOMENT..=30 * DAY,
-        ),
+        max_hibernation_timeout: s.duration("max_hibernation_timeout", d.max_hibernation_timeout, MOMENT..=30 * DAY),
         batch_delay: s.duration("batch_delay", d.batch_delay, Duration::ZERO..=10 * MINUTE),
         min_interval: s.duration("min_interval", d.min_interval, Duration::ZERO..=DAY),
         publish_timeout: s.duration("publish_timeout", d.publish_timeout, MOMENT..=HOUR),
     };
     if read.max_hibernation_timeout < stream_management.resume_timeout {
         let what = "shorter than resume_timeout of [stream_management]: a registration would shorten the hold";
-        s.problem(
-            hold_line,
-            "max_hibernation_timeout",
-            what,
-            "make it as long as resume_timeout, or longer",
-        );
+        s.problem(hold_line, "max_hibernation_timeout", what, "make it as long as resume_timeout, or longer");
     }
     s.finish();
     read
@@ -256,34 +180,18 @@ fn push(mut s: Section<'_>, stream_management: &StreamManagement) -> Push {
 
 fn limits(mut s: Section<'_>) -> Limits {
     let d = Limits::default();
-    let [per_address, unauthenticated, queue] = [
-        "connections_per_address",
-        "unauthenticated_stanza",
-        "session_queue",
-    ]
-    .map(|key| (key, s.line_of(key)));
+    let [per_address, unauthenticated, queue] =
+        ["connections_per_address", "unauthenticated_stanza", "session_queue"].map(|key| (key, s.line_of(key)));
     let stanzas = SMALLEST_STANZA..=64 << 20;
     let read = Limits {
         connections: s.number("connections", d.connections, 1..=10_000_000),
-        connections_per_address: s.number(
-            "connections_per_address",
-            d.connections_per_address,
-            1..=10_000_000,
-        ),
-        unauthenticated_stanza: s.size(
-            "unauthenticated_stanza",
-            d.unauthenticated_stanza,
-            stanzas.clone(),
-        ),
+        connections_per_address: s.number("connections_per_address", d.connections_per_address, 1..=10_000_000),
+        unauthenticated_stanza: s.size("unauthenticated_stanza", d.unauthenticated_stanza, stanzas.clone()),
         stanza: s.size("stanza", d.stanza, stanzas),
         depth: s.number("depth", d.depth, 16..=10_000),
         session_queue: s.size("session_queue", d.session_queue, SMALLEST_STANZA..=1 << 30),
         handshake_timeout: s.duration("handshake_timeout", d.handshake_timeout, MOMENT..=HOUR),
-        authentication_timeout: s.duration(
-            "authentication_timeout",
-            d.authentication_timeout,
-            MOMENT..=HOUR,
-        ),
+        authentication_timeout: s.duration("authentication_timeout", d.authentication_timeout, MOMENT..=HOUR),
         connect_timeout: s.duration("connect_timeout", d.connect_timeout, MOMENT..=10 * MINUTE),
     };
     let contradiction = |(key, line): (&str, usize), wrong: bool, what: &str, remedy: &str| {
@@ -317,11 +225,7 @@ fn log(mut s: Section<'_>) -> Log {
     let d = Log::default();
     let read = Log {
         level: s.parsed("level", level).map_or(d.level, |at| at.value),
-        format: s.choice(
-            "format",
-            d.format,
-            &[("text", LogFormat::Text), ("json", LogFormat::Json)],
-        ),
+        format: s.choice("format", d.format, &[("text", LogFormat::Text), ("json", LogFormat::Json)]),
     };
     s.finish();
     read
@@ -334,23 +238,21 @@ fn wrong(what: impl Into<String>, remedy: &str) -> Wrong {
     (what.into(), remedy.to_owned())
 }
 
+fn file_name(text: &str) -> Result<String, Wrong> {
+    if text.is_empty() { Err(wrong("empty", "write a path")) } else { Ok(text.to_owned()) }
+}
+
 fn address(text: &str) -> Result<SocketAddr, Wrong> {
     let remedy = "write an IP address and a port, such as \"[::]:5222\" or \"192.0.2.1:5222\"";
-    text.parse()
-        .map_err(|_| wrong(format!("\"{text}\" is not an address"), remedy))
+    text.parse().map_err(|_| wrong(format!("\"{text}\" is not an address"), remedy))
 }
 
 fn domain(text: &str) -> Result<String, Wrong> {
     let remedy = "write the part of the users' addresses after the @, such as \"example.org\"";
     match DomainPart::new(text) {
-        Ok(domain) if !domain.as_str().contains(['/', '\\', '@', '*']) => {
-            Ok(domain.as_str().to_owned())
-        }
+        Ok(domain) if !domain.as_str().contains(['/', '\\', '@', '*']) => Ok(domain.as_str().to_owned()),
         Ok(_) => Err(wrong(format!("\"{text}\" is not a domain"), remedy)),
-        Err(error) => Err(wrong(
-            format!("\"{text}\" is not a domain: {error}"),
-            remedy,
-        )),
+        Err(error) => Err(wrong(format!("\"{text}\" is not a domain: {error}"), remedy)),
     }
 }
 
@@ -359,63 +261,42 @@ fn upstream_address(text: &str) -> Result<Upstream, Wrong> {
     if text.starts_with("unix:") {
         return Err(wrong("unix sockets are not yet supported", remedy));
     }
-    if let Ok(address) = text.parse::<SocketAddr>() {
-        if address.port() != 0 {
-            return Ok(Upstream {
-                host: address.ip().to_string(),
-                port: address.port(),
-            });
-        }
+    if let Ok(address) = text.parse::<SocketAddr>()
+        && address.port() != 0
+    {
+        return Ok(Upstream { host: address.ip().to_string(), port: address.port() });
     }
-    let named = text
-        .rsplit_once(':')
-        .and_then(|(host, port)| Some((host, port.parse::<u16>().ok()?)));
+    let named = text.rsplit_once(':').and_then(|(host, port)| Some((host, port.parse::<u16>().ok()?)));
     match named {
-        Some((host, port))
-            if port != 0 && !host.is_empty() && !host.contains([':', '[', ']', '/', ' ', '@']) =>
-        {
-            Ok(Upstream {
-                host: host.to_owned(),
-                port,
-            })
+        Some((host, port)) if port != 0 && !host.is_empty() && !host.contains([':', '[', ']', '/', ' ', '@']) => {
+            Ok(Upstream { host: host.to_owned(), port })
         }
-        _ => Err(wrong(
-            format!("\"{text}\" is not an address with a port"),
-            remedy,
-        )),
+        _ => Err(wrong(format!("\"{text}\" is not an address with a port"), remedy)),
     }
 }
 
 fn body(text: &str) -> Result<String, Wrong> {
     if text.len() > 1_000 {
-        return Err(wrong(
-            "longer than 1,000 bytes",
-            "shorten it: it is sent with every notification",
-        ));
+        return Err(wrong("longer than 1,000 bytes", "shorten it: it is sent with every notification"));
     }
     // XML 1.0 §2.2: these cannot be written in a stanza.
-    if text
-        .chars()
-        .any(|c| c.is_control() && !matches!(c, '\t' | '\n'))
-    {
+    if text.chars().any(|c| c.is_control() && !matches!(c, '\t' | '\n')) {
         return Err(wrong("contains a control character", "write text only"));
     }
     Ok(text.to_owned())
 }
 
 fn level(text: &str) -> Result<String, Wrong> {
-    let remedy = "write \"error\", \"warn\", \"info\", \"debug\" or \"trace\", or directives such as \"pushward=debug\"";
+    let remedy =
+        "write \"error\", \"warn\", \"info\", \"debug\" or \"trace\", or directives such as \"pushward=debug\"";
     // `EnvFilter` takes a lone word that is no level for the name of a module, and then logs everything of it.
     let is_word = !text.contains(['=', ',', '[']);
-    if is_word && text.parse::<tracing::level_filters::LevelFilter>().is_err() {
+    if text.is_empty() || is_word && text.parse::<tracing::level_filters::LevelFilter>().is_err() {
         return Err(wrong(format!("unknown level \"{text}\""), remedy));
     }
     match EnvFilter::try_new(text) {
         Ok(_) => Ok(text.to_owned()),
-        Err(error) => Err(wrong(
-            format!("\"{text}\" is not a filter: {error}"),
-            remedy,
-        )),
+        Err(error) => Err(wrong(format!("\"{text}\" is not a filter: {error}"), remedy)),
     }
 }
 
@@ -424,9 +305,7 @@ fn is_loopback(host: &str) -> bool {
     // RFC 6761 §6.3: every name below localhost is loopback.
     name == "localhost"
         || name.ends_with(".localhost")
-        || host
-            .parse::<IpAddr>()
-            .is_ok_and(|address| address.to_canonical().is_loopback())
+        || host.parse::<IpAddr>().is_ok_and(|address| address.to_canonical().is_loopback())
 }
 
 fn leads_to(upstream: &Upstream, listener: &Listen) -> bool {
@@ -434,13 +313,10 @@ fn leads_to(upstream: &Upstream, listener: &Listen) -> bool {
     let same_host = match upstream.host.parse::<IpAddr>() {
         Ok(address) => {
             let address = address.to_canonical();
-            let any_of_family =
-                listening.is_unspecified() && (listening.is_ipv6() || address.is_ipv4());
+            let any_of_family = listening.is_unspecified() && (listening.is_ipv6() || address.is_ipv4());
             address == listening || (any_of_family && address.is_loopback())
         }
-        Err(_) => {
-            is_loopback(&upstream.host) && (listening.is_unspecified() || listening.is_loopback())
-        }
+        Err(_) => is_loopback(&upstream.host) && (listening.is_unspecified() || listening.is_loopback()),
     };
     same_host && upstream.port == listener.address.port()
 }

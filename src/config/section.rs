@@ -10,7 +10,6 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::problem::Report;
-use super::unsupported;
 
 /// A value and the line it stands on.
 #[derive(Clone, Debug)]
@@ -26,45 +25,24 @@ pub(super) struct Section<'t> {
     name: &'static str,
     line: usize,
     entries: Vec<(String, At<DeValue<'t>>)>,
-    known: Vec<&'static str>,
 }
 
 impl<'t> Section<'t> {
     /// A table named as it is written in the file: `[push]`, `[[listen]]`, or nothing for the top level.
-    pub(super) fn new(
-        report: &'t Report<'t>,
-        name: &'static str,
-        line: usize,
-        table: DeTable<'t>,
-    ) -> Self {
+    pub(super) fn new(report: &'t Report<'t>, name: &'static str, line: usize, table: DeTable<'t>) -> Self {
         let entries = table
             .into_iter()
             .map(|(key, value)| {
                 let line = report.line_at(key.span().start);
-                (
-                    key.into_inner().into_owned(),
-                    At {
-                        value: value.into_inner(),
-                        line,
-                    },
-                )
+                (key.into_inner().into_owned(), At { value: value.into_inner(), line })
             })
             .collect();
-        Self {
-            report,
-            name,
-            line,
-            entries,
-            known: Vec::new(),
-        }
+        Self { report, name, line, entries }
     }
 
     /// The line of a key not yet taken, or of the table's header.
     pub(super) fn line_of(&self, key: &str) -> usize {
-        self.entries
-            .iter()
-            .find(|(k, _)| k == key)
-            .map_or(self.line, |(_, at)| at.line)
+        self.entries.iter().find(|(k, _)| k == key).map_or(self.line, |(_, at)| at.line)
     }
 
     /// Whether a key is there and was not taken yet.
@@ -73,31 +51,17 @@ impl<'t> Section<'t> {
     }
 
     /// Reports a problem with a key of this table.
-    pub(super) fn problem(
-        &self,
-        line: usize,
-        key: &str,
-        what: impl Into<String>,
-        remedy: impl Into<String>,
-    ) {
-        self.report.add(line, path(self.name, key), what, remedy);
+    pub(super) fn problem(&self, line: usize, key: &str, what: impl Into<String>, remedy: impl Into<String>) {
+        self.report.add(line, self.name, key, what, remedy);
     }
 
     /// A table inside this one; an absent table is an empty one.
     pub(super) fn table(&mut self, key: &'static str, name: &'static str) -> Section<'t> {
         let (line, table) = match self.take(key) {
             None => (self.line, DeTable::new()),
-            Some(At {
-                value: DeValue::Table(table),
-                line,
-            }) => (line, table),
+            Some(At { value: DeValue::Table(table), line }) => (line, table),
             Some(other) => {
-                self.wrong_type(
-                    key,
-                    &other,
-                    "a table",
-                    &format!("write {name} on a line of its own"),
-                );
+                self.wrong_type(key, &other, "a table", &format!("write {name} on a line of its own"));
                 (other.line, DeTable::new())
             }
         };
@@ -109,10 +73,7 @@ impl<'t> Section<'t> {
         let remedy = format!("write {name} on a line of its own");
         let array = match self.take(key) {
             None => return Vec::new(),
-            Some(At {
-                value: DeValue::Array(array),
-                ..
-            }) => array,
+            Some(At { value: DeValue::Array(array), .. }) => array,
             Some(other) => {
                 self.wrong_type(key, &other, "an array of tables", &remedy);
                 return Vec::new();
@@ -121,11 +82,11 @@ impl<'t> Section<'t> {
         let mut sections = Vec::new();
         for item in array {
             let line = self.report.line_at(item.span().start);
-            match Spanned::into_inner(item) {
-                DeValue::Table(table) => {
-                    sections.push(Section::new(self.report, name, line, table))
-                }
-                value => self.wrong_type(key, &At { value, line }, "an array of tables", &remedy),
+            let value = Spanned::into_inner(item);
+            if let DeValue::Table(table) = value {
+                sections.push(Section::new(self.report, name, line, table));
+            } else {
+                self.wrong_type(key, &At { value, line }, "an array of tables", &remedy);
             }
         }
         sections
@@ -135,17 +96,9 @@ impl<'t> Section<'t> {
     pub(super) fn boolean(&mut self, key: &'static str, default: bool) -> bool {
         match self.take(key) {
             None => default,
-            Some(At {
-                value: DeValue::Boolean(value),
-                ..
-            }) => value,
+            Some(At { value: DeValue::Boolean(value), .. }) => value,
             Some(other) => {
-                self.wrong_type(
-                    key,
-                    &other,
-                    "a boolean",
-                    "write true or false, without quotes",
-                );
+                self.wrong_type(key, &other, "a boolean", "write true or false, without quotes");
                 default
             }
         }
@@ -154,13 +107,7 @@ impl<'t> Section<'t> {
     /// A string, if the key is there.
     pub(super) fn text(&mut self, key: &'static str) -> Option<At<String>> {
         match self.take(key)? {
-            At {
-                value: DeValue::String(value),
-                line,
-            } => Some(At {
-                value: value.into_owned(),
-                line,
-            }),
+            At { value: DeValue::String(value), line } => Some(At { value: value.into_owned(), line }),
             other => {
                 self.wrong_type(key, &other, "a string", &format!("write {key} = \"…\""));
                 None
@@ -185,58 +132,27 @@ impl<'t> Section<'t> {
     }
 
     /// One of several words.
-    pub(super) fn choice<T: Copy>(
-        &mut self,
-        key: &'static str,
-        default: T,
-        choices: &[(&str, T)],
-    ) -> T {
-        let Some(At { value, line }) = self.text(key) else {
-            return default;
-        };
+    pub(super) fn choice<T: Copy>(&mut self, key: &'static str, default: T, choices: &[(&str, T)]) -> T {
+        let Some(At { value, line }) = self.text(key) else { return default };
         if let Some((_, choice)) = choices.iter().find(|(name, _)| *name == value) {
             return *choice;
         }
-        let names: Vec<_> = choices
-            .iter()
-            .map(|(name, _)| format!("\"{name}\""))
-            .collect();
-        self.problem(
-            line,
-            key,
-            format!("unknown value \"{value}\""),
-            format!("write {}", names.join(" or ")),
-        );
+        let names: Vec<_> = choices.iter().map(|(name, _)| format!("\"{name}\"")).collect();
+        self.problem(line, key, format!("unknown value \"{value}\""), format!("write {}", names.join(" or ")));
         default
     }
 
     /// A whole number within bounds.
-    pub(super) fn number<T>(
-        &mut self,
-        key: &'static str,
-        default: T,
-        bounds: RangeInclusive<T>,
-    ) -> T
+    pub(super) fn number<T>(&mut self, key: &'static str, default: T, bounds: RangeInclusive<T>) -> T
     where
         T: FromStr + PartialOrd + Display + Copy,
     {
-        let remedy = format!(
-            "write a whole number from {} to {}",
-            bounds.start(),
-            bounds.end()
-        );
+        let remedy = format!("write a whole number from {} to {}", bounds.start(), bounds.end());
         match self.take(key) {
             None => default,
-            Some(At {
-                value: DeValue::Integer(written),
-                line,
-            }) => {
+            Some(At { value: DeValue::Integer(written), line }) => {
                 let value = i128::from_str_radix(written.as_str(), written.radix());
-                match value
-                    .ok()
-                    .and_then(|v| v.to_string().parse::<T>().ok())
-                    .filter(|v| bounds.contains(v))
-                {
+                match value.ok().and_then(|v| v.to_string().parse::<T>().ok()).filter(|v| bounds.contains(v)) {
                     Some(value) => value,
                     None => {
                         self.problem(line, key, format!("{written} is out of bounds"), remedy);
@@ -260,126 +176,56 @@ impl<'t> Section<'t> {
     ) -> Duration {
         let from = humantime::format_duration(*bounds.start());
         let to = humantime::format_duration(*bounds.end());
-        let remedy = format!(
-            "write a duration from \"{from}\" to \"{to}\", such as \"{}\"",
-            human(default)
-        );
-        let Some(at) = self.take(key) else {
-            return default;
-        };
-        let At {
-            value: DeValue::String(written),
-            line,
-        } = &at
-        else {
+        let remedy = format!("write a duration from \"{from}\" to \"{to}\", such as \"{}\"", human(default));
+        let Some(at) = self.take(key) else { return default };
+        let At { value: DeValue::String(written), line } = &at else {
             self.wrong_type(key, &at, "a duration in quotes", &remedy);
             return default;
         };
         match humantime::parse_duration(written) {
             Ok(value) if bounds.contains(&value) => return value,
-            Ok(_) => self.problem(
-                *line,
-                key,
-                format!("\"{written}\" is out of bounds"),
-                remedy,
-            ),
-            Err(error) => self.problem(
-                *line,
-                key,
-                format!("\"{written}\" is not a duration: {error}"),
-                remedy,
-            ),
+            Ok(_) => self.problem(*line, key, format!("\"{written}\" is out of bounds"), remedy),
+            Err(error) => self.problem(*line, key, format!("\"{written}\" is not a duration: {error}"), remedy),
         }
         default
     }
 
     /// A number of bytes, `"16 KiB"` or plain `16384`, within bounds.
-    pub(super) fn size(
-        &mut self,
-        key: &'static str,
-        default: usize,
-        bounds: RangeInclusive<usize>,
-    ) -> usize {
-        let remedy = format!(
-            "write a size from {} to {}",
-            display(*bounds.start()),
-            display(*bounds.end())
-        );
-        let Some(at) = self.take(key) else {
-            return default;
-        };
+    pub(super) fn size(&mut self, key: &'static str, default: usize, bounds: RangeInclusive<usize>) -> usize {
+        let remedy = format!("write a size from {} to {}", display(*bounds.start()), display(*bounds.end()));
+        let Some(at) = self.take(key) else { return default };
         let (written, line) = match &at {
-            At {
-                value: DeValue::String(written),
-                line,
-            } => (written.to_string(), *line),
-            At {
-                value: DeValue::Integer(written),
-                line,
-            } => (written.to_string(), *line),
+            At { value: DeValue::String(written), line } => (written.to_string(), *line),
+            At { value: DeValue::Integer(written), line } => (written.to_string(), *line),
             other => {
                 self.wrong_type(key, other, "a size", &remedy);
                 return default;
             }
         };
-        match written
-            .parse::<ByteSize>()
-            .map(|size| usize::try_from(size.as_u64()))
-        {
+        match written.parse::<ByteSize>().map(|size| usize::try_from(size.as_u64())) {
             Ok(Ok(value)) if bounds.contains(&value) => return value,
             Ok(_) => self.problem(line, key, format!("\"{written}\" is out of bounds"), remedy),
-            Err(error) => self.problem(
-                line,
-                key,
-                format!("\"{written}\" is not a size: {error}"),
-                remedy,
-            ),
+            Err(error) => self.problem(line, key, format!("\"{written}\" is not a size: {error}"), remedy),
         }
         default
     }
 
     /// Refuses every key that was not taken.
-    pub(super) fn finish(mut self) {
-        for (key, at) in std::mem::take(&mut self.entries) {
-            let known = self.known.iter().copied();
-            let (what, remedy) = match unsupported::reason(self.name, &key) {
-                Some(reason) => (
-                    "not yet supported".to_owned(),
-                    format!("remove it: {reason}"),
-                ),
-                None => (
-                    "unknown key".to_owned(),
-                    unsupported::suggestion(&key, known),
-                ),
-            };
-            self.problem(at.line, &key, what, remedy);
+    pub(super) fn finish(self) {
+        for (key, at) in self.entries {
+            self.report.add_unknown(at.line, self.name, key);
         }
     }
 
     fn take(&mut self, key: &'static str) -> Option<At<DeValue<'t>>> {
-        self.known.push(key);
         self.report.learn(self.name, key);
         let index = self.entries.iter().position(|(k, _)| k == key)?;
         Some(self.entries.swap_remove(index).1)
     }
 
     fn wrong_type(&self, key: &str, at: &At<DeValue<'_>>, wanted: &str, remedy: &str) {
-        self.problem(
-            at.line,
-            key,
-            format!("{wanted} is wanted, found {}", type_name(&at.value)),
-            remedy,
-        );
+        self.problem(at.line, key, format!("{wanted} is wanted, found {}", type_name(&at.value)), remedy);
     }
-}
-
-fn path(section: &str, key: &str) -> String {
-    [section, key]
-        .iter()
-        .filter(|part| !part.is_empty())
-        .copied()
-        .collect::<Vec<_>>()
-        .join(" ")
 }
 
 fn human(duration: Duration) -> String {

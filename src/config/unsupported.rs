@@ -1,169 +1,63 @@
 //! Keys that are refused: designed but not built yet, or misspelt.
 
+use std::collections::BTreeSet;
+
 /// Section, key, and what holds instead. A key that would not act is refused, so that nobody relies on it.
 const UNSUPPORTED: &[(&str, &str, &str)] = &[
     ("", "dns", "names are resolved by the system"),
     ("", "admin", "there is no admin socket and no metrics page"),
-    (
-        "[[listen]]",
-        "proxy_protocol",
-        "clients must connect directly",
-    ),
-    (
-        "[[listen]]",
-        "trusted_proxies",
-        "clients must connect directly",
-    ),
-    (
-        "[[host]]",
-        "upstream_source",
-        "the system chooses the local address",
-    ),
-    (
-        "[[host]]",
-        "upstream_ca",
-        "the connection to the server is not encrypted",
-    ),
-    (
-        "[[host]]",
-        "upstream_proxy_protocol",
-        "the server sees the address of Pushward",
-    ),
+    ("[[listen]]", "proxy_protocol", "clients must connect directly"),
+    ("[[listen]]", "trusted_proxies", "clients must connect directly"),
+    ("[[host]]", "upstream_source", "the system chooses the local address"),
+    ("[[host]]", "upstream_ca", "the connection to the server is not encrypted"),
+    ("[[host]]", "upstream_proxy_protocol", "the server sees the address of Pushward"),
     ("[[host]]", "channel_binding", "it is stripped"),
-    (
-        "[[host]]",
-        "component",
-        "notifications go through the user's session",
-    ),
-    (
-        "[stream_management]",
-        "spool_after",
-        "waiting stanzas are held in memory only",
-    ),
-    (
-        "[stream_management]",
-        "orphan_grace",
-        "waiting stanzas are held in memory only",
-    ),
-    (
-        "[stream_management]",
-        "orphan_ttl",
-        "waiting stanzas are held in memory only",
-    ),
-    (
-        "[stream_management]",
-        "wake_rate",
-        "there are no wake notifications",
-    ),
-    (
-        "[stream_management]",
-        "wake_before_expiry",
-        "there are no wake notifications",
-    ),
-    (
-        "[push]",
-        "hibernation_after_push",
-        "a session is held for max_hibernation_timeout",
-    ),
-    (
-        "[push]",
-        "unimportant",
-        "only important stanzas are notified",
-    ),
-    (
-        "[push]",
-        "linger",
-        "a client that closes its stream ends its session",
-    ),
-    (
-        "[push]",
-        "grace",
-        "notifications do not wait for other clients",
-    ),
-    (
-        "[push]",
-        "extensions",
-        "the extensions of tigase:push are not offered",
-    ),
+    ("[[host]]", "component", "notifications go through the user's session"),
+    ("[stream_management]", "spool_after", "waiting stanzas are held in memory only"),
+    ("[stream_management]", "orphan_grace", "waiting stanzas are held in memory only"),
+    ("[stream_management]", "orphan_ttl", "waiting stanzas are held in memory only"),
+    ("[stream_management]", "wake_rate", "there are no wake notifications"),
+    ("[stream_management]", "wake_before_expiry", "there are no wake notifications"),
+    ("[push]", "hibernation_after_push", "a session is held for max_hibernation_timeout"),
+    ("[push]", "unimportant", "only important stanzas are notified"),
+    ("[push]", "linger", "a client that closes its stream ends its session"),
+    ("[push]", "grace", "notifications do not wait for other clients"),
+    ("[push]", "extensions", "the extensions of tigase:push are not offered"),
     ("[push]", "jingle", "calls are notified as messages are"),
     ("[push]", "repush", "a notification is not repeated"),
-    (
-        "[push]",
-        "registration_ttl",
-        "registrations are kept until they are replaced or disabled",
-    ),
+    ("[push]", "registration_ttl", "registrations are kept until they are replaced or disabled"),
     ("[push]", "services", "any push service is used"),
-    (
-        "[push]",
-        "s2s_bidi",
-        "notifications go through the user's session",
-    ),
-    (
-        "[push]",
-        "s2s_connections",
-        "notifications go through the user's session",
-    ),
-    (
-        "[push]",
-        "transports",
-        "notifications go through the user's session",
-    ),
-    (
-        "[push]",
-        "route",
-        "notifications go through the user's session",
-    ),
-    (
-        "[limits]",
-        "queue_memory",
-        "session_queue bounds each session",
-    ),
-    (
-        "[limits]",
-        "spool_per_session",
-        "session_queue bounds what waits for a session",
-    ),
-    (
-        "[limits]",
-        "spool",
-        "session_queue bounds what waits for a session",
-    ),
-    (
-        "[limits]",
-        "unauthenticated",
-        "connections and authentication_timeout bound them",
-    ),
-    (
-        "[limits]",
-        "failed_logins_per_address",
-        "the server limits log-ins",
-    ),
-    (
-        "[limits]",
-        "held_per_account",
-        "held sessions end after their timeout",
-    ),
+    ("[push]", "s2s_bidi", "notifications go through the user's session"),
+    ("[push]", "s2s_connections", "notifications go through the user's session"),
+    ("[push]", "transports", "notifications go through the user's session"),
+    ("[push]", "route", "notifications go through the user's session"),
+    ("[limits]", "queue_memory", "session_queue bounds each session"),
+    ("[limits]", "spool_per_session", "session_queue bounds what waits for a session"),
+    ("[limits]", "spool", "session_queue bounds what waits for a session"),
+    ("[limits]", "unauthenticated", "connections and authentication_timeout bound them"),
+    ("[limits]", "failed_logins_per_address", "the server limits log-ins"),
+    ("[limits]", "held_per_account", "held sessions end after their timeout"),
     ("[limits]", "stanza_rate", "the server limits rates"),
     ("[limits]", "bandwidth", "the server limits rates"),
 ];
 
 /// Why a designed key is refused; `None` if it was never designed.
 pub(super) fn reason(section: &str, key: &str) -> Option<&'static str> {
-    UNSUPPORTED
-        .iter()
-        .find(|(s, k, _)| *s == section && *k == key)
-        .map(|(_, _, reason)| *reason)
+    UNSUPPORTED.iter().find(|(s, k, _)| *s == section && *k == key).map(|(_, _, reason)| *reason)
 }
 
-/// What to do about an unknown key.
-pub(super) fn suggestion<'a>(key: &str, known: impl Iterator<Item = &'a str> + Clone) -> String {
+/// What to do about an unknown key, given all sections and keys that are known.
+pub(super) fn suggestion(section: &str, key: &str, known: &BTreeSet<(&str, &str)>) -> String {
     let wanted = key.to_lowercase().replace('-', "_");
-    let nearest = known
-        .clone()
-        .min_by_key(|candidate| distance(&wanted, candidate));
-    match nearest.filter(|candidate| distance(&wanted, candidate) <= 1 + candidate.len() / 4) {
-        Some(candidate) => format!("did you mean {candidate}?"),
-        None => format!("the keys here are {}", known.collect::<Vec<_>>().join(", ")),
+    let here = || known.iter().filter(|(s, _)| *s == section).map(|(_, key)| *key);
+    let nearest = here().min_by_key(|candidate| distance(&wanted, candidate));
+    if let Some(candidate) = nearest.filter(|candidate| distance(&wanted, candidate) <= 1 + candidate.len() / 4) {
+        return format!("did you mean {candidate}?");
+    }
+    match known.iter().find(|(_, candidate)| *candidate == wanted) {
+        Some(("", _)) => "it belongs at the top of the file, before any section".to_owned(),
+        Some((elsewhere, _)) => format!("it belongs in {elsewhere}"),
+        None => format!("the keys here are {}", here().collect::<Vec<_>>().join(", ")),
     }
 }
 
@@ -174,9 +68,7 @@ fn distance(a: &str, b: &str) -> usize {
         let mut left = i + 1;
         let mut next = vec![left];
         for (y, (above_left, above)) in b.chars().zip(row.iter().zip(row.iter().skip(1))) {
-            left = (above_left + usize::from(x != y))
-                .min(above + 1)
-                .min(left + 1);
+            left = (above_left + usize::from(x != y)).min(above + 1).min(left + 1);
             next.push(left);
         }
         row = next;

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use rustls::CertificateError::{Expired, ExpiredContext, NotValidYet, NotValidYetContext};
 use rustls::RootCertStore;
 use rustls::client::{verify_server_cert_signed_by_trust_anchor, verify_server_name};
 use rustls::crypto::ring;
@@ -94,62 +95,38 @@ pub enum Defect {
 pub fn load(host: &Host) -> Result<Arc<CertifiedKey>, CertificateError> {
     let chain = chain(&host.certificate)?;
     let key = private_key(&host.key)?;
-    let leaf = chain
-        .first()
-        .cloned()
-        .unwrap_or_else(|| CertificateDer::from(Vec::new()));
+    let leaf = chain.first().cloned().unwrap_or_else(|| CertificateDer::from(Vec::new()));
     if let Err(error) = ParsedCertificate::try_from(&leaf) {
-        return Err(CertificateError::Unusable {
-            path: host.certificate.clone(),
-            error,
-        });
+        return Err(CertificateError::Unusable { path: host.certificate.clone(), error });
     }
     match CertifiedKey::from_der(chain, key, &ring::default_provider()) {
         Ok(key) => Ok(Arc::new(key)),
-        Err(rustls::Error::InconsistentKeys(_)) => Err(CertificateError::Mismatch {
-            certificate: host.certificate.clone(),
-            key: host.key.clone(),
-        }),
-        Err(error) => Err(CertificateError::Unusable {
-            path: host.key.clone(),
-            error,
-        }),
+        Err(rustls::Error::InconsistentKeys(_)) => {
+            Err(CertificateError::Mismatch { certificate: host.certificate.clone(), key: host.key.clone() })
+        }
+        Err(error) => Err(CertificateError::Unusable { path: host.key.clone(), error }),
     }
 }
 
 /// What clients of a domain would object to at a time; who signed the certificate is not judged.
 pub fn judge(key: &CertifiedKey, domain: &str, now: SystemTime) -> Vec<Defect> {
-    let Some((leaf, intermediates)) = key.cert.split_first() else {
-        return Vec::new();
-    };
-    let Ok(parsed) = ParsedCertificate::try_from(leaf) else {
-        return Vec::new();
-    };
+    let Some((leaf, intermediates)) = key.cert.split_first() else { return Vec::new() };
+    let Ok(parsed) = ParsedCertificate::try_from(leaf) else { return Vec::new() };
     let mut defects = Vec::new();
-    let name = idna::domain_to_ascii(domain)
-        .ok()
-        .and_then(|ascii| ServerName::try_from(ascii).ok());
-    if !name.is_some_and(|name| verify_server_name(&parsed, &name).is_ok()) {
+    let name = idna::domain_to_ascii(domain).ok().and_then(|ascii| ServerName::try_from(ascii).ok());
+    if name.is_none_or(|name| verify_server_name(&parsed, &name).is_err()) {
         defects.push(Defect::NotForDomain);
     }
     // With no roots a chain can never be complete, but the dates of the certificate are looked at first.
     let dates = |at: SystemTime| {
         let at = UnixTime::since_unix_epoch(at.duration_since(UNIX_EPOCH).unwrap_or_default());
-        let algorithms = ring::default_provider()
-            .signature_verification_algorithms
-            .all;
-        match verify_server_cert_signed_by_trust_anchor(
-            &parsed,
-            &RootCertStore::empty(),
-            intermediates,
-            at,
-            algorithms,
-        ) {
+        let algorithms = ring::default_provider().signature_verification_algorithms.all;
+        match verify_server_cert_signed_by_trust_anchor(&parsed, &RootCertStore::empty(), intermediates, at, algorithms)
+        {
             Err(rustls::Error::InvalidCertificate(error)) => Some(error),
             _ => None,
         }
     };
-    use rustls::CertificateError::{Expired, ExpiredContext, NotValidYet, NotValidYetContext};
     match (dates(now), dates(now + SOON)) {
         (Some(Expired | ExpiredContext { .. }), _) => defects.push(Defect::Expired),
         (Some(NotValidYet | NotValidYetContext { .. }), _) => defects.push(Defect::NotYetValid),
@@ -183,14 +160,10 @@ pub fn ensure_development(host: &Host) -> Result<bool, CertificateError> {
         return Ok(false);
     }
     let (certificate, key) =
-        self_signed(&host.domain).map_err(|error| CertificateError::NotMade {
-            domain: host.domain.clone(),
-            error,
-        })?;
+        self_signed(&host.domain).map_err(|error| CertificateError::NotMade { domain: host.domain.clone(), error })?;
     write_new(&host.key, &key)?;
     // A key alone would keep the next start from making a pair.
-    write_new(&host.certificate, &certificate)
-        .inspect_err(|_| drop(std::fs::remove_file(&host.key)))?;
+    write_new(&host.certificate, &certificate).inspect_err(|_| drop(std::fs::remove_file(&host.key)))?;
     Ok(true)
 }
 
@@ -205,9 +178,7 @@ pub fn self_signed(domain: &str) -> Result<(String, String), rcgen::Error> {
     }
     let mut parameters = rcgen::CertificateParams::new(names)?;
     parameters.distinguished_name = rcgen::DistinguishedName::new();
-    parameters
-        .distinguished_name
-        .push(rcgen::DnType::CommonName, format!("{domain} (development)"));
+    parameters.distinguished_name.push(rcgen::DnType::CommonName, format!("{domain} (development)"));
     parameters.key_usages = vec![rcgen::KeyUsagePurpose::DigitalSignature];
     parameters.extended_key_usages = vec![rcgen::ExtendedKeyUsagePurpose::ServerAuth];
     let year = current_year();
@@ -218,69 +189,38 @@ pub fn self_signed(domain: &str) -> Result<(String, String), rcgen::Error> {
 }
 
 fn chain(path: &Path) -> Result<Vec<CertificateDer<'static>>, CertificateError> {
-    let unreadable = |error| CertificateError::Unreadable {
-        path: path.to_owned(),
-        error,
-    };
+    let unreadable = |error| CertificateError::Unreadable { path: path.to_owned(), error };
     let mut file = BufReader::new(std::fs::File::open(path).map_err(unreadable)?);
-    let chain = rustls_pemfile::certs(&mut file)
-        .collect::<io::Result<Vec<_>>>()
-        .map_err(unreadable)?;
+    let chain = rustls_pemfile::certs(&mut file).collect::<io::Result<Vec<_>>>().map_err(unreadable)?;
     if chain.is_empty() {
-        return Err(CertificateError::Empty {
-            path: path.to_owned(),
-            wanted: "certificate",
-            marker: "CERTIFICATE",
-        });
+        return Err(CertificateError::Empty { path: path.to_owned(), wanted: "certificate", marker: "CERTIFICATE" });
     }
     Ok(chain)
 }
 
 fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, CertificateError> {
-    let unreadable = |error| CertificateError::Unreadable {
-        path: path.to_owned(),
-        error,
-    };
+    let unreadable = |error| CertificateError::Unreadable { path: path.to_owned(), error };
     let mut file = BufReader::new(std::fs::File::open(path).map_err(unreadable)?);
-    rustls_pemfile::private_key(&mut file)
-        .map_err(unreadable)?
-        .ok_or_else(|| CertificateError::Empty {
-            path: path.to_owned(),
-            wanted: "unencrypted private key",
-            marker: "PRIVATE KEY",
-        })
+    rustls_pemfile::private_key(&mut file).map_err(unreadable)?.ok_or_else(|| CertificateError::Empty {
+        path: path.to_owned(),
+        wanted: "unencrypted private key",
+        marker: "PRIVATE KEY",
+    })
 }
 
 fn write_new(path: &Path, content: &str) -> Result<(), CertificateError> {
     let write = || {
-        if let Some(directory) = path
-            .parent()
-            .filter(|directory| !directory.as_os_str().is_empty())
-        {
-            DirBuilder::new()
-                .recursive(true)
-                .mode(0o700)
-                .create(directory)?;
+        if let Some(directory) = path.parent().filter(|directory| !directory.as_os_str().is_empty()) {
+            DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
         }
-        OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(path)?
-            .write_all(content.as_bytes())
+        OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?.write_all(content.as_bytes())
     };
-    write().map_err(|error| CertificateError::Unwritable {
-        path: path.to_owned(),
-        error,
-    })
+    write().map_err(|error| CertificateError::Unwritable { path: path.to_owned(), error })
 }
 
 fn current_year() -> i32 {
     const YEAR: u64 = 31_556_952;
-    let seconds = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default()
-        .as_secs();
+    let seconds = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
     i32::try_from(1970 + seconds / YEAR).unwrap_or(1970)
 }
 
@@ -314,10 +254,7 @@ mod tests {
         assert_eq!(judge(&key, "localhost", SystemTime::now()), []);
         assert_eq!(judge(&key, "127.0.0.1", SystemTime::now()), []);
         for path in [&host.certificate, &host.key] {
-            assert_eq!(
-                std::fs::metadata(path).unwrap().permissions().mode() & 0o777,
-                0o600
-            );
+            assert_eq!(std::fs::metadata(path).unwrap().permissions().mode() & 0o777, 0o600);
         }
         let before = std::fs::read(&host.certificate).unwrap();
         assert!(!ensure_development(&host).unwrap());
@@ -327,30 +264,11 @@ mod tests {
     #[test]
     fn only_domains_reserved_for_development_get_one() {
         let directory = tempfile::tempdir().unwrap();
-        for domain in [
-            "localhost",
-            "a.localhost",
-            "chat.test",
-            "b.example",
-            "example.org",
-            "a.example.net",
-        ] {
-            assert!(
-                wants_development(&host(directory.path(), domain)),
-                "{domain}"
-            );
+        for domain in ["localhost", "a.localhost", "chat.test", "b.example", "example.org", "a.example.net"] {
+            assert!(wants_development(&host(directory.path(), domain)), "{domain}");
         }
-        for domain in [
-            "jabber.org",
-            "notlocalhost",
-            "example.de",
-            "test.org",
-            "org",
-        ] {
-            assert!(
-                !wants_development(&host(directory.path(), domain)),
-                "{domain}"
-            );
+        for domain in ["jabber.org", "notlocalhost", "example.de", "test.org", "org"] {
+            assert!(!wants_development(&host(directory.path(), domain)), "{domain}");
         }
     }
 
@@ -367,10 +285,7 @@ mod tests {
     #[test]
     fn an_internationalised_domain_gets_its_ascii_name() {
         let (_directory, host) = written("müller.test");
-        assert_eq!(
-            judge(&load(&host).unwrap(), "müller.test", SystemTime::now()),
-            []
-        );
+        assert_eq!(judge(&load(&host).unwrap(), "müller.test", SystemTime::now()), []);
     }
 
     #[test]
@@ -378,35 +293,17 @@ mod tests {
         let (_directory, host) = written("localhost");
         let (_other_directory, other) = written("localhost");
         let fault = |certificate: &Path, key: &Path| {
-            let host = Host {
-                certificate: certificate.to_owned(),
-                key: key.to_owned(),
-                ..host.clone()
-            };
+            let host = Host { certificate: certificate.to_owned(), key: key.to_owned(), ..host.clone() };
             load(&host).unwrap_err().to_string()
         };
         let missing = Path::new("/nonexistent/a.pem");
-        assert!(
-            fault(missing, &host.key)
-                .starts_with("/nonexistent/a.pem: cannot be read: No such file")
-        );
-        assert!(
-            fault(&host.certificate, missing).starts_with("/nonexistent/a.pem: cannot be read")
-        );
+        assert!(fault(missing, &host.key).starts_with("/nonexistent/a.pem: cannot be read: No such file"));
+        assert!(fault(&host.certificate, missing).starts_with("/nonexistent/a.pem: cannot be read"));
         assert!(fault(&host.key, &host.key).contains("no certificate in it"));
-        assert!(
-            fault(&host.certificate, &host.certificate)
-                .contains("no unencrypted private key in it")
-        );
-        assert!(
-            fault(&host.certificate, &other.key).contains("not the key of the first certificate")
-        );
+        assert!(fault(&host.certificate, &host.certificate).contains("no unencrypted private key in it"));
+        assert!(fault(&host.certificate, &other.key).contains("not the key of the first certificate"));
         let nonsense = host.certificate.with_extension("nonsense");
-        std::fs::write(
-            &nonsense,
-            "-----BEGIN CERTIFICATE-----\naGVsbG8=\n-----END CERTIFICATE-----\n",
-        )
-        .unwrap();
+        std::fs::write(&nonsense, "-----BEGIN CERTIFICATE-----\naGVsbG8=\n-----END CERTIFICATE-----\n").unwrap();
         assert!(fault(&nonsense, &host.key).contains("nonsense: cannot be used"));
     }
 
@@ -418,15 +315,9 @@ mod tests {
         let now = SystemTime::now();
         assert_eq!(judge(&key, "example.org", now), [Defect::NotForDomain]);
         assert_eq!(judge(&key, "localhost", now + 11 * year), [Defect::Expired]);
-        assert_eq!(
-            judge(&key, "localhost", now - 3 * year),
-            [Defect::NotYetValid]
-        );
+        assert_eq!(judge(&key, "localhost", now - 3 * year), [Defect::NotYetValid]);
         let end = UNIX_EPOCH + Duration::from_secs(humantime_end(current_year() + 10));
-        assert_eq!(
-            judge(&key, "localhost", end - Duration::from_secs(86_400)),
-            [Defect::ExpiresSoon]
-        );
+        assert_eq!(judge(&key, "localhost", end - Duration::from_secs(86_400)), [Defect::ExpiresSoon]);
     }
 
     fn humantime_end(year: i32) -> u64 {

@@ -26,10 +26,7 @@ pub(super) fn create(database: &Database) -> Result<(), StoreError> {
 }
 
 /// An account's registrations as of the last commit.
-pub(super) fn read(
-    database: &Database,
-    account: &BareJid,
-) -> Result<Vec<Registration>, StoreError> {
+pub(super) fn read(database: &Database, account: &BareJid) -> Result<Vec<Registration>, StoreError> {
     load(&database.begin_read()?.open_table(REGISTRATIONS)?, account)
 }
 
@@ -68,19 +65,9 @@ fn encode(account: &BareJid, list: &[Registration]) -> Result<Vec<u8>, StoreErro
 
 fn decode(account: &BareJid, record: &[u8]) -> Result<Vec<Registration>, StoreError> {
     match record.split_first() {
-        Some((&VERSION, json)) => {
-            serde_json::from_slice(json).map_err(|error| corrupt(account, &error, record.len()))
-        }
-        Some((&version, _)) => Err(StoreError::UnknownVersion {
-            account: account.clone(),
-            version,
-        }),
-        None => Err(StoreError::Corrupt {
-            account: account.clone(),
-            reason: "empty record",
-            at: 0,
-            len: 0,
-        }),
+        Some((&VERSION, json)) => serde_json::from_slice(json).map_err(|error| corrupt(account, &error, record.len())),
+        Some((&version, _)) => Err(StoreError::UnknownVersion { account: account.clone(), version }),
+        None => Err(StoreError::Corrupt { account: account.clone(), reason: "empty record", at: 0, len: 0 }),
     }
 }
 
@@ -92,10 +79,5 @@ fn corrupt(account: &BareJid, error: &serde_json::Error, len: usize) -> StoreErr
         Category::Data => "not registrations",
         Category::Eof => "cut short",
     };
-    StoreError::Corrupt {
-        account: account.clone(),
-        reason,
-        at: error.column(),
-        len,
-    }
+    StoreError::Corrupt { account: account.clone(), reason, at: error.column(), len }
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Mutex;
 
-use redb::ReadableDatabase;
+use redb::{Database, ReadableDatabase, ReadableTableMetadata, StorageBackend};
 
 use super::*;
 use crate::push::registration::{Field, Secret, Target};
@@ -13,10 +13,7 @@ fn account(name: &str) -> BareJid {
 
 fn registration(node: &str, last_seen: u64) -> Registration {
     Registration {
-        target: Target {
-            service: "push.example.net".parse().unwrap(),
-            node: Some(node.to_owned()),
-        },
+        target: Target { service: "push.example.net".parse().unwrap(), node: Some(node.to_owned()) },
         options: Some(vec![Field {
             var: "secret".to_owned(),
             kind: None,
@@ -29,43 +26,25 @@ fn registration(node: &str, last_seen: u64) -> Registration {
 }
 
 fn enable(node: &str, last_seen: u64) -> Change {
-    Change::Enable {
-        registration: registration(node, last_seen),
-        max_devices: 3,
-    }
+    Change::Enable { registration: registration(node, last_seen), max_devices: 3 }
 }
 
 fn nodes(list: &[Registration]) -> Vec<&str> {
-    list.iter()
-        .filter_map(|r| r.target.node.as_deref())
-        .collect()
+    list.iter().filter_map(|r| r.target.node.as_deref()).collect()
 }
 
 /// Puts bytes where an account's record is.
 fn overwrite(directory: &Path, account: &BareJid, record: &[u8]) {
     let database = Database::open(directory.join(FILE)).unwrap();
     let transaction = database.begin_write().unwrap();
-    transaction
-        .open_table(tables::REGISTRATIONS)
-        .unwrap()
-        .insert(account.as_str(), record)
-        .unwrap();
+    transaction.open_table(tables::REGISTRATIONS).unwrap().insert(account.as_str(), record).unwrap();
     transaction.commit().unwrap();
 }
 
 fn raw(directory: &Path, account: &BareJid) -> Vec<u8> {
     let database = Database::open(directory.join(FILE)).unwrap();
-    let table = database
-        .begin_read()
-        .unwrap()
-        .open_table(tables::REGISTRATIONS)
-        .unwrap();
-    table
-        .get(account.as_str())
-        .unwrap()
-        .unwrap()
-        .value()
-        .to_vec()
+    let table = database.begin_read().unwrap().open_table(tables::REGISTRATIONS).unwrap();
+    table.get(account.as_str()).unwrap().unwrap().value().to_vec()
 }
 
 #[tokio::test]
@@ -73,10 +52,7 @@ async fn registrations_survive_a_restart() {
     let directory = tempfile::tempdir().unwrap();
     let state = directory.path().join("a/state");
     let store = Store::open(&state).unwrap();
-    let list = store
-        .change(&account("romeo"), enable("one", 1))
-        .await
-        .unwrap();
+    let list = store.change(&account("romeo"), enable("one", 1)).await.unwrap();
     assert_eq!(list, [registration("one", 1)]);
     store.shutdown().await;
     drop(store);
@@ -101,23 +77,16 @@ async fn a_second_process_is_told_that_the_database_is_in_use() {
     let directory = tempfile::tempdir().unwrap();
     let _store = Store::open(directory.path()).unwrap();
     let error = Store::open(directory.path()).unwrap_err();
-    assert!(matches!(error, StoreError::InUse { .. }), "{error}");
+    assert!(matches!(error, StoreError::InUse), "{error}");
 }
 
 #[tokio::test]
 async fn a_file_that_is_no_database_is_refused_and_left_alone() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join(FILE);
-    std::fs::write(
-        &path,
-        "not a database, and longer than a header of one could be".repeat(100),
-    )
-    .unwrap();
+    std::fs::write(&path, "not a database, and longer than a header of one could be".repeat(100)).unwrap();
     let before = std::fs::read(&path).unwrap();
-    assert!(matches!(
-        Store::open(directory.path()).unwrap_err(),
-        StoreError::Database(_)
-    ));
+    assert!(matches!(Store::open(directory.path()).unwrap_err(), StoreError::Database(_)));
     assert_eq!(std::fs::read(&path).unwrap(), before);
 }
 
@@ -126,63 +95,34 @@ async fn the_least_recently_seen_goes_when_an_account_has_too_many() {
     let directory = tempfile::tempdir().unwrap();
     let store = Store::open(directory.path()).unwrap();
     for (node, seen) in [("a", 4), ("b", 1), ("c", 3), ("d", 2)] {
-        store
-            .change(&account("romeo"), enable(node, seen))
-            .await
-            .unwrap();
+        store.change(&account("romeo"), enable(node, seen)).await.unwrap();
     }
-    assert_eq!(
-        nodes(&store.registrations(&account("romeo")).await.unwrap()),
-        ["a", "c", "d"]
-    );
+    assert_eq!(nodes(&store.registrations(&account("romeo")).await.unwrap()), ["a", "c", "d"]);
 }
 
 #[tokio::test]
 async fn an_account_without_registrations_has_no_record() {
     let directory = tempfile::tempdir().unwrap();
     let store = Store::open(directory.path()).unwrap();
-    store
-        .change(&account("romeo"), enable("one", 1))
-        .await
-        .unwrap();
+    store.change(&account("romeo"), enable("one", 1)).await.unwrap();
     let service = "push.example.net".parse().unwrap();
-    let list = store
-        .change(
-            &account("romeo"),
-            Change::Disable {
-                service,
-                node: None,
-            },
-        )
-        .await
-        .unwrap();
+    let list = store.change(&account("romeo"), Change::Disable { service, node: None }).await.unwrap();
     assert_eq!(list, []);
-    let table = store
-        .database
-        .begin_read()
-        .unwrap()
-        .open_table(tables::REGISTRATIONS)
-        .unwrap();
-    assert!(table.get(account("romeo").as_str()).unwrap().is_none());
+    let record = store.disk.with(|database| {
+        let table = database.begin_read()?.open_table(tables::REGISTRATIONS)?;
+        Ok(table.get(account("romeo").as_str())?.is_some())
+    });
+    assert!(!record.unwrap());
 }
 
 #[tokio::test]
 async fn a_change_that_makes_no_difference_costs_no_commit() {
     let directory = tempfile::tempdir().unwrap();
     let store = Store::open(directory.path()).unwrap();
-    store
-        .change(&account("romeo"), enable("one", 5))
-        .await
-        .unwrap();
+    store.change(&account("romeo"), enable("one", 5)).await.unwrap();
     let before = store.commits();
-    let seen = Change::Seen {
-        resource: "phone-one".to_owned(),
-        at: 5,
-    };
-    assert_eq!(
-        nodes(&store.change(&account("romeo"), seen).await.unwrap()),
-        ["one"]
-    );
+    let seen = Change::Seen { resource: "phone-one".to_owned(), at: 5 };
+    assert_eq!(nodes(&store.change(&account("romeo"), seen).await.unwrap()), ["one"]);
     assert_eq!(store.commits(), before);
 }
 
@@ -196,10 +136,8 @@ async fn concurrent_changes_share_commits_and_see_each_other() {
         let store = store.clone();
         waiting.spawn(async move {
             let account = account(&format!("user{n}"));
-            let (first, second) = tokio::join!(
-                store.change(&account, enable("one", n)),
-                store.change(&account, enable("two", n + 1)),
-            );
+            let (first, second) =
+                tokio::join!(store.change(&account, enable("one", n)), store.change(&account, enable("two", n + 1)),);
             assert_eq!(nodes(&first.unwrap()), ["one"]);
             assert_eq!(nodes(&second.unwrap()), ["two", "one"]);
         });
@@ -207,12 +145,7 @@ async fn concurrent_changes_share_commits_and_see_each_other() {
     while let Some(done) = waiting.join_next().await {
         done.unwrap();
     }
-    assert!(
-        store.commits() < ACCOUNTS,
-        "{} commits for {} changes",
-        store.commits(),
-        2 * ACCOUNTS
-    );
+    assert!(store.commits() < ACCOUNTS, "{} commits for {} changes", store.commits(), 2 * ACCOUNTS);
 }
 
 #[tokio::test]
@@ -222,11 +155,7 @@ async fn a_shutdown_waits_for_what_was_accepted_and_refuses_the_rest() {
     let mut accepted = tokio::task::JoinSet::new();
     for n in 0..100 {
         let store = store.clone();
-        accepted.spawn(async move {
-            store
-                .change(&account(&format!("user{n}")), enable("one", 1))
-                .await
-        });
+        accepted.spawn(async move { store.change(&account(&format!("user{n}")), enable("one", 1)).await });
     }
     tokio::task::yield_now().await;
     tokio::join!(store.shutdown(), store.shutdown());
@@ -237,19 +166,11 @@ async fn a_shutdown_waits_for_what_was_accepted_and_refuses_the_rest() {
             Err(error) => assert!(matches!(error, StoreError::Closed), "{error}"),
         }
     }
-    let late = store
-        .change(&account("late"), enable("one", 1))
-        .await
-        .unwrap_err();
+    let late = store.change(&account("late"), enable("one", 1)).await.unwrap_err();
     assert!(matches!(late, StoreError::Closed), "{late}");
     store.shutdown().await;
-    let table = store
-        .database
-        .begin_read()
-        .unwrap()
-        .open_table(tables::REGISTRATIONS)
-        .unwrap();
-    assert_eq!(redb::ReadableTableMetadata::len(&table).unwrap(), kept);
+    let stored = store.disk.with(|database| Ok(database.begin_read()?.open_table(tables::REGISTRATIONS)?.len()?));
+    assert_eq!(stored.unwrap(), kept);
 }
 
 #[tokio::test]
@@ -260,52 +181,28 @@ async fn a_record_of_a_newer_version_is_refused_and_kept() {
 
     let store = Store::open(directory.path()).unwrap();
     let read = store.registrations(&account("romeo")).await.unwrap_err();
-    assert!(
-        read.to_string()
-            .contains("romeo@example.org are of version 2"),
-        "{read}"
-    );
+    assert!(read.to_string().contains("romeo@example.org are of version 2"), "{read}");
     let [romeo, juliet] = ["romeo", "juliet"].map(account);
-    let (other, changed) = tokio::join!(
-        store.change(&juliet, enable("one", 1)),
-        store.change(&romeo, enable("one", 1))
-    );
+    let (other, changed) =
+        tokio::join!(store.change(&juliet, enable("one", 1)), store.change(&romeo, enable("one", 1)));
     assert_eq!(nodes(&other.unwrap()), ["one"]);
-    assert!(matches!(
-        changed.unwrap_err(),
-        StoreError::UnknownVersion { version: 2, .. }
-    ));
+    assert!(matches!(changed.unwrap_err(), StoreError::UnknownVersion { version: 2, .. }));
     store.shutdown().await;
     drop(store);
-    assert_eq!(
-        raw(directory.path(), &account("romeo")),
-        b"\x02from the future"
-    );
+    assert_eq!(raw(directory.path(), &account("romeo")), b"\x02from the future");
 }
 
 #[tokio::test]
 async fn a_corrupt_record_is_an_error_that_names_the_account_but_no_content() {
-    for record in [
-        &b"\x01[{\"hunter2\":"[..],
-        b"\x01{\"hunter2\":1}",
-        b"\x01[\"hunter2\"]",
-        b"\x01hunter2",
-        b"",
-    ] {
+    for record in [&b"\x01[{\"hunter2\":"[..], b"\x01{\"hunter2\":1}", b"\x01[\"hunter2\"]", b"\x01hunter2", b""] {
         let directory = tempfile::tempdir().unwrap();
         Store::open(directory.path()).unwrap().shutdown().await;
         overwrite(directory.path(), &account("romeo"), record);
         let store = Store::open(directory.path()).unwrap();
-        let error = store
-            .change(&account("romeo"), enable("one", 1))
-            .await
-            .unwrap_err();
+        let error = store.change(&account("romeo"), enable("one", 1)).await.unwrap_err();
         assert!(matches!(error, StoreError::Corrupt { .. }), "{error}");
         let told = format!("{error} {error:?}");
-        assert!(
-            told.contains("romeo@example.org") && !told.contains("hunter2"),
-            "{told}"
-        );
+        assert!(told.contains("romeo@example.org") && !told.contains("hunter2"), "{told}");
         store.shutdown().await;
         drop(store);
         assert_eq!(raw(directory.path(), &account("romeo")), record);
@@ -315,7 +212,7 @@ async fn a_corrupt_record_is_an_error_that_names_the_account_but_no_content() {
 /// A disk in memory that counts its steps (writes, syncs, changes of length) and fails from one of them on. What was
 /// not synced by then may be on it, or not.
 #[derive(Clone, Debug)]
-struct Disk(Arc<Mutex<Platter>>);
+struct TestDisk(Arc<Mutex<Platter>>);
 
 struct Platter {
     seen: Vec<u8>,
@@ -323,13 +220,13 @@ struct Platter {
     unsynced: Vec<Step>,
     steps_left: usize,
     steps: usize,
+    writes_fail: bool,
+    syncs_fail: bool,
 }
 
 impl std::fmt::Debug for Platter {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Platter")
-            .field("steps", &self.steps)
-            .finish_non_exhaustive()
+        f.debug_struct("Platter").field("steps", &self.steps).finish_non_exhaustive()
     }
 }
 
@@ -352,7 +249,7 @@ impl Step {
     }
 }
 
-impl Disk {
+impl TestDisk {
     fn new(bytes: Vec<u8>, steps_left: usize) -> Self {
         let synced = bytes.clone();
         Self(Arc::new(Mutex::new(Platter {
@@ -361,7 +258,14 @@ impl Disk {
             unsynced: Vec::new(),
             steps_left,
             steps: 0,
+            writes_fail: false,
+            syncs_fail: false,
         })))
+    }
+
+    fn store(&self) -> Result<Store, StoreError> {
+        let disk = self.clone();
+        Store::start(Disk::new(move || Ok(Box::new(disk.clone())))?)
     }
 
     fn step(&self) -> std::io::Result<std::sync::MutexGuard<'_, Platter>> {
@@ -387,7 +291,7 @@ impl Disk {
     }
 }
 
-impl StorageBackend for Disk {
+impl StorageBackend for TestDisk {
     fn len(&self) -> std::io::Result<u64> {
         Ok(self.0.lock().unwrap().seen.len() as u64)
     }
@@ -412,6 +316,9 @@ impl StorageBackend for Disk {
 
     fn sync_data(&self) -> std::io::Result<()> {
         let mut platter = self.step()?;
+        if platter.syncs_fail {
+            return Err(std::io::Error::other("the disk did not sync"));
+        }
         platter.synced = platter.seen.clone();
         platter.unsynced.clear();
         Ok(())
@@ -419,6 +326,9 @@ impl StorageBackend for Disk {
 
     fn write(&self, offset: u64, data: &[u8]) -> std::io::Result<()> {
         let mut platter = self.step()?;
+        if platter.writes_fail {
+            return Err(std::io::ErrorKind::StorageFull.into());
+        }
         let step = Step::Write(usize::try_from(offset).unwrap(), data.to_vec());
         step.perform(&mut platter.seen);
         platter.unsynced.push(step);
@@ -450,40 +360,29 @@ async fn work(store: &Store) -> Vec<(BareJid, String)> {
 
 /// The newest promise of each account must be on the disk, and nothing that was never asked for.
 async fn verify(bytes: Vec<u8>, promised: &[(BareJid, String)], step: usize) {
-    let store = Store::start(open_backend(Disk::new(bytes, usize::MAX)).unwrap()).unwrap();
+    let store = TestDisk::new(bytes, usize::MAX).store().unwrap();
     for (account, node) in promised {
         let list = store.registrations(account).await.unwrap();
         // Three are kept of an account, so that a later round, stored but not answered, can have evicted an early one.
-        let round: usize = node.trim_start_matches("node").parse().unwrap();
-        let newest = nodes(&list)
-            .first()
-            .map(|n| n.trim_start_matches("node").parse::<usize>().unwrap());
-        let kept = nodes(&list).contains(&node.as_str()) || newest.is_some_and(|n| n >= round + 3);
-        assert!(
-            kept,
-            "step {step}: {account} lost {node}, has {:?}",
-            nodes(&list)
-        );
+        let round = |node: &str| node.strip_prefix("node").and_then(|n| n.parse::<usize>().ok());
+        let newest = nodes(&list).first().and_then(|n| round(n));
+        let evicted = newest.zip(round(node)).is_some_and(|(newest, round)| newest >= round + 3);
+        let kept = nodes(&list).contains(&node.as_str()) || evicted;
+        assert!(kept, "step {step}: {account} lost {node}, has {:?}", nodes(&list));
     }
-    store
-        .change(&account("romeo"), enable("afterwards", 99))
-        .await
-        .unwrap();
+    store.change(&account("romeo"), enable("afterwards", 99)).await.unwrap();
 }
 
 #[tokio::test]
 async fn what_was_promised_outlives_a_disk_that_fails_at_any_step() {
-    let created = Disk::new(Vec::new(), usize::MAX);
-    drop(Store::start(open_backend(created.clone()).unwrap()).unwrap());
+    let created = TestDisk::new(Vec::new(), usize::MAX);
+    created.store().unwrap().shutdown().await;
     let empty = created.after_crash(|_| true);
 
     let mut step = 0;
     loop {
-        let disk = Disk::new(empty.clone(), step);
-        let opened = open_backend(disk.clone())
-            .map_err(StoreError::from)
-            .and_then(Store::start);
-        let promised = match opened {
+        let disk = TestDisk::new(empty.clone(), step);
+        let promised = match disk.store() {
             Ok(store) => {
                 let promised = work(&store).await;
                 store.shutdown().await;
@@ -502,4 +401,36 @@ async fn what_was_promised_outlives_a_disk_that_fails_at_any_step() {
         step += 1;
     }
     assert!(step > 20, "only {step} steps were tried");
+}
+
+#[tokio::test]
+async fn a_disk_that_was_full_for_a_while_is_used_again() {
+    let disk = TestDisk::new(Vec::new(), usize::MAX);
+    let store = disk.store().unwrap();
+    store.change(&account("romeo"), enable("before", 1)).await.unwrap();
+    let failing = |failing| disk.0.lock().unwrap().writes_fail = failing;
+
+    failing(true);
+    for _ in 0..3 {
+        let error = store.change(&account("romeo"), enable("during", 2)).await.unwrap_err();
+        assert!(matches!(error, StoreError::Database(_)), "{error}");
+    }
+    failing(false);
+    let last = store.change(&account("romeo"), enable("after", 3)).await.unwrap();
+    assert_eq!(nodes(&last), ["after", "before"]);
+    assert_eq!(store.registrations(&account("romeo")).await.unwrap(), last);
+    verify(disk.after_crash(|_| false), &[(account("romeo"), "after".to_owned())], 0).await;
+}
+
+#[tokio::test]
+async fn after_a_failed_sync_nothing_is_promised_any_more() {
+    let disk = TestDisk::new(Vec::new(), usize::MAX);
+    let store = disk.store().unwrap();
+    store.change(&account("romeo"), enable("before", 1)).await.unwrap();
+    disk.0.lock().unwrap().syncs_fail = true;
+    store.change(&account("romeo"), enable("during", 2)).await.unwrap_err();
+    disk.0.lock().unwrap().syncs_fail = false;
+    for _ in 0..3 {
+        store.change(&account("romeo"), enable("after", 3)).await.unwrap_err();
+    }
 }

@@ -9,6 +9,7 @@ use redb::Database;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::DropGuard;
 
+use super::disk::Disk;
 use super::{StoreError, tables};
 use crate::jid::BareJid;
 use crate::push::registration::{Change, Registration};
@@ -22,11 +23,7 @@ type Answer = Result<Vec<Registration>, StoreError>;
 #[derive(Debug)]
 pub(super) enum Job {
     /// Change an account's registrations.
-    Change {
-        account: BareJid,
-        change: Change,
-        answer: oneshot::Sender<Answer>,
-    },
+    Change { account: BareJid, change: Change, answer: oneshot::Sender<Answer> },
     /// Take no more jobs, and end once the accepted ones are answered.
     Stop,
 }
@@ -34,7 +31,7 @@ pub(super) enum Job {
 /// Starts the thread. It ends after [`Job::Stop`], or when all senders are gone and the queue is empty; then it drops
 /// `ended`.
 pub(super) fn spawn(
-    database: Arc<Database>,
+    disk: Arc<Disk>,
     commits: Arc<AtomicU64>,
     jobs: mpsc::Receiver<Job>,
     ended: DropGuard,
@@ -43,13 +40,13 @@ pub(super) fn spawn(
         .name("store".to_owned())
         .spawn(move || {
             let _ended = ended;
-            Writer { database, commits }.run(jobs);
+            Writer { disk, commits }.run(jobs);
         })
         .map(drop)
 }
 
 struct Writer {
-    database: Arc<Database>,
+    disk: Arc<Disk>,
     commits: Arc<AtomicU64>,
 }
 
@@ -68,9 +65,7 @@ impl Writer {
             while group.len() < GROUP {
                 match jobs.try_recv() {
                     Ok(job) => accept(job, &mut jobs, &mut group),
-                    Err(
-                        mpsc::error::TryRecvError::Empty | mpsc::error::TryRecvError::Disconnected,
-                    ) => break,
+                    Err(mpsc::error::TryRecvError::Empty | mpsc::error::TryRecvError::Disconnected) => break,
                 }
             }
             self.perform(group);
@@ -82,14 +77,14 @@ impl Writer {
         if group.is_empty() {
             return;
         }
-        let (changes, answers): (Vec<_>, Vec<_>) = group
-            .into_iter()
-            .map(|task| ((task.account, task.change), task.answer))
-            .unzip();
-        let results = match self.commit(changes) {
+        self.disk.ensure_open();
+        let (changes, answers): (Vec<_>, Vec<_>) =
+            group.into_iter().map(|task| ((task.account, task.change), task.answer)).unzip();
+        let results = match self.disk.with(|database| self.commit(database, changes)) {
             Ok(results) => results,
             Err(error) => {
                 tracing::error!(%error, changes = answers.len(), "changes of registrations were not stored");
+                self.disk.recover(&error);
                 vec![Err(error); answers.len()]
             }
         };
@@ -100,17 +95,16 @@ impl Writer {
     }
 
     /// The result of each change, once they are on disk.
-    fn commit(&self, changes: Vec<(BareJid, Change)>) -> Result<Vec<Answer>, StoreError> {
-        let transaction = self.database.begin_write()?;
+    fn commit(&self, database: &Database, changes: Vec<(BareJid, Change)>) -> Result<Vec<Answer>, StoreError> {
+        let transaction = database.begin_write()?;
         let mut lists: HashMap<BareJid, (Answer, bool)> = HashMap::new();
         let mut results = Vec::with_capacity(changes.len());
         let mut differs = false;
         {
             let mut table = transaction.open_table(tables::REGISTRATIONS)?;
             for (account, change) in changes {
-                let (list, dirty) = lists
-                    .entry(account)
-                    .or_insert_with_key(|account| (tables::load(&table, account), false));
+                let (list, dirty) =
+                    lists.entry(account).or_insert_with_key(|account| (tables::load(&table, account), false));
                 if let Ok(list) = list {
                     *dirty |= change.apply(list);
                 }
@@ -135,15 +129,7 @@ impl Writer {
 
 fn accept(job: Job, jobs: &mut mpsc::Receiver<Job>, group: &mut Vec<Task>) {
     match job {
-        Job::Change {
-            account,
-            change,
-            answer,
-        } => group.push(Task {
-            account,
-            change,
-            answer,
-        }),
+        Job::Change { account, change, answer } => group.push(Task { account, change, answer }),
         Job::Stop => jobs.close(),
     }
 }
