@@ -9,13 +9,7 @@ use clap::{Parser, Subcommand};
 #[command(name = "pushward", version, about)]
 pub struct Cli {
     /// The configuration file
-    #[arg(
-        long,
-        short,
-        global = true,
-        value_name = "FILE",
-        default_value = "config.toml"
-    )]
+    #[arg(long, short, global = true, value_name = "FILE", default_value = "config.toml")]
     pub config: PathBuf,
     /// What to do; `None` is [`Command::Run`].
     #[command(subcommand)]
@@ -67,11 +61,7 @@ mod tests {
 
     fn check(arguments: &[&str], config: &str, command: Command) {
         let cli = Cli::try_parse_from(["pushward"].iter().chain(arguments)).unwrap();
-        assert_eq!(
-            (cli.config.as_path(), cli.command()),
-            (Path::new(config), command),
-            "{arguments:?}"
-        );
+        assert_eq!((cli.config.as_path(), cli.command()), (Path::new(config), command), "{arguments:?}");
     }
 
     #[test]
@@ -83,14 +73,7 @@ mod tests {
         check(&["--config", "a.toml", "check"], "a.toml", Command::Check);
         check(&["check", "--config", "a.toml"], "a.toml", Command::Check);
         check(&["demo"], "config.toml", Command::Demo(Demo::default()));
-        check(
-            &["demo", "--serve", "--verbose"],
-            "config.toml",
-            Command::Demo(Demo {
-                serve: true,
-                verbose: true,
-            }),
-        );
+        check(&["demo", "--serve", "--verbose"], "config.toml", Command::Demo(Demo { serve: true, verbose: true }));
     }
 
     #[test]

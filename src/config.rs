@@ -214,10 +214,7 @@ pub struct Log {
 
 impl Default for Log {
     fn default() -> Self {
-        Self {
-            level: "info".to_owned(),
-            format: LogFormat::Text,
-        }
+        Self { level: "info".to_owned(), format: LogFormat::Text }
     }
 }
 
@@ -236,8 +233,7 @@ impl Config {
     /// # Errors
     /// Everything that is wrong with the file, or that it cannot be read.
     pub fn load(path: &Path) -> Result<Self, ConfigErrors> {
-        let text = std::fs::read_to_string(path)
-            .map_err(|error| ConfigErrors::unreadable(path, &error))?;
+        let text = std::fs::read_to_string(path).map_err(|error| ConfigErrors::unreadable(path, &error))?;
         Self::parse(&text, path)
     }
 
@@ -261,18 +257,12 @@ pub(crate) fn host_line(text: &str, index: usize, key: &str) -> usize {
 
 impl Default for Listen {
     fn default() -> Self {
-        Self {
-            address: SocketAddr::from((Ipv6Addr::UNSPECIFIED, 5222)),
-            tls: ListenTls::Starttls,
-        }
+        Self { address: SocketAddr::from((Ipv6Addr::UNSPECIFIED, 5222)), tls: ListenTls::Starttls }
     }
 }
 
 impl Default for Upstream {
     fn default() -> Self {
-        Self {
-            host: "127.0.0.1".to_owned(),
-            port: 5322,
-        }
+        Self { host: "127.0.0.1".to_owned(), port: 5322 }
     }
 }

@@ -47,9 +47,7 @@ pub enum StartError {
 
 fn remedy(error: &io::Error) -> &'static str {
     match error.kind() {
-        io::ErrorKind::AddrInUse => {
-            "; is the XMPP server itself still there? Move it, or change [[listen]] address"
-        }
+        io::ErrorKind::AddrInUse => "; is the XMPP server itself still there? Move it, or change [[listen]] address",
         io::ErrorKind::PermissionDenied => "; ports below 1024 need CAP_NET_BIND_SERVICE",
         _ => "",
     }
@@ -82,12 +80,7 @@ impl Daemon {
         let store = Store::open(&config.state)?;
         let config = Arc::new(config);
         let (accepting, shutdown) = (CancellationToken::new(), CancellationToken::new());
-        let relay = Arc::new(Relay::new(
-            Arc::clone(&config),
-            certificates,
-            store.clone(),
-            shutdown.clone(),
-        ));
+        let relay = Arc::new(Relay::new(Arc::clone(&config), certificates, store.clone(), shutdown.clone()));
         let mut daemon = Self {
             addresses: Vec::new(),
             accepting,
@@ -98,27 +91,15 @@ impl Daemon {
             drain_timeout: config.drain_timeout,
         };
         let gate = Gate::new(&config.limits);
-        let listeners = config
-            .listen
-            .iter()
-            .map(bind)
-            .collect::<Result<Vec<_>, _>>()?;
+        let listeners = config.listen.iter().map(bind).collect::<Result<Vec<_>, _>>()?;
         for (listen, listener) in config.listen.iter().zip(listeners) {
             daemon.listen(listen, listener, gate.clone())?;
         }
         Ok(daemon)
     }
 
-    fn listen(
-        &mut self,
-        listen: &Listen,
-        listener: TcpListener,
-        gate: Gate,
-    ) -> Result<(), StartError> {
-        let address = listener.local_addr().map_err(|source| StartError::Listen {
-            address: listen.address,
-            source,
-        })?;
+    fn listen(&mut self, listen: &Listen, listener: TcpListener, gate: Gate) -> Result<(), StartError> {
+        let address = listener.local_addr().map_err(|source| StartError::Listen { address: listen.address, source })?;
         let tls = listen.tls;
         let kind = match tls {
             ListenTls::Starttls => "starttls",
@@ -131,8 +112,7 @@ impl Daemon {
             connections.spawn(Arc::clone(&relay).serve(tcp, peer, tls, permit));
         });
         let accepting = self.accepting.clone();
-        self.connections
-            .spawn(async move { accepting.run_until_cancelled(accept).await });
+        self.connections.spawn(async move { accepting.run_until_cancelled(accept).await });
         Ok(())
     }
 
@@ -150,14 +130,8 @@ impl Daemon {
             self.connections.wait().await;
             self.relay.finished().await;
         };
-        if tokio::time::timeout(self.drain_timeout, drain)
-            .await
-            .is_err()
-        {
-            tracing::warn!(
-                left = self.connections.len(),
-                "drain_timeout is over: connections are cut off"
-            );
+        if tokio::time::timeout(self.drain_timeout, drain).await.is_err() {
+            tracing::warn!(left = self.connections.len(), "drain_timeout is over: connections are cut off");
         }
         self.store.shutdown().await;
         tracing::info!("stopped");
@@ -167,11 +141,7 @@ impl Daemon {
 fn bind(listen: &Listen) -> Result<TcpListener, StartError> {
     let address = listen.address;
     let bind = || {
-        let socket = if address.is_ipv4() {
-            TcpSocket::new_v4()
-        } else {
-            TcpSocket::new_v6()
-        }?;
+        let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
         socket.set_reuseaddr(true)?;
         socket.bind(address)?;
         socket.listen(BACKLOG)
@@ -181,10 +151,7 @@ fn bind(listen: &Listen) -> Result<TcpListener, StartError> {
 
 /// Runs until SIGTERM or SIGINT, then drains.
 pub async fn run(config: Config) -> ExitCode {
-    let signals = (
-        signal(SignalKind::terminate()),
-        signal(SignalKind::interrupt()),
-    );
+    let signals = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()));
     let (Ok(mut terminate), Ok(mut interrupt)) = signals else {
         tracing::error!("cannot listen for signals");
         return ExitCode::FAILURE;

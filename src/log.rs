@@ -13,9 +13,7 @@ use crate::config::{Log, LogFormat};
 /// # Errors
 /// If something else in the process logs already.
 pub fn init(log: &Log) -> Result<(), TryInitError> {
-    let directives = std::env::var(EnvFilter::DEFAULT_ENV)
-        .ok()
-        .filter(|value| !value.is_empty());
+    let directives = std::env::var(EnvFilter::DEFAULT_ENV).ok().filter(|value| !value.is_empty());
     let filter = EnvFilter::builder().parse_lossy(directives.as_deref().unwrap_or(&log.level));
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)

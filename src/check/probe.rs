@@ -47,9 +47,7 @@ impl ProbeError {
     /// What to do about it.
     pub(super) fn remedy(&self) -> &'static str {
         match self {
-            Self::Unreachable(_) => {
-                "start the server, or name the address of its port for client connections"
-            }
+            Self::Unreachable(_) => "start the server, or name the address of its port for client connections",
             Self::Refused(condition) if condition == "host-unknown" => {
                 "let the server serve the domain, or name another server"
             }
@@ -63,11 +61,7 @@ impl ProbeError {
 
 /// Connects, opens a stream and reads the features, all within `limit`.
 pub(super) async fn probe(host: &Host, limit: Duration) -> Result<Offer, ProbeError> {
-    let connected = timeout(
-        limit,
-        TcpStream::connect((host.upstream.host.as_str(), host.upstream.port)),
-    )
-    .await;
+    let connected = timeout(limit, TcpStream::connect((host.upstream.host.as_str(), host.upstream.port))).await;
     let stream = match connected {
         Ok(stream) => stream.map_err(ProbeError::Unreachable)?,
         Err(_) => return Err(ProbeError::Unreachable(io::ErrorKind::TimedOut.into())),
@@ -85,29 +79,14 @@ async fn features(mut stream: TcpStream, domain: &str) -> Result<Vec<u8>, ProbeE
          xmlns:stream='http://etherx.jabber.org/streams'>",
         quick_xml::escape::escape(domain)
     );
-    stream
-        .write_all(header.as_bytes())
-        .await
-        .map_err(ProbeError::Ended)?;
+    stream.write_all(header.as_bytes()).await.map_err(ProbeError::Ended)?;
     let mut received = Vec::with_capacity(4096);
     while received.len() < MOST {
-        if stream
-            .read_buf(&mut received)
-            .await
-            .map_err(ProbeError::Ended)?
-            == 0
-        {
+        if stream.read_buf(&mut received).await.map_err(ProbeError::Ended)? == 0 {
             return Err(ProbeError::Ended(io::ErrorKind::UnexpectedEof.into()));
         }
-        let ends: [&[u8]; 3] = [
-            b"</stream:features>",
-            b"<stream:features/>",
-            b"</stream:error>",
-        ];
-        if ends
-            .iter()
-            .any(|end| memmem::find(&received, end).is_some())
-        {
+        let ends: [&[u8]; 3] = [b"</stream:features>", b"<stream:features/>", b"</stream:error>"];
+        if ends.iter().any(|end| memmem::find(&received, end).is_some()) {
             // The stream is closed for politeness; the answer is complete without it.
             drop(stream.write_all(b"</stream:stream>").await);
             return Ok(received);
@@ -123,9 +102,7 @@ fn judge(received: &[u8]) -> Result<Offer, ProbeError> {
         let name = condition.split([' ', '/', '>']).next().unwrap_or_default();
         return Err(ProbeError::Refused(name.to_owned()));
     }
-    let starttls = text
-        .split_once("<starttls")
-        .and_then(|(_, rest)| rest.split_once("</starttls>"));
+    let starttls = text.split_once("<starttls").and_then(|(_, rest)| rest.split_once("</starttls>"));
     if starttls.is_some_and(|(inside, _)| inside.contains("<required")) {
         return Err(ProbeError::TlsRequired);
     }
@@ -140,9 +117,5 @@ fn judge(received: &[u8]) -> Result<Offer, ProbeError> {
             mechanisms.push(name.to_owned());
         }
     }
-    if mechanisms.is_empty() {
-        Err(ProbeError::NoMechanisms)
-    } else {
-        Ok(Offer { mechanisms })
-    }
+    if mechanisms.is_empty() { Err(ProbeError::NoMechanisms) } else { Ok(Offer { mechanisms }) }
 }

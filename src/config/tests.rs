@@ -22,11 +22,7 @@ fn check(text: &str, expect: &str) {
 fn shipped_in_full() -> String {
     SHIPPED
         .lines()
-        .map(|line| {
-            line.strip_prefix('#')
-                .filter(|rest| !rest.is_empty() && !rest.starts_with(' '))
-                .unwrap_or(line)
-        })
+        .map(|line| line.strip_prefix('#').filter(|rest| !rest.is_empty() && !rest.starts_with(' ')).unwrap_or(line))
         .collect::<Vec<_>>()
         .join("\n")
 }
@@ -34,10 +30,7 @@ fn shipped_in_full() -> String {
 #[test]
 fn the_shipped_file_runs_as_it_is() {
     let config = parse(SHIPPED).unwrap();
-    let direct = Listen {
-        address: "[::]:5223".parse().unwrap(),
-        tls: ListenTls::Direct,
-    };
+    let direct = Listen { address: "[::]:5223".parse().unwrap(), tls: ListenTls::Direct };
     assert_eq!(config.listen, [Listen::default(), direct]);
     assert_eq!(config.hosts.len(), 1);
     assert_eq!(config.hosts[0].domain, "localhost");
@@ -64,10 +57,7 @@ fn the_shipped_file_shows_every_key_with_its_default() {
             section = line;
             shown.insert(("", section.trim_matches(['[', ']'])));
         } else if let Some((key, _)) = line.split_once(" = ") {
-            assert!(
-                line.contains("  # ") || key == "address",
-                "{key} has no comment"
-            );
+            assert!(line.contains("  # ") || key == "address", "{key} has no comment");
             shown.insert((section, key));
         }
     }
@@ -76,21 +66,12 @@ fn the_shipped_file_shows_every_key_with_its_default() {
 
 #[test]
 fn a_host_is_all_that_a_file_must_say() {
-    let config = Config::parse(
-        "[[host]]\ndomain = 'Example.ORG'",
-        Path::new("/etc/pushward/config.toml"),
-    )
-    .unwrap();
+    let config = Config::parse("[[host]]\ndomain = 'Example.ORG'", Path::new("/etc/pushward/config.toml")).unwrap();
     assert_eq!(config.listen, [Listen::default()]);
     assert_eq!(config.state, Path::new("/etc/pushward/state"));
-    let [host] = config.hosts.as_slice() else {
-        panic!("one host was expected")
-    };
+    let [host] = config.hosts.as_slice() else { panic!("one host was expected") };
     assert_eq!(host.domain, "example.org");
-    assert_eq!(
-        host.certificate,
-        Path::new("/etc/pushward/certs/example.org.pem")
-    );
+    assert_eq!(host.certificate, Path::new("/etc/pushward/certs/example.org.pem"));
     assert_eq!(host.key, Path::new("/etc/pushward/certs/example.org.key"));
 }
 

@@ -44,22 +44,14 @@ pub struct Conn<S> {
 impl<S> fmt::Debug for Conn<S> {
     // What passes through is nobody's business.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Conn")
-            .field("backlog", &self.out.len())
-            .finish_non_exhaustive()
+        f.debug_struct("Conn").field("backlog", &self.out.len()).finish_non_exhaustive()
     }
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Conn<S> {
     /// A connection on which a stream header comes next.
     pub fn new(stream: S, limits: FrameLimits) -> Self {
-        Self {
-            stream,
-            framer: Framer::new(limits),
-            out: BytesMut::new(),
-            unflushed: false,
-            stalled: None,
-        }
+        Self { stream, framer: Framer::new(limits), out: BytesMut::new(), unflushed: false, stalled: None }
     }
 
     /// The framer, for limits and restarts.
@@ -113,11 +105,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conn<S> {
         let buffer = self.framer.buffer();
         buffer.reserve(READ);
         let count = ready!(pin!(self.stream.read_buf(buffer)).poll(cx))?;
-        Poll::Ready(Ok(if count == 0 {
-            ConnEvent::Closed
-        } else {
-            ConnEvent::Received
-        }))
+        Poll::Ready(Ok(if count == 0 { ConnEvent::Closed } else { ConnEvent::Received }))
     }
 
     fn poll_drain(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -60,20 +60,12 @@ impl Gate {
             return None;
         }
         *count += 1;
-        Some(Permit {
-            _all: all,
-            address,
-            addresses: Arc::clone(&self.addresses),
-        })
+        Some(Permit { _all: all, address, addresses: Arc::clone(&self.addresses) })
     }
 }
 
 /// Accepts for ever and calls `serve` with each connection; end it by dropping the future.
-pub async fn accept(
-    listener: TcpListener,
-    gate: Gate,
-    mut serve: impl FnMut(TcpStream, SocketAddr, Permit),
-) {
+pub async fn accept(listener: TcpListener, gate: Gate, mut serve: impl FnMut(TcpStream, SocketAddr, Permit)) {
     // The semaphore is never closed.
     while let Ok(permit) = Arc::clone(&gate.all).acquire_owned().await {
         match listener.accept().await {

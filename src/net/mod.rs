@@ -22,10 +22,6 @@ const KEEPALIVE: Duration = Duration::from_secs(120);
 pub fn tune(tcp: &TcpStream, write_timeout: Duration) -> io::Result<()> {
     tcp.set_nodelay(true)?;
     let socket = SockRef::from(tcp);
-    socket.set_tcp_keepalive(
-        &TcpKeepalive::new()
-            .with_time(KEEPALIVE)
-            .with_interval(KEEPALIVE / 4),
-    )?;
+    socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEPALIVE).with_interval(KEEPALIVE / 4))?;
     socket.set_tcp_user_timeout(Some(write_timeout))
 }

@@ -59,29 +59,15 @@ impl Certificates {
     /// # Errors
     /// [`TlsError::Library`], also if there are none.
     pub fn new(keys: Vec<(String, Arc<CertifiedKey>)>) -> Result<Self, TlsError> {
-        let first = keys
-            .first()
-            .map(|(_, key)| Arc::clone(key))
-            .ok_or(rustls::Error::NoCertificatesPresented)?;
-        let by_name: HashMap<_, _> = keys
-            .iter()
-            .map(|(domain, key)| (ascii(domain), Arc::clone(key)))
-            .collect();
+        let first = keys.first().map(|(_, key)| Arc::clone(key)).ok_or(rustls::Error::NoCertificatesPresented)?;
+        let by_name: HashMap<_, _> = keys.iter().map(|(domain, key)| (ascii(domain), Arc::clone(key))).collect();
         let by_name = Arc::new(by_name);
         let settings = |key: &Arc<CertifiedKey>| {
-            Settings::new(Arc::new(Resolver {
-                by_name: Arc::clone(&by_name),
-                fallback: Arc::clone(key),
-            }))
+            Settings::new(Arc::new(Resolver { by_name: Arc::clone(&by_name), fallback: Arc::clone(key) }))
         };
         let fallback = settings(&first)?;
-        let by_host = keys
-            .iter()
-            .map(|(domain, key)| Ok((ascii(domain), settings(key)?)));
-        Ok(Self {
-            by_host: by_host.collect::<Result<_, rustls::Error>>()?,
-            fallback,
-        })
+        let by_host = keys.iter().map(|(domain, key)| Ok((ascii(domain), settings(key)?)));
+        Ok(Self { by_host: by_host.collect::<Result<_, rustls::Error>>()?, fallback })
     }
 
     /// The TLS settings of a connection: its certificate is that of the server name the client indicates (RFC 6066
@@ -89,14 +75,8 @@ impl Certificates {
     /// `xmpp-client` is agreed on where it is offered, and clients that offer only other protocols are refused with
     /// `no_application_protocol` (RFC 7301 §3.2).
     pub fn server_config(&self, host: Option<&str>, alpn: bool) -> Arc<ServerConfig> {
-        let settings = host
-            .and_then(|host| self.by_host.get(&ascii(host)))
-            .unwrap_or(&self.fallback);
-        Arc::clone(if alpn {
-            &settings.alpn
-        } else {
-            &settings.plain
-        })
+        let settings = host.and_then(|host| self.by_host.get(&ascii(host))).unwrap_or(&self.fallback);
+        Arc::clone(if alpn { &settings.alpn } else { &settings.plain })
     }
 }
 
@@ -114,10 +94,7 @@ impl Settings {
         config.max_early_data_size = 0;
         let mut alpn = config.clone();
         alpn.alpn_protocols = vec![ALPN.to_vec()];
-        Ok(Self {
-            plain: Arc::new(config),
-            alpn: Arc::new(alpn),
-        })
+        Ok(Self { plain: Arc::new(config), alpn: Arc::new(alpn) })
     }
 }
 
@@ -129,9 +106,7 @@ struct Resolver {
 
 impl ResolvesServerCert for Resolver {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        let named = hello
-            .server_name()
-            .and_then(|name| self.by_name.get(&name.to_ascii_lowercase()));
+        let named = hello.server_name().and_then(|name| self.by_name.get(&name.to_ascii_lowercase()));
         Some(Arc::clone(named.unwrap_or(&self.fallback)))
     }
 }
@@ -151,8 +126,8 @@ fn ascii(domain: &str) -> String {
 mod tests {
     use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
     use rustls::{
-        AlertDescription, ClientConfig, ClientConnection, HandshakeKind, ProtocolVersion,
-        RootCertStore, ServerConnection, SupportedProtocolVersion,
+        AlertDescription, ClientConfig, ClientConnection, HandshakeKind, ProtocolVersion, RootCertStore,
+        ServerConnection, SupportedProtocolVersion,
     };
 
     use super::*;
@@ -169,35 +144,23 @@ mod tests {
             let mut leaves = HashMap::new();
             let keys = DOMAINS.map(|domain| {
                 let (certificate, key) = certificate::self_signed(domain).unwrap();
-                let chain: Vec<_> = rustls_pemfile::certs(&mut certificate.as_bytes())
-                    .map(Result::unwrap)
-                    .collect();
-                let key: PrivateKeyDer<'_> = rustls_pemfile::private_key(&mut key.as_bytes())
-                    .unwrap()
-                    .unwrap();
+                let chain: Vec<_> = rustls_pemfile::certs(&mut certificate.as_bytes()).map(Result::unwrap).collect();
+                let key: PrivateKeyDer<'_> = rustls_pemfile::private_key(&mut key.as_bytes()).unwrap().unwrap();
                 leaves.insert(domain, chain[0].clone());
                 let key = CertifiedKey::from_der(chain, key, &ring::default_provider()).unwrap();
                 (domain.to_owned(), Arc::new(key))
             });
-            Self {
-                certificates: Certificates::new(keys.to_vec()).unwrap(),
-                leaves,
-            }
+            Self { certificates: Certificates::new(keys.to_vec()).unwrap(), leaves }
         }
 
-        fn client(
-            &self,
-            version: &'static SupportedProtocolVersion,
-            alpn: &[&str],
-        ) -> ClientConfig {
+        fn client(&self, version: &'static SupportedProtocolVersion, alpn: &[&str]) -> ClientConfig {
             let mut roots = RootCertStore::empty();
             roots.add_parsable_certificates(self.leaves.values().cloned());
-            let mut config =
-                ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
-                    .with_protocol_versions(&[version])
-                    .unwrap()
-                    .with_root_certificates(roots)
-                    .with_no_client_auth();
+            let mut config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+                .with_protocol_versions(&[version])
+                .unwrap()
+                .with_root_certificates(roots)
+                .with_no_client_auth();
             config.alpn_protocols = alpn.iter().map(|name| name.as_bytes().to_vec()).collect();
             config
         }
@@ -213,9 +176,7 @@ mod tests {
                     let expected = sni.unwrap_or(domain);
                     let server = self.certificates.server_config(to, false);
                     match handshake(config.clone(), expected, server) {
-                        Ok((client, _)) => {
-                            client.peer_certificates().unwrap()[0] == self.leaves[domain]
-                        }
+                        Ok((client, _)) => client.peer_certificates().unwrap()[0] == self.leaves[domain],
                         Err(_) => false,
                     }
                 })
@@ -273,10 +234,7 @@ mod tests {
     fn without_a_name_the_stream_chooses_and_then_the_first_host() {
         let fixture = Fixture::new();
         assert_eq!(fixture.shown(None, Some("two.test")), "two.test");
-        assert_eq!(
-            fixture.shown(None, Some("Drei-Mühlen.test")),
-            "drei-mühlen.test"
-        );
+        assert_eq!(fixture.shown(None, Some("Drei-Mühlen.test")), "drei-mühlen.test");
         assert_eq!(fixture.shown(None, Some("unknown.test")), "one.test");
         assert_eq!(fixture.shown(None, None), "one.test");
     }
@@ -284,21 +242,14 @@ mod tests {
     #[test]
     fn both_versions_are_spoken_and_their_sessions_resumed() {
         let fixture = Fixture::new();
-        for (version, expect) in [
-            (&TLS12, ProtocolVersion::TLSv1_2),
-            (&TLS13, ProtocolVersion::TLSv1_3),
-        ] {
+        for (version, expect) in [(&TLS12, ProtocolVersion::TLSv1_2), (&TLS13, ProtocolVersion::TLSv1_3)] {
             let config = fixture.client(version, &[]);
             let server = fixture.certificates.server_config(Some("two.test"), false);
             let (client, _) = handshake(config.clone(), "two.test", Arc::clone(&server)).unwrap();
             assert_eq!(client.protocol_version(), Some(expect));
             assert_eq!(client.handshake_kind(), Some(HandshakeKind::Full));
             let (client, _) = handshake(config, "two.test", server).unwrap();
-            assert_eq!(
-                client.handshake_kind(),
-                Some(HandshakeKind::Resumed),
-                "{expect:?}"
-            );
+            assert_eq!(client.handshake_kind(), Some(HandshakeKind::Resumed), "{expect:?}");
         }
     }
 
@@ -311,21 +262,12 @@ mod tests {
                 let (client, _) = handshake(fixture.client(version, offered), "one.test", server)?;
                 Ok::<_, rustls::Error>(client.alpn_protocol().map(<[u8]>::to_vec))
             };
-            assert_eq!(
-                agreed(&["xmpp-client"], true).unwrap().as_deref(),
-                Some(ALPN)
-            );
-            assert_eq!(
-                agreed(&["h2", "xmpp-client"], true).unwrap().as_deref(),
-                Some(ALPN)
-            );
+            assert_eq!(agreed(&["xmpp-client"], true).unwrap().as_deref(), Some(ALPN));
+            assert_eq!(agreed(&["h2", "xmpp-client"], true).unwrap().as_deref(), Some(ALPN));
             assert_eq!(agreed(&[], true).unwrap(), None);
             assert_eq!(agreed(&["xmpp-client"], false).unwrap(), None);
             let refused = agreed(&["xmpp-server", "h2"], true).unwrap_err();
-            assert_eq!(
-                refused,
-                rustls::Error::AlertReceived(AlertDescription::NoApplicationProtocol)
-            );
+            assert_eq!(refused, rustls::Error::AlertReceived(AlertDescription::NoApplicationProtocol));
         }
     }
 }

@@ -45,18 +45,12 @@ pub async fn connect(
     write_timeout: Duration,
     limits: FrameLimits,
 ) -> Result<UpstreamConn, ConnectError> {
-    let fail = |source| ConnectError::Io {
-        upstream: upstream.clone(),
-        source,
-    };
+    let fail = |source| ConnectError::Io { upstream: upstream.clone(), source };
     let attempt = TcpStream::connect((upstream.host.as_str(), upstream.port));
     let tcp = match timeout(patience, attempt).await {
         Ok(connected) => connected.map_err(fail)?,
         Err(_) => {
-            return Err(ConnectError::Timeout {
-                upstream: upstream.clone(),
-                patience,
-            });
+            return Err(ConnectError::Timeout { upstream: upstream.clone(), patience });
         }
     };
     super::tune(&tcp, write_timeout).map_err(fail)?;

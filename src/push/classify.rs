@@ -94,8 +94,7 @@ fn carbon<'a>(outer: &Node<'a>, account: &BareJid) -> Option<Carbon<'a>> {
     let own = match outer.attr("from") {
         // RFC 6120 §8.1.2.1: without `from` it is the account itself.
         None => true,
-        Some(from) => Jid::new(&from)
-            .is_ok_and(|from| from.resource().is_none() && from.to_bare() == *account),
+        Some(from) => Jid::new(&from).is_ok_and(|from| from.resource().is_none() && from.to_bare() == *account),
     };
     if !own {
         return None;
@@ -104,10 +103,7 @@ fn carbon<'a>(outer: &Node<'a>, account: &BareJid) -> Option<Carbon<'a>> {
         return Some(Carbon::Sent);
     }
     let received = outer.child("received", ns::CARBONS)?;
-    received
-        .child("forwarded", ns::FORWARD)?
-        .child("message", ns::CLIENT)
-        .map(Carbon::Received)
+    received.child("forwarded", ns::FORWARD)?.child("message", ns::CLIENT).map(Carbon::Received)
 }
 
 fn message(message: &Node<'_>) -> Class {
@@ -127,10 +123,7 @@ fn message(message: &Node<'_>) -> Class {
     }
     let encrypted = |c: &Node<'_>| c.is("x", ns::PGP_ENCRYPTED) || c.is("openpgp", ns::OPENPGP);
     let written = |c: &Node<'_>| c.is("body", ns::CLIENT) && !c.text().trim().is_empty();
-    if message
-        .children()
-        .any(|c| encrypted(&c) || c.is("encryption", ns::EME) || written(&c))
-    {
+    if message.children().any(|c| encrypted(&c) || c.is("encryption", ns::EME) || written(&c)) {
         Class::Message
     } else {
         Class::Noise(Noise::NoText)
@@ -145,18 +138,10 @@ enum Omemo {
 /// XEP-0384: an `<encrypted/>` without `<payload/>` only moves keys.
 fn omemo(message: &Node<'_>) -> Option<Omemo> {
     let encrypted = message.children().find(|c| {
-        c.name() == "encrypted"
-            && matches!(
-                c.ns(),
-                ns::OMEMO_AXOLOTL | ns::OMEMO0 | ns::OMEMO1 | ns::OMEMO2
-            )
+        c.name() == "encrypted" && matches!(c.ns(), ns::OMEMO_AXOLOTL | ns::OMEMO0 | ns::OMEMO1 | ns::OMEMO2)
     })?;
     let payload = encrypted.children().any(|c| c.name() == "payload");
-    Some(if payload {
-        Omemo::Payload
-    } else {
-        Omemo::KeyTransport
-    })
+    Some(if payload { Omemo::Payload } else { Omemo::KeyTransport })
 }
 
 #[cfg(test)]
@@ -200,36 +185,19 @@ mod tests {
     #[test]
     fn what_nobody_wrote_does_not_notify() {
         noise("<presence/>", Noise::Presence);
-        noise(
-            "<iq type='get' id='1'><ping xmlns='urn:xmpp:ping'/></iq>",
-            Noise::Iq,
-        );
-        noise(
-            "<message type='error'><body>hi</body></message>",
-            Noise::Error,
-        );
-        noise(
-            "<message type='headline'><body>hi</body></message>",
-            Noise::Headline,
-        );
-        noise(
-            "<message><composing xmlns='http://jabber.org/protocol/chatstates'/></message>",
-            Noise::NoText,
-        );
+        noise("<iq type='get' id='1'><ping xmlns='urn:xmpp:ping'/></iq>", Noise::Iq);
+        noise("<message type='error'><body>hi</body></message>", Noise::Error);
+        noise("<message type='headline'><body>hi</body></message>", Noise::Headline);
+        noise("<message><composing xmlns='http://jabber.org/protocol/chatstates'/></message>", Noise::NoText);
         noise("<message><body/></message>", Noise::NoText);
-        noise(
-            "<message><body xmlns='urn:x'>hi</body></message>",
-            Noise::NoText,
-        );
-        noise(
-            "<message type='groupchat'><subject>hi</subject></message>",
-            Noise::NoText,
-        );
+        noise("<message><body xmlns='urn:x'>hi</body></message>", Noise::NoText);
+        noise("<message type='groupchat'><subject>hi</subject></message>", Noise::NoText);
         noise(
             "<message><body>hi</body><replace xmlns='urn:xmpp:message-correct:0' id='1'/></message>",
             Noise::Correction,
         );
-        let keys = "<message><body>Install OMEMO</body><encrypted xmlns='urn:xmpp:omemo:1'><header/></encrypted></message>";
+        let keys =
+            "<message><body>Install OMEMO</body><encrypted xmlns='urn:xmpp:omemo:1'><header/></encrypted></message>";
         noise(keys, Noise::KeyTransport);
     }
 
@@ -238,9 +206,6 @@ mod tests {
         check(&carbon("juliet@example.org", "received"), Class::Message);
         noise(&carbon("juliet@example.org", "sent"), Noise::SentCarbon);
         noise(&carbon("mallory@example.org", "received"), Noise::NoText);
-        noise(
-            &carbon("juliet@example.org/other", "received"),
-            Noise::NoText,
-        );
+        noise(&carbon("juliet@example.org/other", "received"), Noise::NoText);
     }
 }

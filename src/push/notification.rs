@@ -31,44 +31,23 @@ pub struct Summary {
 impl Summary {
     /// Says as much of the newest important message as the operator allows.
     pub fn new(settings: &config::Push, count: usize, newest: &Node<'_>) -> Self {
-        let sender = settings
-            .with_sender
-            .then(|| newest.attr("from").map(|from| from.into_owned()))
-            .flatten();
-        let text = settings.with_body.then(|| {
-            newest
-                .child("body", ns::CLIENT)
-                .map(|body| body.text().into_owned())
-        });
-        let body = text
-            .flatten()
-            .filter(|text| !text.is_empty())
-            .unwrap_or_else(|| settings.important_body.clone());
-        Self {
-            count,
-            sender,
-            body: (!body.is_empty()).then(|| Secret::new(body)),
-        }
+        let sender = settings.with_sender.then(|| newest.attr("from").map(|from| from.into_owned())).flatten();
+        let text = settings.with_body.then(|| newest.child("body", ns::CLIENT).map(|body| body.text().into_owned()));
+        let body = text.flatten().filter(|text| !text.is_empty()).unwrap_or_else(|| settings.important_body.clone());
+        Self { count, sender, body: (!body.is_empty()).then(|| Secret::new(body)) }
     }
 }
 
 impl Publish {
     /// A notification for a registration.
     pub fn new(registration: &Registration, summary: Summary) -> Self {
-        Self {
-            target: registration.target.clone(),
-            options: registration.options.clone(),
-            summary,
-        }
+        Self { target: registration.target.clone(), options: registration.options.clone(), summary }
     }
 
     /// The publish iq in the form that every known app server takes.
     pub fn iq(&self, id: &str, from: Option<&str>) -> Bytes {
         let mut xml = XmlWriter::new();
-        xml.start("iq")
-            .attr("type", "set")
-            .attr("id", id)
-            .attr("to", self.target.service.as_str());
+        xml.start("iq").attr("type", "set").attr("id", id).attr("to", self.target.service.as_str());
         if let Some(from) = from {
             xml.attr("from", from);
         }
@@ -77,16 +56,11 @@ impl Publish {
         if let Some(node) = &self.target.node {
             xml.attr("node", node);
         }
-        xml.start("item")
-            .start("notification")
-            .attr("xmlns", ns::PUSH);
+        xml.start("item").start("notification").attr("xmlns", ns::PUSH);
         self.write_summary(&mut xml);
         xml.end().end().end();
         if let Some(options) = &self.options {
-            xml.start("publish-options")
-                .start("x")
-                .attr("xmlns", ns::DATA)
-                .attr("type", "submit");
+            xml.start("publish-options").start("x").attr("xmlns", ns::DATA).attr("type", "submit");
             for field in options {
                 write_field(&mut xml, field);
             }
@@ -95,23 +69,12 @@ impl Publish {
     }
 
     fn write_summary(&self, xml: &mut XmlWriter) {
-        xml.start("x")
-            .attr("xmlns", ns::DATA)
-            .attr("type", "submit");
+        xml.start("x").attr("xmlns", ns::DATA).attr("type", "submit");
         // XEP-0068: strict app servers know FORM_TYPE only when it is hidden.
-        xml.start("field")
-            .attr("var", "FORM_TYPE")
-            .attr("type", "hidden")
-            .start("value")
-            .text(ns::PUSH_SUMMARY);
+        xml.start("field").attr("var", "FORM_TYPE").attr("type", "hidden").start("value").text(ns::PUSH_SUMMARY);
         xml.end().end();
         let mut field = |var: &str, value: &str| {
-            xml.start("field")
-                .attr("var", var)
-                .start("value")
-                .text(value)
-                .end()
-                .end();
+            xml.start("field").attr("var", var).start("value").text(value).end().end();
         };
         field("message-count", &self.summary.count.to_string());
         if let Some(sender) = &self.summary.sender {

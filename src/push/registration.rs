@@ -111,9 +111,7 @@ fn enable_request(child: &Node<'_>, own: &FullJid) -> Result<Request, BadRequest
         return Err(BadRequest::TooLarge);
     }
     let node = child.attr("node").map(|node| node.into_owned());
-    let options = child
-        .child("x", ns::DATA)
-        .map(|form| form.children().filter_map(|f| field(&f)).collect());
+    let options = child.child("x", ns::DATA).map(|form| form.children().filter_map(|f| field(&f)).collect());
     Ok(Request::Enable(Target { service, node }, options))
 }
 
@@ -201,14 +199,9 @@ impl Change {
     pub fn apply(self, list: &mut Vec<Registration>) -> bool {
         let before = list.clone();
         match self {
-            Self::Enable {
-                registration,
-                max_devices,
-            } => enable(list, registration, max_devices),
+            Self::Enable { registration, max_devices } => enable(list, registration, max_devices),
             Self::Disable { service, node } => {
-                list.retain(|r| {
-                    r.target.service != service || (node.is_some() && r.target.node != node)
-                });
+                list.retain(|r| r.target.service != service || (node.is_some() && r.target.node != node));
             }
             Self::Seen { resource, at } => {
                 for r in list.iter_mut().filter(|r| r.resource == resource) {

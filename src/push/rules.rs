@@ -20,13 +20,7 @@ pub struct Schedule {
 impl Schedule {
     /// A device about which nothing was pushed yet.
     pub fn new(batch_delay: Duration, min_interval: Duration) -> Self {
-        Self {
-            batch_delay,
-            min_interval,
-            last_push: None,
-            due: None,
-            notified: 0,
-        }
+        Self { batch_delay, min_interval, last_push: None, due: None, notified: 0 }
     }
 
     /// The important stanza at place `seq` waits for a device that has been unreachable since `since`.
@@ -35,9 +29,7 @@ impl Schedule {
             return;
         }
         let settled = since + self.batch_delay;
-        let allowed = self
-            .last_push
-            .map_or(settled, |last| settled.max(last + self.min_interval));
+        let allowed = self.last_push.map_or(settled, |last| settled.max(last + self.min_interval));
         self.due = Some(allowed.max(now));
     }
 

@@ -56,20 +56,10 @@ struct Driver {
 
 /// Runs a session from its bind to its end.
 pub(super) async fn run(relay: Arc<Relay>, login: Login, permit: Permit) {
-    let Login {
-        bound,
-        client,
-        upstream,
-    } = login;
+    let Login { bound, client, upstream } = login;
     let (handle, commands) = relay.registry.enter(login::held(&bound));
     let settings = Arc::clone(&relay.settings);
-    let session = Session::new(
-        settings,
-        bound,
-        rand::random,
-        Instant::now(),
-        SystemTime::now(),
-    );
+    let session = Session::new(settings, bound, rand::random, Instant::now(), SystemTime::now());
     tracing::info!("bound");
     let mut driver = Driver {
         relay,
@@ -104,19 +94,14 @@ impl Driver {
     async fn next_wake(&mut self) -> Wake {
         let write_timeout = self.relay.config.stream_management.write_timeout;
         let stalls = [
-            self.client
-                .as_ref()
-                .and_then(|client| client.write_deadline(write_timeout)),
+            self.client.as_ref().and_then(|client| client.write_deadline(write_timeout)),
             self.upstream.write_deadline(write_timeout),
             self.session.deadline(),
         ];
         let deadline = stalls.into_iter().flatten().min();
         // A peer that does not read slows down only the one that writes to it.
         let read_client = self.upstream.backlog() < HIGH_WATER;
-        let read_upstream = self
-            .client
-            .as_ref()
-            .is_none_or(|client| client.backlog() < HIGH_WATER);
+        let read_upstream = self.client.as_ref().is_none_or(|client| client.backlog() < HIGH_WATER);
         let (client, job) = (&mut self.client, &mut self.job);
         select! {
             event = self.upstream.event(read_upstream) => Wake::Upstream(event),
@@ -143,9 +128,7 @@ impl Driver {
             Wake::Upstream(Ok(ConnEvent::Received)) => self.frames_from_upstream(),
             Wake::Upstream(Ok(ConnEvent::Closed) | Err(_)) => self.take(Input::UpstreamLost),
             Wake::Client(Ok(ConnEvent::Received)) => self.frames_from_client(),
-            Wake::Client(Ok(ConnEvent::Closed)) => {
-                self.client_lost("closed without a stream footer")
-            }
+            Wake::Client(Ok(ConnEvent::Closed)) => self.client_lost("closed without a stream footer"),
             Wake::Client(Err(error)) => {
                 tracing::debug!(%error, "the client's connection broke");
                 self.client_lost("broken");
@@ -165,11 +148,7 @@ impl Driver {
         let now = Instant::now();
         let write_timeout = self.relay.config.stream_management.write_timeout;
         let over = |deadline: Option<Instant>| deadline.is_some_and(|at| at <= now);
-        if self
-            .client
-            .as_ref()
-            .is_some_and(|client| over(client.write_deadline(write_timeout)))
-        {
+        if self.client.as_ref().is_some_and(|client| over(client.write_deadline(write_timeout))) {
             self.client_lost("does not read");
         }
         if over(self.upstream.write_deadline(write_timeout)) {
@@ -217,17 +196,10 @@ impl Driver {
 
     /// Puts a proven connection in the place of the one there is, which closes silently.
     fn attach(&mut self, attach: Attach) {
-        let Attach {
-            client,
-            resumption,
-            reply,
-        } = attach;
+        let Attach { client, resumption, reply } = attach;
         if let Err(too_high) = self.session.check_resume(resumption.h) {
             // If the login is gone too, nobody is left to tell.
-            drop(reply.send(Err(Refused {
-                client,
-                too_high: Some(too_high),
-            })));
+            drop(reply.send(Err(Refused { client, too_high: Some(too_high) })));
             return;
         }
         if let Some(old) = self.client.replace(client) {
@@ -258,9 +230,7 @@ impl Driver {
                     self.relay.registry.resumable(id.clone(), &self.handle);
                     self.sm_id = Some(id);
                 }
-                Output::Store(token, change) => {
-                    self.waiting.push_back(Request::Change(token, change))
-                }
+                Output::Store(token, change) => self.waiting.push_back(Request::Change(token, change)),
                 Output::Publish(publish) => publishes.push(publish),
                 Output::CloseClient(closing) => self.close_client(closing),
                 Output::Event(event) => log(&event),
@@ -295,10 +265,7 @@ impl Driver {
         let (store, account) = (self.relay.store.clone(), self.handle.held().account.clone());
         self.job = match self.waiting.pop_front() {
             None => None,
-            Some(Request::Read) => Some((
-                None,
-                Box::pin(async move { store.registrations(&account).await }),
-            )),
+            Some(Request::Read) => Some((None, Box::pin(async move { store.registrations(&account).await }))),
             Some(Request::Change(token, change)) => {
                 let siblings = self.relay.registry.siblings(&self.handle);
                 let job = async move {
@@ -337,10 +304,7 @@ impl Driver {
         self.commands.close();
         while let Some(command) = self.commands.recv().await {
             if let Command::Attach(attach) = command {
-                drop(attach.reply.send(Err(Refused {
-                    client: attach.client,
-                    too_high: None,
-                })));
+                drop(attach.reply.send(Err(Refused { client: attach.client, too_high: None })));
             }
         }
         if let Some(client) = self.client.take() {

@@ -51,12 +51,7 @@ pub(super) async fn secure(relay: &Relay, tcp: TcpStream, tls: ListenTls) -> Opt
     }
 }
 
-async fn accept(
-    relay: &Relay,
-    tcp: TcpStream,
-    host: Option<&str>,
-    direct: bool,
-) -> Result<Client, Failure> {
+async fn accept(relay: &Relay, tcp: TcpStream, host: Option<&str>, direct: bool) -> Result<Client, Failure> {
     let config = relay.certificates.server_config(host, direct);
     let tls = TlsAcceptor::from(config).accept(tcp).await?;
     tracing::debug!(version = ?tls.get_ref().1.protocol_version(), "TLS is up");

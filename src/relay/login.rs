@@ -39,27 +39,11 @@ struct Driver<'a> {
 /// Takes a client through login. `None` when it was handed to a held session, or has ended.
 pub(super) async fn run(relay: &Relay, client: Client) -> Option<Login> {
     let negotiation = relay.negotiation();
-    let mut driver = Driver {
-        relay,
-        negotiation,
-        client: Some(client),
-        upstream: None,
-        bound: None,
-        done: false,
-    };
+    let mut driver = Driver { relay, negotiation, client: Some(client), upstream: None, bound: None, done: false };
     driver.drive().await;
-    let Driver {
-        client,
-        upstream,
-        bound,
-        ..
-    } = driver;
+    let Driver { client, upstream, bound, .. } = driver;
     match (bound, client, upstream) {
-        (Some(bound), Some(client), Some(upstream)) => Some(Login {
-            bound,
-            client,
-            upstream,
-        }),
+        (Some(bound), Some(client), Some(upstream)) => Some(Login { bound, client, upstream }),
         (_, client, upstream) => {
             if let Some(client) = client {
                 relay.farewell(client);
@@ -187,11 +171,7 @@ impl Driver<'_> {
                 }
             }
             Output::Find(id) => {
-                let found = self
-                    .relay
-                    .registry
-                    .find(&id)
-                    .map(|handle| handle.held().clone());
+                let found = self.relay.registry.find(&id).map(|handle| handle.held().clone());
                 return Some(Input::Found(found));
             }
             Output::HandOver(id, h, server_header) => {
@@ -215,13 +195,8 @@ impl Driver<'_> {
         };
         let limits = &self.relay.config.limits;
         let write_timeout = self.relay.config.stream_management.write_timeout;
-        let connected = upstream::connect(
-            &host.upstream,
-            limits.connect_timeout,
-            write_timeout,
-            self.relay.limits(true),
-        )
-        .await;
+        let connected =
+            upstream::connect(&host.upstream, limits.connect_timeout, write_timeout, self.relay.limits(true)).await;
         match connected {
             Ok(conn) => {
                 self.upstream = Some(conn);
@@ -235,27 +210,18 @@ impl Driver<'_> {
     }
 
     /// `None` once the session has the connection.
-    async fn hand_over(
-        &mut self,
-        id: &crate::session::SmId,
-        resumption: Resumption,
-    ) -> Option<Input> {
+    async fn hand_over(&mut self, id: &crate::session::SmId, resumption: Resumption) -> Option<Input> {
         let Some(handle) = self.relay.registry.find(id) else {
             return Some(Input::Gone);
         };
         let client = self.client.take()?;
         let (reply, replied) = oneshot::channel();
-        let command = Command::Attach(Box::new(Attach {
-            client,
-            resumption,
-            reply,
-        }));
+        let command = Command::Attach(Box::new(Attach { client, resumption, reply }));
         if let Err(Command::Attach(attach)) = handle.send(command).await {
             self.client = Some(attach.client);
             return Some(Input::Gone);
         }
-        let deadline: tokio::time::Instant =
-            (Instant::now() + self.relay.config.limits.handshake_timeout).into();
+        let deadline: tokio::time::Instant = (Instant::now() + self.relay.config.limits.handshake_timeout).into();
         match timeout_at(deadline, replied).await {
             Ok(Ok(Err(Refused { client, too_high }))) => {
                 self.client = Some(client);
@@ -275,8 +241,5 @@ impl Driver<'_> {
 
 /// What a session lets others know, so that a resumption can be proven.
 pub(super) fn held(bound: &Bound) -> Held {
-    Held {
-        account: bound.jid.to_bare(),
-        identity: bound.identity.clone(),
-    }
+    Held { account: bound.jid.to_bare(), identity: bound.identity.clone() }
 }

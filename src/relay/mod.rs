@@ -51,12 +51,7 @@ pub struct Relay {
 
 impl Relay {
     /// What all connections of a daemon share; sessions drain when `shutdown` is cancelled.
-    pub fn new(
-        config: Arc<Config>,
-        certificates: Certificates,
-        store: Store,
-        shutdown: CancellationToken,
-    ) -> Self {
+    pub fn new(config: Arc<Config>, certificates: Certificates, store: Store, shutdown: CancellationToken) -> Self {
         let settings = Settings {
             stream_management: config.stream_management.clone(),
             push: config.push.clone(),
@@ -64,13 +59,7 @@ impl Relay {
         };
         Self {
             settings: Arc::new(settings),
-            domains: Arc::new(
-                config
-                    .hosts
-                    .iter()
-                    .map(|host| host.domain.clone())
-                    .collect(),
-            ),
+            domains: Arc::new(config.hosts.iter().map(|host| host.domain.clone()).collect()),
             config,
             certificates,
             registry: Registry::default(),
@@ -81,13 +70,7 @@ impl Relay {
     }
 
     /// Serves one connection for as long as it, or the session that it becomes, lives.
-    pub async fn serve(
-        self: Arc<Self>,
-        tcp: TcpStream,
-        peer: SocketAddr,
-        tls: ListenTls,
-        permit: Permit,
-    ) {
+    pub async fn serve(self: Arc<Self>, tcp: TcpStream, peer: SocketAddr, tls: ListenTls, permit: Permit) {
         let span = tracing::info_span!("session", %peer, jid = tracing::field::Empty);
         async {
             let Some(client) = handshake::secure(&self, tcp, tls).await else {
@@ -114,15 +97,8 @@ impl Relay {
 
     fn limits(&self, authenticated: bool) -> FrameLimits {
         let limits = &self.config.limits;
-        let bytes = if authenticated {
-            limits.stanza
-        } else {
-            limits.unauthenticated_stanza
-        };
-        FrameLimits {
-            bytes,
-            depth: limits.depth,
-        }
+        let bytes = if authenticated { limits.stanza } else { limits.unauthenticated_stanza };
+        FrameLimits { bytes, depth: limits.depth }
     }
 
     fn negotiation(&self) -> negotiate::Negotiation {
@@ -135,7 +111,6 @@ impl Relay {
     where
         S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
     {
-        self.farewells
-            .spawn(conn.finish(FAREWELL).in_current_span());
+        self.farewells.spawn(conn.finish(FAREWELL).in_current_span());
     }
 }

@@ -80,15 +80,8 @@ impl Registry {
         let (commands, receiver) = mpsc::channel(COMMANDS);
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         let account = held.account.clone();
-        let handle = Arc::new(Handle {
-            number,
-            held,
-            commands,
-        });
-        self.accounts
-            .entry(account)
-            .or_default()
-            .push(Arc::clone(&handle));
+        let handle = Arc::new(Handle { number, held, commands });
+        self.accounts.entry(account).or_default().push(Arc::clone(&handle));
         (handle, receiver)
     }
 
@@ -107,10 +100,7 @@ impl Registry {
         let Some(all) = self.accounts.get(&handle.held.account) else {
             return Vec::new();
         };
-        all.iter()
-            .filter(|other| other.number != handle.number)
-            .map(Arc::clone)
-            .collect()
+        all.iter().filter(|other| other.number != handle.number).map(Arc::clone).collect()
     }
 
     /// How many sessions there are.
@@ -126,8 +116,7 @@ impl Registry {
     /// Removes a session; another that has taken its place stays.
     pub fn leave(&self, handle: &Handle, id: Option<&SmId>) {
         if let Some(id) = id {
-            self.resumable
-                .remove_if(id, |_, current| current.number == handle.number);
+            self.resumable.remove_if(id, |_, current| current.number == handle.number);
         }
         self.accounts.remove_if_mut(&handle.held.account, |_, all| {
             all.retain(|other| other.number != handle.number);

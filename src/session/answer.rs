@@ -36,12 +36,7 @@ pub(super) struct Pending {
 impl Pending {
     /// Nothing is open; `secret` is random.
     pub(super) fn new(secret: u128) -> Self {
-        Self {
-            prefix: format!("{secret:032x}"),
-            asked: false,
-            queries: VecDeque::new(),
-            publishes: VecDeque::new(),
-        }
+        Self { prefix: format!("{secret:032x}"), asked: false, queries: VecDeque::new(), publishes: VecDeque::new() }
     }
 
     /// A new iq id of ours.
@@ -91,10 +86,7 @@ impl Pending {
 
     /// The next publish whose time is over; its late answer will still be swallowed.
     pub(super) fn take_late(&mut self, now: Instant) -> Option<Target> {
-        let late = self
-            .publishes
-            .iter_mut()
-            .find(|p| p.deadline.is_some_and(|at| at <= now))?;
+        let late = self.publishes.iter_mut().find(|p| p.deadline.is_some_and(|at| at <= now))?;
         late.deadline = None;
         Some(late.target.clone())
     }
@@ -116,10 +108,7 @@ pub(super) fn iq_result(request: &Node<'_>) -> Bytes {
 pub(super) fn iq_error(request: &Node<'_>, kind: &str, condition: &str) -> Bytes {
     let mut xml = XmlWriter::new();
     answer(&mut xml, request, "error");
-    xml.start("error")
-        .attr("type", kind)
-        .start(condition)
-        .attr("xmlns", ns::STANZA_ERRORS);
+    xml.start("error").attr("type", kind).start(condition).attr("xmlns", ns::STANZA_ERRORS);
     xml.finish()
 }
 
@@ -133,21 +122,14 @@ pub(super) fn account_info(error: &Node<'_>) -> Bytes {
         }
     }
     xml.start("query").attr("xmlns", ns::DISCO_INFO);
-    xml.start("identity")
-        .attr("category", "account")
-        .attr("type", "registered")
-        .end();
+    xml.start("identity").attr("category", "account").attr("type", "registered").end();
     xml.start("feature").attr("var", ns::PUSH).end();
     xml.finish()
 }
 
 fn answer(xml: &mut XmlWriter, request: &Node<'_>, kind: &str) {
     xml.start("iq").attr("type", kind);
-    for (name, value) in [
-        ("id", request.attr("id")),
-        ("from", request.attr("to")),
-        ("to", request.attr("from")),
-    ] {
+    for (name, value) in [("id", request.attr("id")), ("from", request.attr("to")), ("to", request.attr("from"))] {
         if let Some(value) = value {
             xml.attr(name, &value);
         }

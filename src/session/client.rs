@@ -5,9 +5,7 @@ use std::time::{Duration, Instant};
 use super::answer::{iq_error, iq_result};
 use super::liveness::Alarm;
 use super::negotiate::failed;
-use super::{
-    Closing, EndReason, Event, Output, Promise, Resumption, Session, SmId, Token, rewrite, sm,
-};
+use super::{Closing, EndReason, Event, Output, Promise, Resumption, Session, SmId, Token, rewrite, sm};
 use crate::jid::Jid;
 use crate::push::registration::{BadRequest, Change, Registration, Request};
 use crate::xml::{self, Element, Frame, Kind, Node, XmlWriter, ns};
@@ -20,9 +18,7 @@ impl Session {
         self.liveness.heard(now);
         match frame {
             Frame::Whitespace => {}
-            Frame::Element(element) if element.kind() == Kind::Other => {
-                self.client_nonza(now, &element)
-            }
+            Frame::Element(element) if element.kind() == Kind::Other => self.client_nonza(now, &element),
             Frame::Element(element) => self.client_stanza(now, &element),
             Frame::Close => {
                 self.to_client(xml::STREAM_CLOSE);
@@ -70,9 +66,7 @@ impl Session {
     fn answer_ack_request(&mut self) {
         let Some(leg) = &self.client else { return };
         let mut xml = XmlWriter::new();
-        xml.start("a")
-            .attr("xmlns", ns::SM)
-            .attr("h", &leg.received().get().to_string());
+        xml.start("a").attr("xmlns", ns::SM).attr("h", &leg.received().get().to_string());
         self.to_client(xml.finish());
     }
 
@@ -89,11 +83,7 @@ impl Session {
             }
             Err(too_high) => {
                 let text = too_high.to_string();
-                self.to_client(xml::stream_error(
-                    "undefined-condition",
-                    Some(&too_high.condition()),
-                    Some(&text),
-                ));
+                self.to_client(xml::stream_error("undefined-condition", Some(&too_high.condition()), Some(&text)));
                 self.out(Output::ToUpstream(xml::STREAM_CLOSE.into()));
                 self.end(EndReason::ClientError);
             }
@@ -111,9 +101,7 @@ impl Session {
             self.asked_max = node.attr("max").and_then(|max| max.parse().ok());
             let max = self.settings.push.max_hibernation_timeout.as_secs();
             // Not "1": some clients know only the word.
-            xml.attr("id", id.as_str())
-                .attr("resume", "true")
-                .attr("max", &max.to_string());
+            xml.attr("id", id.as_str()).attr("resume", "true").attr("max", &max.to_string());
             self.sm_id = Some(id.clone());
             self.out(Output::Resumable(id));
         }
@@ -151,18 +139,14 @@ impl Session {
         let account = node.attr("to").is_none_or(|to| self.is_account(&to));
         match node.attr("type").as_deref() {
             Some("get") if account => {
-                let query = node
-                    .child("query", ns::DISCO_INFO)
-                    .filter(|q| q.attr("node").is_none());
+                let query = node.child("query", ns::DISCO_INFO).filter(|q| q.attr("node").is_none());
                 if let (Some(_), Some(id)) = (query, node.attr("id")) {
                     self.pending.query(id.into_owned());
                 }
                 false
             }
             Some("set") if account || node.attr("to").is_some_and(|to| self.is_host(&to)) => {
-                let request = node
-                    .children()
-                    .find_map(|child| Request::parse(&child, &self.bound.jid));
+                let request = node.children().find_map(|child| Request::parse(&child, &self.bound.jid));
                 let Some(request) = request else { return false };
                 self.push_request(now, &node, request);
                 true
@@ -172,8 +156,7 @@ impl Session {
     }
 
     fn is_account(&self, to: &str) -> bool {
-        Jid::new(to)
-            .is_ok_and(|to| to.resource().is_none() && to.to_bare() == self.bound.jid.to_bare())
+        Jid::new(to).is_ok_and(|to| to.resource().is_none() && to.to_bare() == self.bound.jid.to_bare())
     }
 
     fn is_host(&self, to: &str) -> bool {
@@ -206,12 +189,7 @@ impl Session {
         };
         let on_success = iq_result(iq);
         let on_failure = iq_error(iq, "wait", "internal-server-error");
-        self.promises.push_back(Promise {
-            token,
-            event,
-            on_success,
-            on_failure,
-        });
+        self.promises.push_back(Promise { token, event, on_success, on_failure });
         self.out(Output::Store(Some(token), change));
     }
 
@@ -245,9 +223,7 @@ impl Session {
 
     fn go_dark(&mut self, now: Instant) {
         self.liveness.go_dark(now, now + self.hold());
-        self.event(Event::Dark {
-            queued: self.queue.len(),
-        });
+        self.event(Event::Dark { queued: self.queue.len() });
         self.push_for_waiting(now);
     }
 
@@ -262,11 +238,7 @@ impl Session {
 
     /// A registration that came or went changes how long a dark session is held.
     pub(super) fn hold_changed(&mut self) {
-        if let Some(since) = self
-            .liveness
-            .unreachable_since()
-            .filter(|_| self.liveness.is_dark())
-        {
+        if let Some(since) = self.liveness.unreachable_since().filter(|_| self.liveness.is_dark()) {
             self.liveness.go_dark(since, since + self.hold());
         }
     }
@@ -289,14 +261,9 @@ impl Session {
         self.schedule.cancel();
         self.seen(now);
         let mut xml = XmlWriter::new();
-        xml.start("resumed")
-            .attr("xmlns", ns::SM)
-            .attr("h", &h)
-            .attr("previd", id.as_str());
+        xml.start("resumed").attr("xmlns", ns::SM).attr("h", &h).attr("previd", id.as_str());
         self.to_client(xml.finish());
-        self.event(Event::Resumed {
-            replayed: self.queue.len(),
-        });
+        self.event(Event::Resumed { replayed: self.queue.len() });
         self.replay();
         self.ask_for_ack(now);
         self.reset_csi(now);
@@ -317,10 +284,7 @@ impl Session {
             let stamp = self.wall(item.received);
             let stamped = rewrite::delayed(&item.element, &domain, stamp)
                 .and_then(|bytes| Element::parse(bytes, item.element.header()).ok());
-            let bytes = stamped
-                .as_ref()
-                .unwrap_or(&item.element)
-                .on_stream(&self.attached_header);
+            let bytes = stamped.as_ref().unwrap_or(&item.element).on_stream(&self.attached_header);
             self.count_sent();
             self.to_client(bytes);
         }

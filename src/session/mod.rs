@@ -285,13 +285,7 @@ pub struct Session {
 
 impl Session {
     /// A session whose client is attached by [`Attachment::FIRST`].
-    pub fn new(
-        settings: Arc<Settings>,
-        bound: Bound,
-        dice: Dice,
-        now: Instant,
-        wall: SystemTime,
-    ) -> Self {
+    pub fn new(settings: Arc<Settings>, bound: Bound, dice: Dice, now: Instant, wall: SystemTime) -> Self {
         Self {
             dice,
             epoch: (now, wall),
@@ -322,9 +316,7 @@ impl Session {
             return;
         }
         match input {
-            Input::Client(attachment, frame) if attachment == self.attachment => {
-                self.client_frame(now, frame)
-            }
+            Input::Client(attachment, frame) if attachment == self.attachment => self.client_frame(now, frame),
             Input::ClientLost(attachment) if attachment == self.attachment => self.client_lost(now),
             // Invariant 10: only the owner detaches.
             Input::Client(..) | Input::ClientLost(_) => {}
@@ -350,9 +342,7 @@ impl Session {
         let keepalive = self.upstream_written + self.settings.stream_management.upstream_keepalive;
         [
             self.liveness.deadline(),
-            self.schedule
-                .due()
-                .filter(|_| self.owned().next().is_some()),
+            self.schedule.due().filter(|_| self.owned().next().is_some()),
             self.pending.deadline(),
             Some(keepalive),
         ]
@@ -413,9 +403,7 @@ impl Session {
 
     /// Unix seconds of a moment.
     fn unix(&self, at: Instant) -> u64 {
-        self.wall(at)
-            .duration_since(SystemTime::UNIX_EPOCH)
-            .map_or(0, |since| since.as_secs())
+        self.wall(at).duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs())
     }
 
     /// The calendar time of a moment, for delay stamps.

@@ -171,10 +171,7 @@ impl Negotiation {
     pub fn wants_client(&self) -> bool {
         matches!(
             self.state,
-            State::Start
-                | State::Authenticating { answer_due: false }
-                | State::Restarting
-                | State::Binding
+            State::Start | State::Authenticating { answer_due: false } | State::Restarting | State::Binding
         )
     }
 
@@ -210,19 +207,11 @@ impl Negotiation {
             Input::Gone => self.resume_failed(),
             Input::TooHigh(too_high) => {
                 let text = too_high.to_string();
-                let error = xml::stream_error(
-                    "undefined-condition",
-                    Some(&too_high.condition()),
-                    Some(&text),
-                );
+                let error = xml::stream_error("undefined-condition", Some(&too_high.condition()), Some(&text));
                 self.refuse_with(error, CloseReason::ClientError);
             }
-            Input::Stop(Stop::Timeout) => {
-                self.refuse("connection-timeout", None, CloseReason::Timeout)
-            }
-            Input::Stop(Stop::Shutdown) => {
-                self.refuse("system-shutdown", None, CloseReason::Shutdown)
-            }
+            Input::Stop(Stop::Timeout) => self.refuse("connection-timeout", None, CloseReason::Timeout),
+            Input::Stop(Stop::Shutdown) => self.refuse("system-shutdown", None, CloseReason::Shutdown),
         }
     }
 
@@ -262,8 +251,7 @@ impl Negotiation {
 
     fn connected(&mut self) {
         if let (State::Connecting, Some(header)) = (&self.state, &self.client_header) {
-            self.outputs
-                .push_back(Output::ToUpstream(header.bytes().clone()));
+            self.outputs.push_back(Output::ToUpstream(header.bytes().clone()));
             self.state = State::Opening;
         }
     }
@@ -355,11 +343,7 @@ impl Negotiation {
 
     /// Elements that would change the upstream stream behind our back are never forwarded.
     fn refuse_element(&mut self, element: &Element) {
-        let condition = if element.kind() == Kind::Other {
-            "unsupported-stanza-type"
-        } else {
-            "not-authorized"
-        };
+        let condition = if element.kind() == Kind::Other { "unsupported-stanza-type" } else { "not-authorized" };
         self.refuse(condition, None, CloseReason::ClientError);
     }
 
@@ -374,9 +358,7 @@ impl Negotiation {
                 self.to_client(rewrite::features(element, Phase::Unauthenticated));
                 self.state = State::Authenticating { answer_due: false };
             }
-            State::Reopening if element.is("features", ns::STREAMS) => {
-                self.authenticated_features(element)
-            }
+            State::Reopening if element.is("features", ns::STREAMS) => self.authenticated_features(element),
             State::Authenticating { answer_due } => {
                 let answer_due = *answer_due;
                 self.server_authenticates(element, answer_due);
@@ -385,29 +367,21 @@ impl Negotiation {
             State::Probing(id, ..) if is_answer(element, id) => self.probe_answered(element),
             // What the server sends to the probe's resource is nobody's.
             State::Finding(_) | State::Probing(..) => {}
-            State::Restarting | State::Binding | State::BindSent(_) => {
-                self.to_client(element.bytes().clone())
-            }
-            State::Start | State::Connecting | State::Opening | State::Reopening | State::Done => {
-                self.upstream_error()
-            }
+            State::Restarting | State::Binding | State::BindSent(_) => self.to_client(element.bytes().clone()),
+            State::Start | State::Connecting | State::Opening | State::Reopening | State::Done => self.upstream_error(),
         }
     }
 
     fn server_authenticates(&mut self, element: &Element, answer_due: bool) {
         let success = element.is("success", ns::SASL);
-        let answer =
-            success || element.is("challenge", ns::SASL) || element.is("failure", ns::SASL);
+        let answer = success || element.is("challenge", ns::SASL) || element.is("failure", ns::SASL);
         if answer && !answer_due {
             return self.upstream_error();
         }
         self.to_client(element.bytes().clone());
         if success {
             let host = self.host.clone();
-            self.identity = self
-                .exchange
-                .authcid()
-                .map(|authcid| SaslIdentity { host, authcid });
+            self.identity = self.exchange.authcid().map(|authcid| SaslIdentity { host, authcid });
             self.out(Output::Authenticated);
             self.state = State::Restarting;
         } else if answer {
@@ -424,8 +398,7 @@ impl Negotiation {
     fn bind_answered(&mut self, element: &Element) {
         self.to_client(element.bytes().clone());
         self.state = State::Binding;
-        let (Some(jid), Some(client), Some(server)) =
-            (bound_jid(element), &self.client_header, &self.server_header)
+        let (Some(jid), Some(client), Some(server)) = (bound_jid(element), &self.client_header, &self.server_header)
         else {
             return;
         };
@@ -459,18 +432,12 @@ impl Negotiation {
         match held {
             None => self.resume_failed(),
             // Invariant 4: proven by the server, for the very exchange that it answered with <success/>.
-            Some(held) if held.identity.is_some() && held.identity == self.identity => {
-                self.hand_over(claim)
-            }
+            Some(held) if held.identity.is_some() && held.identity == self.identity => self.hand_over(claim),
             Some(held) if self.host != held.account.domain().as_str() => self.resume_failed(),
             Some(held) => {
                 let id = format!("{:032x}", (self.dice)());
                 let mut xml = XmlWriter::new();
-                xml.start("iq")
-                    .attr("type", "set")
-                    .attr("id", &id)
-                    .start("bind")
-                    .attr("xmlns", ns::BIND);
+                xml.start("iq").attr("type", "set").attr("id", &id).start("bind").attr("xmlns", ns::BIND);
                 self.out(Output::ToUpstream(xml.finish()));
                 self.probed = true;
                 self.state = State::Probing(id, claim, held.account);
@@ -479,8 +446,7 @@ impl Negotiation {
     }
 
     fn probe_answered(&mut self, element: &Element) {
-        let State::Probing(_, claim, account) = std::mem::replace(&mut self.state, State::Binding)
-        else {
+        let State::Probing(_, claim, account) = std::mem::replace(&mut self.state, State::Binding) else {
             return;
         };
         if bound_jid(element).is_some_and(|jid| jid.to_bare() == account) {
@@ -492,8 +458,7 @@ impl Negotiation {
 
     fn hand_over(&mut self, claim: Claim) {
         if let Some(header) = &self.server_header {
-            self.outputs
-                .push_back(Output::HandOver(claim.id, claim.h, Arc::clone(header)));
+            self.outputs.push_back(Output::HandOver(claim.id, claim.h, Arc::clone(header)));
         }
     }
 
@@ -511,11 +476,7 @@ impl Negotiation {
     // Ends
 
     fn upstream_error(&mut self) {
-        self.refuse(
-            "internal-server-error",
-            Some("The server broke the protocol"),
-            CloseReason::UpstreamError,
-        );
+        self.refuse("internal-server-error", Some("The server broke the protocol"), CloseReason::UpstreamError);
     }
 
     /// The stream error for bytes of the client that are no XML stream.
@@ -532,8 +493,7 @@ impl Negotiation {
             self.to_client(error);
             self.out(Output::ToUpstream(Bytes::from_static(xml::STREAM_CLOSE)));
         } else {
-            let mut reply =
-                xml::stream_header(&self.host, &format!("{:032x}", (self.dice)()), None).to_vec();
+            let mut reply = xml::stream_header(&self.host, &format!("{:032x}", (self.dice)()), None).to_vec();
             reply.extend_from_slice(&error);
             self.to_client(reply.into());
         }
@@ -557,10 +517,7 @@ impl Negotiation {
 /// XEP-0198 §3, §5: `<failed/>` with a stanza error condition.
 pub(super) fn failed(condition: &str) -> Bytes {
     let mut xml = XmlWriter::new();
-    xml.start("failed")
-        .attr("xmlns", ns::SM)
-        .start(condition)
-        .attr("xmlns", ns::STANZA_ERRORS);
+    xml.start("failed").attr("xmlns", ns::SM).start(condition).attr("xmlns", ns::STANZA_ERRORS);
     xml.finish()
 }
 

@@ -44,14 +44,7 @@ const OVERHEAD: usize = 96;
 impl Queue {
     /// An empty queue that holds up to `limit` bytes.
     pub fn new(limit: usize) -> Self {
-        Self {
-            items: VecDeque::new(),
-            written: 0,
-            messages: 0,
-            bytes: 0,
-            limit,
-            next_seq: 1,
-        }
+        Self { items: VecDeque::new(), written: 0, messages: 0, bytes: 0, limit, next_seq: 1 }
     }
 
     /// Appends a stanza and returns its place.
@@ -67,11 +60,7 @@ impl Queue {
         self.messages += usize::from(element.kind() == Kind::Message);
         let seq = self.next_seq;
         self.next_seq += 1;
-        self.items.push_back(Queued {
-            element,
-            received,
-            seq,
-        });
+        self.items.push_back(Queued { element, received, seq });
         Ok(seq)
     }
 

@@ -64,17 +64,11 @@ fn unusable_mechanism(name: &str) -> bool {
 pub fn account_info(element: &Element) -> Option<Bytes> {
     let root = element.node();
     let query = root.child("query", ns::DISCO_INFO)?;
-    if query
-        .children()
-        .any(|f| f.is("feature", ns::DISCO_INFO) && f.attr("var").as_deref() == Some(ns::PUSH))
-    {
+    if query.children().any(|f| f.is("feature", ns::DISCO_INFO) && f.attr("var").as_deref() == Some(ns::PUSH)) {
         return None;
     }
     let mut feature = XmlWriter::new();
-    feature
-        .start("feature")
-        .attr("xmlns", ns::DISCO_INFO)
-        .attr("var", ns::PUSH);
+    feature.start("feature").attr("xmlns", ns::DISCO_INFO).attr("var", ns::PUSH);
     Some(splice(element, &[append(&query, &feature.finish())]))
 }
 
@@ -87,11 +81,7 @@ pub fn delayed(element: &Element, domain: &str, received: SystemTime) -> Option<
     }
     let mut delay = XmlWriter::new();
     let stamp = humantime::format_rfc3339_seconds(received).to_string();
-    delay
-        .start("delay")
-        .attr("xmlns", ns::DELAY)
-        .attr("from", domain)
-        .attr("stamp", &stamp);
+    delay.start("delay").attr("xmlns", ns::DELAY).attr("from", domain).attr("stamp", &stamp);
     Some(splice(element, &[append(&root, &delay.finish())]))
 }
 
@@ -117,11 +107,7 @@ fn append(parent: &Node<'_>, child: &[u8]) -> (Range<usize>, Vec<u8>) {
         return (end..end, child.to_vec());
     }
     let raw = parent.raw();
-    let name = raw
-        .iter()
-        .skip(1)
-        .take_while(|b| !b.is_ascii_whitespace() && **b != b'/')
-        .copied();
+    let name = raw.iter().skip(1).take_while(|b| !b.is_ascii_whitespace() && **b != b'/').copied();
     let mut with = vec![b'>'];
     with.extend_from_slice(child);
     with.extend_from_slice(b"</");
@@ -177,12 +163,8 @@ mod tests {
 
     #[test]
     fn the_account_gains_push_once() {
-        let query = |inner: &str| {
-            element(&format!(
-                "<iq type='result' id='1'><query xmlns='{}'{inner}</iq>",
-                ns::DISCO_INFO
-            ))
-        };
+        let query =
+            |inner: &str| element(&format!("<iq type='result' id='1'><query xmlns='{}'{inner}</iq>", ns::DISCO_INFO));
         let added = account_info(&query("><feature var='x'/></query>")).unwrap();
         assert!(added.ends_with(
             b"<feature var='x'/><feature xmlns='http://jabber.org/protocol/disco#info' var='urn:xmpp:push:0'/></query></iq>"
@@ -191,10 +173,7 @@ mod tests {
         assert!(added.ends_with(
             b" node='' ><feature xmlns='http://jabber.org/protocol/disco#info' var='urn:xmpp:push:0'/></query></iq>"
         ));
-        assert_eq!(
-            account_info(&query("><feature var='urn:xmpp:push:0'/></query>")),
-            None
-        );
+        assert_eq!(account_info(&query("><feature var='urn:xmpp:push:0'/></query>")), None);
         assert_eq!(account_info(&element("<iq type='result' id='1'/>")), None);
     }
 
@@ -202,25 +181,15 @@ mod tests {
     fn a_message_that_waited_says_since_when_and_an_iq_does_not() {
         let at = SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(1_000_000_000);
         check(
-            &delayed(
-                &element("<message><body>x</body></message>"),
-                "example.org",
-                at,
-            )
-            .unwrap(),
+            &delayed(&element("<message><body>x</body></message>"), "example.org", at).unwrap(),
             "<message><body>x</body><delay xmlns='urn:xmpp:delay' from='example.org' stamp='2001-09-09T01:46:40Z'/></message>",
         );
         check(
             &delayed(&element("<presence/>"), "example.org", at).unwrap(),
             "<presence><delay xmlns='urn:xmpp:delay' from='example.org' stamp='2001-09-09T01:46:40Z'/></presence>",
         );
-        let has_one = element(
-            "<message><delay xmlns='urn:xmpp:delay' stamp='2001-09-09T01:46:40Z'/></message>",
-        );
+        let has_one = element("<message><delay xmlns='urn:xmpp:delay' stamp='2001-09-09T01:46:40Z'/></message>");
         assert_eq!(delayed(&has_one, "example.org", at), None);
-        assert_eq!(
-            delayed(&element("<iq type='result' id='1'/>"), "example.org", at),
-            None
-        );
+        assert_eq!(delayed(&element("<iq type='result' id='1'/>"), "example.org", at), None);
     }
 }

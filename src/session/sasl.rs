@@ -28,10 +28,7 @@ pub struct Exchange {
 impl Exchange {
     /// A new `<auth/>`: what any exchange before said counts no more.
     pub fn begin(mechanism: String) -> Self {
-        Self {
-            mechanism,
-            first: None,
-        }
+        Self { mechanism, first: None }
     }
 
     /// The client's next message. Only the first one names who logs in; it comes with `<auth/>` or, if that was empty, with
@@ -84,11 +81,7 @@ mod tests {
     use super::*;
 
     fn check(mechanism: &str, message: &str, expect: Option<&str>) {
-        assert_eq!(
-            authcid(mechanism, &STANDARD.encode(message)).as_deref(),
-            expect,
-            "{mechanism} {message:?}"
-        );
+        assert_eq!(authcid(mechanism, &STANDARD.encode(message)).as_deref(), expect, "{mechanism} {message:?}");
     }
 
     #[test]

@@ -124,11 +124,7 @@ mod tests {
     use super::*;
 
     fn leg(sent: u32, acked: u32) -> ClientLeg {
-        ClientLeg {
-            received: Handled(0),
-            sent: Handled(sent),
-            acked: Handled(acked),
-        }
+        ClientLeg { received: Handled(0), sent: Handled(sent), acked: Handled(acked) }
     }
 
     #[test]
@@ -138,23 +134,14 @@ mod tests {
         wrapped.on_sent();
         assert_eq!(wrapped.acknowledge(Handled(1)), Ok(2));
         assert_eq!(wrapped.acknowledge(Handled(1)), Ok(0));
-        let mut received = ClientLeg {
-            received: Handled(u32::MAX),
-            ..ClientLeg::default()
-        };
+        let mut received = ClientLeg { received: Handled(u32::MAX), ..ClientLeg::default() };
         received.on_received();
         assert_eq!(received.received(), Handled(0));
     }
 
     #[test]
     fn an_h_beyond_what_was_sent_is_too_high() {
-        assert_eq!(
-            leg(8, 3).acknowledge(Handled(10)),
-            Err(TooHigh {
-                h: Handled(10),
-                sent: Handled(8)
-            })
-        );
+        assert_eq!(leg(8, 3).acknowledge(Handled(10)), Err(TooHigh { h: Handled(10), sent: Handled(8) }));
         assert_eq!(leg(8, 3).acknowledge(Handled(8)), Ok(5));
     }
 

@@ -31,11 +31,7 @@ pub struct StartTls {
 impl StartTls {
     /// A stream on which nothing was said yet; `hosts` are the served domains.
     pub fn new(hosts: Arc<HashSet<String>>, dice: Dice) -> Self {
-        Self {
-            hosts,
-            dice,
-            host: None,
-        }
+        Self { hosts, dice, host: None }
     }
 
     /// Takes the client's next frame.
@@ -67,10 +63,7 @@ impl StartTls {
         };
         let mut reply = xml::stream_header(&host, &stream_id(self.dice), header.lang()).to_vec();
         let mut xml = XmlWriter::new();
-        xml.start("stream:features")
-            .start("starttls")
-            .attr("xmlns", ns::TLS)
-            .start("required");
+        xml.start("stream:features").start("starttls").attr("xmlns", ns::TLS).start("required");
         reply.extend_from_slice(&xml.finish());
         self.host = Some(host);
         Step::Reply(reply.into())
@@ -78,27 +71,15 @@ impl StartTls {
 }
 
 /// The served domain that a header is addressed to, or the stream error condition (RFC 6120 §4.9.3.6).
-pub(super) fn served(
-    hosts: &HashSet<String>,
-    header: &xml::Header,
-) -> Result<String, &'static str> {
+pub(super) fn served(hosts: &HashSet<String>, header: &xml::Header) -> Result<String, &'static str> {
     let to = header.to().ok_or("improper-addressing")?;
     let host = crate::jid::domain(to).ok_or("improper-addressing")?;
-    if hosts.contains(&host) {
-        Ok(host)
-    } else {
-        Err("host-unknown")
-    }
+    if hosts.contains(&host) { Ok(host) } else { Err("host-unknown") }
 }
 
 /// A stream header and error for a stream that cannot be served (RFC 6120 §4.9.1.2).
 pub(super) fn refusal(header: &xml::Header, condition: &str, dice: Dice) -> Bytes {
-    let mut reply = xml::stream_header(
-        header.to().unwrap_or_default(),
-        &stream_id(dice),
-        header.lang(),
-    )
-    .to_vec();
+    let mut reply = xml::stream_header(header.to().unwrap_or_default(), &stream_id(dice), header.lang()).to_vec();
     reply.extend_from_slice(&xml::stream_error(condition, None, None));
     reply.into()
 }

@@ -69,11 +69,7 @@ impl Session {
         if !self.pending.take_query(&id) {
             return false;
         }
-        let info = if kind == "error" {
-            Some(answer::account_info(&node))
-        } else {
-            rewrite::account_info(element)
-        };
+        let info = if kind == "error" { Some(answer::account_info(&node)) } else { rewrite::account_info(element) };
         let rewritten = info.and_then(|bytes| Element::parse(bytes, element.header()).ok());
         self.deliver(now, rewritten.unwrap_or_else(|| element.clone()));
         true
@@ -133,10 +129,7 @@ impl Session {
     /// The registrations of this device.
     pub(super) fn owned(&self) -> impl Iterator<Item = &Registration> {
         let resource = self.bound.jid.resource().as_str();
-        self.registrations
-            .iter()
-            .flatten()
-            .filter(move |r| r.resource == resource)
+        self.registrations.iter().flatten().filter(move |r| r.resource == resource)
     }
 
     pub(super) fn registrations_changed(&mut self, now: Instant, list: Vec<Registration>) {
@@ -151,21 +144,13 @@ impl Session {
     pub(super) fn seen(&mut self, now: Instant) {
         if self.owned().next().is_some() {
             let resource = self.bound.jid.resource().as_str().to_owned();
-            self.out(Output::Store(
-                None,
-                Change::Seen {
-                    resource,
-                    at: self.unix(now),
-                },
-            ));
+            self.out(Output::Store(None, Change::Seen { resource, at: self.unix(now) }));
         }
     }
 
     fn important(&self) -> impl DoubleEndedIterator<Item = &super::queue::Queued> {
         let account = self.bound.jid.to_bare();
-        self.queue
-            .iter()
-            .filter(move |q| classify::classify(&q.element, &account).is_important())
+        self.queue.iter().filter(move |q| classify::classify(&q.element, &account).is_important())
     }
 
     /// The client has become unreachable, or can be notified now: what waits already may be worth a push.
@@ -194,10 +179,7 @@ impl Session {
         let outer = newest.element.node();
         let message = classify::readable(outer, &self.bound.jid.to_bare());
         let summary = Summary::new(&self.settings.push, self.important().count(), &message);
-        let publishes: Vec<_> = self
-            .owned()
-            .map(|r| Publish::new(r, summary.clone()))
-            .collect();
+        let publishes: Vec<_> = self.owned().map(|r| Publish::new(r, summary.clone())).collect();
         for publish in publishes {
             self.out(Output::Publish(publish));
         }
@@ -208,11 +190,7 @@ impl Session {
         let id = self.pending.id((self.dice)());
         let iq = publish.iq(&id, None);
         let deadline = Some(now + self.settings.push.publish_timeout);
-        self.pending.publish(OpenPublish {
-            id,
-            target: publish.target.clone(),
-            deadline,
-        });
+        self.pending.publish(OpenPublish { id, target: publish.target.clone(), deadline });
         self.to_upstream(now, iq);
         self.event(Event::Published(publish.target.clone()));
     }
@@ -222,22 +200,11 @@ impl Session {
         let target = open.target;
         match &outcome {
             Outcome::Accepted if self.errors_of(&target) > 0 => {
-                self.out(Output::Store(
-                    None,
-                    Change::Succeeded {
-                        target: target.clone(),
-                    },
-                ));
+                self.out(Output::Store(None, Change::Succeeded { target: target.clone() }));
             }
             Outcome::Refused(_) => {
                 let max_errors = self.settings.push.max_errors;
-                self.out(Output::Store(
-                    None,
-                    Change::Failed {
-                        target: target.clone(),
-                        max_errors,
-                    },
-                ));
+                self.out(Output::Store(None, Change::Failed { target: target.clone(), max_errors }));
             }
             Outcome::Accepted | Outcome::Wait(_) | Outcome::Unknown => {}
         }
@@ -245,11 +212,7 @@ impl Session {
     }
 
     fn errors_of(&self, target: &Target) -> u32 {
-        self.registrations
-            .iter()
-            .flatten()
-            .find(|r| r.target == *target)
-            .map_or(0, |r| r.errors)
+        self.registrations.iter().flatten().find(|r| r.target == *target).map_or(0, |r| r.errors)
     }
 }
 
@@ -260,9 +223,7 @@ fn outcome(answer: &Node<'_>) -> Outcome {
     }
     let error = answer.child("error", ns::CLIENT);
     let condition = error.and_then(|e| e.children().find(|c| c.ns() == ns::STANZA_ERRORS));
-    let condition = condition
-        .map_or("undefined-condition", |c| c.name())
-        .to_owned();
+    let condition = condition.map_or("undefined-condition", |c| c.name()).to_owned();
     match error.and_then(|e| e.attr("type")).as_deref() {
         Some("wait") => Outcome::Wait(condition),
         _ => Outcome::Refused(condition),

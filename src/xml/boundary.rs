@@ -69,9 +69,7 @@ impl Boundary {
                     self.quote = None;
                 }
                 None => {
-                    let found = rest
-                        .iter()
-                        .position(|b| matches!(b, b'<' | b'>' | b'"' | b'\''))?;
+                    let found = rest.iter().position(|b| matches!(b, b'<' | b'>' | b'"' | b'\''))?;
                     at += found + 1;
                     match rest.get(found) {
                         Some(quote @ (b'"' | b'\'')) => self.quote = Some(*quote),

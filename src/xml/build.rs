@@ -35,11 +35,7 @@ impl XmlWriter {
     pub fn attr(&mut self, name: &str, value: &str) -> &mut Self {
         debug_assert!(self.in_tag, "attribute {name} behind the start tag");
         if self.in_tag {
-            self.put(" ")
-                .put(name)
-                .put("='")
-                .put(&escaped(value, Place::Value))
-                .put("'");
+            self.put(" ").put(name).put("='").put(&escaped(value, Place::Value)).put("'");
         }
         self
     }
@@ -100,10 +96,7 @@ enum Place {
 fn escaped(text: &str, place: Place) -> String {
     let mut out = String::with_capacity(text.len());
     for piece in text.split_inclusive(|c: char| c < ' ' || matches!(c, '\u{FFFE}' | '\u{FFFF}')) {
-        let special = piece
-            .chars()
-            .next_back()
-            .filter(|c| *c < ' ' || matches!(c, '\u{FFFE}' | '\u{FFFF}'));
+        let special = piece.chars().next_back().filter(|c| *c < ' ' || matches!(c, '\u{FFFE}' | '\u{FFFF}'));
         let clean = special.map_or(piece, |c| piece.strip_suffix(c).unwrap_or(piece));
         out.push_str(&escape(clean));
         match (special, place) {
@@ -131,22 +124,10 @@ pub fn stream_header(from: &str, id: &str, lang: Option<&str>) -> Bytes {
 /// A stream error and the end of the stream (RFC 6120 §4.9). `application`: an application-specific condition, already XML.
 pub fn stream_error(condition: &str, application: Option<&[u8]>, text: Option<&str>) -> Bytes {
     let mut error = XmlWriter::new();
-    error
-        .start("stream:error")
-        .start(condition)
-        .attr("xmlns", ns::STREAM_ERRORS)
-        .end();
+    error.start("stream:error").start(condition).attr("xmlns", ns::STREAM_ERRORS).end();
     if let Some(text) = text {
-        error
-            .start("text")
-            .attr("xmlns", ns::STREAM_ERRORS)
-            .attr("xml:lang", "en")
-            .text(text)
-            .end();
+        error.start("text").attr("xmlns", ns::STREAM_ERRORS).attr("xml:lang", "en").text(text).end();
     }
-    error
-        .raw(application.unwrap_or_default())
-        .end()
-        .raw(STREAM_CLOSE);
+    error.raw(application.unwrap_or_default()).end().raw(STREAM_CLOSE);
     error.finish()
 }

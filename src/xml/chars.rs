@@ -43,10 +43,7 @@ pub(super) fn class(byte: u8) -> u8 {
 #[inline]
 pub(super) fn skip_space(bytes: &[u8], at: usize) -> usize {
     let rest = bytes.get(at..).unwrap_or_default();
-    at + rest
-        .iter()
-        .position(|b| class(*b) & SPACE == 0)
-        .unwrap_or(rest.len())
+    at + rest.iter().position(|b| class(*b) & SPACE == 0).unwrap_or(rest.len())
 }
 
 const ONES: u64 = 0x0101_0101_0101_0101;
@@ -75,12 +72,10 @@ pub(super) fn plain_run(bytes: &[u8], stops: [u8; 3]) -> usize {
 /// (Namespaces in XML 1.0 §4 `QName`).
 pub(super) fn check_name(bytes: &[u8], start: usize, end: usize) -> Result<usize, FrameError> {
     let malformed = FrameError::malformed("invalid name", start);
-    let name = std::str::from_utf8(bytes.get(start..end).unwrap_or_default())
-        .map_err(|_| FrameError::BadEncoding)?;
+    let name = std::str::from_utf8(bytes.get(start..end).unwrap_or_default()).map_err(|_| FrameError::BadEncoding)?;
     let ncname = |part: &str| {
         let mut chars = part.chars();
-        chars.next().is_some_and(is_name_start)
-            && chars.all(|c| is_name_start(c) || is_name_rest(c))
+        chars.next().is_some_and(is_name_start) && chars.all(|c| is_name_start(c) || is_name_rest(c))
     };
     match name.split_once(':') {
         None if ncname(name) => Ok(start),
@@ -120,9 +115,7 @@ pub(super) fn check_value(value: &[u8], at: usize) -> Result<(), FrameError> {
 pub(super) fn check_chars(bytes: &[u8], at: usize) -> Result<(), FrameError> {
     let forbidden = |byte: &u8| *byte < 0x20 && class(*byte) & SPACE == 0;
     // A fold without an early exit, so that it is vectorised.
-    if bytes.iter().fold(false, |found, byte| {
-        found | (*byte < 0x20 && !matches!(*byte, b'\t' | b'\n' | b'\r'))
-    }) {
+    if bytes.iter().fold(false, |found, byte| found | (*byte < 0x20 && !matches!(*byte, b'\t' | b'\n' | b'\r'))) {
         let found = bytes.iter().position(forbidden).unwrap_or(0);
         return Err(FrameError::malformed("control character", at + found));
     }
@@ -149,10 +142,7 @@ fn check_references(bytes: &[u8], at: usize) -> Result<(), FrameError> {
 /// Checks what follows a `&` (XML 1.0 §4.1). Only the five predefined entities are allowed (RFC 6120 §11.1).
 fn check_reference(rest: &[u8], at: usize) -> Result<(), FrameError> {
     let malformed = |what| Err(FrameError::malformed(what, at));
-    let name_len = rest
-        .iter()
-        .position(|b| class(*b) & NAME == 0 && *b != b'#')
-        .unwrap_or(rest.len());
+    let name_len = rest.iter().position(|b| class(*b) & NAME == 0 && *b != b'#').unwrap_or(rest.len());
     let Some((name, b';')) = rest.get(..name_len).zip(rest.get(name_len).copied()) else {
         return malformed("& without reference");
     };

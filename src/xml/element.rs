@@ -46,30 +46,16 @@ impl Element {
         }
         let mut scan = Scan::default();
         match scan.advance(&bytes, header, OWN_DEPTH)? {
-            Some(len) if len == bytes.len() => {
-                Ok(Element::new(bytes, Arc::clone(header), scan.finish()))
-            }
-            Some(_) => Err(FrameError::BadFormat {
-                what: "content behind the element",
-            }),
+            Some(len) if len == bytes.len() => Ok(Element::new(bytes, Arc::clone(header), scan.finish())),
+            Some(_) => Err(FrameError::BadFormat { what: "content behind the element" }),
             None => Err(FrameError::malformed("incomplete element", bytes.len())),
         }
     }
 
     pub(super) fn new(bytes: Bytes, header: Arc<Header>, found: Found) -> Element {
-        let Found {
-            kind,
-            decls,
-            borrowed,
-        } = found;
+        let Found { kind, decls, borrowed } = found;
         let decls = (!decls.is_empty()).then(|| decls.into());
-        Element {
-            bytes,
-            header,
-            decls,
-            borrowed,
-            kind,
-        }
+        Element { bytes, header, decls, borrowed, kind }
     }
 
     /// The element exactly as it came.
@@ -127,24 +113,17 @@ impl Element {
             added.push_str(&format!(" {name}='{}'", quick_xml::escape::escape(value)));
         };
         let own = &self.header;
-        if own.default_namespace() != target.default_namespace()
-            && self.node().attr("xmlns").is_none()
-        {
+        if own.default_namespace() != target.default_namespace() && self.node().attr("xmlns").is_none() {
             add(format_args!("xmlns"), own.default_namespace());
         }
         let borrowed = (0..u64::BITS as usize).filter(|index| self.borrowed & (1 << index) != 0);
         for (prefix, uri) in borrowed.filter_map(|index| own.declared(index)) {
-            if target
-                .prefix(prefix.as_bytes())
-                .is_none_or(|(_, other)| other != uri)
-            {
+            if target.prefix(prefix.as_bytes()).is_none_or(|(_, other)| other != uri) {
                 add(format_args!("xmlns:{prefix}"), uri);
             }
         }
         if let (Some(lang), false) = (own.lang(), self.kind == Kind::Other) {
-            let same = target
-                .lang()
-                .is_some_and(|other| other.eq_ignore_ascii_case(lang));
+            let same = target.lang().is_some_and(|other| other.eq_ignore_ascii_case(lang));
             if !same && self.node().attr("xml:lang").is_none() {
                 add(format_args!("xml:lang"), lang);
             }
@@ -160,9 +139,6 @@ impl Element {
 /// Kind and length; never content.
 impl std::fmt::Debug for Element {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Element")
-            .field("kind", &self.kind)
-            .field("len", &self.bytes.len())
-            .finish()
+        f.debug_struct("Element").field("kind", &self.kind).field("len", &self.bytes.len()).finish()
     }
 }

@@ -78,9 +78,7 @@ impl FrameError {
         match self {
             FrameError::NotWellFormed { .. } => "not-well-formed",
             FrameError::Restricted(_) => "restricted-xml",
-            FrameError::TooLarge { .. }
-            | FrameError::TooDeep { .. }
-            | FrameError::TooMany { .. } => "policy-violation",
+            FrameError::TooLarge { .. } | FrameError::TooDeep { .. } | FrameError::TooMany { .. } => "policy-violation",
             FrameError::BadNamespace => "invalid-namespace",
             FrameError::BadEncoding => "unsupported-encoding",
             FrameError::BadFormat { .. } => "bad-format",

@@ -122,10 +122,7 @@ impl Framer {
         let window = self.buffer.get(..self.limits.bytes).unwrap_or(&self.buffer);
         let frame = match (&self.state, window) {
             (_, []) => None,
-            (State::Header, _) => self
-                .header_scan
-                .advance(window, self.default)?
-                .map(|header| self.opened(header)),
+            (State::Header, _) => self.header_scan.advance(window, self.default)?.map(|header| self.opened(header)),
             (State::Stream(header), [b'<', b'/', ..]) => match self.closing.find(window)? {
                 Some((_, end)) => {
                     let len = end_tag(window.get(..end).unwrap_or_default(), 0, header.name())?;
@@ -135,31 +132,22 @@ impl Framer {
                 }
                 None => None,
             },
-            (State::Stream(header), [b'<', ..]) if !window.starts_with(b"<![") => self
-                .scan
-                .advance(window, header, self.limits.depth)?
-                .map(|len| {
+            (State::Stream(header), [b'<', ..]) if !window.starts_with(b"<![") => {
+                self.scan.advance(window, header, self.limits.depth)?.map(|len| {
                     let bytes = self.buffer.split_to(len).freeze();
                     Frame::Element(Element::new(bytes, Arc::clone(header), self.scan.finish()))
-                }),
+                })
+            }
             (State::Stream(_), _) => {
-                return Err(FrameError::BadFormat {
-                    what: "text between stanzas",
-                });
+                return Err(FrameError::BadFormat { what: "text between stanzas" });
             }
             (State::Closed, _) => {
-                return Err(FrameError::BadFormat {
-                    what: "content behind the end of the stream",
-                });
+                return Err(FrameError::BadFormat { what: "content behind the end of the stream" });
             }
             (State::Failed(error), _) => return Err(*error),
         };
         let limit = self.limits.bytes;
-        if frame.is_none() && self.buffer.len() > limit {
-            Err(FrameError::TooLarge { limit })
-        } else {
-            Ok(frame)
-        }
+        if frame.is_none() && self.buffer.len() > limit { Err(FrameError::TooLarge { limit }) } else { Ok(frame) }
     }
 
     fn opened(&mut self, header: Header) -> Frame {
@@ -178,10 +166,7 @@ mod tests {
 
     const HEADER: &str = "<?xml version='1.0'?>\n<stream:stream xmlns='jabber:client' \
         xmlns:stream='http://etherx.jabber.org/streams' to='example.org' version='1.0' xml:lang='en'>";
-    const LIMITS: FrameLimits = FrameLimits {
-        bytes: 4096,
-        depth: 8,
-    };
+    const LIMITS: FrameLimits = FrameLimits { bytes: 4096, depth: 8 };
 
     /// What the framer makes of `input`, given in chunks of `chunk` bytes; runs of white space as one line.
     fn frames(input: &[u8], chunk: usize) -> Vec<String> {
@@ -214,9 +199,9 @@ mod tests {
 
     #[test]
     fn a_stream_is_cut_into_its_frames_whatever_the_chunks() {
-        let stanza = "<message to='a' type=\"chat\"><body>a &lt; b \u{1F600}</body><x xmlns='u'/><![CDATA[<]]></message>";
-        let input =
-            format!("{HEADER}{stanza} \n<stream:features/><iq xmlns='other'/></stream:stream >");
+        let stanza =
+            "<message to='a' type=\"chat\"><body>a &lt; b \u{1F600}</body><x xmlns='u'/><![CDATA[<]]></message>";
+        let input = format!("{HEADER}{stanza} \n<stream:features/><iq xmlns='other'/></stream:stream >");
         let expected = vec![
             "open Some(\"example.org\")".to_owned(),
             format!("Message {stanza}"),
@@ -226,11 +211,7 @@ mod tests {
             "close".into(),
         ];
         for chunk in 1..=input.len() {
-            assert_eq!(
-                frames(input.as_bytes(), chunk),
-                expected,
-                "chunks of {chunk}"
-            );
+            assert_eq!(frames(input.as_bytes(), chunk), expected, "chunks of {chunk}");
         }
         assert_eq!(Kind::default(), Kind::Other);
     }

@@ -30,13 +30,8 @@ impl Header {
         let mut scan = HeaderScan::default();
         match scan.advance(&bytes, ns::CLIENT)? {
             Some(header) if header.bytes.len() == bytes.len() => Ok(header),
-            Some(_) => Err(FrameError::BadFormat {
-                what: "content behind the stream header",
-            }),
-            None => Err(FrameError::malformed(
-                "incomplete stream header",
-                bytes.len(),
-            )),
+            Some(_) => Err(FrameError::BadFormat { what: "content behind the stream header" }),
+            None => Err(FrameError::malformed("incomplete stream header", bytes.len())),
         }
     }
 
@@ -77,26 +72,18 @@ impl Header {
 
     /// The namespaces it declares: prefix (empty for the default one) and name.
     pub fn prefixes(&self) -> impl Iterator<Item = (&str, &str)> {
-        let prefixed = self
-            .prefixes
-            .iter()
-            .map(|(prefix, uri)| (prefix.as_ref(), uri.as_ref()));
+        let prefixed = self.prefixes.iter().map(|(prefix, uri)| (prefix.as_ref(), uri.as_ref()));
         std::iter::once(("", self.default_namespace())).chain(prefixed)
     }
 
     /// The declarations without the default one; [`Header::prefix`] gives indices into these.
     pub(super) fn declared(&self, index: usize) -> Option<(&str, &str)> {
-        self.prefixes
-            .get(index)
-            .map(|(prefix, uri)| (prefix.as_ref(), uri.as_ref()))
+        self.prefixes.get(index).map(|(prefix, uri)| (prefix.as_ref(), uri.as_ref()))
     }
 
     /// The index and namespace of a prefix.
     pub(super) fn prefix(&self, prefix: &[u8]) -> Option<(usize, &str)> {
-        let index = self
-            .prefixes
-            .iter()
-            .position(|(own, _)| own.as_bytes() == prefix)?;
+        let index = self.prefixes.iter().position(|(own, _)| own.as_bytes() == prefix)?;
         self.declared(index).map(|(_, uri)| (index, uri))
     }
 
@@ -108,9 +95,7 @@ impl Header {
 
 impl std::fmt::Debug for Header {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Header")
-            .field("len", &self.bytes.len())
-            .finish_non_exhaustive()
+        f.debug_struct("Header").field("len", &self.bytes.len()).finish_non_exhaustive()
     }
 }
 
@@ -125,11 +110,7 @@ pub(super) struct HeaderScan {
 impl HeaderScan {
     /// Reads on. Returns the header once it is whole; its bytes are a copy, so that it does not keep a buffer alive.
     /// `bytes` may have grown since the last call. `default`: the default namespace it must declare.
-    pub(super) fn advance(
-        &mut self,
-        bytes: &[u8],
-        default: &str,
-    ) -> Result<Option<Header>, FrameError> {
+    pub(super) fn advance(&mut self, bytes: &[u8], default: &str) -> Result<Option<Header>, FrameError> {
         loop {
             let rest = bytes.get(self.at..).unwrap_or_default();
             if self.declared && rest.first().is_some_and(|byte| class(*byte) & SPACE != 0) {
@@ -140,10 +121,7 @@ impl HeaderScan {
                 return Err(FrameError::BadEncoding);
             }
             if rest.first().is_some_and(|byte| *byte != b'<') {
-                return Err(FrameError::malformed(
-                    "text before the stream header",
-                    self.at,
-                ));
+                return Err(FrameError::malformed("text before the stream header", self.at));
             }
             let Some((token, len)) = self.boundary.find(rest)? else {
                 return Ok(None);
@@ -179,16 +157,12 @@ impl HeaderScan {
         })?;
         let header = describe(bytes, tag, &attrs);
         let root = tag.name.has_prefix() && tag.name.local(bytes) == b"stream";
-        let streams = header
-            .prefix(tag.name.prefix(bytes))
-            .is_some_and(|(_, uri)| uri == ns::STREAMS);
+        let streams = header.prefix(tag.name.prefix(bytes)).is_some_and(|(_, uri)| uri == ns::STREAMS);
         if !root || !streams || header.default_namespace() != default {
             return Err(FrameError::BadNamespace);
         }
         if tag.empty {
-            return Err(FrameError::BadFormat {
-                what: "empty stream",
-            });
+            return Err(FrameError::BadFormat { what: "empty stream" });
         }
         Ok(header)
     }
@@ -200,16 +174,12 @@ fn describe(bytes: &[u8], tag: Tag, attrs: &[Attr]) -> Header {
         let attr = attrs.iter().find(|attr| attr.name.whole(bytes) == name);
         attr.map(|attr| attr.value(bytes).into())
     };
-    let declared = attrs
-        .iter()
-        .filter_map(|attr| Some((attr, declared_prefix(bytes, attr)?)));
+    let declared = attrs.iter().filter_map(|attr| Some((attr, declared_prefix(bytes, attr)?)));
     let prefixes = declared.filter(|(_, prefix)| !prefix.is_empty());
     Header {
         name: tag.name.whole(bytes).into(),
         default: value(b"xmlns").unwrap_or_default(),
-        prefixes: prefixes
-            .map(|(attr, prefix)| (text(prefix), attr.value(bytes).into()))
-            .collect(),
+        prefixes: prefixes.map(|(attr, prefix)| (text(prefix), attr.value(bytes).into())).collect(),
         from: value(b"from"),
         to: value(b"to"),
         id: value(b"id"),
@@ -231,12 +201,8 @@ fn check_declaration(token: &[u8]) -> Result<(), FrameError> {
     if token.get(end..) != Some(b"?>") {
         return Err(malformed);
     }
-    let mut attrs = attrs.iter().map(|attr| {
-        (
-            attr.name.whole(token),
-            token.get(attr.value.clone()).unwrap_or_default(),
-        )
-    });
+    let mut attrs =
+        attrs.iter().map(|attr| (attr.name.whole(token), token.get(attr.value.clone()).unwrap_or_default()));
     let mut next = attrs.next();
     match next {
         Some((b"version", [b'1', b'.', digits @ ..])) if is_number(digits) => next = attrs.next(),
@@ -251,11 +217,7 @@ fn check_declaration(token: &[u8]) -> Result<(), FrameError> {
     if let Some((b"standalone", b"yes" | b"no")) = next {
         next = attrs.next();
     }
-    if next.is_some() {
-        Err(malformed)
-    } else {
-        Ok(())
-    }
+    if next.is_some() { Err(malformed) } else { Ok(()) }
 }
 
 fn is_number(digits: &[u8]) -> bool {

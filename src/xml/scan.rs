@@ -43,25 +43,12 @@ struct Open {
 impl Scan {
     /// Reads on. Returns the length of the element once it is whole. `bytes` starts with the element's `<` and may have
     /// grown since the last call. `depth`: nested elements allowed.
-    pub(super) fn advance(
-        &mut self,
-        bytes: &[u8],
-        header: &Header,
-        depth: usize,
-    ) -> Result<Option<usize>, FrameError> {
+    pub(super) fn advance(&mut self, bytes: &[u8], header: &Header, depth: usize) -> Result<Option<usize>, FrameError> {
         loop {
             let rest = bytes.get(self.at..).unwrap_or_default();
-            let fast = if self.boundary.is_fresh() {
-                self.whole_token(bytes, rest, header, depth)?
-            } else {
-                false
-            };
+            let fast = if self.boundary.is_fresh() { self.whole_token(bytes, rest, header, depth)? } else { false };
             if !fast {
-                let Some((token, len)) = self
-                    .boundary
-                    .find(rest)
-                    .map_err(|error| self.placed(error))?
-                else {
+                let Some((token, len)) = self.boundary.find(rest).map_err(|error| self.placed(error))? else {
                     return Ok(None);
                 };
                 let whole = bytes.get(..self.at + len).unwrap_or_default();
@@ -82,10 +69,7 @@ impl Scan {
 
     fn placed(&self, error: FrameError) -> FrameError {
         match error {
-            FrameError::NotWellFormed { what, at } => FrameError::NotWellFormed {
-                what,
-                at: at + self.at,
-            },
+            FrameError::NotWellFormed { what, at } => FrameError::NotWellFormed { what, at: at + self.at },
             FrameError::Restricted(_)
             | FrameError::TooLarge { .. }
             | FrameError::TooDeep { .. }
@@ -99,13 +83,7 @@ impl Scan {
     /// Takes the next token if it is whole and ordinary. What is cut off or malformed is left alone: whether it is an error
     /// must not depend on how the bytes were cut.
     #[inline]
-    fn whole_token(
-        &mut self,
-        bytes: &[u8],
-        rest: &[u8],
-        header: &Header,
-        depth: usize,
-    ) -> Result<bool, FrameError> {
+    fn whole_token(&mut self, bytes: &[u8], rest: &[u8], header: &Header, depth: usize) -> Result<bool, FrameError> {
         match rest {
             [b'<', b'/', ..] => {
                 let Some(Open { name, .. }) = self.open.last() else {
@@ -134,13 +112,7 @@ impl Scan {
         Ok(true)
     }
 
-    fn slow_token(
-        &mut self,
-        bytes: &[u8],
-        token: Token,
-        header: &Header,
-        depth: usize,
-    ) -> Result<(), FrameError> {
+    fn slow_token(&mut self, bytes: &[u8], token: Token, header: &Header, depth: usize) -> Result<(), FrameError> {
         let content = bytes.get(self.at..).unwrap_or_default();
         match token {
             Token::Start => {
@@ -148,11 +120,7 @@ impl Scan {
                 self.enter(bytes, tag, header, depth)?;
             }
             Token::End => {
-                let name = self
-                    .open
-                    .last()
-                    .map(|open| open.name.whole(bytes))
-                    .unwrap_or_default();
+                let name = self.open.last().map(|open| open.name.whole(bytes)).unwrap_or_default();
                 let end = end_tag(bytes, self.at, name)?;
                 self.close(end);
             }
@@ -180,13 +148,7 @@ impl Scan {
     }
 
     #[inline]
-    fn enter(
-        &mut self,
-        bytes: &[u8],
-        tag: Tag,
-        header: &Header,
-        depth: usize,
-    ) -> Result<(), FrameError> {
+    fn enter(&mut self, bytes: &[u8], tag: Tag, header: &Header, depth: usize) -> Result<(), FrameError> {
         if self.open.len() >= depth {
             return Err(FrameError::TooDeep { limit: depth });
         }
@@ -198,10 +160,7 @@ impl Scan {
         if tag.empty {
             self.scope = outer;
         } else {
-            self.open.push(Open {
-                name: tag.name,
-                outer,
-            });
+            self.open.push(Open { name: tag.name, outer });
         }
         self.at = tag.end;
         Ok(())
@@ -236,19 +195,10 @@ impl Scan {
         };
         let content = header.default_namespace().as_bytes();
         let stanza = if tag.name.has_prefix() {
-            lookup(
-                &self.found.decls,
-                bytes,
-                self.scope,
-                tag.name.prefix(bytes),
-                Some(header),
-            )
-            .is_some_and(|binding| binding.uri() == content)
+            lookup(&self.found.decls, bytes, self.scope, tag.name.prefix(bytes), Some(header))
+                .is_some_and(|binding| binding.uri() == content)
         } else {
-            let own = self
-                .attrs
-                .iter()
-                .find(|attr| attr.name.whole(bytes) == b"xmlns");
+            let own = self.attrs.iter().find(|attr| attr.name.whole(bytes) == b"xmlns");
             own.is_none_or(|attr| attr.value(bytes).as_bytes() == content)
         };
         if stanza { kind } else { Kind::Other }
@@ -267,19 +217,10 @@ pub(super) fn check_prefixes<'a>(
         return Err(unbound(tag.name));
     }
     let mut seen: Vec<(&[u8], &[u8])> = Vec::new();
-    for attr in attrs
-        .iter()
-        .filter(|attr| attr.name.has_prefix() && declared_prefix(bytes, attr).is_none())
-    {
-        let expanded = (
-            attr.name.local(bytes),
-            resolve(attr.name).ok_or_else(|| unbound(attr.name))?,
-        );
+    for attr in attrs.iter().filter(|attr| attr.name.has_prefix() && declared_prefix(bytes, attr).is_none()) {
+        let expanded = (attr.name.local(bytes), resolve(attr.name).ok_or_else(|| unbound(attr.name))?);
         if seen.contains(&expanded) {
-            return Err(FrameError::malformed(
-                "duplicate attribute",
-                attr.name.start,
-            ));
+            return Err(FrameError::malformed("duplicate attribute", attr.name.start));
         }
         seen.push(expanded);
     }

@@ -83,9 +83,7 @@ impl Decls for [Decl] {
     fn default_at<'a>(&'a self, bytes: &'a [u8], tag: usize) -> Option<&'a [u8]> {
         let first = self.partition_point(|decl| decl.tag < tag);
         let own = self.get(first..)?.iter().take_while(|decl| decl.tag == tag);
-        own.filter(|decl| decl.prefix.is_empty())
-            .map(|decl| decl.uri(bytes))
-            .next()
+        own.filter(|decl| decl.prefix.is_empty()).map(|decl| decl.uri(bytes)).next()
     }
 }
 
@@ -108,23 +106,10 @@ pub(super) fn declare(
     }
     let depth = decls.at(scope).map_or(0, |decl| decl.depth) + 1;
     if depth > MAX_PREFIXES {
-        return Err(FrameError::TooMany {
-            what: "namespace prefixes",
-            limit: MAX_PREFIXES,
-        });
+        return Err(FrameError::TooMany { what: "namespace prefixes", limit: MAX_PREFIXES });
     }
-    let uri = if attr.plain {
-        Uri::Spelled(attr.value.clone())
-    } else {
-        Uri::Normalized(uri.into())
-    };
-    decls.push(Decl {
-        tag,
-        prefix,
-        uri,
-        outer: scope,
-        depth,
-    });
+    let uri = if attr.plain { Uri::Spelled(attr.value.clone()) } else { Uri::Normalized(uri.into()) };
+    decls.push(Decl { tag, prefix, uri, outer: scope, depth });
     Ok(Scope(Some(decls.len() - 1)))
 }
 
@@ -146,11 +131,7 @@ fn check_binding(prefix: &[u8], uri: &str, at: usize) -> Result<(), FrameError> 
         b"" => uri != ns::XML && uri != ns::XMLNS,
         _ => !uri.is_empty() && uri != ns::XML && uri != ns::XMLNS,
     };
-    if allowed {
-        Ok(())
-    } else {
-        Err(FrameError::malformed("invalid namespace declaration", at))
-    }
+    if allowed { Ok(()) } else { Err(FrameError::malformed("invalid namespace declaration", at)) }
 }
 
 /// What a prefix was found to stand for, and whose declaration said so.

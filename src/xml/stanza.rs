@@ -42,53 +42,17 @@ impl<'a> Node<'a> {
         let mut reader = Reader::from_str(document);
         let empty = !matches!(reader.read_event(), Ok(Event::Start(_)));
         let end = document.len();
-        let end_tag_start = if empty {
-            end
-        } else {
-            document.rfind("</").unwrap_or(end)
-        };
-        let span = Span {
-            start: 0,
-            start_tag_end: offset(&reader, 0),
-            end_tag_start,
-            end,
-        };
-        Node::new(
-            element,
-            document,
-            span,
-            element.header().default_namespace(),
-            Scope::default(),
-        )
+        let end_tag_start = if empty { end } else { document.rfind("</").unwrap_or(end) };
+        let span = Span { start: 0, start_tag_end: offset(&reader, 0), end_tag_start, end };
+        Node::new(element, document, span, element.header().default_namespace(), Scope::default())
     }
 
-    fn new(
-        element: &'a Element,
-        document: &'a str,
-        span: Span,
-        default: &'a str,
-        outer: Scope,
-    ) -> Node<'a> {
-        let Span {
-            start,
-            start_tag_end,
-            end_tag_start,
-            end,
-        } = span;
+    fn new(element: &'a Element, document: &'a str, span: Span, default: &'a str, outer: Scope) -> Node<'a> {
+        let Span { start, start_tag_end, end_tag_start, end } = span;
         let decls = element.decls();
         let scope = decls.scope_of(start, outer);
-        let mut node = Node {
-            element,
-            document,
-            start,
-            start_tag_end,
-            end_tag_start,
-            end,
-            name: "",
-            ns: "",
-            default,
-            scope,
-        };
+        let mut node =
+            Node { element, document, start, start_tag_end, end_tag_start, end, name: "", ns: "", default, scope };
         if let Some(raw) = node.raw_attr("xmlns") {
             let normalized = decls.default_at(element.bytes(), start).map(str_of);
             node.default = normalized.unwrap_or(raw);
@@ -96,13 +60,7 @@ impl<'a> Node<'a> {
         match node.qualified_name().split_once(':') {
             None => (node.name, node.ns) = (node.qualified_name(), node.default),
             Some((prefix, local)) => {
-                let binding = lookup(
-                    decls,
-                    element.bytes(),
-                    scope,
-                    prefix.as_bytes(),
-                    Some(element.header()),
-                );
+                let binding = lookup(decls, element.bytes(), scope, prefix.as_bytes(), Some(element.header()));
                 (node.name, node.ns) = (local, binding.map_or("", |binding| str_of(binding.uri())));
             }
         }
@@ -133,10 +91,7 @@ impl<'a> Node<'a> {
     /// The elements directly within, in order.
     pub fn children(&self) -> Children<'a> {
         let inner = self.document.get(self.inner()).unwrap_or_default();
-        Children {
-            parent: *self,
-            reader: Reader::from_str(inner),
-        }
+        Children { parent: *self, reader: Reader::from_str(inner) }
     }
 
     /// The first element directly within that has this local name and namespace.
@@ -155,9 +110,7 @@ impl<'a> Node<'a> {
                 Ok(Event::CData(piece)) => piece.xml10_content(),
                 Ok(Event::GeneralRef(reference)) => match reference.resolve_char_ref() {
                     Ok(Some(char)) => Cow::Owned(char.into()),
-                    Ok(None) | Err(_) => {
-                        Cow::Borrowed(resolve_predefined_entity(&reference).unwrap_or_default())
-                    }
+                    Ok(None) | Err(_) => Cow::Borrowed(resolve_predefined_entity(&reference).unwrap_or_default()),
                 },
                 Ok(Event::Start(child)) => match reader.read_to_end(child.name()) {
                     Ok(_) => continue,
@@ -175,10 +128,7 @@ impl<'a> Node<'a> {
 
     /// The element's bytes as they came.
     pub fn raw(&self) -> &'a [u8] {
-        self.document
-            .get(self.range())
-            .unwrap_or_default()
-            .as_bytes()
+        self.document.get(self.range()).unwrap_or_default().as_bytes()
     }
 
     /// Where its bytes lie.
@@ -211,11 +161,7 @@ impl<'a> Node<'a> {
         let tag = self.document.get(self.start_tag()).unwrap_or_default();
         let tag = tag.strip_prefix('<').unwrap_or(tag);
         let tag = tag.strip_suffix('>').unwrap_or(tag);
-        if self.is_empty_tag() {
-            tag.strip_suffix('/').unwrap_or(tag)
-        } else {
-            tag
-        }
+        if self.is_empty_tag() { tag.strip_suffix('/').unwrap_or(tag) } else { tag }
     }
 
     fn qualified_name(&self) -> &'a str {
@@ -226,9 +172,7 @@ impl<'a> Node<'a> {
     fn raw_attr(&self, name: &str) -> Option<&'a str> {
         let mut attributes = Attributes::new(self.tag(), self.qualified_name().len());
         attributes.with_checks(false);
-        let found = attributes
-            .flatten()
-            .find(|attribute| attribute.key.into_inner() == name)?;
+        let found = attributes.flatten().find(|attribute| attribute.key.into_inner() == name)?;
         match found.value {
             Cow::Borrowed(value) => Some(value),
             Cow::Owned(_) => None,
@@ -269,19 +213,8 @@ impl<'a> Iterator for Children<'a> {
                 Event::Text(_) | Event::CData(_) | Event::GeneralRef(_) | Event::End(_) => continue,
                 Event::Comment(_) | Event::Decl(_) | Event::PI(_) | Event::DocType(_) => continue,
             };
-            let span = Span {
-                start,
-                start_tag_end,
-                end_tag_start,
-                end: offset(&self.reader, base),
-            };
-            let Node {
-                element,
-                document,
-                default,
-                scope,
-                ..
-            } = self.parent;
+            let span = Span { start, start_tag_end, end_tag_start, end: offset(&self.reader, base) };
+            let Node { element, document, default, scope, .. } = self.parent;
             return Some(Node::new(element, document, span, default, scope));
         }
     }

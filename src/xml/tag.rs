@@ -32,11 +32,7 @@ impl Name {
     }
 
     pub(super) fn local<'a>(&self, bytes: &'a [u8]) -> &'a [u8] {
-        let start = if self.has_prefix() {
-            self.colon + 1
-        } else {
-            self.start
-        };
+        let start = if self.has_prefix() { self.colon + 1 } else { self.start };
         bytes.get(start..self.end).unwrap_or_default()
     }
 
@@ -68,13 +64,8 @@ impl Attr {
 
 /// An attribute value with references resolved and white space normalised (XML 1.0 §3.3.3). `raw` has been checked.
 pub(super) fn normalized(raw: &str) -> Cow<'_, str> {
-    let attribute = Attribute {
-        key: QName(""),
-        value: Cow::Borrowed(raw),
-    };
-    attribute
-        .normalized_value(XmlVersion::Explicit1_0)
-        .unwrap_or_default()
+    let attribute = Attribute { key: QName(""), value: Cow::Borrowed(raw) };
+    attribute.normalized_value(XmlVersion::Explicit1_0).unwrap_or_default()
 }
 
 /// A start tag or empty-element tag.
@@ -97,18 +88,8 @@ pub(super) fn start_tag(bytes: &[u8], at: usize, attrs: &mut Vec<Attr>) -> Resul
     let close = attributes(bytes, name.end, attrs)?;
     let prefixed = name.has_prefix() || attrs.iter().any(|attr| attr.name.has_prefix());
     match bytes.get(close..) {
-        Some([b'>', ..]) => Ok(Tag {
-            name,
-            end: close + 1,
-            empty: false,
-            prefixed,
-        }),
-        Some([b'/', b'>', ..]) => Ok(Tag {
-            name,
-            end: close + 2,
-            empty: true,
-            prefixed,
-        }),
+        Some([b'>', ..]) => Ok(Tag { name, end: close + 1, empty: false, prefixed }),
+        Some([b'/', b'>', ..]) => Ok(Tag { name, end: close + 2, empty: true, prefixed }),
         Some(_) | None => Err(FrameError::malformed("malformed tag", close)),
     }
 }
@@ -129,28 +110,17 @@ fn name(bytes: &[u8], start: usize) -> Result<Name, FrameError> {
         return Err(FrameError::malformed("invalid name", start));
     }
     let end = start + len;
-    let colon = if seen & CHECK != 0 {
-        check_name(bytes, start, end)?
-    } else {
-        start
-    };
+    let colon = if seen & CHECK != 0 { check_name(bytes, start, end)? } else { start };
     Ok(Name { start, end, colon })
 }
 
 /// Reads attributes from `at` on, appending to `attrs`; returns the offset of what follows them and white space.
 #[inline]
-pub(super) fn attributes(
-    bytes: &[u8],
-    mut at: usize,
-    attrs: &mut Vec<Attr>,
-) -> Result<usize, FrameError> {
+pub(super) fn attributes(bytes: &[u8], mut at: usize, attrs: &mut Vec<Attr>) -> Result<usize, FrameError> {
     let mut lengths = 0u64;
     loop {
         let start = skip_space(bytes, at);
-        if bytes
-            .get(start)
-            .is_none_or(|byte| class(*byte) & START == 0)
-        {
+        if bytes.get(start).is_none_or(|byte| class(*byte) & START == 0) {
             return Ok(start);
         }
         if start == at {
@@ -166,10 +136,7 @@ pub(super) fn attributes(
         }
         lengths |= mark;
         if attrs.len() == MAX_ATTRIBUTES {
-            return Err(FrameError::TooMany {
-                what: "attributes",
-                limit: MAX_ATTRIBUTES,
-            });
+            return Err(FrameError::TooMany { what: "attributes", limit: MAX_ATTRIBUTES });
         }
         attrs.push(attr);
     }
@@ -190,29 +157,18 @@ fn attribute(bytes: &[u8], start: usize) -> Result<Attr, FrameError> {
     let rest = bytes.get(start..).unwrap_or_default();
     let run = plain_run(rest, [quote, b'<', b'&']);
     if rest.get(run) == Some(&quote) {
-        return Ok(Attr {
-            name,
-            value: start..start + run,
-            plain: true,
-        });
+        return Ok(Attr { name, value: start..start + run, plain: true });
     }
     let tail = rest.get(run..).unwrap_or_default();
     let end = match memchr2(quote, b'<', tail) {
         Some(found) if tail.get(found) == Some(&quote) => start + run + found,
         Some(found) => {
-            return Err(FrameError::malformed(
-                "< in attribute value",
-                start + run + found,
-            ));
+            return Err(FrameError::malformed("< in attribute value", start + run + found));
         }
         None => return Err(FrameError::malformed("attribute without end", start)),
     };
     check_value(bytes.get(start..end).unwrap_or_default(), start)?;
-    Ok(Attr {
-        name,
-        value: start..end,
-        plain: false,
-    })
+    Ok(Attr { name, value: start..end, plain: false })
 }
 
 /// Checks that the end tag `bytes[at..]` closes an element of this name; returns the offset behind its `>`.

@@ -5,7 +5,11 @@ use std::time::Duration;
 use serde_json::json;
 
 use crate::support::{
+<<<<<<< HEAD
     Answer, Client, Element, PATIENCE, Prosody, PushService, Slixmpp, StubOptions, StubUpstream,
+=======
+    Answer, Client, Element, PATIENCE, Prosody, PushService, Slixmpp, StubOptions, StubUpstream, bodies,
+>>>>>>> tests
 };
 
 #[tokio::test]
@@ -37,6 +41,7 @@ async fn two_clients_of_the_server_talk_to_each_other() {
     bob.login("bob", "desk").await;
     bob.say("alice@localhost", "one").await;
     bob.say("alice@localhost/phone", "two").await;
+<<<<<<< HEAD
     let bodies: Vec<_> = alice
         .messages(2)
         .await
@@ -44,6 +49,9 @@ async fn two_clients_of_the_server_talk_to_each_other() {
         .map(|m| Element::parse(m).child("body").unwrap().text.clone())
         .collect();
     assert_eq!(bodies, ["one", "two"]);
+=======
+    assert_eq!(bodies(&alice.messages(2).await), ["one", "two"]);
+>>>>>>> tests
     assert!(alice.live_for(Duration::from_millis(50)).await.is_empty());
 }
 
@@ -136,4 +144,31 @@ async fn slixmpp_logs_in_and_hears_a_message() {
     alice.order(&json!({"do": "connect"}));
     alice.event("session_start").await;
     assert_eq!(alice.bodies(), ["hello"]);
+}
+
+/// Prosody's own stream management is the reference for what the scripted client does in the tests of the proxy's.
+#[tokio::test]
+async fn the_scripted_client_and_prosody_agree_on_stream_management() {
+    let prosody = Prosody::with(&["smacks"]).await;
+    let mut alice = Client::plain(prosody.address).await;
+    alice.login("alice", "phone").await;
+    let enabled = alice.enable().await;
+    assert_eq!((enabled.resume.as_deref(), enabled.max), (Some("true"), Some(600)));
+    alice.available().await;
+    alice.acked_up_to(2).await;
+    let mut bob = Client::plain(prosody.address).await;
+    bob.login("bob", "desk").await;
+    bob.say("alice@localhost/phone", "one").await;
+    assert_eq!(bodies(&alice.messages(1).await), ["one"]);
+    let handled = alice.handled;
+    alice.reset();
+    bob.say("alice@localhost/phone", "two").await;
+    bob.say("alice@localhost/phone", "three").await;
+    let mut alice = Client::plain(prosody.address).await;
+    alice.authenticated("alice").await;
+    let resumed = alice.resume(&enabled.id, handled).await;
+    assert_eq!((resumed.name.as_str(), resumed.attribute("h")), ("resumed", Some("2")));
+    assert_eq!(bodies(&alice.messages(2).await), ["two", "three"]);
+    alice.send(format!("<a xmlns='urn:xmpp:sm:3' h='{}'/>", alice.handled + 9)).await;
+    alice.expect("<undefined-condition").await;
 }

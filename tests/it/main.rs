@@ -11,4 +11,10 @@
 )]
 
 mod baseline;
+mod malformed;
+mod proxy;
+mod person;
+mod push;
+mod story;
+mod stream_management;
 mod support;

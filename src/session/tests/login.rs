@@ -11,8 +11,7 @@ use crate::jid::BareJid;
 
 const FEATURES: &str = "<stream:features><mechanisms xmlns='urn:ietf:params:xml:ns:xmpp-sasl'>\
                         <mechanism>PLAIN</mechanism></mechanisms></stream:features>";
-const BIND: &str =
-    "<stream:features><bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'/></stream:features>";
+const BIND: &str = "<stream:features><bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'/></stream:features>";
 const SUCCESS: &str = "<success xmlns='urn:ietf:params:xml:ns:xmpp-sasl'/>";
 const RESUME: &str = "<resume xmlns='urn:xmpp:sm:3' previd='abc' h='3'/>";
 
@@ -71,9 +70,7 @@ impl Login {
 
     fn auth(&mut self, user: &str) {
         let message = base64::engine::general_purpose::STANDARD.encode(format!("\0{user}\0secret"));
-        self.client(&format!(
-            "<auth xmlns='urn:ietf:params:xml:ns:xmpp-sasl' mechanism='PLAIN'>{message}</auth>"
-        ));
+        self.client(&format!("<auth xmlns='urn:ietf:params:xml:ns:xmpp-sasl' mechanism='PLAIN'>{message}</auth>"));
     }
 
     fn restart(&mut self) {
@@ -111,20 +108,13 @@ impl Login {
     }
 
     fn found(&mut self, user: &str) {
-        let identity = Some(SaslIdentity {
-            host: "example.org".into(),
-            authcid: user.into(),
-        });
+        let identity = Some(SaslIdentity { host: "example.org".into(), authcid: user.into() });
         let account = BareJid::new(&format!("{user}@example.org")).unwrap();
         self.input(Input::Found(Some(Held { account, identity })));
     }
 
     fn last_iq_id(&self) -> String {
-        element(self.to_upstream.last().unwrap())
-            .node()
-            .attr("id")
-            .unwrap()
-            .into_owned()
+        element(self.to_upstream.last().unwrap()).node().attr("id").unwrap().into_owned()
     }
 }
 
@@ -132,16 +122,10 @@ impl Login {
 fn headers_and_sasl_pass_as_they_came() {
     let mut login = Login::opened();
     assert_eq!(login.connects, ["example.org"]);
-    assert!(
-        login.to_upstream[0]
-            .starts_with("<?xml version='1.0'?><stream:stream xmlns='jabber:client'")
-    );
+    assert!(login.to_upstream[0].starts_with("<?xml version='1.0'?><stream:stream xmlns='jabber:client'"));
     assert!(login.to_client[1].contains("<mechanism>PLAIN</mechanism>"));
     login.auth("juliet");
-    assert!(
-        !login.negotiation.wants_client(),
-        "the next auth waits for the answer to this one"
-    );
+    assert!(!login.negotiation.wants_client(), "the next auth waits for the answer to this one");
     login.upstream("<failure xmlns='urn:ietf:params:xml:ns:xmpp-sasl'><not-authorized/></failure>");
     login.auth("juliet");
     login.upstream(SUCCESS);
@@ -153,10 +137,7 @@ fn an_unknown_host_is_refused_without_asking_any_server() {
     let mut login = Login::new();
     login.input(Input::Client(client_header("example.com")));
     assert_eq!(login.closed, Some(CloseReason::HostUnknown));
-    assert!(
-        login.to_client[0].contains("from='example.com'")
-            && login.to_client[0].contains("<host-unknown")
-    );
+    assert!(login.to_client[0].contains("from='example.com'") && login.to_client[0].contains("<host-unknown"));
     assert_eq!(login.connects, Vec::<String>::new());
 }
 
@@ -166,14 +147,8 @@ fn a_server_that_is_down_is_a_stream_error_behind_a_header() {
     login.input(Input::Client(client_header("example.org")));
     login.input(Input::UpstreamLost);
     let reply = login.to_client.concat();
-    assert!(
-        reply.starts_with("<?xml version='1.0'?><stream:stream"),
-        "{reply}"
-    );
-    assert!(
-        reply.contains("<remote-connection-failed") && reply.ends_with("</stream:stream>"),
-        "{reply}"
-    );
+    assert!(reply.starts_with("<?xml version='1.0'?><stream:stream"), "{reply}");
+    assert!(reply.contains("<remote-connection-failed") && reply.ends_with("</stream:stream>"), "{reply}");
     assert_eq!(login.closed, Some(CloseReason::UpstreamLost));
 }
 
@@ -229,9 +204,7 @@ fn another_login_is_probed_and_refused() {
 #[test]
 fn an_opaque_login_is_probed_and_resumes_if_the_server_says_so() {
     let mut login = Login::opened();
-    login.client(
-        "<auth xmlns='urn:ietf:params:xml:ns:xmpp-sasl' mechanism='OAUTHBEARER'>bixh</auth>",
-    );
+    login.client("<auth xmlns='urn:ietf:params:xml:ns:xmpp-sasl' mechanism='OAUTHBEARER'>bixh</auth>");
     login.upstream(SUCCESS);
     login.restart();
     login.client(RESUME);
@@ -266,9 +239,7 @@ fn an_unknown_previd_fails_and_the_client_binds_on() {
     login.input(Input::Found(None));
     assert_eq!(
         login.to_client,
-        [
-            "<failed xmlns='urn:xmpp:sm:3'><item-not-found xmlns='urn:ietf:params:xml:ns:xmpp-stanzas'/></failed>"
-        ]
+        ["<failed xmlns='urn:xmpp:sm:3'><item-not-found xmlns='urn:ietf:params:xml:ns:xmpp-stanzas'/></failed>"]
     );
     login.client("<iq type='set' id='b'><bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'/></iq>");
     assert_eq!(login.to_upstream.len(), 1);
@@ -299,19 +270,7 @@ fn nothing_that_logs_in_or_changes_the_stream_unseen_is_forwarded() {
     }
     let mut login = Login::opened();
     login.client("<iq type='get' id='a'><query xmlns='jabber:iq:auth'/></iq>");
-    assert!(
-        login
-            .to_client
-            .last()
-            .unwrap()
-            .contains("service-unavailable")
-    );
+    assert!(login.to_client.last().unwrap().contains("service-unavailable"));
     login.client("<iq type='get' id='a'><query xmlns='jabber:iq:register'/></iq>");
-    assert!(
-        login
-            .to_upstream
-            .last()
-            .unwrap()
-            .contains("jabber:iq:register")
-    );
+    assert!(login.to_upstream.last().unwrap().contains("jabber:iq:register"));
 }

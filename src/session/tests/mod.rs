@@ -11,9 +11,7 @@ use std::time::{Duration, Instant, SystemTime};
 use bytes::Bytes;
 
 use super::sasl::SaslIdentity;
-use super::{
-    Attachment, Bound, EndReason, Event, Input, Output, Resumption, Session, Settings, sm,
-};
+use super::{Attachment, Bound, EndReason, Event, Input, Output, Resumption, Session, Settings, sm};
 use crate::jid::{FullJid, Jid};
 use crate::push::notification::Publish;
 use crate::push::registration::{Change, Registration, Target};
@@ -40,9 +38,7 @@ fn frame(xml: &str) -> Frame {
 }
 
 fn message(n: usize) -> String {
-    format!(
-        "<message from='romeo@example.net/x' type='chat' id='{n}'><body>text {n}</body></message>"
-    )
+    format!("<message from='romeo@example.net/x' type='chat' id='{n}'><body>text {n}</body></message>")
 }
 
 /// A session, its clock, and what it has put out.
@@ -63,20 +59,14 @@ struct Rig {
 
 impl Rig {
     fn new() -> Self {
-        Self::with(Settings {
-            session_queue: 1 << 20,
-            ..Settings::default()
-        })
+        Self::with(Settings { session_queue: 1 << 20, ..Settings::default() })
     }
 
     fn with(settings: Settings) -> Self {
         let now = Instant::now();
         let bound = Bound {
             jid: FullJid::new("juliet@example.org/phone").unwrap(),
-            identity: Some(SaslIdentity {
-                host: "example.org".into(),
-                authcid: "juliet".into(),
-            }),
+            identity: Some(SaslIdentity { host: "example.org".into(), authcid: "juliet".into() }),
             client_header: header(),
             server_header: header(),
             server_csi: true,
@@ -134,8 +124,7 @@ impl Rig {
                 Output::Store(token, change) => {
                     self.stored.push(change.clone());
                     change.apply(&mut self.list);
-                    self.session
-                        .handle(self.now, Input::Registrations(self.list.clone()));
+                    self.session.handle(self.now, Input::Registrations(self.list.clone()));
                     if let Some(token) = token {
                         self.session.handle(self.now, Input::Stored(token, true));
                     }
@@ -161,19 +150,12 @@ impl Rig {
     /// Lets time pass, with every timeout at its moment.
     fn pass(&mut self, duration: Duration) {
         let until = self.now + duration;
-        while let Some(at) = self
-            .session
-            .deadline()
-            .filter(|at| *at <= until && self.ended.is_none())
-        {
+        while let Some(at) = self.session.deadline().filter(|at| *at <= until && self.ended.is_none()) {
             assert!(at >= self.now || self.session.deadline() == Some(at));
             self.now = self.now.max(at);
             self.input(Input::Timeout);
             self.input(Input::Quiet);
-            assert!(
-                self.session.deadline() != Some(at) || self.ended.is_some(),
-                "a deadline that does not move"
-            );
+            assert!(self.session.deadline() != Some(at) || self.ended.is_some(), "a deadline that does not move");
         }
         self.now = until;
     }
@@ -189,20 +171,13 @@ impl Rig {
     fn resume(&mut self, h: u32) {
         let h = sm::Handled::new(h);
         assert_eq!(self.session.check_resume(h), Ok(()));
-        self.input(Input::Attach(Resumption {
-            h,
-            server_header: header(),
-        }));
+        self.input(Input::Attach(Resumption { h, server_header: header() }));
         self.input(Input::Quiet);
     }
 
     /// The ids of the messages written to the client, in order.
     fn delivered(&self) -> Vec<usize> {
-        let ids = self
-            .to_client
-            .iter()
-            .filter(|xml| xml.starts_with("<message"));
-        ids.map(|xml| element(xml).node().attr("id").unwrap().parse().unwrap())
-            .collect()
+        let ids = self.to_client.iter().filter(|xml| xml.starts_with("<message"));
+        ids.map(|xml| element(xml).node().attr("id").unwrap().parse().unwrap()).collect()
     }
 }

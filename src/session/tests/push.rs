@@ -2,15 +2,12 @@
 
 use super::*;
 
-const QUERY: &str =
-    "<iq type='get' id='d'><query xmlns='http://jabber.org/protocol/disco#info'/></iq>";
+const QUERY: &str = "<iq type='get' id='d'><query xmlns='http://jabber.org/protocol/disco#info'/></iq>";
 
 fn answer_of(publish_iq: &str, kind: &str, inner: &str) -> String {
     let iq = element(publish_iq);
     let id = iq.node().attr("id").unwrap().into_owned();
-    format!(
-        "<iq type='{kind}' id='{id}' from='push.example' to='juliet@example.org/phone'>{inner}</iq>"
-    )
+    format!("<iq type='{kind}' id='{id}' from='push.example' to='juliet@example.org/phone'>{inner}</iq>")
 }
 
 impl Rig {
@@ -30,11 +27,7 @@ fn the_account_has_push_in_its_disco_info() {
     rig.client(QUERY);
     assert_eq!(rig.to_upstream, [QUERY]);
     rig.upstream("<iq type='result' id='d' from='juliet@example.org'><query xmlns='http://jabber.org/protocol/disco#info'/></iq>");
-    assert!(
-        rig.to_client[0].contains("var='urn:xmpp:push:0'"),
-        "{:?}",
-        rig.to_client
-    );
+    assert!(rig.to_client[0].contains("var='urn:xmpp:push:0'"), "{:?}", rig.to_client);
     // The next answer with that id is nobody's business.
     let same = "<iq type='result' id='d' from='x@y'><query xmlns='http://jabber.org/protocol/disco#info'/></iq>";
     rig.upstream(same);
@@ -44,18 +37,18 @@ fn the_account_has_push_in_its_disco_info() {
 #[test]
 fn a_server_without_disco_for_accounts_is_answered_for() {
     let mut rig = Rig::new();
-    rig.client("<iq type='get' id='d' to='Juliet@example.org'><query xmlns='http://jabber.org/protocol/disco#info'/></iq>");
+    rig.client(
+        "<iq type='get' id='d' to='Juliet@example.org'><query xmlns='http://jabber.org/protocol/disco#info'/></iq>",
+    );
     rig.upstream(
         "<iq type='error' id='d' from='juliet@example.org' to='juliet@example.org/phone'><error type='cancel'>\
          <service-unavailable xmlns='urn:ietf:params:xml:ns:xmpp-stanzas'/></error></iq>",
     );
     assert_eq!(
         rig.to_client,
-        [
-            "<iq type='result' id='d' from='juliet@example.org' to='juliet@example.org/phone'>\
+        ["<iq type='result' id='d' from='juliet@example.org' to='juliet@example.org/phone'>\
           <query xmlns='http://jabber.org/protocol/disco#info'><identity category='account' type='registered'/>\
-          <feature var='urn:xmpp:push:0'/></query></iq>"
-        ]
+          <feature var='urn:xmpp:push:0'/></query></iq>"]
     );
 }
 
@@ -63,7 +56,8 @@ fn a_server_without_disco_for_accounts_is_answered_for() {
 fn disco_of_others_is_left_alone() {
     let mut rig = Rig::new();
     rig.client("<iq type='get' id='d' to='example.org'><query xmlns='http://jabber.org/protocol/disco#info'/></iq>");
-    let result = "<iq type='result' id='d' from='example.org'><query xmlns='http://jabber.org/protocol/disco#info'/></iq>";
+    let result =
+        "<iq type='result' id='d' from='example.org'><query xmlns='http://jabber.org/protocol/disco#info'/></iq>";
     rig.upstream(result);
     assert_eq!(rig.to_client, [result]);
 }
@@ -72,24 +66,14 @@ fn disco_of_others_is_left_alone() {
 fn enable_is_answered_only_once_it_is_stored_and_never_forwarded() {
     for to in ["", " to='juliet@example.org'", " to='example.org'"] {
         let mut rig = Rig::new();
-        let enable = format!(
-            "<iq type='set' id='p'{to}><enable xmlns='urn:xmpp:push:0' jid='push.example' node='n'/></iq>"
-        );
-        rig.session
-            .handle(rig.now, Input::Client(Attachment::FIRST, frame(&enable)));
-        let Some(Output::Store(Some(token), Change::Enable { registration, .. })) =
-            rig.session.poll()
-        else {
+        let enable =
+            format!("<iq type='set' id='p'{to}><enable xmlns='urn:xmpp:push:0' jid='push.example' node='n'/></iq>");
+        rig.session.handle(rig.now, Input::Client(Attachment::FIRST, frame(&enable)));
+        let Some(Output::Store(Some(token), Change::Enable { registration, .. })) = rig.session.poll() else {
             panic!("nothing to store");
         };
         assert!(rig.session.poll().is_none());
-        assert_eq!(
-            registration.target,
-            Target {
-                service: Jid::new("push.example").unwrap(),
-                node: Some("n".into())
-            }
-        );
+        assert_eq!(registration.target, Target { service: Jid::new("push.example").unwrap(), node: Some("n".into()) });
         assert_eq!(registration.resource, "phone");
         rig.input(Input::Stored(token, true));
         let from = to.replace("to=", "from=");
@@ -102,37 +86,18 @@ fn enable_is_answered_only_once_it_is_stored_and_never_forwarded() {
 fn a_registration_that_cannot_be_stored_is_refused_for_now() {
     let mut rig = Rig::new();
     let enable = "<iq type='set' id='p'><enable xmlns='urn:xmpp:push:0' jid='push.example'/></iq>";
-    rig.session
-        .handle(rig.now, Input::Client(Attachment::FIRST, frame(enable)));
-    let Some(Output::Store(Some(token), _)) = rig.session.poll() else {
-        panic!("nothing to store")
-    };
+    rig.session.handle(rig.now, Input::Client(Attachment::FIRST, frame(enable)));
+    let Some(Output::Store(Some(token), _)) = rig.session.poll() else { panic!("nothing to store") };
     rig.input(Input::Stored(token, false));
-    assert!(
-        rig.to_client[0].contains("<error type='wait'><internal-server-error"),
-        "{:?}",
-        rig.to_client
-    );
+    assert!(rig.to_client[0].contains("<error type='wait'><internal-server-error"), "{:?}", rig.to_client);
 }
 
 #[test]
 fn a_malformed_enable_is_a_bad_request() {
-    for jid in [
-        "",
-        " jid=''",
-        " jid='juliet@example.org'",
-        " jid='juliet@example.org/phone'",
-        " jid='@'",
-    ] {
+    for jid in ["", " jid=''", " jid='juliet@example.org'", " jid='juliet@example.org/phone'", " jid='@'"] {
         let mut rig = Rig::new();
-        rig.client(&format!(
-            "<iq type='set' id='p'><enable xmlns='urn:xmpp:push:0'{jid}/></iq>"
-        ));
-        assert!(
-            rig.to_client[0].contains("<error type='modify'><bad-request"),
-            "{jid}: {:?}",
-            rig.to_client
-        );
+        rig.client(&format!("<iq type='set' id='p'><enable xmlns='urn:xmpp:push:0'{jid}/></iq>"));
+        assert!(rig.to_client[0].contains("<error type='modify'><bad-request"), "{jid}: {:?}", rig.to_client);
         assert_eq!(rig.stored, []);
     }
 }
@@ -202,13 +167,12 @@ fn noise_for_a_dark_client_says_why_it_does_not_notify() {
     let mut rig = Rig::with_push();
     rig.lose_client();
     rig.seconds(5);
-    rig.upstream("<message from='romeo@example.net/x'><composing xmlns='http://jabber.org/protocol/chatstates'/></message>");
+    rig.upstream(
+        "<message from='romeo@example.net/x'><composing xmlns='http://jabber.org/protocol/chatstates'/></message>",
+    );
     rig.seconds(100);
     assert_eq!(rig.publishes, []);
-    assert!(
-        rig.events
-            .contains(&Event::NotPushed(crate::push::classify::Noise::NoText))
-    );
+    assert!(rig.events.contains(&Event::NotPushed(crate::push::classify::Noise::NoText)));
 }
 
 #[test]
@@ -243,10 +207,7 @@ fn the_publish_says_what_the_operator_allows_and_the_options_verbatim() {
 
 #[test]
 fn sender_and_body_are_said_only_if_configured() {
-    let mut settings = Settings {
-        session_queue: 1 << 20,
-        ..Settings::default()
-    };
+    let mut settings = Settings { session_queue: 1 << 20, ..Settings::default() };
     settings.push.with_body = true;
     settings.push.with_sender = true;
     let mut rig = Rig::with(settings).pushing();
@@ -254,14 +215,8 @@ fn sender_and_body_are_said_only_if_configured() {
     rig.seconds(5);
     rig.upstream(&message(1));
     let iq = rig.publish_all().remove(0);
-    assert!(
-        iq.contains("<field var='last-message-sender'><value>romeo@example.net/x</value></field>"),
-        "{iq}"
-    );
-    assert!(
-        iq.contains("<field var='last-message-body'><value>text 1</value></field>"),
-        "{iq}"
-    );
+    assert!(iq.contains("<field var='last-message-sender'><value>romeo@example.net/x</value></field>"), "{iq}");
+    assert!(iq.contains("<field var='last-message-body'><value>text 1</value></field>"), "{iq}");
 }
 
 /// Invariant 5: our own traffic is invisible, however late.
@@ -273,10 +228,7 @@ fn answers_to_publishes_never_reach_the_client() {
     rig.upstream(&message(1));
     let iq = rig.publish_all().remove(0);
     rig.seconds(61);
-    assert!(matches!(
-        rig.events.last(),
-        Some(Event::PublishOutcome(_, super::super::Outcome::Unknown))
-    ));
+    assert!(matches!(rig.events.last(), Some(Event::PublishOutcome(_, super::super::Outcome::Unknown))));
     rig.resume(1);
     rig.clear();
     rig.upstream(&answer_of(&iq, "result", ""));
@@ -288,10 +240,7 @@ fn answers_to_publishes_never_reach_the_client() {
 fn errors_in_a_row_end_a_registration_and_wait_does_not_count() {
     let refused = "<error type='cancel'><item-not-found xmlns='urn:ietf:params:xml:ns:xmpp-stanzas'/></error>";
     let wait = "<error type='wait'><resource-constraint xmlns='urn:ietf:params:xml:ns:xmpp-stanzas'/></error>";
-    let mut settings = Settings {
-        session_queue: 1 << 20,
-        ..Settings::default()
-    };
+    let mut settings = Settings { session_queue: 1 << 20, ..Settings::default() };
     settings.push.max_errors = 2;
     let mut rig = Rig::with(settings).pushing();
     rig.lose_client();
@@ -306,11 +255,7 @@ fn errors_in_a_row_end_a_registration_and_wait_does_not_count() {
         rig.upstream(&message(n));
         let iq = rig.publish_all().remove(0);
         rig.upstream(&answer_of(&iq, kind, inner));
-        assert_eq!(
-            rig.list.first().map(|r| r.errors),
-            errors,
-            "after publish {n}"
-        );
+        assert_eq!(rig.list.first().map(|r| r.errors), errors, "after publish {n}");
     }
     rig.seconds(30);
     rig.upstream(&message(6));
@@ -333,13 +278,7 @@ fn a_device_that_logs_in_again_owns_its_registration() {
 fn disable_stops_the_pushes() {
     let mut rig = Rig::with_push();
     rig.client("<iq type='set' id='x'><disable xmlns='urn:xmpp:push:0' jid='push.example'/></iq>");
-    assert!(
-        rig.to_client
-            .iter()
-            .any(|xml| xml == "<iq type='result' id='x'/>"),
-        "{:?}",
-        rig.to_client
-    );
+    assert!(rig.to_client.iter().any(|xml| xml == "<iq type='result' id='x'/>"), "{:?}", rig.to_client);
     rig.lose_client();
     rig.seconds(5);
     rig.upstream(&message(1));

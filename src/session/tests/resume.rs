@@ -14,12 +14,7 @@ fn enabled_carries_id_resume_and_max() {
     let mut rig = Rig::new();
     rig.client("<enable xmlns='urn:xmpp:sm:3' resume='true'/>");
     let previd = rig.previd.clone().unwrap();
-    assert_eq!(
-        rig.to_client,
-        [format!(
-            "<enabled xmlns='urn:xmpp:sm:3' id='{previd}' resume='true' max='259200'/>"
-        )]
-    );
+    assert_eq!(rig.to_client, [format!("<enabled xmlns='urn:xmpp:sm:3' id='{previd}' resume='true' max='259200'/>")]);
     rig.client("<enable xmlns='urn:xmpp:sm:3' resume='true'/>");
     assert!(rig.to_client.last().unwrap().contains("unexpected-request"));
 }
@@ -41,14 +36,8 @@ fn stanzas_of_the_client_count_whoever_answers_them() {
     rig.client("<iq type='set' id='p'><enable xmlns='urn:xmpp:push:0' jid='push.example'/></iq>");
     rig.client("<active xmlns='urn:xmpp:csi:0'/>");
     rig.client("<r xmlns='urn:xmpp:sm:3'/>");
-    assert_eq!(
-        rig.to_client.last().unwrap(),
-        "<a xmlns='urn:xmpp:sm:3' h='2'/>"
-    );
-    assert_eq!(
-        rig.to_upstream,
-        ["<presence/>", "<active xmlns='urn:xmpp:csi:0'/>"]
-    );
+    assert_eq!(rig.to_client.last().unwrap(), "<a xmlns='urn:xmpp:sm:3' h='2'/>");
+    assert_eq!(rig.to_upstream, ["<presence/>", "<active xmlns='urn:xmpp:csi:0'/>"]);
 }
 
 #[test]
@@ -58,30 +47,12 @@ fn a_burst_with_messages_is_followed_by_one_ack_request() {
     rig.input(Input::Upstream(frame(&message(2))));
     rig.input(Input::Quiet);
     rig.upstream(&message(3));
-    assert_eq!(
-        rig.to_client
-            .iter()
-            .filter(|xml| xml.starts_with("<r "))
-            .count(),
-        1
-    );
+    assert_eq!(rig.to_client.iter().filter(|xml| xml.starts_with("<r ")).count(), 1);
     rig.client("<a xmlns='urn:xmpp:sm:3' h='2'/>");
-    assert_eq!(
-        rig.to_client
-            .iter()
-            .filter(|xml| xml.starts_with("<r "))
-            .count(),
-        2
-    );
+    assert_eq!(rig.to_client.iter().filter(|xml| xml.starts_with("<r ")).count(), 2);
     rig.client("<a xmlns='urn:xmpp:sm:3' h='3'/>");
     rig.upstream("<presence from='romeo@example.net/x'/>");
-    assert_eq!(
-        rig.to_client
-            .iter()
-            .filter(|xml| xml.starts_with("<r "))
-            .count(),
-        2
-    );
+    assert_eq!(rig.to_client.iter().filter(|xml| xml.starts_with("<r ")).count(), 2);
 }
 
 #[test]
@@ -91,10 +62,7 @@ fn an_h_beyond_what_was_sent_ends_the_stream() {
     rig.client("<a xmlns='urn:xmpp:sm:3' h='2'/>");
     let error = rig.to_client.last().unwrap();
     assert!(error.contains("<undefined-condition"), "{error}");
-    assert!(
-        error.contains("<handled-count-too-high xmlns='urn:xmpp:sm:3' h='2' send-count='1'/>"),
-        "{error}"
-    );
+    assert!(error.contains("<handled-count-too-high xmlns='urn:xmpp:sm:3' h='2' send-count='1'/>"), "{error}");
     assert_eq!(rig.ended, Some(EndReason::ClientError));
 }
 
@@ -108,21 +76,15 @@ fn what_was_not_acked_is_replayed_once_in_order_with_its_delay() {
     rig.lose_client();
     assert!(rig.session.is_dark());
     rig.upstream(&message(4));
-    rig.upstream(
-        "<iq type='get' id='q' from='romeo@example.net/x'><query xmlns='jabber:iq:version'/></iq>",
-    );
+    rig.upstream("<iq type='get' id='q' from='romeo@example.net/x'><query xmlns='jabber:iq:version'/></iq>");
     rig.clear();
     // The client had handled the second message too.
     rig.resume(2);
-    assert!(
-        rig.to_client[0].starts_with("<resumed xmlns='urn:xmpp:sm:3' h='0' previd='"),
-        "{:?}",
-        rig.to_client
-    );
+    assert!(rig.to_client[0].starts_with("<resumed xmlns='urn:xmpp:sm:3' h='0' previd='"), "{:?}", rig.to_client);
     assert_eq!(rig.delivered(), [3, 4]);
-    assert!(rig.to_client[1].contains(
-        "<delay xmlns='urn:xmpp:delay' from='example.org' stamp='1970-01-01T00:00:00Z'/>"
-    ));
+    assert!(
+        rig.to_client[1].contains("<delay xmlns='urn:xmpp:delay' from='example.org' stamp='1970-01-01T00:00:00Z'/>")
+    );
     assert!(!rig.to_client[3].contains("<delay"));
     assert_eq!(rig.to_client[4], "<r xmlns='urn:xmpp:sm:3'/>");
     rig.client("<a xmlns='urn:xmpp:sm:3' h='5'/>");
@@ -229,10 +191,7 @@ fn a_registration_extends_the_hold_even_of_a_client_that_asked_for_less() {
 
 #[test]
 fn a_full_queue_ends_the_session_by_name() {
-    let mut rig = Rig::with(Settings {
-        session_queue: 400,
-        ..Settings::default()
-    });
+    let mut rig = Rig::with(Settings { session_queue: 400, ..Settings::default() });
     rig.client("<enable xmlns='urn:xmpp:sm:3' resume='true'/>");
     rig.lose_client();
     for n in 1..=3 {
@@ -251,8 +210,7 @@ fn closes_and_errors_travel_both_ways() {
     assert_eq!(rig.ended, Some(EndReason::ClientClosed));
 
     let mut rig = sm_rig();
-    let error =
-        "<stream:error><conflict xmlns='urn:ietf:params:xml:ns:xmpp-streams'/></stream:error>";
+    let error = "<stream:error><conflict xmlns='urn:ietf:params:xml:ns:xmpp-streams'/></stream:error>";
     rig.upstream(error);
     rig.input(Input::Upstream(Frame::Close));
     assert_eq!(rig.to_client, [error, "</stream:stream>"]);
@@ -260,10 +218,7 @@ fn closes_and_errors_travel_both_ways() {
 
     let mut rig = sm_rig();
     rig.input(Input::UpstreamLost);
-    assert_eq!(
-        (rig.to_client.len(), rig.closed, rig.ended),
-        (0, 1, Some(EndReason::UpstreamLost))
-    );
+    assert_eq!((rig.to_client.len(), rig.closed, rig.ended), (0, 1, Some(EndReason::UpstreamLost)));
 }
 
 #[test]
@@ -292,11 +247,10 @@ fn pings_to_a_dark_client_are_answered_for_it() {
     let mut rig = sm_rig();
     rig.lose_client();
     rig.clear();
-    rig.upstream("<iq type='get' id='7' from='example.org' to='juliet@example.org/phone'><ping xmlns='urn:xmpp:ping'/></iq>");
-    assert_eq!(
-        rig.to_upstream,
-        ["<iq type='result' id='7' from='juliet@example.org/phone' to='example.org'/>"]
+    rig.upstream(
+        "<iq type='get' id='7' from='example.org' to='juliet@example.org/phone'><ping xmlns='urn:xmpp:ping'/></iq>",
     );
+    assert_eq!(rig.to_upstream, ["<iq type='result' id='7' from='juliet@example.org/phone' to='example.org'/>"]);
 }
 
 #[test]

@@ -416,11 +416,20 @@ impl Client {
 
     /// A ping to the server and back: everything sent before has reached it.
     pub(crate) async fn roundtrip(&mut self) {
+        self.ping("localhost").await;
+    }
+
+    /// A ping to `to` and back; other elements stay to be read.
+    pub(crate) async fn ping(&mut self, to: &str) {
         let id = format!("ping-{}", self.transcript.len());
+<<<<<<< HEAD
         self.send(format!(
             "<iq type='get' id='{id}' to='localhost'><ping xmlns='urn:xmpp:ping'/></iq>"
         ))
         .await;
+=======
+        self.send(format!("<iq type='get' id='{id}' to='{to}'><ping xmlns='urn:xmpp:ping'/></iq>")).await;
+>>>>>>> tests
         let deadline = Instant::now() + PATIENCE;
         let mut others = VecDeque::new();
         loop {

@@ -13,9 +13,9 @@ mod xml;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::time::{Duration, Instant};
 
-pub(crate) use client::{Client, Enabled};
+pub(crate) use client::{Client, Enabled, HEADER, STARTTLS, plain};
 pub(crate) use process::Process;
-pub(crate) use prosody::Prosody;
+pub(crate) use prosody::{PASSWORD, Prosody};
 pub(crate) use push_service::{Answer, Publish, PushService};
 pub(crate) use pushward::{Pushward, Setup, binary};
 pub(crate) use slixmpp::Slixmpp;
@@ -52,4 +52,15 @@ pub(crate) fn free_address() -> SocketAddr {
         .unwrap()
         .local_addr()
         .unwrap()
+}
+
+/// The bodies of messages, in order.
+pub(crate) fn bodies(elements: &[String]) -> Vec<String> {
+    let messages = elements.iter().filter(|element| element.starts_with("<message")).map(|xml| Element::parse(xml));
+    messages.filter_map(|message| message.child("body").map(|body| body.text.clone())).collect()
+}
+
+/// A chat message for `alice@localhost/phone`.
+pub(crate) fn message(body: &str) -> String {
+    format!("<message type='chat' from='bob@localhost/desk' to='alice@localhost/phone' id='{body}'><body>{body}</body></message>")
 }

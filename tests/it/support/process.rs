@@ -3,10 +3,10 @@
 use std::io::{BufRead, BufReader, Read, Write};
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
-use std::thread;
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use super::eventually;
+use super::{PATIENCE, eventually};
 
 /// The lines a process has written so far, of both its outputs.
 #[derive(Clone, Default)]
@@ -27,7 +27,7 @@ impl Log {
             .any(|line| line.contains(needle))
     }
 
-    fn follow(&self, output: impl Read + Send + 'static) {
+    fn follow(&self, output: impl Read + Send + 'static) -> JoinHandle<()> {
         let log = self.clone();
         thread::spawn(move || {
             for line in BufReader::new(output).split(b'\n') {
@@ -37,7 +37,7 @@ impl Log {
                     .unwrap()
                     .push(String::from_utf8_lossy(&line).into_owned());
             }
-        });
+        })
     }
 }
 
@@ -47,6 +47,7 @@ pub(crate) struct Process {
     child: Child,
     stdin: Option<ChildStdin>,
     log: Log,
+    readers: Vec<JoinHandle<()>>,
 }
 
 impl Process {
@@ -60,15 +61,18 @@ impl Process {
             panic!("{name} does not start ({error}); install it with: {install}")
         });
         let log = Log::default();
-        log.follow(child.stdout.take().unwrap());
-        log.follow(child.stderr.take().unwrap());
+        let readers = vec![log.follow(child.stdout.take().unwrap()), log.follow(child.stderr.take().unwrap())];
         let stdin = child.stdin.take();
+<<<<<<< HEAD
         Self {
             name,
             child,
             stdin,
             log,
         }
+=======
+        Self { name, child, stdin, log, readers }
+>>>>>>> tests
     }
 
     pub(crate) fn log(&self) -> &Log {
@@ -87,6 +91,13 @@ impl Process {
         self.child.try_wait().unwrap()
     }
 
+    /// Waits until everything an ended process wrote is in its log.
+    pub(crate) async fn drained(&self) {
+        let name = self.name;
+        let drained = || self.readers.iter().all(JoinHandle::is_finished).then_some(());
+        eventually(PATIENCE, || format!("the rest of the output of {name}"), drained).await;
+    }
+
     /// SIGTERM; says how the process ended and how long that took.
     pub(crate) async fn terminate(&mut self, deadline: Duration) -> (ExitStatus, Duration) {
         let asked = Instant::now();
@@ -99,6 +110,7 @@ impl Process {
                 .success()
         );
         let name = self.name;
+<<<<<<< HEAD
         let status = eventually(
             deadline,
             || format!("the exit of {name} after SIGTERM"),
@@ -106,6 +118,12 @@ impl Process {
         )
         .await;
         (status, asked.elapsed())
+=======
+        let status = eventually(deadline, || format!("the exit of {name} after SIGTERM"), || self.exited()).await;
+        let took = asked.elapsed();
+        self.drained().await;
+        (status, took)
+>>>>>>> tests
     }
 
     /// SIGKILL.

@@ -35,21 +35,26 @@ pub(crate) struct Prosody {
 impl Prosody {
     /// Starts a server for `localhost` with the accounts alice, bob and carol, and the component `push.localhost`.
     pub(crate) async fn start() -> Self {
+        Self::with(&[]).await
+    }
+
+    /// The same, with some of its own modules that the proxy otherwise stands in for.
+    pub(crate) async fn with(modules: &[&str]) -> Self {
         // Prosody cannot tell which port 0 became, so a port is picked for it; if another process takes that one
         // meanwhile, it starts on others.
         for _ in 0..5 {
-            if let Some(prosody) = Self::try_start().await {
+            if let Some(prosody) = Self::try_start(modules).await {
                 return prosody;
             }
         }
         panic!("no free ports for Prosody");
     }
 
-    async fn try_start() -> Option<Self> {
+    async fn try_start(modules: &[&str]) -> Option<Self> {
         let directory = tempfile::tempdir().unwrap();
         let (address, components) = (free_address(), free_address());
         let file = directory.path().join("prosody.cfg.lua");
-        fs::write(&file, configuration(directory.path(), address, components)).unwrap();
+        fs::write(&file, configuration(directory.path(), modules, (address, components))).unwrap();
         let accounts = directory.path().join("data/localhost/accounts");
         fs::create_dir_all(&accounts).unwrap();
         for name in ["alice", "bob", "carol"] {
@@ -96,7 +101,11 @@ async fn answers(address: SocketAddr) -> bool {
         && matches!(socket.read(&mut answer).await, Ok(1..))
 }
 
-fn configuration(directory: &Path, clients: SocketAddr, components: SocketAddr) -> String {
+fn configuration(directory: &Path, modules: &[&str], (clients, components): (SocketAddr, SocketAddr)) -> String {
+    let enabled = ["roster", "saslauth", "disco", "ping", "carbons"].iter().chain(modules);
+    let disabled = ["s2s", "smacks", "cloud_notify", "mam", "csi", "csi_simple", "tls"].iter();
+    let disabled = disabled.filter(|module| !modules.contains(module));
+    let quoted = |module: &&str| format!("{module:?};");
     format!(
         r#"
 run_as_root = true
@@ -105,8 +114,8 @@ data_path = "{directory}/data"
 certificates = "{directory}"
 log = {{ info = "*console" }}
 authentication = "internal_plain"
-modules_enabled = {{ "roster", "saslauth", "disco", "ping", "carbons" }}
-modules_disabled = {{ "s2s", "smacks", "cloud_notify", "mam", "csi", "csi_simple", "tls" }}
+modules_enabled = {{ {enabled} }}
+modules_disabled = {{ {disabled} }}
 c2s_interfaces = {{ "127.0.0.1" }}
 c2s_ports = {{ {clients} }}
 c2s_direct_tls_ports = {{}}
@@ -118,10 +127,10 @@ VirtualHost "localhost"
 Component "rooms.localhost" "muc"
 Component "push.localhost"
   component_secret = "{COMPONENT_SECRET}"
-Component "pushward.localhost"
-  component_secret = "{COMPONENT_SECRET}"
 "#,
         directory = directory.display(),
+        enabled = enabled.map(quoted).collect::<String>(),
+        disabled = disabled.map(quoted).collect::<String>(),
         clients = clients.port(),
         components = components.port(),
     )

@@ -29,6 +29,7 @@ pub(crate) struct Setup {
 
 impl Setup {
     pub(crate) fn new(upstream: SocketAddr) -> Self {
+<<<<<<< HEAD
         Self {
             sections: BTreeMap::new(),
             environment: Vec::new(),
@@ -43,6 +44,15 @@ impl Setup {
         .set("log.format", "'json'")
         // No test may look up or reach anything but loopback; the transports that need DNS are not used.
         .set("push.transports", "['session']")
+=======
+        Self { sections: BTreeMap::new(), environment: Vec::new() }
+            .set("state", "'state'")
+            .set("host.domain", "'localhost'")
+            .set("host.certificate", "'certs/localhost.pem'")
+            .set("host.key", "'certs/localhost.key'")
+            .set("host.upstream", &format!("'{upstream}'"))
+            .set("log.format", "'json'")
+>>>>>>> tests
     }
 
     /// Sets a key: `.set("push.batch_delay", "'50ms'")`; the value is TOML.

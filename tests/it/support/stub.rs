@@ -106,7 +106,7 @@ impl StubUpstream {
             .unwrap()
     }
 
-    /// The next connection that is bound, with its JID.
+    /// The next connection, once it is bound.
     pub(crate) async fn session(&mut self) -> StubConnection {
         let connection = self.connection().await;
         connection.bound().await;
@@ -187,6 +187,11 @@ impl StubConnection {
                 return element;
             }
         }
+    }
+
+    /// What has come and was not taken yet.
+    pub(crate) fn rest(&mut self) -> Vec<String> {
+        std::iter::from_fn(|| self.elements.try_recv().ok()).collect()
     }
 
     /// Waits for the proxy's `</stream:stream>`.
