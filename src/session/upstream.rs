@@ -19,12 +19,12 @@ impl Session {
             Frame::Element(element) if element.kind() == Kind::Other => {
                 if !self.liveness.is_dark() {
                     let bytes = element.on_stream(&self.attached_header);
-                    self.to_client(bytes);
+                    self.write_client(bytes);
                 }
             }
             Frame::Element(element) => self.upstream_stanza(now, element),
             Frame::Close => {
-                self.to_client(xml::STREAM_CLOSE);
+                self.write_client(xml::STREAM_CLOSE);
                 self.out(Output::ToUpstream(xml::STREAM_CLOSE.into()));
                 self.end(EndReason::UpstreamClosed);
             }
@@ -82,7 +82,7 @@ impl Session {
             return false;
         }
         let result = iq_result(&node);
-        self.to_upstream(now, result);
+        self.write_upstream(now, result);
         true
     }
 
@@ -90,7 +90,7 @@ impl Session {
     fn deliver(&mut self, now: Instant, element: Element) {
         if self.client.is_none() {
             let bytes = element.on_stream(&self.attached_header);
-            return self.to_client(bytes);
+            return self.write_client(bytes);
         }
         let seq = match self.queue.push(element.clone(), now) {
             Ok(seq) => seq,
@@ -99,7 +99,7 @@ impl Session {
         if !self.liveness.is_dark() && self.queue.write_next().is_some() {
             self.count_sent();
             let bytes = element.on_stream(&self.attached_header);
-            self.to_client(bytes);
+            self.write_client(bytes);
         }
         if let Some(since) = self.liveness.unreachable_since() {
             match classify::classify(&element, &self.bound.jid.to_bare()) {
@@ -191,7 +191,7 @@ impl Session {
         let iq = publish.iq(&id, None);
         let deadline = Some(now + self.settings.push.publish_timeout);
         self.pending.publish(OpenPublish { id, target: publish.target.clone(), deadline });
-        self.to_upstream(now, iq);
+        self.write_upstream(now, iq);
         self.event(Event::Published(publish.target.clone()));
     }
 

@@ -5,11 +5,7 @@ use std::time::Duration;
 use serde_json::json;
 
 use crate::support::{
-<<<<<<< HEAD
-    Answer, Client, Element, PATIENCE, Prosody, PushService, Slixmpp, StubOptions, StubUpstream,
-=======
     Answer, Client, Element, PATIENCE, Prosody, PushService, Slixmpp, StubOptions, StubUpstream, bodies,
->>>>>>> tests
 };
 
 #[tokio::test]
@@ -20,15 +16,13 @@ async fn the_server_alone_has_neither_stream_management_nor_push() {
     assert!(!features.contains("urn:xmpp:sm:"), "{features}");
     alice.bind("phone").await;
     alice
-        .send("<iq type='get' id='info' to='alice@localhost'><query xmlns='http://jabber.org/protocol/disco#info'/></iq>")
+        .send(
+            "<iq type='get' id='info' to='alice@localhost'><query xmlns='http://jabber.org/protocol/disco#info'/></iq>",
+        )
         .await;
     let info = Element::parse(&alice.expect("id='info'").await);
     assert_eq!(info.attribute("type"), Some("result"));
-    assert!(
-        info.all("feature")
-            .iter()
-            .all(|feature| feature.attribute("var") != Some("urn:xmpp:push:0"))
-    );
+    assert!(info.all("feature").iter().all(|feature| feature.attribute("var") != Some("urn:xmpp:push:0")));
 }
 
 #[tokio::test]
@@ -41,17 +35,7 @@ async fn two_clients_of_the_server_talk_to_each_other() {
     bob.login("bob", "desk").await;
     bob.say("alice@localhost", "one").await;
     bob.say("alice@localhost/phone", "two").await;
-<<<<<<< HEAD
-    let bodies: Vec<_> = alice
-        .messages(2)
-        .await
-        .iter()
-        .map(|m| Element::parse(m).child("body").unwrap().text.clone())
-        .collect();
-    assert_eq!(bodies, ["one", "two"]);
-=======
     assert_eq!(bodies(&alice.messages(2).await), ["one", "two"]);
->>>>>>> tests
     assert!(alice.live_for(Duration::from_millis(50)).await.is_empty());
 }
 
@@ -69,18 +53,10 @@ async fn the_push_service_takes_a_publish_apart_and_answers_as_told() {
         <publish-options><x xmlns='jabber:x:data' type='submit'><field var='secret'><value>s</value></field></x>\
         </publish-options></pubsub></iq>";
     alice.send(publish.replace("ID", "a")).await;
-    assert_eq!(
-        Element::parse(&alice.expect("id='a'").await).attribute("type"),
-        Some("result")
-    );
+    assert_eq!(Element::parse(&alice.expect("id='a'").await).attribute("type"), Some("result"));
     let seen = service.publish(PATIENCE).await;
     assert_eq!(
-        (
-            seen.node.as_deref(),
-            seen.count(),
-            seen.body(),
-            seen.sender()
-        ),
+        (seen.node.as_deref(), seen.count(), seen.body(), seen.sender()),
         (Some("n&1"), Some(3), Some("<x"), None)
     );
     assert_eq!(seen.options.unwrap().field("secret"), ["s"]);
@@ -101,10 +77,7 @@ async fn the_push_service_takes_a_publish_apart_and_answers_as_told() {
 async fn the_stub_logs_in_anybody_and_keeps_bytes_as_they_are() {
     let mut stub = StubUpstream::start(StubOptions::managed()).await;
     let mut client = Client::plain(stub.address).await;
-    assert_eq!(
-        client.login("anybody", "phone").await,
-        "anybody@localhost/phone"
-    );
+    assert_eq!(client.login("anybody", "phone").await, "anybody@localhost/phone");
     let mut session = stub.session().await;
     client.enable().await;
     let odd = "<message  to='x@y' ><body\n>a &gt; <![CDATA[</body>]]>\u{1F600}</body></message >";
@@ -113,10 +86,7 @@ async fn the_stub_logs_in_anybody_and_keeps_bytes_as_they_are() {
     client.acked_up_to(1).await;
     session.send(odd);
     assert_eq!(client.next().await, odd);
-    let (h, _) = tokio::join!(
-        session.request_ack(),
-        client.live_for(Duration::from_millis(100))
-    );
+    let (h, _) = tokio::join!(session.request_ack(), client.live_for(Duration::from_millis(100)));
     assert_eq!(h, 1);
     session.assert_open();
     client.send("</stream:stream>").await;
@@ -129,11 +99,10 @@ async fn slixmpp_logs_in_and_hears_a_message() {
     let prosody = Prosody::start().await;
     let mut alice = Slixmpp::start("alice@localhost/phone", prosody.address, None);
     alice.order(&json!({"do": "connect"}));
-    assert_eq!(
-        alice.event("session_start").await["jid"],
-        "alice@localhost/phone"
+    assert_eq!(alice.event("session_start").await["jid"], "alice@localhost/phone");
+    alice.order(
+        &json!({"do": "send", "xml": "<iq xmlns='jabber:client' type='get' id='p'><ping xmlns='urn:xmpp:ping'/></iq>"}),
     );
-    alice.order(&json!({"do": "send", "xml": "<iq xmlns='jabber:client' type='get' id='p'><ping xmlns='urn:xmpp:ping'/></iq>"}));
     while alice.event("iq").await["id"] != "p" {}
     let mut bob = Client::plain(prosody.address).await;
     bob.login("bob", "desk").await;

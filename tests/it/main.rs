@@ -5,15 +5,12 @@
     clippy::too_many_lines,
     reason = "a test that fails should do so where it fails, and a scenario reads best in one piece"
 )]
-#![allow(
-    clippy::wildcard_enum_match_arm,
-    reason = "a scripted peer fails on whatever its script does not expect"
-)]
+#![allow(clippy::wildcard_enum_match_arm, reason = "a scripted peer fails on whatever its script does not expect")]
 
 mod baseline;
 mod malformed;
-mod proxy;
 mod person;
+mod proxy;
 mod push;
 mod story;
 mod stream_management;

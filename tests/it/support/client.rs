@@ -113,10 +113,7 @@ impl Client {
     pub(crate) async fn starttls(address: SocketAddr, tls: &Tls) -> Self {
         let mut client = Self::plain(address).await;
         let features = client.open().await;
-        assert!(
-            features.contains("urn:ietf:params:xml:ns:xmpp-tls"),
-            "no STARTTLS in {features}"
-        );
+        assert!(features.contains("urn:ietf:params:xml:ns:xmpp-tls"), "no STARTTLS in {features}");
         client.send(STARTTLS).await;
         client.expect("<proceed").await;
         client.handshake(tls).await
@@ -124,37 +121,25 @@ impl Client {
 
     /// Goes on with TLS.
     pub(crate) async fn handshake(self, tls: &Tls) -> Self {
-        let Socket::Plain(tcp) = self.socket else {
-            panic!("TLS inside TLS")
-        };
+        let Socket::Plain(tcp) = self.socket else { panic!("TLS inside TLS") };
         let name = ServerName::try_from(tls.name).unwrap();
-        let stream = timeout(
-            PATIENCE,
-            TlsConnector::from(tls.config()).connect(name, tcp),
-        )
-        .await
-        .expect("a TLS handshake in time")
-        .expect("a TLS handshake");
+        let stream = timeout(PATIENCE, TlsConnector::from(tls.config()).connect(name, tcp))
+            .await
+            .expect("a TLS handshake in time")
+            .expect("a TLS handshake");
         Self::on(Socket::Tls(Box::new(stream)))
     }
 
     /// What the handshake agreed on: version and ALPN.
     pub(crate) fn agreed(&self) -> (ProtocolVersion, Option<String>) {
-        let Socket::Tls(tls) = &self.socket else {
-            panic!("not TLS")
-        };
+        let Socket::Tls(tls) = &self.socket else { panic!("not TLS") };
         let connection = tls.get_ref().1;
-        let alpn = connection
-            .alpn_protocol()
-            .map(|name| String::from_utf8(name.to_vec()).unwrap());
+        let alpn = connection.alpn_protocol().map(|name| String::from_utf8(name.to_vec()).unwrap());
         (connection.protocol_version().unwrap(), alpn)
     }
 
     pub(crate) async fn send(&mut self, bytes: impl AsRef<[u8]>) {
-        timeout(PATIENCE, self.socket.write(bytes.as_ref()))
-            .await
-            .expect("a write in time")
-            .expect("a write");
+        timeout(PATIENCE, self.socket.write(bytes.as_ref())).await.expect("a write in time").expect("a write");
     }
 
     /// Sends where the peer may already be gone.
@@ -163,10 +148,7 @@ impl Client {
     }
 
     /// Reads one item within `deadline`: `Ok(None)` at the end of the connection, `Err` at the deadline.
-    async fn item(
-        &mut self,
-        deadline: Instant,
-    ) -> Result<Option<Item>, tokio::time::error::Elapsed> {
+    async fn item(&mut self, deadline: Instant) -> Result<Option<Item>, tokio::time::error::Elapsed> {
         let mut buffer = vec![0; 16384];
         loop {
             if let Some(item) = self.framer.next() {
@@ -184,10 +166,7 @@ impl Client {
     }
 
     /// The next element that is not stream management's own, or the footer; `None` at the end of the connection.
-    async fn element(
-        &mut self,
-        deadline: Instant,
-    ) -> Result<Option<String>, tokio::time::error::Elapsed> {
+    async fn element(&mut self, deadline: Instant) -> Result<Option<String>, tokio::time::error::Elapsed> {
         if let Some(element) = self.inbox.pop_front() {
             return Ok(Some(element));
         }
@@ -206,10 +185,7 @@ impl Client {
 
     /// Counts, and takes `<r/>` and `<a/>` away.
     async fn manage(&mut self, xml: &str) -> bool {
-        if ["<message", "<presence", "<iq"]
-            .iter()
-            .any(|name| xml.starts_with(name))
-        {
+        if ["<message", "<presence", "<iq"].iter().any(|name| xml.starts_with(name)) {
             self.handled += u32::from(self.managed);
             return false;
         }
@@ -225,11 +201,7 @@ impl Client {
         }
         if xml.starts_with("<a ") {
             let h = Element::parse(xml).attribute("h").unwrap().parse().unwrap();
-            assert!(
-                self.acked.last() <= Some(&h),
-                "h went back: {:?} then {h}",
-                self.acked
-            );
+            assert!(self.acked.last() <= Some(&h), "h went back: {:?} then {h}", self.acked);
             self.acked.push(h);
             return true;
         }
@@ -294,10 +266,7 @@ impl Client {
             match self.element(until).await {
                 Ok(Some(element)) => seen.push(element),
                 Ok(None) => return seen,
-                Err(_) => panic!(
-                    "still open after {deadline:?}:\n{}",
-                    self.transcript.join("\n")
-                ),
+                Err(_) => panic!("still open after {deadline:?}:\n{}", self.transcript.join("\n")),
             }
         }
     }
@@ -313,11 +282,7 @@ impl Client {
         let deadline = Instant::now() + PATIENCE;
         let mut others = VecDeque::new();
         while self.acked.last() != Some(&h) {
-            assert!(
-                self.acked.last() <= Some(&h),
-                "more acked than sent: {:?}, sent {h}",
-                self.acked
-            );
+            assert!(self.acked.last() <= Some(&h), "more acked than sent: {:?}, sent {h}", self.acked);
             match self.item(deadline).await {
                 Ok(Some(Item::Element(element))) => {
                     if !self.manage(&element).await {
@@ -350,10 +315,7 @@ impl Client {
     pub(crate) async fn authenticate(&mut self, user: &str) {
         self.send(plain(user, PASSWORD)).await;
         let answer = self.next().await;
-        assert!(
-            answer.starts_with("<success"),
-            "{user} is refused: {answer}"
-        );
+        assert!(answer.starts_with("<success"), "{user} is refused: {answer}");
     }
 
     /// Up to the point where `<resume/>` or a bind may be sent; returns the features.
@@ -371,11 +333,7 @@ impl Client {
         ))
         .await;
         let answer = Element::parse(&self.expect("xmpp-bind").await);
-        answer
-            .all("jid")
-            .first()
-            .map(|jid| jid.text.clone())
-            .unwrap_or_else(|| panic!("no JID in {answer:?}"))
+        answer.all("jid").first().map(|jid| jid.text.clone()).unwrap_or_else(|| panic!("no JID in {answer:?}"))
     }
 
     /// Logs in and returns the full JID.
@@ -386,8 +344,7 @@ impl Client {
 
     /// Turns stream management on.
     pub(crate) async fn enable(&mut self) -> Enabled {
-        self.send("<enable xmlns='urn:xmpp:sm:3' resume='true'/>")
-            .await;
+        self.send("<enable xmlns='urn:xmpp:sm:3' resume='true'/>").await;
         let answer = self.expect("urn:xmpp:sm:3").await;
         let enabled = Element::parse(&answer);
         assert_eq!(enabled.name, "enabled", "{answer}");
@@ -401,10 +358,7 @@ impl Client {
     /// Asks for a session and returns the answer, `<resumed/>` or `<failed/>`.
     pub(crate) async fn resume(&mut self, previous: &str, handled: u32) -> Element {
         self.handled = handled;
-        self.send(format!(
-            "<resume xmlns='urn:xmpp:sm:3' previd='{previous}' h='{handled}'/>"
-        ))
-        .await;
+        self.send(format!("<resume xmlns='urn:xmpp:sm:3' previd='{previous}' h='{handled}'/>")).await;
         Element::parse(&self.expect("urn:xmpp:sm:3").await)
     }
 
@@ -422,24 +376,14 @@ impl Client {
     /// A ping to `to` and back; other elements stay to be read.
     pub(crate) async fn ping(&mut self, to: &str) {
         let id = format!("ping-{}", self.transcript.len());
-<<<<<<< HEAD
-        self.send(format!(
-            "<iq type='get' id='{id}' to='localhost'><ping xmlns='urn:xmpp:ping'/></iq>"
-        ))
-        .await;
-=======
         self.send(format!("<iq type='get' id='{id}' to='{to}'><ping xmlns='urn:xmpp:ping'/></iq>")).await;
->>>>>>> tests
         let deadline = Instant::now() + PATIENCE;
         let mut others = VecDeque::new();
         loop {
             match self.element(deadline).await {
                 Ok(Some(element)) if element.contains(&id) => break,
                 Ok(Some(element)) => others.push_back(element),
-                end => panic!(
-                    "no answer to a ping ({end:?}):\n{}",
-                    self.transcript.join("\n")
-                ),
+                end => panic!("no answer to a ping ({end:?}):\n{}", self.transcript.join("\n")),
             }
         }
         self.inbox.append(&mut others);
@@ -447,26 +391,19 @@ impl Client {
 
     /// Sends a chat message and waits until the server has taken it.
     pub(crate) async fn say(&mut self, to: &str, body: &str) {
-        self.send(format!(
-            "<message type='chat' to='{to}' id='{body}'><body>{body}</body></message>"
-        ))
-        .await;
+        self.send(format!("<message type='chat' to='{to}' id='{body}'><body>{body}</body></message>")).await;
         self.roundtrip().await;
     }
 
     /// Ends the sending side of the TCP connection: FIN, with neither footer nor TLS close_notify.
     pub(crate) fn fin(self) -> Half {
-        SockRef::from(self.socket.tcp())
-            .shutdown(std::net::Shutdown::Write)
-            .unwrap();
+        SockRef::from(self.socket.tcp()).shutdown(std::net::Shutdown::Write).unwrap();
         Half { _client: self }
     }
 
     /// Resets the TCP connection.
     pub(crate) fn reset(self) {
-        SockRef::from(self.socket.tcp())
-            .set_linger(Some(Duration::ZERO))
-            .unwrap();
+        SockRef::from(self.socket.tcp()).set_linger(Some(Duration::ZERO)).unwrap();
     }
 }
 

@@ -37,21 +37,14 @@ pub(crate) async fn eventually<T>(
         if let Some(found) = probe() {
             return found;
         }
-        assert!(
-            Instant::now() < until,
-            "waited {deadline:?} in vain for {}",
-            what()
-        );
+        assert!(Instant::now() < until, "waited {deadline:?} in vain for {}", what());
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }
 
 /// A loopback address whose port was free a moment ago, for peers that cannot bind port 0 themselves.
 pub(crate) fn free_address() -> SocketAddr {
-    TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
-        .unwrap()
-        .local_addr()
-        .unwrap()
+    TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap()
 }
 
 /// The bodies of messages, in order.
@@ -62,5 +55,7 @@ pub(crate) fn bodies(elements: &[String]) -> Vec<String> {
 
 /// A chat message for `alice@localhost/phone`.
 pub(crate) fn message(body: &str) -> String {
-    format!("<message type='chat' from='bob@localhost/desk' to='alice@localhost/phone' id='{body}'><body>{body}</body></message>")
+    format!(
+        "<message type='chat' from='bob@localhost/desk' to='alice@localhost/phone' id='{body}'><body>{body}</body></message>"
+    )
 }

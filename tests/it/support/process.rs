@@ -20,11 +20,7 @@ impl Log {
 
     /// Whether some line contains `needle`.
     pub(crate) fn contains(&self, needle: &str) -> bool {
-        self.0
-            .lock()
-            .unwrap()
-            .iter()
-            .any(|line| line.contains(needle))
+        self.0.lock().unwrap().iter().any(|line| line.contains(needle))
     }
 
     fn follow(&self, output: impl Read + Send + 'static) -> JoinHandle<()> {
@@ -32,10 +28,7 @@ impl Log {
         thread::spawn(move || {
             for line in BufReader::new(output).split(b'\n') {
                 let Ok(line) = line else { return };
-                log.0
-                    .lock()
-                    .unwrap()
-                    .push(String::from_utf8_lossy(&line).into_owned());
+                log.0.lock().unwrap().push(String::from_utf8_lossy(&line).into_owned());
             }
         })
     }
@@ -53,26 +46,14 @@ pub(crate) struct Process {
 impl Process {
     /// Starts `command`; `name` heads its log and `install` is what to run where the program is missing.
     pub(crate) fn spawn(name: &'static str, install: &str, command: &mut Command) -> Self {
-        command
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped());
-        let mut child = command.spawn().unwrap_or_else(|error| {
-            panic!("{name} does not start ({error}); install it with: {install}")
-        });
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command
+            .spawn()
+            .unwrap_or_else(|error| panic!("{name} does not start ({error}); install it with: {install}"));
         let log = Log::default();
         let readers = vec![log.follow(child.stdout.take().unwrap()), log.follow(child.stderr.take().unwrap())];
         let stdin = child.stdin.take();
-<<<<<<< HEAD
-        Self {
-            name,
-            child,
-            stdin,
-            log,
-        }
-=======
         Self { name, child, stdin, log, readers }
->>>>>>> tests
     }
 
     pub(crate) fn log(&self) -> &Log {
@@ -102,28 +83,12 @@ impl Process {
     pub(crate) async fn terminate(&mut self, deadline: Duration) -> (ExitStatus, Duration) {
         let asked = Instant::now();
         let pid = self.child.id().to_string();
-        assert!(
-            Command::new("kill")
-                .args(["-TERM", &pid])
-                .status()
-                .unwrap()
-                .success()
-        );
+        assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
         let name = self.name;
-<<<<<<< HEAD
-        let status = eventually(
-            deadline,
-            || format!("the exit of {name} after SIGTERM"),
-            || self.exited(),
-        )
-        .await;
-        (status, asked.elapsed())
-=======
         let status = eventually(deadline, || format!("the exit of {name} after SIGTERM"), || self.exited()).await;
         let took = asked.elapsed();
         self.drained().await;
         (status, took)
->>>>>>> tests
     }
 
     /// SIGKILL.
@@ -136,11 +101,7 @@ impl Process {
 impl Drop for Process {
     fn drop(&mut self) {
         if thread::panicking() {
-            eprintln!(
-                "---- log of {} ----\n{}",
-                self.name,
-                self.log.lines().join("\n")
-            );
+            eprintln!("---- log of {} ----\n{}", self.name, self.log.lines().join("\n"));
         }
         // The process may have ended by itself, which is no error.
         drop(self.child.kill());

@@ -58,18 +58,11 @@ impl Prosody {
         let accounts = directory.path().join("data/localhost/accounts");
         fs::create_dir_all(&accounts).unwrap();
         for name in ["alice", "bob", "carol"] {
-            fs::write(
-                accounts.join(format!("{name}.dat")),
-                format!("return {{ [\"password\"] = \"{PASSWORD}\" }};\n"),
-            )
-            .unwrap();
+            fs::write(accounts.join(format!("{name}.dat")), format!("return {{ [\"password\"] = \"{PASSWORD}\" }};\n"))
+                .unwrap();
         }
         let mut command = Command::new("prosody");
-        command
-            .arg("--config")
-            .arg(&file)
-            .arg("-F")
-            .current_dir(directory.path());
+        command.arg("--config").arg(&file).arg("-F").current_dir(directory.path());
         let mut process = Process::spawn("prosody", INSTALL, &mut command);
         let until = Instant::now() + PATIENCE;
         while !answers(address).await {
@@ -77,18 +70,10 @@ impl Prosody {
             if process.log().contains("Failed to open server port") {
                 return None;
             }
-            assert!(
-                Instant::now() < until,
-                "prosody does not answer at {address}"
-            );
+            assert!(Instant::now() < until, "prosody does not answer at {address}");
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
-        Some(Self {
-            address,
-            components,
-            _process: process,
-            _directory: directory,
-        })
+        Some(Self { address, components, _process: process, _directory: directory })
     }
 }
 
@@ -97,8 +82,7 @@ async fn answers(address: SocketAddr) -> bool {
         return false;
     };
     let mut answer = [0; 32];
-    socket.write_all(HEADER.as_bytes()).await.is_ok()
-        && matches!(socket.read(&mut answer).await, Ok(1..))
+    socket.write_all(HEADER.as_bytes()).await.is_ok() && matches!(socket.read(&mut answer).await, Ok(1..))
 }
 
 fn configuration(directory: &Path, modules: &[&str], (clients, components): (SocketAddr, SocketAddr)) -> String {

@@ -41,42 +41,22 @@ pub(crate) struct Publish {
 impl Publish {
     fn of(xml: &str) -> Self {
         let iq = Element::parse(xml);
-        let publish = iq
-            .all("publish")
-            .first()
-            .copied()
-            .cloned()
-            .unwrap_or_else(|| panic!("no publish in {xml}"));
-        let notification = publish
-            .all("notification")
-            .first()
-            .copied()
-            .cloned()
-            .unwrap_or_default();
+        let publish = iq.all("publish").first().copied().cloned().unwrap_or_else(|| panic!("no publish in {xml}"));
+        let notification = publish.all("notification").first().copied().cloned().unwrap_or_default();
         assert_eq!(notification.ns, "urn:xmpp:push:0", "{xml}");
-        let options = iq
-            .all("publish-options")
-            .first()
-            .and_then(|options| options.child("x"))
-            .cloned();
+        let options = iq.all("publish-options").first().and_then(|options| options.child("x")).cloned();
         Self {
             arrived: Instant::now(),
             xml: xml.to_owned(),
             from: iq.attribute("from").unwrap_or_default().to_owned(),
             node: publish.attribute("node").map(str::to_owned),
-            form: notification
-                .child("x")
-                .cloned()
-                .unwrap_or_else(|| panic!("no form in {xml}")),
+            form: notification.child("x").cloned().unwrap_or_else(|| panic!("no form in {xml}")),
             options,
         }
     }
 
     pub(crate) fn count(&self) -> Option<u32> {
-        self.form
-            .field("message-count")
-            .first()
-            .map(|count| count.parse().unwrap())
+        self.form.field("message-count").first().map(|count| count.parse().unwrap())
     }
 
     pub(crate) fn body(&self) -> Option<&str> {
@@ -112,9 +92,7 @@ impl PushService {
                 let answer = *answers.lock().unwrap();
                 let publish = !stanza.all("publish").is_empty();
                 socket
-                    .write_all(
-                        reply(&stanza, if publish { answer } else { Answer::Result }).as_bytes(),
-                    )
+                    .write_all(reply(&stanza, if publish { answer } else { Answer::Result }).as_bytes())
                     .await
                     .unwrap();
                 if publish && sender.send(Publish::of(&xml)).is_err() {
@@ -122,11 +100,7 @@ impl PushService {
                 }
             }
         });
-        Self {
-            publishes,
-            answer,
-            task,
-        }
+        Self { publishes, answer, task }
     }
 
     /// Answers like this from now on.
@@ -149,10 +123,7 @@ impl PushService {
     /// pass; nothing is synchronised by it, so a slow machine can hide a failure here but never cause one.
     pub(crate) async fn assert_quiet(&mut self, observed: Duration) {
         if let Ok(Some(publish)) = tokio::time::timeout(observed, self.publishes.recv()).await {
-            panic!(
-                "published, though it should have been quiet: {}",
-                publish.xml
-            );
+            panic!("published, though it should have been quiet: {}", publish.xml);
         }
     }
 }
@@ -170,29 +141,16 @@ async fn handshake(address: SocketAddr) -> (TcpStream, Framer) {
         "<stream:stream xmlns='jabber:component:accept' xmlns:stream='http://etherx.jabber.org/streams' to='{DOMAIN}'>"
     );
     socket.write_all(header.as_bytes()).await.unwrap();
-    let Some(Item::Header(header)) = read(&mut socket, &mut framer).await else {
-        panic!("no header for a component")
-    };
+    let Some(Item::Header(header)) = read(&mut socket, &mut framer).await else { panic!("no header for a component") };
     // The header stays open; closed here, it is an element that can be parsed.
-    let id = Element::parse(&format!("{header}</stream:stream>"))
-        .attribute("id")
-        .unwrap()
-        .to_owned();
-    let proof = digest(
-        &SHA1_FOR_LEGACY_USE_ONLY,
-        format!("{id}{COMPONENT_SECRET}").as_bytes(),
-    );
+    let id = Element::parse(&format!("{header}</stream:stream>")).attribute("id").unwrap().to_owned();
+    let proof = digest(&SHA1_FOR_LEGACY_USE_ONLY, format!("{id}{COMPONENT_SECRET}").as_bytes());
     let mut hex = String::new();
     for byte in proof.as_ref() {
         write!(hex, "{byte:02x}").unwrap();
     }
-    socket
-        .write_all(format!("<handshake>{hex}</handshake>").as_bytes())
-        .await
-        .unwrap();
-    let accepted = tokio::time::timeout(PATIENCE, read(&mut socket, &mut framer))
-        .await
-        .unwrap();
+    socket.write_all(format!("<handshake>{hex}</handshake>").as_bytes()).await.unwrap();
+    let accepted = tokio::time::timeout(PATIENCE, read(&mut socket, &mut framer)).await.unwrap();
     assert!(
         matches!(&accepted, Some(Item::Element(xml)) if xml.starts_with("<handshake")),
         "the component was refused: {accepted:?}"

@@ -29,22 +29,6 @@ pub(crate) struct Setup {
 
 impl Setup {
     pub(crate) fn new(upstream: SocketAddr) -> Self {
-<<<<<<< HEAD
-        Self {
-            sections: BTreeMap::new(),
-            environment: Vec::new(),
-        }
-        .set("state", "'state'")
-        .set("host.domain", "'localhost'")
-        .set("host.certificate", "'certs/localhost.pem'")
-        .set("host.key", "'certs/localhost.key'")
-        .set("host.upstream", &format!("'{upstream}'"))
-        .set("admin.listen", "'127.0.0.1:0'")
-        .set("admin.socket", "'state/admin.sock'")
-        .set("log.format", "'json'")
-        // No test may look up or reach anything but loopback; the transports that need DNS are not used.
-        .set("push.transports", "['session']")
-=======
         Self { sections: BTreeMap::new(), environment: Vec::new() }
             .set("state", "'state'")
             .set("host.domain", "'localhost'")
@@ -52,16 +36,12 @@ impl Setup {
             .set("host.key", "'certs/localhost.key'")
             .set("host.upstream", &format!("'{upstream}'"))
             .set("log.format", "'json'")
->>>>>>> tests
     }
 
     /// Sets a key: `.set("push.batch_delay", "'50ms'")`; the value is TOML.
     pub(crate) fn set(mut self, key: &str, value: &str) -> Self {
         let (section, key) = key.rsplit_once('.').unwrap_or(("", key));
-        self.sections
-            .entry(section.into())
-            .or_default()
-            .insert(key.into(), value.into());
+        self.sections.entry(section.into()).or_default().insert(key.into(), value.into());
         self
     }
 
@@ -83,9 +63,7 @@ impl Setup {
             }
         }
         for tls in ["starttls", "direct"] {
-            text.push_str(&format!(
-                "[[listen]]\naddress = '127.0.0.1:0'\ntls = '{tls}'\n"
-            ));
+            text.push_str(&format!("[[listen]]\naddress = '127.0.0.1:0'\ntls = '{tls}'\n"));
         }
         text
     }
@@ -110,23 +88,12 @@ impl Pushward {
         fs::write(directory.path().join("config.toml"), setup.toml()).unwrap();
         let mut process = Self::spawn(directory.path(), &setup);
         let (starttls, direct) = listening(&mut process).await;
-        Self {
-            starttls,
-            direct,
-            process,
-            setup,
-            directory,
-            history: Vec::new(),
-        }
+        Self { starttls, direct, process, setup, directory, history: Vec::new() }
     }
 
     fn spawn(directory: &Path, setup: &Setup) -> Process {
         let mut command = binary();
-        command
-            .arg("--config")
-            .arg(directory.join("config.toml"))
-            .arg("run")
-            .current_dir(directory);
+        command.arg("--config").arg(directory.join("config.toml")).arg("run").current_dir(directory);
         for (name, value) in &setup.environment {
             command.env(name, value);
         }
@@ -220,7 +187,6 @@ fn listener(lines: &[String], tls: &str) -> Option<SocketAddr> {
         let line: Value = serde_json::from_str(line).ok()?;
         let fields = line.get("fields")?;
         let field = |name| fields.get(name).and_then(Value::as_str);
-        (field("message") == Some("listening") && field("tls") == Some(tls))
-            .then(|| field("address")?.parse().ok())?
+        (field("message") == Some("listening") && field("tls") == Some(tls)).then(|| field("address")?.parse().ok())?
     })
 }

@@ -23,9 +23,7 @@ impl Slixmpp {
         let root = Path::new(env!("CARGO_MANIFEST_DIR"));
         let python: PathBuf = root.join("target/test-venv/bin/python");
         let mut command = Command::new(python);
-        command
-            .arg(root.join("tests/it/peers/slixmpp_client.py"))
-            .env("PYTHONUNBUFFERED", "1");
+        command.arg(root.join("tests/it/peers/slixmpp_client.py")).env("PYTHONUNBUFFERED", "1");
         let mut process = Process::spawn("slixmpp", INSTALL, &mut command);
         let start = json!({
             "jid": jid, "password": PASSWORD, "host": address.ip().to_string(), "port": address.port(), "ca": ca,
@@ -51,8 +49,7 @@ impl Slixmpp {
             let mut fresh = lines.iter().enumerate().skip(self.taken);
             fresh.find_map(|(at, line)| {
                 let event: Value = serde_json::from_str(line).ok()?;
-                (event.get("event").and_then(Value::as_str) == Some(name))
-                    .then_some((at + 1, event))
+                (event.get("event").and_then(Value::as_str) == Some(name)).then_some((at + 1, event))
             })
         })
         .await;
@@ -62,12 +59,8 @@ impl Slixmpp {
 
     /// The bodies of all messages received so far.
     pub(crate) fn bodies(&self) -> Vec<String> {
-        let events = self
-            .process
-            .log()
-            .lines()
-            .into_iter()
-            .filter_map(|line| serde_json::from_str::<Value>(&line).ok());
+        let events =
+            self.process.log().lines().into_iter().filter_map(|line| serde_json::from_str::<Value>(&line).ok());
         events
             .filter(|event| event.get("event").and_then(Value::as_str) == Some("message"))
             .filter_map(|event| event.get("body").and_then(Value::as_str).map(str::to_owned))

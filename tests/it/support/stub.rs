@@ -84,26 +84,17 @@ impl StubUpstream {
             loop {
                 let (socket, _) = listener.accept().await.unwrap();
                 socket.set_nodelay(true).unwrap();
-                if sender
-                    .send(StubConnection::serve(socket, options.clone()))
-                    .is_err()
-                {
+                if sender.send(StubConnection::serve(socket, options.clone())).is_err() {
                     return;
                 }
             }
         });
-        Self {
-            address,
-            connections,
-        }
+        Self { address, connections }
     }
 
     /// The next connection, in the order they came.
     pub(crate) async fn connection(&mut self) -> StubConnection {
-        timeout(PATIENCE, self.connections.recv())
-            .await
-            .expect("a connection to the upstream")
-            .unwrap()
+        timeout(PATIENCE, self.connections.recv()).await.expect("a connection to the upstream").unwrap()
     }
 
     /// The next connection, once it is bound.
@@ -126,17 +117,9 @@ impl StubConnection {
         let seen = Arc::new(Mutex::new(Seen::default()));
         let (forward, elements) = mpsc::unbounded_channel();
         let (orders, commands) = mpsc::unbounded_channel();
-        let script = Script {
-            options,
-            seen: seen.clone(),
-            forward,
-        };
+        let script = Script { options, seen: seen.clone(), forward };
         tokio::spawn(script.run(socket, commands));
-        Self {
-            seen,
-            elements,
-            orders,
-        }
+        Self { seen, elements, orders }
     }
 
     /// A copy of what it has seen.
@@ -146,36 +129,24 @@ impl StubConnection {
 
     /// Waits until a resource is bound; returns the full JID.
     pub(crate) async fn bound(&self) -> String {
-        eventually(
-            PATIENCE,
-            || format!("a bind in {:?}", self.seen()),
-            || self.seen().bound,
-        )
-        .await
+        eventually(PATIENCE, || format!("a bind in {:?}", self.seen()), || self.seen().bound).await
     }
 
     /// Sends bytes to the proxy.
     pub(crate) fn send(&self, bytes: impl Into<Vec<u8>>) {
-        self.orders
-            .send(Order::Send(bytes.into()))
-            .expect("an open connection to the proxy");
+        self.orders.send(Order::Send(bytes.into())).expect("an open connection to the proxy");
     }
 
     /// Ends the TCP connection without a word.
     pub(crate) fn close(&self) {
-        self.orders
-            .send(Order::Close)
-            .expect("an open connection to the proxy");
+        self.orders.send(Order::Close).expect("an open connection to the proxy");
     }
 
     /// The next element that the script did not answer itself, byte for byte.
     pub(crate) async fn next(&mut self) -> String {
         match timeout(PATIENCE, self.elements.recv()).await {
             Ok(Some(element)) => element,
-            end => panic!(
-                "no element reached the upstream ({end:?}): {:?}",
-                self.seen()
-            ),
+            end => panic!("no element reached the upstream ({end:?}): {:?}", self.seen()),
         }
     }
 
@@ -196,31 +167,18 @@ impl StubConnection {
 
     /// Waits for the proxy's `</stream:stream>`.
     pub(crate) async fn footer(&self, deadline: Duration) {
-        eventually(
-            deadline,
-            || format!("a footer: {:?}", self.seen()),
-            || self.seen().footer.then_some(()),
-        )
-        .await;
+        eventually(deadline, || format!("a footer: {:?}", self.seen()), || self.seen().footer.then_some(())).await;
     }
 
     /// Waits for the end of the connection.
     pub(crate) async fn closed(&self, deadline: Duration) {
-        eventually(
-            deadline,
-            || format!("the end: {:?}", self.seen()),
-            || self.seen().closed.then_some(()),
-        )
-        .await;
+        eventually(deadline, || format!("the end: {:?}", self.seen()), || self.seen().closed.then_some(())).await;
     }
 
     /// Fails if the proxy has closed the stream or the connection.
     pub(crate) fn assert_open(&self) {
         let seen = self.seen();
-        assert!(
-            !seen.footer && !seen.closed,
-            "the upstream leg was closed: {seen:?}"
-        );
+        assert!(!seen.footer && !seen.closed, "the upstream leg was closed: {seen:?}");
     }
 
     /// Asks for an acknowledgement (only with [`StubOptions::managed`]) and returns its `h`.
@@ -230,12 +188,7 @@ impl StubConnection {
         eventually(
             PATIENCE,
             || format!("an answer to <r/>: {:?}", self.seen()),
-            || {
-                self.seen()
-                    .acks
-                    .get(before..)
-                    .and_then(|acks| acks.last().copied())
-            },
+            || self.seen().acks.get(before..).and_then(|acks| acks.last().copied()),
         )
         .await
     }
@@ -297,11 +250,7 @@ impl Script {
 
     fn header(&self, header: String) -> String {
         let mut seen = self.seen.lock().unwrap();
-        let features = if seen.users.is_empty() {
-            &self.options.before
-        } else {
-            &self.options.after
-        };
+        let features = if seen.users.is_empty() { &self.options.before } else { &self.options.after };
         seen.header = header;
         format!(
             "<?xml version='1.0'?><stream:stream xmlns='jabber:client' \
@@ -315,12 +264,7 @@ impl Script {
         let mut seen = self.seen.lock().unwrap();
         if xml.starts_with("<auth ") {
             let user = BASE64.decode(Element::parse(xml).text).unwrap();
-            let user = String::from_utf8(user)
-                .unwrap()
-                .split('\0')
-                .nth(1)
-                .unwrap()
-                .to_owned();
+            let user = String::from_utf8(user).unwrap().split('\0').nth(1).unwrap().to_owned();
             seen.users.push(user);
             return Some("<success xmlns='urn:ietf:params:xml:ns:xmpp-sasl'/>".into());
         }
@@ -335,14 +279,8 @@ impl Script {
         }
         if self.options.pings && xml.contains("urn:xmpp:ping") && xml.starts_with("<iq") {
             let ping = Element::parse(xml);
-            let from = ping
-                .attribute("to")
-                .map(|to| format!(" from='{to}'"))
-                .unwrap_or_default();
-            return Some(format!(
-                "<iq type='result' id='{}'{from}/>",
-                ping.attribute("id").unwrap()
-            ));
+            let from = ping.attribute("to").map(|to| format!(" from='{to}'")).unwrap_or_default();
+            return Some(format!("<iq type='result' id='{}'{from}/>", ping.attribute("id").unwrap()));
         }
         None
     }
@@ -350,10 +288,7 @@ impl Script {
 
 fn bind(seen: &mut Seen, xml: &str) -> String {
     let request = Element::parse(xml);
-    let resource = request
-        .all("resource")
-        .first()
-        .map_or("made-up", |resource| resource.text.as_str());
+    let resource = request.all("resource").first().map_or("made-up", |resource| resource.text.as_str());
     let jid = format!("{}@localhost/{resource}", seen.users.last().unwrap());
     seen.bound = Some(jid.clone());
     format!(
@@ -369,13 +304,9 @@ fn managed(seen: &mut Seen, xml: &str) -> Option<String> {
             seen.handled = Some(0);
             Some("<enabled xmlns='urn:xmpp:sm:3'/>".into())
         }
-        "r" => Some(format!(
-            "<a xmlns='urn:xmpp:sm:3' h='{}'/>",
-            seen.handled.unwrap_or(0)
-        )),
+        "r" => Some(format!("<a xmlns='urn:xmpp:sm:3' h='{}'/>", seen.handled.unwrap_or(0))),
         "a" => {
-            seen.acks
-                .push(nonza.attribute("h").unwrap().parse().unwrap());
+            seen.acks.push(nonza.attribute("h").unwrap().parse().unwrap());
             Some(String::new())
         }
         _ => None,

@@ -7,9 +7,7 @@ use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, Server
 use rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::{
-    ClientConfig, DigitallySignedStruct, Error, SignatureScheme, SupportedProtocolVersion, version,
-};
+use rustls::{ClientConfig, DigitallySignedStruct, Error, SignatureScheme, SupportedProtocolVersion, version};
 
 /// How a client does its handshake.
 #[derive(Clone)]
@@ -24,8 +22,8 @@ pub(crate) struct Tls {
 impl Tls {
     /// Both versions of TLS, the ALPN of XEP-0368, and the first certificate of `file` only.
     pub(crate) fn trusting(file: &Path) -> Self {
-        let certificate = CertificateDer::from_pem_file(file)
-            .unwrap_or_else(|error| panic!("{}: {error:?}", file.display()));
+        let certificate =
+            CertificateDer::from_pem_file(file).unwrap_or_else(|error| panic!("{}: {error:?}", file.display()));
         Self {
             certificate,
             versions: vec![&version::TLS13, &version::TLS12],
@@ -40,19 +38,13 @@ impl Tls {
     }
 
     pub(crate) fn alpn(mut self, protocols: &[&str]) -> Self {
-        self.alpn = protocols
-            .iter()
-            .map(|protocol| protocol.as_bytes().to_vec())
-            .collect();
+        self.alpn = protocols.iter().map(|protocol| protocol.as_bytes().to_vec()).collect();
         self
     }
 
     pub(crate) fn config(&self) -> Arc<ClientConfig> {
         let provider = Arc::new(ring::default_provider());
-        let verifier = Pinned {
-            certificate: self.certificate.clone(),
-            provider: provider.clone(),
-        };
+        let verifier = Pinned { certificate: self.certificate.clone(), provider: provider.clone() };
         let mut config = ClientConfig::builder_with_provider(provider)
             .with_protocol_versions(&self.versions)
             .unwrap()
@@ -92,12 +84,7 @@ impl ServerCertVerifier for Pinned {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls12_signature(
-            message,
-            certificate,
-            signature,
-            &self.provider.signature_verification_algorithms,
-        )
+        verify_tls12_signature(message, certificate, signature, &self.provider.signature_verification_algorithms)
     }
 
     fn verify_tls13_signature(
@@ -106,17 +93,10 @@ impl ServerCertVerifier for Pinned {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls13_signature(
-            message,
-            certificate,
-            signature,
-            &self.provider.signature_verification_algorithms,
-        )
+        verify_tls13_signature(message, certificate, signature, &self.provider.signature_verification_algorithms)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.provider
-            .signature_verification_algorithms
-            .supported_schemes()
+        self.provider.signature_verification_algorithms.supported_schemes()
     }
 }

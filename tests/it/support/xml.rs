@@ -35,11 +35,7 @@ impl Framer {
     /// The next item, if all of it has come.
     pub(crate) fn next(&mut self) -> Option<Item> {
         loop {
-            let blank = self
-                .buffer
-                .iter()
-                .take_while(|byte| byte.is_ascii_whitespace())
-                .count();
+            let blank = self.buffer.iter().take_while(|byte| byte.is_ascii_whitespace()).count();
             self.whitespace += blank;
             self.buffer.drain(..blank);
             if !self.buffer.starts_with(b"<?") {
@@ -62,16 +58,12 @@ impl Framer {
     }
 
     fn take(&mut self, end: usize) -> String {
-        String::from_utf8(self.buffer.drain(..end).collect())
-            .expect("a peer sent something that is not UTF-8")
+        String::from_utf8(self.buffer.drain(..end).collect()).expect("a peer sent something that is not UTF-8")
     }
 }
 
 fn find(bytes: &[u8], from: usize, needle: &[u8]) -> Option<usize> {
-    let at = bytes
-        .get(from..)?
-        .windows(needle.len())
-        .position(|window| window == needle)?;
+    let at = bytes.get(from..)?.windows(needle.len()).position(|window| window == needle)?;
     Some(from + at + needle.len())
 }
 
@@ -126,15 +118,11 @@ pub(crate) struct Element {
 impl Element {
     /// Parses what stands at the top level of a `jabber:client` stream.
     pub(crate) fn parse(xml: &str) -> Self {
-        let wrapped = format!(
-            "<s xmlns='jabber:client' xmlns:stream='http://etherx.jabber.org/streams'>{xml}</s>"
-        );
+        let wrapped = format!("<s xmlns='jabber:client' xmlns:stream='http://etherx.jabber.org/streams'>{xml}</s>");
         let mut reader = NsReader::from_str(&wrapped);
         let mut open = vec![Self::default()];
         loop {
-            let (ns, event) = reader
-                .read_resolved_event()
-                .unwrap_or_else(|error| panic!("{error} in {xml}"));
+            let (ns, event) = reader.read_resolved_event().unwrap_or_else(|error| panic!("{error} in {xml}"));
             match event {
                 Event::Start(tag) => open.push(Self::start(&ns, &tag)),
                 Event::Empty(tag) => {
@@ -147,21 +135,12 @@ impl Element {
                 }
                 Event::Text(text) => open.last_mut().unwrap().text.push_str(&text),
                 Event::CData(text) => open.last_mut().unwrap().text.push_str(&text),
-                Event::GeneralRef(reference) => {
-                    open.last_mut().unwrap().text.push(character(&reference))
-                }
+                Event::GeneralRef(reference) => open.last_mut().unwrap().text.push(character(&reference)),
                 Event::Eof => break,
                 other => panic!("{other:?} in {xml}"),
             }
         }
-        open.pop()
-            .unwrap()
-            .children
-            .pop()
-            .unwrap()
-            .children
-            .pop()
-            .unwrap_or_else(|| panic!("no element in {xml}"))
+        open.pop().unwrap().children.pop().unwrap().children.pop().unwrap_or_else(|| panic!("no element in {xml}"))
     }
 
     fn start(ns: &ResolveResult<'_>, tag: &BytesStart<'_>) -> Self {
@@ -171,26 +150,13 @@ impl Element {
         };
         let attributes = tag.attributes().map(|attribute| {
             let attribute = attribute.unwrap();
-            (
-                attribute.key.as_ref().to_owned(),
-                quick_xml::escape::unescape(&attribute.value)
-                    .unwrap()
-                    .into_owned(),
-            )
+            (attribute.key.as_ref().to_owned(), quick_xml::escape::unescape(&attribute.value).unwrap().into_owned())
         });
-        Self {
-            name: tag.local_name().as_ref().to_owned(),
-            ns,
-            attributes: attributes.collect(),
-            ..Self::default()
-        }
+        Self { name: tag.local_name().as_ref().to_owned(), ns, attributes: attributes.collect(), ..Self::default() }
     }
 
     pub(crate) fn attribute(&self, name: &str) -> Option<&str> {
-        self.attributes
-            .iter()
-            .find(|(key, _)| key == name)
-            .map(|(_, value)| value.as_str())
+        self.attributes.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
     }
 
     /// The first child of that name.
@@ -200,30 +166,15 @@ impl Element {
 
     /// All elements of that name at any depth, in document order.
     pub(crate) fn all(&self, name: &str) -> Vec<&Self> {
-        let mut found: Vec<&Self> = if self.name == name {
-            vec![self]
-        } else {
-            Vec::new()
-        };
+        let mut found: Vec<&Self> = if self.name == name { vec![self] } else { Vec::new() };
         found.extend(self.children.iter().flat_map(|child| child.all(name)));
         found
     }
 
     /// The values of a form's field (XEP-0004).
     pub(crate) fn field(&self, var: &str) -> Vec<&str> {
-        let field = self
-            .children
-            .iter()
-            .find(|child| child.attribute("var") == Some(var));
-        field
-            .map(|field| {
-                field
-                    .all("value")
-                    .iter()
-                    .map(|value| value.text.as_str())
-                    .collect()
-            })
-            .unwrap_or_default()
+        let field = self.children.iter().find(|child| child.attribute("var") == Some(var));
+        field.map(|field| field.all("value").iter().map(|value| value.text.as_str()).collect()).unwrap_or_default()
     }
 }
 
