@@ -157,7 +157,8 @@ async fn server(report: &mut Report, at: &Place<'_>, config: &Config) {
     let Host { domain, upstream, .. } = at.host;
     match probe::probe(at.host, config.limits.connect_timeout).await {
         Ok(Offer { mechanisms }) => {
-            report.fine(format_args!("{domain}: the server at {upstream} is ready; log-in by {}", mechanisms.join(", ")));
+            report
+                .fine(format_args!("{domain}: the server at {upstream} is ready; log-in by {}", mechanisms.join(", ")));
         }
         Err(error) => {
             let what = format_args!("the server at {upstream}: {error}");
@@ -218,7 +219,8 @@ mod tests {
 
     #[tokio::test]
     async fn a_fresh_machine_with_a_ready_server_has_no_problem() {
-        check_server(READY, 0, &["localhost: the server at 127.0.0.1:", "is ready; log-in by SCRAM-SHA-1, PLAIN"]).await;
+        check_server(READY, 0, &["localhost: the server at 127.0.0.1:", "is ready; log-in by SCRAM-SHA-1, PLAIN"])
+            .await;
     }
 
     #[tokio::test]

@@ -46,10 +46,12 @@ pub enum StartError {
 }
 
 fn remedy(error: &io::Error) -> &'static str {
-    match error.kind() {
-        io::ErrorKind::AddrInUse => "; is the XMPP server itself still there? Move it, or change [[listen]] address",
-        io::ErrorKind::PermissionDenied => "; ports below 1024 need CAP_NET_BIND_SERVICE",
-        _ => "",
+    if error.kind() == io::ErrorKind::AddrInUse {
+        "; is the XMPP server itself still there? Move it, or change [[listen]] address"
+    } else if error.kind() == io::ErrorKind::PermissionDenied {
+        "; ports below 1024 need CAP_NET_BIND_SERVICE"
+    } else {
+        ""
     }
 }
 
@@ -99,8 +101,7 @@ impl Daemon {
     }
 
     fn listen(&mut self, listen: &Listen, listener: TcpListener, gate: Gate) -> Result<(), StartError> {
-        let address =
-            listener.local_addr().map_err(|source| StartError::Listen { address: listen.address, source })?;
+        let address = listener.local_addr().map_err(|source| StartError::Listen { address: listen.address, source })?;
         let tls = listen.tls;
         let kind = match tls {
             ListenTls::Starttls => "starttls",

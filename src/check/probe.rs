@@ -109,7 +109,9 @@ fn judge(received: &[u8]) -> Result<Offer, ProbeError> {
     let mut mechanisms: Vec<String> = Vec::new();
     for start in text.split("<mechanism").skip(1) {
         // `<mechanisms` begins so, too.
-        let Some((_, rest)) = start.split_once('>').filter(|_| !start.starts_with('s')) else { continue };
+        let Some((_, rest)) = start.split_once('>').filter(|_| !start.starts_with('s')) else {
+            continue;
+        };
         let name = rest.split('<').next().unwrap_or_default().trim();
         if !name.is_empty() && !mechanisms.iter().any(|known| known == name) {
             mechanisms.push(name.to_owned());

@@ -5,6 +5,8 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+use super::unsupported;
+
 /// One thing that is wrong in the file, and what to do about it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
@@ -76,6 +78,15 @@ pub(super) struct Report<'t> {
     problems: RefCell<Vec<Problem>>,
     broken_lines: RefCell<BTreeSet<usize>>,
     known: RefCell<BTreeSet<(&'static str, &'static str)>>,
+    unknown: RefCell<Vec<Unknown>>,
+}
+
+/// A key that nobody asked for. It is judged at the end, when all keys are known.
+#[derive(Debug)]
+struct Unknown {
+    line: usize,
+    section: &'static str,
+    key: String,
 }
 
 impl<'t> Report<'t> {
@@ -86,6 +97,7 @@ impl<'t> Report<'t> {
             problems: RefCell::default(),
             broken_lines: RefCell::default(),
             known: RefCell::default(),
+            unknown: RefCell::default(),
         }
     }
 
@@ -94,21 +106,33 @@ impl<'t> Report<'t> {
         1 + self.text.bytes().take(offset).filter(|byte| *byte == b'\n').count()
     }
 
-    pub(super) fn add(&self, line: usize, key: String, what: impl Into<String>, remedy: impl Into<String>) {
+    pub(super) fn add(
+        &self,
+        line: usize,
+        section: &str,
+        key: &str,
+        what: impl Into<String>,
+        remedy: impl Into<String>,
+    ) {
+        let separator = if section.is_empty() || key.is_empty() { "" } else { " " };
         self.problems.borrow_mut().push(Problem {
             file: self.path.to_owned(),
             line,
-            key,
+            key: format!("{section}{separator}{key}"),
             what: what.into(),
             remedy: remedy.into(),
         });
+    }
+
+    pub(super) fn add_unknown(&self, line: usize, section: &'static str, key: String) {
+        self.unknown.borrow_mut().push(Unknown { line, section, key });
     }
 
     /// A syntax error; what the parser recovered from that line is not judged.
     pub(super) fn add_syntax(&self, error: &toml::de::Error) {
         let line = self.line_at(error.span().map_or(0, |span| span.start));
         self.broken_lines.borrow_mut().insert(line);
-        self.add(line, String::new(), format!("not valid TOML: {}", error.message()), "see https://toml.io");
+        self.add(line, "", "", format!("not valid TOML: {}", error.message()), "see https://toml.io");
     }
 
     /// Whether the file has syntax errors, so that what seems to be missing may only be misspelt.
@@ -131,6 +155,15 @@ impl<'t> Report<'t> {
     /// # Errors
     /// All problems that were added.
     pub(super) fn finish(self) -> Result<(), ConfigErrors> {
+        for Unknown { line, section, key } in self.unknown.take() {
+            match unsupported::reason(section, &key) {
+                Some(reason) => self.add(line, section, &key, "not yet supported", format!("remove it: {reason}")),
+                None => {
+                    let remedy = unsupported::suggestion(section, &key, &self.known.borrow());
+                    self.add(line, section, &key, "unknown key", remedy);
+                }
+            }
+        }
         let broken = self.broken_lines.into_inner();
         let mut problems = self.problems.into_inner();
         problems.retain(|p| !broken.contains(&p.line) || p.key.is_empty());

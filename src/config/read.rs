@@ -35,7 +35,7 @@ pub(super) fn config<'t>(report: &'t Report<'t>, text: &'t str, path: &Path) -> 
     }
     let directory = path.parent().unwrap_or(Path::new("")).to_owned();
     let mut root = Section::new(report, "", 1, table.into_inner());
-    let state = root.text("state").map_or_else(|| PathBuf::from("state"), |at| at.value.into());
+    let state = root.parsed("state", file_name).map_or_else(|| "state".to_owned(), |at| at.value);
     let drain_timeout = root.duration("drain_timeout", 10 * SECOND, Duration::ZERO..=HOUR);
     let mut listen = listeners(root.tables("listen", "[[listen]]"));
     if listen.is_empty() {
@@ -77,11 +77,8 @@ fn listeners(sections: Vec<Section<'_>>) -> Vec<Listen> {
         let default = Listen::default();
         let line = section.line_of("address");
         let address = section.parsed("address", address).map_or(default.address, |at| at.value);
-        let tls = section.choice(
-            "tls",
-            default.tls,
-            &[("starttls", ListenTls::Starttls), ("direct", ListenTls::Direct)],
-        );
+        let tls =
+            section.choice("tls", default.tls, &[("starttls", ListenTls::Starttls), ("direct", ListenTls::Direct)]);
         if address.port() != 0 && listeners.iter().any(|other| other.address == address) {
             section.problem(line, "address", format!("{address} is listened on twice"), "remove one [[listen]]");
         }
@@ -117,7 +114,7 @@ fn hosts(sections: Vec<Section<'_>>, directory: &Path, listen: &[Listen]) -> Vec
 }
 
 fn file(section: &mut Section<'_>, key: &'static str, directory: &Path, default: String) -> PathBuf {
-    directory.join(section.text(key).map_or(default, |at| at.value))
+    directory.join(section.parsed(key, file_name).map_or(default, |at| at.value))
 }
 
 fn upstream(section: &mut Section<'_>, listen: &[Listen]) -> Upstream {
@@ -241,6 +238,10 @@ fn wrong(what: impl Into<String>, remedy: &str) -> Wrong {
     (what.into(), remedy.to_owned())
 }
 
+fn file_name(text: &str) -> Result<String, Wrong> {
+    if text.is_empty() { Err(wrong("empty", "write a path")) } else { Ok(text.to_owned()) }
+}
+
 fn address(text: &str) -> Result<SocketAddr, Wrong> {
     let remedy = "write an IP address and a port, such as \"[::]:5222\" or \"192.0.2.1:5222\"";
     text.parse().map_err(|_| wrong(format!("\"{text}\" is not an address"), remedy))
@@ -260,10 +261,10 @@ fn upstream_address(text: &str) -> Result<Upstream, Wrong> {
     if text.starts_with("unix:") {
         return Err(wrong("unix sockets are not yet supported", remedy));
     }
-    if let Ok(address) = text.parse::<SocketAddr>() {
-        if address.port() != 0 {
-            return Ok(Upstream { host: address.ip().to_string(), port: address.port() });
-        }
+    if let Ok(address) = text.parse::<SocketAddr>()
+        && address.port() != 0
+    {
+        return Ok(Upstream { host: address.ip().to_string(), port: address.port() });
     }
     let named = text.rsplit_once(':').and_then(|(host, port)| Some((host, port.parse::<u16>().ok()?)));
     match named {
@@ -286,10 +287,11 @@ fn body(text: &str) -> Result<String, Wrong> {
 }
 
 fn level(text: &str) -> Result<String, Wrong> {
-    let remedy = "write \"error\", \"warn\", \"info\", \"debug\" or \"trace\", or directives such as \"pushward=debug\"";
+    let remedy =
+        "write \"error\", \"warn\", \"info\", \"debug\" or \"trace\", or directives such as \"pushward=debug\"";
     // `EnvFilter` takes a lone word that is no level for the name of a module, and then logs everything of it.
     let is_word = !text.contains(['=', ',', '[']);
-    if is_word && text.parse::<tracing::level_filters::LevelFilter>().is_err() {
+    if text.is_empty() || is_word && text.parse::<tracing::level_filters::LevelFilter>().is_err() {
         return Err(wrong(format!("unknown level \"{text}\""), remedy));
     }
     match EnvFilter::try_new(text) {

@@ -10,7 +10,6 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::problem::Report;
-use super::unsupported;
 
 /// A value and the line it stands on.
 #[derive(Clone, Debug)]
@@ -26,7 +25,6 @@ pub(super) struct Section<'t> {
     name: &'static str,
     line: usize,
     entries: Vec<(String, At<DeValue<'t>>)>,
-    known: Vec<&'static str>,
 }
 
 impl<'t> Section<'t> {
@@ -39,7 +37,7 @@ impl<'t> Section<'t> {
                 (key.into_inner().into_owned(), At { value: value.into_inner(), line })
             })
             .collect();
-        Self { report, name, line, entries, known: Vec::new() }
+        Self { report, name, line, entries }
     }
 
     /// The line of a key not yet taken, or of the table's header.
@@ -54,7 +52,7 @@ impl<'t> Section<'t> {
 
     /// Reports a problem with a key of this table.
     pub(super) fn problem(&self, line: usize, key: &str, what: impl Into<String>, remedy: impl Into<String>) {
-        self.report.add(line, path(self.name, key), what, remedy);
+        self.report.add(line, self.name, key, what, remedy);
     }
 
     /// A table inside this one; an absent table is an empty one.
@@ -84,9 +82,11 @@ impl<'t> Section<'t> {
         let mut sections = Vec::new();
         for item in array {
             let line = self.report.line_at(item.span().start);
-            match Spanned::into_inner(item) {
-                DeValue::Table(table) => sections.push(Section::new(self.report, name, line, table)),
-                value => self.wrong_type(key, &At { value, line }, "an array of tables", &remedy),
+            let value = Spanned::into_inner(item);
+            if let DeValue::Table(table) = value {
+                sections.push(Section::new(self.report, name, line, table));
+            } else {
+                self.wrong_type(key, &At { value, line }, "an array of tables", &remedy);
             }
         }
         sections
@@ -211,19 +211,13 @@ impl<'t> Section<'t> {
     }
 
     /// Refuses every key that was not taken.
-    pub(super) fn finish(mut self) {
-        for (key, at) in std::mem::take(&mut self.entries) {
-            let known = self.known.iter().copied();
-            let (what, remedy) = match unsupported::reason(self.name, &key) {
-                Some(reason) => ("not yet supported".to_owned(), format!("remove it: {reason}")),
-                None => ("unknown key".to_owned(), unsupported::suggestion(&key, known)),
-            };
-            self.problem(at.line, &key, what, remedy);
+    pub(super) fn finish(self) {
+        for (key, at) in self.entries {
+            self.report.add_unknown(at.line, self.name, key);
         }
     }
 
     fn take(&mut self, key: &'static str) -> Option<At<DeValue<'t>>> {
-        self.known.push(key);
         self.report.learn(self.name, key);
         let index = self.entries.iter().position(|(k, _)| k == key)?;
         Some(self.entries.swap_remove(index).1)
@@ -232,10 +226,6 @@ impl<'t> Section<'t> {
     fn wrong_type(&self, key: &str, at: &At<DeValue<'_>>, wanted: &str, remedy: &str) {
         self.problem(at.line, key, format!("{wanted} is wanted, found {}", type_name(&at.value)), remedy);
     }
-}
-
-fn path(section: &str, key: &str) -> String {
-    [section, key].iter().filter(|part| !part.is_empty()).copied().collect::<Vec<_>>().join(" ")
 }
 
 fn human(duration: Duration) -> String {

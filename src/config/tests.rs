@@ -74,3 +74,198 @@ fn a_host_is_all_that_a_file_must_say() {
     assert_eq!(host.certificate, Path::new("/etc/pushward/certs/example.org.pem"));
     assert_eq!(host.key, Path::new("/etc/pushward/certs/example.org.key"));
 }
+
+#[test]
+fn unknown_keys_are_refused_with_the_nearest_known_one() {
+    check("[push]\nmax_device = 3", "config.toml:2: [push] max_device: unknown key; did you mean max_devices?");
+    check("[Push]", "config.toml:1: Push: unknown key; did you mean push?");
+    check("[log]\ncolour = true", "config.toml:2: [log] colour: unknown key; the keys here are format, level");
+    check(
+        "[push]\nhandshake_timeout = \"1s\"",
+        "config.toml:2: [push] handshake_timeout: unknown key; it belongs in [limits]",
+    );
+}
+
+#[test]
+fn designed_keys_that_do_not_act_yet_are_refused() {
+    let expect = "config.toml:2: [push] repush: not yet supported; remove it: a notification is not repeated";
+    check("[push]\nrepush = [\"60s\"]", expect);
+    check(
+        "[admin]\nlisten = \"127.0.0.1:9522\"",
+        "config.toml:1: admin: not yet supported; remove it: there is no admin socket and no metrics page",
+    );
+    let errors = parse("[[host]]\ndomain = \"localhost\"\nupstream_tls = \"starttls\"").unwrap_err().to_string();
+    assert!(errors.starts_with("config.toml:3: [[host]] upstream_tls: TLS to the server is not yet supported"));
+}
+
+#[test]
+fn no_key_is_both_supported_and_not() {
+    let full = shipped_in_full();
+    let report = problem::Report::new(Path::new("config.toml"), &full);
+    read::config(&report, &full, Path::new("config.toml"));
+    for (section, key) in report.known() {
+        assert_eq!(unsupported::reason(section, key), None, "{section} {key}");
+    }
+}
+
+#[test]
+fn a_value_of_the_wrong_type_is_refused_with_what_to_write() {
+    check(
+        "[push]\nwith_body = \"yes\"",
+        "config.toml:2: [push] with_body: a boolean is wanted, found a string; write true or false, without quotes",
+    );
+    check(
+        "[push]\nmax_devices = 2.5",
+        "config.toml:2: [push] max_devices: a whole number is wanted, found a number with a fraction; \
+         write a whole number from 1 to 100",
+    );
+    check(
+        "drain_timeout = 10",
+        "config.toml:1: drain_timeout: a duration in quotes is wanted, found a whole number; \
+         write a duration from \"0s\" to \"1h\", such as \"10s\"",
+    );
+    check("log = \"debug\"", "config.toml:1: log: a table is wanted, found a string; write [log] on a line of its own");
+    check(
+        "[listen]\naddress = \"[::]:1\"",
+        "config.toml:1: listen: an array of tables is wanted, found a table; write [[listen]] on a line of its own",
+    );
+}
+
+#[test]
+fn an_empty_path_is_refused() {
+    check("state = \"\"", "config.toml:1: state: empty; write a path");
+}
+
+#[test]
+fn a_value_out_of_bounds_is_refused_with_the_bounds() {
+    check(
+        "[limits]\nstanza = \"9 KB\"\nunauthenticated_stanza = 10000",
+        "config.toml:2: [limits] stanza: \"9 KB\" is out of bounds; write a size from \"9.8 KiB\" to \"64.0 MiB\"",
+    );
+    check(
+        "[push]\nmax_devices = 0",
+        "config.toml:2: [push] max_devices: 0 is out of bounds; write a whole number from 1 to 100",
+    );
+    check(
+        "[push]\npublish_timeout = \"0s\"",
+        "config.toml:2: [push] publish_timeout: \"0s\" is out of bounds; \
+         write a duration from \"50ms\" to \"1h\", such as \"1m\"",
+    );
+    for text in ["max_errors = -1", "max_errors = 99999999999999999999", "max_errors = 0x7fffffff"] {
+        let errors = parse(&with_host(&format!("[push]\n{text}"))).unwrap_err().to_string();
+        assert!(errors.contains("[push] max_errors"), "{errors}");
+    }
+}
+
+#[test]
+fn settings_that_contradict_each_other_are_refused() {
+    for (text, expect) in [
+        (
+            "[limits]\nstanza = \"20 KiB\"\nunauthenticated_stanza = \"21 KiB\"",
+            "3: [limits] unauthenticated_stanza: more",
+        ),
+        ("[limits]\nsession_queue = \"20 KiB\"", "2: [limits] session_queue: less than stanza"),
+        ("[limits]\nconnections = 5", "1: [limits] connections_per_address: more than connections"),
+        ("[push]\nmax_hibernation_timeout = \"1m\"", "2: [push] max_hibernation_timeout: shorter than resume_timeout"),
+        ("[[listen]]\n[[listen]]", "2: [[listen]] address: [::]:5222 is listened on twice"),
+        ("[[host]]\ndomain = \"LOCALHOST\"", "4: [[host]] domain: localhost is served twice"),
+        (
+            "[[listen]]\naddress = \"0.0.0.0:5322\"",
+            "3: [[host]] upstream: 127.0.0.1:5322 is an address that this process",
+        ),
+    ] {
+        let errors = parse(&with_host(text)).unwrap_err().to_string();
+        assert!(errors.starts_with(&format!("config.toml:{expect}")), "{errors}\nin\n{text}");
+        assert_eq!(errors.lines().count(), 1, "{errors}");
+    }
+}
+
+#[test]
+fn passwords_leave_the_machine_unencrypted_only_on_request() {
+    let upstream = |address: &str, rest: &str| {
+        parse(&format!("[[host]]\ndomain = \"localhost\"\nupstream = \"{address}\"\n{rest}"))
+    };
+    for address in ["127.0.0.1:1", "127.1.2.3:1", "[::1]:1", "[::ffff:127.0.0.1]:1", "localhost:1", "a.localhost.:1"] {
+        assert!(upstream(address, "").is_ok(), "{address}");
+    }
+    for address in ["10.0.0.1:1", "[fe80::1]:1", "0.0.0.0:1", "xmpp.example.org:1", "localhost.example.org:1"] {
+        let errors = upstream(address, "").unwrap_err().to_string();
+        assert!(errors.starts_with("config.toml:3: [[host]] upstream: passwords would cross the network"), "{errors}");
+        let config = upstream(address, "upstream_insecure = true").unwrap();
+        assert_eq!(config.hosts[0].upstream.to_string(), address);
+    }
+    for address in
+        ["", "localhost", "localhost:", ":5222", "localhost:0", "a:b:1", "[::1]", "unix:/run/x", "http://a:1"]
+    {
+        assert!(upstream(address, "").unwrap_err().to_string().contains("[[host]] upstream: "), "{address}");
+    }
+}
+
+#[test]
+fn a_domain_is_normalised_or_refused() {
+    let domain =
+        |text: &str| parse(&format!("[[host]]\ndomain = \"{text}\"")).map(|config| config.hosts[0].domain.clone());
+    assert_eq!(domain("EXAMPLE.org").unwrap(), "example.org");
+    assert_eq!(domain("Müller.example").unwrap(), "müller.example");
+    for text in ["", "a b", "user@example.org", "example.org/x", "../../etc", "*.example.org", "a..b"] {
+        assert!(domain(text).is_err(), "{text}");
+    }
+}
+
+#[test]
+fn a_misspelt_log_level_is_not_taken_for_a_module() {
+    let level = |text: &str| parse(&with_host(&format!("[log]\nlevel = \"{text}\"")));
+    for text in ["info", "DEBUG", "off", "pushward=debug", "warn,pushward::relay=trace"] {
+        assert!(level(text).is_ok(), "{text}");
+    }
+    for text in ["inof", "", "pushward=loud"] {
+        assert!(level(text).is_err(), "{text}");
+    }
+}
+
+#[test]
+fn every_problem_is_told_at_once_in_the_order_of_lines() {
+    let text =
+        "state = 1\n[push]\nwith_body = 1\nmax_device = 1\n[[host]]\nupstream = \"x\"\n[limits]\ndepth = \"1\"\n";
+    let errors = parse(text).unwrap_err();
+    let places: Vec<_> = errors.problems().iter().map(|p| (p.line, p.key.as_str())).collect();
+    let expect = [
+        (1, "state"),
+        (3, "[push] with_body"),
+        (4, "[push] max_device"),
+        (5, "[[host]] domain"),
+        (6, "[[host]] upstream"),
+        (8, "[limits] depth"),
+    ];
+    assert_eq!(places, expect);
+    assert_eq!(errors.to_string().lines().count(), expect.len());
+}
+
+#[test]
+fn syntax_errors_are_told_beside_the_other_problems() {
+    let errors = parse("[push\nwith_body = 1\n[log]\nlevel = \n[limits]\ndepht = 3\n").unwrap_err();
+    let text = errors.to_string();
+    assert!(text.starts_with("config.toml:1: not valid TOML: "), "{text}");
+    assert!(text.contains("config.toml:4: not valid TOML: "), "{text}");
+    assert!(text.contains("config.toml:6: [limits] depht: unknown key; did you mean depth?"), "{text}");
+    assert!(!text.contains("no host is served"), "{text}");
+}
+
+#[test]
+fn a_file_without_hosts_or_without_existence_says_what_to_do() {
+    assert_eq!(
+        parse("").unwrap_err().to_string(),
+        "config.toml:1: [[host]]: no host is served; add [[host]] and domain = \"example.org\""
+    );
+    let errors = Config::load(Path::new("/nonexistent/config.toml")).unwrap_err().to_string();
+    assert!(errors.starts_with("/nonexistent/config.toml: cannot be read: No such file"), "{errors}");
+}
+
+proptest::proptest! {
+    #[test]
+    fn no_text_makes_the_reader_panic(text in "(\\[{0,2}(listen|host|push|limits|a)\\]{0,2}|[a-z_]{1,8} = |\"[^\"]{0,6}\"|[0-9.\\-]{1,9}|true|\\n|.){0,40}") {
+        if let Err(errors) = parse(&text) {
+            assert!(!errors.problems().is_empty());
+        }
+    }
+}

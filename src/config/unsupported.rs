@@ -1,5 +1,7 @@
 //! Keys that are refused: designed but not built yet, or misspelt.
 
+use std::collections::BTreeSet;
+
 /// Section, key, and what holds instead. A key that would not act is refused, so that nobody relies on it.
 const UNSUPPORTED: &[(&str, &str, &str)] = &[
     ("", "dns", "names are resolved by the system"),
@@ -44,13 +46,18 @@ pub(super) fn reason(section: &str, key: &str) -> Option<&'static str> {
     UNSUPPORTED.iter().find(|(s, k, _)| *s == section && *k == key).map(|(_, _, reason)| *reason)
 }
 
-/// What to do about an unknown key.
-pub(super) fn suggestion<'a>(key: &str, known: impl Iterator<Item = &'a str> + Clone) -> String {
+/// What to do about an unknown key, given all sections and keys that are known.
+pub(super) fn suggestion(section: &str, key: &str, known: &BTreeSet<(&str, &str)>) -> String {
     let wanted = key.to_lowercase().replace('-', "_");
-    let nearest = known.clone().min_by_key(|candidate| distance(&wanted, candidate));
-    match nearest.filter(|candidate| distance(&wanted, candidate) <= 1 + candidate.len() / 4) {
-        Some(candidate) => format!("did you mean {candidate}?"),
-        None => format!("the keys here are {}", known.collect::<Vec<_>>().join(", ")),
+    let here = || known.iter().filter(|(s, _)| *s == section).map(|(_, key)| *key);
+    let nearest = here().min_by_key(|candidate| distance(&wanted, candidate));
+    if let Some(candidate) = nearest.filter(|candidate| distance(&wanted, candidate) <= 1 + candidate.len() / 4) {
+        return format!("did you mean {candidate}?");
+    }
+    match known.iter().find(|(_, candidate)| *candidate == wanted) {
+        Some(("", _)) => "it belongs at the top of the file, before any section".to_owned(),
+        Some((elsewhere, _)) => format!("it belongs in {elsewhere}"),
+        None => format!("the keys here are {}", here().collect::<Vec<_>>().join(", ")),
     }
 }
 

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use rustls::CertificateError::{Expired, ExpiredContext, NotValidYet, NotValidYetContext};
 use rustls::RootCertStore;
 use rustls::client::{verify_server_cert_signed_by_trust_anchor, verify_server_name};
 use rustls::crypto::ring;
@@ -113,7 +114,7 @@ pub fn judge(key: &CertifiedKey, domain: &str, now: SystemTime) -> Vec<Defect> {
     let Ok(parsed) = ParsedCertificate::try_from(leaf) else { return Vec::new() };
     let mut defects = Vec::new();
     let name = idna::domain_to_ascii(domain).ok().and_then(|ascii| ServerName::try_from(ascii).ok());
-    if !name.is_some_and(|name| verify_server_name(&parsed, &name).is_ok()) {
+    if name.is_none_or(|name| verify_server_name(&parsed, &name).is_err()) {
         defects.push(Defect::NotForDomain);
     }
     // With no roots a chain can never be complete, but the dates of the certificate are looked at first.
@@ -126,7 +127,6 @@ pub fn judge(key: &CertifiedKey, domain: &str, now: SystemTime) -> Vec<Defect> {
             _ => None,
         }
     };
-    use rustls::CertificateError::{Expired, ExpiredContext, NotValidYet, NotValidYetContext};
     match (dates(now), dates(now + SOON)) {
         (Some(Expired | ExpiredContext { .. }), _) => defects.push(Defect::Expired),
         (Some(NotValidYet | NotValidYetContext { .. }), _) => defects.push(Defect::NotYetValid),

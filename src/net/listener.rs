@@ -71,7 +71,9 @@ pub async fn accept(listener: TcpListener, gate: Gate, mut serve: impl FnMut(Tcp
         match listener.accept().await {
             Ok((tcp, peer)) => match gate.admit(permit, peer.ip().to_canonical()) {
                 Some(permit) => serve(tcp, peer, permit),
-                None => tracing::warn!(%peer, limit = gate.per_address, "refused: too many connections from one address"),
+                None => {
+                    tracing::warn!(%peer, limit = gate.per_address, "refused: too many connections from one address")
+                }
             },
             Err(error) if out_of_descriptors(&error) => {
                 tracing::warn!(%error, "cannot accept: out of descriptors");

@@ -49,7 +49,9 @@ pub async fn connect(
     let attempt = TcpStream::connect((upstream.host.as_str(), upstream.port));
     let tcp = match timeout(patience, attempt).await {
         Ok(connected) => connected.map_err(fail)?,
-        Err(_) => return Err(ConnectError::Timeout { upstream: upstream.clone(), patience }),
+        Err(_) => {
+            return Err(ConnectError::Timeout { upstream: upstream.clone(), patience });
+        }
     };
     super::tune(&tcp, write_timeout).map_err(fail)?;
     Ok(Conn::new(tcp, limits))

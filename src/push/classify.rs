@@ -192,8 +192,12 @@ mod tests {
         noise("<message><body/></message>", Noise::NoText);
         noise("<message><body xmlns='urn:x'>hi</body></message>", Noise::NoText);
         noise("<message type='groupchat'><subject>hi</subject></message>", Noise::NoText);
-        noise("<message><body>hi</body><replace xmlns='urn:xmpp:message-correct:0' id='1'/></message>", Noise::Correction);
-        let keys = "<message><body>Install OMEMO</body><encrypted xmlns='urn:xmpp:omemo:1'><header/></encrypted></message>";
+        noise(
+            "<message><body>hi</body><replace xmlns='urn:xmpp:message-correct:0' id='1'/></message>",
+            Noise::Correction,
+        );
+        let keys =
+            "<message><body>Install OMEMO</body><encrypted xmlns='urn:xmpp:omemo:1'><header/></encrypted></message>";
         noise(keys, Noise::KeyTransport);
     }
 

@@ -226,11 +226,8 @@ impl Change {
 
 fn enable(list: &mut Vec<Registration>, mut registration: Registration, max_devices: usize) {
     // A re-enable of the same options keeps the error count: it is no proof that the service works again.
-    if let Some(old) = list.iter().find(|r| r.target == registration.target) {
-        if old.options == registration.options {
-            registration.errors = old.errors;
-        }
-    }
+    let same = |r: &&Registration| r.target == registration.target && r.options == registration.options;
+    registration.errors = list.iter().find(same).map_or(0, |old| old.errors);
     list.retain(|r| r.target != registration.target);
     // First, so that the stable sort keeps it ahead of a device seen in the same second.
     list.insert(0, registration);

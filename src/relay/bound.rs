@@ -16,10 +16,10 @@ use super::{Client, Relay};
 use crate::net::conn::{ConnEvent, HIGH_WATER};
 use crate::net::listener::Permit;
 use crate::net::upstream::UpstreamConn;
+use crate::publish;
 use crate::push::registration::{Change, Registration};
 use crate::session::{Closing, EndReason, Event, Input, Output, Session, SmId, Token};
 use crate::store::StoreError;
-use crate::publish;
 
 type StoreJob = Pin<Box<dyn Future<Output = Result<Vec<Registration>, StoreError>> + Send>>;
 
@@ -166,7 +166,9 @@ impl Driver {
 
     fn frames_from_client(&mut self) {
         while self.ended.is_none() {
-            let Some(client) = &mut self.client else { return };
+            let Some(client) = &mut self.client else {
+                return;
+            };
             match client.next_frame() {
                 Ok(Some(frame)) => self.take(Input::Client(self.session.attachment(), frame)),
                 Ok(None) => return,
@@ -245,7 +247,9 @@ impl Driver {
     }
 
     fn close_client(&mut self, closing: Closing) {
-        let Some(client) = self.client.take() else { return };
+        let Some(client) = self.client.take() else {
+            return;
+        };
         match closing {
             Closing::Orderly => self.relay.farewell(client),
             Closing::Abrupt => drop(client),
@@ -325,7 +329,11 @@ fn log(event: &Event) {
         Event::PushDisabled => tracing::info!("push disabled"),
         Event::NotPushed(noise) => tracing::debug!(verdict = %noise, "not pushed"),
         Event::Published(target) => tracing::info!(service = %target, "published"),
-        Event::PublishOutcome(target, outcome) => tracing::info!(service = %target, ?outcome, "publish outcome"),
-        Event::QueueFull { limit } => tracing::warn!(limit, "session_queue is full: the session ends"),
+        Event::PublishOutcome(target, outcome) => {
+            tracing::info!(service = %target, ?outcome, "publish outcome")
+        }
+        Event::QueueFull { limit } => {
+            tracing::warn!(limit, "session_queue is full: the session ends")
+        }
     }
 }

@@ -102,7 +102,9 @@ impl Driver<'_> {
 
     async fn frames_from_client(&mut self) {
         while !self.done && self.negotiation.wants_client() {
-            let Some(client) = &mut self.client else { return };
+            let Some(client) = &mut self.client else {
+                return;
+            };
             match client.next_frame() {
                 Ok(Some(frame)) => self.take(Input::Client(frame)).await,
                 Ok(None) => return,
@@ -117,7 +119,9 @@ impl Driver<'_> {
 
     async fn frames_from_upstream(&mut self) {
         while !self.done {
-            let Some(upstream) = &mut self.upstream else { return };
+            let Some(upstream) = &mut self.upstream else {
+                return;
+            };
             match upstream.next_frame() {
                 Ok(Some(frame)) => self.take(Input::Upstream(frame)).await,
                 Ok(None) => return,
@@ -186,7 +190,9 @@ impl Driver<'_> {
     }
 
     async fn connect(&mut self, host: &str) -> Input {
-        let Some(host) = self.relay.host(host) else { return Input::UpstreamLost };
+        let Some(host) = self.relay.host(host) else {
+            return Input::UpstreamLost;
+        };
         let limits = &self.relay.config.limits;
         let write_timeout = self.relay.config.stream_management.write_timeout;
         let connected =
@@ -205,7 +211,9 @@ impl Driver<'_> {
 
     /// `None` once the session has the connection.
     async fn hand_over(&mut self, id: &crate::session::SmId, resumption: Resumption) -> Option<Input> {
-        let Some(handle) = self.relay.registry.find(id) else { return Some(Input::Gone) };
+        let Some(handle) = self.relay.registry.find(id) else {
+            return Some(Input::Gone);
+        };
         let client = self.client.take()?;
         let (reply, replied) = oneshot::channel();
         let command = Command::Attach(Box::new(Attach { client, resumption, reply }));

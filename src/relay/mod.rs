@@ -73,7 +73,9 @@ impl Relay {
     pub async fn serve(self: Arc<Self>, tcp: TcpStream, peer: SocketAddr, tls: ListenTls, permit: Permit) {
         let span = tracing::info_span!("session", %peer, jid = tracing::field::Empty);
         async {
-            let Some(client) = handshake::secure(&self, tcp, tls).await else { return };
+            let Some(client) = handshake::secure(&self, tcp, tls).await else {
+                return;
+            };
             if let Some(login) = login::run(&self, client).await {
                 tracing::Span::current().record("jid", tracing::field::display(&login.bound.jid));
                 bound::run(self, login, permit).await;

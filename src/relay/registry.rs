@@ -97,7 +97,9 @@ impl Registry {
 
     /// The other sessions of the account.
     pub fn siblings(&self, handle: &Handle) -> Vec<Arc<Handle>> {
-        let Some(all) = self.accounts.get(&handle.held.account) else { return Vec::new() };
+        let Some(all) = self.accounts.get(&handle.held.account) else {
+            return Vec::new();
+        };
         all.iter().filter(|other| other.number != handle.number).map(Arc::clone).collect()
     }
 

@@ -27,6 +27,8 @@ pub(super) struct OpenPublish {
 pub(super) struct Pending {
     /// Begins every iq id of ours on this stream, so that an answer is known as ours however late it comes.
     prefix: String,
+    /// Whether there ever was a request of ours on this stream.
+    asked: bool,
     queries: VecDeque<String>,
     publishes: VecDeque<OpenPublish>,
 }
@@ -34,7 +36,7 @@ pub(super) struct Pending {
 impl Pending {
     /// Nothing is open; `secret` is random.
     pub(super) fn new(secret: u128) -> Self {
-        Self { prefix: format!("{secret:032x}"), queries: VecDeque::new(), publishes: VecDeque::new() }
+        Self { prefix: format!("{secret:032x}"), asked: false, queries: VecDeque::new(), publishes: VecDeque::new() }
     }
 
     /// A new iq id of ours.
@@ -47,9 +49,9 @@ impl Pending {
         id.starts_with(&self.prefix)
     }
 
-    /// Whether an answer may concern us at all: if not, it need not be parsed.
-    pub(super) fn is_empty(&self) -> bool {
-        self.queries.is_empty() && self.publishes.is_empty()
+    /// Whether no answer can concern us: then none need be parsed.
+    pub(super) fn is_idle(&self) -> bool {
+        !self.asked && self.queries.is_empty()
     }
 
     /// The client asked for the account's features.
@@ -71,6 +73,7 @@ impl Pending {
         if self.publishes.len() == PUBLISHES {
             self.publishes.pop_front();
         }
+        self.asked = true;
         self.publishes.push_back(publish);
     }
 

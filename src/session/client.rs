@@ -21,8 +21,8 @@ impl Session {
             Frame::Element(element) if element.kind() == Kind::Other => self.client_nonza(now, &element),
             Frame::Element(element) => self.client_stanza(now, &element),
             Frame::Close => {
-                self.to_client(xml::STREAM_CLOSE);
-                self.to_upstream(now, xml::STREAM_CLOSE.into());
+                self.write_client(xml::STREAM_CLOSE);
+                self.write_upstream(now, xml::STREAM_CLOSE.into());
                 self.end(EndReason::ClientClosed);
             }
             Frame::Open(_) => self.client_error("bad-format"),
@@ -35,7 +35,7 @@ impl Session {
     }
 
     fn client_error(&mut self, condition: &str) {
-        self.to_client(xml::stream_error(condition, None, None));
+        self.write_client(xml::stream_error(condition, None, None));
         self.out(Output::ToUpstream(xml::STREAM_CLOSE.into()));
         self.end(EndReason::ClientError);
     }
@@ -48,7 +48,7 @@ impl Session {
             (ns::SM, "r") => self.answer_ack_request(),
             (ns::SM, "a") => self.client_acked(&node),
             (ns::SM, "enable") => self.enable_sm(&node),
-            (ns::SM, _) => self.to_client(failed("unexpected-request")),
+            (ns::SM, _) => self.write_client(failed("unexpected-request")),
             (ns::CSI, "active" | "inactive") => {
                 self.client_inactive = node.name() == "inactive";
                 if self.bound.server_csi {
@@ -67,7 +67,7 @@ impl Session {
         let Some(leg) = &self.client else { return };
         let mut xml = XmlWriter::new();
         xml.start("a").attr("xmlns", ns::SM).attr("h", &leg.received().get().to_string());
-        self.to_client(xml.finish());
+        self.write_client(xml.finish());
     }
 
     fn client_acked(&mut self, node: &Node<'_>) {
@@ -83,7 +83,7 @@ impl Session {
             }
             Err(too_high) => {
                 let text = too_high.to_string();
-                self.to_client(xml::stream_error("undefined-condition", Some(&too_high.condition()), Some(&text)));
+                self.write_client(xml::stream_error("undefined-condition", Some(&too_high.condition()), Some(&text)));
                 self.out(Output::ToUpstream(xml::STREAM_CLOSE.into()));
                 self.end(EndReason::ClientError);
             }
@@ -92,7 +92,7 @@ impl Session {
 
     fn enable_sm(&mut self, node: &Node<'_>) {
         if self.client.is_some() {
-            return self.to_client(failed("unexpected-request"));
+            return self.write_client(failed("unexpected-request"));
         }
         let mut xml = XmlWriter::new();
         xml.start("enabled").attr("xmlns", ns::SM);
@@ -108,7 +108,7 @@ impl Session {
         // XEP-0198 §4: both counters are zero from here on.
         self.client = Some(sm::ClientLeg::default());
         self.liveness.enable();
-        self.to_client(xml.finish());
+        self.write_client(xml.finish());
     }
 
     // Stanzas
@@ -126,7 +126,7 @@ impl Session {
 
     fn forward(&mut self, now: Instant, element: &Element) {
         let bytes = element.on_stream(&self.bound.client_header);
-        self.to_upstream(now, bytes);
+        self.write_upstream(now, bytes);
     }
 
     /// Answers an iq that is ours to answer, and notes one whose answer concerns us.
@@ -167,26 +167,18 @@ impl Session {
         if self.promises.len() >= OPEN_REQUESTS {
             return self.deliver_own(now, iq_error(iq, "wait", "resource-constraint"));
         }
-        let change = match request {
+        let (change, event) = match request {
             Err(_) => return self.deliver_own(now, iq_error(iq, "modify", "bad-request")),
-            Ok(Request::Enable(target, options)) => Change::Enable {
-                registration: Registration {
-                    target,
-                    options,
-                    resource: self.bound.jid.resource().as_str().to_owned(),
-                    last_seen: self.unix(now),
-                    errors: 0,
-                },
-                max_devices: self.settings.push.max_devices,
-            },
-            Ok(Request::Disable(service, node)) => Change::Disable { service, node },
+            Ok(Request::Enable(target, options)) => {
+                let resource = self.bound.jid.resource().as_str().to_owned();
+                let event = Event::PushEnabled(target.clone());
+                let registration = Registration { target, options, resource, last_seen: self.unix(now), errors: 0 };
+                (Change::Enable { registration, max_devices: self.settings.push.max_devices }, event)
+            }
+            Ok(Request::Disable(service, node)) => (Change::Disable { service, node }, Event::PushDisabled),
         };
         let token = Token(self.next_token);
         self.next_token += 1;
-        let event = match &change {
-            Change::Enable { registration, .. } => Event::PushEnabled(registration.target.clone()),
-            _ => Event::PushDisabled,
-        };
         let on_success = iq_result(iq);
         let on_failure = iq_error(iq, "wait", "internal-server-error");
         self.promises.push_back(Promise { token, event, on_success, on_failure });
@@ -195,8 +187,12 @@ impl Session {
 
     /// The client hears of its request only once the store has spoken (XEP-0357 §5).
     pub(super) fn stored(&mut self, now: Instant, token: Token, durable: bool) {
-        let Some(at) = self.promises.iter().position(|p| p.token == token) else { return };
-        let Some(promise) = self.promises.remove(at) else { return };
+        let Some(at) = self.promises.iter().position(|p| p.token == token) else {
+            return;
+        };
+        let Some(promise) = self.promises.remove(at) else {
+            return;
+        };
         if durable {
             self.event(promise.event);
             self.deliver_own(now, promise.on_success);
@@ -209,7 +205,7 @@ impl Session {
 
     pub(super) fn client_lost(&mut self, now: Instant) {
         if self.sm_id.is_none() {
-            self.to_upstream(now, xml::STREAM_CLOSE.into());
+            self.write_upstream(now, xml::STREAM_CLOSE.into());
             return self.end(EndReason::ClientLost);
         }
         if !self.liveness.is_dark() {
@@ -240,9 +236,13 @@ impl Session {
     }
 
     pub(super) fn attach(&mut self, now: Instant, resumption: Resumption) {
-        let Some((leg, id)) = self.client.as_mut().zip(self.sm_id.clone()) else { return };
+        let Some((leg, id)) = self.client.as_mut().zip(self.sm_id.clone()) else {
+            return;
+        };
         // Refused beforehand by `check_resume`.
-        let Ok(acked) = leg.acknowledge(resumption.h) else { return };
+        let Ok(acked) = leg.acknowledge(resumption.h) else {
+            return;
+        };
         leg.rewind();
         let h = leg.received().get().to_string();
         self.queue.acknowledge(acked);
@@ -254,7 +254,7 @@ impl Session {
         self.seen(now);
         let mut xml = XmlWriter::new();
         xml.start("resumed").attr("xmlns", ns::SM).attr("h", &h).attr("previd", id.as_str());
-        self.to_client(xml.finish());
+        self.write_client(xml.finish());
         self.event(Event::Resumed { replayed: self.queue.len() });
         self.replay();
         self.ask_for_ack(now);
@@ -266,7 +266,7 @@ impl Session {
         if std::mem::take(&mut self.client_inactive) && self.bound.server_csi {
             let mut xml = XmlWriter::new();
             xml.start("active").attr("xmlns", ns::CSI);
-            self.to_upstream(now, xml.finish());
+            self.write_upstream(now, xml.finish());
         }
     }
 
@@ -278,7 +278,7 @@ impl Session {
                 .and_then(|bytes| Element::parse(bytes, item.element.header()).ok());
             let bytes = stamped.as_ref().unwrap_or(&item.element).on_stream(&self.attached_header);
             self.count_sent();
-            self.to_client(bytes);
+            self.write_client(bytes);
         }
     }
 
@@ -297,7 +297,7 @@ impl Session {
     fn ask_for_ack(&mut self, now: Instant) {
         let mut xml = XmlWriter::new();
         xml.start("r").attr("xmlns", ns::SM);
-        self.to_client(xml.finish());
+        self.write_client(xml.finish());
         self.liveness.asked(now);
     }
 
@@ -313,7 +313,7 @@ impl Session {
                 self.client_lost(now);
             }
             Some(Alarm::Expired) => {
-                self.to_upstream(now, xml::STREAM_CLOSE.into());
+                self.write_upstream(now, xml::STREAM_CLOSE.into());
                 self.end(EndReason::Expired);
             }
             None => {}
@@ -323,13 +323,13 @@ impl Session {
         }
         self.push_due(now);
         if self.upstream_written + self.settings.stream_management.upstream_keepalive <= now {
-            self.to_upstream(now, bytes::Bytes::from_static(b" "));
+            self.write_upstream(now, bytes::Bytes::from_static(b" "));
         }
     }
 
     pub(super) fn drain(&mut self) {
         if !self.liveness.is_dark() {
-            self.to_client(xml::stream_error("system-shutdown", None, None));
+            self.write_client(xml::stream_error("system-shutdown", None, None));
         }
         self.out(Output::ToUpstream(xml::STREAM_CLOSE.into()));
         self.end(EndReason::Drained);

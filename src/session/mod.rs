@@ -387,11 +387,11 @@ impl Session {
         self.out(Output::Event(event));
     }
 
-    fn to_client(&mut self, bytes: impl Into<Bytes>) {
+    fn write_client(&mut self, bytes: impl Into<Bytes>) {
         self.out(Output::ToClient(bytes.into()));
     }
 
-    fn to_upstream(&mut self, now: Instant, bytes: Bytes) {
+    fn write_upstream(&mut self, now: Instant, bytes: Bytes) {
         self.upstream_written = now;
         self.out(Output::ToUpstream(bytes));
     }

@@ -196,7 +196,7 @@ impl Negotiation {
             Input::Client(Frame::Open(header)) => self.client_header(header),
             Input::Client(Frame::Element(element)) => self.client_element(&element),
             Input::Upstream(Frame::Close) => {
-                self.to_client(Bytes::from_static(xml::STREAM_CLOSE));
+                self.write_client(Bytes::from_static(xml::STREAM_CLOSE));
                 self.close(CloseReason::UpstreamClosed);
             }
             Input::Upstream(Frame::Open(header)) => self.server_header(header),
@@ -224,7 +224,9 @@ impl Negotiation {
         }
         let host = match served(&self.hosts, &header) {
             Ok(host) if !restart || host == self.host => host,
-            Ok(_) | Err("host-unknown") => return self.refuse_host(&header, "host-unknown", restart),
+            Ok(_) | Err("host-unknown") => {
+                return self.refuse_host(&header, "host-unknown", restart);
+            }
             Err(condition) => return self.refuse_host(&header, condition, restart),
         };
         if restart {
@@ -240,7 +242,7 @@ impl Negotiation {
 
     fn refuse_host(&mut self, header: &Header, condition: &str, restart: bool) {
         let reply = refusal(header, condition, self.dice);
-        self.to_client(reply);
+        self.write_client(reply);
         if restart {
             self.out(Output::ToUpstream(Bytes::from_static(xml::STREAM_CLOSE)));
         }
@@ -258,7 +260,7 @@ impl Negotiation {
         if !matches!(self.state, State::Opening | State::Reopening) {
             return self.upstream_error();
         }
-        self.to_client(header.bytes().clone());
+        self.write_client(header.bytes().clone());
         self.server_header = Some(header);
     }
 
@@ -267,7 +269,7 @@ impl Negotiation {
             // Nothing was answered yet: the error needs a header in front (RFC 6120 §4.9.1.2).
             (None, Some(header)) => {
                 let reply = refusal(header, "remote-connection-failed", self.dice);
-                self.to_client(reply);
+                self.write_client(reply);
                 self.close(CloseReason::UpstreamLost);
             }
             _ => self.refuse("remote-connection-failed", None, CloseReason::UpstreamLost),
@@ -278,17 +280,19 @@ impl Negotiation {
         if self.server_header.is_some() {
             self.out(Output::ToUpstream(Bytes::from_static(xml::STREAM_CLOSE)));
         }
-        self.to_client(Bytes::from_static(xml::STREAM_CLOSE));
+        self.write_client(Bytes::from_static(xml::STREAM_CLOSE));
         self.close(CloseReason::ClientClosed);
     }
 
     // The client's elements
 
     fn client_element(&mut self, element: &Element) {
-        match self.state {
-            State::Authenticating { .. } => self.client_authenticates(element),
-            State::Binding => self.client_binds(element),
-            _ => self.refuse("bad-format", None, CloseReason::ClientError),
+        if matches!(self.state, State::Authenticating { .. }) {
+            self.client_authenticates(element);
+        } else if matches!(self.state, State::Binding) {
+            self.client_binds(element);
+        } else {
+            self.refuse("bad-format", None, CloseReason::ClientError);
         }
     }
 
@@ -314,7 +318,7 @@ impl Negotiation {
         let node = element.node();
         if node.children().any(|child| child.ns() == ns::IQ_AUTH_QUERY) {
             let reply = super::answer::iq_error(&node, "cancel", "service-unavailable");
-            return self.to_client(reply);
+            return self.write_client(reply);
         }
         self.out(Output::ToUpstream(element.bytes().clone()));
     }
@@ -325,7 +329,7 @@ impl Negotiation {
             return self.client_resumes(&node);
         }
         if element.is("enable", ns::SM) {
-            return self.to_client(failed("unexpected-request"));
+            return self.write_client(failed("unexpected-request"));
         }
         if element.is("r", ns::SM) || element.is("a", ns::SM) {
             return;
@@ -349,11 +353,11 @@ impl Negotiation {
 
     fn server_element(&mut self, element: &Element) {
         if element.is("error", ns::STREAMS) {
-            return self.to_client(element.bytes().clone());
+            return self.write_client(element.bytes().clone());
         }
         match &self.state {
             State::Opening if element.is("features", ns::STREAMS) => {
-                self.to_client(rewrite::features(element, Phase::Unauthenticated));
+                self.write_client(rewrite::features(element, Phase::Unauthenticated));
                 self.state = State::Authenticating { answer_due: false };
             }
             State::Reopening if element.is("features", ns::STREAMS) => self.authenticated_features(element),
@@ -365,7 +369,7 @@ impl Negotiation {
             State::Probing(id, ..) if is_answer(element, id) => self.probe_answered(element),
             // What the server sends to the probe's resource is nobody's.
             State::Finding(_) | State::Probing(..) => {}
-            State::Restarting | State::Binding | State::BindSent(_) => self.to_client(element.bytes().clone()),
+            State::Restarting | State::Binding | State::BindSent(_) => self.write_client(element.bytes().clone()),
             State::Start | State::Connecting | State::Opening | State::Reopening | State::Done => self.upstream_error(),
         }
     }
@@ -376,7 +380,7 @@ impl Negotiation {
         if answer && !answer_due {
             return self.upstream_error();
         }
-        self.to_client(element.bytes().clone());
+        self.write_client(element.bytes().clone());
         if success {
             let host = self.host.clone();
             self.identity = self.exchange.authcid().map(|authcid| SaslIdentity { host, authcid });
@@ -389,14 +393,15 @@ impl Negotiation {
 
     fn authenticated_features(&mut self, element: &Element) {
         self.server_csi = element.node().child("csi", ns::CSI).is_some();
-        self.to_client(rewrite::features(element, Phase::Authenticated));
+        self.write_client(rewrite::features(element, Phase::Authenticated));
         self.state = State::Binding;
     }
 
     fn bind_answered(&mut self, element: &Element) {
-        self.to_client(element.bytes().clone());
+        self.write_client(element.bytes().clone());
         self.state = State::Binding;
-        let (Some(jid), Some(client), Some(server)) = (bound_jid(element), &self.client_header, &self.server_header) else {
+        let (Some(jid), Some(client), Some(server)) = (bound_jid(element), &self.client_header, &self.server_header)
+        else {
             return;
         };
         let bound = Bound {
@@ -415,7 +420,7 @@ impl Negotiation {
     fn client_resumes(&mut self, node: &xml::Node<'_>) {
         let h = node.attr("h").and_then(|h| sm::Handled::parse(&h));
         let (Some(previd), Some(h)) = (node.attr("previd"), h) else {
-            return self.to_client(failed("bad-request"));
+            return self.write_client(failed("bad-request"));
         };
         let id = SmId::new(previd);
         self.out(Output::Find(id.clone()));
@@ -460,12 +465,12 @@ impl Negotiation {
     }
 
     fn resume_failed(&mut self) {
-        self.to_client(failed("item-not-found"));
+        self.write_client(failed("item-not-found"));
         self.state = State::Binding;
         if self.probed {
             // The upstream stream is bound by the probe, so the client cannot bind on it.
             self.out(Output::ToUpstream(Bytes::from_static(xml::STREAM_CLOSE)));
-            self.to_client(Bytes::from_static(xml::STREAM_CLOSE));
+            self.write_client(Bytes::from_static(xml::STREAM_CLOSE));
             self.close(CloseReason::ResumeRefused);
         }
     }
@@ -487,12 +492,12 @@ impl Negotiation {
 
     fn refuse_with(&mut self, error: Bytes, reason: CloseReason) {
         if self.server_header.is_some() {
-            self.to_client(error);
+            self.write_client(error);
             self.out(Output::ToUpstream(Bytes::from_static(xml::STREAM_CLOSE)));
         } else {
             let mut reply = xml::stream_header(&self.host, &format!("{:032x}", (self.dice)()), None).to_vec();
             reply.extend_from_slice(&error);
-            self.to_client(reply.into());
+            self.write_client(reply.into());
         }
         self.close(reason);
     }
@@ -502,7 +507,7 @@ impl Negotiation {
         self.state = State::Done;
     }
 
-    fn to_client(&mut self, bytes: Bytes) {
+    fn write_client(&mut self, bytes: Bytes) {
         self.out(Output::ToClient(bytes));
     }
 

@@ -74,7 +74,9 @@ impl Queue {
     /// Forgets the first `count` written stanzas: the client has them.
     pub fn acknowledge(&mut self, count: usize) {
         for _ in 0..count.min(self.written) {
-            let Some(item) = self.items.pop_front() else { break };
+            let Some(item) = self.items.pop_front() else {
+                break;
+            };
             self.bytes -= item.element.bytes().len() + OVERHEAD;
             self.messages -= usize::from(item.element.kind() == Kind::Message);
             self.written -= 1;

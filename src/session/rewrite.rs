@@ -163,7 +163,8 @@ mod tests {
 
     #[test]
     fn the_account_gains_push_once() {
-        let query = |inner: &str| element(&format!("<iq type='result' id='1'><query xmlns='{}'{inner}</iq>", ns::DISCO_INFO));
+        let query =
+            |inner: &str| element(&format!("<iq type='result' id='1'><query xmlns='{}'{inner}</iq>", ns::DISCO_INFO));
         let added = account_info(&query("><feature var='x'/></query>")).unwrap();
         assert!(added.ends_with(
             b"<feature var='x'/><feature xmlns='http://jabber.org/protocol/disco#info' var='urn:xmpp:push:0'/></query></iq>"

@@ -19,12 +19,12 @@ impl Session {
             Frame::Element(element) if element.kind() == Kind::Other => {
                 if !self.liveness.is_dark() {
                     let bytes = element.on_stream(&self.attached_header);
-                    self.to_client(bytes);
+                    self.write_client(bytes);
                 }
             }
             Frame::Element(element) => self.upstream_stanza(now, element),
             Frame::Close => {
-                self.to_client(xml::STREAM_CLOSE);
+                self.write_client(xml::STREAM_CLOSE);
                 self.out(Output::ToUpstream(xml::STREAM_CLOSE.into()));
                 self.end(EndReason::UpstreamClosed);
             }
@@ -40,7 +40,7 @@ impl Session {
 
     fn upstream_stanza(&mut self, now: Instant, element: Element) {
         if element.kind() == Kind::Iq {
-            if !self.pending.is_empty() && self.upstream_answer(now, &element) {
+            if !self.pending.is_idle() && self.upstream_answer(now, &element) {
                 return;
             }
             if self.liveness.is_dark() && self.answer_ping(now, &element) {
@@ -53,7 +53,9 @@ impl Session {
     /// Takes the answers to our own requests, and rewrites those that concern us.
     fn upstream_answer(&mut self, now: Instant, element: &Element) -> bool {
         let node = element.node();
-        let (Some(id), Some(kind)) = (node.attr("id"), node.attr("type")) else { return false };
+        let (Some(id), Some(kind)) = (node.attr("id"), node.attr("type")) else {
+            return false;
+        };
         if kind != "result" && kind != "error" {
             return false;
         }
@@ -80,7 +82,7 @@ impl Session {
             return false;
         }
         let result = iq_result(&node);
-        self.to_upstream(now, result);
+        self.write_upstream(now, result);
         true
     }
 
@@ -88,7 +90,7 @@ impl Session {
     fn deliver(&mut self, now: Instant, element: Element) {
         if self.client.is_none() {
             let bytes = element.on_stream(&self.attached_header);
-            return self.to_client(bytes);
+            return self.write_client(bytes);
         }
         let seq = match self.queue.push(element.clone(), now) {
             Ok(seq) => seq,
@@ -97,7 +99,7 @@ impl Session {
         if !self.liveness.is_dark() && self.queue.write_next().is_some() {
             self.count_sent();
             let bytes = element.on_stream(&self.attached_header);
-            self.to_client(bytes);
+            self.write_client(bytes);
         }
         if let Some(since) = self.liveness.unreachable_since() {
             match classify::classify(&element, &self.bound.jid.to_bare()) {
@@ -153,7 +155,9 @@ impl Session {
 
     /// The client has become unreachable, or can be notified now: what waits already may be worth a push.
     pub(super) fn push_for_waiting(&mut self, now: Instant) {
-        let Some(since) = self.liveness.unreachable_since() else { return };
+        let Some(since) = self.liveness.unreachable_since() else {
+            return;
+        };
         let newest = self.important().next_back().map(|q| q.seq);
         if let Some(newest) = newest {
             self.schedule.waiting(now, since, newest);
@@ -168,7 +172,9 @@ impl Session {
         if self.owned().next().is_none() || self.schedule.due().is_none_or(|due| due > now) {
             return;
         }
-        let Some(newest) = self.important().next_back().cloned() else { return self.schedule.cancel() };
+        let Some(newest) = self.important().next_back().cloned() else {
+            return self.schedule.cancel();
+        };
         self.schedule.fire(now, newest.seq);
         let outer = newest.element.node();
         let message = classify::readable(outer, &self.bound.jid.to_bare());
@@ -185,7 +191,7 @@ impl Session {
         let iq = publish.iq(&id, None);
         let deadline = Some(now + self.settings.push.publish_timeout);
         self.pending.publish(OpenPublish { id, target: publish.target.clone(), deadline });
-        self.to_upstream(now, iq);
+        self.write_upstream(now, iq);
         self.event(Event::Published(publish.target.clone()));
     }
 

@@ -1,6 +1,6 @@
 //! What must outlive the process: registrations, in one redb database.
 //!
-//! Reads see what is on disk. Changes go through one writer thread ([`writer`]) that commits whatever waits as one
+//! Reads see what is on disk. Changes go through one writer thread that commits whatever waits as one
 //! transaction with one sync, and are answered only then (invariant 2 of the crate).
 
 use std::fs::{DirBuilder, File, OpenOptions, Permissions};
@@ -10,26 +10,25 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use redb::backends::FileBackend;
-use redb::{Database, DatabaseError, StorageBackend};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use crate::jid::BareJid;
 use crate::push::registration::{Change, Registration};
 
+mod disk;
 mod tables;
 #[cfg(test)]
 mod tests;
 mod writer;
 
+use disk::Disk;
 use writer::Job;
 
 /// The database's name in the state directory.
 const FILE: &str = "pushward.redb";
 /// Changes that wait for the writer; more wait in their callers.
 const QUEUE: usize = 1024;
-/// Bytes of the database that are kept in memory.
-const CACHE: usize = 16 << 20;
 
 /// Why the store did not do what it was asked.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -43,11 +42,8 @@ pub enum StoreError {
         error: Arc<std::io::Error>,
     },
     /// The operator's: another process has the database.
-    #[error("{path}: in use by another process; is pushward running already?", path = .path.display())]
-    InUse {
-        /// The database.
-        path: PathBuf,
-    },
+    #[error("the database is in use by another process; is pushward running already, with the same `state`?")]
+    InUse,
     /// The disk's: the database cannot be read or written. Whether a change that failed so is on disk is unknown.
     #[error("the database failed: {0}")]
     Database(Arc<redb::Error>),
@@ -71,6 +67,9 @@ pub enum StoreError {
         /// Bytes of the record.
         len: usize,
     },
+    /// The machine's: it has no thread for the writer.
+    #[error("no thread can be started for the store: {0}")]
+    NoThread(Arc<std::io::Error>),
     /// Nobody's: the store was shut down, or its writer has died.
     #[error("the store is shut down")]
     Closed,
@@ -86,7 +85,7 @@ impl<E: Into<redb::Error>> From<E> for StoreError {
 /// at once after [`Store::shutdown`].
 #[derive(Clone, Debug)]
 pub struct Store {
-    database: Arc<Database>,
+    disk: Arc<Disk>,
     jobs: mpsc::Sender<Job>,
     commits: Arc<AtomicU64>,
     /// Cancelled when the writer has ended.
@@ -106,22 +105,20 @@ impl Store {
         };
         DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(inaccessible(directory))?;
         let path = directory.join(FILE);
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
+        let options = || OpenOptions::new().read(true).write(true).to_owned();
+        options()
             .create(true)
             .truncate(false)
             .mode(0o600)
             .open(&path)
-            .and_then(|file| file.set_permissions(Permissions::from_mode(0o600)).map(|()| file))
+            .and_then(|file| file.set_permissions(Permissions::from_mode(0o600)))
             .map_err(inaccessible(&path))?;
         // Else a crash could lose the file's name, and with it what was committed to the file.
         File::open(directory).and_then(|handle| handle.sync_all()).map_err(inaccessible(directory))?;
-        FileBackend::new(file).and_then(open_backend).map_err(|error| match error {
-            DatabaseError::DatabaseAlreadyOpen | DatabaseError::LockProtocolMismatch => StoreError::InUse { path },
-            other => other.into(),
-        })
-        .and_then(Self::start)
+        Self::start(Disk::new(move || {
+            let file = options().open(&path).map_err(inaccessible(&path))?;
+            Ok(Box::new(FileBackend::new(file)?))
+        })?)
     }
 
     /// The registrations of an account, as they are on disk, the most recently seen first.
@@ -130,8 +127,8 @@ impl Store {
     /// [`StoreError::UnknownVersion`], [`StoreError::Corrupt`], [`StoreError::Database`]; [`StoreError::Closed`] if the
     /// runtime is shutting down.
     pub async fn registrations(&self, account: &BareJid) -> Result<Vec<Registration>, StoreError> {
-        let (database, account) = (Arc::clone(&self.database), account.clone());
-        let read = tokio::task::spawn_blocking(move || tables::read(&database, &account));
+        let (disk, account) = (Arc::clone(&self.disk), account.clone());
+        let read = tokio::task::spawn_blocking(move || disk.with(|database| tables::read(database, &account)));
         read.await.map_err(|_| StoreError::Closed)?
     }
 
@@ -162,18 +159,14 @@ impl Store {
         self.commits.load(Ordering::Relaxed)
     }
 
-    fn start(database: Database) -> Result<Self, StoreError> {
-        tables::create(&database)?;
-        let database = Arc::new(database);
+    fn start(disk: Disk) -> Result<Self, StoreError> {
+        disk.with(tables::create)?;
+        let disk = Arc::new(disk);
         let commits = Arc::new(AtomicU64::new(0));
         let (jobs, waiting) = mpsc::channel(QUEUE);
         let ended = CancellationToken::new();
-        writer::spawn(Arc::clone(&database), Arc::clone(&commits), waiting, ended.clone().drop_guard())
-            .map_err(|error| StoreError::Inaccessible { path: PathBuf::from("store thread"), error: Arc::new(error) })?;
-        Ok(Self { database, jobs, commits, ended })
+        writer::spawn(Arc::clone(&disk), Arc::clone(&commits), waiting, ended.clone().drop_guard())
+            .map_err(|error| StoreError::NoThread(Arc::new(error)))?;
+        Ok(Self { disk, jobs, commits, ended })
     }
-}
-
-fn open_backend(backend: impl StorageBackend) -> Result<Database, DatabaseError> {
-    Database::builder().set_cache_size(CACHE).create_with_backend(backend)
 }

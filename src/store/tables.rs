@@ -65,9 +65,7 @@ fn encode(account: &BareJid, list: &[Registration]) -> Result<Vec<u8>, StoreErro
 
 fn decode(account: &BareJid, record: &[u8]) -> Result<Vec<Registration>, StoreError> {
     match record.split_first() {
-        Some((&VERSION, json)) => {
-            serde_json::from_slice(json).map_err(|error| corrupt(account, &error, record.len()))
-        }
+        Some((&VERSION, json)) => serde_json::from_slice(json).map_err(|error| corrupt(account, &error, record.len())),
         Some((&version, _)) => Err(StoreError::UnknownVersion { account: account.clone(), version }),
         None => Err(StoreError::Corrupt { account: account.clone(), reason: "empty record", at: 0, len: 0 }),
     }

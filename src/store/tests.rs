@@ -2,7 +2,7 @@
 
 use std::sync::Mutex;
 
-use redb::ReadableDatabase;
+use redb::{Database, ReadableDatabase, ReadableTableMetadata, StorageBackend};
 
 use super::*;
 use crate::push::registration::{Field, Secret, Target};
@@ -77,7 +77,7 @@ async fn a_second_process_is_told_that_the_database_is_in_use() {
     let directory = tempfile::tempdir().unwrap();
     let _store = Store::open(directory.path()).unwrap();
     let error = Store::open(directory.path()).unwrap_err();
-    assert!(matches!(error, StoreError::InUse { .. }), "{error}");
+    assert!(matches!(error, StoreError::InUse), "{error}");
 }
 
 #[tokio::test]
@@ -108,8 +108,11 @@ async fn an_account_without_registrations_has_no_record() {
     let service = "push.example.net".parse().unwrap();
     let list = store.change(&account("romeo"), Change::Disable { service, node: None }).await.unwrap();
     assert_eq!(list, []);
-    let table = store.database.begin_read().unwrap().open_table(tables::REGISTRATIONS).unwrap();
-    assert!(table.get(account("romeo").as_str()).unwrap().is_none());
+    let record = store.disk.with(|database| {
+        let table = database.begin_read()?.open_table(tables::REGISTRATIONS)?;
+        Ok(table.get(account("romeo").as_str())?.is_some())
+    });
+    assert!(!record.unwrap());
 }
 
 #[tokio::test]
@@ -133,10 +136,8 @@ async fn concurrent_changes_share_commits_and_see_each_other() {
         let store = store.clone();
         waiting.spawn(async move {
             let account = account(&format!("user{n}"));
-            let (first, second) = tokio::join!(
-                store.change(&account, enable("one", n)),
-                store.change(&account, enable("two", n + 1)),
-            );
+            let (first, second) =
+                tokio::join!(store.change(&account, enable("one", n)), store.change(&account, enable("two", n + 1)),);
             assert_eq!(nodes(&first.unwrap()), ["one"]);
             assert_eq!(nodes(&second.unwrap()), ["two", "one"]);
         });
@@ -168,8 +169,8 @@ async fn a_shutdown_waits_for_what_was_accepted_and_refuses_the_rest() {
     let late = store.change(&account("late"), enable("one", 1)).await.unwrap_err();
     assert!(matches!(late, StoreError::Closed), "{late}");
     store.shutdown().await;
-    let table = store.database.begin_read().unwrap().open_table(tables::REGISTRATIONS).unwrap();
-    assert_eq!(redb::ReadableTableMetadata::len(&table).unwrap(), kept);
+    let stored = store.disk.with(|database| Ok(database.begin_read()?.open_table(tables::REGISTRATIONS)?.len()?));
+    assert_eq!(stored.unwrap(), kept);
 }
 
 #[tokio::test]
@@ -211,7 +212,7 @@ async fn a_corrupt_record_is_an_error_that_names_the_account_but_no_content() {
 /// A disk in memory that counts its steps (writes, syncs, changes of length) and fails from one of them on. What was
 /// not synced by then may be on it, or not.
 #[derive(Clone, Debug)]
-struct Disk(Arc<Mutex<Platter>>);
+struct TestDisk(Arc<Mutex<Platter>>);
 
 struct Platter {
     seen: Vec<u8>,
@@ -219,6 +220,8 @@ struct Platter {
     unsynced: Vec<Step>,
     steps_left: usize,
     steps: usize,
+    writes_fail: bool,
+    syncs_fail: bool,
 }
 
 impl std::fmt::Debug for Platter {
@@ -246,10 +249,23 @@ impl Step {
     }
 }
 
-impl Disk {
+impl TestDisk {
     fn new(bytes: Vec<u8>, steps_left: usize) -> Self {
         let synced = bytes.clone();
-        Self(Arc::new(Mutex::new(Platter { seen: bytes, synced, unsynced: Vec::new(), steps_left, steps: 0 })))
+        Self(Arc::new(Mutex::new(Platter {
+            seen: bytes,
+            synced,
+            unsynced: Vec::new(),
+            steps_left,
+            steps: 0,
+            writes_fail: false,
+            syncs_fail: false,
+        })))
+    }
+
+    fn store(&self) -> Result<Store, StoreError> {
+        let disk = self.clone();
+        Store::start(Disk::new(move || Ok(Box::new(disk.clone())))?)
     }
 
     fn step(&self) -> std::io::Result<std::sync::MutexGuard<'_, Platter>> {
@@ -275,7 +291,7 @@ impl Disk {
     }
 }
 
-impl StorageBackend for Disk {
+impl StorageBackend for TestDisk {
     fn len(&self) -> std::io::Result<u64> {
         Ok(self.0.lock().unwrap().seen.len() as u64)
     }
@@ -300,6 +316,9 @@ impl StorageBackend for Disk {
 
     fn sync_data(&self) -> std::io::Result<()> {
         let mut platter = self.step()?;
+        if platter.syncs_fail {
+            return Err(std::io::Error::other("the disk did not sync"));
+        }
         platter.synced = platter.seen.clone();
         platter.unsynced.clear();
         Ok(())
@@ -307,6 +326,9 @@ impl StorageBackend for Disk {
 
     fn write(&self, offset: u64, data: &[u8]) -> std::io::Result<()> {
         let mut platter = self.step()?;
+        if platter.writes_fail {
+            return Err(std::io::ErrorKind::StorageFull.into());
+        }
         let step = Step::Write(usize::try_from(offset).unwrap(), data.to_vec());
         step.perform(&mut platter.seen);
         platter.unsynced.push(step);
@@ -338,13 +360,14 @@ async fn work(store: &Store) -> Vec<(BareJid, String)> {
 
 /// The newest promise of each account must be on the disk, and nothing that was never asked for.
 async fn verify(bytes: Vec<u8>, promised: &[(BareJid, String)], step: usize) {
-    let store = Store::start(open_backend(Disk::new(bytes, usize::MAX)).unwrap()).unwrap();
+    let store = TestDisk::new(bytes, usize::MAX).store().unwrap();
     for (account, node) in promised {
         let list = store.registrations(account).await.unwrap();
         // Three are kept of an account, so that a later round, stored but not answered, can have evicted an early one.
-        let round: usize = node.trim_start_matches("node").parse().unwrap();
-        let newest = nodes(&list).first().map(|n| n.trim_start_matches("node").parse::<usize>().unwrap());
-        let kept = nodes(&list).contains(&node.as_str()) || newest.is_some_and(|n| n >= round + 3);
+        let round = |node: &str| node.strip_prefix("node").and_then(|n| n.parse::<usize>().ok());
+        let newest = nodes(&list).first().and_then(|n| round(n));
+        let evicted = newest.zip(round(node)).is_some_and(|(newest, round)| newest >= round + 3);
+        let kept = nodes(&list).contains(&node.as_str()) || evicted;
         assert!(kept, "step {step}: {account} lost {node}, has {:?}", nodes(&list));
     }
     store.change(&account("romeo"), enable("afterwards", 99)).await.unwrap();
@@ -352,15 +375,14 @@ async fn verify(bytes: Vec<u8>, promised: &[(BareJid, String)], step: usize) {
 
 #[tokio::test]
 async fn what_was_promised_outlives_a_disk_that_fails_at_any_step() {
-    let created = Disk::new(Vec::new(), usize::MAX);
-    drop(Store::start(open_backend(created.clone()).unwrap()).unwrap());
+    let created = TestDisk::new(Vec::new(), usize::MAX);
+    created.store().unwrap().shutdown().await;
     let empty = created.after_crash(|_| true);
 
     let mut step = 0;
     loop {
-        let disk = Disk::new(empty.clone(), step);
-        let opened = open_backend(disk.clone()).map_err(StoreError::from).and_then(Store::start);
-        let promised = match opened {
+        let disk = TestDisk::new(empty.clone(), step);
+        let promised = match disk.store() {
             Ok(store) => {
                 let promised = work(&store).await;
                 store.shutdown().await;
@@ -379,4 +401,36 @@ async fn what_was_promised_outlives_a_disk_that_fails_at_any_step() {
         step += 1;
     }
     assert!(step > 20, "only {step} steps were tried");
+}
+
+#[tokio::test]
+async fn a_disk_that_was_full_for_a_while_is_used_again() {
+    let disk = TestDisk::new(Vec::new(), usize::MAX);
+    let store = disk.store().unwrap();
+    store.change(&account("romeo"), enable("before", 1)).await.unwrap();
+    let failing = |failing| disk.0.lock().unwrap().writes_fail = failing;
+
+    failing(true);
+    for _ in 0..3 {
+        let error = store.change(&account("romeo"), enable("during", 2)).await.unwrap_err();
+        assert!(matches!(error, StoreError::Database(_)), "{error}");
+    }
+    failing(false);
+    let last = store.change(&account("romeo"), enable("after", 3)).await.unwrap();
+    assert_eq!(nodes(&last), ["after", "before"]);
+    assert_eq!(store.registrations(&account("romeo")).await.unwrap(), last);
+    verify(disk.after_crash(|_| false), &[(account("romeo"), "after".to_owned())], 0).await;
+}
+
+#[tokio::test]
+async fn after_a_failed_sync_nothing_is_promised_any_more() {
+    let disk = TestDisk::new(Vec::new(), usize::MAX);
+    let store = disk.store().unwrap();
+    store.change(&account("romeo"), enable("before", 1)).await.unwrap();
+    disk.0.lock().unwrap().syncs_fail = true;
+    store.change(&account("romeo"), enable("during", 2)).await.unwrap_err();
+    disk.0.lock().unwrap().syncs_fail = false;
+    for _ in 0..3 {
+        store.change(&account("romeo"), enable("after", 3)).await.unwrap_err();
+    }
 }

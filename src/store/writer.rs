@@ -9,6 +9,7 @@ use redb::Database;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::DropGuard;
 
+use super::disk::Disk;
 use super::{StoreError, tables};
 use crate::jid::BareJid;
 use crate::push::registration::{Change, Registration};
@@ -30,7 +31,7 @@ pub(super) enum Job {
 /// Starts the thread. It ends after [`Job::Stop`], or when all senders are gone and the queue is empty; then it drops
 /// `ended`.
 pub(super) fn spawn(
-    database: Arc<Database>,
+    disk: Arc<Disk>,
     commits: Arc<AtomicU64>,
     jobs: mpsc::Receiver<Job>,
     ended: DropGuard,
@@ -39,13 +40,13 @@ pub(super) fn spawn(
         .name("store".to_owned())
         .spawn(move || {
             let _ended = ended;
-            Writer { database, commits }.run(jobs);
+            Writer { disk, commits }.run(jobs);
         })
         .map(drop)
 }
 
 struct Writer {
-    database: Arc<Database>,
+    disk: Arc<Disk>,
     commits: Arc<AtomicU64>,
 }
 
@@ -76,12 +77,14 @@ impl Writer {
         if group.is_empty() {
             return;
         }
+        self.disk.ensure_open();
         let (changes, answers): (Vec<_>, Vec<_>) =
             group.into_iter().map(|task| ((task.account, task.change), task.answer)).unzip();
-        let results = match self.commit(changes) {
+        let results = match self.disk.with(|database| self.commit(database, changes)) {
             Ok(results) => results,
             Err(error) => {
                 tracing::error!(%error, changes = answers.len(), "changes of registrations were not stored");
+                self.disk.recover(&error);
                 vec![Err(error); answers.len()]
             }
         };
@@ -92,8 +95,8 @@ impl Writer {
     }
 
     /// The result of each change, once they are on disk.
-    fn commit(&self, changes: Vec<(BareJid, Change)>) -> Result<Vec<Answer>, StoreError> {
-        let transaction = self.database.begin_write()?;
+    fn commit(&self, database: &Database, changes: Vec<(BareJid, Change)>) -> Result<Vec<Answer>, StoreError> {
+        let transaction = database.begin_write()?;
         let mut lists: HashMap<BareJid, (Answer, bool)> = HashMap::new();
         let mut results = Vec::with_capacity(changes.len());
         let mut differs = false;

@@ -138,8 +138,12 @@ impl Framer {
                     Frame::Element(Element::new(bytes, Arc::clone(header), self.scan.finish()))
                 })
             }
-            (State::Stream(_), _) => return Err(FrameError::BadFormat { what: "text between stanzas" }),
-            (State::Closed, _) => return Err(FrameError::BadFormat { what: "content behind the end of the stream" }),
+            (State::Stream(_), _) => {
+                return Err(FrameError::BadFormat { what: "text between stanzas" });
+            }
+            (State::Closed, _) => {
+                return Err(FrameError::BadFormat { what: "content behind the end of the stream" });
+            }
             (State::Failed(error), _) => return Err(*error),
         };
         let limit = self.limits.bytes;
@@ -173,7 +177,9 @@ mod tests {
             loop {
                 let line = match framer.next_frame() {
                     Ok(Some(Frame::Open(header))) => format!("open {:?}", header.to()),
-                    Ok(Some(Frame::Element(e))) => format!("{:?} {}", e.kind(), String::from_utf8_lossy(e.bytes())),
+                    Ok(Some(Frame::Element(e))) => {
+                        format!("{:?} {}", e.kind(), String::from_utf8_lossy(e.bytes()))
+                    }
                     Ok(Some(Frame::Whitespace)) => "space".into(),
                     Ok(Some(Frame::Close)) => "close".into(),
                     Ok(None) => break,

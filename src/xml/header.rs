@@ -133,7 +133,9 @@ impl HeaderScan {
                     self.declared = true;
                     self.at = whole.len();
                 }
-                Token::Declaration => return Err(FrameError::Restricted(Restricted::ProcessingInstruction)),
+                Token::Declaration => {
+                    return Err(FrameError::Restricted(Restricted::ProcessingInstruction));
+                }
                 Token::Start => return self.header(whole, default).map(Some),
                 Token::End | Token::Text | Token::CData => {
                     return Err(FrameError::malformed("no stream header", self.at));

@@ -86,13 +86,19 @@ impl Scan {
     fn whole_token(&mut self, bytes: &[u8], rest: &[u8], header: &Header, depth: usize) -> Result<bool, FrameError> {
         match rest {
             [b'<', b'/', ..] => {
-                let Some(Open { name, .. }) = self.open.last() else { return Ok(false) };
-                let Ok(end) = end_tag(bytes, self.at, name.whole(bytes)) else { return Ok(false) };
+                let Some(Open { name, .. }) = self.open.last() else {
+                    return Ok(false);
+                };
+                let Ok(end) = end_tag(bytes, self.at, name.whole(bytes)) else {
+                    return Ok(false);
+                };
                 self.close(end);
             }
             [b'<', b'!' | b'?', ..] | [b'<'] | [] => return Ok(false),
             [b'<', ..] => {
-                let Ok(tag) = start_tag(bytes, self.at, &mut self.attrs) else { return Ok(false) };
+                let Ok(tag) = start_tag(bytes, self.at, &mut self.attrs) else {
+                    return Ok(false);
+                };
                 self.enter(bytes, tag, header, depth)?;
             }
             [_, ..] => {
@@ -126,7 +132,9 @@ impl Scan {
                 check_chars(content, self.at)?;
                 self.at = bytes.len();
             }
-            Token::Declaration => return Err(FrameError::Restricted(Restricted::ProcessingInstruction)),
+            Token::Declaration => {
+                return Err(FrameError::Restricted(Restricted::ProcessingInstruction));
+            }
         }
         Ok(())
     }

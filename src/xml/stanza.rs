@@ -117,7 +117,9 @@ impl<'a> Node<'a> {
                     Err(_) => return text,
                 },
                 Ok(Event::Eof) | Err(_) => return text,
-                Ok(Event::Empty(_) | Event::End(_) | Event::Comment(_) | Event::Decl(_)) => continue,
+                Ok(Event::Empty(_) | Event::End(_) | Event::Comment(_) | Event::Decl(_)) => {
+                    continue;
+                }
                 Ok(Event::PI(_) | Event::DocType(_)) => continue,
             };
             text = if text.is_empty() { piece } else { text + piece };

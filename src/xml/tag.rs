@@ -162,7 +162,9 @@ fn attribute(bytes: &[u8], start: usize) -> Result<Attr, FrameError> {
     let tail = rest.get(run..).unwrap_or_default();
     let end = match memchr2(quote, b'<', tail) {
         Some(found) if tail.get(found) == Some(&quote) => start + run + found,
-        Some(found) => return Err(FrameError::malformed("< in attribute value", start + run + found)),
+        Some(found) => {
+            return Err(FrameError::malformed("< in attribute value", start + run + found));
+        }
         None => return Err(FrameError::malformed("attribute without end", start)),
     };
     check_value(bytes.get(start..end).unwrap_or_default(), start)?;

@@ -16,7 +16,9 @@ async fn the_server_alone_has_neither_stream_management_nor_push() {
     assert!(!features.contains("urn:xmpp:sm:"), "{features}");
     alice.bind("phone").await;
     alice
-        .send("<iq type='get' id='info' to='alice@localhost'><query xmlns='http://jabber.org/protocol/disco#info'/></iq>")
+        .send(
+            "<iq type='get' id='info' to='alice@localhost'><query xmlns='http://jabber.org/protocol/disco#info'/></iq>",
+        )
         .await;
     let info = Element::parse(&alice.expect("id='info'").await);
     assert_eq!(info.attribute("type"), Some("result"));
@@ -53,7 +55,10 @@ async fn the_push_service_takes_a_publish_apart_and_answers_as_told() {
     alice.send(publish.replace("ID", "a")).await;
     assert_eq!(Element::parse(&alice.expect("id='a'").await).attribute("type"), Some("result"));
     let seen = service.publish(PATIENCE).await;
-    assert_eq!((seen.node.as_deref(), seen.count(), seen.body(), seen.sender()), (Some("n&1"), Some(3), Some("<x"), None));
+    assert_eq!(
+        (seen.node.as_deref(), seen.count(), seen.body(), seen.sender()),
+        (Some("n&1"), Some(3), Some("<x"), None)
+    );
     assert_eq!(seen.options.unwrap().field("secret"), ["s"]);
     assert_eq!(seen.from, "alice@localhost/phone");
     service.answer_with(Answer::Error("cancel", "item-not-found"));
@@ -95,7 +100,9 @@ async fn slixmpp_logs_in_and_hears_a_message() {
     let mut alice = Slixmpp::start("alice@localhost/phone", prosody.address, None);
     alice.order(&json!({"do": "connect"}));
     assert_eq!(alice.event("session_start").await["jid"], "alice@localhost/phone");
-    alice.order(&json!({"do": "send", "xml": "<iq xmlns='jabber:client' type='get' id='p'><ping xmlns='urn:xmpp:ping'/></iq>"}));
+    alice.order(
+        &json!({"do": "send", "xml": "<iq xmlns='jabber:client' type='get' id='p'><ping xmlns='urn:xmpp:ping'/></iq>"}),
+    );
     while alice.event("iq").await["id"] != "p" {}
     let mut bob = Client::plain(prosody.address).await;
     bob.login("bob", "desk").await;

@@ -9,8 +9,8 @@
 
 mod baseline;
 mod malformed;
-mod proxy;
 mod person;
+mod proxy;
 mod push;
 mod story;
 mod stream_management;

@@ -1,6 +1,6 @@
 //! What XMPP forbids in a stream (RFC 6120 §11) is refused with the right error, and never reaches the server.
 
-use crate::support::{HEADER, Client, PATIENCE, Pushward, Setup, StubOptions, StubUpstream};
+use crate::support::{Client, HEADER, PATIENCE, Pushward, Setup, StubOptions, StubUpstream};
 
 const CASES: [(&str, &str, &str); 12] = [
     ("a comment", "<message><!-- x --></message>", "restricted-xml"),

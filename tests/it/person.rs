@@ -39,9 +39,11 @@ async fn check_names_every_mistake_with_its_line() {
     fs::write(directory.path().join("wrong.toml"), config).unwrap();
     let (code, output) = run(directory.path(), &["--config", "wrong.toml", "check"], PATIENCE).await;
     assert_eq!(code, Some(78), "{output}");
-    for (line, words) in [(3, ["tls", "sometimes"]), (8, ["batch_delay", "soon"]), (9, ["max_deviecs", "max_devices"])] {
+    for (line, words) in [(3, ["tls", "sometimes"]), (8, ["batch_delay", "soon"]), (9, ["max_deviecs", "max_devices"])]
+    {
         let place = format!("wrong.toml:{line}");
-        let said = output.lines().find(|said| said.contains(&place)).unwrap_or_else(|| panic!("no {place} in\n{output}"));
+        let said =
+            output.lines().find(|said| said.contains(&place)).unwrap_or_else(|| panic!("no {place} in\n{output}"));
         assert!(words.iter().all(|word| said.contains(word)), "{said}");
     }
 }
@@ -49,7 +51,8 @@ async fn check_names_every_mistake_with_its_line() {
 #[tokio::test]
 async fn a_bad_configuration_stops_the_daemon_with_the_same_words() {
     let directory = tempfile::tempdir().unwrap();
-    fs::write(directory.path().join("config.toml"), "[[host]]\ndomain = 'localhost'\n[limits]\ndepth = 'deep'\n").unwrap();
+    fs::write(directory.path().join("config.toml"), "[[host]]\ndomain = 'localhost'\n[limits]\ndepth = 'deep'\n")
+        .unwrap();
     let (code, output) = run(directory.path(), &["run"], PATIENCE).await;
     assert_eq!(code, Some(78), "{output}");
     assert!(output.contains("config.toml:4"), "{output}");
@@ -147,11 +150,12 @@ async fn the_log_never_holds_a_secret_however_much_it_tells() {
     alice.send("<message><body>refused-body</wrong></message>").await;
     alice.closed(PATIENCE).await;
     pushward.terminate(PATIENCE).await;
-    assert!(pushward.log().iter().any(|line| line.contains("\"TRACE\"") || line.contains("\"DEBUG\"")), "RUST_LOG is heeded");
+    assert!(
+        pushward.log().iter().any(|line| line.contains("\"TRACE\"") || line.contains("\"DEBUG\"")),
+        "RUST_LOG is heeded"
+    );
     let initial = BASE64.encode(format!("\0alice\0{PASSWORD}"));
-    for secret in
-        [PASSWORD, &initial, "option-secret", "outgoing-body", "incoming-body", "refused-body"]
-    {
+    for secret in [PASSWORD, &initial, "option-secret", "outgoing-body", "incoming-body", "refused-body"] {
         pushward.assert_log_never_contains(secret);
     }
 }

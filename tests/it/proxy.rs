@@ -7,8 +7,8 @@ use rustls::{ProtocolVersion, version};
 use socket2::{Domain, Socket, Type};
 
 use crate::support::{
-    Client, Element, HEADER, PATIENCE, Pushward, STARTTLS, Setup, StubConnection, StubOptions, StubUpstream, free_address,
-    message, plain,
+    Client, Element, HEADER, PATIENCE, Pushward, STARTTLS, Setup, StubConnection, StubOptions, StubUpstream,
+    free_address, message, plain,
 };
 
 /// Stanzas that only come out right where nobody parses and writes them again.
@@ -125,7 +125,10 @@ async fn before_tls_starttls_is_the_only_feature_and_it_is_required() {
     let mut client = Client::plain(pushward.starttls).await;
     let features = Element::parse(&client.open().await);
     assert_eq!(features.children.len(), 1, "{features:?}");
-    assert_eq!((features.children[0].name.as_str(), features.children[0].ns.as_str()), ("starttls", "urn:ietf:params:xml:ns:xmpp-tls"));
+    assert_eq!(
+        (features.children[0].name.as_str(), features.children[0].ns.as_str()),
+        ("starttls", "urn:ietf:params:xml:ns:xmpp-tls")
+    );
     client.send(plain("alice", "secret")).await;
     let answer = client.next().await;
     assert!(answer.starts_with("<failure") || answer.starts_with("<stream:error"), "{answer}");

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use crate::support::{
-    Answer, Client, Element, Enabled, PATIENCE, Prosody, Publish, PushService, Pushward, Setup, StubOptions, StubUpstream,
-    bodies,
+    Answer, Client, Element, Enabled, PATIENCE, Prosody, Publish, PushService, Pushward, Setup, StubOptions,
+    StubUpstream, bodies,
 };
 
 /// How long nothing must happen where nothing is to happen; more than ten times the delays of [`quick`].
@@ -101,7 +101,10 @@ async fn the_account_has_push_among_its_features() {
         assert_eq!(info.attribute("type"), Some("result"));
         let features: Vec<_> = info.all("feature").iter().filter_map(|feature| feature.attribute("var")).collect();
         assert_eq!(features.iter().filter(|feature| **feature == "urn:xmpp:push:0").count(), 1, "{features:?}");
-        assert!(info.all("identity").iter().any(|identity| identity.attribute("category") == Some("account")), "{info:?}");
+        assert!(
+            info.all("identity").iter().any(|identity| identity.attribute("category") == Some("account")),
+            "{info:?}"
+        );
     }
 }
 

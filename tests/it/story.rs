@@ -11,7 +11,8 @@ async fn slixmpp_loses_its_socket_is_pushed_for_once_and_gets_every_message_once
     let prosody = Prosody::start().await;
     let mut service = PushService::connect(&prosody).await;
     let pushward = Pushward::start(Setup::new(prosody.address)).await;
-    let mut alice = Slixmpp::start("alice@localhost/phone", pushward.starttls, Some(&pushward.file("certs/localhost.pem")));
+    let mut alice =
+        Slixmpp::start("alice@localhost/phone", pushward.starttls, Some(&pushward.file("certs/localhost.pem")));
     alice.order(&json!({"do": "connect"}));
     alice.event("tls_success").await;
     alice.event("sm_enabled").await;

@@ -55,5 +55,7 @@ pub(crate) fn bodies(elements: &[String]) -> Vec<String> {
 
 /// A chat message for `alice@localhost/phone`.
 pub(crate) fn message(body: &str) -> String {
-    format!("<message type='chat' from='bob@localhost/desk' to='alice@localhost/phone' id='{body}'><body>{body}</body></message>")
+    format!(
+        "<message type='chat' from='bob@localhost/desk' to='alice@localhost/phone' id='{body}'><body>{body}</body></message>"
+    )
 }

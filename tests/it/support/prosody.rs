@@ -78,7 +78,9 @@ impl Prosody {
 }
 
 async fn answers(address: SocketAddr) -> bool {
-    let Ok(mut socket) = TcpStream::connect(address).await else { return false };
+    let Ok(mut socket) = TcpStream::connect(address).await else {
+        return false;
+    };
     let mut answer = [0; 32];
     socket.write_all(HEADER.as_bytes()).await.is_ok() && matches!(socket.read(&mut answer).await, Ok(1..))
 }

@@ -91,7 +91,10 @@ impl PushService {
                 }
                 let answer = *answers.lock().unwrap();
                 let publish = !stanza.all("publish").is_empty();
-                socket.write_all(reply(&stanza, if publish { answer } else { Answer::Result }).as_bytes()).await.unwrap();
+                socket
+                    .write_all(reply(&stanza, if publish { answer } else { Answer::Result }).as_bytes())
+                    .await
+                    .unwrap();
                 if publish && sender.send(Publish::of(&xml)).is_err() {
                     return;
                 }

@@ -59,7 +59,8 @@ impl Slixmpp {
 
     /// The bodies of all messages received so far.
     pub(crate) fn bodies(&self) -> Vec<String> {
-        let events = self.process.log().lines().into_iter().filter_map(|line| serde_json::from_str::<Value>(&line).ok());
+        let events =
+            self.process.log().lines().into_iter().filter_map(|line| serde_json::from_str::<Value>(&line).ok());
         events
             .filter(|event| event.get("event").and_then(Value::as_str) == Some("message"))
             .filter_map(|event| event.get("body").and_then(Value::as_str).map(str::to_owned))

@@ -7,9 +7,7 @@ use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, Server
 use rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::{
-    ClientConfig, DigitallySignedStruct, Error, SignatureScheme, SupportedProtocolVersion, version,
-};
+use rustls::{ClientConfig, DigitallySignedStruct, Error, SignatureScheme, SupportedProtocolVersion, version};
 
 /// How a client does its handshake.
 #[derive(Clone)]
@@ -24,8 +22,8 @@ pub(crate) struct Tls {
 impl Tls {
     /// Both versions of TLS, the ALPN of XEP-0368, and the first certificate of `file` only.
     pub(crate) fn trusting(file: &Path) -> Self {
-        let certificate = CertificateDer::from_pem_file(file)
-            .unwrap_or_else(|error| panic!("{}: {error:?}", file.display()));
+        let certificate =
+            CertificateDer::from_pem_file(file).unwrap_or_else(|error| panic!("{}: {error:?}", file.display()));
         Self {
             certificate,
             versions: vec![&version::TLS13, &version::TLS12],

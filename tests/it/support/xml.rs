@@ -118,8 +118,7 @@ pub(crate) struct Element {
 impl Element {
     /// Parses what stands at the top level of a `jabber:client` stream.
     pub(crate) fn parse(xml: &str) -> Self {
-        let wrapped =
-            format!("<s xmlns='jabber:client' xmlns:stream='http://etherx.jabber.org/streams'>{xml}</s>");
+        let wrapped = format!("<s xmlns='jabber:client' xmlns:stream='http://etherx.jabber.org/streams'>{xml}</s>");
         let mut reader = NsReader::from_str(&wrapped);
         let mut open = vec![Self::default()];
         loop {

@@ -1,0 +1,276 @@
+//! Stream opening, SASL, features, bind and the proof of a resumption.
+
+use std::collections::HashSet;
+
+use base64::Engine as _;
+
+use super::super::SmId;
+use super::super::negotiate::{CloseReason, Held, Input, Negotiation, Output};
+use super::*;
+use crate::jid::BareJid;
+
+const FEATURES: &str = "<stream:features><mechanisms xmlns='urn:ietf:params:xml:ns:xmpp-sasl'>\
+                        <mechanism>PLAIN</mechanism></mechanisms></stream:features>";
+const BIND: &str = "<stream:features><bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'/></stream:features>";
+const SUCCESS: &str = "<success xmlns='urn:ietf:params:xml:ns:xmpp-sasl'/>";
+const RESUME: &str = "<resume xmlns='urn:xmpp:sm:3' previd='abc' h='3'/>";
+
+struct Login {
+    negotiation: Negotiation,
+    to_client: Vec<String>,
+    to_upstream: Vec<String>,
+    connects: Vec<String>,
+    finds: Vec<SmId>,
+    handed_over: Option<sm::Handled>,
+    bound: Option<Box<Bound>>,
+    closed: Option<CloseReason>,
+}
+
+fn client_header(to: &str) -> Frame {
+    let xml = format!(
+        "<?xml version='1.0'?><stream:stream xmlns='jabber:client' xmlns:stream='http://etherx.jabber.org/streams' \
+         to='{to}' version='1.0'>"
+    );
+    Frame::Open(Arc::new(Header::parse(Bytes::from(xml)).unwrap()))
+}
+
+impl Login {
+    fn new() -> Self {
+        let hosts = Arc::new(HashSet::from(["example.org".to_owned()]));
+        Self {
+            negotiation: Negotiation::new(hosts, dice, Instant::now()),
+            to_client: Vec::new(),
+            to_upstream: Vec::new(),
+            connects: Vec::new(),
+            finds: Vec::new(),
+            handed_over: None,
+            bound: None,
+            closed: None,
+        }
+    }
+
+    /// A stream on which SASL may begin.
+    fn opened() -> Self {
+        let mut login = Self::new();
+        login.input(Input::Client(client_header("example.org")));
+        login.input(Input::Connected);
+        login.input(Input::Upstream(Frame::Open(header())));
+        login.upstream(FEATURES);
+        login
+    }
+
+    /// A stream on which this account may bind or resume.
+    fn authenticated(user: &str) -> Self {
+        let mut login = Self::opened();
+        login.auth(user);
+        login.upstream(SUCCESS);
+        login.restart();
+        login
+    }
+
+    fn auth(&mut self, user: &str) {
+        let message = base64::engine::general_purpose::STANDARD.encode(format!("\0{user}\0secret"));
+        self.client(&format!("<auth xmlns='urn:ietf:params:xml:ns:xmpp-sasl' mechanism='PLAIN'>{message}</auth>"));
+    }
+
+    fn restart(&mut self) {
+        self.input(Input::Client(client_header("example.org")));
+        self.input(Input::Upstream(Frame::Open(header())));
+        self.upstream(BIND);
+        self.to_client.clear();
+        self.to_upstream.clear();
+    }
+
+    fn client(&mut self, xml: &str) {
+        assert!(self.negotiation.wants_client(), "{xml} would have to wait");
+        self.input(Input::Client(frame(xml)));
+    }
+
+    fn upstream(&mut self, xml: &str) {
+        self.input(Input::Upstream(frame(xml)));
+    }
+
+    fn input(&mut self, input: Input) {
+        self.negotiation.handle(input);
+        let text = |bytes: Bytes| String::from_utf8(bytes.to_vec()).unwrap();
+        while let Some(output) = self.negotiation.poll() {
+            match output {
+                Output::ToClient(bytes) => self.to_client.push(text(bytes)),
+                Output::ToUpstream(bytes) => self.to_upstream.push(text(bytes)),
+                Output::Connect(host) => self.connects.push(host),
+                Output::Authenticated => {}
+                Output::Find(id) => self.finds.push(id),
+                Output::HandOver(_, h, _) => self.handed_over = Some(h),
+                Output::Bound(bound) => self.bound = Some(bound),
+                Output::Close(reason) => self.closed = Some(reason),
+            }
+        }
+    }
+
+    fn found(&mut self, user: &str) {
+        let identity = Some(SaslIdentity { host: "example.org".into(), authcid: user.into() });
+        let account = BareJid::new(&format!("{user}@example.org")).unwrap();
+        self.input(Input::Found(Some(Held { account, identity })));
+    }
+
+    fn last_iq_id(&self) -> String {
+        element(self.to_upstream.last().unwrap()).node().attr("id").unwrap().into_owned()
+    }
+}
+
+#[test]
+fn headers_and_sasl_pass_as_they_came() {
+    let mut login = Login::opened();
+    assert_eq!(login.connects, ["example.org"]);
+    assert!(login.to_upstream[0].starts_with("<?xml version='1.0'?><stream:stream xmlns='jabber:client'"));
+    assert!(login.to_client[1].contains("<mechanism>PLAIN</mechanism>"));
+    login.auth("juliet");
+    assert!(!login.negotiation.wants_client(), "the next auth waits for the answer to this one");
+    login.upstream("<failure xmlns='urn:ietf:params:xml:ns:xmpp-sasl'><not-authorized/></failure>");
+    login.auth("juliet");
+    login.upstream(SUCCESS);
+    assert_eq!(login.to_client.last().unwrap(), SUCCESS);
+}
+
+#[test]
+fn an_unknown_host_is_refused_without_asking_any_server() {
+    let mut login = Login::new();
+    login.input(Input::Client(client_header("example.com")));
+    assert_eq!(login.closed, Some(CloseReason::HostUnknown));
+    assert!(login.to_client[0].contains("from='example.com'") && login.to_client[0].contains("<host-unknown"));
+    assert_eq!(login.connects, Vec::<String>::new());
+}
+
+#[test]
+fn a_server_that_is_down_is_a_stream_error_behind_a_header() {
+    let mut login = Login::new();
+    login.input(Input::Client(client_header("example.org")));
+    login.input(Input::UpstreamLost);
+    let reply = login.to_client.concat();
+    assert!(reply.starts_with("<?xml version='1.0'?><stream:stream"), "{reply}");
+    assert!(reply.contains("<remote-connection-failed") && reply.ends_with("</stream:stream>"), "{reply}");
+    assert_eq!(login.closed, Some(CloseReason::UpstreamLost));
+}
+
+#[test]
+fn the_bind_result_is_the_identity() {
+    let mut login = Login::authenticated("juliet");
+    login.client("<iq type='set' id='b'><bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'/></iq>");
+    assert!(!login.negotiation.wants_client());
+    let result = "<iq type='result' id='b'><bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'>\
+                  <jid>juliet@example.org/phone</jid></bind></iq>";
+    login.upstream(result);
+    assert_eq!(login.to_client, [result]);
+    let bound = login.bound.unwrap();
+    assert_eq!(bound.jid.as_str(), "juliet@example.org/phone");
+    assert_eq!(bound.identity.unwrap().authcid, "juliet");
+}
+
+#[test]
+fn a_bind_that_fails_can_be_tried_again() {
+    let mut login = Login::authenticated("juliet");
+    login.client("<iq type='set' id='b'><bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'/></iq>");
+    login.upstream("<iq type='error' id='b'><error type='cancel'/></iq>");
+    login.client("<iq type='set' id='b'><bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'/></iq>");
+    assert!(login.bound.is_none());
+}
+
+/// Invariant 4: the id is not enough, and neither is being somebody.
+#[test]
+fn the_same_login_resumes_at_once() {
+    let mut login = Login::authenticated("juliet");
+    login.client(RESUME);
+    assert_eq!(login.finds, [SmId::new("abc")]);
+    login.found("juliet");
+    assert_eq!(login.handed_over, Some(sm::Handled::new(3)));
+    assert_eq!(login.to_upstream, Vec::<String>::new());
+}
+
+#[test]
+fn another_login_is_probed_and_refused() {
+    let mut login = Login::authenticated("mallory");
+    login.client(RESUME);
+    login.found("juliet");
+    assert_eq!(login.handed_over, None);
+    let id = login.last_iq_id();
+    login.upstream(&format!(
+        "<iq type='result' id='{id}'><bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'><jid>mallory@example.org/1</jid></bind></iq>"
+    ));
+    assert_eq!(login.handed_over, None);
+    assert_eq!(login.closed, Some(CloseReason::ResumeRefused));
+    assert!(login.to_client[0].starts_with("<failed xmlns='urn:xmpp:sm:3'><item-not-found"));
+}
+
+#[test]
+fn an_opaque_login_is_probed_and_resumes_if_the_server_says_so() {
+    let mut login = Login::opened();
+    login.client("<auth xmlns='urn:ietf:params:xml:ns:xmpp-sasl' mechanism='OAUTHBEARER'>bixh</auth>");
+    login.upstream(SUCCESS);
+    login.restart();
+    login.client(RESUME);
+    login.found("juliet");
+    assert!(login.to_upstream[0].contains("<bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'/>"));
+    let id = login.last_iq_id();
+    login.upstream("<message><body>for the probe</body></message>");
+    login.upstream(&format!(
+        "<iq type='result' id='{id}'><bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'><jid>juliet@example.org/1</jid></bind></iq>"
+    ));
+    assert_eq!(login.handed_over, Some(sm::Handled::new(3)));
+    assert_eq!(login.to_client, Vec::<String>::new());
+}
+
+#[test]
+fn what_a_failed_login_said_proves_nothing() {
+    let mut login = Login::opened();
+    login.auth("juliet");
+    login.upstream("<failure xmlns='urn:ietf:params:xml:ns:xmpp-sasl'><not-authorized/></failure>");
+    login.client("<auth xmlns='urn:ietf:params:xml:ns:xmpp-sasl' mechanism='ANONYMOUS'/>");
+    login.upstream(SUCCESS);
+    login.restart();
+    login.client(RESUME);
+    login.found("juliet");
+    assert_eq!(login.handed_over, None);
+}
+
+#[test]
+fn an_unknown_previd_fails_and_the_client_binds_on() {
+    let mut login = Login::authenticated("juliet");
+    login.client(RESUME);
+    login.input(Input::Found(None));
+    assert_eq!(
+        login.to_client,
+        ["<failed xmlns='urn:xmpp:sm:3'><item-not-found xmlns='urn:ietf:params:xml:ns:xmpp-stanzas'/></failed>"]
+    );
+    login.client("<iq type='set' id='b'><bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'/></iq>");
+    assert_eq!(login.to_upstream.len(), 1);
+}
+
+#[test]
+fn a_session_that_ended_while_it_was_resumed_fails_too() {
+    let mut login = Login::authenticated("juliet");
+    login.client(RESUME);
+    login.found("juliet");
+    login.input(Input::Gone);
+    assert!(login.to_client[0].starts_with("<failed "));
+    login.client("<iq type='set' id='b'><bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'/></iq>");
+}
+
+#[test]
+fn nothing_that_logs_in_or_changes_the_stream_unseen_is_forwarded() {
+    for xml in [
+        "<authenticate xmlns='urn:xmpp:sasl:2' mechanism='PLAIN'/>",
+        "<starttls xmlns='urn:ietf:params:xml:ns:xmpp-tls'/>",
+        "<compress xmlns='http://jabber.org/protocol/compress'/>",
+        "<message to='romeo@example.net'/>",
+    ] {
+        let mut login = Login::opened();
+        login.client(xml);
+        assert!(!login.to_upstream.iter().any(|sent| sent == xml), "{xml}");
+        assert_eq!(login.closed, Some(CloseReason::ClientError), "{xml}");
+    }
+    let mut login = Login::opened();
+    login.client("<iq type='get' id='a'><query xmlns='jabber:iq:auth'/></iq>");
+    assert!(login.to_client.last().unwrap().contains("service-unavailable"));
+    login.client("<iq type='get' id='a'><query xmlns='jabber:iq:register'/></iq>");
+    assert!(login.to_upstream.last().unwrap().contains("jabber:iq:register"));
+}

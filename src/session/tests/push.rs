@@ -1,0 +1,287 @@
+//! Registrations, disco and publishes of one session.
+
+use super::*;
+
+const QUERY: &str = "<iq type='get' id='d'><query xmlns='http://jabber.org/protocol/disco#info'/></iq>";
+
+fn answer_of(publish_iq: &str, kind: &str, inner: &str) -> String {
+    let iq = element(publish_iq);
+    let id = iq.node().attr("id").unwrap().into_owned();
+    format!("<iq type='{kind}' id='{id}' from='push.example' to='juliet@example.org/phone'>{inner}</iq>")
+}
+
+impl Rig {
+    /// Performs the publishes by the session's own stream, and returns the iqs.
+    fn publish_all(&mut self) -> Vec<String> {
+        self.to_upstream.clear();
+        for publish in std::mem::take(&mut self.publishes) {
+            self.input(Input::Publish(publish));
+        }
+        std::mem::take(&mut self.to_upstream)
+    }
+}
+
+#[test]
+fn the_account_has_push_in_its_disco_info() {
+    let mut rig = Rig::new();
+    rig.client(QUERY);
+    assert_eq!(rig.to_upstream, [QUERY]);
+    rig.upstream("<iq type='result' id='d' from='juliet@example.org'><query xmlns='http://jabber.org/protocol/disco#info'/></iq>");
+    assert!(rig.to_client[0].contains("var='urn:xmpp:push:0'"), "{:?}", rig.to_client);
+    // The next answer with that id is nobody's business.
+    let same = "<iq type='result' id='d' from='x@y'><query xmlns='http://jabber.org/protocol/disco#info'/></iq>";
+    rig.upstream(same);
+    assert_eq!(rig.to_client[1], same);
+}
+
+#[test]
+fn a_server_without_disco_for_accounts_is_answered_for() {
+    let mut rig = Rig::new();
+    rig.client(
+        "<iq type='get' id='d' to='Juliet@example.org'><query xmlns='http://jabber.org/protocol/disco#info'/></iq>",
+    );
+    rig.upstream(
+        "<iq type='error' id='d' from='juliet@example.org' to='juliet@example.org/phone'><error type='cancel'>\
+         <service-unavailable xmlns='urn:ietf:params:xml:ns:xmpp-stanzas'/></error></iq>",
+    );
+    assert_eq!(
+        rig.to_client,
+        ["<iq type='result' id='d' from='juliet@example.org' to='juliet@example.org/phone'>\
+          <query xmlns='http://jabber.org/protocol/disco#info'><identity category='account' type='registered'/>\
+          <feature var='urn:xmpp:push:0'/></query></iq>"]
+    );
+}
+
+#[test]
+fn disco_of_others_is_left_alone() {
+    let mut rig = Rig::new();
+    rig.client("<iq type='get' id='d' to='example.org'><query xmlns='http://jabber.org/protocol/disco#info'/></iq>");
+    let result =
+        "<iq type='result' id='d' from='example.org'><query xmlns='http://jabber.org/protocol/disco#info'/></iq>";
+    rig.upstream(result);
+    assert_eq!(rig.to_client, [result]);
+}
+
+#[test]
+fn enable_is_answered_only_once_it_is_stored_and_never_forwarded() {
+    for to in ["", " to='juliet@example.org'", " to='example.org'"] {
+        let mut rig = Rig::new();
+        let enable =
+            format!("<iq type='set' id='p'{to}><enable xmlns='urn:xmpp:push:0' jid='push.example' node='n'/></iq>");
+        rig.session.handle(rig.now, Input::Client(Attachment::FIRST, frame(&enable)));
+        let Some(Output::Store(Some(token), Change::Enable { registration, .. })) = rig.session.poll() else {
+            panic!("nothing to store");
+        };
+        assert!(rig.session.poll().is_none());
+        assert_eq!(registration.target, Target { service: Jid::new("push.example").unwrap(), node: Some("n".into()) });
+        assert_eq!(registration.resource, "phone");
+        rig.input(Input::Stored(token, true));
+        let from = to.replace("to=", "from=");
+        assert_eq!(rig.to_client, [format!("<iq type='result' id='p'{from}/>")]);
+        assert_eq!(rig.to_upstream, Vec::<String>::new());
+    }
+}
+
+#[test]
+fn a_registration_that_cannot_be_stored_is_refused_for_now() {
+    let mut rig = Rig::new();
+    let enable = "<iq type='set' id='p'><enable xmlns='urn:xmpp:push:0' jid='push.example'/></iq>";
+    rig.session.handle(rig.now, Input::Client(Attachment::FIRST, frame(enable)));
+    let Some(Output::Store(Some(token), _)) = rig.session.poll() else { panic!("nothing to store") };
+    rig.input(Input::Stored(token, false));
+    assert!(rig.to_client[0].contains("<error type='wait'><internal-server-error"), "{:?}", rig.to_client);
+}
+
+#[test]
+fn a_malformed_enable_is_a_bad_request() {
+    for jid in ["", " jid=''", " jid='juliet@example.org'", " jid='juliet@example.org/phone'", " jid='@'"] {
+        let mut rig = Rig::new();
+        rig.client(&format!("<iq type='set' id='p'><enable xmlns='urn:xmpp:push:0'{jid}/></iq>"));
+        assert!(rig.to_client[0].contains("<error type='modify'><bad-request"), "{jid}: {:?}", rig.to_client);
+        assert_eq!(rig.stored, []);
+    }
+}
+
+#[test]
+fn an_enable_for_somebody_else_passes() {
+    let mut rig = Rig::new();
+    let iq = "<iq type='set' id='p' to='romeo@example.net'><enable xmlns='urn:xmpp:push:0' jid='push.example'/></iq>";
+    rig.client(iq);
+    assert_eq!(rig.to_upstream, [iq]);
+}
+
+/// Invariant 6: no push for what a live client acknowledged in time.
+#[test]
+fn a_live_client_is_not_pushed_for() {
+    let mut rig = Rig::with_push();
+    for n in 1..=5 {
+        rig.upstream(&message(n));
+        rig.seconds(1);
+        rig.client(&format!("<a xmlns='urn:xmpp:sm:3' h='{}'/>", n + 1));
+    }
+    rig.seconds(3600);
+    assert_eq!(rig.publishes, []);
+}
+
+#[test]
+fn a_burst_for_a_dark_client_is_one_publish() {
+    let mut rig = Rig::with_push();
+    rig.lose_client();
+    rig.seconds(5);
+    for n in 1..=5 {
+        rig.upstream(&message(n));
+    }
+    assert_eq!(rig.publishes.len(), 1);
+    rig.seconds(19);
+    assert_eq!(rig.publishes.len(), 1);
+    rig.seconds(2);
+    assert_eq!(rig.publishes.len(), 2);
+    assert_eq!(rig.publishes[1].summary.count, 5);
+}
+
+#[test]
+fn what_was_unacked_when_the_client_went_dark_is_pushed_after_the_batch_delay() {
+    let mut rig = Rig::with_push();
+    rig.upstream(&message(1));
+    rig.upstream(&message(2));
+    rig.lose_client();
+    assert_eq!(rig.publishes, []);
+    rig.pass(Duration::from_millis(1001));
+    assert_eq!(rig.publishes.len(), 1);
+    assert_eq!(rig.publishes[0].summary.count, 2);
+}
+
+#[test]
+fn a_suspect_client_is_pushed_for_while_its_connection_stays() {
+    let mut rig = Rig::with_push();
+    rig.upstream(&message(1));
+    rig.seconds(32);
+    assert_eq!(rig.publishes.len(), 1);
+    assert_eq!(rig.closed, 0);
+    rig.seconds(60);
+    assert_eq!(rig.publishes.len(), 1, "the same stanza notifies once");
+}
+
+#[test]
+fn noise_for_a_dark_client_says_why_it_does_not_notify() {
+    let mut rig = Rig::with_push();
+    rig.lose_client();
+    rig.seconds(5);
+    rig.upstream(
+        "<message from='romeo@example.net/x'><composing xmlns='http://jabber.org/protocol/chatstates'/></message>",
+    );
+    rig.seconds(100);
+    assert_eq!(rig.publishes, []);
+    assert!(rig.events.contains(&Event::NotPushed(crate::push::classify::Noise::NoText)));
+}
+
+#[test]
+fn the_publish_says_what_the_operator_allows_and_the_options_verbatim() {
+    let mut rig = Rig::new();
+    rig.client("<enable xmlns='urn:xmpp:sm:3' resume='true'/>");
+    rig.client(
+        "<iq type='set' id='p'><enable xmlns='urn:xmpp:push:0' jid='push.example' node='a&amp;b'>\
+         <x xmlns='jabber:x:data' type='form'><field var='FORM_TYPE' type='hidden'>\
+         <value>http://jabber.org/protocol/pubsub#publish-options</value></field>\
+         <field var='secret'><value>&lt;s3cret&gt;</value></field></x></enable></iq>",
+    );
+    rig.lose_client();
+    rig.seconds(5);
+    rig.upstream(&message(1));
+    let iq = rig.publish_all().remove(0);
+    let id = element(&iq).node().attr("id").unwrap().into_owned();
+    assert_eq!(
+        iq,
+        format!(
+            "<iq type='set' id='{id}' to='push.example'><pubsub xmlns='http://jabber.org/protocol/pubsub'>\
+             <publish node='a&amp;b'><item><notification xmlns='urn:xmpp:push:0'><x xmlns='jabber:x:data' type='submit'>\
+             <field var='FORM_TYPE' type='hidden'><value>urn:xmpp:push:summary</value></field>\
+             <field var='message-count'><value>1</value></field>\
+             <field var='last-message-body'><value>New Message!</value></field></x></notification></item></publish>\
+             <publish-options><x xmlns='jabber:x:data' type='submit'><field var='FORM_TYPE' type='hidden'>\
+             <value>http://jabber.org/protocol/pubsub#publish-options</value></field>\
+             <field var='secret'><value>&lt;s3cret&gt;</value></field></x></publish-options></pubsub></iq>"
+        )
+    );
+}
+
+#[test]
+fn sender_and_body_are_said_only_if_configured() {
+    let mut settings = Settings { session_queue: 1 << 20, ..Settings::default() };
+    settings.push.with_body = true;
+    settings.push.with_sender = true;
+    let mut rig = Rig::with(settings).pushing();
+    rig.lose_client();
+    rig.seconds(5);
+    rig.upstream(&message(1));
+    let iq = rig.publish_all().remove(0);
+    assert!(iq.contains("<field var='last-message-sender'><value>romeo@example.net/x</value></field>"), "{iq}");
+    assert!(iq.contains("<field var='last-message-body'><value>text 1</value></field>"), "{iq}");
+}
+
+/// Invariant 5: our own traffic is invisible, however late.
+#[test]
+fn answers_to_publishes_never_reach_the_client() {
+    let mut rig = Rig::with_push();
+    rig.lose_client();
+    rig.seconds(5);
+    rig.upstream(&message(1));
+    let iq = rig.publish_all().remove(0);
+    rig.seconds(61);
+    assert!(matches!(rig.events.last(), Some(Event::PublishOutcome(_, super::super::Outcome::Unknown))));
+    rig.resume(1);
+    rig.clear();
+    rig.upstream(&answer_of(&iq, "result", ""));
+    rig.upstream(&answer_of(&iq, "result", ""));
+    assert_eq!(rig.to_client, Vec::<String>::new());
+}
+
+#[test]
+fn errors_in_a_row_end_a_registration_and_wait_does_not_count() {
+    let refused = "<error type='cancel'><item-not-found xmlns='urn:ietf:params:xml:ns:xmpp-stanzas'/></error>";
+    let wait = "<error type='wait'><resource-constraint xmlns='urn:ietf:params:xml:ns:xmpp-stanzas'/></error>";
+    let mut settings = Settings { session_queue: 1 << 20, ..Settings::default() };
+    settings.push.max_errors = 2;
+    let mut rig = Rig::with(settings).pushing();
+    rig.lose_client();
+    for (n, (kind, inner), errors) in [
+        (1, ("error", refused), Some(1)),
+        (2, ("error", wait), Some(1)),
+        (3, ("result", ""), Some(0)),
+        (4, ("error", refused), Some(1)),
+        (5, ("error", refused), None),
+    ] {
+        rig.seconds(30);
+        rig.upstream(&message(n));
+        let iq = rig.publish_all().remove(0);
+        rig.upstream(&answer_of(&iq, kind, inner));
+        assert_eq!(rig.list.first().map(|r| r.errors), errors, "after publish {n}");
+    }
+    rig.seconds(30);
+    rig.upstream(&message(6));
+    assert_eq!(rig.publishes, []);
+}
+
+#[test]
+fn a_device_that_logs_in_again_owns_its_registration() {
+    let old = Rig::with_push();
+    let mut rig = Rig::new();
+    rig.client("<enable xmlns='urn:xmpp:sm:3' resume='true'/>");
+    rig.input(Input::Registrations(old.list.clone()));
+    rig.lose_client();
+    rig.seconds(5);
+    rig.upstream(&message(1));
+    assert_eq!(rig.publishes.len(), 1);
+}
+
+#[test]
+fn disable_stops_the_pushes() {
+    let mut rig = Rig::with_push();
+    rig.client("<iq type='set' id='x'><disable xmlns='urn:xmpp:push:0' jid='push.example'/></iq>");
+    assert!(rig.to_client.iter().any(|xml| xml == "<iq type='result' id='x'/>"), "{:?}", rig.to_client);
+    rig.lose_client();
+    rig.seconds(5);
+    rig.upstream(&message(1));
+    rig.seconds(60);
+    assert_eq!(rig.publishes, []);
+}
