@@ -83,8 +83,8 @@ async fn stanzas_that_are_too_big_or_too_deep_break_the_policy() {
 #[tokio::test]
 async fn before_authentication_the_limit_is_smaller() {
     let stub = StubUpstream::start(StubOptions::default()).await;
-    let pushward = Pushward::start(Setup::new(stub.address).set("limits.unauthenticated_stanza", "'4 KiB'")).await;
-    let big = format!("<auth xmlns='urn:ietf:params:xml:ns:xmpp-sasl' mechanism='PLAIN'>{}</auth>", "A".repeat(5000));
+    let pushward = Pushward::start(Setup::new(stub.address).set("limits.unauthenticated_stanza", "'12 KiB'")).await;
+    let big = format!("<auth xmlns='urn:ietf:params:xml:ns:xmpp-sasl' mechanism='PLAIN'>{}</auth>", "A".repeat(13_000));
     let mut client = pushward.connect().await;
     client.open().await;
     client.send(big).await;

@@ -15,8 +15,8 @@ async fn slixmpp_loses_its_socket_is_pushed_for_once_and_gets_every_message_once
         Slixmpp::start("alice@localhost/phone", pushward.starttls, Some(&pushward.file("certs/localhost.pem")));
     alice.order(&json!({"do": "connect"}));
     alice.event("tls_success").await;
-    alice.event("sm_enabled").await;
     assert_eq!(alice.event("session_start").await["jid"], "alice@localhost/phone");
+    alice.event("sm_enabled").await;
     alice.order(&json!({"do": "send", "xml":
         "<iq xmlns='jabber:client' type='set' id='push'><enable xmlns='urn:xmpp:push:0' jid='push.localhost' node='n'/></iq>"}));
     let answer = loop {

@@ -67,7 +67,7 @@ async fn enabling_gives_an_unguessable_id_and_how_long_the_session_is_held() {
 async fn enabling_without_resume_gives_no_id() {
     let mut world = World::new().await;
     let mut client = world.pushward.login("alice", "desk").await;
-    world.stub.session().await;
+    let _server = world.stub.session().await;
     client.send("<enable xmlns='urn:xmpp:sm:3'/>").await;
     let enabled = Element::parse(&client.expect("urn:xmpp:sm:3").await);
     assert_eq!(enabled.name, "enabled");
@@ -271,7 +271,8 @@ async fn another_account_cannot_resume_a_session() {
     let mut mallory = pushward.authenticated("mallory").await;
     assert_failed(&mallory.resume(&enabled.id, 0).await, "item-not-found");
     server.send(message("for alice only"));
-    assert!(mallory.live_for(Duration::from_millis(200)).await.is_empty());
+    mallory.live_for(Duration::from_millis(200)).await;
+    assert!(!mallory.transcript().contains("alice only"), "{}", mallory.transcript());
     let (mut client, _) = resumed(&pushward, &enabled, 0).await;
     assert_eq!(bodies(&client.messages(1).await), ["for alice only"]);
     assert!(server.rest().iter().all(|element| !element.contains("mallory")));
