@@ -357,14 +357,18 @@ async fn a_registration_of_the_same_node_replaces_the_one_before() {
 
 #[tokio::test]
 async fn a_later_message_pushes_again_after_min_interval_with_the_whole_count() {
-    let mut world = World::with(quick).await;
+    let mut world = World::with(|setup| quick(setup).set("push.min_interval", "'1s'")).await;
     let (alice, _) = world.phone("phone", "n").await;
     alice.reset();
     world.bob.say("alice@localhost", "first").await;
     let first = world.service.publish(PATIENCE).await;
     world.bob.say("alice@localhost", "second").await;
+    world.bob.say("alice@localhost", "third").await;
     let second = world.service.publish(PATIENCE).await;
-    assert_eq!((first.count(), second.count()), (Some(1), Some(2)));
+    assert_eq!((first.count(), second.count()), (Some(1), Some(3)));
+    // The first may have travelled slowly; only that the second waited is certain.
+    let apart = second.arrived.duration_since(first.arrived);
+    assert!(apart >= Duration::from_millis(300), "pushed again after {apart:?}");
 }
 
 #[tokio::test]

@@ -152,7 +152,10 @@ impl Element {
             let attribute = attribute.unwrap();
             (attribute.key.as_ref().to_owned(), quick_xml::escape::unescape(&attribute.value).unwrap().into_owned())
         });
-        Self { name: tag.local_name().as_ref().to_owned(), ns, attributes: attributes.collect(), ..Self::default() }
+        let mut attributes: Vec<_> = attributes.collect();
+        // Their order means nothing, and Prosody changes it at will.
+        attributes.sort();
+        Self { name: tag.local_name().as_ref().to_owned(), ns, attributes, ..Self::default() }
     }
 
     pub(crate) fn attribute(&self, name: &str) -> Option<&str> {
