@@ -3,8 +3,52 @@
 //! ```text
 //!  mobile client ──TLS── pushward ──plain── XMPP server (unmodified: Prosody, ejabberd, Openfire, …)
 //!                           │  └── redb: registrations
-//!                           └───── push service (app server)
+//!                           └───── push service (app server), through the user's own stream
 //! ```
+//!
+//! Clients connect to Pushward instead of to the server. It terminates TLS, relays every stanza, keeps its own stream
+//! management (XEP-0198) with the client, holds the session on the server while the client is dark, owns the registrations
+//! of `urn:xmpp:push:0` (XEP-0357), and publishes the notifications.
+//!
+//! # Where things are
+//!
+//! | module | what it does | what it does not know |
+//! |---|---|---|
+//! | [`xml`] | bytes in any chunking → checked frames; a borrowed view of an element; escaping writers | what a stanza means |
+//! | [`session`] | login ([`session::negotiate`]), then the bound session: stream management, liveness, queue, rewrites | sockets, clock, disk, dice |
+//! | [`push`] | what a stanza means, whether and when to notify, what is said, what a registration is | sessions, time of day |
+//! | [`jid`] | addresses as they are compared | |
+//! | [`net`] | listeners, TLS, framed connections, the way to the server | XMPP beyond frames |
+//! | [`relay`] | one task per session: an event goes into the core, its outputs are performed; the registry of sessions | protocol rules |
+//! | [`store`] | the redb database, one writer thread, group commit | who asks |
+//! | [`publish`] | the choice of transport | what is said |
+//! | [`daemon`] | bind, accept, signals, drain | |
+//! | [`config`], [`check`], [`cli`], [`log`] | what an operator writes and reads | |
+//! | [`demo`] | the main job in one process, through a real daemon | |
+//!
+//! `xml`, `session`, `push` and `jid` are the pure core: sans-IO, no tokio. Time is an argument, random numbers are passed
+//! in, effects are values ([`session::Output`]). So all of stream management and push timing runs in tests under virtual
+//! time.
+//!
+//! # Life of a connection
+//!
+//! [`net::listener`] accepts → the relay's handshake makes it TLS ([`session::starttls`] answers the clear text) → its login
+//! drives a [`session::negotiate::Negotiation`]: header, SASL passed through, features rewritten ([`session::rewrite`]), then
+//! either a bind, whose result names the [`session::Session`] that this task drives from then on, or a proven `<resume/>`,
+//! which moves the connection to the task of the held session.
+//!
+//! # Invariants
+//!
+//! 1. **Nothing lost, nothing twice.** A client that resumes gets each stanza exactly once, in order.
+//! 2. **Durable before acked.** A registration is on disk before its result is sent.
+//! 3. **Unchanged in, unchanged out.** A stanza that no rule rewrites leaves byte for byte as it came.
+//! 4. **Nobody gets another's session.** Resuming needs the unguessable id *and* proof, from the server, of the same bare JID.
+//! 5. **Our own traffic is invisible.** Publishes and their answers never reach the client.
+//! 6. **Silent while live.** No push for a stanza that a live client acknowledged in time; one push per burst otherwise.
+//! 7. **Every wait has a deadline, every queue a bound, every overflow a name.**
+//! 8. **Secrets stay secret.** No SASL payload, publish-option, stanza body or child is logged at any level.
+//! 9. **Deaf core.** Framing, session logic and push rules know no socket, clock, disk or randomness.
+//! 10. **Only the owner detaches.** A late event of attachment *n* cannot affect attachment *n+1*.
 
 pub mod check;
 pub mod cli;

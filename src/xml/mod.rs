@@ -32,3 +32,6 @@ pub use error::{FrameError, Restricted};
 pub use frame::{Frame, FrameLimits, Framer};
 pub use header::Header;
 pub use stanza::{Children, Node};
+
+#[cfg(test)]
+mod differential;

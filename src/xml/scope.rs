@@ -125,13 +125,13 @@ pub(super) fn declared_prefix(bytes: &[u8], attr: &Attr) -> Option<Range<usize>>
 
 /// Namespaces in XML 1.0 §3: `xml` and `xmlns` and their namespaces are taken, and only the default can be undeclared.
 fn check_binding(prefix: &[u8], uri: &str, at: usize) -> Result<(), FrameError> {
-    let allowed = match prefix {
-        b"xml" => uri == ns::XML,
-        b"xmlns" => false,
-        b"" => uri != ns::XML && uri != ns::XMLNS,
-        _ => !uri.is_empty() && uri != ns::XML && uri != ns::XMLNS,
+    let what = match (prefix, uri) {
+        (b"xml", ns::XML) => return Ok(()),
+        (b"xml" | b"xmlns", _) | (_, ns::XML | ns::XMLNS) => "reserved prefix or namespace",
+        ([_, ..], "") => "prefix undeclared",
+        ([..], _) => return Ok(()),
     };
-    if allowed { Ok(()) } else { Err(FrameError::malformed("invalid namespace declaration", at)) }
+    Err(FrameError::malformed(what, at))
 }
 
 /// What a prefix was found to stand for, and whose declaration said so.

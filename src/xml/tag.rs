@@ -132,7 +132,9 @@ pub(super) fn attributes(bytes: &[u8], mut at: usize, attrs: &mut Vec<Attr>) -> 
         let own = attr.name.whole(bytes);
         let mark = 1u64 << ((own.len() + 7 * usize::from(own.first().copied().unwrap_or(0))) % 64);
         if lengths & mark != 0 && attrs.iter().any(|other| other.name.whole(bytes) == own) {
-            return Err(FrameError::malformed("duplicate attribute", start));
+            let namespace = own.starts_with(b"xmlns");
+            let what = if namespace { "namespace declared twice" } else { "duplicate attribute" };
+            return Err(FrameError::malformed(what, start));
         }
         lengths |= mark;
         if attrs.len() == MAX_ATTRIBUTES {
