@@ -239,6 +239,22 @@ impl Client {
         }
     }
 
+    /// The next element that contains `needle`; those before it stay to be read.
+    pub(crate) async fn answer(&mut self, needle: &str) -> String {
+        let deadline = Instant::now() + PATIENCE;
+        let mut others = VecDeque::new();
+        let found = loop {
+            match self.element(deadline).await {
+                Ok(Some(element)) if element.contains(needle) => break element,
+                Ok(Some(element)) => others.push_back(element),
+                end => panic!("no {needle} ({end:?}) in\n{}", self.transcript.join("\n")),
+            }
+        };
+        others.append(&mut self.inbox);
+        self.inbox = others;
+        found
+    }
+
     /// The next element, stream management's own included.
     pub(crate) async fn next_item(&mut self) -> String {
         match self.item(Instant::now() + PATIENCE).await {
@@ -384,7 +400,7 @@ impl Client {
              </bind></iq>"
         ))
         .await;
-        let answer = Element::parse(&self.expect("xmpp-bind").await);
+        let answer = Element::parse(&self.answer("xmpp-bind").await);
         answer.all("jid").first().map(|jid| jid.text.clone()).unwrap_or_else(|| panic!("no JID in {answer:?}"))
     }
 
@@ -397,7 +413,7 @@ impl Client {
     /// Turns stream management on.
     pub(crate) async fn enable(&mut self) -> Enabled {
         self.send("<enable xmlns='urn:xmpp:sm:3' resume='true'/>").await;
-        let answer = self.expect("urn:xmpp:sm:3").await;
+        let answer = self.answer("urn:xmpp:sm:3").await;
         let enabled = Element::parse(&answer);
         assert_eq!(enabled.name, "enabled", "{answer}");
         Enabled {
@@ -429,16 +445,7 @@ impl Client {
     pub(crate) async fn ping(&mut self, to: &str) {
         let id = format!("ping-{}", self.transcript.len());
         self.send(format!("<iq type='get' id='{id}' to='{to}'><ping xmlns='urn:xmpp:ping'/></iq>")).await;
-        let deadline = Instant::now() + PATIENCE;
-        let mut others = VecDeque::new();
-        loop {
-            match self.element(deadline).await {
-                Ok(Some(element)) if element.contains(&id) => break,
-                Ok(Some(element)) => others.push_back(element),
-                end => panic!("no answer to a ping ({end:?}):\n{}", self.transcript.join("\n")),
-            }
-        }
-        self.inbox.append(&mut others);
+        self.answer(&id).await;
     }
 
     /// Sends a chat message and waits until the server has taken it.

@@ -69,8 +69,8 @@ pub(crate) async fn enable_push(client: &mut Client, node: &str) {
     assert_eq!(answer.attribute("type"), Some("result"), "{answer:?}");
 }
 
-/// Sends an iq-set and returns the answer.
+/// Sends an iq-set and returns the answer; what comes before it stays to be read.
 pub(crate) async fn request(client: &mut Client, id: &str, payload: &str) -> Element {
     client.send(format!("<iq type='set' id='{id}'>{payload}</iq>")).await;
-    Element::parse(&client.expect(&format!("id='{id}'")).await)
+    Element::parse(&client.answer(&format!("id='{id}'")).await)
 }
