@@ -282,11 +282,14 @@ impl World {
     }
 }
 
+/// Sessions of devices with a registration end after `hold`, and no others are held longer.
+fn expiring(setup: Setup, hold: &str) -> Setup {
+    setup.set("stream_management.resume_timeout", "'100ms'").set("push.max_hibernation_timeout", hold)
+}
+
 #[tokio::test]
 async fn a_device_is_woken_before_its_session_expires() {
-    let settings = |setup: Setup| {
-        setup.set("push.max_hibernation_timeout", "'4s'").set("stream_management.wake_before_expiry", "'2s'")
-    };
+    let settings = |setup: Setup| expiring(setup, "'4s'").set("stream_management.wake_before_expiry", "'2s'");
     let mut world = World::with(settings).await;
     let (alice, enabled) = world.phone().await;
     let handled = alice.handled;
@@ -302,9 +305,7 @@ async fn a_device_is_woken_before_its_session_expires() {
 
 #[tokio::test]
 async fn a_wake_tells_of_what_waits() {
-    let settings = |setup: Setup| {
-        setup.set("push.max_hibernation_timeout", "'4s'").set("stream_management.wake_before_expiry", "'2s'")
-    };
+    let settings = |setup: Setup| expiring(setup, "'4s'").set("stream_management.wake_before_expiry", "'2s'");
     let mut world = World::with(settings).await;
     let (alice, _) = world.phone().await;
     alice.reset();
@@ -317,7 +318,7 @@ async fn a_wake_tells_of_what_waits() {
 
 #[tokio::test]
 async fn what_waited_when_the_session_expired_comes_at_the_next_login_of_the_device() {
-    let mut world = World::with(|setup| setup.set("push.max_hibernation_timeout", "'500ms'")).await;
+    let mut world = World::with(|setup| expiring(setup, "'500ms'")).await;
     let (alice, enabled) = world.phone().await;
     // Not through the proxy, so that nobody else could take what the phone leaves behind.
     let mut desk = Client::plain(world.prosody.address).await;

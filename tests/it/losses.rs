@@ -22,13 +22,14 @@ fn surroundings() -> Vec<Surroundings> {
         setup.set("stream_management.max_ack_delay", "'300ms'").set("stream_management.ack_timeout", "'300ms'")
     }
     fn small(setup: Setup) -> Setup {
-        impatient(setup).set("limits.session_queue", "'4 KiB'")
+        let keys = ["limits.unauthenticated_stanza", "limits.stanza", "limits.session_queue"];
+        keys.into_iter().fold(impatient(setup), |setup, key| setup.set(key, "'16 KiB'"))
     }
     vec![
         ("a server without stream management", StubOptions::default(), impatient),
         ("a server with it", StubOptions::managed(), impatient),
-        ("memory for a few stanzas only", StubOptions::default(), small),
-        ("memory for a few, and a server with stream management", StubOptions::managed(), small),
+        ("memory for a hundred stanzas only", StubOptions::default(), small),
+        ("memory for a hundred, and a server with stream management", StubOptions::managed(), small),
     ]
 }
 
@@ -163,7 +164,9 @@ async fn a_resumption_takes_the_session_over_without_a_word_to_the_old_connectio
 /// No file may grow beyond 6 MiB; alice is dark and gets 12.
 #[tokio::test]
 async fn on_a_full_disk_stanzas_stay_with_the_server_and_other_sessions_go_on() {
-    let settings = |setup: Setup| setup.largest_file(6 * 1024).set("limits.session_queue", "'64 KiB'");
+    let settings = |setup: Setup| {
+        setup.largest_file(6 * 1024).set("limits.stanza", "'256 KiB'").set("limits.session_queue", "'256 KiB'")
+    };
     let mut scene = Scene::with(StubOptions::managed(), settings).await;
     let (mut desk, desk_server) = another(&scene.pushward, &mut scene.stub, "desk").await;
     scene.client.reset();
