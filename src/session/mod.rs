@@ -36,7 +36,8 @@ use bytes::Bytes;
 use crate::config;
 use crate::jid::FullJid;
 use crate::push::notification::Publish;
-use crate::push::registration::{Change, Registration, Target};
+use crate::push::account::{Account, Change, DeviceId};
+use crate::push::registration::Target;
 use crate::push::rules::Schedule;
 use crate::xml::{Frame, Header};
 use answer::Pending;
@@ -106,6 +107,8 @@ pub struct Bound {
     pub client_header: Arc<Header>,
     /// The header that the server answered with, which the client has seen.
     pub server_header: Arc<Header>,
+    /// The device that logged in.
+    pub device: DeviceId,
     /// Whether the server offers client state indication (XEP-0352).
     pub server_csi: bool,
 }
@@ -123,10 +126,10 @@ pub enum Input {
     UpstreamLost,
     /// A new connection takes the session over; [`Session::check_resume`] has accepted its `h`.
     Attach(Resumption),
-    /// The account's registrations, as the store has them now.
-    Registrations(Vec<Registration>),
-    /// The store answered [`Output::Store`]: `true` once the change is on disk. The list follows as [`Input::Registrations`].
-    Stored(Token, bool),
+    /// What is kept about the account, as the store has it now.
+    Account(Account),
+    /// The store answered [`Output::Store`].
+    Stored(Token, Stored),
     /// Send this publish through the user's own stream: the `session` transport.
     Publish(Publish),
     /// The daemon ends in an orderly way.
@@ -146,7 +149,7 @@ pub enum Output {
     ToUpstream(Bytes),
     /// The session can be resumed under this id from now on.
     Resumable(SmId),
-    /// Commit a change of the account's registrations, then say so with [`Input::Stored`] if there is a token.
+    /// Commit a change of the account, then say so with [`Input::Stored`] if there is a token.
     Store(Option<Token>, Change),
     /// Notify a push service, by whatever transport is fit.
     Publish(Publish),
@@ -165,6 +168,15 @@ pub enum Closing {
     Orderly,
     /// Close the TCP connection as it is, so that the client comes back and resumes.
     Abrupt,
+}
+
+/// What became of a change that a client waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stored {
+    /// It is on disk. If it says so, the session's device turned out to be this one.
+    Durable(Option<DeviceId>),
+    /// It failed.
+    Failed,
 }
 
 /// A store request that a client waits for.
@@ -272,8 +284,8 @@ pub struct Session {
     liveness: Liveness,
     queue: Queue,
     pending: Pending,
-    /// `None` until the store has spoken.
-    registrations: Option<Vec<Registration>>,
+    device: DeviceId,
+    account: Account,
     schedule: Schedule,
     client_inactive: bool,
     upstream_written: Instant,
@@ -297,7 +309,8 @@ impl Session {
             liveness: Liveness::new(&settings.stream_management, now),
             queue: Queue::new(settings.session_queue),
             pending: Pending::new(dice()),
-            registrations: None,
+            device: bound.device,
+            account: Account::default(),
             schedule: Schedule::new(settings.push.batch_delay, settings.push.min_interval),
             client_inactive: false,
             upstream_written: now,
@@ -323,8 +336,8 @@ impl Session {
             Input::Upstream(frame) => self.upstream_frame(now, frame),
             Input::UpstreamLost => self.upstream_lost(),
             Input::Attach(resumption) => self.attach(now, resumption),
-            Input::Registrations(list) => self.registrations_changed(now, list),
-            Input::Stored(token, durable) => self.stored(now, token, durable),
+            Input::Account(account) => self.account_changed(now, account),
+            Input::Stored(token, stored) => self.stored(now, token, stored),
             Input::Publish(publish) => self.publish_here(now, &publish),
             Input::Drain => self.drain(),
             Input::Quiet => self.quiet(now),
