@@ -17,18 +17,19 @@ use crate::net::conn::{ConnEvent, HIGH_WATER};
 use crate::net::listener::Permit;
 use crate::net::upstream::UpstreamConn;
 use crate::publish;
-use crate::push::registration::{Change, Registration};
-use crate::session::{Closing, EndReason, Event, Input, Output, Session, SmId, Token};
+use crate::push::account::{Account, Change, DeviceId};
+use crate::session::{Bound, Clock, Closing, EndReason, Event, Input, Output, Owner, Session, SmId, Stored, Token};
 use crate::store::StoreError;
 
-type StoreJob = Pin<Box<dyn Future<Output = Result<Vec<Registration>, StoreError>> + Send>>;
+type Answer = (Account, Option<DeviceId>);
+type StoreJob = Pin<Box<dyn Future<Output = Result<Answer, StoreError>> + Send>>;
 
 /// What woke the task.
 enum Wake {
     Client(std::io::Result<ConnEvent>),
     Upstream(std::io::Result<ConnEvent>),
     Command(Command),
-    Stored(Result<Vec<Registration>, StoreError>),
+    Stored(Result<Answer, StoreError>),
     Deadline,
     Drain,
 }
@@ -58,8 +59,9 @@ struct Driver {
 pub(super) async fn run(relay: Arc<Relay>, login: Login, permit: Permit) {
     let Login { bound, client, upstream } = login;
     let (handle, commands) = relay.registry.enter(login::held(&bound));
-    let settings = Arc::clone(&relay.settings);
-    let session = Session::new(settings, bound, rand::random, Instant::now(), SystemTime::now());
+    let owner = owner(&relay, &bound).await;
+    let clock = Clock { now: Instant::now(), wall: SystemTime::now() };
+    let session = Session::new(Arc::clone(&relay.settings), bound, owner, rand::random, clock);
     tracing::info!("bound");
     let mut driver = Driver {
         relay,
@@ -69,14 +71,32 @@ pub(super) async fn run(relay: Arc<Relay>, login: Login, permit: Permit) {
         commands,
         client: Some(client),
         upstream,
-        waiting: VecDeque::from([Request::Read]),
+        waiting: VecDeque::new(),
         job: None,
         ended: None,
     };
-    driver.next_job();
     driver.drive().await;
     driver.leave().await;
     drop(permit);
+}
+
+/// Tells the store who logged in. Without a store the session goes on, as a device that is new.
+async fn owner(relay: &Relay, bound: &Bound) -> Owner {
+    let candidate = DeviceId(rand::random());
+    let presented = bound.presented.as_ref().map(|id| id.as_str().to_owned());
+    let at = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    let resource = bound.jid.resource().as_str().to_owned();
+    let change = Change::Login { candidate, resource, presented: presented.clone(), at };
+    let answer = match relay.store.change(&bound.jid.to_bare(), change).await {
+        Ok(answer) => answer,
+        Err(error) => {
+            tracing::error!(%error, "the account cannot be stored");
+            Answer::default()
+        }
+    };
+    let device = answer.1.unwrap_or(candidate);
+    let known = |id: &String| answer.0.device(device).is_some_and(|d| d.sm_ids.contains(id));
+    Owner { device, certain: presented.as_ref().is_some_and(known), account: answer.0 }
 }
 
 impl Driver {
@@ -134,7 +154,7 @@ impl Driver {
                 self.client_lost("broken");
             }
             Wake::Command(Command::Attach(attach)) => self.attach(*attach),
-            Wake::Command(Command::RegistrationsChanged) => {
+            Wake::Command(Command::AccountChanged) => {
                 self.waiting.push_back(Request::Read);
                 self.next_job();
             }
@@ -265,31 +285,36 @@ impl Driver {
         let (store, account) = (self.relay.store.clone(), self.handle.held().account.clone());
         self.job = match self.waiting.pop_front() {
             None => None,
-            Some(Request::Read) => Some((None, Box::pin(async move { store.registrations(&account).await }))),
+            Some(Request::Read) => Some((None, Box::pin(async move { Ok((store.account(&account).await?, None)) }))),
             Some(Request::Change(token, change)) => {
                 let siblings = self.relay.registry.siblings(&self.handle);
                 let job = async move {
-                    let list = store.change(&account, change).await?;
+                    let answer = store.change(&account, change).await?;
                     for sibling in siblings {
                         // A session that has just ended needs no news.
-                        drop(sibling.send(Command::RegistrationsChanged).await);
+                        drop(sibling.send(Command::AccountChanged).await);
                     }
-                    Ok(list)
+                    Ok(answer)
                 };
                 Some((token, Box::pin(job)))
             }
         };
     }
 
-    fn stored(&mut self, result: Result<Vec<Registration>, StoreError>) {
+    fn stored(&mut self, result: Result<Answer, StoreError>) {
         let token = self.job.take().and_then(|(token, _)| token);
-        let durable = result.is_ok();
-        match result {
-            Ok(list) => self.take(Input::Registrations(list)),
-            Err(error) => tracing::error!(%error, "registrations cannot be stored"),
-        }
+        let stored = match result {
+            Ok((account, device)) => {
+                self.take(Input::Account(account));
+                Stored::Durable(device)
+            }
+            Err(error) => {
+                tracing::error!(%error, "the account cannot be stored");
+                Stored::Failed
+            }
+        };
         if let Some(token) = token {
-            self.take(Input::Stored(token, durable));
+            self.take(Input::Stored(token, stored));
         }
         self.next_job();
     }

@@ -19,8 +19,8 @@ const COMMANDS: usize = 16;
 pub enum Command {
     /// Take this connection in place of the one you have.
     Attach(Box<Attach>),
-    /// The account's registrations have changed in the store.
-    RegistrationsChanged,
+    /// The account has changed in the store.
+    AccountChanged,
 }
 
 /// A connection that proved it may take the session over.

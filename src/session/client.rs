@@ -5,9 +5,10 @@ use std::time::{Duration, Instant};
 use super::answer::{iq_error, iq_result};
 use super::liveness::Alarm;
 use super::negotiate::failed;
-use super::{Closing, EndReason, Event, Output, Promise, Resumption, Session, SmId, Token, rewrite, sm};
+use super::{Closing, EndReason, Event, Output, Promise, Resumption, Session, SmId, Stored, Token, rewrite, sm};
 use crate::jid::Jid;
-use crate::push::registration::{BadRequest, Change, Registration, Request};
+use crate::push::account::Change;
+use crate::push::registration::{BadRequest, Registration, Request};
 use crate::xml::{self, Element, Frame, Kind, Node, XmlWriter, ns};
 
 /// Requests of one session that wait for the store; more are asked to come back later.
@@ -170,10 +171,11 @@ impl Session {
         let (change, event) = match request {
             Err(_) => return self.deliver_own(now, iq_error(iq, "modify", "bad-request")),
             Ok(Request::Enable(target, options)) => {
-                let resource = self.bound.jid.resource().as_str().to_owned();
                 let event = Event::PushEnabled(target.clone());
-                let registration = Registration { target, options, resource, last_seen: self.unix(now), errors: 0 };
-                (Change::Enable { registration, max_devices: self.settings.push.max_devices }, event)
+                let (device, last_seen) = (self.owner.device, self.unix(now));
+                let registration = Registration { target, options, device, last_seen, errors: 0 };
+                let (certain, max_devices) = (self.owner.certain, self.settings.push.max_devices);
+                (Change::Enable { registration, certain, max_devices }, event)
             }
             Ok(Request::Disable(service, node)) => (Change::Disable { service, node }, Event::PushDisabled),
         };
@@ -186,18 +188,20 @@ impl Session {
     }
 
     /// The client hears of its request only once the store has spoken (XEP-0357 §5).
-    pub(super) fn stored(&mut self, now: Instant, token: Token, durable: bool) {
+    pub(super) fn stored(&mut self, now: Instant, token: Token, stored: Stored) {
         let Some(at) = self.promises.iter().position(|p| p.token == token) else {
             return;
         };
         let Some(promise) = self.promises.remove(at) else {
             return;
         };
-        if durable {
-            self.event(promise.event);
-            self.deliver_own(now, promise.on_success);
-        } else {
-            self.deliver_own(now, promise.on_failure);
+        match stored {
+            Stored::Durable(device) => {
+                self.owner.device = device.unwrap_or(self.owner.device);
+                self.event(promise.event);
+                self.deliver_own(now, promise.on_success);
+            }
+            Stored::Failed => self.deliver_own(now, promise.on_failure),
         }
     }
 

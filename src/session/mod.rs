@@ -107,10 +107,30 @@ pub struct Bound {
     pub client_header: Arc<Header>,
     /// The header that the server answered with, which the client has seen.
     pub server_header: Arc<Header>,
-    /// The device that logged in.
-    pub device: DeviceId,
+    /// The resumption id that the client presented before, in vain.
+    pub presented: Option<SmId>,
     /// Whether the server offers client state indication (XEP-0352).
     pub server_csi: bool,
+}
+
+/// The device that logged in, and what is kept about its account.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Owner {
+    /// The device.
+    pub device: DeviceId,
+    /// Whether it presented a resumption id of its own, and so is known for certain.
+    pub certain: bool,
+    /// Its account, as the store has it.
+    pub account: Account,
+}
+
+/// One moment on both clocks.
+#[derive(Clone, Copy, Debug)]
+pub struct Clock {
+    /// The monotonic clock.
+    pub now: Instant,
+    /// The calendar.
+    pub wall: SystemTime,
 }
 
 /// What happened, as the relay tells it.
@@ -272,7 +292,7 @@ pub struct Session {
     settings: Arc<Settings>,
     dice: Dice,
     /// Ties the monotonic clock to the calendar, for delay stamps.
-    epoch: (Instant, SystemTime),
+    epoch: Clock,
     bound: Bound,
     attachment: Attachment,
     /// The header of the stream that the current attachment reads.
@@ -284,8 +304,7 @@ pub struct Session {
     liveness: Liveness,
     queue: Queue,
     pending: Pending,
-    device: DeviceId,
-    account: Account,
+    owner: Owner,
     schedule: Schedule,
     client_inactive: bool,
     upstream_written: Instant,
@@ -297,10 +316,11 @@ pub struct Session {
 
 impl Session {
     /// A session whose client is attached by [`Attachment::FIRST`].
-    pub fn new(settings: Arc<Settings>, bound: Bound, dice: Dice, now: Instant, wall: SystemTime) -> Self {
+    pub fn new(settings: Arc<Settings>, bound: Bound, owner: Owner, dice: Dice, clock: Clock) -> Self {
+        let now = clock.now;
         Self {
             dice,
-            epoch: (now, wall),
+            epoch: clock,
             attachment: Attachment::FIRST,
             attached_header: Arc::clone(&bound.server_header),
             client: None,
@@ -309,8 +329,7 @@ impl Session {
             liveness: Liveness::new(&settings.stream_management, now),
             queue: Queue::new(settings.session_queue),
             pending: Pending::new(dice()),
-            device: bound.device,
-            account: Account::default(),
+            owner,
             schedule: Schedule::new(settings.push.batch_delay, settings.push.min_interval),
             client_inactive: false,
             upstream_written: now,
@@ -421,6 +440,6 @@ impl Session {
 
     /// The calendar time of a moment, for delay stamps.
     fn wall(&self, at: Instant) -> SystemTime {
-        self.epoch.1 + at.saturating_duration_since(self.epoch.0)
+        self.epoch.wall + at.saturating_duration_since(self.epoch.now)
     }
 }

@@ -142,6 +142,7 @@ pub struct Negotiation {
     server_header: Option<Arc<Header>>,
     exchange: Exchange,
     identity: Option<SaslIdentity>,
+    presented: Option<SmId>,
     probed: bool,
     server_csi: bool,
     deadline: Instant,
@@ -160,6 +161,7 @@ impl Negotiation {
             server_header: None,
             exchange: Exchange::default(),
             identity: None,
+            presented: None,
             probed: false,
             server_csi: false,
             deadline,
@@ -409,6 +411,7 @@ impl Negotiation {
             identity: self.identity.take(),
             client_header: Arc::clone(client),
             server_header: Arc::clone(server),
+            presented: self.presented.take(),
             server_csi: self.server_csi,
         };
         self.out(Output::Bound(Box::new(bound)));
@@ -423,6 +426,7 @@ impl Negotiation {
             return self.write_client(failed("bad-request"));
         };
         let id = SmId::new(previd);
+        self.presented = Some(id.clone());
         self.out(Output::Find(id.clone()));
         self.state = State::Finding(Claim { id, h });
     }

@@ -8,7 +8,8 @@ use super::answer::{self, OpenPublish, iq_result};
 use super::{Closing, EndReason, Event, Outcome, Output, Session, rewrite};
 use crate::push::classify::{self, Class};
 use crate::push::notification::{Publish, Summary};
-use crate::push::registration::{Change, Registration, Target};
+use crate::push::account::{Account, Change};
+use crate::push::registration::{Registration, Target};
 use crate::xml::{self, Element, Frame, Kind, Node, ns};
 
 impl Session {
@@ -128,14 +129,11 @@ impl Session {
 
     /// The registrations of this device.
     pub(super) fn owned(&self) -> impl Iterator<Item = &Registration> {
-        let resource = self.bound.jid.resource().as_str();
-        self.registrations.iter().flatten().filter(move |r| r.resource == resource)
+        self.owner.account.owned(self.owner.device)
     }
 
-    pub(super) fn registrations_changed(&mut self, now: Instant, list: Vec<Registration>) {
-        if self.registrations.replace(list).is_none() {
-            self.seen(now);
-        }
+    pub(super) fn account_changed(&mut self, now: Instant, account: Account) {
+        self.owner.account = account;
         self.hold_changed();
         self.push_for_waiting(now);
     }
@@ -143,8 +141,7 @@ impl Session {
     /// The device was in contact, which the store keeps for the choice of whom to forget first.
     pub(super) fn seen(&mut self, now: Instant) {
         if self.owned().next().is_some() {
-            let resource = self.bound.jid.resource().as_str().to_owned();
-            self.out(Output::Store(None, Change::Seen { resource, at: self.unix(now) }));
+            self.out(Output::Store(None, Change::Seen { device: self.owner.device, at: self.unix(now) }));
         }
     }
 
@@ -212,7 +209,7 @@ impl Session {
     }
 
     fn errors_of(&self, target: &Target) -> u32 {
-        self.registrations.iter().flatten().find(|r| r.target == *target).map_or(0, |r| r.errors)
+        self.owner.account.registrations.iter().find(|r| r.target == *target).map_or(0, |r| r.errors)
     }
 }
 
