@@ -23,6 +23,12 @@ impl Handled {
         text.parse().ok().map(Self)
     }
 
+    /// A count of a whole session, as it stands on the wire.
+    pub fn wrapping(count: u64) -> Self {
+        // The remainder is below 2^32, so the conversion cannot fail.
+        Self(u32::try_from(count & u64::from(u32::MAX)).unwrap_or_default())
+    }
+
     /// The number for the wire.
     pub fn get(self) -> u32 {
         self.0
@@ -32,7 +38,8 @@ impl Handled {
         Self(self.0.wrapping_add(n))
     }
 
-    fn since(self, earlier: Self) -> u32 {
+    /// How far this is beyond an earlier count.
+    pub fn since(self, earlier: Self) -> u32 {
         self.0.wrapping_sub(earlier.0)
     }
 }
