@@ -1,4 +1,4 @@
-//! Addresses (RFC 7622): every JID that is compared is normalised by [`jid`](::jid) first.
+//! Addresses (RFC 7622): every JID that is compared is normalised by the `jid` crate first.
 
 pub use ::jid::{BareJid, FullJid, Jid};
 

@@ -63,12 +63,10 @@ fn check_same(ours: Node<'_>, theirs: roxmltree::Node<'_, '_>, document: &[u8]) 
 }
 
 fn we_alone_refuse(error: &FrameError) -> bool {
-    match error {
-        FrameError::Restricted(_) | FrameError::BadFormat { .. } | FrameError::TooMany { .. } => true,
-        // Namespaces in XML 1.0 §6.1 and §7; roxmltree lets these pass.
-        FrameError::NotWellFormed { what, .. } => matches!(*what, "prefix undeclared" | "namespace declared twice"),
-        _ => false,
-    }
+    // Namespaces in XML 1.0 §6.1 and §7; roxmltree lets these pass.
+    let namespaces = |what: &str| matches!(what, "prefix undeclared" | "namespace declared twice");
+    matches!(error, FrameError::Restricted(_) | FrameError::BadFormat { .. } | FrameError::TooMany { .. })
+        || matches!(error, FrameError::NotWellFormed { what, .. } if namespaces(what))
 }
 
 /// Both parsers say the same about a stream with this between its header and its end.

@@ -11,6 +11,7 @@ mod tls;
 mod xml;
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 pub(crate) use client::{Client, Enabled, HEADER, STARTTLS, plain};
@@ -43,8 +44,19 @@ pub(crate) async fn eventually<T>(
 }
 
 /// A loopback address whose port was free a moment ago, for peers that cannot bind port 0 themselves.
+///
+/// It lies below the ports that Linux gives out by itself (32768 and up), so no listener or connection of another test
+/// gets it in the meantime; two runs of the tests at once start at different places.
 pub(crate) fn free_address() -> SocketAddr {
-    TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap()
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let start = std::process::id().wrapping_mul(7919);
+    loop {
+        let port = 10_000 + start.wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed)) % 20_000;
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, u16::try_from(port).unwrap()));
+        if TcpListener::bind(address).is_ok() {
+            return address;
+        }
+    }
 }
 
 /// The bodies of messages, in order.

@@ -63,10 +63,13 @@ impl Prosody {
         }
         let mut command = Command::new("prosody");
         command.arg("--config").arg(&file).arg("-F").current_dir(directory.path());
-        let mut process = Process::spawn("prosody", INSTALL, &mut command);
+        let process = Process::spawn("prosody", INSTALL, &mut command);
+        // That somebody answers is not enough: it has to be this server.
+        let activated = |service: &str, address: SocketAddr| {
+            process.log().contains(&format!("Activated service '{service}' on [127.0.0.1]:{}", address.port()))
+        };
         let until = Instant::now() + PATIENCE;
-        while !answers(address).await {
-            assert!(process.exited().is_none(), "prosody ended at once");
+        while !(activated("c2s", address) && activated("component", components) && answers(address).await) {
             if process.log().contains("Failed to open server port") {
                 return None;
             }
