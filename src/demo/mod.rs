@@ -56,7 +56,7 @@ pub async fn run(options: Options) -> ExitCode {
         Ok(stage) => stage,
         Err(error) => return failed(&timeline, &format!("failed: {error}")),
     };
-    let code = match signals.unless_interrupted(play(&stage, &timeline)).await {
+    let code = match signals.unless_interrupted(Box::pin(play(&stage, &timeline))).await {
         Some(Ok(ending)) => {
             let seconds = ending.push_after.as_secs_f64();
             timeline.note(&format!("\nevery message delivered once; push after {seconds:.1} s"));
