@@ -27,8 +27,8 @@ pub enum Input {
     Connected,
     /// The server could not be reached, or its connection broke.
     UpstreamLost,
-    /// The answer to [`Output::Find`].
-    Found(Option<Held>),
+    /// The answer to [`Output::Find`]: a session, or what a session that has ended had handled.
+    Found(Result<Held, Option<sm::Handled>>),
     /// The session was gone when it was to be handed over.
     Gone,
     /// The client claims stanzas that the session never sent.
@@ -145,6 +145,7 @@ pub struct Negotiation {
     presented: Option<SmId>,
     probed: bool,
     server_csi: bool,
+    server_sm: bool,
     deadline: Instant,
     outputs: VecDeque<Output>,
 }
@@ -164,6 +165,7 @@ impl Negotiation {
             presented: None,
             probed: false,
             server_csi: false,
+            server_sm: false,
             deadline,
             outputs: VecDeque::new(),
         }
@@ -206,7 +208,7 @@ impl Negotiation {
             Input::Connected => self.connected(),
             Input::UpstreamLost => self.upstream_lost(),
             Input::Found(held) => self.found(held),
-            Input::Gone => self.resume_failed(),
+            Input::Gone => self.resume_failed(None),
             Input::TooHigh(too_high) => {
                 let text = too_high.to_string();
                 let error = xml::stream_error("undefined-condition", Some(&too_high.condition()), Some(&text));
@@ -331,7 +333,7 @@ impl Negotiation {
             return self.client_resumes(&node);
         }
         if element.is("enable", ns::SM) {
-            return self.write_client(failed("unexpected-request"));
+            return self.write_client(failed("unexpected-request", None));
         }
         if element.is("r", ns::SM) || element.is("a", ns::SM) {
             return;
@@ -395,6 +397,7 @@ impl Negotiation {
 
     fn authenticated_features(&mut self, element: &Element) {
         self.server_csi = element.node().child("csi", ns::CSI).is_some();
+        self.server_sm = element.node().child("sm", ns::SM).is_some();
         self.write_client(rewrite::features(element, Phase::Authenticated));
         self.state = State::Binding;
     }
@@ -413,6 +416,7 @@ impl Negotiation {
             server_header: Arc::clone(server),
             presented: self.presented.take(),
             server_csi: self.server_csi,
+            server_sm: self.server_sm,
         };
         self.out(Output::Bound(Box::new(bound)));
         self.state = State::Done;
@@ -423,7 +427,7 @@ impl Negotiation {
     fn client_resumes(&mut self, node: &xml::Node<'_>) {
         let h = node.attr("h").and_then(|h| sm::Handled::parse(&h));
         let (Some(previd), Some(h)) = (node.attr("previd"), h) else {
-            return self.write_client(failed("bad-request"));
+            return self.write_client(failed("bad-request", None));
         };
         let id = SmId::new(previd);
         self.presented = Some(id.clone());
@@ -431,16 +435,16 @@ impl Negotiation {
         self.state = State::Finding(Claim { id, h });
     }
 
-    fn found(&mut self, held: Option<Held>) {
+    fn found(&mut self, held: Result<Held, Option<sm::Handled>>) {
         let State::Finding(claim) = std::mem::replace(&mut self.state, State::Binding) else {
             return;
         };
         match held {
-            None => self.resume_failed(),
+            Err(h) => self.resume_failed(h),
             // Invariant 4: proven by the server, for the very exchange that it answered with <success/>.
-            Some(held) if held.identity.is_some() && held.identity == self.identity => self.hand_over(claim),
-            Some(held) if self.host != held.account.domain().as_str() => self.resume_failed(),
-            Some(held) => {
+            Ok(held) if held.identity.is_some() && held.identity == self.identity => self.hand_over(claim),
+            Ok(held) if self.host != held.account.domain().as_str() => self.resume_failed(None),
+            Ok(held) => {
                 let id = format!("{:032x}", (self.dice)());
                 let mut xml = XmlWriter::new();
                 xml.start("iq").attr("type", "set").attr("id", &id).start("bind").attr("xmlns", ns::BIND);
@@ -458,7 +462,7 @@ impl Negotiation {
         if bound_jid(element).is_some_and(|jid| jid.to_bare() == account) {
             self.hand_over(claim);
         } else {
-            self.resume_failed();
+            self.resume_failed(None);
         }
     }
 
@@ -468,8 +472,8 @@ impl Negotiation {
         }
     }
 
-    fn resume_failed(&mut self) {
-        self.write_client(failed("item-not-found"));
+    fn resume_failed(&mut self, h: Option<sm::Handled>) {
+        self.write_client(failed("item-not-found", h));
         self.state = State::Binding;
         if self.probed {
             // The upstream stream is bound by the probe, so the client cannot bind on it.
@@ -520,10 +524,14 @@ impl Negotiation {
     }
 }
 
-/// XEP-0198 §3, §5: `<failed/>` with a stanza error condition.
-pub(super) fn failed(condition: &str) -> Bytes {
+/// XEP-0198 §3, §5: `<failed/>` with a stanza error condition, and the count of a session that has ended in order.
+pub(super) fn failed(condition: &str, h: Option<sm::Handled>) -> Bytes {
     let mut xml = XmlWriter::new();
-    xml.start("failed").attr("xmlns", ns::SM).start(condition).attr("xmlns", ns::STANZA_ERRORS);
+    xml.start("failed").attr("xmlns", ns::SM);
+    if let Some(h) = h {
+        xml.attr("h", &h.get().to_string());
+    }
+    xml.start(condition).attr("xmlns", ns::STANZA_ERRORS);
     xml.finish()
 }
 

@@ -1,7 +1,9 @@
-//! What waits for the client's ack, in the order the server sent it: written stanzas in front, unwritten ones behind, and
-//! behind those the ones that live in the spool only.
+//! What waits for the client's ack, in the order it is delivered: written stanzas in front, unwritten ones behind, and behind
+//! those the ones that only the spool has.
 
 use std::collections::VecDeque;
+use std::fmt;
+use std::ops::RangeInclusive;
 
 use bytes::Bytes;
 
@@ -25,8 +27,8 @@ pub struct Spooled {
     pub bytes: Bytes,
 }
 
-impl std::fmt::Debug for Spooled {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Debug for Spooled {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Spooled").field("seq", &self.seq).field("len", &self.bytes.len()).finish_non_exhaustive()
     }
 }
@@ -46,6 +48,8 @@ pub struct Queued {
     pub durable: bool,
     /// It waited, so it is written with its delay.
     pub waited: bool,
+    /// The spool was asked to take it, or had it before.
+    spooled: bool,
 }
 
 /// Where a pushed stanza went.
@@ -53,11 +57,11 @@ pub struct Queued {
 pub enum Place {
     /// Into memory.
     Memory(u64),
-    /// There is no room in front of it: it is to be spooled, and read back when its turn comes.
+    /// There is no room, or older ones are before it: only the spool is to have it until its turn comes.
     SpoolOnly(u64),
 }
 
-/// A stanza that only the spool has, or will have.
+/// A stanza that is on its way to the spool and not in memory.
 #[derive(Clone, Copy, Debug)]
 struct InFlight {
     seq: u64,
@@ -71,41 +75,47 @@ pub struct Queue {
     items: VecDeque<Queued>,
     /// How many at the front were written to the current attachment.
     written: usize,
-    /// How many at the front need not be looked at again: settled for the server.
+    /// How many at the front are settled for the server.
     settled: usize,
+    /// How many at the front the spool has, or need not have.
+    considered: usize,
     messages: usize,
     bytes: usize,
     limit: usize,
+    /// The first place of this session.
+    base: u64,
     next_seq: u64,
-    /// Durable stanzas up to here were handed to the spool.
-    requested: u64,
-    /// Stanzas up to here that were handed to the spool are on disk.
+    /// Places up to here that were handed to the spool are on disk.
     committed: u64,
-    /// The spool has stanzas after this place that are to be read back.
+    /// What is to be read back begins behind this place.
     tail: Option<u64>,
     in_flight: VecDeque<InFlight>,
     in_flight_bytes: usize,
 }
 
 impl Queue {
-    /// An empty queue that holds up to `limit` bytes, and gives places from `next_seq`. The spool has `backlog` stanzas of
-    /// the device from before.
-    pub fn new(limit: usize, next_seq: u64, backlog: bool) -> Self {
-        let before = next_seq.saturating_sub(1);
+    /// An empty queue that holds up to `limit` bytes, and gives places from `base`.
+    pub fn new(limit: usize, base: u64) -> Self {
         Self {
             items: VecDeque::new(),
             written: 0,
             settled: 0,
+            considered: 0,
             messages: 0,
             bytes: 0,
             limit,
-            next_seq,
-            requested: before,
-            committed: before,
-            tail: backlog.then_some(0),
+            base,
+            next_seq: base,
+            committed: base.saturating_sub(1),
+            tail: None,
             in_flight: VecDeque::new(),
             in_flight_bytes: 0,
         }
+    }
+
+    /// The spool has stanzas of earlier sessions of the device: they come before all that is pushed from now on.
+    pub fn begin_backlog(&mut self) {
+        self.tail = Some(0);
     }
 
     /// Appends a stanza.
@@ -119,8 +129,21 @@ impl Queue {
             self.in_flight_bytes += len;
             return Place::SpoolOnly(seq);
         }
-        self.append(Queued { element, received, seq, ordinal, durable, waited: false });
+        self.append(Queued { element, received, seq, ordinal, durable, waited: false, spooled: false });
         Place::Memory(seq)
+    }
+
+    /// Appends a stanza that was read back from the spool.
+    pub fn push_loaded(&mut self, seq: u64, element: Element, received: u64) {
+        self.tail = Some(seq);
+        self.append(Queued { element, received, seq, ordinal: None, durable: true, waited: true, spooled: true });
+    }
+
+    /// Appends a stanza that another device's spool had.
+    pub fn push_inherited(&mut self, element: Element, received: u64) {
+        let seq = self.next_seq;
+        self.next_seq += 1;
+        self.append(Queued { element, received, seq, ordinal: None, durable: true, waited: true, spooled: false });
     }
 
     fn append(&mut self, item: Queued) {
@@ -129,33 +152,62 @@ impl Queue {
         self.items.push_back(item);
     }
 
-    /// Appends a stanza that was read back from the spool.
-    pub fn push_loaded(&mut self, seq: u64, element: Element, received: u64) {
-        self.tail = Some(seq);
-        self.append(Queued { element, received, seq, ordinal: None, durable: true, waited: true });
+    fn forget(&mut self, item: &Queued) {
+        self.bytes -= item.element.bytes().len() + OVERHEAD;
+        self.messages -= usize::from(item.element.kind() == Kind::Message);
     }
 
-    /// From which place on, and how many bytes, are to be read back from the spool now.
+    /// Behind which place, and how many bytes, are to be read back from the spool now.
     pub fn wants_load(&self) -> Option<(u64, usize)> {
-        let room = (self.limit / 2).checked_sub(self.bytes).filter(|room| *room > 0)?;
-        self.tail.map(|after| (after, room))
+        let after = self.tail.filter(|after| *after < self.committed)?;
+        (self.limit / 2).checked_sub(self.bytes).filter(|room| *room > 0).map(|room| (after, room))
     }
 
-    /// All that the spool had was read back: newer stanzas may go to memory again, unless some are on their way to the spool.
-    pub fn loaded_all(&mut self) {
-        if self.in_flight.is_empty() {
+    /// A stanza that was read back is not for the client.
+    pub fn skip_loaded(&mut self, seq: u64) {
+        self.tail = Some(seq);
+    }
+
+    /// Whether a place is of this session.
+    pub fn is_own(&self, seq: u64) -> bool {
+        seq >= self.base
+    }
+
+    /// The last place that was given away.
+    pub fn last_seq(&self) -> u64 {
+        self.next_seq.saturating_sub(1)
+    }
+
+    /// All that was on disk when it was asked for has been read back.
+    pub fn loaded_all(&mut self, committed: u64) {
+        self.tail = self.tail.map(|after| after.max(committed));
+        self.end_tail();
+    }
+
+    fn end_tail(&mut self) {
+        if self.in_flight.is_empty() && self.tail.is_some_and(|after| after >= self.committed) {
             self.tail = None;
         }
     }
 
-    /// Whether older stanzas wait in the spool, behind which newer ones must join.
+    /// What was handed to the spool up to here is on disk.
+    pub fn last_committed(&self) -> u64 {
+        self.committed
+    }
+
+    /// Whether older stanzas wait in the spool, behind which newer ones join.
     pub fn has_tail(&self) -> bool {
         self.tail.is_some()
     }
 
-    /// Whether more stanzas may come from the server: else the spool is too slow for them.
+    /// Whether more stanzas may come from the server: else the disk is too slow for them.
     pub fn has_room(&self) -> bool {
         self.in_flight_bytes < self.limit
+    }
+
+    /// Whether more can be read back before the client acknowledges something.
+    pub fn is_full(&self) -> bool {
+        self.bytes >= self.limit / 2
     }
 
     /// Takes the next unwritten stanza for writing; it stays until acknowledged.
@@ -165,36 +217,35 @@ impl Queue {
         Some(next)
     }
 
-    /// Forgets the first `count` written stanzas: the client has them. Returns the last one's place, if the spool may have it.
-    pub fn acknowledge(&mut self, count: usize) -> Option<u64> {
-        let mut last = None;
+    /// Forgets the first `count` written stanzas: the client has them. Returns the places that the spool need not keep.
+    pub fn acknowledge(&mut self, count: usize) -> Vec<RangeInclusive<u64>> {
+        let (mut earlier, mut own) = (None, None);
         for _ in 0..count.min(self.written) {
             let Some(item) = self.items.pop_front() else { break };
             self.forget(&item);
             self.written -= 1;
             self.settled = self.settled.saturating_sub(1);
-            last = Some(item.seq);
+            self.considered = self.considered.saturating_sub(1);
+            if item.spooled {
+                *(if item.seq < self.base { &mut earlier } else { &mut own }) = Some(item.seq);
+            }
         }
         if self.items.is_empty() {
             self.items.shrink_to(16);
         }
-        last.filter(|seq| *seq <= self.requested)
-    }
-
-    fn forget(&mut self, item: &Queued) {
-        self.bytes -= item.element.bytes().len() + OVERHEAD;
-        self.messages -= usize::from(item.element.kind() == Kind::Message);
+        let earlier = earlier.map(|last| 0..=last);
+        earlier.into_iter().chain(own.map(|last| self.base..=last)).collect()
     }
 
     /// Removes an unwritten stanza that a newer one makes obsolete.
     pub fn remove_unwritten(&mut self, seq: u64) -> bool {
-        let Ok(at) = self.items.binary_search_by_key(&seq, |item| item.seq) else { return false };
-        if at < self.written {
+        let Some(at) = self.items.iter().rposition(|item| item.seq == seq).filter(|at| *at >= self.written) else {
             return false;
-        }
+        };
         let Some(item) = self.items.remove(at) else { return false };
         self.forget(&item);
         self.settled = self.settled.min(at);
+        self.considered = self.considered.min(at);
         true
     }
 
@@ -206,25 +257,21 @@ impl Queue {
         }
     }
 
-    /// The durable stanzas that the spool was not asked to take yet; it is now.
+    /// The durable stanzas in memory that the spool was not asked to take yet; it is now.
     pub fn take_unspooled(&mut self) -> Vec<Queued> {
-        let from = self.items.partition_point(|item| item.seq <= self.requested);
-        let taken: Vec<_> = self.items.iter().skip(from).filter(|item| item.durable).cloned().collect();
-        if let Some(last) = taken.last() {
-            self.requested = last.seq;
+        let mut taken = Vec::new();
+        for item in self.items.iter_mut().skip(self.considered).filter(|item| item.durable && !item.spooled) {
+            item.spooled = true;
+            taken.push(item.clone());
         }
+        self.considered = self.items.len();
         taken
     }
 
     /// When the oldest durable stanza came that the spool was not asked to take, Unix milliseconds.
     pub fn oldest_unspooled(&self) -> Option<u64> {
-        let from = self.items.partition_point(|item| item.seq <= self.requested);
-        self.items.iter().skip(from).find(|item| item.durable).map(|item| item.received)
-    }
-
-    /// A stanza that only the spool has was handed to it.
-    pub fn spool_only_requested(&mut self, seq: u64) {
-        self.requested = self.requested.max(seq);
+        let mut rest = self.items.iter().skip(self.considered);
+        rest.find(|item| item.durable && !item.spooled).map(|item| item.received)
     }
 
     /// What was handed to the spool up to this place is on disk.
@@ -234,17 +281,20 @@ impl Queue {
             self.in_flight.pop_front();
             self.in_flight_bytes -= first.len;
         }
+        self.end_tail();
     }
 
     /// Whether all that was handed to the spool is on disk.
     pub fn is_committed(&self) -> bool {
-        self.requested <= self.committed
+        let last = self.items.iter().rev().find(|item| item.spooled && item.seq >= self.base);
+        self.in_flight.is_empty() && last.is_none_or(|item| item.seq <= self.committed)
     }
 
     /// The number of the first stanza on the server's leg that is neither the client's nor the disk's; `None` if all are.
     pub fn first_unsettled(&mut self) -> Option<u64> {
         let committed = self.committed;
-        let settled = |item: &Queued| !item.durable || item.ordinal.is_none() || item.seq <= committed;
+        let settled =
+            |item: &Queued| !item.durable || item.ordinal.is_none() || item.spooled && item.seq <= committed;
         while self.items.get(self.settled).is_some_and(settled) {
             self.settled += 1;
         }
@@ -252,31 +302,22 @@ impl Queue {
         in_memory.or_else(|| self.in_flight.iter().find_map(|f| f.ordinal))
     }
 
-    /// Forgets the stanzas beyond this number on the server's leg: the server has them still. Returns the first one's place,
-    /// if the spool may have it.
-    pub fn give_back(&mut self, acked: u64) -> Option<u64> {
-        let theirs = |item: &Queued| item.ordinal.is_some_and(|ordinal| ordinal > acked);
-        let first = self.items.iter().find(|item| theirs(item) && item.durable).map(|item| item.seq);
-        let (kept, given): (VecDeque<_>, VecDeque<_>) = self.items.drain(..).partition(|item| !theirs(item));
-        self.items = kept;
-        self.written = self.written.min(self.items.len());
-        self.settled = 0;
-        for item in &given {
-            self.forget(item);
-        }
-        let in_flight = self.in_flight.iter().find(|f| f.ordinal.is_some_and(|o| o > acked)).map(|f| f.seq);
-        first.into_iter().chain(in_flight).min().filter(|seq| *seq <= self.requested)
+    /// Forgets the stanzas beyond this number on the server's leg: the server has them still, and sends them elsewhere. Returns
+    /// the places that the spool must not keep.
+    pub fn give_back(&mut self, acked: u64) -> Option<RangeInclusive<u64>> {
+        let theirs = |ordinal: Option<u64>| ordinal.is_some_and(|ordinal| ordinal > acked);
+        let given = self.remove_where(|item| theirs(item.ordinal));
+        let in_memory = given.iter().filter(|item| item.spooled).map(|item| item.seq);
+        let in_flight = self.in_flight.iter().filter(|f| theirs(f.ordinal)).map(|f| f.seq);
+        let first = in_memory.chain(in_flight).min();
+        first.map(|first| first..=u64::MAX)
     }
 
-    /// Drops queued stanzas that need not be kept, and returns them.
+    /// Drops stanzas that need not be kept, and returns them.
     pub fn remove_where(&mut self, mut unwanted: impl FnMut(&Queued) -> bool) -> Vec<Queued> {
-        let (given, kept): (Vec<_>, VecDeque<_>) = {
-            let (given, kept): (VecDeque<_>, VecDeque<_>) = self.items.drain(..).partition(|item| unwanted(item));
-            (given.into(), kept)
-        };
-        self.items = kept;
-        self.written = self.written.min(self.items.len());
-        self.settled = 0;
+        let (given, kept): (Vec<_>, Vec<_>) = self.items.drain(..).partition(|item| unwanted(item));
+        self.items = kept.into();
+        (self.written, self.settled, self.considered) = (self.written.min(self.items.len()), 0, 0);
         for item in &given {
             self.forget(item);
         }
@@ -301,5 +342,12 @@ impl Queue {
     /// Whether nothing waits in memory.
     pub fn is_empty(&self) -> bool {
         self.items.is_empty()
+    }
+}
+
+impl Queued {
+    /// Whether the spool was asked to take it.
+    pub fn is_spooled(&self) -> bool {
+        self.spooled
     }
 }
