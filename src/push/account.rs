@@ -136,8 +136,7 @@ impl Account {
                 }
             }
             Change::Disable { service, node } => {
-                self.registrations
-                    .retain(|r| r.target.service != service || (node.is_some() && r.target.node != node));
+                self.registrations.retain(|r| r.target.service != service || (node.is_some() && r.target.node != node));
             }
             Change::Seen { device, at } => self.seen(device, at),
             Change::Failed { target, max_errors } => {
@@ -154,6 +153,17 @@ impl Account {
             Change::Removed => *self = Self::default(),
         }
         None
+    }
+
+    /// Forgets the registrations and devices without an open session that were not seen since `before`, unix seconds;
+    /// returns how many registrations went.
+    pub fn forget_unseen(&mut self, before: u64) -> usize {
+        let had = self.registrations.len();
+        let open: Vec<_> = self.devices.iter().filter(|d| d.open).map(|d| d.id).collect();
+        self.registrations.retain(|r| r.last_seen >= before || open.contains(&r.device));
+        let registrations = &self.registrations;
+        self.devices.retain(|d| d.open || d.last_seen >= before || registrations.iter().any(|r| r.device == d.id));
+        had.saturating_sub(self.registrations.len())
     }
 
     /// The device with this id.

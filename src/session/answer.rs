@@ -38,7 +38,13 @@ pub(super) struct Pending {
 impl Pending {
     /// Nothing is open; `secret` is random.
     pub(super) fn new(secret: u128) -> Self {
-        Self { prefix: format!("{secret:032x}"), asked: false, queries: VecDeque::new(), removal: None, publishes: VecDeque::new() }
+        Self {
+            prefix: format!("{secret:032x}"),
+            asked: false,
+            queries: VecDeque::new(),
+            removal: None,
+            publishes: VecDeque::new(),
+        }
     }
 
     /// A new iq id of ours.

@@ -6,7 +6,10 @@ use super::answer::{iq_error, iq_result};
 use super::liveness::Alarm;
 use super::negotiate::failed;
 use super::presence::Own;
-use super::{Closing, EndReason, Event, Greeting, Output, Promise, Resumption, Session, SmId, Stored, Token, Tracking, sm};
+use super::{
+    Closing, EndReason, Event, Greeting, Output, Promise, Resumption, Session, SmId, Source, Stored, Token, Tracking,
+    sm,
+};
 use crate::jid::Jid;
 use crate::push::account::Change;
 use crate::push::registration::{BadRequest, Registration, Request};
@@ -101,7 +104,7 @@ impl Session {
 
     /// The client has the first so many stanzas that were written to it.
     pub(super) fn client_has(&mut self, count: usize) {
-        for places in self.queue.acknowledge(count) {
+        if let Some(places) = self.queue.acknowledge(count) {
             self.out(Output::Unspool(places));
         }
         self.liveness.acked();
@@ -173,9 +176,8 @@ impl Session {
     fn greet(&mut self, element: &Element) -> bool {
         match self.greeting {
             Greeting::Backlog => {
-                self.queue.begin_backlog();
-                self.track_by_ping();
                 self.greeting = Greeting::Sending(element.clone());
+                self.adopt(Source::Earlier);
                 true
             }
             Greeting::Awaited | Greeting::Sending(_) | Greeting::Done => false,
@@ -184,7 +186,7 @@ impl Session {
 
     /// The presence that waited goes on its way, once no more of the backlog can be written before it.
     pub(super) fn greeted(&mut self, now: Instant) {
-        if self.queue.has_tail() && !self.queue.is_full() {
+        if self.loading.is_some() || self.queue.has_tail() && !self.queue.is_full() {
             return;
         }
         if let Greeting::Sending(presence) = std::mem::replace(&mut self.greeting, Greeting::Awaited) {
@@ -193,7 +195,10 @@ impl Session {
     }
 
     pub(super) fn forward_counted(&mut self, now: Instant, element: &Element) {
-        if element.kind() == Kind::Presence && matches!(self.greeting, Greeting::Awaited) && self.own_presence.is_available() {
+        if element.kind() == Kind::Presence
+            && matches!(self.greeting, Greeting::Awaited)
+            && self.own_presence.is_available()
+        {
             self.greeting = Greeting::Done;
             self.await_orphans(now);
         }
@@ -282,11 +287,23 @@ impl Session {
         let Some(promise) = self.promises.remove(at) else { return };
         match stored {
             Stored::Durable(device) => {
-                self.owner.device = device.unwrap_or(self.owner.device);
+                if let Some(device) = device.filter(|device| *device != self.owner.device) {
+                    self.owner.device = device;
+                    self.device_changed();
+                }
                 self.event(promise.event);
                 self.deliver_own(now, promise.on_success);
             }
             Stored::Failed => self.deliver_own(now, promise.on_failure),
+        }
+    }
+
+    /// The device is one that was known before: what waits for it goes to this session.
+    fn device_changed(&mut self) {
+        match self.greeting {
+            Greeting::Awaited => self.greeting = Greeting::Backlog,
+            Greeting::Done => self.adopt(Source::Earlier),
+            Greeting::Backlog | Greeting::Sending(_) => {}
         }
     }
 
@@ -305,11 +322,6 @@ impl Session {
 
     pub(super) fn go_dark(&mut self, now: Instant) {
         self.resuming = None;
-        self.queue.rewind();
-        if let Tracking::Ping(leg, open) = &mut self.tracking {
-            leg.rewind();
-            *open = None;
-        }
         self.liveness.go_dark(now, now + self.hold());
         self.event(Event::Dark { queued: self.queue.len() });
         self.push_for_waiting(now);
@@ -425,7 +437,7 @@ impl Session {
             self.resumed(now);
         }
         if let Some((_, registered)) = self.orphans_due.take_if(|(at, _)| *at <= now) {
-            self.out(Output::FindOrphans { registered });
+            self.adopt(Source::Others { registered });
             // The owner of a registration is being woken, and has longer to come for what is its own.
             let longer = self.settings.stream_management.resume_timeout;
             self.orphans_due = (!registered).then_some((now + longer, true));

@@ -124,9 +124,8 @@ impl Session {
         if self.is_ending() {
             return;
         }
-        if reason == EndReason::UpstreamLost || reason == EndReason::SpoolFailed {
-            self.out(Output::CloseClient(Closing::Abrupt));
-        }
+        let abrupt = reason == EndReason::UpstreamLost || reason == EndReason::SpoolFailed;
+        self.out(Output::CloseClient(if abrupt { Closing::Abrupt } else { Closing::Orderly }));
         if !reason.has_upstream() && self.is_dark() && self.owned().next().is_some() {
             self.out(Output::Wake(WakeReason::UpstreamLost));
         }

@@ -41,8 +41,8 @@ use bytes::Bytes;
 
 use crate::config;
 use crate::jid::FullJid;
-use crate::push::notification::Publish;
 use crate::push::account::{Account, Change, DeviceId};
+use crate::push::notification::Publish;
 use crate::push::registration::Target;
 use crate::push::rules::Schedule;
 use crate::xml::{Element, Frame, Header};
@@ -169,10 +169,8 @@ pub enum Input {
     Spooled(u64),
     /// The spool cannot take more.
     SpoolFailed,
-    /// What [`Output::Load`] asked for, and whether that is all there was up to this place.
-    Loaded(Vec<Spooled>, Option<u64>),
-    /// Stanzas from the spool of another device of the account.
-    Inherited(Vec<Spooled>),
+    /// What [`Output::Load`] asked for; nothing if there is no more.
+    Loaded(Vec<Spooled>),
     /// A fresh session of the same device takes over.
     Superseded,
     /// Send this publish through the user's own stream: the `session` transport.
@@ -202,11 +200,8 @@ pub enum Output {
     Unspool(RangeInclusive<u64>),
     /// Read back the stanzas behind this place, up to so many bytes, then say [`Input::Loaded`].
     Load(u64, usize),
-    /// Look for stanzas that their own device does not fetch, then say [`Input::Inherited`].
-    FindOrphans {
-        /// Whether the device may have a registration.
-        registered: bool,
-    },
+    /// Give these stanzas of the spool the places, then say [`Input::Spooled`] with the last place.
+    Adopt(Source, RangeInclusive<u64>),
     /// Remember the client's `h` for this id after the session's end.
     Bury(SmId, sm::Handled),
     /// The device is to be woken by a push that needs no session.
@@ -228,6 +223,18 @@ pub enum Closing {
     Orderly,
     /// Close the TCP connection as it is, so that the client comes back and resumes.
     Abrupt,
+}
+
+/// Whose stanzas in the spool a session takes over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// Those of the device's earlier sessions.
+    Earlier,
+    /// Those addressed to the account that wait for its other devices, which have no session.
+    Others {
+        /// Of devices with a registration, or of those without.
+        registered: bool,
+    },
 }
 
 /// Why a device is to be woken.
@@ -344,6 +351,7 @@ pub struct Session {
     /// Ties the monotonic clock to the calendar, for delay stamps.
     epoch: Clock,
     bound: Bound,
+    owner: Owner,
     attachment: Attachment,
     /// The header of the stream that the current attachment reads.
     attached_header: Arc<Header>,
@@ -359,7 +367,8 @@ pub struct Session {
     confirm: Confirmation,
     server: ServerLeg,
     queue: Queue,
-    loading: bool,
+    /// What was on disk when [`Output::Load`] went out, until it is answered.
+    loading: Option<u64>,
     greeting: Greeting,
     own_presence: presence::Own,
     waiting_presence: presence::Waiting,
@@ -424,7 +433,7 @@ impl Session {
             confirm: Confirmation::default(),
             server: ServerLeg::new(bound.server_sm),
             queue: Queue::new(settings.session_queue, base),
-            loading: false,
+            loading: None,
             greeting: if owner.backlog { Greeting::Backlog } else { Greeting::Awaited },
             own_presence: presence::Own::default(),
             waiting_presence: presence::Waiting::default(),
@@ -463,8 +472,7 @@ impl Session {
             Input::Stored(token, stored) => self.stored(now, token, stored),
             Input::Spooled(seq) => self.spooled(now, seq),
             Input::SpoolFailed => self.spool_failed(now),
-            Input::Loaded(items, all) => self.loaded(now, items, all),
-            Input::Inherited(items) => self.inherited(now, items),
+            Input::Loaded(items) => self.loaded(now, items),
             Input::Superseded => self.superseded(now),
             Input::Publish(publish) => self.publish_here(now, &publish),
             Input::Drain => self.drain(now),
@@ -510,6 +518,11 @@ impl Session {
         self.queue.has_room()
     }
 
+    /// The first place that the session gives to a stanza in the spool.
+    pub fn first_place(&self) -> u64 {
+        self.queue.base()
+    }
+
     /// The session's full JID.
     pub fn jid(&self) -> &FullJid {
         &self.bound.jid
@@ -518,6 +531,11 @@ impl Session {
     /// Who logged in, where it is known in the clear.
     pub fn identity(&self) -> Option<&SaslIdentity> {
         self.bound.identity.as_ref()
+    }
+
+    /// The device whose session it is.
+    pub fn device(&self) -> DeviceId {
+        self.owner.device
     }
 
     /// The current attachment.

@@ -61,6 +61,8 @@ pub enum Output {
     Find(SmId),
     /// Hand the connection to that session and close the upstream stream.
     HandOver(SmId, sm::Handled, Arc<Header>),
+    /// End the held session that this login created with this resource: the server would end it, or refuse the bind.
+    Release(SaslIdentity, String),
     /// The connection is a session of its own.
     Bound(Box<Bound>),
     /// Write what is left to both legs and close them.
@@ -341,8 +343,13 @@ impl Negotiation {
         if element.kind() == Kind::Other {
             return self.refuse_element(element);
         }
+        let bind = node.child("bind", ns::BIND).filter(|_| element.kind() == Kind::Iq);
+        let resource = bind.and_then(|bind| bind.child("resource", ns::BIND)).map(|r| r.text().into_owned());
+        if let (Some(identity), Some(resource)) = (&self.identity, resource) {
+            self.outputs.push_back(Output::Release(identity.clone(), resource));
+        }
         self.out(Output::ToUpstream(element.bytes().clone()));
-        if element.kind() == Kind::Iq && node.child("bind", ns::BIND).is_some() {
+        if bind.is_some() {
             self.state = State::BindSent(node.attr("id").unwrap_or_default().into_owned());
         }
     }

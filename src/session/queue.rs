@@ -9,6 +9,9 @@ use bytes::Bytes;
 
 use crate::xml::{Element, Kind};
 
+/// How many places are given away at once.
+const RESERVED: u64 = 1 << 20;
+
 /// What a queued stanza costs beside its bytes.
 const OVERHEAD: usize = 160;
 
@@ -113,9 +116,19 @@ impl Queue {
         }
     }
 
-    /// The spool has stanzas of earlier sessions of the device: they come before all that is pushed from now on.
-    pub fn begin_backlog(&mut self) {
-        self.tail = Some(0);
+    /// The first place of this session.
+    pub fn base(&self) -> u64 {
+        self.base
+    }
+
+    /// Gives away places for stanzas that the spool has under others: they come before all that is pushed from now on.
+    /// Returns the first place and the last; [`Queue::committed`] with the last one says that they are there.
+    pub fn reserve(&mut self) -> RangeInclusive<u64> {
+        let (first, last) = (self.next_seq, self.next_seq + RESERVED - 1);
+        self.next_seq = last + 1;
+        self.tail.get_or_insert(first - 1);
+        self.in_flight.push_back(InFlight { seq: last, ordinal: None, len: 0 });
+        first..=last
     }
 
     /// Appends a stanza.
@@ -139,13 +152,6 @@ impl Queue {
         self.append(Queued { element, received, seq, ordinal: None, durable: true, waited: true, spooled: true });
     }
 
-    /// Appends a stanza that another device's spool had.
-    pub fn push_inherited(&mut self, element: Element, received: u64) {
-        let seq = self.next_seq;
-        self.next_seq += 1;
-        self.append(Queued { element, received, seq, ordinal: None, durable: true, waited: true, spooled: false });
-    }
-
     fn append(&mut self, item: Queued) {
         self.bytes += item.element.bytes().len() + OVERHEAD;
         self.messages += usize::from(item.element.kind() == Kind::Message);
@@ -166,11 +172,6 @@ impl Queue {
     /// A stanza that was read back is not for the client.
     pub fn skip_loaded(&mut self, seq: u64) {
         self.tail = Some(seq);
-    }
-
-    /// Whether a place is of this session.
-    pub fn is_own(&self, seq: u64) -> bool {
-        seq >= self.base
     }
 
     /// The last place that was given away.
@@ -218,8 +219,8 @@ impl Queue {
     }
 
     /// Forgets the first `count` written stanzas: the client has them. Returns the places that the spool need not keep.
-    pub fn acknowledge(&mut self, count: usize) -> Vec<RangeInclusive<u64>> {
-        let (mut earlier, mut own) = (None, None);
+    pub fn acknowledge(&mut self, count: usize) -> Option<RangeInclusive<u64>> {
+        let mut last = None;
         for _ in 0..count.min(self.written) {
             let Some(item) = self.items.pop_front() else { break };
             self.forget(&item);
@@ -227,14 +228,13 @@ impl Queue {
             self.settled = self.settled.saturating_sub(1);
             self.considered = self.considered.saturating_sub(1);
             if item.spooled {
-                *(if item.seq < self.base { &mut earlier } else { &mut own }) = Some(item.seq);
+                last = Some(item.seq);
             }
         }
         if self.items.is_empty() {
             self.items.shrink_to(16);
         }
-        let earlier = earlier.map(|last| 0..=last);
-        earlier.into_iter().chain(own.map(|last| self.base..=last)).collect()
+        last.map(|last| self.base..=last)
     }
 
     /// Removes an unwritten stanza that a newer one makes obsolete.
@@ -286,15 +286,14 @@ impl Queue {
 
     /// Whether all that was handed to the spool is on disk.
     pub fn is_committed(&self) -> bool {
-        let last = self.items.iter().rev().find(|item| item.spooled && item.seq >= self.base);
+        let last = self.items.iter().rev().find(|item| item.spooled);
         self.in_flight.is_empty() && last.is_none_or(|item| item.seq <= self.committed)
     }
 
     /// The number of the first stanza on the server's leg that is neither the client's nor the disk's; `None` if all are.
     pub fn first_unsettled(&mut self) -> Option<u64> {
         let committed = self.committed;
-        let settled =
-            |item: &Queued| !item.durable || item.ordinal.is_none() || item.spooled && item.seq <= committed;
+        let settled = |item: &Queued| !item.durable || item.ordinal.is_none() || item.spooled && item.seq <= committed;
         while self.items.get(self.settled).is_some_and(settled) {
             self.settled += 1;
         }

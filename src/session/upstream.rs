@@ -7,7 +7,7 @@ use bytes::Bytes;
 use super::answer::{self, iq_result};
 use super::presence::{Coalesced, is_durable};
 use super::queue::{Place, Queued, Spooled};
-use super::{EndReason, Event, Greeting, Output, Session, Tracking, rewrite, server, sm};
+use super::{EndReason, Event, Greeting, Output, Session, Source, Tracking, rewrite, server, sm};
 use crate::jid::Jid;
 use crate::push::account::Change;
 use crate::xml::{self, Element, Frame, Kind, Node, XmlWriter, ns};
@@ -286,11 +286,9 @@ impl Session {
     }
 
     pub(super) fn spool_if_due(&mut self, now: Instant) {
-        let crowded = || {
-            let first = self.queue.first_unsettled();
-            self.server.is_on() && self.server.unsettled(first) >= server::UNACKED
-        };
-        if self.spool_due().is_some_and(|at| at <= now) || crowded() {
+        let first = self.queue.first_unsettled();
+        let crowded = self.server.is_on() && self.server.unsettled(first) >= server::UNACKED;
+        if self.spool_due().is_some_and(|at| at <= now) || crowded {
             let items = self.take_unspooled();
             if !items.is_empty() {
                 self.out(Output::Spool(items));
@@ -341,33 +339,28 @@ impl Session {
 
     /// Reads back what only the spool has, as far as there is room.
     pub(super) fn refill(&mut self, now: Instant) {
-        if self.loading || self.resuming.is_some() {
+        if self.loading.is_some() || self.resuming.is_some() {
             return;
         }
         if let Some((after, bytes)) = self.queue.wants_load() {
-            self.loading = true;
+            self.loading = Some(self.queue.last_committed());
             self.out(Output::Load(after, bytes));
         } else if matches!(self.greeting, Greeting::Sending(_)) {
             self.greeted(now);
         }
     }
 
-    /// `all`: that was all up to this place.
-    pub(super) fn loaded(&mut self, now: Instant, items: Vec<Spooled>, all: Option<u64>) {
-        self.loading = false;
+    /// None means that there is no more up to what was on disk when it was asked for.
+    pub(super) fn loaded(&mut self, now: Instant, items: Vec<Spooled>) {
+        let committed = self.loading.take().unwrap_or_default();
+        if items.is_empty() {
+            self.queue.loaded_all(committed);
+        }
         for item in items {
             match Element::parse(item.bytes, &self.bare_header) {
-                // An iq request of an earlier session was answered when it ended.
-                Ok(element) if element.kind() == Kind::Iq && !self.queue.is_own(item.seq) => {
-                    self.queue.skip_loaded(item.seq);
-                    self.out(Output::Unspool(item.seq..=item.seq));
-                }
                 Ok(element) => self.queue.push_loaded(item.seq, element, item.received),
                 Err(_) => self.queue.skip_loaded(item.seq),
             }
-        }
-        if let Some(committed) = all {
-            self.queue.loaded_all(committed);
         }
         self.beyond = self.beyond.take().filter(|_| self.queue.has_tail());
         self.write_waiting(now);
@@ -376,18 +369,16 @@ impl Session {
         }
     }
 
-    /// Stanzas of another device of the account, or of one that turned out to be this one.
-    pub(super) fn inherited(&mut self, now: Instant, items: Vec<Spooled>) {
-        for item in items {
-            if let Ok(element) = Element::parse(item.bytes, &self.bare_header) {
-                self.queue.push_inherited(element, item.received);
-            }
-        }
+    /// Takes over what the spool has for others: it joins behind what waits already.
+    pub(super) fn adopt(&mut self, source: Source) {
+        // What came before has lower places, and the spool takes places in their order.
         let items = self.take_unspooled();
         if !items.is_empty() {
             self.out(Output::Spool(items));
         }
-        self.write_waiting(now);
+        let places = self.queue.reserve();
+        self.track_by_ping();
+        self.out(Output::Adopt(source, places));
     }
 }
 
@@ -405,7 +396,10 @@ fn is_shared(element: &Element, node: &Node<'_>) -> bool {
     let conversational = matches!(node.attr("type").as_deref(), None | Some("chat" | "normal"));
     let to_account = node.attr("to").is_none_or(|to| Jid::new(&to).is_ok_and(|to| to.resource().is_none()));
     let restricted = |c: &Node<'_>| {
-        c.is("no-copy", ns::HINTS) || c.is("private", ns::CARBONS) || c.is("sent", ns::CARBONS) || c.is("received", ns::CARBONS)
+        c.is("no-copy", ns::HINTS)
+            || c.is("private", ns::CARBONS)
+            || c.is("sent", ns::CARBONS)
+            || c.is("received", ns::CARBONS)
     };
     element.kind() == Kind::Message && conversational && to_account && !node.children().any(|c| restricted(&c))
 }
