@@ -109,6 +109,17 @@ pub struct StreamManagement {
     pub write_timeout: Duration,
     /// How long the connection to the server may be silent before whitespace is sent on it: 5 min.
     pub upstream_keepalive: Duration,
+    /// How long a stanza may be unacknowledged by a live client before it is spooled, where the server has no stream
+    /// management: 100 ms.
+    pub spool_after: Duration,
+    /// How long after its first presence a device gets what another device of the account does not fetch: 5 s.
+    pub orphan_grace: Duration,
+    /// How long stanzas wait for their device on disk: 14 d.
+    pub orphan_ttl: Duration,
+    /// How long before the end of its hold a dark device is woken: 2 min.
+    pub wake_before_expiry: Duration,
+    /// How many wake pushes may be sent in a second: 50.
+    pub wake_rate: u32,
 }
 
 impl Default for StreamManagement {
@@ -120,6 +131,11 @@ impl Default for StreamManagement {
             idle_probe: 5 * MINUTE,
             write_timeout: 30 * SECOND,
             upstream_keepalive: 5 * MINUTE,
+            spool_after: Duration::from_millis(100),
+            orphan_grace: 5 * SECOND,
+            orphan_ttl: 14 * 24 * HOUR,
+            wake_before_expiry: 2 * MINUTE,
+            wake_rate: 50,
         }
     }
 }
@@ -146,6 +162,12 @@ pub struct Push {
     pub min_interval: Duration,
     /// How long a push service may take to answer: 60 s.
     pub publish_timeout: Duration,
+    /// Whether the session of a client with a registration goes on when it closes its stream: yes.
+    pub linger: bool,
+    /// How long a dark session is held at most once an important push went out; by default as long as before.
+    pub hibernation_after_push: Option<Duration>,
+    /// How long a registration is kept whose device is not seen: 90 d.
+    pub registration_ttl: Duration,
 }
 
 impl Default for Push {
@@ -160,6 +182,9 @@ impl Default for Push {
             batch_delay: SECOND,
             min_interval: 20 * SECOND,
             publish_timeout: MINUTE,
+            linger: true,
+            hibernation_after_push: None,
+            registration_ttl: 90 * 24 * HOUR,
         }
     }
 }
@@ -179,6 +204,10 @@ pub struct Limits {
     pub depth: usize,
     /// Bytes that may wait for the client of one session: 4 MiB.
     pub session_queue: usize,
+    /// Bytes that may wait on disk for one device: 64 MiB.
+    pub spool_per_session: usize,
+    /// Bytes that may wait on disk in all: 10 GiB.
+    pub spool: usize,
     /// How long TLS may take to be established: 30 s.
     pub handshake_timeout: Duration,
     /// How long a client may take to log in: 5 min (RFC 6120 §6.4 leaves room for a user who types a password).
@@ -196,6 +225,8 @@ impl Default for Limits {
             stanza: 1 << 20,
             depth: 128,
             session_queue: 4 << 20,
+            spool_per_session: 64 << 20,
+            spool: 10 << 30,
             handshake_timeout: 30 * SECOND,
             authentication_timeout: 5 * MINUTE,
             connect_timeout: 10 * SECOND,

@@ -13,12 +13,12 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::config::{Config, Listen, ListenTls};
+use crate::config::{Config, Limits, Listen, ListenTls};
 use crate::net::certificate::{self, CertificateError};
 use crate::net::listener::{self, Gate};
 use crate::net::tls::{Certificates, TlsError};
 use crate::relay::Relay;
-use crate::store::{Store, StoreError};
+use crate::store::{SpoolLimits, Store, StoreError};
 
 /// Connections that the kernel may complete before they are accepted.
 const BACKLOG: u32 = 1024;
@@ -79,7 +79,9 @@ impl Daemon {
             }
         }
         let certificates = Certificates::load(&config.hosts)?;
-        let store = Store::open(&config.state)?;
+        let Limits { spool_per_session, spool, .. } = config.limits;
+        let limits = SpoolLimits { per_session: spool_per_session as u64, all: spool as u64 };
+        let store = Store::open_with(&config.state, limits)?;
         let config = Arc::new(config);
         let (accepting, shutdown) = (CancellationToken::new(), CancellationToken::new());
         let relay = Arc::new(Relay::new(Arc::clone(&config), certificates, store.clone(), shutdown.clone()));
@@ -92,6 +94,9 @@ impl Daemon {
             store,
             drain_timeout: config.drain_timeout,
         };
+        daemon.relay.recover().await;
+        let (relay, accepting) = (Arc::clone(&daemon.relay), daemon.accepting.clone());
+        daemon.connections.spawn(async move { accepting.run_until_cancelled(relay.age()).await });
         let gate = Gate::new(&config.limits);
         let listeners = config.listen.iter().map(bind).collect::<Result<Vec<_>, _>>()?;
         for (listen, listener) in config.listen.iter().zip(listeners) {

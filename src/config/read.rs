@@ -151,6 +151,11 @@ fn stream_management(mut s: Section<'_>) -> StreamManagement {
         idle_probe: s.duration("idle_probe", d.idle_probe, MOMENT..=DAY),
         write_timeout: s.duration("write_timeout", d.write_timeout, MOMENT..=HOUR),
         upstream_keepalive: s.duration("upstream_keepalive", d.upstream_keepalive, MOMENT..=HOUR),
+        spool_after: s.duration("spool_after", d.spool_after, Duration::ZERO..=MINUTE),
+        orphan_grace: s.duration("orphan_grace", d.orphan_grace, Duration::ZERO..=HOUR),
+        orphan_ttl: s.duration("orphan_ttl", d.orphan_ttl, MOMENT..=366 * DAY),
+        wake_before_expiry: s.duration("wake_before_expiry", d.wake_before_expiry, Duration::ZERO..=DAY),
+        wake_rate: s.number("wake_rate", d.wake_rate, 1..=100_000),
     };
     s.finish();
     read
@@ -169,6 +174,9 @@ fn push(mut s: Section<'_>, stream_management: &StreamManagement) -> Push {
         batch_delay: s.duration("batch_delay", d.batch_delay, Duration::ZERO..=10 * MINUTE),
         min_interval: s.duration("min_interval", d.min_interval, Duration::ZERO..=DAY),
         publish_timeout: s.duration("publish_timeout", d.publish_timeout, MOMENT..=HOUR),
+        linger: s.boolean("linger", d.linger),
+        hibernation_after_push: hibernation_after_push(&mut s),
+        registration_ttl: s.duration("registration_ttl", d.registration_ttl, MOMENT..=3660 * DAY),
     };
     if read.max_hibernation_timeout < stream_management.resume_timeout {
         let what = "shorter than resume_timeout of [stream_management]: a registration would shorten the hold";
@@ -176,6 +184,13 @@ fn push(mut s: Section<'_>, stream_management: &StreamManagement) -> Push {
     }
     s.finish();
     read
+}
+
+/// There is no default: without the key the hold does not change.
+fn hibernation_after_push(s: &mut Section<'_>) -> Option<Duration> {
+    let given = s.has("hibernation_after_push");
+    let read = s.duration("hibernation_after_push", 10 * MINUTE, MOMENT..=30 * DAY);
+    given.then_some(read)
 }
 
 fn limits(mut s: Section<'_>) -> Limits {
@@ -190,6 +205,8 @@ fn limits(mut s: Section<'_>) -> Limits {
         stanza: s.size("stanza", d.stanza, stanzas),
         depth: s.number("depth", d.depth, 16..=10_000),
         session_queue: s.size("session_queue", d.session_queue, SMALLEST_STANZA..=1 << 30),
+        spool_per_session: s.size("spool_per_session", d.spool_per_session, SMALLEST_STANZA..=1 << 40),
+        spool: s.size("spool", d.spool, SMALLEST_STANZA..=1 << 50),
         handshake_timeout: s.duration("handshake_timeout", d.handshake_timeout, MOMENT..=HOUR),
         authentication_timeout: s.duration("authentication_timeout", d.authentication_timeout, MOMENT..=HOUR),
         connect_timeout: s.duration("connect_timeout", d.connect_timeout, MOMENT..=10 * MINUTE),

@@ -2,6 +2,7 @@
 //!
 //! Pure: every function here takes what it needs and the time, and returns a value.
 
+pub mod account;
 pub mod classify;
 pub mod notification;
 pub mod registration;

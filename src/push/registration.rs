@@ -1,7 +1,8 @@
-//! Registrations: what a client asked for with `<enable/>` (XEP-0357 §5), and how a change alters an account's list.
+//! Registrations: what a client asks for with `<enable/>` (XEP-0357 §5).
 
 use std::fmt;
 
+use super::account::DeviceId;
 use crate::jid::{FullJid, Jid};
 use crate::xml::{Node, ns};
 
@@ -147,90 +148,11 @@ pub struct Registration {
     /// The publish-options form; `None` if the client gave none.
     #[serde(default)]
     pub options: Option<Vec<Field>>,
-    /// The resource of the device that owns the registration.
-    pub resource: String,
+    /// The device that owns it.
+    pub device: DeviceId,
     /// Unix seconds of the device's last contact.
     pub last_seen: u64,
     /// Publish errors in a row, `wait` errors not counted.
     #[serde(default)]
     pub errors: u32,
-}
-
-/// A change of an account's registrations, applied in one transaction of the store.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Change {
-    /// Adds, or replaces the one with the same target; the least recently seen go when more than `max_devices` remain.
-    Enable {
-        /// The new registration.
-        registration: Registration,
-        /// How many an account may have.
-        max_devices: usize,
-    },
-    /// Removes one node of a service, or all of the service's when `node` is absent.
-    Disable {
-        /// The push service.
-        service: Jid,
-        /// The node, or all of them.
-        node: Option<String>,
-    },
-    /// The device with this resource was in contact.
-    Seen {
-        /// The resource of the device.
-        resource: String,
-        /// Unix seconds.
-        at: u64,
-    },
-    /// A publish was answered with an error that counts; the registration goes once `max_errors` came in a row.
-    Failed {
-        /// Which registration.
-        target: Target,
-        /// How many errors in a row end it.
-        max_errors: u32,
-    },
-    /// A publish was accepted.
-    Succeeded {
-        /// Which registration.
-        target: Target,
-    },
-}
-
-impl Change {
-    /// Applies the change to an account's registrations and says whether anything differs.
-    pub fn apply(self, list: &mut Vec<Registration>) -> bool {
-        let before = list.clone();
-        match self {
-            Self::Enable { registration, max_devices } => enable(list, registration, max_devices),
-            Self::Disable { service, node } => {
-                list.retain(|r| r.target.service != service || (node.is_some() && r.target.node != node));
-            }
-            Self::Seen { resource, at } => {
-                for r in list.iter_mut().filter(|r| r.resource == resource) {
-                    r.last_seen = r.last_seen.max(at);
-                }
-            }
-            Self::Failed { target, max_errors } => {
-                for r in list.iter_mut().filter(|r| r.target == target) {
-                    r.errors = r.errors.saturating_add(1);
-                }
-                list.retain(|r| r.target != target || r.errors < max_errors);
-            }
-            Self::Succeeded { target } => {
-                for r in list.iter_mut().filter(|r| r.target == target) {
-                    r.errors = 0;
-                }
-            }
-        }
-        *list != before
-    }
-}
-
-fn enable(list: &mut Vec<Registration>, mut registration: Registration, max_devices: usize) {
-    // A re-enable of the same options keeps the error count: it is no proof that the service works again.
-    let same = |r: &&Registration| r.target == registration.target && r.options == registration.options;
-    registration.errors = list.iter().find(same).map_or(0, |old| old.errors);
-    list.retain(|r| r.target != registration.target);
-    // First, so that the stable sort keeps it ahead of a device seen in the same second.
-    list.insert(0, registration);
-    list.sort_by_key(|r| std::cmp::Reverse(r.last_seen));
-    list.truncate(max_devices.max(1));
 }

@@ -1,15 +1,14 @@
 //! Drives a [`Session`]: the task that owns both legs until the session ends.
 
-use std::collections::VecDeque;
-use std::future::{Future, pending};
-use std::pin::Pin;
+use std::future::pending;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
 use tokio::select;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::sleep_until;
 
+use super::jobs::{self, Done, Jobs, Request};
 use super::login::{self, Login};
 use super::registry::{Attach, Command, Handle, Refused};
 use super::{Client, Relay};
@@ -17,26 +16,18 @@ use crate::net::conn::{ConnEvent, HIGH_WATER};
 use crate::net::listener::Permit;
 use crate::net::upstream::UpstreamConn;
 use crate::publish;
-use crate::push::registration::{Change, Registration};
-use crate::session::{Closing, EndReason, Event, Input, Output, Session, SmId, Token};
-use crate::store::StoreError;
-
-type StoreJob = Pin<Box<dyn Future<Output = Result<Vec<Registration>, StoreError>> + Send>>;
+use crate::push::account::{Change, DeviceId};
+use crate::session::{Bound, Clock, Closing, EndReason, Event, Input, Output, Owner, Session, SmId, Stored};
+use crate::store::{Backlog, Slot, StoreError};
 
 /// What woke the task.
 enum Wake {
     Client(std::io::Result<ConnEvent>),
     Upstream(std::io::Result<ConnEvent>),
     Command(Command),
-    Stored(Result<Vec<Registration>, StoreError>),
+    Store(Done),
     Deadline,
     Drain,
-}
-
-/// What the store is asked.
-enum Request {
-    Read,
-    Change(Option<Token>, Change),
 }
 
 struct Driver {
@@ -47,20 +38,23 @@ struct Driver {
     commands: mpsc::Receiver<Command>,
     client: Option<Client>,
     upstream: UpstreamConn,
-    /// What the store is to do, one after the other.
-    waiting: VecDeque<Request>,
-    /// What the store is at.
-    job: Option<(Option<Token>, StoreJob)>,
+    jobs: Jobs,
+    draining: bool,
+    /// Who waits for the end.
+    heirs: Vec<oneshot::Sender<()>>,
     ended: Option<EndReason>,
 }
 
 /// Runs a session from its bind to its end.
 pub(super) async fn run(relay: Arc<Relay>, login: Login, permit: Permit) {
     let Login { bound, client, upstream } = login;
-    let (handle, commands) = relay.registry.enter(login::held(&bound));
-    let settings = Arc::clone(&relay.settings);
-    let session = Session::new(settings, bound, rand::random, Instant::now(), SystemTime::now());
+    let (handle, commands) = relay.registry.enter(login::held(&bound), bound.jid.resource().as_str().to_owned());
+    let owner = owner(&relay, &handle, &bound).await;
+    let clock = Clock { now: Instant::now(), wall: SystemTime::now() };
+    let earlier = owner.backlog;
+    let session = Session::new(Arc::clone(&relay.settings), bound, owner, rand::random, clock);
     tracing::info!("bound");
+    let jobs = Jobs::new(Arc::clone(&relay), Arc::clone(&handle), session.first_place(), earlier);
     let mut driver = Driver {
         relay,
         session,
@@ -69,23 +63,54 @@ pub(super) async fn run(relay: Arc<Relay>, login: Login, permit: Permit) {
         commands,
         client: Some(client),
         upstream,
-        waiting: VecDeque::from([Request::Read]),
-        job: None,
+        jobs,
+        draining: false,
+        heirs: Vec::new(),
         ended: None,
     };
-    driver.next_job();
     driver.drive().await;
     driver.leave().await;
     drop(permit);
 }
 
+/// Tells the store who logged in, and ends the device's ghosts. Without a store the session goes on, as a device that is new.
+async fn owner(relay: &Relay, handle: &Arc<Handle>, bound: &Bound) -> Owner {
+    let candidate = DeviceId(rand::random());
+    let presented = bound.presented.as_ref().map(|id| id.as_str().to_owned());
+    let resource = bound.jid.resource().as_str().to_owned();
+    let change = Change::Login { candidate, resource, presented: presented.clone(), at: jobs::unix() };
+    let (account, device) = unless_broken(relay.store.change(handle.account(), change).await);
+    let device = device.unwrap_or(candidate);
+    handle.set_device(device);
+    jobs::supersede(relay, handle, device).await;
+    let slot = Slot { account: handle.account().clone(), device };
+    let Backlog { count, last_seq, .. } = unless_broken(relay.store.backlog(&slot).await);
+    let known = |id: &String| account.device(device).is_some_and(|d| d.sm_ids.contains(id));
+    let certain = presented.as_ref().is_some_and(known);
+    Owner { device, certain, account, last_seq, backlog: count > 0 }
+}
+
+fn unless_broken<T: Default>(result: Result<T, StoreError>) -> T {
+    result.unwrap_or_else(|error| {
+        tracing::error!(%error, "the account cannot be read or stored");
+        T::default()
+    })
+}
+
 impl Driver {
     async fn drive(&mut self) {
-        // What the client sent right behind its bind.
+        // What came right behind the bind.
+        self.perform();
         self.frames_from_client();
         self.frames_from_upstream();
         while self.ended.is_none() {
             self.take(Input::Quiet);
+            self.handle.set_dark(self.session.is_dark());
+            // What had to wait may be wanted now.
+            self.frames_from_client();
+            if self.ended.is_some() {
+                return;
+            }
             let wake = self.next_wake().await;
             self.react(wake);
         }
@@ -100,9 +125,10 @@ impl Driver {
         ];
         let deadline = stalls.into_iter().flatten().min();
         // A peer that does not read slows down only the one that writes to it.
-        let read_client = self.upstream.backlog() < HIGH_WATER;
-        let read_upstream = self.client.as_ref().is_none_or(|client| client.backlog() < HIGH_WATER);
-        let (client, job) = (&mut self.client, &mut self.job);
+        let read_client = self.upstream.backlog() < HIGH_WATER && self.session.wants_client();
+        let read_upstream =
+            self.session.wants_upstream() && self.client.as_ref().is_none_or(|client| client.backlog() < HIGH_WATER);
+        let client = &mut self.client;
         select! {
             event = self.upstream.event(read_upstream) => Wake::Upstream(event),
             event = async { match client {
@@ -110,15 +136,12 @@ impl Driver {
                 None => pending().await,
             } } => Wake::Client(event),
             Some(command) = self.commands.recv() => Wake::Command(command),
-            result = async { match job {
-                Some((_, job)) => job.await,
-                None => pending().await,
-            } } => Wake::Stored(result),
+            done = self.jobs.done() => Wake::Store(done),
             () = async { match deadline {
                 Some(at) => sleep_until(at.into()).await,
                 None => pending().await,
             } } => Wake::Deadline,
-            () = self.relay.shutdown.cancelled() => Wake::Drain,
+            () = self.relay.shutdown.cancelled(), if !self.draining => Wake::Drain,
         }
     }
 
@@ -134,13 +157,22 @@ impl Driver {
                 self.client_lost("broken");
             }
             Wake::Command(Command::Attach(attach)) => self.attach(*attach),
-            Wake::Command(Command::RegistrationsChanged) => {
-                self.waiting.push_back(Request::Read);
-                self.next_job();
-            }
-            Wake::Stored(result) => self.stored(result),
+            Wake::Command(Command::AccountChanged) => self.jobs.ask(Request::Read),
+            Wake::Command(Command::Supersede(heir)) => self.supersede(heir),
+            Wake::Store(done) => self.done(done),
             Wake::Deadline => self.deadline(),
-            Wake::Drain => self.take(Input::Drain),
+            Wake::Drain => {
+                self.draining = true;
+                self.take(Input::Drain);
+            }
+        }
+    }
+
+    /// Only a held session gives way; a live one is the device's as much as the fresh one.
+    fn supersede(&mut self, heir: oneshot::Sender<()>) {
+        if self.session.is_dark() {
+            self.heirs.push(heir);
+            self.take(Input::Superseded);
         }
     }
 
@@ -174,7 +206,7 @@ impl Driver {
                 Ok(None) => return,
                 Err(error) => {
                     tracing::info!(%error, "the client's bytes are no XML stream");
-                    self.session.refuse_bytes(&error);
+                    self.session.refuse_bytes(Instant::now(), &error);
                     self.perform();
                 }
             }
@@ -230,14 +262,22 @@ impl Driver {
                     self.relay.registry.resumable(id.clone(), &self.handle);
                     self.sm_id = Some(id);
                 }
-                Output::Store(token, change) => self.waiting.push_back(Request::Change(token, change)),
+                Output::Store(token, change) => self.jobs.ask(Request::Change(token, change)),
+                Output::Spool(items) => self.jobs.ask(Request::Spool(items)),
+                Output::Unspool(places) => self.jobs.ask(Request::Unspool(places)),
+                Output::Load(after, bytes) => self.jobs.ask(Request::Load(after, bytes)),
+                Output::Adopt(source, places) => self.jobs.ask(Request::Adopt(source, places)),
+                Output::Wake(reason) => self.jobs.ask(Request::Wake(reason)),
+                Output::Bury(id, h) => {
+                    self.relay.registry.not_resumable(&id, &self.handle);
+                    self.jobs.ask(Request::Bury(id, h));
+                }
                 Output::Publish(publish) => publishes.push(publish),
                 Output::CloseClient(closing) => self.close_client(closing),
                 Output::Event(event) => log(&event),
                 Output::End(reason) => self.ended = Some(reason),
             }
         }
-        self.next_job();
         if !publishes.is_empty() {
             for publish in publishes {
                 publish::publish(&mut self.session, Instant::now(), publish);
@@ -256,42 +296,36 @@ impl Driver {
         }
     }
 
-    // The store
-
-    fn next_job(&mut self) {
-        if self.job.is_some() {
-            return;
-        }
-        let (store, account) = (self.relay.store.clone(), self.handle.held().account.clone());
-        self.job = match self.waiting.pop_front() {
-            None => None,
-            Some(Request::Read) => Some((None, Box::pin(async move { store.registrations(&account).await }))),
-            Some(Request::Change(token, change)) => {
-                let siblings = self.relay.registry.siblings(&self.handle);
-                let job = async move {
-                    let list = store.change(&account, change).await?;
-                    for sibling in siblings {
-                        // A session that has just ended needs no news.
-                        drop(sibling.send(Command::RegistrationsChanged).await);
-                    }
-                    Ok(list)
-                };
-                Some((token, Box::pin(job)))
+    fn done(&mut self, done: Done) {
+        match done {
+            Done::Account(token, Ok((account, device))) => {
+                if device.is_some_and(|device| device != self.session.device()) {
+                    self.jobs.device_changed();
+                }
+                self.take(Input::Account(account));
+                if let Some(token) = token {
+                    self.take(Input::Stored(token, Stored::Durable(device)));
+                }
             }
-        };
-    }
-
-    fn stored(&mut self, result: Result<Vec<Registration>, StoreError>) {
-        let token = self.job.take().and_then(|(token, _)| token);
-        let durable = result.is_ok();
-        match result {
-            Ok(list) => self.take(Input::Registrations(list)),
-            Err(error) => tracing::error!(%error, "registrations cannot be stored"),
+            Done::Account(token, Err(error)) => {
+                tracing::error!(%error, "the account cannot be read or stored");
+                if let Some(token) = token {
+                    self.take(Input::Stored(token, Stored::Failed));
+                }
+            }
+            Done::Spooled(last, Ok(())) => self.take(Input::Spooled(last)),
+            Done::Spooled(_, Err(error)) => {
+                tracing::error!(%error, "spool_failed: stanzas stay the server's, and the session ends");
+                self.take(Input::SpoolFailed);
+            }
+            Done::Loaded(Ok(items)) => self.take(Input::Loaded(items)),
+            Done::Loaded(Err(error)) => {
+                tracing::error!(%error, "spool_failed: what waits cannot be read, and the session ends");
+                self.take(Input::SpoolFailed);
+            }
+            Done::Quiet(Ok(())) => {}
+            Done::Quiet(Err(error)) => tracing::error!(%error, "the store failed"),
         }
-        if let Some(token) = token {
-            self.take(Input::Stored(token, durable));
-        }
-        self.next_job();
     }
 
     // The end
@@ -310,12 +344,10 @@ impl Driver {
         if let Some(client) = self.client.take() {
             self.relay.farewell(client);
         }
-        while let Some((_, job)) = self.job.take() {
-            if let Err(error) = job.await {
-                tracing::error!(%error, "registrations cannot be stored");
-            }
-            self.next_job();
-        }
+        self.jobs.ask(Request::Change(None, Change::Ended { device: self.handle.device() }));
+        self.jobs.finish().await;
+        // Dropped only now: all that this session had is on disk.
+        drop(self.heirs);
         self.relay.farewell(self.upstream);
     }
 }
@@ -332,8 +364,7 @@ fn log(event: &Event) {
         Event::PublishOutcome(target, outcome) => {
             tracing::info!(service = %target, ?outcome, "publish outcome")
         }
-        Event::QueueFull { limit } => {
-            tracing::warn!(limit, "session_queue is full: the session ends")
-        }
+        Event::SpoolFailed => tracing::warn!("spool_failed: the session ends"),
+        Event::Lingering => tracing::info!("lingering: the client closed its stream, its pushes go on"),
     }
 }

@@ -6,12 +6,13 @@ use tokio::select;
 use tokio::sync::oneshot;
 use tokio::time::{sleep_until, timeout_at};
 
+use super::jobs;
 use super::registry::{Attach, Command, Refused};
 use super::{Client, Relay};
 use crate::net::conn::{ConnEvent, HIGH_WATER};
 use crate::net::upstream::{self, UpstreamConn};
 use crate::session::negotiate::{Held, Input, Negotiation, Output, Stop};
-use crate::session::{Bound, Resumption};
+use crate::session::{Bound, Resumption, SmId, sm};
 
 /// A login that became a session of its own.
 pub(super) struct Login {
@@ -171,11 +172,15 @@ impl Driver<'_> {
                 }
             }
             Output::Find(id) => {
-                let found = self.relay.registry.find(&id).map(|handle| handle.held().clone());
-                return Some(Input::Found(found));
+                return Some(Input::Found(self.find(&id).await));
             }
             Output::HandOver(id, h, server_header) => {
                 return self.hand_over(&id, Resumption { h, server_header }).await;
+            }
+            Output::Release(identity, resource) => {
+                if let Some(ghost) = self.relay.registry.held_resource(&identity, &resource) {
+                    jobs::end(&ghost).await;
+                }
             }
             Output::Bound(bound) => {
                 self.bound = Some(*bound);
@@ -187,6 +192,20 @@ impl Driver<'_> {
             }
         }
         None
+    }
+
+    /// A session that can be resumed, or what is remembered of one that has ended in order.
+    async fn find(&self, id: &SmId) -> Result<Held, Option<sm::Handled>> {
+        if let Some(handle) = self.relay.registry.find(id) {
+            return Ok(handle.held().clone());
+        }
+        match self.relay.store.tombstone(id.as_str()).await {
+            Ok(tombstone) => Err(tombstone.map(|tombstone| sm::Handled::new(tombstone.h))),
+            Err(error) => {
+                tracing::error!(%error, "tombstones cannot be read");
+                Err(None)
+            }
+        }
     }
 
     async fn connect(&mut self, host: &str) -> Input {
@@ -210,7 +229,7 @@ impl Driver<'_> {
     }
 
     /// `None` once the session has the connection.
-    async fn hand_over(&mut self, id: &crate::session::SmId, resumption: Resumption) -> Option<Input> {
+    async fn hand_over(&mut self, id: &SmId, resumption: Resumption) -> Option<Input> {
         let Some(handle) = self.relay.registry.find(id) else {
             return Some(Input::Gone);
         };

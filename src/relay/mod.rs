@@ -7,8 +7,10 @@
 
 mod bound;
 mod handshake;
+mod jobs;
 mod login;
 pub mod registry;
+mod upkeep;
 
 use std::collections::HashSet;
 use std::net::SocketAddr;

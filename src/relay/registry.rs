@@ -1,14 +1,16 @@
 //! The sessions of this process, by resumption id and by account.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use dashmap::DashMap;
 use tokio::sync::{mpsc, oneshot};
 
 use super::Client;
 use crate::jid::BareJid;
+use crate::push::account::DeviceId;
 use crate::session::negotiate::Held;
+use crate::session::sasl::SaslIdentity;
 use crate::session::{Resumption, SmId, sm};
 
 /// Commands that wait for a session; a session that does not take them is busy for at most a wake-up.
@@ -19,8 +21,10 @@ const COMMANDS: usize = 16;
 pub enum Command {
     /// Take this connection in place of the one you have.
     Attach(Box<Attach>),
-    /// The account's registrations have changed in the store.
-    RegistrationsChanged,
+    /// The account has changed in the store.
+    AccountChanged,
+    /// A fresh session of the same device takes over: end, if you are held, and say so by dropping this.
+    Supersede(oneshot::Sender<()>),
 }
 
 /// A connection that proved it may take the session over.
@@ -48,6 +52,9 @@ pub struct Refused {
 pub struct Handle {
     number: u64,
     held: Held,
+    resource: String,
+    device: AtomicU64,
+    dark: AtomicBool,
     commands: mpsc::Sender<Command>,
 }
 
@@ -55,6 +62,36 @@ impl Handle {
     /// What must be proven to resume the session.
     pub fn held(&self) -> &Held {
         &self.held
+    }
+
+    /// The account.
+    pub fn account(&self) -> &BareJid {
+        &self.held.account
+    }
+
+    /// The resource that the session has bound.
+    pub fn resource(&self) -> &str {
+        &self.resource
+    }
+
+    /// The device whose session it is.
+    pub fn device(&self) -> DeviceId {
+        DeviceId(self.device.load(Ordering::Relaxed))
+    }
+
+    /// The device became known, or turned out to be another.
+    pub fn set_device(&self, device: DeviceId) {
+        self.device.store(device.0, Ordering::Relaxed);
+    }
+
+    /// Whether the session is held without its client.
+    pub fn is_dark(&self) -> bool {
+        self.dark.load(Ordering::Relaxed)
+    }
+
+    /// The client has gone, or come back.
+    pub fn set_dark(&self, dark: bool) {
+        self.dark.store(dark, Ordering::Relaxed);
     }
 
     /// Sends a command; it comes back if the session is gone.
@@ -76,11 +113,12 @@ pub struct Registry {
 
 impl Registry {
     /// Enters a session and returns its handle and where its commands come.
-    pub fn enter(&self, held: Held) -> (Arc<Handle>, mpsc::Receiver<Command>) {
+    pub fn enter(&self, held: Held, resource: String) -> (Arc<Handle>, mpsc::Receiver<Command>) {
         let (commands, receiver) = mpsc::channel(COMMANDS);
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         let account = held.account.clone();
-        let handle = Arc::new(Handle { number, held, commands });
+        let (device, dark) = (AtomicU64::new(0), AtomicBool::new(false));
+        let handle = Arc::new(Handle { number, held, resource, device, dark, commands });
         self.accounts.entry(account).or_default().push(Arc::clone(&handle));
         (handle, receiver)
     }
@@ -93,6 +131,20 @@ impl Registry {
     /// The session that can be resumed under this id.
     pub fn find(&self, id: &SmId) -> Option<Arc<Handle>> {
         self.resumable.get(id).map(|entry| Arc::clone(&entry))
+    }
+
+    /// The id can be resumed no more.
+    pub fn not_resumable(&self, id: &SmId, handle: &Handle) {
+        self.resumable.remove_if(id, |_, current| current.number == handle.number);
+    }
+
+    /// The held session that has bound this resource, if it was created by the same login.
+    pub fn held_resource(&self, identity: &SaslIdentity, resource: &str) -> Option<Arc<Handle>> {
+        let guess = BareJid::new(&format!("{}@{}", identity.authcid, identity.host)).ok()?;
+        let same = |handle: &&Arc<Handle>| {
+            handle.held.identity.as_ref() == Some(identity) && handle.resource == resource && handle.is_dark()
+        };
+        self.accounts.get(&guess)?.iter().find(same).cloned()
     }
 
     /// The other sessions of the account.

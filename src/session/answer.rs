@@ -30,17 +30,26 @@ pub(super) struct Pending {
     /// Whether there ever was a request of ours on this stream.
     asked: bool,
     queries: VecDeque<String>,
+    /// The client's request to remove its account (XEP-0077 §3.2).
+    removal: Option<String>,
     publishes: VecDeque<OpenPublish>,
 }
 
 impl Pending {
     /// Nothing is open; `secret` is random.
     pub(super) fn new(secret: u128) -> Self {
-        Self { prefix: format!("{secret:032x}"), asked: false, queries: VecDeque::new(), publishes: VecDeque::new() }
+        Self {
+            prefix: format!("{secret:032x}"),
+            asked: false,
+            queries: VecDeque::new(),
+            removal: None,
+            publishes: VecDeque::new(),
+        }
     }
 
     /// A new iq id of ours.
-    pub(super) fn id(&self, random: u128) -> String {
+    pub(super) fn id(&mut self, random: u128) -> String {
+        self.asked = true;
         format!("{}-{random:032x}", self.prefix)
     }
 
@@ -51,7 +60,7 @@ impl Pending {
 
     /// Whether no answer can concern us: then none need be parsed.
     pub(super) fn is_idle(&self) -> bool {
-        !self.asked && self.queries.is_empty()
+        !self.asked && self.queries.is_empty() && self.removal.is_none()
     }
 
     /// The client asked for the account's features.
@@ -68,12 +77,21 @@ impl Pending {
         found.is_some_and(|at| self.queries.remove(at).is_some())
     }
 
+    /// The client asks the server to remove its account.
+    pub(super) fn removal(&mut self, id: String) {
+        self.removal = Some(id);
+    }
+
+    /// Whether this is the answer to it.
+    pub(super) fn take_removal(&mut self, id: &str) -> bool {
+        self.removal.take_if(|removal| removal == id).is_some()
+    }
+
     /// A publish was sent.
     pub(super) fn publish(&mut self, publish: OpenPublish) {
         if self.publishes.len() == PUBLISHES {
             self.publishes.pop_front();
         }
-        self.asked = true;
         self.publishes.push_back(publish);
     }
 

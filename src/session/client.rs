@@ -5,39 +5,47 @@ use std::time::{Duration, Instant};
 use super::answer::{iq_error, iq_result};
 use super::liveness::Alarm;
 use super::negotiate::failed;
-use super::{Closing, EndReason, Event, Output, Promise, Resumption, Session, SmId, Token, rewrite, sm};
+use super::presence::Own;
+use super::{
+    Closing, EndReason, Event, Greeting, Output, Promise, Resumption, Session, SmId, Source, Stored, Token, Tracking,
+    sm,
+};
 use crate::jid::Jid;
-use crate::push::registration::{BadRequest, Change, Registration, Request};
+use crate::push::account::Change;
+use crate::push::registration::{BadRequest, Registration, Request};
 use crate::xml::{self, Element, Frame, Kind, Node, XmlWriter, ns};
 
 /// Requests of one session that wait for the store; more are asked to come back later.
 const OPEN_REQUESTS: usize = 32;
+/// How long a resumption waits for the server to confirm what the client sent before.
+const RESUME_PATIENCE: Duration = Duration::from_secs(2);
 
 impl Session {
     pub(super) fn client_frame(&mut self, now: Instant, frame: Frame) {
         self.liveness.heard(now);
+        if self.is_ending() {
+            return;
+        }
+        if matches!(frame, Frame::Close) {
+            return self.client_closed(now);
+        }
+        self.part(now);
         match frame {
-            Frame::Whitespace => {}
+            Frame::Whitespace | Frame::Close => {}
             Frame::Element(element) if element.kind() == Kind::Other => self.client_nonza(now, &element),
-            Frame::Element(element) => self.client_stanza(now, &element),
-            Frame::Close => {
-                self.write_client(xml::STREAM_CLOSE);
-                self.write_upstream(now, xml::STREAM_CLOSE.into());
-                self.end(EndReason::ClientClosed);
-            }
-            Frame::Open(_) => self.client_error("bad-format"),
+            Frame::Element(element) => self.client_stanza(now, element),
+            Frame::Open(_) => self.client_error(now, "bad-format"),
         }
     }
 
     /// The stream error for bytes of the client that are no XML stream (RFC 6120 §4.9.3); the session ends.
-    pub fn refuse_bytes(&mut self, error: &xml::FrameError) {
-        self.client_error(error.condition());
+    pub fn refuse_bytes(&mut self, now: Instant, error: &xml::FrameError) {
+        self.client_error(now, error.condition());
     }
 
-    fn client_error(&mut self, condition: &str) {
+    fn client_error(&mut self, now: Instant, condition: &str) {
         self.write_client(xml::stream_error(condition, None, None));
-        self.out(Output::ToUpstream(xml::STREAM_CLOSE.into()));
-        self.end(EndReason::ClientError);
+        self.begin_end(now, EndReason::ClientError);
     }
 
     // Nonzas
@@ -45,10 +53,15 @@ impl Session {
     fn client_nonza(&mut self, now: Instant, element: &Element) {
         let node = element.node();
         match (node.ns(), node.name()) {
-            (ns::SM, "r") => self.answer_ack_request(),
-            (ns::SM, "a") => self.client_acked(&node),
-            (ns::SM, "enable") => self.enable_sm(&node),
-            (ns::SM, _) => self.write_client(failed("unexpected-request")),
+            (ns::SM, "r") => {
+                if let Tracking::Sm(_) = self.tracking {
+                    self.confirm.client_asks(now);
+                    self.answer_client(now);
+                }
+            }
+            (ns::SM, "a") => self.client_acked(now, &node),
+            (ns::SM, "enable") => self.enable_client_sm(&node),
+            (ns::SM, _) => self.write_client(failed("unexpected-request", None)),
             (ns::CSI, "active" | "inactive") => {
                 self.client_inactive = node.name() == "inactive";
                 if self.bound.server_csi {
@@ -57,43 +70,53 @@ impl Session {
             }
             // Elements that would change the upstream stream behind our back.
             (ns::TLS | ns::SASL | ns::SASL2 | ns::COMPRESS_PROTOCOL | ns::SM2, _) => {
-                self.client_error("unsupported-stanza-type");
+                self.client_error(now, "unsupported-stanza-type");
             }
             _ => self.forward(now, element),
         }
     }
 
-    fn answer_ack_request(&mut self) {
-        let Some(leg) = &self.client else { return };
+    /// Sends the client its `<a/>`, if one is due: never ahead of a replay.
+    pub(super) fn answer_client(&mut self, now: Instant) {
+        let replaying = self.resuming.is_some() || self.queue.has_tail();
+        if self.is_dark() || replaying || !matches!(self.tracking, Tracking::Sm(_)) || !self.confirm.take_answer(now) {
+            return;
+        }
         let mut xml = XmlWriter::new();
-        xml.start("a").attr("xmlns", ns::SM).attr("h", &leg.received().get().to_string());
+        xml.start("a").attr("xmlns", ns::SM).attr("h", &self.confirm.handled().get().to_string());
         self.write_client(xml.finish());
     }
 
-    fn client_acked(&mut self, node: &Node<'_>) {
-        let Some(leg) = &mut self.client else { return };
+    fn client_acked(&mut self, now: Instant, node: &Node<'_>) {
+        let Tracking::Sm(leg) = &mut self.tracking else { return };
         let Some(h) = node.attr("h").and_then(|h| sm::Handled::parse(&h)) else {
-            return self.client_error("bad-format");
+            return self.client_error(now, "bad-format");
         };
         match leg.acknowledge(h) {
-            Ok(count) => {
-                self.queue.acknowledge(count);
-                self.liveness.acked();
-                self.schedule.cancel();
-            }
+            Ok(count) => self.client_has(count),
             Err(too_high) => {
                 let text = too_high.to_string();
                 self.write_client(xml::stream_error("undefined-condition", Some(&too_high.condition()), Some(&text)));
-                self.out(Output::ToUpstream(xml::STREAM_CLOSE.into()));
-                self.end(EndReason::ClientError);
+                self.begin_end(now, EndReason::ClientError);
             }
         }
     }
 
-    fn enable_sm(&mut self, node: &Node<'_>) {
-        if self.client.is_some() {
-            return self.write_client(failed("unexpected-request"));
+    /// The client has the first so many stanzas that were written to it.
+    pub(super) fn client_has(&mut self, count: usize) {
+        if let Some(places) = self.queue.acknowledge(count) {
+            self.out(Output::Unspool(places));
         }
+        self.liveness.acked();
+        self.schedule.cancel();
+    }
+
+    fn enable_client_sm(&mut self, node: &Node<'_>) {
+        let preceding = match &self.tracking {
+            Tracking::Sm(_) => return self.write_client(failed("unexpected-request", None)),
+            Tracking::Ping(leg, _) => leg.unacked(),
+            Tracking::None => 0,
+        };
         let mut xml = XmlWriter::new();
         xml.start("enabled").attr("xmlns", ns::SM);
         if matches!(node.attr("resume").as_deref(), Some("true" | "1")) {
@@ -103,24 +126,83 @@ impl Session {
             // Not "1": some clients know only the word.
             xml.attr("id", id.as_str()).attr("resume", "true").attr("max", &max.to_string());
             self.sm_id = Some(id.clone());
+            let (device, sm_id) = (self.owner.device, id.as_str().to_owned());
+            self.out(Output::Store(None, Change::Resumable { device, sm_id }));
             self.out(Output::Resumable(id));
         }
         // XEP-0198 §4: both counters are zero from here on.
-        self.client = Some(sm::ClientLeg::default());
+        self.tracking = Tracking::Sm(sm::ClientLeg::behind(preceding));
+        self.confirm.enable();
         self.liveness.enable();
         self.write_client(xml.finish());
     }
 
+    /// A client with a registration that knows no stream management is asked by ping what it has read.
+    pub(super) fn track_by_ping(&mut self) {
+        let needed = self.owned().next().is_some() || self.queue.has_tail();
+        if needed && matches!(self.tracking, Tracking::None) {
+            self.tracking = Tracking::Ping(sm::ClientLeg::default(), None);
+            self.liveness.enable();
+        }
+    }
+
     // Stanzas
 
-    fn client_stanza(&mut self, now: Instant, element: &Element) {
-        // XEP-0198 §4: handled, whoever answers it.
-        if let Some(leg) = &mut self.client {
-            leg.on_received();
+    fn client_stanza(&mut self, now: Instant, element: Element) {
+        if element.kind() == Kind::Iq && (self.answers_ping(&element) || self.answer_iq(now, &element)) {
+            // XEP-0198 §4: handled, whoever answers it.
+            return self.confirm.consumed();
         }
-        if element.kind() == Kind::Iq && self.answer_iq(now, element) {
+        if element.kind() == Kind::Presence {
+            if Own::is_parting(&element) && self.may_linger() {
+                return self.own_presence.part(element);
+            }
+            if self.own_presence.sent(&element) && self.greet(&element) {
+                return;
+            }
+        }
+        self.forward_counted(now, &element);
+    }
+
+    /// The `unavailable` that waited for a footer passes, because something else came.
+    fn part(&mut self, now: Instant) {
+        if let Some(parting) = self.own_presence.take_parting() {
+            self.own_presence.sent(&parting);
+            self.forward_counted(now, &parting);
+        }
+    }
+
+    /// The first available presence waits until what the device missed before has been written (true), or passes.
+    fn greet(&mut self, element: &Element) -> bool {
+        match self.greeting {
+            Greeting::Backlog => {
+                self.greeting = Greeting::Sending(element.clone());
+                self.adopt(Source::Earlier);
+                true
+            }
+            Greeting::Awaited | Greeting::Sending(_) | Greeting::Done => false,
+        }
+    }
+
+    /// The presence that waited goes on its way, once no more of the backlog can be written before it.
+    pub(super) fn greeted(&mut self, now: Instant) {
+        if self.loading.is_some() || self.queue.has_tail() && !self.queue.is_full() {
             return;
         }
+        if let Greeting::Sending(presence) = std::mem::replace(&mut self.greeting, Greeting::Awaited) {
+            self.forward_counted(now, &presence);
+        }
+    }
+
+    pub(super) fn forward_counted(&mut self, now: Instant, element: &Element) {
+        if element.kind() == Kind::Presence
+            && matches!(self.greeting, Greeting::Awaited)
+            && self.own_presence.is_available()
+        {
+            self.greeting = Greeting::Done;
+            self.await_orphans(now);
+        }
+        self.confirm.forwarded();
         self.forward(now, element);
     }
 
@@ -129,30 +211,43 @@ impl Session {
         self.write_upstream(now, bytes);
     }
 
+    /// Whether this is the client's answer to our own ping.
+    fn answers_ping(&mut self, element: &Element) -> bool {
+        let Tracking::Ping(leg, open) = &mut self.tracking else { return false };
+        let id = element.node().attr("id").map(|id| id.into_owned());
+        let Some((_, covers)) = open.take_if(|(ping, _)| Some(&*ping) == id.as_ref()) else { return false };
+        let count = leg.acknowledge(covers).unwrap_or_default();
+        self.client_has(count);
+        true
+    }
+
     /// Answers an iq that is ours to answer, and notes one whose answer concerns us.
     fn answer_iq(&mut self, now: Instant, element: &Element) -> bool {
         // Most iqs need no second look.
-        if !element.mentions(ns::PUSH) && !element.mentions(ns::DISCO_INFO) {
+        if ![ns::PUSH, ns::DISCO_INFO, ns::MAM_ANY, ns::REGISTER].iter().any(|ns| element.mentions(ns)) {
             return false;
         }
         let node = element.node();
         let account = node.attr("to").is_none_or(|to| self.is_account(&to));
-        match node.attr("type").as_deref() {
-            Some("get") if account => {
-                let query = node.child("query", ns::DISCO_INFO).filter(|q| q.attr("node").is_none());
-                if let (Some(_), Some(id)) = (query, node.attr("id")) {
-                    self.pending.query(id.into_owned());
-                }
-                false
+        let host = node.attr("to").is_some_and(|to| self.is_host(&to));
+        let Some(child) = node.children().next().filter(|_| account || host) else { return false };
+        let (id, kind) = (node.attr("id").unwrap_or_default(), node.attr("type"));
+        match (kind.as_deref(), child.name(), child.ns()) {
+            (Some("get"), "query", ns::DISCO_INFO) if account && child.attr("node").is_none() => {
+                self.pending.query(id.into_owned());
             }
-            Some("set") if account || node.attr("to").is_some_and(|to| self.is_host(&to)) => {
-                let request = node.children().find_map(|child| Request::parse(&child, &self.bound.jid));
-                let Some(request) = request else { return false };
+            (Some("set"), "query", ns::REGISTER) if child.child("remove", ns::REGISTER).is_some() => {
+                self.pending.removal(id.into_owned());
+            }
+            (Some("set"), "query", mam) if account && mam.starts_with(ns::MAM_ANY) => self.archive = true,
+            (Some("set"), ..) => {
+                let Some(request) = Request::parse(&child, &self.bound.jid) else { return false };
                 self.push_request(now, &node, request);
-                true
+                return true;
             }
-            _ => false,
+            _ => {}
         }
+        false
     }
 
     fn is_account(&self, to: &str) -> bool {
@@ -170,10 +265,11 @@ impl Session {
         let (change, event) = match request {
             Err(_) => return self.deliver_own(now, iq_error(iq, "modify", "bad-request")),
             Ok(Request::Enable(target, options)) => {
-                let resource = self.bound.jid.resource().as_str().to_owned();
                 let event = Event::PushEnabled(target.clone());
-                let registration = Registration { target, options, resource, last_seen: self.unix(now), errors: 0 };
-                (Change::Enable { registration, max_devices: self.settings.push.max_devices }, event)
+                let (device, last_seen) = (self.owner.device, self.unix(now));
+                let registration = Registration { target, options, device, last_seen, errors: 0 };
+                let (certain, max_devices) = (self.owner.certain, self.settings.push.max_devices);
+                (Change::Enable { registration, certain, max_devices }, event)
             }
             Ok(Request::Disable(service, node)) => (Change::Disable { service, node }, Event::PushDisabled),
         };
@@ -186,41 +282,53 @@ impl Session {
     }
 
     /// The client hears of its request only once the store has spoken (XEP-0357 §5).
-    pub(super) fn stored(&mut self, now: Instant, token: Token, durable: bool) {
-        let Some(at) = self.promises.iter().position(|p| p.token == token) else {
-            return;
-        };
-        let Some(promise) = self.promises.remove(at) else {
-            return;
-        };
-        if durable {
-            self.event(promise.event);
-            self.deliver_own(now, promise.on_success);
-        } else {
-            self.deliver_own(now, promise.on_failure);
+    pub(super) fn stored(&mut self, now: Instant, token: Token, stored: Stored) {
+        let Some(at) = self.promises.iter().position(|p| p.token == token) else { return };
+        let Some(promise) = self.promises.remove(at) else { return };
+        match stored {
+            Stored::Durable(device) => {
+                if let Some(device) = device.filter(|device| *device != self.owner.device) {
+                    self.owner.device = device;
+                    self.device_changed();
+                }
+                self.event(promise.event);
+                self.deliver_own(now, promise.on_success);
+            }
+            Stored::Failed => self.deliver_own(now, promise.on_failure),
+        }
+    }
+
+    /// The device is one that was known before: what waits for it goes to this session.
+    fn device_changed(&mut self) {
+        match self.greeting {
+            Greeting::Awaited => self.greeting = Greeting::Backlog,
+            Greeting::Done => self.adopt(Source::Earlier),
+            Greeting::Backlog | Greeting::Sending(_) => {}
         }
     }
 
     // Liveness
 
     pub(super) fn client_lost(&mut self, now: Instant) {
-        if self.sm_id.is_none() {
-            self.write_upstream(now, xml::STREAM_CLOSE.into());
-            return self.end(EndReason::ClientLost);
+        if self.is_ending() || self.is_dark() {
+            return;
         }
-        if !self.liveness.is_dark() {
-            self.go_dark(now);
+        self.part(now);
+        if self.sm_id.is_none() && self.owned().next().is_none() {
+            return self.begin_end(now, EndReason::ClientLost);
         }
+        self.go_dark(now);
     }
 
-    fn go_dark(&mut self, now: Instant) {
+    pub(super) fn go_dark(&mut self, now: Instant) {
+        self.resuming = None;
         self.liveness.go_dark(now, now + self.hold());
         self.event(Event::Dark { queued: self.queue.len() });
         self.push_for_waiting(now);
     }
 
     /// How long the session is held without its client.
-    fn hold(&self) -> Duration {
+    pub(super) fn hold(&self) -> Duration {
         if self.owned().next().is_some() {
             return self.settings.push.max_hibernation_timeout;
         }
@@ -228,41 +336,38 @@ impl Session {
         self.settings.stream_management.resume_timeout.min(asked)
     }
 
-    /// A registration that came or went changes how long a dark session is held.
-    pub(super) fn hold_changed(&mut self) {
-        if let Some(since) = self.liveness.unreachable_since().filter(|_| self.liveness.is_dark()) {
-            self.liveness.go_dark(since, since + self.hold());
-        }
-    }
-
     pub(super) fn attach(&mut self, now: Instant, resumption: Resumption) {
-        let Some((leg, id)) = self.client.as_mut().zip(self.sm_id.clone()) else {
-            return;
-        };
+        let Tracking::Sm(leg) = &mut self.tracking else { return };
         // Refused beforehand by `check_resume`.
-        let Ok(acked) = leg.acknowledge(resumption.h) else {
-            return;
-        };
+        let Ok(acked) = leg.acknowledge(resumption.h) else { return };
         leg.rewind();
-        let h = leg.received().get().to_string();
-        self.queue.acknowledge(acked);
+        self.client_has(acked);
         self.queue.rewind();
+        self.waiting_presence.clear();
         self.attachment = self.attachment.next();
         self.attached_header = resumption.server_header;
         self.liveness.attach(now);
-        self.schedule.cancel();
         self.seen(now);
+        if self.confirm.is_complete() {
+            return self.resumed(now);
+        }
+        // What the client sent last is on its way to the server: a client that is told less would send it twice.
+        self.resuming = Some(now + RESUME_PATIENCE);
+        self.ask_server(now);
+    }
+
+    /// Tells the client that it is back, then all that it missed, then asks for its ack.
+    pub(super) fn resumed(&mut self, now: Instant) {
+        self.resuming = None;
+        let Some(id) = self.sm_id.clone() else { return };
+        let h = self.confirm.handled().get().to_string();
         let mut xml = XmlWriter::new();
         xml.start("resumed").attr("xmlns", ns::SM).attr("h", &h).attr("previd", id.as_str());
         self.write_client(xml.finish());
         self.event(Event::Resumed { replayed: self.queue.len() });
-        self.replay();
-        self.ask_for_ack(now);
-        self.reset_csi(now);
-    }
-
-    /// XEP-0352 §5.2: a resumed stream begins active, whatever the server last heard.
-    fn reset_csi(&mut self, now: Instant) {
+        self.write_waiting(now);
+        self.ask_client(now);
+        // XEP-0352 §5.2: a resumed stream begins active, whatever the server last heard.
         if std::mem::take(&mut self.client_inactive) && self.bound.server_csi {
             let mut xml = XmlWriter::new();
             xml.start("active").attr("xmlns", ns::CSI);
@@ -270,40 +375,49 @@ impl Session {
         }
     }
 
-    fn replay(&mut self) {
-        let domain = self.bound.jid.domain().as_str().to_owned();
-        while let Some(item) = self.queue.write_next().cloned() {
-            let stamp = self.wall(item.received);
-            let stamped = rewrite::delayed(&item.element, &domain, stamp)
-                .and_then(|bytes| Element::parse(bytes, item.element.header()).ok());
-            let bytes = stamped.as_ref().unwrap_or(&item.element).on_stream(&self.attached_header);
-            self.count_sent();
-            self.write_client(bytes);
-        }
-    }
-
-    pub(super) fn count_sent(&mut self) {
-        if let Some(leg) = &mut self.client {
-            leg.on_sent();
-        }
-    }
-
     pub(super) fn quiet(&mut self, now: Instant) {
-        if self.liveness.may_ask() && self.queue.messages() > 0 {
-            self.ask_for_ack(now);
+        if self.is_ending() {
+            return self.drive_end(now);
+        }
+        if self.confirm.must_ask() && matches!(self.tracking, Tracking::Sm(_)) {
+            self.ask_server(now);
+        }
+        self.spool_if_due(now);
+        self.settle_with_server(now);
+        if self.is_dark() {
+            return;
+        }
+        self.refill(now);
+        self.answer_client(now);
+        if self.liveness.may_ask() && self.queue.messages() > 0 && self.resuming.is_none() {
+            self.ask_client(now);
         }
     }
 
-    fn ask_for_ack(&mut self, now: Instant) {
+    /// Asks what the client has read: by `<r/>`, or by ping.
+    pub(super) fn ask_client(&mut self, now: Instant) {
         let mut xml = XmlWriter::new();
-        xml.start("r").attr("xmlns", ns::SM);
+        match &mut self.tracking {
+            Tracking::None => return,
+            Tracking::Sm(_) => xml.start("r").attr("xmlns", ns::SM),
+            Tracking::Ping(leg, open) => {
+                let id = self.pending.id((self.dice)());
+                let (from, to) = (self.bound.jid.domain().as_str(), self.bound.jid.as_str());
+                xml.start("iq").attr("type", "get").attr("id", &id).attr("from", from).attr("to", to);
+                *open = Some((id, leg.sent()));
+                xml.start("ping").attr("xmlns", ns::PING)
+            }
+        };
         self.write_client(xml.finish());
         self.liveness.asked(now);
     }
 
     pub(super) fn timeout(&mut self, now: Instant) {
+        if self.is_ending() {
+            return self.drive_end(now);
+        }
         match self.liveness.alarm(now) {
-            Some(Alarm::Probe) => self.ask_for_ack(now),
+            Some(Alarm::Probe) => self.ask_client(now),
             Some(Alarm::Suspect) => {
                 self.event(Event::Suspect);
                 self.push_for_waiting(now);
@@ -312,14 +426,21 @@ impl Session {
                 self.out(Output::CloseClient(Closing::Abrupt));
                 self.client_lost(now);
             }
-            Some(Alarm::Expired) => {
-                self.write_upstream(now, xml::STREAM_CLOSE.into());
-                self.end(EndReason::Expired);
-            }
+            Some(Alarm::Wake) => self.wake_push(now),
+            Some(Alarm::Expired) => return self.begin_end(now, EndReason::Expired),
             None => {}
         }
-        if self.ended {
-            return;
+        if self.confirm.server_deadline().is_some_and(|at| at <= now) {
+            return self.upstream_lost(now);
+        }
+        if self.resuming.is_some_and(|at| at <= now) {
+            self.resumed(now);
+        }
+        if let Some((_, registered)) = self.orphans_due.take_if(|(at, _)| *at <= now) {
+            self.adopt(Source::Others { registered });
+            // The owner of a registration is being woken, and has longer to come for what is its own.
+            let longer = self.settings.stream_management.resume_timeout;
+            self.orphans_due = (!registered).then_some((now + longer, true));
         }
         self.push_due(now);
         if self.upstream_written + self.settings.stream_management.upstream_keepalive <= now {
@@ -327,11 +448,10 @@ impl Session {
         }
     }
 
-    pub(super) fn drain(&mut self) {
-        if !self.liveness.is_dark() {
-            self.write_client(xml::stream_error("system-shutdown", None, None));
+    /// What no other device will fetch comes to this one, a while after its first presence (XEP-0160 in spirit).
+    fn await_orphans(&mut self, now: Instant) {
+        if self.owner.account.devices.len() > 1 {
+            self.orphans_due = Some((now + self.settings.stream_management.orphan_grace, false));
         }
-        self.out(Output::ToUpstream(xml::STREAM_CLOSE.into()));
-        self.end(EndReason::Drained);
     }
 }

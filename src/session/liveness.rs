@@ -11,7 +11,7 @@ enum Link {
     /// Connected, but `<r/>` had no `<a/>` for `max_ack_delay`.
     Suspect { since: Instant },
     /// No usable connection; the hold ends at `until`.
-    Dark { since: Instant, until: Instant },
+    Dark { since: Instant, until: Instant, woken: bool },
 }
 
 /// What a deadline means.
@@ -23,6 +23,8 @@ pub enum Alarm {
     Suspect,
     /// Nor in `ack_timeout` more: give the connection up.
     GiveUp,
+    /// The hold ends soon: wake the device.
+    Wake,
     /// Nobody came back in time.
     Expired,
 }
@@ -37,6 +39,7 @@ pub struct Liveness {
     max_ack_delay: Duration,
     ack_timeout: Duration,
     idle_probe: Duration,
+    wake_before_expiry: Duration,
 }
 
 impl Liveness {
@@ -49,6 +52,7 @@ impl Liveness {
             max_ack_delay: settings.max_ack_delay,
             ack_timeout: settings.ack_timeout,
             idle_probe: settings.idle_probe,
+            wake_before_expiry: settings.wake_before_expiry,
         }
     }
 
@@ -83,7 +87,14 @@ impl Liveness {
 
     /// The connection is gone; the session is held until then.
     pub fn go_dark(&mut self, now: Instant, until: Instant) {
-        self.link = Link::Dark { since: now, until };
+        self.link = Link::Dark { since: now, until, woken: false };
+    }
+
+    /// The hold of a dark client ends at another time.
+    pub fn hold_until(&mut self, end: Instant) {
+        if let Link::Dark { until, .. } = &mut self.link {
+            *until = end;
+        }
     }
 
     /// A connection took the session up.
@@ -95,6 +106,13 @@ impl Liveness {
     /// Whether there is no usable connection.
     pub fn is_dark(&self) -> bool {
         matches!(self.link, Link::Dark { .. })
+    }
+
+    /// The hold of a dark client ends then, unless it ends before.
+    pub fn hold_at_most(&mut self, end: Instant) {
+        if let Link::Dark { until, .. } = &mut self.link {
+            *until = end.min(*until);
+        }
     }
 
     /// Since when stanzas cannot be expected to be read: `None` while the client is live.
@@ -112,8 +130,13 @@ impl Liveness {
             Link::Live { asked: None } => Some(self.heard + self.idle_probe),
             Link::Live { asked: Some(at) } => Some(at + self.max_ack_delay),
             Link::Suspect { since } => Some(since + self.ack_timeout),
-            Link::Dark { until, .. } => Some(until),
+            Link::Dark { until, woken: true, .. } => Some(until),
+            Link::Dark { since, until, woken: false } => Some(self.wake_time(since, until)),
         }
+    }
+
+    fn wake_time(&self, since: Instant, until: Instant) -> Instant {
+        until.checked_sub(self.wake_before_expiry).unwrap_or(since).max(since)
     }
 
     /// The alarm whose time has come; a suspicion begins here.
@@ -128,7 +151,11 @@ impl Liveness {
                 Alarm::Suspect
             }
             Link::Suspect { .. } => Alarm::GiveUp,
-            Link::Dark { .. } => Alarm::Expired,
+            Link::Dark { until, .. } if until <= now => Alarm::Expired,
+            Link::Dark { since, until, .. } => {
+                self.link = Link::Dark { since, until, woken: true };
+                Alarm::Wake
+            }
         })
     }
 }

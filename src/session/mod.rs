@@ -15,11 +15,16 @@
 
 mod answer;
 mod client;
+pub mod confirm;
+mod ending;
 pub mod liveness;
 pub mod negotiate;
+mod notify;
+mod presence;
 pub mod queue;
 pub mod rewrite;
 pub mod sasl;
+mod server;
 pub mod sm;
 pub mod starttls;
 #[cfg(test)]
@@ -28,6 +33,7 @@ mod upstream;
 
 use std::collections::VecDeque;
 use std::fmt;
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
@@ -35,14 +41,18 @@ use bytes::Bytes;
 
 use crate::config;
 use crate::jid::FullJid;
+use crate::push::account::{Account, Change, DeviceId};
 use crate::push::notification::Publish;
-use crate::push::registration::{Change, Registration, Target};
+use crate::push::registration::Target;
 use crate::push::rules::Schedule;
-use crate::xml::{Frame, Header};
+use crate::xml::{Element, Frame, Header};
 use answer::Pending;
+use confirm::Confirmation;
+use ending::Phase;
 use liveness::Liveness;
-use queue::Queue;
+use queue::{Queue, Spooled};
 use sasl::SaslIdentity;
+use server::ServerLeg;
 use sm::ClientLeg;
 
 /// Where unguessable numbers come from: the shell passes a cryptographic generator, tests a counter.
@@ -106,8 +116,36 @@ pub struct Bound {
     pub client_header: Arc<Header>,
     /// The header that the server answered with, which the client has seen.
     pub server_header: Arc<Header>,
+    /// The resumption id that the client presented before, in vain.
+    pub presented: Option<SmId>,
     /// Whether the server offers client state indication (XEP-0352).
     pub server_csi: bool,
+    /// Whether the server offers stream management (XEP-0198).
+    pub server_sm: bool,
+}
+
+/// The device that logged in, and what is kept about its account.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Owner {
+    /// The device.
+    pub device: DeviceId,
+    /// Whether it presented a resumption id of its own, and so is known for certain.
+    pub certain: bool,
+    /// Its account, as the store has it.
+    pub account: Account,
+    /// The last place that the device's spool has given away.
+    pub last_seq: u64,
+    /// Whether the spool has stanzas of the device's earlier sessions.
+    pub backlog: bool,
+}
+
+/// One moment on both clocks.
+#[derive(Clone, Copy, Debug)]
+pub struct Clock {
+    /// The monotonic clock.
+    pub now: Instant,
+    /// The calendar.
+    pub wall: SystemTime,
 }
 
 /// What happened, as the relay tells it.
@@ -123,10 +161,18 @@ pub enum Input {
     UpstreamLost,
     /// A new connection takes the session over; [`Session::check_resume`] has accepted its `h`.
     Attach(Resumption),
-    /// The account's registrations, as the store has them now.
-    Registrations(Vec<Registration>),
-    /// The store answered [`Output::Store`]: `true` once the change is on disk. The list follows as [`Input::Registrations`].
-    Stored(Token, bool),
+    /// What is kept about the account, as the store has it now.
+    Account(Account),
+    /// The store answered [`Output::Store`].
+    Stored(Token, Stored),
+    /// What was handed to the spool up to this place is on disk.
+    Spooled(u64),
+    /// The spool cannot take more.
+    SpoolFailed,
+    /// What [`Output::Load`] asked for; nothing if there is no more.
+    Loaded(Vec<Spooled>),
+    /// A fresh session of the same device takes over.
+    Superseded,
     /// Send this publish through the user's own stream: the `session` transport.
     Publish(Publish),
     /// The daemon ends in an orderly way.
@@ -146,8 +192,20 @@ pub enum Output {
     ToUpstream(Bytes),
     /// The session can be resumed under this id from now on.
     Resumable(SmId),
-    /// Commit a change of the account's registrations, then say so with [`Input::Stored`] if there is a token.
+    /// Commit a change of the account, then say so with [`Input::Stored`] if there is a token.
     Store(Option<Token>, Change),
+    /// Commit these stanzas to the spool, then say [`Input::Spooled`] with the last one's place.
+    Spool(Vec<Spooled>),
+    /// Delete these places from the spool.
+    Unspool(RangeInclusive<u64>),
+    /// Read back the stanzas behind this place, up to so many bytes, then say [`Input::Loaded`].
+    Load(u64, usize),
+    /// Give these stanzas of the spool the places, then say [`Input::Spooled`] with the last place.
+    Adopt(Source, RangeInclusive<u64>),
+    /// Remember the client's `h` for this id after the session's end.
+    Bury(SmId, sm::Handled),
+    /// The device is to be woken by a push that needs no session.
+    Wake(WakeReason),
     /// Notify a push service, by whatever transport is fit.
     Publish(Publish),
     /// Close the attachment: after what was written to it, or at once.
@@ -165,6 +223,36 @@ pub enum Closing {
     Orderly,
     /// Close the TCP connection as it is, so that the client comes back and resumes.
     Abrupt,
+}
+
+/// Whose stanzas in the spool a session takes over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// Those of the device's earlier sessions.
+    Earlier,
+    /// Those addressed to the account that wait for its other devices, which have no session.
+    Others {
+        /// Of devices with a registration, or of those without.
+        registered: bool,
+    },
+}
+
+/// Why a device is to be woken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WakeReason {
+    /// The server ended the session.
+    UpstreamLost,
+    /// The daemon stopped.
+    Restart,
+}
+
+/// What became of a change that a client waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stored {
+    /// It is on disk. If it says so, the session's device turned out to be this one.
+    Durable(Option<DeviceId>),
+    /// It failed.
+    Failed,
 }
 
 /// A store request that a client waits for.
@@ -196,11 +284,10 @@ pub enum Event {
     Published(Target),
     /// A push service answered, or did not.
     PublishOutcome(Target, Outcome),
-    /// The queue of stanzas waiting for the client is full.
-    QueueFull {
-        /// `[limits] session_queue`, bytes.
-        limit: usize,
-    },
+    /// The spool takes no more: a bound, or the disk.
+    SpoolFailed,
+    /// The client closed its stream, and the session goes on for its pushes.
+    Lingering,
 }
 
 /// What became of a publish.
@@ -231,8 +318,10 @@ pub enum EndReason {
     UpstreamLost,
     /// Nobody resumed in time.
     Expired,
-    /// More waited for the client than `session_queue` allows.
-    QueueFull,
+    /// More waited for the client than the spool takes.
+    SpoolFailed,
+    /// A fresh session of the same device has taken over.
+    Superseded,
     /// The daemon was asked to stop.
     Drained,
 }
@@ -260,73 +349,133 @@ pub struct Session {
     settings: Arc<Settings>,
     dice: Dice,
     /// Ties the monotonic clock to the calendar, for delay stamps.
-    epoch: (Instant, SystemTime),
+    epoch: Clock,
     bound: Bound,
+    owner: Owner,
     attachment: Attachment,
     /// The header of the stream that the current attachment reads.
     attached_header: Arc<Header>,
-    client: Option<ClientLeg>,
+    /// A header that declares nothing: what stands on the disk leans on none.
+    bare_header: Arc<Header>,
+    tracking: Tracking,
     sm_id: Option<SmId>,
     /// XEP-0198 §5 `max` as the client asked, seconds.
     asked_max: Option<u64>,
+    /// A resumption that waits until the server has confirmed what the client sent before.
+    resuming: Option<Instant>,
     liveness: Liveness,
+    confirm: Confirmation,
+    server: ServerLeg,
     queue: Queue,
+    /// What was on disk when [`Output::Load`] went out, until it is answered.
+    loading: Option<u64>,
+    greeting: Greeting,
+    own_presence: presence::Own,
+    waiting_presence: presence::Waiting,
     pending: Pending,
-    /// `None` until the store has spoken.
-    registrations: Option<Vec<Registration>>,
     schedule: Schedule,
+    /// The newest important stanza, where memory does not have it, and how many such there are.
+    beyond: Option<(Element, usize)>,
+    /// When to look for orphans, and whether also for those whose owner has a registration.
+    orphans_due: Option<(Instant, bool)>,
     client_inactive: bool,
+    /// The user has asked the server's archive, so what it has need not be kept here.
+    archive: bool,
     upstream_written: Instant,
     promises: VecDeque<Promise>,
     next_token: u64,
     outputs: VecDeque<Output>,
-    ended: bool,
+    phase: Phase,
+}
+
+/// How it is known that the client has what was written to it.
+#[derive(Debug)]
+enum Tracking {
+    /// It is not: what is written counts as read.
+    None,
+    /// By stream management.
+    Sm(ClientLeg),
+    /// By the answers to pings, for a client with a registration that knows no stream management. The open one's id.
+    Ping(ClientLeg, Option<(String, sm::Handled)>),
+}
+
+/// What stands before the client's first available presence.
+#[derive(Debug)]
+enum Greeting {
+    /// The device's spool has stanzas of earlier sessions: they go first.
+    Backlog,
+    /// They are on their way; the presence waits.
+    Sending(Element),
+    /// None was sent yet.
+    Awaited,
+    /// It was forwarded.
+    Done,
 }
 
 impl Session {
     /// A session whose client is attached by [`Attachment::FIRST`].
-    pub fn new(settings: Arc<Settings>, bound: Bound, dice: Dice, now: Instant, wall: SystemTime) -> Self {
-        Self {
+    pub fn new(settings: Arc<Settings>, bound: Bound, owner: Owner, dice: Dice, clock: Clock) -> Self {
+        let now = clock.now;
+        let bare = Header::bare();
+        // Places grow with time, so that those of two sessions of a device never collide.
+        let base = unix_ms(clock.wall).saturating_mul(1 << 16).max(owner.last_seq + 1);
+        let mut session = Self {
             dice,
-            epoch: (now, wall),
+            epoch: clock,
             attachment: Attachment::FIRST,
             attached_header: Arc::clone(&bound.server_header),
-            client: None,
+            bare_header: bare,
+            tracking: Tracking::None,
             sm_id: None,
             asked_max: None,
+            resuming: None,
             liveness: Liveness::new(&settings.stream_management, now),
-            queue: Queue::new(settings.session_queue),
+            confirm: Confirmation::default(),
+            server: ServerLeg::new(bound.server_sm),
+            queue: Queue::new(settings.session_queue, base),
+            loading: None,
+            greeting: if owner.backlog { Greeting::Backlog } else { Greeting::Awaited },
+            own_presence: presence::Own::default(),
+            waiting_presence: presence::Waiting::default(),
             pending: Pending::new(dice()),
-            registrations: None,
             schedule: Schedule::new(settings.push.batch_delay, settings.push.min_interval),
+            beyond: None,
+            orphans_due: None,
             client_inactive: false,
+            archive: false,
             upstream_written: now,
             promises: VecDeque::new(),
             next_token: 0,
             outputs: VecDeque::new(),
-            ended: false,
+            phase: Phase::Running,
+            owner,
             bound,
             settings,
-        }
+        };
+        session.enable_server_sm(now);
+        session.track_by_ping();
+        session
     }
 
     /// Takes one event. Drain [`Session::poll`] before the next.
     pub fn handle(&mut self, now: Instant, input: Input) {
-        if self.ended {
-            return;
-        }
         match input {
+            _ if self.phase == Phase::Over => {}
             Input::Client(attachment, frame) if attachment == self.attachment => self.client_frame(now, frame),
             Input::ClientLost(attachment) if attachment == self.attachment => self.client_lost(now),
             // Invariant 10: only the owner detaches.
             Input::Client(..) | Input::ClientLost(_) => {}
             Input::Upstream(frame) => self.upstream_frame(now, frame),
-            Input::UpstreamLost => self.upstream_lost(),
+            Input::UpstreamLost => self.upstream_lost(now),
             Input::Attach(resumption) => self.attach(now, resumption),
-            Input::Registrations(list) => self.registrations_changed(now, list),
-            Input::Stored(token, durable) => self.stored(now, token, durable),
+            Input::Account(account) => self.account_changed(now, account),
+            Input::Stored(token, stored) => self.stored(now, token, stored),
+            Input::Spooled(seq) => self.spooled(now, seq),
+            Input::SpoolFailed => self.spool_failed(now),
+            Input::Loaded(items) => self.loaded(now, items),
+            Input::Superseded => self.superseded(now),
             Input::Publish(publish) => self.publish_here(now, &publish),
-            Input::Drain => self.drain(),
+            Input::Drain => self.drain(now),
             Input::Quiet => self.quiet(now),
             Input::Timeout => self.timeout(now),
         }
@@ -340,15 +489,38 @@ impl Session {
     /// When [`Input::Timeout`] is due.
     pub fn deadline(&self) -> Option<Instant> {
         let keepalive = self.upstream_written + self.settings.stream_management.upstream_keepalive;
+        if let Some(deadline) = self.phase.deadline() {
+            return Some(deadline);
+        }
         [
             self.liveness.deadline(),
             self.schedule.due().filter(|_| self.owned().next().is_some()),
             self.pending.deadline(),
+            self.confirm.answer_deadline().filter(|_| self.resuming.is_none() && !self.is_dark()),
+            self.confirm.server_deadline(),
+            self.resuming,
+            self.spool_due(),
+            self.orphans_due.map(|(at, _)| at),
             Some(keepalive),
         ]
         .into_iter()
         .flatten()
         .min()
+    }
+
+    /// Whether the client's next frame can be taken now.
+    pub fn wants_client(&self) -> bool {
+        self.resuming.is_none() && !matches!(self.greeting, Greeting::Sending(_)) && self.confirm.has_room()
+    }
+
+    /// Whether the server's next frame can be taken now: else the disk is too slow for what comes.
+    pub fn wants_upstream(&self) -> bool {
+        self.queue.has_room()
+    }
+
+    /// The first place that the session gives to a stanza in the spool.
+    pub fn first_place(&self) -> u64 {
+        self.queue.base()
     }
 
     /// The session's full JID.
@@ -359,6 +531,11 @@ impl Session {
     /// Who logged in, where it is known in the clear.
     pub fn identity(&self) -> Option<&SaslIdentity> {
         self.bound.identity.as_ref()
+    }
+
+    /// The device whose session it is.
+    pub fn device(&self) -> DeviceId {
+        self.owner.device
     }
 
     /// The current attachment.
@@ -376,7 +553,10 @@ impl Session {
     /// # Errors
     /// The client claims stanzas that were never sent.
     pub fn check_resume(&self, h: sm::Handled) -> Result<(), sm::TooHigh> {
-        self.client.as_ref().map_or(Ok(()), |leg| leg.check(h))
+        match &self.tracking {
+            Tracking::Sm(leg) => leg.check(h),
+            Tracking::None | Tracking::Ping(..) => Ok(()),
+        }
     }
 
     fn out(&mut self, output: Output) {
@@ -396,9 +576,9 @@ impl Session {
         self.out(Output::ToUpstream(bytes));
     }
 
-    fn end(&mut self, reason: EndReason) {
-        self.ended = true;
-        self.out(Output::End(reason));
+    /// Unix milliseconds of a moment.
+    fn unix_ms(&self, at: Instant) -> u64 {
+        unix_ms(self.wall(at))
     }
 
     /// Unix seconds of a moment.
@@ -408,6 +588,11 @@ impl Session {
 
     /// The calendar time of a moment, for delay stamps.
     fn wall(&self, at: Instant) -> SystemTime {
-        self.epoch.1 + at.saturating_duration_since(self.epoch.0)
+        self.epoch.wall + at.saturating_duration_since(self.epoch.now)
     }
+}
+
+fn unix_ms(at: SystemTime) -> u64 {
+    let since = at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }

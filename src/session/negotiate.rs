@@ -27,8 +27,8 @@ pub enum Input {
     Connected,
     /// The server could not be reached, or its connection broke.
     UpstreamLost,
-    /// The answer to [`Output::Find`].
-    Found(Option<Held>),
+    /// The answer to [`Output::Find`]: a session, or what a session that has ended had handled.
+    Found(Result<Held, Option<sm::Handled>>),
     /// The session was gone when it was to be handed over.
     Gone,
     /// The client claims stanzas that the session never sent.
@@ -61,6 +61,8 @@ pub enum Output {
     Find(SmId),
     /// Hand the connection to that session and close the upstream stream.
     HandOver(SmId, sm::Handled, Arc<Header>),
+    /// End the held session that this login created with this resource: the server would end it, or refuse the bind.
+    Release(SaslIdentity, String),
     /// The connection is a session of its own.
     Bound(Box<Bound>),
     /// Write what is left to both legs and close them.
@@ -142,8 +144,10 @@ pub struct Negotiation {
     server_header: Option<Arc<Header>>,
     exchange: Exchange,
     identity: Option<SaslIdentity>,
+    presented: Option<SmId>,
     probed: bool,
     server_csi: bool,
+    server_sm: bool,
     deadline: Instant,
     outputs: VecDeque<Output>,
 }
@@ -160,8 +164,10 @@ impl Negotiation {
             server_header: None,
             exchange: Exchange::default(),
             identity: None,
+            presented: None,
             probed: false,
             server_csi: false,
+            server_sm: false,
             deadline,
             outputs: VecDeque::new(),
         }
@@ -204,7 +210,7 @@ impl Negotiation {
             Input::Connected => self.connected(),
             Input::UpstreamLost => self.upstream_lost(),
             Input::Found(held) => self.found(held),
-            Input::Gone => self.resume_failed(),
+            Input::Gone => self.resume_failed(None),
             Input::TooHigh(too_high) => {
                 let text = too_high.to_string();
                 let error = xml::stream_error("undefined-condition", Some(&too_high.condition()), Some(&text));
@@ -329,7 +335,7 @@ impl Negotiation {
             return self.client_resumes(&node);
         }
         if element.is("enable", ns::SM) {
-            return self.write_client(failed("unexpected-request"));
+            return self.write_client(failed("unexpected-request", None));
         }
         if element.is("r", ns::SM) || element.is("a", ns::SM) {
             return;
@@ -337,8 +343,13 @@ impl Negotiation {
         if element.kind() == Kind::Other {
             return self.refuse_element(element);
         }
+        let bind = node.child("bind", ns::BIND).filter(|_| element.kind() == Kind::Iq);
+        let resource = bind.and_then(|bind| bind.child("resource", ns::BIND)).map(|r| r.text().into_owned());
+        if let (Some(identity), Some(resource)) = (&self.identity, resource) {
+            self.outputs.push_back(Output::Release(identity.clone(), resource));
+        }
         self.out(Output::ToUpstream(element.bytes().clone()));
-        if element.kind() == Kind::Iq && node.child("bind", ns::BIND).is_some() {
+        if bind.is_some() {
             self.state = State::BindSent(node.attr("id").unwrap_or_default().into_owned());
         }
     }
@@ -393,6 +404,7 @@ impl Negotiation {
 
     fn authenticated_features(&mut self, element: &Element) {
         self.server_csi = element.node().child("csi", ns::CSI).is_some();
+        self.server_sm = element.node().child("sm", ns::SM).is_some();
         self.write_client(rewrite::features(element, Phase::Authenticated));
         self.state = State::Binding;
     }
@@ -409,7 +421,9 @@ impl Negotiation {
             identity: self.identity.take(),
             client_header: Arc::clone(client),
             server_header: Arc::clone(server),
+            presented: self.presented.take(),
             server_csi: self.server_csi,
+            server_sm: self.server_sm,
         };
         self.out(Output::Bound(Box::new(bound)));
         self.state = State::Done;
@@ -420,23 +434,24 @@ impl Negotiation {
     fn client_resumes(&mut self, node: &xml::Node<'_>) {
         let h = node.attr("h").and_then(|h| sm::Handled::parse(&h));
         let (Some(previd), Some(h)) = (node.attr("previd"), h) else {
-            return self.write_client(failed("bad-request"));
+            return self.write_client(failed("bad-request", None));
         };
         let id = SmId::new(previd);
+        self.presented = Some(id.clone());
         self.out(Output::Find(id.clone()));
         self.state = State::Finding(Claim { id, h });
     }
 
-    fn found(&mut self, held: Option<Held>) {
+    fn found(&mut self, held: Result<Held, Option<sm::Handled>>) {
         let State::Finding(claim) = std::mem::replace(&mut self.state, State::Binding) else {
             return;
         };
         match held {
-            None => self.resume_failed(),
+            Err(h) => self.resume_failed(h),
             // Invariant 4: proven by the server, for the very exchange that it answered with <success/>.
-            Some(held) if held.identity.is_some() && held.identity == self.identity => self.hand_over(claim),
-            Some(held) if self.host != held.account.domain().as_str() => self.resume_failed(),
-            Some(held) => {
+            Ok(held) if held.identity.is_some() && held.identity == self.identity => self.hand_over(claim),
+            Ok(held) if self.host != held.account.domain().as_str() => self.resume_failed(None),
+            Ok(held) => {
                 let id = format!("{:032x}", (self.dice)());
                 let mut xml = XmlWriter::new();
                 xml.start("iq").attr("type", "set").attr("id", &id).start("bind").attr("xmlns", ns::BIND);
@@ -454,7 +469,7 @@ impl Negotiation {
         if bound_jid(element).is_some_and(|jid| jid.to_bare() == account) {
             self.hand_over(claim);
         } else {
-            self.resume_failed();
+            self.resume_failed(None);
         }
     }
 
@@ -464,8 +479,8 @@ impl Negotiation {
         }
     }
 
-    fn resume_failed(&mut self) {
-        self.write_client(failed("item-not-found"));
+    fn resume_failed(&mut self, h: Option<sm::Handled>) {
+        self.write_client(failed("item-not-found", h));
         self.state = State::Binding;
         if self.probed {
             // The upstream stream is bound by the probe, so the client cannot bind on it.
@@ -516,10 +531,14 @@ impl Negotiation {
     }
 }
 
-/// XEP-0198 §3, §5: `<failed/>` with a stanza error condition.
-pub(super) fn failed(condition: &str) -> Bytes {
+/// XEP-0198 §3, §5: `<failed/>` with a stanza error condition, and the count of a session that has ended in order.
+pub(super) fn failed(condition: &str, h: Option<sm::Handled>) -> Bytes {
     let mut xml = XmlWriter::new();
-    xml.start("failed").attr("xmlns", ns::SM).start(condition).attr("xmlns", ns::STANZA_ERRORS);
+    xml.start("failed").attr("xmlns", ns::SM);
+    if let Some(h) = h {
+        xml.attr("h", &h.get().to_string());
+    }
+    xml.start(condition).attr("xmlns", ns::STANZA_ERRORS);
     xml.finish()
 }
 

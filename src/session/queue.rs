@@ -1,18 +1,39 @@
-//! What waits for the client's ack: written stanzas in front, unwritten ones behind, in the order the server sent them.
+//! What waits for the client's ack, in the order it is delivered: written stanzas in front, unwritten ones behind, and behind
+//! those the ones that only the spool has.
 
 use std::collections::VecDeque;
-use std::time::Instant;
+use std::fmt;
+use std::ops::RangeInclusive;
 
-use thiserror::Error;
+use bytes::Bytes;
 
 use crate::xml::{Element, Kind};
 
-/// More waits than the queue may hold.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
-#[error("more than {limit} bytes wait for the client")]
-pub struct Full {
-    /// The bound, bytes.
-    pub limit: usize,
+/// How many places are given away at once.
+const RESERVED: u64 = 1 << 20;
+
+/// What a queued stanza costs beside its bytes.
+const OVERHEAD: usize = 160;
+
+/// A stanza that waits on disk. Its bytes are self-contained: they mean the same on any stream.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Spooled {
+    /// Its place among all stanzas for the device, ascending, never reused.
+    pub seq: u64,
+    /// When it came, Unix milliseconds.
+    pub received: u64,
+    /// Addressed to the account itself, so that another device may have it.
+    pub shared: bool,
+    /// The server's archive has it: `<stanza-id/>` (XEP-0359) by the own bare JID.
+    pub archived: bool,
+    /// The stanza.
+    pub bytes: Bytes,
+}
+
+impl fmt::Debug for Spooled {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Spooled").field("seq", &self.seq).field("len", &self.bytes.len()).finish_non_exhaustive()
+    }
 }
 
 /// One stanza on its way to the client.
@@ -20,48 +41,174 @@ pub struct Full {
 pub struct Queued {
     /// The stanza as the server sent it.
     pub element: Element,
-    /// When it came.
-    pub received: Instant,
-    /// Its place among all stanzas of the session, never reused.
+    /// When it came, Unix milliseconds.
+    pub received: u64,
+    /// Its place among all stanzas for the device.
     pub seq: u64,
+    /// Its number on the server's stream management leg, if it has one.
+    pub ordinal: Option<u64>,
+    /// Of a kind that must not be lost (invariant 2).
+    pub durable: bool,
+    /// It waited, so it is written with its delay.
+    pub waited: bool,
+    /// The spool was asked to take it, or had it before.
+    spooled: bool,
 }
 
-/// The unacknowledged stanzas of a session, bounded in bytes.
+/// Where a pushed stanza went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// Into memory.
+    Memory(u64),
+    /// There is no room, or older ones are before it: only the spool is to have it until its turn comes.
+    SpoolOnly(u64),
+}
+
+/// A stanza that is on its way to the spool and not in memory.
+#[derive(Clone, Copy, Debug)]
+struct InFlight {
+    seq: u64,
+    ordinal: Option<u64>,
+    len: usize,
+}
+
+/// The unacknowledged stanzas of a session. Memory is bounded; what exceeds it lives in the spool.
 #[derive(Debug)]
 pub struct Queue {
     items: VecDeque<Queued>,
     /// How many at the front were written to the current attachment.
     written: usize,
+    /// How many at the front are settled for the server.
+    settled: usize,
+    /// How many at the front the spool has, or need not have.
+    considered: usize,
     messages: usize,
     bytes: usize,
     limit: usize,
+    /// The first place of this session.
+    base: u64,
     next_seq: u64,
+    /// Places up to here that were handed to the spool are on disk.
+    committed: u64,
+    /// What is to be read back begins behind this place.
+    tail: Option<u64>,
+    in_flight: VecDeque<InFlight>,
+    in_flight_bytes: usize,
 }
 
-/// What a queued stanza costs beside its bytes.
-const OVERHEAD: usize = 96;
-
 impl Queue {
-    /// An empty queue that holds up to `limit` bytes.
-    pub fn new(limit: usize) -> Self {
-        Self { items: VecDeque::new(), written: 0, messages: 0, bytes: 0, limit, next_seq: 1 }
+    /// An empty queue that holds up to `limit` bytes, and gives places from `base`.
+    pub fn new(limit: usize, base: u64) -> Self {
+        Self {
+            items: VecDeque::new(),
+            written: 0,
+            settled: 0,
+            considered: 0,
+            messages: 0,
+            bytes: 0,
+            limit,
+            base,
+            next_seq: base,
+            committed: base.saturating_sub(1),
+            tail: None,
+            in_flight: VecDeque::new(),
+            in_flight_bytes: 0,
+        }
     }
 
-    /// Appends a stanza and returns its place.
-    ///
-    /// # Errors
-    /// [`Full`] when the bound is passed; the stanza was not taken.
-    pub fn push(&mut self, element: Element, received: Instant) -> Result<u64, Full> {
-        let cost = element.bytes().len() + OVERHEAD;
-        if self.bytes + cost > self.limit {
-            return Err(Full { limit: self.limit });
-        }
-        self.bytes += cost;
-        self.messages += usize::from(element.kind() == Kind::Message);
+    /// The first place of this session.
+    pub fn base(&self) -> u64 {
+        self.base
+    }
+
+    /// Gives away places for stanzas that the spool has under others: they come before all that is pushed from now on.
+    /// Returns the first place and the last; [`Queue::committed`] with the last one says that they are there.
+    pub fn reserve(&mut self) -> RangeInclusive<u64> {
+        let (first, last) = (self.next_seq, self.next_seq + RESERVED - 1);
+        self.next_seq = last + 1;
+        self.tail.get_or_insert(first - 1);
+        self.in_flight.push_back(InFlight { seq: last, ordinal: None, len: 0 });
+        first..=last
+    }
+
+    /// Appends a stanza.
+    pub fn push(&mut self, element: Element, received: u64, ordinal: Option<u64>, durable: bool) -> Place {
         let seq = self.next_seq;
         self.next_seq += 1;
-        self.items.push_back(Queued { element, received, seq });
-        Ok(seq)
+        let len = element.bytes().len();
+        if self.tail.is_some() || self.bytes + len + OVERHEAD > self.limit {
+            self.tail.get_or_insert(seq - 1);
+            self.in_flight.push_back(InFlight { seq, ordinal, len });
+            self.in_flight_bytes += len;
+            return Place::SpoolOnly(seq);
+        }
+        self.append(Queued { element, received, seq, ordinal, durable, waited: false, spooled: false });
+        Place::Memory(seq)
+    }
+
+    /// Appends a stanza that was read back from the spool.
+    pub fn push_loaded(&mut self, seq: u64, element: Element, received: u64) {
+        self.tail = Some(seq);
+        self.append(Queued { element, received, seq, ordinal: None, durable: true, waited: true, spooled: true });
+    }
+
+    fn append(&mut self, item: Queued) {
+        self.bytes += item.element.bytes().len() + OVERHEAD;
+        self.messages += usize::from(item.element.kind() == Kind::Message);
+        self.items.push_back(item);
+    }
+
+    fn forget(&mut self, item: &Queued) {
+        self.bytes -= item.element.bytes().len() + OVERHEAD;
+        self.messages -= usize::from(item.element.kind() == Kind::Message);
+    }
+
+    /// Behind which place, and how many bytes, are to be read back from the spool now.
+    pub fn wants_load(&self) -> Option<(u64, usize)> {
+        let after = self.tail.filter(|after| *after < self.committed)?;
+        (self.limit / 2).checked_sub(self.bytes).filter(|room| *room > 0).map(|room| (after, room))
+    }
+
+    /// A stanza that was read back is not for the client.
+    pub fn skip_loaded(&mut self, seq: u64) {
+        self.tail = Some(seq);
+    }
+
+    /// The last place that was given away.
+    pub fn last_seq(&self) -> u64 {
+        self.next_seq.saturating_sub(1)
+    }
+
+    /// All that was on disk when it was asked for has been read back.
+    pub fn loaded_all(&mut self, committed: u64) {
+        self.tail = self.tail.map(|after| after.max(committed));
+        self.end_tail();
+    }
+
+    fn end_tail(&mut self) {
+        if self.in_flight.is_empty() && self.tail.is_some_and(|after| after >= self.committed) {
+            self.tail = None;
+        }
+    }
+
+    /// What was handed to the spool up to here is on disk.
+    pub fn last_committed(&self) -> u64 {
+        self.committed
+    }
+
+    /// Whether older stanzas wait in the spool, behind which newer ones join.
+    pub fn has_tail(&self) -> bool {
+        self.tail.is_some()
+    }
+
+    /// Whether more stanzas may come from the server: else the disk is too slow for them.
+    pub fn has_room(&self) -> bool {
+        self.in_flight_bytes < self.limit
+    }
+
+    /// Whether more can be read back before the client acknowledges something.
+    pub fn is_full(&self) -> bool {
+        self.bytes >= self.limit / 2
     }
 
     /// Takes the next unwritten stanza for writing; it stays until acknowledged.
@@ -71,27 +218,112 @@ impl Queue {
         Some(next)
     }
 
-    /// Forgets the first `count` written stanzas: the client has them.
-    pub fn acknowledge(&mut self, count: usize) {
+    /// Forgets the first `count` written stanzas: the client has them. Returns the places that the spool need not keep.
+    pub fn acknowledge(&mut self, count: usize) -> Option<RangeInclusive<u64>> {
+        let mut last = None;
         for _ in 0..count.min(self.written) {
-            let Some(item) = self.items.pop_front() else {
-                break;
-            };
-            self.bytes -= item.element.bytes().len() + OVERHEAD;
-            self.messages -= usize::from(item.element.kind() == Kind::Message);
+            let Some(item) = self.items.pop_front() else { break };
+            self.forget(&item);
             self.written -= 1;
+            self.settled = self.settled.saturating_sub(1);
+            self.considered = self.considered.saturating_sub(1);
+            if item.spooled {
+                last = Some(item.seq);
+            }
         }
         if self.items.is_empty() {
             self.items.shrink_to(16);
         }
+        last.map(|last| self.base..=last)
     }
 
-    /// Everything is to be written again, to a new attachment.
+    /// Removes an unwritten stanza that a newer one makes obsolete.
+    pub fn remove_unwritten(&mut self, seq: u64) -> bool {
+        let Some(at) = self.items.iter().rposition(|item| item.seq == seq).filter(|at| *at >= self.written) else {
+            return false;
+        };
+        let Some(item) = self.items.remove(at) else { return false };
+        self.forget(&item);
+        self.settled = self.settled.min(at);
+        self.considered = self.considered.min(at);
+        true
+    }
+
+    /// Everything is to be written again, to a new attachment, and says since when it waits.
     pub fn rewind(&mut self) {
         self.written = 0;
+        for item in &mut self.items {
+            item.waited = true;
+        }
     }
 
-    /// All stanzas, oldest first.
+    /// The durable stanzas in memory that the spool was not asked to take yet; it is now.
+    pub fn take_unspooled(&mut self) -> Vec<Queued> {
+        let mut taken = Vec::new();
+        for item in self.items.iter_mut().skip(self.considered).filter(|item| item.durable && !item.spooled) {
+            item.spooled = true;
+            taken.push(item.clone());
+        }
+        self.considered = self.items.len();
+        taken
+    }
+
+    /// When the oldest durable stanza came that the spool was not asked to take, Unix milliseconds.
+    pub fn oldest_unspooled(&self) -> Option<u64> {
+        let mut rest = self.items.iter().skip(self.considered);
+        rest.find(|item| item.durable && !item.spooled).map(|item| item.received)
+    }
+
+    /// What was handed to the spool up to this place is on disk.
+    pub fn committed(&mut self, seq: u64) {
+        self.committed = self.committed.max(seq);
+        while let Some(first) = self.in_flight.front().copied().filter(|first| first.seq <= seq) {
+            self.in_flight.pop_front();
+            self.in_flight_bytes -= first.len;
+        }
+        self.end_tail();
+    }
+
+    /// Whether all that was handed to the spool is on disk.
+    pub fn is_committed(&self) -> bool {
+        let last = self.items.iter().rev().find(|item| item.spooled);
+        self.in_flight.is_empty() && last.is_none_or(|item| item.seq <= self.committed)
+    }
+
+    /// The number of the first stanza on the server's leg that is neither the client's nor the disk's; `None` if all are.
+    pub fn first_unsettled(&mut self) -> Option<u64> {
+        let committed = self.committed;
+        let settled = |item: &Queued| !item.durable || item.ordinal.is_none() || item.spooled && item.seq <= committed;
+        while self.items.get(self.settled).is_some_and(settled) {
+            self.settled += 1;
+        }
+        let in_memory = self.items.get(self.settled).and_then(|item| item.ordinal);
+        in_memory.or_else(|| self.in_flight.iter().find_map(|f| f.ordinal))
+    }
+
+    /// Forgets the stanzas beyond this number on the server's leg: the server has them still, and sends them elsewhere. Returns
+    /// the places that the spool must not keep.
+    pub fn give_back(&mut self, acked: u64) -> Option<RangeInclusive<u64>> {
+        let theirs = |ordinal: Option<u64>| ordinal.is_some_and(|ordinal| ordinal > acked);
+        let given = self.remove_where(|item| theirs(item.ordinal));
+        let in_memory = given.iter().filter(|item| item.spooled).map(|item| item.seq);
+        let in_flight = self.in_flight.iter().filter(|f| theirs(f.ordinal)).map(|f| f.seq);
+        let first = in_memory.chain(in_flight).min();
+        first.map(|first| first..=u64::MAX)
+    }
+
+    /// Drops stanzas that need not be kept, and returns them.
+    pub fn remove_where(&mut self, mut unwanted: impl FnMut(&Queued) -> bool) -> Vec<Queued> {
+        let (given, kept): (Vec<_>, Vec<_>) = self.items.drain(..).partition(|item| unwanted(item));
+        self.items = kept.into();
+        (self.written, self.settled, self.considered) = (self.written.min(self.items.len()), 0, 0);
+        for item in &given {
+            self.forget(item);
+        }
+        given
+    }
+
+    /// All stanzas in memory, oldest first.
     pub fn iter(&self) -> impl DoubleEndedIterator<Item = &Queued> {
         self.items.iter()
     }
@@ -101,13 +333,20 @@ impl Queue {
         self.messages
     }
 
-    /// How many stanzas wait.
+    /// How many stanzas wait in memory.
     pub fn len(&self) -> usize {
         self.items.len()
     }
 
-    /// Whether nothing waits.
+    /// Whether nothing waits in memory.
     pub fn is_empty(&self) -> bool {
         self.items.is_empty()
+    }
+}
+
+impl Queued {
+    /// Whether the spool was asked to take it.
+    pub fn is_spooled(&self) -> bool {
+        self.spooled
     }
 }

@@ -23,6 +23,12 @@ impl Handled {
         text.parse().ok().map(Self)
     }
 
+    /// A count of a whole session, as it stands on the wire.
+    pub fn wrapping(count: u64) -> Self {
+        // The remainder is below 2^32, so the conversion cannot fail.
+        Self(u32::try_from(count & u64::from(u32::MAX)).unwrap_or_default())
+    }
+
     /// The number for the wire.
     pub fn get(self) -> u32 {
         self.0
@@ -32,7 +38,8 @@ impl Handled {
         Self(self.0.wrapping_add(n))
     }
 
-    fn since(self, earlier: Self) -> u32 {
+    /// How far this is beyond an earlier count.
+    pub fn since(self, earlier: Self) -> u32 {
         self.0.wrapping_sub(earlier.0)
     }
 }
@@ -62,15 +69,16 @@ impl TooHigh {
 /// The counters of one leg since `<enabled/>`.
 #[derive(Clone, Debug, Default)]
 pub struct ClientLeg {
-    received: Handled,
     sent: Handled,
     acked: Handled,
+    /// Stanzas written before `<enable/>`, whose receipt the first ack proves as well.
+    preceding: usize,
 }
 
 impl ClientLeg {
-    /// A stanza came from the peer.
-    pub fn on_received(&mut self) {
-        self.received = self.received.plus(1);
+    /// A leg whose stream already carried so many stanzas that nobody acknowledged.
+    pub fn behind(preceding: usize) -> Self {
+        Self { preceding, ..Self::default() }
     }
 
     /// A stanza was written to the peer.
@@ -78,9 +86,15 @@ impl ClientLeg {
         self.sent = self.sent.plus(1);
     }
 
-    /// How many stanzas came from the peer: the `h` to tell it.
-    pub fn received(&self) -> Handled {
-        self.received
+    /// How many stanzas were written to the peer.
+    pub fn sent(&self) -> Handled {
+        self.sent
+    }
+
+    /// Stanzas that were written and not acknowledged.
+    pub fn unacked(&self) -> usize {
+        let unacked = self.sent.since(self.acked);
+        usize::try_from(unacked).unwrap_or(usize::MAX).saturating_add(self.preceding)
     }
 
     /// Whether the peer may claim this `h`.
@@ -98,7 +112,8 @@ impl ClientLeg {
     pub fn acknowledge(&mut self, h: Handled) -> Result<usize, TooHigh> {
         let newly = self.newly_acked(h)?;
         self.acked = self.acked.plus(newly);
-        Ok(usize::try_from(newly).unwrap_or(usize::MAX))
+        let newly = usize::try_from(newly).unwrap_or(usize::MAX);
+        Ok(newly.saturating_add(std::mem::take(&mut self.preceding)))
     }
 
     /// The stanzas after the peer's last `h` will be written again, with the same numbers (XEP-0198 §5).
@@ -124,7 +139,7 @@ mod tests {
     use super::*;
 
     fn leg(sent: u32, acked: u32) -> ClientLeg {
-        ClientLeg { received: Handled(0), sent: Handled(sent), acked: Handled(acked) }
+        ClientLeg { sent: Handled(sent), acked: Handled(acked), preceding: 0 }
     }
 
     #[test]
@@ -134,9 +149,7 @@ mod tests {
         wrapped.on_sent();
         assert_eq!(wrapped.acknowledge(Handled(1)), Ok(2));
         assert_eq!(wrapped.acknowledge(Handled(1)), Ok(0));
-        let mut received = ClientLeg { received: Handled(u32::MAX), ..ClientLeg::default() };
-        received.on_received();
-        assert_eq!(received.received(), Handled(0));
+        assert_eq!(Handled::wrapping(1 << 32), Handled(0));
     }
 
     #[test]

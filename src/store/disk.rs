@@ -57,7 +57,7 @@ impl Disk {
     /// Opens the database again after this error, where that is safe.
     pub(super) fn recover(&self, error: &StoreError) {
         if self.sync_failed.load(Ordering::Acquire) {
-            tracing::error!("the disk failed to sync: no registration can be stored until pushward is restarted");
+            tracing::error!("the disk failed to sync: nothing can be stored until pushward is restarted");
             return;
         }
         let mut slot = self.database.write().unwrap_or_else(PoisonError::into_inner);

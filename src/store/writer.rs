@@ -1,135 +1,286 @@
 //! The one thread that writes: group commit.
 
-use std::collections::HashMap;
-use std::io;
-use std::sync::Arc;
+use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use std::{fmt, io};
 
 use redb::Database;
+use tokio::runtime::{self, Runtime};
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::DropGuard;
 
+use super::batch::Batch;
 use super::disk::Disk;
-use super::{StoreError, tables};
-use crate::jid::BareJid;
-use crate::push::registration::{Change, Registration};
+use super::spool::{Slot, SpoolLimits};
+use super::{StoreError, spool};
 
-/// The most changes of one transaction.
+/// The most jobs of one transaction.
 const GROUP: usize = 1024;
-
-type Answer = Result<Vec<Registration>, StoreError>;
+/// Bytes of stanzas after which a transaction takes no more jobs.
+const GROUP_BYTES: usize = 8 << 20;
+/// How long a deletion may wait for another job's commit.
+const LAZY: Duration = Duration::from_secs(1);
 
 /// What the writer is asked for.
 #[derive(Debug)]
 pub(super) enum Job {
-    /// Change an account's registrations.
-    Change { account: BareJid, change: Change, answer: oneshot::Sender<Answer> },
+    /// Do this in the next transaction.
+    Work(Work),
+    /// Delete what waits in a slot up to this place, with the next transaction or in a second.
+    Unspool { slot: Slot, up_to: u64, accepted: oneshot::Sender<()> },
     /// Take no more jobs, and end once the accepted ones are answered.
     Stop,
 }
 
+/// Answers a caller, once it is known whether the transaction was committed.
+type Reply = Box<dyn FnOnce(Result<(), StoreError>) + Send>;
+
+type Perform = dyn FnOnce(Result<&mut Batch<'_>, StoreError>) -> (Reply, Option<StoreError>) + Send;
+
+/// Something to do in a transaction.
+pub(super) struct Work {
+    /// Bytes that it brings.
+    weight: usize,
+    /// Returns also the error that the whole transaction fails with, if there was one.
+    perform: Box<Perform>,
+}
+
+impl Work {
+    /// Wraps what is to be done, and returns where its result will be. It must not have changed anything if it ends with
+    /// another error than [`StoreError::Database`].
+    pub(super) fn new<T: Send + 'static>(
+        weight: usize,
+        work: impl FnOnce(&mut Batch<'_>) -> Result<T, StoreError> + Send + 'static,
+    ) -> (Self, oneshot::Receiver<Result<T, StoreError>>) {
+        let (answer, answered) = oneshot::channel();
+        let perform = move |batch: Result<&mut Batch<'_>, StoreError>| {
+            let result = match batch {
+                Ok(batch) => work(batch),
+                Err(error) => Err(error),
+            };
+            let fatal = result.as_ref().err().filter(|error| matches!(error, StoreError::Database(_))).cloned();
+            // A caller that was cancelled no longer waits; what it asked for stands.
+            let reply = move |committed: Result<(), StoreError>| drop(answer.send(committed.and(result)));
+            (Box::new(reply) as Reply, fatal)
+        };
+        (Self { weight, perform: Box::new(perform) }, answered)
+    }
+}
+
+impl fmt::Debug for Work {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Work").field("weight", &self.weight).finish_non_exhaustive()
+    }
+}
+
+/// Deletions that were accepted and are not committed yet: up to which place of the slot.
+#[derive(Debug, Default)]
+pub(super) struct Fading(Mutex<HashMap<Slot, u64>>);
+
+impl Fading {
+    pub(super) fn lock(&self) -> MutexGuard<'_, HashMap<Slot, u64>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What the writer shares with the handles of the store.
+#[derive(Debug)]
+pub(super) struct Shared {
+    pub(super) disk: Disk,
+    pub(super) limits: SpoolLimits,
+    pub(super) commits: AtomicU64,
+    pub(super) fading: Fading,
+}
+
 /// Starts the thread. It ends after [`Job::Stop`], or when all senders are gone and the queue is empty; then it drops
 /// `ended`.
-pub(super) fn spawn(
-    disk: Arc<Disk>,
-    commits: Arc<AtomicU64>,
-    jobs: mpsc::Receiver<Job>,
-    ended: DropGuard,
-) -> io::Result<()> {
+pub(super) fn spawn(shared: Arc<Shared>, jobs: mpsc::Receiver<Job>, ended: DropGuard) -> io::Result<()> {
+    let timer = runtime::Builder::new_current_thread().enable_time().build()?;
+    let writer = Writer { shared, timer, total: None, due: None };
     std::thread::Builder::new()
         .name("store".to_owned())
         .spawn(move || {
             let _ended = ended;
-            Writer { disk, commits }.run(jobs);
+            writer.run(jobs);
         })
         .map(drop)
 }
 
 struct Writer {
-    disk: Arc<Disk>,
-    commits: Arc<AtomicU64>,
+    shared: Arc<Shared>,
+    /// Waits for jobs.
+    timer: Runtime,
+    /// Bytes of the whole spool, unless they are to be counted again.
+    total: Option<u64>,
+    /// When deletions must wait no longer.
+    due: Option<Instant>,
 }
 
-/// One change of a group.
-struct Task {
-    account: BareJid,
-    change: Change,
-    answer: oneshot::Sender<Answer>,
+/// Why the writer goes on.
+enum Next {
+    Job(Job),
+    Due,
+    Closed,
 }
 
 impl Writer {
-    fn run(self, mut jobs: mpsc::Receiver<Job>) {
-        while let Some(first) = jobs.blocking_recv() {
-            let mut group = Vec::new();
-            accept(first, &mut jobs, &mut group);
-            while group.len() < GROUP {
+    fn run(mut self, mut jobs: mpsc::Receiver<Job>) {
+        loop {
+            let mut group = Group::default();
+            match self.next(&mut jobs) {
+                Next::Job(job) => group.push(job, &mut jobs),
+                Next::Due => group.settle(),
+                Next::Closed => break,
+            }
+            while group.jobs.len() < GROUP && group.bytes < GROUP_BYTES {
                 match jobs.try_recv() {
-                    Ok(job) => accept(job, &mut jobs, &mut group),
+                    Ok(job) => group.push(job, &mut jobs),
                     Err(mpsc::error::TryRecvError::Empty | mpsc::error::TryRecvError::Disconnected) => break,
                 }
             }
             self.perform(group);
         }
+        if !self.shared.fading.lock().is_empty() {
+            let mut group = Group::default();
+            group.settle();
+            self.perform(group);
+        }
     }
 
-    /// Applies a group as one transaction and answers each of its changes.
-    fn perform(&self, group: Vec<Task>) {
-        if group.is_empty() {
-            return;
-        }
-        self.disk.ensure_open();
-        let (changes, answers): (Vec<_>, Vec<_>) =
-            group.into_iter().map(|task| ((task.account, task.change), task.answer)).unzip();
-        let results = match self.disk.with(|database| self.commit(database, changes)) {
-            Ok(results) => results,
-            Err(error) => {
-                tracing::error!(%error, changes = answers.len(), "changes of registrations were not stored");
-                self.disk.recover(&error);
-                vec![Err(error); answers.len()]
-            }
+    fn next(&self, jobs: &mut mpsc::Receiver<Job>) -> Next {
+        let job = match self.due {
+            Some(due) => match self.timer.block_on(async { timeout_at(due, jobs.recv()).await }) {
+                Ok(job) => job,
+                Err(_) => return Next::Due,
+            },
+            None => jobs.blocking_recv(),
         };
-        for (answer, result) in answers.into_iter().zip(results) {
-            // A caller that was cancelled no longer waits; its change stands.
-            drop(answer.send(result));
+        job.map_or(Next::Closed, Next::Job)
+    }
+
+    /// Performs a group as one transaction and answers each of its jobs.
+    fn perform(&mut self, group: Group) {
+        let Group { mut jobs, works, .. } = group;
+        let mut replies = Vec::with_capacity(works);
+        let shared = Arc::clone(&self.shared);
+        let mut outcome = Ok(());
+        if works > 0 {
+            shared.disk.ensure_open();
+            outcome = shared.disk.with(|database| self.commit(database, &mut jobs, &mut replies));
+        }
+        if let Err(error) = &outcome {
+            tracing::error!(%error, jobs = works, "nothing was stored");
+            // Deletions go with the next transaction that succeeds.
+            self.due = None;
+            self.total = None;
+            shared.disk.recover(error);
+        }
+        for job in jobs {
+            match (job, &outcome) {
+                (Job::Work(work), Err(error)) => replies.push((work.perform)(Err(error.clone())).0),
+                (Job::Work(_), Ok(())) | (Job::Stop, _) => {}
+                (Job::Unspool { slot, up_to, accepted }, outcome) => {
+                    if outcome.is_ok() {
+                        self.due.get_or_insert_with(|| Instant::now() + LAZY);
+                    }
+                    self.fade(slot, up_to, accepted);
+                }
+            }
+        }
+        for reply in replies {
+            reply(outcome.clone());
         }
     }
 
-    /// The result of each change, once they are on disk.
-    fn commit(&self, database: &Database, changes: Vec<(BareJid, Change)>) -> Result<Vec<Answer>, StoreError> {
+    /// Remembers a deletion: from here on, it is in order, and readers see it.
+    fn fade(&self, slot: Slot, up_to: u64, accepted: oneshot::Sender<()>) {
+        let mut fading = self.shared.fading.lock();
+        let place = fading.entry(slot).or_default();
+        *place = up_to.max(*place);
+        drop(fading);
+        // A caller that was cancelled no longer waits.
+        accepted.send(()).ok();
+    }
+
+    /// Takes the jobs and performs them, until one fails the transaction.
+    fn commit(
+        &mut self,
+        database: &Database,
+        jobs: &mut VecDeque<Job>,
+        replies: &mut Vec<Reply>,
+    ) -> Result<(), StoreError> {
         let transaction = database.begin_write()?;
-        let mut lists: HashMap<BareJid, (Answer, bool)> = HashMap::new();
-        let mut results = Vec::with_capacity(changes.len());
-        let mut differs = false;
-        {
-            let mut table = transaction.open_table(tables::REGISTRATIONS)?;
-            for (account, change) in changes {
-                let (list, dirty) =
-                    lists.entry(account).or_insert_with_key(|account| (tables::load(&table, account), false));
-                if let Ok(list) = list {
-                    *dirty |= change.apply(list);
+        let mut batch = Batch::open(&transaction, self.shared.limits, self.total)?;
+        self.total = Some(batch.total);
+        let fading: Vec<_> = self.shared.fading.lock().iter().map(|(slot, up_to)| (slot.clone(), *up_to)).collect();
+        for (slot, up_to) in fading {
+            spool::tolerate(batch.unspool(&slot, up_to))?;
+        }
+        // Alone, they can wait.
+        batch.differs = false;
+        while let Some(job) = jobs.pop_front() {
+            match job {
+                Job::Work(work) => {
+                    let (reply, fatal) = (work.perform)(Ok(&mut batch));
+                    replies.push(reply);
+                    fatal.map_or(Ok(()), Err)?;
                 }
-                results.push(list.clone());
-            }
-            for (account, (list, dirty)) in &lists {
-                if let (Ok(list), true) = (list, dirty) {
-                    tables::save(&mut table, account, list)?;
-                    differs = true;
+                Job::Unspool { slot, up_to, accepted } => {
+                    self.due.get_or_insert_with(|| Instant::now() + LAZY);
+                    self.fade(slot.clone(), up_to, accepted);
+                    let differs = batch.differs;
+                    spool::tolerate(batch.unspool(&slot, up_to))?;
+                    batch.differs = differs;
                 }
+                Job::Stop => {}
             }
         }
+        let (differs, total) = batch.finish();
         if differs {
             transaction.commit()?;
-            self.commits.fetch_add(1, Ordering::Relaxed);
+            self.shared.commits.fetch_add(1, Ordering::Relaxed);
+            self.shared.fading.lock().clear();
+            self.total = Some(total);
+            self.due = None;
         } else {
             transaction.abort()?;
         }
-        Ok(results)
+        Ok(())
     }
 }
 
-fn accept(job: Job, jobs: &mut mpsc::Receiver<Job>, group: &mut Vec<Task>) {
-    match job {
-        Job::Change { account, change, answer } => group.push(Task { account, change, answer }),
-        Job::Stop => jobs.close(),
+/// What goes into one transaction.
+#[derive(Default)]
+struct Group {
+    jobs: VecDeque<Job>,
+    /// How many of them need the transaction.
+    works: usize,
+    bytes: usize,
+}
+
+impl Group {
+    fn push(&mut self, job: Job, jobs: &mut mpsc::Receiver<Job>) {
+        match &job {
+            Job::Work(work) => {
+                self.works += 1;
+                self.bytes = self.bytes.saturating_add(work.weight);
+            }
+            Job::Unspool { .. } => {}
+            Job::Stop => return jobs.close(),
+        }
+        self.jobs.push_back(job);
+    }
+
+    /// Has the deletions that wait committed.
+    fn settle(&mut self) {
+        let (work, _) = Work::new(0, |batch| {
+            batch.differs = true;
+            Ok(())
+        });
+        self.works += 1;
+        self.jobs.push_back(Job::Work(work));
     }
 }

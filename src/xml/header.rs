@@ -1,5 +1,7 @@
 //! The stream header (RFC 6120 §4.7): what it says, and reading it as it arrives.
 
+use std::sync::{Arc, LazyLock};
+
 use bytes::Bytes;
 
 use super::boundary::{Boundary, Token};
@@ -33,6 +35,16 @@ impl Header {
             Some(_) => Err(FrameError::BadFormat { what: "content behind the stream header" }),
             None => Err(FrameError::malformed("incomplete stream header", bytes.len())),
         }
+    }
+
+    /// A header that declares nothing but what every stream does: what is valid under it is self-contained.
+    pub fn bare() -> Arc<Header> {
+        static BARE: LazyLock<Arc<Header>> = LazyLock::new(|| {
+            let bytes = format!("<stream:stream xmlns='{}' xmlns:stream='{}'>", ns::CLIENT, ns::STREAMS);
+            #[expect(clippy::expect_used, reason = "a constant, read in the tests")]
+            Arc::new(Header::parse(Bytes::from(bytes)).expect("a valid header"))
+        });
+        Arc::clone(&BARE)
     }
 
     /// The header byte for byte, with its XML declaration and white space between them.

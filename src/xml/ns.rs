@@ -185,3 +185,6 @@ pub const XMLNS: &str = "http://www.w3.org/2000/xmlns/";
 
 /// The queries of the login before SASL (XEP-0078).
 pub const IQ_AUTH_QUERY: &str = "jabber:iq:auth";
+
+/// What the namespaces of all versions of message archive management begin with (XEP-0313).
+pub const MAM_ANY: &str = "urn:xmpp:mam:";

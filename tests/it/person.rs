@@ -91,11 +91,17 @@ async fn check_is_content_where_the_server_runs() {
 }
 
 #[tokio::test]
-async fn the_demo_shows_a_push() {
+async fn the_demo_shows_a_push_within_two_seconds_and_every_message_once() {
     let directory = tempfile::tempdir().unwrap();
     let (code, output) = run(directory.path(), &["demo"], Duration::from_secs(30)).await;
     assert_eq!(code, Some(0), "{output}");
-    assert!(output.to_lowercase().contains("push"), "{output}");
+    let result = output.lines().last().unwrap_or_default();
+    let after =
+        result.strip_prefix("every message delivered once; push after ").and_then(|rest| rest.strip_suffix(" s"));
+    assert!(after.and_then(|after| after.parse::<f64>().ok()).is_some_and(|after| after <= 2.0), "{output}");
+    let line = |who: &str, what: &str| output.lines().filter(|line| line.contains(who) && line.contains(what)).count();
+    assert_eq!(line("push service", "one notification: message-count 3"), 1, "{output}");
+    assert_eq!(line("juliet", "waited since"), 3, "{output}");
     assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 0, "the demo leaves nothing behind");
 }
 

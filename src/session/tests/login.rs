@@ -23,6 +23,7 @@ struct Login {
     finds: Vec<SmId>,
     handed_over: Option<sm::Handled>,
     bound: Option<Box<Bound>>,
+    released: Vec<(String, String)>,
     closed: Option<CloseReason>,
 }
 
@@ -45,6 +46,7 @@ impl Login {
             finds: Vec::new(),
             handed_over: None,
             bound: None,
+            released: Vec::new(),
             closed: None,
         }
     }
@@ -101,6 +103,7 @@ impl Login {
                 Output::Authenticated => {}
                 Output::Find(id) => self.finds.push(id),
                 Output::HandOver(_, h, _) => self.handed_over = Some(h),
+                Output::Release(identity, resource) => self.released.push((identity.authcid, resource)),
                 Output::Bound(bound) => self.bound = Some(bound),
                 Output::Close(reason) => self.closed = Some(reason),
             }
@@ -110,7 +113,7 @@ impl Login {
     fn found(&mut self, user: &str) {
         let identity = Some(SaslIdentity { host: "example.org".into(), authcid: user.into() });
         let account = BareJid::new(&format!("{user}@example.org")).unwrap();
-        self.input(Input::Found(Some(Held { account, identity })));
+        self.input(Input::Found(Ok(Held { account, identity })));
     }
 
     fn last_iq_id(&self) -> String {
@@ -236,7 +239,7 @@ fn what_a_failed_login_said_proves_nothing() {
 fn an_unknown_previd_fails_and_the_client_binds_on() {
     let mut login = Login::authenticated("juliet");
     login.client(RESUME);
-    login.input(Input::Found(None));
+    login.input(Input::Found(Err(None)));
     assert_eq!(
         login.to_client,
         ["<failed xmlns='urn:xmpp:sm:3'><item-not-found xmlns='urn:ietf:params:xml:ns:xmpp-stanzas'/></failed>"]

@@ -4,17 +4,23 @@ mod login;
 mod push;
 mod resume;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
 
+use super::queue::Spooled;
 use super::sasl::SaslIdentity;
-use super::{Attachment, Bound, EndReason, Event, Input, Output, Resumption, Session, Settings, sm};
+use super::{
+    Attachment, Bound, Clock, EndReason, Event, Input, Output, Owner, Resumption, Session, Settings, Source, Stored,
+    WakeReason, sm,
+};
 use crate::jid::{FullJid, Jid};
+use crate::push::account::{Account, Change, Device, DeviceId};
 use crate::push::notification::Publish;
-use crate::push::registration::{Change, Registration, Target};
+use crate::push::registration::Target;
 use crate::xml::{Element, Frame, Header};
 
 static NUMBERS: AtomicU64 = AtomicU64::new(1);
@@ -54,8 +60,20 @@ struct Rig {
     ended: Option<EndReason>,
     previd: Option<String>,
     /// What the store holds.
-    list: Vec<Registration>,
+    account: Account,
+    spool: BTreeMap<u64, Spooled>,
+    /// What the spool has from the device's earlier sessions.
+    earlier: Vec<Spooled>,
+    /// The disk does not answer yet.
+    disk_is_slow: bool,
+    unanswered: Vec<u64>,
+    buried: Vec<u32>,
+    wakes: Vec<WakeReason>,
+    /// The server answers pings and `<r/>` by itself.
+    server_confirms: bool,
 }
+
+const DEVICE: DeviceId = DeviceId(7);
 
 impl Rig {
     fn new() -> Self {
@@ -63,15 +81,26 @@ impl Rig {
     }
 
     fn with(settings: Settings) -> Self {
+        Self::start(settings, false, Vec::new())
+    }
+
+    fn start(settings: Settings, server_sm: bool, earlier: Vec<Spooled>) -> Self {
         let now = Instant::now();
         let bound = Bound {
             jid: FullJid::new("juliet@example.org/phone").unwrap(),
             identity: Some(SaslIdentity { host: "example.org".into(), authcid: "juliet".into() }),
             client_header: header(),
             server_header: header(),
+            presented: None,
             server_csi: true,
+            server_sm,
         };
-        let session = Session::new(Arc::new(settings), bound, dice, now, SystemTime::UNIX_EPOCH);
+        let device = Device { id: DEVICE, resource: "phone".into(), sm_ids: Vec::new(), last_seen: 0, open: true };
+        let account = Account { devices: vec![device], registrations: Vec::new() };
+        let backlog = !earlier.is_empty();
+        let owner = Owner { device: DEVICE, certain: false, account: account.clone(), last_seq: 0, backlog };
+        let clock = Clock { now, wall: SystemTime::UNIX_EPOCH + Duration::from_secs(1) };
+        let session = Session::new(Arc::new(settings), bound, owner, dice, clock);
         let mut rig = Self {
             session,
             now,
@@ -83,9 +112,16 @@ impl Rig {
             closed: 0,
             ended: None,
             previd: None,
-            list: Vec::new(),
+            account,
+            spool: BTreeMap::new(),
+            earlier,
+            disk_is_slow: false,
+            unanswered: Vec::new(),
+            buried: Vec::new(),
+            wakes: Vec::new(),
+            server_confirms: true,
         };
-        rig.input(Input::Registrations(Vec::new()));
+        rig.drain();
         rig
     }
 
@@ -123,12 +159,40 @@ impl Rig {
                 Output::Resumable(id) => self.previd = Some(id.as_str().to_owned()),
                 Output::Store(token, change) => {
                     self.stored.push(change.clone());
-                    change.apply(&mut self.list);
-                    self.session.handle(self.now, Input::Registrations(self.list.clone()));
+                    let device = self.account.apply(change);
+                    self.session.handle(self.now, Input::Account(self.account.clone()));
                     if let Some(token) = token {
-                        self.session.handle(self.now, Input::Stored(token, true));
+                        self.session.handle(self.now, Input::Stored(token, Stored::Durable(device)));
                     }
                 }
+                Output::Spool(items) => {
+                    let last = items.last().unwrap().seq;
+                    assert!(items.iter().map(|i| i.seq).is_sorted() && self.spool.keys().all(|k| *k < items[0].seq));
+                    self.spool.extend(items.into_iter().map(|item| (item.seq, item)));
+                    self.committed(last);
+                }
+                Output::Unspool(places) => self.spool.retain(|seq, _| !places.contains(seq)),
+                Output::Load(after, bytes) => {
+                    let mut room = bytes;
+                    let mut items = Vec::new();
+                    for (_, item) in self.spool.range(after + 1..) {
+                        items.push(item.clone());
+                        let Some(left) = room.checked_sub(item.bytes.len()) else { break };
+                        room = left;
+                    }
+                    self.session.handle(self.now, Input::Loaded(items));
+                }
+                Output::Adopt(source, places) => {
+                    let (first, last) = (*places.start(), *places.end());
+                    if source == Source::Earlier {
+                        for (item, seq) in std::mem::take(&mut self.earlier).into_iter().zip(first..) {
+                            self.spool.insert(seq, Spooled { seq, ..item });
+                        }
+                    }
+                    self.committed(last);
+                }
+                Output::Bury(_, h) => self.buried.push(h.get()),
+                Output::Wake(reason) => self.wakes.push(reason),
                 Output::Publish(publish) => self.publishes.push(publish),
                 Output::CloseClient(_) => self.closed += 1,
                 Output::Event(event) => self.events.push(event),
@@ -137,14 +201,50 @@ impl Rig {
         }
     }
 
+    fn committed(&mut self, last: u64) {
+        if self.disk_is_slow {
+            self.unanswered.push(last);
+        } else {
+            self.session.handle(self.now, Input::Spooled(last));
+        }
+    }
+
+    /// The disk has caught up.
+    fn sync(&mut self) {
+        for last in std::mem::take(&mut self.unanswered) {
+            self.input(Input::Spooled(last));
+        }
+        self.input(Input::Quiet);
+    }
+
+    /// Answers what the core asks the server for itself, and forgets that it did.
+    fn confirm(&mut self) {
+        if self.server_confirms
+            && self.ended.is_none()
+            && self.to_upstream.last().is_some_and(|xml| xml == "</stream:stream>")
+        {
+            self.input(Input::Upstream(Frame::Close));
+        }
+        while self.server_confirms {
+            let is_ping = |xml: &String| xml.starts_with("<iq type='get'") && xml.contains("<ping ");
+            let Some(at) = self.to_upstream.iter().position(is_ping) else { return };
+            let ping = self.to_upstream.remove(at);
+            let id = element(&ping).node().attr("id").unwrap().into_owned();
+            self.input(Input::Upstream(frame(&format!("<iq type='result' id='{id}' from='example.org'/>"))));
+            self.input(Input::Quiet);
+        }
+    }
+
     fn client(&mut self, xml: &str) {
         self.input(Input::Client(self.session.attachment(), frame(xml)));
         self.input(Input::Quiet);
+        self.confirm();
     }
 
     fn upstream(&mut self, xml: &str) {
         self.input(Input::Upstream(frame(xml)));
         self.input(Input::Quiet);
+        self.confirm();
     }
 
     /// Lets time pass, with every timeout at its moment.
@@ -155,6 +255,7 @@ impl Rig {
             self.now = self.now.max(at);
             self.input(Input::Timeout);
             self.input(Input::Quiet);
+            self.confirm();
             assert!(self.session.deadline() != Some(at) || self.ended.is_some(), "a deadline that does not move");
         }
         self.now = until;
@@ -166,6 +267,8 @@ impl Rig {
 
     fn lose_client(&mut self) {
         self.input(Input::ClientLost(self.session.attachment()));
+        self.input(Input::Quiet);
+        self.confirm();
     }
 
     fn resume(&mut self, h: u32) {

@@ -74,8 +74,8 @@ fn enable_is_answered_only_once_it_is_stored_and_never_forwarded() {
         };
         assert!(rig.session.poll().is_none());
         assert_eq!(registration.target, Target { service: Jid::new("push.example").unwrap(), node: Some("n".into()) });
-        assert_eq!(registration.resource, "phone");
-        rig.input(Input::Stored(token, true));
+        assert_eq!(registration.device, DEVICE);
+        rig.input(Input::Stored(token, Stored::Durable(None)));
         let from = to.replace("to=", "from=");
         assert_eq!(rig.to_client, [format!("<iq type='result' id='p'{from}/>")]);
         assert_eq!(rig.to_upstream, Vec::<String>::new());
@@ -88,7 +88,7 @@ fn a_registration_that_cannot_be_stored_is_refused_for_now() {
     let enable = "<iq type='set' id='p'><enable xmlns='urn:xmpp:push:0' jid='push.example'/></iq>";
     rig.session.handle(rig.now, Input::Client(Attachment::FIRST, frame(enable)));
     let Some(Output::Store(Some(token), _)) = rig.session.poll() else { panic!("nothing to store") };
-    rig.input(Input::Stored(token, false));
+    rig.input(Input::Stored(token, Stored::Failed));
     assert!(rig.to_client[0].contains("<error type='wait'><internal-server-error"), "{:?}", rig.to_client);
 }
 
@@ -255,7 +255,7 @@ fn errors_in_a_row_end_a_registration_and_wait_does_not_count() {
         rig.upstream(&message(n));
         let iq = rig.publish_all().remove(0);
         rig.upstream(&answer_of(&iq, kind, inner));
-        assert_eq!(rig.list.first().map(|r| r.errors), errors, "after publish {n}");
+        assert_eq!(rig.account.registrations.first().map(|r| r.errors), errors, "after publish {n}");
     }
     rig.seconds(30);
     rig.upstream(&message(6));
@@ -267,7 +267,7 @@ fn a_device_that_logs_in_again_owns_its_registration() {
     let old = Rig::with_push();
     let mut rig = Rig::new();
     rig.client("<enable xmlns='urn:xmpp:sm:3' resume='true'/>");
-    rig.input(Input::Registrations(old.list.clone()));
+    rig.input(Input::Account(old.account.clone()));
     rig.lose_client();
     rig.seconds(5);
     rig.upstream(&message(1));

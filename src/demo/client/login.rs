@@ -1,0 +1,142 @@
+//! From the first byte to a session of one's own, or one taken up again.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+
+use super::connect::{Place, Security, Socket, dial, encrypt};
+use super::{ANSWER, Client, ClientError, Deadline, Enabled, Managed, Resumption, shown};
+use crate::demo::server::Account;
+use crate::demo::trace::Tap;
+use crate::demo::wire::FrameReader;
+use crate::jid::FullJid;
+use crate::xml::{Element, Kind, Node, XmlWriter, ns};
+
+impl Client {
+    /// Connects and authenticates: bind or resume comes next.
+    ///
+    /// # Errors
+    /// [`ClientError`], with what came instead of what was expected.
+    pub async fn log_in(place: &Place, account: &Account) -> Result<Self, ClientError> {
+        let mut client = Self::on(place, dial(place).await?);
+        match &place.security {
+            Security::Plain => {}
+            Security::Direct(tls) => client = Self::on(place, encrypt(place, tls, client.reader.into_inner()).await?),
+            Security::Starttls(tls) => {
+                client.open("<starttls/>", |features| features.child("starttls", ns::TLS).is_some()).await?;
+                client.send(element("starttls", ns::TLS).as_bytes()).await?;
+                client.element_of("<proceed/>", "proceed", ns::TLS).await?;
+                client = Self::on(place, encrypt(place, tls, client.reader.into_inner()).await?);
+            }
+        }
+        client.authenticate(account).await?;
+        Ok(client)
+    }
+
+    fn on(place: &Place, socket: Box<dyn Socket>) -> Self {
+        Self {
+            reader: FrameReader::new(socket),
+            place: place.clone(),
+            tap: Tap::new(place.observer.clone(), &place.name, &place.peer),
+            jid: None,
+            managed: None,
+            inbox: VecDeque::new(),
+            seen: VecDeque::new(),
+            requests: 0,
+        }
+    }
+
+    async fn authenticate(&mut self, account: &Account) -> Result<(), ClientError> {
+        self.open("SASL PLAIN", |features| {
+            let mechanisms = features.child("mechanisms", ns::SASL);
+            mechanisms.is_some_and(|offered| offered.children().any(|mechanism| mechanism.text() == "PLAIN"))
+        })
+        .await?;
+        let mut auth = XmlWriter::new();
+        auth.start("auth").attr("xmlns", ns::SASL).attr("mechanism", "PLAIN");
+        auth.text(&BASE64.encode(format!("\0{}\0{}", account.name, account.password)));
+        self.send(&auth.finish()).await?;
+        self.element_of("<success/>", "success", ns::SASL).await?;
+        self.reader.restart();
+        self.open("bind", |features| features.child("bind", ns::BIND).is_some()).await
+    }
+
+    /// Opens the stream, or opens it again, and checks that a feature is offered.
+    async fn open(&mut self, feature: &'static str, has: impl Fn(&Node<'_>) -> bool) -> Result<(), ClientError> {
+        let header = format!(
+            "<?xml version='1.0'?><stream:stream xmlns='{}' xmlns:stream='{}' to='{}' version='1.0' xml:lang='en'>",
+            ns::CLIENT,
+            ns::STREAMS,
+            self.place.domain,
+        );
+        self.send(header.as_bytes()).await?;
+        let features = self.element_of("<features/>", "features", ns::STREAMS).await?;
+        if has(&features.node()) {
+            return Ok(());
+        }
+        Err(ClientError::NotOffered { feature, offered: shown(&features) })
+    }
+
+    /// The next element, which must be this one.
+    async fn element_of(&mut self, what: &'static str, name: &str, ns: &str) -> Result<Element, ClientError> {
+        let element = self.element(&Deadline::new(what, ANSWER)).await?;
+        if element.is(name, ns) { Ok(element) } else { Err(ClientError::Refused { what, answer: shown(&element) }) }
+    }
+
+    /// Binds a resource (RFC 6120 §7).
+    ///
+    /// # Errors
+    /// [`ClientError::Refused`], or any other.
+    pub async fn bind(&mut self, resource: &str) -> Result<(), ClientError> {
+        let mut bind = XmlWriter::new();
+        bind.start("bind").attr("xmlns", ns::BIND).start("resource").text(resource);
+        let answer = self.request("set", None, &bind.finish()).await?;
+        let bound = answer.node().child("bind", ns::BIND).and_then(|bind| bind.child("jid", ns::BIND));
+        let jid = bound.and_then(|jid| FullJid::new(&jid.text()).ok());
+        self.jid = Some(jid.ok_or_else(|| ClientError::Refused { what: "bind", answer: shown(&answer) })?);
+        Ok(())
+    }
+
+    /// Enables stream management with resumption (XEP-0198 §3, §5).
+    ///
+    /// # Errors
+    /// [`ClientError::Refused`], also if the session cannot be resumed, or any other.
+    pub async fn enable_resumption(&mut self) -> Result<Enabled, ClientError> {
+        let mut enable = XmlWriter::new();
+        enable.start("enable").attr("xmlns", ns::SM).attr("resume", "true");
+        self.send(&enable.finish()).await?;
+        let answer = self.expect("<enabled/>", ANSWER, |element| element.kind() == Kind::Other).await?;
+        let node = answer.node();
+        let resumable = node.is("enabled", ns::SM) && matches!(node.attr("resume").as_deref(), Some("true" | "1"));
+        let Some(id) = node.attr("id").filter(|_| resumable) else {
+            return Err(ClientError::Refused { what: "resumption", answer: shown(&answer) });
+        };
+        self.managed = Some(Managed { id: id.into_owned(), handled: 0, confirmed: None });
+        Ok(Enabled { max: node.attr("max").and_then(|max| max.parse().ok()).map(Duration::from_secs) })
+    }
+
+    /// Takes a session up again instead of binding (XEP-0198 §5).
+    ///
+    /// # Errors
+    /// [`ClientError::Refused`], or any other.
+    pub async fn resume(&mut self, session: &Resumption) -> Result<(), ClientError> {
+        let Resumption { jid, previd, handled } = session;
+        let mut resume = XmlWriter::new();
+        resume.start("resume").attr("xmlns", ns::SM).attr("h", &handled.to_string()).attr("previd", previd);
+        self.send(&resume.finish()).await?;
+        let answer = self.element(&Deadline::new("<resumed/>", ANSWER)).await?;
+        let node = answer.node();
+        if !node.is("resumed", ns::SM) || node.attr("previd").as_deref() != Some(previd) {
+            return Err(ClientError::Refused { what: "resumption", answer: shown(&answer) });
+        }
+        self.jid = Some(jid.clone());
+        self.managed = Some(Managed { id: previd.clone(), handled: *handled, confirmed: None });
+        Ok(())
+    }
+}
+
+fn element(name: &str, ns: &str) -> String {
+    format!("<{name} xmlns='{ns}'/>")
+}

@@ -1,0 +1,355 @@
+//! A small XMPP client: log-in, stream management with resumption, requests, and waits that end.
+//!
+//! Everything it waits for has a deadline, and an error says what came instead.
+
+mod connect;
+mod error;
+mod login;
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::time::{Instant, timeout_at};
+
+use connect::Socket;
+pub use connect::{Place, Security, TrustError, trusting};
+pub use error::{ClientError, Seen};
+
+use super::trace::{Tap, redacted};
+use super::wire::{self, FrameReader};
+use crate::jid::FullJid;
+use crate::xml::{self, Element, Frame, Kind, XmlWriter, ns};
+
+/// How long an answer may take: 5 s.
+pub const ANSWER: Duration = Duration::from_secs(5);
+/// Stanzas that wait to be asked for.
+const INBOX: usize = 1024;
+/// Elements that an error shows.
+const SHOWN: usize = 5;
+
+/// A connection that is logged in, or about to be.
+pub struct Client {
+    reader: FrameReader<Box<dyn Socket>>,
+    place: Place,
+    tap: Tap,
+    jid: Option<FullJid>,
+    managed: Option<Managed>,
+    inbox: VecDeque<Element>,
+    seen: VecDeque<String>,
+    requests: u64,
+}
+
+/// The client's side of stream management (XEP-0198).
+struct Managed {
+    id: String,
+    /// Stanzas received.
+    handled: u32,
+    /// The `h` of the server's last `<a/>`, until somebody asks.
+    confirmed: Option<u32>,
+}
+
+/// What `<enabled/>` said (XEP-0198 §5).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Enabled {
+    /// How long the session is held after a disconnect.
+    pub max: Option<Duration>,
+}
+
+/// What is needed to take a session up again.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Resumption {
+    jid: FullJid,
+    previd: String,
+    handled: u32,
+}
+
+impl Resumption {
+    /// Whose session it is.
+    pub fn jid(&self) -> &FullJid {
+        &self.jid
+    }
+}
+
+impl Client {
+    /// The full JID, once bound.
+    ///
+    /// # Errors
+    /// [`ClientError::Unbound`].
+    pub fn jid(&self) -> Result<&FullJid, ClientError> {
+        self.jid.as_ref().ok_or(ClientError::Unbound)
+    }
+
+    /// Writes bytes as they are.
+    ///
+    /// # Errors
+    /// [`ClientError::Wire`].
+    pub async fn send(&mut self, bytes: &[u8]) -> Result<(), ClientError> {
+        self.tap.sent(bytes);
+        Ok(wire::write(self.reader.inner(), bytes).await?)
+    }
+
+    /// Sends a chat message.
+    ///
+    /// # Errors
+    /// [`ClientError::Wire`].
+    pub async fn say(&mut self, to: &str, id: &str, body: &str) -> Result<(), ClientError> {
+        let mut xml = XmlWriter::new();
+        xml.start("message").attr("type", "chat").attr("to", to).attr("id", id).start("body").text(body);
+        self.send(&xml.finish()).await
+    }
+
+    /// Sends the initial presence.
+    ///
+    /// # Errors
+    /// [`ClientError::Wire`].
+    pub async fn appear(&mut self) -> Result<(), ClientError> {
+        self.send(b"<presence/>").await
+    }
+
+    /// Sends an iq request of type `kind` and returns the result. `to`: nobody, if absent. `payload`: one element.
+    ///
+    /// # Errors
+    /// [`ClientError::Refused`] if the answer is an error, or any other.
+    pub async fn request(&mut self, kind: &str, to: Option<&str>, payload: &[u8]) -> Result<Element, ClientError> {
+        self.requests += 1;
+        let id = format!("q{}", self.requests);
+        let mut xml = XmlWriter::new();
+        xml.start("iq").attr("type", kind).attr("id", &id);
+        if let Some(to) = to {
+            xml.attr("to", to);
+        }
+        xml.raw(payload);
+        self.send(&xml.finish()).await?;
+        let is_answer = |element: &Element| {
+            let node = element.node();
+            let kind = node.attr("type");
+            element.kind() == Kind::Iq
+                && node.attr("id").as_deref() == Some(&id)
+                && matches!(kind.as_deref(), Some("result" | "error"))
+        };
+        let answer = self.expect("an answer to the request", ANSWER, is_answer).await?;
+        match answer.node().attr("type").as_deref() {
+            Some("result") => Ok(answer),
+            _ => Err(ClientError::Refused { what: "the request", answer: shown(&answer) }),
+        }
+    }
+
+    /// Asks the server for a ping's answer: what the server sent before is in the inbox afterwards.
+    ///
+    /// # Errors
+    /// As [`Client::request`].
+    pub async fn ping(&mut self) -> Result<(), ClientError> {
+        let domain = self.place.domain.clone();
+        self.request("get", Some(&domain), format!("<ping xmlns='{}'/>", ns::PING).as_bytes()).await.map(drop)
+    }
+
+    /// The next stanza that fits; others wait in the inbox, in order. `awaited` names it in errors.
+    ///
+    /// # Errors
+    /// [`ClientError::TooLate`] after `patience`, or any other.
+    pub async fn expect(
+        &mut self,
+        awaited: &'static str,
+        patience: Duration,
+        fits: impl Fn(&Element) -> bool,
+    ) -> Result<Element, ClientError> {
+        if let Some(found) = self.inbox.iter().position(&fits).and_then(|at| self.inbox.remove(at)) {
+            return Ok(found);
+        }
+        let deadline = Deadline::new(awaited, patience);
+        loop {
+            let element = self.stanza(&deadline).await?;
+            if fits(&element) {
+                return Ok(element);
+            }
+            self.keep(element)?;
+        }
+    }
+
+    /// The next message.
+    ///
+    /// # Errors
+    /// As [`Client::expect`].
+    pub async fn message(&mut self, patience: Duration) -> Result<Element, ClientError> {
+        self.expect("message", patience, |element| element.kind() == Kind::Message).await
+    }
+
+    /// The messages that have come and that nobody asked for.
+    pub fn messages(&mut self) -> Vec<Element> {
+        let (messages, others) = self.inbox.drain(..).partition(|element| element.kind() == Kind::Message);
+        self.inbox = others;
+        messages.into()
+    }
+
+    /// Goes on reading for a while.
+    ///
+    /// # Errors
+    /// The stream ended, or too much came.
+    pub async fn listen(&mut self, duration: Duration) -> Result<(), ClientError> {
+        match self.expect("end of the time", duration, |_| false).await {
+            Ok(_) | Err(ClientError::TooLate { .. }) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Tells the server how many stanzas were handled (XEP-0198 §4), and asks it for the same: once it has answered, it has
+    /// taken note. Returns the `h` that was told.
+    ///
+    /// # Errors
+    /// [`ClientError::Unmanaged`] without stream management, or any other.
+    pub async fn acknowledge(&mut self) -> Result<u32, ClientError> {
+        let managed = self.managed.as_mut().ok_or(ClientError::Unmanaged)?;
+        managed.confirmed = None;
+        let handled = managed.handled;
+        self.send(&[&ack(handled)[..], &request_ack()].concat()).await?;
+        let deadline = Deadline::new("<a/>", ANSWER);
+        while self.managed.as_ref().is_some_and(|managed| managed.confirmed.is_none()) {
+            let element = self.element(&deadline).await?;
+            if let Some(element) = self.manage(element).await? {
+                self.keep(element)?;
+            }
+        }
+        Ok(handled)
+    }
+
+    /// Drops the connection as it is, with the stream open, and returns what is needed to come back. What was sent and not
+    /// acknowledged is not kept.
+    ///
+    /// # Errors
+    /// [`ClientError::Unmanaged`], [`ClientError::Unbound`].
+    pub fn vanish(self) -> Result<Resumption, ClientError> {
+        let managed = self.managed.ok_or(ClientError::Unmanaged)?;
+        let jid = self.jid.ok_or(ClientError::Unbound)?;
+        Ok(Resumption { jid, previd: managed.id, handled: managed.handled })
+    }
+
+    /// Closes the stream in order and waits for the server's footer (RFC 6120 §4.4).
+    ///
+    /// # Errors
+    /// As [`Client::expect`].
+    pub async fn close(mut self) -> Result<(), ClientError> {
+        self.send(xml::STREAM_CLOSE).await?;
+        let deadline = Deadline::new("end of the stream", ANSWER);
+        loop {
+            match self.frame(&deadline).await? {
+                Frame::Close => return Ok(()),
+                Frame::Open(_) | Frame::Element(_) | Frame::Whitespace => {}
+            }
+        }
+    }
+
+    // Reading
+
+    async fn frame(&mut self, deadline: &Deadline) -> Result<Frame, ClientError> {
+        let read = timeout_at(deadline.at, self.reader.next()).await;
+        let frame = match read {
+            Err(_) => return Err(deadline.missed(self.what_came())),
+            Ok(Ok(None)) => return Err(ClientError::Ended { awaited: deadline.awaited, seen: self.what_came() }),
+            Ok(Ok(Some(frame))) => frame,
+            Ok(Err(error)) => return Err(error.into()),
+        };
+        match &frame {
+            Frame::Open(header) => self.tap.received(header.bytes()),
+            Frame::Element(element) => {
+                self.tap.received(element.bytes());
+                if self.seen.len() == SHOWN {
+                    self.seen.pop_front();
+                }
+                self.seen.push_back(shown(element));
+            }
+            Frame::Close => self.tap.received(xml::STREAM_CLOSE),
+            Frame::Whitespace => {}
+        }
+        Ok(frame)
+    }
+
+    async fn element(&mut self, deadline: &Deadline) -> Result<Element, ClientError> {
+        loop {
+            match self.frame(deadline).await? {
+                Frame::Element(element) if element.is("error", ns::STREAMS) => {
+                    return Err(ClientError::Refused { what: "the stream", answer: shown(&element) });
+                }
+                Frame::Element(element) => return Ok(element),
+                Frame::Whitespace | Frame::Open(_) => {}
+                Frame::Close => {
+                    return Err(ClientError::Ended { awaited: deadline.awaited, seen: self.what_came() });
+                }
+            }
+        }
+    }
+
+    async fn stanza(&mut self, deadline: &Deadline) -> Result<Element, ClientError> {
+        loop {
+            let element = self.element(deadline).await?;
+            if let Some(element) = self.manage(element).await? {
+                return Ok(element);
+            }
+        }
+    }
+
+    /// Counts a stanza and gives it back; takes what belongs to stream management.
+    async fn manage(&mut self, element: Element) -> Result<Option<Element>, ClientError> {
+        let Some(managed) = &mut self.managed else { return Ok(Some(element)) };
+        if element.kind() != Kind::Other {
+            managed.handled = managed.handled.wrapping_add(1);
+            return Ok(Some(element));
+        }
+        let node = element.node();
+        if node.is("r", ns::SM) {
+            let answer = ack(managed.handled);
+            self.send(&answer).await?;
+            return Ok(None);
+        }
+        if node.is("a", ns::SM) {
+            managed.confirmed = node.attr("h").and_then(|h| h.parse().ok());
+            return Ok(None);
+        }
+        Ok(Some(element))
+    }
+
+    fn keep(&mut self, element: Element) -> Result<(), ClientError> {
+        if self.inbox.len() == INBOX {
+            return Err(ClientError::InboxFull(INBOX));
+        }
+        self.inbox.push_back(element);
+        Ok(())
+    }
+
+    fn what_came(&self) -> Seen {
+        Seen(self.seen.iter().cloned().collect())
+    }
+}
+
+/// Until when something is awaited.
+struct Deadline {
+    awaited: &'static str,
+    patience: Duration,
+    at: Instant,
+}
+
+impl Deadline {
+    fn new(awaited: &'static str, patience: Duration) -> Self {
+        Self { awaited, patience, at: Instant::now() + patience }
+    }
+
+    fn missed(&self, seen: Seen) -> ClientError {
+        ClientError::TooLate { awaited: self.awaited, patience: self.patience, seen }
+    }
+}
+
+fn shown(element: &Element) -> String {
+    redacted(element.bytes()).into_owned()
+}
+
+fn ack(handled: u32) -> Bytes {
+    let mut xml = XmlWriter::new();
+    xml.start("a").attr("xmlns", ns::SM).attr("h", &handled.to_string());
+    xml.finish()
+}
+
+fn request_ack() -> Bytes {
+    let mut xml = XmlWriter::new();
+    xml.start("r").attr("xmlns", ns::SM);
+    xml.finish()
+}

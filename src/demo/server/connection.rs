@@ -1,0 +1,265 @@
+//! One client's stream: opening, SASL PLAIN (RFC 4616), bind, then stanzas.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use bytes::{Bytes, BytesMut};
+use tokio::net::TcpStream;
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::select;
+use tokio::sync::mpsc;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+
+use super::answer;
+use super::router::{Link, Router};
+use super::stanza::{Bound, Violation};
+use crate::demo::trace::Tap;
+use crate::demo::wire::{self, FrameReader, WireError};
+use crate::jid::{BareJid, FullJid};
+use crate::xml::{self, Element, Frame, Header, Kind, Node, XmlWriter, ns};
+
+/// Stanzas that wait to be written to one client; then whoever writes to it waits.
+const QUEUE: usize = 1024;
+/// How many of them leave in one write.
+const BATCH: usize = 64;
+/// How long a client may take from the first byte to bind.
+const LOGIN: Duration = Duration::from_secs(30);
+/// Wrong passwords on one stream.
+const ATTEMPTS: usize = 3;
+
+/// Why a stream ends.
+enum End {
+    /// The client closed it.
+    Closed,
+    /// The client broke the protocol: the stream error's condition.
+    Refused(&'static str),
+    /// The connection is gone.
+    Lost,
+}
+
+impl From<Violation> for End {
+    fn from(Violation(condition): Violation) -> Self {
+        Self::Refused(condition)
+    }
+}
+
+struct Connection {
+    router: Arc<Router>,
+    reader: FrameReader<OwnedReadHalf>,
+    queue: mpsc::Sender<Bytes>,
+    tap: Arc<Tap>,
+    close: CancellationToken,
+    shutdown: CancellationToken,
+    opened: bool,
+}
+
+/// Serves a connection until it ends.
+pub(super) async fn serve(router: Arc<Router>, tcp: TcpStream, shutdown: CancellationToken) {
+    if let Err(error) = tcp.set_nodelay(true) {
+        return tracing::debug!(%error, "a connection to the embedded server was lost at once");
+    }
+    let (reader, writer) = tcp.into_split();
+    let (queue, queued) = mpsc::channel(QUEUE);
+    let tap = Arc::new(Tap::new(router.observer(), "server", "pushward"));
+    let close = CancellationToken::new();
+    let writing = tokio::spawn(write(writer, queued, Arc::clone(&tap), close.clone()));
+    let reader = FrameReader::new(reader);
+    let mut connection = Connection { router, reader, queue, tap, close, shutdown, opened: false };
+    let end = match timeout(LOGIN, connection.login()).await {
+        Ok(Ok(bound)) => {
+            let end = connection.stanzas(&bound).await;
+            bound.leave().await;
+            end
+        }
+        Ok(Err(end)) => end,
+        Err(_) => End::Refused("connection-timeout"),
+    };
+    connection.finish(end);
+    if let Err(error) = writing.await {
+        tracing::error!(%error, "a writer of the embedded server failed");
+    }
+}
+
+impl Connection {
+    async fn login(&mut self) -> Result<Bound, End> {
+        let mut features = XmlWriter::new();
+        features.start("stream:features").start("mechanisms").attr("xmlns", ns::SASL).start("mechanism").text("PLAIN");
+        self.open(features.finish()).await?;
+        let account = self.authenticate().await?;
+        self.tap.belongs_to(account.node().map_or("", |node| node.as_str()));
+        self.reader.restart();
+        let mut features = XmlWriter::new();
+        features.start("stream:features").start("bind").attr("xmlns", ns::BIND).end();
+        features.start("session").attr("xmlns", ns::SESSION).start("optional").end().end();
+        let header = self.open(features.finish()).await?;
+        self.bind(&account, header).await
+    }
+
+    async fn open(&mut self, features: Bytes) -> Result<Arc<Header>, End> {
+        let Frame::Open(theirs) = self.frame().await? else { return Err(End::Refused("bad-format")) };
+        let own = self.header(theirs.lang());
+        self.send(own.clone()).await;
+        self.opened = true;
+        if theirs.to().is_some_and(|to| to != self.router.domain()) {
+            return Err(End::Refused("host-unknown"));
+        }
+        self.send(features).await;
+        Header::parse(own).map(Arc::new).map_err(|_| End::Refused("internal-server-error"))
+    }
+
+    fn header(&self, lang: Option<&str>) -> Bytes {
+        xml::stream_header(self.router.domain(), &format!("{:032x}", rand::random::<u128>()), lang)
+    }
+
+    async fn authenticate(&mut self) -> Result<BareJid, End> {
+        for _ in 0..ATTEMPTS {
+            let element = self.element().await?;
+            if !element.is("auth", ns::SASL) {
+                return Err(End::Refused("not-authorized"));
+            }
+            let node = element.node();
+            let failure = match plain(&node) {
+                None => "invalid-mechanism",
+                Some((name, password)) => match self.router.authenticate(&name, &password) {
+                    None => "not-authorized",
+                    Some(account) => {
+                        let mut success = XmlWriter::new();
+                        success.start("success").attr("xmlns", ns::SASL);
+                        self.send(success.finish()).await;
+                        return Ok(account);
+                    }
+                },
+            };
+            let mut xml = XmlWriter::new();
+            xml.start("failure").attr("xmlns", ns::SASL).start(failure);
+            self.send(xml.finish()).await;
+        }
+        Err(End::Refused("policy-violation"))
+    }
+
+    async fn bind(&mut self, account: &BareJid, header: Arc<Header>) -> Result<Bound, End> {
+        loop {
+            let element = self.element().await?;
+            let node = element.node();
+            let Some(bind) = node.child("bind", ns::BIND).filter(|_| element.kind() == Kind::Iq) else {
+                return Err(End::Refused("not-authorized"));
+            };
+            let wanted = bind.child("resource", ns::BIND).map(|resource| resource.text().into_owned());
+            let resource = wanted.filter(|resource| !resource.is_empty());
+            let resource = resource.unwrap_or_else(|| format!("{:016x}", rand::random::<u64>()));
+            let Ok(jid) = account.with_resource_str(&resource) else {
+                self.send(answer::error(&node, "modify", "bad-request")).await;
+                continue;
+            };
+            let link = Link { header, queue: self.queue.clone(), close: self.close.clone() };
+            let bound = self.bound(jid, link);
+            self.send(answer::bound(&node, bound.jid.as_str())).await;
+            return Ok(bound);
+        }
+    }
+
+    fn bound(&self, jid: FullJid, link: Link) -> Bound {
+        let binding = self.router.join(&jid, link.clone());
+        Bound { router: Arc::clone(&self.router), jid, binding, link }
+    }
+
+    async fn stanzas(&mut self, bound: &Bound) -> End {
+        loop {
+            let handled = match self.element().await {
+                Ok(element) => bound.handle(&element).await.map_err(End::from),
+                Err(end) => Err(end),
+            };
+            if let Err(end) = handled {
+                return end;
+            }
+        }
+    }
+
+    async fn element(&mut self) -> Result<Element, End> {
+        match self.frame().await? {
+            Frame::Element(element) => Ok(element),
+            Frame::Close => Err(End::Closed),
+            Frame::Open(_) | Frame::Whitespace => Err(End::Refused("bad-format")),
+        }
+    }
+
+    /// The next frame that is no white space.
+    async fn frame(&mut self) -> Result<Frame, End> {
+        loop {
+            let read = select! {
+                () = self.close.cancelled() => return Err(End::Refused("conflict")),
+                () = self.shutdown.cancelled() => return Err(End::Refused("system-shutdown")),
+                read = self.reader.next() => read,
+            };
+            match read {
+                Ok(Some(Frame::Whitespace)) => {}
+                Ok(Some(frame)) => {
+                    match &frame {
+                        Frame::Open(header) => self.tap.received(header.bytes()),
+                        Frame::Element(element) => self.tap.received(element.bytes()),
+                        Frame::Close => self.tap.received(xml::STREAM_CLOSE),
+                        Frame::Whitespace => {}
+                    }
+                    return Ok(frame);
+                }
+                Err(WireError::Frame(error)) => return Err(End::Refused(error.condition())),
+                Ok(None) | Err(WireError::Io(_) | WireError::Stalled(_)) => return Err(End::Lost),
+            }
+        }
+    }
+
+    async fn send(&self, bytes: Bytes) {
+        if self.queue.send(bytes).await.is_err() {
+            self.close.cancel();
+        }
+    }
+
+    /// Queues the last words as far as there is room, and lets the writer end.
+    fn finish(self, end: End) {
+        let mut last = BytesMut::new();
+        match end {
+            End::Lost => return,
+            End::Closed => last.extend_from_slice(xml::STREAM_CLOSE),
+            End::Refused(condition) => {
+                if !self.opened {
+                    last.extend_from_slice(&self.header(None));
+                }
+                last.extend_from_slice(&xml::stream_error(condition, None, None));
+            }
+        }
+        if let Err(error) = self.queue.try_send(last.freeze()) {
+            tracing::debug!(%error, "a client of the embedded server does not read its stream's end");
+        }
+    }
+}
+
+/// Name and password of SASL PLAIN; `None` for another mechanism, or an identity that is not the name's own.
+fn plain(auth: &Node<'_>) -> Option<(String, String)> {
+    if auth.attr("mechanism").as_deref() != Some("PLAIN") {
+        return None;
+    }
+    let decoded = String::from_utf8(BASE64.decode(auth.text().trim()).ok()?).ok()?;
+    match decoded.split('\0').collect::<Vec<_>>().as_slice() {
+        ["", name, password] => Some(((*name).to_owned(), (*password).to_owned())),
+        _ => None,
+    }
+}
+
+/// Writes what is queued until all senders are gone, then closes the connection.
+async fn write(mut writer: OwnedWriteHalf, mut queued: mpsc::Receiver<Bytes>, tap: Arc<Tap>, close: CancellationToken) {
+    let mut batch = Vec::with_capacity(BATCH);
+    while queued.recv_many(&mut batch, BATCH).await > 0 {
+        let mut bytes = BytesMut::new();
+        for part in batch.drain(..) {
+            tap.sent(&part);
+            bytes.extend_from_slice(&part);
+        }
+        if let Err(error) = wire::write(&mut writer, &bytes).await {
+            tracing::debug!(%error, "a client of the embedded server cannot be written to");
+            return close.cancel();
+        }
+    }
+}

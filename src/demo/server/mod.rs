@@ -1,0 +1,135 @@
+//! A minimal XMPP server in memory: what a plain old server does, and neither stream management nor push.
+//!
+//! | file | holds |
+//! |---|---|
+//! | `connection.rs` | one stream: SASL PLAIN, bind, then stanzas |
+//! | `router.rs` | who is online, whom a stanza goes to, what waits for somebody offline |
+//! | `stanza.rs` | what a message, presence or iq makes the server do |
+//! | `answer.rs` | the iq requests that the server itself answers |
+//! | `push.rs` | the component `push.DOMAIN`, an app server that keeps what it is told |
+
+mod answer;
+mod connection;
+mod push;
+mod router;
+mod stanza;
+
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio::sync::{Semaphore, broadcast};
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::trace::Observer;
+use crate::jid::FullJid;
+pub use push::Notification;
+use router::Router;
+
+/// Connections at once.
+const CONNECTIONS: usize = 10_000;
+/// How long to wait after an accept that failed: at once again would only spin.
+const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
+/// How long connections may take to end.
+const STOP: Duration = Duration::from_secs(2);
+
+/// Who may log in.
+#[derive(Clone)]
+pub struct Account {
+    /// The part before the `@`.
+    pub name: String,
+    /// For SASL PLAIN.
+    pub password: String,
+    /// The names of the accounts in the roster, each with subscription `both`.
+    pub contacts: Vec<String>,
+}
+
+/// What a server is made of.
+#[derive(Clone)]
+pub struct Settings {
+    /// The domain; the push service is `push.` before it.
+    pub domain: String,
+    /// Who may log in.
+    pub accounts: Vec<Account>,
+    /// Who is told of every stanza.
+    pub observer: Option<Observer>,
+}
+
+/// A running server. It ends when dropped.
+pub struct Server {
+    address: SocketAddr,
+    router: Arc<Router>,
+    shutdown: CancellationToken,
+    connections: TaskTracker,
+}
+
+impl Server {
+    /// Listens on a loopback port that the system chooses, without TLS.
+    ///
+    /// # Errors
+    /// There is no such port, or an account's name is no JID.
+    pub async fn start(settings: Settings) -> io::Result<Self> {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
+        let address = listener.local_addr()?;
+        let router = Arc::new(Router::new(settings).map_err(io::Error::other)?);
+        let (shutdown, connections) = (CancellationToken::new(), TaskTracker::new());
+        let accept = accept(listener, Arc::clone(&router), shutdown.clone(), connections.clone());
+        let stop = shutdown.clone();
+        connections.spawn(async move { stop.run_until_cancelled(accept).await });
+        Ok(Self { address, router, shutdown, connections })
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// What the push service receives from now on. Who falls 1,024 notifications behind is told how many it missed.
+    pub fn notifications(&self) -> broadcast::Receiver<Notification> {
+        self.router.notifications()
+    }
+
+    /// Whether this resource is bound.
+    pub fn is_online(&self, jid: &FullJid) -> bool {
+        self.router.is_online(jid)
+    }
+
+    /// Ends all streams, and waits 2 s for that at most.
+    pub async fn stop(self) {
+        self.shutdown.cancel();
+        self.connections.close();
+        if timeout(STOP, self.connections.wait()).await.is_err() {
+            tracing::warn!(left = self.connections.len(), "the embedded server's connections are cut off");
+        }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.shutdown.cancel();
+    }
+}
+
+async fn accept(listener: TcpListener, router: Arc<Router>, shutdown: CancellationToken, connections: TaskTracker) {
+    let permits = Arc::new(Semaphore::new(CONNECTIONS));
+    // The semaphore is never closed.
+    while let Ok(permit) = Arc::clone(&permits).acquire_owned().await {
+        match listener.accept().await {
+            Ok((tcp, _)) => {
+                let serve = connection::serve(Arc::clone(&router), tcp, shutdown.clone());
+                connections.spawn(async move {
+                    serve.await;
+                    drop(permit);
+                });
+            }
+            Err(error) => {
+                tracing::warn!(%error, "the embedded server cannot accept");
+                tokio::time::sleep(ACCEPT_AGAIN).await;
+            }
+        }
+    }
+}

@@ -1,0 +1,232 @@
+//! Who is online, and what waits for who is not.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+use tokio::sync::broadcast;
+use tokio::sync::mpsc::{Sender, error::TrySendError};
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+
+use super::push::Notification;
+use super::stanza::with_delay;
+use super::{Account, Settings};
+use crate::demo::trace::Observer;
+use crate::jid::{BareJid, FullJid};
+use crate::xml::{Element, Header};
+
+/// Notifications that a listener may be behind.
+const NOTIFICATIONS: usize = 1024;
+/// Messages that wait for an account that is offline; more are refused.
+const OFFLINE: usize = 100;
+/// How long a stanza waits for room in the queue of a session that does not read, before that session is closed.
+const ROOM: Duration = Duration::from_secs(10);
+
+/// The way to a session's stream.
+#[derive(Clone)]
+pub(super) struct Link {
+    /// The header that the server opened it with.
+    pub(super) header: Arc<Header>,
+    /// What is to be written.
+    pub(super) queue: Sender<Bytes>,
+    /// Ends it.
+    pub(super) close: CancellationToken,
+}
+
+impl Link {
+    /// Queues a stanza that came over another stream.
+    pub(super) async fn deliver(&self, element: &Element) {
+        self.send(element.on_stream(&self.header)).await;
+    }
+
+    /// Queues bytes; whoever does not read for 10 s is closed.
+    pub(super) async fn send(&self, bytes: Bytes) {
+        match timeout(ROOM, self.queue.send(bytes)).await {
+            Ok(Ok(())) => {}
+            // The stream has just ended.
+            Ok(Err(_)) => self.close.cancel(),
+            Err(_) => {
+                tracing::warn!("the queue of a session of the embedded server is full: it is closed");
+                self.close.cancel();
+            }
+        }
+    }
+}
+
+/// Names one binding of a resource: a later binding of the same resource has another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Binding(u64);
+
+/// An available presence.
+#[derive(Clone)]
+pub(super) struct Presence {
+    pub(super) element: Element,
+    pub(super) priority: i8,
+}
+
+struct Session {
+    binding: Binding,
+    link: Link,
+    presence: Option<Presence>,
+}
+
+#[derive(Default)]
+struct State {
+    sessions: HashMap<BareJid, BTreeMap<String, Session>>,
+    offline: HashMap<BareJid, VecDeque<Element>>,
+    bindings: u64,
+}
+
+/// The server's memory.
+pub(super) struct Router {
+    domain: String,
+    observer: Option<Observer>,
+    accounts: HashMap<BareJid, Account>,
+    notifications: broadcast::Sender<Notification>,
+    state: Mutex<State>,
+}
+
+impl Router {
+    pub(super) fn new(settings: Settings) -> Result<Self, ::jid::Error> {
+        let Settings { domain, accounts, observer } = settings;
+        let named = accounts.into_iter().map(|a| Ok((BareJid::new(&format!("{}@{domain}", a.name))?, a)));
+        let accounts = named.collect::<Result<_, ::jid::Error>>()?;
+        let (notifications, _) = broadcast::channel(NOTIFICATIONS);
+        Ok(Self { domain, observer, accounts, notifications, state: Mutex::default() })
+    }
+
+    pub(super) fn domain(&self) -> &str {
+        &self.domain
+    }
+
+    pub(super) fn observer(&self) -> Option<Observer> {
+        self.observer.clone()
+    }
+
+    pub(super) fn notifications(&self) -> broadcast::Receiver<Notification> {
+        self.notifications.subscribe()
+    }
+
+    /// Tells whoever listens; it does not matter if nobody does.
+    pub(super) fn notify(&self, notification: Notification) {
+        drop(self.notifications.send(notification));
+    }
+
+    pub(super) fn authenticate(&self, name: &str, password: &str) -> Option<BareJid> {
+        let jid = BareJid::new(&format!("{name}@{}", self.domain)).ok()?;
+        self.accounts.get(&jid).filter(|account| account.password == password).map(|_| jid)
+    }
+
+    pub(super) fn has_account(&self, account: &BareJid) -> bool {
+        self.accounts.contains_key(account)
+    }
+
+    /// The bare JIDs in the roster.
+    pub(super) fn contacts(&self, account: &BareJid) -> Vec<BareJid> {
+        let names = self.accounts.get(account).map(|a| a.contacts.as_slice()).unwrap_or_default();
+        names.iter().filter_map(|name| BareJid::new(&format!("{name}@{}", self.domain)).ok()).collect()
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Binds a resource; the session that had it before is closed (RFC 6120 §7.7.2.2).
+    pub(super) fn join(&self, jid: &FullJid, link: Link) -> Binding {
+        let mut state = self.state();
+        state.bindings += 1;
+        let binding = Binding(state.bindings);
+        let session = Session { binding, link, presence: None };
+        let sessions = state.sessions.entry(jid.to_bare()).or_default();
+        if let Some(replaced) = sessions.insert(jid.resource().as_str().to_owned(), session) {
+            replaced.link.close.cancel();
+        }
+        binding
+    }
+
+    /// Forgets a binding; says whether it was available.
+    pub(super) fn leave(&self, jid: &FullJid, binding: Binding) -> bool {
+        let mut state = self.state();
+        let Some(sessions) = state.sessions.get_mut(&jid.to_bare()) else { return false };
+        let resource = jid.resource().as_str();
+        if sessions.get(resource).is_none_or(|session| session.binding != binding) {
+            return false;
+        }
+        sessions.remove(resource).is_some_and(|session| session.presence.is_some())
+    }
+
+    pub(super) fn is_online(&self, jid: &FullJid) -> bool {
+        let state = self.state();
+        state.sessions.get(&jid.to_bare()).is_some_and(|own| own.contains_key(jid.resource().as_str()))
+    }
+
+    /// Notes an available presence, or `None` for unavailable. Says whether the session was available before.
+    ///
+    /// With the first one of non-negative priority the account's waiting messages are queued, before anything newer.
+    pub(super) fn set_presence(&self, jid: &FullJid, binding: Binding, presence: Option<Presence>) -> bool {
+        let account = jid.to_bare();
+        let mut guard = self.state();
+        let state = &mut *guard;
+        let session = state.sessions.get_mut(&account).and_then(|own| own.get_mut(jid.resource().as_str()));
+        let Some(session) = session.filter(|session| session.binding == binding) else { return false };
+        let receives = presence.as_ref().is_some_and(|presence| presence.priority >= 0);
+        let before = std::mem::replace(&mut session.presence, presence).is_some();
+        if receives {
+            hand_over(state.offline.get_mut(&account), &session.link);
+        }
+        before
+    }
+
+    /// The available sessions of an account that take messages to its bare JID (RFC 6121 §8.5.2.1).
+    pub(super) fn receivers(&self, account: &BareJid) -> Vec<Link> {
+        self.available(account, |presence| presence.priority >= 0)
+    }
+
+    /// All available sessions of an account.
+    pub(super) fn audience(&self, account: &BareJid) -> Vec<Link> {
+        self.available(account, |_| true)
+    }
+
+    fn available(&self, account: &BareJid, wanted: impl Fn(&Presence) -> bool) -> Vec<Link> {
+        let state = self.state();
+        let sessions = state.sessions.get(account).into_iter().flat_map(BTreeMap::values);
+        sessions.filter(|s| s.presence.as_ref().is_some_and(&wanted)).map(|s| s.link.clone()).collect()
+    }
+
+    /// The presences of an account's available sessions.
+    pub(super) fn presences(&self, account: &BareJid) -> Vec<Element> {
+        let state = self.state();
+        let sessions = state.sessions.get(account).into_iter().flat_map(BTreeMap::values);
+        sessions.filter_map(|s| s.presence.as_ref().map(|presence| presence.element.clone())).collect()
+    }
+
+    /// The session of a full JID.
+    pub(super) fn session(&self, jid: &FullJid) -> Option<Link> {
+        let state = self.state();
+        state.sessions.get(&jid.to_bare())?.get(jid.resource().as_str()).map(|session| session.link.clone())
+    }
+
+    /// Keeps a message for an account until it is available. Says whether there was room.
+    pub(super) fn keep(&self, account: &BareJid, message: &Element) -> bool {
+        let mut state = self.state();
+        let waiting = state.offline.entry(account.clone()).or_default();
+        if waiting.len() >= OFFLINE {
+            return false;
+        }
+        waiting.push_back(with_delay(message, &self.domain, SystemTime::now()));
+        true
+    }
+}
+
+/// Queues what waits, as far as there is room: the rest goes on waiting.
+fn hand_over(waiting: Option<&mut VecDeque<Element>>, link: &Link) {
+    let Some(waiting) = waiting else { return };
+    while let Some(message) = waiting.front() {
+        match link.queue.try_send(message.on_stream(&link.header)) {
+            Ok(()) => drop(waiting.pop_front()),
+            Err(TrySendError::Full(_) | TrySendError::Closed(_)) => return,
+        }
+    }
+}

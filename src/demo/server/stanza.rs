@@ -1,0 +1,257 @@
+//! What a stanza from a bound client makes the server do (RFC 6121 §4, §8).
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use bytes::{Bytes, BytesMut};
+use quick_xml::escape::escape;
+
+use super::answer::{self, Behalf};
+use super::push;
+use super::router::{Binding, Link, Presence, Router};
+use crate::jid::{BareJid, FullJid, Jid};
+use crate::xml::{Element, Kind, Node, XmlWriter, ns};
+
+/// The client breaks the protocol: the condition of the stream error.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Violation(pub(super) &'static str);
+
+/// A bound client.
+pub(super) struct Bound {
+    pub(super) router: Arc<Router>,
+    pub(super) jid: FullJid,
+    pub(super) binding: Binding,
+    pub(super) link: Link,
+}
+
+/// Whom a stanza is for.
+enum Target {
+    Domain,
+    PushService,
+    OwnAccount,
+    Account(BareJid),
+    Session(FullJid),
+    Elsewhere,
+}
+
+impl Bound {
+    /// Takes a stanza of the client.
+    pub(super) async fn handle(&self, element: &Element) -> Result<(), Violation> {
+        let element = self.stamped(element)?;
+        match element.kind() {
+            Kind::Message => self.message(&element).await,
+            Kind::Presence => self.presence(&element).await,
+            Kind::Iq => self.iq(&element).await,
+            Kind::Other => return Err(Violation("unsupported-stanza-type")),
+        }
+        Ok(())
+    }
+
+    /// The stanza with the sender's address, which the client cannot choose (RFC 6120 §8.1.2.1).
+    fn stamped(&self, element: &Element) -> Result<Element, Violation> {
+        match element.node().attr("from") {
+            None => Ok(with_attribute(element, "from", self.jid.as_str())),
+            Some(from) => match Jid::new(&from) {
+                Ok(from) if from == self.jid || from == self.jid.to_bare() => Ok(element.clone()),
+                Ok(_) | Err(_) => Err(Violation("invalid-from")),
+            },
+        }
+    }
+
+    fn target(&self, node: &Node<'_>) -> Target {
+        let Some(to) = node.attr("to") else { return Target::OwnAccount };
+        let Ok(to) = Jid::new(&to) else { return Target::Elsewhere };
+        let domain = self.router.domain();
+        match (to.node(), to.domain().as_str()) {
+            (None, to) if to == domain => Target::Domain,
+            (None, to) if to.strip_prefix("push.") == Some(domain) => Target::PushService,
+            (Some(_), to_domain) if to_domain == domain => match to.try_into_full() {
+                Ok(full) => Target::Session(full),
+                Err(bare) if bare == self.jid.to_bare() => Target::OwnAccount,
+                Err(bare) => Target::Account(bare),
+            },
+            _ => Target::Elsewhere,
+        }
+    }
+
+    async fn bounce(&self, node: &Node<'_>, condition: &str) {
+        let answer = matches!(node.attr("type").as_deref(), Some("error" | "result"));
+        if !answer {
+            self.link.send(answer::error(node, "cancel", condition)).await;
+        }
+    }
+
+    // Messages
+
+    async fn message(&self, element: &Element) {
+        let node = element.node();
+        match self.target(&node) {
+            Target::OwnAccount => self.message_to_account(&self.jid.to_bare(), element).await,
+            Target::Account(account) => self.message_to_account(&account, element).await,
+            Target::Session(jid) => match self.router.session(&jid) {
+                Some(link) => link.deliver(element).await,
+                None => self.message_to_account(&jid.to_bare(), element).await,
+            },
+            Target::Domain | Target::PushService => self.bounce(&node, "service-unavailable").await,
+            Target::Elsewhere => self.bounce(&node, "remote-server-not-found").await,
+        }
+    }
+
+    async fn message_to_account(&self, account: &BareJid, element: &Element) {
+        let receivers = self.router.receivers(account);
+        for link in &receivers {
+            link.deliver(element).await;
+        }
+        let node = element.node();
+        let keeps = matches!(node.attr("type").as_deref(), None | Some("chat" | "normal"))
+            && node.child("body", ns::CLIENT).is_some()
+            && self.router.has_account(account);
+        if receivers.is_empty() && !(keeps && self.router.keep(account, element)) {
+            self.bounce(&node, "service-unavailable").await;
+        }
+    }
+
+    // Presence
+
+    async fn presence(&self, element: &Element) {
+        let node = element.node();
+        let kind = node.attr("type");
+        match (node.attr("to"), kind.as_deref()) {
+            (None, None) => {
+                let presence = Presence { element: element.clone(), priority: priority(&node) };
+                let before = self.router.set_presence(&self.jid, self.binding, Some(presence));
+                self.broadcast(element).await;
+                if !before {
+                    self.probe_contacts().await;
+                }
+            }
+            (None, Some("unavailable")) => {
+                if self.router.set_presence(&self.jid, self.binding, None) {
+                    self.broadcast(element).await;
+                }
+            }
+            (Some(_), None | Some("unavailable")) => self.directed_presence(element).await,
+            // The roster is fixed, so subscriptions neither come nor go.
+            (_, Some(_)) => {}
+        }
+    }
+
+    async fn directed_presence(&self, element: &Element) {
+        let links = match self.target(&element.node()) {
+            Target::Session(jid) => self.router.session(&jid).into_iter().collect(),
+            Target::Account(account) => self.router.audience(&account),
+            Target::OwnAccount => self.router.audience(&self.jid.to_bare()),
+            Target::Domain | Target::PushService | Target::Elsewhere => Vec::new(),
+        };
+        for link in links {
+            link.deliver(element).await;
+        }
+    }
+
+    /// To the contacts and to the account's own sessions, this one included (RFC 6121 §4.2.2).
+    async fn broadcast(&self, element: &Element) {
+        let own = self.jid.to_bare();
+        for account in self.router.contacts(&own).into_iter().chain([own]) {
+            let addressed = with_attribute(element, "to", account.as_str());
+            for link in self.router.audience(&account) {
+                link.deliver(&addressed).await;
+            }
+        }
+    }
+
+    /// The presence of contacts and other own sessions, for a session that has just become available.
+    async fn probe_contacts(&self) {
+        let own = self.jid.to_bare();
+        for account in self.router.contacts(&own).into_iter().chain([own]) {
+            for presence in self.router.presences(&account) {
+                if presence.node().attr("from").as_deref() != Some(self.jid.as_str()) {
+                    self.link.deliver(&with_attribute(&presence, "to", self.jid.as_str())).await;
+                }
+            }
+        }
+    }
+
+    /// The stream has ended: contacts are told, unless the client did.
+    pub(super) async fn leave(&self) {
+        if !self.router.leave(&self.jid, self.binding) {
+            return;
+        }
+        let mut xml = XmlWriter::new();
+        xml.start("presence").attr("type", "unavailable").attr("from", self.jid.as_str());
+        match Element::parse(xml.finish(), &self.link.header) {
+            Ok(element) => self.broadcast(&element).await,
+            Err(error) => tracing::error!(%error, "the embedded server wrote a presence that is no XML"),
+        }
+    }
+
+    // Requests
+
+    async fn iq(&self, element: &Element) {
+        let node = element.node();
+        let request = matches!(node.attr("type").as_deref(), Some("get" | "set"));
+        match self.target(&node) {
+            Target::Session(jid) => match self.router.session(&jid) {
+                Some(link) => link.deliver(element).await,
+                None => self.bounce(&node, "service-unavailable").await,
+            },
+            // An answer to the server: it asks nothing.
+            _ if !request => {}
+            Target::Domain => self.answer(&node, Behalf::Domain).await,
+            Target::OwnAccount => self.answer(&node, Behalf::Account).await,
+            Target::PushService => {
+                let (answer, notification) = push::answer(&node, self.jid.as_str());
+                if let Some(notification) = notification {
+                    self.router.notify(notification);
+                }
+                self.link.send(answer).await;
+            }
+            Target::Account(_) => self.bounce(&node, "service-unavailable").await,
+            Target::Elsewhere => self.bounce(&node, "remote-server-not-found").await,
+        }
+    }
+
+    async fn answer(&self, request: &Node<'_>, behalf: Behalf) {
+        let roster: Vec<String> = self.router.contacts(&self.jid.to_bare()).iter().map(ToString::to_string).collect();
+        self.link.send(answer::answer(request, behalf, &roster)).await;
+    }
+}
+
+fn priority(presence: &Node<'_>) -> i8 {
+    presence.child("priority", ns::CLIENT).and_then(|p| p.text().trim().parse().ok()).unwrap_or(0)
+}
+
+/// The element with one attribute more, or as it is if it has that one.
+fn with_attribute(element: &Element, name: &str, value: &str) -> Element {
+    if element.node().attr(name).is_some() {
+        return element.clone();
+    }
+    let is_end = |byte: &u8| byte.is_ascii_whitespace() || matches!(byte, b'/' | b'>');
+    let at = element.bytes().iter().position(is_end).unwrap_or_default();
+    spliced(element, at, format!(" {name}='{}'", escape(value)).as_bytes())
+}
+
+/// The message with the time at which it began to wait (XEP-0203).
+pub(super) fn with_delay(message: &Element, domain: &str, since: SystemTime) -> Element {
+    let node = message.node();
+    if node.child("delay", ns::DELAY).is_some() || node.is_empty_tag() {
+        return message.clone();
+    }
+    let mut delay = XmlWriter::new();
+    let stamp = humantime::format_rfc3339_seconds(since).to_string();
+    delay.start("delay").attr("xmlns", ns::DELAY).attr("from", domain).attr("stamp", &stamp);
+    spliced(message, node.inner().end, &delay.finish())
+}
+
+/// The element with bytes inserted at an offset, or as it is if that made no element.
+fn spliced(element: &Element, at: usize, inserted: &[u8]) -> Element {
+    let bytes = element.bytes();
+    let (Some(before), Some(after)) = (bytes.get(..at), bytes.get(at..)) else { return element.clone() };
+    let mut whole = BytesMut::with_capacity(bytes.len() + inserted.len());
+    for part in [before, inserted, after] {
+        whole.extend_from_slice(part);
+    }
+    Element::parse(Bytes::from(whole), element.header()).unwrap_or_else(|error| {
+        tracing::error!(%error, "the embedded server wrote a stanza that is no XML");
+        element.clone()
+    })
+}

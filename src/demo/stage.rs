@@ -1,0 +1,159 @@
+//! What the play needs: the embedded server, and a real Pushward in front of it, on ports that the system chooses.
+
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use thiserror::Error;
+use tokio_rustls::TlsConnector;
+
+use super::client::{Place, Security, TrustError, trusting};
+use super::server::{Account, Server, Settings};
+use super::trace::Observer;
+use super::workspace::Workspace;
+use crate::config::{Config, ConfigErrors, ListenTls};
+use crate::daemon::{Daemon, StartError};
+
+/// The domain of the play.
+pub(super) const DOMAIN: &str = "localhost";
+/// The accounts and their passwords. Each has the other as a contact.
+pub(super) const ACCOUNTS: [(&str, &str); 2] =
+    [("juliet", "r0se-by-any-0ther-name"), ("romeo", "yonder-w1nd0w-breaks")];
+
+const CERTIFICATE: &str = "localhost.pem";
+
+/// Why there is no play.
+#[derive(Debug, Error)]
+pub(super) enum StageError {
+    #[error("no temporary directory: {0}")]
+    Workspace(io::Error),
+    #[error("the embedded server does not start: {0}")]
+    Server(io::Error),
+    #[error("the demo's own configuration is wrong: {0}")]
+    Config(#[from] ConfigErrors),
+    #[error("Pushward does not start: {0}")]
+    Daemon(#[from] StartError),
+    #[error(transparent)]
+    Trust(#[from] TrustError),
+    #[error("Pushward does not listen for {0}")]
+    Listener(Port),
+}
+
+/// How a client can come in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Port {
+    Starttls,
+    Direct,
+}
+
+impl fmt::Display for Port {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Starttls => "STARTTLS",
+            Self::Direct => "direct TLS",
+        })
+    }
+}
+
+/// A Pushward and a server that run.
+pub(super) struct Stage {
+    daemon: Daemon,
+    server: Server,
+    starttls: SocketAddr,
+    direct: SocketAddr,
+    tls: TlsConnector,
+    observer: Option<Observer>,
+    // Dropped last: the daemon keeps its database here.
+    workspace: Workspace,
+}
+
+impl Stage {
+    /// Starts everything. `settings`: what the configuration says besides listeners and the host, as TOML.
+    pub(super) async fn build(settings: &str, observer: Option<Observer>) -> Result<Self, StageError> {
+        let workspace = Workspace::new().map_err(StageError::Workspace)?;
+        let accounts = ACCOUNTS.iter().map(|(name, password)| Account {
+            name: (*name).to_owned(),
+            password: (*password).to_owned(),
+            contacts: ACCOUNTS
+                .iter()
+                .filter(|(other, _)| other != name)
+                .map(|(other, _)| (*other).to_owned())
+                .collect(),
+        });
+        let accounts = accounts.collect();
+        let server = Server::start(Settings { domain: DOMAIN.to_owned(), accounts, observer: observer.clone() });
+        let server = server.await.map_err(StageError::Server)?;
+        let text = configuration(server.address(), settings);
+        let config = Config::parse(&text, &workspace.path().join("config.toml"))?;
+        let daemon = Daemon::start(config).await?;
+        let tls = trusting(&workspace.path().join(CERTIFICATE))?;
+        let listener = |port, wanted| {
+            let found = daemon.addresses().iter().find(|(tls, _)| *tls == wanted);
+            found.map(|(_, address)| *address).ok_or(StageError::Listener(port))
+        };
+        let (starttls, direct) =
+            (listener(Port::Starttls, ListenTls::Starttls)?, listener(Port::Direct, ListenTls::Direct)?);
+        Ok(Self { daemon, server, starttls, direct, tls, observer, workspace })
+    }
+
+    pub(super) fn server(&self) -> &Server {
+        &self.server
+    }
+
+    /// Where Pushward listens.
+    pub(super) fn address(&self, port: Port) -> SocketAddr {
+        match port {
+            Port::Starttls => self.starttls,
+            Port::Direct => self.direct,
+        }
+    }
+
+    /// The development certificate, PEM.
+    pub(super) fn certificate(&self) -> PathBuf {
+        self.workspace.path().join(CERTIFICATE)
+    }
+
+    /// Where a client of this name connects to.
+    pub(super) fn place(&self, name: &str, port: Port) -> Place {
+        let tls = self.tls.clone();
+        Place {
+            address: self.address(port),
+            security: match port {
+                Port::Starttls => Security::Starttls(tls),
+                Port::Direct => Security::Direct(tls),
+            },
+            domain: DOMAIN.to_owned(),
+            name: name.to_owned(),
+            peer: "pushward".to_owned(),
+            observer: self.observer.clone(),
+        }
+    }
+
+    /// Ends it all, and removes what was written.
+    pub(super) async fn strike(self) {
+        self.daemon.stop().await;
+        self.server.stop().await;
+    }
+}
+
+/// Paths are relative to the directory of the configuration, so that its name need not be quoted.
+fn configuration(upstream: SocketAddr, settings: &str) -> String {
+    format!(
+        r#"
+state = "state"
+[[listen]]
+address = "127.0.0.1:0"
+tls = "starttls"
+[[listen]]
+address = "127.0.0.1:0"
+tls = "direct"
+[[host]]
+domain = "{DOMAIN}"
+certificate = "{CERTIFICATE}"
+key = "localhost.key"
+upstream = "{upstream}"
+{settings}
+"#
+    )
+}

@@ -1,0 +1,328 @@
+//! The story: a phone goes dark, is written to, is pushed for, and comes back. Every step is checked.
+//!
+//! The story prints nothing: it tells who did what, and how it ended.
+
+use std::fmt;
+use std::time::{Duration, Instant};
+
+use thiserror::Error;
+use tokio::sync::broadcast::Receiver;
+use tokio::sync::broadcast::error::TryRecvError;
+use tokio::time::{timeout, timeout_at};
+
+use super::client::{Client, ClientError, Resumption};
+use super::server::{Account, Notification};
+use super::stage::{ACCOUNTS, DOMAIN, Port, Stage};
+use crate::jid::FullJid;
+use crate::xml::{Element, XmlWriter, ns};
+
+/// How long the story may take in all.
+const TOTAL: Duration = Duration::from_secs(30);
+/// How soon the push must come after the first message.
+const PUSH_WITHIN: Duration = Duration::from_secs(2);
+/// How long it is waited for, so that a late one can be told from none.
+const PUSH_AWAITED: Duration = Duration::from_secs(5);
+/// How soon a message must reach a live phone.
+const LIVE: Duration = Duration::from_secs(2);
+/// How long nothing more may happen after that.
+const SILENCE: Duration = Duration::from_millis(1500);
+
+const PHONE: &str = "phone";
+const NODE: &str = "juliets-phone";
+const SERVICE: &str = "push.localhost";
+
+/// Ids and bodies of what Romeo writes to the dark phone.
+const WRITTEN: [(&str, &str); 3] = [
+    ("m1", "But, soft! what light through yonder window breaks?"),
+    ("m2", "It is the east, and Juliet is the sun."),
+    ("m3", "Arise, fair sun, and kill the envious moon."),
+];
+/// What he writes to the live one.
+const LAST: (&str, &str) = ("m4", "O, speak again, bright angel!");
+
+/// Is told who did what.
+pub(super) type Tell<'a> = &'a (dyn Fn(&str, &str) + Sync);
+
+/// The story happened as it should.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Ending {
+    /// From the first message to the notification.
+    pub(super) push_after: Duration,
+}
+
+/// A step that did not happen as it should.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error("failed: {step}: {found}")]
+pub(super) struct Failure {
+    step: &'static str,
+    found: String,
+}
+
+/// What was found instead of what should be.
+#[derive(Debug, Error)]
+enum Wrong {
+    #[error(transparent)]
+    Client(#[from] ClientError),
+    #[error("{0}")]
+    Found(String),
+}
+
+fn wrong(found: impl fmt::Display) -> Wrong {
+    Wrong::Found(found.to_string())
+}
+
+fn check(holds: bool, otherwise: impl FnOnce() -> String) -> Result<(), Wrong> {
+    if holds { Ok(()) } else { Err(wrong(otherwise())) }
+}
+
+struct Story<'a> {
+    stage: &'a Stage,
+    tell: Tell<'a>,
+    until: tokio::time::Instant,
+}
+
+/// Plays the story.
+///
+/// # Errors
+/// The first step that fails, with what was seen instead.
+pub(super) async fn play(stage: &Stage, tell: Tell<'_>) -> Result<Ending, Failure> {
+    let story = Story { stage, tell, until: tokio::time::Instant::now() + TOTAL };
+    let mut pushes = stage.server().notifications();
+    let mut phone = story.step("Juliet's phone logs in", story.phone_logs_in()).await?;
+    story.step("Juliet's account offers push", story.push_is_offered(&mut phone)).await?;
+    story.step("Juliet's phone enables push", story.push_is_enabled(&mut phone)).await?;
+    let session = story.step("Juliet's phone goes dark", story.phone_goes_dark(phone)).await?;
+    let mut romeo = story.step("Romeo logs in", story.romeo_logs_in()).await?;
+    let first = story.step("Romeo writes three messages", story.romeo_writes(&mut romeo)).await?;
+    let push_after =
+        story.step("the push service is told", story.push_comes(&mut pushes, first, session.jid())).await?;
+    let mut phone = story.step("Juliet's phone comes back", story.phone_comes_back(&session)).await?;
+    story.step("every message comes once, in order", story.messages_come(&mut phone)).await?;
+    story.step("a live phone needs no push", story.live_delivery(&mut phone, &mut romeo, &mut pushes)).await?;
+    story.step("the clients log out", story.curtain(phone, romeo)).await?;
+    Ok(Ending { push_after })
+}
+
+impl Story<'_> {
+    async fn step<T>(&self, step: &'static str, work: impl Future<Output = Result<T, Wrong>>) -> Result<T, Failure> {
+        match timeout_at(self.until, work).await {
+            Ok(Ok(done)) => Ok(done),
+            Ok(Err(wrong)) => Err(Failure { step, found: wrong.to_string() }),
+            Err(_) => Err(Failure { step, found: format!("not done when the {TOTAL:?} of the story were over") }),
+        }
+    }
+
+    async fn log_in(&self, name: &str, port: Port) -> Result<Client, Wrong> {
+        let password = ACCOUNTS.iter().find(|(account, _)| *account == name).map_or("", |(_, password)| password);
+        let account = Account { name: name.to_owned(), password: password.to_owned(), contacts: Vec::new() };
+        Ok(Client::log_in(&self.stage.place(name, port), &account).await?)
+    }
+
+    async fn phone_logs_in(&self) -> Result<Client, Wrong> {
+        let mut phone = self.log_in("juliet", Port::Starttls).await?;
+        phone.bind(PHONE).await?;
+        let enabled = phone.enable_resumption().await?;
+        phone.appear().await?;
+        phone.ping().await?;
+        let max = enabled.max.map_or("for a while".to_owned(), |max| format!("for {} h", max.as_secs() / 3600));
+        let jid = phone.jid()?;
+        (self.tell)("juliet", &format!("logs in as {jid} over STARTTLS; her session can be resumed {max}"));
+        Ok(phone)
+    }
+
+    async fn push_is_offered(&self, phone: &mut Client) -> Result<(), Wrong> {
+        let account = phone.jid()?.to_bare();
+        let query = format!("<query xmlns='{}'/>", ns::DISCO_INFO);
+        let answer = phone.request("get", Some(account.as_str()), query.as_bytes()).await?;
+        let query = answer.node().child("query", ns::DISCO_INFO);
+        let offers = query.is_some_and(|query| query.children().any(|f| f.attr("var").as_deref() == Some(ns::PUSH)));
+        check(offers, || format!("no {} in {}", ns::PUSH, text(&answer)))?;
+        (self.tell)("juliet", &format!("sees {} in the disco#info of {account}", ns::PUSH));
+        Ok(())
+    }
+
+    async fn push_is_enabled(&self, phone: &mut Client) -> Result<(), Wrong> {
+        phone.request("set", None, &push_request("enable")).await?;
+        (self.tell)("juliet", &format!("enables push at {SERVICE}"));
+        Ok(())
+    }
+
+    async fn phone_goes_dark(&self, phone: Client) -> Result<Resumption, Wrong> {
+        let session = phone.vanish()?;
+        (self.tell)("juliet", "goes dark: the connection is gone, the stream was not closed");
+        Ok(session)
+    }
+
+    async fn romeo_logs_in(&self) -> Result<Client, Wrong> {
+        let mut romeo = self.log_in("romeo", Port::Direct).await?;
+        romeo.bind("orchard").await?;
+        romeo.appear().await?;
+        romeo.ping().await?;
+        (self.tell)("romeo", &format!("logs in as {} over direct TLS", romeo.jid()?));
+        Ok(romeo)
+    }
+
+    async fn romeo_writes(&self, romeo: &mut Client) -> Result<Instant, Wrong> {
+        let first = Instant::now();
+        for (id, body) in WRITTEN {
+            romeo.say(&format!("juliet@{DOMAIN}"), id, body).await?;
+            (self.tell)("romeo", &format!("writes \"{body}\""));
+        }
+        // The server has taken all of them once it answers what was sent behind them.
+        romeo.ping().await?;
+        let returned = romeo.messages();
+        check(returned.is_empty(), || format!("the server sent messages back: {}", texts(&returned)))?;
+        Ok(first)
+    }
+
+    async fn push_comes(
+        &self,
+        pushes: &mut Receiver<Notification>,
+        first: Instant,
+        session: &FullJid,
+    ) -> Result<Duration, Wrong> {
+        let push = match timeout(PUSH_AWAITED, pushes.recv()).await {
+            Ok(push) => push.map_err(wrong)?,
+            Err(_) => return Err(wrong(format!("no publish within {PUSH_AWAITED:?}"))),
+        };
+        let after = push.at.saturating_duration_since(first);
+        let (count, body) = (push.field("message-count"), push.field("last-message-body"));
+        let seconds = after.as_secs_f64();
+        let said = format!("message-count {}, body \"{}\"", count.unwrap_or("none"), body.unwrap_or_default());
+        (self.tell)("push service", &format!("one notification: {said}, {seconds:.3} s after the first message"));
+        check(push.node.as_deref() == Some(NODE), || format!("the publish is for node {:?}", push.node))?;
+        check(count == Some("3"), || format!("{said}, not 3"))?;
+        check(after <= PUSH_WITHIN, || format!("it came {seconds:.3} s after the first message"))?;
+        check(self.stage.server().is_online(session), || format!("{session} is gone from the server"))?;
+        (self.tell)("server", &format!("never noticed: {session} is still online"));
+        Ok(after)
+    }
+
+    async fn phone_comes_back(&self, session: &Resumption) -> Result<Client, Wrong> {
+        let mut phone = self.log_in("juliet", Port::Starttls).await?;
+        phone.resume(session).await?;
+        (self.tell)("juliet", &format!("reconnects and resumes {}", phone.jid()?));
+        Ok(phone)
+    }
+
+    async fn messages_come(&self, phone: &mut Client) -> Result<(), Wrong> {
+        // The answer comes behind all that waited, and behind anything that came twice.
+        phone.ping().await?;
+        let messages = phone.messages();
+        let same = messages.len() == WRITTEN.len() && messages.iter().zip(WRITTEN).all(|(m, w)| is(m, w));
+        check(same, || format!("instead of m1, m2, m3 came {}", texts(&messages)))?;
+        for message in &messages {
+            let delay = message.node().child("delay", ns::DELAY);
+            let stamp = delay.and_then(|delay| delay.attr("stamp")).filter(|stamp| is_time(stamp));
+            let stamp = stamp.ok_or_else(|| wrong(format!("no time of arrival in {}", text(message))))?;
+            (self.tell)("juliet", &format!("gets \"{}\" (waited since {stamp})", body(message)));
+        }
+        let handled = phone.acknowledge().await?;
+        (self.tell)("juliet", &format!("acknowledges everything ({handled} stanzas in this session)"));
+        Ok(())
+    }
+
+    async fn live_delivery(
+        &self,
+        phone: &mut Client,
+        romeo: &mut Client,
+        pushes: &mut Receiver<Notification>,
+    ) -> Result<(), Wrong> {
+        let sent = Instant::now();
+        romeo.say(&format!("juliet@{DOMAIN}"), LAST.0, LAST.1).await?;
+        (self.tell)("romeo", &format!("writes \"{}\"", LAST.1));
+        let message = phone.message(LIVE).await?;
+        let took = sent.elapsed().as_secs_f64() * 1000.0;
+        check(is(&message, LAST), || format!("instead of {} came {}", LAST.0, text(&message)))?;
+        check(message.node().child("delay", ns::DELAY).is_none(), || format!("it waited: {}", text(&message)))?;
+        (self.tell)("juliet", &format!("gets it at once, {took:.1} ms later"));
+        phone.listen(SILENCE).await?;
+        let more = phone.messages();
+        check(more.is_empty(), || format!("after the last message came {}", texts(&more)))?;
+        match pushes.try_recv() {
+            Err(TryRecvError::Empty) => {}
+            Err(error) => return Err(wrong(error)),
+            Ok(push) => return Err(wrong(format!("a second publish came: {:?}", push.fields))),
+        }
+        (self.tell)("push service", &format!("hears nothing, {:.1} s long", SILENCE.as_secs_f64()));
+        Ok(())
+    }
+
+    async fn curtain(&self, mut phone: Client, romeo: Client) -> Result<(), Wrong> {
+        phone.request("set", None, &push_request("disable")).await?;
+        phone.close().await?;
+        romeo.close().await?;
+        Ok(())
+    }
+}
+
+/// `<enable/>` or `<disable/>` (XEP-0357 §5, §6).
+fn push_request(name: &str) -> bytes::Bytes {
+    let mut xml = XmlWriter::new();
+    xml.start(name).attr("xmlns", ns::PUSH).attr("jid", SERVICE).attr("node", NODE);
+    xml.finish()
+}
+
+fn body(message: &Element) -> String {
+    message.node().child("body", ns::CLIENT).map(|body| body.text().into_owned()).unwrap_or_default()
+}
+
+fn is(message: &Element, (id, text): (&str, &str)) -> bool {
+    message.node().attr("id").as_deref() == Some(id) && body(message) == text
+}
+
+fn is_time(stamp: &str) -> bool {
+    humantime::parse_rfc3339(stamp).is_ok()
+}
+
+fn text(element: &Element) -> String {
+    String::from_utf8_lossy(element.bytes()).into_owned()
+}
+
+fn texts(elements: &[Element]) -> String {
+    if elements.is_empty() { "none".to_owned() } else { elements.iter().map(text).collect::<Vec<_>>().join(" ") }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use super::*;
+    use crate::demo::trace::{Observer, Sighting};
+
+    /// Intervals of zero, so that a push too many would come while somebody still looks.
+    const EAGER: &str = "[push]\nmin_interval = \"0s\"\n";
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_dark_phone_is_pushed_for_once_and_gets_every_message_once() {
+        let xml = Arc::new(Mutex::new(String::new()));
+        let log = Arc::clone(&xml);
+        let observer: Observer = Arc::new(move |s: &Sighting<'_>| {
+            log.lock().unwrap().push_str(&format!("{} → {}: {}\n", s.from, s.to, s.xml));
+        });
+        let lines = Mutex::new(Vec::new());
+        let tell = |who: &str, what: &str| lines.lock().unwrap().push(format!("{who} {what}"));
+        let stage = Stage::build(EAGER, Some(observer)).await.unwrap();
+        let result = play(&stage, &tell).await;
+        let directory = stage.certificate().parent().unwrap().to_owned();
+        stage.strike().await;
+        let (xml, lines) = (xml.lock().unwrap(), lines.lock().unwrap());
+        let ending = result.unwrap_or_else(|failure| panic!("{failure}\n{lines:#?}\n{xml}"));
+        assert!(ending.push_after <= PUSH_WITHIN);
+        assert!(!directory.exists());
+        // What the server said reached the client as the server said it, but for what Pushward adds.
+        for (_, body) in WRITTEN.into_iter().chain([LAST]) {
+            assert_eq!(xml.matches(body).count(), 4, "{body}: from Romeo, to the server, from it, to Juliet\n{xml}");
+        }
+        assert_eq!(xml.matches("<publish ").count(), 1);
+        assert_eq!(xml.matches(">[redacted]</auth>").count(), 6, "three log-ins, each seen on two legs\n{xml}");
+        assert!(!ACCOUNTS.iter().any(|(_, password)| xml.contains(password)));
+    }
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_push_that_comes_too_late_fails_the_story_by_name() {
+        let stage = Stage::build("[push]\nbatch_delay = \"3s\"\n", None).await.unwrap();
+        let failure = play(&stage, &|_, _| {}).await.unwrap_err().to_string();
+        stage.strike().await;
+        assert!(failure.starts_with("failed: the push service is told: it came "), "{failure}");
+    }
+}

@@ -1,0 +1,111 @@
+//! The timeline on standard output: when, who, what.
+
+use std::io::{IsTerminal, Write};
+use std::sync::{Mutex, PoisonError};
+use std::time::Instant;
+
+use super::trace::Sighting;
+
+/// The widest name of an actor.
+const WHO: usize = 12;
+/// The widest route of a stanza.
+const ROUTE: usize = 28;
+
+/// How lines are coloured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Colours {
+    /// Not at all.
+    Off,
+    /// With ANSI escape sequences.
+    On,
+}
+
+impl Colours {
+    /// For standard output: a terminal, unless the environment says `NO_COLOR` (no-color.org).
+    pub(super) fn of_stdout() -> Self {
+        let refused = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+        if std::io::stdout().is_terminal() && !refused { Self::On } else { Self::Off }
+    }
+
+    fn paint(self, code: &str, text: &str) -> String {
+        match self {
+            Self::Off => text.to_owned(),
+            Self::On => format!("\x1b[{code}m{text}\x1b[0m"),
+        }
+    }
+}
+
+/// Prints lines with the time since it was made.
+pub(super) struct Timeline<W> {
+    start: Instant,
+    colours: Colours,
+    out: Mutex<W>,
+}
+
+impl<W: Write> Timeline<W> {
+    pub(super) fn new(colours: Colours, out: W) -> Self {
+        Self { start: Instant::now(), colours, out: Mutex::new(out) }
+    }
+
+    /// Somebody did something.
+    pub(super) fn tell(&self, who: &str, what: &str) {
+        let who = self.colours.paint("1;36", &format!("{who:<WHO$}"));
+        self.line(|time| format!("{time}  {who}  {what}"));
+    }
+
+    /// A stanza travelled.
+    pub(super) fn show(&self, sighting: &Sighting<'_>) {
+        let session = sighting.session.map(|session| format!(" ({session})")).unwrap_or_default();
+        let route = format!("{} → {}{session}", sighting.from, sighting.to);
+        let line = self.colours.paint("2", &format!("{route:<ROUTE$}  {}", sighting.xml.trim()));
+        self.line(|time| format!("{time}    {line}"));
+    }
+
+    /// Something that has no time.
+    pub(super) fn note(&self, text: &str) {
+        self.write(|_| text.to_owned());
+    }
+
+    fn line(&self, line: impl FnOnce(&str) -> String) {
+        self.write(|seconds| line(&self.colours.paint("2", &format!("{seconds:>8.3} s"))));
+    }
+
+    /// The time is taken under the lock, so that lines are in the order of their times.
+    fn write(&self, line: impl FnOnce(f64) -> String) {
+        let mut out = self.out.lock().unwrap_or_else(PoisonError::into_inner);
+        let line = line(self.start.elapsed().as_secs_f64());
+        // Whoever closed our output does not want to read on; the exit code still tells.
+        drop(writeln!(out, "{line}").and_then(|()| out.flush()));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn printed(colours: Colours, print: impl FnOnce(&Timeline<Vec<u8>>)) -> String {
+        let timeline = Timeline::new(colours, Vec::new());
+        print(&timeline);
+        String::from_utf8(timeline.out.into_inner().unwrap()).unwrap()
+    }
+
+    #[test]
+    fn columns_are_aligned_and_plain() {
+        let xml = "<r/>".into();
+        let out = printed(Colours::Off, |timeline| {
+            timeline.tell("romeo", "writes");
+            timeline.tell("push service", "hears");
+            timeline.show(&Sighting { from: "pushward", to: "server", session: Some("juliet"), xml });
+            timeline.note("the end");
+        });
+        let lines: Vec<_> = out.lines().map(|line| line.split_once(" s  ").map_or(line, |(_, rest)| rest)).collect();
+        let stanza = "  pushward → server (juliet)    <r/>";
+        assert_eq!(lines, ["romeo         writes", "push service  hears", stanza, "the end"]);
+        assert!(!out.contains('\x1b'));
+    }
+
+    #[test]
+    fn colours_are_only_there_when_wanted() {
+        assert!(printed(Colours::On, |timeline| timeline.tell("romeo", "writes")).contains("\x1b[1;36mromeo"));
+    }
+}

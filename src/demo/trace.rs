@@ -1,0 +1,122 @@
+//! What travels over a stream, for whoever watches: passwords never do.
+
+use std::borrow::Cow;
+use std::sync::{Arc, OnceLock};
+
+/// Something that was seen on a stream.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sighting<'a> {
+    /// Who sent it.
+    pub from: &'a str,
+    /// Who received it.
+    pub to: &'a str,
+    /// Whose session it belongs to, where neither end says so.
+    pub session: Option<&'a str>,
+    /// The stream header, element or footer, without secrets.
+    pub xml: Cow<'a, str>,
+}
+
+/// Is told of everything on a stream.
+pub type Observer = Arc<dyn Fn(&Sighting<'_>) + Send + Sync>;
+
+/// One end of a stream, as an [`Observer`] sees it.
+pub struct Tap {
+    observer: Option<Observer>,
+    here: String,
+    there: String,
+    session: OnceLock<String>,
+}
+
+impl Tap {
+    /// A tap at the end named `here` of a stream to `there`; without an observer it costs nothing.
+    pub fn new(observer: Option<Observer>, here: &str, there: &str) -> Self {
+        Self { observer, here: here.to_owned(), there: there.to_owned(), session: OnceLock::new() }
+    }
+
+    /// Says whose session it is, once that is known.
+    pub fn belongs_to(&self, session: &str) {
+        self.session.get_or_init(|| session.to_owned());
+    }
+
+    /// Something came in.
+    pub fn received(&self, xml: &[u8]) {
+        self.tell(&self.there, &self.here, xml);
+    }
+
+    /// Something is about to go out.
+    pub fn sent(&self, xml: &[u8]) {
+        self.tell(&self.here, &self.there, xml);
+    }
+
+    fn tell(&self, from: &str, to: &str, xml: &[u8]) {
+        if let Some(observer) = &self.observer {
+            let session = self.session.get().map(String::as_str);
+            observer(&Sighting { from, to, session, xml: redacted(xml) });
+        }
+    }
+}
+
+/// The bytes as text. What is inside SASL elements, and queries that carry passwords, is replaced.
+pub fn redacted(xml: &[u8]) -> Cow<'_, str> {
+    const SASL: [&str; 5] = ["auth", "authenticate", "response", "challenge", "success"];
+    const QUERIES: [&str; 2] = ["jabber:iq:auth", "jabber:iq:register"];
+    let text = String::from_utf8_lossy(xml);
+    if !SASL.contains(&local_name(&text)) && !QUERIES.iter().any(|query| text.contains(query)) {
+        return text;
+    }
+    match (text.find('>'), text.rfind("</")) {
+        (Some(start), Some(end)) if start + 1 < end => {
+            let (open, close) = (text.get(..=start).unwrap_or_default(), text.get(end..).unwrap_or_default());
+            Cow::Owned(format!("{open}[redacted]{close}"))
+        }
+        _ => text,
+    }
+}
+
+fn local_name(xml: &str) -> &str {
+    let name = xml.trim_start_matches('<').split([' ', '\t', '\r', '\n', '/', '>']).next().unwrap_or_default();
+    name.rsplit(':').next().unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn passwords_are_not_shown() {
+        for (xml, shown) in [
+            (
+                "<auth xmlns='s' mechanism='PLAIN'>AGp1bA==</auth>",
+                "<auth xmlns='s' mechanism='PLAIN'>[redacted]</auth>",
+            ),
+            (
+                "<sasl:auth mechanism='PLAIN'>AGp1bA==</sasl:auth>",
+                "<sasl:auth mechanism='PLAIN'>[redacted]</sasl:auth>",
+            ),
+            ("<response xmlns='s'>cj1m</response>", "<response xmlns='s'>[redacted]</response>"),
+            ("<success xmlns='s'/>", "<success xmlns='s'/>"),
+            (
+                "<iq type='set'><query xmlns='jabber:iq:register'><password>x</password></query></iq>",
+                "<iq type='set'>[redacted]</iq>",
+            ),
+            ("<message><body>a &lt; b</body></message>", "<message><body>a &lt; b</body></message>"),
+        ] {
+            assert_eq!(redacted(xml.as_bytes()), shown);
+        }
+    }
+
+    #[test]
+    fn a_sighting_says_who_sent_it_and_whose_session_it_is() {
+        let seen = Arc::new(std::sync::Mutex::new(Vec::new()));
+        let log = Arc::clone(&seen);
+        let observer: Observer = Arc::new(move |s: &Sighting<'_>| {
+            log.lock().unwrap().push(format!("{} {} {:?} {}", s.from, s.to, s.session, s.xml));
+        });
+        let tap = Tap::new(Some(observer), "server", "pushward");
+        tap.received(b"<r/>");
+        tap.belongs_to("juliet");
+        tap.sent(b"<a/>");
+        let expect = ["pushward server None <r/>", "server pushward Some(\"juliet\") <a/>"];
+        assert_eq!(*seen.lock().unwrap(), expect);
+    }
+}

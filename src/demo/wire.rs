@@ -1,0 +1,91 @@
+//! Frames in and bytes out, for both ends of a stream.
+
+use std::io;
+use std::time::Duration;
+
+use thiserror::Error;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::time::timeout;
+
+use crate::xml::{Frame, FrameError, FrameLimits, Framer};
+
+/// What a peer may make us hold.
+pub const LIMITS: FrameLimits = FrameLimits { bytes: 1 << 20, depth: 128 };
+/// How long a write may take: 10 s.
+pub const WRITE: Duration = Duration::from_secs(10);
+
+/// Room for one read.
+const READ: usize = 8 * 1024;
+
+/// A stream that cannot be used any further.
+#[derive(Debug, Error)]
+pub enum WireError {
+    /// The connection.
+    #[error("the connection broke: {0}")]
+    Io(#[from] io::Error),
+    /// What came over it.
+    #[error("what came is no XML stream: {0}")]
+    Frame(#[from] FrameError),
+    /// The peer does not read.
+    #[error("nothing could be written for {0:?}")]
+    Stalled(Duration),
+}
+
+/// Cuts what is read into frames.
+pub struct FrameReader<R> {
+    inner: R,
+    framer: Framer,
+}
+
+impl<R: AsyncRead + Unpin> FrameReader<R> {
+    /// A reader that expects a stream header first.
+    pub fn new(inner: R) -> Self {
+        Self { inner, framer: Framer::new(LIMITS) }
+    }
+
+    /// The next frame, `None` once the peer has closed the connection.
+    ///
+    /// Cancel safe: progress lives in the reader.
+    ///
+    /// # Errors
+    /// [`WireError::Io`], [`WireError::Frame`].
+    pub async fn next(&mut self) -> Result<Option<Frame>, WireError> {
+        loop {
+            if let Some(frame) = self.framer.next_frame()? {
+                return Ok(Some(frame));
+            }
+            let buffer = self.framer.buffer();
+            buffer.reserve(READ);
+            if self.inner.read_buf(buffer).await? == 0 {
+                return Ok(None);
+            }
+        }
+    }
+
+    /// Expects a stream header next (RFC 6120 §6.4.6).
+    pub fn restart(&mut self) {
+        self.framer.restart();
+    }
+
+    /// The stream that is read from.
+    pub fn inner(&mut self) -> &mut R {
+        &mut self.inner
+    }
+
+    /// Gives the stream back; what was read and not framed is lost (RFC 6120 §5.4.3.3).
+    pub fn into_inner(self) -> R {
+        self.inner
+    }
+}
+
+/// Writes and flushes all of it within [`WRITE`].
+///
+/// # Errors
+/// [`WireError::Io`], [`WireError::Stalled`].
+pub async fn write(stream: &mut (impl AsyncWrite + Unpin), bytes: &[u8]) -> Result<(), WireError> {
+    let write = async {
+        stream.write_all(bytes).await?;
+        stream.flush().await
+    };
+    timeout(WRITE, write).await.map_err(|_| WireError::Stalled(WRITE))?.map_err(WireError::Io)
+}

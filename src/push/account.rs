@@ -1,0 +1,255 @@
+//! What is kept about an account: its devices, and what each asked to be notified with.
+//!
+//! A device is what a person holds in the hand. Within an account it is, the first that matches: the resumption id that it
+//! presented, the push target that it enables, its resource.
+
+use serde::{Deserialize, Serialize};
+
+use super::registration::{Registration, Target};
+use crate::jid::Jid;
+
+/// Names a device within its account: random, never reused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct DeviceId(pub u64);
+
+/// One device of an account.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Device {
+    /// Its name.
+    pub id: DeviceId,
+    /// The resource that it bound last.
+    pub resource: String,
+    /// The resumption ids that it was given, oldest first: it may present any of them.
+    #[serde(default)]
+    pub sm_ids: Vec<String>,
+    /// Unix seconds of its last contact.
+    pub last_seen: u64,
+    /// A session of it is open on the server. Still so at a start: the session was lost with the process.
+    #[serde(default)]
+    pub open: bool,
+}
+
+/// All that is kept about an account.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Account {
+    /// Its devices.
+    #[serde(default)]
+    pub devices: Vec<Device>,
+    /// Its registrations, the most recently seen first.
+    #[serde(default)]
+    pub registrations: Vec<Registration>,
+}
+
+/// A change of an account, applied in one transaction of the store.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// A device bound a resource.
+    Login {
+        /// What to call it if it is a new one.
+        candidate: DeviceId,
+        /// The resource that it bound.
+        resource: String,
+        /// The resumption id that it presented before, in vain.
+        presented: Option<String>,
+        /// Unix seconds.
+        at: u64,
+    },
+    /// A device was given a resumption id.
+    Resumable {
+        /// The device.
+        device: DeviceId,
+        /// The id.
+        sm_id: String,
+    },
+    /// The device's session on the server has ended in order.
+    Ended {
+        /// The device.
+        device: DeviceId,
+    },
+    /// Adds a registration, or replaces the one with the same target; the least recently seen go beyond `max_devices`. If the
+    /// target was another device's, and this one is not known by a resumption id, the two are one: the other.
+    Enable {
+        /// The new registration.
+        registration: Registration,
+        /// Whether the owner presented a resumption id of its own, and so is known for certain.
+        certain: bool,
+        /// How many an account may have.
+        max_devices: usize,
+    },
+    /// Removes one node of a service, or all of the service's when `node` is absent.
+    Disable {
+        /// The push service.
+        service: Jid,
+        /// The node, or all of them.
+        node: Option<String>,
+    },
+    /// The device was in contact.
+    Seen {
+        /// The device.
+        device: DeviceId,
+        /// Unix seconds.
+        at: u64,
+    },
+    /// A publish was answered with an error that counts; the registration goes once `max_errors` came in a row.
+    Failed {
+        /// Which registration.
+        target: Target,
+        /// How many errors in a row end it.
+        max_errors: u32,
+    },
+    /// A publish was accepted.
+    Succeeded {
+        /// Which registration.
+        target: Target,
+    },
+    /// The account was removed from the server: nothing of it is kept.
+    Removed,
+}
+
+/// How many resumption ids of a device are remembered.
+const SM_IDS: usize = 4;
+/// How many devices of an account are remembered.
+const DEVICES: usize = 32;
+
+impl Account {
+    /// Applies a change, and says which device it is about where that is not what the change says itself: the device that
+    /// logged in, or that an enabling one turned out to be.
+    pub fn apply(&mut self, change: Change) -> Option<DeviceId> {
+        match change {
+            Change::Login { candidate, resource, presented, at } => {
+                return Some(self.login(candidate, resource, presented.as_deref(), at));
+            }
+            Change::Enable { registration, certain, max_devices } => {
+                return Some(self.enable(registration, certain, max_devices));
+            }
+            Change::Resumable { device, sm_id } => {
+                if let Some(device) = self.device_mut(device) {
+                    device.sm_ids.push(sm_id);
+                    let excess = device.sm_ids.len().saturating_sub(SM_IDS);
+                    device.sm_ids.drain(..excess);
+                }
+            }
+            Change::Ended { device } => {
+                if let Some(device) = self.device_mut(device) {
+                    device.open = false;
+                }
+            }
+            Change::Disable { service, node } => {
+                self.registrations.retain(|r| r.target.service != service || (node.is_some() && r.target.node != node));
+            }
+            Change::Seen { device, at } => self.seen(device, at),
+            Change::Failed { target, max_errors } => {
+                for r in self.registrations.iter_mut().filter(|r| r.target == target) {
+                    r.errors = r.errors.saturating_add(1);
+                }
+                self.registrations.retain(|r| r.target != target || r.errors < max_errors);
+            }
+            Change::Succeeded { target } => {
+                for r in self.registrations.iter_mut().filter(|r| r.target == target) {
+                    r.errors = 0;
+                }
+            }
+            Change::Removed => *self = Self::default(),
+        }
+        None
+    }
+
+    /// Forgets the registrations and devices without an open session that were not seen since `before`, unix seconds;
+    /// returns how many registrations went.
+    pub fn forget_unseen(&mut self, before: u64) -> usize {
+        let had = self.registrations.len();
+        let open: Vec<_> = self.devices.iter().filter(|d| d.open).map(|d| d.id).collect();
+        self.registrations.retain(|r| r.last_seen >= before || open.contains(&r.device));
+        let registrations = &self.registrations;
+        self.devices.retain(|d| d.open || d.last_seen >= before || registrations.iter().any(|r| r.device == d.id));
+        had.saturating_sub(self.registrations.len())
+    }
+
+    /// The device with this id.
+    pub fn device(&self, id: DeviceId) -> Option<&Device> {
+        self.devices.iter().find(|d| d.id == id)
+    }
+
+    /// The registrations of a device.
+    pub fn owned(&self, device: DeviceId) -> impl Iterator<Item = &Registration> {
+        self.registrations.iter().filter(move |r| r.device == device)
+    }
+
+    fn device_mut(&mut self, id: DeviceId) -> Option<&mut Device> {
+        self.devices.iter_mut().find(|d| d.id == id)
+    }
+
+    fn seen(&mut self, device: DeviceId, at: u64) {
+        if let Some(device) = self.device_mut(device) {
+            device.last_seen = device.last_seen.max(at);
+        }
+        for r in self.registrations.iter_mut().filter(|r| r.device == device) {
+            r.last_seen = r.last_seen.max(at);
+        }
+    }
+
+    fn login(&mut self, candidate: DeviceId, resource: String, presented: Option<&str>, at: u64) -> DeviceId {
+        let by_id = |d: &&mut Device| presented.is_some_and(|id| d.sm_ids.iter().any(|known| known == id));
+        let known = match self.devices.iter_mut().find(by_id) {
+            Some(device) => Some(device),
+            None => self.devices.iter_mut().find(|d| d.resource == resource),
+        };
+        if let Some(device) = known {
+            let id = device.id;
+            device.resource = resource;
+            device.open = true;
+            self.seen(id, at);
+            return id;
+        }
+        self.devices.push(Device { id: candidate, resource, sm_ids: Vec::new(), last_seen: at, open: true });
+        self.forget_devices();
+        candidate
+    }
+
+    /// Of too many devices those go that nobody notifies, the longest unseen first.
+    fn forget_devices(&mut self) {
+        while self.devices.len() > DEVICES {
+            let registrations = &self.registrations;
+            let key = |d: &Device| (registrations.iter().any(|r| r.device == d.id), d.open, d.last_seen);
+            let Some(oldest) = self.devices.iter().min_by_key(|d| key(d)).map(|d| d.id) else { return };
+            self.devices.retain(|d| d.id != oldest);
+            self.registrations.retain(|r| r.device != oldest);
+        }
+    }
+
+    fn enable(&mut self, mut registration: Registration, certain: bool, max_devices: usize) -> DeviceId {
+        // A re-enable with the same options keeps the error count: it is no proof that the service works again.
+        let old = self.registrations.iter().find(|r| r.target == registration.target);
+        registration.errors = old.filter(|old| old.options == registration.options).map_or(0, |old| old.errors);
+        let owner = old.map(|old| old.device).filter(|owner| *owner != registration.device && !certain);
+        if let Some(owner) = owner.filter(|owner| self.device(*owner).is_some()) {
+            self.merge(registration.device, owner);
+            registration.device = owner;
+        }
+        let device = registration.device;
+        self.registrations.retain(|r| r.target != registration.target);
+        // First, so that the stable sort keeps it ahead of a device seen in the same second.
+        self.registrations.insert(0, registration);
+        self.registrations.sort_by_key(|r| std::cmp::Reverse(r.last_seen));
+        self.registrations.truncate(max_devices.max(1));
+        device
+    }
+
+    /// The newcomer turns out to be a device that is known already.
+    fn merge(&mut self, newcomer: DeviceId, known: DeviceId) {
+        let Some(at) = self.devices.iter().position(|d| d.id == newcomer) else { return };
+        let gone = self.devices.remove(at);
+        for r in self.registrations.iter_mut().filter(|r| r.device == newcomer) {
+            r.device = known;
+        }
+        if let Some(device) = self.device_mut(known) {
+            device.resource = gone.resource;
+            device.open |= gone.open;
+            device.last_seen = device.last_seen.max(gone.last_seen);
+            device.sm_ids.extend(gone.sm_ids);
+            let excess = device.sm_ids.len().saturating_sub(SM_IDS);
+            device.sm_ids.drain(..excess);
+        }
+    }
+}

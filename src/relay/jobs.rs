@@ -1,0 +1,237 @@
+//! What a session asks of the store: one thing after the other, in order, while the session goes on.
+
+use std::collections::VecDeque;
+use std::future::{Future, pending};
+use std::ops::RangeInclusive;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use tokio::sync::oneshot;
+use tokio::time::timeout;
+
+use super::Relay;
+use super::registry::{Command, Handle};
+use crate::push::account::{Account, Change, DeviceId};
+use crate::session::queue::Spooled;
+use crate::session::{SmId, Source, Token, WakeReason, sm};
+use crate::store::{self, Adoption, Slot, Store, StoreError, Tombstone, Wake};
+
+/// How long a superseded session may take to spool what it has and to close its stream.
+const SUPERSEDE_PATIENCE: Duration = Duration::from_secs(8);
+
+/// What the store is asked.
+#[derive(Debug)]
+pub(super) enum Request {
+    Read,
+    Change(Option<Token>, Change),
+    Spool(Vec<Spooled>),
+    Unspool(RangeInclusive<u64>),
+    Load(u64, usize),
+    Adopt(Source, RangeInclusive<u64>),
+    Bury(SmId, sm::Handled),
+    Wake(WakeReason),
+}
+
+/// What came of it, as far as the session is told.
+#[derive(Debug)]
+pub(super) enum Done {
+    Account(Option<Token>, Result<(Account, Option<DeviceId>), StoreError>),
+    Spooled(u64, Result<(), StoreError>),
+    Loaded(Result<Vec<Spooled>, StoreError>),
+    /// Nobody waits for it.
+    Quiet(Result<(), StoreError>),
+}
+
+type Job = Pin<Box<dyn Future<Output = Done> + Send>>;
+
+/// A session's line to the store.
+pub(super) struct Jobs {
+    relay: Arc<Relay>,
+    handle: Arc<Handle>,
+    /// The session's first place in the spool: what lies before is of earlier sessions.
+    base: u64,
+    /// Stanzas of earlier sessions are still under their old places.
+    earlier: bool,
+    waiting: VecDeque<Request>,
+    at_work: Option<Job>,
+}
+
+impl Jobs {
+    pub(super) fn new(relay: Arc<Relay>, handle: Arc<Handle>, base: u64, earlier: bool) -> Self {
+        Self { relay, handle, base, earlier, waiting: VecDeque::new(), at_work: None }
+    }
+
+    /// The device turned out to be another one, which may have stanzas waiting.
+    pub(super) fn device_changed(&mut self) {
+        self.earlier = true;
+    }
+
+    /// Asks for something; it waits for what was asked before.
+    pub(super) fn ask(&mut self, request: Request) {
+        // What waits to be spooled goes in one transaction.
+        if let (Request::Spool(more), Some(Request::Spool(items))) = (&request, self.waiting.back_mut()) {
+            items.extend(more.iter().cloned());
+        } else {
+            self.waiting.push_back(request);
+        }
+        self.begin();
+    }
+
+    /// The next thing that is done. Cancel safe: work goes on with the next call.
+    pub(super) async fn done(&mut self) -> Done {
+        let Some(job) = &mut self.at_work else { return pending().await };
+        let done = job.await;
+        self.at_work = None;
+        self.begin();
+        done
+    }
+
+    /// Does all that was asked for.
+    pub(super) async fn finish(mut self) {
+        while self.at_work.is_some() {
+            let (Done::Account(_, Err(error))
+            | Done::Spooled(_, Err(error))
+            | Done::Loaded(Err(error))
+            | Done::Quiet(Err(error))) = self.done().await
+            else {
+                continue;
+            };
+            tracing::error!(%error, "the store failed as the session ended");
+        }
+    }
+
+    fn slot(&self) -> Slot {
+        Slot { account: self.handle.account().clone(), device: self.handle.device() }
+    }
+
+    fn begin(&mut self) {
+        if self.at_work.is_some() {
+            return;
+        }
+        let Some(request) = self.waiting.pop_front() else { return };
+        let (relay, slot, handle) = (Arc::clone(&self.relay), self.slot(), Arc::clone(&self.handle));
+        let store = relay.store.clone();
+        self.at_work = Some(match request {
+            Request::Read => Box::pin(async move {
+                let account = store.account(&slot.account).await;
+                Done::Account(None, account.map(|account| (account, None)))
+            }),
+            Request::Change(token, change) => {
+                Box::pin(async move { Done::Account(token, change_account(&relay, &handle, change).await) })
+            }
+            Request::Spool(mut items) => {
+                // Another device that was there has had what was addressed to the account.
+                if relay.registry.siblings(&handle).iter().any(|other| !other.is_dark()) {
+                    items.iter_mut().for_each(|item| item.shared = false);
+                }
+                let last = items.last().map_or(0, |item| item.seq);
+                Box::pin(async move { Done::Spooled(last, store.spool(&slot, items).await) })
+            }
+            Request::Unspool(places) => {
+                let lazily = *places.start() <= self.base && !self.earlier && *places.end() != u64::MAX;
+                Box::pin(async move {
+                    Done::Quiet(if lazily {
+                        store.unspool(&slot, *places.end()).await
+                    } else {
+                        store.discard(&slot, places).await
+                    })
+                })
+            }
+            Request::Load(after, bytes) => {
+                Box::pin(async move { Done::Loaded(store.spooled(&slot, after, bytes).await) })
+            }
+            Request::Adopt(Source::Earlier, places) => {
+                self.earlier = false;
+                let base = self.base;
+                Box::pin(async move {
+                    let last = *places.end();
+                    let moved = store.adopt(&slot, &slot, Adoption::Below(base), places).await;
+                    Done::Spooled(last, moved.map(drop))
+                })
+            }
+            Request::Adopt(Source::Others { registered }, places) => {
+                Box::pin(async move { Done::Spooled(*places.end(), orphans(&store, &slot, registered, places).await) })
+            }
+            Request::Bury(id, h) => Box::pin(async move {
+                let Slot { account, device } = slot;
+                Done::Quiet(store.bury(id.as_str(), Tombstone { account, device, h: h.get(), at: unix() }).await)
+            }),
+            Request::Wake(reason) => Box::pin(async move {
+                let reason = match reason {
+                    WakeReason::UpstreamLost => store::WakeReason::UpstreamLost,
+                    WakeReason::Restart => store::WakeReason::Restart,
+                };
+                let woken = store.wake(&slot, Wake { since: unix(), reason }).await;
+                tracing::info!(?reason, transport = "no_transport", "a wake push waits: no transport can send it");
+                Done::Quiet(woken)
+            }),
+        });
+    }
+}
+
+/// Changes the account, and lets its other sessions know.
+async fn change_account(
+    relay: &Relay,
+    handle: &Arc<Handle>,
+    change: Change,
+) -> Result<(Account, Option<DeviceId>), StoreError> {
+    let account = handle.account();
+    if let Change::Enable { registration, certain: false, .. } = &change {
+        // If the target is another device's, the two are one: its held sessions end before their stanzas move.
+        let known = relay.store.account(account).await?;
+        let owner = known.registrations.iter().find(|r| r.target == registration.target).map(|r| r.device);
+        if let Some(owner) = owner.filter(|owner| *owner != handle.device()) {
+            supersede(relay, handle, owner).await;
+        }
+    }
+    let answer = relay.store.change(account, change).await?;
+    if let Some(device) = answer.1 {
+        handle.set_device(device);
+    }
+    for sibling in relay.registry.siblings(handle) {
+        // A session that has just ended needs no news.
+        drop(sibling.send(Command::AccountChanged).await);
+    }
+    Ok(answer)
+}
+
+/// Ends the held sessions of a device, and waits until all that they had is on disk.
+pub(super) async fn supersede(relay: &Relay, handle: &Arc<Handle>, device: DeviceId) {
+    let held = relay.registry.siblings(handle).into_iter().filter(|other| other.device() == device && other.is_dark());
+    for ghost in held {
+        end(&ghost).await;
+    }
+}
+
+/// Ends a held session of the account and waits for it.
+pub(super) async fn end(ghost: &Handle) {
+    let (reply, replied) = oneshot::channel();
+    if ghost.send(Command::Supersede(reply)).await.is_ok() && timeout(SUPERSEDE_PATIENCE, replied).await.is_err() {
+        tracing::warn!("a superseded session has not ended in time");
+    }
+}
+
+/// Takes what was addressed to the account and waits for devices without a session.
+async fn orphans(
+    store: &Store,
+    slot: &Slot,
+    registered: bool,
+    mut places: RangeInclusive<u64>,
+) -> Result<(), StoreError> {
+    let account = store.account(&slot.account).await?;
+    for (device, _) in store.orphans(&slot.account, slot.device).await? {
+        if account.owned(device).next().is_some() != registered {
+            continue;
+        }
+        let from = Slot { account: slot.account.clone(), device };
+        let moved = store.adopt(&from, slot, Adoption::Shared, places.clone()).await?;
+        places = places.start().saturating_add(moved)..=*places.end();
+    }
+    Ok(())
+}
+
+/// Unix seconds now.
+pub(super) fn unix() -> u64 {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}

@@ -1,0 +1,54 @@
+//! What goes on beside the sessions: what a start finds left over, and what grows old.
+
+use std::time::Duration;
+
+use tokio::time::{MissedTickBehavior, interval};
+
+use super::Relay;
+use super::jobs::unix;
+use crate::store::Ttl;
+
+/// How often what is too old is deleted.
+const AGEING: Duration = Duration::from_secs(3600);
+/// How long `h` of an ended session is remembered.
+const TOMBSTONES: Duration = Duration::from_secs(7 * 24 * 3600);
+
+impl Relay {
+    /// Notes which sessions were lost with the process before. Before the first client comes.
+    pub async fn recover(&self) {
+        match self.store.recover(unix()).await {
+            Ok(lost) if lost.is_empty() => {}
+            Ok(lost) => tracing::warn!(sessions = lost.len(), "sessions were lost with the process before"),
+            Err(error) => tracing::error!(%error, "lost sessions cannot be counted"),
+        }
+        match self.store.wakes().await {
+            Ok(wakes) => {
+                for (slot, wake) in wakes {
+                    // Only the user's own stream can carry a publish so far, and these devices have none.
+                    let account = &slot.account;
+                    tracing::info!(%account, reason = ?wake.reason, transport = "no_transport", "a wake push waits");
+                }
+            }
+            Err(error) => tracing::error!(%error, "wake pushes cannot be read"),
+        }
+    }
+
+    /// Deletes what is too old, now and every hour, for ever.
+    pub async fn age(&self) {
+        let settings = &self.config;
+        let ttl = Ttl {
+            orphan: settings.stream_management.orphan_ttl,
+            tombstone: TOMBSTONES,
+            registration: settings.push.registration_ttl,
+        };
+        let mut ticks = interval(AGEING);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            ticks.tick().await;
+            match self.store.expire(unix(), ttl).await {
+                Ok(expired) => tracing::debug!(?expired, "aged"),
+                Err(error) => tracing::error!(%error, "what is too old cannot be deleted"),
+            }
+        }
+    }
+}

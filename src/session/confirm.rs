@@ -1,0 +1,207 @@
+//! Which of the client's stanzas the server has taken, and so may be acknowledged to the client.
+//!
+//! Where the server has stream management its `<a/>` says so; elsewhere the answer to a ping that was sent behind them on the
+//! ordered stream does, whatever it is.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use super::sm::Handled;
+
+/// How long a client's `<r/>` may wait for a confirmation that is expected.
+const ACK_PATIENCE: Duration = Duration::from_millis(200);
+/// How long the server may take to confirm anything before its connection counts as lost.
+const SERVER_PATIENCE: Duration = Duration::from_secs(60);
+/// Stanzas of the client that may be unconfirmed before no more are read.
+const OPEN: usize = 4096;
+
+/// A question to the server that is open.
+#[derive(Clone, Debug)]
+struct Question {
+    since: Instant,
+    /// The ping's iq id, and the stanzas that its answer confirms. `None` for an `<r/>`, whose answer says itself.
+    ping: Option<(String, u64)>,
+}
+
+/// The client's stanzas on their way to the server. Counts are of the whole session, and wrap only on the wire.
+#[derive(Debug, Default)]
+pub struct Confirmation {
+    /// Stanzas of the client since its `<enable/>`.
+    received: u64,
+    /// Stanzas written to the server, the client's and our own.
+    sent: u64,
+    /// The client's stanzas that the server has not confirmed: their place among `received` and among `sent`.
+    open: VecDeque<(u64, u64)>,
+    question: Option<Question>,
+    /// An `<r/>` of the client that waits until this many stanzas are confirmed, or until then.
+    due: Option<(u64, Instant)>,
+    /// An `<a/>` came too early for the client's last `<r/>`: another follows when this many are confirmed.
+    owed: Option<u64>,
+}
+
+impl Confirmation {
+    /// The client begins to count.
+    pub fn enable(&mut self) {
+        self.received = 0;
+        self.open.clear();
+        (self.due, self.owed) = (None, None);
+    }
+
+    /// A stanza of the client was answered here.
+    pub fn consumed(&mut self) {
+        self.received += 1;
+    }
+
+    /// A stanza of the client is written to the server.
+    pub fn forwarded(&mut self) {
+        self.received += 1;
+        self.sent += 1;
+        self.open.push_back((self.received, self.sent));
+    }
+
+    /// A stanza of our own is written to the server.
+    pub fn injected(&mut self) {
+        self.sent += 1;
+    }
+
+    /// The `h` for the client: its stanzas up to here are the server's.
+    pub fn handled(&self) -> Handled {
+        Handled::wrapping(self.count())
+    }
+
+    fn count(&self) -> u64 {
+        self.open.front().map_or(self.received, |(place, _)| place - 1)
+    }
+
+    /// Whether the server has all.
+    pub fn is_complete(&self) -> bool {
+        self.open.is_empty()
+    }
+
+    /// Whether the client may send more.
+    pub fn has_room(&self) -> bool {
+        self.open.len() < OPEN
+    }
+
+    /// Whether the server must be asked now: something is unconfirmed, and no question is open.
+    pub fn must_ask(&self) -> bool {
+        !self.open.is_empty() && self.question.is_none()
+    }
+
+    /// An `<r/>` was sent to the server.
+    pub fn asked(&mut self, now: Instant) {
+        self.question = Some(Question { since: now, ping: None });
+    }
+
+    /// A ping with this id was sent to the server, behind all that was sent before.
+    pub fn pinged(&mut self, now: Instant, id: String) {
+        self.question = Some(Question { since: now, ping: Some((id, self.sent)) });
+    }
+
+    /// The server's `<a/>`.
+    pub fn server_acked(&mut self, h: Handled) {
+        self.question = None;
+        // The stanzas between the oldest open one and the newest are fewer than 2^31.
+        let behind = Handled::wrapping(self.sent).since(h);
+        if u64::from(behind) <= self.sent {
+            self.confirm(self.sent - u64::from(behind));
+        }
+    }
+
+    /// Whether this is the answer to the open ping; if so, what was sent before it is confirmed.
+    pub fn ping_answered(&mut self, id: &str) -> bool {
+        let matches = |q: &&Question| q.ping.as_ref().is_some_and(|(ping, _)| ping == id);
+        let Some((_, covers)) = self.question.as_ref().filter(matches).and_then(|q| q.ping.clone()) else {
+            return false;
+        };
+        self.question = None;
+        self.confirm(covers);
+        true
+    }
+
+    fn confirm(&mut self, sent: u64) {
+        while self.open.front().is_some_and(|(_, place)| *place <= sent) {
+            self.open.pop_front();
+        }
+    }
+
+    /// The client's `<r/>`. It is answered by [`Confirmation::take_answer`].
+    pub fn client_asks(&mut self, now: Instant) {
+        let deadline = self.due.map_or(now + ACK_PATIENCE, |(_, at)| at);
+        self.due = Some((self.received, deadline));
+    }
+
+    /// Whether an `<a/>` is to be sent to the client now.
+    pub fn take_answer(&mut self, now: Instant) -> bool {
+        let count = self.count();
+        if let Some((target, deadline)) = self.due {
+            if count < target && deadline > now {
+                return false;
+            }
+            self.due = None;
+            self.owed = (count < target).then_some(target);
+            return true;
+        }
+        self.owed.take_if(|target| *target <= count).is_some()
+    }
+
+    /// When an answer is due whatever the server does.
+    pub fn answer_deadline(&self) -> Option<Instant> {
+        self.due.map(|(_, at)| at)
+    }
+
+    /// When the server counts as lost, if it does not answer until then.
+    pub fn server_deadline(&self) -> Option<Instant> {
+        self.question.as_ref().map(|q| q.since + SERVER_PATIENCE)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_the_server_confirmed_is_handled() {
+        let mut c = Confirmation::default();
+        let now = Instant::now();
+        c.forwarded();
+        c.consumed();
+        c.injected();
+        c.forwarded();
+        assert_eq!(c.handled(), Handled::new(0));
+        assert!(c.must_ask());
+        c.asked(now);
+        c.server_acked(Handled::new(2));
+        assert_eq!(c.handled(), Handled::new(2), "the consumed one counts with the one before it");
+        c.server_acked(Handled::new(3));
+        assert_eq!(c.handled(), Handled::new(3));
+    }
+
+    #[test]
+    fn the_answer_to_a_ping_confirms_what_was_sent_before_it() {
+        let mut c = Confirmation::default();
+        let now = Instant::now();
+        c.forwarded();
+        c.injected();
+        c.pinged(now, "x".into());
+        c.forwarded();
+        assert!(!c.ping_answered("y"));
+        assert!(c.ping_answered("x"));
+        assert_eq!(c.handled(), Handled::new(1));
+        assert!(c.must_ask());
+    }
+
+    #[test]
+    fn an_ack_request_waits_a_moment_and_what_follows_is_owed() {
+        let mut c = Confirmation::default();
+        let now = Instant::now();
+        c.forwarded();
+        c.client_asks(now);
+        assert!(!c.take_answer(now));
+        assert!(c.take_answer(now + ACK_PATIENCE));
+        assert!(!c.take_answer(now + ACK_PATIENCE));
+        c.server_acked(Handled::new(1));
+        assert!(c.take_answer(now + ACK_PATIENCE));
+        assert!(!c.take_answer(now + ACK_PATIENCE));
+    }
+}

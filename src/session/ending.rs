@@ -1,0 +1,214 @@
+//! How a [`Session`] ends, and what is kept of it.
+//!
+//! Durable stanzas that the client does not have go to the spool for the device's next session, or stay the server's, which
+//! sends them elsewhere. Then the server hears the last `<a/>` and the footer, and what it still sends until its own footer is
+//! taken as well.
+
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+
+use super::answer::iq_error;
+use super::{Closing, EndReason, Event, Output, Session, WakeReason};
+use crate::xml::{self, Element, Kind};
+
+/// How long the spool may take for the last stanzas.
+const SPOOL_PATIENCE: Duration = Duration::from_secs(5);
+/// How long the server may take to close its stream.
+const FOOTER_PATIENCE: Duration = Duration::from_secs(2);
+
+/// How far the end is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Phase {
+    Running,
+    /// The last stanzas are on their way to the disk.
+    Spooling(EndReason, Instant),
+    /// The footer was written to the server.
+    Closing(EndReason, Instant),
+    Over,
+}
+
+impl Phase {
+    pub(super) fn deadline(self) -> Option<Instant> {
+        match self {
+            Self::Spooling(_, at) | Self::Closing(_, at) => Some(at),
+            Self::Running | Self::Over => None,
+        }
+    }
+
+    fn reason(self) -> Option<EndReason> {
+        match self {
+            Self::Spooling(reason, _) | Self::Closing(reason, _) => Some(reason),
+            Self::Running | Self::Over => None,
+        }
+    }
+}
+
+impl EndReason {
+    /// Whether the server is there to be told.
+    fn has_upstream(self) -> bool {
+        !matches!(self, Self::UpstreamClosed | Self::UpstreamLost)
+    }
+
+    /// Whether what the client does not have is kept here for the device's next session, even where the server would keep it.
+    fn keeps_all(self) -> bool {
+        matches!(self, Self::Expired | Self::Superseded | Self::Drained)
+    }
+}
+
+impl Session {
+    pub(super) fn is_ending(&self) -> bool {
+        self.phase != Phase::Running
+    }
+
+    /// Whether stanzas that come now stay the server's.
+    pub(super) fn gives_back(&self) -> bool {
+        let keeps = matches!(self.phase, Phase::Spooling(reason, _) if reason.keeps_all());
+        self.is_ending() && self.server.is_on() && !keeps
+    }
+
+    /// The client closed its stream.
+    pub(super) fn client_closed(&mut self, now: Instant) {
+        let parting = self.own_presence.take_parting();
+        self.write_client(Bytes::from_static(xml::STREAM_CLOSE));
+        if self.may_linger()
+            && let Some(presence) = self.own_presence.lingering()
+        {
+            return self.linger(now, presence);
+        }
+        if let Some(parting) = parting {
+            self.forward_counted(now, &parting);
+        }
+        self.begin_end(now, EndReason::ClientClosed);
+    }
+
+    /// Whether the session goes on for its pushes when the client closes its stream, as it does when an app is suspended.
+    pub(super) fn may_linger(&self) -> bool {
+        self.settings.push.linger && self.owned().next().is_some() && self.own_presence.is_available()
+    }
+
+    fn linger(&mut self, now: Instant, presence: Bytes) {
+        self.inject(now, presence);
+        self.bury();
+        self.event(Event::Lingering);
+        self.out(Output::CloseClient(Closing::Orderly));
+        self.go_dark(now);
+    }
+
+    /// The id can be resumed no more; what the client sent is remembered for it.
+    fn bury(&mut self) {
+        if let Some(id) = self.sm_id.take() {
+            self.out(Output::Bury(id, self.confirm.handled()));
+        }
+    }
+
+    pub(super) fn superseded(&mut self, now: Instant) {
+        if self.is_dark() {
+            self.begin_end(now, EndReason::Superseded);
+        }
+    }
+
+    pub(super) fn drain(&mut self, now: Instant) {
+        if self.is_ending() {
+            return;
+        }
+        if !self.is_dark() {
+            self.write_client(xml::stream_error("system-shutdown", None, None));
+        } else if self.owned().next().is_some() {
+            self.out(Output::Wake(WakeReason::Restart));
+        }
+        self.begin_end(now, EndReason::Drained);
+    }
+
+    pub(super) fn begin_end(&mut self, now: Instant, reason: EndReason) {
+        if self.is_ending() {
+            return;
+        }
+        let abrupt = reason == EndReason::UpstreamLost || reason == EndReason::SpoolFailed;
+        self.out(Output::CloseClient(if abrupt { Closing::Abrupt } else { Closing::Orderly }));
+        if !reason.has_upstream() && self.is_dark() && self.owned().next().is_some() {
+            self.out(Output::Wake(WakeReason::UpstreamLost));
+        }
+        if reason == EndReason::Expired && self.archive {
+            self.forget_archived();
+        }
+        self.answer_requests(now, reason);
+        self.bury();
+        let theirs = !reason.keeps_all() && self.server.is_on();
+        if theirs && let Some(places) = self.queue.give_back(self.server.acked()) {
+            self.out(Output::Unspool(places));
+        }
+        let items = if reason == EndReason::SpoolFailed { Vec::new() } else { self.take_unspooled() };
+        if !items.is_empty() {
+            self.out(Output::Spool(items));
+        }
+        self.phase = Phase::Spooling(reason, now + SPOOL_PATIENCE);
+        self.drive_end(now);
+    }
+
+    /// Goes on with the end as far as it can.
+    pub(super) fn drive_end(&mut self, now: Instant) {
+        match self.phase {
+            Phase::Spooling(reason, deadline) => {
+                let waits = self.server.is_on() && reason.keeps_all() && !self.queue.is_committed();
+                if waits && deadline > now {
+                    return;
+                }
+                if !reason.has_upstream() {
+                    return self.over();
+                }
+                if self.server.is_on() && reason.keeps_all() {
+                    self.settle_finally(now);
+                }
+                self.write_upstream(now, Bytes::from_static(xml::STREAM_CLOSE));
+                self.phase = Phase::Closing(reason, now + FOOTER_PATIENCE);
+            }
+            Phase::Closing(_, deadline) if deadline <= now => self.over(),
+            Phase::Running | Phase::Closing(..) | Phase::Over => {}
+        }
+    }
+
+    pub(super) fn upstream_lost_while_ending(&mut self) {
+        self.over();
+    }
+
+    /// What came last is kept, and the session is no more.
+    pub(super) fn over(&mut self) {
+        let Some(reason) = self.phase.reason() else { return };
+        if reason != EndReason::SpoolFailed {
+            let items = self.take_unspooled();
+            if !items.is_empty() {
+                self.out(Output::Spool(items));
+            }
+        }
+        self.phase = Phase::Over;
+        self.out(Output::End(reason));
+    }
+
+    /// Nobody will answer the iq requests that the client does not have (RFC 6120 §8.2.3).
+    fn answer_requests(&mut self, now: Instant, reason: EndReason) {
+        let requests = self.queue.remove_where(|item| item.durable && item.element.kind() == Kind::Iq);
+        for request in requests {
+            if request.is_spooled() {
+                self.out(Output::Unspool(request.seq..=request.seq));
+            }
+            if reason.has_upstream() {
+                self.inject(now, refused(&request.element));
+            }
+        }
+    }
+
+    fn forget_archived(&mut self) {
+        let archived: Vec<u64> =
+            self.queue.iter().filter(|item| self.is_archived(&item.element.node())).map(|item| item.seq).collect();
+        for item in self.queue.remove_where(|item| archived.contains(&item.seq)) {
+            if item.is_spooled() {
+                self.out(Output::Unspool(item.seq..=item.seq));
+            }
+        }
+    }
+}
+
+fn refused(request: &Element) -> Bytes {
+    iq_error(&request.node(), "cancel", "service-unavailable")
+}

@@ -1,0 +1,87 @@
+//! The server's leg of stream management: what came, and how much of it we have acknowledged.
+
+use super::sm::Handled;
+
+/// Stanzas that may be unacknowledged while the client is live before the spool takes over: servers give up at 500.
+pub(super) const UNACKED: u64 = 250;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    /// The server has none, or refused it.
+    Off,
+    /// `<enable/>` is on its way: what is sent counts, what comes does not yet.
+    Asked,
+    On,
+}
+
+/// The stanzas that the server counts.
+#[derive(Debug)]
+pub(super) struct ServerLeg {
+    state: State,
+    received: u64,
+    acked: u64,
+    /// The server was told less than it had sent: more follows as soon as it may.
+    owed: bool,
+}
+
+impl ServerLeg {
+    pub(super) fn new(offered: bool) -> Self {
+        Self { state: if offered { State::Asked } else { State::Off }, received: 0, acked: 0, owed: false }
+    }
+
+    pub(super) fn enabled(&mut self) {
+        self.state = State::On;
+    }
+
+    pub(super) fn refused(&mut self) {
+        self.state = State::Off;
+    }
+
+    pub(super) fn is_on(&self) -> bool {
+        self.state == State::On
+    }
+
+    /// Whether the server confirms what it gets by `<a/>`.
+    pub(super) fn confirms(&self) -> bool {
+        self.state != State::Off
+    }
+
+    /// A stanza came; its number, if the server counts it.
+    pub(super) fn on_received(&mut self) -> Option<u64> {
+        self.is_on().then(|| {
+            self.received += 1;
+            self.received
+        })
+    }
+
+    /// How many stanzas we have acknowledged.
+    pub(super) fn acked(&self) -> u64 {
+        self.acked
+    }
+
+    /// How many stanzas before the first unsettled one are not acknowledged; or of all, if all are settled.
+    fn settled(&self, first_unsettled: Option<u64>) -> u64 {
+        first_unsettled.map_or(self.received, |first| first - 1).max(self.acked)
+    }
+
+    /// How many stanzas the server keeps for us.
+    pub(super) fn unsettled(&self, first_unsettled: Option<u64>) -> u64 {
+        self.received - self.settled(first_unsettled)
+    }
+
+    /// The server's `<r/>`: the `h` to answer at once.
+    pub(super) fn answer(&mut self, first_unsettled: Option<u64>) -> Handled {
+        self.acked = self.settled(first_unsettled);
+        self.owed = self.acked < self.received;
+        Handled::wrapping(self.acked)
+    }
+
+    /// The `h` of an `<a/>` that nobody asked for, if one is owed.
+    pub(super) fn take_owed(&mut self, first_unsettled: Option<u64>) -> Option<Handled> {
+        let settled = self.settled(first_unsettled);
+        if !self.is_on() || settled == self.acked || !(self.owed || settled - self.acked >= UNACKED / 2) {
+            return None;
+        }
+        Some(self.answer(first_unsettled))
+    }
+}

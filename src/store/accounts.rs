@@ -1,0 +1,162 @@
+//! The accounts: one byte of version, then JSON.
+
+use redb::{ReadTransaction, ReadableTable, Table, TableDefinition};
+use serde_json::error::Category;
+
+use super::batch::Batch;
+use super::{Slot, Store, StoreError};
+use crate::jid::BareJid;
+use crate::push::account::{Account, Change, DeviceId};
+
+/// Bare JID → its [`Account`]. An account without devices and registrations has no record.
+pub(super) const ACCOUNTS: TableDefinition<'static, &'static str, &'static [u8]> = TableDefinition::new("accounts");
+
+/// The version of the records that are written. A change of [`Account`] that serde cannot bridge needs a new one.
+const VERSION: u8 = 1;
+
+impl Store {
+    /// What is kept about an account, as it is on disk; the default if nothing is.
+    ///
+    /// # Errors
+    /// [`StoreError::UnknownVersion`], [`StoreError::Corrupt`], [`StoreError::Database`]; [`StoreError::Closed`] if the
+    /// runtime is shutting down.
+    pub async fn account(&self, account: &BareJid) -> Result<Account, StoreError> {
+        let account = account.clone();
+        self.read(move |transaction| read(transaction, &account)).await
+    }
+
+    /// Changes an account and returns it once the change is on disk, with what [`Account::apply`] returned. Changes of an
+    /// account are applied in the order of the calls. A change that makes no difference costs no sync.
+    ///
+    /// What depends on a device goes with it: if the device turns out to be another, its spool and its wake become the
+    /// other's, each `seq` raised by the other's [`Backlog::last_seq`](super::Backlog::last_seq); if it is forgotten, they
+    /// are deleted. A login and the loss of the last registration delete the wake. [`Change::Removed`] deletes every
+    /// record of the account, even those that cannot be read.
+    ///
+    /// Not cancel safe: dropped while waiting, the change may be applied or not.
+    ///
+    /// # Errors
+    /// As [`Store::account`], and nothing was changed; except after [`StoreError::Database`], when that is unknown.
+    /// [`StoreError::Closed`] after [`Store::shutdown`].
+    pub async fn change(&self, account: &BareJid, change: Change) -> Result<(Account, Option<DeviceId>), StoreError> {
+        let account = account.clone();
+        self.write(0, move |batch| batch.change(&account, change)).await
+    }
+}
+
+impl Batch<'_> {
+    fn change(&mut self, account: &BareJid, change: Change) -> Result<(Account, Option<DeviceId>), StoreError> {
+        if change == Change::Removed {
+            self.remove_account(account)?;
+            return Ok((Account::default(), None));
+        }
+        let before = load(&self.accounts, account)?;
+        let mut after = before.clone();
+        let logs_in = matches!(change, Change::Login { .. });
+        let enabling = if let Change::Enable { registration, .. } = &change { Some(registration.device) } else { None };
+        let device = after.apply(change);
+        if let (Some(newcomer), Some(known)) = (enabling, device)
+            && newcomer != known
+        {
+            let slot = |device| Slot { account: account.clone(), device };
+            self.merge_slots(&slot(newcomer), &slot(known))?;
+        }
+        if let (true, Some(device)) = (logs_in, device) {
+            self.delete_wake(account, device)?;
+        }
+        self.replace(account, &before, &after)?;
+        Ok((after, device))
+    }
+
+    /// Stores an account and deletes what depended on that which it has no more.
+    pub(super) fn replace(&mut self, account: &BareJid, before: &Account, after: &Account) -> Result<(), StoreError> {
+        if before == after {
+            return Ok(());
+        }
+        let record = encode(account, after)?;
+        for Slot { account, device } in slots(account, before) {
+            if after.device(device).is_none() {
+                self.delete_slot(&Slot { account: account.clone(), device })?;
+            }
+            if before.owned(device).next().is_some() && after.owned(device).next().is_none() {
+                self.delete_wake(&account, device)?;
+            }
+        }
+        self.differs = true;
+        save(&mut self.accounts, account, record.as_deref())
+    }
+
+    fn remove_account(&mut self, account: &BareJid) -> Result<(), StoreError> {
+        self.differs |= self.accounts.remove(account.as_str())?.is_some();
+        self.delete_slots(account)?;
+        self.delete_tombstones(account)?;
+        self.delete_wakes(account)
+    }
+}
+
+fn slots(account: &BareJid, state: &Account) -> impl Iterator<Item = Slot> {
+    state.devices.iter().map(|device| Slot { account: account.clone(), device: device.id })
+}
+
+/// What came of reading an account.
+pub(super) type Loaded = Result<Account, StoreError>;
+
+/// An account as of the last commit.
+pub(super) fn read(transaction: &ReadTransaction, account: &BareJid) -> Result<Account, StoreError> {
+    load(&transaction.open_table(ACCOUNTS)?, account)
+}
+
+/// An account in an open table.
+pub(super) fn load(
+    table: &impl ReadableTable<&'static str, &'static [u8]>,
+    account: &BareJid,
+) -> Result<Account, StoreError> {
+    match table.get(account.as_str())? {
+        Some(record) => decode(account, record.value()),
+        None => Ok(Account::default()),
+    }
+}
+
+fn save(
+    table: &mut Table<'_, &'static str, &'static [u8]>,
+    account: &BareJid,
+    record: Option<&[u8]>,
+) -> Result<(), StoreError> {
+    match record {
+        Some(record) => table.insert(account.as_str(), record)?,
+        None => table.remove(account.as_str())?,
+    };
+    Ok(())
+}
+
+/// The record of an account, if it has one.
+fn encode(account: &BareJid, state: &Account) -> Result<Option<Vec<u8>>, StoreError> {
+    if *state == Account::default() {
+        return Ok(None);
+    }
+    let mut record = vec![VERSION];
+    match serde_json::to_writer(&mut record, state) {
+        Ok(()) => Ok(Some(record)),
+        Err(error) => Err(corrupt(account, &error, record.len())),
+    }
+}
+
+/// The account in a record.
+pub(super) fn decode(account: &BareJid, record: &[u8]) -> Result<Account, StoreError> {
+    match record.split_first() {
+        Some((&VERSION, json)) => serde_json::from_slice(json).map_err(|error| corrupt(account, &error, record.len())),
+        Some((&version, _)) => Err(StoreError::UnknownVersion { account: account.clone(), version }),
+        None => Err(StoreError::Corrupt { account: account.clone(), reason: "empty record", at: 0, len: 0 }),
+    }
+}
+
+/// serde's own message may quote values, which are secrets.
+fn corrupt(account: &BareJid, error: &serde_json::Error, len: usize) -> StoreError {
+    let reason = match error.classify() {
+        Category::Io => "unwritable",
+        Category::Syntax => "not JSON",
+        Category::Data => "not an account",
+        Category::Eof => "cut short",
+    };
+    StoreError::Corrupt { account: account.clone(), reason, at: error.column(), len }
+}

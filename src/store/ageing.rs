@@ -1,0 +1,250 @@
+//! What time and a restart do to records.
+
+use std::ops::Bound;
+use std::time::Duration;
+
+use redb::{ReadTransaction, ReadableTable};
+
+use super::accounts::{self, ACCOUNTS};
+use super::batch::Batch;
+use super::spool::{Row, SLOTS, Slot, tolerate};
+use super::tombstone::{TOMBSTONES, Tombstone};
+use super::wake::{Wake, WakeReason};
+use super::{Store, StoreError};
+use crate::jid::BareJid;
+use crate::push::account::DeviceId;
+
+/// Records that are looked at, and stanzas that are deleted, at a time: others get their turn in between.
+const PIECE: usize = 256;
+
+/// How long records are kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ttl {
+    /// Stanzas of devices without an open session, since they came.
+    pub orphan: Duration,
+    /// Tombstones, since the session's end.
+    pub tombstone: Duration,
+    /// Registrations and devices without an open session, since they were last seen.
+    pub registration: Duration,
+}
+
+/// How much was deleted because of its age.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Expired {
+    /// Stanzas.
+    pub stanzas: u64,
+    /// Tombstones.
+    pub tombstones: u64,
+    /// Registrations.
+    pub registrations: u64,
+}
+
+/// A piece of a table: what is due in it, and where the next one starts.
+struct Piece<K, D> {
+    due: Vec<D>,
+    next: Option<K>,
+}
+
+impl Store {
+    /// Deletes what is too old at `now`, unix seconds, piece by piece; what waits for a device that is forgotten goes with
+    /// it. Records that cannot be read are passed over.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`], [`StoreError::Closed`]; what was deleted before stays deleted.
+    pub async fn expire(&self, now: u64, ttl: Ttl) -> Result<Expired, StoreError> {
+        let before = |ttl: Duration| now.saturating_sub(ttl.as_secs());
+        Ok(Expired {
+            registrations: self.expire_registrations(before(ttl.registration)).await?,
+            tombstones: self.expire_tombstones(before(ttl.tombstone)).await?,
+            stanzas: self.expire_stanzas(before(ttl.orphan).saturating_mul(1000)).await?,
+        })
+    }
+
+    /// To be called once, before anybody logs in: the sessions that were open when the process ended are lost. Marks their
+    /// devices so, notes those that own a registration to be woken, unless they are noted already, and returns the slots of
+    /// all, in one transaction. `now` is in unix seconds. Accounts that cannot be read are passed over.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`], [`StoreError::Closed`].
+    pub async fn recover(&self, now: u64) -> Result<Vec<Slot>, StoreError> {
+        self.write(0, move |batch| batch.recover(now)).await
+    }
+
+    async fn expire_registrations(&self, before: u64) -> Result<u64, StoreError> {
+        let (mut from, mut count) = (Some(String::new()), 0u64);
+        while let Some(start) = from {
+            let Piece { due, next } = self.read(move |transaction| unseen(transaction, &start, before)).await?;
+            from = next;
+            if !due.is_empty() {
+                count = count.saturating_add(self.write(0, move |batch| batch.forget_unseen(&due, before)).await?);
+            }
+        }
+        Ok(count)
+    }
+
+    async fn expire_tombstones(&self, before: u64) -> Result<u64, StoreError> {
+        let (mut from, mut count) = (Some(String::new()), 0u64);
+        while let Some(start) = from {
+            let Piece { due, next } = self.read(move |transaction| crumbled(transaction, &start, before)).await?;
+            from = next;
+            if !due.is_empty() {
+                count = count.saturating_add(self.write(0, move |batch| batch.clear_graves(&due, before)).await?);
+            }
+        }
+        Ok(count)
+    }
+
+    async fn expire_stanzas(&self, before: u64) -> Result<u64, StoreError> {
+        let (mut from, mut count) = (Some((String::new(), 0)), 0u64);
+        while let Some(start) = from {
+            let Piece { due, next } = self.read(move |transaction| closed_slots(transaction, &start)).await?;
+            from = next;
+            for slot in due {
+                loop {
+                    let slot = slot.clone();
+                    let gone = self.write(0, move |batch| batch.expire_slot(&slot, before)).await?;
+                    count = count.saturating_add(gone);
+                    if gone < PIECE as u64 {
+                        break;
+                    }
+                }
+            }
+        }
+        Ok(count)
+    }
+}
+
+/// The accounts of a piece, from a key on, that have something unseen for long.
+fn unseen(transaction: &ReadTransaction, from: &str, before: u64) -> Result<Piece<String, BareJid>, StoreError> {
+    let table = transaction.open_table(ACCOUNTS)?;
+    let mut piece = Piece { due: Vec::new(), next: None };
+    for entry in table.range::<&str>((Bound::Excluded(from), Bound::Unbounded))?.take(PIECE) {
+        let (key, record) = entry?;
+        piece.next = Some(key.value().to_owned());
+        let Ok(account) = BareJid::new(key.value()) else { continue };
+        if let Ok(mut state) = accounts::decode(&account, record.value()) {
+            let old = state.clone();
+            state.forget_unseen(before);
+            if state != old {
+                piece.due.push(account);
+            }
+        }
+    }
+    Ok(piece)
+}
+
+/// The resumption ids of a piece, from a key on, whose tombstones are old.
+fn crumbled(transaction: &ReadTransaction, from: &str, before: u64) -> Result<Piece<String, String>, StoreError> {
+    let table = transaction.open_table(TOMBSTONES)?;
+    let mut piece = Piece { due: Vec::new(), next: None };
+    for entry in table.range::<&str>((Bound::Excluded(from), Bound::Unbounded))?.take(PIECE) {
+        let (key, record) = entry?;
+        piece.next = Some(key.value().to_owned());
+        if Tombstone::decode(record.value()).is_none_or(|tombstone| tombstone.at < before) {
+            piece.due.push(key.value().to_owned());
+        }
+    }
+    Ok(piece)
+}
+
+/// The slots of a piece, from a key on, that no open session has.
+fn closed_slots(transaction: &ReadTransaction, from: &(String, u64)) -> Result<Piece<(String, u64), Slot>, StoreError> {
+    let (slots, accounts) = (transaction.open_table(SLOTS)?, transaction.open_table(ACCOUNTS)?);
+    let mut piece = Piece { due: Vec::new(), next: None };
+    let start = Bound::Excluded((from.0.as_str(), from.1));
+    for entry in slots.range::<(&str, u64)>((start, Bound::Unbounded))?.take(PIECE) {
+        let key = entry?.0;
+        let (account, device) = key.value();
+        piece.next = Some((account.to_owned(), device));
+        let Ok(account) = BareJid::new(account) else { continue };
+        let device = DeviceId(device);
+        // One that cannot be read may be open.
+        let closed = |state: accounts::Loaded| state.is_ok_and(|s| s.device(device).is_none_or(|d| !d.open));
+        if closed(accounts::load(&accounts, &account)) {
+            piece.due.push(Slot { account, device });
+        }
+    }
+    Ok(piece)
+}
+
+impl Batch<'_> {
+    fn forget_unseen(&mut self, accounts: &[BareJid], before: u64) -> Result<u64, StoreError> {
+        let mut count = 0u64;
+        for account in accounts {
+            let old = match accounts::load(&self.accounts, account) {
+                Ok(old) => old,
+                Err(error) => {
+                    tolerate(Err(error))?;
+                    continue;
+                }
+            };
+            let mut state = old.clone();
+            count = count.saturating_add(state.forget_unseen(before) as u64);
+            self.replace(account, &old, &state)?;
+        }
+        Ok(count)
+    }
+
+    fn clear_graves(&mut self, sm_ids: &[String], before: u64) -> Result<u64, StoreError> {
+        let mut count = 0u64;
+        for sm_id in sm_ids {
+            let young = self.tombstones.get(sm_id.as_str())?.and_then(|record| Tombstone::decode(record.value()));
+            if young.is_none_or(|tombstone| tombstone.at < before) {
+                self.exhume(sm_id)?;
+                count = count.saturating_add(1);
+            }
+        }
+        Ok(count)
+    }
+
+    /// Deletes old stanzas of a slot, unless a session has opened it; and its row, once it is empty and its device unknown.
+    fn expire_slot(&mut self, slot: &Slot, before: u64) -> Result<u64, StoreError> {
+        let state = match accounts::load(&self.accounts, &slot.account) {
+            Ok(state) => state,
+            Err(error) => return tolerate(Err(error)).map(|()| 0),
+        };
+        let device = state.device(slot.device);
+        if device.is_some_and(|device| device.open) {
+            return Ok(0);
+        }
+        let gone = match self.age_slot(slot, before, PIECE as u64) {
+            Ok(gone) => gone,
+            Err(error) => return tolerate(Err(error)).map(|()| 0),
+        };
+        let row = match self.slots.get(slot.key())? {
+            Some(record) => Row::decode(&slot.account, record.value()).ok(),
+            None => None,
+        };
+        if device.is_none() && row.is_some_and(|row| row.backlog.count == 0) {
+            self.clear_slot(slot)?;
+        }
+        Ok(gone)
+    }
+
+    fn recover(&mut self, now: u64) -> Result<Vec<Slot>, StoreError> {
+        let mut open = Vec::new();
+        for entry in self.accounts.iter()? {
+            let (key, record) = entry?;
+            let Ok(account) = BareJid::new(key.value()) else { continue };
+            match accounts::decode(&account, record.value()) {
+                Ok(state) if state.devices.iter().any(|device| device.open) => open.push((account, state)),
+                Ok(_) => {}
+                Err(error) => tracing::error!(%error, "passed over"),
+            }
+        }
+        let mut slots = Vec::new();
+        for (account, old) in open {
+            let mut state = old.clone();
+            for device in state.devices.iter_mut().filter(|device| device.open) {
+                device.open = false;
+                let slot = Slot { account: account.clone(), device: device.id };
+                if old.owned(device.id).next().is_some() {
+                    self.wake_unless_noted(&slot, Wake { since: now, reason: WakeReason::Restart })?;
+                }
+                slots.push(slot);
+            }
+            self.replace(&account, &old, &state)?;
+        }
+        Ok(slots)
+    }
+}

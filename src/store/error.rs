@@ -1,0 +1,92 @@
+//! What can go wrong, and whose fault it is.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use crate::jid::BareJid;
+
+/// Why the store did not do what it was asked.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The operator's: the directory or the file cannot be made or opened.
+    #[error("{path}: {error}; `state` in the configuration must name a directory that this user can write to", path = .path.display())]
+    Inaccessible {
+        /// The directory or file.
+        path: PathBuf,
+        /// What the system said.
+        error: Arc<std::io::Error>,
+    },
+    /// The operator's: another process has the database.
+    #[error("the database is in use by another process; is pushward running already, with the same `state`?")]
+    InUse,
+    /// The disk's: the database cannot be read or written. Whether a change that failed so is on disk is unknown.
+    #[error("the database failed: {0}")]
+    Database(Arc<redb::Error>),
+    /// The operator's: a newer version wrote this record; nothing was changed.
+    #[error("a record of {account} is of version {version}, which this version cannot read; run a newer one")]
+    UnknownVersion {
+        /// Whose record it is.
+        account: BareJid,
+        /// The record's version.
+        version: u8,
+    },
+    /// The disk's: a record that no version wrote; nothing was changed.
+    #[error("a record of {account} is corrupt: {reason} at byte {at} of {len}")]
+    Corrupt {
+        /// Whose record it is.
+        account: BareJid,
+        /// What kind of damage; never the content.
+        reason: &'static str,
+        /// Where the damage was noticed, in bytes.
+        at: usize,
+        /// Bytes of the record.
+        len: usize,
+    },
+    /// The sender's or the operator's: what waits has reached a bound; nothing was changed.
+    #[error("the spool is full: {which} is {limit} bytes")]
+    SpoolFull {
+        /// The bound, in bytes.
+        limit: u64,
+        /// Which bound.
+        which: SpoolBound,
+    },
+    /// The caller's: another stanza has or had this place in the slot, or the call's are not in order; nothing was
+    /// changed.
+    #[error("place {seq} of the slot is taken: its last is {last_seq}")]
+    PlaceTaken {
+        /// The place that was asked for.
+        seq: u64,
+        /// The last place that was ever used.
+        last_seq: u64,
+    },
+    /// The machine's: it has no thread for the writer.
+    #[error("no thread can be started for the store: {0}")]
+    NoThread(Arc<std::io::Error>),
+    /// Nobody's: the store was shut down, or its writer has died.
+    #[error("the store is shut down")]
+    Closed,
+}
+
+/// A bound of the spool; shown as its key in the configuration.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum SpoolBound {
+    /// Of what waits for one device.
+    PerSession,
+    /// Of all that waits.
+    All,
+}
+
+impl std::fmt::Display for SpoolBound {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::PerSession => "spool_per_session",
+            Self::All => "spool",
+        })
+    }
+}
+
+impl<E: Into<redb::Error>> From<E> for StoreError {
+    fn from(error: E) -> Self {
+        Self::Database(Arc::new(error.into()))
+    }
+}
