@@ -66,10 +66,8 @@ async fn what_an_answer_left_open_is_confirmed_unasked() {
         scene.client.send(format!("{}{REQUEST}", message(name))).await;
     }
     scene.server.expect("<body>10<").await;
-    // Ten answers, none of which says more than the server did.
-    while scene.client.acked.len() < 10 {
-        scene.client.next_ack().await;
-    }
+    // One answer may be for several questions; none says more than the server did.
+    scene.client.next_ack().await;
     assert!(scene.client.acked.iter().all(|&h| h == 0), "{:?}", scene.client.acked);
     scene.server.ack(10);
     scene.client.ack_reaches(10).await;
@@ -89,8 +87,8 @@ async fn on_a_server_without_it_a_stanza_counts_once_a_ping_behind_it_is_answere
     let others = scene.server.rest();
     assert!(others.iter().all(|element| !element.starts_with("<iq")), "one barrier at a time: {others:?}");
     scene.server.send(answer);
-    scene.client.ack_reaches(2).await;
     let answer = barrier(&mut scene.server).await;
+    asked(&mut scene.client, 2).await;
     scene.server.send(answer);
     scene.client.ack_reaches(3).await;
 }

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use crate::support::{
     Client, Element, Enabled, PATIENCE, Prosody, PushService, Pushward, Scene, Server, Setup, StubOptions, bodies,
-    enable_push, failed, fresh, message, request, resumed,
+    enable_push, failed, fresh, lost, message, request, resumed,
 };
 
 /// How long nothing must happen where nothing is to happen.
@@ -35,7 +35,7 @@ fn presences(elements: &[String]) -> Vec<(String, String)> {
 async fn pings_are_answered_for_a_client_that_is_away() {
     for options in [StubOptions::default(), StubOptions::managed()] {
         let Scene { stub: _stub, pushward, client, mut server, enabled } = Scene::with(options, |setup| setup).await;
-        client.reset();
+        lost(&pushward, client, "alice@localhost/phone").await;
         let senders = ["localhost", "alice@localhost", "bob@localhost/desk", "room@rooms.localhost/alice"];
         for (number, from) in senders.iter().enumerate() {
             server.send(format!(
@@ -53,6 +53,18 @@ async fn pings_are_answered_for_a_client_that_is_away() {
         client.live_for(Duration::from_millis(200)).await;
         assert!(!client.transcript().contains("urn:xmpp:ping"), "{}", client.transcript());
     }
+}
+
+/// A server that pings, and ends a session whose client does not answer, may well ask before the loss is noticed.
+#[tokio::test]
+async fn a_ping_that_was_written_to_a_lost_client_is_answered_once_it_is_dark() {
+    let Scene { stub: _stub, pushward, mut client, mut server, enabled: _ } = Scene::new().await;
+    client.acks = false;
+    server.send("<iq type='get' id='p' from='localhost' to='alice@localhost/phone'><ping xmlns='urn:xmpp:ping'/></iq>");
+    client.expect("urn:xmpp:ping").await;
+    lost(&pushward, client, "alice@localhost/phone").await;
+    let answer = Element::parse(&server.expect("id='p'").await);
+    assert_eq!(answer.attribute("type"), Some("result"), "{answer:?}");
 }
 
 #[tokio::test]
@@ -81,7 +93,7 @@ async fn a_roster_push_waits_for_the_client() {
 #[tokio::test]
 async fn only_the_newest_presence_of_each_contact_waits() {
     let Scene { stub: _stub, pushward, client, server, enabled } = Scene::new().await;
-    client.reset();
+    lost(&pushward, client, "alice@localhost/phone").await;
     for status in ["one", "two", "three"] {
         server.send(presence("bob@localhost/desk", "", &format!("<status>{status}</status>")));
         server.send(presence("bob@localhost/phone", "", &format!("<status>{status}</status>")));
@@ -104,7 +116,7 @@ async fn a_contact_that_came_and_went_meanwhile_has_not_been_there() {
     client.ack().await;
     client.roundtrip().await;
     let handled = client.handled;
-    client.reset();
+    lost(&pushward, client, "alice@localhost/phone").await;
     server.send(presence("bob@localhost/desk", "", ""));
     server.send(presence("bob@localhost/desk", GONE, ""));
     // This one the client has seen; it must hear that she left.
@@ -118,7 +130,7 @@ async fn a_contact_that_came_and_went_meanwhile_has_not_been_there() {
 #[tokio::test]
 async fn subscriptions_are_kept_like_messages() {
     let Scene { stub: _stub, pushward, client, server, enabled } = Scene::new().await;
-    client.reset();
+    lost(&pushward, client, "alice@localhost/phone").await;
     let account = " to='alice@localhost'";
     server.send(format!("<presence type='subscribe' from='bob@localhost'{account}/>"));
     server.send(presence("bob@localhost/desk", "", ""));
@@ -147,7 +159,7 @@ async fn presence_of_a_room_with_a_status_keeps_its_place() {
     client.ack().await;
     client.roundtrip().await;
     let handled = client.handled;
-    client.reset();
+    lost(&pushward, client, "alice@localhost/phone").await;
     let groupchat = |body: &str| {
         format!("<message type='groupchat' from='{room}/bob' to='alice@localhost/phone'><body>{body}</body></message>")
     };
@@ -199,7 +211,7 @@ async fn a_room_does_not_notice_that_the_client_is_away(server: Server) {
     alice.expect("code='110'").await;
     alice.until_quiet(Duration::from_millis(300)).await;
     let handled = alice.handled;
-    alice.reset();
+    lost(&pushward, alice, "alice@localhost/phone").await;
     bob.expect("/alice").await;
     bob.send(format!("<message type='groupchat' to='{room}'><body>are you there?</body></message>")).await;
     // A ping to an occupant, as XEP-0410 sends it to oneself, goes to the client behind.

@@ -28,7 +28,8 @@ async fn a_device_that_brings_its_old_id_gets_its_queue_under_a_new_resource() {
     let server = scene.stub.fresh().await;
     server.send(message("new"));
     let seen = client.bodies_until(&["new".to_owned()]).await;
-    assert_eq!(seen, [all, vec!["new".into()]].concat(), "what waited comes first");
+    let later = client.until_quiet(QUIET).await;
+    assert_eq!(seen, [all, vec!["new".into()]].concat(), "what waited comes first: {later:?}");
 }
 
 #[tokio::test]
@@ -70,7 +71,7 @@ async fn no_ghost_pushes_beside_a_live_phone() {
     alice.available().await;
     bob.say("alice@localhost", "hello").await;
     let ((), seen) = tokio::join!(service.assert_quiet(QUIET), alice.live_for(QUIET));
-    assert_eq!(bodies(&seen), ["hello"]);
+    assert_eq!(bodies(&seen), ["hello"], "{}", alice.transcript());
 }
 
 #[tokio::test]
@@ -91,7 +92,8 @@ async fn a_resource_bound_again_is_given_up_before_the_server_hears_of_it() {
         let mut client = (&mut bound).await.unwrap();
         new.send(message("new"));
         let seen = client.bodies_until(&["new".to_owned()]).await;
-        assert_eq!(seen, [all, vec!["new".into()]].concat(), "what waited comes first");
+        let later = client.until_quiet(QUIET).await;
+        assert_eq!(seen, [all, vec!["new".into()]].concat(), "what waited comes first: {later:?}");
     }
 }
 

@@ -3,8 +3,8 @@
 use std::time::{Duration, Instant};
 
 use crate::support::{
-    Client, Element, PATIENCE, Pushward, Scene, Server, Setup, StubOptions, StubUpstream, bodies, message, numbered,
-    resumed,
+    Client, Element, PATIENCE, Pushward, Scene, Server, Setup, StubOptions, StubUpstream, bodies, lost, message,
+    numbered, resumed,
 };
 
 /// So long that no spool takes over by itself while a test looks.
@@ -111,13 +111,24 @@ async fn what_was_unacked_when_the_client_was_lost_is_acknowledged_from_the_spoo
     scene.server.acked(1, PATIENCE).await;
 }
 
+const NEEDS_NO_DISK: &str = "<presence from='bob@localhost/desk' to='alice@localhost/phone'/>\
+    <iq type='result' id='gone' from='localhost' to='alice@localhost/phone'/>";
+
 #[tokio::test]
 async fn what_needs_no_disk_counts_as_handled_too() {
     let scene = Scene::with(StubOptions::managed(), |setup| setup).await;
-    scene.client.reset();
-    let presence = "<presence from='bob@localhost/desk' to='alice@localhost/phone'/>";
-    let answer = "<iq type='result' id='gone' from='localhost' to='alice@localhost/phone'/>";
-    scene.server.send(format!("{presence}{answer}{}", message("last")));
+    lost(&scene.pushward, scene.client, "alice@localhost/phone").await;
+    scene.server.send(format!("{NEEDS_NO_DISK}{}", message("last")));
+    assert_eq!(scene.server.acked(3, Duration::from_secs(5)).await, 3);
+}
+
+#[tokio::test]
+async fn what_needs_no_disk_and_was_written_counts_once_the_client_is_lost() {
+    let mut scene = Scene::with(StubOptions::managed(), |setup| setup).await;
+    scene.client.acks = false;
+    scene.server.send(format!("{NEEDS_NO_DISK}{}", message("last")));
+    scene.client.messages(1).await;
+    lost(&scene.pushward, scene.client, "alice@localhost/phone").await;
     assert_eq!(scene.server.acked(3, Duration::from_secs(5)).await, 3);
 }
 
@@ -160,6 +171,28 @@ async fn on_ejabberd_nothing_is_lost_or_doubled_over_three_losses() {
 #[tokio::test]
 async fn on_managed_ejabberd_nothing_is_lost_or_doubled_over_three_losses() {
     nothing_is_lost_or_doubled_over_three_losses(Server::managed_ejabberd().await).await;
+}
+
+/// A client says good-bye with its last acknowledgement; the server must not think that it got nothing.
+#[tokio::test]
+async fn what_was_acked_in_parting_does_not_come_again() {
+    for server in [Server::managed_prosody().await, Server::managed_ejabberd().await] {
+        let pushward = Pushward::start(patient(Setup::new(server.address()))).await;
+        let mut bob = server.bob().await;
+        let mut alice = pushward.login("alice", "phone").await;
+        alice.enable().await;
+        alice.available().await;
+        alice.acks = false;
+        bob.say("alice@localhost/phone", "hello").await;
+        alice.messages(1).await;
+        let h = alice.handled;
+        alice.send(format!("<a xmlns='urn:xmpp:sm:3' h='{h}'/></stream:stream>")).await;
+        alice.closed(PATIENCE).await;
+        let mut alice = pushward.login("alice", "phone").await;
+        alice.available().await;
+        let seen = alice.until_quiet(Duration::from_millis(500)).await;
+        assert!(bodies(&seen).is_empty(), "{seen:?}");
+    }
 }
 
 /// With its own stream management on, Prosody keeps 500 unacknowledged stanzas and then gives a session up.

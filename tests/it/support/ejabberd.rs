@@ -39,7 +39,7 @@ impl Ejabberd {
     /// What a lost client did not acknowledge goes to the account's other sessions or into offline storage, as it does
     /// on Prosody; without that option ejabberd sends it back to the sender as an error.
     pub(crate) async fn managed() -> Self {
-        Self::with("  mod_stream_mgmt:\n    resend_on_timeout: if_offline\n").await
+        Self::with("  mod_stream_mgmt:\n    resend_on_timeout: true\n").await
     }
 
     async fn with(modules: &str) -> Self {

@@ -25,7 +25,7 @@ pub(crate) use process::Process;
 pub(crate) use prosody::{PASSWORD, Prosody};
 pub(crate) use push_service::{Answer, Publish, PushService};
 pub(crate) use pushward::{Pushward, Setup, binary};
-pub(crate) use scene::{Scene, another, enable_push, failed, fresh, request, resumed};
+pub(crate) use scene::{Scene, another, enable_push, failed, fresh, lost, request, resumed};
 pub(crate) use server::Server;
 pub(crate) use slixmpp::Slixmpp;
 pub(crate) use stub::{StubConnection, StubOptions, StubUpstream};

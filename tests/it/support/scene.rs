@@ -34,6 +34,14 @@ pub(crate) async fn another(pushward: &Pushward, stub: &mut StubUpstream, resour
     (client, server)
 }
 
+/// Resets the connection, and waits until the proxy has noticed.
+///
+/// Without that, what the server sends next may still be written to the connection.
+pub(crate) async fn lost(pushward: &Pushward, client: Client, jid: &str) {
+    client.reset();
+    pushward.logged(&["dark", jid]).await;
+}
+
 /// Resumes alice's session on a new connection, having handled `h` stanzas.
 pub(crate) async fn resumed(pushward: &Pushward, enabled: &Enabled, h: u32) -> (Client, Element) {
     let mut client = pushward.authenticated("alice").await;
