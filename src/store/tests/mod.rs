@@ -1,11 +1,18 @@
 //! What the store promises, with and without a disk that fails.
 
-use std::sync::Mutex;
+use redb::{Database, ReadableDatabase, ReadableTableMetadata};
 
-use redb::{Database, ReadableDatabase, ReadableTableMetadata, StorageBackend};
-
+use self::disk::TestDisk;
+use super::accounts::ACCOUNTS;
 use super::*;
-use crate::push::registration::{Field, Secret, Target};
+use crate::jid::BareJid;
+use crate::push::account::{Account, Change, DeviceId};
+use crate::push::registration::{Field, Registration, Secret, Target};
+
+mod ageing;
+mod crash;
+mod disk;
+mod slots;
 
 fn account(name: &str) -> BareJid {
     format!("{name}@example.org").parse().unwrap()
@@ -19,47 +26,48 @@ fn registration(node: &str, last_seen: u64) -> Registration {
             kind: None,
             values: vec![Secret::new(format!("hunter2-{node}"))],
         }]),
-        resource: format!("phone-{node}"),
+        device: DeviceId(1),
         last_seen,
         errors: 0,
     }
 }
 
 fn enable(node: &str, last_seen: u64) -> Change {
-    Change::Enable { registration: registration(node, last_seen), max_devices: 3 }
+    Change::Enable { registration: registration(node, last_seen), certain: false, max_devices: 3 }
 }
 
-fn nodes(list: &[Registration]) -> Vec<&str> {
-    list.iter().filter_map(|r| r.target.node.as_deref()).collect()
+fn nodes(account: &Account) -> Vec<&str> {
+    account.registrations.iter().filter_map(|r| r.target.node.as_deref()).collect()
 }
 
 /// Puts bytes where an account's record is.
 fn overwrite(directory: &Path, account: &BareJid, record: &[u8]) {
     let database = Database::open(directory.join(FILE)).unwrap();
     let transaction = database.begin_write().unwrap();
-    transaction.open_table(tables::REGISTRATIONS).unwrap().insert(account.as_str(), record).unwrap();
+    transaction.open_table(ACCOUNTS).unwrap().insert(account.as_str(), record).unwrap();
     transaction.commit().unwrap();
 }
 
 fn raw(directory: &Path, account: &BareJid) -> Vec<u8> {
     let database = Database::open(directory.join(FILE)).unwrap();
-    let table = database.begin_read().unwrap().open_table(tables::REGISTRATIONS).unwrap();
+    let table = database.begin_read().unwrap().open_table(ACCOUNTS).unwrap();
     table.get(account.as_str()).unwrap().unwrap().value().to_vec()
 }
 
 #[tokio::test]
-async fn registrations_survive_a_restart() {
+async fn accounts_survive_a_restart() {
     let directory = tempfile::tempdir().unwrap();
     let state = directory.path().join("a/state");
     let store = Store::open(&state).unwrap();
-    let list = store.change(&account("romeo"), enable("one", 1)).await.unwrap();
-    assert_eq!(list, [registration("one", 1)]);
+    let (list, device) = store.change(&account("romeo"), enable("one", 1)).await.unwrap();
+    assert_eq!(list.registrations, [registration("one", 1)]);
+    assert_eq!(device, Some(DeviceId(1)));
     store.shutdown().await;
     drop(store);
 
     let store = Store::open(&state).unwrap();
-    assert_eq!(store.registrations(&account("romeo")).await.unwrap(), list);
-    assert_eq!(store.registrations(&account("juliet")).await.unwrap(), []);
+    assert_eq!(store.account(&account("romeo")).await.unwrap(), list);
+    assert_eq!(store.account(&account("juliet")).await.unwrap(), Account::default());
 }
 
 #[tokio::test]
@@ -97,19 +105,19 @@ async fn the_least_recently_seen_goes_when_an_account_has_too_many() {
     for (node, seen) in [("a", 4), ("b", 1), ("c", 3), ("d", 2)] {
         store.change(&account("romeo"), enable(node, seen)).await.unwrap();
     }
-    assert_eq!(nodes(&store.registrations(&account("romeo")).await.unwrap()), ["a", "c", "d"]);
+    assert_eq!(nodes(&store.account(&account("romeo")).await.unwrap()), ["a", "c", "d"]);
 }
 
 #[tokio::test]
-async fn an_account_without_registrations_has_no_record() {
+async fn an_account_without_devices_and_registrations_has_no_record() {
     let directory = tempfile::tempdir().unwrap();
     let store = Store::open(directory.path()).unwrap();
     store.change(&account("romeo"), enable("one", 1)).await.unwrap();
     let service = "push.example.net".parse().unwrap();
-    let list = store.change(&account("romeo"), Change::Disable { service, node: None }).await.unwrap();
-    assert_eq!(list, []);
-    let record = store.disk.with(|database| {
-        let table = database.begin_read()?.open_table(tables::REGISTRATIONS)?;
+    let (left, _) = store.change(&account("romeo"), Change::Disable { service, node: None }).await.unwrap();
+    assert_eq!(left, Account::default());
+    let record = store.shared.disk.with(|database| {
+        let table = database.begin_read()?.open_table(ACCOUNTS)?;
         Ok(table.get(account("romeo").as_str())?.is_some())
     });
     assert!(!record.unwrap());
@@ -121,8 +129,8 @@ async fn a_change_that_makes_no_difference_costs_no_commit() {
     let store = Store::open(directory.path()).unwrap();
     store.change(&account("romeo"), enable("one", 5)).await.unwrap();
     let before = store.commits();
-    let seen = Change::Seen { resource: "phone-one".to_owned(), at: 5 };
-    assert_eq!(nodes(&store.change(&account("romeo"), seen).await.unwrap()), ["one"]);
+    let seen = Change::Seen { device: DeviceId(1), at: 5 };
+    assert_eq!(nodes(&store.change(&account("romeo"), seen).await.unwrap().0), ["one"]);
     assert_eq!(store.commits(), before);
 }
 
@@ -138,8 +146,8 @@ async fn concurrent_changes_share_commits_and_see_each_other() {
             let account = account(&format!("user{n}"));
             let (first, second) =
                 tokio::join!(store.change(&account, enable("one", n)), store.change(&account, enable("two", n + 1)),);
-            assert_eq!(nodes(&first.unwrap()), ["one"]);
-            assert_eq!(nodes(&second.unwrap()), ["two", "one"]);
+            assert_eq!(nodes(&first.unwrap().0), ["one"]);
+            assert_eq!(nodes(&second.unwrap().0), ["two", "one"]);
         });
     }
     while let Some(done) = waiting.join_next().await {
@@ -169,7 +177,7 @@ async fn a_shutdown_waits_for_what_was_accepted_and_refuses_the_rest() {
     let late = store.change(&account("late"), enable("one", 1)).await.unwrap_err();
     assert!(matches!(late, StoreError::Closed), "{late}");
     store.shutdown().await;
-    let stored = store.disk.with(|database| Ok(database.begin_read()?.open_table(tables::REGISTRATIONS)?.len()?));
+    let stored = store.shared.disk.with(|database| Ok(database.begin_read()?.open_table(ACCOUNTS)?.len()?));
     assert_eq!(stored.unwrap(), kept);
 }
 
@@ -180,12 +188,12 @@ async fn a_record_of_a_newer_version_is_refused_and_kept() {
     overwrite(directory.path(), &account("romeo"), b"\x02from the future");
 
     let store = Store::open(directory.path()).unwrap();
-    let read = store.registrations(&account("romeo")).await.unwrap_err();
-    assert!(read.to_string().contains("romeo@example.org are of version 2"), "{read}");
+    let read = store.account(&account("romeo")).await.unwrap_err();
+    assert!(read.to_string().contains("romeo@example.org is of version 2"), "{read}");
     let [romeo, juliet] = ["romeo", "juliet"].map(account);
     let (other, changed) =
         tokio::join!(store.change(&juliet, enable("one", 1)), store.change(&romeo, enable("one", 1)));
-    assert_eq!(nodes(&other.unwrap()), ["one"]);
+    assert_eq!(nodes(&other.unwrap().0), ["one"]);
     assert!(matches!(changed.unwrap_err(), StoreError::UnknownVersion { version: 2, .. }));
     store.shutdown().await;
     drop(store);
@@ -194,7 +202,9 @@ async fn a_record_of_a_newer_version_is_refused_and_kept() {
 
 #[tokio::test]
 async fn a_corrupt_record_is_an_error_that_names_the_account_but_no_content() {
-    for record in [&b"\x01[{\"hunter2\":"[..], b"\x01{\"hunter2\":1}", b"\x01[\"hunter2\"]", b"\x01hunter2", b""] {
+    for record in
+        [&b"\x01[{\"hunter2\":"[..], b"\x01{\"devices\":\"hunter2\"}", b"\x01[\"hunter2\"]", b"\x01hunter2", b""]
+    {
         let directory = tempfile::tempdir().unwrap();
         Store::open(directory.path()).unwrap().shutdown().await;
         overwrite(directory.path(), &account("romeo"), record);
@@ -206,133 +216,6 @@ async fn a_corrupt_record_is_an_error_that_names_the_account_but_no_content() {
         store.shutdown().await;
         drop(store);
         assert_eq!(raw(directory.path(), &account("romeo")), record);
-    }
-}
-
-/// A disk in memory that counts its steps (writes, syncs, changes of length) and fails from one of them on. What was
-/// not synced by then may be on it, or not.
-#[derive(Clone, Debug)]
-struct TestDisk(Arc<Mutex<Platter>>);
-
-struct Platter {
-    seen: Vec<u8>,
-    synced: Vec<u8>,
-    unsynced: Vec<Step>,
-    steps_left: usize,
-    steps: usize,
-    writes_fail: bool,
-    syncs_fail: bool,
-}
-
-impl std::fmt::Debug for Platter {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Platter").field("steps", &self.steps).finish_non_exhaustive()
-    }
-}
-
-#[derive(Clone, Debug)]
-enum Step {
-    Write(usize, Vec<u8>),
-    Length(usize),
-}
-
-impl Step {
-    fn perform(&self, bytes: &mut Vec<u8>) {
-        match self {
-            Self::Write(offset, data) => {
-                let end = offset + data.len();
-                bytes.resize(bytes.len().max(end), 0);
-                bytes[*offset..end].copy_from_slice(data);
-            }
-            Self::Length(len) => bytes.resize(*len, 0),
-        }
-    }
-}
-
-impl TestDisk {
-    fn new(bytes: Vec<u8>, steps_left: usize) -> Self {
-        let synced = bytes.clone();
-        Self(Arc::new(Mutex::new(Platter {
-            seen: bytes,
-            synced,
-            unsynced: Vec::new(),
-            steps_left,
-            steps: 0,
-            writes_fail: false,
-            syncs_fail: false,
-        })))
-    }
-
-    fn store(&self) -> Result<Store, StoreError> {
-        let disk = self.clone();
-        Store::start(Disk::new(move || Ok(Box::new(disk.clone())))?)
-    }
-
-    fn step(&self) -> std::io::Result<std::sync::MutexGuard<'_, Platter>> {
-        let mut platter = self.0.lock().unwrap();
-        platter.steps += 1;
-        match platter.steps_left.checked_sub(1) {
-            Some(left) => platter.steps_left = left,
-            None => return Err(std::io::Error::other("the disk failed")),
-        }
-        Ok(platter)
-    }
-
-    /// What is on the disk after a crash, if it kept those unsynced steps that `kept` says.
-    fn after_crash(&self, kept: impl Fn(usize) -> bool) -> Vec<u8> {
-        let platter = self.0.lock().unwrap();
-        let mut bytes = platter.synced.clone();
-        for (n, step) in platter.unsynced.iter().enumerate() {
-            if kept(n) {
-                step.perform(&mut bytes);
-            }
-        }
-        bytes
-    }
-}
-
-impl StorageBackend for TestDisk {
-    fn len(&self) -> std::io::Result<u64> {
-        Ok(self.0.lock().unwrap().seen.len() as u64)
-    }
-
-    fn read(&self, offset: u64, out: &mut [u8]) -> std::io::Result<()> {
-        let platter = self.0.lock().unwrap();
-        let offset = usize::try_from(offset).unwrap();
-        match platter.seen.get(offset..offset + out.len()) {
-            Some(bytes) => out.copy_from_slice(bytes),
-            None => return Err(std::io::ErrorKind::UnexpectedEof.into()),
-        }
-        Ok(())
-    }
-
-    fn set_len(&self, len: u64) -> std::io::Result<()> {
-        let mut platter = self.step()?;
-        let step = Step::Length(usize::try_from(len).unwrap());
-        step.perform(&mut platter.seen);
-        platter.unsynced.push(step);
-        Ok(())
-    }
-
-    fn sync_data(&self) -> std::io::Result<()> {
-        let mut platter = self.step()?;
-        if platter.syncs_fail {
-            return Err(std::io::Error::other("the disk did not sync"));
-        }
-        platter.synced = platter.seen.clone();
-        platter.unsynced.clear();
-        Ok(())
-    }
-
-    fn write(&self, offset: u64, data: &[u8]) -> std::io::Result<()> {
-        let mut platter = self.step()?;
-        if platter.writes_fail {
-            return Err(std::io::ErrorKind::StorageFull.into());
-        }
-        let step = Step::Write(usize::try_from(offset).unwrap(), data.to_vec());
-        step.perform(&mut platter.seen);
-        platter.unsynced.push(step);
-        Ok(())
     }
 }
 
@@ -362,7 +245,7 @@ async fn work(store: &Store) -> Vec<(BareJid, String)> {
 async fn verify(bytes: Vec<u8>, promised: &[(BareJid, String)], step: usize) {
     let store = TestDisk::new(bytes, usize::MAX).store().unwrap();
     for (account, node) in promised {
-        let list = store.registrations(account).await.unwrap();
+        let list = store.account(account).await.unwrap();
         // Three are kept of an account, so that a later round, stored but not answered, can have evicted an early one.
         let round = |node: &str| node.strip_prefix("node").and_then(|n| n.parse::<usize>().ok());
         let newest = nodes(&list).first().and_then(|n| round(n));
@@ -390,11 +273,10 @@ async fn what_was_promised_outlives_a_disk_that_fails_at_any_step() {
             }
             Err(_) => Vec::new(),
         };
-        verify(disk.after_crash(|_| false), &promised, step).await;
-        verify(disk.after_crash(|_| true), &promised, step).await;
-        verify(disk.after_crash(|n| n % 2 == 0), &promised, step).await;
-        verify(disk.after_crash(|n| n % 2 == 1), &promised, step).await;
-        if disk.0.lock().unwrap().steps_left > 0 {
+        for bytes in disk.after_crashes() {
+            verify(bytes, &promised, step).await;
+        }
+        if disk.is_well() {
             assert_eq!(promised.len(), 12);
             break;
         }
@@ -408,17 +290,15 @@ async fn a_disk_that_was_full_for_a_while_is_used_again() {
     let disk = TestDisk::new(Vec::new(), usize::MAX);
     let store = disk.store().unwrap();
     store.change(&account("romeo"), enable("before", 1)).await.unwrap();
-    let failing = |failing| disk.0.lock().unwrap().writes_fail = failing;
-
-    failing(true);
+    disk.fail_writes(true);
     for _ in 0..3 {
         let error = store.change(&account("romeo"), enable("during", 2)).await.unwrap_err();
         assert!(matches!(error, StoreError::Database(_)), "{error}");
     }
-    failing(false);
-    let last = store.change(&account("romeo"), enable("after", 3)).await.unwrap();
+    disk.fail_writes(false);
+    let last = store.change(&account("romeo"), enable("after", 3)).await.unwrap().0;
     assert_eq!(nodes(&last), ["after", "before"]);
-    assert_eq!(store.registrations(&account("romeo")).await.unwrap(), last);
+    assert_eq!(store.account(&account("romeo")).await.unwrap(), last);
     verify(disk.after_crash(|_| false), &[(account("romeo"), "after".to_owned())], 0).await;
 }
 
@@ -427,9 +307,9 @@ async fn after_a_failed_sync_nothing_is_promised_any_more() {
     let disk = TestDisk::new(Vec::new(), usize::MAX);
     let store = disk.store().unwrap();
     store.change(&account("romeo"), enable("before", 1)).await.unwrap();
-    disk.0.lock().unwrap().syncs_fail = true;
+    disk.fail_syncs(true);
     store.change(&account("romeo"), enable("during", 2)).await.unwrap_err();
-    disk.0.lock().unwrap().syncs_fail = false;
+    disk.fail_syncs(false);
     for _ in 0..3 {
         store.change(&account("romeo"), enable("after", 3)).await.unwrap_err();
     }
