@@ -7,7 +7,8 @@ use super::*;
 
 const NAMES: [&str; 3] = ["romeo", "juliet", "nurse"];
 const DEVICES: std::ops::RangeInclusive<u64> = 1..=3;
-const ROUNDS: usize = 14;
+/// Calls of each account on a disk that fails.
+const ROUNDS: usize = 12;
 
 /// What an account should have.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -43,7 +44,8 @@ impl Model {
     fn choose(&self, dice: &mut Dice, round: usize) -> Call {
         let device = 1 + dice.below(3);
         let last = self.last_seqs.get(&device).copied().unwrap_or(0);
-        match dice.below(12) {
+        match dice.below(14) {
+            _ if self.account.devices.is_empty() => Call::Change(login(device, &format!("r{device}"), 1)),
             0..=4 => {
                 let count = 1 + dice.below(4);
                 let spooled = |n| Spooled {
@@ -59,7 +61,7 @@ impl Model {
             7 => Call::TakeShared(device),
             8 => Call::Bury(format!("id{round}")),
             9 => Call::Change(login(device, &format!("r{device}"), 1)),
-            10 => Call::Change(enable_on(device, "the phone's", 1)),
+            10..=12 => Call::Change(enable_on(device, "the phone's", 1)),
             _ if dice.below(4) == 0 => Call::Change(Change::Removed),
             _ => Call::Change(Change::Seen { device: DeviceId(device), at: round as u64 }),
         }
@@ -129,13 +131,21 @@ struct Promise {
     states: Vec<Model>,
     /// Up to where a device's stanzas were deleted, if perhaps not on disk.
     fading: HashMap<u64, u64>,
+    /// How often a device turned out to be another while stanzas waited for it.
+    merges: usize,
+}
+
+impl Promise {
+    fn new() -> Self {
+        Self { states: vec![Model::default()], fading: HashMap::new(), merges: 0 }
+    }
 }
 
 /// Calls for several accounts at once, until the disk fails.
-async fn play(store: &Store, seed: u64) -> [Promise; 3] {
+async fn play(store: &Store, seed: u64, rounds: usize) -> [Promise; 3] {
     let mut dice = Dice(seed);
-    let mut promises = NAMES.map(|_| Promise { states: vec![Model::default()], fading: HashMap::new() });
-    for round in 0..ROUNDS {
+    let mut promises = NAMES.map(|_| Promise::new());
+    for round in 0..rounds {
         let models = promises.each_ref().map(|promise| promise.states[0].clone());
         let calls = models.each_ref().map(|model| model.choose(&mut dice, round));
         let [a, b, c] = NAMES;
@@ -147,6 +157,14 @@ async fn play(store: &Store, seed: u64) -> [Promise; 3] {
         let mut failed = false;
         for (n, answer) in [answers.0, answers.1, answers.2].into_iter().enumerate() {
             let after = models[n].after(&calls[n]);
+            if let Call::Change(Change::Enable { registration, .. }) = &calls[n] {
+                let waited =
+                    |model: &Model| model.slots.get(&registration.device.0).is_some_and(|slot| !slot.is_empty());
+                promises[n].merges += usize::from(waited(&models[n]) && !waited(&after));
+                if answer.is_ok() && !after.last_seqs.contains_key(&registration.device.0) {
+                    promises[n].fading.remove(&registration.device.0);
+                }
+            }
             match (answer, &calls[n]) {
                 (Ok(()), Call::Unspool(device, up_to)) => {
                     let fading = promises[n].fading.entry(*device).or_default();
@@ -154,7 +172,8 @@ async fn play(store: &Store, seed: u64) -> [Promise; 3] {
                     promises[n].states = vec![after];
                 }
                 (Ok(()), Call::Change(Change::Removed)) => {
-                    promises[n] = Promise { states: vec![after], fading: HashMap::new() }
+                    promises[n].states = vec![after];
+                    promises[n].fading.clear();
                 }
                 (Ok(()), _) => promises[n].states = vec![after],
                 (Err(StoreError::Database(_)), _) => {
@@ -182,20 +201,32 @@ async fn find(store: &Store, name: &str, promise: &Promise) -> Model {
         found.slots.insert(device, items.collect());
         found.last_seqs.insert(device, store.backlog(&slot(name, device)).await.unwrap().last_seq);
     }
-    for round in 0..ROUNDS {
-        if store.tombstone(&format!("{name} id{round}")).await.unwrap().is_some() {
-            found.tombstones.push(format!("id{round}"));
+    let graves = |database: &Database| {
+        let buried = database.begin_read()?.open_table(tombstone::BURIED)?;
+        let mut ids = Vec::new();
+        for entry in redb::ReadableTable::iter(&buried)? {
+            let (key, _) = entry?;
+            let (owner, id) = key.value();
+            if owner == account(name).as_str() {
+                ids.push(id.to_owned());
+            }
         }
+        Ok(ids)
+    };
+    for id in store.shared.disk.with(graves).unwrap() {
+        assert_eq!(store.tombstone(&id).await.unwrap().unwrap().account, account(name));
+        found.tombstones.push(id.split_once(' ').unwrap().1.to_owned());
     }
+    found.tombstones.sort();
     found
 }
 
-async fn verify(bytes: Vec<u8>, promises: &[Promise; 3], step: usize) {
-    let store = TestDisk::new(bytes, usize::MAX).store().unwrap();
+async fn verify(store: Store, promises: &[Promise; 3], step: usize) {
     for (name, promise) in NAMES.into_iter().zip(promises) {
         let found = find(&store, name, promise).await;
         let mut states = promise.states.clone();
         for state in &mut states {
+            state.tombstones.sort();
             for device in DEVICES {
                 state.slots.entry(device).or_default();
                 state.last_seqs.entry(device).or_default();
@@ -208,32 +239,54 @@ async fn verify(bytes: Vec<u8>, promises: &[Promise; 3], step: usize) {
     store.spool(&slot("romeo", 1), super::slots::items([last + 1])).await.unwrap();
 }
 
-#[tokio::test]
-async fn what_was_promised_of_the_spool_outlives_a_disk_that_fails_at_any_step() {
+/// Plays with every so manieth step failing.
+async fn crash(seed: u64, stride: usize) {
     let created = TestDisk::new(Vec::new(), usize::MAX);
     created.store().unwrap().shutdown().await;
     let empty = created.after_crash(|_| true);
-    for seed in [0x5eed, 0xfeed_beef] {
-        let mut step = 0;
-        loop {
-            let disk = TestDisk::new(empty.clone(), step);
-            let promises = match disk.store() {
-                Ok(store) => {
-                    let promises = play(&store, seed).await;
-                    store.shutdown().await;
-                    promises
-                }
-                Err(_) => NAMES.map(|_| Promise { states: vec![Model::default()], fading: HashMap::new() }),
-            };
-            for bytes in disk.after_crashes() {
-                verify(bytes, &promises, step).await;
+    let mut step = 0;
+    loop {
+        let disk = TestDisk::new(empty.clone(), step);
+        let promises = match disk.store() {
+            Ok(store) => {
+                let promises = play(&store, seed, ROUNDS).await;
+                store.shutdown().await;
+                promises
             }
-            if disk.is_well() {
-                assert!(promises.iter().all(|promise| promise.states.len() == 1));
-                break;
-            }
-            step += 1;
+            Err(_) => NAMES.map(|_| Promise::new()),
+        };
+        for bytes in disk.after_crashes() {
+            verify(TestDisk::new(bytes, usize::MAX).store().unwrap(), &promises, step).await;
         }
-        assert!(step > 50, "only {step} steps were tried");
+        if disk.is_well() {
+            assert!(promises.iter().all(|promise| promise.states.len() == 1));
+            assert!(promises.iter().any(|promise| promise.merges > 0), "no merge was tried");
+            break;
+        }
+        step += stride;
     }
+    assert!(step > 50, "only {step} steps were tried");
+}
+
+#[tokio::test]
+async fn what_was_promised_of_the_spool_outlives_a_disk_that_fails_at_any_step() {
+    crash(15, 1).await;
+}
+
+#[tokio::test]
+async fn what_was_promised_of_the_spool_outlives_a_disk_that_fails_at_some_step_of_another_history() {
+    crash(17, 3).await;
+}
+
+#[tokio::test]
+async fn calls_in_any_order_do_what_a_model_of_the_store_says() {
+    let mut merges = 0;
+    for seed in 1..=8 {
+        let disk = TestDisk::new(Vec::new(), usize::MAX);
+        let store = disk.store().unwrap();
+        let promises = play(&store, seed * 0x9e37_79b9, 60).await;
+        merges += promises.iter().map(|promise| promise.merges).sum::<usize>();
+        verify(store, &promises, 0).await;
+    }
+    assert!(merges > 10, "only {merges} merges were tried");
 }
