@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::json;
 
 use crate::support::{
-    Answer, Client, Element, PATIENCE, Prosody, PushService, Slixmpp, StubOptions, StubUpstream, bodies,
+    Answer, Client, Element, PATIENCE, Prosody, PushService, Server, Slixmpp, StubOptions, StubUpstream, bodies,
 };
 
 #[tokio::test]
@@ -140,4 +140,59 @@ async fn the_scripted_client_and_prosody_agree_on_stream_management() {
     assert_eq!(bodies(&alice.messages(2).await), ["two", "three"]);
     alice.send(format!("<a xmlns='urn:xmpp:sm:3' h='{}'/>", alice.handled + 9)).await;
     alice.expect("<undefined-condition").await;
+}
+
+/// What the tests of the proxy rely on where the server manages its streams: the unacknowledged goes elsewhere.
+async fn a_server_keeps_what_a_lost_client_did_not_ack(server: Server) {
+    let mut bob = server.bob().await;
+    let mut alice = Client::plain(server.address()).await;
+    alice.login("alice", "phone").await;
+    alice.send("<enable xmlns='urn:xmpp:sm:3'/>").await;
+    alice.expect("<enabled").await;
+    alice.available().await;
+    alice.acks = false;
+    for body in ["one", "two"] {
+        bob.say("alice@localhost/phone", body).await;
+    }
+    alice.messages(2).await;
+    alice.reset();
+    let mut alice = Client::plain(server.address()).await;
+    alice.login("alice", "phone").await;
+    alice.available().await;
+    assert_eq!(bodies(&alice.messages(2).await), ["one", "two"]);
+}
+
+#[tokio::test]
+async fn managed_prosody_keeps_what_a_lost_client_did_not_ack() {
+    a_server_keeps_what_a_lost_client_did_not_ack(Server::managed_prosody().await).await;
+}
+
+#[tokio::test]
+async fn managed_ejabberd_keeps_what_a_lost_client_did_not_ack() {
+    a_server_keeps_what_a_lost_client_did_not_ack(Server::managed_ejabberd().await).await;
+}
+
+#[tokio::test]
+async fn ejabberd_alone_has_neither_stream_management_nor_push() {
+    let server = Server::ejabberd().await;
+    let _service = server.push_service().await;
+    let mut bob = server.bob().await;
+    let mut alice = Client::plain(server.address()).await;
+    let features = alice.authenticated("alice").await;
+    assert!(!features.contains("urn:xmpp:sm:"), "{features}");
+    alice.bind("phone").await;
+    alice.available().await;
+    bob.say("alice@localhost", "one").await;
+    bob.ping("push.localhost").await;
+    assert_eq!(bodies(&alice.messages(1).await), ["one"]);
+}
+
+#[tokio::test]
+async fn the_servers_come_back_with_their_accounts_after_a_kill() {
+    for mut server in [Server::prosody().await, Server::ejabberd().await] {
+        server.bob().await;
+        server.kill();
+        server.start_again().await;
+        server.bob().await;
+    }
 }

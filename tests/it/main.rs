@@ -7,7 +7,14 @@
 )]
 #![allow(clippy::wildcard_enum_match_arm, reason = "a scripted peer fails on whatever its script does not expect")]
 
+mod ack_through;
 mod baseline;
+mod crash;
+mod dark;
+mod devices;
+mod ejabberd;
+mod ends;
+mod losses;
 mod malformed;
 mod person;
 mod proxy;
@@ -15,3 +22,4 @@ mod push;
 mod story;
 mod stream_management;
 mod support;
+mod upstream_management;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::support::{
     Client, Element, Enabled, PATIENCE, Prosody, Pushward, Setup, StubConnection, StubOptions, StubUpstream, bodies,
-    message,
+    eventually, message,
 };
 
 /// A session of alice with stream management, on a scripted server.
@@ -344,4 +344,35 @@ async fn on_prosody_nothing_is_lost_or_doubled_over_three_losses() {
     seen.extend(bodies(&alice.live_for(Duration::from_millis(200)).await));
     let expected: Vec<_> = (0..3).flat_map(|n| ["live", "dark", "bare"].map(|what| format!("{what} {n}"))).collect();
     assert_eq!(seen, expected);
+}
+
+#[tokio::test]
+async fn an_ack_counts_only_what_the_server_has_taken_and_is_answered_at_once_all_the_same() {
+    let options = StubOptions { pings: false, ..StubOptions::default() };
+    let mut world = World::with(options, |setup| setup).await;
+    world.client.send(format!("{}<r xmlns='urn:xmpp:sm:3'/>", message("unconfirmed"))).await;
+    world.client.ack_reaches(0).await;
+    world.server.expect("unconfirmed").await;
+    // The proxy asks behind the message whether the server has come that far; until now nobody answered.
+    let barrier = Element::parse(&world.server.expect("<iq").await);
+    let from = barrier.attribute("to").map(|to| format!(" from='{to}'")).unwrap_or_default();
+    let id = barrier.attribute("id").unwrap();
+    world.server.send(format!("<iq type='result' id='{id}'{from}/>"));
+    world.client.ack_reaches(1).await;
+    assert!(!world.client.transcript().contains(id), "the proxy's own ping is none of the client's business");
+}
+
+#[tokio::test]
+async fn a_server_with_stream_management_hears_of_what_the_client_has_acked() {
+    let World { stub: _stub, pushward: _pushward, mut client, server, .. } =
+        World::with(StubOptions::managed(), |setup| setup).await;
+    eventually(PATIENCE, || format!("<enable/> in {:?}", server.seen()), || server.seen().handled).await;
+    client.acks = false;
+    server.send(message("1"));
+    client.messages(1).await;
+    assert_eq!(server.request_ack().await, 0, "the client has not acked it");
+    client.ack().await;
+    client.roundtrip().await;
+    // The message; the answer to the ping is a stanza too, and may or may not count yet.
+    assert!((1..=2).contains(&server.request_ack().await));
 }

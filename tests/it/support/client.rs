@@ -16,7 +16,7 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use super::prosody::PASSWORD;
-use super::{Element, Framer, Item, PATIENCE, Tls};
+use super::{Element, Framer, Item, PATIENCE, Tls, bodies};
 
 /// The header every stream starts with.
 pub(crate) const HEADER: &str = "<?xml version='1.0'?><stream:stream xmlns='jabber:client' \
@@ -239,6 +239,47 @@ impl Client {
         }
     }
 
+    /// The next element that contains `needle`; those before it stay to be read.
+    pub(crate) async fn answer(&mut self, needle: &str) -> String {
+        let deadline = Instant::now() + PATIENCE;
+        let mut others = VecDeque::new();
+        let found = loop {
+            match self.element(deadline).await {
+                Ok(Some(element)) if element.contains(needle) => break element,
+                Ok(Some(element)) => others.push_back(element),
+                end => panic!("no {needle} ({end:?}) in\n{}", self.transcript.join("\n")),
+            }
+        };
+        others.append(&mut self.inbox);
+        self.inbox = others;
+        found
+    }
+
+    /// The next element, stream management's own included.
+    pub(crate) async fn next_item(&mut self) -> String {
+        match self.item(Instant::now() + PATIENCE).await {
+            Ok(Some(Item::Element(element))) => {
+                self.manage(&element).await;
+                element
+            }
+            end => panic!("no element ({end:?}) after\n{}", self.transcript.join("\n")),
+        }
+    }
+
+    /// Reads until the next `<a/>`; other elements stay to be read.
+    pub(crate) async fn next_ack(&mut self) -> u32 {
+        let before = self.acked.len();
+        let mut others = VecDeque::new();
+        while self.acked.len() == before {
+            let element = self.next_item().await;
+            if !element.contains("urn:xmpp:sm:3") {
+                others.push_back(element);
+            }
+        }
+        self.inbox.append(&mut others);
+        self.acked[before]
+    }
+
     /// The next `count` messages.
     pub(crate) async fn messages(&mut self, count: usize) -> Vec<String> {
         let mut messages = Vec::new();
@@ -246,6 +287,33 @@ impl Client {
             messages.push(self.expect("<message").await);
         }
         messages
+    }
+
+    /// Reads until all of `wanted` have come as bodies of messages; returns the bodies of all messages that came.
+    pub(crate) async fn bodies_until(&mut self, wanted: &[String]) -> Vec<String> {
+        let deadline = Instant::now() + PATIENCE;
+        let mut seen: Vec<String> = Vec::new();
+        while !wanted.iter().all(|body| seen.contains(body)) {
+            match self.element(deadline).await {
+                Ok(Some(element)) => seen.extend(bodies(&[element])),
+                end => panic!("{wanted:?} expected ({end:?}), got {seen:?} in\n{}", self.transcript.join("\n")),
+            }
+        }
+        seen
+    }
+
+    /// Everything that comes until nothing has come for that long, or the connection has ended.
+    pub(crate) async fn until_quiet(&mut self, quiet: Duration) -> Vec<String> {
+        self.until_quiet_or_closed(quiet).await.0
+    }
+
+    /// The same; says too whether the connection is still open.
+    pub(crate) async fn until_quiet_or_closed(&mut self, quiet: Duration) -> (Vec<String>, bool) {
+        let mut seen = Vec::new();
+        while let Ok(Some(element)) = self.element(Instant::now() + quiet).await {
+            seen.push(element);
+        }
+        (seen, !self.closed)
     }
 
     /// Reads and answers `<r/>` for that long, like a client that is alive; returns what came.
@@ -332,7 +400,7 @@ impl Client {
              </bind></iq>"
         ))
         .await;
-        let answer = Element::parse(&self.expect("xmpp-bind").await);
+        let answer = Element::parse(&self.answer("xmpp-bind").await);
         answer.all("jid").first().map(|jid| jid.text.clone()).unwrap_or_else(|| panic!("no JID in {answer:?}"))
     }
 
@@ -345,7 +413,7 @@ impl Client {
     /// Turns stream management on.
     pub(crate) async fn enable(&mut self) -> Enabled {
         self.send("<enable xmlns='urn:xmpp:sm:3' resume='true'/>").await;
-        let answer = self.expect("urn:xmpp:sm:3").await;
+        let answer = self.answer("urn:xmpp:sm:3").await;
         let enabled = Element::parse(&answer);
         assert_eq!(enabled.name, "enabled", "{answer}");
         Enabled {
@@ -377,16 +445,7 @@ impl Client {
     pub(crate) async fn ping(&mut self, to: &str) {
         let id = format!("ping-{}", self.transcript.len());
         self.send(format!("<iq type='get' id='{id}' to='{to}'><ping xmlns='urn:xmpp:ping'/></iq>")).await;
-        let deadline = Instant::now() + PATIENCE;
-        let mut others = VecDeque::new();
-        loop {
-            match self.element(deadline).await {
-                Ok(Some(element)) if element.contains(&id) => break,
-                Ok(Some(element)) => others.push_back(element),
-                end => panic!("no answer to a ping ({end:?}):\n{}", self.transcript.join("\n")),
-            }
-        }
-        self.inbox.append(&mut others);
+        self.answer(&id).await;
     }
 
     /// Sends a chat message and waits until the server has taken it.

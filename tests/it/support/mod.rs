@@ -1,24 +1,32 @@
 //! What the tests are made of: real peers, scripted peers, and the proxy itself.
 
 mod client;
+mod ejabberd;
 mod process;
 mod prosody;
 mod push_service;
 mod pushward;
+mod scene;
+mod server;
 mod slixmpp;
 mod stub;
 mod tls;
 mod xml;
 
+use std::collections::HashSet;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::ops::RangeInclusive;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 pub(crate) use client::{Client, Enabled, HEADER, STARTTLS, plain};
+pub(crate) use ejabberd::Ejabberd;
 pub(crate) use process::Process;
 pub(crate) use prosody::{PASSWORD, Prosody};
 pub(crate) use push_service::{Answer, Publish, PushService};
 pub(crate) use pushward::{Pushward, Setup, binary};
+pub(crate) use scene::{Scene, another, enable_push, failed, fresh, request, resumed};
+pub(crate) use server::Server;
 pub(crate) use slixmpp::Slixmpp;
 pub(crate) use stub::{StubConnection, StubOptions, StubUpstream};
 pub(crate) use tls::Tls;
@@ -70,4 +78,16 @@ pub(crate) fn message(body: &str) -> String {
     format!(
         "<message type='chat' from='bob@localhost/desk' to='alice@localhost/phone' id='{body}'><body>{body}</body></message>"
     )
+}
+
+/// The bodies of what came, without repetitions, in order of first appearance.
+pub(crate) fn distinct(mut bodies: Vec<String>) -> Vec<String> {
+    let mut seen = HashSet::new();
+    bodies.retain(|body| seen.insert(body.clone()));
+    bodies
+}
+
+/// `first` to `last`, as bodies: `numbered("dark", 1..=3)`.
+pub(crate) fn numbered(name: &str, numbers: RangeInclusive<usize>) -> Vec<String> {
+    numbers.map(|number| format!("{name} {number}")).collect()
 }

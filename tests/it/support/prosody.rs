@@ -1,4 +1,4 @@
-//! Debian's Prosody as the unmodified server: no stream management, no push, no archive of its own.
+//! Debian's Prosody as the unmodified server: no push, no archive; stream management where a test wants it.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -28,8 +28,8 @@ pub(crate) struct Prosody {
     /// Where components connect.
     pub(crate) components: SocketAddr,
     // Declared before the directory, so that it ends before its data goes.
-    _process: Process,
-    _directory: TempDir,
+    process: Process,
+    directory: TempDir,
 }
 
 impl Prosody {
@@ -61,26 +61,52 @@ impl Prosody {
             fs::write(accounts.join(format!("{name}.dat")), format!("return {{ [\"password\"] = \"{PASSWORD}\" }};\n"))
                 .unwrap();
         }
-        let mut command = Command::new("prosody");
-        command.arg("--config").arg(&file).arg("-F").current_dir(directory.path());
-        let process = Process::spawn("prosody", INSTALL, &mut command);
+        let process = spawn(directory.path());
+        let started = Self { address, components, process, directory };
+        started.ready().await.then_some(started)
+    }
+
+    /// `false` where a port was taken.
+    async fn ready(&self) -> bool {
         // That somebody answers is not enough: it has to be this server.
         let activated = |service: &str, address: SocketAddr| {
-            process.log().contains(&format!("Activated service '{service}' on [127.0.0.1]:{}", address.port()))
+            self.process.log().contains(&format!("Activated service '{service}' on [127.0.0.1]:{}", address.port()))
         };
         let until = Instant::now() + PATIENCE;
-        while !(activated("c2s", address) && activated("component", components) && answers(address).await) {
-            if process.log().contains("Failed to open server port") {
-                return None;
+        while !(activated("c2s", self.address)
+            && activated("component", self.components)
+            && answers(self.address).await)
+        {
+            if self.process.log().contains("Failed to open server port") {
+                return false;
             }
-            assert!(Instant::now() < until, "prosody does not answer at {address}");
+            assert!(Instant::now() < until, "prosody does not answer at {}", self.address);
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
-        Some(Self { address, components, _process: process, _directory: directory })
+        true
+    }
+
+    /// SIGKILL.
+    pub(crate) fn kill(&mut self) {
+        self.process.kill();
+    }
+
+    /// Starts it again with the same files and ports, once it has been killed.
+    pub(crate) async fn start_again(&mut self) {
+        assert!(self.process.exited().is_some(), "it is still running");
+        self.process = spawn(self.directory.path());
+        assert!(self.ready().await, "its ports have been taken");
     }
 }
 
-async fn answers(address: SocketAddr) -> bool {
+fn spawn(directory: &Path) -> Process {
+    let mut command = Command::new("prosody");
+    command.arg("--config").arg(directory.join("prosody.cfg.lua")).arg("-F").current_dir(directory);
+    Process::spawn("prosody", INSTALL, &mut command)
+}
+
+/// Whether somebody at `address` answers a stream header.
+pub(super) async fn answers(address: SocketAddr) -> bool {
     let Ok(mut socket) = TcpStream::connect(address).await else {
         return false;
     };

@@ -78,7 +78,12 @@ pub(crate) struct PushService {
 impl PushService {
     /// Connects to the server as `push.localhost`.
     pub(crate) async fn connect(prosody: &Prosody) -> Self {
-        let (mut socket, mut framer) = handshake(prosody.components).await;
+        Self::at(prosody.components).await
+    }
+
+    /// The same, to any server that takes components there.
+    pub(crate) async fn at(components: SocketAddr) -> Self {
+        let (mut socket, mut framer) = handshake(components).await;
         let answer = Arc::new(Mutex::new(Answer::Result));
         let (sender, publishes) = mpsc::unbounded_channel();
         let answers = answer.clone();

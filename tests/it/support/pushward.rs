@@ -25,11 +25,12 @@ pub(crate) fn binary() -> Command {
 pub(crate) struct Setup {
     sections: BTreeMap<String, BTreeMap<String, String>>,
     environment: Vec<(&'static str, &'static str)>,
+    largest_file: Option<u32>,
 }
 
 impl Setup {
     pub(crate) fn new(upstream: SocketAddr) -> Self {
-        Self { sections: BTreeMap::new(), environment: Vec::new() }
+        Self { sections: BTreeMap::new(), environment: Vec::new(), largest_file: None }
             .set("state", "'state'")
             .set("host.domain", "'localhost'")
             .set("host.certificate", "'certs/localhost.pem'")
@@ -48,6 +49,26 @@ impl Setup {
     pub(crate) fn env(mut self, name: &'static str, value: &'static str) -> Self {
         self.environment.push((name, value));
         self
+    }
+
+    /// Lets no file grow beyond so many KiB: a write behind that fails, as it does on a full disk.
+    pub(crate) fn largest_file(mut self, kib: u32) -> Self {
+        self.largest_file = Some(kib);
+        self
+    }
+
+    /// What runs `program`.
+    fn command(&self, program: Command) -> Command {
+        let Some(kib) = self.largest_file else { return program };
+        let mut shell = Command::new("bash");
+        shell.arg("-c").arg(format!("trap '' XFSZ; ulimit -f {kib}; exec \"$0\" \"$@\"")).arg(program.get_program());
+        for (name, value) in program.get_envs() {
+            match value {
+                Some(value) => shell.env(name, value),
+                None => shell.env_remove(name),
+            };
+        }
+        shell
     }
 
     fn toml(&self) -> String {
@@ -92,7 +113,7 @@ impl Pushward {
     }
 
     fn spawn(directory: &Path, setup: &Setup) -> Process {
-        let mut command = binary();
+        let mut command = setup.command(binary());
         command.arg("--config").arg(directory.join("config.toml")).arg("run").current_dir(directory);
         for (name, value) in &setup.environment {
             command.env(name, value);
@@ -143,6 +164,31 @@ impl Pushward {
         self.directory.path().join(name)
     }
 
+    /// Waits until `needle` has been written to its state and nothing more is being written.
+    ///
+    /// That is not the promise of the disk, but a process that is killed loses none of it.
+    pub(crate) async fn stored(&self, needle: &str) {
+        let needle = needle.as_bytes();
+        let holds = |path: &PathBuf| fs::read(path).is_ok_and(|file| file.windows(needle.len()).any(|at| at == needle));
+        let what = || format!("{} in the state directory", String::from_utf8_lossy(needle));
+        eventually(PATIENCE, what, || {
+            let mut files = files(&self.file("state"));
+            let quiet = files.iter().all(|file| {
+                let modified = fs::metadata(file).and_then(|file| file.modified());
+                modified.is_ok_and(|at| at.elapsed().is_ok_and(|age| age > Duration::from_millis(150)))
+            });
+            files.retain(holds);
+            (quiet && !files.is_empty()).then_some(())
+        })
+        .await;
+    }
+
+    /// Waits for a line of its log that holds all of `needles`.
+    pub(crate) async fn logged(&self, needles: &[&str]) -> String {
+        let found = || self.log().into_iter().find(|line| needles.iter().all(|needle| line.contains(needle)));
+        eventually(PATIENCE, || format!("{needles:?} in\n{}", self.log().join("\n")), found).await
+    }
+
     /// The client side of TLS for it.
     pub(crate) fn tls(&self) -> Tls {
         Tls::trusting(&self.file("certs/localhost.pem"))
@@ -166,6 +212,11 @@ impl Pushward {
         client.authenticated(user).await;
         client
     }
+}
+
+fn files(directory: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(directory).unwrap().map(|entry| entry.unwrap());
+    entries.filter(|entry| entry.file_type().unwrap().is_file()).map(|entry| entry.path()).collect()
 }
 
 /// Waits for the line that each listener logs: `message: "listening"`, `address`, `tls`.

@@ -9,7 +9,7 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use super::{Element, Framer, Item, PATIENCE, eventually};
 
@@ -22,6 +22,8 @@ pub(crate) struct StubOptions {
     pub(crate) after: String,
     /// Whether it answers pings by itself.
     pub(crate) pings: bool,
+    /// Whether it answers `<r/>` by itself.
+    pub(crate) acks: bool,
 }
 
 impl Default for StubOptions {
@@ -31,6 +33,7 @@ impl Default for StubOptions {
                 .into(),
             after: "<bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'/>".into(),
             pings: true,
+            acks: true,
         }
     }
 }
@@ -41,6 +44,11 @@ impl StubOptions {
         let mut options = Self::default();
         options.after.push_str("<sm xmlns='urn:xmpp:sm:3'/>");
         options
+    }
+
+    /// One that does, and acknowledges only when the test says so.
+    pub(crate) fn slow_to_ack() -> Self {
+        Self { acks: false, ..Self::managed() }
     }
 }
 
@@ -55,6 +63,8 @@ pub(crate) struct Seen {
     pub(crate) bound: Option<String>,
     /// Every `h` of an `<a/>`.
     pub(crate) acks: Vec<u32>,
+    /// How many `<r/>` came.
+    pub(crate) requests: u32,
     /// Stanzas received since `<enable/>`.
     pub(crate) handled: Option<u32>,
     /// Whether `</stream:stream>` came.
@@ -97,6 +107,20 @@ impl StubUpstream {
         timeout(PATIENCE, self.connections.recv()).await.expect("a connection to the upstream").unwrap()
     }
 
+    /// The next connection that binds; logins that ended otherwise are passed over.
+    pub(crate) async fn fresh(&mut self) -> StubConnection {
+        loop {
+            let connection = self.connection().await;
+            let settled = || {
+                let seen = connection.seen();
+                (seen.bound.is_some() || seen.closed).then_some(seen.bound.is_some())
+            };
+            if eventually(PATIENCE, || format!("a bind or the end: {:?}", connection.seen()), settled).await {
+                return connection;
+            }
+        }
+    }
+
     /// The next connection, once it is bound.
     pub(crate) async fn session(&mut self) -> StubConnection {
         let connection = self.connection().await;
@@ -135,6 +159,11 @@ impl StubConnection {
     /// Sends bytes to the proxy.
     pub(crate) fn send(&self, bytes: impl Into<Vec<u8>>) {
         self.orders.send(Order::Send(bytes.into())).expect("an open connection to the proxy");
+    }
+
+    /// Sends where the proxy may have closed the connection.
+    pub(crate) fn try_send(&self, bytes: impl Into<Vec<u8>>) {
+        drop(self.orders.send(Order::Send(bytes.into())));
     }
 
     /// Ends the TCP connection without a word.
@@ -179,6 +208,40 @@ impl StubConnection {
     pub(crate) fn assert_open(&self) {
         let seen = self.seen();
         assert!(!seen.footer && !seen.closed, "the upstream leg was closed: {seen:?}");
+    }
+
+    /// Fails if the proxy closes the stream or the connection within `observed`; nothing is synchronised by it.
+    pub(crate) async fn assert_open_for(&self, observed: Duration) {
+        let ended = || (self.seen().footer || self.seen().closed).then_some(());
+        let until = Instant::now() + observed;
+        while Instant::now() < until && ended().is_none() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        self.assert_open();
+    }
+
+    /// Acknowledges `h` stanzas.
+    pub(crate) fn ack(&self, h: u32) {
+        self.send(format!("<a xmlns='urn:xmpp:sm:3' h='{h}'/>"));
+    }
+
+    /// Waits until the proxy has enabled stream management.
+    pub(crate) async fn managed(&self) {
+        eventually(PATIENCE, || format!("<enable/>: {:?}", self.seen()), || self.seen().handled).await;
+    }
+
+    /// Asks again and again until `h` stanzas or more are acknowledged; returns how many.
+    pub(crate) async fn acked(&self, h: u32, deadline: Duration) -> u32 {
+        let until = Instant::now() + deadline;
+        loop {
+            let acked = self.request_ack().await;
+            if acked >= h {
+                return acked;
+            }
+            let now = Instant::now();
+            assert!(now < until, "only {acked} of {h} stanzas are acknowledged after {deadline:?}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
     }
 
     /// Asks for an acknowledgement (only with [`StubOptions::managed`]) and returns its `h`.
@@ -269,7 +332,7 @@ impl Script {
             return Some("<success xmlns='urn:ietf:params:xml:ns:xmpp-sasl'/>".into());
         }
         if xml.contains("urn:xmpp:sm:3") && !xml.starts_with("<iq") {
-            return managed(&mut seen, xml);
+            return managed(&mut seen, xml, self.options.acks);
         }
         if let Some(handled) = seen.handled.as_mut() {
             *handled += 1;
@@ -297,14 +360,18 @@ fn bind(seen: &mut Seen, xml: &str) -> String {
     )
 }
 
-fn managed(seen: &mut Seen, xml: &str) -> Option<String> {
+fn managed(seen: &mut Seen, xml: &str, acks: bool) -> Option<String> {
     let nonza = Element::parse(xml);
     match nonza.name.as_str() {
         "enable" => {
             seen.handled = Some(0);
             Some("<enabled xmlns='urn:xmpp:sm:3'/>".into())
         }
-        "r" => Some(format!("<a xmlns='urn:xmpp:sm:3' h='{}'/>", seen.handled.unwrap_or(0))),
+        "r" => {
+            seen.requests += 1;
+            let h = seen.handled.unwrap_or(0);
+            Some(if acks { format!("<a xmlns='urn:xmpp:sm:3' h='{h}'/>") } else { String::new() })
+        }
         "a" => {
             seen.acks.push(nonza.attribute("h").unwrap().parse().unwrap());
             Some(String::new())

@@ -1,0 +1,137 @@
+//! How a session ends by the server's will, and what the client sees of it.
+
+use std::time::Duration;
+
+use crate::support::{Client, Element, PATIENCE, Scene, StubOptions, bodies, failed, fresh, message, resumed};
+
+fn stream_error(condition: &str) -> String {
+    format!(
+        "<stream:error><{condition} xmlns='urn:ietf:params:xml:ns:xmpp-streams'/>\
+         <text  xml:lang='en' xmlns='urn:ietf:params:xml:ns:xmpp-streams'>As the server &gt; put it</text></stream:error>"
+    )
+}
+
+#[tokio::test]
+async fn what_the_server_says_in_parting_reaches_an_attached_client_as_it_is() {
+    for condition in ["conflict", "system-shutdown", "policy-violation", "not-authorized"] {
+        for options in [StubOptions::default(), StubOptions::managed()] {
+            let mut scene = Scene::with(options, |setup| setup).await;
+            let error = stream_error(condition);
+            scene.server.send(format!("{}{error}</stream:stream>", message("last")));
+            let seen = scene.client.closed(PATIENCE).await;
+            assert_eq!(seen, [message("last"), error, "</stream:stream>".into()]);
+            scene.server.closed(PATIENCE).await;
+            failed(&scene.pushward, &scene.enabled, 0).await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_closes_the_stream_in_order_closes_the_clients_too() {
+    let mut scene = Scene::new().await;
+    scene.server.send("</stream:stream>");
+    assert_eq!(scene.client.closed(PATIENCE).await, ["</stream:stream>"]);
+}
+
+#[tokio::test]
+async fn a_lost_server_closes_the_clients_connection_without_a_footer() {
+    for options in [StubOptions::default(), StubOptions::managed()] {
+        let mut scene = Scene::with(options, |setup| setup).await;
+        scene.server.send(message("last"));
+        scene.client.messages(1).await;
+        scene.server.close();
+        assert!(scene.client.closed(PATIENCE).await.is_empty(), "{}", scene.client.transcript());
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_sends_nonsense_is_a_lost_server() {
+    let mut scene = Scene::new().await;
+    scene.server.send("<message></presence>");
+    let seen = scene.client.closed(PATIENCE).await.concat();
+    assert!(!seen.contains("<message"), "{seen}");
+    scene.server.closed(PATIENCE).await;
+}
+
+#[tokio::test]
+async fn a_dark_client_finds_what_the_server_sent_before_it_closed_the_session() {
+    let mut scene = Scene::new().await;
+    scene.client.reset();
+    scene.server.send(format!("{}{}</stream:stream>", message("last words"), stream_error("system-shutdown")));
+    scene.server.closed(PATIENCE).await;
+    let (mut client, h) = failed(&scene.pushward, &scene.enabled, 0).await;
+    assert_eq!(h, Some(0));
+    fresh(&mut client, "phone").await;
+    assert_eq!(bodies(&client.messages(1).await), ["last words"]);
+    let server = scene.stub.fresh().await;
+    server.send(message("new"));
+    client.expect("new").await;
+    assert!(!client.transcript().contains("system-shutdown"), "{}", client.transcript());
+}
+
+/// A server that manages its streams sends again elsewhere what was not acknowledged to it; two copies would be one too many.
+#[tokio::test]
+async fn what_a_managing_server_was_not_acked_is_left_to_it() {
+    let mut scene =
+        Scene::with(StubOptions::managed(), |setup| setup.set("stream_management.spool_after", "'20s'")).await;
+    scene.client.acks = false;
+    scene.server.send(message("acked"));
+    scene.client.messages(1).await;
+    scene.client.ack().await;
+    scene.server.acked(1, PATIENCE).await;
+    scene.server.send(message("unacked"));
+    scene.client.messages(1).await;
+    assert_eq!(scene.server.request_ack().await, 1);
+    scene.server.send("</stream:stream>");
+    scene.client.closed(PATIENCE).await;
+    let (mut client, _) = failed(&scene.pushward, &scene.enabled, 1).await;
+    fresh(&mut client, "phone").await;
+    let server = scene.stub.fresh().await;
+    // The server's own second attempt.
+    server.send(message("unacked"));
+    assert_eq!(bodies(&client.messages(1).await), ["unacked"]);
+    let seen = client.until_quiet(Duration::from_millis(300)).await;
+    assert!(bodies(&seen).is_empty(), "{seen:?}");
+    server.assert_open();
+}
+
+#[tokio::test]
+async fn at_a_clean_close_the_server_hears_what_the_client_acked_last() {
+    let mut scene =
+        Scene::with(StubOptions::managed(), |setup| setup.set("stream_management.spool_after", "'20s'")).await;
+    scene.client.acks = false;
+    scene.server.send(message("1"));
+    scene.client.messages(1).await;
+    scene.client.send("<a xmlns='urn:xmpp:sm:3' h='1'/></stream:stream>").await;
+    scene.server.footer(PATIENCE).await;
+    assert_eq!(scene.server.seen().acks.last(), Some(&1));
+}
+
+#[tokio::test]
+async fn a_connection_lost_in_the_middle_of_a_stanza_does_not_end_the_session() {
+    let Scene { stub: _stub, pushward, client, server, enabled } = Scene::new().await;
+    client.reset();
+    let (mut client, _) = resumed(&pushward, &enabled, 0).await;
+    client.send("<message").await;
+    client.reset();
+    server.send(message("after half a stanza"));
+    let (mut client, answer) = resumed(&pushward, &enabled, 0).await;
+    assert_eq!(answer.attribute("h"), Some("0"), "half a stanza is none");
+    client.messages(1).await;
+    server.assert_open();
+}
+
+/// The client's `h` is beyond what it was sent; nobody else's session may suffer from that.
+#[tokio::test]
+async fn a_resumption_that_claims_too_much_is_refused_and_the_session_stays() {
+    let Scene { stub: _stub, pushward, client, server, enabled } = Scene::new().await;
+    client.reset();
+    let mut client: Client = pushward.authenticated("alice").await;
+    client.send(format!("<resume xmlns='urn:xmpp:sm:3' previd='{}' h='99'/>", enabled.id)).await;
+    let seen = client.closed(PATIENCE).await;
+    let error = seen.iter().find(|element| element.starts_with("<stream:error")).unwrap_or_else(|| panic!("{seen:?}"));
+    assert!(Element::parse(error).child("handled-count-too-high").is_some(), "{error}");
+    server.send(message("still here"));
+    let (mut client, _) = resumed(&pushward, &enabled, 0).await;
+    assert_eq!(bodies(&client.messages(1).await), ["still here"]);
+}

@@ -1,0 +1,218 @@
+//! Connections that are lost with much waiting, races for a session, and a disk that takes no more.
+
+use std::time::Duration;
+
+use crate::support::{
+    Client, Element, Enabled, PATIENCE, Scene, Setup, StubOptions, another, bodies, fresh, message, numbered, resumed,
+};
+
+/// How a connection may be lost.
+#[derive(Clone, Copy, Debug)]
+enum Loss {
+    Fin,
+    Reset,
+    Silence,
+}
+
+type Surroundings = (&'static str, StubOptions, fn(Setup) -> Setup);
+
+/// What may be different about the surroundings.
+fn surroundings() -> Vec<Surroundings> {
+    fn impatient(setup: Setup) -> Setup {
+        setup.set("stream_management.max_ack_delay", "'300ms'").set("stream_management.ack_timeout", "'300ms'")
+    }
+    fn small(setup: Setup) -> Setup {
+        let keys = ["limits.unauthenticated_stanza", "limits.stanza", "limits.session_queue"];
+        keys.into_iter().fold(impatient(setup), |setup, key| setup.set(key, "'16 KiB'"))
+    }
+    vec![
+        ("a server without stream management", StubOptions::default(), impatient),
+        ("a server with it", StubOptions::managed(), impatient),
+        ("memory for a hundred stanzas only", StubOptions::default(), small),
+        ("memory for a hundred, and a server with stream management", StubOptions::managed(), small),
+    ]
+}
+
+async fn five_hundred_messages_wait_after(loss: Loss) {
+    for (name, options, settings) in surroundings() {
+        let Scene { stub: _stub, pushward, mut client, server, enabled } = Scene::with(options, settings).await;
+        client.acks = false;
+        let all = numbered("message", 1..=500);
+        server.send(message(&all[0]));
+        client.messages(1).await;
+        let _half = match loss {
+            Loss::Fin => Some(client.fin()),
+            Loss::Reset => {
+                client.reset();
+                None
+            }
+            Loss::Silence => {
+                client.closed(PATIENCE).await;
+                None
+            }
+        };
+        server.send(all[1..].iter().map(|body| message(body)).collect::<String>());
+        let (mut client, _) = resumed(&pushward, &enabled, 0).await;
+        assert_eq!(bodies(&client.messages(500).await), all, "{loss:?}, {name}");
+        server.send(message("behind"));
+        assert_eq!(bodies(&client.messages(1).await), ["behind"], "{loss:?}, {name}");
+        assert!(client.requests >= 4, "a long replay is paced by requests, {} came", client.requests);
+        client.send(message("back")).await;
+        client.acked_up_to(1).await;
+        server.assert_open();
+    }
+}
+
+#[tokio::test]
+async fn five_hundred_messages_wait_after_a_fin() {
+    five_hundred_messages_wait_after(Loss::Fin).await;
+}
+
+#[tokio::test]
+async fn five_hundred_messages_wait_after_a_reset() {
+    five_hundred_messages_wait_after(Loss::Reset).await;
+}
+
+#[tokio::test]
+async fn five_hundred_messages_wait_for_a_client_that_fell_silent() {
+    five_hundred_messages_wait_after(Loss::Silence).await;
+}
+
+#[tokio::test]
+async fn a_client_lost_in_the_middle_of_the_replay_gets_the_rest_once() {
+    for (name, options, settings) in surroundings() {
+        let Scene { stub: _stub, pushward, client, server, enabled } = Scene::with(options, settings).await;
+        client.reset();
+        let all = numbered("message", 1..=500);
+        server.send(all.iter().map(|body| message(body)).collect::<String>());
+        let mut seen = Vec::new();
+        let mut handled = 0;
+        for part in [1, 149, 50, 250] {
+            let (mut client, _) = resumed(&pushward, &enabled, handled).await;
+            seen.extend(bodies(&client.messages(part).await));
+            handled = client.handled;
+            client.reset();
+        }
+        let (mut client, _) = resumed(&pushward, &enabled, handled).await;
+        seen.extend(bodies(&client.messages(50).await));
+        assert_eq!(seen, all, "{name}");
+        server.send(message("behind"));
+        assert_eq!(bodies(&client.messages(1).await), ["behind"], "{name}");
+    }
+}
+
+#[tokio::test]
+async fn what_comes_during_a_replay_comes_behind_it() {
+    for (name, options, settings) in surroundings() {
+        let Scene { stub: _stub, pushward, client, server, enabled } = Scene::with(options, settings).await;
+        client.reset();
+        let all = numbered("message", 1..=600);
+        server.send(all[..400].iter().map(|body| message(body)).collect::<String>());
+        let (mut client, _) = resumed(&pushward, &enabled, 0).await;
+        server.send(all[400..].iter().map(|body| message(body)).collect::<String>());
+        assert_eq!(bodies(&client.messages(600).await), all, "{name}");
+    }
+}
+
+/// Sends `<resume/>` and reads until the connection ends or nothing more comes.
+async fn race(mut client: Client, enabled: &Enabled) -> (Client, Vec<String>, bool) {
+    client.acks = false;
+    client.send(format!("<resume xmlns='urn:xmpp:sm:3' previd='{}' h='0'/>", enabled.id)).await;
+    let (seen, open) = client.until_quiet_or_closed(Duration::from_millis(700)).await;
+    (client, seen, open)
+}
+
+#[tokio::test]
+async fn of_two_that_resume_at_once_one_has_the_session_and_all_of_it() {
+    for round in 0..5 {
+        let Scene { stub: _stub, pushward, client, server, enabled } = Scene::new().await;
+        client.reset();
+        let all = numbered("message", 1..=50);
+        server.send(all.iter().map(|body| message(body)).collect::<String>());
+        let (first, second) = tokio::join!(pushward.authenticated("alice"), pushward.authenticated("alice"));
+        let (first, second) = tokio::join!(race(first, &enabled), race(second, &enabled));
+        let contenders = [first, second];
+        let resumed = |seen: &[String]| seen.first().is_some_and(|answer| answer.starts_with("<resumed"));
+        let open: Vec<_> = contenders.iter().filter(|(_, seen, open)| *open && resumed(seen)).collect();
+        assert_eq!(open.len(), 1, "round {round}: {:?}", contenders.iter().map(|c| (&c.1, c.2)).collect::<Vec<_>>());
+        assert_eq!(bodies(&open[0].1), all, "round {round}");
+        for (client, seen, open) in contenders {
+            assert!(!seen.concat().contains("conflict"), "{seen:?}");
+            if open && resumed(&seen) {
+                let mut client = client;
+                client.acks = true;
+                client.ack().await;
+                server.send(message("behind"));
+                assert_eq!(bodies(&client.messages(1).await), ["behind"], "round {round}");
+            }
+        }
+        server.assert_open();
+    }
+}
+
+#[tokio::test]
+async fn a_resumption_takes_the_session_over_without_a_word_to_the_old_connection() {
+    let Scene { stub: _stub, pushward, client: mut old, server, enabled } = Scene::new().await;
+    let (mut client, _) = resumed(&pushward, &enabled, 0).await;
+    let last = old.closed(PATIENCE).await;
+    assert!(last.is_empty(), "{last:?}");
+    server.send(message("for the new one"));
+    client.messages(1).await;
+    server.assert_open();
+}
+
+/// No file may grow beyond 6 MiB; alice is dark and gets 12.
+#[tokio::test]
+async fn on_a_full_disk_stanzas_stay_with_the_server_and_other_sessions_go_on() {
+    let settings = |setup: Setup| {
+        setup.largest_file(6 * 1024).set("limits.stanza", "'256 KiB'").set("limits.session_queue", "'256 KiB'")
+    };
+    let mut scene = Scene::with(StubOptions::managed(), settings).await;
+    let (mut desk, desk_server) = another(&scene.pushward, &mut scene.stub, "desk").await;
+    scene.client.reset();
+    let long = "x".repeat(100_000);
+    for number in 1..=120 {
+        scene.server.try_send(message(&format!("{number} {long}")));
+    }
+    let line = scene.pushward.logged(&["spool"]).await;
+    let level = serde_json::from_str::<serde_json::Value>(&line).unwrap()["level"].clone();
+    assert!(["WARN", "ERROR"].contains(&level.as_str().unwrap()), "{line}");
+    scene.pushward.assert_log_never_contains("xxxxxxxx");
+    scene.server.closed(PATIENCE).await;
+    let acked = scene.server.seen().acks.last().copied().unwrap_or(0);
+    assert!(acked < 120, "more is acknowledged than the disk can hold");
+    for number in 1..=3 {
+        desk_server.send(message(&format!("desk {number}")));
+        assert_eq!(bodies(&desk.messages(1).await), [format!("desk {number}")]);
+        desk.send(message("and back")).await;
+        desk.acked_up_to(number).await;
+    }
+    desk_server.acked(3, PATIENCE).await;
+    desk_server.assert_open();
+}
+
+#[tokio::test]
+async fn at_the_bound_of_a_sessions_spool_the_rest_stays_with_the_server() {
+    let settings = |setup: Setup| setup.set("limits.spool_per_session", "'256 KiB'");
+    let mut scene = Scene::with(StubOptions::managed(), settings).await;
+    let (mut desk, desk_server) = another(&scene.pushward, &mut scene.stub, "desk").await;
+    scene.client.reset();
+    let long = "x".repeat(20_000);
+    for number in 1..=30 {
+        scene.server.try_send(message(&format!("{number} {long}")));
+    }
+    scene.pushward.logged(&["spool"]).await;
+    scene.server.closed(PATIENCE).await;
+    let acked = scene.server.seen().acks.last().copied().unwrap_or(0);
+    assert!(acked < 30, "{acked} of 30 stanzas of 20 KB are acknowledged with 256 KiB to hold them");
+    desk_server.send(message("desk"));
+    desk.messages(1).await;
+    // What was acknowledged is there when the phone is back.
+    let mut phone = scene.pushward.authenticated("alice").await;
+    let answer: Element = phone.resume(&scene.enabled.id, 0).await;
+    assert_eq!(answer.name, "failed", "{answer:?}");
+    fresh(&mut phone, "phone").await;
+    let seen = bodies(&phone.messages(acked as usize).await);
+    let numbers: Vec<_> = seen.iter().map(|body| body.split(' ').next().unwrap().parse::<u32>().unwrap()).collect();
+    assert_eq!(numbers, (1..=acked).collect::<Vec<_>>());
+}

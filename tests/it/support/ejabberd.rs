@@ -1,0 +1,137 @@
+//! Debian's ejabberd as the unmodified server: no push, no archive; stream management where a test wants it.
+
+use std::fs;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use tempfile::TempDir;
+use tokio::time::Instant;
+
+use super::prosody::{COMPONENT_SECRET, answers};
+use super::{PASSWORD, Process, free_address};
+
+const INSTALL: &str = "apt-get install ejabberd";
+/// It compiles its configuration at every start.
+const STARTS_WITHIN: Duration = Duration::from_secs(90);
+/// Where Debian has the Erlang libraries; one of these exists.
+const LIBRARIES: [&str; 2] = ["/usr/lib/x86_64-linux-gnu", "/usr/lib/aarch64-linux-gnu"];
+
+/// A running server; it ends when dropped.
+pub(crate) struct Ejabberd {
+    /// Where clients connect, without TLS.
+    pub(crate) address: SocketAddr,
+    /// Where components connect.
+    pub(crate) components: SocketAddr,
+    process: Process,
+    directory: TempDir,
+}
+
+impl Ejabberd {
+    /// Starts a server for `localhost` with the accounts alice, bob and carol, and the component `push.localhost`.
+    pub(crate) async fn start() -> Self {
+        Self::with("").await
+    }
+
+    /// The same, with its own stream management.
+    ///
+    /// What a lost client did not acknowledge goes to the account's other sessions or into offline storage, as it does
+    /// on Prosody; without that option ejabberd sends it back to the sender as an error.
+    pub(crate) async fn managed() -> Self {
+        Self::with("  mod_stream_mgmt:\n    resend_on_timeout: if_offline\n").await
+    }
+
+    async fn with(modules: &str) -> Self {
+        // As with Prosody, somebody may take the ports before it does.
+        for _ in 0..5 {
+            let directory = tempfile::tempdir().unwrap();
+            let (address, components) = (free_address(), free_address());
+            let file = directory.path().join("ejabberd.yml");
+            fs::write(&file, configuration(modules, (address, components))).unwrap();
+            let mut process = spawn(directory.path());
+            if ready(&mut process, address).await {
+                return Self { address, components, process, directory };
+            }
+        }
+        panic!("no free ports for ejabberd");
+    }
+
+    /// SIGKILL.
+    pub(crate) fn kill(&mut self) {
+        self.process.kill();
+    }
+
+    /// Starts it again with the same files and ports, once it has been killed.
+    pub(crate) async fn start_again(&mut self) {
+        assert!(self.process.exited().is_some(), "it is still running");
+        self.process = spawn(self.directory.path());
+        assert!(ready(&mut self.process, self.address).await, "its ports have been taken");
+    }
+}
+
+/// The Erlang machine without distribution: it needs neither a node name nor the port mapper, so any number can run.
+fn spawn(directory: &Path) -> Process {
+    let accounts = format!(
+        "application:ensure_started(ejabberd), [ejabberd_auth:try_register(User, <<\"localhost\">>, <<\"{PASSWORD}\">>) \
+         || User <- [<<\"alice\">>, <<\"bob\">>, <<\"carol\">>]], io:format(\"has its accounts~n\")."
+    );
+    let mut command = Command::new("erl");
+    command
+        .args(["-noinput", "-mnesia", "dir"])
+        .arg(format!("\"{}/spool\"", directory.display()))
+        .args(["-s", "ejabberd", "-eval", &accounts])
+        .env("EJABBERD_CONFIG_PATH", directory.join("ejabberd.yml"))
+        .env("EJABBERD_LOG_PATH", directory.join("ejabberd.log"))
+        .env("ERL_CRASH_DUMP", "/dev/null")
+        .env("ERL_LIBS", LIBRARIES.join(":"))
+        .env("HOME", directory)
+        .current_dir(directory);
+    Process::spawn("ejabberd", INSTALL, &mut command)
+}
+
+/// `false` where a port was taken.
+async fn ready(process: &mut Process, address: SocketAddr) -> bool {
+    let until = Instant::now() + STARTS_WITHIN;
+    while !(process.log().contains("has its accounts") && answers(address).await) {
+        if process.log().contains("eaddrinuse") {
+            return false;
+        }
+        assert!(process.exited().is_none() && Instant::now() < until, "ejabberd does not answer at {address}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    true
+}
+
+fn configuration(modules: &str, (clients, components): (SocketAddr, SocketAddr)) -> String {
+    format!(
+        r#"loglevel: warning
+hosts: [localhost]
+certfiles: []
+auth_method: internal
+auth_password_format: plain
+listen:
+  - port: {clients}
+    ip: "127.0.0.1"
+    module: ejabberd_c2s
+    starttls: false
+    max_stanza_size: 1048576
+  - port: {components}
+    ip: "127.0.0.1"
+    module: ejabberd_service
+    hosts:
+      push.localhost:
+        password: "{COMPONENT_SECRET}"
+modules:
+  mod_carboncopy: {{}}
+  mod_disco: {{}}
+  mod_muc:
+    host: rooms.localhost
+  mod_offline: {{}}
+  mod_ping: {{}}
+  mod_roster: {{}}
+{modules}"#,
+        clients = clients.port(),
+        components = components.port(),
+    )
+}

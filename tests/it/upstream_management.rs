@@ -1,0 +1,183 @@
+//! XEP-0198 between proxy and server, where the server has it: who enables it, and what is acknowledged when.
+
+use std::time::{Duration, Instant};
+
+use crate::support::{
+    Client, Element, PATIENCE, Pushward, Scene, Server, Setup, StubOptions, StubUpstream, bodies, message, numbered,
+    resumed,
+};
+
+/// So long that no spool takes over by itself while a test looks.
+fn patient(setup: Setup) -> Setup {
+    setup.set("stream_management.spool_after", "'20s'")
+}
+
+#[tokio::test]
+async fn it_is_enabled_behind_the_bind_without_the_client_seeing_it() {
+    let mut stub = StubUpstream::start(StubOptions::managed()).await;
+    let pushward = Pushward::start(Setup::new(stub.address)).await;
+    let mut client = pushward.connect().await;
+    let features = Element::parse(&client.authenticated("alice").await);
+    let offered: Vec<_> = features.all("sm").iter().map(|sm| sm.ns.as_str()).collect();
+    assert_eq!(offered, ["urn:xmpp:sm:3"], "{features:?}");
+    client.bind("phone").await;
+    let server = stub.session().await;
+    server.managed().await;
+    let asked = Instant::now();
+    server.request_ack().await;
+    assert!(asked.elapsed() < Duration::from_secs(1), "<r/> was answered after {:?}", asked.elapsed());
+    client.roundtrip().await;
+    let seen = client.transcript();
+    assert!(!seen.contains("<enabled") && !seen.contains("<r ") && !seen.contains("<a "), "{seen}");
+}
+
+#[tokio::test]
+async fn the_servers_own_id_and_counts_are_not_the_clients() {
+    let mut scene = Scene::with(StubOptions::managed(), patient).await;
+    scene.server.managed().await;
+    assert_eq!(scene.enabled.resume.as_deref(), Some("true"));
+    scene.client.send(message("counted")).await;
+    // The request of the proxy's own enabling, the bind, and whatever it asks the server are not the client's.
+    scene.client.acked_up_to(1).await;
+    scene.server.send(message("back"));
+    scene.client.messages(1).await;
+    scene.client.ack().await;
+    scene.server.acked(1, PATIENCE).await;
+}
+
+#[tokio::test]
+async fn while_the_client_is_live_the_servers_count_follows_its_acks() {
+    let mut scene = Scene::with(StubOptions::managed(), patient).await;
+    scene.client.acks = false;
+    for round in 0..3 {
+        for number in 1..=3 {
+            scene.server.send(message(&format!("{round}.{number}")));
+        }
+        scene.client.messages(3).await;
+        assert_eq!(scene.server.request_ack().await, 3 * round, "the client has acknowledged no more");
+        scene.client.ack().await;
+        assert_eq!(scene.server.acked(3 * (round + 1), PATIENCE).await, 3 * (round + 1));
+    }
+}
+
+#[tokio::test]
+async fn beyond_250_unacked_stanzas_the_spool_takes_over() {
+    let mut scene = Scene::with(StubOptions::managed(), patient).await;
+    scene.client.acks = false;
+    let all = numbered("message", 1..=300);
+    scene.server.send(all.iter().map(|body| message(body)).collect::<String>());
+    assert_eq!(bodies(&scene.client.messages(300).await), all);
+    let acked = scene.server.acked(250, PATIENCE).await;
+    assert!(acked <= 300, "{acked} of 300");
+    // What the server was told is on disk and still waits for the client.
+    scene.client.reset();
+    let (mut client, _) = resumed(&scene.pushward, &scene.enabled, 0).await;
+    assert_eq!(client.bodies_until(&all).await, all);
+}
+
+#[tokio::test]
+async fn after_30_seconds_without_an_ack_the_spool_takes_over() {
+    let mut scene = Scene::with(StubOptions::managed(), |setup| setup).await;
+    scene.client.acks = false;
+    scene.server.send(message("unacked"));
+    scene.client.messages(1).await;
+    assert_eq!(scene.server.request_ack().await, 0);
+    scene.server.acked(1, Duration::from_secs(50)).await;
+    scene.server.assert_open();
+}
+
+#[tokio::test]
+async fn while_dark_the_servers_count_follows_the_spool_at_once() {
+    let scene = Scene::with(StubOptions::managed(), |setup| setup).await;
+    scene.client.reset();
+    for number in 1..=5 {
+        scene.server.send(message(&format!("dark {number}")));
+        scene.server.acked(number, Duration::from_secs(5)).await;
+    }
+    scene.pushward.stored("dark 5").await;
+    let (mut client, _) = resumed(&scene.pushward, &scene.enabled, 0).await;
+    let all = numbered("dark", 1..=5);
+    assert_eq!(client.bodies_until(&all).await, all);
+}
+
+#[tokio::test]
+async fn what_was_unacked_when_the_client_was_lost_is_acknowledged_from_the_spool() {
+    let mut scene = Scene::with(StubOptions::managed(), patient).await;
+    scene.client.acks = false;
+    scene.server.send(message("live"));
+    scene.client.messages(1).await;
+    assert_eq!(scene.server.request_ack().await, 0);
+    scene.client.reset();
+    scene.server.acked(1, PATIENCE).await;
+}
+
+#[tokio::test]
+async fn what_needs_no_disk_counts_as_handled_too() {
+    let scene = Scene::with(StubOptions::managed(), |setup| setup).await;
+    scene.client.reset();
+    let presence = "<presence from='bob@localhost/desk' to='alice@localhost/phone'/>";
+    let answer = "<iq type='result' id='gone' from='localhost' to='alice@localhost/phone'/>";
+    scene.server.send(format!("{presence}{answer}{}", message("last")));
+    assert_eq!(scene.server.acked(3, Duration::from_secs(5)).await, 3);
+}
+
+async fn nothing_is_lost_or_doubled_over_three_losses(server: Server) {
+    let pushward = Pushward::start(Setup::new(server.address())).await;
+    let mut bob = server.bob().await;
+    let mut alice = Client::starttls(pushward.starttls, &pushward.tls()).await;
+    alice.login("alice", "phone").await;
+    let enabled = alice.enable().await;
+    alice.available().await;
+    let mut seen = Vec::new();
+    for round in 0..3 {
+        bob.say("alice@localhost/phone", &format!("live {round}")).await;
+        seen.extend(bodies(&alice.messages(1).await));
+        alice.acks = false;
+        bob.say("alice@localhost/phone", &format!("unacked {round}")).await;
+        alice.messages(1).await;
+        let handled = alice.handled - 1;
+        alice.reset();
+        bob.say("alice@localhost/phone", &format!("dark {round}")).await;
+        bob.say("alice@localhost", &format!("bare {round}")).await;
+        (alice, _) = resumed(&pushward, &enabled, handled).await;
+        seen.extend(bodies(&alice.messages(3).await));
+    }
+    seen.extend(bodies(&alice.live_for(Duration::from_millis(200)).await));
+    let of_a_round = |n| ["live", "unacked", "dark", "bare"].map(|what| format!("{what} {n}"));
+    assert_eq!(seen, (0..3).flat_map(of_a_round).collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn on_managed_prosody_nothing_is_lost_or_doubled_over_three_losses() {
+    nothing_is_lost_or_doubled_over_three_losses(Server::managed_prosody().await).await;
+}
+
+#[tokio::test]
+async fn on_ejabberd_nothing_is_lost_or_doubled_over_three_losses() {
+    nothing_is_lost_or_doubled_over_three_losses(Server::ejabberd().await).await;
+}
+
+#[tokio::test]
+async fn on_managed_ejabberd_nothing_is_lost_or_doubled_over_three_losses() {
+    nothing_is_lost_or_doubled_over_three_losses(Server::managed_ejabberd().await).await;
+}
+
+/// With its own stream management on, Prosody keeps 500 unacknowledged stanzas and then gives a session up.
+#[tokio::test]
+async fn a_dark_client_of_a_managed_server_may_wait_for_more_than_the_server_would_keep() {
+    let server = Server::managed_prosody().await;
+    let pushward = Pushward::start(Setup::new(server.address())).await;
+    let mut bob = server.bob().await;
+    let mut alice = pushward.login("alice", "phone").await;
+    let enabled = alice.enable().await;
+    alice.available().await;
+    let handled = alice.handled;
+    alice.reset();
+    let all = numbered("dark", 1..=700);
+    for body in &all {
+        bob.send(format!("<message type='chat' to='alice@localhost/phone'><body>{body}</body></message>")).await;
+    }
+    bob.roundtrip().await;
+    let (mut alice, _) = resumed(&pushward, &enabled, handled).await;
+    assert_eq!(alice.bodies_until(&all).await, all);
+}
