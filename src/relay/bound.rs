@@ -298,17 +298,20 @@ impl Driver {
 
     fn done(&mut self, done: Done) {
         match done {
-            Done::Account(token, Ok((account, device))) => {
+            Done::Read(Ok(account)) => self.take(Input::Account(account)),
+            Done::Read(Err(error)) => tracing::error!(%error, "the account cannot be read"),
+            Done::Changed(token, Ok((account, device))) => {
                 if device.is_some_and(|device| device != self.session.device()) {
                     self.jobs.device_changed();
                 }
-                self.take(Input::Account(account));
+                self.take(Input::Changed(Some(account)));
                 if let Some(token) = token {
                     self.take(Input::Stored(token, Stored::Durable(device)));
                 }
             }
-            Done::Account(token, Err(error)) => {
-                tracing::error!(%error, "the account cannot be read or stored");
+            Done::Changed(token, Err(error)) => {
+                tracing::error!(%error, "the account cannot be stored");
+                self.take(Input::Changed(None));
                 if let Some(token) = token {
                     self.take(Input::Stored(token, Stored::Failed));
                 }

@@ -36,7 +36,8 @@ pub(super) enum Request {
 /// What came of it, as far as the session is told.
 #[derive(Debug)]
 pub(super) enum Done {
-    Account(Option<Token>, Result<(Account, Option<DeviceId>), StoreError>),
+    Read(Result<Account, StoreError>),
+    Changed(Option<Token>, Result<(Account, Option<DeviceId>), StoreError>),
     Spooled(u64, Result<(), StoreError>),
     Loaded(Result<Vec<Spooled>, StoreError>),
     /// Nobody waits for it.
@@ -90,7 +91,8 @@ impl Jobs {
     /// Does all that was asked for.
     pub(super) async fn finish(mut self) {
         while self.at_work.is_some() {
-            let (Done::Account(_, Err(error))
+            let (Done::Read(Err(error))
+            | Done::Changed(_, Err(error))
             | Done::Spooled(_, Err(error))
             | Done::Loaded(Err(error))
             | Done::Quiet(Err(error))) = self.done().await
@@ -113,12 +115,9 @@ impl Jobs {
         let (relay, slot, handle) = (Arc::clone(&self.relay), self.slot(), Arc::clone(&self.handle));
         let store = relay.store.clone();
         self.at_work = Some(match request {
-            Request::Read => Box::pin(async move {
-                let account = store.account(&slot.account).await;
-                Done::Account(None, account.map(|account| (account, None)))
-            }),
+            Request::Read => Box::pin(async move { Done::Read(store.account(&slot.account).await) }),
             Request::Change(token, change) => {
-                Box::pin(async move { Done::Account(token, change_account(&relay, &handle, change).await) })
+                Box::pin(async move { Done::Changed(token, change_account(&relay, &handle, change).await) })
             }
             Request::Spool(mut items) => {
                 // Another device that was there has had what was addressed to the account.

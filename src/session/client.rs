@@ -127,7 +127,7 @@ impl Session {
             xml.attr("id", id.as_str()).attr("resume", "true").attr("max", &max.to_string());
             self.sm_id = Some(id.clone());
             let (device, sm_id) = (self.owner.device, id.as_str().to_owned());
-            self.out(Output::Store(None, Change::Resumable { device, sm_id }));
+            self.change(None, Change::Resumable { device, sm_id });
             self.out(Output::Resumable(id));
         }
         // XEP-0198 §4: both counters are zero from here on.
@@ -278,7 +278,7 @@ impl Session {
         let on_success = iq_result(iq);
         let on_failure = iq_error(iq, "wait", "internal-server-error");
         self.promises.push_back(Promise { token, event, on_success, on_failure });
-        self.out(Output::Store(Some(token), change));
+        self.change(Some(token), change);
     }
 
     /// The client hears of its request only once the store has spoken (XEP-0357 §5).

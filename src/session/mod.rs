@@ -161,8 +161,10 @@ pub enum Input {
     UpstreamLost,
     /// A new connection takes the session over; [`Session::check_resume`] has accepted its `h`.
     Attach(Resumption),
-    /// What is kept about the account, as the store has it now.
+    /// What is kept about the account has been changed by another session: as the store has it now.
     Account(Account),
+    /// The store answered [`Output::Store`]; `None` if it failed.
+    Changed(Option<Account>),
     /// The store answered [`Output::Store`].
     Stored(Token, Stored),
     /// What was handed to the spool up to this place is on disk.
@@ -383,6 +385,8 @@ pub struct Session {
     archive: bool,
     upstream_written: Instant,
     promises: VecDeque<Promise>,
+    /// Changes of the account that the store has not answered.
+    open_changes: u32,
     next_token: u64,
     outputs: VecDeque<Output>,
     phase: Phase,
@@ -445,6 +449,7 @@ impl Session {
             archive: false,
             upstream_written: now,
             promises: VecDeque::new(),
+            open_changes: 0,
             next_token: 0,
             outputs: VecDeque::new(),
             phase: Phase::Running,
@@ -468,7 +473,11 @@ impl Session {
             Input::Upstream(frame) => self.upstream_frame(now, frame),
             Input::UpstreamLost => self.upstream_lost(now),
             Input::Attach(resumption) => self.attach(now, resumption),
-            Input::Account(account) => self.account_changed(now, account),
+            Input::Account(account) => self.account_changed(now, Some(account)),
+            Input::Changed(account) => {
+                self.open_changes = self.open_changes.saturating_sub(1);
+                self.account_changed(now, account);
+            }
             Input::Stored(token, stored) => self.stored(now, token, stored),
             Input::Spooled(seq) => self.spooled(now, seq),
             Input::SpoolFailed => self.spool_failed(now),
@@ -574,6 +583,11 @@ impl Session {
     fn write_upstream(&mut self, now: Instant, bytes: Bytes) {
         self.upstream_written = now;
         self.out(Output::ToUpstream(bytes));
+    }
+
+    fn change(&mut self, token: Option<Token>, change: Change) {
+        self.open_changes += 1;
+        self.out(Output::Store(token, change));
     }
 
     /// Unix milliseconds of a moment.

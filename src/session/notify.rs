@@ -17,8 +17,11 @@ impl Session {
         self.owner.account.owned(self.owner.device)
     }
 
-    pub(super) fn account_changed(&mut self, now: Instant, account: Account) {
-        self.owner.account = account;
+    pub(super) fn account_changed(&mut self, now: Instant, account: Option<Account>) {
+        // Our own changes are ahead of what is answered before them.
+        if let Some(account) = account.filter(|_| self.open_changes == 0) {
+            self.owner.account = account;
+        }
         self.track_by_ping();
         if let Some(since) = self.liveness.unreachable_since().filter(|_| self.is_dark()) {
             self.liveness.hold_until(since + self.hold());
@@ -29,7 +32,7 @@ impl Session {
     /// The device was in contact, which the store keeps for the choice of whom to forget first.
     pub(super) fn seen(&mut self, now: Instant) {
         if self.owned().next().is_some() {
-            self.out(Output::Store(None, Change::Seen { device: self.owner.device, at: self.unix(now) }));
+            self.change(None, Change::Seen { device: self.owner.device, at: self.unix(now) });
         }
     }
 
@@ -120,15 +123,21 @@ impl Session {
         let target = open.target;
         match &outcome {
             Outcome::Accepted if self.errors_of(&target) > 0 => {
-                self.out(Output::Store(None, Change::Succeeded { target: target.clone() }));
+                self.change_at_once(Change::Succeeded { target: target.clone() });
             }
             Outcome::Refused(_) => {
                 let max_errors = self.settings.push.max_errors;
-                self.out(Output::Store(None, Change::Failed { target: target.clone(), max_errors }));
+                self.change_at_once(Change::Failed { target: target.clone(), max_errors });
             }
             Outcome::Accepted | Outcome::Wait(_) | Outcome::Unknown => {}
         }
         self.event(Event::PublishOutcome(target, outcome));
+    }
+
+    /// The next push is decided by it, whether it is on disk by then or not.
+    fn change_at_once(&mut self, change: Change) {
+        self.owner.account.apply(change.clone());
+        self.change(None, change);
     }
 
     fn errors_of(&self, target: &Target) -> u32 {

@@ -152,7 +152,7 @@ impl Session {
             return true;
         }
         if self.pending.take_removal(&id) && kind == "result" {
-            self.out(Output::Store(None, Change::Removed));
+            self.change(None, Change::Removed);
             return false;
         }
         if !self.pending.take_query(&id) {

@@ -177,17 +177,18 @@ pub(super) fn read(
     after: u64,
     bytes: usize,
 ) -> Result<Vec<Spooled>, StoreError> {
-    let mut budget = Budget(Some(bytes));
     let mut items = Vec::new();
     let Some(from) = after.checked_add(1) else { return Ok(items) };
-    each(&transaction.open_table(SPOOL)?, slot, from, |item| {
-        if budget.spend(item.bytes.len()) {
-            items.push(item);
-            ControlFlow::Continue(())
-        } else {
-            ControlFlow::Break(())
+    let mut budget = Budget::new(bytes);
+    for entry in transaction.open_table(SPOOL)?.range(slot.places(from..=u64::MAX))? {
+        let (key, record) = entry?;
+        match Spooled::decode(&slot.account, key.value().2, record.value()) {
+            Ok(item) if budget.spend(item.bytes.len()) => items.push(item),
+            // What comes before it can be read all the same.
+            Err(error) if items.is_empty() => return Err(error),
+            Ok(_) | Err(_) => break,
         }
-    })?;
+    }
     Ok(items)
 }
 
@@ -207,14 +208,22 @@ pub(super) fn each(
     Ok(())
 }
 
-/// Bytes that may still be read: the first piece always may. `None`: there was too much.
-struct Budget(Option<usize>);
+/// Bytes that may still be read; the first piece always may.
+struct Budget {
+    left: usize,
+    first: bool,
+}
 
 impl Budget {
+    fn new(bytes: usize) -> Self {
+        Self { left: bytes, first: true }
+    }
+
     fn spend(&mut self, len: usize) -> bool {
-        let Some(left) = self.0 else { return false };
-        self.0 = left.checked_sub(len);
-        true
+        let fits = self.first || len <= self.left;
+        self.first = false;
+        self.left = self.left.saturating_sub(len);
+        fits
     }
 }
 
@@ -289,7 +298,7 @@ impl Batch<'_> {
     pub(super) fn take_shared(&mut self, slot: &Slot, bytes: usize) -> Result<Vec<Spooled>, StoreError> {
         let mut row = row(&self.slots, slot)?;
         let before = row;
-        let (mut budget, mut taken) = (Budget(Some(bytes)), Vec::new());
+        let (mut budget, mut taken) = (Budget::new(bytes), Vec::new());
         if row.shared == 0 {
             return Ok(taken);
         }

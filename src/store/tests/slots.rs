@@ -1,0 +1,421 @@
+//! What waits for a device.
+
+use std::time::Duration;
+
+use super::*;
+
+pub(super) fn slot(name: &str, device: u64) -> Slot {
+    Slot { account: account(name), device: DeviceId(device) }
+}
+
+pub(super) fn item(seq: u64) -> Spooled {
+    let bytes = format!("<message id='{seq}'><body>hunter2</body></message>").into();
+    Spooled { seq, received: seq * 1000, shared: seq.is_multiple_of(2), archived: seq.is_multiple_of(3), bytes }
+}
+
+pub(super) fn items(seqs: impl IntoIterator<Item = u64>) -> Vec<Spooled> {
+    seqs.into_iter().map(item).collect()
+}
+
+pub(super) async fn all(store: &Store, slot: &Slot) -> Vec<Spooled> {
+    store.spooled(slot, 0, usize::MAX).await.unwrap()
+}
+
+pub(super) async fn seqs(store: &Store, slot: &Slot) -> Vec<u64> {
+    all(store, slot).await.iter().map(|item| item.seq).collect()
+}
+
+pub(super) fn login(device: u64, resource: &str, at: u64) -> Change {
+    Change::Login { candidate: DeviceId(device), resource: resource.to_owned(), presented: None, at }
+}
+
+pub(super) fn enable_on(device: u64, node: &str, last_seen: u64) -> Change {
+    let registration = Registration { device: DeviceId(device), ..registration(node, last_seen) };
+    Change::Enable { registration, certain: false, max_devices: 5 }
+}
+
+/// Stores on the disk what is deleted already in memory, and opens it again.
+async fn reopened(store: Store, directory: &Path) -> Store {
+    store.shutdown().await;
+    drop(store);
+    Store::open(directory).unwrap()
+}
+
+/// The rows must say what the slots hold.
+pub(super) fn check_counts(store: &Store) {
+    let check = |database: &Database| {
+        let transaction = database.begin_read()?;
+        let mut held = std::collections::HashMap::<(String, u64), (u64, u64)>::new();
+        for entry in redb::ReadableTable::iter(&transaction.open_table(spool::SPOOL)?)? {
+            let (key, record) = entry?;
+            let (account, device, _) = key.value();
+            let (count, bytes) = held.entry((account.to_owned(), device)).or_default();
+            *count += 1;
+            *bytes += record.value().len() as u64 - 10 + ITEM_OVERHEAD;
+        }
+        for entry in redb::ReadableTable::iter(&transaction.open_table(spool::SLOTS)?)? {
+            let (key, record) = entry?;
+            let (name, device) = key.value();
+            let row = spool::Row::decode(&BareJid::new(name).unwrap(), record.value())?;
+            let (count, bytes) = held.remove(&(name.to_owned(), device)).unwrap_or_default();
+            assert_eq!((row.backlog.count, row.backlog.bytes), (count, bytes), "{name} {device}");
+        }
+        assert!(held.is_empty(), "no row for {:?}", held.keys());
+        Ok(())
+    };
+    store.shared.disk.with(check).unwrap();
+}
+
+#[tokio::test]
+async fn what_waits_survives_a_restart_in_order_and_byte_for_byte() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = Store::open(directory.path()).unwrap();
+    let [phone, tablet, other] = [slot("romeo", 1), slot("romeo", u64::MAX), slot("romeo2", 1)];
+    store.spool(&phone, items(1..=300)).await.unwrap();
+    store.spool(&tablet, items([7])).await.unwrap();
+    store.spool(&other, items([1])).await.unwrap();
+    store.spool(&phone, items([400])).await.unwrap();
+
+    let store = reopened(store, directory.path()).await;
+    assert_eq!(all(&store, &phone).await, items((1..=300).chain([400])));
+    assert_eq!(all(&store, &tablet).await, items([7]));
+    assert_eq!(all(&store, &other).await, items([1]));
+    assert_eq!(store.backlog(&phone).await.unwrap().count, 301);
+    check_counts(&store);
+}
+
+#[tokio::test]
+async fn reading_is_paced_by_bytes_but_never_stands_still() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = Store::open(directory.path()).unwrap();
+    let slot = slot("romeo", 1);
+    store.spool(&slot, items(1..=9)).await.unwrap();
+    let len = item(1).bytes.len();
+    for (after, bytes, expected) in [
+        (0, 0, vec![1]),
+        (0, 1, vec![1]),
+        (3, 2 * len, vec![4, 5]),
+        (8, 0, vec![9]),
+        (9, 9, vec![]),
+        (u64::MAX, 9, vec![]),
+    ] {
+        let read = store.spooled(&slot, after, bytes).await.unwrap();
+        assert_eq!(read.iter().map(|item| item.seq).collect::<Vec<_>>(), expected, "after {after}, {bytes} bytes");
+    }
+}
+
+#[tokio::test]
+async fn what_is_deleted_is_gone_at_once_for_readers_and_later_from_the_disk() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = Store::open(directory.path()).unwrap();
+    let slot = slot("romeo", 1);
+    store.spool(&slot, items(1..=5)).await.unwrap();
+    let before = store.commits();
+    for up_to in [1, 3, 2] {
+        store.unspool(&slot, up_to).await.unwrap();
+    }
+    assert_eq!(seqs(&store, &slot).await, [4, 5]);
+    assert_eq!(store.commits(), before);
+    let backlog = store.backlog(&slot).await.unwrap();
+    assert_eq!((backlog.count, backlog.last_seq), (2, 5));
+    store.unspool(&slot, 5).await.unwrap();
+    let store = reopened(store, directory.path()).await;
+    assert_eq!(store.backlog(&slot).await.unwrap(), Backlog { count: 0, bytes: 0, last_seq: 5 });
+    assert_eq!(seqs(&store, &slot).await, [0; 0]);
+    check_counts(&store);
+}
+
+#[tokio::test]
+async fn a_deletion_reaches_the_disk_by_itself() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = Store::open(directory.path()).unwrap();
+    let slot = slot("romeo", 1);
+    store.spool(&slot, items([1])).await.unwrap();
+    let before = store.commits();
+    store.unspool(&slot, 1).await.unwrap();
+    let committed = async {
+        while store.commits() == before {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), committed).await.unwrap();
+    assert!(store.shared.fading.lock().is_empty());
+    assert_eq!(seqs(&store, &slot).await, [0; 0]);
+}
+
+#[tokio::test]
+async fn a_deletion_follows_what_was_spooled_before_it_and_spares_what_comes_after() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = Store::open(directory.path()).unwrap();
+    let slot = slot("romeo", 1);
+    for base in (0..50).step_by(10) {
+        let (first, deleted, second) = tokio::join!(
+            store.spool(&slot, items(base + 1..=base + 5)),
+            store.unspool(&slot, base + 5),
+            store.spool(&slot, items(base + 6..=base + 7)),
+        );
+        first.and(deleted).and(second).unwrap();
+        assert_eq!(seqs(&store, &slot).await, [base + 6, base + 7]);
+    }
+    check_counts(&store);
+}
+
+#[tokio::test]
+async fn a_call_can_be_repeated_but_no_place_is_used_twice() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = Store::open(directory.path()).unwrap();
+    let slot = slot("romeo", 1);
+    store.spool(&slot, items(1..=3)).await.unwrap();
+    let before = store.commits();
+    store.spool(&slot, items(1..=3)).await.unwrap();
+    assert_eq!(store.commits(), before);
+    store.spool(&slot, items(2..=4)).await.unwrap();
+
+    let other = Spooled { bytes: "<other/>".into(), ..item(4) };
+    let error = store.spool(&slot, vec![item(5), other.clone()]).await.unwrap_err();
+    assert!(matches!(error, StoreError::PlaceTaken { seq: 4, last_seq: 5 }), "{error}");
+    store.spool(&slot, vec![other]).await.unwrap_err();
+    store.spool(&slot, items([0])).await.unwrap_err();
+    store.spool(&slot, vec![item(6), Spooled { shared: false, ..item(6) }]).await.unwrap_err();
+    assert_eq!(all(&store, &slot).await, items(1..=4));
+    store.unspool(&slot, 4).await.unwrap();
+    store.spool(&slot, items([3])).await.unwrap_err();
+    assert_eq!(store.backlog(&slot).await.unwrap().last_seq, 4);
+    check_counts(&store);
+}
+
+#[tokio::test]
+async fn many_slots_share_commits() {
+    const SLOTS: u64 = 400;
+    let directory = tempfile::tempdir().unwrap();
+    let store = Store::open(directory.path()).unwrap();
+    let mut waiting = tokio::task::JoinSet::new();
+    for n in 0..SLOTS {
+        let store = store.clone();
+        waiting.spawn(async move {
+            let slot = slot(&format!("user{}", n / 2), n % 2);
+            for seq in 1..=3 {
+                store.spool(&slot, items([seq])).await.unwrap();
+            }
+            store.unspool(&slot, 1).await.unwrap();
+            assert_eq!(seqs(&store, &slot).await, [2, 3]);
+        });
+    }
+    while let Some(done) = waiting.join_next().await {
+        done.unwrap();
+    }
+    assert!(store.commits() < SLOTS, "{} commits for {} calls", store.commits(), 3 * SLOTS);
+    let store = reopened(store, directory.path()).await;
+    for n in 0..SLOTS {
+        assert_eq!(seqs(&store, &slot(&format!("user{}", n / 2), n % 2)).await, [2, 3]);
+    }
+    check_counts(&store);
+}
+
+#[tokio::test]
+async fn a_bound_refuses_the_whole_call_and_names_itself() {
+    let directory = tempfile::tempdir().unwrap();
+    let cost = item(1).cost();
+    let limits = SpoolLimits { per_session: 3 * cost, all: 5 * cost };
+    let store = Store::open_with(directory.path(), limits).unwrap();
+    let [a, b] = [slot("romeo", 1), slot("juliet", 2)];
+    store.spool(&a, items(1..=2)).await.unwrap();
+    let error = store.spool(&a, items(3..=4)).await.unwrap_err();
+    let StoreError::SpoolFull { limit, which } = error else { panic!("{error}") };
+    assert_eq!((limit, which), (3 * cost, SpoolBound::PerSession));
+    store.spool(&a, items([3])).await.unwrap();
+    store.spool(&b, items(1..=2)).await.unwrap();
+    let full = async |store: &Store| {
+        let error = store.spool(&b, items([3])).await.unwrap_err();
+        let StoreError::SpoolFull { which, .. } = error else { panic!("{error}") };
+        assert_eq!(which, SpoolBound::All);
+    };
+    full(&store).await;
+    store.spool(&b, items([2])).await.unwrap();
+
+    // The total is counted anew at a start.
+    store.shutdown().await;
+    drop(store);
+    let store = Store::open_with(directory.path(), limits).unwrap();
+    full(&store).await;
+    store.unspool(&a, 1).await.unwrap();
+    store.spool(&b, items([3])).await.unwrap();
+    store.change(&b.account, Change::Removed).await.unwrap();
+    store.spool(&slot("nurse", 1), items(1..=3)).await.unwrap();
+    check_counts(&store);
+}
+
+#[tokio::test]
+async fn shared_stanzas_are_given_away_once() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = Store::open(directory.path()).unwrap();
+    let slot = slot("romeo", 1);
+    store.spool(&slot, items(1..=10)).await.unwrap();
+    store.unspool(&slot, 2).await.unwrap();
+    let (first, second) = tokio::join!(store.take_shared(&slot, 1), store.take_shared(&slot, 1));
+    assert_eq!((first.unwrap(), second.unwrap()), (items([4]), items([6])));
+    assert_eq!(store.take_shared(&slot, usize::MAX).await.unwrap(), items([8, 10]));
+    let store = reopened(store, directory.path()).await;
+    assert_eq!(store.take_shared(&slot, 1).await.unwrap(), []);
+    assert_eq!(seqs(&store, &slot).await, [3, 5, 7, 9]);
+    check_counts(&store);
+}
+
+#[tokio::test]
+async fn orphans_are_what_waits_for_others_that_are_not_here() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = Store::open(directory.path()).unwrap();
+    let romeo = account("romeo");
+    for device in 1..=4 {
+        store.change(&romeo, login(device, &format!("r{device}"), 1)).await.unwrap();
+        store.spool(&slot("romeo", device), items([1])).await.unwrap();
+    }
+    store.spool(&slot("romeo", 5), items([1])).await.unwrap();
+    store.spool(&slot("juliet", 3), items([1])).await.unwrap();
+    for device in [2, 3, 4] {
+        store.change(&romeo, Change::Ended { device: DeviceId(device) }).await.unwrap();
+    }
+    store.unspool(&slot("romeo", 4), 1).await.unwrap();
+    let orphans = store.orphans(&romeo, DeviceId(2)).await.unwrap();
+    let backlog = Backlog { count: 1, bytes: item(1).cost(), last_seq: 1 };
+    assert_eq!(orphans, [(DeviceId(3), backlog), (DeviceId(5), backlog)]);
+}
+
+#[tokio::test]
+async fn a_newcomer_that_turns_out_to_be_a_known_device_brings_its_spool() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = Store::open(directory.path()).unwrap();
+    let (romeo, known, newcomer) = (account("romeo"), slot("romeo", 1), slot("romeo", 2));
+    store.change(&romeo, login(1, "old", 1)).await.unwrap();
+    store.change(&romeo, enable_on(1, "phone", 1)).await.unwrap();
+    store.change(&romeo, Change::Ended { device: DeviceId(1) }).await.unwrap();
+    store.wake(&known, Wake { since: 2, reason: WakeReason::UpstreamLost }).await.unwrap();
+    store.spool(&known, items(1..=4)).await.unwrap();
+    store.change(&romeo, login(2, "new", 3)).await.unwrap();
+    store.spool(&newcomer, items(1..=3)).await.unwrap();
+    store.unspool(&newcomer, 1).await.unwrap();
+    store.unspool(&known, 4).await.unwrap();
+    store.spool(&known, items([5])).await.unwrap();
+
+    let (state, device) = store.change(&romeo, enable_on(2, "phone", 3)).await.unwrap();
+    assert_eq!(device, Some(known.device));
+    assert_eq!(state.devices.len(), 1);
+    let moved = [item(5), Spooled { seq: 7, ..item(2) }, Spooled { seq: 8, ..item(3) }];
+    assert_eq!(all(&store, &known).await, moved);
+    assert_eq!(store.backlog(&known).await.unwrap().last_seq, 8);
+    assert_eq!(store.backlog(&newcomer).await.unwrap(), Backlog::default());
+    // It has just been in contact.
+    assert_eq!(store.wakes().await.unwrap(), []);
+    check_counts(&store);
+}
+
+#[tokio::test]
+async fn a_merge_keeps_the_newcomers_wake() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = Store::open(directory.path()).unwrap();
+    let romeo = account("romeo");
+    store.change(&romeo, login(1, "old", 1)).await.unwrap();
+    store.change(&romeo, enable_on(1, "phone", 1)).await.unwrap();
+    store.change(&romeo, login(2, "new", 3)).await.unwrap();
+    let wake = Wake { since: 4, reason: WakeReason::Expired };
+    store.wake(&slot("romeo", 2), wake).await.unwrap();
+    store.change(&romeo, enable_on(2, "phone", 5)).await.unwrap();
+    assert_eq!(store.wakes().await.unwrap(), [(slot("romeo", 1), wake)]);
+}
+
+#[tokio::test]
+async fn what_waits_for_a_forgotten_device_is_deleted() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = Store::open(directory.path()).unwrap();
+    let romeo = account("romeo");
+    for device in 1..=40 {
+        store.change(&romeo, login(device, &format!("r{device}"), device)).await.unwrap();
+        store.spool(&slot("romeo", device), items([1])).await.unwrap();
+        store.change(&romeo, Change::Ended { device: DeviceId(device) }).await.unwrap();
+    }
+    let state = store.account(&romeo).await.unwrap();
+    assert_eq!(state.devices.len(), 32);
+    for device in 1..=40 {
+        let kept = state.device(DeviceId(device)).is_some();
+        assert_eq!(seqs(&store, &slot("romeo", device)).await.len(), usize::from(kept), "device {device}");
+    }
+    check_counts(&store);
+}
+
+#[tokio::test]
+async fn nothing_is_kept_of_an_account_that_was_removed() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = Store::open(directory.path()).unwrap();
+    let (wake, h) = (Wake { since: 1, reason: WakeReason::Expired }, 7);
+    for name in ["romeo", "romeo2"] {
+        store.change(&account(name), login(1, "r", 1)).await.unwrap();
+        store.change(&account(name), enable_on(1, "one", 1)).await.unwrap();
+        store.spool(&slot(name, 1), items(1..=3)).await.unwrap();
+        store.spool(&slot(name, 9), items(1..=3)).await.unwrap();
+        store.wake(&slot(name, 1), wake).await.unwrap();
+        let tombstone = Tombstone { account: account(name), device: DeviceId(1), h, at: 1 };
+        store.bury(&format!("id-{name}"), tombstone).await.unwrap();
+    }
+    let (state, _) = store.change(&account("romeo"), Change::Removed).await.unwrap();
+    assert_eq!(state, Account::default());
+    let store = reopened(store, directory.path()).await;
+    for device in [1, 9] {
+        assert_eq!(store.backlog(&slot("romeo", device)).await.unwrap(), Backlog::default());
+        assert_eq!(seqs(&store, &slot("romeo2", device)).await, [1, 2, 3]);
+    }
+    assert_eq!(store.tombstone("id-romeo").await.unwrap(), None);
+    assert_eq!(store.tombstone("id-romeo2").await.unwrap().unwrap().h, h);
+    assert_eq!(store.wakes().await.unwrap(), [(slot("romeo2", 1), wake)]);
+    assert_eq!(store.account(&account("romeo")).await.unwrap(), Account::default());
+    let before = store.commits();
+    store.change(&account("romeo"), Change::Removed).await.unwrap();
+    assert_eq!(store.commits(), before);
+    check_counts(&store);
+}
+
+#[tokio::test]
+async fn a_full_disk_fails_calls_until_there_is_room_and_forgets_no_deletion() {
+    let disk = TestDisk::new(Vec::new(), usize::MAX);
+    let store = disk.store().unwrap();
+    let slot = slot("romeo", 1);
+    store.spool(&slot, items(1..=3)).await.unwrap();
+    disk.fail_writes(true);
+    store.unspool(&slot, 2).await.unwrap();
+    for _ in 0..3 {
+        let error = store.spool(&slot, items(4..=5)).await.unwrap_err();
+        assert!(matches!(error, StoreError::Database(_)), "{error}");
+    }
+    disk.fail_writes(false);
+    store.spool(&slot, items(4..=5)).await.unwrap();
+    assert_eq!(seqs(&store, &slot).await, [3, 4, 5]);
+    check_counts(&store);
+    let after = TestDisk::new(disk.after_crash(|_| false), usize::MAX).store().unwrap();
+    assert_eq!(seqs(&after, &slot).await, [3, 4, 5]);
+}
+
+#[tokio::test]
+async fn a_stanza_never_reaches_a_log() {
+    let told = format!("{:?}", item(1));
+    assert!(told.contains("seq: 1") && !told.contains("hunter2"), "{told}");
+}
+
+#[tokio::test]
+async fn a_record_of_a_newer_version_is_not_given_out() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = Store::open(directory.path()).unwrap();
+    let slot = slot("romeo", 1);
+    store.spool(&slot, items(1..=2)).await.unwrap();
+    store.shutdown().await;
+    drop(store);
+    let database = Database::open(directory.path().join(FILE)).unwrap();
+    let transaction = database.begin_write().unwrap();
+    let record = &b"\x02hunter2"[..];
+    transaction.open_table(spool::SPOOL).unwrap().insert((slot.account.as_str(), 1, 2), record).unwrap();
+    transaction.commit().unwrap();
+    drop(database);
+    let store = Store::open(directory.path()).unwrap();
+    assert_eq!(store.spooled(&slot, 0, 0).await.unwrap(), items([1]));
+    let error = store.spooled(&slot, 1, 0).await.unwrap_err();
+    assert!(matches!(error, StoreError::UnknownVersion { version: 2, .. }), "{error}");
+    assert!(matches!(store.take_shared(&slot, 99).await.unwrap_err(), StoreError::UnknownVersion { .. }));
+}
