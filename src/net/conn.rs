@@ -95,7 +95,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conn<S> {
         poll_fn(|cx| self.poll_event(cx, read)).await
     }
 
-    fn poll_event(&mut self, cx: &mut Context<'_>, read: bool) -> Poll<io::Result<ConnEvent>> {
+    /// As [`Conn::event`], for callers that wait for more than one connection.
+    pub fn poll_event(&mut self, cx: &mut Context<'_>, read: bool) -> Poll<io::Result<ConnEvent>> {
         if (self.unflushed || !self.out.is_empty()) && self.poll_drain(cx)?.is_ready() {
             return Poll::Ready(Ok(ConnEvent::Drained));
         }

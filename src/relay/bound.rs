@@ -1,7 +1,8 @@
 //! Drives a [`Session`]: the task that owns both legs until the session ends.
 
-use std::future::pending;
+use std::future::{pending, poll_fn};
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::{Instant, SystemTime};
 
 use tokio::select;
@@ -40,6 +41,8 @@ struct Driver {
     upstream: UpstreamConn,
     jobs: Jobs,
     draining: bool,
+    /// A client that has gone is noticed before anything is written to it; one that is busy does not keep the server waiting.
+    client_had_its_turn: bool,
     /// Who waits for the end.
     heirs: Vec<oneshot::Sender<()>>,
     ended: Option<EndReason>,
@@ -65,6 +68,7 @@ pub(super) async fn run(relay: Arc<Relay>, login: Login, permit: Permit) {
         upstream,
         jobs,
         draining: false,
+        client_had_its_turn: false,
         heirs: Vec::new(),
         ended: None,
     };
@@ -112,6 +116,7 @@ impl Driver {
                 return;
             }
             let wake = self.next_wake().await;
+            self.client_had_its_turn = matches!(wake, Wake::Client(_));
             self.react(wake);
         }
     }
@@ -128,13 +133,23 @@ impl Driver {
         let read_client = self.upstream.backlog() < HIGH_WATER && self.session.wants_client();
         let read_upstream =
             self.session.wants_upstream() && self.client.as_ref().is_none_or(|client| client.backlog() < HIGH_WATER);
-        let client = &mut self.client;
+        let client_first = !self.client_had_its_turn;
+        let (client, upstream) = (&mut self.client, &mut self.upstream);
+        let legs = poll_fn(|cx| {
+            let mut poll_client = |cx: &mut Context<'_>| match client {
+                Some(client) => client.poll_event(cx, read_client).map(Wake::Client),
+                None => Poll::Pending,
+            };
+            if client_first && let Poll::Ready(wake) = poll_client(cx) {
+                return Poll::Ready(wake);
+            }
+            if let Poll::Ready(event) = upstream.poll_event(cx, read_upstream) {
+                return Poll::Ready(Wake::Upstream(event));
+            }
+            if client_first { Poll::Pending } else { poll_client(cx) }
+        });
         select! {
-            event = self.upstream.event(read_upstream) => Wake::Upstream(event),
-            event = async { match client {
-                Some(client) => client.event(read_client).await,
-                None => pending().await,
-            } } => Wake::Client(event),
+            wake = legs => wake,
             Some(command) = self.commands.recv() => Wake::Command(command),
             done = self.jobs.done() => Wake::Store(done),
             () = async { match deadline {

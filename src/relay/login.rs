@@ -11,7 +11,7 @@ use super::registry::{Attach, Command, Refused};
 use super::{Client, Relay};
 use crate::net::conn::{ConnEvent, HIGH_WATER};
 use crate::net::upstream::{self, UpstreamConn};
-use crate::session::negotiate::{Held, Input, Negotiation, Output, Stop};
+use crate::session::negotiate::{Ended, Held, Input, Negotiation, Output, Stop};
 use crate::session::{Bound, Resumption, SmId, sm};
 
 /// A login that became a session of its own.
@@ -195,12 +195,14 @@ impl Driver<'_> {
     }
 
     /// A session that can be resumed, or what is remembered of one that has ended in order.
-    async fn find(&self, id: &SmId) -> Result<Held, Option<sm::Handled>> {
+    async fn find(&self, id: &SmId) -> Result<Held, Option<Ended>> {
         if let Some(handle) = self.relay.registry.find(id) {
             return Ok(handle.held().clone());
         }
         match self.relay.store.tombstone(id.as_str()).await {
-            Ok(tombstone) => Err(tombstone.map(|tombstone| sm::Handled::new(tombstone.h))),
+            Ok(tombstone) => {
+                Err(tombstone.map(|tombstone| Ended { account: tombstone.account, h: sm::Handled::new(tombstone.h) }))
+            }
             Err(error) => {
                 tracing::error!(%error, "tombstones cannot be read");
                 Err(None)

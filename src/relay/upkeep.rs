@@ -8,7 +8,7 @@ use super::Relay;
 use super::jobs::unix;
 use crate::store::Ttl;
 
-/// How often what is too old is deleted.
+/// How often what is too old is deleted, at least.
 const AGEING: Duration = Duration::from_secs(3600);
 /// How long `h` of an ended session is remembered.
 const TOMBSTONES: Duration = Duration::from_secs(7 * 24 * 3600);
@@ -33,7 +33,7 @@ impl Relay {
         }
     }
 
-    /// Deletes what is too old, now and every hour, for ever.
+    /// Deletes what is too old, now and then, for ever.
     pub async fn age(&self) {
         let settings = &self.config;
         let ttl = Ttl {
@@ -41,7 +41,8 @@ impl Relay {
             tombstone: TOMBSTONES,
             registration: settings.push.registration_ttl,
         };
-        let mut ticks = interval(AGEING);
+        let every = AGEING.min(ttl.orphan / 2).max(Duration::from_millis(100));
+        let mut ticks = interval(every);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             ticks.tick().await;

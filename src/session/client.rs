@@ -6,6 +6,7 @@ use super::answer::{iq_error, iq_result};
 use super::liveness::Alarm;
 use super::negotiate::failed;
 use super::presence::Own;
+use super::sm::ack;
 use super::{
     Closing, EndReason, Event, Greeting, Output, Promise, Resumption, Session, SmId, Source, Stored, Token, Tracking,
     sm,
@@ -79,12 +80,12 @@ impl Session {
     /// Sends the client its `<a/>`, if one is due: never ahead of a replay.
     pub(super) fn answer_client(&mut self, now: Instant) {
         let replaying = self.resuming.is_some() || self.queue.has_tail();
-        if self.is_dark() || replaying || !matches!(self.tracking, Tracking::Sm(_)) || !self.confirm.take_answer(now) {
+        if self.is_dark() || replaying || !matches!(self.tracking, Tracking::Sm(_)) {
             return;
         }
-        let mut xml = XmlWriter::new();
-        xml.start("a").attr("xmlns", ns::SM).attr("h", &self.confirm.handled().get().to_string());
-        self.write_client(xml.finish());
+        for _ in 0..self.confirm.take_answers(now) {
+            self.write_client(ack(self.confirm.handled()));
+        }
     }
 
     fn client_acked(&mut self, now: Instant, node: &Node<'_>) {
@@ -135,6 +136,10 @@ impl Session {
         self.confirm.enable();
         self.liveness.enable();
         self.write_client(xml.finish());
+        if matches!(self.greeting, Greeting::Backlog) {
+            self.greeting = Greeting::Sending(None);
+            self.adopt(Source::Earlier);
+        }
     }
 
     /// A client with a registration that knows no stream management is asked by ping what it has read.
@@ -176,11 +181,15 @@ impl Session {
     fn greet(&mut self, element: &Element) -> bool {
         match self.greeting {
             Greeting::Backlog => {
-                self.greeting = Greeting::Sending(element.clone());
+                self.greeting = Greeting::Sending(Some(element.clone()));
                 self.adopt(Source::Earlier);
                 true
             }
-            Greeting::Awaited | Greeting::Sending(_) | Greeting::Done => false,
+            Greeting::Sending(_) => {
+                self.greeting = Greeting::Sending(Some(element.clone()));
+                true
+            }
+            Greeting::Awaited | Greeting::Done => false,
         }
     }
 
@@ -189,7 +198,7 @@ impl Session {
         if self.loading.is_some() || self.queue.has_tail() && !self.queue.is_full() {
             return;
         }
-        if let Greeting::Sending(presence) = std::mem::replace(&mut self.greeting, Greeting::Awaited) {
+        if let Greeting::Sending(Some(presence)) = std::mem::replace(&mut self.greeting, Greeting::Awaited) {
             self.forward_counted(now, &presence);
         }
     }
@@ -324,6 +333,7 @@ impl Session {
         self.resuming = None;
         self.liveness.go_dark(now, now + self.hold());
         self.event(Event::Dark { queued: self.queue.len() });
+        self.answer_waiting_pings(now);
         self.push_for_waiting(now);
     }
 
@@ -409,6 +419,7 @@ impl Session {
             }
         };
         self.write_client(xml.finish());
+        self.unasked = 0;
         self.liveness.asked(now);
     }
 

@@ -33,10 +33,28 @@ pub struct Confirmation {
     /// The client's stanzas that the server has not confirmed: their place among `received` and among `sent`.
     open: VecDeque<(u64, u64)>,
     question: Option<Question>,
-    /// An `<r/>` of the client that waits until this many stanzas are confirmed, or until then.
-    due: Option<(u64, Instant)>,
-    /// An `<a/>` came too early for the client's last `<r/>`: another follows when this many are confirmed.
-    owed: Option<u64>,
+    /// The client's `<r/>`s that are not answered.
+    due: Option<Due>,
+    /// The client was told less than it asked for: more follows as soon as there is more to tell.
+    owed: Option<Owed>,
+}
+
+/// Open `<r/>`s of the client.
+#[derive(Clone, Copy, Debug)]
+struct Due {
+    /// How many.
+    requests: usize,
+    /// The stanzas that they are about.
+    target: u64,
+    /// When they are answered, whatever the server does.
+    deadline: Instant,
+}
+
+/// What is to be told without being asked.
+#[derive(Clone, Copy, Debug)]
+struct Owed {
+    target: u64,
+    told: u64,
 }
 
 impl Confirmation {
@@ -127,27 +145,25 @@ impl Confirmation {
 
     /// The client's `<r/>`. It is answered by [`Confirmation::take_answer`].
     pub fn client_asks(&mut self, now: Instant) {
-        let deadline = self.due.map_or(now + ACK_PATIENCE, |(_, at)| at);
-        self.due = Some((self.received, deadline));
+        let (requests, deadline) = self.due.map_or((0, now + ACK_PATIENCE), |due| (due.requests, due.deadline));
+        self.due = Some(Due { requests: requests + 1, target: self.received, deadline });
     }
 
-    /// Whether an `<a/>` is to be sent to the client now.
-    pub fn take_answer(&mut self, now: Instant) -> bool {
+    /// How many `<a/>`s are to be sent to the client now: one for each `<r/>`, or one that nobody asked for.
+    pub fn take_answers(&mut self, now: Instant) -> usize {
         let count = self.count();
-        if let Some((target, deadline)) = self.due {
-            if count < target && deadline > now {
-                return false;
-            }
-            self.due = None;
-            self.owed = (count < target).then_some(target);
-            return true;
+        if let Some(due) = self.due.take_if(|due| due.target <= count || due.deadline <= now) {
+            self.owed = (count < due.target).then_some(Owed { target: due.target, told: count });
+            return due.requests;
         }
-        self.owed.take_if(|target| *target <= count).is_some()
+        let Some(owed) = self.owed.filter(|owed| owed.told < count && self.due.is_none()) else { return 0 };
+        self.owed = (count < owed.target).then_some(Owed { told: count, ..owed });
+        1
     }
 
     /// When an answer is due whatever the server does.
     pub fn answer_deadline(&self) -> Option<Instant> {
-        self.due.map(|(_, at)| at)
+        self.due.map(|due| due.deadline)
     }
 
     /// When the server counts as lost, if it does not answer until then.
@@ -197,11 +213,12 @@ mod tests {
         let now = Instant::now();
         c.forwarded();
         c.client_asks(now);
-        assert!(!c.take_answer(now));
-        assert!(c.take_answer(now + ACK_PATIENCE));
-        assert!(!c.take_answer(now + ACK_PATIENCE));
+        c.client_asks(now);
+        assert_eq!(c.take_answers(now), 0);
+        assert_eq!(c.take_answers(now + ACK_PATIENCE), 2);
+        assert_eq!(c.take_answers(now + ACK_PATIENCE), 0);
         c.server_acked(Handled::new(1));
-        assert!(c.take_answer(now + ACK_PATIENCE));
-        assert!(!c.take_answer(now + ACK_PATIENCE));
+        assert_eq!(c.take_answers(now + ACK_PATIENCE), 1);
+        assert_eq!(c.take_answers(now + ACK_PATIENCE), 0);
     }
 }

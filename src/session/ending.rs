@@ -97,7 +97,7 @@ impl Session {
 
     /// The id can be resumed no more; what the client sent is remembered for it.
     fn bury(&mut self) {
-        if let Some(id) = self.sm_id.take() {
+        if let Some(id) = self.sm_id.take().filter(|_| !self.removed) {
             self.out(Output::Bury(id, self.confirm.handled()));
         }
     }
@@ -135,10 +135,14 @@ impl Session {
         self.answer_requests(now, reason);
         self.bury();
         let theirs = !reason.keeps_all() && self.server.is_on();
+        if theirs && reason.has_upstream() {
+            // Nothing more is acknowledged after it.
+            self.settle_finally(now);
+        }
         if theirs && let Some(places) = self.queue.give_back(self.server.acked()) {
             self.out(Output::Unspool(places));
         }
-        let items = if reason == EndReason::SpoolFailed { Vec::new() } else { self.take_unspooled() };
+        let items = if self.keeps_nothing(reason) { Vec::new() } else { self.take_unspooled() };
         if !items.is_empty() {
             self.out(Output::Spool(items));
         }
@@ -175,7 +179,7 @@ impl Session {
     /// What came last is kept, and the session is no more.
     pub(super) fn over(&mut self) {
         let Some(reason) = self.phase.reason() else { return };
-        if reason != EndReason::SpoolFailed {
+        if !self.keeps_nothing(reason) {
             let items = self.take_unspooled();
             if !items.is_empty() {
                 self.out(Output::Spool(items));
@@ -183,6 +187,10 @@ impl Session {
         }
         self.phase = Phase::Over;
         self.out(Output::End(reason));
+    }
+
+    fn keeps_nothing(&self, reason: EndReason) -> bool {
+        self.removed || reason == EndReason::SpoolFailed
     }
 
     /// Nobody will answer the iq requests that the client does not have (RFC 6120 §8.2.3).

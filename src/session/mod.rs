@@ -376,6 +376,10 @@ pub struct Session {
     waiting_presence: presence::Waiting,
     pending: Pending,
     schedule: Schedule,
+    /// Stanzas written since the client was last asked for an ack.
+    unasked: usize,
+    /// The account was removed: nothing of it is kept.
+    removed: bool,
     /// The newest important stanza, where memory does not have it, and how many such there are.
     beyond: Option<(Element, usize)>,
     /// When to look for orphans, and whether also for those whose owner has a registration.
@@ -409,7 +413,7 @@ enum Greeting {
     /// The device's spool has stanzas of earlier sessions: they go first.
     Backlog,
     /// They are on their way; the presence waits.
-    Sending(Element),
+    Sending(Option<Element>),
     /// None was sent yet.
     Awaited,
     /// It was forwarded.
@@ -443,6 +447,8 @@ impl Session {
             waiting_presence: presence::Waiting::default(),
             pending: Pending::new(dice()),
             schedule: Schedule::new(settings.push.batch_delay, settings.push.min_interval),
+            unasked: 0,
+            removed: false,
             beyond: None,
             orphans_due: None,
             client_inactive: false,
@@ -519,7 +525,7 @@ impl Session {
 
     /// Whether the client's next frame can be taken now.
     pub fn wants_client(&self) -> bool {
-        self.resuming.is_none() && !matches!(self.greeting, Greeting::Sending(_)) && self.confirm.has_room()
+        self.resuming.is_none() && !matches!(self.greeting, Greeting::Sending(Some(_))) && self.confirm.has_room()
     }
 
     /// Whether the server's next frame can be taken now: else the disk is too slow for what comes.

@@ -28,7 +28,7 @@ pub enum Input {
     /// The server could not be reached, or its connection broke.
     UpstreamLost,
     /// The answer to [`Output::Find`]: a session, or what a session that has ended had handled.
-    Found(Result<Held, Option<sm::Handled>>),
+    Found(Result<Held, Option<Ended>>),
     /// The session was gone when it was to be handed over.
     Gone,
     /// The client claims stanzas that the session never sent.
@@ -99,6 +99,15 @@ pub struct Held {
     pub account: BareJid,
     /// Who created it, where that is known in the clear.
     pub identity: Option<SaslIdentity>,
+}
+
+/// What is remembered of a session that has ended in order.
+#[derive(Clone, Debug)]
+pub struct Ended {
+    /// The account of the session.
+    pub account: BareJid,
+    /// How many stanzas of the client were handled.
+    pub h: sm::Handled,
 }
 
 /// A resumption that is under way.
@@ -442,12 +451,14 @@ impl Negotiation {
         self.state = State::Finding(Claim { id, h });
     }
 
-    fn found(&mut self, held: Result<Held, Option<sm::Handled>>) {
+    fn found(&mut self, held: Result<Held, Option<Ended>>) {
         let State::Finding(claim) = std::mem::replace(&mut self.state, State::Binding) else {
             return;
         };
         match held {
-            Err(h) => self.resume_failed(h),
+            Err(ended) => {
+                self.resume_failed(ended.filter(|ended| self.is_account(&ended.account)).map(|ended| ended.h))
+            }
             // Invariant 4: proven by the server, for the very exchange that it answered with <success/>.
             Ok(held) if held.identity.is_some() && held.identity == self.identity => self.hand_over(claim),
             Ok(held) if self.host != held.account.domain().as_str() => self.resume_failed(None),
@@ -477,6 +488,12 @@ impl Negotiation {
         if let Some(header) = &self.server_header {
             self.outputs.push_back(Output::HandOver(claim.id, claim.h, Arc::clone(header)));
         }
+    }
+
+    /// Whether the login is known to be this account's.
+    fn is_account(&self, account: &BareJid) -> bool {
+        let guess = self.identity.as_ref().map(|id| BareJid::new(&format!("{}@{}", id.authcid, id.host)));
+        guess.is_some_and(|guess| guess.is_ok_and(|guess| guess == *account))
     }
 
     fn resume_failed(&mut self, h: Option<sm::Handled>) {

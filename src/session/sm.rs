@@ -66,6 +66,13 @@ impl TooHigh {
     }
 }
 
+/// XEP-0198 §4 `<a/>`.
+pub(super) fn ack(h: Handled) -> bytes::Bytes {
+    let mut xml = XmlWriter::new();
+    xml.start("a").attr("xmlns", ns::SM).attr("h", &h.0.to_string());
+    xml.finish()
+}
+
 /// The counters of one leg since `<enabled/>`.
 #[derive(Clone, Debug, Default)]
 pub struct ClientLeg {

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use super::answer::{self, iq_result};
 use super::presence::{Coalesced, is_durable};
 use super::queue::{Place, Queued, Spooled};
+use super::sm::ack;
 use super::{EndReason, Event, Greeting, Output, Session, Source, Tracking, rewrite, server, sm};
 use crate::jid::Jid;
 use crate::push::account::Change;
@@ -152,6 +153,7 @@ impl Session {
             return true;
         }
         if self.pending.take_removal(&id) && kind == "result" {
+            self.removed = true;
             self.change(None, Change::Removed);
             return false;
         }
@@ -177,6 +179,15 @@ impl Session {
         }
         self.inject(now, iq_result(&node));
         true
+    }
+
+    /// A client that has just gone will not answer what it may have read: its pings are answered all the same.
+    pub(super) fn answer_waiting_pings(&mut self, now: Instant) {
+        let iqs: Vec<_> =
+            self.queue.iter().filter(|q| q.element.kind() == Kind::Iq).map(|q| q.element.clone()).collect();
+        for iq in iqs {
+            self.answer_ping(now, &iq);
+        }
     }
 
     /// Writes a stanza of our own to the server.
@@ -245,15 +256,14 @@ impl Session {
         if self.is_dark() || self.is_ending() || self.resuming.is_some() {
             return;
         }
-        let mut burst = 0;
         while let Some(item) = self.queue.write_next().cloned() {
             let bytes = self.for_client(&item);
             self.write_client(bytes);
             if let Tracking::Sm(leg) | Tracking::Ping(leg, _) = &mut self.tracking {
                 leg.on_sent();
             }
-            burst += 1;
-            if burst % REPLAY_BURST == 0 {
+            self.unasked += 1;
+            if self.unasked >= REPLAY_BURST {
                 self.ask_client(now);
             }
         }
@@ -384,12 +394,6 @@ impl Session {
 
 /// After so many stanzas of a replay the client is asked for an ack.
 const REPLAY_BURST: usize = 100;
-
-fn ack(h: sm::Handled) -> Bytes {
-    let mut xml = XmlWriter::new();
-    xml.start("a").attr("xmlns", ns::SM).attr("h", &h.get().to_string());
-    xml.finish()
-}
 
 /// Whether a stanza was addressed to the account rather than to one of its devices, and may go to another.
 fn is_shared(element: &Element, node: &Node<'_>) -> bool {

@@ -91,12 +91,13 @@ impl Model {
         if let (Change::Enable { registration, .. }, Some(known)) = (change, device)
             && registration.device != known
         {
-            let offset = self.last_seqs.get(&known.0).copied().unwrap_or(0);
+            let before = self.last_seqs.get(&known.0).copied().unwrap_or(0);
             let moved = self.slots.remove(&registration.device.0).unwrap_or_default();
+            let offset = if moved.keys().next().is_some_and(|first| *first > before) { 0 } else { before };
             let last = self.last_seqs.remove(&registration.device.0).unwrap_or(0);
             let renamed = moved.into_iter().map(|(seq, item)| (seq + offset, Spooled { seq: seq + offset, ..item }));
             self.slots.entry(known.0).or_default().extend(renamed);
-            self.last_seqs.insert(known.0, offset + last);
+            self.last_seqs.insert(known.0, before.max(offset + last));
         }
     }
 
