@@ -2,10 +2,11 @@
 
 use redb::{Database, ReadableDatabase, Table, TableHandle, WriteTransaction};
 
-use super::spool::{SLOTS, SPOOL, SpoolLimits};
+use super::row::{self, SLOTS};
+use super::spool::{SPOOL, SpoolLimits};
 use super::tombstone::{BURIED, TOMBSTONES};
 use super::wake::WAKES;
-use super::{StoreError, accounts::ACCOUNTS, spool};
+use super::{StoreError, accounts::ACCOUNTS};
 
 /// Makes the tables that are missing.
 pub(super) fn create(database: &Database) -> Result<(), StoreError> {
@@ -45,7 +46,7 @@ impl<'t> Batch<'t> {
         let slots = transaction.open_table(SLOTS)?;
         let total = match total {
             Some(total) => total,
-            None => spool::total(&slots)?,
+            None => row::total(&slots)?,
         };
         Ok(Self {
             accounts: transaction.open_table(ACCOUNTS)?,

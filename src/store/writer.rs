@@ -14,8 +14,8 @@ use tokio_util::sync::DropGuard;
 
 use super::batch::Batch;
 use super::disk::Disk;
+use super::error::{StoreError, tolerate};
 use super::spool::{Slot, SpoolLimits};
-use super::{StoreError, spool};
 
 /// The most jobs of one transaction.
 const GROUP: usize = 1024;
@@ -217,7 +217,7 @@ impl Writer {
         self.total = Some(batch.total);
         let fading: Vec<_> = self.shared.fading.lock().iter().map(|(slot, up_to)| (slot.clone(), *up_to)).collect();
         for (slot, up_to) in fading {
-            spool::tolerate(batch.unspool(&slot, up_to))?;
+            tolerate(batch.unspool(&slot, up_to))?;
         }
         // Alone, they can wait.
         batch.differs = false;
@@ -232,7 +232,7 @@ impl Writer {
                     self.due.get_or_insert_with(|| Instant::now() + LAZY);
                     self.fade(slot.clone(), up_to, accepted);
                     let differs = batch.differs;
-                    spool::tolerate(batch.unspool(&slot, up_to))?;
+                    tolerate(batch.unspool(&slot, up_to))?;
                     batch.differs = differs;
                 }
                 Job::Stop => {}

@@ -53,10 +53,10 @@ pub(super) fn check_counts(store: &Store) {
             *count += 1;
             *bytes += record.value().len() as u64 - 10 + ITEM_OVERHEAD;
         }
-        for entry in redb::ReadableTable::iter(&transaction.open_table(spool::SLOTS)?)? {
+        for entry in redb::ReadableTable::iter(&transaction.open_table(row::SLOTS)?)? {
             let (key, record) = entry?;
             let (name, device) = key.value();
-            let row = spool::Row::decode(&BareJid::new(name).unwrap(), record.value())?;
+            let row = row::Row::decode(&BareJid::new(name).unwrap(), record.value())?;
             let (count, bytes) = held.remove(&(name.to_owned(), device)).unwrap_or_default();
             assert_eq!((row.backlog.count, row.backlog.bytes), (count, bytes), "{name} {device}");
         }
