@@ -92,7 +92,7 @@ impl Store {
     /// Has the deletions that wait committed.
     async fn settle(&self) -> Result<(), StoreError> {
         self.write(0, |batch| {
-            batch.differs = true;
+            batch.settle();
             Ok(())
         })
         .await

@@ -8,7 +8,7 @@ use super::*;
 const NAMES: [&str; 3] = ["romeo", "juliet", "nurse"];
 const DEVICES: std::ops::RangeInclusive<u64> = 1..=3;
 /// Calls of each account on a disk that fails.
-const ROUNDS: usize = 11;
+const ROUNDS: usize = 9;
 
 /// What an account should have.
 #[derive(Clone, Debug, Default, PartialEq)]

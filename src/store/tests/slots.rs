@@ -144,6 +144,21 @@ async fn a_deletion_reaches_the_disk_by_itself() {
 }
 
 #[tokio::test]
+async fn a_deletion_of_nothing_costs_no_commit() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = Store::open(directory.path()).unwrap();
+    let slot = slot("romeo", 1);
+    store.spool(&slot, items(5..=6)).await.unwrap();
+    let before = store.commits();
+    store.unspool(&slot, 4).await.unwrap();
+    assert_eq!(store.backlog(&slot).await.unwrap().count, 2);
+    assert!(store.shared.fading.lock().is_empty());
+    store.unspool(&slot, 4).await.unwrap();
+    store.shutdown().await;
+    assert_eq!(store.commits(), before);
+}
+
+#[tokio::test]
 async fn a_deletion_follows_what_was_spooled_before_it_and_spares_what_comes_after() {
     let directory = tempfile::tempdir().unwrap();
     let store = Store::open(directory.path()).unwrap();
