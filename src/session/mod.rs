@@ -35,8 +35,8 @@ use bytes::Bytes;
 
 use crate::config;
 use crate::jid::FullJid;
-use crate::push::account::{Account, Change, DeviceId};
 use crate::push::notification::Publish;
+use crate::push::account::{Account, Change, DeviceId};
 use crate::push::registration::Target;
 use crate::push::rules::Schedule;
 use crate::xml::{Frame, Header};

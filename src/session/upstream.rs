@@ -6,9 +6,9 @@ use bytes::Bytes;
 
 use super::answer::{self, OpenPublish, iq_result};
 use super::{Closing, EndReason, Event, Outcome, Output, Session, rewrite};
-use crate::push::account::{Account, Change};
 use crate::push::classify::{self, Class};
 use crate::push::notification::{Publish, Summary};
+use crate::push::account::{Account, Change};
 use crate::push::registration::{Registration, Target};
 use crate::xml::{self, Element, Frame, Kind, Node, ns};
 
