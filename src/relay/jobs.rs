@@ -152,10 +152,7 @@ impl Jobs {
             Request::Adopt(Source::Others { registered }, places) => {
                 Box::pin(async move { Done::Spooled(*places.end(), orphans(&store, &slot, registered, places).await) })
             }
-            Request::Bury(id, h) => Box::pin(async move {
-                let Slot { account, device } = slot;
-                Done::Quiet(store.bury(id.as_str(), Tombstone { account, device, h: h.get(), at: unix() }).await)
-            }),
+            Request::Bury(id, h) => Box::pin(async move { Done::Quiet(bury(&store, slot, &id, h).await) }),
             Request::Wake(reason) => Box::pin(async move {
                 let reason = match reason {
                     WakeReason::UpstreamLost => store::WakeReason::UpstreamLost,
@@ -209,6 +206,15 @@ pub(super) async fn end(ghost: &Handle) {
     if ghost.send(Command::Supersede(reply)).await.is_ok() && timeout(SUPERSEDE_PATIENCE, replied).await.is_err() {
         tracing::warn!("a superseded session has not ended in time");
     }
+}
+
+/// Remembers the client's count for its resumption id, unless the account was removed: then nothing of it is kept.
+async fn bury(store: &Store, slot: Slot, id: &SmId, h: sm::Handled) -> Result<(), StoreError> {
+    let Slot { account, device } = slot;
+    if store.account(&account).await?.device(device).is_none() {
+        return Ok(());
+    }
+    store.bury(id.as_str(), Tombstone { account, device, h: h.get(), at: unix() }).await
 }
 
 /// Takes what was addressed to the account and waits for devices without a session.
