@@ -6,13 +6,11 @@
 
 use std::ops::Range;
 
-use super::chars::{check_reference, plain_run};
+use super::chars::{CHECK, NAME, START, check_reference, class, plain_run};
 
 const ONES: u64 = 0x0101_0101_0101_0101;
 const HIGH: u64 = 0x8080_8080_8080_8080;
 const XMLNS: u64 = u64::from_le_bytes(*b"xmlns\0\0\0");
-/// Attributes on a tag that is ordinary.
-const FEW: usize = 8;
 
 /// An ASCII name without prefix.
 #[derive(Clone, Copy, Debug)]
@@ -88,9 +86,7 @@ pub(super) fn text(bytes: &[u8], mut at: usize) -> Option<usize> {
 /// Reads attributes from the space at `at` on; returns the offset behind them, and where the value of `xmlns` is.
 #[inline(always)]
 fn attributes(bytes: &[u8], mut at: usize) -> Option<(usize, Option<Range<usize>>)> {
-    let mut keys = [0u64; FEW];
-    let mut count = 0;
-    let mut marks = 0u64;
+    let mut marks = (0u64, 0u64);
     let mut xmlns = None;
     while bytes.get(at) == Some(&b' ') {
         if bytes.get(at + 1) == Some(&b'/') {
@@ -112,13 +108,13 @@ fn attributes(bytes: &[u8], mut at: usize) -> Option<(usize, Option<Range<usize>
             }
             xmlns = Some(name.end + 2..name.end + 2 + len);
         }
-        let mark = 1 << (mix(name.key) >> 58);
-        if marks & mark != 0 && keys.contains(&name.key) {
+        // Equal names have equal marks, and each name adds one: no duplicate gets through, nor more than MAX_ATTRIBUTES.
+        let hash = mix(name.key);
+        let (first, second) = (1 << (hash >> 58), 1 << (hash >> 52 & 63));
+        if marks.0 & first != 0 && marks.1 & second != 0 {
             return None;
         }
-        marks |= mark;
-        *keys.get_mut(count)? = name.key;
-        count += 1;
+        marks = (marks.0 | first, marks.1 | second);
         at = name.end + 2 + len + 1;
     }
     Some((at, xmlns))
@@ -127,10 +123,18 @@ fn attributes(bytes: &[u8], mut at: usize) -> Option<(usize, Option<Range<usize>
 #[inline(always)]
 fn name(bytes: &[u8], start: usize) -> Option<Name> {
     let word = word(bytes, start);
-    let (starts, others) = classify(word);
-    if starts & 0x80 == 0 {
+    let [first, second, third, ..] = word.to_le_bytes();
+    if class(first) & (START | CHECK) != START {
         return None;
     }
+    // Very short names are common, and quicker told by branches.
+    if class(second) & (NAME | CHECK) != NAME {
+        return Some(Name { key: word & 0xFF, end: start + 1 });
+    }
+    if class(third) & (NAME | CHECK) != NAME {
+        return Some(Name { key: word & 0xFFFF, end: start + 2 });
+    }
+    let others = others(word);
     if others == 0 {
         return long_name(bytes, start, word);
     }
@@ -146,7 +150,7 @@ fn long_name(bytes: &[u8], start: usize, mut key: u64) -> Option<Name> {
     let mut end = start + 8;
     loop {
         let word = word(bytes, end);
-        let (_, others) = classify(word);
+        let others = others(word);
         if others != 0 {
             key = mix(key) ^ word & (others ^ (others - 1)) >> 8;
             return Some(Name { key, end: end + (others.trailing_zeros() / 8) as usize });
@@ -160,17 +164,16 @@ fn mix(key: u64) -> u64 {
     key.wrapping_mul(0x9E37_79B9_7F4A_7C15)
 }
 
-/// Marks, in the high bit of each of eight bytes, those that may start an ASCII name, and those that cannot stand in one.
+/// Marks, in the high bit of each of eight bytes, those that cannot stand in an ASCII name without prefix.
 #[inline(always)]
-fn classify(word: u64) -> (u64, u64) {
+fn others(word: u64) -> u64 {
     let low = word & !HIGH;
     // The high bit of each byte of `at_least(w, n)` says whether that byte, below 0x80, is at least n.
     let at_least = |w: u64, n: u8| w + ONES * u64::from(0x80 - n);
     let within = |w: u64, first: u8, last: u8| at_least(w, first) & !at_least(w, last + 1);
-    let letters = within(low | (ONES * 0x20), b'a', b'z');
-    let starts = letters | within(low, b'_', b'_');
+    let letters = within(low | (ONES * 0x20), b'a', b'z') | within(low, b'_', b'_');
     let rest = within(low, b'0', b'9') | within(low, b'-', b'.');
-    (starts & !word, (!(starts | rest) | word) & HIGH)
+    (!(letters | rest) | word) & HIGH
 }
 
 /// The eight bytes at `at`, the first lowest; zeros behind the end.
