@@ -131,3 +131,62 @@ pub fn stream_error(condition: &str, application: Option<&[u8]>, text: Option<&s
     error.raw(application.unwrap_or_default()).end().raw(STREAM_CLOSE);
     error.finish()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::xml::{Element, Header};
+
+    fn header() -> Arc<Header> {
+        Arc::new(Header::parse(stream_header("example.org", "1", None)).unwrap())
+    }
+
+    #[test]
+    fn elements_are_written_in_the_shortest_form() {
+        let mut xml = XmlWriter::new();
+        xml.start("iq").attr("type", "set").start("a").end().start("b").text("").end().start("c").text("x").end();
+        xml.raw(b"<d/>").start("e").start("f");
+        assert_eq!(xml.finish(), "<iq type='set'><a/><b></b><c>x</c><d/><e><f/></e></iq>");
+    }
+
+    #[test]
+    fn a_stream_header_is_written_in_its_canonical_form() {
+        let expected = "<?xml version='1.0'?><stream:stream xmlns='jabber:client' \
+            xmlns:stream='http://etherx.jabber.org/streams' id='a&apos;b' from='example.org' version='1.0' xml:lang='de'>";
+        let header = stream_header("example.org", "a'b", Some("de"));
+        assert_eq!(header, expected);
+        let header = Header::parse(header).unwrap();
+        assert_eq!((header.id(), header.from(), header.to()), (Some("a'b"), Some("example.org"), None));
+        assert_eq!((header.version(), header.lang()), (Some("1.0"), Some("de")));
+        let prefixes: Vec<_> = header.prefixes().collect();
+        assert_eq!(prefixes, [("", ns::CLIENT), ("stream", ns::STREAMS)]);
+    }
+
+    #[test]
+    fn a_stream_error_ends_the_stream() {
+        let error = stream_error("policy-violation", Some(b"<x xmlns='urn:x'/>"), Some("a < b"));
+        assert_eq!(
+            error,
+            "<stream:error><policy-violation xmlns='urn:ietf:params:xml:ns:xmpp-streams'/>\
+             <text xmlns='urn:ietf:params:xml:ns:xmpp-streams' xml:lang='en'>a &lt; b</text><x xmlns='urn:x'/>\
+             </stream:error></stream:stream>"
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_written_is_read_back(value in any::<String>(), text in any::<String>()) {
+            let mut xml = XmlWriter::new();
+            xml.start("a").attr("b", &value).text(&text);
+            let element = Element::parse(xml.finish(), &header()).unwrap();
+            let xml = |c: &char| matches!(c, '\t' | '\n' | '\r' | ' '..='\u{FFFD}' | '\u{10000}'..);
+            let (value, text): (String, String) = (value.chars().filter(xml).collect(), text.chars().filter(xml).collect());
+            prop_assert_eq!(element.node().attr("b").unwrap(), value);
+            prop_assert_eq!(element.node().text(), text);
+        }
+    }
+}

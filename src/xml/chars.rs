@@ -139,15 +139,16 @@ fn check_references(bytes: &[u8], at: usize) -> Result<(), FrameError> {
     Ok(())
 }
 
-/// Checks what follows a `&` (XML 1.0 §4.1). Only the five predefined entities are allowed (RFC 6120 §11.1).
-fn check_reference(rest: &[u8], at: usize) -> Result<(), FrameError> {
+/// Checks what follows a `&` (XML 1.0 §4.1); returns its length with the `;`. Only the five predefined entities are allowed
+/// (RFC 6120 §11.1).
+pub(super) fn check_reference(rest: &[u8], at: usize) -> Result<usize, FrameError> {
     let malformed = |what| Err(FrameError::malformed(what, at));
     let name_len = rest.iter().position(|b| class(*b) & NAME == 0 && *b != b'#').unwrap_or(rest.len());
     let Some((name, b';')) = rest.get(..name_len).zip(rest.get(name_len).copied()) else {
         return malformed("& without reference");
     };
     let code = match name {
-        b"lt" | b"gt" | b"amp" | b"apos" | b"quot" => return Ok(()),
+        b"lt" | b"gt" | b"amp" | b"apos" | b"quot" => return Ok(name_len + 1),
         [b'#', b'x', digits @ ..] => number(digits, 16),
         [b'#', digits @ ..] => number(digits, 10),
         [first, rest @ ..] if class(*first) & START != 0 && !rest.contains(&b'#') => {
@@ -156,8 +157,9 @@ fn check_reference(rest: &[u8], at: usize) -> Result<(), FrameError> {
         _ => return malformed("& without reference"),
     };
     match code.and_then(char::from_u32) {
-        Some('\t' | '\n' | '\r' | ' '..='\u{FFFD}' | '\u{10000}'..) => Ok(()),
-        Some(_) | None => malformed("invalid character reference"),
+        Some('\t' | '\n' | '\r' | ' '..='\u{FFFD}' | '\u{10000}'..) => Ok(name_len + 1),
+        Some(_) => malformed("reference to an excluded character"),
+        None => malformed("reference to no character"),
     }
 }
 

@@ -142,3 +142,78 @@ impl std::fmt::Debug for Element {
         f.debug_struct("Element").field("kind", &self.kind).field("len", &self.bytes.len()).finish()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn header(attributes: &str) -> Arc<Header> {
+        let header = format!(
+            "<stream:stream xmlns='jabber:client' xmlns:stream='http://etherx.jabber.org/streams' {attributes}>"
+        );
+        Arc::new(Header::parse(header.into()).unwrap())
+    }
+
+    fn element(xml: &'static str, header: &Arc<Header>) -> Element {
+        Element::parse(Bytes::from_static(xml.as_bytes()), header).unwrap()
+    }
+
+    #[test]
+    fn an_element_goes_unchanged_to_a_stream_that_means_the_same() {
+        let own = header("xml:lang='en' xmlns:p='u' id='1'");
+        let target = header("id='2' xml:lang='EN' xmlns:p='u'");
+        for xml in
+            ["<message><p:a/></message>", "<stream:features/>", "<iq xml:lang='de'/>", "<r xmlns='urn:xmpp:sm:3'/>"]
+        {
+            assert_eq!(element(xml, &own).on_stream(&own), xml);
+            assert_eq!(element(xml, &own).on_stream(&target), xml);
+        }
+    }
+
+    #[test]
+    fn what_an_element_borrows_from_its_header_goes_with_it() {
+        let own = header("xmlns:p='u' xmlns:q='v&amp;&#39;w' xmlns:r='x'");
+        let check = |xml: &'static str, expected: &str| {
+            assert_eq!(element(xml, &own).on_stream(&header("xmlns:r='y'")), expected);
+        };
+        check("<message/>", "<message/>");
+        check("<message><p:a/></message>", "<message xmlns:p='u'><p:a/></message>");
+        check("<message\n a='b'><x p:c=''/></message>", "<message xmlns:p='u'\n a='b'><x p:c=''/></message>");
+        check("<q:a/>", "<q:a xmlns:q='v&amp;&apos;w'/>");
+        check("<r:a/>", "<r:a xmlns:r='x'/>");
+        check("<a xmlns:p='z'><p:b/></a>", "<a xmlns:p='z'><p:b/></a>");
+        check("<a><b xmlns:p='z'><p:c/></b><p:d/></a>", "<a xmlns:p='u'><b xmlns:p='z'><p:c/></b><p:d/></a>");
+        check("<stream:error/>", "<stream:error/>");
+    }
+
+    #[test]
+    fn a_stanza_keeps_its_language_where_the_stream_has_another() {
+        let own = header("xml:lang='en'");
+        for (target, xml, expected) in [
+            ("xml:lang='de'", "<message/>", "<message xml:lang='en'/>"),
+            ("", "<iq to='a'/>", "<iq xml:lang='en' to='a'/>"),
+            ("xml:lang='de'", "<presence xml:lang='fr'/>", "<presence xml:lang='fr'/>"),
+            ("xml:lang='de'", "<r xmlns='urn:xmpp:sm:3'/>", "<r xmlns='urn:xmpp:sm:3'/>"),
+        ] {
+            assert_eq!(element(xml, &own).on_stream(&header(target)), expected);
+        }
+        assert_eq!(element("<message/>", &header("")).on_stream(&own), "<message/>");
+    }
+
+    #[test]
+    fn exactly_one_element_is_parsed() {
+        let header = header("");
+        for xml in ["", " ", "a", "<a/> ", " <a/>", "<a/><b/>", "<a>", "<a", "</a>", "<p:a/>", "<!-- -->"] {
+            assert!(Element::parse(xml.into(), &header).is_err(), "{xml}");
+        }
+        assert!(element("<iq/>", &header).is("iq", "jabber:client"));
+        assert!(!element("<iq/>", &header).is("iq", "jabber:server"));
+    }
+
+    #[test]
+    fn debug_output_shows_no_content() {
+        let header = header("from='secret'");
+        let element = element("<message to='secret'><secret/></message>", &header);
+        assert!(!format!("{element:?} {header:?} {:?}", element.node()).contains("secret"));
+    }
+}

@@ -197,6 +197,15 @@ mod tests {
         seen
     }
 
+    /// Checks what comes of `content` behind a stream header, in one piece and byte by byte.
+    fn check(content: &[u8], expected: &str) {
+        let input = [HEADER.as_bytes(), content].concat();
+        for chunk in [1, 7, input.len()] {
+            let seen = frames(&input, chunk).split_off(1).join("; ");
+            assert!(seen.starts_with(expected), "{:?} in chunks of {chunk}: {seen}", String::from_utf8_lossy(content));
+        }
+    }
+
     #[test]
     fn a_stream_is_cut_into_its_frames_whatever_the_chunks() {
         let stanza =
@@ -213,6 +222,222 @@ mod tests {
         for chunk in 1..=input.len() {
             assert_eq!(frames(input.as_bytes(), chunk), expected, "chunks of {chunk}");
         }
-        assert_eq!(Kind::default(), Kind::Other);
+    }
+
+    #[test]
+    fn a_stanza_is_known_by_its_name_in_the_content_namespace() {
+        check(b"<iq/>", "Iq ");
+        check(b"<presence to='a'></presence>", "Presence ");
+        check(b"<message xmlns='jabber:client'/>", "Message ");
+        check(b"<message xmlns='jabber:&#99;lient'/>", "Message ");
+        check(b"<c:message xmlns:c='jabber:client'/>", "Message ");
+        check(b"<message xmlns='jabber:server'/>", "Other ");
+        check(b"<message xmlns=''/>", "Other ");
+        check(b"<stream:message/>", "Other ");
+        check(b"<messages/>", "Other ");
+    }
+
+    #[test]
+    fn what_is_not_well_formed_is_refused() {
+        for content in [
+            &b"<a></b>"[..],
+            b"<a></a b>",
+            b"<a b></a>",
+            b"<a b=c></a>",
+            b"<a b='1'c='2'/>",
+            b"<a b='1' b='2'/>",
+            b"<a b='<'/>",
+            b"<a b='&'/>",
+            b"<a b='&#0;'/>",
+            b"<a b='&#x110000;'/>",
+            b"<a b='&#xD800;'/>",
+            b"<a b='\x01'/>",
+            b"<a>\0</a>",
+            b"<a>\x1b</a>",
+            b"<a>]]></a>",
+            b"<a>&</a>",
+            b"<a>&#xFFFE;</a>",
+            b"<a>&#;</a>",
+            b"<a>&#x;</a>",
+            b"<a>\xEF\xBF\xBF</a>",
+            b"<a><![CDATA[\x02]]></a>",
+            b"<a><![CDAT[x]]></a>",
+            b"<a><!ELEMENT a ANY></a>",
+            b"<1a/>",
+            b"< a/>",
+            b"<a/ >",
+            b"<a//>",
+            b"<a:b:c/>",
+            b"<:a/>",
+            b"<a:/>",
+            b"<\xC3\x97/>",
+            b"<-/>",
+            b"<a =''/>",
+            b"<p:a/>",
+            b"<a p:b=''/>",
+            b"<a><b xmlns:p='u'/><p:c/></a>",
+            b"<a xmlns:p=''/>",
+            b"<a xmlns:xml='u'/>",
+            b"<a xmlns:xmlns='u'/>",
+            b"<a xmlns='http://www.w3.org/2000/xmlns/'/>",
+            b"<xmlns:a/>",
+            b"<a xmlns:p='http://www.w3.org/XML/1998/namespace'/>",
+            b"<a xmlns='u' xmlns='u'/>",
+            b"<a xmlns:p='u' xmlns:q='u' p:b='' q:b=''/>",
+            b"<a xmlns:p='u' xmlns:q='&#117;' p:b='' q:b=''/>",
+            b"</a>",
+            b"</stream:strea>",
+            b"</stream:streams>",
+        ] {
+            check(content, "NotWellFormed");
+        }
+    }
+
+    #[test]
+    fn xml_that_xmpp_prohibits_is_refused_as_soon_as_it_shows() {
+        check(b"<!D", "Restricted(Doctype)");
+        check(b"<!-", "Restricted(Comment)");
+        check(b"<a><!-", "Restricted(Comment)");
+        check(b"<a><?php ?>", "Restricted(ProcessingInstruction)");
+        check(b"<?xml version='1.0'?>", "Restricted(ProcessingInstruction)");
+        check(b"<a>&lol;</a>", "Restricted(Entity)");
+        check(b"<a b='&lol;'/>", "Restricted(Entity)");
+    }
+
+    #[test]
+    fn bytes_that_are_not_utf_8_are_refused() {
+        for bytes in
+            [&b"\xC0\xBC"[..], b"\xE0\x80\xBC", b"\xED\xA0\x80", b"\xF5\x80\x80\x80", b"\xFF", b"\x80", b"\xC3"]
+        {
+            check(&[b"<a>", bytes, b"</a>"].concat(), "BadEncoding");
+            check(&[b"<a b='", bytes, b"'/>"].concat(), "BadEncoding");
+            check(&[b"<a", bytes, b"/>"].concat(), "BadEncoding");
+            check(&[b"<a><![CDATA[", bytes, b"]]></a>"].concat(), "BadEncoding");
+        }
+    }
+
+    #[test]
+    fn text_between_stanzas_is_refused() {
+        for content in [&b"x"[..], b" &#32;", b"<iq/>x", b"<![CDATA[ ]]>", b"\0", b"</stream:stream>x"] {
+            let input = [HEADER.as_bytes(), content].concat();
+            let last = frames(&input, 1).pop().unwrap();
+            assert!(last.starts_with("BadFormat"), "{content:?}: {last}");
+        }
+    }
+
+    #[test]
+    fn limits_hold_before_the_element_is_complete() {
+        let long = vec![b'x'; LIMITS.bytes];
+        for start in [&b"<a>"[..], b"<a b='", b"<", b"<a></", b"</", b"<a><![CDATA[", b"<a>&"] {
+            check(&[start, &long].concat(), "TooLarge { limit: 4096 }");
+        }
+        check(&[&b"<a>"[..], &long[7..], b"</a>"].concat(), "Other ");
+        check(&[&b"<a>"[..], &long[6..], b"</a>"].concat(), "TooLarge");
+        check(&b"<a>".repeat(9), "TooDeep { limit: 8 }");
+        check(&[b"<a>".repeat(8), b"<a/>".to_vec()].concat(), "TooDeep { limit: 8 }");
+        check(&[b"<a>".repeat(7), b"<a/>".to_vec(), b"</a>".repeat(7)].concat(), "Other ");
+        let attributes: String = (0..200).map(|i| format!(" a{i}=''")).collect();
+        check(format!("<a{attributes}/>").as_bytes(), "TooMany");
+        let prefixes: String = (0..65).map(|i| format!(" xmlns:a{i}='u'")).collect();
+        check(format!("<a{prefixes}/>").as_bytes(), "TooMany");
+        let header = format!("<stream:stream{}", " ".repeat(LIMITS.bytes));
+        assert_eq!(frames(header.as_bytes(), 1), ["TooLarge { limit: 4096 }"]);
+    }
+
+    #[test]
+    fn a_stream_starts_with_a_header_in_the_right_namespaces() {
+        let check = |input: &str, expected: &str| {
+            for chunk in [1, 9, input.len()] {
+                let seen = frames(input.as_bytes(), chunk).join("; ");
+                assert!(seen.starts_with(expected), "{input:?} in chunks of {chunk}: {seen}");
+            }
+        };
+        let streams = "xmlns:s='http://etherx.jabber.org/streams'";
+        check(&format!("<s:stream {streams} xmlns='jabber:client'></s:stream>"), "open None; close");
+        check(&format!(" \n{HEADER}"), "space; open");
+        for declaration in ["version='1.0' encoding='UTF-8'", "version = \"1.0\" encoding='utf-8' standalone='yes' "] {
+            check(&format!("<?xml {declaration}?>\n<s:stream {streams} xmlns='jabber:client'>"), "open");
+        }
+        check("<?xml version='1.0' encoding='latin1'?>", "BadEncoding");
+        check("\u{FEFF}<?xml version='1.0'?>", "BadEncoding");
+        for declaration in
+            ["", "version='2.0'", "encoding='utf-8'", "version='1.0'encoding='utf-8'", "version='1.0' x='y'"]
+        {
+            check(&format!("<?xml {declaration}?>"), "NotWellFormed");
+        }
+        check("<?xml version='1.0'?><?xml version='1.0'?>", "Restricted(ProcessingInstruction)");
+        check("<!DOCTYPE stream>", "Restricted(Doctype)");
+        check(&format!("<s:stream {streams} xmlns='jabber:server'>"), "BadNamespace");
+        check(&format!("<s:stream {streams}>"), "BadNamespace");
+        check(&format!("<s:streams {streams} xmlns='jabber:client'>"), "BadNamespace");
+        check("<stream:stream xmlns='jabber:client' xmlns:stream='u'>", "BadNamespace");
+        check("<stream xmlns='http://etherx.jabber.org/streams'>", "BadNamespace");
+        check("<stream:stream xmlns='jabber:client'>", "NotWellFormed");
+        check("GET / HTTP/1.1", "NotWellFormed");
+        check("\u{16}\u{3}\u{1}", "NotWellFormed");
+        check(&format!("<s:stream {streams} xmlns='jabber:client'/>"), "BadFormat");
+    }
+
+    #[test]
+    fn after_a_restart_a_new_header_is_expected_and_buffered_bytes_stay() {
+        let mut framer = Framer::new(LIMITS);
+        framer.buffer().extend_from_slice(format!("{HEADER}<auth xmlns='a'/>{HEADER}<iq/>").as_bytes());
+        assert!(matches!(framer.next_frame(), Ok(Some(Frame::Open(_)))));
+        assert!(matches!(framer.next_frame(), Ok(Some(Frame::Element(_)))));
+        framer.restart();
+        assert!(matches!(framer.next_frame(), Ok(Some(Frame::Open(_)))));
+        assert!(matches!(framer.next_frame(), Ok(Some(Frame::Element(_)))));
+        assert!(matches!(framer.next_frame(), Ok(None)));
+    }
+
+    #[test]
+    fn what_is_discarded_counts_for_nothing() {
+        let mut framer = Framer::new(LIMITS);
+        framer.buffer().extend_from_slice(format!("{HEADER}<iq><a b='").as_bytes());
+        assert!(matches!(framer.next_frame(), Ok(Some(Frame::Open(_)))));
+        assert!(matches!(framer.next_frame(), Ok(None)));
+        assert_eq!(framer.discard(), "<iq><a b='".len());
+        framer.buffer().extend_from_slice(HEADER.as_bytes());
+        assert!(matches!(framer.next_frame(), Ok(Some(Frame::Open(_)))));
+    }
+
+    #[test]
+    fn another_content_namespace_can_be_expected() {
+        let mut framer = Framer::with_default_namespace(LIMITS, ns::SERVER);
+        framer.buffer().extend_from_slice(HEADER.replace(ns::CLIENT, ns::SERVER).as_bytes());
+        framer.buffer().extend_from_slice(b"<iq/>");
+        assert!(matches!(framer.next_frame(), Ok(Some(Frame::Open(_)))));
+        assert!(matches!(framer.next_frame(), Ok(Some(Frame::Element(e))) if e.kind() == Kind::Iq));
+    }
+
+    /// A stanza may come in one byte a read: 200 KiB rescanned each time would be 20 GB of work.
+    #[test]
+    fn a_large_stanza_that_comes_byte_by_byte_costs_linear_work() {
+        let size = 200 << 10;
+        let piece = |piece: &str| piece.repeat(size / piece.len());
+        for stanza in [
+            format!("<a>{}</a>", piece("x")),
+            format!("<a>{}</a>", piece("\u{44F}")),
+            format!("<a>{}</a>", piece("&amp;")),
+            format!("<a>{}</a>", piece("]")),
+            format!("<a>{}</a>", piece("<a b='c'/>")),
+            format!("<a b='{}'/>", piece("x")),
+            format!("<a b='{}'/>", piece("\u{44F}>")),
+            format!("<a{}/>", piece(" ")),
+            format!("<{}/>", piece("a")),
+            format!("<a></a{}>", piece(" ")),
+            format!("<a><![CDATA[{}]]></a>", piece("]]")),
+            format!("<a xmlns:p='u'>{}</a>", piece("<p:a p:b=''/>")),
+        ] {
+            let mut framer = Framer::new(FrameLimits { bytes: 1 << 20, depth: 8 });
+            framer.buffer().extend_from_slice(HEADER.as_bytes());
+            framer.next_frame().unwrap();
+            for byte in stanza.as_bytes() {
+                assert!(matches!(framer.next_frame(), Ok(None)));
+                framer.buffer().extend_from_slice(&[*byte]);
+            }
+            let Ok(Some(Frame::Element(element))) = framer.next_frame() else { panic!("{}", &stanza[..20]) };
+            assert_eq!(element.bytes(), stanza.as_bytes());
+        }
     }
 }

@@ -11,7 +11,9 @@
 //! | `element.rs` | [`Element`]: one top-level element, and carrying it to another stream |
 //! | `stanza.rs` | [`Node`]: the borrowed view |
 //! | `build.rs` | [`XmlWriter`], [`stream_header`], [`stream_error`] |
-//! | `scan.rs`, `boundary.rs`, `tag.rs`, `chars.rs`, `scope.rs` | the checks: elements, token ends, tags, characters, prefixes |
+//! | `scan.rs` | the check of an element, token by token |
+//! | `ordinary.rs`, `tag.rs`, `boundary.rs` | tokens: the short way, the careful way, and where they end |
+//! | `chars.rs`, `scope.rs` | characters; prefixes |
 
 mod boundary;
 mod build;
@@ -21,6 +23,7 @@ mod error;
 mod frame;
 mod header;
 pub mod ns;
+mod ordinary;
 mod scan;
 mod scope;
 mod stanza;

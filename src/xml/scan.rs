@@ -1,17 +1,17 @@
 //! One forward pass over a top-level element that checks all of XML 1.0 and its namespaces that XMPP allows.
 //!
-//! Tokens that are whole are read where they lie. One that is cut off is left to [`Boundary`], which remembers how far it
-//! looked, and is read once its end has come; so the work is linear in the bytes, however they are cut, and errors are the
-//! same too.
+//! Ordinary tokens are read where they lie. Others, and one that is cut off, are left to [`Boundary`], which remembers how
+//! far it looked, and are read once their end has come; so the work is linear in the bytes, however they are cut, and errors
+//! are the same too.
 
 use super::boundary::{Boundary, Token};
-use super::chars::{check_chars, check_text, plain_run};
+use super::chars::{check_chars, check_text};
 use super::element::Kind;
 use super::error::{FrameError, Restricted};
 use super::header::Header;
-use super::ns;
 use super::scope::{Binding, Decl, Scope, declare, declared_prefix, lookup};
 use super::tag::{Attr, Name, Tag, end_tag, start_tag};
+use super::{ns, ordinary};
 
 /// Progress in one top-level element. Offsets count from its `<`.
 #[derive(Debug, Default)]
@@ -36,8 +36,15 @@ pub(super) struct Found {
 
 #[derive(Debug)]
 struct Open {
-    name: Name,
+    name: usize,
+    name_end: usize,
     outer: Scope,
+}
+
+impl Open {
+    fn name<'a>(&self, bytes: &'a [u8]) -> &'a [u8] {
+        bytes.get(self.name..self.name_end).unwrap_or_default()
+    }
 }
 
 impl Scan {
@@ -45,15 +52,15 @@ impl Scan {
     /// grown since the last call. `depth`: nested elements allowed.
     pub(super) fn advance(&mut self, bytes: &[u8], header: &Header, depth: usize) -> Result<Option<usize>, FrameError> {
         loop {
-            let rest = bytes.get(self.at..).unwrap_or_default();
-            let fast = if self.boundary.is_fresh() { self.whole_token(bytes, rest, header, depth)? } else { false };
-            if !fast {
-                let Some((token, len)) = self.boundary.find(rest).map_err(|error| self.placed(error))? else {
-                    return Ok(None);
-                };
-                let whole = bytes.get(..self.at + len).unwrap_or_default();
-                self.slow_token(whole, token, header, depth)?;
+            if self.boundary.is_fresh() && self.ordinary(bytes, header, depth) {
+                return Ok(Some(self.at));
             }
+            let rest = bytes.get(self.at..).unwrap_or_default();
+            let Some((token, len)) = self.boundary.find(rest).map_err(|error| self.placed(error))? else {
+                return Ok(None);
+            };
+            let whole = bytes.get(..self.at + len).unwrap_or_default();
+            self.careful(whole, token, header, depth)?;
             if self.open.is_empty() {
                 return Ok(Some(self.at));
             }
@@ -80,39 +87,55 @@ impl Scan {
         }
     }
 
-    /// Takes the next token if it is whole and ordinary. What is cut off or malformed is left alone: whether it is an error
-    /// must not depend on how the bytes were cut.
-    #[inline]
-    fn whole_token(&mut self, bytes: &[u8], rest: &[u8], header: &Header, depth: usize) -> Result<bool, FrameError> {
-        match rest {
-            [b'<', b'/', ..] => {
-                let Some(Open { name, .. }) = self.open.last() else {
-                    return Ok(false);
-                };
-                let Ok(end) = end_tag(bytes, self.at, name.whole(bytes)) else {
-                    return Ok(false);
-                };
-                self.close(end);
+    /// Takes tokens while they are whole and ordinary. Says whether the element is complete.
+    fn ordinary(&mut self, bytes: &[u8], header: &Header, depth: usize) -> bool {
+        // A local, so that it stays in a register.
+        let mut at = self.at;
+        let complete = loop {
+            let next = match bytes.get(at) {
+                Some(b'<') if bytes.get(at + 1) == Some(&b'/') => self.ordinary_end(bytes, at),
+                Some(b'<') => self.ordinary_start(bytes, at, header, depth),
+                Some(_) => ordinary::text(bytes, at),
+                None => None,
+            };
+            let Some(next) = next else { break false };
+            at = next;
+            if self.open.is_empty() {
+                break true;
             }
-            [b'<', b'!' | b'?', ..] | [b'<'] | [] => return Ok(false),
-            [b'<', ..] => {
-                let Ok(tag) = start_tag(bytes, self.at, &mut self.attrs) else {
-                    return Ok(false);
-                };
-                self.enter(bytes, tag, header, depth)?;
-            }
-            [_, ..] => {
-                let run = plain_run(rest, *b"<&]");
-                if rest.get(run) != Some(&b'<') {
-                    return Ok(false);
-                }
-                self.at += run;
-            }
-        }
-        Ok(true)
+        };
+        self.at = at;
+        complete
     }
 
-    fn slow_token(&mut self, bytes: &[u8], token: Token, header: &Header, depth: usize) -> Result<(), FrameError> {
+    #[inline(always)]
+    fn ordinary_end(&mut self, bytes: &[u8], at: usize) -> Option<usize> {
+        let open = self.open.last()?;
+        let end = ordinary::end_tag(bytes, at, open.name..open.name_end)?;
+        self.scope = open.outer;
+        self.open.pop();
+        Some(end)
+    }
+
+    #[inline(always)]
+    fn ordinary_start(&mut self, bytes: &[u8], at: usize, header: &Header, depth: usize) -> Option<usize> {
+        let tag = ordinary::start_tag(bytes, at)?;
+        let level = self.open.len();
+        if level >= depth {
+            return None;
+        }
+        if level == 0 {
+            let content = header.default_namespace().as_bytes();
+            let stanza = tag.xmlns.is_none_or(|range| bytes.get(range) == Some(content));
+            self.found.kind = if stanza { kind(bytes.get(at + 1..tag.name_end)?) } else { Kind::Other };
+        }
+        if !tag.empty {
+            self.open.push(Open { name: at + 1, name_end: tag.name_end, outer: self.scope });
+        }
+        Some(tag.end)
+    }
+
+    fn careful(&mut self, bytes: &[u8], token: Token, header: &Header, depth: usize) -> Result<(), FrameError> {
         let content = bytes.get(self.at..).unwrap_or_default();
         match token {
             Token::Start => {
@@ -120,7 +143,7 @@ impl Scan {
                 self.enter(bytes, tag, header, depth)?;
             }
             Token::End => {
-                let name = self.open.last().map(|open| open.name.whole(bytes)).unwrap_or_default();
+                let name = self.open.last().map(|open| open.name(bytes)).unwrap_or_default();
                 let end = end_tag(bytes, self.at, name)?;
                 self.close(end);
             }
@@ -132,14 +155,12 @@ impl Scan {
                 check_chars(content, self.at)?;
                 self.at = bytes.len();
             }
-            Token::Declaration => {
-                return Err(FrameError::Restricted(Restricted::ProcessingInstruction));
-            }
+            Token::Declaration => return Err(FrameError::Restricted(Restricted::ProcessingInstruction)),
         }
         Ok(())
     }
 
-    #[inline]
+    #[inline(always)]
     fn close(&mut self, end: usize) {
         if let Some(open) = self.open.pop() {
             self.scope = open.outer;
@@ -160,7 +181,7 @@ impl Scan {
         if tag.empty {
             self.scope = outer;
         } else {
-            self.open.push(Open { name: tag.name, outer });
+            self.open.push(Open { name: tag.name.start, name_end: tag.name.end, outer });
         }
         self.at = tag.end;
         Ok(())
@@ -187,12 +208,7 @@ impl Scan {
     }
 
     fn kind(&self, bytes: &[u8], tag: Tag, header: &Header) -> Kind {
-        let kind = match tag.name.local(bytes) {
-            b"message" => Kind::Message,
-            b"presence" => Kind::Presence,
-            b"iq" => Kind::Iq,
-            _ => return Kind::Other,
-        };
+        let kind = kind(tag.name.local(bytes));
         let content = header.default_namespace().as_bytes();
         let stanza = if tag.name.has_prefix() {
             lookup(&self.found.decls, bytes, self.scope, tag.name.prefix(bytes), Some(header))
@@ -202,6 +218,16 @@ impl Scan {
             own.is_none_or(|attr| attr.value(bytes).as_bytes() == content)
         };
         if stanza { kind } else { Kind::Other }
+    }
+}
+
+/// The kind of stanza with this local name.
+fn kind(name: &[u8]) -> Kind {
+    match name {
+        b"message" => Kind::Message,
+        b"presence" => Kind::Presence,
+        b"iq" => Kind::Iq,
+        _ => Kind::Other,
     }
 }
 

@@ -10,6 +10,9 @@ use super::tag::Attr;
 /// Prefixes in scope at any one place, the stream header's included. A lookup walks them.
 pub(super) const MAX_PREFIXES: usize = 64;
 
+/// Declarations kept for one element.
+pub(super) const MAX_DECLARATIONS: usize = 4096;
+
 /// A namespace declaration inside an element. Default declarations are kept only when their name needs normalising,
 /// because the others can be read off the tag.
 #[derive(Clone, Debug)]
@@ -29,9 +32,9 @@ enum Uri {
     Normalized(Box<str>),
 }
 
-/// A place in the chain of declarations: the innermost one in scope.
+/// A place in the chain of declarations: the innermost one in scope, counted from one; zero is none.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Scope(Option<usize>);
+pub(super) struct Scope(usize);
 
 /// The declarations of one element, in document order.
 pub(super) trait Decls {
@@ -56,7 +59,7 @@ impl Decl {
 
 impl Decls for [Decl] {
     fn at(&self, scope: Scope) -> Option<&Decl> {
-        scope.0.and_then(|index| self.get(index))
+        scope.0.checked_sub(1).and_then(|index| self.get(index))
     }
 
     /// What `prefix` stands for within the element; `None` if only the stream header can say.
@@ -74,7 +77,7 @@ impl Decls for [Decl] {
     fn scope_of(&self, tag: usize, outer: Scope) -> Scope {
         let behind = self.partition_point(|decl| decl.tag <= tag);
         match behind.checked_sub(1).and_then(|index| self.get(index)) {
-            Some(decl) if decl.tag == tag => Scope(Some(behind - 1)),
+            Some(decl) if decl.tag == tag => Scope(behind),
             Some(_) | None => outer,
         }
     }
@@ -108,9 +111,12 @@ pub(super) fn declare(
     if depth > MAX_PREFIXES {
         return Err(FrameError::TooMany { what: "namespace prefixes", limit: MAX_PREFIXES });
     }
+    if decls.len() == MAX_DECLARATIONS {
+        return Err(FrameError::TooMany { what: "namespace declarations", limit: MAX_DECLARATIONS });
+    }
     let uri = if attr.plain { Uri::Spelled(attr.value.clone()) } else { Uri::Normalized(uri.into()) };
     decls.push(Decl { tag, prefix, uri, outer: scope, depth });
-    Ok(Scope(Some(decls.len() - 1)))
+    Ok(Scope(decls.len()))
 }
 
 /// The prefix that the attribute declares: empty for `xmlns`, `None` if it is no declaration.

@@ -235,3 +235,91 @@ fn offset(reader: &Reader<&[u8]>, base: usize) -> usize {
 fn str_of(bytes: &[u8]) -> &str {
     std::str::from_utf8(bytes).unwrap_or_default()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::xml::{Header, ns};
+
+    fn element(xml: &str) -> Element {
+        let header =
+            "<stream:stream xmlns='jabber:client' xmlns:stream='http://etherx.jabber.org/streams' xmlns:h='urn:h'>";
+        let header = Arc::new(Header::parse(header.into()).unwrap());
+        Element::parse(xml.to_owned().into(), &header).unwrap()
+    }
+
+    #[test]
+    fn namespaces_resolve_through_ancestors_and_the_stream_header() {
+        let element = element(
+            "<a xmlns:p='u'><b xmlns='v' xmlns:p='w'><p:c/><d/><e xmlns=''/></b><p:f/><h:g/><stream:i/><j/>\
+             <k xmlns='x&amp;y' xmlns:q=' &#x7A; '><l/><q:m/></k></a>",
+        );
+        let mut found = Vec::new();
+        fn walk<'a>(node: Node<'a>, found: &mut Vec<(&'a str, &'a str)>) {
+            found.push((node.name(), node.ns()));
+            node.children().for_each(|child| walk(child, found));
+        }
+        walk(element.node(), &mut found);
+        let expected = [
+            ("a", ns::CLIENT),
+            ("b", "v"),
+            ("c", "w"),
+            ("d", "v"),
+            ("e", ""),
+            ("f", "u"),
+            ("g", "urn:h"),
+            ("i", ns::STREAMS),
+            ("j", ns::CLIENT),
+            ("k", "x&y"),
+            ("l", "x&y"),
+            ("m", " z "),
+        ];
+        assert_eq!(found, expected);
+    }
+
+    #[test]
+    fn attributes_are_unescaped_and_normalised() {
+        let element = element("<a b='1 &lt;&#50;&apos;' c = \"it's\n\" xml:lang='en' xmlns:p='u' p:b='3'/>");
+        let node = element.node();
+        assert_eq!(node.attr("b").unwrap(), "1 <2'");
+        assert_eq!(node.attr("c").unwrap(), "it's ");
+        assert_eq!(node.attr("xml:lang").unwrap(), "en");
+        assert_eq!(node.attr("p:b").unwrap(), "3");
+        assert!(matches!(node.attr("xml:lang"), Some(Cow::Borrowed(_))));
+        assert!(node.attr("d").is_none());
+    }
+
+    #[test]
+    fn text_is_what_stands_directly_within() {
+        for (xml, expected) in [
+            ("<a/>", ""),
+            ("<a></a>", ""),
+            ("<a>x</a>", "x"),
+            ("<a>x &lt;<b>y</b><b/>&#x1F600;<![CDATA[<z&amp;>]]>\r\n]]</a>", "x <\u{1F600}<z&amp;>\n]]"),
+        ] {
+            assert_eq!(element(xml).node().text(), expected);
+        }
+        assert!(matches!(element("<a>x</a>").node().text(), Cow::Borrowed("x")));
+    }
+
+    #[test]
+    fn ranges_say_where_a_node_lies() {
+        let element = element("<a b='>'>\u{e9}<c><c/></c >&amp;<c d='/'/></a>");
+        let all = |range: Range<usize>| std::str::from_utf8(&element.bytes()[range]).unwrap();
+        let root = element.node();
+        assert_eq!((all(root.range()), all(root.start_tag())), (all(0..element.bytes().len()), "<a b='>'>"));
+        assert_eq!(all(root.inner()), "\u{e9}<c><c/></c >&amp;<c d='/'/>");
+        let children: Vec<_> = root.children().collect();
+        let [first, second] = children[..] else { panic!("{children:?}") };
+        assert_eq!((all(first.range()), all(first.start_tag()), all(first.inner())), ("<c><c/></c >", "<c>", "<c/>"));
+        assert_eq!(
+            (all(second.range()), all(second.start_tag()), all(second.inner())),
+            ("<c d='/'/>", "<c d='/'/>", "")
+        );
+        assert_eq!((first.raw(), first.is_empty_tag(), second.is_empty_tag()), (&b"<c><c/></c >"[..], false, true));
+        assert_eq!(root.child("c", ns::CLIENT).unwrap().range(), first.range());
+        assert!(root.child("c", "other").is_none());
+    }
+}
