@@ -96,7 +96,7 @@ impl Daemon {
         };
         daemon.relay.recover().await;
         let (relay, accepting) = (Arc::clone(&daemon.relay), daemon.accepting.clone());
-        daemon.connections.spawn(async move { accepting.run_until_cancelled(relay.age()).await });
+        daemon.connections.spawn(async move { accepting.run_until_cancelled(relay.upkeep()).await });
         let gate = Gate::new(&config.limits);
         let listeners = config.listen.iter().map(bind).collect::<Result<Vec<_>, _>>()?;
         for (listen, listener) in config.listen.iter().zip(listeners) {

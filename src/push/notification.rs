@@ -36,6 +36,12 @@ impl Summary {
         let body = text.flatten().filter(|text| !text.is_empty()).unwrap_or_else(|| settings.important_body.clone());
         Self { count, sender, body: (!body.is_empty()).then(|| Secret::new(body)) }
     }
+
+    /// Says that the device should come back: with a text only if something important waits.
+    pub fn wake(settings: &config::Push, waits: bool) -> Self {
+        let body = (waits && !settings.important_body.is_empty()).then(|| Secret::new(settings.important_body.clone()));
+        Self { count: usize::from(waits), sender: None, body }
+    }
 }
 
 impl Publish {

@@ -174,6 +174,11 @@ impl Driver {
             Wake::Command(Command::Attach(attach)) => self.attach(*attach),
             Wake::Command(Command::AccountChanged) => self.jobs.ask(Request::Read),
             Wake::Command(Command::Supersede(heir)) => self.supersede(heir),
+            Wake::Command(Command::Publish(publishes)) => {
+                for publish in publishes {
+                    self.take(Input::Publish(publish));
+                }
+            }
             Wake::Store(done) => self.done(done),
             Wake::Deadline => self.deadline(),
             Wake::Drain => {

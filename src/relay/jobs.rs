@@ -158,9 +158,7 @@ impl Jobs {
                     WakeReason::UpstreamLost => store::WakeReason::UpstreamLost,
                     WakeReason::Restart => store::WakeReason::Restart,
                 };
-                let woken = store.wake(&slot, Wake { since: unix(), reason }).await;
-                tracing::info!(?reason, transport = "no_transport", "a wake push waits: no transport can send it");
-                Done::Quiet(woken)
+                Done::Quiet(store.wake(&slot, Wake { since: unix(), reason }).await)
             }),
         });
     }

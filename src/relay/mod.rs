@@ -11,6 +11,7 @@ mod jobs;
 mod login;
 pub mod registry;
 mod upkeep;
+mod wake;
 
 use std::collections::HashSet;
 use std::net::SocketAddr;
@@ -74,17 +75,15 @@ impl Relay {
     /// Serves one connection for as long as it, or the session that it becomes, lives.
     pub async fn serve(self: Arc<Self>, tcp: TcpStream, peer: SocketAddr, tls: ListenTls, permit: Permit) {
         let span = tracing::info_span!("session", %peer, jid = tracing::field::Empty);
-        async {
-            let Some(client) = handshake::secure(&self, tcp, tls).await else {
-                return;
-            };
-            if let Some(login) = login::run(&self, client).await {
+        // Each stage in a box of its own: a session that lasts for days keeps nothing of its handshake.
+        let stages = async {
+            let Some(client) = Box::pin(handshake::secure(&self, tcp, tls)).await else { return };
+            if let Some(login) = Box::pin(login::run(&self, client)).await {
                 tracing::Span::current().record("jid", tracing::field::display(&login.bound.jid));
-                bound::run(self, login, permit).await;
+                Box::pin(bound::run(self, login, permit)).await;
             }
-        }
-        .instrument(span)
-        .await;
+        };
+        stages.instrument(span).await;
     }
 
     /// Waits until the last bytes of ended sessions are out.

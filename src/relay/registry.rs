@@ -9,6 +9,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::Client;
 use crate::jid::BareJid;
 use crate::push::account::DeviceId;
+use crate::push::notification::Publish;
 use crate::session::negotiate::Held;
 use crate::session::sasl::SaslIdentity;
 use crate::session::{Resumption, SmId, sm};
@@ -23,6 +24,8 @@ pub enum Command {
     Attach(Box<Attach>),
     /// The account has changed in the store.
     AccountChanged,
+    /// Publish these through your stream, for another device of the account.
+    Publish(Vec<Publish>),
     /// A fresh session of the same device takes over: end, if you are held, and say so by dropping this.
     Supersede(oneshot::Sender<()>),
 }
@@ -145,6 +148,11 @@ impl Registry {
             handle.held.identity.as_ref() == Some(identity) && handle.resource == resource && handle.is_dark()
         };
         self.accounts.get(&guess)?.iter().find(same).cloned()
+    }
+
+    /// Some session of the account.
+    pub fn any_session(&self, account: &BareJid) -> Option<Arc<Handle>> {
+        self.accounts.get(account)?.first().cloned()
     }
 
     /// The other sessions of the account.

@@ -21,20 +21,15 @@ impl Relay {
             Ok(lost) => tracing::warn!(sessions = lost.len(), "sessions were lost with the process before"),
             Err(error) => tracing::error!(%error, "lost sessions cannot be counted"),
         }
-        match self.store.wakes().await {
-            Ok(wakes) => {
-                for (slot, wake) in wakes {
-                    // Only the user's own stream can carry a publish so far, and these devices have none.
-                    let account = &slot.account;
-                    tracing::info!(%account, reason = ?wake.reason, transport = "no_transport", "a wake push waits");
-                }
-            }
-            Err(error) => tracing::error!(%error, "wake pushes cannot be read"),
-        }
+    }
+
+    /// What must go on for ever.
+    pub async fn upkeep(&self) {
+        tokio::join!(self.age(), self.wake());
     }
 
     /// Deletes what is too old, now and then, for ever.
-    pub async fn age(&self) {
+    async fn age(&self) {
         let settings = &self.config;
         let ttl = Ttl {
             orphan: settings.stream_management.orphan_ttl,

@@ -393,7 +393,7 @@ impl Session {
             self.ask_server(now);
         }
         self.spool_if_due(now);
-        self.settle_with_server(now);
+        self.settle_with_server(now, self.is_dark());
         if self.is_dark() {
             return;
         }

@@ -137,7 +137,7 @@ impl Session {
         let theirs = !reason.keeps_all() && self.server.is_on();
         if theirs && reason.has_upstream() {
             // Nothing more is acknowledged after it.
-            self.settle_finally(now);
+            self.settle_with_server(now, true);
         }
         if theirs && let Some(places) = self.queue.give_back(self.server.acked()) {
             self.out(Output::Unspool(places));
@@ -162,7 +162,7 @@ impl Session {
                     return self.over();
                 }
                 if self.server.is_on() && reason.keeps_all() {
-                    self.settle_finally(now);
+                    self.settle_with_server(now, true);
                 }
                 self.write_upstream(now, Bytes::from_static(xml::STREAM_CLOSE));
                 self.phase = Phase::Closing(reason, now + FOOTER_PATIENCE);

@@ -97,7 +97,7 @@ impl Session {
 
     /// Wakes the device, whether something important waits or not.
     pub(super) fn wake_push(&mut self, _now: Instant) {
-        let summary = self.summary().unwrap_or(Summary { count: 0, sender: None, body: None });
+        let summary = self.summary().unwrap_or_else(|| Summary::wake(&self.settings.push, false));
         self.publish_all(&summary);
     }
 

@@ -1,6 +1,6 @@
 //! How a [`Session`] reacts to its server, and how stanzas travel to the client.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
@@ -14,7 +14,7 @@ use crate::push::account::Change;
 use crate::xml::{self, Element, Frame, Kind, Node, XmlWriter, ns};
 
 /// How long a durable stanza may be the server's and an unacknowledging live client's only, where the server keeps it.
-const SPOOL_BEHIND_SERVER: std::time::Duration = std::time::Duration::from_secs(30);
+const SPOOL_BEHIND_SERVER: Duration = Duration::from_secs(30);
 
 impl Session {
     /// Our own stream management with the server (XEP-0198 §3): without resumption, and nothing of the client's.
@@ -108,19 +108,12 @@ impl Session {
         self.answer_client(now);
     }
 
-    /// Sends the server the `<a/>` that it is owed.
-    pub(super) fn settle_with_server(&mut self, now: Instant) {
+    /// Sends the server the `<a/>` that it is owed; if `eager`, also one that nobody waits for.
+    pub(super) fn settle_with_server(&mut self, now: Instant, eager: bool) {
         let unsettled = self.queue.first_unsettled();
-        if let Some(h) = self.server.take_owed(unsettled, self.is_dark()) {
+        if let Some(h) = self.server.take_owed(unsettled, eager) {
             self.write_upstream(now, ack(h));
         }
-    }
-
-    /// The last `<a/>`: nothing more is acknowledged after it.
-    pub(super) fn settle_finally(&mut self, now: Instant) {
-        let unsettled = self.queue.first_unsettled();
-        let h = self.server.answer(unsettled);
-        self.write_upstream(now, ack(h));
     }
 
     fn upstream_stanza(&mut self, now: Instant, element: Element, ordinal: Option<u64>) {
@@ -271,7 +264,7 @@ impl Session {
 
     fn for_client(&self, item: &Queued) -> Bytes {
         let delayed = || {
-            let stamp = std::time::SystemTime::UNIX_EPOCH + std::time::Duration::from_millis(item.received);
+            let stamp = std::time::SystemTime::UNIX_EPOCH + Duration::from_millis(item.received);
             let bytes = rewrite::delayed(&item.element, self.bound.jid.domain().as_str(), stamp)?;
             Element::parse(bytes, item.element.header()).ok()
         };
@@ -285,14 +278,14 @@ impl Session {
     pub(super) fn spool_due(&self) -> Option<Instant> {
         let oldest = self.queue.oldest_unspooled()?;
         let wait = if self.is_dark() {
-            std::time::Duration::ZERO
+            Duration::ZERO
         } else if self.server.is_on() {
             SPOOL_BEHIND_SERVER
         } else {
             self.settings.stream_management.spool_after
         };
         let since_start = oldest.saturating_sub(self.unix_ms(self.epoch.now));
-        Some(self.epoch.now + std::time::Duration::from_millis(since_start) + wait)
+        Some(self.epoch.now + Duration::from_millis(since_start) + wait)
     }
 
     pub(super) fn spool_if_due(&mut self, now: Instant) {
@@ -331,7 +324,7 @@ impl Session {
 
     pub(super) fn spooled(&mut self, now: Instant, seq: u64) {
         self.queue.committed(seq);
-        self.settle_with_server(now);
+        self.settle_with_server(now, self.is_dark());
         if self.is_ending() {
             self.drive_end(now);
         }
@@ -366,10 +359,15 @@ impl Session {
         if items.is_empty() {
             self.queue.loaded_all(committed);
         }
+        let ttl = self.settings.stream_management.orphan_ttl;
         for item in items {
+            let age = Duration::from_millis(self.unix_ms(now).saturating_sub(item.received));
             match Element::parse(item.bytes, &self.bare_header) {
-                Ok(element) => self.queue.push_loaded(item.seq, element, item.received),
-                Err(_) => self.queue.skip_loaded(item.seq),
+                Ok(element) if age <= ttl => self.queue.push_loaded(item.seq, element, item.received),
+                Ok(_) | Err(_) => {
+                    self.queue.skip_loaded(item.seq);
+                    self.out(Output::Unspool(item.seq..=item.seq));
+                }
             }
         }
         self.queue.loaded_some();

@@ -1,5 +1,6 @@
 //! The core under virtual time: a session between a scripted client and a scripted server.
 
+mod durability;
 mod login;
 mod push;
 mod resume;

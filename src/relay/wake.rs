@@ -1,0 +1,65 @@
+//! Wake pushes for devices that have no session: durable jobs, paced, sent as soon as something can carry them.
+
+use std::collections::HashSet;
+use std::time::Duration;
+
+use tokio::time::sleep;
+
+use super::Relay;
+use super::registry::Command;
+use crate::push::notification::{Publish, Summary};
+use crate::store::{Slot, StoreError, Wake};
+
+/// How often the jobs are looked at.
+const ROUND: Duration = Duration::from_secs(10);
+/// Over how long the first round spreads its pushes, at least: not all phones call back at once.
+const JITTER: Duration = Duration::from_secs(5);
+
+impl Relay {
+    /// Sends wake pushes for ever.
+    pub(super) async fn wake(&self) {
+        let mut told = HashSet::new();
+        let mut spread = JITTER;
+        loop {
+            match self.wake_round(&mut told, spread).await {
+                Ok(true) => spread = Duration::ZERO,
+                Ok(false) => {}
+                Err(error) => tracing::error!(%error, "wake pushes cannot be read"),
+            }
+            sleep(ROUND).await;
+        }
+    }
+
+    /// Whether there was anything to do.
+    async fn wake_round(&self, told: &mut HashSet<Slot>, spread: Duration) -> Result<bool, StoreError> {
+        let wakes = self.store.wakes().await?;
+        let pause = Duration::from_secs(1) / self.config.stream_management.wake_rate.max(1);
+        let jitter = |share: f64| spread.mul_f64(share / (wakes.len().max(1) as f64));
+        let any = !wakes.is_empty();
+        for (slot, wake) in &wakes {
+            if self.wake_device(slot).await? {
+                tracing::info!(account = %slot.account, reason = ?wake.reason, transport = "session", "wake push sent");
+                self.store.woken(slot).await?;
+                sleep(pause + jitter(rand::random::<f64>() * 2.0)).await;
+            } else if told.insert(slot.clone()) {
+                self.waits(slot, wake);
+            }
+        }
+        told.retain(|slot| wakes.iter().any(|(waiting, _)| waiting == slot));
+        Ok(any)
+    }
+
+    fn waits(&self, slot: &Slot, wake: &Wake) {
+        tracing::info!(account = %slot.account, reason = ?wake.reason, transport = "no_transport", "a wake push waits");
+    }
+
+    /// Lets another session of the account carry the push: the user's own stream, whichever it is.
+    async fn wake_device(&self, slot: &Slot) -> Result<bool, StoreError> {
+        let Some(carrier) = self.registry.any_session(&slot.account) else { return Ok(false) };
+        let account = self.store.account(&slot.account).await?;
+        let waits = self.store.backlog(slot).await?.count > 0;
+        let summary = Summary::wake(&self.config.push, waits);
+        let publishes: Vec<_> = account.owned(slot.device).map(|r| Publish::new(r, summary.clone())).collect();
+        Ok(publishes.is_empty() || carrier.send(Command::Publish(publishes)).await.is_ok())
+    }
+}

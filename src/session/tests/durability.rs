@@ -1,0 +1,357 @@
+//! Nothing lost, nothing twice: both legs, the spool, the ends.
+
+use super::*;
+
+const ENABLE: &str = "<enable xmlns='urn:xmpp:sm:3' resume='true'/>";
+const REQUEST: &str = "<r xmlns='urn:xmpp:sm:3'/>";
+
+fn settings() -> Settings {
+    Settings { session_queue: 1 << 20, ..Settings::default() }
+}
+
+/// A resumable session before a server with stream management.
+fn managed() -> Rig {
+    let mut rig = Rig::start(settings(), true, Vec::new());
+    assert_eq!(rig.to_upstream, ["<enable xmlns='urn:xmpp:sm:3'/>"]);
+    rig.upstream("<enabled xmlns='urn:xmpp:sm:3'/>");
+    rig.client(ENABLE);
+    rig.clear();
+    rig
+}
+
+fn plain() -> Rig {
+    let mut rig = Rig::with(settings());
+    rig.client(ENABLE);
+    rig.clear();
+    rig
+}
+
+fn acks(stanzas: &[String]) -> Vec<u32> {
+    let acks = stanzas.iter().filter(|xml| xml.starts_with("<a "));
+    acks.map(|xml| element(xml).node().attr("h").unwrap().parse().unwrap()).collect()
+}
+
+impl Rig {
+    fn server_asks(&mut self) -> u32 {
+        self.to_upstream.clear();
+        self.upstream(REQUEST);
+        acks(&self.to_upstream)[0]
+    }
+
+    fn client_available(&mut self) {
+        self.client("<presence><priority>5</priority></presence>");
+    }
+}
+
+/// Invariant 2.
+#[test]
+fn an_offline_stanza_is_acked_only_once_durable() {
+    let mut rig = managed();
+    rig.lose_client();
+    rig.disk_is_slow = true;
+    rig.upstream(&message(1));
+    assert_eq!(rig.server_asks(), 0);
+    rig.to_upstream.clear();
+    rig.sync();
+    assert_eq!(acks(&rig.to_upstream), [1], "at once, though nobody asks again");
+    assert_eq!(rig.spool.len(), 1);
+}
+
+#[test]
+fn while_live_the_server_hears_what_the_client_acked() {
+    let mut rig = managed();
+    rig.upstream(&message(1));
+    rig.upstream(&message(2));
+    rig.upstream("<presence from='romeo@example.net/x'/>");
+    assert_eq!(rig.server_asks(), 0);
+    rig.to_upstream.clear();
+    rig.client("<a xmlns='urn:xmpp:sm:3' h='1'/>");
+    assert_eq!(acks(&rig.to_upstream), [1]);
+    rig.client("<a xmlns='urn:xmpp:sm:3' h='2'/>");
+    assert_eq!(rig.server_asks(), 3, "presence needs no ack of the client");
+    assert_eq!(rig.spool.len(), 0);
+}
+
+#[test]
+fn the_spool_takes_over_before_a_server_loses_patience() {
+    let mut rig = managed();
+    for n in 1..=249 {
+        rig.upstream(&message(n));
+    }
+    assert_eq!(rig.spool.len(), 0);
+    rig.upstream(&message(250));
+    assert_eq!(rig.spool.len(), 250);
+    assert_eq!(rig.server_asks(), 250);
+
+    let mut rig = managed();
+    rig.upstream(&message(1));
+    rig.seconds(29);
+    assert_eq!(rig.spool.len(), 0);
+    rig.seconds(2);
+    assert_eq!(rig.spool.len(), 1);
+}
+
+#[test]
+fn without_a_managing_server_the_spool_follows_at_once() {
+    let mut rig = plain();
+    rig.upstream(&message(1));
+    assert_eq!(rig.spool.len(), 0);
+    rig.pass(Duration::from_millis(101));
+    assert_eq!(rig.spool.len(), 1);
+    rig.client("<a xmlns='urn:xmpp:sm:3' h='1'/>");
+    assert_eq!(rig.spool.len(), 0);
+}
+
+#[test]
+fn an_ack_to_the_client_is_earned() {
+    let mut rig = managed();
+    rig.client(&message(1));
+    rig.client(REQUEST);
+    assert_eq!(acks(&rig.to_client), Vec::<u32>::new());
+    rig.upstream("<a xmlns='urn:xmpp:sm:3' h='1'/>");
+    assert_eq!(acks(&rig.to_client), [1]);
+
+    rig.client(&message(2));
+    rig.client(REQUEST);
+    rig.pass(Duration::from_millis(201));
+    assert_eq!(acks(&rig.to_client), [1, 1]);
+    rig.upstream("<a xmlns='urn:xmpp:sm:3' h='2'/>");
+    assert_eq!(acks(&rig.to_client), [1, 1, 2]);
+}
+
+#[test]
+fn a_resumption_waits_for_what_the_client_sent_last() {
+    let mut rig = plain();
+    rig.server_confirms = false;
+    rig.client("<message id='1'><body>1</body></message>");
+    rig.lose_client();
+    let ping = rig.to_upstream.last().unwrap().clone();
+    assert!(ping.contains("<ping xmlns='urn:xmpp:ping'/>"), "{ping}");
+    rig.to_client.clear();
+    rig.resume(0);
+    assert_eq!(rig.to_client, Vec::<String>::new());
+    assert!(!rig.session.wants_client());
+    let id = element(&ping).node().attr("id").unwrap().into_owned();
+    rig.upstream(&format!("<iq type='result' id='{id}' from='example.org'/>"));
+    assert!(rig.to_client[0].starts_with("<resumed xmlns='urn:xmpp:sm:3' h='1'"), "{:?}", rig.to_client);
+}
+
+#[test]
+fn a_server_that_answers_nothing_is_lost() {
+    let mut rig = plain();
+    rig.server_confirms = false;
+    rig.client("<message id='1'><body>1</body></message>");
+    rig.seconds(61);
+    assert_eq!(rig.ended, Some(EndReason::UpstreamLost));
+    assert_eq!(rig.buried, [0]);
+}
+
+#[test]
+fn a_fresh_session_of_a_device_gets_what_waited_before_its_presence_passes() {
+    let earlier = |seq| Spooled {
+        seq,
+        received: 0,
+        shared: true,
+        archived: false,
+        bytes: Bytes::from(message(usize::try_from(seq).unwrap())),
+    };
+    let mut rig = Rig::start(settings(), false, vec![earlier(1), earlier(2)]);
+    rig.client(ENABLE);
+    assert_eq!(rig.delivered(), [1, 2]);
+    assert!(rig.to_client.iter().all(|xml| !xml.starts_with("<message") || xml.contains("<delay ")));
+    rig.upstream(&message(3));
+    assert_eq!(rig.delivered(), [1, 2, 3]);
+    rig.client_available();
+    assert!(rig.to_upstream.iter().any(|xml| xml.starts_with("<presence>")));
+    rig.client("<a xmlns='urn:xmpp:sm:3' h='3'/>");
+    assert_eq!(rig.spool.len(), 0);
+}
+
+#[test]
+fn a_superseded_session_leaves_all_on_disk_before_it_closes() {
+    let mut rig = managed();
+    rig.disk_is_slow = true;
+    rig.lose_client();
+    rig.upstream(&message(1));
+    rig.to_upstream.clear();
+    rig.input(Input::Superseded);
+    assert_eq!(rig.to_upstream, Vec::<String>::new());
+    rig.sync();
+    assert_eq!(rig.to_upstream, ["<a xmlns='urn:xmpp:sm:3' h='1'/>", "</stream:stream>"]);
+    rig.confirm();
+    assert_eq!(rig.ended, Some(EndReason::Superseded));
+    assert_eq!((rig.spool.len(), rig.buried.len()), (1, 1));
+}
+
+#[test]
+fn what_a_managing_server_was_not_acked_stays_its_own() {
+    let mut rig = managed();
+    rig.upstream(&message(1));
+    rig.upstream(&message(2));
+    rig.client("<a xmlns='urn:xmpp:sm:3' h='1'/>");
+    rig.server_asks();
+    rig.input(Input::UpstreamLost);
+    assert_eq!(rig.ended, Some(EndReason::UpstreamLost));
+    assert_eq!(rig.spool.len(), 0);
+
+    let mut rig = plain();
+    rig.upstream(&message(1));
+    rig.input(Input::UpstreamLost);
+    assert_eq!(rig.spool.len(), 1, "nobody else has it");
+}
+
+#[test]
+fn iq_requests_that_nobody_will_answer_are_refused() {
+    let mut rig = plain();
+    rig.lose_client();
+    rig.upstream("<iq type='get' id='q' from='romeo@example.net/x' to='juliet@example.org/phone'><query xmlns='jabber:iq:version'/></iq>");
+    rig.to_upstream.clear();
+    rig.seconds(601);
+    let refusal = |xml: &String| xml.contains("type='error' id='q'") && xml.contains("<service-unavailable");
+    assert_eq!(rig.to_upstream.iter().filter(|xml| refusal(xml)).count(), 1);
+    assert_eq!(rig.ended, Some(EndReason::Expired));
+    assert_eq!(rig.spool.len(), 0);
+}
+
+#[test]
+fn archived_messages_are_not_kept_for_a_user_who_asks_the_archive() {
+    let archived = "<message from='romeo@example.net/x'><body>x</body><stanza-id xmlns='urn:xmpp:sid:0' by='juliet@example.org' id='1'/></message>";
+    for (asks, kept) in [(true, 1), (false, 2)] {
+        let mut rig = plain();
+        if asks {
+            rig.client("<iq type='set' id='m'><query xmlns='urn:xmpp:mam:2'/></iq>");
+        }
+        rig.lose_client();
+        rig.upstream(archived);
+        rig.upstream(&message(1));
+        rig.seconds(601);
+        assert_eq!(rig.spool.len(), kept);
+    }
+}
+
+#[test]
+fn presence_that_waits_is_the_newest_and_a_visit_leaves_no_trace() {
+    let mut rig = plain();
+    rig.client("<presence to='room@rooms.example.org/me'/>");
+    rig.lose_client();
+    rig.upstream("<presence from='romeo@example.net/x'><status>1</status></presence>");
+    rig.upstream("<presence from='romeo@example.net/x'><status>2</status></presence>");
+    rig.upstream("<presence from='tybalt@example.net/x'/>");
+    rig.upstream("<presence from='tybalt@example.net/x' type='unavailable'/>");
+    rig.upstream("<presence from='room@rooms.example.org/bob'/>");
+    rig.upstream("<presence from='room@rooms.example.org/bob' type='unavailable'/>");
+    rig.upstream("<presence from='paris@example.net' type='subscribe'/>");
+    rig.clear();
+    rig.resume(0);
+    let presences: Vec<_> = rig.to_client.iter().filter(|xml| xml.starts_with("<presence")).collect();
+    assert_eq!(presences.len(), 3, "{presences:?}");
+    assert!(presences[0].contains("<status>2<") && presences[1].contains("type='unavailable'"), "{presences:?}");
+}
+
+#[test]
+fn a_client_that_closes_its_stream_lingers_for_its_pushes() {
+    let mut rig = Rig::with_push();
+    rig.client_available();
+    rig.to_upstream.clear();
+    rig.client("<presence type='unavailable'/>");
+    assert_eq!(rig.to_upstream, Vec::<String>::new());
+    rig.input(Input::Client(Attachment::FIRST, Frame::Close));
+    assert_eq!(rig.to_upstream, ["<presence><show>xa</show><priority>0</priority></presence>"]);
+    assert_eq!((rig.closed, rig.ended, rig.buried.len()), (1, None, 1));
+    rig.seconds(5);
+    rig.upstream(&message(1));
+    assert_eq!(rig.publishes.len(), 1);
+}
+
+#[test]
+fn an_unavailable_that_is_no_parting_passes_with_the_next_frame() {
+    let mut rig = Rig::with_push();
+    rig.client_available();
+    rig.to_upstream.clear();
+    rig.client("<presence type='unavailable'/>");
+    rig.client("<message to='romeo@example.net'/>");
+    assert_eq!(rig.to_upstream, ["<presence type='unavailable'/>", "<message to='romeo@example.net'/>"]);
+    rig.input(Input::Client(Attachment::FIRST, Frame::Close));
+    rig.confirm();
+    assert_eq!(rig.ended, Some(EndReason::ClientClosed), "who is not available does not linger");
+}
+
+#[test]
+fn a_client_without_stream_management_is_held_for_its_registration() {
+    let mut rig = Rig::with(settings());
+    rig.client("<iq type='set' id='p'><enable xmlns='urn:xmpp:push:0' jid='push.example' node='n'/></iq>");
+    rig.clear();
+    rig.upstream(&message(1));
+    let ping = rig.to_client.last().unwrap().clone();
+    assert!(ping.contains("<ping xmlns='urn:xmpp:ping'/>"), "{ping}");
+    let id = element(&ping).node().attr("id").unwrap().into_owned();
+    rig.client(&format!("<iq type='result' id='{id}'/>"));
+    rig.upstream(&message(2));
+    rig.lose_client();
+    assert!(rig.session.is_dark());
+    rig.seconds(2);
+    assert_eq!(rig.publishes.len(), 1);
+    assert_eq!(rig.spool.len(), 1, "only what it has not read");
+    assert!(rig.to_upstream.iter().all(|xml| !xml.contains(&id)), "our own ping is none of the server's business");
+}
+
+#[test]
+fn a_hold_that_ends_soon_wakes_the_device() {
+    let mut rig = Rig::with_push();
+    rig.lose_client();
+    rig.seconds(72 * 3600 - 121);
+    assert_eq!(rig.publishes, []);
+    rig.seconds(2);
+    assert_eq!(rig.publishes.len(), 1);
+    assert_eq!((rig.publishes[0].summary.count, &rig.publishes[0].summary.body), (0, &None));
+}
+
+#[test]
+fn once_notified_a_device_may_have_only_so_long() {
+    let mut settings = settings();
+    settings.push.hibernation_after_push = Some(Duration::from_secs(600));
+    let mut rig = Rig::with(settings).pushing();
+    rig.lose_client();
+    rig.seconds(3600);
+    rig.upstream(&message(1));
+    rig.seconds(599);
+    assert_eq!(rig.ended, None);
+    rig.seconds(2);
+    assert_eq!(rig.ended, Some(EndReason::Expired));
+}
+
+#[test]
+fn a_device_whose_session_is_lost_is_to_be_woken() {
+    let mut rig = Rig::with_push();
+    rig.lose_client();
+    rig.input(Input::UpstreamLost);
+    assert_eq!(rig.wakes, [WakeReason::UpstreamLost]);
+    let mut rig = Rig::with_push();
+    rig.lose_client();
+    rig.input(Input::Drain);
+    assert_eq!(rig.wakes, [WakeReason::Restart]);
+}
+
+#[test]
+fn a_spool_that_takes_no_more_leaves_all_to_the_server() {
+    let mut rig = managed();
+    rig.lose_client();
+    rig.disk_is_slow = true;
+    rig.upstream(&message(1));
+    rig.to_upstream.clear();
+    rig.input(Input::SpoolFailed);
+    assert_eq!(acks(&rig.to_upstream), Vec::<u32>::new());
+    rig.confirm();
+    assert_eq!(rig.ended, Some(EndReason::SpoolFailed));
+}
+
+#[test]
+fn nothing_is_kept_of_a_removed_account() {
+    let mut rig = plain();
+    rig.client("<iq type='set' id='x'><query xmlns='jabber:iq:register'><remove/></query></iq>");
+    rig.upstream("<iq type='result' id='x'/>");
+    assert!(rig.stored.contains(&Change::Removed));
+    rig.upstream(&message(1));
+    rig.input(Input::Upstream(Frame::Close));
+    assert_eq!((rig.spool.len(), rig.buried.len()), (0, 0));
+}
