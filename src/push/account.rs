@@ -207,12 +207,13 @@ impl Account {
         candidate
     }
 
-    /// Of too many devices those go that nobody notifies, the longest unseen first.
+    /// Of too many devices those go that nobody notifies, the longest unseen first; never one with an open session.
     fn forget_devices(&mut self) {
         while self.devices.len() > DEVICES {
             let registrations = &self.registrations;
-            let key = |d: &Device| (registrations.iter().any(|r| r.device == d.id), d.open, d.last_seen);
-            let Some(oldest) = self.devices.iter().min_by_key(|d| key(d)).map(|d| d.id) else { return };
+            let key = |d: &Device| (registrations.iter().any(|r| r.device == d.id), d.last_seen);
+            let closed = self.devices.iter().filter(|d| !d.open);
+            let Some(oldest) = closed.min_by_key(|d| key(d)).map(|d| d.id) else { return };
             self.devices.retain(|d| d.id != oldest);
             self.registrations.retain(|r| r.device != oldest);
         }
@@ -251,5 +252,122 @@ impl Account {
             let excess = device.sm_ids.len().saturating_sub(SM_IDS);
             device.sm_ids.drain(..excess);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn login(candidate: u64, resource: &str, presented: Option<&str>, at: u64) -> Change {
+        let presented = presented.map(str::to_owned);
+        Change::Login { candidate: DeviceId(candidate), resource: resource.to_owned(), presented, at }
+    }
+
+    fn target(node: &str) -> Target {
+        Target { service: "push.example.net".parse().unwrap(), node: Some(node.to_owned()) }
+    }
+
+    fn enable(device: u64, node: &str, certain: bool, last_seen: u64) -> Change {
+        let registration =
+            Registration { target: target(node), options: None, device: DeviceId(device), last_seen, errors: 0 };
+        Change::Enable { registration, certain, max_devices: 3 }
+    }
+
+    fn applied(changes: impl IntoIterator<Item = Change>) -> Account {
+        let mut account = Account::default();
+        for change in changes {
+            account.apply(change);
+        }
+        account
+    }
+
+    fn ids(account: &Account) -> Vec<u64> {
+        account.devices.iter().map(|d| d.id.0).collect()
+    }
+
+    #[test]
+    fn a_device_is_known_by_its_resumption_id_before_its_resource() {
+        let given = |device, sm_id: &str| Change::Resumable { device: DeviceId(device), sm_id: sm_id.to_owned() };
+        let mut account = applied([login(1, "a", None, 1), given(1, "one"), login(2, "b", None, 2), given(2, "two")]);
+        assert_eq!(account.apply(login(3, "b", Some("one"), 3)), Some(DeviceId(1)));
+        assert_eq!(account.device(DeviceId(1)).map(|d| d.resource.as_str()), Some("b"));
+        assert_eq!(account.apply(login(3, "c", Some("two"), 3)), Some(DeviceId(2)));
+        assert_eq!(account.apply(login(3, "d", Some("unknown"), 3)), Some(DeviceId(3)));
+        assert_eq!(account.apply(login(4, "d", None, 3)), Some(DeviceId(3)));
+        assert_eq!(ids(&account), [1, 2, 3]);
+    }
+
+    #[test]
+    fn only_the_latest_resumption_ids_are_remembered() {
+        let mut account = applied([login(1, "a", None, 1)]);
+        for n in 0..10 {
+            account.apply(Change::Resumable { device: DeviceId(1), sm_id: n.to_string() });
+        }
+        assert_eq!(account.device(DeviceId(1)).unwrap().sm_ids, ["6", "7", "8", "9"]);
+    }
+
+    #[test]
+    fn the_target_of_another_device_tells_that_the_two_are_one() {
+        let mut account = applied([login(1, "a", None, 1), enable(1, "n", false, 1), login(2, "b", None, 2)]);
+        account.apply(Change::Ended { device: DeviceId(1) });
+        assert_eq!(account.apply(enable(2, "n", false, 2)), Some(DeviceId(1)));
+        assert_eq!(ids(&account), [1]);
+        let device = account.device(DeviceId(1)).unwrap();
+        assert_eq!((device.resource.as_str(), device.open, device.last_seen), ("b", true, 2));
+        assert_eq!(account.owned(DeviceId(1)).count(), 1);
+    }
+
+    #[test]
+    fn a_device_that_is_known_for_certain_takes_the_target_over() {
+        let mut account = applied([login(1, "a", None, 1), enable(1, "n", false, 1), login(2, "b", None, 2)]);
+        assert_eq!(account.apply(enable(2, "n", true, 2)), Some(DeviceId(2)));
+        assert_eq!(ids(&account), [1, 2]);
+        assert_eq!((account.owned(DeviceId(1)).count(), account.owned(DeviceId(2)).count()), (0, 1));
+    }
+
+    #[test]
+    fn enabling_again_forgives_errors_only_with_other_options() {
+        let failed = || Change::Failed { target: target("n"), max_errors: 3 };
+        let mut account = applied([login(1, "a", None, 1), enable(1, "n", false, 1), failed(), failed()]);
+        account.apply(enable(1, "n", false, 2));
+        assert_eq!(account.registrations.first().map(|r| r.errors), Some(2));
+        let mut changed = enable(1, "n", false, 3);
+        if let Change::Enable { registration, .. } = &mut changed {
+            registration.options = Some(Vec::new());
+        }
+        account.apply(changed);
+        assert_eq!(account.registrations.first().map(|r| r.errors), Some(0));
+        for _ in 0..3 {
+            account.apply(failed());
+        }
+        assert_eq!(account.registrations, []);
+    }
+
+    #[test]
+    fn of_too_many_devices_the_longest_unseen_goes_but_none_with_a_session_or_push() {
+        let mut account = applied([login(1000, "here", None, 0), login(1001, "push", None, 0)]);
+        account.apply(enable(1001, "n", false, 0));
+        account.apply(Change::Ended { device: DeviceId(1001) });
+        for n in 1..=100 {
+            account.apply(login(n, &n.to_string(), None, n));
+            account.apply(Change::Ended { device: DeviceId(n) });
+        }
+        let kept: Vec<_> = [1000, 1001].into_iter().chain(71..=100).collect();
+        assert_eq!(ids(&account), kept);
+    }
+
+    #[test]
+    fn the_unseen_are_forgotten_unless_they_are_here() {
+        let mut account = Account::default();
+        for (device, at) in [(1, 10), (2, 10), (3, 20)] {
+            account.apply(login(device, &device.to_string(), None, at));
+            account.apply(enable(device, &device.to_string(), false, at));
+        }
+        account.apply(Change::Ended { device: DeviceId(1) });
+        account.apply(Change::Ended { device: DeviceId(3) });
+        assert_eq!(account.forget_unseen(20), 1);
+        assert_eq!(ids(&account), [2, 3]);
+        assert_eq!(account.registrations.len(), 2);
     }
 }

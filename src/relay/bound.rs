@@ -362,7 +362,10 @@ impl Driver {
         if let Some(client) = self.client.take() {
             self.relay.farewell(client);
         }
-        self.jobs.ask(Request::Change(None, Change::Ended { device: self.handle.device() }));
+        let device = self.handle.device();
+        if !self.relay.registry.siblings(&self.handle).iter().any(|other| other.device() == device) {
+            self.jobs.ask(Request::Change(None, Change::Ended { device }));
+        }
         self.jobs.finish().await;
         // Dropped only now: all that this session had is on disk.
         drop(self.heirs);

@@ -479,7 +479,10 @@ impl Session {
             Input::Upstream(frame) => self.upstream_frame(now, frame),
             Input::UpstreamLost => self.upstream_lost(now),
             Input::Attach(resumption) => self.attach(now, resumption),
-            Input::Account(account) => self.account_changed(now, Some(account)),
+            Input::Account(account) => {
+                self.removed |= account.device(self.owner.device).is_none();
+                self.account_changed(now, Some(account));
+            }
             Input::Changed(account) => {
                 self.open_changes = self.open_changes.saturating_sub(1);
                 self.account_changed(now, account);

@@ -185,6 +185,11 @@ impl Queue {
         self.end_tail();
     }
 
+    /// A batch was read back: if it was the last one, newer stanzas go to memory again.
+    pub fn loaded_some(&mut self) {
+        self.end_tail();
+    }
+
     fn end_tail(&mut self) {
         if self.in_flight.is_empty() && self.tail.is_some_and(|after| after >= self.committed) {
             self.tail = None;

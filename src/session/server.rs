@@ -76,10 +76,11 @@ impl ServerLeg {
         Handled::wrapping(self.acked)
     }
 
-    /// The `h` of an `<a/>` that nobody asked for, if one is owed.
-    pub(super) fn take_owed(&mut self, first_unsettled: Option<u64>) -> Option<Handled> {
+    /// The `h` of an `<a/>` that nobody asked for, if there is one to send: at once if `eager`, else when one is owed.
+    pub(super) fn take_owed(&mut self, first_unsettled: Option<u64>, eager: bool) -> Option<Handled> {
         let settled = self.settled(first_unsettled);
-        if !self.is_on() || settled == self.acked || !(self.owed || settled - self.acked >= UNACKED / 2) {
+        let due = eager || self.owed || settled - self.acked >= UNACKED / 2;
+        if !self.is_on() || settled == self.acked || !due {
             return None;
         }
         Some(self.answer(first_unsettled))

@@ -111,7 +111,7 @@ impl Session {
     /// Sends the server the `<a/>` that it is owed.
     pub(super) fn settle_with_server(&mut self, now: Instant) {
         let unsettled = self.queue.first_unsettled();
-        if let Some(h) = self.server.take_owed(unsettled) {
+        if let Some(h) = self.server.take_owed(unsettled, self.is_dark()) {
             self.write_upstream(now, ack(h));
         }
     }
@@ -372,6 +372,7 @@ impl Session {
                 Err(_) => self.queue.skip_loaded(item.seq),
             }
         }
+        self.queue.loaded_some();
         self.beyond = self.beyond.take().filter(|_| self.queue.has_tail());
         self.write_waiting(now);
         if matches!(self.greeting, Greeting::Sending(_)) {

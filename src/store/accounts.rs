@@ -74,13 +74,11 @@ impl Batch<'_> {
             return Ok(());
         }
         let record = encode(account, after)?;
-        for Slot { account, device } in slots(account, before) {
-            if after.device(device).is_none() {
-                self.delete_slot(&Slot { account: account.clone(), device })?;
-            }
-            if before.owned(device).next().is_some() && after.owned(device).next().is_none() {
-                self.delete_wake(&account, device)?;
-            }
+        for device in before.devices.iter().map(|device| device.id).filter(|id| after.device(*id).is_none()) {
+            self.delete_slot(&Slot { account: account.clone(), device })?;
+        }
+        for device in before.registrations.iter().map(|r| r.device).filter(|id| after.owned(*id).next().is_none()) {
+            self.delete_wake(account, device)?;
         }
         self.differs = true;
         save(&mut self.accounts, account, record.as_deref())
@@ -92,10 +90,6 @@ impl Batch<'_> {
         self.delete_tombstones(account)?;
         self.delete_wakes(account)
     }
-}
-
-fn slots(account: &BareJid, state: &Account) -> impl Iterator<Item = Slot> {
-    state.devices.iter().map(|device| Slot { account: account.clone(), device: device.id })
 }
 
 /// What came of reading an account.

@@ -3,7 +3,8 @@
 use std::ops::{ControlFlow, RangeInclusive};
 
 use super::batch::Batch;
-use super::spool::{Slot, each, row};
+use super::row;
+use super::spool::{Slot, each};
 use super::{Store, StoreError};
 
 /// Which stanzas of a slot change hands.
@@ -77,7 +78,7 @@ impl Batch<'_> {
     }
 
     fn discard(&mut self, slot: &Slot, places: RangeInclusive<u64>) -> Result<(), StoreError> {
-        let before = row(&self.slots, slot)?;
+        let before = row::load(&self.slots, slot)?;
         if before.backlog.count > 0 {
             self.delete(slot, before, places)?;
         }

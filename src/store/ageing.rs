@@ -5,12 +5,14 @@ use std::time::Duration;
 
 use redb::{ReadTransaction, ReadableTable};
 
+use super::Store;
 use super::accounts::{self, ACCOUNTS};
 use super::batch::Batch;
-use super::spool::{Row, SLOTS, Slot, tolerate};
+use super::error::{StoreError, tolerate};
+use super::row::{Row, SLOTS};
+use super::spool::Slot;
 use super::tombstone::{TOMBSTONES, Tombstone};
 use super::wake::{Wake, WakeReason};
-use super::{Store, StoreError};
 use crate::jid::BareJid;
 use crate::push::account::DeviceId;
 

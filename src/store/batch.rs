@@ -2,10 +2,12 @@
 
 use redb::{Database, ReadableDatabase, Table, TableHandle, WriteTransaction};
 
-use super::spool::{SLOTS, SPOOL, SpoolLimits};
+use super::accounts::ACCOUNTS;
+use super::error::{StoreError, tolerate};
+use super::row::{self, SLOTS};
+use super::spool::{SPOOL, Slot, SpoolLimits};
 use super::tombstone::{BURIED, TOMBSTONES};
 use super::wake::WAKES;
-use super::{StoreError, accounts::ACCOUNTS, spool};
 
 /// Makes the tables that are missing.
 pub(super) fn create(database: &Database) -> Result<(), StoreError> {
@@ -33,6 +35,8 @@ pub(super) struct Batch<'t> {
     pub(super) total: u64,
     /// Whether there is anything to commit.
     pub(super) differs: bool,
+    /// Whether anything was deleted that may wait for another commit.
+    pub(super) faded: bool,
 }
 
 impl<'t> Batch<'t> {
@@ -45,7 +49,7 @@ impl<'t> Batch<'t> {
         let slots = transaction.open_table(SLOTS)?;
         let total = match total {
             Some(total) => total,
-            None => spool::total(&slots)?,
+            None => row::total(&slots)?,
         };
         Ok(Self {
             accounts: transaction.open_table(ACCOUNTS)?,
@@ -57,11 +61,21 @@ impl<'t> Batch<'t> {
             limits,
             total,
             differs: false,
+            faded: false,
         })
     }
 
-    /// Closes the tables, and says whether there is anything to commit, and [`Batch::total`].
-    pub(super) fn finish(self) -> (bool, u64) {
-        (self.differs, self.total)
+    /// Performs a deletion that may wait for another commit. A slot that cannot be read is passed over.
+    pub(super) fn fade(&mut self, slot: &Slot, up_to: u64) -> Result<(), StoreError> {
+        let differed = std::mem::replace(&mut self.differs, false);
+        tolerate(self.unspool(slot, up_to))?;
+        self.faded |= self.differs;
+        self.differs = differed;
+        Ok(())
+    }
+
+    /// Has the deletions committed that wait.
+    pub(super) fn settle(&mut self) {
+        self.differs |= self.faded;
     }
 }

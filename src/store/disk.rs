@@ -54,6 +54,21 @@ impl Disk {
         }
     }
 
+    /// Gives space back to the system if more than half of the file's `len` bytes are free; may take as long as moving the
+    /// rest takes. To be called while nobody else uses the database.
+    pub(super) fn compact_if_sparse(&self, len: u64) {
+        let mut slot = self.database.write().unwrap_or_else(PoisonError::into_inner);
+        let result = match &mut *slot {
+            Ok(database) => compact_if_sparse(database, len),
+            Err(_) => return,
+        };
+        drop(slot);
+        if let Err(error) = result {
+            tracing::warn!(%error, "the database stays as large as it is");
+            self.recover(&error);
+        }
+    }
+
     /// Opens the database again after this error, where that is safe.
     pub(super) fn recover(&self, error: &StoreError) {
         if self.sync_failed.load(Ordering::Acquire) {
@@ -71,6 +86,18 @@ impl fmt::Debug for Disk {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Disk").field("sync_failed", &self.sync_failed).finish_non_exhaustive()
     }
+}
+
+fn compact_if_sparse(database: &mut Database, len: u64) -> Result<(), StoreError> {
+    let transaction = database.begin_write()?;
+    let stats = transaction.stats()?;
+    transaction.abort()?;
+    let used = stats.allocated_pages().saturating_mul(stats.page_size() as u64);
+    if used < len / 2 {
+        tracing::info!(len, used, "compacting the database");
+        database.compact()?;
+    }
+    Ok(())
 }
 
 fn database(open: &Open, sync_failed: &Arc<AtomicBool>) -> Result<Database, StoreError> {

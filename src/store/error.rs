@@ -90,3 +90,15 @@ impl<E: Into<redb::Error>> From<E> for StoreError {
         Self::Database(Arc::new(error.into()))
     }
 }
+
+/// Lets pass what concerns one record only.
+pub(super) fn tolerate(result: Result<(), StoreError>) -> Result<(), StoreError> {
+    match result {
+        Err(error @ StoreError::Database(_)) => Err(error),
+        Err(error) => {
+            tracing::error!(%error, "passed over");
+            Ok(())
+        }
+        Ok(()) => Ok(()),
+    }
+}

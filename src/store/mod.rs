@@ -4,7 +4,8 @@
 //! Reads see what is on disk. Changes go through one writer thread that performs whatever waits in one transaction with
 //! one sync, and are answered only then (invariant 2 of the crate); deletions of what was delivered may wait for the next.
 //!
-//! redb uses freed pages again, and shrinks the file when its end is free.
+//! redb uses freed pages again but shrinks the file little by itself: a large one that is mostly free is compacted when it
+//! is opened.
 
 use std::fs::{DirBuilder, File, OpenOptions, Permissions};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
@@ -24,6 +25,7 @@ mod batch;
 mod disk;
 mod error;
 mod record;
+mod row;
 mod slots;
 mod spool;
 #[cfg(test)]
@@ -45,6 +47,8 @@ use writer::{Fading, Job, Shared, Work};
 
 /// The database's name in the state directory.
 const FILE: &str = "pushward.redb";
+/// Bytes from which on a file is worth compacting.
+const LARGE: u64 = 64 << 20;
 /// Jobs that wait for the writer; more wait in their callers.
 const QUEUE: usize = 1024;
 
@@ -68,7 +72,7 @@ impl Store {
     }
 
     /// Opens or creates the database in a directory, which is created with mode 0700; the file has mode 0600. Blocks:
-    /// after a crash the database is repaired first.
+    /// after a crash the database is repaired first, and a large file that is mostly free is compacted.
     ///
     /// # Errors
     /// [`StoreError::Inaccessible`], [`StoreError::InUse`], [`StoreError::Database`] if the file is no database.
@@ -89,11 +93,19 @@ impl Store {
             .map_err(inaccessible(&path))?;
         // Else a crash could lose the file's name, and with it what was committed to the file.
         File::open(directory).and_then(|handle| handle.sync_all()).map_err(inaccessible(directory))?;
+        let opened = path.clone();
         let open = move || -> Result<Box<dyn redb::StorageBackend>, StoreError> {
-            let file = options().open(&path).map_err(inaccessible(&path))?;
+            let file = options().open(&opened).map_err(inaccessible(&opened))?;
             Ok(Box::new(FileBackend::new(file)?))
         };
-        Self::start(Disk::new(open)?, limits)
+        let disk = Disk::new(open)?;
+        disk.with(batch::create)?;
+        let len = std::fs::metadata(&path).map_err(inaccessible(&path))?.len();
+        // The database can tell what it uses only by reading it all.
+        if len >= LARGE && disk.with(row::held)? < len / 4 {
+            disk.compact_if_sparse(len);
+        }
+        Self::start(disk, limits)
     }
 
     /// Refuses further changes, for every clone, and returns once all accepted ones were answered. Can be called again.

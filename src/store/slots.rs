@@ -1,14 +1,17 @@
 //! What is asked of the slots.
 
+use std::ops::RangeInclusive;
+
 use redb::{ReadTransaction, ReadableTable};
+use tokio::sync::oneshot;
 
 use super::batch::Batch;
-use super::spool::{self, Backlog, Row, SLOTS, Slot, Spooled};
+use super::row::{self, Row, SLOTS};
+use super::spool::{self, Backlog, Slot, Spooled};
 use super::writer::Job;
 use super::{Store, StoreError, accounts};
 use crate::jid::BareJid;
 use crate::push::account::DeviceId;
-use tokio::sync::oneshot;
 
 impl Store {
     /// Puts stanzas into a slot, all or none, and returns once they are on disk. Each `seq` must be higher than the one
@@ -59,7 +62,7 @@ impl Store {
             self.settle().await?;
         }
         let slot = slot.clone();
-        self.read(move |transaction| Ok(spool::row(&transaction.open_table(SLOTS)?, &slot)?.backlog)).await
+        self.read(move |transaction| Ok(row::load(&transaction.open_table(SLOTS)?, &slot)?.backlog)).await
     }
 
     /// The other devices of an account that have stanzas waiting and no open session.
@@ -89,7 +92,7 @@ impl Store {
     /// Has the deletions that wait committed.
     async fn settle(&self) -> Result<(), StoreError> {
         self.write(0, |batch| {
-            batch.differs = true;
+            batch.settle();
             Ok(())
         })
         .await
@@ -116,7 +119,7 @@ fn orphans(
 }
 
 /// The keys of what belongs to the devices of an account.
-pub(super) fn of(account: &BareJid) -> std::ops::RangeInclusive<(&str, u64)> {
+pub(super) fn of(account: &BareJid) -> RangeInclusive<(&str, u64)> {
     (account.as_str(), 0)..=(account.as_str(), u64::MAX)
 }
 

@@ -10,6 +10,7 @@ use redb::{ReadTransaction, ReadableTable, TableDefinition};
 
 use super::batch::Batch;
 use super::record::{self, Reader};
+use super::row::{self, Row};
 use super::{SpoolBound, StoreError};
 use crate::jid::BareJid;
 use crate::push::account::DeviceId;
@@ -18,8 +19,6 @@ pub use crate::session::queue::Spooled;
 /// Bare JID, device, place → stanza.
 pub(super) const SPOOL: TableDefinition<'static, (&'static str, u64, u64), &'static [u8]> =
     TableDefinition::new("spool");
-/// Bare JID, device → what its slot holds.
-pub(super) const SLOTS: TableDefinition<'static, (&'static str, u64), &'static [u8]> = TableDefinition::new("slots");
 
 /// Bytes that a stanza counts for beyond its own: its key, its record's header, its share of the tree.
 pub const ITEM_OVERHEAD: u64 = 64;
@@ -96,80 +95,6 @@ impl Slot {
     }
 }
 
-/// What a slot's row says.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Row {
-    pub(super) backlog: Backlog,
-    /// How many of the stanzas are shared.
-    shared: u64,
-}
-
-impl Row {
-    fn encode(&self) -> Vec<u8> {
-        let mut record = record::start(32);
-        let Backlog { count, bytes, last_seq } = self.backlog;
-        for number in [last_seq, count, bytes, self.shared] {
-            record.extend_from_slice(&number.to_be_bytes());
-        }
-        record
-    }
-
-    pub(super) fn decode(account: &BareJid, record: &[u8]) -> Result<Self, StoreError> {
-        let mut reader = Reader::new(account, record)?;
-        let (last_seq, count, bytes, shared) = (reader.u64()?, reader.u64()?, reader.u64()?, reader.u64()?);
-        Ok(Self { backlog: Backlog { count, bytes, last_seq }, shared })
-    }
-
-    fn add(&mut self, cost: u64, shared: bool) {
-        self.backlog.count = self.backlog.count.saturating_add(1);
-        self.backlog.bytes = self.backlog.bytes.saturating_add(cost);
-        self.shared = self.shared.saturating_add(u64::from(shared));
-    }
-
-    fn subtract(&mut self, cost: u64, shared: bool) {
-        self.backlog.count = self.backlog.count.saturating_sub(1);
-        self.backlog.bytes = self.backlog.bytes.saturating_sub(cost);
-        self.shared = self.shared.saturating_sub(u64::from(shared));
-    }
-}
-
-/// A slot's row in an open table.
-pub(super) fn row(
-    table: &impl ReadableTable<(&'static str, u64), &'static [u8]>,
-    slot: &Slot,
-) -> Result<Row, StoreError> {
-    match table.get(slot.key())? {
-        Some(record) => Row::decode(&slot.account, record.value()),
-        None => Ok(Row::default()),
-    }
-}
-
-/// Bytes of the whole spool.
-pub(super) fn total(table: &impl ReadableTable<(&'static str, u64), &'static [u8]>) -> Result<u64, StoreError> {
-    let mut total = 0u64;
-    for entry in table.iter()? {
-        let (key, record) = entry?;
-        let Ok(account) = BareJid::new(key.value().0) else { continue };
-        match Row::decode(&account, record.value()) {
-            Ok(row) => total = total.saturating_add(row.backlog.bytes),
-            Err(error) => tracing::error!(%error, "stanzas on disk cannot be counted"),
-        }
-    }
-    Ok(total)
-}
-
-/// Lets pass what concerns one record only.
-pub(super) fn tolerate(result: Result<(), StoreError>) -> Result<(), StoreError> {
-    match result {
-        Err(error @ StoreError::Database(_)) => Err(error),
-        Err(error) => {
-            tracing::error!(%error, "passed over");
-            Ok(())
-        }
-        Ok(()) => Ok(()),
-    }
-}
-
 /// The stanzas of a slot behind a place, as of the last commit: one at least, then up to so many bytes.
 pub(super) fn read(
     transaction: &ReadTransaction,
@@ -231,7 +156,7 @@ impl Batch<'_> {
     /// Adds stanzas to a slot, all or none. Those that are there already, byte for byte, are passed over: a caller may
     /// repeat what failed with an unknown outcome.
     pub(super) fn spool(&mut self, slot: &Slot, items: &[Spooled]) -> Result<(), StoreError> {
-        let mut row = row(&self.slots, slot)?;
+        let mut row = row::load(&self.slots, slot)?;
         let (mut last_seq, mut added) = (row.backlog.last_seq, 0u64);
         let mut fresh = Vec::with_capacity(items.len());
         for item in items {
@@ -263,7 +188,7 @@ impl Batch<'_> {
 
     /// Deletes the stanzas of a slot up to a place.
     pub(super) fn unspool(&mut self, slot: &Slot, up_to: u64) -> Result<(), StoreError> {
-        let row = row(&self.slots, slot)?;
+        let row = row::load(&self.slots, slot)?;
         if row.backlog.count == 0 {
             return Ok(());
         }
@@ -283,7 +208,7 @@ impl Batch<'_> {
 
     /// Adds stanzas that were counted before, at places of their own.
     pub(super) fn place(&mut self, slot: &Slot, items: &[Spooled]) -> Result<(), StoreError> {
-        let mut row = row(&self.slots, slot)?;
+        let mut row = row::load(&self.slots, slot)?;
         for item in items {
             self.spool.insert(slot.place(item.seq), item.encode().as_slice())?;
             row.add(item.cost(), item.shared);
@@ -296,7 +221,7 @@ impl Batch<'_> {
 
     /// Deletes the shared stanzas of a slot and returns them: one at least, then up to so many bytes.
     pub(super) fn take_shared(&mut self, slot: &Slot, bytes: usize) -> Result<Vec<Spooled>, StoreError> {
-        let mut row = row(&self.slots, slot)?;
+        let mut row = row::load(&self.slots, slot)?;
         let before = row;
         let (mut budget, mut taken) = (Budget::new(bytes), Vec::new());
         if row.shared == 0 {
@@ -339,7 +264,7 @@ impl Batch<'_> {
 
     /// Puts one slot's stanzas behind another's.
     pub(super) fn append_slot(&mut self, from: &Slot, to: &Slot) -> Result<(), StoreError> {
-        let (moved, mut row) = (row(&self.slots, from)?, row(&self.slots, to)?);
+        let (moved, mut row) = (row::load(&self.slots, from)?, row::load(&self.slots, to)?);
         // Places grow with time, so most keep theirs.
         let first = self.spool.range(from.places(0..=u64::MAX))?.next().transpose()?.map(|(key, _)| key.value().2);
         let behind = first.is_some_and(|first| first > row.backlog.last_seq);

@@ -4,7 +4,7 @@ use redb::TableDefinition;
 
 use super::batch::Batch;
 use super::record::{self, Reader};
-use super::{Store, StoreError};
+use super::{Store, StoreError, accounts};
 use crate::jid::BareJid;
 use crate::push::account::DeviceId;
 
@@ -73,6 +73,10 @@ impl Store {
 
 impl Batch<'_> {
     fn bury(&mut self, sm_id: &str, tombstone: &Tombstone) -> Result<(), StoreError> {
+        if accounts::load(&self.accounts, &tombstone.account)?.device(tombstone.device).is_none() {
+            // The account was removed meanwhile: nothing of it is kept.
+            return Ok(());
+        }
         self.exhume(sm_id)?;
         self.tombstones.insert(sm_id, tombstone.encode().as_slice())?;
         self.buried.insert((tombstone.account.as_str(), sm_id), ())?;

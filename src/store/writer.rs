@@ -12,10 +12,10 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::DropGuard;
 
+use super::StoreError;
 use super::batch::Batch;
 use super::disk::Disk;
 use super::spool::{Slot, SpoolLimits};
-use super::{StoreError, spool};
 
 /// The most jobs of one transaction.
 const GROUP: usize = 1024;
@@ -217,10 +217,8 @@ impl Writer {
         self.total = Some(batch.total);
         let fading: Vec<_> = self.shared.fading.lock().iter().map(|(slot, up_to)| (slot.clone(), *up_to)).collect();
         for (slot, up_to) in fading {
-            spool::tolerate(batch.unspool(&slot, up_to))?;
+            batch.fade(&slot, up_to)?;
         }
-        // Alone, they can wait.
-        batch.differs = false;
         while let Some(job) = jobs.pop_front() {
             match job {
                 Job::Work(work) => {
@@ -231,22 +229,24 @@ impl Writer {
                 Job::Unspool { slot, up_to, accepted } => {
                     self.due.get_or_insert_with(|| Instant::now() + LAZY);
                     self.fade(slot.clone(), up_to, accepted);
-                    let differs = batch.differs;
-                    spool::tolerate(batch.unspool(&slot, up_to))?;
-                    batch.differs = differs;
+                    batch.fade(&slot, up_to)?;
                 }
                 Job::Stop => {}
             }
         }
-        let (differs, total) = batch.finish();
+        let (differs, faded, total) = (batch.differs, batch.faded, batch.total);
+        drop(batch);
         if differs {
             transaction.commit()?;
             self.shared.commits.fetch_add(1, Ordering::Relaxed);
-            self.shared.fading.lock().clear();
             self.total = Some(total);
-            self.due = None;
         } else {
             transaction.abort()?;
+        }
+        // None is left that waits, or none had anything to delete.
+        if differs || !faded {
+            self.shared.fading.lock().clear();
+            self.due = None;
         }
         Ok(())
     }
@@ -277,7 +277,7 @@ impl Group {
     /// Has the deletions that wait committed.
     fn settle(&mut self) {
         let (work, _) = Work::new(0, |batch| {
-            batch.differs = true;
+            batch.settle();
             Ok(())
         });
         self.works += 1;

@@ -8,7 +8,7 @@ use super::*;
 const NAMES: [&str; 3] = ["romeo", "juliet", "nurse"];
 const DEVICES: std::ops::RangeInclusive<u64> = 1..=3;
 /// Calls of each account on a disk that fails.
-const ROUNDS: usize = 12;
+const ROUNDS: usize = 9;
 
 /// What an account should have.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -276,7 +276,7 @@ async fn what_was_promised_of_the_spool_outlives_a_disk_that_fails_at_any_step()
 
 #[tokio::test]
 async fn what_was_promised_of_the_spool_outlives_a_disk_that_fails_at_some_step_of_another_history() {
-    crash(17, 3).await;
+    crash(17, 7).await;
 }
 
 #[tokio::test]

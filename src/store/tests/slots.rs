@@ -53,10 +53,10 @@ pub(super) fn check_counts(store: &Store) {
             *count += 1;
             *bytes += record.value().len() as u64 - 10 + ITEM_OVERHEAD;
         }
-        for entry in redb::ReadableTable::iter(&transaction.open_table(spool::SLOTS)?)? {
+        for entry in redb::ReadableTable::iter(&transaction.open_table(row::SLOTS)?)? {
             let (key, record) = entry?;
             let (name, device) = key.value();
-            let row = spool::Row::decode(&BareJid::new(name).unwrap(), record.value())?;
+            let row = row::Row::decode(&BareJid::new(name).unwrap(), record.value())?;
             let (count, bytes) = held.remove(&(name.to_owned(), device)).unwrap_or_default();
             assert_eq!((row.backlog.count, row.backlog.bytes), (count, bytes), "{name} {device}");
         }
@@ -141,6 +141,21 @@ async fn a_deletion_reaches_the_disk_by_itself() {
     tokio::time::timeout(Duration::from_secs(10), committed).await.unwrap();
     assert!(store.shared.fading.lock().is_empty());
     assert_eq!(seqs(&store, &slot).await, [0; 0]);
+}
+
+#[tokio::test]
+async fn a_deletion_of_nothing_costs_no_commit() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = Store::open(directory.path()).unwrap();
+    let slot = slot("romeo", 1);
+    store.spool(&slot, items(5..=6)).await.unwrap();
+    let before = store.commits();
+    store.unspool(&slot, 4).await.unwrap();
+    assert_eq!(store.backlog(&slot).await.unwrap().count, 2);
+    assert!(store.shared.fading.lock().is_empty());
+    store.unspool(&slot, 4).await.unwrap();
+    store.shutdown().await;
+    assert_eq!(store.commits(), before);
 }
 
 #[tokio::test]
