@@ -34,7 +34,6 @@ async fn barrier(server: &mut StubConnection) -> String {
 #[tokio::test]
 async fn it_is_told_what_the_server_acknowledged_and_nothing_more() {
     let mut scene = Scene::with(StubOptions::slow_to_ack(), |setup| setup).await;
-    scene.server.managed().await;
     scene.client.send(messages(&["1", "2", "3"])).await;
     scene.server.expect("<body>3<").await;
     asked(&mut scene.client, 0).await;
@@ -50,7 +49,6 @@ async fn it_is_told_what_the_server_acknowledged_and_nothing_more() {
 #[tokio::test]
 async fn the_server_is_asked_as_soon_as_there_is_something_to_ask_for() {
     let mut scene = Scene::with(StubOptions::slow_to_ack(), |setup| setup).await;
-    scene.server.managed().await;
     scene.client.send(format!("{}{REQUEST}", message("1"))).await;
     let requests = || (scene.server.seen().requests > 0).then_some(());
     eventually(PATIENCE, || format!("<r/>: {:?}", scene.server.seen()), requests).await;
@@ -60,7 +58,6 @@ async fn the_server_is_asked_as_soon_as_there_is_something_to_ask_for() {
 #[tokio::test]
 async fn what_an_answer_left_open_is_confirmed_unasked() {
     let mut scene = Scene::with(StubOptions::slow_to_ack(), |setup| setup).await;
-    scene.server.managed().await;
     let names: Vec<String> = (1..=10).map(|number| number.to_string()).collect();
     for name in &names {
         scene.client.send(format!("{}{REQUEST}", message(name))).await;

@@ -261,6 +261,9 @@ async fn another_account_gets_nothing() {
 #[tokio::test]
 async fn orphans_are_kept_no_longer_than_orphan_ttl() {
     let mut orphan = Orphan::new(|setup| setup.set("stream_management.orphan_ttl", "'100ms'")).await;
+    // Their time passes while somebody is here who takes nothing.
+    let (mut desk, _server) = orphan.desk("desk").await;
+    desk.until_quiet(QUIET).await;
     let (mut phone, _) = failed(&orphan.pushward, &orphan.phone, 0).await;
     fresh(&mut phone, "phone").await;
     let _server = orphan.stub.fresh().await;

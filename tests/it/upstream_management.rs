@@ -34,7 +34,6 @@ async fn it_is_enabled_behind_the_bind_without_the_client_seeing_it() {
 #[tokio::test]
 async fn the_servers_own_id_and_counts_are_not_the_clients() {
     let mut scene = Scene::with(StubOptions::managed(), patient).await;
-    scene.server.managed().await;
     assert_eq!(scene.enabled.resume.as_deref(), Some("true"));
     scene.client.send(message("counted")).await;
     // The request of the proxy's own enabling, the bind, and whatever it asks the server are not the client's.
@@ -57,6 +56,27 @@ async fn while_the_client_is_live_the_servers_count_follows_its_acks() {
         assert_eq!(scene.server.request_ack().await, 3 * round, "the client has acknowledged no more");
         scene.client.ack().await;
         assert_eq!(scene.server.acked(3 * (round + 1), PATIENCE).await, 3 * (round + 1));
+    }
+}
+
+/// A client's first stanzas are answers and presence; what it has of those says nothing about the messages behind.
+#[tokio::test]
+async fn a_partial_ack_of_the_client_is_told_as_it_is() {
+    for count in 1..=5 {
+        let mut scene = Scene::with(StubOptions::managed(), patient).await;
+        scene.client.send("<presence/>").await;
+        scene.server.expect("<presence").await;
+        scene.server.send("<presence from='alice@localhost/phone' to='alice@localhost/phone'/>");
+        scene.client.roundtrip().await;
+        scene.client.acks = false;
+        scene.server.send(numbered("live", 1..=3).iter().map(|body| message(body)).collect::<String>());
+        scene.client.messages(3).await;
+        scene.client.send(format!("<a xmlns='urn:xmpp:sm:3' h='{count}'/>")).await;
+        // Behind the acknowledgement, so that it has been read when this arrives.
+        scene.client.send(message("behind")).await;
+        scene.server.expect("behind").await;
+        // The echo and the answer to the ping need no acknowledgement of the client.
+        assert_eq!(scene.server.request_ack().await, count.max(2));
     }
 }
 

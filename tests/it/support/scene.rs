@@ -17,10 +17,15 @@ impl Scene {
     }
 
     pub(crate) async fn with(options: StubOptions, settings: impl FnOnce(Setup) -> Setup) -> Self {
+        let managed = options.after.contains("urn:xmpp:sm:3");
         let mut stub = StubUpstream::start(options).await;
         let pushward = Pushward::start(settings(Setup::new(stub.address))).await;
         let mut client = pushward.login("alice", "phone").await;
         let server = stub.session().await;
+        if managed {
+            // What the server sends before is not counted.
+            server.managed().await;
+        }
         let enabled = client.enable().await;
         Self { stub, pushward, client, server, enabled }
     }

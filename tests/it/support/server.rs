@@ -38,6 +38,11 @@ impl Server {
         }
     }
 
+    /// Whether it may lose the first of the stanzas that it has to send again.
+    pub(crate) fn may_lose_the_first(&self) -> bool {
+        matches!(self, Self::Ejabberd { managed: true, .. })
+    }
+
     /// Where clients connect.
     pub(crate) fn address(&self) -> SocketAddr {
         match self {
