@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  mobile client ──TLS── pushward ──plain── XMPP server (unmodified: Prosody, ejabberd, Openfire, …)
-//!                           │  └── redb: registrations
+//!                           │  └── redb: registrations, devices, spool of undelivered stanzas
 //!                           └───── push service (app server), through the user's own stream
 //! ```
 //!
@@ -15,12 +15,12 @@
 //! | module | what it does | what it does not know |
 //! |---|---|---|
 //! | [`xml`] | bytes in any chunking → checked frames; a borrowed view of an element; escaping writers | what a stanza means |
-//! | [`session`] | login ([`session::negotiate`]), then the bound session: stream management, liveness, queue, rewrites | sockets, clock, disk, dice |
+//! | [`session`] | login ([`session::negotiate`]), then the bound session: both legs of stream management, liveness, queue, rewrites, ends | sockets, clock, disk, dice |
 //! | [`push`] | what a stanza means, whether and when to notify, what is said, what a registration is | sessions, time of day |
 //! | [`jid`] | addresses as they are compared | |
 //! | [`net`] | listeners, TLS, framed connections, the way to the server | XMPP beyond frames |
 //! | [`relay`] | one task per session: an event goes into the core, its outputs are performed; the registry of sessions | protocol rules |
-//! | [`store`] | the redb database, one writer thread, group commit | who asks |
+//! | [`store`] | the redb database: accounts, spool, tombstones, wakes; one writer thread, group commit | who asks |
 //! | [`publish`] | the choice of transport | what is said |
 //! | [`daemon`] | bind, accept, signals, drain | |
 //! | [`config`], [`check`], [`cli`], [`log`] | what an operator writes and reads | |
@@ -39,11 +39,14 @@
 //!
 //! # Invariants
 //!
-//! 1. **Nothing lost, nothing twice.** A client that resumes gets each stanza exactly once, in order.
-//! 2. **Durable before acked.** A registration is on disk before its result is sent.
+//! 1. **Nothing lost, nothing twice.** Every stanza of a durable kind (messages, subscription presence, iq requests) that the
+//!    server handed us is acked by the client, or in the spool on disk, or not yet acknowledged to the server. A client that
+//!    resumes gets each stanza exactly once, in order. After a crash, at least once.
+//! 2. **Durable before acked.** Durable kinds are acknowledged to either side only once the other side has taken them or the
+//!    disk holds them. Other presence and iq answers wait in memory and count as handled, since acks are cumulative.
 //! 3. **Unchanged in, unchanged out.** A stanza that no rule rewrites leaves byte for byte as it came.
 //! 4. **Nobody gets another's session.** Resuming needs the unguessable id *and* proof, from the server, of the same bare JID.
-//! 5. **Our own traffic is invisible.** Publishes and their answers never reach the client.
+//! 5. **Our own traffic is invisible.** Publishes and their answers, probes, pings, upstream acks never reach the client.
 //! 6. **Silent while live.** No push for a stanza that a live client acknowledged in time; one push per burst otherwise.
 //! 7. **Every wait has a deadline, every queue a bound, every overflow a name.**
 //! 8. **Secrets stay secret.** No SASL payload, publish-option, stanza body or child is logged at any level.
