@@ -84,6 +84,10 @@ impl Jobs {
         let Some(job) = &mut self.at_work else { return pending().await };
         let done = job.await;
         self.at_work = None;
+        if let Done::Spooled(_, Err(_)) = done {
+            // What follows a gap is not kept: the server has it all.
+            self.waiting.retain(|request| !matches!(request, Request::Spool(_)));
+        }
         self.begin();
         done
     }

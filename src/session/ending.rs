@@ -61,6 +61,24 @@ impl Session {
         self.phase != Phase::Running
     }
 
+    /// Whether the spool failed: what it was given since is not known to be there.
+    pub(super) fn spool_has_failed(&self) -> bool {
+        self.phase.reason() == Some(EndReason::SpoolFailed)
+    }
+
+    /// The spool failed as the session ended: the end goes on without it.
+    pub(super) fn keep_no_more(&mut self, now: Instant) {
+        match self.phase {
+            Phase::Spooling(reason, deadline) if reason.has_upstream() => {
+                self.phase = Phase::Spooling(EndReason::SpoolFailed, deadline);
+                self.drive_end(now);
+            }
+            Phase::Closing(_, deadline) => self.phase = Phase::Closing(EndReason::SpoolFailed, deadline),
+            Phase::Spooling(..) => self.over(),
+            Phase::Running | Phase::Over => {}
+        }
+    }
+
     /// Whether stanzas that come now stay the server's.
     pub(super) fn gives_back(&self) -> bool {
         let keeps = matches!(self.phase, Phase::Spooling(reason, _) if reason.keeps_all());

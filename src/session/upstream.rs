@@ -323,6 +323,10 @@ impl Session {
     }
 
     pub(super) fn spooled(&mut self, now: Instant, seq: u64) {
+        if self.spool_has_failed() {
+            // There is a gap before it.
+            return;
+        }
         self.queue.committed(seq);
         self.settle_with_server(now, self.is_dark());
         if self.is_ending() {
@@ -332,9 +336,12 @@ impl Session {
 
     /// A bound of the spool, or the disk: nothing is acknowledged any more, and the server may send it elsewhere.
     pub(super) fn spool_failed(&mut self, now: Instant) {
+        if self.spool_has_failed() {
+            return;
+        }
         self.event(Event::SpoolFailed);
         if self.is_ending() {
-            return self.over();
+            return self.keep_no_more(now);
         }
         self.wake_push(now);
         self.begin_end(now, EndReason::SpoolFailed);

@@ -87,4 +87,4 @@ impl Batch<'_> {
 }
 
 /// Stanzas that change hands in one transaction; the rest comes with the next call.
-const AT_ONCE: usize = 100_000;
+const AT_ONCE: usize = 1 << 20;

@@ -345,6 +345,24 @@ fn a_spool_that_takes_no_more_leaves_all_to_the_server() {
     assert_eq!(rig.ended, Some(EndReason::SpoolFailed));
 }
 
+/// A full spool once took a later, smaller batch, and the session took that for everything before it.
+#[test]
+fn what_follows_a_gap_in_the_spool_is_not_acknowledged() {
+    let mut rig = managed();
+    rig.lose_client();
+    rig.disk_is_slow = true;
+    rig.upstream(&message(1));
+    rig.upstream(&message(2));
+    rig.server_confirms = false;
+    rig.input(Input::SpoolFailed);
+    rig.to_upstream.clear();
+    rig.sync();
+    rig.input(Input::SpoolFailed);
+    assert_eq!(acks(&rig.to_upstream), Vec::<u32>::new());
+    rig.input(Input::Upstream(Frame::Close));
+    assert_eq!(rig.ended, Some(EndReason::SpoolFailed));
+}
+
 #[test]
 fn nothing_is_kept_of_a_removed_account() {
     let mut rig = plain();
