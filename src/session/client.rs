@@ -2,22 +2,14 @@
 
 use std::time::{Duration, Instant};
 
-use super::answer::{iq_error, iq_result};
 use super::liveness::Alarm;
 use super::negotiate::failed;
 use super::presence::Own;
 use super::sm::ack;
-use super::{
-    Closing, EndReason, Event, Greeting, Output, Promise, Resumption, Session, SmId, Source, Stored, Token, Tracking,
-    sm,
-};
-use crate::jid::Jid;
+use super::{Closing, EndReason, Event, Greeting, Output, Resumption, Session, SmId, Source, Tracking, sm};
 use crate::push::account::Change;
-use crate::push::registration::{BadRequest, Registration, Request};
 use crate::xml::{self, Element, Frame, Kind, Node, XmlWriter, ns};
 
-/// Requests of one session that wait for the store; more are asked to come back later.
-const OPEN_REQUESTS: usize = 32;
 /// How long a resumption waits for the server to confirm what the client sent before.
 const RESUME_PATIENCE: Duration = Duration::from_secs(2);
 
@@ -228,92 +220,6 @@ impl Session {
         let count = leg.acknowledge(covers).unwrap_or_default();
         self.client_has(count);
         true
-    }
-
-    /// Answers an iq that is ours to answer, and notes one whose answer concerns us.
-    fn answer_iq(&mut self, now: Instant, element: &Element) -> bool {
-        // Most iqs need no second look.
-        if ![ns::PUSH, ns::DISCO_INFO, ns::MAM_ANY, ns::REGISTER].iter().any(|ns| element.mentions(ns)) {
-            return false;
-        }
-        let node = element.node();
-        let account = node.attr("to").is_none_or(|to| self.is_account(&to));
-        let host = node.attr("to").is_some_and(|to| self.is_host(&to));
-        let Some(child) = node.children().next().filter(|_| account || host) else { return false };
-        let (id, kind) = (node.attr("id").unwrap_or_default(), node.attr("type"));
-        match (kind.as_deref(), child.name(), child.ns()) {
-            (Some("get"), "query", ns::DISCO_INFO) if account && child.attr("node").is_none() => {
-                self.pending.query(id.into_owned());
-            }
-            (Some("set"), "query", ns::REGISTER) if child.child("remove", ns::REGISTER).is_some() => {
-                self.pending.removal(id.into_owned());
-            }
-            (Some("set"), "query", mam) if account && mam.starts_with(ns::MAM_ANY) => self.archive = true,
-            (Some("set"), ..) => {
-                let Some(request) = Request::parse(&child, &self.bound.jid) else { return false };
-                self.push_request(now, &node, request);
-                return true;
-            }
-            _ => {}
-        }
-        false
-    }
-
-    fn is_account(&self, to: &str) -> bool {
-        Jid::new(to).is_ok_and(|to| to.resource().is_none() && to.to_bare() == self.bound.jid.to_bare())
-    }
-
-    fn is_host(&self, to: &str) -> bool {
-        crate::jid::domain(to).is_some_and(|domain| domain == self.bound.jid.domain().as_str())
-    }
-
-    fn push_request(&mut self, now: Instant, iq: &Node<'_>, request: Result<Request, BadRequest>) {
-        if self.promises.len() >= OPEN_REQUESTS {
-            return self.deliver_own(now, iq_error(iq, "wait", "resource-constraint"));
-        }
-        let (change, event) = match request {
-            Err(_) => return self.deliver_own(now, iq_error(iq, "modify", "bad-request")),
-            Ok(Request::Enable(target, options)) => {
-                let event = Event::PushEnabled(target.clone());
-                let (device, last_seen) = (self.owner.device, self.unix(now));
-                let registration = Registration { target, options, device, last_seen, errors: 0 };
-                let (certain, max_devices) = (self.owner.certain, self.settings.push.max_devices);
-                (Change::Enable { registration, certain, max_devices }, event)
-            }
-            Ok(Request::Disable(service, node)) => (Change::Disable { service, node }, Event::PushDisabled),
-        };
-        let token = Token(self.next_token);
-        self.next_token += 1;
-        let on_success = iq_result(iq);
-        let on_failure = iq_error(iq, "wait", "internal-server-error");
-        self.promises.push_back(Promise { token, event, on_success, on_failure });
-        self.change(Some(token), change);
-    }
-
-    /// The client hears of its request only once the store has spoken (XEP-0357 §5).
-    pub(super) fn stored(&mut self, now: Instant, token: Token, stored: Stored) {
-        let Some(at) = self.promises.iter().position(|p| p.token == token) else { return };
-        let Some(promise) = self.promises.remove(at) else { return };
-        match stored {
-            Stored::Durable(device) => {
-                if let Some(device) = device.filter(|device| *device != self.owner.device) {
-                    self.owner.device = device;
-                    self.device_changed();
-                }
-                self.event(promise.event);
-                self.deliver_own(now, promise.on_success);
-            }
-            Stored::Failed => self.deliver_own(now, promise.on_failure),
-        }
-    }
-
-    /// The device is one that was known before: what waits for it goes to this session.
-    fn device_changed(&mut self) {
-        match self.greeting {
-            Greeting::Awaited => self.greeting = Greeting::Backlog,
-            Greeting::Done => self.adopt(Source::Earlier),
-            Greeting::Backlog | Greeting::Sending(_) => {}
-        }
     }
 
     // Liveness

@@ -16,12 +16,16 @@
 mod answer;
 mod client;
 pub mod confirm;
+mod deliver;
 mod ending;
+mod event;
 pub mod liveness;
 pub mod negotiate;
 mod notify;
+mod origin;
 mod presence;
 pub mod queue;
+mod request;
 pub mod rewrite;
 pub mod sasl;
 mod server;
@@ -32,20 +36,20 @@ pub(crate) mod tests;
 mod upstream;
 
 use std::collections::VecDeque;
-use std::fmt;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
 use bytes::Bytes;
 
-use crate::config;
 use crate::jid::FullJid;
 use crate::push::account::{Account, Change, DeviceId};
 use crate::push::notification::Publish;
-use crate::push::registration::Target;
 use crate::push::rules::Schedule;
 use crate::xml::{Element, Frame, Header};
+pub use event::{Closing, EndReason, Event, Outcome, Source, Stored, Token, WakeReason};
+pub use origin::{Attachment, Bound, Clock, Dice, Owner, Resumption, Settings, SmId};
+
 use answer::Pending;
 use confirm::Confirmation;
 use ending::Phase;
@@ -54,99 +58,6 @@ use queue::{Queue, Spooled};
 use sasl::SaslIdentity;
 use server::ServerLeg;
 use sm::ClientLeg;
-
-/// Where unguessable numbers come from: the shell passes a cryptographic generator, tests a counter.
-pub type Dice = fn() -> u128;
-
-/// What an operator set, as far as a session needs it.
-#[derive(Clone, Debug, Default)]
-pub struct Settings {
-    /// `[stream_management]`
-    pub stream_management: config::StreamManagement,
-    /// `[push]`
-    pub push: config::Push,
-    /// `[limits] session_queue`, bytes.
-    pub session_queue: usize,
-}
-
-/// One TCP connection of a client to a session. A later attachment has a larger number.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Attachment(u32);
-
-impl Attachment {
-    /// The connection on which the session was bound.
-    pub const FIRST: Self = Self(1);
-
-    fn next(self) -> Self {
-        Self(self.0.wrapping_add(1))
-    }
-}
-
-/// A resumption identifier (XEP-0198 §5 `id`, `previd`): 128 random bits.
-#[derive(Clone, PartialEq, Eq, Hash)]
-pub struct SmId(String);
-
-impl SmId {
-    /// An id as a client presented it.
-    pub fn new(id: impl Into<String>) -> Self {
-        Self(id.into())
-    }
-
-    /// The id as it stands on the wire.
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Debug for SmId {
-    // Whoever knows the id is halfway to the session, so no log shows it.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("SmId([redacted])")
-    }
-}
-
-/// What login established, and a [`Session`] begins with.
-#[derive(Debug)]
-pub struct Bound {
-    /// The full JID of the bind result: the server's word, hence the session's identity.
-    pub jid: FullJid,
-    /// Who the server let in, where the SASL mechanism says it in the clear.
-    pub identity: Option<SaslIdentity>,
-    /// The header that opened the upstream stream: the client's, of its last restart.
-    pub client_header: Arc<Header>,
-    /// The header that the server answered with, which the client has seen.
-    pub server_header: Arc<Header>,
-    /// The resumption id that the client presented before, in vain.
-    pub presented: Option<SmId>,
-    /// Whether the server offers client state indication (XEP-0352).
-    pub server_csi: bool,
-    /// Whether the server offers stream management (XEP-0198).
-    pub server_sm: bool,
-}
-
-/// The device that logged in, and what is kept about its account.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Owner {
-    /// The device.
-    pub device: DeviceId,
-    /// Whether it presented a resumption id of its own, and so is known for certain.
-    pub certain: bool,
-    /// Its account, as the store has it.
-    pub account: Account,
-    /// The last place that the device's spool has given away.
-    pub last_seq: u64,
-    /// Whether the spool has stanzas of the device's earlier sessions.
-    pub backlog: bool,
-}
-
-/// One moment on both clocks.
-#[derive(Clone, Copy, Debug)]
-pub struct Clock {
-    /// The monotonic clock.
-    pub now: Instant,
-    /// The calendar.
-    pub wall: SystemTime,
-}
 
 /// What happened, as the relay tells it.
 #[derive(Debug)]
@@ -216,125 +127,6 @@ pub enum Output {
     Event(Event),
     /// The session is over: write what is left to both legs, close them and forget it.
     End(EndReason),
-}
-
-/// How an attachment ends.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Closing {
-    /// The stream footer or an error was written: flush, then close.
-    Orderly,
-    /// Close the TCP connection as it is, so that the client comes back and resumes.
-    Abrupt,
-}
-
-/// Whose stanzas in the spool a session takes over.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Source {
-    /// Those of the device's earlier sessions.
-    Earlier,
-    /// Those addressed to the account that wait for its other devices, which have no session.
-    Others {
-        /// Of devices with a registration, or of those without.
-        registered: bool,
-    },
-}
-
-/// Why a device is to be woken.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum WakeReason {
-    /// The server ended the session.
-    UpstreamLost,
-    /// The daemon stopped.
-    Restart,
-}
-
-/// What became of a change that a client waits for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Stored {
-    /// It is on disk. If it says so, the session's device turned out to be this one.
-    Durable(Option<DeviceId>),
-    /// It failed.
-    Failed,
-}
-
-/// A store request that a client waits for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Token(u64);
-
-/// What operators ask about: the name is the log field.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Event {
-    /// The client has gone; the session is held.
-    Dark {
-        /// Stanzas that wait.
-        queued: usize,
-    },
-    /// An ack is overdue.
-    Suspect,
-    /// A client took the session up again.
-    Resumed {
-        /// Stanzas written again.
-        replayed: usize,
-    },
-    /// A registration was stored.
-    PushEnabled(Target),
-    /// Registrations were removed at the client's wish.
-    PushDisabled,
-    /// A stanza for an unreachable client does not notify.
-    NotPushed(crate::push::classify::Noise),
-    /// A publish left.
-    Published(Target),
-    /// A push service answered, or did not.
-    PublishOutcome(Target, Outcome),
-    /// The spool takes no more: a bound, or the disk.
-    SpoolFailed,
-    /// The client closed its stream, and the session goes on for its pushes.
-    Lingering,
-}
-
-/// What became of a publish.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Outcome {
-    /// The push service accepted it.
-    Accepted,
-    /// It was refused for now (XEP-0086 type `wait`): not counted.
-    Wait(String),
-    /// It was refused, with this stanza error condition: counted.
-    Refused(String),
-    /// No answer in `publish_timeout`: it may or may not have arrived.
-    Unknown,
-}
-
-/// Why a session ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum EndReason {
-    /// The client closed its stream.
-    ClientClosed,
-    /// The client vanished and its session cannot be resumed.
-    ClientLost,
-    /// The client broke the protocol and was told so.
-    ClientError,
-    /// The server closed its stream.
-    UpstreamClosed,
-    /// The server's connection broke.
-    UpstreamLost,
-    /// Nobody resumed in time.
-    Expired,
-    /// More waited for the client than the spool takes.
-    SpoolFailed,
-    /// A fresh session of the same device has taken over.
-    Superseded,
-    /// The daemon was asked to stop.
-    Drained,
-}
-
-/// A connection that proved it may take a session over.
-#[derive(Clone, Debug)]
-pub struct Resumption {
-    /// XEP-0198 §5: the last stanza the client handled.
-    pub h: sm::Handled,
-    /// The header that the client's new stream was answered with.
-    pub server_header: Arc<Header>,
 }
 
 /// A reply that waits for the store.

@@ -3,11 +3,16 @@
 //! The same contract as [`super::Session`], plus [`Negotiation::wants_client`]: while an answer of the server decides what the
 //! next bytes of the client mean, the client's further frames stay where they are.
 
+mod contract;
+mod resume;
+
 use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
+
+pub use contract::{CloseReason, Ended, Held, Input, Output, Stop};
 
 use super::rewrite::{self, Phase};
 use super::sasl::{Exchange, SaslIdentity};
@@ -15,100 +20,6 @@ use super::starttls::{refusal, served};
 use super::{Bound, Dice, SmId, sm};
 use crate::jid::{BareJid, FullJid};
 use crate::xml::{self, Element, Frame, Header, Kind, XmlWriter, ns};
-
-/// What happened.
-#[derive(Debug)]
-pub enum Input {
-    /// A frame from the client.
-    Client(Frame),
-    /// A frame from the server.
-    Upstream(Frame),
-    /// The connection to the server stands.
-    Connected,
-    /// The server could not be reached, or its connection broke.
-    UpstreamLost,
-    /// The answer to [`Output::Find`]: a session, or what a session that has ended had handled.
-    Found(Result<Held, Option<Ended>>),
-    /// The session was gone when it was to be handed over.
-    Gone,
-    /// The client claims stanzas that the session never sent.
-    TooHigh(sm::TooHigh),
-    /// The deadline has come, or the daemon ends.
-    Stop(Stop),
-}
-
-/// Why a negotiation is cut short.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Stop {
-    /// `authentication_timeout` is over.
-    Timeout,
-    /// The daemon was asked to stop.
-    Shutdown,
-}
-
-/// What to do, in order.
-#[derive(Debug)]
-pub enum Output {
-    /// Write to the client.
-    ToClient(Bytes),
-    /// Write to the server.
-    ToUpstream(Bytes),
-    /// Connect to the server of this host, then say [`Input::Connected`].
-    Connect(String),
-    /// The server let the client in: both streams restart, and the larger limits hold.
-    Authenticated,
-    /// Look for a session that can be resumed under this id.
-    Find(SmId),
-    /// Hand the connection to that session and close the upstream stream.
-    HandOver(SmId, sm::Handled, Arc<Header>),
-    /// End the held session that this login created with this resource: the server would end it, or refuse the bind.
-    Release(SaslIdentity, String),
-    /// The connection is a session of its own.
-    Bound(Box<Bound>),
-    /// Write what is left to both legs and close them.
-    Close(CloseReason),
-}
-
-/// Why a connection ended before it became a session.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum CloseReason {
-    /// The client closed its stream.
-    ClientClosed,
-    /// The client broke the protocol and was told so.
-    ClientError,
-    /// The server closed its stream.
-    UpstreamClosed,
-    /// The server could not be reached, or its connection broke.
-    UpstreamLost,
-    /// The server broke the protocol.
-    UpstreamError,
-    /// The client asked for a host that is not served.
-    HostUnknown,
-    /// A resumption was not proven.
-    ResumeRefused,
-    /// `authentication_timeout` is over.
-    Timeout,
-    /// The daemon was asked to stop.
-    Shutdown,
-}
-
-/// What must be proven to resume a session.
-#[derive(Clone, Debug)]
-pub struct Held {
-    /// The account of the session.
-    pub account: BareJid,
-    /// Who created it, where that is known in the clear.
-    pub identity: Option<SaslIdentity>,
-}
-
-/// What is remembered of a session that has ended in order.
-#[derive(Clone, Debug)]
-pub struct Ended {
-    /// The account of the session.
-    pub account: BareJid,
-    /// How many stanzas of the client were handled.
-    pub h: sm::Handled,
-}
 
 /// A resumption that is under way.
 #[derive(Debug)]
@@ -436,75 +347,6 @@ impl Negotiation {
         };
         self.out(Output::Bound(Box::new(bound)));
         self.state = State::Done;
-    }
-
-    // Resumption (XEP-0198 §5)
-
-    fn client_resumes(&mut self, node: &xml::Node<'_>) {
-        let h = node.attr("h").and_then(|h| sm::Handled::parse(&h));
-        let (Some(previd), Some(h)) = (node.attr("previd"), h) else {
-            return self.write_client(failed("bad-request", None));
-        };
-        let id = SmId::new(previd);
-        self.presented = Some(id.clone());
-        self.out(Output::Find(id.clone()));
-        self.state = State::Finding(Claim { id, h });
-    }
-
-    fn found(&mut self, held: Result<Held, Option<Ended>>) {
-        let State::Finding(claim) = std::mem::replace(&mut self.state, State::Binding) else {
-            return;
-        };
-        match held {
-            Err(ended) => {
-                self.resume_failed(ended.filter(|ended| self.is_account(&ended.account)).map(|ended| ended.h))
-            }
-            // Invariant 4: proven by the server, for the very exchange that it answered with <success/>.
-            Ok(held) if held.identity.is_some() && held.identity == self.identity => self.hand_over(claim),
-            Ok(held) if self.host != held.account.domain().as_str() => self.resume_failed(None),
-            Ok(held) => {
-                let id = format!("{:032x}", (self.dice)());
-                let mut xml = XmlWriter::new();
-                xml.start("iq").attr("type", "set").attr("id", &id).start("bind").attr("xmlns", ns::BIND);
-                self.out(Output::ToUpstream(xml.finish()));
-                self.probed = true;
-                self.state = State::Probing(id, claim, held.account);
-            }
-        }
-    }
-
-    fn probe_answered(&mut self, element: &Element) {
-        let State::Probing(_, claim, account) = std::mem::replace(&mut self.state, State::Binding) else {
-            return;
-        };
-        if bound_jid(element).is_some_and(|jid| jid.to_bare() == account) {
-            self.hand_over(claim);
-        } else {
-            self.resume_failed(None);
-        }
-    }
-
-    fn hand_over(&mut self, claim: Claim) {
-        if let Some(header) = &self.server_header {
-            self.outputs.push_back(Output::HandOver(claim.id, claim.h, Arc::clone(header)));
-        }
-    }
-
-    /// Whether the login is known to be this account's.
-    fn is_account(&self, account: &BareJid) -> bool {
-        let guess = self.identity.as_ref().map(|id| BareJid::new(&format!("{}@{}", id.authcid, id.host)));
-        guess.is_some_and(|guess| guess.is_ok_and(|guess| guess == *account))
-    }
-
-    fn resume_failed(&mut self, h: Option<sm::Handled>) {
-        self.write_client(failed("item-not-found", h));
-        self.state = State::Binding;
-        if self.probed {
-            // The upstream stream is bound by the probe, so the client cannot bind on it.
-            self.out(Output::ToUpstream(Bytes::from_static(xml::STREAM_CLOSE)));
-            self.write_client(Bytes::from_static(xml::STREAM_CLOSE));
-            self.close(CloseReason::ResumeRefused);
-        }
     }
 
     // Ends

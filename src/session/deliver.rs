@@ -1,0 +1,238 @@
+//! How stanzas travel to the client: at once, from memory, or through the spool.
+
+use std::time::{Duration, Instant, SystemTime};
+
+use bytes::Bytes;
+
+use super::presence::{Coalesced, is_durable};
+use super::queue::{Place, Queued, Spooled};
+use super::{EndReason, Event, Greeting, Output, Session, Source, Tracking, rewrite, server};
+use crate::jid::Jid;
+use crate::xml::{Element, Kind, Node, ns};
+
+/// How long a durable stanza may be the server's and an unacknowledging live client's only, where the server keeps it.
+const SPOOL_BEHIND_SERVER: Duration = Duration::from_secs(30);
+
+impl Session {
+    /// Writes a stanza to the client, or lets it wait.
+    pub(super) fn deliver(&mut self, now: Instant, element: Element, ordinal: Option<u64>) {
+        if self.gives_back() {
+            // Not acknowledged any more, so the server sends it elsewhere.
+            return;
+        }
+        if matches!(self.tracking, Tracking::None) && !self.is_dark() && !self.is_ending() {
+            let bytes = element.on_stream(&self.attached_header);
+            return self.write_client(bytes);
+        }
+        if self.is_dark() && self.made_obsolete(&element) {
+            return;
+        }
+        let received = self.unix_ms(now);
+        match self.queue.push(element.clone(), received, ordinal, is_durable(&element)) {
+            Place::Memory(seq) => {
+                if self.is_dark() && element.kind() == Kind::Presence {
+                    self.waiting_presence.queued(&element, seq);
+                }
+                self.write_waiting(now);
+                self.consider_push(now, &element, seq, false);
+            }
+            Place::SpoolOnly(seq) => {
+                let mut items = self.take_unspooled();
+                items.push(self.spooled_form(&element, seq, received));
+                self.out(Output::Spool(items));
+                self.consider_push(now, &element, seq, true);
+            }
+        }
+    }
+
+    /// Lets presence replace what the same sender said before, and says whether the two cancel out.
+    fn made_obsolete(&mut self, element: &Element) -> bool {
+        if element.kind() != Kind::Presence {
+            return false;
+        }
+        match self.waiting_presence.coalesce(element, &self.own_presence) {
+            Coalesced::Keep => false,
+            Coalesced::Replace(older) => {
+                self.queue.remove_unwritten(older);
+                false
+            }
+            Coalesced::Cancel(older) => self.queue.remove_unwritten(older),
+        }
+    }
+
+    /// A stanza of our own making counts and waits like any other.
+    pub(super) fn deliver_own(&mut self, now: Instant, bytes: Bytes) {
+        if let Ok(element) = Element::parse(bytes, &self.attached_header) {
+            self.deliver(now, element, None);
+        }
+    }
+
+    /// Writes what has not been written to the current attachment.
+    pub(super) fn write_waiting(&mut self, now: Instant) {
+        if self.is_dark() || self.is_ending() || self.resuming.is_some() {
+            return;
+        }
+        while let Some(item) = self.queue.write_next().cloned() {
+            let bytes = self.for_client(&item);
+            self.write_client(bytes);
+            if let Tracking::Sm(leg) | Tracking::Ping(leg, _) = &mut self.tracking {
+                leg.on_sent();
+            }
+            self.unasked += 1;
+            if self.unasked >= REPLAY_BURST {
+                self.ask_client(now);
+            }
+        }
+    }
+
+    fn for_client(&self, item: &Queued) -> Bytes {
+        let delayed = || {
+            let stamp = SystemTime::UNIX_EPOCH + Duration::from_millis(item.received);
+            let bytes = rewrite::delayed(&item.element, self.bound.jid.domain().as_str(), stamp)?;
+            Element::parse(bytes, item.element.header()).ok()
+        };
+        let delayed = if item.waited { delayed() } else { None };
+        delayed.as_ref().unwrap_or(&item.element).on_stream(&self.attached_header)
+    }
+
+    // The spool
+
+    /// When durable stanzas are to be handed to the spool that nobody else is certain to keep.
+    pub(super) fn spool_due(&self) -> Option<Instant> {
+        let oldest = self.queue.oldest_unspooled()?;
+        let wait = if self.is_dark() {
+            Duration::ZERO
+        } else if self.server.is_on() {
+            SPOOL_BEHIND_SERVER
+        } else {
+            self.settings.stream_management.spool_after
+        };
+        let since_start = oldest.saturating_sub(self.unix_ms(self.epoch.now));
+        Some(self.epoch.now + Duration::from_millis(since_start) + wait)
+    }
+
+    pub(super) fn spool_if_due(&mut self, now: Instant) {
+        let first = self.queue.first_unsettled();
+        let crowded = self.server.is_on() && self.server.unsettled(first) >= server::UNACKED;
+        if self.spool_due().is_some_and(|at| at <= now) || crowded {
+            let items = self.take_unspooled();
+            if !items.is_empty() {
+                self.out(Output::Spool(items));
+            }
+        }
+    }
+
+    pub(super) fn take_unspooled(&mut self) -> Vec<Spooled> {
+        let items = self.queue.take_unspooled();
+        items.iter().map(|item| self.spooled_form(&item.element, item.seq, item.received)).collect()
+    }
+
+    fn spooled_form(&self, element: &Element, seq: u64, received: u64) -> Spooled {
+        let node = element.node();
+        Spooled {
+            seq,
+            received,
+            shared: is_shared(element, &node),
+            archived: self.is_archived(&node),
+            bytes: element.on_stream(&self.bare_header),
+        }
+    }
+
+    /// XEP-0359: only the own bare JID says that the own archive has it.
+    pub(super) fn is_archived(&self, node: &Node<'_>) -> bool {
+        let own = self.bound.jid.to_bare();
+        let by_own = |id: &Node<'_>| id.attr("by").and_then(|by| Jid::new(&by).ok()).is_some_and(|by| by == own);
+        node.children().any(|child| child.is("stanza-id", ns::STANZA_ID) && by_own(&child))
+    }
+
+    pub(super) fn spooled(&mut self, now: Instant, seq: u64) {
+        if self.spool_has_failed() {
+            // There is a gap before it.
+            return;
+        }
+        self.queue.committed(seq);
+        self.settle_with_server(now, self.is_dark());
+        if self.is_ending() {
+            self.drive_end(now);
+        }
+    }
+
+    /// A bound of the spool, or the disk: nothing is acknowledged any more, and the server may send it elsewhere.
+    pub(super) fn spool_failed(&mut self, now: Instant) {
+        if self.spool_has_failed() {
+            return;
+        }
+        self.event(Event::SpoolFailed);
+        if self.is_ending() {
+            return self.keep_no_more(now);
+        }
+        self.wake_push(now);
+        self.begin_end(now, EndReason::SpoolFailed);
+    }
+
+    /// Reads back what only the spool has, as far as there is room.
+    pub(super) fn refill(&mut self, now: Instant) {
+        if self.loading.is_some() || self.resuming.is_some() {
+            return;
+        }
+        if let Some((after, bytes)) = self.queue.wants_load() {
+            self.loading = Some(self.queue.last_committed());
+            self.out(Output::Load(after, bytes));
+        } else if matches!(self.greeting, Greeting::Sending(_)) {
+            self.greeted(now);
+        }
+    }
+
+    /// None means that there is no more up to what was on disk when it was asked for.
+    pub(super) fn loaded(&mut self, now: Instant, items: Vec<Spooled>) {
+        let committed = self.loading.take().unwrap_or_default();
+        if items.is_empty() {
+            self.queue.loaded_all(committed);
+        }
+        let ttl = self.settings.stream_management.orphan_ttl;
+        for item in items {
+            let age = Duration::from_millis(self.unix_ms(now).saturating_sub(item.received));
+            match Element::parse(item.bytes, &self.bare_header) {
+                Ok(element) if age <= ttl => self.queue.push_loaded(item.seq, element, item.received),
+                Ok(_) | Err(_) => {
+                    self.queue.skip_loaded(item.seq);
+                    self.out(Output::Unspool(item.seq..=item.seq));
+                }
+            }
+        }
+        self.queue.loaded_some();
+        self.beyond = self.beyond.take().filter(|_| self.queue.has_tail());
+        self.write_waiting(now);
+        if matches!(self.greeting, Greeting::Sending(_)) {
+            self.greeted(now);
+        }
+    }
+
+    /// Takes over what the spool has for others: it joins behind what waits already.
+    pub(super) fn adopt(&mut self, source: Source) {
+        // What came before has lower places, and the spool takes places in their order.
+        let items = self.take_unspooled();
+        if !items.is_empty() {
+            self.out(Output::Spool(items));
+        }
+        let places = self.queue.reserve();
+        self.track_by_ping();
+        self.out(Output::Adopt(source, places));
+    }
+}
+
+/// After so many stanzas of a replay the client is asked for an ack.
+const REPLAY_BURST: usize = 100;
+
+/// Whether a stanza was addressed to the account rather than to one of its devices, and may go to another.
+fn is_shared(element: &Element, node: &Node<'_>) -> bool {
+    let conversational = matches!(node.attr("type").as_deref(), None | Some("chat" | "normal"));
+    let to_account = node.attr("to").is_none_or(|to| Jid::new(&to).is_ok_and(|to| to.resource().is_none()));
+    let restricted = |c: &Node<'_>| {
+        c.is("no-copy", ns::HINTS)
+            || c.is("private", ns::CARBONS)
+            || c.is("sent", ns::CARBONS)
+            || c.is("received", ns::CARBONS)
+    };
+    element.kind() == Kind::Message && conversational && to_account && !node.children().any(|c| restricted(&c))
+}

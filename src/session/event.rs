@@ -1,0 +1,115 @@
+//! What a session reports: events for operators, outcomes, ends.
+
+use crate::push::account::DeviceId;
+use crate::push::classify::Noise;
+use crate::push::registration::Target;
+
+/// How an attachment ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Closing {
+    /// The stream footer or an error was written: flush, then close.
+    Orderly,
+    /// Close the TCP connection as it is, so that the client comes back and resumes.
+    Abrupt,
+}
+
+/// Whose stanzas in the spool a session takes over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// Those of the device's earlier sessions.
+    Earlier,
+    /// Those addressed to the account that wait for its other devices, which have no session.
+    Others {
+        /// Of devices with a registration, or of those without.
+        registered: bool,
+    },
+}
+
+/// Why a device is to be woken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WakeReason {
+    /// The server ended the session.
+    UpstreamLost,
+    /// The daemon stopped.
+    Restart,
+}
+
+/// What became of a change that a client waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stored {
+    /// It is on disk. If it says so, the session's device turned out to be this one.
+    Durable(Option<DeviceId>),
+    /// It failed.
+    Failed,
+}
+
+/// A store request that a client waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Token(pub(super) u64);
+
+/// What operators ask about: the name is the log field.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// The client has gone; the session is held.
+    Dark {
+        /// Stanzas that wait.
+        queued: usize,
+    },
+    /// An ack is overdue.
+    Suspect,
+    /// A client took the session up again.
+    Resumed {
+        /// Stanzas written again.
+        replayed: usize,
+    },
+    /// A registration was stored.
+    PushEnabled(Target),
+    /// Registrations were removed at the client's wish.
+    PushDisabled,
+    /// A stanza for an unreachable client does not notify.
+    NotPushed(Noise),
+    /// A publish left.
+    Published(Target),
+    /// A push service answered, or did not.
+    PublishOutcome(Target, Outcome),
+    /// The spool takes no more: a bound, or the disk.
+    SpoolFailed,
+    /// The client closed its stream, and the session goes on for its pushes.
+    Lingering,
+}
+
+/// What became of a publish.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// The push service accepted it.
+    Accepted,
+    /// It was refused for now (XEP-0086 type `wait`): not counted.
+    Wait(String),
+    /// It was refused, with this stanza error condition: counted.
+    Refused(String),
+    /// No answer in `publish_timeout`: it may or may not have arrived.
+    Unknown,
+}
+
+/// Why a session ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EndReason {
+    /// The client closed its stream.
+    ClientClosed,
+    /// The client vanished and its session cannot be resumed.
+    ClientLost,
+    /// The client broke the protocol and was told so.
+    ClientError,
+    /// The server closed its stream.
+    UpstreamClosed,
+    /// The server's connection broke.
+    UpstreamLost,
+    /// Nobody resumed in time.
+    Expired,
+    /// More waited for the client than the spool takes.
+    SpoolFailed,
+    /// A fresh session of the same device has taken over.
+    Superseded,
+    /// The daemon was asked to stop.
+    Drained,
+}

@@ -1,0 +1,104 @@
+//! What a [`Negotiation`](super::Negotiation) is told and what it wants done.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::jid::BareJid;
+use crate::session::sasl::SaslIdentity;
+use crate::session::{Bound, SmId, sm};
+use crate::xml::{Frame, Header};
+
+/// What happened.
+#[derive(Debug)]
+pub enum Input {
+    /// A frame from the client.
+    Client(Frame),
+    /// A frame from the server.
+    Upstream(Frame),
+    /// The connection to the server stands.
+    Connected,
+    /// The server could not be reached, or its connection broke.
+    UpstreamLost,
+    /// The answer to [`Output::Find`]: a session, or what a session that has ended had handled.
+    Found(Result<Held, Option<Ended>>),
+    /// The session was gone when it was to be handed over.
+    Gone,
+    /// The client claims stanzas that the session never sent.
+    TooHigh(sm::TooHigh),
+    /// The deadline has come, or the daemon ends.
+    Stop(Stop),
+}
+
+/// Why a negotiation is cut short.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stop {
+    /// `authentication_timeout` is over.
+    Timeout,
+    /// The daemon was asked to stop.
+    Shutdown,
+}
+
+/// What to do, in order.
+#[derive(Debug)]
+pub enum Output {
+    /// Write to the client.
+    ToClient(Bytes),
+    /// Write to the server.
+    ToUpstream(Bytes),
+    /// Connect to the server of this host, then say [`Input::Connected`].
+    Connect(String),
+    /// The server let the client in: both streams restart, and the larger limits hold.
+    Authenticated,
+    /// Look for a session that can be resumed under this id.
+    Find(SmId),
+    /// Hand the connection to that session and close the upstream stream.
+    HandOver(SmId, sm::Handled, Arc<Header>),
+    /// End the held session that this login created with this resource: the server would end it, or refuse the bind.
+    Release(SaslIdentity, String),
+    /// The connection is a session of its own.
+    Bound(Box<Bound>),
+    /// Write what is left to both legs and close them.
+    Close(CloseReason),
+}
+
+/// Why a connection ended before it became a session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CloseReason {
+    /// The client closed its stream.
+    ClientClosed,
+    /// The client broke the protocol and was told so.
+    ClientError,
+    /// The server closed its stream.
+    UpstreamClosed,
+    /// The server could not be reached, or its connection broke.
+    UpstreamLost,
+    /// The server broke the protocol.
+    UpstreamError,
+    /// The client asked for a host that is not served.
+    HostUnknown,
+    /// A resumption was not proven.
+    ResumeRefused,
+    /// `authentication_timeout` is over.
+    Timeout,
+    /// The daemon was asked to stop.
+    Shutdown,
+}
+
+/// What must be proven to resume a session.
+#[derive(Clone, Debug)]
+pub struct Held {
+    /// The account of the session.
+    pub account: BareJid,
+    /// Who created it, where that is known in the clear.
+    pub identity: Option<SaslIdentity>,
+}
+
+/// What is remembered of a session that has ended in order.
+#[derive(Clone, Debug)]
+pub struct Ended {
+    /// The account of the session.
+    pub account: BareJid,
+    /// How many stanzas of the client were handled.
+    pub h: sm::Handled,
+}

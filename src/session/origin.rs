@@ -1,0 +1,114 @@
+//! What a session begins with, and what names it.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Instant, SystemTime};
+
+use super::sasl::SaslIdentity;
+use super::sm;
+use crate::config;
+use crate::jid::FullJid;
+use crate::push::account::{Account, DeviceId};
+use crate::xml::Header;
+
+/// Where unguessable numbers come from: the shell passes a cryptographic generator, tests a counter.
+pub type Dice = fn() -> u128;
+
+/// What an operator set, as far as a session needs it.
+#[derive(Clone, Debug, Default)]
+pub struct Settings {
+    /// `[stream_management]`
+    pub stream_management: config::StreamManagement,
+    /// `[push]`
+    pub push: config::Push,
+    /// `[limits] session_queue`, bytes.
+    pub session_queue: usize,
+}
+
+/// One TCP connection of a client to a session. A later attachment has a larger number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Attachment(u32);
+
+impl Attachment {
+    /// The connection on which the session was bound.
+    pub const FIRST: Self = Self(1);
+
+    pub(super) fn next(self) -> Self {
+        Self(self.0.wrapping_add(1))
+    }
+}
+
+/// A resumption identifier (XEP-0198 §5 `id`, `previd`): 128 random bits.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct SmId(String);
+
+impl SmId {
+    /// An id as a client presented it.
+    pub fn new(id: impl Into<String>) -> Self {
+        Self(id.into())
+    }
+
+    /// The id as it stands on the wire.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for SmId {
+    // Whoever knows the id is halfway to the session, so no log shows it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("SmId([redacted])")
+    }
+}
+
+/// What login established, and a [`Session`] begins with.
+#[derive(Debug)]
+pub struct Bound {
+    /// The full JID of the bind result: the server's word, hence the session's identity.
+    pub jid: FullJid,
+    /// Who the server let in, where the SASL mechanism says it in the clear.
+    pub identity: Option<SaslIdentity>,
+    /// The header that opened the upstream stream: the client's, of its last restart.
+    pub client_header: Arc<Header>,
+    /// The header that the server answered with, which the client has seen.
+    pub server_header: Arc<Header>,
+    /// The resumption id that the client presented before, in vain.
+    pub presented: Option<SmId>,
+    /// Whether the server offers client state indication (XEP-0352).
+    pub server_csi: bool,
+    /// Whether the server offers stream management (XEP-0198).
+    pub server_sm: bool,
+}
+
+/// The device that logged in, and what is kept about its account.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Owner {
+    /// The device.
+    pub device: DeviceId,
+    /// Whether it presented a resumption id of its own, and so is known for certain.
+    pub certain: bool,
+    /// Its account, as the store has it.
+    pub account: Account,
+    /// The last place that the device's spool has given away.
+    pub last_seq: u64,
+    /// Whether the spool has stanzas of the device's earlier sessions.
+    pub backlog: bool,
+}
+
+/// One moment on both clocks.
+#[derive(Clone, Copy, Debug)]
+pub struct Clock {
+    /// The monotonic clock.
+    pub now: Instant,
+    /// The calendar.
+    pub wall: SystemTime,
+}
+
+/// A connection that proved it may take a session over.
+#[derive(Clone, Debug)]
+pub struct Resumption {
+    /// XEP-0198 §5: the last stanza the client handled.
+    pub h: sm::Handled,
+    /// The header that the client's new stream was answered with.
+    pub server_header: Arc<Header>,
+}
