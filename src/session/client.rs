@@ -3,9 +3,8 @@
 use std::time::{Duration, Instant};
 
 use super::liveness::Alarm;
-use super::negotiate::failed;
 use super::presence::Own;
-use super::sm::ack;
+use super::sm::{ack, failed};
 use super::{Closing, EndReason, Event, Greeting, Output, Resumption, Session, SmId, Source, Tracking, sm};
 use crate::push::account::Change;
 use crate::xml::{self, Element, Frame, Kind, Node, XmlWriter, ns};
@@ -71,13 +70,18 @@ impl Session {
 
     /// Sends the client its `<a/>`, if one is due: never ahead of a replay.
     pub(super) fn answer_client(&mut self, now: Instant) {
-        let replaying = self.resuming.is_some() || self.queue.has_tail();
-        if self.is_dark() || replaying || !matches!(self.tracking, Tracking::Sm(_)) {
+        if !self.may_answer_client() {
             return;
         }
         for _ in 0..self.confirm.take_answers(now) {
             self.write_client(ack(self.confirm.handled()));
         }
+    }
+
+    /// Whether an `<a/>` may be sent to the client: it is there, and all that it missed has been written.
+    pub(super) fn may_answer_client(&self) -> bool {
+        let replaying = self.resuming.is_some() || self.queue.has_tail();
+        !self.is_dark() && !replaying && matches!(self.tracking, Tracking::Sm(_))
     }
 
     fn client_acked(&mut self, now: Instant, node: &Node<'_>) {

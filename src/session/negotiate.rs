@@ -19,7 +19,7 @@ use super::sasl::{Exchange, SaslIdentity};
 use super::starttls::{refusal, served};
 use super::{Bound, Dice, SmId, sm};
 use crate::jid::{BareJid, FullJid};
-use crate::xml::{self, Element, Frame, Header, Kind, XmlWriter, ns};
+use crate::xml::{self, Element, Frame, Header, Kind, ns};
 
 /// A resumption that is under way.
 #[derive(Debug)]
@@ -255,7 +255,7 @@ impl Negotiation {
             return self.client_resumes(&node);
         }
         if element.is("enable", ns::SM) {
-            return self.write_client(failed("unexpected-request", None));
+            return self.write_client(sm::failed("unexpected-request", None));
         }
         if element.is("r", ns::SM) || element.is("a", ns::SM) {
             return;
@@ -388,17 +388,6 @@ impl Negotiation {
     fn out(&mut self, output: Output) {
         self.outputs.push_back(output);
     }
-}
-
-/// XEP-0198 §3, §5: `<failed/>` with a stanza error condition, and the count of a session that has ended in order.
-pub(super) fn failed(condition: &str, h: Option<sm::Handled>) -> Bytes {
-    let mut xml = XmlWriter::new();
-    xml.start("failed").attr("xmlns", ns::SM);
-    if let Some(h) = h {
-        xml.attr("h", &h.get().to_string());
-    }
-    xml.start(condition).attr("xmlns", ns::STANZA_ERRORS);
-    xml.finish()
 }
 
 fn is_answer(element: &Element, id: &str) -> bool {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::{Claim, CloseReason, Ended, Held, Negotiation, Output, State, bound_jid, failed};
+use super::{Claim, CloseReason, Ended, Held, Negotiation, Output, State, bound_jid};
 use crate::jid::BareJid;
 use crate::session::{SmId, sm};
 use crate::xml::{self, Element, XmlWriter, ns};
@@ -13,7 +13,7 @@ impl Negotiation {
     pub(super) fn client_resumes(&mut self, node: &xml::Node<'_>) {
         let h = node.attr("h").and_then(|h| sm::Handled::parse(&h));
         let (Some(previd), Some(h)) = (node.attr("previd"), h) else {
-            return self.write_client(failed("bad-request", None));
+            return self.write_client(sm::failed("bad-request", None));
         };
         let id = SmId::new(previd);
         self.presented = Some(id.clone());
@@ -67,7 +67,7 @@ impl Negotiation {
     }
 
     pub(super) fn resume_failed(&mut self, h: Option<sm::Handled>) {
-        self.write_client(failed("item-not-found", h));
+        self.write_client(sm::failed("item-not-found", h));
         self.state = State::Binding;
         if self.probed {
             // The upstream stream is bound by the probe, so the client cannot bind on it.

@@ -345,6 +345,31 @@ fn a_spool_that_takes_no_more_leaves_all_to_the_server() {
     assert_eq!(rig.ended, Some(EndReason::SpoolFailed));
 }
 
+/// Nobody asks what the server has of a client that does not count, so nothing may pile up, or hold it back.
+#[test]
+fn a_client_that_does_not_count_is_never_held_back() {
+    let mut rig = Rig::with(settings());
+    for n in 0..5_000 {
+        rig.client(&message(n));
+    }
+    assert!(rig.session.wants_client());
+}
+
+/// The answer that an ack request waits for must not wake the session again and again while it may not be given.
+#[test]
+fn an_ack_request_in_the_middle_of_a_replay_waits_quietly() {
+    let mut rig = Rig::with(Settings { session_queue: 2000, ..Settings::default() });
+    rig.client(ENABLE);
+    rig.lose_client();
+    for n in 1..=50 {
+        rig.upstream(&message(n));
+    }
+    rig.resume(0);
+    rig.client(REQUEST);
+    rig.seconds(10);
+    assert_eq!(acks(&rig.to_client), Vec::<u32>::new());
+}
+
 /// A full spool once took a later, smaller batch, and the session took that for everything before it.
 #[test]
 fn what_follows_a_gap_in_the_spool_is_not_acknowledged() {
