@@ -39,7 +39,7 @@ impl Session {
             Place::SpoolOnly(seq) => {
                 let mut items = self.take_unspooled();
                 items.push(self.spooled_form(&element, seq, received));
-                self.out(Output::Spool(items));
+                self.spool(items);
                 self.consider_push(now, &element, seq, true);
             }
         }
@@ -115,14 +115,24 @@ impl Session {
         let first = self.queue.first_unsettled();
         let crowded = self.server.is_on() && self.server.unsettled(first) >= server::UNACKED;
         if self.spool_due().is_some_and(|at| at <= now) || crowded {
-            let items = self.take_unspooled();
-            if !items.is_empty() {
-                self.out(Output::Spool(items));
-            }
+            self.spool_all();
         }
     }
 
-    pub(super) fn take_unspooled(&mut self) -> Vec<Spooled> {
+    /// Hands all durable stanzas that the spool does not have to it.
+    pub(super) fn spool_all(&mut self) {
+        let items = self.take_unspooled();
+        self.spool(items);
+    }
+
+    fn spool(&mut self, items: Vec<Spooled>) {
+        // Nothing is kept of a removed account.
+        if !items.is_empty() && !self.removed {
+            self.out(Output::Spool(items));
+        }
+    }
+
+    fn take_unspooled(&mut self) -> Vec<Spooled> {
         let items = self.queue.take_unspooled();
         items.iter().map(|item| self.spooled_form(&item.element, item.seq, item.received)).collect()
     }
@@ -211,10 +221,7 @@ impl Session {
     /// Takes over what the spool has for others: it joins behind what waits already.
     pub(super) fn adopt(&mut self, source: Source) {
         // What came before has lower places, and the spool takes places in their order.
-        let items = self.take_unspooled();
-        if !items.is_empty() {
-            self.out(Output::Spool(items));
-        }
+        self.spool_all();
         let places = self.queue.reserve();
         self.track_by_ping();
         self.out(Output::Adopt(source, places));

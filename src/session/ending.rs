@@ -160,9 +160,8 @@ impl Session {
         if theirs && let Some(places) = self.queue.give_back(self.server.acked()) {
             self.out(Output::Unspool(places));
         }
-        let items = if self.keeps_nothing(reason) { Vec::new() } else { self.take_unspooled() };
-        if !items.is_empty() {
-            self.out(Output::Spool(items));
+        if reason != EndReason::SpoolFailed {
+            self.spool_all();
         }
         self.phase = Phase::Spooling(reason, now + SPOOL_PATIENCE);
         self.drive_end(now);
@@ -197,18 +196,11 @@ impl Session {
     /// What came last is kept, and the session is no more.
     pub(super) fn over(&mut self) {
         let Some(reason) = self.phase.reason() else { return };
-        if !self.keeps_nothing(reason) {
-            let items = self.take_unspooled();
-            if !items.is_empty() {
-                self.out(Output::Spool(items));
-            }
+        if reason != EndReason::SpoolFailed {
+            self.spool_all();
         }
         self.phase = Phase::Over;
         self.out(Output::End(reason));
-    }
-
-    fn keeps_nothing(&self, reason: EndReason) -> bool {
-        self.removed || reason == EndReason::SpoolFailed
     }
 
     /// Nobody will answer the iq requests that the client does not have (RFC 6120 §8.2.3).
