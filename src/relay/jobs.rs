@@ -156,7 +156,11 @@ impl Jobs {
             Request::Adopt(Source::Others { registered }, places) => {
                 Box::pin(async move { Done::Spooled(*places.end(), orphans(&store, &slot, registered, places).await) })
             }
-            Request::Bury(id, h) => Box::pin(async move { Done::Quiet(bury(&store, slot, &id, h).await) }),
+            Request::Bury(id, h) => Box::pin(async move {
+                let Slot { account, device } = slot;
+                let tombstone = Tombstone { account, device, h: h.get(), at: unix() };
+                Done::Quiet(store.bury_known(id.as_str(), tombstone).await)
+            }),
             Request::Wake(reason) => Box::pin(async move {
                 let reason = match reason {
                     WakeReason::UpstreamLost => store::WakeReason::UpstreamLost,
@@ -210,15 +214,6 @@ pub(super) async fn end(ghost: &Handle) {
     }
 }
 
-/// Remembers the client's count for its resumption id, unless the account was removed: then nothing of it is kept.
-async fn bury(store: &Store, slot: Slot, id: &SmId, h: sm::Handled) -> Result<(), StoreError> {
-    let Slot { account, device } = slot;
-    if store.account(&account).await?.device(device).is_none() {
-        return Ok(());
-    }
-    store.bury(id.as_str(), Tombstone { account, device, h: h.get(), at: unix() }).await
-}
-
 /// Takes what was addressed to the account and waits for devices without a session.
 async fn orphans(
     store: &Store,
@@ -228,7 +223,8 @@ async fn orphans(
 ) -> Result<(), StoreError> {
     let account = store.account(&slot.account).await?;
     for (device, _) in store.orphans(&slot.account, slot.device).await? {
-        if account.owned(device).next().is_some() != registered {
+        // Of a device that is not known any more nobody may have anything: its account was removed.
+        if account.device(device).is_none() || account.owned(device).next().is_some() != registered {
             continue;
         }
         let from = Slot { account: slot.account.clone(), device };

@@ -157,8 +157,8 @@ impl Session {
             // Nothing more is acknowledged after it.
             self.settle_with_server(now, true);
         }
-        if theirs && let Some(places) = self.queue.give_back(self.server.acked()) {
-            self.out(Output::Unspool(places));
+        if theirs {
+            self.give_back();
         }
         if reason != EndReason::SpoolFailed {
             self.spool_all();
@@ -167,10 +167,21 @@ impl Session {
         self.drive_end(now);
     }
 
+    /// What the server was not acknowledged is its own: it sends it elsewhere.
+    fn give_back(&mut self) {
+        if let Some(places) = self.queue.give_back(self.server.acked()) {
+            self.out(Output::Unspool(places));
+        }
+    }
+
     /// Goes on with the end as far as it can.
     pub(super) fn drive_end(&mut self, now: Instant) {
         match self.phase {
             Phase::Spooling(reason, deadline) => {
+                if reason.keeps_all() {
+                    // What has come since.
+                    self.spool_all();
+                }
                 let waits = self.server.is_on() && reason.keeps_all() && !self.queue.is_committed();
                 if waits && deadline > now {
                     return;
@@ -180,6 +191,7 @@ impl Session {
                 }
                 if self.server.is_on() && reason.keeps_all() {
                     self.settle_with_server(now, true);
+                    self.give_back();
                 }
                 self.write_upstream(now, Bytes::from_static(xml::STREAM_CLOSE));
                 self.phase = Phase::Closing(reason, now + FOOTER_PATIENCE);

@@ -4,7 +4,7 @@ use redb::TableDefinition;
 
 use super::batch::Batch;
 use super::record::{self, Reader};
-use super::{Store, StoreError};
+use super::{Store, StoreError, accounts};
 use crate::jid::BareJid;
 use crate::push::account::DeviceId;
 
@@ -55,6 +55,19 @@ impl Store {
     pub async fn bury(&self, sm_id: &str, tombstone: Tombstone) -> Result<(), StoreError> {
         let sm_id = sm_id.to_owned();
         self.write(0, move |batch| batch.bury(&sm_id, &tombstone)).await
+    }
+
+    /// As [`Store::bury`], unless the device is not known any more: nothing is kept of a removed account.
+    ///
+    /// # Errors
+    /// As [`Store::bury`], and those of [`Store::account`].
+    pub async fn bury_known(&self, sm_id: &str, tombstone: Tombstone) -> Result<(), StoreError> {
+        let sm_id = sm_id.to_owned();
+        self.write(0, move |batch| {
+            let known = accounts::load(&batch.accounts, &tombstone.account)?.device(tombstone.device).is_some();
+            if known { batch.bury(&sm_id, &tombstone) } else { Ok(()) }
+        })
+        .await
     }
 
     /// The tombstone of the session that had this resumption id. The caller compares the account.

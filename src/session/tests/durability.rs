@@ -183,6 +183,26 @@ fn a_superseded_session_leaves_all_on_disk_before_it_closes() {
     assert_eq!((rig.spool.len(), rig.buried.len()), (1, 1));
 }
 
+/// What came while the last stanzas were on their way to the disk was once kept without being acknowledged, so that the server
+/// sent it as well.
+#[test]
+fn what_comes_while_a_session_ends_is_acknowledged_or_not_kept() {
+    let mut rig = managed();
+    rig.disk_is_slow = true;
+    rig.lose_client();
+    rig.upstream(&message(1));
+    rig.to_upstream.clear();
+    rig.input(Input::Superseded);
+    rig.upstream(&message(2));
+    rig.sync();
+    rig.sync();
+    assert_eq!(acks(&rig.to_upstream).last(), Some(&2));
+    assert_eq!(rig.to_upstream.last().unwrap(), "</stream:stream>");
+    rig.upstream(&message(3));
+    rig.confirm();
+    assert_eq!((rig.ended, rig.spool.len()), (Some(EndReason::Superseded), 2));
+}
+
 #[test]
 fn what_a_managing_server_was_not_acked_stays_its_own() {
     let mut rig = managed();
