@@ -222,3 +222,28 @@ async fn at_the_bound_of_a_sessions_spool_the_rest_stays_with_the_server() {
     let numbers: Vec<_> = seen.iter().map(|body| body.split(' ').next().unwrap().parse::<u32>().unwrap()).collect();
     assert_eq!(numbers, (1..=acked).collect::<Vec<_>>());
 }
+
+#[tokio::test]
+async fn a_client_that_stops_reading_is_given_up_and_holds_nobody_up() {
+    let settings = |setup: Setup| setup.set("stream_management.write_timeout", "'700ms'");
+    let Scene { mut stub, pushward, client, mut server, enabled } = Scene::with(StubOptions::default(), settings).await;
+    let (mut desk, desk_server) = another(&pushward, &mut stub, "desk").await;
+    // More than the system buffers on the way, so that a write must stall.
+    let long = "x".repeat(100_000);
+    let all: Vec<_> = (1..=200).map(|number| format!("{number} {long}")).collect();
+    server.send(all.iter().map(|body| message(body)).collect::<String>());
+    desk_server.send(message("meanwhile"));
+    desk.messages(1).await;
+    pushward.logged(&["dark", "alice@localhost/phone"]).await;
+    server.send("<iq type='get' id='behind'><ping xmlns='urn:xmpp:ping'/></iq>");
+    server.expect("behind").await;
+    drop(client);
+    let (mut client, _) = resumed(&pushward, &enabled, 0).await;
+    let numbers = |seen: &[String]| -> Vec<String> {
+        bodies(seen).iter().map(|body| body.split(' ').next().unwrap_or_default().to_owned()).collect()
+    };
+    let expected: Vec<_> = (1..=200).map(|number| number.to_string()).collect();
+    assert_eq!(numbers(&client.messages(200).await), expected);
+    let rest = client.until_quiet(Duration::from_millis(300)).await;
+    assert!(numbers(&rest).is_empty(), "{:?}", numbers(&rest));
+}
