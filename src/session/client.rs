@@ -77,10 +77,15 @@ impl Session {
         }
     }
 
-    /// Sends the client its `<a/>`, if one is due: never ahead of a replay.
-    pub(super) fn answer_client(&mut self, now: Instant) {
+    /// Whether the client can be sent an `<a/>`: never ahead of a replay.
+    pub(super) fn may_answer(&self) -> bool {
         let replaying = self.resuming.is_some() || self.queue.has_tail();
-        if self.is_dark() || replaying || !matches!(self.tracking, Tracking::Sm(_)) {
+        !self.is_dark() && !replaying && matches!(self.tracking, Tracking::Sm(_))
+    }
+
+    /// Sends the client its `<a/>`, if one is due.
+    pub(super) fn answer_client(&mut self, now: Instant) {
+        if !self.may_answer() {
             return;
         }
         for _ in 0..self.confirm.take_answers(now) {

@@ -514,7 +514,7 @@ impl Session {
             self.liveness.deadline(),
             self.schedule.due().filter(|_| self.owned().next().is_some()),
             self.pending.deadline(),
-            self.confirm.answer_deadline().filter(|_| self.resuming.is_none() && !self.is_dark()),
+            self.confirm.answer_deadline().filter(|_| self.may_answer()),
             self.confirm.server_deadline(),
             self.resuming,
             self.spool_due(),
