@@ -139,8 +139,10 @@ impl Session {
             // Nothing more is acknowledged after it.
             self.settle_finally(now);
         }
-        if theirs && let Some(places) = self.queue.give_back(self.server.acked()) {
-            self.out(Output::Unspool(places));
+        if theirs {
+            for places in self.queue.give_back(self.server.acked()) {
+                self.out(Output::Unspool(places));
+            }
         }
         let items = if self.keeps_nothing(reason) { Vec::new() } else { self.take_unspooled() };
         if !items.is_empty() {
