@@ -77,6 +77,13 @@ impl Confirmation {
         self.open.push_back((self.received, self.sent));
     }
 
+    /// The client resumes with the `h` that it is told now: what is beyond, it sends again, under the same numbers.
+    pub fn rewind(&mut self) {
+        self.received = self.count();
+        self.open.clear();
+        (self.due, self.owed) = (None, None);
+    }
+
     /// A stanza of our own is written to the server.
     pub fn injected(&mut self) {
         self.sent += 1;
