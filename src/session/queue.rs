@@ -135,6 +135,11 @@ impl Queue {
         first..=last
     }
 
+    /// Whether this is a place of what the spool had under another.
+    pub fn is_adopted(&self, seq: u64) -> bool {
+        self.reserved.iter().any(|places| places.contains(&seq))
+    }
+
     /// Appends a stanza.
     pub fn push(&mut self, element: Element, received: u64, ordinal: Option<u64>, durable: bool) -> Place {
         let seq = self.next_seq;
