@@ -268,6 +268,11 @@ impl Session {
         self.attached_header = resumption.server_header;
         self.liveness.attach(now);
         self.seen(now);
+        self.part(now);
+        if let Greeting::Sending(presence) = &mut self.greeting {
+            // It was not counted, so the client sends it again.
+            *presence = None;
+        }
         if self.confirm.is_complete() {
             return self.resumed(now);
         }
@@ -280,6 +285,7 @@ impl Session {
     pub(super) fn resumed(&mut self, now: Instant) {
         self.resuming = None;
         let Some(id) = self.sm_id.clone() else { return };
+        self.confirm.rewind();
         let h = self.confirm.handled().get().to_string();
         let mut xml = XmlWriter::new();
         xml.start("resumed").attr("xmlns", ns::SM).attr("h", &h).attr("previd", id.as_str());

@@ -82,6 +82,13 @@ impl Confirmation {
         }
     }
 
+    /// The client resumes with the `h` that it is told now: what is beyond, it sends again, under the same numbers.
+    pub fn rewind(&mut self) {
+        self.received = self.count();
+        self.open.clear();
+        (self.due, self.owed) = (None, None);
+    }
+
     /// A stanza of our own is written to the server.
     pub fn injected(&mut self) {
         self.sent += 1;

@@ -203,6 +203,11 @@ impl Session {
         for item in items {
             let age = Duration::from_millis(self.unix_ms(now).saturating_sub(item.received));
             match Element::parse(item.bytes, &self.bare_header) {
+                // It joined the queue for its place in it; to a later session it says nothing.
+                Ok(element) if self.queue.is_adopted(item.seq) && !is_durable(&element) => {
+                    self.queue.skip_loaded(item.seq);
+                    self.out(Output::Unspool(item.seq..=item.seq));
+                }
                 Ok(element) if age <= ttl => self.queue.push_loaded(item.seq, element, item.received),
                 Ok(_) | Err(_) => {
                     self.queue.skip_loaded(item.seq);

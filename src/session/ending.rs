@@ -169,7 +169,7 @@ impl Session {
 
     /// What the server was not acknowledged is its own: it sends it elsewhere.
     fn give_back(&mut self) {
-        if let Some(places) = self.queue.give_back(self.server.acked()) {
+        for places in self.queue.give_back(self.server.acked()) {
             self.out(Output::Unspool(places));
         }
     }

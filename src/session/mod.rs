@@ -381,7 +381,11 @@ impl Session {
         self.out(Output::ToClient(bytes.into()));
     }
 
+    /// Nothing is written behind the footer.
     fn write_upstream(&mut self, now: Instant, bytes: Bytes) {
+        if matches!(self.phase, Phase::Closing(..) | Phase::Over) {
+            return;
+        }
         self.upstream_written = now;
         self.out(Output::ToUpstream(bytes));
     }

@@ -92,6 +92,8 @@ pub struct Queue {
     committed: u64,
     /// What is to be read back begins behind this place.
     tail: Option<u64>,
+    /// Places of what the spool had before: nothing there came on the server's leg.
+    reserved: Vec<RangeInclusive<u64>>,
     in_flight: VecDeque<InFlight>,
     in_flight_bytes: usize,
 }
@@ -111,6 +113,7 @@ impl Queue {
             next_seq: base,
             committed: base.saturating_sub(1),
             tail: None,
+            reserved: Vec::new(),
             in_flight: VecDeque::new(),
             in_flight_bytes: 0,
         }
@@ -128,7 +131,13 @@ impl Queue {
         self.next_seq = last + 1;
         self.tail.get_or_insert(first - 1);
         self.in_flight.push_back(InFlight { seq: last, ordinal: None, len: 0 });
+        self.reserved.push(first..=last);
         first..=last
+    }
+
+    /// Whether this is a place of what the spool had under another.
+    pub fn is_adopted(&self, seq: u64) -> bool {
+        self.reserved.iter().any(|places| places.contains(&seq))
     }
 
     /// Appends a stanza.
@@ -308,13 +317,21 @@ impl Queue {
 
     /// Forgets the stanzas beyond this number on the server's leg: the server has them still, and sends them elsewhere. Returns
     /// the places that the spool must not keep.
-    pub fn give_back(&mut self, acked: u64) -> Option<RangeInclusive<u64>> {
+    pub fn give_back(&mut self, acked: u64) -> Vec<RangeInclusive<u64>> {
         let theirs = |ordinal: Option<u64>| ordinal.is_some_and(|ordinal| ordinal > acked);
         let given = self.remove_where(|item| theirs(item.ordinal));
         let in_memory = given.iter().filter(|item| item.spooled).map(|item| item.seq);
         let in_flight = self.in_flight.iter().filter(|f| theirs(f.ordinal)).map(|f| f.seq);
-        let first = in_memory.chain(in_flight).min();
-        first.map(|first| first..=u64::MAX)
+        let Some(first) = in_memory.chain(in_flight).min() else { return Vec::new() };
+        let (mut start, mut places) = (first, Vec::new());
+        for reserved in self.reserved.iter().filter(|reserved| *reserved.end() >= first) {
+            if start < *reserved.start() {
+                places.push(start..=reserved.start() - 1);
+            }
+            start = reserved.end() + 1;
+        }
+        places.push(start..=u64::MAX);
+        places
     }
 
     /// Drops stanzas that need not be kept, and returns them.

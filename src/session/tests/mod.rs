@@ -2,6 +2,7 @@
 
 mod durability;
 mod login;
+mod model;
 mod push;
 mod resume;
 

@@ -1,0 +1,681 @@
+//! The core against an oracle: a session between a server, a client and a disk that do what they please, within the rules of
+//! their protocols, with deaths between any two steps.
+//!
+//! [`World`] plays everybody but the session, and knows of every stanza where it is; `oracle.rs` says what must hold. A
+//! failure prints the shortest list of [`Action`]s that was found for it, and what was said and done meanwhile.
+
+mod actors;
+mod disk;
+mod oracle;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant, SystemTime};
+
+use bytes::Bytes;
+use proptest::prelude::*;
+use proptest::sample::select;
+use proptest::test_runner::{Config, FileFailurePersistence, TestCaseError, TestError, TestRunner};
+
+use super::super::{
+    Attachment, Bound, Clock, EndReason, Event, Input, Output, Owner, Resumption, Session, Settings, sm,
+};
+use super::{DEVICE, dice, header};
+use crate::config::{Push, StreamManagement};
+use crate::jid::FullJid;
+use crate::push::account::{Account, Device, DeviceId};
+use crate::push::registration::{Registration, Target};
+use crate::xml::{Element, Frame, Header};
+use actors::{Client, Leg};
+use disk::Disk;
+use oracle::Handed;
+
+const CASES: u32 = 512;
+const STEPS: usize = 220;
+/// Small, so that what waits overflows to the disk all the time.
+const SESSION_QUEUE: usize = 1600;
+
+/// What kind of client and server a world has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Variant {
+    /// The server has stream management.
+    server_sm: bool,
+    /// The client has stream management.
+    client_sm: bool,
+    /// The device has a registration.
+    registered: bool,
+}
+
+/// One thing that happens. Anything that makes no sense at the moment does nothing.
+#[derive(Clone, Copy, Debug)]
+enum Action {
+    /// The server sends so many messages in one wake-up.
+    Messages(u8),
+    /// A message that fills much of the queue.
+    BigMessage,
+    /// A message that nobody is notified of.
+    Noise,
+    Subscribe,
+    /// An iq request for the client.
+    Version,
+    /// A ping for the client.
+    PeerPing,
+    /// A contact comes (true) or goes.
+    Presence(u8, bool),
+    /// A message comes to wait for another device of the account.
+    Orphan,
+    /// The server reads so much of what was written to it.
+    ServerReads(u8),
+    ServerAsks,
+    /// The server ends the leg, having read all that was written to it or no more of it.
+    ServerEnds {
+        footer: bool,
+        reads: bool,
+    },
+    /// The client connects anew, whatever became of the old connection.
+    Connect {
+        resume: bool,
+        hello: Hello,
+    },
+    Say,
+    /// The client asks the server something.
+    Ask,
+    /// The client reads so much of what was written to it, and answers what it is asked, at once or later.
+    ClientReads {
+        count: u8,
+        answers: bool,
+    },
+    /// The client acknowledges and answers what it has read.
+    ClientAnswers,
+    ClientAsks,
+    Available,
+    Unavailable,
+    EnablePush,
+    /// What the client writes from now on is lost.
+    Cut,
+    /// The client is gone, and with it what it has not read.
+    Vanish,
+    /// The session is told so.
+    NoticeVanished,
+    /// A connection that was taken over speaks, and dies.
+    LateEvents,
+    ClientCloses,
+    /// So many half steps of the disk: a commit, its answer, the next commit …
+    Disk(u8),
+    /// What is spooled next is refused.
+    DiskIsFull,
+    Pass(u16),
+    /// Time passes, but whoever should mind the deadline is busy.
+    Stall(u16),
+    /// Everybody catches up.
+    Settle,
+    Crash {
+        reads: bool,
+        revives: bool,
+    },
+    Drain,
+}
+
+/// What a client says after its bind.
+#[derive(Clone, Copy, Debug)]
+enum Hello {
+    EnableThenPresence,
+    PresenceThenEnable,
+    Enable,
+    /// In one breath, with a message.
+    Burst,
+}
+
+fn action() -> impl Strategy<Value = Action> {
+    use Action::*;
+    let few = 1..5u8;
+    let hello = select(vec![Hello::EnableThenPresence, Hello::PresenceThenEnable, Hello::Enable, Hello::Burst]);
+    let server = prop_oneof![
+        8 => (1..4u8).prop_map(Messages),
+        2 => Just(BigMessage),
+        2 => Just(Noise),
+        2 => Just(Subscribe),
+        1 => Just(Version),
+        1 => Just(PeerPing),
+        3 => (0..3u8, any::<bool>()).prop_map(|(who, here)| Presence(who, here)),
+        1 => Just(Orphan),
+        10 => few.clone().prop_map(ServerReads),
+        2 => Just(ServerAsks),
+    ];
+    let client = prop_oneof![
+        6 => Just(Say),
+        1 => Just(Ask),
+        10 => (few, any::<bool>()).prop_map(|(count, answers)| ClientReads { count, answers }),
+        4 => Just(ClientAnswers),
+        2 => Just(ClientAsks),
+        2 => Just(Available),
+        1 => Just(Unavailable),
+        1 => Just(EnablePush),
+        1 => Just(Cut),
+        3 => Just(Vanish),
+        3 => Just(NoticeVanished),
+        1 => Just(LateEvents),
+        1 => Just(ClientCloses),
+        7 => (prop::bool::weighted(0.85), hello).prop_map(|(resume, hello)| Connect { resume, hello }),
+    ];
+    let world = prop_oneof![
+        12 => (1..8u8).prop_map(Disk),
+        6 => select(vec![20, 110, 300, 2100]).prop_map(Pass),
+        2 => select(vec![7000, 31_000, 61_000]).prop_map(Pass),
+        1 => select(vec![130, 2500]).prop_map(Stall),
+        2 => Just(Settle),
+    ];
+    let death = prop_oneof![
+        2 => (any::<bool>(), any::<bool>()).prop_map(|(footer, reads)| ServerEnds { footer, reads }),
+        2 => (any::<bool>(), any::<bool>()).prop_map(|(reads, revives)| Crash { reads, revives }),
+        1 => Just(Drain),
+        1 => Just(DiskIsFull),
+        1 => Just(Pass(u16::MAX)),
+    ];
+    prop_oneof![40 => server, 45 => client, 25 => world, 2 => death]
+}
+
+fn variant() -> impl Strategy<Value = Variant> {
+    let clients = select(vec![(true, false), (true, true), (false, true)]);
+    (any::<bool>(), clients).prop_map(|(server_sm, (client_sm, registered))| Variant {
+        server_sm,
+        client_sm,
+        registered,
+    })
+}
+
+/// What the runs have reached: a model that never gets there proves nothing.
+#[derive(Debug, Default)]
+struct Coverage {
+    steps: AtomicU64,
+    resumptions: AtomicU64,
+    takeovers: AtomicU64,
+    resends: AtomicU64,
+    failed_resumptions: AtomicU64,
+    impatient_resumptions: AtomicU64,
+    late_events: AtomicU64,
+    suspicions: AtomicU64,
+    overflows: AtomicU64,
+    loads: AtomicU64,
+    adoptions: AtomicU64,
+    orphans: AtomicU64,
+    crashes: AtomicU64,
+    re_routed: AtomicU64,
+    disk_failures: AtomicU64,
+    pushes: AtomicU64,
+    lingering: AtomicU64,
+    by_server: AtomicU64,
+    expired: AtomicU64,
+    superseded: AtomicU64,
+    closed: AtomicU64,
+    drained: AtomicU64,
+}
+
+impl Coverage {
+    fn all(&self) -> Vec<(&'static str, u64)> {
+        let Self {
+            steps,
+            resumptions,
+            takeovers,
+            resends,
+            failed_resumptions,
+            impatient_resumptions,
+            late_events,
+            suspicions,
+            overflows,
+            loads,
+            adoptions,
+            orphans,
+            crashes,
+            re_routed,
+            disk_failures,
+            pushes,
+            lingering,
+            by_server,
+            expired,
+            superseded,
+            closed,
+            drained,
+        } = self;
+        let counters = [
+            ("steps", steps),
+            ("resumptions", resumptions),
+            ("takeovers", takeovers),
+            ("resends", resends),
+            ("failed resumptions", failed_resumptions),
+            ("impatient resumptions", impatient_resumptions),
+            ("late events", late_events),
+            ("suspicions", suspicions),
+            ("overflows", overflows),
+            ("loads", loads),
+            ("adoptions", adoptions),
+            ("orphans", orphans),
+            ("crashes", crashes),
+            ("re-routed", re_routed),
+            ("disk failures", disk_failures),
+            ("pushes", pushes),
+            ("lingering", lingering),
+            ("ends by server", by_server),
+            ("expired", expired),
+            ("superseded", superseded),
+            ("closed by client", closed),
+            ("drained", drained),
+        ];
+        counters.map(|(name, counter)| (name, counter.load(Ordering::Relaxed))).to_vec()
+    }
+}
+
+fn count(counter: &AtomicU64) {
+    counter.fetch_add(1, Ordering::Relaxed);
+}
+
+/// From a session's bind to its end, and whatever of it is still under way after that.
+struct Life {
+    number: u32,
+    base: u64,
+    /// The connection that the session writes to, while there is one.
+    attached: Option<u64>,
+    /// Attachments that were taken over.
+    old: Vec<Attachment>,
+    resumable: Option<String>,
+    leg: Leg,
+    /// The client's stanzas that the session was given, and its place among them at `<enable/>`.
+    fed: Vec<oracle::Fed>,
+    enabled_at: Option<usize>,
+    /// The largest `h` that the client was told.
+    told: u64,
+    /// Numbered stanzas for the client in their order, and how many the client has read.
+    sent: Vec<usize>,
+    next: usize,
+    /// What the client has read, and how much of that it has acknowledged.
+    reads: Vec<usize>,
+    acked: usize,
+    /// The last one that came from an earlier life.
+    last_of_backlog: Option<usize>,
+    /// One that the server sent after the client's presence was read: no backlog comes after it.
+    backlog_is_over: bool,
+    /// Contacts, as the server last told of them and as the client last read.
+    contacts: [BTreeMap<u8, bool>; 2],
+    ended: Option<EndReason>,
+}
+
+/// Everybody around the session.
+struct World {
+    variant: Variant,
+    coverage: Arc<Coverage>,
+    now: Instant,
+    wall: SystemTime,
+    /// When the session's deadline was last minded.
+    minded: Instant,
+    settings: Arc<Settings>,
+    header: Arc<Header>,
+    session: Option<Session>,
+    life: Life,
+    client: Client,
+    disk: Disk,
+    /// Numbered stanzas for the client.
+    handed: Vec<Handed>,
+    /// Those of durable kinds whose fate is open.
+    open: BTreeSet<usize>,
+    publishes: Vec<crate::push::notification::Publish>,
+    /// The first thing that went wrong.
+    broken: Option<String>,
+    trace: Option<String>,
+}
+
+impl World {
+    fn new(variant: Variant, coverage: Arc<Coverage>, traced: bool) -> Self {
+        let stream_management = StreamManagement {
+            resume_timeout: Duration::from_secs(40),
+            wake_before_expiry: Duration::from_secs(5),
+            ..StreamManagement::default()
+        };
+        let push = Push { max_hibernation_timeout: Duration::from_secs(60), ..Push::default() };
+        let now = Instant::now();
+        let mut world = Self {
+            variant,
+            coverage,
+            now,
+            wall: SystemTime::UNIX_EPOCH + Duration::from_secs(1),
+            minded: now,
+            settings: Arc::new(Settings { stream_management, push, session_queue: SESSION_QUEUE }),
+            header: header(),
+            session: None,
+            life: Life::new(0, 0, false),
+            client: Client::default(),
+            disk: Disk::new(account(variant)),
+            handed: Vec::new(),
+            open: BTreeSet::new(),
+            publishes: Vec::new(),
+            broken: None,
+            trace: traced.then(String::new),
+        };
+        world.connect(false, Hello::EnableThenPresence);
+        world
+    }
+
+    fn say(&mut self, line: impl FnOnce() -> String) {
+        if let Some(trace) = &mut self.trace {
+            writeln!(trace, "    {}", line()).unwrap();
+        }
+    }
+
+    fn check(&mut self, holds: bool, complaint: impl FnOnce() -> String) {
+        if !holds && self.broken.is_none() {
+            self.broken = Some(complaint());
+        }
+    }
+
+    fn step(&mut self, action: Action) {
+        if let Some(trace) = &mut self.trace {
+            writeln!(trace, "{action:?}").unwrap();
+        }
+        count(&Arc::clone(&self.coverage).steps);
+        self.act(action);
+        self.wake();
+        self.check_step();
+    }
+
+    fn act(&mut self, action: Action) {
+        match action {
+            Action::Messages(count) => (0..count).for_each(|_| self.send_message("<body>x</body>", true)),
+            Action::BigMessage => {
+                let body = format!("<body>{}</body>", "x".repeat(700));
+                self.send_message(&body, true);
+            }
+            Action::Noise => self.send_message("<composing xmlns='http://jabber.org/protocol/chatstates'/>", true),
+            Action::Subscribe => self
+                .send_numbered(true, |id| format!("<presence type='subscribe' from='nurse@example.net' id='{id}'/>")),
+            Action::Version => self.send_numbered(false, |id| {
+                format!("<iq type='get' id='{id}' from='romeo@example.net/x'><query xmlns='jabber:iq:version'/></iq>")
+            }),
+            Action::PeerPing => self.server_sends(
+                "<iq type='get' id='peer' from='romeo@example.net/x'><ping xmlns='urn:xmpp:ping'/></iq>".into(),
+            ),
+            Action::Presence(who, here) => self.send_presence(who, here),
+            Action::Orphan => self.wait_for_another_device(),
+            Action::ServerReads(count) => self.server_reads(usize::from(count)),
+            Action::ServerAsks => {
+                if self.life.leg.on {
+                    self.server_sends("<r xmlns='urn:xmpp:sm:3'/>".into());
+                }
+            }
+            Action::ServerEnds { footer, reads } => self.server_ends(footer, reads),
+            Action::Connect { resume, hello } => self.connect(resume, hello),
+            Action::Say => self.client_says(),
+            Action::Ask => self.client_requests(),
+            Action::ClientReads { count, answers } => self.client_reads(usize::from(count), answers),
+            Action::ClientAnswers => self.client_answers(),
+            Action::ClientAsks => self.client_asks(),
+            Action::Available => self.client_presence(""),
+            Action::Unavailable => self.client_presence(" type='unavailable'"),
+            Action::EnablePush => self.enable_push(),
+            Action::Cut => self.client.cut(),
+            Action::Vanish => self.client.conn = None,
+            Action::NoticeVanished => self.notice_vanished(),
+            Action::LateEvents => self.late_events(),
+            Action::ClientCloses => self.client_closes(),
+            Action::Disk(half_steps) => (0..half_steps).for_each(|_| self.disk_works()),
+            Action::DiskIsFull => self.disk.full = true,
+            Action::Pass(ms) => self.pass(Duration::from_millis(ms.into())),
+            Action::Stall(ms) => {
+                self.now += Duration::from_millis(ms.into());
+                self.wall += Duration::from_millis(ms.into());
+            }
+            Action::Settle => self.catch_up(false),
+            Action::Crash { reads, revives } => self.crash(reads, revives),
+            Action::Drain => self.handle(Input::Drain),
+        }
+    }
+
+    fn frame(&self, xml: &str) -> Frame {
+        if xml == "</stream:stream>" {
+            return Frame::Close;
+        }
+        Frame::Element(Element::parse(Bytes::copy_from_slice(xml.as_bytes()), &self.header).unwrap())
+    }
+
+    // The session
+
+    fn handle(&mut self, input: Input) {
+        let Some(session) = &mut self.session else { return };
+        session.handle(self.now, input);
+        self.drain();
+        for publish in std::mem::take(&mut self.publishes) {
+            self.handle(Input::Publish(publish));
+        }
+    }
+
+    fn drain(&mut self) {
+        while let Some(output) = self.session.as_mut().and_then(Session::poll) {
+            if self.life.ended.is_some() {
+                self.check(false, || format!("{output:?} after the end"));
+            }
+            self.perform(output);
+        }
+        if self.life.ended.is_some() {
+            self.session = None;
+            self.life.attached = None;
+            self.life.resumable = None;
+            self.client.hang_up(None);
+            self.resolve_leg(true);
+        }
+    }
+
+    fn perform(&mut self, output: Output) {
+        match output {
+            Output::ToClient(bytes) => self.written_to_client(text(&bytes)),
+            Output::ToUpstream(bytes) => self.written_upstream(text(&bytes)),
+            Output::Resumable(id) => self.life.resumable = Some(id.as_str().to_owned()),
+            Output::Publish(publish) => {
+                count(&self.coverage.pushes);
+                self.publishes.push(publish);
+            }
+            Output::CloseClient(closing) => {
+                self.say(|| format!("session closes the connection: {closing:?}"));
+                let conn = self.life.attached.take();
+                self.client.hang_up(conn);
+            }
+            Output::Event(event) => self.event(event),
+            Output::End(reason) => {
+                self.say(|| format!("session ends: {reason:?}"));
+                count(match reason {
+                    EndReason::UpstreamClosed | EndReason::UpstreamLost => &self.coverage.by_server,
+                    EndReason::Expired => &self.coverage.expired,
+                    EndReason::Superseded => &self.coverage.superseded,
+                    EndReason::Drained => &self.coverage.drained,
+                    EndReason::SpoolFailed => &self.coverage.disk_failures,
+                    EndReason::ClientClosed => &self.coverage.closed,
+                    EndReason::ClientLost | EndReason::ClientError => return self.ended(reason),
+                });
+                self.ended(reason);
+            }
+            Output::Wake(_) => {}
+            Output::Bury(..)
+            | Output::Store(..)
+            | Output::Spool(_)
+            | Output::Unspool(_)
+            | Output::Load(..)
+            | Output::Adopt(..) => self.ask_disk(output),
+        }
+    }
+
+    fn ended(&mut self, reason: EndReason) {
+        self.life.ended = Some(reason);
+        self.check(reason != EndReason::ClientError, || "a client without fault was told of an error".into());
+        self.check(reason != EndReason::ClientLost || !self.variant.client_sm || self.client.previd.is_none(), || {
+            "a resumable session was not held".into()
+        });
+    }
+
+    fn event(&mut self, event: Event) {
+        self.say(|| format!("session: {event:?}"));
+        match event {
+            Event::Suspect => count(&self.coverage.suspicions),
+            Event::Resumed { .. } => count(&self.coverage.resumptions),
+            Event::Lingering => count(&self.coverage.lingering),
+            _ => {}
+        }
+    }
+
+    /// The end of a wake-up; what had to wait may be wanted then.
+    fn wake(&mut self) {
+        loop {
+            self.handle(Input::Quiet);
+            let fed = self.feed_upstream() | self.feed_client();
+            if !fed || self.broken.is_some() {
+                return;
+            }
+        }
+    }
+
+    fn deadline(&self) -> Option<Instant> {
+        self.session.as_ref().and_then(Session::deadline)
+    }
+
+    fn pass(&mut self, duration: Duration) {
+        let until = self.now + duration;
+        while let Some(at) = self.deadline().filter(|at| *at <= until) {
+            self.wall += at.saturating_duration_since(self.now);
+            self.now = self.now.max(at);
+            self.handle(Input::Timeout);
+            self.wake();
+            let late = self.deadline().filter(|at| *at <= self.now).map(|at| self.now - at);
+            self.check(late.is_none(), || format!("the deadline does not move: {late:?} late"));
+            if self.broken.is_some() {
+                return;
+            }
+        }
+        self.wall += until.saturating_duration_since(self.now);
+        self.now = until;
+        self.minded = until;
+    }
+
+    /// A session of a client that has just bound.
+    fn bind(&mut self) {
+        let jid = FullJid::new("juliet@example.org/phone").unwrap();
+        let bound = Bound {
+            jid,
+            identity: None,
+            client_header: Arc::clone(&self.header),
+            server_header: Arc::clone(&self.header),
+            presented: None,
+            server_csi: true,
+            server_sm: self.variant.server_sm,
+        };
+        let owner = Owner {
+            device: DEVICE,
+            certain: true,
+            account: self.disk.account.clone(),
+            last_seq: self.disk.last_seq,
+            backlog: !self.disk.slot.is_empty(),
+        };
+        let clock = Clock { now: self.now, wall: self.wall };
+        let session = Session::new(Arc::clone(&self.settings), bound, owner, dice, clock);
+        self.life = Life::new(self.life.number + 1, session.first_place(), self.variant.server_sm);
+        self.session = Some(session);
+        let number = self.life.number;
+        self.say(|| format!("life {number}"));
+        self.life.attached = Some(self.client.connected(number));
+        self.drain();
+    }
+
+    /// The process dies.
+    fn crash(&mut self, reads: bool, revives: bool) {
+        count(&self.coverage.crashes);
+        self.session = None;
+        self.life.attached = None;
+        self.life.resumable = None;
+        self.client.hang_up(None);
+        self.disk.crash(revives);
+        self.resolve_leg(reads);
+        self.excuse_crash();
+    }
+}
+
+impl Life {
+    fn new(number: u32, base: u64, server_sm: bool) -> Self {
+        Self {
+            number,
+            base,
+            attached: None,
+            old: Vec::new(),
+            resumable: None,
+            leg: Leg::new(number > 0, server_sm),
+            fed: Vec::new(),
+            enabled_at: None,
+            told: 0,
+            sent: Vec::new(),
+            next: 0,
+            reads: Vec::new(),
+            acked: 0,
+            last_of_backlog: None,
+            backlog_is_over: false,
+            contacts: [BTreeMap::new(), BTreeMap::new()],
+            ended: None,
+        }
+    }
+}
+
+fn account(variant: Variant) -> Account {
+    let device = |id, resource: &str| Device {
+        id,
+        resource: resource.into(),
+        sm_ids: Vec::new(),
+        last_seen: 0,
+        open: id == DEVICE,
+    };
+    let target = Target { service: crate::jid::Jid::new("push.example").unwrap(), node: Some("n".into()) };
+    let registration = Registration { target, options: None, device: DEVICE, last_seen: 0, errors: 0 };
+    Account {
+        devices: vec![device(DEVICE, "phone"), device(DeviceId(8), "tablet")],
+        registrations: variant.registered.then_some(registration).into_iter().collect(),
+    }
+}
+
+fn text(bytes: &Bytes) -> String {
+    String::from_utf8(bytes.to_vec()).unwrap()
+}
+
+fn run(variant: Variant, actions: &[Action], coverage: &Arc<Coverage>, traced: bool) -> (Option<String>, String) {
+    let mut world = World::new(variant, Arc::clone(coverage), traced);
+    for action in actions {
+        world.step(*action);
+        if world.broken.is_some() {
+            break;
+        }
+    }
+    if world.broken.is_none() {
+        world.catch_up(true);
+    }
+    (world.broken, world.trace.unwrap_or_default())
+}
+
+#[test]
+fn nothing_is_lost_or_doubled_whatever_happens() {
+    let coverage = Arc::new(Coverage::default());
+    let config = Config {
+        cases: CASES,
+        failure_persistence: Some(Box::new(FileFailurePersistence::WithSource("regressions"))),
+        source_file: Some(file!()),
+        max_shrink_time: 60_000,
+        max_shrink_iters: 20_000,
+        ..Config::default()
+    };
+    let worlds = (variant(), prop::collection::vec(action(), STEPS..STEPS + 20));
+    let result = TestRunner::new(config).run(&worlds, |(variant, actions)| {
+        let (broken, _) = run(variant, &actions, &coverage, false);
+        broken.map_or(Ok(()), |complaint| Err(TestCaseError::fail(complaint)))
+    });
+    if let Err(TestError::Fail(reason, (variant, actions))) = &result {
+        let (_, trace) = run(*variant, actions, &Arc::default(), true);
+        panic!("{reason}\n{variant:?}\n{trace}");
+    }
+    result.unwrap();
+    let reached = coverage.all();
+    println!("{reached:?}");
+    assert!(reached.iter().all(|(_, times)| *times > 0), "never reached: {reached:?}");
+    assert!(coverage.steps.load(Ordering::Relaxed) >= 100_000);
+}

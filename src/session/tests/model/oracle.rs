@@ -1,0 +1,332 @@
+//! What must hold.
+
+use super::*;
+
+/// A numbered stanza for the client, and where it is.
+#[derive(Debug)]
+pub(super) struct Handed {
+    /// The life in which the server sent it; none for what waited for another device.
+    pub(super) life: Option<u32>,
+    /// Its number on the server's leg.
+    pub(super) ordinal: Option<u64>,
+    /// When the session was given it.
+    pub(super) fed: Option<Instant>,
+    /// It was sent behind the client's presence.
+    pub(super) after_presence: bool,
+    /// The client had it, in any life.
+    pub(super) read: bool,
+}
+
+impl Handed {
+    pub(super) fn orphan() -> Self {
+        Self { life: None, ordinal: None, fed: None, after_presence: true, read: false }
+    }
+}
+
+/// A stanza of the client that the session was given.
+#[derive(Debug)]
+pub(super) struct Fed {
+    pub(super) id: usize,
+    /// It was the session's to answer.
+    pub(super) consumed: bool,
+    /// Its place among the stanzas on the server's leg.
+    pub(super) index: Option<u64>,
+}
+
+/// The number of a stanza that has one: `id='s17'`, or `n='s17'` in the answer to an iq.
+pub(super) fn number(xml: &str) -> Option<usize> {
+    numbered(xml, "='s")
+}
+
+/// The number of a stanza of the client: `id='c17'`.
+pub(super) fn client_number(xml: &str) -> Option<usize> {
+    numbered(xml, "='c")
+}
+
+fn numbered(xml: &str, before: &str) -> Option<usize> {
+    xml.match_indices(before).find_map(|(at, _)| xml[at + before.len()..].split_once('\'')?.0.parse().ok())
+}
+
+pub(super) fn attr<'a>(xml: &'a str, name: &str) -> Option<&'a str> {
+    let at = xml.find(&format!(" {name}='"))? + name.len() + 3;
+    Some(xml[at..].split_once('\'')?.0)
+}
+
+pub(super) fn is_stanza(xml: &str) -> bool {
+    ["<message", "<presence", "<iq"].iter().any(|start| xml.starts_with(start))
+}
+
+impl World {
+    // To the client
+
+    pub(super) fn written_to_client(&mut self, xml: String) {
+        self.say(|| format!("session → client: {xml}"));
+        let Some(conn) = self.life.attached else {
+            return self.check(false, || format!("written to a client that is not there: {xml}"));
+        };
+        if let Some(h) = attr(&xml, "h").filter(|_| xml.starts_with("<a ") || xml.starts_with("<resumed ")) {
+            self.check_told(h.parse().unwrap(), &xml);
+            if xml.starts_with("<resumed ") {
+                self.check_patience();
+            }
+        }
+        self.client.receive(conn, xml);
+    }
+
+    /// Oracle 3: an `h` covers what the server has confirmed, and never goes back.
+    pub(super) fn check_told(&mut self, h: u32, xml: &str) {
+        let (h, before) = (u64::from(h), self.life.told);
+        let Some(at) = self.life.enabled_at else {
+            return self.check(false, || format!("{xml} before <enable/>"));
+        };
+        self.check(h >= before, || format!("{xml} after {before}"));
+        let counted = &self.life.fed[at..];
+        let h_len = usize::try_from(h).unwrap();
+        let confirmed = self.life.leg.confirmed;
+        let covered = counted.iter().take(h_len);
+        let early = covered.filter(|f| !f.consumed && f.index.is_none_or(|index| index > confirmed)).count();
+        let total = counted.len();
+        self.check(h_len <= total, || format!("{xml} after {total} stanzas of the client"));
+        self.check(early == 0, || format!("{xml} covers {early} stanzas that the server has not confirmed"));
+        self.life.told = h;
+    }
+
+    /// The server was too slow to confirm what the client had sent: the client sends it again.
+    fn check_patience(&mut self) {
+        let told = usize::try_from(self.life.told).unwrap();
+        let fed = &self.life.fed[self.life.enabled_at.unwrap_or_default()..];
+        let unsaid: Vec<usize> = fed.iter().skip(told).map(|f| f.id).collect();
+        if !unsaid.is_empty() {
+            count(&self.coverage.impatient_resumptions);
+        }
+        for id in unsaid {
+            self.client.may_double(id);
+        }
+    }
+
+    /// The client reads a numbered stanza: once in a life, in order, without a gap, and what waited before what is new.
+    pub(super) fn read_number(&mut self, n: usize, life: u32) {
+        let fresh = self.handed[n].life == Some(life);
+        self.handed[n].read = true;
+        if life != self.life.number {
+            return;
+        }
+        let again = self.life.reads.contains(&n);
+        self.check(!again, || format!("s{n} is read twice in one life"));
+        self.life.reads.push(n);
+        if fresh {
+            let expected = self.life.sent.get(self.life.next).copied();
+            self.check(expected == Some(n), || format!("s{n} is read where {expected:?} is expected"));
+            self.life.next += 1;
+            self.life.backlog_is_over |= self.handed[n].after_presence;
+        } else if self.handed[n].life.is_some() {
+            let (last, over) = (self.life.last_of_backlog, self.life.backlog_is_over);
+            self.check(last.is_none_or(|last| last < n), || format!("s{n} of the backlog is read behind {last:?}"));
+            self.check(!over, || format!("s{n} of the backlog is read behind what is new"));
+            self.life.last_of_backlog = Some(n);
+        }
+    }
+
+    /// The session is told that the client has the first so many of what it read in this life.
+    pub(super) fn client_acked(&mut self, reads: usize) {
+        for at in self.life.acked..reads {
+            self.open.remove(&self.life.reads[at]);
+        }
+        self.life.acked = self.life.acked.max(reads);
+    }
+
+    // To the server
+
+    pub(super) fn written_upstream(&mut self, xml: String) {
+        self.say(|| format!("session → server: {xml}"));
+        let leg = &mut self.life.leg;
+        let (alive, closed) = (leg.alive, leg.footer);
+        self.check(alive, || format!("written to a server that is gone: {xml}"));
+        self.check(!closed, || format!("written behind the footer: {xml}"));
+        let leg = &mut self.life.leg;
+        if is_stanza(&xml) {
+            leg.written += 1;
+            let index = leg.written;
+            if let Some(id) = client_number(&xml) {
+                let fed = self.life.fed.iter_mut().find(|fed| fed.id == id && fed.index.is_none());
+                let known = fed.map(|fed| fed.index = Some(index)).is_some();
+                self.check(known, || format!("the client did not send {xml}"));
+            }
+        } else if xml.starts_with("<a ") {
+            let h = attr(&xml, "h").unwrap().parse().unwrap();
+            self.check_settled(h);
+        }
+        let leg = &mut self.life.leg;
+        leg.footer |= xml == "</stream:stream>";
+        leg.inbox.push_back(xml);
+    }
+
+    /// Oracle 2: what is acknowledged to the server is the client's or the disk's.
+    fn check_settled(&mut self, h: u64) {
+        let before = self.life.leg.acked;
+        self.check(h >= before, || format!("h={h} to the server after {before}"));
+        let fed = self.life.leg.fed;
+        self.check(h <= fed, || format!("h={h} to the server, which sent {fed}"));
+        self.life.leg.acked = h;
+        let durable: BTreeSet<usize> = self.disk.has().collect();
+        let life = Some(self.life.number);
+        let covered = |n: &&usize| {
+            let handed = &self.handed[**n];
+            handed.life == life && handed.ordinal.is_some_and(|ordinal| ordinal <= h)
+        };
+        let unsafe_ones: Vec<usize> =
+            self.open.iter().filter(covered).filter(|n| !durable.contains(n)).copied().collect();
+        self.check(unsafe_ones.is_empty(), || {
+            format!("h={h} to the server covers what neither client nor disk has: {unsafe_ones:?}")
+        });
+    }
+
+    /// The server's leg is over. What it saw no acknowledgement of, it sends elsewhere.
+    pub(super) fn resolve_leg(&mut self, reads: bool) {
+        if !self.life.leg.alive {
+            return;
+        }
+        if reads {
+            self.server_reads(usize::MAX);
+        }
+        if !self.life.leg.alive {
+            return;
+        }
+        self.life.leg.alive = false;
+        self.life.leg.wire.clear();
+        let (life, acked) = (Some(self.life.number), self.life.leg.acked_read);
+        let unacked = |n: &&usize| {
+            let handed = &self.handed[**n];
+            handed.life == life && (handed.fed.is_none() || handed.ordinal.is_some_and(|ordinal| ordinal > acked))
+        };
+        let elsewhere: Vec<usize> = self.open.iter().filter(unacked).copied().collect();
+        self.say(|| format!("server: acked up to {acked}, elsewhere: {elsewhere:?}"));
+        for n in elsewhere {
+            count(&self.coverage.re_routed);
+            self.open.remove(&n);
+        }
+    }
+
+    /// What a crash may cost: what no server counts, if it is new or on its way to the disk.
+    pub(super) fn excuse_crash(&mut self) {
+        let spool_after = self.settings.stream_management.spool_after;
+        let durable: BTreeSet<usize> = self.disk.has().collect();
+        let lost: Vec<usize> = self.open.iter().filter(|n| !durable.contains(n)).copied().collect();
+        for n in lost {
+            let handed = &self.handed[n];
+            let late = handed.fed.is_none_or(|fed| fed + spool_after < self.minded && !self.disk_was_busy(n));
+            let (counted, minded) = (handed.ordinal.is_some(), self.minded);
+            self.check(!counted, || format!("s{n} is lost in a crash, though the server has counted it"));
+            self.check(!late, || format!("s{n} is lost in a crash long after it came ({minded:?})"));
+            self.open.remove(&n);
+        }
+    }
+
+    /// What a full disk may cost: what no server keeps.
+    pub(super) fn excuse_failed_spool(&mut self) {
+        let durable: BTreeSet<usize> = self.disk.has().collect();
+        self.open.retain(|n| durable.contains(n) || self.handed[*n].ordinal.is_some());
+    }
+
+    // At every step
+
+    pub(super) fn check_step(&mut self) {
+        if self.broken.is_some() {
+            return;
+        }
+        self.check_memory();
+        self.check_nothing_lost();
+    }
+
+    /// Oracle 4: bounded memory.
+    fn check_memory(&mut self) {
+        let Some(session) = &self.session else { return };
+        let bytes: usize = session.queue.iter().map(|item| item.element.bytes().len() + 160).sum();
+        let largest = 1000;
+        self.check(bytes <= SESSION_QUEUE + largest, || format!("{bytes} bytes wait in memory"));
+    }
+
+    /// Oracle 1: what the client has not acknowledged is on disk, in the session, or not acknowledged to the server.
+    fn check_nothing_lost(&mut self) {
+        if self.open.is_empty() {
+            return;
+        }
+        let mut held: BTreeSet<usize> = self.disk.has().chain(self.disk.expects()).collect();
+        if let Some(session) = &self.session {
+            held.extend(session.queue.iter().filter_map(|item| number(&text(item.element.bytes()))));
+        }
+        let (life, acked) = (Some(self.life.number), self.life.leg.acked);
+        let kept = |n: &usize| {
+            let handed = &self.handed[*n];
+            let unacked = handed.ordinal.is_some_and(|ordinal| ordinal > acked) && self.life.leg.alive;
+            held.contains(n) || handed.life == life && (unacked || handed.life.is_some() && handed.fed.is_none())
+        };
+        let lost: Vec<usize> = self.open.iter().copied().filter(|n| !kept(n)).collect();
+        self.check(lost.is_empty(), || format!("lost: {lost:?}"));
+    }
+
+    // At the end
+
+    /// Lets everybody do what they have to do; at the end of the world, all accounts are settled then.
+    pub(super) fn catch_up(&mut self, finally: bool) {
+        if self.client.conn.is_none() || self.session.is_none() || self.client.is_cut() {
+            self.connect(true, Hello::EnableThenPresence);
+        }
+        for round in 0..60 {
+            self.disk_catches_up();
+            self.server_reads(usize::MAX);
+            self.wake();
+            self.client_reads(usize::MAX, true);
+            self.client_answers();
+            self.wake();
+            self.check_step();
+            self.pass(Duration::from_millis(150));
+            if self.broken.is_some() {
+                return;
+            }
+            if finally && (self.session.is_none() || self.client.conn.is_none()) {
+                self.connect(true, Hello::EnableThenPresence);
+            } else if finally && round == 2 {
+                self.client_presence("");
+                self.client_asks();
+            } else if round > 4 && self.is_settled() {
+                break;
+            }
+        }
+        if finally {
+            self.check_accounts();
+        }
+    }
+
+    fn is_settled(&self) -> bool {
+        let waits = self.session.as_ref().is_some_and(|session| !session.queue.is_empty() || session.queue.has_tail());
+        !waits && self.disk.is_idle() && self.life.leg.inbox.is_empty() && self.client.is_settled()
+    }
+
+    fn check_accounts(&mut self) {
+        let settled = self.is_settled();
+        self.check(settled, || "it does not settle".into());
+        let others: BTreeSet<usize> =
+            self.disk.others.iter().filter_map(|item| number(std::str::from_utf8(&item.bytes).unwrap())).collect();
+        let missing: Vec<usize> = self.open.iter().filter(|n| !others.contains(n)).copied().collect();
+        self.check(missing.is_empty(), || format!("the client has not got {missing:?}"));
+        let left: Vec<u64> = self.disk.slot.keys().copied().collect();
+        self.check(left.is_empty(), || format!("left on disk: {left:?}"));
+        let owing = self.life.sent.len() - self.life.next;
+        self.check(owing == 0, || format!("{owing} stanzas were not delivered"));
+        let unacked = self.client.out.len();
+        self.check(unacked == 0, || format!("{unacked} stanzas of the client are not acknowledged"));
+        let [told, read] = &self.life.contacts;
+        let differ: Vec<u8> =
+            (0..3).filter(|c| told.get(c).is_some_and(|t| *t) != read.get(c).is_some_and(|r| *r)).collect();
+        self.check(differ.is_empty(), || format!("the client is wrong about the presence of {differ:?}"));
+        if self.variant.client_sm {
+            let unsaid: Vec<usize> = self.client.unheard().collect();
+            self.check(unsaid.is_empty(), || format!("the server has not got {unsaid:?}"));
+        }
+    }
+
+    fn disk_was_busy(&self, n: usize) -> bool {
+        self.disk.died_with.contains(&n)
+    }
+}
