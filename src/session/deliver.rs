@@ -21,6 +21,9 @@ impl Session {
             return;
         }
         if matches!(self.tracking, Tracking::None) && !self.is_dark() && !self.is_ending() {
+            if element.kind() == Kind::Presence {
+                self.waiting_presence.written(&element);
+            }
             let bytes = element.on_stream(&self.attached_header);
             return self.write_client(bytes);
         }
@@ -74,6 +77,9 @@ impl Session {
         }
         while let Some(item) = self.queue.write_next().cloned() {
             let bytes = self.for_client(&item);
+            if item.element.kind() == Kind::Presence {
+                self.waiting_presence.written(&item.element);
+            }
             self.write_client(bytes);
             if let Tracking::Sm(leg) | Tracking::Ping(leg, _) = &mut self.tracking {
                 leg.on_sent();

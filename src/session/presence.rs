@@ -1,6 +1,7 @@
 //! Presence: what a client last said of itself, where it is joined, and what of others' need not wait twice.
 
 use std::collections::{HashMap, HashSet};
+use std::hash::{DefaultHasher, Hash, Hasher};
 
 use bytes::Bytes;
 
@@ -9,6 +10,9 @@ use crate::xml::{Element, Kind, Node, XmlWriter, ns};
 
 /// Rooms and others that the client sends presence to; more are treated as unknown.
 const DIRECTED: usize = 1024;
+
+/// Contacts that a client is remembered to take for available; beyond, nobody's visit is kept from it.
+const TOLD: usize = 4096;
 
 /// What a presence stanza is for its reader.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -124,10 +128,12 @@ fn write_copy(xml: &mut XmlWriter, node: &Node<'_>) {
     xml.text(&node.text()).end();
 }
 
-/// Others' presence that was not written to the client yet, by full JID.
+/// Others' presence: what was not written to the client yet, and whom the client takes for available.
 #[derive(Debug, Default)]
 pub(super) struct Waiting {
     by_sender: HashMap<String, (u64, Sort)>,
+    /// Hashes of the full JIDs that the client was told are available.
+    told: HashSet<u64>,
 }
 
 /// What to do with a presence stanza for a dark client.
@@ -148,11 +154,10 @@ impl Waiting {
         let Some((from, sort)) = plain(&node) else { return Coalesced::Keep };
         let Some((older, older_sort)) = self.by_sender.remove(from.as_str()) else { return Coalesced::Keep };
         let joined = own.directed.contains(&from.to_bare());
-        if sort == Sort::Unavailable && older_sort == Sort::Available && !joined {
-            Coalesced::Cancel(older)
-        } else {
-            Coalesced::Replace(older)
-        }
+        let visited = sort == Sort::Unavailable && older_sort == Sort::Available;
+        // Who was there before must be seen to leave.
+        let known = self.told.len() >= TOLD || self.told.contains(&hash(from.as_str()));
+        if visited && !joined && !known { Coalesced::Cancel(older) } else { Coalesced::Replace(older) }
     }
 
     /// A presence stanza was queued at this place.
@@ -162,10 +167,29 @@ impl Waiting {
         }
     }
 
+    /// A presence stanza is written to the client.
+    pub(super) fn written(&mut self, element: &Element) {
+        match plain(&element.node()) {
+            Some((from, Sort::Available)) if self.told.len() < TOLD => {
+                self.told.insert(hash(from.as_str()));
+            }
+            Some((from, Sort::Unavailable)) => {
+                self.told.remove(&hash(from.as_str()));
+            }
+            _ => {}
+        }
+    }
+
     /// All that waited is written.
     pub(super) fn clear(&mut self) {
         self.by_sender = HashMap::new();
     }
+}
+
+fn hash(from: &str) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    from.hash(&mut hasher);
+    hasher.finish()
 }
 
 /// The sender of presence that only tells a state. A room's with a status code tells of an event, so it keeps its place.

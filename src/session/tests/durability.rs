@@ -268,6 +268,25 @@ fn presence_that_waits_is_the_newest_and_a_visit_leaves_no_trace() {
     assert!(presences[0].contains("<status>2<") && presences[1].contains("type='unavailable'"), "{presences:?}");
 }
 
+/// Found by the model: who was there, left, came and left again was still there for the client.
+#[test]
+fn who_was_there_before_is_seen_to_leave() {
+    for visits in [1, 2] {
+        let mut rig = plain();
+        rig.upstream("<presence from='romeo@example.net/x'/>");
+        rig.lose_client();
+        for _ in 0..visits {
+            rig.upstream("<presence from='romeo@example.net/x' type='unavailable'/>");
+            rig.upstream("<presence from='romeo@example.net/x'/>");
+        }
+        rig.upstream("<presence from='romeo@example.net/x' type='unavailable'/>");
+        rig.clear();
+        rig.resume(1);
+        let told: Vec<_> = rig.to_client.iter().filter(|xml| xml.starts_with("<presence")).collect();
+        assert!(told.len() == 1 && told[0].contains("unavailable"), "{told:?}");
+    }
+}
+
 #[test]
 fn a_client_that_closes_its_stream_lingers_for_its_pushes() {
     let mut rig = Rig::with_push();
