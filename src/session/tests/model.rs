@@ -33,7 +33,7 @@ use disk::Disk;
 use oracle::Handed;
 
 const CASES: u32 = 512;
-const STEPS: usize = 220;
+const STEPS: usize = 440;
 /// Small, so that what waits overflows to the disk all the time.
 const SESSION_QUEUE: usize = 1600;
 
@@ -651,11 +651,11 @@ fn nothing_is_lost_or_doubled_whatever_happens() {
         cases: CASES,
         failure_persistence: Some(Box::new(FileFailurePersistence::WithSource("regressions"))),
         source_file: Some(file!()),
-        max_shrink_time: 60_000,
+        max_shrink_time: 30_000,
         max_shrink_iters: 20_000,
         ..Config::default()
     };
-    let worlds = (variant(), prop::collection::vec(action(), STEPS..STEPS + 20));
+    let worlds = (variant(), prop::collection::vec(action(), 0..STEPS));
     let result = TestRunner::new(config).run(&worlds, |(variant, actions)| {
         let (broken, _) = run(variant, &actions, &coverage, false);
         broken.map_or(Ok(()), |complaint| Err(TestCaseError::fail(complaint)))
