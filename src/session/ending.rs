@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 
 use super::answer::iq_error;
+use super::presence::is_durable;
 use super::{Closing, EndReason, Event, Output, Session, WakeReason};
 use crate::xml::{self, Element, Kind};
 
@@ -197,7 +198,7 @@ impl Session {
 
     /// Nobody will answer the iq requests that the client does not have (RFC 6120 §8.2.3).
     fn answer_requests(&mut self, now: Instant, reason: EndReason) {
-        let requests = self.queue.remove_where(|item| item.durable && item.element.kind() == Kind::Iq);
+        let requests = self.queue.remove_where(|item| item.element.kind() == Kind::Iq && is_durable(&item.element));
         for request in requests {
             if request.is_spooled() {
                 self.out(Output::Unspool(request.seq..=request.seq));
