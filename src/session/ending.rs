@@ -145,11 +145,8 @@ impl Session {
                 self.out(Output::Unspool(places));
             }
         }
-        let items = if self.keeps_nothing(reason) { Vec::new() } else { self.take_unspooled() };
-        if !items.is_empty() {
-            self.out(Output::Spool(items));
-        }
         self.phase = Phase::Spooling(reason, now + SPOOL_PATIENCE);
+        self.spool_rest();
         self.drive_end(now);
     }
 
@@ -182,14 +179,20 @@ impl Session {
     /// What came last is kept, and the session is no more.
     pub(super) fn over(&mut self) {
         let Some(reason) = self.phase.reason() else { return };
-        if !self.keeps_nothing(reason) {
-            let items = self.take_unspooled();
-            if !items.is_empty() {
-                self.out(Output::Spool(items));
-            }
-        }
+        self.spool_rest();
         self.phase = Phase::Over;
         self.out(Output::End(reason));
+    }
+
+    /// What is still to be kept, and what comes until the server's footer.
+    pub(super) fn spool_rest(&mut self) {
+        if self.phase.reason().is_none_or(|reason| self.keeps_nothing(reason)) {
+            return;
+        }
+        let items = self.take_unspooled();
+        if !items.is_empty() {
+            self.out(Output::Spool(items));
+        }
     }
 
     fn keeps_nothing(&self, reason: EndReason) -> bool {
