@@ -303,6 +303,7 @@ impl Session {
 
     pub(super) fn quiet(&mut self, now: Instant) {
         if self.is_ending() {
+            self.spool_rest();
             return self.drive_end(now);
         }
         if self.confirm.must_ask() && matches!(self.tracking, Tracking::Sm(_)) {

@@ -108,12 +108,13 @@ impl Session {
         let oldest = self.queue.oldest_unspooled()?;
         let wait = if self.is_dark() {
             Duration::ZERO
-        } else if self.server.is_on() {
+        } else if oldest.ordinal.is_some() {
             SPOOL_BEHIND_SERVER
         } else {
+            // The server does not count it, so it does not keep it either.
             self.settings.stream_management.spool_after
         };
-        let since_start = oldest.saturating_sub(self.unix_ms(self.epoch.now));
+        let since_start = oldest.received.saturating_sub(self.unix_ms(self.epoch.now));
         Some(self.epoch.now + Duration::from_millis(since_start) + wait)
     }
 

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 
 use super::answer::iq_error;
+use super::presence::is_durable;
 use super::{Closing, EndReason, Event, Output, Session, WakeReason};
 use crate::xml::{self, Element, Kind};
 
@@ -160,11 +161,16 @@ impl Session {
         if theirs {
             self.give_back();
         }
-        if reason != EndReason::SpoolFailed {
+        self.phase = Phase::Spooling(reason, now + SPOOL_PATIENCE);
+        self.spool_rest();
+        self.drive_end(now);
+    }
+
+    /// What is still to be kept, and what comes until the server's footer.
+    pub(super) fn spool_rest(&mut self) {
+        if self.phase.reason().is_some_and(|reason| reason != EndReason::SpoolFailed) {
             self.spool_all();
         }
-        self.phase = Phase::Spooling(reason, now + SPOOL_PATIENCE);
-        self.drive_end(now);
     }
 
     /// What the server was not acknowledged is its own: it sends it elsewhere.
@@ -208,16 +214,14 @@ impl Session {
     /// What came last is kept, and the session is no more.
     pub(super) fn over(&mut self) {
         let Some(reason) = self.phase.reason() else { return };
-        if reason != EndReason::SpoolFailed {
-            self.spool_all();
-        }
+        self.spool_rest();
         self.phase = Phase::Over;
         self.out(Output::End(reason));
     }
 
     /// Nobody will answer the iq requests that the client does not have (RFC 6120 §8.2.3).
     fn answer_requests(&mut self, now: Instant, reason: EndReason) {
-        let requests = self.queue.remove_where(|item| item.durable && item.element.kind() == Kind::Iq);
+        let requests = self.queue.remove_where(|item| item.element.kind() == Kind::Iq && is_durable(&item.element));
         for request in requests {
             if request.is_spooled() {
                 self.out(Output::Unspool(request.seq..=request.seq));

@@ -282,10 +282,9 @@ impl Queue {
         taken
     }
 
-    /// When the oldest durable stanza came that the spool was not asked to take, Unix milliseconds.
-    pub fn oldest_unspooled(&self) -> Option<u64> {
-        let mut rest = self.items.iter().skip(self.considered);
-        rest.find(|item| item.durable && !item.spooled).map(|item| item.received)
+    /// The oldest durable stanza that the spool was not asked to take.
+    pub fn oldest_unspooled(&self) -> Option<&Queued> {
+        self.items.iter().skip(self.considered).find(|item| item.durable && !item.spooled)
     }
 
     /// What was handed to the spool up to this place is on disk.

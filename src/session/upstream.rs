@@ -97,6 +97,9 @@ impl Session {
     }
 
     fn server_confirmed(&mut self, now: Instant) {
+        if self.is_ending() {
+            return;
+        }
         if self.resuming.is_some() && self.confirm.is_complete() {
             self.resumed(now);
         }

@@ -33,7 +33,7 @@ use disk::Disk;
 use oracle::Handed;
 
 const CASES: u32 = 512;
-const STEPS: usize = 220;
+const STEPS: usize = 440;
 /// Small, so that what waits overflows to the disk all the time.
 const SESSION_QUEUE: usize = 1600;
 
@@ -504,6 +504,9 @@ impl World {
 
     fn ended(&mut self, reason: EndReason) {
         self.life.ended = Some(reason);
+        if reason == EndReason::SpoolFailed {
+            self.excuse_failed_spool();
+        }
         self.check(reason != EndReason::ClientError, || "a client without fault was told of an error".into());
         self.check(reason != EndReason::ClientLost || !self.variant.client_sm || self.client.previd.is_none(), || {
             "a resumable session was not held".into()
@@ -572,6 +575,7 @@ impl World {
             last_seq: self.disk.last_seq,
             backlog: !self.disk.slot.is_empty(),
         };
+        self.disk.handed_over = 0;
         let clock = Clock { now: self.now, wall: self.wall };
         let session = Session::new(Arc::clone(&self.settings), bound, owner, dice, clock);
         self.life = Life::new(self.life.number + 1, session.first_place(), self.variant.server_sm);
@@ -657,14 +661,15 @@ fn run(variant: Variant, actions: &[Action], coverage: &Arc<Coverage>, traced: b
 fn nothing_is_lost_or_doubled_whatever_happens() {
     let coverage = Arc::new(Coverage::default());
     let config = Config {
-        cases: CASES,
+        // More where PROPTEST_CASES says so.
+        cases: CASES.max(Config::default().cases),
         failure_persistence: Some(Box::new(FileFailurePersistence::WithSource("regressions"))),
         source_file: Some(file!()),
-        max_shrink_time: 60_000,
+        max_shrink_time: 30_000,
         max_shrink_iters: 20_000,
         ..Config::default()
     };
-    let worlds = (variant(), prop::collection::vec(action(), STEPS..STEPS + 20));
+    let worlds = (variant(), prop::collection::vec(action(), 0..STEPS));
     let result = TestRunner::new(config).run(&worlds, |(variant, actions)| {
         let (broken, _) = run(variant, &actions, &coverage, false);
         broken.map_or(Ok(()), |complaint| Err(TestCaseError::fail(complaint)))

@@ -142,7 +142,8 @@ impl World {
         let leg = &mut self.life.leg;
         if is_stanza(xml) {
             leg.handled += 1;
-            leg.saw_presence |= xml.starts_with("<presence id='c");
+            leg.saw_presence |=
+                xml.starts_with("<presence") && client_number(xml).is_some() && attr(xml, "type").is_none();
             self.server_answers(xml);
         } else if xml.starts_with("<enable ") && leg.offers_sm {
             leg.send("<enabled xmlns='urn:xmpp:sm:3'/>".into());
@@ -550,8 +551,8 @@ impl World {
         } else if xml.starts_with("<iq") {
             let known = client_number(xml).is_some_and(|id| self.client.requests.contains(&id));
             self.check(known, || format!("the client did not ask for {xml}"));
-        } else if let Some(who) = xml.strip_prefix("<presence from='friend").filter(|_| life == self.life.number) {
-            let who = who.split_once('@').unwrap().0.parse().unwrap();
+        } else if let Some((_, from)) = xml.split_once(" from='friend").filter(|_| life == self.life.number) {
+            let who = from.split_once('@').unwrap().0.parse().unwrap();
             self.life.contacts[1].insert(who, attr(xml, "type").is_none());
         }
     }

@@ -35,8 +35,8 @@ pub(super) struct Disk {
     jobs: VecDeque<Job>,
     /// Committed, not answered.
     answers: Vec<Input>,
-    /// The last place that a session handed over.
-    handed_over: u64,
+    /// The last place that the session handed over.
+    pub(super) handed_over: u64,
     /// What was on its way to the disk at the last crash.
     pub(super) died_with: Vec<usize>,
 }
