@@ -225,7 +225,7 @@ async fn at_the_bound_of_a_sessions_spool_the_rest_stays_with_the_server() {
 
 #[tokio::test]
 async fn a_client_that_stops_reading_is_given_up_and_holds_nobody_up() {
-    let settings = |setup: Setup| setup.set("stream_management.write_timeout", "'700ms'");
+    let settings = |setup: Setup| setup.set("stream_management.write_timeout", "'3s'");
     let Scene { mut stub, pushward, client, mut server, enabled } = Scene::with(StubOptions::default(), settings).await;
     let (mut desk, desk_server) = another(&pushward, &mut stub, "desk").await;
     // More than the system buffers on the way, so that a write must stall.

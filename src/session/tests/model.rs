@@ -519,7 +519,13 @@ impl World {
             Event::Suspect => count(&self.coverage.suspicions),
             Event::Resumed { .. } => count(&self.coverage.resumptions),
             Event::Lingering => count(&self.coverage.lingering),
-            _ => {}
+            Event::Dark { .. }
+            | Event::PushEnabled(_)
+            | Event::PushDisabled
+            | Event::NotPushed(_)
+            | Event::Published(_)
+            | Event::PublishOutcome(..)
+            | Event::SpoolFailed => {}
         }
     }
 

@@ -169,7 +169,7 @@ impl World {
             self.send_numbered(false, |n| {
                 format!("<iq type='result' id='c{id}' from='example.org'><query xmlns='urn:model' n='{n}'/></iq>")
             });
-        } else if xml.contains("<pubsub ") && handled % 3 != 0 {
+        } else if xml.contains("<pubsub ") && !handled.is_multiple_of(3) {
             let id = attr(xml, "id").unwrap();
             self.server_sends(format!("<iq type='result' id='{id}' from='push.example'/>"));
         } else if xml.contains("<ping ") && xml.starts_with("<iq type='get'") {
@@ -509,10 +509,8 @@ impl World {
                 None => break,
             }
         }
-        if answers {
-            if std::mem::take(&mut self.client.owes_ack) || !self.client.owed.is_empty() {
-                self.client_answers();
-            }
+        if answers && (std::mem::take(&mut self.client.owes_ack) || !self.client.owed.is_empty()) {
+            self.client_answers();
         }
     }
 

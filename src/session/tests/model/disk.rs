@@ -166,7 +166,14 @@ impl World {
                 self.life.resumable = self.life.resumable.take().filter(|resumable| *resumable != id);
                 Job::Bury(id, h.get())
             }
-            _ => unreachable!(),
+            Output::ToClient(_)
+            | Output::ToUpstream(_)
+            | Output::Resumable(_)
+            | Output::Wake(_)
+            | Output::Publish(_)
+            | Output::CloseClient(_)
+            | Output::Event(_)
+            | Output::End(_) => unreachable!("not the disk's"),
         };
         self.disk.jobs.push_back(job);
     }
