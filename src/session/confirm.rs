@@ -155,7 +155,7 @@ impl Confirmation {
         }
     }
 
-    /// The client's `<r/>`. It is answered by [`Confirmation::take_answer`].
+    /// The client's `<r/>`. It is answered by [`Confirmation::take_answers`].
     pub fn client_asks(&mut self, now: Instant) {
         let (requests, deadline) = self.due.map_or((0, now + ACK_PATIENCE), |due| (due.requests, due.deadline));
         self.due = Some(Due { requests: requests + 1, target: self.received, deadline });

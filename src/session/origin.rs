@@ -61,7 +61,7 @@ impl fmt::Debug for SmId {
     }
 }
 
-/// What login established, and a [`Session`] begins with.
+/// What login established, and a [`Session`](super::Session) begins with.
 #[derive(Debug)]
 pub struct Bound {
     /// The full JID of the bind result: the server's word, hence the session's identity.
