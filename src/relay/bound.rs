@@ -355,9 +355,10 @@ impl Driver {
 
     /// Leaves the registry first, so that nobody is sent here any more; then finishes what the store was told.
     async fn leave(mut self) {
-        let reason = self.ended;
         self.relay.registry.leave(&self.handle, self.sm_id.as_ref());
-        tracing::info!(?reason, "session ended");
+        if let Some(reason) = self.ended {
+            tracing::info!(?reason, "session ended");
+        }
         self.commands.close();
         while let Some(command) = self.commands.recv().await {
             if let Command::Attach(attach) = command {

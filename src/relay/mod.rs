@@ -74,6 +74,7 @@ impl Relay {
 
     /// Serves one connection for as long as it, or the session that it becomes, lives.
     pub async fn serve(self: Arc<Self>, tcp: TcpStream, peer: SocketAddr, tls: ListenTls, permit: Permit) {
+        let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
         let span = tracing::info_span!("session", %peer, jid = tracing::field::Empty);
         // Each stage in a box of its own: a session that lasts for days keeps nothing of its handshake.
         let stages = async {
