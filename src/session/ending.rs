@@ -163,7 +163,10 @@ impl Session {
         }
         self.phase = Phase::Spooling(reason, now + SPOOL_PATIENCE);
         self.spool_rest();
-        self.drive_end(now);
+        if reason != EndReason::SpoolFailed {
+            self.drive_end(now);
+        }
+        // Else the push about it goes first, and `Input::Quiet` goes on.
     }
 
     /// What is still to be kept, and what comes until the server's footer.

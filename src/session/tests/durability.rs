@@ -379,6 +379,7 @@ fn a_spool_that_takes_no_more_leaves_all_to_the_server() {
     rig.upstream(&message(1));
     rig.to_upstream.clear();
     rig.input(Input::SpoolFailed);
+    rig.input(Input::Quiet);
     assert_eq!(acks(&rig.to_upstream), Vec::<u32>::new());
     rig.confirm();
     assert_eq!(rig.ended, Some(EndReason::SpoolFailed));

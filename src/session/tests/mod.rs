@@ -1,6 +1,7 @@
 //! The core under virtual time: a session between a scripted client and a scripted server.
 
 mod durability;
+mod found;
 mod login;
 mod model;
 mod push;

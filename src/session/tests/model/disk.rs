@@ -60,14 +60,14 @@ impl Disk {
 
     /// Numbers of stanzas that are on disk.
     pub(super) fn has(&self) -> impl Iterator<Item = usize> {
-        let others = self.others.iter().filter_map(|item| number(std::str::from_utf8(&item.bytes).unwrap()));
+        let others = self.others.iter().filter_map(|item| number(str_of(&item.bytes)));
         self.slot.values().filter_map(|(n, _)| *n).chain(others)
     }
 
     /// Numbers of stanzas that are on their way to the disk.
     pub(super) fn expects(&self) -> impl Iterator<Item = usize> {
         let spools = self.jobs.iter().filter_map(|job| if let Job::Spool(items) = job { Some(items) } else { None });
-        spools.flatten().filter_map(|item| number(std::str::from_utf8(&item.bytes).unwrap()))
+        spools.flatten().filter_map(|item| number(str_of(&item.bytes)))
     }
 
     pub(super) fn is_idle(&self) -> bool {
@@ -93,7 +93,7 @@ impl Disk {
         self.fading.clear();
         self.last_seq = last;
         for item in items {
-            let n = number(std::str::from_utf8(&item.bytes).unwrap());
+            let n = number(str_of(&item.bytes));
             self.slot.insert(item.seq, (n, item));
         }
         Input::Spooled(last)
@@ -134,7 +134,7 @@ impl Disk {
         let moving = moving.into_iter().filter(|item| !item.bytes.starts_with(b"<iq"));
         let mut moved = 0;
         for (seq, item) in places.clone().zip(moving) {
-            let n = number(std::str::from_utf8(&item.bytes).unwrap());
+            let n = number(str_of(&item.bytes));
             self.slot.insert(seq, (n, Spooled { seq, ..item }));
             self.last_seq = self.last_seq.max(seq);
             moved += 1;
@@ -173,7 +173,7 @@ impl World {
             | Output::Publish(_)
             | Output::CloseClient(_)
             | Output::Event(_)
-            | Output::End(_) => unreachable!("not the disk's"),
+            | Output::End(_) => unreachable!("the disk is not asked for {output:?}"),
         };
         self.disk.jobs.push_back(job);
     }

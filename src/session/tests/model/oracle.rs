@@ -1,5 +1,7 @@
 //! What must hold.
 
+use std::collections::HashSet;
+
 use super::*;
 
 /// A numbered stanza for the client, and where it is.
@@ -251,9 +253,9 @@ impl World {
         if self.open.is_empty() {
             return;
         }
-        let mut held: BTreeSet<usize> = self.disk.has().chain(self.disk.expects()).collect();
+        let mut held: HashSet<usize> = self.disk.has().chain(self.disk.expects()).collect();
         if let Some(session) = &self.session {
-            held.extend(session.queue.iter().filter_map(|item| number(&text(item.element.bytes()))));
+            held.extend(session.queue.iter().filter_map(|item| number(str_of(item.element.bytes()))));
         }
         let (life, acked) = (Some(self.life.number), self.life.leg.acked);
         let kept = |n: &usize| {
@@ -293,7 +295,7 @@ impl World {
                 self.connect(true, Hello::EnableThenPresence);
             } else if finally && round == 2 {
                 self.client_presence("");
-            } else if round > 4 && self.is_settled() && (self.client.out.is_empty() || !finally) {
+            } else if (round > 4 || !finally) && self.is_settled() && (self.client.out.is_empty() || !finally) {
                 break;
             }
         }
@@ -310,8 +312,7 @@ impl World {
     fn check_accounts(&mut self) {
         let settled = self.is_settled();
         self.check(settled, || "it does not settle".into());
-        let others: BTreeSet<usize> =
-            self.disk.others.iter().filter_map(|item| number(std::str::from_utf8(&item.bytes).unwrap())).collect();
+        let others: BTreeSet<usize> = self.disk.others.iter().filter_map(|item| number(str_of(&item.bytes))).collect();
         let missing: Vec<usize> = self.open.iter().filter(|n| !others.contains(n)).copied().collect();
         self.check(missing.is_empty(), || format!("the client has not got {missing:?}"));
         let left: Vec<u64> = self.disk.slot.keys().copied().collect();

@@ -1,0 +1,199 @@
+//! What the model has found, each as short as it gets.
+
+use super::*;
+
+fn waiting(seq: u64, xml: &str) -> Spooled {
+    let bytes = Bytes::copy_from_slice(xml.as_bytes());
+    Spooled { seq, received: 1000, shared: false, archived: false, bytes }
+}
+
+fn enabled(mut rig: Rig) -> Rig {
+    rig.client("<enable xmlns='urn:xmpp:sm:3' resume='true'/>");
+    rig.clear();
+    rig
+}
+
+/// A client asked for an `<a/>` while its backlog was read from the disk. The answer waits for the backlog, but the deadline for
+/// it did not: the session was woken over and over until the disk had answered.
+#[test]
+fn an_ack_that_waits_for_the_backlog_does_not_keep_the_session_awake() {
+    let mut rig = Rig::start(Settings { session_queue: 1 << 20, ..Settings::default() }, false, Vec::new());
+    rig.client("<enable xmlns='urn:xmpp:sm:3' resume='true'/>");
+    rig.disk_is_slow = true;
+    rig.session.adopt(Source::Earlier);
+    rig.drain();
+    rig.client("<r xmlns='urn:xmpp:sm:3'/>");
+    rig.seconds(5);
+    assert!(rig.session.deadline().unwrap() > rig.now);
+    rig.sync();
+    rig.input(Input::Quiet);
+    assert_eq!(rig.to_client.last().unwrap(), "<a xmlns='urn:xmpp:sm:3' h='0'/>");
+}
+
+/// The disk was full, so the session closed its stream and asked for a last push, which was then written behind the footer.
+#[test]
+fn the_push_about_a_full_disk_leaves_before_the_footer() {
+    let mut rig = Rig::with_push();
+    rig.server_confirms = false;
+    rig.lose_client();
+    rig.clear();
+    rig.session.handle(rig.now, Input::SpoolFailed);
+    rig.drain();
+    for publish in std::mem::take(&mut rig.publishes) {
+        rig.input(Input::Publish(publish));
+    }
+    rig.input(Input::Quiet);
+    let [push, footer] = rig.to_upstream.as_slice() else { panic!("{:?}", rig.to_upstream) };
+    assert!(push.contains("<pubsub "));
+    assert_eq!(footer, "</stream:stream>");
+}
+
+/// A spool job that was under way when the client closed its stream was answered behind the footer, and the session then
+/// acknowledged all that it had just given back.
+#[test]
+fn what_was_given_back_is_not_acknowledged_afterwards() {
+    let mut rig = enabled(Rig::start(Settings { session_queue: 1 << 20, ..Settings::default() }, true, Vec::new()));
+    rig.upstream("<enabled xmlns='urn:xmpp:sm:3'/>");
+    rig.server_confirms = false;
+    rig.disk_is_slow = true;
+    rig.upstream(&message(1));
+    rig.seconds(31);
+    rig.input(Input::Client(rig.session.attachment(), Frame::Close));
+    rig.sync();
+    rig.upstream("<r xmlns='urn:xmpp:sm:3'/>");
+    assert_eq!(rig.to_upstream.last().unwrap(), "</stream:stream>");
+}
+
+/// The server's connection broke, and what the client had not acknowledged went back to the server; with it went, from the
+/// disk, all that the session had adopted since.
+#[test]
+fn what_was_adopted_stays_when_the_server_takes_back_the_rest() {
+    let mut rig = enabled(Rig::start(Settings { session_queue: 1 << 20, ..Settings::default() }, true, Vec::new()));
+    rig.upstream("<enabled xmlns='urn:xmpp:sm:3'/>");
+    rig.upstream(&message(1));
+    rig.earlier = vec![waiting(1, &message(7))];
+    rig.session.adopt(Source::Earlier);
+    rig.drain();
+    rig.upstream(&message(2));
+    rig.input(Input::UpstreamLost);
+    let left: Vec<&Spooled> = rig.spool.values().collect();
+    assert_eq!(left.len(), 1, "{left:?}");
+    assert_eq!(left[0].bytes, message(7));
+}
+
+/// The server had not confirmed a message in time when its sender resumed, so the client was told `h='0'` and sent the message
+/// again. It was counted twice, and from then on each `h` was ahead of the truth: the client gave up a message that nobody had.
+#[test]
+fn what_is_sent_again_after_a_resumption_is_counted_once() {
+    let mut rig = enabled(Rig::new());
+    rig.server_confirms = false;
+    rig.client("<message id='a'/>");
+    rig.lose_client();
+    rig.resume(0);
+    rig.seconds(3);
+    assert!(rig.to_client[0].starts_with("<resumed xmlns='urn:xmpp:sm:3' h='0'"), "{:?}", rig.to_client);
+    rig.server_confirms = true;
+    rig.client("<message id='a'/>");
+    rig.client("<r xmlns='urn:xmpp:sm:3'/>");
+    rig.seconds(1);
+    assert_eq!(rig.to_client.last().unwrap(), "<a xmlns='urn:xmpp:sm:3' h='1'/>");
+}
+
+/// A client's `unavailable` was held for what comes next, and what came was a resumption over another connection. The client
+/// was told less than it had sent and sent the presence again, which counted twice.
+#[test]
+fn a_presence_that_is_held_is_counted_before_a_takeover() {
+    let mut rig = Rig::with_push();
+    rig.client("<presence/>");
+    rig.client("<presence type='unavailable'/>");
+    rig.clear();
+    rig.resume(1);
+    rig.confirm();
+    assert!(rig.to_client[0].starts_with("<resumed xmlns='urn:xmpp:sm:3' h='3'"), "{:?}", rig.to_client);
+}
+
+/// The first presence waited for the backlog when the client resumed over another connection. It was not counted, so the client
+/// sent it again, and both were forwarded and counted.
+#[test]
+fn a_presence_that_waits_for_the_backlog_is_forwarded_once_after_a_takeover() {
+    let mut rig =
+        Rig::start(Settings { session_queue: 1 << 20, ..Settings::default() }, false, vec![waiting(1, "<a/>")]);
+    rig.disk_is_slow = true;
+    rig.client("<enable xmlns='urn:xmpp:sm:3' resume='true'/>");
+    rig.client("<presence/>");
+    rig.resume(0);
+    rig.sync();
+    rig.client("<presence/>");
+    rig.sync();
+    assert_eq!(rig.to_upstream.iter().filter(|xml| *xml == "<presence/>").count(), 1);
+}
+
+/// A contact came while a session's queue was full, so its presence was spooled behind the messages. The session ended, the
+/// contact went, and the next session told its client that the contact was there.
+#[test]
+fn the_presence_of_an_earlier_session_is_not_told() {
+    let earlier = vec![waiting(1, &message(1)), waiting(2, "<presence from='nurse@example.net/x'/>")];
+    let mut rig = Rig::start(Settings { session_queue: 1 << 20, ..Settings::default() }, false, earlier);
+    rig.client("<enable xmlns='urn:xmpp:sm:3' resume='true'/>");
+    assert_eq!(rig.delivered(), [1]);
+    assert!(!rig.to_client.iter().any(|xml| xml.starts_with("<presence")), "{:?}", rig.to_client);
+    rig.client("<a xmlns='urn:xmpp:sm:3' h='1'/>");
+    assert!(rig.spool.is_empty());
+}
+
+/// The answer to a client's request had waited in the spool. When the session ended before the client had it, the answer was
+/// refused like a request.
+#[test]
+fn an_answer_that_waited_in_the_spool_is_not_refused() {
+    let mut rig = enabled(Rig::with(Settings { session_queue: 700, ..Settings::default() }));
+    rig.lose_client();
+    for n in 1..=4 {
+        rig.upstream(&message(n));
+    }
+    rig.upstream("<iq type='result' id='q' from='example.org'/>");
+    rig.resume(0);
+    for h in 1..=4 {
+        rig.client(&format!("<a xmlns='urn:xmpp:sm:3' h='{h}'/>"));
+    }
+    assert!(rig.to_client.iter().any(|xml| xml.contains("id='q'")), "{:?}", rig.to_client);
+    rig.input(Input::Drain);
+    assert!(!rig.to_upstream.iter().any(|xml| xml.contains("type='error'")), "{:?}", rig.to_upstream);
+}
+
+/// A message came before the server's `<enabled/>`, from which on it counts. Nobody but the client had it, and the session
+/// trusted for 30 s that the server kept it.
+#[test]
+fn what_the_server_does_not_count_is_spooled_in_time() {
+    let mut rig = enabled(Rig::start(Settings { session_queue: 1 << 20, ..Settings::default() }, true, Vec::new()));
+    rig.upstream(&message(1));
+    rig.upstream("<enabled xmlns='urn:xmpp:sm:3'/>");
+    rig.seconds(1);
+    assert_eq!(rig.spool.len(), 1);
+}
+
+/// The server confirmed the client's last message when the session was about to end. The client's connection was closed
+/// already, and still was written to.
+#[test]
+fn a_client_that_was_told_to_go_is_told_nothing_more() {
+    let mut rig = enabled(Rig::new());
+    rig.server_confirms = false;
+    rig.client("<message id='a'/>");
+    rig.client("<r xmlns='urn:xmpp:sm:3'/>");
+    rig.input(Input::Drain);
+    let said = rig.to_client.len();
+    rig.server_confirms = true;
+    rig.confirm();
+    rig.input(Input::Quiet);
+    assert_eq!(rig.to_client.len(), said, "{:?}", rig.to_client);
+}
+
+/// A message came between the session's footer and the server's, and was on no disk until the server had closed.
+#[test]
+fn what_comes_while_the_session_ends_is_spooled_at_once() {
+    let mut rig = enabled(Rig::new());
+    rig.server_confirms = false;
+    rig.input(Input::Client(rig.session.attachment(), Frame::Close));
+    rig.upstream(&message(1));
+    assert_eq!(rig.spool.len(), 1);
+    assert_eq!(rig.ended, None);
+}
