@@ -353,17 +353,10 @@ impl Driver {
 
     // The end
 
-    /// Leaves the registry first, so that nobody is sent here any more; then finishes what the store was told.
+    /// Finishes what the store was told, then leaves the registry: whoever takes over waits until all is on disk.
     async fn leave(mut self) {
-        self.relay.registry.leave(&self.handle, self.sm_id.as_ref());
         if let Some(reason) = self.ended {
             tracing::info!(?reason, "session ended");
-        }
-        self.commands.close();
-        while let Some(command) = self.commands.recv().await {
-            if let Command::Attach(attach) = command {
-                drop(attach.reply.send(Err(Refused { client: attach.client, too_high: None })));
-            }
         }
         if let Some(client) = self.client.take() {
             self.relay.farewell(client);
@@ -373,7 +366,13 @@ impl Driver {
             self.jobs.ask(Request::Change(None, Change::Ended { device }));
         }
         self.jobs.finish().await;
-        // Dropped only now: all that this session had is on disk.
+        self.relay.registry.leave(&self.handle, self.sm_id.as_ref());
+        self.commands.close();
+        while let Some(command) = self.commands.recv().await {
+            if let Command::Attach(attach) = command {
+                drop(attach.reply.send(Err(Refused { client: attach.client, too_high: None })));
+            }
+        }
         drop(self.heirs);
         self.relay.farewell(self.upstream);
     }
