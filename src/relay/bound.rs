@@ -216,8 +216,9 @@ impl Driver {
         self.take(Input::ClientLost(self.session.attachment()));
     }
 
+    /// Takes what the client has sent, up to where the session wants no more; the loop comes back for the rest.
     fn frames_from_client(&mut self) {
-        while self.ended.is_none() {
+        while self.ended.is_none() && self.session.wants_client() {
             let Some(client) = &mut self.client else {
                 return;
             };

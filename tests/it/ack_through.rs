@@ -105,6 +105,46 @@ async fn any_answer_to_the_ping_will_do() {
     assert!(!scene.client.transcript().contains("service-unavailable"), "{}", scene.client.transcript());
 }
 
+#[tokio::test]
+async fn after_a_resumption_an_answer_comes_only_behind_the_replay() {
+    for options in [StubOptions::slow_to_ack(), StubOptions::managed(), StubOptions::default()] {
+        let mut scene = Scene::with(options, |setup| setup).await;
+        scene.client.acks = false;
+        scene.client.send(format!("{}{REQUEST}", message("open"))).await;
+        scene.server.expect("<body>open<").await;
+        let names: Vec<String> = (1..=30).map(|number| number.to_string()).collect();
+        scene.server.send(names.iter().map(|name| message(name)).collect::<String>());
+        scene.client.messages(30).await;
+        scene.client.reset();
+        let mut client = scene.pushward.authenticated("alice").await;
+        client.send(format!("<resume xmlns='urn:xmpp:sm:3' previd='{}' h='0'/>{REQUEST}", scene.enabled.id)).await;
+        scene.server.ack(1);
+        let mut seen = Vec::new();
+        while client.acked.is_empty() {
+            seen.push(client.next_item().await);
+        }
+        assert!(seen[0].starts_with("<resumed"), "{seen:?}");
+        assert_eq!(bodies(&seen), names, "the replay comes before the answer");
+    }
+}
+
+/// What a client sends in one packet with its `<resume/>` is taken once the resumption has told what counted before.
+#[tokio::test]
+async fn a_stanza_right_behind_a_resumption_is_counted_and_acknowledged() {
+    let mut scene = Scene::with(StubOptions::slow_to_ack(), |setup| setup).await;
+    scene.client.send(message("first")).await;
+    scene.server.expect("<body>first<").await;
+    scene.client.reset();
+    let mut client = scene.pushward.authenticated("alice").await;
+    let resume = format!("<resume xmlns='urn:xmpp:sm:3' previd='{}' h='0'/>", scene.enabled.id);
+    client.send(format!("{resume}{}{REQUEST}", message("second"))).await;
+    scene.server.ack(1);
+    client.expect("<resumed xmlns='urn:xmpp:sm:3' h='1'").await;
+    scene.server.expect("<body>second<").await;
+    scene.server.ack(2);
+    client.ack_reaches(2).await;
+}
+
 /// The server takes its time; a client that is back meanwhile sends again whatever is not confirmed to it.
 #[tokio::test]
 async fn the_server_hears_nothing_twice_from_a_client_that_sends_the_unacked_again() {
