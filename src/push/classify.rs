@@ -2,14 +2,49 @@
 
 use std::fmt;
 
+use super::rooms::Rooms;
 use crate::jid::{BareJid, Jid};
 use crate::xml::{Element, Kind, Node, ns};
+
+/// What the classifier knows of the account beside the stanza.
+#[derive(Clone, Copy, Debug)]
+pub struct Context<'a> {
+    /// The account that receives it.
+    pub account: &'a BareJid,
+    /// The rooms it is in, and as whom.
+    pub rooms: &'a Rooms,
+}
+
+/// What a stanza means to the person behind the account.
+#[derive(Debug)]
+pub struct Reading<'a> {
+    /// What it is.
+    pub class: Class,
+    /// What a person would read: what is inside a carbon, in either direction, else the stanza itself.
+    pub stanza: Node<'a>,
+    /// Whose conversation it belongs to: the bare JID of the other side, or of the room.
+    pub chat: Option<BareJid>,
+    /// The session of a call: of [`Class::Call`] and [`Class::CallEnd`] only.
+    pub call: Option<String>,
+    /// Another client of the account did it: its user is there.
+    pub own: bool,
+}
 
 /// The class of a stanza.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Class {
+    /// Somebody calls (XEP-0353 `propose`, XEP-0482 `invite`, a Jingle `session-initiate` over RTP).
+    Call,
+    /// A call is over, or was taken or declined by another client of the account.
+    CallEnd,
     /// Somebody wrote: this notifies.
     Message,
+    /// An invitation to a room (XEP-0249, XEP-0045 §7.8.2).
+    Invite,
+    /// Somebody asks to see the user's presence (RFC 6121 §3.1).
+    Subscribe,
+    /// Another client of the account has read [`Reading::chat`] (XEP-0333 `displayed`, XEP-0490).
+    ReadSync,
     /// Nothing that a person waits for.
     Noise(Noise),
 }
@@ -18,8 +53,8 @@ impl Class {
     /// Whether a stanza of this class notifies.
     pub fn is_important(self) -> bool {
         match self {
-            Self::Message => true,
-            Self::Noise(_) => false,
+            Self::Call | Self::Message | Self::Invite | Self::Subscribe => true,
+            Self::CallEnd | Self::ReadSync | Self::Noise(_) => false,
         }
     }
 }
@@ -60,28 +95,19 @@ impl fmt::Display for Noise {
     }
 }
 
-/// Classifies a stanza for the account that receives it.
-pub fn classify(element: &Element, account: &BareJid) -> Class {
-    match element.kind() {
-        Kind::Presence => Class::Noise(Noise::Presence),
-        Kind::Iq | Kind::Other => Class::Noise(Noise::Iq),
-        Kind::Message => {
-            let outer = element.node();
-            match carbon(&outer, account) {
-                Some(Carbon::Sent) => Class::Noise(Noise::SentCarbon),
-                Some(Carbon::Received(inner)) => message(&inner),
-                None => message(&outer),
-            }
-        }
-    }
-}
-
-/// The message that a person would read: the carbon's, if it is one from the own account.
-pub fn readable<'a>(outer: Node<'a>, account: &BareJid) -> Node<'a> {
-    match carbon(&outer, account) {
-        Some(Carbon::Received(inner)) => inner,
-        Some(Carbon::Sent) | None => outer,
-    }
+/// Reads a stanza that is on its way to a client of the account.
+pub fn read<'a>(element: &'a Element, context: Context<'_>) -> Reading<'a> {
+    let outer = element.node();
+    let (class, stanza) = match element.kind() {
+        Kind::Presence => (Class::Noise(Noise::Presence), outer),
+        Kind::Iq | Kind::Other => (Class::Noise(Noise::Iq), outer),
+        Kind::Message => match carbon(&outer, context.account) {
+            Some(Carbon::Sent) => (Class::Noise(Noise::SentCarbon), outer),
+            Some(Carbon::Received(inner)) => (message(&inner), inner),
+            None => (message(&outer), outer),
+        },
+    };
+    Reading { class, stanza, chat: None, call: None, own: false }
 }
 
 enum Carbon<'a> {
@@ -150,8 +176,9 @@ mod tests {
     use crate::session::tests::element;
 
     fn check(stanza: &str, expect: Class) {
-        let account = BareJid::new("juliet@example.org").unwrap();
-        assert_eq!(classify(&element(stanza), &account), expect, "{stanza}");
+        let account = &BareJid::new("juliet@example.org").unwrap();
+        let rooms = &Rooms::default();
+        assert_eq!(read(&element(stanza), Context { account, rooms }).class, expect, "{stanza}");
     }
 
     fn noise(stanza: &str, expect: Noise) {

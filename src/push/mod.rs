@@ -6,4 +6,5 @@ pub mod account;
 pub mod classify;
 pub mod notification;
 pub mod registration;
+pub mod rooms;
 pub mod rules;

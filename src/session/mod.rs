@@ -45,6 +45,7 @@ use bytes::Bytes;
 use crate::jid::FullJid;
 use crate::push::account::{Account, Change, DeviceId};
 use crate::push::notification::Publish;
+use crate::push::rooms::Rooms;
 use crate::push::rules::Schedule;
 use crate::xml::{Element, Frame, Header};
 pub use event::{Closing, EndReason, Event, Outcome, Source, Stored, Token, WakeReason};
@@ -165,6 +166,7 @@ pub struct Session {
     loading: Option<u64>,
     greeting: Greeting,
     own_presence: presence::Own,
+    rooms: Rooms,
     waiting_presence: presence::Waiting,
     pending: Pending,
     schedule: Schedule,
@@ -236,6 +238,7 @@ impl Session {
             loading: None,
             greeting: if owner.backlog { Greeting::Backlog } else { Greeting::Awaited },
             own_presence: presence::Own::default(),
+            rooms: Rooms::default(),
             waiting_presence: presence::Waiting::default(),
             pending: Pending::new(dice()),
             schedule: Schedule::new(settings.push.batch_delay, settings.push.min_interval),

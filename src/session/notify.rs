@@ -6,7 +6,7 @@ use super::answer::OpenPublish;
 use super::queue::Queued;
 use super::{Event, Outcome, Output, Session};
 use crate::push::account::{Account, Change};
-use crate::push::classify::{self, Class};
+use crate::push::classify::{self, Class, Context};
 use crate::push::notification::{Publish, Summary};
 use crate::push::registration::{Registration, Target};
 use crate::xml::{Element, Node, ns};
@@ -38,20 +38,25 @@ impl Session {
 
     fn important(&self) -> impl DoubleEndedIterator<Item = &Queued> {
         let account = self.bound.jid.to_bare();
-        self.queue.iter().filter(move |q| classify::classify(&q.element, &account).is_important())
+        self.queue.iter().filter(move |q| {
+            let context = Context { account: &account, rooms: &self.rooms };
+            classify::read(&q.element, context).class.is_important()
+        })
     }
 
     /// A stanza came for a client that may not be there. `beyond`: memory does not have it.
     pub(super) fn consider_push(&mut self, now: Instant, element: &Element, seq: u64, beyond: bool) {
         let Some(since) = self.liveness.unreachable_since() else { return };
-        match classify::classify(element, &self.bound.jid.to_bare()) {
-            Class::Message => {
+        let context = Context { account: &self.bound.jid.to_bare(), rooms: &self.rooms };
+        match classify::read(element, context).class {
+            Class::Call | Class::Message | Class::Invite | Class::Subscribe => {
                 if beyond {
                     let count = self.beyond.as_ref().map_or(0, |(_, count)| *count);
                     self.beyond = Some((element.clone(), count + 1));
                 }
                 self.schedule.waiting(now, since, seq);
             }
+            Class::CallEnd | Class::ReadSync => {}
             Class::Noise(noise) => self.event(Event::NotPushed(noise)),
         }
         self.push_due(now);
@@ -91,8 +96,9 @@ impl Session {
             None => self.important().next_back()?.element.clone(),
         };
         let count = waiting + self.beyond.as_ref().map_or(0, |(_, count)| *count);
-        let message = classify::readable(newest.node(), &self.bound.jid.to_bare());
-        Some(Summary::new(&self.settings.push, count, &message))
+        let context = Context { account: &self.bound.jid.to_bare(), rooms: &self.rooms };
+        let reading = classify::read(&newest, context);
+        Some(Summary::new(&self.settings.push, count, &reading.stanza))
     }
 
     /// Wakes the device, whether something important waits or not.
