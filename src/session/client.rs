@@ -105,7 +105,7 @@ impl Session {
             self.out(Output::Unspool(places));
         }
         self.liveness.acked();
-        self.schedule.cancel();
+        self.contact();
     }
 
     fn enable_client_sm(&mut self, node: &Node<'_>) {
@@ -224,6 +224,14 @@ impl Session {
         let count = leg.acknowledge(covers).unwrap_or_default();
         self.client_has(count);
         true
+    }
+
+    /// The client has read something: what it was notified about is its own now.
+    fn contact(&mut self) {
+        self.pusher.contact(self.queue.last_in_memory());
+        let unread = self.queue.iter().next().map_or(u64::MAX, |item| item.seq);
+        self.ringing = self.ringing.filter(|(seq, _)| *seq >= unread);
+        self.beyond = self.beyond.take().filter(|_| self.queue.has_tail());
     }
 
     // Liveness
@@ -354,7 +362,7 @@ impl Session {
                 self.out(Output::CloseClient(Closing::Abrupt));
                 self.client_lost(now);
             }
-            Some(Alarm::Wake) => self.wake_push(now),
+            Some(Alarm::Wake) => self.wake_push(),
             Some(Alarm::Expired) => return self.begin_end(now, EndReason::Expired),
             None => {}
         }
@@ -370,6 +378,7 @@ impl Session {
             let longer = self.settings.stream_management.resume_timeout;
             self.orphans_due = (!registered).then_some((now + longer, true));
         }
+        self.call_overdue(now);
         self.push_due(now);
         if self.upstream_written + self.settings.stream_management.upstream_keepalive <= now {
             self.write_upstream(now, bytes::Bytes::from_static(b" "));
