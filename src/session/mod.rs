@@ -19,6 +19,7 @@ pub mod confirm;
 mod deliver;
 mod ending;
 mod event;
+mod link;
 pub mod liveness;
 pub mod negotiate;
 mod notify;
