@@ -231,3 +231,80 @@ fn tell<'a>(entries: impl Iterator<Item = &'a mut Entry>, now: Instant, recent: 
         recent.push_back((now, entry.key));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn facts(class: Class, key: u64) -> Facts {
+        Facts { class, key, chat: Name::new(7), call: Name::new(key), own: false }
+    }
+
+    fn message(key: u64) -> Facts {
+        facts(Class::Message, key)
+    }
+
+    #[test]
+    fn a_copy_of_what_waits_or_was_pushed_of_late_is_no_news() {
+        let (mut waiting, now) = (Waiting::default(), Instant::now());
+        assert!(waiting.add(now, 1, message(1), Audience::ALL));
+        assert!(!waiting.add(now, 2, message(1), Audience::ALL), "it waits");
+        waiting.tell_all(now);
+        assert!(!waiting.has_news());
+        waiting.forget_to(u64::MAX);
+        assert!(!waiting.add(now, 1, message(1), Audience::ALL), "it was pushed");
+        assert_eq!(waiting.counts(0).important, 1, "but counts");
+        waiting.clear();
+        assert!(waiting.add(now + MEMORY, 1, message(1), Audience::ALL));
+    }
+
+    #[test]
+    fn each_registration_has_its_own_count_and_newest() {
+        let (mut waiting, now) = (Waiting::default(), Instant::now());
+        let (first, second) = (Audience::NOBODY.with(0), Audience::NOBODY.with(1));
+        waiting.add(now, 1, message(1), first.with(1));
+        waiting.add(now, 2, facts(Class::Subscribe, 2), first);
+        waiting.add(now, 3, message(3), second);
+        assert_eq!(waiting.counts(0), Counts { important: 2, subscriptions: 1 });
+        assert_eq!(waiting.counts(1), Counts { important: 2, subscriptions: 0 });
+        assert_eq!((waiting.newest(0), waiting.newest(1)), (Some(2), Some(3)));
+        assert!(waiting.may_tell(1, 3) && !waiting.may_tell(0, 3));
+    }
+
+    #[test]
+    fn a_read_conversation_waits_no_more_but_a_request_stays() {
+        let (mut waiting, now) = (Waiting::default(), Instant::now());
+        waiting.add(now, 1, message(1), Audience::ALL);
+        waiting.add(now, 2, facts(Class::Subscribe, 2), Audience::ALL);
+        waiting.read(Name::new(8).unwrap());
+        assert_eq!(waiting.counts(0).important, 2, "another conversation");
+        waiting.read(Name::new(7).unwrap());
+        assert_eq!(waiting.newest(0), Some(2));
+    }
+
+    #[test]
+    fn a_call_rings_once_and_ends_once() {
+        let mut waiting = Waiting::default();
+        let call = Name::new(5).unwrap();
+        assert!(!waiting.over(call));
+        assert!(waiting.ring(call));
+        assert!(!waiting.ring(call));
+        assert!(waiting.over(call));
+        assert!(!waiting.over(call));
+    }
+
+    #[test]
+    fn what_is_remembered_is_bounded() {
+        let (mut waiting, now) = (Waiting::default(), Instant::now());
+        for n in 0..20_000 {
+            waiting.add(now, n, message(n), Audience::ALL);
+            if n % 1000 == 999 {
+                waiting.tell_all(now);
+            }
+        }
+        for n in 1..100 {
+            waiting.ring(Name::new(n).unwrap());
+        }
+        assert_eq!((waiting.entries.len(), waiting.recent.len(), waiting.rung.len()), (COUNTED, REMEMBERED, RUNG));
+    }
+}
