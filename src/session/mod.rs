@@ -19,6 +19,7 @@ pub mod confirm;
 mod deliver;
 mod ending;
 mod event;
+mod greeting;
 mod link;
 pub mod liveness;
 pub mod negotiate;
@@ -59,11 +60,12 @@ pub use origin::{Attachment, Bound, Clock, Dice, Owner, Resumption, Settings, Sm
 use answer::Pending;
 use confirm::Confirmation;
 use ending::Phase;
+use greeting::Greeting;
 use liveness::Liveness;
 use queue::{Queue, Spooled};
 use sasl::SaslIdentity;
 use server::ServerLeg;
-use sm::ClientLeg;
+use sm::Tracking;
 
 /// What happened, as the relay tells it.
 #[derive(Debug)]
@@ -206,30 +208,6 @@ pub struct Session {
     next_token: u64,
     outputs: VecDeque<Output>,
     phase: Phase,
-}
-
-/// How it is known that the client has what was written to it.
-#[derive(Debug)]
-enum Tracking {
-    /// It is not: what is written counts as read.
-    None,
-    /// By stream management.
-    Sm(ClientLeg),
-    /// By the answers to pings, for a client with a registration that knows no stream management. The open one's id.
-    Ping(ClientLeg, Option<(String, sm::Handled)>),
-}
-
-/// What stands before the client's first available presence.
-#[derive(Debug)]
-enum Greeting {
-    /// The device's spool has stanzas of earlier sessions: they go first.
-    Backlog,
-    /// They are on their way; the presence waits.
-    Sending(Option<Element>),
-    /// None was sent yet.
-    Awaited,
-    /// It was forwarded.
-    Done,
 }
 
 impl Session {
