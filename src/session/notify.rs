@@ -96,7 +96,8 @@ impl Session {
 
     /// Whether a stanza may be about a call, for a device that is there and has a registration.
     fn may_ring(&self, element: &Element) -> bool {
-        const CALLS: [&str; 4] = [ns::JINGLE_MESSAGE0, ns::JINGLE_MESSAGE1, ns::CALL_INVITES, ns::JINGLE];
+        // What the namespaces of Jingle and of XEP-0353 begin with.
+        const CALLS: [&str; 2] = ["urn:xmpp:jingle", ns::CALL_INVITES];
         self.has_registration() && CALLS.iter().any(|ns| element.mentions(ns))
     }
 
