@@ -142,8 +142,8 @@ impl Jobs {
                     })
                 })
             }
-            Request::Load(after, bytes) => {
-                Box::pin(async move { Done::Loaded(store.spooled(&slot, after, bytes).await) })
+            Request::Load(after, weight) => {
+                Box::pin(async move { Done::Loaded(store.spooled(&slot, after, weight).await) })
             }
             Request::Adopt(Source::Earlier, places) => {
                 self.earlier = false;

@@ -192,9 +192,9 @@ impl Session {
         if self.loading.is_some() || self.resuming.is_some() {
             return;
         }
-        if let Some((after, bytes)) = self.queue.wants_load() {
+        if let Some((after, weight)) = self.queue.wants_load() {
             self.loading = Some(self.queue.last_committed());
-            self.out(Output::Load(after, bytes));
+            self.out(Output::Load(after, weight));
         } else if matches!(self.greeting, Greeting::Sending(_)) {
             self.greeted(now);
         }

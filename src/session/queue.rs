@@ -15,6 +15,11 @@ const RESERVED: u64 = 1 << 20;
 /// What a queued stanza costs beside its bytes.
 const OVERHEAD: usize = 160;
 
+/// What a stanza of so many bytes takes of the queue's memory.
+fn weight(len: usize) -> usize {
+    len.saturating_add(OVERHEAD)
+}
+
 /// A stanza that waits on disk. Its bytes are self-contained: they mean the same on any stream.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Spooled {
@@ -28,6 +33,13 @@ pub struct Spooled {
     pub archived: bool,
     /// The stanza.
     pub bytes: Bytes,
+}
+
+impl Spooled {
+    /// What it takes of a session's memory once it is read back, in bytes: more than its own.
+    pub fn weight(&self) -> usize {
+        weight(self.bytes.len())
+    }
 }
 
 impl fmt::Debug for Spooled {
@@ -145,7 +157,7 @@ impl Queue {
         let seq = self.next_seq;
         self.next_seq += 1;
         let len = element.bytes().len();
-        if self.tail.is_some() || self.bytes + len + OVERHEAD > self.limit {
+        if self.tail.is_some() || self.bytes + weight(len) > self.limit {
             self.tail.get_or_insert(seq - 1);
             self.in_flight.push_back(InFlight { seq, ordinal, len });
             self.in_flight_bytes += len;
@@ -162,17 +174,17 @@ impl Queue {
     }
 
     fn append(&mut self, item: Queued) {
-        self.bytes += item.element.bytes().len() + OVERHEAD;
+        self.bytes += weight(item.element.bytes().len());
         self.messages += usize::from(item.element.kind() == Kind::Message);
         self.items.push_back(item);
     }
 
     fn forget(&mut self, item: &Queued) {
-        self.bytes -= item.element.bytes().len() + OVERHEAD;
+        self.bytes -= weight(item.element.bytes().len());
         self.messages -= usize::from(item.element.kind() == Kind::Message);
     }
 
-    /// Behind which place, and how many bytes, are to be read back from the spool now.
+    /// Behind which place, and stanzas of how much [`Spooled::weight`], are to be read back from the spool now.
     pub fn wants_load(&self) -> Option<(u64, usize)> {
         let after = self.tail.filter(|after| *after < self.committed)?;
         (self.limit / 2).checked_sub(self.bytes).filter(|room| *room > 0).map(|room| (after, room))

@@ -189,13 +189,14 @@ impl Rig {
                     self.committed(last);
                 }
                 Output::Unspool(places) => self.spool.retain(|seq, _| !places.contains(seq)),
-                Output::Load(after, bytes) => {
-                    let mut room = bytes;
-                    let mut items = Vec::new();
-                    for (_, item) in self.spool.range(after + 1..) {
+                Output::Load(after, weight) => {
+                    let (mut items, mut left) = (Vec::new(), weight);
+                    for item in self.spool.range(after + 1..).map(|(_, item)| item) {
+                        if !items.is_empty() && item.weight() > left {
+                            break;
+                        }
+                        left = left.saturating_sub(item.weight());
                         items.push(item.clone());
-                        let Some(left) = room.checked_sub(item.bytes.len()) else { break };
-                        room = left;
                     }
                     self.session.handle(self.now, Input::Loaded(items));
                 }

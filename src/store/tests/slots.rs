@@ -85,22 +85,24 @@ async fn what_waits_survives_a_restart_in_order_and_byte_for_byte() {
 }
 
 #[tokio::test]
-async fn reading_is_paced_by_bytes_but_never_stands_still() {
+async fn reading_is_paced_by_weight_but_never_stands_still() {
     let directory = tempfile::tempdir().unwrap();
     let store = Store::open(directory.path()).unwrap();
     let slot = slot("romeo", 1);
     store.spool(&slot, items(1..=9)).await.unwrap();
-    let len = item(1).bytes.len();
-    for (after, bytes, expected) in [
+    let weight = item(1).weight();
+    assert!(weight > item(1).bytes.len());
+    for (after, room, expected) in [
         (0, 0, vec![1]),
         (0, 1, vec![1]),
-        (3, 2 * len, vec![4, 5]),
+        (3, 2 * weight - 1, vec![4]),
+        (3, 2 * weight, vec![4, 5]),
         (8, 0, vec![9]),
         (9, 9, vec![]),
         (u64::MAX, 9, vec![]),
     ] {
-        let read = store.spooled(&slot, after, bytes).await.unwrap();
-        assert_eq!(read.iter().map(|item| item.seq).collect::<Vec<_>>(), expected, "after {after}, {bytes} bytes");
+        let read = store.spooled(&slot, after, room).await.unwrap();
+        assert_eq!(read.iter().map(|item| item.seq).collect::<Vec<_>>(), expected, "after {after}, room for {room}");
     }
 }
 

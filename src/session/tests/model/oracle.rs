@@ -274,7 +274,7 @@ impl World {
         if self.client.conn.is_none() || self.session.is_none() || self.client.is_cut() {
             self.connect(true, Hello::EnableThenPresence);
         }
-        for round in 0..60 {
+        for round in 0..150 {
             self.disk_catches_up();
             self.server_reads(usize::MAX);
             self.wake();
