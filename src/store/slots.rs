@@ -112,7 +112,7 @@ fn orphans(
         let (key, record) = entry?;
         let device = DeviceId(key.value().1);
         let Row { backlog, .. } = Row::decode(account, record.value())?;
-        if device != not && backlog.count > 0 && state.device(device).is_none_or(|device| !device.open) {
+        if device != not && backlog.count > 0 && state.device(device).is_none_or(|device| !device.is_open()) {
             orphans.push((device, backlog));
         }
     }

@@ -26,7 +26,13 @@ pub(super) async fn seqs(store: &Store, slot: &Slot) -> Vec<u64> {
 }
 
 pub(super) fn login(device: u64, resource: &str, at: u64) -> Change {
-    Change::Login { candidate: DeviceId(device), resource: resource.to_owned(), presented: None, at }
+    let (candidate, login) = (DeviceId(device), LoginId(device));
+    Change::Login { candidate, login, resource: resource.to_owned(), presented: None, at }
+}
+
+/// The end of the session that [`login`] began.
+pub(super) fn ended(device: u64) -> Change {
+    Change::Ended { login: LoginId(device) }
 }
 
 pub(super) fn enable_on(device: u64, node: &str, last_seen: u64) -> Change {
@@ -290,7 +296,7 @@ async fn orphans_are_what_waits_for_others_that_are_not_here() {
     store.spool(&slot("romeo", 5), items([1])).await.unwrap();
     store.spool(&slot("juliet", 3), items([1])).await.unwrap();
     for device in [2, 3, 4] {
-        store.change(&romeo, Change::Ended { device: DeviceId(device) }).await.unwrap();
+        store.change(&romeo, ended(device)).await.unwrap();
     }
     store.unspool(&slot("romeo", 4), 1).await.unwrap();
     let orphans = store.orphans(&romeo, DeviceId(2)).await.unwrap();
@@ -305,7 +311,7 @@ async fn a_newcomer_that_turns_out_to_be_a_known_device_brings_its_spool() {
     let (romeo, known, newcomer) = (account("romeo"), slot("romeo", 1), slot("romeo", 2));
     store.change(&romeo, login(1, "old", 1)).await.unwrap();
     store.change(&romeo, enable_on(1, "phone", 1)).await.unwrap();
-    store.change(&romeo, Change::Ended { device: DeviceId(1) }).await.unwrap();
+    store.change(&romeo, ended(1)).await.unwrap();
     store.wake(&known, Wake { since: 2, reason: WakeReason::UpstreamLost }).await.unwrap();
     store.spool(&known, items(1..=4)).await.unwrap();
     store.change(&romeo, login(2, "new", 3)).await.unwrap();
@@ -348,7 +354,7 @@ async fn what_waits_for_a_forgotten_device_is_deleted() {
     for device in 1..=40 {
         store.change(&romeo, login(device, &format!("r{device}"), device)).await.unwrap();
         store.spool(&slot("romeo", device), items([1])).await.unwrap();
-        store.change(&romeo, Change::Ended { device: DeviceId(device) }).await.unwrap();
+        store.change(&romeo, ended(device)).await.unwrap();
     }
     let state = store.account(&romeo).await.unwrap();
     assert_eq!(state.devices.len(), 32);
