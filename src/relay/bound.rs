@@ -301,7 +301,7 @@ impl Driver {
             }
             Output::Store(token, change) => self.jobs.ask(Request::Change(token, change)),
             Output::Spool(items) => self.jobs.ask(Request::Spool(items)),
-            Output::Unspool(places) => self.jobs.ask(Request::Unspool(places)),
+            Output::Unspool(places) => self.jobs.ask(Request::Unspool(vec![places])),
             Output::Load(after, bytes) => self.jobs.ask(Request::Load(after, bytes)),
             Output::Adopt(source, places) => self.jobs.ask(Request::Adopt(source, places)),
             Output::Wake(reason) => self.jobs.ask(Request::Wake(reason)),

@@ -91,6 +91,20 @@ async fn what_waits_survives_a_restart_in_order_and_byte_for_byte() {
 }
 
 #[tokio::test]
+async fn places_here_and_there_are_deleted_by_one_commit() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = Store::open(directory.path()).unwrap();
+    let slot = slot("romeo", 1);
+    store.spool(&slot, items(1..=9)).await.unwrap();
+    let before = store.commits();
+    store.discard(&slot, vec![2..=3, 7..=7, 20..=30]).await.unwrap();
+    assert_eq!(store.commits(), before + 1);
+    assert_eq!(seqs(&store, &slot).await, [1, 4, 5, 6, 8, 9]);
+    assert_eq!(store.backlog(&slot).await.unwrap().count, 6);
+    check_counts(&store);
+}
+
+#[tokio::test]
 async fn reading_is_paced_by_weight_but_never_stands_still() {
     let directory = tempfile::tempdir().unwrap();
     let store = Store::open(directory.path()).unwrap();
