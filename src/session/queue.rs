@@ -1,6 +1,8 @@
 //! What waits for the client's ack, in the order it is delivered: written stanzas in front, unwritten ones behind, and behind
 //! those the ones that only the spool has.
 
+mod tail;
+
 use std::collections::VecDeque;
 use std::fmt;
 use std::ops::RangeInclusive;
@@ -8,6 +10,7 @@ use std::ops::RangeInclusive;
 use bytes::Bytes;
 
 use crate::xml::{Element, Kind};
+use tail::Tail;
 
 /// How many places are given away at once.
 const RESERVED: u64 = 1 << 20;
@@ -104,6 +107,7 @@ pub struct Queue {
     committed: u64,
     /// What is to be read back begins behind this place.
     tail: Option<u64>,
+    noted: Tail,
     /// Places of what the spool had before: nothing there came on the server's leg.
     reserved: Vec<RangeInclusive<u64>>,
     in_flight: VecDeque<InFlight>,
@@ -125,6 +129,7 @@ impl Queue {
             next_seq: base,
             committed: base.saturating_sub(1),
             tail: None,
+            noted: Tail::default(),
             reserved: Vec::new(),
             in_flight: VecDeque::new(),
             in_flight_bytes: 0,
@@ -169,7 +174,7 @@ impl Queue {
 
     /// Appends a stanza that was read back from the spool.
     pub fn push_loaded(&mut self, seq: u64, element: Element, received: u64) {
-        self.tail = Some(seq);
+        self.skip_loaded(seq);
         self.append(Queued { element, received, seq, ordinal: None, durable: true, waited: true, spooled: true });
     }
 
@@ -193,6 +198,7 @@ impl Queue {
     /// A stanza that was read back is not for the client.
     pub fn skip_loaded(&mut self, seq: u64) {
         self.tail = Some(seq);
+        self.noted.forget(seq);
     }
 
     /// The last place that was given away.
@@ -203,6 +209,7 @@ impl Queue {
     /// All that was on disk when it was asked for has been read back.
     pub fn loaded_all(&mut self, committed: u64) {
         self.tail = self.tail.map(|after| after.max(committed));
+        self.noted.forget(committed);
         self.end_tail();
     }
 
@@ -220,6 +227,11 @@ impl Queue {
     /// What was handed to the spool up to here is on disk.
     pub fn last_committed(&self) -> u64 {
         self.committed
+    }
+
+    /// What is noted about stanzas that only the spool has.
+    pub fn noted(&mut self) -> &mut Tail {
+        &mut self.noted
     }
 
     /// Whether older stanzas wait in the spool, behind which newer ones join.

@@ -603,6 +603,7 @@ impl World {
     fn crash(&mut self, reads: bool, revives: bool) {
         count(&self.coverage.crashes);
         self.session = None;
+        self.life.ended = None;
         self.life.attached = None;
         self.life.resumable = None;
         self.client.hang_up(None);
