@@ -3,7 +3,7 @@
 //! A device is what a person holds in the hand. Within an account it is, the first that matches: the resumption id that it
 //! presented, the push target that it enables, its resource.
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use super::registration::{Registration, Target};
 use crate::jid::Jid;
@@ -12,6 +12,11 @@ use crate::jid::Jid;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct DeviceId(pub u64);
+
+/// Names a login, and so the session that came of it: random, never reused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct LoginId(pub u64);
 
 /// One device of an account.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -25,9 +30,44 @@ pub struct Device {
     pub sm_ids: Vec<String>,
     /// Unix seconds of its last contact.
     pub last_seen: u64,
-    /// A session of it is open on the server. Still so at a start: the session was lost with the process.
-    #[serde(default)]
-    pub open: bool,
+    /// The logins whose sessions are open on the server, oldest first. Still so at a start: they were lost with the process.
+    #[serde(default, deserialize_with = "open_logins")]
+    pub open: Vec<LoginId>,
+}
+
+impl Device {
+    /// Whether a session of it is open on the server.
+    pub fn is_open(&self) -> bool {
+        !self.open.is_empty()
+    }
+
+    fn opened(&mut self, logins: impl IntoIterator<Item = LoginId>) {
+        self.open.extend(logins);
+        forget_oldest(&mut self.open, OPEN);
+    }
+
+    fn resumable(&mut self, sm_ids: impl IntoIterator<Item = String>) {
+        self.sm_ids.extend(sm_ids);
+        forget_oldest(&mut self.sm_ids, SM_IDS);
+    }
+}
+
+fn forget_oldest<T>(list: &mut Vec<T>, at_most: usize) {
+    list.drain(..list.len().saturating_sub(at_most));
+}
+
+/// Older records say only whether there is one.
+fn open_logins<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<LoginId>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Open {
+        Logins(Vec<LoginId>),
+        Is(bool),
+    }
+    Ok(match Open::deserialize(deserializer)? {
+        Open::Logins(logins) => logins,
+        Open::Is(open) => open.then_some(LoginId(0)).into_iter().collect(),
+    })
 }
 
 /// All that is kept about an account.
@@ -48,6 +88,8 @@ pub enum Change {
     Login {
         /// What to call it if it is a new one.
         candidate: DeviceId,
+        /// What to call its session.
+        login: LoginId,
         /// The resource that it bound.
         resource: String,
         /// The resumption id that it presented before, in vain.
@@ -62,10 +104,10 @@ pub enum Change {
         /// The id.
         sm_id: String,
     },
-    /// The device's session on the server has ended in order.
+    /// The session of a login has ended in order, whichever device it turned out to be of. Those of its other logins go on.
     Ended {
-        /// The device.
-        device: DeviceId,
+        /// The login.
+        login: LoginId,
     },
     /// Adds a registration, or replaces the one with the same target; the least recently seen go beyond `max_devices`. If the
     /// target was another device's, and this one is not known by a resumption id, the two are one: the other.
@@ -111,6 +153,8 @@ pub enum Change {
 
 /// How many resumption ids of a device are remembered.
 const SM_IDS: usize = 4;
+/// How many open sessions of a device are remembered.
+const OPEN: usize = 16;
 /// How many devices of an account are remembered.
 const DEVICES: usize = 32;
 
@@ -119,23 +163,24 @@ impl Account {
     /// logged in, or that an enabling one turned out to be.
     pub fn apply(&mut self, change: Change) -> Option<DeviceId> {
         match change {
-            Change::Login { candidate, resource, presented, at } => {
-                return Some(self.login(candidate, resource, presented.as_deref(), at));
+            Change::Login { candidate, login, resource, presented, at } => {
+                let device = self.login(candidate, resource, presented.as_deref(), at);
+                if let Some(device) = self.device_mut(device) {
+                    device.opened([login]);
+                }
+                self.forget_devices();
+                return Some(device);
             }
             Change::Enable { registration, certain, max_devices } => {
                 return Some(self.enable(registration, certain, max_devices));
             }
             Change::Resumable { device, sm_id } => {
                 if let Some(device) = self.device_mut(device) {
-                    device.sm_ids.push(sm_id);
-                    let excess = device.sm_ids.len().saturating_sub(SM_IDS);
-                    device.sm_ids.drain(..excess);
+                    device.resumable([sm_id]);
                 }
             }
-            Change::Ended { device } => {
-                if let Some(device) = self.device_mut(device) {
-                    device.open = false;
-                }
+            Change::Ended { login } => {
+                self.devices.iter_mut().for_each(|device| device.open.retain(|open| *open != login));
             }
             Change::Disable { service, node } => {
                 self.registrations.retain(|r| r.target.service != service || (node.is_some() && r.target.node != node));
@@ -161,10 +206,10 @@ impl Account {
     /// returns how many registrations went.
     pub fn forget_unseen(&mut self, before: u64) -> usize {
         let had = self.registrations.len();
-        let open: Vec<_> = self.devices.iter().filter(|d| d.open).map(|d| d.id).collect();
+        let open: Vec<_> = self.devices.iter().filter(|d| d.is_open()).map(|d| d.id).collect();
         self.registrations.retain(|r| r.last_seen >= before || open.contains(&r.device));
         let registrations = &self.registrations;
-        self.devices.retain(|d| d.open || d.last_seen >= before || registrations.iter().any(|r| r.device == d.id));
+        self.devices.retain(|d| d.is_open() || d.last_seen >= before || registrations.iter().any(|r| r.device == d.id));
         had.saturating_sub(self.registrations.len())
     }
 
@@ -180,7 +225,7 @@ impl Account {
 
     /// The registrations of other devices than this one that have no session.
     pub fn absent(&self, device: DeviceId) -> impl Iterator<Item = &Registration> {
-        let is_open = |id: DeviceId| self.device(id).is_some_and(|d| d.open);
+        let is_open = |id: DeviceId| self.device(id).is_some_and(Device::is_open);
         self.registrations.iter().filter(move |r| r.device != device && !is_open(r.device))
     }
 
@@ -206,12 +251,10 @@ impl Account {
         if let Some(device) = known {
             let id = device.id;
             device.resource = resource;
-            device.open = true;
             self.seen(id, at);
             return id;
         }
-        self.devices.push(Device { id: candidate, resource, sm_ids: Vec::new(), last_seen: at, open: true });
-        self.forget_devices();
+        self.devices.push(Device { id: candidate, resource, sm_ids: Vec::new(), last_seen: at, open: Vec::new() });
         candidate
     }
 
@@ -220,7 +263,7 @@ impl Account {
         while self.devices.len() > DEVICES {
             let registrations = &self.registrations;
             let key = |d: &Device| (registrations.iter().any(|r| r.device == d.id), d.last_seen);
-            let closed = self.devices.iter().filter(|d| !d.open);
+            let closed = self.devices.iter().filter(|d| !d.is_open());
             let Some(oldest) = closed.min_by_key(|d| key(d)).map(|d| d.id) else { return };
             self.devices.retain(|d| d.id != oldest);
             self.registrations.retain(|r| r.device != oldest);
@@ -254,11 +297,9 @@ impl Account {
         }
         if let Some(device) = self.device_mut(known) {
             device.resource = gone.resource;
-            device.open |= gone.open;
             device.last_seen = device.last_seen.max(gone.last_seen);
-            device.sm_ids.extend(gone.sm_ids);
-            let excess = device.sm_ids.len().saturating_sub(SM_IDS);
-            device.sm_ids.drain(..excess);
+            device.opened(gone.open);
+            device.resumable(gone.sm_ids);
         }
     }
 }
@@ -269,7 +310,12 @@ mod tests {
 
     fn login(candidate: u64, resource: &str, presented: Option<&str>, at: u64) -> Change {
         let presented = presented.map(str::to_owned);
-        Change::Login { candidate: DeviceId(candidate), resource: resource.to_owned(), presented, at }
+        let (candidate, login) = (DeviceId(candidate), LoginId(candidate));
+        Change::Login { candidate, login, resource: resource.to_owned(), presented, at }
+    }
+
+    fn ended(login: u64) -> Change {
+        Change::Ended { login: LoginId(login) }
     }
 
     fn target(node: &str) -> Target {
@@ -324,12 +370,43 @@ mod tests {
     #[test]
     fn the_target_of_another_device_tells_that_the_two_are_one() {
         let mut account = applied([login(1, "a", None, 1), enable(1, "n", false, 1), login(2, "b", None, 2)]);
-        account.apply(Change::Ended { device: DeviceId(1) });
+        account.apply(ended(1));
         assert_eq!(account.apply(enable(2, "n", false, 2)), Some(DeviceId(1)));
         assert_eq!(ids(&account), [1]);
         let device = account.device(DeviceId(1)).unwrap();
-        assert_eq!((device.resource.as_str(), device.open, device.last_seen), ("b", true, 2));
+        assert_eq!((device.resource.as_str(), device.is_open(), device.last_seen), ("b", true, 2));
         assert_eq!(account.owned(DeviceId(1)).count(), 1);
+        account.apply(ended(2));
+        assert!(!account.device(DeviceId(1)).unwrap().is_open(), "its session is known by its login, whoever it is of");
+    }
+
+    /// A device logged in again in the very moment in which its earlier session noted its end. The note came last, and the
+    /// device was taken for gone while it was there.
+    #[test]
+    fn the_end_of_a_session_says_nothing_about_another_of_the_device() {
+        let mut account = applied([login(1, "a", None, 1), login(2, "a", None, 2)]);
+        assert_eq!(ids(&account), [1]);
+        account.apply(ended(1));
+        assert!(account.device(DeviceId(1)).unwrap().is_open());
+        account.apply(login(3, "a", None, 3));
+        account.apply(ended(3));
+        assert!(account.device(DeviceId(1)).unwrap().is_open(), "the second one goes on");
+        account.apply(ended(2));
+        assert!(!account.device(DeviceId(1)).unwrap().is_open());
+    }
+
+    #[test]
+    fn a_device_of_an_older_record_is_open_until_it_is_found_lost() {
+        let read = |open: &str| -> Device {
+            serde_json::from_str(&format!("{{\"id\":1,\"resource\":\"a\",\"last_seen\":1{open}}}")).unwrap()
+        };
+        for (open, is_open) in
+            [(",\"open\":true", true), (",\"open\":false", false), ("", false), (",\"open\":[7]", true)]
+        {
+            assert_eq!(read(open).is_open(), is_open, "{open}");
+        }
+        let device = read(",\"open\":[7,8]");
+        assert_eq!(serde_json::from_str::<Device>(&serde_json::to_string(&device).unwrap()).unwrap(), device);
     }
 
     #[test]
@@ -362,10 +439,10 @@ mod tests {
     fn of_too_many_devices_the_longest_unseen_goes_but_none_with_a_session_or_push() {
         let mut account = applied([login(1000, "here", None, 0), login(1001, "push", None, 0)]);
         account.apply(enable(1001, "n", false, 0));
-        account.apply(Change::Ended { device: DeviceId(1001) });
+        account.apply(ended(1001));
         for n in 1..=100 {
             account.apply(login(n, &n.to_string(), None, n));
-            account.apply(Change::Ended { device: DeviceId(n) });
+            account.apply(ended(n));
         }
         let kept: Vec<_> = [1000, 1001].into_iter().chain(71..=100).collect();
         assert_eq!(ids(&account), kept);
@@ -378,8 +455,8 @@ mod tests {
             account.apply(login(device, &device.to_string(), None, at));
             account.apply(enable(device, &device.to_string(), false, at));
         }
-        account.apply(Change::Ended { device: DeviceId(1) });
-        account.apply(Change::Ended { device: DeviceId(3) });
+        account.apply(ended(1));
+        account.apply(ended(3));
         assert_eq!(account.forget_unseen(20), 1);
         assert_eq!(ids(&account), [2, 3]);
         assert_eq!(account.registrations.len(), 2);

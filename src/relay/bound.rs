@@ -18,7 +18,7 @@ use crate::net::conn::{ConnEvent, HIGH_WATER};
 use crate::net::listener::Permit;
 use crate::net::upstream::UpstreamConn;
 use crate::publish::session::{Asker, Carried};
-use crate::push::account::{Change, DeviceId};
+use crate::push::account::{Change, DeviceId, LoginId};
 use crate::session::{Bound, Clock, Closing, EndReason, Event, Input, Output, Owner, Session, SmId, Stored};
 use crate::store::{Backlog, Slot, StoreError};
 
@@ -36,6 +36,7 @@ struct Driver {
     relay: Arc<Relay>,
     session: Session,
     handle: Arc<Handle>,
+    login: LoginId,
     sm_id: Option<SmId>,
     commands: mpsc::Receiver<Command>,
     client: Option<Client>,
@@ -54,7 +55,8 @@ struct Driver {
 pub(super) async fn run(relay: Arc<Relay>, login: Login, permit: Permit) {
     let Login { bound, client, upstream } = login;
     let (handle, commands) = relay.registry.enter(login::held(&bound), bound.jid.resource().as_str().to_owned());
-    let owner = owner(&relay, &handle, &bound).await;
+    let login = LoginId(rand::random());
+    let owner = owner(&relay, &handle, &bound, login).await;
     let clock = Clock { now: Instant::now(), wall: SystemTime::now() };
     let earlier = owner.backlog;
     let session = Session::new(Arc::clone(&relay.settings), bound, owner, rand::random, clock);
@@ -64,6 +66,7 @@ pub(super) async fn run(relay: Arc<Relay>, login: Login, permit: Permit) {
         relay,
         session,
         handle,
+        login,
         sm_id: None,
         commands,
         client: Some(client),
@@ -81,11 +84,11 @@ pub(super) async fn run(relay: Arc<Relay>, login: Login, permit: Permit) {
 }
 
 /// Tells the store who logged in, and ends the device's ghosts. Without a store the session goes on, as a device that is new.
-async fn owner(relay: &Relay, handle: &Arc<Handle>, bound: &Bound) -> Owner {
+async fn owner(relay: &Relay, handle: &Arc<Handle>, bound: &Bound, login: LoginId) -> Owner {
     let candidate = DeviceId(rand::random());
     let presented = bound.presented.as_ref().map(|id| id.as_str().to_owned());
     let resource = bound.jid.resource().as_str().to_owned();
-    let change = Change::Login { candidate, resource, presented: presented.clone(), at: jobs::unix() };
+    let change = Change::Login { candidate, login, resource, presented: presented.clone(), at: jobs::unix() };
     let (account, device) = unless_broken(relay.store.change(handle.account(), change).await);
     let device = device.unwrap_or(candidate);
     handle.set_device(device);
@@ -298,7 +301,7 @@ impl Driver {
             }
             Output::Store(token, change) => self.jobs.ask(Request::Change(token, change)),
             Output::Spool(items) => self.jobs.ask(Request::Spool(items)),
-            Output::Unspool(places) => self.jobs.ask(Request::Unspool(places)),
+            Output::Unspool(places) => self.jobs.ask(Request::Unspool(vec![places])),
             Output::Load(after, bytes) => self.jobs.ask(Request::Load(after, bytes)),
             Output::Adopt(source, places) => self.jobs.ask(Request::Adopt(source, places)),
             Output::Wake(reason) => self.jobs.ask(Request::Wake(reason)),
@@ -378,10 +381,7 @@ impl Driver {
         if let Some(client) = self.client.take() {
             self.relay.farewell(client);
         }
-        let device = self.handle.device();
-        if !self.relay.registry.siblings(&self.handle).iter().any(|other| other.device() == device) {
-            self.jobs.ask(Request::Change(None, Change::Ended { device }));
-        }
+        self.jobs.ask(Request::Change(None, Change::Ended { login: self.login }));
         self.jobs.finish().await;
         self.relay.registry.leave(&self.handle, self.sm_id.as_ref());
         self.commands.close();

@@ -27,7 +27,7 @@ pub(super) enum Request {
     Read,
     Change(Option<Token>, Change),
     Spool(Vec<Spooled>),
-    Unspool(RangeInclusive<u64>),
+    Unspool(Vec<RangeInclusive<u64>>),
     Load(u64, usize),
     Adopt(Source, RangeInclusive<u64>),
     Bury(SmId, sm::Handled),
@@ -70,12 +70,12 @@ impl Jobs {
     }
 
     /// Asks for something; it waits for what was asked before.
-    pub(super) fn ask(&mut self, request: Request) {
-        // What waits to be spooled goes in one transaction.
-        if let (Request::Spool(more), Some(Request::Spool(items))) = (&request, self.waiting.back_mut()) {
-            items.extend(more.iter().cloned());
-        } else {
-            self.waiting.push_back(request);
+    pub(super) fn ask(&mut self, mut request: Request) {
+        // What waits to be spooled, or to be deleted, goes in one transaction.
+        match (&mut request, self.waiting.back_mut()) {
+            (Request::Spool(more), Some(Request::Spool(items))) => items.append(more),
+            (Request::Unspool(more), Some(Request::Unspool(places))) => places.append(more),
+            _ => self.waiting.push_back(request),
         }
         self.begin();
     }
@@ -133,17 +133,19 @@ impl Jobs {
                 Box::pin(async move { Done::Spooled(last, store.spool(&slot, items).await) })
             }
             Request::Unspool(places) => {
-                let lazily = *places.start() <= self.base && !self.earlier && *places.end() != u64::MAX;
+                let delivered = |p: &RangeInclusive<u64>| *p.start() <= self.base && *p.end() != u64::MAX;
+                let lazily = !self.earlier && places.iter().all(delivered);
                 Box::pin(async move {
+                    let last = places.iter().map(|p| *p.end()).max().unwrap_or_default();
                     Done::Quiet(if lazily {
-                        store.unspool(&slot, *places.end()).await
+                        store.unspool(&slot, last).await
                     } else {
                         store.discard(&slot, places).await
                     })
                 })
             }
-            Request::Load(after, bytes) => {
-                Box::pin(async move { Done::Loaded(store.spooled(&slot, after, bytes).await) })
+            Request::Load(after, weight) => {
+                Box::pin(async move { Done::Loaded(store.spooled(&slot, after, weight).await) })
             }
             Request::Adopt(Source::Earlier, places) => {
                 self.earlier = false;

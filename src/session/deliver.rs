@@ -4,6 +4,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
 
+use super::ending::{is_request, refusal};
 use super::presence::{Coalesced, is_durable};
 use super::queue::{Place, Queued, Spooled};
 use super::{EndReason, Event, Greeting, Output, Session, Source, Tracking, rewrite, server};
@@ -19,6 +20,9 @@ impl Session {
         if self.gives_back() {
             // Not acknowledged any more, so the server sends it elsewhere.
             return;
+        }
+        if self.is_ending() && is_request(&element) {
+            return self.inject(now, refusal(&element));
         }
         if matches!(self.tracking, Tracking::None) && !self.is_dark() && !self.is_ending() {
             if element.kind() == Kind::Presence {
@@ -41,7 +45,14 @@ impl Session {
             }
             Place::SpoolOnly(seq) => {
                 let mut items = self.take_unspooled();
-                items.push(self.spooled_form(&element, seq, received));
+                let item = self.spooled_form(&element, seq, received);
+                if is_request(&element) {
+                    self.queue.noted().note_request(seq, refusal(&element));
+                }
+                if item.archived {
+                    self.queue.noted().note_archived(seq);
+                }
+                items.push(item);
                 self.spool(items);
                 self.consider_push(now, &element, seq, true);
             }
@@ -192,9 +203,9 @@ impl Session {
         if self.loading.is_some() || self.resuming.is_some() {
             return;
         }
-        if let Some((after, bytes)) = self.queue.wants_load() {
+        if let Some((after, weight)) = self.queue.wants_load() {
             self.loading = Some(self.queue.last_committed());
-            self.out(Output::Load(after, bytes));
+            self.out(Output::Load(after, weight));
         } else if matches!(self.greeting, Greeting::Sending(_)) {
             self.greeted(now);
         }

@@ -224,13 +224,18 @@ impl Session {
 
     /// Nobody will answer the iq requests that the client does not have (RFC 6120 §8.2.3).
     fn answer_requests(&mut self, now: Instant, reason: EndReason) {
-        let requests = self.queue.remove_where(|item| item.element.kind() == Kind::Iq && is_durable(&item.element));
-        for request in requests {
+        for request in self.queue.remove_where(|item| is_request(&item.element)) {
             if request.is_spooled() {
                 self.out(Output::Unspool(request.seq..=request.seq));
             }
             if reason.has_upstream() {
-                self.inject(now, refused(&request.element));
+                self.inject(now, refusal(&request.element));
+            }
+        }
+        for (seq, refusal) in self.queue.noted().take_requests() {
+            self.out(Output::Unspool(seq..=seq));
+            if reason.has_upstream() {
+                self.inject(now, refusal);
             }
         }
     }
@@ -243,9 +248,18 @@ impl Session {
                 self.out(Output::Unspool(item.seq..=item.seq));
             }
         }
+        for places in self.queue.noted().take_archived() {
+            self.out(Output::Unspool(places));
+        }
     }
 }
 
-fn refused(request: &Element) -> Bytes {
+/// Whether somebody waits for an answer to it (RFC 6120 §8.2.3).
+pub(super) fn is_request(element: &Element) -> bool {
+    element.kind() == Kind::Iq && is_durable(element)
+}
+
+/// How a request is answered that the client will never have.
+pub(super) fn refusal(request: &Element) -> Bytes {
     iq_error(&request.node(), "cancel", "service-unavailable")
 }

@@ -122,7 +122,7 @@ pub enum Output {
     Spool(Vec<Spooled>),
     /// Delete these places from the spool.
     Unspool(RangeInclusive<u64>),
-    /// Read back the stanzas behind this place, up to so many bytes, then say [`Input::Loaded`].
+    /// Read back the stanzas behind this place, one at least, then up to so much [`Spooled::weight`]; then say [`Input::Loaded`].
     Load(u64, usize),
     /// Give these stanzas of the spool the places, then say [`Input::Spooled`] with the last place.
     Adopt(Source, RangeInclusive<u64>),

@@ -3,6 +3,7 @@
 //! The same contract as [`super::Session`], plus [`Negotiation::wants_client`]: while an answer of the server decides what the
 //! next bytes of the client mean, the client's further frames stay where they are.
 
+mod bind;
 mod contract;
 mod resume;
 
@@ -12,13 +13,14 @@ use std::time::Instant;
 
 use bytes::Bytes;
 
+use bind::is_answer;
 pub use contract::{CloseReason, Ended, Held, Input, Output, Stop};
 
 use super::rewrite::{self, Phase};
 use super::sasl::{Exchange, SaslIdentity};
 use super::starttls::{refusal, served};
-use super::{Bound, Dice, SmId, sm};
-use crate::jid::{BareJid, FullJid};
+use super::{Dice, SmId, sm};
+use crate::jid::BareJid;
 use crate::xml::{self, Element, Frame, Header, Kind, ns};
 
 /// A resumption that is under way.
@@ -249,31 +251,6 @@ impl Negotiation {
         self.out(Output::ToUpstream(element.bytes().clone()));
     }
 
-    fn client_binds(&mut self, element: &Element) {
-        let node = element.node();
-        if element.is("resume", ns::SM) {
-            return self.client_resumes(&node);
-        }
-        if element.is("enable", ns::SM) {
-            return self.write_client(sm::failed("unexpected-request", None));
-        }
-        if element.is("r", ns::SM) || element.is("a", ns::SM) {
-            return;
-        }
-        if element.kind() == Kind::Other {
-            return self.refuse_element(element);
-        }
-        let bind = node.child("bind", ns::BIND).filter(|_| element.kind() == Kind::Iq);
-        let resource = bind.and_then(|bind| bind.child("resource", ns::BIND)).map(|r| r.text().into_owned());
-        if let (Some(identity), Some(resource)) = (&self.identity, resource) {
-            self.outputs.push_back(Output::Release(identity.clone(), resource));
-        }
-        self.out(Output::ToUpstream(element.bytes().clone()));
-        if bind.is_some() {
-            self.state = State::BindSent(node.attr("id").unwrap_or_default().into_owned());
-        }
-    }
-
     /// Elements that would change the upstream stream behind our back are never forwarded.
     fn refuse_element(&mut self, element: &Element) {
         let condition = if element.kind() == Kind::Other { "unsupported-stanza-type" } else { "not-authorized" };
@@ -329,26 +306,6 @@ impl Negotiation {
         self.state = State::Binding;
     }
 
-    fn bind_answered(&mut self, element: &Element) {
-        self.write_client(element.bytes().clone());
-        self.state = State::Binding;
-        let (Some(jid), Some(client), Some(server)) = (bound_jid(element), &self.client_header, &self.server_header)
-        else {
-            return;
-        };
-        let bound = Bound {
-            jid,
-            identity: self.identity.take(),
-            client_header: Arc::clone(client),
-            server_header: Arc::clone(server),
-            presented: self.presented.take(),
-            server_csi: self.server_csi,
-            server_sm: self.server_sm,
-        };
-        self.out(Output::Bound(Box::new(bound)));
-        self.state = State::Done;
-    }
-
     // Ends
 
     fn upstream_error(&mut self) {
@@ -388,17 +345,4 @@ impl Negotiation {
     fn out(&mut self, output: Output) {
         self.outputs.push_back(output);
     }
-}
-
-fn is_answer(element: &Element, id: &str) -> bool {
-    let node = element.node();
-    element.kind() == Kind::Iq
-        && node.attr("id").as_deref() == Some(id)
-        && matches!(node.attr("type").as_deref(), Some("result" | "error"))
-}
-
-fn bound_jid(element: &Element) -> Option<FullJid> {
-    let node = element.node();
-    let jid = node.child("bind", ns::BIND)?.child("jid", ns::BIND)?.text();
-    FullJid::new(&jid).ok()
 }

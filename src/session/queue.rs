@@ -1,40 +1,19 @@
 //! What waits for the client's ack, in the order it is delivered: written stanzas in front, unwritten ones behind, and behind
 //! those the ones that only the spool has.
 
+mod spooled;
+mod tail;
+
 use std::collections::VecDeque;
-use std::fmt;
 use std::ops::RangeInclusive;
 
-use bytes::Bytes;
-
 use crate::xml::{Element, Kind};
+pub use spooled::Spooled;
+use spooled::weight;
+use tail::Tail;
 
 /// How many places are given away at once.
 const RESERVED: u64 = 1 << 20;
-
-/// What a queued stanza costs beside its bytes.
-const OVERHEAD: usize = 160;
-
-/// A stanza that waits on disk. Its bytes are self-contained: they mean the same on any stream.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Spooled {
-    /// Its place among all stanzas for the device, ascending, never reused.
-    pub seq: u64,
-    /// When it came, Unix milliseconds.
-    pub received: u64,
-    /// Addressed to the account itself, so that another device may have it.
-    pub shared: bool,
-    /// The server's archive has it: `<stanza-id/>` (XEP-0359) by the own bare JID.
-    pub archived: bool,
-    /// The stanza.
-    pub bytes: Bytes,
-}
-
-impl fmt::Debug for Spooled {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Spooled").field("seq", &self.seq).field("len", &self.bytes.len()).finish_non_exhaustive()
-    }
-}
 
 /// One stanza on its way to the client.
 #[derive(Clone, Debug)]
@@ -92,6 +71,7 @@ pub struct Queue {
     committed: u64,
     /// What is to be read back begins behind this place.
     tail: Option<u64>,
+    noted: Tail,
     /// Places of what the spool had before: nothing there came on the server's leg.
     reserved: Vec<RangeInclusive<u64>>,
     in_flight: VecDeque<InFlight>,
@@ -113,6 +93,7 @@ impl Queue {
             next_seq: base,
             committed: base.saturating_sub(1),
             tail: None,
+            noted: Tail::default(),
             reserved: Vec::new(),
             in_flight: VecDeque::new(),
             in_flight_bytes: 0,
@@ -145,7 +126,7 @@ impl Queue {
         let seq = self.next_seq;
         self.next_seq += 1;
         let len = element.bytes().len();
-        if self.tail.is_some() || self.bytes + len + OVERHEAD > self.limit {
+        if self.tail.is_some() || self.bytes + weight(len) > self.limit {
             self.tail.get_or_insert(seq - 1);
             self.in_flight.push_back(InFlight { seq, ordinal, len });
             self.in_flight_bytes += len;
@@ -157,22 +138,22 @@ impl Queue {
 
     /// Appends a stanza that was read back from the spool.
     pub fn push_loaded(&mut self, seq: u64, element: Element, received: u64) {
-        self.tail = Some(seq);
+        self.skip_loaded(seq);
         self.append(Queued { element, received, seq, ordinal: None, durable: true, waited: true, spooled: true });
     }
 
     fn append(&mut self, item: Queued) {
-        self.bytes += item.element.bytes().len() + OVERHEAD;
+        self.bytes += weight(item.element.bytes().len());
         self.messages += usize::from(item.element.kind() == Kind::Message);
         self.items.push_back(item);
     }
 
     fn forget(&mut self, item: &Queued) {
-        self.bytes -= item.element.bytes().len() + OVERHEAD;
+        self.bytes -= weight(item.element.bytes().len());
         self.messages -= usize::from(item.element.kind() == Kind::Message);
     }
 
-    /// Behind which place, and how many bytes, are to be read back from the spool now.
+    /// Behind which place, and stanzas of how much [`Spooled::weight`], are to be read back from the spool now.
     pub fn wants_load(&self) -> Option<(u64, usize)> {
         let after = self.tail.filter(|after| *after < self.committed)?;
         (self.limit / 2).checked_sub(self.bytes).filter(|room| *room > 0).map(|room| (after, room))
@@ -181,6 +162,7 @@ impl Queue {
     /// A stanza that was read back is not for the client.
     pub fn skip_loaded(&mut self, seq: u64) {
         self.tail = Some(seq);
+        self.noted.forget(seq);
     }
 
     /// The last place that was given away.
@@ -191,6 +173,7 @@ impl Queue {
     /// All that was on disk when it was asked for has been read back.
     pub fn loaded_all(&mut self, committed: u64) {
         self.tail = self.tail.map(|after| after.max(committed));
+        self.noted.forget(committed);
         self.end_tail();
     }
 
@@ -208,6 +191,11 @@ impl Queue {
     /// What was handed to the spool up to here is on disk.
     pub fn last_committed(&self) -> u64 {
         self.committed
+    }
+
+    /// What is noted about stanzas that only the spool has.
+    pub fn noted(&mut self) -> &mut Tail {
+        &mut self.noted
     }
 
     /// Whether older stanzas wait in the spool, behind which newer ones join.

@@ -34,13 +34,13 @@ impl Store {
         self.write(0, move |batch| batch.adopt(&from, &to, which, places)).await
     }
 
-    /// Deletes places of a slot, and returns once they are gone from the disk.
+    /// Deletes places of a slot together, and returns once they are gone from the disk.
     ///
     /// # Errors
     /// As [`Store::account`].
-    pub async fn discard(&self, slot: &Slot, places: RangeInclusive<u64>) -> Result<(), StoreError> {
+    pub async fn discard(&self, slot: &Slot, places: Vec<RangeInclusive<u64>>) -> Result<(), StoreError> {
         let slot = slot.clone();
-        self.write(0, move |batch| batch.discard(&slot, places)).await
+        self.write(0, move |batch| places.into_iter().try_for_each(|places| batch.discard(&slot, places))).await
     }
 }
 

@@ -161,7 +161,7 @@ fn closed_slots(transaction: &ReadTransaction, from: &(String, u64)) -> Result<P
         let Ok(account) = BareJid::new(account) else { continue };
         let device = DeviceId(device);
         // One that cannot be read may be open.
-        let closed = |state: accounts::Loaded| state.is_ok_and(|s| s.device(device).is_none_or(|d| !d.open));
+        let closed = |state: accounts::Loaded| state.is_ok_and(|s| s.device(device).is_none_or(|d| !d.is_open()));
         if closed(accounts::load(&accounts, &account)) {
             piece.due.push(Slot { account, device });
         }
@@ -206,7 +206,7 @@ impl Batch<'_> {
             Err(error) => return tolerate(Err(error)).map(|()| 0),
         };
         let device = state.device(slot.device);
-        if device.is_some_and(|device| device.open) {
+        if device.is_some_and(|device| device.is_open()) {
             return Ok(0);
         }
         let gone = match self.age_slot(slot, before, PIECE as u64) {
@@ -229,7 +229,7 @@ impl Batch<'_> {
             let (key, record) = entry?;
             let Ok(account) = BareJid::new(key.value()) else { continue };
             match accounts::decode(&account, record.value()) {
-                Ok(state) if state.devices.iter().any(|device| device.open) => open.push((account, state)),
+                Ok(state) if state.devices.iter().any(|device| device.is_open()) => open.push((account, state)),
                 Ok(_) => {}
                 Err(error) => tracing::error!(%error, "passed over"),
             }
@@ -237,8 +237,8 @@ impl Batch<'_> {
         let mut slots = Vec::new();
         for (account, old) in open {
             let mut state = old.clone();
-            for device in state.devices.iter_mut().filter(|device| device.open) {
-                device.open = false;
+            for device in state.devices.iter_mut().filter(|device| device.is_open()) {
+                device.open.clear();
                 let slot = Slot { account: account.clone(), device: device.id };
                 if old.owned(device.id).next().is_some() {
                     self.wake_unless_noted(&slot, Wake { since: now, reason: WakeReason::Restart })?;

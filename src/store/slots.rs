@@ -29,14 +29,15 @@ impl Store {
         self.write(weight, move |batch| batch.spool(&slot, &items)).await
     }
 
-    /// The stanzas of a slot behind the place `after`, in order: one at least if there is any, then up to so many bytes.
+    /// The stanzas of a slot behind the place `after`, in order: one at least if there is any, then up to so much
+    /// [`Spooled::weight`].
     ///
     /// # Errors
     /// As [`Store::account`].
-    pub async fn spooled(&self, slot: &Slot, after: u64, bytes: usize) -> Result<Vec<Spooled>, StoreError> {
+    pub async fn spooled(&self, slot: &Slot, after: u64, weight: usize) -> Result<Vec<Spooled>, StoreError> {
         let slot = slot.clone();
         let fading = self.shared.fading.lock().get(&slot).copied().unwrap_or(0);
-        self.read(move |transaction| spool::read(transaction, &slot, after.max(fading), bytes)).await
+        self.read(move |transaction| spool::read(transaction, &slot, after.max(fading), weight)).await
     }
 
     /// Deletes the stanzas of a slot up to the place `up_to`, behind all earlier calls. Returns as soon as no reader of this
@@ -111,7 +112,7 @@ fn orphans(
         let (key, record) = entry?;
         let device = DeviceId(key.value().1);
         let Row { backlog, .. } = Row::decode(account, record.value())?;
-        if device != not && backlog.count > 0 && state.device(device).is_none_or(|device| !device.open) {
+        if device != not && backlog.count > 0 && state.device(device).is_none_or(|device| !device.is_open()) {
             orphans.push((device, backlog));
         }
     }

@@ -95,20 +95,20 @@ impl Slot {
     }
 }
 
-/// The stanzas of a slot behind a place, as of the last commit: one at least, then up to so many bytes.
+/// The stanzas of a slot behind a place, as of the last commit: one at least, then up to so much [`Spooled::weight`].
 pub(super) fn read(
     transaction: &ReadTransaction,
     slot: &Slot,
     after: u64,
-    bytes: usize,
+    weight: usize,
 ) -> Result<Vec<Spooled>, StoreError> {
     let mut items = Vec::new();
     let Some(from) = after.checked_add(1) else { return Ok(items) };
-    let mut budget = Budget::new(bytes);
+    let mut budget = Budget::new(weight);
     for entry in transaction.open_table(SPOOL)?.range(slot.places(from..=u64::MAX))? {
         let (key, record) = entry?;
         match Spooled::decode(&slot.account, key.value().2, record.value()) {
-            Ok(item) if budget.spend(item.bytes.len()) => items.push(item),
+            Ok(item) if budget.spend(item.weight()) => items.push(item),
             // What comes before it can be read all the same.
             Err(error) if items.is_empty() => return Err(error),
             Ok(_) | Err(_) => break,

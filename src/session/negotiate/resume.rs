@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::{Claim, CloseReason, Ended, Held, Negotiation, Output, State, bound_jid};
+use super::bind::bound_jid;
+use super::{Claim, CloseReason, Ended, Held, Negotiation, Output, State};
 use crate::jid::BareJid;
 use crate::session::{SmId, sm};
 use crate::xml::{self, Element, XmlWriter, ns};

@@ -233,6 +233,75 @@ fn iq_requests_that_nobody_will_answer_are_refused() {
     assert_eq!(rig.spool.len(), 0);
 }
 
+const VERSION: &str = "<iq type='get' id='q' from='romeo@example.net/x'><query xmlns='jabber:iq:version'/></iq>";
+
+fn refusals(stanzas: &[String]) -> usize {
+    let refusal = |xml: &&String| xml.contains("type='error' id='q'") && xml.contains("<service-unavailable");
+    stanzas.iter().filter(refusal).count()
+}
+
+/// A request that had come behind what memory could hold was not answered when the session ended, and stayed in the spool.
+#[test]
+fn iq_requests_that_only_the_spool_has_are_refused_too() {
+    let mut rig = overflowing();
+    rig.upstream(VERSION);
+    rig.upstream(&message(9));
+    let before = rig.spool.len();
+    rig.seconds(601);
+    assert_eq!((refusals(&rig.to_upstream), rig.ended), (1, Some(EndReason::Expired)));
+    assert_eq!(rig.spool.len(), before - 1);
+    assert!(rig.spool.values().all(|item| item.bytes.starts_with(b"<message")), "{:?}", rig.spool);
+}
+
+#[test]
+fn a_request_that_was_read_back_and_handled_is_not_refused() {
+    let mut rig = overflowing();
+    rig.upstream(VERSION);
+    rig.resume(0);
+    for h in 1..=4 {
+        rig.client(&format!("<a xmlns='urn:xmpp:sm:3' h='{h}'/>"));
+    }
+    rig.client("<a xmlns='urn:xmpp:sm:3' h='5'/>");
+    rig.input(Input::Drain);
+    assert_eq!((refusals(&rig.to_upstream), rig.spool.len()), (0, 0));
+}
+
+#[test]
+fn a_request_that_comes_while_the_session_ends_is_refused() {
+    let mut rig = plain();
+    rig.lose_client();
+    rig.disk_is_slow = true;
+    rig.upstream(&message(1));
+    rig.server_confirms = false;
+    rig.input(Input::Drain);
+    assert_eq!(rig.ended, None);
+    rig.upstream(VERSION);
+    assert!(rig.spool.values().all(|item| item.bytes.starts_with(b"<message")), "{:?}", rig.spool);
+
+    let mut rig = managed();
+    rig.lose_client();
+    rig.disk_is_slow = true;
+    rig.upstream(&message(1));
+    rig.input(Input::Drain);
+    rig.upstream(VERSION);
+    assert_eq!((refusals(&rig.to_upstream), rig.spool.len()), (1, 1));
+    rig.sync();
+    assert_eq!(acks(&rig.to_upstream).last(), Some(&2));
+}
+
+/// A dark session whose next stanza goes to the spool only.
+fn overflowing() -> Rig {
+    let mut rig = Rig::with(Settings { session_queue: 700, ..settings() });
+    rig.client(ENABLE);
+    rig.lose_client();
+    for n in 1..=4 {
+        rig.upstream(&message(n));
+    }
+    assert!(rig.session.queue.has_tail());
+    rig.clear();
+    rig
+}
+
 #[test]
 fn archived_messages_are_not_kept_for_a_user_who_asks_the_archive() {
     let archived = "<message from='romeo@example.net/x'><body>x</body><stanza-id xmlns='urn:xmpp:sid:0' by='juliet@example.org' id='1'/></message>";
@@ -246,6 +315,30 @@ fn archived_messages_are_not_kept_for_a_user_who_asks_the_archive() {
         rig.upstream(&message(1));
         rig.seconds(601);
         assert_eq!(rig.spool.len(), kept);
+    }
+}
+
+/// What had come behind all that memory could hold was kept whether the archive had it or not.
+#[test]
+fn archived_messages_that_only_the_spool_has_are_not_kept_either() {
+    let archived = "<message from='romeo@example.net/x'><body>x</body><stanza-id xmlns='urn:xmpp:sid:0' by='juliet@example.org' id='1'/></message>";
+    for (asks, kept) in [(true, 6), (false, 9)] {
+        let mut rig = Rig::with(Settings { session_queue: 700, ..settings() });
+        rig.client(ENABLE);
+        if asks {
+            rig.client("<iq type='set' id='m'><query xmlns='urn:xmpp:mam:2'/></iq>");
+        }
+        rig.lose_client();
+        for n in 1..=5 {
+            rig.upstream(&message(n));
+        }
+        rig.upstream(archived);
+        rig.upstream(archived);
+        rig.upstream(&message(6));
+        rig.upstream(archived);
+        assert_eq!((rig.session.queue.len(), rig.spool.len()), (2, 9));
+        rig.seconds(601);
+        assert_eq!((rig.spool.len(), rig.ended), (kept, Some(EndReason::Expired)));
     }
 }
 

@@ -24,7 +24,7 @@ use super::{
 use crate::config;
 use crate::jid::{FullJid, Jid};
 use crate::push::absent::Notice;
-use crate::push::account::{Account, Change, Device, DeviceId};
+use crate::push::account::{Account, Change, Device, DeviceId, LoginId};
 use crate::push::notification::Publish;
 use crate::push::registration::Target;
 use crate::xml::{Element, Frame, Header};
@@ -110,7 +110,8 @@ impl Rig {
             server_csi: true,
             server_sm,
         };
-        let device = Device { id: DEVICE, resource: "phone".into(), sm_ids: Vec::new(), last_seen: 0, open: true };
+        let device =
+            Device { id: DEVICE, resource: "phone".into(), sm_ids: Vec::new(), last_seen: 0, open: vec![LoginId(1)] };
         let account = Account { devices: vec![device], registrations: Vec::new() };
         let backlog = !earlier.is_empty();
         let owner = Owner { device: DEVICE, certain: false, account: account.clone(), last_seq: 0, backlog };
@@ -189,13 +190,14 @@ impl Rig {
                     self.committed(last);
                 }
                 Output::Unspool(places) => self.spool.retain(|seq, _| !places.contains(seq)),
-                Output::Load(after, bytes) => {
-                    let mut room = bytes;
-                    let mut items = Vec::new();
-                    for (_, item) in self.spool.range(after + 1..) {
+                Output::Load(after, weight) => {
+                    let (mut items, mut left) = (Vec::new(), weight);
+                    for item in self.spool.range(after + 1..).map(|(_, item)| item) {
+                        if !items.is_empty() && item.weight() > left {
+                            break;
+                        }
+                        left = left.saturating_sub(item.weight());
                         items.push(item.clone());
-                        let Some(left) = room.checked_sub(item.bytes.len()) else { break };
-                        room = left;
                     }
                     self.session.handle(self.now, Input::Loaded(items));
                 }

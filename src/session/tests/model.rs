@@ -25,7 +25,7 @@ use super::super::{
 use super::{DEVICE, dice, header};
 use crate::config::{Push, StreamManagement};
 use crate::jid::FullJid;
-use crate::push::account::{Account, Device, DeviceId};
+use crate::push::account::{Account, Device, DeviceId, LoginId};
 use crate::push::registration::{Registration, Target};
 use crate::xml::{Element, Frame, Header};
 use actors::{Client, Leg};
@@ -603,6 +603,7 @@ impl World {
     fn crash(&mut self, reads: bool, revives: bool) {
         count(&self.coverage.crashes);
         self.session = None;
+        self.life.ended = None;
         self.life.attached = None;
         self.life.resumable = None;
         self.client.hang_up(None);
@@ -642,7 +643,7 @@ fn account(variant: Variant) -> Account {
         resource: resource.into(),
         sm_ids: Vec::new(),
         last_seen: 0,
-        open: id == DEVICE,
+        open: (id == DEVICE).then_some(LoginId(1)).into_iter().collect(),
     };
     let target = Target { service: crate::jid::Jid::new("push.example").unwrap(), node: Some("n".into()) };
     let registration =

@@ -212,6 +212,28 @@ fn what_exceeds_memory_lives_in_the_spool_and_comes_back_in_order() {
     assert_eq!(rig.ended, None);
 }
 
+/// What was read back was once counted by its bytes alone, so that very many tiny stanzas took several times the memory that a
+/// session may have.
+#[test]
+fn tiny_stanzas_come_back_from_the_spool_only_as_memory_has_room() {
+    let limit = 16_000;
+    let mut rig = Rig::with(Settings { session_queue: limit, ..Settings::default() });
+    rig.client("<enable xmlns='urn:xmpp:sm:3' resume='true'/>");
+    rig.lose_client();
+    for _ in 0..500 {
+        rig.upstream("<message/>");
+    }
+    rig.resume(0);
+    let mut h = 0;
+    while h < 500 {
+        let waiting = rig.session.queue.len();
+        assert!((1..=limit / 160).contains(&waiting), "{waiting} in memory, {h} acknowledged");
+        h += waiting;
+        rig.client(&format!("<a xmlns='urn:xmpp:sm:3' h='{h}'/>"));
+    }
+    assert_eq!((h, rig.spool.len(), rig.ended), (500, 0, None));
+}
+
 #[test]
 fn closes_and_errors_travel_both_ways() {
     let mut rig = sm_rig();

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::slots::{check_counts, enable_on, item, items, login, seqs, slot};
+use super::slots::{check_counts, enable_on, ended, item, items, login, seqs, slot};
 use super::*;
 
 const TTL: Ttl = Ttl {
@@ -63,7 +63,7 @@ async fn old_stanzas_go_unless_their_device_is_here() {
         store.change(&account(name), login(device, &format!("r{device}"), 1000)).await.unwrap();
         store.spool(&slot(name, device), items(1..=700)).await.unwrap();
     }
-    store.change(&account("romeo"), Change::Ended { device: DeviceId(2) }).await.unwrap();
+    store.change(&account("romeo"), ended(2)).await.unwrap();
     // A device that the account does not know.
     store.spool(&slot("nurse", 1), items(1..=3)).await.unwrap();
 
@@ -90,7 +90,7 @@ async fn old_tombstones_and_registrations_go_with_all_that_hangs_on_them() {
         store.change(&romeo, enable_on(device, &format!("n{device}"), seen)).await.unwrap();
         store.spool(&slot("romeo", device), vec![Spooled { received: 999_000, ..item(1) }]).await.unwrap();
     }
-    store.change(&romeo, Change::Ended { device: DeviceId(1) }).await.unwrap();
+    store.change(&romeo, ended(1)).await.unwrap();
     store.wake(&slot("romeo", 1), Wake { since: 1, reason: WakeReason::Expired }).await.unwrap();
 
     let expired = store.expire(1000, TTL).await.unwrap();
@@ -133,14 +133,14 @@ async fn after_a_crash_lost_devices_are_named_and_those_with_push_are_to_be_woke
     for device in [1, 3] {
         store.change(&account("romeo"), enable_on(device, &format!("n{device}"), 1)).await.unwrap();
     }
-    store.change(&account("romeo"), Change::Ended { device: DeviceId(3) }).await.unwrap();
+    store.change(&account("romeo"), ended(3)).await.unwrap();
     let before = store.commits();
     let lost = store.recover(50).await.unwrap();
     assert_eq!(lost, [slot("juliet", 1), slot("romeo", 1), slot("romeo", 2)]);
     assert_eq!(store.commits(), before + 1);
     let restart = Wake { since: 50, reason: WakeReason::Restart };
     assert_eq!(store.wakes().await.unwrap(), [(slot("romeo", 1), restart)]);
-    assert!(store.account(&account("romeo")).await.unwrap().devices.iter().all(|device| !device.open));
+    assert!(store.account(&account("romeo")).await.unwrap().devices.iter().all(|device| !device.is_open()));
     assert_eq!(store.recover(60).await.unwrap(), []);
     assert_eq!(store.wakes().await.unwrap(), [(slot("romeo", 1), restart)]);
 }

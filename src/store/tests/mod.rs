@@ -6,7 +6,7 @@ use self::disk::TestDisk;
 use super::accounts::ACCOUNTS;
 use super::*;
 use crate::jid::BareJid;
-use crate::push::account::{Account, Change, DeviceId};
+use crate::push::account::{Account, Change, DeviceId, LoginId};
 use crate::push::registration::{Field, Registration, Secret, Target};
 
 mod ageing;

@@ -26,7 +26,13 @@ pub(super) async fn seqs(store: &Store, slot: &Slot) -> Vec<u64> {
 }
 
 pub(super) fn login(device: u64, resource: &str, at: u64) -> Change {
-    Change::Login { candidate: DeviceId(device), resource: resource.to_owned(), presented: None, at }
+    let (candidate, login) = (DeviceId(device), LoginId(device));
+    Change::Login { candidate, login, resource: resource.to_owned(), presented: None, at }
+}
+
+/// The end of the session that [`login`] began.
+pub(super) fn ended(device: u64) -> Change {
+    Change::Ended { login: LoginId(device) }
 }
 
 pub(super) fn enable_on(device: u64, node: &str, last_seen: u64) -> Change {
@@ -85,22 +91,38 @@ async fn what_waits_survives_a_restart_in_order_and_byte_for_byte() {
 }
 
 #[tokio::test]
-async fn reading_is_paced_by_bytes_but_never_stands_still() {
+async fn places_here_and_there_are_deleted_by_one_commit() {
     let directory = tempfile::tempdir().unwrap();
     let store = Store::open(directory.path()).unwrap();
     let slot = slot("romeo", 1);
     store.spool(&slot, items(1..=9)).await.unwrap();
-    let len = item(1).bytes.len();
-    for (after, bytes, expected) in [
+    let before = store.commits();
+    store.discard(&slot, vec![2..=3, 7..=7, 20..=30]).await.unwrap();
+    assert_eq!(store.commits(), before + 1);
+    assert_eq!(seqs(&store, &slot).await, [1, 4, 5, 6, 8, 9]);
+    assert_eq!(store.backlog(&slot).await.unwrap().count, 6);
+    check_counts(&store);
+}
+
+#[tokio::test]
+async fn reading_is_paced_by_weight_but_never_stands_still() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = Store::open(directory.path()).unwrap();
+    let slot = slot("romeo", 1);
+    store.spool(&slot, items(1..=9)).await.unwrap();
+    let weight = item(1).weight();
+    assert!(weight > item(1).bytes.len());
+    for (after, room, expected) in [
         (0, 0, vec![1]),
         (0, 1, vec![1]),
-        (3, 2 * len, vec![4, 5]),
+        (3, 2 * weight - 1, vec![4]),
+        (3, 2 * weight, vec![4, 5]),
         (8, 0, vec![9]),
         (9, 9, vec![]),
         (u64::MAX, 9, vec![]),
     ] {
-        let read = store.spooled(&slot, after, bytes).await.unwrap();
-        assert_eq!(read.iter().map(|item| item.seq).collect::<Vec<_>>(), expected, "after {after}, {bytes} bytes");
+        let read = store.spooled(&slot, after, room).await.unwrap();
+        assert_eq!(read.iter().map(|item| item.seq).collect::<Vec<_>>(), expected, "after {after}, room for {room}");
     }
 }
 
@@ -288,7 +310,7 @@ async fn orphans_are_what_waits_for_others_that_are_not_here() {
     store.spool(&slot("romeo", 5), items([1])).await.unwrap();
     store.spool(&slot("juliet", 3), items([1])).await.unwrap();
     for device in [2, 3, 4] {
-        store.change(&romeo, Change::Ended { device: DeviceId(device) }).await.unwrap();
+        store.change(&romeo, ended(device)).await.unwrap();
     }
     store.unspool(&slot("romeo", 4), 1).await.unwrap();
     let orphans = store.orphans(&romeo, DeviceId(2)).await.unwrap();
@@ -303,7 +325,7 @@ async fn a_newcomer_that_turns_out_to_be_a_known_device_brings_its_spool() {
     let (romeo, known, newcomer) = (account("romeo"), slot("romeo", 1), slot("romeo", 2));
     store.change(&romeo, login(1, "old", 1)).await.unwrap();
     store.change(&romeo, enable_on(1, "phone", 1)).await.unwrap();
-    store.change(&romeo, Change::Ended { device: DeviceId(1) }).await.unwrap();
+    store.change(&romeo, ended(1)).await.unwrap();
     store.wake(&known, Wake { since: 2, reason: WakeReason::UpstreamLost }).await.unwrap();
     store.spool(&known, items(1..=4)).await.unwrap();
     store.change(&romeo, login(2, "new", 3)).await.unwrap();
@@ -346,7 +368,7 @@ async fn what_waits_for_a_forgotten_device_is_deleted() {
     for device in 1..=40 {
         store.change(&romeo, login(device, &format!("r{device}"), device)).await.unwrap();
         store.spool(&slot("romeo", device), items([1])).await.unwrap();
-        store.change(&romeo, Change::Ended { device: DeviceId(device) }).await.unwrap();
+        store.change(&romeo, ended(device)).await.unwrap();
     }
     let state = store.account(&romeo).await.unwrap();
     assert_eq!(state.devices.len(), 32);

@@ -343,6 +343,7 @@ impl World {
         }
         self.end_old_session();
         self.disk_catches_up();
+        self.check_requests();
         if self.broken.is_some() {
             return;
         }

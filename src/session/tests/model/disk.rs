@@ -107,13 +107,13 @@ impl Disk {
         }
     }
 
-    fn load(&self, after: u64, bytes: usize) -> Vec<Spooled> {
-        let (mut items, mut left) = (Vec::new(), bytes);
+    fn load(&self, after: u64, weight: usize) -> Vec<Spooled> {
+        let (mut items, mut left) = (Vec::new(), weight);
         for (_, item) in self.slot.range(after + 1..).map(|(_, found)| found) {
-            if !items.is_empty() && item.bytes.len() > left {
+            if !items.is_empty() && item.weight() > left {
                 break;
             }
-            left = left.saturating_sub(item.bytes.len());
+            left = left.saturating_sub(item.weight());
             items.push(item.clone());
         }
         items
@@ -158,7 +158,7 @@ impl World {
                 }
             }
             Output::Unspool(places) => Job::Unspool(places),
-            Output::Load(after, bytes) => Job::Load(after, bytes),
+            Output::Load(after, weight) => Job::Load(after, weight),
             Output::Adopt(source, places) => Job::Adopt(source, places),
             Output::Bury(id, h) => {
                 let id = id.as_str().to_owned();
@@ -220,9 +220,9 @@ impl World {
                 self.disk.unspool(&places);
                 Vec::new()
             }
-            Job::Load(after, bytes) => {
+            Job::Load(after, weight) => {
                 count(&self.coverage.loads);
-                vec![Input::Loaded(self.disk.load(after, bytes))]
+                vec![Input::Loaded(self.disk.load(after, weight))]
             }
             Job::Adopt(source, places) => {
                 let moved = self.disk.adopt(source, &places, self.life.base);

@@ -209,6 +209,17 @@ impl World {
         }
     }
 
+    /// A session that has ended in order leaves no request on disk: it has answered them, or its server has.
+    pub(super) fn check_requests(&mut self) {
+        if self.life.ended.is_none() || self.broken.is_some() {
+            return;
+        }
+        let own = self.disk.slot.range(self.life.base..).map(|(_, (_, item))| str_of(&item.bytes));
+        let left: Vec<_> =
+            own.filter(|xml| xml.starts_with("<iq") && attr(xml, "type") == Some("get")).map(str::to_owned).collect();
+        self.check(left.is_empty(), || format!("nobody answers {left:?}"));
+    }
+
     /// What a crash may cost: what no server counts, if it is new or on its way to the disk.
     pub(super) fn excuse_crash(&mut self) {
         let spool_after = self.settings.stream_management.spool_after;
@@ -274,7 +285,7 @@ impl World {
         if self.client.conn.is_none() || self.session.is_none() || self.client.is_cut() {
             self.connect(true, Hello::EnableThenPresence);
         }
-        for round in 0..60 {
+        for round in 0..150 {
             self.disk_catches_up();
             self.server_reads(usize::MAX);
             self.wake();

@@ -1,0 +1,70 @@
+//! Binding (RFC 6120 §7): the full JID in the server's result is whose session begins.
+
+use std::sync::Arc;
+
+use super::{Negotiation, Output, State};
+use crate::jid::FullJid;
+use crate::session::{Bound, sm};
+use crate::xml::{Element, Kind, ns};
+
+impl Negotiation {
+    pub(super) fn client_binds(&mut self, element: &Element) {
+        let node = element.node();
+        if element.is("resume", ns::SM) {
+            return self.client_resumes(&node);
+        }
+        if element.is("enable", ns::SM) {
+            return self.write_client(sm::failed("unexpected-request", None));
+        }
+        if element.is("r", ns::SM) || element.is("a", ns::SM) {
+            return;
+        }
+        if element.kind() == Kind::Other {
+            return self.refuse_element(element);
+        }
+        let bind = node.child("bind", ns::BIND).filter(|_| element.kind() == Kind::Iq);
+        let resource = bind.and_then(|bind| bind.child("resource", ns::BIND)).map(|r| r.text().into_owned());
+        if let (Some(identity), Some(resource)) = (&self.identity, resource) {
+            self.outputs.push_back(Output::Release(identity.clone(), resource));
+        }
+        self.out(Output::ToUpstream(element.bytes().clone()));
+        if bind.is_some() {
+            self.state = State::BindSent(node.attr("id").unwrap_or_default().into_owned());
+        }
+    }
+
+    pub(super) fn bind_answered(&mut self, element: &Element) {
+        self.write_client(element.bytes().clone());
+        self.state = State::Binding;
+        let (Some(jid), Some(client), Some(server)) = (bound_jid(element), &self.client_header, &self.server_header)
+        else {
+            return;
+        };
+        let bound = Bound {
+            jid,
+            identity: self.identity.take(),
+            client_header: Arc::clone(client),
+            server_header: Arc::clone(server),
+            presented: self.presented.take(),
+            server_csi: self.server_csi,
+            server_sm: self.server_sm,
+        };
+        self.out(Output::Bound(Box::new(bound)));
+        self.state = State::Done;
+    }
+}
+
+/// Whether this answers the iq request with this id.
+pub(super) fn is_answer(element: &Element, id: &str) -> bool {
+    let node = element.node();
+    element.kind() == Kind::Iq
+        && node.attr("id").as_deref() == Some(id)
+        && matches!(node.attr("type").as_deref(), Some("result" | "error"))
+}
+
+/// The full JID in a bind result.
+pub(super) fn bound_jid(element: &Element) -> Option<FullJid> {
+    let node = element.node();
+    let jid = node.child("bind", ns::BIND)?.child("jid", ns::BIND)?.text();
+    FullJid::new(&jid).ok()
+}

@@ -1,0 +1,101 @@
+//! What must be known, at a session's end, of stanzas that only the spool has.
+
+use std::collections::VecDeque;
+use std::ops::RangeInclusive;
+
+use bytes::Bytes;
+
+/// Bytes of refusals that are kept, each with [`ENTRY`]. Requests beyond wait on disk until a session takes or drops them.
+const REFUSALS: usize = 64 << 10;
+/// What a refusal costs beside its bytes.
+const ENTRY: usize = 64;
+/// Runs of archived stanzas that are known. What is archived beyond is kept like what is not.
+const RUNS: usize = 1024;
+
+/// Notes about places behind all that is in memory, in their order.
+#[derive(Debug, Default)]
+pub struct Tail {
+    /// iq requests, and how each is refused.
+    requests: VecDeque<(u64, Bytes)>,
+    refusals: usize,
+    /// Stanzas that the server's archive has, side by side.
+    archived: VecDeque<RangeInclusive<u64>>,
+}
+
+impl Tail {
+    /// At this place is an iq request, to be answered so if the client never has it.
+    pub fn note_request(&mut self, seq: u64, refusal: Bytes) {
+        let cost = refusal.len().saturating_add(ENTRY);
+        if self.refusals + cost <= REFUSALS {
+            self.refusals += cost;
+            self.requests.push_back((seq, refusal));
+        }
+    }
+
+    /// The server's archive has the stanza at this place.
+    pub fn note_archived(&mut self, seq: u64) {
+        let runs = self.archived.len();
+        match self.archived.back_mut() {
+            Some(last) if *last.end() + 1 == seq => *last = *last.start()..=seq,
+            _ if runs < RUNS => self.archived.push_back(seq..=seq),
+            _ => {}
+        }
+    }
+
+    /// All up to this place has been read back, or is no more.
+    pub fn forget(&mut self, up_to: u64) {
+        while let Some((_, refusal)) = self.requests.front().filter(|(seq, _)| *seq <= up_to) {
+            self.refusals -= refusal.len() + ENTRY;
+            self.requests.pop_front();
+        }
+        while self.archived.front().is_some_and(|run| *run.end() <= up_to) {
+            self.archived.pop_front();
+        }
+        if let Some(run) = self.archived.front_mut().filter(|run| *run.start() <= up_to) {
+            *run = up_to + 1..=*run.end();
+        }
+    }
+
+    /// The requests that nobody will answer.
+    pub fn take_requests(&mut self) -> VecDeque<(u64, Bytes)> {
+        self.refusals = 0;
+        std::mem::take(&mut self.requests)
+    }
+
+    /// The places of what the server's archive has.
+    pub fn take_archived(&mut self) -> VecDeque<RangeInclusive<u64>> {
+        std::mem::take(&mut self.archived)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_read_back_is_not_noted_any_more() {
+        let mut tail = Tail::default();
+        for seq in [3, 4, 5, 7, 8, 10] {
+            tail.note_archived(seq);
+            tail.note_request(seq, Bytes::from_static(b"<iq/>"));
+        }
+        tail.forget(4);
+        tail.forget(7);
+        assert_eq!(tail.take_archived(), [8..=8, 10..=10]);
+        assert_eq!(tail.take_requests().iter().map(|(seq, _)| *seq).collect::<Vec<_>>(), [8, 10]);
+    }
+
+    #[test]
+    fn notes_are_bounded_and_room_comes_back() {
+        let mut tail = Tail::default();
+        let refusal = Bytes::from(vec![b'x'; 1000]);
+        for seq in (0..10_000).step_by(2) {
+            tail.note_archived(seq);
+            tail.note_request(seq, refusal.clone());
+        }
+        assert_eq!((tail.archived.len(), tail.requests.len()), (RUNS, REFUSALS / (1000 + ENTRY)));
+        tail.forget(9_998);
+        tail.note_request(10_001, refusal.clone());
+        assert_eq!((tail.archived.len(), tail.requests.len(), tail.refusals), (0, 1, 1000 + ENTRY));
+    }
+}
