@@ -166,6 +166,13 @@ pub struct Push {
     pub linger: bool,
     /// How long a dark session is held at most once an important push went out; by default as long as before.
     pub hibernation_after_push: Option<Duration>,
+    /// Whether stanzas that nobody waits for are notified too, without a text, as mod_cloud_notify does: no.
+    pub unimportant: bool,
+    /// Notifications wait until no other client of the account was active for this long; calls do not: 0 s.
+    pub grace: Duration,
+    /// How long after a notification, that nothing new follows, a device that does not come is notified again: 60 s, 5 min,
+    /// 30 min. May be empty.
+    pub repush: Vec<Duration>,
     /// How long a registration is kept whose device is not seen: 90 d.
     pub registration_ttl: Duration,
 }
@@ -184,6 +191,9 @@ impl Default for Push {
             publish_timeout: MINUTE,
             linger: true,
             hibernation_after_push: None,
+            unimportant: false,
+            grace: Duration::ZERO,
+            repush: vec![MINUTE, 5 * MINUTE, 30 * MINUTE],
             registration_ttl: 90 * 24 * HOUR,
         }
     }

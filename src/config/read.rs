@@ -176,6 +176,9 @@ fn push(mut s: Section<'_>, stream_management: &StreamManagement) -> Push {
         publish_timeout: s.duration("publish_timeout", d.publish_timeout, MOMENT..=HOUR),
         linger: s.boolean("linger", d.linger),
         hibernation_after_push: hibernation_after_push(&mut s),
+        unimportant: s.boolean("unimportant", d.unimportant),
+        grace: s.duration("grace", d.grace, Duration::ZERO..=DAY),
+        repush: s.durations("repush", d.repush, SECOND..=DAY),
         registration_ttl: s.duration("registration_ttl", d.registration_ttl, MOMENT..=3660 * DAY),
     };
     if read.max_hibernation_timeout < stream_management.resume_timeout {

@@ -174,20 +174,60 @@ impl<'t> Section<'t> {
         default: Duration,
         bounds: RangeInclusive<Duration>,
     ) -> Duration {
-        let from = humantime::format_duration(*bounds.start());
-        let to = humantime::format_duration(*bounds.end());
-        let remedy = format!("write a duration from \"{from}\" to \"{to}\", such as \"{}\"", human(default));
+        let example = format!("such as \"{}\"", human(default));
         let Some(at) = self.take(key) else { return default };
-        let At { value: DeValue::String(written), line } = &at else {
-            self.wrong_type(key, &at, "a duration in quotes", &remedy);
-            return default;
+        self.as_duration(key, &at, &bounds, &example).unwrap_or(default)
+    }
+
+    /// Durations, each longer than the one before: `["60s", "5m"]`. There may be none, and not more than ten.
+    pub(super) fn durations(
+        &mut self,
+        key: &'static str,
+        default: Vec<Duration>,
+        bounds: RangeInclusive<Duration>,
+    ) -> Vec<Duration> {
+        let remedy = format!("write {key} = [\"60s\", \"5m\"], or [] for none");
+        let items = match self.take(key) {
+            None => return default,
+            Some(At { value: DeValue::Array(items), .. }) if items.len() <= 10 => items,
+            Some(other) => {
+                self.wrong_type(key, &other, "an array of at most ten durations", &remedy);
+                return default;
+            }
+        };
+        let mut durations: Vec<Duration> = Vec::new();
+        for item in items {
+            let line = self.report.line_at(item.span().start);
+            let at = At { value: item.into_inner(), line };
+            let Some(duration) = self.as_duration(key, &at, &bounds, &remedy) else { return default };
+            if durations.last().is_some_and(|last| *last >= duration) {
+                self.problem(line, key, format!("{} is not longer than the one before", human(duration)), remedy);
+                return default;
+            }
+            durations.push(duration);
+        }
+        durations
+    }
+
+    fn as_duration(
+        &self,
+        key: &str,
+        at: &At<DeValue<'_>>,
+        bounds: &RangeInclusive<Duration>,
+        example: &str,
+    ) -> Option<Duration> {
+        let (from, to) = (human(*bounds.start()), human(*bounds.end()));
+        let remedy = format!("write a duration from \"{from}\" to \"{to}\", {example}");
+        let At { value: DeValue::String(written), line } = at else {
+            self.wrong_type(key, at, "a duration in quotes", &remedy);
+            return None;
         };
         match humantime::parse_duration(written) {
-            Ok(value) if bounds.contains(&value) => return value,
+            Ok(value) if bounds.contains(&value) => return Some(value),
             Ok(_) => self.problem(*line, key, format!("\"{written}\" is out of bounds"), remedy),
             Err(error) => self.problem(*line, key, format!("\"{written}\" is not a duration: {error}"), remedy),
         }
-        default
+        None
     }
 
     /// A number of bytes, `"16 KiB"` or plain `16384`, within bounds.

@@ -90,14 +90,30 @@ fn unknown_keys_are_refused_with_the_nearest_known_one() {
 
 #[test]
 fn designed_keys_that_do_not_act_yet_are_refused() {
-    let expect = "config.toml:2: [push] repush: not yet supported; remove it: a notification is not repeated";
-    check("[push]\nrepush = [\"60s\"]", expect);
+    let expect = "config.toml:2: [push] services: not yet supported; remove it: any push service is used";
+    check("[push]\nservices = [\"push.example.org\"]", expect);
     check(
         "[admin]\nlisten = \"127.0.0.1:9522\"",
         "config.toml:1: admin: not yet supported; remove it: there is no admin socket and no metrics page",
     );
     let errors = parse("[[host]]\ndomain = \"localhost\"\nupstream_tls = \"starttls\"").unwrap_err().to_string();
     assert!(errors.starts_with("config.toml:3: [[host]] upstream_tls: TLS to the server is not yet supported"));
+}
+
+#[test]
+fn repeats_are_durations_in_order() {
+    assert_eq!(parse(&with_host("[push]\nrepush = []")).unwrap().push.repush, [] as [Duration; 0]);
+    let two = parse(&with_host("[push]\nrepush = [\"10s\", \"1h\"]")).unwrap().push.repush;
+    assert_eq!(two, [Duration::from_secs(10), Duration::from_secs(3600)]);
+    check(
+        "[push]\nrepush = [\"60s\", \"30s\"]",
+        "config.toml:2: [push] repush: 30s is not longer than the one before; write repush = [\"60s\", \"5m\"], or [] for none",
+    );
+    check(
+        "[push]\nrepush = \"60s\"",
+        "config.toml:2: [push] repush: an array of at most ten durations is wanted, found a string; write repush = [\"60s\", \
+         \"5m\"], or [] for none",
+    );
 }
 
 #[test]

@@ -102,6 +102,8 @@ pub enum Change {
     Succeeded {
         /// Which registration.
         target: Target,
+        /// Unix seconds.
+        at: u64,
     },
     /// The account was removed from the server: nothing of it is kept.
     Removed,
@@ -145,7 +147,7 @@ impl Account {
                 }
                 self.registrations.retain(|r| r.target != target || r.errors < max_errors);
             }
-            Change::Succeeded { target } => {
+            Change::Succeeded { target, .. } => {
                 for r in self.registrations.iter_mut().filter(|r| r.target == target) {
                     r.errors = 0;
                 }
@@ -174,6 +176,12 @@ impl Account {
     /// The registrations of a device.
     pub fn owned(&self, device: DeviceId) -> impl Iterator<Item = &Registration> {
         self.registrations.iter().filter(move |r| r.device == device)
+    }
+
+    /// The registrations of other devices than this one that have no session.
+    pub fn absent(&self, device: DeviceId) -> impl Iterator<Item = &Registration> {
+        let is_open = |id: DeviceId| self.device(id).is_some_and(|d| d.open);
+        self.registrations.iter().filter(move |r| r.device != device && !is_open(r.device))
     }
 
     fn device_mut(&mut self, id: DeviceId) -> Option<&mut Device> {
@@ -269,8 +277,14 @@ mod tests {
     }
 
     fn enable(device: u64, node: &str, certain: bool, last_seen: u64) -> Change {
-        let registration =
-            Registration { target: target(node), options: None, device: DeviceId(device), last_seen, errors: 0 };
+        let registration = Registration {
+            target: target(node),
+            options: None,
+            device: DeviceId(device),
+            last_seen,
+            errors: 0,
+            extensions: Default::default(),
+        };
         Change::Enable { registration, certain, max_devices: 3 }
     }
 

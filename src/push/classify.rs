@@ -80,6 +80,22 @@ pub enum Noise {
     NoText,
 }
 
+impl Reading<'_> {
+    /// x
+    pub fn key(&self, seed: u64) -> u64 {
+        use std::hash::{DefaultHasher, Hash, Hasher};
+        let mut h = DefaultHasher::new();
+        (seed, self.stanza.raw()).hash(&mut h);
+        h.finish()
+    }
+}
+impl Noise {
+    /// x
+    pub fn name(self) -> &'static str {
+        "noise"
+    }
+}
+
 impl fmt::Display for Noise {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {

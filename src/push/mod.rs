@@ -2,9 +2,15 @@
 //!
 //! Pure: every function here takes what it needs and the time, and returns a value.
 
+pub mod absent;
 pub mod account;
 pub mod classify;
+pub mod filter;
 pub mod notification;
+pub mod outcome;
+pub mod pusher;
 pub mod registration;
 pub mod rooms;
+pub mod roster;
 pub mod rules;
+pub mod waiting;

@@ -28,13 +28,30 @@ pub struct Summary {
     pub body: Option<Secret<String>>,
 }
 
+/// x
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Detail {
+    sender: Option<String>,
+    text: Option<Secret<String>>,
+}
+impl Detail {
+    /// x
+    pub fn of(reading: &super::classify::Reading<'_>) -> Self {
+        let newest = reading.stanza;
+        Self {
+            sender: newest.attr("from").map(|from| from.into_owned()),
+            text: newest.child("body", ns::CLIENT).map(|b| Secret::new(b.text().into_owned())),
+        }
+    }
+}
+
 impl Summary {
     /// Says as much of the newest important message as the operator allows.
-    pub fn new(settings: &config::Push, count: usize, newest: &Node<'_>) -> Self {
-        let sender = settings.with_sender.then(|| newest.attr("from").map(|from| from.into_owned())).flatten();
-        let text = settings.with_body.then(|| newest.child("body", ns::CLIENT).map(|body| body.text().into_owned()));
-        let body = text.flatten().filter(|text| !text.is_empty()).unwrap_or_else(|| settings.important_body.clone());
-        Self { count, sender, body: (!body.is_empty()).then(|| Secret::new(body)) }
+    pub fn new(settings: &config::Push, counts: super::waiting::Counts, newest: Option<Detail>) -> Self {
+        let sender = newest.as_ref().filter(|_| settings.with_sender).and_then(|d| d.sender.clone());
+        let text = newest.filter(|_| settings.with_body).and_then(|d| d.text).map(|t| t.expose().clone());
+        let body = text.filter(|text| !text.is_empty()).unwrap_or_else(|| settings.important_body.clone());
+        Self { count: counts.important, sender, body: (!body.is_empty()).then(|| Secret::new(body)) }
     }
 
     /// Says that the device should come back: with a text only if something important waits.
@@ -46,7 +63,7 @@ impl Summary {
 
 impl Publish {
     /// A notification for a registration.
-    pub fn new(registration: &Registration, summary: Summary) -> Self {
+    pub fn new(registration: &Registration, summary: Summary, _iv: u128) -> Self {
         Self { target: registration.target.clone(), options: registration.options.clone(), summary }
     }
 

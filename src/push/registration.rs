@@ -155,4 +155,15 @@ pub struct Registration {
     /// Publish errors in a row, `wait` errors not counted.
     #[serde(default)]
     pub errors: u32,
+    /// x
+    #[serde(default)]
+    pub extensions: Extensions,
+}
+/// x
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Extensions {
+    /// x
+    pub ignore_unknown: bool,
+    /// x
+    pub jingle: bool,
 }

@@ -1,5 +1,6 @@
 //! Drives a [`Session`]: the task that owns both legs until the session ends.
 
+use std::collections::VecDeque;
 use std::future::{pending, poll_fn};
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -16,7 +17,7 @@ use super::{Client, Relay};
 use crate::net::conn::{ConnEvent, HIGH_WATER};
 use crate::net::listener::Permit;
 use crate::net::upstream::UpstreamConn;
-use crate::publish;
+use crate::publish::session::{Asker, Carried};
 use crate::push::account::{Change, DeviceId};
 use crate::session::{Bound, Clock, Closing, EndReason, Event, Input, Output, Owner, Session, SmId, Stored};
 use crate::store::{Backlog, Slot, StoreError};
@@ -40,6 +41,7 @@ struct Driver {
     client: Option<Client>,
     upstream: UpstreamConn,
     jobs: Jobs,
+    carried: Carried,
     draining: bool,
     /// A client that has gone is noticed before anything is written to it; one that is busy does not keep the server waiting.
     client_had_its_turn: bool,
@@ -67,6 +69,7 @@ pub(super) async fn run(relay: Arc<Relay>, login: Login, permit: Permit) {
         client: Some(client),
         upstream,
         jobs,
+        carried: Carried::default(),
         draining: false,
         client_had_its_turn: false,
         heirs: Vec::new(),
@@ -86,6 +89,7 @@ async fn owner(relay: &Relay, handle: &Arc<Handle>, bound: &Bound) -> Owner {
     let (account, device) = unless_broken(relay.store.change(handle.account(), change).await);
     let device = device.unwrap_or(candidate);
     handle.set_device(device);
+    relay.device_is_back(handle.account(), device).await;
     jobs::supersede(relay, handle, device).await;
     let slot = Slot { account: handle.account().clone(), device };
     let Backlog { count, last_seq, .. } = unless_broken(relay.store.backlog(&slot).await);
@@ -174,10 +178,9 @@ impl Driver {
             Wake::Command(Command::Attach(attach)) => self.attach(*attach),
             Wake::Command(Command::AccountChanged) => self.jobs.ask(Request::Read),
             Wake::Command(Command::Supersede(heir)) => self.supersede(heir),
-            Wake::Command(Command::Publish(publishes)) => {
-                for publish in publishes {
-                    self.take(Input::Publish(publish));
-                }
+            Wake::Command(Command::Carry(publish, reply)) => {
+                let number = self.carried.begin(Asker::Other(reply));
+                self.take(Input::Carry(number, *publish));
             }
             Wake::Store(done) => self.done(done),
             Wake::Deadline => self.deadline(),
@@ -269,42 +272,55 @@ impl Driver {
         self.perform();
     }
 
+    /// Performs what the session wants, and tells it what comes of it at once.
     fn perform(&mut self) {
-        let mut publishes = Vec::new();
-        while let Some(output) = self.session.poll() {
-            match output {
-                Output::ToClient(bytes) => {
-                    if let Some(client) = &mut self.client {
-                        client.write(&bytes);
-                    }
-                }
-                Output::ToUpstream(bytes) => self.upstream.write(&bytes),
-                Output::Resumable(id) => {
-                    self.relay.registry.resumable(id.clone(), &self.handle);
-                    self.sm_id = Some(id);
-                }
-                Output::Store(token, change) => self.jobs.ask(Request::Change(token, change)),
-                Output::Spool(items) => self.jobs.ask(Request::Spool(items)),
-                Output::Unspool(places) => self.jobs.ask(Request::Unspool(places)),
-                Output::Load(after, bytes) => self.jobs.ask(Request::Load(after, bytes)),
-                Output::Adopt(source, places) => self.jobs.ask(Request::Adopt(source, places)),
-                Output::Wake(reason) => self.jobs.ask(Request::Wake(reason)),
-                Output::Bury(id, h) => {
-                    self.relay.registry.not_resumable(&id, &self.handle);
-                    self.jobs.ask(Request::Bury(id, h));
-                }
-                Output::Publish(publish) => publishes.push(publish),
-                Output::CloseClient(closing) => self.close_client(closing),
-                Output::Event(event) => log(&event),
-                Output::End(reason) => self.ended = Some(reason),
+        let mut answers = VecDeque::new();
+        loop {
+            while let Some(output) = self.session.poll() {
+                answers.extend(self.perform_one(output));
             }
+            let Some(answer) = answers.pop_front() else { return };
+            self.session.handle(Instant::now(), answer);
         }
-        if !publishes.is_empty() {
-            for publish in publishes {
-                publish::publish(&mut self.session, Instant::now(), publish);
+    }
+
+    fn perform_one(&mut self, output: Output) -> Option<Input> {
+        match output {
+            Output::ToClient(bytes) => {
+                if let Some(client) = &mut self.client {
+                    client.write(&bytes);
+                }
             }
-            self.perform();
+            Output::ToUpstream(bytes) => self.upstream.write(&bytes),
+            Output::Resumable(id) => {
+                self.relay.registry.resumable(id.clone(), &self.handle);
+                self.sm_id = Some(id);
+            }
+            Output::Store(token, change) => self.jobs.ask(Request::Change(token, change)),
+            Output::Spool(items) => self.jobs.ask(Request::Spool(items)),
+            Output::Unspool(places) => self.jobs.ask(Request::Unspool(places)),
+            Output::Load(after, bytes) => self.jobs.ask(Request::Load(after, bytes)),
+            Output::Adopt(source, places) => self.jobs.ask(Request::Adopt(source, places)),
+            Output::Wake(reason) => self.jobs.ask(Request::Wake(reason)),
+            Output::Bury(id, h) => {
+                self.relay.registry.not_resumable(&id, &self.handle);
+                self.jobs.ask(Request::Bury(id, h));
+            }
+            Output::Publish(publish) => {
+                let number = self.carried.begin(Asker::Own(publish.target.clone()));
+                return Some(Input::Carry(number, publish));
+            }
+            Output::Carried(number, outcome) => match self.carried.done(number)? {
+                Asker::Own(target) => return Some(Input::Published(target, outcome)),
+                // Whoever asked may have stopped waiting.
+                Asker::Other(reply) => drop(reply.send(outcome)),
+            },
+            Output::Elsewhere(notice) => self.relay.elsewhere(self.handle.account(), notice),
+            Output::CloseClient(closing) => self.close_client(closing),
+            Output::Event(event) => log(&event),
+            Output::End(reason) => self.ended = Some(reason),
         }
+        None
     }
 
     fn close_client(&mut self, closing: Closing) {
@@ -386,7 +402,7 @@ fn log(event: &Event) {
         Event::Resumed { replayed } => tracing::info!(replayed, "resumed"),
         Event::PushEnabled(target) => tracing::info!(service = %target, "push enabled"),
         Event::PushDisabled => tracing::info!("push disabled"),
-        Event::NotPushed(noise) => tracing::debug!(verdict = %noise, "not pushed"),
+        Event::Judged(verdict) => tracing::debug!(verdict = verdict.name(), "judged"),
         Event::Published(target) => tracing::info!(service = %target, "published"),
         Event::PublishOutcome(target, outcome) => {
             tracing::info!(service = %target, ?outcome, "publish outcome")

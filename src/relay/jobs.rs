@@ -12,6 +12,7 @@ use tokio::time::timeout;
 
 use super::Relay;
 use super::registry::{Command, Handle};
+use crate::jid::BareJid;
 use crate::push::account::{Account, Change, DeviceId};
 use crate::session::queue::Spooled;
 use crate::session::{SmId, Source, Token, WakeReason, sm};
@@ -172,7 +173,19 @@ impl Jobs {
     }
 }
 
-/// Changes the account, and lets its other sessions know.
+impl Relay {
+    /// Changes an account, and lets all its sessions know.
+    pub(super) async fn change_account(&self, account: &BareJid, change: Change) -> Result<(), StoreError> {
+        self.store.change(account, change).await?;
+        for session in self.registry.sessions(account) {
+            // A session that has just ended needs no news.
+            drop(session.send(Command::AccountChanged).await);
+        }
+        Ok(())
+    }
+}
+
+/// Changes the account for a session, and lets its other sessions know.
 async fn change_account(
     relay: &Relay,
     handle: &Arc<Handle>,

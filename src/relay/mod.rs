@@ -5,6 +5,7 @@
 //!                                                                     └─ resumed: the connection moves to the session's task
 //! ```
 
+mod absent;
 mod bound;
 mod handshake;
 mod jobs;
@@ -31,6 +32,7 @@ use crate::net::tls::Certificates;
 use crate::session::{Settings, negotiate};
 use crate::store::Store;
 use crate::xml::FrameLimits;
+use absent::Absentees;
 use registry::Registry;
 
 /// A client's framed connection.
@@ -46,6 +48,7 @@ pub struct Relay {
     domains: Arc<HashSet<String>>,
     certificates: Certificates,
     registry: Registry,
+    absentees: Absentees,
     store: Store,
     shutdown: CancellationToken,
     /// Tasks that only see a connection off.
@@ -57,8 +60,9 @@ impl Relay {
     pub fn new(config: Arc<Config>, certificates: Certificates, store: Store, shutdown: CancellationToken) -> Self {
         let settings = Settings {
             stream_management: config.stream_management.clone(),
-            push: config.push.clone(),
+            push: Arc::new(config.push.clone()),
             session_queue: config.limits.session_queue,
+            seed: rand::random(),
         };
         Self {
             settings: Arc::new(settings),
@@ -66,6 +70,7 @@ impl Relay {
             config,
             certificates,
             registry: Registry::default(),
+            absentees: Absentees::default(),
             store,
             shutdown,
             farewells: TaskTracker::new(),

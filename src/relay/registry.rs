@@ -10,6 +10,7 @@ use super::Client;
 use crate::jid::BareJid;
 use crate::push::account::DeviceId;
 use crate::push::notification::Publish;
+use crate::push::outcome::Outcome;
 use crate::session::negotiate::Held;
 use crate::session::sasl::SaslIdentity;
 use crate::session::{Resumption, SmId, sm};
@@ -24,8 +25,8 @@ pub enum Command {
     Attach(Box<Attach>),
     /// The account has changed in the store.
     AccountChanged,
-    /// Publish these through your stream, for another device of the account.
-    Publish(Vec<Publish>),
+    /// Publish this through your stream, for another device of the account; without an answer the outcome is unknown.
+    Carry(Box<Publish>, oneshot::Sender<Outcome>),
     /// A fresh session of the same device takes over: end, if you are held, and say so by dropping this.
     Supersede(oneshot::Sender<()>),
 }
@@ -148,6 +149,11 @@ impl Registry {
             handle.held.identity.as_ref() == Some(identity) && handle.resource == resource && handle.is_dark()
         };
         self.accounts.get(&guess)?.iter().find(same).cloned()
+    }
+
+    /// All sessions of the account.
+    pub fn sessions(&self, account: &BareJid) -> Vec<Arc<Handle>> {
+        self.accounts.get(account).map_or_else(Vec::new, |all| all.clone())
     }
 
     /// Some session of the account.

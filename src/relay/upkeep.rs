@@ -1,5 +1,6 @@
 //! What goes on beside the sessions: what a start finds left over, and what grows old.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::{MissedTickBehavior, interval};
@@ -24,7 +25,7 @@ impl Relay {
     }
 
     /// What must go on for ever.
-    pub async fn upkeep(&self) {
+    pub async fn upkeep(self: &Arc<Self>) {
         tokio::join!(self.age(), self.wake());
     }
 

@@ -1,12 +1,12 @@
 //! Wake pushes for devices that have no session: durable jobs, paced, sent as soon as something can carry them.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::sleep;
 
 use super::Relay;
-use super::registry::Command;
 use crate::push::notification::{Publish, Summary};
 use crate::store::{Slot, StoreError, Wake};
 
@@ -17,7 +17,7 @@ const JITTER: Duration = Duration::from_secs(5);
 
 impl Relay {
     /// Sends wake pushes for ever.
-    pub(super) async fn wake(&self) {
+    pub(super) async fn wake(self: &Arc<Self>) {
         let mut told = HashSet::new();
         let mut spread = JITTER;
         loop {
@@ -31,7 +31,7 @@ impl Relay {
     }
 
     /// Whether there was anything to do.
-    async fn wake_round(&self, told: &mut HashSet<Slot>, spread: Duration) -> Result<bool, StoreError> {
+    async fn wake_round(self: &Arc<Self>, told: &mut HashSet<Slot>, spread: Duration) -> Result<bool, StoreError> {
         let wakes = self.store.wakes().await?;
         let pause = Duration::from_secs(1) / self.config.stream_management.wake_rate.max(1);
         let jitter = |share: f64| spread.mul_f64(share / (wakes.len().max(1) as f64));
@@ -54,12 +54,18 @@ impl Relay {
     }
 
     /// Lets another session of the account carry the push: the user's own stream, whichever it is.
-    async fn wake_device(&self, slot: &Slot) -> Result<bool, StoreError> {
-        let Some(carrier) = self.registry.any_session(&slot.account) else { return Ok(false) };
+    async fn wake_device(self: &Arc<Self>, slot: &Slot) -> Result<bool, StoreError> {
+        if self.registry.any_session(&slot.account).is_none() {
+            return Ok(false);
+        }
         let account = self.store.account(&slot.account).await?;
         let waits = self.store.backlog(slot).await?.count > 0;
         let summary = Summary::wake(&self.config.push, waits);
-        let publishes: Vec<_> = account.owned(slot.device).map(|r| Publish::new(r, summary.clone())).collect();
-        Ok(publishes.is_empty() || carrier.send(Command::Publish(publishes)).await.is_ok())
+        for registration in account.owned(slot.device) {
+            let publish = Publish::new(registration, summary.clone(), rand::random());
+            let (relay, jid) = (Arc::clone(self), slot.account.clone());
+            self.farewells.spawn(async move { relay.publish(&jid, publish).await });
+        }
+        Ok(true)
     }
 }

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 
-use crate::push::registration::Target;
+use crate::jid::Jid;
 use crate::xml::{Node, XmlWriter, ns};
 
 /// Open queries of the account's features: a client asks a few at a time.
@@ -17,7 +17,9 @@ const PUBLISHES: usize = 64;
 #[derive(Clone, Debug)]
 pub(super) struct OpenPublish {
     pub(super) id: String,
-    pub(super) target: Target,
+    /// What the relay knows it by.
+    pub(super) number: u64,
+    pub(super) service: Jid,
     /// `None` once the outcome was declared unknown: a late answer is still ours.
     pub(super) deadline: Option<Instant>,
 }
@@ -97,16 +99,18 @@ impl Pending {
 
     /// The publish that this answer belongs to: the random id and the right `from`, both.
     pub(super) fn take_publish(&mut self, id: &str, from: Option<&str>) -> Option<OpenPublish> {
-        let ours = |p: &OpenPublish| p.id == id && from.is_some_and(|from| p.target.is_from(from));
+        let ours = |p: &OpenPublish| {
+            p.id == id && from.and_then(|from| Jid::new(from).ok()).is_some_and(|from| from == p.service)
+        };
         let at = self.publishes.iter().position(ours)?;
         self.publishes.remove(at)
     }
 
     /// The next publish whose time is over; its late answer will still be swallowed.
-    pub(super) fn take_late(&mut self, now: Instant) -> Option<Target> {
+    pub(super) fn take_late(&mut self, now: Instant) -> Option<u64> {
         let late = self.publishes.iter_mut().find(|p| p.deadline.is_some_and(|at| at <= now))?;
         late.deadline = None;
-        Some(late.target.clone())
+        Some(late.number)
     }
 
     /// When the next publish is late.

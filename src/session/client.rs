@@ -1,16 +1,12 @@
 //! How a [`Session`] reacts to its client.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use super::liveness::Alarm;
 use super::presence::Own;
 use super::sm::{ack, failed};
-use super::{Closing, EndReason, Event, Greeting, Output, Resumption, Session, SmId, Source, Tracking, sm};
+use super::{EndReason, Greeting, Output, Session, SmId, Source, Tracking, sm};
 use crate::push::account::Change;
 use crate::xml::{self, Element, Frame, Kind, Node, XmlWriter, ns};
-
-/// How long a resumption waits for the server to confirm what the client sent before.
-const RESUME_PATIENCE: Duration = Duration::from_secs(2);
 
 impl Session {
     pub(super) fn client_frame(&mut self, now: Instant, frame: Frame) {
@@ -105,7 +101,7 @@ impl Session {
             self.out(Output::Unspool(places));
         }
         self.liveness.acked();
-        self.schedule.cancel();
+        self.contact();
     }
 
     fn enable_client_sm(&mut self, node: &Node<'_>) {
@@ -166,7 +162,7 @@ impl Session {
     }
 
     /// The `unavailable` that waited for a footer passes, because something else came.
-    fn part(&mut self, now: Instant) {
+    pub(super) fn part(&mut self, now: Instant) {
         if let Some(parting) = self.own_presence.take_parting() {
             self.own_presence.sent(&parting);
             self.forward_counted(now, &parting);
@@ -226,154 +222,12 @@ impl Session {
         true
     }
 
-    // Liveness
-
-    pub(super) fn client_lost(&mut self, now: Instant) {
-        if self.is_ending() || self.is_dark() {
-            return;
-        }
-        self.part(now);
-        if self.sm_id.is_none() && self.owned().next().is_none() {
-            return self.begin_end(now, EndReason::ClientLost);
-        }
-        self.go_dark(now);
-    }
-
-    pub(super) fn go_dark(&mut self, now: Instant) {
-        self.resuming = None;
-        self.liveness.go_dark(now, now + self.hold());
-        self.event(Event::Dark { queued: self.queue.len() });
-        self.answer_waiting_pings(now);
-        self.push_for_waiting(now);
-    }
-
-    /// How long the session is held without its client.
-    pub(super) fn hold(&self) -> Duration {
-        if self.owned().next().is_some() {
-            return self.settings.push.max_hibernation_timeout;
-        }
-        let asked = self.asked_max.map_or(Duration::MAX, Duration::from_secs);
-        self.settings.stream_management.resume_timeout.min(asked)
-    }
-
-    pub(super) fn attach(&mut self, now: Instant, resumption: Resumption) {
-        let Tracking::Sm(leg) = &mut self.tracking else { return };
-        // Refused beforehand by `check_resume`.
-        let Ok(acked) = leg.acknowledge(resumption.h) else { return };
-        leg.rewind();
-        self.client_has(acked);
-        self.queue.rewind();
-        self.waiting_presence.clear();
-        self.attachment = self.attachment.next();
-        self.attached_header = resumption.server_header;
-        self.liveness.attach(now);
-        self.seen(now);
-        self.part(now);
-        if let Greeting::Sending(presence) = &mut self.greeting {
-            // It was not counted, so the client sends it again.
-            *presence = None;
-        }
-        if self.confirm.is_complete() {
-            return self.resumed(now);
-        }
-        // What the client sent last is on its way to the server: a client that is told less would send it twice.
-        self.resuming = Some(now + RESUME_PATIENCE);
-        self.ask_server(now);
-    }
-
-    /// Tells the client that it is back, then all that it missed, then asks for its ack.
-    pub(super) fn resumed(&mut self, now: Instant) {
-        self.resuming = None;
-        let Some(id) = self.sm_id.clone() else { return };
-        self.confirm.rewind();
-        let h = self.confirm.handled().get().to_string();
-        let mut xml = XmlWriter::new();
-        xml.start("resumed").attr("xmlns", ns::SM).attr("h", &h).attr("previd", id.as_str());
-        self.write_client(xml.finish());
-        self.event(Event::Resumed { replayed: self.queue.len() });
-        self.write_waiting(now);
-        self.ask_client(now);
-        // XEP-0352 §5.2: a resumed stream begins active, whatever the server last heard.
-        if std::mem::take(&mut self.client_inactive) && self.bound.server_csi {
-            let mut xml = XmlWriter::new();
-            xml.start("active").attr("xmlns", ns::CSI);
-            self.write_upstream(now, xml.finish());
-        }
-    }
-
-    pub(super) fn quiet(&mut self, now: Instant) {
-        if self.is_ending() {
-            self.spool_rest();
-            return self.drive_end(now);
-        }
-        if self.confirm.must_ask() && matches!(self.tracking, Tracking::Sm(_)) {
-            self.ask_server(now);
-        }
-        self.spool_if_due(now);
-        self.settle_with_server(now, self.is_dark());
-        if self.is_dark() {
-            return;
-        }
-        self.refill(now);
-        self.answer_client(now);
-        if self.liveness.may_ask() && self.queue.messages() > 0 && self.resuming.is_none() {
-            self.ask_client(now);
-        }
-    }
-
-    /// Asks what the client has read: by `<r/>`, or by ping.
-    pub(super) fn ask_client(&mut self, now: Instant) {
-        let mut xml = XmlWriter::new();
-        match &mut self.tracking {
-            Tracking::None => return,
-            Tracking::Sm(_) => xml.start("r").attr("xmlns", ns::SM),
-            Tracking::Ping(leg, open) => {
-                let id = self.pending.id((self.dice)());
-                let (from, to) = (self.bound.jid.domain().as_str(), self.bound.jid.as_str());
-                xml.start("iq").attr("type", "get").attr("id", &id).attr("from", from).attr("to", to);
-                *open = Some((id, leg.sent()));
-                xml.start("ping").attr("xmlns", ns::PING)
-            }
-        };
-        self.write_client(xml.finish());
-        self.unasked = 0;
-        self.liveness.asked(now);
-    }
-
-    pub(super) fn timeout(&mut self, now: Instant) {
-        if self.is_ending() {
-            return self.drive_end(now);
-        }
-        match self.liveness.alarm(now) {
-            Some(Alarm::Probe) => self.ask_client(now),
-            Some(Alarm::Suspect) => {
-                self.event(Event::Suspect);
-                self.push_for_waiting(now);
-            }
-            Some(Alarm::GiveUp) => {
-                self.out(Output::CloseClient(Closing::Abrupt));
-                self.client_lost(now);
-            }
-            Some(Alarm::Wake) => self.wake_push(now),
-            Some(Alarm::Expired) => return self.begin_end(now, EndReason::Expired),
-            None => {}
-        }
-        if self.confirm.server_deadline().is_some_and(|at| at <= now) {
-            return self.upstream_lost(now);
-        }
-        if self.resuming.is_some_and(|at| at <= now) {
-            self.resumed(now);
-        }
-        if let Some((_, registered)) = self.orphans_due.take_if(|(at, _)| *at <= now) {
-            self.adopt(Source::Others { registered });
-            // The owner of a registration is being woken, and has longer to come for what is its own.
-            let longer = self.settings.stream_management.resume_timeout;
-            self.orphans_due = (!registered).then_some((now + longer, true));
-        }
-        self.push_due(now);
-        if self.upstream_written + self.settings.stream_management.upstream_keepalive <= now {
-            self.write_upstream(now, bytes::Bytes::from_static(b" "));
-        }
+    /// The client has read something: what it was notified about is its own now.
+    fn contact(&mut self) {
+        self.pusher.contact(self.queue.last_in_memory());
+        let unread = self.queue.iter().next().map_or(u64::MAX, |item| item.seq);
+        self.ringing = self.ringing.filter(|(seq, _)| *seq >= unread);
+        self.beyond = self.beyond.take().filter(|_| self.queue.has_tail());
     }
 
     /// What no other device will fetch comes to this one, a while after its first presence (XEP-0160 in spirit).

@@ -183,7 +183,7 @@ impl Session {
         if self.is_ending() {
             return self.keep_no_more(now);
         }
-        self.wake_push(now);
+        self.wake_push();
         self.begin_end(now, EndReason::SpoolFailed);
     }
 

@@ -1,7 +1,8 @@
 //! What a session reports: events for operators, outcomes, ends.
 
 use crate::push::account::DeviceId;
-use crate::push::classify::Noise;
+use crate::push::outcome::Outcome;
+use crate::push::pusher::Verdict;
 use crate::push::registration::Target;
 
 /// How an attachment ends.
@@ -66,8 +67,8 @@ pub enum Event {
     PushEnabled(Target),
     /// Registrations were removed at the client's wish.
     PushDisabled,
-    /// A stanza for an unreachable client does not notify.
-    NotPushed(Noise),
+    /// What was decided about a stanza for a client that cannot be reached.
+    Judged(Verdict),
     /// A publish left.
     Published(Target),
     /// A push service answered, or did not.
@@ -76,19 +77,6 @@ pub enum Event {
     SpoolFailed,
     /// The client closed its stream, and the session goes on for its pushes.
     Lingering,
-}
-
-/// What became of a publish.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Outcome {
-    /// The push service accepted it.
-    Accepted,
-    /// It was refused for now (XEP-0086 type `wait`): not counted.
-    Wait(String),
-    /// It was refused, with this stanza error condition: counted.
-    Refused(String),
-    /// No answer in `publish_timeout`: it may or may not have arrived.
-    Unknown,
 }
 
 /// Why a session ended.

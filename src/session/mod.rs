@@ -19,6 +19,7 @@ pub mod confirm;
 mod deliver;
 mod ending;
 mod event;
+mod link;
 pub mod liveness;
 pub mod negotiate;
 mod notify;
@@ -43,12 +44,16 @@ use std::time::{Instant, SystemTime};
 use bytes::Bytes;
 
 use crate::jid::FullJid;
+use crate::push::absent::Notice;
 use crate::push::account::{Account, Change, DeviceId};
 use crate::push::notification::Publish;
+use crate::push::outcome::Outcome;
+use crate::push::pusher::Pusher;
+use crate::push::registration::Target;
 use crate::push::rooms::Rooms;
-use crate::push::rules::Schedule;
+use crate::push::roster::Roster;
 use crate::xml::{Element, Frame, Header};
-pub use event::{Closing, EndReason, Event, Outcome, Source, Stored, Token, WakeReason};
+pub use event::{Closing, EndReason, Event, Source, Stored, Token, WakeReason};
 pub use origin::{Attachment, Bound, Clock, Dice, Owner, Resumption, Settings, SmId};
 
 use answer::Pending;
@@ -87,8 +92,10 @@ pub enum Input {
     Loaded(Vec<Spooled>),
     /// A fresh session of the same device takes over.
     Superseded,
-    /// Send this publish through the user's own stream: the `session` transport.
-    Publish(Publish),
+    /// Send this publish through the user's own stream, the `session` transport, then say [`Output::Carried`] with the number.
+    Carry(u64, Publish),
+    /// What became of [`Output::Publish`].
+    Published(Target, Outcome),
     /// The daemon ends in an orderly way.
     Drain,
     /// The wake-up has no further input.
@@ -120,8 +127,12 @@ pub enum Output {
     Bury(SmId, sm::Handled),
     /// The device is to be woken by a push that needs no session.
     Wake(WakeReason),
-    /// Notify a push service, by whatever transport is fit.
+    /// Notify a push service by whatever transport is fit, then say [`Input::Published`].
     Publish(Publish),
+    /// What became of the publish with this number.
+    Carried(u64, Outcome),
+    /// Devices of the account that have no session are to hear of this.
+    Elsewhere(Notice),
     /// Close the attachment: after what was written to it, or at once.
     CloseClient(Closing),
     /// Something an operator may want to know.
@@ -168,14 +179,21 @@ pub struct Session {
     own_presence: presence::Own,
     rooms: Rooms,
     waiting_presence: presence::Waiting,
+    roster: Roster,
     pending: Pending,
-    schedule: Schedule,
+    pusher: Pusher,
+    /// The newest place whose stanza was judged.
+    judged: u64,
+    /// Other devices of the account have registrations, but no session.
+    elsewhere: bool,
+    /// A call that the client has not acknowledged, and when it is pushed all the same.
+    ringing: Option<(u64, Instant)>,
     /// Stanzas written since the client was last asked for an ack.
     unasked: usize,
     /// The account was removed: nothing of it is kept.
     removed: bool,
-    /// The newest important stanza, where memory does not have it, and how many such there are.
-    beyond: Option<(Element, usize)>,
+    /// The newest important stanza, where memory does not have it.
+    beyond: Option<(u64, Element)>,
     /// When to look for orphans, and whether also for those whose owner has a registration.
     orphans_due: Option<(Instant, bool)>,
     client_inactive: bool,
@@ -221,6 +239,7 @@ impl Session {
         let bare = Header::bare();
         // Places grow with time, so that those of two sessions of a device never collide.
         let base = unix_ms(clock.wall).saturating_mul(1 << 16).max(owner.last_seq + 1);
+        let elsewhere = owner.account.absent(owner.device).next().is_some();
         let mut session = Self {
             dice,
             epoch: clock,
@@ -241,7 +260,11 @@ impl Session {
             rooms: Rooms::default(),
             waiting_presence: presence::Waiting::default(),
             pending: Pending::new(dice()),
-            schedule: Schedule::new(settings.push.batch_delay, settings.push.min_interval),
+            pusher: Pusher::new(Arc::clone(&settings.push)),
+            judged: 0,
+            elsewhere,
+            ringing: None,
+            roster: Roster::default(),
             unasked: 0,
             removed: false,
             beyond: None,
@@ -287,7 +310,8 @@ impl Session {
             Input::SpoolFailed => self.spool_failed(now),
             Input::Loaded(items) => self.loaded(now, items),
             Input::Superseded => self.superseded(now),
-            Input::Publish(publish) => self.publish_here(now, &publish),
+            Input::Carry(number, publish) => self.carry(now, number, &publish),
+            Input::Published(target, outcome) => self.published(now, target, outcome),
             Input::Drain => self.drain(now),
             Input::Quiet => self.quiet(now),
             Input::Timeout => self.timeout(now),
@@ -307,7 +331,8 @@ impl Session {
         }
         [
             self.liveness.deadline(),
-            self.schedule.due().filter(|_| self.owned().next().is_some()),
+            self.pusher.deadline().filter(|_| self.has_registration()),
+            self.ringing.map(|(_, at)| at),
             self.pending.deadline(),
             self.confirm.answer_deadline().filter(|_| self.may_answer_client()),
             self.confirm.server_deadline(),

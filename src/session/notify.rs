@@ -1,15 +1,23 @@
 //! When a [`Session`] pushes for its device, and what becomes of a publish.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::answer::OpenPublish;
 use super::queue::Queued;
-use super::{Event, Outcome, Output, Session};
+use super::{Event, Output, Session};
+use crate::push::absent::Notice;
 use crate::push::account::{Account, Change};
-use crate::push::classify::{self, Class, Context};
-use crate::push::notification::{Publish, Summary};
+use crate::push::classify::{self, Class, Context, Reading};
+use crate::push::filter::{self, Blocked};
+use crate::push::notification::{Detail, Publish, Summary};
+use crate::push::outcome::Outcome;
+use crate::push::pusher::{Arrival, Push, Recipients, Skip, Verdict};
 use crate::push::registration::{Registration, Target};
-use crate::xml::{Element, Node, ns};
+use crate::push::waiting::{Audience, Facts};
+use crate::xml::{Element, Node};
+
+/// How long a live client may leave a call unacknowledged before it is pushed.
+const CALL_PATIENCE: Duration = Duration::from_secs(5);
 
 impl Session {
     /// The registrations of this device.
@@ -17,150 +25,264 @@ impl Session {
         self.owner.account.owned(self.owner.device)
     }
 
+    /// Whether anything is to be notified to this device.
+    pub(super) fn has_registration(&self) -> bool {
+        self.owned().next().is_some()
+    }
+
     pub(super) fn account_changed(&mut self, now: Instant, account: Option<Account>) {
         // Our own changes are ahead of what is answered before them.
         if let Some(account) = account.filter(|_| self.open_changes == 0) {
+            let wishes = |account: &Account| -> Vec<_> {
+                account.owned(self.owner.device).map(|r| (r.target.clone(), r.extensions.clone())).collect()
+            };
+            let others = wishes(&account) != wishes(&self.owner.account);
             self.owner.account = account;
+            self.elsewhere = self.owner.account.absent(self.owner.device).next().is_some();
+            if others {
+                self.registrations_changed(now);
+            }
         }
         self.track_by_ping();
         if let Some(since) = self.liveness.unreachable_since().filter(|_| self.is_dark()) {
             self.liveness.hold_until(since + self.hold());
         }
+    }
+
+    /// Other registrations may be told of what waits.
+    fn registrations_changed(&mut self, now: Instant) {
+        if self.owned().any(|r| r.extensions.ignore_unknown) && !self.roster.is_known() {
+            self.ask_for_roster(now);
+        }
         self.push_for_waiting(now);
     }
 
+    fn ask_for_roster(&mut self, _now: Instant) {}
+
     /// The device was in contact, which the store keeps for the choice of whom to forget first.
     pub(super) fn seen(&mut self, now: Instant) {
-        if self.owned().next().is_some() {
+        if self.has_registration() {
             self.change(None, Change::Seen { device: self.owner.device, at: self.unix(now) });
         }
     }
 
-    fn important(&self) -> impl DoubleEndedIterator<Item = &Queued> {
+    // What a stanza means for the device
+
+    /// A stanza came. `beyond`: memory does not have it.
+    pub(super) fn consider_push(&mut self, now: Instant, element: &Element, seq: u64, beyond: bool) {
+        let unreachable = self.liveness.unreachable_since().filter(|_| self.has_registration());
+        if unreachable.is_none() && !self.elsewhere && !self.may_ring(element) {
+            return;
+        }
         let account = self.bound.jid.to_bare();
-        self.queue.iter().filter(move |q| {
-            let context = Context { account: &account, rooms: &self.rooms };
-            classify::read(&q.element, context).class.is_important()
-        })
+        let reading = classify::read(element, Context { account: &account, rooms: &self.rooms });
+        let facts = Facts::of(&reading, self.settings.seed);
+        if self.elsewhere {
+            self.tell_elsewhere(&reading, facts);
+        }
+        match unreachable {
+            Some(since) => {
+                let arrival = Arrival { since, age: Duration::ZERO, seq, facts, audience: self.audience(&reading) };
+                if beyond && reading.class.is_important() && arrival.audience.is_ok() {
+                    self.beyond = Some((seq, element.clone()));
+                }
+                self.judge(now, arrival, &reading);
+                self.push_due(now);
+            }
+            None if reading.class == Class::Call => self.ring_live(now, seq, &reading, facts),
+            None => self.end_call(&reading, facts),
+        }
     }
 
-    /// A stanza came for a client that may not be there. `beyond`: memory does not have it.
-    pub(super) fn consider_push(&mut self, now: Instant, element: &Element, seq: u64, beyond: bool) {
-        let Some(since) = self.liveness.unreachable_since() else { return };
-        let context = Context { account: &self.bound.jid.to_bare(), rooms: &self.rooms };
-        match classify::read(element, context).class {
-            Class::Call | Class::Message | Class::Invite | Class::Subscribe => {
-                if beyond {
-                    let count = self.beyond.as_ref().map_or(0, |(_, count)| *count);
-                    self.beyond = Some((element.clone(), count + 1));
-                }
-                self.schedule.waiting(now, since, seq);
-            }
-            Class::CallEnd | Class::ReadSync => {}
-            Class::Noise(noise) => self.event(Event::NotPushed(noise)),
-        }
-        self.push_due(now);
+    /// Whether a stanza may be about a call, for a device that is there and has a registration.
+    fn may_ring(&self, element: &Element) -> bool {
+        const CALLS: [&str; 3] = ["urn:xmpp:jingle-message:", "urn:xmpp:call-invites:", "urn:xmpp:jingle:1"];
+        self.has_registration() && CALLS.iter().any(|ns| element.mentions(ns))
     }
 
     /// The client has become unreachable, or can be notified now: what waits already may be worth a push.
     pub(super) fn push_for_waiting(&mut self, now: Instant) {
-        let Some(since) = self.liveness.unreachable_since() else { return };
-        let newest = self.important().next_back().map(|q| q.seq);
-        if let Some(newest) = newest {
-            self.schedule.waiting(now, since, newest);
+        let Some(since) = self.liveness.unreachable_since().filter(|_| self.has_registration()) else { return };
+        self.pusher.recount(self.queue.last_in_memory());
+        let account = self.bound.jid.to_bare();
+        let waiting: Vec<Queued> = self.queue.iter().cloned().collect();
+        for Queued { element, seq, received, .. } in waiting {
+            let reading = classify::read(&element, Context { account: &account, rooms: &self.rooms });
+            let age = Duration::from_millis(self.unix_ms(now).saturating_sub(received));
+            let facts = Facts::of(&reading, self.settings.seed);
+            self.judge(now, Arrival { since, age, seq, facts, audience: self.audience(&reading) }, &reading);
+        }
+        self.push_due(now);
+    }
+
+    fn judge(&mut self, now: Instant, arrival: Arrival, reading: &Reading<'_>) {
+        let Arrival { seq, facts, .. } = arrival;
+        let verdict = self.pusher.arrived(now, arrival);
+        if verdict == Verdict::Skip(Skip::CallEnd) {
+            self.end_call(reading, facts);
+        }
+        // What is looked at anew was reported before.
+        if seq > self.judged {
+            self.judged = seq;
+            self.event(Event::Judged(verdict));
+        }
+    }
+
+    /// Which of the device's registrations may be told of a stanza.
+    fn audience(&self, reading: &Reading<'_>) -> Result<Audience, Blocked> {
+        let mut audience = Audience::NOBODY;
+        let mut blocked = None;
+        for (place, registration) in self.owned().enumerate() {
+            match filter::verdict(reading, &registration.extensions, &self.roster, &self.rooms) {
+                Ok(()) => audience = audience.with(place),
+                Err(why) => blocked = Some(why),
+            }
+        }
+        blocked.filter(|_| audience == Audience::NOBODY).map_or(Ok(audience), Err)
+    }
+
+    // Calls of a device that is there
+
+    /// A call for a live client: it has five seconds to acknowledge it, unless it wants calls by push alone.
+    fn ring_live(&mut self, now: Instant, seq: u64, reading: &Reading<'_>, facts: Facts) {
+        let Ok(audience) = self.audience(reading) else { return };
+        self.ringing.get_or_insert((seq, now + CALL_PATIENCE));
+        let wanted = self.owned().enumerate().any(|(place, r)| r.extensions.jingle && audience.has(place));
+        if wanted && self.pusher.rings(now, facts) {
+            self.event(Event::Judged(Verdict::Ring));
+            let summary = Summary::new(&self.settings.push, self.pusher.counts(0), Some(Detail::of(reading)));
+            self.publish_where(&summary, |place, r| r.extensions.jingle && audience.has(place));
+        }
+    }
+
+    /// A live client has left a call unacknowledged for too long.
+    pub(super) fn call_overdue(&mut self, now: Instant) {
+        let Some((seq, _)) = self.ringing.take_if(|(_, at)| *at <= now) else { return };
+        let Some(Queued { element, .. }) = self.queue.find(seq).cloned() else { return };
+        let account = self.bound.jid.to_bare();
+        let reading = classify::read(&element, Context { account: &account, rooms: &self.rooms });
+        let (facts, audience) = (Facts::of(&reading, self.settings.seed), self.audience(&reading));
+        let arrival = Arrival { since: now, age: CALL_PATIENCE, seq, facts, audience };
+        if self.liveness.unreachable_since().is_none() {
+            self.judge(now, arrival, &reading);
             self.push_due(now);
         }
     }
 
-    pub(super) fn push_due(&mut self, now: Instant) {
-        while let Some(target) = self.pending.take_late(now) {
-            self.event(Event::PublishOutcome(target, Outcome::Unknown));
-        }
-        if self.owned().next().is_none() || self.schedule.due().is_none_or(|due| due > now) {
+    /// Whoever was told by push that it rings, and takes calls by push alone, is told that it rings no more.
+    fn end_call(&mut self, reading: &Reading<'_>, facts: Facts) {
+        if reading.class != Class::CallEnd || !self.pusher.call_over(facts) {
             return;
         }
-        let Some(summary) = self.summary() else { return self.schedule.cancel() };
-        self.schedule.fire(now, self.queue.last_seq());
-        self.publish_all(&summary);
-        if let Some(hold) = self.settings.push.hibernation_after_push.filter(|_| self.is_dark()) {
-            // The seed's rule: a device that was notified has only so long to come back.
-            self.liveness.hold_at_most(now + hold);
+        self.ringing = None;
+        let summary = Summary::new(&self.settings.push, self.pusher.counts(0), Some(Detail::of(reading)));
+        self.publish_where(&summary, |_, r| r.extensions.jingle);
+    }
+
+    // Pushes
+
+    pub(super) fn push_due(&mut self, now: Instant) {
+        while let Some(number) = self.pending.take_late(now) {
+            self.out(Output::Carried(number, Outcome::Unknown));
+        }
+        while self.has_registration()
+            && let Some(push) = self.pusher.next(now)
+        {
+            self.push(&push);
+            if let Some(hold) = self.settings.push.hibernation_after_push.filter(|_| self.is_dark()) {
+                // The seed's rule: a device that was notified has only so long to come back.
+                self.liveness.hold_at_most(now + hold);
+            }
         }
     }
 
-    /// What is to be said about what waits; `None` if nothing important does.
-    fn summary(&self) -> Option<Summary> {
-        let waiting = self.important().count();
-        let newest = match &self.beyond {
-            Some((element, _)) => element.clone(),
-            None => self.important().next_back()?.element.clone(),
-        };
-        let count = waiting + self.beyond.as_ref().map_or(0, |(_, count)| *count);
-        let context = Context { account: &self.bound.jid.to_bare(), rooms: &self.rooms };
-        let reading = classify::read(&newest, context);
-        Some(Summary::new(&self.settings.push, count, &reading.stanza))
+    fn push(&mut self, push: &Push) {
+        let account = self.bound.jid.to_bare();
+        let places = self.owned().count();
+        for place in 0..places {
+            let newest = match push {
+                Push::Call(seq) => self.pusher.may_tell(place, *seq).then_some(*seq),
+                Push::News(_) => self.pusher.newest(place),
+                Push::Noise => None,
+            };
+            if newest.is_none() && *push != Push::Noise {
+                continue;
+            }
+            let stanza = newest.and_then(|seq| self.stanza(seq));
+            let context = Context { account: &account, rooms: &self.rooms };
+            let reading = stanza.as_ref().map(|stanza| classify::read(stanza, context));
+            let summary =
+                Summary::new(&self.settings.push, self.pusher.counts(place), reading.as_ref().map(Detail::of));
+            self.publish_where(&summary, |at, r| at == place && push.is_for(&r.target));
+        }
+    }
+
+    /// A stanza that waits, if memory has it.
+    fn stanza(&self, seq: u64) -> Option<Element> {
+        let beyond = self.beyond.as_ref().filter(|(place, _)| *place == seq).map(|(_, element)| element);
+        beyond.or_else(|| self.queue.find(seq).map(|item| &item.element)).cloned()
     }
 
     /// Wakes the device, whether something important waits or not.
-    pub(super) fn wake_push(&mut self, _now: Instant) {
-        let summary = self.summary().unwrap_or_else(|| Summary::wake(&self.settings.push, false));
-        self.publish_all(&summary);
+    pub(super) fn wake_push(&mut self) {
+        if self.pusher.is_quiet() {
+            let summary = Summary::wake(&self.settings.push, false);
+            self.publish_where(&summary, |_, _| true);
+        } else {
+            self.push(&Push::News(Recipients::All));
+        }
     }
 
-    fn publish_all(&mut self, summary: &Summary) {
-        let publishes: Vec<_> = self.owned().map(|r| Publish::new(r, summary.clone())).collect();
-        for publish in publishes {
+    fn publish_where(&mut self, summary: &Summary, wanted: impl Fn(usize, &Registration) -> bool) {
+        let recipients = self.owned().enumerate().filter(|(place, r)| wanted(*place, r));
+        let recipients: Vec<_> = recipients.map(|(_, r)| r.clone()).collect();
+        for registration in recipients {
+            let publish = Publish::new(&registration, summary.clone(), (self.dice)());
+            self.event(Event::Published(publish.target.clone()));
             self.out(Output::Publish(publish));
         }
     }
 
-    /// The `session` transport: the user's own stream; the server stamps the full JID.
-    pub(super) fn publish_here(&mut self, now: Instant, publish: &Publish) {
-        let id = self.pending.id((self.dice)());
-        let iq = publish.iq(&id, None);
-        let deadline = Some(now + self.settings.push.publish_timeout);
-        self.pending.publish(OpenPublish { id, target: publish.target.clone(), deadline });
-        self.inject(now, iq);
-        self.event(Event::Published(publish.target.clone()));
-    }
-
-    pub(super) fn publish_answered(&mut self, open: OpenPublish, answer: &Node<'_>) {
-        let outcome = outcome(answer);
-        let target = open.target;
-        match &outcome {
-            Outcome::Accepted if self.errors_of(&target) > 0 => {
-                self.change_at_once(Change::Succeeded { target: target.clone() });
-            }
-            Outcome::Refused(_) => {
-                let max_errors = self.settings.push.max_errors;
-                self.change_at_once(Change::Failed { target: target.clone(), max_errors });
-            }
-            Outcome::Accepted | Outcome::Wait(_) | Outcome::Unknown => {}
+    /// What became of a publish of this device.
+    pub(super) fn published(&mut self, now: Instant, target: Target, outcome: Outcome) {
+        self.pusher.answered(now, &target, outcome.may_be_repeated());
+        if let Some(change) = outcome.change(&target, self.settings.push.max_errors, self.unix(now)) {
+            // The next push is decided by it, whether it is on disk by then or not.
+            self.owner.account.apply(change.clone());
+            self.change(None, change);
         }
         self.event(Event::PublishOutcome(target, outcome));
     }
 
-    /// The next push is decided by it, whether it is on disk by then or not.
-    fn change_at_once(&mut self, change: Change) {
-        self.owner.account.apply(change.clone());
-        self.change(None, change);
+    // Devices that have no session
+
+    /// The account's other devices hear of what they cannot see themselves.
+    fn tell_elsewhere(&mut self, reading: &Reading<'_>, facts: Facts) {
+        if !reading.class.is_important() && !facts.own && facts.class != Class::CallEnd {
+            return;
+        }
+        let device = self.owner.device;
+        let may_tell = |r: &&Registration| filter::verdict(reading, &r.extensions, &self.roster, &self.rooms).is_ok();
+        let registrations: Vec<_> = self.owner.account.absent(device).filter(may_tell).cloned().collect();
+        if !registrations.is_empty() {
+            self.out(Output::Elsewhere(Notice { facts, detail: Detail::of(reading), registrations }));
+        }
     }
 
-    fn errors_of(&self, target: &Target) -> u32 {
-        self.owner.account.registrations.iter().find(|r| r.target == *target).map_or(0, |r| r.errors)
-    }
-}
+    // The `session` transport
 
-/// What the answer of a push service means.
-fn outcome(answer: &Node<'_>) -> Outcome {
-    if answer.attr("type").as_deref() == Some("result") {
-        return Outcome::Accepted;
+    /// Through the user's own stream, where the server stamps the full JID.
+    pub(super) fn carry(&mut self, now: Instant, number: u64, publish: &Publish) {
+        let id = self.pending.id((self.dice)());
+        let iq = publish.iq(&id, None);
+        let deadline = Some(now + self.settings.push.publish_timeout);
+        self.pending.publish(OpenPublish { id, number, service: publish.target.service.clone(), deadline });
+        self.inject(now, iq);
     }
-    let error = answer.child("error", ns::CLIENT);
-    let condition = error.and_then(|e| e.children().find(|c| c.ns() == ns::STANZA_ERRORS));
-    let condition = condition.map_or("undefined-condition", |c| c.name()).to_owned();
-    match error.and_then(|e| e.attr("type")).as_deref() {
-        Some("wait") => Outcome::Wait(condition),
-        _ => Outcome::Refused(condition),
+
+    pub(super) fn carried(&mut self, open: &OpenPublish, answer: &Node<'_>) {
+        if open.deadline.is_some() {
+            self.out(Output::Carried(open.number, Outcome::of(answer)));
+        }
     }
 }

@@ -20,9 +20,11 @@ pub struct Settings {
     /// `[stream_management]`
     pub stream_management: config::StreamManagement,
     /// `[push]`
-    pub push: config::Push,
+    pub push: Arc<config::Push>,
     /// `[limits] session_queue`, bytes.
     pub session_queue: usize,
+    /// Keys the hashes by which stanzas are known to be the same: random, one for the process.
+    pub seed: u64,
 }
 
 /// One TCP connection of a client to a session. A later attachment has a larger number.

@@ -349,6 +349,16 @@ impl Queue {
         self.items.iter()
     }
 
+    /// The stanza at this place, if memory has it.
+    pub fn find(&self, seq: u64) -> Option<&Queued> {
+        self.items.binary_search_by_key(&seq, |item| item.seq).ok().and_then(|at| self.items.get(at))
+    }
+
+    /// Up to this place the stanzas that wait are in memory; beyond, only the spool has them.
+    pub fn last_in_memory(&self) -> u64 {
+        self.tail.unwrap_or(u64::MAX)
+    }
+
     /// How many of them are messages.
     pub fn messages(&self) -> usize {
         self.messages

@@ -59,7 +59,8 @@ impl Session {
             Ok(Request::Enable(target, options)) => {
                 let event = Event::PushEnabled(target.clone());
                 let (device, last_seen) = (self.owner.device, self.unix(now));
-                let registration = Registration { target, options, device, last_seen, errors: 0 };
+                let registration =
+                    Registration { target, options, device, last_seen, errors: 0, extensions: Default::default() };
                 let (certain, max_devices) = (self.owner.certain, self.settings.push.max_devices);
                 (Change::Enable { registration, certain, max_devices }, event)
             }

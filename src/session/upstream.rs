@@ -136,7 +136,7 @@ impl Session {
         if self.pending.is_ours(&id) {
             let from = node.attr("from");
             if let Some(open) = self.pending.take_publish(&id, from.as_deref()) {
-                self.publish_answered(open, &node);
+                self.carried(&open, &node);
             } else if from.is_none_or(|from| self.is_server(&from)) && self.confirm.ping_answered(&id) {
                 self.server_confirmed(now);
             }

@@ -347,9 +347,7 @@ fn a_hold_that_ends_soon_wakes_the_device() {
 
 #[test]
 fn once_notified_a_device_may_have_only_so_long() {
-    let mut settings = settings();
-    settings.push.hibernation_after_push = Some(Duration::from_secs(600));
-    let mut rig = Rig::with(settings).pushing();
+    let mut rig = Rig::set(|push| push.hibernation_after_push = Some(Duration::from_secs(600))).pushing();
     rig.lose_client();
     rig.seconds(3600);
     rig.upstream(&message(1));

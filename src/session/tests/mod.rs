@@ -6,6 +6,7 @@ mod login;
 mod model;
 mod push;
 mod resume;
+mod rules;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -20,7 +21,9 @@ use super::{
     Attachment, Bound, Clock, EndReason, Event, Input, Output, Owner, Resumption, Session, Settings, Source, Stored,
     WakeReason, sm,
 };
+use crate::config;
 use crate::jid::{FullJid, Jid};
+use crate::push::absent::Notice;
 use crate::push::account::{Account, Change, Device, DeviceId};
 use crate::push::notification::Publish;
 use crate::push::registration::Target;
@@ -57,6 +60,9 @@ struct Rig {
     to_client: Vec<String>,
     to_upstream: Vec<String>,
     publishes: Vec<Publish>,
+    /// Publishes that the session carries, by number.
+    carried: Vec<Target>,
+    elsewhere: Vec<Notice>,
     stored: Vec<Change>,
     events: Vec<Event>,
     closed: usize,
@@ -87,6 +93,12 @@ impl Rig {
         Self::start(settings, false, Vec::new())
     }
 
+    fn set(adjust: impl FnOnce(&mut config::Push)) -> Self {
+        let mut push = config::Push::default();
+        adjust(&mut push);
+        Self::with(Settings { session_queue: 1 << 20, push: Arc::new(push), ..Settings::default() })
+    }
+
     fn start(settings: Settings, server_sm: bool, earlier: Vec<Spooled>) -> Self {
         let now = Instant::now();
         let bound = Bound {
@@ -110,6 +122,8 @@ impl Rig {
             to_client: Vec::new(),
             to_upstream: Vec::new(),
             publishes: Vec::new(),
+            carried: Vec::new(),
+            elsewhere: Vec::new(),
             stored: Vec::new(),
             events: Vec::new(),
             closed: 0,
@@ -197,6 +211,11 @@ impl Rig {
                 Output::Bury(_, h) => self.buried.push(h.get()),
                 Output::Wake(reason) => self.wakes.push(reason),
                 Output::Publish(publish) => self.publishes.push(publish),
+                Output::Carried(number, outcome) => {
+                    let target = self.carried[usize::try_from(number).unwrap()].clone();
+                    self.session.handle(self.now, Input::Published(target, outcome));
+                }
+                Output::Elsewhere(notice) => self.elsewhere.push(notice),
                 Output::CloseClient(_) => self.closed += 1,
                 Output::Event(event) => self.events.push(event),
                 Output::End(reason) => self.ended = Some(reason),

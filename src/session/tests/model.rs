@@ -341,7 +341,12 @@ impl World {
             now,
             wall: SystemTime::UNIX_EPOCH + Duration::from_secs(1),
             minded: now,
-            settings: Arc::new(Settings { stream_management, push, session_queue: SESSION_QUEUE }),
+            settings: Arc::new(Settings {
+                stream_management,
+                push: Arc::new(push),
+                session_queue: SESSION_QUEUE,
+                seed: 1,
+            }),
             header: header(),
             session: None,
             life: Life::new(0, 0, false),
@@ -445,7 +450,7 @@ impl World {
         session.handle(self.now, input);
         self.drain();
         for publish in std::mem::take(&mut self.publishes) {
-            self.handle(Input::Publish(publish));
+            self.handle(Input::Carry(0, publish));
         }
     }
 
@@ -474,6 +479,7 @@ impl World {
                 count(&self.coverage.pushes);
                 self.publishes.push(publish);
             }
+            Output::Carried(..) | Output::Elsewhere(_) => {}
             Output::CloseClient(closing) => {
                 self.say(|| format!("session closes the connection: {closing:?}"));
                 let conn = self.life.attached.take();
@@ -523,7 +529,7 @@ impl World {
             Event::Dark { .. }
             | Event::PushEnabled(_)
             | Event::PushDisabled
-            | Event::NotPushed(_)
+            | Event::Judged(_)
             | Event::Published(_)
             | Event::PublishOutcome(..)
             | Event::SpoolFailed => {}
@@ -639,7 +645,8 @@ fn account(variant: Variant) -> Account {
         open: id == DEVICE,
     };
     let target = Target { service: crate::jid::Jid::new("push.example").unwrap(), node: Some("n".into()) };
-    let registration = Registration { target, options: None, device: DEVICE, last_seen: 0, errors: 0 };
+    let registration =
+        Registration { target, options: None, device: DEVICE, last_seen: 0, errors: 0, extensions: Default::default() };
     Account {
         devices: vec![device(DEVICE, "phone"), device(DeviceId(8), "tablet")],
         registrations: variant.registered.then_some(registration).into_iter().collect(),

@@ -1,10 +1,13 @@
 //! Registrations, disco and publishes of one session.
 
 use super::*;
+use crate::push::classify::Noise;
+use crate::push::outcome::Outcome;
+use crate::push::pusher::{Skip, Verdict};
 
 const QUERY: &str = "<iq type='get' id='d'><query xmlns='http://jabber.org/protocol/disco#info'/></iq>";
 
-fn answer_of(publish_iq: &str, kind: &str, inner: &str) -> String {
+pub(super) fn answer_of(publish_iq: &str, kind: &str, inner: &str) -> String {
     let iq = element(publish_iq);
     let id = iq.node().attr("id").unwrap().into_owned();
     format!("<iq type='{kind}' id='{id}' from='push.example' to='juliet@example.org/phone'>{inner}</iq>")
@@ -12,10 +15,11 @@ fn answer_of(publish_iq: &str, kind: &str, inner: &str) -> String {
 
 impl Rig {
     /// Performs the publishes by the session's own stream, and returns the iqs.
-    fn publish_all(&mut self) -> Vec<String> {
+    pub(super) fn publish_all(&mut self) -> Vec<String> {
         self.to_upstream.clear();
         for publish in std::mem::take(&mut self.publishes) {
-            self.input(Input::Publish(publish));
+            self.carried.push(publish.target.clone());
+            self.input(Input::Carry(self.carried.len() as u64 - 1, publish));
         }
         std::mem::take(&mut self.to_upstream)
     }
@@ -158,8 +162,10 @@ fn a_suspect_client_is_pushed_for_while_its_connection_stays() {
     rig.seconds(32);
     assert_eq!(rig.publishes.len(), 1);
     assert_eq!(rig.closed, 0);
-    rig.seconds(60);
+    rig.seconds(55);
     assert_eq!(rig.publishes.len(), 1, "the same stanza notifies once");
+    rig.seconds(10);
+    assert_eq!(rig.publishes.len(), 2, "and again when the device did not come for a minute");
 }
 
 #[test]
@@ -172,7 +178,7 @@ fn noise_for_a_dark_client_says_why_it_does_not_notify() {
     );
     rig.seconds(100);
     assert_eq!(rig.publishes, []);
-    assert!(rig.events.contains(&Event::NotPushed(crate::push::classify::Noise::NoText)));
+    assert!(rig.events.contains(&Event::Judged(Verdict::Skip(Skip::Noise(Noise::NoText)))));
 }
 
 #[test]
@@ -207,10 +213,7 @@ fn the_publish_says_what_the_operator_allows_and_the_options_verbatim() {
 
 #[test]
 fn sender_and_body_are_said_only_if_configured() {
-    let mut settings = Settings { session_queue: 1 << 20, ..Settings::default() };
-    settings.push.with_body = true;
-    settings.push.with_sender = true;
-    let mut rig = Rig::with(settings).pushing();
+    let mut rig = Rig::set(|push| (push.with_body, push.with_sender) = (true, true)).pushing();
     rig.lose_client();
     rig.seconds(5);
     rig.upstream(&message(1));
@@ -228,7 +231,7 @@ fn answers_to_publishes_never_reach_the_client() {
     rig.upstream(&message(1));
     let iq = rig.publish_all().remove(0);
     rig.seconds(61);
-    assert!(matches!(rig.events.last(), Some(Event::PublishOutcome(_, super::super::Outcome::Unknown))));
+    assert!(matches!(rig.events.last(), Some(Event::PublishOutcome(_, Outcome::Unknown))));
     rig.resume(1);
     rig.clear();
     rig.upstream(&answer_of(&iq, "result", ""));
@@ -240,9 +243,7 @@ fn answers_to_publishes_never_reach_the_client() {
 fn errors_in_a_row_end_a_registration_and_wait_does_not_count() {
     let refused = "<error type='cancel'><item-not-found xmlns='urn:ietf:params:xml:ns:xmpp-stanzas'/></error>";
     let wait = "<error type='wait'><resource-constraint xmlns='urn:ietf:params:xml:ns:xmpp-stanzas'/></error>";
-    let mut settings = Settings { session_queue: 1 << 20, ..Settings::default() };
-    settings.push.max_errors = 2;
-    let mut rig = Rig::with(settings).pushing();
+    let mut rig = Rig::set(|push| push.max_errors = 2).pushing();
     rig.lose_client();
     for (n, (kind, inner), errors) in [
         (1, ("error", refused), Some(1)),

@@ -29,6 +29,7 @@ fn registration(node: &str, last_seen: u64) -> Registration {
         device: DeviceId(1),
         last_seen,
         errors: 0,
+        extensions: Default::default(),
     }
 }
 

@@ -171,6 +171,8 @@ impl World {
             | Output::Resumable(_)
             | Output::Wake(_)
             | Output::Publish(_)
+            | Output::Carried(..)
+            | Output::Elsewhere(_)
             | Output::CloseClient(_)
             | Output::Event(_)
             | Output::End(_) => unreachable!("the disk is not asked for {output:?}"),

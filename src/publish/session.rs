@@ -1,0 +1,38 @@
+//! The `session` transport: publishes through a user's own upstream stream, and who waits for their answers.
+
+use std::collections::HashMap;
+
+use tokio::sync::oneshot;
+
+use crate::push::outcome::Outcome;
+use crate::push::registration::Target;
+
+/// Who wants to know what became of a publish.
+#[derive(Debug)]
+pub enum Asker {
+    /// The session that carries it.
+    Own(Target),
+    /// Somebody else.
+    Other(oneshot::Sender<Outcome>),
+}
+
+/// The publishes that a session carries. The session bounds them, and gives each a deadline.
+#[derive(Debug, Default)]
+pub struct Carried {
+    next: u64,
+    open: HashMap<u64, Asker>,
+}
+
+impl Carried {
+    /// A number for a publish that is to be carried.
+    pub fn begin(&mut self, asker: Asker) -> u64 {
+        self.next += 1;
+        self.open.insert(self.next, asker);
+        self.next
+    }
+
+    /// The publish with this number is done; says who asked.
+    pub fn done(&mut self, number: u64) -> Option<Asker> {
+        self.open.remove(&number)
+    }
+}

@@ -1,0 +1,263 @@
+//! Whether and when one device is notified: what waits for it, and its clock.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::classify::{Class, Noise};
+use super::filter::Blocked;
+use super::registration::Target;
+use super::rules::{Due, Schedule};
+use super::waiting::{Audience, Counts, Facts, Name, Waiting};
+use crate::config;
+
+/// A call that came longer ago rings no more.
+const RINGS: Duration = Duration::from_secs(60);
+
+/// What is decided about one stanza for a device that cannot be reached: the name is the log field and the metric's label.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// It notifies, once the schedule lets it.
+    Push,
+    /// It rings at once.
+    Ring,
+    /// It does not notify.
+    Skip(Skip),
+}
+
+/// Why a stanza does not notify.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Skip {
+    /// Nobody waits for such a stanza.
+    Noise(Noise),
+    /// The user does not want to hear of it on this device.
+    Blocked(Blocked),
+    /// It waits already, or was pushed within the last five minutes.
+    Duplicate,
+    /// It says that another client of the account has read a conversation.
+    ReadElsewhere,
+    /// It ends a call.
+    CallEnd,
+}
+
+impl Verdict {
+    /// Its name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Push => "push",
+            Self::Ring => "ring",
+            Self::Skip(Skip::Noise(noise)) => noise.name(),
+            Self::Skip(Skip::Blocked(blocked)) => blocked.name(),
+            Self::Skip(Skip::Duplicate) => "duplicate",
+            Self::Skip(Skip::ReadElsewhere) => "read_elsewhere",
+            Self::Skip(Skip::CallEnd) => "call_end",
+        }
+    }
+}
+
+/// A stanza for a device that cannot be reached.
+#[derive(Clone, Copy, Debug)]
+pub struct Arrival {
+    /// Since when the device cannot be reached.
+    pub since: Instant,
+    /// How long ago the stanza came.
+    pub age: Duration,
+    /// Its place among all that waits for the device.
+    pub seq: u64,
+    /// What it is.
+    pub facts: Facts,
+    /// Which of the device's registrations may be told.
+    pub audience: Result<Audience, Blocked>,
+}
+
+/// A push that is due.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Push {
+    /// To these registrations, about what waits.
+    News(Recipients),
+    /// Nothing important waits, but the operator wants a push about everything.
+    Noise,
+    /// Somebody calls: to those that may be told of the stanza at this place.
+    Call(u64),
+}
+
+impl Push {
+    /// Whether this target is to be notified.
+    pub fn is_for(&self, target: &Target) -> bool {
+        match self {
+            Self::News(Recipients::One(one)) => one == target,
+            Self::News(Recipients::All) | Self::Noise | Self::Call(_) => true,
+        }
+    }
+}
+
+/// Whom a push is for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Recipients {
+    /// Every registration of the device.
+    All,
+    /// This one.
+    One(Target),
+}
+
+/// The push rules of one device.
+#[derive(Clone, Debug)]
+pub struct Pusher {
+    settings: Arc<config::Push>,
+    schedule: Schedule,
+    waiting: Waiting,
+    /// Calls to be pushed.
+    calls: Vec<u64>,
+}
+
+impl Pusher {
+    /// A device about which nothing was pushed yet.
+    pub fn new(settings: Arc<config::Push>) -> Self {
+        let schedule = Schedule::new(Arc::clone(&settings));
+        Self { settings, schedule, waiting: Waiting::default(), calls: Vec::new() }
+    }
+
+    /// A stanza came for the device.
+    pub fn arrived(&mut self, now: Instant, arrival: Arrival) -> Verdict {
+        let Arrival { since, age, seq, facts, audience } = arrival;
+        if facts.own {
+            self.schedule.active(now);
+        }
+        match facts.class {
+            Class::Noise(noise) => {
+                if self.settings.unimportant {
+                    self.waiting.add_noise();
+                    self.schedule.waiting(now, since);
+                    return Verdict::Push;
+                }
+                return Verdict::Skip(Skip::Noise(noise));
+            }
+            Class::ReadSync => {
+                if let Some(chat) = facts.chat {
+                    self.waiting.read(chat);
+                    self.settle();
+                }
+                return Verdict::Skip(Skip::ReadElsewhere);
+            }
+            Class::CallEnd => {
+                if let Some(call) = facts.call.filter(|_| facts.own) {
+                    self.waiting.answered(call);
+                    self.settle();
+                }
+                return Verdict::Skip(Skip::CallEnd);
+            }
+            Class::Call | Class::Message | Class::Invite | Class::Subscribe => {}
+        }
+        let audience = match audience {
+            Ok(audience) => audience,
+            Err(blocked) => return Verdict::Skip(Skip::Blocked(blocked)),
+        };
+        if !self.waiting.add(now, seq, facts, audience) {
+            self.schedule.still_waiting(now);
+            return Verdict::Skip(Skip::Duplicate);
+        }
+        if facts.class == Class::Call && age < RINGS && self.ring(now, facts.call) {
+            self.calls.push(seq);
+            return Verdict::Ring;
+        }
+        self.schedule.waiting(now, since);
+        Verdict::Push
+    }
+
+    fn ring(&mut self, now: Instant, call: Option<Name>) -> bool {
+        call.is_none_or(|call| self.waiting.ring(call)) && self.schedule.call(now)
+    }
+
+    /// Somebody calls a device that is there, and wants calls by push all the same; `false` if it was told.
+    pub fn rings(&mut self, now: Instant, facts: Facts) -> bool {
+        self.ring(now, facts.call) && self.schedule.next(now).is_some()
+    }
+
+    /// A call is over; whether a push said that it had begun.
+    pub fn call_over(&mut self, facts: Facts) -> bool {
+        facts.call.is_some_and(|call| self.waiting.over(call))
+    }
+
+    fn settle(&mut self) {
+        if !self.waiting.has_news() {
+            self.schedule.no_news();
+        }
+        if self.waiting.is_empty() {
+            self.schedule.nothing_waits();
+        }
+    }
+
+    /// A push service has answered.
+    pub fn answered(&mut self, now: Instant, target: &Target, refused_for_now: bool) {
+        if refused_for_now && !self.waiting.is_empty() {
+            self.schedule.refused_for_now(now, target);
+        } else {
+            self.schedule.settled(target);
+        }
+    }
+
+    /// The device was in contact: what lies up to this place is its own, or is counted anew when it leaves.
+    pub fn contact(&mut self, up_to: u64) {
+        self.waiting.forget_to(up_to);
+        self.calls.clear();
+        self.schedule.nothing_waits();
+    }
+
+    /// What waits up to this place is looked at anew.
+    pub fn recount(&mut self, up_to: u64) {
+        self.waiting.forget_to(up_to);
+    }
+
+    /// When [`Pusher::next`] has something.
+    pub fn deadline(&self) -> Option<Instant> {
+        self.schedule.deadline()
+    }
+
+    /// The push that is due now, if one is.
+    pub fn next(&mut self, now: Instant) -> Option<Push> {
+        if let Some(seq) = self.calls.pop() {
+            if self.calls.is_empty() {
+                self.schedule.next(now);
+            }
+            self.waiting.tell(now, seq);
+            return Some(Push::Call(seq));
+        }
+        loop {
+            let recipients = match self.schedule.next(now)? {
+                // Its stanza was taken back meanwhile.
+                Due::Call => continue,
+                Due::News if !self.waiting.has_news() => continue,
+                Due::News | Due::Again => Recipients::All,
+                Due::Retry(target) => Recipients::One(target),
+            };
+            let noise = self.waiting.take_noise();
+            self.waiting.tell_all(now);
+            if !self.waiting.is_empty() {
+                return Some(Push::News(recipients));
+            }
+            self.schedule.nothing_waits();
+            if noise {
+                return Some(Push::Noise);
+            }
+        }
+    }
+
+    /// Whether nothing important waits.
+    pub fn is_quiet(&self) -> bool {
+        self.waiting.is_empty()
+    }
+
+    /// How much waits for the registration at this place among the device's.
+    pub fn counts(&self, place: usize) -> Counts {
+        self.waiting.counts(place)
+    }
+
+    /// The place of the newest stanza that the registration at this place may be told of.
+    pub fn newest(&self, place: usize) -> Option<u64> {
+        self.waiting.newest(place)
+    }
+
+    /// Whether the registration at this place may be told of the stanza at place `seq`.
+    pub fn may_tell(&self, place: usize, seq: u64) -> bool {
+        self.waiting.may_tell(place, seq)
+    }
+}

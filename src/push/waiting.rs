@@ -1,0 +1,310 @@
+//! What waits for a device that cannot be reached, as far as notifications about it go.
+
+use std::collections::VecDeque;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::num::NonZeroU64;
+use std::time::{Duration, Instant};
+
+use super::classify::{Class, Reading};
+use crate::jid::BareJid;
+
+/// How long a stanza that was pushed is not pushed again.
+const MEMORY: Duration = Duration::from_secs(5 * 60);
+/// How many such stanzas are remembered; more, and the oldest may be pushed again.
+const REMEMBERED: usize = 256;
+/// Important stanzas that are counted; of more the oldest are not.
+const COUNTED: usize = 10_000;
+/// A copy of a stanza is looked for among so many before it.
+const COPIES: usize = 64;
+/// Calls whose end may still be told.
+const RUNG: usize = 16;
+
+/// The hash of a name.
+pub type Name = NonZeroU64;
+
+/// What the rules need to know of a stanza. Names are hashes, keyed by a random seed: they cannot be made to collide.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Facts {
+    /// What it is.
+    pub class: Class,
+    /// Equal for copies of the same stanza.
+    pub key: u64,
+    /// Whose conversation it belongs to.
+    pub chat: Option<Name>,
+    /// Which call it belongs to.
+    pub call: Option<Name>,
+    /// Another client of the account did it.
+    pub own: bool,
+}
+
+impl Facts {
+    /// The facts of a stanza.
+    pub fn of(reading: &Reading<'_>, seed: u64) -> Self {
+        Self {
+            class: reading.class,
+            key: reading.key(seed),
+            chat: reading.chat.as_ref().map(|chat: &BareJid| hashed(seed, chat.as_str())),
+            call: reading.call.as_ref().map(|call| hashed(seed, call)),
+            own: reading.own,
+        }
+    }
+}
+
+fn hashed(seed: u64, name: &str) -> Name {
+    let mut hasher = DefaultHasher::new();
+    (seed, name).hash(&mut hasher);
+    Name::new(hasher.finish()).unwrap_or(Name::MIN)
+}
+
+/// The registrations that may be told of a stanza, by their place among the device's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Audience(u32);
+
+impl Audience {
+    /// Nobody.
+    pub const NOBODY: Self = Self(0);
+    /// Every registration.
+    pub const ALL: Self = Self(u32::MAX);
+
+    /// With the registration at this place.
+    #[must_use]
+    pub fn with(self, place: usize) -> Self {
+        Self(self.0 | bit(place))
+    }
+
+    /// Whether the registration at this place is in it.
+    pub fn has(self, place: usize) -> bool {
+        self.0 & bit(place) != 0
+    }
+}
+
+/// No device has as many registrations as there are bits; if one had, the last would share theirs.
+fn bit(place: usize) -> u32 {
+    1 << place.min(31)
+}
+
+/// An important stanza that the device does not have.
+#[derive(Clone, Copy, Debug)]
+struct Entry {
+    seq: u64,
+    key: u64,
+    chat: Option<Name>,
+    call: Option<Name>,
+    audience: Audience,
+    class: Class,
+    /// A push has said so.
+    told: bool,
+}
+
+/// How much waits.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Important stanzas, subscription requests among them.
+    pub important: usize,
+    /// Subscription requests.
+    pub subscriptions: usize,
+}
+
+/// The important stanzas that a device does not have, and what was pushed of late.
+#[derive(Clone, Debug, Default)]
+pub struct Waiting {
+    entries: VecDeque<Entry>,
+    recent: VecDeque<(Instant, u64)>,
+    /// Calls that were pushed.
+    rung: VecDeque<Name>,
+    /// Something unimportant is to be pushed, as the seed does.
+    noise: bool,
+}
+
+impl Waiting {
+    /// An important stanza waits; `false` if it, or a copy, waits already or was pushed within the last five minutes.
+    pub fn add(&mut self, now: Instant, seq: u64, facts: Facts, audience: Audience) -> bool {
+        while self.recent.front().is_some_and(|(at, _)| *at + MEMORY <= now) {
+            self.recent.pop_front();
+        }
+        let Facts { class, key, chat, call, .. } = facts;
+        if self.entries.iter().rev().take(COPIES).any(|entry| entry.key == key) {
+            return false;
+        }
+        if self.entries.len() == COUNTED {
+            self.entries.pop_front();
+        }
+        let told = self.recent.iter().any(|(_, recent)| *recent == key);
+        self.entries.push_back(Entry { seq, key, chat, call, audience, class, told });
+        !told
+    }
+
+    /// Something that is not important waits, and is to be pushed all the same.
+    pub fn add_noise(&mut self) {
+        self.noise = true;
+    }
+
+    /// Whether a push is due about something unimportant; only once.
+    pub fn take_noise(&mut self) -> bool {
+        std::mem::take(&mut self.noise)
+    }
+
+    /// Another client of the account has read this conversation: its messages notify no more.
+    pub fn read(&mut self, chat: Name) {
+        self.entries.retain(|entry| entry.chat != Some(chat) || entry.class == Class::Subscribe);
+    }
+
+    /// Another client of the account took or declined this call.
+    pub fn answered(&mut self, call: Name) {
+        self.entries.retain(|entry| entry.call != Some(call));
+    }
+
+    /// A call is pushed; `false` if it was before.
+    pub fn ring(&mut self, call: Name) -> bool {
+        if self.rung.contains(&call) {
+            return false;
+        }
+        if self.rung.len() == RUNG {
+            self.rung.pop_front();
+        }
+        self.rung.push_back(call);
+        true
+    }
+
+    /// The call is over; whether it was pushed, so that its end is to be pushed too.
+    pub fn over(&mut self, call: Name) -> bool {
+        let at = self.rung.iter().position(|rung| *rung == call);
+        at.is_some_and(|at| self.rung.remove(at).is_some())
+    }
+
+    /// The device has what lies up to this place, or it is to be counted anew.
+    pub fn forget_to(&mut self, seq: u64) {
+        self.entries.retain(|entry| entry.seq > seq);
+    }
+
+    /// Nothing waits any more.
+    pub fn clear(&mut self) {
+        self.entries.clear();
+        self.noise = false;
+    }
+
+    /// What was said about this stanza is remembered.
+    pub fn tell(&mut self, now: Instant, seq: u64) {
+        let entries = self.entries.iter_mut().rev().filter(|entry| entry.seq == seq && !entry.told);
+        tell(entries, now, &mut self.recent);
+    }
+
+    /// All that waits is being pushed.
+    pub fn tell_all(&mut self, now: Instant) {
+        tell(self.entries.iter_mut().filter(|entry| !entry.told), now, &mut self.recent);
+    }
+
+    /// Whether something waits that no push was about.
+    pub fn has_news(&self) -> bool {
+        self.noise || self.entries.iter().any(|entry| !entry.told)
+    }
+
+    /// Whether nothing important waits.
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// How much waits for the registration at this place.
+    pub fn counts(&self, place: usize) -> Counts {
+        let waiting = || self.entries.iter().filter(|entry| entry.audience.has(place));
+        let subscriptions = waiting().filter(|entry| entry.class == Class::Subscribe).count();
+        Counts { important: waiting().count(), subscriptions }
+    }
+
+    /// Whether the registration at this place may be told of the stanza at place `seq`.
+    pub fn may_tell(&self, place: usize, seq: u64) -> bool {
+        self.entries.iter().rev().any(|entry| entry.seq == seq && entry.audience.has(place))
+    }
+
+    /// The place of the newest stanza for the registration at this place.
+    pub fn newest(&self, place: usize) -> Option<u64> {
+        self.entries.iter().rev().find(|entry| entry.audience.has(place)).map(|entry| entry.seq)
+    }
+}
+
+fn tell<'a>(entries: impl Iterator<Item = &'a mut Entry>, now: Instant, recent: &mut VecDeque<(Instant, u64)>) {
+    for entry in entries {
+        entry.told = true;
+        if recent.len() == REMEMBERED {
+            recent.pop_front();
+        }
+        recent.push_back((now, entry.key));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn facts(class: Class, key: u64) -> Facts {
+        Facts { class, key, chat: Name::new(7), call: Name::new(key), own: false }
+    }
+
+    fn message(key: u64) -> Facts {
+        facts(Class::Message, key)
+    }
+
+    #[test]
+    fn a_copy_of_what_waits_or_was_pushed_of_late_is_no_news() {
+        let (mut waiting, now) = (Waiting::default(), Instant::now());
+        assert!(waiting.add(now, 1, message(1), Audience::ALL));
+        assert!(!waiting.add(now, 2, message(1), Audience::ALL), "it waits");
+        waiting.tell_all(now);
+        assert!(!waiting.has_news());
+        waiting.forget_to(u64::MAX);
+        assert!(!waiting.add(now, 1, message(1), Audience::ALL), "it was pushed");
+        assert_eq!(waiting.counts(0).important, 1, "but counts");
+        waiting.clear();
+        assert!(waiting.add(now + MEMORY, 1, message(1), Audience::ALL));
+    }
+
+    #[test]
+    fn each_registration_has_its_own_count_and_newest() {
+        let (mut waiting, now) = (Waiting::default(), Instant::now());
+        let (first, second) = (Audience::NOBODY.with(0), Audience::NOBODY.with(1));
+        waiting.add(now, 1, message(1), first.with(1));
+        waiting.add(now, 2, facts(Class::Subscribe, 2), first);
+        waiting.add(now, 3, message(3), second);
+        assert_eq!(waiting.counts(0), Counts { important: 2, subscriptions: 1 });
+        assert_eq!(waiting.counts(1), Counts { important: 2, subscriptions: 0 });
+        assert_eq!((waiting.newest(0), waiting.newest(1)), (Some(2), Some(3)));
+        assert!(waiting.may_tell(1, 3) && !waiting.may_tell(0, 3));
+    }
+
+    #[test]
+    fn a_read_conversation_waits_no_more_but_a_request_stays() {
+        let (mut waiting, now) = (Waiting::default(), Instant::now());
+        waiting.add(now, 1, message(1), Audience::ALL);
+        waiting.add(now, 2, facts(Class::Subscribe, 2), Audience::ALL);
+        waiting.read(Name::new(8).unwrap());
+        assert_eq!(waiting.counts(0).important, 2, "another conversation");
+        waiting.read(Name::new(7).unwrap());
+        assert_eq!(waiting.newest(0), Some(2));
+    }
+
+    #[test]
+    fn a_call_rings_once_and_ends_once() {
+        let mut waiting = Waiting::default();
+        let call = Name::new(5).unwrap();
+        assert!(!waiting.over(call));
+        assert!(waiting.ring(call));
+        assert!(!waiting.ring(call));
+        assert!(waiting.over(call));
+        assert!(!waiting.over(call));
+    }
+
+    #[test]
+    fn what_is_remembered_is_bounded() {
+        let (mut waiting, now) = (Waiting::default(), Instant::now());
+        for n in 0..20_000 {
+            waiting.add(now, n, message(n), Audience::ALL);
+            if n % 1000 == 999 {
+                waiting.tell_all(now);
+            }
+        }
+        for n in 1..100 {
+            waiting.ring(Name::new(n).unwrap());
+        }
+        assert_eq!((waiting.entries.len(), waiting.recent.len(), waiting.rung.len()), (COUNTED, REMEMBERED, RUNG));
+    }
+}

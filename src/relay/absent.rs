@@ -1,0 +1,149 @@
+//! Notifications for devices that have no session: one task for each account that has such devices and hears of something.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use dashmap::DashMap;
+use tokio::select;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::sleep_until;
+
+use super::Relay;
+use super::jobs::unix;
+use super::registry::Command;
+use crate::jid::BareJid;
+use crate::push::absent::{Absent, Notice};
+use crate::push::account::DeviceId;
+use crate::push::notification::Publish;
+use crate::push::outcome::Outcome;
+use crate::push::registration::Target;
+
+/// News of one account that wait; of more, the newest are dropped: a push that is due says how much waits anyway.
+const NEWS: usize = 64;
+/// A task that has nothing to do ends; longer than any pause between two pushes about the same.
+const IDLE: Duration = Duration::from_secs(2 * 60 * 60);
+
+/// What an account's task hears.
+#[derive(Debug)]
+enum News {
+    Seen(Box<Notice>),
+    Back(DeviceId),
+    Answered(Target, Outcome),
+}
+
+/// The tasks, by account.
+#[derive(Debug, Default)]
+pub(super) struct Absentees(DashMap<BareJid, mpsc::Sender<News>>);
+
+impl Relay {
+    /// A session saw something that concerns devices without one.
+    pub(super) fn elsewhere(self: &Arc<Self>, account: &BareJid, notice: Notice) {
+        let news = News::Seen(Box::new(notice));
+        let tasks = &self.absentees.0;
+        let entry = tasks.entry(account.clone()).or_insert_with(|| self.watch(account));
+        match entry.try_send(news) {
+            Ok(()) => {}
+            Err(mpsc::error::TrySendError::Full(_)) => {
+                tracing::warn!(%account, "absent_news_dropped: too much at once")
+            }
+            Err(mpsc::error::TrySendError::Closed(news)) => {
+                // It ended for want of work in this moment.
+                drop(entry);
+                let fresh = self.watch(account);
+                if fresh.try_send(news).is_ok() {
+                    tasks.insert(account.clone(), fresh);
+                }
+            }
+        }
+    }
+
+    /// A device of the account has a session again.
+    pub(super) async fn device_is_back(&self, account: &BareJid, device: DeviceId) {
+        let task = self.absentees.0.get(account).map(|task| task.clone());
+        if let Some(task) = task {
+            // One that has just ended knows of no device.
+            drop(task.send(News::Back(device)).await);
+        }
+    }
+
+    fn watch(self: &Arc<Self>, account: &BareJid) -> mpsc::Sender<News> {
+        let (sender, receiver) = mpsc::channel(NEWS);
+        let task = Arc::clone(self).tell_absent(account.clone(), sender.downgrade(), receiver);
+        self.farewells.spawn(task);
+        sender
+    }
+
+    async fn tell_absent(
+        self: Arc<Self>,
+        account: BareJid,
+        own: mpsc::WeakSender<News>,
+        mut news: mpsc::Receiver<News>,
+    ) {
+        let mut absent = Absent::new(Arc::clone(&self.settings.push));
+        loop {
+            let idle = Instant::now() + IDLE;
+            let wake = absent.deadline().unwrap_or(idle);
+            let heard = select! {
+                heard = news.recv() => heard,
+                () = sleep_until(wake.into()) => None,
+                () = self.shutdown.cancelled() => break,
+            };
+            let now = Instant::now();
+            match heard {
+                Some(News::Seen(notice)) => absent.saw(now, &notice),
+                Some(News::Back(device)) => absent.back(device),
+                Some(News::Answered(target, outcome)) => absent.answered(now, &target, &outcome),
+                None if wake == idle => break,
+                None => {}
+            }
+            for publish in absent.next(now, rand::random) {
+                self.publish_for(&account, publish, &own);
+            }
+        }
+        let current = own.upgrade();
+        self.absentees.0.remove_if(&account, |_, sender| current.is_some_and(|own| sender.same_channel(&own)));
+        // What came in the very moment.
+        while let Ok(News::Seen(notice)) = news.try_recv() {
+            if !self.shutdown.is_cancelled() {
+                self.elsewhere(&account, *notice);
+            }
+        }
+    }
+
+    /// Publishes for a device without a session, and notes what became of it.
+    fn publish_for(self: &Arc<Self>, account: &BareJid, publish: Publish, task: &mpsc::WeakSender<News>) {
+        let (relay, account, task) = (Arc::clone(self), account.clone(), task.clone());
+        self.farewells.spawn(async move {
+            let target = publish.target.clone();
+            let outcome = relay.publish(&account, publish).await;
+            if let Some(task) = task.upgrade() {
+                // It may have ended.
+                drop(task.send(News::Answered(target, outcome)).await);
+            }
+        });
+    }
+
+    /// Publishes for an account by whatever transport is fit, and stores what follows from the answer.
+    pub(super) async fn publish(&self, account: &BareJid, publish: Publish) -> Outcome {
+        let target = publish.target.clone();
+        tracing::info!(%account, service = %target, "published");
+        let outcome = self.publish_by_session(account, publish).await;
+        tracing::info!(%account, service = %target, ?outcome, "publish outcome");
+        if let Some(change) = outcome.change(&target, self.config.push.max_errors, unix())
+            && let Err(error) = self.change_account(account, change).await
+        {
+            tracing::error!(%error, "the account cannot be stored");
+        }
+        outcome
+    }
+
+    /// The user's own stream, whichever session's it is.
+    async fn publish_by_session(&self, account: &BareJid, publish: Publish) -> Outcome {
+        let Some(carrier) = self.registry.any_session(account) else { return Outcome::NotSent };
+        let (reply, replied) = oneshot::channel();
+        match carrier.send(Command::Carry(Box::new(publish), reply)).await {
+            Ok(()) => replied.await.unwrap_or(Outcome::Unknown),
+            Err(_) => Outcome::NotSent,
+        }
+    }
+}
