@@ -13,9 +13,6 @@ use stanzas::{Case, Expected, TABLE, Way};
 
 use crate::support::{Client, Enabled, PATIENCE, Prosody, Publish, PushService, Pushward, Setup, enable_push, request};
 
-/// What makes the proxy push, without a text, for what is not important, as the seed does.
-const LIKE_THE_SEED: &[(&str, &str)] = &[];
-
 /// The id of every stanza of the table.
 const ID: &str = "the-stanza";
 
@@ -119,9 +116,9 @@ impl System {
 
     async fn ours(accounts: &[String]) -> Self {
         let prosody = Prosody::for_accounts(accounts).await;
-        let setup = Setup::new(prosody.address).set("push.with_sender", "true");
+        // Without a text, the seed pushes for what is not important too.
+        let setup = Setup::new(prosody.address).set("push.with_sender", "true").set("push.unimportant", "true");
         let setup = setup.set("push.batch_delay", "'0s'").set("push.min_interval", "'0s'");
-        let setup = LIKE_THE_SEED.iter().fold(setup, |setup, (key, value)| setup.set(key, value));
         Self::with(prosody, Some(Pushward::start(setup).await)).await
     }
 
