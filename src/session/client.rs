@@ -169,32 +169,6 @@ impl Session {
         }
     }
 
-    /// The first available presence waits until what the device missed before has been written (true), or passes.
-    fn greet(&mut self, element: &Element) -> bool {
-        match self.greeting {
-            Greeting::Backlog => {
-                self.greeting = Greeting::Sending(Some(element.clone()));
-                self.adopt(Source::Earlier);
-                true
-            }
-            Greeting::Sending(_) => {
-                self.greeting = Greeting::Sending(Some(element.clone()));
-                true
-            }
-            Greeting::Awaited | Greeting::Done => false,
-        }
-    }
-
-    /// The presence that waited goes on its way, once no more of the backlog can be written before it.
-    pub(super) fn greeted(&mut self, now: Instant) {
-        if self.loading.is_some() || self.queue.has_tail() && !self.queue.is_full() {
-            return;
-        }
-        if let Greeting::Sending(Some(presence)) = std::mem::replace(&mut self.greeting, Greeting::Awaited) {
-            self.forward_counted(now, &presence);
-        }
-    }
-
     pub(super) fn forward_counted(&mut self, now: Instant, element: &Element) {
         if element.kind() == Kind::Presence
             && matches!(self.greeting, Greeting::Awaited)
@@ -228,12 +202,5 @@ impl Session {
         let unread = self.queue.iter().next().map_or(u64::MAX, |item| item.seq);
         self.ringing = self.ringing.filter(|(seq, _)| *seq >= unread);
         self.beyond = self.beyond.take().filter(|_| self.queue.has_tail());
-    }
-
-    /// What no other device will fetch comes to this one, a while after its first presence (XEP-0160 in spirit).
-    fn await_orphans(&mut self, now: Instant) {
-        if self.owner.account.devices.len() > 1 {
-            self.orphans_due = Some((now + self.settings.stream_management.orphan_grace, false));
-        }
     }
 }

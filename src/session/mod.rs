@@ -19,6 +19,7 @@ pub mod confirm;
 mod deliver;
 mod ending;
 mod event;
+mod greeting;
 mod link;
 pub mod liveness;
 pub mod negotiate;
@@ -39,7 +40,7 @@ mod upstream;
 use std::collections::VecDeque;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
-use std::time::{Instant, SystemTime};
+use std::time::Instant;
 
 use bytes::Bytes;
 
@@ -59,11 +60,13 @@ pub use origin::{Attachment, Bound, Clock, Dice, Owner, Resumption, Settings, Sm
 use answer::Pending;
 use confirm::Confirmation;
 use ending::Phase;
+use greeting::Greeting;
 use liveness::Liveness;
 use queue::{Queue, Spooled};
+use request::Promise;
 use sasl::SaslIdentity;
 use server::ServerLeg;
-use sm::ClientLeg;
+use sm::Tracking;
 
 /// What happened, as the relay tells it.
 #[derive(Debug)]
@@ -141,15 +144,6 @@ pub enum Output {
     End(EndReason),
 }
 
-/// A reply that waits for the store.
-#[derive(Debug)]
-struct Promise {
-    token: Token,
-    event: Event,
-    on_success: Bytes,
-    on_failure: Bytes,
-}
-
 /// A bound session: both legs, what waits, and the pushes about it.
 pub struct Session {
     settings: Arc<Settings>,
@@ -208,37 +202,13 @@ pub struct Session {
     phase: Phase,
 }
 
-/// How it is known that the client has what was written to it.
-#[derive(Debug)]
-enum Tracking {
-    /// It is not: what is written counts as read.
-    None,
-    /// By stream management.
-    Sm(ClientLeg),
-    /// By the answers to pings, for a client with a registration that knows no stream management. The open one's id.
-    Ping(ClientLeg, Option<(String, sm::Handled)>),
-}
-
-/// What stands before the client's first available presence.
-#[derive(Debug)]
-enum Greeting {
-    /// The device's spool has stanzas of earlier sessions: they go first.
-    Backlog,
-    /// They are on their way; the presence waits.
-    Sending(Option<Element>),
-    /// None was sent yet.
-    Awaited,
-    /// It was forwarded.
-    Done,
-}
-
 impl Session {
     /// A session whose client is attached by [`Attachment::FIRST`].
     pub fn new(settings: Arc<Settings>, bound: Bound, owner: Owner, dice: Dice, clock: Clock) -> Self {
         let now = clock.now;
         let bare = Header::bare();
         // Places grow with time, so that those of two sessions of a device never collide.
-        let base = unix_ms(clock.wall).saturating_mul(1 << 16).max(owner.last_seq + 1);
+        let base = clock.unix_ms(now).saturating_mul(1 << 16).max(owner.last_seq + 1);
         let elsewhere = owner.account.absent(owner.device).next().is_some();
         let mut session = Self {
             dice,
@@ -418,28 +388,12 @@ impl Session {
         self.out(Output::ToUpstream(bytes));
     }
 
+    fn unix_ms(&self, at: Instant) -> u64 {
+        self.epoch.unix_ms(at)
+    }
+
     fn change(&mut self, token: Option<Token>, change: Change) {
         self.open_changes += 1;
         self.out(Output::Store(token, change));
     }
-
-    /// Unix milliseconds of a moment.
-    fn unix_ms(&self, at: Instant) -> u64 {
-        unix_ms(self.wall(at))
-    }
-
-    /// Unix seconds of a moment.
-    fn unix(&self, at: Instant) -> u64 {
-        self.wall(at).duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs())
-    }
-
-    /// The calendar time of a moment, for delay stamps.
-    fn wall(&self, at: Instant) -> SystemTime {
-        self.epoch.wall + at.saturating_duration_since(self.epoch.now)
-    }
-}
-
-fn unix_ms(at: SystemTime) -> u64 {
-    let since = at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }

@@ -62,7 +62,7 @@ impl Session {
     /// The device was in contact, which the store keeps for the choice of whom to forget first.
     pub(super) fn seen(&mut self, now: Instant) {
         if self.has_registration() {
-            self.change(None, Change::Seen { device: self.owner.device, at: self.unix(now) });
+            self.change(None, Change::Seen { device: self.owner.device, at: self.epoch.unix(now) });
         }
     }
 
@@ -246,7 +246,7 @@ impl Session {
     /// What became of a publish of this device.
     pub(super) fn published(&mut self, now: Instant, target: Target, outcome: Outcome) {
         self.pusher.answered(now, &target, outcome.may_be_repeated());
-        if let Some(change) = outcome.change(&target, self.settings.push.max_errors, self.unix(now)) {
+        if let Some(change) = outcome.change(&target, self.settings.push.max_errors, self.epoch.unix(now)) {
             // The next push is decided by it, whether it is on disk by then or not.
             self.owner.account.apply(change.clone());
             self.change(None, change);

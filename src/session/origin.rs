@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use super::sasl::SaslIdentity;
 use super::sm;
@@ -104,6 +104,23 @@ pub struct Clock {
     pub now: Instant,
     /// The calendar.
     pub wall: SystemTime,
+}
+
+impl Clock {
+    /// Unix milliseconds of a moment after it was read.
+    pub fn unix_ms(&self, at: Instant) -> u64 {
+        u64::try_from(self.since_epoch(at).as_millis()).unwrap_or(u64::MAX)
+    }
+
+    /// Unix seconds of a moment after it was read.
+    pub fn unix(&self, at: Instant) -> u64 {
+        self.since_epoch(at).as_secs()
+    }
+
+    fn since_epoch(&self, at: Instant) -> Duration {
+        let wall = self.wall + at.saturating_duration_since(self.now);
+        wall.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default()
+    }
 }
 
 /// A connection that proved it may take a session over.

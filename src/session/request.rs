@@ -2,8 +2,10 @@
 
 use std::time::Instant;
 
+use bytes::Bytes;
+
 use super::answer::{iq_error, iq_result};
-use super::{Event, Greeting, Promise, Session, Source, Stored, Token};
+use super::{Event, Greeting, Session, Source, Stored, Token};
 use crate::jid::Jid;
 use crate::push::account::Change;
 use crate::push::registration::{BadRequest, Registration, Request};
@@ -11,6 +13,15 @@ use crate::xml::{Element, Node, ns};
 
 /// Requests of one session that wait for the store; more are asked to come back later.
 const OPEN_REQUESTS: usize = 32;
+
+/// A reply that waits for the store.
+#[derive(Debug)]
+pub(super) struct Promise {
+    token: Token,
+    event: Event,
+    on_success: Bytes,
+    on_failure: Bytes,
+}
 
 impl Session {
     /// Answers an iq that is ours to answer, and notes one whose answer concerns us.
@@ -58,7 +69,7 @@ impl Session {
             Err(_) => return self.deliver_own(now, iq_error(iq, "modify", "bad-request")),
             Ok(Request::Enable(target, options)) => {
                 let event = Event::PushEnabled(target.clone());
-                let (device, last_seen) = (self.owner.device, self.unix(now));
+                let (device, last_seen) = (self.owner.device, self.epoch.unix(now));
                 let registration =
                     Registration { target, options, device, last_seen, errors: 0, extensions: Default::default() };
                 let (certain, max_devices) = (self.owner.certain, self.settings.push.max_devices);

@@ -152,6 +152,17 @@ impl ClientLeg {
     }
 }
 
+/// How it is known that the client has what was written to it.
+#[derive(Debug)]
+pub(super) enum Tracking {
+    /// It is not: what is written counts as read.
+    None,
+    /// By stream management.
+    Sm(ClientLeg),
+    /// By the answers to pings, for a client with a registration that knows no stream management. The open one's id.
+    Ping(ClientLeg, Option<(String, Handled)>),
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
