@@ -1,5 +1,235 @@
 //! The rooms that the account's client is in (XEP-0045), and as whom: what it sent there comes back to it.
 
+use std::collections::HashMap;
+
+use crate::jid::{BareJid, Jid};
+use crate::xml::{Node, ns};
+
+/// Rooms that are remembered; in more, the client's own messages are taken for another's.
+const ROOMS: usize = 1024;
+
+/// XEP-0421: what is longer is no occupant id.
+const OCCUPANT_ID_CHARS: usize = 128;
+
 /// The rooms a client has joined.
 #[derive(Clone, Debug, Default)]
-pub struct Rooms {}
+pub struct Rooms {
+    /// By the bare JID of the room.
+    occupants: HashMap<String, Occupant>,
+}
+
+/// Who the client is in a room.
+#[derive(Clone, Debug)]
+struct Occupant {
+    nick: String,
+    id: Option<String>,
+    /// The client itself went there: a stranger who only claims so cannot take its place.
+    joined: bool,
+}
+
+impl Rooms {
+    /// Notes directed presence of the client: it joins (XEP-0045 §7.2) or leaves (§7.14). `unavailable` to everybody leaves all
+    /// rooms, so only what the server is told may be noted.
+    pub fn sent(&mut self, presence: &Node<'_>) {
+        let kind = presence.attr("type");
+        let to = address(presence, "to");
+        match (kind.as_deref(), to) {
+            (Some("unavailable"), Some(to)) => self.forget(bare(&to)),
+            (Some("unavailable"), None) => self.occupants = HashMap::new(),
+            (None, Some(to)) if presence.child("x", ns::MUC).is_some() => self.learn(&to, None, true),
+            _ => {}
+        }
+    }
+
+    /// Notes what a room says of the client itself (status 110, XEP-0045 §7.2): the nick it really has, its occupant id, and
+    /// that it is out. Only presence that mentions `muc#user` can.
+    pub fn received(&mut self, presence: &Node<'_>) {
+        let Some(from) = address(presence, "from") else { return };
+        let Some(x) = presence.child("x", ns::MUC_USER) else { return };
+        let says = |code| x.children().any(|c| c.is("status", ns::MUC_USER) && c.attr("code").as_deref() == Some(code));
+        match presence.attr("type").as_deref() {
+            None if says("110") => {
+                let id = presence.child("occupant-id", ns::OCCUPANT_ID).and_then(|id| id.attr("id"));
+                let id = id.filter(|id| id.chars().count() <= OCCUPANT_ID_CHARS).map(|id| id.into_owned());
+                self.learn(&from, id, false);
+            }
+            Some("unavailable") if says("110") || self.is_own(&from, None) => {
+                // XEP-0045 §7.6: who changes the nick leaves under the old one.
+                let nick = x.child("item", ns::MUC_USER).and_then(|item| item.attr("nick"));
+                match nick.filter(|_| says("303")).and_then(|nick| from.to_bare().with_resource_str(&nick).ok()) {
+                    Some(renamed) => self.learn(&renamed, None, false),
+                    None => self.forget(bare(&from)),
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// The nick of the client in a room, as it is compared (RFC 7622 §3.4).
+    pub fn nick(&self, room: &BareJid) -> Option<&str> {
+        self.occupants.get(room.as_str()).map(|occupant| occupant.nick.as_str())
+    }
+
+    /// What the client's messages are marked with in a room, under any nick (XEP-0421).
+    pub fn occupant_id(&self, room: &BareJid) -> Option<&str> {
+        self.occupants.get(room.as_str())?.id.as_deref()
+    }
+
+    /// Whether this occupant is the client, or another client of the account. The occupant id decides where both are known:
+    /// a nick may have passed to somebody else.
+    pub fn is_own(&self, occupant: &Jid, id: Option<&str>) -> bool {
+        let Some(own) = self.occupants.get(bare(occupant)) else { return false };
+        match (&own.id, id) {
+            (Some(own), Some(id)) => own == id,
+            _ => occupant.resource().is_some_and(|nick| nick.as_str() == own.nick),
+        }
+    }
+
+    fn learn(&mut self, occupant: &Jid, id: Option<String>, joined: bool) {
+        let Some(nick) = occupant.resource().map(|nick| nick.as_str().to_owned()) else { return };
+        if let Some(known) = self.occupants.get_mut(bare(occupant)) {
+            known.nick = nick;
+            known.id = id.or(known.id.take());
+            known.joined |= joined;
+            return;
+        }
+        if self.occupants.len() >= ROOMS && joined {
+            let claimed = self.occupants.iter().find(|(_, occupant)| !occupant.joined).map(|(room, _)| room.clone());
+            claimed.inspect(|room| self.forget(room));
+        }
+        if self.occupants.len() < ROOMS {
+            self.occupants.insert(bare(occupant).to_owned(), Occupant { nick, id, joined });
+        }
+    }
+
+    fn forget(&mut self, room: &str) {
+        self.occupants.remove(room);
+    }
+}
+
+/// An address of a stanza.
+pub(super) fn address(stanza: &Node<'_>, attribute: &str) -> Option<Jid> {
+    Jid::new(&stanza.attr(attribute)?).ok()
+}
+
+/// A JID without its resource: neither of the other parts can contain a slash (RFC 7622 §3).
+pub(super) fn bare(jid: &Jid) -> &str {
+    let jid = jid.as_str();
+    jid.split_once('/').map_or(jid, |(bare, _)| bare)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::session::tests::element;
+
+    const JOIN: &str = "<presence to='coven@chat.shakespeare.lit/thirdwitch' id='n13mt3l'>\
+        <c xmlns='http://jabber.org/protocol/caps' hash='sha-1' node='https://conversations.im' ver='x'/>\
+        <x xmlns='http://jabber.org/protocol/muc'><history maxstanzas='20'/></x></presence>";
+
+    fn joined(occupant: &str) -> String {
+        format!(
+            "<presence from='{occupant}' to='hag66@shakespeare.lit/pda'>\
+             <occupant-id xmlns='urn:xmpp:occupant-id:0' id='dd72603deec90a38'/>\
+             <x xmlns='http://jabber.org/protocol/muc#user'><item affiliation='member' role='participant'/>\
+             <status code='100'/><status code='110'/><status code='210'/></x></presence>"
+        )
+    }
+
+    fn left(occupant: &str, inside: &str) -> String {
+        format!(
+            "<presence from='{occupant}' type='unavailable'>\
+             <x xmlns='http://jabber.org/protocol/muc#user'>{inside}</x></presence>"
+        )
+    }
+
+    fn room() -> BareJid {
+        BareJid::new("coven@chat.shakespeare.lit").unwrap()
+    }
+
+    fn check(sent: &[&str], received: &[&str], nick: Option<&str>, occupant_id: Option<&str>) {
+        let mut rooms = Rooms::default();
+        sent.iter().for_each(|xml| rooms.sent(&element(xml).node()));
+        received.iter().for_each(|xml| rooms.received(&element(xml).node()));
+        assert_eq!((rooms.nick(&room()), rooms.occupant_id(&room())), (nick, occupant_id), "{sent:?} {received:?}");
+    }
+
+    #[test]
+    fn who_joins_is_known_by_the_nick_it_asked_for_until_the_room_says_better() {
+        let given = &joined("coven@chat.shakespeare.lit/ThirdWitch2");
+        check(&[JOIN], &[], Some("thirdwitch"), None);
+        check(&[JOIN], &[given], Some("ThirdWitch2"), Some("dd72603deec90a38"));
+        check(&[], &[given], Some("ThirdWitch2"), Some("dd72603deec90a38"));
+        check(&["<presence to='coven@chat.shakespeare.lit/thirdwitch'/>"], &[], None, None);
+        check(
+            &["<presence to='coven@chat.shakespeare.lit'><x xmlns='http://jabber.org/protocol/muc'/></presence>"],
+            &[],
+            None,
+            None,
+        );
+    }
+
+    #[test]
+    fn others_in_the_room_are_not_the_client() {
+        let other = "<presence from='coven@chat.shakespeare.lit/firstwitch'><x xmlns='http://jabber.org/protocol/muc#user'>\
+            <item affiliation='owner' role='moderator'/></x></presence>";
+        check(&[JOIN], &[other], Some("thirdwitch"), None);
+        check(&[JOIN], &[&left("coven@chat.shakespeare.lit/firstwitch", "<item/>")], Some("thirdwitch"), None);
+        let error = "<presence type='error' from='coven@chat.shakespeare.lit/thirdwitch'>\
+            <x xmlns='http://jabber.org/protocol/muc#user'/><error type='cancel'/></presence>";
+        check(&[JOIN], &[error], Some("thirdwitch"), None);
+    }
+
+    #[test]
+    fn a_room_is_forgotten_by_who_leaves_it() {
+        let given = &joined("coven@chat.shakespeare.lit/thirdwitch");
+        check(&[JOIN, "<presence to='coven@chat.shakespeare.lit/thirdwitch' type='unavailable'/>"], &[], None, None);
+        check(&[JOIN, "<presence type='unavailable'/>"], &[], None, None);
+        check(&[JOIN, "<presence to='nurse@capulet.lit' type='unavailable'/>"], &[], Some("thirdwitch"), None);
+        for inside in ["<item/><status code='110'/>", "<item><reason>Avaunt</reason></item><status code='307'/>"] {
+            check(&[JOIN], &[given, &left("coven@chat.shakespeare.lit/thirdwitch", inside)], None, None);
+        }
+    }
+
+    #[test]
+    fn a_new_nick_is_followed() {
+        let inside =
+            "<item nick='oldhag' affiliation='member' role='participant'/><status code='303'/><status code='110'/>";
+        let given = &joined("coven@chat.shakespeare.lit/thirdwitch");
+        let renamed = &left("coven@chat.shakespeare.lit/thirdwitch", inside);
+        check(&[JOIN], &[given, renamed], Some("oldhag"), Some("dd72603deec90a38"));
+    }
+
+    #[test]
+    fn an_occupant_id_outweighs_a_nick() {
+        let mut rooms = Rooms::default();
+        rooms.received(&element(&joined("coven@chat.shakespeare.lit/thirdwitch")).node());
+        let own = |nick: &str, id| rooms.is_own(&Jid::new(&format!("coven@chat.shakespeare.lit/{nick}")).unwrap(), id);
+        assert!(own("thirdwitch", None));
+        assert!(own("oldhag", Some("dd72603deec90a38")));
+        assert!(!own("oldhag", None));
+        assert!(!own("thirdwitch", Some("another")));
+        assert!(!rooms.is_own(&Jid::new("other@chat.shakespeare.lit/thirdwitch").unwrap(), Some("dd72603deec90a38")));
+    }
+
+    #[test]
+    fn strangers_cannot_crowd_out_the_rooms_that_the_client_goes_to() {
+        let mut rooms = Rooms::default();
+        for n in 0..2 * ROOMS {
+            rooms.received(&element(&joined(&format!("room{n}@evil.example/x"))).node());
+        }
+        assert_eq!(rooms.occupants.len(), ROOMS);
+        rooms.sent(&element(JOIN).node());
+        assert_eq!((rooms.nick(&room()), rooms.occupants.len()), (Some("thirdwitch"), ROOMS));
+        for n in 0..2 * ROOMS {
+            rooms.sent(&element(&JOIN.replace("coven", &format!("coven{n}"))).node());
+        }
+        assert_eq!((rooms.nick(&room()), rooms.occupants.len()), (Some("thirdwitch"), ROOMS));
+    }
+
+    #[test]
+    fn an_occupant_id_has_a_bound() {
+        let long = joined("coven@chat.shakespeare.lit/thirdwitch").replace("dd72603deec90a38", &"x".repeat(129));
+        check(&[], &[&long], Some("thirdwitch"), None);
+    }
+}

@@ -170,12 +170,12 @@ impl Session {
     }
 
     pub(super) fn forward_counted(&mut self, now: Instant, element: &Element) {
-        if element.kind() == Kind::Presence
-            && matches!(self.greeting, Greeting::Awaited)
-            && self.own_presence.is_available()
-        {
-            self.greeting = Greeting::Done;
-            self.await_orphans(now);
+        if element.kind() == Kind::Presence {
+            self.rooms.sent(&element.node());
+            if matches!(self.greeting, Greeting::Awaited) && self.own_presence.is_available() {
+                self.greeting = Greeting::Done;
+                self.await_orphans(now);
+            }
         }
         self.confirm.forwarded();
         self.forward(now, element);

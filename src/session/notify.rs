@@ -14,7 +14,7 @@ use crate::push::outcome::Outcome;
 use crate::push::pusher::{Arrival, Push, Recipients, Skip, Verdict};
 use crate::push::registration::{Registration, Target};
 use crate::push::waiting::{Audience, Facts};
-use crate::xml::{Element, Node};
+use crate::xml::{Element, Node, ns};
 
 /// How long a live client may leave a call unacknowledged before it is pushed.
 const CALL_PATIENCE: Duration = Duration::from_secs(5);
@@ -96,7 +96,7 @@ impl Session {
 
     /// Whether a stanza may be about a call, for a device that is there and has a registration.
     fn may_ring(&self, element: &Element) -> bool {
-        const CALLS: [&str; 3] = ["urn:xmpp:jingle-message:", "urn:xmpp:call-invites:", "urn:xmpp:jingle:1"];
+        const CALLS: [&str; 4] = [ns::JINGLE_MESSAGE0, ns::JINGLE_MESSAGE1, ns::CALL_INVITES, ns::JINGLE];
         self.has_registration() && CALLS.iter().any(|ns| element.mentions(ns))
     }
 

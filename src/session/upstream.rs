@@ -123,6 +123,9 @@ impl Session {
                 return;
             }
         }
+        if element.kind() == Kind::Presence && element.mentions(ns::MUC_USER) {
+            self.rooms.received(&element.node());
+        }
         self.deliver(now, element, ordinal);
     }
 

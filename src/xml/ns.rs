@@ -115,6 +115,8 @@ pub const ERRORS: &str = "urn:xmpp:errors";
 pub const MUC: &str = "http://jabber.org/protocol/muc";
 /// Multi-user chat, what rooms say to occupants (XEP-0045).
 pub const MUC_USER: &str = "http://jabber.org/protocol/muc#user";
+/// Stable identities of those in a room (XEP-0421).
+pub const OCCUPANT_ID: &str = "urn:xmpp:occupant-id:0";
 /// Direct invitations to rooms (XEP-0249).
 pub const CONFERENCE: &str = "jabber:x:conference";
 /// OMEMO as deployed before versions (XEP-0384 0.3).

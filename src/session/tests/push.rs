@@ -178,7 +178,7 @@ fn noise_for_a_dark_client_says_why_it_does_not_notify() {
     );
     rig.seconds(100);
     assert_eq!(rig.publishes, []);
-    assert!(rig.events.contains(&Event::Judged(Verdict::Skip(Skip::Noise(Noise::NoText)))));
+    assert!(rig.events.contains(&Event::Judged(Verdict::Skip(Skip::Noise(Noise::ChatState)))));
 }
 
 #[test]

@@ -1,0 +1,191 @@
+//! What stands directly within a message, found in one pass.
+
+use std::borrow::Cow;
+
+use super::Noise;
+use super::call::{Signal, Step};
+use crate::xml::{Node, ns};
+
+/// How a message is encrypted; the greatest that it contains decides.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Encryption {
+    /// XEP-0380 says that it is.
+    Announced,
+    /// OMEMO without a payload only moves keys. A body beside it is for clients without OMEMO, not something written.
+    Keys,
+    /// There is an encrypted text.
+    Text,
+}
+
+/// What stands directly within a message.
+#[derive(Default)]
+pub(super) struct Parts<'a> {
+    /// A body that is not blank.
+    text: bool,
+    /// The body stands in for something that does not notify.
+    stands_in: bool,
+    encryption: Option<Encryption>,
+    /// It changes an earlier message.
+    edit: Option<Noise>,
+    /// What it is if it says nothing: the first child that tells.
+    silent: Option<Noise>,
+    /// A chat state that a person at the client causes.
+    attentive: bool,
+    /// A `displayed` marker.
+    pub(super) displayed: bool,
+    /// It invites to a room.
+    pub(super) invitation: bool,
+    /// It tells of a call.
+    pub(super) signal: Option<Signal<'a>>,
+    /// A publish-subscribe event.
+    pub(super) event: Option<Node<'a>>,
+    /// It was delayed, whoever says so.
+    pub(super) delayed: bool,
+    pub(super) occupant_id: Option<Cow<'a, str>>,
+    pub(super) origin_id: Option<Cow<'a, str>>,
+    /// The id in the archive of the account, or of the room.
+    pub(super) stanza_id: Option<Cow<'a, str>>,
+}
+
+impl<'a> Parts<'a> {
+    /// Reads a message; `archive` is who may have given it its stanza-id (XEP-0359).
+    pub(super) fn read(message: &Node<'a>, archive: &str) -> Self {
+        let mut parts = Self::default();
+        for child in message.children() {
+            parts.take(child, archive);
+        }
+        parts
+    }
+
+    /// Whether a person would read a message from somebody else, and if not, why.
+    pub(super) fn words(&self) -> Result<(), Noise> {
+        match (self.edit, self.encryption) {
+            (Some(edit), _) => Err(edit),
+            (None, Some(Encryption::Keys)) => Err(Noise::KeyTransport),
+            (None, Some(Encryption::Announced | Encryption::Text)) => Ok(()),
+            (None, None) if self.text && self.stands_in => Err(Noise::Fallback),
+            (None, None) if self.text => Ok(()),
+            (None, None) => Err(self.silent.unwrap_or(Noise::NoText)),
+        }
+    }
+
+    /// Whether a person did it, not a client of its own accord: clients send receipts, keys and `ringing` while nobody is there.
+    pub(super) fn by_a_person(&self) -> bool {
+        let signal = self.signal.as_ref().is_some_and(|signal| signal.step != Step::Ringing);
+        signal
+            || self.displayed
+            || self.attentive
+            || self.invitation
+            || self.edit.is_some()
+            || self.encryption.map_or(self.text, |encryption| encryption != Encryption::Keys)
+    }
+
+    fn take(&mut self, child: Node<'a>, archive: &str) {
+        match (child.ns(), child.name()) {
+            (ns::CLIENT, "body") => self.text |= !child.text().trim().is_empty(),
+            (ns::CLIENT, "subject") => self.silent(Noise::Subject),
+            (ns::STANZA_ID, "stanza-id") if child.attr("by").as_deref() == Some(archive) => {
+                self.stanza_id = child.attr("id")
+            }
+            (ns::STANZA_ID, "origin-id") => self.origin_id = child.attr("id"),
+            (ns::OCCUPANT_ID, "occupant-id") => self.occupant_id = child.attr("id"),
+            (ns::DELAY, "delay") => self.delayed = true,
+            (ns::CHAT_STATES, state) => {
+                self.attentive |= matches!(state, "active" | "composing" | "paused");
+                self.silent(Noise::ChatState);
+            }
+            (ns::RECEIPTS, "received") => self.silent(Noise::Receipt),
+            (ns::CHAT_MARKERS, marker @ ("received" | "displayed" | "acknowledged")) => {
+                self.displayed |= marker == "displayed";
+                self.silent(Noise::Marker);
+            }
+            (ns::CORRECT | ns::REACTIONS | ns::RETRACT0 | ns::RETRACT1 | ns::MODERATE0 | ns::FASTEN, _) => {
+                self.edit(&child)
+            }
+            (ns::FALLBACK, "fallback") => self.stands_in |= stands_in(&child),
+            (ns::JINGLE_MESSAGE0 | ns::JINGLE_MESSAGE1 | ns::CALL_INVITES, _) => {
+                self.signal = self.signal.take().or_else(|| Signal::read(&child));
+            }
+            (ns::CONFERENCE, "x") => self.invitation = true,
+            (ns::MUC_USER, "x") => child.children().for_each(|inner| self.room_says(&inner)),
+            (ns::PUBSUB_EVENT, "event") => {
+                self.event = Some(child);
+                self.silent(Noise::PubsubEvent);
+            }
+            (ns::FORWARD, "forwarded") | (ns::CARBONS, "sent" | "received") => self.silent(Noise::Forward),
+            (uri, _) if uri.starts_with(ns::MAM_ANY) => self.silent(Noise::Archive),
+            _ => self.encryption = self.encryption.max(encryption(&child)),
+        }
+    }
+
+    fn silent(&mut self, noise: Noise) {
+        self.silent.get_or_insert(noise);
+    }
+
+    fn edit(&mut self, child: &Node<'_>) {
+        // Until version 0.4 of XEP-0424 and 0.3 of XEP-0425, both were wrapped into XEP-0422.
+        let edit = match child.is("apply-to", ns::FASTEN) {
+            true => child.children().find_map(|inner| edit(&inner)),
+            false => edit(child),
+        };
+        self.edit = self.edit.or(edit);
+    }
+
+    fn room_says(&mut self, inner: &Node<'_>) {
+        match (inner.ns(), inner.name()) {
+            (ns::MUC_USER, "invite") => self.invitation = true,
+            (ns::MUC_USER, "decline") => self.silent(Noise::Decline),
+            (ns::MUC_USER, "status") => self.silent(Noise::RoomNotice),
+            _ => {}
+        }
+    }
+}
+
+fn edit(child: &Node<'_>) -> Option<Noise> {
+    match (child.ns(), child.name()) {
+        (ns::CORRECT, "replace") => Some(Noise::Correction),
+        (ns::REACTIONS, "reactions") => Some(Noise::Reaction),
+        (ns::RETRACT0 | ns::RETRACT1, "retract") | (ns::MODERATE0, "moderated") => Some(Noise::Retraction),
+        _ => None,
+    }
+}
+
+/// Whether a child of a message holds an encrypted text.
+pub(super) fn is_encrypted(child: &Node<'_>) -> bool {
+    encryption(child) == Some(Encryption::Text)
+}
+
+fn encryption(child: &Node<'_>) -> Option<Encryption> {
+    match (child.ns(), child.name()) {
+        (ns::OMEMO_AXOLOTL | ns::OMEMO0 | ns::OMEMO1 | ns::OMEMO2, "encrypted") => {
+            let payload = child.child("payload", child.ns()).is_some();
+            Some(if payload { Encryption::Text } else { Encryption::Keys })
+        }
+        (ns::PGP_ENCRYPTED, "x") | (ns::OPENPGP, "openpgp") => Some(Encryption::Text),
+        (ns::EME, "encryption") => Some(Encryption::Announced),
+        _ => None,
+    }
+}
+
+/// Whether the whole body is a fallback for what does not notify. XEP-0428 §2.2: only who understands what it stands for
+/// may disregard it, so a fallback for a file, for encryption or for something unknown is a text.
+fn stands_in(fallback: &Node<'_>) -> bool {
+    let noise = matches!(
+        fallback.attr("for").as_deref(),
+        Some(
+            ns::CORRECT
+                | ns::REACTIONS
+                | ns::RETRACT0
+                | ns::RETRACT1
+                | ns::MODERATE0
+                | ns::MODERATE1
+                | ns::FASTEN
+                | ns::RECEIPTS
+                | ns::CHAT_MARKERS
+                | ns::CHAT_STATES
+        )
+    );
+    let mut regions = fallback.children().peekable();
+    let everything = regions.peek().is_none();
+    noise && (everything || regions.any(|r| r.name() == "body" && r.attr("start").is_none() && r.attr("end").is_none()))
+}
