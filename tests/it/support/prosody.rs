@@ -1,4 +1,6 @@
 //! Debian's Prosody as the unmodified server: no push, no archive; stream management where a test wants it.
+//!
+//! With [`Prosody::seed`] it is what the proxy is measured against: the server that has stream management and push itself.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -10,16 +12,25 @@ use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use super::{PATIENCE, Process, free_address};
+use super::{PATIENCE, Process, eventually, free_address};
 
 /// The password of every account.
 pub(crate) const PASSWORD: &str = "correct horse";
 /// What components say in their handshake.
 pub(crate) const COMPONENT_SECRET: &str = "component-secret";
 
-const INSTALL: &str = "apt-get install prosody";
+const INSTALL: &str = "apt-get install prosody prosody-modules";
 const HEADER: &str = "<stream:stream xmlns='jabber:client' xmlns:stream='http://etherx.jabber.org/streams' \
                       to='localhost' version='1.0'>";
+
+/// What a server has beside the usual.
+#[derive(Clone, Copy, Default)]
+struct Extras<'a> {
+    modules: &'a [&'a str],
+    accounts: &'a [String],
+    /// Lines of the configuration.
+    settings: &'a str,
+}
 
 /// A running server; it ends when dropped.
 pub(crate) struct Prosody {
@@ -40,24 +51,39 @@ impl Prosody {
 
     /// The same, with some of its own modules that the proxy otherwise stands in for.
     pub(crate) async fn with(modules: &[&str]) -> Self {
+        Self::having(Extras { modules, ..Extras::default() }).await
+    }
+
+    /// The same, with more accounts.
+    pub(crate) async fn for_accounts(accounts: &[String]) -> Self {
+        Self::having(Extras { accounts, ..Extras::default() }).await
+    }
+
+    /// The same, with its own stream management and push, which tells the sender.
+    pub(crate) async fn seed(accounts: &[String]) -> Self {
+        let settings = "push_notification_with_sender = true";
+        Self::having(Extras { modules: &["smacks", "cloud_notify"], accounts, settings }).await
+    }
+
+    async fn having(extras: Extras<'_>) -> Self {
         // Prosody cannot tell which port 0 became, so a port is picked for it; if another process takes that one
         // meanwhile, it starts on others.
         for _ in 0..5 {
-            if let Some(prosody) = Self::try_start(modules).await {
+            if let Some(prosody) = Self::try_start(extras).await {
                 return prosody;
             }
         }
         panic!("no free ports for Prosody");
     }
 
-    async fn try_start(modules: &[&str]) -> Option<Self> {
+    async fn try_start(extras: Extras<'_>) -> Option<Self> {
         let directory = tempfile::tempdir().unwrap();
         let (address, components) = (free_address(), free_address());
         let file = directory.path().join("prosody.cfg.lua");
-        fs::write(&file, configuration(directory.path(), modules, (address, components))).unwrap();
+        fs::write(&file, configuration(directory.path(), extras, (address, components))).unwrap();
         let accounts = directory.path().join("data/localhost/accounts");
         fs::create_dir_all(&accounts).unwrap();
-        for name in ["alice", "bob", "carol"] {
+        for name in ["alice", "bob", "carol"].into_iter().chain(extras.accounts.iter().map(String::as_str)) {
             fs::write(accounts.join(format!("{name}.dat")), format!("return {{ [\"password\"] = \"{PASSWORD}\" }};\n"))
                 .unwrap();
         }
@@ -83,7 +109,22 @@ impl Prosody {
             assert!(Instant::now() < until, "prosody does not answer at {}", self.address);
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
+        assert!(
+            !self.process.log().contains("Unable to load module"),
+            "a module is missing; install it with: {INSTALL}"
+        );
         true
+    }
+
+    /// How many connections of clients it has seen end.
+    pub(crate) fn disconnections(&self) -> usize {
+        self.process.log().lines().iter().filter(|line| line.contains("Client disconnected")).count()
+    }
+
+    /// Waits until it has seen as many end.
+    pub(crate) async fn disconnected(&self, connections: usize) {
+        let what = || format!("{connections} disconnections, of which {} came", self.disconnections());
+        eventually(PATIENCE, what, || (self.disconnections() >= connections).then_some(())).await;
     }
 
     /// SIGKILL.
@@ -114,7 +155,8 @@ pub(super) async fn answers(address: SocketAddr) -> bool {
     socket.write_all(HEADER.as_bytes()).await.is_ok() && matches!(socket.read(&mut answer).await, Ok(1..))
 }
 
-fn configuration(directory: &Path, modules: &[&str], (clients, components): (SocketAddr, SocketAddr)) -> String {
+fn configuration(directory: &Path, extras: Extras<'_>, (clients, components): (SocketAddr, SocketAddr)) -> String {
+    let Extras { modules, settings, .. } = extras;
     let enabled = ["roster", "saslauth", "disco", "ping", "carbons"].iter().chain(modules);
     let disabled = ["s2s", "smacks", "cloud_notify", "mam", "csi", "csi_simple", "tls"].iter();
     let disabled = disabled.filter(|module| !modules.contains(module));
@@ -136,6 +178,7 @@ c2s_require_encryption = false
 allow_unencrypted_plain_auth = true
 component_interfaces = {{ "127.0.0.1" }}
 component_ports = {{ {components} }}
+{settings}
 VirtualHost "localhost"
 Component "rooms.localhost" "muc"
 Component "push.localhost"

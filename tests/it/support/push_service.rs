@@ -115,10 +115,15 @@ impl PushService {
 
     /// The next publish that has not been taken yet.
     pub(crate) async fn publish(&mut self, deadline: Duration) -> Publish {
+        self.next(deadline).await.unwrap_or_else(|| panic!("no publish within {deadline:?}"))
+    }
+
+    /// The same; `None` if there is none within `deadline`.
+    pub(crate) async fn next(&mut self, deadline: Duration) -> Option<Publish> {
         match tokio::time::timeout(deadline, self.publishes.recv()).await {
-            Ok(Some(publish)) => publish,
             Ok(None) => panic!("the push service lost its connection"),
-            Err(_) => panic!("no publish within {deadline:?}"),
+            Ok(publish) => publish,
+            Err(_) => None,
         }
     }
 
