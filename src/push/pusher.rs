@@ -122,30 +122,13 @@ impl Pusher {
         if facts.own {
             self.schedule.active(now);
         }
-        match facts.class {
-            Class::Noise(noise) => {
-                if self.settings.unimportant {
-                    self.waiting.add_noise();
-                    self.schedule.waiting(now, since);
-                    return Verdict::Push;
-                }
-                return Verdict::Skip(Skip::Noise(noise));
+        if let Some(skip) = self.unimportant(facts) {
+            if !self.settings.unimportant {
+                return Verdict::Skip(skip);
             }
-            Class::ReadSync => {
-                if let Some(chat) = facts.chat {
-                    self.waiting.read(chat);
-                    self.settle();
-                }
-                return Verdict::Skip(Skip::ReadElsewhere);
-            }
-            Class::CallEnd => {
-                if let Some(call) = facts.call.filter(|_| facts.own) {
-                    self.waiting.answered(call);
-                    self.settle();
-                }
-                return Verdict::Skip(Skip::CallEnd);
-            }
-            Class::Call | Class::Message | Class::Invite | Class::Subscribe => {}
+            self.waiting.add_noise();
+            self.schedule.waiting(now, since);
+            return Verdict::Push;
         }
         let audience = match audience {
             Ok(audience) => audience,
@@ -163,8 +146,34 @@ impl Pusher {
         Verdict::Push
     }
 
+    /// What a stanza that does not notify changes for those that wait, and why it does not.
+    fn unimportant(&mut self, facts: Facts) -> Option<Skip> {
+        match facts.class {
+            Class::ReadSync => {
+                if let Some(chat) = facts.chat {
+                    self.waiting.read(chat);
+                    self.settle();
+                }
+                Some(Skip::ReadElsewhere)
+            }
+            Class::CallEnd => {
+                if let Some(call) = facts.call.filter(|_| facts.own) {
+                    self.waiting.answered(call);
+                    self.settle();
+                }
+                Some(Skip::CallEnd)
+            }
+            Class::Noise(noise) => Some(Skip::Noise(noise)),
+            Class::Call | Class::Message | Class::Invite | Class::Subscribe => None,
+        }
+    }
+
     fn ring(&mut self, now: Instant, call: Option<Name>) -> bool {
-        call.is_none_or(|call| self.waiting.ring(call)) && self.schedule.call(now)
+        let rings = !call.is_some_and(|call| self.waiting.has_rung(call)) && self.schedule.call(now);
+        if let Some(call) = call.filter(|_| rings) {
+            self.waiting.ring(call);
+        }
+        rings
     }
 
     /// Somebody calls a device that is there, and wants calls by push all the same; `false` if it was told.

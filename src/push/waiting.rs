@@ -154,16 +154,17 @@ impl Waiting {
         self.entries.retain(|entry| entry.call != Some(call));
     }
 
-    /// A call is pushed; `false` if it was before.
-    pub fn ring(&mut self, call: Name) -> bool {
-        if self.rung.contains(&call) {
-            return false;
-        }
+    /// Whether this call was pushed.
+    pub fn has_rung(&self, call: Name) -> bool {
+        self.rung.contains(&call)
+    }
+
+    /// A call is pushed.
+    pub fn ring(&mut self, call: Name) {
         if self.rung.len() == RUNG {
             self.rung.pop_front();
         }
         self.rung.push_back(call);
-        true
     }
 
     /// The call is over; whether it was pushed, so that its end is to be pushed too.
@@ -287,8 +288,8 @@ mod tests {
         let mut waiting = Waiting::default();
         let call = Name::new(5).unwrap();
         assert!(!waiting.over(call));
-        assert!(waiting.ring(call));
-        assert!(!waiting.ring(call));
+        waiting.ring(call);
+        assert!(waiting.has_rung(call));
         assert!(waiting.over(call));
         assert!(!waiting.over(call));
     }

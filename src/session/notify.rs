@@ -119,9 +119,7 @@ impl Session {
     fn judge(&mut self, now: Instant, arrival: Arrival, reading: &Reading<'_>) {
         let Arrival { seq, facts, .. } = arrival;
         let verdict = self.pusher.arrived(now, arrival);
-        if verdict == Verdict::Skip(Skip::CallEnd) {
-            self.end_call(reading, facts);
-        }
+        self.end_call(reading, facts);
         // What is looked at anew was reported before.
         if seq > self.judged {
             self.judged = seq;
@@ -190,7 +188,8 @@ impl Session {
             && let Some(push) = self.pusher.next(now)
         {
             self.push(&push);
-            if let Some(hold) = self.settings.push.hibernation_after_push.filter(|_| self.is_dark()) {
+            let important = push != Push::Noise;
+            if let Some(hold) = self.settings.push.hibernation_after_push.filter(|_| important && self.is_dark()) {
                 // The seed's rule: a device that was notified has only so long to come back.
                 self.liveness.hold_at_most(now + hold);
             }
