@@ -14,3 +14,4 @@ pub mod rooms;
 pub mod roster;
 pub mod rules;
 pub mod waiting;
+mod wording;
