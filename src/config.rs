@@ -175,6 +175,11 @@ pub struct Push {
     pub repush: Vec<Duration>,
     /// How long a registration is kept whose device is not seen: 90 d.
     pub registration_ttl: Duration,
+    /// Whether clients may ask for filters, priority and encrypted notifications (`tigase:push`): yes.
+    pub extensions: bool,
+    /// Whether clients may ask that calls ring by notification alone (`tigase:push:jingle:0`): no. Never without
+    /// [`Push::extensions`].
+    pub jingle: bool,
 }
 
 impl Default for Push {
@@ -195,6 +200,8 @@ impl Default for Push {
             grace: Duration::ZERO,
             repush: vec![MINUTE, 5 * MINUTE, 30 * MINUTE],
             registration_ttl: 90 * 24 * HOUR,
+            extensions: true,
+            jingle: false,
         }
     }
 }

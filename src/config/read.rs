@@ -163,7 +163,7 @@ fn stream_management(mut s: Section<'_>) -> StreamManagement {
 
 fn push(mut s: Section<'_>, stream_management: &StreamManagement) -> Push {
     let d = Push::default();
-    let hold_line = s.line_of("max_hibernation_timeout");
+    let [hold_line, jingle_line] = ["max_hibernation_timeout", "jingle"].map(|key| s.line_of(key));
     let read = Push {
         important_body: s.parsed("important_body", body).map_or(d.important_body, |at| at.value),
         with_body: s.boolean("with_body", d.with_body),
@@ -180,7 +180,12 @@ fn push(mut s: Section<'_>, stream_management: &StreamManagement) -> Push {
         grace: s.duration("grace", d.grace, Duration::ZERO..=DAY),
         repush: s.durations("repush", d.repush, SECOND..=DAY),
         registration_ttl: s.duration("registration_ttl", d.registration_ttl, MOMENT..=3660 * DAY),
+        extensions: s.boolean("extensions", d.extensions),
+        jingle: s.boolean("jingle", d.jingle),
     };
+    if read.jingle && !read.extensions {
+        s.problem(jingle_line, "jingle", "it is one of the extensions, which are off", "set extensions = true as well");
+    }
     if read.max_hibernation_timeout < stream_management.resume_timeout {
         let what = "shorter than resume_timeout of [stream_management]: a registration would shorten the hold";
         s.problem(hold_line, "max_hibernation_timeout", what, "make it as long as resume_timeout, or longer");

@@ -185,6 +185,7 @@ fn settings_that_contradict_each_other_are_refused() {
         ("[limits]\nsession_queue = \"20 KiB\"", "2: [limits] session_queue: less than stanza"),
         ("[limits]\nconnections = 5", "1: [limits] connections_per_address: more than connections"),
         ("[push]\nmax_hibernation_timeout = \"1m\"", "2: [push] max_hibernation_timeout: shorter than resume_timeout"),
+        ("[push]\njingle = true\nextensions = false", "2: [push] jingle: it is one of the extensions"),
         ("[[listen]]\n[[listen]]", "2: [[listen]] address: [::]:5222 is listened on twice"),
         ("[[host]]\ndomain = \"LOCALHOST\"", "4: [[host]] domain: localhost is served twice"),
         (

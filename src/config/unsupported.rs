@@ -13,8 +13,6 @@ const UNSUPPORTED: &[(&str, &str, &str)] = &[
     ("[[host]]", "upstream_proxy_protocol", "the server sees the address of Pushward"),
     ("[[host]]", "channel_binding", "it is stripped"),
     ("[[host]]", "component", "notifications go through the user's session"),
-    ("[push]", "extensions", "the extensions of tigase:push are not offered"),
-    ("[push]", "jingle", "calls are notified as messages are"),
     ("[push]", "services", "any push service is used"),
     ("[push]", "s2s_bidi", "notifications go through the user's session"),
     ("[push]", "s2s_connections", "notifications go through the user's session"),

@@ -1,22 +1,238 @@
-//! stub
-use super::classify::Reading;
-use super::registration::Extensions;
-use super::rooms::Rooms;
-use super::roster::Roster;
+//! Of what a registration does not want to be notified: the filters of `tigase:push`.
+//!
+//! *Muted* goes by the chat, whatever comes from there; an invitation into a room also counts as its inviter's.
+//! *Ignore unknown* is about messages, invitations and calls of people. Rooms are no people: neither what is said in them nor
+//! private messages of occupants of a room that the client is in are asked for an acquaintance. Requests to see the presence
+//! come from strangers by their nature and are never ignored. *Groupchat* is about what is said in rooms.
 
-/// Why
+mod mention;
+
+use std::fmt;
+
+use super::classify::{Class, Reading};
+use super::registration::{Allow, Extensions};
+use super::rooms::{Rooms, address};
+use super::roster::Roster;
+use crate::jid::{BareJid, Jid};
+use crate::xml::{Node, ns};
+use mention::Occupant;
+
+/// Why a stanza does not notify a registration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Blocked {
-    /// x
+    /// The chat is muted.
     Muted,
+    /// The sender is not in the roster.
+    UnknownSender,
+    /// The client listed the rooms that notify, and this is none of them.
+    UnlistedRoom,
+    /// The room never notifies.
+    SilentRoom,
+    /// The room notifies of mentions, and this is none.
+    NotMentioned,
 }
+
 impl Blocked {
-    /// x
+    /// All of them.
+    pub const ALL: [Self; 5] =
+        [Self::Muted, Self::UnknownSender, Self::UnlistedRoom, Self::SilentRoom, Self::NotMentioned];
+
+    /// The log field and the metric's label.
     pub fn name(self) -> &'static str {
-        "muted"
+        match self {
+            Self::Muted => "muted",
+            Self::UnknownSender => "unknown_sender",
+            Self::UnlistedRoom => "unlisted_room",
+            Self::SilentRoom => "silent_room",
+            Self::NotMentioned => "not_mentioned",
+        }
     }
 }
-/// x
-pub fn verdict(_: &Reading<'_>, _: &Extensions, _: &Roster, _: &Rooms) -> Result<(), Blocked> {
+
+impl fmt::Display for Blocked {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// Whether a registration wants to be notified of a stanza.
+///
+/// # Errors
+/// Why not.
+pub fn verdict(reading: &Reading<'_>, extensions: &Extensions, roster: &Roster, rooms: &Rooms) -> Result<(), Blocked> {
+    let stanza = &reading.stanza;
+    // RFC 6120 §8.1.2.1: without `from` it is the account itself.
+    let Some(chat) = reading.chat.clone().or_else(|| address(stanza, "from").map(Jid::into_bare)) else {
+        return Ok(());
+    };
+    let inviter = inviter(stanza);
+    if extensions.muted.contains(&chat) || inviter.as_ref().is_some_and(|inviter| extensions.muted.contains(inviter)) {
+        return Err(Blocked::Muted);
+    }
+    if stanza.name() == "message" && stanza.attr("type").as_deref() == Some("groupchat") {
+        let Some(rules) = &extensions.groupchat else { return Ok(()) };
+        return match rules.get(&chat) {
+            None => Err(Blocked::UnlistedRoom),
+            Some(Allow::Never) => Err(Blocked::SilentRoom),
+            Some(Allow::Always) => Ok(()),
+            Some(Allow::Mentioned { nick }) => {
+                // The nick of the registration may be one of yesterday.
+                let nicks = [nick.as_deref(), rooms.nick(&chat)];
+                let mentioned = Occupant { roster, room: &chat, nicks }.is_mentioned(stanza);
+                if mentioned { Ok(()) } else { Err(Blocked::NotMentioned) }
+            }
+        };
+    }
+    let asked = extensions.ignore_unknown && roster.is_known() && reading.class != Class::Subscribe;
+    let known = |jid: &BareJid| roster.has(jid) || rooms.has_joined(jid);
+    if asked && !known(&chat) && !inviter.as_ref().is_some_and(known) {
+        return Err(Blocked::UnknownSender);
+    }
     Ok(())
+}
+
+/// Who invites, where the room says it for them (XEP-0045 §7.8.2). A room sends from its bare JID, which people cannot: they
+/// do not get in by a friend's name.
+fn inviter(stanza: &Node<'_>) -> Option<BareJid> {
+    address(stanza, "from").filter(|from| from.resource().is_none())?;
+    address(&stanza.child("x", ns::MUC_USER)?.child("invite", ns::MUC_USER)?, "from").map(Jid::into_bare)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::push::classify::{self, Context};
+    use crate::session::tests::element;
+
+    fn jid(jid: &str) -> BareJid {
+        BareJid::new(jid).unwrap()
+    }
+
+    fn roster() -> Roster {
+        let mut roster = Roster::new(&jid("juliet@example.org"), 7);
+        let items = "<item jid='romeo@example.net' subscription='both'/>";
+        let iq = format!("<iq type='result' id='1'><query xmlns='jabber:iq:roster'>{items}</query></iq>");
+        roster.learn(&element(&iq).node());
+        roster
+    }
+
+    /// The client is in two rooms. Another says that it is there, too.
+    fn rooms() -> Rooms {
+        let mut rooms = Rooms::default();
+        for room in ["all@rooms.org/jule", "nameless@rooms.org/jule"] {
+            let join = format!("<presence to='{room}'><x xmlns='{}'/></presence>", ns::MUC);
+            rooms.sent(&element(&join).node());
+        }
+        let claim = "<presence from='paris@example.net/jule'><x xmlns='http://jabber.org/protocol/muc#user'>\
+            <status code='110'/></x></presence>";
+        rooms.received(&element(claim).node());
+        rooms
+    }
+
+    fn judge(extensions: &Extensions, roster: &Roster, stanza: &str) -> Result<(), Blocked> {
+        let context = Context { account: &jid("juliet@example.org"), rooms: &rooms() };
+        verdict(&classify::read(&element(stanza), context), extensions, roster, context.rooms)
+    }
+
+    /// By a registration that asks for everything.
+    fn check(stanza: &str, expect: Result<(), Blocked>) {
+        let rules = [
+            ("all@rooms.org", Allow::Always),
+            ("none@rooms.org", Allow::Never),
+            ("some@rooms.org", Allow::Mentioned { nick: Some("Juliet".to_owned()) }),
+            ("nameless@rooms.org", Allow::Mentioned { nick: None }),
+        ];
+        let extensions = Extensions {
+            muted: [jid("tybalt@example.net"), jid("loud@rooms.org")].into(),
+            ignore_unknown: true,
+            groupchat: Some(rules.into_iter().map(|(room, allow)| (jid(room), allow)).collect()),
+            ..Extensions::default()
+        };
+        assert_eq!(judge(&extensions, &roster(), stanza), expect, "{stanza}");
+        assert_eq!(judge(&Extensions::default(), &roster(), stanza), Ok(()), "{stanza}");
+    }
+
+    fn message(attributes: &str, body: &str) -> String {
+        format!("<message {attributes}><body>{body}</body></message>")
+    }
+
+    #[test]
+    fn people_are_filtered_by_mute_and_by_acquaintance() {
+        check(&message("from='romeo@example.net/x' type='chat'", "hi"), Ok(()));
+        check(&message("from='Tybalt@example.net/x' type='chat'", "hi"), Err(Blocked::Muted));
+        check(&message("from='paris@example.net/x' type='chat'", "hi"), Err(Blocked::UnknownSender));
+        check(&message("from='paris@example.net/x'", "hi"), Err(Blocked::UnknownSender));
+        check(&message("from='juliet@example.org/balcony'", "hi"), Ok(()));
+        check(&message("from='example.org'", "Down at noon"), Ok(()));
+        check(&message("id='1'", "hi"), Ok(()));
+        check("<presence type='subscribe' from='paris@example.net'/>", Ok(()));
+        check("<presence type='subscribe' from='tybalt@example.net'/>", Err(Blocked::Muted));
+        let propose = |from: &str| {
+            format!("<message from='{from}' type='chat'><propose xmlns='urn:xmpp:jingle-message:0' id='1'/></message>")
+        };
+        check(&propose("romeo@example.net/x"), Ok(()));
+        check(&propose("tybalt@example.net/x"), Err(Blocked::Muted));
+        check(&propose("paris@example.net/x"), Err(Blocked::UnknownSender));
+    }
+
+    #[test]
+    fn a_carbon_is_judged_by_what_is_in_it() {
+        let carbon = |from: &str| {
+            format!(
+                "<message from='juliet@example.org'><received xmlns='urn:xmpp:carbons:2'><forwarded xmlns='urn:xmpp:forward:0'>\
+                 <message xmlns='jabber:client' from='{from}' type='chat'><body>hi</body></message></forwarded></received></message>"
+            )
+        };
+        check(&carbon("romeo@example.net/x"), Ok(()));
+        check(&carbon("tybalt@example.net/x"), Err(Blocked::Muted));
+        check(&carbon("paris@example.net/x"), Err(Blocked::UnknownSender));
+    }
+
+    #[test]
+    fn an_invitation_counts_as_the_rooms_and_the_inviters() {
+        let mediated = |room: &str, inviter: &str| {
+            format!("<message from='{room}'><x xmlns='{}'><invite from='{inviter}'/></x></message>", ns::MUC_USER)
+        };
+        check(&mediated("new@rooms.org", "romeo@example.net/x"), Ok(()));
+        check(&mediated("new@rooms.org", "paris@example.net/x"), Err(Blocked::UnknownSender));
+        check(&mediated("new@rooms.org", "tybalt@example.net/x"), Err(Blocked::Muted));
+        check(&mediated("loud@rooms.org", "romeo@example.net/x"), Err(Blocked::Muted));
+        check(&mediated("paris@example.net/x", "romeo@example.net/x"), Err(Blocked::UnknownSender));
+        let direct = |from: &str| {
+            format!("<message from='{from}'><x xmlns='{}' jid='new@rooms.org'/></message>", ns::CONFERENCE)
+        };
+        check(&direct("romeo@example.net/x"), Ok(()));
+        check(&direct("paris@example.net/x"), Err(Blocked::UnknownSender));
+    }
+
+    #[test]
+    fn rooms_go_by_their_rules_and_not_by_acquaintance() {
+        let said = |room: &str, body: &str| message(&format!("from='{room}@rooms.org/romeo' type='groupchat'"), body);
+        check(&said("all", "hi"), Ok(()));
+        check(&said("none", "hi Juliet"), Err(Blocked::SilentRoom));
+        check(&said("other", "hi Juliet"), Err(Blocked::UnlistedRoom));
+        check(&said("loud", "hi Juliet"), Err(Blocked::Muted));
+        check(&said("some", "hi"), Err(Blocked::NotMentioned));
+        check(&said("some", "hi, juliet!"), Ok(()));
+        check(&said("nameless", "hi Juliet"), Err(Blocked::NotMentioned));
+        check(&said("nameless", "hi Jule"), Ok(()));
+        check(&message("from='all@rooms.org/romeo' type='chat'", "psst"), Ok(()));
+        check(&message("from='other@rooms.org/romeo' type='chat'", "psst"), Err(Blocked::UnknownSender));
+    }
+
+    #[test]
+    fn a_roster_that_was_not_seen_blocks_nobody() {
+        let extensions = Extensions { ignore_unknown: true, ..Extensions::default() };
+        let unseen = Roster::new(&jid("juliet@example.org"), 7);
+        let stanza = message("from='paris@example.net/x' type='chat'", "hi");
+        assert_eq!(judge(&extensions, &unseen, &stanza), Ok(()));
+        assert_eq!(judge(&extensions, &roster(), &stanza), Err(Blocked::UnknownSender));
+    }
+
+    #[test]
+    fn every_reason_has_its_own_name() {
+        let names: std::collections::BTreeSet<_> = Blocked::ALL.iter().map(ToString::to_string).collect();
+        assert_eq!(names.len(), Blocked::ALL.len());
+        assert!(names.iter().all(|name| name.chars().all(|c| c.is_ascii_lowercase() || c == '_')));
+    }
 }

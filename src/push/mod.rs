@@ -5,6 +5,7 @@
 pub mod absent;
 pub mod account;
 pub mod classify;
+pub mod encrypt;
 pub mod filter;
 pub mod notification;
 pub mod outcome;
@@ -14,3 +15,4 @@ pub mod rooms;
 pub mod roster;
 pub mod rules;
 pub mod waiting;
+mod wording;

@@ -1,10 +1,18 @@
 //! What is said: the publish of XEP-0357 §7.
 
+mod detail;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 
-use super::registration::{Field, Registration, Secret, Target};
+use super::encrypt::{Iv, iv};
+use super::registration::{Extensions, Field, Registration, Secret, Target};
+use super::waiting::Counts;
 use crate::config;
-use crate::xml::{Node, XmlWriter, ns};
+use crate::xml::{XmlWriter, ns};
+pub use detail::Detail;
+use detail::Told;
 
 /// A notification on its way to one push service.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -13,58 +21,83 @@ pub struct Publish {
     pub target: Target,
     /// The publish-options that the client asked for.
     pub options: Option<Vec<Field>>,
-    /// What is said.
+    /// What is said where the device asks for no more.
     pub summary: Summary,
+    /// What stands in `<notification/>`.
+    content: Secret<Bytes>,
 }
 
-/// The form `urn:xmpp:push:summary`.
+/// What is to be said to all devices alike; in the form `urn:xmpp:push:summary`, unless the device asks for encryption.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Summary {
     /// `message-count`: important stanzas that the device has not acknowledged.
     pub count: usize,
+    /// `pending-subscription-count`, if there are any.
+    pub subscriptions: usize,
+    /// Whether it is about something important. App servers see it by the text.
+    pub important: bool,
     /// `last-message-sender`, with `with_sender`.
     pub sender: Option<String>,
     /// `last-message-body`: the text with `with_body`, else `important_body`.
     pub body: Option<Secret<String>>,
-}
-
-/// x
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Detail {
-    sender: Option<String>,
-    text: Option<Secret<String>>,
-}
-impl Detail {
-    /// x
-    pub fn of(reading: &super::classify::Reading<'_>) -> Self {
-        let newest = reading.stanza;
-        Self {
-            sender: newest.attr("from").map(|from| from.into_owned()),
-            text: newest.child("body", ns::CLIENT).map(|b| Secret::new(b.text().into_owned())),
-        }
-    }
+    /// What there is to tell to a device that asks for more.
+    newest: Option<Box<Told>>,
 }
 
 impl Summary {
-    /// Says as much of the newest important message as the operator allows.
-    pub fn new(settings: &config::Push, counts: super::waiting::Counts, newest: Option<Detail>) -> Self {
-        let sender = newest.as_ref().filter(|_| settings.with_sender).and_then(|d| d.sender.clone());
-        let text = newest.filter(|_| settings.with_body).and_then(|d| d.text).map(|t| t.expose().clone());
-        let body = text.filter(|text| !text.is_empty()).unwrap_or_else(|| settings.important_body.clone());
-        Self { count: counts.important, sender, body: (!body.is_empty()).then(|| Secret::new(body)) }
+    /// Says as much of the newest stanza as the operator allows; `None`: it is not at hand.
+    pub fn new(settings: &config::Push, counts: Counts, newest: Option<Detail>) -> Self {
+        let important = newest.as_ref().map_or(counts.important > 0, |newest| newest.important);
+        let newest = newest.and_then(|newest| newest.told);
+        let sender = newest.as_ref().filter(|_| settings.with_sender).map(|newest| newest.from.to_string());
+        let text = newest.as_ref().filter(|_| settings.with_body).and_then(|newest| newest.text.clone());
+        Self {
+            count: counts.important,
+            subscriptions: counts.subscriptions,
+            important,
+            sender,
+            body: if important { text.or_else(|| important_body(settings)) } else { None },
+            newest: newest.map(Box::new),
+        }
     }
 
     /// Says that the device should come back: with a text only if something important waits.
     pub fn wake(settings: &config::Push, waits: bool) -> Self {
-        let body = (waits && !settings.important_body.is_empty()).then(|| Secret::new(settings.important_body.clone()));
-        Self { count: usize::from(waits), sender: None, body }
+        Self::new(settings, Counts { important: usize::from(waits), subscriptions: 0 }, None)
+    }
+
+    fn write(&self, xml: &mut XmlWriter) {
+        xml.start("x").attr("xmlns", ns::DATA).attr("type", "submit");
+        // XEP-0068: strict app servers know FORM_TYPE only when it is hidden.
+        xml.start("field").attr("var", "FORM_TYPE").attr("type", "hidden").start("value").text(ns::PUSH_SUMMARY);
+        xml.end().end();
+        let mut field = |var: &str, value: &str| {
+            xml.start("field").attr("var", var).start("value").text(value).end().end();
+        };
+        field("message-count", &self.count.to_string());
+        if self.subscriptions > 0 {
+            field("pending-subscription-count", &self.subscriptions.to_string());
+        }
+        if let Some(sender) = &self.sender {
+            field("last-message-sender", sender);
+        }
+        if let Some(body) = &self.body {
+            field("last-message-body", body.expose());
+        }
+        xml.end();
     }
 }
 
+fn important_body(settings: &config::Push) -> Option<Secret<String>> {
+    Some(&settings.important_body).filter(|body| !body.is_empty()).map(|body| Secret::new(body.clone()))
+}
+
 impl Publish {
-    /// A notification for a registration.
-    pub fn new(registration: &Registration, summary: Summary, _iv: u128) -> Self {
-        Self { target: registration.target.clone(), options: registration.options.clone(), summary }
+    /// A notification for a registration. `random` is fresh and unguessable: no other publish has it.
+    pub fn new(registration: &Registration, mut summary: Summary, random: u128) -> Self {
+        let content = Secret::new(content(&registration.extensions, &summary, &iv(random)));
+        summary.newest = None;
+        Self { target: registration.target.clone(), options: registration.options.clone(), summary, content }
     }
 
     /// The publish iq in the form that every known app server takes.
@@ -79,8 +112,7 @@ impl Publish {
         if let Some(node) = &self.target.node {
             xml.attr("node", node);
         }
-        xml.start("item").start("notification").attr("xmlns", ns::PUSH);
-        self.write_summary(&mut xml);
+        xml.start("item").start("notification").attr("xmlns", ns::PUSH).raw(self.content.expose());
         xml.end().end().end();
         if let Some(options) = &self.options {
             xml.start("publish-options").start("x").attr("xmlns", ns::DATA).attr("type", "submit");
@@ -90,24 +122,39 @@ impl Publish {
         }
         xml.finish()
     }
+}
 
-    fn write_summary(&self, xml: &mut XmlWriter) {
-        xml.start("x").attr("xmlns", ns::DATA).attr("type", "submit");
-        // XEP-0068: strict app servers know FORM_TYPE only when it is hidden.
-        xml.start("field").attr("var", "FORM_TYPE").attr("type", "hidden").start("value").text(ns::PUSH_SUMMARY);
-        xml.end().end();
-        let mut field = |var: &str, value: &str| {
-            xml.start("field").attr("var", var).start("value").text(value).end().end();
-        };
-        field("message-count", &self.summary.count.to_string());
-        if let Some(sender) = &self.summary.sender {
-            field("last-message-sender", sender);
+/// The children of `<notification/>`.
+fn content(extensions: &Extensions, summary: &Summary, iv: &Iv) -> Bytes {
+    let mut xml = XmlWriter::new();
+    let call = summary.newest.as_ref().filter(|newest| extensions.jingle && newest.is_call());
+    match sealed(extensions, summary, iv) {
+        Some(sealed) => {
+            xml.start("encrypted").attr("xmlns", ns::TIGASE_ENCRYPT).attr("iv", &STANDARD.encode(iv));
+            if call.is_some() {
+                xml.attr("type", "voip");
+            }
+            xml.text(&sealed).end();
         }
-        if let Some(body) = &self.summary.body {
-            field("last-message-body", body.expose());
+        None => {
+            summary.write(&mut xml);
+            if let Some(call) = call {
+                call.write_call(&mut xml);
+            }
         }
-        xml.end();
     }
+    if extensions.priority {
+        // The end of a call stops a ringing phone, so it hurries too.
+        let priority = if summary.important || call.is_some() { "high" } else { "low" };
+        xml.start("priority").attr("xmlns", ns::TIGASE_PRIORITY).text(priority);
+    }
+    xml.finish()
+}
+
+/// What is said under the device's key. Where nothing is known but numbers there is no letter: it would need a sender.
+fn sealed(extensions: &Extensions, summary: &Summary, iv: &Iv) -> Option<String> {
+    let (asked, newest) = (extensions.encrypt.as_ref()?, summary.newest.as_ref()?);
+    Some(newest.letter(summary.count, extensions.jingle).seal(asked, iv))
 }
 
 fn write_field(xml: &mut XmlWriter, field: &Field) {
@@ -120,3 +167,6 @@ fn write_field(xml: &mut XmlWriter, field: &Field) {
     }
     xml.end();
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,10 +1,14 @@
 //! Registrations: what a client asks for with `<enable/>` (XEP-0357 §5).
 
+mod extensions;
+
 use std::fmt;
 
 use super::account::DeviceId;
+use crate::config;
 use crate::jid::{FullJid, Jid};
 use crate::xml::{Node, ns};
+pub use extensions::{Allow, Encrypt, Extensions, features};
 
 /// Text that must never reach a log: prints as `[redacted]`.
 #[derive(Clone, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
@@ -56,14 +60,21 @@ impl fmt::Display for Target {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Request {
     /// Notify this target.
-    Enable(Target, Option<Vec<Field>>),
+    Enable {
+        /// Where to publish.
+        target: Target,
+        /// The publish-options form; `None` if there is none.
+        options: Option<Vec<Field>>,
+        /// What else the client asks for.
+        extensions: Box<Extensions>,
+    },
     /// Notify this node no more, or none of the service's.
     Disable(Jid, Option<String>),
 }
 
-/// The request cannot be met: `modify/bad-request`.
+/// The client's fault: why a request cannot be met.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum BadRequest {
+pub enum RequestError {
     /// There is no `jid`, or it is not one.
     #[error("the push service's jid is missing or malformed")]
     Jid,
@@ -71,8 +82,24 @@ pub enum BadRequest {
     #[error("the push service is the client itself")]
     OwnJid,
     /// More than is reasonable to keep.
-    #[error("the publish-options are too large")]
+    #[error("the request is too large to keep")]
     TooLarge,
+    /// It asks for a way of encryption that is not known.
+    #[error("the algorithm is unknown")]
+    Algorithm,
+    /// The key is not base64 or not of the right length.
+    #[error("the key is malformed")]
+    Key,
+}
+
+impl RequestError {
+    /// The condition of the stanza error, whose type is `modify` (RFC 6120 §8.3.3).
+    pub fn condition(self) -> &'static str {
+        match self {
+            Self::Algorithm => "feature-not-implemented",
+            Self::Jid | Self::OwnJid | Self::TooLarge | Self::Key => "bad-request",
+        }
+    }
 }
 
 /// How many bytes of node and publish-options a registration may have.
@@ -82,13 +109,13 @@ impl Request {
     /// Reads the child of an iq, if it is `<enable/>` or `<disable/>` of `urn:xmpp:push:0`.
     ///
     /// # Errors
-    /// [`BadRequest`] with the reason.
-    pub fn parse(child: &Node<'_>, own: &FullJid) -> Option<Result<Self, BadRequest>> {
+    /// [`RequestError`] with the reason.
+    pub fn parse(child: &Node<'_>, own: &FullJid, settings: &config::Push) -> Option<Result<Self, RequestError>> {
         if child.ns() != ns::PUSH {
             return None;
         }
         match child.name() {
-            "enable" => Some(enable_request(child, own)),
+            "enable" => Some(enable_request(child, own, settings)),
             "disable" => {
                 let node = child.attr("node").map(|node| node.into_owned());
                 Some(service(child).map(|service| Self::Disable(service, node)))
@@ -98,22 +125,24 @@ impl Request {
     }
 }
 
-fn service(child: &Node<'_>) -> Result<Jid, BadRequest> {
-    let jid = child.attr("jid").ok_or(BadRequest::Jid)?;
-    Jid::new(&jid).map_err(|_| BadRequest::Jid)
+fn service(child: &Node<'_>) -> Result<Jid, RequestError> {
+    let jid = child.attr("jid").ok_or(RequestError::Jid)?;
+    Jid::new(&jid).map_err(|_| RequestError::Jid)
 }
 
-fn enable_request(child: &Node<'_>, own: &FullJid) -> Result<Request, BadRequest> {
+fn enable_request(child: &Node<'_>, own: &FullJid, settings: &config::Push) -> Result<Request, RequestError> {
     let service = service(child)?;
     if service.to_bare() == own.to_bare() {
-        return Err(BadRequest::OwnJid);
+        return Err(RequestError::OwnJid);
     }
-    if child.raw().len() > MAX_OPTIONS {
-        return Err(BadRequest::TooLarge);
+    let form = child.child("x", ns::DATA);
+    if child.start_tag().len() + form.map_or(0, |form| form.raw().len()) > MAX_OPTIONS {
+        return Err(RequestError::TooLarge);
     }
     let node = child.attr("node").map(|node| node.into_owned());
-    let options = child.child("x", ns::DATA).map(|form| form.children().filter_map(|f| field(&f)).collect());
-    Ok(Request::Enable(Target { service, node }, options))
+    let options = form.map(|form| form.children().filter_map(|f| field(&f)).collect());
+    let extensions = Box::new(Extensions::parse(child, settings)?);
+    Ok(Request::Enable { target: Target { service, node }, options, extensions })
 }
 
 fn field(field: &Node<'_>) -> Option<Field> {
@@ -148,6 +177,9 @@ pub struct Registration {
     /// The publish-options form; `None` if the client gave none.
     #[serde(default)]
     pub options: Option<Vec<Field>>,
+    /// What else the client asked for.
+    #[serde(default, skip_serializing_if = "Extensions::is_default")]
+    pub extensions: Box<Extensions>,
     /// The device that owns it.
     pub device: DeviceId,
     /// Unix seconds of the device's last contact.
@@ -155,15 +187,7 @@ pub struct Registration {
     /// Publish errors in a row, `wait` errors not counted.
     #[serde(default)]
     pub errors: u32,
-    /// x
-    #[serde(default)]
-    pub extensions: Extensions,
 }
-/// x
-#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-pub struct Extensions {
-    /// x
-    pub ignore_unknown: bool,
-    /// x
-    pub jingle: bool,
-}
+
+#[cfg(test)]
+mod tests;

@@ -70,6 +70,11 @@ impl Rooms {
         self.occupants.get(room.as_str()).map(|occupant| occupant.nick.as_str())
     }
 
+    /// Whether the client itself went into a room. Of others it is only said, by whoever is behind the address.
+    pub fn has_joined(&self, room: &BareJid) -> bool {
+        self.occupants.get(room.as_str()).is_some_and(|occupant| occupant.joined)
+    }
+
     /// What the client's messages are marked with in a room, under any nick (XEP-0421).
     pub fn occupant_id(&self, room: &BareJid) -> Option<&str> {
         self.occupants.get(room.as_str())?.id.as_deref()

@@ -5,7 +5,9 @@ use std::time::Instant;
 
 use bytes::Bytes;
 
+use crate::config;
 use crate::jid::Jid;
+use crate::push::registration;
 use crate::xml::{Node, XmlWriter, ns};
 
 /// Open queries of the account's features: a client asks a few at a time.
@@ -135,7 +137,7 @@ pub(super) fn iq_error(request: &Node<'_>, kind: &str, condition: &str) -> Bytes
 }
 
 /// The disco#info of an account whose server has none: what a registered account with push looks like.
-pub(super) fn account_info(error: &Node<'_>) -> Bytes {
+pub(super) fn account_info(error: &Node<'_>, settings: &config::Push) -> Bytes {
     let mut xml = XmlWriter::new();
     xml.start("iq").attr("type", "result");
     for name in ["id", "from", "to"] {
@@ -145,7 +147,9 @@ pub(super) fn account_info(error: &Node<'_>) -> Bytes {
     }
     xml.start("query").attr("xmlns", ns::DISCO_INFO);
     xml.start("identity").attr("category", "account").attr("type", "registered").end();
-    xml.start("feature").attr("var", ns::PUSH).end();
+    for var in registration::features(settings) {
+        xml.start("feature").attr("var", var).end();
+    }
     xml.finish()
 }
 

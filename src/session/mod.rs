@@ -234,7 +234,7 @@ impl Session {
             judged: 0,
             elsewhere,
             ringing: None,
-            roster: Roster::default(),
+            roster: Roster::new(&bound.jid.to_bare(), settings.seed),
             unasked: 0,
             removed: false,
             beyond: None,

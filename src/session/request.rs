@@ -8,7 +8,7 @@ use super::answer::{iq_error, iq_result};
 use super::{Event, Greeting, Session, Source, Stored, Token};
 use crate::jid::Jid;
 use crate::push::account::Change;
-use crate::push::registration::{BadRequest, Registration, Request};
+use crate::push::registration::{Registration, Request, RequestError};
 use crate::xml::{Element, Node, ns};
 
 /// Requests of one session that wait for the store; more are asked to come back later.
@@ -44,7 +44,7 @@ impl Session {
             }
             (Some("set"), "query", mam) if account && mam.starts_with(ns::MAM_ANY) => self.archive = true,
             (Some("set"), ..) => {
-                let Some(request) = Request::parse(&child, &self.bound.jid) else { return false };
+                let Some(request) = Request::parse(&child, &self.bound.jid, &self.settings.push) else { return false };
                 self.push_request(now, &node, request);
                 return true;
             }
@@ -61,17 +61,16 @@ impl Session {
         crate::jid::domain(to).is_some_and(|domain| domain == self.bound.jid.domain().as_str())
     }
 
-    fn push_request(&mut self, now: Instant, iq: &Node<'_>, request: Result<Request, BadRequest>) {
+    fn push_request(&mut self, now: Instant, iq: &Node<'_>, request: Result<Request, RequestError>) {
         if self.promises.len() >= OPEN_REQUESTS {
             return self.deliver_own(now, iq_error(iq, "wait", "resource-constraint"));
         }
         let (change, event) = match request {
-            Err(_) => return self.deliver_own(now, iq_error(iq, "modify", "bad-request")),
-            Ok(Request::Enable(target, options)) => {
+            Err(error) => return self.deliver_own(now, iq_error(iq, "modify", error.condition())),
+            Ok(Request::Enable { target, options, extensions }) => {
                 let event = Event::PushEnabled(target.clone());
                 let (device, last_seen) = (self.owner.device, self.epoch.unix(now));
-                let registration =
-                    Registration { target, options, device, last_seen, errors: 0, extensions: Default::default() };
+                let registration = Registration { target, options, device, last_seen, errors: 0, extensions };
                 let (certain, max_devices) = (self.owner.certain, self.settings.push.max_devices);
                 (Change::Enable { registration, certain, max_devices }, event)
             }

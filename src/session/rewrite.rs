@@ -7,6 +7,8 @@ use std::time::SystemTime;
 
 use bytes::{Bytes, BytesMut};
 
+use crate::config;
+use crate::push::registration;
 use crate::xml::{Element, Kind, Node, XmlWriter, ns};
 
 /// Which `<stream:features/>` these are.
@@ -60,16 +62,29 @@ fn unusable_mechanism(name: &str) -> bool {
     name.ends_with("-PLUS") || matches!(name, "EXTERNAL" | "GSSAPI")
 }
 
-/// The disco#info result of the account with `urn:xmpp:push:0` (XEP-0357 §4.1); `None` if it is there already.
-pub fn account_info(element: &Element) -> Option<Bytes> {
+/// The disco#info result of the account with the features of push (XEP-0357 §4.1); `None` if it has these already. Other
+/// extensions `tigase:push` go: registrations end at Pushward, so what the server could do with them no client gets.
+pub fn account_info(element: &Element, settings: &config::Push) -> Option<Bytes> {
     let root = element.node();
     let query = root.child("query", ns::DISCO_INFO)?;
-    if query.children().any(|f| f.is("feature", ns::DISCO_INFO) && f.attr("var").as_deref() == Some(ns::PUSH)) {
-        return None;
+    let offered = registration::features(settings);
+    let mut missing = offered.clone();
+    let mut splices = Vec::new();
+    for feature in query.children().filter(|f| f.is("feature", ns::DISCO_INFO)) {
+        let var = feature.attr("var").unwrap_or_default();
+        missing.retain(|missing| *missing != var);
+        if var.starts_with(ns::TIGASE_PUSH_ANY) && !offered.contains(&var.as_ref()) {
+            splices.push((feature.range(), Vec::new()));
+        }
     }
-    let mut feature = XmlWriter::new();
-    feature.start("feature").attr("xmlns", ns::DISCO_INFO).attr("var", ns::PUSH);
-    Some(splice(element, &[append(&query, &feature.finish())]))
+    if !missing.is_empty() {
+        let mut features = XmlWriter::new();
+        for var in missing {
+            features.start("feature").attr("xmlns", ns::DISCO_INFO).attr("var", var).end();
+        }
+        splices.push(append(&query, &features.finish()));
+    }
+    (!splices.is_empty()).then(|| splice(element, &splices))
 }
 
 /// A stanza that waited, with the time it came (XEP-0203), unless it says so already. An iq takes no delay.
@@ -161,20 +176,56 @@ mod tests {
         );
     }
 
+    fn vars(info: &Bytes) -> Vec<String> {
+        let info = Element::parse(info.clone(), &crate::xml::Header::bare()).unwrap();
+        let query = info.node().child("query", ns::DISCO_INFO).unwrap();
+        let features = query.children().filter(|f| f.is("feature", ns::DISCO_INFO));
+        features.map(|f| f.attr("var").unwrap().into_owned()).collect()
+    }
+
     #[test]
     fn the_account_gains_push_once() {
+        let settings = &config::Push { extensions: false, ..config::Push::default() };
         let query =
             |inner: &str| element(&format!("<iq type='result' id='1'><query xmlns='{}'{inner}</iq>", ns::DISCO_INFO));
-        let added = account_info(&query("><feature var='x'/></query>")).unwrap();
+        let added = account_info(&query("><feature var='x'/></query>"), settings).unwrap();
         assert!(added.ends_with(
             b"<feature var='x'/><feature xmlns='http://jabber.org/protocol/disco#info' var='urn:xmpp:push:0'/></query></iq>"
         ));
-        let added = account_info(&query(" node='' />")).unwrap();
+        let added = account_info(&query(" node='' />"), settings).unwrap();
         assert!(added.ends_with(
             b" node='' ><feature xmlns='http://jabber.org/protocol/disco#info' var='urn:xmpp:push:0'/></query></iq>"
         ));
-        assert_eq!(account_info(&query("><feature var='urn:xmpp:push:0'/></query>")), None);
-        assert_eq!(account_info(&element("<iq type='result' id='1'/>")), None);
+        assert_eq!(account_info(&query("><feature var='urn:xmpp:push:0'/></query>"), settings), None);
+        assert_eq!(account_info(&element("<iq type='result' id='1'/>"), settings), None);
+    }
+
+    /// Siskin leaves calls in the stream alone if it sees `tigase:push:jingle:0`, whoever offered it.
+    #[test]
+    fn the_account_offers_the_extensions_that_pushward_has_and_no_others() {
+        let theirs = ["x", "tigase:push:jingle:0", "tigase:push:encrypt:0", "tigase:push:away:0", "y"];
+        let theirs: String = theirs.iter().map(|var| format!("<feature var='{var}'/>")).collect();
+        let info =
+            element(&format!("<iq type='result' id='1'><query xmlns='{}'>{theirs}</query></iq>", ns::DISCO_INFO));
+        let offer = |extensions, jingle| {
+            let settings = config::Push { extensions, jingle, ..config::Push::default() };
+            let info = account_info(&info, &settings).unwrap();
+            assert_eq!(
+                account_info(&Element::parse(info.clone(), &crate::xml::Header::bare()).unwrap(), &settings),
+                None
+            );
+            let mut vars = vars(&info);
+            vars.sort();
+            vars
+        };
+        assert_eq!(offer(false, false), ["urn:xmpp:push:0", "x", "y"]);
+        let mut all = registration::features(&config::Push::default());
+        all.extend(["x", "y"]);
+        all.sort_unstable();
+        assert_eq!(offer(true, false), all);
+        all.push(ns::TIGASE_JINGLE);
+        all.sort_unstable();
+        assert_eq!(offer(true, true), all);
     }
 
     #[test]

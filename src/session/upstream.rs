@@ -154,7 +154,11 @@ impl Session {
         if !self.pending.take_query(&id) {
             return false;
         }
-        let info = if kind == "error" { Some(answer::account_info(&node)) } else { rewrite::account_info(element) };
+        let push = &self.settings.push;
+        let info = match kind.as_ref() {
+            "error" => Some(answer::account_info(&node, push)),
+            _ => rewrite::account_info(element, push),
+        };
         let rewritten = info.and_then(|bytes| Element::parse(bytes, element.header()).ok());
         self.deliver(now, rewritten.unwrap_or_else(|| element.clone()), ordinal);
         true

@@ -71,6 +71,8 @@ pub const PUBSUB: &str = "http://jabber.org/protocol/pubsub";
 pub const PUBSUB_EVENT: &str = "http://jabber.org/protocol/pubsub#event";
 /// `FORM_TYPE` of publish options (XEP-0060 §7.1.5).
 pub const PUBLISH_OPTIONS: &str = "http://jabber.org/protocol/pubsub#publish-options";
+/// What the namespaces of all extensions of push that Siskin asks for begin with.
+pub const TIGASE_PUSH_ANY: &str = "tigase:push:";
 /// Extensions of push that Siskin asks for: encrypted payloads.
 pub const TIGASE_ENCRYPT: &str = "tigase:push:encrypt:0";
 /// Extensions of push that Siskin asks for: payloads encrypted with AES-128-GCM.
@@ -149,6 +151,8 @@ pub const FASTEN: &str = "urn:xmpp:fasten:0";
 pub const REACTIONS: &str = "urn:xmpp:reactions:0";
 /// Fallback indication (XEP-0428).
 pub const FALLBACK: &str = "urn:xmpp:fallback:0";
+/// Message replies (XEP-0461).
+pub const REPLY: &str = "urn:xmpp:reply:0";
 /// Out-of-band data (XEP-0066).
 pub const OOB: &str = "jabber:x:oob";
 /// Stateless file sharing (XEP-0447).

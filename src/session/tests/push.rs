@@ -40,7 +40,8 @@ fn the_account_has_push_in_its_disco_info() {
 
 #[test]
 fn a_server_without_disco_for_accounts_is_answered_for() {
-    let mut rig = Rig::new();
+    let push = crate::config::Push { extensions: false, ..Default::default() };
+    let mut rig = Rig::with(Settings { push: push.into(), session_queue: 1 << 20, ..Settings::default() });
     rig.client(
         "<iq type='get' id='d' to='Juliet@example.org'><query xmlns='http://jabber.org/protocol/disco#info'/></iq>",
     );
@@ -104,6 +105,17 @@ fn a_malformed_enable_is_a_bad_request() {
         assert!(rig.to_client[0].contains("<error type='modify'><bad-request"), "{jid}: {:?}", rig.to_client);
         assert_eq!(rig.stored, []);
     }
+}
+
+#[test]
+fn an_unknown_way_of_encryption_is_not_implemented() {
+    let mut rig = Rig::new();
+    rig.client(
+        "<iq type='set' id='p'><enable xmlns='urn:xmpp:push:0' jid='push.example'>\
+         <encrypt xmlns='tigase:push:encrypt:0' alg='rot13'>AAECAwQFBgcICQoLDA0ODw==</encrypt></enable></iq>",
+    );
+    assert!(rig.to_client[0].contains("<error type='modify'><feature-not-implemented"), "{:?}", rig.to_client);
+    assert_eq!(rig.stored, []);
 }
 
 #[test]

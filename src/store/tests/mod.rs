@@ -26,10 +26,10 @@ fn registration(node: &str, last_seen: u64) -> Registration {
             kind: None,
             values: vec![Secret::new(format!("hunter2-{node}"))],
         }]),
+        extensions: Box::default(),
         device: DeviceId(1),
         last_seen,
         errors: 0,
-        extensions: Default::default(),
     }
 }
 

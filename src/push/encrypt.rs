@@ -1,0 +1,98 @@
+//! Notifications that only the device can read: `tigase:push:encrypt:0`.
+//!
+//! Siskin's decoder wants `unread` and `sender`, and a `type` other than the three here ends its notification extension.
+
+use std::borrow::Cow;
+
+use aes_gcm::aead::{Aead, KeyInit};
+use aes_gcm::{Aes128Gcm, Nonce};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use serde::Serialize;
+
+use super::registration::Encrypt;
+
+/// An initialisation vector of AES-GCM. Random, and never used twice: two notifications under the same one would give both away.
+pub(super) type Iv = [u8; 12];
+
+/// A fresh initialisation vector.
+pub(super) fn iv(random: u128) -> Iv {
+    let [_, _, _, _, iv @ ..] = random.to_be_bytes();
+    iv
+}
+
+/// What a notification says, before encryption.
+#[derive(Serialize)]
+pub(super) struct Letter<'a> {
+    /// How many stanzas wait.
+    pub(super) unread: usize,
+    /// Who wrote or calls: the bare JID of the chat, the full JID of a caller.
+    pub(super) sender: Cow<'a, str>,
+    /// What it is about.
+    #[serde(rename = "type")]
+    pub(super) kind: Kind,
+    /// Who wrote in a room.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) nickname: Option<&'a str>,
+    /// What was written.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) message: Option<&'a str>,
+    /// The session of a call.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) sid: Option<&'a str>,
+    /// `audio`, `video`: the call rings. None: it is over.
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    pub(super) media: &'a [&'static str],
+}
+
+/// What a notification is about.
+#[derive(Clone, Copy, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Kind {
+    /// One person.
+    Chat,
+    /// A room.
+    Groupchat,
+    /// A call.
+    Call,
+}
+
+impl Letter<'_> {
+    /// The text of `<encrypted/>`: base64 of the ciphertext and its tag. The message is cut to what the client takes.
+    pub(super) fn seal(mut self, asked: &Encrypt, iv: &Iv) -> String {
+        self.fit(room(asked.max_size));
+        // Neither step fails on so few bytes. If one did, nothing would be said rather than anything in the clear.
+        let json = serde_json::to_vec(&self).unwrap_or_default();
+        let sealed = Aes128Gcm::new(asked.key.expose().into()).encrypt(&Nonce::from(*iv), json.as_slice());
+        STANDARD.encode(sealed.unwrap_or_default())
+    }
+
+    /// Cuts the message so that the JSON has no more than `room` bytes, if that is enough.
+    fn fit(&mut self, room: usize) {
+        let Some(message) = self.message else { return };
+        self.message = Some("");
+        let empty = serde_json::to_vec(&self).map_or(room, |json| json.len());
+        let left = room.saturating_sub(empty);
+        let ends = message.chars().scan((0, 0), |(end, written), c| {
+            *end += c.len_utf8();
+            *written += written_len(c);
+            Some((*end, *written))
+        });
+        let end = ends.take_while(|(_, written)| *written <= left).last().map_or(0, |(end, _)| end);
+        self.message = message.get(..end).filter(|cut| !cut.is_empty());
+    }
+}
+
+/// How many bytes of JSON leave `max_size` bytes in base64, with 64 for what is around them.
+fn room(max_size: usize) -> usize {
+    max_size.saturating_sub(64) * 6 / 8
+}
+
+/// How many bytes a character takes in a string of serde_json.
+fn written_len(c: char) -> usize {
+    match c {
+        '"' | '\\' | '\n' | '\r' | '\t' | '\u{8}' | '\u{C}' => 2,
+        c if c < ' ' => 6,
+        c => c.len_utf8(),
+    }
+}

@@ -1,0 +1,200 @@
+//! What clients ask for, as they write it.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::*;
+use crate::jid::BareJid;
+use crate::session::tests::element;
+
+const SISKIN: &str = "<enable xmlns='urn:xmpp:push:0' jid='push.tigase.im' node='n1' away='true'>\
+    <ignore-unknown xmlns='tigase:push:filter:ignore-unknown:0'/>\
+    <groupchat xmlns='tigase:push:filter:groupchat:0'><room jid='coven@chat.example' allow='always'/>\
+    <room jid='forres@chat.example' allow='mentioned' nick='Juliet'/></groupchat>\
+    <muted xmlns='tigase:push:filter:muted:0'><item jid='romeo@example.com'/></muted>\
+    <priority xmlns='tigase:push:priority:0'/>\
+    <encrypt xmlns='tigase:push:encrypt:0' alg='aes-128-gcm' max-size='3072'>AAECAwQFBgcICQoLDA0ODw==</encrypt>\
+    <jingle xmlns='tigase:push:jingle:0'/></enable>";
+
+fn bare(jid: &str) -> BareJid {
+    BareJid::new(jid).unwrap()
+}
+
+fn settings(extensions: bool, jingle: bool) -> config::Push {
+    config::Push { extensions, jingle, ..config::Push::default() }
+}
+
+fn parse(xml: &str, settings: &config::Push) -> Result<Request, RequestError> {
+    let own = FullJid::new("juliet@example.org/phone").unwrap();
+    Request::parse(&element(xml).node(), &own, settings).expect("a request of push")
+}
+
+fn extensions(xml: &str, settings: &config::Push) -> Extensions {
+    match parse(xml, settings) {
+        Ok(Request::Enable { extensions, .. }) => *extensions,
+        other => panic!("{other:?} of {xml}"),
+    }
+}
+
+fn enable(inner: &str) -> String {
+    format!("<enable xmlns='urn:xmpp:push:0' jid='push.example'>{inner}</enable>")
+}
+
+fn siskin(jingle: bool) -> Extensions {
+    let rules = [
+        (bare("coven@chat.example"), Allow::Always),
+        (bare("forres@chat.example"), Allow::Mentioned { nick: Some("Juliet".to_owned()) }),
+    ];
+    Extensions {
+        muted: BTreeSet::from([bare("romeo@example.com")]),
+        ignore_unknown: true,
+        groupchat: Some(BTreeMap::from(rules)),
+        priority: true,
+        encrypt: Some(Encrypt { key: Secret::new(std::array::from_fn(|n| u8::try_from(n).unwrap())), max_size: 3072 }),
+        jingle,
+        away: true,
+    }
+}
+
+#[test]
+fn what_siskin_asks_for_is_understood_as_far_as_the_operator_lets_it() {
+    assert_eq!(extensions(SISKIN, &settings(true, true)), siskin(true));
+    assert_eq!(extensions(SISKIN, &settings(true, false)), siskin(false));
+    assert_eq!(extensions(SISKIN, &settings(false, false)), Extensions::default());
+    // What is ignored cannot be wrong either.
+    let strange = enable("<encrypt xmlns='tigase:push:encrypt:0' alg='rot13'/>");
+    assert_eq!(extensions(&strange, &settings(false, false)), Extensions::default());
+}
+
+#[test]
+fn the_form_is_kept_as_conversations_and_monal_send_it() {
+    let form = |field: &str, value: &str| {
+        enable(&format!(
+            "<x xmlns='jabber:x:data' type='submit'><field var='FORM_TYPE' type='hidden'>\
+             <value>http://jabber.org/protocol/pubsub#publish-options</value></field>\
+             <field var='{field}'><value>{value}</value></field></x>"
+        ))
+    };
+    for (var, value) in [("secret", "s3"), ("pushModule", "monalProdiOS")] {
+        let Ok(Request::Enable { target, options, extensions }) = parse(&form(var, value), &settings(true, true))
+        else {
+            panic!("no registration");
+        };
+        assert_eq!((target.service.as_str(), target.node), ("push.example", None));
+        let options = options.unwrap();
+        let read: Vec<_> =
+            options.iter().map(|f| (f.var.as_str(), f.kind.as_deref(), f.values[0].expose().as_str())).collect();
+        assert_eq!(read, [("FORM_TYPE", Some("hidden"), ns::PUBLISH_OPTIONS), (var, None, value)]);
+        assert_eq!(*extensions, Extensions::default());
+    }
+}
+
+#[test]
+fn a_request_that_cannot_be_met_says_why() {
+    let encrypt =
+        |alg: &str, key: &str| enable(&format!("<encrypt xmlns='tigase:push:encrypt:0'{alg}>{key}</encrypt>"));
+    let aes = " alg='aes-128-gcm'";
+    let rooms = |n: usize| -> String { (0..n).map(|n| format!("<room jid='{n}@r' allow='always'/>")).collect() };
+    let groupchat = |n| enable(&format!("<groupchat xmlns='tigase:push:filter:groupchat:0'>{}</groupchat>", rooms(n)));
+    let long = format!("<item jid='{}'/>", "x".repeat(64 * 1024));
+    for (xml, error, condition) in [
+        ("<enable xmlns='urn:xmpp:push:0'/>".to_owned(), RequestError::Jid, "bad-request"),
+        ("<enable xmlns='urn:xmpp:push:0' jid='@'/>".to_owned(), RequestError::Jid, "bad-request"),
+        ("<enable xmlns='urn:xmpp:push:0' jid='Juliet@example.org'/>".to_owned(), RequestError::OwnJid, "bad-request"),
+        (
+            "<enable xmlns='urn:xmpp:push:0' jid='juliet@example.org/x'/>".to_owned(),
+            RequestError::OwnJid,
+            "bad-request",
+        ),
+        ("<disable xmlns='urn:xmpp:push:0'/>".to_owned(), RequestError::Jid, "bad-request"),
+        (encrypt("", "AAECAwQFBgcICQoLDA0ODw=="), RequestError::Algorithm, "feature-not-implemented"),
+        (encrypt(" alg='aes-256-gcm'", "AAECAwQFBgcICQoLDA0ODw=="), RequestError::Algorithm, "feature-not-implemented"),
+        (encrypt(aes, ""), RequestError::Key, "bad-request"),
+        (encrypt(aes, "AAECAwQFBgcICQoLDA0O"), RequestError::Key, "bad-request"),
+        (encrypt(aes, "AAECAwQFBgcICQoLDA0ODxA="), RequestError::Key, "bad-request"),
+        (encrypt(aes, "not base64!"), RequestError::Key, "bad-request"),
+        (groupchat(1_001), RequestError::TooLarge, "bad-request"),
+        (
+            enable(&format!("<muted xmlns='tigase:push:filter:muted:0'>{long}</muted>")),
+            RequestError::TooLarge,
+            "bad-request",
+        ),
+        (
+            enable(&format!("<x xmlns='jabber:x:data'><field var='{}'/></x>", "x".repeat(8192))),
+            RequestError::TooLarge,
+            "bad-request",
+        ),
+    ] {
+        assert_eq!(parse(&xml, &settings(true, true)), Err(error), "{xml}");
+        assert_eq!(error.condition(), condition);
+    }
+    assert_eq!(extensions(&groupchat(1_000), &settings(true, true)).groupchat.unwrap().len(), 1_000);
+}
+
+#[test]
+fn entries_that_mean_nothing_are_left_out() {
+    let asked = extensions(
+        &enable(
+            "<muted xmlns='tigase:push:filter:muted:0'><item/><item jid='@'/><item jid='A@x.org/y'/><x jid='b@x.org'/></muted>\
+             <groupchat xmlns='tigase:push:filter:groupchat:0'><room jid='@' allow='always'/><room jid='a@x.org'/>\
+             <room jid='b@x.org' allow='sometimes'/><room jid='c@x.org' allow='never'/>\
+             <room jid='d@x.org' allow='mentioned' nick=''/></groupchat><muted xmlns='urn:x'/>\
+             <encrypt xmlns='tigase:push:encrypt:0' alg='aes-128-gcm' max-size='much'> AAECAwQFBgcICQoLDA0ODw==\n</encrypt>",
+        ),
+        &settings(true, true),
+    );
+    assert_eq!(asked.muted, BTreeSet::from([bare("a@x.org")]));
+    let rules = [(bare("c@x.org"), Allow::Never), (bare("d@x.org"), Allow::Mentioned { nick: None })];
+    assert_eq!(asked.groupchat, Some(BTreeMap::from(rules)));
+    assert_eq!(asked.encrypt.unwrap().max_size, 3000);
+    let empty = extensions(&enable("<groupchat xmlns='tigase:push:filter:groupchat:0'/>"), &settings(true, true));
+    assert_eq!(empty.groupchat, Some(BTreeMap::new()));
+}
+
+#[test]
+fn registrations_are_kept_with_what_they_ask_for_and_old_ones_are_read() {
+    let target = Target { service: "push.example".parse().unwrap(), node: None };
+    let registration = Registration {
+        target,
+        options: None,
+        extensions: siskin(true).into(),
+        device: DeviceId(1),
+        last_seen: 1,
+        errors: 0,
+    };
+    let json = serde_json::to_string(&registration).unwrap();
+    assert_eq!(serde_json::from_str::<Registration>(&json).unwrap(), registration);
+    let old = r#"{"target":{"service":"push.example","node":null},"options":null,"device":1,"last_seen":1,"errors":0}"#;
+    let plain = Registration { extensions: Box::default(), ..registration };
+    assert_eq!(serde_json::from_str::<Registration>(old).unwrap(), plain);
+    assert_eq!(serde_json::to_string(&plain).unwrap(), old);
+}
+
+/// Invariant 8.
+#[test]
+fn neither_keys_nor_chats_are_printed() {
+    let printed = format!("{:?}", siskin(true));
+    assert_eq!(
+        printed,
+        "Extensions { muted: 1, ignore_unknown: true, groupchat: Some(2), priority: true, \
+         encrypt: Some(Encrypt { key: [redacted], max_size: 3072 }), jingle: true, away: true }"
+    );
+}
+
+#[test]
+fn the_extensions_are_offered_all_or_none() {
+    assert_eq!(features(&settings(false, true)), [ns::PUSH]);
+    let without = features(&settings(true, false));
+    assert_eq!(
+        without,
+        [
+            "urn:xmpp:push:0",
+            "tigase:push:encrypt:0",
+            "tigase:push:encrypt:aes-128-gcm",
+            "tigase:push:filter:muted:0",
+            "tigase:push:filter:ignore-unknown:0",
+            "tigase:push:filter:groupchat:0",
+            "tigase:push:priority:0"
+        ]
+    );
+    assert_eq!(features(&settings(true, true)), [without.as_slice(), &["tigase:push:jingle:0"]].concat());
+}
