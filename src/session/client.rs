@@ -175,6 +175,7 @@ impl Session {
             if matches!(self.greeting, Greeting::Awaited) && self.own_presence.is_available() {
                 self.greeting = Greeting::Done;
                 self.await_orphans(now);
+                self.ask_for_roster(now);
             }
         }
         self.confirm.forwarded();

@@ -34,7 +34,7 @@ impl Session {
         if self.is_dark() && self.made_obsolete(&element) {
             return;
         }
-        let received = self.unix_ms(now);
+        let received = self.epoch.unix_ms(now);
         match self.queue.push(element.clone(), received, ordinal, is_durable(&element)) {
             Place::Memory(seq) => {
                 if self.is_dark() && element.kind() == Kind::Presence {
@@ -125,7 +125,7 @@ impl Session {
             // The server does not count it, so it does not keep it either.
             self.settings.stream_management.spool_after
         };
-        let since_start = oldest.received.saturating_sub(self.unix_ms(self.epoch.now));
+        let since_start = oldest.received.saturating_sub(self.epoch.unix_ms(self.epoch.now));
         Some(self.epoch.now + Duration::from_millis(since_start) + wait)
     }
 
@@ -219,7 +219,7 @@ impl Session {
         }
         let ttl = self.settings.stream_management.orphan_ttl;
         for item in items {
-            let age = Duration::from_millis(self.unix_ms(now).saturating_sub(item.received));
+            let age = Duration::from_millis(self.epoch.unix_ms(now).saturating_sub(item.received));
             match Element::parse(item.bytes, &self.bare_header) {
                 // It joined the queue for its place in it; to a later session it says nothing.
                 Ok(element) if self.queue.is_adopted(item.seq) && !is_durable(&element) => {

@@ -16,6 +16,7 @@
 mod answer;
 mod client;
 pub mod confirm;
+mod contacts;
 mod deliver;
 mod ending;
 mod event;
@@ -174,6 +175,8 @@ pub struct Session {
     rooms: Rooms,
     waiting_presence: presence::Waiting,
     roster: Roster,
+    /// Contacts matter, and the server was asked for them.
+    roster_asked: bool,
     pending: Pending,
     pusher: Pusher,
     /// The newest place whose stanza was judged.
@@ -235,6 +238,7 @@ impl Session {
             elsewhere,
             ringing: None,
             roster: Roster::new(&bound.jid.to_bare(), settings.seed),
+            roster_asked: false,
             unasked: 0,
             removed: false,
             beyond: None,
@@ -386,10 +390,6 @@ impl Session {
         }
         self.upstream_written = now;
         self.out(Output::ToUpstream(bytes));
-    }
-
-    fn unix_ms(&self, at: Instant) -> u64 {
-        self.epoch.unix_ms(at)
     }
 
     fn change(&mut self, token: Option<Token>, change: Change) {

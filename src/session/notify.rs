@@ -11,7 +11,7 @@ use crate::push::classify::{self, Class, Context, Reading};
 use crate::push::filter::{self, Blocked};
 use crate::push::notification::{Detail, Publish, Summary};
 use crate::push::outcome::Outcome;
-use crate::push::pusher::{Arrival, Push, Recipients, Skip, Verdict};
+use crate::push::pusher::{Arrival, Push, Recipients, Verdict};
 use crate::push::registration::{Registration, Target};
 use crate::push::waiting::{Audience, Facts};
 use crate::xml::{Element, Node, ns};
@@ -40,7 +40,9 @@ impl Session {
             self.owner.account = account;
             self.elsewhere = self.owner.account.absent(self.owner.device).next().is_some();
             if others {
-                self.registrations_changed(now);
+                // Other registrations may be told of what waits.
+                self.ask_for_roster(now);
+                self.push_for_waiting(now);
             }
         }
         self.track_by_ping();
@@ -48,16 +50,6 @@ impl Session {
             self.liveness.hold_until(since + self.hold());
         }
     }
-
-    /// Other registrations may be told of what waits.
-    fn registrations_changed(&mut self, now: Instant) {
-        if self.owned().any(|r| r.extensions.ignore_unknown) && !self.roster.is_known() {
-            self.ask_for_roster(now);
-        }
-        self.push_for_waiting(now);
-    }
-
-    fn ask_for_roster(&mut self, _now: Instant) {}
 
     /// The device was in contact, which the store keeps for the choice of whom to forget first.
     pub(super) fn seen(&mut self, now: Instant) {
@@ -109,7 +101,7 @@ impl Session {
         let waiting: Vec<Queued> = self.queue.iter().cloned().collect();
         for Queued { element, seq, received, .. } in waiting {
             let reading = classify::read(&element, Context { account: &account, rooms: &self.rooms });
-            let age = Duration::from_millis(self.unix_ms(now).saturating_sub(received));
+            let age = Duration::from_millis(self.epoch.unix_ms(now).saturating_sub(received));
             let facts = Facts::of(&reading, self.settings.seed);
             self.judge(now, Arrival { since, age, seq, facts, audience: self.audience(&reading) }, &reading);
         }
@@ -146,7 +138,8 @@ impl Session {
     fn ring_live(&mut self, now: Instant, seq: u64, reading: &Reading<'_>, facts: Facts) {
         let Ok(audience) = self.audience(reading) else { return };
         self.ringing.get_or_insert((seq, now + CALL_PATIENCE));
-        let wanted = self.owned().enumerate().any(|(place, r)| r.extensions.jingle && audience.has(place));
+        let by_push = self.settings.push.jingle;
+        let wanted = by_push && self.owned().enumerate().any(|(place, r)| r.extensions.jingle && audience.has(place));
         if wanted && self.pusher.rings(now, facts) {
             self.event(Event::Judged(Verdict::Ring));
             let summary = Summary::new(&self.settings.push, self.pusher.counts(0), Some(Detail::of(reading)));

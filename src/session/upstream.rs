@@ -116,6 +116,7 @@ impl Session {
 
     fn upstream_stanza(&mut self, now: Instant, element: Element, ordinal: Option<u64>) {
         if element.kind() == Kind::Iq {
+            self.learn_contacts(&element);
             if !self.pending.is_idle() && self.upstream_answer(now, &element, ordinal) {
                 return;
             }

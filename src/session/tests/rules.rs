@@ -43,10 +43,7 @@ impl Rig {
     }
 
     fn verdicts(&self) -> Vec<&'static str> {
-        let verdict = |event: &Event| match event {
-            Event::Judged(verdict) => Some(verdict.name()),
-            _ => None,
-        };
+        let verdict = |event: &Event| if let Event::Judged(verdict) = event { Some(verdict.name()) } else { None };
         self.events.iter().filter_map(verdict).collect()
     }
 
@@ -232,7 +229,7 @@ fn a_push_waits_while_another_client_is_in_use() {
 fn subscription_requests_are_counted_apart() {
     let mut rig = Rig::dark(|_| {});
     rig.upstream("<presence from='nurse@example.net' type='subscribe' id='s'/>");
-    assert_eq!(rig.publishes[0].summary.count, 1);
+    assert_eq!((rig.publishes[0].summary.count, rig.publishes[0].summary.subscriptions), (1, 1));
 }
 
 #[test]
