@@ -119,6 +119,35 @@ fn an_unknown_way_of_encryption_is_not_implemented() {
 }
 
 #[test]
+fn a_device_that_asked_for_it_is_told_in_secret_and_never_twice_under_one_vector() {
+    let mut rig = Rig::new();
+    rig.client("<enable xmlns='urn:xmpp:sm:3' resume='true'/>");
+    rig.client(
+        "<iq type='set' id='p'><enable xmlns='urn:xmpp:push:0' jid='push.example' node='n'>\
+         <muted xmlns='tigase:push:filter:muted:0'><item jid='tybalt@example.net'/></muted>\
+         <encrypt xmlns='tigase:push:encrypt:0' alg='aes-128-gcm'>AAECAwQFBgcICQoLDA0ODw==</encrypt></enable></iq>",
+    );
+    rig.client("<a xmlns='urn:xmpp:sm:3' h='1'/>");
+    rig.lose_client();
+    rig.seconds(5);
+    rig.upstream("<message from='tybalt@example.net/x' type='chat' id='0'><body>text 0</body></message>");
+    assert_eq!(rig.publishes, []);
+    rig.upstream(&message(1));
+    rig.seconds(30);
+    rig.upstream(&message(2));
+    rig.seconds(30);
+    let iqs: Vec<_> = rig.publishes.iter().map(|p| String::from_utf8(p.iq("1", None).to_vec()).unwrap()).collect();
+    assert!(iqs.len() > 1);
+    let mut vectors = std::collections::BTreeSet::new();
+    for iq in &iqs {
+        let (_, encrypted) = iq.split_once("<encrypted xmlns='tigase:push:encrypt:0' iv='").unwrap();
+        vectors.insert(encrypted.split_once('\'').unwrap().0.to_owned());
+        assert!(!iq.contains("jabber:x:data") && !iq.contains("romeo"), "{iq}");
+    }
+    assert_eq!(vectors.len(), iqs.len());
+}
+
+#[test]
 fn an_enable_for_somebody_else_passes() {
     let mut rig = Rig::new();
     let iq = "<iq type='set' id='p' to='romeo@example.net'><enable xmlns='urn:xmpp:push:0' jid='push.example'/></iq>";
