@@ -129,3 +129,82 @@ impl Away {
         publishes
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::jid::BareJid;
+    use crate::push::classify::{self, Context};
+    use crate::push::rooms::Rooms;
+    use crate::session::tests::{dice, element};
+
+    fn registration(device: u64, node: &str) -> Registration {
+        Registration {
+            target: Target { service: "push.example".parse().unwrap(), node: Some(node.to_owned()) },
+            options: None,
+            device: DeviceId(device),
+            last_seen: 0,
+            errors: 0,
+            extensions: Default::default(),
+        }
+    }
+
+    fn notice(stanza: &str, registrations: &[Registration]) -> Notice {
+        let (account, element) = (BareJid::new("juliet@example.org").unwrap(), element(stanza));
+        let reading = classify::read(&element, Context { account: &account, rooms: &Rooms::default() });
+        Notice { facts: Facts::of(&reading, 1), detail: Detail::of(&reading), registrations: registrations.to_vec() }
+    }
+
+    fn message(id: u64) -> String {
+        format!("<message from='romeo@example.net/x' type='chat' id='{id}'><body>{id}</body></message>")
+    }
+
+    fn absent() -> Absent {
+        Absent::new(Arc::new(config::Push::default()))
+    }
+
+    fn nodes(publishes: Vec<Publish>) -> Vec<(String, usize)> {
+        let mut all: Vec<_> = publishes.into_iter().map(|p| (p.target.node.unwrap(), p.summary.count)).collect();
+        all.sort();
+        all
+    }
+
+    #[test]
+    fn each_device_without_a_session_is_told_once_however_many_sessions_saw_it() {
+        let (mut absent, now) = (absent(), Instant::now());
+        let both = [registration(1, "a"), registration(2, "b")];
+        absent.saw(now, &notice(&message(1), &both));
+        absent.saw(now, &notice(&message(1), &both));
+        assert_eq!(nodes(absent.next(now, dice)), [("a".into(), 1), ("b".into(), 1)]);
+        absent.saw(now, &notice(&message(1), &both));
+        let later = now + Duration::from_secs(30);
+        assert_eq!(nodes(absent.next(later, dice)), []);
+    }
+
+    #[test]
+    fn what_comes_soon_after_is_counted_and_pushed_at_the_end_of_the_interval() {
+        let (mut absent, now) = (absent(), Instant::now());
+        absent.saw(now, &notice(&message(1), &[registration(1, "a")]));
+        absent.next(now, dice);
+        absent.saw(now, &notice(&message(2), &[registration(1, "a")]));
+        assert_eq!(absent.deadline(), Some(now + Duration::from_secs(20)));
+        assert_eq!(nodes(absent.next(now + Duration::from_secs(20), dice)), [("a".into(), 2)]);
+    }
+
+    #[test]
+    fn a_device_that_is_back_is_told_no_more() {
+        let (mut absent, now) = (absent(), Instant::now());
+        absent.saw(now, &notice(&message(1), &[registration(1, "a")]));
+        absent.back(DeviceId(1));
+        assert_eq!((absent.deadline(), nodes(absent.next(now, dice))), (None, Vec::new()));
+    }
+
+    #[test]
+    fn what_a_service_refuses_for_now_is_tried_again() {
+        let (mut absent, now) = (absent(), Instant::now());
+        absent.saw(now, &notice(&message(1), &[registration(1, "a")]));
+        absent.next(now, dice);
+        absent.answered(now, &registration(1, "a").target, &Outcome::NotSent);
+        assert_eq!(nodes(absent.next(now + Duration::from_secs(10), dice)), [("a".into(), 1)]);
+    }
+}
