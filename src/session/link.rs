@@ -98,7 +98,8 @@ impl Session {
         }
         self.refill(now);
         self.answer_client(now);
-        if self.liveness.may_ask() && self.queue.messages() > 0 && self.resuming.is_none() {
+        let unread = self.queue.messages() > 0 && self.queue.awaits_ack();
+        if self.liveness.may_ask() && unread && self.resuming.is_none() {
             self.ask_client(now);
         }
     }

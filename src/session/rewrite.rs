@@ -33,9 +33,12 @@ pub fn features(element: &Element, phase: Phase) -> Bytes {
         }
     }
     if phase == Phase::Authenticated {
-        let mut sm = XmlWriter::new();
-        sm.start("sm").attr("xmlns", ns::SM);
-        splices.push(append(&root, &sm.finish()));
+        let mut ours = XmlWriter::new();
+        ours.start("sm").attr("xmlns", ns::SM).end();
+        if root.child("csi", ns::CSI).is_none() {
+            ours.start("csi").attr("xmlns", ns::CSI).end();
+        }
+        splices.push(append(&root, &ours.finish()));
     }
     splice(element, &splices)
 }
@@ -172,7 +175,7 @@ mod tests {
         );
         check(
             &super::features(&element("<stream:features/>"), Phase::Authenticated),
-            "<stream:features><sm xmlns='urn:xmpp:sm:3'/></stream:features>",
+            "<stream:features><sm xmlns='urn:xmpp:sm:3'/><csi xmlns='urn:xmpp:csi:0'/></stream:features>",
         );
     }
 
