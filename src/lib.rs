@@ -23,6 +23,7 @@
 //! | [`store`] | the redb database: accounts, spool, tombstones, wakes; one writer thread, group commit | who asks |
 //! | [`publish`] | the choice of transport | what is said |
 //! | [`daemon`] | bind, accept, signals, drain | |
+//! | [`metrics`] | what is counted | who anybody is |
 //! | [`config`], [`check`], [`cli`], [`log`] | what an operator writes and reads | |
 //! | [`demo`] | the main job in one process, through a real daemon | |
 //!
@@ -60,6 +61,7 @@ pub mod daemon;
 pub mod demo;
 pub mod jid;
 pub mod log;
+pub mod metrics;
 pub mod net;
 pub mod publish;
 pub mod push;

@@ -129,6 +129,7 @@ impl Relay {
         tracing::info!(%account, service = %target, "published");
         let outcome = self.publish_by_session(account, publish).await;
         tracing::info!(%account, service = %target, ?outcome, "publish outcome");
+        self.metrics.publish("session", outcome.name());
         if let Some(change) = outcome.change(&target, self.config.push.max_errors, unix())
             && let Err(error) = self.change_account(account, change).await
         {
