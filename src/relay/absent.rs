@@ -124,7 +124,7 @@ impl Relay {
     }
 
     /// Publishes for an account by whatever transport is fit, and stores what follows from the answer.
-    pub(super) async fn publish(&self, account: &BareJid, publish: Publish) -> Outcome {
+    pub async fn publish(&self, account: &BareJid, publish: Publish) -> Outcome {
         let target = publish.target.clone();
         tracing::info!(%account, service = %target, "published");
         let outcome = self.publish_by_session(account, publish).await;

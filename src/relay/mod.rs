@@ -7,6 +7,7 @@
 
 mod absent;
 mod bound;
+mod forget;
 mod handshake;
 mod jobs;
 mod login;

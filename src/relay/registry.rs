@@ -185,12 +185,6 @@ impl Registry {
         counts.fold((0, 0), |(live, dark), (l, d)| (live + l, dark + d))
     }
 
-    /// The resumption id of a session, if it has one. Looks at every session.
-    pub fn id_of(&self, handle: &Handle) -> Option<SmId> {
-        let found = self.resumable.iter().find(|entry| entry.value().number == handle.number);
-        found.map(|entry| entry.key().clone())
-    }
-
     /// The other sessions of the account.
     pub fn siblings(&self, handle: &Handle) -> Vec<Arc<Handle>> {
         let Some(all) = self.accounts.get(&handle.held.account) else {
