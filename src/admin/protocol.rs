@@ -313,10 +313,11 @@ impl fmt::Display for Time {
 }
 
 /// A node in a form that tells nodes apart but not what they are: at most a quarter of it, and four characters at most,
-/// then how many it has.
+/// then how many it has. Nothing in it moves the cursor of a terminal.
 pub fn shortened(node: &str) -> String {
     let characters = node.chars().count();
-    let shown: String = node.chars().take((characters / 4).min(4)).collect();
+    let printable = |c: char| if c.is_control() { '?' } else { c };
+    let shown: String = node.chars().take((characters / 4).min(4)).map(printable).collect();
     format!("{shown}…({characters})")
 }
 
@@ -360,6 +361,7 @@ mod tests {
             ("abcdefgh", "ab…(8)"),
             ("abcdefghijklmnopq", "abcd…(17)"),
             ("äöüßäöüß", "äö…(8)"),
+            ("\u{9b}2Jabcde", "?2…(8)"),
         ] {
             assert_eq!(shortened(node), expect);
         }

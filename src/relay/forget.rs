@@ -1,5 +1,7 @@
 //! What becomes of an account's sessions when the operator has the account forgotten.
 
+use tokio::task::JoinSet;
+
 use super::Relay;
 use super::jobs::{end, unix};
 use crate::jid::BareJid;
@@ -10,11 +12,9 @@ impl Relay {
     /// Ends the held sessions of an account and returns how many there were, once all that they had is on disk.
     pub async fn end_held(&self, account: &BareJid) -> usize {
         let held = self.registry.sessions(account).into_iter().filter(|handle| handle.is_dark());
-        let mut ended = 0;
-        for ghost in held {
-            end(&ghost).await;
-            ended += 1;
-        }
+        let mut ending: JoinSet<()> = held.map(|ghost| async move { end(&ghost).await }).collect();
+        let ended = ending.len();
+        while ending.join_next().await.is_some() {}
         ended
     }
 

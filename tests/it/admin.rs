@@ -4,14 +4,15 @@ use std::fs;
 use std::net::{SocketAddr, TcpListener};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+use std::time::Instant;
 
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use crate::support::{
-    Client, Element, PATIENCE, Pushward, Scene, Setup, StubOptions, StubUpstream, another, binary, bodies, enable_push,
-    fresh, lost, message, request,
+    Client, Element, PATIENCE, Pushward, Scene, Setup, StubConnection, StubOptions, StubUpstream, another, binary,
+    bodies, enable_push, fresh, lost, message, request,
 };
 
 /// What a command said.
@@ -112,15 +113,34 @@ async fn registrations_are_listed_without_their_secrets_and_removed() {
 
 #[tokio::test]
 async fn a_removed_registration_is_not_pushed_for_by_the_held_session() {
-    let mut scene = Scene::with(StubOptions::default(), |setup| setup.set("push.batch_delay", "'50ms'")).await;
+    let eager = |setup: Setup| setup.set("push.batch_delay", "'0s'").set("push.min_interval", "'0s'");
+    let mut scene = Scene::with(StubOptions::default(), eager).await;
     enable_push(&mut scene.client, "n").await;
     lost(&scene.pushward, scene.client, "alice@localhost/phone").await;
+    assert!(is_pushed_for(&mut scene.server, "before").await);
     let said = ask(&scene.pushward, &["push", "remove", "alice@localhost", "push.localhost"]).await;
     assert_eq!((said.code, said.out.trim()), (Some(0), "registrations removed: 1"));
-    scene.server.send(message("unnoticed"));
-    scene.server.send("<iq type='get' id='behind' from='localhost'><ping xmlns='urn:xmpp:ping'/></iq>");
-    scene.server.expect("id='behind'").await;
-    assert!(!scene.pushward.log().iter().any(|line| line.contains("\"published\"")), "{:?}", scene.pushward.log());
+    let deadline = Instant::now() + PATIENCE;
+    // The session learns of it a moment after the command has ended.
+    let mut n = 0;
+    while is_pushed_for(&mut scene.server, &format!("after {n}")).await {
+        assert!(Instant::now() < deadline, "it is still pushed for");
+        n += 1;
+    }
+}
+
+/// Whether a message to the held session is published, where nothing delays that.
+async fn is_pushed_for(server: &mut StubConnection, body: &str) -> bool {
+    server.send(message(body));
+    server.send("<iq type='get' id='behind' from='localhost'><ping xmlns='urn:xmpp:ping'/></iq>");
+    let mut pushed = false;
+    loop {
+        let sent = server.next().await;
+        if sent.contains("id='behind'") {
+            return pushed;
+        }
+        pushed |= sent.contains("<publish");
+    }
 }
 
 #[tokio::test]
@@ -134,13 +154,13 @@ async fn the_last_success_of_a_registration_is_known() {
     let id = Element::parse(&publish).attribute("id").unwrap().to_owned();
     scene.server.send(format!("<iq type='result' from='push.localhost' to='alice@localhost/phone' id='{id}'/>"));
     scene.pushward.logged(&["publish outcome", "Accepted"]).await;
-    let deadline = tokio::time::Instant::now() + PATIENCE;
+    let deadline = Instant::now() + PATIENCE;
     loop {
         let said = ask(&scene.pushward, &["push", "list", "--json"]).await;
         if said.objects()[0]["last_success"].is_u64() {
             return;
         }
-        assert!(tokio::time::Instant::now() < deadline, "{}", said.out);
+        assert!(Instant::now() < deadline, "{}", said.out);
     }
 }
 
@@ -311,8 +331,8 @@ async fn a_draining_daemon_says_so_until_it_has_ended() {
 
 /// Waits until the probe says so.
 async fn draining(address: SocketAddr) {
-    let deadline = tokio::time::Instant::now() + PATIENCE;
+    let deadline = Instant::now() + PATIENCE;
     while http(address, "GET", "/readyz").await.0 != 503 {
-        assert!(tokio::time::Instant::now() < deadline, "it never drained");
+        assert!(Instant::now() < deadline, "it never drained");
     }
 }
