@@ -23,6 +23,8 @@
 //! | [`store`] | the redb database: accounts, spool, tombstones, wakes; one writer thread, group commit | who asks |
 //! | [`publish`] | the choice of transport | what is said |
 //! | [`daemon`] | bind, accept, signals, drain | |
+//! | [`admin`] | a unix socket for the operator's commands, a page for metrics and probes; the commands themselves | secrets |
+//! | [`metrics`] | what is counted | who anybody is |
 //! | [`config`], [`check`], [`cli`], [`log`] | what an operator writes and reads | |
 //! | [`demo`] | the main job in one process, through a real daemon | |
 //!
@@ -53,6 +55,7 @@
 //! 9. **Deaf core.** Framing, session logic and push rules know no socket, clock, disk or randomness.
 //! 10. **Only the owner detaches.** A late event of attachment *n* cannot affect attachment *n+1*.
 
+pub mod admin;
 pub mod check;
 pub mod cli;
 pub mod config;
@@ -60,6 +63,7 @@ pub mod daemon;
 pub mod demo;
 pub mod jid;
 pub mod log;
+pub mod metrics;
 pub mod net;
 pub mod publish;
 pub mod push;

@@ -124,11 +124,12 @@ impl Relay {
     }
 
     /// Publishes for an account by whatever transport is fit, and stores what follows from the answer.
-    pub(super) async fn publish(&self, account: &BareJid, publish: Publish) -> Outcome {
+    pub async fn publish(&self, account: &BareJid, publish: Publish) -> Outcome {
         let target = publish.target.clone();
         tracing::info!(%account, service = %target, "published");
         let outcome = self.publish_by_session(account, publish).await;
         tracing::info!(%account, service = %target, ?outcome, "publish outcome");
+        self.metrics.publish("session", outcome.name());
         if let Some(change) = outcome.change(&target, self.config.push.max_errors, unix())
             && let Err(error) = self.change_account(account, change).await
         {

@@ -177,7 +177,10 @@ impl Jobs {
 
 impl Relay {
     /// Changes an account, and lets all its sessions know.
-    pub(super) async fn change_account(&self, account: &BareJid, change: Change) -> Result<(), StoreError> {
+    ///
+    /// # Errors
+    /// As [`Store::change`].
+    pub async fn change_account(&self, account: &BareJid, change: Change) -> Result<(), StoreError> {
         self.store.change(account, change).await?;
         for session in self.registry.sessions(account) {
             // A session that has just ended needs no news.
