@@ -145,6 +145,7 @@ mod tests {
             device: DeviceId(device),
             last_seen: 0,
             errors: 0,
+            last_success: None,
             extensions: Default::default(),
         }
     }
