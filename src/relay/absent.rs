@@ -90,7 +90,12 @@ impl Relay {
             };
             let now = Instant::now();
             match heard {
-                Some(News::Seen(notice)) => absent.saw(now, &notice),
+                Some(News::Seen(notice)) => {
+                    for verdict in absent.saw(now, &notice) {
+                        tracing::debug!(%account, verdict = verdict.name(), "judged, for a device without a session");
+                        self.metrics.verdict(verdict.name());
+                    }
+                }
                 Some(News::Back(device)) => absent.back(device),
                 Some(News::Answered(target, outcome)) => absent.answered(now, &target, &outcome),
                 None if wake == idle => break,

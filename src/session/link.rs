@@ -24,7 +24,7 @@ impl Session {
     pub(super) fn go_dark(&mut self, now: Instant) {
         self.resuming = None;
         self.liveness.go_dark(now, now + self.hold());
-        self.event(Event::Dark { queued: self.queue.len() });
+        self.event(Event::Dark { queued: self.queue.len(), registrations: self.owned().count() });
         self.answer_waiting_pings(now);
         self.push_for_waiting(now);
     }
