@@ -151,6 +151,13 @@ pub enum Change {
     Removed,
 }
 
+impl Change {
+    /// Whether the account's other sessions decide anything by it.
+    pub fn concerns_others(&self) -> bool {
+        !matches!(self, Self::Seen { .. } | Self::Succeeded { .. } | Self::Resumable { .. })
+    }
+}
+
 /// How many resumption ids of a device are remembered.
 const SM_IDS: usize = 4;
 /// How many open sessions of a device are remembered.

@@ -120,6 +120,11 @@ impl Relay {
         let (relay, account, task) = (Arc::clone(self), account.clone(), task.clone());
         self.farewells.spawn(async move {
             let target = publish.target.clone();
+            // It may have been removed since.
+            let known = relay.store.account(&account).await.unwrap_or_default();
+            if !known.registrations.iter().any(|r| r.target == target) {
+                return;
+            }
             let outcome = relay.publish(&account, publish).await;
             if let Some(task) = task.upgrade() {
                 // It may have ended.
