@@ -10,6 +10,7 @@ mod bound;
 mod handshake;
 mod jobs;
 mod login;
+mod owner;
 pub mod registry;
 mod upkeep;
 mod wake;
@@ -110,7 +111,8 @@ impl Relay {
 
     fn negotiation(&self) -> negotiate::Negotiation {
         let deadline = Instant::now() + self.config.limits.authentication_timeout;
-        negotiate::Negotiation::new(Arc::clone(&self.domains), rand::random, deadline)
+        let settings = Arc::clone(&self.settings);
+        negotiate::Negotiation::new(Arc::clone(&self.domains), settings, rand::random, deadline)
     }
 
     /// Sees a connection off without making anybody wait.

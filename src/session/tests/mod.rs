@@ -7,6 +7,7 @@ mod model;
 mod push;
 mod resume;
 mod rules;
+mod sasl2;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -100,18 +101,32 @@ impl Rig {
     }
 
     fn start(settings: Settings, server_sm: bool, earlier: Vec<Spooled>) -> Self {
+        Self::begin(settings, earlier, |bound| bound.server_sm = server_sm)
+    }
+
+    fn begin(settings: Settings, earlier: Vec<Spooled>, adjust: impl FnOnce(&mut Bound)) -> Self {
         let now = Instant::now();
-        let bound = Bound {
+        let mut bound = Bound {
             jid: FullJid::new("juliet@example.org/phone").unwrap(),
             identity: Some(SaslIdentity { host: "example.org".into(), authcid: "juliet".into() }),
             client_header: header(),
             server_header: header(),
             presented: None,
+            agent: None,
+            enabled: None,
+            inactive: false,
             server_csi: true,
-            server_sm,
+            server_sm: false,
         };
-        let device =
-            Device { id: DEVICE, resource: "phone".into(), sm_ids: Vec::new(), last_seen: 0, open: vec![LoginId(1)] };
+        adjust(&mut bound);
+        let device = Device {
+            id: DEVICE,
+            resource: "phone".into(),
+            agent: None,
+            sm_ids: Vec::new(),
+            last_seen: 0,
+            open: vec![LoginId(1)],
+        };
         let account = Account { devices: vec![device], registrations: Vec::new() };
         let backlog = !earlier.is_empty();
         let owner = Owner { device: DEVICE, certain: false, account: account.clone(), last_seq: 0, backlog };
@@ -298,7 +313,7 @@ impl Rig {
     fn resume(&mut self, h: u32) {
         let h = sm::Handled::new(h);
         assert_eq!(self.session.check_resume(h), Ok(()));
-        self.input(Input::Attach(Resumption { h, server_header: header() }));
+        self.input(Input::Attach(Resumption { h, server_header: header(), success: None }));
         self.input(Input::Quiet);
     }
 
