@@ -20,6 +20,7 @@ mod malformed;
 mod person;
 mod proxy;
 mod push;
+mod sasl2;
 mod seed;
 mod story;
 mod stream_management;
