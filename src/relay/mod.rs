@@ -10,6 +10,7 @@ mod bound;
 mod handshake;
 mod jobs;
 mod login;
+mod notices;
 pub mod registry;
 mod upkeep;
 mod wake;
@@ -25,10 +26,12 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::Instrument;
 
-use crate::config::{Config, Host, ListenTls};
+use crate::config::{Config, ListenTls};
+use crate::net::Legs;
 use crate::net::conn::Conn;
 use crate::net::listener::Permit;
 use crate::net::tls::Certificates;
+use crate::net::upstream::Ways;
 use crate::session::{Settings, negotiate};
 use crate::store::Store;
 use crate::xml::FrameLimits;
@@ -47,6 +50,8 @@ pub struct Relay {
     settings: Arc<Settings>,
     domains: Arc<HashSet<String>>,
     certificates: Certificates,
+    ways: Ways,
+    notices: notices::Notices,
     registry: Registry,
     absentees: Absentees,
     store: Store,
@@ -57,7 +62,7 @@ pub struct Relay {
 
 impl Relay {
     /// What all connections of a daemon share; sessions drain when `shutdown` is cancelled.
-    pub fn new(config: Arc<Config>, certificates: Certificates, store: Store, shutdown: CancellationToken) -> Self {
+    pub fn new(config: Arc<Config>, legs: Legs, store: Store, shutdown: CancellationToken) -> Self {
         let settings = Settings {
             stream_management: config.stream_management.clone(),
             push: Arc::new(config.push.clone()),
@@ -68,7 +73,9 @@ impl Relay {
             settings: Arc::new(settings),
             domains: Arc::new(config.hosts.iter().map(|host| host.domain.clone()).collect()),
             config,
-            certificates,
+            certificates: legs.certificates,
+            ways: legs.ways,
+            notices: notices::Notices::default(),
             registry: Registry::default(),
             absentees: Absentees::default(),
             store,
@@ -96,10 +103,6 @@ impl Relay {
     pub async fn finished(&self) {
         self.farewells.close();
         self.farewells.wait().await;
-    }
-
-    fn host(&self, domain: &str) -> Option<&Host> {
-        self.config.hosts.iter().find(|host| host.domain == domain)
     }
 
     fn limits(&self, authenticated: bool) -> FrameLimits {

@@ -18,7 +18,9 @@ pub use contract::{CloseReason, Ended, Held, Input, Output, Stop};
 
 use super::rewrite::{self, Phase};
 use super::sasl::{Exchange, SaslIdentity};
+use super::sieve::{Hidden, Leg, Notice, Sieve};
 use super::starttls::{refusal, served};
+use super::upgrade;
 use super::{Dice, SmId, sm};
 use crate::jid::BareJid;
 use crate::xml::{self, Element, Frame, Header, Kind, ns};
@@ -64,6 +66,8 @@ pub struct Negotiation {
     host: String,
     client_header: Option<Arc<Header>>,
     server_header: Option<Arc<Header>>,
+    leg: Leg,
+    hidden: Hidden,
     exchange: Exchange,
     identity: Option<SaslIdentity>,
     presented: Option<SmId>,
@@ -84,6 +88,8 @@ impl Negotiation {
             host: String::new(),
             client_header: None,
             server_header: None,
+            leg: Leg::Plain,
+            hidden: Hidden::default(),
             exchange: Exchange::default(),
             identity: None,
             presented: None,
@@ -129,7 +135,7 @@ impl Negotiation {
             }
             Input::Upstream(Frame::Open(header)) => self.server_header(header),
             Input::Upstream(Frame::Element(element)) => self.server_element(&element),
-            Input::Connected => self.connected(),
+            Input::Connected(leg) => self.connected(leg),
             Input::UpstreamLost => self.upstream_lost(),
             Input::Found(held) => self.found(held),
             Input::Gone => self.resume_failed(None),
@@ -177,7 +183,8 @@ impl Negotiation {
         self.close(CloseReason::HostUnknown);
     }
 
-    fn connected(&mut self) {
+    fn connected(&mut self, leg: Leg) {
+        self.leg = leg;
         if let (State::Connecting, Some(header)) = (&self.state, &self.client_header) {
             self.outputs.push_back(Output::ToUpstream(header.bytes().clone()));
             self.state = State::Opening;
@@ -264,10 +271,7 @@ impl Negotiation {
             return self.write_client(element.bytes().clone());
         }
         match &self.state {
-            State::Opening if element.is("features", ns::STREAMS) => {
-                self.write_client(rewrite::features(element, Phase::Unauthenticated));
-                self.state = State::Authenticating { answer_due: false };
-            }
+            State::Opening if element.is("features", ns::STREAMS) => self.first_features(element),
             State::Reopening if element.is("features", ns::STREAMS) => self.authenticated_features(element),
             State::Authenticating { answer_due } => {
                 let answer_due = *answer_due;
@@ -282,12 +286,34 @@ impl Negotiation {
         }
     }
 
+    fn first_features(&mut self, element: &Element) {
+        if self.leg == Leg::Plain && upgrade::requires_tls(element) {
+            self.out(Output::Notice(self.host.clone(), Notice::TlsRequired));
+            return self.refuse("remote-connection-failed", None, CloseReason::UpstreamWantsTls);
+        }
+        self.hidden = Sieve::new(&element.node(), self.leg).hidden();
+        self.write_client(rewrite::features(element, Phase::Unauthenticated, self.leg));
+        self.state = State::Authenticating { answer_due: false };
+    }
+
+    /// What was hidden from the client may be what the server now fails the log-in for.
+    fn heed_hidden(&mut self, answer: &Element) {
+        let node = answer.node();
+        let notice = match node.name() {
+            "challenge" if self.hidden.anything && self.exchange.hashes_offers(&node.text()) => Notice::OffersHashed,
+            "failure" if self.hidden.binding && self.exchange.missed_binding() => Notice::BindingMissed,
+            _ => return,
+        };
+        self.out(Output::Notice(self.host.clone(), notice));
+    }
+
     fn server_authenticates(&mut self, element: &Element, answer_due: bool) {
         let success = element.is("success", ns::SASL);
         let answer = success || element.is("challenge", ns::SASL) || element.is("failure", ns::SASL);
         if answer && !answer_due {
             return self.upstream_error();
         }
+        self.heed_hidden(element);
         self.write_client(element.bytes().clone());
         if success {
             let host = self.host.clone();
@@ -302,7 +328,7 @@ impl Negotiation {
     fn authenticated_features(&mut self, element: &Element) {
         self.server_csi = element.node().child("csi", ns::CSI).is_some();
         self.server_sm = element.node().child("sm", ns::SM).is_some();
-        self.write_client(rewrite::features(element, Phase::Authenticated));
+        self.write_client(rewrite::features(element, Phase::Authenticated, self.leg));
         self.state = State::Binding;
     }
 
