@@ -48,7 +48,7 @@ impl Notice {
             Self::TlsRequired => {
                 "write upstream_tls = \"starttls\"; or let the server accept log-ins without TLS on loopback (Prosody: \
                  c2s_require_encryption = false and allow_unencrypted_plain_auth = true; ejabberd: a listener with \
-                 starttls: false and allow_unencrypted_sasl2: true)"
+                 starttls: false and, from 24.10 on, allow_unencrypted_sasl2: true)"
             }
             Self::BindingMissed | Self::OffersHashed => {
                 "connect over loopback with upstream_tls = \"off\", where the server offers no channel binding; or, with one \

@@ -84,7 +84,7 @@ async fn connected(host: &Host) -> Result<Stream, ConnectError> {
 }
 
 async fn check_error(host: &Host, what: &str, remedy: &str) {
-    let error = connected(host).await.err().expect("no connection");
+    let error = connected(host).await.expect_err("no connection");
     assert!(error.to_string().contains(what), "{what} is not in: {error}");
     assert!(error.remedy().contains(remedy), "{remedy} is not in: {}", error.remedy());
 }
