@@ -72,7 +72,11 @@ pub async fn examine(path: &Path) -> Report {
     // Only for line numbers: the file was read and found right just now.
     let text = std::fs::read_to_string(path).unwrap_or_default();
     let listeners: Vec<_> = config.listen.iter().map(|listen| listen.address.to_string()).collect();
-    report.fine(format_args!("{}: fine; clients connect to {}", path.display(), listeners.join(", ")));
+    let metrics = match config.admin.listen {
+        Some(address) => format!("metrics are at http://{address}/metrics"),
+        None => "there is no page for metrics".to_owned(),
+    };
+    report.fine(format_args!("{}: fine; clients connect to {}; {metrics}", path.display(), listeners.join(", ")));
     for (index, host) in config.hosts.iter().enumerate() {
         let at = Place { path, text: &text, index, host };
         certificate(&mut report, &at);

@@ -4,6 +4,10 @@ use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
 
+use crate::admin::protocol::Request;
+use crate::jid::{BareJid, Jid};
+use crate::push::registration::Secret;
+
 /// What `pushward` was called with.
 #[derive(Clone, Debug, PartialEq, Eq, Parser)]
 #[command(name = "pushward", version, about)]
@@ -26,6 +30,94 @@ pub enum Command {
     Check,
     /// Show Pushward at work: a server, a push service and a client in this process
     Demo(Demo),
+    /// Ask the daemon
+    #[command(flatten)]
+    Ask(Ask),
+}
+
+/// What to ask the daemon that runs with this configuration.
+#[derive(Clone, Debug, PartialEq, Eq, Subcommand)]
+pub enum Ask {
+    /// Say how the running pushward is
+    Status(Output),
+    /// List the sessions
+    Sessions(Output),
+    /// Look after push registrations
+    #[command(subcommand)]
+    Push(Push),
+    /// Delete all that is kept about an account: registrations, what waits for its devices, and the sessions held for them
+    Forget {
+        /// The account, user@example.org
+        jid: BareJid,
+        /// How the answer is printed
+        #[command(flatten)]
+        output: Output,
+    },
+}
+
+/// What to do with registrations.
+#[derive(Clone, Debug, PartialEq, Eq, Subcommand)]
+pub enum Push {
+    /// List the registrations, with nodes shortened
+    List {
+        /// Of this account only
+        jid: Option<BareJid>,
+        /// How the answer is printed
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Send a notification, to see whether it arrives
+    Ping {
+        /// The account
+        jid: BareJid,
+        /// Only at this push service
+        #[arg(value_name = "PUSH-JID")]
+        push_jid: Option<Jid>,
+        /// Only for this node, in full or as `push list` shows it
+        node: Option<String>,
+        /// How the answer is printed
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Remove registrations: the device is not notified until it asks again
+    Remove {
+        /// The account
+        jid: BareJid,
+        /// The push service
+        #[arg(value_name = "PUSH-JID")]
+        push_jid: Jid,
+        /// Only this node, in full or as `push list` shows it
+        node: Option<String>,
+        /// How the answer is printed
+        #[command(flatten)]
+        output: Output,
+    },
+}
+
+/// How an answer is printed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::Args)]
+pub struct Output {
+    /// Print JSON, one object a line
+    #[arg(long)]
+    pub json: bool,
+}
+
+impl Ask {
+    /// The request, and how its answer is printed.
+    pub fn into_request(self) -> (Request, Output) {
+        match self {
+            Self::Status(output) => (Request::Status, output),
+            Self::Sessions(output) => (Request::Sessions, output),
+            Self::Push(Push::List { jid, output }) => (Request::PushList { account: jid }, output),
+            Self::Push(Push::Ping { jid, push_jid, node, output }) => {
+                (Request::PushPing { account: jid, service: push_jid, node: node.map(Secret::new) }, output)
+            }
+            Self::Push(Push::Remove { jid, push_jid, node, output }) => {
+                (Request::PushRemove { account: jid, service: push_jid, node: node.map(Secret::new) }, output)
+            }
+            Self::Forget { jid, output } => (Request::Forget { account: jid }, output),
+        }
+    }
 }
 
 /// The options of `pushward demo`.
@@ -77,7 +169,30 @@ mod tests {
     }
 
     #[test]
-    fn a_misspelt_command_is_refused() {
-        assert!(Cli::try_parse_from(["pushward", "chekc"]).is_err());
+    fn a_misspelt_command_or_address_is_refused() {
+        for arguments in [&["chekc"][..], &["push"], &["forget"], &["forget", "a@b/c"], &["push", "remove", "a@b"]] {
+            assert!(Cli::try_parse_from(["pushward"].iter().chain(arguments)).is_err(), "{arguments:?}");
+        }
+    }
+
+    #[test]
+    fn commands_to_the_daemon_become_requests() {
+        let ask = |arguments: &[&str]| {
+            let cli = Cli::try_parse_from(["pushward"].iter().chain(arguments)).unwrap();
+            let Command::Ask(ask) = cli.command() else { panic!("{arguments:?}") };
+            ask.into_request()
+        };
+        let (text, json) = (Output { json: false }, Output { json: true });
+        let (account, service): (BareJid, Jid) = ("a@b".parse().unwrap(), "push.b".parse().unwrap());
+        assert_eq!(ask(&["status"]), (Request::Status, text));
+        assert_eq!(ask(&["sessions", "--json"]), (Request::Sessions, json));
+        assert_eq!(ask(&["push", "list"]), (Request::PushList { account: None }, text));
+        assert_eq!(ask(&["push", "list", "A@B"]), (Request::PushList { account: Some(account.clone()) }, text));
+        let node = Some(Secret::new("n".to_owned()));
+        let ping = Request::PushPing { account: account.clone(), service: Some(service.clone()), node: node.clone() };
+        assert_eq!(ask(&["push", "ping", "a@b", "push.b", "n", "--json"]), (ping, json));
+        let remove = Request::PushRemove { account: account.clone(), service, node };
+        assert_eq!(ask(&["push", "remove", "a@b", "push.b", "n"]), (remove, text));
+        assert_eq!(ask(&["forget", "a@b"]), (Request::Forget { account }, text));
     }
 }

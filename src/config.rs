@@ -4,7 +4,7 @@
 //! key but `[[host]]` has a default; unknown keys, and designed keys that do not act yet, are errors.
 
 use std::fmt;
-use std::net::{Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -40,6 +40,8 @@ pub struct Config {
     pub push: Push,
     /// Bounds on what a peer may ask of this process.
     pub limits: Limits,
+    /// How the operator asks the daemon.
+    pub admin: Admin,
     /// What is logged, and how.
     pub log: Log,
 }
@@ -279,6 +281,23 @@ impl Default for Limits {
             connect_timeout: 10 * SECOND,
         }
     }
+}
+
+/// `[admin]`: how the operator asks the daemon.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Admin {
+    /// Where metrics and probes are served over HTTP: `127.0.0.1:9522`; `None` if nowhere. Port 0 lets the system choose.
+    pub listen: Option<SocketAddr>,
+    /// The unix socket of the commands that ask the daemon: `admin.sock` in the state directory. At most
+    /// [`Admin::SOCKET_BYTES`] long.
+    pub socket: PathBuf,
+}
+
+impl Admin {
+    /// How long the path of a unix socket may be, in bytes: `sun_path` of unix(7), less its end.
+    pub const SOCKET_BYTES: usize = 107;
+    /// The default of [`Admin::listen`].
+    pub const LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9522);
 }
 
 /// `[log]`: what is logged, and how.

@@ -13,6 +13,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::admin::{Admin, AdminError, Doors};
 use crate::config::{Config, Limits, Listen, ListenTls};
 use crate::net::Legs;
 use crate::net::certificate::{self, CertificateError};
@@ -41,6 +42,9 @@ pub enum StartError {
     /// The database cannot be opened.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// The operator has no way in.
+    #[error(transparent)]
+    Admin(#[from] AdminError),
     /// An address cannot be listened on.
     #[error("cannot listen on {address}: {source}{}", remedy(source))]
     Listen {
@@ -69,6 +73,7 @@ pub struct Daemon {
     connections: TaskTracker,
     relay: Arc<Relay>,
     store: Store,
+    admin: Option<Admin>,
     drain_timeout: Duration,
 }
 
@@ -98,16 +103,19 @@ impl Daemon {
             connections: TaskTracker::new(),
             relay,
             store,
+            admin: None,
             drain_timeout: config.drain_timeout,
         };
         daemon.relay.recover().await;
         let (relay, accepting) = (Arc::clone(&daemon.relay), daemon.accepting.clone());
         daemon.connections.spawn(async move { accepting.run_until_cancelled(relay.upkeep()).await });
         let gate = Gate::new(&config.limits);
+        let doors = Doors::bind(&config.admin).await?;
         let listeners = config.listen.iter().map(bind).collect::<Result<Vec<_>, _>>()?;
         for (listen, listener) in config.listen.iter().zip(listeners) {
             daemon.listen(listen, listener, gate.clone())?;
         }
+        daemon.admin = Some(doors.open(Arc::clone(&daemon.relay)));
         Ok(daemon)
     }
 
@@ -145,6 +153,9 @@ impl Daemon {
         };
         if tokio::time::timeout(self.drain_timeout, drain).await.is_err() {
             tracing::warn!(left = self.connections.len(), "drain_timeout is over: connections are cut off");
+        }
+        if let Some(admin) = self.admin {
+            admin.stop().await;
         }
         self.store.shutdown().await;
         tracing::info!("stopped");

@@ -23,6 +23,8 @@
 //! | [`store`] | the redb database: accounts, spool, tombstones, wakes; one writer thread, group commit | who asks |
 //! | [`publish`] | the choice of transport | what is said |
 //! | [`daemon`] | bind, accept, signals, drain | |
+//! | [`admin`] | a unix socket for the operator's commands, a page for metrics and probes; the commands themselves | secrets |
+//! | [`metrics`] | what is counted | who anybody is |
 //! | [`config`], [`check`], [`cli`], [`log`] | what an operator writes and reads | |
 //! | [`demo`] | the main job in one process, through a real daemon | |
 //!
@@ -50,12 +52,14 @@
 //! 3. **Unchanged in, unchanged out.** A stanza that no rule rewrites leaves byte for byte as it came.
 //! 4. **Nobody gets another's session.** Resuming needs the unguessable id *and* proof, from the server, of the same bare JID.
 //! 5. **Our own traffic is invisible.** Publishes and their answers, probes, pings, upstream acks never reach the client.
-//! 6. **Silent while live.** No push for a stanza that a live client acknowledged in time; one push per burst otherwise.
+//! 6. **Silent while live.** No push for a stanza that a live client acknowledged in time; one push per burst otherwise (calls
+//!    for devices that asked for `jingle` excepted).
 //! 7. **Every wait has a deadline, every queue a bound, every overflow a name.**
 //! 8. **Secrets stay secret.** No SASL payload, publish-option, stanza body or child is logged at any level.
 //! 9. **Deaf core.** Framing, session logic and push rules know no socket, clock, disk or randomness.
 //! 10. **Only the owner detaches.** A late event of attachment *n* cannot affect attachment *n+1*.
 
+pub mod admin;
 pub mod check;
 pub mod cli;
 pub mod config;
@@ -63,6 +67,7 @@ pub mod daemon;
 pub mod demo;
 pub mod jid;
 pub mod log;
+pub mod metrics;
 pub mod net;
 pub mod publish;
 pub mod push;

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use pushward::cli::{Cli, Command};
 use pushward::config::Config;
-use pushward::{check, daemon, demo, log};
+use pushward::{admin, check, daemon, demo, log};
 
 /// sysexits.h EX_CONFIG.
 const BAD_CONFIG: u8 = 78;
@@ -17,6 +17,7 @@ async fn main() -> ExitCode {
         Command::Run => run(&cli.config).await,
         Command::Check => check::run(&cli.config).await,
         Command::Demo(options) => demo::run(options).await,
+        Command::Ask(ask) => admin::client::run(&cli.config, ask).await,
     }
 }
 

@@ -11,7 +11,7 @@ use tracing_subscriber::EnvFilter;
 use super::problem::Report;
 use super::section::{At, Section};
 use super::{
-    ChannelBinding, Config, HOUR, Host, Limits, Listen, ListenTls, Log, LogFormat, MINUTE, Push, SECOND,
+    Admin, ChannelBinding, Config, HOUR, Host, Limits, Listen, ListenTls, Log, LogFormat, MINUTE, Push, SECOND,
     StreamManagement, Upstream, UpstreamTls,
 };
 
@@ -46,19 +46,11 @@ pub(super) fn config<'t>(report: &'t Report<'t>, text: &'t str, path: &Path) -> 
     let stream_management = stream_management(root.table("stream_management", "[stream_management]"));
     let push = push(root.table("push", "[push]"), &stream_management);
     let limits = limits(root.table("limits", "[limits]"));
+    let state = directory.join(state);
+    let admin = admin(root.table("admin", "[admin]"), &directory, &state, &listen);
     let log = log(root.table("log", "[log]"));
     root.finish();
-    Config {
-        path: path.to_owned(),
-        state: directory.join(state),
-        drain_timeout,
-        listen,
-        hosts,
-        stream_management,
-        push,
-        limits,
-        log,
-    }
+    Config { path: path.to_owned(), state, drain_timeout, listen, hosts, stream_management, push, limits, admin, log }
 }
 
 /// The line of a key of a host, or of its `[[host]]`.
@@ -262,6 +254,22 @@ fn limits(mut s: Section<'_>) -> Limits {
     read
 }
 
+fn admin(mut s: Section<'_>, directory: &Path, state: &Path, clients: &[Listen]) -> Admin {
+    let [listen_line, socket_line] = ["listen", "socket"].map(|key| s.line_of(key));
+    let listen = s.parsed("listen", admin_address).map_or(Some(Admin::LISTEN), |at| at.value);
+    let given = s.parsed("socket", file_name);
+    let socket = given.map_or_else(|| state.join("admin.sock"), |at| directory.join(at.value));
+    if let Some(address) = listen.filter(|address| clients.iter().any(|other| overlaps(*address, other.address))) {
+        s.problem(listen_line, "listen", format!("{address} is where clients connect"), "choose another port");
+    }
+    if socket.as_os_str().len() > Admin::SOCKET_BYTES {
+        let what = format!("{} is longer than the {} bytes of a socket's path", socket.display(), Admin::SOCKET_BYTES);
+        s.problem(socket_line, "socket", what, "write a shorter one, such as \"/run/pushward/admin.sock\"");
+    }
+    s.finish();
+    Admin { listen, socket }
+}
+
 fn log(mut s: Section<'_>) -> Log {
     let d = Log::default();
     let read = Log {
@@ -286,6 +294,14 @@ fn file_name(text: &str) -> Result<String, Wrong> {
 fn address(text: &str) -> Result<SocketAddr, Wrong> {
     let remedy = "write an IP address and a port, such as \"[::]:5222\" or \"192.0.2.1:5222\"";
     text.parse().map_err(|_| wrong(format!("\"{text}\" is not an address"), remedy))
+}
+
+fn admin_address(text: &str) -> Result<Option<SocketAddr>, Wrong> {
+    if text.is_empty() {
+        return Ok(None);
+    }
+    let remedy = "write an IP address and a port, such as \"127.0.0.1:9522\", or \"\" for none";
+    text.parse().map(Some).map_err(|_| wrong(format!("\"{text}\" is not an address"), remedy))
 }
 
 fn domain(text: &str) -> Result<String, Wrong> {
@@ -347,6 +363,12 @@ fn is_loopback(host: &str) -> bool {
     name == "localhost"
         || name.ends_with(".localhost")
         || host.parse::<IpAddr>().is_ok_and(|address| address.to_canonical().is_loopback())
+}
+
+/// Whether two listeners cannot both be had.
+fn overlaps(one: SocketAddr, other: SocketAddr) -> bool {
+    let (a, b) = (one.ip().to_canonical(), other.ip().to_canonical());
+    one.port() != 0 && one.port() == other.port() && (a == b || a.is_unspecified() || b.is_unspecified())
 }
 
 fn leads_to(upstream: &Upstream, listener: &Listen) -> bool {

@@ -40,6 +40,7 @@ fn the_shipped_file_runs_as_it_is() {
     assert_eq!(config.stream_management, StreamManagement::default());
     assert_eq!(config.push, Push::default());
     assert_eq!(config.limits, Limits::default());
+    assert_eq!(config.admin, Admin { listen: Some(Admin::LISTEN), socket: "state/admin.sock".into() });
     assert_eq!(config.log, Log::default());
 }
 
@@ -91,10 +92,15 @@ fn unknown_keys_are_refused_with_the_nearest_known_one() {
 #[test]
 fn designed_keys_that_do_not_act_yet_are_refused() {
     let expect = "config.toml:2: [push] services: not yet supported; remove it: any push service is used";
-    check("[push]\nservices = [\"push.example.org\"]", expect);
     check(
-        "[admin]\nlisten = \"127.0.0.1:9522\"",
-        "config.toml:1: admin: not yet supported; remove it: there is no admin socket and no metrics page",
+        "[push]
+services = [\"push.example.org\"]",
+        expect,
+    );
+    check(
+        "[dns]
+servers = []",
+        "config.toml:1: dns: not yet supported; remove it: names are resolved by the system",
     );
 }
 
@@ -242,6 +248,33 @@ fn settings_of_tls_are_refused_where_they_would_not_act() {
     assert_eq!(host.upstream_tls, UpstreamTls::Direct);
     assert_eq!(host.upstream_ca.as_deref(), Some(Path::new("/etc/ca.pem")));
     assert_eq!(host.channel_binding, ChannelBinding::ServerEndPoint);
+}
+
+#[test]
+fn the_operators_listeners_can_be_moved_or_turned_off() {
+    let admin = |text: &str| parse(&with_host(text)).map(|config| config.admin);
+    assert_eq!(admin("[admin]\nlisten = \"\"").unwrap().listen, None);
+    let moved = admin("state = \"/var/x\"\n[admin]\nlisten = \"[::1]:1\"").unwrap();
+    assert_eq!(moved, Admin { listen: "[::1]:1".parse().ok(), socket: "/var/x/admin.sock".into() });
+    assert_eq!(admin("[admin]\nsocket = \"/run/a\"").unwrap().socket, Path::new("/run/a"));
+    check(
+        "[admin]\nlisten = \"localhost\"",
+        "config.toml:2: [admin] listen: \"localhost\" is not an address; \
+         write an IP address and a port, such as \"127.0.0.1:9522\", or \"\" for none",
+    );
+    check(
+        "[admin]\nlisten = \"127.0.0.1:5222\"",
+        "config.toml:2: [admin] listen: 127.0.0.1:5222 is where clients connect; choose another port",
+    );
+    let longest = format!("/{}", "a".repeat(Admin::SOCKET_BYTES - 1));
+    assert!(admin(&format!("[admin]\nsocket = \"{longest}\"")).is_ok());
+    check(
+        &format!("[admin]\nsocket = \"{longest}a\""),
+        &format!(
+            "config.toml:2: [admin] socket: {longest}a is longer than the 107 bytes of a socket's path; \
+             write a shorter one, such as \"/run/pushward/admin.sock\""
+        ),
+    );
 }
 
 #[test]

@@ -5,7 +5,6 @@ use std::collections::BTreeSet;
 /// Section, key, and what holds instead. A key that would not act is refused, so that nobody relies on it.
 const UNSUPPORTED: &[(&str, &str, &str)] = &[
     ("", "dns", "names are resolved by the system"),
-    ("", "admin", "there is no admin socket and no metrics page"),
     ("[[listen]]", "proxy_protocol", "clients must connect directly"),
     ("[[listen]]", "trusted_proxies", "clients must connect directly"),
     ("[[host]]", "upstream_source", "the system chooses the local address"),

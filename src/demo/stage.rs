@@ -153,6 +153,8 @@ domain = "{DOMAIN}"
 certificate = "{CERTIFICATE}"
 key = "localhost.key"
 upstream = "{upstream}"
+[admin]
+listen = ""
 {settings}
 "#
     )

@@ -151,6 +151,13 @@ pub enum Change {
     Removed,
 }
 
+impl Change {
+    /// Whether the account's other sessions decide anything by it.
+    pub fn concerns_others(&self) -> bool {
+        !matches!(self, Self::Seen { .. } | Self::Succeeded { .. } | Self::Resumable { .. })
+    }
+}
+
 /// How many resumption ids of a device are remembered.
 const SM_IDS: usize = 4;
 /// How many open sessions of a device are remembered.
@@ -192,9 +199,9 @@ impl Account {
                 }
                 self.registrations.retain(|r| r.target != target || r.errors < max_errors);
             }
-            Change::Succeeded { target, .. } => {
+            Change::Succeeded { target, at } => {
                 for r in self.registrations.iter_mut().filter(|r| r.target == target) {
-                    r.errors = 0;
+                    r.succeeded(at);
                 }
             }
             Change::Removed => *self = Self::default(),
@@ -274,6 +281,7 @@ impl Account {
         // A re-enable with the same options keeps the error count: it is no proof that the service works again.
         let old = self.registrations.iter().find(|r| r.target == registration.target);
         registration.errors = old.filter(|old| old.options == registration.options).map_or(0, |old| old.errors);
+        registration.last_success = old.and_then(|old| old.last_success);
         let owner = old.map(|old| old.device).filter(|owner| *owner != registration.device && !certain);
         if let Some(owner) = owner.filter(|owner| self.device(*owner).is_some()) {
             self.merge(registration.device, owner);
@@ -330,6 +338,7 @@ mod tests {
             last_seen,
             errors: 0,
             extensions: Default::default(),
+            last_success: None,
         };
         Change::Enable { registration, certain, max_devices: 3 }
     }
@@ -433,6 +442,18 @@ mod tests {
             account.apply(failed());
         }
         assert_eq!(account.registrations, []);
+    }
+
+    #[test]
+    fn the_last_success_is_kept_to_the_minute_and_survives_enabling_again() {
+        let succeeded = |at| Change::Succeeded { target: target("n"), at };
+        let mut account = applied([login(1, "a", None, 1), enable(1, "n", false, 1)]);
+        for (at, kept) in [(100, 100), (159, 100), (160, 160), (90, 160)] {
+            account.apply(succeeded(at));
+            assert_eq!(account.registrations.first().and_then(|r| r.last_success), Some(kept), "{at}");
+        }
+        account.apply(enable(1, "n", false, 2));
+        assert_eq!(account.registrations.first().and_then(|r| r.last_success), Some(160));
     }
 
     #[test]

@@ -187,6 +187,22 @@ pub struct Registration {
     /// Publish errors in a row, `wait` errors not counted.
     #[serde(default)]
     pub errors: u32,
+    /// Unix seconds of the last publish that was accepted, to the minute; `None` if none was yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_success: Option<u64>,
+}
+
+/// How exactly the last success is known, in seconds: a change of an account is a write to the disk.
+const SUCCESS_PRECISION: u64 = 60;
+
+impl Registration {
+    /// A publish was accepted, at these unix seconds.
+    pub(super) fn succeeded(&mut self, at: u64) {
+        self.errors = 0;
+        if self.last_success.is_none_or(|last| at >= last.saturating_add(SUCCESS_PRECISION)) {
+            self.last_success = Some(at);
+        }
+    }
 }
 
 #[cfg(test)]

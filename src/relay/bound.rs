@@ -19,7 +19,7 @@ use crate::net::listener::Permit;
 use crate::net::upstream::UpstreamConn;
 use crate::publish::session::{Asker, Carried};
 use crate::push::account::{Change, DeviceId, LoginId};
-use crate::session::{Bound, Clock, Closing, EndReason, Event, Input, Output, Owner, Session, SmId, Stored};
+use crate::session::{Bound, Clock, Closing, EndReason, Input, Output, Owner, Session, SmId, Stored};
 use crate::store::{Backlog, Slot, StoreError};
 
 /// What woke the task.
@@ -320,7 +320,7 @@ impl Driver {
             },
             Output::Elsewhere(notice) => self.relay.elsewhere(self.handle.account(), notice),
             Output::CloseClient(closing) => self.close_client(closing),
-            Output::Event(event) => log(&event),
+            Output::Event(event) => self.relay.report(&event),
             Output::End(reason) => self.ended = Some(reason),
         }
         None
@@ -392,22 +392,5 @@ impl Driver {
         }
         drop(self.heirs);
         self.relay.farewell(self.upstream);
-    }
-}
-
-fn log(event: &Event) {
-    match event {
-        Event::Dark { queued } => tracing::info!(queued, "dark: the session is held"),
-        Event::Suspect => tracing::info!("suspect: an ack is overdue"),
-        Event::Resumed { replayed } => tracing::info!(replayed, "resumed"),
-        Event::PushEnabled(target) => tracing::info!(service = %target, "push enabled"),
-        Event::PushDisabled => tracing::info!("push disabled"),
-        Event::Judged(verdict) => tracing::debug!(verdict = verdict.name(), "judged"),
-        Event::Published(target) => tracing::info!(service = %target, "published"),
-        Event::PublishOutcome(target, outcome) => {
-            tracing::info!(service = %target, ?outcome, "publish outcome")
-        }
-        Event::SpoolFailed => tracing::warn!("spool_failed: the session ends"),
-        Event::Lingering => tracing::info!("lingering: the client closed its stream, its pushes go on"),
     }
 }

@@ -7,11 +7,13 @@
 
 mod absent;
 mod bound;
+mod forget;
 mod handshake;
 mod jobs;
 mod login;
 mod notices;
 pub mod registry;
+mod report;
 mod upkeep;
 mod wake;
 
@@ -27,6 +29,7 @@ use tokio_util::task::TaskTracker;
 use tracing::Instrument;
 
 use crate::config::{Config, ListenTls};
+use crate::metrics::Metrics;
 use crate::net::Legs;
 use crate::net::conn::Conn;
 use crate::net::listener::Permit;
@@ -55,6 +58,7 @@ pub struct Relay {
     registry: Registry,
     absentees: Absentees,
     store: Store,
+    metrics: Metrics,
     shutdown: CancellationToken,
     /// Tasks that only see a connection off.
     farewells: TaskTracker,
@@ -79,6 +83,7 @@ impl Relay {
             registry: Registry::default(),
             absentees: Absentees::default(),
             store,
+            metrics: Metrics::new(),
             shutdown,
             farewells: TaskTracker::new(),
         }
@@ -90,8 +95,11 @@ impl Relay {
         let span = tracing::info_span!("session", %peer, jid = tracing::field::Empty);
         // Each stage in a box of its own: a session that lasts for days keeps nothing of its handshake.
         let stages = async {
+            let logging_in = self.metrics.logging_in();
             let Some(client) = Box::pin(handshake::secure(&self, tcp, tls)).await else { return };
-            if let Some(login) = Box::pin(login::run(&self, client)).await {
+            let login = Box::pin(login::run(&self, client)).await;
+            drop(logging_in);
+            if let Some(login) = login {
                 tracing::Span::current().record("jid", tracing::field::display(&login.bound.jid));
                 Box::pin(bound::run(self, login, permit)).await;
             }
@@ -103,6 +111,31 @@ impl Relay {
     pub async fn finished(&self) {
         self.farewells.close();
         self.farewells.wait().await;
+    }
+
+    /// The configuration.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// The sessions.
+    pub fn registry(&self) -> &Registry {
+        &self.registry
+    }
+
+    /// What is on disk.
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// What is counted.
+    pub fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
+
+    /// Whether sessions are told to end, and none begins.
+    pub fn is_draining(&self) -> bool {
+        self.shutdown.is_cancelled()
     }
 
     fn limits(&self, authenticated: bool) -> FrameLimits {

@@ -7,6 +7,7 @@ use dashmap::DashMap;
 use tokio::sync::{mpsc, oneshot};
 
 use super::Client;
+use super::jobs::unix;
 use crate::jid::BareJid;
 use crate::push::account::DeviceId;
 use crate::push::notification::Publish;
@@ -59,6 +60,8 @@ pub struct Handle {
     resource: String,
     device: AtomicU64,
     dark: AtomicBool,
+    /// Unix seconds.
+    since: AtomicU64,
     commands: mpsc::Sender<Command>,
 }
 
@@ -95,7 +98,15 @@ impl Handle {
 
     /// The client has gone, or come back.
     pub fn set_dark(&self, dark: bool) {
-        self.dark.store(dark, Ordering::Relaxed);
+        if self.is_dark() != dark {
+            self.since.store(unix(), Ordering::Relaxed);
+            self.dark.store(dark, Ordering::Relaxed);
+        }
+    }
+
+    /// Since when the client is there or not, in unix seconds.
+    pub fn since(&self) -> u64 {
+        self.since.load(Ordering::Relaxed)
     }
 
     /// Sends a command; it comes back if the session is gone.
@@ -121,8 +132,8 @@ impl Registry {
         let (commands, receiver) = mpsc::channel(COMMANDS);
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         let account = held.account.clone();
-        let (device, dark) = (AtomicU64::new(0), AtomicBool::new(false));
-        let handle = Arc::new(Handle { number, held, resource, device, dark, commands });
+        let (device, dark, since) = (AtomicU64::new(0), AtomicBool::new(false), AtomicU64::new(unix()));
+        let handle = Arc::new(Handle { number, held, resource, device, dark, since, commands });
         self.accounts.entry(account).or_default().push(Arc::clone(&handle));
         (handle, receiver)
     }
@@ -159,6 +170,19 @@ impl Registry {
     /// Some session of the account.
     pub fn any_session(&self, account: &BareJid) -> Option<Arc<Handle>> {
         self.accounts.get(account)?.first().cloned()
+    }
+
+    /// All sessions, in no order.
+    pub fn all(&self) -> Vec<Arc<Handle>> {
+        self.accounts.iter().flat_map(|entry| entry.value().clone()).collect()
+    }
+
+    /// How many sessions are live, and how many are held without their client.
+    pub fn count(&self) -> (usize, usize) {
+        let count =
+            |(live, dark): (usize, usize), is_dark: bool| (live + usize::from(!is_dark), dark + usize::from(is_dark));
+        let counts = self.accounts.iter().map(|entry| entry.iter().map(|h| h.is_dark()).fold((0, 0), count));
+        counts.fold((0, 0), |(live, dark), (l, d)| (live + l, dark + d))
     }
 
     /// The other sessions of the account.

@@ -52,6 +52,7 @@ impl Session {
             (ns::SM, _) => self.write_client(failed("unexpected-request", None)),
             (ns::CSI, "active" | "inactive") => {
                 self.client_inactive = node.name() == "inactive";
+                self.client_is_awake(now);
                 if self.bound.server_csi {
                     self.forward(now, element);
                 }
@@ -146,6 +147,7 @@ impl Session {
     // Stanzas
 
     fn client_stanza(&mut self, now: Instant, element: Element) {
+        self.client_is_awake(now);
         if element.kind() == Kind::Iq && (self.answers_ping(&element) || self.answer_iq(now, &element)) {
             // XEP-0198 §4: handled, whoever answers it.
             return self.confirm.consumed();

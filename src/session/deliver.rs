@@ -4,6 +4,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
 
+use super::csi::Urgency;
 use super::ending::{is_request, refusal};
 use super::presence::{Coalesced, is_durable};
 use super::queue::{Place, Queued, Spooled};
@@ -31,16 +32,20 @@ impl Session {
             let bytes = element.on_stream(&self.attached_header);
             return self.write_client(bytes);
         }
-        if self.is_dark() && self.made_obsolete(&element) {
+        let urgency = if self.holds_back() { self.urgency(&element) } else { Urgency::Now };
+        let waits = self.is_dark() || urgency != Urgency::Now;
+        if waits && self.made_obsolete(&element) {
             return;
         }
         let received = self.epoch.unix_ms(now);
         match self.queue.push(element.clone(), received, ordinal, is_durable(&element)) {
             Place::Memory(seq) => {
-                if self.is_dark() && element.kind() == Kind::Presence {
+                if waits && element.kind() == Kind::Presence {
                     self.waiting_presence.queued(&element, seq);
                 }
-                self.write_waiting(now);
+                if !self.keep_back(urgency, seq) {
+                    self.write_waiting(now);
+                }
                 self.consider_push(now, &element, seq, false);
             }
             Place::SpoolOnly(seq) => {
@@ -86,6 +91,7 @@ impl Session {
         if self.is_dark() || self.is_ending() || self.resuming.is_some() {
             return;
         }
+        self.release();
         while let Some(item) = self.queue.write_next().cloned() {
             let bytes = self.for_client(&item);
             if item.element.kind() == Kind::Presence {

@@ -24,7 +24,7 @@ impl Session {
     pub(super) fn go_dark(&mut self, now: Instant) {
         self.resuming = None;
         self.liveness.go_dark(now, now + self.hold());
-        self.event(Event::Dark { queued: self.queue.len() });
+        self.event(Event::Dark { queued: self.queue.len(), registrations: self.owned().count() });
         self.answer_waiting_pings(now);
         self.push_for_waiting(now);
     }
@@ -98,7 +98,8 @@ impl Session {
         }
         self.refill(now);
         self.answer_client(now);
-        if self.liveness.may_ask() && self.queue.messages() > 0 && self.resuming.is_none() {
+        let unread = self.queue.messages() > 0 && self.queue.awaits_ack();
+        if self.liveness.may_ask() && unread && self.resuming.is_none() {
             self.ask_client(now);
         }
     }

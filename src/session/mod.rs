@@ -17,6 +17,7 @@ mod answer;
 mod client;
 pub mod confirm;
 mod contacts;
+mod csi;
 mod deliver;
 mod ending;
 mod event;
@@ -196,6 +197,7 @@ pub struct Session {
     /// When to look for orphans, and whether also for those whose owner has a registration.
     orphans_due: Option<(Instant, bool)>,
     client_inactive: bool,
+    held: csi::Held,
     /// The user has asked the server's archive, so what it has need not be kept here.
     archive: bool,
     upstream_written: Instant,
@@ -246,6 +248,7 @@ impl Session {
             beyond: None,
             orphans_due: None,
             client_inactive: false,
+            held: csi::Held::default(),
             archive: false,
             upstream_written: now,
             promises: VecDeque::new(),

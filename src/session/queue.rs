@@ -251,6 +251,18 @@ impl Queue {
         true
     }
 
+    /// The newest stanza is held: once written it says since when it waits.
+    pub fn delay(&mut self, seq: u64) {
+        if let Some(item) = self.items.back_mut().filter(|item| item.seq == seq) {
+            item.waited = true;
+        }
+    }
+
+    /// Whether the client was sent something that it has not acknowledged.
+    pub fn awaits_ack(&self) -> bool {
+        self.written > 0
+    }
+
     /// Everything is to be written again, to a new attachment, and says since when it waits.
     pub fn rewind(&mut self) {
         self.written = 0;

@@ -35,9 +35,12 @@ pub fn features(element: &Element, phase: Phase, leg: Leg) -> Bytes {
     }
     let mut splices: Vec<_> = cuts.into_iter().map(|cut| (cut, Vec::new())).collect();
     if phase == Phase::Authenticated {
-        let mut sm = XmlWriter::new();
-        sm.start("sm").attr("xmlns", ns::SM);
-        splices.push(append(&root, &sm.finish()));
+        let mut ours = XmlWriter::new();
+        ours.start("sm").attr("xmlns", ns::SM).end();
+        if root.child("csi", ns::CSI).is_none() {
+            ours.start("csi").attr("xmlns", ns::CSI).end();
+        }
+        splices.push(append(&root, &ours.finish()));
     }
     splice(element, &splices)
 }
@@ -171,7 +174,7 @@ mod tests {
         );
         check(
             &super::features(&element("<stream:features/>"), Phase::Authenticated, Leg::Plain),
-            "<stream:features><sm xmlns='urn:xmpp:sm:3'/></stream:features>",
+            "<stream:features><sm xmlns='urn:xmpp:sm:3'/><csi xmlns='urn:xmpp:csi:0'/></stream:features>",
         );
     }
 

@@ -1,6 +1,8 @@
 //! The accounts: one byte of version, then JSON.
 
-use redb::{ReadTransaction, ReadableTable, Table, TableDefinition};
+use std::ops::Bound;
+
+use redb::{ReadTransaction, ReadableTable, ReadableTableMetadata, Table, TableDefinition};
 use serde_json::error::Category;
 
 use super::batch::Batch;
@@ -42,6 +44,52 @@ impl Store {
         let account = account.clone();
         self.write(0, move |batch| batch.change(&account, change)).await
     }
+}
+
+/// Some of the accounts, in the order of their names.
+#[derive(Clone, Debug, Default)]
+pub struct AccountPage {
+    /// The accounts.
+    pub accounts: Vec<(BareJid, Account)>,
+    /// Where the next page begins: behind this name; `None` if this is the last.
+    pub next: Option<String>,
+}
+
+impl Store {
+    /// The accounts behind a name that [`AccountPage::next`] gave, or from the first, as of the last commit: at most
+    /// `limit` records are looked at. Those that cannot be read are logged and passed over.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`]; [`StoreError::Closed`] if the runtime is shutting down.
+    pub async fn accounts(&self, after: Option<String>, limit: usize) -> Result<AccountPage, StoreError> {
+        self.read(move |transaction| page(transaction, after.as_deref(), limit)).await
+    }
+
+    /// How many accounts have a record, as of the last commit.
+    ///
+    /// # Errors
+    /// As [`Store::accounts`].
+    pub async fn account_count(&self) -> Result<u64, StoreError> {
+        self.read(|transaction| Ok(transaction.open_table(ACCOUNTS)?.len()?)).await
+    }
+}
+
+fn page(transaction: &ReadTransaction, after: Option<&str>, limit: usize) -> Result<AccountPage, StoreError> {
+    let table = transaction.open_table(ACCOUNTS)?;
+    let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+    let mut page = AccountPage::default();
+    for (n, entry) in table.range::<&str>((from, Bound::Unbounded))?.take(limit.max(1)).enumerate() {
+        let (key, record) = entry?;
+        if n + 1 == limit.max(1) {
+            page.next = Some(key.value().to_owned());
+        }
+        let Ok(account) = BareJid::new(key.value()) else { continue };
+        match decode(&account, record.value()) {
+            Ok(state) => page.accounts.push((account, state)),
+            Err(error) => tracing::error!(%error, "passed over"),
+        }
+    }
+    Ok(page)
 }
 
 impl Batch<'_> {

@@ -66,6 +66,14 @@ impl Store {
         self.read(move |transaction| Ok(row::load(&transaction.open_table(SLOTS)?, &slot)?.backlog)).await
     }
 
+    /// Bytes that wait on disk in all, as of the last commit. Looks at every slot.
+    ///
+    /// # Errors
+    /// As [`Store::account`].
+    pub async fn spool_bytes(&self) -> Result<u64, StoreError> {
+        self.read(|transaction| row::total(&transaction.open_table(SLOTS)?)).await
+    }
+
     /// The other devices of an account that have stanzas waiting and no open session.
     ///
     /// # Errors

@@ -1,6 +1,6 @@
 //! Wakes: devices that are to be woken by a push as soon as there is a way to send it.
 
-use redb::{ReadTransaction, ReadableTable, TableDefinition};
+use redb::{ReadTransaction, ReadableTable, ReadableTableMetadata, TableDefinition};
 
 use super::batch::Batch;
 use super::record::{self, Reader};
@@ -73,6 +73,14 @@ impl Store {
     /// [`StoreError::Database`]; [`StoreError::Closed`] if the runtime is shutting down.
     pub async fn wakes(&self) -> Result<Vec<(Slot, Wake)>, StoreError> {
         self.read(wakes).await
+    }
+
+    /// How many devices are to be woken, as of the last commit.
+    ///
+    /// # Errors
+    /// As [`Store::wakes`].
+    pub async fn wake_count(&self) -> Result<u64, StoreError> {
+        self.read(|transaction| Ok(transaction.open_table(WAKES)?.len()?)).await
     }
 
     /// Notes that a device needs not to be woken any more.

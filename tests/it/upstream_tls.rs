@@ -179,6 +179,12 @@ async fn channel_binding_that_is_stripped_is_told_by_check_and_once_by_the_log()
     let told = pushward.log().iter().filter(|line| line.contains("does not suit")).count();
     assert_eq!(told, 1, "{:?}", pushward.log());
     pushward.assert_log_never_contains("a-nonce-of-the-client");
+    let kept = setup(prosody.address, "starttls", &authority).set("host.channel_binding", "'server-end-point'");
+    let kept = Pushward::start(kept).await;
+    let (_, output) = run(&kept.file(""), &["check"], PATIENCE).await;
+    assert!(output.contains("offers no mechanism with tls-server-end-point"), "{output}");
+    let features = kept.connect().await.open().await;
+    assert!(!features.contains("-PLUS"), "Prosody 0.12 names no types, so clients would guess one: {features}");
     let answer = Element::parse(&pushward.connect().await.authenticated("alice").await);
     assert_eq!(answer.all("bind").len(), 1, "{answer:?}");
 }

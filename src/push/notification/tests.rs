@@ -34,6 +34,7 @@ fn registration(extensions: Extensions) -> Registration {
         device: DeviceId(1),
         last_seen: 0,
         errors: 0,
+        last_success: None,
     }
 }
 

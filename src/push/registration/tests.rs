@@ -160,6 +160,7 @@ fn registrations_are_kept_with_what_they_ask_for_and_old_ones_are_read() {
         device: DeviceId(1),
         last_seen: 1,
         errors: 0,
+        last_success: None,
     };
     let json = serde_json::to_string(&registration).unwrap();
     assert_eq!(serde_json::from_str::<Registration>(&json).unwrap(), registration);

@@ -1,5 +1,6 @@
 //! The core under virtual time: a session between a scripted client and a scripted server.
 
+mod csi;
 mod durability;
 mod found;
 mod login;
@@ -82,6 +83,12 @@ struct Rig {
     server_confirms: bool,
 }
 
+/// What the server can do.
+struct Server {
+    csi: bool,
+    sm: bool,
+}
+
 const DEVICE: DeviceId = DeviceId(7);
 
 impl Rig {
@@ -99,7 +106,16 @@ impl Rig {
         Self::with(Settings { session_queue: 1 << 20, push: Arc::new(push), ..Settings::default() })
     }
 
+    /// A session before such a server.
+    fn before(server: Server) -> Self {
+        Self::started(Settings { session_queue: 1 << 20, ..Settings::default() }, server, Vec::new())
+    }
+
     fn start(settings: Settings, server_sm: bool, earlier: Vec<Spooled>) -> Self {
+        Self::started(settings, Server { csi: true, sm: server_sm }, earlier)
+    }
+
+    fn started(settings: Settings, server: Server, earlier: Vec<Spooled>) -> Self {
         let now = Instant::now();
         let bound = Bound {
             jid: FullJid::new("juliet@example.org/phone").unwrap(),
@@ -107,8 +123,8 @@ impl Rig {
             client_header: header(),
             server_header: header(),
             presented: None,
-            server_csi: true,
-            server_sm,
+            server_csi: server.csi,
+            server_sm: server.sm,
         };
         let device =
             Device { id: DEVICE, resource: "phone".into(), sm_ids: Vec::new(), last_seen: 0, open: vec![LoginId(1)] };

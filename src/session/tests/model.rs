@@ -646,8 +646,15 @@ fn account(variant: Variant) -> Account {
         open: (id == DEVICE).then_some(LoginId(1)).into_iter().collect(),
     };
     let target = Target { service: crate::jid::Jid::new("push.example").unwrap(), node: Some("n".into()) };
-    let registration =
-        Registration { target, options: None, device: DEVICE, last_seen: 0, errors: 0, extensions: Default::default() };
+    let registration = Registration {
+        target,
+        options: None,
+        device: DEVICE,
+        last_seen: 0,
+        errors: 0,
+        last_success: None,
+        extensions: Default::default(),
+    };
     Account {
         devices: vec![device(DEVICE, "phone"), device(DeviceId(8), "tablet")],
         registrations: variant.registered.then_some(registration).into_iter().collect(),

@@ -30,11 +30,37 @@ fn registration(node: &str, last_seen: u64) -> Registration {
         device: DeviceId(1),
         last_seen,
         errors: 0,
+        last_success: None,
     }
 }
 
 fn enable(node: &str, last_seen: u64) -> Change {
     Change::Enable { registration: registration(node, last_seen), certain: false, max_devices: 3 }
+}
+
+#[tokio::test]
+async fn accounts_are_listed_page_by_page_and_what_cannot_be_read_is_passed_over() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = Store::open(directory.path()).unwrap();
+    for name in ["a", "b", "c", "d"] {
+        store.change(&account(name), enable(name, 1)).await.unwrap();
+    }
+    store.shutdown().await;
+    drop(store);
+    overwrite(directory.path(), &account("b"), b"\x01{");
+    let store = Store::open(directory.path()).unwrap();
+    assert_eq!(store.account_count().await.unwrap(), 4);
+    let (mut after, mut pages) = (None, Vec::new());
+    loop {
+        let page = store.accounts(after, 2).await.unwrap();
+        pages.push(page.accounts.iter().map(|(name, _)| name.to_string()).collect::<Vec<_>>());
+        after = page.next;
+        if after.is_none() {
+            break;
+        }
+    }
+    let name = |name| account(name).to_string();
+    assert_eq!(pages, [vec![name("a")], vec![name("c"), name("d")], vec![]]);
 }
 
 fn nodes(account: &Account) -> Vec<&str> {

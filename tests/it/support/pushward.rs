@@ -36,6 +36,7 @@ impl Setup {
             .set("host.certificate", "'certs/localhost.pem'")
             .set("host.key", "'certs/localhost.key'")
             .set("host.upstream", &format!("'{upstream}'"))
+            .set("admin.listen", "''")
             .set("log.format", "'json'")
     }
 

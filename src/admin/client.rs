@@ -1,0 +1,110 @@
+//! The commands that ask a running daemon.
+
+use std::io::{self, Write};
+use std::path::Path;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use thiserror::Error;
+use tokio::io::{AsyncWriteExt, BufReader};
+use tokio::net::UnixStream;
+use tokio::time::timeout;
+
+use super::protocol::{self, Answer, Ping, PingOutcome, Request};
+use crate::check::{EXIT_CONFIG, EXIT_UNAVAILABLE};
+use crate::cli::{Ask, Output};
+use crate::config::Config;
+
+/// How long the daemon may take for a line, beside what a push service may take.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Why there is no answer.
+#[derive(Debug, Error)]
+enum AskError {
+    #[error("no pushward listens at {0}; is it running, with this config?")]
+    Nobody(String),
+    #[error("{0} is not for this user; run this as the user that runs pushward, or as root")]
+    Forbidden(String),
+    #[error("pushward did not answer to the end: {0}")]
+    Broken(io::Error),
+    #[error("pushward did not answer in time")]
+    Late,
+    #[error("cannot be printed: {0}")]
+    Print(io::Error),
+}
+
+/// Asks the daemon of a configuration and prints the answer to stdout. The exit code is 0, 1 if it was not done,
+/// [`EXIT_UNAVAILABLE`] if the daemon cannot be asked, or [`EXIT_CONFIG`].
+pub async fn run(path: &Path, ask: Ask) -> ExitCode {
+    let config = match Config::load(path) {
+        Ok(config) => config,
+        Err(errors) => {
+            eprintln!("{errors}");
+            return ExitCode::from(EXIT_CONFIG);
+        }
+    };
+    let (request, Output { json }) = ask.into_request();
+    match converse(&config, &request, json).await {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("{error}");
+            match error {
+                AskError::Print(_) => ExitCode::FAILURE,
+                AskError::Nobody(_) | AskError::Forbidden(_) | AskError::Broken(_) | AskError::Late => {
+                    ExitCode::from(EXIT_UNAVAILABLE)
+                }
+            }
+        }
+    }
+}
+
+/// Whether all was done that was asked for.
+async fn converse(config: &Config, request: &Request, json: bool) -> Result<bool, AskError> {
+    let place = config.admin.socket.display().to_string();
+    let mut stream = UnixStream::connect(&config.admin.socket).await.map_err(|error| {
+        let forbidden = error.kind() == io::ErrorKind::PermissionDenied;
+        if forbidden { AskError::Forbidden(place) } else { AskError::Nobody(place) }
+    })?;
+    let patience = PATIENCE + config.push.publish_timeout;
+    let line = protocol::line(request).map_err(AskError::Broken)?;
+    timeout(patience, stream.write_all(&line)).await.map_err(|_| AskError::Late)?.map_err(AskError::Broken)?;
+    let mut reader = BufReader::new(stream);
+    let mut fine = true;
+    loop {
+        let read = timeout(patience, protocol::read::<Answer>(&mut reader)).await.map_err(|_| AskError::Late)?;
+        match read.map_err(AskError::Broken)? {
+            None => return Err(AskError::Broken(io::ErrorKind::UnexpectedEof.into())),
+            Some(Answer::End) => return Ok(fine),
+            Some(Answer::Failed { reason }) => {
+                eprintln!("{reason}");
+                return Ok(false);
+            }
+            Some(answer) => {
+                fine &= is_fine(&answer);
+                print(&answer, json).map_err(AskError::Print)?;
+            }
+        }
+    }
+}
+
+fn is_fine(answer: &Answer) -> bool {
+    match answer {
+        Answer::Ping(Ping { outcome, .. }) => *outcome == PingOutcome::Accepted,
+        Answer::Failed { .. } => false,
+        Answer::Status(_)
+        | Answer::Session(_)
+        | Answer::Registration(_)
+        | Answer::Removed(_)
+        | Answer::Forgotten(_)
+        | Answer::End => true,
+    }
+}
+
+fn print(answer: &Answer, json: bool) -> io::Result<()> {
+    let mut stdout = io::stdout().lock();
+    match answer.json()?.filter(|_| json) {
+        Some(object) => writeln!(stdout, "{object}"),
+        None => writeln!(stdout, "{answer}"),
+    }
+}

@@ -1,0 +1,268 @@
+//! Answers what the operator asks, from what the relay knows.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::ping::ping;
+use super::protocol::{Answer, Forgotten, Registration, Removed, Request, Session, State, Status, shortened};
+use super::socket::Answers;
+use crate::jid::{BareJid, Jid};
+use crate::metrics::Measured;
+use crate::push::account::{Account, Change, DeviceId};
+use crate::push::registration;
+use crate::relay::Relay;
+use crate::store::StoreError;
+
+/// Accounts that are read from the disk at once.
+const PAGE: usize = 256;
+
+/// Why something was not done, for people.
+type Refusal = String;
+
+/// Where the operator is answered.
+pub(super) struct Desk {
+    relay: Arc<Relay>,
+    started: Instant,
+}
+
+impl Desk {
+    pub(super) fn new(relay: Arc<Relay>) -> Self {
+        Self { relay, started: Instant::now() }
+    }
+
+    /// Whether the daemon ends.
+    pub(super) fn is_draining(&self) -> bool {
+        self.relay.is_draining()
+    }
+
+    /// The metrics of the moment.
+    ///
+    /// # Errors
+    /// Never in practice: a string takes all that is written to it.
+    pub(super) async fn metrics(&self) -> Result<String, std::fmt::Error> {
+        let (live, dark) = self.relay.registry().count();
+        let wakes_waiting = self.relay.store().wake_count().await;
+        let wakes_waiting = wakes_waiting.inspect_err(|error| tracing::error!(%error, "wakes cannot be counted")).ok();
+        self.relay.metrics().text(Measured { live, dark, wakes_waiting })
+    }
+
+    /// Writes all lines of an answer but the last, which says how this ends.
+    ///
+    /// # Errors
+    /// Who asked has gone, or does not read.
+    pub(super) async fn answer(&self, request: Request, answers: &mut Answers) -> io::Result<Result<(), Refusal>> {
+        let one = match request {
+            Request::Sessions => return self.sessions(answers).await.map(Ok),
+            Request::PushList { account: Some(account) } => return self.list(&account, answers).await,
+            Request::PushList { account: None } => return self.list_all(answers).await,
+            Request::PushPing { account, service, node } => {
+                let node = node.as_ref().map(|node| node.expose().as_str());
+                return self.ping(&account, (service.as_ref(), node), answers).await;
+            }
+            Request::Status => self.status().await.map(Answer::Status),
+            Request::PushRemove { account, service, node } => {
+                let node = node.as_ref().map(|node| node.expose().as_str());
+                self.remove(&account, &service, node).await.map(Answer::Removed)
+            }
+            Request::Forget { account } => self.forget(account).await.map(Answer::Forgotten),
+        };
+        match one {
+            Ok(answer) => answers.send(&answer).await.map(Ok),
+            Err(refusal) => Ok(Err(refusal)),
+        }
+    }
+
+    async fn status(&self) -> Result<Status, Refusal> {
+        let store = self.relay.store();
+        let (live, dark) = self.relay.registry().count();
+        Ok(Status {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            uptime: self.started.elapsed().as_secs(),
+            draining: self.is_draining(),
+            connections: self.relay.metrics().connections(live),
+            live,
+            dark,
+            accounts: store.account_count().await.map_err(refusal)?,
+            spool_bytes: store.spool_bytes().await.map_err(refusal)?,
+            wakes_waiting: store.wake_count().await.map_err(refusal)?,
+        })
+    }
+
+    async fn sessions(&self, answers: &mut Answers) -> io::Result<()> {
+        let mut sessions = self.relay.registry().all();
+        sessions.sort_by(|a, b| (a.account(), a.resource()).cmp(&(b.account(), b.resource())));
+        for handle in sessions {
+            let jid = format!("{}/{}", handle.account(), handle.resource());
+            let state = if handle.is_dark() { State::Dark } else { State::Live };
+            answers.send(&Answer::Session(Session { jid, state, since: handle.since() })).await?;
+        }
+        Ok(())
+    }
+
+    async fn list(&self, account: &BareJid, answers: &mut Answers) -> io::Result<Result<(), Refusal>> {
+        match self.relay.store().account(account).await {
+            Ok(state) => self.tell_registrations(account, &state, answers).await.map(Ok),
+            Err(error) => Ok(Err(refusal(error))),
+        }
+    }
+
+    async fn list_all(&self, answers: &mut Answers) -> io::Result<Result<(), Refusal>> {
+        let mut after = None;
+        loop {
+            let page = match self.relay.store().accounts(after, PAGE).await {
+                Ok(page) => page,
+                Err(error) => return Ok(Err(refusal(error))),
+            };
+            for (account, state) in &page.accounts {
+                self.tell_registrations(account, state, answers).await?;
+            }
+            after = page.next;
+            if after.is_none() {
+                return Ok(Ok(()));
+            }
+        }
+    }
+
+    async fn tell_registrations(&self, account: &BareJid, state: &Account, answers: &mut Answers) -> io::Result<()> {
+        for r in &state.registrations {
+            let registration = Registration {
+                account: account.clone(),
+                resource: state.device(r.device).map(|device| device.resource.clone()),
+                service: r.target.service.clone(),
+                node: r.target.node.as_deref().map(shortened),
+                state: self.state(account, r.device),
+                errors: r.errors,
+                last_success: r.last_success,
+                last_seen: r.last_seen,
+            };
+            answers.send(&Answer::Registration(registration)).await?;
+        }
+        Ok(())
+    }
+
+    /// Whether a device is there, in any of its sessions.
+    fn state(&self, account: &BareJid, device: DeviceId) -> State {
+        let sessions = self.relay.registry().sessions(account);
+        let own = sessions.iter().filter(|handle| handle.device() == device);
+        own.map(|handle| if handle.is_dark() { State::Dark } else { State::Live }).max().unwrap_or(State::None)
+    }
+
+    async fn ping(
+        &self,
+        account: &BareJid,
+        filter: (Option<&Jid>, Option<&str>),
+        answers: &mut Answers,
+    ) -> io::Result<Result<(), Refusal>> {
+        let state = match self.relay.store().account(account).await {
+            Ok(state) => state,
+            Err(error) => return Ok(Err(refusal(error))),
+        };
+        let registrations = match select(&state, filter) {
+            Ok(registrations) => registrations.into_iter().cloned().collect(),
+            Err(refusal) => return Ok(Err(refusal)),
+        };
+        for answer in ping(&self.relay, account, registrations).await {
+            answers.send(&Answer::Ping(answer)).await?;
+        }
+        Ok(Ok(()))
+    }
+
+    async fn remove(&self, account: &BareJid, service: &Jid, node: Option<&str>) -> Result<Removed, Refusal> {
+        let state = self.relay.store().account(account).await.map_err(refusal)?;
+        let selected = select(&state, (Some(service), node))?;
+        let registrations = selected.len();
+        // Selected by one node, all have that one.
+        let node = node.and(selected.first()).and_then(|r| r.target.node.clone());
+        let change = Change::Disable { service: service.clone(), node };
+        self.relay.change_account(account, change).await.map_err(refusal)?;
+        tracing::info!(%account, %service, registrations, "registrations removed at the operator's word");
+        Ok(Removed { registrations })
+    }
+
+    /// Deletes all that is kept about an account. Held sessions end before; those with their client go on, and what they
+    /// need for that is written anew.
+    async fn forget(&self, account: BareJid) -> Result<Forgotten, Refusal> {
+        let store = self.relay.store();
+        let held = self.relay.end_held(&account).await;
+        // A record that cannot be read is deleted all the same.
+        let state = store.account(&account).await.unwrap_or_default();
+        store.change(&account, Change::Removed).await.map_err(refusal)?;
+        tracing::info!(%account, "forgotten at the operator's word");
+        let live = self.relay.remember_live(&account, &state).await.map_err(refusal)?;
+        let (devices, registrations) = (state.devices.len(), state.registrations.len());
+        Ok(Forgotten { account, devices, registrations, held, live })
+    }
+}
+
+fn refusal(error: StoreError) -> Refusal {
+    error.to_string()
+}
+
+/// The registrations that an operator means; a node is named in full, or as it is listed if that names one only.
+fn select<'a>(
+    account: &'a Account,
+    (service, node): (Option<&Jid>, Option<&str>),
+) -> Result<Vec<&'a registration::Registration>, Refusal> {
+    let at = account.registrations.iter().filter(|r| service.is_none_or(|service| r.target.service == *service));
+    let at: Vec<_> = at.collect();
+    let Some(node) = node else { return some(at) };
+    let exactly: Vec<_> = at.iter().copied().filter(|r| r.target.node.as_deref() == Some(node)).collect();
+    if !exactly.is_empty() {
+        return Ok(exactly);
+    }
+    let listed = |r: &&registration::Registration| r.target.node.as_deref().is_some_and(|is| shortened(is) == node);
+    let like: Vec<_> = at.into_iter().filter(listed).collect();
+    if like.len() > 1 {
+        return Err("more than one node is listed like that; write it in full".to_owned());
+    }
+    some(like)
+}
+
+fn some(found: Vec<&registration::Registration>) -> Result<Vec<&registration::Registration>, Refusal> {
+    if found.is_empty() { Err("there is no such registration".to_owned()) } else { Ok(found) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::push::registration::Target;
+
+    fn account(registrations: &[(&str, Option<&str>)]) -> Account {
+        let registration = |(service, node): &(&str, Option<&str>)| registration::Registration {
+            target: Target { service: service.parse().unwrap(), node: node.map(str::to_owned) },
+            options: None,
+            device: DeviceId(1),
+            last_seen: 0,
+            errors: 0,
+            last_success: None,
+            extensions: Default::default(),
+        };
+        Account { devices: Vec::new(), registrations: registrations.iter().map(registration).collect() }
+    }
+
+    fn check(filter: (Option<&str>, Option<&str>), expect: Result<&[&str], &str>) {
+        let nodes = ["secret-one", "secret-two", "other-node-here", "…(3)"];
+        let mut registrations: Vec<_> = nodes.iter().map(|node| ("push.example.net", Some(*node))).collect();
+        registrations.push(("push.example.com", None));
+        let account = account(&registrations);
+        let service = filter.0.map(|service| service.parse().unwrap());
+        let found = select(&account, (service.as_ref(), filter.1));
+        let found: Result<Vec<_>, _> =
+            found.map(|all| all.iter().map(|r| r.target.node.as_deref().unwrap_or("-")).collect());
+        assert_eq!(found.as_deref().map_err(String::as_str), expect, "{filter:?}");
+    }
+
+    #[test]
+    fn registrations_are_named_by_service_and_node_or_by_what_is_listed() {
+        let net = Some("push.example.net");
+        check((None, None), Ok(&["secret-one", "secret-two", "other-node-here", "…(3)", "-"]));
+        check((Some("push.example.com"), None), Ok(&["-"]));
+        check((Some("push.example.org"), None), Err("there is no such registration"));
+        check((net, Some("secret-two")), Ok(&["secret-two"]));
+        check((net, Some("oth…(15)")), Ok(&["other-node-here"]));
+        check((net, Some("…(3)")), Ok(&["…(3)"]));
+        check((net, Some("oth")), Err("there is no such registration"));
+        check((net, Some("se…(10)")), Err("more than one node is listed like that; write it in full"));
+    }
+}

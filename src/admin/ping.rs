@@ -1,0 +1,46 @@
+//! Notifies at the operator's word, to show whether the way to a push service works.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use tokio::task::JoinSet;
+
+use super::protocol::{Ping, PingOutcome, shortened};
+use crate::jid::BareJid;
+use crate::push::notification::{Publish, Summary};
+use crate::push::outcome::Outcome;
+use crate::push::registration::Registration;
+use crate::relay::Relay;
+
+/// Publishes to registrations of an account, all at once, and says what became of each.
+pub(super) async fn ping(relay: &Arc<Relay>, account: &BareJid, registrations: Vec<Registration>) -> Vec<Ping> {
+    let pings = registrations.into_iter().map(|r| one(Arc::clone(relay), account.clone(), r));
+    let mut pings: JoinSet<Ping> = pings.collect();
+    let mut answers = Vec::new();
+    while let Some(answer) = pings.join_next().await {
+        answers.extend(answer);
+    }
+    answers.sort_by(|a, b| (a.service.as_str(), &a.node).cmp(&(b.service.as_str(), &b.node)));
+    answers
+}
+
+async fn one(relay: Arc<Relay>, account: BareJid, registration: Registration) -> Ping {
+    let started = Instant::now();
+    let summary = Summary::wake(&relay.config().push, false);
+    let outcome = relay.publish(&account, Publish::new(&registration, summary, rand::random())).await;
+    let (outcome, condition) = match outcome {
+        Outcome::Accepted => (PingOutcome::Accepted, None),
+        Outcome::Wait(condition) => (PingOutcome::Wait, Some(condition)),
+        Outcome::Refused(condition) => (PingOutcome::Refused, Some(condition)),
+        Outcome::Unknown => (PingOutcome::Unknown, None),
+        Outcome::NotSent => (PingOutcome::NotSent, None),
+    };
+    Ping {
+        service: registration.target.service,
+        node: registration.target.node.as_deref().map(shortened),
+        transport: (outcome != PingOutcome::NotSent).then(|| "session".to_owned()),
+        outcome,
+        condition,
+        millis: u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX),
+    }
+}

@@ -1,0 +1,402 @@
+//! What is spoken on the socket: one line with a [`Request`], then lines with an [`Answer`] each, the last of them
+//! [`Answer::End`] or [`Answer::Failed`]. Lines are JSON. Nodes are shortened and publish-options left out: they are secrets.
+
+use std::fmt;
+use std::io;
+use std::time::{Duration, SystemTime};
+
+use bytesize::ByteSize;
+use serde::{Deserialize, Serialize};
+use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncReadExt};
+
+use crate::jid::{BareJid, Jid};
+use crate::push::registration::Secret;
+
+/// Bytes of a line, its end included; a node has at most 8 KiB.
+const LINE: u64 = 64 * 1024;
+
+/// What the operator wants.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "command", rename_all = "snake_case", deny_unknown_fields)]
+pub enum Request {
+    /// How the daemon is: one [`Answer::Status`].
+    Status,
+    /// Who is there: an [`Answer::Session`] each.
+    Sessions,
+    /// Who is notified, of one account or of all: an [`Answer::Registration`] each.
+    PushList {
+        /// The account.
+        account: Option<BareJid>,
+    },
+    /// Notify: an [`Answer::Ping`] for each registration.
+    PushPing {
+        /// The account.
+        account: BareJid,
+        /// One push service, or all.
+        service: Option<Jid>,
+        /// One node there, in full or as it is listed, or all.
+        node: Option<Secret<String>>,
+    },
+    /// Remove registrations: one [`Answer::Removed`].
+    PushRemove {
+        /// The account.
+        account: BareJid,
+        /// The push service.
+        service: Jid,
+        /// One node there, in full or as it is listed, or all.
+        node: Option<Secret<String>>,
+    },
+    /// Delete all that is kept about an account, known or not: one [`Answer::Forgotten`].
+    Forget {
+        /// The account.
+        account: BareJid,
+    },
+}
+
+/// One line of what the daemon says.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Answer {
+    /// How the daemon is.
+    Status(Status),
+    /// A session.
+    Session(Session),
+    /// A registration.
+    Registration(Registration),
+    /// What became of a notification.
+    Ping(Ping),
+    /// What was removed.
+    Removed(Removed),
+    /// What was deleted.
+    Forgotten(Forgotten),
+    /// That was all.
+    End,
+    /// It was not done.
+    Failed {
+        /// Why, for people.
+        reason: String,
+    },
+}
+
+/// How the daemon is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Status {
+    /// Its version.
+    pub version: String,
+    /// Seconds since its start.
+    pub uptime: u64,
+    /// It takes no more connections, and ends.
+    pub draining: bool,
+    /// Connected clients.
+    pub connections: usize,
+    /// Sessions with their client.
+    pub live: usize,
+    /// Sessions that are held without their client.
+    pub dark: usize,
+    /// Accounts about which something is kept.
+    pub accounts: u64,
+    /// Bytes that wait on disk.
+    pub spool_bytes: u64,
+    /// Devices that wait to be woken.
+    pub wakes_waiting: u64,
+}
+
+/// Whether a client is there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum State {
+    /// There is no session.
+    None,
+    /// The session is held without it.
+    Dark,
+    /// It is.
+    Live,
+}
+
+/// A session.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Session {
+    /// The full JID.
+    pub jid: String,
+    /// Never [`State::None`].
+    pub state: State,
+    /// Since when it is so, in unix seconds.
+    pub since: u64,
+}
+
+/// A registration.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Registration {
+    /// Whose it is.
+    pub account: BareJid,
+    /// The resource that the device bound last; `None` if nothing is known of the device.
+    pub resource: Option<String>,
+    /// The push service.
+    pub service: Jid,
+    /// The node, [`shortened`].
+    pub node: Option<String>,
+    /// Whether the device is there.
+    pub state: State,
+    /// Errors in a row.
+    pub errors: u32,
+    /// Unix seconds of the last notification that was accepted, to the minute.
+    pub last_success: Option<u64>,
+    /// Unix seconds of the device's last contact.
+    pub last_seen: u64,
+}
+
+/// What became of a notification.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ping {
+    /// The push service.
+    pub service: Jid,
+    /// The node, [`shortened`].
+    pub node: Option<String>,
+    /// How it went there; `None` if there was no way.
+    pub transport: Option<String>,
+    /// What became of it.
+    pub outcome: PingOutcome,
+    /// The stanza error condition that it was refused with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub condition: Option<String>,
+    /// Milliseconds that it took.
+    pub millis: u64,
+}
+
+/// What became of a notification that the operator asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PingOutcome {
+    /// The push service accepted it.
+    Accepted,
+    /// It was refused for now.
+    Wait,
+    /// It was refused.
+    Refused,
+    /// There was no answer in time.
+    Unknown,
+    /// There was no way to send it.
+    NotSent,
+}
+
+/// What was removed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Removed {
+    /// How many registrations.
+    pub registrations: usize,
+}
+
+/// What was deleted.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Forgotten {
+    /// Whose.
+    pub account: BareJid,
+    /// How many devices were known.
+    pub devices: usize,
+    /// How many registrations there were.
+    pub registrations: usize,
+    /// How many held sessions ended.
+    pub held: usize,
+    /// How many sessions go on, with their client.
+    pub live: usize,
+}
+
+impl Answer {
+    /// What it says, as one JSON object for machines; `None` if it only ends the answer.
+    ///
+    /// # Errors
+    /// Never in practice: all of it can be written as JSON.
+    pub fn json(&self) -> Result<Option<String>, serde_json::Error> {
+        match self {
+            Self::Status(it) => serde_json::to_string(it).map(Some),
+            Self::Session(it) => serde_json::to_string(it).map(Some),
+            Self::Registration(it) => serde_json::to_string(it).map(Some),
+            Self::Ping(it) => serde_json::to_string(it).map(Some),
+            Self::Removed(it) => serde_json::to_string(it).map(Some),
+            Self::Forgotten(it) => serde_json::to_string(it).map(Some),
+            Self::End | Self::Failed { .. } => Ok(None),
+        }
+    }
+}
+
+/// As it is told to people.
+impl fmt::Display for Answer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Status(status) => status.fmt(f),
+            Self::Session(Session { jid, state, since }) => write!(f, "{jid}  {state} since {}", Time(*since)),
+            Self::Registration(registration) => registration.fmt(f),
+            Self::Ping(ping) => ping.fmt(f),
+            Self::Removed(Removed { registrations }) => write!(f, "registrations removed: {registrations}"),
+            Self::Forgotten(Forgotten { account, devices, registrations, held, live }) => write!(
+                f,
+                "{account} is forgotten: devices {devices}, registrations {registrations}, held sessions ended {held}, \
+                 live sessions that go on {live}"
+            ),
+            Self::End => Ok(()),
+            Self::Failed { reason } => f.write_str(reason),
+        }
+    }
+}
+
+impl fmt::Display for Status {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let uptime = humantime::format_duration(Duration::from_secs(self.uptime));
+        let draining = if self.draining { ", draining" } else { "" };
+        writeln!(f, "pushward {}, up {uptime}{draining}", self.version)?;
+        writeln!(f, "connections    {}", self.connections)?;
+        writeln!(f, "sessions       {} live, {} dark", self.live, self.dark)?;
+        writeln!(f, "accounts       {}", self.accounts)?;
+        writeln!(f, "on disk        {}", ByteSize(self.spool_bytes).display().iec())?;
+        write!(f, "wakes waiting  {}", self.wakes_waiting)
+    }
+}
+
+impl fmt::Display for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::None => "none",
+            Self::Dark => "dark",
+            Self::Live => "live",
+        })
+    }
+}
+
+impl fmt::Display for Registration {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { account, service, state, errors, .. } = self;
+        let (resource, node) = (self.resource.as_deref().unwrap_or("?"), self.node.as_deref().unwrap_or("-"));
+        write!(f, "{account}/{resource}  {service} {node}  session {state}  errors {errors}  last success ")?;
+        match self.last_success {
+            Some(at) => Time(at).fmt(f)?,
+            None => f.write_str("never")?,
+        }
+        write!(f, "  last seen {}", Time(self.last_seen))
+    }
+}
+
+impl fmt::Display for Ping {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}  {}", self.service, self.node.as_deref().unwrap_or("-"), self.outcome)?;
+        if let Some(condition) = &self.condition {
+            write!(f, " ({condition})")?;
+        }
+        if let Some(transport) = &self.transport {
+            write!(f, "  by {transport}")?;
+        }
+        write!(f, "  {} ms", self.millis)
+    }
+}
+
+impl fmt::Display for PingOutcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Accepted => "accepted",
+            Self::Wait => "wait",
+            Self::Refused => "refused",
+            Self::Unknown => "unknown",
+            Self::NotSent => "not_sent",
+        })
+    }
+}
+
+/// Unix seconds, written as a date.
+struct Time(u64);
+
+impl fmt::Display for Time {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        /// The last second of the year 9999, which a date can name.
+        const LAST: u64 = 253_402_300_799;
+        let time = SystemTime::UNIX_EPOCH + Duration::from_secs(self.0.min(LAST));
+        humantime::format_rfc3339_seconds(time).fmt(f)
+    }
+}
+
+/// A node in a form that tells nodes apart but not what they are: at most a quarter of it, and four characters at most,
+/// then how many it has. Nothing in it moves the cursor of a terminal.
+pub fn shortened(node: &str) -> String {
+    let characters = node.chars().count();
+    let printable = |c: char| if c.is_control() { '?' } else { c };
+    let shown: String = node.chars().take((characters / 4).min(4)).map(printable).collect();
+    format!("{shown}…({characters})")
+}
+
+/// A line as it is sent.
+///
+/// # Errors
+/// Never in practice: all of it can be written as JSON.
+pub(super) fn line(message: &impl Serialize) -> io::Result<Vec<u8>> {
+    let mut line = serde_json::to_vec(message)?;
+    line.push(b'\n');
+    Ok(line)
+}
+
+/// Reads a message; `None` at the end of the stream. Not cancel safe.
+pub(super) async fn read<T: for<'de> Deserialize<'de>>(
+    reader: &mut (impl AsyncBufRead + Unpin),
+) -> io::Result<Option<T>> {
+    let mut line = Vec::new();
+    let length = reader.take(LINE).read_until(b'\n', &mut line).await?;
+    if length == 0 {
+        return Ok(None);
+    }
+    if line.pop() != Some(b'\n') {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "a line is cut short or too long"));
+    }
+    // serde's own message may quote what is secret.
+    serde_json::from_slice(&line).map(Some).map_err(|error| {
+        io::Error::new(io::ErrorKind::InvalidData, format!("not understood at byte {}", error.column()))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_node_is_told_apart_but_not_told() {
+        for (node, expect) in [
+            ("", "…(0)"),
+            ("abc", "…(3)"),
+            ("abcdefgh", "ab…(8)"),
+            ("abcdefghijklmnopq", "abcd…(17)"),
+            ("äöüßäöüß", "äö…(8)"),
+            ("\u{9b}2Jabcde", "?2…(8)"),
+        ] {
+            assert_eq!(shortened(node), expect);
+        }
+    }
+
+    async fn check(bytes: &[u8], expect: Result<Option<Request>, &str>) {
+        let read = read::<Request>(&mut &bytes[..]).await;
+        assert_eq!(read.map_err(|error| error.to_string()), expect.map_err(str::to_owned));
+    }
+
+    #[tokio::test]
+    async fn a_request_is_one_line_of_bounded_length() {
+        check(b"", Ok(None)).await;
+        check(b"{\"command\":\"status\"}\nrest", Ok(Some(Request::Status))).await;
+        check(b"{\"command\":\"status\"}", Err("a line is cut short or too long")).await;
+        check(&vec![b' '; 1 << 20], Err("a line is cut short or too long")).await;
+        check(b"{\"command\":\"stop\"}\n", Err("not understood at byte 17")).await;
+    }
+
+    #[tokio::test]
+    async fn what_is_sent_is_what_is_read() {
+        let account: BareJid = "romeo@example.org".parse().unwrap();
+        let service: Jid = "push.example.net".parse().unwrap();
+        let node = Some(Secret::new("n".to_owned()));
+        for request in [
+            Request::Sessions,
+            Request::PushList { account: None },
+            Request::PushPing { account: account.clone(), service: None, node: None },
+            Request::PushRemove { account: account.clone(), service, node },
+            Request::Forget { account },
+        ] {
+            assert_eq!(read(&mut line(&request).unwrap().as_slice()).await.unwrap(), Some(request));
+        }
+        for answer in [Answer::End, Answer::Failed { reason: "why".to_owned() }] {
+            assert_eq!(read(&mut line(&answer).unwrap().as_slice()).await.unwrap(), Some(answer));
+        }
+    }
+}

@@ -1,0 +1,205 @@
+//! The unix socket: one request a connection.
+
+use std::fs::{self, Permissions};
+use std::io;
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use socket2::{Domain, SockAddr, Type};
+use tokio::io::{AsyncWriteExt, BufReader};
+use tokio::net::unix::OwnedWriteHalf;
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::Semaphore;
+use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::AdminError;
+use super::desk::Desk;
+use super::protocol::{self, Answer, Request};
+
+/// Connections at once.
+const CONNECTIONS: usize = 16;
+/// Connections that the kernel may complete before they are accepted.
+const BACKLOG: i32 = 16;
+/// How long a request, or the taking of an answer, may take.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// How long to wait after a failed accept: it may be for want of descriptors.
+const ACCEPT_AGAIN: Duration = Duration::from_millis(200);
+
+/// The socket, which nobody else has. Its file goes when it is dropped.
+#[derive(Debug)]
+pub(super) struct Socket {
+    listener: UnixListener,
+    file: SocketFile,
+}
+
+/// A file that is removed when this is dropped, unless another has taken its name.
+#[derive(Debug)]
+struct SocketFile {
+    path: PathBuf,
+    /// Device and inode.
+    identity: Option<(u64, u64)>,
+}
+
+impl SocketFile {
+    fn new(path: &Path) -> Self {
+        Self { path: path.to_owned(), identity: identity(path) }
+    }
+}
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        if self.identity.is_some()
+            && identity(&self.path) == self.identity
+            && let Err(error) = fs::remove_file(&self.path)
+        {
+            tracing::warn!(%error, path = %self.path.display(), "the socket cannot be removed");
+        }
+    }
+}
+
+fn identity(path: &Path) -> Option<(u64, u64)> {
+    fs::symlink_metadata(path).ok().map(|file| (file.dev(), file.ino()))
+}
+
+impl Socket {
+    /// Makes the socket, with mode 0600. One that a dead process has left is replaced.
+    pub(super) async fn bind(path: &Path) -> Result<Self, AdminError> {
+        remove_if_stale(path).await?;
+        let bind = || -> io::Result<Self> {
+            let socket = socket2::Socket::new(Domain::UNIX, Type::STREAM, None)?;
+            socket.bind(&SockAddr::unix(path)?)?;
+            let file = SocketFile::new(path);
+            // Before it listens, so that nobody else ever connects.
+            fs::set_permissions(path, Permissions::from_mode(0o600))?;
+            socket.listen(BACKLOG)?;
+            socket.set_nonblocking(true)?;
+            Ok(Self { listener: UnixListener::from_std(socket.into())?, file })
+        };
+        bind().map_err(|source| AdminError::Socket { path: path.to_owned(), source })
+    }
+
+    /// Answers until it is told to stop.
+    pub(super) async fn serve(self, desk: Arc<Desk>, tasks: TaskTracker, stop: CancellationToken) {
+        let Self { listener, file } = self;
+        let permits = Arc::new(Semaphore::new(CONNECTIONS));
+        let accept = async {
+            // The semaphore is never closed.
+            while let Ok(permit) = Arc::clone(&permits).acquire_owned().await {
+                match listener.accept().await {
+                    Ok((stream, _)) => {
+                        let (desk, stop) = (Arc::clone(&desk), stop.clone());
+                        tasks.spawn(async move {
+                            if let Some(Err(error)) = stop.run_until_cancelled(converse(stream, &desk)).await {
+                                tracing::debug!(%error, "a command was not answered to its end");
+                            }
+                            drop(permit);
+                        });
+                    }
+                    Err(error) => {
+                        tracing::warn!(%error, "cannot accept on the admin socket");
+                        sleep(ACCEPT_AGAIN).await;
+                    }
+                }
+            }
+        };
+        stop.run_until_cancelled(accept).await;
+        drop(file);
+    }
+}
+
+async fn remove_if_stale(path: &Path) -> Result<(), AdminError> {
+    let Ok(there) = fs::symlink_metadata(path) else { return Ok(()) };
+    if !there.file_type().is_socket() {
+        return Err(AdminError::NotASocket(path.to_owned()));
+    }
+    match timeout(PATIENCE, UnixStream::connect(path)).await {
+        Ok(Err(error)) if error.kind() == io::ErrorKind::ConnectionRefused => {
+            fs::remove_file(path).map_err(|source| AdminError::Socket { path: path.to_owned(), source })
+        }
+        Ok(Err(error)) if error.kind() == io::ErrorKind::PermissionDenied => {
+            Err(AdminError::Socket { path: path.to_owned(), source: error })
+        }
+        // Answered, or too busy to.
+        Ok(Ok(_) | Err(_)) | Err(_) => Err(AdminError::InUse(path.to_owned())),
+    }
+}
+
+/// Where the lines of an answer go.
+#[derive(Debug)]
+pub(super) struct Answers(OwnedWriteHalf);
+
+impl Answers {
+    /// Writes a line.
+    ///
+    /// # Errors
+    /// Who asked has gone, or does not read.
+    pub(super) async fn send(&mut self, answer: &Answer) -> io::Result<()> {
+        let line = protocol::line(answer)?;
+        timeout(PATIENCE, self.0.write_all(&line)).await?
+    }
+}
+
+async fn converse(stream: UnixStream, desk: &Desk) -> io::Result<()> {
+    let (read, write) = stream.into_split();
+    let mut answers = Answers(write);
+    let last = match timeout(PATIENCE, protocol::read::<Request>(&mut BufReader::new(read))).await? {
+        Ok(Some(request)) => match desk.answer(request, &mut answers).await? {
+            Ok(()) => Answer::End,
+            Err(reason) => Answer::Failed { reason },
+        },
+        Ok(None) => return Ok(()),
+        Err(error) => Answer::Failed { reason: error.to_string() },
+    };
+    answers.send(&last).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_socket_is_for_its_owner_and_goes_with_it() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("admin.sock");
+        let socket = Socket::bind(&path).await.unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        drop(socket);
+        assert!(!path.exists());
+    }
+
+    #[tokio::test]
+    async fn what_a_dead_process_left_is_replaced_and_a_living_one_is_respected() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("admin.sock");
+        drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
+        let socket = Socket::bind(&path).await.unwrap();
+        assert!(matches!(Socket::bind(&path).await, Err(AdminError::InUse(_))));
+        assert!(path.exists());
+        drop(socket);
+    }
+
+    #[tokio::test]
+    async fn what_is_no_socket_is_left_alone() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("admin.sock");
+        fs::write(&path, "precious").unwrap();
+        assert!(matches!(Socket::bind(&path).await, Err(AdminError::NotASocket(_))));
+        assert_eq!(fs::read_to_string(&path).unwrap(), "precious");
+    }
+
+    #[tokio::test]
+    async fn another_socket_of_the_same_name_stays() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("admin.sock");
+        let first = Socket::bind(&path).await.unwrap();
+        fs::remove_file(&path).unwrap();
+        let second = Socket::bind(&path).await.unwrap();
+        drop(first);
+        assert!(path.exists());
+        drop(second);
+    }
+}

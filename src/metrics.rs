@@ -1,0 +1,170 @@
+//! What is counted for operators, in OpenMetrics. No label is ever made of what a peer sent: they are words of this program.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use prometheus_client::encoding::text;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::info::Info;
+use prometheus_client::registry::Registry;
+
+/// Names and words of this program.
+type Labels<const N: usize> = [(&'static str, &'static str); N];
+
+/// The metrics of a process.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Registry,
+    connections: Gauge,
+    sessions: Family<Labels<1>, Gauge>,
+    verdicts: Family<Labels<1>, Counter>,
+    publishes: Family<Labels<2>, Counter>,
+    spool_failed: Counter,
+    wakes_waiting: Gauge,
+    logging_in: Arc<AtomicUsize>,
+}
+
+/// What is measured only when somebody asks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Measured {
+    /// Sessions with their client.
+    pub live: usize,
+    /// Sessions that are held without their client.
+    pub dark: usize,
+    /// Devices that are to be woken; `None` if that cannot be told now.
+    pub wakes_waiting: Option<u64>,
+}
+
+/// A connection that has not become a session yet, as long as this lives.
+#[derive(Debug)]
+pub struct LoggingIn(Arc<AtomicUsize>);
+
+impl Drop for LoggingIn {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Metrics {
+    /// All at zero.
+    pub fn new() -> Self {
+        let mut metrics = Self {
+            registry: Registry::with_prefix("pushward"),
+            connections: Gauge::default(),
+            sessions: Family::default(),
+            verdicts: Family::default(),
+            publishes: Family::default(),
+            spool_failed: Counter::default(),
+            wakes_waiting: Gauge::default(),
+            logging_in: Arc::default(),
+        };
+        metrics.register();
+        metrics
+    }
+
+    // The encoder ends a counter's name with `_total`, and an info's with `_info`.
+    fn register(&mut self) {
+        let Self { registry, connections, sessions, verdicts, publishes, spool_failed, wakes_waiting, .. } = self;
+        registry.register("build", "The version", Info::new([("version", env!("CARGO_PKG_VERSION"))]));
+        registry.register("connections", "Connected clients, those that log in included", connections.clone());
+        registry.register("sessions", "Sessions, with their client (live) or without (dark)", sessions.clone());
+        registry.register("verdicts", "Decisions to push or not to push", verdicts.clone());
+        registry.register("publishes", "Notifications, by what became of them", publishes.clone());
+        registry.register("spool_failed", "Sessions that ended since the spool took no more", spool_failed.clone());
+        registry.register("wakes_waiting", "Devices that wait to be woken by a push", wakes_waiting.clone());
+    }
+
+    /// A client has connected; it counts as logging in until the value is dropped.
+    pub fn logging_in(&self) -> LoggingIn {
+        self.logging_in.fetch_add(1, Ordering::Relaxed);
+        LoggingIn(Arc::clone(&self.logging_in))
+    }
+
+    /// How many clients are connected, given how many sessions are live.
+    pub fn connections(&self, live: usize) -> usize {
+        self.logging_in.load(Ordering::Relaxed).saturating_add(live)
+    }
+
+    /// It was decided about a stanza for a device that cannot be reached: to push, or not to, and why.
+    pub fn verdict(&self, verdict: &'static str) {
+        self.verdicts.get_or_create(&[("verdict", verdict)]).inc();
+    }
+
+    /// A notification has come to this outcome by this transport.
+    pub fn publish(&self, transport: &'static str, outcome: &'static str) {
+        self.publishes.get_or_create(&[("transport", transport), ("outcome", outcome)]).inc();
+    }
+
+    /// A session ends since the spool takes no more.
+    pub fn spool_failed(&self) {
+        self.spool_failed.inc();
+    }
+
+    /// All of it, as OpenMetrics text.
+    ///
+    /// # Errors
+    /// Never in practice: a string takes all that is written to it.
+    pub fn text(&self, measured: Measured) -> Result<String, fmt::Error> {
+        let Measured { live, dark, wakes_waiting } = measured;
+        self.connections.set(gauge(self.connections(live)));
+        self.sessions.get_or_create(&[("state", "live")]).set(gauge(live));
+        self.sessions.get_or_create(&[("state", "dark")]).set(gauge(dark));
+        if let Some(wakes_waiting) = wakes_waiting {
+            self.wakes_waiting.set(gauge(wakes_waiting));
+        }
+        let mut text = String::new();
+        text::encode(&mut text, &self.registry)?;
+        Ok(text)
+    }
+}
+
+fn gauge(number: impl TryInto<i64>) -> i64 {
+    number.try_into().unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_counted_is_shown_under_its_names() {
+        let metrics = Metrics::new();
+        metrics.verdict("no_text");
+        metrics.verdict("no_text");
+        metrics.publish("session", "accepted");
+        metrics.spool_failed();
+        let _client = metrics.logging_in();
+        drop(metrics.logging_in());
+        let text = metrics.text(Measured { live: 2, dark: 3, wakes_waiting: Some(4) }).unwrap();
+        for line in [
+            concat!("pushward_build_info{version=\"", env!("CARGO_PKG_VERSION"), "\"} 1"),
+            "pushward_connections 3",
+            "pushward_sessions{state=\"live\"} 2",
+            "pushward_sessions{state=\"dark\"} 3",
+            "pushward_verdicts_total{verdict=\"no_text\"} 2",
+            "pushward_publishes_total{transport=\"session\",outcome=\"accepted\"} 1",
+            "pushward_spool_failed_total 1",
+            "pushward_wakes_waiting 4",
+        ] {
+            assert!(text.lines().any(|is| is == line), "{line} in\n{text}");
+        }
+        assert!(text.ends_with("# EOF\n"), "{text}");
+    }
+
+    #[test]
+    fn what_was_measured_before_is_forgotten() {
+        let metrics = Metrics::new();
+        metrics.text(Measured { live: 2, dark: 3, wakes_waiting: Some(4) }).unwrap();
+        let text = metrics.text(Measured::default()).unwrap();
+        assert!(text.contains("pushward_sessions{state=\"dark\"} 0\n"), "{text}");
+    }
+}

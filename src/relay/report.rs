@@ -1,0 +1,33 @@
+//! What sessions report goes to the log and into the metrics, under the same names.
+
+use super::Relay;
+use crate::session::Event;
+
+impl Relay {
+    /// Logs and counts what a session reports.
+    pub(super) fn report(&self, event: &Event) {
+        match event {
+            Event::Dark { queued, registrations } => {
+                tracing::info!(queued, registrations, "dark: the session is held");
+            }
+            Event::Suspect => tracing::info!("suspect: an ack is overdue"),
+            Event::Resumed { replayed } => tracing::info!(replayed, "resumed"),
+            Event::PushEnabled(target) => tracing::info!(service = %target, "push enabled"),
+            Event::PushDisabled => tracing::info!("push disabled"),
+            Event::Judged(verdict) => {
+                tracing::debug!(verdict = verdict.name(), "judged");
+                self.metrics.verdict(verdict.name());
+            }
+            Event::Published(target) => tracing::info!(service = %target, "published"),
+            Event::PublishOutcome(target, outcome) => {
+                tracing::info!(service = %target, ?outcome, "publish outcome");
+                self.metrics.publish("session", outcome.name());
+            }
+            Event::SpoolFailed => {
+                tracing::warn!("spool_failed: the session ends");
+                self.metrics.spool_failed();
+            }
+            Event::Lingering => tracing::info!("lingering: the client closed its stream, its pushes go on"),
+        }
+    }
+}

@@ -1,0 +1,128 @@
+//! Client state indication (XEP-0352) where the server has none: what a client in the background need not be woken for is held
+//! until something comes that it must be.
+
+use std::collections::HashMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::time::Instant;
+
+use super::{Session, Tracking};
+use crate::push::classify::{self, Class, Context, Noise};
+use crate::xml::{Element, Kind, Node, ns};
+
+/// Stanzas that are held before all of them are written: what an idle client may have to catch up on at once.
+const HELD: usize = 256;
+
+/// Whether a stanza for a client in the background waits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Urgency {
+    /// It is written, after all that waits.
+    Now,
+    /// It waits. One with the same key that still waits is obsolete.
+    Later(Option<u64>),
+}
+
+/// The client's state, and what is held for it.
+#[derive(Debug, Default)]
+pub(super) struct Held {
+    /// The newest stanza of each kind that makes older ones obsolete.
+    newest: HashMap<u64, u64>,
+    count: usize,
+}
+
+impl Held {
+    /// A stanza waits at this place; the place of the one that it makes obsolete.
+    fn hold(&mut self, key: Option<u64>, seq: u64) -> Option<u64> {
+        self.count += 1;
+        key.and_then(|key| self.newest.insert(key, seq))
+    }
+}
+
+impl Session {
+    /// Whether there is a client in the background, and nobody but us to keep things from it.
+    pub(super) fn holds_back(&self) -> bool {
+        self.client_inactive
+            && !self.bound.server_csi
+            && !matches!(self.tracking, Tracking::None)
+            && !self.is_dark()
+            && !self.is_ending()
+    }
+
+    /// What was held is being written.
+    pub(super) fn release(&mut self) {
+        if self.held.count > 0 {
+            self.held = Held::default();
+        }
+    }
+
+    /// The client is busy anyway: what was held goes to it, before anything that it says takes effect (XEP-0352 §5.1).
+    pub(super) fn client_is_awake(&mut self, now: Instant) {
+        if self.held.count > 0 {
+            self.write_waiting(now);
+        }
+    }
+
+    /// A stanza joined the queue that may wait there; whether it does.
+    pub(super) fn keep_back(&mut self, urgency: Urgency, seq: u64) -> bool {
+        let Urgency::Later(key) = urgency else { return false };
+        if let Some(obsolete) = self.held.hold(key, seq) {
+            // What is on disk goes when the client has it.
+            if self.queue.find(obsolete).is_some_and(|item| !item.is_spooled()) {
+                self.queue.remove_unwritten(obsolete);
+            }
+        }
+        self.queue.delay(seq);
+        self.held.count < HELD
+    }
+
+    /// How urgent a stanza is for a client in the background.
+    pub(super) fn urgency(&self, element: &Element) -> Urgency {
+        let account = self.bound.jid.to_bare();
+        let reading = classify::read(element, Context { account: &account, rooms: &self.rooms });
+        let stanza = &reading.stanza;
+        match (element.kind(), reading.class) {
+            (Kind::Presence, Class::Noise(_)) => presence(stanza),
+            (Kind::Message, Class::Noise(Noise::ChatState)) => Urgency::Later(key("state", stanza.attr("from"))),
+            (Kind::Message, Class::Noise(Noise::Receipt | Noise::Headline)) => Urgency::Later(None),
+            (Kind::Message, Class::Noise(Noise::PubsubEvent)) => Urgency::Later(event(stanza)),
+            (Kind::Message | Kind::Presence | Kind::Iq | Kind::Other, _) => Urgency::Now,
+        }
+    }
+}
+
+/// Who is there may wait; who wants something may not, nor what a room has to say (XEP-0045 §15.6.2).
+fn presence(node: &Node<'_>) -> Urgency {
+    let of_room = node.child("x", ns::MUC_USER).is_some_and(|x| x.child("status", ns::MUC_USER).is_some());
+    match node.attr("type").as_deref() {
+        None | Some("unavailable" | "error") if !of_room => Urgency::Later(None),
+        _ => Urgency::Now,
+    }
+}
+
+/// The newest items of a node are worth more than older ones, where the node has one item: what must not be lost on the way has
+/// no key.
+fn event(node: &Node<'_>) -> Option<u64> {
+    let items = node.child("event", ns::PUBSUB_EVENT)?.child("items", ns::PUBSUB_EVENT)?;
+    let replaced = [
+        "http://jabber.org/protocol/mood",
+        "http://jabber.org/protocol/activity",
+        "http://jabber.org/protocol/tune",
+        "http://jabber.org/protocol/geoloc",
+        "http://jabber.org/protocol/nick",
+    ];
+    let name = items.attr("node")?;
+    let only_items = items.children().all(|child| child.name() == "item");
+    let from = node.attr("from")?;
+    (only_items && replaced.contains(&name.as_ref())).then(|| hashed(&("event", from, name)))
+}
+
+fn key(kind: &str, from: Option<std::borrow::Cow<'_, str>>) -> Option<u64> {
+    let from = from?;
+    let bare = from.split('/').next().unwrap_or_default();
+    Some(hashed(&(kind, bare)))
+}
+
+fn hashed(value: &impl Hash) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    value.hash(&mut hasher);
+    hasher.finish()
+}

@@ -1,0 +1,338 @@
+//! What an operator asks of a running daemon: the commands, and the page for metrics and probes.
+
+use std::fs;
+use std::net::{SocketAddr, TcpListener};
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::time::Instant;
+
+use serde_json::Value;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use crate::support::{
+    Client, Element, PATIENCE, Pushward, Scene, Setup, StubConnection, StubOptions, StubUpstream, another, binary,
+    bodies, enable_push, fresh, lost, message, request,
+};
+
+/// What a command said.
+struct Said {
+    code: Option<i32>,
+    out: String,
+    err: String,
+}
+
+impl Said {
+    /// The objects of `--json`, of a command that succeeded.
+    fn objects(&self) -> Vec<Value> {
+        assert_eq!(self.code, Some(0), "{}{}", self.out, self.err);
+        self.out.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    }
+}
+
+/// Runs a command with the configuration in `directory`.
+async fn command(directory: &Path, arguments: &[&str]) -> Said {
+    let mut command = binary();
+    command.args(arguments).current_dir(directory);
+    let output = tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    Said { code: output.status.code(), out: text(output.stdout), err: text(output.stderr) }
+}
+
+async fn ask(pushward: &Pushward, arguments: &[&str]) -> Said {
+    command(&pushward.file(""), arguments).await
+}
+
+fn with_page(setup: Setup) -> Setup {
+    setup.set("admin.listen", "'127.0.0.1:0'")
+}
+
+async fn page(pushward: &Pushward) -> SocketAddr {
+    let line: Value = serde_json::from_str(&pushward.logged(&["metrics are served"]).await).unwrap();
+    line["address"].as_str().unwrap().parse().unwrap()
+}
+
+/// The status, the header and the body that a request is answered with.
+async fn http(address: SocketAddr, method: &str, path: &str) -> (u16, String, String) {
+    let mut socket = TcpStream::connect(address).await.unwrap();
+    socket.write_all(format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\n\r\n").as_bytes()).await.unwrap();
+    let mut response = String::new();
+    tokio::time::timeout(PATIENCE, socket.read_to_string(&mut response)).await.unwrap().unwrap();
+    let (header, body) = response.split_once("\r\n\r\n").unwrap();
+    let status = header.split(' ').nth(1).unwrap().parse().unwrap();
+    (status, header.to_lowercase(), body.to_owned())
+}
+
+/// Registers with a node and an option that are secrets.
+async fn enable_secretly(client: &mut Client) {
+    let payload = "<enable xmlns='urn:xmpp:push:0' jid='push.localhost' node='node-is-a-token'>\
+        <x xmlns='jabber:x:data' type='submit'><field var='secret'><value>option-secret</value></field></x></enable>";
+    let answer = request(client, "secret-enable", payload).await;
+    assert_eq!(answer.attribute("type"), Some("result"), "{answer:?}");
+}
+
+#[tokio::test]
+async fn registrations_are_listed_without_their_secrets_and_removed() {
+    let mut scene = Scene::new().await;
+    enable_secretly(&mut scene.client).await;
+    let said = ask(&scene.pushward, &["push", "list", "--json"]).await;
+    assert!(!said.out.contains("node-is-a-token") && !said.out.contains("option-secret"), "{}", said.out);
+    let objects = said.objects();
+    let [registration] = objects.as_slice() else { panic!("{}", said.out) };
+    for (key, value) in [
+        ("account", "alice@localhost"),
+        ("resource", "phone"),
+        ("service", "push.localhost"),
+        ("node", "nod…(15)"),
+        ("state", "live"),
+    ] {
+        assert_eq!(registration[key], value, "{registration}");
+    }
+    assert_eq!((&registration["errors"], &registration["last_success"]), (&Value::from(0), &Value::Null));
+    assert!(registration["last_seen"].as_u64().is_some_and(|at| at > 1_600_000_000), "{registration}");
+
+    lost(&scene.pushward, scene.client, "alice@localhost/phone").await;
+    let said = ask(&scene.pushward, &["push", "list", "alice@localhost"]).await;
+    assert!(
+        said.out.starts_with("alice@localhost/phone  push.localhost nod…(15)  session dark  errors 0"),
+        "{}",
+        said.out
+    );
+    assert_eq!(ask(&scene.pushward, &["push", "list", "bob@localhost", "--json"]).await.objects(), [] as [Value; 0]);
+
+    let said = ask(&scene.pushward, &["push", "remove", "alice@localhost", "push.localhost", "another"]).await;
+    assert_eq!((said.code, said.err.trim()), (Some(1), "there is no such registration"));
+    let arguments = ["push", "remove", "alice@localhost", "push.localhost", "nod…(15)", "--json"];
+    let said = ask(&scene.pushward, &arguments).await;
+    assert_eq!(said.objects()[0]["registrations"], 1);
+    assert_eq!(ask(&scene.pushward, &["push", "list", "--json"]).await.objects(), [] as [Value; 0]);
+    for secret in ["node-is-a-token", "option-secret"] {
+        scene.pushward.assert_log_never_contains(secret);
+    }
+}
+
+#[tokio::test]
+async fn a_removed_registration_is_not_pushed_for_by_the_held_session() {
+    let eager = |setup: Setup| setup.set("push.batch_delay", "'0s'").set("push.min_interval", "'0s'");
+    let mut scene = Scene::with(StubOptions::default(), eager).await;
+    enable_push(&mut scene.client, "n").await;
+    lost(&scene.pushward, scene.client, "alice@localhost/phone").await;
+    assert!(is_pushed_for(&mut scene.server, "before").await);
+    let said = ask(&scene.pushward, &["push", "remove", "alice@localhost", "push.localhost"]).await;
+    assert_eq!((said.code, said.out.trim()), (Some(0), "registrations removed: 1"));
+    let deadline = Instant::now() + PATIENCE;
+    // The session learns of it a moment after the command has ended.
+    let mut n = 0;
+    while is_pushed_for(&mut scene.server, &format!("after {n}")).await {
+        assert!(Instant::now() < deadline, "it is still pushed for");
+        n += 1;
+    }
+}
+
+/// Whether a message to the held session is published, where nothing delays that.
+async fn is_pushed_for(server: &mut StubConnection, body: &str) -> bool {
+    server.send(message(body));
+    server.send("<iq type='get' id='behind' from='localhost'><ping xmlns='urn:xmpp:ping'/></iq>");
+    let mut pushed = false;
+    loop {
+        let sent = server.next().await;
+        if sent.contains("id='behind'") {
+            return pushed;
+        }
+        pushed |= sent.contains("<publish");
+    }
+}
+
+#[tokio::test]
+async fn the_last_success_of_a_registration_is_known() {
+    let setup = |setup: Setup| setup.set("push.batch_delay", "'0s'");
+    let mut scene = Scene::with(StubOptions::default(), setup).await;
+    enable_push(&mut scene.client, "n").await;
+    lost(&scene.pushward, scene.client, "alice@localhost/phone").await;
+    scene.server.send(message("one"));
+    let publish = scene.server.expect("<publish").await;
+    let id = Element::parse(&publish).attribute("id").unwrap().to_owned();
+    scene.server.send(format!("<iq type='result' from='push.localhost' to='alice@localhost/phone' id='{id}'/>"));
+    scene.pushward.logged(&["publish outcome", "Accepted"]).await;
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let said = ask(&scene.pushward, &["push", "list", "--json"]).await;
+        if said.objects()[0]["last_success"].is_u64() {
+            return;
+        }
+        assert!(Instant::now() < deadline, "{}", said.out);
+    }
+}
+
+#[tokio::test]
+async fn a_ping_says_what_the_push_service_answered() {
+    let mut scene = Scene::new().await;
+    enable_push(&mut scene.client, "n").await;
+    let refusal = "<error type='cancel'><item-not-found xmlns='urn:ietf:params:xml:ns:xmpp-stanzas'/></error>";
+    for (kind, child, code, outcome, condition) in
+        [("result", "", 0, "accepted", Value::Null), ("error", refusal, 1, "refused", "item-not-found".into())]
+    {
+        let arguments = ["push", "ping", "alice@localhost", "push.localhost", "--json"];
+        let answer = async {
+            let publish = Element::parse(&scene.server.expect("<publish").await);
+            let id = publish.attribute("id").unwrap();
+            scene.server.send(format!("<iq type='{kind}' from='push.localhost' id='{id}'>{child}</iq>"));
+        };
+        let (said, ()) = tokio::join!(ask(&scene.pushward, &arguments), answer);
+        assert_eq!(said.code, Some(code), "{}{}", said.out, said.err);
+        let ping: Value = serde_json::from_str(&said.out).unwrap();
+        assert_eq!((&ping["service"], &ping["transport"]), (&"push.localhost".into(), &"session".into()));
+        assert_eq!((&ping["outcome"], &ping["condition"]), (&outcome.into(), &condition));
+    }
+    let said = ask(&scene.pushward, &["push", "ping", "bob@localhost"]).await;
+    assert_eq!((said.code, said.err.trim()), (Some(1), "there is no such registration"));
+}
+
+#[tokio::test]
+async fn what_is_forgotten_is_gone_and_who_is_there_stays() {
+    let mut scene = Scene::new().await;
+    enable_push(&mut scene.client, "n").await;
+    lost(&scene.pushward, scene.client, "alice@localhost/phone").await;
+    scene.server.send(message("for the phone"));
+    let (mut desk, desk_server) = another(&scene.pushward, &mut scene.stub, "desk").await;
+    let said = ask(&scene.pushward, &["forget", "alice@localhost", "--json"]).await;
+    let forgotten = &said.objects()[0];
+    for (key, value) in [("devices", 2), ("registrations", 1), ("held", 1), ("live", 1)] {
+        assert_eq!(forgotten[key], value, "{forgotten}");
+    }
+    scene.server.footer(PATIENCE).await;
+    assert_eq!(ask(&scene.pushward, &["push", "list", "--json"]).await.objects(), [] as [Value; 0]);
+    let status = ask(&scene.pushward, &["status", "--json"]).await.objects();
+    assert_eq!((&status[0]["spool_bytes"], &status[0]["wakes_waiting"]), (&0.into(), &0.into()), "{status:?}");
+
+    // Who was there is a known device again: what waits for it is kept through a restart.
+    desk_server.send(message("to desk").replace("/phone", "/desk"));
+    assert_eq!(bodies(&desk.messages(1).await), ["to desk"]);
+    desk.reset();
+    scene.pushward.logged(&["dark", "alice@localhost/desk"]).await;
+    desk_server.send(message("while away").replace("/phone", "/desk"));
+    scene.pushward.stored("while away").await;
+    scene.pushward.restart().await;
+    let mut desk = scene.pushward.authenticated("alice").await;
+    fresh(&mut desk, "desk").await;
+    assert!(bodies(&desk.messages(2).await).contains(&"while away".to_owned()));
+
+    let said = ask(&scene.pushward, &["forget", "nobody@localhost"]).await;
+    assert_eq!(said.code, Some(0), "{}", said.err);
+}
+
+#[tokio::test]
+async fn status_and_sessions_say_who_is_there() {
+    let mut scene = Scene::new().await;
+    let (desk, _desk_server) = another(&scene.pushward, &mut scene.stub, "desk").await;
+    lost(&scene.pushward, desk, "alice@localhost/desk").await;
+    let _unknown = scene.pushward.connect().await;
+    let status = ask(&scene.pushward, &["status", "--json"]).await.objects().remove(0);
+    for (key, value) in [("live", 1), ("dark", 1), ("connections", 2), ("accounts", 1), ("wakes_waiting", 0)] {
+        assert_eq!(status[key], value, "{status}");
+    }
+    assert_eq!((&status["draining"], &status["version"]), (&false.into(), &env!("CARGO_PKG_VERSION").into()));
+    let sessions = ask(&scene.pushward, &["sessions", "--json"]).await.objects();
+    let told: Vec<_> = sessions.iter().map(|s| (s["jid"].as_str().unwrap(), s["state"].as_str().unwrap())).collect();
+    assert_eq!(told, [("alice@localhost/desk", "dark"), ("alice@localhost/phone", "live")]);
+    let said = ask(&scene.pushward, &["status"]).await;
+    assert!(said.out.contains("sessions       1 live, 1 dark"), "{}", said.out);
+    scene.client.roundtrip().await;
+}
+
+#[tokio::test]
+async fn the_socket_is_for_its_owner_and_goes_with_the_daemon() {
+    let stub = StubUpstream::start(StubOptions::default()).await;
+    let mut pushward = Pushward::start(Setup::new(stub.address)).await;
+    let socket = pushward.file("state/admin.sock");
+    assert_eq!(fs::metadata(&socket).unwrap().permissions().mode() & 0o777, 0o600);
+    pushward.kill();
+    assert!(socket.exists(), "a killed process leaves it");
+    let said = ask(&pushward, &["status"]).await;
+    assert_eq!(said.code, Some(69));
+    assert!(said.err.starts_with("no pushward listens at ") && said.err.contains("is it running"), "{}", said.err);
+    pushward.start_again().await;
+    assert_eq!(ask(&pushward, &["status"]).await.code, Some(0));
+    pushward.terminate(PATIENCE).await;
+    assert!(!socket.exists());
+    assert_eq!(ask(&pushward, &["push", "list"]).await.code, Some(69));
+}
+
+#[tokio::test]
+async fn a_command_with_a_bad_configuration_names_it() {
+    let directory = tempfile::tempdir().unwrap();
+    fs::write(directory.path().join("config.toml"), "[[host]]\ndomain = 'localhost'\n[admin]\nlisten = 'here'\n")
+        .unwrap();
+    let said = command(directory.path(), &["status"]).await;
+    assert_eq!(said.code, Some(78));
+    assert!(said.err.starts_with("config.toml:4: [admin] listen"), "{}", said.err);
+}
+
+#[tokio::test]
+async fn a_port_in_use_stops_the_start_and_is_named() {
+    let stub = StubUpstream::start(StubOptions::default()).await;
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap();
+    let pushward = Pushward::start(Setup::new(stub.address)).await;
+    let config = fs::read_to_string(pushward.file("config.toml")).unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let config = config.replace("listen = ''", &format!("listen = '{address}'"));
+    fs::write(directory.path().join("config.toml"), config).unwrap();
+    let said = command(directory.path(), &["run"]).await;
+    assert_eq!(said.code, Some(1), "{}", said.err);
+    for words in [address.to_string().as_str(), "in use", "[admin] listen"] {
+        assert!(said.err.contains(words), "{words} in {}", said.err);
+    }
+    assert!(!directory.path().join("state/admin.sock").exists());
+}
+
+#[tokio::test]
+async fn the_page_counts_and_names_nobody() {
+    let mut scene = Scene::with(StubOptions::default(), with_page).await;
+    enable_secretly(&mut scene.client).await;
+    lost(&scene.pushward, scene.client, "alice@localhost/phone").await;
+    scene.server.send("<presence from='bob@localhost/desk' to='alice@localhost/phone'/>");
+    scene.server.send("<iq type='get' id='behind' from='localhost'><ping xmlns='urn:xmpp:ping'/></iq>");
+    scene.server.expect("id='behind'").await;
+    let address = page(&scene.pushward).await;
+    let (status, header, metrics) = http(address, "GET", "/metrics").await;
+    assert_eq!(status, 200);
+    assert!(header.contains("content-type: application/openmetrics-text; version=1.0.0"), "{header}");
+    for line in metrics.lines().filter(|line| !line.starts_with('#')) {
+        let (name, value) = line.rsplit_once(' ').unwrap();
+        assert!(name.starts_with("pushward_") && value.parse::<f64>().is_ok(), "{line}");
+    }
+    assert!(metrics.ends_with("# EOF\n"));
+    for line in ["pushward_sessions{state=\"dark\"} 1", "pushward_verdicts_total{verdict=\"presence\"} 1"] {
+        assert!(metrics.lines().any(|is| is == line), "{line} in {metrics}");
+    }
+    for secret in ["alice", "bob", "localhost", "node-is-a-token"] {
+        assert!(!metrics.contains(secret), "{secret} in {metrics}");
+    }
+    assert_eq!(http(address, "GET", "/healthz").await.0, 200);
+    assert_eq!(http(address, "GET", "/readyz").await.0, 200);
+    assert_eq!(http(address, "GET", "/").await.0, 404);
+    let (status, header, _) = http(address, "POST", "/metrics").await;
+    assert_eq!(status, 405);
+    assert!(header.contains("allow: get"), "{header}");
+}
+
+#[tokio::test]
+async fn a_draining_daemon_says_so_until_it_has_ended() {
+    let stub = StubUpstream::start(StubOptions::default()).await;
+    let mut pushward = Pushward::start(with_page(Setup::new(stub.address)).set("drain_timeout", "'5s'")).await;
+    let address = page(&pushward).await;
+    // A client that does not read its end keeps the drain waiting.
+    let _client = pushward.login("alice", "phone").await;
+    let ((), (status, _)) = tokio::join!(draining(address), pushward.terminate(PATIENCE));
+    assert_eq!(status.code(), Some(0));
+    assert!(TcpStream::connect(address).await.is_err());
+}
+
+/// Waits until the probe says so.
+async fn draining(address: SocketAddr) {
+    let deadline = Instant::now() + PATIENCE;
+    while http(address, "GET", "/readyz").await.0 != 503 {
+        assert!(Instant::now() < deadline, "it never drained");
+    }
+}
