@@ -229,7 +229,7 @@ mod tests {
     use std::os::unix::fs::PermissionsExt;
 
     use super::*;
-    use crate::config::Upstream;
+    use crate::config::{ChannelBinding, Upstream, UpstreamTls};
 
     fn host(directory: &Path, domain: &str) -> Host {
         Host {
@@ -237,6 +237,10 @@ mod tests {
             certificate: directory.join(format!("certs/{domain}.pem")),
             key: directory.join(format!("certs/{domain}.key")),
             upstream: Upstream::default(),
+            upstream_tls: UpstreamTls::Off,
+            upstream_ca: None,
+            upstream_insecure: false,
+            channel_binding: ChannelBinding::Strip,
         }
     }
 

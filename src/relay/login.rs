@@ -10,7 +10,7 @@ use super::jobs;
 use super::registry::{Attach, Command, Refused};
 use super::{Client, Relay};
 use crate::net::conn::{ConnEvent, HIGH_WATER};
-use crate::net::upstream::{self, UpstreamConn};
+use crate::net::upstream::{Terms, UpstreamConn};
 use crate::session::negotiate::{Ended, Held, Input, Negotiation, Output, Stop};
 use crate::session::{Bound, Resumption, SmId, sm};
 
@@ -188,6 +188,7 @@ impl Driver<'_> {
                 self.bound = Some(*bound);
                 self.done = true;
             }
+            Output::Notice(domain, notice) => self.relay.notices.tell(domain, notice),
             Output::Close(reason) => {
                 tracing::info!(?reason, "closed before login");
                 self.done = true;
@@ -217,20 +218,22 @@ impl Driver<'_> {
     }
 
     async fn connect(&mut self, host: &str) -> Input {
-        let Some(host) = self.relay.host(host) else {
+        let Some(way) = self.relay.ways.to(host) else {
             return Input::UpstreamLost;
         };
-        let limits = &self.relay.config.limits;
-        let write_timeout = self.relay.config.stream_management.write_timeout;
-        let connected =
-            upstream::connect(&host.upstream, limits.connect_timeout, write_timeout, self.relay.limits(true)).await;
-        match connected {
+        let terms = Terms {
+            connect_timeout: self.relay.config.limits.connect_timeout,
+            write_timeout: self.relay.config.stream_management.write_timeout,
+            limits: self.relay.limits(true),
+        };
+        match way.connect(&terms).await {
             Ok(conn) => {
                 self.upstream = Some(conn);
-                Input::Connected
+                Input::Connected(way.leg())
             }
             Err(error) => {
-                tracing::warn!(%error, domain = %host.domain, "the server cannot be reached");
+                let (upstream, remedy) = (way.upstream(), error.remedy());
+                tracing::warn!(domain = host, %upstream, %error, remedy, "the server cannot be reached");
                 Input::UpstreamLost
             }
         }

@@ -11,6 +11,7 @@ mod forget;
 mod handshake;
 mod jobs;
 mod login;
+mod notices;
 mod owner;
 pub mod registry;
 mod report;
@@ -28,11 +29,13 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::Instrument;
 
-use crate::config::{Config, Host, ListenTls};
+use crate::config::{Config, ListenTls};
 use crate::metrics::Metrics;
+use crate::net::Legs;
 use crate::net::conn::Conn;
 use crate::net::listener::Permit;
 use crate::net::tls::Certificates;
+use crate::net::upstream::Ways;
 use crate::session::{Settings, negotiate};
 use crate::store::Store;
 use crate::xml::FrameLimits;
@@ -51,6 +54,8 @@ pub struct Relay {
     settings: Arc<Settings>,
     domains: Arc<HashSet<String>>,
     certificates: Certificates,
+    ways: Ways,
+    notices: notices::Notices,
     registry: Registry,
     absentees: Absentees,
     store: Store,
@@ -62,7 +67,7 @@ pub struct Relay {
 
 impl Relay {
     /// What all connections of a daemon share; sessions drain when `shutdown` is cancelled.
-    pub fn new(config: Arc<Config>, certificates: Certificates, store: Store, shutdown: CancellationToken) -> Self {
+    pub fn new(config: Arc<Config>, legs: Legs, store: Store, shutdown: CancellationToken) -> Self {
         let settings = Settings {
             stream_management: config.stream_management.clone(),
             push: Arc::new(config.push.clone()),
@@ -73,7 +78,9 @@ impl Relay {
             settings: Arc::new(settings),
             domains: Arc::new(config.hosts.iter().map(|host| host.domain.clone()).collect()),
             config,
-            certificates,
+            certificates: legs.certificates,
+            ways: legs.ways,
+            notices: notices::Notices::default(),
             registry: Registry::default(),
             absentees: Absentees::default(),
             store,
@@ -130,10 +137,6 @@ impl Relay {
     /// Whether sessions are told to end, and none begins.
     pub fn is_draining(&self) -> bool {
         self.shutdown.is_cancelled()
-    }
-
-    fn host(&self, domain: &str) -> Option<&Host> {
-        self.config.hosts.iter().find(|host| host.domain == domain)
     }
 
     fn limits(&self, authenticated: bool) -> FrameLimits {

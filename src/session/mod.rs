@@ -33,10 +33,12 @@ mod request;
 pub mod rewrite;
 pub mod sasl;
 mod server;
+pub mod sieve;
 pub mod sm;
 pub mod starttls;
 #[cfg(test)]
 pub(crate) mod tests;
+pub mod upgrade;
 mod upstream;
 
 use std::collections::VecDeque;

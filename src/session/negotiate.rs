@@ -22,7 +22,9 @@ use inline::{Ask, Inline};
 
 use super::rewrite::{self, Phase};
 use super::sasl::{Exchange, SaslIdentity};
+use super::sieve::{Hidden, Leg, Notice, Sieve};
 use super::starttls::{refusal, served};
+use super::upgrade;
 use super::{Bound, Dice, Settings, SmId, sm};
 use crate::jid::BareJid;
 use crate::xml::{self, Element, Frame, Header, Kind, ns};
@@ -75,6 +77,8 @@ pub struct Negotiation {
     host: String,
     client_header: Option<Arc<Header>>,
     server_header: Option<Arc<Header>>,
+    leg: Leg,
+    hidden: Hidden,
     exchange: Exchange,
     /// What the client asked for with the `<authenticate/>` that the server has.
     inline: Inline,
@@ -101,6 +105,8 @@ impl Negotiation {
             host: String::new(),
             client_header: None,
             server_header: None,
+            leg: Leg::Plain,
+            hidden: Hidden::default(),
             exchange: Exchange::default(),
             inline: Inline::default(),
             identity: None,
@@ -149,7 +155,7 @@ impl Negotiation {
             }
             Input::Upstream(Frame::Open(header)) => self.server_header(header),
             Input::Upstream(Frame::Element(element)) => self.server_element(&element),
-            Input::Connected => self.connected(),
+            Input::Connected(leg) => self.connected(leg),
             Input::UpstreamLost => self.upstream_lost(),
             Input::Found(held) => self.found(held),
             Input::Gone(ended) => self.gone(ended),
@@ -197,7 +203,8 @@ impl Negotiation {
         self.close(CloseReason::HostUnknown);
     }
 
-    fn connected(&mut self) {
+    fn connected(&mut self, leg: Leg) {
+        self.leg = leg;
         if let (State::Connecting, Some(header)) = (&self.state, &self.client_header) {
             self.outputs.push_back(Output::ToUpstream(header.bytes().clone()));
             self.state = State::Opening;
@@ -257,10 +264,7 @@ impl Negotiation {
             return self.write_client(element.bytes().clone());
         }
         match &self.state {
-            State::Opening if element.is("features", ns::STREAMS) => {
-                self.write_client(rewrite::features(element, Phase::Unauthenticated));
-                self.state = State::Authenticating { answer_due: false };
-            }
+            State::Opening if element.is("features", ns::STREAMS) => self.first_features(element),
             State::Reopening if element.is("features", ns::STREAMS) => self.authenticated_features(element),
             State::Welcomed(_) if element.is("features", ns::STREAMS) => self.features_follow(element),
             State::Authenticating { answer_due } => {
@@ -281,6 +285,16 @@ impl Negotiation {
             | State::Reopening
             | State::Done => self.upstream_error(),
         }
+    }
+
+    fn first_features(&mut self, element: &Element) {
+        if self.leg == Leg::Plain && upgrade::requires_tls(element) {
+            self.out(Output::Notice(self.host.clone(), Notice::TlsRequired));
+            return self.refuse("remote-connection-failed", None, CloseReason::UpstreamWantsTls);
+        }
+        self.hidden = Sieve::new(&element.node(), self.leg).hidden();
+        self.write_client(rewrite::features(element, Phase::Unauthenticated, self.leg));
+        self.state = State::Authenticating { answer_due: false };
     }
 
     // Ends

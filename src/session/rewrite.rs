@@ -9,6 +9,7 @@ use std::time::SystemTime;
 
 use bytes::{Bytes, BytesMut};
 
+use super::sieve::{Leg, Sieve};
 use crate::config;
 use crate::push::registration;
 use crate::xml::{Element, Kind, Node, XmlWriter, ns};
@@ -23,19 +24,24 @@ pub enum Phase {
 }
 
 /// Features as the client may see them: what ends at Pushward is dropped, what Pushward provides is added.
-pub fn features(element: &Element, phase: Phase) -> Bytes {
+pub fn features(element: &Element, phase: Phase, leg: Leg) -> Bytes {
     let root = element.node();
-    let mut splices = Vec::new();
+    let sieve = Sieve::new(&root, leg);
+    let (mut cuts, mut splices) = (Vec::new(), Vec::new());
     for child in root.children() {
         if dropped(&child) {
-            splices.push((child.range(), Vec::new()));
-        } else if child.is("authentication", ns::SASL2) {
+            cuts.push(child.range());
+            continue;
+        }
+        let sifted = cuts.len();
+        sieve.sift(&child, &mut cuts);
+        let gone = cuts.get(sifted) == Some(&child.range());
+        if !gone && child.is("authentication", ns::SASL2) {
             splices.extend(sasl2::authentication(&child));
-        } else if child.is("mechanisms", ns::SASL) {
-            let unusable = child.children().filter(|m| unusable_mechanism(&m.text()));
-            splices.extend(unusable.map(|m| (m.range(), Vec::new())));
         }
     }
+    splices.extend(cuts.into_iter().map(|cut| (cut, Vec::new())));
+    splices.sort_by_key(|(range, _)| range.start);
     if phase == Phase::Authenticated {
         let mut ours = XmlWriter::new();
         ours.start("sm").attr("xmlns", ns::SM).end();
@@ -56,15 +62,11 @@ fn dropped(child: &Node<'_>) -> bool {
         ("sm", ns::SM),
         ("isr", ns::ISR),
         ("auth", ns::IQ_AUTH),
-        // Together with the *-PLUS mechanisms or not at all (XEP-0440 §3).
-        ("sasl-channel-binding", ns::SASL_CB),
+        ("pipelining", ns::PIPELINING),
     ];
     ALWAYS.iter().any(|(name, ns)| child.is(name, ns))
-}
-
-/// Mechanisms that need the client's own TLS channel to the server, or that may negotiate a security layer.
-fn unusable_mechanism(name: &str) -> bool {
-    name.ends_with("-PLUS") || matches!(name, "EXTERNAL" | "GSSAPI")
+        // ejabberd's push, acknowledgements and rebinding of old.
+        || child.ns().starts_with("p1:")
 }
 
 /// The disco#info result of the account with the features of push (XEP-0357 §4.1); `None` if it has these already. Other
@@ -157,10 +159,11 @@ mod tests {
              <mechanism>SCRAM-SHA-1</mechanism><mechanism>EXTERNAL</mechanism><mechanism>PLAIN</mechanism></mechanisms>\
              <sasl-channel-binding xmlns='urn:xmpp:sasl-cb:0'><channel-binding type='tls-exporter'/></sasl-channel-binding>\
              <compression xmlns='http://jabber.org/features/compress'><method>zlib</method></compression>\
+             <pipelining xmlns='urn:xmpp:features:pipelining'/><push xmlns='p1:push'/>\
              <register xmlns='http://jabber.org/features/iq-register'/></stream:features>",
         );
         check(
-            &super::features(&features, Phase::Unauthenticated),
+            &super::features(&features, Phase::Unauthenticated, Leg::Plain),
             "<stream:features><mechanisms xmlns='urn:ietf:params:xml:ns:xmpp-sasl'><mechanism>SCRAM-SHA-1</mechanism>\
              <mechanism>PLAIN</mechanism></mechanisms><register xmlns='http://jabber.org/features/iq-register'/></stream:features>",
         );
@@ -173,12 +176,12 @@ mod tests {
              <sm xmlns='urn:xmpp:sm:3'/><csi xmlns='urn:xmpp:csi:0'/></stream:features>",
         );
         check(
-            &super::features(&features, Phase::Authenticated),
+            &super::features(&features, Phase::Authenticated, Leg::Plain),
             "<stream:features><bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'/><csi xmlns='urn:xmpp:csi:0'/>\
              <sm xmlns='urn:xmpp:sm:3'/></stream:features>",
         );
         check(
-            &super::features(&element("<stream:features/>"), Phase::Authenticated),
+            &super::features(&element("<stream:features/>"), Phase::Authenticated, Leg::Plain),
             "<stream:features><sm xmlns='urn:xmpp:sm:3'/><csi xmlns='urn:xmpp:csi:0'/></stream:features>",
         );
     }

@@ -26,3 +26,4 @@ mod story;
 mod stream_management;
 mod support;
 mod upstream_management;
+mod upstream_tls;

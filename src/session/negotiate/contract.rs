@@ -4,6 +4,7 @@ use bytes::Bytes;
 
 use crate::jid::BareJid;
 use crate::session::sasl::SaslIdentity;
+use crate::session::sieve::{Leg, Notice};
 use crate::session::{Bound, Resumption, SmId, sm};
 use crate::xml::Frame;
 
@@ -15,7 +16,7 @@ pub enum Input {
     /// A frame from the server.
     Upstream(Frame),
     /// The connection to the server stands.
-    Connected,
+    Connected(Leg),
     /// The server could not be reached, or its connection broke.
     UpstreamLost,
     /// The answer to [`Output::Find`]: a session, or what a session that has ended had handled.
@@ -58,6 +59,8 @@ pub enum Output {
     Release(Proof, String),
     /// The connection is a session of its own.
     Bound(Box<Bound>),
+    /// Tell the operator of this host.
+    Notice(String, Notice),
     /// Write what is left to both legs and close them.
     Close(CloseReason),
 }
@@ -75,6 +78,8 @@ pub enum CloseReason {
     UpstreamLost,
     /// The server broke the protocol.
     UpstreamError,
+    /// The server wants TLS, and its leg has none.
+    UpstreamWantsTls,
     /// The client asked for a host that is not served.
     HostUnknown,
     /// A resumption was not proven.

@@ -3,6 +3,7 @@
 use super::{Negotiation, Output, State};
 use crate::session::answer;
 use crate::session::sasl::{Exchange, Profile, SaslIdentity};
+use crate::session::sieve::Notice;
 use crate::xml::{Element, Kind, Node, ns};
 
 impl Negotiation {
@@ -63,6 +64,7 @@ impl Negotiation {
         if !answer_due || node.ns() != profile.ns() {
             return self.upstream_error();
         }
+        self.heed_hidden(&node);
         if node.name() != "success" {
             self.state = State::Authenticating { answer_due: false };
             return self.write_client(element.bytes().clone());
@@ -78,5 +80,15 @@ impl Negotiation {
             }
             Profile::Sasl2 => self.succeeded(element),
         }
+    }
+
+    /// What was hidden from the client may be what the server now fails the log-in for.
+    fn heed_hidden(&mut self, answer: &Node<'_>) {
+        let notice = match answer.name() {
+            "challenge" if self.hidden.anything && self.exchange.hashes_offers(&answer.text()) => Notice::OffersHashed,
+            "failure" if self.hidden.binding && self.exchange.missed_binding() => Notice::BindingMissed,
+            _ => return,
+        };
+        self.out(Output::Notice(self.host.clone(), notice));
     }
 }

@@ -58,7 +58,7 @@ impl Negotiation {
     pub(super) fn authenticated_features(&mut self, element: &Element) {
         self.server_csi = element.node().child("csi", ns::CSI).is_some();
         self.server_sm = element.node().child("sm", ns::SM).is_some();
-        self.write_client(rewrite::features(element, Phase::Authenticated));
+        self.write_client(rewrite::features(element, Phase::Authenticated, self.leg));
         self.state = State::Binding;
     }
 }

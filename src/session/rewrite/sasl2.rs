@@ -2,14 +2,12 @@
 
 use bytes::Bytes;
 
-use super::{Splice, append, splice, unusable_mechanism};
+use super::{Splice, append, splice};
 use crate::jid::FullJid;
 use crate::xml::{Element, Node, XmlWriter, ns};
 
-/// What Bind 2 enables at Pushward (XEP-0386 §3): offered once each, whether the server has it or not.
-const OURS: [&str; 1] = [ns::SM];
-/// What Bind 2 may not enable at the server, beside what is ours.
-const UNSEEN: [&str; 1] = [ns::PUSH];
+/// What Bind 2 may not enable at the server: it is Pushward's (XEP-0386 §3).
+const UNSEEN: [&str; 2] = [ns::SM, ns::PUSH];
 /// Whose elements inside `<authenticate/>` end here.
 const INTERCEPTED: [&str; 3] = [ns::SM, ns::SM2, ns::ISR];
 
@@ -22,29 +20,14 @@ pub enum InlineBind {
     Withhold,
 }
 
-/// The splices of an offer of SASL2: usable mechanisms, inline resumption, inline stream management.
+/// The splices of an offer of SASL2: inline resumption, inline stream management. Which mechanisms pass is the sieve's to say.
 pub(super) fn authentication(offer: &Node<'_>) -> Vec<Splice> {
-    let mechanism = |child: &Node<'_>| child.is("mechanism", ns::SASL2);
-    if !offer.children().any(|child| mechanism(&child) && !unusable_mechanism(&child.text())) {
-        // XEP-0388 §2.1: never without a mechanism.
-        return vec![removal(offer)];
+    if let Some(inline) = offer.child("inline", ns::SASL2) {
+        return inline_features(&inline);
     }
-    let mut splices = Vec::new();
-    let mut has_inline = false;
-    for child in offer.children() {
-        if mechanism(&child) && unusable_mechanism(&child.text()) || child.is("sasl-channel-binding", ns::SASL_CB) {
-            splices.push(removal(&child));
-        } else if child.is("inline", ns::SASL2) && !has_inline {
-            has_inline = true;
-            splices.extend(inline_features(&child));
-        }
-    }
-    if !has_inline {
-        let mut inline = XmlWriter::new();
-        inline.start("inline").attr("xmlns", ns::SASL2).start("sm").attr("xmlns", ns::SM);
-        splices.push(append(offer, &inline.finish()));
-    }
-    splices
+    let mut inline = XmlWriter::new();
+    inline.start("inline").attr("xmlns", ns::SASL2).start("sm").attr("xmlns", ns::SM);
+    vec![append(offer, &inline.finish())]
 }
 
 fn inline_features(inline: &Node<'_>) -> Vec<Splice> {
@@ -54,8 +37,6 @@ fn inline_features(inline: &Node<'_>) -> Vec<Splice> {
             splices.push(removal(&child));
         } else if child.is("bind", ns::BIND2) {
             splices.extend(bind_features(&child));
-        } else if child.is("fast", ns::FAST) {
-            splices.extend(fast(&child));
         }
     }
     let mut sm = XmlWriter::new();
@@ -66,39 +47,22 @@ fn inline_features(inline: &Node<'_>) -> Vec<Splice> {
 
 /// XEP-0386 §3: one list of what can be enabled with the bind.
 fn bind_features(bind: &Node<'_>) -> Vec<Splice> {
+    let inline = bind.child("inline", ns::BIND2);
+    let has = |var: &str| inline.iter().flat_map(Node::children).any(|f| f.attr("var").as_deref() == Some(var));
     let mut ours = XmlWriter::new();
-    for var in OURS {
+    for var in [Some(ns::SM), Some(ns::CSI).filter(|csi| !has(csi))].into_iter().flatten() {
         ours.start("feature").attr("xmlns", ns::BIND2).attr("var", var).end();
     }
     let ours = ours.finish();
-    let Some(inline) = bind.child("inline", ns::BIND2) else {
+    let Some(inline) = inline else {
         let mut inline = XmlWriter::new();
         inline.start("inline").attr("xmlns", ns::BIND2).raw(&ours);
         return vec![append(bind, &inline.finish())];
     };
-    let replaced = |var: &str| OURS.contains(&var) || UNSEEN.contains(&var);
-    let theirs = inline.children().filter(|f| f.attr("var").is_some_and(|var| replaced(&var)));
+    let theirs = inline.children().filter(|f| f.attr("var").is_some_and(|var| UNSEEN.contains(&var.as_ref())));
     let mut splices: Vec<_> = theirs.map(|feature| removal(&feature)).collect();
     splices.push(append(&inline, &ours));
     splices
-}
-
-/// XEP-0484 §3.1: only tokens that are bound to no channel, and none in early data, which ends here.
-fn fast(offer: &Node<'_>) -> Option<Splice> {
-    let offered = offer.children().filter(|child| child.is("mechanism", ns::FAST));
-    let (kept, gone): (Vec<_>, Vec<_>) = offered.map(|m| m.text().into_owned()).partition(|m| m.ends_with("-NONE"));
-    if kept.is_empty() {
-        return Some(removal(offer));
-    }
-    if gone.is_empty() && offer.attr("tls-0rtt").is_none() {
-        return None;
-    }
-    let mut fast = XmlWriter::new();
-    fast.start("fast").attr("xmlns", ns::FAST);
-    for mechanism in kept {
-        fast.start("mechanism").text(&mechanism).end();
-    }
-    Some((offer.range(), fast.finish().to_vec()))
 }
 
 /// An `<authenticate/>` as the server gets it: without resumption and stream management, which are answered here.
@@ -151,7 +115,7 @@ fn removal(node: &Node<'_>) -> Splice {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Phase, features};
+    use super::super::{Leg, Phase, features};
     use super::*;
     use crate::session::tests::element;
 
@@ -161,7 +125,10 @@ mod tests {
 
     fn check_offer(offer: &str, expect: &str) {
         let offered = element(&format!("<stream:features>{offer}</stream:features>"));
-        check(&features(&offered, Phase::Unauthenticated), &format!("<stream:features>{expect}</stream:features>"));
+        check(
+            &features(&offered, Phase::Unauthenticated, Leg::Plain),
+            &format!("<stream:features>{expect}</stream:features>"),
+        );
     }
 
     #[test]
@@ -190,8 +157,8 @@ mod tests {
              <inline><bind xmlns='urn:xmpp:bind:0'/></inline></authentication>",
             "<authentication xmlns='urn:xmpp:sasl:2'><mechanism>PLAIN</mechanism>\
              <inline><bind xmlns='urn:xmpp:bind:0'><inline xmlns='urn:xmpp:bind:0'>\
-             <feature xmlns='urn:xmpp:bind:0' var='urn:xmpp:sm:3'/></inline></bind><sm xmlns='urn:xmpp:sm:3'/></inline>\
-             </authentication>",
+             <feature xmlns='urn:xmpp:bind:0' var='urn:xmpp:sm:3'/><feature xmlns='urn:xmpp:bind:0' var='urn:xmpp:csi:0'/>\
+             </inline></bind><sm xmlns='urn:xmpp:sm:3'/></inline></authentication>",
         );
         check_offer(
             "<authentication xmlns='urn:xmpp:sasl:2'><mechanism>PLAIN</mechanism><inline/></authentication>",

@@ -6,7 +6,9 @@ use base64::Engine as _;
 
 use super::super::SmId;
 use super::super::negotiate::{CloseReason, Held, Input, Negotiation, Output, Proof};
+use super::super::sieve::{Leg, Notice};
 use super::*;
+use crate::config::ChannelBinding;
 use crate::jid::BareJid;
 
 const FEATURES: &str = "<stream:features><mechanisms xmlns='urn:ietf:params:xml:ns:xmpp-sasl'>\
@@ -26,6 +28,7 @@ pub(super) struct Login {
     pub(super) bound: Option<Box<Bound>>,
     pub(super) released: Vec<(Proof, String)>,
     pub(super) restarts: usize,
+    notices: Vec<Notice>,
     pub(super) closed: Option<CloseReason>,
 }
 
@@ -54,6 +57,7 @@ impl Login {
             bound: None,
             released: Vec::new(),
             restarts: 0,
+            notices: Vec::new(),
             closed: None,
         }
     }
@@ -62,7 +66,7 @@ impl Login {
     pub(super) fn opened() -> Self {
         let mut login = Self::new();
         login.input(Input::Client(client_header("example.org")));
-        login.input(Input::Connected);
+        login.input(Input::Connected(Leg::Plain));
         login.input(Input::Upstream(Frame::Open(header())));
         login.upstream(FEATURES);
         login
@@ -113,6 +117,7 @@ impl Login {
                 Output::HandOver(_, resumption) => self.handed_over = Some(resumption),
                 Output::Release(proof, resource) => self.released.push((proof, resource)),
                 Output::Bound(bound) => self.bound = Some(bound),
+                Output::Notice(_, notice) => self.notices.push(notice),
                 Output::Close(reason) => self.closed = Some(reason),
             }
         }
@@ -287,4 +292,69 @@ fn nothing_that_logs_in_or_changes_the_stream_unseen_is_forwarded() {
     assert!(login.to_client.last().unwrap().contains("service-unavailable"));
     login.client("<iq type='get' id='a'><query xmlns='jabber:iq:register'/></iq>");
     assert!(login.to_upstream.last().unwrap().contains("jabber:iq:register"));
+}
+
+// What a server's TLS and a client's channel binding do to each other (RFC 5802 §6, XEP-0474)
+
+const OFFERS_PLUS: &str = "<stream:features><mechanisms xmlns='urn:ietf:params:xml:ns:xmpp-sasl'>\
+    <mechanism>SCRAM-SHA-1-PLUS</mechanism><mechanism>SCRAM-SHA-1</mechanism></mechanisms></stream:features>";
+const REFUSED: &str = "<failure xmlns='urn:ietf:params:xml:ns:xmpp-sasl'><malformed-request/></failure>";
+
+fn scram(login: &mut Login, first: &str) {
+    let message = base64::engine::general_purpose::STANDARD.encode(first);
+    login.client(&format!("<auth xmlns='urn:ietf:params:xml:ns:xmpp-sasl' mechanism='SCRAM-SHA-1'>{message}</auth>"));
+}
+
+fn challenge(login: &mut Login, text: &str) {
+    let message = base64::engine::general_purpose::STANDARD.encode(text);
+    login.upstream(&format!("<challenge xmlns='urn:ietf:params:xml:ns:xmpp-sasl'>{message}</challenge>"));
+}
+
+fn offered(leg: Leg, features: &str) -> Login {
+    let mut login = Login::new();
+    login.input(Input::Client(client_header("example.org")));
+    login.input(Input::Connected(leg));
+    login.input(Input::Upstream(Frame::Open(header())));
+    login.upstream(features);
+    login
+}
+
+#[test]
+fn a_client_refused_for_the_channel_binding_it_misses_is_noticed() {
+    for (features, first, expect) in [
+        (OFFERS_PLUS, "y,,n=juliet,r=1", &[Notice::BindingMissed][..]),
+        (OFFERS_PLUS, "n,,n=juliet,r=1", &[]),
+        (FEATURES, "y,,n=juliet,r=1", &[]),
+    ] {
+        let mut login = offered(Leg::Tls(ChannelBinding::Strip), features);
+        scram(&mut login, first);
+        login.upstream(REFUSED);
+        assert_eq!(login.notices, expect, "{first} of {features}");
+        assert_eq!(login.to_client.last().map(String::as_str), Some(REFUSED));
+    }
+}
+
+#[test]
+fn a_hash_of_offers_is_noticed_where_some_were_stripped() {
+    for (features, server_first, expect) in [
+        (OFFERS_PLUS, "r=12,s=c2E=,i=4096,h=aGFzaA==", &[Notice::OffersHashed][..]),
+        (OFFERS_PLUS, "r=12,s=c2E=,i=4096", &[]),
+        (FEATURES, "r=12,s=c2E=,i=4096,h=aGFzaA==", &[]),
+    ] {
+        let mut login = offered(Leg::Tls(ChannelBinding::Strip), features);
+        scram(&mut login, "n,,n=juliet,r=1");
+        challenge(&mut login, server_first);
+        assert_eq!(login.notices, expect, "{server_first} after {features}");
+    }
+}
+
+#[test]
+fn a_server_that_requires_tls_on_a_plain_leg_ends_the_login() {
+    let required =
+        "<stream:features><starttls xmlns='urn:ietf:params:xml:ns:xmpp-tls'><required/></starttls></stream:features>";
+    let login = offered(Leg::Plain, required);
+    assert_eq!(login.notices, [Notice::TlsRequired]);
+    assert_eq!(login.closed, Some(CloseReason::UpstreamWantsTls));
+    assert!(login.to_client.last().is_some_and(|last| last.contains("<remote-connection-failed")));
+    assert!(offered(Leg::Tls(ChannelBinding::Strip), required).notices.is_empty());
 }

@@ -1,5 +1,6 @@
 //! What the tests are made of: real peers, scripted peers, and the proxy itself.
 
+mod authority;
 mod client;
 mod ejabberd;
 mod process;
@@ -20,6 +21,7 @@ use std::ops::RangeInclusive;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
+pub(crate) use authority::{Authority, Issued};
 pub(crate) use client::{Client, Enabled, HEADER, STARTTLS, plain};
 pub(crate) use ejabberd::Ejabberd;
 pub(crate) use process::Process;

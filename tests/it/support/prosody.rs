@@ -12,7 +12,7 @@ use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use super::{PATIENCE, Process, eventually, free_address};
+use super::{Issued, PATIENCE, Process, eventually, free_address};
 
 /// The password of every account.
 pub(crate) const PASSWORD: &str = "correct horse";
@@ -71,6 +71,13 @@ impl Prosody {
         let modules = [&["as_later", "sasl2", "sasl2_bind2", "sasl2_fast"], more].concat();
         let settings = &format!("plugin_paths = {{ {:?} }}", peers.display().to_string());
         Self::having(Extras { modules: &modules, settings, ..Extras::default() }).await
+    }
+
+    /// The same, with TLS at [`Prosody::address`], where passwords may still go without it; `settings` are more lines.
+    pub(crate) async fn over_tls(certificate: &Issued, settings: &str) -> Self {
+        let (file, key) = (certificate.certificate.display(), certificate.key.display());
+        let settings = format!("ssl = {{ certificate = \"{file}\"; key = \"{key}\" }}\n{settings}");
+        Self::having(Extras { modules: &["tls"], settings: &settings, ..Extras::default() }).await
     }
 
     async fn having(extras: Extras<'_>) -> Self {
