@@ -10,6 +10,7 @@
 mod ack_through;
 mod admin;
 mod baseline;
+mod clients;
 mod crash;
 mod dark;
 mod devices;
@@ -21,7 +22,6 @@ mod person;
 mod proxy;
 mod push;
 mod seed;
-mod story;
 mod stream_management;
 mod support;
 mod upstream_management;
