@@ -21,6 +21,7 @@ mod malformed;
 mod person;
 mod proxy;
 mod push;
+mod recorded;
 mod registration;
 mod seed;
 mod stream_management;
