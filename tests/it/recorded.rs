@@ -58,9 +58,19 @@ impl Phone {
         phone
     }
 
+    /// Binds as all but Conversations write it.
+    async fn bind(&mut self, resource: &str) {
+        let bind = format!(
+            "<iq id='bind' type='set'><bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'><resource>{resource}</resource>\
+             </bind></iq>"
+        );
+        let answer = self.request("id='bind'", &bind).await;
+        // Monal ends its process if this names another account.
+        assert_eq!(answer.all("jid").first().unwrap().text, format!("alice@localhost/{resource}"));
+    }
+
     /// The header after authentication and, in one write with it, what the client pipelines; returns the features.
     async fn restarted(&mut self, pipelined: &str) -> Element {
-        // None of them repeats the XML declaration but Monal, whose header holds it.
         self.client.send(format!("{}{pipelined}", self.header)).await;
         let features = Element::parse(&self.client.expect("<stream:features").await);
         for (name, ns) in [("sm", "urn:xmpp:sm:3"), ("csi", "urn:xmpp:csi:0")] {
@@ -115,6 +125,14 @@ impl Phone {
         assert_eq!(answer.attribute("previd"), Some(enabled.id.as_str()));
         let h: u32 = answer.attribute("h").unwrap().parse().unwrap();
         assert_eq!(h, self.sent, "Monal ends a session whose h goes back or too far");
+    }
+
+    /// `<failed/>` once the session is gone: all of these clients bind on the same stream, having taken the count.
+    async fn check_failed(&mut self, enabled: &Enabled, handled: u32) -> u32 {
+        let answer = self.client.resume(&enabled.id, handled).await;
+        assert_eq!(answer.name, "failed", "{answer:?}");
+        assert!(answer.child("item-not-found").is_some(), "{answer:?}");
+        answer.attribute("h").unwrap_or_else(|| panic!("no count in {answer:?}")).parse().unwrap()
     }
 
     /// Asks until everything is acknowledged, each time for no longer than `patience`.

@@ -5,8 +5,12 @@ use std::time::{Duration, Instant};
 use super::{Phone, Stage};
 use crate::support::{Client, bodies, lost, numbered};
 
-const HEADER: &str = "<?xml version='1.0' encoding='UTF-8'?><stream:stream to='localhost' from='alice@localhost' version='1.0' \
-    xml:lang='en' xmlns='jabber:client' xmlns:stream='http://etherx.jabber.org/streams'>";
+const HEADER: &str = "<?xml version='1.0' encoding='UTF-8'?>\
+    <stream:stream to='localhost' from='alice@localhost' version='1.0' xml:lang='en' xmlns='jabber:client' xmlns:stream='http://etherx.jabber.org/streams'>";
+const PRESENCE: &str = "<presence><c xmlns='http://jabber.org/protocol/caps' hash='sha-1' node='https://dino.im' \
+    ver='y5J05vvJHs4IS9lMvSGAuZ8zGAg='/></presence>";
+const INFO: &str =
+    "<iq id='info' type='get' to='localhost'><query xmlns='http://jabber.org/protocol/disco#info'/></iq>";
 /// How long it waits for the answer to its ping.
 const PING: Duration = Duration::from_secs(10);
 
@@ -36,15 +40,11 @@ async fn it_never_stops_at_ten_unacknowledged_stanzas_and_resumes_with_the_rest(
     let mut stage = Stage::new().await;
     let mut phone = connected(&stage).await;
     phone.restarted("").await;
-    phone.request("id='bind'", "<iq id='bind' type='set'><bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'><resource>dino.0a1b2c3d</resource></bind></iq>").await;
+    phone.bind("dino.0a1b2c3d").await;
     let enabled = phone.enable("<enable xmlns='urn:xmpp:sm:3' resume='true'/>").await;
     send(&mut phone, "<iq id='roster' type='get'><query xmlns='jabber:iq:roster'/></iq>").await;
-    send(
-        &mut phone,
-        "<iq id='info' type='get' to='localhost'><query xmlns='http://jabber.org/protocol/disco#info'/></iq>",
-    )
-    .await;
-    send(&mut phone, "<presence><c xmlns='http://jabber.org/protocol/caps' hash='sha-1' node='https://dino.im' ver='y5J05vvJHs4IS9lMvSGAuZ8zGAg='/></presence>").await;
+    send(&mut phone, INFO).await;
+    send(&mut phone, PRESENCE).await;
     send(&mut phone, "<iq id='carbons' type='set'><enable xmlns='urn:xmpp:carbons:2'/></iq>").await;
     for id in ["roster", "info", "carbons"] {
         phone.answer(&format!("id='{id}'")).await;

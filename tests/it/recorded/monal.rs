@@ -1,13 +1,14 @@
-//! Monal with PLAIN over SASL1, which its user has to allow: pipelined, impatient, registered anew after every resumption.
+//! Monal with PLAIN over SASL1, which its user has to allow: it pipelines, is impatient, and registers at every resumption.
 
 use std::time::Duration;
 
 use super::{Phone, Stage};
-use crate::support::{Client, Element, PATIENCE, STARTTLS, bodies};
+use crate::support::{Client, Element, Enabled, PATIENCE, STARTTLS, bodies, lost, numbered};
 
 const CLEAR: &str = "<?xml version='1.0'?><stream:stream to='localhost' version='1.0' xml:lang='en' \
     xmlns:stream='http://etherx.jabber.org/streams' xmlns='jabber:client'>";
-const HEADER: &str = "<?xml version='1.0'?><stream:stream from='alice@localhost' to='localhost' version='1.0' xml:lang='en' \
+const HEADER: &str = "<?xml version='1.0'?>\
+    <stream:stream from='alice@localhost' to='localhost' version='1.0' xml:lang='en' \
     xmlns:stream='http://etherx.jabber.org/streams' xmlns='jabber:client'>";
 const ENABLE: &str = "<iq id='push' type='set'><enable xmlns='urn:xmpp:push:0' jid='push.localhost' node='apns-token'>\
     <x xmlns='jabber:x:data' type='submit'><field type='hidden' var='FORM_TYPE'>\
@@ -15,6 +16,8 @@ const ENABLE: &str = "<iq id='push' type='set'><enable xmlns='urn:xmpp:push:0' j
     <field var='pushModule'><value>monalProdiOS</value></field></x></enable></iq>";
 const PRESENCE: &str = "<presence><c xmlns='http://jabber.org/protocol/caps' node='https://monal-im.org/' hash='sha-1' \
     ver='y5J05vvJHs4IS9lMvSGAuZ8zGAg='/></presence>";
+const BIND: &str = "<iq id='bind' type='set'><bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'>\
+    <resource>Monal-iOS.0a1b2c3d</resource></bind></iq>";
 /// How long it waits for the `<a/>` to an `<r/>` in the foreground.
 const SHORT_PING: Duration = Duration::from_secs(4);
 
@@ -26,15 +29,8 @@ async fn connected(stage: &Stage) -> Phone {
     Phone::authenticated(client.handshake(&stage.pushward.tls()).await, HEADER).await
 }
 
-#[tokio::test]
-async fn it_may_register_after_every_resumption_and_is_pushed_for_once_a_loss() {
-    let mut stage = Stage::new().await;
-    let mut phone = connected(&stage).await;
-    // With the features of the last time at hand, it binds before it has seen these.
-    phone.restarted("<iq id='bind' type='set'><bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'><resource>Monal-iOS.0a1b2c3d</resource></bind></iq>").await;
-    // Monal ends its process if this names another account.
-    let bound = phone.answer("id='bind'").await;
-    assert_eq!(bound.all("jid").first().unwrap().text, "alice@localhost/Monal-iOS.0a1b2c3d");
+/// What it sends once it is bound; by now it has the features of its first login, so the bind came with the header.
+async fn begun(phone: &mut Phone) -> Enabled {
     let enabled = phone.enable("<enable xmlns='urn:xmpp:sm:3' resume='true'/>").await;
     let info = "<query xmlns='http://jabber.org/protocol/disco#info'/>";
     phone.request("info", &format!("<iq id='info' type='get' to='localhost'>{info}</iq>")).await;
@@ -44,6 +40,22 @@ async fn it_may_register_after_every_resumption_and_is_pushed_for_once_a_loss() 
     phone.client.send("<active xmlns='urn:xmpp:csi:0'/>").await;
     phone.client.ack().await;
     phone.request("id='push'", ENABLE).await;
+    phone.acked(SHORT_PING).await;
+    enabled
+}
+
+fn message(body: &str, delay: &str) -> String {
+    format!("<message to='bob@localhost' type='chat' id='{body}'><body>{body}</body>{delay}</message>")
+}
+
+#[tokio::test]
+async fn it_may_register_after_every_resumption_and_is_pushed_for_once_a_loss() {
+    let mut stage = Stage::new().await;
+    let mut phone = connected(&stage).await;
+    phone.restarted(BIND).await;
+    let bound = phone.answer("id='bind'").await;
+    assert_eq!(bound.all("jid").first().unwrap().text, "alice@localhost/Monal-iOS.0a1b2c3d");
+    let enabled = begun(&mut phone).await;
     let den = "<presence to='den@rooms.localhost/alice'><x xmlns='http://jabber.org/protocol/muc'/></presence>";
     phone.stanza(den).await;
     phone.client.expect("110").await;
@@ -90,4 +102,36 @@ async fn it_may_register_after_every_resumption_and_is_pushed_for_once_a_loss() 
     phone.client.fin();
     stage.say(&["nobody is told"]).await;
     stage.service.assert_quiet(Duration::from_millis(300)).await;
+}
+
+#[tokio::test]
+async fn after_a_restart_it_sends_again_what_was_not_counted_and_bob_gets_each_message_once() {
+    let mut stage = Stage::new().await;
+    let mut phone = connected(&stage).await;
+    phone.restarted(BIND).await;
+    phone.answer("id='bind'").await;
+    let enabled = begun(&mut phone).await;
+    let all = numbered("message", 1..=5);
+    let before = phone.sent;
+    for body in &all {
+        phone.client.send(message(body, "")).await;
+    }
+    let handled = phone.client.handled;
+    lost(&stage.pushward, phone.client, "alice@localhost/Monal-iOS.0a1b2c3d").await;
+    stage.pushward.restart().await;
+
+    let mut phone = connected(&stage).await;
+    phone.restarted("").await;
+    let h = phone.check_failed(&enabled, handled).await;
+    let taken = usize::try_from(h.checked_sub(before).expect("h went back, which ends its session")).unwrap();
+    phone.bind("Monal-iOS.0a1b2c3d").await;
+    begun(&mut phone).await;
+    let delay = "<delay xmlns='urn:xmpp:delay' from='alice@localhost' stamp='2026-01-01T00:00:00Z'/>";
+    for body in &all[taken..] {
+        phone.stanza(&message(body, delay)).await;
+    }
+    phone.acked(SHORT_PING).await;
+    let last = ["last".to_owned()];
+    phone.stanza(&message(&last[0], "")).await;
+    assert_eq!(stage.bob.bodies_until(&last).await, [&all[..], &last].concat());
 }

@@ -1,4 +1,4 @@
-//! Siskin: Tigase's extensions, a stream closed in order whenever it is suspended, and one registration for all of its life.
+//! Siskin: Tigase's extensions, a stream closed in order whenever it is suspended, and one registration for all its life.
 
 use std::time::Duration;
 
@@ -12,6 +12,8 @@ use crate::support::{Enabled, PATIENCE, Publish, bodies};
 
 const HEADER: &str = "<stream:stream from='alice@localhost' to='localhost' version='1.0' xmlns='jabber:client' \
     xmlns:stream='http://etherx.jabber.org/streams'>";
+const PRESENCE: &str = "<presence><c hash='sha-1' node='http://tigase.org/siskin' ver='y5J05vvJHs4IS9lMvSGAuZ8zGAg=' \
+    xmlns='http://jabber.org/protocol/caps'/></presence>";
 const KEY: [u8; 16] = *b"sixteen bytes k.";
 /// It leaves calls to push alone where the server offers `tigase:push:jingle:0`, so that has to stay away by default; it asks
 /// to be pushed for while merely away only where that is offered.
@@ -29,13 +31,9 @@ const EXTENSIONS: [&str; 7] = [
 async fn bound(stage: &Stage) -> (Phone, Enabled) {
     let mut phone = Phone::authenticated(stage.pushward.connect().await, HEADER).await;
     phone.restarted("").await;
-    phone.request("id='bind'", "<iq id='bind' type='set'><bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'><resource>iPhone</resource></bind></iq>").await;
-    phone
-        .request(
-            "id='session'",
-            "<iq id='session' type='set'><session xmlns='urn:ietf:params:xml:ns:xmpp-session'/></iq>",
-        )
-        .await;
+    phone.bind("iPhone").await;
+    let session = "<iq id='session' type='set'><session xmlns='urn:ietf:params:xml:ns:xmpp-session'/></iq>";
+    phone.request("id='session'", session).await;
     let enabled = phone.enable("<enable max='90' resume='true' xmlns='urn:xmpp:sm:3'/>").await;
     (phone, enabled)
 }
@@ -49,7 +47,7 @@ async fn begun(phone: &mut Phone) {
     known.sort_unstable();
     assert_eq!(known, EXTENSIONS, "where the feature is missing, it takes its registration back");
     phone.request("id='roster'", "<iq id='roster' type='get'><query xmlns='jabber:iq:roster'/></iq>").await;
-    phone.stanza("<presence><c hash='sha-1' node='http://tigase.org/siskin' ver='y5J05vvJHs4IS9lMvSGAuZ8zGAg=' xmlns='http://jabber.org/protocol/caps'/></presence>").await;
+    phone.stanza(PRESENCE).await;
     phone.request("id='carbons'", "<iq id='carbons' type='set'><enable xmlns='urn:xmpp:carbons:2'/></iq>").await;
     // It acknowledges a tenth of a second after what came, unasked.
     phone.client.ack().await;
@@ -112,11 +110,9 @@ async fn it_closes_its_stream_and_is_pushed_for_until_it_is_back_without_registe
     assert_eq!(decrypted(&stage.service.publish(PATIENCE).await)["message"], "three");
     let mut phone = Phone::authenticated(stage.pushward.connect().await, HEADER).await;
     phone.restarted("").await;
-    // The session of the first login has long ended.
-    let answer = phone.client.resume(&enabled.id, handled).await;
-    assert_eq!(answer.name, "failed", "{answer:?}");
-    assert!(answer.child("item-not-found").is_some(), "{answer:?}");
-    phone.request("id='bind'", "<iq id='bind' type='set'><bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'><resource>iPhone</resource></bind></iq>").await;
+    // The session of the first login has long ended, with a count of its own.
+    phone.check_failed(&enabled, handled).await;
+    phone.bind("iPhone").await;
     phone.enable("<enable max='90' resume='true' xmlns='urn:xmpp:sm:3'/>").await;
     phone.stanza("<presence/>").await;
     assert_eq!(bodies(&phone.client.messages(1).await), ["three"]);
