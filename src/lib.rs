@@ -37,7 +37,8 @@
 //! [`net::listener`] accepts → the relay's handshake makes it TLS ([`session::starttls`] answers the clear text) → its login
 //! drives a [`session::negotiate::Negotiation`]: header, SASL passed through, features rewritten ([`session::rewrite`]), then
 //! either a bind, whose result names the [`session::Session`] that this task drives from then on, or a proven `<resume/>`,
-//! which moves the connection to the task of the held session.
+//! which moves the connection to the task of the held session. With SASL2 both are asked for inside the login and answered
+//! inside its `<success/>`.
 //!
 //! # Invariants
 //!
@@ -49,7 +50,8 @@
 //! 3. **Unchanged in, unchanged out.** A stanza that no rule rewrites leaves byte for byte as it came.
 //! 4. **Nobody gets another's session.** Resuming needs the unguessable id *and* proof, from the server, of the same bare JID.
 //! 5. **Our own traffic is invisible.** Publishes and their answers, probes, pings, upstream acks never reach the client.
-//! 6. **Silent while live.** No push for a stanza that a live client acknowledged in time; one push per burst otherwise.
+//! 6. **Silent while live.** No push for a stanza that a live client acknowledged in time; one push per burst otherwise (calls
+//!    for devices that asked for `jingle` excepted).
 //! 7. **Every wait has a deadline, every queue a bound, every overflow a name.**
 //! 8. **Secrets stay secret.** No SASL payload, publish-option, stanza body or child is logged at any level.
 //! 9. **Deaf core.** Framing, session logic and push rules know no socket, clock, disk or randomness.

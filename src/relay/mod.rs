@@ -11,6 +11,7 @@ mod forget;
 mod handshake;
 mod jobs;
 mod login;
+mod owner;
 pub mod registry;
 mod report;
 mod upkeep;
@@ -143,7 +144,8 @@ impl Relay {
 
     fn negotiation(&self) -> negotiate::Negotiation {
         let deadline = Instant::now() + self.config.limits.authentication_timeout;
-        negotiate::Negotiation::new(Arc::clone(&self.domains), rand::random, deadline)
+        let settings = Arc::clone(&self.settings);
+        negotiate::Negotiation::new(Arc::clone(&self.domains), settings, rand::random, deadline)
     }
 
     /// Sees a connection off without making anybody wait.

@@ -167,6 +167,8 @@ pub struct Session {
     asked_max: Option<u64>,
     /// A resumption that waits until the server has confirmed what the client sent before.
     resuming: Option<Instant>,
+    /// The `<success/>` of SASL2 that is to tell the client of its resumption.
+    welcome: Option<Box<Element>>,
     liveness: Liveness,
     confirm: Confirmation,
     server: ServerLeg,
@@ -228,6 +230,7 @@ impl Session {
             buried: None,
             asked_max: None,
             resuming: None,
+            welcome: None,
             liveness: Liveness::new(&settings.stream_management, now),
             confirm: Confirmation::default(),
             server: ServerLeg::new(bound.server_sm),
@@ -248,7 +251,7 @@ impl Session {
             removed: false,
             beyond: None,
             orphans_due: None,
-            client_inactive: false,
+            client_inactive: bound.inactive,
             held: csi::Held::default(),
             archive: false,
             upstream_written: now,
@@ -262,6 +265,9 @@ impl Session {
             settings,
         };
         session.enable_server_sm(now);
+        if let Some(enabled) = session.bound.enabled.take() {
+            session.client_counts(enabled, 0);
+        }
         session.track_by_ping();
         session
     }
@@ -364,17 +370,6 @@ impl Session {
     /// Whether the session is held without a usable client connection.
     pub fn is_dark(&self) -> bool {
         self.liveness.is_dark()
-    }
-
-    /// Whether a connection may resume with this `h`; asked before the old attachment is given up.
-    ///
-    /// # Errors
-    /// The client claims stanzas that were never sent.
-    pub fn check_resume(&self, h: sm::Handled) -> Result<(), sm::TooHigh> {
-        match &self.tracking {
-            Tracking::Sm(leg) => leg.check(h),
-            Tracking::None | Tracking::Ping(..) => Ok(()),
-        }
     }
 
     fn out(&mut self, output: Output) {

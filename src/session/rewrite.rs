@@ -2,6 +2,8 @@
 //!
 //! A rewrite copies the original bytes around its cut or insertion; what it does not touch stays byte for byte (invariant 3).
 
+pub mod sasl2;
+
 use std::ops::Range;
 use std::time::SystemTime;
 
@@ -25,8 +27,10 @@ pub fn features(element: &Element, phase: Phase) -> Bytes {
     let root = element.node();
     let mut splices = Vec::new();
     for child in root.children() {
-        if dropped(&child, phase) {
+        if dropped(&child) {
             splices.push((child.range(), Vec::new()));
+        } else if child.is("authentication", ns::SASL2) {
+            splices.extend(sasl2::authentication(&child));
         } else if child.is("mechanisms", ns::SASL) {
             let unusable = child.children().filter(|m| unusable_mechanism(&m.text()));
             splices.extend(unusable.map(|m| (m.range(), Vec::new())));
@@ -44,7 +48,7 @@ pub fn features(element: &Element, phase: Phase) -> Bytes {
 }
 
 /// Features whose other end is Pushward, or that cannot pass through a TLS terminator.
-fn dropped(child: &Node<'_>, phase: Phase) -> bool {
+fn dropped(child: &Node<'_>) -> bool {
     const ALWAYS: [(&str, &str); 7] = [
         ("starttls", ns::TLS),
         ("compression", ns::COMPRESS),
@@ -56,8 +60,6 @@ fn dropped(child: &Node<'_>, phase: Phase) -> bool {
         ("sasl-channel-binding", ns::SASL_CB),
     ];
     ALWAYS.iter().any(|(name, ns)| child.is(name, ns))
-        // Bind2 and inline resumption would create sessions unseen, so SASL2 is not offered.
-        || phase == Phase::Unauthenticated && child.is("authentication", ns::SASL2)
 }
 
 /// Mechanisms that need the client's own TLS channel to the server, or that may negotiate a security layer.
@@ -103,8 +105,11 @@ pub fn delayed(element: &Element, domain: &str, received: SystemTime) -> Option<
     Some(splice(element, &[append(&root, &delay.finish())]))
 }
 
+/// What is put in the place of a range of an element's bytes.
+type Splice = (Range<usize>, Vec<u8>);
+
 /// Replaces ranges of an element's bytes, given in ascending order.
-fn splice(element: &Element, splices: &[(Range<usize>, Vec<u8>)]) -> Bytes {
+fn splice(element: &Element, splices: &[Splice]) -> Bytes {
     let bytes = element.bytes();
     let grown: usize = splices.iter().map(|(_, with)| with.len()).sum();
     let mut out = BytesMut::with_capacity(bytes.len() + grown);
@@ -119,7 +124,7 @@ fn splice(element: &Element, splices: &[(Range<usize>, Vec<u8>)]) -> Bytes {
 }
 
 /// The splice that makes `child` the last child of `parent`.
-fn append(parent: &Node<'_>, child: &[u8]) -> (Range<usize>, Vec<u8>) {
+fn append(parent: &Node<'_>, child: &[u8]) -> Splice {
     if !parent.is_empty_tag() {
         let end = parent.inner().end;
         return (end..end, child.to_vec());
@@ -151,7 +156,6 @@ mod tests {
              <mechanisms xmlns='urn:ietf:params:xml:ns:xmpp-sasl'><mechanism>SCRAM-SHA-1-PLUS</mechanism>\
              <mechanism>SCRAM-SHA-1</mechanism><mechanism>EXTERNAL</mechanism><mechanism>PLAIN</mechanism></mechanisms>\
              <sasl-channel-binding xmlns='urn:xmpp:sasl-cb:0'><channel-binding type='tls-exporter'/></sasl-channel-binding>\
-             <authentication xmlns='urn:xmpp:sasl:2'><mechanism>PLAIN</mechanism></authentication>\
              <compression xmlns='http://jabber.org/features/compress'><method>zlib</method></compression>\
              <register xmlns='http://jabber.org/features/iq-register'/></stream:features>",
         );

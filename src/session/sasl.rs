@@ -5,6 +5,8 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
+use crate::xml::ns;
+
 /// Whom the server let in: the authentication identity of the exchange it answered with `<success/>`.
 ///
 /// Two equal identities are the same account, because a server maps the identity to an account in a fixed way. It exists only
@@ -17,22 +19,48 @@ pub struct SaslIdentity {
     pub authcid: String,
 }
 
-/// One SASL exchange, from `<auth/>` to the server's answer.
+/// The two ways in which SASL is spoken.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Profile {
+    /// RFC 6120 §6.
+    #[default]
+    Sasl,
+    /// XEP-0388.
+    Sasl2,
+}
+
+impl Profile {
+    /// The namespace of its elements.
+    pub fn ns(self) -> &'static str {
+        match self {
+            Self::Sasl => ns::SASL,
+            Self::Sasl2 => ns::SASL2,
+        }
+    }
+}
+
+/// One SASL exchange, from `<auth/>` or `<authenticate/>` to the server's answer.
 #[derive(Debug, Default)]
 pub struct Exchange {
+    profile: Profile,
     mechanism: String,
     /// What the first message of the client said; `None` inside when it named nobody in the clear.
     first: Option<Option<String>>,
 }
 
 impl Exchange {
-    /// A new `<auth/>`: what any exchange before said counts no more.
-    pub fn begin(mechanism: String) -> Self {
-        Self { mechanism, first: None }
+    /// A new exchange: what any before said counts no more.
+    pub fn begin(profile: Profile, mechanism: String) -> Self {
+        Self { profile, mechanism, first: None }
     }
 
-    /// The client's next message. Only the first one names who logs in; it comes with `<auth/>` or, if that was empty, with
-    /// the first `<response/>`.
+    /// How it is spoken.
+    pub fn profile(&self) -> Profile {
+        self.profile
+    }
+
+    /// The client's next message. Only the first one names who logs in; it comes with what begins the exchange or, if that
+    /// was empty, with the first `<response/>`.
     pub fn client_message(&mut self, message: &str) {
         if self.first.is_none() && !message.is_empty() {
             self.first = Some(authcid(&self.mechanism, message));
@@ -94,15 +122,15 @@ mod tests {
 
     #[test]
     fn only_the_first_message_of_the_latest_exchange_counts() {
-        let mut exchange = Exchange::begin("SCRAM-SHA-1".into());
+        let mut exchange = Exchange::begin(Profile::Sasl, "SCRAM-SHA-1".into());
         exchange.client_message(&STANDARD.encode("n,a=x,n=mallory,r=1"));
         exchange.client_message(&STANDARD.encode("n,,n=juliet,r=1"));
         assert_eq!(exchange.authcid(), None);
-        let mut exchange = Exchange::begin("PLAIN".into());
+        let mut exchange = Exchange::begin(Profile::Sasl2, "PLAIN".into());
         exchange.client_message("");
         exchange.client_message(&STANDARD.encode("\0juliet\0x"));
         assert_eq!(exchange.authcid().as_deref(), Some("juliet"));
-        assert_eq!(Exchange::begin("PLAIN".into()).authcid(), None);
+        assert_eq!(Exchange::begin(Profile::Sasl, "PLAIN".into()).authcid(), None);
     }
 
     #[test]

@@ -23,6 +23,7 @@ mod proxy;
 mod push;
 mod recorded;
 mod registration;
+mod sasl2;
 mod seed;
 mod stream_management;
 mod support;

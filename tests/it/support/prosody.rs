@@ -71,6 +71,14 @@ impl Prosody {
         Self::having(Extras { modules: &["smacks", "cloud_notify"], accounts, settings }).await
     }
 
+    /// The same, with SASL2, Bind 2 and FAST of its community, and more modules.
+    pub(crate) async fn sasl2(more: &[&str]) -> Self {
+        let peers = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/peers");
+        let modules = [&["as_later", "sasl2", "sasl2_bind2", "sasl2_fast"], more].concat();
+        let settings = &format!("plugin_paths = {{ {:?} }}", peers.display().to_string());
+        Self::having(Extras { modules: &modules, settings, ..Extras::default() }).await
+    }
+
     async fn having(extras: Extras<'_>) -> Self {
         // Prosody cannot tell which port 0 became, so a port is picked for it; if another process takes that one
         // meanwhile, it starts on others.
