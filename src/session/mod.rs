@@ -163,6 +163,8 @@ pub struct Session {
     bare_header: Arc<Header>,
     tracking: Tracking,
     sm_id: Option<SmId>,
+    /// The id that can be resumed no more, and the `h` that is remembered for it.
+    buried: Option<(SmId, Option<sm::Handled>)>,
     /// XEP-0198 §5 `max` as the client asked, seconds.
     asked_max: Option<u64>,
     /// A resumption that waits until the server has confirmed what the client sent before.
@@ -227,6 +229,7 @@ impl Session {
             bare_header: bare,
             tracking: Tracking::None,
             sm_id: None,
+            buried: None,
             asked_max: None,
             resuming: None,
             welcome: None,

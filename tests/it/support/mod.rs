@@ -3,6 +3,7 @@
 mod authority;
 mod client;
 mod ejabberd;
+mod peer;
 mod process;
 mod prosody;
 mod push_service;
@@ -10,9 +11,9 @@ mod pushward;
 mod sasl2;
 mod scene;
 mod server;
-mod slixmpp;
 mod stub;
 mod tls;
+mod wire;
 mod xml;
 
 use std::collections::HashSet;
@@ -24,6 +25,7 @@ use std::time::{Duration, Instant};
 pub(crate) use authority::{Authority, Issued};
 pub(crate) use client::{Client, Enabled, HEADER, STARTTLS, plain};
 pub(crate) use ejabberd::Ejabberd;
+pub(crate) use peer::{Library, Peer, Security};
 pub(crate) use process::Process;
 pub(crate) use prosody::{PASSWORD, Prosody};
 pub(crate) use push_service::{Answer, Publish, PushService};
@@ -31,9 +33,9 @@ pub(crate) use pushward::{Pushward, Setup, binary};
 pub(crate) use sasl2::{hashed_token, token};
 pub(crate) use scene::{Scene, another, enable_push, failed, fresh, lost, request, resumed};
 pub(crate) use server::Server;
-pub(crate) use slixmpp::Slixmpp;
 pub(crate) use stub::{StubConnection, StubOptions, StubUpstream};
 pub(crate) use tls::Tls;
+pub(crate) use wire::Wire;
 pub(crate) use xml::{Element, Framer, Item};
 
 /// How long a test waits for something that ought to happen at once, on a machine with other things to do.

@@ -59,6 +59,12 @@ impl Prosody {
         Self::having(Extras { accounts, ..Extras::default() }).await
     }
 
+    /// The same, where anybody may register an account.
+    pub(crate) async fn open() -> Self {
+        Self::having(Extras { modules: &["register"], settings: "allow_registration = true", ..Extras::default() })
+            .await
+    }
+
     /// The same, with its own stream management and push, which tells the sender.
     pub(crate) async fn seed(accounts: &[String]) -> Self {
         let settings = "push_notification_with_sender = true";
