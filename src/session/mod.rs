@@ -68,7 +68,6 @@ use greeting::Greeting;
 use liveness::Liveness;
 use queue::{Queue, Spooled};
 use request::Promise;
-use sasl::SaslIdentity;
 use server::ServerLeg;
 use sm::Tracking;
 
@@ -352,11 +351,6 @@ impl Session {
     /// The session's full JID.
     pub fn jid(&self) -> &FullJid {
         &self.bound.jid
-    }
-
-    /// Who logged in, where it is known in the clear.
-    pub fn identity(&self) -> Option<&SaslIdentity> {
-        self.bound.identity.as_ref()
     }
 
     /// The device whose session it is.
