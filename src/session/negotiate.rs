@@ -261,7 +261,9 @@ impl Negotiation {
                 self.write_client(rewrite::features(element, Phase::Unauthenticated));
                 self.state = State::Authenticating { answer_due: false };
             }
-            State::Reopening if element.is("features", ns::STREAMS) => self.authenticated_features(element),
+            State::Reopening if element.is("features", ns::STREAMS) => {
+                self.authenticated_features(element, Phase::Authenticated);
+            }
             State::Welcomed(_) if element.is("features", ns::STREAMS) => self.features_follow(element),
             State::Authenticating { answer_due } => {
                 let answer_due = *answer_due;

@@ -20,6 +20,11 @@ pub enum Phase {
     Unauthenticated,
     /// After SASL.
     Authenticated,
+    /// After SASL2 and Bind 2 in one.
+    Bound {
+        /// Stream management was enabled as well.
+        managed: bool,
+    },
 }
 
 /// Features as the client may see them: what ends at Pushward is dropped, what Pushward provides is added.
@@ -27,7 +32,8 @@ pub fn features(element: &Element, phase: Phase) -> Bytes {
     let root = element.node();
     let mut splices = Vec::new();
     for child in root.children() {
-        if dropped(&child) {
+        let done = matches!(phase, Phase::Bound { .. }) && child.is("bind", ns::BIND);
+        if done || dropped(&child) {
             splices.push((child.range(), Vec::new()));
         } else if child.is("authentication", ns::SASL2) {
             splices.extend(sasl2::authentication(&child));
@@ -36,9 +42,12 @@ pub fn features(element: &Element, phase: Phase) -> Bytes {
             splices.extend(unusable.map(|m| (m.range(), Vec::new())));
         }
     }
-    if phase == Phase::Authenticated {
+    if phase != Phase::Unauthenticated {
         let mut ours = XmlWriter::new();
-        ours.start("sm").attr("xmlns", ns::SM).end();
+        // xmpp.js does whatever is offered, though it was done inline: it would resume the session that it has just begun.
+        if phase != (Phase::Bound { managed: true }) {
+            ours.start("sm").attr("xmlns", ns::SM).end();
+        }
         if root.child("csi", ns::CSI).is_none() {
             ours.start("csi").attr("xmlns", ns::CSI).end();
         }
@@ -180,6 +189,24 @@ mod tests {
         check(
             &super::features(&element("<stream:features/>"), Phase::Authenticated),
             "<stream:features><sm xmlns='urn:xmpp:sm:3'/><csi xmlns='urn:xmpp:csi:0'/></stream:features>",
+        );
+    }
+
+    #[test]
+    fn features_after_an_inline_bind_offer_nothing_that_is_done() {
+        let features = element(
+            "<stream:features><bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'><required/></bind>\
+             <sm xmlns='urn:xmpp:sm:3'/><ver xmlns='urn:xmpp:features:rosterver'/></stream:features>",
+        );
+        let after = |managed| super::features(&features, Phase::Bound { managed });
+        check(
+            &after(true),
+            "<stream:features><ver xmlns='urn:xmpp:features:rosterver'/><csi xmlns='urn:xmpp:csi:0'/></stream:features>",
+        );
+        check(
+            &after(false),
+            "<stream:features><ver xmlns='urn:xmpp:features:rosterver'/><sm xmlns='urn:xmpp:sm:3'/>\
+             <csi xmlns='urn:xmpp:csi:0'/></stream:features>",
         );
     }
 
