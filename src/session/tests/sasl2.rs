@@ -115,7 +115,7 @@ fn a_fresh_login_is_bound_and_counts_from_its_success() {
         "<metadata xmlns='urn:xmpp:mam:2'/><enabled xmlns='urn:xmpp:sm:3' id='{}' resume='true' max='259200'/>",
         id.as_str()
     );
-    let features = "<stream:features><csi xmlns='urn:xmpp:csi:0'/><sm xmlns='urn:xmpp:sm:3'/></stream:features>";
+    let features = "<stream:features><csi xmlns='urn:xmpp:csi:0'/></stream:features>";
     assert_eq!(login.to_client, [success("juliet@example.org/Phone~x", &bound(&ours)), features.into()]);
     assert_eq!(login.restarts, 0);
     assert_eq!(session.jid.as_str(), "juliet@example.org/Phone~x");
