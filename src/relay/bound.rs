@@ -402,6 +402,7 @@ fn log(event: &Event) {
         Event::Resumed { replayed } => tracing::info!(replayed, "resumed"),
         Event::PushEnabled(target) => tracing::info!(service = %target, "push enabled"),
         Event::PushDisabled => tracing::info!("push disabled"),
+        Event::PushRevoked(target) => tracing::info!(service = %target, "push revoked by its service"),
         Event::Judged(verdict) => tracing::debug!(verdict = verdict.name(), "judged"),
         Event::Published(target) => tracing::info!(service = %target, "published"),
         Event::PublishOutcome(target, outcome) => {
