@@ -186,7 +186,7 @@ fn push(mut s: Section<'_>, stream_management: &StreamManagement) -> Push {
         hibernation_after_push: hibernation_after_push(&mut s),
         unimportant: s.boolean("unimportant", d.unimportant),
         grace: s.duration("grace", d.grace, Duration::ZERO..=DAY),
-        repush: s.durations("repush", d.repush, SECOND..=DAY),
+        repush: s.durations("repush", d.repush, MOMENT..=DAY),
         registration_ttl: s.duration("registration_ttl", d.registration_ttl, MOMENT..=3660 * DAY),
         extensions: s.boolean("extensions", d.extensions),
         jingle: s.boolean("jingle", d.jingle),

@@ -14,6 +14,7 @@ impl Relay {
             Event::Resumed { replayed } => tracing::info!(replayed, "resumed"),
             Event::PushEnabled(target) => tracing::info!(service = %target, "push enabled"),
             Event::PushDisabled => tracing::info!("push disabled"),
+            Event::PushRevoked(target) => tracing::info!(service = %target, "push revoked by its service"),
             Event::Judged(verdict) => {
                 tracing::debug!(verdict = verdict.name(), "judged");
                 self.metrics.verdict(verdict.name());

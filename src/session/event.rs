@@ -69,6 +69,8 @@ pub enum Event {
     PushEnabled(Target),
     /// Registrations were removed at the client's wish.
     PushDisabled,
+    /// A push service took a registration back.
+    PushRevoked(Target),
     /// What was decided about a stanza for a client that cannot be reached.
     Judged(Verdict),
     /// A publish left.

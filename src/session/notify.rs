@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use super::answer::OpenPublish;
 use super::queue::Queued;
 use super::{Event, Output, Session};
+use crate::jid::Jid;
 use crate::push::absent::Notice;
 use crate::push::account::{Account, Change};
 use crate::push::classify::{self, Class, Context, Reading};
@@ -245,6 +246,33 @@ impl Session {
             self.change(None, change);
         }
         self.event(Event::PublishOutcome(target, outcome));
+    }
+
+    /// XEP-0357 §8: a push service takes a registration back. Nobody else can.
+    pub(super) fn heed_service(&mut self, message: &Element) {
+        if !message.mentions("affiliation") {
+            return;
+        }
+        let message = message.node();
+        let (from, pubsub) = (message.attr("from"), message.child("pubsub", ns::PUBSUB));
+        let (Some(from), Some(pubsub)) = (from, pubsub) else { return };
+        let own = |jid: &str| Jid::new(jid).is_ok_and(|jid| jid.to_bare() == self.bound.jid.to_bare());
+        let is_none = |child: Node<'_>| {
+            child.is("affiliation", ns::PUBSUB)
+                && child.attr("affiliation").as_deref() == Some("none")
+                && child.attr("jid").is_some_and(|jid| own(&jid))
+        };
+        // An error only gives back what the account itself said.
+        if message.attr("type").as_deref() == Some("error") || !pubsub.children().any(is_none) {
+            return;
+        }
+        let node = pubsub.attr("node").map(|node| node.into_owned());
+        let revoked = |target: &&Target| target.node.is_some() && target.node == node && target.is_from(&from);
+        let mut targets = self.owner.account.registrations.iter().map(|r| &r.target);
+        if let Some(target) = targets.find(revoked).cloned() {
+            self.change(None, Change::Disable { service: target.service.clone(), node });
+            self.event(Event::PushRevoked(target));
+        }
     }
 
     // Devices that have no session

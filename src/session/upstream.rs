@@ -131,6 +131,9 @@ impl Session {
         if element.kind() == Kind::Presence && element.mentions(ns::MUC_USER) {
             self.rooms.received(&element.node());
         }
+        if element.kind() == Kind::Message && !self.owner.account.registrations.is_empty() {
+            self.heed_service(&element);
+        }
         self.deliver(now, element, ordinal);
     }
 

@@ -3,78 +3,9 @@
 use std::time::Duration;
 
 use crate::support::{
-    Answer, Client, Element, Enabled, PATIENCE, Prosody, Publish, PushService, Pushward, Setup, StubOptions,
-    StubUpstream, bodies,
+    Answer, Client, Element, PATIENCE, PUSH_OPTIONS as OPTIONS, Publish, Pushward, QUIET, Setup, StubOptions,
+    StubUpstream, World, bodies, push_enable as enable, quick,
 };
-
-/// How long nothing must happen where nothing is to happen; more than ten times the delays of [`quick`].
-const QUIET: Duration = Duration::from_millis(700);
-
-/// Delays short enough for tests.
-fn quick(setup: Setup) -> Setup {
-    setup.set("push.batch_delay", "'50ms'").set("push.min_interval", "'50ms'")
-}
-
-/// The proxy before Prosody, a push service, and bob, who is connected to Prosody without the proxy.
-struct World {
-    _prosody: Prosody,
-    service: PushService,
-    pushward: Pushward,
-    bob: Client,
-}
-
-impl World {
-    async fn with(settings: impl FnOnce(Setup) -> Setup) -> Self {
-        let prosody = Prosody::start().await;
-        let service = PushService::connect(&prosody).await;
-        let pushward = Pushward::start(settings(Setup::new(prosody.address))).await;
-        let mut bob = Client::plain(prosody.address).await;
-        bob.login("bob", "desk").await;
-        Self { _prosody: prosody, service, pushward, bob }
-    }
-
-    /// A session of alice with stream management, available, whose device has enabled push for `node`.
-    async fn phone(&self, resource: &str, node: &str) -> (Client, Enabled) {
-        let (mut alice, enabled) = self.session(resource).await;
-        let answer = request(&mut alice, "", &enable(node)).await;
-        assert_eq!(answer.attribute("type"), Some("result"), "{answer:?}");
-        (alice, enabled)
-    }
-
-    async fn session(&self, resource: &str) -> (Client, Enabled) {
-        let mut alice = self.pushward.login("alice", resource).await;
-        let enabled = alice.enable().await;
-        alice.available().await;
-        (alice, enabled)
-    }
-
-    /// Waits for a publish, and until the server has handed its answer to the proxy's session.
-    async fn answered(&mut self) -> Publish {
-        let publish = self.service.publish(PATIENCE).await;
-        // The service's stream is ordered: its answer to this ping comes behind its answer to the publish.
-        self.bob.ping("push.localhost").await;
-        publish
-    }
-
-    async fn resumed(&self, enabled: &Enabled, h: u32) -> Client {
-        let mut alice = self.pushward.authenticated("alice").await;
-        let answer = alice.resume(&enabled.id, h).await;
-        assert_eq!(answer.name, "resumed", "{answer:?}");
-        alice
-    }
-}
-
-const OPTIONS: &str = "<field var='FORM_TYPE' type='hidden'>\
-    <value>http://jabber.org/protocol/pubsub#publish-options</value></field>\
-    <field var='secret'><value>s&amp;cr&lt;t</value></field>\
-    <field var='pushModule' type='text-single'><value>one</value><value>two</value></field>";
-
-fn enable(node: &str) -> String {
-    format!(
-        "<enable xmlns='urn:xmpp:push:0' jid='push.localhost' node='{node}'>\
-         <x xmlns='jabber:x:data' type='submit'>{OPTIONS}</x></enable>"
-    )
-}
 
 /// Sends an iq-set with `to` (an attribute, or nothing) and returns the answer.
 async fn request(client: &mut Client, to: &str, payload: &str) -> Element {

@@ -532,6 +532,7 @@ impl World {
             | Event::Judged(_)
             | Event::Published(_)
             | Event::PublishOutcome(..)
+            | Event::PushRevoked(_)
             | Event::SpoolFailed => {}
         }
     }

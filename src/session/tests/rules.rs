@@ -242,6 +242,50 @@ fn a_call_taken_elsewhere_is_not_counted() {
     assert!(rig.events.contains(&Event::Judged(Verdict::Skip(Skip::CallEnd))));
 }
 
+fn revocation(attributes: &str, node: &str, jid: &str, affiliation: &str) -> String {
+    format!(
+        "<message {attributes}><pubsub xmlns='http://jabber.org/protocol/pubsub'{node}>\
+         <affiliation jid='{jid}' affiliation='{affiliation}'/></pubsub></message>"
+    )
+}
+
+#[test]
+fn a_service_takes_its_own_registration_back_and_the_client_hears_of_it() {
+    for jid in ["juliet@example.org", "Juliet@example.org/phone"] {
+        let mut rig = Rig::dark(|_| {});
+        let revocation = revocation("from='push.example'", " node='n'", jid, "none");
+        rig.upstream(&revocation);
+        assert_eq!(rig.account.registrations, []);
+        rig.upstream(&message(1));
+        rig.seconds(300);
+        assert_eq!(rig.counts(), NONE);
+        rig.resume(1);
+        assert!(rig.to_client.iter().any(|xml| xml.contains("affiliation='none'")), "{:?}", rig.to_client);
+    }
+}
+
+#[test]
+fn nobody_else_takes_a_registration_back_nor_any_other_word() {
+    let own = "juliet@example.org";
+    for stanza in [
+        revocation("from='mallory@evil.example'", " node='n'", own, "none"),
+        revocation("from='push.example/x'", " node='n'", own, "none"),
+        revocation("from='mallory@push.example'", " node='n'", own, "none"),
+        revocation("", " node='n'", own, "none"),
+        revocation("from='push.example' type='error'", " node='n'", own, "none"),
+        revocation("from='push.example'", " node='other'", own, "none"),
+        revocation("from='push.example'", "", own, "none"),
+        revocation("from='push.example'", " node='n'", "romeo@example.net", "none"),
+        revocation("from='push.example'", " node='n'", own, "owner"),
+        sent_carbon(&revocation("from='push.example'", " node='n'", own, "none")),
+    ] {
+        let mut rig = Rig::dark(|_| {});
+        rig.upstream(&stanza);
+        rig.upstream(&message(1));
+        assert_eq!(rig.counts(), [1], "{stanza}");
+    }
+}
+
 #[test]
 fn another_device_without_a_session_hears_of_what_this_one_sees() {
     let mut rig = Rig::with_push();

@@ -14,6 +14,7 @@ mod server;
 mod stub;
 mod tls;
 mod wire;
+mod world;
 mod xml;
 
 use std::collections::HashSet;
@@ -36,6 +37,7 @@ pub(crate) use server::Server;
 pub(crate) use stub::{StubConnection, StubOptions, StubUpstream};
 pub(crate) use tls::Tls;
 pub(crate) use wire::Wire;
+pub(crate) use world::{PUSH_OPTIONS, QUIET, World, push_enable, quick};
 pub(crate) use xml::{Element, Framer, Item};
 
 /// How long a test waits for something that ought to happen at once, on a machine with other things to do.

@@ -5,7 +5,11 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use ring::aead::{AES_128_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 use ring::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
+use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
@@ -32,10 +36,12 @@ pub(crate) struct Publish {
     pub(crate) xml: String,
     pub(crate) from: String,
     pub(crate) node: Option<String>,
-    /// The form inside `<notification/>`; empty where the notification is encrypted.
+    /// The form inside `<notification/>`; nothing where it is encrypted.
     pub(crate) form: Element,
-    /// What only the device can read (`tigase:push:encrypt:0`).
+    /// What stands in `<notification/>` as `tigase:push:encrypt:0`.
     pub(crate) encrypted: Option<Element>,
+    /// What stands in `<notification/>` as `tigase:push:priority:0`.
+    pub(crate) priority: Option<String>,
     /// The form inside `<publish-options/>`.
     pub(crate) options: Option<Element>,
 }
@@ -46,16 +52,21 @@ impl Publish {
         let publish = iq.all("publish").first().copied().cloned().unwrap_or_else(|| panic!("no publish in {xml}"));
         let notification = publish.all("notification").first().copied().cloned().unwrap_or_default();
         assert_eq!(notification.ns, "urn:xmpp:push:0", "{xml}");
+        let part = |name: &str, ns: &str| {
+            notification.children.iter().find(|child| child.name == name && child.ns == ns).cloned()
+        };
+        let form = part("x", "jabber:x:data");
+        let encrypted = part("encrypted", "tigase:push:encrypt:0");
+        assert!(form.is_some() != encrypted.is_some(), "either a form or something encrypted: {xml}");
         let options = iq.all("publish-options").first().and_then(|options| options.child("x")).cloned();
-        let encrypted = notification.child("encrypted").cloned();
-        let form = notification.child("x").cloned().or_else(|| encrypted.as_ref().map(|_| Element::default()));
         Self {
             arrived: Instant::now(),
             xml: xml.to_owned(),
             from: iq.attribute("from").unwrap_or_default().to_owned(),
             node: publish.attribute("node").map(str::to_owned),
-            form: form.unwrap_or_else(|| panic!("no form in {xml}")),
+            form: form.unwrap_or_default(),
             encrypted,
+            priority: part("priority", "tigase:push:priority:0").map(|priority| priority.text),
             options,
         }
     }
@@ -68,6 +79,17 @@ impl Publish {
         self.form.field("last-message-body").first().copied()
     }
 
+    /// What is encrypted with AES-128-GCM under this key, as JSON.
+    pub(crate) fn decrypted(&self, key: &[u8; 16]) -> Value {
+        let encrypted = self.encrypted.as_ref().unwrap_or_else(|| panic!("not encrypted: {}", self.xml));
+        let iv = BASE64.decode(encrypted.attribute("iv").unwrap()).unwrap();
+        let mut text = BASE64.decode(&encrypted.text).unwrap();
+        let key = LessSafeKey::new(UnboundKey::new(&AES_128_GCM, key).unwrap());
+        let nonce = Nonce::try_assume_unique_for_key(&iv).unwrap();
+        let plain = key.open_in_place(nonce, Aad::empty(), &mut text).expect("the tag of the ciphertext");
+        serde_json::from_slice(plain).unwrap()
+    }
+
     pub(crate) fn sender(&self) -> Option<&str> {
         self.form.field("last-message-sender").first().copied()
     }
@@ -77,6 +99,8 @@ impl Publish {
 pub(crate) struct PushService {
     publishes: mpsc::UnboundedReceiver<Publish>,
     answer: Arc<Mutex<Answer>>,
+    /// What it sends of its own accord.
+    words: mpsc::UnboundedSender<String>,
     task: JoinHandle<()>,
 }
 
@@ -91,10 +115,18 @@ impl PushService {
         let (mut socket, mut framer) = handshake(components).await;
         let answer = Arc::new(Mutex::new(Answer::Result));
         let (sender, publishes) = mpsc::unbounded_channel();
+        let (words, mut to_say) = mpsc::unbounded_channel::<String>();
         let answers = answer.clone();
         let task = tokio::spawn(async move {
-            while let Some(item) = read(&mut socket, &mut framer).await {
-                let Item::Element(xml) = item else { return };
+            loop {
+                let item = tokio::select! {
+                    item = read(&mut socket, &mut framer) => item,
+                    Some(word) = to_say.recv() => {
+                        socket.write_all(word.as_bytes()).await.unwrap();
+                        continue;
+                    }
+                };
+                let Some(Item::Element(xml)) = item else { return };
                 let stanza = Element::parse(&xml);
                 if stanza.name != "iq" || !matches!(stanza.attribute("type"), Some("get" | "set")) {
                     continue;
@@ -110,7 +142,12 @@ impl PushService {
                 }
             }
         });
-        Self { publishes, answer, task }
+        Self { publishes, answer, words, task }
+    }
+
+    /// Sends a stanza.
+    pub(crate) fn send(&self, stanza: impl Into<String>) {
+        self.words.send(stanza.into()).expect("the push service lost its connection");
     }
 
     /// Answers like this from now on.
@@ -130,6 +167,11 @@ impl PushService {
             Ok(publish) => publish,
             Err(_) => None,
         }
+    }
+
+    /// Forgets what was published until now.
+    pub(crate) fn forget(&mut self) {
+        while self.publishes.try_recv().is_ok() {}
     }
 
     /// Fails if anything is published within `observed`.
