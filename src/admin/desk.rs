@@ -238,7 +238,8 @@ mod tests {
             last_success: None,
             extensions: Default::default(),
         };
-        Account { devices: Vec::new(), registrations: registrations.iter().map(registration).collect() }
+        let registrations = registrations.iter().map(registration).collect();
+        Account { registrations, ..Account::default() }
     }
 
     fn check(filter: (Option<&str>, Option<&str>), expect: Result<&[&str], &str>) {

@@ -78,8 +78,11 @@ fn open_logins<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<LoginId
 }
 
 /// All that is kept about an account.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Account {
+    /// Grows with every change that is stored, so that of two states the newer is known.
+    #[serde(default)]
+    pub revision: u64,
     /// Its devices.
     #[serde(default)]
     pub devices: Vec<Device>,
@@ -87,6 +90,15 @@ pub struct Account {
     #[serde(default)]
     pub registrations: Vec<Registration>,
 }
+
+impl PartialEq for Account {
+    /// What keeps the same is equal, whenever it was stored.
+    fn eq(&self, other: &Self) -> bool {
+        self.devices == other.devices && self.registrations == other.registrations
+    }
+}
+
+impl Eq for Account {}
 
 /// A change of an account, applied in one transaction of the store.
 #[derive(Clone, Debug, PartialEq, Eq)]

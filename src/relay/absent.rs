@@ -16,7 +16,7 @@ use crate::push::absent::{Absent, Notice};
 use crate::push::account::DeviceId;
 use crate::push::notification::Publish;
 use crate::push::outcome::Outcome;
-use crate::push::registration::Target;
+use crate::push::registration::{Registration, Target};
 
 /// News of one account that wait; of more, the newest are dropped: a push that is due says how much waits anyway.
 const NEWS: usize = 64;
@@ -120,9 +120,10 @@ impl Relay {
         let (relay, account, task) = (Arc::clone(self), account.clone(), task.clone());
         self.farewells.spawn(async move {
             let target = publish.target.clone();
-            // It may have been removed since.
+            // It may have been removed since, or its device may be back.
             let known = relay.store.account(&account).await.unwrap_or_default();
-            if !known.registrations.iter().any(|r| r.target == target) {
+            let is_away = |r: &Registration| known.device(r.device).is_none_or(|device| !device.is_open());
+            if !known.registrations.iter().any(|r| r.target == target && is_away(r)) {
                 return;
             }
             let outcome = relay.publish(&account, publish).await;

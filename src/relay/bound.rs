@@ -154,7 +154,7 @@ impl Driver {
                 self.client_lost("broken");
             }
             Wake::Command(Command::Attach(attach)) => self.attach(*attach),
-            Wake::Command(Command::AccountChanged) => self.jobs.ask(Request::Read),
+            Wake::Command(Command::AccountChanged(account)) => self.take(Input::Account(*account)),
             Wake::Command(Command::Supersede(heir)) => self.supersede(heir),
             Wake::Command(Command::Carry(publish, reply)) => {
                 let number = self.carried.begin(Asker::Other(reply));
@@ -313,8 +313,6 @@ impl Driver {
 
     fn done(&mut self, done: Done) {
         match done {
-            Done::Read(Ok(account)) => self.take(Input::Account(account)),
-            Done::Read(Err(error)) => tracing::error!(%error, "the account cannot be read"),
             Done::Changed(token, Ok((account, device))) => {
                 if device.is_some_and(|device| device != self.session.device()) {
                     self.jobs.device_changed();

@@ -24,7 +24,6 @@ const SUPERSEDE_PATIENCE: Duration = Duration::from_secs(8);
 /// What the store is asked.
 #[derive(Debug)]
 pub(super) enum Request {
-    Read,
     Change(Option<Token>, Change),
     Spool(Vec<Spooled>),
     Unspool(Vec<RangeInclusive<u64>>),
@@ -37,7 +36,6 @@ pub(super) enum Request {
 /// What came of it, as far as the session is told.
 #[derive(Debug)]
 pub(super) enum Done {
-    Read(Result<Account, StoreError>),
     Changed(Option<Token>, Result<(Account, Option<DeviceId>), StoreError>),
     Spooled(u64, Result<(), StoreError>),
     Loaded(Result<Vec<Spooled>, StoreError>),
@@ -96,8 +94,7 @@ impl Jobs {
     /// Does all that was asked for.
     pub(super) async fn finish(mut self) {
         while self.at_work.is_some() {
-            let (Done::Read(Err(error))
-            | Done::Changed(_, Err(error))
+            let (Done::Changed(_, Err(error))
             | Done::Spooled(_, Err(error))
             | Done::Loaded(Err(error))
             | Done::Quiet(Err(error))) = self.done().await
@@ -120,7 +117,6 @@ impl Jobs {
         let (relay, slot, handle) = (Arc::clone(&self.relay), self.slot(), Arc::clone(&self.handle));
         let store = relay.store.clone();
         self.at_work = Some(match request {
-            Request::Read => Box::pin(async move { Done::Read(store.account(&slot.account).await) }),
             Request::Change(token, change) => {
                 Box::pin(async move { Done::Changed(token, change_account(&relay, &handle, change).await) })
             }
@@ -182,11 +178,9 @@ impl Relay {
     /// As [`Store::change`].
     pub async fn change_account(&self, account: &BareJid, change: Change) -> Result<(), StoreError> {
         let concerns_others = change.concerns_others();
-        self.store.change(account, change).await?;
-        let sessions = if concerns_others { self.registry.sessions(account) } else { Vec::new() };
-        for session in sessions {
-            // A session that has just ended needs no news.
-            drop(session.send(Command::AccountChanged).await);
+        let (changed, _) = self.store.change(account, change).await?;
+        if concerns_others {
+            tell(self.registry.sessions(account), &changed).await;
         }
         Ok(())
     }
@@ -212,12 +206,18 @@ async fn change_account(
     if let Some(device) = answer.1 {
         handle.set_device(device);
     }
-    let siblings = if concerns_others { relay.registry.siblings(handle) } else { Vec::new() };
-    for sibling in siblings {
-        // A session that has just ended needs no news.
-        drop(sibling.send(Command::AccountChanged).await);
+    if concerns_others {
+        tell(relay.registry.siblings(handle), &answer.0).await;
     }
     Ok(answer)
+}
+
+/// Lets sessions know what the account is like now.
+pub(super) async fn tell(sessions: Vec<Arc<Handle>>, account: &Account) {
+    for session in sessions {
+        // One that has just ended needs no news.
+        drop(session.send(Command::AccountChanged(Box::new(account.clone()))).await);
+    }
 }
 
 /// Ends the held sessions of a device, and waits until all that they had is on disk.

@@ -22,6 +22,7 @@ pub(super) async fn owner(relay: &Relay, handle: &Arc<Handle>, bound: &Bound, lo
     let (account, device) = unless_broken(relay.store.change(handle.account(), change).await);
     let device = device.unwrap_or(candidate);
     handle.set_device(device);
+    jobs::tell(relay.registry.siblings(handle), &account).await;
     relay.device_is_back(handle.account(), device).await;
     jobs::supersede(relay, handle, device).await;
     let slot = Slot { account: handle.account().clone(), device };

@@ -9,7 +9,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::Client;
 use super::jobs::unix;
 use crate::jid::BareJid;
-use crate::push::account::DeviceId;
+use crate::push::account::{Account, DeviceId};
 use crate::push::notification::Publish;
 use crate::push::outcome::Outcome;
 use crate::session::negotiate::{Held, Proof};
@@ -23,8 +23,8 @@ const COMMANDS: usize = 16;
 pub enum Command {
     /// Take this connection in place of the one you have.
     Attach(Box<Attach>),
-    /// The account has changed in the store.
-    AccountChanged,
+    /// The account is now so in the store.
+    AccountChanged(Box<Account>),
     /// Publish this through your stream, for another device of the account; without an answer the outcome is unknown.
     Carry(Box<Publish>, oneshot::Sender<Outcome>),
     /// A fresh session of the same device takes over: end, if you are held, and say so by dropping this.

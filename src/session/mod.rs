@@ -207,6 +207,8 @@ pub struct Session {
     promises: VecDeque<Promise>,
     /// Changes of the account that the store has not answered.
     open_changes: u32,
+    /// The newest state of the account that came meanwhile.
+    account_news: Option<Account>,
     next_token: u64,
     outputs: VecDeque<Output>,
     phase: Phase,
@@ -258,6 +260,7 @@ impl Session {
             upstream_written: now,
             promises: VecDeque::new(),
             open_changes: 0,
+            account_news: None,
             next_token: 0,
             outputs: VecDeque::new(),
             phase: Phase::Running,
@@ -285,7 +288,8 @@ impl Session {
             Input::UpstreamLost => self.upstream_lost(now),
             Input::Attach(resumption) => self.attach(now, resumption),
             Input::Account(account) => {
-                self.removed |= account.device(self.owner.device).is_none();
+                let newer = self.open_changes == 0 && account.revision >= self.owner.account.revision;
+                self.removed |= newer && account.device(self.owner.device).is_none();
                 self.account_changed(now, Some(account));
             }
             Input::Changed(account) => {

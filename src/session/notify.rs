@@ -32,8 +32,11 @@ impl Session {
     }
 
     pub(super) fn account_changed(&mut self, now: Instant, account: Option<Account>) {
+        let newest = [self.account_news.take(), account].into_iter().flatten().max_by_key(|account| account.revision);
         // Our own changes are ahead of what is answered before them.
-        if let Some(account) = account.filter(|_| self.open_changes == 0) {
+        if self.open_changes > 0 {
+            self.account_news = newest;
+        } else if let Some(account) = newest.filter(|account| account.revision >= self.owner.account.revision) {
             let wishes = |account: &Account| -> Vec<_> {
                 account.owned(self.owner.device).map(|r| (r.target.clone(), r.extensions.clone())).collect()
             };

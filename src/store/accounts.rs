@@ -1,6 +1,7 @@
 //! The accounts: one byte of version, then JSON.
 
 use std::ops::Bound;
+use std::time::SystemTime;
 
 use redb::{ReadTransaction, ReadableTable, ReadableTableMetadata, Table, TableDefinition};
 use serde_json::error::Category;
@@ -44,6 +45,12 @@ impl Store {
         let account = account.clone();
         self.write(0, move |batch| batch.change(&account, change)).await
     }
+}
+
+/// Unix milliseconds now.
+fn unix_ms() -> u64 {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// Some of the accounts, in the order of their names.
@@ -96,7 +103,7 @@ impl Batch<'_> {
     fn change(&mut self, account: &BareJid, change: Change) -> Result<(Account, Option<DeviceId>), StoreError> {
         if change == Change::Removed {
             self.remove_account(account)?;
-            return Ok((Account::default(), None));
+            return Ok((Account { revision: unix_ms(), ..Account::default() }, None));
         }
         let before = load(&self.accounts, account)?;
         let mut after = before.clone();
@@ -111,6 +118,10 @@ impl Batch<'_> {
         }
         if let (true, Some(device)) = (logs_in, device) {
             self.delete_wake(account, device)?;
+        }
+        if before != after {
+            // What is removed and comes again is newer than what it was.
+            after.revision = unix_ms().max(before.revision + 1);
         }
         self.replace(account, &before, &after)?;
         Ok((after, device))

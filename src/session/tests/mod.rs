@@ -128,7 +128,7 @@ impl Rig {
             last_seen: 0,
             open: vec![LoginId(1)],
         };
-        let account = Account { devices: vec![device], registrations: Vec::new() };
+        let account = Account { devices: vec![device], ..Account::default() };
         let backlog = !earlier.is_empty();
         let owner = Owner { device: DEVICE, certain: false, account: account.clone(), last_seq: 0, backlog };
         let clock = Clock { now, wall: SystemTime::UNIX_EPOCH + Duration::from_secs(1) };
