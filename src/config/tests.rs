@@ -57,8 +57,13 @@ fn the_shipped_file_shows_every_key_with_its_default() {
     let mut shown = std::collections::BTreeSet::new();
     for line in full.lines().filter(|line| !line.starts_with('#')) {
         if line.starts_with('[') {
-            section = line;
-            shown.insert(("", section.trim_matches(['[', ']'])));
+            section = line.split_once(' ').map_or(line, |(section, _)| section);
+            let name = section.trim_matches(['[', ']']);
+            shown.insert(match name.split_once('.') {
+                Some(("host", key)) => ("[[host]]", key),
+                Some(("push", key)) => ("[push]", key),
+                Some(_) | None => ("", name),
+            });
         } else if let Some((key, _)) = line.split_once(" = ") {
             assert!(line.contains("  # ") || key == "address", "{key} has no comment");
             shown.insert((section, key));
