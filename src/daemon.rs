@@ -17,6 +17,7 @@ use crate::admin::{Admin, AdminError, Doors};
 use crate::config::{Config, Limits, Listen, ListenTls};
 use crate::net::certificate::{self, CertificateError};
 use crate::net::listener::{self, Gate};
+use crate::net::roots::RootsError;
 use crate::net::tls::{Certificates, TlsError};
 use crate::relay::Relay;
 use crate::store::{SpoolLimits, Store, StoreError};
@@ -33,6 +34,9 @@ pub enum StartError {
     /// TLS cannot be set up.
     #[error(transparent)]
     Tls(#[from] TlsError),
+    /// The authorities of a `[[push.route]]` cannot be used.
+    #[error("[[push.route]] ca: {0}")]
+    Roots(#[from] RootsError),
     /// The database cannot be opened.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -89,7 +93,7 @@ impl Daemon {
         let store = Store::open_with(&config.state, limits)?;
         let config = Arc::new(config);
         let (accepting, shutdown) = (CancellationToken::new(), CancellationToken::new());
-        let relay = Arc::new(Relay::new(Arc::clone(&config), certificates, store.clone(), shutdown.clone()));
+        let relay = Arc::new(Relay::new(Arc::clone(&config), certificates, store.clone(), shutdown.clone())?);
         let mut daemon = Self {
             addresses: Vec::new(),
             accepting,

@@ -156,12 +156,14 @@ impl<'t> Section<'t> {
         let mut list = Vec::new();
         for item in items {
             let line = self.report.line_at(item.span().start);
-            match item.into_inner() {
-                DeValue::String(text) => match parse(&text) {
-                    Ok(value) => list.push(value),
-                    Err((what, remedy)) => self.problem(line, key, what, remedy),
-                },
-                value => self.wrong_type(key, &At { value, line }, "an array of strings", &remedy),
+            let at = At { value: item.into_inner(), line };
+            let DeValue::String(text) = &at.value else {
+                self.wrong_type(key, &at, "an array of strings", &remedy);
+                continue;
+            };
+            match parse(text) {
+                Ok(value) => list.push(value),
+                Err((what, remedy)) => self.problem(line, key, what, remedy),
             }
         }
         Some(list)

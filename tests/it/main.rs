@@ -24,4 +24,5 @@ mod seed;
 mod story;
 mod stream_management;
 mod support;
+mod transports;
 mod upstream_management;

@@ -1,7 +1,9 @@
 //! What the tests are made of: real peers, scripted peers, and the proxy itself.
 
+mod authority;
 mod client;
 mod ejabberd;
+mod peer;
 mod process;
 mod prosody;
 mod push_service;
@@ -19,8 +21,10 @@ use std::ops::RangeInclusive;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
+pub(crate) use authority::{Authority, Identity};
 pub(crate) use client::{Client, Enabled, HEADER, STARTTLS, plain};
 pub(crate) use ejabberd::Ejabberd;
+pub(crate) use peer::{Peer, PeerOptions};
 pub(crate) use process::Process;
 pub(crate) use prosody::{PASSWORD, Prosody};
 pub(crate) use push_service::{Answer, Publish, PushService};
