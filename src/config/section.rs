@@ -143,7 +143,7 @@ impl<'t> Section<'t> {
         default
     }
 
-    /// Strings that `parse` understands, if the key is there.
+    /// Strings that `parse` understands, if the key is there and none of them is wrong.
     pub(super) fn list<T>(&mut self, key: &'static str, parse: impl Fn(&str) -> Result<T, Wrong>) -> Option<Vec<T>> {
         let remedy = format!("write {key} = [\"…\", \"…\"]");
         let items = match self.take(key)? {
@@ -154,6 +154,7 @@ impl<'t> Section<'t> {
             }
         };
         let mut list = Vec::new();
+        let wanted = items.len();
         for item in items {
             let line = self.report.line_at(item.span().start);
             let at = At { value: item.into_inner(), line };
@@ -166,7 +167,7 @@ impl<'t> Section<'t> {
                 Err((what, remedy)) => self.problem(line, key, what, remedy),
             }
         }
-        Some(list)
+        (list.len() == wanted).then_some(list)
     }
 
     /// A whole number within bounds.

@@ -13,20 +13,19 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::{sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::carry;
 use super::choice::Attempt;
-use super::open::{Answered, Open};
+use super::talk::Talk;
 use crate::net::conn::{Conn, ConnEvent, HIGH_WATER};
 use crate::push::notification::Publish;
 use crate::push::outcome::Outcome;
-use crate::xml::{Element, Frame, Kind, STREAM_CLOSE, stream_error};
+use crate::xml::{Element, Frame};
 
 /// Publishes that wait for one stream; more are for another transport.
 pub(super) const QUEUE: usize = 4096;
 /// Publishes of one stream whose answers are awaited; more wait in the queue.
 const OPEN: usize = 1024;
 /// How long a peer may take to read the last bytes and the close.
-const FAREWELL: Duration = Duration::from_secs(2);
+pub(super) const FAREWELL: Duration = Duration::from_secs(2);
 /// How long a stream that nobody wants is remembered, with its last failure.
 const PARKED: Duration = Duration::from_secs(60);
 /// The least and the longest pause between two attempts to connect.
@@ -254,7 +253,12 @@ impl<P: Peer> Line<P> {
                 },
             }
         };
-        talk.end();
+        let farewell = talk.end();
+        if let Ended::Shutdown = ended {
+            farewell.await;
+        } else {
+            tokio::spawn(farewell);
+        }
         ended
     }
 
@@ -273,129 +277,6 @@ impl<P: Peer> Line<P> {
     }
 }
 
-/// A link in use.
-struct Talk {
-    conn: Conn<Stream>,
-    from: String,
-    answers: bool,
-    idle: Option<Duration>,
-    /// Since when nothing is awaited.
-    quiet: Instant,
-    open: Open<oneshot::Sender<Attempt>>,
-    write: Duration,
-}
-
-impl Talk {
-    fn new(link: Link, patience: Patience) -> Self {
-        let Link { conn, from, answers, idle } = link;
-        let open = Open::new(rand::random(), patience.answer);
-        Self { conn, from, answers, idle, quiet: Instant::now(), open, write: patience.write }
-    }
-
-    fn publish(&mut self, job: Job) {
-        let Job { publish, claim, reply } = job;
-        if !claim.take() {
-            // Another transport has it by now.
-            return;
-        }
-        self.quiet = Instant::now();
-        let id = if self.answers {
-            self.open.begin(self.quiet, rand::random(), (publish.target.service.clone(), reply))
-        } else {
-            answer(reply, Outcome::Unknown);
-            self.open.id(rand::random())
-        };
-        self.conn.write(&publish.iq(&id, Some(&self.from)));
-    }
-
-    /// Takes what the peer has sent; the error is why the stream is over.
-    async fn frames(&mut self, peer: &impl Peer) -> Result<(), String> {
-        loop {
-            match self.conn.next_frame() {
-                Ok(None) => return Ok(()),
-                Ok(Some(Frame::Element(element))) => self.element(element, peer).await?,
-                Ok(Some(Frame::Whitespace)) => {}
-                Ok(Some(Frame::Close)) => return Err("closed by the peer".to_owned()),
-                Ok(Some(Frame::Open(_))) => return Err("the peer began anew".to_owned()),
-                Err(error) => {
-                    self.conn.write(&stream_error(error.condition(), None, None));
-                    return Err(format!("not an XML stream: {error}"));
-                }
-            }
-        }
-    }
-
-    async fn element(&mut self, element: Element, peer: &impl Peer) -> Result<(), String> {
-        if element.kind() == Kind::Other {
-            let node = element.node();
-            let condition = node.children().next().map_or("nothing", |child| child.name());
-            return if node.name() == "error" { Err(format!("the peer says {condition}")) } else { Ok(()) };
-        }
-        let Some(stanza) = carry::to_client(&element) else { return Ok(()) };
-        if self.answers && self.is_answer(&stanza) {
-            return Ok(());
-        }
-        match peer.heard(stanza, self.answers).await {
-            Heard::Nothing => Ok(()),
-            Heard::Reply(bytes) => {
-                self.conn.write(&bytes);
-                Ok(())
-            }
-            Heard::Close(condition) => {
-                self.conn.write(&stream_error(condition, None, None));
-                Err(format!("closed with {condition}: the peer sent what it may not"))
-            }
-        }
-    }
-
-    fn is_answer(&mut self, stanza: &Element) -> bool {
-        let node = stanza.node();
-        let (Some(id), Some("result" | "error")) = (node.attr("id"), node.attr("type").as_deref()) else {
-            return false;
-        };
-        if stanza.kind() != Kind::Iq {
-            return false;
-        }
-        match self.open.answer(&id, node.attr("from").as_deref()) {
-            Answered::NotOurs => return false,
-            Answered::Nobody => {}
-            Answered::To(asker) => {
-                self.quiet = Instant::now();
-                answer(asker, Outcome::of(&node));
-            }
-        }
-        true
-    }
-
-    fn deadline(&self) -> Option<Instant> {
-        let idle = self.idle.filter(|_| self.open.is_empty()).map(|idle| self.quiet + idle);
-        [self.open.deadline(), self.conn.write_deadline(self.write), idle].into_iter().flatten().min()
-    }
-
-    /// Tells those whose answers are late; returns why the stream is over, if the peer does not read.
-    fn overdue(&mut self, now: Instant) -> Option<String> {
-        while let Some(late) = self.open.take_late(now) {
-            self.quiet = now;
-            answer(late, Outcome::Unknown);
-        }
-        let stalled = self.conn.write_deadline(self.write).is_some_and(|at| at <= now);
-        stalled.then(|| "the peer does not read".to_owned())
-    }
-
-    fn is_idle(&self, now: Instant) -> bool {
-        self.open.is_empty() && self.idle.is_some_and(|idle| self.quiet + idle <= now)
-    }
-
-    /// Closes the stream; of what was written and not answered nothing more is known.
-    fn end(mut self) {
-        for asker in self.open.into_askers() {
-            answer(asker, Outcome::Unknown);
-        }
-        self.conn.write(STREAM_CLOSE);
-        tokio::spawn(self.conn.finish(FAREWELL));
-    }
-}
-
 /// The next frame, while a stream is set up.
 pub(super) async fn frame<S: Duplex>(conn: &mut Conn<S>) -> io::Result<Frame> {
     loop {
@@ -407,11 +288,6 @@ pub(super) async fn frame<S: Duplex>(conn: &mut Conn<S>) -> io::Result<Frame> {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
     }
-}
-
-fn answer(asker: oneshot::Sender<Attempt>, outcome: Outcome) {
-    // Whoever asked may have stopped waiting.
-    drop(asker.send(Attempt::Done(outcome)));
 }
 
 /// Gives a publish to a line, by `send`, and waits for what becomes of it; a line that is not ready within `patience` does
@@ -436,4 +312,70 @@ pub(super) async fn submit(
         if claim.take() { Attempt::Skipped("its stream is over".to_owned()) } else { Attempt::Done(Outcome::Unknown) }
     };
     answered.unwrap_or_else(|_| lost())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::publish::talk::answer;
+    use crate::push::notification::Summary;
+    use crate::push::registration::Registration;
+
+    fn publish() -> Publish {
+        let registration: Registration =
+            serde_json::from_str(r#"{"target":{"service":"push.example","node":"n"},"device":1,"last_seen":0}"#)
+                .unwrap();
+        Publish::new(&registration, Summary::wake(&crate::config::Push::default(), false), 1)
+    }
+
+    const SOON: Duration = Duration::from_millis(20);
+
+    #[tokio::test]
+    async fn a_publish_that_was_given_up_is_written_by_nobody() {
+        let mut kept = None;
+        let keep = |job| {
+            kept = Some(job);
+            Ok(())
+        };
+        assert!(matches!(submit(publish(), SOON, keep).await, Attempt::Skipped(_)));
+        assert!(!kept.unwrap().claim.take());
+    }
+
+    #[tokio::test]
+    async fn a_publish_that_was_written_is_waited_for() {
+        let write = |job: Job| {
+            assert!(job.claim.take());
+            tokio::spawn(async move {
+                tokio::time::sleep(3 * SOON).await;
+                answer(job.reply, Outcome::Accepted);
+            });
+            Ok(())
+        };
+        assert_eq!(submit(publish(), SOON, write).await, Attempt::Done(Outcome::Accepted));
+    }
+
+    #[tokio::test]
+    async fn what_a_task_that_is_gone_had_taken_may_have_been_written() {
+        let lost = |job: Job| {
+            drop(job);
+            Ok(())
+        };
+        assert!(matches!(submit(publish(), SOON, lost).await, Attempt::Skipped(_)));
+        let lost = |job: Job| {
+            job.claim.take();
+            Ok(())
+        };
+        assert_eq!(submit(publish(), SOON, lost).await, Attempt::Done(Outcome::Unknown));
+    }
+
+    #[test]
+    fn pauses_grow_and_are_bounded() {
+        let (mut backoff, now) = (Backoff::default(), Instant::now());
+        for failures in 0..40 {
+            backoff.failed(now, String::new());
+            let pause = backoff.until.unwrap() - now;
+            let most = PAUSES.0.saturating_mul(1 << failures.min(16)).min(PAUSES.1);
+            assert!(pause <= most && pause >= most / 2, "{pause:?} after {failures}");
+        }
+    }
 }

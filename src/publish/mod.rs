@@ -3,7 +3,7 @@
 //! | file | holds |
 //! |---|---|
 //! | `choice.rs` | [`Choice`](choice::Choice), [`Trial`](choice::Trial): what is tried, and in which order |
-//! | `line.rs`, `open.rs` | a stream of our own, and the publishes on it that are not answered yet |
+//! | `line.rs`, `talk.rs`, `open.rs` | a stream of our own: when it is up, what passes, which publishes are not answered yet |
 //! | `component.rs` | `component`: as a component of the server (XEP-0114) |
 //! | `s2s/` | `s2s`: as the domain itself, over a stream of its own to the push service |
 //! | `session.rs` | `session`: through the user's own upstream stream, where the server stamps the full JID |
@@ -16,6 +16,7 @@ mod line;
 mod open;
 mod s2s;
 pub mod session;
+mod talk;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};

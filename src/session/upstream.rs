@@ -39,7 +39,7 @@ impl Session {
     /// the account is for its available clients (RFC 6121 §8.5.2).
     pub(super) fn routed(&mut self, now: Instant, stanza: Element) {
         let to_account = stanza.node().attr("to").is_none_or(|to| self.is_account(&to));
-        if !self.is_ending() && (!to_account || self.own_presence.is_available()) {
+        if !to_account || self.own_presence.is_available() {
             self.upstream_stanza(now, stanza, None);
         }
     }

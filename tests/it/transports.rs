@@ -4,8 +4,8 @@ use std::collections::HashSet;
 use std::time::Duration;
 
 use crate::support::{
-    Answer, Authority, Client, Element, Enabled, PATIENCE, Peer, PeerOptions, Prosody, PushService, Pushward, Setup,
-    bodies, free_address, fresh, lost,
+    Answer, Authority, Client, Element, Enabled, NameServer, PATIENCE, Peer, PeerOptions, Prosody, PushService,
+    Pushward, Setup, bodies, free_address, fresh, lost,
 };
 
 /// How long nothing must happen where nothing is to happen.
@@ -369,4 +369,22 @@ async fn a_hundred_registrations_of_one_service_share_one_stream() {
         nodes.insert(service.publish(PATIENCE).await.node);
     }
     assert_eq!(peer.streams(), 1);
+}
+
+#[tokio::test]
+async fn what_is_not_on_the_public_internet_is_not_connected_unless_routed() {
+    let authority = Authority::new();
+    let (prosody, peer) = (Prosody::start().await, Peer::start(PeerOptions::new("push.test", &authority)).await);
+    let dns = NameServer::start(peer.starttls).await;
+    let elsewhere = "domain = 'other.test'\naddress = '127.0.0.1:1'\nca = 'ca.pem'";
+    let setup = routed(&prosody, &authority, elsewhere).set("dns.servers", &format!("['{}']", dns.address));
+    let pushward = Pushward::start(setup.set("push.transports", "['s2s']")).await;
+    let mut bob = bob(&prosody).await;
+    goes_dark(&pushward, "push.test", &mut bob).await;
+    pushward.logged(&["transport passed over", "xmpp.test has no address on the public internet (127.0.0.1)"]).await;
+    let asked = dns.asked();
+    for name in ["_xmpps-server._tcp.push.test", "_xmpp-server._tcp.push.test", "xmpp.test"] {
+        assert!(asked.iter().any(|asked| asked == name), "{name} in {asked:?}");
+    }
+    assert_eq!(peer.streams(), 0);
 }

@@ -2,6 +2,7 @@
 
 mod authority;
 mod client;
+mod dns;
 mod ejabberd;
 mod peer;
 mod process;
@@ -23,6 +24,7 @@ use std::time::{Duration, Instant};
 
 pub(crate) use authority::{Authority, Identity};
 pub(crate) use client::{Client, Enabled, HEADER, STARTTLS, plain};
+pub(crate) use dns::NameServer;
 pub(crate) use ejabberd::Ejabberd;
 pub(crate) use peer::{Peer, PeerOptions};
 pub(crate) use process::Process;
