@@ -9,9 +9,8 @@ use std::time::SystemTime;
 use crate::config::{self, Config, Host, Problem};
 use crate::net::certificate::{self, CertificateError, Defect};
 
+mod leg;
 mod probe;
-
-use probe::Offer;
 
 /// `EX_CONFIG` of sysexits.h: the configuration or a certificate is wrong.
 pub const EXIT_CONFIG: u8 = 78;
@@ -33,6 +32,11 @@ impl Report {
     fn problem(&mut self, problem: &Problem, exit: u8) {
         self.lines.push(problem.to_string());
         self.exit = self.exit.max(exit);
+    }
+
+    /// What some clients will stumble over, and others not.
+    fn warning(&mut self, problem: &Problem) {
+        self.lines.push(problem.to_string());
     }
 
     /// 0, [`EXIT_CONFIG`] or [`EXIT_UNAVAILABLE`]; the former wins.
@@ -76,7 +80,7 @@ pub async fn examine(path: &Path) -> Report {
     for (index, host) in config.hosts.iter().enumerate() {
         let at = Place { path, text: &text, index, host };
         certificate(&mut report, &at);
-        server(&mut report, &at, &config).await;
+        leg::server(&mut report, &at, &config).await;
     }
     report
 }
@@ -157,20 +161,6 @@ fn remedy_of(error: &CertificateError, host: &Host) -> (&'static str, String) {
     }
 }
 
-async fn server(report: &mut Report, at: &Place<'_>, config: &Config) {
-    let Host { domain, upstream, .. } = at.host;
-    match probe::probe(at.host, config.limits.connect_timeout).await {
-        Ok(Offer { mechanisms }) => {
-            report
-                .fine(format_args!("{domain}: the server at {upstream} is ready; log-in by {}", mechanisms.join(", ")));
-        }
-        Err(error) => {
-            let what = format_args!("the server at {upstream}: {error}");
-            report.problem(&at.problem("upstream", what, error.remedy()), EXIT_UNAVAILABLE);
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::path::PathBuf;
@@ -192,7 +182,8 @@ mod tests {
                 let mut header = [0; 1024];
                 let read = stream.read(&mut header).await.unwrap();
                 assert!(header[..read].ends_with(b">"));
-                stream.write_all(b"<?xml version='1.0'?><stream:stream id='1' from='localhost'>").await.unwrap();
+                let opening = crate::xml::stream_header("localhost", "1", None);
+                stream.write_all(&opening).await.unwrap();
                 stream.write_all(answer.as_bytes()).await.unwrap();
                 stream.read(&mut header).await.unwrap_or_default();
             }
@@ -237,7 +228,7 @@ mod tests {
     #[tokio::test]
     async fn a_server_that_wants_tls_or_offers_no_login_comes_with_the_settings_to_change() {
         let required = "<stream:features><starttls xmlns='urn:ietf:params:xml:ns:xmpp-tls'><required/></starttls>\
-            <mechanisms><mechanism>PLAIN</mechanism></mechanisms></stream:features>";
+            <mechanisms xmlns='urn:ietf:params:xml:ns:xmpp-sasl'><mechanism>PLAIN</mechanism></mechanisms></stream:features>";
         let settings = ["c2s_require_encryption = false", "allow_unencrypted_sasl2: true"];
         check_server(required, EXIT_UNAVAILABLE, &[&["requires TLS"], &settings[..]].concat()).await;
         let none = "<stream:features><starttls xmlns='urn:ietf:params:xml:ns:xmpp-tls'/></stream:features>";

@@ -79,10 +79,40 @@ pub struct Host {
     pub certificate: PathBuf,
     /// The private key, PEM: `certs/DOMAIN.key`.
     pub key: PathBuf,
-    /// The XMPP server behind: `127.0.0.1:5322`, without TLS.
+    /// The XMPP server behind: `127.0.0.1:5322`.
     pub upstream: Upstream,
     /// How notifications leave through the server as a component's: not, if there is none.
     pub component: Option<Component>,
+    /// When TLS starts on the connection to it: never.
+    pub upstream_tls: UpstreamTls,
+    /// The authorities that may have issued its certificate, PEM: those of the system.
+    pub upstream_ca: Option<PathBuf>,
+    /// Whether passwords may cross a network unencrypted, where `upstream_tls` is off: no.
+    pub upstream_insecure: bool,
+    /// What becomes of channel binding, which ends where TLS ends: it is stripped.
+    pub channel_binding: ChannelBinding,
+}
+
+/// When TLS starts on the connection to the server.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum UpstreamTls {
+    /// Never.
+    #[default]
+    Off,
+    /// After `<starttls/>` (RFC 6120 §5).
+    Starttls,
+    /// At once (XEP-0368).
+    Direct,
+}
+
+/// What becomes of the channel binding that a server offers on a connection of its own with Pushward.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ChannelBinding {
+    /// Clients see none of it.
+    #[default]
+    Strip,
+    /// `tls-server-end-point` (RFC 5929 §4) passes: Pushward and the server show the same certificate.
+    ServerEndPoint,
 }
 
 /// The address of an XMPP server, resolved whenever it is connected to.

@@ -15,10 +15,13 @@ use tokio_util::task::TaskTracker;
 
 use crate::admin::{Admin, AdminError, Doors};
 use crate::config::{Config, Limits, Listen, ListenTls};
+use crate::net::Legs;
 use crate::net::certificate::{self, CertificateError};
 use crate::net::listener::{self, Gate};
 use crate::net::roots::RootsError;
 use crate::net::tls::{Certificates, TlsError};
+use crate::net::trust::TrustError;
+use crate::net::upstream::Ways;
 use crate::relay::Relay;
 use crate::store::{SpoolLimits, Store, StoreError};
 
@@ -37,6 +40,9 @@ pub enum StartError {
     /// The authorities of a `[[push.route]]` cannot be used.
     #[error("[[push.route]] ca: {0}")]
     Roots(#[from] RootsError),
+    /// The server of a host cannot be trusted.
+    #[error("upstream_ca: {0}")]
+    Trust(#[from] TrustError),
     /// The database cannot be opened.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -87,13 +93,13 @@ impl Daemon {
                 tracing::warn!(%domain, %path, "made a self-signed development certificate: no client trusts it by itself");
             }
         }
-        let certificates = Certificates::load(&config.hosts)?;
+        let legs = Legs { certificates: Certificates::load(&config.hosts)?, ways: Ways::load(&config.hosts)? };
         let Limits { spool_per_session, spool, .. } = config.limits;
         let limits = SpoolLimits { per_session: spool_per_session as u64, all: spool as u64 };
         let store = Store::open_with(&config.state, limits)?;
         let config = Arc::new(config);
         let (accepting, shutdown) = (CancellationToken::new(), CancellationToken::new());
-        let relay = Arc::new(Relay::new(Arc::clone(&config), certificates, store.clone(), shutdown.clone())?);
+        let relay = Arc::new(Relay::new(Arc::clone(&config), legs, store.clone(), shutdown.clone())?);
         let mut daemon = Self {
             addresses: Vec::new(),
             accepting,

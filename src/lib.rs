@@ -18,7 +18,7 @@
 //! | [`session`] | login ([`session::negotiate`]), then the bound session: both legs of stream management, liveness, queue, rewrites, ends | sockets, clock, disk, dice |
 //! | [`push`] | what a stanza means, whether and when to notify, what is said, what a registration is | sessions, time of day |
 //! | [`jid`] | addresses as they are compared | |
-//! | [`net`] | listeners, TLS, framed connections, the way to the server | XMPP beyond frames |
+//! | [`net`] | listeners, TLS, framed connections, the way to the server and whether it is trusted | XMPP beyond frames and STARTTLS |
 //! | [`relay`] | one task per session: an event goes into the core, its outputs are performed; the registry of sessions | protocol rules |
 //! | [`store`] | the redb database: accounts, spool, tombstones, wakes; one writer thread, group commit | who asks |
 //! | [`publish`] | the choice of transport; streams to push services as a domain, and to servers as a component | what is said, whom for |
@@ -35,9 +35,13 @@
 //! # Life of a connection
 //!
 //! [`net::listener`] accepts → the relay's handshake makes it TLS ([`session::starttls`] answers the clear text) → its login
-//! drives a [`session::negotiate::Negotiation`]: header, SASL passed through, features rewritten ([`session::rewrite`]), then
-//! either a bind, whose result names the [`session::Session`] that this task drives from then on, or a proven `<resume/>`,
-//! which moves the connection to the task of the held session.
+//! drives a [`session::negotiate::Negotiation`]: header, SASL passed through, features rewritten ([`session::rewrite`],
+//! [`session::sieve`]), then either a bind, whose result names the [`session::Session`] that this task drives from then on, or
+//! a proven `<resume/>`, which moves the connection to the task of the held session. With SASL2 both are asked for inside the
+//! login and answered inside its `<success/>`.
+//!
+//! The connection to the server is plain or TLS ([`net::upstream`]; [`session::upgrade`] speaks its STARTTLS), and whom it may
+//! end at is [`net::trust`]'s to say.
 //!
 //! # Invariants
 //!
@@ -49,7 +53,8 @@
 //! 3. **Unchanged in, unchanged out.** A stanza that no rule rewrites leaves byte for byte as it came.
 //! 4. **Nobody gets another's session.** Resuming needs the unguessable id *and* proof, from the server, of the same bare JID.
 //! 5. **Our own traffic is invisible.** Publishes and their answers, probes, pings, upstream acks never reach the client.
-//! 6. **Silent while live.** No push for a stanza that a live client acknowledged in time; one push per burst otherwise.
+//! 6. **Silent while live.** No push for a stanza that a live client acknowledged in time; one push per burst otherwise (calls
+//!    for devices that asked for `jingle` excepted).
 //! 7. **Every wait has a deadline, every queue a bound, every overflow a name.**
 //! 8. **Secrets stay secret.** No SASL payload, publish-option, stanza body or child is logged at any level.
 //! 9. **Deaf core.** Framing, session logic and push rules know no socket, clock, disk or randomness.

@@ -12,8 +12,8 @@ use super::problem::Report;
 use super::section::{At, Section};
 use super::transport;
 use super::{
-    Admin, Config, HOUR, Host, Limits, Listen, ListenTls, Log, LogFormat, MINUTE, Push, SECOND, StreamManagement,
-    Upstream,
+    Admin, ChannelBinding, Config, HOUR, Host, Limits, Listen, ListenTls, Log, LogFormat, MINUTE, Push, SECOND,
+    StreamManagement, Upstream, UpstreamTls,
 };
 
 /// RFC 6120 §13.12: an implementation must not limit stanzas to less.
@@ -21,13 +21,10 @@ const SMALLEST_STANZA: usize = 10_000;
 const MOMENT: Duration = Duration::from_millis(50);
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// Whether the connection to the server is encrypted.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum UpstreamTls {
-    Off,
-    Starttls,
-    Direct,
-}
+const UPSTREAM_TLS: [(&str, UpstreamTls); 3] =
+    [("off", UpstreamTls::Off), ("starttls", UpstreamTls::Starttls), ("direct", UpstreamTls::Direct)];
+const CHANNEL_BINDING: [(&str, ChannelBinding); 2] =
+    [("strip", ChannelBinding::Strip), ("server-end-point", ChannelBinding::ServerEndPoint)];
 
 /// Reads the whole file. What it returns counts only if nothing was added to the report.
 pub(super) fn config<'t>(report: &'t Report<'t>, text: &'t str, path: &Path) -> Config {
@@ -104,6 +101,7 @@ fn hosts(sections: Vec<Section<'_>>, directory: &Path, listen: &[Listen]) -> Vec
             section.problem(section.line_of("domain"), "domain", "missing", "write domain = \"example.org\"");
         }
         let domain = domain.unwrap_or_else(|| At { value: String::new(), line: section.line_of("domain") });
+        let lines = ["upstream", "upstream_ca", "upstream_insecure", "channel_binding"].map(|key| section.line_of(key));
         if !domain.value.is_empty() && hosts.iter().any(|other| other.domain == domain.value) {
             let what = format!("{} is served twice", domain.value);
             section.problem(domain.line, "domain", what, "remove one [[host]]");
@@ -113,8 +111,13 @@ fn hosts(sections: Vec<Section<'_>>, directory: &Path, listen: &[Listen]) -> Vec
             key: file(&mut section, "key", directory, format!("certs/{}.key", domain.value)),
             upstream: upstream(&mut section, listen),
             component: transport::component(&mut section, &domain.value),
+            upstream_tls: section.choice("upstream_tls", UpstreamTls::Off, &UPSTREAM_TLS),
+            upstream_ca: section.parsed("upstream_ca", file_name).map(|at| directory.join(at.value)),
+            upstream_insecure: section.boolean("upstream_insecure", false),
+            channel_binding: section.choice("channel_binding", ChannelBinding::Strip, &CHANNEL_BINDING),
             domain: domain.value,
         };
+        encryption(&section, &host, lines);
         section.finish();
         hosts.push(host);
     }
@@ -127,27 +130,39 @@ fn file(section: &mut Section<'_>, key: &'static str, directory: &Path, default:
 
 fn upstream(section: &mut Section<'_>, listen: &[Listen]) -> Upstream {
     let line = section.line_of("upstream");
-    let tls_line = section.line_of("upstream_tls");
     let address = section.parsed("upstream", upstream_address).map(|at| at.value).unwrap_or_default();
-    let tls = section.choice(
-        "upstream_tls",
-        UpstreamTls::Off,
-        &[("off", UpstreamTls::Off), ("starttls", UpstreamTls::Starttls), ("direct", UpstreamTls::Direct)],
-    );
-    let insecure = section.boolean("upstream_insecure", false);
-    if tls != UpstreamTls::Off {
-        let remedy = "write \"off\" and connect over loopback, or over a tunnel that ends on loopback";
-        section.problem(tls_line, "upstream_tls", "TLS to the server is not yet supported", remedy);
-    } else if !is_loopback(&address.host) && !insecure {
-        let what = format!("passwords would cross the network to {address} unencrypted");
-        let remedy = "connect over loopback, or write upstream_insecure = true if the network between is trusted";
-        section.problem(line, "upstream", what, remedy);
-    }
     if listen.iter().any(|listener| leads_to(&address, listener)) {
         let what = format!("{address} is an address that this process listens on");
         section.problem(line, "upstream", what, "move the server to another port, such as 127.0.0.1:5322");
     }
     address
+}
+
+/// What only holds together: TLS, its settings, and where the server may be without it. A name is judged by what it
+/// resolves to, whenever it is connected to.
+fn encryption(section: &Section<'_>, host: &Host, lines: [usize; 4]) {
+    let [upstream, ca, insecure, binding] = lines;
+    let exposed = host.upstream.host.parse::<IpAddr>().is_ok_and(|ip| !ip.to_canonical().is_loopback());
+    if host.upstream_tls != UpstreamTls::Off {
+        if host.upstream_insecure {
+            let what = "acts only without TLS: a server that shows a wrong certificate is never connected to";
+            section.problem(insecure, "upstream_insecure", what, "remove it, and name the authority in upstream_ca");
+        }
+        return;
+    }
+    if exposed && !host.upstream_insecure {
+        let what = format!("passwords would cross the network to {} unencrypted", host.upstream);
+        let remedy = "write upstream_tls = \"starttls\" or connect over loopback; upstream_insecure = true if the \
+            network between is trusted";
+        section.problem(upstream, "upstream", what, remedy);
+    }
+    let remedy = "write upstream_tls = \"starttls\" or \"direct\", or remove it";
+    if host.upstream_ca.is_some() {
+        section.problem(ca, "upstream_ca", "acts only with TLS to the server", remedy);
+    }
+    if host.channel_binding != ChannelBinding::Strip {
+        section.problem(binding, "channel_binding", "acts only with TLS to the server", remedy);
+    }
 }
 
 fn stream_management(mut s: Section<'_>) -> StreamManagement {
@@ -319,7 +334,7 @@ pub(super) fn domain(text: &str) -> Result<String, Wrong> {
 }
 
 pub(super) fn upstream_address(text: &str) -> Result<Upstream, Wrong> {
-    let remedy = "write the server's address and port for plain client connections, such as \"127.0.0.1:5322\"";
+    let remedy = "write the server's address and port for client connections, such as \"127.0.0.1:5322\"";
     if text.starts_with("unix:") {
         return Err(wrong("unix sockets are not yet supported", remedy));
     }

@@ -229,7 +229,7 @@ mod tests {
     use std::os::unix::fs::PermissionsExt;
 
     use super::*;
-    use crate::config::Upstream;
+    use crate::config::{ChannelBinding, Upstream, UpstreamTls};
 
     fn host(directory: &Path, domain: &str) -> Host {
         Host {
@@ -238,6 +238,10 @@ mod tests {
             key: directory.join(format!("certs/{domain}.key")),
             upstream: Upstream::default(),
             component: None,
+            upstream_tls: UpstreamTls::Off,
+            upstream_ca: None,
+            upstream_insecure: false,
+            channel_binding: ChannelBinding::Strip,
         }
     }
 

@@ -31,7 +31,9 @@ pub enum RootsError {
         error: rustls::Error,
     },
     /// The system has none.
-    #[error("this system has no certificate authorities{reason}; install ca-certificates, or set SSL_CERT_FILE")]
+    #[error(
+        "this system has no certificate authorities{reason}; install ca-certificates, set SSL_CERT_FILE, or name a file in upstream_ca or ca"
+    )]
     NoSystemRoots {
         /// What kept them from being read, if anything did.
         reason: String,

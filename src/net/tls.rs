@@ -14,7 +14,7 @@ use super::certificate::{self, CertificateError};
 use crate::config::Host;
 
 /// The ALPN name of client connections (XEP-0368 §4).
-const ALPN: &[u8] = b"xmpp-client";
+pub(super) const ALPN: &[u8] = b"xmpp-client";
 
 /// Why TLS cannot be offered.
 #[derive(Debug, thiserror::Error)]
@@ -125,7 +125,7 @@ impl fmt::Debug for Resolver {
 }
 
 /// The form in which a domain appears in TLS (RFC 6066 §3).
-fn ascii(domain: &str) -> String {
+pub(super) fn ascii(domain: &str) -> String {
     idna::domain_to_ascii(domain).unwrap_or_else(|_| domain.to_ascii_lowercase())
 }
 

@@ -1,58 +1,277 @@
-//! The way to the XMPP server.
+//! The way to the XMPP server: plain, over STARTTLS, or over TLS from the first byte.
 
-use std::io;
+use std::collections::HashMap;
+use std::io::{self, IoSlice};
+use std::net::{IpAddr, SocketAddr};
+use std::pin::Pin;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
+use rustls::pki_types::CertificateDer;
 use thiserror::Error;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
+use tokio_rustls::client::TlsStream;
 
-use super::conn::Conn;
-use crate::config::Upstream;
-use crate::xml::FrameLimits;
+use super::conn::{Conn, ConnEvent};
+use super::trust::{self, TlsFault, Trust, TrustError, Trusts};
+use crate::config::{Host, Upstream, UpstreamTls};
+use crate::session::sieve::Leg;
+use crate::session::upgrade::{Refusal, Step, Upgrade};
+use crate::xml::{FrameError, FrameLimits};
+
+/// What a server may say before TLS.
+const CLEAR_TEXT: FrameLimits = FrameLimits { bytes: 64 << 10, depth: 32 };
 
 /// A framed connection to the server.
-pub type UpstreamConn = Conn<TcpStream>;
+pub type UpstreamConn = Conn<Stream>;
 
-/// The server cannot be reached.
+/// The bytes of a connection to the server.
+#[derive(Debug)]
+pub enum Stream {
+    /// As they are.
+    Plain(TcpStream),
+    /// Encrypted.
+    Tls(Box<TlsStream<TcpStream>>),
+}
+
+impl Stream {
+    /// The certificate that the server showed.
+    pub fn certificate(&self) -> Option<&CertificateDer<'static>> {
+        match self {
+            Self::Plain(_) => None,
+            Self::Tls(tls) => trust::shown(tls),
+        }
+    }
+}
+
+impl AsyncRead for Stream {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(tcp) => Pin::new(tcp).poll_read(cx, buf),
+            Self::Tls(tls) => Pin::new(tls).poll_read(cx, buf),
+        }
+    }
+}
+
+impl AsyncWrite for Stream {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Plain(tcp) => Pin::new(tcp).poll_write(cx, bytes),
+            Self::Tls(tls) => Pin::new(tls).poll_write(cx, bytes),
+        }
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Plain(tcp) => Pin::new(tcp).poll_write_vectored(cx, bytes),
+            Self::Tls(tls) => Pin::new(tls).poll_write_vectored(cx, bytes),
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        match self {
+            Self::Plain(tcp) => tcp.is_write_vectored(),
+            Self::Tls(tls) => tls.is_write_vectored(),
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(tcp) => Pin::new(tcp).poll_flush(cx),
+            Self::Tls(tls) => Pin::new(tls).poll_flush(cx),
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(tcp) => Pin::new(tcp).poll_shutdown(cx),
+            Self::Tls(tls) => Pin::new(tls).poll_shutdown(cx),
+        }
+    }
+}
+
+/// Why there is no connection to a server.
 #[derive(Debug, Error)]
 pub enum ConnectError {
-    /// No answer in `connect_timeout`.
-    #[error("no answer from {upstream} within {patience:?}")]
-    Timeout {
-        /// The server.
-        upstream: Upstream,
-        /// `[limits] connect_timeout`.
-        patience: Duration,
-    },
+    /// Neither a connection nor TLS in `connect_timeout`.
+    #[error("cannot be connected to: no answer within {}", humantime::format_duration(*.0))]
+    Timeout(Duration),
     /// The connection was refused, or the name is not known.
-    #[error("cannot connect to {upstream}: {source}")]
-    Io {
-        /// The server.
-        upstream: Upstream,
-        /// What the system says.
-        source: io::Error,
-    },
+    #[error("cannot be connected to: {0}")]
+    Io(#[from] io::Error),
+    /// Without TLS, the server's name leads out of this machine.
+    #[error("its name leads to {0}, which is not this machine: passwords would cross the network unencrypted")]
+    Exposed(IpAddr),
+    /// The server's answers before TLS are no XML stream.
+    #[error("what it says before TLS is no XML stream: {0}")]
+    Frame(#[from] FrameError),
+    /// The server does not begin TLS.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// There is no TLS with this server, or it is not the server that it should be.
+    #[error(transparent)]
+    Tls(#[from] TlsFault),
 }
 
-/// Connects to the server, resolving its name anew.
-///
-/// # Errors
-/// [`ConnectError`] when there is no connection within `patience`.
-pub async fn connect(
-    upstream: &Upstream,
-    patience: Duration,
-    write_timeout: Duration,
-    limits: FrameLimits,
-) -> Result<UpstreamConn, ConnectError> {
-    let fail = |source| ConnectError::Io { upstream: upstream.clone(), source };
-    let attempt = TcpStream::connect((upstream.host.as_str(), upstream.port));
-    let tcp = match timeout(patience, attempt).await {
-        Ok(connected) => connected.map_err(fail)?,
-        Err(_) => {
-            return Err(ConnectError::Timeout { upstream: upstream.clone(), patience });
+impl ConnectError {
+    /// What to do about it.
+    pub fn remedy(&self) -> &'static str {
+        match self {
+            Self::Timeout(_) | Self::Io(_) => {
+                "start the server, or name the address of its port for client connections"
+            }
+            Self::Exposed(_) => {
+                "write upstream_tls = \"starttls\" or name a loopback address; upstream_insecure = true if the network between \
+                 is trusted"
+            }
+            Self::Frame(_) => "name the server's port for client connections with STARTTLS",
+            Self::Refused(refusal) => refusal.remedy(),
+            Self::Tls(fault) => fault.remedy(),
         }
-    };
-    super::tune(&tcp, write_timeout).map_err(fail)?;
-    Ok(Conn::new(tcp, limits))
+    }
 }
+
+/// The ways to the servers of all hosts.
+#[derive(Debug)]
+pub struct Ways {
+    by_domain: HashMap<String, Way>,
+}
+
+impl Ways {
+    /// Loads what is needed to trust the servers.
+    ///
+    /// # Errors
+    /// [`TrustError`] for the first host whose server could not be trusted.
+    pub fn load(hosts: &[Host]) -> Result<Self, TrustError> {
+        let mut trusts = Trusts::default();
+        let ways = hosts.iter().map(|host| Ok((host.domain.clone(), Way::new(host, &mut trusts)?)));
+        Ok(Self { by_domain: ways.collect::<Result<_, TrustError>>()? })
+    }
+
+    /// The way to the server of a domain.
+    pub fn to(&self, domain: &str) -> Option<&Way> {
+        self.by_domain.get(domain)
+    }
+}
+
+/// The way to the server of one domain.
+#[derive(Clone, Debug)]
+pub struct Way {
+    upstream: Upstream,
+    domain: String,
+    security: Security,
+    leg: Leg,
+}
+
+#[derive(Clone, Debug)]
+enum Security {
+    /// `anywhere`: on the operator's word also beyond this machine.
+    Off {
+        anywhere: bool,
+    },
+    Starttls(Trust),
+    Direct(Trust),
+}
+
+/// How long and how much.
+#[derive(Clone, Copy, Debug)]
+pub struct Terms {
+    /// `[limits] connect_timeout`, for all up to TLS.
+    pub connect_timeout: Duration,
+    /// `[stream_management] write_timeout`.
+    pub write_timeout: Duration,
+    /// What the server may say afterwards.
+    pub limits: FrameLimits,
+}
+
+impl Way {
+    /// The way to the server of a host.
+    ///
+    /// # Errors
+    /// [`TrustError`], only with TLS.
+    pub fn new(host: &Host, trusts: &mut Trusts) -> Result<Self, TrustError> {
+        let (security, leg) = match host.upstream_tls {
+            UpstreamTls::Off => (Security::Off { anywhere: host.upstream_insecure }, Leg::Plain),
+            UpstreamTls::Starttls => (Security::Starttls(trusts.load(host)?), Leg::Tls(host.channel_binding)),
+            UpstreamTls::Direct => (Security::Direct(trusts.load(host)?), Leg::Tls(host.channel_binding)),
+        };
+        Ok(Self { upstream: host.upstream.clone(), domain: host.domain.clone(), security, leg })
+    }
+
+    /// Where it leads.
+    pub fn upstream(&self) -> &Upstream {
+        &self.upstream
+    }
+
+    /// What a connection on this way can carry.
+    pub fn leg(&self) -> Leg {
+        self.leg
+    }
+
+    /// Connects, resolving the server's name anew; a stream header comes next.
+    ///
+    /// # Errors
+    /// [`ConnectError`].
+    pub async fn connect(&self, terms: &Terms) -> Result<UpstreamConn, ConnectError> {
+        let attempt = async {
+            let tcp = TcpStream::connect(self.addresses().await?.as_slice()).await?;
+            super::tune(&tcp, terms.write_timeout)?;
+            match &self.security {
+                Security::Off { .. } => Ok(Stream::Plain(tcp)),
+                Security::Direct(trust) => secure(tcp, trust).await,
+                Security::Starttls(trust) => secure(self.upgraded(tcp).await?, trust).await,
+            }
+        };
+        match timeout(terms.connect_timeout, attempt).await {
+            Ok(stream) => Ok(Conn::new(stream?, terms.limits)),
+            Err(_) => Err(ConnectError::Timeout(terms.connect_timeout)),
+        }
+    }
+
+    async fn addresses(&self) -> Result<Vec<SocketAddr>, ConnectError> {
+        let found = tokio::net::lookup_host((self.upstream.host.as_str(), self.upstream.port)).await?;
+        let mut addresses: Vec<_> = found.collect();
+        if matches!(self.security, Security::Off { anywhere: false }) {
+            let first = addresses.first().map(SocketAddr::ip);
+            addresses.retain(|address| address.ip().to_canonical().is_loopback());
+            if let (Some(outside), true) = (first, addresses.is_empty()) {
+                return Err(ConnectError::Exposed(outside));
+            }
+        }
+        Ok(addresses)
+    }
+
+    /// Speaks the stream before TLS.
+    async fn upgraded(&self, tcp: TcpStream) -> Result<TcpStream, ConnectError> {
+        let mut conn = Conn::new(tcp, CLEAR_TEXT);
+        let (mut upgrade, opening) = Upgrade::new(&self.domain);
+        conn.write(&opening);
+        loop {
+            while let Some(frame) = conn.next_frame()? {
+                match upgrade.handle(&frame)? {
+                    Step::Wait => {}
+                    Step::Send(bytes) => conn.write(&bytes),
+                    Step::Proceed => return Ok(conn.into_inner()),
+                }
+            }
+            if conn.event(true).await? == ConnEvent::Closed {
+                return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
+            }
+        }
+    }
+}
+
+async fn secure(tcp: TcpStream, trust: &Trust) -> Result<Stream, ConnectError> {
+    let tls = trust.handshake(tcp).await.map_err(TlsFault::from)?;
+    tracing::debug!(version = ?tls.get_ref().1.protocol_version(), "TLS with the server is up");
+    Ok(Stream::Tls(Box::new(tls)))
+}
+
+#[cfg(test)]
+mod tests;

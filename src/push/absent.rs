@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use super::account::DeviceId;
 use super::notification::{Detail, Publish, Summary};
 use super::outcome::Outcome;
-use super::pusher::{Arrival, Push, Pusher};
+use super::pusher::{Arrival, Push, Pusher, Verdict};
 use super::registration::{Registration, Target};
 use super::waiting::{Audience, Facts};
 use crate::config;
@@ -44,21 +44,16 @@ impl Absent {
         Self { settings, away: HashMap::new() }
     }
 
-    /// A session of the account saw something.
-    pub fn saw(&mut self, now: Instant, notice: &Notice) {
+    /// A session of the account saw something; what that means for each device it concerns.
+    pub fn saw(&mut self, now: Instant, notice: &Notice) -> Vec<Verdict> {
         let mut devices: Vec<_> = notice.registrations.iter().map(|r| r.device).collect();
         devices.sort_unstable();
         devices.dedup();
-        for device in devices {
-            let settings = || Pusher::new(Arc::clone(&self.settings));
-            let away = self.away.entry(device).or_insert_with(|| Away {
-                pusher: settings(),
-                registrations: Vec::new(),
-                newest: None,
-                seen: 0,
-            });
-            away.saw(now, device, notice);
-        }
+        let judged = devices.into_iter().map(|device| {
+            let away = self.away.entry(device).or_insert_with(|| Away::new(Arc::clone(&self.settings)));
+            away.saw(now, device, notice)
+        });
+        judged.collect()
     }
 
     /// A device is back: whatever waits for it, it learns of by itself.
@@ -89,7 +84,11 @@ impl Absent {
 const LONG: Duration = Duration::from_secs(3600);
 
 impl Away {
-    fn saw(&mut self, now: Instant, device: DeviceId, notice: &Notice) {
+    fn new(settings: Arc<config::Push>) -> Self {
+        Self { pusher: Pusher::new(settings), registrations: Vec::new(), newest: None, seen: 0 }
+    }
+
+    fn saw(&mut self, now: Instant, device: DeviceId, notice: &Notice) -> Verdict {
         let mut audience = Audience::NOBODY;
         for told in notice.registrations.iter().filter(|r| r.device == device) {
             let place = self.registrations.iter().position(|r| r.target == told.target).unwrap_or_else(|| {
@@ -104,10 +103,10 @@ impl Away {
         self.seen += 1;
         let since = now.checked_sub(LONG).unwrap_or(now);
         let (seq, facts) = (self.seen, notice.facts);
-        self.pusher.arrived(now, Arrival { since, age: Duration::ZERO, seq, facts, audience: Ok(audience) });
         if facts.class.is_important() {
             self.newest = Some(notice.detail.clone());
         }
+        self.pusher.arrived(now, Arrival { since, age: Duration::ZERO, seq, facts, audience: Ok(audience) })
     }
 
     fn next(&mut self, now: Instant, settings: &config::Push, dice: fn() -> u128) -> Vec<Publish> {

@@ -1,7 +1,7 @@
 //! What is kept about an account: its devices, and what each asked to be notified with.
 //!
-//! A device is what a person holds in the hand. Within an account it is, the first that matches: the resumption id that it
-//! presented, the push target that it enables, its resource.
+//! A device is what a person holds in the hand. Within an account it is, the first that matches: the id of its user agent
+//! (XEP-0388 §2.3), the resumption id that it presented, the push target that it enables, its resource.
 
 use serde::{Deserialize, Deserializer, Serialize};
 
@@ -25,6 +25,9 @@ pub struct Device {
     pub id: DeviceId,
     /// The resource that it bound last.
     pub resource: String,
+    /// The id of its user agent (XEP-0388 §2.3), if it ever said one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub agent: Option<String>,
     /// The resumption ids that it was given, oldest first: it may present any of them.
     #[serde(default)]
     pub sm_ids: Vec<String>,
@@ -36,6 +39,10 @@ pub struct Device {
 }
 
 impl Device {
+    fn new(id: DeviceId) -> Self {
+        Self { id, resource: String::new(), agent: None, sm_ids: Vec::new(), last_seen: 0, open: Vec::new() }
+    }
+
     /// Whether a session of it is open on the server.
     pub fn is_open(&self) -> bool {
         !self.open.is_empty()
@@ -92,6 +99,8 @@ pub enum Change {
         login: LoginId,
         /// The resource that it bound.
         resource: String,
+        /// The id of its user agent (XEP-0388 §2.3).
+        agent: Option<String>,
         /// The resumption id that it presented before, in vain.
         presented: Option<String>,
         /// Unix seconds.
@@ -151,6 +160,13 @@ pub enum Change {
     Removed,
 }
 
+impl Change {
+    /// Whether the account's other sessions decide anything by it.
+    pub fn concerns_others(&self) -> bool {
+        !matches!(self, Self::Seen { .. } | Self::Succeeded { .. } | Self::Resumable { .. })
+    }
+}
+
 /// How many resumption ids of a device are remembered.
 const SM_IDS: usize = 4;
 /// How many open sessions of a device are remembered.
@@ -163,11 +179,17 @@ impl Account {
     /// logged in, or that an enabling one turned out to be.
     pub fn apply(&mut self, change: Change) -> Option<DeviceId> {
         match change {
-            Change::Login { candidate, login, resource, presented, at } => {
-                let device = self.login(candidate, resource, presented.as_deref(), at);
+            Change::Login { candidate, login, resource, agent, presented, at } => {
+                let device = self.known(agent.as_deref(), presented.as_deref(), &resource).unwrap_or(candidate);
+                if self.device(device).is_none() {
+                    self.devices.push(Device::new(device));
+                }
                 if let Some(device) = self.device_mut(device) {
+                    device.resource = resource;
+                    device.agent = agent.or(device.agent.take());
                     device.opened([login]);
                 }
+                self.seen(device, at);
                 self.forget_devices();
                 return Some(device);
             }
@@ -242,20 +264,13 @@ impl Account {
         }
     }
 
-    fn login(&mut self, candidate: DeviceId, resource: String, presented: Option<&str>, at: u64) -> DeviceId {
-        let by_id = |d: &&mut Device| presented.is_some_and(|id| d.sm_ids.iter().any(|known| known == id));
-        let known = match self.devices.iter_mut().find(by_id) {
-            Some(device) => Some(device),
-            None => self.devices.iter_mut().find(|d| d.resource == resource),
-        };
-        if let Some(device) = known {
-            let id = device.id;
-            device.resource = resource;
-            self.seen(id, at);
-            return id;
-        }
-        self.devices.push(Device { id: candidate, resource, sm_ids: Vec::new(), last_seen: at, open: Vec::new() });
-        candidate
+    /// The device that has just bound a resource, if it is known.
+    fn known(&self, agent: Option<&str>, presented: Option<&str>, resource: &str) -> Option<DeviceId> {
+        let by_agent = |d: &&Device| agent.is_some() && d.agent.as_deref() == agent;
+        let by_id = |d: &&Device| presented.is_some_and(|id| d.sm_ids.iter().any(|known| known == id));
+        let by_resource = |d: &&Device| d.resource == resource;
+        let mut devices = [self.devices.iter().find(by_agent), self.devices.iter().find(by_id)].into_iter().flatten();
+        devices.next().or_else(|| self.devices.iter().find(by_resource)).map(|device| device.id)
     }
 
     /// Of too many devices those go that nobody notifies, the longest unseen first; never one with an open session.
@@ -298,6 +313,7 @@ impl Account {
         }
         if let Some(device) = self.device_mut(known) {
             device.resource = gone.resource;
+            device.agent = gone.agent.or(device.agent.take());
             device.last_seen = device.last_seen.max(gone.last_seen);
             device.opened(gone.open);
             device.resumable(gone.sm_ids);
@@ -312,7 +328,7 @@ mod tests {
     fn login(candidate: u64, resource: &str, presented: Option<&str>, at: u64) -> Change {
         let presented = presented.map(str::to_owned);
         let (candidate, login) = (DeviceId(candidate), LoginId(candidate));
-        Change::Login { candidate, login, resource: resource.to_owned(), presented, at }
+        Change::Login { candidate, login, resource: resource.to_owned(), agent: None, presented, at }
     }
 
     fn ended(login: u64) -> Change {
@@ -358,6 +374,31 @@ mod tests {
         assert_eq!(account.apply(login(3, "d", Some("unknown"), 3)), Some(DeviceId(3)));
         assert_eq!(account.apply(login(4, "d", None, 3)), Some(DeviceId(3)));
         assert_eq!(ids(&account), [1, 2, 3]);
+    }
+
+    #[test]
+    fn a_device_is_known_by_its_user_agent_before_all_else() {
+        let by_agent = |candidate: u64, name: &str, resource: &str, presented: Option<&str>| {
+            let mut change = login(candidate, resource, presented, candidate);
+            if let Change::Login { agent, .. } = &mut change {
+                *agent = Some(name.to_owned());
+            }
+            change
+        };
+        let given = Change::Resumable { device: DeviceId(2), sm_id: "two".to_owned() };
+        let mut account = applied([by_agent(1, "x", "a", None), by_agent(2, "y", "b", None), given]);
+        assert_eq!(account.apply(by_agent(3, "x", "b", Some("two"))), Some(DeviceId(1)));
+        assert_eq!(
+            account.apply(by_agent(3, "z", "c", Some("two"))),
+            Some(DeviceId(2)),
+            "a new one, but the same phone"
+        );
+        assert_eq!(account.apply(login(3, "c", None, 3)), Some(DeviceId(2)), "it need not say so each time");
+        assert_eq!(account.apply(by_agent(3, "z", "d", None)), Some(DeviceId(2)));
+        assert_eq!(account.apply(by_agent(3, "y", "e", None)), Some(DeviceId(3)));
+        assert_eq!(ids(&account), [1, 2, 3]);
+        let record = serde_json::to_string(&account).unwrap();
+        assert_eq!(serde_json::from_str::<Account>(&record).unwrap(), account);
     }
 
     #[test]

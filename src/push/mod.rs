@@ -1,6 +1,15 @@
 //! Push rules: what a stanza means, whether, when and to whom to notify, and what is said.
 //!
-//! Pure: every function here takes what it needs and the time, and returns a value.
+//! ```text
+//!  stanza ── classify ──▶ Reading ── filter ──▶ Audience ─┐
+//!             (rooms)                (roster)             ▼
+//!                                             Pusher = waiting (what) + rules (when) ──▶ Push ── notification ──▶ Publish
+//!                                                         ▲                                                         │
+//!                                                         └───────────────────── outcome ◀──────────────────────────┘
+//! ```
+//!
+//! A session has the [`pusher::Pusher`] of its own device; [`absent`] has those of devices without a session. Pure: every
+//! function here takes what it needs and the time, and returns a value.
 
 pub mod absent;
 pub mod account;

@@ -92,7 +92,12 @@ impl Relay {
             };
             let now = Instant::now();
             match heard {
-                Some(News::Seen(notice)) => absent.saw(now, &notice),
+                Some(News::Seen(notice)) => {
+                    for verdict in absent.saw(now, &notice) {
+                        tracing::debug!(%account, verdict = verdict.name(), "judged, for a device without a session");
+                        self.metrics.verdict(verdict.name());
+                    }
+                }
                 Some(News::Back(device)) => absent.back(device),
                 Some(News::Answered(target, outcome)) => absent.answered(now, &target, &outcome),
                 None if wake == idle => break,
@@ -117,6 +122,11 @@ impl Relay {
         let (relay, account, task) = (Arc::clone(self), account.clone(), task.clone());
         self.farewells.spawn(async move {
             let target = publish.target.clone();
+            // It may have been removed since.
+            let known = relay.store.account(&account).await.unwrap_or_default();
+            if !known.registrations.iter().any(|r| r.target == target) {
+                return;
+            }
             let outcome = relay.publish(&account, publish).await.outcome;
             if let Some(task) = task.upgrade() {
                 // It may have ended.

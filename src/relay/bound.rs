@@ -11,8 +11,9 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::sleep_until;
 use tracing::Instrument;
 
-use super::jobs::{self, Done, Jobs, Request};
+use super::jobs::{Done, Jobs, Request};
 use super::login::{self, Login};
+use super::owner::owner;
 use super::registry::{Attach, Command, Handle, Refused};
 use super::{Client, Relay};
 use crate::config::Transport;
@@ -21,10 +22,9 @@ use crate::net::listener::Permit;
 use crate::net::upstream::UpstreamConn;
 use crate::publish::Way;
 use crate::publish::session::{Asker, Carried};
-use crate::push::account::{Change, DeviceId, LoginId};
+use crate::push::account::{Change, LoginId};
 use crate::push::notification::Publish;
-use crate::session::{Bound, Clock, Closing, EndReason, Input, Output, Owner, Session, SmId, Stored};
-use crate::store::{Backlog, Slot, StoreError};
+use crate::session::{Clock, Closing, EndReason, Input, Output, Session, SmId, Stored};
 
 /// What woke the task.
 enum Wake {
@@ -85,31 +85,6 @@ pub(super) async fn run(relay: Arc<Relay>, login: Login, permit: Permit) {
     driver.drive().await;
     driver.leave().await;
     drop(permit);
-}
-
-/// Tells the store who logged in, and ends the device's ghosts. Without a store the session goes on, as a device that is new.
-async fn owner(relay: &Relay, handle: &Arc<Handle>, bound: &Bound, login: LoginId) -> Owner {
-    let candidate = DeviceId(rand::random());
-    let presented = bound.presented.as_ref().map(|id| id.as_str().to_owned());
-    let resource = bound.jid.resource().as_str().to_owned();
-    let change = Change::Login { candidate, login, resource, presented: presented.clone(), at: jobs::unix() };
-    let (account, device) = unless_broken(relay.store.change(handle.account(), change).await);
-    let device = device.unwrap_or(candidate);
-    handle.set_device(device);
-    relay.device_is_back(handle.account(), device).await;
-    jobs::supersede(relay, handle, device).await;
-    let slot = Slot { account: handle.account().clone(), device };
-    let Backlog { count, last_seq, .. } = unless_broken(relay.store.backlog(&slot).await);
-    let known = |id: &String| account.device(device).is_some_and(|d| d.sm_ids.contains(id));
-    let certain = presented.as_ref().is_some_and(known);
-    Owner { device, certain, account, last_seq, backlog: count > 0 }
-}
-
-fn unless_broken<T: Default>(result: Result<T, StoreError>) -> T {
-    result.unwrap_or_else(|error| {
-        tracing::error!(%error, "the account cannot be read or stored");
-        T::default()
-    })
 }
 
 impl Driver {

@@ -30,7 +30,7 @@ impl Relay {
         for device in before.devices.iter().filter(is_here) {
             for login in device.open.iter().copied() {
                 let (candidate, resource) = (device.id, device.resource.clone());
-                let login = Change::Login { candidate, login, resource, presented: None, at: unix() };
+                let login = Change::Login { candidate, login, resource, agent: None, presented: None, at: unix() };
                 self.change_account(account, login).await?;
             }
             for sm_id in device.sm_ids.iter().cloned() {

@@ -181,8 +181,10 @@ impl Relay {
     /// # Errors
     /// As [`Store::change`].
     pub async fn change_account(&self, account: &BareJid, change: Change) -> Result<(), StoreError> {
+        let concerns_others = change.concerns_others();
         self.store.change(account, change).await?;
-        for session in self.registry.sessions(account) {
+        let sessions = if concerns_others { self.registry.sessions(account) } else { Vec::new() };
+        for session in sessions {
             // A session that has just ended needs no news.
             drop(session.send(Command::AccountChanged).await);
         }
@@ -205,11 +207,13 @@ async fn change_account(
             supersede(relay, handle, owner).await;
         }
     }
+    let concerns_others = change.concerns_others();
     let answer = relay.store.change(account, change).await?;
     if let Some(device) = answer.1 {
         handle.set_device(device);
     }
-    for sibling in relay.registry.siblings(handle) {
+    let siblings = if concerns_others { relay.registry.siblings(handle) } else { Vec::new() };
+    for sibling in siblings {
         // A session that has just ended needs no news.
         drop(sibling.send(Command::AccountChanged).await);
     }

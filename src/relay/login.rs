@@ -10,7 +10,7 @@ use super::jobs;
 use super::registry::{Attach, Command, Refused};
 use super::{Client, Relay};
 use crate::net::conn::{ConnEvent, HIGH_WATER};
-use crate::net::upstream::{self, UpstreamConn};
+use crate::net::upstream::{Terms, UpstreamConn};
 use crate::session::negotiate::{Ended, Held, Input, Negotiation, Output, Stop};
 use crate::session::{Bound, Resumption, SmId, sm};
 
@@ -163,9 +163,11 @@ impl Driver<'_> {
             Output::Connect(host) => return Some(self.connect(&host).await),
             Output::Authenticated => {
                 let limits = self.relay.limits(true);
+                self.client.as_mut()?.framer().set_limits(limits);
+            }
+            Output::Restart => {
                 if let Some(client) = &mut self.client {
                     client.framer().restart();
-                    client.framer().set_limits(limits);
                 }
                 if let Some(upstream) = &mut self.upstream {
                     upstream.framer().restart();
@@ -174,11 +176,11 @@ impl Driver<'_> {
             Output::Find(id) => {
                 return Some(Input::Found(self.find(&id).await));
             }
-            Output::HandOver(id, h, server_header) => {
-                return self.hand_over(&id, Resumption { h, server_header }).await;
+            Output::HandOver(id, resumption) => {
+                return self.hand_over(&id, resumption).await;
             }
-            Output::Release(identity, resource) => {
-                if let Some(ghost) = self.relay.registry.held_resource(&identity, &resource) {
+            Output::Release(proof, resource) => {
+                if let Some(ghost) = self.relay.registry.held_resource(&proof, &resource) {
                     jobs::end(&ghost).await;
                 }
             }
@@ -186,6 +188,7 @@ impl Driver<'_> {
                 self.bound = Some(*bound);
                 self.done = true;
             }
+            Output::Notice(domain, notice) => self.relay.notices.tell(domain, notice),
             Output::Close(reason) => {
                 tracing::info!(?reason, "closed before login");
                 self.done = true;
@@ -199,32 +202,38 @@ impl Driver<'_> {
         if let Some(handle) = self.relay.registry.find(id) {
             return Ok(handle.held().clone());
         }
+        Err(self.ended(id).await)
+    }
+
+    async fn ended(&self, id: &SmId) -> Option<Ended> {
         match self.relay.store.tombstone(id.as_str()).await {
             Ok(tombstone) => {
-                Err(tombstone.map(|tombstone| Ended { account: tombstone.account, h: sm::Handled::new(tombstone.h) }))
+                tombstone.map(|tombstone| Ended { account: tombstone.account, h: sm::Handled::new(tombstone.h) })
             }
             Err(error) => {
                 tracing::error!(%error, "tombstones cannot be read");
-                Err(None)
+                None
             }
         }
     }
 
     async fn connect(&mut self, host: &str) -> Input {
-        let Some(host) = self.relay.host(host) else {
+        let Some(way) = self.relay.ways.to(host) else {
             return Input::UpstreamLost;
         };
-        let limits = &self.relay.config.limits;
-        let write_timeout = self.relay.config.stream_management.write_timeout;
-        let connected =
-            upstream::connect(&host.upstream, limits.connect_timeout, write_timeout, self.relay.limits(true)).await;
-        match connected {
+        let terms = Terms {
+            connect_timeout: self.relay.config.limits.connect_timeout,
+            write_timeout: self.relay.config.stream_management.write_timeout,
+            limits: self.relay.limits(true),
+        };
+        match way.connect(&terms).await {
             Ok(conn) => {
                 self.upstream = Some(conn);
-                Input::Connected
+                Input::Connected(way.leg())
             }
             Err(error) => {
-                tracing::warn!(%error, domain = %host.domain, "the server cannot be reached");
+                let (upstream, remedy) = (way.upstream(), error.remedy());
+                tracing::warn!(domain = host, %upstream, %error, remedy, "the server cannot be reached");
                 Input::UpstreamLost
             }
         }
@@ -233,20 +242,23 @@ impl Driver<'_> {
     /// `None` once the session has the connection.
     async fn hand_over(&mut self, id: &SmId, resumption: Resumption) -> Option<Input> {
         let Some(handle) = self.relay.registry.find(id) else {
-            return Some(Input::Gone);
+            return Some(Input::Gone(self.ended(id).await));
         };
         let client = self.client.take()?;
         let (reply, replied) = oneshot::channel();
         let command = Command::Attach(Box::new(Attach { client, resumption, reply }));
         if let Err(Command::Attach(attach)) = handle.send(command).await {
             self.client = Some(attach.client);
-            return Some(Input::Gone);
+            return Some(Input::Gone(self.ended(id).await));
         }
         let deadline: tokio::time::Instant = (Instant::now() + self.relay.config.limits.handshake_timeout).into();
         match timeout_at(deadline, replied).await {
             Ok(Ok(Err(Refused { client, too_high }))) => {
                 self.client = Some(client);
-                Some(too_high.map_or(Input::Gone, Input::TooHigh))
+                match too_high {
+                    Some(too_high) => Some(Input::TooHigh(too_high)),
+                    None => Some(Input::Gone(self.ended(id).await)),
+                }
             }
             // Taken; or the session ended with the connection in its hands.
             Ok(Ok(Ok(())) | Err(_)) | Err(_) => {

@@ -11,6 +11,8 @@ mod forget;
 mod handshake;
 mod jobs;
 mod login;
+mod notices;
+mod owner;
 pub mod registry;
 mod report;
 mod upkeep;
@@ -27,12 +29,14 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::Instrument;
 
-use crate::config::{Config, Host, ListenTls};
+use crate::config::{Config, ListenTls};
 use crate::metrics::Metrics;
+use crate::net::Legs;
 use crate::net::conn::Conn;
 use crate::net::listener::Permit;
 use crate::net::roots::RootsError;
 use crate::net::tls::Certificates;
+use crate::net::upstream::Ways;
 use crate::publish::Publisher;
 use crate::session::{Settings, negotiate};
 use crate::store::Store;
@@ -52,6 +56,8 @@ pub struct Relay {
     settings: Arc<Settings>,
     domains: Arc<HashSet<String>>,
     certificates: Certificates,
+    ways: Ways,
+    notices: notices::Notices,
     registry: Arc<Registry>,
     publisher: Publisher,
     absentees: Absentees,
@@ -67,12 +73,7 @@ impl Relay {
     ///
     /// # Errors
     /// The `ca` of a `[[push.route]]` cannot be used.
-    pub fn new(
-        config: Arc<Config>,
-        certificates: Certificates,
-        store: Store,
-        shutdown: CancellationToken,
-    ) -> Result<Self, RootsError> {
+    pub fn new(config: Arc<Config>, legs: Legs, store: Store, shutdown: CancellationToken) -> Result<Self, RootsError> {
         let settings = Settings {
             stream_management: config.stream_management.clone(),
             push: Arc::new(config.push.clone()),
@@ -83,9 +84,11 @@ impl Relay {
         Ok(Self {
             settings: Arc::new(settings),
             domains: Arc::new(config.hosts.iter().map(|host| host.domain.clone()).collect()),
-            publisher: Publisher::new(Arc::clone(&config), Arc::clone(&registry), &certificates, &shutdown)?,
+            publisher: Publisher::new(Arc::clone(&config), Arc::clone(&registry), &legs.certificates, &shutdown)?,
             config,
-            certificates,
+            certificates: legs.certificates,
+            ways: legs.ways,
+            notices: notices::Notices::default(),
             registry,
             absentees: Absentees::default(),
             store,
@@ -145,10 +148,6 @@ impl Relay {
         self.shutdown.is_cancelled()
     }
 
-    fn host(&self, domain: &str) -> Option<&Host> {
-        self.config.hosts.iter().find(|host| host.domain == domain)
-    }
-
     fn limits(&self, authenticated: bool) -> FrameLimits {
         let limits = &self.config.limits;
         let bytes = if authenticated { limits.stanza } else { limits.unauthenticated_stanza };
@@ -157,7 +156,8 @@ impl Relay {
 
     fn negotiation(&self) -> negotiate::Negotiation {
         let deadline = Instant::now() + self.config.limits.authentication_timeout;
-        negotiate::Negotiation::new(Arc::clone(&self.domains), rand::random, deadline)
+        let settings = Arc::clone(&self.settings);
+        negotiate::Negotiation::new(Arc::clone(&self.domains), settings, rand::random, deadline)
     }
 
     /// Sees a connection off without making anybody wait.

@@ -13,8 +13,7 @@ use crate::push::account::DeviceId;
 use crate::push::notification::Publish;
 use crate::push::outcome::Outcome;
 use crate::push::registration::Target;
-use crate::session::negotiate::Held;
-use crate::session::sasl::SaslIdentity;
+use crate::session::negotiate::{Held, Proof};
 use crate::session::{Resumption, SmId, sm};
 use crate::xml::Element;
 
@@ -159,13 +158,17 @@ impl Registry {
         self.resumable.remove_if(id, |_, current| current.number == handle.number);
     }
 
-    /// The held session that has bound this resource, if it was created by the same login.
-    pub fn held_resource(&self, identity: &SaslIdentity, resource: &str) -> Option<Arc<Handle>> {
-        let guess = BareJid::new(&format!("{}@{}", identity.authcid, identity.host)).ok()?;
-        let same = |handle: &&Arc<Handle>| {
-            handle.held.identity.as_ref() == Some(identity) && handle.resource == resource && handle.is_dark()
+    /// The held session that has bound this resource, if it is certain to be of the same account.
+    pub fn held_resource(&self, proof: &Proof, resource: &str) -> Option<Arc<Handle>> {
+        let (account, login) = match proof {
+            Proof::Account(account) => (account.clone(), None),
+            Proof::Login(login) => (BareJid::new(&format!("{}@{}", login.authcid, login.host)).ok()?, Some(login)),
         };
-        self.accounts.get(&guess)?.iter().find(same).cloned()
+        let same = |handle: &&Arc<Handle>| {
+            let proven = login.is_none() || handle.held.identity.as_ref() == login;
+            proven && handle.resource == resource && handle.is_dark()
+        };
+        self.accounts.get(&account)?.iter().find(same).cloned()
     }
 
     /// All sessions of the account.

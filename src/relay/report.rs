@@ -7,7 +7,9 @@ impl Relay {
     /// Logs and counts what a session reports.
     pub(super) fn report(&self, event: &Event) {
         match event {
-            Event::Dark { queued } => tracing::info!(queued, "dark: the session is held"),
+            Event::Dark { queued, registrations } => {
+                tracing::info!(queued, registrations, "dark: the session is held");
+            }
             Event::Suspect => tracing::info!("suspect: an ack is overdue"),
             Event::Resumed { replayed } => tracing::info!(replayed, "resumed"),
             Event::PushEnabled(target) => tracing::info!(service = %target, "push enabled"),

@@ -4,9 +4,9 @@ use std::time::Instant;
 
 use super::presence::Own;
 use super::sm::{ack, failed};
-use super::{EndReason, Greeting, Output, Session, SmId, Source, Tracking, sm};
+use super::{EndReason, Greeting, Output, Session, Source, Tracking, sm};
 use crate::push::account::Change;
-use crate::xml::{self, Element, Frame, Kind, Node, XmlWriter, ns};
+use crate::xml::{self, Element, Frame, Kind, Node, ns};
 
 impl Session {
     pub(super) fn client_frame(&mut self, now: Instant, frame: Frame) {
@@ -111,24 +111,23 @@ impl Session {
             Tracking::Ping(leg, _) => leg.unacked(),
             Tracking::None => 0,
         };
-        let mut xml = XmlWriter::new();
-        xml.start("enabled").attr("xmlns", ns::SM);
-        if matches!(node.attr("resume").as_deref(), Some("true" | "1")) {
-            let id = SmId::new(format!("{:032x}", (self.dice)()));
-            self.asked_max = node.attr("max").and_then(|max| max.parse().ok());
-            let max = self.settings.push.max_hibernation_timeout.as_secs();
-            // Not "1": some clients know only the word.
-            xml.attr("id", id.as_str()).attr("resume", "true").attr("max", &max.to_string());
+        let enabled = sm::Enable::read(node).grant(self.dice);
+        self.write_client(enabled.xml(self.settings.push.max_hibernation_timeout));
+        self.client_counts(enabled, preceding);
+    }
+
+    /// XEP-0198 §4: both counters are zero from here on; so many stanzas went out before and are not known to have arrived.
+    pub(super) fn client_counts(&mut self, enabled: sm::Enabled, preceding: usize) {
+        if let Some(id) = enabled.id {
+            self.asked_max = enabled.asked_max;
             self.sm_id = Some(id.clone());
             let (device, sm_id) = (self.owner.device, id.as_str().to_owned());
             self.change(None, Change::Resumable { device, sm_id });
             self.out(Output::Resumable(id));
         }
-        // XEP-0198 §4: both counters are zero from here on.
         self.tracking = Tracking::Sm(sm::ClientLeg::behind(preceding));
         self.confirm.enable();
         self.liveness.enable();
-        self.write_client(xml.finish());
         if matches!(self.greeting, Greeting::Backlog) {
             self.greeting = Greeting::Sending(None);
             self.adopt(Source::Earlier);

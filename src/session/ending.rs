@@ -116,8 +116,19 @@ impl Session {
 
     /// The id can be resumed no more; what the client sent is remembered for it.
     fn bury(&mut self) {
-        if let Some(id) = self.sm_id.take().filter(|_| !self.removed) {
-            self.out(Output::Bury(id, self.confirm.handled()));
+        if let Some(id) = self.sm_id.take() {
+            self.buried = Some((id, None));
+            self.engrave();
+        }
+    }
+
+    /// What the server confirms later was the client's too: it is not to send that again.
+    pub(super) fn engrave(&mut self) {
+        let h = self.confirm.handled();
+        if let Some((id, told)) = self.buried.as_mut().filter(|(_, told)| !self.removed && *told != Some(h)) {
+            *told = Some(h);
+            let id = id.clone();
+            self.out(Output::Bury(id, h));
         }
     }
 
@@ -201,6 +212,10 @@ impl Session {
                 if self.server.is_on() && reason.keeps_all() {
                     self.settle_with_server(now, true);
                     self.give_back();
+                }
+                if reason != EndReason::ClientClosed && self.buried.is_some() && !self.confirm.is_complete() {
+                    // Its answer comes before the server's footer.
+                    self.ask(now);
                 }
                 self.write_upstream(now, Bytes::from_static(xml::STREAM_CLOSE));
                 self.phase = Phase::Closing(reason, now + FOOTER_PATIENCE);

@@ -55,6 +55,8 @@ pub enum Event {
     Dark {
         /// Stanzas that wait.
         queued: usize,
+        /// Registrations of the device: without one nothing notifies it.
+        registrations: usize,
     },
     /// An ack is overdue.
     Suspect,

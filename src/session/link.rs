@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::liveness::Alarm;
-use super::{Closing, EndReason, Event, Greeting, Output, Resumption, Session, Source, Tracking};
+use super::{Closing, EndReason, Event, Greeting, Output, Resumption, Session, Source, Tracking, rewrite, sm};
 use crate::xml::{XmlWriter, ns};
 
 /// How long a resumption waits for the server to confirm what the client sent before.
@@ -22,9 +22,9 @@ impl Session {
     }
 
     pub(super) fn go_dark(&mut self, now: Instant) {
-        self.resuming = None;
+        (self.resuming, self.welcome) = (None, None);
         self.liveness.go_dark(now, now + self.hold());
-        self.event(Event::Dark { queued: self.queue.len() });
+        self.event(Event::Dark { queued: self.queue.len(), registrations: self.owned().count() });
         self.answer_waiting_pings(now);
         self.push_for_waiting(now);
     }
@@ -38,6 +38,17 @@ impl Session {
         self.settings.stream_management.resume_timeout.min(asked)
     }
 
+    /// Whether a connection may resume with this `h`; asked before the old attachment is given up.
+    ///
+    /// # Errors
+    /// The client claims stanzas that were never sent.
+    pub fn check_resume(&self, h: sm::Handled) -> Result<(), sm::TooHigh> {
+        match &self.tracking {
+            Tracking::Sm(leg) => leg.check(h),
+            Tracking::None | Tracking::Ping(..) => Ok(()),
+        }
+    }
+
     pub(super) fn attach(&mut self, now: Instant, resumption: Resumption) {
         let Tracking::Sm(leg) = &mut self.tracking else { return };
         // Refused beforehand by `check_resume`.
@@ -48,6 +59,7 @@ impl Session {
         self.waiting_presence.clear();
         self.attachment = self.attachment.next();
         self.attached_header = resumption.server_header;
+        self.welcome = resumption.success.map(Box::new);
         self.liveness.attach(now);
         self.seen(now);
         self.part(now);
@@ -71,7 +83,12 @@ impl Session {
         let h = self.confirm.handled().get().to_string();
         let mut xml = XmlWriter::new();
         xml.start("resumed").attr("xmlns", ns::SM).attr("h", &h).attr("previd", id.as_str());
-        self.write_client(xml.finish());
+        let resumed = xml.finish();
+        let success = self.welcome.take();
+        self.write_client(match success {
+            Some(success) => rewrite::sasl2::resumed(&success, &self.bound.jid, &resumed),
+            None => resumed,
+        });
         self.event(Event::Resumed { replayed: self.queue.len() });
         self.write_waiting(now);
         self.ask_client(now);

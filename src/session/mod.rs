@@ -33,10 +33,12 @@ mod request;
 pub mod rewrite;
 pub mod sasl;
 mod server;
+pub mod sieve;
 pub mod sm;
 pub mod starttls;
 #[cfg(test)]
 pub(crate) mod tests;
+pub mod upgrade;
 mod upstream;
 
 use std::collections::VecDeque;
@@ -66,7 +68,6 @@ use greeting::Greeting;
 use liveness::Liveness;
 use queue::{Queue, Spooled};
 use request::Promise;
-use sasl::SaslIdentity;
 use server::ServerLeg;
 use sm::Tracking;
 
@@ -163,10 +164,14 @@ pub struct Session {
     bare_header: Arc<Header>,
     tracking: Tracking,
     sm_id: Option<SmId>,
+    /// The id that can be resumed no more, and the `h` that is remembered for it.
+    buried: Option<(SmId, Option<sm::Handled>)>,
     /// XEP-0198 §5 `max` as the client asked, seconds.
     asked_max: Option<u64>,
     /// A resumption that waits until the server has confirmed what the client sent before.
     resuming: Option<Instant>,
+    /// The `<success/>` of SASL2 that is to tell the client of its resumption.
+    welcome: Option<Box<Element>>,
     liveness: Liveness,
     confirm: Confirmation,
     server: ServerLeg,
@@ -225,8 +230,10 @@ impl Session {
             bare_header: bare,
             tracking: Tracking::None,
             sm_id: None,
+            buried: None,
             asked_max: None,
             resuming: None,
+            welcome: None,
             liveness: Liveness::new(&settings.stream_management, now),
             confirm: Confirmation::default(),
             server: ServerLeg::new(bound.server_sm),
@@ -247,7 +254,7 @@ impl Session {
             removed: false,
             beyond: None,
             orphans_due: None,
-            client_inactive: false,
+            client_inactive: bound.inactive,
             held: csi::Held::default(),
             archive: false,
             upstream_written: now,
@@ -261,6 +268,9 @@ impl Session {
             settings,
         };
         session.enable_server_sm(now);
+        if let Some(enabled) = session.bound.enabled.take() {
+            session.client_counts(enabled, 0);
+        }
         session.track_by_ping();
         session
     }
@@ -346,11 +356,6 @@ impl Session {
         &self.bound.jid
     }
 
-    /// Who logged in, where it is known in the clear.
-    pub fn identity(&self) -> Option<&SaslIdentity> {
-        self.bound.identity.as_ref()
-    }
-
     /// The device whose session it is.
     pub fn device(&self) -> DeviceId {
         self.owner.device
@@ -364,17 +369,6 @@ impl Session {
     /// Whether the session is held without a usable client connection.
     pub fn is_dark(&self) -> bool {
         self.liveness.is_dark()
-    }
-
-    /// Whether a connection may resume with this `h`; asked before the old attachment is given up.
-    ///
-    /// # Errors
-    /// The client claims stanzas that were never sent.
-    pub fn check_resume(&self, h: sm::Handled) -> Result<(), sm::TooHigh> {
-        match &self.tracking {
-            Tracking::Sm(leg) => leg.check(h),
-            Tracking::None | Tracking::Ping(..) => Ok(()),
-        }
     }
 
     fn out(&mut self, output: Output) {

@@ -5,7 +5,10 @@
 
 mod bind;
 mod contract;
+mod exchange;
+mod inline;
 mod resume;
+mod success;
 
 use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
@@ -14,12 +17,15 @@ use std::time::Instant;
 use bytes::Bytes;
 
 use bind::is_answer;
-pub use contract::{CloseReason, Ended, Held, Input, Output, Stop};
+pub use contract::{CloseReason, Ended, Held, Input, Output, Proof, Stop};
+use inline::{Ask, Inline};
 
 use super::rewrite::{self, Phase};
 use super::sasl::{Exchange, SaslIdentity};
+use super::sieve::{Hidden, Leg, Notice, Sieve};
 use super::starttls::{refusal, served};
-use super::{Dice, SmId, sm};
+use super::upgrade;
+use super::{Bound, Dice, Settings, SmId, sm};
 use crate::jid::BareJid;
 use crate::xml::{self, Element, Frame, Header, Kind, ns};
 
@@ -40,6 +46,12 @@ enum State {
     Opening,
     /// SASL. `answer_due`: the server has the client's last SASL message.
     Authenticating { answer_due: bool },
+    /// The registry is asked for the session that an `<authenticate/>` wants.
+    Deciding(Box<Ask>),
+    /// A held session is given the connection; else this `<success/>` is the client's.
+    HandingOver(Element, Box<Inline>),
+    /// SASL2's `<success/>` was passed on: the server's features are awaited, then the session begins that it bound, if any.
+    Welcomed(Option<Box<Bound>>),
     /// `<success/>` was passed on: the client restarts its stream (RFC 6120 §6.4.6).
     Restarting,
     /// The restart was forwarded: the server's header and features are awaited.
@@ -59,13 +71,21 @@ enum State {
 /// One connection on its way to a session.
 pub struct Negotiation {
     hosts: Arc<HashSet<String>>,
+    settings: Arc<Settings>,
     dice: Dice,
     state: State,
     host: String,
     client_header: Option<Arc<Header>>,
     server_header: Option<Arc<Header>>,
+    leg: Leg,
+    hidden: Hidden,
     exchange: Exchange,
+    /// What the client asked for with the `<authenticate/>` that the server has.
+    inline: Inline,
     identity: Option<SaslIdentity>,
+    /// Whom the server says that it let in.
+    account: Option<BareJid>,
+    agent: Option<String>,
     presented: Option<SmId>,
     probed: bool,
     server_csi: bool,
@@ -76,16 +96,22 @@ pub struct Negotiation {
 
 impl Negotiation {
     /// A connection over TLS on which nothing was said yet.
-    pub fn new(hosts: Arc<HashSet<String>>, dice: Dice, deadline: Instant) -> Self {
+    pub fn new(hosts: Arc<HashSet<String>>, settings: Arc<Settings>, dice: Dice, deadline: Instant) -> Self {
         Self {
             hosts,
+            settings,
             dice,
             state: State::Start,
             host: String::new(),
             client_header: None,
             server_header: None,
+            leg: Leg::Plain,
+            hidden: Hidden::default(),
             exchange: Exchange::default(),
+            inline: Inline::default(),
             identity: None,
+            account: None,
+            agent: None,
             presented: None,
             probed: false,
             server_csi: false,
@@ -129,10 +155,10 @@ impl Negotiation {
             }
             Input::Upstream(Frame::Open(header)) => self.server_header(header),
             Input::Upstream(Frame::Element(element)) => self.server_element(&element),
-            Input::Connected => self.connected(),
+            Input::Connected(leg) => self.connected(leg),
             Input::UpstreamLost => self.upstream_lost(),
             Input::Found(held) => self.found(held),
-            Input::Gone => self.resume_failed(None),
+            Input::Gone(ended) => self.gone(ended),
             Input::TooHigh(too_high) => {
                 let text = too_high.to_string();
                 let error = xml::stream_error("undefined-condition", Some(&too_high.condition()), Some(&text));
@@ -177,7 +203,8 @@ impl Negotiation {
         self.close(CloseReason::HostUnknown);
     }
 
-    fn connected(&mut self) {
+    fn connected(&mut self, leg: Leg) {
+        self.leg = leg;
         if let (State::Connecting, Some(header)) = (&self.state, &self.client_header) {
             self.outputs.push_back(Output::ToUpstream(header.bytes().clone()));
             self.state = State::Opening;
@@ -224,33 +251,6 @@ impl Negotiation {
         }
     }
 
-    fn client_authenticates(&mut self, element: &Element) {
-        let node = element.node();
-        if element.is("auth", ns::SASL) {
-            let mechanism = node.attr("mechanism").unwrap_or_default().into_owned();
-            self.exchange = Exchange::begin(mechanism);
-            self.exchange.client_message(&node.text());
-        } else if element.is("response", ns::SASL) {
-            self.exchange.client_message(&node.text());
-        } else if element.kind() == Kind::Iq {
-            return self.unauthenticated_iq(element);
-        } else if !element.is("abort", ns::SASL) {
-            return self.refuse_element(element);
-        }
-        self.out(Output::ToUpstream(element.bytes().clone()));
-        self.state = State::Authenticating { answer_due: true };
-    }
-
-    /// In-band registration works before SASL; a login by XEP-0078 would pass unseen, so it is answered here.
-    fn unauthenticated_iq(&mut self, element: &Element) {
-        let node = element.node();
-        if node.children().any(|child| child.ns() == ns::IQ_AUTH_QUERY) {
-            let reply = super::answer::iq_error(&node, "cancel", "service-unavailable");
-            return self.write_client(reply);
-        }
-        self.out(Output::ToUpstream(element.bytes().clone()));
-    }
-
     /// Elements that would change the upstream stream behind our back are never forwarded.
     fn refuse_element(&mut self, element: &Element) {
         let condition = if element.kind() == Kind::Other { "unsupported-stanza-type" } else { "not-authorized" };
@@ -264,11 +264,9 @@ impl Negotiation {
             return self.write_client(element.bytes().clone());
         }
         match &self.state {
-            State::Opening if element.is("features", ns::STREAMS) => {
-                self.write_client(rewrite::features(element, Phase::Unauthenticated));
-                self.state = State::Authenticating { answer_due: false };
-            }
+            State::Opening if element.is("features", ns::STREAMS) => self.first_features(element),
             State::Reopening if element.is("features", ns::STREAMS) => self.authenticated_features(element),
+            State::Welcomed(_) if element.is("features", ns::STREAMS) => self.features_follow(element),
             State::Authenticating { answer_due } => {
                 let answer_due = *answer_due;
                 self.server_authenticates(element, answer_due);
@@ -278,32 +276,25 @@ impl Negotiation {
             // What the server sends to the probe's resource is nobody's.
             State::Finding(_) | State::Probing(..) => {}
             State::Restarting | State::Binding | State::BindSent(_) => self.write_client(element.bytes().clone()),
-            State::Start | State::Connecting | State::Opening | State::Reopening | State::Done => self.upstream_error(),
+            State::Start
+            | State::Connecting
+            | State::Opening
+            | State::Deciding(_)
+            | State::HandingOver(..)
+            | State::Welcomed(_)
+            | State::Reopening
+            | State::Done => self.upstream_error(),
         }
     }
 
-    fn server_authenticates(&mut self, element: &Element, answer_due: bool) {
-        let success = element.is("success", ns::SASL);
-        let answer = success || element.is("challenge", ns::SASL) || element.is("failure", ns::SASL);
-        if answer && !answer_due {
-            return self.upstream_error();
+    fn first_features(&mut self, element: &Element) {
+        if self.leg == Leg::Plain && upgrade::requires_tls(element) {
+            self.out(Output::Notice(self.host.clone(), Notice::TlsRequired));
+            return self.refuse("remote-connection-failed", None, CloseReason::UpstreamWantsTls);
         }
-        self.write_client(element.bytes().clone());
-        if success {
-            let host = self.host.clone();
-            self.identity = self.exchange.authcid().map(|authcid| SaslIdentity { host, authcid });
-            self.out(Output::Authenticated);
-            self.state = State::Restarting;
-        } else if answer {
-            self.state = State::Authenticating { answer_due: false };
-        }
-    }
-
-    fn authenticated_features(&mut self, element: &Element) {
-        self.server_csi = element.node().child("csi", ns::CSI).is_some();
-        self.server_sm = element.node().child("sm", ns::SM).is_some();
-        self.write_client(rewrite::features(element, Phase::Authenticated));
-        self.state = State::Binding;
+        self.hidden = Sieve::new(&element.node(), self.leg).hidden();
+        self.write_client(rewrite::features(element, Phase::Unauthenticated, self.leg));
+        self.state = State::Authenticating { answer_due: false };
     }
 
     // Ends

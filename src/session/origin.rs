@@ -9,7 +9,7 @@ use super::sm;
 use crate::config;
 use crate::jid::FullJid;
 use crate::push::account::{Account, DeviceId};
-use crate::xml::Header;
+use crate::xml::{Element, Header};
 
 /// Where unguessable numbers come from: the shell passes a cryptographic generator, tests a counter.
 pub type Dice = fn() -> u128;
@@ -76,6 +76,12 @@ pub struct Bound {
     pub server_header: Arc<Header>,
     /// The resumption id that the client presented before, in vain.
     pub presented: Option<SmId>,
+    /// The id of the client's user agent (XEP-0388 §2.3).
+    pub agent: Option<String>,
+    /// The stream management that the client was given with its bind (XEP-0386 §3).
+    pub enabled: Option<sm::Enabled>,
+    /// Whether the client said with its bind that its user looks elsewhere (XEP-0352).
+    pub inactive: bool,
     /// Whether the server offers client state indication (XEP-0352).
     pub server_csi: bool,
     /// Whether the server offers stream management (XEP-0198).
@@ -87,7 +93,7 @@ pub struct Bound {
 pub struct Owner {
     /// The device.
     pub device: DeviceId,
-    /// Whether it presented a resumption id of its own, and so is known for certain.
+    /// Whether its user agent was known, or it presented a resumption id of its own: then it is known for certain.
     pub certain: bool,
     /// Its account, as the store has it.
     pub account: Account,
@@ -130,4 +136,6 @@ pub struct Resumption {
     pub h: sm::Handled,
     /// The header that the client's new stream was answered with.
     pub server_header: Arc<Header>,
+    /// The server's `<success/>` (XEP-0388 §2.6) that is to carry the news; without one, it was passed on before.
+    pub success: Option<Element>,
 }

@@ -2,11 +2,14 @@
 //!
 //! A rewrite copies the original bytes around its cut or insertion; what it does not touch stays byte for byte (invariant 3).
 
+pub mod sasl2;
+
 use std::ops::Range;
 use std::time::SystemTime;
 
 use bytes::{Bytes, BytesMut};
 
+use super::sieve::{Leg, Sieve};
 use crate::config;
 use crate::push::registration;
 use crate::xml::{Element, Kind, Node, XmlWriter, ns};
@@ -21,17 +24,24 @@ pub enum Phase {
 }
 
 /// Features as the client may see them: what ends at Pushward is dropped, what Pushward provides is added.
-pub fn features(element: &Element, phase: Phase) -> Bytes {
+pub fn features(element: &Element, phase: Phase, leg: Leg) -> Bytes {
     let root = element.node();
-    let mut splices = Vec::new();
+    let sieve = Sieve::new(&root, leg);
+    let (mut cuts, mut splices) = (Vec::new(), Vec::new());
     for child in root.children() {
-        if dropped(&child, phase) {
-            splices.push((child.range(), Vec::new()));
-        } else if child.is("mechanisms", ns::SASL) {
-            let unusable = child.children().filter(|m| unusable_mechanism(&m.text()));
-            splices.extend(unusable.map(|m| (m.range(), Vec::new())));
+        if dropped(&child) {
+            cuts.push(child.range());
+            continue;
+        }
+        let sifted = cuts.len();
+        sieve.sift(&child, &mut cuts);
+        let gone = cuts.get(sifted) == Some(&child.range());
+        if !gone && child.is("authentication", ns::SASL2) {
+            splices.extend(sasl2::authentication(&child));
         }
     }
+    splices.extend(cuts.into_iter().map(|cut| (cut, Vec::new())));
+    splices.sort_by_key(|(range, _)| range.start);
     if phase == Phase::Authenticated {
         let mut ours = XmlWriter::new();
         ours.start("sm").attr("xmlns", ns::SM).end();
@@ -44,7 +54,7 @@ pub fn features(element: &Element, phase: Phase) -> Bytes {
 }
 
 /// Features whose other end is Pushward, or that cannot pass through a TLS terminator.
-fn dropped(child: &Node<'_>, phase: Phase) -> bool {
+fn dropped(child: &Node<'_>) -> bool {
     const ALWAYS: [(&str, &str); 7] = [
         ("starttls", ns::TLS),
         ("compression", ns::COMPRESS),
@@ -52,17 +62,11 @@ fn dropped(child: &Node<'_>, phase: Phase) -> bool {
         ("sm", ns::SM),
         ("isr", ns::ISR),
         ("auth", ns::IQ_AUTH),
-        // Together with the *-PLUS mechanisms or not at all (XEP-0440 §3).
-        ("sasl-channel-binding", ns::SASL_CB),
+        ("pipelining", ns::PIPELINING),
     ];
     ALWAYS.iter().any(|(name, ns)| child.is(name, ns))
-        // Bind2 and inline resumption would create sessions unseen, so SASL2 is not offered.
-        || phase == Phase::Unauthenticated && child.is("authentication", ns::SASL2)
-}
-
-/// Mechanisms that need the client's own TLS channel to the server, or that may negotiate a security layer.
-fn unusable_mechanism(name: &str) -> bool {
-    name.ends_with("-PLUS") || matches!(name, "EXTERNAL" | "GSSAPI")
+        // ejabberd's push, acknowledgements and rebinding of old.
+        || child.ns().starts_with("p1:")
 }
 
 /// The disco#info result of the account with the features of push (XEP-0357 §4.1); `None` if it has these already. Other
@@ -103,8 +107,11 @@ pub fn delayed(element: &Element, domain: &str, received: SystemTime) -> Option<
     Some(splice(element, &[append(&root, &delay.finish())]))
 }
 
+/// What is put in the place of a range of an element's bytes.
+type Splice = (Range<usize>, Vec<u8>);
+
 /// Replaces ranges of an element's bytes, given in ascending order.
-fn splice(element: &Element, splices: &[(Range<usize>, Vec<u8>)]) -> Bytes {
+fn splice(element: &Element, splices: &[Splice]) -> Bytes {
     let bytes = element.bytes();
     let grown: usize = splices.iter().map(|(_, with)| with.len()).sum();
     let mut out = BytesMut::with_capacity(bytes.len() + grown);
@@ -119,7 +126,7 @@ fn splice(element: &Element, splices: &[(Range<usize>, Vec<u8>)]) -> Bytes {
 }
 
 /// The splice that makes `child` the last child of `parent`.
-fn append(parent: &Node<'_>, child: &[u8]) -> (Range<usize>, Vec<u8>) {
+fn append(parent: &Node<'_>, child: &[u8]) -> Splice {
     if !parent.is_empty_tag() {
         let end = parent.inner().end;
         return (end..end, child.to_vec());
@@ -151,12 +158,12 @@ mod tests {
              <mechanisms xmlns='urn:ietf:params:xml:ns:xmpp-sasl'><mechanism>SCRAM-SHA-1-PLUS</mechanism>\
              <mechanism>SCRAM-SHA-1</mechanism><mechanism>EXTERNAL</mechanism><mechanism>PLAIN</mechanism></mechanisms>\
              <sasl-channel-binding xmlns='urn:xmpp:sasl-cb:0'><channel-binding type='tls-exporter'/></sasl-channel-binding>\
-             <authentication xmlns='urn:xmpp:sasl:2'><mechanism>PLAIN</mechanism></authentication>\
              <compression xmlns='http://jabber.org/features/compress'><method>zlib</method></compression>\
+             <pipelining xmlns='urn:xmpp:features:pipelining'/><push xmlns='p1:push'/>\
              <register xmlns='http://jabber.org/features/iq-register'/></stream:features>",
         );
         check(
-            &super::features(&features, Phase::Unauthenticated),
+            &super::features(&features, Phase::Unauthenticated, Leg::Plain),
             "<stream:features><mechanisms xmlns='urn:ietf:params:xml:ns:xmpp-sasl'><mechanism>SCRAM-SHA-1</mechanism>\
              <mechanism>PLAIN</mechanism></mechanisms><register xmlns='http://jabber.org/features/iq-register'/></stream:features>",
         );
@@ -169,12 +176,12 @@ mod tests {
              <sm xmlns='urn:xmpp:sm:3'/><csi xmlns='urn:xmpp:csi:0'/></stream:features>",
         );
         check(
-            &super::features(&features, Phase::Authenticated),
+            &super::features(&features, Phase::Authenticated, Leg::Plain),
             "<stream:features><bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'/><csi xmlns='urn:xmpp:csi:0'/>\
              <sm xmlns='urn:xmpp:sm:3'/></stream:features>",
         );
         check(
-            &super::features(&element("<stream:features/>"), Phase::Authenticated),
+            &super::features(&element("<stream:features/>"), Phase::Authenticated, Leg::Plain),
             "<stream:features><sm xmlns='urn:xmpp:sm:3'/><csi xmlns='urn:xmpp:csi:0'/></stream:features>",
         );
     }

@@ -5,6 +5,8 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
+use crate::xml::ns;
+
 /// Whom the server let in: the authentication identity of the exchange it answered with `<success/>`.
 ///
 /// Two equal identities are the same account, because a server maps the identity to an account in a fixed way. It exists only
@@ -17,26 +19,70 @@ pub struct SaslIdentity {
     pub authcid: String,
 }
 
-/// One SASL exchange, from `<auth/>` to the server's answer.
+/// The two ways in which SASL is spoken.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Profile {
+    /// RFC 6120 §6.
+    #[default]
+    Sasl,
+    /// XEP-0388.
+    Sasl2,
+}
+
+impl Profile {
+    /// The namespace of its elements.
+    pub fn ns(self) -> &'static str {
+        match self {
+            Self::Sasl => ns::SASL,
+            Self::Sasl2 => ns::SASL2,
+        }
+    }
+}
+
+/// One SASL exchange, from `<auth/>` or `<authenticate/>` to the server's answer.
 #[derive(Debug, Default)]
 pub struct Exchange {
+    profile: Profile,
     mechanism: String,
     /// What the first message of the client said; `None` inside when it named nobody in the clear.
     first: Option<Option<String>>,
+    /// The first message of a SCRAM client says that it could bind the channel, had the server offered it.
+    missed_binding: bool,
 }
 
 impl Exchange {
-    /// A new `<auth/>`: what any exchange before said counts no more.
-    pub fn begin(mechanism: String) -> Self {
-        Self { mechanism, first: None }
+    /// A new exchange: what any before said counts no more.
+    pub fn begin(profile: Profile, mechanism: String) -> Self {
+        Self { profile, mechanism, first: None, missed_binding: false }
     }
 
-    /// The client's next message. Only the first one names who logs in; it comes with `<auth/>` or, if that was empty, with
-    /// the first `<response/>`.
+    /// How it is spoken.
+    pub fn profile(&self) -> Profile {
+        self.profile
+    }
+
+    /// The client's next message. Only the first one names who logs in; it comes with what begins the exchange or, if that
+    /// was empty, with the first `<response/>`.
     pub fn client_message(&mut self, message: &str) {
         if self.first.is_none() && !message.is_empty() {
             self.first = Some(authcid(&self.mechanism, message));
+            self.missed_binding = self.is_scram() && decoded(message).is_some_and(|text| text.starts_with("y,"));
         }
+    }
+
+    /// Whether the client says that it could bind the channel and that the server does not offer it (RFC 5802 §6).
+    pub fn missed_binding(&self) -> bool {
+        self.missed_binding
+    }
+
+    /// Whether a challenge of the server carries a hash of what it offers: `h`, once `d` (XEP-0474).
+    pub fn hashes_offers(&self, challenge: &str) -> bool {
+        let is_hash = |field: &str| field.starts_with("h=") || field.starts_with("d=");
+        self.is_scram() && decoded(challenge).is_some_and(|text| text.starts_with("r=") && text.split(',').any(is_hash))
+    }
+
+    fn is_scram(&self) -> bool {
+        self.mechanism.starts_with("SCRAM-")
     }
 
     /// Who logged in, if the exchange said so in the clear.
@@ -49,13 +95,16 @@ impl Exchange {
 ///
 /// `None` when there is none in the clear, or when an authorization identity asks for somebody else.
 fn authcid(mechanism: &str, message: &str) -> Option<String> {
-    let decoded = STANDARD.decode(message.trim()).ok()?;
-    let text = std::str::from_utf8(&decoded).ok()?;
+    let text = decoded(message)?;
     match mechanism {
-        "PLAIN" => plain(text),
-        "SCRAM-SHA-1" | "SCRAM-SHA-256" | "SCRAM-SHA-512" => scram(text),
+        "PLAIN" => plain(&text),
+        "SCRAM-SHA-1" | "SCRAM-SHA-256" | "SCRAM-SHA-512" => scram(&text),
         _ => None,
     }
+}
+
+fn decoded(message: &str) -> Option<String> {
+    String::from_utf8(STANDARD.decode(message.trim()).ok()?).ok()
 }
 
 /// RFC 4616 §2: `[authzid] NUL authcid NUL passwd`.
@@ -94,15 +143,36 @@ mod tests {
 
     #[test]
     fn only_the_first_message_of_the_latest_exchange_counts() {
-        let mut exchange = Exchange::begin("SCRAM-SHA-1".into());
+        let mut exchange = Exchange::begin(Profile::Sasl, "SCRAM-SHA-1".into());
         exchange.client_message(&STANDARD.encode("n,a=x,n=mallory,r=1"));
         exchange.client_message(&STANDARD.encode("n,,n=juliet,r=1"));
         assert_eq!(exchange.authcid(), None);
-        let mut exchange = Exchange::begin("PLAIN".into());
+        let mut exchange = Exchange::begin(Profile::Sasl2, "PLAIN".into());
         exchange.client_message("");
         exchange.client_message(&STANDARD.encode("\0juliet\0x"));
         assert_eq!(exchange.authcid().as_deref(), Some("juliet"));
-        assert_eq!(Exchange::begin("PLAIN".into()).authcid(), None);
+        assert_eq!(Exchange::begin(Profile::Sasl, "PLAIN".into()).authcid(), None);
+    }
+
+    #[test]
+    fn what_a_client_misses_and_a_server_hashes_is_seen_in_scram_only() {
+        let missed = |mechanism: &str, message: &str| {
+            let mut exchange = Exchange::begin(Profile::Sasl, mechanism.into());
+            exchange.client_message(&STANDARD.encode(message));
+            exchange.missed_binding()
+        };
+        assert!(missed("SCRAM-SHA-1", "y,,n=juliet,r=abc"));
+        assert!(!missed("SCRAM-SHA-1", "n,,n=juliet,r=abc"));
+        assert!(!missed("SCRAM-SHA-1-PLUS", "p=tls-server-end-point,,n=juliet,r=abc"));
+        assert!(!missed("X-OTHER", "y,,n=juliet,r=abc"));
+        let hashes = |mechanism: &str, message: &str| {
+            Exchange::begin(Profile::Sasl, mechanism.into()).hashes_offers(&STANDARD.encode(message))
+        };
+        assert!(hashes("SCRAM-SHA-1", "r=abc,s=c2FsdA==,i=4096,h=aGFzaA=="));
+        assert!(hashes("SCRAM-SHA-256", "r=abc,s=c2FsdA==,i=4096,d=aGFzaA=="));
+        assert!(!hashes("SCRAM-SHA-1", "r=h,s=c2FsdA==,i=4096"));
+        assert!(!hashes("SCRAM-SHA-1", "v=h,h=x"));
+        assert!(!hashes("PLAIN", "r=abc,h=x"));
     }
 
     #[test]

@@ -88,9 +88,13 @@ impl Session {
 
     /// Asks the server how far it is: by `<r/>`, or by a ping behind what was sent.
     pub(super) fn ask_server(&mut self, now: Instant) {
-        if !self.confirm.must_ask() {
-            return;
+        if self.confirm.must_ask() {
+            self.ask(now);
         }
+    }
+
+    /// The same, also where a question about what was sent earlier is open.
+    pub(super) fn ask(&mut self, now: Instant) {
         let mut xml = XmlWriter::new();
         if self.server.confirms() {
             xml.start("r").attr("xmlns", ns::SM);
@@ -107,7 +111,7 @@ impl Session {
 
     fn server_confirmed(&mut self, now: Instant) {
         if self.is_ending() {
-            return;
+            return self.engrave();
         }
         if self.resuming.is_some() && self.confirm.is_complete() {
             self.resumed(now);

@@ -71,7 +71,7 @@ fn we_alone_refuse(error: &FrameError, stream: &[u8]) -> bool {
         FrameError::NotWellFormed { what: "prefix undeclared" | "namespace declared twice", .. } => true,
         FrameError::NotWellFormed { what: "reference to no character", .. } => true,
         FrameError::NotWellFormed { what: "end tag does not match" | "invalid name", .. } => {
-            stream.windows(2).any(|pair| matches!(pair, [b'/' | b'<' | b' ' | b'\n', b':']))
+            stream.windows(2).any(|pair| matches!(pair, [b'/' | b'<' | b' ' | b'\n' | b'\t' | b'\r', b':']))
         }
         FrameError::NotWellFormed { .. } | FrameError::TooLarge { .. } | FrameError::TooDeep { .. } => false,
         FrameError::BadNamespace | FrameError::BadEncoding => false,

@@ -48,6 +48,8 @@ pub const CSI: &str = "urn:xmpp:csi:0";
 pub const COMPRESS: &str = "http://jabber.org/features/compress";
 /// The compression protocol (XEP-0138).
 pub const COMPRESS_PROTOCOL: &str = "http://jabber.org/protocol/compress";
+/// The stream feature of pipelining (XEP-0305).
+pub const PIPELINING: &str = "urn:xmpp:features:pipelining";
 /// Stream limits advertisement (XEP-0478).
 pub const STREAM_LIMITS: &str = "urn:xmpp:stream-limits:0";
 /// The stream feature of bidirectional server streams (XEP-0288).

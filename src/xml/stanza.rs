@@ -88,6 +88,14 @@ impl<'a> Node<'a> {
         self.raw_attr(name).map(normalized)
     }
 
+    /// Where an attribute lies in the element's bytes, with the white space before it; for cutting it out.
+    pub fn attr_range(&self, name: &str) -> Option<Range<usize>> {
+        let value = self.raw_attr(name)?;
+        let from = value.as_ptr().addr().checked_sub(self.document.as_ptr().addr())?;
+        let start = self.document.get(..from)?.rfind(name)?.checked_sub(1)?;
+        Some(start..from + value.len() + 1)
+    }
+
     /// The elements directly within, in order.
     pub fn children(&self) -> Children<'a> {
         let inner = self.document.get(self.inner()).unwrap_or_default();

@@ -5,7 +5,8 @@ use std::time::Duration;
 use serde_json::json;
 
 use crate::support::{
-    Answer, Client, Element, PATIENCE, Prosody, PushService, Server, Slixmpp, StubOptions, StubUpstream, bodies,
+    Answer, Client, Element, Library, PATIENCE, Peer, Prosody, PushService, Security, Server, StubOptions,
+    StubUpstream, bodies,
 };
 
 #[tokio::test]
@@ -97,13 +98,11 @@ async fn the_stub_logs_in_anybody_and_keeps_bytes_as_they_are() {
 #[tokio::test]
 async fn slixmpp_logs_in_and_hears_a_message() {
     let prosody = Prosody::start().await;
-    let mut alice = Slixmpp::start("alice@localhost/phone", prosody.address, None);
+    let place = (Security::Plain, prosody.address);
+    let mut alice = Peer::start(Library::Slixmpp, "alice@localhost/phone", place, None);
     alice.order(&json!({"do": "connect"}));
-    assert_eq!(alice.event("session_start").await["jid"], "alice@localhost/phone");
-    alice.order(
-        &json!({"do": "send", "xml": "<iq xmlns='jabber:client' type='get' id='p'><ping xmlns='urn:xmpp:ping'/></iq>"}),
-    );
-    while alice.event("iq").await["id"] != "p" {}
+    assert_eq!(alice.event("online").await["jid"], "alice@localhost/phone");
+    alice.request(("p", "get", None), "<ping xmlns='urn:xmpp:ping'/>").await;
     let mut bob = Client::plain(prosody.address).await;
     bob.login("bob", "desk").await;
     bob.say("alice@localhost/phone", "hello").await;
@@ -111,7 +110,7 @@ async fn slixmpp_logs_in_and_hears_a_message() {
     alice.order(&json!({"do": "abort"}));
     alice.event("disconnected").await;
     alice.order(&json!({"do": "connect"}));
-    alice.event("session_start").await;
+    alice.event("online").await;
     assert_eq!(alice.bodies(), ["hello"]);
 }
 

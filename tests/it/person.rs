@@ -13,7 +13,7 @@ use crate::support::{
 };
 
 /// Runs the program in `directory` to its end; returns the exit code and all it wrote.
-async fn run(directory: &Path, arguments: &[&str], deadline: Duration) -> (Option<i32>, String) {
+pub(crate) async fn run(directory: &Path, arguments: &[&str], deadline: Duration) -> (Option<i32>, String) {
     let mut command = binary();
     command.args(arguments).current_dir(directory);
     let mut process = Process::spawn("pushward", "cargo build", &mut command);

@@ -4,8 +4,8 @@ use std::collections::HashSet;
 use std::time::Duration;
 
 use crate::support::{
-    Answer, Authority, Client, Element, Enabled, NameServer, PATIENCE, Peer, PeerOptions, Prosody, PushService,
-    Pushward, Setup, bodies, free_address, fresh, lost,
+    Answer, Authority, Client, Element, Enabled, NameServer, PATIENCE, Prosody, PushServer, PushServerOptions,
+    PushService, Pushward, Setup, bodies, free_address, fresh, lost,
 };
 
 /// How long nothing must happen where nothing is to happen.
@@ -146,7 +146,7 @@ async fn a_push_service_that_is_not_allowed_cannot_be_registered() {
 // As the domain itself
 
 /// A proxy whose host has a certificate of `authority`, with a route to `peer`'s push service.
-fn domain(prosody: &Prosody, authority: &Authority, (peer, tls): (&Peer, &str)) -> Setup {
+fn domain(prosody: &Prosody, authority: &Authority, (peer, tls): (&PushServer, &str)) -> Setup {
     let address = if tls == "direct" { peer.direct } else { peer.starttls };
     routed(
         prosody,
@@ -156,11 +156,12 @@ fn domain(prosody: &Prosody, authority: &Authority, (peer, tls): (&Peer, &str)) 
 }
 
 fn routed(prosody: &Prosody, authority: &Authority, route: &str) -> Setup {
-    let identity = authority.identity("localhost");
+    let issued = authority.issue("localhost");
+    let read = |file| std::fs::read_to_string(file).unwrap();
     quick(Setup::new(prosody.address))
-        .file("certs/localhost.pem", identity.certificate)
-        .file("certs/localhost.key", identity.key)
-        .file("ca.pem", authority.certificate())
+        .file("certs/localhost.pem", read(issued.certificate))
+        .file("certs/localhost.key", read(issued.key))
+        .file("ca.pem", read(authority.file()))
         .table(&format!("[[push.route]]\n{route}"))
 }
 
@@ -173,9 +174,10 @@ async fn goes_dark(pushward: &Pushward, service: &str, bob: &mut Client) {
 
 #[tokio::test]
 async fn the_domain_publishes_over_a_stream_of_its_own_on_the_first_try_and_hears_the_answer() {
-    let authority = Authority::new();
+    let authority = Authority::new("an authority");
     for tls in ["starttls", "direct"] {
-        let (prosody, peer) = (Prosody::start().await, Peer::start(PeerOptions::new("push.test", &authority)).await);
+        let (prosody, peer) =
+            (Prosody::start().await, PushServer::start(PushServerOptions::new("push.test", &authority)).await);
         let mut service = peer.push_service().await;
         service.answer_with(Answer::DomainsOnly);
         let pushward = Pushward::start(domain(&prosody, &authority, (&peer, tls))).await;
@@ -191,11 +193,11 @@ async fn the_domain_publishes_over_a_stream_of_its_own_on_the_first_try_and_hear
 
 #[tokio::test]
 async fn without_bidi_the_domain_publishes_blindly_and_once() {
-    let authority = Authority::new();
+    let authority = Authority::new("an authority");
     for (offered, wanted) in [(false, true), (true, false)] {
         let prosody = Prosody::start().await;
-        let options = PeerOptions { bidi: offered, ..PeerOptions::new("push.test", &authority) };
-        let peer = Peer::start(options).await;
+        let options = PushServerOptions { bidi: offered, ..PushServerOptions::new("push.test", &authority) };
+        let peer = PushServer::start(options).await;
         let mut service = peer.push_service().await;
         service.answer_with(Answer::Error("auth", "forbidden"));
         let setup = domain(&prosody, &authority, (&peer, "direct")).set("push.s2s_bidi", &wanted.to_string());
@@ -210,8 +212,9 @@ async fn without_bidi_the_domain_publishes_blindly_and_once() {
 
 #[tokio::test]
 async fn what_the_push_service_says_to_users_over_our_stream_reaches_them() {
-    let authority = Authority::new();
-    let (prosody, peer) = (Prosody::start().await, Peer::start(PeerOptions::new("push.test", &authority)).await);
+    let authority = Authority::new("an authority");
+    let (prosody, peer) =
+        (Prosody::start().await, PushServer::start(PushServerOptions::new("push.test", &authority)).await);
     let mut service = peer.push_service().await;
     let pushward = Pushward::start(domain(&prosody, &authority, (&peer, "direct"))).await;
     let mut bob = bob(&prosody).await;
@@ -249,15 +252,16 @@ async fn what_the_push_service_says_to_users_over_our_stream_reaches_them() {
 
 #[tokio::test]
 async fn a_push_service_that_cannot_prove_itself_gets_nothing() {
-    let authority = Authority::new();
-    let stranger = Authority::new();
+    let authority = Authority::new("an authority");
+    let stranger = Authority::new("a stranger");
     for (identity, why) in [
-        (authority.identity("other.test"), "not valid for name"),
-        (authority.expired("push.test"), "expired"),
-        (stranger.identity("push.test"), "UnknownIssuer"),
+        (authority.issue("other.test"), "not valid for name"),
+        (authority.issue_for("push.test", 2020..=2021), "expired"),
+        (stranger.issue("push.test"), "UnknownIssuer"),
     ] {
         let prosody = Prosody::start().await;
-        let peer = Peer::start(PeerOptions { identity, ..PeerOptions::new("push.test", &authority) }).await;
+        let peer =
+            PushServer::start(PushServerOptions { identity, ..PushServerOptions::new("push.test", &authority) }).await;
         let mut service = peer.push_service().await;
         let setup = domain(&prosody, &authority, (&peer, "starttls")).set("push.transports", "['s2s']");
         let pushward = Pushward::start(setup).await;
@@ -271,10 +275,11 @@ async fn a_push_service_that_cannot_prove_itself_gets_nothing() {
 
 #[tokio::test]
 async fn a_push_service_that_does_not_take_the_certificate_is_told_with_the_remedy() {
-    let authority = Authority::new();
+    let authority = Authority::new("an authority");
     let prosody = Prosody::start().await;
-    let trusts = Authority::new().certificate();
-    let peer = Peer::start(PeerOptions { trusts, ..PeerOptions::new("push.test", &authority) }).await;
+    let stranger = Authority::new("a stranger");
+    let trusts = stranger.file();
+    let peer = PushServer::start(PushServerOptions { trusts, ..PushServerOptions::new("push.test", &authority) }).await;
     let setup = domain(&prosody, &authority, (&peer, "direct")).set("push.transports", "['s2s']");
     let pushward = Pushward::start(setup).await;
     let mut bob = bob(&prosody).await;
@@ -284,7 +289,7 @@ async fn a_push_service_that_does_not_take_the_certificate_is_told_with_the_reme
 
 #[tokio::test]
 async fn a_push_service_out_of_reach_is_told_through_the_session_which_is_remembered() {
-    let authority = Authority::new();
+    let authority = Authority::new("an authority");
     let prosody = Prosody::start().await;
     let mut service = PushService::connect(&prosody).await;
     let route = format!("domain = 'push.localhost'\naddress = '{}'\nca = 'ca.pem'", free_address());
@@ -300,12 +305,12 @@ async fn a_push_service_out_of_reach_is_told_through_the_session_which_is_rememb
 
 #[tokio::test]
 async fn a_service_that_refuses_full_jids_is_told_by_the_domain_which_is_remembered() {
-    let authority = Authority::new();
+    let authority = Authority::new("an authority");
     let prosody = Prosody::start().await;
     // The same service, seen from the user's server and from others.
     let mut refusing = PushService::connect(&prosody).await;
     refusing.answer_with(Answer::DomainsOnly);
-    let peer = Peer::start(PeerOptions::new("push.localhost", &authority)).await;
+    let peer = PushServer::start(PushServerOptions::new("push.localhost", &authority)).await;
     let mut service = peer.push_service().await;
     let setup = domain(&prosody, &authority, (&peer, "direct")).set("push.transports", "['session', 's2s']");
     let pushward = Pushward::start(setup).await;
@@ -321,8 +326,9 @@ async fn a_service_that_refuses_full_jids_is_told_by_the_domain_which_is_remembe
 
 #[tokio::test]
 async fn a_push_service_that_comes_back_is_told_then() {
-    let authority = Authority::new();
-    let (prosody, mut peer) = (Prosody::start().await, Peer::start(PeerOptions::new("push.test", &authority)).await);
+    let authority = Authority::new("an authority");
+    let (prosody, mut peer) =
+        (Prosody::start().await, PushServer::start(PushServerOptions::new("push.test", &authority)).await);
     peer.kill();
     let setup = domain(&prosody, &authority, (&peer, "starttls")).set("push.transports", "['s2s']");
     let pushward = Pushward::start(setup).await;
@@ -336,8 +342,9 @@ async fn a_push_service_that_comes_back_is_told_then() {
 
 #[tokio::test]
 async fn after_a_restart_devices_without_a_session_are_woken_by_the_domain() {
-    let authority = Authority::new();
-    let (prosody, peer) = (Prosody::start().await, Peer::start(PeerOptions::new("push.test", &authority)).await);
+    let authority = Authority::new("an authority");
+    let (prosody, peer) =
+        (Prosody::start().await, PushServer::start(PushServerOptions::new("push.test", &authority)).await);
     let mut service = peer.push_service().await;
     let mut pushward = Pushward::start(domain(&prosody, &authority, (&peer, "direct"))).await;
     let mut bob = bob(&prosody).await;
@@ -351,8 +358,9 @@ async fn after_a_restart_devices_without_a_session_are_woken_by_the_domain() {
 
 #[tokio::test]
 async fn a_hundred_registrations_of_one_service_share_one_stream() {
-    let authority = Authority::new();
-    let (prosody, peer) = (Prosody::start().await, Peer::start(PeerOptions::new("push.test", &authority)).await);
+    let authority = Authority::new("an authority");
+    let (prosody, peer) =
+        (Prosody::start().await, PushServer::start(PushServerOptions::new("push.test", &authority)).await);
     let mut service = peer.push_service().await;
     let setup = domain(&prosody, &authority, (&peer, "direct")).set("push.max_devices", "100");
     let pushward = Pushward::start(setup).await;
@@ -373,8 +381,9 @@ async fn a_hundred_registrations_of_one_service_share_one_stream() {
 
 #[tokio::test]
 async fn what_is_not_on_the_public_internet_is_not_connected_unless_routed() {
-    let authority = Authority::new();
-    let (prosody, peer) = (Prosody::start().await, Peer::start(PeerOptions::new("push.test", &authority)).await);
+    let authority = Authority::new("an authority");
+    let (prosody, peer) =
+        (Prosody::start().await, PushServer::start(PushServerOptions::new("push.test", &authority)).await);
     let dns = NameServer::start(peer.starttls).await;
     let elsewhere = "domain = 'other.test'\naddress = '127.0.0.1:1'\nca = 'ca.pem'";
     let setup = routed(&prosody, &authority, elsewhere).set("dns.servers", &format!("['{}']", dns.address));

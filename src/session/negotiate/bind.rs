@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Negotiation, Output, State};
+use super::{Negotiation, Output, Proof, State};
 use crate::jid::FullJid;
 use crate::session::{Bound, sm};
 use crate::xml::{Element, Kind, ns};
@@ -24,8 +24,8 @@ impl Negotiation {
         }
         let bind = node.child("bind", ns::BIND).filter(|_| element.kind() == Kind::Iq);
         let resource = bind.and_then(|bind| bind.child("resource", ns::BIND)).map(|r| r.text().into_owned());
-        if let (Some(identity), Some(resource)) = (&self.identity, resource) {
-            self.outputs.push_back(Output::Release(identity.clone(), resource));
+        if let (Some(proof), Some(resource)) = (self.proof(), resource) {
+            self.out(Output::Release(proof, resource));
         }
         self.out(Output::ToUpstream(element.bytes().clone()));
         if bind.is_some() {
@@ -36,21 +36,38 @@ impl Negotiation {
     pub(super) fn bind_answered(&mut self, element: &Element) {
         self.write_client(element.bytes().clone());
         self.state = State::Binding;
-        let (Some(jid), Some(client), Some(server)) = (bound_jid(element), &self.client_header, &self.server_header)
-        else {
-            return;
-        };
-        let bound = Bound {
+        if let Some(bound) = bound_jid(element).and_then(|jid| self.bound(jid)) {
+            self.become_session(bound);
+        }
+    }
+
+    /// What is known of a session with this JID.
+    pub(super) fn bound(&mut self, jid: FullJid) -> Option<Box<Bound>> {
+        let (client, server) = (self.client_header.as_ref()?, self.server_header.as_ref()?);
+        Some(Box::new(Bound {
             jid,
             identity: self.identity.take(),
             client_header: Arc::clone(client),
             server_header: Arc::clone(server),
             presented: self.presented.take(),
-            server_csi: self.server_csi,
-            server_sm: self.server_sm,
-        };
-        self.out(Output::Bound(Box::new(bound)));
+            agent: self.agent.take(),
+            enabled: None,
+            inactive: false,
+            server_csi: false,
+            server_sm: false,
+        }))
+    }
+
+    /// The connection is a session of its own, on a server that offers this.
+    pub(super) fn become_session(&mut self, mut bound: Box<Bound>) {
+        (bound.server_csi, bound.server_sm) = (self.server_csi, self.server_sm);
+        self.out(Output::Bound(bound));
         self.state = State::Done;
+    }
+
+    fn proof(&self) -> Option<Proof> {
+        let login = || self.identity.clone().map(Proof::Login);
+        self.account.clone().map(Proof::Account).or_else(login)
     }
 }
 

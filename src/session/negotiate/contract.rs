@@ -1,13 +1,12 @@
 //! What a [`Negotiation`](super::Negotiation) is told and what it wants done.
 
-use std::sync::Arc;
-
 use bytes::Bytes;
 
 use crate::jid::BareJid;
 use crate::session::sasl::SaslIdentity;
-use crate::session::{Bound, SmId, sm};
-use crate::xml::{Frame, Header};
+use crate::session::sieve::{Leg, Notice};
+use crate::session::{Bound, Resumption, SmId, sm};
+use crate::xml::Frame;
 
 /// What happened.
 #[derive(Debug)]
@@ -17,13 +16,13 @@ pub enum Input {
     /// A frame from the server.
     Upstream(Frame),
     /// The connection to the server stands.
-    Connected,
+    Connected(Leg),
     /// The server could not be reached, or its connection broke.
     UpstreamLost,
     /// The answer to [`Output::Find`]: a session, or what a session that has ended had handled.
     Found(Result<Held, Option<Ended>>),
-    /// The session was gone when it was to be handed over.
-    Gone,
+    /// The session was gone when it was to be handed over; what it had handled, if it ended in order.
+    Gone(Option<Ended>),
     /// The client claims stanzas that the session never sent.
     TooHigh(sm::TooHigh),
     /// The deadline has come, or the daemon ends.
@@ -48,16 +47,20 @@ pub enum Output {
     ToUpstream(Bytes),
     /// Connect to the server of this host, then say [`Input::Connected`].
     Connect(String),
-    /// The server let the client in: both streams restart, and the larger limits hold.
+    /// The server let the client in: the larger limits hold.
     Authenticated,
+    /// Both streams begin anew (RFC 6120 §6.4.6).
+    Restart,
     /// Look for a session that can be resumed under this id.
     Find(SmId),
     /// Hand the connection to that session and close the upstream stream.
-    HandOver(SmId, sm::Handled, Arc<Header>),
-    /// End the held session that this login created with this resource: the server would end it, or refuse the bind.
-    Release(SaslIdentity, String),
+    HandOver(SmId, Resumption),
+    /// End the held session of this login that has this resource: the server would end it, or refuse the bind.
+    Release(Proof, String),
     /// The connection is a session of its own.
     Bound(Box<Bound>),
+    /// Tell the operator of this host.
+    Notice(String, Notice),
     /// Write what is left to both legs and close them.
     Close(CloseReason),
 }
@@ -75,6 +78,8 @@ pub enum CloseReason {
     UpstreamLost,
     /// The server broke the protocol.
     UpstreamError,
+    /// The server wants TLS, and its leg has none.
+    UpstreamWantsTls,
     /// The client asked for a host that is not served.
     HostUnknown,
     /// A resumption was not proven.
@@ -83,6 +88,15 @@ pub enum CloseReason {
     Timeout,
     /// The daemon was asked to stop.
     Shutdown,
+}
+
+/// Whom the server let in, as far as that is certain before the bind.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Proof {
+    /// The account that the server named (XEP-0388 §2.6.1).
+    Account(BareJid),
+    /// The login, which the server maps to an account.
+    Login(SaslIdentity),
 }
 
 /// What must be proven to resume a session.

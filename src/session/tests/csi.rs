@@ -24,7 +24,8 @@ fn tune(title: &str) -> String {
 impl Rig {
     /// A client with stream management that is in the background.
     fn inactive(server_csi: bool) -> Self {
-        let mut rig = Self::before(Server { csi: server_csi, sm: false });
+        let settings = Settings { session_queue: 1 << 20, ..Settings::default() };
+        let mut rig = Self::begin(settings, Vec::new(), |bound| bound.server_csi = server_csi);
         rig.client("<enable xmlns='urn:xmpp:sm:3' resume='true'/>");
         rig.client(INACTIVE);
         rig.clear();

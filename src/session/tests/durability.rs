@@ -146,6 +146,34 @@ fn a_server_that_answers_nothing_is_lost() {
     assert_eq!(rig.buried, [0]);
 }
 
+/// The count of a session that ended right behind a message was once without it for good, so the client sent it again.
+#[test]
+fn what_the_server_confirms_in_parting_counts_too() {
+    for server_has_sm in [false, true] {
+        let mut rig = if server_has_sm { managed() } else { plain() };
+        rig.server_confirms = false;
+        rig.client("<message id='1'><body>1</body></message>");
+        rig.client("<message id='2'><body>2</body></message>");
+        rig.lose_client();
+        rig.to_upstream.clear();
+        rig.input(Input::Drain);
+        rig.sync();
+        assert_eq!(rig.buried, [0]);
+        let [.., question, footer] = &rig.to_upstream[..] else { panic!("{:?}", rig.to_upstream) };
+        assert_eq!(footer, "</stream:stream>");
+        if server_has_sm {
+            assert_eq!(question, "<r xmlns='urn:xmpp:sm:3'/>");
+            rig.upstream("<a xmlns='urn:xmpp:sm:3' h='2'/>");
+        } else {
+            let id = element(question).node().attr("id").unwrap().into_owned();
+            rig.upstream(&format!("<iq type='result' id='{id}' from='example.org'/>"));
+        }
+        assert_eq!(rig.buried, [0, 2]);
+        rig.input(Input::Upstream(Frame::Close));
+        assert_eq!(rig.ended, Some(EndReason::Drained));
+    }
+}
+
 #[test]
 fn a_fresh_session_of_a_device_gets_what_waited_before_its_presence_passes() {
     let earlier = |seq| Spooled {

@@ -5,8 +5,10 @@ use std::collections::HashSet;
 use base64::Engine as _;
 
 use super::super::SmId;
-use super::super::negotiate::{CloseReason, Held, Input, Negotiation, Output};
+use super::super::negotiate::{CloseReason, Held, Input, Negotiation, Output, Proof};
+use super::super::sieve::{Leg, Notice};
 use super::*;
+use crate::config::ChannelBinding;
 use crate::jid::BareJid;
 
 const FEATURES: &str = "<stream:features><mechanisms xmlns='urn:ietf:params:xml:ns:xmpp-sasl'>\
@@ -15,31 +17,38 @@ const BIND: &str = "<stream:features><bind xmlns='urn:ietf:params:xml:ns:xmpp-bi
 const SUCCESS: &str = "<success xmlns='urn:ietf:params:xml:ns:xmpp-sasl'/>";
 const RESUME: &str = "<resume xmlns='urn:xmpp:sm:3' previd='abc' h='3'/>";
 
-struct Login {
-    negotiation: Negotiation,
-    to_client: Vec<String>,
-    to_upstream: Vec<String>,
+/// A connection that is not bound yet, and what it has put out.
+pub(super) struct Login {
+    pub(super) negotiation: Negotiation,
+    pub(super) to_client: Vec<String>,
+    pub(super) to_upstream: Vec<String>,
     connects: Vec<String>,
-    finds: Vec<SmId>,
-    handed_over: Option<sm::Handled>,
-    bound: Option<Box<Bound>>,
-    released: Vec<(String, String)>,
-    closed: Option<CloseReason>,
+    pub(super) finds: Vec<SmId>,
+    pub(super) handed_over: Option<Resumption>,
+    pub(super) bound: Option<Box<Bound>>,
+    pub(super) released: Vec<(Proof, String)>,
+    pub(super) restarts: usize,
+    notices: Vec<Notice>,
+    pub(super) closed: Option<CloseReason>,
 }
 
-fn client_header(to: &str) -> Frame {
+pub(super) fn client_header(to: &str) -> Frame {
+    client_header_with(to, "")
+}
+
+pub(super) fn client_header_with(to: &str, attributes: &str) -> Frame {
     let xml = format!(
         "<?xml version='1.0'?><stream:stream xmlns='jabber:client' xmlns:stream='http://etherx.jabber.org/streams' \
-         to='{to}' version='1.0'>"
+         to='{to}' version='1.0'{attributes}>"
     );
     Frame::Open(Arc::new(Header::parse(Bytes::from(xml)).unwrap()))
 }
 
 impl Login {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let hosts = Arc::new(HashSet::from(["example.org".to_owned()]));
         Self {
-            negotiation: Negotiation::new(hosts, dice, Instant::now()),
+            negotiation: Negotiation::new(hosts, Arc::default(), dice, Instant::now()),
             to_client: Vec::new(),
             to_upstream: Vec::new(),
             connects: Vec::new(),
@@ -47,15 +56,17 @@ impl Login {
             handed_over: None,
             bound: None,
             released: Vec::new(),
+            restarts: 0,
+            notices: Vec::new(),
             closed: None,
         }
     }
 
     /// A stream on which SASL may begin.
-    fn opened() -> Self {
+    pub(super) fn opened() -> Self {
         let mut login = Self::new();
         login.input(Input::Client(client_header("example.org")));
-        login.input(Input::Connected);
+        login.input(Input::Connected(Leg::Plain));
         login.input(Input::Upstream(Frame::Open(header())));
         login.upstream(FEATURES);
         login
@@ -70,12 +81,12 @@ impl Login {
         login
     }
 
-    fn auth(&mut self, user: &str) {
+    pub(super) fn auth(&mut self, user: &str) {
         let message = base64::engine::general_purpose::STANDARD.encode(format!("\0{user}\0secret"));
         self.client(&format!("<auth xmlns='urn:ietf:params:xml:ns:xmpp-sasl' mechanism='PLAIN'>{message}</auth>"));
     }
 
-    fn restart(&mut self) {
+    pub(super) fn restart(&mut self) {
         self.input(Input::Client(client_header("example.org")));
         self.input(Input::Upstream(Frame::Open(header())));
         self.upstream(BIND);
@@ -83,16 +94,16 @@ impl Login {
         self.to_upstream.clear();
     }
 
-    fn client(&mut self, xml: &str) {
+    pub(super) fn client(&mut self, xml: &str) {
         assert!(self.negotiation.wants_client(), "{xml} would have to wait");
         self.input(Input::Client(frame(xml)));
     }
 
-    fn upstream(&mut self, xml: &str) {
+    pub(super) fn upstream(&mut self, xml: &str) {
         self.input(Input::Upstream(frame(xml)));
     }
 
-    fn input(&mut self, input: Input) {
+    pub(super) fn input(&mut self, input: Input) {
         self.negotiation.handle(input);
         let text = |bytes: Bytes| String::from_utf8(bytes.to_vec()).unwrap();
         while let Some(output) = self.negotiation.poll() {
@@ -101,19 +112,25 @@ impl Login {
                 Output::ToUpstream(bytes) => self.to_upstream.push(text(bytes)),
                 Output::Connect(host) => self.connects.push(host),
                 Output::Authenticated => {}
+                Output::Restart => self.restarts += 1,
                 Output::Find(id) => self.finds.push(id),
-                Output::HandOver(_, h, _) => self.handed_over = Some(h),
-                Output::Release(identity, resource) => self.released.push((identity.authcid, resource)),
+                Output::HandOver(_, resumption) => self.handed_over = Some(resumption),
+                Output::Release(proof, resource) => self.released.push((proof, resource)),
                 Output::Bound(bound) => self.bound = Some(bound),
+                Output::Notice(_, notice) => self.notices.push(notice),
                 Output::Close(reason) => self.closed = Some(reason),
             }
         }
     }
 
-    fn found(&mut self, user: &str) {
+    pub(super) fn found(&mut self, user: &str) {
         let identity = Some(SaslIdentity { host: "example.org".into(), authcid: user.into() });
         let account = BareJid::new(&format!("{user}@example.org")).unwrap();
         self.input(Input::Found(Ok(Held { account, identity })));
+    }
+
+    pub(super) fn resumed_from(&self) -> Option<u32> {
+        self.handed_over.as_ref().map(|resumption| resumption.h.get())
     }
 
     fn last_iq_id(&self) -> String {
@@ -185,7 +202,7 @@ fn the_same_login_resumes_at_once() {
     login.client(RESUME);
     assert_eq!(login.finds, [SmId::new("abc")]);
     login.found("juliet");
-    assert_eq!(login.handed_over, Some(sm::Handled::new(3)));
+    assert_eq!(login.resumed_from(), Some(3));
     assert_eq!(login.to_upstream, Vec::<String>::new());
 }
 
@@ -194,12 +211,12 @@ fn another_login_is_probed_and_refused() {
     let mut login = Login::authenticated("mallory");
     login.client(RESUME);
     login.found("juliet");
-    assert_eq!(login.handed_over, None);
+    assert_eq!(login.resumed_from(), None);
     let id = login.last_iq_id();
     login.upstream(&format!(
         "<iq type='result' id='{id}'><bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'><jid>mallory@example.org/1</jid></bind></iq>"
     ));
-    assert_eq!(login.handed_over, None);
+    assert_eq!(login.resumed_from(), None);
     assert_eq!(login.closed, Some(CloseReason::ResumeRefused));
     assert!(login.to_client[0].starts_with("<failed xmlns='urn:xmpp:sm:3'><item-not-found"));
 }
@@ -218,7 +235,7 @@ fn an_opaque_login_is_probed_and_resumes_if_the_server_says_so() {
     login.upstream(&format!(
         "<iq type='result' id='{id}'><bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'><jid>juliet@example.org/1</jid></bind></iq>"
     ));
-    assert_eq!(login.handed_over, Some(sm::Handled::new(3)));
+    assert_eq!(login.resumed_from(), Some(3));
     assert_eq!(login.to_client, Vec::<String>::new());
 }
 
@@ -232,7 +249,7 @@ fn what_a_failed_login_said_proves_nothing() {
     login.restart();
     login.client(RESUME);
     login.found("juliet");
-    assert_eq!(login.handed_over, None);
+    assert_eq!(login.resumed_from(), None);
 }
 
 #[test]
@@ -253,7 +270,7 @@ fn a_session_that_ended_while_it_was_resumed_fails_too() {
     let mut login = Login::authenticated("juliet");
     login.client(RESUME);
     login.found("juliet");
-    login.input(Input::Gone);
+    login.input(Input::Gone(None));
     assert!(login.to_client[0].starts_with("<failed "));
     login.client("<iq type='set' id='b'><bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'/></iq>");
 }
@@ -261,7 +278,6 @@ fn a_session_that_ended_while_it_was_resumed_fails_too() {
 #[test]
 fn nothing_that_logs_in_or_changes_the_stream_unseen_is_forwarded() {
     for xml in [
-        "<authenticate xmlns='urn:xmpp:sasl:2' mechanism='PLAIN'/>",
         "<starttls xmlns='urn:ietf:params:xml:ns:xmpp-tls'/>",
         "<compress xmlns='http://jabber.org/protocol/compress'/>",
         "<message to='romeo@example.net'/>",
@@ -276,4 +292,69 @@ fn nothing_that_logs_in_or_changes_the_stream_unseen_is_forwarded() {
     assert!(login.to_client.last().unwrap().contains("service-unavailable"));
     login.client("<iq type='get' id='a'><query xmlns='jabber:iq:register'/></iq>");
     assert!(login.to_upstream.last().unwrap().contains("jabber:iq:register"));
+}
+
+// What a server's TLS and a client's channel binding do to each other (RFC 5802 §6, XEP-0474)
+
+const OFFERS_PLUS: &str = "<stream:features><mechanisms xmlns='urn:ietf:params:xml:ns:xmpp-sasl'>\
+    <mechanism>SCRAM-SHA-1-PLUS</mechanism><mechanism>SCRAM-SHA-1</mechanism></mechanisms></stream:features>";
+const REFUSED: &str = "<failure xmlns='urn:ietf:params:xml:ns:xmpp-sasl'><malformed-request/></failure>";
+
+fn scram(login: &mut Login, first: &str) {
+    let message = base64::engine::general_purpose::STANDARD.encode(first);
+    login.client(&format!("<auth xmlns='urn:ietf:params:xml:ns:xmpp-sasl' mechanism='SCRAM-SHA-1'>{message}</auth>"));
+}
+
+fn challenge(login: &mut Login, text: &str) {
+    let message = base64::engine::general_purpose::STANDARD.encode(text);
+    login.upstream(&format!("<challenge xmlns='urn:ietf:params:xml:ns:xmpp-sasl'>{message}</challenge>"));
+}
+
+fn offered(leg: Leg, features: &str) -> Login {
+    let mut login = Login::new();
+    login.input(Input::Client(client_header("example.org")));
+    login.input(Input::Connected(leg));
+    login.input(Input::Upstream(Frame::Open(header())));
+    login.upstream(features);
+    login
+}
+
+#[test]
+fn a_client_refused_for_the_channel_binding_it_misses_is_noticed() {
+    for (features, first, expect) in [
+        (OFFERS_PLUS, "y,,n=juliet,r=1", &[Notice::BindingMissed][..]),
+        (OFFERS_PLUS, "n,,n=juliet,r=1", &[]),
+        (FEATURES, "y,,n=juliet,r=1", &[]),
+    ] {
+        let mut login = offered(Leg::Tls(ChannelBinding::Strip), features);
+        scram(&mut login, first);
+        login.upstream(REFUSED);
+        assert_eq!(login.notices, expect, "{first} of {features}");
+        assert_eq!(login.to_client.last().map(String::as_str), Some(REFUSED));
+    }
+}
+
+#[test]
+fn a_hash_of_offers_is_noticed_where_some_were_stripped() {
+    for (features, server_first, expect) in [
+        (OFFERS_PLUS, "r=12,s=c2E=,i=4096,h=aGFzaA==", &[Notice::OffersHashed][..]),
+        (OFFERS_PLUS, "r=12,s=c2E=,i=4096", &[]),
+        (FEATURES, "r=12,s=c2E=,i=4096,h=aGFzaA==", &[]),
+    ] {
+        let mut login = offered(Leg::Tls(ChannelBinding::Strip), features);
+        scram(&mut login, "n,,n=juliet,r=1");
+        challenge(&mut login, server_first);
+        assert_eq!(login.notices, expect, "{server_first} after {features}");
+    }
+}
+
+#[test]
+fn a_server_that_requires_tls_on_a_plain_leg_ends_the_login() {
+    let required =
+        "<stream:features><starttls xmlns='urn:ietf:params:xml:ns:xmpp-tls'><required/></starttls></stream:features>";
+    let login = offered(Leg::Plain, required);
+    assert_eq!(login.notices, [Notice::TlsRequired]);
+    assert_eq!(login.closed, Some(CloseReason::UpstreamWantsTls));
+    assert!(login.to_client.last().is_some_and(|last| last.contains("<remote-connection-failed")));
+    assert!(offered(Leg::Tls(ChannelBinding::Strip), required).notices.is_empty());
 }

@@ -8,6 +8,7 @@ mod model;
 mod push;
 mod resume;
 mod rules;
+mod sasl2;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -83,12 +84,6 @@ struct Rig {
     server_confirms: bool,
 }
 
-/// What the server can do.
-struct Server {
-    csi: bool,
-    sm: bool,
-}
-
 const DEVICE: DeviceId = DeviceId(7);
 
 impl Rig {
@@ -106,28 +101,33 @@ impl Rig {
         Self::with(Settings { session_queue: 1 << 20, push: Arc::new(push), ..Settings::default() })
     }
 
-    /// A session before such a server.
-    fn before(server: Server) -> Self {
-        Self::started(Settings { session_queue: 1 << 20, ..Settings::default() }, server, Vec::new())
-    }
-
     fn start(settings: Settings, server_sm: bool, earlier: Vec<Spooled>) -> Self {
-        Self::started(settings, Server { csi: true, sm: server_sm }, earlier)
+        Self::begin(settings, earlier, |bound| bound.server_sm = server_sm)
     }
 
-    fn started(settings: Settings, server: Server, earlier: Vec<Spooled>) -> Self {
+    fn begin(settings: Settings, earlier: Vec<Spooled>, adjust: impl FnOnce(&mut Bound)) -> Self {
         let now = Instant::now();
-        let bound = Bound {
+        let mut bound = Bound {
             jid: FullJid::new("juliet@example.org/phone").unwrap(),
             identity: Some(SaslIdentity { host: "example.org".into(), authcid: "juliet".into() }),
             client_header: header(),
             server_header: header(),
             presented: None,
-            server_csi: server.csi,
-            server_sm: server.sm,
+            agent: None,
+            enabled: None,
+            inactive: false,
+            server_csi: true,
+            server_sm: false,
         };
-        let device =
-            Device { id: DEVICE, resource: "phone".into(), sm_ids: Vec::new(), last_seen: 0, open: vec![LoginId(1)] };
+        adjust(&mut bound);
+        let device = Device {
+            id: DEVICE,
+            resource: "phone".into(),
+            agent: None,
+            sm_ids: Vec::new(),
+            last_seen: 0,
+            open: vec![LoginId(1)],
+        };
         let account = Account { devices: vec![device], registrations: Vec::new() };
         let backlog = !earlier.is_empty();
         let owner = Owner { device: DEVICE, certain: false, account: account.clone(), last_seq: 0, backlog };
@@ -314,7 +314,7 @@ impl Rig {
     fn resume(&mut self, h: u32) {
         let h = sm::Handled::new(h);
         assert_eq!(self.session.check_resume(h), Ok(()));
-        self.input(Input::Attach(Resumption { h, server_header: header() }));
+        self.input(Input::Attach(Resumption { h, server_header: header(), success: None }));
         self.input(Input::Quiet);
     }
 

@@ -578,6 +578,9 @@ impl World {
             client_header: Arc::clone(&self.header),
             server_header: Arc::clone(&self.header),
             presented: None,
+            agent: None,
+            enabled: None,
+            inactive: false,
             server_csi: true,
             server_sm: self.variant.server_sm,
         };
@@ -641,6 +644,7 @@ fn account(variant: Variant) -> Account {
     let device = |id, resource: &str| Device {
         id,
         resource: resource.into(),
+        agent: None,
         sm_ids: Vec::new(),
         last_seen: 0,
         open: (id == DEVICE).then_some(LoginId(1)).into_iter().collect(),

@@ -27,7 +27,7 @@ pub(super) async fn seqs(store: &Store, slot: &Slot) -> Vec<u64> {
 
 pub(super) fn login(device: u64, resource: &str, at: u64) -> Change {
     let (candidate, login) = (DeviceId(device), LoginId(device));
-    Change::Login { candidate, login, resource: resource.to_owned(), presented: None, at }
+    Change::Login { candidate, login, resource: resource.to_owned(), agent: None, presented: None, at }
 }
 
 /// The end of the session that [`login`] began.

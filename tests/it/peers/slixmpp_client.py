@@ -1,6 +1,6 @@
 """One slixmpp client, driven by lines of JSON on stdin; its events are lines of JSON on stdout.
 
-The first line says who it is: {"jid", "password", "host", "port", "ca"}. The orders after it are
+The first line says who it is: {"jid", "password", "host", "port", "ca", "direct"}. The orders after it are
 {"do": "connect"}, with "port" where that has changed, {"do": "abort"} and {"do": "send", "xml": "<iq xmlns='jabber:client' …/>"}.
 """
 
@@ -9,7 +9,7 @@ import json
 import sys
 from pathlib import Path
 
-from slixmpp import ClientXMPP, Iq
+from slixmpp import ClientXMPP, Iq, Message
 from slixmpp.xmlstream import ET
 from slixmpp.xmlstream.handler import Callback
 from slixmpp.xmlstream.matcher import MatchXPath
@@ -23,8 +23,8 @@ class Client(ClientXMPP):
     def __init__(self, who):
         super().__init__(who["jid"], who["password"])
         self.who = who
-        self.enable_direct_tls = False
-        self.enable_starttls = who["ca"] is not None
+        self.enable_direct_tls = who["direct"]
+        self.enable_starttls = who["ca"] is not None and not who["direct"]
         self.enable_plaintext = who["ca"] is None
         if who["ca"] is None:
             self["feature_mechanisms"].unencrypted_plain = True
@@ -33,7 +33,7 @@ class Client(ClientXMPP):
         for plugin in ("xep_0030", "xep_0198", "xep_0199"):
             self.register_plugin(plugin)
         self.add_event_handler("session_start", self.started)
-        self.add_event_handler("session_resumed", lambda _: report("session_resumed"))
+        self.add_event_handler("session_resumed", lambda _: report("resumed"))
         self.add_event_handler("sm_enabled", lambda _: report("sm_enabled"))
         self.add_event_handler("sm_failed", lambda _: report("sm_failed"))
         self.add_event_handler("tls_success", lambda _: report("tls_success"))
@@ -48,7 +48,7 @@ class Client(ClientXMPP):
 
     def started(self, _):
         self.send_presence()
-        report("session_start", jid=self.boundjid.full)
+        report("online", jid=self.boundjid.full)
 
     def obey(self, order):
         match order["do"]:
@@ -58,8 +58,10 @@ class Client(ClientXMPP):
             case "abort":
                 self.abort()
             case "send":
-                # An Iq object rather than bytes, so that slixmpp's own stream management counts it.
-                self.send(Iq(self, xml=ET.fromstring(order["xml"])))
+                # A stanza object rather than bytes, so that slixmpp's own stream management counts it.
+                element = ET.fromstring(order["xml"])
+                stanza = Message if element.tag == "{jabber:client}message" else Iq
+                self.send(stanza(self, xml=element))
             case other:
                 raise ValueError(other)
 

@@ -1,53 +1,72 @@
-//! A certificate authority of the tests.
+//! Certificates for servers, issued by an authority that only one test knows.
+
+use std::fs;
+use std::ops::RangeInclusive;
+use std::path::PathBuf;
 
 use rcgen::{
-    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair,
-    KeyUsagePurpose, date_time_ymd,
+    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair, date_time_ymd,
 };
+use tempfile::TempDir;
 
-/// An authority that signs what it is asked to.
-pub(crate) struct Authority(CertifiedIssuer<'static, KeyPair>);
+/// An authority and what it has issued; the files go when it is dropped.
+pub(crate) struct Authority {
+    issuer: CertifiedIssuer<'static, KeyPair>,
+    directory: TempDir,
+}
 
-/// A certificate and its key, PEM.
-#[derive(Clone)]
-pub(crate) struct Identity {
-    pub(crate) certificate: String,
-    pub(crate) key: String,
+/// The files of a certificate, PEM.
+pub(crate) struct Issued {
+    pub(crate) certificate: PathBuf,
+    pub(crate) key: PathBuf,
+    /// Both in one file.
+    pub(crate) together: PathBuf,
 }
 
 impl Authority {
-    pub(crate) fn new() -> Self {
-        let mut parameters = CertificateParams::new(Vec::new()).unwrap();
-        parameters.distinguished_name.push(DnType::CommonName, format!("authority {:x}", rand::random::<u32>()));
+    pub(crate) fn new(name: &str) -> Self {
+        let mut parameters = CertificateParams::default();
         parameters.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        parameters.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::DigitalSignature];
-        Self(CertifiedIssuer::self_signed(parameters, KeyPair::generate().unwrap()).unwrap())
+        parameters.distinguished_name.push(DnType::CommonName, name);
+        let issuer = CertifiedIssuer::self_signed(parameters, KeyPair::generate().unwrap()).unwrap();
+        let directory = tempfile::tempdir().unwrap();
+        fs::write(directory.path().join("ca.pem"), issuer.pem()).unwrap();
+        Self { issuer, directory }
     }
 
     /// Its own certificate, PEM.
-    pub(crate) fn certificate(&self) -> String {
-        self.0.pem()
+    pub(crate) fn file(&self) -> PathBuf {
+        self.directory.path().join("ca.pem")
     }
 
-    /// A certificate for a domain, for servers only, as public authorities make them.
-    pub(crate) fn identity(&self, domain: &str) -> Identity {
-        self.signed(domain, 2100)
+    /// As a value in TOML.
+    pub(crate) fn toml(&self) -> String {
+        format!("'{}'", self.file().display())
     }
 
-    /// The same, expired.
-    pub(crate) fn expired(&self, domain: &str) -> Identity {
-        self.signed(domain, 2021)
+    /// A certificate for a domain that is valid now.
+    pub(crate) fn issue(&self, domain: &str) -> Issued {
+        self.issue_for(domain, 2020..=2090)
     }
 
-    fn signed(&self, domain: &str, until: i32) -> Identity {
+    /// A certificate for a domain, from the start of one year to the start of another.
+    pub(crate) fn issue_for(&self, domain: &str, years: RangeInclusive<i32>) -> Issued {
         let mut parameters = CertificateParams::new(vec![domain.to_owned()]).unwrap();
-        parameters.distinguished_name.push(DnType::CommonName, domain);
+        // For servers only, as public authorities make them.
         parameters.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
-        parameters.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-        parameters.not_before = date_time_ymd(2020, 1, 1);
-        parameters.not_after = date_time_ymd(until, 1, 1);
+        parameters.not_before = date_time_ymd(*years.start(), 1, 1);
+        parameters.not_after = date_time_ymd(*years.end(), 1, 1);
         let key = KeyPair::generate().unwrap();
-        let certificate = parameters.signed_by(&key, &self.0).unwrap().pem();
-        Identity { certificate, key: key.serialize_pem() }
+        let certificate = parameters.signed_by(&key, &self.issuer).unwrap().pem();
+        let write = |name: &str, content: String| {
+            let path = self.directory.path().join(format!("{domain}-{}.{name}.pem", years.end()));
+            fs::write(&path, content).unwrap();
+            path
+        };
+        Issued {
+            together: write("together", format!("{certificate}{}", key.serialize_pem())),
+            certificate: write("certificate", certificate),
+            key: write("key", key.serialize_pem()),
+        }
     }
 }

@@ -205,10 +205,12 @@ impl Client {
             self.acked.push(h);
             return true;
         }
-        if xml.starts_with("<enabled") {
+        let success = xml.starts_with("<success");
+        let enabled = xml.starts_with("<enabled") || success && xml.contains("<enabled xmlns='urn:xmpp:sm:3'");
+        if enabled {
             self.handled = 0;
         }
-        self.managed |= xml.starts_with("<enabled") || xml.starts_with("<resumed");
+        self.managed |= enabled || xml.starts_with("<resumed") || success && xml.contains("<resumed ");
         false
     }
 

@@ -10,7 +10,7 @@ use tempfile::TempDir;
 use tokio::time::Instant;
 
 use super::prosody::{COMPONENT_SECRET, answers};
-use super::{PASSWORD, Process, free_address};
+use super::{Issued, PASSWORD, Process, free_address};
 
 const INSTALL: &str = "apt-get install ejabberd";
 /// It compiles its configuration at every start.
@@ -34,6 +34,11 @@ impl Ejabberd {
         Self::with("").await
     }
 
+    /// The same, with TLS at [`Ejabberd::address`], where log-ins may still go without it.
+    pub(crate) async fn over_tls(certificate: &Issued) -> Self {
+        Self::having("", &format!("[\"{}\"]", certificate.together.display())).await
+    }
+
     /// The same, with its own stream management.
     ///
     /// What a lost client did not acknowledge goes to the account's other sessions or into offline storage, as it does
@@ -43,12 +48,17 @@ impl Ejabberd {
     }
 
     async fn with(modules: &str) -> Self {
+        Self::having(modules, "[]").await
+    }
+
+    /// `certificates`: a list, in YAML; with any there is STARTTLS.
+    async fn having(modules: &str, certificates: &str) -> Self {
         // As with Prosody, somebody may take the ports before it does.
         for _ in 0..5 {
             let directory = tempfile::tempdir().unwrap();
             let (address, components) = (free_address(), free_address());
             let file = directory.path().join("ejabberd.yml");
-            fs::write(&file, configuration(modules, (address, components))).unwrap();
+            fs::write(&file, configuration(modules, certificates, (address, components))).unwrap();
             let mut process = spawn(directory.path());
             if ready(&mut process, address).await {
                 return Self { address, components, process, directory };
@@ -103,18 +113,19 @@ async fn ready(process: &mut Process, address: SocketAddr) -> bool {
     true
 }
 
-fn configuration(modules: &str, (clients, components): (SocketAddr, SocketAddr)) -> String {
+fn configuration(modules: &str, certificates: &str, (clients, components): (SocketAddr, SocketAddr)) -> String {
+    let starttls = certificates != "[]";
     format!(
         r#"loglevel: warning
 hosts: [localhost]
-certfiles: []
+certfiles: {certificates}
 auth_method: internal
 auth_password_format: plain
 listen:
   - port: {clients}
     ip: "127.0.0.1"
     module: ejabberd_c2s
-    starttls: false
+    starttls: {starttls}
     max_stanza_size: 1048576
   - port: {components}
     ip: "127.0.0.1"

@@ -7,13 +7,15 @@ mod ejabberd;
 mod peer;
 mod process;
 mod prosody;
+mod push_server;
 mod push_service;
 mod pushward;
+mod sasl2;
 mod scene;
 mod server;
-mod slixmpp;
 mod stub;
 mod tls;
+mod wire;
 mod xml;
 
 use std::collections::HashSet;
@@ -22,20 +24,22 @@ use std::ops::RangeInclusive;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-pub(crate) use authority::{Authority, Identity};
+pub(crate) use authority::{Authority, Issued};
 pub(crate) use client::{Client, Enabled, HEADER, STARTTLS, plain};
 pub(crate) use dns::NameServer;
 pub(crate) use ejabberd::Ejabberd;
-pub(crate) use peer::{Peer, PeerOptions};
+pub(crate) use peer::{Library, Peer, Security};
 pub(crate) use process::Process;
 pub(crate) use prosody::{PASSWORD, Prosody};
+pub(crate) use push_server::{PushServer, PushServerOptions};
 pub(crate) use push_service::{Answer, Publish, PushService};
 pub(crate) use pushward::{Pushward, Setup, binary};
+pub(crate) use sasl2::{hashed_token, token};
 pub(crate) use scene::{Scene, another, enable_push, failed, fresh, lost, request, resumed};
 pub(crate) use server::Server;
-pub(crate) use slixmpp::Slixmpp;
 pub(crate) use stub::{StubConnection, StubOptions, StubUpstream};
 pub(crate) use tls::Tls;
+pub(crate) use wire::Wire;
 pub(crate) use xml::{Element, Framer, Item};
 
 /// How long a test waits for something that ought to happen at once, on a machine with other things to do.

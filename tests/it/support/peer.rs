@@ -1,147 +1,184 @@
-//! Another Prosody that hosts a push service, and speaks to servers only.
+//! Real clients, each a process of its own, driven by lines of JSON.
 
-use std::fs;
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::{Duration, Instant};
 
-use tempfile::TempDir;
+use serde_json::{Value, json};
 
-use super::prosody::COMPONENT_SECRET;
-use super::{Authority, Identity, PATIENCE, Process, PushService, free_address};
+use super::prosody::PASSWORD;
+use super::{PATIENCE, Process, Pushward, eventually};
 
-/// What the other server is like.
-pub(crate) struct PeerOptions {
-    /// The push service's domain.
-    pub(crate) domain: &'static str,
-    /// XEP-0288.
-    pub(crate) bidi: bool,
-    /// What it shows.
-    pub(crate) identity: Identity,
-    /// Whom it trusts, PEM.
-    pub(crate) trusts: String,
+/// Which client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Library {
+    /// Python.
+    Slixmpp,
+    /// JavaScript.
+    XmppJs,
+    /// Rust.
+    TokioXmpp,
 }
 
-impl PeerOptions {
-    /// One that speaks as `domain` should, with a certificate of the authority.
-    pub(crate) fn new(domain: &'static str, authority: &Authority) -> Self {
-        Self { domain, bidi: true, identity: authority.identity(domain), trusts: authority.certificate() }
+/// How a client secures its connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Security {
+    /// Not at all.
+    Plain,
+    StartTls,
+    DirectTls,
+}
+
+impl Library {
+    /// The program, with all it needs to trust the certificate in `ca`.
+    fn command(self, ca: Option<&Path>) -> Command {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let peers = root.join("tests/it/peers");
+        let mut command;
+        match self {
+            Self::Slixmpp => {
+                let python: PathBuf = root.join("target/test-venv/bin/python");
+                command = Command::new(python);
+                command.arg(peers.join("slixmpp_client.py")).env("PYTHONUNBUFFERED", "1");
+            }
+            Self::XmppJs => {
+                let modules = root.join("target/test-xmppjs");
+                assert!(
+                    modules.join("node_modules").exists(),
+                    "xmpp.js is missing; install it with: {}",
+                    self.install()
+                );
+                command = Command::new("node");
+                command.arg("--dns-result-order=ipv4first").arg(peers.join("xmppjs/client.js")).arg(modules);
+                if let Some(ca) = ca {
+                    command.env("NODE_EXTRA_CA_CERTS", ca);
+                }
+            }
+            Self::TokioXmpp => {
+                command = Command::new(root.join("target/peers/debug/tokio-xmpp-peer"));
+                if let Some(ca) = ca {
+                    command.env("SSL_CERT_FILE", ca);
+                }
+            }
+        }
+        command
+    }
+
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Slixmpp => "slixmpp",
+            Self::XmppJs => "xmpp.js",
+            Self::TokioXmpp => "tokio-xmpp",
+        }
+    }
+
+    const fn install(self) -> &'static str {
+        match self {
+            Self::Slixmpp => "tests/run, which makes target/test-venv and installs slixmpp there",
+            Self::XmppJs => "tests/run, which installs nodejs, npm and, in target/test-xmppjs, xmpp.js",
+            Self::TokioXmpp => "tests/run, which builds tests/it/peers/tokio-xmpp in target/peers",
+        }
+    }
+
+    /// Whether it makes a lost connection again by itself.
+    pub(crate) fn reconnects(self) -> bool {
+        self != Self::Slixmpp
     }
 }
 
-/// The other server; it ends when dropped.
+/// A process with one client.
+///
+/// Its events: `online` with the `jid`, `resumed`, `message` with its `body`, `iq` with `id` and `type`, `disconnected`.
 pub(crate) struct Peer {
-    /// Where servers connect and ask for TLS.
-    pub(crate) starttls: SocketAddr,
-    /// Where servers connect with TLS.
-    pub(crate) direct: SocketAddr,
-    components: SocketAddr,
-    pub(crate) domain: &'static str,
+    library: Library,
     process: Process,
-    directory: TempDir,
+    taken: usize,
 }
 
 impl Peer {
-    pub(crate) async fn start(options: PeerOptions) -> Self {
-        for _ in 0..5 {
-            let directory = tempfile::tempdir().unwrap();
-            let (starttls, direct, components) = (free_address(), free_address(), free_address());
-            let write = |name: &str, content: &str| fs::write(directory.path().join(name), content).unwrap();
-            write("own.pem", &options.identity.certificate);
-            write("own.key", &options.identity.key);
-            write("ca.pem", &options.trusts);
-            write("prosody.cfg.lua", &configuration(directory.path(), &options, [starttls, direct, components]));
-            let process = spawn(directory.path());
-            let peer = Self { starttls, direct, components, domain: options.domain, process, directory };
-            if peer.ready().await {
-                return peer;
+    /// Starts the client for `jid`; it does not connect yet. `ca` is the one certificate that it trusts.
+    pub(crate) fn start(
+        library: Library,
+        jid: &str,
+        (security, address): (Security, SocketAddr),
+        ca: Option<&Path>,
+    ) -> Self {
+        let mut process = Process::spawn(library.name(), library.install(), &mut library.command(ca));
+        let start = json!({
+            "jid": jid, "password": PASSWORD, "host": address.ip().to_string(), "port": address.port(), "ca": ca,
+            "direct": security == Security::DirectTls,
+        });
+        process.tell(&start.to_string());
+        Self { library, process, taken: 0 }
+    }
+
+    /// The same, at `address`, with trust in the certificate of `pushward`.
+    pub(crate) fn trusting(
+        pushward: &Pushward,
+        library: Library,
+        jid: &str,
+        (security, address): (Security, SocketAddr),
+    ) -> Self {
+        Self::start(library, jid, (security, address), Some(&pushward.file("certs/localhost.pem")))
+    }
+
+    /// Gives an order: `connect`, `send` (a raw stanza in `xml`).
+    pub(crate) fn order(&mut self, order: &Value) {
+        self.process.tell(&order.to_string());
+    }
+
+    /// Sends a stanza, which names its namespace.
+    pub(crate) fn send(&mut self, xml: &str) {
+        self.order(&json!({"do": "send", "xml": xml}));
+    }
+
+    /// Sends an iq and returns the answer as it is reported.
+    pub(crate) async fn request(&mut self, (id, kind, to): (&str, &str, Option<&str>), payload: &str) -> Value {
+        let to = to.map(|to| format!(" to='{to}'")).unwrap_or_default();
+        self.send(&format!("<iq xmlns='jabber:client' type='{kind}' id='{id}'{to}>{payload}</iq>"));
+        loop {
+            let answer = self.event("iq").await;
+            if answer["id"] == id {
+                return answer;
             }
         }
-        panic!("no free ports for the other Prosody");
     }
 
-    /// `false` where a port was taken.
-    async fn ready(&self) -> bool {
-        let ports =
-            [self.starttls, self.direct, self.components].map(|address| format!("[127.0.0.1]:{}", address.port()));
-        let until = Instant::now() + PATIENCE;
-        while !ports.iter().all(|port| self.process.log().contains(port)) {
-            if self.process.log().contains("Failed to open server port") {
-                return false;
+    /// The next event of that name; those before it are passed over.
+    pub(crate) async fn event(&mut self, name: &str) -> Value {
+        let (log, library) = (self.process.log().clone(), self.library);
+        let what = || format!("the event {name} of {library:?} in\n{}", log.lines().join("\n"));
+        let (taken, event) = eventually(PATIENCE, what, || {
+            if let Some(status) = self.process.exited() {
+                panic!("{library:?} ended with {status}");
             }
-            assert!(
-                Instant::now() < until,
-                "the other prosody does not start:\n{}",
-                self.process.log().lines().join("\n")
-            );
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-        true
+            let lines = log.lines();
+            let mut fresh = lines.iter().enumerate().skip(self.taken);
+            fresh.find_map(|(at, line)| {
+                let event: Value = serde_json::from_str(line).ok()?;
+                (event.get("event").and_then(Value::as_str) == Some(name)).then_some((at + 1, event))
+            })
+        })
+        .await;
+        self.taken = taken;
+        event
     }
 
-    /// The push service behind it.
-    pub(crate) async fn push_service(&self) -> PushService {
-        PushService::named(self.components, self.domain).await
+    /// The bodies of all messages, up to the one that is `last`.
+    ///
+    /// xmpp.js reports a resumption behind what came with it, so these are not waited for in the order of events.
+    pub(crate) async fn bodies_until(&self, last: &str) -> Vec<String> {
+        let what = || format!("{last:?} behind {:?}", self.bodies());
+        eventually(PATIENCE, what, || Some(self.bodies()).filter(|bodies| bodies.iter().any(|body| body == last))).await
     }
 
-    /// How many servers it has let in.
-    pub(crate) fn streams(&self) -> usize {
-        let accepted = |line: &&String| line.contains("Accepting SASL EXTERNAL identity");
-        self.process.log().lines().iter().filter(accepted).count()
+    /// The bodies of all messages received so far.
+    pub(crate) fn bodies(&self) -> Vec<String> {
+        let events =
+            self.process.log().lines().into_iter().filter_map(|line| serde_json::from_str::<Value>(&line).ok());
+        events
+            .filter(|event| event.get("event").and_then(Value::as_str) == Some("message"))
+            .filter_map(|event| event.get("body").and_then(Value::as_str).map(str::to_owned))
+            .collect()
     }
-
-    /// SIGKILL.
-    pub(crate) fn kill(&mut self) {
-        self.process.kill();
-    }
-
-    /// Starts it again where it was, once it has been killed.
-    pub(crate) async fn start_again(&mut self) {
-        self.process = spawn(self.directory.path());
-        assert!(self.ready().await, "its ports have been taken");
-    }
-}
-
-fn spawn(directory: &Path) -> Process {
-    let mut command = Command::new("prosody");
-    command.arg("--config").arg(directory.join("prosody.cfg.lua")).arg("-F").current_dir(directory);
-    Process::spawn("peer", "apt-get install prosody prosody-modules", &mut command)
-}
-
-fn configuration(directory: &Path, options: &PeerOptions, [starttls, direct, components]: [SocketAddr; 3]) -> String {
-    let tls = format!(
-        "{{ certificate = \"{directory}/own.pem\"; key = \"{directory}/own.key\"; cafile = \"{directory}/ca.pem\" }}",
-        directory = directory.display()
-    );
-    format!(
-        r#"
-run_as_root = true
-pidfile = "{directory}/prosody.pid"
-data_path = "{directory}/data"
-log = {{ info = "*console" }}
-modules_enabled = {{ "s2s"; "s2s_auth_certs"; "saslauth"; "tls"; "disco"; {bidi} }}
-modules_disabled = {{ "c2s"; "dialback"; "smacks" }}
-ssl = {tls}
-s2s_ssl = {tls}
-s2s_direct_tls_ssl = {tls}
-s2s_secure_auth = true
-s2s_require_encryption = true
-s2s_interfaces = {{ "127.0.0.1" }}
-s2s_ports = {{ {starttls} }}
-s2s_direct_tls_interfaces = {{ "127.0.0.1" }}
-s2s_direct_tls_ports = {{ {direct} }}
-component_interfaces = {{ "127.0.0.1" }}
-component_ports = {{ {components} }}
-VirtualHost "unused.invalid"
-Component "{domain}"
-  component_secret = "{COMPONENT_SECRET}"
-"#,
-        directory = directory.display(),
-        bidi = if options.bidi { "\"s2s_bidi\";" } else { "" },
-        starttls = starttls.port(),
-        direct = direct.port(),
-        components = components.port(),
-        domain = options.domain,
-    )
 }

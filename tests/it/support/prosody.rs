@@ -12,7 +12,7 @@ use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use super::{PATIENCE, Process, eventually, free_address};
+use super::{Issued, PATIENCE, Process, eventually, free_address};
 
 /// The password of every account.
 pub(crate) const PASSWORD: &str = "correct horse";
@@ -61,6 +61,12 @@ impl Prosody {
         Self::having(Extras { accounts, ..Extras::default() }).await
     }
 
+    /// The same, where anybody may register an account.
+    pub(crate) async fn open() -> Self {
+        Self::having(Extras { modules: &["register"], settings: "allow_registration = true", ..Extras::default() })
+            .await
+    }
+
     /// The same, with its own stream management and push, which tells the sender.
     pub(crate) async fn seed(accounts: &[String]) -> Self {
         let settings = "push_notification_with_sender = true";
@@ -70,6 +76,21 @@ impl Prosody {
     /// The same as [`Prosody::start`], with more hosts and components: lines of its configuration.
     pub(crate) async fn with_hosts(hosts: &str) -> Self {
         Self::having(Extras { hosts, ..Extras::default() }).await
+    }
+
+    /// The same, with SASL2, Bind 2 and FAST of its community, and more modules.
+    pub(crate) async fn sasl2(more: &[&str]) -> Self {
+        let peers = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/peers");
+        let modules = [&["as_later", "sasl2", "sasl2_bind2", "sasl2_fast"], more].concat();
+        let settings = &format!("plugin_paths = {{ {:?} }}", peers.display().to_string());
+        Self::having(Extras { modules: &modules, settings, ..Extras::default() }).await
+    }
+
+    /// The same, with TLS at [`Prosody::address`], where passwords may still go without it; `settings` are more lines.
+    pub(crate) async fn over_tls(certificate: &Issued, settings: &str) -> Self {
+        let (file, key) = (certificate.certificate.display(), certificate.key.display());
+        let settings = format!("ssl = {{ certificate = \"{file}\"; key = \"{key}\" }}\n{settings}");
+        Self::having(Extras { modules: &["tls"], settings: &settings, ..Extras::default() }).await
     }
 
     async fn having(extras: Extras<'_>) -> Self {

@@ -45,8 +45,10 @@ pub(crate) struct Publish {
     pub(crate) xml: String,
     pub(crate) from: String,
     pub(crate) node: Option<String>,
-    /// The form inside `<notification/>`.
+    /// The form inside `<notification/>`; empty where the notification is encrypted.
     pub(crate) form: Element,
+    /// What only the device can read (`tigase:push:encrypt:0`).
+    pub(crate) encrypted: Option<Element>,
     /// The form inside `<publish-options/>`.
     pub(crate) options: Option<Element>,
 }
@@ -58,12 +60,15 @@ impl Publish {
         let notification = publish.all("notification").first().copied().cloned().unwrap_or_default();
         assert_eq!(notification.ns, "urn:xmpp:push:0", "{xml}");
         let options = iq.all("publish-options").first().and_then(|options| options.child("x")).cloned();
+        let encrypted = notification.child("encrypted").cloned();
+        let form = notification.child("x").cloned().or_else(|| encrypted.as_ref().map(|_| Element::default()));
         Self {
             arrived: Instant::now(),
             xml: xml.to_owned(),
             from: iq.attribute("from").unwrap_or_default().to_owned(),
             node: publish.attribute("node").map(str::to_owned),
-            form: notification.child("x").cloned().unwrap_or_else(|| panic!("no form in {xml}")),
+            form: form.unwrap_or_else(|| panic!("no form in {xml}")),
+            encrypted,
             options,
         }
     }

@@ -11,7 +11,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout};
 
-use super::{Element, Framer, Item, PATIENCE, eventually};
+use super::{Element, Framer, Item, PATIENCE, eventually, sasl2};
 
 /// What the server offers.
 #[derive(Clone)]
@@ -46,6 +46,12 @@ impl StubOptions {
         options
     }
 
+    /// A server with SASL2, Bind 2, FAST and client state indication.
+    pub(crate) fn sasl2() -> Self {
+        let after = "<bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'/><csi xmlns='urn:xmpp:csi:0'/>";
+        Self { before: sasl2::OFFER.into(), after: after.into(), ..Self::default() }
+    }
+
     /// One that does, and acknowledges only when the test says so.
     pub(crate) fn slow_to_ack() -> Self {
         Self { acks: false, ..Self::managed() }
@@ -57,8 +63,10 @@ impl StubOptions {
 pub(crate) struct Seen {
     /// The latest stream header.
     pub(crate) header: String,
-    /// The user names of all `<auth/>`.
+    /// The user names of all logins.
     pub(crate) users: Vec<String>,
+    /// Every `<authenticate/>`, byte for byte.
+    pub(crate) authenticates: Vec<String>,
     /// The full JID, once bound.
     pub(crate) bound: Option<String>,
     /// Every `h` of an `<a/>`.
@@ -330,6 +338,9 @@ impl Script {
             let user = String::from_utf8(user).unwrap().split('\0').nth(1).unwrap().to_owned();
             seen.users.push(user);
             return Some("<success xmlns='urn:ietf:params:xml:ns:xmpp-sasl'/>".into());
+        }
+        if let Some(answer) = sasl2::answer(&mut seen, xml, &self.options.after) {
+            return Some(answer);
         }
         if xml.contains("urn:xmpp:sm:3") && !xml.starts_with("<iq") {
             return managed(&mut seen, xml, self.options.acks);

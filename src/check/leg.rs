@@ -1,0 +1,82 @@
+//! The connection to the server behind: whether clients can log in through it, and all of them.
+
+use super::probe::{self, Offer};
+use super::{EXIT_CONFIG, EXIT_UNAVAILABLE, Place, Report};
+use crate::config::{ChannelBinding, Config, Host, UpstreamTls};
+use crate::net::certificate;
+use crate::net::trust::Trusts;
+use crate::net::upstream::{Terms, Way};
+use crate::session::sieve::Notice;
+
+const END_POINT: &str = "tls-server-end-point";
+
+/// Connects as clients' sessions would, and judges what the server offers.
+pub(super) async fn server(report: &mut Report, at: &Place<'_>, config: &Config) {
+    let Host { domain, upstream, .. } = at.host;
+    let way = match Way::new(at.host, &mut Trusts::default()) {
+        Ok(way) => way,
+        Err(error) => {
+            let remedy = "name a PEM file with the certificate of the authority that issued the server's";
+            return report.problem(&at.problem("upstream_ca", error, remedy), EXIT_CONFIG);
+        }
+    };
+    let terms = Terms {
+        connect_timeout: config.limits.connect_timeout,
+        write_timeout: config.stream_management.write_timeout,
+        limits: crate::xml::FrameLimits { bytes: config.limits.stanza, depth: config.limits.depth },
+    };
+    match probe::probe(&way, domain, &terms).await {
+        Ok(offer) => {
+            let over = if offer.certificate.is_some() { " over TLS" } else { "" };
+            let mechanisms = offer.mechanisms.join(", ");
+            report.fine(format_args!("{domain}: the server at {upstream} is ready{over}; log-in by {mechanisms}"));
+            binding(report, at, &offer);
+        }
+        Err(error) => {
+            let what = format_args!("the server at {upstream}: {error}");
+            report.problem(&at.problem("upstream", what, error.remedy()), EXIT_UNAVAILABLE);
+        }
+    }
+}
+
+/// Channel binding ends where TLS ends, unless both ends show the same certificate.
+fn binding(report: &mut Report, at: &Place<'_>, offer: &Offer) {
+    let Host { upstream, upstream_tls, channel_binding, .. } = at.host;
+    let plus: Vec<_> = offer.mechanisms.iter().filter(|name| name.ends_with("-PLUS")).map(String::as_str).collect();
+    let offered = [&plus[..], &offer.bindings.iter().map(String::as_str).collect::<Vec<_>>()].concat().join(", ");
+    let remedy = Notice::BindingMissed.remedy();
+    let mut warn = |what: String, remedy: &str| report.warning(&at.problem("channel_binding", what, remedy));
+    let survives = !plus.is_empty() && offer.bindings.iter().any(|name| name == END_POINT);
+    match channel_binding {
+        ChannelBinding::Strip if !offered.is_empty() => {
+            let what = format!(
+                "the server at {upstream} offers channel binding ({offered}), which is stripped: clients that say they \
+                 miss it (y), or that verify a hash of the offers (XEP-0474), cannot log in"
+            );
+            warn(what, remedy);
+        }
+        ChannelBinding::ServerEndPoint if !survives => {
+            let what =
+                format!("the server at {upstream} offers no mechanism with {END_POINT}: channel binding is stripped");
+            warn(what, "remove it, or let the server offer it");
+        }
+        ChannelBinding::ServerEndPoint if !same_certificate(at.host, offer) => {
+            let what =
+                format!("the server at {upstream} shows another certificate than {}", at.host.certificate.display());
+            warn(
+                what,
+                "give both the same certificate and key, or, on Prosody 13, set tls_server_end_point_hash to the hash of \
+                 Pushward's; else clients that bind the channel cannot log in",
+            );
+        }
+        ChannelBinding::Strip | ChannelBinding::ServerEndPoint => {}
+    }
+    if *upstream_tls != UpstreamTls::Off && offered.is_empty() {
+        report.fine(format_args!("{}: the server offers no channel binding, so none is stripped", at.host.domain));
+    }
+}
+
+fn same_certificate(host: &Host, offer: &Offer) -> bool {
+    let own = certificate::load(host).ok().and_then(|key| key.cert.first().cloned());
+    own.is_some() && own == offer.certificate
+}

@@ -1,0 +1,177 @@
+//! Whom Pushward takes for the server behind: the authorities, the TLS settings, and what is wrong with a certificate.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, UNIX_EPOCH};
+
+use rustls::crypto::ring;
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::version::{TLS12, TLS13};
+use rustls::{CertificateError, ClientConfig, Error};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+
+use super::roots::{self, RootsError};
+use super::tls::{ALPN, ascii};
+use crate::config::{Host, UpstreamTls};
+
+/// Why the certificate of a server cannot be judged: the operator's, always.
+#[derive(Debug, thiserror::Error)]
+pub enum TrustError {
+    /// There are no authorities.
+    #[error(transparent)]
+    Roots(#[from] RootsError),
+    /// No certificate could name the domain.
+    #[error("{domain} is not a name that a certificate can hold")]
+    Name {
+        /// The domain.
+        domain: String,
+    },
+    /// The library cannot be set up.
+    #[error("TLS cannot be set up: {0}")]
+    Library(#[from] Error),
+}
+
+/// What makes TLS connections to the server of one domain.
+#[derive(Clone)]
+pub struct Trust {
+    config: Arc<ClientConfig>,
+    name: ServerName<'static>,
+}
+
+impl fmt::Debug for Trust {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Trust").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+impl Trust {
+    /// Connects: the server is shown the domain (RFC 6066 §3) and has to prove it (RFC 6125).
+    ///
+    /// # Errors
+    /// What the library says; [`TlsFault::from`] knows what it means.
+    pub async fn handshake(&self, tcp: TcpStream) -> io::Result<TlsStream<TcpStream>> {
+        TlsConnector::from(Arc::clone(&self.config)).connect(self.name.clone(), tcp).await
+    }
+}
+
+/// Loads what hosts trust; hosts that trust the same share it, and their TLS sessions.
+#[derive(Debug, Default)]
+pub struct Trusts {
+    loaded: HashMap<(Option<PathBuf>, bool), Arc<ClientConfig>>,
+}
+
+impl Trusts {
+    /// What a host trusts whose server is connected with TLS.
+    ///
+    /// # Errors
+    /// [`TrustError`].
+    pub fn load(&mut self, host: &Host) -> Result<Trust, TrustError> {
+        let unnamed = || TrustError::Name { domain: host.domain.clone() };
+        let name = ServerName::try_from(ascii(&host.domain)).map_err(|_| unnamed())?;
+        let direct = host.upstream_tls == UpstreamTls::Direct;
+        let key = (host.upstream_ca.clone(), direct);
+        if let Some(config) = self.loaded.get(&key) {
+            return Ok(Trust { config: Arc::clone(config), name });
+        }
+        let roots = match &host.upstream_ca {
+            Some(path) => roots::in_file(path)?,
+            None => roots::system()?,
+        };
+        let mut config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+            .with_protocol_versions(&[&TLS13, &TLS12])?
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        if direct {
+            config.alpn_protocols = vec![ALPN.to_vec()];
+        }
+        let config = Arc::new(config);
+        self.loaded.insert(key, Arc::clone(&config));
+        Ok(Trust { config, name })
+    }
+}
+
+/// Why there is no TLS with a server, in the words of whom it concerns.
+#[derive(Debug, thiserror::Error)]
+#[error("{what}")]
+pub struct TlsFault {
+    what: String,
+    remedy: &'static str,
+}
+
+impl TlsFault {
+    /// What to do about it.
+    pub fn remedy(&self) -> &'static str {
+        self.remedy
+    }
+
+    fn new(what: impl Into<String>, remedy: &'static str) -> Self {
+        Self { what: what.into(), remedy }
+    }
+}
+
+const OTHER_PORT: &str = "name the port that speaks TLS in this way: upstream_tls = \"direct\" is for a port that starts with \
+    TLS, \"starttls\" for one that does not";
+
+impl From<io::Error> for TlsFault {
+    fn from(error: io::Error) -> Self {
+        match error.get_ref().and_then(|inner| inner.downcast_ref::<Error>()) {
+            Some(Error::InvalidCertificate(fault)) => certificate_fault(fault),
+            Some(Error::InvalidMessage(_)) => Self::new("what it speaks on this port is not TLS", OTHER_PORT),
+            Some(other) => Self::new(format!("TLS failed: {other}"), "see the log of the server"),
+            None => Self::new(format!("TLS failed: {error}"), OTHER_PORT),
+        }
+    }
+}
+
+#[expect(clippy::wildcard_enum_match_arm, reason = "another's enum that grows: the rest is told in its own words")]
+fn certificate_fault(fault: &CertificateError) -> TlsFault {
+    use CertificateError as E;
+    const RENEW: &str = "renew it, and let the server load it again";
+    const CLOCK: &str = "set the clock of this machine, or give the server another";
+    const AUTHORITY: &str = "name its authority's certificate, or its own if it is self-signed, in upstream_ca";
+    const NAME: &str = "give the server a certificate that lists the domain as a DNS name";
+    match fault {
+        E::NotValidForNameContext { expected, presented } => {
+            let names = if presented.is_empty() { "no name".to_owned() } else { names(presented) };
+            TlsFault::new(format!("its certificate is for {names}, not for {}", expected.to_str()), NAME)
+        }
+        E::NotValidForName => TlsFault::new("its certificate is not for the domain", NAME),
+        E::ExpiredContext { not_after, .. } => {
+            TlsFault::new(format!("its certificate expired at {}", date(*not_after)), RENEW)
+        }
+        E::Expired => TlsFault::new("its certificate has expired", RENEW),
+        E::NotValidYetContext { not_before, .. } => {
+            TlsFault::new(format!("its certificate is not valid before {}", date(*not_before)), CLOCK)
+        }
+        E::NotValidYet => TlsFault::new("its certificate is not valid yet", CLOCK),
+        E::UnknownIssuer => TlsFault::new("its certificate was issued by nobody that is trusted", AUTHORITY),
+        E::BadSignature => {
+            TlsFault::new("its certificate was not signed with the key of the authority that it names", AUTHORITY)
+        }
+        other if other.to_string().contains("CaUsedAsEndEntity") => TlsFault::new(
+            "its certificate is that of an authority, not of a server",
+            "make one for the server with basicConstraints CA:FALSE",
+        ),
+        other => TlsFault::new(format!("its certificate cannot be trusted: {other}"), "give the server another"),
+    }
+}
+
+/// The library names them as `DnsName("a.example")`.
+fn names(presented: &[String]) -> String {
+    let bare = |name: &String| name.split('"').nth(1).unwrap_or(name).to_owned();
+    presented.iter().map(bare).collect::<Vec<_>>().join(", ")
+}
+
+fn date(time: UnixTime) -> String {
+    humantime::format_rfc3339_seconds(UNIX_EPOCH + Duration::from_secs(time.as_secs())).to_string()
+}
+
+/// The certificate that the other side showed.
+pub fn shown<S>(tls: &TlsStream<S>) -> Option<&CertificateDer<'static>> {
+    tls.get_ref().1.peer_certificates().and_then(<[_]>::first)
+}

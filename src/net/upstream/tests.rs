@@ -1,0 +1,201 @@
+//! The three ways, and what is said where one leads astray.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use rustls::ServerConfig;
+use rustls::crypto::ring;
+use rustls::pki_types::PrivateKeyDer;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
+use tokio_rustls::TlsAcceptor;
+
+use super::*;
+use crate::config::ChannelBinding;
+use crate::net::certificate;
+
+/// A certificate for a domain, valid in these years.
+fn issued(domain: &str, years: (i32, i32)) -> (String, String) {
+    let mut parameters = rcgen::CertificateParams::new(vec![domain.to_owned()]).unwrap();
+    parameters.not_before = rcgen::date_time_ymd(years.0, 1, 1);
+    parameters.not_after = rcgen::date_time_ymd(years.1, 1, 1);
+    let key = rcgen::KeyPair::generate().unwrap();
+    (parameters.self_signed(&key).unwrap().pem(), key.serialize_pem())
+}
+
+fn acceptor((certificate, key): &(String, String)) -> TlsAcceptor {
+    let chain = rustls_pemfile::certs(&mut certificate.as_bytes()).map(Result::unwrap).collect();
+    let key: PrivateKeyDer<'_> = rustls_pemfile::private_key(&mut key.as_bytes()).unwrap().unwrap();
+    let mut config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(chain, key)
+        .unwrap();
+    config.alpn_protocols = vec![b"xmpp-client".to_vec()];
+    TlsAcceptor::from(Arc::new(config))
+}
+
+/// A server that says these texts, each after it was told something; then it speaks TLS and says `inside`.
+async fn server(clear: Vec<String>, acceptor: Option<TlsAcceptor>) -> Upstream {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    tokio::spawn(async move {
+        while let Ok((mut tcp, _)) = listener.accept().await {
+            let mut told = [0; 1024];
+            for text in &clear {
+                if tcp.read(&mut told).await.is_ok_and(|count| count > 0) {
+                    tcp.write_all(text.as_bytes()).await.unwrap();
+                }
+            }
+            match &acceptor {
+                Some(acceptor) => {
+                    if let Ok(mut tls) = acceptor.accept(tcp).await {
+                        tls.write_all(b"inside").await.unwrap();
+                        tls.read(&mut told).await.unwrap_or_default();
+                    }
+                }
+                None => drop(tcp.read(&mut told).await),
+            }
+        }
+    });
+    Upstream { host: "127.0.0.1".to_owned(), port }
+}
+
+fn host(upstream: Upstream, tls: UpstreamTls, ca: Option<PathBuf>) -> Host {
+    Host {
+        domain: "chat.test".to_owned(),
+        certificate: PathBuf::new(),
+        key: PathBuf::new(),
+        upstream,
+        component: None,
+        upstream_tls: tls,
+        upstream_ca: ca,
+        upstream_insecure: false,
+        channel_binding: ChannelBinding::Strip,
+    }
+}
+
+const TERMS: Terms =
+    Terms { connect_timeout: Duration::from_secs(5), write_timeout: Duration::from_secs(5), limits: CLEAR_TEXT };
+
+async fn connected(host: &Host) -> Result<Stream, ConnectError> {
+    let way = Way::new(host, &mut Trusts::default()).unwrap();
+    Ok(way.connect(&TERMS).await?.into_inner())
+}
+
+async fn check_error(host: &Host, what: &str, remedy: &str) {
+    let error = connected(host).await.expect_err("no connection");
+    assert!(error.to_string().contains(what), "{what} is not in: {error}");
+    assert!(error.remedy().contains(remedy), "{remedy} is not in: {}", error.remedy());
+}
+
+fn opening(features: &str) -> String {
+    let header = crate::xml::stream_header("chat.test", "1", None);
+    format!("{}<stream:features>{features}</stream:features>", String::from_utf8_lossy(&header))
+}
+
+const OFFER: &str = "<starttls xmlns='urn:ietf:params:xml:ns:xmpp-tls'/>";
+
+#[tokio::test]
+async fn both_kinds_of_tls_lead_to_a_server_that_proves_its_domain() {
+    let directory = tempfile::tempdir().unwrap();
+    let ca = directory.path().join("ca.pem");
+    let pair = certificate::self_signed("chat.test").unwrap();
+    std::fs::write(&ca, &pair.0).unwrap();
+    // What comes in the clear behind `<proceed/>` counts for nothing.
+    let proceed = "<proceed xmlns='urn:ietf:params:xml:ns:xmpp-tls'/>";
+    for (tls, clear) in
+        [(UpstreamTls::Direct, vec![]), (UpstreamTls::Starttls, vec![opening(OFFER), proceed.to_owned()])]
+    {
+        let upstream = server(clear, Some(acceptor(&pair))).await;
+        let mut stream = connected(&host(upstream, tls, Some(ca.clone()))).await.unwrap();
+        assert!(stream.certificate().is_some());
+        let mut inside = [0; 6];
+        stream.read_exact(&mut inside).await.unwrap();
+        assert_eq!(&inside, b"inside");
+    }
+}
+
+#[tokio::test]
+async fn a_wrong_certificate_is_named_with_what_is_wrong() {
+    let directory = tempfile::tempdir().unwrap();
+    let ca = directory.path().join("ca.pem");
+    for (domain, years, what, remedy) in [
+        ("other.test", (2020, 2090), "its certificate is for other.test, not for chat.test", "lists the domain"),
+        ("chat.test", (2020, 2021), "its certificate expired at 2021-01-01T00:00:00Z", "renew it"),
+        ("chat.test", (2080, 2090), "its certificate is not valid before 2080-01-01T00:00:00Z", "set the clock"),
+    ] {
+        let pair = issued(domain, years);
+        std::fs::write(&ca, &pair.0).unwrap();
+        let upstream = server(vec![], Some(acceptor(&pair))).await;
+        check_error(&host(upstream, UpstreamTls::Direct, Some(ca.clone())), what, remedy).await;
+    }
+    // An authority of another name, and one of the same name with another key.
+    let shown = issued("chat.test", (2020, 2090));
+    for (trusted, what) in [
+        (certificate::self_signed("chat.test").unwrap(), "issued by nobody that is trusted"),
+        (issued("chat.test", (2020, 2090)), "not signed with the key"),
+    ] {
+        std::fs::write(&ca, &trusted.0).unwrap();
+        let upstream = server(vec![], Some(acceptor(&shown))).await;
+        check_error(&host(upstream, UpstreamTls::Direct, Some(ca.clone())), what, "upstream_ca").await;
+    }
+}
+
+#[tokio::test]
+async fn a_port_that_speaks_otherwise_is_named_with_the_setting_to_change() {
+    let directory = tempfile::tempdir().unwrap();
+    let ca = directory.path().join("ca.pem");
+    let pair = certificate::self_signed("chat.test").unwrap();
+    std::fs::write(&ca, &pair.0).unwrap();
+    let with = |upstream, tls| host(upstream, tls, Some(ca.clone()));
+    let plain = server(vec![opening(OFFER)], None).await;
+    check_error(&with(plain, UpstreamTls::Direct), "is not TLS", "\"direct\" is for a port that starts with TLS").await;
+    let without = server(vec![opening("")], None).await;
+    check_error(&with(without, UpstreamTls::Starttls), "does not offer STARTTLS", "upstream_tls = \"off\"").await;
+    let failure = "<failure xmlns='urn:ietf:params:xml:ns:xmpp-tls'/></stream:stream>".to_owned();
+    let refuses = server(vec![opening(OFFER), failure], None).await;
+    check_error(&with(refuses, UpstreamTls::Starttls), "then refuses it", "give the server a certificate").await;
+    let no_xmpp = server(vec!["HTTP/1.1 400 Bad Request\r\n".to_owned()], None).await;
+    check_error(&with(no_xmpp, UpstreamTls::Starttls), "no XML stream", "with STARTTLS").await;
+    let endless = server(vec![format!("{}<a>{}", opening(""), "x".repeat(80 << 10))], None).await;
+    check_error(&with(endless, UpstreamTls::Starttls), "does not offer STARTTLS", "").await;
+    let flood = server(vec![format!("<?xml version='1.0'?><stream:stream x='{}", "x".repeat(80 << 10))], None).await;
+    check_error(&with(flood, UpstreamTls::Starttls), "no XML stream", "").await;
+}
+
+#[tokio::test]
+async fn a_server_that_stays_silent_is_given_up() {
+    let upstream = server(vec![String::new()], None).await;
+    let ca = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(ca.path(), certificate::self_signed("chat.test").unwrap().0).unwrap();
+    let host = host(upstream, UpstreamTls::Starttls, Some(ca.path().to_owned()));
+    let terms = Terms { connect_timeout: Duration::from_millis(50), ..TERMS };
+    let error = Way::new(&host, &mut Trusts::default()).unwrap().connect(&terms).await.expect_err("no connection");
+    assert_eq!(error.to_string(), "cannot be connected to: no answer within 50ms");
+}
+
+#[tokio::test]
+async fn without_tls_only_this_machine_is_connected_to_unless_asked_for() {
+    let outside = Upstream { host: "192.0.2.1".to_owned(), port: 5222 };
+    let mut host = host(outside, UpstreamTls::Off, None);
+    check_error(&host, "its name leads to 192.0.2.1", "upstream_tls = \"starttls\"").await;
+    host.upstream = server(vec![], None).await;
+    assert!(matches!(connected(&host).await, Ok(Stream::Plain(_))));
+    host.upstream.host = "localhost".to_owned();
+    assert!(matches!(connected(&host).await, Ok(Stream::Plain(_))));
+    host.upstream_insecure = true;
+    assert!(connected(&host).await.is_ok());
+}
+
+#[test]
+fn what_cannot_be_trusted_is_said_before_anybody_connects() {
+    let upstream = Upstream::default();
+    let fault = |ca: &str| {
+        let host = host(upstream.clone(), UpstreamTls::Starttls, Some(PathBuf::from(ca)));
+        Ways::load(&[host]).unwrap_err().to_string()
+    };
+    assert!(fault("/nonexistent/ca.pem").starts_with("/nonexistent/ca.pem: cannot be read: No such file"));
+    assert!(fault(concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml")).contains("no certificate in it"));
+}

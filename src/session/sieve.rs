@@ -1,0 +1,256 @@
+//! Which offers of a log-in can pass a proxy that ends TLS.
+//!
+//! Channel binding ties a log-in to one TLS connection, and here there are two. Only `tls-server-end-point` (RFC 5929 §4),
+//! a hash of the certificate, is the same on both, where both show the same certificate. `*-PLUS` mechanisms and the types of
+//! XEP-0440 pass together or not at all: clients take one without the other for an attack (XEP-0440 §3).
+
+use std::fmt;
+use std::ops::Range;
+
+use crate::config::ChannelBinding;
+use crate::xml::{Node, ns};
+
+const END_POINT: &str = "tls-server-end-point";
+
+/// How the server is connected, which decides what it may offer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Leg {
+    /// Without TLS.
+    Plain,
+    /// Over TLS of its own.
+    Tls(ChannelBinding),
+}
+
+/// What clients are not shown of what a server offers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Hidden {
+    /// Channel binding: a client that could do it says so (`y`), and the server takes that for an attack (RFC 5802 §6).
+    pub binding: bool,
+    /// Anything that a server may have hashed (XEP-0474).
+    pub anything: bool,
+}
+
+/// What an operator should hear of the server behind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Notice {
+    /// The server wants TLS, and its leg has none.
+    TlsRequired,
+    /// A client saw no channel binding where the server offers it, said so, and was refused.
+    BindingMissed,
+    /// The server sends a hash of offers that the client was not shown all of.
+    OffersHashed,
+}
+
+impl Notice {
+    /// What to do about it.
+    pub fn remedy(self) -> &'static str {
+        match self {
+            Self::TlsRequired => {
+                "write upstream_tls = \"starttls\"; or let the server accept log-ins without TLS on loopback (Prosody: \
+                 c2s_require_encryption = false and allow_unencrypted_plain_auth = true; ejabberd: a listener with \
+                 starttls: false and, from 24.10 on, allow_unencrypted_sasl2: true)"
+            }
+            Self::BindingMissed | Self::OffersHashed => {
+                "connect over loopback with upstream_tls = \"off\", where the server offers no channel binding; or, with one \
+                 certificate for both, write channel_binding = \"server-end-point\"; or, on ejabberd, list the SCRAM-*-PLUS \
+                 mechanisms in disable_sasl_mechanisms and set disable_sasl_scram_downgrade_protection: true"
+            }
+        }
+    }
+}
+
+impl fmt::Display for Notice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::TlsRequired => "the server requires TLS, which the connection to it does not have",
+            Self::BindingMissed => {
+                "a client was refused that could bind the channel: the server offers channel binding on this connection, and it \
+                 was stripped"
+            }
+            Self::OffersHashed => {
+                "the server sends a hash of its offers (XEP-0474), and some were stripped: clients that verify it do not log in"
+            }
+        })
+    }
+}
+
+/// What passes of the offers in one `<stream:features/>`.
+#[derive(Clone, Copy, Debug)]
+pub struct Sieve {
+    end_point: bool,
+    hidden: Hidden,
+}
+
+impl Sieve {
+    /// For the features of a server on this leg.
+    pub fn new(features: &Node<'_>, leg: Leg) -> Self {
+        let lists = || features.children().filter(|child| holds_mechanisms(child));
+        let names = || lists().flat_map(|list| list.children()).filter(|m| m.name() == "mechanism");
+        let plus = names().any(|m| m.text().trim().ends_with("-PLUS"));
+        let types = features.child("sasl-channel-binding", ns::SASL_CB);
+        let types: Vec<_> = types.iter().flat_map(Node::children).filter_map(|t| t.attr("type")).collect();
+        let known = types.iter().any(|t| t == END_POINT);
+        let end_point = leg == Leg::Tls(ChannelBinding::ServerEndPoint) && plus && known;
+        let binding = plus && !end_point;
+        let narrowed = types.iter().any(|t| !end_point || t != END_POINT);
+        let anything = narrowed || names().any(|m| !passes(m.text().trim(), end_point));
+        Self { end_point, hidden: Hidden { binding, anything } }
+    }
+
+    /// What it holds back.
+    pub fn hidden(&self) -> Hidden {
+        self.hidden
+    }
+
+    /// Adds the ranges to cut from one of the features, in ascending order.
+    pub fn sift(&self, feature: &Node<'_>, cuts: &mut Vec<Range<usize>>) {
+        if feature.is("sasl-channel-binding", ns::SASL_CB) {
+            self.sift_list(feature, cuts, |child| child.attr("type").as_deref() == Some(END_POINT) && self.end_point);
+        } else if holds_mechanisms(feature) {
+            self.sift_list(feature, cuts, |m| m.name() != "mechanism" || passes(m.text().trim(), self.end_point));
+        }
+    }
+
+    /// An element without any mechanism is not offered (XEP-0388 §2.1, XEP-0484 §3.1).
+    fn sift_list(&self, list: &Node<'_>, cuts: &mut Vec<Range<usize>>, keep: impl Fn(&Node<'_>) -> bool) {
+        let is_offer = |child: &Node<'_>| matches!(child.name(), "mechanism" | "channel-binding");
+        if !list.children().any(|child| is_offer(&child) && keep(&child)) {
+            cuts.push(list.range());
+            return;
+        }
+        for child in list.children() {
+            if !keep(&child) {
+                cuts.push(child.range());
+            } else if child.is("inline", ns::SASL2) {
+                child.children().filter(|c| c.is("fast", ns::FAST)).for_each(|fast| self.sift_fast(&fast, cuts));
+            }
+        }
+    }
+
+    /// Tokens (XEP-0484): of those bound to a channel only what is bound to the certificate; and never in early data, which
+    /// could be replayed.
+    fn sift_fast(&self, fast: &Node<'_>, cuts: &mut Vec<Range<usize>>) {
+        let whole = cuts.len();
+        cuts.extend(fast.attr_range("tls-0rtt"));
+        let early = cuts.get(whole).cloned();
+        self.sift_list(fast, cuts, |m| passes_token(m.text().trim(), self.end_point));
+        if early.is_some() && cuts.last() == Some(&fast.range()) {
+            cuts.remove(whole);
+        }
+    }
+}
+
+fn holds_mechanisms(feature: &Node<'_>) -> bool {
+    feature.is("mechanisms", ns::SASL) || feature.is("authentication", ns::SASL2)
+}
+
+/// Not those that need the client's own TLS channel to the server, nor what may negotiate a security layer of its own.
+/// DIGEST-MD5 could too, but no server here offers one, and a list that is shorter than the server's fails XEP-0474.
+fn passes(mechanism: &str, end_point: bool) -> bool {
+    !matches!(mechanism, "EXTERNAL" | "GSSAPI") && (end_point || !mechanism.ends_with("-PLUS"))
+}
+
+/// XEP-0484 §5: `HT-`, the hash, and the kind of binding: `NONE`, `ENDP`, `UNIQ` or `EXPR`.
+fn passes_token(mechanism: &str, end_point: bool) -> bool {
+    mechanism.ends_with("-NONE") || end_point && mechanism.ends_with("-ENDP")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::session::tests::element;
+
+    const STRIP: Leg = Leg::Tls(ChannelBinding::Strip);
+    const KEEP: Leg = Leg::Tls(ChannelBinding::ServerEndPoint);
+    const TYPES: &str = "<sasl-channel-binding xmlns='urn:xmpp:sasl-cb:0'><channel-binding type='tls-exporter'/>\
+        <channel-binding type='tls-server-end-point'/></sasl-channel-binding>";
+    const KEPT_TYPES: &str = "<sasl-channel-binding xmlns='urn:xmpp:sasl-cb:0'>\
+        <channel-binding type='tls-server-end-point'/></sasl-channel-binding>";
+
+    fn mechanisms(names: &[&str]) -> String {
+        let names: String = names.iter().map(|name| format!("<mechanism>{name}</mechanism>")).collect();
+        format!("<mechanisms xmlns='urn:ietf:params:xml:ns:xmpp-sasl'>{names}</mechanisms>")
+    }
+
+    fn sasl2(names: &[&str], inline: &str) -> String {
+        let names: String = names.iter().map(|name| format!("<mechanism>{name}</mechanism>")).collect();
+        format!("<authentication xmlns='urn:xmpp:sasl:2'>{names}<inline>{inline}</inline></authentication>")
+    }
+
+    /// What is left of these features, and what was hidden.
+    fn sifted(features: &str, leg: Leg) -> (String, Hidden) {
+        let features = format!("<stream:features>{features}</stream:features>");
+        let element = element(&features);
+        let sieve = Sieve::new(&element.node(), leg);
+        let mut cuts = Vec::new();
+        element.node().children().for_each(|child| sieve.sift(&child, &mut cuts));
+        assert!(cuts.is_sorted_by_key(|cut| cut.start), "{cuts:?}");
+        let mut left = features.clone();
+        cuts.into_iter().rev().for_each(|cut| left.replace_range(cut, ""));
+        let inner = left.strip_prefix("<stream:features>").and_then(|left| left.strip_suffix("</stream:features>"));
+        (inner.unwrap().to_owned(), sieve.hidden())
+    }
+
+    fn check(features: &str, leg: Leg, expect: &str, hidden: (bool, bool)) {
+        let (binding, anything) = hidden;
+        assert_eq!(sifted(features, leg), (expect.to_owned(), Hidden { binding, anything }));
+    }
+
+    const PLUS: [&str; 4] = ["SCRAM-SHA-1-PLUS", "SCRAM-SHA-1", "EXTERNAL", "PLAIN"];
+
+    #[test]
+    fn stripping_takes_mechanisms_and_types_together() {
+        check(&format!("{}{TYPES}", mechanisms(&PLUS)), STRIP, &mechanisms(&["SCRAM-SHA-1", "PLAIN"]), (true, true));
+        check(&format!("{TYPES}{}", mechanisms(&["PLAIN"])), STRIP, &mechanisms(&["PLAIN"]), (false, true));
+        check(&mechanisms(&PLUS), Leg::Plain, &mechanisms(&["SCRAM-SHA-1", "PLAIN"]), (true, true));
+    }
+
+    #[test]
+    fn what_survives_one_certificate_on_both_legs_passes() {
+        let kept = mechanisms(&["SCRAM-SHA-1-PLUS", "SCRAM-SHA-1", "PLAIN"]);
+        check(&format!("{}{TYPES}", mechanisms(&PLUS)), KEEP, &format!("{kept}{KEPT_TYPES}"), (false, true));
+        check(&format!("{kept}{KEPT_TYPES}"), KEEP, &format!("{kept}{KEPT_TYPES}"), (false, false));
+    }
+
+    #[test]
+    fn one_without_the_other_never_passes() {
+        let kept = mechanisms(&["SCRAM-SHA-1", "PLAIN"]);
+        check(&mechanisms(&PLUS), KEEP, &kept, (true, true));
+        check(&format!("{kept}{TYPES}"), KEEP, &kept, (false, true));
+        let others = TYPES.replace("tls-server-end-point", "tls-unique");
+        check(&format!("{}{others}", mechanisms(&PLUS)), KEEP, &kept, (true, true));
+    }
+
+    #[test]
+    fn a_leg_without_channel_binding_passes_untouched() {
+        let offers = format!(
+            "{}{}",
+            mechanisms(&["SCRAM-SHA-1", "DIGEST-MD5", "X-OAUTH2", "PLAIN"]),
+            sasl2(&["SCRAM-SHA-1"], "<fast xmlns='urn:xmpp:fast:0'><mechanism>HT-SHA-256-NONE</mechanism></fast>")
+        );
+        for leg in [Leg::Plain, STRIP, KEEP] {
+            check(&offers, leg, &offers, (false, false));
+        }
+    }
+
+    #[test]
+    fn an_offer_of_nothing_is_none() {
+        check(&mechanisms(&["EXTERNAL"]), STRIP, "", (false, true));
+        check(&sasl2(&["EXTERNAL", "SCRAM-SHA-1-PLUS"], "<bind xmlns='urn:xmpp:bind:0'/>"), STRIP, "", (true, true));
+    }
+
+    #[test]
+    fn tokens_bound_to_the_channel_go_and_early_data_is_not_offered() {
+        let fast = |attributes: &str, kinds: &[&str]| {
+            let kinds: String = kinds.iter().map(|kind| format!("<mechanism>HT-SHA-256-{kind}</mechanism>")).collect();
+            format!("<sm xmlns='urn:xmpp:sm:3'/><fast xmlns='urn:xmpp:fast:0'{attributes}>{kinds}</fast>")
+        };
+        let all = fast(" tls-0rtt='true' x='1'", &["NONE", "ENDP", "UNIQ", "EXPR"]);
+        let offers = format!("{}{TYPES}", sasl2(&["SCRAM-SHA-1-PLUS", "SCRAM-SHA-1"], &all));
+        check(&offers, STRIP, &sasl2(&["SCRAM-SHA-1"], &fast(" x='1'", &["NONE"])), (true, true));
+        let kept = sasl2(&["SCRAM-SHA-1-PLUS", "SCRAM-SHA-1"], &fast(" x='1'", &["NONE", "ENDP"]));
+        check(&offers, KEEP, &format!("{kept}{KEPT_TYPES}"), (false, true));
+        let none = sasl2(&["PLAIN"], &fast(" tls-0rtt=\"true\"", &["EXPR"]));
+        check(&none, STRIP, &sasl2(&["PLAIN"], "<sm xmlns='urn:xmpp:sm:3'/>"), (false, false));
+    }
+}

@@ -1,0 +1,202 @@
+//! The clear-text stream to a server that speaks STARTTLS (RFC 6120 §5.4): what Pushward says on it as a client.
+//!
+//! Nothing of a user is said here, and nothing that came in the clear is believed once TLS stands.
+
+use bytes::Bytes;
+
+use crate::xml::{Element, Frame, XmlWriter, ns};
+
+/// What to do after a frame of the server.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Read on.
+    Wait,
+    /// Write this and read on.
+    Send(Bytes),
+    /// Throw away what else was received in the clear (RFC 6120 §5.4.3.3), and negotiate TLS.
+    Proceed,
+}
+
+/// Why there will be no TLS on this stream.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// The server's features are without STARTTLS.
+    #[error("it does not offer STARTTLS")]
+    NotOffered,
+    /// The server answered `<failure/>`: usually it has no certificate for the domain.
+    #[error("it offers STARTTLS and then refuses it")]
+    Failed,
+    /// The server closed the stream, with this condition if it gave one (RFC 6120 §4.9.3).
+    #[error("it refused the stream: {0}")]
+    Stream(String),
+    /// The server said what nobody says here.
+    #[error("it did not answer as a server for client connections does")]
+    Protocol,
+}
+
+impl Refusal {
+    /// What to do about it.
+    pub fn remedy(&self) -> &'static str {
+        match self {
+            Self::NotOffered => {
+                "let the server offer TLS on this port (Prosody: a certificate, and tls in modules_enabled; ejabberd: \
+                 starttls: true and certfiles), or write upstream_tls = \"off\" over loopback, or \"direct\" for a port that \
+                 starts with TLS"
+            }
+            Self::Failed => "give the server a certificate for the domain; its log says what is missing",
+            Self::Stream(condition) if condition == "host-unknown" => {
+                "let the server serve the domain, or name another server"
+            }
+            Self::Stream(_) | Self::Protocol => "name the server's port for client connections with STARTTLS",
+        }
+    }
+}
+
+#[derive(Debug)]
+enum State {
+    Header,
+    Features,
+    Proceed,
+}
+
+/// The clear-text stream of one connection.
+#[derive(Debug)]
+pub struct Upgrade {
+    state: State,
+}
+
+impl Upgrade {
+    /// A stream for this domain, and what opens it. No `from`: nobody else's business without TLS (RFC 6120 §4.7.1).
+    pub fn new(domain: &str) -> (Self, Bytes) {
+        let domain = quick_xml::escape::escape(domain);
+        let (client, streams) = (ns::CLIENT, ns::STREAMS);
+        let header = format!(
+            "<?xml version='1.0'?><stream:stream xmlns='{client}' xmlns:stream='{streams}' to='{domain}' version='1.0'>"
+        );
+        (Self { state: State::Header }, header.into())
+    }
+
+    /// Takes the server's next frame.
+    ///
+    /// # Errors
+    /// [`Refusal`]: the connection is of no use any more.
+    pub fn handle(&mut self, frame: &Frame) -> Result<Step, Refusal> {
+        match (frame, &self.state) {
+            (Frame::Whitespace, _) => Ok(Step::Wait),
+            (Frame::Open(_), State::Header) => {
+                self.state = State::Features;
+                Ok(Step::Wait)
+            }
+            (Frame::Element(element), _) if element.is("error", ns::STREAMS) => Err(stream_error(element)),
+            (Frame::Element(element), State::Features) if element.is("features", ns::STREAMS) => self.features(element),
+            (Frame::Element(element), State::Proceed) if element.is("proceed", ns::TLS) => Ok(Step::Proceed),
+            (Frame::Element(element), State::Proceed) if element.is("failure", ns::TLS) => Err(Refusal::Failed),
+            (Frame::Close, _) => Err(Refusal::Stream("it was closed without a reason".to_owned())),
+            (Frame::Open(_) | Frame::Element(_), _) => Err(Refusal::Protocol),
+        }
+    }
+
+    fn features(&mut self, features: &Element) -> Result<Step, Refusal> {
+        if features.node().child("starttls", ns::TLS).is_none() {
+            return Err(Refusal::NotOffered);
+        }
+        self.state = State::Proceed;
+        let mut xml = XmlWriter::new();
+        xml.start("starttls").attr("xmlns", ns::TLS);
+        Ok(Step::Send(xml.finish()))
+    }
+}
+
+fn stream_error(error: &Element) -> Refusal {
+    Refusal::Stream(stream_error_condition(error))
+}
+
+/// The condition of a `<stream:error/>`.
+pub fn stream_error_condition(error: &Element) -> String {
+    let node = error.node();
+    let condition = node.children().find(|child| child.ns() == ns::STREAM_ERRORS && child.name() != "text");
+    condition.map_or_else(|| "undefined-condition".to_owned(), |condition| condition.name().to_owned())
+}
+
+/// Whether features say that nothing goes on without TLS.
+pub fn requires_tls(features: &Element) -> bool {
+    features.node().child("starttls", ns::TLS).is_some_and(|starttls| starttls.child("required", ns::TLS).is_some())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::session::tests::{element, header};
+
+    const STARTTLS: &str = "<starttls xmlns='urn:ietf:params:xml:ns:xmpp-tls'/>";
+
+    fn said(xml: &str) -> Frame {
+        Frame::Element(element(xml))
+    }
+
+    /// The outcome of a stream on which the server says this after its header.
+    fn check(elements: &[&str], expect: Result<Step, Refusal>) {
+        let (mut upgrade, _) = Upgrade::new("example.org");
+        let mut outcome = upgrade.handle(&Frame::Open(header()));
+        assert_eq!(outcome, Ok(Step::Wait));
+        for xml in elements {
+            assert!(outcome.is_ok(), "{xml} comes too late");
+            outcome = upgrade.handle(&said(xml));
+        }
+        assert_eq!(outcome, expect, "{elements:?}");
+    }
+
+    fn features(inner: &str) -> String {
+        format!("<stream:features>{inner}</stream:features>")
+    }
+
+    #[test]
+    fn the_stream_names_the_domain_and_no_user() {
+        let (_, opening) = Upgrade::new("a'b.example");
+        let header = crate::xml::Header::parse(opening).unwrap();
+        assert_eq!((header.to(), header.from(), header.version()), (Some("a'b.example"), None, Some("1.0")));
+    }
+
+    #[test]
+    fn tls_starts_once_the_server_says_proceed() {
+        let offer = features(STARTTLS);
+        check(&[&offer], Ok(Step::Send(STARTTLS.into())));
+        check(&[&offer, "<proceed xmlns='urn:ietf:params:xml:ns:xmpp-tls'/>"], Ok(Step::Proceed));
+        check(&[&offer, "<failure xmlns='urn:ietf:params:xml:ns:xmpp-tls'/>"], Err(Refusal::Failed));
+    }
+
+    #[test]
+    fn a_server_without_starttls_is_named_with_what_to_change() {
+        check(&["<stream:features/>"], Err(Refusal::NotOffered));
+        check(&[&features("<starttls xmlns='urn:x'/>")], Err(Refusal::NotOffered));
+        assert!(Refusal::NotOffered.remedy().contains("upstream_tls = \"off\""));
+    }
+
+    #[test]
+    fn whatever_comes_out_of_turn_ends_the_attempt() {
+        let proceed = "<proceed xmlns='urn:ietf:params:xml:ns:xmpp-tls'/>";
+        check(&[proceed], Err(Refusal::Protocol));
+        let offer = features(STARTTLS);
+        check(&[&offer, &offer], Err(Refusal::Protocol));
+        check(&[&offer, "<proceed xmlns='urn:x'/>"], Err(Refusal::Protocol));
+        check(&[&offer, "<success xmlns='urn:ietf:params:xml:ns:xmpp-sasl'/>"], Err(Refusal::Protocol));
+        let (mut upgrade, _) = Upgrade::new("example.org");
+        assert_eq!(upgrade.handle(&said(&offer)), Err(Refusal::Protocol));
+        assert!(matches!(upgrade.handle(&Frame::Close), Err(Refusal::Stream(_))));
+    }
+
+    #[test]
+    fn a_stream_error_is_named_by_its_condition() {
+        let error = "<stream:error><text xmlns='urn:ietf:params:xml:ns:xmpp-streams'>no</text>\
+            <host-unknown xmlns='urn:ietf:params:xml:ns:xmpp-streams'/></stream:error>";
+        check(&[error], Err(Refusal::Stream("host-unknown".to_owned())));
+    }
+
+    #[test]
+    fn only_a_starttls_that_is_required_requires_tls() {
+        let required = STARTTLS.replace("/>", "><required/></starttls>");
+        assert!(requires_tls(&element(&features(&required))));
+        assert!(!requires_tls(&element(&features(STARTTLS))));
+        assert!(!requires_tls(&element("<stream:features/>")));
+    }
+}

@@ -1,0 +1,53 @@
+// One xmpp.js client, driven by lines of JSON on stdin; its events are lines of JSON on stdout.
+//
+// The argument is the directory that holds node_modules. The first line says who it is: {"jid", "password", "host", "port",
+// "direct"}; the certificate it trusts is in NODE_EXTRA_CA_CERTS. The orders after it are {"do": "connect"} and
+// {"do": "send", "xml": "<iq xmlns='jabber:client' …/>"}. A lost connection is made again by the library.
+
+import { createInterface } from "node:readline";
+import { pathToFileURL } from "node:url";
+
+const modules = pathToFileURL(`${process.argv[2]}/node_modules/`);
+const { client, jid, xml } = await import(new URL("@xmpp/client/index.js", modules));
+const { default: parse } = await import(new URL("@xmpp/xml/lib/parse.js", modules));
+
+function report(event, fields) {
+  console.log(JSON.stringify({ event, ...fields }));
+}
+
+function make(who) {
+  const { local, domain, resource } = jid(who.jid);
+  const xmpp = client({
+    // The certificate is checked against the host of a service with TLS at once, and against the domain otherwise.
+    service: who.direct ? `xmpps://${domain}:${who.port}` : `xmpp://${who.host}:${who.port}`,
+    domain,
+    resource,
+    username: local,
+    password: who.password,
+    userAgent: xml("user-agent", { id: "d4565fa7-4d72-4749-b3d3-740edbf87770" }),
+  });
+  xmpp.reconnect.delay = 200;
+  xmpp.on("online", async (address) => {
+    await xmpp.send(xml("presence"));
+    report("online", { jid: address.toString() });
+  });
+  xmpp.on("disconnect", () => report("disconnected"));
+  xmpp.on("error", (error) => report("error", { error: String(error) }));
+  xmpp.on("stanza", (stanza) => {
+    if (stanza.is("message")) report("message", { body: stanza.getChildText("body") });
+    if (stanza.is("iq")) report("iq", { id: stanza.attrs.id, type: stanza.attrs.type });
+  });
+  xmpp.streamManagement.on("resumed", () => report("resumed"));
+  return xmpp;
+}
+
+let xmpp;
+for await (const line of createInterface({ input: process.stdin })) {
+  const order = JSON.parse(line);
+  if (!xmpp) xmpp = make(order);
+  // What goes wrong is an event too.
+  else if (order.do === "connect") xmpp.start().catch(() => {});
+  else if (order.do === "send") await xmpp.send(parse(order.xml));
+  else throw new Error(line);
+}
+process.exit();

@@ -1,0 +1,67 @@
+//! A line to the proxy that can be cut: what a lost network is to a client that cannot be told to lose its own.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use socket2::SockRef;
+use tokio::io::copy_bidirectional;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+/// Forwards connections; ends when dropped.
+pub(crate) struct Wire {
+    /// Where clients connect.
+    pub(crate) address: SocketAddr,
+    whole: watch::Sender<bool>,
+    task: JoinHandle<()>,
+}
+
+impl Wire {
+    /// A line to `target`.
+    pub(crate) async fn to(target: SocketAddr) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (whole, watched) = watch::channel(true);
+        let task = tokio::spawn(async move {
+            loop {
+                let (client, _) = listener.accept().await.unwrap();
+                tokio::spawn(carry(client, target, watched.clone()));
+            }
+        });
+        Self { address, whole, task }
+    }
+
+    /// Resets every connection; new ones end at once.
+    pub(crate) fn cut(&self) {
+        self.whole.send_replace(false);
+    }
+
+    /// Lets new connections through again.
+    pub(crate) fn mend(&self) {
+        self.whole.send_replace(true);
+    }
+}
+
+impl Drop for Wire {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+async fn carry(mut client: TcpStream, target: SocketAddr, mut whole: watch::Receiver<bool>) {
+    if !*whole.borrow_and_update() {
+        return;
+    }
+    let mut proxy = TcpStream::connect(target).await.unwrap();
+    tokio::select! {
+        // The wire may have been dropped, which cuts it too.
+        _ = whole.changed() => {
+            for socket in [&client, &proxy] {
+                SockRef::from(socket).set_linger(Some(Duration::ZERO)).unwrap();
+            }
+        }
+        // However the connection ended, it has ended.
+        _ = copy_bidirectional(&mut client, &mut proxy) => {}
+    }
+}

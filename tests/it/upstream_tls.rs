@@ -1,0 +1,190 @@
+//! TLS between proxy and server: both kinds, and what is said where it fails.
+
+use std::net::SocketAddr;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+
+use crate::person::run;
+use crate::support::{
+    Authority, Client, Ejabberd, Element, PATIENCE, Prosody, PushService, Pushward, Setup, StubOptions, StubUpstream,
+    bodies, enable_push, free_address, numbered, resumed,
+};
+
+/// The proxy before a server that it trusts by its authority.
+fn setup(upstream: SocketAddr, tls: &str, authority: &Authority) -> Setup {
+    let setup = Setup::new(upstream).set("host.upstream_tls", &format!("'{tls}'"));
+    setup.set("host.upstream_ca", &authority.toml()).set("push.batch_delay", "'50ms'")
+}
+
+/// bob is connected to the server without proxy and TLS.
+async fn a_dark_phone_is_notified_and_finds_everything(setup: Setup, plain: SocketAddr, mut service: PushService) {
+    let pushward = Pushward::start(setup).await;
+    let mut bob = Client::plain(plain).await;
+    bob.login("bob", "desk").await;
+    let mut alice = pushward.login("alice", "phone").await;
+    let enabled = alice.enable().await;
+    alice.available().await;
+    enable_push(&mut alice, "n").await;
+    bob.say("alice@localhost", "live").await;
+    assert_eq!(bodies(&alice.messages(1).await), ["live"]);
+    let handled = alice.handled;
+    alice.reset();
+    let dark = numbered("dark", 1..=3);
+    for body in &dark {
+        bob.say("alice@localhost", body).await;
+    }
+    assert_eq!(service.publish(PATIENCE).await.node.as_deref(), Some("n"));
+    let (mut alice, _) = resumed(&pushward, &enabled, handled).await;
+    assert_eq!(bodies(&alice.messages(3).await), dark);
+    let large = "0123456789 é".repeat(8 * 1024);
+    bob.say("alice@localhost", &large).await;
+    assert!(bodies(&alice.messages(1).await) == [large], "a large message changed on its way");
+    alice.say("bob@localhost/desk", "back").await;
+    assert_eq!(bodies(&bob.messages(1).await), ["back"]);
+}
+
+#[tokio::test]
+async fn a_dark_phone_is_notified_over_starttls_to_prosody() {
+    let authority = Authority::new("ours");
+    let prosody = Prosody::over_tls(&authority.issue("localhost"), "").await;
+    let setup = setup(prosody.address, "starttls", &authority);
+    let service = PushService::connect(&prosody).await;
+    a_dark_phone_is_notified_and_finds_everything(setup, prosody.address, service).await;
+}
+
+#[tokio::test]
+async fn a_dark_phone_is_notified_over_direct_tls_to_prosody() {
+    let authority = Authority::new("ours");
+    let (prosody, direct) = prosody_with_direct_tls(&authority).await;
+    let service = PushService::connect(&prosody).await;
+    a_dark_phone_is_notified_and_finds_everything(setup(direct, "direct", &authority), prosody.address, service).await;
+}
+
+#[tokio::test]
+async fn a_dark_phone_is_notified_over_starttls_to_ejabberd() {
+    let authority = Authority::new("ours");
+    let ejabberd = Ejabberd::over_tls(&authority.issue("localhost")).await;
+    let setup = setup(ejabberd.address, "starttls", &authority);
+    let service = PushService::at(ejabberd.components).await;
+    a_dark_phone_is_notified_and_finds_everything(setup, ejabberd.address, service).await;
+}
+
+async fn prosody_with_direct_tls(authority: &Authority) -> (Prosody, SocketAddr) {
+    let direct = free_address();
+    let settings =
+        format!("c2s_direct_tls_ports = {{ {} }}\nc2s_direct_tls_interfaces = {{ \"127.0.0.1\" }}", direct.port());
+    (Prosody::over_tls(&authority.issue("localhost"), &settings).await, direct)
+}
+
+/// The system's authorities are those that `SSL_CERT_FILE` names.
+#[tokio::test]
+async fn the_systems_authorities_are_trusted_by_default() {
+    let authority = Authority::new("ours");
+    let (_prosody, direct) = prosody_with_direct_tls(&authority).await;
+    let file = authority.file().display().to_string().leak();
+    let setup = Setup::new(direct).set("host.upstream_tls", "'direct'").env("SSL_CERT_FILE", file);
+    Pushward::start(setup).await.login("alice", "phone").await;
+}
+
+/// Clients hear that the server cannot be reached; the log and `check` say why, and what to do.
+async fn check_refused(setup: Setup, reason: &str, remedy: &str) {
+    let pushward = Pushward::start(setup).await;
+    let mut client = pushward.connect().await;
+    client.send(crate::support::HEADER).await;
+    let last = client.closed(PATIENCE).await.concat();
+    assert!(last.contains("<remote-connection-failed"), "{last}");
+    let line = pushward.logged(&["WARN", reason]).await;
+    assert!(line.contains(remedy), "{line}");
+    let (code, output) = run(&pushward.file(""), &["check"], PATIENCE).await;
+    assert_eq!(code, Some(69), "{output}");
+    let said = output.lines().find(|line| line.contains("[[host]] localhost upstream: ")).unwrap_or_default();
+    assert!(said.contains(reason) && said.contains(remedy), "{output}");
+}
+
+#[tokio::test]
+async fn a_server_with_a_wrong_certificate_is_not_connected_to() {
+    let (ours, other) = (Authority::new("ours"), Authority::new("another"));
+    for (certificate, reason, remedy) in [
+        (other.issue("localhost"), "issued by nobody that is trusted", "upstream_ca"),
+        (ours.issue("other.test"), "its certificate is for other.test, not for localhost", "lists the domain"),
+        (ours.issue_for("localhost", 2020..=2021), "its certificate expired at 2021-01-01T00:00:00Z", "renew it"),
+    ] {
+        let prosody = Prosody::over_tls(&certificate, "").await;
+        check_refused(setup(prosody.address, "starttls", &ours), reason, remedy).await;
+    }
+}
+
+#[tokio::test]
+async fn a_server_without_tls_is_named_where_tls_is_wanted() {
+    let authority = Authority::new("ours");
+    let stub = StubUpstream::start(StubOptions::default()).await;
+    let (reason, remedy) = ("does not offer STARTTLS", "upstream_tls");
+    check_refused(setup(stub.address, "starttls", &authority), reason, remedy).await;
+    check_refused(setup(free_address(), "direct", &authority), "cannot be connected to", "start the server").await;
+}
+
+#[tokio::test]
+async fn a_server_that_requires_tls_is_named_on_a_plain_leg() {
+    let authority = Authority::new("ours");
+    let certificate = authority.issue("localhost");
+    let prosody = Prosody::over_tls(&certificate, "c2s_require_encryption = true").await;
+    check_refused(Setup::new(prosody.address), "requires TLS", "c2s_require_encryption = false").await;
+    let pushward = Pushward::start(setup(prosody.address, "starttls", &authority)).await;
+    pushward.login("alice", "phone").await;
+    let (code, output) = run(&pushward.file(""), &["check"], PATIENCE).await;
+    assert_eq!(code, Some(0), "{output}");
+    assert!(output.contains("is ready over TLS; log-in by "), "{output}");
+}
+
+#[tokio::test]
+async fn a_file_of_authorities_that_is_missing_stops_the_start_and_is_named_by_check() {
+    let directory = tempfile::tempdir().unwrap();
+    let config = "[[host]]\ndomain = 'localhost'\nupstream_tls = 'direct'\nupstream_ca = 'missing.pem'\n";
+    std::fs::write(directory.path().join("config.toml"), config).unwrap();
+    let (code, output) = run(directory.path(), &["check"], PATIENCE).await;
+    assert_eq!(code, Some(78), "{output}");
+    assert!(output.contains("config.toml:4: [[host]] localhost upstream_ca: "), "{output}");
+    let (code, output) = run(directory.path(), &["run"], PATIENCE).await;
+    assert_ne!(code, Some(0));
+    assert!(output.contains("upstream_ca") && output.contains("missing.pem"), "{output}");
+}
+
+fn scram(first: &str) -> String {
+    let message = BASE64.encode(first);
+    format!("<auth xmlns='urn:ietf:params:xml:ns:xmpp-sasl' mechanism='SCRAM-SHA-1'>{message}</auth>")
+}
+
+/// Prosody offers channel binding with TLS 1.2; what is stripped of it makes `y` fail (RFC 5802 §6).
+#[tokio::test]
+async fn channel_binding_that_is_stripped_is_told_by_check_and_once_by_the_log() {
+    let authority = Authority::new("ours");
+    let certificate = authority.issue("localhost");
+    let (file, key) = (certificate.certificate.display(), certificate.key.display());
+    let settings = format!("ssl = {{ certificate = \"{file}\"; key = \"{key}\"; protocol = \"tlsv1_2\" }}");
+    let prosody = Prosody::over_tls(&certificate, &settings).await;
+    let pushward = Pushward::start(setup(prosody.address, "starttls", &authority)).await;
+    let (code, output) = run(&pushward.file(""), &["check"], PATIENCE).await;
+    assert_eq!(code, Some(0), "{output}");
+    let said = output.lines().find(|line| line.contains("channel_binding: ")).unwrap_or_default();
+    assert!(said.contains("SCRAM-SHA-1-PLUS") && said.contains("upstream_tls = \"off\""), "{output}");
+    for _ in 0..2 {
+        let mut client = pushward.connect().await;
+        let features = client.open().await;
+        assert!(!features.contains("-PLUS") && !features.contains("channel-binding"), "{features}");
+        client.send(scram("y,,n=alice,r=a-nonce-of-the-client")).await;
+        assert!(client.next().await.starts_with("<failure"));
+    }
+    pushward.logged(&["WARN", "channel binding", "remedy"]).await;
+    let told = pushward.log().iter().filter(|line| line.contains("does not suit")).count();
+    assert_eq!(told, 1, "{:?}", pushward.log());
+    pushward.assert_log_never_contains("a-nonce-of-the-client");
+    let kept = setup(prosody.address, "starttls", &authority).set("host.channel_binding", "'server-end-point'");
+    let kept = Pushward::start(kept).await;
+    let (_, output) = run(&kept.file(""), &["check"], PATIENCE).await;
+    assert!(output.contains("offers no mechanism with tls-server-end-point"), "{output}");
+    let features = kept.connect().await.open().await;
+    assert!(!features.contains("-PLUS"), "Prosody 0.12 names no types, so clients would guess one: {features}");
+    let answer = Element::parse(&pushward.connect().await.authenticated("alice").await);
+    assert_eq!(answer.all("bind").len(), 1, "{answer:?}");
+}
