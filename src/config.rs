@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use crate::jid::Jid;
 
+mod place;
 mod problem;
 mod read;
 mod section;

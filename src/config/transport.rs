@@ -4,7 +4,8 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use super::Upstream;
-use super::read::{Wrong, domain, file_name, is_loopback, upstream_address, wrong};
+use super::place::is_loopback;
+use super::read::{Wrong, domain, file_name, upstream_address, wrong};
 use super::section::Section;
 use crate::push::registration::Secret;
 

@@ -129,6 +129,17 @@ async fn a_service_that_refuses_full_jids_is_told_by_the_next_transport_which_is
 }
 
 #[tokio::test]
+async fn nothing_is_sent_in_the_servers_name_to_its_own_users() {
+    let prosody = Prosody::with_hosts("Component \"pushward.localhost\"\n  component_secret = \"shared\"").await;
+    let pushward = Pushward::start(quick(component(&prosody, "component"))).await;
+    pushward.logged(&["stream is up"]).await;
+    let mut bob = bob(&prosody).await;
+    goes_dark(&pushward, "bob@localhost/desk", &mut bob).await;
+    let publish = Element::parse(&bob.expect("<publish").await);
+    assert_eq!(publish.attribute("from"), Some("alice@localhost/phone"), "{publish:?}");
+}
+
+#[tokio::test]
 async fn a_push_service_that_is_not_allowed_cannot_be_registered() {
     let prosody = Prosody::start().await;
     let setup = Setup::new(prosody.address).set("push.services", "['push.example.net']");
