@@ -29,8 +29,8 @@ impl Relay {
         let is_here = |device: &&Device| sessions.iter().any(|handle| handle.device() == device.id);
         for device in before.devices.iter().filter(is_here) {
             for login in device.open.iter().copied() {
-                let (candidate, resource) = (device.id, device.resource.clone());
-                let login = Change::Login { candidate, login, resource, agent: None, presented: None, at: unix() };
+                let (candidate, resource, agent) = (device.id, device.resource.clone(), device.agent.clone());
+                let login = Change::Login { candidate, login, resource, agent, presented: None, at: unix() };
                 self.change_account(account, login).await?;
             }
             for sm_id in device.sm_ids.iter().cloned() {

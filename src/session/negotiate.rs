@@ -265,7 +265,9 @@ impl Negotiation {
         }
         match &self.state {
             State::Opening if element.is("features", ns::STREAMS) => self.first_features(element),
-            State::Reopening if element.is("features", ns::STREAMS) => self.authenticated_features(element),
+            State::Reopening if element.is("features", ns::STREAMS) => {
+                self.authenticated_features(element, Phase::Authenticated);
+            }
             State::Welcomed(_) if element.is("features", ns::STREAMS) => self.features_follow(element),
             State::Authenticating { answer_due } => {
                 let answer_due = *answer_due;

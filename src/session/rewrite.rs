@@ -21,6 +21,11 @@ pub enum Phase {
     Unauthenticated,
     /// After SASL.
     Authenticated,
+    /// After SASL2 and Bind 2 in one.
+    Bound {
+        /// Stream management was enabled as well.
+        managed: bool,
+    },
 }
 
 /// Features as the client may see them: what ends at Pushward is dropped, what Pushward provides is added.
@@ -29,7 +34,8 @@ pub fn features(element: &Element, phase: Phase, leg: Leg) -> Bytes {
     let sieve = Sieve::new(&root, leg);
     let (mut cuts, mut splices) = (Vec::new(), Vec::new());
     for child in root.children() {
-        if dropped(&child) {
+        let done = matches!(phase, Phase::Bound { .. }) && child.is("bind", ns::BIND);
+        if done || dropped(&child) {
             cuts.push(child.range());
             continue;
         }
@@ -42,9 +48,12 @@ pub fn features(element: &Element, phase: Phase, leg: Leg) -> Bytes {
     }
     splices.extend(cuts.into_iter().map(|cut| (cut, Vec::new())));
     splices.sort_by_key(|(range, _)| range.start);
-    if phase == Phase::Authenticated {
+    if phase != Phase::Unauthenticated {
         let mut ours = XmlWriter::new();
-        ours.start("sm").attr("xmlns", ns::SM).end();
+        // xmpp.js does whatever is offered, though it was done inline: it would resume the session that it has just begun.
+        if phase != (Phase::Bound { managed: true }) {
+            ours.start("sm").attr("xmlns", ns::SM).end();
+        }
         if root.child("csi", ns::CSI).is_none() {
             ours.start("csi").attr("xmlns", ns::CSI).end();
         }
@@ -183,6 +192,24 @@ mod tests {
         check(
             &super::features(&element("<stream:features/>"), Phase::Authenticated, Leg::Plain),
             "<stream:features><sm xmlns='urn:xmpp:sm:3'/><csi xmlns='urn:xmpp:csi:0'/></stream:features>",
+        );
+    }
+
+    #[test]
+    fn features_after_an_inline_bind_offer_nothing_that_is_done() {
+        let features = element(
+            "<stream:features><bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'><required/></bind>\
+             <sm xmlns='urn:xmpp:sm:3'/><ver xmlns='urn:xmpp:features:rosterver'/></stream:features>",
+        );
+        let after = |managed| super::features(&features, Phase::Bound { managed }, Leg::Plain);
+        check(
+            &after(true),
+            "<stream:features><ver xmlns='urn:xmpp:features:rosterver'/><csi xmlns='urn:xmpp:csi:0'/></stream:features>",
+        );
+        check(
+            &after(false),
+            "<stream:features><ver xmlns='urn:xmpp:features:rosterver'/><sm xmlns='urn:xmpp:sm:3'/>\
+             <csi xmlns='urn:xmpp:csi:0'/></stream:features>",
         );
     }
 

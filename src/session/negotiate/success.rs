@@ -5,7 +5,7 @@ use bytes::Bytes;
 use super::inline::{Inline, Resume};
 use super::{Negotiation, Phase, State};
 use crate::jid::{FullJid, Jid};
-use crate::session::{rewrite, sm};
+use crate::session::{Bound, rewrite, sm};
 use crate::xml::{Element, ns};
 
 impl Negotiation {
@@ -49,16 +49,17 @@ impl Negotiation {
     /// XEP-0388 §2.6.3: the features follow at once, without a restart.
     pub(super) fn features_follow(&mut self, features: &Element) {
         let State::Welcomed(bound) = std::mem::replace(&mut self.state, State::Binding) else { return };
-        self.authenticated_features(features);
+        let bind2 = |bound: &Bound| Phase::Bound { managed: bound.enabled.is_some() };
+        self.authenticated_features(features, bound.as_deref().map_or(Phase::Authenticated, bind2));
         if let Some(bound) = bound {
             self.become_session(bound);
         }
     }
 
-    pub(super) fn authenticated_features(&mut self, element: &Element) {
+    pub(super) fn authenticated_features(&mut self, element: &Element, phase: Phase) {
         self.server_csi = element.node().child("csi", ns::CSI).is_some();
         self.server_sm = element.node().child("sm", ns::SM).is_some();
-        self.write_client(rewrite::features(element, Phase::Authenticated, self.leg));
+        self.write_client(rewrite::features(element, phase, self.leg));
         self.state = State::Binding;
     }
 }

@@ -115,7 +115,7 @@ fn a_fresh_login_is_bound_and_counts_from_its_success() {
         "<metadata xmlns='urn:xmpp:mam:2'/><enabled xmlns='urn:xmpp:sm:3' id='{}' resume='true' max='259200'/>",
         id.as_str()
     );
-    let features = "<stream:features><csi xmlns='urn:xmpp:csi:0'/><sm xmlns='urn:xmpp:sm:3'/></stream:features>";
+    let features = "<stream:features><csi xmlns='urn:xmpp:csi:0'/></stream:features>";
     assert_eq!(login.to_client, [success("juliet@example.org/Phone~x", &bound(&ours)), features.into()]);
     assert_eq!(login.restarts, 0);
     assert_eq!(session.jid.as_str(), "juliet@example.org/Phone~x");
@@ -365,10 +365,17 @@ fn a_bind_without_a_full_jid_is_none() {
 // The session that comes of it
 
 fn inline_session(earlier: Vec<Spooled>) -> Rig {
+    inline_session_with(earlier, |bound| bound.server_sm = true)
+}
+
+fn inline_session_with(earlier: Vec<Spooled>, adjust: impl FnOnce(&mut Bound)) -> Rig {
     let id = SmId::new("abc");
     let enabled = Some(sm::Enabled { id: Some(id), asked_max: None });
     let settings = Settings { session_queue: 1 << 20, ..Settings::default() };
-    Rig::begin(settings, earlier, |bound| (bound.enabled, bound.server_sm) = (enabled, true))
+    Rig::begin(settings, earlier, |bound| {
+        bound.enabled = enabled;
+        adjust(bound);
+    })
 }
 
 #[test]
@@ -387,6 +394,15 @@ fn a_session_that_began_with_stream_management_counts_both_ways_from_there() {
     assert_eq!(rig.to_client.last().unwrap(), "<a xmlns='urn:xmpp:sm:3' h='1'/>");
     rig.client("<enable xmlns='urn:xmpp:sm:3'/>");
     assert!(rig.to_client.last().unwrap().contains("unexpected-request"));
+}
+
+#[test]
+fn a_client_that_is_bound_in_the_background_is_left_alone_from_the_start() {
+    for (inactive, written) in [(true, 0), (false, 1)] {
+        let mut rig = inline_session_with(Vec::new(), |bound| (bound.inactive, bound.server_csi) = (inactive, false));
+        rig.upstream("<presence from='romeo@example.net/x'/>");
+        assert_eq!(rig.to_client.iter().filter(|xml| xml.starts_with("<presence")).count(), written);
+    }
 }
 
 #[test]
