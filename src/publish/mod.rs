@@ -2,7 +2,7 @@
 //!
 //! | file | holds |
 //! |---|---|
-//! | `choice.rs` | [`Choice`](choice::Choice), [`Trial`](choice::Trial): what is tried, and in which order |
+//! | `choice.rs` | [`Choice`], [`choice::Trial`]: what is tried, and in which order |
 //! | `line.rs`, `talk.rs`, `open.rs` | a stream of our own: when it is up, what passes, which publishes are not answered yet |
 //! | `component.rs` | `component`: as a component of the server (XEP-0114) |
 //! | `s2s/` | `s2s`: as the domain itself, over a stream of its own to the push service |
