@@ -8,14 +8,19 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::jid::Jid;
+
+mod place;
 mod problem;
 mod read;
 mod section;
 #[cfg(test)]
 mod tests;
+mod transport;
 mod unsupported;
 
 pub use problem::{ConfigErrors, Problem};
+pub use transport::{Component, Route, Speaker, Transport};
 
 const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_secs(60);
@@ -40,6 +45,8 @@ pub struct Config {
     pub push: Push,
     /// Bounds on what a peer may ask of this process.
     pub limits: Limits,
+    /// The name servers that are asked for push services: the system's if there are none.
+    pub dns: Vec<SocketAddr>,
     /// How the operator asks the daemon.
     pub admin: Admin,
     /// What is logged, and how.
@@ -75,6 +82,8 @@ pub struct Host {
     pub key: PathBuf,
     /// The XMPP server behind: `127.0.0.1:5322`.
     pub upstream: Upstream,
+    /// How notifications leave through the server as a component's: not, if there is none.
+    pub component: Option<Component>,
     /// When TLS starts on the connection to it: never.
     pub upstream_tls: UpstreamTls,
     /// The authorities that may have issued its certificate, PEM: those of the system.
@@ -212,6 +221,16 @@ pub struct Push {
     /// Whether clients may ask that calls ring by notification alone (`tigase:push:jingle:0`): no. Never without
     /// [`Push::extensions`].
     pub jingle: bool,
+    /// How notifications travel, in the order in which it is tried: `s2s`, `component`, `session`. Never empty.
+    pub transports: Vec<Transport>,
+    /// The domains of the push services that may be used; any, if there are none.
+    pub services: Vec<String>,
+    /// Whether push services may answer over the stream on which they were asked (XEP-0288): yes.
+    pub s2s_bidi: bool,
+    /// How many streams to push services there may be at once: 200.
+    pub s2s_connections: usize,
+    /// Where push services are that are not to be looked up.
+    pub routes: Vec<Route>,
 }
 
 impl Default for Push {
@@ -234,7 +253,19 @@ impl Default for Push {
             registration_ttl: 90 * 24 * HOUR,
             extensions: true,
             jingle: false,
+            transports: vec![Transport::S2s, Transport::Component, Transport::Session],
+            services: Vec::new(),
+            s2s_bidi: true,
+            s2s_connections: 200,
+            routes: Vec::new(),
         }
+    }
+}
+
+impl Push {
+    /// Whether the operator lets users be notified through this push service.
+    pub fn allows(&self, service: &Jid) -> bool {
+        self.services.is_empty() || self.services.iter().any(|domain| domain == service.domain().as_str())
     }
 }
 

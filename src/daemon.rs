@@ -18,6 +18,7 @@ use crate::config::{Config, Limits, Listen, ListenTls};
 use crate::net::Legs;
 use crate::net::certificate::{self, CertificateError};
 use crate::net::listener::{self, Gate};
+use crate::net::roots::RootsError;
 use crate::net::tls::{Certificates, TlsError};
 use crate::net::trust::TrustError;
 use crate::net::upstream::Ways;
@@ -36,6 +37,9 @@ pub enum StartError {
     /// TLS cannot be set up.
     #[error(transparent)]
     Tls(#[from] TlsError),
+    /// The authorities of a `[[push.route]]` cannot be used.
+    #[error("[[push.route]] ca: {0}")]
+    Roots(#[from] RootsError),
     /// The server of a host cannot be trusted.
     #[error("upstream_ca: {0}")]
     Trust(#[from] TrustError),
@@ -95,7 +99,7 @@ impl Daemon {
         let store = Store::open_with(&config.state, limits)?;
         let config = Arc::new(config);
         let (accepting, shutdown) = (CancellationToken::new(), CancellationToken::new());
-        let relay = Arc::new(Relay::new(Arc::clone(&config), legs, store.clone(), shutdown.clone()));
+        let relay = Arc::new(Relay::new(Arc::clone(&config), legs, store.clone(), shutdown.clone())?);
         let mut daemon = Self {
             addresses: Vec::new(),
             accepting,

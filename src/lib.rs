@@ -3,7 +3,7 @@
 //! ```text
 //!  mobile client ──TLS── pushward ──plain── XMPP server (unmodified: Prosody, ejabberd, Openfire, …)
 //!                           │  └── redb: registrations, devices, spool of undelivered stanzas
-//!                           └───── push service (app server), through the user's own stream
+//!                           └───── push service (app server): as the domain (s2s), as a component, or through the user's stream
 //! ```
 //!
 //! Clients connect to Pushward instead of to the server. It terminates TLS, relays every stanza, keeps its own stream
@@ -21,7 +21,7 @@
 //! | [`net`] | listeners, TLS, framed connections, the way to the server and whether it is trusted | XMPP beyond frames and STARTTLS |
 //! | [`relay`] | one task per session: an event goes into the core, its outputs are performed; the registry of sessions | protocol rules |
 //! | [`store`] | the redb database: accounts, spool, tombstones, wakes; one writer thread, group commit | who asks |
-//! | [`publish`] | the choice of transport | what is said |
+//! | [`publish`] | the choice of transport; streams to push services as a domain, and to servers as a component | what is said, whom for |
 //! | [`daemon`] | bind, accept, signals, drain | |
 //! | [`admin`] | a unix socket for the operator's commands, a page for metrics and probes; the commands themselves | secrets |
 //! | [`metrics`] | what is counted | who anybody is |

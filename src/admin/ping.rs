@@ -27,8 +27,8 @@ pub(super) async fn ping(relay: &Arc<Relay>, account: &BareJid, registrations: V
 async fn one(relay: Arc<Relay>, account: BareJid, registration: Registration) -> Ping {
     let started = Instant::now();
     let summary = Summary::wake(&relay.config().push, false);
-    let outcome = relay.publish(&account, Publish::new(&registration, summary, rand::random())).await;
-    let (outcome, condition) = match outcome {
+    let published = relay.publish(&account, Publish::new(&registration, summary, rand::random())).await;
+    let (outcome, condition) = match published.outcome {
         Outcome::Accepted => (PingOutcome::Accepted, None),
         Outcome::Wait(condition) => (PingOutcome::Wait, Some(condition)),
         Outcome::Refused(condition) => (PingOutcome::Refused, Some(condition)),
@@ -38,7 +38,7 @@ async fn one(relay: Arc<Relay>, account: BareJid, registration: Registration) ->
     Ping {
         service: registration.target.service,
         node: registration.target.node.as_deref().map(shortened),
-        transport: (outcome != PingOutcome::NotSent).then(|| "session".to_owned()),
+        transport: published.transport.map(|transport| transport.name().to_owned()),
         outcome,
         condition,
         millis: u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX),

@@ -8,8 +8,10 @@ use jid::DomainPart;
 use toml::de::DeTable;
 use tracing_subscriber::EnvFilter;
 
+use super::place::{leads_to, overlaps};
 use super::problem::Report;
 use super::section::{At, Section};
+use super::transport;
 use super::{
     Admin, ChannelBinding, Config, HOUR, Host, Limits, Listen, ListenTls, Log, LogFormat, MINUTE, Push, SECOND,
     StreamManagement, Upstream, UpstreamTls,
@@ -44,13 +46,26 @@ pub(super) fn config<'t>(report: &'t Report<'t>, text: &'t str, path: &Path) -> 
         root.problem(1, "[[host]]", "no host is served", "add [[host]] and domain = \"example.org\"");
     }
     let stream_management = stream_management(root.table("stream_management", "[stream_management]"));
-    let push = push(root.table("push", "[push]"), &stream_management);
+    let push = push(root.table("push", "[push]"), &stream_management, &directory);
     let limits = limits(root.table("limits", "[limits]"));
     let state = directory.join(state);
     let admin = admin(root.table("admin", "[admin]"), &directory, &state, &listen);
+    let dns = transport::dns(root.table("dns", "[dns]"));
     let log = log(root.table("log", "[log]"));
     root.finish();
-    Config { path: path.to_owned(), state, drain_timeout, listen, hosts, stream_management, push, limits, admin, log }
+    Config {
+        path: path.to_owned(),
+        state,
+        drain_timeout,
+        listen,
+        hosts,
+        stream_management,
+        push,
+        limits,
+        dns,
+        admin,
+        log,
+    }
 }
 
 /// The line of a key of a host, or of its `[[host]]`.
@@ -96,6 +111,7 @@ fn hosts(sections: Vec<Section<'_>>, directory: &Path, listen: &[Listen]) -> Vec
             certificate: file(&mut section, "certificate", directory, format!("certs/{}.pem", domain.value)),
             key: file(&mut section, "key", directory, format!("certs/{}.key", domain.value)),
             upstream: upstream(&mut section, listen),
+            component: transport::component(&mut section, &domain.value),
             upstream_tls: section.choice("upstream_tls", UpstreamTls::Off, &UPSTREAM_TLS),
             upstream_ca: section.parsed("upstream_ca", file_name).map(|at| directory.join(at.value)),
             upstream_insecure: section.boolean("upstream_insecure", false),
@@ -169,7 +185,7 @@ fn stream_management(mut s: Section<'_>) -> StreamManagement {
     read
 }
 
-fn push(mut s: Section<'_>, stream_management: &StreamManagement) -> Push {
+fn push(mut s: Section<'_>, stream_management: &StreamManagement, directory: &Path) -> Push {
     let d = Push::default();
     let [hold_line, jingle_line] = ["max_hibernation_timeout", "jingle"].map(|key| s.line_of(key));
     let read = Push {
@@ -190,6 +206,11 @@ fn push(mut s: Section<'_>, stream_management: &StreamManagement) -> Push {
         registration_ttl: s.duration("registration_ttl", d.registration_ttl, MOMENT..=3660 * DAY),
         extensions: s.boolean("extensions", d.extensions),
         jingle: s.boolean("jingle", d.jingle),
+        transports: transport::order(&mut s, d.transports),
+        services: transport::services(&mut s),
+        s2s_bidi: s.boolean("s2s_bidi", d.s2s_bidi),
+        s2s_connections: s.number("s2s_connections", d.s2s_connections, 1..=100_000),
+        routes: transport::routes(&mut s, directory),
     };
     if read.jingle && !read.extensions {
         s.problem(jingle_line, "jingle", "it is one of the extensions, which are off", "set extensions = true as well");
@@ -281,13 +302,13 @@ fn log(mut s: Section<'_>) -> Log {
 }
 
 /// What is wrong with a value, and the remedy.
-type Wrong = (String, String);
+pub(super) type Wrong = (String, String);
 
-fn wrong(what: impl Into<String>, remedy: &str) -> Wrong {
+pub(super) fn wrong(what: impl Into<String>, remedy: &str) -> Wrong {
     (what.into(), remedy.to_owned())
 }
 
-fn file_name(text: &str) -> Result<String, Wrong> {
+pub(super) fn file_name(text: &str) -> Result<String, Wrong> {
     if text.is_empty() { Err(wrong("empty", "write a path")) } else { Ok(text.to_owned()) }
 }
 
@@ -304,7 +325,7 @@ fn admin_address(text: &str) -> Result<Option<SocketAddr>, Wrong> {
     text.parse().map(Some).map_err(|_| wrong(format!("\"{text}\" is not an address"), remedy))
 }
 
-fn domain(text: &str) -> Result<String, Wrong> {
+pub(super) fn domain(text: &str) -> Result<String, Wrong> {
     let remedy = "write the part of the users' addresses after the @, such as \"example.org\"";
     match DomainPart::new(text) {
         Ok(domain) if !domain.as_str().contains(['/', '\\', '@', '*']) => Ok(domain.as_str().to_owned()),
@@ -313,7 +334,7 @@ fn domain(text: &str) -> Result<String, Wrong> {
     }
 }
 
-fn upstream_address(text: &str) -> Result<Upstream, Wrong> {
+pub(super) fn upstream_address(text: &str) -> Result<Upstream, Wrong> {
     let remedy = "write the server's address and port for client connections, such as \"127.0.0.1:5322\"";
     if text.starts_with("unix:") {
         return Err(wrong("unix sockets are not yet supported", remedy));
@@ -355,31 +376,4 @@ fn level(text: &str) -> Result<String, Wrong> {
         Ok(_) => Ok(text.to_owned()),
         Err(error) => Err(wrong(format!("\"{text}\" is not a filter: {error}"), remedy)),
     }
-}
-
-fn is_loopback(host: &str) -> bool {
-    let name = host.trim_end_matches('.').to_ascii_lowercase();
-    // RFC 6761 §6.3: every name below localhost is loopback.
-    name == "localhost"
-        || name.ends_with(".localhost")
-        || host.parse::<IpAddr>().is_ok_and(|address| address.to_canonical().is_loopback())
-}
-
-/// Whether two listeners cannot both be had.
-fn overlaps(one: SocketAddr, other: SocketAddr) -> bool {
-    let (a, b) = (one.ip().to_canonical(), other.ip().to_canonical());
-    one.port() != 0 && one.port() == other.port() && (a == b || a.is_unspecified() || b.is_unspecified())
-}
-
-fn leads_to(upstream: &Upstream, listener: &Listen) -> bool {
-    let listening = listener.address.ip().to_canonical();
-    let same_host = match upstream.host.parse::<IpAddr>() {
-        Ok(address) => {
-            let address = address.to_canonical();
-            let any_of_family = listening.is_unspecified() && (listening.is_ipv6() || address.is_ipv4());
-            address == listening || (any_of_family && address.is_loopback())
-        }
-        Err(_) => is_loopback(&upstream.host) && (listening.is_unspecified() || listening.is_loopback()),
-    };
-    same_host && upstream.port == listener.address.port()
 }

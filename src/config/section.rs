@@ -10,6 +10,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::problem::Report;
+use super::read::Wrong;
 
 /// A value and the line it stands on.
 #[derive(Clone, Debug)]
@@ -119,7 +120,7 @@ impl<'t> Section<'t> {
     pub(super) fn parsed<T>(
         &mut self,
         key: &'static str,
-        parse: impl FnOnce(&str) -> Result<T, (String, String)>,
+        parse: impl FnOnce(&str) -> Result<T, Wrong>,
     ) -> Option<At<T>> {
         let At { value, line } = self.text(key)?;
         match parse(&value) {
@@ -140,6 +141,33 @@ impl<'t> Section<'t> {
         let names: Vec<_> = choices.iter().map(|(name, _)| format!("\"{name}\"")).collect();
         self.problem(line, key, format!("unknown value \"{value}\""), format!("write {}", names.join(" or ")));
         default
+    }
+
+    /// Strings that `parse` understands, if the key is there and none of them is wrong.
+    pub(super) fn list<T>(&mut self, key: &'static str, parse: impl Fn(&str) -> Result<T, Wrong>) -> Option<Vec<T>> {
+        let remedy = format!("write {key} = [\"…\", \"…\"]");
+        let items = match self.take(key)? {
+            At { value: DeValue::Array(items), .. } => items,
+            other => {
+                self.wrong_type(key, &other, "an array of strings", &remedy);
+                return None;
+            }
+        };
+        let mut list = Vec::new();
+        let wanted = items.len();
+        for item in items {
+            let line = self.report.line_at(item.span().start);
+            let at = At { value: item.into_inner(), line };
+            let DeValue::String(text) = &at.value else {
+                self.wrong_type(key, &at, "an array of strings", &remedy);
+                continue;
+            };
+            match parse(text) {
+                Ok(value) => list.push(value),
+                Err((what, remedy)) => self.problem(line, key, what, remedy),
+            }
+        }
+        (list.len() == wanted).then_some(list)
     }
 
     /// A whole number within bounds.

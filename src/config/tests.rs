@@ -57,8 +57,13 @@ fn the_shipped_file_shows_every_key_with_its_default() {
     let mut shown = std::collections::BTreeSet::new();
     for line in full.lines().filter(|line| !line.starts_with('#')) {
         if line.starts_with('[') {
-            section = line;
-            shown.insert(("", section.trim_matches(['[', ']'])));
+            section = line.split_once(' ').map_or(line, |(section, _)| section);
+            let name = section.trim_matches(['[', ']']);
+            shown.insert(match name.split_once('.') {
+                Some(("host", key)) => ("[[host]]", key),
+                Some(("push", key)) => ("[push]", key),
+                Some(_) | None => ("", name),
+            });
         } else if let Some((key, _)) = line.split_once(" = ") {
             assert!(line.contains("  # ") || key == "address", "{key} has no comment");
             shown.insert((section, key));
@@ -91,17 +96,69 @@ fn unknown_keys_are_refused_with_the_nearest_known_one() {
 
 #[test]
 fn designed_keys_that_do_not_act_yet_are_refused() {
-    let expect = "config.toml:2: [push] services: not yet supported; remove it: any push service is used";
+    let expect = "config.toml:2: [limits] stanza_rate: not yet supported; remove it: the server limits rates";
+    check("[limits]\nstanza_rate = 10", expect);
+}
+
+#[test]
+fn transports_are_some_of_three_each_once() {
+    let push = |text: &str| parse(&with_host(&format!("[push]\n{text}"))).map(|config| config.push);
+    assert_eq!(push("transports = [\"session\", \"s2s\"]").unwrap().transports, [Transport::Session, Transport::S2s]);
+    for text in ["[]", "[\"s2s\", \"s2s\"]"] {
+        let errors = push(&format!("transports = {text}")).unwrap_err().to_string();
+        assert!(errors.starts_with("config.toml:2: [push] transports: none, or one twice; write some of"), "{errors}");
+    }
     check(
-        "[push]
-services = [\"push.example.org\"]",
-        expect,
+        "[push]\ntransports = [\"smtp\"]",
+        "config.toml:2: [push] transports: unknown transport \"smtp\"; \
+         write some of \"s2s\", \"component\" and \"session\", each once",
     );
+    assert_eq!(push("services = [\"Push.example\"]").unwrap().services, ["push.example"]);
+    let errors = push("services = [\"a@b\"]").unwrap_err().to_string();
+    assert!(errors.starts_with("config.toml:2: [push] services: \"a@b\" is not a domain"), "{errors}");
+}
+
+#[test]
+fn a_route_needs_a_domain_and_an_address() {
+    let full =
+        "[[push.route]]\ndomain = \"Push.example\"\naddress = \"10.0.0.5:5270\"\ntls = \"starttls\"\nca = \"ca.pem\"";
+    let [route] = parse(&with_host(full)).unwrap().push.routes.try_into().unwrap();
+    let address = Upstream { host: "10.0.0.5".to_owned(), port: 5270 };
+    let expect = Route { domain: "push.example".to_owned(), address, direct_tls: false, ca: Some("ca.pem".into()) };
+    assert_eq!(route, expect);
     check(
-        "[dns]
-servers = []",
-        "config.toml:1: dns: not yet supported; remove it: names are resolved by the system",
+        "[[push.route]]\ndomain = \"a\"",
+        "config.toml:1: [[push.route]] address: missing; write address = \"10.0.0.5:5270\"",
     );
+    let errors = parse(&with_host(&format!("{full}\n{full}"))).unwrap_err().to_string();
+    assert_eq!(errors, "config.toml:7: [[push.route]] domain: push.example has two routes; remove one [[push.route]]");
+}
+
+#[test]
+fn a_component_needs_a_domain_of_its_own_and_a_secret() {
+    let host = |text: &str| parse(&format!("[[host]]\ndomain = \"localhost\"\n[host.component]\n{text}"));
+    let component = host("domain = \"a.localhost\"\nsecret = \"s\"").unwrap().hosts[0].component.clone().unwrap();
+    let address = Upstream { host: "127.0.0.1".to_owned(), port: 5347 };
+    assert_eq!((&component.address, component.from), (&address, Speaker::Component));
+    assert!(!format!("{component:?}").contains("\"s\""), "{component:?}");
+    for (text, expect) in [
+        ("secret = \"s\"", "config.toml:3: [host.component] domain: missing"),
+        ("domain = \"localhost\"\nsecret = \"s\"", "config.toml:4: [host.component] domain: missing, or the host's"),
+        ("domain = \"a\"", "config.toml:3: [host.component] secret: missing"),
+        ("domain = \"a\"\nsecret = \"s\"\naddress = \"10.0.0.1:1\"", "config.toml:6: [host.component] address: notif"),
+        ("domain = \"a\"\nsecret = \"s\"\nfrom = \"me\"", "config.toml:6: [host.component] from: unknown value"),
+    ] {
+        let errors = host(text).unwrap_err().to_string();
+        assert!(errors.starts_with(expect), "{errors}");
+    }
+}
+
+#[test]
+fn name_servers_are_addresses() {
+    let dns = parse(&with_host("[dns]\nservers = [\"192.0.2.1\", \"[::1]:5353\"]")).unwrap().dns;
+    assert_eq!(dns, ["192.0.2.1:53".parse().unwrap(), "[::1]:5353".parse().unwrap()]);
+    let errors = parse(&with_host("[dns]\nservers = [\"dns.example\"]")).unwrap_err().to_string();
+    assert!(errors.starts_with("config.toml:2: [dns] servers: \"dns.example\" is not an address"), "{errors}");
 }
 
 #[test]

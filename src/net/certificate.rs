@@ -237,6 +237,7 @@ mod tests {
             certificate: directory.join(format!("certs/{domain}.pem")),
             key: directory.join(format!("certs/{domain}.key")),
             upstream: Upstream::default(),
+            component: None,
             upstream_tls: UpstreamTls::Off,
             upstream_ca: None,
             upstream_insecure: false,

@@ -54,6 +54,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conn<S> {
         Self { stream, framer: Framer::new(limits), out: BytesMut::new(), unflushed: false, stalled: None }
     }
 
+    /// The same on a stream with another content namespace than `jabber:client`.
+    pub fn in_namespace(stream: S, limits: FrameLimits, ns: &'static str) -> Self {
+        Self { framer: Framer::with_default_namespace(limits, ns), ..Self::new(stream, limits) }
+    }
+
     /// The framer, for limits and restarts.
     pub fn framer(&mut self) -> &mut Framer {
         &mut self.framer

@@ -3,6 +3,7 @@
 pub mod certificate;
 pub mod conn;
 pub mod listener;
+pub mod roots;
 pub mod tls;
 pub mod trust;
 pub mod upstream;

@@ -32,6 +32,7 @@ pub enum TlsError {
 pub struct Certificates {
     by_host: HashMap<String, Settings>,
     fallback: Settings,
+    keys: HashMap<String, Arc<CertifiedKey>>,
 }
 
 /// The settings for connections to one host.
@@ -67,7 +68,13 @@ impl Certificates {
         };
         let fallback = settings(&first)?;
         let by_host = keys.iter().map(|(domain, key)| Ok((ascii(domain), settings(key)?)));
-        Ok(Self { by_host: by_host.collect::<Result<_, rustls::Error>>()?, fallback })
+        let by_host = by_host.collect::<Result<_, rustls::Error>>()?;
+        Ok(Self { by_host, fallback, keys: keys.into_iter().collect() })
+    }
+
+    /// The certificates by domain, for connections on which the host itself has to prove who it is.
+    pub fn keys(&self) -> HashMap<String, Arc<CertifiedKey>> {
+        self.keys.clone()
     }
 
     /// The TLS settings of a connection: its certificate is that of the server name the client indicates (RFC 6066

@@ -2,53 +2,29 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::io::{self, BufReader};
-use std::path::{Path, PathBuf};
+use std::io;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
 use rustls::crypto::ring;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::version::{TLS12, TLS13};
-use rustls::{CertificateError, ClientConfig, Error, RootCertStore};
+use rustls::{CertificateError, ClientConfig, Error};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
+use super::roots::{self, RootsError};
 use super::tls::{ALPN, ascii};
 use crate::config::{Host, UpstreamTls};
 
 /// Why the certificate of a server cannot be judged: the operator's, always.
 #[derive(Debug, thiserror::Error)]
 pub enum TrustError {
-    /// The file of `upstream_ca` is missing, or this user may not read it.
-    #[error("{path}: cannot be read: {error}", path = .path.display())]
-    Unreadable {
-        /// The file.
-        path: PathBuf,
-        /// What the system said.
-        error: io::Error,
-    },
-    /// The file of `upstream_ca` holds no certificate.
-    #[error("{path}: no certificate in it; it must be PEM, with a line -----BEGIN CERTIFICATE-----", path = .path.display())]
-    Empty {
-        /// The file.
-        path: PathBuf,
-    },
-    /// A certificate in the file of `upstream_ca` cannot be used.
-    #[error("{path}: cannot be used: {error}", path = .path.display())]
-    Unusable {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong with it.
-        error: Error,
-    },
-    /// There is no `upstream_ca`, and the system has no authorities either.
-    #[error("this system has no certificate authorities{reason}; name those of the server in upstream_ca")]
-    NoSystemRoots {
-        /// What kept them from being read, if anything did.
-        reason: String,
-    },
+    /// There are no authorities.
+    #[error(transparent)]
+    Roots(#[from] RootsError),
     /// No certificate could name the domain.
     #[error("{domain} is not a name that a certificate can hold")]
     Name {
@@ -103,8 +79,8 @@ impl Trusts {
             return Ok(Trust { config: Arc::clone(config), name });
         }
         let roots = match &host.upstream_ca {
-            Some(path) => roots_in(path)?,
-            None => system_roots()?,
+            Some(path) => roots::in_file(path)?,
+            None => roots::system()?,
         };
         let mut config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
             .with_protocol_versions(&[&TLS13, &TLS12])?
@@ -117,29 +93,6 @@ impl Trusts {
         self.loaded.insert(key, Arc::clone(&config));
         Ok(Trust { config, name })
     }
-}
-
-fn roots_in(path: &Path) -> Result<RootCertStore, TrustError> {
-    let unreadable = |error| TrustError::Unreadable { path: path.to_owned(), error };
-    let mut file = BufReader::new(std::fs::File::open(path).map_err(unreadable)?);
-    let mut roots = RootCertStore::empty();
-    for certificate in rustls_pemfile::certs(&mut file) {
-        let added = roots.add(certificate.map_err(unreadable)?);
-        added.map_err(|error| TrustError::Unusable { path: path.to_owned(), error })?;
-    }
-    if roots.is_empty() { Err(TrustError::Empty { path: path.to_owned() }) } else { Ok(roots) }
-}
-
-/// Authorities that cannot be read are passed over, as long as there are others.
-fn system_roots() -> Result<RootCertStore, TrustError> {
-    let found = rustls_native_certs::load_native_certs();
-    let mut roots = RootCertStore::empty();
-    roots.add_parsable_certificates(found.certs);
-    if roots.is_empty() {
-        let reason = found.errors.first().map_or_else(String::new, |error| format!(" ({error})"));
-        return Err(TrustError::NoSystemRoots { reason });
-    }
-    Ok(roots)
 }
 
 /// Why there is no TLS with a server, in the words of whom it concerns.

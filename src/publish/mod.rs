@@ -1,5 +1,205 @@
-//! Performs publishes: the choice of transport.
+//! Performs publishes: the choice of transport, and the transports.
 //!
-//! So far there is one, `session`: through the user's own upstream stream, where the server stamps the full JID.
+//! | file | holds |
+//! |---|---|
+//! | `choice.rs` | [`Choice`], [`choice::Trial`]: what is tried, and in which order |
+//! | `line.rs`, `talk.rs`, `open.rs` | a stream of our own: when it is up, what passes, which publishes are not answered yet |
+//! | `component.rs` | `component`: as a component of the server (XEP-0114) |
+//! | `s2s/` | `s2s`: as the domain itself, over a stream of its own to the push service |
+//! | `session.rs` | `session`: through the user's own upstream stream, where the server stamps the full JID |
+//! | `carry.rs` | stanzas from one content namespace to another |
 
+mod carry;
+pub mod choice;
+mod component;
+mod line;
+mod open;
+mod s2s;
 pub mod session;
+mod talk;
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::Instrument;
+
+use crate::config::{Config, Transport};
+use crate::jid::BareJid;
+use crate::net::roots::RootsError;
+use crate::net::tls::Certificates;
+use crate::push::notification::Publish;
+use crate::push::outcome::Outcome;
+use crate::push::registration::Target;
+use crate::relay::registry::Registry;
+use choice::{Attempt, Choice, Published};
+use line::{Job, Line, Patience};
+use s2s::{Around, Pool};
+
+/// How long a transport may take to be ready for a publish.
+const READY: Duration = Duration::from_secs(5);
+
+/// The ways of one publish.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Way {
+    /// The operator does not want this push service: `services`.
+    NotAllowed,
+    /// The user's own session alone.
+    Session,
+    /// Some of several.
+    Choice,
+}
+
+/// Publishes by whatever transport is fit.
+pub struct Publisher {
+    config: Arc<Config>,
+    registry: Arc<Registry>,
+    choice: Mutex<Choice>,
+    /// The queue of each host's component.
+    components: HashMap<String, mpsc::Sender<Job>>,
+    pool: Pool,
+    tasks: TaskTracker,
+}
+
+impl Publisher {
+    /// A publisher that ends its streams when `shutdown` is cancelled. Inside a runtime.
+    ///
+    /// # Errors
+    /// The `ca` of a `[[push.route]]` cannot be used.
+    pub fn new(
+        config: Arc<Config>,
+        registry: Arc<Registry>,
+        certificates: &Certificates,
+        shutdown: &CancellationToken,
+    ) -> Result<Self, RootsError> {
+        let tasks = TaskTracker::new();
+        let around = Around { registry: &registry, shutdown, tasks: &tasks };
+        let pool = Pool::new(Arc::clone(&config), certificates.keys(), around)?;
+        let mut publisher = Self {
+            choice: Mutex::default(),
+            components: HashMap::new(),
+            pool,
+            tasks,
+            registry,
+            config: Arc::clone(&config),
+        };
+        if config.push.transports.contains(&Transport::Component) {
+            publisher.connect_components(shutdown);
+        }
+        Ok(publisher)
+    }
+
+    fn connect_components(&mut self, shutdown: &CancellationToken) {
+        let Self { config, components, tasks, .. } = self;
+        for host in &config.hosts {
+            let Some(component) = &host.component else { continue };
+            let (sender, jobs) = mpsc::channel(line::QUEUE);
+            let span = tracing::info_span!("component", domain = %component.domain);
+            let peer = component::Server::new(Arc::clone(config), host.domain.clone(), component.clone());
+            let patience =
+                Patience { answer: config.push.publish_timeout, write: config.stream_management.write_timeout };
+            let line = Line { peer, jobs, patience, shutdown: shutdown.clone() };
+            tasks.spawn(line.run().instrument(span));
+            components.insert(host.domain.clone(), sender);
+        }
+    }
+
+    /// Waits until all streams are closed.
+    pub async fn finished(&self) {
+        self.tasks.close();
+        self.tasks.wait().await;
+    }
+
+    /// Which ways there are for a publish of an account, now.
+    pub fn way(&self, account: &BareJid, target: &Target) -> Way {
+        if !self.config.push.allows(&target.service) {
+            return Way::NotAllowed;
+        }
+        match self.fit(account, target).as_slice() {
+            [Transport::Session] => Way::Session,
+            _ => Way::Choice,
+        }
+    }
+
+    /// Whether some transport may publish for an account that has no session.
+    pub fn needs_no_session(&self, account: &BareJid, target: &Target) -> bool {
+        self.config.push.allows(&target.service)
+            && self.fit(account, target).iter().any(|transport| *transport != Transport::Session)
+    }
+
+    /// Publishes for an account: what was written is not written again, unless it was refused because of whom it was from.
+    pub async fn publish(&self, account: &BareJid, publish: Publish) -> Published {
+        if !self.config.push.allows(&publish.target.service) {
+            return Published { transport: None, outcome: Outcome::Refused("not-allowed".to_owned()) };
+        }
+        let service = publish.target.service.domain().as_str().to_owned();
+        let fit = self.fit(account, &publish.target);
+        let mut trial = self.with_choice(|choice| choice.trial(Instant::now(), &service, fit));
+        while let Some(transport) = trial.next_transport() {
+            let attempt = self.attempt(transport, account, publish.clone()).await;
+            let reason = match &attempt {
+                Attempt::Skipped(reason) => reason.clone(),
+                Attempt::Done(outcome) => format!("{outcome:?}"),
+            };
+            match trial.tried(transport, attempt) {
+                Some(published) => {
+                    let worked = (transport, &trial);
+                    self.with_choice(|choice| choice.worked(Instant::now(), &service, worked));
+                    return published;
+                }
+                None => self.tell(&service, transport, &reason),
+            }
+        }
+        trial.end()
+    }
+
+    /// Why a transport was passed over, once.
+    fn tell(&self, service: &str, transport: Transport, reason: &str) {
+        let transport_name = transport.name();
+        if self.with_choice(|choice| choice.is_news(Instant::now(), service, (transport, reason))) {
+            tracing::warn!(%service, transport = transport_name, %reason, "transport passed over");
+        } else {
+            tracing::debug!(%service, transport = transport_name, %reason, "transport passed over");
+        }
+    }
+
+    async fn attempt(&self, transport: Transport, account: &BareJid, publish: Publish) -> Attempt {
+        match transport {
+            Transport::S2s => line::submit(publish, READY, |job| self.pool.enqueue(account, job)).await,
+            Transport::Component => match self.components.get(account.domain().as_str()) {
+                Some(queue) => line::submit(publish, READY, |job| enqueue(queue, job)).await,
+                None => Attempt::Skipped("no [host.component]".to_owned()),
+            },
+            Transport::Session => session::carry(&self.registry, account, publish).await,
+        }
+    }
+
+    /// The transports that may be tried, in the configured order.
+    fn fit(&self, account: &BareJid, target: &Target) -> Vec<Transport> {
+        let host = account.domain().as_str();
+        // Users choose push JIDs: nothing is sent as the domain to the domain's own users.
+        let is_own = |domain: &str| self.config.hosts.iter().any(|host| host.domain == domain);
+        let own_user = target.service.node().is_some() && is_own(target.service.domain().as_str());
+        let is_fit = |transport: &Transport| match transport {
+            Transport::S2s => self.pool.is_fit(target.service.domain().as_str()),
+            Transport::Component => !own_user && self.components.contains_key(host),
+            Transport::Session => true,
+        };
+        self.config.push.transports.iter().copied().filter(is_fit).collect()
+    }
+
+    fn with_choice<T>(&self, ask: impl FnOnce(&mut Choice) -> T) -> T {
+        // What is remembered is still good where another thread has panicked.
+        ask(&mut self.choice.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+fn enqueue(queue: &mpsc::Sender<Job>, job: Job) -> Result<(), String> {
+    queue.try_send(job).map_err(|error| match error {
+        mpsc::error::TrySendError::Full(_) => "publish_queue_full".to_owned(),
+        mpsc::error::TrySendError::Closed(_) => "its stream is over".to_owned(),
+    })
+}

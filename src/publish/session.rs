@@ -4,8 +4,12 @@ use std::collections::HashMap;
 
 use tokio::sync::oneshot;
 
+use super::choice::Attempt;
+use crate::jid::BareJid;
+use crate::push::notification::Publish;
 use crate::push::outcome::Outcome;
 use crate::push::registration::Target;
+use crate::relay::registry::{Command, Registry};
 
 /// Who wants to know what became of a publish.
 #[derive(Debug)]
@@ -34,5 +38,16 @@ impl Carried {
     /// The publish with this number is done; says who asked.
     pub fn done(&mut self, number: u64) -> Option<Asker> {
         self.open.remove(&number)
+    }
+}
+
+/// Publishes through the user's own stream, whichever session's it is.
+pub(super) async fn carry(registry: &Registry, account: &BareJid, publish: Publish) -> Attempt {
+    let none = || Attempt::Skipped("the account has no session".to_owned());
+    let Some(carrier) = registry.any_session(account) else { return none() };
+    let (reply, replied) = oneshot::channel();
+    match carrier.send(Command::Carry(Box::new(publish), reply)).await {
+        Ok(()) => Attempt::Done(replied.await.unwrap_or(Outcome::Unknown)),
+        Err(_) => none(),
     }
 }

@@ -81,6 +81,9 @@ pub enum RequestError {
     /// The client names itself as the push service.
     #[error("the push service is the client itself")]
     OwnJid,
+    /// The operator does not want this push service: `services`.
+    #[error("the push service is not among those that may be used")]
+    NotAllowed,
     /// More than is reasonable to keep.
     #[error("the request is too large to keep")]
     TooLarge,
@@ -93,10 +96,16 @@ pub enum RequestError {
 }
 
 impl RequestError {
-    /// The condition of the stanza error, whose type is `modify` (RFC 6120 §8.3.3).
+    /// The type of the stanza error (RFC 6120 §8.3.2).
+    pub fn kind(self) -> &'static str {
+        if self == Self::NotAllowed { "cancel" } else { "modify" }
+    }
+
+    /// The condition of the stanza error (RFC 6120 §8.3.3).
     pub fn condition(self) -> &'static str {
         match self {
             Self::Algorithm => "feature-not-implemented",
+            Self::NotAllowed => "not-allowed",
             Self::Jid | Self::OwnJid | Self::TooLarge | Self::Key => "bad-request",
         }
     }
@@ -134,6 +143,9 @@ fn enable_request(child: &Node<'_>, own: &FullJid, settings: &config::Push) -> R
     let service = service(child)?;
     if service.to_bare() == own.to_bare() {
         return Err(RequestError::OwnJid);
+    }
+    if !settings.allows(&service) {
+        return Err(RequestError::NotAllowed);
     }
     let form = child.child("x", ns::DATA);
     if child.start_tag().len() + form.map_or(0, |form| form.raw().len()) > MAX_OPTIONS {

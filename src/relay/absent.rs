@@ -5,13 +5,15 @@ use std::time::{Duration, Instant};
 
 use dashmap::DashMap;
 use tokio::select;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 use tokio::time::sleep_until;
 
 use super::Relay;
 use super::jobs::unix;
-use super::registry::Command;
+use super::registry::{Command, Handle};
+use crate::config::Transport;
 use crate::jid::BareJid;
+use crate::publish::choice::Published;
 use crate::push::absent::{Absent, Notice};
 use crate::push::account::DeviceId;
 use crate::push::notification::Publish;
@@ -126,7 +128,7 @@ impl Relay {
             if !known.registrations.iter().any(|r| r.target == target && is_away(r)) {
                 return;
             }
-            let outcome = relay.publish(&account, publish).await;
+            let outcome = relay.publish(&account, publish).await.outcome;
             if let Some(task) = task.upgrade() {
                 // It may have ended.
                 drop(task.send(News::Answered(target, outcome)).await);
@@ -135,27 +137,40 @@ impl Relay {
     }
 
     /// Publishes for an account by whatever transport is fit, and stores what follows from the answer.
-    pub async fn publish(&self, account: &BareJid, publish: Publish) -> Outcome {
+    pub async fn publish(&self, account: &BareJid, publish: Publish) -> Published {
         let target = publish.target.clone();
         tracing::info!(%account, service = %target, "published");
-        let outcome = self.publish_by_session(account, publish).await;
-        tracing::info!(%account, service = %target, ?outcome, "publish outcome");
-        self.metrics.publish("session", outcome.name());
-        if let Some(change) = outcome.change(&target, self.config.push.max_errors, unix())
+        let published = self.publish_counted(account, publish).await;
+        let (outcome, transport) = (&published.outcome, published.transport.map_or("none", Transport::name));
+        tracing::info!(%account, service = %target, transport, ?outcome, "publish outcome");
+        self.note_outcome(account, &target, &published.outcome).await;
+        published
+    }
+
+    /// Publishes for a session, which then hears what became of it; or its account does, if it is over by then.
+    pub(super) async fn publish_for_session(self: Arc<Self>, session: Arc<Handle>, publish: Publish) {
+        let target = publish.target.clone();
+        let Published { transport, outcome } = self.publish_counted(session.account(), publish).await;
+        tracing::info!(service = %target, transport = transport.map_or("none", Transport::name), "transport chosen");
+        if session.send(Command::Published(target.clone(), outcome.clone())).await.is_err() {
+            self.note_outcome(session.account(), &target, &outcome).await;
+        }
+    }
+
+    /// Publishes for an account, and counts what became of it.
+    pub(super) async fn publish_counted(&self, account: &BareJid, publish: Publish) -> Published {
+        let published = self.publisher.publish(account, publish).await;
+        let transport = published.transport.map_or("none", Transport::name);
+        self.metrics.publish(transport, published.outcome.name());
+        published
+    }
+
+    /// Stores what follows from an answer.
+    pub(super) async fn note_outcome(&self, account: &BareJid, target: &Target, outcome: &Outcome) {
+        if let Some(change) = outcome.change(target, self.config.push.max_errors, unix())
             && let Err(error) = self.change_account(account, change).await
         {
             tracing::error!(%error, "the account cannot be stored");
-        }
-        outcome
-    }
-
-    /// The user's own stream, whichever session's it is.
-    async fn publish_by_session(&self, account: &BareJid, publish: Publish) -> Outcome {
-        let Some(carrier) = self.registry.any_session(account) else { return Outcome::NotSent };
-        let (reply, replied) = oneshot::channel();
-        match carrier.send(Command::Carry(Box::new(publish), reply)).await {
-            Ok(()) => replied.await.unwrap_or(Outcome::Unknown),
-            Err(_) => Outcome::NotSent,
         }
     }
 }

@@ -9,17 +9,21 @@ use std::time::{Instant, SystemTime};
 use tokio::select;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::sleep_until;
+use tracing::Instrument;
 
 use super::jobs::{Done, Jobs, Request};
 use super::login::{self, Login};
 use super::owner::owner;
 use super::registry::{Attach, Command, Handle, Refused};
 use super::{Client, Relay};
+use crate::config::Transport;
 use crate::net::conn::{ConnEvent, HIGH_WATER};
 use crate::net::listener::Permit;
 use crate::net::upstream::UpstreamConn;
+use crate::publish::Way;
 use crate::publish::session::{Asker, Carried};
 use crate::push::account::{Change, LoginId};
+use crate::push::notification::Publish;
 use crate::session::{Clock, Closing, EndReason, Input, Output, Session, SmId, Stored};
 
 /// What woke the task.
@@ -160,6 +164,8 @@ impl Driver {
                 let number = self.carried.begin(Asker::Other(reply));
                 self.take(Input::Carry(number, *publish));
             }
+            Wake::Command(Command::Published(target, outcome)) => self.take(Input::Published(target, outcome)),
+            Wake::Command(Command::Routed(stanza)) => self.take(Input::Routed(stanza)),
             Wake::Store(done) => self.done(done),
             Wake::Deadline => self.deadline(),
             Wake::Drain => {
@@ -284,12 +290,12 @@ impl Driver {
                 self.relay.registry.not_resumable(&id, &self.handle);
                 self.jobs.ask(Request::Bury(id, h));
             }
-            Output::Publish(publish) => {
-                let number = self.carried.begin(Asker::Own(publish.target.clone()));
-                return Some(Input::Carry(number, publish));
-            }
+            Output::Publish(publish) => return self.publish(publish),
             Output::Carried(number, outcome) => match self.carried.done(number)? {
-                Asker::Own(target) => return Some(Input::Published(target, outcome)),
+                Asker::Own(target) => {
+                    self.relay.metrics.publish(Transport::Session.name(), outcome.name());
+                    return Some(Input::Published(target, outcome));
+                }
                 // Whoever asked may have stopped waiting.
                 Asker::Other(reply) => drop(reply.send(outcome)),
             },
@@ -297,6 +303,22 @@ impl Driver {
             Output::CloseClient(closing) => self.close_client(closing),
             Output::Event(event) => self.relay.report(&event),
             Output::End(reason) => self.ended = Some(reason),
+        }
+        None
+    }
+
+    /// Where there is but the user's own stream, and this is it, the publish takes the short way.
+    fn publish(&mut self, publish: Publish) -> Option<Input> {
+        let account = self.handle.account();
+        match self.relay.publisher.way(account, &publish.target) {
+            Way::Session => {
+                let number = self.carried.begin(Asker::Own(publish.target.clone()));
+                return Some(Input::Carry(number, publish));
+            }
+            Way::NotAllowed | Way::Choice => {
+                let publishing = Arc::clone(&self.relay).publish_for_session(Arc::clone(&self.handle), publish);
+                self.relay.farewells.spawn(publishing.in_current_span());
+            }
         }
         None
     }
@@ -359,8 +381,14 @@ impl Driver {
         self.relay.registry.leave(&self.handle, self.sm_id.as_ref());
         self.commands.close();
         while let Some(command) = self.commands.recv().await {
-            if let Command::Attach(attach) = command {
-                drop(attach.reply.send(Err(Refused { client: attach.client, too_high: None })));
+            match command {
+                Command::Attach(attach) => {
+                    drop(attach.reply.send(Err(Refused { client: attach.client, too_high: None })));
+                }
+                Command::Published(target, outcome) => {
+                    self.relay.note_outcome(self.handle.account(), &target, &outcome).await;
+                }
+                Command::AccountChanged(_) | Command::Carry(..) | Command::Routed(_) | Command::Supersede(_) => {}
             }
         }
         drop(self.heirs);

@@ -34,8 +34,10 @@ use crate::metrics::Metrics;
 use crate::net::Legs;
 use crate::net::conn::Conn;
 use crate::net::listener::Permit;
+use crate::net::roots::RootsError;
 use crate::net::tls::Certificates;
 use crate::net::upstream::Ways;
+use crate::publish::Publisher;
 use crate::session::{Settings, negotiate};
 use crate::store::Store;
 use crate::xml::FrameLimits;
@@ -56,7 +58,8 @@ pub struct Relay {
     certificates: Certificates,
     ways: Ways,
     notices: notices::Notices,
-    registry: Registry,
+    registry: Arc<Registry>,
+    publisher: Publisher,
     absentees: Absentees,
     store: Store,
     metrics: Metrics,
@@ -67,27 +70,32 @@ pub struct Relay {
 
 impl Relay {
     /// What all connections of a daemon share; sessions drain when `shutdown` is cancelled.
-    pub fn new(config: Arc<Config>, legs: Legs, store: Store, shutdown: CancellationToken) -> Self {
+    ///
+    /// # Errors
+    /// The `ca` of a `[[push.route]]` cannot be used.
+    pub fn new(config: Arc<Config>, legs: Legs, store: Store, shutdown: CancellationToken) -> Result<Self, RootsError> {
         let settings = Settings {
             stream_management: config.stream_management.clone(),
             push: Arc::new(config.push.clone()),
             session_queue: config.limits.session_queue,
             seed: rand::random(),
         };
-        Self {
+        let registry = Arc::new(Registry::default());
+        Ok(Self {
             settings: Arc::new(settings),
             domains: Arc::new(config.hosts.iter().map(|host| host.domain.clone()).collect()),
+            publisher: Publisher::new(Arc::clone(&config), Arc::clone(&registry), &legs.certificates, &shutdown)?,
             config,
             certificates: legs.certificates,
             ways: legs.ways,
             notices: notices::Notices::default(),
-            registry: Registry::default(),
+            registry,
             absentees: Absentees::default(),
             store,
             metrics: Metrics::new(),
             shutdown,
             farewells: TaskTracker::new(),
-        }
+        })
     }
 
     /// Serves one connection for as long as it, or the session that it becomes, lives.
@@ -112,6 +120,7 @@ impl Relay {
     pub async fn finished(&self) {
         self.farewells.close();
         self.farewells.wait().await;
+        self.publisher.finished().await;
     }
 
     /// The configuration.

@@ -12,8 +12,10 @@ use crate::jid::BareJid;
 use crate::push::account::{Account, DeviceId};
 use crate::push::notification::Publish;
 use crate::push::outcome::Outcome;
+use crate::push::registration::Target;
 use crate::session::negotiate::{Held, Proof};
 use crate::session::{Resumption, SmId, sm};
+use crate::xml::Element;
 
 /// Commands that wait for a session; a session that does not take them is busy for at most a wake-up.
 const COMMANDS: usize = 16;
@@ -27,6 +29,10 @@ pub enum Command {
     AccountChanged(Box<Account>),
     /// Publish this through your stream, for another device of the account; without an answer the outcome is unknown.
     Carry(Box<Publish>, oneshot::Sender<Outcome>),
+    /// What became of a publish of yours that left by another transport.
+    Published(Target, Outcome),
+    /// A stanza for you, or for the account, came over a stream of a push service's.
+    Routed(Element),
     /// A fresh session of the same device takes over: end, if you are held, and say so by dropping this.
     Supersede(oneshot::Sender<()>),
 }

@@ -21,8 +21,7 @@ impl Relay {
             }
             Event::Published(target) => tracing::info!(service = %target, "published"),
             Event::PublishOutcome(target, outcome) => {
-                tracing::info!(service = %target, ?outcome, "publish outcome");
-                self.metrics.publish("session", outcome.name());
+                tracing::info!(service = %target, ?outcome, "publish outcome")
             }
             Event::SpoolFailed => {
                 tracing::warn!("spool_failed: the session ends");

@@ -1,9 +1,10 @@
 //! Wake pushes for devices that have no session: durable jobs, paced, sent as soon as something can carry them.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::task::JoinHandle;
 use tokio::time::sleep;
 
 use super::Relay;
@@ -15,13 +16,21 @@ const ROUND: Duration = Duration::from_secs(10);
 /// Over how long the first round spreads its pushes, at least: not all phones call back at once.
 const JITTER: Duration = Duration::from_secs(5);
 
+/// What the rounds remember.
+#[derive(Default)]
+struct Round {
+    /// Devices that wait, as was told.
+    told: HashSet<Slot>,
+    under_way: HashMap<Slot, JoinHandle<()>>,
+}
+
 impl Relay {
     /// Sends wake pushes for ever.
     pub(super) async fn wake(self: &Arc<Self>) {
-        let mut told = HashSet::new();
+        let mut round = Round::default();
         let mut spread = JITTER;
         loop {
-            match self.wake_round(&mut told, spread).await {
+            match self.wake_round(&mut round, spread).await {
                 Ok(true) => spread = Duration::ZERO,
                 Ok(false) => {}
                 Err(error) => tracing::error!(%error, "wake pushes cannot be read"),
@@ -31,41 +40,63 @@ impl Relay {
     }
 
     /// Whether there was anything to do.
-    async fn wake_round(self: &Arc<Self>, told: &mut HashSet<Slot>, spread: Duration) -> Result<bool, StoreError> {
+    async fn wake_round(self: &Arc<Self>, round: &mut Round, spread: Duration) -> Result<bool, StoreError> {
         let wakes = self.store.wakes().await?;
         let pause = Duration::from_secs(1) / self.config.stream_management.wake_rate.max(1);
         let jitter = |share: f64| spread.mul_f64(share / (wakes.len().max(1) as f64));
         let any = !wakes.is_empty();
+        round.under_way.retain(|_, task| !task.is_finished());
         for (slot, wake) in &wakes {
-            if self.wake_device(slot).await? {
-                tracing::info!(account = %slot.account, reason = ?wake.reason, transport = "session", "wake push sent");
-                self.store.woken(slot).await?;
+            if round.under_way.contains_key(slot) {
+                continue;
+            }
+            let publishes = self.wake_pushes(slot).await?;
+            if self.may_leave(slot, &publishes) {
+                let task = Arc::clone(self).wake_device(slot.clone(), *wake, publishes);
+                round.under_way.insert(slot.clone(), self.farewells.spawn(task));
                 sleep(pause + jitter(rand::random::<f64>() * 2.0)).await;
-            } else if told.insert(slot.clone()) {
-                self.waits(slot, wake);
+            } else if round.told.insert(slot.clone()) {
+                waits(slot, wake);
             }
         }
-        told.retain(|slot| wakes.iter().any(|(waiting, _)| waiting == slot));
+        round.told.retain(|slot| wakes.iter().any(|(waiting, _)| waiting == slot));
         Ok(any)
     }
 
-    fn waits(&self, slot: &Slot, wake: &Wake) {
-        tracing::info!(account = %slot.account, reason = ?wake.reason, transport = "no_transport", "a wake push waits");
-    }
-
-    /// Lets another session of the account carry the push: the user's own stream, whichever it is.
-    async fn wake_device(self: &Arc<Self>, slot: &Slot) -> Result<bool, StoreError> {
-        if self.registry.any_session(&slot.account).is_none() {
-            return Ok(false);
-        }
+    /// What is to be said to a device.
+    async fn wake_pushes(&self, slot: &Slot) -> Result<Vec<Publish>, StoreError> {
         let account = self.store.account(&slot.account).await?;
         let waits = self.store.backlog(slot).await?.count > 0;
         let summary = Summary::wake(&self.config.push, waits);
-        for registration in account.owned(slot.device) {
-            let publish = Publish::new(registration, summary.clone(), rand::random());
-            let (relay, jid) = (Arc::clone(self), slot.account.clone());
-            self.farewells.spawn(async move { relay.publish(&jid, publish).await });
-        }
-        Ok(true)
+        let publishes = account.owned(slot.device).map(|r| Publish::new(r, summary.clone(), rand::random()));
+        Ok(publishes.collect())
     }
+
+    /// Whether another session of the account can carry the pushes, or one of them needs none.
+    fn may_leave(&self, slot: &Slot, publishes: &[Publish]) -> bool {
+        let needs_none = |publish: &Publish| self.publisher.needs_no_session(&slot.account, &publish.target);
+        self.registry.any_session(&slot.account).is_some() || publishes.iter().any(needs_none)
+    }
+
+    /// Wakes a device by all its registrations; it is done as soon as one of them could be used.
+    async fn wake_device(self: Arc<Self>, slot: Slot, wake: Wake, publishes: Vec<Publish>) {
+        let mut left = publishes.is_empty();
+        for publish in publishes {
+            let published = self.publish(&slot.account, publish).await;
+            if let Some(transport) = published.transport.filter(|_| !left) {
+                let transport = transport.name();
+                tracing::info!(account = %slot.account, reason = ?wake.reason, transport, "wake push sent");
+                left = true;
+            }
+        }
+        if !left {
+            waits(&slot, &wake);
+        } else if let Err(error) = self.store.woken(&slot).await {
+            tracing::error!(%error, "a wake push that was sent cannot be noted");
+        }
+    }
+}
+
+fn waits(slot: &Slot, wake: &Wake) {
+    tracing::info!(account = %slot.account, reason = ?wake.reason, transport = "no_transport", "a wake push waits");
 }

@@ -102,6 +102,8 @@ pub enum Input {
     Carry(u64, Publish),
     /// What became of [`Output::Publish`].
     Published(Target, Outcome),
+    /// A stanza for the client that came by another way than the user's own stream.
+    Routed(Element),
     /// The daemon ends in an orderly way.
     Drain,
     /// The wake-up has no further input.
@@ -303,6 +305,7 @@ impl Session {
             Input::Superseded => self.superseded(now),
             Input::Carry(number, publish) => self.carry(now, number, &publish),
             Input::Published(target, outcome) => self.published(now, target, outcome),
+            Input::Routed(stanza) => self.routed(now, stanza),
             Input::Drain => self.drain(now),
             Input::Quiet => self.quiet(now),
             Input::Timeout => self.timeout(now),

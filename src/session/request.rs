@@ -53,7 +53,7 @@ impl Session {
         false
     }
 
-    fn is_account(&self, to: &str) -> bool {
+    pub(super) fn is_account(&self, to: &str) -> bool {
         Jid::new(to).is_ok_and(|to| to.resource().is_none() && to.to_bare() == self.bound.jid.to_bare())
     }
 
@@ -66,7 +66,7 @@ impl Session {
             return self.deliver_own(now, iq_error(iq, "wait", "resource-constraint"));
         }
         let (change, event) = match request {
-            Err(error) => return self.deliver_own(now, iq_error(iq, "modify", error.condition())),
+            Err(error) => return self.deliver_own(now, iq_error(iq, error.kind(), error.condition())),
             Ok(Request::Enable { target, options, extensions }) => {
                 let event = Event::PushEnabled(target.clone());
                 let (device, last_seen) = (self.owner.device, self.epoch.unix(now));

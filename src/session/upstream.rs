@@ -35,6 +35,15 @@ impl Session {
         }
     }
 
+    /// A stanza for the client came by another way than the server's stream, which therefore does not count it. What is for
+    /// the account is for its available clients (RFC 6121 §8.5.2).
+    pub(super) fn routed(&mut self, now: Instant, stanza: Element) {
+        let to_account = stanza.node().attr("to").is_none_or(|to| self.is_account(&to));
+        if !to_account || self.own_presence.is_available() {
+            self.upstream_stanza(now, stanza, None);
+        }
+    }
+
     fn upstream_closed(&mut self, now: Instant) {
         if self.is_ending() {
             return self.over();

@@ -73,6 +73,12 @@ impl XmlWriter {
         self.buffer.freeze()
     }
 
+    /// Returns all that was written, with what is open left open: the header of a stream.
+    pub fn open(mut self) -> Bytes {
+        self.close_tag();
+        self.buffer.freeze()
+    }
+
     fn close_tag(&mut self) {
         if self.in_tag {
             self.in_tag = false;

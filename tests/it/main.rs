@@ -29,5 +29,6 @@ mod sasl2;
 mod seed;
 mod stream_management;
 mod support;
+mod transports;
 mod upstream_management;
 mod upstream_tls;

@@ -68,6 +68,7 @@ fn host(upstream: Upstream, tls: UpstreamTls, ca: Option<PathBuf>) -> Host {
         certificate: PathBuf::new(),
         key: PathBuf::new(),
         upstream,
+        component: None,
         upstream_tls: tls,
         upstream_ca: ca,
         upstream_insecure: false,

@@ -327,3 +327,28 @@ fn disable_stops_the_pushes() {
     rig.seconds(60);
     assert_eq!(rig.publishes, []);
 }
+
+#[test]
+fn a_stanza_that_came_by_another_way_is_the_clients_if_it_is_for_it_or_it_is_available() {
+    let routed = |to: &str| element(&format!("<message from='push.example' to='{to}'><body>b</body></message>"));
+    let mut rig = Rig::new();
+    rig.input(Input::Routed(routed("juliet@example.org")));
+    assert_eq!(rig.to_client, Vec::<String>::new());
+    rig.input(Input::Routed(routed("juliet@example.org/phone")));
+    assert_eq!(rig.to_client.len(), 1);
+    rig.client("<presence/>");
+    rig.input(Input::Routed(routed("juliet@example.org")));
+    assert_eq!(rig.to_client.len(), 2);
+}
+
+#[test]
+fn an_answer_to_a_publish_is_taken_whichever_way_it_comes() {
+    let mut rig = Rig::with_push();
+    rig.lose_client();
+    rig.seconds(2);
+    rig.upstream(&message(1));
+    let publishes = rig.publish_all();
+    let [publish] = publishes.as_slice() else { panic!("one publish was expected") };
+    rig.input(Input::Routed(element(&answer_of(publish, "result", ""))));
+    assert!(rig.events.iter().any(|e| matches!(e, Event::PublishOutcome(_, Outcome::Accepted))), "{:?}", rig.events);
+}

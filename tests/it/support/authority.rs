@@ -4,7 +4,9 @@ use std::fs;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, date_time_ymd};
+use rcgen::{
+    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair, date_time_ymd,
+};
 use tempfile::TempDir;
 
 /// An authority and what it has issued; the files go when it is dropped.
@@ -50,6 +52,8 @@ impl Authority {
     /// A certificate for a domain, from the start of one year to the start of another.
     pub(crate) fn issue_for(&self, domain: &str, years: RangeInclusive<i32>) -> Issued {
         let mut parameters = CertificateParams::new(vec![domain.to_owned()]).unwrap();
+        // For servers only, as public authorities make them.
+        parameters.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
         parameters.not_before = date_time_ymd(*years.start(), 1, 1);
         parameters.not_after = date_time_ymd(*years.end(), 1, 1);
         let key = KeyPair::generate().unwrap();

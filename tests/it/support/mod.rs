@@ -2,10 +2,12 @@
 
 mod authority;
 mod client;
+mod dns;
 mod ejabberd;
 mod peer;
 mod process;
 mod prosody;
+mod push_server;
 mod push_service;
 mod pushward;
 mod sasl2;
@@ -25,10 +27,12 @@ use std::time::{Duration, Instant};
 
 pub(crate) use authority::{Authority, Issued};
 pub(crate) use client::{Client, Enabled, HEADER, STARTTLS, plain};
+pub(crate) use dns::NameServer;
 pub(crate) use ejabberd::Ejabberd;
 pub(crate) use peer::{Library, Peer, Security};
 pub(crate) use process::Process;
 pub(crate) use prosody::{PASSWORD, Prosody};
+pub(crate) use push_server::{PushServer, PushServerOptions};
 pub(crate) use push_service::{Answer, Publish, PushService};
 pub(crate) use pushward::{Pushward, Setup, binary};
 pub(crate) use sasl2::{hashed_token, token};

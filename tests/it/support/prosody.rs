@@ -30,6 +30,8 @@ struct Extras<'a> {
     accounts: &'a [String],
     /// Lines of the configuration.
     settings: &'a str,
+    /// Hosts and components beside the usual, with their settings.
+    hosts: &'a str,
 }
 
 /// A running server; it ends when dropped.
@@ -68,7 +70,12 @@ impl Prosody {
     /// The same, with its own stream management and push, which tells the sender.
     pub(crate) async fn seed(accounts: &[String]) -> Self {
         let settings = "push_notification_with_sender = true";
-        Self::having(Extras { modules: &["smacks", "cloud_notify"], accounts, settings }).await
+        Self::having(Extras { modules: &["smacks", "cloud_notify"], accounts, settings, ..Extras::default() }).await
+    }
+
+    /// The same as [`Prosody::start`], with more hosts and components: lines of its configuration.
+    pub(crate) async fn with_hosts(hosts: &str) -> Self {
+        Self::having(Extras { hosts, ..Extras::default() }).await
     }
 
     /// The same, with SASL2, Bind 2 and FAST of its community, and more modules.
@@ -177,7 +184,7 @@ pub(super) async fn answers(address: SocketAddr) -> bool {
 }
 
 fn configuration(directory: &Path, extras: Extras<'_>, (clients, components): (SocketAddr, SocketAddr)) -> String {
-    let Extras { modules, settings, .. } = extras;
+    let Extras { modules, settings, hosts, .. } = extras;
     let enabled = ["roster", "saslauth", "disco", "ping", "carbons"].iter().chain(modules);
     let disabled = ["s2s", "smacks", "cloud_notify", "mam", "csi", "csi_simple", "tls"].iter();
     let disabled = disabled.filter(|module| !modules.contains(module));
@@ -204,6 +211,7 @@ VirtualHost "localhost"
 Component "rooms.localhost" "muc"
 Component "push.localhost"
   component_secret = "{COMPONENT_SECRET}"
+{hosts}
 "#,
         directory = directory.display(),
         enabled = enabled.map(quoted).collect::<String>(),

@@ -27,6 +27,19 @@ pub(crate) enum Answer {
     /// An error with this `type` and condition (RFC 6120 §8.3).
     Error(&'static str, &'static str),
     Nothing,
+    /// `forbidden` to full JIDs, as Conversations' app server does; a result to others.
+    DomainsOnly,
+}
+
+impl Answer {
+    fn to(self, publish: &Element) -> Self {
+        let is_full = publish.attribute("from").is_some_and(|from| from.contains('/'));
+        match self {
+            Self::DomainsOnly if is_full => Self::Error("auth", "forbidden"),
+            Self::DomainsOnly => Self::Result,
+            other => other,
+        }
+    }
 }
 
 /// A publish (XEP-0357 §7), taken apart.
@@ -99,8 +112,8 @@ impl Publish {
 pub(crate) struct PushService {
     publishes: mpsc::UnboundedReceiver<Publish>,
     answer: Arc<Mutex<Answer>>,
-    /// What it sends of its own accord.
-    words: mpsc::UnboundedSender<String>,
+    outgoing: mpsc::UnboundedSender<String>,
+    heard: mpsc::UnboundedReceiver<Element>,
     task: JoinHandle<()>,
 }
 
@@ -112,26 +125,34 @@ impl PushService {
 
     /// The same, to any server that takes components there.
     pub(crate) async fn at(components: SocketAddr) -> Self {
-        let (mut socket, mut framer) = handshake(components).await;
+        Self::named(components, DOMAIN).await
+    }
+
+    /// The same, with another domain.
+    pub(crate) async fn named(components: SocketAddr, domain: &str) -> Self {
+        let (mut socket, mut framer) = handshake(components, domain).await;
         let answer = Arc::new(Mutex::new(Answer::Result));
         let (sender, publishes) = mpsc::unbounded_channel();
-        let (words, mut to_say) = mpsc::unbounded_channel::<String>();
         let answers = answer.clone();
+        let (outgoing, mut to_send) = mpsc::unbounded_channel::<String>();
+        let (hear, heard) = mpsc::unbounded_channel();
         let task = tokio::spawn(async move {
             loop {
                 let item = tokio::select! {
                     item = read(&mut socket, &mut framer) => item,
-                    Some(word) = to_say.recv() => {
-                        socket.write_all(word.as_bytes()).await.unwrap();
+                    Some(stanza) = to_send.recv() => {
+                        socket.write_all(stanza.as_bytes()).await.unwrap();
                         continue;
                     }
                 };
                 let Some(Item::Element(xml)) = item else { return };
                 let stanza = Element::parse(&xml);
                 if stanza.name != "iq" || !matches!(stanza.attribute("type"), Some("get" | "set")) {
+                    // Nobody may want to hear it.
+                    drop(hear.send(stanza));
                     continue;
                 }
-                let answer = *answers.lock().unwrap();
+                let answer = answers.lock().unwrap().to(&stanza);
                 let publish = !stanza.all("publish").is_empty();
                 socket
                     .write_all(reply(&stanza, if publish { answer } else { Answer::Result }).as_bytes())
@@ -142,17 +163,22 @@ impl PushService {
                 }
             }
         });
-        Self { publishes, answer, words, task }
-    }
-
-    /// Sends a stanza.
-    pub(crate) fn send(&self, stanza: impl Into<String>) {
-        self.words.send(stanza.into()).expect("the push service lost its connection");
+        Self { publishes, answer, outgoing, heard, task }
     }
 
     /// Answers like this from now on.
     pub(crate) fn answer_with(&self, answer: Answer) {
         *self.answer.lock().unwrap() = answer;
+    }
+
+    /// Sends a stanza of its own.
+    pub(crate) fn send(&self, stanza: impl Into<String>) {
+        self.outgoing.send(stanza.into()).unwrap();
+    }
+
+    /// The next stanza to it that is no request.
+    pub(crate) async fn hears(&mut self) -> Element {
+        tokio::time::timeout(PATIENCE, self.heard.recv()).await.expect("nothing was heard").unwrap()
     }
 
     /// The next publish that has not been taken yet.
@@ -191,11 +217,11 @@ impl Drop for PushService {
     }
 }
 
-async fn handshake(address: SocketAddr) -> (TcpStream, Framer) {
+async fn handshake(address: SocketAddr, domain: &str) -> (TcpStream, Framer) {
     let mut socket = TcpStream::connect(address).await.unwrap();
     let mut framer = Framer::default();
     let header = format!(
-        "<stream:stream xmlns='jabber:component:accept' xmlns:stream='http://etherx.jabber.org/streams' to='{DOMAIN}'>"
+        "<stream:stream xmlns='jabber:component:accept' xmlns:stream='http://etherx.jabber.org/streams' to='{domain}'>"
     );
     socket.write_all(header.as_bytes()).await.unwrap();
     let Some(Item::Header(header)) = read(&mut socket, &mut framer).await else { panic!("no header for a component") };
@@ -232,7 +258,7 @@ fn reply(iq: &Element, answer: Answer) -> String {
     let name = |key| iq.attribute(key).unwrap_or_default();
     let (id, from, to) = (name("id"), name("to"), name("from"));
     match answer {
-        Answer::Result => format!("<iq type='result' id='{id}' from='{from}' to='{to}'/>"),
+        Answer::Result | Answer::DomainsOnly => format!("<iq type='result' id='{id}' from='{from}' to='{to}'/>"),
         Answer::Error(kind, condition) => format!(
             "<iq type='error' id='{id}' from='{from}' to='{to}'><error type='{kind}'>\
              <{condition} xmlns='urn:ietf:params:xml:ns:xmpp-stanzas'/></error></iq>"

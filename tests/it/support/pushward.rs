@@ -26,18 +26,27 @@ pub(crate) struct Setup {
     sections: BTreeMap<String, BTreeMap<String, String>>,
     environment: Vec<(&'static str, &'static str)>,
     largest_file: Option<u32>,
+    files: Vec<(String, String)>,
+    /// Tables that there may be several of.
+    tables: String,
 }
 
 impl Setup {
     pub(crate) fn new(upstream: SocketAddr) -> Self {
-        Self { sections: BTreeMap::new(), environment: Vec::new(), largest_file: None }
-            .set("state", "'state'")
-            .set("host.domain", "'localhost'")
-            .set("host.certificate", "'certs/localhost.pem'")
-            .set("host.key", "'certs/localhost.key'")
-            .set("host.upstream", &format!("'{upstream}'"))
-            .set("admin.listen", "''")
-            .set("log.format", "'json'")
+        Self {
+            sections: BTreeMap::new(),
+            environment: Vec::new(),
+            largest_file: None,
+            files: Vec::new(),
+            tables: String::new(),
+        }
+        .set("state", "'state'")
+        .set("host.domain", "'localhost'")
+        .set("host.certificate", "'certs/localhost.pem'")
+        .set("host.key", "'certs/localhost.key'")
+        .set("host.upstream", &format!("'{upstream}'"))
+        .set("admin.listen", "''")
+        .set("log.format", "'json'")
     }
 
     /// Sets a key: `.set("push.batch_delay", "'50ms'")`; the value is TOML.
@@ -49,6 +58,19 @@ impl Setup {
 
     pub(crate) fn env(mut self, name: &'static str, value: &'static str) -> Self {
         self.environment.push((name, value));
+        self
+    }
+
+    /// Writes a file into its directory before it starts.
+    pub(crate) fn file(mut self, name: &str, content: impl Into<String>) -> Self {
+        self.files.push((name.to_owned(), content.into()));
+        self
+    }
+
+    /// Adds a table: `[[push.route]]` and its keys.
+    pub(crate) fn table(mut self, toml: &str) -> Self {
+        self.tables.push_str(toml);
+        self.tables.push('\n');
         self
     }
 
@@ -87,7 +109,7 @@ impl Setup {
         for tls in ["starttls", "direct"] {
             text.push_str(&format!("[[listen]]\naddress = '127.0.0.1:0'\ntls = '{tls}'\n"));
         }
-        text
+        text + &self.tables
     }
 }
 
@@ -108,6 +130,11 @@ impl Pushward {
     pub(crate) async fn start(setup: Setup) -> Self {
         let directory = tempfile::tempdir().unwrap();
         fs::write(directory.path().join("config.toml"), setup.toml()).unwrap();
+        for (name, content) in &setup.files {
+            let path = directory.path().join(name);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, content).unwrap();
+        }
         let mut process = Self::spawn(directory.path(), &setup);
         let (starttls, direct) = listening(&mut process).await;
         Self { starttls, direct, process, setup, directory, history: Vec::new() }

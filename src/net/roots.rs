@@ -1,0 +1,71 @@
+//! Certificate authorities: the system's, or those of a file.
+
+use std::io::{self, BufReader};
+use std::path::{Path, PathBuf};
+
+use rustls::RootCertStore;
+
+/// Why there are no authorities: the operator's, always.
+#[derive(Debug, thiserror::Error)]
+pub enum RootsError {
+    /// The file is missing, or this user may not read it.
+    #[error("{path}: cannot be read: {error}", path = .path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        error: io::Error,
+    },
+    /// The file holds no certificate.
+    #[error("{path}: no certificate in it; it must be PEM, with a line -----BEGIN CERTIFICATE-----", path = .path.display())]
+    Empty {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A certificate in the file cannot be used.
+    #[error("{path}: cannot be used: {error}", path = .path.display())]
+    Unusable {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        error: rustls::Error,
+    },
+    /// The system has none.
+    #[error(
+        "this system has no certificate authorities{reason}; install ca-certificates, set SSL_CERT_FILE, or name a file in upstream_ca or ca"
+    )]
+    NoSystemRoots {
+        /// What kept them from being read, if anything did.
+        reason: String,
+    },
+}
+
+/// The authorities in a PEM file.
+///
+/// # Errors
+/// Any [`RootsError`] that names the file.
+pub fn in_file(path: &Path) -> Result<RootCertStore, RootsError> {
+    let unreadable = |error| RootsError::Unreadable { path: path.to_owned(), error };
+    let mut file = BufReader::new(std::fs::File::open(path).map_err(unreadable)?);
+    let mut roots = RootCertStore::empty();
+    for certificate in rustls_pemfile::certs(&mut file) {
+        let added = roots.add(certificate.map_err(unreadable)?);
+        added.map_err(|error| RootsError::Unusable { path: path.to_owned(), error })?;
+    }
+    if roots.is_empty() { Err(RootsError::Empty { path: path.to_owned() }) } else { Ok(roots) }
+}
+
+/// The system's authorities; those that cannot be read are passed over, as long as there are others. Reads files.
+///
+/// # Errors
+/// [`RootsError::NoSystemRoots`].
+pub fn system() -> Result<RootCertStore, RootsError> {
+    let found = rustls_native_certs::load_native_certs();
+    let mut roots = RootCertStore::empty();
+    roots.add_parsable_certificates(found.certs);
+    if roots.is_empty() {
+        let reason = found.errors.first().map_or_else(String::new, |error| format!(" ({error})"));
+        return Err(RootsError::NoSystemRoots { reason });
+    }
+    Ok(roots)
+}

@@ -1,0 +1,123 @@
+//! What comes on a stream of another content namespace, put into that of clients.
+
+use bytes::Bytes;
+use quick_xml::Reader;
+use quick_xml::Writer;
+use quick_xml::events::{BytesStart, Event};
+
+use crate::xml::{Element, Header, Node, XmlWriter, ns};
+
+/// The same stanza, self-contained, as it would stand on a client's stream (`jabber:server` or
+/// `jabber:component:accept` become `jabber:client`); `None` if it cannot be told.
+pub(super) fn to_client(element: &Element) -> Option<Element> {
+    let from = element.header().default_namespace().to_owned();
+    let whole = element.on_stream(&Header::bare());
+    let mut reader = Reader::from_reader(whole.as_ref());
+    let mut writer = Writer::new(Vec::with_capacity(whole.len()));
+    loop {
+        let mut event = reader.read_event().ok()?;
+        if let Event::Start(tag) | Event::Empty(tag) = &mut event {
+            rename(tag, &from)?;
+        } else if let Event::Eof = event {
+            break;
+        }
+        writer.write_event(event).ok()?;
+    }
+    Element::parse(Bytes::from(writer.into_inner()), &Header::bare()).ok()
+}
+
+/// Lets the declarations of one namespace on a start tag name that of clients.
+fn rename(tag: &mut BytesStart<'_>, from: &str) -> Option<()> {
+    let declares = |key: &str| key == "xmlns" || key.starts_with("xmlns:");
+    let attributes: Vec<_> = tag.attributes().collect::<Result<_, _>>().ok()?;
+    if !attributes.iter().any(|a| declares(a.key.as_ref()) && a.value == from) {
+        return Some(());
+    }
+    let mut changed = BytesStart::new(tag.name().as_ref().to_owned());
+    for attribute in attributes {
+        if declares(attribute.key.as_ref()) && attribute.value == from {
+            changed.push_attribute((attribute.key.as_ref(), ns::CLIENT));
+        } else {
+            changed.push_attribute(attribute);
+        }
+    }
+    *tag = changed.into_owned();
+    Some(())
+}
+
+/// The answer to a request, or a message, that nobody here takes (RFC 6120 §8.3.3.19).
+pub(super) fn unavailable(stanza: &Node<'_>) -> Bytes {
+    let mut xml = XmlWriter::new();
+    xml.start(stanza.name()).attr("type", "error");
+    for (name, value) in [("id", stanza.attr("id")), ("from", stanza.attr("to")), ("to", stanza.attr("from"))] {
+        if let Some(value) = value {
+            xml.attr(name, &value);
+        }
+    }
+    xml.start("error").attr("type", "cancel").start("service-unavailable").attr("xmlns", ns::STANZA_ERRORS);
+    xml.finish()
+}
+
+/// Whether an iq asks for something.
+pub(super) fn is_request(stanza: &Node<'_>) -> bool {
+    stanza.name() == "iq" && matches!(stanza.attr("type").as_deref(), Some("get" | "set"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::xml::{Frame, FrameLimits, Framer, Kind};
+
+    fn on_server_stream(xml: &str) -> Element {
+        let mut framer = Framer::with_default_namespace(FrameLimits { bytes: 1 << 16, depth: 32 }, ns::SERVER);
+        let header = "<stream:stream xmlns='jabber:server' xmlns:stream='http://etherx.jabber.org/streams' \
+                      xmlns:d='jabber:server:dialback'>";
+        framer.buffer().extend_from_slice(format!("{header}{xml}").as_bytes());
+        framer.next_frame().unwrap();
+        match framer.next_frame().unwrap() {
+            Some(Frame::Element(element)) => element,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn check(xml: &str, expect: &str) {
+        let carried = to_client(&on_server_stream(xml)).unwrap();
+        assert_eq!(String::from_utf8_lossy(carried.bytes()), expect);
+        assert_eq!(carried.node().ns(), ns::CLIENT);
+        assert_ne!(carried.kind(), Kind::Other);
+        assert!(Arc::ptr_eq(carried.header(), &Header::bare()));
+    }
+
+    #[test]
+    fn a_stanza_is_the_same_in_the_namespace_of_clients() {
+        check(
+            "<message to='a'><body>b</body></message>",
+            "<message xmlns=\"jabber:client\" to=\"a\"><body>b</body></message>",
+        );
+        check(
+            "<iq xmlns='jabber:server' id='1'><x xmlns='u'><y xmlns='jabber:server'/></x></iq>",
+            "<iq xmlns=\"jabber:client\" id=\"1\"><x xmlns='u'><y xmlns=\"jabber:client\"/></x></iq>",
+        );
+        check(
+            "<message><body>xmlns='jabber:server' &lt;</body></message>",
+            "<message xmlns=\"jabber:client\"><body>xmlns='jabber:server' &lt;</body></message>",
+        );
+        check(
+            "<message from='a&apos;b'><d:x/></message>",
+            "<message xmlns=\"jabber:client\" xmlns:d=\"jabber:server:dialback\" from=\"a&apos;b\"><d:x/></message>",
+        );
+    }
+
+    #[test]
+    fn requests_are_answered_back() {
+        let iq = to_client(&on_server_stream("<iq type='get' id='1' from='a' to='b'><q xmlns='u'/></iq>")).unwrap();
+        assert!(is_request(&iq.node()));
+        assert_eq!(
+            unavailable(&iq.node()),
+            "<iq type='error' id='1' from='b' to='a'><error type='cancel'>\
+             <service-unavailable xmlns='urn:ietf:params:xml:ns:xmpp-stanzas'/></error></iq>"
+        );
+    }
+}

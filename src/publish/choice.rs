@@ -1,0 +1,261 @@
+//! Which transports are tried for a push service and in which order, and what is remembered of them.
+
+use std::collections::{HashMap, VecDeque};
+use std::time::{Duration, Instant};
+
+use crate::config::Transport;
+use crate::push::outcome::Outcome;
+
+/// How long a transport is preferred after one before it could not be used.
+const AFTER_SKIP: Duration = Duration::from_secs(60 * 60);
+/// How long a transport is preferred after those before it were refused.
+const AFTER_REFUSAL: Duration = Duration::from_secs(24 * 60 * 60);
+/// Push services that are remembered; of more, the longest unused is forgotten.
+const SERVICES: usize = 4096;
+
+/// What came of trying one transport.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Attempt {
+    /// The publish was written.
+    Done(Outcome),
+    /// It was not, for this reason.
+    Skipped(String),
+}
+
+/// What came of a publish in the end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Published {
+    /// Which transport it left by; `None`: none.
+    pub transport: Option<Transport>,
+    /// What became of it.
+    pub outcome: Outcome,
+}
+
+/// One publish on its way through the transports.
+#[derive(Debug)]
+pub struct Trial {
+    left: VecDeque<Transport>,
+    /// The transport that is known to work, if one is.
+    known: Option<Transport>,
+    refused: Option<Published>,
+    skipped: Vec<Transport>,
+}
+
+impl Trial {
+    /// Tries these transports in order; `known`: the one that worked before.
+    pub fn new(order: Vec<Transport>, known: Option<Transport>) -> Self {
+        Self { left: order.into(), known, refused: None, skipped: Vec::new() }
+    }
+
+    /// The transport to be tried now.
+    pub fn next_transport(&mut self) -> Option<Transport> {
+        self.left.pop_front()
+    }
+
+    /// Takes what came of one; says what came of the publish, once that is certain. What was written is written again by
+    /// another transport only if it was refused because of whom it was from.
+    pub fn tried(&mut self, transport: Transport, attempt: Attempt) -> Option<Published> {
+        match attempt {
+            Attempt::Done(Outcome::Refused(condition)) if is_about_sender(&condition) => {
+                let outcome = Outcome::Refused(condition);
+                self.refused = Some(Published { transport: Some(transport), outcome });
+                None
+            }
+            Attempt::Done(outcome) => Some(Published { transport: Some(transport), outcome }),
+            Attempt::Skipped(_) => {
+                self.skipped.push(transport);
+                None
+            }
+        }
+    }
+
+    /// What came of the publish when no transport is left. A refusal does not count while the transport that is known to
+    /// work is only out of reach.
+    pub fn end(self) -> Published {
+        let out_of_reach = self.known.is_some_and(|known| self.skipped.contains(&known));
+        let not_sent = Published { transport: None, outcome: Outcome::NotSent };
+        self.refused.filter(|_| !out_of_reach).unwrap_or(not_sent)
+    }
+
+    fn any_skipped(&self) -> bool {
+        !self.skipped.is_empty()
+    }
+
+    fn is_first(&self) -> bool {
+        self.skipped.is_empty() && self.refused.is_none()
+    }
+}
+
+/// Whether another transport, with another `from`, may fare better.
+fn is_about_sender(condition: &str) -> bool {
+    matches!(condition, "forbidden" | "not-authorized")
+}
+
+/// What is remembered of all push services.
+#[derive(Debug, Default)]
+pub struct Choice {
+    services: HashMap<String, Memory>,
+}
+
+#[derive(Debug)]
+struct Memory {
+    used: Instant,
+    /// The transport that worked where another did not, and until when it is preferred.
+    worked: Option<(Transport, Instant)>,
+    /// Why transports did not work, as it was told last.
+    told: HashMap<Transport, String>,
+}
+
+impl Choice {
+    /// A publish to a service by the transports that are fit, the preferred one first.
+    pub fn trial(&mut self, now: Instant, service: &str, mut fit: Vec<Transport>) -> Trial {
+        let memory = self.memory(now, service);
+        memory.worked = memory.worked.filter(|(_, until)| *until > now);
+        let known = memory.worked.map(|(transport, _)| transport).filter(|known| fit.contains(known));
+        if let Some(known) = known {
+            fit.sort_by_key(|transport| *transport != known);
+        }
+        Trial::new(fit, known)
+    }
+
+    /// A transport worked for a service, on this trial.
+    pub fn worked(&mut self, now: Instant, service: &str, (transport, trial): (Transport, &Trial)) {
+        let memory = self.memory(now, service);
+        memory.told.remove(&transport);
+        if !trial.is_first() {
+            let long = if trial.any_skipped() { AFTER_SKIP } else { AFTER_REFUSAL };
+            memory.worked = Some((transport, now + long));
+        }
+    }
+
+    /// A transport did not work for a service: whether the reason is news.
+    pub fn is_news(&mut self, now: Instant, service: &str, (transport, reason): (Transport, &str)) -> bool {
+        let told = &mut self.memory(now, service).told;
+        let news = told.get(&transport).is_none_or(|last| last != reason);
+        told.insert(transport, reason.to_owned());
+        news
+    }
+
+    fn memory(&mut self, now: Instant, service: &str) -> &mut Memory {
+        if self.services.len() >= SERVICES && !self.services.contains_key(service) {
+            let oldest = self.services.iter().min_by_key(|(_, memory)| memory.used);
+            if let Some(oldest) = oldest.map(|(service, _)| service.clone()) {
+                self.services.remove(&oldest);
+            }
+        }
+        let fresh = || Memory { used: now, worked: None, told: HashMap::new() };
+        let memory = self.services.entry(service.to_owned()).or_insert_with(fresh);
+        memory.used = now;
+        memory
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use Transport::{Component, S2s, Session};
+
+    const SERVICE: &str = "push.example";
+    const ORDER: [Transport; 3] = [S2s, Component, Session];
+
+    fn refused(condition: &str) -> Attempt {
+        Attempt::Done(Outcome::Refused(condition.to_owned()))
+    }
+
+    fn skipped() -> Attempt {
+        Attempt::Skipped("out of reach".to_owned())
+    }
+
+    /// Publishes once where transports fare so; returns which were tried, and what came of it.
+    fn publish(choice: &mut Choice, now: Instant, fare: impl Fn(Transport) -> Attempt) -> (Vec<Transport>, Published) {
+        let mut trial = choice.trial(now, SERVICE, ORDER.to_vec());
+        let mut tried = Vec::new();
+        while let Some(transport) = trial.next_transport() {
+            tried.push(transport);
+            if let Some(published) = trial.tried(transport, fare(transport)) {
+                choice.worked(now, SERVICE, (transport, &trial));
+                return (tried, published);
+            }
+        }
+        (tried, trial.end())
+    }
+
+    fn by(transport: Transport, outcome: Outcome) -> Published {
+        Published { transport: Some(transport), outcome }
+    }
+
+    #[test]
+    fn what_follows_from_each_way_transports_can_fare() {
+        let none = Published { transport: None, outcome: Outcome::NotSent };
+        type Fare = fn(Transport) -> Attempt;
+        let table: [(Fare, &[Transport], Published); 8] = [
+            (|_| Attempt::Done(Outcome::Accepted), &[S2s], by(S2s, Outcome::Accepted)),
+            (|_| Attempt::Done(Outcome::Unknown), &[S2s], by(S2s, Outcome::Unknown)),
+            (|_| Attempt::Done(Outcome::Wait("x".into())), &[S2s], by(S2s, Outcome::Wait("x".into()))),
+            (|_| refused("item-not-found"), &[S2s], by(S2s, Outcome::Refused("item-not-found".into()))),
+            (|_| refused("forbidden"), &ORDER, by(Session, Outcome::Refused("forbidden".into()))),
+            (|_| skipped(), &ORDER, none),
+            (
+                |t| if t == Session { Attempt::Done(Outcome::Accepted) } else { skipped() },
+                &ORDER,
+                by(Session, Outcome::Accepted),
+            ),
+            (
+                |t| if t == S2s { refused("not-authorized") } else { Attempt::Done(Outcome::Unknown) },
+                &[S2s, Component],
+                by(Component, Outcome::Unknown),
+            ),
+        ];
+        for (row, (fare, tried, expect)) in table.into_iter().enumerate() {
+            assert_eq!(publish(&mut Choice::default(), Instant::now(), fare), (tried.to_vec(), expect), "row {row}");
+        }
+    }
+
+    #[test]
+    fn what_worked_is_tried_first_until_the_others_deserve_another_chance() {
+        let (mut choice, now) = (Choice::default(), Instant::now());
+        let fare = |t| if t == Session { Attempt::Done(Outcome::Accepted) } else { skipped() };
+        assert_eq!(publish(&mut choice, now, fare).0, ORDER);
+        assert_eq!(publish(&mut choice, now + AFTER_SKIP / 2, fare).0, [Session]);
+        assert_eq!(publish(&mut choice, now + AFTER_SKIP, fare).0, ORDER);
+        let fare = |t| if t == Session { Attempt::Done(Outcome::Accepted) } else { refused("forbidden") };
+        let now = now + 3 * AFTER_SKIP;
+        assert_eq!(publish(&mut choice, now, fare).0, ORDER);
+        assert_eq!(publish(&mut choice, now + AFTER_REFUSAL / 2, fare).0, [Session]);
+        assert_eq!(publish(&mut choice, now + AFTER_REFUSAL, fare).0, ORDER);
+    }
+
+    #[test]
+    fn a_refusal_does_not_count_while_what_is_known_to_work_is_out_of_reach() {
+        let (mut choice, now) = (Choice::default(), Instant::now());
+        publish(&mut choice, now, |t| if t == Component { Attempt::Done(Outcome::Accepted) } else { skipped() });
+        let fare = |t| if t == Component { skipped() } else { refused("forbidden") };
+        assert_eq!(publish(&mut choice, now, fare).1.outcome, Outcome::NotSent);
+        assert_eq!(
+            publish(&mut choice, now + AFTER_SKIP, fare).1,
+            by(Session, Outcome::Refused("forbidden".to_owned()))
+        );
+    }
+
+    #[test]
+    fn a_reason_is_news_once() {
+        let (mut choice, now) = (Choice::default(), Instant::now());
+        assert!(choice.is_news(now, SERVICE, (S2s, "a")));
+        assert!(!choice.is_news(now, SERVICE, (S2s, "a")));
+        assert!(choice.is_news(now, SERVICE, (S2s, "b")));
+        assert!(choice.is_news(now, SERVICE, (Component, "b")));
+        assert!(choice.is_news(now, "other.example", (S2s, "b")));
+        choice.worked(now, SERVICE, (S2s, &Trial::new(Vec::new(), None)));
+        assert!(choice.is_news(now, SERVICE, (S2s, "b")));
+    }
+
+    #[test]
+    fn services_that_are_remembered_are_bounded() {
+        let (mut choice, now) = (Choice::default(), Instant::now());
+        for n in 0..2 * SERVICES as u64 {
+            choice.trial(now + Duration::from_secs(n), &n.to_string(), ORDER.to_vec());
+        }
+        assert_eq!(choice.services.len(), SERVICES);
+        assert!(!choice.services.contains_key("0"));
+    }
+}

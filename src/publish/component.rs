@@ -1,0 +1,122 @@
+//! The `component` transport: as a component of the server (XEP-0114), one stream for each host that has one.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use ring::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+use super::carry;
+use super::line::{self, Heard, Link, Peer, Stream};
+use crate::config::{Component, Config, Speaker};
+use crate::net::conn::Conn;
+use crate::xml::{Element, Frame, FrameLimits, XmlWriter, ns};
+
+/// The server's component port, seen from one host.
+pub(super) struct Server {
+    config: Arc<Config>,
+    host: String,
+    component: Component,
+}
+
+impl Server {
+    pub(super) fn new(config: Arc<Config>, host: String, component: Component) -> Self {
+        Self { config, host, component }
+    }
+
+    async fn connect(&self) -> Result<Conn<Stream>, String> {
+        let address = &self.component.address;
+        let tcp = TcpStream::connect((address.host.as_str(), address.port));
+        let tcp = tcp.await.map_err(|error| format!("cannot connect to {address}: {error}"))?;
+        let tuned = crate::net::tune(&tcp, self.config.stream_management.write_timeout);
+        tuned.map_err(|error| format!("cannot connect to {address}: {error}"))?;
+        let limits = FrameLimits { bytes: self.config.limits.stanza, depth: self.config.limits.depth };
+        Ok(Conn::in_namespace(Box::new(tcp), limits, ns::COMPONENT_ACCEPT))
+    }
+
+    /// XEP-0114 §3.
+    async fn handshake(&self, conn: &mut Conn<Stream>) -> Result<(), String> {
+        conn.write(&header(&self.component.domain));
+        loop {
+            match line::frame(conn).await.map_err(|error| error.to_string())? {
+                Frame::Open(header) => {
+                    let id = header.id().ok_or("the server's stream has no id")?;
+                    conn.write(&proof(id, self.component.secret.expose()));
+                }
+                Frame::Element(element) if element.is("handshake", ns::COMPONENT_ACCEPT) => return Ok(()),
+                Frame::Element(element) => {
+                    let condition = element.node().children().next().map_or("nothing", |child| child.name()).to_owned();
+                    let remedy = "compare [host.component] with the server's configuration";
+                    return Err(format!(
+                        "the server refuses the component {}: {condition}; {remedy}",
+                        self.component.domain
+                    ));
+                }
+                Frame::Whitespace => {}
+                Frame::Close => return Err("the server closed the component's stream".to_owned()),
+            }
+        }
+    }
+
+    async fn dial_patiently(&self) -> Result<Link, String> {
+        let mut conn = self.connect().await?;
+        self.handshake(&mut conn).await?;
+        let (from, answers) = match self.component.from {
+            Speaker::Component => (self.component.domain.clone(), true),
+            Speaker::Host => (self.host.clone(), false),
+        };
+        Ok(Link { conn, from, answers, idle: None })
+    }
+}
+
+impl Peer for Server {
+    async fn dial(&self) -> Result<Link, String> {
+        let patience: Duration = self.config.limits.connect_timeout;
+        let dialled = timeout(patience, self.dial_patiently()).await;
+        dialled.unwrap_or_else(|_| Err(format!("no answer from {} within {patience:?}", self.component.address)))
+    }
+
+    async fn heard(&self, stanza: Element, _answers: bool) -> Heard {
+        let node = stanza.node();
+        if carry::is_request(&node) { Heard::Reply(carry::unavailable(&node)) } else { Heard::Nothing }
+    }
+
+    fn retire(&self) -> bool {
+        false
+    }
+
+    fn is_eager(&self) -> bool {
+        true
+    }
+}
+
+fn header(domain: &str) -> bytes::Bytes {
+    let mut xml = XmlWriter::new();
+    xml.start("stream:stream").attr("xmlns", ns::COMPONENT_ACCEPT).attr("xmlns:stream", ns::STREAMS).attr("to", domain);
+    xml.open()
+}
+
+/// The stream's id and the secret, as XEP-0114 §3 mixes them.
+fn proof(id: &str, secret: &str) -> bytes::Bytes {
+    let digest = digest(&SHA1_FOR_LEGACY_USE_ONLY, format!("{id}{secret}").as_bytes());
+    let hex: String = digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
+    let mut xml = XmlWriter::new();
+    xml.start("handshake").text(&hex);
+    xml.finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_handshake_is_the_one_of_the_specification() {
+        // `echo -n 3BF96D32secret | sha1sum`
+        assert_eq!(proof("3BF96D32", "secret"), "<handshake>b09ea9b3b7f586be8a08d0a3dd7466f110aeb136</handshake>");
+        assert_eq!(
+            header("a'b"),
+            "<stream:stream xmlns='jabber:component:accept' xmlns:stream='http://etherx.jabber.org/streams' to='a&apos;b'>"
+        );
+    }
+}

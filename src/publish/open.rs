@@ -1,0 +1,121 @@
+//! Publishes that left by a stream of our own and whose answers are awaited.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use crate::jid::Jid;
+
+/// What an answer is to us.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Answered<T> {
+    /// The answer that this one waits for.
+    To(T),
+    /// It has our id, and nobody waits for it any more.
+    Nobody,
+    /// It is not about a publish of ours.
+    NotOurs,
+}
+
+#[derive(Debug)]
+struct Entry<T> {
+    id: String,
+    service: Jid,
+    deadline: Instant,
+    asker: T,
+}
+
+/// The publishes of one stream. Their ids begin with the same secret, so that an answer is known as ours however late it is.
+#[derive(Debug)]
+pub(super) struct Open<T> {
+    prefix: String,
+    timeout: Duration,
+    entries: VecDeque<Entry<T>>,
+}
+
+impl<T> Open<T> {
+    /// None is open; `secret` is random, and answers may take `timeout`.
+    pub(super) fn new(secret: u128, timeout: Duration) -> Self {
+        Self { prefix: format!("{secret:032x}"), timeout, entries: VecDeque::new() }
+    }
+
+    /// A publish to a service is written; returns its id.
+    pub(super) fn begin(&mut self, now: Instant, random: u128, (service, asker): (Jid, T)) -> String {
+        let id = self.id(random);
+        self.entries.push_back(Entry { id: id.clone(), service, deadline: now + self.timeout, asker });
+        id
+    }
+
+    /// An id for a publish whose answer never comes here.
+    pub(super) fn id(&self, random: u128) -> String {
+        format!("{}-{random:032x}", self.prefix)
+    }
+
+    /// What an answer with this id and sender is: the right id from anyone but the push service answers nothing.
+    pub(super) fn answer(&mut self, id: &str, from: Option<&str>) -> Answered<T> {
+        if !id.starts_with(&self.prefix) {
+            return Answered::NotOurs;
+        }
+        let from = from.and_then(|from| Jid::new(from).ok());
+        let at = self.entries.iter().position(|entry| entry.id == id && from.as_ref() == Some(&entry.service));
+        at.and_then(|at| self.entries.remove(at)).map_or(Answered::Nobody, |entry| Answered::To(entry.asker))
+    }
+
+    /// The next one whose time is over.
+    pub(super) fn take_late(&mut self, now: Instant) -> Option<T> {
+        self.deadline().filter(|deadline| *deadline <= now)?;
+        self.entries.pop_front().map(|entry| entry.asker)
+    }
+
+    /// When the next one is late.
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        self.entries.front().map(|entry| entry.deadline)
+    }
+
+    /// How many are open.
+    pub(super) fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Whether none is open.
+    pub(super) fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// The stream is over.
+    pub(super) fn into_askers(self) -> impl Iterator<Item = T> {
+        self.entries.into_iter().map(|entry| entry.asker)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TIMEOUT: Duration = Duration::from_secs(60);
+
+    fn service() -> Jid {
+        "push.example".parse().unwrap()
+    }
+
+    #[test]
+    fn an_answer_needs_the_id_and_the_sender() {
+        let (mut open, now) = (Open::new(7, TIMEOUT), Instant::now());
+        let id = open.begin(now, 1, (service(), 'a'));
+        assert_eq!(open.answer("x", Some("push.example")), Answered::NotOurs);
+        assert_eq!(open.answer(&id, Some("evil.example")), Answered::Nobody);
+        assert_eq!(open.answer(&id, None), Answered::Nobody);
+        assert_eq!(open.answer(&id, Some("PUSH.example")), Answered::To('a'));
+        assert_eq!(open.answer(&id, Some("push.example")), Answered::Nobody);
+    }
+
+    #[test]
+    fn what_is_not_answered_in_time_is_late_in_order() {
+        let (mut open, now) = (Open::new(7, TIMEOUT), Instant::now());
+        open.begin(now, 1, (service(), 'a'));
+        let id = open.begin(now + TIMEOUT / 2, 2, (service(), 'b'));
+        assert_eq!((open.deadline(), open.take_late(now)), (Some(now + TIMEOUT), None));
+        assert_eq!((open.take_late(now + TIMEOUT), open.take_late(now + TIMEOUT)), (Some('a'), None));
+        assert_eq!((open.len(), open.answer(&id, Some("push.example"))), (1, Answered::To('b')));
+        assert!(open.is_empty());
+    }
+}

@@ -1,0 +1,208 @@
+//! Where a push service may be, and what is tried first (RFC 6120 §3.2, RFC 2782, XEP-0368), and which addresses nothing is
+//! sent to.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+/// The port of servers that have no SRV records (RFC 6120 §3.2.2).
+const PORT: u16 = 5269;
+
+/// Whether a connection starts with TLS.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Tls {
+    /// It does (XEP-0368).
+    Direct,
+    /// After `<starttls/>`.
+    Starttls,
+}
+
+/// An SRV record (RFC 2782).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Srv {
+    pub(super) priority: u16,
+    pub(super) weight: u16,
+    pub(super) port: u16,
+    /// Without the dot at its end; empty: the service is decidedly not available.
+    pub(super) target: String,
+}
+
+/// A name and a port to connect to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Target {
+    pub(super) host: String,
+    pub(super) port: u16,
+    pub(super) tls: Tls,
+}
+
+/// Where a domain's server may be, in the order in which it is tried; empty: nowhere. `dice(n)` is a random number from 0 to
+/// `n`. Both kinds of records count as one set (XEP-0368 §3); without any, it is the domain itself (RFC 6120 §3.2.2).
+pub(super) fn order(
+    domain: &str,
+    (direct, starttls): (Vec<Srv>, Vec<Srv>),
+    mut dice: impl FnMut(u32) -> u32,
+) -> Vec<Target> {
+    if direct.is_empty() && starttls.is_empty() {
+        return vec![Target { host: domain.to_owned(), port: PORT, tls: Tls::Starttls }];
+    }
+    let both =
+        direct.into_iter().map(|srv| (Tls::Direct, srv)).chain(starttls.into_iter().map(|srv| (Tls::Starttls, srv)));
+    let mut left: Vec<_> = both.filter(|(_, srv)| !srv.target.is_empty()).collect();
+    // RFC 2782: those of weight 0 come first among equals, so that they are seldom chosen but can be.
+    left.sort_by_key(|(_, srv)| (srv.priority, srv.weight));
+    let mut ordered = Vec::new();
+    while let Some((_, first)) = left.first() {
+        let priority = first.priority;
+        let equals = left.iter().take_while(|(_, srv)| srv.priority == priority);
+        let sum: u32 = equals.clone().map(|(_, srv)| u32::from(srv.weight)).sum();
+        let mut rest = dice(sum).min(sum);
+        let chosen = equals.clone().position(|(_, srv)| {
+            let weight = u32::from(srv.weight);
+            let is_it = rest <= weight;
+            rest = rest.saturating_sub(weight);
+            is_it
+        });
+        let (tls, srv) = left.remove(chosen.unwrap_or_default());
+        ordered.push(Target { host: srv.target, port: srv.port, tls });
+    }
+    ordered
+}
+
+/// Whether an address belongs to the public internet: users choose push services, and must not reach what is behind.
+pub(super) fn is_global(address: IpAddr) -> bool {
+    match address.to_canonical() {
+        IpAddr::V4(address) => is_global_v4(address),
+        IpAddr::V6(address) => is_global_v6(address),
+    }
+}
+
+/// IANA's special-purpose registry.
+fn is_global_v4(address: Ipv4Addr) -> bool {
+    let [a, b, c, _] = address.octets();
+    let special = matches!(
+        (a, b, c),
+        (0 | 10 | 127, _, _)
+            | (100, 64..=127, _)
+            | (169, 254, _)
+            | (172, 16..=31, _)
+            | (192, 0, 0 | 2)
+            | (192, 88, 99)
+            | (192, 168, _)
+            | (198, 18..=19, _)
+            | (198, 51, 100)
+            | (203, 0, 113)
+            | (224.., _, _)
+    );
+    !special
+}
+
+fn is_global_v6(address: Ipv6Addr) -> bool {
+    let embedded = |high: u16, low: u16| {
+        let ([a, b], [c, d]) = (high.to_be_bytes(), low.to_be_bytes());
+        is_global_v4(Ipv4Addr::new(a, b, c, d))
+    };
+    match address.segments() {
+        // NAT64 (RFC 6052) and 6to4 lead to IPv4.
+        [0x64, 0xff9b, 0, 0, 0, 0, high, low] => embedded(high, low),
+        [0x2002, high, low, ..] => embedded(high, low),
+        // Teredo and other special assignments, documentation.
+        [0x2001, 0..=0x1ff, ..] | [0x2001, 0xdb8, ..] | [0x3fff, 0..=0xfff, ..] => false,
+        [first, ..] => first & 0xe000 == 0x2000,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn srv(priority: u16, weight: u16, target: &str) -> Srv {
+        Srv { priority, weight, port: 5269, target: target.to_owned() }
+    }
+
+    fn names(direct: &[Srv], starttls: &[Srv], dice: impl FnMut(u32) -> u32) -> Vec<String> {
+        let targets = order("push.example", (direct.to_vec(), starttls.to_vec()), dice);
+        targets.into_iter().map(|t| format!("{}{}", t.host, if t.tls == Tls::Direct { "!" } else { "" })).collect()
+    }
+
+    #[test]
+    fn without_records_it_is_the_domain_itself() {
+        let fallback = Target { host: "push.example".to_owned(), port: 5269, tls: Tls::Starttls };
+        assert_eq!(order("push.example", (Vec::new(), Vec::new()), |_| 0), [fallback]);
+    }
+
+    #[test]
+    fn both_kinds_of_records_are_one_set_ordered_by_priority() {
+        let direct = [srv(20, 0, "d20"), srv(5, 0, "d5")];
+        let starttls = [srv(10, 0, "s10"), srv(30, 0, "s30")];
+        assert_eq!(names(&direct, &starttls, |_| 0), ["d5!", "s10", "d20!", "s30"]);
+    }
+
+    #[test]
+    fn weights_decide_among_equals() {
+        let all = [srv(1, 10, "light"), srv(1, 30, "heavy"), srv(1, 0, "zero")];
+        assert_eq!(names(&[], &all, |_| 0), ["zero", "light", "heavy"]);
+        assert_eq!(names(&[], &all, |n| n), ["heavy", "light", "zero"]);
+        assert_eq!(names(&[], &all, |n| n.min(10)), ["light", "heavy", "zero"]);
+        assert_eq!(names(&[], &all, |_| u32::MAX), ["heavy", "light", "zero"]);
+    }
+
+    #[test]
+    fn a_service_that_says_it_is_not_there_is_believed() {
+        assert_eq!(names(&[], &[srv(0, 0, "")], |_| 0), [""; 0]);
+        assert_eq!(names(&[srv(0, 0, "")], &[srv(1, 0, "s")], |_| 0), ["s"]);
+    }
+
+    #[test]
+    fn only_the_public_internet_is_global() {
+        for address in [
+            "0.0.0.0",
+            "10.1.2.3",
+            "100.64.0.1",
+            "127.0.0.1",
+            "169.254.169.254",
+            "172.16.0.1",
+            "172.31.255.255",
+            "192.0.0.1",
+            "192.0.2.1",
+            "192.88.99.1",
+            "192.168.1.1",
+            "198.18.0.1",
+            "198.19.1.1",
+            "198.51.100.1",
+            "203.0.113.1",
+            "224.0.0.1",
+            "240.0.0.1",
+            "255.255.255.255",
+            "::",
+            "::1",
+            "::ffff:127.0.0.1",
+            "::ffff:10.0.0.1",
+            "fe80::1",
+            "fc00::1",
+            "fd12::1",
+            "ff02::1",
+            "2001:db8::1",
+            "2001::1",
+            "2002:7f00:1::1",
+            "64:ff9b::10.0.0.1",
+            "3fff::1",
+            "100::1",
+        ] {
+            assert!(!is_global(address.parse().unwrap()), "{address}");
+        }
+        for address in [
+            "1.1.1.1",
+            "9.9.9.9",
+            "100.128.0.1",
+            "172.32.0.1",
+            "192.0.1.1",
+            "198.20.0.1",
+            "223.255.255.255",
+            "::ffff:1.1.1.1",
+            "2a01:4f8::1",
+            "2001:4860:4860::8888",
+            "2002:101:101::1",
+            "64:ff9b::1.1.1.1",
+        ] {
+            assert!(is_global(address.parse().unwrap()), "{address}");
+        }
+    }
+}
