@@ -48,7 +48,6 @@ use std::time::Instant;
 
 use bytes::Bytes;
 
-use crate::jid::FullJid;
 use crate::push::absent::Notice;
 use crate::push::account::{Account, Change, DeviceId};
 use crate::push::notification::Publish;
@@ -353,11 +352,6 @@ impl Session {
     /// The first place that the session gives to a stanza in the spool.
     pub fn first_place(&self) -> u64 {
         self.queue.base()
-    }
-
-    /// The session's full JID.
-    pub fn jid(&self) -> &FullJid {
-        &self.bound.jid
     }
 
     /// The device whose session it is.
