@@ -78,6 +78,8 @@ impl Relay {
             stream_management: config.stream_management.clone(),
             push: Arc::new(config.push.clone()),
             session_queue: config.limits.session_queue,
+            unauthenticated_stanza: config.limits.unauthenticated_stanza,
+            stanza: config.limits.stanza,
             seed: rand::random(),
         };
         let registry = Arc::new(Registry::default());

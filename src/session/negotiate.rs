@@ -261,6 +261,10 @@ impl Negotiation {
 
     fn server_element(&mut self, element: &Element) {
         if element.is("error", ns::STREAMS) {
+            // RFC 6120 §4.9.3.19: where the server sends its clients, nobody is there for ours.
+            if element.node().child("see-other-host", ns::STREAM_ERRORS).is_some() {
+                return self.upstream_lost();
+            }
             return self.write_client(element.bytes().clone());
         }
         match &self.state {
@@ -295,8 +299,16 @@ impl Negotiation {
             return self.refuse("remote-connection-failed", None, CloseReason::UpstreamWantsTls);
         }
         self.hidden = Sieve::new(&element.node(), self.leg).hidden();
+        let element = &self.limited(element, self.settings.unauthenticated_stanza);
         self.write_client(rewrite::features(element, Phase::Unauthenticated, self.leg));
         self.state = State::Authenticating { answer_due: false };
+    }
+
+    /// Features with the smaller limits of both.
+    fn limited(&self, features: &Element, max_bytes: usize) -> Element {
+        let limited = rewrite::limits(features, max_bytes);
+        let limited = limited.and_then(|bytes| Element::parse(bytes, features.header()).ok());
+        limited.unwrap_or_else(|| features.clone())
     }
 
     // Ends

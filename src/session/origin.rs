@@ -23,6 +23,10 @@ pub struct Settings {
     pub push: Arc<config::Push>,
     /// `[limits] session_queue`, bytes.
     pub session_queue: usize,
+    /// `[limits] unauthenticated_stanza`, bytes.
+    pub unauthenticated_stanza: usize,
+    /// `[limits] stanza`, bytes.
+    pub stanza: usize,
     /// Keys the hashes by which stanzas are known to be the same: random, one for the process.
     pub seed: u64,
 }

@@ -62,6 +62,13 @@ pub fn features(element: &Element, phase: Phase, leg: Leg) -> Bytes {
     splice(element, &splices)
 }
 
+/// Features whose limit of a stanza's size (XEP-0478) is at most `max_bytes`, ours; `None` if it is, or if there is none.
+pub fn limits(element: &Element, max_bytes: usize) -> Option<Bytes> {
+    let size = element.node().child("limits", ns::STREAM_LIMITS)?.child("max-bytes", ns::STREAM_LIMITS)?;
+    let larger = size.text().trim().parse::<usize>().is_ok_and(|theirs| theirs > max_bytes);
+    larger.then(|| splice(element, &[(size.inner(), max_bytes.to_string().into_bytes())]))
+}
+
 /// Features whose other end is Pushward, or that cannot pass through a TLS terminator.
 fn dropped(child: &Node<'_>) -> bool {
     const ALWAYS: [(&str, &str); 7] = [
@@ -211,6 +218,21 @@ mod tests {
             "<stream:features><ver xmlns='urn:xmpp:features:rosterver'/><sm xmlns='urn:xmpp:sm:3'/>\
              <csi xmlns='urn:xmpp:csi:0'/></stream:features>",
         );
+    }
+
+    #[test]
+    fn a_stanza_may_be_as_large_as_both_of_us_take() {
+        let features = |bytes: &str| {
+            format!(
+                "<stream:features><limits xmlns='urn:xmpp:stream-limits:0'><max-bytes>{bytes}</max-bytes>\
+                 <idle-seconds>60</idle-seconds></limits></stream:features>"
+            )
+        };
+        check(&limits(&element(&features("262144")), 10_000).unwrap(), &features("10000"));
+        for same in ["10000", "512", "", "-1", "a lot"] {
+            assert_eq!(limits(&element(&features(same)), 10_000), None, "{same}");
+        }
+        assert_eq!(limits(&element("<stream:features/>"), 10_000), None);
     }
 
     fn vars(info: &Bytes) -> Vec<String> {

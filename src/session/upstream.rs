@@ -78,6 +78,10 @@ impl Session {
                     self.server_confirmed(now);
                 }
             }
+            // RFC 6120 §4.9.3.19: where the server sends its clients, nobody is there for ours; they come back here.
+            (ns::STREAMS, "error") if node.child("see-other-host", ns::STREAM_ERRORS).is_some() => {
+                self.upstream_lost(now)
+            }
             _ if self.is_dark() || self.is_ending() => {}
             _ => {
                 let bytes = element.on_stream(&self.attached_header);

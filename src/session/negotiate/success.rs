@@ -59,6 +59,7 @@ impl Negotiation {
     pub(super) fn authenticated_features(&mut self, element: &Element, phase: Phase) {
         self.server_csi = element.node().child("csi", ns::CSI).is_some();
         self.server_sm = element.node().child("sm", ns::SM).is_some();
+        let element = &self.limited(element, self.settings.stanza);
         self.write_client(rewrite::features(element, phase, self.leg));
         self.state = State::Binding;
     }

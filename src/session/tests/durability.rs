@@ -557,3 +557,14 @@ fn nothing_is_kept_of_a_removed_account() {
     rig.input(Input::Upstream(Frame::Close));
     assert_eq!((rig.spool.len(), rig.buried.len()), (0, 0));
 }
+
+/// The host behind is not the client's to connect to; without a footer it comes back to us.
+#[test]
+fn a_client_is_never_sent_to_another_host() {
+    let mut rig = Rig::with_push();
+    rig.upstream(
+        "<stream:error><see-other-host xmlns='urn:ietf:params:xml:ns:xmpp-streams'>10.0.0.1</see-other-host></stream:error>",
+    );
+    assert_eq!((rig.to_client.concat(), rig.closed), (String::new(), 1));
+    assert_eq!(rig.ended, Some(EndReason::UpstreamLost));
+}

@@ -358,3 +358,14 @@ fn a_server_that_requires_tls_on_a_plain_leg_ends_the_login() {
     assert!(login.to_client.last().is_some_and(|last| last.contains("<remote-connection-failed")));
     assert!(offered(Leg::Tls(ChannelBinding::Strip), required).notices.is_empty());
 }
+
+#[test]
+fn a_server_that_sends_its_clients_elsewhere_is_out_of_reach() {
+    let mut login = Login::opened();
+    login.upstream(
+        "<stream:error><see-other-host xmlns='urn:ietf:params:xml:ns:xmpp-streams'>10.0.0.1</see-other-host></stream:error>",
+    );
+    let told = login.to_client.concat();
+    assert!(!told.contains("see-other-host") && told.contains("remote-connection-failed"), "{told}");
+    assert_eq!(login.closed, Some(CloseReason::UpstreamLost));
+}

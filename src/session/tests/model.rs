@@ -346,6 +346,7 @@ impl World {
                 push: Arc::new(push),
                 session_queue: SESSION_QUEUE,
                 seed: 1,
+                ..Settings::default()
             }),
             header: header(),
             session: None,
