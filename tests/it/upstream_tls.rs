@@ -47,10 +47,12 @@ async fn a_dark_phone_is_notified_and_finds_everything(setup: Setup, plain: Sock
 #[tokio::test]
 async fn a_dark_phone_is_notified_over_starttls_to_prosody() {
     let authority = Authority::new("ours");
-    let prosody = Prosody::over_tls(&authority.issue("localhost"), "").await;
-    let setup = setup(prosody.address, "starttls", &authority);
-    let service = PushService::connect(&prosody).await;
-    a_dark_phone_is_notified_and_finds_everything(setup, prosody.address, service).await;
+    let certificate = authority.issue("localhost");
+    for prosody in [Prosody::over_tls(&certificate, "").await, Prosody::managed_over_tls(&certificate).await] {
+        let setup = setup(prosody.address, "starttls", &authority);
+        let service = PushService::connect(&prosody).await;
+        a_dark_phone_is_notified_and_finds_everything(setup, prosody.address, service).await;
+    }
 }
 
 #[tokio::test]
@@ -64,10 +66,12 @@ async fn a_dark_phone_is_notified_over_direct_tls_to_prosody() {
 #[tokio::test]
 async fn a_dark_phone_is_notified_over_starttls_to_ejabberd() {
     let authority = Authority::new("ours");
-    let ejabberd = Ejabberd::over_tls(&authority.issue("localhost")).await;
-    let setup = setup(ejabberd.address, "starttls", &authority);
-    let service = PushService::at(ejabberd.components).await;
-    a_dark_phone_is_notified_and_finds_everything(setup, ejabberd.address, service).await;
+    let certificate = authority.issue("localhost");
+    for ejabberd in [Ejabberd::over_tls(&certificate).await, Ejabberd::managed_over_tls(&certificate).await] {
+        let setup = setup(ejabberd.address, "starttls", &authority);
+        let service = PushService::at(ejabberd.components).await;
+        a_dark_phone_is_notified_and_finds_everything(setup, ejabberd.address, service).await;
+    }
 }
 
 async fn prosody_with_direct_tls(authority: &Authority) -> (Prosody, SocketAddr) {

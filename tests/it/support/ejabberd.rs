@@ -28,6 +28,12 @@ pub(crate) struct Ejabberd {
     directory: TempDir,
 }
 
+const MANAGED: &str = "  mod_stream_mgmt:\n    resend_on_timeout: true\n";
+
+fn list(certificate: &Issued) -> String {
+    format!("[\"{}\"]", certificate.together.display())
+}
+
 impl Ejabberd {
     /// Starts a server for `localhost` with the accounts alice, bob and carol, and the component `push.localhost`.
     pub(crate) async fn start() -> Self {
@@ -36,7 +42,12 @@ impl Ejabberd {
 
     /// The same, with TLS at [`Ejabberd::address`], where log-ins may still go without it.
     pub(crate) async fn over_tls(certificate: &Issued) -> Self {
-        Self::having("", &format!("[\"{}\"]", certificate.together.display())).await
+        Self::having("", &list(certificate)).await
+    }
+
+    /// The same, with its own stream management as well.
+    pub(crate) async fn managed_over_tls(certificate: &Issued) -> Self {
+        Self::having(MANAGED, &list(certificate)).await
     }
 
     /// The same, with its own stream management.
@@ -44,7 +55,7 @@ impl Ejabberd {
     /// What a lost client did not acknowledge goes to the account's other sessions or into offline storage, as it does
     /// on Prosody; without that option ejabberd sends it back to the sender as an error.
     pub(crate) async fn managed() -> Self {
-        Self::with("  mod_stream_mgmt:\n    resend_on_timeout: true\n").await
+        Self::with(MANAGED).await
     }
 
     async fn with(modules: &str) -> Self {

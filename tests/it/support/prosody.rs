@@ -88,9 +88,18 @@ impl Prosody {
 
     /// The same, with TLS at [`Prosody::address`], where passwords may still go without it; `settings` are more lines.
     pub(crate) async fn over_tls(certificate: &Issued, settings: &str) -> Self {
+        Self::tls_with(&["tls"], certificate, settings).await
+    }
+
+    /// The same, with its own stream management as well.
+    pub(crate) async fn managed_over_tls(certificate: &Issued) -> Self {
+        Self::tls_with(&["tls", "smacks"], certificate, "").await
+    }
+
+    async fn tls_with(modules: &[&str], certificate: &Issued, settings: &str) -> Self {
         let (file, key) = (certificate.certificate.display(), certificate.key.display());
         let settings = format!("ssl = {{ certificate = \"{file}\"; key = \"{key}\" }}\n{settings}");
-        Self::having(Extras { modules: &["tls"], settings: &settings, ..Extras::default() }).await
+        Self::having(Extras { modules, settings: &settings, ..Extras::default() }).await
     }
 
     async fn having(extras: Extras<'_>) -> Self {
