@@ -244,15 +244,23 @@ impl Session {
     pub(super) fn published(&mut self, now: Instant, target: Target, outcome: Outcome) {
         self.pusher.answered(now, &target, outcome.may_be_repeated());
         if let Some(change) = outcome.change(&target, self.settings.push.max_errors, self.epoch.unix(now)) {
-            // The next push is decided by it, whether it is on disk by then or not.
-            self.owner.account.apply(change.clone());
-            self.change(None, change);
+            self.change_at_once(now, change);
         }
         self.event(Event::PublishOutcome(target, outcome));
     }
 
+    /// The next push is decided by it, whether it is on disk by then or not.
+    fn change_at_once(&mut self, now: Instant, change: Change) {
+        let before = self.owned().count();
+        self.owner.account.apply(change.clone());
+        self.change(None, change);
+        if self.owned().count() != before {
+            self.push_for_waiting(now);
+        }
+    }
+
     /// XEP-0357 §8: a push service takes a registration back. Nobody else can.
-    pub(super) fn heed_service(&mut self, message: &Element) {
+    pub(super) fn heed_service(&mut self, now: Instant, message: &Element) {
         if !message.mentions("affiliation") {
             return;
         }
@@ -273,7 +281,7 @@ impl Session {
         let revoked = |target: &&Target| target.node.is_some() && target.node == node && target.is_from(&from);
         let mut targets = self.owner.account.registrations.iter().map(|r| &r.target);
         if let Some(target) = targets.find(revoked).cloned() {
-            self.change(None, Change::Disable { service: target.service.clone(), node });
+            self.change_at_once(now, Change::Disable { service: target.service.clone(), node });
             self.event(Event::PushRevoked(target));
         }
     }

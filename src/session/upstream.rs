@@ -145,7 +145,7 @@ impl Session {
             self.rooms.received(&element.node());
         }
         if element.kind() == Kind::Message && !self.owner.account.registrations.is_empty() {
-            self.heed_service(&element);
+            self.heed_service(now, &element);
         }
         self.deliver(now, element, ordinal);
     }
