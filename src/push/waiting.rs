@@ -178,12 +178,6 @@ impl Waiting {
         self.entries.retain(|entry| entry.seq > seq);
     }
 
-    /// Nothing waits any more.
-    pub fn clear(&mut self) {
-        self.entries.clear();
-        self.noise = false;
-    }
-
     /// What was said about this stanza is remembered.
     pub fn tell(&mut self, now: Instant, seq: u64) {
         let entries = self.entries.iter_mut().rev().filter(|entry| entry.seq == seq && !entry.told);
@@ -255,7 +249,7 @@ mod tests {
         waiting.forget_to(u64::MAX);
         assert!(!waiting.add(now, 1, message(1), Audience::ALL), "it was pushed");
         assert_eq!(waiting.counts(0).important, 1, "but counts");
-        waiting.clear();
+        waiting.forget_to(u64::MAX);
         assert!(waiting.add(now + MEMORY, 1, message(1), Audience::ALL));
     }
 

@@ -6,7 +6,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::Instant;
 
 use super::{Session, Tracking};
-use crate::push::classify::{self, Class, Context, Noise};
+use crate::push::classify::{Class, Noise};
 use crate::xml::{Element, Kind, Node, ns};
 
 /// Stanzas that are held before all of them are written: what an idle client may have to catch up on at once.
@@ -76,8 +76,7 @@ impl Session {
 
     /// How urgent a stanza is for a client in the background.
     pub(super) fn urgency(&self, element: &Element) -> Urgency {
-        let account = self.bound.jid.to_bare();
-        let reading = classify::read(element, Context { account: &account, rooms: &self.rooms });
+        let reading = self.read(element);
         let stanza = &reading.stanza;
         match (element.kind(), reading.class) {
             (Kind::Presence, Class::Noise(_)) => presence(stanza),

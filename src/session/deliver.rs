@@ -174,8 +174,8 @@ impl Session {
 
     /// XEP-0359: only the own bare JID says that the own archive has it.
     pub(super) fn is_archived(&self, node: &Node<'_>) -> bool {
-        let own = self.bound.jid.to_bare();
-        let by_own = |id: &Node<'_>| id.attr("by").and_then(|by| Jid::new(&by).ok()).is_some_and(|by| by == own);
+        let by_own =
+            |id: &Node<'_>| id.attr("by").and_then(|by| Jid::new(&by).ok()).is_some_and(|by| by == self.account);
         node.children().any(|child| child.is("stanza-id", ns::STANZA_ID) && by_own(&child))
     }
 

@@ -48,6 +48,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 
+use crate::jid::BareJid;
 use crate::push::absent::Notice;
 use crate::push::account::{Account, Change, DeviceId};
 use crate::push::notification::Publish;
@@ -155,6 +156,7 @@ pub struct Session {
     /// Ties the monotonic clock to the calendar, for delay stamps.
     epoch: Clock,
     bound: Bound,
+    account: BareJid,
     owner: Owner,
     attachment: Attachment,
     /// The header of the stream that the current attachment reads.
@@ -250,6 +252,7 @@ impl Session {
             elsewhere,
             ringing: None,
             roster: Roster::new(&bound.jid.to_bare(), settings.seed),
+            account: bound.jid.to_bare(),
             roster_asked: false,
             unasked: 0,
             removed: false,

@@ -64,14 +64,18 @@ impl Session {
 
     // What a stanza means for the device
 
+    /// What a stanza means to the person behind the account.
+    pub(super) fn read<'a>(&self, element: &'a Element) -> Reading<'a> {
+        classify::read(element, Context { account: &self.account, rooms: &self.rooms })
+    }
+
     /// A stanza came. `beyond`: memory does not have it.
     pub(super) fn consider_push(&mut self, now: Instant, element: &Element, seq: u64, beyond: bool) {
         let unreachable = self.liveness.unreachable_since().filter(|_| self.has_registration());
         if unreachable.is_none() && !self.elsewhere && !self.may_ring(element) {
             return;
         }
-        let account = self.bound.jid.to_bare();
-        let reading = classify::read(element, Context { account: &account, rooms: &self.rooms });
+        let reading = self.read(element);
         let facts = Facts::of(&reading, self.settings.seed);
         if self.elsewhere {
             self.tell_elsewhere(&reading, facts);
@@ -101,10 +105,9 @@ impl Session {
     pub(super) fn push_for_waiting(&mut self, now: Instant) {
         let Some(since) = self.liveness.unreachable_since().filter(|_| self.has_registration()) else { return };
         self.pusher.recount(self.queue.last_in_memory());
-        let account = self.bound.jid.to_bare();
         let waiting: Vec<Queued> = self.queue.iter().cloned().collect();
         for Queued { element, seq, received, .. } in waiting {
-            let reading = classify::read(&element, Context { account: &account, rooms: &self.rooms });
+            let reading = self.read(&element);
             let age = Duration::from_millis(self.epoch.unix_ms(now).saturating_sub(received));
             let facts = Facts::of(&reading, self.settings.seed);
             self.judge(now, Arrival { since, age, seq, facts, audience: self.audience(&reading) }, &reading);
@@ -155,8 +158,7 @@ impl Session {
     pub(super) fn call_overdue(&mut self, now: Instant) {
         let Some((seq, _)) = self.ringing.take_if(|(_, at)| *at <= now) else { return };
         let Some(Queued { element, .. }) = self.queue.find(seq).cloned() else { return };
-        let account = self.bound.jid.to_bare();
-        let reading = classify::read(&element, Context { account: &account, rooms: &self.rooms });
+        let reading = self.read(&element);
         let (facts, audience) = (Facts::of(&reading, self.settings.seed), self.audience(&reading));
         let arrival = Arrival { since: now, age: CALL_PATIENCE, seq, facts, audience };
         if self.liveness.unreachable_since().is_none() {
@@ -194,9 +196,7 @@ impl Session {
     }
 
     fn push(&mut self, push: &Push) {
-        let account = self.bound.jid.to_bare();
-        let places = self.owned().count();
-        for place in 0..places {
+        for place in 0..self.owned().count() {
             let newest = match push {
                 Push::Call(seq) => self.pusher.may_tell(place, *seq).then_some(*seq),
                 Push::News(_) => self.pusher.newest(place),
@@ -206,10 +206,8 @@ impl Session {
                 continue;
             }
             let stanza = newest.and_then(|seq| self.stanza(seq));
-            let context = Context { account: &account, rooms: &self.rooms };
-            let reading = stanza.as_ref().map(|stanza| classify::read(stanza, context));
-            let summary =
-                Summary::new(&self.settings.push, self.pusher.counts(place), reading.as_ref().map(Detail::of));
+            let detail = stanza.as_ref().map(|stanza| Detail::of(&self.read(stanza)));
+            let summary = Summary::new(&self.settings.push, self.pusher.counts(place), detail);
             self.publish_where(&summary, |at, r| at == place && push.is_for(&r.target));
         }
     }
@@ -267,7 +265,7 @@ impl Session {
         let message = message.node();
         let (from, pubsub) = (message.attr("from"), message.child("pubsub", ns::PUBSUB));
         let (Some(from), Some(pubsub)) = (from, pubsub) else { return };
-        let own = |jid: &str| Jid::new(jid).is_ok_and(|jid| jid.to_bare() == self.bound.jid.to_bare());
+        let own = |jid: &str| Jid::new(jid).is_ok_and(|jid| jid.to_bare() == self.account);
         let is_none = |child: Node<'_>| {
             child.is("affiliation", ns::PUBSUB)
                 && child.attr("affiliation").as_deref() == Some("none")

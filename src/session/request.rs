@@ -54,7 +54,7 @@ impl Session {
     }
 
     pub(super) fn is_account(&self, to: &str) -> bool {
-        Jid::new(to).is_ok_and(|to| to.resource().is_none() && to.to_bare() == self.bound.jid.to_bare())
+        Jid::new(to).is_ok_and(|to| to.resource().is_none() && to.to_bare() == self.account)
     }
 
     fn is_host(&self, to: &str) -> bool {
