@@ -7,6 +7,7 @@ use clap::{Parser, Subcommand};
 use crate::admin::protocol::Request;
 use crate::jid::{BareJid, Jid};
 use crate::push::registration::Secret;
+use crate::service::print::Printable;
 
 /// What `pushward` was called with.
 #[derive(Clone, Debug, PartialEq, Eq, Parser)]
@@ -28,6 +29,11 @@ pub enum Command {
     Run,
     /// Say what is wrong with the configuration, the certificates and the servers behind
     Check,
+    /// Print what goes with the program: manual page, completions, systemd units, the configuration's defaults
+    Print {
+        /// What to print
+        what: Printable,
+    },
     /// Show Pushward at work: a server, a push service and a client in this process
     Demo(Demo),
     /// Ask the daemon
