@@ -10,8 +10,8 @@ use crate::config::{self, Config, Host, Problem};
 use crate::net::certificate::{self, CertificateError, Defect};
 use crate::service::descriptors;
 
-mod leg;
-mod probe;
+pub(crate) mod leg;
+pub(crate) mod probe;
 
 /// `EX_CONFIG` of sysexits.h: the configuration or a certificate is wrong.
 pub const EXIT_CONFIG: u8 = 78;

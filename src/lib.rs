@@ -25,7 +25,7 @@
 //! | [`daemon`] | bind, accept, signals, drain | |
 //! | [`admin`] | a unix socket for the operator's commands, a page for metrics and probes; the commands themselves | secrets |
 //! | [`metrics`] | what is counted | who anybody is |
-//! | [`config`], [`check`], [`cli`], [`log`] | what an operator writes and reads | |
+//! | [`config`], [`check`], [`setup`], [`cli`], [`log`] | what an operator writes and reads | |
 //! | [`service`] | readiness, watchdog, passed sockets and descriptors; unit, manual page and package | |
 //! | [`demo`] | the main job in one process, through a real daemon | |
 //!
@@ -76,5 +76,6 @@ pub mod push;
 pub mod relay;
 pub mod service;
 pub mod session;
+pub mod setup;
 pub mod store;
 pub mod xml;
