@@ -90,6 +90,6 @@ mod tests {
         assert!(sockets.take(elsewhere).unwrap().is_none());
         assert_eq!(sockets.take(second).unwrap().unwrap().local_addr().unwrap(), second);
         assert!(sockets.take(second).unwrap().is_none());
-        assert_eq!(sockets.finish().unwrap_err().to_string().contains(&first.to_string()), true);
+        assert!(sockets.finish().unwrap_err().to_string().contains(&first.to_string()));
     }
 }
