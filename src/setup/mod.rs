@@ -47,10 +47,10 @@ pub struct Options {
     /// The certificate's private key, PEM
     #[arg(long, value_name = "FILE", requires = "certificate")]
     pub key: Option<PathBuf>,
-    /// Where clients connect with STARTTLS, any number of times; by default [::]:5222
+    /// Where clients connect with STARTTLS, any number of times; by default port 5222 of every address
     #[arg(long, value_name = "ADDRESS:PORT")]
     pub listen: Vec<SocketAddr>,
-    /// Where clients connect with TLS at once, any number of times; by default [::]:5223
+    /// Where clients connect with TLS at once, any number of times; by default port 5223 of every address
     #[arg(long, value_name = "ADDRESS:PORT")]
     pub listen_tls: Vec<SocketAddr>,
     /// The directory of the database; by default state, or /var/lib/pushward for /etc/pushward/config.toml

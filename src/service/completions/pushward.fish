@@ -47,8 +47,8 @@ complete -c pushward -n "__fish_pushward_using_subcommand setup" -l upstream-tls
 complete -c pushward -n "__fish_pushward_using_subcommand setup" -l upstream-ca -d 'The authority that issued its certificate, PEM; by default the system\'s' -r -F
 complete -c pushward -n "__fish_pushward_using_subcommand setup" -l certificate -d 'The domain\'s certificate chain, PEM; by default it is looked for' -r -F
 complete -c pushward -n "__fish_pushward_using_subcommand setup" -l key -d 'The certificate\'s private key, PEM' -r -F
-complete -c pushward -n "__fish_pushward_using_subcommand setup" -l listen -d 'Where clients connect with STARTTLS, any number of times; by default [::]:5222' -r
-complete -c pushward -n "__fish_pushward_using_subcommand setup" -l listen-tls -d 'Where clients connect with TLS at once, any number of times; by default [::]:5223' -r
+complete -c pushward -n "__fish_pushward_using_subcommand setup" -l listen -d 'Where clients connect with STARTTLS, any number of times; by default port 5222 of every address' -r
+complete -c pushward -n "__fish_pushward_using_subcommand setup" -l listen-tls -d 'Where clients connect with TLS at once, any number of times; by default port 5223 of every address' -r
 complete -c pushward -n "__fish_pushward_using_subcommand setup" -l state -d 'The directory of the database; by default state, or /var/lib/pushward for /etc/pushward/config.toml' -r -F
 complete -c pushward -n "__fish_pushward_using_subcommand setup" -l output -d 'Where the configuration is written; by default the file that --config names' -r -F
 complete -c pushward -n "__fish_pushward_using_subcommand setup" -s c -l config -d 'The configuration file; where there is none of that name, /etc/pushward/config.toml' -r -F
