@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 use tokio::net::TcpStream;
@@ -63,7 +63,9 @@ impl Manager {
 
     /// The next message with such a line.
     fn hears_of(&self, line: &str) -> Vec<String> {
+        let deadline = Instant::now() + PATIENCE;
         loop {
+            assert!(Instant::now() < deadline, "no {line}");
             let message = self.hears();
             if message.iter().any(|said| said == line) {
                 return message;
