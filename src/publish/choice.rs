@@ -299,11 +299,8 @@ mod tests {
         assert!(choice.is_news(now, SERVICE, (S2s, "out of reach")));
         let last = (published, SystemTime::UNIX_EPOCH);
         choice.ended(now, SERVICE, last.clone());
-        let expect = Standing {
-            next: Some(Session),
-            last: Some(last),
-            passed_over: vec![(S2s, "out of reach".to_owned())],
-        };
+        let expect =
+            Standing { next: Some(Session), last: Some(last), passed_over: vec![(S2s, "out of reach".to_owned())] };
         assert_eq!(choice.standing(now, SERVICE, &ORDER), expect);
         // Another account has no session transport, and the first chance comes again.
         assert_eq!(choice.standing(now, SERVICE, &[Component]).next, Some(Component));

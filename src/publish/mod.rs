@@ -7,6 +7,7 @@
 //! | `component.rs` | `component`: as a component of the server (XEP-0114) |
 //! | `s2s/` | `s2s`: as the domain itself, over a stream of its own to the push service |
 //! | `session.rs` | `session`: through the user's own upstream stream, where the server stamps the full JID |
+//! | `probe.rs` | how far each of them comes, without notifying anybody |
 //! | `carry.rs` | stanzas from one content namespace to another |
 
 mod carry;
@@ -14,6 +15,7 @@ pub mod choice;
 mod component;
 mod line;
 mod open;
+pub mod probe;
 mod s2s;
 pub mod session;
 mod talk;

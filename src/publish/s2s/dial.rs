@@ -43,11 +43,13 @@ const CLIENT_AUTH: &[u8] = &[0x06, 0x08, 0x2b, 0x06, 0x01, 0x05, 0x05, 0x07, 0x0
 const EXTENDED_KEY_USAGE: &[u8] = &[0x06, 0x03, 0x55, 0x1d, 0x25];
 
 /// What operators can do about it.
-const AUTHORITY: &str = "the push service must renew it; or name its authority as ca of a [[push.route]], if it has one of its own";
+const AUTHORITY: &str =
+    "the push service must renew it; or name its authority as ca of a [[push.route]], if it has one of its own";
 const CLOSED: &str =
     "let this machine connect to other servers, if a firewall forbids it; else the push service is down";
 const NOT_XMPP: &str = "the push service must mend that; or name the right port in a [[push.route]]";
-pub(super) const RESOLVE: &str = "let this machine resolve it, name other [dns] servers, or its address in a [[push.route]]";
+pub(super) const RESOLVE: &str =
+    "let this machine resolve it, name other [dns] servers, or its address in a [[push.route]]";
 
 /// Why an address is of no use, and what operators can do about it.
 #[derive(Debug)]
@@ -110,7 +112,10 @@ impl Dialer {
     ///
     /// # Errors
     /// The first file of a route that cannot be used.
-    pub(in crate::publish) fn new(config: Arc<Config>, keys: HashMap<String, Arc<CertifiedKey>>) -> Result<Self, RootsError> {
+    pub(in crate::publish) fn new(
+        config: Arc<Config>,
+        keys: HashMap<String, Arc<CertifiedKey>>,
+    ) -> Result<Self, RootsError> {
         let files = config.push.routes.iter().filter_map(|route| route.ca.clone());
         let routed =
             files.map(|file| Ok((file.clone(), Arc::new(roots::in_file(&file)?)))).collect::<Result<_, _>>()?;
