@@ -16,15 +16,15 @@ use crate::support::{
 };
 
 /// What a command said.
-struct Said {
-    code: Option<i32>,
-    out: String,
-    err: String,
+pub(crate) struct Said {
+    pub(crate) code: Option<i32>,
+    pub(crate) out: String,
+    pub(crate) err: String,
 }
 
 impl Said {
     /// The objects of `--json`, of a command that succeeded.
-    fn objects(&self) -> Vec<Value> {
+    pub(crate) fn objects(&self) -> Vec<Value> {
         assert_eq!(self.code, Some(0), "{}{}", self.out, self.err);
         self.out.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
     }
@@ -39,7 +39,8 @@ async fn command(directory: &Path, arguments: &[&str]) -> Said {
     Said { code: output.status.code(), out: text(output.stdout), err: text(output.stderr) }
 }
 
-async fn ask(pushward: &Pushward, arguments: &[&str]) -> Said {
+/// Runs a command with the configuration of a proxy.
+pub(crate) async fn ask(pushward: &Pushward, arguments: &[&str]) -> Said {
     command(&pushward.file(""), arguments).await
 }
 
