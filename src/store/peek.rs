@@ -13,14 +13,14 @@ use crate::push::account::Account;
 /// cannot be read are logged and passed over.
 ///
 /// # Errors
-/// [`StoreError::InUse`] while a daemon runs; [`StoreError::Database`], also if the database was not closed and has to be
-/// repaired first, which a daemon does when it starts.
+/// [`StoreError::InUse`] while a daemon runs; [`StoreError::NotClosed`] after it was killed; [`StoreError::Database`].
 pub fn peek(directory: &Path) -> Result<Option<Vec<(BareJid, Account)>>, StoreError> {
     let database = match ReadOnlyDatabase::open(directory.join(FILE)) {
         Ok(database) => database,
         Err(DatabaseError::Storage(StorageError::Io(error))) if error.kind() == std::io::ErrorKind::NotFound => {
             return Ok(None);
         }
+        Err(DatabaseError::RepairAborted) => return Err(StoreError::NotClosed),
         Err(DatabaseError::DatabaseAlreadyOpen) => return Err(StoreError::InUse),
         Err(error) => return Err(error.into()),
     };

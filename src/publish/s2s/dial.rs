@@ -6,7 +6,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use rustls::client::ResolvesClientCert;
 use rustls::crypto::ring;
@@ -23,6 +23,7 @@ use super::dns::Dns;
 use super::handshake::{Failure, Handshake, Step};
 use super::order::Tls;
 use crate::config::{Config, Route};
+use crate::net::certificate::{self, Defect};
 use crate::net::conn::Conn;
 use crate::net::roots::{self, RootsError};
 use crate::publish::line::{Link, Stream, frame};
@@ -300,9 +301,14 @@ impl Dialogue<'_> {
 
     /// What the operator can do about a certificate that is not taken.
     fn remedy(&self) -> &'static str {
-        let leaf = self.dialer.keys.get(self.us).and_then(|key| key.cert.first());
-        let names = |what: &[u8]| leaf.is_some_and(|leaf| memchr::memmem::find(leaf, what).is_some());
-        if names(EXTENDED_KEY_USAGE) && !names(CLIENT_AUTH) {
+        let Some(key) = self.dialer.keys.get(self.us) else { return "give the host a certificate" };
+        let defects = certificate::judge(key, self.us, SystemTime::now());
+        let names = |what: &[u8]| key.cert.first().is_some_and(|leaf| memchr::memmem::find(leaf, what).is_some());
+        if defects.contains(&Defect::Expired) {
+            "the host's certificate has expired: renew it"
+        } else if defects.contains(&Defect::NotForDomain) {
+            "the host's certificate does not name the host: get one that does"
+        } else if names(EXTENDED_KEY_USAGE) && !names(CLIENT_AUTH) {
             "the host's certificate is for servers only (no clientAuth usage), which older servers refuse: get one with clientAuth, or put \
              another transport first"
         } else {

@@ -244,7 +244,7 @@ fn a_call_taken_elsewhere_is_not_counted() {
 
 #[test]
 fn the_end_of_a_call_is_told_to_devices_that_take_calls_by_push_alone_while_the_operator_lets_them() {
-    for (jingle, expect) in [(true, &[1, 0][..]), (false, &[1])] {
+    for (jingle, expect) in [(true, &[1, 1][..]), (false, &[1])] {
         let mut rig = Rig::dark(|push| push.jingle = jingle);
         let mut account = rig.account.clone();
         account.registrations[0].extensions.jingle = true;

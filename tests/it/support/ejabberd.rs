@@ -10,7 +10,7 @@ use tempfile::TempDir;
 use tokio::time::Instant;
 
 use super::prosody::{COMPONENT_SECRET, answers};
-use super::{Authority, Issued, PASSWORD, PATIENCE, Process, eventually, free_address};
+use super::{Authority, Issued, PASSWORD, Process, free_address};
 
 const INSTALL: &str = "apt-get install ejabberd";
 /// It compiles its configuration at every start.
@@ -71,7 +71,6 @@ impl Ejabberd {
                 port = servers.port()
             );
             let common = common.replace("listen:\n", &listener).replace("push.localhost", "push.test");
-            let common = common.replace("loglevel: warning", "loglevel: info");
             let common = common.replace("rooms.localhost", "rooms.unused.invalid");
             format!("{common}s2s_use_starttls: required\nca_file: {:?}\n", authority.file())
         })
@@ -101,13 +100,6 @@ impl Ejabberd {
             }
         }
         panic!("no free ports for ejabberd");
-    }
-
-    /// Waits for a line of its log that holds all of `needles`.
-    pub(crate) async fn logged(&self, needles: &[&str]) {
-        let log = self.process.log();
-        let found = || log.lines().iter().any(|line| needles.iter().all(|needle| line.contains(needle))).then_some(());
-        eventually(PATIENCE, || format!("{needles:?} in\n{}", log.lines().join("\n")), found).await;
     }
 
     /// SIGKILL.

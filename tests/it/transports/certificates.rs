@@ -40,7 +40,7 @@ async fn a_push_service_with_a_certificate_of_a_stranger_gets_nothing() {
 }
 
 /// A host that shows this certificate, which the push service does not take.
-async fn is_refused(authority: &Authority, issued: &Issued) {
+async fn is_refused(authority: &Authority, issued: &Issued, remedy: &str) {
     let prosody = Prosody::start().await;
     let peer = PushServer::start(PushServerOptions::new("push.test", authority)).await;
     let mut service = peer.push_service().await;
@@ -49,7 +49,7 @@ async fn is_refused(authority: &Authority, issued: &Issued) {
     let pushward = Pushward::start(setup).await;
     let mut bob = bob(&prosody).await;
     goes_dark(&pushward, "push.test", &mut bob).await;
-    pushward.logged(&["transport passed over", "does not accept the host's certificate", "for servers only"]).await;
+    pushward.logged(&["transport passed over", "not-authorized", remedy]).await;
     pushward.logged(&["publish outcome", "NotSent"]).await;
     service.assert_quiet(QUIET).await;
 }
@@ -57,13 +57,14 @@ async fn is_refused(authority: &Authority, issued: &Issued) {
 #[tokio::test]
 async fn a_host_whose_certificate_has_expired_is_told_so() {
     let authority = Authority::new("an authority");
-    is_refused(&authority, &authority.issue_for("localhost", 2020..=2021)).await;
+    let remedy = "the host's certificate has expired: renew it";
+    is_refused(&authority, &authority.issue_for("localhost", 2020..=2021), remedy).await;
 }
 
 #[tokio::test]
 async fn a_host_with_the_certificate_of_another_is_told_so() {
     let authority = Authority::new("an authority");
-    is_refused(&authority, &authority.issue("other.test")).await;
+    is_refused(&authority, &authority.issue("other.test"), "the host's certificate does not name the host").await;
 }
 
 #[tokio::test]

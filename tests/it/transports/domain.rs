@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use tokio::task::JoinSet;
 
-use super::{QUIET, bob, domain, goes_dark, phone, quick, writes};
+use super::{QUIET, bob, domain, goes_dark, phone, writes};
 use crate::support::{
-    Answer, Authority, Client, PATIENCE, Prosody, PushServer, PushServerOptions, Pushward, bodies, lost, request,
+    Answer, Authority, PATIENCE, Prosody, PushServer, PushServerOptions, Pushward, bodies, lost, request,
 };
 
 #[tokio::test]

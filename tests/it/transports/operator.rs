@@ -116,10 +116,14 @@ async fn a_check_without_a_daemon_reads_the_database_and_asks_the_push_service()
     drop(scene.service);
     let said = ask(&scene.pushward, &["check"]).await;
     assert!(said.out.contains("push.test, from localhost: s2s fails: "), "{}", said.out);
-    assert!(said.out.contains("but says service-unavailable of the push service"), "{}", said.out);
+    assert!(said.out.contains("but says remote-server-timeout of the push service"), "{}", said.out);
     // And the daemon starts as if nobody had looked.
     scene.pushward.start_again().await;
     assert_eq!(ask(&scene.pushward, &["push", "list", "--json"]).await.objects().len(), 1);
+    scene.pushward.kill();
+    let said = ask(&scene.pushward, &["check"]).await;
+    let untold = "the registered ones cannot be told, since no pushward runs and the database was not closed";
+    assert!(said.out.contains(untold), "{}", said.out);
 }
 
 #[tokio::test]
@@ -150,7 +154,7 @@ async fn a_check_names_the_remedy_of_a_certificate_that_the_push_service_does_no
     let mut pushward = Pushward::start(domain(&prosody, &authority, (&peer, "starttls"))).await;
     pushward.terminate(PATIENCE).await;
     let said = ask(&pushward, &["check"]).await;
-    for words in ["s2s fails: the peer does not offer EXTERNAL", "for servers only (no clientAuth usage)"] {
+    for words in ["s2s fails: the peer ended the stream: not-authorized", "for servers only (no clientAuth usage)"] {
         assert!(said.out.contains(words), "{words} in\n{}", said.out);
     }
 }
