@@ -44,8 +44,7 @@ const CLIENT_AUTH: &[u8] = &[0x06, 0x08, 0x2b, 0x06, 0x01, 0x05, 0x05, 0x07, 0x0
 const EXTENDED_KEY_USAGE: &[u8] = &[0x06, 0x03, 0x55, 0x1d, 0x25];
 
 /// What operators can do about it.
-const AUTHORITY: &str =
-    "the push service must renew it; or name its authority as ca of a [[push.route]], if it has one of its own";
+const AUTHORITY: &str = "the push service needs another certificate; or, if its authority is its own, a [[push.route]] must name that as ca";
 const CLOSED: &str =
     "let this machine connect to other servers, if a firewall forbids it; else the push service is down";
 const NOT_XMPP: &str = "the push service must mend that; or name the right port in a [[push.route]]";
@@ -84,7 +83,16 @@ impl fmt::Display for Fault {
 
 impl From<io::Error> for Fault {
     fn from(error: io::Error) -> Self {
-        Self::here(error.to_string(), CLOSED)
+        Self::here(said(&error), CLOSED)
+    }
+}
+
+/// What went wrong with a connection, without the advice to programmers that the TLS library adds to an end without a close.
+fn said(error: &io::Error) -> String {
+    if error.kind() == io::ErrorKind::UnexpectedEof {
+        "the peer closed the connection".to_owned()
+    } else {
+        error.to_string()
     }
 }
 
@@ -246,7 +254,7 @@ impl Dialogue<'_> {
         let connected = TlsConnector::from(Arc::new(config)).connect(name.ok_or_else(unnamed)?, tcp).await;
         connected.map_err(|error| match self.explained(&error) {
             Some(reason) => Fault::here(reason, self.remedy()),
-            None => Fault::here(format!("TLS failed: {error}"), untrusted(&error)),
+            None => Fault::here(format!("TLS failed: {}", said(&error)), untrusted(&error)),
         })
     }
 
@@ -258,7 +266,7 @@ impl Dialogue<'_> {
                 Err(error) => {
                     return Err(match self.explained(&error) {
                         Some(reason) => Fault::last(reason, self.remedy()),
-                        None => Fault::here(error.to_string(), NOT_XMPP),
+                        None => Fault::here(said(&error), NOT_XMPP),
                     });
                 }
             };

@@ -13,7 +13,7 @@ async fn gets_nothing(authority: &Authority, identity: Issued, why: &str) {
     let pushward = Pushward::start(setup).await;
     let mut bob = bob(&prosody).await;
     goes_dark(&pushward, "push.test", &mut bob).await;
-    pushward.logged(&["transport passed over", "s2s", why, "the push service must renew it"]).await;
+    pushward.logged(&["transport passed over", "s2s", why, "the push service needs another certificate"]).await;
     pushward.logged(&["publish outcome", "NotSent"]).await;
     service.assert_quiet(QUIET).await;
 }
