@@ -183,6 +183,6 @@ async fn from_debians_ejabberd_to_push() {
     machine.runs(&ejabberd);
     assert!(machine.read("told").contains("restart ejabberd\n"));
     let addresses = (machine.server, machine.components);
-    let _server = Ejabberd::configured(machine.moved("ejabberd"), addresses).await;
+    let _server = Ejabberd::installed(machine.moved("ejabberd"), addresses).await;
     a_message_rings(&machine, &together, machine.components, machine.server).await;
 }

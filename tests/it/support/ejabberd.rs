@@ -103,10 +103,10 @@ impl Ejabberd {
     }
 
     /// Starts what is configured in `directory`, with the usual accounts for `localhost`, at these addresses.
-    pub(crate) async fn configured(directory: TempDir, (address, components): (SocketAddr, SocketAddr)) -> Self {
+    pub(crate) async fn installed(directory: TempDir, (address, components): (SocketAddr, SocketAddr)) -> Self {
         let mut process = spawn(directory.path());
         assert!(ready(&mut process, address).await, "the ports have been taken");
-        Self { address, components, process, directory }
+        Self { address, components, servers: address, process, directory }
     }
 
     /// SIGKILL.
