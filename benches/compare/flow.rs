@@ -1,0 +1,258 @@
+//! Messages from client to client, each twice through the proxy: as many as it takes, and at a fixed rate.
+
+use std::io::Write as _;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use super::link::{Link, Socket, Target};
+use super::process::own_cpu;
+use super::proxy::Running;
+use super::shape::{Expected, Shape, Template};
+use super::stats::percentile;
+use super::stub::Stub;
+
+/// Pairs of clients that send as much as they can.
+const PAIRS: usize = 8;
+/// How long they do before it counts.
+const WARM_UP: Duration = Duration::from_millis(300);
+/// Pairs of clients that share the fixed rate.
+const PACED_PAIRS: usize = 16;
+/// How long the last messages may take.
+const DRAIN: Duration = Duration::from_secs(30);
+
+/// What a run with as many messages as possible says.
+pub(crate) struct Throughput {
+    /// Messages delivered in a second.
+    pub(crate) rate: f64,
+    /// Seconds of the proxy's processor time for a million of them.
+    pub(crate) cpu: f64,
+    /// The same of this program, which is client and server.
+    pub(crate) own: f64,
+}
+
+/// What a run at a fixed rate says.
+pub(crate) struct Paced {
+    /// Seconds from a message's sending to its arrival.
+    pub(crate) p50: f64,
+    pub(crate) p99: f64,
+    /// Seconds of the proxy's processor time for a million messages; 0 without a proxy.
+    pub(crate) cpu: f64,
+}
+
+/// Two clients and their messages; the first one sends, the second one receives.
+pub(crate) struct Pair {
+    sender: Link,
+    receiver: Link,
+    template: Template,
+    expected: Expected,
+    sent: u64,
+}
+
+impl Pair {
+    pub(crate) async fn log_in(target: &Target, stub: &Stub, shape: Shape, number: usize) -> Self {
+        let (from, to) = (format!("s{number}"), format!("r{number}"));
+        let (receiver, _) = Link::session(target, &to).await.unwrap();
+        let (sender, _) = Link::session(target, &from).await.unwrap();
+        stub.user(&to);
+        let template = shape.message(&from, &to);
+        Self { sender, receiver, expected: Expected::new(template.clone()), template, sent: 0 }
+    }
+
+    /// Sends until `stop`, never more than a window ahead of the receiver; then waits for the rest.
+    async fn saturate(mut self, crowd: Crowd, delivered: Arc<AtomicU64>, stop: Arc<AtomicBool>) -> Self {
+        let mut record = Vec::new();
+        loop {
+            let on_the_way = self.sent - self.expected.received;
+            let stopping = stop.load(Ordering::Relaxed);
+            if stopping && on_the_way == 0 {
+                return self;
+            }
+            if !stopping && on_the_way <= crowd.window / 2 {
+                self.send(crowd.shape, crowd.window - on_the_way, &mut record).await;
+            }
+            self.receive(|_| {
+                delivered.fetch_add(1, Ordering::Relaxed);
+            })
+            .await;
+        }
+    }
+
+    /// Encrypts so many messages as their shape wants it, and writes them at once.
+    async fn send(&mut self, shape: Shape, messages: u64, record: &mut Vec<u8>) {
+        let mut left = messages;
+        while left > 0 {
+            record.clear();
+            let count = left.min(shape.per_record() as u64);
+            for number in self.sent..self.sent + count {
+                self.template.render(number, record);
+            }
+            self.sent += count;
+            left -= count;
+            match &mut self.sender.tls {
+                Some(tls) => tls.writer().write_all(record).unwrap(),
+                None => self.sender.send(record).await.unwrap(),
+            }
+        }
+        self.sender.flush().await.unwrap();
+    }
+
+    /// Waits for messages and answers what the proxy asks.
+    pub(crate) async fn receive(&mut self, arrived: impl FnMut(u64)) {
+        self.receiver.read().await.unwrap();
+        self.expected.take(&mut self.receiver.inbox, arrived);
+        if std::mem::take(&mut self.expected.asked) {
+            let answer = format!("<a xmlns='urn:xmpp:sm:3' h='{}'/>", self.expected.received);
+            self.receiver.send(answer.as_bytes()).await.unwrap();
+        }
+    }
+
+    async fn leave(self) {
+        self.sender.leave().await;
+        self.receiver.leave().await;
+    }
+}
+
+/// As many messages as a few clients can send, for so long.
+pub(crate) async fn saturate(running: &Running, stub: &Stub, shape: Shape, time: Duration) -> Throughput {
+    crowd(running, stub, Crowd { shape, pairs: PAIRS, window: shape.window() }, time).await
+}
+
+/// Who sends, and how much of it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Crowd {
+    pub(crate) shape: Shape,
+    pub(crate) pairs: usize,
+    /// Messages of a pair that are on the way at most.
+    pub(crate) window: u64,
+}
+
+/// As many messages as clients can send, for so long.
+pub(crate) async fn crowd(running: &Running, stub: &Stub, crowd: Crowd, time: Duration) -> Throughput {
+    stub.expect(crowd.shape.len());
+    let others = stub.online();
+    let (delivered, stop) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));
+    let mut tasks = Vec::new();
+    let mut pairs = Vec::new();
+    for number in 0..crowd.pairs {
+        pairs.push(Pair::log_in(running.target(), stub, crowd.shape, number).await);
+    }
+    for pair in pairs {
+        tasks.push(tokio::spawn(pair.saturate(crowd, Arc::clone(&delivered), Arc::clone(&stop))));
+    }
+    tokio::time::sleep(WARM_UP).await;
+    let (from, cpu, own, at) = (delivered.load(Ordering::Relaxed), running.cpu(), own_cpu(), Instant::now());
+    tokio::time::sleep(time).await;
+    let (to, cpu, own) = (delivered.load(Ordering::Relaxed), running.cpu() - cpu, own_cpu() - own);
+    let elapsed = at.elapsed();
+    stop.store(true, Ordering::Relaxed);
+    for task in tasks {
+        tokio::time::timeout(DRAIN, task).await.expect("the last messages").unwrap().leave().await;
+    }
+    stub.until_online(others).await;
+    let messages = (to - from) as f64;
+    Throughput {
+        rate: messages / elapsed.as_secs_f64(),
+        cpu: cpu.as_secs_f64() / messages * 1e6,
+        own: own.as_secs_f64() / messages * 1e6,
+    }
+}
+
+/// Messages of 200 B at a fixed rate for so long; without a proxy, straight to the server and without TLS.
+pub(crate) async fn paced(target: &Target, running: Option<&Running>, stub: &Stub, rate: u64, time: Duration) -> Paced {
+    let shape = Shape::Single;
+    stub.expect(shape.len());
+    let total = (rate as f64 * time.as_secs_f64()) as u64 / PACED_PAIRS as u64 * PACED_PAIRS as u64;
+    let start = Instant::now();
+    let sent: Arc<Vec<AtomicU64>> = Arc::new((0..total).map(|_| AtomicU64::new(0)).collect());
+    let (mut senders, mut receivers) = (Vec::new(), Vec::new());
+    for number in 0..PACED_PAIRS {
+        let pair = Pair::log_in(target, stub, shape, number).await;
+        let (sender, receiver) = pair.split();
+        senders.push(sender);
+        receivers.push(tokio::spawn(receiver.latencies(number, Arc::clone(&sent), start)));
+    }
+    let cpu = running.map(Running::cpu);
+    let sending = std::thread::spawn(move || pace(senders, &sent, rate, start));
+    let mut latencies = Vec::new();
+    let mut pairs = Vec::new();
+    for receiver in receivers {
+        let (link, seen) = tokio::time::timeout(time + DRAIN, receiver).await.expect("all messages").unwrap();
+        latencies.extend(seen);
+        pairs.push(link);
+    }
+    let cpu = running.zip(cpu).map_or(Duration::ZERO, |(running, before)| running.cpu() - before);
+    for link in sending.join().unwrap().into_iter().chain(pairs) {
+        link.leave().await;
+    }
+    stub.until_online(0).await;
+    Paced {
+        p50: percentile(&latencies, 0.5),
+        p99: percentile(&latencies, 0.99),
+        cpu: cpu.as_secs_f64() / total as f64 * 1e6,
+    }
+}
+
+struct Sender {
+    link: Link,
+    template: Template,
+}
+
+struct Receiver {
+    link: Link,
+    expected: Expected,
+}
+
+impl Pair {
+    fn split(self) -> (Sender, Receiver) {
+        let sender = Sender { link: self.sender, template: self.template };
+        (sender, Receiver { link: self.receiver, expected: self.expected })
+    }
+}
+
+impl Receiver {
+    /// Takes all messages of one pair; returns how long each was on the way, in seconds.
+    async fn latencies(mut self, pair: usize, sent: Arc<Vec<AtomicU64>>, start: Instant) -> (Link, Vec<f64>) {
+        let mut latencies = Vec::with_capacity(sent.len() / PACED_PAIRS);
+        while latencies.len() < sent.len() / PACED_PAIRS {
+            self.link.read().await.unwrap();
+            let now = start.elapsed().as_nanos() as u64;
+            self.expected.take(&mut self.link.inbox, |number| {
+                let message = number as usize * PACED_PAIRS + pair;
+                latencies.push((now - sent[message].load(Ordering::Relaxed)) as f64 / 1e9);
+            });
+            if std::mem::take(&mut self.expected.asked) {
+                let answer = format!("<a xmlns='urn:xmpp:sm:3' h='{}'/>", self.expected.received);
+                self.link.send(answer.as_bytes()).await.unwrap();
+            }
+        }
+        (self.link, latencies)
+    }
+}
+
+/// Sends messages at their times, on each pair in turn. On a thread of its own, since timers of the runtime are too coarse.
+fn pace(mut senders: Vec<Sender>, sent: &[AtomicU64], rate: u64, start: Instant) -> Vec<Link> {
+    let begin = Instant::now() + Duration::from_millis(10);
+    let mut message = Vec::new();
+    for (number, at) in sent.iter().enumerate() {
+        let due = begin + Duration::from_secs_f64(number as f64 / rate as f64);
+        if let Some(wait) = due.checked_duration_since(Instant::now()) {
+            std::thread::sleep(wait);
+        }
+        let Sender { link, template } = &mut senders[number % PACED_PAIRS];
+        message.clear();
+        template.render((number / PACED_PAIRS) as u64, &mut message);
+        at.store(start.elapsed().as_nanos() as u64, Ordering::Relaxed);
+        match &mut link.tls {
+            Some(tls) => {
+                tls.writer().write_all(&message).unwrap();
+                // A few hundred bytes of a connection with room for more.
+                while tls.wants_write() {
+                    tls.write_tls(&mut Socket(&link.tcp)).unwrap();
+                }
+            }
+            None => assert_eq!(link.tcp.try_write(&message).unwrap(), message.len()),
+        }
+    }
+    senders.into_iter().map(|sender| sender.link).collect()
+}
