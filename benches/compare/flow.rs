@@ -41,29 +41,40 @@ pub(crate) struct Paced {
 }
 
 /// Two clients and their messages; the first one sends, the second one receives.
-pub(crate) struct Pair {
-    sender: Link,
-    receiver: Link,
-    template: Template,
-    expected: Expected,
+struct Pair {
+    sender: Sender,
+    receiver: Receiver,
     sent: u64,
 }
 
+struct Sender {
+    link: Link,
+    template: Template,
+}
+
+struct Receiver {
+    link: Link,
+    managed: bool,
+    expected: Expected,
+}
+
 impl Pair {
-    pub(crate) async fn log_in(target: &Target, stub: &Stub, shape: Shape, number: usize) -> Self {
+    async fn log_in(target: &Target, stub: &Stub, shape: Shape, number: usize) -> Self {
         let (from, to) = (format!("s{number}"), format!("r{number}"));
         let (receiver, _) = Link::session(target, &to).await.unwrap();
         let (sender, _) = Link::session(target, &from).await.unwrap();
         stub.user(&to);
         let template = shape.message(&from, &to);
-        Self { sender, receiver, expected: Expected::new(template.clone()), template, sent: 0 }
+        let expected = Expected::new(template.clone());
+        let receiver = Receiver { link: receiver, managed: target.managed, expected };
+        Self { sender: Sender { link: sender, template }, receiver, sent: 0 }
     }
 
     /// Sends until `stop`, never more than a window ahead of the receiver; then waits for the rest.
     async fn saturate(mut self, crowd: Crowd, delivered: Arc<AtomicU64>, stop: Arc<AtomicBool>) -> Self {
         let mut record = Vec::new();
         loop {
-            let on_the_way = self.sent - self.expected.received;
+            let on_the_way = self.sent - self.receiver.expected.received;
             let stopping = stop.load(Ordering::Relaxed);
             if stopping && on_the_way == 0 {
                 return self;
@@ -71,10 +82,11 @@ impl Pair {
             if !stopping && on_the_way <= crowd.window / 2 {
                 self.send(crowd.shape, crowd.window - on_the_way, &mut record).await;
             }
-            self.receive(|_| {
-                delivered.fetch_add(1, Ordering::Relaxed);
-            })
-            .await;
+            self.receiver
+                .receive(|_| {
+                    delivered.fetch_add(1, Ordering::Relaxed);
+                })
+                .await;
         }
     }
 
@@ -85,30 +97,20 @@ impl Pair {
             record.clear();
             let count = left.min(shape.per_record() as u64);
             for number in self.sent..self.sent + count {
-                self.template.render(number, record);
+                self.sender.template.render(number, record);
             }
             self.sent += count;
             left -= count;
-            match &mut self.sender.tls {
+            match &mut self.sender.link.tls {
                 Some(tls) => tls.writer().write_all(record).unwrap(),
-                None => self.sender.send(record).await.unwrap(),
+                None => self.sender.link.send(record).await.unwrap(),
             }
         }
-        self.sender.flush().await.unwrap();
-    }
-
-    /// Waits for messages and answers what the proxy asks.
-    pub(crate) async fn receive(&mut self, arrived: impl FnMut(u64)) {
-        self.receiver.read().await.unwrap();
-        self.expected.take(&mut self.receiver.inbox, arrived);
-        if std::mem::take(&mut self.expected.asked) {
-            let answer = format!("<a xmlns='urn:xmpp:sm:3' h='{}'/>", self.expected.received);
-            self.receiver.send(answer.as_bytes()).await.unwrap();
-        }
+        self.sender.link.flush().await.unwrap();
     }
 
     async fn leave(self) {
-        self.sender.leave().await;
+        self.sender.link.leave().await;
         self.receiver.leave().await;
     }
 }
@@ -168,22 +170,24 @@ pub(crate) async fn paced(target: &Target, running: Option<&Running>, stub: &Stu
     let (mut senders, mut receivers) = (Vec::new(), Vec::new());
     for number in 0..PACED_PAIRS {
         let pair = Pair::log_in(target, stub, shape, number).await;
-        let (sender, receiver) = pair.split();
-        senders.push(sender);
-        receivers.push(tokio::spawn(receiver.latencies(number, Arc::clone(&sent), start)));
+        senders.push(pair.sender);
+        receivers.push(tokio::spawn(pair.receiver.latencies(number, Arc::clone(&sent), start)));
     }
     let cpu = running.map(Running::cpu);
     let sending = std::thread::spawn(move || pace(senders, &sent, rate, start));
     let mut latencies = Vec::new();
-    let mut pairs = Vec::new();
+    let mut finished = Vec::new();
     for receiver in receivers {
-        let (link, seen) = tokio::time::timeout(time + DRAIN, receiver).await.expect("all messages").unwrap();
+        let (receiver, seen) = tokio::time::timeout(time + DRAIN, receiver).await.expect("all messages").unwrap();
         latencies.extend(seen);
-        pairs.push(link);
+        finished.push(receiver);
     }
     let cpu = running.zip(cpu).map_or(Duration::ZERO, |(running, before)| running.cpu() - before);
-    for link in sending.join().unwrap().into_iter().chain(pairs) {
+    for link in sending.join().unwrap() {
         link.leave().await;
+    }
+    for receiver in finished {
+        receiver.leave().await;
     }
     stub.until_online(0).await;
     Paced {
@@ -193,40 +197,40 @@ pub(crate) async fn paced(target: &Target, running: Option<&Running>, stub: &Stu
     }
 }
 
-struct Sender {
-    link: Link,
-    template: Template,
-}
-
-struct Receiver {
-    link: Link,
-    expected: Expected,
-}
-
-impl Pair {
-    fn split(self) -> (Sender, Receiver) {
-        let sender = Sender { link: self.sender, template: self.template };
-        (sender, Receiver { link: self.receiver, expected: self.expected })
-    }
-}
-
 impl Receiver {
+    /// Waits for messages, and answers what the proxy asks.
+    async fn receive(&mut self, arrived: impl FnMut(u64)) {
+        self.link.read().await.unwrap();
+        self.expected.take(&mut self.link.inbox, arrived);
+        if std::mem::take(&mut self.expected.asked) {
+            self.acknowledge().await;
+        }
+    }
+
+    async fn acknowledge(&mut self) {
+        let answer = format!("<a xmlns='urn:xmpp:sm:3' h='{}'/>", self.expected.received);
+        self.link.send(answer.as_bytes()).await.unwrap();
+    }
+
+    /// Ends the stream. What was not acknowledged before would wait for the next session.
+    async fn leave(mut self) {
+        if self.managed {
+            self.acknowledge().await;
+        }
+        self.link.leave().await;
+    }
+
     /// Takes all messages of one pair; returns how long each was on the way, in seconds.
-    async fn latencies(mut self, pair: usize, sent: Arc<Vec<AtomicU64>>, start: Instant) -> (Link, Vec<f64>) {
+    async fn latencies(mut self, pair: usize, sent: Arc<Vec<AtomicU64>>, start: Instant) -> (Self, Vec<f64>) {
         let mut latencies = Vec::with_capacity(sent.len() / PACED_PAIRS);
         while latencies.len() < sent.len() / PACED_PAIRS {
-            self.link.read().await.unwrap();
-            let now = start.elapsed().as_nanos() as u64;
-            self.expected.take(&mut self.link.inbox, |number| {
-                let message = number as usize * PACED_PAIRS + pair;
-                latencies.push((now - sent[message].load(Ordering::Relaxed)) as f64 / 1e9);
-            });
-            if std::mem::take(&mut self.expected.asked) {
-                let answer = format!("<a xmlns='urn:xmpp:sm:3' h='{}'/>", self.expected.received);
-                self.link.send(answer.as_bytes()).await.unwrap();
-            }
+            self.receive(|number| {
+                let sent = sent[number as usize * PACED_PAIRS + pair].load(Ordering::Relaxed);
+                latencies.push((start.elapsed().as_nanos() as u64 - sent) as f64 / 1e9);
+            })
+            .await;
         }
-        (self.link, latencies)
+        (self, latencies)
     }
 }
 

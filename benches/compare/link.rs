@@ -102,6 +102,9 @@ impl Link {
     /// Logs in, enables stream management where there is any, and says what a client says first.
     pub(crate) async fn session(target: &Target, user: &str) -> io::Result<(Self, Option<String>)> {
         let mut link = Self::log_in(target, user).await?;
+        if let Some(tickets) = link.tls.as_ref().map(|tls| tls.tls13_tickets_received()) {
+            assert_eq!(tickets, 1, "all who are compared give one ticket");
+        }
         let mut id = None;
         if target.managed {
             let enabled = link.request("<enable xmlns='urn:xmpp:sm:3' resume='true'/>", b"/>").await?;

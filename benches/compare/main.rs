@@ -87,7 +87,14 @@ async fn main() {
     let stub = Stub::start(Arc::clone(&published));
     let directory = TempDir::new().unwrap();
     let files = tls::Files::create(directory.path());
-    let common = Common { upstream: stub.address, threads: options.threads, files, client: tls::client(), directory };
+    let common = Common {
+        upstream: stub.address,
+        pushward: options.pushward.clone(),
+        threads: options.threads,
+        files,
+        client: tls::client(),
+        directory,
+    };
     let mut bench = Bench { options, common, stub, published, report: Report::default() };
     let proxies = bench.proxies();
     let result = if bench.options.scale {

@@ -50,6 +50,9 @@ pub(crate) struct Options {
     /// Draw the ratios to HAProxy into this file
     #[arg(long, value_name = "FILE")]
     pub(crate) svg: Option<PathBuf>,
+    /// Measure this build of Pushward instead of the one just made
+    #[arg(long, value_name = "FILE", default_value = env!("CARGO_BIN_EXE_pushward"))]
+    pub(crate) pushward: PathBuf,
     /// Have `perf` record Pushward under each shape of messages, into this directory
     #[arg(long, value_name = "DIRECTORY")]
     pub(crate) perf: Option<PathBuf>,

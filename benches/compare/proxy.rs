@@ -80,6 +80,8 @@ const NGINX_STREAM: &str = "/usr/lib/nginx/modules/ngx_stream_module.so";
 pub(crate) struct Common {
     /// The server behind.
     pub(crate) upstream: SocketAddr,
+    /// Pushward's program.
+    pub(crate) pushward: PathBuf,
     /// Worker threads, or processes.
     pub(crate) threads: usize,
     pub(crate) files: Files,
@@ -130,7 +132,7 @@ impl Common {
             key.display(),
             upstream = self.upstream,
         );
-        let mut command = Command::new(env!("CARGO_BIN_EXE_pushward"));
+        let mut command = Command::new(&self.pushward);
         command.env("TOKIO_WORKER_THREADS", self.threads.to_string()).env_remove("RUST_LOG");
         command.arg("--config").arg(write(directory, "config.toml", &text)).arg("run");
         command
@@ -138,7 +140,7 @@ impl Common {
 
     fn haproxy(&self, directory: &Path, address: SocketAddr) -> Command {
         let text = format!(
-            "global\n  nbthread {threads}\n  maxconn 100000\n\
+            "global\n  nbthread {threads}\n\
              defaults\n  mode tcp\n  timeout connect 10s\n  timeout client 1h\n  timeout server 1h\n\
              frontend clients\n  bind {address} ssl crt {certificate} ssl-min-ver TLSv1.3 ciphersuites {CIPHER} curves X25519\n  \
              default_backend server\n\
