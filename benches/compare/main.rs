@@ -30,7 +30,7 @@ use std::path::Path;
 use std::process::{Child, Command};
 use std::sync::Arc;
 
-use clap::Parser;
+use clap::{Parser, ValueEnum};
 use tempfile::TempDir;
 
 mod chart;
@@ -135,28 +135,40 @@ impl Bench {
         wanted
     }
 
+    /// Proxies take turns at each part, so that what disturbs the machine for a while disturbs all of them.
     async fn compare(&mut self, proxies: &[Proxy]) {
         for round in 0..self.options.repeats as usize {
-            for &proxy in proxies {
-                eprintln!("round {} of {}: {}", round + 1, self.options.repeats, proxy.name());
-                if proxy == Proxy::Prosody {
-                    self.prosody(round).await;
+            for &part in Part::value_variants() {
+                if !self.options.wants(part) {
                     continue;
                 }
-                self.idle(proxy, round).await;
-                self.messages(proxy, round).await;
-                self.logins(proxy, round).await;
-                if proxy == Proxy::Pushward {
-                    self.dark(round).await;
+                for &proxy in proxies {
+                    eprintln!("round {} of {}: {part:?}, {}", round + 1, self.options.repeats, proxy.name());
+                    self.part(part, proxy, round).await;
                 }
             }
         }
     }
 
-    async fn idle(&mut self, proxy: Proxy, round: usize) {
-        if !self.options.wants(Part::Idle) {
-            return;
+    async fn part(&mut self, part: Part, proxy: Proxy, round: usize) {
+        match (part, proxy) {
+            (Part::Dark | Part::Push, Proxy::Pushward) => self.dark(part, round).await,
+            (Part::Dark | Part::Push, Proxy::Prosody) => self.prosody(part, round).await,
+            (Part::Dark | Part::Push, _) | (_, Proxy::Prosody) => {}
+            (Part::Idle, _) => self.idle(proxy, round).await,
+            (Part::Paced, _) => self.paced(proxy, round).await,
+            (Part::Logins, _) => self.logins(proxy, round, Step::LogIn, ["logins.rate", "logins.cpu"]).await,
+            (Part::Handshakes, _) => {
+                self.logins(proxy, round, Step::Handshake, ["handshakes.rate", "handshakes.cpu"]).await;
+            }
+            (Part::Single, _) => self.messages(proxy, round, Shape::Single, ["single.cpu", "single.rate"]).await,
+            (Part::Batched, _) => self.messages(proxy, round, Shape::Batched, ["batched.cpu", "batched.rate"]).await,
+            (Part::Text, _) => self.messages(proxy, round, Shape::Text, ["text.cpu", "text.rate"]).await,
+            (Part::Tags, _) => self.messages(proxy, round, Shape::Tags, ["tags.cpu", "tags.rate"]).await,
         }
+    }
+
+    async fn idle(&mut self, proxy: Proxy, round: usize) {
         let running = self.common.start(proxy, ORDINARY).await;
         let idle = memory::measure(&running, &self.stub, self.options.size().idle).await;
         self.report.add("idle.memory", proxy, round, idle.first);
@@ -165,62 +177,45 @@ impl Bench {
         self.report.add("idle.growth", proxy, round, idle.again / idle.first);
     }
 
-    async fn messages(&mut self, proxy: Proxy, round: usize) {
+    async fn messages(&mut self, proxy: Proxy, round: usize, shape: Shape, [cpu, rate]: [&'static str; 2]) {
         let running = self.common.start(proxy, ORDINARY).await;
-        let time = self.options.size().time;
-        for (part, shape, name, [cpu, rate]) in [
-            (Part::Single, Shape::Single, "single", ["single.cpu", "single.rate"]),
-            (Part::Batched, Shape::Batched, "batched", ["batched.cpu", "batched.rate"]),
-            (Part::Text, Shape::Text, "text", ["text.cpu", "text.rate"]),
-            (Part::Tags, Shape::Tags, "tags", ["tags.cpu", "tags.rate"]),
-        ] {
-            if !self.options.wants(part) {
-                continue;
-            }
-            let perf = self.options.perf.as_deref().filter(|_| proxy == Proxy::Pushward);
-            let perf = perf.map(|directory| perf_record(directory, name, &running));
-            let throughput = flow::saturate(&running, &self.stub, shape, time).await;
-            if let Some(mut perf) = perf {
-                perf.wait().unwrap();
-            }
-            eprintln!("  {name}: {:.2} s of the load's own CPU per million", throughput.own);
-            self.report.add(cpu, proxy, round, throughput.cpu);
-            self.report.add(rate, proxy, round, throughput.rate);
+        let perf = self.options.perf.as_deref().filter(|_| proxy == Proxy::Pushward);
+        let perf = perf.map(|directory| perf_record(directory, &format!("{shape:?}"), &running));
+        let throughput = flow::saturate(&running, &self.stub, shape, self.options.size().time).await;
+        if let Some(mut perf) = perf {
+            perf.wait().unwrap();
         }
-        if self.options.wants(Part::Paced) {
-            let straight = Target { address: self.stub.address, tls: None, managed: false };
-            let rate = self.options.rate;
-            let without = flow::paced(&straight, None, &self.stub, rate, time).await;
-            let with = flow::paced(running.target(), Some(&running), &self.stub, rate, time).await;
-            self.report.add("paced.cpu", proxy, round, with.cpu);
-            self.report.add("paced.p50", proxy, round, with.p50 - without.p50);
-            self.report.add("paced.p99", proxy, round, with.p99 - without.p99);
-        }
+        eprintln!("  {:.2} s of the load's own CPU per million", throughput.own);
+        self.report.add(cpu, proxy, round, throughput.cpu);
+        self.report.add(rate, proxy, round, throughput.rate);
     }
 
-    async fn logins(&mut self, proxy: Proxy, round: usize) {
-        for (part, step, [rate, cpu]) in [
-            (Part::Logins, Step::LogIn, ["logins.rate", "logins.cpu"]),
-            (Part::Handshakes, Step::Handshake, ["handshakes.rate", "handshakes.cpu"]),
-        ] {
-            if self.options.wants(part) {
-                let running = self.common.start(proxy, ORDINARY).await;
-                let logins = logins::measure(&running, step, self.options.size().time).await;
-                self.report.add(rate, proxy, round, logins.rate);
-                self.report.add(cpu, proxy, round, logins.cpu);
-            }
-        }
+    async fn paced(&mut self, proxy: Proxy, round: usize) {
+        let running = self.common.start(proxy, ORDINARY).await;
+        let straight = Target { address: self.stub.address, tls: None, managed: false };
+        let (rate, time) = (self.options.rate, self.options.size().time);
+        let without = flow::paced(&straight, None, &self.stub, rate, time).await;
+        let with = flow::paced(running.target(), Some(&running), &self.stub, rate, time).await;
+        self.report.add("paced.cpu", proxy, round, with.cpu);
+        self.report.add("paced.p50", proxy, round, with.p50 - without.p50);
+        self.report.add("paced.p99", proxy, round, with.p99 - without.p99);
     }
 
-    async fn dark(&mut self, round: usize) {
+    async fn logins(&mut self, proxy: Proxy, round: usize, step: Step, [rate, cpu]: [&'static str; 2]) {
+        let running = self.common.start(proxy, ORDINARY).await;
+        let logins = logins::measure(&running, step, self.options.size().time).await;
+        self.report.add(rate, proxy, round, logins.rate);
+        self.report.add(cpu, proxy, round, logins.cpu);
+    }
+
+    async fn dark(&mut self, part: Part, round: usize) {
         let size = self.options.size();
-        if self.options.wants(Part::Dark) {
+        if part == Part::Dark {
             let running = self.common.start(Proxy::Pushward, ORDINARY).await;
             let home = self.home(&running);
             let away = home.away(size.dark, size.waiting, size.returning).await;
             self.add_away(Proxy::Pushward, round, &away);
-        }
-        if self.options.wants(Part::Push) {
+        } else {
             let running = self.common.start(Proxy::Pushward, PROMPT).await;
             let messages = (self.options.push_rate as f64 * size.time.as_secs_f64()) as usize;
             let pushes = self.home(&running).pushes(size.dark, self.options.push_rate, messages).await;
@@ -228,19 +223,16 @@ impl Bench {
         }
     }
 
-    async fn prosody(&mut self, round: usize) {
+    async fn prosody(&mut self, part: Part, round: usize) {
         let (size, published) = (self.options.size(), Arc::clone(&self.published));
         // As many as log in to warm up are behind the others.
         let accounts = size.prosody * 2;
-        if self.options.wants(Part::Dark) {
-            let Prosody { running, component } = Prosody::start(&self.common, accounts, &published).await;
-            let home = Home { writer: Writer::Component(&component), ..self.home(&running) };
+        let Prosody { running, component } = Prosody::start(&self.common, accounts, &published).await;
+        let home = Home { writer: Writer::Component(&component), ..self.home(&running) };
+        if part == Part::Dark {
             let away = home.away(size.prosody, size.waiting, size.returning).await;
             self.add_away(Proxy::Prosody, round, &away);
-        }
-        if self.options.wants(Part::Push) {
-            let Prosody { running, component } = Prosody::start(&self.common, accounts, &published).await;
-            let home = Home { writer: Writer::Component(&component), ..self.home(&running) };
+        } else {
             // It gathers what comes for a device within a second, so each gets one message, at a rate that it can bear.
             let pushes = home.pushes(size.prosody, 100, size.prosody).await;
             self.add_pushes(Proxy::Prosody, round, &pushes);
