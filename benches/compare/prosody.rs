@@ -12,7 +12,7 @@ use tempfile::TempDir;
 use tokio::net::TcpStream;
 
 use super::link::{PASSWORD, Target, attribute};
-use super::proxy::{Common, Running, free_address, write};
+use super::proxy::{Common, Running, free_address, one_ticket, write};
 use super::published::Published;
 use super::stub::{Peer, element};
 
@@ -37,7 +37,7 @@ impl Prosody {
             write(&data, &format!("d{number}.dat"), &format!("return {{ [\"password\"] = \"{PASSWORD}\" }};\n"));
         }
         let mut command = Command::new("prosody");
-        command.arg("--config").arg(file).arg("-F");
+        command.arg("--config").arg(file).arg("-F").env("OPENSSL_CONF", one_ticket(directory.path()));
         let target = Target { address: clients, tls: Some(Arc::clone(&common.client)), managed: true };
         let running = Running::start(&mut command, target, directory).await;
         let component = Component::connect(components, Arc::clone(published)).await;

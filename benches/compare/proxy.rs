@@ -181,7 +181,7 @@ impl Common {
     fn xmpp_proxy(&self, directory: &Path, address: SocketAddr) -> Command {
         let Files { certificate, key, .. } = &self.files;
         let text = format!(
-            "incoming_listen = ['{address}']\nquic_listen = []\nwebsocket_listen = []\noutgoing_listen = []\n\
+            "listen = ['{address}']\nincoming_listen = ['{address}']\nquic_listen = []\nwebsocket_listen = []\noutgoing_listen = []\n\
              max_stanza_size_bytes = 262144\ns2s_target = '{upstream}'\nc2s_target = '{upstream}'\nproxy = false\n\
              tls_key = '{}'\ntls_cert = '{}'\nlog_level = 'error'\n",
             key.display(),
@@ -228,7 +228,7 @@ impl Running {
 const CIPHER: &str = "TLS_AES_128_GCM_SHA256";
 
 /// OpenSSL's settings for programs that have no option of their own for it: as many tickets as Pushward gives.
-fn one_ticket(directory: &Path) -> PathBuf {
+pub(crate) fn one_ticket(directory: &Path) -> PathBuf {
     let text = "openssl_conf = all\n[all]\nssl_conf = ssl\n[ssl]\nsystem_default = tls\n[tls]\nNumTickets = 1\n";
     write(directory, "openssl.cnf", text)
 }
