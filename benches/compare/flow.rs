@@ -16,8 +16,6 @@ use super::stub::Stub;
 const PAIRS: usize = 8;
 /// How long they do before it counts.
 const WARM_UP: Duration = Duration::from_millis(300);
-/// Pairs of clients that share the fixed rate.
-const PACED_PAIRS: usize = 16;
 /// How long the last messages may take.
 const DRAIN: Duration = Duration::from_secs(30);
 
@@ -71,7 +69,7 @@ impl Pair {
     }
 
     /// Sends until `stop`, never more than a window ahead of the receiver; then waits for the rest.
-    async fn saturate(mut self, crowd: Crowd, delivered: Arc<AtomicU64>, stop: Arc<AtomicBool>) -> Self {
+    async fn saturate(mut self, shape: Shape, delivered: Arc<AtomicU64>, stop: Arc<AtomicBool>) -> Self {
         let mut record = Vec::new();
         loop {
             let on_the_way = self.sent - self.receiver.expected.received;
@@ -79,8 +77,8 @@ impl Pair {
             if stopping && on_the_way == 0 {
                 return self;
             }
-            if !stopping && on_the_way <= crowd.window / 2 {
-                self.send(crowd.shape, crowd.window - on_the_way, &mut record).await;
+            if !stopping && on_the_way <= shape.window() / 2 {
+                self.send(shape, shape.window() - on_the_way, &mut record).await;
             }
             self.receiver
                 .receive(|_| {
@@ -117,30 +115,15 @@ impl Pair {
 
 /// As many messages as a few clients can send, for so long.
 pub(crate) async fn saturate(running: &Running, stub: &Stub, shape: Shape, time: Duration) -> Throughput {
-    crowd(running, stub, Crowd { shape, pairs: PAIRS, window: shape.window() }, time).await
-}
-
-/// Who sends, and how much of it.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Crowd {
-    pub(crate) shape: Shape,
-    pub(crate) pairs: usize,
-    /// Messages of a pair that are on the way at most.
-    pub(crate) window: u64,
-}
-
-/// As many messages as clients can send, for so long.
-pub(crate) async fn crowd(running: &Running, stub: &Stub, crowd: Crowd, time: Duration) -> Throughput {
-    stub.expect(crowd.shape.len());
-    let others = stub.online();
+    stub.expect(shape.len());
     let (delivered, stop) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));
     let mut tasks = Vec::new();
     let mut pairs = Vec::new();
-    for number in 0..crowd.pairs {
-        pairs.push(Pair::log_in(running.target(), stub, crowd.shape, number).await);
+    for number in 0..PAIRS {
+        pairs.push(Pair::log_in(running.target(), stub, shape, number).await);
     }
     for pair in pairs {
-        tasks.push(tokio::spawn(pair.saturate(crowd, Arc::clone(&delivered), Arc::clone(&stop))));
+        tasks.push(tokio::spawn(pair.saturate(shape, Arc::clone(&delivered), Arc::clone(&stop))));
     }
     tokio::time::sleep(WARM_UP).await;
     let (from, cpu, own, at) = (delivered.load(Ordering::Relaxed), running.cpu(), own_cpu(), Instant::now());
@@ -151,7 +134,7 @@ pub(crate) async fn crowd(running: &Running, stub: &Stub, crowd: Crowd, time: Du
     for task in tasks {
         tokio::time::timeout(DRAIN, task).await.expect("the last messages").unwrap().leave().await;
     }
-    stub.until_online(others).await;
+    stub.until_online(0).await;
     let messages = (to - from) as f64;
     Throughput {
         rate: messages / elapsed.as_secs_f64(),
@@ -160,25 +143,37 @@ pub(crate) async fn crowd(running: &Running, stub: &Stub, crowd: Crowd, time: Du
     }
 }
 
-/// Messages of 200 B at a fixed rate for so long; without a proxy, straight to the server and without TLS.
-pub(crate) async fn paced(target: &Target, running: Option<&Running>, stub: &Stub, rate: u64, time: Duration) -> Paced {
+/// A fixed rate.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Pace {
+    /// Messages in a second.
+    pub(crate) rate: u64,
+    /// Pairs of clients that share it.
+    pub(crate) pairs: usize,
+    pub(crate) time: Duration,
+}
+
+/// Messages of 200 B at a fixed rate; without a proxy, straight to the server and without TLS.
+pub(crate) async fn paced(target: &Target, running: Option<&Running>, stub: &Stub, pace: Pace) -> Paced {
     let shape = Shape::Single;
     stub.expect(shape.len());
-    let total = (rate as f64 * time.as_secs_f64()) as u64 / PACED_PAIRS as u64 * PACED_PAIRS as u64;
+    // Each pair has the same number of them.
+    let each = (pace.rate as f64 * pace.time.as_secs_f64()) as usize / pace.pairs;
+    let total = each * pace.pairs;
     let start = Instant::now();
     let sent: Arc<Vec<AtomicU64>> = Arc::new((0..total).map(|_| AtomicU64::new(0)).collect());
     let (mut senders, mut receivers) = (Vec::new(), Vec::new());
-    for number in 0..PACED_PAIRS {
+    for number in 0..pace.pairs {
         let pair = Pair::log_in(target, stub, shape, number).await;
         senders.push(pair.sender);
-        receivers.push(tokio::spawn(pair.receiver.latencies(number, Arc::clone(&sent), start)));
+        receivers.push(tokio::spawn(pair.receiver.latencies((number, pace.pairs), Arc::clone(&sent), start)));
     }
     let cpu = running.map(Running::cpu);
-    let sending = std::thread::spawn(move || pace(senders, &sent, rate, start));
+    let sending = std::thread::spawn(move || send_all(senders, &sent, pace.rate, start));
     let mut latencies = Vec::new();
     let mut finished = Vec::new();
     for receiver in receivers {
-        let (receiver, seen) = tokio::time::timeout(time + DRAIN, receiver).await.expect("all messages").unwrap();
+        let (receiver, seen) = tokio::time::timeout(pace.time + DRAIN, receiver).await.expect("all messages").unwrap();
         latencies.extend(seen);
         finished.push(receiver);
     }
@@ -220,12 +215,17 @@ impl Receiver {
         self.link.leave().await;
     }
 
-    /// Takes all messages of one pair; returns how long each was on the way, in seconds.
-    async fn latencies(mut self, pair: usize, sent: Arc<Vec<AtomicU64>>, start: Instant) -> (Self, Vec<f64>) {
-        let mut latencies = Vec::with_capacity(sent.len() / PACED_PAIRS);
-        while latencies.len() < sent.len() / PACED_PAIRS {
+    /// Takes all messages of one of so many pairs; returns how long each was on the way, in seconds.
+    async fn latencies(
+        mut self,
+        (pair, pairs): (usize, usize),
+        sent: Arc<Vec<AtomicU64>>,
+        start: Instant,
+    ) -> (Self, Vec<f64>) {
+        let mut latencies = Vec::with_capacity(sent.len() / pairs);
+        while latencies.len() < sent.len() / pairs {
             self.receive(|number| {
-                let sent = sent[number as usize * PACED_PAIRS + pair].load(Ordering::Relaxed);
+                let sent = sent[number as usize * pairs + pair].load(Ordering::Relaxed);
                 latencies.push((start.elapsed().as_nanos() as u64 - sent) as f64 / 1e9);
             })
             .await;
@@ -235,17 +235,18 @@ impl Receiver {
 }
 
 /// Sends messages at their times, on each pair in turn. On a thread of its own, since timers of the runtime are too coarse.
-fn pace(mut senders: Vec<Sender>, sent: &[AtomicU64], rate: u64, start: Instant) -> Vec<Link> {
+fn send_all(mut senders: Vec<Sender>, sent: &[AtomicU64], rate: u64, start: Instant) -> Vec<Link> {
     let begin = Instant::now() + Duration::from_millis(10);
+    let pairs = senders.len();
     let mut message = Vec::new();
     for (number, at) in sent.iter().enumerate() {
         let due = begin + Duration::from_secs_f64(number as f64 / rate as f64);
         if let Some(wait) = due.checked_duration_since(Instant::now()) {
             std::thread::sleep(wait);
         }
-        let Sender { link, template } = &mut senders[number % PACED_PAIRS];
+        let Sender { link, template } = &mut senders[number % pairs];
         message.clear();
-        template.render((number / PACED_PAIRS) as u64, &mut message);
+        template.render((number / pairs) as u64, &mut message);
         at.store(start.elapsed().as_nanos() as u64, Ordering::Relaxed);
         match &mut link.tls {
             Some(tls) => {

@@ -16,9 +16,9 @@
 //! | `quantity.rs`, `report.rs`, `chart.rs` | what Pushward is judged by; the table and the plot |
 //!
 //! A message goes from one client through the proxy to the stub, and through the proxy again to another client. The stub hands
-//! it on as it came. Clients of Pushward enable stream management and answer what it asks; through the other proxies
-//! there is none, since the stub has none: it costs Pushward, and nobody else. Each message is checked on its arrival:
-//! once, in order, byte for byte.
+//! it on as it came. Clients of Pushward enable stream management and answer what it asks, as they always do; clients of the
+//! other proxies talk to the stub, without it. So it costs Pushward, and nobody else. With `--managed` the stub has stream
+//! management too, which then is Pushward's to speak. Each message is checked on its arrival: once, in order, byte for byte.
 #![allow(
     clippy::unwrap_used,
     clippy::indexing_slicing,
@@ -55,6 +55,7 @@ mod stub;
 mod tls;
 
 use dark::{Home, Writer};
+use flow::Pace;
 use link::Target;
 use logins::Step;
 use options::{Options, Part};
@@ -70,6 +71,9 @@ const PROMPT: &str = "[push]\nbatch_delay = '0s'\nmin_interval = '0s'\nrepush = 
 /// The defaults, but for the way notifications take.
 const ORDINARY: &str = "[push]\ntransports = ['session']";
 
+/// Pairs of clients that share the fixed rate.
+const PACED_PAIRS: usize = 16;
+
 /// What all measurements need.
 pub(crate) struct Bench {
     options: Options,
@@ -84,7 +88,7 @@ async fn main() {
     let options = Options::parse();
     let descriptors = proxy::descriptors();
     let published = Arc::new(Published::default());
-    let stub = Stub::start(Arc::clone(&published));
+    let stub = Stub::start(Arc::clone(&published), options.managed);
     let directory = TempDir::new().unwrap();
     let files = tls::Files::create(directory.path());
     let common = Common {
@@ -193,9 +197,9 @@ impl Bench {
     async fn paced(&mut self, proxy: Proxy, round: usize) {
         let running = self.common.start(proxy, ORDINARY).await;
         let straight = Target { address: self.stub.address, tls: None, managed: false };
-        let (rate, time) = (self.options.rate, self.options.size().time);
-        let without = flow::paced(&straight, None, &self.stub, rate, time).await;
-        let with = flow::paced(running.target(), Some(&running), &self.stub, rate, time).await;
+        let pace = Pace { rate: self.options.rate, pairs: PACED_PAIRS, time: self.options.size().time };
+        let without = flow::paced(&straight, None, &self.stub, pace).await;
+        let with = flow::paced(running.target(), Some(&running), &self.stub, pace).await;
         self.report.add("paced.cpu", proxy, round, with.cpu);
         self.report.add("paced.p50", proxy, round, with.p50 - without.p50);
         self.report.add("paced.p99", proxy, round, with.p99 - without.p99);

@@ -29,6 +29,9 @@ pub(crate) struct Options {
     /// Worker threads of each proxy; two at most by default, as many as there are processors
     #[arg(long, default_value_t = super::machine::cores().min(2))]
     pub(crate) threads: usize,
+    /// The server behind has stream management, which Pushward then uses
+    #[arg(long)]
+    pub(crate) managed: bool,
     /// Messages a second where the rate is fixed
     #[arg(long, default_value_t = 4000)]
     pub(crate) rate: u64,

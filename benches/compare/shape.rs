@@ -35,7 +35,8 @@ impl Shape {
     pub(crate) fn window(self) -> u64 {
         match self {
             Self::Single => 64,
-            Self::Batched => 256,
+            // Real clients rarely have more than 250 stanzas unacknowledged, from where on they are written to disk.
+            Self::Batched => 192,
             Self::Text | Self::Tags => 16,
         }
     }

@@ -1,5 +1,5 @@
 //! The server behind all proxies: it lets anybody in, hands the messages of `sN` on to `rN` as they are, and records what is
-//! published to its push service. It has a thread of its own, and no stream management.
+//! published to its push service. It has a thread of its own, and stream management where it is told to.
 
 use std::collections::HashMap;
 use std::io;
@@ -24,6 +24,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 const BEFORE: &str = "<mechanisms xmlns='urn:ietf:params:xml:ns:xmpp-sasl'><mechanism>PLAIN</mechanism></mechanisms>";
 const AFTER: &str = "<bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'/>";
+const MANAGEMENT: &str = "<sm xmlns='urn:xmpp:sm:3'/>";
 
 /// The running server.
 pub(crate) struct Stub {
@@ -33,6 +34,8 @@ pub(crate) struct Stub {
 }
 
 struct Shared {
+    /// Whether stream management is offered.
+    managed: bool,
     /// Length of every message that a client sends.
     message: AtomicUsize,
     users: Mutex<HashMap<String, Arc<Peer>>>,
@@ -80,9 +83,9 @@ impl Peer {
 }
 
 impl Stub {
-    pub(crate) fn start(published: Arc<Published>) -> Self {
+    pub(crate) fn start(published: Arc<Published>, managed: bool) -> Self {
         let users = Mutex::new(HashMap::new());
-        let shared = Arc::new(Shared { message: AtomicUsize::new(0), users, published });
+        let shared = Arc::new(Shared { managed, message: AtomicUsize::new(0), users, published });
         let (say, address) = std::sync::mpsc::channel();
         let serving = Arc::clone(&shared);
         let thread = move || {
@@ -129,7 +132,8 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>) {
         let (tcp, _) = listener.accept().await.unwrap();
         tcp.set_nodelay(true).unwrap();
         let peer = Peer::new(tcp);
-        let connection = Connection { shared: Arc::clone(&shared), peer, user: None, partner: None, bound: false };
+        let connection =
+            Connection { shared: Arc::clone(&shared), peer, user: None, partner: None, bound: false, handled: 0 };
         tokio::spawn(connection.serve());
     }
 }
@@ -141,6 +145,8 @@ struct Connection {
     /// To whom its messages go.
     partner: Option<Arc<Peer>>,
     bound: bool,
+    /// Stanzas since stream management was enabled, or since the beginning.
+    handled: u32,
 }
 
 /// What stands at the front of what was read.
@@ -208,20 +214,31 @@ impl Connection {
             let name = format!("r{}", self.user.as_ref().unwrap().strip_prefix('s').expect("a sender"));
             self.partner = self.shared.users.lock().unwrap().get(&name).cloned();
         }
+        self.handled += (bytes.len() / self.shared.message.load(Ordering::Relaxed)) as u32;
         self.partner.as_ref().expect("a receiver").write(bytes).await
     }
 
     fn answer(&mut self, text: &str, out: &mut Vec<u8>) {
         let answer = if text.starts_with("<stream:stream") {
             let features = if self.user.is_some() { AFTER } else { BEFORE };
+            let management = if self.user.is_some() && self.shared.managed { MANAGEMENT } else { "" };
             format!(
                 "<?xml version='1.0'?><stream:stream xmlns='jabber:client' xmlns:stream='http://etherx.jabber.org/streams' \
-                 id='stub' from='localhost' version='1.0'><stream:features>{features}</stream:features>"
+                 id='stub' from='localhost' version='1.0'><stream:features>{features}{management}</stream:features>"
             )
         } else if text.starts_with("<auth") {
             self.user = Some(user(text));
             "<success xmlns='urn:ietf:params:xml:ns:xmpp-sasl'/>".into()
+        } else if text.starts_with("<enable ") {
+            self.handled = 0;
+            "<enabled xmlns='urn:xmpp:sm:3'/>".into()
+        } else if text.starts_with("<r ") {
+            format!("<a xmlns='urn:xmpp:sm:3' h='{}'/>", self.handled)
+        } else if text.starts_with("<presence") {
+            self.handled += 1;
+            return;
         } else if text.starts_with("<iq") {
+            self.handled += 1;
             self.request(text)
         } else if text.starts_with("</stream:stream") {
             "</stream:stream>".into()
