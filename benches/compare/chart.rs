@@ -49,11 +49,17 @@ pub(crate) fn svg(report: &Report) -> String {
 
 fn row(svg: &mut String, y: f64, quantity: &Quantity, ratio: f64, report: &Report) {
     let end = x(ratio);
+    let bar = match quantity.bar {
+        Bar::AtMost(bar) => format!(", ≤ {bar}"),
+        Bar::AtLeast(bar) => format!(", ≥ {bar}"),
+        Bar::Value(bar) => format!(", ≤ {bar} {}", quantity.unit),
+        Bar::None | Bar::OfProsody(_) => String::new(),
+    };
     let good = report.verdict(quantity).is_none_or(|verdict| verdict.good);
     let colour = if good { "#3f8f5f" } else { "#c8553d" };
     writeln!(
         svg,
-        "<text x=\"{}\" y=\"{}\" text-anchor=\"end\">{}</text>\n\
+        "<text x=\"{}\" y=\"{}\" text-anchor=\"end\">{}{bar}</text>\n\
          <rect x=\"{LEFT}\" y=\"{}\" width=\"{:.1}\" height=\"18\" fill=\"{colour}\"/>\n\
          <text x=\"{:.1}\" y=\"{}\" fill=\"#333\">{ratio:.2}</text>",
         LEFT - 10.0,
@@ -66,11 +72,10 @@ fn row(svg: &mut String, y: f64, quantity: &Quantity, ratio: f64, report: &Repor
     )
     .unwrap();
     if let Bar::AtMost(bar) | Bar::AtLeast(bar) = quantity.bar {
-        let (at, sign) = (x(bar), if matches!(quantity.bar, Bar::AtMost(_)) { "≤" } else { "≥" });
+        let at = x(bar);
         writeln!(
             svg,
-            "<line x1=\"{at:.1}\" y1=\"{}\" x2=\"{at:.1}\" y2=\"{}\" stroke=\"black\" stroke-width=\"2\">\
-             <title>{sign} {bar}</title></line>",
+            "<line x1=\"{at:.1}\" y1=\"{}\" x2=\"{at:.1}\" y2=\"{}\" stroke=\"black\" stroke-width=\"2\"/>",
             y - 4.0,
             y + 22.0
         )

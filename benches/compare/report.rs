@@ -41,8 +41,12 @@ impl Report {
     /// The median of the ratios of Pushward to another, each within one round.
     pub(crate) fn ratio(&self, quantity: &Quantity, proxy: Proxy, other: Proxy) -> Option<f64> {
         let of = |proxy| self.values.iter().filter(move |value| value.key == quantity.key && value.proxy == proxy);
+        // Where a difference is not even positive, the machine was too busy with other things to tell.
         let ratios: Vec<f64> = of(proxy)
-            .filter_map(|own| Some(own.value / of(other).find(|value| value.round == own.round)?.value))
+            .filter_map(|own| {
+                let other = of(other).find(|value| value.round == own.round)?;
+                (own.value > 0.0 && other.value > 0.0).then_some(own.value / other.value)
+            })
             .collect();
         (!ratios.is_empty()).then(|| median(&ratios))
     }
