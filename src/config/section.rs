@@ -10,7 +10,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::problem::Report;
-use super::read::Wrong;
+use super::value::Wrong;
 
 /// A value and the line it stands on.
 #[derive(Clone, Debug)]

@@ -3,10 +3,10 @@
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 
-use super::Upstream;
+use super::host::{Upstream, domain, upstream_address};
 use super::place::is_loopback;
-use super::read::{Wrong, domain, file_name, upstream_address, wrong};
 use super::section::Section;
+use super::value::{Wrong, file_name, wrong};
 use crate::push::registration::Secret;
 
 /// How a notification travels.

@@ -1,0 +1,50 @@
+//! `[admin]`: how the operator asks the daemon.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+
+use super::listen::Listen;
+use super::place::overlaps;
+use super::section::Section;
+use super::value::{Wrong, file_name, wrong};
+
+/// `[admin]`: how the operator asks the daemon.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Admin {
+    /// Where metrics and probes are served over HTTP: `127.0.0.1:9522`; `None` if nowhere. Port 0 lets the system choose.
+    pub listen: Option<SocketAddr>,
+    /// The unix socket of the commands that ask the daemon: `admin.sock` in the state directory. At most
+    /// [`Admin::SOCKET_BYTES`] long.
+    pub socket: PathBuf,
+}
+
+impl Admin {
+    /// How long the path of a unix socket may be, in bytes: `sun_path` of unix(7), less its end.
+    pub const SOCKET_BYTES: usize = 107;
+    /// The default of [`Admin::listen`].
+    pub const LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9522);
+}
+
+pub(super) fn read(mut s: Section<'_>, directory: &Path, state: &Path, clients: &[Listen]) -> Admin {
+    let [listen_line, socket_line] = ["listen", "socket"].map(|key| s.line_of(key));
+    let listen = s.parsed("listen", admin_address).map_or(Some(Admin::LISTEN), |at| at.value);
+    let given = s.parsed("socket", file_name);
+    let socket = given.map_or_else(|| state.join("admin.sock"), |at| directory.join(at.value));
+    if let Some(address) = listen.filter(|address| clients.iter().any(|other| overlaps(*address, other.address))) {
+        s.problem(listen_line, "listen", format!("{address} is where clients connect"), "choose another port");
+    }
+    if socket.as_os_str().len() > Admin::SOCKET_BYTES {
+        let what = format!("{} is longer than the {} bytes of a socket's path", socket.display(), Admin::SOCKET_BYTES);
+        s.problem(socket_line, "socket", what, "write a shorter one, such as \"/run/pushward/admin.sock\"");
+    }
+    s.finish();
+    Admin { listen, socket }
+}
+
+fn admin_address(text: &str) -> Result<Option<SocketAddr>, Wrong> {
+    if text.is_empty() {
+        return Ok(None);
+    }
+    let remedy = "write an IP address and a port, such as \"127.0.0.1:9522\", or \"\" for none";
+    text.parse().map(Some).map_err(|_| wrong(format!("\"{text}\" is not an address"), remedy))
+}

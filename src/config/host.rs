@@ -1,0 +1,189 @@
+//! `[[host]]`: the domains, and the servers behind.
+
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
+
+use jid::DomainPart;
+
+use super::listen::Listen;
+use super::place::leads_to;
+use super::section::{At, Section};
+use super::transport::{self, Component};
+use super::value::{Wrong, file_name, wrong};
+
+const UPSTREAM_TLS: [(&str, UpstreamTls); 3] =
+    [("off", UpstreamTls::Off), ("starttls", UpstreamTls::Starttls), ("direct", UpstreamTls::Direct)];
+const CHANNEL_BINDING: [(&str, ChannelBinding); 2] =
+    [("strip", ChannelBinding::Strip), ("server-end-point", ChannelBinding::ServerEndPoint)];
+
+/// A domain that is served.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Host {
+    /// The domain, normalised (RFC 7622 §3.2): lower case.
+    pub domain: String,
+    /// The certificate chain, PEM: `certs/DOMAIN.pem`.
+    pub certificate: PathBuf,
+    /// The private key, PEM: `certs/DOMAIN.key`.
+    pub key: PathBuf,
+    /// The XMPP server behind: `127.0.0.1:5322`.
+    pub upstream: Upstream,
+    /// How notifications leave through the server as a component's: not, if there is none.
+    pub component: Option<Component>,
+    /// When TLS starts on the connection to it: never.
+    pub upstream_tls: UpstreamTls,
+    /// The authorities that may have issued its certificate, PEM: those of the system.
+    pub upstream_ca: Option<PathBuf>,
+    /// Whether passwords may cross a network unencrypted, where `upstream_tls` is off: no.
+    pub upstream_insecure: bool,
+    /// What becomes of channel binding, which ends where TLS ends: it is stripped.
+    pub channel_binding: ChannelBinding,
+}
+
+/// When TLS starts on the connection to the server.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum UpstreamTls {
+    /// Never.
+    #[default]
+    Off,
+    /// After `<starttls/>` (RFC 6120 §5).
+    Starttls,
+    /// At once (XEP-0368).
+    Direct,
+}
+
+/// What becomes of the channel binding that a server offers on a connection of its own with Pushward.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ChannelBinding {
+    /// Clients see none of it.
+    #[default]
+    Strip,
+    /// `tls-server-end-point` (RFC 5929 §4) passes: Pushward and the server show the same certificate.
+    ServerEndPoint,
+}
+
+/// The address of an XMPP server, resolved whenever it is connected to.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Upstream {
+    /// A name or an IP address, without brackets.
+    pub host: String,
+    /// The port of its client connections.
+    pub port: u16,
+}
+
+impl fmt::Display for Upstream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.host.contains(':') {
+            write!(f, "[{}]:{}", self.host, self.port)
+        } else {
+            write!(f, "{}:{}", self.host, self.port)
+        }
+    }
+}
+
+impl Default for Upstream {
+    fn default() -> Self {
+        Self { host: "127.0.0.1".to_owned(), port: 5322 }
+    }
+}
+
+pub(super) fn hosts(sections: Vec<Section<'_>>, directory: &Path, listen: &[Listen]) -> Vec<Host> {
+    let mut hosts: Vec<Host> = Vec::new();
+    for mut section in sections {
+        let has_domain = section.has("domain");
+        let domain = section.parsed("domain", domain);
+        if !has_domain {
+            section.problem(section.line_of("domain"), "domain", "missing", "write domain = \"example.org\"");
+        }
+        let domain = domain.unwrap_or_else(|| At { value: String::new(), line: section.line_of("domain") });
+        let lines = ["upstream", "upstream_ca", "upstream_insecure", "channel_binding"].map(|key| section.line_of(key));
+        if !domain.value.is_empty() && hosts.iter().any(|other| other.domain == domain.value) {
+            let what = format!("{} is served twice", domain.value);
+            section.problem(domain.line, "domain", what, "remove one [[host]]");
+        }
+        let host = Host {
+            certificate: file(&mut section, "certificate", directory, format!("certs/{}.pem", domain.value)),
+            key: file(&mut section, "key", directory, format!("certs/{}.key", domain.value)),
+            upstream: upstream(&mut section, listen),
+            component: transport::component(&mut section, &domain.value),
+            upstream_tls: section.choice("upstream_tls", UpstreamTls::Off, &UPSTREAM_TLS),
+            upstream_ca: section.parsed("upstream_ca", file_name).map(|at| directory.join(at.value)),
+            upstream_insecure: section.boolean("upstream_insecure", false),
+            channel_binding: section.choice("channel_binding", ChannelBinding::Strip, &CHANNEL_BINDING),
+            domain: domain.value,
+        };
+        encryption(&section, &host, lines);
+        section.finish();
+        hosts.push(host);
+    }
+    hosts
+}
+
+fn file(section: &mut Section<'_>, key: &'static str, directory: &Path, default: String) -> PathBuf {
+    directory.join(section.parsed(key, file_name).map_or(default, |at| at.value))
+}
+
+fn upstream(section: &mut Section<'_>, listen: &[Listen]) -> Upstream {
+    let line = section.line_of("upstream");
+    let address = section.parsed("upstream", upstream_address).map(|at| at.value).unwrap_or_default();
+    if listen.iter().any(|listener| leads_to(&address, listener)) {
+        let what = format!("{address} is an address that this process listens on");
+        section.problem(line, "upstream", what, "move the server to another port, such as 127.0.0.1:5322");
+    }
+    address
+}
+
+/// What only holds together: TLS, its settings, and where the server may be without it. A name is judged by what it
+/// resolves to, whenever it is connected to.
+fn encryption(section: &Section<'_>, host: &Host, lines: [usize; 4]) {
+    let [upstream, ca, insecure, binding] = lines;
+    let exposed = host.upstream.host.parse::<IpAddr>().is_ok_and(|ip| !ip.to_canonical().is_loopback());
+    if host.upstream_tls != UpstreamTls::Off {
+        if host.upstream_insecure {
+            let what = "acts only without TLS: a server that shows a wrong certificate is never connected to";
+            section.problem(insecure, "upstream_insecure", what, "remove it, and name the authority in upstream_ca");
+        }
+        return;
+    }
+    if exposed && !host.upstream_insecure {
+        let what = format!("passwords would cross the network to {} unencrypted", host.upstream);
+        let remedy = "write upstream_tls = \"starttls\" or connect over loopback; upstream_insecure = true if the \
+            network between is trusted";
+        section.problem(upstream, "upstream", what, remedy);
+    }
+    let remedy = "write upstream_tls = \"starttls\" or \"direct\", or remove it";
+    if host.upstream_ca.is_some() {
+        section.problem(ca, "upstream_ca", "acts only with TLS to the server", remedy);
+    }
+    if host.channel_binding != ChannelBinding::Strip {
+        section.problem(binding, "channel_binding", "acts only with TLS to the server", remedy);
+    }
+}
+
+pub(super) fn domain(text: &str) -> Result<String, Wrong> {
+    let remedy = "write the part of the users' addresses after the @, such as \"example.org\"";
+    match DomainPart::new(text) {
+        Ok(domain) if !domain.as_str().contains(['/', '\\', '@', '*']) => Ok(domain.as_str().to_owned()),
+        Ok(_) => Err(wrong(format!("\"{text}\" is not a domain"), remedy)),
+        Err(error) => Err(wrong(format!("\"{text}\" is not a domain: {error}"), remedy)),
+    }
+}
+
+pub(super) fn upstream_address(text: &str) -> Result<Upstream, Wrong> {
+    let remedy = "write the server's address and port for client connections, such as \"127.0.0.1:5322\"";
+    if text.starts_with("unix:") {
+        return Err(wrong("unix sockets are not yet supported", remedy));
+    }
+    if let Ok(address) = text.parse::<SocketAddr>()
+        && address.port() != 0
+    {
+        return Ok(Upstream { host: address.ip().to_string(), port: address.port() });
+    }
+    let named = text.rsplit_once(':').and_then(|(host, port)| Some((host, port.parse::<u16>().ok()?)));
+    match named {
+        Some((host, port)) if port != 0 && !host.is_empty() && !host.contains([':', '[', ']', '/', ' ', '@']) => {
+            Ok(Upstream { host: host.to_owned(), port })
+        }
+        _ => Err(wrong(format!("\"{text}\" is not an address with a port"), remedy)),
+    }
+}

@@ -1,0 +1,99 @@
+//! `[limits]`: what a peer may ask of this process.
+
+use std::time::Duration;
+
+use super::section::Section;
+use super::{HOUR, MINUTE, MOMENT, SECOND};
+
+/// RFC 6120 §13.12: an implementation must not limit stanzas to less.
+const SMALLEST_STANZA: usize = 10_000;
+
+/// `[limits]`: bounds on what a peer may ask of this process.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Client connections at once: 100,000.
+    pub connections: usize,
+    /// Client connections at once from one address: 1,000.
+    pub connections_per_address: usize,
+    /// Bytes of a stanza before authentication: 16 KiB. RFC 6120 §13.12 wants 10,000 at least.
+    pub unauthenticated_stanza: usize,
+    /// Bytes of a stanza after authentication: 1 MiB.
+    pub stanza: usize,
+    /// Nested elements in a stanza: 128.
+    pub depth: usize,
+    /// Bytes that may wait for the client of one session: 4 MiB.
+    pub session_queue: usize,
+    /// Bytes that may wait on disk for one device: 64 MiB.
+    pub spool_per_session: usize,
+    /// Bytes that may wait on disk in all: 10 GiB.
+    pub spool: usize,
+    /// How long TLS may take to be established: 30 s.
+    pub handshake_timeout: Duration,
+    /// How long a client may take to log in: 5 min (RFC 6120 §6.4 leaves room for a user who types a password).
+    pub authentication_timeout: Duration,
+    /// How long connecting to the server may take: 10 s.
+    pub connect_timeout: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            connections: 100_000,
+            connections_per_address: 1_000,
+            unauthenticated_stanza: 16 << 10,
+            stanza: 1 << 20,
+            depth: 128,
+            session_queue: 4 << 20,
+            spool_per_session: 64 << 20,
+            spool: 10 << 30,
+            handshake_timeout: 30 * SECOND,
+            authentication_timeout: 5 * MINUTE,
+            connect_timeout: 10 * SECOND,
+        }
+    }
+}
+
+pub(super) fn read(mut s: Section<'_>) -> Limits {
+    let d = Limits::default();
+    let [per_address, unauthenticated, queue] =
+        ["connections_per_address", "unauthenticated_stanza", "session_queue"].map(|key| (key, s.line_of(key)));
+    let stanzas = SMALLEST_STANZA..=64 << 20;
+    let read = Limits {
+        connections: s.number("connections", d.connections, 1..=10_000_000),
+        connections_per_address: s.number("connections_per_address", d.connections_per_address, 1..=10_000_000),
+        unauthenticated_stanza: s.size("unauthenticated_stanza", d.unauthenticated_stanza, stanzas.clone()),
+        stanza: s.size("stanza", d.stanza, stanzas),
+        depth: s.number("depth", d.depth, 16..=10_000),
+        session_queue: s.size("session_queue", d.session_queue, SMALLEST_STANZA..=1 << 30),
+        spool_per_session: s.size("spool_per_session", d.spool_per_session, SMALLEST_STANZA..=1 << 40),
+        spool: s.size("spool", d.spool, SMALLEST_STANZA..=1 << 50),
+        handshake_timeout: s.duration("handshake_timeout", d.handshake_timeout, MOMENT..=HOUR),
+        authentication_timeout: s.duration("authentication_timeout", d.authentication_timeout, MOMENT..=HOUR),
+        connect_timeout: s.duration("connect_timeout", d.connect_timeout, MOMENT..=10 * MINUTE),
+    };
+    let contradiction = |(key, line): (&str, usize), wrong: bool, what: &str, remedy: &str| {
+        if wrong {
+            s.problem(line, key, what, remedy);
+        }
+    };
+    contradiction(
+        per_address,
+        read.connections_per_address > read.connections,
+        "more than connections",
+        "make it as large as connections, or smaller",
+    );
+    contradiction(
+        unauthenticated,
+        read.unauthenticated_stanza > read.stanza,
+        "more than stanza",
+        "make it as large as stanza, or smaller",
+    );
+    contradiction(
+        queue,
+        read.session_queue < read.stanza,
+        "less than stanza: the largest stanza could not wait",
+        "make it as large as stanza, or larger",
+    );
+    s.finish();
+    read
+}
