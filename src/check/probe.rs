@@ -66,7 +66,7 @@ impl ProbeError {
 
 /// Connects, opens a stream and reads the features; each of both within `terms.connect_timeout`.
 pub(super) async fn probe(way: &Way, domain: &str, terms: &Terms) -> Result<Offer, ProbeError> {
-    let mut conn = way.connect(&Terms { limits: LIMITS, ..*terms }).await?;
+    let mut conn = way.connect(&Terms { limits: LIMITS, ..*terms }, None).await?;
     let features = match timeout(terms.connect_timeout, features(&mut conn, domain)).await {
         Ok(features) => features?,
         Err(_) => return Err(ProbeError::Silent(terms.connect_timeout)),

@@ -32,7 +32,7 @@ fn shipped_in_full(all: bool) -> String {
 #[test]
 fn the_shipped_file_runs_as_it_is() {
     let config = parse(SHIPPED).unwrap();
-    let direct = Listen { address: "[::]:5223".parse().unwrap(), tls: ListenTls::Direct };
+    let direct = Listen { address: "[::]:5223".parse().unwrap(), tls: ListenTls::Direct, proxies: None };
     assert_eq!(config.listen, [Listen::default(), direct]);
     assert_eq!(config.hosts.len(), 1);
     assert_eq!(config.hosts[0].domain, "localhost");
@@ -123,7 +123,7 @@ fn a_route_needs_a_domain_and_an_address() {
     let full =
         "[[push.route]]\ndomain = \"Push.example\"\naddress = \"10.0.0.5:5270\"\ntls = \"starttls\"\nca = \"ca.pem\"";
     let [route] = parse(&with_host(full)).unwrap().push.routes.try_into().unwrap();
-    let address = Upstream { host: "10.0.0.5".to_owned(), port: 5270 };
+    let address = Endpoint { host: "10.0.0.5".to_owned(), port: 5270 };
     let expect = Route { domain: "push.example".to_owned(), address, direct_tls: false, ca: Some("ca.pem".into()) };
     assert_eq!(route, expect);
     check(
@@ -138,7 +138,7 @@ fn a_route_needs_a_domain_and_an_address() {
 fn a_component_needs_a_domain_of_its_own_and_a_secret() {
     let host = |text: &str| parse(&format!("[[host]]\ndomain = \"localhost\"\n[host.component]\n{text}"));
     let component = host("domain = \"a.localhost\"\nsecret = \"s\"").unwrap().hosts[0].component.clone().unwrap();
-    let address = Upstream { host: "127.0.0.1".to_owned(), port: 5347 };
+    let address = Endpoint { host: "127.0.0.1".to_owned(), port: 5347 };
     assert_eq!((&component.address, component.from), (&address, Speaker::Component));
     assert!(!format!("{component:?}").contains("\"s\""), "{component:?}");
     for (text, expect) in [
