@@ -10,7 +10,7 @@ use tempfile::TempDir;
 use tokio::time::Instant;
 
 use super::prosody::{COMPONENT_SECRET, answers};
-use super::{Issued, PASSWORD, Process, free_address};
+use super::{Issued, PASSWORD, PATIENCE, Process, eventually, free_address};
 
 const INSTALL: &str = "apt-get install ejabberd";
 /// It compiles its configuration at every start.
@@ -58,18 +58,43 @@ impl Ejabberd {
         Self::with(MANAGED).await
     }
 
+    /// The same as [`Ejabberd::start`], with more `listen`, in YAML, and a log of who logs in from where.
+    pub(crate) async fn listening(listen: &str) -> Self {
+        Self::configured(|configuration| {
+            let configuration = configuration.replacen("loglevel: warning", "loglevel: info", 1);
+            configuration.replacen("listen:\n", &format!("listen:\n{listen}"), 1)
+        })
+        .await
+    }
+
+    /// Waits for a line of its log that holds all of `needles`.
+    pub(crate) async fn logged(&self, needles: &[&str]) {
+        let read = || fs::read_to_string(self.directory.path().join("ejabberd.log")).unwrap_or_default();
+        let found = || read().lines().any(|line| needles.iter().all(|needle| line.contains(needle))).then_some(());
+        eventually(PATIENCE, || format!("{needles:?} in\n{}", read()), found).await;
+    }
+
     async fn with(modules: &str) -> Self {
         Self::having(modules, "[]").await
     }
 
     /// `certificates`: a list, in YAML; with any there is STARTTLS.
     async fn having(modules: &str, certificates: &str) -> Self {
+        let text = |(address, components)| configuration(modules, certificates, (address, components));
+        Self::at_free_ports(text).await
+    }
+
+    async fn configured(change: impl Fn(String) -> String) -> Self {
+        Self::at_free_ports(|ports| change(configuration("", "[]", ports))).await
+    }
+
+    async fn at_free_ports(configuration: impl Fn((SocketAddr, SocketAddr)) -> String) -> Self {
         // As with Prosody, somebody may take the ports before it does.
         for _ in 0..5 {
             let directory = tempfile::tempdir().unwrap();
             let (address, components) = (free_address(), free_address());
             let file = directory.path().join("ejabberd.yml");
-            fs::write(&file, configuration(modules, certificates, (address, components))).unwrap();
+            fs::write(&file, configuration((address, components))).unwrap();
             let mut process = spawn(directory.path());
             if ready(&mut process, address).await {
                 return Self { address, components, process, directory };
