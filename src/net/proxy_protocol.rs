@@ -168,22 +168,18 @@ fn parse(header: &[u8]) -> Result<Option<Addresses>, HeaderError> {
     }
 }
 
-/// What a connection to the server starts with. Without a client it is ours alone: UNKNOWN in version 1 and LOCAL in
-/// version 2.
+/// What a connection to the server starts with. It always names somebody: ejabberd closes what is LOCAL or UNKNOWN.
 ///
 /// # Errors
 /// Never with addresses that a socket or a header had.
-pub fn header(version: ProxyProtocol, client: Option<&Client>) -> io::Result<Vec<u8>> {
+pub fn header(version: ProxyProtocol, client: &Client) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    let mut header = match client {
-        Some(client) => ProxyHeader::with_address(client.addresses.of_one_family()),
-        None => ProxyHeader::with_local(),
-    };
+    let mut header = ProxyHeader::with_address(client.addresses.of_one_family());
     let written = match version {
         ProxyProtocol::Off => Ok(()),
         ProxyProtocol::V1 => header.encode_v1(&mut bytes),
         ProxyProtocol::V2 => {
-            if let Some(tls) = client.and_then(|client| client.tls) {
+            if let Some(tls) = client.tls {
                 header.append_tlv(tls.tlv());
             }
             header.encode_v2(&mut bytes)

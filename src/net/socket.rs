@@ -1,7 +1,7 @@
 //! A socket to the server: TCP, from one of several local addresses, or a unix socket.
 
 use std::io::{self, IoSlice};
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
@@ -10,6 +10,8 @@ use nix::sys::socket::{setsockopt, sockopt};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpSocket, TcpStream, UnixStream};
 
+use super::proxy_protocol::Addresses;
+
 /// A connected socket.
 #[derive(Debug)]
 pub enum Socket {
@@ -17,6 +19,22 @@ pub enum Socket {
     Tcp(TcpStream),
     /// To a process of this machine.
     Unix(UnixStream),
+}
+
+impl Socket {
+    /// Its ends, as if we were a client; those of a unix socket are on loopback.
+    ///
+    /// # Errors
+    /// The connection is gone already.
+    pub fn addresses(&self) -> io::Result<Addresses> {
+        match self {
+            Self::Tcp(tcp) => Ok(Addresses { client: tcp.local_addr()?, server: tcp.peer_addr()? }),
+            Self::Unix(_) => {
+                let loopback = SocketAddr::new(Ipv4Addr::LOCALHOST.into(), 0);
+                Ok(Addresses { client: loopback, server: loopback })
+            }
+        }
+    }
 }
 
 impl AsyncRead for Socket {
@@ -129,8 +147,6 @@ async fn connect_from(source: IpAddr, server: SocketAddr) -> io::Result<TcpStrea
 
 #[cfg(test)]
 mod tests {
-    use std::net::Ipv4Addr;
-
     use tokio::net::TcpListener;
 
     use super::*;

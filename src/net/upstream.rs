@@ -234,7 +234,11 @@ impl Way {
     pub async fn connect(&self, terms: &Terms, client: Option<&Client>) -> Result<UpstreamConn, ConnectError> {
         let attempt = async {
             let mut socket = self.dial(terms).await?;
-            socket.write_all(&proxy_protocol::header(self.proxy_protocol, client)?).await?;
+            if self.proxy_protocol != ProxyProtocol::Off {
+                let ourselves = Client { addresses: socket.addresses()?, tls: None };
+                let header = proxy_protocol::header(self.proxy_protocol, client.unwrap_or(&ourselves))?;
+                socket.write_all(&header).await?;
+            }
             match &self.security {
                 Security::Off { .. } => Ok(Stream::Plain(socket)),
                 Security::Direct(trust) => secure(socket, trust).await,
