@@ -430,8 +430,8 @@ async fn connections_to_the_server_come_from_its_sources_in_turn() {
     assert_eq!(sources("['192.0.2.1', '127.0.0.3']", 2).await, ["127.0.0.3", "127.0.0.3"]);
     let pushward = Pushward::start(Setup::new(address).set("host.upstream_source", "['192.0.2.1']")).await;
     let (code, output) = run(&pushward.file(""), &["check"], PATIENCE).await;
-    assert_eq!(code, Some(69), "{output}");
-    assert!(output.contains("upstream_source"), "{output}");
+    assert_eq!(code, Some(78), "{output}");
+    assert!(output.contains("[[host]] localhost upstream_source: 192.0.2.1 cannot be connected from"), "{output}");
 }
 
 /// What README has an operator write is what Pushward takes.
