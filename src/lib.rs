@@ -39,8 +39,7 @@
 //! [`session::negotiate::Negotiation`]: header, SASL passed through, features rewritten ([`session::rewrite`],
 //! [`session::sieve`]), then either a bind, whose result names the [`session::Session`] that this task drives from then
 //! on, or a proven `<resume/>`, which moves the connection to the task of the held session. With SASL2 both are asked
-//! for inside the
-//! login and answered inside its `<success/>`.
+//! for inside the login and answered inside its `<success/>`.
 //!
 //! The connection to the server is plain or TLS ([`net::upstream`]; [`session::upgrade`] speaks its STARTTLS), and whom it may
 //! end at is [`net::trust`]'s to say.
