@@ -22,17 +22,19 @@ mod stream_management;
 mod tests;
 mod transport;
 mod unsupported;
+mod upstream;
 mod value;
 
 pub use admin::Admin;
-pub use host::{ChannelBinding, Host, Upstream, UpstreamTls};
+pub use host::{ChannelBinding, Host, UpstreamTls};
 pub use limits::Limits;
-pub use listen::{Listen, ListenTls};
+pub use listen::{Listen, ListenTls, TrustedProxies};
 pub use log::{Log, LogFormat};
 pub use problem::{ConfigErrors, Problem};
 pub use push::Push;
 pub use stream_management::StreamManagement;
 pub use transport::{Component, Route, Speaker, Transport};
+pub use upstream::{Endpoint, ProxyProtocol, Upstream};
 
 const MOMENT: Duration = Duration::from_millis(50);
 const SECOND: Duration = Duration::from_secs(1);

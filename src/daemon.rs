@@ -139,8 +139,9 @@ impl Daemon {
         tracing::info!(%address, tls = kind, "listening");
         self.addresses.push((tls, address));
         let (relay, connections) = (Arc::clone(&self.relay), self.connections.clone());
-        let accept = listener::accept(listener, gate, move |tcp, peer, permit| {
-            connections.spawn(Arc::clone(&relay).serve(tcp, peer, tls, permit));
+        let listen = Arc::new(listen.clone());
+        let accept = listener::accept(listener, Arc::clone(&listen), gate, move |tcp, peer, permit| {
+            connections.spawn(Arc::clone(&relay).serve(tcp, peer, Arc::clone(&listen), permit));
         });
         let accepting = self.accepting.clone();
         self.connections.spawn(async move { accepting.run_until_cancelled(accept).await });

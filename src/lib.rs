@@ -18,7 +18,7 @@
 //! | [`session`] | login ([`session::negotiate`]), then the bound session: both legs of stream management, liveness, queue, rewrites, ends | sockets, clock, disk, dice |
 //! | [`push`] | what a stanza means, whether and when to notify, what is said, what a registration is | sessions, time of day |
 //! | [`jid`] | addresses as they are compared | |
-//! | [`net`] | listeners, TLS, framed connections, the way to the server and whether it is trusted | XMPP beyond frames and STARTTLS |
+//! | [`net`] | listeners, the PROXY protocol, TLS, framed connections, the way to the server and whether it is trusted | XMPP beyond frames and STARTTLS |
 //! | [`relay`] | one task per session: an event goes into the core, its outputs are performed; the registry of sessions | protocol rules |
 //! | [`store`] | the redb database: accounts, spool, tombstones, wakes; one writer thread, group commit | who asks |
 //! | [`publish`] | the choice of transport; streams to push services as a domain, and to servers as a component | what is said, whom for |
@@ -35,11 +35,12 @@
 //!
 //! # Life of a connection
 //!
-//! [`net::listener`] accepts → the relay's handshake makes it TLS ([`session::starttls`] answers the clear text) → its login
-//! drives a [`session::negotiate::Negotiation`]: header, SASL passed through, features rewritten ([`session::rewrite`],
-//! [`session::sieve`]), then either a bind, whose result names the [`session::Session`] that this task drives from then on, or
-//! a proven `<resume/>`, which moves the connection to the task of the held session. With SASL2 both are asked for inside the
-//! login and answered inside its `<success/>`.
+//! [`net::listener`] accepts → a proxy in front says who the client is ([`net::proxy_protocol`]) → the relay's
+//! handshake makes it TLS ([`session::starttls`] answers the clear text) → its login drives a
+//! [`session::negotiate::Negotiation`]: header, SASL passed through, features rewritten ([`session::rewrite`],
+//! [`session::sieve`]), then either a bind, whose result names the [`session::Session`] that this task drives from then
+//! on, or a proven `<resume/>`, which moves the connection to the task of the held session. With SASL2 both are asked
+//! for inside the login and answered inside its `<success/>`.
 //!
 //! The connection to the server is plain or TLS ([`net::upstream`]; [`session::upgrade`] speaks its STARTTLS), and whom it may
 //! end at is [`net::trust`]'s to say.

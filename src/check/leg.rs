@@ -1,5 +1,7 @@
 //! The connection to the server behind: whether clients can log in through it, and all of them.
 
+use std::net::UdpSocket;
+
 use super::probe::{self, Offer};
 use super::{EXIT_CONFIG, EXIT_UNAVAILABLE, Place, Report};
 use crate::config::{ChannelBinding, Config, Host, UpstreamTls};
@@ -13,6 +15,7 @@ const END_POINT: &str = "tls-server-end-point";
 /// Connects as clients' sessions would, and judges what the server offers.
 pub(super) async fn server(report: &mut Report, at: &Place<'_>, config: &Config) {
     let Host { domain, upstream, .. } = at.host;
+    sources(report, at);
     let way = match Way::new(at.host, &mut Trusts::default()) {
         Ok(way) => way,
         Err(error) => {
@@ -40,6 +43,17 @@ pub(crate) fn terms(config: &Config) -> Terms {
         connect_timeout: config.limits.connect_timeout,
         write_timeout: config.stream_management.write_timeout,
         limits: crate::xml::FrameLimits { bytes: config.limits.stanza, depth: config.limits.depth },
+    }
+}
+
+/// Connections would come from other sources where one is not this machine's, and nobody would notice.
+fn sources(report: &mut Report, at: &Place<'_>) {
+    for source in &at.host.upstream_source {
+        if let Err(error) = UdpSocket::bind((*source, 0)) {
+            let what = format_args!("{source} cannot be connected from: {error}");
+            let remedy = "name addresses that this machine has: `ip address` lists them";
+            report.problem(&at.problem("upstream_source", what, remedy), EXIT_CONFIG);
+        }
     }
 }
 

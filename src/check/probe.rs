@@ -72,7 +72,7 @@ pub(crate) async fn probe(
     terms: &Terms,
     id: &mut Option<String>,
 ) -> Result<Offer, ProbeError> {
-    let mut conn = way.connect(&Terms { limits: LIMITS, ..*terms }).await?;
+    let mut conn = way.connect(&Terms { limits: LIMITS, ..*terms }, None).await?;
     let features = match timeout(terms.connect_timeout, features(&mut conn, domain, id)).await {
         Ok(features) => features?,
         Err(_) => return Err(ProbeError::Silent(terms.connect_timeout)),

@@ -1,15 +1,14 @@
 //! `[[host]]`: the domains, and the servers behind.
 
-use std::fmt;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use jid::DomainPart;
 
 use super::listen::Listen;
-use super::place::leads_to;
 use super::section::{At, Section};
 use super::transport::{self, Component};
+use super::upstream::{self, ProxyProtocol, Upstream};
 use super::value::{Wrong, file_name, wrong};
 
 const UPSTREAM_TLS: [(&str, UpstreamTls); 3] =
@@ -28,6 +27,10 @@ pub struct Host {
     pub key: PathBuf,
     /// The XMPP server behind: `127.0.0.1:5322`.
     pub upstream: Upstream,
+    /// The local addresses of connections to it, in turn: the system's choice, if there are none.
+    pub upstream_source: Vec<IpAddr>,
+    /// Whether it hears of the client's address: no.
+    pub upstream_proxy_protocol: ProxyProtocol,
     /// How notifications leave through the server as a component's: not, if there is none.
     pub component: Option<Component>,
     /// When TLS starts on the connection to it: never.
@@ -62,31 +65,6 @@ pub enum ChannelBinding {
     ServerEndPoint,
 }
 
-/// The address of an XMPP server, resolved whenever it is connected to.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Upstream {
-    /// A name or an IP address, without brackets.
-    pub host: String,
-    /// The port of its client connections.
-    pub port: u16,
-}
-
-impl fmt::Display for Upstream {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.host.contains(':') {
-            write!(f, "[{}]:{}", self.host, self.port)
-        } else {
-            write!(f, "{}:{}", self.host, self.port)
-        }
-    }
-}
-
-impl Default for Upstream {
-    fn default() -> Self {
-        Self { host: "127.0.0.1".to_owned(), port: 5322 }
-    }
-}
-
 pub(super) fn hosts(sections: Vec<Section<'_>>, directory: &Path, listen: &[Listen]) -> Vec<Host> {
     let mut hosts: Vec<Host> = Vec::new();
     for mut section in sections {
@@ -97,6 +75,7 @@ pub(super) fn hosts(sections: Vec<Section<'_>>, directory: &Path, listen: &[List
         }
         let domain = domain.unwrap_or_else(|| At { value: String::new(), line: section.line_of("domain") });
         let lines = ["upstream", "upstream_ca", "upstream_insecure", "channel_binding"].map(|key| section.line_of(key));
+        let source_line = section.line_of("upstream_source");
         if !domain.value.is_empty() && hosts.iter().any(|other| other.domain == domain.value) {
             let what = format!("{} is served twice", domain.value);
             section.problem(domain.line, "domain", what, "remove one [[host]]");
@@ -104,7 +83,13 @@ pub(super) fn hosts(sections: Vec<Section<'_>>, directory: &Path, listen: &[List
         let host = Host {
             certificate: file(&mut section, "certificate", directory, format!("certs/{}.pem", domain.value)),
             key: file(&mut section, "key", directory, format!("certs/{}.key", domain.value)),
-            upstream: upstream(&mut section, listen),
+            upstream: upstream::upstream(&mut section, directory, listen),
+            upstream_source: upstream::source(&mut section),
+            upstream_proxy_protocol: section.choice(
+                "upstream_proxy_protocol",
+                ProxyProtocol::Off,
+                &upstream::PROXY_PROTOCOL,
+            ),
             component: transport::component(&mut section, &domain.value),
             upstream_tls: section.choice("upstream_tls", UpstreamTls::Off, &UPSTREAM_TLS),
             upstream_ca: section.parsed("upstream_ca", file_name).map(|at| directory.join(at.value)),
@@ -113,6 +98,7 @@ pub(super) fn hosts(sections: Vec<Section<'_>>, directory: &Path, listen: &[List
             domain: domain.value,
         };
         encryption(&section, &host, lines);
+        upstream::families(&section, &host, source_line);
         section.finish();
         hosts.push(host);
     }
@@ -123,21 +109,11 @@ fn file(section: &mut Section<'_>, key: &'static str, directory: &Path, default:
     directory.join(section.parsed(key, file_name).map_or(default, |at| at.value))
 }
 
-fn upstream(section: &mut Section<'_>, listen: &[Listen]) -> Upstream {
-    let line = section.line_of("upstream");
-    let address = section.parsed("upstream", upstream_address).map(|at| at.value).unwrap_or_default();
-    if listen.iter().any(|listener| leads_to(&address, listener)) {
-        let what = format!("{address} is an address that this process listens on");
-        section.problem(line, "upstream", what, "move the server to another port, such as 127.0.0.1:5322");
-    }
-    address
-}
-
 /// What only holds together: TLS, its settings, and where the server may be without it. A name is judged by what it
 /// resolves to, whenever it is connected to.
 fn encryption(section: &Section<'_>, host: &Host, lines: [usize; 4]) {
     let [upstream, ca, insecure, binding] = lines;
-    let exposed = host.upstream.host.parse::<IpAddr>().is_ok_and(|ip| !ip.to_canonical().is_loopback());
+    let exposed = host.upstream.ip().is_some_and(|ip| !ip.is_loopback());
     if host.upstream_tls != UpstreamTls::Off {
         if host.upstream_insecure {
             let what = "acts only without TLS: a server that shows a wrong certificate is never connected to";
@@ -166,24 +142,5 @@ pub(super) fn domain(text: &str) -> Result<String, Wrong> {
         Ok(domain) if !domain.as_str().contains(['/', '\\', '@', '*']) => Ok(domain.as_str().to_owned()),
         Ok(_) => Err(wrong(format!("\"{text}\" is not a domain"), remedy)),
         Err(error) => Err(wrong(format!("\"{text}\" is not a domain: {error}"), remedy)),
-    }
-}
-
-pub(super) fn upstream_address(text: &str) -> Result<Upstream, Wrong> {
-    let remedy = "write the server's address and port for client connections, such as \"127.0.0.1:5322\"";
-    if text.starts_with("unix:") {
-        return Err(wrong("unix sockets are not yet supported", remedy));
-    }
-    if let Ok(address) = text.parse::<SocketAddr>()
-        && address.port() != 0
-    {
-        return Ok(Upstream { host: address.ip().to_string(), port: address.port() });
-    }
-    let named = text.rsplit_once(':').and_then(|(host, port)| Some((host, port.parse::<u16>().ok()?)));
-    match named {
-        Some((host, port)) if port != 0 && !host.is_empty() && !host.contains([':', '[', ']', '/', ' ', '@']) => {
-            Ok(Upstream { host: host.to_owned(), port })
-        }
-        _ => Err(wrong(format!("\"{text}\" is not an address with a port"), remedy)),
     }
 }

@@ -1,6 +1,8 @@
 //! `[[listen]]`: where clients connect.
 
-use std::net::{Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use super::section::Section;
 use super::value::{Wrong, wrong};
@@ -12,6 +14,28 @@ pub struct Listen {
     pub address: SocketAddr,
     /// When TLS starts.
     pub tls: ListenTls,
+    /// The proxies that connections come from, each with a PROXY header: there are none, clients connect themselves.
+    pub proxies: Option<TrustedProxies>,
+}
+
+/// Who may say in a PROXY header whom a connection is from. Never empty.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TrustedProxies(Vec<IpNet>);
+
+impl TrustedProxies {
+    /// Whether this address is one of them.
+    pub fn trust(&self, address: IpAddr) -> bool {
+        let address = address.to_canonical();
+        self.0.iter().any(|network| network.contains(&address))
+    }
+}
+
+impl Default for TrustedProxies {
+    /// Loopback.
+    fn default() -> Self {
+        let v4 = Ipv4Net::new_assert(Ipv4Addr::LOCALHOST, 8);
+        Self(vec![v4.into(), Ipv6Net::from(Ipv6Addr::LOCALHOST).into()])
+    }
 }
 
 /// When TLS starts on a client's connection.
@@ -25,7 +49,7 @@ pub enum ListenTls {
 
 impl Default for Listen {
     fn default() -> Self {
-        Self { address: SocketAddr::from((Ipv6Addr::UNSPECIFIED, 5222)), tls: ListenTls::Starttls }
+        Self { address: SocketAddr::from((Ipv6Addr::UNSPECIFIED, 5222)), tls: ListenTls::Starttls, proxies: None }
     }
 }
 
@@ -40,10 +64,29 @@ pub(super) fn listeners(sections: Vec<Section<'_>>) -> Vec<Listen> {
         if address.port() != 0 && listeners.iter().any(|other| other.address == address) {
             section.problem(line, "address", format!("{address} is listened on twice"), "remove one [[listen]]");
         }
+        let proxies = proxies(&mut section);
         section.finish();
-        listeners.push(Listen { address, tls });
+        listeners.push(Listen { address, tls, proxies });
     }
     listeners
+}
+
+fn proxies(section: &mut Section<'_>) -> Option<TrustedProxies> {
+    let line = section.line_of("trusted_proxies");
+    let behind = section.boolean("proxy_protocol", false);
+    let networks = section.list("trusted_proxies", network).unwrap_or_default();
+    if !networks.is_empty() && !behind {
+        let remedy = "write proxy_protocol = true, or remove it";
+        section.problem(line, "trusted_proxies", "acts only with proxy_protocol = true", remedy);
+    }
+    let trusted = if networks.is_empty() { TrustedProxies::default() } else { TrustedProxies(networks) };
+    behind.then_some(trusted)
+}
+
+fn network(text: &str) -> Result<IpNet, Wrong> {
+    let remedy = "write addresses or networks of proxies, such as \"192.0.2.7\" or \"10.0.0.0/8\"";
+    let one = text.parse::<IpAddr>().map(|address| IpNet::from(address.to_canonical()));
+    one.or_else(|_| text.parse()).map_err(|_| wrong(format!("\"{text}\" is not a network"), remedy))
 }
 
 fn address(text: &str) -> Result<SocketAddr, Wrong> {

@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use super::{Listen, Upstream};
+use super::{Endpoint, Listen};
 
 pub(super) fn is_loopback(host: &str) -> bool {
     let name = host.trim_end_matches('.').to_ascii_lowercase();
@@ -18,7 +18,7 @@ pub(super) fn overlaps(one: SocketAddr, other: SocketAddr) -> bool {
     one.port() != 0 && one.port() == other.port() && (a == b || a.is_unspecified() || b.is_unspecified())
 }
 
-pub(super) fn leads_to(upstream: &Upstream, listener: &Listen) -> bool {
+pub(super) fn leads_to(upstream: &Endpoint, listener: &Listen) -> bool {
     let listening = listener.address.ip().to_canonical();
     let same_host = match upstream.host.parse::<IpAddr>() {
         Ok(address) => {

@@ -1,5 +1,7 @@
 //! What the file may say, and what is refused.
 
+use std::net::IpAddr;
+
 use super::*;
 
 const SHIPPED: &str = include_str!("../../config.toml");
@@ -32,7 +34,7 @@ fn shipped_in_full(all: bool) -> String {
 #[test]
 fn the_shipped_file_runs_as_it_is() {
     let config = parse(SHIPPED).unwrap();
-    let direct = Listen { address: "[::]:5223".parse().unwrap(), tls: ListenTls::Direct };
+    let direct = Listen { address: "[::]:5223".parse().unwrap(), tls: ListenTls::Direct, proxies: None };
     assert_eq!(config.listen, [Listen::default(), direct]);
     assert_eq!(config.hosts.len(), 1);
     assert_eq!(config.hosts[0].domain, "localhost");
@@ -123,7 +125,7 @@ fn a_route_needs_a_domain_and_an_address() {
     let full =
         "[[push.route]]\ndomain = \"Push.example\"\naddress = \"10.0.0.5:5270\"\ntls = \"starttls\"\nca = \"ca.pem\"";
     let [route] = parse(&with_host(full)).unwrap().push.routes.try_into().unwrap();
-    let address = Upstream { host: "10.0.0.5".to_owned(), port: 5270 };
+    let address = Endpoint { host: "10.0.0.5".to_owned(), port: 5270 };
     let expect = Route { domain: "push.example".to_owned(), address, direct_tls: false, ca: Some("ca.pem".into()) };
     assert_eq!(route, expect);
     check(
@@ -138,7 +140,7 @@ fn a_route_needs_a_domain_and_an_address() {
 fn a_component_needs_a_domain_of_its_own_and_a_secret() {
     let host = |text: &str| parse(&format!("[[host]]\ndomain = \"localhost\"\n[host.component]\n{text}"));
     let component = host("domain = \"a.localhost\"\nsecret = \"s\"").unwrap().hosts[0].component.clone().unwrap();
-    let address = Upstream { host: "127.0.0.1".to_owned(), port: 5347 };
+    let address = Endpoint { host: "127.0.0.1".to_owned(), port: 5347 };
     assert_eq!((&component.address, component.from), (&address, Speaker::Component));
     assert!(!format!("{component:?}").contains("\"s\""), "{component:?}");
     for (text, expect) in [
@@ -280,11 +282,104 @@ fn passwords_leave_the_machine_unencrypted_only_on_request() {
         let config = upstream(address, "upstream_insecure = true").unwrap();
         assert_eq!(config.hosts[0].upstream.to_string(), address);
     }
-    for address in
-        ["", "localhost", "localhost:", ":5222", "localhost:0", "a:b:1", "[::1]", "unix:/run/x", "http://a:1"]
-    {
+    for address in ["", "localhost", "localhost:", ":5222", "localhost:0", "a:b:1", "[::1]", "unix:", "http://a:1"] {
         assert!(upstream(address, "").unwrap_err().to_string().contains("[[host]] upstream: "), "{address}");
     }
+}
+
+#[test]
+fn a_server_may_be_behind_a_unix_socket() {
+    let config = |text: &str| {
+        Config::parse(&format!("[[host]]\ndomain = \"localhost\"\n{text}"), Path::new("/etc/pushward/config.toml"))
+    };
+    let upstream = config("upstream = \"unix:c2s.sock\"").unwrap().hosts[0].upstream.clone();
+    assert_eq!(upstream, Upstream::Unix("/etc/pushward/c2s.sock".into()));
+    assert_eq!(upstream.to_string(), "unix:/etc/pushward/c2s.sock");
+    for (text, expect) in [
+        ("upstream = \"unix:\"", "[[host]] upstream: \"unix:\" is not followed by a path"),
+        (&format!("upstream = \"unix:/{}\"", "a".repeat(107)), "[[host]] upstream: /aaa"),
+        ("upstream_source = [\"127.0.0.2\"]\nupstream = \"unix:/a\"", "[[host]] upstream_source: a unix socket has"),
+    ] {
+        let errors = config(text).unwrap_err().to_string();
+        assert!(errors.starts_with(&format!("/etc/pushward/config.toml:3: {expect}")), "{errors}");
+    }
+}
+
+#[test]
+fn sources_are_addresses_of_machines_of_the_servers_kind() {
+    let sources = |text: &str| {
+        let host = parse(&format!("[[host]]\ndomain = \"localhost\"\nupstream_source = {text}"));
+        host.map(|config| config.hosts[0].upstream_source.clone()).map_err(|errors| errors.to_string())
+    };
+    let [two, three] = ["127.0.0.2", "127.0.0.3"].map(|address| address.parse::<IpAddr>().unwrap());
+    assert_eq!(sources("[\"127.0.0.2\", \"::ffff:127.0.0.3\"]").unwrap(), [two, three]);
+    for (text, expect) in [
+        ("[\"eth0\"]", "\"eth0\" is not the address of a machine"),
+        ("[\"0.0.0.0\"]", "\"0.0.0.0\" is not the address of a machine"),
+        ("[\"127.0.0.2\", \"127.0.0.2\"]", "one is there twice"),
+        ("[\"::1\"]", "::1 cannot connect to 127.0.0.1:5322: one is IPv4, the other IPv6"),
+        ("\"127.0.0.2\"", "an array of strings is wanted"),
+    ] {
+        let errors = sources(text).unwrap_err();
+        assert!(errors.starts_with(&format!("config.toml:3: [[host]] upstream_source: {expect}")), "{errors}");
+    }
+}
+
+#[test]
+fn proxies_are_trusted_on_loopback_unless_others_are_named() {
+    let listen = |text: &str| {
+        let config = parse(&with_host(&format!("[[listen]]\n{text}")));
+        config.map(|config| config.listen[0].clone()).map_err(|errors| errors.to_string())
+    };
+    let trusts = |text: &str, address: &str| listen(text).unwrap().proxies.unwrap().trust(address.parse().unwrap());
+    assert_eq!(listen("proxy_protocol = false").unwrap().proxies, None);
+    for (address, expect) in [
+        ("127.0.0.1", true),
+        ("127.9.9.9", true),
+        ("::1", true),
+        ("::ffff:127.0.0.1", true),
+        ("10.0.0.1", false),
+        ("::2", false),
+    ] {
+        assert_eq!(trusts("proxy_protocol = true", address), expect, "{address}");
+    }
+    let named = "proxy_protocol = true\ntrusted_proxies = [\"192.0.2.7\", \"10.0.0.0/8\", \"2001:db8::/32\"]";
+    for (address, expect) in [
+        ("192.0.2.7", true),
+        ("192.0.2.8", false),
+        ("::ffff:10.1.2.3", true),
+        ("127.0.0.1", false),
+        ("2001:db8::9", true),
+    ] {
+        assert_eq!(trusts(named, address), expect, "{address}");
+    }
+    let errors = listen("trusted_proxies = [\"10.0.0.0/8\"]").unwrap_err();
+    assert!(errors.starts_with("config.toml:2: [[listen]] trusted_proxies: acts only with proxy_protocol"), "{errors}");
+    let errors = listen("proxy_protocol = true\ntrusted_proxies = [\"10.0.0.0/40\"]").unwrap_err();
+    assert!(
+        errors.starts_with("config.toml:3: [[listen]] trusted_proxies: \"10.0.0.0/40\" is not a network"),
+        "{errors}"
+    );
+}
+
+/// Where Prosody's modules and ejabberd's example listen, and where their documentation has optional services listen.
+const PORTS_OF_SERVERS: [u16; 21] = [
+    1883, 3478, 4369, 4560, 5000, 5060, 5061, 5210, 5222, 5223, 5269, 5270, 5275, 5280, 5281, 5347, 5349, 5443, 5582,
+    7777, 8888,
+];
+
+#[test]
+fn no_port_of_prosody_or_ejabberd_is_taken_but_that_of_clients() {
+    let config = parse(SHIPPED).unwrap();
+    let clients = config.listen.iter().map(|listen| listen.address.port());
+    let taken: Vec<_> = clients.chain(config.admin.listen.map(|address| address.port())).collect();
+    assert_eq!(taken.len(), 3, "{taken:?}");
+    // These are taken over: the server is moved away from them.
+    for port in taken.into_iter().filter(|port| ![5222, 5223].contains(port)) {
+        assert!(!PORTS_OF_SERVERS.contains(&port), "{port}");
+    }
+    let Upstream::Tcp(moved) = Upstream::default() else { panic!("a port was expected") };
+    assert!(!PORTS_OF_SERVERS.contains(&moved.port), "{moved}");
 }
 
 #[test]

@@ -3,9 +3,10 @@
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 
-use super::host::{Upstream, domain, upstream_address};
+use super::host::domain;
 use super::place::is_loopback;
 use super::section::Section;
+use super::upstream::{Endpoint, endpoint};
 use super::value::{Wrong, file_name, wrong};
 use crate::push::registration::Secret;
 
@@ -35,7 +36,7 @@ impl Transport {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Component {
     /// The server's address for components.
-    pub address: Upstream,
+    pub address: Endpoint,
     /// The component's own domain.
     pub domain: String,
     /// What the server knows it by.
@@ -59,7 +60,7 @@ pub struct Route {
     /// The push service's domain.
     pub domain: String,
     /// Where it takes connections of servers.
-    pub address: Upstream,
+    pub address: Endpoint,
     /// Whether its connections start with TLS; else after `<starttls/>`.
     pub direct_tls: bool,
     /// Who signs its certificate, PEM; `None`: the system's authorities.
@@ -127,7 +128,7 @@ pub(super) fn component(host: &mut Section<'_>, host_domain: &str) -> Option<Com
     }
     let mut s = host.table("component", "[host.component]");
     let address_line = s.line_of("address");
-    let default = Upstream { host: "127.0.0.1".to_owned(), port: 5347 };
+    let default = Endpoint { host: "127.0.0.1".to_owned(), port: 5347 };
     let address = s.parsed("address", server_address).map_or(default, |at| at.value);
     let from = s.choice("from", Speaker::Component, &[("component", Speaker::Component), ("host", Speaker::Host)]);
     let (domain_line, secret_line) = (s.line_of("domain"), s.line_of("secret"));
@@ -170,6 +171,6 @@ pub(super) fn dns(mut s: Section<'_>) -> Vec<SocketAddr> {
     servers
 }
 
-fn server_address(text: &str) -> Result<Upstream, Wrong> {
-    upstream_address(text).map_err(|(what, _)| wrong(what, "write an address and a port, such as \"10.0.0.5:5270\""))
+fn server_address(text: &str) -> Result<Endpoint, Wrong> {
+    endpoint(text).map_err(|(what, _)| wrong(what, "write an address and a port, such as \"10.0.0.5:5270\""))
 }

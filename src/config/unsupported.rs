@@ -4,10 +4,6 @@ use std::collections::BTreeSet;
 
 /// Section, key, and what holds instead. A key that would not act is refused, so that nobody relies on it.
 const UNSUPPORTED: &[(&str, &str, &str)] = &[
-    ("[[listen]]", "proxy_protocol", "clients must connect directly"),
-    ("[[listen]]", "trusted_proxies", "clients must connect directly"),
-    ("[[host]]", "upstream_source", "the system chooses the local address"),
-    ("[[host]]", "upstream_proxy_protocol", "the server sees the address of Pushward"),
     ("[limits]", "queue_memory", "session_queue bounds each session"),
     ("[limits]", "unauthenticated", "connections and authentication_timeout bound them"),
     ("[limits]", "failed_logins_per_address", "the server limits log-ins"),

@@ -229,7 +229,7 @@ mod tests {
     use std::os::unix::fs::PermissionsExt;
 
     use super::*;
-    use crate::config::{ChannelBinding, Upstream, UpstreamTls};
+    use crate::config::{ChannelBinding, ProxyProtocol, Upstream, UpstreamTls};
 
     fn host(directory: &Path, domain: &str) -> Host {
         Host {
@@ -237,6 +237,8 @@ mod tests {
             certificate: directory.join(format!("certs/{domain}.pem")),
             key: directory.join(format!("certs/{domain}.key")),
             upstream: Upstream::default(),
+            upstream_source: Vec::new(),
+            upstream_proxy_protocol: ProxyProtocol::Off,
             component: None,
             upstream_tls: UpstreamTls::Off,
             upstream_ca: None,

@@ -64,6 +64,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conn<S> {
         &mut self.framer
     }
 
+    /// The stream, for questions about it.
+    pub fn stream(&self) -> &S {
+        &self.stream
+    }
+
     /// The next frame among the bytes that came.
     ///
     /// # Errors

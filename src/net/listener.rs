@@ -10,7 +10,7 @@ use dashmap::mapref::entry::Entry;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use crate::config::Limits;
+use crate::config::{Limits, Listen};
 
 /// How long to wait when the process is out of descriptors: accepting at once again would only spin.
 const OUT_OF_DESCRIPTORS: Duration = Duration::from_millis(200);
@@ -27,13 +27,30 @@ pub struct Gate {
 #[derive(Debug)]
 pub struct Permit {
     _all: OwnedSemaphorePermit,
-    address: IpAddr,
-    addresses: Arc<DashMap<IpAddr, usize>>,
+    gate: Gate,
+    /// The address that it counts for, once that is known.
+    address: Option<IpAddr>,
+}
+
+impl Permit {
+    /// The connection is from this address, and counts for it; `false` if that has too many.
+    pub fn count(&mut self, address: IpAddr) -> bool {
+        let mut count = self.gate.addresses.entry(address).or_insert(0);
+        if *count >= self.gate.per_address {
+            drop(count);
+            tracing::warn!(%address, limit = self.gate.per_address, "refused: too many connections from one address");
+            return false;
+        }
+        *count += 1;
+        self.address = Some(address);
+        true
+    }
 }
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        if let Entry::Occupied(mut count) = self.addresses.entry(self.address) {
+        let Some(address) = self.address else { return };
+        if let Entry::Occupied(mut count) = self.gate.addresses.entry(address) {
             *count.get_mut() -= 1;
             if *count.get() == 0 {
                 count.remove();
@@ -53,28 +70,36 @@ impl Gate {
         }
     }
 
-    /// A connection that nobody may refuse any more, `None` if the address has too many.
-    fn admit(&self, all: OwnedSemaphorePermit, address: IpAddr) -> Option<Permit> {
-        let mut count = self.addresses.entry(address).or_insert(0);
-        if *count >= self.per_address {
-            return None;
-        }
-        *count += 1;
-        Some(Permit { _all: all, address, addresses: Arc::clone(&self.addresses) })
+    /// Whether a connection may go on: one through a proxy is counted when its client is known.
+    fn admit(&self, all: OwnedSemaphorePermit, listen: &Listen, peer: SocketAddr) -> Option<Permit> {
+        let mut permit = Permit { _all: all, gate: self.clone(), address: None };
+        let admitted = match &listen.proxies {
+            None => permit.count(peer.ip().to_canonical()),
+            Some(proxies) if proxies.trust(peer.ip()) => true,
+            Some(_) => {
+                tracing::warn!(%peer, "refused: not one of trusted_proxies");
+                false
+            }
+        };
+        admitted.then_some(permit)
     }
 }
 
 /// Accepts for ever and calls `serve` with each connection; end it by dropping the future.
-pub async fn accept(listener: TcpListener, gate: Gate, mut serve: impl FnMut(TcpStream, SocketAddr, Permit)) {
+pub async fn accept(
+    listener: TcpListener,
+    listen: Arc<Listen>,
+    gate: Gate,
+    mut serve: impl FnMut(TcpStream, SocketAddr, Permit),
+) {
     // The semaphore is never closed.
     while let Ok(permit) = Arc::clone(&gate.all).acquire_owned().await {
         match listener.accept().await {
-            Ok((tcp, peer)) => match gate.admit(permit, peer.ip().to_canonical()) {
-                Some(permit) => serve(tcp, peer, permit),
-                None => {
-                    tracing::warn!(%peer, limit = gate.per_address, "refused: too many connections from one address")
+            Ok((tcp, peer)) => {
+                if let Some(permit) = gate.admit(permit, &listen, peer) {
+                    serve(tcp, peer, permit);
                 }
-            },
+            }
             Err(error) if out_of_descriptors(&error) => {
                 tracing::warn!(%error, "cannot accept: out of descriptors");
                 tokio::time::sleep(OUT_OF_DESCRIPTORS).await;

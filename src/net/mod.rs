@@ -3,7 +3,9 @@
 pub mod certificate;
 pub mod conn;
 pub mod listener;
+pub mod proxy_protocol;
 pub mod roots;
+pub mod socket;
 pub mod tls;
 pub mod trust;
 pub mod upstream;

@@ -11,11 +11,11 @@ use rustls::crypto::ring;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::version::{TLS12, TLS13};
 use rustls::{CertificateError, ClientConfig, Error};
-use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use super::roots::{self, RootsError};
+use super::socket::Socket;
 use super::tls::{ALPN, ascii};
 use crate::config::{Host, UpstreamTls};
 
@@ -54,8 +54,8 @@ impl Trust {
     ///
     /// # Errors
     /// What the library says; [`TlsFault::from`] knows what it means.
-    pub async fn handshake(&self, tcp: TcpStream) -> io::Result<TlsStream<TcpStream>> {
-        TlsConnector::from(Arc::clone(&self.config)).connect(self.name.clone(), tcp).await
+    pub async fn handshake(&self, socket: Socket) -> io::Result<TlsStream<Socket>> {
+        TlsConnector::from(Arc::clone(&self.config)).connect(self.name.clone(), socket).await
     }
 }
 

@@ -1,22 +1,25 @@
-//! The way to the XMPP server: plain, over STARTTLS, or over TLS from the first byte.
+//! The way to the XMPP server, over TCP or a unix socket: plain, over STARTTLS, or over TLS from the first byte.
 
 use std::collections::HashMap;
 use std::io::{self, IoSlice};
 use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use rustls::pki_types::CertificateDer;
 use thiserror::Error;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::net::UnixStream;
 use tokio::time::timeout;
 use tokio_rustls::client::TlsStream;
 
 use super::conn::{Conn, ConnEvent};
+use super::proxy_protocol::{self, Client};
+use super::socket::{Socket, Sources};
 use super::trust::{self, TlsFault, Trust, TrustError, Trusts};
-use crate::config::{Host, Upstream, UpstreamTls};
+use crate::config::{Endpoint, Host, ProxyProtocol, Upstream, UpstreamTls};
 use crate::session::sieve::Leg;
 use crate::session::upgrade::{Refusal, Step, Upgrade};
 use crate::xml::{FrameError, FrameLimits};
@@ -31,9 +34,9 @@ pub type UpstreamConn = Conn<Stream>;
 #[derive(Debug)]
 pub enum Stream {
     /// As they are.
-    Plain(TcpStream),
+    Plain(Socket),
     /// Encrypted.
-    Tls(Box<TlsStream<TcpStream>>),
+    Tls(Box<TlsStream<Socket>>),
 }
 
 impl Stream {
@@ -49,7 +52,7 @@ impl Stream {
 impl AsyncRead for Stream {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
-            Self::Plain(tcp) => Pin::new(tcp).poll_read(cx, buf),
+            Self::Plain(socket) => Pin::new(socket).poll_read(cx, buf),
             Self::Tls(tls) => Pin::new(tls).poll_read(cx, buf),
         }
     }
@@ -58,7 +61,7 @@ impl AsyncRead for Stream {
 impl AsyncWrite for Stream {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         match self.get_mut() {
-            Self::Plain(tcp) => Pin::new(tcp).poll_write(cx, bytes),
+            Self::Plain(socket) => Pin::new(socket).poll_write(cx, bytes),
             Self::Tls(tls) => Pin::new(tls).poll_write(cx, bytes),
         }
     }
@@ -69,28 +72,28 @@ impl AsyncWrite for Stream {
         bytes: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         match self.get_mut() {
-            Self::Plain(tcp) => Pin::new(tcp).poll_write_vectored(cx, bytes),
+            Self::Plain(socket) => Pin::new(socket).poll_write_vectored(cx, bytes),
             Self::Tls(tls) => Pin::new(tls).poll_write_vectored(cx, bytes),
         }
     }
 
     fn is_write_vectored(&self) -> bool {
         match self {
-            Self::Plain(tcp) => tcp.is_write_vectored(),
+            Self::Plain(socket) => socket.is_write_vectored(),
             Self::Tls(tls) => tls.is_write_vectored(),
         }
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
-            Self::Plain(tcp) => Pin::new(tcp).poll_flush(cx),
+            Self::Plain(socket) => Pin::new(socket).poll_flush(cx),
             Self::Tls(tls) => Pin::new(tls).poll_flush(cx),
         }
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
-            Self::Plain(tcp) => Pin::new(tcp).poll_shutdown(cx),
+            Self::Plain(socket) => Pin::new(socket).poll_shutdown(cx),
             Self::Tls(tls) => Pin::new(tls).poll_shutdown(cx),
         }
     }
@@ -123,6 +126,12 @@ impl ConnectError {
     /// What to do about it.
     pub fn remedy(&self) -> &'static str {
         match self {
+            Self::Io(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+                "let the user that Pushward runs as write to the server's socket"
+            }
+            Self::Io(error) if error.kind() == io::ErrorKind::AddrNotAvailable => {
+                "name addresses of this machine in upstream_source, more of them where their ports have run out"
+            }
             Self::Timeout(_) | Self::Io(_) => {
                 "start the server, or name the address of its port for client connections"
             }
@@ -164,6 +173,8 @@ impl Ways {
 #[derive(Clone, Debug)]
 pub struct Way {
     upstream: Upstream,
+    sources: Arc<Sources>,
+    proxy_protocol: ProxyProtocol,
     domain: String,
     security: Security,
     leg: Leg,
@@ -201,7 +212,9 @@ impl Way {
             UpstreamTls::Starttls => (Security::Starttls(trusts.load(host)?), Leg::Tls(host.channel_binding)),
             UpstreamTls::Direct => (Security::Direct(trusts.load(host)?), Leg::Tls(host.channel_binding)),
         };
-        Ok(Self { upstream: host.upstream.clone(), domain: host.domain.clone(), security, leg })
+        let sources = Arc::new(Sources::new(host.upstream_source.clone()));
+        let (upstream, proxy_protocol) = (host.upstream.clone(), host.upstream_proxy_protocol);
+        Ok(Self { upstream, sources, proxy_protocol, domain: host.domain.clone(), security, leg })
     }
 
     /// Where it leads.
@@ -214,18 +227,22 @@ impl Way {
         self.leg
     }
 
-    /// Connects, resolving the server's name anew; a stream header comes next.
+    /// Connects for a client, or for ourselves, resolving the server's name anew; a stream header comes next.
     ///
     /// # Errors
     /// [`ConnectError`].
-    pub async fn connect(&self, terms: &Terms) -> Result<UpstreamConn, ConnectError> {
+    pub async fn connect(&self, terms: &Terms, client: Option<&Client>) -> Result<UpstreamConn, ConnectError> {
         let attempt = async {
-            let tcp = TcpStream::connect(self.addresses().await?.as_slice()).await?;
-            super::tune(&tcp, terms.write_timeout)?;
+            let mut socket = self.dial(terms).await?;
+            if self.proxy_protocol != ProxyProtocol::Off {
+                let ourselves = Client { addresses: socket.addresses()?, tls: None };
+                let header = proxy_protocol::header(self.proxy_protocol, client.unwrap_or(&ourselves))?;
+                socket.write_all(&header).await?;
+            }
             match &self.security {
-                Security::Off { .. } => Ok(Stream::Plain(tcp)),
-                Security::Direct(trust) => secure(tcp, trust).await,
-                Security::Starttls(trust) => secure(self.upgraded(tcp).await?, trust).await,
+                Security::Off { .. } => Ok(Stream::Plain(socket)),
+                Security::Direct(trust) => secure(socket, trust).await,
+                Security::Starttls(trust) => secure(self.upgraded(socket).await?, trust).await,
             }
         };
         match timeout(terms.connect_timeout, attempt).await {
@@ -234,8 +251,19 @@ impl Way {
         }
     }
 
-    async fn addresses(&self) -> Result<Vec<SocketAddr>, ConnectError> {
-        let found = tokio::net::lookup_host((self.upstream.host.as_str(), self.upstream.port)).await?;
+    async fn dial(&self, terms: &Terms) -> Result<Socket, ConnectError> {
+        match &self.upstream {
+            Upstream::Unix(path) => Ok(Socket::Unix(UnixStream::connect(path).await?)),
+            Upstream::Tcp(endpoint) => {
+                let tcp = self.sources.connect(&self.addresses(endpoint).await?).await?;
+                super::tune(&tcp, terms.write_timeout)?;
+                Ok(Socket::Tcp(tcp))
+            }
+        }
+    }
+
+    async fn addresses(&self, endpoint: &Endpoint) -> Result<Vec<SocketAddr>, ConnectError> {
+        let found = tokio::net::lookup_host((endpoint.host.as_str(), endpoint.port)).await?;
         let mut addresses: Vec<_> = found.collect();
         if matches!(self.security, Security::Off { anywhere: false }) {
             let first = addresses.first().map(SocketAddr::ip);
@@ -248,8 +276,8 @@ impl Way {
     }
 
     /// Speaks the stream before TLS.
-    async fn upgraded(&self, tcp: TcpStream) -> Result<TcpStream, ConnectError> {
-        let mut conn = Conn::new(tcp, CLEAR_TEXT);
+    async fn upgraded(&self, socket: Socket) -> Result<Socket, ConnectError> {
+        let mut conn = Conn::new(socket, CLEAR_TEXT);
         let (mut upgrade, opening) = Upgrade::new(&self.domain);
         conn.write(&opening);
         loop {
@@ -267,8 +295,8 @@ impl Way {
     }
 }
 
-async fn secure(tcp: TcpStream, trust: &Trust) -> Result<Stream, ConnectError> {
-    let tls = trust.handshake(tcp).await.map_err(TlsFault::from)?;
+async fn secure(socket: Socket, trust: &Trust) -> Result<Stream, ConnectError> {
+    let tls = trust.handshake(socket).await.map_err(TlsFault::from)?;
     tracing::debug!(version = ?tls.get_ref().1.protocol_version(), "TLS with the server is up");
     Ok(Stream::Tls(Box::new(tls)))
 }

@@ -1,10 +1,11 @@
 //! From an accepted socket to a client over TLS.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use thiserror::Error;
 use tokio::net::TcpStream;
-use tokio::time::timeout;
+use tokio::time::timeout_at;
 use tokio_rustls::TlsAcceptor;
 
 use super::{Client, FAREWELL, Relay};
@@ -26,8 +27,8 @@ enum Failure {
     Frame(#[from] FrameError),
 }
 
-/// Establishes TLS within `handshake_timeout`, and says in the log why not.
-pub(super) async fn secure(relay: &Relay, tcp: TcpStream, tls: ListenTls) -> Option<Client> {
+/// Establishes TLS before the deadline, and says in the log why not.
+pub(super) async fn secure(relay: &Relay, tcp: TcpStream, tls: ListenTls, deadline: Instant) -> Option<Client> {
     let attempt = async {
         crate::net::tune(&tcp, relay.config.stream_management.write_timeout)?;
         match tls {
@@ -38,7 +39,7 @@ pub(super) async fn secure(relay: &Relay, tcp: TcpStream, tls: ListenTls) -> Opt
             }
         }
     };
-    match timeout(relay.config.limits.handshake_timeout, attempt).await {
+    match timeout_at(deadline.into(), attempt).await {
         Ok(Ok(client)) => Some(client),
         Ok(Err(error)) => {
             tracing::debug!(%error, "no TLS");

@@ -10,6 +10,7 @@ use super::jobs;
 use super::registry::{Attach, Command, Refused};
 use super::{Client, Relay};
 use crate::net::conn::{ConnEvent, HIGH_WATER};
+use crate::net::proxy_protocol::{self, Addresses, Tls};
 use crate::net::upstream::{Terms, UpstreamConn};
 use crate::session::negotiate::{Ended, Held, Input, Negotiation, Output, Stop};
 use crate::session::{Bound, Resumption, SmId, sm};
@@ -30,6 +31,7 @@ enum Event {
 struct Driver<'a> {
     relay: &'a Relay,
     negotiation: Negotiation,
+    addresses: Addresses,
     /// `None` once the connection was handed over.
     client: Option<Client>,
     upstream: Option<UpstreamConn>,
@@ -38,9 +40,10 @@ struct Driver<'a> {
 }
 
 /// Takes a client through login. `None` when it was handed to a held session, or has ended.
-pub(super) async fn run(relay: &Relay, client: Client) -> Option<Login> {
+pub(super) async fn run(relay: &Relay, client: Client, addresses: Addresses) -> Option<Login> {
     let negotiation = relay.negotiation();
-    let mut driver = Driver { relay, negotiation, client: Some(client), upstream: None, bound: None, done: false };
+    let client = Some(client);
+    let mut driver = Driver { relay, negotiation, addresses, client, upstream: None, bound: None, done: false };
     driver.drive().await;
     let Driver { client, upstream, bound, .. } = driver;
     match (bound, client, upstream) {
@@ -226,7 +229,9 @@ impl Driver<'_> {
             write_timeout: self.relay.config.stream_management.write_timeout,
             limits: self.relay.limits(true),
         };
-        match way.connect(&terms).await {
+        let tls = self.client.as_ref().and_then(|client| Tls::of(client.stream().get_ref().1));
+        let client = proxy_protocol::Client { addresses: self.addresses, tls };
+        match way.connect(&terms, Some(&client)).await {
             Ok(conn) => {
                 self.upstream = Some(conn);
                 Input::Connected(way.leg())

@@ -6,6 +6,7 @@
 //! ```
 
 mod absent;
+mod arrival;
 mod bound;
 mod forget;
 mod handshake;
@@ -29,7 +30,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::Instrument;
 
-use crate::config::{Config, ListenTls};
+use crate::config::{Config, Listen};
 use crate::metrics::Metrics;
 use crate::net::Legs;
 use crate::net::conn::Conn;
@@ -42,6 +43,7 @@ use crate::session::{Settings, negotiate};
 use crate::store::Store;
 use crate::xml::FrameLimits;
 use absent::Absentees;
+use arrival::Arrival;
 use registry::Registry;
 
 /// A client's framed connection.
@@ -101,14 +103,17 @@ impl Relay {
     }
 
     /// Serves one connection for as long as it, or the session that it becomes, lives.
-    pub async fn serve(self: Arc<Self>, tcp: TcpStream, peer: SocketAddr, tls: ListenTls, permit: Permit) {
-        let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
-        let span = tracing::info_span!("session", %peer, jid = tracing::field::Empty);
+    pub async fn serve(self: Arc<Self>, tcp: TcpStream, peer: SocketAddr, listen: Arc<Listen>, permit: Permit) {
+        use tracing::field::Empty;
+        let span = tracing::info_span!("session", peer = Empty, proxy = Empty, jid = Empty);
         // Each stage in a box of its own: a session that lasts for days keeps nothing of its handshake.
         let stages = async {
             let logging_in = self.metrics.logging_in();
-            let Some(client) = Box::pin(handshake::secure(&self, tcp, tls)).await else { return };
-            let login = Box::pin(login::run(&self, client)).await;
+            let deadline = Instant::now() + self.config.limits.handshake_timeout;
+            let arrival = Box::pin(arrival::of(tcp, peer, &listen, permit, deadline)).await;
+            let Some(Arrival { tcp, addresses, permit }) = arrival else { return };
+            let Some(client) = Box::pin(handshake::secure(&self, tcp, listen.tls, deadline)).await else { return };
+            let login = Box::pin(login::run(&self, client, addresses)).await;
             drop(logging_in);
             if let Some(login) = login {
                 tracing::Span::current().record("jid", tracing::field::display(&login.bound.jid));

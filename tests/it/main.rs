@@ -10,6 +10,7 @@
 mod ack_through;
 mod admin;
 mod baseline;
+mod chains;
 mod clients;
 mod crash;
 mod dark;

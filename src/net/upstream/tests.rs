@@ -6,8 +6,8 @@ use std::sync::Arc;
 use rustls::ServerConfig;
 use rustls::crypto::ring;
 use rustls::pki_types::PrivateKeyDer;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpListener;
+use tokio::io::AsyncReadExt;
+use tokio::net::{TcpListener, UnixListener};
 use tokio_rustls::TlsAcceptor;
 
 use super::*;
@@ -59,7 +59,7 @@ async fn server(clear: Vec<String>, acceptor: Option<TlsAcceptor>) -> Upstream {
             }
         }
     });
-    Upstream { host: "127.0.0.1".to_owned(), port }
+    Upstream::Tcp(Endpoint { host: "127.0.0.1".to_owned(), port })
 }
 
 fn host(upstream: Upstream, tls: UpstreamTls, ca: Option<PathBuf>) -> Host {
@@ -68,6 +68,8 @@ fn host(upstream: Upstream, tls: UpstreamTls, ca: Option<PathBuf>) -> Host {
         certificate: PathBuf::new(),
         key: PathBuf::new(),
         upstream,
+        upstream_source: Vec::new(),
+        upstream_proxy_protocol: ProxyProtocol::Off,
         component: None,
         upstream_tls: tls,
         upstream_ca: ca,
@@ -81,7 +83,7 @@ const TERMS: Terms =
 
 async fn connected(host: &Host) -> Result<Stream, ConnectError> {
     let way = Way::new(host, &mut Trusts::default()).unwrap();
-    Ok(way.connect(&TERMS).await?.into_inner())
+    Ok(way.connect(&TERMS, None).await?.into_inner())
 }
 
 async fn check_error(host: &Host, what: &str, remedy: &str) {
@@ -172,19 +174,27 @@ async fn a_server_that_stays_silent_is_given_up() {
     std::fs::write(ca.path(), certificate::self_signed("chat.test").unwrap().0).unwrap();
     let host = host(upstream, UpstreamTls::Starttls, Some(ca.path().to_owned()));
     let terms = Terms { connect_timeout: Duration::from_millis(50), ..TERMS };
-    let error = Way::new(&host, &mut Trusts::default()).unwrap().connect(&terms).await.expect_err("no connection");
+    let error =
+        Way::new(&host, &mut Trusts::default()).unwrap().connect(&terms, None).await.expect_err("no connection");
     assert_eq!(error.to_string(), "cannot be connected to: no answer within 50ms");
 }
 
 #[tokio::test]
 async fn without_tls_only_this_machine_is_connected_to_unless_asked_for() {
-    let outside = Upstream { host: "192.0.2.1".to_owned(), port: 5222 };
+    let outside = Upstream::Tcp(Endpoint { host: "192.0.2.1".to_owned(), port: 5222 });
     let mut host = host(outside, UpstreamTls::Off, None);
     check_error(&host, "its name leads to 192.0.2.1", "upstream_tls = \"starttls\"").await;
     host.upstream = server(vec![], None).await;
     assert!(matches!(connected(&host).await, Ok(Stream::Plain(_))));
-    host.upstream.host = "localhost".to_owned();
+    if let Upstream::Tcp(endpoint) = &mut host.upstream {
+        endpoint.host = "localhost".to_owned();
+    }
     assert!(matches!(connected(&host).await, Ok(Stream::Plain(_))));
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("c2s.sock");
+    let _listener = UnixListener::bind(&path).unwrap();
+    let unix = Host { upstream: Upstream::Unix(path), ..host.clone() };
+    assert!(matches!(connected(&unix).await, Ok(Stream::Plain(Socket::Unix(_)))));
     host.upstream_insecure = true;
     assert!(connected(&host).await.is_ok());
 }

@@ -99,7 +99,11 @@ impl Client {
 
     /// A connection without TLS; nothing is sent.
     pub(crate) async fn plain(address: SocketAddr) -> Self {
-        let tcp = TcpStream::connect(address).await.unwrap();
+        Self::over(TcpStream::connect(address).await.unwrap())
+    }
+
+    /// The same on a connection that is there already.
+    pub(crate) fn over(tcp: TcpStream) -> Self {
         tcp.set_nodelay(true).unwrap();
         Self::on(Socket::Plain(tcp))
     }
@@ -111,12 +115,16 @@ impl Client {
 
     /// A connection that has been through STARTTLS.
     pub(crate) async fn starttls(address: SocketAddr, tls: &Tls) -> Self {
-        let mut client = Self::plain(address).await;
-        let features = client.open().await;
+        Self::plain(address).await.upgrade(tls).await
+    }
+
+    /// Goes through STARTTLS.
+    pub(crate) async fn upgrade(mut self, tls: &Tls) -> Self {
+        let features = self.open().await;
         assert!(features.contains("urn:ietf:params:xml:ns:xmpp-tls"), "no STARTTLS in {features}");
-        client.send(STARTTLS).await;
-        client.expect("<proceed").await;
-        client.handshake(tls).await
+        self.send(STARTTLS).await;
+        self.expect("<proceed").await;
+        self.handshake(tls).await
     }
 
     /// Goes on with TLS.

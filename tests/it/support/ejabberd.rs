@@ -10,7 +10,7 @@ use tempfile::TempDir;
 use tokio::time::Instant;
 
 use super::prosody::{COMPONENT_SECRET, answers};
-use super::{Authority, Issued, PASSWORD, Process, free_address};
+use super::{Authority, Issued, PASSWORD, PATIENCE, Process, eventually, free_address};
 
 const INSTALL: &str = "apt-get install ejabberd";
 /// It compiles its configuration at every start.
@@ -60,6 +60,16 @@ impl Ejabberd {
         Self::with(MANAGED).await
     }
 
+    /// The same as [`Ejabberd::start`], with more `listen`, in YAML, and a log of who logs in from where.
+    pub(crate) async fn listening(listen: &str) -> Self {
+        Self::configured(|[clients, components, _]| {
+            let common = configuration("", "[]", (clients, components));
+            let common = common.replacen("loglevel: warning", "loglevel: info", 1);
+            common.replacen("listen:\n", &format!("listen:\n{listen}"), 1)
+        })
+        .await
+    }
+
     /// One that hosts the push service `push.test` and speaks to servers whose certificates are of this authority.
     pub(crate) async fn push_server(authority: &Authority) -> Self {
         let certificate = authority.issue("push.test");
@@ -75,6 +85,13 @@ impl Ejabberd {
             format!("{common}s2s_use_starttls: required\nca_file: {:?}\n", authority.file())
         })
         .await
+    }
+
+    /// Waits for a line of its log that holds all of `needles`.
+    pub(crate) async fn logged(&self, needles: &[&str]) {
+        let read = || fs::read_to_string(self.directory.path().join("ejabberd.log")).unwrap_or_default();
+        let found = || read().lines().any(|line| needles.iter().all(|needle| line.contains(needle))).then_some(());
+        eventually(PATIENCE, || format!("{needles:?} in\n{}", read()), found).await;
     }
 
     async fn with(modules: &str) -> Self {

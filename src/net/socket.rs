@@ -1,0 +1,207 @@
+//! A socket to the server: TCP, from one of several local addresses, or a unix socket.
+
+use std::io::{self, IoSlice};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::pin::Pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll};
+
+use nix::sys::socket::{setsockopt, sockopt};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpSocket, TcpStream, UnixStream};
+
+use super::proxy_protocol::Addresses;
+
+/// A connected socket.
+#[derive(Debug)]
+pub enum Socket {
+    /// To an address with a port.
+    Tcp(TcpStream),
+    /// To a process of this machine.
+    Unix(UnixStream),
+}
+
+impl Socket {
+    /// Its ends, as if we were a client; those of a unix socket are on loopback.
+    ///
+    /// # Errors
+    /// The connection is gone already.
+    pub fn addresses(&self) -> io::Result<Addresses> {
+        match self {
+            Self::Tcp(tcp) => Ok(Addresses { client: tcp.local_addr()?, server: tcp.peer_addr()? }),
+            Self::Unix(_) => {
+                let loopback = SocketAddr::new(Ipv4Addr::LOCALHOST.into(), 0);
+                Ok(Addresses { client: loopback, server: loopback })
+            }
+        }
+    }
+}
+
+impl AsyncRead for Socket {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Tcp(tcp) => Pin::new(tcp).poll_read(cx, buf),
+            Self::Unix(unix) => Pin::new(unix).poll_read(cx, buf),
+        }
+    }
+}
+
+impl AsyncWrite for Socket {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Tcp(tcp) => Pin::new(tcp).poll_write(cx, bytes),
+            Self::Unix(unix) => Pin::new(unix).poll_write(cx, bytes),
+        }
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Tcp(tcp) => Pin::new(tcp).poll_write_vectored(cx, bytes),
+            Self::Unix(unix) => Pin::new(unix).poll_write_vectored(cx, bytes),
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        match self {
+            Self::Tcp(tcp) => tcp.is_write_vectored(),
+            Self::Unix(unix) => unix.is_write_vectored(),
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Tcp(tcp) => Pin::new(tcp).poll_flush(cx),
+            Self::Unix(unix) => Pin::new(unix).poll_flush(cx),
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Tcp(tcp) => Pin::new(tcp).poll_shutdown(cx),
+            Self::Unix(unix) => Pin::new(unix).poll_shutdown(cx),
+        }
+    }
+}
+
+/// The local addresses of connections to a server, used in turn: one address and one port of the server give no more
+/// connections than there are ephemeral ports.
+#[derive(Debug)]
+pub struct Sources {
+    /// None: the system chooses.
+    addresses: Vec<IpAddr>,
+    next: AtomicUsize,
+}
+
+impl Sources {
+    /// These addresses, or the system's choice if there are none.
+    pub fn new(addresses: Vec<IpAddr>) -> Self {
+        Self { addresses, next: AtomicUsize::new(0) }
+    }
+
+    /// Connects to the first of a server's addresses that answers, from the next local address, or from one behind it
+    /// where that has no port left.
+    ///
+    /// # Errors
+    /// The last attempt's. There is none if no address is of the server's kind.
+    pub async fn connect(&self, servers: &[SocketAddr]) -> io::Result<TcpStream> {
+        if self.addresses.is_empty() {
+            return TcpStream::connect(servers).await;
+        }
+        let first = self.next.fetch_add(1, Ordering::Relaxed) % self.addresses.len();
+        let mut last = io::Error::new(io::ErrorKind::AddrNotAvailable, "no upstream_source is of the server's kind");
+        for server in servers {
+            let in_turn = self.addresses.iter().cycle().skip(first).take(self.addresses.len());
+            for source in in_turn.filter(|source| source.is_ipv4() == server.is_ipv4()) {
+                match connect_from(*source, *server).await {
+                    Ok(tcp) => return Ok(tcp),
+                    Err(error) => {
+                        tracing::debug!(%source, %server, %error, "cannot be connected to from this upstream_source");
+                        let exhausted = error.kind() == io::ErrorKind::AddrNotAvailable;
+                        last = error;
+                        if !exhausted {
+                            break;
+                        }
+                    }
+                }
+            }
+        }
+        Err(last)
+    }
+}
+
+async fn connect_from(source: IpAddr, server: SocketAddr) -> io::Result<TcpStream> {
+    let socket = if source.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    // The port is then chosen when the server is known: other servers may be connected to from the same one. A kernel
+    // without that (before 4.2) reserves it now, and has fewer.
+    if let Err(error) = setsockopt(&socket, sockopt::IpBindAddressNoPort, &true) {
+        tracing::debug!(%error, "no IP_BIND_ADDRESS_NO_PORT");
+    }
+    // An address that this machine does not have is AddrNotAvailable as well.
+    socket.bind(SocketAddr::new(source, 0))?;
+    socket.connect(server).await
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    async fn server() -> (TcpListener, SocketAddr) {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let address = listener.local_addr().unwrap();
+        (listener, address)
+    }
+
+    fn sources(addresses: &[&str]) -> Sources {
+        Sources::new(addresses.iter().map(|address| address.parse().unwrap()).collect())
+    }
+
+    async fn check_sources(addresses: &[&str], expect: &[&str]) {
+        let (listener, address) = server().await;
+        let sources = sources(addresses);
+        for expected in expect {
+            let tcp = sources.connect(&[address]).await.unwrap();
+            assert_eq!(tcp.local_addr().unwrap().ip().to_string(), *expected);
+            assert_eq!(listener.accept().await.unwrap().1, tcp.local_addr().unwrap());
+        }
+    }
+
+    #[tokio::test]
+    async fn local_addresses_are_used_in_turn() {
+        check_sources(&[], &["127.0.0.1", "127.0.0.1"]).await;
+        check_sources(&["127.0.0.2", "127.0.0.3"], &["127.0.0.2", "127.0.0.3", "127.0.0.2", "127.0.0.3"]).await;
+    }
+
+    #[tokio::test]
+    async fn one_that_is_not_available_leaves_its_turn_to_the_next() {
+        // 192.0.2.0/24 is nobody's (RFC 5737): the system's word for it is the one for an address without free ports.
+        check_sources(&["192.0.2.1", "127.0.0.3"], &["127.0.0.3", "127.0.0.3"]).await;
+        check_sources(&["::1", "127.0.0.3"], &["127.0.0.3", "127.0.0.3"]).await;
+        let (_listener, address) = server().await;
+        let kind = |error: io::Error| error.kind();
+        assert_eq!(
+            sources(&["192.0.2.1"]).connect(&[address]).await.map_err(kind).unwrap_err(),
+            io::ErrorKind::AddrNotAvailable
+        );
+        assert_eq!(
+            sources(&["::1"]).connect(&[address]).await.map_err(kind).unwrap_err(),
+            io::ErrorKind::AddrNotAvailable
+        );
+    }
+
+    #[tokio::test]
+    async fn a_server_that_refuses_is_not_asked_again_from_elsewhere() {
+        let (gone, closed) = server().await;
+        drop(gone);
+        let (_listener, open) = server().await;
+        let sources = sources(&["127.0.0.2", "127.0.0.3"]);
+        let error = sources.connect(&[closed]).await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
+        assert_eq!(sources.connect(&[closed, open]).await.unwrap().peer_addr().unwrap(), open);
+    }
+}

@@ -1,0 +1,57 @@
+//! Whom a connection is from: its peer, or whom a proxy names that is trusted to.
+
+use std::net::SocketAddr;
+use std::time::Instant;
+
+use tokio::net::TcpStream;
+use tokio::time::timeout_at;
+use tracing::Span;
+use tracing::field::display;
+
+use crate::config::Listen;
+use crate::net::listener::Permit;
+use crate::net::proxy_protocol::{self, Addresses, HeaderError};
+
+/// A connection whose client is known.
+pub(super) struct Arrival {
+    pub(super) tcp: TcpStream,
+    pub(super) addresses: Addresses,
+    /// Counts for the client's address.
+    pub(super) permit: Permit,
+}
+
+/// Reads the PROXY header where there has to be one, and says in the log why there is none.
+pub(super) async fn of(
+    mut tcp: TcpStream,
+    peer: SocketAddr,
+    listen: &Listen,
+    mut permit: Permit,
+    deadline: Instant,
+) -> Option<Arrival> {
+    // Fails only if the peer is gone.
+    let mut addresses = Addresses::of(&tcp, peer).ok()?;
+    if listen.proxies.is_some() {
+        Span::current().record("proxy", display(addresses.client));
+        match timeout_at(deadline.into(), proxy_protocol::read(&mut tcp)).await {
+            Ok(Ok(Some(named))) => addresses = named,
+            Ok(Ok(None)) => {}
+            Ok(Err(error @ (HeaderError::Io(_) | HeaderError::Ended(0)))) => {
+                tracing::debug!(%error, "closed before a PROXY header");
+                return None;
+            }
+            Ok(Err(error)) => {
+                tracing::warn!(%error, "refused: no PROXY header");
+                return None;
+            }
+            Err(_) => {
+                tracing::warn!("refused: no PROXY header within handshake_timeout");
+                return None;
+            }
+        }
+        if !permit.count(addresses.client.ip()) {
+            return None;
+        }
+    }
+    Span::current().record("peer", display(addresses.client));
+    Some(Arrival { tcp, addresses, permit })
+}
