@@ -15,14 +15,9 @@ use tokio_util::task::TaskTracker;
 
 use crate::admin::{Admin, AdminError, Doors};
 use crate::config::{Config, Limits, Listen, ListenTls};
-use crate::net::Legs;
-use crate::net::certificate::{self, CertificateError};
 use crate::net::listener::{self, Gate};
-use crate::net::roots::RootsError;
-use crate::net::tls::{Certificates, TlsError};
-use crate::net::trust::TrustError;
-use crate::net::upstream::Ways;
 use crate::relay::Relay;
+use crate::relay::snapshot::{LoadError, Snapshot};
 use crate::store::{SpoolLimits, Store, StoreError};
 
 /// Connections that the kernel may complete before they are accepted.
@@ -31,18 +26,9 @@ const BACKLOG: u32 = 1024;
 /// Why the daemon does not start.
 #[derive(Debug, Error)]
 pub enum StartError {
-    /// A certificate cannot be used, or made.
-    #[error(transparent)]
-    Certificate(#[from] CertificateError),
-    /// TLS cannot be set up.
-    #[error(transparent)]
-    Tls(#[from] TlsError),
-    /// The authorities of a `[[push.route]]` cannot be used.
-    #[error("[[push.route]] ca: {0}")]
-    Roots(#[from] RootsError),
-    /// The server of a host cannot be trusted.
-    #[error("upstream_ca: {0}")]
-    Trust(#[from] TrustError),
+    /// What the configuration names cannot be loaded.
+    #[error("{}", .0.iter().map(LoadError::to_string).collect::<Vec<_>>().join("; "))]
+    Load(Vec<LoadError>),
     /// The database cannot be opened.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -87,19 +73,13 @@ impl Daemon {
     /// # Errors
     /// [`StartError`] with the reason and, where there is one, the remedy.
     pub async fn start(config: Config) -> Result<Self, StartError> {
-        for host in &config.hosts {
-            if certificate::ensure_development(host)? {
-                let (domain, path) = (&host.domain, host.certificate.display());
-                tracing::warn!(%domain, %path, "made a self-signed development certificate: no client trusts it by itself");
-            }
-        }
-        let legs = Legs { certificates: Certificates::load(&config.hosts)?, ways: Ways::load(&config.hosts)? };
+        let snapshot = Snapshot::load(config, rand::random()).map_err(StartError::Load)?;
+        let config = snapshot.config.clone();
         let Limits { spool_per_session, spool, .. } = config.limits;
         let limits = SpoolLimits { per_session: spool_per_session as u64, all: spool as u64 };
         let store = Store::open_with(&config.state, limits)?;
-        let config = Arc::new(config);
         let (accepting, shutdown) = (CancellationToken::new(), CancellationToken::new());
-        let relay = Arc::new(Relay::new(Arc::clone(&config), legs, store.clone(), shutdown.clone())?);
+        let relay = Arc::new(Relay::new(snapshot, store.clone(), shutdown.clone()));
         let mut daemon = Self {
             addresses: Vec::new(),
             accepting,

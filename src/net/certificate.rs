@@ -108,6 +108,18 @@ pub fn load(host: &Host) -> Result<Arc<CertifiedKey>, CertificateError> {
     }
 }
 
+/// Loads as [`load`], and makes a certificate first where [`wants_development`] says so.
+///
+/// # Errors
+/// Any [`CertificateError`].
+pub fn load_or_make(host: &Host) -> Result<Arc<CertifiedKey>, CertificateError> {
+    if ensure_development(host)? {
+        let (domain, path) = (&host.domain, host.certificate.display());
+        tracing::warn!(%domain, %path, "made a self-signed development certificate: no client trusts it by itself");
+    }
+    load(host)
+}
+
 /// What clients of a domain would object to at a time; who signed the certificate is not judged.
 pub fn judge(key: &CertifiedKey, domain: &str, now: SystemTime) -> Vec<Defect> {
     let Some((leaf, intermediates)) = key.cert.split_first() else { return Vec::new() };

@@ -9,29 +9,32 @@ use tokio::time::timeout;
 
 use super::carry;
 use super::line::{self, Heard, Link, Peer, Stream};
-use crate::config::{Component, Config, Speaker};
+use crate::config::{Component, Speaker};
 use crate::net::conn::Conn;
+use crate::relay::snapshot::Current;
 use crate::xml::{Element, Frame, FrameLimits, XmlWriter, ns};
 
 /// The server's component port, seen from one host.
 pub(super) struct Server {
-    config: Arc<Config>,
+    current: Arc<Current>,
     host: String,
     component: Component,
 }
 
 impl Server {
-    pub(super) fn new(config: Arc<Config>, host: String, component: Component) -> Self {
-        Self { config, host, component }
+    pub(super) fn new(current: Arc<Current>, host: String, component: Component) -> Self {
+        Self { current, host, component }
     }
 
     async fn connect(&self) -> Result<Conn<Stream>, String> {
+        let snapshot = self.current.load_full();
+        let config = &snapshot.config;
         let address = &self.component.address;
         let tcp = TcpStream::connect((address.host.as_str(), address.port));
         let tcp = tcp.await.map_err(|error| format!("cannot connect to {address}: {error}"))?;
-        let tuned = crate::net::tune(&tcp, self.config.stream_management.write_timeout);
+        let tuned = crate::net::tune(&tcp, config.stream_management.write_timeout);
         tuned.map_err(|error| format!("cannot connect to {address}: {error}"))?;
-        let limits = FrameLimits { bytes: self.config.limits.stanza, depth: self.config.limits.depth };
+        let limits = FrameLimits { bytes: config.limits.stanza, depth: config.limits.depth };
         Ok(Conn::in_namespace(Box::new(tcp), limits, ns::COMPONENT_ACCEPT))
     }
 
@@ -72,7 +75,7 @@ impl Server {
 
 impl Peer for Server {
     async fn dial(&self) -> Result<Link, String> {
-        let patience: Duration = self.config.limits.connect_timeout;
+        let patience: Duration = self.current.load().config.limits.connect_timeout;
         let dialled = timeout(patience, self.dial_patiently()).await;
         dialled.unwrap_or_else(|_| Err(format!("no answer from {} within {patience:?}", self.component.address)))
     }

@@ -7,7 +7,8 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 
-use super::{Client, FAREWELL, Relay};
+use super::snapshot::Snapshot;
+use super::{Client, FAREWELL};
 use crate::config::ListenTls;
 use crate::net::conn::{Conn, ConnEvent};
 use crate::session::starttls::{StartTls, Step};
@@ -27,18 +28,18 @@ enum Failure {
 }
 
 /// Establishes TLS within `handshake_timeout`, and says in the log why not.
-pub(super) async fn secure(relay: &Relay, tcp: TcpStream, tls: ListenTls) -> Option<Client> {
+pub(super) async fn secure(snapshot: &Snapshot, tcp: TcpStream, tls: ListenTls) -> Option<Client> {
     let attempt = async {
-        crate::net::tune(&tcp, relay.config.stream_management.write_timeout)?;
+        crate::net::tune(&tcp, snapshot.config.stream_management.write_timeout)?;
         match tls {
-            ListenTls::Direct => accept(relay, tcp, None, true).await,
+            ListenTls::Direct => accept(snapshot, tcp, None, true).await,
             ListenTls::Starttls => {
-                let (tcp, host) = starttls(relay, tcp).await?;
-                accept(relay, tcp, Some(&host), false).await
+                let (tcp, host) = starttls(snapshot, tcp).await?;
+                accept(snapshot, tcp, Some(&host), false).await
             }
         }
     };
-    match timeout(relay.config.limits.handshake_timeout, attempt).await {
+    match timeout(snapshot.config.limits.handshake_timeout, attempt).await {
         Ok(Ok(client)) => Some(client),
         Ok(Err(error)) => {
             tracing::debug!(%error, "no TLS");
@@ -51,16 +52,16 @@ pub(super) async fn secure(relay: &Relay, tcp: TcpStream, tls: ListenTls) -> Opt
     }
 }
 
-async fn accept(relay: &Relay, tcp: TcpStream, host: Option<&str>, direct: bool) -> Result<Client, Failure> {
-    let config = relay.certificates.server_config(host, direct);
+async fn accept(snapshot: &Snapshot, tcp: TcpStream, host: Option<&str>, direct: bool) -> Result<Client, Failure> {
+    let config = snapshot.certificates.server_config(host, direct);
     let tls = TlsAcceptor::from(config).accept(tcp).await?;
     tracing::debug!(version = ?tls.get_ref().1.protocol_version(), "TLS is up");
-    Ok(Conn::new(tls, relay.limits(false)))
+    Ok(Conn::new(tls, snapshot.limits(false)))
 }
 
-async fn starttls(relay: &Relay, tcp: TcpStream) -> Result<(TcpStream, String), Failure> {
-    let mut conn = Conn::new(tcp, relay.limits(false));
-    let mut stream = StartTls::new(Arc::clone(&relay.domains), rand::random);
+async fn starttls(snapshot: &Snapshot, tcp: TcpStream) -> Result<(TcpStream, String), Failure> {
+    let mut conn = Conn::new(tcp, snapshot.limits(false));
+    let mut stream = StartTls::new(Arc::clone(&snapshot.domains), rand::random);
     loop {
         while let Some(frame) = next_frame(&mut conn).await? {
             match stream.handle(&frame) {

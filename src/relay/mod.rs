@@ -15,13 +15,13 @@ mod notices;
 mod owner;
 pub mod registry;
 mod report;
+pub mod snapshot;
 mod upkeep;
 mod wake;
 
-use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
@@ -29,20 +29,16 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::Instrument;
 
-use crate::config::{Config, ListenTls};
+use crate::config::ListenTls;
 use crate::metrics::Metrics;
-use crate::net::Legs;
 use crate::net::conn::Conn;
 use crate::net::listener::Permit;
-use crate::net::roots::RootsError;
-use crate::net::tls::Certificates;
-use crate::net::upstream::Ways;
 use crate::publish::Publisher;
-use crate::session::{Settings, negotiate};
+use crate::session::Settings;
 use crate::store::Store;
-use crate::xml::FrameLimits;
 use absent::Absentees;
 use registry::Registry;
+use snapshot::{Current, Snapshot};
 
 /// A client's framed connection.
 pub type Client = Conn<TlsStream<TcpStream>>;
@@ -52,11 +48,7 @@ const FAREWELL: Duration = Duration::from_secs(2);
 
 /// What all connections share.
 pub struct Relay {
-    config: Arc<Config>,
-    settings: Arc<Settings>,
-    domains: Arc<HashSet<String>>,
-    certificates: Certificates,
-    ways: Ways,
+    current: Arc<Current>,
     notices: notices::Notices,
     registry: Arc<Registry>,
     publisher: Publisher,
@@ -70,26 +62,12 @@ pub struct Relay {
 
 impl Relay {
     /// What all connections of a daemon share; sessions drain when `shutdown` is cancelled.
-    ///
-    /// # Errors
-    /// The `ca` of a `[[push.route]]` cannot be used.
-    pub fn new(config: Arc<Config>, legs: Legs, store: Store, shutdown: CancellationToken) -> Result<Self, RootsError> {
-        let settings = Settings {
-            stream_management: config.stream_management.clone(),
-            push: Arc::new(config.push.clone()),
-            session_queue: config.limits.session_queue,
-            unauthenticated_stanza: config.limits.unauthenticated_stanza,
-            stanza: config.limits.stanza,
-            seed: rand::random(),
-        };
+    pub fn new(snapshot: Snapshot, store: Store, shutdown: CancellationToken) -> Self {
+        let current = Arc::new(Current::from_pointee(snapshot));
         let registry = Arc::new(Registry::default());
-        Ok(Self {
-            settings: Arc::new(settings),
-            domains: Arc::new(config.hosts.iter().map(|host| host.domain.clone()).collect()),
-            publisher: Publisher::new(Arc::clone(&config), Arc::clone(&registry), &legs.certificates, &shutdown)?,
-            config,
-            certificates: legs.certificates,
-            ways: legs.ways,
+        Self {
+            publisher: Publisher::new(Arc::clone(&current), Arc::clone(&registry), &shutdown),
+            current,
             notices: notices::Notices::default(),
             registry,
             absentees: Absentees::default(),
@@ -97,7 +75,7 @@ impl Relay {
             metrics: Metrics::new(),
             shutdown,
             farewells: TaskTracker::new(),
-        })
+        }
     }
 
     /// Serves one connection for as long as it, or the session that it becomes, lives.
@@ -107,8 +85,9 @@ impl Relay {
         // Each stage in a box of its own: a session that lasts for days keeps nothing of its handshake.
         let stages = async {
             let logging_in = self.metrics.logging_in();
-            let Some(client) = Box::pin(handshake::secure(&self, tcp, tls)).await else { return };
-            let login = Box::pin(login::run(&self, client)).await;
+            let snapshot = self.current();
+            let Some(client) = Box::pin(handshake::secure(&snapshot, tcp, tls)).await else { return };
+            let login = Box::pin(login::run(&self, snapshot, client)).await;
             drop(logging_in);
             if let Some(login) = login {
                 tracing::Span::current().record("jid", tracing::field::display(&login.bound.jid));
@@ -125,9 +104,14 @@ impl Relay {
         self.publisher.finished().await;
     }
 
-    /// The configuration.
-    pub fn config(&self) -> &Config {
-        &self.config
+    /// What is configured and loaded now.
+    pub fn current(&self) -> Arc<Snapshot> {
+        self.current.load_full()
+    }
+
+    /// What sessions go by now.
+    fn settings(&self) -> Arc<Settings> {
+        Arc::clone(&self.current.load().settings)
     }
 
     /// The sessions.
@@ -148,18 +132,6 @@ impl Relay {
     /// Whether sessions are told to end, and none begins.
     pub fn is_draining(&self) -> bool {
         self.shutdown.is_cancelled()
-    }
-
-    fn limits(&self, authenticated: bool) -> FrameLimits {
-        let limits = &self.config.limits;
-        let bytes = if authenticated { limits.stanza } else { limits.unauthenticated_stanza };
-        FrameLimits { bytes, depth: limits.depth }
-    }
-
-    fn negotiation(&self) -> negotiate::Negotiation {
-        let deadline = Instant::now() + self.config.limits.authentication_timeout;
-        let settings = Arc::clone(&self.settings);
-        negotiate::Negotiation::new(Arc::clone(&self.domains), settings, rand::random, deadline)
     }
 
     /// Sees a connection off without making anybody wait.

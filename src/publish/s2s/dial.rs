@@ -21,7 +21,7 @@ use tokio_rustls::TlsConnector;
 use super::dns::Dns;
 use super::handshake::{Failure, Handshake, Step};
 use super::order::Tls;
-use crate::config::{Config, Route};
+use crate::config::{Config, Limits, Route};
 use crate::net::conn::Conn;
 use crate::net::roots::{self, RootsError};
 use crate::publish::line::{Link, Stream, frame};
@@ -55,9 +55,17 @@ impl From<io::Error> for Fault {
     }
 }
 
-/// What all connections to push services share.
-pub(super) struct Dialer {
-    config: Arc<Config>,
+/// What of the configuration matters.
+struct Terms {
+    routes: Vec<Route>,
+    bidi: bool,
+    write_timeout: Duration,
+    limits: Limits,
+}
+
+/// What connections to push services share: name servers, authorities, the hosts' certificates.
+pub(crate) struct Dialer {
+    terms: Terms,
     dns: Dns,
     keys: HashMap<String, Arc<CertifiedKey>>,
     system: OnceCell<Arc<RootCertStore>>,
@@ -69,11 +77,17 @@ impl Dialer {
     ///
     /// # Errors
     /// The first file of a route that cannot be used.
-    pub(super) fn new(config: Arc<Config>, keys: HashMap<String, Arc<CertifiedKey>>) -> Result<Self, RootsError> {
+    pub(crate) fn new(config: &Config, keys: HashMap<String, Arc<CertifiedKey>>) -> Result<Self, RootsError> {
         let files = config.push.routes.iter().filter_map(|route| route.ca.clone());
         let routed =
             files.map(|file| Ok((file.clone(), Arc::new(roots::in_file(&file)?)))).collect::<Result<_, _>>()?;
-        Ok(Self { dns: Dns::new(&config.dns), system: OnceCell::new(), keys, routed, config })
+        let terms = Terms {
+            routes: config.push.routes.clone(),
+            bidi: config.push.s2s_bidi,
+            write_timeout: config.stream_management.write_timeout,
+            limits: config.limits.clone(),
+        };
+        Ok(Self { dns: Dns::new(&config.dns), system: OnceCell::new(), keys, routed, terms })
     }
 
     /// Connects from a host to a domain.
@@ -83,7 +97,7 @@ impl Dialer {
     }
 
     async fn dial_patiently(&self, us: &str, peer: &str) -> Result<Link, String> {
-        let route = self.config.push.routes.iter().find(|route| route.domain == peer);
+        let route = self.terms.routes.iter().find(|route| route.domain == peer);
         let roots = self.roots(route).await?;
         let dialogue = Dialogue { dialer: self, us, peer, roots };
         match route {
@@ -154,8 +168,8 @@ impl Dialogue<'_> {
 
     async fn connect(&self, address: SocketAddr, tls: Tls) -> Result<Link, Fault> {
         let tcp = TcpStream::connect(address).await?;
-        crate::net::tune(&tcp, self.dialer.config.stream_management.write_timeout)?;
-        let mut handshake = Handshake::new(self.us, self.peer, self.dialer.config.push.s2s_bidi);
+        crate::net::tune(&tcp, self.dialer.terms.write_timeout)?;
+        let mut handshake = Handshake::new(self.us, self.peer, self.dialer.terms.bidi);
         let tcp = match tls {
             Tls::Direct => tcp,
             Tls::Starttls => self.starttls(tcp, &mut handshake).await?,
@@ -164,14 +178,14 @@ impl Dialogue<'_> {
         let mut conn = self.framed(Box::new(secured) as Stream);
         conn.write(&handshake.secured());
         let bidi = self.until_ready(&mut conn, &mut handshake).await?;
-        conn.framer().set_limits(self.limits(self.dialer.config.limits.stanza));
+        conn.framer().set_limits(self.limits(self.dialer.terms.limits.stanza));
         let idle = Some(if bidi { IDLE_BIDI } else { IDLE });
         Ok(Link { conn, from: self.us.to_owned(), answers: bidi, idle })
     }
 
     async fn starttls(&self, tcp: TcpStream, handshake: &mut Handshake) -> Result<TcpStream, Fault> {
         let mut conn =
-            Conn::in_namespace(tcp, self.limits(self.dialer.config.limits.unauthenticated_stanza), ns::SERVER);
+            Conn::in_namespace(tcp, self.limits(self.dialer.terms.limits.unauthenticated_stanza), ns::SERVER);
         conn.write(&handshake.open());
         loop {
             let frame = frame(&mut conn).await?;
@@ -257,11 +271,11 @@ impl Dialogue<'_> {
     }
 
     fn framed(&self, stream: Stream) -> Conn<Stream> {
-        Conn::in_namespace(stream, self.limits(self.dialer.config.limits.unauthenticated_stanza), ns::SERVER)
+        Conn::in_namespace(stream, self.limits(self.dialer.terms.limits.unauthenticated_stanza), ns::SERVER)
     }
 
     fn limits(&self, bytes: usize) -> FrameLimits {
-        FrameLimits { bytes, depth: self.dialer.config.limits.depth }
+        FrameLimits { bytes, depth: self.dialer.terms.limits.depth }
     }
 }
 

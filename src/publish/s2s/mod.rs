@@ -8,20 +8,18 @@
 //! | `inbound.rs` | what the push service may send on such a stream |
 //! | `newcomers.rs` | how many push services an account may bring |
 
-mod dial;
+pub(super) mod dial;
 mod dns;
 mod handshake;
 mod inbound;
 mod newcomers;
 mod order;
 
-use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use dashmap::DashMap;
 use dashmap::mapref::entry::Entry;
-use rustls::sign::CertifiedKey;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -30,12 +28,10 @@ use tracing::Instrument;
 
 use super::carry;
 use super::line::{self, Heard, Job, Line, Link, Patience, Peer};
-use crate::config::Config;
 use crate::jid::{BareJid, Jid};
-use crate::net::roots::RootsError;
 use crate::relay::registry::{Command, Handle, Registry};
+use crate::relay::snapshot::Current;
 use crate::xml::Element;
-use dial::Dialer;
 use inbound::Verdict;
 use newcomers::Newcomers;
 
@@ -53,9 +49,8 @@ pub(super) struct Pool {
 }
 
 struct Shared {
-    config: Arc<Config>,
+    current: Arc<Current>,
     registry: Arc<Registry>,
-    dialer: Dialer,
     lines: DashMap<Ends, mpsc::Sender<Job>>,
     newcomers: Mutex<Newcomers>,
 }
@@ -68,25 +63,17 @@ pub(super) struct Around<'a> {
 }
 
 impl Pool {
-    /// No stream yet; `keys` are the hosts' certificates.
-    ///
-    /// # Errors
-    /// A file of a route cannot be used.
-    pub(super) fn new(
-        config: Arc<Config>,
-        keys: HashMap<String, Arc<CertifiedKey>>,
-        around: Around<'_>,
-    ) -> Result<Self, RootsError> {
-        let dialer = Dialer::new(Arc::clone(&config), keys)?;
+    /// No stream yet.
+    pub(super) fn new(current: Arc<Current>, around: Around<'_>) -> Self {
         let registry = Arc::clone(around.registry);
-        let shared = Shared { config, registry, dialer, lines: DashMap::new(), newcomers: Mutex::default() };
-        Ok(Self { shared: Arc::new(shared), shutdown: around.shutdown.clone(), tasks: around.tasks.clone() })
+        let shared = Shared { current, registry, lines: DashMap::new(), newcomers: Mutex::default() };
+        Self { shared: Arc::new(shared), shutdown: around.shutdown.clone(), tasks: around.tasks.clone() }
     }
 
     /// Whether a push service may be connected at all from one of our hosts: not where we or our neighbours live, unless
     /// there is a route.
     pub(super) fn is_fit(&self, domain: &str) -> bool {
-        let config = &self.shared.config;
+        let config = &self.shared.current.load().config;
         let routed = config.push.routes.iter().any(|route| route.domain == domain);
         let own = config.hosts.iter().any(|host| host.domain == domain);
         // RFC 6761 §6.3: such names are this machine's; and what has no letters is an address.
@@ -101,7 +88,7 @@ impl Pool {
             return Err("the account has brought too many new push services".to_owned());
         }
         let ends = (account.domain().as_str().to_owned(), domain);
-        let full = self.shared.lines.len() >= self.shared.config.push.s2s_connections;
+        let full = self.shared.lines.len() >= self.shared.current.load().config.push.s2s_connections;
         match self.shared.lines.entry(ends.clone()) {
             Entry::Vacant(_) if full => Err("s2s_connections is reached".to_owned()),
             Entry::Vacant(vacant) => super::enqueue(&vacant.insert(self.start(ends)), job),
@@ -111,7 +98,7 @@ impl Pool {
 
     fn start(&self, ends: Ends) -> mpsc::Sender<Job> {
         let (sender, jobs) = mpsc::channel(line::QUEUE);
-        let settings = &self.shared.config;
+        let settings = &self.shared.current.load().config;
         let patience =
             Patience { answer: settings.push.publish_timeout, write: settings.stream_management.write_timeout };
         let span = tracing::info_span!("s2s", from = %ends.0, to = %ends.1);
@@ -138,7 +125,8 @@ struct Service {
 impl Peer for Service {
     async fn dial(&self) -> Result<Link, String> {
         let (us, peer) = &self.ends;
-        let link = self.shared.dialer.dial(us, peer).await?;
+        let dialer = Arc::clone(&self.shared.current.load().dialer);
+        let link = dialer.dial(us, peer).await?;
         self.shared.newcomers().is_there(peer);
         Ok(link)
     }
