@@ -33,7 +33,7 @@ use crate::push::notification::Publish;
 use crate::push::outcome::Outcome;
 use crate::push::registration::Target;
 use crate::relay::registry::Registry;
-use crate::relay::snapshot::Current;
+use crate::relay::snapshot::{Current, Snapshot};
 pub(crate) use s2s::dial::Dialer;
 
 use choice::{Attempt, Choice, Published};
@@ -78,21 +78,31 @@ impl Publisher {
         publisher
     }
 
+    /// Another configuration is current. Streams under the one `before` finish what they have; new ones go by this.
+    pub fn reloaded(&self, before: &Snapshot) {
+        let now = self.current.load_full();
+        self.with_choice(|choice| *choice = Choice::default());
+        self.pool.renew();
+        self.components.retain(|domain, _| now.component(domain) == before.component(domain));
+        self.connect_components();
+    }
+
+    /// Connects those that are not yet.
     fn connect_components(&self) {
-        let config = &self.current.load().config;
-        if !config.push.transports.contains(&Transport::Component) {
-            return;
-        }
-        for host in &config.hosts {
-            let Some(component) = &host.component else { continue };
+        let snapshot = self.current.load_full();
+        let config = &snapshot.config;
+        for domain in config.hosts.iter().map(|host| &host.domain) {
+            let Some(component) = snapshot.component(domain).filter(|_| !self.components.contains_key(domain)) else {
+                continue;
+            };
             let (sender, jobs) = mpsc::channel(line::QUEUE);
             let span = tracing::info_span!("component", domain = %component.domain);
-            let peer = component::Server::new(Arc::clone(&self.current), host.domain.clone(), component.clone());
+            let peer = component::Server::new(Arc::clone(&self.current), domain.clone(), component.clone());
             let patience =
                 Patience { answer: config.push.publish_timeout, write: config.stream_management.write_timeout };
             let line = Line { peer, jobs, patience, shutdown: self.shutdown.clone() };
             self.tasks.spawn(line.run().instrument(span));
-            self.components.insert(host.domain.clone(), sender);
+            self.components.insert(domain.clone(), sender);
         }
     }
 

@@ -7,6 +7,7 @@
 
 mod absent;
 mod bound;
+mod certificates;
 mod forget;
 mod handshake;
 mod jobs;
@@ -37,7 +38,7 @@ use crate::publish::Publisher;
 use crate::session::Settings;
 use crate::store::Store;
 use absent::Absentees;
-use registry::Registry;
+use registry::{Command, Registry};
 use snapshot::{Current, Snapshot};
 
 /// A client's framed connection.
@@ -50,6 +51,7 @@ const FAREWELL: Duration = Duration::from_secs(2);
 pub struct Relay {
     current: Arc<Current>,
     notices: notices::Notices,
+    certificates_said: certificates::Said,
     registry: Arc<Registry>,
     publisher: Publisher,
     absentees: Absentees,
@@ -69,6 +71,7 @@ impl Relay {
             publisher: Publisher::new(Arc::clone(&current), Arc::clone(&registry), &shutdown),
             current,
             notices: notices::Notices::default(),
+            certificates_said: certificates::Said::default(),
             registry,
             absentees: Absentees::default(),
             store,
@@ -107,6 +110,28 @@ impl Relay {
     /// What is configured and loaded now.
     pub fn current(&self) -> Arc<Snapshot> {
         self.current.load_full()
+    }
+
+    /// Another configuration serves from now on: connections that come, publishes, and the rules of sessions that run.
+    /// Streams to push services and servers under the one before finish what they have. Inside a runtime.
+    pub fn switch(self: &Arc<Self>, snapshot: Snapshot) {
+        let before = self.current.swap(Arc::new(snapshot));
+        self.store.set_limits((&self.current.load().config.limits).into());
+        self.publisher.reloaded(&before);
+        self.configured();
+        let relay = Arc::clone(self);
+        self.farewells.spawn(async move {
+            for session in relay.registry.all() {
+                // One that has just ended goes by nothing.
+                drop(session.send(Command::SettingsChanged).await);
+            }
+        });
+    }
+
+    /// The configuration has come to serve.
+    pub fn configured(&self) {
+        self.metrics.configured(jobs::unix());
+        self.look_at_certificates();
     }
 
     /// What sessions go by now.

@@ -5,9 +5,10 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use arc_swap::ArcSwap;
+use rustls::sign::CertifiedKey;
 use thiserror::Error;
 
-use crate::config::Config;
+use crate::config::{Component, Config, Transport};
 use crate::net::certificate::{self, CertificateError};
 use crate::net::roots::RootsError;
 use crate::net::tls::Certificates;
@@ -45,6 +46,8 @@ pub struct Snapshot {
     pub settings: Arc<Settings>,
     /// The domains served.
     pub domains: Arc<HashSet<String>>,
+    /// The hosts' certificates, by domain, in the order of the configuration.
+    pub keys: Vec<(String, Arc<CertifiedKey>)>,
     /// What clients see.
     pub certificates: Certificates,
     /// The ways to the servers.
@@ -82,7 +85,13 @@ impl Snapshot {
         };
         let domains = Arc::new(config.hosts.iter().map(|host| host.domain.clone()).collect());
         let (settings, dialer) = (Arc::new(settings), Arc::new(dialer));
-        Ok(Self { config, settings, domains, certificates, ways, dialer })
+        Ok(Self { config, settings, domains, keys, certificates, ways, dialer })
+    }
+
+    /// The component of a host, where publishes may go by it.
+    pub(crate) fn component(&self, domain: &str) -> Option<&Component> {
+        let host = self.config.hosts.iter().find(|host| host.domain == domain)?;
+        host.component.as_ref().filter(|_| self.config.push.transports.contains(&Transport::Component))
     }
 
     /// What a client or a server may say at once.

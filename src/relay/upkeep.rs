@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use tokio::time::sleep;
 
-use super::Relay;
 use super::jobs::unix;
+use super::{Relay, certificates};
 use crate::config::Config;
 use crate::store::Ttl;
 
@@ -27,7 +27,15 @@ impl Relay {
 
     /// What must go on for ever.
     pub async fn upkeep(self: &Arc<Self>) {
-        tokio::join!(self.age(), self.wake());
+        tokio::join!(self.age(), self.wake(), self.watch_over_certificates());
+    }
+
+    /// Looks at the certificates, now and then, for ever.
+    async fn watch_over_certificates(&self) {
+        loop {
+            sleep(certificates::EVERY).await;
+            self.watch_certificates();
+        }
     }
 
     /// Deletes what is too old, now and then, for ever.

@@ -70,6 +70,11 @@ impl Pool {
         Self { shared: Arc::new(shared), shutdown: around.shutdown.clone(), tasks: around.tasks.clone() }
     }
 
+    /// All streams finish what they have; what comes goes by new ones.
+    pub(super) fn renew(&self) {
+        self.shared.lines.clear();
+    }
+
     /// Whether a push service may be connected at all from one of our hosts: not where we or our neighbours live, unless
     /// there is a route.
     pub(super) fn is_fit(&self, domain: &str) -> bool {
