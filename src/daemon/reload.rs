@@ -91,7 +91,7 @@ impl Reloads {
         if snapshot.config.log != before.config.log {
             log::change(&snapshot.config.log);
         }
-        self.relay.switch(snapshot);
+        self.relay.switch(snapshot).await;
         self.listeners.apply(plan);
         Ok(notes)
     }

@@ -47,6 +47,9 @@ pub type Client = Conn<TlsStream<TcpStream>>;
 /// How long a peer may take to read the last bytes and the close.
 const FAREWELL: Duration = Duration::from_secs(2);
 
+/// How long a reload waits until all sessions have heard of it.
+const TELLING: Duration = Duration::from_secs(5);
+
 /// What all connections share.
 pub struct Relay {
     current: Arc<Current>,
@@ -113,19 +116,21 @@ impl Relay {
     }
 
     /// Another configuration serves from now on: connections that come, publishes, and the rules of sessions that run.
-    /// Streams to push services and servers under the one before finish what they have. Inside a runtime.
-    pub fn switch(self: &Arc<Self>, snapshot: Snapshot) {
+    /// Streams to push services and servers under the one before finish what they have.
+    pub async fn switch(self: &Arc<Self>, snapshot: Snapshot) {
         let before = self.current.swap(Arc::new(snapshot));
         self.store.set_limits((&self.current.load().config.limits).into());
         self.publisher.reloaded(&before);
         self.configured();
         let relay = Arc::clone(self);
-        self.farewells.spawn(async move {
+        let tell = self.farewells.spawn(async move {
             for session in relay.registry.all() {
                 // One that has just ended goes by nothing.
                 drop(session.send(Command::SettingsChanged).await);
             }
         });
+        // They hear of it soon; one that is very busy does not keep the rest waiting for ever.
+        drop(tokio::time::timeout(TELLING, tell).await);
     }
 
     /// The configuration has come to serve.

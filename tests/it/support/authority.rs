@@ -3,6 +3,7 @@
 use std::fs;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
+use std::time::{Duration, SystemTime};
 
 use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair, date_time_ymd,
@@ -51,15 +52,27 @@ impl Authority {
 
     /// A certificate for a domain, from the start of one year to the start of another.
     pub(crate) fn issue_for(&self, domain: &str, years: RangeInclusive<i32>) -> Issued {
+        let year = |year| SystemTime::from(date_time_ymd(year, 1, 1));
+        self.issue_between(domain, year(*years.start())..=year(*years.end()))
+    }
+
+    /// A certificate for a domain that ends that long from now.
+    pub(crate) fn issue_within(&self, domain: &str, valid: Duration) -> Issued {
+        let now = SystemTime::now();
+        self.issue_between(domain, now - valid..=now + valid)
+    }
+
+    fn issue_between(&self, domain: &str, valid: RangeInclusive<SystemTime>) -> Issued {
         let mut parameters = CertificateParams::new(vec![domain.to_owned()]).unwrap();
         // For servers only, as public authorities make them.
         parameters.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
-        parameters.not_before = date_time_ymd(*years.start(), 1, 1);
-        parameters.not_after = date_time_ymd(*years.end(), 1, 1);
+        parameters.not_before = (*valid.start()).into();
+        parameters.not_after = (*valid.end()).into();
         let key = KeyPair::generate().unwrap();
         let certificate = parameters.signed_by(&key, &self.issuer).unwrap().pem();
+        let end = valid.end().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs();
         let write = |name: &str, content: String| {
-            let path = self.directory.path().join(format!("{domain}-{}.{name}.pem", years.end()));
+            let path = self.directory.path().join(format!("{domain}-{end}.{name}.pem"));
             fs::write(&path, content).unwrap();
             path
         };

@@ -73,7 +73,8 @@ impl Prosody {
         Self::having(Extras { modules: &["smacks", "cloud_notify"], accounts, settings, ..Extras::default() }).await
     }
 
-    /// The same as [`Prosody::start`], with more hosts and components: lines of its configuration.
+    /// The same as [`Prosody::start`], with more hosts, which have the same accounts, and components: lines of its
+    /// configuration.
     pub(crate) async fn with_hosts(hosts: &str) -> Self {
         Self::having(Extras { hosts, ..Extras::default() }).await
     }
@@ -118,11 +119,14 @@ impl Prosody {
         let (address, components) = (free_address(), free_address());
         let file = directory.path().join("prosody.cfg.lua");
         fs::write(&file, configuration(directory.path(), extras, (address, components))).unwrap();
-        let accounts = directory.path().join("data/localhost/accounts");
-        fs::create_dir_all(&accounts).unwrap();
-        for name in ["alice", "bob", "carol"].into_iter().chain(extras.accounts.iter().map(String::as_str)) {
-            fs::write(accounts.join(format!("{name}.dat")), format!("return {{ [\"password\"] = \"{PASSWORD}\" }};\n"))
-                .unwrap();
+        let more = extras.hosts.lines().filter_map(|line| line.strip_prefix("VirtualHost \"")?.strip_suffix('"'));
+        for host in ["localhost"].into_iter().chain(more) {
+            let accounts = directory.path().join("data").join(host.replace('.', "%2e")).join("accounts");
+            fs::create_dir_all(&accounts).unwrap();
+            for name in ["alice", "bob", "carol"].into_iter().chain(extras.accounts.iter().map(String::as_str)) {
+                let account = format!("return {{ [\"password\"] = \"{PASSWORD}\" }};\n");
+                fs::write(accounts.join(format!("{name}.dat")), account).unwrap();
+            }
         }
         let process = spawn(directory.path());
         let started = Self { address, components, process, directory };
