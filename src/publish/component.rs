@@ -9,32 +9,38 @@ use tokio::time::timeout;
 
 use super::carry;
 use super::line::{self, Heard, Link, Peer, Stream};
-use crate::config::{Component, Speaker};
+use crate::config::{Component, Config, Speaker};
+use crate::jid::Jid;
 use crate::net::conn::Conn;
-use crate::relay::snapshot::Current;
 use crate::xml::{Element, Frame, FrameLimits, XmlWriter, ns};
+
+/// Whether a push service may be told by the component of a host. Users choose push JIDs: nothing is sent in the name of a
+/// server to its own users.
+pub(super) fn is_fit(config: &Config, host: &str, service: &Jid) -> bool {
+    let is_own = |domain: &str| config.hosts.iter().any(|host| host.domain == domain);
+    let own_user = service.node().is_some() && is_own(service.domain().as_str());
+    !own_user && config.hosts.iter().any(|own| own.domain == host && own.component.is_some())
+}
 
 /// The server's component port, seen from one host.
 pub(super) struct Server {
-    current: Arc<Current>,
+    config: Arc<Config>,
     host: String,
     component: Component,
 }
 
 impl Server {
-    pub(super) fn new(current: Arc<Current>, host: String, component: Component) -> Self {
-        Self { current, host, component }
+    pub(super) fn new(config: Arc<Config>, host: String, component: Component) -> Self {
+        Self { config, host, component }
     }
 
     async fn connect(&self) -> Result<Conn<Stream>, String> {
-        let snapshot = self.current.load_full();
-        let config = &snapshot.config;
         let address = &self.component.address;
         let tcp = TcpStream::connect((address.host.as_str(), address.port));
         let tcp = tcp.await.map_err(|error| format!("cannot connect to {address}: {error}"))?;
-        let tuned = crate::net::tune(&tcp, config.stream_management.write_timeout);
+        let tuned = crate::net::tune(&tcp, self.config.stream_management.write_timeout);
         tuned.map_err(|error| format!("cannot connect to {address}: {error}"))?;
-        let limits = FrameLimits { bytes: config.limits.stanza, depth: config.limits.depth };
+        let limits = FrameLimits { bytes: self.config.limits.stanza, depth: self.config.limits.depth };
         Ok(Conn::in_namespace(Box::new(tcp), limits, ns::COMPONENT_ACCEPT))
     }
 
@@ -75,7 +81,7 @@ impl Server {
 
 impl Peer for Server {
     async fn dial(&self) -> Result<Link, String> {
-        let patience: Duration = self.current.load().config.limits.connect_timeout;
+        let patience: Duration = self.config.limits.connect_timeout;
         let dialled = timeout(patience, self.dial_patiently()).await;
         dialled.unwrap_or_else(|_| Err(format!("no answer from {} within {patience:?}", self.component.address)))
     }

@@ -41,7 +41,7 @@ pub enum LoadError {
 /// A configuration and all that it names: certificates, authorities, ways to servers.
 pub struct Snapshot {
     /// As it was read.
-    pub config: Config,
+    pub config: Arc<Config>,
     /// What sessions are to know of it.
     pub settings: Arc<Settings>,
     /// The domains served.
@@ -63,6 +63,7 @@ impl Snapshot {
     /// # Errors
     /// All problems that were found; never none.
     pub fn load(config: Config, seed: u64) -> Result<Self, Vec<LoadError>> {
+        let config = Arc::new(config);
         let mut problems: Vec<LoadError> = Vec::new();
         let mut keys = Vec::with_capacity(config.hosts.len());
         for host in &config.hosts {
@@ -72,7 +73,8 @@ impl Snapshot {
             }
         }
         let ways = Ways::load(&config.hosts).map_err(|error| problems.push(error.into()));
-        let dialer = Dialer::new(&config, keys.iter().cloned().collect()).map_err(|error| problems.push(error.into()));
+        let dialer = Dialer::new(Arc::clone(&config), keys.iter().cloned().collect())
+            .map_err(|error| problems.push(error.into()));
         let (Ok(ways), Ok(dialer), true) = (ways, dialer, problems.is_empty()) else { return Err(problems) };
         let certificates = Certificates::new(&keys).map_err(|error| vec![error.into()])?;
         let settings = Settings {

@@ -13,7 +13,7 @@ mod dns;
 mod handshake;
 mod inbound;
 mod newcomers;
-mod order;
+pub(super) mod order;
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -28,6 +28,7 @@ use tracing::Instrument;
 
 use super::carry;
 use super::line::{self, Heard, Job, Line, Link, Patience, Peer};
+use crate::config::Config;
 use crate::jid::{BareJid, Jid};
 use crate::relay::registry::{Command, Handle, Registry};
 use crate::relay::snapshot::Current;
@@ -62,6 +63,17 @@ pub(super) struct Around<'a> {
     pub(super) tasks: &'a TaskTracker,
 }
 
+/// Whether a push service may be connected at all from one of our hosts: not where we or our neighbours live, unless there is
+/// a route.
+pub(super) fn is_fit(config: &Config, service: &Jid) -> bool {
+    let domain = service.domain().as_str();
+    let routed = config.push.routes.iter().any(|route| route.domain == domain);
+    let own = config.hosts.iter().any(|host| host.domain == domain);
+    // RFC 6761 §6.3: such names are this machine's; and what has no letters is an address.
+    let local = domain == "localhost" || domain.ends_with(".localhost") || !domain.contains(char::is_alphabetic);
+    !own && (routed || !local && !domain.starts_with('['))
+}
+
 impl Pool {
     /// No stream yet.
     pub(super) fn new(current: Arc<Current>, around: Around<'_>) -> Self {
@@ -73,17 +85,6 @@ impl Pool {
     /// All streams finish what they have; what comes goes by new ones.
     pub(super) fn renew(&self) {
         self.shared.lines.clear();
-    }
-
-    /// Whether a push service may be connected at all from one of our hosts: not where we or our neighbours live, unless
-    /// there is a route.
-    pub(super) fn is_fit(&self, domain: &str) -> bool {
-        let config = &self.shared.current.load().config;
-        let routed = config.push.routes.iter().any(|route| route.domain == domain);
-        let own = config.hosts.iter().any(|host| host.domain == domain);
-        // RFC 6761 §6.3: such names are this machine's; and what has no letters is an address.
-        let local = domain == "localhost" || domain.ends_with(".localhost") || !domain.contains(char::is_alphabetic);
-        !own && (routed || !local && !domain.starts_with('['))
     }
 
     /// Puts a publish into the queue of its stream; the error says why there is none.
@@ -131,7 +132,7 @@ impl Peer for Service {
     async fn dial(&self) -> Result<Link, String> {
         let (us, peer) = &self.ends;
         let dialer = Arc::clone(&self.shared.current.load().dialer);
-        let link = dialer.dial(us, peer).await?;
+        let link = dialer.dial(us, peer).await.map_err(|fault| fault.to_string())?;
         self.shared.newcomers().is_there(peer);
         Ok(link)
     }

@@ -74,6 +74,24 @@ fn a_device_that_does_not_come_is_notified_again_until_it_does() {
 }
 
 #[test]
+fn rules_that_change_act_for_what_comes_while_the_device_is_away() {
+    let mut rig = Rig::dark(|push| push.repush = Vec::new());
+    rig.upstream(&message(1));
+    assert_eq!(rig.publishes[0].summary.body.as_ref().map(|body| body.expose().as_str()), Some("New Message!"));
+    assert_eq!(rig.counts(), [1]);
+    let (with_body, min_interval) = (true, Duration::from_secs(60));
+    let push = config::Push { with_body, min_interval, ..(*rig.session.settings().push).clone() };
+    let settings = Settings { push: Arc::new(push), ..rig.session.settings().clone() };
+    rig.input(Input::Settings(Arc::new(settings)));
+    rig.upstream(&message(2));
+    rig.seconds(50);
+    assert_eq!(rig.counts(), NONE);
+    rig.seconds(11);
+    assert_ne!(rig.publishes[0].summary.body.as_ref().map(|body| body.expose().as_str()), Some("New Message!"));
+    assert_eq!(rig.counts(), [2]);
+}
+
+#[test]
 fn without_repeats_one_push_is_all() {
     let mut rig = Rig::dark(|push| push.repush = Vec::new());
     rig.upstream(&message(1));
@@ -240,6 +258,19 @@ fn a_call_taken_elsewhere_is_not_counted() {
     rig.upstream(&message(1));
     assert_eq!(rig.counts(), [1, 1]);
     assert!(rig.events.contains(&Event::Judged(Verdict::Skip(Skip::CallEnd))));
+}
+
+#[test]
+fn the_end_of_a_call_is_told_to_devices_that_take_calls_by_push_alone_while_the_operator_lets_them() {
+    for (jingle, expect) in [(true, &[1, 1][..]), (false, &[1])] {
+        let mut rig = Rig::dark(|push| push.jingle = jingle);
+        let mut account = rig.account.clone();
+        account.registrations[0].extensions.jingle = true;
+        rig.input(Input::Account(account));
+        rig.upstream(&propose("a"));
+        rig.upstream("<message from='romeo@example.net/x' type='chat'><retract xmlns='urn:xmpp:jingle-message:0' id='a'/></message>");
+        assert_eq!(rig.counts(), expect, "{jingle}");
+    }
 }
 
 fn revocation(attributes: &str, node: &str, jid: &str, affiliation: &str) -> String {

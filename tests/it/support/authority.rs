@@ -53,19 +53,32 @@ impl Authority {
     /// A certificate for a domain, from the start of one year to the start of another.
     pub(crate) fn issue_for(&self, domain: &str, years: RangeInclusive<i32>) -> Issued {
         let year = |year| SystemTime::from(date_time_ymd(year, 1, 1));
-        self.issue_between(domain, year(*years.start())..=year(*years.end()))
+        // For servers only, as public authorities make them.
+        let purposes = vec![ExtendedKeyUsagePurpose::ServerAuth];
+        self.issue_with(domain, year(*years.start())..=year(*years.end()), purposes)
     }
 
     /// A certificate for a domain that ends that long from now.
     pub(crate) fn issue_within(&self, domain: &str, valid: Duration) -> Issued {
         let now = SystemTime::now();
-        self.issue_between(domain, now - valid..=now + valid)
+        self.issue_with(domain, now - valid..=now + valid, vec![ExtendedKeyUsagePurpose::ServerAuth])
     }
 
-    fn issue_between(&self, domain: &str, valid: RangeInclusive<SystemTime>) -> Issued {
+    /// A certificate for a domain that is valid now, for clients as well, as public authorities made them before.
+    pub(crate) fn issue_for_both(&self, domain: &str) -> Issued {
+        let purposes = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+        let valid = SystemTime::from(date_time_ymd(2020, 1, 1))..=SystemTime::from(date_time_ymd(2090, 1, 1));
+        self.issue_with(domain, valid, purposes)
+    }
+
+    fn issue_with(
+        &self,
+        domain: &str,
+        valid: RangeInclusive<SystemTime>,
+        purposes: Vec<ExtendedKeyUsagePurpose>,
+    ) -> Issued {
         let mut parameters = CertificateParams::new(vec![domain.to_owned()]).unwrap();
-        // For servers only, as public authorities make them.
-        parameters.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+        parameters.extended_key_usages = purposes;
         parameters.not_before = (*valid.start()).into();
         parameters.not_after = (*valid.end()).into();
         let key = KeyPair::generate().unwrap();
