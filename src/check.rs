@@ -135,16 +135,11 @@ fn certificate(report: &mut Report, at: &Place<'_>) {
     };
     let defects = certificate::judge(&key, domain, SystemTime::now());
     for defect in &defects {
-        let (what, remedy) = match defect {
-            Defect::NotForDomain => ("does not name the domain", "get one that lists the domain as a DNS name"),
-            Defect::Expired => ("has expired", "renew it"),
-            Defect::NotYetValid => ("is not valid yet", "set the clock of this machine, or get another"),
-            Defect::ExpiresSoon => {
-                report.fine(format_args!("{domain}: {} expires within 7 days: renew it", file.display()));
-                continue;
-            }
-        };
-        report.problem(&at.problem("certificate", format_args!("{} {what}", file.display()), remedy), EXIT_CONFIG);
+        let problem = at.problem("certificate", format_args!("{} {defect}", file.display()), defect.remedy());
+        match defect {
+            Defect::ExpiresSoon => report.warning(&problem),
+            Defect::NotForDomain | Defect::Expired | Defect::NotYetValid => report.problem(&problem, EXIT_CONFIG),
+        }
     }
     if defects.is_empty() {
         report.fine(format_args!("{domain}: {} is valid for it", file.display()));

@@ -55,6 +55,8 @@ pub enum Ask {
     Status(Output),
     /// List the sessions
     Sessions(Output),
+    /// Take the configuration anew: certificates, hosts, limits, push rules, log level; sessions stay
+    Reload(Output),
     /// Look after push registrations
     #[command(subcommand)]
     Push(Push),
@@ -121,6 +123,7 @@ impl Ask {
         match self {
             Self::Status(output) => (Request::Status, output),
             Self::Sessions(output) => (Request::Sessions, output),
+            Self::Reload(output) => (Request::Reload, output),
             Self::Push(Push::List { jid, output }) => (Request::PushList { account: jid }, output),
             Self::Push(Push::Ping { jid, push_jid, node, output }) => {
                 (Request::PushPing { account: jid, service: push_jid, node: node.map(Secret::new) }, output)
@@ -203,6 +206,7 @@ mod tests {
         let (account, service): (BareJid, Jid) = ("a@b".parse().unwrap(), "push.b".parse().unwrap());
         assert_eq!(ask(&["status"]), (Request::Status, text));
         assert_eq!(ask(&["sessions", "--json"]), (Request::Sessions, json));
+        assert_eq!(ask(&["reload"]), (Request::Reload, text));
         assert_eq!(ask(&["push", "list"]), (Request::PushList { account: None }, text));
         assert_eq!(ask(&["push", "list", "A@B"]), (Request::PushList { account: Some(account.clone()) }, text));
         let node = Some(Secret::new("n".to_owned()));

@@ -1,4 +1,5 @@
-//! What is counted for operators, in OpenMetrics. No label is ever made of what a peer sent: they are words of this program.
+//! What is counted for operators, in OpenMetrics. No label is ever made of what a peer sent: they are words of
+//! this program, or domains that the operator named.
 
 use std::fmt;
 use std::sync::Arc;
@@ -24,6 +25,10 @@ pub struct Metrics {
     publishes: Family<Labels<2>, Counter>,
     spool_failed: Counter,
     wakes_waiting: Gauge,
+    reloads: Family<Labels<1>, Counter>,
+    reload_success: Gauge,
+    certificate_expiry: Family<[(&'static str, String); 1], Gauge>,
+    certificate_problem: Family<[(&'static str, String); 2], Gauge>,
     logging_in: Arc<AtomicUsize>,
 }
 
@@ -65,9 +70,16 @@ impl Metrics {
             publishes: Family::default(),
             spool_failed: Counter::default(),
             wakes_waiting: Gauge::default(),
+            reloads: Family::default(),
+            reload_success: Gauge::default(),
+            certificate_expiry: Family::default(),
+            certificate_problem: Family::default(),
             logging_in: Arc::default(),
         };
         metrics.register();
+        for outcome in ["done", "refused"] {
+            drop(metrics.reloads.get_or_create(&[("outcome", outcome)]));
+        }
         metrics
     }
 
@@ -81,6 +93,48 @@ impl Metrics {
         registry.register("publishes", "Notifications, by what became of them", publishes.clone());
         registry.register("spool_failed", "Sessions that ended since the spool took no more", spool_failed.clone());
         registry.register("wakes_waiting", "Devices that wait to be woken by a push", wakes_waiting.clone());
+        self.register_operation();
+    }
+
+    fn register_operation(&mut self) {
+        let Self { registry, reloads, reload_success, certificate_expiry, certificate_problem, .. } = self;
+        registry.register("reloads", "Reloads of the configuration, by what came of them", reloads.clone());
+        let name = "reload_success_timestamp_seconds";
+        registry.register(
+            name,
+            "When the configuration was last taken, at a start or a reload",
+            reload_success.clone(),
+        );
+        let name = "certificate_expiry_timestamp_seconds";
+        registry.register(name, "When a host's certificate ends", certificate_expiry.clone());
+        let name = "certificate_problem";
+        registry.register(name, "1 if a host's certificate has the problem", certificate_problem.clone());
+    }
+
+    /// The configuration was taken, at this time in Unix seconds.
+    pub fn configured(&self, at: u64) {
+        self.reload_success.set(gauge(at));
+    }
+
+    /// A reload has come to this outcome.
+    pub fn reload(&self, outcome: &'static str) {
+        self.reloads.get_or_create(&[("outcome", outcome)]).inc();
+    }
+
+    /// Nothing is known of any certificate.
+    pub fn forget_certificates(&self) {
+        self.certificate_expiry.clear();
+        self.certificate_problem.clear();
+    }
+
+    /// What is known of the certificate of a domain that the operator named; `not_after`: Unix seconds.
+    pub fn certificate<const N: usize>(&self, domain: &str, not_after: u64, problems: [(&'static str, bool); N]) {
+        let domain = || ("domain", domain.to_owned());
+        self.certificate_expiry.get_or_create(&[domain()]).set(gauge(not_after));
+        for (problem, has) in problems {
+            let labels = [domain(), ("problem", problem.to_owned())];
+            self.certificate_problem.get_or_create(&labels).set(i64::from(has));
+        }
     }
 
     /// A client has connected; it counts as logging in until the value is dropped.
@@ -142,6 +196,11 @@ mod tests {
         metrics.verdict("no_text");
         metrics.publish("session", "accepted");
         metrics.spool_failed();
+        metrics.configured(5);
+        metrics.reload("done");
+        metrics.certificate("gone.test", 1, [("expired", true)]);
+        metrics.forget_certificates();
+        metrics.certificate("one.test", 2_000_000_000, [("expired", false), ("expires_soon", true)]);
         let _client = metrics.logging_in();
         drop(metrics.logging_in());
         let text = metrics.text(Measured { live: 2, dark: 3, wakes_waiting: Some(4) }).unwrap();
@@ -154,9 +213,16 @@ mod tests {
             "pushward_publishes_total{transport=\"session\",outcome=\"accepted\"} 1",
             "pushward_spool_failed_total 1",
             "pushward_wakes_waiting 4",
+            "pushward_reloads_total{outcome=\"done\"} 1",
+            "pushward_reloads_total{outcome=\"refused\"} 0",
+            "pushward_reload_success_timestamp_seconds 5",
+            "pushward_certificate_expiry_timestamp_seconds{domain=\"one.test\"} 2000000000",
+            "pushward_certificate_problem{domain=\"one.test\",problem=\"expired\"} 0",
+            "pushward_certificate_problem{domain=\"one.test\",problem=\"expires_soon\"} 1",
         ] {
             assert!(text.lines().any(|is| is == line), "{line} in\n{text}");
         }
+        assert!(!text.contains("gone.test"), "{text}");
         assert!(text.ends_with("# EOF\n"), "{text}");
     }
 

@@ -10,7 +10,7 @@ use tokio::io::{AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
 use tokio::time::timeout;
 
-use super::protocol::{self, Answer, Ping, PingOutcome, Registration, Request};
+use super::protocol::{self, Answer, Ping, PingOutcome, Registration, Reloaded, Request};
 use crate::check::{EXIT_CONFIG, EXIT_UNAVAILABLE};
 use crate::cli::{Ask, Output};
 use crate::config::Config;
@@ -125,6 +125,7 @@ async fn ask(
 fn is_fine(answer: &Answer) -> bool {
     match answer {
         Answer::Ping(Ping { outcome, .. }) => *outcome == PingOutcome::Accepted,
+        Answer::Reloaded(Reloaded { done, .. }) => *done,
         Answer::Failed { .. } => false,
         Answer::Status(_)
         | Answer::Session(_)

@@ -6,11 +6,12 @@ use std::time::{Instant, SystemTime};
 
 use super::ping::ping;
 use super::protocol::{
-    Answer, Forgotten, LastPublish, PassedOver, PingOutcome, Registration, Removed, Request, Session, State, Status,
-    printable, shortened,
+    Answer, Forgotten, LastPublish, PassedOver, PingOutcome, Registration, Reloaded, Removed, Request, Session, State,
+    Status, printable, shortened,
 };
 use super::socket::Answers;
 use crate::config::Transport;
+use crate::daemon::{Outcome, Reloader};
 use crate::jid::{BareJid, Jid};
 use crate::metrics::Measured;
 use crate::publish::choice::{Published, Standing};
@@ -28,12 +29,13 @@ type Refusal = String;
 /// Where the operator is answered.
 pub(super) struct Desk {
     relay: Arc<Relay>,
+    reloader: Reloader,
     started: Instant,
 }
 
 impl Desk {
-    pub(super) fn new(relay: Arc<Relay>) -> Self {
-        Self { relay, started: Instant::now() }
+    pub(super) fn new(relay: Arc<Relay>, reloader: Reloader) -> Self {
+        Self { relay, reloader, started: Instant::now() }
     }
 
     /// Whether the daemon ends.
@@ -70,11 +72,19 @@ impl Desk {
                 let node = node.as_ref().map(|node| node.expose().as_str());
                 self.remove(&account, &service, node).await.map(Answer::Removed)
             }
+            Request::Reload => Ok(Answer::Reloaded(self.reload().await)),
             Request::Forget { account } => self.forget(account).await.map(Answer::Forgotten),
         };
         match one {
             Ok(answer) => answers.send(&answer).await.map(Ok),
             Err(refusal) => Ok(Err(refusal)),
+        }
+    }
+
+    async fn reload(&self) -> Reloaded {
+        match self.reloader.reload().await {
+            Outcome::Done(notes) => Reloaded { done: true, notes, problems: Vec::new() },
+            Outcome::Refused(problems) => Reloaded { done: false, notes: Vec::new(), problems },
         }
     }
 

@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::config;
+use crate::daemon::Reloader;
 use crate::relay::Relay;
 
 pub mod client;
@@ -90,9 +91,9 @@ impl Doors {
     }
 
     /// Serves until [`Admin::stop`].
-    pub fn open(self, relay: Arc<Relay>) -> Admin {
+    pub fn open(self, relay: Arc<Relay>, reloader: Reloader) -> Admin {
         let admin = Admin { stop: CancellationToken::new(), tasks: TaskTracker::new() };
-        let desk = Arc::new(Desk::new(relay));
+        let desk = Arc::new(Desk::new(relay, reloader));
         let (stop, tasks) = (admin.stop.clone(), admin.tasks.clone());
         if let Some(listener) = self.page {
             match listener.local_addr() {

@@ -46,6 +46,8 @@ pub enum Request {
         /// One node there, in full or as it is listed, or all.
         node: Option<Secret<String>>,
     },
+    /// Take the configuration anew: one [`Answer::Reloaded`].
+    Reload,
     /// Delete all that is kept about an account, known or not: one [`Answer::Forgotten`].
     Forget {
         /// The account.
@@ -69,6 +71,8 @@ pub enum Answer {
     Removed(Removed),
     /// What was deleted.
     Forgotten(Forgotten),
+    /// What came of a reload.
+    Reloaded(Reloaded),
     /// That was all.
     End,
     /// It was not done.
@@ -99,6 +103,17 @@ pub struct Status {
     pub spool_bytes: u64,
     /// Devices that wait to be woken.
     pub wakes_waiting: u64,
+}
+
+/// What came of a reload.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reloaded {
+    /// The new configuration serves; else the one before does.
+    pub done: bool,
+    /// What of it waits for a restart.
+    pub notes: Vec<String>,
+    /// Why it was not done.
+    pub problems: Vec<String>,
 }
 
 /// Whether a client is there.
@@ -246,6 +261,7 @@ impl Answer {
             Self::Ping(it) => serde_json::to_string(it).map(Some),
             Self::Removed(it) => serde_json::to_string(it).map(Some),
             Self::Forgotten(it) => serde_json::to_string(it).map(Some),
+            Self::Reloaded(it) => serde_json::to_string(it).map(Some),
             Self::End | Self::Failed { .. } => Ok(None),
         }
     }
@@ -344,6 +360,7 @@ mod tests {
         let node = Some(Secret::new("n".to_owned()));
         for request in [
             Request::Sessions,
+            Request::Reload,
             Request::PushList { account: None },
             Request::PushPing { account: account.clone(), service: None, node: None },
             Request::PushRemove { account: account.clone(), service, node },

@@ -1,5 +1,6 @@
 //! Certificates on disk: loading them, judging them, and making one for development.
 
+use std::fmt;
 use std::fs::{DirBuilder, OpenOptions};
 use std::io::{self, BufReader, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
@@ -18,7 +19,9 @@ use rustls::sign::CertifiedKey;
 use crate::config::Host;
 
 /// The longest that a certificate may still be valid for [`judge`] to say that it ends soon.
-const SOON: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+const SOON: Duration = Duration::from_secs(14 * 24 * 60 * 60);
+/// The last second of the year 9999, which a certificate names that never ends (RFC 5280 §4.1.2.5).
+const NEVER: u64 = 253_402_300_799;
 
 /// Why a host has no usable certificate: the operator's, always.
 #[derive(Debug, thiserror::Error)]
@@ -76,7 +79,7 @@ pub enum CertificateError {
 }
 
 /// What is wrong with a certificate that can be loaded.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Defect {
     /// Clients will refuse it: it does not name the domain.
     NotForDomain,
@@ -84,8 +87,44 @@ pub enum Defect {
     Expired,
     /// Clients will refuse it: it has not begun, or the clock is wrong.
     NotYetValid,
-    /// It ends within 7 days.
+    /// It ends within 14 days.
     ExpiresSoon,
+}
+
+impl Defect {
+    /// Every one.
+    pub const ALL: [Self; 4] = [Self::NotForDomain, Self::Expired, Self::NotYetValid, Self::ExpiresSoon];
+
+    /// Its name in metrics.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::NotForDomain => "not_for_domain",
+            Self::Expired => "expired",
+            Self::NotYetValid => "not_yet_valid",
+            Self::ExpiresSoon => "expires_soon",
+        }
+    }
+
+    /// What to do about it.
+    pub fn remedy(self) -> &'static str {
+        match self {
+            Self::NotForDomain => "get one that lists the domain as a DNS name",
+            Self::Expired => "renew it",
+            Self::NotYetValid => "set the clock of this machine, or get another",
+            Self::ExpiresSoon => "renew it; `pushward reload` takes the new one",
+        }
+    }
+}
+
+impl fmt::Display for Defect {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::NotForDomain => "does not name the domain",
+            Self::Expired => "has expired",
+            Self::NotYetValid => "is not valid yet",
+            Self::ExpiresSoon => "expires within 14 days",
+        })
+    }
 }
 
 /// Loads the certificate chain and the key of a host.
@@ -108,6 +147,18 @@ pub fn load(host: &Host) -> Result<Arc<CertifiedKey>, CertificateError> {
     }
 }
 
+/// Loads as [`load`], and makes a certificate first where [`wants_development`] says so.
+///
+/// # Errors
+/// Any [`CertificateError`].
+pub fn load_or_make(host: &Host) -> Result<Arc<CertifiedKey>, CertificateError> {
+    if ensure_development(host)? {
+        let (domain, path) = (&host.domain, host.certificate.display());
+        tracing::warn!(%domain, %path, "made a self-signed development certificate: no client trusts it by itself");
+    }
+    load(host)
+}
+
 /// What clients of a domain would object to at a time; who signed the certificate is not judged.
 pub fn judge(key: &CertifiedKey, domain: &str, now: SystemTime) -> Vec<Defect> {
     let Some((leaf, intermediates)) = key.cert.split_first() else { return Vec::new() };
@@ -117,16 +168,7 @@ pub fn judge(key: &CertifiedKey, domain: &str, now: SystemTime) -> Vec<Defect> {
     if name.is_none_or(|name| verify_server_name(&parsed, &name).is_err()) {
         defects.push(Defect::NotForDomain);
     }
-    // With no roots a chain can never be complete, but the dates of the certificate are looked at first.
-    let dates = |at: SystemTime| {
-        let at = UnixTime::since_unix_epoch(at.duration_since(UNIX_EPOCH).unwrap_or_default());
-        let algorithms = ring::default_provider().signature_verification_algorithms.all;
-        match verify_server_cert_signed_by_trust_anchor(&parsed, &RootCertStore::empty(), intermediates, at, algorithms)
-        {
-            Err(rustls::Error::InvalidCertificate(error)) => Some(error),
-            _ => None,
-        }
-    };
+    let dates = |at: SystemTime| objection(&parsed, intermediates, at.duration_since(UNIX_EPOCH).unwrap_or_default());
     match (dates(now), dates(now + SOON)) {
         (Some(Expired | ExpiredContext { .. }), _) => defects.push(Defect::Expired),
         (Some(NotValidYet | NotValidYetContext { .. }), _) => defects.push(Defect::NotYetValid),
@@ -134,6 +176,31 @@ pub fn judge(key: &CertifiedKey, domain: &str, now: SystemTime) -> Vec<Defect> {
         _ => {}
     }
     defects
+}
+
+/// When a certificate ends, in Unix seconds.
+pub fn not_after(key: &CertifiedKey) -> u64 {
+    let Some((leaf, intermediates)) = key.cert.split_first() else { return NEVER };
+    let Ok(parsed) = ParsedCertificate::try_from(leaf) else { return NEVER };
+    match objection(&parsed, intermediates, Duration::from_secs(NEVER)) {
+        Some(ExpiredContext { not_after, .. }) => not_after.as_secs(),
+        _ => NEVER,
+    }
+}
+
+/// What is wrong with the dates of a certificate, at a time since the epoch. With no roots a chain can never be complete,
+/// but the dates of the certificate are looked at first.
+fn objection(
+    parsed: &ParsedCertificate<'_>,
+    intermediates: &[CertificateDer<'_>],
+    at: Duration,
+) -> Option<rustls::CertificateError> {
+    let (at, roots) = (UnixTime::since_unix_epoch(at), RootCertStore::empty());
+    let algorithms = ring::default_provider().signature_verification_algorithms.all;
+    match verify_server_cert_signed_by_trust_anchor(parsed, &roots, intermediates, at, algorithms) {
+        Err(rustls::Error::InvalidCertificate(error)) => Some(error),
+        _ => None,
+    }
 }
 
 /// Whether [`ensure_development`] would make a certificate: both files are missing, and the domain is reserved for
@@ -324,7 +391,11 @@ mod tests {
         assert_eq!(judge(&key, "localhost", now + 11 * year), [Defect::Expired]);
         assert_eq!(judge(&key, "localhost", now - 3 * year), [Defect::NotYetValid]);
         let end = UNIX_EPOCH + Duration::from_secs(humantime_end(current_year() + 10));
-        assert_eq!(judge(&key, "localhost", end - Duration::from_secs(86_400)), [Defect::ExpiresSoon]);
+        let day = Duration::from_secs(86_400);
+        assert_eq!(judge(&key, "localhost", end - day), [Defect::ExpiresSoon]);
+        assert_eq!(judge(&key, "localhost", end - 14 * day + day / 2), [Defect::ExpiresSoon]);
+        assert_eq!(judge(&key, "localhost", end - 14 * day - day / 2), []);
+        assert_eq!(UNIX_EPOCH + Duration::from_secs(not_after(&key)), end);
     }
 
     fn humantime_end(year: i32) -> u64 {

@@ -16,15 +16,6 @@ use std::time::Duration;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::TcpStream;
 
-/// What was loaded for the connections on both sides.
-#[derive(Debug)]
-pub struct Legs {
-    /// What clients see.
-    pub certificates: tls::Certificates,
-    /// The ways to the servers.
-    pub ways: upstream::Ways,
-}
-
 /// How long a TCP connection may be idle before the kernel asks whether the peer still exists.
 const KEEPALIVE: Duration = Duration::from_secs(120);
 

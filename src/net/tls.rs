@@ -10,29 +10,14 @@ use rustls::server::{ClientHello, NoServerSessionStorage, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use rustls::version::{TLS12, TLS13};
 
-use super::certificate::{self, CertificateError};
-use crate::config::Host;
-
 /// The ALPN name of client connections (XEP-0368 §4).
 pub(super) const ALPN: &[u8] = b"xmpp-client";
-
-/// Why TLS cannot be offered.
-#[derive(Debug, thiserror::Error)]
-pub enum TlsError {
-    /// The operator's: a host has no usable certificate.
-    #[error(transparent)]
-    Certificate(#[from] CertificateError),
-    /// The machine's: the library cannot be set up, for want of randomness say.
-    #[error("TLS cannot be set up: {0}")]
-    Library(#[from] rustls::Error),
-}
 
 /// The certificates of all hosts, and the TLS settings that choose among them.
 #[derive(Debug)]
 pub struct Certificates {
     by_host: HashMap<String, Settings>,
     fallback: Settings,
-    keys: HashMap<String, Arc<CertifiedKey>>,
 }
 
 /// The settings for connections to one host.
@@ -43,23 +28,11 @@ struct Settings {
 }
 
 impl Certificates {
-    /// Loads the certificates of all hosts; the first is for clients that name none.
+    /// Takes the certificates by domain; the first is for clients that name none.
     ///
     /// # Errors
-    /// [`TlsError::Certificate`] for the first host that has no usable one, [`TlsError::Library`].
-    pub fn load(hosts: &[Host]) -> Result<Self, TlsError> {
-        let mut keys = Vec::with_capacity(hosts.len());
-        for host in hosts {
-            keys.push((host.domain.clone(), certificate::load(host)?));
-        }
-        Self::new(keys)
-    }
-
-    /// Takes certificates that are loaded already, by domain; the first is for clients that name none.
-    ///
-    /// # Errors
-    /// [`TlsError::Library`], also if there are none.
-    pub fn new(keys: Vec<(String, Arc<CertifiedKey>)>) -> Result<Self, TlsError> {
+    /// There are none, or the library cannot be set up, for want of randomness say.
+    pub fn new(keys: &[(String, Arc<CertifiedKey>)]) -> Result<Self, rustls::Error> {
         let first = keys.first().map(|(_, key)| Arc::clone(key)).ok_or(rustls::Error::NoCertificatesPresented)?;
         let by_name: HashMap<_, _> = keys.iter().map(|(domain, key)| (ascii(domain), Arc::clone(key))).collect();
         let by_name = Arc::new(by_name);
@@ -69,12 +42,7 @@ impl Certificates {
         let fallback = settings(&first)?;
         let by_host = keys.iter().map(|(domain, key)| Ok((ascii(domain), settings(key)?)));
         let by_host = by_host.collect::<Result<_, rustls::Error>>()?;
-        Ok(Self { by_host, fallback, keys: keys.into_iter().collect() })
-    }
-
-    /// The certificates by domain, for connections on which the host itself has to prove who it is.
-    pub fn keys(&self) -> HashMap<String, Arc<CertifiedKey>> {
-        self.keys.clone()
+        Ok(Self { by_host, fallback })
     }
 
     /// The TLS settings of a connection: its certificate is that of the server name the client indicates (RFC 6066
@@ -138,6 +106,7 @@ mod tests {
     };
 
     use super::*;
+    use crate::net::certificate;
 
     const DOMAINS: [&str; 3] = ["one.test", "two.test", "drei-mühlen.test"];
 
@@ -157,7 +126,7 @@ mod tests {
                 let key = CertifiedKey::from_der(chain, key, &ring::default_provider()).unwrap();
                 (domain.to_owned(), Arc::new(key))
             });
-            Self { certificates: Certificates::new(keys.to_vec()).unwrap(), leaves }
+            Self { certificates: Certificates::new(&keys).unwrap(), leaves }
         }
 
         fn client(&self, version: &'static SupportedProtocolVersion, alpn: &[&str]) -> ClientConfig {

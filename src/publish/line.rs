@@ -227,6 +227,10 @@ impl<P: Peer> Line<P> {
         }
         let mut leaving = None;
         let ended = loop {
+            if leaving.is_none() && self.jobs.is_closed() {
+                // Nobody brings more; those who have asked still get their answers.
+                leaving = Some(Instant::now() + self.patience.answer);
+            }
             if let Some(until) = leaving
                 && (talk.open.is_empty() && self.jobs.is_empty() || until <= Instant::now())
             {
@@ -236,8 +240,7 @@ impl<P: Peer> Line<P> {
             let now = Instant::now();
             match wake {
                 Wake::Job(Some(job)) => talk.publish(job),
-                Wake::Job(None) => break Ended::Shutdown,
-                Wake::Conn(Ok(ConnEvent::Drained)) => {}
+                Wake::Job(None) | Wake::Conn(Ok(ConnEvent::Drained)) => {}
                 Wake::Conn(Ok(ConnEvent::Received)) => match talk.frames(&self.peer).await {
                     Ok(()) => {}
                     Err(reason) => break Ended::Lost(reason),
@@ -265,14 +268,16 @@ impl<P: Peer> Line<P> {
     async fn wake(&mut self, talk: &mut Talk, leaving: Option<Instant>) -> Wake {
         let deadline = talk.deadline().into_iter().chain(leaving).min();
         let room = talk.open.len() < OPEN && talk.conn.backlog() < HIGH_WATER;
+        let more = !(self.jobs.is_closed() && self.jobs.is_empty());
+        let hurried = leaving.is_some_and(|until| until <= Instant::now() + FAREWELL);
         select! {
-            job = self.jobs.recv(), if room => Wake::Job(job),
+            job = self.jobs.recv(), if room && more => Wake::Job(job),
             event = talk.conn.event(true) => Wake::Conn(event),
             () = async { match deadline {
                 Some(at) => sleep_until(at.into()).await,
                 None => std::future::pending().await,
             } } => Wake::Deadline,
-            () = self.shutdown.cancelled(), if leaving.is_none() => Wake::Shutdown,
+            () = self.shutdown.cancelled(), if !hurried => Wake::Shutdown,
         }
     }
 }

@@ -20,23 +20,24 @@ mod s2s;
 pub mod session;
 mod talk;
 
-use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
+use dashmap::DashMap;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::Instrument;
 
-use crate::config::{Config, Transport};
+use crate::config::Transport;
 use crate::jid::BareJid;
-use crate::net::roots::RootsError;
-use crate::net::tls::Certificates;
 use crate::push::notification::Publish;
 use crate::push::outcome::Outcome;
 use crate::push::registration::Target;
 use crate::relay::registry::Registry;
+use crate::relay::snapshot::{Current, Snapshot};
+pub(crate) use s2s::dial::Dialer;
+
 use choice::{Attempt, Choice, Published, Standing};
 use line::{Job, Line, Patience};
 use s2s::{Around, Pool};
@@ -57,55 +58,53 @@ pub enum Way {
 
 /// Publishes by whatever transport is fit.
 pub struct Publisher {
-    config: Arc<Config>,
+    current: Arc<Current>,
     registry: Arc<Registry>,
     choice: Mutex<Choice>,
     /// The queue of each host's component.
-    components: HashMap<String, mpsc::Sender<Job>>,
+    components: DashMap<String, mpsc::Sender<Job>>,
     pool: Pool,
     tasks: TaskTracker,
+    shutdown: CancellationToken,
 }
 
 impl Publisher {
     /// A publisher that ends its streams when `shutdown` is cancelled. Inside a runtime.
-    ///
-    /// # Errors
-    /// The `ca` of a `[[push.route]]` cannot be used.
-    pub fn new(
-        config: Arc<Config>,
-        registry: Arc<Registry>,
-        certificates: &Certificates,
-        shutdown: &CancellationToken,
-    ) -> Result<Self, RootsError> {
+    pub fn new(current: Arc<Current>, registry: Arc<Registry>, shutdown: &CancellationToken) -> Self {
         let tasks = TaskTracker::new();
         let around = Around { registry: &registry, shutdown, tasks: &tasks };
-        let pool = Pool::new(Arc::clone(&config), certificates.keys(), around)?;
-        let mut publisher = Self {
-            choice: Mutex::default(),
-            components: HashMap::new(),
-            pool,
-            tasks,
-            registry,
-            config: Arc::clone(&config),
-        };
-        if config.push.transports.contains(&Transport::Component) {
-            publisher.connect_components(shutdown);
-        }
-        Ok(publisher)
+        let pool = Pool::new(Arc::clone(&current), around);
+        let (choice, components, shutdown) = (Mutex::default(), DashMap::new(), shutdown.clone());
+        let publisher = Self { current, registry, choice, components, pool, tasks, shutdown };
+        publisher.connect_components();
+        publisher
     }
 
-    fn connect_components(&mut self, shutdown: &CancellationToken) {
-        let Self { config, components, tasks, .. } = self;
-        for host in &config.hosts {
-            let Some(component) = &host.component else { continue };
+    /// Another configuration is current. Streams under the one `before` finish what they have; new ones go by this.
+    pub fn reloaded(&self, before: &Snapshot) {
+        let now = self.current.load_full();
+        self.with_choice(|choice| *choice = Choice::default());
+        self.pool.renew();
+        self.components.retain(|domain, _| now.component(domain) == before.component(domain));
+        self.connect_components();
+    }
+
+    /// Connects those that are not yet.
+    fn connect_components(&self) {
+        let snapshot = self.current.load_full();
+        let config = &snapshot.config;
+        for domain in config.hosts.iter().map(|host| &host.domain) {
+            let Some(component) = snapshot.component(domain).filter(|_| !self.components.contains_key(domain)) else {
+                continue;
+            };
             let (sender, jobs) = mpsc::channel(line::QUEUE);
             let span = tracing::info_span!("component", domain = %component.domain);
-            let peer = component::Server::new(Arc::clone(config), host.domain.clone(), component.clone());
+            let peer = component::Server::new(Arc::clone(config), domain.clone(), component.clone());
             let patience =
                 Patience { answer: config.push.publish_timeout, write: config.stream_management.write_timeout };
-            let line = Line { peer, jobs, patience, shutdown: shutdown.clone() };
-            tasks.spawn(line.run().instrument(span));
-            components.insert(host.domain.clone(), sender);
+            let line = Line { peer, jobs, patience, shutdown: self.shutdown.clone() };
+            self.tasks.spawn(line.run().instrument(span));
+            self.components.insert(domain.clone(), sender);
         }
     }
 
@@ -117,7 +116,7 @@ impl Publisher {
 
     /// Which ways there are for a publish of an account, now.
     pub fn way(&self, account: &BareJid, target: &Target) -> Way {
-        if !self.config.push.allows(&target.service) {
+        if !self.current.load().config.push.allows(&target.service) {
             return Way::NotAllowed;
         }
         match self.fit(account, target).as_slice() {
@@ -128,13 +127,13 @@ impl Publisher {
 
     /// Whether some transport may publish for an account that has no session.
     pub fn needs_no_session(&self, account: &BareJid, target: &Target) -> bool {
-        self.config.push.allows(&target.service)
+        self.current.load().config.push.allows(&target.service)
             && self.fit(account, target).iter().any(|transport| *transport != Transport::Session)
     }
 
     /// Publishes for an account: what was written is not written again, unless it was refused because of whom it was from.
     pub async fn publish(&self, account: &BareJid, publish: Publish) -> Published {
-        if !self.config.push.allows(&publish.target.service) {
+        if !self.current.load().config.push.allows(&publish.target.service) {
             return Published { transport: None, outcome: Outcome::Refused("not-allowed".to_owned()) };
         }
         let target = publish.target.clone();
@@ -151,7 +150,7 @@ impl Publisher {
 
     /// How things are with the push service of a registration, as far as this process has seen.
     pub fn standing(&self, account: &BareJid, target: &Target) -> Standing {
-        let allowed = self.config.push.allows(&target.service);
+        let allowed = self.current.load().config.push.allows(&target.service);
         let fit = if allowed { self.fit(account, target) } else { Vec::new() };
         self.with_choice(|choice| choice.standing(Instant::now(), target.service.domain().as_str(), &fit))
     }
@@ -191,8 +190,8 @@ impl Publisher {
     async fn attempt(&self, transport: Transport, account: &BareJid, publish: Publish) -> Attempt {
         match transport {
             Transport::S2s => line::submit(publish, READY, |job| self.pool.enqueue(account, job)).await,
-            Transport::Component => match self.components.get(account.domain().as_str()) {
-                Some(queue) => line::submit(publish, READY, |job| enqueue(queue, job)).await,
+            Transport::Component => match self.components.get(account.domain().as_str()).map(|queue| queue.clone()) {
+                Some(queue) => line::submit(publish, READY, |job| enqueue(&queue, job)).await,
                 None => Attempt::Skipped("no [host.component]".to_owned()),
             },
             Transport::Session => session::carry(&self.registry, account, publish).await,
@@ -202,12 +201,13 @@ impl Publisher {
     /// The transports that may be tried, in the configured order.
     fn fit(&self, account: &BareJid, target: &Target) -> Vec<Transport> {
         let host = account.domain().as_str();
+        let config = &self.current.load().config;
         let is_fit = |transport: &Transport| match transport {
-            Transport::S2s => s2s::is_fit(&self.config, &target.service),
-            Transport::Component => component::is_fit(&self.config, host, &target.service),
+            Transport::S2s => s2s::is_fit(config, &target.service),
+            Transport::Component => component::is_fit(config, host, &target.service),
             Transport::Session => true,
         };
-        self.config.push.transports.iter().copied().filter(is_fit).collect()
+        config.push.transports.iter().copied().filter(is_fit).collect()
     }
 
     fn with_choice<T>(&self, ask: impl FnOnce(&mut Choice) -> T) -> T {

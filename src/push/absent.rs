@@ -44,6 +44,14 @@ impl Absent {
         Self { settings, away: HashMap::new() }
     }
 
+    /// Goes by other rules from now on.
+    pub fn change(&mut self, settings: &Arc<config::Push>) {
+        if !Arc::ptr_eq(settings, &self.settings) {
+            self.away.values_mut().for_each(|away| away.pusher.change(Arc::clone(settings)));
+            self.settings = Arc::clone(settings);
+        }
+    }
+
     /// A session of the account saw something; what that means for each device it concerns.
     pub fn saw(&mut self, now: Instant, notice: &Notice) -> Vec<Verdict> {
         let mut devices: Vec<_> = notice.registrations.iter().map(|r| r.device).collect();

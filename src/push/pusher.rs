@@ -116,6 +116,12 @@ impl Pusher {
         Self { settings, schedule, waiting: Waiting::default(), calls: Vec::new() }
     }
 
+    /// Goes by other rules from now on; a push that is due stays due when it was.
+    pub fn change(&mut self, settings: Arc<config::Push>) {
+        self.schedule.change(Arc::clone(&settings));
+        self.settings = settings;
+    }
+
     /// A stanza came for the device.
     pub fn arrived(&mut self, now: Instant, arrival: Arrival) -> Verdict {
         let Arrival { since, age, seq, facts, audience } = arrival;

@@ -82,6 +82,11 @@ impl Schedule {
         }
     }
 
+    /// Goes by other times from now on; what is due stays due.
+    pub fn change(&mut self, settings: Arc<config::Push>) {
+        self.settings = settings;
+    }
+
     /// Something new waits for a device that has been unreachable since `since`.
     pub fn waiting(&mut self, now: Instant, since: Instant) {
         if self.due.is_some() {

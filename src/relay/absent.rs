@@ -81,7 +81,7 @@ impl Relay {
         own: mpsc::WeakSender<News>,
         mut news: mpsc::Receiver<News>,
     ) {
-        let mut absent = Absent::new(Arc::clone(&self.settings.push));
+        let mut absent = Absent::new(Arc::clone(&self.settings().push));
         loop {
             let idle = Instant::now() + IDLE;
             let wake = absent.deadline().unwrap_or(idle);
@@ -91,6 +91,7 @@ impl Relay {
                 () = self.shutdown.cancelled() => break,
             };
             let now = Instant::now();
+            absent.change(&self.settings().push);
             match heard {
                 Some(News::Seen(notice)) => {
                     for verdict in absent.saw(now, &notice) {
@@ -179,7 +180,7 @@ impl Relay {
 
     /// Stores what follows from an answer.
     pub(super) async fn note_outcome(&self, account: &BareJid, target: &Target, outcome: &Outcome) {
-        if let Some(change) = outcome.change(target, self.config.push.max_errors, unix())
+        if let Some(change) = outcome.change(target, self.current().config.push.max_errors, unix())
             && let Err(error) = self.change_account(account, change).await
         {
             tracing::error!(%error, "the account cannot be stored");

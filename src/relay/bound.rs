@@ -53,7 +53,7 @@ pub(super) async fn run(relay: Arc<Relay>, login: Login, permit: Permit) {
     let owner = owner(&relay, &handle, &bound, login).await;
     let clock = Clock { now: Instant::now(), wall: SystemTime::now() };
     let earlier = owner.backlog;
-    let session = Session::new(Arc::clone(&relay.settings), bound, owner, rand::random, clock);
+    let session = Session::new(relay.settings(), bound, owner, rand::random, clock);
     tracing::info!("bound");
     let jobs = Jobs::new(Arc::clone(&relay), Arc::clone(&handle), session.first_place(), earlier);
     let mut driver = Driver {
@@ -118,6 +118,7 @@ impl Driver {
                 self.take(Input::Carry(number, *publish));
             }
             Wake::Command(Command::Published(target, outcome)) => self.take(Input::Published(target, outcome)),
+            Wake::Command(Command::SettingsChanged) => self.take(Input::Settings(self.relay.settings())),
             Wake::Command(Command::Routed(stanza)) => self.take(Input::Routed(stanza)),
             Wake::Store(done) => self.done(done),
             Wake::Deadline => self.deadline(),
@@ -138,7 +139,7 @@ impl Driver {
 
     fn deadline(&mut self) {
         let now = Instant::now();
-        let write_timeout = self.relay.config.stream_management.write_timeout;
+        let write_timeout = self.session.settings().stream_management.write_timeout;
         let over = |deadline: Option<Instant>| deadline.is_some_and(|at| at <= now);
         if self.client.as_ref().is_some_and(|client| over(client.write_deadline(write_timeout))) {
             self.client_lost("does not read");
@@ -159,9 +160,7 @@ impl Driver {
     /// Takes what the client has sent, up to where the session wants no more; the loop comes back for the rest.
     fn frames_from_client(&mut self) {
         while self.ended.is_none() && self.session.wants_client() {
-            let Some(client) = &mut self.client else {
-                return;
-            };
+            let Some(client) = &mut self.client else { return };
             match client.next_frame() {
                 Ok(Some(frame)) => self.take(Input::Client(self.session.attachment(), frame)),
                 Ok(None) => return,
@@ -277,9 +276,7 @@ impl Driver {
     }
 
     fn close_client(&mut self, closing: Closing) {
-        let Some(client) = self.client.take() else {
-            return;
-        };
+        let Some(client) = self.client.take() else { return };
         match closing {
             Closing::Orderly => self.relay.farewell(client),
             Closing::Abrupt => drop(client),
@@ -341,7 +338,11 @@ impl Driver {
                 Command::Published(target, outcome) => {
                     self.relay.note_outcome(self.handle.account(), &target, &outcome).await;
                 }
-                Command::AccountChanged(_) | Command::Carry(..) | Command::Routed(_) | Command::Supersede(_) => {}
+                Command::AccountChanged(_)
+                | Command::Carry(..)
+                | Command::Routed(_)
+                | Command::SettingsChanged
+                | Command::Supersede(_) => {}
             }
         }
         drop(self.heirs);

@@ -8,7 +8,8 @@ use tokio::net::TcpStream;
 use tokio::time::timeout_at;
 use tokio_rustls::TlsAcceptor;
 
-use super::{Client, FAREWELL, Relay};
+use super::snapshot::Snapshot;
+use super::{Client, FAREWELL};
 use crate::config::ListenTls;
 use crate::net::conn::{Conn, ConnEvent};
 use crate::session::starttls::{StartTls, Step};
@@ -28,14 +29,14 @@ enum Failure {
 }
 
 /// Establishes TLS before the deadline, and says in the log why not.
-pub(super) async fn secure(relay: &Relay, tcp: TcpStream, tls: ListenTls, deadline: Instant) -> Option<Client> {
+pub(super) async fn secure(snapshot: &Snapshot, tcp: TcpStream, tls: ListenTls, deadline: Instant) -> Option<Client> {
     let attempt = async {
-        crate::net::tune(&tcp, relay.config.stream_management.write_timeout)?;
+        crate::net::tune(&tcp, snapshot.config.stream_management.write_timeout)?;
         match tls {
-            ListenTls::Direct => accept(relay, tcp, None, true).await,
+            ListenTls::Direct => accept(snapshot, tcp, None, true).await,
             ListenTls::Starttls => {
-                let (tcp, host) = starttls(relay, tcp).await?;
-                accept(relay, tcp, Some(&host), false).await
+                let (tcp, host) = starttls(snapshot, tcp).await?;
+                accept(snapshot, tcp, Some(&host), false).await
             }
         }
     };
@@ -52,16 +53,16 @@ pub(super) async fn secure(relay: &Relay, tcp: TcpStream, tls: ListenTls, deadli
     }
 }
 
-async fn accept(relay: &Relay, tcp: TcpStream, host: Option<&str>, direct: bool) -> Result<Client, Failure> {
-    let config = relay.certificates.server_config(host, direct);
+async fn accept(snapshot: &Snapshot, tcp: TcpStream, host: Option<&str>, direct: bool) -> Result<Client, Failure> {
+    let config = snapshot.certificates.server_config(host, direct);
     let tls = TlsAcceptor::from(config).accept(tcp).await?;
     tracing::debug!(version = ?tls.get_ref().1.protocol_version(), "TLS is up");
-    Ok(Conn::new(tls, relay.limits(false)))
+    Ok(Conn::new(tls, snapshot.limits(false)))
 }
 
-async fn starttls(relay: &Relay, tcp: TcpStream) -> Result<(TcpStream, String), Failure> {
-    let mut conn = Conn::new(tcp, relay.limits(false));
-    let mut stream = StartTls::new(Arc::clone(&relay.domains), rand::random);
+async fn starttls(snapshot: &Snapshot, tcp: TcpStream) -> Result<(TcpStream, String), Failure> {
+    let mut conn = Conn::new(tcp, snapshot.limits(false));
+    let mut stream = StartTls::new(Arc::clone(&snapshot.domains), rand::random);
     loop {
         while let Some(frame) = next_frame(&mut conn).await? {
             match stream.handle(&frame) {

@@ -1,5 +1,6 @@
 //! Drives a [`Negotiation`]: one client over TLS, one fresh stream to the server.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use tokio::select;
@@ -8,6 +9,7 @@ use tokio::time::{sleep_until, timeout_at};
 
 use super::jobs;
 use super::registry::{Attach, Command, Refused};
+use super::snapshot::Snapshot;
 use super::{Client, Relay};
 use crate::net::conn::{ConnEvent, HIGH_WATER};
 use crate::net::proxy_protocol::{self, Addresses, Tls};
@@ -30,6 +32,8 @@ enum Event {
 
 struct Driver<'a> {
     relay: &'a Relay,
+    /// What was current as the connection came.
+    snapshot: Arc<Snapshot>,
     negotiation: Negotiation,
     addresses: Addresses,
     /// `None` once the connection was handed over.
@@ -40,10 +44,11 @@ struct Driver<'a> {
 }
 
 /// Takes a client through login. `None` when it was handed to a held session, or has ended.
-pub(super) async fn run(relay: &Relay, client: Client, addresses: Addresses) -> Option<Login> {
-    let negotiation = relay.negotiation();
+pub(super) async fn run(relay: &Relay, snapshot: Arc<Snapshot>, client: Client, addresses: Addresses) -> Option<Login> {
+    let negotiation = snapshot.negotiation();
     let client = Some(client);
-    let mut driver = Driver { relay, negotiation, addresses, client, upstream: None, bound: None, done: false };
+    let mut driver =
+        Driver { relay, snapshot, negotiation, addresses, client, upstream: None, bound: None, done: false };
     driver.drive().await;
     let Driver { client, upstream, bound, .. } = driver;
     match (bound, client, upstream) {
@@ -165,7 +170,7 @@ impl Driver<'_> {
             Output::ToUpstream(bytes) => self.upstream.as_mut()?.write(&bytes),
             Output::Connect(host) => return Some(self.connect(&host).await),
             Output::Authenticated => {
-                let limits = self.relay.limits(true);
+                let limits = self.snapshot.limits(true);
                 self.client.as_mut()?.framer().set_limits(limits);
             }
             Output::Restart => {
@@ -221,13 +226,13 @@ impl Driver<'_> {
     }
 
     async fn connect(&mut self, host: &str) -> Input {
-        let Some(way) = self.relay.ways.to(host) else {
+        let Some(way) = self.snapshot.ways.to(host) else {
             return Input::UpstreamLost;
         };
         let terms = Terms {
-            connect_timeout: self.relay.config.limits.connect_timeout,
-            write_timeout: self.relay.config.stream_management.write_timeout,
-            limits: self.relay.limits(true),
+            connect_timeout: self.snapshot.config.limits.connect_timeout,
+            write_timeout: self.snapshot.config.stream_management.write_timeout,
+            limits: self.snapshot.limits(true),
         };
         let tls = self.client.as_ref().and_then(|client| Tls::of(client.stream().get_ref().1));
         let client = proxy_protocol::Client { addresses: self.addresses, tls };
@@ -256,7 +261,7 @@ impl Driver<'_> {
             self.client = Some(attach.client);
             return Some(Input::Gone(self.ended(id).await));
         }
-        let deadline: tokio::time::Instant = (Instant::now() + self.relay.config.limits.handshake_timeout).into();
+        let deadline: tokio::time::Instant = (Instant::now() + self.snapshot.config.limits.handshake_timeout).into();
         match timeout_at(deadline, replied).await {
             Ok(Ok(Err(Refused { client, too_high }))) => {
                 self.client = Some(client);

@@ -8,6 +8,7 @@
 mod absent;
 mod arrival;
 mod bound;
+mod certificates;
 mod forget;
 mod handshake;
 mod jobs;
@@ -16,10 +17,10 @@ mod notices;
 mod owner;
 pub mod registry;
 mod report;
+pub mod snapshot;
 mod upkeep;
 mod wake;
 
-use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -30,21 +31,17 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::Instrument;
 
-use crate::config::{Config, Listen};
+use crate::config::Listen;
 use crate::metrics::Metrics;
-use crate::net::Legs;
 use crate::net::conn::Conn;
 use crate::net::listener::Permit;
-use crate::net::roots::RootsError;
-use crate::net::tls::Certificates;
-use crate::net::upstream::Ways;
 use crate::publish::Publisher;
-use crate::session::{Settings, negotiate};
+use crate::session::Settings;
 use crate::store::Store;
-use crate::xml::FrameLimits;
 use absent::Absentees;
 use arrival::Arrival;
-use registry::Registry;
+use registry::{Command, Registry};
+use snapshot::{Current, Snapshot};
 
 /// A client's framed connection.
 pub type Client = Conn<TlsStream<TcpStream>>;
@@ -52,14 +49,14 @@ pub type Client = Conn<TlsStream<TcpStream>>;
 /// How long a peer may take to read the last bytes and the close.
 const FAREWELL: Duration = Duration::from_secs(2);
 
+/// How long a reload waits until all sessions have heard of it.
+const TELLING: Duration = Duration::from_secs(5);
+
 /// What all connections share.
 pub struct Relay {
-    config: Arc<Config>,
-    settings: Arc<Settings>,
-    domains: Arc<HashSet<String>>,
-    certificates: Certificates,
-    ways: Ways,
+    current: Arc<Current>,
     notices: notices::Notices,
+    certificates_said: certificates::Said,
     registry: Arc<Registry>,
     publisher: Publisher,
     absentees: Absentees,
@@ -72,34 +69,21 @@ pub struct Relay {
 
 impl Relay {
     /// What all connections of a daemon share; sessions drain when `shutdown` is cancelled.
-    ///
-    /// # Errors
-    /// The `ca` of a `[[push.route]]` cannot be used.
-    pub fn new(config: Arc<Config>, legs: Legs, store: Store, shutdown: CancellationToken) -> Result<Self, RootsError> {
-        let settings = Settings {
-            stream_management: config.stream_management.clone(),
-            push: Arc::new(config.push.clone()),
-            session_queue: config.limits.session_queue,
-            unauthenticated_stanza: config.limits.unauthenticated_stanza,
-            stanza: config.limits.stanza,
-            seed: rand::random(),
-        };
+    pub fn new(snapshot: Snapshot, store: Store, shutdown: CancellationToken) -> Self {
+        let current = Arc::new(Current::from_pointee(snapshot));
         let registry = Arc::new(Registry::default());
-        Ok(Self {
-            settings: Arc::new(settings),
-            domains: Arc::new(config.hosts.iter().map(|host| host.domain.clone()).collect()),
-            publisher: Publisher::new(Arc::clone(&config), Arc::clone(&registry), &legs.certificates, &shutdown)?,
-            config,
-            certificates: legs.certificates,
-            ways: legs.ways,
+        Self {
+            publisher: Publisher::new(Arc::clone(&current), Arc::clone(&registry), &shutdown),
+            current,
             notices: notices::Notices::default(),
+            certificates_said: certificates::Said::default(),
             registry,
             absentees: Absentees::default(),
             store,
             metrics: Metrics::new(),
             shutdown,
             farewells: TaskTracker::new(),
-        })
+        }
     }
 
     /// Serves one connection for as long as it, or the session that it becomes, lives.
@@ -109,11 +93,13 @@ impl Relay {
         // Each stage in a box of its own: a session that lasts for days keeps nothing of its handshake.
         let stages = async {
             let logging_in = self.metrics.logging_in();
-            let deadline = Instant::now() + self.config.limits.handshake_timeout;
+            let snapshot = self.current();
+            let deadline = Instant::now() + snapshot.config.limits.handshake_timeout;
             let arrival = Box::pin(arrival::of(tcp, peer, &listen, permit, deadline)).await;
             let Some(Arrival { tcp, addresses, permit }) = arrival else { return };
-            let Some(client) = Box::pin(handshake::secure(&self, tcp, listen.tls, deadline)).await else { return };
-            let login = Box::pin(login::run(&self, client, addresses)).await;
+            let secured = Box::pin(handshake::secure(&snapshot, tcp, listen.tls, deadline)).await;
+            let Some(client) = secured else { return };
+            let login = Box::pin(login::run(&self, snapshot, client, addresses)).await;
             drop(logging_in);
             if let Some(login) = login {
                 tracing::Span::current().record("jid", tracing::field::display(&login.bound.jid));
@@ -130,9 +116,38 @@ impl Relay {
         self.publisher.finished().await;
     }
 
-    /// The configuration.
-    pub fn config(&self) -> &Config {
-        &self.config
+    /// What is configured and loaded now.
+    pub fn current(&self) -> Arc<Snapshot> {
+        self.current.load_full()
+    }
+
+    /// Another configuration serves from now on: connections that come, publishes, and the rules of sessions that run.
+    /// Streams to push services and servers under the one before finish what they have.
+    pub async fn switch(self: &Arc<Self>, snapshot: Snapshot) {
+        let before = self.current.swap(Arc::new(snapshot));
+        self.store.set_limits((&self.current.load().config.limits).into());
+        self.publisher.reloaded(&before);
+        self.configured();
+        let relay = Arc::clone(self);
+        let tell = self.farewells.spawn(async move {
+            for session in relay.registry.all() {
+                // One that has just ended goes by nothing.
+                drop(session.send(Command::SettingsChanged).await);
+            }
+        });
+        // They hear of it soon; one that is very busy does not keep the rest waiting for ever.
+        drop(tokio::time::timeout(TELLING, tell).await);
+    }
+
+    /// The configuration has come to serve.
+    pub fn configured(&self) {
+        self.metrics.configured(jobs::unix());
+        self.look_at_certificates();
+    }
+
+    /// What sessions go by now.
+    fn settings(&self) -> Arc<Settings> {
+        Arc::clone(&self.current.load().settings)
     }
 
     /// The sessions.
@@ -153,18 +168,6 @@ impl Relay {
     /// Whether sessions are told to end, and none begins.
     pub fn is_draining(&self) -> bool {
         self.shutdown.is_cancelled()
-    }
-
-    fn limits(&self, authenticated: bool) -> FrameLimits {
-        let limits = &self.config.limits;
-        let bytes = if authenticated { limits.stanza } else { limits.unauthenticated_stanza };
-        FrameLimits { bytes, depth: limits.depth }
-    }
-
-    fn negotiation(&self) -> negotiate::Negotiation {
-        let deadline = Instant::now() + self.config.limits.authentication_timeout;
-        let settings = Arc::clone(&self.settings);
-        negotiate::Negotiation::new(Arc::clone(&self.domains), settings, rand::random, deadline)
     }
 
     /// Sees a connection off without making anybody wait.

@@ -33,6 +33,8 @@ pub enum Command {
     Published(Target, Outcome),
     /// A stanza for you, or for the account, came over a stream of a push service's.
     Routed(Element),
+    /// The operator has set something anew: what is current.
+    SettingsChanged,
     /// A fresh session of the same device takes over: end, if you are held, and say so by dropping this.
     Supersede(oneshot::Sender<()>),
 }

@@ -3,10 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::sleep;
 
-use super::Relay;
 use super::jobs::unix;
+use super::{Relay, certificates};
+use crate::config::Config;
 use crate::store::Ttl;
 
 /// How often what is too old is deleted, at least.
@@ -26,26 +27,34 @@ impl Relay {
 
     /// What must go on for ever.
     pub async fn upkeep(self: &Arc<Self>) {
-        tokio::join!(self.age(), self.wake());
+        tokio::join!(self.age(), self.wake(), self.watch_over_certificates());
+    }
+
+    /// Looks at the certificates, now and then, for ever.
+    async fn watch_over_certificates(&self) {
+        loop {
+            sleep(certificates::EVERY).await;
+            self.watch_certificates();
+        }
     }
 
     /// Deletes what is too old, now and then, for ever.
     async fn age(&self) {
-        let settings = &self.config;
-        let ttl = Ttl {
-            orphan: settings.stream_management.orphan_ttl,
-            tombstone: TOMBSTONES,
-            registration: settings.push.registration_ttl,
-        };
-        let every = AGEING.min(ttl.orphan / 2).max(Duration::from_millis(100));
-        let mut ticks = interval(every);
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            ticks.tick().await;
+            let ttl = ttl(&self.current().config);
             match self.store.expire(unix(), ttl).await {
                 Ok(expired) => tracing::debug!(?expired, "aged"),
                 Err(error) => tracing::error!(%error, "what is too old cannot be deleted"),
             }
+            sleep(AGEING.min(ttl.orphan / 2).max(Duration::from_millis(100))).await;
         }
+    }
+}
+
+fn ttl(config: &Config) -> Ttl {
+    Ttl {
+        orphan: config.stream_management.orphan_ttl,
+        tombstone: TOMBSTONES,
+        registration: config.push.registration_ttl,
     }
 }

@@ -42,7 +42,7 @@ impl Relay {
     /// Whether there was anything to do.
     async fn wake_round(self: &Arc<Self>, round: &mut Round, spread: Duration) -> Result<bool, StoreError> {
         let wakes = self.store.wakes().await?;
-        let pause = Duration::from_secs(1) / self.config.stream_management.wake_rate.max(1);
+        let pause = Duration::from_secs(1) / self.current().config.stream_management.wake_rate.max(1);
         let jitter = |share: f64| spread.mul_f64(share / (wakes.len().max(1) as f64));
         let any = !wakes.is_empty();
         round.under_way.retain(|_, task| !task.is_finished());
@@ -67,7 +67,7 @@ impl Relay {
     async fn wake_pushes(&self, slot: &Slot) -> Result<Vec<Publish>, StoreError> {
         let account = self.store.account(&slot.account).await?;
         let waits = self.store.backlog(slot).await?.count > 0;
-        let summary = Summary::wake(&self.config.push, waits);
+        let summary = Summary::wake(&self.current().config.push, waits);
         let publishes = account.owned(slot.device).map(|r| Publish::new(r, summary.clone(), rand::random()));
         Ok(publishes.collect())
     }

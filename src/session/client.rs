@@ -9,6 +9,11 @@ use crate::push::account::Change;
 use crate::xml::{self, Element, Frame, Kind, Node, ns};
 
 impl Session {
+    /// Whether the client's next frame can be taken now.
+    pub fn wants_client(&self) -> bool {
+        self.resuming.is_none() && !matches!(self.greeting, Greeting::Sending(Some(_))) && self.confirm.has_room()
+    }
+
     pub(super) fn client_frame(&mut self, now: Instant, frame: Frame) {
         self.liveness.heard(now);
         if self.is_ending() {

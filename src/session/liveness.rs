@@ -56,6 +56,11 @@ impl Liveness {
         }
     }
 
+    /// Goes by other durations from now on.
+    pub fn change(&mut self, settings: &StreamManagement) {
+        *self = Self { link: self.link, heard: self.heard, probing: self.probing, ..Self::new(settings, self.heard) };
+    }
+
     /// The client enabled stream management, so it can be asked for acks.
     pub fn enable(&mut self) {
         self.probing = true;

@@ -33,6 +33,7 @@ mod request;
 pub mod rewrite;
 pub mod sasl;
 mod server;
+mod settings;
 pub mod sieve;
 pub mod sm;
 pub mod starttls;
@@ -59,7 +60,8 @@ use crate::push::rooms::Rooms;
 use crate::push::roster::Roster;
 use crate::xml::{Element, Frame, Header};
 pub use event::{Closing, EndReason, Event, Source, Stored, Token, WakeReason};
-pub use origin::{Attachment, Bound, Clock, Dice, Owner, Resumption, Settings, SmId};
+pub use origin::{Attachment, Bound, Clock, Dice, Owner, Resumption, SmId};
+pub use settings::Settings;
 
 use answer::Pending;
 use confirm::Confirmation;
@@ -104,6 +106,8 @@ pub enum Input {
     Published(Target, Outcome),
     /// A stanza for the client that came by another way than the user's own stream.
     Routed(Element),
+    /// The operator has set others.
+    Settings(Arc<Settings>),
     /// The daemon ends in an orderly way.
     Drain,
     /// The wake-up has no further input.
@@ -308,6 +312,7 @@ impl Session {
             Input::Carry(number, publish) => self.carry(now, number, &publish),
             Input::Published(target, outcome) => self.published(now, target, outcome),
             Input::Routed(stanza) => self.routed(now, stanza),
+            Input::Settings(settings) => self.settings_changed(settings),
             Input::Drain => self.drain(now),
             Input::Quiet => self.quiet(now),
             Input::Timeout => self.timeout(now),
@@ -340,16 +345,6 @@ impl Session {
         .into_iter()
         .flatten()
         .min()
-    }
-
-    /// Whether the client's next frame can be taken now.
-    pub fn wants_client(&self) -> bool {
-        self.resuming.is_none() && !matches!(self.greeting, Greeting::Sending(Some(_))) && self.confirm.has_room()
-    }
-
-    /// Whether the server's next frame can be taken now: else the disk is too slow for what comes.
-    pub fn wants_upstream(&self) -> bool {
-        self.queue.has_room()
     }
 
     /// The first place that the session gives to a stanza in the spool.

@@ -6,30 +6,12 @@ use std::time::{Duration, Instant, SystemTime};
 
 use super::sasl::SaslIdentity;
 use super::sm;
-use crate::config;
 use crate::jid::FullJid;
 use crate::push::account::{Account, DeviceId};
 use crate::xml::{Element, Header};
 
 /// Where unguessable numbers come from: the shell passes a cryptographic generator, tests a counter.
 pub type Dice = fn() -> u128;
-
-/// What an operator set, as far as a session needs it.
-#[derive(Clone, Debug, Default)]
-pub struct Settings {
-    /// `[stream_management]`
-    pub stream_management: config::StreamManagement,
-    /// `[push]`
-    pub push: Arc<config::Push>,
-    /// `[limits] session_queue`, bytes.
-    pub session_queue: usize,
-    /// `[limits] unauthenticated_stanza`, bytes.
-    pub unauthenticated_stanza: usize,
-    /// `[limits] stanza`, bytes.
-    pub stanza: usize,
-    /// Keys the hashes by which stanzas are known to be the same: random, one for the process.
-    pub seed: u64,
-}
 
 /// One TCP connection of a client to a session. A later attachment has a larger number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -100,6 +100,11 @@ impl Queue {
         }
     }
 
+    /// Holds up to `limit` bytes from now on; what is more already stays.
+    pub fn change_limit(&mut self, limit: usize) {
+        self.limit = limit;
+    }
+
     /// The first place of this session.
     pub fn base(&self) -> u64 {
         self.base

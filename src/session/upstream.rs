@@ -12,6 +12,11 @@ use crate::push::account::Change;
 use crate::xml::{self, Element, Frame, Kind, XmlWriter, ns};
 
 impl Session {
+    /// Whether the server's next frame can be taken now: else the disk is too slow for what comes.
+    pub fn wants_upstream(&self) -> bool {
+        self.queue.has_room()
+    }
+
     /// Our own stream management with the server (XEP-0198 §3): without resumption, and nothing of the client's.
     pub(super) fn enable_server_sm(&mut self, now: Instant) {
         if self.server.confirms() {

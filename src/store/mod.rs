@@ -10,8 +10,8 @@
 use std::fs::{DirBuilder, File, OpenOptions, Permissions};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use redb::backends::FileBackend;
 use redb::{ReadTransaction, ReadableDatabase};
@@ -118,6 +118,11 @@ impl Store {
         self.ended.cancelled().await;
     }
 
+    /// Sets other bounds of the spool; what waits already stays.
+    pub fn set_limits(&self, limits: SpoolLimits) {
+        *self.shared.limits.lock().unwrap_or_else(PoisonError::into_inner) = limits;
+    }
+
     /// How many transactions were committed since the store was opened; for metrics and tests.
     pub fn commits(&self) -> u64 {
         self.shared.commits.load(Ordering::Relaxed)
@@ -125,7 +130,12 @@ impl Store {
 
     fn start(disk: Disk, limits: SpoolLimits) -> Result<Self, StoreError> {
         disk.with(batch::create)?;
-        let shared = Arc::new(Shared { disk, limits, commits: AtomicU64::new(0), fading: Fading::default() });
+        let shared = Arc::new(Shared {
+            disk,
+            limits: Mutex::new(limits),
+            commits: AtomicU64::new(0),
+            fading: Fading::default(),
+        });
         let (jobs, waiting) = mpsc::channel(QUEUE);
         let ended = CancellationToken::new();
         writer::spawn(Arc::clone(&shared), waiting, ended.clone().drop_guard())

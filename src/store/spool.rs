@@ -12,6 +12,7 @@ use super::batch::Batch;
 use super::record::{self, Reader};
 use super::row::{self, Row};
 use super::{SpoolBound, StoreError};
+use crate::config;
 use crate::jid::BareJid;
 use crate::push::account::DeviceId;
 pub use crate::session::queue::Spooled;
@@ -55,6 +56,12 @@ pub struct SpoolLimits {
 impl Default for SpoolLimits {
     fn default() -> Self {
         Self { per_session: 64 << 20, all: 10 << 30 }
+    }
+}
+
+impl From<&config::Limits> for SpoolLimits {
+    fn from(limits: &config::Limits) -> Self {
+        Self { per_session: limits.spool_per_session as u64, all: limits.spool as u64 }
     }
 }
 

@@ -90,9 +90,15 @@ impl Fading {
 #[derive(Debug)]
 pub(super) struct Shared {
     pub(super) disk: Disk,
-    pub(super) limits: SpoolLimits,
+    pub(super) limits: Mutex<SpoolLimits>,
     pub(super) commits: AtomicU64,
     pub(super) fading: Fading,
+}
+
+impl Shared {
+    pub(super) fn limits(&self) -> SpoolLimits {
+        *self.limits.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// Starts the thread. It ends after [`Job::Stop`], or when all senders are gone and the queue is empty; then it drops
@@ -213,7 +219,7 @@ impl Writer {
         replies: &mut Vec<Reply>,
     ) -> Result<(), StoreError> {
         let transaction = database.begin_write()?;
-        let mut batch = Batch::open(&transaction, self.shared.limits, self.total)?;
+        let mut batch = Batch::open(&transaction, self.shared.limits(), self.total)?;
         self.total = Some(batch.total);
         let fading: Vec<_> = self.shared.fading.lock().iter().map(|(slot, up_to)| (slot.clone(), *up_to)).collect();
         for (slot, up_to) in fading {

@@ -5,7 +5,9 @@ use std::time::{Duration, SystemTime};
 
 use bytesize::ByteSize;
 
-use super::{Answer, Forgotten, LastPublish, Ping, PingOutcome, Registration, Removed, Session, State, Status};
+use super::{
+    Answer, Forgotten, LastPublish, Ping, PingOutcome, Registration, Reloaded, Removed, Session, State, Status,
+};
 
 impl fmt::Display for Answer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -20,6 +22,7 @@ impl fmt::Display for Answer {
                 "{account} is forgotten: devices {devices}, registrations {registrations}, held sessions ended {held}, \
                  live sessions that go on {live}"
             ),
+            Self::Reloaded(reloaded) => reloaded.fmt(f),
             Self::End => Ok(()),
             Self::Failed { reason } => f.write_str(reason),
         }
@@ -36,6 +39,13 @@ impl fmt::Display for Status {
         writeln!(f, "accounts       {}", self.accounts)?;
         writeln!(f, "on disk        {}", ByteSize(self.spool_bytes).display().iec())?;
         write!(f, "wakes waiting  {}", self.wakes_waiting)
+    }
+}
+
+impl fmt::Display for Reloaded {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.problems.iter().chain(&self.notes).try_for_each(|line| writeln!(f, "{line}"))?;
+        f.write_str(if self.done { "reloaded" } else { "not reloaded: the configuration before goes on serving" })
     }
 }
 

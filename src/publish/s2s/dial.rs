@@ -108,7 +108,7 @@ pub(in crate::publish) struct Reached {
 }
 
 /// What all connections to push services share.
-pub(in crate::publish) struct Dialer {
+pub(crate) struct Dialer {
     config: Arc<Config>,
     dns: Dns,
     keys: HashMap<String, Arc<CertifiedKey>>,
@@ -121,10 +121,7 @@ impl Dialer {
     ///
     /// # Errors
     /// The first file of a route that cannot be used.
-    pub(in crate::publish) fn new(
-        config: Arc<Config>,
-        keys: HashMap<String, Arc<CertifiedKey>>,
-    ) -> Result<Self, RootsError> {
+    pub(crate) fn new(config: Arc<Config>, keys: HashMap<String, Arc<CertifiedKey>>) -> Result<Self, RootsError> {
         let files = config.push.routes.iter().filter_map(|route| route.ca.clone());
         let routed =
             files.map(|file| Ok((file.clone(), Arc::new(roots::in_file(&file)?)))).collect::<Result<_, _>>()?;

@@ -15,13 +15,11 @@ mod inbound;
 mod newcomers;
 pub(super) mod order;
 
-use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use dashmap::DashMap;
 use dashmap::mapref::entry::Entry;
-use rustls::sign::CertifiedKey;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -32,10 +30,9 @@ use super::carry;
 use super::line::{self, Heard, Job, Line, Link, Patience, Peer};
 use crate::config::Config;
 use crate::jid::{BareJid, Jid};
-use crate::net::roots::RootsError;
 use crate::relay::registry::{Command, Handle, Registry};
+use crate::relay::snapshot::Current;
 use crate::xml::Element;
-use dial::Dialer;
 use inbound::Verdict;
 use newcomers::Newcomers;
 
@@ -53,9 +50,8 @@ pub(super) struct Pool {
 }
 
 struct Shared {
-    config: Arc<Config>,
+    current: Arc<Current>,
     registry: Arc<Registry>,
-    dialer: Dialer,
     lines: DashMap<Ends, mpsc::Sender<Job>>,
     newcomers: Mutex<Newcomers>,
 }
@@ -79,19 +75,16 @@ pub(super) fn is_fit(config: &Config, service: &Jid) -> bool {
 }
 
 impl Pool {
-    /// No stream yet; `keys` are the hosts' certificates.
-    ///
-    /// # Errors
-    /// A file of a route cannot be used.
-    pub(super) fn new(
-        config: Arc<Config>,
-        keys: HashMap<String, Arc<CertifiedKey>>,
-        around: Around<'_>,
-    ) -> Result<Self, RootsError> {
-        let dialer = Dialer::new(Arc::clone(&config), keys)?;
+    /// No stream yet.
+    pub(super) fn new(current: Arc<Current>, around: Around<'_>) -> Self {
         let registry = Arc::clone(around.registry);
-        let shared = Shared { config, registry, dialer, lines: DashMap::new(), newcomers: Mutex::default() };
-        Ok(Self { shared: Arc::new(shared), shutdown: around.shutdown.clone(), tasks: around.tasks.clone() })
+        let shared = Shared { current, registry, lines: DashMap::new(), newcomers: Mutex::default() };
+        Self { shared: Arc::new(shared), shutdown: around.shutdown.clone(), tasks: around.tasks.clone() }
+    }
+
+    /// All streams finish what they have; what comes goes by new ones.
+    pub(super) fn renew(&self) {
+        self.shared.lines.clear();
     }
 
     /// Puts a publish into the queue of its stream; the error says why there is none.
@@ -101,7 +94,7 @@ impl Pool {
             return Err("the account has brought too many new push services".to_owned());
         }
         let ends = (account.domain().as_str().to_owned(), domain);
-        let full = self.shared.lines.len() >= self.shared.config.push.s2s_connections;
+        let full = self.shared.lines.len() >= self.shared.current.load().config.push.s2s_connections;
         match self.shared.lines.entry(ends.clone()) {
             Entry::Vacant(_) if full => Err("s2s_connections is reached".to_owned()),
             Entry::Vacant(vacant) => super::enqueue(&vacant.insert(self.start(ends)), job),
@@ -111,7 +104,7 @@ impl Pool {
 
     fn start(&self, ends: Ends) -> mpsc::Sender<Job> {
         let (sender, jobs) = mpsc::channel(line::QUEUE);
-        let settings = &self.shared.config;
+        let settings = &self.shared.current.load().config;
         let patience =
             Patience { answer: settings.push.publish_timeout, write: settings.stream_management.write_timeout };
         let span = tracing::info_span!("s2s", from = %ends.0, to = %ends.1);
@@ -138,7 +131,8 @@ struct Service {
 impl Peer for Service {
     async fn dial(&self) -> Result<Link, String> {
         let (us, peer) = &self.ends;
-        let link = self.shared.dialer.dial(us, peer).await.map_err(|fault| fault.to_string())?;
+        let dialer = Arc::clone(&self.shared.current.load().dialer);
+        let link = dialer.dial(us, peer).await.map_err(|fault| fault.to_string())?;
         self.shared.newcomers().is_there(peer);
         Ok(link)
     }

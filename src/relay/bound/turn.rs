@@ -25,7 +25,7 @@ pub(super) enum Wake {
 impl Driver {
     /// Waits for what the session is to hear of next.
     pub(super) async fn next_wake(&mut self) -> Wake {
-        let write_timeout = self.relay.config.stream_management.write_timeout;
+        let write_timeout = self.session.settings().stream_management.write_timeout;
         let stalls = [
             self.client.as_ref().and_then(|client| client.write_deadline(write_timeout)),
             self.upstream.write_deadline(write_timeout),

@@ -74,6 +74,24 @@ fn a_device_that_does_not_come_is_notified_again_until_it_does() {
 }
 
 #[test]
+fn rules_that_change_act_for_what_comes_while_the_device_is_away() {
+    let mut rig = Rig::dark(|push| push.repush = Vec::new());
+    rig.upstream(&message(1));
+    assert_eq!(rig.publishes[0].summary.body.as_ref().map(|body| body.expose().as_str()), Some("New Message!"));
+    assert_eq!(rig.counts(), [1]);
+    let (with_body, min_interval) = (true, Duration::from_secs(60));
+    let push = config::Push { with_body, min_interval, ..(*rig.session.settings().push).clone() };
+    let settings = Settings { push: Arc::new(push), ..rig.session.settings().clone() };
+    rig.input(Input::Settings(Arc::new(settings)));
+    rig.upstream(&message(2));
+    rig.seconds(50);
+    assert_eq!(rig.counts(), NONE);
+    rig.seconds(11);
+    assert_ne!(rig.publishes[0].summary.body.as_ref().map(|body| body.expose().as_str()), Some("New Message!"));
+    assert_eq!(rig.counts(), [2]);
+}
+
+#[test]
 fn without_repeats_one_push_is_all() {
     let mut rig = Rig::dark(|push| push.repush = Vec::new());
     rig.upstream(&message(1));

@@ -3,6 +3,7 @@
 use std::fs;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
+use std::time::{Duration, SystemTime};
 
 use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair, date_time_ymd,
@@ -51,25 +52,40 @@ impl Authority {
 
     /// A certificate for a domain, from the start of one year to the start of another.
     pub(crate) fn issue_for(&self, domain: &str, years: RangeInclusive<i32>) -> Issued {
+        let year = |year| SystemTime::from(date_time_ymd(year, 1, 1));
         // For servers only, as public authorities make them.
-        self.issue_with(domain, years, vec![ExtendedKeyUsagePurpose::ServerAuth])
+        let purposes = vec![ExtendedKeyUsagePurpose::ServerAuth];
+        self.issue_with(domain, year(*years.start())..=year(*years.end()), purposes)
+    }
+
+    /// A certificate for a domain that ends that long from now.
+    pub(crate) fn issue_within(&self, domain: &str, valid: Duration) -> Issued {
+        let now = SystemTime::now();
+        self.issue_with(domain, now - valid..=now + valid, vec![ExtendedKeyUsagePurpose::ServerAuth])
     }
 
     /// A certificate for a domain that is valid now, for clients as well, as public authorities made them before.
     pub(crate) fn issue_for_both(&self, domain: &str) -> Issued {
         let purposes = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
-        self.issue_with(domain, 2020..=2090, purposes)
+        let valid = SystemTime::from(date_time_ymd(2020, 1, 1))..=SystemTime::from(date_time_ymd(2090, 1, 1));
+        self.issue_with(domain, valid, purposes)
     }
 
-    fn issue_with(&self, domain: &str, years: RangeInclusive<i32>, purposes: Vec<ExtendedKeyUsagePurpose>) -> Issued {
+    fn issue_with(
+        &self,
+        domain: &str,
+        valid: RangeInclusive<SystemTime>,
+        purposes: Vec<ExtendedKeyUsagePurpose>,
+    ) -> Issued {
         let mut parameters = CertificateParams::new(vec![domain.to_owned()]).unwrap();
         parameters.extended_key_usages = purposes;
-        parameters.not_before = date_time_ymd(*years.start(), 1, 1);
-        parameters.not_after = date_time_ymd(*years.end(), 1, 1);
+        parameters.not_before = (*valid.start()).into();
+        parameters.not_after = (*valid.end()).into();
         let key = KeyPair::generate().unwrap();
         let certificate = parameters.signed_by(&key, &self.issuer).unwrap().pem();
+        let end = valid.end().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs();
         let write = |name: &str, content: String| {
-            let path = self.directory.path().join(format!("{domain}-{}.{name}.pem", years.end()));
+            let path = self.directory.path().join(format!("{domain}-{end}.{name}.pem"));
             fs::write(&path, content).unwrap();
             path
         };

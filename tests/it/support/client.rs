@@ -79,6 +79,8 @@ pub(crate) struct Client {
     /// How many `<r/>` came.
     pub(crate) requests: u32,
     managed: bool,
+    /// The `to` of its streams.
+    domain: &'static str,
 }
 
 impl Client {
@@ -94,6 +96,7 @@ impl Client {
             acked: Vec::new(),
             requests: 0,
             managed: false,
+            domain: "localhost",
         }
     }
 
@@ -129,13 +132,14 @@ impl Client {
 
     /// Goes on with TLS.
     pub(crate) async fn handshake(self, tls: &Tls) -> Self {
+        let domain = self.domain;
         let Socket::Plain(tcp) = self.socket else { panic!("TLS inside TLS") };
         let name = ServerName::try_from(tls.name).unwrap();
         let stream = timeout(PATIENCE, TlsConnector::from(tls.config()).connect(name, tcp))
             .await
             .expect("a TLS handshake in time")
             .expect("a TLS handshake");
-        Self::on(Socket::Tls(Box::new(stream)))
+        Self::on(Socket::Tls(Box::new(stream))).towards(domain)
     }
 
     /// What the handshake agreed on: version and ALPN.
@@ -383,9 +387,15 @@ impl Client {
         self.framer.whitespace()
     }
 
+    /// Whom the streams to come are for; `localhost` until it is called.
+    pub(crate) fn towards(mut self, domain: &'static str) -> Self {
+        self.domain = domain;
+        self
+    }
+
     /// Opens a stream and returns the features.
     pub(crate) async fn open(&mut self) -> String {
-        self.send(HEADER).await;
+        self.send(HEADER.replace("localhost", self.domain)).await;
         self.expect("<stream:features").await
     }
 

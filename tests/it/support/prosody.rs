@@ -73,7 +73,8 @@ impl Prosody {
         Self::having(Extras { modules: &["smacks", "cloud_notify"], accounts, settings, ..Extras::default() }).await
     }
 
-    /// The same as [`Prosody::start`], with more hosts and components: lines of its configuration.
+    /// The same as [`Prosody::start`], with more hosts, which have the same accounts, and components: lines of its
+    /// configuration.
     pub(crate) async fn with_hosts(hosts: &str) -> Self {
         Self::having(Extras { hosts, ..Extras::default() }).await
     }
@@ -104,7 +105,7 @@ impl Prosody {
 
     /// Starts what is configured in `directory`, with the usual accounts for `localhost`, at these addresses.
     pub(crate) async fn configured(directory: TempDir, (address, components): (SocketAddr, SocketAddr)) -> Self {
-        give_accounts(directory.path(), &[]);
+        give_accounts(directory.path(), &Extras::default());
         let started = Self { address, components, process: spawn(directory.path()), directory };
         assert!(started.ready().await, "the ports have been taken");
         started
@@ -126,7 +127,7 @@ impl Prosody {
         let (address, components) = (free_address(), free_address());
         let file = directory.path().join("prosody.cfg.lua");
         fs::write(&file, configuration(directory.path(), extras, (address, components))).unwrap();
-        give_accounts(directory.path(), extras.accounts);
+        give_accounts(directory.path(), &extras);
         let process = spawn(directory.path());
         let started = Self { address, components, process, directory };
         started.ready().await.then_some(started)
@@ -180,12 +181,15 @@ impl Prosody {
     }
 }
 
-fn give_accounts(directory: &Path, more: &[String]) {
-    let accounts = directory.join("data/localhost/accounts");
-    fs::create_dir_all(&accounts).unwrap();
-    for name in ["alice", "bob", "carol"].into_iter().chain(more.iter().map(String::as_str)) {
-        let account = format!("return {{ [\"password\"] = \"{PASSWORD}\" }};\n");
-        fs::write(accounts.join(format!("{name}.dat")), account).unwrap();
+fn give_accounts(directory: &Path, extras: &Extras<'_>) {
+    let more = extras.hosts.lines().filter_map(|line| line.strip_prefix("VirtualHost \"")?.strip_suffix('"'));
+    for host in ["localhost"].into_iter().chain(more) {
+        let accounts = directory.join("data").join(host.replace('.', "%2e")).join("accounts");
+        fs::create_dir_all(&accounts).unwrap();
+        for name in ["alice", "bob", "carol"].into_iter().chain(extras.accounts.iter().map(String::as_str)) {
+            let account = format!("return {{ [\"password\"] = \"{PASSWORD}\" }};\n");
+            fs::write(accounts.join(format!("{name}.dat")), account).unwrap();
+        }
     }
 }
 

@@ -22,6 +22,7 @@ pub(crate) fn binary() -> Command {
 }
 
 /// A configuration: two listeners on free ports and the host `localhost`, plus what a test sets.
+#[derive(Clone)]
 pub(crate) struct Setup {
     sections: BTreeMap<String, BTreeMap<String, String>>,
     environment: Vec<(&'static str, &'static str)>,
@@ -79,6 +80,12 @@ impl Setup {
     pub(crate) fn table(mut self, toml: &str) -> Self {
         self.tables.push_str(toml);
         self.tables.push('\n');
+        self
+    }
+
+    /// Takes all tables away that were added.
+    pub(crate) fn without_tables(mut self) -> Self {
+        self.tables.clear();
         self
     }
 
@@ -163,6 +170,30 @@ impl Pushward {
     /// SIGTERM; says how it ended and how long that took.
     pub(crate) async fn terminate(&mut self, deadline: Duration) -> (ExitStatus, Duration) {
         self.process.terminate(deadline).await
+    }
+
+    /// Writes another configuration, and files that it names; the process goes by the one before until it reloads.
+    pub(crate) fn configure(&mut self, change: impl FnOnce(Setup) -> Setup) {
+        self.setup = change(self.setup.clone());
+        fs::write(self.file("config.toml"), self.setup.toml()).unwrap();
+        for (name, content) in &self.setup.files {
+            fs::write(self.file(name), content).unwrap();
+        }
+    }
+
+    /// SIGHUP; waits for what comes of it and says whether the new configuration serves.
+    pub(crate) async fn reload(&self) -> bool {
+        let outcomes = || {
+            let lines = self.process.log().lines();
+            let outcome = |line: &String| {
+                let refused = line.contains("\"message\":\"not reloaded");
+                (refused || line.contains("\"message\":\"reloaded\"")).then_some(!refused)
+            };
+            lines.iter().filter_map(outcome).collect::<Vec<_>>()
+        };
+        let before = outcomes().len();
+        self.process.hang_up();
+        eventually(PATIENCE, || "the outcome of a reload".to_owned(), || outcomes().get(before).copied()).await
     }
 
     /// SIGKILL.

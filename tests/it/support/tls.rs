@@ -17,6 +17,7 @@ pub(crate) struct Tls {
     alpn: Vec<Vec<u8>>,
     /// The name asked for by SNI.
     pub(crate) name: &'static str,
+    sni: bool,
 }
 
 impl Tls {
@@ -29,6 +30,7 @@ impl Tls {
             versions: vec![&version::TLS13, &version::TLS12],
             alpn: vec![b"xmpp-client".to_vec()],
             name: "localhost",
+            sni: true,
         }
     }
 
@@ -42,6 +44,18 @@ impl Tls {
         self
     }
 
+    /// Asks for this name.
+    pub(crate) fn named(mut self, name: &'static str) -> Self {
+        self.name = name;
+        self
+    }
+
+    /// Asks for no name.
+    pub(crate) fn nameless(mut self) -> Self {
+        self.sni = false;
+        self
+    }
+
     pub(crate) fn config(&self) -> Arc<ClientConfig> {
         let provider = Arc::new(ring::default_provider());
         let verifier = Pinned { certificate: self.certificate.clone(), provider: provider.clone() };
@@ -51,6 +65,7 @@ impl Tls {
             .dangerous()
             .with_custom_certificate_verifier(Arc::new(verifier))
             .with_no_client_auth();
+        config.enable_sni = self.sni;
         config.alpn_protocols.clone_from(&self.alpn);
         Arc::new(config)
     }

@@ -1,0 +1,161 @@
+//! Takes a configuration anew while sessions run: all of it, or nothing.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::spawn_blocking;
+
+use super::listeners::Listeners;
+use crate::config::Config;
+use crate::log;
+use crate::relay::Relay;
+use crate::relay::snapshot::{LoadError, Snapshot};
+use crate::service::{Notify, Sockets};
+
+/// Reloads that wait; of more, each would only do again what those will do.
+const WAITING: usize = 4;
+
+/// What came of a reload.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// The new configuration serves; what of it waits for a restart, for people.
+    Done(Vec<String>),
+    /// The one before goes on serving; why, for people. Never empty.
+    Refused(Vec<String>),
+}
+
+/// How a reload is asked for.
+#[derive(Clone, Debug)]
+pub struct Reloader(mpsc::Sender<oneshot::Sender<Outcome>>);
+
+impl Reloader {
+    /// Reads the configuration's file again, and says what came of it.
+    pub async fn reload(&self) -> Outcome {
+        let (reply, replied) = oneshot::channel();
+        let ending = || Outcome::Refused(vec!["pushward is ending".to_owned()]);
+        if self.0.send(reply).await.is_err() {
+            return ending();
+        }
+        replied.await.unwrap_or_else(|_| ending())
+    }
+
+    /// Asks for a reload whose outcome is in the log. If many wait already, they do.
+    pub fn ask(&self) {
+        let (reply, _) = oneshot::channel();
+        drop(self.0.try_send(reply));
+    }
+}
+
+/// What performs reloads, one after the other.
+pub(super) struct Reloads {
+    path: PathBuf,
+    relay: Arc<Relay>,
+    listeners: Listeners,
+    asked: mpsc::Receiver<oneshot::Sender<Outcome>>,
+}
+
+impl Reloads {
+    pub(super) fn new(relay: Arc<Relay>, listeners: Listeners) -> (Self, Reloader) {
+        let (sender, asked) = mpsc::channel(WAITING);
+        let path = relay.current().config.path.clone();
+        (Self { path, relay, listeners, asked }, Reloader(sender))
+    }
+
+    /// Performs them for ever.
+    pub(super) async fn run(mut self) {
+        while let Some(reply) = self.asked.recv().await {
+            Notify.reloading();
+            let outcome = match self.reload().await {
+                Ok(notes) => Outcome::Done(notes),
+                Err(problems) => Outcome::Refused(problems),
+            };
+            self.report(&outcome);
+            Notify.ready();
+            // Who asked may have gone.
+            drop(reply.send(outcome));
+        }
+    }
+
+    /// Loads everything before anything changes.
+    async fn reload(&mut self) -> Result<Vec<String>, Vec<String>> {
+        let before = self.relay.current();
+        let (path, old) = (self.path.clone(), Arc::clone(&before));
+        let loaded = spawn_blocking(move || {
+            let mut config = Config::load(&path)
+                .map_err(|errors| errors.problems().iter().map(ToString::to_string).collect::<Vec<_>>())?;
+            let notes = keep_fixed(&mut config, &old.config);
+            let snapshot = Snapshot::load(config, old.settings.seed)
+                .map_err(|errors| errors.iter().map(LoadError::to_string).collect::<Vec<_>>())?;
+            Ok::<_, Vec<String>>((snapshot, notes))
+        });
+        let (snapshot, notes) = loaded.await.map_err(|error| vec![error.to_string()])??;
+        let plan = self
+            .listeners
+            .plan(&snapshot.config.listen, &mut Sockets::default())
+            .map_err(|error| vec![error.to_string()])?;
+        if snapshot.config.log != before.config.log {
+            log::change(&snapshot.config.log);
+        }
+        self.relay.switch(snapshot).await;
+        self.listeners.apply(plan);
+        Ok(notes)
+    }
+
+    fn report(&self, outcome: &Outcome) {
+        match outcome {
+            Outcome::Done(notes) => {
+                self.relay.metrics().reload("done");
+                notes.iter().for_each(|note| tracing::warn!(note, "not without a restart"));
+                tracing::info!(path = %self.path.display(), "reloaded");
+            }
+            Outcome::Refused(problems) => {
+                self.relay.metrics().reload("refused");
+                problems.iter().for_each(|problem| tracing::error!(problem, "cannot reload"));
+                tracing::error!(path = %self.path.display(), "not reloaded: the configuration before goes on serving");
+            }
+        }
+    }
+}
+
+/// Keeps what only a start can set, and says where the file differs.
+fn keep_fixed(config: &mut Config, before: &Config) -> Vec<String> {
+    let mut notes = Vec::new();
+    let mut keep = |key: &str, differs: bool| {
+        if differs {
+            notes.push(format!("{key} stays as it was: a change takes a restart"));
+        }
+    };
+    keep("state", config.state != before.state);
+    keep("[admin] listen", config.admin.listen != before.admin.listen);
+    keep("[admin] socket", config.admin.socket != before.admin.socket);
+    keep("[log] format", config.log.format != before.log.format);
+    config.state.clone_from(&before.state);
+    config.admin.clone_from(&before.admin);
+    config.log.format = before.log.format;
+    notes
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    #[test]
+    fn what_takes_a_restart_is_named_and_stays() {
+        let parse = |text: &str| Config::parse(&format!("{text}\n[[host]]\ndomain = 'localhost'"), Path::new("c"));
+        let before = parse("state = 'a'").unwrap();
+        let mut after = parse(
+            "state = 'b'\ndrain_timeout = '1s'\n[admin]\nlisten = ''\nsocket = 's'\n[log]\nlevel = 'warn'\nformat = 'json'",
+        )
+        .unwrap();
+        let notes = keep_fixed(&mut after, &before);
+        let keys = ["state", "[admin] listen", "[admin] socket", "[log] format"];
+        assert_eq!(notes.len(), keys.len(), "{notes:?}");
+        assert!(notes.iter().zip(keys).all(|(note, key)| note.starts_with(&format!("{key} stays"))), "{notes:?}");
+        assert_eq!((&after.state, &after.admin, after.log.format), (&before.state, &before.admin, before.log.format));
+        assert_ne!((after.drain_timeout, &after.log.level), (before.drain_timeout, &before.log.level));
+        assert!(keep_fixed(&mut after, &before).is_empty());
+    }
+}

@@ -1,0 +1,38 @@
+//! What an operator set, and may set anew while a session runs.
+
+use std::sync::Arc;
+
+use super::Session;
+use crate::config;
+
+/// What an operator set, as far as a session needs it.
+#[derive(Clone, Debug, Default)]
+pub struct Settings {
+    /// `[stream_management]`
+    pub stream_management: config::StreamManagement,
+    /// `[push]`
+    pub push: Arc<config::Push>,
+    /// `[limits] session_queue`, bytes.
+    pub session_queue: usize,
+    /// `[limits] unauthenticated_stanza`, bytes.
+    pub unauthenticated_stanza: usize,
+    /// `[limits] stanza`, bytes.
+    pub stanza: usize,
+    /// Keys the hashes by which stanzas are known to be the same: random, one for the process.
+    pub seed: u64,
+}
+
+impl Session {
+    /// What it goes by.
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// Goes by others from now on. What is under way keeps its time: a wait that has begun, a hold that was granted.
+    pub(super) fn settings_changed(&mut self, settings: Arc<Settings>) {
+        self.liveness.change(&settings.stream_management);
+        self.queue.change_limit(settings.session_queue);
+        self.pusher.change(Arc::clone(&settings.push));
+        self.settings = settings;
+    }
+}

@@ -1,0 +1,90 @@
+//! Several domains behind one proxy: which certificate is shown, and which server is asked.
+
+use std::net::SocketAddr;
+
+use crate::support::{Client, PATIENCE, Prosody, Pushward, Setup, Tls, binary};
+
+const HOSTS: [&str; 3] = ["localhost", "two.test", "three.test"];
+
+/// A proxy for [`HOSTS`], the last of which another server has.
+async fn three_hosts() -> (Prosody, Prosody, Pushward) {
+    let first = Prosody::with_hosts("VirtualHost \"two.test\"").await;
+    let second = Prosody::with_hosts("VirtualHost \"three.test\"").await;
+    let host = |domain: &str, server: SocketAddr| format!("[[host]]\ndomain = '{domain}'\nupstream = '{server}'");
+    let setup = Setup::new(first.address)
+        .table(&host("two.test", first.address))
+        .table(&host("three.test", second.address))
+        .table("[[listen]]\naddress = '127.0.0.1:0'\ntls = 'direct'");
+    let pushward = Pushward::start(setup).await;
+    (first, second, pushward)
+}
+
+/// The certificate of a domain and nothing else.
+fn only(pushward: &Pushward, domain: &str) -> Tls {
+    Tls::trusting(&pushward.file(&format!("certs/{domain}.pem")))
+}
+
+/// Logs in and says something to oneself, by way of the server.
+async fn is_served(client: Client, domain: &'static str) {
+    let mut client = client.towards(domain);
+    assert_eq!(client.login("alice", "phone").await, format!("alice@{domain}/phone"));
+    client.ping(domain).await;
+}
+
+#[tokio::test]
+async fn the_certificate_is_the_one_of_the_name_that_the_client_indicates() {
+    let (_first, _second, pushward) = three_hosts().await;
+    for domain in HOSTS {
+        let tls = only(&pushward, domain).named(domain);
+        is_served(Client::direct(pushward.direct, &tls).await, domain).await;
+        let client = Client::plain(pushward.starttls).await.towards(domain);
+        is_served(client.upgrade(&tls).await, domain).await;
+    }
+}
+
+#[tokio::test]
+async fn without_a_name_it_is_the_one_of_the_stream_or_of_the_first_host() {
+    let (_first, _second, pushward) = three_hosts().await;
+    for domain in HOSTS {
+        let client = Client::plain(pushward.starttls).await.towards(domain);
+        is_served(client.upgrade(&only(&pushward, domain).nameless()).await, domain).await;
+        is_served(Client::direct(pushward.direct, &only(&pushward, "localhost").nameless()).await, domain).await;
+    }
+}
+
+#[tokio::test]
+async fn the_stream_decides_whose_server_is_asked_whatever_name_was_indicated() {
+    let (_first, _second, pushward) = three_hosts().await;
+    let tls = only(&pushward, "two.test").named("two.test");
+    is_served(Client::direct(pushward.direct, &tls).await, "three.test").await;
+    let mut stranger = Client::direct(pushward.direct, &tls).await.towards("four.test");
+    stranger.send(crate::support::HEADER.replace("localhost", "four.test")).await;
+    let last = stranger.closed(PATIENCE).await;
+    assert!(last.iter().any(|element| element.contains("host-unknown")), "{last:?}");
+}
+
+#[tokio::test]
+async fn check_looks_at_every_host() {
+    let (_first, second, pushward) = three_hosts().await;
+    let check = || {
+        let mut check = binary();
+        check.arg("check").current_dir(pushward.file(""));
+        let output = check.output().unwrap();
+        (output.status.code(), String::from_utf8(output.stdout).unwrap())
+    };
+    let (code, said) = check();
+    assert_eq!(code, Some(0), "{said}");
+    for domain in HOSTS {
+        assert!(said.contains(&format!("certs/{domain}.pem is valid for it")), "{said}");
+        assert!(said.lines().any(|line| line.starts_with(&format!("{domain}: the server at "))), "{said}");
+    }
+    // One host's certificate is another's, and the server of another is gone.
+    std::fs::copy(pushward.file("certs/localhost.pem"), pushward.file("certs/two.test.pem")).unwrap();
+    std::fs::copy(pushward.file("certs/localhost.key"), pushward.file("certs/two.test.key")).unwrap();
+    drop(second);
+    let (code, said) = check();
+    assert_eq!(code, Some(78), "{said}");
+    assert!(said.contains("[[host]] two.test certificate: ") && said.contains("does not name the domain"), "{said}");
+    assert!(said.contains("[[host]] three.test upstream: ") && said.contains("cannot be connected to"), "{said}");
+    assert!(said.contains("certs/localhost.pem is valid for it"), "{said}");
+}

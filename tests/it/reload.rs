@@ -1,0 +1,336 @@
+//! A configuration that is taken anew while sessions run.
+
+use std::fs;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use serde_json::Value;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use crate::support::{
+    Authority, Client, Issued, PATIENCE, Prosody, PushServer, PushServerOptions, PushService, Pushward, Setup, World,
+    binary, eventually, free_address, lost, quick, resumed,
+};
+
+/// Puts a certificate where the host `localhost` has its own.
+fn installed(setup: Setup, issued: &Issued) -> Setup {
+    setup
+        .file("certs/localhost.pem", fs::read_to_string(&issued.certificate).unwrap())
+        .file("certs/localhost.key", fs::read_to_string(&issued.key).unwrap())
+}
+
+/// The exit code and what a command said.
+async fn command(pushward: &Pushward, arguments: &[&str]) -> (Option<i32>, String) {
+    let mut command = binary();
+    command.args(arguments).current_dir(pushward.file(""));
+    let output = tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap();
+    let said = [output.stdout, output.stderr].concat();
+    (output.status.code(), String::from_utf8(said).unwrap())
+}
+
+async fn metrics(pushward: &Pushward) -> String {
+    let line: Value = serde_json::from_str(&pushward.logged(&["metrics are served"]).await).unwrap();
+    let address: SocketAddr = line["address"].as_str().unwrap().parse().unwrap();
+    let mut socket = TcpStream::connect(address).await.unwrap();
+    socket.write_all(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n").await.unwrap();
+    let mut response = String::new();
+    tokio::time::timeout(PATIENCE, socket.read_to_string(&mut response)).await.unwrap().unwrap();
+    response
+}
+
+#[tokio::test]
+async fn a_certificate_swapped_on_disk_is_shown_from_then_on_and_sessions_go_on() {
+    let mut world = World::with(quick).await;
+    let (mut alice, enabled) = world.phone("phone", "n").await;
+    let before = world.pushward.tls();
+    let authority = Authority::new("an authority");
+    world.pushward.configure(|setup| installed(setup, &authority.issue("localhost")));
+    // Until it is told, it shows what it has.
+    Client::direct(world.pushward.direct, &before).await;
+    assert!(world.pushward.reload().await);
+    let after = world.pushward.tls();
+    Client::direct(world.pushward.direct, &after).await;
+    Client::starttls(world.pushward.starttls, &after).await;
+    // The session has its connection still, and can be resumed over the new certificate.
+    world.bob.say("alice@localhost/phone", "on the old connection").await;
+    alice.expect("on the old connection").await;
+    lost(&world.pushward, alice, "alice@localhost/phone").await;
+    world.bob.say("alice@localhost/phone", "in the dark").await;
+    world.service.publish(PATIENCE).await;
+    let (mut alice, _) = resumed(&world.pushward, &enabled, 0).await;
+    alice.expect("in the dark").await;
+}
+
+#[tokio::test]
+async fn a_configuration_that_is_wrong_leaves_the_one_before_and_says_why() {
+    let prosody = Prosody::start().await;
+    let page = |setup: Setup| setup.set("admin.listen", "'127.0.0.1:0'");
+    let mut pushward = Pushward::start(page(Setup::new(prosody.address))).await;
+    let mut alice = pushward.login("alice", "phone").await;
+    pushward.configure(|setup| setup.set("push.max_device", "3").set("push.with_body", "1"));
+    assert!(!pushward.reload().await);
+    for key in ["[push] max_device", "[push] with_body"] {
+        pushward.logged(&["cannot reload", key]).await;
+    }
+    let (code, said) = command(&pushward, &["reload"]).await;
+    assert_eq!(code, Some(78), "{said}");
+    assert!(said.contains("max_device"), "{said}");
+    // Right in itself, but what it names is not there: nothing of it acts.
+    pushward.configure(|_| {
+        page(Setup::new(prosody.address))
+            .set("log.level", "'debug'")
+            .table("[[host]]\ndomain = 'jabber.org'\n[[host]]\ndomain = 'two.test'\nupstream_tls = 'starttls'")
+            .table("upstream_ca = 'missing.pem'")
+    });
+    let (code, said) = command(&pushward, &["reload", "--json"]).await;
+    let said: Value = serde_json::from_str(said.trim()).unwrap();
+    assert_eq!((code, &said["done"]), (Some(1), &Value::from(false)), "{said}");
+    let problems = said["problems"].to_string();
+    assert!(problems.contains("certs/jabber.org.pem") && problems.contains("missing.pem"), "{said}");
+    pushward.logged(&["not reloaded"]).await;
+    alice.roundtrip().await;
+    pushward.login("alice", "desk").await;
+    assert!(!pushward.log().iter().any(|line| line.contains("\"DEBUG\"")), "nothing of it is in force");
+    let metrics = metrics(&pushward).await;
+    for line in ["pushward_reloads_total{outcome=\"refused\"} 2", "pushward_reloads_total{outcome=\"done\"} 0"] {
+        assert!(metrics.contains(line), "{line} in\n{metrics}");
+    }
+    assert!(!metrics.contains("two.test"), "{metrics}");
+}
+
+#[tokio::test]
+async fn an_address_that_is_taken_is_a_reason_to_go_on_as_before() {
+    let prosody = Prosody::start().await;
+    let mut pushward = Pushward::start(Setup::new(prosody.address)).await;
+    let taken = format!("[[listen]]\naddress = '{}'", prosody.components);
+    pushward.configure(|setup| setup.set("log.level", "'debug'").table(&taken));
+    assert!(!pushward.reload().await);
+    pushward.logged(&["cannot reload", "cannot listen on", &prosody.components.to_string()]).await;
+    pushward.login("alice", "phone").await;
+    assert!(!pushward.log().iter().any(|line| line.contains("\"DEBUG\"")), "nothing of it is in force");
+}
+
+#[tokio::test]
+async fn the_log_level_and_limits_change() {
+    let prosody = Prosody::start().await;
+    let mut pushward = Pushward::start(Setup::new(prosody.address)).await;
+    let mut alice = pushward.login("alice", "phone").await;
+    assert!(!pushward.log().iter().any(|line| line.contains("\"DEBUG\"")));
+    pushward.configure(|setup| setup.set("log.level", "'debug'").set("limits.connections_per_address", "1"));
+    assert!(pushward.reload().await);
+    Client::plain(pushward.starttls).await.closed(PATIENCE).await;
+    pushward.logged(&["refused: too many connections from one address", "\"limit\":1"]).await;
+    alice.roundtrip().await;
+    pushward.configure(|setup| setup.set("limits.connections_per_address", "2"));
+    assert!(pushward.reload().await);
+    pushward.login("alice", "desk").await;
+    pushward.logged(&["\"DEBUG\"", "TLS is up"]).await;
+    pushward.configure(|setup| setup.set("limits.connections_per_address", "9").set("limits.stanza", "'20 KiB'"));
+    assert!(pushward.reload().await);
+    let mut small = pushward.login("alice", "small").await;
+    small.send(format!("<message to='bob@localhost'><body>{}</body></message>", "x".repeat(30 << 10))).await;
+    let last = small.closed(PATIENCE).await;
+    assert!(last.iter().any(|element| element.contains("policy-violation")), "{last:?}");
+}
+
+#[tokio::test]
+async fn push_rules_change_for_sessions_that_are_held() {
+    let mut world = World::with(quick).await;
+    let (alice, _) = world.phone("phone", "n").await;
+    lost(&world.pushward, alice, "alice@localhost/phone").await;
+    world.bob.say("alice@localhost/phone", "before").await;
+    assert_eq!(world.service.publish(PATIENCE).await.body(), Some("New Message!"));
+    world.pushward.configure(|setup| setup.set("push.with_body", "true").set("push.with_sender", "true"));
+    assert!(world.pushward.reload().await);
+    world.bob.say("alice@localhost/phone", "after").await;
+    let publish = world.service.publish(PATIENCE).await;
+    assert_eq!((publish.body(), publish.sender()), (Some("after"), Some("bob@localhost/desk")));
+}
+
+#[tokio::test]
+async fn a_host_that_is_new_is_served_and_one_that_is_gone_is_not_but_its_sessions_are() {
+    let prosody = Prosody::with_hosts("VirtualHost \"two.test\"").await;
+    let mut service = PushService::connect(&prosody).await;
+    let two = format!("[[host]]\ndomain = 'two.test'\nupstream = '{}'", prosody.address);
+    let mut pushward = Pushward::start(quick(Setup::new(prosody.address))).await;
+    let refused = async |domain: &'static str| {
+        let mut client = pushward_client(&pushward, "localhost").await.towards(domain);
+        client.send(crate::support::HEADER.replace("localhost", domain)).await;
+        let last = client.closed(PATIENCE).await;
+        assert!(last.iter().any(|element| element.contains("host-unknown")), "{domain}: {last:?}");
+    };
+    refused("two.test").await;
+    pushward.configure(|setup| setup.table(&two));
+    assert!(pushward.reload().await);
+    let mut live = pushward_client(&pushward, "two.test").await.towards("two.test");
+    live.login("alice", "desk").await;
+    let mut phone = pushward_client(&pushward, "two.test").await.towards("two.test");
+    phone.login("bob", "phone").await;
+    phone.enable().await;
+    phone.send("<presence/>").await;
+    phone.ping("two.test").await;
+    crate::support::enable_push(&mut phone, "n").await;
+    lost(&pushward, phone, "bob@two.test/phone").await;
+
+    pushward.configure(Setup::without_tables);
+    assert!(pushward.reload().await);
+    let mut client = pushward_client(&pushward, "localhost").await.towards("two.test");
+    client.send(crate::support::HEADER.replace("localhost", "two.test")).await;
+    let last = client.closed(PATIENCE).await;
+    assert!(last.iter().any(|element| element.contains("host-unknown")), "{last:?}");
+    live.send("<message type='chat' to='bob@two.test/phone'><body>still here</body></message>").await;
+    live.ping("two.test").await;
+    let publish = service.publish(PATIENCE).await;
+    assert_eq!((publish.from.as_str(), publish.count()), ("bob@two.test/phone", Some(1)));
+    pushward.login("alice", "phone").await;
+}
+
+/// A connection over the certificate of a domain.
+async fn pushward_client(pushward: &Pushward, domain: &'static str) -> Client {
+    let tls = crate::support::Tls::trusting(&pushward.file(&format!("certs/{domain}.pem"))).named(domain);
+    Client::direct(pushward.direct, &tls).await
+}
+
+#[tokio::test]
+async fn addresses_are_opened_and_closed_and_their_connections_stay() {
+    let prosody = Prosody::start().await;
+    let (old, new) = (free_address(), free_address());
+    let listen = |address: SocketAddr, tls: &str| format!("[[listen]]\naddress = '{address}'\ntls = '{tls}'");
+    let mut pushward = Pushward::start(Setup::new(prosody.address).table(&listen(old, "direct"))).await;
+    let mut alice = Client::direct(old, &pushward.tls()).await;
+    alice.login("alice", "phone").await;
+    pushward.configure(|setup| setup.without_tables().table(&listen(new, "direct")));
+    assert!(pushward.reload().await);
+    let mut desk = Client::direct(new, &pushward.tls()).await;
+    desk.login("alice", "desk").await;
+    let closed = || std::net::TcpStream::connect(old).is_err().then_some(());
+    eventually(PATIENCE, || format!("{old} to be closed"), closed).await;
+    alice.roundtrip().await;
+    // The same address, with TLS at another time.
+    pushward.configure(|setup| setup.without_tables().table(&listen(new, "starttls")));
+    assert!(pushward.reload().await);
+    Client::starttls(new, &pushward.tls()).await.login("alice", "another").await;
+    desk.roundtrip().await;
+    pushward.login("alice", "first").await;
+}
+
+#[tokio::test]
+async fn push_services_see_the_new_certificate() {
+    let (authority, stranger) = (Authority::new("an authority"), Authority::new("a stranger"));
+    let (prosody, peer) =
+        (Prosody::start().await, PushServer::start(PushServerOptions::new("push.test", &authority)).await);
+    let mut service = peer.push_service().await;
+    let route =
+        format!("[[push.route]]\ndomain = 'push.test'\naddress = '{}'\ntls = 'direct'\nca = 'ca.pem'", peer.direct);
+    let setup = quick(installed(Setup::new(prosody.address), &stranger.issue("localhost")))
+        .file("ca.pem", fs::read_to_string(authority.file()).unwrap())
+        .set("push.transports", "['s2s']")
+        .table(&route);
+    let mut pushward = Pushward::start(setup).await;
+    let mut alice = pushward.login("alice", "phone").await;
+    alice.enable().await;
+    alice.available().await;
+    let enable = "<enable xmlns='urn:xmpp:push:0' jid='push.test' node='n'/>";
+    crate::support::request(&mut alice, "push-enable", enable).await;
+    lost(&pushward, alice, "alice@localhost/phone").await;
+    let mut bob = Client::plain(prosody.address).await;
+    bob.login("bob", "desk").await;
+    bob.say("alice@localhost/phone", "one").await;
+    pushward.logged(&["transport passed over", "s2s", "certificate"]).await;
+    pushward.configure(|setup| installed(setup, &authority.issue("localhost")));
+    assert!(pushward.reload().await);
+    bob.say("alice@localhost/phone", "two").await;
+    assert_eq!(service.publish(PATIENCE).await.from, "localhost");
+    pushward.logged(&["publish outcome", "Accepted"]).await;
+    // The stream that is up gives way to one with what is current.
+    pushward.configure(|setup| installed(setup, &authority.issue("localhost")));
+    assert!(pushward.reload().await);
+    bob.say("alice@localhost/phone", "three").await;
+    assert_eq!(service.publish(PATIENCE).await.from, "localhost");
+    let twice = || (peer.streams() == 2).then_some(());
+    eventually(PATIENCE, || format!("two streams, not {}", peer.streams()), twice).await;
+}
+
+#[tokio::test]
+async fn a_component_with_another_secret_is_let_in() {
+    let prosody = Prosody::with_hosts("Component \"pushward.localhost\"\n  component_secret = \"shared\"").await;
+    let mut service = PushService::connect(&prosody).await;
+    let component = |secret: &str| {
+        let address = prosody.components;
+        format!("[host.component]\naddress = '{address}'\ndomain = 'pushward.localhost'\nsecret = '{secret}'")
+    };
+    let setup = quick(Setup::new(prosody.address)).set("push.transports", "['component']");
+    let mut pushward = Pushward::start(setup.table(&component("another"))).await;
+    assert!(!pushward.log().iter().any(|line| line.contains("stream is up")));
+    pushward.configure(|setup| setup.without_tables().table(&component("shared")));
+    assert!(pushward.reload().await);
+    pushward.logged(&["stream is up"]).await;
+    // One that has not changed keeps its stream.
+    assert!(pushward.reload().await);
+    let mut alice = pushward.login("alice", "phone").await;
+    alice.enable().await;
+    alice.available().await;
+    crate::support::enable_push(&mut alice, "n").await;
+    lost(&pushward, alice, "alice@localhost/phone").await;
+    let mut bob = Client::plain(prosody.address).await;
+    bob.login("bob", "desk").await;
+    bob.say("alice@localhost/phone", "one").await;
+    assert_eq!(service.publish(PATIENCE).await.from, "pushward.localhost");
+    assert_eq!(pushward.log().iter().filter(|line| line.contains("stream is up")).count(), 1);
+    // One that is not there any more is not used any more.
+    pushward.configure(|setup| setup.without_tables().set("push.transports", "['session']"));
+    assert!(pushward.reload().await);
+    bob.say("alice@localhost/phone", "two").await;
+    assert_eq!(service.publish(PATIENCE).await.from, "alice@localhost/phone");
+}
+
+#[tokio::test]
+async fn what_takes_a_restart_is_named_and_the_rest_is_taken() {
+    let prosody = Prosody::start().await;
+    let page = |setup: Setup| setup.set("admin.listen", "'127.0.0.1:0'");
+    let mut pushward = Pushward::start(page(Setup::new(prosody.address))).await;
+    pushward.configure(|setup| setup.set("state", "'elsewhere'").set("admin.socket", "'state/admin.sock'"));
+    pushward.configure(|setup| setup.set("push.with_body", "true"));
+    let (code, said) = command(&pushward, &["reload", "--json"]).await;
+    let said: Value = serde_json::from_str(said.trim()).unwrap();
+    assert_eq!((code, &said["done"]), (Some(0), &Value::from(true)), "{said}");
+    let notes = said["notes"].as_array().unwrap();
+    assert!(matches!(&notes[..], [note] if note.as_str().unwrap().starts_with("state stays")), "{said}");
+    pushward.logged(&["WARN", "state stays", "restart"]).await;
+    let (code, said) = command(&pushward, &["reload"]).await;
+    assert_eq!((code, said.lines().last()), (Some(0), Some("reloaded")), "{said}");
+    let metrics = metrics(&pushward).await;
+    assert!(metrics.contains("pushward_reloads_total{outcome=\"done\"} 2"), "{metrics}");
+    assert!(!pushward.file("elsewhere").exists());
+}
+
+#[tokio::test]
+async fn certificates_that_clients_refuse_or_soon_will_are_named_in_the_log_and_in_the_metrics() {
+    let prosody = Prosody::start().await;
+    let authority = Authority::new("an authority");
+    let setup = Setup::new(prosody.address).set("admin.listen", "'127.0.0.1:0'");
+    let mut pushward = Pushward::start(installed(setup, &authority.issue("elsewhere.test"))).await;
+    pushward.logged(&["WARN", "certificate problem", "does not name the domain", "localhost"]).await;
+    let problem =
+        |name: &str, is: u8| format!("pushward_certificate_problem{{domain=\"localhost\",problem=\"{name}\"}} {is}\n");
+    let said = metrics(&pushward).await;
+    assert!(said.contains(&problem("not_for_domain", 1)) && said.contains(&problem("expired", 0)), "{said}");
+    // 2090-01-01
+    assert!(
+        said.contains("pushward_certificate_expiry_timestamp_seconds{domain=\"localhost\"} 3786912000\n"),
+        "{said}"
+    );
+    pushward
+        .configure(|setup| installed(setup, &authority.issue_within("localhost", Duration::from_secs(13 * 86_400))));
+    assert!(pushward.reload().await);
+    pushward.logged(&["WARN", "certificate problem", "expires within 14 days", "localhost"]).await;
+    let said = metrics(&pushward).await;
+    assert!(said.contains(&problem("expires_soon", 1)) && said.contains(&problem("not_for_domain", 0)), "{said}");
+    let (code, said) = command(&pushward, &["check"]).await;
+    assert_eq!(code, Some(0), "{said}");
+    assert!(said.contains("[[host]] localhost certificate: ") && said.contains("expires within 14 days"), "{said}");
+    pushward.configure(|setup| installed(setup, &authority.issue("localhost")));
+    assert!(pushward.reload().await);
+    assert!(metrics(&pushward).await.contains(&problem("expires_soon", 0)));
+}
