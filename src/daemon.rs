@@ -17,7 +17,7 @@ use crate::admin::{Admin, AdminError, Doors};
 use crate::config::{Config, Limits, Listen, ListenTls};
 use crate::net::Legs;
 use crate::net::certificate::{self, CertificateError};
-use crate::net::listener::{self, Gate};
+use crate::net::listener;
 use crate::net::roots::RootsError;
 use crate::net::tls::{Certificates, TlsError};
 use crate::net::trust::TrustError;
@@ -113,17 +113,16 @@ impl Daemon {
         daemon.relay.recover().await;
         let (relay, accepting) = (Arc::clone(&daemon.relay), daemon.accepting.clone());
         daemon.connections.spawn(async move { accepting.run_until_cancelled(relay.upkeep()).await });
-        let gate = Gate::new(&config.limits);
         let doors = Doors::bind(&config.admin).await?;
         let listeners = config.listen.iter().map(bind).collect::<Result<Vec<_>, _>>()?;
         for (listen, listener) in config.listen.iter().zip(listeners) {
-            daemon.listen(listen, listener, gate.clone())?;
+            daemon.listen(listen, listener)?;
         }
         daemon.admin = Some(doors.open(Arc::clone(&daemon.relay)));
         Ok(daemon)
     }
 
-    fn listen(&mut self, listen: &Listen, listener: TcpListener, gate: Gate) -> Result<(), StartError> {
+    fn listen(&mut self, listen: &Listen, listener: TcpListener) -> Result<(), StartError> {
         let address = listener.local_addr().map_err(|source| StartError::Listen { address: listen.address, source })?;
         let tls = listen.tls;
         let kind = match tls {
@@ -133,8 +132,9 @@ impl Daemon {
         tracing::info!(%address, tls = kind, "listening");
         self.addresses.push((tls, address));
         let (relay, connections) = (Arc::clone(&self.relay), self.connections.clone());
-        let accept = listener::accept(listener, gate, move |tcp, peer, permit| {
-            connections.spawn(Arc::clone(&relay).serve(tcp, peer, tls, permit));
+        let gate = relay.guards().gate().clone();
+        let accept = listener::accept(listener, gate, move |tcp, peer, admission| {
+            connections.spawn(Arc::clone(&relay).serve(tcp, peer, tls, admission));
         });
         let accepting = self.accepting.clone();
         self.connections.spawn(async move { accepting.run_until_cancelled(accept).await });

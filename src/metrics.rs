@@ -14,6 +14,9 @@ use prometheus_client::registry::Registry;
 /// Names and words of this program.
 type Labels<const N: usize> = [(&'static str, &'static str); N];
 
+/// Who reached a limit, by the limit.
+pub type LimitsReached = Family<Labels<1>, Counter>;
+
 /// The metrics of a process.
 #[derive(Debug)]
 pub struct Metrics {
@@ -24,6 +27,7 @@ pub struct Metrics {
     publishes: Family<Labels<2>, Counter>,
     spool_failed: Counter,
     wakes_waiting: Gauge,
+    limits_reached: LimitsReached,
     logging_in: Arc<AtomicUsize>,
 }
 
@@ -65,6 +69,7 @@ impl Metrics {
             publishes: Family::default(),
             spool_failed: Counter::default(),
             wakes_waiting: Gauge::default(),
+            limits_reached: Family::default(),
             logging_in: Arc::default(),
         };
         metrics.register();
@@ -74,6 +79,7 @@ impl Metrics {
     // The encoder ends a counter's name with `_total`, and an info's with `_info`.
     fn register(&mut self) {
         let Self { registry, connections, sessions, verdicts, publishes, spool_failed, wakes_waiting, .. } = self;
+        registry.register("limit_reached", "Who was slowed, refused or cut off", self.limits_reached.clone());
         registry.register("build", "The version", Info::new([("version", env!("CARGO_PKG_VERSION"))]));
         registry.register("connections", "Connected clients, those that log in included", connections.clone());
         registry.register("sessions", "Sessions, with their client (live) or without (dark)", sessions.clone());
@@ -81,6 +87,11 @@ impl Metrics {
         registry.register("publishes", "Notifications, by what became of them", publishes.clone());
         registry.register("spool_failed", "Sessions that ended since the spool took no more", spool_failed.clone());
         registry.register("wakes_waiting", "Devices that wait to be woken by a push", wakes_waiting.clone());
+    }
+
+    /// Where it is counted who reaches a limit.
+    pub fn limits_reached(&self) -> LimitsReached {
+        self.limits_reached.clone()
     }
 
     /// A client has connected; it counts as logging in until the value is dropped.

@@ -8,12 +8,6 @@ const UNSUPPORTED: &[(&str, &str, &str)] = &[
     ("[[listen]]", "trusted_proxies", "clients must connect directly"),
     ("[[host]]", "upstream_source", "the system chooses the local address"),
     ("[[host]]", "upstream_proxy_protocol", "the server sees the address of Pushward"),
-    ("[limits]", "queue_memory", "session_queue bounds each session"),
-    ("[limits]", "unauthenticated", "connections and authentication_timeout bound them"),
-    ("[limits]", "failed_logins_per_address", "the server limits log-ins"),
-    ("[limits]", "held_per_account", "held sessions end after their timeout"),
-    ("[limits]", "stanza_rate", "the server limits rates"),
-    ("[limits]", "bandwidth", "the server limits rates"),
 ];
 
 /// Why a designed key is refused; `None` if it was never designed.

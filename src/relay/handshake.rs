@@ -4,11 +4,13 @@ use std::sync::Arc;
 
 use thiserror::Error;
 use tokio::net::TcpStream;
+use tokio::select;
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 
 use super::{Client, FAREWELL, Relay};
 use crate::config::ListenTls;
+use crate::limits::{Eviction, Limit, Permit, Stage};
 use crate::net::conn::{Conn, ConnEvent};
 use crate::session::starttls::{StartTls, Step};
 use crate::xml::{self, FrameError};
@@ -27,7 +29,15 @@ enum Failure {
 }
 
 /// Establishes TLS within `handshake_timeout`, and says in the log why not.
-pub(super) async fn secure(relay: &Relay, tcp: TcpStream, tls: ListenTls) -> Option<Client> {
+///
+/// `None` too if the connection has to make room for another one: it has said nothing that wants an answer.
+pub(super) async fn secure(
+    relay: &Relay,
+    tcp: TcpStream,
+    tls: ListenTls,
+    mut permit: Permit,
+    eviction: &mut Eviction,
+) -> Option<Client> {
     let attempt = async {
         crate::net::tune(&tcp, relay.config.stream_management.write_timeout)?;
         match tls {
@@ -38,20 +48,33 @@ pub(super) async fn secure(relay: &Relay, tcp: TcpStream, tls: ListenTls) -> Opt
             }
         }
     };
-    match timeout(relay.config.limits.handshake_timeout, attempt).await {
-        Ok(Ok(client)) => Some(client),
+    let attempt = timeout(relay.config.limits.handshake_timeout, attempt);
+    let attempt = select! {
+        done = attempt => done,
+        () = eviction.evicted() => return None,
+    };
+    match attempt {
+        Ok(Ok(client)) => {
+            permit.reaches(Stage::Secured);
+            Some(client.with_permit(permit))
+        }
         Ok(Err(error)) => {
             tracing::debug!(%error, "no TLS");
             None
         }
         Err(_) => {
-            tracing::debug!("no TLS within handshake_timeout");
+            match permit.address() {
+                Some(address) => relay.guards.watch().reached(Limit::HandshakeTimeout, address),
+                None => relay.guards.watch().reached(Limit::HandshakeTimeout, "a proxy's"),
+            }
             None
         }
     }
 }
 
 async fn accept(relay: &Relay, tcp: TcpStream, host: Option<&str>, direct: bool) -> Result<Client, Failure> {
+    // Who says nothing has no TLS state yet.
+    tcp.readable().await?;
     let config = relay.certificates.server_config(host, direct);
     let tls = TlsAcceptor::from(config).accept(tcp).await?;
     tracing::debug!(version = ?tls.get_ref().1.protocol_version(), "TLS is up");
@@ -62,7 +85,7 @@ async fn starttls(relay: &Relay, tcp: TcpStream) -> Result<(TcpStream, String), 
     let mut conn = Conn::new(tcp, relay.limits(false));
     let mut stream = StartTls::new(Arc::clone(&relay.domains), rand::random);
     loop {
-        while let Some(frame) = next_frame(&mut conn).await? {
+        while let Some(frame) = next_frame(relay, &mut conn).await? {
             match stream.handle(&frame) {
                 Step::Wait => {}
                 Step::Reply(bytes) => conn.write(&bytes),
@@ -85,12 +108,13 @@ async fn starttls(relay: &Relay, tcp: TcpStream) -> Result<(TcpStream, String), 
 }
 
 /// The next frame; the client hears of bytes that are none.
-async fn next_frame(conn: &mut Conn<TcpStream>) -> Result<Option<xml::Frame>, Failure> {
+async fn next_frame(relay: &Relay, conn: &mut Conn<TcpStream>) -> Result<Option<xml::Frame>, Failure> {
     match conn.next_frame() {
         Ok(frame) => Ok(frame),
         Err(error) => {
             conn.write(&xml::stream_header("", "", None));
-            conn.write(&xml::stream_error(error.condition(), None, None));
+            conn.write(&error.stream_error());
+            relay.too_much(&error, false);
             // Nothing more can be done for a peer that is gone already.
             drop(tokio::time::timeout(FAREWELL, conn.flush()).await);
             Err(error.into())

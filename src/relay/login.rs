@@ -1,5 +1,6 @@
 //! Drives a [`Negotiation`]: one client over TLS, one fresh stream to the server.
 
+use std::net::IpAddr;
 use std::time::Instant;
 
 use tokio::select;
@@ -9,10 +10,11 @@ use tokio::time::{sleep_until, timeout_at};
 use super::jobs;
 use super::registry::{Attach, Command, Refused};
 use super::{Client, Relay};
+use crate::limits::{Eviction, Limit, Stage};
 use crate::net::conn::{ConnEvent, HIGH_WATER};
 use crate::net::upstream::{Terms, UpstreamConn};
-use crate::session::negotiate::{Ended, Held, Input, Negotiation, Output, Stop};
-use crate::session::{Bound, Resumption, SmId, sm};
+use crate::session::negotiate::{CloseReason, Ended, Held, Input, Negotiation, Output, Stop};
+use crate::session::{Bound, EndReason, Resumption, SmId, sm};
 
 /// A login that became a session of its own.
 pub(super) struct Login {
@@ -33,14 +35,26 @@ struct Driver<'a> {
     /// `None` once the connection was handed over.
     client: Option<Client>,
     upstream: Option<UpstreamConn>,
+    address: IpAddr,
+    eviction: Eviction,
+    authenticated: bool,
     bound: Option<Bound>,
     done: bool,
 }
 
 /// Takes a client through login. `None` when it was handed to a held session, or has ended.
-pub(super) async fn run(relay: &Relay, client: Client) -> Option<Login> {
-    let negotiation = relay.negotiation();
-    let mut driver = Driver { relay, negotiation, client: Some(client), upstream: None, bound: None, done: false };
+pub(super) async fn run(relay: &Relay, client: Client, address: IpAddr, eviction: Eviction) -> Option<Login> {
+    let mut driver = Driver {
+        relay,
+        negotiation: relay.negotiation(),
+        client: Some(client),
+        upstream: None,
+        address,
+        eviction,
+        authenticated: false,
+        bound: None,
+        done: false,
+    };
     driver.drive().await;
     let Driver { client, upstream, bound, .. } = driver;
     match (bound, client, upstream) {
@@ -96,6 +110,7 @@ impl Driver<'_> {
                 Some(upstream) => upstream.event(client_backlog < HIGH_WATER).await,
                 None => std::future::pending().await,
             } } => Event::Upstream(event),
+            () = self.eviction.evicted() => Event::Stop(Stop::Crowded),
             () = sleep_until(deadline) => Event::Stop(Stop::Timeout),
             () = self.relay.shutdown.cancelled() => Event::Stop(Stop::Shutdown),
         }
@@ -107,10 +122,15 @@ impl Driver<'_> {
                 return;
             };
             match client.next_frame() {
-                Ok(Some(frame)) => self.take(Input::Client(frame)).await,
+                Ok(Some(frame)) => {
+                    let locked_out = self.relay.guards.logins().is_locked_out(Instant::now(), self.address);
+                    self.negotiation.lock_out(locked_out);
+                    self.take(Input::Client(frame)).await;
+                }
                 Ok(None) => return,
                 Err(error) => {
                     tracing::debug!(%error, "the client's bytes are no XML stream");
+                    self.relay.too_much(&error, self.authenticated);
                     self.negotiation.refuse_bytes(&error);
                     self.perform().await;
                 }
@@ -163,8 +183,13 @@ impl Driver<'_> {
             Output::Connect(host) => return Some(self.connect(&host).await),
             Output::Authenticated => {
                 let limits = self.relay.limits(true);
-                self.client.as_mut()?.framer().set_limits(limits);
+                self.authenticated = true;
+                let client = self.client.as_mut()?;
+                client.framer().set_limits(limits);
+                client.permit()?.authenticated();
             }
+            Output::LoginFailed => self.relay.guards.logins().failed(Instant::now(), self.address),
+            Output::LoginRefused => self.relay.guards.watch().reached(Limit::FailedLoginsPerAddress, self.address),
             Output::Restart => {
                 if let Some(client) = &mut self.client {
                     client.framer().restart();
@@ -181,7 +206,7 @@ impl Driver<'_> {
             }
             Output::Release(proof, resource) => {
                 if let Some(ghost) = self.relay.registry.held_resource(&proof, &resource) {
-                    jobs::end(&ghost).await;
+                    jobs::end(&ghost, EndReason::Superseded).await;
                 }
             }
             Output::Bound(bound) => {
@@ -190,7 +215,14 @@ impl Driver<'_> {
             }
             Output::Notice(domain, notice) => self.relay.notices.tell(domain, notice),
             Output::Close(reason) => {
-                tracing::info!(?reason, "closed before login");
+                match reason {
+                    // What anybody can make happen as often as they like is logged as its limit is.
+                    CloseReason::Timeout => {
+                        self.relay.guards.watch().reached(Limit::AuthenticationTimeout, self.address);
+                    }
+                    CloseReason::Crowded | CloseReason::LockedOut => tracing::debug!(?reason, "closed before login"),
+                    _ => tracing::info!(?reason, "closed before login"),
+                }
                 self.done = true;
             }
         }
@@ -221,6 +253,9 @@ impl Driver<'_> {
         let Some(way) = self.relay.ways.to(host) else {
             return Input::UpstreamLost;
         };
+        if let Some(permit) = self.client.as_mut().and_then(Client::permit) {
+            permit.reaches(Stage::Opened);
+        }
         let terms = Terms {
             connect_timeout: self.relay.config.limits.connect_timeout,
             write_timeout: self.relay.config.stream_management.write_timeout,

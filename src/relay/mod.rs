@@ -7,6 +7,7 @@
 
 mod absent;
 mod bound;
+mod crowd;
 mod forget;
 mod handshake;
 mod jobs;
@@ -30,10 +31,11 @@ use tokio_util::task::TaskTracker;
 use tracing::Instrument;
 
 use crate::config::{Config, ListenTls};
+use crate::limits::Guards;
 use crate::metrics::Metrics;
 use crate::net::Legs;
 use crate::net::conn::Conn;
-use crate::net::listener::Permit;
+use crate::net::listener::Admission;
 use crate::net::roots::RootsError;
 use crate::net::tls::Certificates;
 use crate::net::upstream::Ways;
@@ -63,6 +65,7 @@ pub struct Relay {
     absentees: Absentees,
     store: Store,
     metrics: Metrics,
+    guards: Guards,
     shutdown: CancellationToken,
     /// Tasks that only see a connection off.
     farewells: TaskTracker,
@@ -83,6 +86,8 @@ impl Relay {
             seed: rand::random(),
         };
         let registry = Arc::new(Registry::default());
+        let metrics = Metrics::new();
+        let guards = Guards::new(&config.limits, &metrics);
         Ok(Self {
             settings: Arc::new(settings),
             domains: Arc::new(config.hosts.iter().map(|host| host.domain.clone()).collect()),
@@ -94,25 +99,33 @@ impl Relay {
             registry,
             absentees: Absentees::default(),
             store,
-            metrics: Metrics::new(),
+            guards,
+            metrics,
             shutdown,
             farewells: TaskTracker::new(),
         })
     }
 
     /// Serves one connection for as long as it, or the session that it becomes, lives.
-    pub async fn serve(self: Arc<Self>, tcp: TcpStream, peer: SocketAddr, tls: ListenTls, permit: Permit) {
+    pub async fn serve(self: Arc<Self>, tcp: TcpStream, peer: SocketAddr, tls: ListenTls, admission: Admission) {
         let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
         let span = tracing::info_span!("session", %peer, jid = tracing::field::Empty);
         // Each stage in a box of its own: a session that lasts for days keeps nothing of its handshake.
         let stages = async {
+            let mut permit = match admission {
+                Ok(permit) => permit,
+                Err(limit) => return self.turn_away(tcp, tls, limit),
+            };
             let logging_in = self.metrics.logging_in();
-            let Some(client) = Box::pin(handshake::secure(&self, tcp, tls)).await else { return };
-            let login = Box::pin(login::run(&self, client)).await;
+            let mut eviction = permit.eviction();
+            let Some(client) = Box::pin(handshake::secure(&self, tcp, tls, permit, &mut eviction)).await else {
+                return;
+            };
+            let login = Box::pin(login::run(&self, client, peer.ip(), eviction)).await;
             drop(logging_in);
             if let Some(login) = login {
                 tracing::Span::current().record("jid", tracing::field::display(&login.bound.jid));
-                Box::pin(bound::run(self, login, permit)).await;
+                Box::pin(bound::run(self, login)).await;
             }
         };
         stages.instrument(span).await;
@@ -143,6 +156,11 @@ impl Relay {
     /// What is counted.
     pub fn metrics(&self) -> &Metrics {
         &self.metrics
+    }
+
+    /// What peers may ask of this process.
+    pub fn guards(&self) -> &Guards {
+        &self.guards
     }
 
     /// Whether sessions are told to end, and none begins.
