@@ -383,6 +383,7 @@ impl Driver {
             }
             Done::Spooled(last, Ok(())) => self.take(Input::Spooled(last)),
             Done::Spooled(_, Err(error)) => {
+                self.relay.spool_refuses(&error);
                 tracing::error!(%error, "spool_failed: stanzas stay the server's, and the session ends");
                 self.take(Input::SpoolFailed);
             }

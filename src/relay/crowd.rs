@@ -16,6 +16,7 @@ use super::registry::Handle;
 use crate::config::ListenTls;
 use crate::limits::Limit;
 use crate::session::EndReason;
+use crate::store::{SpoolBound, StoreError};
 use crate::xml::{self, FrameError};
 
 /// How long a client that is turned away has for reading why.
@@ -70,6 +71,16 @@ impl Relay {
             _ => return,
         };
         self.guards.watch().reached(limit, "a client");
+    }
+
+    /// Counts a bound of the spool, if it is one.
+    pub(super) fn spool_refuses(&self, error: &StoreError) {
+        let StoreError::SpoolFull { which, .. } = error else { return };
+        let limit = match which {
+            SpoolBound::PerSession => Limit::SpoolPerSession,
+            SpoolBound::All => Limit::Spool,
+        };
+        self.guards.watch().reached(limit, "what waits for a client");
     }
 
     /// Ends the sessions of the account that are held longest, if too many are.

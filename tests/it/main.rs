@@ -17,6 +17,8 @@ mod devices;
 mod ejabberd;
 mod ends;
 mod extensions;
+mod hostile;
+mod limits;
 mod losses;
 mod malformed;
 mod person;

@@ -29,8 +29,8 @@ impl Budget {
         self.used.load(Ordering::Relaxed)
     }
 
-    fn has_room(&self, bytes: usize) -> bool {
-        self.used().saturating_add(bytes) <= self.limit.load(Ordering::Relaxed)
+    fn room(&self) -> usize {
+        self.limit.load(Ordering::Relaxed).saturating_sub(self.used())
     }
 }
 
@@ -48,7 +48,12 @@ impl Share {
 
     /// Whether there is room for so many bytes.
     pub(super) fn has_room(&self, bytes: usize) -> bool {
-        self.budget.has_room(bytes)
+        self.room() >= bytes
+    }
+
+    /// Bytes that are left.
+    pub(super) fn room(&self) -> usize {
+        self.budget.room()
     }
 
     pub(super) fn take(&mut self, bytes: usize) {

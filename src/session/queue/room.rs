@@ -32,11 +32,10 @@ impl Queue {
     /// Behind which place, and stanzas of how much [`Spooled::weight`], are to be read back from the spool now.
     pub fn wants_load(&self) -> Option<(u64, usize)> {
         let after = self.tail.filter(|after| *after < self.committed)?;
-        if self.share.has_room(1) {
-            return (self.limit / 2).checked_sub(self.bytes).filter(|room| *room > 0).map(|room| (after, room));
-        }
-        // One stanza at a time goes on, so that nobody waits for others.
-        self.items.is_empty().then_some((after, 1))
+        // One stanza at a time goes on even where others have taken all.
+        let at_least = usize::from(self.items.is_empty());
+        let room = (self.limit / 2).checked_sub(self.bytes)?.min(self.share.room().max(at_least));
+        (room > 0).then_some((after, room))
     }
 
     /// Whether more stanzas may come from the server: else the disk is too slow for them.
