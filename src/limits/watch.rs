@@ -168,6 +168,18 @@ mod tests {
         assert_eq!(said.next(start + 2 * PAUSE), Some(0));
     }
 
+    /// The default as the README writes it is the one that the shipped file shows, which another test holds against the code.
+    #[test]
+    fn the_readme_says_what_each_limit_is_and_its_default() {
+        let (readme, shipped) = (include_str!("../../README.md"), include_str!("../../config.toml"));
+        for limit in Limit::ALL.map(Limit::name) {
+            let shown = shipped.lines().find_map(|line| line.strip_prefix(&format!("#{limit} = ")));
+            let default = shown.and_then(|shown| shown.split('#').next()).unwrap().trim();
+            let row = format!("| `{limit}` | `{default}` | ");
+            assert!(readme.lines().any(|line| line.starts_with(&row)), "no row {row}");
+        }
+    }
+
     #[test]
     fn each_limit_has_a_place_of_its_own() {
         for (place, limit) in Limit::ALL.into_iter().enumerate() {

@@ -57,8 +57,8 @@ struct Driver {
 }
 
 /// Runs a session from its bind to its end.
-pub(super) async fn run(relay: Arc<Relay>, login: Login) {
-    let Login { bound, client, upstream } = login;
+pub(super) async fn run(relay: Arc<Relay>, login: Box<Login>) {
+    let Login { bound, client, upstream } = *login;
     let (handle, commands) = relay.registry.enter(login::held(&bound), bound.jid.resource().as_str().to_owned());
     let login = LoginId(rand::random());
     let owner = owner(&relay, &handle, &bound, login).await;

@@ -37,13 +37,13 @@ pub(super) async fn secure(
     tls: ListenTls,
     mut permit: Permit,
     eviction: &mut Eviction,
-) -> Option<Client> {
+) -> Option<Box<Client>> {
     let attempt = async {
         crate::net::tune(&tcp, relay.config.stream_management.write_timeout)?;
         match tls {
             ListenTls::Direct => accept(relay, tcp, None, true).await,
             ListenTls::Starttls => {
-                let (tcp, host) = starttls(relay, tcp).await?;
+                let (tcp, host) = Box::pin(starttls(relay, tcp)).await?;
                 accept(relay, tcp, Some(&host), false).await
             }
         }
@@ -56,7 +56,7 @@ pub(super) async fn secure(
     match attempt {
         Ok(Ok(client)) => {
             permit.reaches(Stage::Secured);
-            Some(client.with_permit(permit))
+            Some(Box::new(client.with_permit(permit)))
         }
         Ok(Err(error)) => {
             tracing::debug!(%error, "no TLS");
@@ -73,10 +73,10 @@ pub(super) async fn secure(
 }
 
 async fn accept(relay: &Relay, tcp: TcpStream, host: Option<&str>, direct: bool) -> Result<Client, Failure> {
-    // Who says nothing has no TLS state yet.
-    tcp.readable().await?;
+    // Who says nothing has no state of TLS, nor room for it.
+    tcp.peek(&mut [0]).await?;
     let config = relay.certificates.server_config(host, direct);
-    let tls = TlsAcceptor::from(config).accept(tcp).await?;
+    let tls = Box::pin(async { TlsAcceptor::from(config).accept(tcp).await }).await?;
     tracing::debug!(version = ?tls.get_ref().1.protocol_version(), "TLS is up");
     Ok(Conn::new(tls, relay.limits(false)))
 }

@@ -43,11 +43,11 @@ struct Driver<'a> {
 }
 
 /// Takes a client through login. `None` when it was handed to a held session, or has ended.
-pub(super) async fn run(relay: &Relay, client: Client, address: IpAddr, eviction: Eviction) -> Option<Login> {
+pub(super) async fn run(relay: &Relay, client: Box<Client>, address: IpAddr, eviction: Eviction) -> Option<Box<Login>> {
     let mut driver = Driver {
         relay,
         negotiation: relay.negotiation(),
-        client: Some(client),
+        client: Some(*client),
         upstream: None,
         address,
         eviction,
@@ -58,7 +58,7 @@ pub(super) async fn run(relay: &Relay, client: Client, address: IpAddr, eviction
     driver.drive().await;
     let Driver { client, upstream, bound, .. } = driver;
     match (bound, client, upstream) {
-        (Some(bound), Some(client), Some(upstream)) => Some(Login { bound, client, upstream }),
+        (Some(bound), Some(client), Some(upstream)) => Some(Box::new(Login { bound, client, upstream })),
         (_, client, upstream) => {
             if let Some(client) = client {
                 relay.farewell(client);

@@ -110,7 +110,8 @@ impl Relay {
     pub async fn serve(self: Arc<Self>, tcp: TcpStream, peer: SocketAddr, tls: ListenTls, admission: Admission) {
         let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
         let span = tracing::info_span!("session", %peer, jid = tracing::field::Empty);
-        // Each stage in a box of its own: a session that lasts for days keeps nothing of its handshake.
+        // Each stage, and what it gives to the next, in a box of its own: a connection that says nothing needs little, and a
+        // session that lasts for days keeps nothing of its handshake.
         let stages = async {
             let mut permit = match admission {
                 Ok(permit) => permit,
