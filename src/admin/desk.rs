@@ -2,13 +2,18 @@
 
 use std::io;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use super::ping::ping;
-use super::protocol::{Answer, Forgotten, Registration, Removed, Request, Session, State, Status, shortened};
+use super::protocol::{
+    Answer, Forgotten, LastPublish, PassedOver, PingOutcome, Registration, Removed, Request, Session, State, Status,
+    printable, shortened,
+};
 use super::socket::Answers;
+use crate::config::Transport;
 use crate::jid::{BareJid, Jid};
 use crate::metrics::Measured;
+use crate::publish::choice::{Published, Standing};
 use crate::push::account::{Account, Change, DeviceId};
 use crate::push::registration;
 use crate::relay::Relay;
@@ -126,6 +131,7 @@ impl Desk {
 
     async fn tell_registrations(&self, account: &BareJid, state: &Account, answers: &mut Answers) -> io::Result<()> {
         for r in &state.registrations {
+            let Standing { next, last, passed_over } = self.relay.standing(account, &r.target);
             let registration = Registration {
                 account: account.clone(),
                 resource: state.device(r.device).map(|device| device.resource.clone()),
@@ -135,6 +141,9 @@ impl Desk {
                 errors: r.errors,
                 last_success: r.last_success,
                 last_seen: r.last_seen,
+                transport: next.map(|transport| transport.name().to_owned()),
+                last: last.map(last_publish),
+                passed_over: passed_over.into_iter().map(passed).collect(),
             };
             answers.send(&Answer::Registration(registration)).await?;
         }
@@ -193,6 +202,17 @@ impl Desk {
         let (devices, registrations) = (state.devices.len(), state.registrations.len());
         Ok(Forgotten { account, devices, registrations, held, live })
     }
+}
+
+fn last_publish((published, at): (Published, SystemTime)) -> LastPublish {
+    let (outcome, condition) = PingOutcome::of(published.outcome);
+    let transport = published.transport.map(|transport| transport.name().to_owned());
+    let at = at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
+    LastPublish { transport, outcome, condition, at }
+}
+
+fn passed((transport, reason): (Transport, String)) -> PassedOver {
+    PassedOver { transport: transport.name().to_owned(), reason: printable(&reason) }
 }
 
 fn refusal(error: StoreError) -> Refusal {

@@ -13,7 +13,7 @@ use super::jobs::unix;
 use super::registry::{Command, Handle};
 use crate::config::Transport;
 use crate::jid::BareJid;
-use crate::publish::choice::Published;
+use crate::publish::choice::{Published, Standing};
 use crate::push::absent::{Absent, Notice};
 use crate::push::account::DeviceId;
 use crate::push::notification::Publish;
@@ -155,6 +155,18 @@ impl Relay {
         if session.send(Command::Published(target.clone(), outcome.clone())).await.is_err() {
             self.note_outcome(session.account(), &target, &outcome).await;
         }
+    }
+
+    /// A session has carried a publish of its own: remembers and counts what became of it.
+    pub(super) fn published_by_session(&self, target: &Target, outcome: &Outcome) {
+        let transport = Transport::Session;
+        self.publisher.ended(target, Published { transport: Some(transport), outcome: outcome.clone() });
+        self.metrics.publish(transport.name(), outcome.name());
+    }
+
+    /// How things are with the push service of a registration.
+    pub fn standing(&self, account: &BareJid, target: &Target) -> Standing {
+        self.publisher.standing(account, target)
     }
 
     /// Publishes for an account, and counts what became of it.

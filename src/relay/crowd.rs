@@ -68,7 +68,12 @@ impl Relay {
             FrameError::TooLarge { .. } if authenticated => Limit::Stanza,
             FrameError::TooLarge { .. } => Limit::UnauthenticatedStanza,
             FrameError::TooDeep { .. } => Limit::Depth,
-            _ => return,
+            FrameError::NotWellFormed { .. }
+            | FrameError::Restricted(_)
+            | FrameError::TooMany { .. }
+            | FrameError::BadNamespace
+            | FrameError::BadEncoding
+            | FrameError::BadFormat { .. } => return,
         };
         self.guards.watch().reached(limit, "a client");
     }
@@ -100,9 +105,10 @@ impl Relay {
 }
 
 async fn tell(mut tcp: TcpStream, limit: Limit) -> io::Result<()> {
-    let (condition, text) = match limit {
-        Limit::ConnectionsPerAddress => ("policy-violation", "Too many connections from your address"),
-        _ => ("resource-constraint", "Too many connections"),
+    let (condition, text) = if limit == Limit::ConnectionsPerAddress {
+        ("policy-violation", "Too many connections from your address")
+    } else {
+        ("resource-constraint", "Too many connections")
     };
     let mut reply = xml::stream_header("", "", None).to_vec();
     reply.extend_from_slice(&xml::stream_error(condition, None, Some(text)));

@@ -215,18 +215,23 @@ impl Driver<'_> {
             }
             Output::Notice(domain, notice) => self.relay.notices.tell(domain, notice),
             Output::Close(reason) => {
-                match reason {
-                    // What anybody can make happen as often as they like is logged as its limit is.
-                    CloseReason::Timeout => {
-                        self.relay.guards.watch().reached(Limit::AuthenticationTimeout, self.address);
-                    }
-                    CloseReason::Crowded | CloseReason::LockedOut => tracing::debug!(?reason, "closed before login"),
-                    _ => tracing::info!(?reason, "closed before login"),
-                }
+                self.report_close(reason);
                 self.done = true;
             }
         }
         None
+    }
+
+    /// What anybody can make happen as often as they like is logged as its limit is.
+    fn report_close(&self, reason: CloseReason) {
+        if reason == CloseReason::Timeout {
+            self.relay.guards.watch().reached(Limit::AuthenticationTimeout, self.address);
+        }
+        if matches!(reason, CloseReason::Timeout | CloseReason::Crowded | CloseReason::LockedOut) {
+            tracing::debug!(?reason, "closed before login");
+        } else {
+            tracing::info!(?reason, "closed before login");
+        }
     }
 
     /// A session that can be resumed, or what is remembered of one that has ended in order.

@@ -18,7 +18,7 @@ use crate::session::{EndReason, Resumption, SmId, sm};
 use crate::xml::Element;
 
 /// Commands that wait for a session; a session that does not take them is busy for at most a wake-up.
-const COMMANDS: usize = 16;
+pub(super) const COMMANDS: usize = 16;
 
 /// What others ask of a session's task.
 #[derive(Debug)]
