@@ -102,7 +102,7 @@ async fn ten_thousand_half_open_connections_stop_no_login_and_cost_no_cpu() {
     assert!(used <= 4, "{used} ticks of CPU in two seconds");
 
     // More of the same only push each other out.
-    let more = flood(&pushward, 500, 1).await;
+    let more = flood(&pushward, 500, 2).await;
     pushward.login("bob", "desk").await.roundtrip().await;
     client.roundtrip().await;
     assert!(pushward.reached("unauthenticated").await >= 400);

@@ -259,8 +259,7 @@ async fn beyond_the_memory_of_all_and_of_a_session_what_waits_is_on_disk_and_all
         let keys = ["limits.unauthenticated_stanza", "limits.stanza", "limits.session_queue"];
         keys.into_iter().fold(setup.with_metrics(), |setup, key| setup.set(key, "'16 KiB'"))
     };
-    let cases: [(&str, fn(Setup) -> Setup); 2] = [("queue_memory", all), ("session_queue", own)];
-    for (limit, settings) in cases {
+    for (limit, settings) in [("queue_memory", all as fn(Setup) -> Setup), ("session_queue", own)] {
         let Scene { stub: _stub, pushward, client, server, enabled } =
             Scene::with(StubOptions::default(), settings).await;
         lost(&pushward, client, "alice@localhost/phone").await;
