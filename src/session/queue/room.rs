@@ -29,7 +29,7 @@ impl Queue {
         }
     }
 
-    /// Behind which place, and stanzas of how much [`Spooled::weight`], are to be read back from the spool now.
+    /// Behind which place, and stanzas of how much [`Spooled::weight`](super::Spooled::weight), are to be read back from the spool now.
     pub fn wants_load(&self) -> Option<(u64, usize)> {
         let after = self.tail.filter(|after| *after < self.committed)?;
         // One stanza at a time goes on even where others have taken all.
