@@ -60,7 +60,7 @@ impl Process {
         &self.log
     }
 
-    /// Its number.
+    /// Its process id.
     pub(crate) fn id(&self) -> u32 {
         self.child.id()
     }
