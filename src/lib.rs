@@ -24,6 +24,7 @@
 //! | [`publish`] | the choice of transport; streams to push services as a domain, and to servers as a component | what is said, whom for |
 //! | [`daemon`] | bind, accept, signals, drain; reload: all of a [`relay::snapshot`] or nothing | |
 //! | [`admin`] | a unix socket for the operator's commands, a page for metrics and probes; the commands themselves | secrets |
+//! | [`limits`] | who may connect, fail, send and wait how much | what comes of it |
 //! | [`metrics`] | what is counted | who anybody is |
 //! | [`config`], [`check`], [`setup`], [`cli`], [`log`] | what an operator writes and reads | |
 //! | [`service`] | readiness, watchdog, passed sockets and descriptors; unit, manual page and package | |
@@ -69,6 +70,7 @@ pub mod config;
 pub mod daemon;
 pub mod demo;
 pub mod jid;
+pub mod limits;
 pub mod log;
 pub mod metrics;
 pub mod net;

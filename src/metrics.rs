@@ -15,6 +15,9 @@ use prometheus_client::registry::Registry;
 /// Names and words of this program.
 type Labels<const N: usize> = [(&'static str, &'static str); N];
 
+/// Who reached a limit, by the limit.
+pub type LimitsReached = Family<Labels<1>, Counter>;
+
 /// The metrics of a process.
 #[derive(Debug)]
 pub struct Metrics {
@@ -29,6 +32,7 @@ pub struct Metrics {
     reload_success: Gauge,
     certificate_expiry: Family<[(&'static str, String); 1], Gauge>,
     certificate_problem: Family<[(&'static str, String); 2], Gauge>,
+    limits_reached: LimitsReached,
     logging_in: Arc<AtomicUsize>,
 }
 
@@ -74,6 +78,7 @@ impl Metrics {
             reload_success: Gauge::default(),
             certificate_expiry: Family::default(),
             certificate_problem: Family::default(),
+            limits_reached: Family::default(),
             logging_in: Arc::default(),
         };
         metrics.register();
@@ -86,6 +91,7 @@ impl Metrics {
     // The encoder ends a counter's name with `_total`, and an info's with `_info`.
     fn register(&mut self) {
         let Self { registry, connections, sessions, verdicts, publishes, spool_failed, wakes_waiting, .. } = self;
+        registry.register("limit_reached", "Who was slowed, refused or cut off", self.limits_reached.clone());
         registry.register("build", "The version", Info::new([("version", env!("CARGO_PKG_VERSION"))]));
         registry.register("connections", "Connected clients, those that log in included", connections.clone());
         registry.register("sessions", "Sessions, with their client (live) or without (dark)", sessions.clone());
@@ -135,6 +141,11 @@ impl Metrics {
             let labels = [domain(), ("problem", problem.to_owned())];
             self.certificate_problem.get_or_create(&labels).set(i64::from(has));
         }
+    }
+
+    /// Where it is counted who reaches a limit.
+    pub fn limits_reached(&self) -> LimitsReached {
+        self.limits_reached.clone()
     }
 
     /// A client has connected; it counts as logging in until the value is dropped.

@@ -13,8 +13,10 @@ const SMALLEST_STANZA: usize = 10_000;
 pub struct Limits {
     /// Client connections at once: 100,000.
     pub connections: usize,
-    /// Client connections at once from one address: 1,000.
+    /// Client connections at once from one address, or one IPv6 /64: 1,000.
     pub connections_per_address: usize,
+    /// Client connections at once that have not logged in: 10,000. One more closes another one.
+    pub unauthenticated: usize,
     /// Bytes of a stanza before authentication: 16 KiB. RFC 6120 §13.12 wants 10,000 at least.
     pub unauthenticated_stanza: usize,
     /// Bytes of a stanza after authentication: 1 MiB.
@@ -23,6 +25,8 @@ pub struct Limits {
     pub depth: usize,
     /// Bytes that may wait for the client of one session: 4 MiB.
     pub session_queue: usize,
+    /// Bytes that may wait for all clients together in memory: 1 GiB. More is on disk only.
+    pub queue_memory: usize,
     /// Bytes that may wait on disk for one device: 64 MiB.
     pub spool_per_session: usize,
     /// Bytes that may wait on disk in all: 10 GiB.
@@ -31,6 +35,14 @@ pub struct Limits {
     pub handshake_timeout: Duration,
     /// How long a client may take to log in: 5 min (RFC 6120 §6.4 leaves room for a user who types a password).
     pub authentication_timeout: Duration,
+    /// Failed log-ins in a minute from one address, or one IPv6 /64: 30; 0 for no limit.
+    pub failed_logins_per_address: usize,
+    /// Sessions of one account that are held without their client: 16. One more ends the one that is held longest.
+    pub held_per_account: usize,
+    /// Stanzas that a session may send in a second: 0 for no limit.
+    pub stanza_rate: usize,
+    /// Bytes that a session may send in a second: 0 for no limit.
+    pub bandwidth: usize,
     /// How long connecting to the server may take: 10 s.
     pub connect_timeout: Duration,
 }
@@ -40,14 +52,20 @@ impl Default for Limits {
         Self {
             connections: 100_000,
             connections_per_address: 1_000,
+            unauthenticated: 10_000,
             unauthenticated_stanza: 16 << 10,
             stanza: 1 << 20,
             depth: 128,
             session_queue: 4 << 20,
+            queue_memory: 1 << 30,
             spool_per_session: 64 << 20,
             spool: 10 << 30,
             handshake_timeout: 30 * SECOND,
             authentication_timeout: 5 * MINUTE,
+            failed_logins_per_address: 30,
+            held_per_account: 16,
+            stanza_rate: 0,
+            bandwidth: 0,
             connect_timeout: 10 * SECOND,
         }
     }
@@ -61,14 +79,20 @@ pub(super) fn read(mut s: Section<'_>) -> Limits {
     let read = Limits {
         connections: s.number("connections", d.connections, 1..=10_000_000),
         connections_per_address: s.number("connections_per_address", d.connections_per_address, 1..=10_000_000),
+        unauthenticated: s.number("unauthenticated", d.unauthenticated, 1..=10_000_000),
         unauthenticated_stanza: s.size("unauthenticated_stanza", d.unauthenticated_stanza, stanzas.clone()),
         stanza: s.size("stanza", d.stanza, stanzas),
         depth: s.number("depth", d.depth, 16..=10_000),
         session_queue: s.size("session_queue", d.session_queue, SMALLEST_STANZA..=1 << 30),
+        queue_memory: s.size("queue_memory", d.queue_memory, SMALLEST_STANZA..=1 << 50),
         spool_per_session: s.size("spool_per_session", d.spool_per_session, SMALLEST_STANZA..=1 << 40),
         spool: s.size("spool", d.spool, SMALLEST_STANZA..=1 << 50),
         handshake_timeout: s.duration("handshake_timeout", d.handshake_timeout, MOMENT..=HOUR),
         authentication_timeout: s.duration("authentication_timeout", d.authentication_timeout, MOMENT..=HOUR),
+        failed_logins_per_address: s.number("failed_logins_per_address", d.failed_logins_per_address, 0..=1_000_000),
+        held_per_account: s.number("held_per_account", d.held_per_account, 1..=1_000_000),
+        stanza_rate: s.number("stanza_rate", d.stanza_rate, 0..=1_000_000_000),
+        bandwidth: s.size("bandwidth", d.bandwidth, 0..=1 << 40),
         connect_timeout: s.duration("connect_timeout", d.connect_timeout, MOMENT..=10 * MINUTE),
     };
     let contradiction = |(key, line): (&str, usize), wrong: bool, what: &str, remedy: &str| {

@@ -97,12 +97,6 @@ fn unknown_keys_are_refused_with_the_nearest_known_one() {
 }
 
 #[test]
-fn designed_keys_that_do_not_act_yet_are_refused() {
-    let expect = "config.toml:2: [limits] stanza_rate: not yet supported; remove it: the server limits rates";
-    check("[limits]\nstanza_rate = 10", expect);
-}
-
-#[test]
 fn transports_are_some_of_three_each_once() {
     let push = |text: &str| parse(&with_host(&format!("[push]\n{text}"))).map(|config| config.push);
     assert_eq!(push("transports = [\"session\", \"s2s\"]").unwrap().transports, [Transport::Session, Transport::S2s]);

@@ -3,14 +3,7 @@
 use std::collections::BTreeSet;
 
 /// Section, key, and what holds instead. A key that would not act is refused, so that nobody relies on it.
-const UNSUPPORTED: &[(&str, &str, &str)] = &[
-    ("[limits]", "queue_memory", "session_queue bounds each session"),
-    ("[limits]", "unauthenticated", "connections and authentication_timeout bound them"),
-    ("[limits]", "failed_logins_per_address", "the server limits log-ins"),
-    ("[limits]", "held_per_account", "held sessions end after their timeout"),
-    ("[limits]", "stanza_rate", "the server limits rates"),
-    ("[limits]", "bandwidth", "the server limits rates"),
-];
+const UNSUPPORTED: &[(&str, &str, &str)] = &[];
 
 /// Why a designed key is refused; `None` if it was never designed.
 pub(super) fn reason(section: &str, key: &str) -> Option<&'static str> {

@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::config::{Listen, ListenTls};
-use crate::net::listener::{self, Gate};
+use crate::net::listener;
 use crate::relay::Relay;
 use crate::service::Sockets;
 
@@ -41,7 +41,6 @@ fn remedy(error: &io::Error) -> &'static str {
 /// All addresses, and what serves the connections that come there.
 pub(super) struct Listeners {
     relay: Arc<Relay>,
-    gate: Gate,
     accepting: CancellationToken,
     connections: TaskTracker,
     open: Vec<Open>,
@@ -66,8 +65,7 @@ enum Step {
 impl Listeners {
     /// None is open; those to come close when `accepting` is cancelled, and what they serve is tracked by `connections`.
     pub(super) fn new(relay: Arc<Relay>, accepting: CancellationToken, connections: TaskTracker) -> Self {
-        let gate = Gate::new(&relay.current().config.limits);
-        Self { relay, gate, accepting, connections, open: Vec::new() }
+        Self { relay, accepting, connections, open: Vec::new() }
     }
 
     /// Binds the addresses that are neither open yet nor among the sockets that were passed.
@@ -114,7 +112,6 @@ impl Listeners {
             tracing::info!(address = %closed.address, "listening no more");
             closed.stop.cancel();
         }
-        self.gate.change(&self.relay.current().config.limits);
     }
 
     /// Where it listens, in the order of the configuration; ports that the system chose are real here.
@@ -126,9 +123,14 @@ impl Listeners {
         tell(address, listen.tls);
         let (listen, stop) = (Arc::new(ArcSwap::from_pointee(listen)), self.accepting.child_token());
         let (relay, connections, current) = (Arc::clone(&self.relay), self.connections.clone(), Arc::clone(&listen));
-        let accept = listener::accept(listener, Arc::clone(&listen), self.gate.clone(), move |tcp, peer, permit| {
-            connections.spawn(Arc::clone(&relay).serve(tcp, peer, current.load_full(), permit));
-        });
+        let accept = listener::accept(
+            listener,
+            Arc::clone(&listen),
+            self.relay.guards().gate().clone(),
+            move |tcp, peer, admission| {
+                connections.spawn(Arc::clone(&relay).serve(tcp, peer, current.load_full(), admission));
+            },
+        );
         let stopped = stop.clone();
         self.connections.spawn(async move { stopped.run_until_cancelled(accept).await });
         Open { listen, address, stop }

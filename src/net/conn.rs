@@ -1,20 +1,27 @@
 //! A framed connection: reads that give frames, writes that gather, and progress that lives in the struct.
 
+use std::cell::RefCell;
 use std::fmt;
-use std::future::{Future, poll_fn};
+use std::future::poll_fn;
 use std::io;
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use bytes::{Buf, BytesMut};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::time::timeout;
 
+use crate::limits::Permit;
 use crate::xml::{Frame, FrameError, FrameLimits, Framer};
 
-/// Room for one read.
-const READ: usize = 8 * 1024;
+/// Room for one read: the most that a TLS record holds.
+const READ: usize = 16 * 1024;
+
+thread_local! {
+    /// Where reads arrive, so that a connection on which nothing comes owns no room for it.
+    static ARRIVALS: RefCell<Box<[u8]>> = RefCell::new(vec![0; READ].into());
+}
 
 /// Above this many unwritten bytes, the source of what is written is not read any further.
 pub const HIGH_WATER: usize = 256 * 1024;
@@ -39,6 +46,9 @@ pub struct Conn<S> {
     unflushed: bool,
     /// Since when no written byte has moved, while there are any.
     stalled: Option<Instant>,
+    /// Bytes that came since it was asked.
+    received: usize,
+    permit: Option<Box<Permit>>,
 }
 
 impl<S> fmt::Debug for Conn<S> {
@@ -51,12 +61,36 @@ impl<S> fmt::Debug for Conn<S> {
 impl<S: AsyncRead + AsyncWrite + Unpin> Conn<S> {
     /// A connection on which a stream header comes next.
     pub fn new(stream: S, limits: FrameLimits) -> Self {
-        Self { stream, framer: Framer::new(limits), out: BytesMut::new(), unflushed: false, stalled: None }
+        Self {
+            stream,
+            framer: Framer::new(limits),
+            out: BytesMut::new(),
+            unflushed: false,
+            stalled: None,
+            received: 0,
+            permit: None,
+        }
     }
 
     /// The same on a stream with another content namespace than `jabber:client`.
     pub fn in_namespace(stream: S, limits: FrameLimits, ns: &'static str) -> Self {
         Self { framer: Framer::with_default_namespace(limits, ns), ..Self::new(stream, limits) }
+    }
+
+    /// The same with the right to be connected, for as long as it is.
+    pub fn with_permit(mut self, permit: Permit) -> Self {
+        self.permit = Some(Box::new(permit));
+        self
+    }
+
+    /// The right to be connected, where there is one.
+    pub fn permit(&mut self) -> Option<&mut Permit> {
+        self.permit.as_deref_mut()
+    }
+
+    /// How many bytes came since this was asked before.
+    pub fn take_received(&mut self) -> usize {
+        std::mem::take(&mut self.received)
     }
 
     /// The framer, for limits and restarts.
@@ -74,7 +108,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conn<S> {
     /// # Errors
     /// The bytes are no XML stream.
     pub fn next_frame(&mut self) -> Result<Option<Frame>, FrameError> {
-        self.framer.next_frame()
+        let frame = self.framer.next_frame()?;
+        if frame.is_none() && self.framer.buffer().is_empty() {
+            // The room belongs to the frames now, and goes with them.
+            *self.framer.buffer() = BytesMut::new();
+        }
+        Ok(frame)
     }
 
     /// Gathers bytes; they leave with the next [`Conn::event`].
@@ -113,9 +152,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conn<S> {
         if !read {
             return Poll::Pending;
         }
-        let buffer = self.framer.buffer();
-        buffer.reserve(READ);
-        let count = ready!(pin!(self.stream.read_buf(buffer)).poll(cx))?;
+        let Self { stream, framer, .. } = self;
+        let count = ready!(ARRIVALS.with_borrow_mut(|arrivals| {
+            let mut arrivals = ReadBuf::new(arrivals);
+            ready!(Pin::new(stream).poll_read(cx, &mut arrivals))?;
+            framer.buffer().extend_from_slice(arrivals.filled());
+            Poll::Ready(io::Result::Ok(arrivals.filled().len()))
+        }))?;
+        self.received = self.received.saturating_add(count);
         Poll::Ready(Ok(if count == 0 { ConnEvent::Closed } else { ConnEvent::Received }))
     }
 
@@ -130,6 +174,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conn<S> {
             self.stalled = Some(Instant::now());
         }
         ready!(Pin::new(&mut self.stream).poll_flush(cx))?;
+        self.out = BytesMut::new();
         self.unflushed = false;
         self.stalled = None;
         Poll::Ready(Ok(()))

@@ -4,12 +4,14 @@ use std::net::SocketAddr;
 use std::time::Instant;
 
 use tokio::net::TcpStream;
+use tokio::select;
 use tokio::time::timeout_at;
 use tracing::Span;
 use tracing::field::display;
 
+use super::Relay;
 use crate::config::Listen;
-use crate::net::listener::Permit;
+use crate::limits::{Eviction, Permit};
 use crate::net::proxy_protocol::{self, Addresses, HeaderError};
 
 /// A connection whose client is known.
@@ -18,21 +20,28 @@ pub(super) struct Arrival {
     pub(super) addresses: Addresses,
     /// Counts for the client's address.
     pub(super) permit: Permit,
+    /// Says when it has to make room for another one.
+    pub(super) eviction: Eviction,
 }
 
 /// Reads the PROXY header where there has to be one, and says in the log why there is none.
 pub(super) async fn of(
-    mut tcp: TcpStream,
-    peer: SocketAddr,
+    relay: &Relay,
+    (mut tcp, peer): (TcpStream, SocketAddr),
     listen: &Listen,
     mut permit: Permit,
     deadline: Instant,
 ) -> Option<Arrival> {
+    let mut eviction = permit.eviction();
     // Fails only if the peer is gone.
     let mut addresses = Addresses::of(&tcp, peer).ok()?;
     if listen.proxies.is_some() {
         Span::current().record("proxy", display(addresses.client));
-        match timeout_at(deadline.into(), proxy_protocol::read(&mut tcp)).await {
+        let named = select! {
+            named = timeout_at(deadline.into(), proxy_protocol::read(&mut tcp)) => named,
+            () = eviction.evicted() => return None,
+        };
+        match named {
             Ok(Ok(Some(named))) => addresses = named,
             Ok(Ok(None)) => {}
             Ok(Err(error @ (HeaderError::Io(_) | HeaderError::Ended(0)))) => {
@@ -48,10 +57,11 @@ pub(super) async fn of(
                 return None;
             }
         }
-        if !permit.count(addresses.client.ip()) {
-            return None;
-        }
     }
     Span::current().record("peer", display(addresses.client));
-    Some(Arrival { tcp, addresses, permit })
+    if let Err(limit) = permit.comes_from(addresses.client.ip()) {
+        relay.turn_away(tcp, listen.tls, limit);
+        return None;
+    }
+    Some(Arrival { tcp, addresses, permit, eviction })
 }

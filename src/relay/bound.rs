@@ -14,8 +14,8 @@ use super::login::{self, Login};
 use super::owner::owner;
 use super::registry::{Attach, Command, Handle, Refused};
 use super::{Client, Relay};
+use crate::limits::Throttle;
 use crate::net::conn::ConnEvent;
-use crate::net::listener::Permit;
 use crate::net::upstream::UpstreamConn;
 use crate::publish::Way;
 use crate::publish::session::{Asker, Carried};
@@ -32,6 +32,7 @@ struct Driver {
     sm_id: Option<SmId>,
     commands: mpsc::Receiver<Command>,
     client: Option<Client>,
+    throttle: Throttle,
     upstream: UpstreamConn,
     jobs: Jobs,
     carried: Carried,
@@ -46,14 +47,15 @@ struct Driver {
 }
 
 /// Runs a session from its bind to its end.
-pub(super) async fn run(relay: Arc<Relay>, login: Login, permit: Permit) {
-    let Login { bound, client, upstream } = login;
+pub(super) async fn run(relay: Arc<Relay>, login: Box<Login>) {
+    let Login { bound, client, upstream } = *login;
     let (handle, commands) = relay.registry.enter(login::held(&bound), bound.jid.resource().as_str().to_owned());
     let login = LoginId(rand::random());
     let owner = owner(&relay, &handle, &bound, login).await;
     let clock = Clock { now: Instant::now(), wall: SystemTime::now() };
     let earlier = owner.backlog;
-    let session = Session::new(relay.settings(), bound, owner, rand::random, clock);
+    let mut session = Session::new(relay.settings(), bound, owner, rand::random, clock);
+    session.share_memory(relay.guards.queues());
     tracing::info!("bound");
     let jobs = Jobs::new(Arc::clone(&relay), Arc::clone(&handle), session.first_place(), earlier);
     let mut driver = Driver {
@@ -64,6 +66,7 @@ pub(super) async fn run(relay: Arc<Relay>, login: Login, permit: Permit) {
         sm_id: None,
         commands,
         client: Some(client),
+        throttle: Throttle::default(),
         upstream,
         jobs,
         carried: Carried::default(),
@@ -75,7 +78,6 @@ pub(super) async fn run(relay: Arc<Relay>, login: Login, permit: Permit) {
     };
     driver.drive().await;
     driver.leave().await;
-    drop(permit);
 }
 
 impl Driver {
@@ -86,7 +88,9 @@ impl Driver {
         self.frames_from_upstream();
         while self.ended.is_none() {
             self.take(Input::Quiet);
-            self.handle.set_dark(self.session.is_dark());
+            if self.handle.set_dark(self.session.is_dark()) {
+                self.relay.hold_no_more_than_allowed(&self.handle);
+            }
             // What had to wait may be wanted now.
             self.frames_from_client();
             if self.ended.is_some() {
@@ -104,7 +108,11 @@ impl Driver {
             Wake::Upstream(Ok(ConnEvent::Drained)) | Wake::Client(Ok(ConnEvent::Drained)) => {}
             Wake::Upstream(Ok(ConnEvent::Received)) => self.frames_from_upstream(),
             Wake::Upstream(Ok(ConnEvent::Closed) | Err(_)) => self.take(Input::UpstreamLost),
-            Wake::Client(Ok(ConnEvent::Received)) => self.frames_from_client(),
+            Wake::Client(Ok(ConnEvent::Received)) => {
+                let received = self.client.as_mut().map_or(0, Client::take_received);
+                self.throttle.bytes(Instant::now(), self.relay.guards.rates(), received);
+                self.frames_from_client();
+            }
             Wake::Client(Ok(ConnEvent::Closed)) => self.client_lost("closed without a stream footer"),
             Wake::Client(Err(error)) => {
                 tracing::debug!(%error, "the client's connection broke");
@@ -112,7 +120,7 @@ impl Driver {
             }
             Wake::Command(Command::Attach(attach)) => self.attach(*attach),
             Wake::Command(Command::AccountChanged(account)) => self.take(Input::Account(*account)),
-            Wake::Command(Command::Supersede(heir)) => self.supersede(heir),
+            Wake::Command(Command::GiveWay(reason, heir)) => self.give_way(reason, heir),
             Wake::Command(Command::Carry(publish, reply)) => {
                 let number = self.carried.begin(Asker::Other(reply));
                 self.take(Input::Carry(number, *publish));
@@ -130,10 +138,10 @@ impl Driver {
     }
 
     /// Only a held session gives way; a live one is the device's as much as the fresh one.
-    fn supersede(&mut self, heir: oneshot::Sender<()>) {
+    fn give_way(&mut self, reason: EndReason, heir: oneshot::Sender<()>) {
         if self.session.is_dark() {
             self.heirs.push(heir);
-            self.take(Input::Superseded);
+            self.take(Input::GiveWay(reason));
         }
     }
 
@@ -159,13 +167,24 @@ impl Driver {
 
     /// Takes what the client has sent, up to where the session wants no more; the loop comes back for the rest.
     fn frames_from_client(&mut self) {
+        let rates = self.relay.guards.rates();
         while self.ended.is_none() && self.session.wants_client() {
+            let now = Instant::now();
             let Some(client) = &mut self.client else { return };
+            if self.throttle.resumes_at(now, rates).is_some() {
+                return;
+            }
             match client.next_frame() {
-                Ok(Some(frame)) => self.take(Input::Client(self.session.attachment(), frame)),
+                Ok(Some(frame)) => {
+                    if frame.is_stanza() {
+                        self.throttle.stanza(now, rates);
+                    }
+                    self.take(Input::Client(self.session.attachment(), frame));
+                }
                 Ok(None) => return,
                 Err(error) => {
                     tracing::info!(%error, "the client's bytes are no XML stream");
+                    self.relay.too_much(&error, true);
                     self.session.refuse_bytes(Instant::now(), &error);
                     self.perform();
                 }
@@ -303,6 +322,7 @@ impl Driver {
             }
             Done::Spooled(last, Ok(())) => self.take(Input::Spooled(last)),
             Done::Spooled(_, Err(error)) => {
+                self.relay.spool_refuses(&error);
                 tracing::error!(%error, "spool_failed: stanzas stay the server's, and the session ends");
                 self.take(Input::SpoolFailed);
             }
@@ -342,7 +362,7 @@ impl Driver {
                 | Command::Carry(..)
                 | Command::Routed(_)
                 | Command::SettingsChanged
-                | Command::Supersede(_) => {}
+                | Command::GiveWay(..) => {}
             }
         }
         drop(self.heirs);

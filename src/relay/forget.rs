@@ -6,13 +6,15 @@ use super::Relay;
 use super::jobs::{end, unix};
 use crate::jid::BareJid;
 use crate::push::account::{Account, Change, Device};
+use crate::session::EndReason;
 use crate::store::StoreError;
 
 impl Relay {
     /// Ends the held sessions of an account and returns how many there were, once all that they had is on disk.
     pub async fn end_held(&self, account: &BareJid) -> usize {
         let held = self.registry.sessions(account).into_iter().filter(|handle| handle.is_dark());
-        let mut ending: JoinSet<()> = held.map(|ghost| async move { end(&ghost).await }).collect();
+        let mut ending: JoinSet<()> =
+            held.map(|ghost| async move { end(&ghost, EndReason::Superseded).await }).collect();
         let ended = ending.len();
         while ending.join_next().await.is_some() {}
         ended

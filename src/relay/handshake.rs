@@ -5,12 +5,15 @@ use std::time::Instant;
 
 use thiserror::Error;
 use tokio::net::TcpStream;
+use tokio::select;
 use tokio::time::timeout_at;
 use tokio_rustls::TlsAcceptor;
 
+use super::arrival::Arrival;
 use super::snapshot::Snapshot;
-use super::{Client, FAREWELL};
+use super::{Client, FAREWELL, Relay};
 use crate::config::ListenTls;
+use crate::limits::{Eviction, Limit, Stage};
 use crate::net::conn::{Conn, ConnEvent};
 use crate::session::starttls::{StartTls, Step};
 use crate::xml::{self, FrameError};
@@ -29,42 +32,64 @@ enum Failure {
 }
 
 /// Establishes TLS before the deadline, and says in the log why not.
-pub(super) async fn secure(snapshot: &Snapshot, tcp: TcpStream, tls: ListenTls, deadline: Instant) -> Option<Client> {
+///
+/// `None` too if the connection has to make room for another one: it has said nothing that wants an answer.
+pub(super) async fn secure(
+    relay: &Relay,
+    snapshot: &Snapshot,
+    arrival: Arrival,
+    tls: ListenTls,
+    deadline: Instant,
+) -> Option<(Box<Client>, Eviction)> {
+    let Arrival { tcp, mut permit, mut eviction, .. } = arrival;
     let attempt = async {
         crate::net::tune(&tcp, snapshot.config.stream_management.write_timeout)?;
         match tls {
             ListenTls::Direct => accept(snapshot, tcp, None, true).await,
             ListenTls::Starttls => {
-                let (tcp, host) = starttls(snapshot, tcp).await?;
+                let (tcp, host) = Box::pin(starttls(relay, snapshot, tcp)).await?;
                 accept(snapshot, tcp, Some(&host), false).await
             }
         }
     };
-    match timeout_at(deadline.into(), attempt).await {
-        Ok(Ok(client)) => Some(client),
+    let attempt = timeout_at(deadline.into(), attempt);
+    let attempt = select! {
+        done = attempt => done,
+        () = eviction.evicted() => return None,
+    };
+    match attempt {
+        Ok(Ok(client)) => {
+            permit.reaches(Stage::Secured);
+            Some((Box::new(client.with_permit(permit)), eviction))
+        }
         Ok(Err(error)) => {
             tracing::debug!(%error, "no TLS");
             None
         }
         Err(_) => {
-            tracing::debug!("no TLS within handshake_timeout");
+            match permit.address() {
+                Some(address) => relay.guards.watch().reached(Limit::HandshakeTimeout, address),
+                None => relay.guards.watch().reached(Limit::HandshakeTimeout, "a proxy's"),
+            }
             None
         }
     }
 }
 
 async fn accept(snapshot: &Snapshot, tcp: TcpStream, host: Option<&str>, direct: bool) -> Result<Client, Failure> {
+    // Who says nothing has no state of TLS, nor room for it.
+    tcp.peek(&mut [0]).await?;
     let config = snapshot.certificates.server_config(host, direct);
-    let tls = TlsAcceptor::from(config).accept(tcp).await?;
+    let tls = Box::pin(async { TlsAcceptor::from(config).accept(tcp).await }).await?;
     tracing::debug!(version = ?tls.get_ref().1.protocol_version(), "TLS is up");
     Ok(Conn::new(tls, snapshot.limits(false)))
 }
 
-async fn starttls(snapshot: &Snapshot, tcp: TcpStream) -> Result<(TcpStream, String), Failure> {
+async fn starttls(relay: &Relay, snapshot: &Snapshot, tcp: TcpStream) -> Result<(TcpStream, String), Failure> {
     let mut conn = Conn::new(tcp, snapshot.limits(false));
     let mut stream = StartTls::new(Arc::clone(&snapshot.domains), rand::random);
     loop {
-        while let Some(frame) = next_frame(&mut conn).await? {
+        while let Some(frame) = next_frame(relay, &mut conn).await? {
             match stream.handle(&frame) {
                 Step::Wait => {}
                 Step::Reply(bytes) => conn.write(&bytes),
@@ -87,12 +112,13 @@ async fn starttls(snapshot: &Snapshot, tcp: TcpStream) -> Result<(TcpStream, Str
 }
 
 /// The next frame; the client hears of bytes that are none.
-async fn next_frame(conn: &mut Conn<TcpStream>) -> Result<Option<xml::Frame>, Failure> {
+async fn next_frame(relay: &Relay, conn: &mut Conn<TcpStream>) -> Result<Option<xml::Frame>, Failure> {
     match conn.next_frame() {
         Ok(frame) => Ok(frame),
         Err(error) => {
             conn.write(&xml::stream_header("", "", None));
-            conn.write(&xml::stream_error(error.condition(), None, None));
+            conn.write(&error.stream_error());
+            relay.too_much(&error, false);
             // Nothing more can be done for a peer that is gone already.
             drop(tokio::time::timeout(FAREWELL, conn.flush()).await);
             Err(error.into())

@@ -15,7 +15,7 @@ use super::registry::{Command, Handle};
 use crate::jid::BareJid;
 use crate::push::account::{Account, Change, DeviceId};
 use crate::session::queue::Spooled;
-use crate::session::{SmId, Source, Token, WakeReason, sm};
+use crate::session::{EndReason, SmId, Source, Token, WakeReason, sm};
 use crate::store::{self, Adoption, Slot, Store, StoreError, Tombstone, Wake};
 
 /// How long a superseded session may take to spool what it has and to close its stream.
@@ -224,14 +224,15 @@ pub(super) async fn tell(sessions: Vec<Arc<Handle>>, account: &Account) {
 pub(super) async fn supersede(relay: &Relay, handle: &Arc<Handle>, device: DeviceId) {
     let held = relay.registry.siblings(handle).into_iter().filter(|other| other.device() == device && other.is_dark());
     for ghost in held {
-        end(&ghost).await;
+        end(&ghost, EndReason::Superseded).await;
     }
 }
 
 /// Ends a held session of the account and waits for it.
-pub(super) async fn end(ghost: &Handle) {
+pub(super) async fn end(ghost: &Handle, reason: EndReason) {
     let (reply, replied) = oneshot::channel();
-    if ghost.send(Command::Supersede(reply)).await.is_ok() && timeout(SUPERSEDE_PATIENCE, replied).await.is_err() {
+    if ghost.send(Command::GiveWay(reason, reply)).await.is_ok() && timeout(SUPERSEDE_PATIENCE, replied).await.is_err()
+    {
         tracing::warn!("a superseded session has not ended in time");
     }
 }

@@ -11,11 +11,12 @@ use super::jobs;
 use super::registry::{Attach, Command, Refused};
 use super::snapshot::Snapshot;
 use super::{Client, Relay};
+use crate::limits::{Eviction, Limit, Stage};
 use crate::net::conn::{ConnEvent, HIGH_WATER};
 use crate::net::proxy_protocol::{self, Addresses, Tls};
 use crate::net::upstream::{Terms, UpstreamConn};
-use crate::session::negotiate::{Ended, Held, Input, Negotiation, Output, Stop};
-use crate::session::{Bound, Resumption, SmId, sm};
+use crate::session::negotiate::{CloseReason, Ended, Held, Input, Negotiation, Output, Stop};
+use crate::session::{Bound, EndReason, Resumption, SmId, sm};
 
 /// A login that became a session of its own.
 pub(super) struct Login {
@@ -39,20 +40,35 @@ struct Driver<'a> {
     /// `None` once the connection was handed over.
     client: Option<Client>,
     upstream: Option<UpstreamConn>,
+    eviction: Eviction,
+    authenticated: bool,
     bound: Option<Bound>,
     done: bool,
 }
 
 /// Takes a client through login. `None` when it was handed to a held session, or has ended.
-pub(super) async fn run(relay: &Relay, snapshot: Arc<Snapshot>, client: Client, addresses: Addresses) -> Option<Login> {
-    let negotiation = snapshot.negotiation();
-    let client = Some(client);
-    let mut driver =
-        Driver { relay, snapshot, negotiation, addresses, client, upstream: None, bound: None, done: false };
+pub(super) async fn run(
+    relay: &Relay,
+    snapshot: Arc<Snapshot>,
+    client: Box<Client>,
+    (addresses, eviction): (Addresses, Eviction),
+) -> Option<Box<Login>> {
+    let mut driver = Driver {
+        relay,
+        negotiation: snapshot.negotiation(),
+        snapshot,
+        addresses,
+        client: Some(*client),
+        upstream: None,
+        eviction,
+        authenticated: false,
+        bound: None,
+        done: false,
+    };
     driver.drive().await;
     let Driver { client, upstream, bound, .. } = driver;
     match (bound, client, upstream) {
-        (Some(bound), Some(client), Some(upstream)) => Some(Login { bound, client, upstream }),
+        (Some(bound), Some(client), Some(upstream)) => Some(Box::new(Login { bound, client, upstream })),
         (_, client, upstream) => {
             if let Some(client) = client {
                 relay.farewell(client);
@@ -104,6 +120,7 @@ impl Driver<'_> {
                 Some(upstream) => upstream.event(client_backlog < HIGH_WATER).await,
                 None => std::future::pending().await,
             } } => Event::Upstream(event),
+            () = self.eviction.evicted() => Event::Stop(Stop::Crowded),
             () = sleep_until(deadline) => Event::Stop(Stop::Timeout),
             () = self.relay.shutdown.cancelled() => Event::Stop(Stop::Shutdown),
         }
@@ -115,10 +132,16 @@ impl Driver<'_> {
                 return;
             };
             match client.next_frame() {
-                Ok(Some(frame)) => self.take(Input::Client(frame)).await,
+                Ok(Some(frame)) => {
+                    let locked_out =
+                        self.relay.guards.logins().is_locked_out(Instant::now(), self.addresses.client.ip());
+                    self.negotiation.lock_out(locked_out);
+                    self.take(Input::Client(frame)).await;
+                }
                 Ok(None) => return,
                 Err(error) => {
                     tracing::debug!(%error, "the client's bytes are no XML stream");
+                    self.relay.too_much(&error, self.authenticated);
                     self.negotiation.refuse_bytes(&error);
                     self.perform().await;
                 }
@@ -171,7 +194,14 @@ impl Driver<'_> {
             Output::Connect(host) => return Some(self.connect(&host).await),
             Output::Authenticated => {
                 let limits = self.snapshot.limits(true);
-                self.client.as_mut()?.framer().set_limits(limits);
+                self.authenticated = true;
+                let client = self.client.as_mut()?;
+                client.framer().set_limits(limits);
+                client.permit()?.authenticated();
+            }
+            Output::LoginFailed => self.relay.guards.logins().failed(Instant::now(), self.addresses.client.ip()),
+            Output::LoginRefused => {
+                self.relay.guards.watch().reached(Limit::FailedLoginsPerAddress, self.addresses.client.ip())
             }
             Output::Restart => {
                 if let Some(client) = &mut self.client {
@@ -189,7 +219,7 @@ impl Driver<'_> {
             }
             Output::Release(proof, resource) => {
                 if let Some(ghost) = self.relay.registry.held_resource(&proof, &resource) {
-                    jobs::end(&ghost).await;
+                    jobs::end(&ghost, EndReason::Superseded).await;
                 }
             }
             Output::Bound(bound) => {
@@ -198,11 +228,23 @@ impl Driver<'_> {
             }
             Output::Notice(domain, notice) => self.relay.notices.tell(domain, notice),
             Output::Close(reason) => {
-                tracing::info!(?reason, "closed before login");
+                self.report_close(reason);
                 self.done = true;
             }
         }
         None
+    }
+
+    /// What anybody can make happen as often as they like is logged as its limit is.
+    fn report_close(&self, reason: CloseReason) {
+        if reason == CloseReason::Timeout {
+            self.relay.guards.watch().reached(Limit::AuthenticationTimeout, self.addresses.client.ip());
+        }
+        if matches!(reason, CloseReason::Timeout | CloseReason::Crowded | CloseReason::LockedOut) {
+            tracing::debug!(?reason, "closed before login");
+        } else {
+            tracing::info!(?reason, "closed before login");
+        }
     }
 
     /// A session that can be resumed, or what is remembered of one that has ended in order.
@@ -229,6 +271,9 @@ impl Driver<'_> {
         let Some(way) = self.snapshot.ways.to(host) else {
             return Input::UpstreamLost;
         };
+        if let Some(permit) = self.client.as_mut().and_then(Client::permit) {
+            permit.reaches(Stage::Opened);
+        }
         let terms = Terms {
             connect_timeout: self.snapshot.config.limits.connect_timeout,
             write_timeout: self.snapshot.config.stream_management.write_timeout,

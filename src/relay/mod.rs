@@ -9,6 +9,7 @@ mod absent;
 mod arrival;
 mod bound;
 mod certificates;
+mod crowd;
 mod forget;
 mod handshake;
 mod jobs;
@@ -32,14 +33,14 @@ use tokio_util::task::TaskTracker;
 use tracing::Instrument;
 
 use crate::config::Listen;
+use crate::limits::Guards;
 use crate::metrics::Metrics;
 use crate::net::conn::Conn;
-use crate::net::listener::Permit;
+use crate::net::listener::Admission;
 use crate::publish::Publisher;
 use crate::session::Settings;
 use crate::store::Store;
 use absent::Absentees;
-use arrival::Arrival;
 use registry::{Command, Registry};
 use snapshot::{Current, Snapshot};
 
@@ -62,6 +63,7 @@ pub struct Relay {
     absentees: Absentees,
     store: Store,
     metrics: Metrics,
+    guards: Guards,
     shutdown: CancellationToken,
     /// Tasks that only see a connection off.
     farewells: TaskTracker,
@@ -72,6 +74,8 @@ impl Relay {
     pub fn new(snapshot: Snapshot, store: Store, shutdown: CancellationToken) -> Self {
         let current = Arc::new(Current::from_pointee(snapshot));
         let registry = Arc::new(Registry::default());
+        let metrics = Metrics::new();
+        let guards = Guards::new(&current.load().config.limits, &metrics);
         Self {
             publisher: Publisher::new(Arc::clone(&current), Arc::clone(&registry), &shutdown),
             current,
@@ -80,30 +84,38 @@ impl Relay {
             registry,
             absentees: Absentees::default(),
             store,
-            metrics: Metrics::new(),
+            guards,
+            metrics,
             shutdown,
             farewells: TaskTracker::new(),
         }
     }
 
     /// Serves one connection for as long as it, or the session that it becomes, lives.
-    pub async fn serve(self: Arc<Self>, tcp: TcpStream, peer: SocketAddr, listen: Arc<Listen>, permit: Permit) {
+    pub async fn serve(self: Arc<Self>, tcp: TcpStream, peer: SocketAddr, listen: Arc<Listen>, admission: Admission) {
         use tracing::field::Empty;
         let span = tracing::info_span!("session", peer = Empty, proxy = Empty, jid = Empty);
-        // Each stage in a box of its own: a session that lasts for days keeps nothing of its handshake.
+        // Each stage, and what it gives to the next, in a box of its own: a connection that says nothing needs little, and a
+        // session that lasts for days keeps nothing of its handshake.
         let stages = async {
+            let permit = match admission {
+                Ok(permit) => permit,
+                Err(limit) => return self.turn_away(tcp, listen.tls, limit),
+            };
             let logging_in = self.metrics.logging_in();
             let snapshot = self.current();
             let deadline = Instant::now() + snapshot.config.limits.handshake_timeout;
-            let arrival = Box::pin(arrival::of(tcp, peer, &listen, permit, deadline)).await;
-            let Some(Arrival { tcp, addresses, permit }) = arrival else { return };
-            let secured = Box::pin(handshake::secure(&snapshot, tcp, listen.tls, deadline)).await;
-            let Some(client) = secured else { return };
-            let login = Box::pin(login::run(&self, snapshot, client, addresses)).await;
+            let Some(arrival) = Box::pin(arrival::of(&self, (tcp, peer), &listen, permit, deadline)).await else {
+                return;
+            };
+            let addresses = arrival.addresses;
+            let secured = Box::pin(handshake::secure(&self, &snapshot, arrival, listen.tls, deadline)).await;
+            let Some((client, eviction)) = secured else { return };
+            let login = Box::pin(login::run(&self, snapshot, client, (addresses, eviction))).await;
             drop(logging_in);
             if let Some(login) = login {
                 tracing::Span::current().record("jid", tracing::field::display(&login.bound.jid));
-                Box::pin(bound::run(self, login, permit)).await;
+                Box::pin(bound::run(self, login)).await;
             }
         };
         stages.instrument(span).await;
@@ -126,6 +138,7 @@ impl Relay {
     pub async fn switch(self: &Arc<Self>, snapshot: Snapshot) {
         let before = self.current.swap(Arc::new(snapshot));
         self.store.set_limits((&self.current.load().config.limits).into());
+        self.guards.update(&self.current.load().config.limits);
         self.publisher.reloaded(&before);
         self.configured();
         let relay = Arc::clone(self);
@@ -163,6 +176,11 @@ impl Relay {
     /// What is counted.
     pub fn metrics(&self) -> &Metrics {
         &self.metrics
+    }
+
+    /// What peers may ask of this process.
+    pub fn guards(&self) -> &Guards {
+        &self.guards
     }
 
     /// Whether sessions are told to end, and none begins.

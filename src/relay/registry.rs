@@ -14,7 +14,7 @@ use crate::push::notification::Publish;
 use crate::push::outcome::Outcome;
 use crate::push::registration::Target;
 use crate::session::negotiate::{Held, Proof};
-use crate::session::{Resumption, SmId, sm};
+use crate::session::{EndReason, Resumption, SmId, sm};
 use crate::xml::Element;
 
 /// Commands that wait for a session; a session that does not take them is busy for at most a wake-up.
@@ -35,8 +35,8 @@ pub enum Command {
     Routed(Element),
     /// The operator has set something anew: what is current.
     SettingsChanged,
-    /// A fresh session of the same device takes over: end, if you are held, and say so by dropping this.
-    Supersede(oneshot::Sender<()>),
+    /// Others of the account take your place: end for this reason, if you are held, and say so by dropping this.
+    GiveWay(EndReason, oneshot::Sender<()>),
 }
 
 /// A connection that proved it may take the session over.
@@ -103,17 +103,24 @@ impl Handle {
         self.dark.load(Ordering::Relaxed)
     }
 
-    /// The client has gone, or come back.
-    pub fn set_dark(&self, dark: bool) {
-        if self.is_dark() != dark {
+    /// The client has gone, or come back. Whether it has gone just now.
+    pub fn set_dark(&self, dark: bool) -> bool {
+        let changed = self.is_dark() != dark;
+        if changed {
             self.since.store(unix(), Ordering::Relaxed);
             self.dark.store(dark, Ordering::Relaxed);
         }
+        changed && dark
     }
 
     /// Since when the client is there or not, in unix seconds.
     pub fn since(&self) -> u64 {
         self.since.load(Ordering::Relaxed)
+    }
+
+    /// What is smallest is held longest.
+    pub fn held_since(&self) -> (u64, u64) {
+        (self.since(), self.number)
     }
 
     /// Sends a command; it comes back if the session is gone.

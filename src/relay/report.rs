@@ -1,7 +1,9 @@
 //! What sessions report goes to the log and into the metrics, under the same names.
 
 use super::Relay;
+use crate::limits::Limit;
 use crate::session::Event;
+use crate::session::queue::Full;
 
 impl Relay {
     /// Logs and counts what a session reports.
@@ -26,6 +28,13 @@ impl Relay {
             Event::SpoolFailed => {
                 tracing::warn!("spool_failed: the session ends");
                 self.metrics.spool_failed();
+            }
+            Event::QueueFull(full) => {
+                let limit = match full {
+                    Full::Session => Limit::SessionQueue,
+                    Full::All => Limit::QueueMemory,
+                };
+                self.guards.watch().reached(limit, "what waits for a client");
             }
             Event::Lingering => tracing::info!("lingering: the client closed its stream, its pushes go on"),
         }

@@ -33,7 +33,8 @@ impl Session {
 
     /// The stream error for bytes of the client that are no XML stream (RFC 6120 §4.9.3); the session ends.
     pub fn refuse_bytes(&mut self, now: Instant, error: &xml::FrameError) {
-        self.client_error(now, error.condition());
+        self.write_client(error.stream_error());
+        self.begin_end(now, EndReason::ClientError);
     }
 
     fn client_error(&mut self, now: Instant, condition: &str) {

@@ -1,5 +1,6 @@
 //! How stanzas travel to the client: at once, from memory, or through the spool.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
@@ -7,7 +8,7 @@ use bytes::Bytes;
 use super::csi::Urgency;
 use super::ending::{is_request, refusal};
 use super::presence::{Coalesced, is_durable};
-use super::queue::{Place, Queued, Spooled};
+use super::queue::{Budget, Place, Queued, Spooled};
 use super::{EndReason, Event, Greeting, Output, Session, Source, Tracking, rewrite, server};
 use crate::jid::Jid;
 use crate::xml::{Element, Kind, Node, ns};
@@ -16,6 +17,11 @@ use crate::xml::{Element, Kind, Node, ns};
 const SPOOL_BEHIND_SERVER: Duration = Duration::from_secs(30);
 
 impl Session {
+    /// Lets what waits for the client share memory with what waits for others. To be called before the first input.
+    pub fn share_memory(&mut self, budget: Arc<Budget>) {
+        self.queue.share(budget);
+    }
+
     /// Writes a stanza to the client, or lets it wait.
     pub(super) fn deliver(&mut self, now: Instant, element: Element, ordinal: Option<u64>) {
         if self.gives_back() {
@@ -49,6 +55,9 @@ impl Session {
                 self.consider_push(now, &element, seq, false);
             }
             Place::SpoolOnly(seq) => {
+                if let Some(full) = self.queue.take_full() {
+                    self.event(Event::QueueFull(full));
+                }
                 let mut items = self.take_unspooled();
                 let item = self.spooled_form(&element, seq, received);
                 if is_request(&element) {

@@ -53,7 +53,7 @@ impl EndReason {
 
     /// Whether what the client does not have is kept here for the device's next session, even where the server would keep it.
     fn keeps_all(self) -> bool {
-        matches!(self, Self::Expired | Self::Superseded | Self::Drained)
+        matches!(self, Self::Expired | Self::Superseded | Self::Crowded | Self::Drained)
     }
 }
 
@@ -132,9 +132,9 @@ impl Session {
         }
     }
 
-    pub(super) fn superseded(&mut self, now: Instant) {
+    pub(super) fn give_way(&mut self, now: Instant, reason: EndReason) {
         if self.is_dark() {
-            self.begin_end(now, EndReason::Superseded);
+            self.begin_end(now, reason);
         }
     }
 

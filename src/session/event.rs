@@ -1,5 +1,6 @@
 //! What a session reports: events for operators, outcomes, ends.
 
+use super::queue::Full;
 use crate::push::account::DeviceId;
 use crate::push::outcome::Outcome;
 use crate::push::pusher::Verdict;
@@ -79,6 +80,8 @@ pub enum Event {
     PublishOutcome(Target, Outcome),
     /// The spool takes no more: a bound, or the disk.
     SpoolFailed,
+    /// Memory has no room for more: what comes is on disk only, until the client has taken what waits.
+    QueueFull(Full),
     /// The client closed its stream, and the session goes on for its pushes.
     Lingering,
 }
@@ -102,6 +105,8 @@ pub enum EndReason {
     SpoolFailed,
     /// A fresh session of the same device has taken over.
     Superseded,
+    /// More sessions of the account were held than may be.
+    Crowded,
     /// The daemon was asked to stop.
     Drained,
 }

@@ -98,8 +98,8 @@ pub enum Input {
     SpoolFailed,
     /// What [`Output::Load`] asked for; nothing if there is no more.
     Loaded(Vec<Spooled>),
-    /// A fresh session of the same device takes over.
-    Superseded,
+    /// If the session is held, it ends for this reason: others of the account take its place.
+    GiveWay(EndReason),
     /// Send this publish through the user's own stream, the `session` transport, then say [`Output::Carried`] with the number.
     Carry(u64, Publish),
     /// What became of [`Output::Publish`].
@@ -308,7 +308,7 @@ impl Session {
             Input::Spooled(seq) => self.spooled(now, seq),
             Input::SpoolFailed => self.spool_failed(now),
             Input::Loaded(items) => self.loaded(now, items),
-            Input::Superseded => self.superseded(now),
+            Input::GiveWay(reason) => self.give_way(now, reason),
             Input::Carry(number, publish) => self.carry(now, number, &publish),
             Input::Published(target, outcome) => self.published(now, target, outcome),
             Input::Routed(stanza) => self.routed(now, stanza),

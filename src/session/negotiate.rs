@@ -87,6 +87,9 @@ pub struct Negotiation {
     account: Option<BareJid>,
     agent: Option<String>,
     presented: Option<SmId>,
+    /// Log-ins are answered here, and how many were.
+    locked_out: bool,
+    refused: u32,
     probed: bool,
     server_csi: bool,
     server_sm: bool,
@@ -113,6 +116,8 @@ impl Negotiation {
             account: None,
             agent: None,
             presented: None,
+            locked_out: false,
+            refused: 0,
             probed: false,
             server_csi: false,
             server_sm: false,
@@ -127,6 +132,11 @@ impl Negotiation {
             self.state,
             State::Start | State::Authenticating { answer_due: false } | State::Restarting | State::Binding
         )
+    }
+
+    /// Whether log-ins are refused from now on, without the server being asked.
+    pub fn lock_out(&mut self, locked_out: bool) {
+        self.locked_out = locked_out;
     }
 
     /// When [`Stop::Timeout`] is due.
@@ -165,6 +175,10 @@ impl Negotiation {
                 self.refuse_with(error, CloseReason::ClientError);
             }
             Input::Stop(Stop::Timeout) => self.refuse("connection-timeout", None, CloseReason::Timeout),
+            Input::Stop(Stop::Crowded) => {
+                let text = "Too many connections have not logged in";
+                self.refuse("resource-constraint", Some(text), CloseReason::Crowded);
+            }
             Input::Stop(Stop::Shutdown) => self.refuse("system-shutdown", None, CloseReason::Shutdown),
         }
     }
@@ -319,7 +333,7 @@ impl Negotiation {
 
     /// The stream error for bytes of the client that are no XML stream.
     pub fn refuse_bytes(&mut self, error: &xml::FrameError) {
-        self.refuse(error.condition(), None, CloseReason::ClientError);
+        self.refuse_with(error.stream_error(), CloseReason::ClientError);
     }
 
     fn refuse(&mut self, condition: &str, text: Option<&str>, reason: CloseReason) {

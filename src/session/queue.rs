@@ -1,6 +1,8 @@
 //! What waits for the client's ack, in the order it is delivered: written stanzas in front, unwritten ones behind, and behind
 //! those the ones that only the spool has.
 
+mod budget;
+mod room;
 mod spooled;
 mod tail;
 
@@ -8,6 +10,8 @@ use std::collections::VecDeque;
 use std::ops::RangeInclusive;
 
 use crate::xml::{Element, Kind};
+pub use budget::Budget;
+use budget::Share;
 pub use spooled::Spooled;
 use spooled::weight;
 use tail::Tail;
@@ -43,6 +47,15 @@ pub enum Place {
     SpoolOnly(u64),
 }
 
+/// What has no room any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Full {
+    /// The memory of the session.
+    Session,
+    /// The memory that all sessions share.
+    All,
+}
+
 /// A stanza that is on its way to the spool and not in memory.
 #[derive(Clone, Copy, Debug)]
 struct InFlight {
@@ -64,6 +77,9 @@ pub struct Queue {
     messages: usize,
     bytes: usize,
     limit: usize,
+    share: Share,
+    /// Why what comes goes to the spool only, until it is asked for.
+    full: Option<Full>,
     /// The first place of this session.
     base: u64,
     next_seq: u64,
@@ -89,6 +105,8 @@ impl Queue {
             messages: 0,
             bytes: 0,
             limit,
+            share: Share::default(),
+            full: None,
             base,
             next_seq: base,
             committed: base.saturating_sub(1),
@@ -131,10 +149,15 @@ impl Queue {
         let seq = self.next_seq;
         self.next_seq += 1;
         let len = element.bytes().len();
-        if self.tail.is_some() || self.bytes + weight(len) > self.limit {
-            self.tail.get_or_insert(seq - 1);
+        let full = self.no_room(weight(len));
+        if self.tail.is_some() || full.is_some() {
+            if self.tail.is_none() {
+                self.tail = Some(seq - 1);
+                self.full = full;
+            }
             self.in_flight.push_back(InFlight { seq, ordinal, len });
             self.in_flight_bytes += len;
+            self.share.take(len);
             return Place::SpoolOnly(seq);
         }
         self.append(Queued { element, received, seq, ordinal, durable, waited: false, spooled: false });
@@ -148,20 +171,18 @@ impl Queue {
     }
 
     fn append(&mut self, item: Queued) {
-        self.bytes += weight(item.element.bytes().len());
+        let weight = weight(item.element.bytes().len());
+        self.bytes += weight;
+        self.share.take(weight);
         self.messages += usize::from(item.element.kind() == Kind::Message);
         self.items.push_back(item);
     }
 
     fn forget(&mut self, item: &Queued) {
-        self.bytes -= weight(item.element.bytes().len());
+        let weight = weight(item.element.bytes().len());
+        self.bytes -= weight;
+        self.share.give_back(weight);
         self.messages -= usize::from(item.element.kind() == Kind::Message);
-    }
-
-    /// Behind which place, and stanzas of how much [`Spooled::weight`], are to be read back from the spool now.
-    pub fn wants_load(&self) -> Option<(u64, usize)> {
-        let after = self.tail.filter(|after| *after < self.committed)?;
-        (self.limit / 2).checked_sub(self.bytes).filter(|room| *room > 0).map(|room| (after, room))
     }
 
     /// A stanza that was read back is not for the client.
@@ -206,16 +227,6 @@ impl Queue {
     /// Whether older stanzas wait in the spool, behind which newer ones join.
     pub fn has_tail(&self) -> bool {
         self.tail.is_some()
-    }
-
-    /// Whether more stanzas may come from the server: else the disk is too slow for them.
-    pub fn has_room(&self) -> bool {
-        self.in_flight_bytes < self.limit
-    }
-
-    /// Whether more can be read back before the client acknowledges something.
-    pub fn is_full(&self) -> bool {
-        self.bytes >= self.limit / 2
     }
 
     /// Takes the next unwritten stanza for writing; it stays until acknowledged.
@@ -298,6 +309,7 @@ impl Queue {
         while let Some(first) = self.in_flight.front().copied().filter(|first| first.seq <= seq) {
             self.in_flight.pop_front();
             self.in_flight_bytes -= first.len;
+            self.share.give_back(first.len);
         }
         self.end_tail();
     }

@@ -1,5 +1,7 @@
 //! What can be wrong with a stream, and what the peer is told.
 
+use bytes::Bytes;
+
 /// Why a stream cannot be read on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum FrameError {
@@ -83,6 +85,17 @@ impl FrameError {
             FrameError::BadEncoding => "unsupported-encoding",
             FrameError::BadFormat { .. } => "bad-format",
         }
+    }
+
+    /// The application-specific condition that goes with it (RFC 6120 §4.9.4, §4.9.3.14).
+    pub fn application(&self) -> Option<&'static [u8]> {
+        let too_large = matches!(self, FrameError::TooLarge { .. });
+        too_large.then_some(b"<stanza-too-big xmlns='urn:xmpp:errors'/>")
+    }
+
+    /// The stream error with which the stream is closed.
+    pub fn stream_error(&self) -> Bytes {
+        super::stream_error(self.condition(), self.application(), None)
     }
 
     pub(super) const fn malformed(what: &'static str, at: usize) -> Self {

@@ -6,7 +6,7 @@ use bytes::{Buf, BytesMut};
 
 use super::boundary::Boundary;
 use super::chars::skip_space;
-use super::element::Element;
+use super::element::{Element, Kind};
 use super::error::FrameError;
 use super::header::{Header, HeaderScan};
 use super::ns;
@@ -34,6 +34,13 @@ pub enum Frame {
     Whitespace,
     /// The stream was closed with its end tag (RFC 6120 §4.4).
     Close,
+}
+
+impl Frame {
+    /// Whether it is a message, a presence or an iq (RFC 6120 §8).
+    pub fn is_stanza(&self) -> bool {
+        matches!(self, Self::Element(element) if element.kind() != Kind::Other)
+    }
 }
 
 /// Cuts a byte stream into frames and checks them. Any chunking gives the same frames.

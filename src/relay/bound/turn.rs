@@ -3,6 +3,7 @@
 use std::future::{Future, pending, poll_fn};
 use std::pin::pin;
 use std::task::{Context, Poll};
+use std::time::Instant;
 
 use tokio::select;
 use tokio::time::sleep_until;
@@ -26,14 +27,16 @@ impl Driver {
     /// Waits for what the session is to hear of next.
     pub(super) async fn next_wake(&mut self) -> Wake {
         let write_timeout = self.session.settings().stream_management.write_timeout;
+        let held_up = self.held_up();
         let stalls = [
+            held_up,
             self.client.as_ref().and_then(|client| client.write_deadline(write_timeout)),
             self.upstream.write_deadline(write_timeout),
             self.session.deadline(),
         ];
         let deadline = stalls.into_iter().flatten().min();
         // A peer that does not read slows down only the one that writes to it.
-        let read_client = self.upstream.backlog() < HIGH_WATER && self.session.wants_client();
+        let read_client = self.upstream.backlog() < HIGH_WATER && self.session.wants_client() && held_up.is_none();
         let read_upstream =
             self.session.wants_upstream() && self.client.as_ref().is_none_or(|client| client.backlog() < HIGH_WATER);
         let client_first = !self.client_had_its_turn;
@@ -82,5 +85,14 @@ impl Driver {
             if commands_first { Poll::Pending } else { poll_commands(cx) }
         })
         .await
+    }
+
+    /// When the client may go on, if it has sent too much of late.
+    fn held_up(&mut self) -> Option<Instant> {
+        let (now, rates) = (Instant::now(), self.relay.guards.rates());
+        if let Some(limit) = self.throttle.newly_held(now, rates) {
+            self.relay.guards.watch().reached(limit, "a client");
+        }
+        self.throttle.resumes_at(now, rates)
     }
 }

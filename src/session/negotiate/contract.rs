@@ -34,6 +34,8 @@ pub enum Input {
 pub enum Stop {
     /// `authentication_timeout` is over.
     Timeout,
+    /// There are too many connections that have not logged in.
+    Crowded,
     /// The daemon was asked to stop.
     Shutdown,
 }
@@ -49,6 +51,10 @@ pub enum Output {
     Connect(String),
     /// The server let the client in: the larger limits hold.
     Authenticated,
+    /// The server refused a log-in, and not for reasons of its own.
+    LoginFailed,
+    /// A log-in was refused here, since too many failed before ([`Negotiation::lock_out`](super::Negotiation::lock_out)).
+    LoginRefused,
     /// Both streams begin anew (RFC 6120 §6.4.6).
     Restart,
     /// Look for a session that can be resumed under this id.
@@ -86,6 +92,10 @@ pub enum CloseReason {
     ResumeRefused,
     /// `authentication_timeout` is over.
     Timeout,
+    /// There are too many connections that have not logged in.
+    Crowded,
+    /// It went on to try log-ins while none was let try.
+    LockedOut,
     /// The daemon was asked to stop.
     Shutdown,
 }

@@ -1,10 +1,13 @@
 //! SASL, in both profiles (RFC 6120 §6, XEP-0388): it passes through, one exchange at a time.
 
-use super::{Negotiation, Output, State};
+use super::{CloseReason, Negotiation, Output, State};
 use crate::session::answer;
 use crate::session::sasl::{Exchange, Profile, SaslIdentity};
 use crate::session::sieve::Notice;
-use crate::xml::{Element, Kind, Node, ns};
+use crate::xml::{Element, Kind, Node, XmlWriter, ns};
+
+/// Log-ins that are answered on a connection whose address is locked out.
+const RETRIES: u32 = 3;
 
 impl Negotiation {
     pub(super) fn client_authenticates(&mut self, element: &Element) {
@@ -12,6 +15,9 @@ impl Negotiation {
             return self.unauthenticated_iq(element);
         }
         let node = element.node();
+        if self.locked_out && (element.is("auth", ns::SASL) || element.is("authenticate", ns::SASL2)) {
+            return self.refuse_login(node.ns());
+        }
         let own = node.ns() == self.exchange.profile().ns();
         match node.name() {
             "auth" if node.ns() == ns::SASL => self.begin(Profile::Sasl, &node),
@@ -24,6 +30,20 @@ impl Negotiation {
         }
         self.out(Output::ToUpstream(element.bytes().clone()));
         self.state = State::Authenticating { answer_due: true };
+    }
+
+    /// RFC 6120 §6.5.10: right or wrong, it may be tried again later; who does not wait is closed (§6.4.5).
+    fn refuse_login(&mut self, profile: &str) {
+        self.out(Output::LoginRefused);
+        self.refused += 1;
+        if self.refused > RETRIES {
+            let text = "Too many log-ins have failed from this address";
+            return self.refuse("policy-violation", Some(text), CloseReason::LockedOut);
+        }
+        let mut xml = XmlWriter::new();
+        xml.start("failure").attr("xmlns", profile);
+        xml.start("temporary-auth-failure").attr("xmlns", ns::SASL).end();
+        self.write_client(xml.finish());
     }
 
     /// Begins an exchange: what any before it said and asked for counts no more.
@@ -65,6 +85,9 @@ impl Negotiation {
             return self.upstream_error();
         }
         self.heed_hidden(&node);
+        if node.name() == "failure" && is_clients_fault(&node) {
+            self.out(Output::LoginFailed);
+        }
         if node.name() != "success" {
             self.state = State::Authenticating { answer_due: false };
             return self.write_client(element.bytes().clone());
@@ -91,4 +114,9 @@ impl Negotiation {
         };
         self.out(Output::Notice(self.host.clone(), notice));
     }
+}
+
+/// Whether a log-in failed for what the client sent: not since it gave up, nor since the server could not ask.
+fn is_clients_fault(failure: &Node<'_>) -> bool {
+    !failure.children().any(|condition| matches!(condition.name(), "aborted" | "temporary-auth-failure"))
 }

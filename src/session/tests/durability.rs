@@ -202,7 +202,7 @@ fn a_superseded_session_leaves_all_on_disk_before_it_closes() {
     rig.lose_client();
     rig.upstream(&message(1));
     rig.to_upstream.clear();
-    rig.input(Input::Superseded);
+    rig.input(Input::GiveWay(EndReason::Superseded));
     assert_eq!(rig.to_upstream, Vec::<String>::new());
     rig.sync();
     assert_eq!(rig.to_upstream, ["<a xmlns='urn:xmpp:sm:3' h='1'/>", "</stream:stream>"]);
@@ -220,7 +220,7 @@ fn what_comes_while_a_session_ends_is_acknowledged_or_not_kept() {
     rig.lose_client();
     rig.upstream(&message(1));
     rig.to_upstream.clear();
-    rig.input(Input::Superseded);
+    rig.input(Input::GiveWay(EndReason::Superseded));
     rig.upstream(&message(2));
     rig.sync();
     rig.sync();

@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use base64::Engine as _;
 
 use super::super::SmId;
-use super::super::negotiate::{CloseReason, Held, Input, Negotiation, Output, Proof};
+use super::super::negotiate::{CloseReason, Held, Input, Negotiation, Output, Proof, Stop};
 use super::super::sieve::{Leg, Notice};
 use super::*;
 use crate::config::ChannelBinding;
@@ -29,6 +29,8 @@ pub(super) struct Login {
     pub(super) released: Vec<(Proof, String)>,
     pub(super) restarts: usize,
     notices: Vec<Notice>,
+    failed: usize,
+    refused: usize,
     pub(super) closed: Option<CloseReason>,
 }
 
@@ -58,6 +60,8 @@ impl Login {
             released: Vec::new(),
             restarts: 0,
             notices: Vec::new(),
+            failed: 0,
+            refused: 0,
             closed: None,
         }
     }
@@ -112,6 +116,8 @@ impl Login {
                 Output::ToUpstream(bytes) => self.to_upstream.push(text(bytes)),
                 Output::Connect(host) => self.connects.push(host),
                 Output::Authenticated => {}
+                Output::LoginFailed => self.failed += 1,
+                Output::LoginRefused => self.refused += 1,
                 Output::Restart => self.restarts += 1,
                 Output::Find(id) => self.finds.push(id),
                 Output::HandOver(_, resumption) => self.handed_over = Some(resumption),
@@ -368,4 +374,48 @@ fn a_server_that_sends_its_clients_elsewhere_is_out_of_reach() {
     let told = login.to_client.concat();
     assert!(!told.contains("see-other-host") && told.contains("remote-connection-failed"), "{told}");
     assert_eq!(login.closed, Some(CloseReason::UpstreamLost));
+}
+
+#[test]
+fn a_failed_login_counts_unless_the_client_gave_up_or_the_server_could_not_ask() {
+    let mut login = Login::opened();
+    for (condition, counted) in
+        [("not-authorized", 1), ("aborted", 1), ("temporary-auth-failure", 1), ("account-disabled", 2)]
+    {
+        login.auth("juliet");
+        login.upstream(&format!("<failure xmlns='urn:ietf:params:xml:ns:xmpp-sasl'><{condition}/></failure>"));
+        assert_eq!(login.failed, counted, "{condition}");
+    }
+}
+
+#[test]
+fn a_locked_out_login_is_refused_here_and_the_server_is_not_asked() {
+    let mut login = Login::opened();
+    login.negotiation.lock_out(true);
+    login.to_upstream.clear();
+    let sasl = "<auth xmlns='urn:ietf:params:xml:ns:xmpp-sasl' mechanism='PLAIN'>AGp1bGlldABzZWNyZXQ=</auth>";
+    let sasl2 = "<authenticate xmlns='urn:xmpp:sasl:2' mechanism='PLAIN'/>";
+    for (request, profile) in [
+        (sasl, "urn:ietf:params:xml:ns:xmpp-sasl"),
+        (sasl2, "urn:xmpp:sasl:2"),
+        (sasl, "urn:ietf:params:xml:ns:xmpp-sasl"),
+    ] {
+        login.client(request);
+        let answer = element(login.to_client.last().unwrap());
+        assert!(answer.is("failure", profile), "{answer:?}");
+        assert!(answer.node().child("temporary-auth-failure", "urn:ietf:params:xml:ns:xmpp-sasl").is_some());
+    }
+    assert!(login.to_upstream.is_empty() && login.closed.is_none());
+    login.client(sasl);
+    assert!(login.to_client.last().is_some_and(|last| last.contains("<policy-violation")));
+    assert_eq!((login.refused, login.failed, login.closed), (4, 0, Some(CloseReason::LockedOut)));
+    assert_eq!(login.to_upstream, ["</stream:stream>"]);
+}
+
+#[test]
+fn a_login_that_has_to_make_room_is_told_so() {
+    let mut login = Login::opened();
+    login.input(Input::Stop(Stop::Crowded));
+    assert!(login.to_client.last().is_some_and(|last| last.contains("<resource-constraint")));
+    assert_eq!(login.closed, Some(CloseReason::Crowded));
 }

@@ -19,6 +19,7 @@ use proptest::prelude::*;
 use proptest::sample::select;
 use proptest::test_runner::{Config, FileFailurePersistence, RngAlgorithm, TestCaseError, TestError, TestRunner};
 
+use super::super::queue::{Budget, Full};
 use super::super::{
     Attachment, Bound, Clock, EndReason, Event, Input, Output, Owner, Resumption, Session, Settings, sm,
 };
@@ -210,6 +211,7 @@ struct Coverage {
     by_server: AtomicU64,
     expired: AtomicU64,
     superseded: AtomicU64,
+    squeezes: AtomicU64,
     closed: AtomicU64,
     drained: AtomicU64,
 }
@@ -237,6 +239,7 @@ impl Coverage {
             by_server,
             expired,
             superseded,
+            squeezes,
             closed,
             drained,
         } = self;
@@ -261,6 +264,7 @@ impl Coverage {
             ("ends by server", by_server),
             ("expired", expired),
             ("superseded", superseded),
+            ("squeezes", squeezes),
             ("closed by client", closed),
             ("drained", drained),
         ];
@@ -310,6 +314,9 @@ struct World {
     wall: SystemTime,
     /// When the session's deadline was last minded.
     minded: Instant,
+    began: Instant,
+    /// What all sessions share.
+    memory: Arc<Budget>,
     settings: Arc<Settings>,
     header: Arc<Header>,
     session: Option<Session>,
@@ -341,6 +348,8 @@ impl World {
             now,
             wall: SystemTime::UNIX_EPOCH + Duration::from_secs(1),
             minded: now,
+            began: now,
+            memory: Arc::default(),
             settings: Arc::new(Settings {
                 stream_management,
                 push: Arc::new(push),
@@ -448,6 +457,9 @@ impl World {
 
     fn handle(&mut self, input: Input) {
         let Some(session) = &mut self.session else { return };
+        // Now and then others have taken all the memory.
+        let is_squeezed = self.now.duration_since(self.began).as_secs() / 4 % 3 == 2;
+        self.memory.update(if is_squeezed { 1 } else { usize::MAX });
         session.handle(self.now, input);
         self.drain();
         for publish in std::mem::take(&mut self.publishes) {
@@ -492,7 +504,7 @@ impl World {
                 count(match reason {
                     EndReason::UpstreamClosed | EndReason::UpstreamLost => &self.coverage.by_server,
                     EndReason::Expired => &self.coverage.expired,
-                    EndReason::Superseded => &self.coverage.superseded,
+                    EndReason::Superseded | EndReason::Crowded => &self.coverage.superseded,
                     EndReason::Drained => &self.coverage.drained,
                     EndReason::SpoolFailed => &self.coverage.disk_failures,
                     EndReason::ClientClosed => &self.coverage.closed,
@@ -527,7 +539,9 @@ impl World {
             Event::Suspect => count(&self.coverage.suspicions),
             Event::Resumed { .. } => count(&self.coverage.resumptions),
             Event::Lingering => count(&self.coverage.lingering),
+            Event::QueueFull(Full::All) => count(&self.coverage.squeezes),
             Event::Dark { .. }
+            | Event::QueueFull(Full::Session)
             | Event::PushEnabled(_)
             | Event::PushDisabled
             | Event::Judged(_)
@@ -595,7 +609,8 @@ impl World {
         };
         self.disk.handed_over = 0;
         let clock = Clock { now: self.now, wall: self.wall };
-        let session = Session::new(Arc::clone(&self.settings), bound, owner, dice, clock);
+        let mut session = Session::new(Arc::clone(&self.settings), bound, owner, dice, clock);
+        session.share_memory(Arc::clone(&self.memory));
         self.life = Life::new(self.life.number + 1, session.first_place(), self.variant.server_sm);
         self.session = Some(session);
         let number = self.life.number;

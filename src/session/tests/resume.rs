@@ -1,5 +1,6 @@
 //! Stream management on the client leg (XEP-0198).
 
+use super::super::queue::{Budget, Full};
 use super::*;
 
 fn sm_rig() -> Rig {
@@ -298,4 +299,48 @@ fn elements_that_would_change_the_upstream_stream_are_not_forwarded() {
         assert_eq!(rig.to_upstream, ["</stream:stream>"]);
         assert_eq!(rig.ended, Some(EndReason::ClientError));
     }
+}
+
+#[test]
+fn without_memory_for_all_a_session_goes_on_from_disk_in_order() {
+    let mut rig = Rig::with(Settings { session_queue: 1 << 20, ..Settings::default() });
+    let memory: Arc<Budget> = Arc::default();
+    rig.session.share_memory(Arc::clone(&memory));
+    rig.client("<enable xmlns='urn:xmpp:sm:3' resume='true'/>");
+    rig.lose_client();
+    rig.upstream(&message(1));
+    let one = memory.used();
+    assert!(one > 0);
+    memory.update(1);
+    for n in 2..=50 {
+        rig.upstream(&message(n));
+    }
+    assert_eq!((rig.session.queue.len(), rig.spool.len()), (1, 50));
+    assert_eq!(memory.used(), one);
+    let full = rig.events.iter().filter(|event| matches!(event, Event::QueueFull(Full::All))).count();
+    assert_eq!(full, 1);
+    rig.clear();
+    rig.resume(0);
+    for h in 1..=50 {
+        assert_eq!(rig.session.queue.len(), 1, "{h}");
+        rig.client(&format!("<a xmlns='urn:xmpp:sm:3' h='{h}'/>"));
+    }
+    assert_eq!(rig.delivered(), (1..=50).collect::<Vec<_>>());
+    assert_eq!((memory.used(), rig.spool.len(), rig.ended), (0, 0, None));
+    rig.upstream(&message(51));
+    drop(rig);
+    assert_eq!(memory.used(), 0);
+}
+
+#[test]
+fn a_session_that_gives_way_keeps_what_waits_and_a_live_one_does_not_give_way() {
+    let mut rig = sm_rig();
+    rig.input(Input::GiveWay(EndReason::Crowded));
+    assert_eq!(rig.ended, None);
+    rig.lose_client();
+    rig.upstream(&message(1));
+    rig.input(Input::GiveWay(EndReason::Crowded));
+    rig.input(Input::Upstream(Frame::Close));
+    rig.pass(Duration::from_secs(3));
+    assert_eq!((rig.ended, rig.spool.len()), (Some(EndReason::Crowded), 1));
 }

@@ -1,7 +1,7 @@
 //! A scripted client that sees and sends bytes.
 
 use std::collections::VecDeque;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use base64::Engine as _;
@@ -10,7 +10,7 @@ use rustls::ProtocolVersion;
 use rustls::pki_types::ServerName;
 use socket2::SockRef;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
@@ -109,6 +109,13 @@ impl Client {
     pub(crate) fn over(tcp: TcpStream) -> Self {
         tcp.set_nodelay(true).unwrap();
         Self::on(Socket::Plain(tcp))
+    }
+
+    /// The same from another address of this machine.
+    pub(crate) async fn plain_from(source: Ipv4Addr, address: SocketAddr) -> Self {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind((source, 0).into()).unwrap();
+        Self::on(Socket::Plain(socket.connect(address).await.unwrap()))
     }
 
     /// TLS from the first byte.
@@ -472,6 +479,13 @@ impl Client {
     pub(crate) async fn say(&mut self, to: &str, body: &str) {
         self.send(format!("<message type='chat' to='{to}' id='{body}'><body>{body}</body></message>")).await;
         self.roundtrip().await;
+    }
+
+    /// Ends the sending side of TLS, with its close_notify.
+    pub(crate) async fn close_notify(&mut self) {
+        let Socket::Tls(tls) = &mut self.socket else { panic!("not TLS") };
+        // The peer may have closed already.
+        drop(timeout(PATIENCE, tls.shutdown()).await);
     }
 
     /// Ends the sending side of the TCP connection: FIN, with neither footer nor TLS close_notify.

@@ -2,6 +2,7 @@
 
 mod authority;
 mod client;
+mod descriptors;
 mod dns;
 mod ejabberd;
 mod front;
@@ -28,6 +29,7 @@ use std::time::{Duration, Instant};
 
 pub(crate) use authority::{Authority, Issued};
 pub(crate) use client::{Client, Enabled, HEADER, STARTTLS, plain};
+pub(crate) use descriptors::raise_descriptors;
 pub(crate) use dns::{NameServer, Record};
 pub(crate) use ejabberd::Ejabberd;
 pub(crate) use front::{Front, readme};

@@ -9,6 +9,8 @@ use std::time::Duration;
 
 use serde_json::Value;
 use tempfile::TempDir;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 
 use super::{Client, PATIENCE, Process, Tls, eventually};
 
@@ -107,6 +109,11 @@ impl Setup {
             };
         }
         shell
+    }
+
+    /// Lets the test ask for metrics.
+    pub(crate) fn with_metrics(self) -> Self {
+        self.set("admin.listen", "'127.0.0.1:0'")
     }
 
     fn toml(&self) -> String {
@@ -257,6 +264,27 @@ impl Pushward {
     pub(crate) async fn logged(&self, needles: &[&str]) -> String {
         let found = || self.log().into_iter().find(|line| needles.iter().all(|needle| line.contains(needle)));
         eventually(PATIENCE, || format!("{needles:?} in\n{}", self.log().join("\n")), found).await
+    }
+
+    /// Its number as a process.
+    pub(crate) fn process(&self) -> u32 {
+        self.process.id()
+    }
+
+    /// A metric, by its name and labels: `pushward_sessions{state="live"}`. For a setup with [`Setup::with_metrics`].
+    pub(crate) async fn metric(&self, name: &str) -> u64 {
+        let line: Value = serde_json::from_str(&self.logged(&["metrics are served"]).await).unwrap();
+        let mut socket = TcpStream::connect(line["address"].as_str().unwrap()).await.unwrap();
+        socket.write_all(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n").await.unwrap();
+        let mut page = String::new();
+        tokio::time::timeout(PATIENCE, socket.read_to_string(&mut page)).await.unwrap().unwrap();
+        let value = page.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        value.unwrap_or_else(|| panic!("no {name} in\n{page}")).parse().unwrap()
+    }
+
+    /// How often a limit was reached.
+    pub(crate) async fn reached(&self, limit: &str) -> u64 {
+        self.metric(&format!("pushward_limit_reached_total{{limit=\"{limit}\"}}")).await
     }
 
     /// The client side of TLS for it.

@@ -374,7 +374,7 @@ impl World {
     fn end_old_session(&mut self) {
         let Some(session) = &self.session else { return };
         if session.is_dark() {
-            self.handle(Input::Superseded);
+            self.handle(Input::GiveWay(EndReason::Superseded));
         } else if !self.life.leg.footer {
             self.server_ends(true, true);
         }

@@ -1,0 +1,148 @@
+//! A token bucket, without a clock: how fast something may go on, and for how long it may go faster.
+
+use std::time::{Duration, Instant};
+
+/// Nanoseconds in a second.
+const SECOND: u128 = 1_000_000_000;
+
+/// How fast a bucket fills, and how much it holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rate {
+    /// Units in a second times the seconds of `units`.
+    units: u128,
+    nanoseconds: u128,
+    /// How long an empty bucket takes to be full.
+    burst: Duration,
+}
+
+impl Rate {
+    /// So many units in a second, with a burst of two seconds' worth, as mod_limits of Prosody has it; `None` for 0: no limit.
+    pub fn per_second(units: usize) -> Option<Self> {
+        let rate = Self { units: units as u128, nanoseconds: SECOND, burst: Duration::from_secs(2) };
+        (units > 0).then_some(rate)
+    }
+
+    /// So many units in a minute, which may all come at once; `None` for 0: no limit.
+    pub fn per_minute(units: usize) -> Option<Self> {
+        let rate = Self { units: units as u128, nanoseconds: 60 * SECOND, burst: Duration::from_secs(60) };
+        (units > 0).then_some(rate)
+    }
+
+    /// How long `units` take to come back.
+    fn cost(self, units: u64) -> Duration {
+        let nanoseconds = (u128::from(units) * self.nanoseconds).div_ceil(self.units.max(1));
+        Duration::from_nanos(u64::try_from(nanoseconds).unwrap_or(u64::MAX))
+    }
+}
+
+/// What is left of an allowance. More may be taken than there is: the debt is then to be waited for.
+///
+/// The rate is given with each call, so that another one can hold at any time.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Bucket {
+    /// When it is full again; `None` if it always was.
+    full: Option<Instant>,
+}
+
+impl Bucket {
+    /// Takes units, into debt if there are not enough.
+    pub fn take(&mut self, now: Instant, rate: Rate, units: u64) {
+        self.take_at_most(now, rate, units, Duration::MAX);
+    }
+
+    /// The same, with a bound on how long the debt is to be waited for.
+    pub fn take_at_most(&mut self, now: Instant, rate: Rate, units: u64, debt: Duration) {
+        let full = self.full.map_or(now, |full| full.max(now));
+        // The end of time, if it is beyond.
+        let after = full.checked_add(rate.cost(units)).unwrap_or(full);
+        let last = now.checked_add(rate.burst.saturating_add(debt)).unwrap_or(after);
+        self.full = Some(after.min(last));
+    }
+
+    /// When there is something to take again, if there is nothing now.
+    pub fn ready_at(&self, now: Instant, rate: Rate) -> Option<Instant> {
+        // At this moment the last unit is gone; behind it lies the debt.
+        self.full.and_then(|full| full.checked_sub(rate.burst)).filter(|at| *at > now)
+    }
+
+    /// Whether there is less than a whole unit to take.
+    pub fn is_empty(&self, now: Instant, rate: Rate) -> bool {
+        self.full.is_some_and(|full| full.saturating_duration_since(now) + rate.cost(1) > rate.burst)
+    }
+
+    /// Whether nothing is missing, so that it need not be kept.
+    pub fn is_full(&self, now: Instant) -> bool {
+        self.full.is_none_or(|full| full <= now)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MS: Duration = Duration::from_millis(1);
+
+    #[test]
+    fn a_burst_of_two_seconds_passes_and_then_the_rate_holds() {
+        let (start, rate) = (Instant::now(), Rate::per_second(10).unwrap());
+        let mut bucket = Bucket::default();
+        for _ in 0..20 {
+            assert_eq!(bucket.ready_at(start, rate), None);
+            bucket.take(start, rate, 1);
+        }
+        // Empty, but not in debt.
+        assert_eq!(bucket.ready_at(start, rate), None);
+        bucket.take(start, rate, 1);
+        let mut now = start;
+        for _ in 0..50 {
+            let at = bucket.ready_at(now, rate).expect("debt");
+            assert_eq!(at - now, 100 * MS);
+            now = at;
+            bucket.take(now, rate, 1);
+        }
+        assert!(!bucket.is_full(now + 2099 * MS));
+        assert!(bucket.is_full(now + 2100 * MS));
+    }
+
+    #[test]
+    fn what_is_taken_at_once_is_waited_for_in_all() {
+        let (start, rate) = (Instant::now(), Rate::per_second(1000).unwrap());
+        let mut bucket = Bucket::default();
+        bucket.take(start, rate, 8192);
+        assert_eq!(bucket.ready_at(start, rate), Some(start + 6192 * MS));
+        assert_eq!(bucket.ready_at(start + 6192 * MS, rate), None);
+    }
+
+    #[test]
+    fn a_bucket_never_holds_more_than_its_burst() {
+        let (start, rate) = (Instant::now(), Rate::per_second(10).unwrap());
+        let mut bucket = Bucket::default();
+        bucket.take(start, rate, 20);
+        let later = start + Duration::from_secs(3600);
+        bucket.take(later, rate, 21);
+        assert_eq!(bucket.ready_at(later, rate), Some(later + 100 * MS));
+    }
+
+    #[test]
+    fn a_debt_may_be_bounded_and_nothing_overflows() {
+        let (start, rate) = (Instant::now(), Rate::per_minute(30).unwrap());
+        let mut bucket = Bucket::default();
+        for _ in 0..10_000 {
+            bucket.take_at_most(start, rate, 1, Duration::from_secs(600));
+        }
+        assert_eq!(bucket.ready_at(start, rate), Some(start + Duration::from_secs(600)));
+        bucket.take(start, Rate::per_second(1).unwrap(), u64::MAX);
+        assert!(!bucket.is_full(start + Duration::from_secs(600)));
+    }
+
+    #[test]
+    fn nothing_is_no_limit_and_another_rate_holds_at_once() {
+        assert_eq!(Rate::per_second(0), None);
+        assert_eq!(Rate::per_minute(0), None);
+        let start = Instant::now();
+        let mut bucket = Bucket::default();
+        bucket.take(start, Rate::per_second(1).unwrap(), 1);
+        bucket.take(start, Rate::per_second(1000).unwrap(), 1000);
+        assert_eq!(bucket.ready_at(start, Rate::per_second(1000).unwrap()), None);
+    }
+}

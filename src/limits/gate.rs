@@ -1,0 +1,345 @@
+//! How many connections there may be: in all, of one network, and before their log-in.
+
+use std::collections::HashMap;
+use std::future::pending;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::oneshot;
+
+use super::network::Network;
+use super::waiting::{Origin, Place, Stage, Waiting};
+use super::watch::{Limit, Watch};
+use crate::config::Limits;
+
+/// Who is connected.
+#[derive(Clone, Debug)]
+pub struct Gate(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    table: Mutex<Table>,
+    watch: Arc<Watch>,
+}
+
+#[derive(Debug, Default)]
+struct Table {
+    connections: usize,
+    per_address: usize,
+    unauthenticated: usize,
+    all: usize,
+    networks: HashMap<Network, usize>,
+    waiting: Waiting,
+}
+
+/// The right to be connected, returned when dropped.
+#[derive(Debug)]
+pub struct Permit {
+    gate: Arc<Shared>,
+    address: Option<IpAddr>,
+    /// `None` once it has logged in.
+    place: Option<Place>,
+    eviction: Option<oneshot::Receiver<()>>,
+}
+
+/// Says when a connection that has not logged in has to go.
+#[derive(Debug)]
+pub struct Eviction(Option<oneshot::Receiver<()>>);
+
+impl Eviction {
+    /// Waits until the connection has to make room for another one: for ever, if it has logged in. Cancel safe.
+    pub async fn evicted(&mut self) {
+        if let Some(receiver) = &mut self.0
+            && receiver.await.is_ok()
+        {
+            self.0 = None;
+            return;
+        }
+        self.0 = None;
+        pending().await
+    }
+}
+
+impl Gate {
+    /// A gate that lets nobody in before it has bounds.
+    pub fn new(watch: Arc<Watch>) -> Self {
+        Self(Arc::new(Shared { table: Mutex::default(), watch }))
+    }
+
+    /// Other bounds for those that come.
+    pub fn update(&self, limits: &Limits) {
+        let mut table = self.0.table();
+        table.connections = limits.connections;
+        table.per_address = limits.connections_per_address;
+        table.unauthenticated = limits.unauthenticated;
+    }
+
+    /// Lets a connection in, at the cost of another one that has not logged in where there are too many of those.
+    ///
+    /// `None` is a proxy's, which will say whose it is: [`Permit::comes_from`].
+    ///
+    /// # Errors
+    /// The limit that refuses it. It is counted and logged.
+    pub fn admit(&self, address: Option<IpAddr>) -> Result<Permit, Limit> {
+        let mut table = self.0.table();
+        let origin = address.map(Network::from);
+        let entered = table.enter(origin);
+        drop(table);
+        match entered {
+            Ok((evicted, (place, eviction))) => {
+                if evicted {
+                    self.0.reached(Limit::Unauthenticated, address);
+                }
+                Ok(Permit { gate: Arc::clone(&self.0), address, place: Some(place), eviction: Some(eviction) })
+            }
+            Err(limit) => {
+                self.0.reached(limit, address);
+                Err(limit)
+            }
+        }
+    }
+
+    /// How many connections there are.
+    pub fn len(&self) -> usize {
+        self.0.table().all
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// How many of them have not logged in.
+    pub fn unauthenticated(&self) -> usize {
+        self.0.table().waiting.len()
+    }
+}
+
+impl Permit {
+    /// The address, if it is known.
+    pub fn address(&self) -> Option<IpAddr> {
+        self.address
+    }
+
+    /// A proxy has said whose connection it is.
+    ///
+    /// # Errors
+    /// The limit that refuses it. It is counted and logged.
+    pub fn comes_from(&mut self, address: IpAddr) -> Result<(), Limit> {
+        let (from, to) = (self.origin(), Some(Network::from(address)));
+        let mut table = self.gate.table();
+        if from != to {
+            let counted = table.count(to);
+            table.uncount(if counted.is_ok() { from } else { None });
+            if let Err(limit) = counted {
+                drop(table);
+                self.gate.reached(limit, Some(address));
+                return Err(limit);
+            }
+            self.place = self.place.map(|place| table.waiting.moved((from, place), (to, place.0)));
+        }
+        drop(table);
+        self.address = Some(address);
+        Ok(())
+    }
+
+    /// The connection has come further on its way to a log-in.
+    pub fn reaches(&mut self, stage: Stage) {
+        let origin = self.origin();
+        self.place = self.place.map(|place| self.gate.table().waiting.moved((origin, place), (origin, stage)));
+    }
+
+    /// It has logged in, and does not have to go any more.
+    pub fn authenticated(&mut self) {
+        if let Some(place) = self.place.take() {
+            self.gate.table().waiting.leave(self.origin(), place);
+        }
+    }
+
+    /// What says when it has to go; asked for once.
+    pub fn eviction(&mut self) -> Eviction {
+        Eviction(self.eviction.take())
+    }
+
+    fn origin(&self) -> Origin {
+        self.address.map(Network::from)
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        let origin = self.origin();
+        let mut table = self.gate.table();
+        table.all -= 1;
+        table.uncount(origin);
+        if let Some(place) = self.place {
+            table.waiting.leave(origin, place);
+        }
+    }
+}
+
+impl Shared {
+    fn table(&self) -> MutexGuard<'_, Table> {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn reached(&self, limit: Limit, address: Option<IpAddr>) {
+        match address {
+            Some(address) => self.watch.reached(limit, address),
+            None => self.watch.reached(limit, "a proxy's"),
+        }
+    }
+}
+
+impl Table {
+    /// Whether another connection had to go for one more of this origin, and the new one's place.
+    fn enter(&mut self, origin: Origin) -> Result<(bool, (Place, oneshot::Receiver<()>)), Limit> {
+        self.count(origin)?;
+        let evicted = self.make_room(origin).inspect_err(|_| self.uncount(origin))?;
+        self.all += 1;
+        Ok((evicted, self.waiting.enter(origin)))
+    }
+
+    /// Whether another connection had to go; it frees its own count when it is gone.
+    fn make_room(&mut self, origin: Origin) -> Result<bool, Limit> {
+        if self.all >= self.connections {
+            // Who has many that do nothing gives one to who has few. Between equals the one that is there stays, else
+            // nobody would get through when all come at once.
+            if self.waiting.most() <= self.waiting.of(origin) + 1 {
+                return Err(Limit::Connections);
+            }
+        } else if self.waiting.len() < self.unauthenticated {
+            return Ok(false);
+        }
+        Ok(self.waiting.evict().is_some())
+    }
+
+    fn count(&mut self, origin: Origin) -> Result<(), Limit> {
+        let Some(network) = origin else { return Ok(()) };
+        let count = self.networks.entry(network).or_insert(0);
+        if *count >= self.per_address {
+            return Err(Limit::ConnectionsPerAddress);
+        }
+        *count += 1;
+        Ok(())
+    }
+
+    fn uncount(&mut self, origin: Origin) {
+        let Some(network) = origin else { return };
+        if let Some(count) = self.networks.get_mut(&network) {
+            *count -= 1;
+            if *count == 0 {
+                self.networks.remove(&network);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::metrics::Metrics;
+
+    fn gate(connections: usize, per_address: usize, unauthenticated: usize) -> Gate {
+        let gate = Gate::new(Arc::new(Watch::new(Metrics::new().limits_reached())));
+        let limits = Limits { connections, connections_per_address: per_address, unauthenticated, ..Limits::default() };
+        gate.update(&limits);
+        gate
+    }
+
+    fn from(number: u32) -> Option<IpAddr> {
+        Some(IpAddr::V4(number.into()))
+    }
+
+    fn has_to_go(permit: &mut Permit) -> bool {
+        permit.eviction.as_mut().unwrap().try_recv().is_ok()
+    }
+
+    #[test]
+    fn an_address_has_so_many_and_each_comes_back() {
+        let gate = gate(100, 2, 100);
+        let first = gate.admit(from(1)).unwrap();
+        let _second = gate.admit(from(1)).unwrap();
+        assert_eq!(gate.admit(from(1)).unwrap_err(), Limit::ConnectionsPerAddress);
+        let _other = gate.admit(from(2)).unwrap();
+        assert_eq!((gate.len(), gate.unauthenticated()), (3, 3));
+        drop(first);
+        let mut third = gate.admit(from(1)).unwrap();
+        third.authenticated();
+        assert_eq!((gate.len(), gate.unauthenticated()), (3, 2));
+        drop(third);
+        assert_eq!((gate.len(), gate.unauthenticated()), (2, 2));
+        assert_eq!(gate.0.table().networks.len(), 2);
+    }
+
+    #[test]
+    fn a_flood_makes_room_for_itself_and_never_costs_who_has_logged_in() {
+        let gate = gate(1000, 1000, 10);
+        let mut user = gate.admit(from(1)).unwrap();
+        user.authenticated();
+        let mut flood: Vec<_> = (0..10).map(|_| gate.admit(from(2)).unwrap()).collect();
+        let mut newcomer = gate.admit(from(3)).unwrap();
+        newcomer.reaches(Stage::Secured);
+        flood.extend((0..50).map(|_| gate.admit(from(2)).unwrap()));
+        let gone = flood.iter_mut().filter_map(|permit| has_to_go(permit).then_some(())).count();
+        assert_eq!(gone, 51);
+        assert!(!has_to_go(&mut newcomer));
+        assert_eq!(gate.unauthenticated(), 10);
+        drop((flood, newcomer));
+        assert_eq!((gate.len(), gate.unauthenticated()), (1, 0));
+    }
+
+    #[test]
+    fn when_all_places_are_taken_only_who_has_many_idle_ones_gives_one() {
+        let gate = gate(4, 4, 4);
+        let mut idle: Vec<_> = (0..3).map(|_| gate.admit(from(2)).unwrap()).collect();
+        let mut user = gate.admit(from(1)).unwrap();
+        user.authenticated();
+        let _newcomer = gate.admit(from(3)).unwrap();
+        assert!(has_to_go(&mut idle[0]));
+        idle.remove(0);
+        idle.iter_mut().for_each(Permit::authenticated);
+        assert_eq!(gate.admit(from(4)).unwrap_err(), Limit::Connections);
+        drop(idle);
+        assert!(gate.admit(from(4)).is_ok());
+    }
+
+    #[test]
+    fn a_proxied_connection_counts_where_it_comes_from() {
+        let gate = gate(100, 1, 100);
+        let mut first = gate.admit(None).unwrap();
+        let mut second = gate.admit(None).unwrap();
+        first.comes_from(from(1).unwrap()).unwrap();
+        assert_eq!(second.comes_from(from(1).unwrap()), Err(Limit::ConnectionsPerAddress));
+        second.comes_from(from(2).unwrap()).unwrap();
+        drop((first, second));
+        assert!(gate.is_empty() && gate.0.table().networks.is_empty());
+    }
+
+    #[test]
+    fn other_bounds_are_for_those_that_come() {
+        let gate = gate(100, 100, 100);
+        let mut all: Vec<_> = (0..5).map(|_| gate.admit(from(1)).unwrap()).collect();
+        all.iter_mut().for_each(Permit::authenticated);
+        let limits = Limits { connections: 5, ..Limits::default() };
+        gate.update(&limits);
+        assert_eq!(gate.admit(from(1)).unwrap_err(), Limit::Connections);
+        assert_eq!(gate.len(), 5);
+    }
+
+    #[tokio::test]
+    async fn an_eviction_is_heard_and_a_log_in_ends_the_wait_for_one() {
+        let gate = gate(100, 100, 1);
+        let mut first = gate.admit(from(1)).unwrap();
+        let mut eviction = first.eviction();
+        let mut second = gate.admit(from(2)).unwrap();
+        eviction.evicted().await;
+        second.authenticated();
+        let mut never = second.eviction();
+        assert!(futures_now(never.evicted()).await.is_none());
+    }
+
+    async fn futures_now<T>(future: impl Future<Output = T>) -> Option<T> {
+        tokio::select! { biased; done = future => Some(done), () = std::future::ready(()) => None }
+    }
+}

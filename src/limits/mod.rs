@@ -1,0 +1,99 @@
+//! What a peer may ask of this process while it runs: the state behind `[limits]`.
+//!
+//! Each limit has a word ([`Limit`]) that is its metric's label and its key in the configuration. Who reaches one is told so
+//! where the protocol has a word for it, counted, and logged, but not for each time: an attack does not fill the disk.
+//! All of it takes other bounds at any time ([`Guards::update`]).
+
+mod bucket;
+mod gate;
+mod logins;
+mod network;
+mod throttle;
+mod waiting;
+mod watch;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+pub use bucket::{Bucket, Rate};
+pub use gate::{Eviction, Gate, Permit};
+pub use logins::Logins;
+pub use network::Network;
+pub use throttle::{Rates, Throttle};
+pub use waiting::Stage;
+pub use watch::{Limit, Watch};
+
+use crate::config::Limits;
+use crate::metrics::Metrics;
+use crate::session::queue::Budget;
+
+/// The state of all limits of a process.
+#[derive(Debug)]
+pub struct Guards {
+    watch: Arc<Watch>,
+    gate: Gate,
+    logins: Logins,
+    queues: Arc<Budget>,
+    stanza_rate: AtomicUsize,
+    bandwidth: AtomicUsize,
+    held_per_account: AtomicUsize,
+}
+
+impl Guards {
+    /// Nobody is here yet.
+    pub fn new(limits: &Limits, metrics: &Metrics) -> Self {
+        let watch = Arc::new(Watch::new(metrics.limits_reached()));
+        let guards = Self {
+            gate: Gate::new(Arc::clone(&watch)),
+            watch,
+            logins: Logins::default(),
+            queues: Arc::default(),
+            stanza_rate: AtomicUsize::default(),
+            bandwidth: AtomicUsize::default(),
+            held_per_account: AtomicUsize::default(),
+        };
+        guards.update(limits);
+        guards
+    }
+
+    /// Other bounds hold from now on. What is beyond them already stays: they are for what comes.
+    pub fn update(&self, limits: &Limits) {
+        self.gate.update(limits);
+        self.logins.update(limits.failed_logins_per_address);
+        self.queues.update(limits.queue_memory);
+        self.stanza_rate.store(limits.stanza_rate, Ordering::Relaxed);
+        self.bandwidth.store(limits.bandwidth, Ordering::Relaxed);
+        self.held_per_account.store(limits.held_per_account, Ordering::Relaxed);
+    }
+
+    /// Counts and logs who reaches a limit.
+    pub fn watch(&self) -> &Watch {
+        &self.watch
+    }
+
+    /// Connections, in all, of one address, and before their log-in.
+    pub fn gate(&self) -> &Gate {
+        &self.gate
+    }
+
+    /// Failed log-ins by address.
+    pub fn logins(&self) -> &Logins {
+        &self.logins
+    }
+
+    /// The memory that the queues of all sessions share.
+    pub fn queues(&self) -> Arc<Budget> {
+        Arc::clone(&self.queues)
+    }
+
+    /// How fast a client may send.
+    pub fn rates(&self) -> Rates {
+        let per_second = |number: &AtomicUsize| Rate::per_second(number.load(Ordering::Relaxed));
+        Rates { stanzas: per_second(&self.stanza_rate), bytes: per_second(&self.bandwidth) }
+    }
+
+    /// How many sessions of one account may be held without their client.
+    pub fn held_per_account(&self) -> usize {
+        self.held_per_account.load(Ordering::Relaxed)
+    }
+}

@@ -1,0 +1,94 @@
+//! How fast one client may send: it is read more slowly, and nothing that it sent is dropped.
+
+use std::time::Instant;
+
+use super::Limit;
+use super::bucket::{Bucket, Rate};
+
+/// The rates that hold now; `None`: no limit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Rates {
+    /// `stanza_rate`
+    pub stanzas: Option<Rate>,
+    /// `bandwidth`
+    pub bytes: Option<Rate>,
+}
+
+/// What a session has left of both.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Throttle {
+    stanzas: Bucket,
+    bytes: Bucket,
+    /// It is held up, as was reported.
+    held: bool,
+}
+
+impl Throttle {
+    /// The client has sent a stanza. Nonzas and white space are none, so stream management and keepalives are not held up by it.
+    pub fn stanza(&mut self, now: Instant, rates: Rates) {
+        if let Some(rate) = rates.stanzas {
+            self.stanzas.take(now, rate, 1);
+        }
+    }
+
+    /// The client has sent bytes.
+    pub fn bytes(&mut self, now: Instant, rates: Rates, count: usize) {
+        if let Some(rate) = rates.bytes {
+            self.bytes.take(now, rate, count as u64);
+        }
+    }
+
+    /// When the client is to be read on, if not now.
+    pub fn resumes_at(&self, now: Instant, rates: Rates) -> Option<Instant> {
+        let stanzas = rates.stanzas.and_then(|rate| self.stanzas.ready_at(now, rate));
+        stanzas.max(rates.bytes.and_then(|rate| self.bytes.ready_at(now, rate)))
+    }
+
+    /// The limit that holds the client up, said once for each time that it does.
+    pub fn newly_held(&mut self, now: Instant, rates: Rates) -> Option<Limit> {
+        let stanzas = rates.stanzas.and_then(|rate| self.stanzas.ready_at(now, rate));
+        let held = self.resumes_at(now, rates);
+        let was = std::mem::replace(&mut self.held, held.is_some());
+        let limit = if held == stanzas { Limit::StanzaRate } else { Limit::Bandwidth };
+        (held.is_some() && !was).then_some(limit)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn rates(stanzas: usize, bytes: usize) -> Rates {
+        Rates { stanzas: Rate::per_second(stanzas), bytes: Rate::per_second(bytes) }
+    }
+
+    #[test]
+    fn without_rates_nobody_is_held_up() {
+        let (now, mut throttle) = (Instant::now(), Throttle::default());
+        for _ in 0..100_000 {
+            throttle.stanza(now, Rates::default());
+            throttle.bytes(now, Rates::default(), 1 << 20);
+        }
+        assert_eq!(throttle.resumes_at(now, Rates::default()), None);
+        assert_eq!(throttle.newly_held(now, Rates::default()), None);
+    }
+
+    #[test]
+    fn the_slower_of_both_holds_up_and_is_named_once() {
+        let (now, rates, mut throttle) = (Instant::now(), rates(10, 1000), Throttle::default());
+        throttle.stanza(now, rates);
+        throttle.bytes(now, rates, 5000);
+        assert_eq!(throttle.resumes_at(now, rates), Some(now + Duration::from_secs(3)));
+        assert_eq!(throttle.newly_held(now, rates), Some(Limit::Bandwidth));
+        assert_eq!(throttle.newly_held(now, rates), None);
+        let later = now + Duration::from_secs(3);
+        assert_eq!(throttle.newly_held(later, rates), None);
+        for _ in 0..60 {
+            throttle.stanza(later, rates);
+        }
+        assert_eq!(throttle.resumes_at(later, rates), Some(later + Duration::from_secs(4)));
+        assert_eq!(throttle.newly_held(later, rates), Some(Limit::StanzaRate));
+    }
+}

@@ -1,0 +1,51 @@
+//! How much a queue may have in memory: its own bound, and what all queues share.
+
+use std::sync::Arc;
+
+use super::{Budget, Full, Queue, Share};
+
+/// Bytes that a session may have on their way to the disk where the memory for all is full.
+const IN_FLIGHT: usize = 64 << 10;
+
+impl Queue {
+    /// Lets the queue share memory with others, from its beginning.
+    pub fn share(&mut self, budget: Arc<Budget>) {
+        self.share = Share::of(budget);
+    }
+
+    /// Why stanzas go to the spool only, once for each time that they begin to.
+    pub fn take_full(&mut self) -> Option<Full> {
+        self.full.take()
+    }
+
+    /// What has no room for so much more.
+    pub(super) fn no_room(&self, weight: usize) -> Option<Full> {
+        if self.bytes + weight > self.limit {
+            Some(Full::Session)
+        } else if self.share.has_room(weight) {
+            None
+        } else {
+            Some(Full::All)
+        }
+    }
+
+    /// Behind which place, and stanzas of how much [`Spooled::weight`](super::Spooled::weight), are to be read back from the spool now.
+    pub fn wants_load(&self) -> Option<(u64, usize)> {
+        let after = self.tail.filter(|after| *after < self.committed)?;
+        // One stanza at a time goes on even where others have taken all.
+        let at_least = usize::from(self.items.is_empty());
+        let room = (self.limit / 2).checked_sub(self.bytes)?.min(self.share.room().max(at_least));
+        (room > 0).then_some((after, room))
+    }
+
+    /// Whether more stanzas may come from the server: else the disk is too slow for them.
+    pub fn has_room(&self) -> bool {
+        let limit = if self.share.has_room(1) { self.limit } else { self.limit.min(IN_FLIGHT) };
+        self.in_flight_bytes < limit
+    }
+
+    /// Whether more can be read back before the client acknowledges something.
+    pub fn is_full(&self) -> bool {
+        self.bytes >= self.limit / 2 || !self.share.has_room(1) && !self.items.is_empty()
+    }
+}

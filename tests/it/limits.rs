@@ -1,0 +1,303 @@
+//! What a peer may ask of the proxy: the answer at each limit, its metric, and its line in the log.
+
+use std::net::Ipv4Addr;
+use std::time::{Duration, Instant};
+
+use crate::support::{
+    Client, HEADER, PASSWORD, PATIENCE, Prosody, Pushward, Scene, Setup, StubOptions, StubUpstream, another, bodies,
+    eventually, fresh, lost, message, numbered, plain, resumed,
+};
+
+async fn served(settings: impl FnOnce(Setup) -> Setup) -> (StubUpstream, Pushward) {
+    let stub = StubUpstream::start(StubOptions::default()).await;
+    let pushward = Pushward::start(settings(Setup::new(stub.address).with_metrics())).await;
+    (stub, pushward)
+}
+
+/// The end of a connection with this stream error.
+async fn refused(client: &mut Client, condition: &str) -> String {
+    let ending = client.closed(PATIENCE).await.concat();
+    assert!(ending.contains(&format!("<{condition} xmlns='urn:ietf:params:xml:ns:xmpp-streams'/>")), "{ending}");
+    assert!(ending.ends_with("</stream:stream>"), "{ending}");
+    ending
+}
+
+async fn logged(pushward: &Pushward, limit: &str) {
+    pushward.logged(&["limit_reached", &format!("\"{limit}\"")]).await;
+}
+
+#[tokio::test]
+async fn one_address_has_so_many_connections_and_others_go_on() {
+    let bounds = |setup: Setup| setup.set("limits.connections_per_address", "2");
+    let (_stub, pushward) = served(bounds).await;
+    let first = pushward.login("alice", "phone").await;
+    let mut second = Client::plain(pushward.starttls).await;
+    second.open().await;
+    let mut third = Client::plain(pushward.starttls).await;
+    third.try_send(HEADER).await;
+    refused(&mut third, "policy-violation").await;
+    assert_eq!(pushward.reached("connections_per_address").await, 1);
+    logged(&pushward, "connections_per_address").await;
+    Client::plain_from(Ipv4Addr::new(127, 0, 0, 2), pushward.starttls).await.open().await;
+    // A client that has gone counts no more, even while its session is held.
+    first.reset();
+    eventually(
+        PATIENCE,
+        || "the end of a connection".into(),
+        || pushward.log().iter().any(|l| l.contains("session ended")).then_some(()),
+    )
+    .await;
+    Client::plain(pushward.starttls).await.open().await;
+}
+
+#[tokio::test]
+async fn a_held_session_takes_no_connection_of_its_address() {
+    let Scene { stub: _stub, pushward, client, server: _server, enabled } =
+        Scene::with(StubOptions::default(), |setup| {
+            setup
+                .set("limits.connections_per_address", "1")
+                .set("limits.connections", "1")
+                .set("limits.unauthenticated", "1")
+        })
+        .await;
+    lost(&pushward, client, "alice@localhost/phone").await;
+    resumed(&pushward, &enabled, 0).await;
+}
+
+#[tokio::test]
+async fn when_all_places_are_taken_the_next_client_is_told_so() {
+    let bounds = |setup: Setup| setup.set("limits.connections", "2").set("limits.connections_per_address", "2");
+    let (_stub, pushward) = served(bounds).await;
+    let _first = pushward.login("alice", "phone").await;
+    let _second = pushward.login("bob", "desk").await;
+    let mut third = Client::plain_from(Ipv4Addr::new(127, 0, 0, 2), pushward.starttls).await;
+    third.try_send(HEADER).await;
+    refused(&mut third, "resource-constraint").await;
+    assert_eq!(pushward.reached("connections").await, 1);
+    logged(&pushward, "connections").await;
+}
+
+#[tokio::test]
+async fn a_connection_that_does_not_log_in_makes_room_for_a_newer_one() {
+    let (_stub, pushward) = served(|setup| setup.set("limits.unauthenticated", "2")).await;
+    let mut opened = pushward.connect().await;
+    opened.open().await;
+    let mut silent = Client::plain(pushward.starttls).await;
+    // The one that came the least far goes, without a word: it has said none.
+    let mut newer = Client::plain(pushward.starttls).await;
+    assert_eq!(silent.closed(PATIENCE).await, [] as [&str; 0]);
+    newer.open().await;
+    let mut newest = pushward.connect().await;
+    newest.open().await;
+    assert_eq!(newer.closed(PATIENCE).await, [] as [&str; 0]);
+    let _more = pushward.connect().await.open().await;
+    refused(&mut opened, "resource-constraint").await;
+    newest.authenticate("alice").await;
+    // Who has logged in is not among them.
+    let _crowd = [Client::plain(pushward.starttls).await, Client::plain(pushward.starttls).await];
+    newest.open().await;
+    assert_eq!(newest.bind("phone").await, "alice@localhost/phone");
+    assert!(pushward.reached("unauthenticated").await >= 3);
+    logged(&pushward, "unauthenticated").await;
+}
+
+#[tokio::test]
+async fn who_does_not_come_to_tls_or_to_a_login_in_time_is_closed() {
+    let bounds =
+        |setup: Setup| setup.set("limits.handshake_timeout", "'400ms'").set("limits.authentication_timeout", "'400ms'");
+    let (_stub, pushward) = served(bounds).await;
+    let mut silent = Client::plain(pushward.starttls).await;
+    let mut opened = Client::plain(pushward.starttls).await;
+    opened.open().await;
+    silent.closed(PATIENCE).await;
+    opened.closed(PATIENCE).await;
+    let mut secure = pushward.connect().await;
+    refused(&mut secure, "connection-timeout").await;
+    assert_eq!(pushward.reached("handshake_timeout").await, 2);
+    assert_eq!(pushward.reached("authentication_timeout").await, 1);
+    logged(&pushward, "handshake_timeout").await;
+    logged(&pushward, "authentication_timeout").await;
+}
+
+#[tokio::test]
+async fn a_stanza_beyond_its_limit_is_too_big_before_and_after_the_login() {
+    let bounds = |setup: Setup| setup.set("limits.stanza", "'32 KiB'").set("limits.depth", "20");
+    let (_stub, pushward) = served(bounds).await;
+    let too_big = "<stanza-too-big xmlns='urn:xmpp:errors'/>";
+    let endless = |bytes: usize| format!("<message><body>{}", "x".repeat(bytes));
+    let mut clear = Client::plain(pushward.starttls).await;
+    clear.send(format!("{HEADER}{}", endless(17 << 10))).await;
+    assert!(refused(&mut clear, "policy-violation").await.contains(too_big));
+    let mut secure = pushward.connect().await;
+    secure.open().await;
+    secure.send(endless(17 << 10)).await;
+    assert!(refused(&mut secure, "policy-violation").await.contains(too_big));
+    let mut bound = pushward.login("alice", "phone").await;
+    bound.send(endless(17 << 10)).await;
+    bound.send("</body></message>").await;
+    bound.roundtrip().await;
+    bound.send(endless(33 << 10)).await;
+    assert!(refused(&mut bound, "policy-violation").await.contains(too_big));
+    let mut deep = pushward.login("alice", "desk").await;
+    deep.send("<message>".to_owned() + &"<x>".repeat(21)).await;
+    assert!(!refused(&mut deep, "policy-violation").await.contains("stanza-too-big"));
+    let reached = [("unauthenticated_stanza", 2), ("stanza", 1), ("depth", 1)];
+    for (limit, times) in reached {
+        assert_eq!(pushward.reached(limit).await, times, "{limit}");
+        logged(&pushward, limit).await;
+    }
+}
+
+/// Tries to log in on a stream that is open and returns the answer.
+async fn tries(client: &mut Client, password: &str) -> String {
+    client.send(plain("alice", password)).await;
+    client.next().await
+}
+
+#[tokio::test]
+async fn who_guesses_passwords_is_not_let_guess_on() {
+    let prosody = Prosody::start().await;
+    let setup = Setup::new(prosody.address).with_metrics().set("limits.failed_logins_per_address", "2");
+    let pushward = Pushward::start(setup).await;
+    for _ in 0..2 {
+        let mut guesser = pushward.connect().await;
+        guesser.open().await;
+        let answer = tries(&mut guesser, "wrong").await;
+        assert!(answer.contains("<not-authorized"), "{answer}");
+    }
+    let mut guesser = pushward.connect().await;
+    guesser.open().await;
+    for _ in 0..3 {
+        // The right password is refused like any other.
+        let answer = tries(&mut guesser, PASSWORD).await;
+        assert!(answer.contains("<temporary-auth-failure"), "{answer}");
+    }
+    guesser.send(plain("alice", PASSWORD)).await;
+    refused(&mut guesser, "policy-violation").await;
+    assert_eq!(pushward.reached("failed_logins_per_address").await, 4);
+    logged(&pushward, "failed_logins_per_address").await;
+    let elsewhere = Client::plain_from(Ipv4Addr::new(127, 0, 0, 2), pushward.direct).await;
+    let mut elsewhere = elsewhere.handshake(&pushward.tls()).await;
+    elsewhere.open().await;
+    let answer = tries(&mut elsewhere, PASSWORD).await;
+    assert!(answer.starts_with("<success"), "{answer}");
+}
+
+#[tokio::test]
+async fn a_client_beyond_its_stanza_rate_is_read_more_slowly_and_loses_nothing() {
+    let rate = |setup: Setup| setup.with_metrics().set("limits.stanza_rate", "20");
+    let Scene { stub: _stub, pushward, mut client, mut server, .. } = Scene::with(StubOptions::default(), rate).await;
+    let begun = Instant::now();
+    let burst: String = (1..=100).map(|n| format!("<message to='bob@localhost' id='m{n}'/>")).collect();
+    // White space and acknowledgements are no stanzas.
+    client.send(" ".repeat(500) + &burst).await;
+    server.expect("'m30'").await;
+    // The other direction goes on.
+    server.send(message("meanwhile"));
+    assert_eq!(bodies(&client.messages(1).await), ["meanwhile"]);
+    assert!(server.rest().iter().all(|stanza| !stanza.contains("'m100'")), "all came at once");
+    let mut count = server.rest().len();
+    let _last = loop {
+        let stanza = server.next().await;
+        count += 1;
+        if stanza.contains("'m100'") {
+            break stanza;
+        }
+    };
+    // 40 may pass at once, 20 in a second from then on.
+    assert!(begun.elapsed() >= Duration::from_millis(2900), "{count} in {:?}", begun.elapsed());
+    assert!(pushward.reached("stanza_rate").await >= 1);
+    assert_eq!(pushward.reached("bandwidth").await, 0);
+    logged(&pushward, "stanza_rate").await;
+    client.roundtrip().await;
+}
+
+#[tokio::test]
+async fn a_client_beyond_its_bandwidth_is_read_more_slowly_and_loses_nothing() {
+    let rate = |setup: Setup| setup.with_metrics().set("limits.bandwidth", "'20 KB'");
+    let Scene { stub: _stub, pushward, mut client, mut server, .. } = Scene::with(StubOptions::default(), rate).await;
+    let begun = Instant::now();
+    for n in 1..=10 {
+        let body = "x".repeat(10_000);
+        client.send(format!("<message to='bob@localhost' id='m{n}'><body>{body}</body></message>")).await;
+    }
+    let stanzas: Vec<_> = [server.expect("'m1'").await, server.expect("'m10'").await].into();
+    // 40 kB may pass at once, 20 in a second from then on; the last read may go into debt.
+    assert!(begun.elapsed() >= Duration::from_millis(1900), "{:?}", begun.elapsed());
+    assert!(stanzas.iter().all(|stanza| stanza.len() > 10_000));
+    assert!(pushward.reached("bandwidth").await >= 1);
+    logged(&pushward, "bandwidth").await;
+}
+
+#[tokio::test]
+async fn of_too_many_held_sessions_the_oldest_ends_in_order_and_its_messages_wait() {
+    let bound = |setup: Setup| setup.with_metrics().set("limits.held_per_account", "2");
+    let Scene { mut stub, pushward, client, server, .. } = Scene::with(StubOptions::default(), bound).await;
+    lost(&pushward, client, "alice@localhost/phone").await;
+    server.send(message("waits"));
+    server.send("<iq type='get' id='behind'><ping xmlns='urn:xmpp:ping'/></iq>");
+    let mut others = Vec::new();
+    for resource in ["desk", "tablet"] {
+        let (client, server) = another(&pushward, &mut stub, resource).await;
+        lost(&pushward, client, &format!("alice@localhost/{resource}")).await;
+        others.push(server);
+    }
+    server.footer(PATIENCE).await;
+    pushward.logged(&["session ended", "Crowded", "alice@localhost/phone"]).await;
+    others.iter().for_each(|other| other.assert_open());
+    assert_eq!(pushward.reached("held_per_account").await, 1);
+    logged(&pushward, "held_per_account").await;
+    let mut client = pushward.authenticated("alice").await;
+    fresh(&mut client, "phone").await;
+    assert_eq!(bodies(&client.messages(1).await), ["waits"]);
+}
+
+#[tokio::test]
+async fn beyond_the_memory_of_all_and_of_a_session_what_waits_is_on_disk_and_all_of_it_comes() {
+    let all = |setup: Setup| setup.with_metrics().set("limits.queue_memory", "'20 KB'");
+    let own = |setup: Setup| {
+        let keys = ["limits.unauthenticated_stanza", "limits.stanza", "limits.session_queue"];
+        keys.into_iter().fold(setup.with_metrics(), |setup, key| setup.set(key, "'16 KiB'"))
+    };
+    for (limit, settings) in [("queue_memory", all as fn(Setup) -> Setup), ("session_queue", own)] {
+        let Scene { stub: _stub, pushward, client, server, enabled } =
+            Scene::with(StubOptions::default(), settings).await;
+        lost(&pushward, client, "alice@localhost/phone").await;
+        let wanted = numbered("message", 1..=300);
+        server.send(wanted.iter().map(|body| message(body)).collect::<String>());
+        server.send("<iq type='get' id='behind'><ping xmlns='urn:xmpp:ping'/></iq>");
+        let mut server = server;
+        server.expect("behind").await;
+        assert_eq!(pushward.reached(limit).await, 1, "{limit}");
+        logged(&pushward, limit).await;
+        let (mut client, _) = resumed(&pushward, &enabled, 0).await;
+        assert_eq!(bodies(&client.messages(300).await), wanted, "{limit}");
+        server.send(message("behind"));
+        assert_eq!(bodies(&client.messages(1).await), ["behind"]);
+    }
+}
+
+#[tokio::test]
+async fn a_full_spool_is_counted_by_the_bound_that_it_reached() {
+    for limit in ["spool_per_session", "spool"] {
+        let bound = |setup: Setup| setup.with_metrics().set(&format!("limits.{limit}"), "'20 KB'");
+        let Scene { stub: _stub, pushward, client, server, .. } = Scene::with(StubOptions::default(), bound).await;
+        lost(&pushward, client, "alice@localhost/phone").await;
+        server.try_send((1..=200).map(|n| message(&format!("message {n}"))).collect::<String>());
+        pushward.logged(&["session ended", "SpoolFailed"]).await;
+        assert!(pushward.reached(limit).await >= 1, "{limit}");
+        logged(&pushward, limit).await;
+    }
+}
+
+#[tokio::test]
+async fn a_flood_is_counted_in_full_and_logged_now_and_then() {
+    let (_stub, pushward) = served(|setup| setup.set("limits.connections_per_address", "1")).await;
+    let _first = Client::plain(pushward.starttls).await;
+    for _ in 0..300 {
+        Client::plain(pushward.starttls).await.closed(PATIENCE).await;
+    }
+    assert_eq!(pushward.reached("connections_per_address").await, 300);
+    let lines = pushward.log().iter().filter(|line| line.contains("limit_reached")).count();
+    assert!((1..20).contains(&lines), "{lines} lines");
+}

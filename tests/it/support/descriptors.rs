@@ -1,0 +1,17 @@
+//! Room for many connections.
+
+use std::process::Command;
+
+/// Lets a process have as many descriptors as it may, and returns how many those are.
+pub(crate) fn raise_descriptors(process: u32) -> usize {
+    let prlimit = |arguments: &[&str]| {
+        let mut command = Command::new("prlimit");
+        let output = command.arg("--pid").arg(process.to_string()).args(arguments).output();
+        let output = output.expect("prlimit; install it with: apt-get install util-linux");
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stdout).unwrap().trim().to_owned()
+    };
+    let hard = prlimit(&["--nofile", "--output", "HARD", "--noheadings"]);
+    prlimit(&[&format!("--nofile={hard}:{hard}")]);
+    hard.parse().unwrap_or(usize::MAX)
+}
