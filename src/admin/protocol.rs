@@ -3,6 +3,7 @@
 
 use std::fmt;
 use std::io;
+use std::net::SocketAddr;
 use std::time::{Duration, SystemTime};
 
 use bytesize::ByteSize;
@@ -11,6 +12,7 @@ use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncReadExt};
 
 use crate::jid::{BareJid, Jid};
 use crate::push::registration::Secret;
+use crate::session::liveness::Reach;
 
 /// Bytes of a line, its end included; a node has at most 8 KiB.
 const LINE: u64 = 64 * 1024;
@@ -91,10 +93,18 @@ pub struct Status {
     pub connections: usize,
     /// Sessions with their client.
     pub live: usize,
+    /// Sessions whose client is late with an acknowledgement.
+    pub suspect: usize,
     /// Sessions that are held without their client.
     pub dark: usize,
+    /// Stanzas in memory that await an acknowledgement.
+    pub queued: usize,
+    /// What they count for, in bytes.
+    pub queue_bytes: usize,
     /// Accounts about which something is kept.
     pub accounts: u64,
+    /// Stanzas that wait on disk.
+    pub spooled: u64,
     /// Bytes that wait on disk.
     pub spool_bytes: u64,
     /// Devices that wait to be woken.
@@ -109,8 +119,20 @@ pub enum State {
     None,
     /// The session is held without it.
     Dark,
+    /// It is connected, and late with an acknowledgement.
+    Suspect,
     /// It is.
     Live,
+}
+
+impl From<Reach> for State {
+    fn from(reach: Reach) -> Self {
+        match reach {
+            Reach::Live => Self::Live,
+            Reach::Suspect => Self::Suspect,
+            Reach::Dark => Self::Dark,
+        }
+    }
 }
 
 /// A session.
@@ -122,6 +144,42 @@ pub struct Session {
     pub state: State,
     /// Since when it is so, in unix seconds.
     pub since: u64,
+    /// Where its client is from, or was last.
+    pub client: Option<SocketAddr>,
+    /// Stanzas in memory that await an acknowledgement.
+    pub queued: usize,
+    /// What they count for, in bytes.
+    pub queue_bytes: usize,
+    /// Stanzas that wait for the device on disk.
+    pub spooled: u64,
+    /// What they count for, in bytes.
+    pub spool_bytes: u64,
+    /// The push services that notify the device.
+    pub services: Vec<Jid>,
+    /// The newest notification of this session.
+    pub push: Option<LastPush>,
+    /// The newest decision to notify or not to.
+    pub verdict: Option<LastVerdict>,
+}
+
+/// A notification that has come to an outcome.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LastPush {
+    /// How it went there; `none` if there was no way.
+    pub transport: String,
+    /// What became of it.
+    pub outcome: String,
+    /// When, in unix seconds.
+    pub at: u64,
+}
+
+/// A decision about a stanza.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LastVerdict {
+    /// What was decided, and why.
+    pub verdict: String,
+    /// When, in unix seconds.
+    pub at: u64,
 }
 
 /// A registration.
@@ -224,7 +282,7 @@ impl fmt::Display for Answer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Status(status) => status.fmt(f),
-            Self::Session(Session { jid, state, since }) => write!(f, "{jid}  {state} since {}", Time(*since)),
+            Self::Session(session) => session.fmt(f),
             Self::Registration(registration) => registration.fmt(f),
             Self::Ping(ping) => ping.fmt(f),
             Self::Removed(Removed { registrations }) => write!(f, "registrations removed: {registrations}"),
@@ -245,10 +303,29 @@ impl fmt::Display for Status {
         let draining = if self.draining { ", draining" } else { "" };
         writeln!(f, "pushward {}, up {uptime}{draining}", self.version)?;
         writeln!(f, "connections    {}", self.connections)?;
-        writeln!(f, "sessions       {} live, {} dark", self.live, self.dark)?;
+        let Self { live, suspect, dark, queued, spooled, .. } = self;
+        writeln!(f, "sessions       {live} live, {suspect} suspect, {dark} dark")?;
         writeln!(f, "accounts       {}", self.accounts)?;
-        writeln!(f, "on disk        {}", ByteSize(self.spool_bytes).display().iec())?;
+        writeln!(f, "in memory      {queued} stanzas, {}", ByteSize(self.queue_bytes as u64).display().iec())?;
+        writeln!(f, "on disk        {spooled} stanzas, {}", ByteSize(self.spool_bytes).display().iec())?;
         write!(f, "wakes waiting  {}", self.wakes_waiting)
+    }
+}
+
+impl fmt::Display for Session {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}  {} since {}", self.jid, self.state, Time(self.since))?;
+        if let Some(client) = &self.client {
+            write!(f, "  client {client}")?;
+        }
+        write!(f, "  queued {}  on disk {}", self.queued, self.spooled)?;
+        if let Some(LastPush { transport, outcome, at }) = &self.push {
+            write!(f, "  last push {outcome} by {transport} {}", Time(*at))?;
+        }
+        if let Some(LastVerdict { verdict, at }) = &self.verdict {
+            write!(f, "  last verdict {verdict} {}", Time(*at))?;
+        }
+        Ok(())
     }
 }
 
@@ -257,6 +334,7 @@ impl fmt::Display for State {
         f.write_str(match self {
             Self::None => "none",
             Self::Dark => "dark",
+            Self::Suspect => "suspect",
             Self::Live => "live",
         })
     }

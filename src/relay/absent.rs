@@ -152,6 +152,7 @@ impl Relay {
         let target = publish.target.clone();
         let Published { transport, outcome } = self.publish_counted(session.account(), publish).await;
         tracing::info!(service = %target, transport = transport.map_or("none", Transport::name), "transport chosen");
+        session.published(transport, &outcome);
         if session.send(Command::Published(target.clone(), outcome.clone())).await.is_err() {
             self.note_outcome(session.account(), &target, &outcome).await;
         }
@@ -159,9 +160,9 @@ impl Relay {
 
     /// Publishes for an account, and counts what became of it.
     pub(super) async fn publish_counted(&self, account: &BareJid, publish: Publish) -> Published {
+        let began = Instant::now();
         let published = self.publisher.publish(account, publish).await;
-        let transport = published.transport.map_or("none", Transport::name);
-        self.metrics.publish(transport, published.outcome.name());
+        self.metrics.published(published.transport, &published.outcome, began.elapsed());
         published
     }
 

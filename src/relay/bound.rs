@@ -15,8 +15,10 @@ use super::jobs::{Done, Jobs, Request};
 use super::login::{self, Login};
 use super::owner::owner;
 use super::registry::{Attach, Command, Handle, Refused};
+use super::seen::Seen;
 use super::{Client, Relay};
 use crate::config::Transport;
+use crate::metrics::Leg;
 use crate::net::conn::{ConnEvent, HIGH_WATER};
 use crate::net::listener::Permit;
 use crate::net::upstream::UpstreamConn;
@@ -47,6 +49,7 @@ struct Driver {
     upstream: UpstreamConn,
     jobs: Jobs,
     carried: Carried,
+    seen: Seen,
     draining: bool,
     /// A client that has gone is noticed before anything is written to it; one that is busy does not keep the server waiting.
     client_had_its_turn: bool,
@@ -57,7 +60,7 @@ struct Driver {
 
 /// Runs a session from its bind to its end.
 pub(super) async fn run(relay: Arc<Relay>, login: Login, permit: Permit) {
-    let Login { bound, client, upstream } = login;
+    let Login { bound, client, peer, upstream } = login;
     let (handle, commands) = relay.registry.enter(login::held(&bound), bound.jid.resource().as_str().to_owned());
     let login = LoginId(rand::random());
     let owner = owner(&relay, &handle, &bound, login).await;
@@ -65,6 +68,8 @@ pub(super) async fn run(relay: Arc<Relay>, login: Login, permit: Permit) {
     let earlier = owner.backlog;
     let session = Session::new(Arc::clone(&relay.settings), bound, owner, rand::random, clock);
     tracing::info!("bound");
+    handle.note(|notes| (notes.peer, notes.services) = (Some(peer), session.services()));
+    let seen = Seen::new(relay.metrics.tap());
     let jobs = Jobs::new(Arc::clone(&relay), Arc::clone(&handle), session.first_place(), earlier);
     let mut driver = Driver {
         relay,
@@ -77,6 +82,7 @@ pub(super) async fn run(relay: Arc<Relay>, login: Login, permit: Permit) {
         upstream,
         jobs,
         carried: Carried::default(),
+        seen,
         draining: false,
         client_had_its_turn: false,
         heirs: Vec::new(),
@@ -95,7 +101,7 @@ impl Driver {
         self.frames_from_upstream();
         while self.ended.is_none() {
             self.take(Input::Quiet);
-            self.handle.set_dark(self.session.is_dark());
+            self.seen.settle(&self.handle, &self.session);
             // What had to wait may be wanted now.
             self.frames_from_client();
             if self.ended.is_some() {
@@ -158,7 +164,10 @@ impl Driver {
                 self.client_lost("broken");
             }
             Wake::Command(Command::Attach(attach)) => self.attach(*attach),
-            Wake::Command(Command::AccountChanged(account)) => self.take(Input::Account(*account)),
+            Wake::Command(Command::AccountChanged(account)) => {
+                self.take(Input::Account(*account));
+                self.note_services();
+            }
             Wake::Command(Command::Supersede(heir)) => self.supersede(heir),
             Wake::Command(Command::Carry(publish, reply)) => {
                 let number = self.carried.begin(Asker::Other(reply));
@@ -210,7 +219,10 @@ impl Driver {
                 return;
             };
             match client.next_frame() {
-                Ok(Some(frame)) => self.take(Input::Client(self.session.attachment(), frame)),
+                Ok(Some(frame)) => {
+                    self.seen.tap.came(Leg::Client, &frame);
+                    self.take(Input::Client(self.session.attachment(), frame));
+                }
                 Ok(None) => return,
                 Err(error) => {
                     tracing::info!(%error, "the client's bytes are no XML stream");
@@ -224,7 +236,10 @@ impl Driver {
     fn frames_from_upstream(&mut self) {
         while self.ended.is_none() {
             match self.upstream.next_frame() {
-                Ok(Some(frame)) => self.take(Input::Upstream(frame)),
+                Ok(Some(frame)) => {
+                    self.seen.tap.came(Leg::Upstream, &frame);
+                    self.take(Input::Upstream(frame));
+                }
                 Ok(None) => return,
                 Err(error) => {
                     tracing::warn!(%error, "the server's bytes are no XML stream");
@@ -236,7 +251,7 @@ impl Driver {
 
     /// Puts a proven connection in the place of the one there is, which closes silently.
     fn attach(&mut self, attach: Attach) {
-        let Attach { client, resumption, reply } = attach;
+        let Attach { client, peer, resumption, reply } = attach;
         if let Err(too_high) = self.session.check_resume(resumption.h) {
             // If the login is gone too, nobody is left to tell.
             drop(reply.send(Err(Refused { client, too_high: Some(too_high) })));
@@ -246,6 +261,7 @@ impl Driver {
             self.relay.farewell(old);
         }
         drop(reply.send(Ok(())));
+        self.handle.note(|notes| notes.peer = Some(peer));
         self.take(Input::Attach(resumption));
         // What the client sent right behind its `<resume/>`.
         self.frames_from_client();
@@ -272,10 +288,14 @@ impl Driver {
         match output {
             Output::ToClient(bytes) => {
                 if let Some(client) = &mut self.client {
+                    self.seen.tap.went(Leg::Client, &bytes);
                     client.write(&bytes);
                 }
             }
-            Output::ToUpstream(bytes) => self.upstream.write(&bytes),
+            Output::ToUpstream(bytes) => {
+                self.seen.tap.went(Leg::Upstream, &bytes);
+                self.upstream.write(&bytes);
+            }
             Output::Resumable(id) => {
                 self.relay.registry.resumable(id.clone(), &self.handle);
                 self.sm_id = Some(id);
@@ -292,8 +312,9 @@ impl Driver {
             }
             Output::Publish(publish) => return self.publish(publish),
             Output::Carried(number, outcome) => match self.carried.done(number)? {
-                Asker::Own(target) => {
-                    self.relay.metrics.publish(Transport::Session.name(), outcome.name());
+                Asker::Own(target, since) => {
+                    self.relay.metrics.published(Some(Transport::Session), &outcome, since.elapsed());
+                    self.handle.published(Some(Transport::Session), &outcome);
                     return Some(Input::Published(target, outcome));
                 }
                 // Whoever asked may have stopped waiting.
@@ -301,7 +322,10 @@ impl Driver {
             },
             Output::Elsewhere(notice) => self.relay.elsewhere(self.handle.account(), notice),
             Output::CloseClient(closing) => self.close_client(closing),
-            Output::Event(event) => self.relay.report(&event),
+            Output::Event(event) => {
+                self.seen.heard(&self.handle, &event);
+                self.relay.report(&event);
+            }
             Output::End(reason) => self.ended = Some(reason),
         }
         None
@@ -309,10 +333,11 @@ impl Driver {
 
     /// Where there is but the user's own stream, and this is it, the publish takes the short way.
     fn publish(&mut self, publish: Publish) -> Option<Input> {
+        self.seen.notified(&self.relay.metrics);
         let account = self.handle.account();
         match self.relay.publisher.way(account, &publish.target) {
             Way::Session => {
-                let number = self.carried.begin(Asker::Own(publish.target.clone()));
+                let number = self.carried.begin(Asker::Own(publish.target.clone(), Instant::now()));
                 return Some(Input::Carry(number, publish));
             }
             Way::NotAllowed | Way::Choice => {
@@ -333,6 +358,10 @@ impl Driver {
         }
     }
 
+    fn note_services(&self) {
+        self.handle.note(|notes| notes.services = self.session.services());
+    }
+
     fn done(&mut self, done: Done) {
         match done {
             Done::Changed(token, Ok((account, device))) => {
@@ -340,6 +369,7 @@ impl Driver {
                     self.jobs.device_changed();
                 }
                 self.take(Input::Changed(Some(account)));
+                self.note_services();
                 if let Some(token) = token {
                     self.take(Input::Stored(token, Stored::Durable(device)));
                 }

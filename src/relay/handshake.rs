@@ -1,6 +1,7 @@
 //! From an accepted socket to a client over TLS.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use thiserror::Error;
 use tokio::net::TcpStream;
@@ -9,6 +10,7 @@ use tokio_rustls::TlsAcceptor;
 
 use super::{Client, FAREWELL, Relay};
 use crate::config::ListenTls;
+use crate::metrics::Handshake;
 use crate::net::conn::{Conn, ConnEvent};
 use crate::session::starttls::{StartTls, Step};
 use crate::xml::{self, FrameError};
@@ -38,17 +40,20 @@ pub(super) async fn secure(relay: &Relay, tcp: TcpStream, tls: ListenTls) -> Opt
             }
         }
     };
-    match timeout(relay.config.limits.handshake_timeout, attempt).await {
-        Ok(Ok(client)) => Some(client),
+    let began = Instant::now();
+    let (client, outcome) = match timeout(relay.config.limits.handshake_timeout, attempt).await {
+        Ok(Ok(client)) => (Some(client), Handshake::Established),
         Ok(Err(error)) => {
             tracing::debug!(%error, "no TLS");
-            None
+            (None, Handshake::Failed)
         }
         Err(_) => {
             tracing::debug!("no TLS within handshake_timeout");
-            None
+            (None, Handshake::Timeout)
         }
-    }
+    };
+    relay.metrics.handshake(outcome, began.elapsed());
+    client
 }
 
 async fn accept(relay: &Relay, tcp: TcpStream, host: Option<&str>, direct: bool) -> Result<Client, Failure> {

@@ -1,5 +1,6 @@
 //! Drives a [`Negotiation`]: one client over TLS, one fresh stream to the server.
 
+use std::net::SocketAddr;
 use std::time::Instant;
 
 use tokio::select;
@@ -9,15 +10,18 @@ use tokio::time::{sleep_until, timeout_at};
 use super::jobs;
 use super::registry::{Attach, Command, Refused};
 use super::{Client, Relay};
+use crate::metrics::{LoginOutcome, ResumeOutcome};
 use crate::net::conn::{ConnEvent, HIGH_WATER};
 use crate::net::upstream::{Terms, UpstreamConn};
 use crate::session::negotiate::{Ended, Held, Input, Negotiation, Output, Stop};
 use crate::session::{Bound, Resumption, SmId, sm};
+use crate::xml::{Frame, ns};
 
 /// A login that became a session of its own.
 pub(super) struct Login {
     pub(super) bound: Bound,
     pub(super) client: Client,
+    pub(super) peer: SocketAddr,
     pub(super) upstream: UpstreamConn,
 }
 
@@ -34,17 +38,32 @@ struct Driver<'a> {
     client: Option<Client>,
     upstream: Option<UpstreamConn>,
     bound: Option<Bound>,
+    peer: SocketAddr,
+    /// What has come of the client's last wish to resume a session; nothing proves one until the session has the connection.
+    resumption: Option<ResumeOutcome>,
+    outcome: LoginOutcome,
     done: bool,
 }
 
 /// Takes a client through login. `None` when it was handed to a held session, or has ended.
-pub(super) async fn run(relay: &Relay, client: Client) -> Option<Login> {
-    let negotiation = relay.negotiation();
-    let mut driver = Driver { relay, negotiation, client: Some(client), upstream: None, bound: None, done: false };
+pub(super) async fn run(relay: &Relay, client: Client, peer: SocketAddr) -> Option<Login> {
+    let mut driver = Driver {
+        relay,
+        negotiation: relay.negotiation(),
+        client: Some(client),
+        upstream: None,
+        bound: None,
+        peer,
+        resumption: None,
+        outcome: LoginOutcome::Lost,
+        done: false,
+    };
     driver.drive().await;
+    driver.count_resumption();
+    relay.metrics.login(driver.outcome);
     let Driver { client, upstream, bound, .. } = driver;
     match (bound, client, upstream) {
-        (Some(bound), Some(client), Some(upstream)) => Some(Login { bound, client, upstream }),
+        (Some(bound), Some(client), Some(upstream)) => Some(Login { bound, client, peer, upstream }),
         (_, client, upstream) => {
             if let Some(client) = client {
                 relay.farewell(client);
@@ -124,7 +143,10 @@ impl Driver<'_> {
                 return;
             };
             match upstream.next_frame() {
-                Ok(Some(frame)) => self.take(Input::Upstream(frame)).await,
+                Ok(Some(frame)) => {
+                    self.heed(&frame);
+                    self.take(Input::Upstream(frame)).await;
+                }
                 Ok(None) => return,
                 Err(error) => {
                     tracing::warn!(%error, "the server's bytes are no XML stream");
@@ -132,6 +154,20 @@ impl Driver<'_> {
                     self.take(Input::UpstreamLost).await;
                 }
             }
+        }
+    }
+
+    fn heed(&self, frame: &Frame) {
+        if let Frame::Element(element) = frame
+            && (element.is("failure", ns::SASL) || element.is("failure", ns::SASL2))
+        {
+            self.relay.metrics.sasl_failure();
+        }
+    }
+
+    fn count_resumption(&mut self) {
+        if let Some(outcome) = self.resumption.take() {
+            self.relay.metrics.resumption(outcome);
         }
     }
 
@@ -174,7 +210,13 @@ impl Driver<'_> {
                 }
             }
             Output::Find(id) => {
-                return Some(Input::Found(self.find(&id).await));
+                self.count_resumption();
+                let found = self.find(&id).await;
+                self.resumption = Some(match &found {
+                    Ok(_) => ResumeOutcome::NotProven,
+                    Err(ended) => no_session(ended),
+                });
+                return Some(Input::Found(found));
             }
             Output::HandOver(id, resumption) => {
                 return self.hand_over(&id, resumption).await;
@@ -186,11 +228,13 @@ impl Driver<'_> {
             }
             Output::Bound(bound) => {
                 self.bound = Some(*bound);
+                self.outcome = LoginOutcome::Bound;
                 self.done = true;
             }
             Output::Notice(domain, notice) => self.relay.notices.tell(domain, notice),
             Output::Close(reason) => {
                 tracing::info!(?reason, "closed before login");
+                self.outcome = LoginOutcome::Closed(reason);
                 self.done = true;
             }
         }
@@ -217,6 +261,13 @@ impl Driver<'_> {
         }
     }
 
+    /// The session was there a moment ago.
+    async fn gone(&mut self, id: &SmId) -> Input {
+        let ended = self.ended(id).await;
+        self.resumption = Some(no_session(&ended));
+        Input::Gone(ended)
+    }
+
     async fn connect(&mut self, host: &str) -> Input {
         let Some(way) = self.relay.ways.to(host) else {
             return Input::UpstreamLost;
@@ -226,7 +277,9 @@ impl Driver<'_> {
             write_timeout: self.relay.config.stream_management.write_timeout,
             limits: self.relay.limits(true),
         };
-        match way.connect(&terms).await {
+        let connected = way.connect(&terms).await;
+        self.relay.metrics.upstream(host, connected.is_ok());
+        match connected {
             Ok(conn) => {
                 self.upstream = Some(conn);
                 Input::Connected(way.leg())
@@ -242,22 +295,25 @@ impl Driver<'_> {
     /// `None` once the session has the connection.
     async fn hand_over(&mut self, id: &SmId, resumption: Resumption) -> Option<Input> {
         let Some(handle) = self.relay.registry.find(id) else {
-            return Some(Input::Gone(self.ended(id).await));
+            return Some(self.gone(id).await);
         };
         let client = self.client.take()?;
         let (reply, replied) = oneshot::channel();
-        let command = Command::Attach(Box::new(Attach { client, resumption, reply }));
+        let command = Command::Attach(Box::new(Attach { client, peer: self.peer, resumption, reply }));
         if let Err(Command::Attach(attach)) = handle.send(command).await {
             self.client = Some(attach.client);
-            return Some(Input::Gone(self.ended(id).await));
+            return Some(self.gone(id).await);
         }
         let deadline: tokio::time::Instant = (Instant::now() + self.relay.config.limits.handshake_timeout).into();
         match timeout_at(deadline, replied).await {
             Ok(Ok(Err(Refused { client, too_high }))) => {
                 self.client = Some(client);
                 match too_high {
-                    Some(too_high) => Some(Input::TooHigh(too_high)),
-                    None => Some(Input::Gone(self.ended(id).await)),
+                    Some(too_high) => {
+                        self.resumption = Some(ResumeOutcome::TooHigh);
+                        Some(Input::TooHigh(too_high))
+                    }
+                    None => Some(self.gone(id).await),
                 }
             }
             // Taken; or the session ended with the connection in its hands.
@@ -265,11 +321,16 @@ impl Driver<'_> {
                 if let Some(upstream) = &mut self.upstream {
                     upstream.write(crate::xml::STREAM_CLOSE);
                 }
+                (self.resumption, self.outcome) = (Some(ResumeOutcome::Resumed), LoginOutcome::Resumed);
                 self.done = true;
                 None
             }
         }
     }
+}
+
+fn no_session(ended: &Option<Ended>) -> ResumeOutcome {
+    if ended.is_some() { ResumeOutcome::Ended } else { ResumeOutcome::Unknown }
 }
 
 /// What a session lets others know, so that a resumption can be proven.

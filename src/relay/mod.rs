@@ -13,8 +13,10 @@ mod jobs;
 mod login;
 mod notices;
 mod owner;
+mod reach;
 pub mod registry;
 mod report;
+mod seen;
 mod upkeep;
 mod wake;
 
@@ -83,6 +85,7 @@ impl Relay {
             seed: rand::random(),
         };
         let registry = Arc::new(Registry::default());
+        let metrics = Metrics::with(store.commit_time(), config.hosts.iter().map(|host| host.domain.as_str()));
         Ok(Self {
             settings: Arc::new(settings),
             domains: Arc::new(config.hosts.iter().map(|host| host.domain.clone()).collect()),
@@ -94,7 +97,7 @@ impl Relay {
             registry,
             absentees: Absentees::default(),
             store,
-            metrics: Metrics::new(),
+            metrics,
             shutdown,
             farewells: TaskTracker::new(),
         })
@@ -108,7 +111,7 @@ impl Relay {
         let stages = async {
             let logging_in = self.metrics.logging_in();
             let Some(client) = Box::pin(handshake::secure(&self, tcp, tls)).await else { return };
-            let login = Box::pin(login::run(&self, client)).await;
+            let login = Box::pin(login::run(&self, client, peer)).await;
             drop(logging_in);
             if let Some(login) = login {
                 tracing::Span::current().record("jid", tracing::field::display(&login.bound.jid));

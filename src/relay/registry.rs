@@ -1,18 +1,22 @@
 //! The sessions of this process, by resumption id and by account.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use dashmap::DashMap;
 use tokio::sync::{mpsc, oneshot};
 
 use super::Client;
 use super::jobs::unix;
-use crate::jid::BareJid;
+use crate::jid::{BareJid, Jid};
+use crate::metrics::Tally;
 use crate::push::account::{Account, DeviceId};
 use crate::push::notification::Publish;
 use crate::push::outcome::Outcome;
 use crate::push::registration::Target;
+use crate::session::liveness::Reach;
 use crate::session::negotiate::{Held, Proof};
 use crate::session::{Resumption, SmId, sm};
 use crate::xml::Element;
@@ -42,6 +46,8 @@ pub enum Command {
 pub struct Attach {
     /// The connection.
     pub client: Client,
+    /// Where it is from.
+    pub peer: SocketAddr,
     /// Where its client left off.
     pub resumption: Resumption,
     /// Whether it was taken.
@@ -57,6 +63,19 @@ pub struct Refused {
     pub too_high: Option<sm::TooHigh>,
 }
 
+/// What an operator may want to know of a session.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Notes {
+    /// Where the client is from, or was last.
+    pub peer: Option<SocketAddr>,
+    /// The push services that notify the device.
+    pub services: Vec<Jid>,
+    /// The newest decision about a stanza, and when it fell in unix seconds.
+    pub verdict: Option<(&'static str, u64)>,
+    /// The newest notification: its transport, what became of it, and when in unix seconds.
+    pub push: Option<(&'static str, &'static str, u64)>,
+}
+
 /// How others reach a session.
 #[derive(Debug)]
 pub struct Handle {
@@ -64,9 +83,13 @@ pub struct Handle {
     held: Held,
     resource: String,
     device: AtomicU64,
-    dark: AtomicBool,
+    /// A [`Reach`].
+    reach: AtomicU8,
     /// Unix seconds.
     since: AtomicU64,
+    /// Stanzas that wait in memory, and what they count for in bytes.
+    queued: (AtomicUsize, AtomicUsize),
+    notes: Mutex<Notes>,
     commands: mpsc::Sender<Command>,
 }
 
@@ -98,15 +121,42 @@ impl Handle {
 
     /// Whether the session is held without its client.
     pub fn is_dark(&self) -> bool {
-        self.dark.load(Ordering::Relaxed)
+        self.reach() == Reach::Dark
     }
 
-    /// The client has gone, or come back.
-    pub fn set_dark(&self, dark: bool) {
-        if self.is_dark() != dark {
+    /// Whether the client can be reached.
+    pub fn reach(&self) -> Reach {
+        let number = self.reach.load(Ordering::Relaxed);
+        Reach::ALL.into_iter().find(|reach| *reach as u8 == number).unwrap_or_default()
+    }
+
+    /// The client can be reached, or cannot.
+    pub fn set_reach(&self, reach: Reach) {
+        if self.reach() != reach {
             self.since.store(unix(), Ordering::Relaxed);
-            self.dark.store(dark, Ordering::Relaxed);
+            self.reach.store(reach as u8, Ordering::Relaxed);
         }
+    }
+
+    /// So many stanzas wait in memory, and count for so many bytes.
+    pub fn set_queued(&self, (stanzas, bytes): (usize, usize)) {
+        self.queued.0.store(stanzas, Ordering::Relaxed);
+        self.queued.1.store(bytes, Ordering::Relaxed);
+    }
+
+    /// How many stanzas wait in memory, and what they count for in bytes.
+    pub fn queued(&self) -> (usize, usize) {
+        (self.queued.0.load(Ordering::Relaxed), self.queued.1.load(Ordering::Relaxed))
+    }
+
+    /// Notes something for operators.
+    pub fn note(&self, note: impl FnOnce(&mut Notes)) {
+        note(&mut self.notes.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+
+    /// What was noted.
+    pub fn notes(&self) -> Notes {
+        self.notes.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Since when the client is there or not, in unix seconds.
@@ -137,8 +187,17 @@ impl Registry {
         let (commands, receiver) = mpsc::channel(COMMANDS);
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         let account = held.account.clone();
-        let (device, dark, since) = (AtomicU64::new(0), AtomicBool::new(false), AtomicU64::new(unix()));
-        let handle = Arc::new(Handle { number, held, resource, device, dark, since, commands });
+        let handle = Arc::new(Handle {
+            number,
+            held,
+            resource,
+            device: AtomicU64::new(0),
+            reach: AtomicU8::default(),
+            since: AtomicU64::new(unix()),
+            queued: Default::default(),
+            notes: Mutex::default(),
+            commands,
+        });
         self.accounts.entry(account).or_default().push(Arc::clone(&handle));
         (handle, receiver)
     }
@@ -186,12 +245,21 @@ impl Registry {
         self.accounts.iter().flat_map(|entry| entry.value().clone()).collect()
     }
 
-    /// How many sessions are live, and how many are held without their client.
-    pub fn count(&self) -> (usize, usize) {
-        let count =
-            |(live, dark): (usize, usize), is_dark: bool| (live + usize::from(!is_dark), dark + usize::from(is_dark));
-        let counts = self.accounts.iter().map(|entry| entry.iter().map(|h| h.is_dark()).fold((0, 0), count));
-        counts.fold((0, 0), |(live, dark), (l, d)| (live + l, dark + d))
+    /// The sessions of each domain that has any.
+    pub fn tally(&self) -> BTreeMap<String, Tally> {
+        let mut tallies: BTreeMap<String, Tally> = BTreeMap::new();
+        for entry in &self.accounts {
+            let host = entry.key().domain().as_str();
+            if !tallies.contains_key(host) {
+                tallies.insert(host.to_owned(), Tally::default());
+            }
+            let Some(tally) = tallies.get_mut(host) else { continue };
+            for handle in entry.value() {
+                let (queued, bytes) = handle.queued();
+                tally.add(handle.reach(), queued, bytes);
+            }
+        }
+        tallies
     }
 
     /// The other sessions of the account.
