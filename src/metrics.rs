@@ -28,8 +28,8 @@ use crate::session::liveness::Reach;
 use crate::session::negotiate::CloseReason;
 pub use latency::Latency;
 use process::Process;
-pub use traffic::{Leg, Tap};
 use traffic::Traffic;
+pub use traffic::{Leg, Tap};
 
 /// Names and words of this program.
 type Labels<const N: usize> = [(&'static str, &'static str); N];
@@ -345,7 +345,11 @@ impl Metrics {
         registry.register("spool_stanzas", "Stanzas that wait on disk", self.spooled.clone());
         let help = "What they count for on disk";
         registry.register_with_unit("spool", help, Unit::Bytes, self.spool_bytes.clone());
-        registry.register("spool_failed", "Sessions that ended since the spool took no more", self.spool_failed.clone());
+        registry.register(
+            "spool_failed",
+            "Sessions that ended since the spool took no more",
+            self.spool_failed.clone(),
+        );
         registry.register_with_unit("store", "Size of the database", Unit::Bytes, self.store_bytes.clone());
         let help = "How long commits to the disk took";
         registry.register_with_unit("store_commit", help, Unit::Seconds, commits.shared());
@@ -463,7 +467,8 @@ impl Metrics {
         // A host that is not served any more has no series.
         self.sessions.clear();
         for (host, tally) in &measured.sessions {
-            for (state, sessions) in [(Reach::Live, tally.live), (Reach::Suspect, tally.suspect), (Reach::Dark, tally.dark)]
+            for (state, sessions) in
+                [(Reach::Live, tally.live), (Reach::Suspect, tally.suspect), (Reach::Dark, tally.dark)]
             {
                 self.sessions.get_or_create(&of_host(host, ("state", state.name()))).set(gauge(sessions));
             }
@@ -493,7 +498,8 @@ impl Metrics {
         }
         for transport in Transport::ALL.map(Transport::name).into_iter().chain(["none"]) {
             for outcome in Outcome::NAMES {
-                let count = self.publishes.get(&[("transport", transport), ("outcome", outcome)]).map_or(0, |c| c.get());
+                let count =
+                    self.publishes.get(&[("transport", transport), ("outcome", outcome)]).map_or(0, |c| c.get());
                 *counted.publishes.entry(outcome).or_default() += count;
             }
         }

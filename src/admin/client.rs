@@ -11,6 +11,7 @@ use tokio::net::UnixStream;
 use tokio::time::timeout;
 
 use super::protocol::{self, Answer, Ping, PingOutcome, Request};
+use super::watch;
 use crate::check::{EXIT_CONFIG, EXIT_UNAVAILABLE};
 use crate::cli::{Ask, Output};
 use crate::config::Config;
@@ -20,7 +21,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Why there is no answer.
 #[derive(Debug, Error)]
-enum AskError {
+pub(crate) enum AskError {
     #[error("no pushward listens at {0}; is it running, with this config?")]
     Nobody(String),
     #[error("{0} is not for this user; run this as the user that runs pushward, or as root")]
@@ -29,6 +30,8 @@ enum AskError {
     Broken(io::Error),
     #[error("pushward did not answer in time")]
     Late,
+    #[error("pushward refused: {0}")]
+    Refused(String),
     #[error("cannot be printed: {0}")]
     Print(io::Error),
 }
@@ -43,17 +46,24 @@ pub async fn run(path: &Path, ask: Ask) -> ExitCode {
             return ExitCode::from(EXIT_CONFIG);
         }
     };
+    let every = ask.watched_every();
     let (request, Output { json }) = ask.into_request();
-    match converse(&config, &request, json).await {
+    let answered = match every {
+        Some(every) => watch::run(config, &request, json, every).await.map(|()| true),
+        None => converse(&config, &request, json).await,
+    };
+    match answered {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {
             eprintln!("{error}");
             match error {
                 AskError::Print(_) => ExitCode::FAILURE,
-                AskError::Nobody(_) | AskError::Forbidden(_) | AskError::Broken(_) | AskError::Late => {
-                    ExitCode::from(EXIT_UNAVAILABLE)
-                }
+                AskError::Nobody(_)
+                | AskError::Forbidden(_)
+                | AskError::Broken(_)
+                | AskError::Late
+                | AskError::Refused(_) => ExitCode::from(EXIT_UNAVAILABLE),
             }
         }
     }
@@ -61,6 +71,27 @@ pub async fn run(path: &Path, ask: Ask) -> ExitCode {
 
 /// Whether all was done that was asked for.
 async fn converse(config: &Config, request: &Request, json: bool) -> Result<bool, AskError> {
+    let mut fine = true;
+    let ended = ask(config, request, |answer| {
+        fine &= is_fine(&answer);
+        print(&answer, json).map_err(AskError::Print)
+    });
+    match ended.await {
+        Ok(()) => Ok(fine),
+        Err(AskError::Refused(reason)) => {
+            eprintln!("{reason}");
+            Ok(false)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// Asks, and has each line of the answer taken.
+pub(super) async fn ask(
+    config: &Config,
+    request: &Request,
+    mut take: impl FnMut(Answer) -> Result<(), AskError>,
+) -> Result<(), AskError> {
     let place = config.admin.socket.display().to_string();
     let mut stream = UnixStream::connect(&config.admin.socket).await.map_err(|error| {
         let forbidden = error.kind() == io::ErrorKind::PermissionDenied;
@@ -70,20 +101,13 @@ async fn converse(config: &Config, request: &Request, json: bool) -> Result<bool
     let line = protocol::line(request).map_err(AskError::Broken)?;
     timeout(patience, stream.write_all(&line)).await.map_err(|_| AskError::Late)?.map_err(AskError::Broken)?;
     let mut reader = BufReader::new(stream);
-    let mut fine = true;
     loop {
         let read = timeout(patience, protocol::read::<Answer>(&mut reader)).await.map_err(|_| AskError::Late)?;
         match read.map_err(AskError::Broken)? {
             None => return Err(AskError::Broken(io::ErrorKind::UnexpectedEof.into())),
-            Some(Answer::End) => return Ok(fine),
-            Some(Answer::Failed { reason }) => {
-                eprintln!("{reason}");
-                return Ok(false);
-            }
-            Some(answer) => {
-                fine &= is_fine(&answer);
-                print(&answer, json).map_err(AskError::Print)?;
-            }
+            Some(Answer::End) => return Ok(()),
+            Some(Answer::Failed { reason }) => return Err(AskError::Refused(reason)),
+            Some(answer) => take(answer)?,
         }
     }
 }

@@ -35,7 +35,12 @@ impl Sample {
     pub(super) fn new(at: u64, connections: usize, measured: &Measured, counted: &Counted) -> Self {
         let total = measured.total();
         let published = |accepted: bool| -> u64 {
-            counted.publishes.iter().filter(|(name, _)| (**name == "accepted") == accepted).map(|(_, count)| count).sum()
+            counted
+                .publishes
+                .iter()
+                .filter(|(name, _)| (**name == "accepted") == accepted)
+                .map(|(_, count)| count)
+                .sum()
         };
         Self {
             at,

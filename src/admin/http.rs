@@ -13,7 +13,8 @@ use bytes::Bytes;
 use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::header::{
-    ALLOW, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HOST, HeaderValue, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS,
+    ALLOW, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HOST, HeaderValue, REFERRER_POLICY,
+    X_CONTENT_TYPE_OPTIONS,
 };
 use hyper::http::uri::Authority;
 use hyper::server::conn::http1;
@@ -129,14 +130,24 @@ async fn respond(desk: &Desk, request: &Request<Incoming>) -> Response<Full<Byte
             Err(error) => page(StatusCode::INTERNAL_SERVER_ERROR, TEXT, format!("{error}\n")),
         },
         "/grafana.json" => page(StatusCode::OK, JSON, GRAFANA),
-        _ => page(StatusCode::NOT_FOUND, TEXT, "there are /, /status.json, /metrics, /grafana.json, /healthz and /readyz\n"),
+        _ => page(
+            StatusCode::NOT_FOUND,
+            TEXT,
+            "there are /, /status.json, /metrics, /grafana.json, /healthz and /readyz\n",
+        ),
     }
 }
 
 /// Whether a request is for a name that nobody else can lead here. One without any is not of a browser.
 fn is_for_us(request: &Request<Incoming>, names: &[String]) -> bool {
     let fields = request.headers().get_all(HOST).iter().map(|field| field.to_str().unwrap_or_default());
-    request.uri().authority().map(Authority::as_str).into_iter().chain(fields).all(|authority| is_ours(authority, names))
+    request
+        .uri()
+        .authority()
+        .map(Authority::as_str)
+        .into_iter()
+        .chain(fields)
+        .all(|authority| is_ours(authority, names))
 }
 
 fn is_ours(authority: &str, names: &[String]) -> bool {
@@ -170,9 +181,15 @@ mod tests {
     #[test]
     fn only_names_that_nobody_else_can_lead_here_are_served() {
         let names = ["pushward.internal".to_owned()];
-        for ours in
-            ["127.0.0.1", "127.0.0.1:9522", "[::1]:9522", "LOCALHOST:1", "a.localhost", "Pushward.internal:80", "10.0.0.1"]
-        {
+        for ours in [
+            "127.0.0.1",
+            "127.0.0.1:9522",
+            "[::1]:9522",
+            "LOCALHOST:1",
+            "a.localhost",
+            "Pushward.internal:80",
+            "10.0.0.1",
+        ] {
             assert!(is_ours(ours, &names), "{ours}");
         }
         for other in ["", "example.org", "localhost.example.org", "127.0.0.1.example.org:9522", "a b", "notlocalhost"] {

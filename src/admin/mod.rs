@@ -32,6 +32,7 @@ mod ping;
 pub mod protocol;
 mod servers;
 mod socket;
+mod watch;
 
 use desk::Desk;
 use socket::Socket;

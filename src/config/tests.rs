@@ -40,7 +40,10 @@ fn the_shipped_file_runs_as_it_is() {
     assert_eq!(config.stream_management, StreamManagement::default());
     assert_eq!(config.push, Push::default());
     assert_eq!(config.limits, Limits::default());
-    assert_eq!(config.admin, Admin { listen: Some(Admin::LISTEN), hosts: Vec::new(), socket: "state/admin.sock".into() });
+    assert_eq!(
+        config.admin,
+        Admin { listen: Some(Admin::LISTEN), hosts: Vec::new(), socket: "state/admin.sock".into() }
+    );
     assert_eq!(config.log, Log::default());
 }
 

@@ -5,7 +5,8 @@ use std::time::Duration;
 use prometheus_client::metrics::histogram::Histogram;
 
 /// Upper bounds of the buckets, in seconds: from a commit on a fast disk to a push service that lets one wait.
-const BUCKETS: [f64; 16] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0];
+const BUCKETS: [f64; 16] =
+    [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0];
 
 /// A histogram of durations; clones share it.
 #[derive(Clone, Debug)]

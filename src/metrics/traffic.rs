@@ -143,7 +143,9 @@ impl Collector for Traffic {
 
 fn ways() -> impl Iterator<Item = ((Leg, Direction), Labels<2>)> {
     LEGS.into_iter().flat_map(|(leg, leg_word)| {
-        DIRECTIONS.into_iter().map(move |(direction, word)| ((leg, direction), [("leg", leg_word), ("direction", word)]))
+        DIRECTIONS
+            .into_iter()
+            .map(move |(direction, word)| ((leg, direction), [("leg", leg_word), ("direction", word)]))
     })
 }
 

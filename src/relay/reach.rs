@@ -18,15 +18,13 @@ impl Relay {
     pub async fn reaches_a_server(&self) -> bool {
         let hosts = self.config.hosts.iter();
         let mut ways = hosts.filter_map(|host| self.ways.to(&host.domain).cloned());
-        let terms = || Terms {
-            connect_timeout: PATIENCE,
-            write_timeout: PATIENCE,
-            limits: self.limits(true),
-        };
+        let terms = || Terms { connect_timeout: PATIENCE, write_timeout: PATIENCE, limits: self.limits(true) };
         let search = async {
             let mut tries = JoinSet::new();
             loop {
-                while tries.len() < AT_ONCE && let Some(way) = ways.next() {
+                while tries.len() < AT_ONCE
+                    && let Some(way) = ways.next()
+                {
                     let terms = terms();
                     tries.spawn(async move { way.connect(&terms).await.is_ok() });
                 }
