@@ -21,22 +21,25 @@
   };
   const words = (name) => name.replaceAll("_", " ");
 
-  // What a tile shows: a number of each sample, or how fast a counter grows.
+  // What a tile shows: a number of each sample, or by how much a counter grew in the minute before it.
   const level = (key) => (history) => history.map((sample) => [sample.at, sample[key]]);
-  const rate = (key) => (history) => history.slice(1).flatMap((sample, index) => {
-    const before = history[index];
-    const seconds = sample.at - before.at;
-    return seconds > 0 ? [[sample.at, (sample[key] - before[key]) * 60 / seconds]] : [];
-  });
+  const rate = (key) => (history) => {
+    let first = 0;
+    return history.slice(1).flatMap((sample, index) => {
+      while (first < index && history[first].at < sample.at - 60) first += 1;
+      const seconds = sample.at - history[first].at;
+      return seconds > 0 ? [[sample.at, (sample[key] - history[first][key]) * 60 / seconds]] : [];
+    });
+  };
   const tiles = [
     ["Live sessions", level("live"), count, "teal"],
     ["Dark sessions, held", level("dark"), count, "slate"],
     ["Messages to clients", rate("messages_out"), perMinute, "teal"],
-    ["Notifications accepted", rate("published"), perMinute, "teal"],
+    ["Pushes accepted", rate("published"), perMinute, "teal"],
     ["Late with an ack", level("suspect"), count, "amber"],
     ["Waiting on disk", level("spool_bytes"), bytes, "slate"],
     ["Log-ins", rate("logins"), perMinute, "teal"],
-    ["Notifications not accepted", rate("publish_failed"), perMinute, "red"],
+    ["Pushes not accepted", rate("publish_failed"), perMinute, "red"],
   ].map(([name, series, format, colour]) => tile(name, series, format, colour));
 
   function element(name, attributes, ...children) {
