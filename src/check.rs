@@ -1,9 +1,10 @@
-//! `pushward check`: what is wrong with the configuration, the certificates and the servers behind, before clients find
-//! out.
+//! `pushward check`: what is wrong with the configuration, the certificates, the servers behind and the way to the push
+//! services, before clients find out.
 
 use std::fmt;
 use std::path::Path;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use crate::config::{self, Config, Host, Problem};
@@ -11,10 +12,11 @@ use crate::net::certificate::{self, CertificateError, Defect};
 
 mod leg;
 mod probe;
+mod push;
 
 /// `EX_CONFIG` of sysexits.h: the configuration or a certificate is wrong.
 pub const EXIT_CONFIG: u8 = 78;
-/// `EX_UNAVAILABLE` of sysexits.h: a server behind is not ready for this process.
+/// `EX_UNAVAILABLE` of sysexits.h: a server behind is not ready for this process, or no transport reaches a push service.
 pub const EXIT_UNAVAILABLE: u8 = 69;
 
 /// What was found, in the order in which it is told.
@@ -59,11 +61,11 @@ pub async fn run(path: &Path) -> ExitCode {
     ExitCode::from(report.exit())
 }
 
-/// Looks at the configuration, then at the certificate and the server of each host.
+/// Looks at the configuration, then at the certificate and the server of each host, then at the push services.
 pub async fn examine(path: &Path) -> Report {
     let mut report = Report::default();
     let config = match Config::load(path) {
-        Ok(config) => config,
+        Ok(config) => Arc::new(config),
         Err(errors) => {
             errors.problems().iter().for_each(|problem| report.problem(problem, EXIT_CONFIG));
             return report;
@@ -82,6 +84,7 @@ pub async fn examine(path: &Path) -> Report {
         certificate(&mut report, &at);
         leg::server(&mut report, &at, &config).await;
     }
+    push::services(&mut report, path, &config).await;
     report
 }
 
@@ -204,12 +207,12 @@ mod tests {
             "[limits]\nconnect_timeout = \"200ms\"\n[[host]]\ndomain = \"localhost\"\nupstream = \"{address}\"\n"
         ));
         let report = examine(&path).await;
-        let last = report.lines.last().unwrap();
+        let line = report.lines.iter().find(|line| line.contains("the server at")).unwrap();
         assert_eq!(report.exit(), exit, "{report}");
         for part in expect {
-            assert!(last.contains(part), "{part} is not in {last}");
+            assert!(line.contains(part), "{part} is not in {line}");
         }
-        assert!(exit == 0 || last.contains("config.toml:5: [[host]] localhost upstream: "), "{last}");
+        assert!(exit == 0 || line.contains("config.toml:5: [[host]] localhost upstream: "), "{line}");
     }
 
     #[tokio::test]

@@ -324,7 +324,7 @@ impl Metrics {
         registry.register("sessions", help, self.sessions.clone());
         registry.register_collector(Box::new(Arc::clone(&self.traffic)));
         registry.register("queue_stanzas", "Stanzas in memory that await an acknowledgement", self.queued.clone());
-        let help = "What they count for in memory";
+        let help = "Bytes in memory that await an acknowledgement, with what keeping them costs";
         registry.register_with_unit("queue", help, Unit::Bytes, self.queue_bytes.clone());
     }
 
@@ -343,7 +343,7 @@ impl Metrics {
         let registry = self.registry.sub_registry_with_prefix("pushward");
         registry.register("accounts", "Accounts about which something is kept", self.accounts.clone());
         registry.register("spool_stanzas", "Stanzas that wait on disk", self.spooled.clone());
-        let help = "What they count for on disk";
+        let help = "Bytes that wait on disk, with what keeping them costs";
         registry.register_with_unit("spool", help, Unit::Bytes, self.spool_bytes.clone());
         registry.register(
             "spool_failed",

@@ -10,7 +10,7 @@ use tokio::io::{AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
 use tokio::time::timeout;
 
-use super::protocol::{self, Answer, Ping, PingOutcome, Request};
+use super::protocol::{self, Answer, Ping, PingOutcome, Registration, Request};
 use super::watch;
 use crate::check::{EXIT_CONFIG, EXIT_UNAVAILABLE};
 use crate::cli::{Ask, Output};
@@ -84,6 +84,22 @@ async fn converse(config: &Config, request: &Request, json: bool) -> Result<bool
         }
         Err(error) => Err(error),
     }
+}
+
+/// Asks for all registrations.
+///
+/// # Errors
+/// There is nobody to ask, or no whole answer.
+pub(crate) async fn registrations(config: &Config) -> Result<Vec<Registration>, AskError> {
+    let mut registrations = Vec::new();
+    let take = |answer| {
+        if let Answer::Registration(registration) = answer {
+            registrations.push(registration);
+        }
+        Ok(())
+    };
+    ask(config, &Request::PushList { account: None }, take).await?;
+    Ok(registrations)
 }
 
 /// Asks, and has each line of the answer taken.

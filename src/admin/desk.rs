@@ -8,12 +8,15 @@ use super::history::{History, Sample};
 use super::overview::{About, Overview};
 use super::ping::ping;
 use super::protocol::{
-    Answer, Forgotten, LastPush, LastVerdict, Registration, Removed, Request, Session, State, Status, shortened,
+    Answer, Forgotten, LastPublish, LastVerdict, PassedOver, PingOutcome, Registration, Removed, Request, Session,
+    State, Status, printable, shortened,
 };
 use super::servers::Servers;
 use super::socket::Answers;
+use crate::config::Transport;
 use crate::jid::{BareJid, Jid};
 use crate::metrics::{Disk, Measured, Tally};
+use crate::publish::choice::{Published, Standing};
 use crate::push::account::{Account, Change, DeviceId};
 use crate::push::registration;
 use crate::relay::Relay;
@@ -201,6 +204,7 @@ impl Desk {
 
     async fn tell_registrations(&self, account: &BareJid, state: &Account, answers: &mut Answers) -> io::Result<()> {
         for r in &state.registrations {
+            let Standing { next, last, passed_over } = self.relay.standing(account, &r.target);
             let registration = Registration {
                 account: account.clone(),
                 resource: state.device(r.device).map(|device| device.resource.clone()),
@@ -210,6 +214,9 @@ impl Desk {
                 errors: r.errors,
                 last_success: r.last_success,
                 last_seen: r.last_seen,
+                transport: next.map(|transport| transport.name().to_owned()),
+                last: last.map(last_publish),
+                passed_over: passed_over.into_iter().map(passed).collect(),
             };
             answers.send(&Answer::Registration(registration)).await?;
         }
@@ -272,10 +279,6 @@ impl Desk {
 
 fn session(handle: &Handle, backlog: Backlog) -> Session {
     let (notes, (queued, queue_bytes)) = (handle.notes(), handle.queued());
-    let push = notes.push.map(|(transport, outcome, at)| {
-        let (transport, outcome) = (transport.to_owned(), outcome.to_owned());
-        LastPush { transport, outcome, at }
-    });
     Session {
         jid: format!("{}/{}", handle.account(), handle.resource()),
         state: handle.reach().into(),
@@ -286,13 +289,24 @@ fn session(handle: &Handle, backlog: Backlog) -> Session {
         spooled: backlog.count,
         spool_bytes: backlog.bytes,
         services: notes.services,
-        push,
+        push: notes.push.map(last_publish),
         verdict: notes.verdict.map(|(verdict, at)| LastVerdict { verdict: verdict.to_owned(), at }),
     }
 }
 
 fn unix() -> u64 {
     SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
+
+fn last_publish((published, at): (Published, SystemTime)) -> LastPublish {
+    let (outcome, condition) = PingOutcome::of(published.outcome);
+    let transport = published.transport.map(|transport| transport.name().to_owned());
+    let at = at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
+    LastPublish { transport, outcome, condition, at }
+}
+
+fn passed((transport, reason): (Transport, String)) -> PassedOver {
+    PassedOver { transport: transport.name().to_owned(), reason: printable(&reason) }
 }
 
 fn refusal(error: StoreError) -> Refusal {

@@ -8,7 +8,6 @@ use tokio::task::JoinSet;
 use super::protocol::{Ping, PingOutcome, shortened};
 use crate::jid::BareJid;
 use crate::push::notification::{Publish, Summary};
-use crate::push::outcome::Outcome;
 use crate::push::registration::Registration;
 use crate::relay::Relay;
 
@@ -28,13 +27,7 @@ async fn one(relay: Arc<Relay>, account: BareJid, registration: Registration) ->
     let started = Instant::now();
     let summary = Summary::wake(&relay.config().push, false);
     let published = relay.publish(&account, Publish::new(&registration, summary, rand::random())).await;
-    let (outcome, condition) = match published.outcome {
-        Outcome::Accepted => (PingOutcome::Accepted, None),
-        Outcome::Wait(condition) => (PingOutcome::Wait, Some(condition)),
-        Outcome::Refused(condition) => (PingOutcome::Refused, Some(condition)),
-        Outcome::Unknown => (PingOutcome::Unknown, None),
-        Outcome::NotSent => (PingOutcome::NotSent, None),
-    };
+    let (outcome, condition) = PingOutcome::of(published.outcome);
     Ping {
         service: registration.target.service,
         node: registration.target.node.as_deref().map(shortened),

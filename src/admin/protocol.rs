@@ -1,16 +1,16 @@
 //! What is spoken on the socket: one line with a [`Request`], then lines with an [`Answer`] each, the last of them
 //! [`Answer::End`] or [`Answer::Failed`]. Lines are JSON. Nodes are shortened and publish-options left out: they are secrets.
 
-use std::fmt;
+mod told;
+
 use std::io;
 use std::net::SocketAddr;
-use std::time::{Duration, SystemTime};
 
-use bytesize::ByteSize;
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncReadExt};
 
 use crate::jid::{BareJid, Jid};
+use crate::push::outcome::Outcome;
 use crate::push::registration::Secret;
 use crate::session::liveness::Reach;
 
@@ -157,20 +157,9 @@ pub struct Session {
     /// The push services that notify the device.
     pub services: Vec<Jid>,
     /// The newest notification of this session.
-    pub push: Option<LastPush>,
+    pub push: Option<LastPublish>,
     /// The newest decision to notify or not to.
     pub verdict: Option<LastVerdict>,
-}
-
-/// A notification that has come to an outcome.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct LastPush {
-    /// How it went there; `none` if there was no way.
-    pub transport: String,
-    /// What became of it.
-    pub outcome: String,
-    /// When, in unix seconds.
-    pub at: u64,
 }
 
 /// A decision about a stanza.
@@ -201,6 +190,38 @@ pub struct Registration {
     pub last_success: Option<u64>,
     /// Unix seconds of the device's last contact.
     pub last_seen: u64,
+    /// The transport by which its push service is told next; `None`: there is none.
+    #[serde(default)]
+    pub transport: Option<String>,
+    /// What came of the last notification to that push service, whoever it was for, since the daemon started.
+    #[serde(default)]
+    pub last: Option<LastPublish>,
+    /// Transports that its push service was not told by when they were tried last.
+    #[serde(default)]
+    pub passed_over: Vec<PassedOver>,
+}
+
+/// What came of the last notification to a push service.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LastPublish {
+    /// How it went there; `None` if there was no way.
+    pub transport: Option<String>,
+    /// What became of it.
+    pub outcome: PingOutcome,
+    /// The stanza error condition that it was refused with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub condition: Option<String>,
+    /// Unix seconds.
+    pub at: u64,
+}
+
+/// A transport that was passed over.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PassedOver {
+    /// The transport.
+    pub transport: String,
+    /// Why, and what to do about it.
+    pub reason: String,
 }
 
 /// What became of a notification.
@@ -221,7 +242,7 @@ pub struct Ping {
     pub millis: u64,
 }
 
-/// What became of a notification that the operator asked for.
+/// What became of a notification.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum PingOutcome {
@@ -231,7 +252,7 @@ pub enum PingOutcome {
     Wait,
     /// It was refused.
     Refused,
-    /// There was no answer in time.
+    /// It was sent, and no answer was seen: it may come to the server, or not in time.
     Unknown,
     /// There was no way to send it.
     NotSent,
@@ -277,116 +298,16 @@ impl Answer {
     }
 }
 
-/// As it is told to people.
-impl fmt::Display for Answer {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Status(status) => status.fmt(f),
-            Self::Session(session) => session.fmt(f),
-            Self::Registration(registration) => registration.fmt(f),
-            Self::Ping(ping) => ping.fmt(f),
-            Self::Removed(Removed { registrations }) => write!(f, "registrations removed: {registrations}"),
-            Self::Forgotten(Forgotten { account, devices, registrations, held, live }) => write!(
-                f,
-                "{account} is forgotten: devices {devices}, registrations {registrations}, held sessions ended {held}, \
-                 live sessions that go on {live}"
-            ),
-            Self::End => Ok(()),
-            Self::Failed { reason } => f.write_str(reason),
+impl PingOutcome {
+    /// What operators are told of an outcome, with the condition of a refusal.
+    pub fn of(outcome: Outcome) -> (Self, Option<String>) {
+        match outcome {
+            Outcome::Accepted => (Self::Accepted, None),
+            Outcome::Wait(condition) => (Self::Wait, Some(condition)),
+            Outcome::Refused(condition) => (Self::Refused, Some(condition)),
+            Outcome::Unknown => (Self::Unknown, None),
+            Outcome::NotSent => (Self::NotSent, None),
         }
-    }
-}
-
-impl fmt::Display for Status {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let uptime = humantime::format_duration(Duration::from_secs(self.uptime));
-        let draining = if self.draining { ", draining" } else { "" };
-        writeln!(f, "pushward {}, up {uptime}{draining}", self.version)?;
-        writeln!(f, "connections    {}", self.connections)?;
-        let Self { live, suspect, dark, queued, spooled, .. } = self;
-        writeln!(f, "sessions       {live} live, {suspect} suspect, {dark} dark")?;
-        writeln!(f, "accounts       {}", self.accounts)?;
-        writeln!(f, "in memory      {queued} stanzas, {}", ByteSize(self.queue_bytes as u64).display().iec())?;
-        writeln!(f, "on disk        {spooled} stanzas, {}", ByteSize(self.spool_bytes).display().iec())?;
-        write!(f, "wakes waiting  {}", self.wakes_waiting)
-    }
-}
-
-impl fmt::Display for Session {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}  {} since {}", self.jid, self.state, Time(self.since))?;
-        if let Some(client) = &self.client {
-            write!(f, "  client {client}")?;
-        }
-        write!(f, "  queued {}  on disk {}", self.queued, self.spooled)?;
-        if let Some(LastPush { transport, outcome, at }) = &self.push {
-            write!(f, "  last push {outcome} by {transport} {}", Time(*at))?;
-        }
-        if let Some(LastVerdict { verdict, at }) = &self.verdict {
-            write!(f, "  last verdict {verdict} {}", Time(*at))?;
-        }
-        Ok(())
-    }
-}
-
-impl fmt::Display for State {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::None => "none",
-            Self::Dark => "dark",
-            Self::Suspect => "suspect",
-            Self::Live => "live",
-        })
-    }
-}
-
-impl fmt::Display for Registration {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { account, service, state, errors, .. } = self;
-        let (resource, node) = (self.resource.as_deref().unwrap_or("?"), self.node.as_deref().unwrap_or("-"));
-        write!(f, "{account}/{resource}  {service} {node}  session {state}  errors {errors}  last success ")?;
-        match self.last_success {
-            Some(at) => Time(at).fmt(f)?,
-            None => f.write_str("never")?,
-        }
-        write!(f, "  last seen {}", Time(self.last_seen))
-    }
-}
-
-impl fmt::Display for Ping {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {}  {}", self.service, self.node.as_deref().unwrap_or("-"), self.outcome)?;
-        if let Some(condition) = &self.condition {
-            write!(f, " ({condition})")?;
-        }
-        if let Some(transport) = &self.transport {
-            write!(f, "  by {transport}")?;
-        }
-        write!(f, "  {} ms", self.millis)
-    }
-}
-
-impl fmt::Display for PingOutcome {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Accepted => "accepted",
-            Self::Wait => "wait",
-            Self::Refused => "refused",
-            Self::Unknown => "unknown",
-            Self::NotSent => "not_sent",
-        })
-    }
-}
-
-/// Unix seconds, written as a date.
-struct Time(u64);
-
-impl fmt::Display for Time {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        /// The last second of the year 9999, which a date can name.
-        const LAST: u64 = 253_402_300_799;
-        let time = SystemTime::UNIX_EPOCH + Duration::from_secs(self.0.min(LAST));
-        humantime::format_rfc3339_seconds(time).fmt(f)
     }
 }
 
@@ -394,9 +315,13 @@ impl fmt::Display for Time {
 /// then how many it has. Nothing in it moves the cursor of a terminal.
 pub fn shortened(node: &str) -> String {
     let characters = node.chars().count();
-    let printable = |c: char| if c.is_control() { '?' } else { c };
-    let shown: String = node.chars().take((characters / 4).min(4)).map(printable).collect();
-    format!("{shown}…({characters})")
+    let shown: String = node.chars().take((characters / 4).min(4)).collect();
+    format!("{}…({characters})", printable(&shown))
+}
+
+/// A text of which nothing moves the cursor of a terminal.
+pub fn printable(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { '?' } else { c }).collect()
 }
 
 /// A line as it is sent.

@@ -132,7 +132,7 @@ impl Collector for Traffic {
                 encode(&mut elements, &labels, self.sum(|shard| shard.counters(way, kind).0))?;
             }
         }
-        let help = "Their bytes, by stream and direction; without TLS.";
+        let help = "Bytes of stanzas and nonzas of sessions, by stream and direction, before TLS.";
         let mut bytes = encoder.encode_descriptor("stanza", help, Some(&Unit::Bytes), MetricType::Counter)?;
         for (way, words) in ways() {
             encode(&mut bytes, &words, self.sum(|shard| shard.counters(way, Kind::Other).1))?;

@@ -1,7 +1,7 @@
 //! Which transports are tried for a push service and in which order, and what is remembered of them.
 
 use std::collections::{HashMap, VecDeque};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use crate::config::Transport;
 use crate::push::outcome::Outcome;
@@ -91,6 +91,17 @@ fn is_about_sender(condition: &str) -> bool {
     matches!(condition, "forbidden" | "not-authorized")
 }
 
+/// How things are with a push service, as operators are told.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Standing {
+    /// The transport that is tried next; `None`: there is none.
+    pub next: Option<Transport>,
+    /// What came of the last publish, and when.
+    pub last: Option<(Published, SystemTime)>,
+    /// Why transports were passed over when they were tried last.
+    pub passed_over: Vec<(Transport, String)>,
+}
+
 /// What is remembered of all push services.
 #[derive(Debug, Default)]
 pub struct Choice {
@@ -104,14 +115,26 @@ struct Memory {
     worked: Option<(Transport, Instant)>,
     /// Why transports did not work, as it was told last.
     told: HashMap<Transport, String>,
+    last: Option<(Published, SystemTime)>,
+}
+
+impl Memory {
+    fn new(now: Instant) -> Self {
+        Self { used: now, worked: None, told: HashMap::new(), last: None }
+    }
+
+    /// The transport that is preferred now, if it is fit.
+    fn known(&self, now: Instant, fit: &[Transport]) -> Option<Transport> {
+        let worked = self.worked.filter(|(_, until)| *until > now);
+        worked.map(|(transport, _)| transport).filter(|known| fit.contains(known))
+    }
 }
 
 impl Choice {
     /// A publish to a service by the transports that are fit, the preferred one first.
     pub fn trial(&mut self, now: Instant, service: &str, mut fit: Vec<Transport>) -> Trial {
         let memory = self.memory(now, service);
-        memory.worked = memory.worked.filter(|(_, until)| *until > now);
-        let known = memory.worked.map(|(transport, _)| transport).filter(|known| fit.contains(known));
+        let known = memory.known(now, &fit);
         if let Some(known) = known {
             fit.sort_by_key(|transport| *transport != known);
         }
@@ -136,6 +159,24 @@ impl Choice {
         news
     }
 
+    /// A publish to a service came to its end, at a time of day.
+    pub fn ended(&mut self, now: Instant, service: &str, end: (Published, SystemTime)) {
+        self.memory(now, service).last = Some(end);
+    }
+
+    /// How things are with a service, for an account whose publishes may go by the transports that are fit.
+    pub fn standing(&self, now: Instant, service: &str, fit: &[Transport]) -> Standing {
+        let Some(memory) = self.services.get(service) else {
+            return Standing { next: fit.first().copied(), ..Standing::default() };
+        };
+        let told = fit.iter().filter_map(|one| memory.told.get(one).map(|reason| (*one, reason.clone())));
+        Standing {
+            next: memory.known(now, fit).or_else(|| fit.first().copied()),
+            last: memory.last.clone(),
+            passed_over: told.collect(),
+        }
+    }
+
     fn memory(&mut self, now: Instant, service: &str) -> &mut Memory {
         if self.services.len() >= SERVICES && !self.services.contains_key(service) {
             let oldest = self.services.iter().min_by_key(|(_, memory)| memory.used);
@@ -143,8 +184,7 @@ impl Choice {
                 self.services.remove(&oldest);
             }
         }
-        let fresh = || Memory { used: now, worked: None, told: HashMap::new() };
-        let memory = self.services.entry(service.to_owned()).or_insert_with(fresh);
+        let memory = self.services.entry(service.to_owned()).or_insert_with(|| Memory::new(now));
         memory.used = now;
         memory
     }
@@ -247,6 +287,24 @@ mod tests {
         assert!(choice.is_news(now, "other.example", (S2s, "b")));
         choice.worked(now, SERVICE, (S2s, &Trial::new(Vec::new(), None)));
         assert!(choice.is_news(now, SERVICE, (S2s, "b")));
+    }
+
+    #[test]
+    fn operators_are_told_what_is_tried_next_and_why_others_are_not() {
+        let (mut choice, now) = (Choice::default(), Instant::now());
+        assert_eq!(choice.standing(now, SERVICE, &ORDER), Standing { next: Some(S2s), ..Standing::default() });
+        assert_eq!(choice.standing(now, SERVICE, &[]), Standing::default());
+        let fare = |t| if t == Session { Attempt::Done(Outcome::Unknown) } else { skipped() };
+        let published = publish(&mut choice, now, fare).1;
+        assert!(choice.is_news(now, SERVICE, (S2s, "out of reach")));
+        let last = (published, SystemTime::UNIX_EPOCH);
+        choice.ended(now, SERVICE, last.clone());
+        let expect =
+            Standing { next: Some(Session), last: Some(last), passed_over: vec![(S2s, "out of reach".to_owned())] };
+        assert_eq!(choice.standing(now, SERVICE, &ORDER), expect);
+        // Another account has no session transport, and the first chance comes again.
+        assert_eq!(choice.standing(now, SERVICE, &[Component]).next, Some(Component));
+        assert_eq!(choice.standing(now + AFTER_SKIP, SERVICE, &ORDER).next, Some(S2s));
     }
 
     #[test]

@@ -10,8 +10,17 @@ use tokio::time::timeout;
 use super::carry;
 use super::line::{self, Heard, Link, Peer, Stream};
 use crate::config::{Component, Config, Speaker};
+use crate::jid::Jid;
 use crate::net::conn::Conn;
 use crate::xml::{Element, Frame, FrameLimits, XmlWriter, ns};
+
+/// Whether a push service may be told by the component of a host. Users choose push JIDs: nothing is sent in the name of a
+/// server to its own users.
+pub(super) fn is_fit(config: &Config, host: &str, service: &Jid) -> bool {
+    let is_own = |domain: &str| config.hosts.iter().any(|host| host.domain == domain);
+    let own_user = service.node().is_some() && is_own(service.domain().as_str());
+    !own_user && config.hosts.iter().any(|own| own.domain == host && own.component.is_some())
+}
 
 /// The server's component port, seen from one host.
 pub(super) struct Server {

@@ -7,6 +7,7 @@
 //! | `component.rs` | `component`: as a component of the server (XEP-0114) |
 //! | `s2s/` | `s2s`: as the domain itself, over a stream of its own to the push service |
 //! | `session.rs` | `session`: through the user's own upstream stream, where the server stamps the full JID |
+//! | `probe.rs` | how far each of them comes, without notifying anybody |
 //! | `carry.rs` | stanzas from one content namespace to another |
 
 mod carry;
@@ -14,13 +15,14 @@ pub mod choice;
 mod component;
 mod line;
 mod open;
+pub mod probe;
 mod s2s;
 pub mod session;
 mod talk;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -35,7 +37,7 @@ use crate::push::notification::Publish;
 use crate::push::outcome::Outcome;
 use crate::push::registration::Target;
 use crate::relay::registry::Registry;
-use choice::{Attempt, Choice, Published};
+use choice::{Attempt, Choice, Published, Standing};
 use line::{Job, Line, Patience};
 use s2s::{Around, Pool};
 
@@ -135,6 +137,26 @@ impl Publisher {
         if !self.config.push.allows(&publish.target.service) {
             return Published { transport: None, outcome: Outcome::Refused("not-allowed".to_owned()) };
         }
+        let target = publish.target.clone();
+        let published = self.try_all(account, publish).await;
+        self.ended(&target, published.clone());
+        published
+    }
+
+    /// A publish has come to its end, by the user's own session or in any other way.
+    pub fn ended(&self, target: &Target, published: Published) {
+        let end = (published, SystemTime::now());
+        self.with_choice(|choice| choice.ended(Instant::now(), target.service.domain().as_str(), end));
+    }
+
+    /// How things are with the push service of a registration, as far as this process has seen.
+    pub fn standing(&self, account: &BareJid, target: &Target) -> Standing {
+        let allowed = self.config.push.allows(&target.service);
+        let fit = if allowed { self.fit(account, target) } else { Vec::new() };
+        self.with_choice(|choice| choice.standing(Instant::now(), target.service.domain().as_str(), &fit))
+    }
+
+    async fn try_all(&self, account: &BareJid, publish: Publish) -> Published {
         let service = publish.target.service.domain().as_str().to_owned();
         let fit = self.fit(account, &publish.target);
         let mut trial = self.with_choice(|choice| choice.trial(Instant::now(), &service, fit));
@@ -180,12 +202,9 @@ impl Publisher {
     /// The transports that may be tried, in the configured order.
     fn fit(&self, account: &BareJid, target: &Target) -> Vec<Transport> {
         let host = account.domain().as_str();
-        // Users choose push JIDs: nothing is sent as the domain to the domain's own users.
-        let is_own = |domain: &str| self.config.hosts.iter().any(|host| host.domain == domain);
-        let own_user = target.service.node().is_some() && is_own(target.service.domain().as_str());
         let is_fit = |transport: &Transport| match transport {
-            Transport::S2s => self.pool.is_fit(target.service.domain().as_str()),
-            Transport::Component => !own_user && self.components.contains_key(host),
+            Transport::S2s => s2s::is_fit(&self.config, &target.service),
+            Transport::Component => component::is_fit(&self.config, host, &target.service),
             Transport::Session => true,
         };
         self.config.push.transports.iter().copied().filter(is_fit).collect()

@@ -40,6 +40,8 @@ pub struct Summary {
     pub sender: Option<String>,
     /// `last-message-body`: the text with `with_body`, else `important_body`.
     pub body: Option<Secret<String>>,
+    /// Whether the operator lets calls ring by notification: devices may have asked for it when that was so.
+    calls: bool,
     /// What there is to tell to a device that asks for more.
     newest: Option<Box<Told>>,
 }
@@ -57,6 +59,7 @@ impl Summary {
             important,
             sender,
             body: if important { text.or_else(|| important_body(settings)) } else { None },
+            calls: settings.jingle,
             newest: newest.map(Box::new),
         }
     }
@@ -127,7 +130,7 @@ impl Publish {
 /// The children of `<notification/>`.
 fn content(extensions: &Extensions, summary: &Summary, iv: &Iv) -> Bytes {
     let mut xml = XmlWriter::new();
-    let call = summary.newest.as_ref().filter(|newest| extensions.jingle && newest.is_call());
+    let call = summary.newest.as_ref().filter(|newest| extensions.jingle && summary.calls && newest.is_call());
     match sealed(extensions, summary, iv) {
         Some(sealed) => {
             xml.start("encrypted").attr("xmlns", ns::TIGASE_ENCRYPT).attr("iv", &STANDARD.encode(iv));
@@ -154,7 +157,7 @@ fn content(extensions: &Extensions, summary: &Summary, iv: &Iv) -> Bytes {
 /// What is said under the device's key. Where nothing is known but numbers there is no letter: it would need a sender.
 fn sealed(extensions: &Extensions, summary: &Summary, iv: &Iv) -> Option<String> {
     let (asked, newest) = (extensions.encrypt.as_ref()?, summary.newest.as_ref()?);
-    Some(newest.letter(summary.count, extensions.jingle).seal(asked, iv))
+    Some(newest.letter(summary.count, extensions.jingle && summary.calls).seal(asked, iv))
 }
 
 fn write_field(xml: &mut XmlWriter, field: &Field) {

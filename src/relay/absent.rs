@@ -13,7 +13,7 @@ use super::jobs::unix;
 use super::registry::{Command, Handle};
 use crate::config::Transport;
 use crate::jid::BareJid;
-use crate::publish::choice::Published;
+use crate::publish::choice::{Published, Standing};
 use crate::push::absent::{Absent, Notice};
 use crate::push::account::DeviceId;
 use crate::push::notification::Publish;
@@ -152,17 +152,35 @@ impl Relay {
         let target = publish.target.clone();
         let Published { transport, outcome } = self.publish_counted(session.account(), publish).await;
         tracing::info!(service = %target, transport = transport.map_or("none", Transport::name), "transport chosen");
-        session.published(transport, &outcome);
+        session.published(Published { transport, outcome: outcome.clone() });
         if session.send(Command::Published(target.clone(), outcome.clone())).await.is_err() {
             self.note_outcome(session.account(), &target, &outcome).await;
         }
+    }
+
+    /// A session has carried a publish of its own since then: remembers and counts what became of it.
+    pub(super) fn published_by_session(
+        &self,
+        session: &Handle,
+        (target, since): (&Target, Instant),
+        outcome: &Outcome,
+    ) {
+        let published = Published { transport: Some(Transport::Session), outcome: outcome.clone() };
+        self.metrics.published(&published, since.elapsed());
+        session.published(published.clone());
+        self.publisher.ended(target, published);
+    }
+
+    /// How things are with the push service of a registration.
+    pub fn standing(&self, account: &BareJid, target: &Target) -> Standing {
+        self.publisher.standing(account, target)
     }
 
     /// Publishes for an account, and counts what became of it.
     pub(super) async fn publish_counted(&self, account: &BareJid, publish: Publish) -> Published {
         let began = Instant::now();
         let published = self.publisher.publish(account, publish).await;
-        self.metrics.published(published.transport, &published.outcome, began.elapsed());
+        self.metrics.published(&published, began.elapsed());
         published
     }
 

@@ -1,14 +1,12 @@
 //! Drives a [`Session`]: the task that owns both legs until the session ends.
 
+mod turn;
+
 use std::collections::VecDeque;
-use std::future::{pending, poll_fn};
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::{Instant, SystemTime};
 
-use tokio::select;
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::sleep_until;
 use tracing::Instrument;
 
 use super::jobs::{Done, Jobs, Request};
@@ -17,9 +15,8 @@ use super::owner::owner;
 use super::registry::{Attach, Command, Handle, Refused};
 use super::seen::Seen;
 use super::{Client, Relay};
-use crate::config::Transport;
 use crate::metrics::Leg;
-use crate::net::conn::{ConnEvent, HIGH_WATER};
+use crate::net::conn::ConnEvent;
 use crate::net::listener::Permit;
 use crate::net::upstream::UpstreamConn;
 use crate::publish::Way;
@@ -27,16 +24,7 @@ use crate::publish::session::{Asker, Carried};
 use crate::push::account::{Change, LoginId};
 use crate::push::notification::Publish;
 use crate::session::{Clock, Closing, EndReason, Input, Output, Session, SmId, Stored};
-
-/// What woke the task.
-enum Wake {
-    Client(std::io::Result<ConnEvent>),
-    Upstream(std::io::Result<ConnEvent>),
-    Command(Command),
-    Store(Done),
-    Deadline,
-    Drain,
-}
+use turn::Wake;
 
 struct Driver {
     relay: Arc<Relay>,
@@ -53,6 +41,8 @@ struct Driver {
     draining: bool,
     /// A client that has gone is noticed before anything is written to it; one that is busy does not keep the server waiting.
     client_had_its_turn: bool,
+    /// Commands that were taken one after the other.
+    commands_in_a_row: usize,
     /// Who waits for the end.
     heirs: Vec<oneshot::Sender<()>>,
     ended: Option<EndReason>,
@@ -85,6 +75,7 @@ pub(super) async fn run(relay: Arc<Relay>, login: Login, permit: Permit) {
         seen,
         draining: false,
         client_had_its_turn: false,
+        commands_in_a_row: 0,
         heirs: Vec::new(),
         ended: None,
     };
@@ -109,46 +100,8 @@ impl Driver {
             }
             let wake = self.next_wake().await;
             self.client_had_its_turn = matches!(wake, Wake::Client(_));
+            self.commands_in_a_row = if matches!(wake, Wake::Command(_)) { self.commands_in_a_row + 1 } else { 0 };
             self.react(wake);
-        }
-    }
-
-    async fn next_wake(&mut self) -> Wake {
-        let write_timeout = self.relay.config.stream_management.write_timeout;
-        let stalls = [
-            self.client.as_ref().and_then(|client| client.write_deadline(write_timeout)),
-            self.upstream.write_deadline(write_timeout),
-            self.session.deadline(),
-        ];
-        let deadline = stalls.into_iter().flatten().min();
-        // A peer that does not read slows down only the one that writes to it.
-        let read_client = self.upstream.backlog() < HIGH_WATER && self.session.wants_client();
-        let read_upstream =
-            self.session.wants_upstream() && self.client.as_ref().is_none_or(|client| client.backlog() < HIGH_WATER);
-        let client_first = !self.client_had_its_turn;
-        let (client, upstream) = (&mut self.client, &mut self.upstream);
-        let legs = poll_fn(|cx| {
-            let mut poll_client = |cx: &mut Context<'_>| match client {
-                Some(client) => client.poll_event(cx, read_client).map(Wake::Client),
-                None => Poll::Pending,
-            };
-            if client_first && let Poll::Ready(wake) = poll_client(cx) {
-                return Poll::Ready(wake);
-            }
-            if let Poll::Ready(event) = upstream.poll_event(cx, read_upstream) {
-                return Poll::Ready(Wake::Upstream(event));
-            }
-            if client_first { Poll::Pending } else { poll_client(cx) }
-        });
-        select! {
-            wake = legs => wake,
-            Some(command) = self.commands.recv() => Wake::Command(command),
-            done = self.jobs.done() => Wake::Store(done),
-            () = async { match deadline {
-                Some(at) => sleep_until(at.into()).await,
-                None => pending().await,
-            } } => Wake::Deadline,
-            () = self.relay.shutdown.cancelled(), if !self.draining => Wake::Drain,
         }
     }
 
@@ -313,8 +266,7 @@ impl Driver {
             Output::Publish(publish) => return self.publish(publish),
             Output::Carried(number, outcome) => match self.carried.done(number)? {
                 Asker::Own(target, since) => {
-                    self.relay.metrics.published(Some(Transport::Session), &outcome, since.elapsed());
-                    self.handle.published(Some(Transport::Session), &outcome);
+                    self.relay.published_by_session(&self.handle, (&target, since), &outcome);
                     return Some(Input::Published(target, outcome));
                 }
                 // Whoever asked may have stopped waiting.

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::SystemTime;
 
 use dashmap::DashMap;
 use tokio::sync::{mpsc, oneshot};
@@ -12,6 +13,7 @@ use super::Client;
 use super::jobs::unix;
 use crate::jid::{BareJid, Jid};
 use crate::metrics::Tally;
+use crate::publish::choice::Published;
 use crate::push::account::{Account, DeviceId};
 use crate::push::notification::Publish;
 use crate::push::outcome::Outcome;
@@ -22,7 +24,7 @@ use crate::session::{Resumption, SmId, sm};
 use crate::xml::Element;
 
 /// Commands that wait for a session; a session that does not take them is busy for at most a wake-up.
-const COMMANDS: usize = 16;
+pub(super) const COMMANDS: usize = 16;
 
 /// What others ask of a session's task.
 #[derive(Debug)]
@@ -72,8 +74,8 @@ pub struct Notes {
     pub services: Vec<Jid>,
     /// The newest decision about a stanza, and when it fell in unix seconds.
     pub verdict: Option<(&'static str, u64)>,
-    /// The newest notification: its transport, what became of it, and when in unix seconds.
-    pub push: Option<(&'static str, &'static str, u64)>,
+    /// What became of the newest notification, and when.
+    pub push: Option<(Published, SystemTime)>,
 }
 
 /// How others reach a session.

@@ -1,12 +1,12 @@
 //! What a session's task lets operators see of it.
 
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use super::jobs::unix;
 use super::registry::Handle;
 use crate::config::Transport;
 use crate::metrics::{Metrics, Tap};
-use crate::push::outcome::Outcome;
+use crate::publish::choice::Published;
 use crate::push::pusher::Verdict;
 use crate::session::liveness::Reach;
 use crate::session::{Event, Session};
@@ -54,10 +54,10 @@ impl Seen {
 }
 
 impl Metrics {
-    /// A notification has come to its outcome, after so long. `None`: no transport could carry it.
-    pub(super) fn published(&self, transport: Option<Transport>, outcome: &Outcome, took: Duration) {
-        self.publish(transport.map_or("none", Transport::name), outcome.name());
-        if let Some(transport) = transport {
+    /// A notification has come to its outcome, after so long.
+    pub(super) fn published(&self, published: &Published, took: Duration) {
+        self.publish(published.transport.map_or("none", Transport::name), published.outcome.name());
+        if let Some(transport) = published.transport {
             self.publish_took(transport, took);
         }
     }
@@ -65,8 +65,7 @@ impl Metrics {
 
 impl Handle {
     /// A notification for the session has come to its outcome.
-    pub(super) fn published(&self, transport: Option<Transport>, outcome: &Outcome) {
-        let push = (transport.map_or("none", Transport::name), outcome.name(), unix());
-        self.note(|notes| notes.push = Some(push));
+    pub(super) fn published(&self, published: Published) {
+        self.note(|notes| notes.push = Some((published, SystemTime::now())));
     }
 }

@@ -173,8 +173,9 @@ impl Session {
             return;
         }
         self.ringing = None;
+        let by_push = self.settings.push.jingle;
         let summary = Summary::new(&self.settings.push, self.pusher.counts(0), Some(Detail::of(reading)));
-        self.publish_where(&summary, |_, r| r.extensions.jingle);
+        self.publish_where(&summary, |_, r| by_push && r.extensions.jingle);
     }
 
     // Pushes

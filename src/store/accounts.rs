@@ -81,7 +81,12 @@ impl Store {
     }
 }
 
-fn page(transaction: &ReadTransaction, after: Option<&str>, limit: usize) -> Result<AccountPage, StoreError> {
+/// Some of the accounts, as [`Store::accounts`] gives them.
+pub(super) fn page(
+    transaction: &ReadTransaction,
+    after: Option<&str>,
+    limit: usize,
+) -> Result<AccountPage, StoreError> {
     let table = transaction.open_table(ACCOUNTS)?;
     let from = after.map_or(Bound::Unbounded, Bound::Excluded);
     let mut page = AccountPage::default();

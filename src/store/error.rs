@@ -19,6 +19,9 @@ pub enum StoreError {
     /// The operator's: another process has the database.
     #[error("the database is in use by another process; is pushward running already, with the same `state`?")]
     InUse,
+    /// Nobody's: the last process that had the database was killed.
+    #[error("the database was not closed; the next start of pushward repairs it")]
+    NotClosed,
     /// The disk's: the database cannot be read or written. Whether a change that failed so is on disk is unknown.
     #[error("the database failed: {0}")]
     Database(Arc<redb::Error>),

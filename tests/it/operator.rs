@@ -66,7 +66,7 @@ fn keys() -> String {
             None => (format!("`{}`", value.trim()), comment),
         };
         let name = if section.is_empty() { key.to_owned() } else { format!("[{section}] {key}") };
-        table.push_str(&format!("| `{name}` | {default} | {} |\n", comment.replace('|', "\\|")));
+        table.push_str(&format!("| `{name}` | {default} | {} |\n", comment.replace('|', "\\|").replace('<', "&lt;")));
     }
     assert!(seen.len() > 50, "{table}");
     table

@@ -8,7 +8,7 @@ use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
 use super::Snapshot;
 use super::screen::By;
-use crate::admin::protocol::{LastPush, LastVerdict, Session, State, Status};
+use crate::admin::protocol::{LastPublish, LastVerdict, Session, State, Status};
 
 /// Between two columns.
 const GAP: usize = 2;
@@ -173,7 +173,9 @@ fn printable(text: &str) -> String {
 
 fn last_push(now: u64, session: &Session) -> String {
     match &session.push {
-        Some(LastPush { transport, outcome, at }) => format!("{outcome} by {transport} {}", age(now, *at)),
+        Some(LastPublish { transport, outcome, at, .. }) => {
+            format!("{outcome} by {} {}", transport.as_deref().unwrap_or("none"), age(now, *at))
+        }
         None => "-".to_owned(),
     }
 }
@@ -208,6 +210,7 @@ fn short(seconds: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::admin::protocol::PingOutcome;
 
     fn session(jid: &str) -> Session {
         Session {
@@ -220,7 +223,12 @@ mod tests {
             spooled: 0,
             spool_bytes: 0,
             services: vec!["push.example.net".parse().unwrap()],
-            push: Some(LastPush { transport: "s2s".to_owned(), outcome: "accepted".to_owned(), at: 995 }),
+            push: Some(LastPublish {
+                transport: Some("s2s".to_owned()),
+                outcome: PingOutcome::Accepted,
+                condition: None,
+                at: 995,
+            }),
             verdict: Some(LastVerdict { verdict: "no_text".to_owned(), at: 997 }),
         }
     }

@@ -1,11 +1,12 @@
 //! Connects to a push service as one of our hosts: address by address, over TLS, with the host's own certificate.
 
 use std::collections::HashMap;
+use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use rustls::client::ResolvesClientCert;
 use rustls::crypto::ring;
@@ -22,6 +23,7 @@ use super::dns::Dns;
 use super::handshake::{Failure, Handshake, Step};
 use super::order::Tls;
 use crate::config::{Config, Route};
+use crate::net::certificate::{self, Defect};
 use crate::net::conn::Conn;
 use crate::net::roots::{self, RootsError};
 use crate::publish::line::{Link, Stream, frame};
@@ -41,22 +43,72 @@ const IDLE: Duration = Duration::from_secs(60);
 const CLIENT_AUTH: &[u8] = &[0x06, 0x08, 0x2b, 0x06, 0x01, 0x05, 0x05, 0x07, 0x03, 0x02];
 const EXTENDED_KEY_USAGE: &[u8] = &[0x06, 0x03, 0x55, 0x1d, 0x25];
 
-/// Why an address is of no use.
-enum Fault {
-    /// Another one may be.
-    Here(String),
-    /// The push service has spoken.
-    Final(String),
+/// What operators can do about it.
+const AUTHORITY: &str = "the push service needs another certificate; or, if its authority is its own, a [[push.route]] must name that as ca";
+const CLOSED: &str =
+    "let this machine connect to other servers, if a firewall forbids it; else the push service is down";
+const NOT_XMPP: &str = "the push service must mend that; or name the right port in a [[push.route]]";
+pub(super) const RESOLVE: &str =
+    "let this machine resolve it, name other [dns] servers, or its address in a [[push.route]]";
+
+/// Why an address is of no use, and what operators can do about it.
+#[derive(Debug)]
+pub(in crate::publish) struct Fault {
+    what: String,
+    remedy: &'static str,
+    /// The push service has spoken: no other address is tried.
+    is_final: bool,
+}
+
+impl Fault {
+    pub(super) fn here(what: impl Into<String>, remedy: &'static str) -> Self {
+        Self { what: what.into(), remedy, is_final: false }
+    }
+
+    fn last(what: impl Into<String>, remedy: &'static str) -> Self {
+        Self { is_final: true, ..Self::here(what, remedy) }
+    }
+
+    fn at(self, address: SocketAddr) -> Self {
+        if self.is_final { self } else { Self { what: format!("{address}: {}", self.what), ..self } }
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.what)?;
+        if self.remedy.is_empty() { Ok(()) } else { write!(f, "; {}", self.remedy) }
+    }
 }
 
 impl From<io::Error> for Fault {
     fn from(error: io::Error) -> Self {
-        Self::Here(error.to_string())
+        Self::here(said(&error), CLOSED)
     }
 }
 
+/// What went wrong with a connection, without the advice to programmers that the TLS library adds to an end without a close.
+fn said(error: &io::Error) -> String {
+    if error.kind() == io::ErrorKind::UnexpectedEof {
+        "the peer closed the connection".to_owned()
+    } else {
+        error.to_string()
+    }
+}
+
+/// A push service that has let us in.
+pub(in crate::publish) struct Reached {
+    pub(in crate::publish) conn: Conn<Stream>,
+    pub(in crate::publish) address: SocketAddr,
+    pub(in crate::publish) tls: Tls,
+    /// XEP-0288 was agreed on: answers come back on the same stream.
+    pub(in crate::publish) bidi: bool,
+    /// The push service offers it.
+    pub(in crate::publish) offers_bidi: bool,
+}
+
 /// What all connections to push services share.
-pub(super) struct Dialer {
+pub(in crate::publish) struct Dialer {
     config: Arc<Config>,
     dns: Dns,
     keys: HashMap<String, Arc<CertifiedKey>>,
@@ -69,7 +121,10 @@ impl Dialer {
     ///
     /// # Errors
     /// The first file of a route that cannot be used.
-    pub(super) fn new(config: Arc<Config>, keys: HashMap<String, Arc<CertifiedKey>>) -> Result<Self, RootsError> {
+    pub(in crate::publish) fn new(
+        config: Arc<Config>,
+        keys: HashMap<String, Arc<CertifiedKey>>,
+    ) -> Result<Self, RootsError> {
         let files = config.push.routes.iter().filter_map(|route| route.ca.clone());
         let routed =
             files.map(|file| Ok((file.clone(), Arc::new(roots::in_file(&file)?)))).collect::<Result<_, _>>()?;
@@ -77,15 +132,22 @@ impl Dialer {
     }
 
     /// Connects from a host to a domain.
-    pub(super) async fn dial(&self, us: &str, peer: &str) -> Result<Link, String> {
-        let dialled = timeout(DIAL, self.dial_patiently(us, peer)).await;
-        dialled.unwrap_or_else(|_| Err(format!("{peer} cannot be reached within {DIAL:?}")))
+    pub(super) async fn dial(&self, us: &str, peer: &str) -> Result<Link, Fault> {
+        let Reached { conn, bidi, .. } = self.reach(us, peer, self.config.push.s2s_bidi).await?;
+        let idle = Some(if bidi { IDLE_BIDI } else { IDLE });
+        Ok(Link { conn, from: us.to_owned(), answers: bidi, idle })
     }
 
-    async fn dial_patiently(&self, us: &str, peer: &str) -> Result<Link, String> {
+    /// The same, saying how far it came; `bidi`: whether the push service may send on the stream, too.
+    pub(in crate::publish) async fn reach(&self, us: &str, peer: &str, bidi: bool) -> Result<Reached, Fault> {
+        let dialled = timeout(DIAL, self.reach_patiently(us, peer, bidi)).await;
+        dialled.unwrap_or_else(|_| Err(Fault::here(format!("{peer} cannot be reached within {DIAL:?}"), CLOSED)))
+    }
+
+    async fn reach_patiently(&self, us: &str, peer: &str, bidi: bool) -> Result<Reached, Fault> {
         let route = self.config.push.routes.iter().find(|route| route.domain == peer);
-        let roots = self.roots(route).await?;
-        let dialogue = Dialogue { dialer: self, us, peer, roots };
+        let roots = self.roots(route).await.map_err(|reason| Fault::last(reason, ""))?;
+        let dialogue = Dialogue { dialer: self, us, peer, bidi, roots };
         match route {
             Some(route) => dialogue.by_route(route).await,
             None => dialogue.by_dns().await,
@@ -109,53 +171,52 @@ struct Dialogue<'a> {
     dialer: &'a Dialer,
     us: &'a str,
     peer: &'a str,
+    bidi: bool,
     roots: Arc<RootCertStore>,
 }
 
 impl Dialogue<'_> {
-    async fn by_route(&self, route: &Route) -> Result<Link, String> {
+    async fn by_route(&self, route: &Route) -> Result<Reached, Fault> {
         let tls = if route.direct_tls { Tls::Direct } else { Tls::Starttls };
         let found = lookup_host((route.address.host.as_str(), route.address.port)).await;
-        let addresses: Vec<_> = found.map_err(|error| format!("{}: {error}", route.address))?.collect();
-        self.first_of(addresses, tls).await.map_err(|(Fault::Here(reason) | Fault::Final(reason))| reason)
+        let unknown = |error| Fault::here(format!("{}: {error}", route.address), "name another [[push.route]] address");
+        self.first_of(found.map_err(unknown)?.collect(), tls).await
     }
 
-    async fn by_dns(&self) -> Result<Link, String> {
-        let mut last = String::new();
-        for target in self.dialer.dns.targets(self.peer).await? {
+    async fn by_dns(&self) -> Result<Reached, Fault> {
+        let mut last = Fault::here("no address", RESOLVE);
+        for target in self.dialer.dns.targets(self.peer).await.map_err(|reason| Fault::here(reason, RESOLVE))? {
             let addresses = match self.dialer.dns.addresses(&target.host).await {
                 Ok(addresses) => addresses.into_iter().map(|address| SocketAddr::new(address, target.port)).collect(),
-                Err(reason) => {
-                    last = reason;
+                Err(fault) => {
+                    last = fault;
                     continue;
                 }
             };
             match self.first_of(addresses, target.tls).await {
-                Ok(link) => return Ok(link),
-                Err(Fault::Final(reason)) => return Err(reason),
-                Err(Fault::Here(reason)) => last = reason,
+                Err(fault) if !fault.is_final => last = fault,
+                reached => return reached,
             }
         }
         Err(last)
     }
 
-    async fn first_of(&self, addresses: Vec<SocketAddr>, tls: Tls) -> Result<Link, Fault> {
-        let mut last = Fault::Here("no address".to_owned());
+    async fn first_of(&self, addresses: Vec<SocketAddr>, tls: Tls) -> Result<Reached, Fault> {
+        let mut last = Fault::here("no address", RESOLVE);
         for address in addresses {
             last = match timeout(ATTEMPT, self.connect(address, tls)).await {
-                Ok(Ok(link)) => return Ok(link),
-                Ok(Err(Fault::Final(reason))) => return Err(Fault::Final(reason)),
-                Ok(Err(Fault::Here(reason))) => Fault::Here(format!("{address}: {reason}")),
-                Err(_) => Fault::Here(format!("{address}: not ready within {ATTEMPT:?}")),
+                Ok(Err(fault)) if !fault.is_final => fault.at(address),
+                Ok(reached) => return reached,
+                Err(_) => Fault::here(format!("not ready within {ATTEMPT:?}"), CLOSED).at(address),
             };
         }
         Err(last)
     }
 
-    async fn connect(&self, address: SocketAddr, tls: Tls) -> Result<Link, Fault> {
+    async fn connect(&self, address: SocketAddr, tls: Tls) -> Result<Reached, Fault> {
         let tcp = TcpStream::connect(address).await?;
         crate::net::tune(&tcp, self.dialer.config.stream_management.write_timeout)?;
-        let mut handshake = Handshake::new(self.us, self.peer, self.dialer.config.push.s2s_bidi);
+        let mut handshake = Handshake::new(self.us, self.peer, self.bidi);
         let tcp = match tls {
             Tls::Direct => tcp,
             Tls::Starttls => self.starttls(tcp, &mut handshake).await?,
@@ -165,8 +226,7 @@ impl Dialogue<'_> {
         conn.write(&handshake.secured());
         let bidi = self.until_ready(&mut conn, &mut handshake).await?;
         conn.framer().set_limits(self.limits(self.dialer.config.limits.stanza));
-        let idle = Some(if bidi { IDLE_BIDI } else { IDLE });
-        Ok(Link { conn, from: self.us.to_owned(), answers: bidi, idle })
+        Ok(Reached { conn, address, tls, bidi, offers_bidi: handshake.offers_bidi() })
     }
 
     async fn starttls(&self, tcp: TcpStream, handshake: &mut Handshake) -> Result<TcpStream, Fault> {
@@ -175,25 +235,27 @@ impl Dialogue<'_> {
         conn.write(&handshake.open());
         loop {
             let frame = frame(&mut conn).await?;
-            match handshake.handle(&frame).map_err(|failure| Fault::Here(failure.to_string()))? {
+            match handshake.handle(&frame).map_err(|failure| Fault::here(failure.to_string(), NOT_XMPP))? {
                 Step::Wait => {}
                 Step::Write(bytes) | Step::Restart(bytes) => conn.write(&bytes),
                 Step::Secure => return Ok(conn.into_inner()),
-                Step::Ready { .. } => return Err(Fault::Here("the peer skips TLS".to_owned())),
+                Step::Ready { .. } => return Err(Fault::here("the peer skips TLS", NOT_XMPP)),
             }
         }
     }
 
     async fn secure(&self, tcp: TcpStream, tls: Tls) -> Result<tokio_rustls::client::TlsStream<TcpStream>, Fault> {
         let name = idna::domain_to_ascii(self.peer).ok().and_then(|ascii| ServerName::try_from(ascii).ok());
-        let name =
-            name.ok_or_else(|| Fault::Final(format!("{} is not a name that a certificate can hold", self.peer)))?;
+        let unnamed = || Fault::last(format!("{} is not a name that a certificate can hold", self.peer), NOT_XMPP);
         let key = self.dialer.keys.get(self.us);
-        let key = key.ok_or_else(|| Fault::Final(format!("{} has no certificate", self.us)))?;
-        let config =
-            client_config(Arc::clone(&self.roots), key, tls).map_err(|error| Fault::Final(error.to_string()))?;
-        let connected = TlsConnector::from(Arc::new(config)).connect(name, tcp).await;
-        connected.map_err(|error| Fault::Here(self.explained(&error).unwrap_or_else(|| format!("TLS failed: {error}"))))
+        let key = key.ok_or_else(|| Fault::last(format!("{} has no certificate", self.us), "give the host one"))?;
+        let config = client_config(Arc::clone(&self.roots), key, tls);
+        let config = config.map_err(|error| Fault::last(error.to_string(), "give the host another certificate"))?;
+        let connected = TlsConnector::from(Arc::new(config)).connect(name.ok_or_else(unnamed)?, tcp).await;
+        connected.map_err(|error| match self.explained(&error) {
+            Some(reason) => Fault::here(reason, self.remedy()),
+            None => Fault::here(format!("TLS failed: {}", said(&error)), untrusted(&error)),
+        })
     }
 
     /// Whether answers come back on the same stream.
@@ -203,8 +265,8 @@ impl Dialogue<'_> {
                 Ok(frame) => frame,
                 Err(error) => {
                     return Err(match self.explained(&error) {
-                        Some(reason) => Fault::Final(reason),
-                        None => Fault::Here(error.to_string()),
+                        Some(reason) => Fault::last(reason, self.remedy()),
+                        None => Fault::here(said(&error), NOT_XMPP),
                     });
                 }
             };
@@ -216,14 +278,15 @@ impl Dialogue<'_> {
                     conn.write(&bytes);
                 }
                 Ok(Step::Ready { bidi }) => return Ok(bidi),
-                Ok(Step::Secure) => return Err(Fault::Final("the peer wants TLS within TLS".to_owned())),
-                Err(failure) => return Err(Fault::Final(self.refused(&failure))),
+                Ok(Step::Secure) => return Err(Fault::last("the peer wants TLS within TLS", NOT_XMPP)),
+                Err(failure) => return Err(self.refused(&failure)),
             }
         }
     }
 
-    fn refused(&self, failure: &Failure) -> String {
-        if failure.is_about_certificate() { format!("{failure}; {}", self.remedy()) } else { failure.to_string() }
+    fn refused(&self, failure: &Failure) -> Fault {
+        let remedy = if failure.is_about_certificate() { self.remedy() } else { NOT_XMPP };
+        Fault::last(failure.to_string(), remedy)
     }
 
     /// TLS 1.3 tells a client only afterwards that its certificate is not taken.
@@ -241,14 +304,19 @@ impl Dialogue<'_> {
             A::AccessDenied,
             A::CertificateRequired,
         ];
-        ours.contains(alert).then(|| format!("the peer refuses the certificate: {alert:?}; {}", self.remedy()))
+        ours.contains(alert).then(|| format!("the peer refuses the certificate: {alert:?}"))
     }
 
     /// What the operator can do about a certificate that is not taken.
     fn remedy(&self) -> &'static str {
-        let leaf = self.dialer.keys.get(self.us).and_then(|key| key.cert.first());
-        let names = |what: &[u8]| leaf.is_some_and(|leaf| memchr::memmem::find(leaf, what).is_some());
-        if names(EXTENDED_KEY_USAGE) && !names(CLIENT_AUTH) {
+        let Some(key) = self.dialer.keys.get(self.us) else { return "give the host a certificate" };
+        let defects = certificate::judge(key, self.us, SystemTime::now());
+        let names = |what: &[u8]| key.cert.first().is_some_and(|leaf| memchr::memmem::find(leaf, what).is_some());
+        if defects.contains(&Defect::Expired) {
+            "the host's certificate has expired: renew it"
+        } else if defects.contains(&Defect::NotForDomain) {
+            "the host's certificate does not name the host: get one that does"
+        } else if names(EXTENDED_KEY_USAGE) && !names(CLIENT_AUTH) {
             "the host's certificate is for servers only (no clientAuth usage), which older servers refuse: get one with clientAuth, or put \
              another transport first"
         } else {
@@ -263,6 +331,12 @@ impl Dialogue<'_> {
     fn limits(&self, bytes: usize) -> FrameLimits {
         FrameLimits { bytes, depth: self.dialer.config.limits.depth }
     }
+}
+
+/// What can be done about a TLS handshake that we ended.
+fn untrusted(error: &io::Error) -> &'static str {
+    let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
+    if let Some(rustls::Error::InvalidCertificate(_)) = inner { AUTHORITY } else { NOT_XMPP }
 }
 
 fn client_config(roots: Arc<RootCertStore>, key: &Arc<CertifiedKey>, tls: Tls) -> Result<ClientConfig, rustls::Error> {

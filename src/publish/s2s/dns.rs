@@ -8,6 +8,7 @@ use hickory_resolver::net::runtime::TokioRuntimeProvider;
 use hickory_resolver::proto::rr::RData;
 use hickory_resolver::{Resolver, TokioResolver};
 
+use super::dial::{Fault, RESOLVE};
 use super::order::{Srv, Target, is_global, order};
 
 /// Addresses of one name that are tried.
@@ -43,14 +44,16 @@ impl Dns {
     }
 
     /// The public addresses of a name.
-    pub(super) async fn addresses(&self, host: &str) -> Result<Vec<IpAddr>, String> {
-        let found = self.resolver()?.lookup_ip(format!("{host}.")).await;
-        let all: Vec<IpAddr> = found.map_err(|error| format!("{host}: {error}"))?.iter().collect();
+    pub(super) async fn addresses(&self, host: &str) -> Result<Vec<IpAddr>, Fault> {
+        let resolver = self.resolver().map_err(|reason| Fault::here(reason, RESOLVE))?;
+        let found = resolver.lookup_ip(format!("{host}.")).await;
+        let all: Vec<IpAddr> =
+            found.map_err(|error| Fault::here(format!("{host}: {error}"), RESOLVE))?.iter().collect();
         let mut global: Vec<_> = all.iter().copied().filter(|address| is_global(*address)).collect();
         if global.is_empty() {
-            let remedy = "it needs a [[push.route]] if it is meant";
             let first = all.first().map_or_else(String::new, IpAddr::to_string);
-            return Err(format!("{host} has no address on the public internet ({first}); {remedy}"));
+            let what = format!("{host} has no address on the public internet ({first})");
+            return Err(Fault::here(what, "it needs a [[push.route]] if it is meant"));
         }
         global.truncate(ADDRESSES);
         Ok(global)

@@ -79,13 +79,14 @@ pub(super) struct Handshake {
     us: String,
     peer: String,
     wants_bidi: bool,
+    offers_bidi: bool,
     state: State,
 }
 
 impl Handshake {
     /// A stream from one domain to another, in the clear at first.
     pub(super) fn new(us: &str, peer: &str, wants_bidi: bool) -> Self {
-        Self { us: us.to_owned(), peer: peer.to_owned(), wants_bidi, state: State::Clear }
+        Self { us: us.to_owned(), peer: peer.to_owned(), wants_bidi, offers_bidi: false, state: State::Clear }
     }
 
     /// What is to be written first on a connection in the clear.
@@ -102,6 +103,11 @@ impl Handshake {
     pub(super) fn secured(&mut self) -> Bytes {
         self.state = State::Secure;
         self.open()
+    }
+
+    /// Whether the peer offers to send on the stream, too (XEP-0288).
+    pub(super) fn offers_bidi(&self) -> bool {
+        self.offers_bidi
     }
 
     /// Takes the next frame of the peer.
@@ -149,7 +155,8 @@ impl Handshake {
         if !mechanisms.is_some_and(|mechanisms| mechanisms.children().any(external)) {
             return Err(Failure::NoExternal);
         }
-        let bidi = self.wants_bidi && features.child("bidi", ns::BIDI_FEATURE).is_some();
+        self.offers_bidi = features.child("bidi", ns::BIDI_FEATURE).is_some();
+        let bidi = self.wants_bidi && self.offers_bidi;
         let mut xml = XmlWriter::new();
         if bidi {
             // XEP-0288 §2.1: before authentication, and not answered.

@@ -8,12 +8,12 @@
 //! | `inbound.rs` | what the push service may send on such a stream |
 //! | `newcomers.rs` | how many push services an account may bring |
 
-mod dial;
+pub(super) mod dial;
 mod dns;
 mod handshake;
 mod inbound;
 mod newcomers;
-mod order;
+pub(super) mod order;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -67,6 +67,17 @@ pub(super) struct Around<'a> {
     pub(super) tasks: &'a TaskTracker,
 }
 
+/// Whether a push service may be connected at all from one of our hosts: not where we or our neighbours live, unless there is
+/// a route.
+pub(super) fn is_fit(config: &Config, service: &Jid) -> bool {
+    let domain = service.domain().as_str();
+    let routed = config.push.routes.iter().any(|route| route.domain == domain);
+    let own = config.hosts.iter().any(|host| host.domain == domain);
+    // RFC 6761 §6.3: such names are this machine's; and what has no letters is an address.
+    let local = domain == "localhost" || domain.ends_with(".localhost") || !domain.contains(char::is_alphabetic);
+    !own && (routed || !local && !domain.starts_with('['))
+}
+
 impl Pool {
     /// No stream yet; `keys` are the hosts' certificates.
     ///
@@ -81,17 +92,6 @@ impl Pool {
         let registry = Arc::clone(around.registry);
         let shared = Shared { config, registry, dialer, lines: DashMap::new(), newcomers: Mutex::default() };
         Ok(Self { shared: Arc::new(shared), shutdown: around.shutdown.clone(), tasks: around.tasks.clone() })
-    }
-
-    /// Whether a push service may be connected at all from one of our hosts: not where we or our neighbours live, unless
-    /// there is a route.
-    pub(super) fn is_fit(&self, domain: &str) -> bool {
-        let config = &self.shared.config;
-        let routed = config.push.routes.iter().any(|route| route.domain == domain);
-        let own = config.hosts.iter().any(|host| host.domain == domain);
-        // RFC 6761 §6.3: such names are this machine's; and what has no letters is an address.
-        let local = domain == "localhost" || domain.ends_with(".localhost") || !domain.contains(char::is_alphabetic);
-        !own && (routed || !local && !domain.starts_with('['))
     }
 
     /// Puts a publish into the queue of its stream; the error says why there is none.
@@ -138,7 +138,7 @@ struct Service {
 impl Peer for Service {
     async fn dial(&self) -> Result<Link, String> {
         let (us, peer) = &self.ends;
-        let link = self.shared.dialer.dial(us, peer).await?;
+        let link = self.shared.dialer.dial(us, peer).await.map_err(|fault| fault.to_string())?;
         self.shared.newcomers().is_there(peer);
         Ok(link)
     }

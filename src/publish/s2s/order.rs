@@ -8,7 +8,7 @@ const PORT: u16 = 5269;
 
 /// Whether a connection starts with TLS.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Tls {
+pub(in crate::publish) enum Tls {
     /// It does (XEP-0368).
     Direct,
     /// After `<starttls/>`.

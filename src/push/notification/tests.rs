@@ -194,7 +194,7 @@ fn an_encrypted_notification_is_for_the_device_alone() {
 
 #[test]
 fn calls_ring_on_devices_that_asked_for_them() {
-    let settings = config::Push::default();
+    let settings = config::Push { jingle: true, ..config::Push::default() };
     let initiate = "<iq type='set' from='romeo@example.net/x'><jingle xmlns='urn:xmpp:jingle:1' action='session-initiate' \
         sid='c1'><content><description xmlns='urn:xmpp:jingle:apps:rtp:1' media='audio'/></content></jingle></iq>";
     let call = |media: &[&str]| json!({"unread": 1, "sender": "romeo@example.net/x", "type": "call", "sid": "c1", "media": media});
@@ -220,6 +220,19 @@ fn calls_ring_on_devices_that_asked_for_them() {
     assert_eq!(ends, format!("{}{jingle}{high}", form(&[("message-count", "0")])));
     let message = notification(&extensions, &summary(&settings, counts(1), HI, Class::Message));
     assert_eq!(message, format!("{text}{high}"));
+}
+
+/// Devices that asked while `jingle` was on keep that in their registrations.
+#[test]
+fn calls_ring_nowhere_once_the_operator_has_turned_that_off() {
+    let settings = config::Push::default();
+    let extensions = Extensions { jingle: true, priority: true, ..Extensions::default() };
+    for (stanza, class) in [(CALL, Class::Call), (HUNG_UP, Class::CallEnd)] {
+        let summary = summary(&settings, counts(1), stanza, class);
+        assert!(!notification(&extensions, &summary).contains("jingle"), "{stanza}");
+        let (json, kind) = decrypted(&notification(&encrypting(3000, true), &summary));
+        assert_eq!((json.get("sid"), kind), (None, None), "{stanza}");
+    }
 }
 
 #[test]

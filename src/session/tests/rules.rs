@@ -242,6 +242,19 @@ fn a_call_taken_elsewhere_is_not_counted() {
     assert!(rig.events.contains(&Event::Judged(Verdict::Skip(Skip::CallEnd))));
 }
 
+#[test]
+fn the_end_of_a_call_is_told_to_devices_that_take_calls_by_push_alone_while_the_operator_lets_them() {
+    for (jingle, expect) in [(true, &[1, 1][..]), (false, &[1])] {
+        let mut rig = Rig::dark(|push| push.jingle = jingle);
+        let mut account = rig.account.clone();
+        account.registrations[0].extensions.jingle = true;
+        rig.input(Input::Account(account));
+        rig.upstream(&propose("a"));
+        rig.upstream("<message from='romeo@example.net/x' type='chat'><retract xmlns='urn:xmpp:jingle-message:0' id='a'/></message>");
+        assert_eq!(rig.counts(), expect, "{jingle}");
+    }
+}
+
 fn revocation(attributes: &str, node: &str, jid: &str, affiliation: &str) -> String {
     format!(
         "<message {attributes}><pubsub xmlns='http://jabber.org/protocol/pubsub'{node}>\

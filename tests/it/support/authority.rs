@@ -51,9 +51,19 @@ impl Authority {
 
     /// A certificate for a domain, from the start of one year to the start of another.
     pub(crate) fn issue_for(&self, domain: &str, years: RangeInclusive<i32>) -> Issued {
-        let mut parameters = CertificateParams::new(vec![domain.to_owned()]).unwrap();
         // For servers only, as public authorities make them.
-        parameters.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+        self.issue_with(domain, years, vec![ExtendedKeyUsagePurpose::ServerAuth])
+    }
+
+    /// A certificate for a domain that is valid now, for clients as well, as public authorities made them before.
+    pub(crate) fn issue_for_both(&self, domain: &str) -> Issued {
+        let purposes = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+        self.issue_with(domain, 2020..=2090, purposes)
+    }
+
+    fn issue_with(&self, domain: &str, years: RangeInclusive<i32>, purposes: Vec<ExtendedKeyUsagePurpose>) -> Issued {
+        let mut parameters = CertificateParams::new(vec![domain.to_owned()]).unwrap();
+        parameters.extended_key_usages = purposes;
         parameters.not_before = date_time_ymd(*years.start(), 1, 1);
         parameters.not_after = date_time_ymd(*years.end(), 1, 1);
         let key = KeyPair::generate().unwrap();

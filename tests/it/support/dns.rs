@@ -1,10 +1,21 @@
-//! A name server of the tests: it knows one SRV record and one address.
+//! A name server of the tests: it knows the records that a test gives it.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex};
 
 use tokio::net::UdpSocket;
 use tokio::task::JoinHandle;
+
+/// What a name server knows of a name.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Record {
+    /// Priority, port and target.
+    Srv(&'static str, u16, u16, &'static str),
+    /// A or AAAA.
+    Address(&'static str, IpAddr),
+    /// Every question about it fails.
+    Broken(&'static str),
+}
 
 /// A running name server.
 pub(crate) struct NameServer {
@@ -14,8 +25,8 @@ pub(crate) struct NameServer {
 }
 
 impl NameServer {
-    /// One that says of every domain that its servers' server is the host `xmpp.test` at this address.
-    pub(crate) async fn start(answer: SocketAddr) -> Self {
+    pub(crate) async fn knowing(records: impl Into<Vec<Record>>) -> Self {
+        let records = records.into();
         let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let address = socket.local_addr().unwrap();
         let asked = Arc::<Mutex<Vec<String>>>::default();
@@ -23,7 +34,7 @@ impl NameServer {
         let task = tokio::spawn(async move {
             let mut buffer = [0; 1500];
             while let Ok((length, peer)) = socket.recv_from(&mut buffer).await {
-                let (name, response) = respond(&buffer[..length], answer);
+                let (name, response) = respond(&buffer[..length], &records);
                 log.lock().unwrap().push(name);
                 socket.send_to(&response, peer).await.unwrap();
             }
@@ -31,9 +42,9 @@ impl NameServer {
         Self { address, asked, task }
     }
 
-    /// The names that it was asked for.
+    /// The names that it was asked for, each once, in the order in which they came first.
     pub(crate) fn asked(&self) -> Vec<String> {
-        self.asked.lock().unwrap().clone()
+        super::distinct(self.asked.lock().unwrap().clone())
     }
 }
 
@@ -44,7 +55,7 @@ impl Drop for NameServer {
 }
 
 /// RFC 1035 §4: the name that a query asks for, and the response.
-fn respond(query: &[u8], answer: SocketAddr) -> (String, Vec<u8>) {
+fn respond(query: &[u8], records: &[Record]) -> (String, Vec<u8>) {
     let mut labels = Vec::new();
     let mut at = 12;
     while query[at] != 0 {
@@ -55,18 +66,14 @@ fn respond(query: &[u8], answer: SocketAddr) -> (String, Vec<u8>) {
     let name = labels.join(".");
     let question = &query[12..at + 5];
     let kind = u16::from_be_bytes([query[at + 1], query[at + 2]]);
-    let SocketAddr::V4(v4) = answer else { panic!("an IPv4 address is wanted") };
-    let data = match kind {
-        33 if name.starts_with("_xmpp-server.") => {
-            Some([&[0, 0, 0, 0][..], &answer.port().to_be_bytes(), b"\x04xmpp\x04test\0"].concat())
-        }
-        1 if name == "xmpp.test" => Some(v4.ip().octets().to_vec()),
-        _ => None,
-    };
-    // A response, recursion available, without an error.
-    let mut response = vec![query[0], query[1], 0x81, 0x80, 0, 1, 0, u8::from(data.is_some()), 0, 0, 0, 0];
+    let answers: Vec<_> = records.iter().filter_map(|record| data(record, &name, kind)).collect();
+    let broken = records.iter().any(|record| matches!(record, Record::Broken(is) if *is == name));
+    // A response, recursion available, without an error or with SERVFAIL.
+    let flags = if broken { 0x82 } else { 0x80 };
+    let count = u8::try_from(answers.len()).unwrap();
+    let mut response = vec![query[0], query[1], 0x81, flags, 0, 1, 0, count, 0, 0, 0, 0];
     response.extend_from_slice(question);
-    if let Some(data) = data {
+    for data in answers {
         response.extend_from_slice(&[0xc0, 12]);
         response.extend_from_slice(&kind.to_be_bytes());
         response.extend_from_slice(&[0, 1, 0, 0, 0, 60]);
@@ -74,4 +81,21 @@ fn respond(query: &[u8], answer: SocketAddr) -> (String, Vec<u8>) {
         response.extend_from_slice(&data);
     }
     (name, response)
+}
+
+fn data(record: &Record, name: &str, kind: u16) -> Option<Vec<u8>> {
+    match (*record, kind) {
+        (Record::Srv(of, priority, port, target), 33) if of == name => {
+            let mut data = [priority.to_be_bytes(), [0, 0], port.to_be_bytes()].concat();
+            for label in target.split('.').filter(|label| !label.is_empty()) {
+                data.push(u8::try_from(label.len()).unwrap());
+                data.extend_from_slice(label.as_bytes());
+            }
+            data.push(0);
+            Some(data)
+        }
+        (Record::Address(of, IpAddr::V4(address)), 1) if of == name => Some(address.octets().to_vec()),
+        (Record::Address(of, IpAddr::V6(address)), 28) if of == name => Some(address.octets().to_vec()),
+        _ => None,
+    }
 }

@@ -10,7 +10,7 @@ use tempfile::TempDir;
 use tokio::time::Instant;
 
 use super::prosody::{COMPONENT_SECRET, answers};
-use super::{Issued, PASSWORD, Process, free_address};
+use super::{Authority, Issued, PASSWORD, Process, free_address};
 
 const INSTALL: &str = "apt-get install ejabberd";
 /// It compiles its configuration at every start.
@@ -24,6 +24,8 @@ pub(crate) struct Ejabberd {
     pub(crate) address: SocketAddr,
     /// Where components connect.
     pub(crate) components: SocketAddr,
+    /// Where servers connect and ask for TLS; nobody listens there, unless it is a [`Ejabberd::push_server`].
+    pub(crate) servers: SocketAddr,
     process: Process,
     directory: TempDir,
 }
@@ -58,21 +60,43 @@ impl Ejabberd {
         Self::with(MANAGED).await
     }
 
+    /// One that hosts the push service `push.test` and speaks to servers whose certificates are of this authority.
+    pub(crate) async fn push_server(authority: &Authority) -> Self {
+        let certificate = authority.issue("push.test");
+        Self::configured(|[clients, components, servers]| {
+            let common = configuration("", &list(&certificate), (clients, components));
+            let common = common.replace("hosts: [localhost]", "hosts: [unused.invalid]");
+            let listener = format!(
+                "listen:\n  - port: {port}\n    ip: \"127.0.0.1\"\n    module: ejabberd_s2s_in\n",
+                port = servers.port()
+            );
+            let common = common.replace("listen:\n", &listener).replace("push.localhost", "push.test");
+            let common = common.replace("rooms.localhost", "rooms.unused.invalid");
+            format!("{common}s2s_use_starttls: required\nca_file: {:?}\n", authority.file())
+        })
+        .await
+    }
+
     async fn with(modules: &str) -> Self {
         Self::having(modules, "[]").await
     }
 
     /// `certificates`: a list, in YAML; with any there is STARTTLS.
     async fn having(modules: &str, certificates: &str) -> Self {
+        Self::configured(|[clients, components, _]| configuration(modules, certificates, (clients, components))).await
+    }
+
+    /// `configuration`: of the ports for clients, components and servers.
+    async fn configured(configuration: impl Fn([SocketAddr; 3]) -> String) -> Self {
         // As with Prosody, somebody may take the ports before it does.
         for _ in 0..5 {
             let directory = tempfile::tempdir().unwrap();
-            let (address, components) = (free_address(), free_address());
+            let [address, components, servers] = [free_address(), free_address(), free_address()];
             let file = directory.path().join("ejabberd.yml");
-            fs::write(&file, configuration(modules, certificates, (address, components))).unwrap();
+            fs::write(&file, configuration([address, components, servers])).unwrap();
             let mut process = spawn(directory.path());
             if ready(&mut process, address).await {
-                return Self { address, components, process, directory };
+                return Self { address, components, servers, process, directory };
             }
         }
         panic!("no free ports for ejabberd");

@@ -30,7 +30,7 @@ use std::time::{Duration, Instant};
 pub(crate) use authority::{Authority, Issued};
 pub(crate) use browser::Browser;
 pub(crate) use client::{Client, Enabled, HEADER, STARTTLS, plain};
-pub(crate) use dns::NameServer;
+pub(crate) use dns::{NameServer, Record};
 pub(crate) use ejabberd::Ejabberd;
 pub(crate) use peer::{Library, Peer, Security};
 pub(crate) use process::Process;

@@ -1,0 +1,144 @@
+//! The daemon's answers as they are told to people.
+
+use std::fmt;
+use std::time::{Duration, SystemTime};
+
+use bytesize::ByteSize;
+
+use super::{
+    Answer, Forgotten, LastPublish, LastVerdict, Ping, PingOutcome, Registration, Removed, Session, State, Status,
+};
+
+impl fmt::Display for Answer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Status(status) => status.fmt(f),
+            Self::Session(session) => session.fmt(f),
+            Self::Registration(registration) => registration.fmt(f),
+            Self::Ping(ping) => ping.fmt(f),
+            Self::Removed(Removed { registrations }) => write!(f, "registrations removed: {registrations}"),
+            Self::Forgotten(Forgotten { account, devices, registrations, held, live }) => write!(
+                f,
+                "{account} is forgotten: devices {devices}, registrations {registrations}, held sessions ended {held}, \
+                 live sessions that go on {live}"
+            ),
+            Self::End => Ok(()),
+            Self::Failed { reason } => f.write_str(reason),
+        }
+    }
+}
+
+impl fmt::Display for Status {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let uptime = humantime::format_duration(Duration::from_secs(self.uptime));
+        let draining = if self.draining { ", draining" } else { "" };
+        writeln!(f, "pushward {}, up {uptime}{draining}", self.version)?;
+        writeln!(f, "connections    {}", self.connections)?;
+        let Self { live, suspect, dark, queued, spooled, .. } = self;
+        writeln!(f, "sessions       {live} live, {suspect} suspect, {dark} dark")?;
+        writeln!(f, "accounts       {}", self.accounts)?;
+        writeln!(f, "in memory      {queued} stanzas, {}", ByteSize(self.queue_bytes as u64).display().iec())?;
+        writeln!(f, "on disk        {spooled} stanzas, {}", ByteSize(self.spool_bytes).display().iec())?;
+        write!(f, "wakes waiting  {}", self.wakes_waiting)
+    }
+}
+
+impl fmt::Display for Session {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}  {} since {}", self.jid, self.state, Time(self.since))?;
+        if let Some(client) = &self.client {
+            write!(f, "  client {client}")?;
+        }
+        write!(f, "  queued {}  on disk {}", self.queued, self.spooled)?;
+        if let Some(push) = &self.push {
+            write!(f, "  last push {push}")?;
+        }
+        if let Some(LastVerdict { verdict, at }) = &self.verdict {
+            write!(f, "  last verdict {verdict} {}", Time(*at))?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::None => "none",
+            Self::Dark => "dark",
+            Self::Suspect => "suspect",
+            Self::Live => "live",
+        })
+    }
+}
+
+impl fmt::Display for Registration {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { account, service, state, errors, .. } = self;
+        let (resource, node) = (self.resource.as_deref().unwrap_or("?"), self.node.as_deref().unwrap_or("-"));
+        write!(f, "{account}/{resource}  {service} {node}  session {state}  errors {errors}  last success ")?;
+        match self.last_success {
+            Some(at) => Time(at).fmt(f)?,
+            None => f.write_str("never")?,
+        }
+        write!(f, "  last seen {}  by {}", Time(self.last_seen), self.transport.as_deref().unwrap_or("no transport"))?;
+        if let Some(last) = &self.last {
+            write!(f, "  last {last}")?;
+        }
+        self.passed_over.iter().try_for_each(|it| write!(f, "  {} passed over: {}", it.transport, it.reason))
+    }
+}
+
+impl fmt::Display for LastPublish {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        told(f, self.outcome, self.condition.as_deref())?;
+        let transport = self.transport.as_deref().unwrap_or("no transport");
+        write!(f, " by {transport} {} ago", humantime::format_duration(since(SystemTime::now(), self.at)))
+    }
+}
+
+/// How long ago unix seconds were, to the second or, after an hour, to the minute.
+fn since(now: SystemTime, at: u64) -> Duration {
+    let now = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
+    let seconds = now.saturating_sub(at);
+    Duration::from_secs(if seconds < 3600 { seconds } else { seconds - seconds % 60 })
+}
+
+fn told(f: &mut fmt::Formatter<'_>, outcome: PingOutcome, condition: Option<&str>) -> fmt::Result {
+    fmt::Display::fmt(&outcome, f)?;
+    condition.map_or(Ok(()), |condition| write!(f, " ({condition})"))
+}
+
+impl fmt::Display for Ping {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}  ", self.service, self.node.as_deref().unwrap_or("-"))?;
+        told(f, self.outcome, self.condition.as_deref())?;
+        if let Some(transport) = &self.transport {
+            write!(f, "  by {transport}")?;
+        }
+        write!(f, "  {} ms", self.millis)
+    }
+}
+
+impl fmt::Display for PingOutcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Accepted => "accepted",
+            Self::Wait => "wait",
+            Self::Refused => "refused",
+            Self::Unknown => "sent, outcome unknown",
+            Self::NotSent => "not sent",
+        })
+    }
+}
+
+/// Unix seconds, written as a date.
+struct Time(u64);
+
+impl fmt::Display for Time {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        /// The last second of the year 9999, which a date can name.
+        const LAST: u64 = 253_402_300_799;
+        let time = SystemTime::UNIX_EPOCH + Duration::from_secs(self.0.min(LAST));
+        humantime::format_rfc3339_seconds(time).fmt(f)
+    }
+}

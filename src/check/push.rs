@@ -1,0 +1,231 @@
+//! The push services: whether notifications would get there, by which transport, and why not.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, timeout_at};
+
+use super::{EXIT_CONFIG, EXIT_UNAVAILABLE, Report};
+use crate::admin::client::{self, AskError};
+use crate::admin::protocol::printable;
+use crate::config::{Config, Problem, Transport};
+use crate::jid::Jid;
+use crate::net::certificate;
+use crate::publish::probe::{Company, Finding, Probe};
+use crate::store;
+
+/// Pairs of a host and a push service that are tried; of more, those with the most registrations.
+const PAIRS: usize = 64;
+/// How many are tried at once.
+const AT_ONCE: usize = 16;
+/// How long all of it may take.
+const PATIENCE: Duration = Duration::from_secs(90);
+
+/// A host, and a push service for its users.
+type Pair = (String, Jid);
+
+/// What each transport that is tried came to, in their order.
+type Findings = Vec<(Transport, Finding)>;
+
+/// Tries the push services that the configuration names, and those that are registered.
+pub(super) async fn services(report: &mut Report, path: &Path, config: &Arc<Config>) {
+    let (registered, company) = registered(report, config).await;
+    let pairs = pairs(report, config, registered);
+    let keys: HashMap<_, _> = config
+        .hosts
+        .iter()
+        .filter_map(|host| certificate::load(host).ok().map(|key| (host.domain.clone(), key)))
+        .collect();
+    let probe = match Probe::new(Arc::clone(config), keys, company) {
+        Ok(probe) => Arc::new(probe),
+        Err(error) => {
+            let remedy = "name a PEM file with the certificate of the authority that issued the push service's";
+            return report.problem(&problem(path, "[[push.route]] ca", error.to_string(), remedy), EXIT_CONFIG);
+        }
+    };
+    for ((host, service), findings) in try_all(&probe, config, pairs).await {
+        judge(report, path, (&host, &service), &findings);
+    }
+}
+
+/// The hosts' push services that are registered, each with the number of its registrations, as far as that can be told.
+async fn registered(report: &mut Report, config: &Config) -> (BTreeMap<Pair, usize>, Company) {
+    let mut pairs = BTreeMap::new();
+    let company = match client::registrations(config).await {
+        Ok(registrations) => {
+            registrations.iter().for_each(|r| count(&mut pairs, (r.account.domain().as_str(), &r.service)));
+            report.fine(format_args!("push services: {}, as the running pushward says", told(&pairs)));
+            return (pairs, Company::Daemon);
+        }
+        Err(AskError::Nobody(_)) => Company::Alone,
+        Err(error) => {
+            report.fine(format_args!("push services: the registered ones cannot be told: {error}"));
+            return (pairs, Company::Daemon);
+        }
+    };
+    let directory = config.state.clone();
+    match tokio::task::spawn_blocking(move || store::peek(&directory)).await {
+        Ok(Ok(Some(accounts))) => {
+            for (account, state) in &accounts {
+                let domain = account.domain().as_str();
+                state.registrations.iter().for_each(|r| count(&mut pairs, (domain, &r.target.service)));
+            }
+            report.fine(format_args!("push services: {}, as the database says; no pushward runs", told(&pairs)));
+        }
+        Ok(Ok(None)) => report.fine("push services: none registered; no pushward runs, and there is no database yet"),
+        Ok(Err(error)) => report.fine(format_args!(
+            "push services: the registered ones cannot be told, since no pushward runs and {error}"
+        )),
+        Err(error) => report.fine(format_args!("push services: the registered ones cannot be told: {error}")),
+    }
+    (pairs, company)
+}
+
+fn count(pairs: &mut BTreeMap<Pair, usize>, (host, service): (&str, &Jid)) {
+    // One that is a user's or a resource's is where its domain is.
+    if let Ok(domain) = Jid::new(service.domain().as_str()) {
+        *pairs.entry((host.to_owned(), domain)).or_default() += 1;
+    }
+}
+
+fn told(pairs: &BTreeMap<Pair, usize>) -> String {
+    match pairs.values().sum::<usize>() {
+        0 => "none registered".to_owned(),
+        registrations => format!("registrations {registrations}"),
+    }
+}
+
+/// Which are tried: those of the configuration for every host, and the most wanted.
+fn pairs(report: &mut Report, config: &Config, registered: BTreeMap<Pair, usize>) -> Vec<Pair> {
+    let named = config.push.services.iter().chain(config.push.routes.iter().map(|route| &route.domain));
+    let named: Vec<Jid> = named.filter_map(|domain| Jid::new(domain).ok()).collect();
+    let mut wanted = registered;
+    for host in &config.hosts {
+        for service in &named {
+            // Before all others.
+            wanted.insert((host.domain.clone(), service.clone()), usize::MAX);
+        }
+    }
+    // Of a host that is not served any more, or of its own users: those are told through sessions alone.
+    wanted.retain(|(host, service), _| {
+        let domain = service.domain().as_str();
+        config.hosts.iter().any(|own| own.domain == *host) && config.hosts.iter().all(|own| own.domain != domain)
+    });
+    wanted.retain(|(host, service), _| {
+        let allowed = config.push.allows(service);
+        if !allowed {
+            report.fine(format_args!("{service}, from {host}: not allowed by [push] services"));
+        }
+        allowed
+    });
+    let mut ordered: Vec<_> = wanted.into_iter().collect();
+    ordered.sort_by_key(|(_, registrations)| std::cmp::Reverse(*registrations));
+    if ordered.len() > PAIRS {
+        report.fine(format_args!("{} push services with few registrations are not tried", ordered.len() - PAIRS));
+    }
+    ordered.into_iter().take(PAIRS).map(|(pair, _)| pair).collect()
+}
+
+/// Tries each by each transport, in their order; some at once.
+async fn try_all(probe: &Arc<Probe>, config: &Arc<Config>, pairs: Vec<Pair>) -> Vec<(Pair, Findings)> {
+    let deadline = Instant::now() + PATIENCE;
+    let permits = Arc::new(Semaphore::new(AT_ONCE));
+    let mut tasks = JoinSet::new();
+    for (place, (host, service)) in pairs.iter().cloned().enumerate() {
+        let (probe, config, permits) = (Arc::clone(probe), Arc::clone(config), Arc::clone(&permits));
+        tasks.spawn(async move {
+            let _permit = permits.acquire_owned().await;
+            let mut findings = Findings::new();
+            for transport in config.push.transports.iter().copied() {
+                let tried = timeout_at(deadline, probe.try_transport(transport, &host, &service)).await;
+                let late = || Finding::Untried(format!("was not tried to its end within {PATIENCE:?}"));
+                findings.push((transport, tried.unwrap_or_else(|_| late())));
+            }
+            (place, findings)
+        });
+    }
+    let mut findings = vec![Findings::new(); pairs.len()];
+    while let Some(done) = tasks.join_next().await {
+        if let Ok((place, found)) = done
+            && let Some(slot) = findings.get_mut(place)
+        {
+            *slot = found;
+        }
+    }
+    pairs.into_iter().zip(findings).collect()
+}
+
+/// A push service that no transport reaches is a problem; one that some do not reach is not.
+fn judge(report: &mut Report, path: &Path, (host, service): (&str, &Jid), findings: &Findings) {
+    let mut unusable = true;
+    for (transport, finding) in findings {
+        let at = format!("{service}, from {host}: {}", transport.name());
+        match finding {
+            Finding::Goes(seen) => report.fine(printable(&format!("{at}: {seen}"))),
+            Finding::Untried(why) => report.fine(format_args!("{at}: {why}")),
+            Finding::Unfit(why) => report.fine(format_args!("{at} {why}")),
+            Finding::Fails(why) => report.fine(printable(&format!("{at} fails: {why}"))),
+            Finding::Absent => {}
+        }
+        unusable &= !matches!(finding, Finding::Goes(_) | Finding::Untried(_));
+    }
+    if unusable {
+        let what = format!("no transport reaches {service} from {host}");
+        let remedy = "mend one of those above, or add \"session\"";
+        report.problem(&problem(path, "[push] transports", what, remedy), EXIT_UNAVAILABLE);
+    }
+}
+
+fn problem(path: &Path, key: &str, what: String, remedy: &str) -> Problem {
+    Problem { file: path.to_owned(), line: 0, key: key.to_owned(), what, remedy: remedy.to_owned() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(findings: &[(Transport, Finding)], exit: u8, lines: usize) {
+        let mut report = Report::default();
+        let service = "push.example".parse().unwrap();
+        judge(&mut report, Path::new("config.toml"), ("example.org", &service), &findings.to_vec());
+        assert_eq!((report.exit(), report.lines.len()), (exit, lines), "{report}");
+    }
+
+    #[test]
+    fn a_push_service_is_a_problem_only_if_no_transport_may_reach_it() {
+        use Transport::{Component, S2s, Session};
+        let fails = || Finding::Fails("why; remedy".to_owned());
+        let untried = || Finding::Untried("why".to_owned());
+        check(&[(S2s, Finding::Goes("there".to_owned())), (Component, fails())], 0, 2);
+        check(&[(S2s, fails()), (Component, Finding::Absent), (Session, untried())], 0, 2);
+        check(&[(S2s, fails()), (Component, Finding::Absent)], EXIT_UNAVAILABLE, 2);
+        check(&[(S2s, Finding::Unfit("is not for it".to_owned()))], EXIT_UNAVAILABLE, 2);
+    }
+
+    #[test]
+    fn services_that_are_named_come_first_and_those_of_nobody_here_are_left_out() {
+        let text = "[[host]]\ndomain = 'example.org'\n[push]\nservices = ['a.example', 'b.example', 'example.org']\n";
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("config.toml");
+        std::fs::write(&path, text).unwrap();
+        let config = Config::load(&path).unwrap();
+        let mut registered = BTreeMap::new();
+        for (host, service) in [
+            ("example.org", "b.example"),
+            ("example.org", "bot@example.org"),
+            ("gone.example", "a.example"),
+            ("example.org", "c.example/resource"),
+        ] {
+            count(&mut registered, (host, &service.parse().unwrap()));
+        }
+        let mut report = Report::default();
+        let pairs = pairs(&mut report, &config, registered);
+        let services: Vec<_> = pairs.iter().map(|(host, service)| format!("{host} {service}")).collect();
+        assert_eq!(services, ["example.org a.example", "example.org b.example"]);
+        assert_eq!(report.lines, ["c.example, from example.org: not allowed by [push] services"]);
+    }
+}

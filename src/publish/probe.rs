@@ -1,0 +1,244 @@
+//! Tries transports without notifying anybody, for `pushward check`: how far each of them comes.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustls::sign::CertifiedKey;
+use tokio::time::timeout;
+
+use super::line::{FAREWELL, Peer, Stream, frame};
+use super::s2s::dial::{Dialer, Reached};
+use super::s2s::order::Tls;
+use super::{carry, component, s2s};
+use crate::config::{Config, Transport};
+use crate::jid::Jid;
+use crate::net::conn::Conn;
+use crate::net::roots::RootsError;
+use crate::xml::{Element, Frame, Node, STREAM_CLOSE, XmlWriter, ns};
+
+/// How long a push service may take to answer a question that bothers nobody.
+const ANSWER: Duration = Duration::from_secs(10);
+
+/// How far a transport came.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Finding {
+    /// Notifications can leave by it: what was seen.
+    Goes(String),
+    /// They cannot: the cause, and what to do about it.
+    Fails(String),
+    /// Nothing was tried, for this reason: they may.
+    Untried(String),
+    /// It is not for this push service, for this reason.
+    Unfit(String),
+    /// It is not set up for the host.
+    Absent,
+}
+
+/// Who else has connections for the same hosts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Company {
+    /// Nobody: what comes on ours is nobody else's.
+    Alone,
+    /// A running daemon: no stream of its own may be taken from it.
+    Daemon,
+}
+
+/// Tries transports.
+pub struct Probe {
+    config: Arc<Config>,
+    dialer: Dialer,
+    company: Company,
+}
+
+impl Probe {
+    /// Nothing is tried yet; `keys` are the hosts' certificates.
+    ///
+    /// # Errors
+    /// The `ca` of a `[[push.route]]` cannot be used.
+    pub fn new(
+        config: Arc<Config>,
+        keys: HashMap<String, Arc<CertifiedKey>>,
+        company: Company,
+    ) -> Result<Self, RootsError> {
+        Ok(Self { dialer: Dialer::new(Arc::clone(&config), keys)?, config, company })
+    }
+
+    /// Goes from a host to a push service by a transport as far as it goes without notifying anybody; within a minute.
+    pub async fn try_transport(&self, transport: Transport, host: &str, service: &Jid) -> Finding {
+        match transport {
+            Transport::S2s => self.s2s(host, service).await,
+            Transport::Component => self.component(host, service).await,
+            Transport::Session => {
+                Finding::Untried("needs the session of a user; `pushward push ping` tries it".to_owned())
+            }
+        }
+    }
+
+    async fn s2s(&self, host: &str, service: &Jid) -> Finding {
+        if !s2s::is_fit(&self.config, service) {
+            let what = "is not for names of this machine or its own hosts; a [[push.route]] would say where it is";
+            return Finding::Unfit(what.to_owned());
+        }
+        // Where bidi is agreed on, the peer sends its stanzas for the host on this stream: only where nobody misses them.
+        let bidi = self.config.push.s2s_bidi && self.company == Company::Alone;
+        let reached = match self.dialer.reach(host, service.domain().as_str(), bidi).await {
+            Ok(reached) => reached,
+            Err(fault) => return Finding::Fails(fault.to_string()),
+        };
+        let Reached { conn, address, tls, bidi, offers_bidi } = reached;
+        let tls = if tls == Tls::Direct { "direct TLS" } else { "STARTTLS" };
+        let seen = format!("{address} lets {host} in, with {tls}");
+        if bidi {
+            return match question(conn, host, service).await {
+                Replied::Result => Finding::Goes(format!("{seen}; it answers on the same stream (bidi)")),
+                Replied::Error(condition) => Finding::Goes(format!("{seen}; it answers {condition} (bidi)")),
+                Replied::Down(condition) => Finding::Fails(format!(
+                    "{seen}, but says {condition} of the push service; wait until its operator has mended that"
+                )),
+                Replied::Nothing(why) => {
+                    Finding::Goes(format!("{seen}, but no answer came on the stream (bidi): {why}"))
+                }
+            };
+        }
+        close(conn).await;
+        let answers = match (offers_bidi, self.config.push.s2s_bidi) {
+            (true, true) => "answers come back on the same stream (bidi)",
+            (true, false) => "answers go to the server, since s2s_bidi is off: outcomes stay unknown",
+            (false, _) => "answers go to the server (no bidi): outcomes stay unknown",
+        };
+        Finding::Goes(format!("{seen}; {answers}"))
+    }
+
+    async fn component(&self, host: &str, service: &Jid) -> Finding {
+        let own = self.config.hosts.iter().find(|own| own.domain == host);
+        let Some(component) = own.and_then(|own| own.component.clone()) else { return Finding::Absent };
+        if !component::is_fit(&self.config, host, service) {
+            return Finding::Unfit("is not for users of its own hosts".to_owned());
+        }
+        if self.company == Company::Daemon {
+            // A second stream would be refused, or take answers from the first.
+            let what = "the running pushward has the component's only stream; `pushward push ping` tries it";
+            return Finding::Untried(what.to_owned());
+        }
+        let (address, domain) = (component.address.clone(), component.domain.clone());
+        let server = component::Server::new(Arc::clone(&self.config), host.to_owned(), component);
+        let link = match server.dial().await {
+            Ok(link) => link,
+            Err(reason) => return Finding::Fails(reason),
+        };
+        let seen = format!("the server at {address} lets {domain} in");
+        if !link.answers {
+            close(link.conn).await;
+            return Finding::Goes(format!("{seen}; answers go to the server (from = \"host\"): outcomes stay unknown"));
+        }
+        match question(link.conn, &link.from, service).await {
+            Replied::Result => Finding::Goes(format!("{seen}; the push service answers")),
+            Replied::Error(condition) => Finding::Goes(format!("{seen}; the push service answers {condition}")),
+            Replied::Down(why) | Replied::Nothing(why) => Finding::Fails(format!(
+                "{seen}, but the push service cannot be reached through it: {why}; let the server connect to other servers, \
+                 or take \"component\" out of transports"
+            )),
+        }
+    }
+}
+
+/// What was heard of a push service.
+enum Replied {
+    Result,
+    /// It is there, and has nothing to tell.
+    Error(String),
+    /// It is not there now.
+    Down(String),
+    Nothing(String),
+}
+
+/// Asks the push service what it is (XEP-0030 §3), which changes nothing there, and closes the stream.
+async fn question(mut conn: Conn<Stream>, from: &str, service: &Jid) -> Replied {
+    let id = format!("{:032x}", rand::random::<u128>());
+    let mut xml = XmlWriter::new();
+    xml.start("iq").attr("type", "get").attr("id", &id).attr("from", from).attr("to", service.as_str());
+    xml.start("query").attr("xmlns", ns::DISCO_INFO);
+    conn.write(&xml.finish());
+    let replied = match timeout(ANSWER, answer(&mut conn, &id, service)).await {
+        Ok(replied) => replied,
+        Err(_) => Replied::Nothing(format!("silence for {ANSWER:?}")),
+    };
+    close(conn).await;
+    replied
+}
+
+async fn answer(conn: &mut Conn<Stream>, id: &str, service: &Jid) -> Replied {
+    loop {
+        let element = match frame(conn).await {
+            Ok(Frame::Element(element)) => element,
+            Ok(Frame::Whitespace) => continue,
+            Ok(Frame::Close | Frame::Open(_)) => return Replied::Nothing("the stream was closed".to_owned()),
+            Err(error) => return Replied::Nothing(error.to_string()),
+        };
+        let Some(stanza) = carry::to_client(&element) else { continue };
+        let node = stanza.node();
+        if is_answer(&node, id, service) {
+            return judge(&stanza);
+        }
+        if carry::is_request(&node) {
+            conn.write(&carry::unavailable(&node));
+        }
+    }
+}
+
+fn is_answer(stanza: &Node<'_>, id: &str, service: &Jid) -> bool {
+    let from = stanza.attr("from").and_then(|from| Jid::new(&from).ok());
+    stanza.name() == "iq"
+        && stanza.attr("id").as_deref() == Some(id)
+        && matches!(stanza.attr("type").as_deref(), Some("result" | "error"))
+        && from.as_ref() == Some(service)
+}
+
+fn judge(stanza: &Element) -> Replied {
+    use crate::push::outcome::Outcome;
+    match Outcome::of(&stanza.node()) {
+        // RFC 6120 §8.3.3.16 f.: servers say so of others.
+        Outcome::Refused(condition) if condition.starts_with("remote-server-") => Replied::Down(condition),
+        Outcome::Refused(condition) => Replied::Error(condition),
+        Outcome::Wait(condition) => Replied::Down(condition),
+        Outcome::Accepted | Outcome::Unknown | Outcome::NotSent => Replied::Result,
+    }
+}
+
+async fn close(mut conn: Conn<Stream>) {
+    conn.write(STREAM_CLOSE);
+    conn.finish(FAREWELL).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::xml::Header;
+
+    fn check(xml: &str, is_it: bool) -> Replied {
+        let stanza = Element::parse(xml.to_owned().into(), &Header::bare()).unwrap();
+        assert_eq!(is_answer(&stanza.node(), "1", &"push.example".parse().unwrap()), is_it, "{xml}");
+        judge(&stanza)
+    }
+
+    #[test]
+    fn an_answer_is_the_services_and_tells_whether_it_is_there() {
+        let error = |kind: &str, condition: &str| {
+            let xml = format!(
+                "<iq xmlns='jabber:client' type='error' id='1' from='push.example'><error type='{kind}'>\
+                 <{condition} xmlns='urn:ietf:params:xml:ns:xmpp-stanzas'/></error></iq>"
+            );
+            check(&xml, true)
+        };
+        assert!(matches!(error("cancel", "service-unavailable"), Replied::Error(_)));
+        assert!(matches!(error("wait", "service-unavailable"), Replied::Down(_)));
+        assert!(matches!(error("cancel", "remote-server-not-found"), Replied::Down(_)));
+        let result = "<iq xmlns='jabber:client' type='result' id='1' from='Push.example'/>";
+        assert!(matches!(check(result, true), Replied::Result));
+        check(&result.replace("Push.example", "evil.example"), false);
+        check(&result.replace("id='1'", "id='2'"), false);
+        check(&result.replace("result", "get"), false);
+        check(&result.replace("iq", "message"), false);
+    }
+}

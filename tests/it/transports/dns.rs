@@ -1,0 +1,81 @@
+//! Where the DNS says that push services are, and that nothing but the public internet is believed of it.
+//!
+//! The resolver is on loopback, and so are all addresses that it tells: each is refused in its turn, which shows the order.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use super::{bob, goes_dark, routed};
+use crate::support::{Authority, NameServer, Prosody, PushServer, PushServerOptions, Pushward, Record};
+
+const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+const DIRECT: &str = "_xmpps-server._tcp.push.test";
+const STARTTLS: &str = "_xmpp-server._tcp.push.test";
+
+/// What is asked where the DNS has these records of `push.test`, until a log line says `why` it gets nothing.
+async fn asked(records: &[Record], why: &str) -> Vec<String> {
+    let authority = Authority::new("an authority");
+    let prosody = Prosody::start().await;
+    let dns = NameServer::knowing(records).await;
+    let elsewhere = "domain = 'other.test'\naddress = '127.0.0.1:1'\nca = 'ca.pem'";
+    let setup = routed(&prosody, &authority, elsewhere).set("dns.servers", &format!("['{}']", dns.address));
+    let pushward = Pushward::start(setup.set("push.transports", "['s2s']")).await;
+    let mut bob = bob(&prosody).await;
+    goes_dark(&pushward, "push.test", &mut bob).await;
+    pushward.logged(&["transport passed over", why]).await;
+    let mut asked = dns.asked();
+    // Both at once, in any order.
+    if asked.len() > 1 {
+        asked[..2].sort();
+    }
+    asked
+}
+
+#[tokio::test]
+async fn both_kinds_of_records_are_asked_for_and_tried_by_priority() {
+    let hosts = ["d20.test", "d5.test", "s10.test", "s30.test"].map(|host| Record::Address(host, LOOPBACK));
+    let services = [
+        Record::Srv(DIRECT, 20, 1, "d20.test"),
+        Record::Srv(DIRECT, 5, 2, "d5.test"),
+        Record::Srv(STARTTLS, 30, 3, "s30.test"),
+        Record::Srv(STARTTLS, 10, 4, "s10.test"),
+    ];
+    let asked = asked(&[&hosts[..], &services].concat(), "s30.test has no address on the public internet").await;
+    assert_eq!(asked, [STARTTLS, DIRECT, "d5.test", "s10.test", "d20.test", "s30.test"]);
+}
+
+#[tokio::test]
+async fn without_service_records_it_is_the_domain_itself() {
+    let why = "push.test has no address on the public internet (127.0.0.1)";
+    let asked = asked(&[Record::Address("push.test", LOOPBACK)], why).await;
+    assert_eq!(asked, [STARTTLS, DIRECT, "push.test"]);
+}
+
+#[tokio::test]
+async fn an_address_may_be_of_ipv6_alone() {
+    let records = [Record::Address("push.test", IpAddr::V6(Ipv6Addr::LOCALHOST))];
+    asked(&records, "push.test has no address on the public internet (::1)").await;
+}
+
+#[tokio::test]
+async fn a_domain_that_says_it_has_no_server_is_believed() {
+    let records = [Record::Srv(STARTTLS, 0, 0, "."), Record::Address("push.test", LOOPBACK)];
+    assert_eq!(asked(&records, "the DNS says that push.test has no server").await, [STARTTLS, DIRECT]);
+}
+
+#[tokio::test]
+async fn a_name_server_that_fails_does_not_mean_that_there_are_no_records() {
+    let records = [Record::Broken(DIRECT), Record::Address("push.test", LOOPBACK)];
+    let asked = asked(&records, DIRECT).await;
+    assert!(!asked.contains(&"push.test".to_owned()), "{asked:?}");
+}
+
+#[tokio::test]
+async fn what_is_not_on_the_public_internet_is_not_connected_unless_routed() {
+    let authority = Authority::new("an authority");
+    let peer = PushServer::start(PushServerOptions::new("push.test", &authority)).await;
+    let port = peer.starttls.port();
+    let records = [Record::Srv(STARTTLS, 0, port, "xmpp.test"), Record::Address("xmpp.test", LOOPBACK)];
+    let asked = asked(&records, "xmpp.test has no address on the public internet (127.0.0.1)").await;
+    assert_eq!(asked, [STARTTLS, DIRECT, "xmpp.test"]);
+    assert_eq!(peer.streams(), 0);
+}

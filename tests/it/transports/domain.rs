@@ -1,0 +1,147 @@
+//! Notifications from the domain itself, over a stream of its own to the push service.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use tokio::task::JoinSet;
+
+use super::{QUIET, bob, domain, goes_dark, phone, writes};
+use crate::support::{
+    Answer, Authority, PATIENCE, Prosody, PushServer, PushServerOptions, Pushward, bodies, lost, request,
+};
+
+#[tokio::test]
+async fn the_domain_publishes_over_a_stream_of_its_own_on_the_first_try_and_hears_the_answer() {
+    let authority = Authority::new("an authority");
+    for tls in ["starttls", "direct"] {
+        let (prosody, peer) =
+            (Prosody::start().await, PushServer::start(PushServerOptions::new("push.test", &authority)).await);
+        let mut service = peer.push_service().await;
+        service.answer_with(Answer::DomainsOnly);
+        let pushward = Pushward::start(domain(&prosody, &authority, (&peer, tls))).await;
+        let mut bob = bob(&prosody).await;
+        goes_dark(&pushward, "push.test", &mut bob).await;
+        assert_eq!(service.publish(PATIENCE).await.from, "localhost", "{tls}");
+        pushward.logged(&["publish outcome", "Accepted"]).await;
+        writes(&mut bob, "two").await;
+        assert_eq!(service.publish(PATIENCE).await.count(), Some(2));
+        assert_eq!(peer.streams(), 1, "{tls}");
+    }
+}
+
+#[tokio::test]
+async fn without_bidi_the_domain_publishes_blindly_and_once() {
+    let authority = Authority::new("an authority");
+    for (offered, wanted) in [(false, true), (true, false)] {
+        let prosody = Prosody::start().await;
+        let options = PushServerOptions { bidi: offered, ..PushServerOptions::new("push.test", &authority) };
+        let peer = PushServer::start(options).await;
+        let mut service = peer.push_service().await;
+        service.answer_with(Answer::Error("auth", "forbidden"));
+        let setup = domain(&prosody, &authority, (&peer, "direct")).set("push.s2s_bidi", &wanted.to_string());
+        let pushward = Pushward::start(setup).await;
+        let mut bob = bob(&prosody).await;
+        goes_dark(&pushward, "push.test", &mut bob).await;
+        assert_eq!(service.publish(PATIENCE).await.from, "localhost");
+        pushward.logged(&["publish outcome", "Unknown"]).await;
+        service.assert_quiet(QUIET).await;
+    }
+}
+
+#[tokio::test]
+async fn what_the_push_service_says_to_users_over_our_stream_reaches_them() {
+    let authority = Authority::new("an authority");
+    let (prosody, peer) =
+        (Prosody::start().await, PushServer::start(PushServerOptions::new("push.test", &authority)).await);
+    let mut service = peer.push_service().await;
+    let pushward = Pushward::start(domain(&prosody, &authority, (&peer, "direct"))).await;
+    let mut bob = bob(&prosody).await;
+    let (alice, phone) = phone(&pushward, "push.test").await;
+    let mut desk = pushward.login("alice", "desk").await;
+    desk.enable().await;
+    desk.available().await;
+    lost(&pushward, alice, "alice@localhost/phone").await;
+    writes(&mut bob, "one").await;
+    service.publish(PATIENCE).await;
+    pushward.logged(&["publish outcome", "Accepted"]).await;
+    let message = |to: &str, body: &str| {
+        format!("<message type='chat' from='bot@push.test/x' to='{to}' id='{body}'><body>{body}</body></message>")
+    };
+    service.send(message("alice@localhost/desk", "to the desk"));
+    service.send(message("alice@localhost", "to all"));
+    assert_eq!(bodies(&desk.messages(2).await), ["to the desk", "to all"]);
+    service.send(message("alice@localhost/phone", "to the phone"));
+    // What was said to a phone that is away waits for it, and notifies; of two notifications at once any may be first.
+    while service.publish(PATIENCE).await.count() != Some(3) {}
+    let mut alice = pushward.authenticated("alice").await;
+    let answer = alice.resume(&phone.id, 0).await;
+    assert_eq!(answer.name, "resumed", "{answer:?}");
+    let all = ["one", "to all", "to the phone"].map(str::to_owned);
+    assert_eq!(alice.bodies_until(&all).await, all);
+    // The rest is for the server, which is not here.
+    for to in ["localhost", "nobody@localhost", "alice@localhost"] {
+        service
+            .send(format!("<iq type='get' id='q' from='push.test' to='{to}'><query xmlns='jabber:iq:version'/></iq>"));
+        let answer = service.hears().await;
+        assert_eq!((answer.attribute("type"), answer.attribute("from")), (Some("error"), Some(to)), "{answer:?}");
+        assert!(!answer.all("service-unavailable").is_empty(), "{answer:?}");
+    }
+}
+
+#[tokio::test]
+async fn after_a_restart_devices_without_a_session_are_woken_by_the_domain() {
+    let authority = Authority::new("an authority");
+    let (prosody, peer) =
+        (Prosody::start().await, PushServer::start(PushServerOptions::new("push.test", &authority)).await);
+    let mut service = peer.push_service().await;
+    let mut pushward = Pushward::start(domain(&prosody, &authority, (&peer, "direct"))).await;
+    let mut bob = bob(&prosody).await;
+    goes_dark(&pushward, "push.test", &mut bob).await;
+    service.publish(PATIENCE).await;
+    pushward.stored("<body>one<").await;
+    pushward.restart().await;
+    assert_eq!(service.publish(2 * PATIENCE).await.from, "localhost");
+    pushward.logged(&["wake push sent", "s2s", "Restart"]).await;
+}
+
+#[tokio::test]
+async fn a_thousand_registrations_of_one_service_share_one_stream() {
+    const ACCOUNTS: usize = 10;
+    const EACH: usize = 100;
+    let authority = Authority::new("an authority");
+    let accounts: Vec<_> = (0..ACCOUNTS).map(|n| format!("user{n}")).collect();
+    let prosody = Prosody::for_accounts(&accounts).await;
+    let peer = PushServer::start(PushServerOptions::new("push.test", &authority)).await;
+    let mut service = peer.push_service().await;
+    let setup = domain(&prosody, &authority, (&peer, "direct")).set("push.max_devices", &EACH.to_string());
+    let pushward = Arc::new(Pushward::start(setup).await);
+    let mut phones = JoinSet::new();
+    for account in accounts.clone() {
+        phones.spawn(register(Arc::clone(&pushward), account, EACH));
+    }
+    phones.join_all().await;
+    let mut bob = bob(&prosody).await;
+    for account in &accounts {
+        bob.say(&format!("{account}@localhost"), "one").await;
+    }
+    let mut nodes = HashSet::new();
+    while nodes.len() < ACCOUNTS * EACH {
+        let publish = service.publish(2 * PATIENCE).await;
+        assert_eq!(publish.from, "localhost");
+        assert!(nodes.insert(publish.node.clone()), "twice: {publish:?}");
+    }
+    assert_eq!(peer.streams(), 1);
+}
+
+/// A phone registers so many nodes, and goes away.
+async fn register(pushward: Arc<Pushward>, account: String, nodes: usize) {
+    let mut phone = pushward.login(&account, "phone").await;
+    phone.enable().await;
+    phone.available().await;
+    for n in 0..nodes {
+        let payload = format!("<enable xmlns='urn:xmpp:push:0' jid='push.test' node='{account}-{n}'/>");
+        let answer = request(&mut phone, &format!("enable-{n}"), &payload).await;
+        assert_eq!(answer.attribute("type"), Some("result"), "{answer:?}");
+    }
+    lost(&pushward, phone, &format!("{account}@localhost/phone")).await;
+}

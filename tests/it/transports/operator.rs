@@ -1,0 +1,182 @@
+//! What an operator is told of the way to the push services: `push list`, `push ping` and `check`.
+
+use super::{bob, component, domain, goes_dark, quick, routed};
+use crate::admin::ask;
+use crate::support::{
+    Answer, Authority, Client, PATIENCE, Prosody, PushServer, PushServerOptions, PushService, Pushward, free_address,
+};
+
+struct Scene {
+    peer: PushServer,
+    service: PushService,
+    pushward: Pushward,
+    bob: Client,
+    // Declared last, so that the others end before it.
+    _prosody: Prosody,
+}
+
+/// alice's phone, away, was notified by the domain.
+async fn notified(bidi: bool, answer: Answer) -> Scene {
+    let authority = Authority::new("an authority");
+    let prosody = Prosody::start().await;
+    let peer = PushServer::start(PushServerOptions { bidi, ..PushServerOptions::new("push.test", &authority) }).await;
+    let mut service = peer.push_service().await;
+    service.answer_with(answer);
+    let pushward = Pushward::start(domain(&prosody, &authority, (&peer, "direct"))).await;
+    let mut bob = bob(&prosody).await;
+    goes_dark(&pushward, "push.test", &mut bob).await;
+    service.publish(PATIENCE).await;
+    pushward.logged(&["publish outcome"]).await;
+    Scene { peer, service, pushward, bob, _prosody: prosody }
+}
+
+async fn check_list((bidi, answer): (bool, Answer), expect: (&str, Option<&str>), text: &str) {
+    let scene = notified(bidi, answer).await;
+    let objects = ask(&scene.pushward, &["push", "list", "--json"]).await.objects();
+    let [registration] = objects.as_slice() else { panic!("{objects:?}") };
+    let last = &registration["last"];
+    assert_eq!((&registration["transport"], &last["transport"]), (&"s2s".into(), &"s2s".into()), "{registration}");
+    assert_eq!((last["outcome"].as_str(), last["condition"].as_str()), (Some(expect.0), expect.1), "{registration}");
+    assert!(last["at"].as_u64().is_some_and(|at| at > 1_600_000_000), "{registration}");
+    let said = ask(&scene.pushward, &["push", "list"]).await;
+    assert!(said.out.contains(&format!("by s2s  last {text} by s2s ")), "{}", said.out);
+}
+
+#[tokio::test]
+async fn a_list_says_by_which_transport_a_push_service_was_told_and_what_it_answered() {
+    check_list((true, Answer::Result), ("accepted", None), "accepted").await;
+    let refusal = Answer::Error("cancel", "item-not-found");
+    check_list((true, refusal), ("refused", Some("item-not-found")), "refused (item-not-found)").await;
+    check_list((false, Answer::Result), ("unknown", None), "sent, outcome unknown").await;
+}
+
+#[tokio::test]
+async fn a_blind_ping_says_that_it_was_sent() {
+    let mut scene = notified(false, Answer::Result).await;
+    let said = ask(&scene.pushward, &["push", "ping", "alice@localhost"]).await;
+    scene.service.publish(PATIENCE).await;
+    assert!(said.out.contains("sent, outcome unknown  by s2s"), "{}", said.out);
+    let said = ask(&scene.pushward, &["push", "ping", "alice@localhost", "--json"]).await;
+    assert!(said.out.contains("\"transport\":\"s2s\",\"outcome\":\"unknown\""), "{}", said.out);
+}
+
+#[tokio::test]
+async fn a_list_says_why_a_transport_was_passed_over() {
+    let authority = Authority::new("an authority");
+    let prosody = Prosody::start().await;
+    let mut service = PushService::connect(&prosody).await;
+    let route = format!("domain = 'push.localhost'\naddress = '{}'\nca = 'ca.pem'", free_address());
+    let pushward = Pushward::start(routed(&prosody, &authority, &route)).await;
+    let mut bob = bob(&prosody).await;
+    goes_dark(&pushward, "push.localhost", &mut bob).await;
+    service.publish(PATIENCE).await;
+    pushward.logged(&["publish outcome", "Accepted"]).await;
+    let registration = ask(&pushward, &["push", "list", "--json"]).await.objects().remove(0);
+    assert_eq!(registration["transport"], "session", "{registration}");
+    let passed_over = &registration["passed_over"][0];
+    let reason = passed_over["reason"].as_str().unwrap();
+    assert_eq!(passed_over["transport"], "s2s");
+    assert!(reason.contains("Connection refused") && reason.contains("firewall"), "{reason}");
+}
+
+#[tokio::test]
+async fn a_check_beside_the_daemon_tries_what_is_registered_and_leaves_the_daemon_its_stream() {
+    let mut scene = notified(true, Answer::Result).await;
+    let said = ask(&scene.pushward, &["check"]).await;
+    assert_eq!(said.code, Some(0), "{}", said.out);
+    for line in [
+        "push services: registrations 1, as the running pushward says",
+        "push.test, from localhost: session: needs the session of a user",
+    ] {
+        assert!(said.out.contains(line), "{line} in\n{}", said.out);
+    }
+    let reached = format!(
+        "push.test, from localhost: s2s: {} lets localhost in, with direct TLS; answers come back on the same stream",
+        scene.peer.direct
+    );
+    assert!(said.out.contains(&reached), "{reached} in\n{}", said.out);
+    super::writes(&mut scene.bob, "two").await;
+    assert_eq!(scene.service.publish(PATIENCE).await.count(), Some(2));
+    scene.pushward.logged(&["publish outcome", "Accepted"]).await;
+}
+
+#[tokio::test]
+async fn a_check_without_a_daemon_reads_the_database_and_asks_the_push_service() {
+    let mut scene = notified(true, Answer::Result).await;
+    scene.pushward.terminate(PATIENCE).await;
+    let said = ask(&scene.pushward, &["check"]).await;
+    assert_eq!(said.code, Some(0), "{}", said.out);
+    for line in [
+        "push services: registrations 1, as the database says; no pushward runs",
+        "it answers on the same stream (bidi)",
+    ] {
+        assert!(said.out.contains(line), "{line} in\n{}", said.out);
+    }
+    // The push service is gone from its server, which says so.
+    drop(scene.service);
+    let said = ask(&scene.pushward, &["check"]).await;
+    assert!(said.out.contains("push.test, from localhost: s2s fails: "), "{}", said.out);
+    assert!(said.out.contains("but says remote-server-timeout of the push service"), "{}", said.out);
+    // And the daemon starts as if nobody had looked.
+    scene.pushward.start_again().await;
+    assert_eq!(ask(&scene.pushward, &["push", "list", "--json"]).await.objects().len(), 1);
+    scene.pushward.kill();
+    let said = ask(&scene.pushward, &["check"]).await;
+    let untold = "the registered ones cannot be told, since no pushward runs and the database was not closed";
+    assert!(said.out.contains(untold), "{}", said.out);
+}
+
+#[tokio::test]
+async fn a_check_names_cause_and_remedy_of_a_push_service_that_no_transport_reaches() {
+    let authority = Authority::new("an authority");
+    let prosody = Prosody::start().await;
+    let route = format!("domain = 'push.test'\naddress = '{}'\nca = 'ca.pem'", free_address());
+    for (transports, code) in [("['s2s']", 69), ("['s2s', 'session']", 0)] {
+        let setup = routed(&prosody, &authority, &route).set("push.transports", transports);
+        let mut pushward = Pushward::start(setup).await;
+        pushward.terminate(PATIENCE).await;
+        let said = ask(&pushward, &["check"]).await;
+        assert_eq!(said.code, Some(code), "{}", said.out);
+        for words in ["push.test, from localhost: s2s fails: ", "Connection refused", "firewall"] {
+            assert!(said.out.contains(words), "{words} in\n{}", said.out);
+        }
+        let verdict = "config.toml: [push] transports: no transport reaches push.test from localhost";
+        assert_eq!(said.out.contains(verdict), code == 69, "{}", said.out);
+    }
+}
+
+#[tokio::test]
+async fn a_check_names_the_remedy_of_a_certificate_that_the_push_service_does_not_take() {
+    let (authority, stranger) = (Authority::new("an authority"), Authority::new("a stranger"));
+    let prosody = Prosody::start().await;
+    let trusts = stranger.file();
+    let peer = PushServer::start(PushServerOptions { trusts, ..PushServerOptions::new("push.test", &authority) }).await;
+    let mut pushward = Pushward::start(domain(&prosody, &authority, (&peer, "starttls"))).await;
+    pushward.terminate(PATIENCE).await;
+    let said = ask(&pushward, &["check"]).await;
+    for words in ["s2s fails: the peer ended the stream: not-authorized", "for servers only (no clientAuth usage)"] {
+        assert!(said.out.contains(words), "{words} in\n{}", said.out);
+    }
+}
+
+#[tokio::test]
+async fn a_check_goes_through_the_component_unless_the_daemon_has_it() {
+    let prosody = Prosody::with_hosts("Component \"pushward.localhost\"\n  component_secret = \"shared\"").await;
+    let service = PushService::connect(&prosody).await;
+    let setup = quick(component(&prosody, "component")).set("push.services", "['push.localhost', 'gone.localhost']");
+    let mut pushward = Pushward::start(setup).await;
+    pushward.logged(&["stream is up"]).await;
+    let said = ask(&pushward, &["check"]).await;
+    let untried = "push.localhost, from localhost: component: the running pushward has the component's only stream";
+    assert!(said.out.contains(untried), "{}", said.out);
+    pushward.terminate(PATIENCE).await;
+    let said = ask(&pushward, &["check"]).await;
+    for line in [
+        "pushward.localhost in; the push service answers",
+        "push.localhost, from localhost: s2s is not for names of this machine",
+        "gone.localhost, from localhost: component",
+    ] {
+        assert!(said.out.contains(line), "{line} in\n{}", said.out);
+    }
+    drop(service);
+}
