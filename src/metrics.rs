@@ -2,10 +2,11 @@
 //! and the domains of the configuration. Every series is there from the start, at zero.
 
 mod latency;
+mod measured;
+mod outcome;
 mod process;
 mod traffic;
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -20,13 +21,12 @@ use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 
 use crate::config::Transport;
-use crate::push::classify::Noise;
-use crate::push::filter::Blocked;
 use crate::push::outcome::Outcome;
-use crate::push::pusher::{Skip, Verdict};
 use crate::session::liveness::Reach;
-use crate::session::negotiate::CloseReason;
 pub use latency::Latency;
+pub use measured::{Counted, Disk, Measured, Tally};
+use outcome::verdicts;
+pub use outcome::{Handshake, LoginOutcome, ResumeOutcome};
 use process::Process;
 use traffic::Traffic;
 pub use traffic::{Leg, Tap};
@@ -64,179 +64,6 @@ pub struct Metrics {
     wakes_waiting: Gauge,
     logging_in: Arc<AtomicUsize>,
     asked: Mutex<()>,
-}
-
-/// What is measured only when somebody asks.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Measured {
-    /// The sessions of each host that is served, or that has some still.
-    pub sessions: BTreeMap<String, Tally>,
-    /// What is on disk; `None` if that cannot be told now.
-    pub disk: Option<Disk>,
-}
-
-/// Sessions and what waits for them in memory.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Tally {
-    /// Sessions with their client.
-    pub live: usize,
-    /// Sessions whose client is late with an acknowledgement.
-    pub suspect: usize,
-    /// Sessions that are held without their client.
-    pub dark: usize,
-    /// Stanzas in memory that no client has acknowledged.
-    pub queued: usize,
-    /// What they count for, in bytes.
-    pub queue_bytes: usize,
-}
-
-/// What is on disk.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Disk {
-    /// Accounts about which something is kept.
-    pub accounts: u64,
-    /// Stanzas in the spool.
-    pub spooled: u64,
-    /// What they count for, in bytes.
-    pub spool_bytes: u64,
-    /// Bytes of the database's file.
-    pub store_bytes: u64,
-    /// Devices that are to be woken.
-    pub wakes_waiting: u64,
-}
-
-/// What has been counted since the start, as far as the page shows it.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Counted {
-    /// Messages that came from clients.
-    pub messages_in: u64,
-    /// Messages that went to clients.
-    pub messages_out: u64,
-    /// Log-ins that became sessions, new or resumed.
-    pub logins: u64,
-    /// Log-ins that did not.
-    pub failed_logins: u64,
-    /// Notifications, by what became of them.
-    pub publishes: BTreeMap<&'static str, u64>,
-    /// Decisions, by what was decided.
-    pub verdicts: BTreeMap<&'static str, u64>,
-}
-
-/// What came of a handshake.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Handshake {
-    /// TLS is up.
-    Established,
-    /// The peer left, broke the protocol, or could not agree on TLS.
-    Failed,
-    /// `handshake_timeout` is over.
-    Timeout,
-}
-
-/// What came of a log-in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LoginOutcome {
-    /// A session of its own.
-    Bound,
-    /// A held session was resumed.
-    Resumed,
-    /// The client's connection was lost.
-    Lost,
-    /// The connection was closed.
-    Closed(CloseReason),
-}
-
-/// What came of a client's wish to resume a session.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ResumeOutcome {
-    /// It was resumed.
-    Resumed,
-    /// The session has ended in order: the client was told what it had handled.
-    Ended,
-    /// There is no such session.
-    Unknown,
-    /// The client claims stanzas that it was never sent.
-    TooHigh,
-    /// The server did not prove that it is the client's.
-    NotProven,
-}
-
-impl Handshake {
-    const ALL: [Self; 3] = [Self::Established, Self::Failed, Self::Timeout];
-
-    fn name(self) -> &'static str {
-        match self {
-            Self::Established => "established",
-            Self::Failed => "failed",
-            Self::Timeout => "timeout",
-        }
-    }
-}
-
-impl LoginOutcome {
-    fn all() -> impl Iterator<Item = Self> {
-        [Self::Bound, Self::Resumed, Self::Lost].into_iter().chain(CloseReason::ALL.map(Self::Closed))
-    }
-
-    fn name(self) -> &'static str {
-        match self {
-            Self::Bound => "bound",
-            Self::Resumed => "resumed",
-            Self::Lost => "client_lost",
-            Self::Closed(reason) => reason.name(),
-        }
-    }
-}
-
-impl ResumeOutcome {
-    const ALL: [Self; 5] = [Self::Resumed, Self::Ended, Self::Unknown, Self::TooHigh, Self::NotProven];
-
-    fn name(self) -> &'static str {
-        match self {
-            Self::Resumed => "resumed",
-            Self::Ended => "ended",
-            Self::Unknown => "unknown",
-            Self::TooHigh => "handled_count_too_high",
-            Self::NotProven => "not_proven",
-        }
-    }
-}
-
-impl Tally {
-    /// How many sessions there are.
-    pub fn sessions(&self) -> usize {
-        self.live + self.suspect + self.dark
-    }
-
-    /// Adds a session.
-    pub fn add(&mut self, reach: Reach, queued: usize, queue_bytes: usize) {
-        let state = match reach {
-            Reach::Live => &mut self.live,
-            Reach::Suspect => &mut self.suspect,
-            Reach::Dark => &mut self.dark,
-        };
-        *state += 1;
-        self.queued = self.queued.saturating_add(queued);
-        self.queue_bytes = self.queue_bytes.saturating_add(queue_bytes);
-    }
-
-    /// Both together.
-    pub fn and(self, other: Self) -> Self {
-        Self {
-            live: self.live + other.live,
-            suspect: self.suspect + other.suspect,
-            dark: self.dark + other.dark,
-            queued: self.queued.saturating_add(other.queued),
-            queue_bytes: self.queue_bytes.saturating_add(other.queue_bytes),
-        }
-    }
-}
-
-impl Measured {
-    /// All hosts together.
-    pub fn total(&self) -> Tally {
-        self.sessions.values().copied().fold(Tally::default(), Tally::and)
-    }
 }
 
 /// A connection that has not become a session yet, as long as this lives.
@@ -515,13 +342,6 @@ fn of_host(host: &str, word: (&'static str, &'static str)) -> HostLabels {
     ([("host", host.to_owned())], [word])
 }
 
-/// All that can be decided about a stanza.
-fn verdicts() -> impl Iterator<Item = Verdict> {
-    let skips = [Skip::Duplicate, Skip::ReadElsewhere, Skip::CallEnd];
-    let skips = skips.into_iter().chain(Noise::ALL.map(Skip::Noise)).chain(Blocked::ALL.map(Skip::Blocked));
-    [Verdict::Push, Verdict::Ring].into_iter().chain(skips.map(Verdict::Skip))
-}
-
 fn gauge(number: impl TryInto<i64>) -> i64 {
     number.try_into().unwrap_or(i64::MAX)
 }
@@ -529,6 +349,7 @@ fn gauge(number: impl TryInto<i64>) -> i64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::session::negotiate::CloseReason;
 
     #[test]
     fn what_was_counted_is_shown_under_its_names() {

@@ -154,10 +154,7 @@ fn is_ours(authority: &str, names: &[String]) -> bool {
     let Ok(authority) = authority.parse::<Authority>() else { return false };
     let host = authority.host().trim_end_matches('.').to_ascii_lowercase();
     let address = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(&host);
-    address.parse::<IpAddr>().is_ok()
-        || host == "localhost"
-        || host.ends_with(".localhost")
-        || names.iter().any(|name| *name == host)
+    address.parse::<IpAddr>().is_ok() || host == "localhost" || host.ends_with(".localhost") || names.contains(&host)
 }
 
 fn page(status: StatusCode, kind: &'static str, body: impl Into<Bytes>) -> Response<Full<Bytes>> {

@@ -72,15 +72,23 @@ fn keys() -> String {
     table
 }
 
-/// Each metric's kind, help and labels, the latter with their words.
-fn families(metrics: &str) -> BTreeMap<String, (String, String, BTreeMap<String, BTreeSet<String>>)> {
-    let mut families: BTreeMap<String, (String, String, BTreeMap<String, BTreeSet<String>>)> = BTreeMap::new();
+/// A metric as `/metrics` tells of it.
+#[derive(Default)]
+struct Family {
+    kind: String,
+    help: String,
+    /// Each with its words.
+    labels: BTreeMap<String, BTreeSet<String>>,
+}
+
+fn families(metrics: &str) -> BTreeMap<String, Family> {
+    let mut families: BTreeMap<String, Family> = BTreeMap::new();
     for line in metrics.lines() {
         let words: Vec<_> = line.splitn(4, ' ').collect();
         if let ["#", "HELP", name, help] = words.as_slice() {
-            families.entry((*name).to_owned()).or_default().1 = (*help).to_owned();
+            families.entry((*name).to_owned()).or_default().help = (*help).to_owned();
         } else if let ["#", "TYPE", name, kind] = words.as_slice() {
-            families.entry((*name).to_owned()).or_default().0 = (*kind).to_owned();
+            families.entry((*name).to_owned()).or_default().kind = (*kind).to_owned();
         } else if !line.starts_with('#') {
             let name = line.split(['{', ' ']).next().unwrap();
             let family = families.iter_mut().rfind(|(family, _)| name.starts_with(family.as_str())).unwrap();
@@ -88,7 +96,7 @@ fn families(metrics: &str) -> BTreeMap<String, (String, String, BTreeMap<String,
                 line.split_once('{').and_then(|(_, rest)| rest.split_once('}')).map_or("", |(labels, _)| labels);
             for label in labels.split(',').filter(|label| !label.is_empty()) {
                 let (key, value) = label.split_once('=').unwrap();
-                let words = family.1.2.entry(key.to_owned()).or_default();
+                let words = family.1.labels.entry(key.to_owned()).or_default();
                 words.insert(value.trim_matches('"').to_owned());
             }
         }
@@ -99,7 +107,7 @@ fn families(metrics: &str) -> BTreeMap<String, (String, String, BTreeMap<String,
 /// The table of all metrics.
 fn metrics_table(metrics: &str) -> String {
     let mut table = "| metric | kind | what it counts |\n|---|---|---|\n".to_owned();
-    for (name, (kind, help, labels)) in families(metrics) {
+    for (name, Family { kind, help, labels }) in families(metrics) {
         let suffix = match kind.as_str() {
             "counter" => "_total",
             "info" => "_info",
