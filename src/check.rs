@@ -9,9 +9,10 @@ use std::time::SystemTime;
 
 use crate::config::{self, Config, Host, Problem};
 use crate::net::certificate::{self, CertificateError, Defect};
+use crate::service::descriptors;
 
-mod leg;
-mod probe;
+pub(crate) mod leg;
+pub(crate) mod probe;
 mod push;
 
 /// `EX_CONFIG` of sysexits.h: the configuration or a certificate is wrong.
@@ -79,6 +80,15 @@ pub async fn examine(path: &Path) -> Report {
         None => "there is no page for metrics".to_owned(),
     };
     report.fine(format_args!("{}: fine; clients connect to {}; {metrics}", path.display(), listeners.join(", ")));
+    if let Err(shortage) = descriptors::check(&config) {
+        report.warning(&Problem {
+            file: path.to_owned(),
+            line: 0,
+            key: "[limits] connections".to_owned(),
+            what: shortage.to_string(),
+            remedy: shortage.remedy(),
+        });
+    }
     for (index, host) in config.hosts.iter().enumerate() {
         let at = Place { path, text: &text, index, host };
         certificate(&mut report, &at);

@@ -1,19 +1,25 @@
 //! The command line.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use clap::{Parser, Subcommand};
+use clap::parser::ValueSource;
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::admin::protocol::Request;
 use crate::jid::{BareJid, Jid};
 use crate::push::registration::Secret;
+use crate::service::print::Printable;
+use crate::setup;
+
+/// Where a package has its configuration.
+pub const PACKAGED: &str = "/etc/pushward/config.toml";
 
 /// What `pushward` was called with.
 #[derive(Clone, Debug, PartialEq, Eq, Parser)]
 #[command(name = "pushward", version, about)]
 pub struct Cli {
-    /// The configuration file
+    /// The configuration file; where there is none of that name, /etc/pushward/config.toml
     #[arg(long, short, global = true, value_name = "FILE", default_value = "config.toml")]
     pub config: PathBuf,
     /// What to do; `None` is [`Command::Run`].
@@ -29,6 +35,13 @@ pub enum Command {
     Run,
     /// Say what is wrong with the configuration, the certificates and the servers behind
     Check,
+    /// Write a configuration for one domain: asks, or takes options
+    Setup(setup::Options),
+    /// Print what goes with the program: manual page, completions, systemd units, the configuration's defaults
+    Print {
+        /// What to print
+        what: Printable,
+    },
     /// Show Pushward at work: a server, a push service and a client in this process
     Demo(Demo),
     /// Ask the daemon
@@ -162,8 +175,16 @@ pub struct Demo {
 
 impl Cli {
     /// Reads the arguments of the process; ends it with a usage message if they are wrong, or if help was asked for.
+    ///
+    /// Where no configuration is named and none is here, the packaged one is meant, if there is one.
     pub fn from_process() -> Self {
-        Self::parse()
+        let matches = <Self as CommandFactory>::command().get_matches();
+        let mut cli = Self::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
+        let named = matches.value_source("config") != Some(ValueSource::DefaultValue);
+        if !named && !cli.config.exists() && Path::new(PACKAGED).exists() {
+            cli.config = PathBuf::from(PACKAGED);
+        }
+        cli
     }
 
     /// What to do.
@@ -174,10 +195,6 @@ impl Cli {
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
-
-    use clap::CommandFactory;
-
     use super::*;
 
     fn check(arguments: &[&str], config: &str, command: Command) {

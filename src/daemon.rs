@@ -23,6 +23,7 @@ use crate::net::tls::{Certificates, TlsError};
 use crate::net::trust::TrustError;
 use crate::net::upstream::Ways;
 use crate::relay::Relay;
+use crate::service::{self, Notify, PassedError, Sockets};
 use crate::store::{SpoolLimits, Store, StoreError};
 
 /// Connections that the kernel may complete before they are accepted.
@@ -49,6 +50,9 @@ pub enum StartError {
     /// The operator has no way in.
     #[error(transparent)]
     Admin(#[from] AdminError),
+    /// The service manager passed sockets that cannot be used.
+    #[error(transparent)]
+    Passed(#[from] PassedError),
     /// An address cannot be listened on.
     #[error("cannot listen on {address}: {source}{}", remedy(source))]
     Listen {
@@ -115,7 +119,9 @@ impl Daemon {
         daemon.connections.spawn(async move { accepting.run_until_cancelled(relay.upkeep()).await });
         let gate = Gate::new(&config.limits);
         let doors = Doors::bind(&config.admin).await?;
-        let listeners = config.listen.iter().map(bind).collect::<Result<Vec<_>, _>>()?;
+        let mut passed = Sockets::passed()?;
+        let listeners = config.listen.iter().map(|listen| bind(listen, &mut passed)).collect::<Result<Vec<_>, _>>()?;
+        passed.finish()?;
         for (listen, listener) in config.listen.iter().zip(listeners) {
             daemon.listen(listen, listener, gate.clone())?;
         }
@@ -166,9 +172,13 @@ impl Daemon {
     }
 }
 
-fn bind(listen: &Listen) -> Result<TcpListener, StartError> {
+/// Takes the listener that the service manager passed for this address, or makes one.
+fn bind(listen: &Listen, passed: &mut Sockets) -> Result<TcpListener, StartError> {
     let address = listen.address;
-    let bind = || {
+    let mut bind = || {
+        if let Some(listener) = passed.take(address)? {
+            return Ok(listener);
+        }
         let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
         socket.set_reuseaddr(true)?;
         socket.bind(address)?;
@@ -184,6 +194,8 @@ pub async fn run(config: Config) -> ExitCode {
         tracing::error!("cannot listen for signals");
         return ExitCode::FAILURE;
     };
+    service::descriptors::raise(&config);
+    let (notify, drain_timeout) = (Notify, config.drain_timeout);
     let daemon = match Daemon::start(config).await {
         Ok(daemon) => daemon,
         Err(error) => {
@@ -191,11 +203,15 @@ pub async fn run(config: Config) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
+    notify.ready();
+    let watchdog = tokio::spawn(notify.watch(Arc::clone(&daemon.relay)));
     let signal = select! {
         _ = terminate.recv() => "SIGTERM",
         _ = interrupt.recv() => "SIGINT",
     };
     tracing::info!(signal, "draining");
+    notify.stopping(drain_timeout);
     daemon.stop().await;
+    watchdog.abort();
     ExitCode::SUCCESS
 }

@@ -25,7 +25,8 @@
 //! | [`daemon`] | bind, accept, signals, drain | |
 //! | [`admin`] | a unix socket for the operator's commands and their live table; over HTTP a page, metrics and probes | secrets |
 //! | [`metrics`] | what is counted | who anybody is |
-//! | [`config`], [`check`], [`cli`], [`log`] | what an operator writes and reads | |
+//! | [`config`], [`check`], [`setup`], [`cli`], [`log`] | what an operator writes and reads | |
+//! | [`service`] | readiness, watchdog, passed sockets and descriptors; unit, manual page and package | |
 //! | [`demo`] | the main job in one process, through a real daemon | |
 //!
 //! `xml`, `session`, `push` and `jid` are the pure core: sans-IO, no tokio. Time is an argument, random numbers are passed
@@ -73,6 +74,8 @@ pub mod net;
 pub mod publish;
 pub mod push;
 pub mod relay;
+pub mod service;
 pub mod session;
+pub mod setup;
 pub mod store;
 pub mod xml;

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use pushward::cli::{Cli, Command};
 use pushward::config::Config;
-use pushward::{admin, check, daemon, demo, log};
+use pushward::{admin, check, daemon, demo, log, service, setup};
 
 /// sysexits.h EX_CONFIG.
 const BAD_CONFIG: u8 = 78;
@@ -16,6 +16,8 @@ async fn main() -> ExitCode {
     match cli.command() {
         Command::Run => run(&cli.config).await,
         Command::Check => check::run(&cli.config).await,
+        Command::Setup(options) => setup::run(&cli.config, options).await,
+        Command::Print { what } => service::print::run(what),
         Command::Demo(options) => demo::run(options).await,
         Command::Ask(ask) => admin::client::run(&cli.config, ask).await,
     }

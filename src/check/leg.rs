@@ -20,12 +20,7 @@ pub(super) async fn server(report: &mut Report, at: &Place<'_>, config: &Config)
             return report.problem(&at.problem("upstream_ca", error, remedy), EXIT_CONFIG);
         }
     };
-    let terms = Terms {
-        connect_timeout: config.limits.connect_timeout,
-        write_timeout: config.stream_management.write_timeout,
-        limits: crate::xml::FrameLimits { bytes: config.limits.stanza, depth: config.limits.depth },
-    };
-    match probe::probe(&way, domain, &terms).await {
+    match probe::probe(&way, domain, &terms(config), &mut None).await {
         Ok(offer) => {
             let over = if offer.certificate.is_some() { " over TLS" } else { "" };
             let mechanisms = offer.mechanisms.join(", ");
@@ -36,6 +31,15 @@ pub(super) async fn server(report: &mut Report, at: &Place<'_>, config: &Config)
             let what = format_args!("the server at {upstream}: {error}");
             report.problem(&at.problem("upstream", what, error.remedy()), EXIT_UNAVAILABLE);
         }
+    }
+}
+
+/// How a server is probed.
+pub(crate) fn terms(config: &Config) -> Terms {
+    Terms {
+        connect_timeout: config.limits.connect_timeout,
+        write_timeout: config.stream_management.write_timeout,
+        limits: crate::xml::FrameLimits { bytes: config.limits.stanza, depth: config.limits.depth },
     }
 }
 

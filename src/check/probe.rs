@@ -17,18 +17,18 @@ const LIMITS: FrameLimits = FrameLimits { bytes: 64 << 10, depth: 32 };
 
 /// What a server offers before authentication.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Offer {
+pub(crate) struct Offer {
     /// SASL mechanisms, of RFC 6120 and XEP-0388, each once. Never empty.
-    pub(super) mechanisms: Vec<String>,
+    pub(crate) mechanisms: Vec<String>,
     /// Types of channel binding (XEP-0440).
-    pub(super) bindings: Vec<String>,
+    pub(crate) bindings: Vec<String>,
     /// The certificate that it showed, where there is TLS.
-    pub(super) certificate: Option<CertificateDer<'static>>,
+    pub(crate) certificate: Option<CertificateDer<'static>>,
 }
 
 /// Why clients could not log in through this connection.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum ProbeError {
+pub(crate) enum ProbeError {
     #[error(transparent)]
     Unreachable(#[from] ConnectError),
     #[error("no stream features within {}", humantime::format_duration(*.0))]
@@ -47,7 +47,7 @@ pub(super) enum ProbeError {
 
 impl ProbeError {
     /// What to do about it.
-    pub(super) fn remedy(&self) -> &'static str {
+    pub(crate) fn remedy(&self) -> &'static str {
         match self {
             Self::Unreachable(error) => error.remedy(),
             Self::Refused(condition) if condition == "host-unknown" => {
@@ -64,10 +64,16 @@ impl ProbeError {
     }
 }
 
-/// Connects, opens a stream and reads the features; each of both within `terms.connect_timeout`.
-pub(super) async fn probe(way: &Way, domain: &str, terms: &Terms) -> Result<Offer, ProbeError> {
+/// Connects, opens a stream and reads the features; each of both within `terms.connect_timeout`. Sets the stream's id as soon
+/// as there is one, whatever follows.
+pub(crate) async fn probe(
+    way: &Way,
+    domain: &str,
+    terms: &Terms,
+    id: &mut Option<String>,
+) -> Result<Offer, ProbeError> {
     let mut conn = way.connect(&Terms { limits: LIMITS, ..*terms }).await?;
-    let features = match timeout(terms.connect_timeout, features(&mut conn, domain)).await {
+    let features = match timeout(terms.connect_timeout, features(&mut conn, domain, id)).await {
         Ok(features) => features?,
         Err(_) => return Err(ProbeError::Silent(terms.connect_timeout)),
     };
@@ -86,7 +92,7 @@ pub(super) async fn probe(way: &Way, domain: &str, terms: &Terms) -> Result<Offe
     }
 }
 
-async fn features(conn: &mut UpstreamConn, domain: &str) -> Result<Element, ProbeError> {
+async fn features(conn: &mut UpstreamConn, domain: &str, id: &mut Option<String>) -> Result<Element, ProbeError> {
     let (_, opening) = Upgrade::new(domain);
     conn.write(&opening);
     loop {
@@ -97,7 +103,8 @@ async fn features(conn: &mut UpstreamConn, domain: &str) -> Result<Element, Prob
                 }
                 Frame::Element(element) if element.is("features", ns::STREAMS) => return Ok(element),
                 Frame::Close => return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into()),
-                Frame::Element(_) | Frame::Open(_) | Frame::Whitespace => {}
+                Frame::Open(header) => *id = header.id().map(str::to_owned),
+                Frame::Element(_) | Frame::Whitespace => {}
             }
         }
         if conn.event(true).await? == ConnEvent::Closed {

@@ -264,6 +264,12 @@ impl Registry {
         tallies
     }
 
+    /// How many sessions have their client, be it late or not, and how many are held without it.
+    pub fn count(&self) -> (usize, usize) {
+        let total = self.tally().into_values().fold(Tally::default(), Tally::and);
+        (total.live + total.suspect, total.dark)
+    }
+
     /// The other sessions of the account.
     pub fn siblings(&self, handle: &Handle) -> Vec<Arc<Handle>> {
         let Some(all) = self.accounts.get(&handle.held.account) else {

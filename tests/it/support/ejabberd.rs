@@ -102,6 +102,13 @@ impl Ejabberd {
         panic!("no free ports for ejabberd");
     }
 
+    /// Starts what is configured in `directory`, with the usual accounts for `localhost`, at these addresses.
+    pub(crate) async fn installed(directory: TempDir, (address, components): (SocketAddr, SocketAddr)) -> Self {
+        let mut process = spawn(directory.path());
+        assert!(ready(&mut process, address).await, "the ports have been taken");
+        Self { address, components, servers: address, process, directory }
+    }
+
     /// SIGKILL.
     pub(crate) fn kill(&mut self) {
         self.process.kill();

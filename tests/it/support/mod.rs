@@ -34,7 +34,7 @@ pub(crate) use dns::{NameServer, Record};
 pub(crate) use ejabberd::Ejabberd;
 pub(crate) use peer::{Library, Peer, Security};
 pub(crate) use process::Process;
-pub(crate) use prosody::{PASSWORD, Prosody};
+pub(crate) use prosody::{COMPONENT_SECRET, PASSWORD, Prosody};
 pub(crate) use push_server::{PushServer, PushServerOptions};
 pub(crate) use push_service::{Answer, Publish, PushService};
 pub(crate) use pushward::{Pushward, Setup, binary};

@@ -102,6 +102,14 @@ impl Prosody {
         Self::having(Extras { modules, settings: &settings, ..Extras::default() }).await
     }
 
+    /// Starts what is configured in `directory`, with the usual accounts for `localhost`, at these addresses.
+    pub(crate) async fn configured(directory: TempDir, (address, components): (SocketAddr, SocketAddr)) -> Self {
+        give_accounts(directory.path(), &[]);
+        let started = Self { address, components, process: spawn(directory.path()), directory };
+        assert!(started.ready().await, "the ports have been taken");
+        started
+    }
+
     async fn having(extras: Extras<'_>) -> Self {
         // Prosody cannot tell which port 0 became, so a port is picked for it; if another process takes that one
         // meanwhile, it starts on others.
@@ -118,12 +126,7 @@ impl Prosody {
         let (address, components) = (free_address(), free_address());
         let file = directory.path().join("prosody.cfg.lua");
         fs::write(&file, configuration(directory.path(), extras, (address, components))).unwrap();
-        let accounts = directory.path().join("data/localhost/accounts");
-        fs::create_dir_all(&accounts).unwrap();
-        for name in ["alice", "bob", "carol"].into_iter().chain(extras.accounts.iter().map(String::as_str)) {
-            fs::write(accounts.join(format!("{name}.dat")), format!("return {{ [\"password\"] = \"{PASSWORD}\" }};\n"))
-                .unwrap();
-        }
+        give_accounts(directory.path(), extras.accounts);
         let process = spawn(directory.path());
         let started = Self { address, components, process, directory };
         started.ready().await.then_some(started)
@@ -174,6 +177,15 @@ impl Prosody {
         assert!(self.process.exited().is_some(), "it is still running");
         self.process = spawn(self.directory.path());
         assert!(self.ready().await, "its ports have been taken");
+    }
+}
+
+fn give_accounts(directory: &Path, more: &[String]) {
+    let accounts = directory.join("data/localhost/accounts");
+    fs::create_dir_all(&accounts).unwrap();
+    for name in ["alice", "bob", "carol"].into_iter().chain(more.iter().map(String::as_str)) {
+        let account = format!("return {{ [\"password\"] = \"{PASSWORD}\" }};\n");
+        fs::write(accounts.join(format!("{name}.dat")), account).unwrap();
     }
 }
 

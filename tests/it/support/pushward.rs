@@ -29,6 +29,8 @@ pub(crate) struct Setup {
     files: Vec<(String, String)>,
     /// Tables that there may be several of.
     tables: String,
+    /// The whole configuration, instead of all that.
+    written: Option<String>,
 }
 
 impl Setup {
@@ -39,6 +41,7 @@ impl Setup {
             largest_file: None,
             files: Vec::new(),
             tables: String::new(),
+            written: None,
         }
         .set("state", "'state'")
         .set("host.domain", "'localhost'")
@@ -47,6 +50,11 @@ impl Setup {
         .set("host.upstream", &format!("'{upstream}'"))
         .set("admin.listen", "''")
         .set("log.format", "'json'")
+    }
+
+    /// A configuration that something else wrote; it has a listener of each kind.
+    pub(crate) fn written(text: String) -> Self {
+        Self { written: Some(text), ..Self::new(SocketAddr::from(([127, 0, 0, 1], 1))) }
     }
 
     /// Sets a key: `.set("push.batch_delay", "'50ms'")`; the value is TOML.
@@ -95,6 +103,9 @@ impl Setup {
     }
 
     fn toml(&self) -> String {
+        if let Some(text) = &self.written {
+            return text.clone();
+        }
         let mut text = String::new();
         for (section, keys) in &self.sections {
             match section.as_str() {

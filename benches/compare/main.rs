@@ -1,0 +1,273 @@
+//! Compares Pushward with other proxies, and where it holds sessions and notifies with a server that does so itself: the same
+//! clients, the same server behind, one after the other, in one run.
+//!
+//! ```text
+//!  clients ──TLS── Pushward | HAProxy | nginx | xmpp-proxy ──plain── stub          messages, log-ins, idle sessions
+//!  phones  ──TLS── Pushward ──plain── stub,  or  Prosody with its own modules      dark sessions, notifications
+//! ```
+//!
+//! | file | holds |
+//! |---|---|
+//! | `proxy.rs`, `prosody.rs` | what is compared, and its configuration |
+//! | `link.rs`, `tls.rs`, `shape.rs` | a client that costs little; what it sends, and the check of what arrives |
+//! | `stub.rs`, `published.rs` | the server, and its push service |
+//! | `flow.rs`, `logins.rs`, `memory.rs`, `dark.rs` | the measurements |
+//! | `scale.rs`, `spool.rs` | how it grows, and what the disk does |
+//! | `quantity.rs`, `report.rs`, `chart.rs` | what Pushward is judged by; the table and the plot |
+//!
+//! A message goes from one client through the proxy to the stub, and through the proxy again to another client. The stub hands
+//! it on as it came. Clients of Pushward enable stream management and answer what it asks, as they always do; clients of the
+//! other proxies talk to the stub, without it. So it costs Pushward, and nobody else. With `--managed` the stub has stream
+//! management too, which then is Pushward's to speak. Each message is checked on its arrival: once, in order, byte for byte.
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::cast_possible_truncation,
+    reason = "a measurement that goes wrong should end where it does, and its numbers are small"
+)]
+
+use std::path::Path;
+use std::process::{Child, Command};
+use std::sync::Arc;
+
+use clap::{Parser, ValueEnum};
+use tempfile::TempDir;
+
+mod chart;
+mod dark;
+mod flow;
+mod link;
+mod logins;
+mod machine;
+mod memory;
+mod options;
+mod process;
+mod prosody;
+mod proxy;
+mod published;
+mod quantity;
+mod report;
+mod scale;
+mod shape;
+mod spool;
+mod stats;
+mod stub;
+mod tls;
+
+use dark::{Home, Writer};
+use flow::Pace;
+use link::Target;
+use logins::Step;
+use options::{Options, Part};
+use prosody::Prosody;
+use proxy::{Common, Proxy, Running};
+use published::Published;
+use report::Report;
+use shape::Shape;
+use stub::Stub;
+
+/// Nothing is put off, so that each message is notified of at once, by the user's own stream.
+const PROMPT: &str = "[push]\nbatch_delay = '0s'\nmin_interval = '0s'\nrepush = []\ntransports = ['session']";
+/// The defaults, but for the way notifications take.
+const ORDINARY: &str = "[push]\ntransports = ['session']";
+
+/// Pairs of clients that share the fixed rate.
+const PACED_PAIRS: usize = 16;
+
+/// What all measurements need.
+pub(crate) struct Bench {
+    options: Options,
+    common: Common,
+    stub: Stub,
+    published: Arc<Published>,
+    report: Report,
+}
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() {
+    let options = Options::parse();
+    let descriptors = proxy::descriptors();
+    let published = Arc::new(Published::default());
+    let stub = Stub::start(Arc::clone(&published), options.managed);
+    let directory = TempDir::new().unwrap();
+    let files = tls::Files::create(directory.path());
+    let common = Common {
+        upstream: stub.address,
+        pushward: options.pushward.clone(),
+        threads: options.threads,
+        files,
+        client: tls::client(),
+        directory,
+    };
+    let mut bench = Bench { options, common, stub, published, report: Report::default() };
+    let proxies = bench.proxies();
+    let result = if bench.options.scale {
+        scale::measure(&bench, &proxies, descriptors).await
+    } else if bench.options.spool {
+        spool::measure(&bench).await
+    } else {
+        bench.compare(&proxies).await;
+        bench.report.table()
+    };
+    let text = format!("{result}\n{}", machine::describe(&bench.options, &proxies));
+    println!("\n{text}");
+    if let Some(file) = &bench.options.markdown {
+        std::fs::write(file, &text).unwrap();
+    }
+    if let Some(file) = &bench.options.svg {
+        std::fs::write(file, chart::svg(&bench.report)).unwrap();
+    }
+}
+
+impl Bench {
+    /// Who takes part; says who does not.
+    fn proxies(&self) -> Vec<Proxy> {
+        let mut wanted = self.options.proxies.clone();
+        if wanted.is_empty() {
+            wanted = vec![Proxy::Pushward, Proxy::Haproxy, Proxy::Nginx, Proxy::Xmpp];
+        }
+        if self.options.with_prosody && !wanted.contains(&Proxy::Prosody) {
+            wanted.push(Proxy::Prosody);
+        }
+        wanted.retain(|proxy| {
+            let installed = proxy.version().is_some();
+            if !installed {
+                eprintln!("{} is left out: it is not installed; {}", proxy.name(), proxy.install());
+            }
+            installed
+        });
+        wanted
+    }
+
+    /// Proxies take turns at each part, so that what disturbs the machine for a while disturbs all of them.
+    async fn compare(&mut self, proxies: &[Proxy]) {
+        for round in 0..self.options.repeats as usize {
+            for &part in Part::value_variants() {
+                if !self.options.wants(part) {
+                    continue;
+                }
+                for &proxy in proxies {
+                    eprintln!("round {} of {}: {part:?}, {}", round + 1, self.options.repeats, proxy.name());
+                    self.part(part, proxy, round).await;
+                }
+            }
+        }
+    }
+
+    async fn part(&mut self, part: Part, proxy: Proxy, round: usize) {
+        match (part, proxy) {
+            (Part::Dark | Part::Push, Proxy::Pushward) => self.dark(part, round).await,
+            (Part::Dark | Part::Push, Proxy::Prosody) => self.prosody(part, round).await,
+            (Part::Dark | Part::Push, _) | (_, Proxy::Prosody) => {}
+            (Part::Idle, _) => self.idle(proxy, round).await,
+            (Part::Paced, _) => self.paced(proxy, round).await,
+            (Part::Logins, _) => self.logins(proxy, round, Step::LogIn, ["logins.rate", "logins.cpu"]).await,
+            (Part::Handshakes, _) => {
+                self.logins(proxy, round, Step::Handshake, ["handshakes.rate", "handshakes.cpu"]).await;
+            }
+            (Part::Single, _) => self.messages(proxy, round, Shape::Single, ["single.cpu", "single.rate"]).await,
+            (Part::Batched, _) => self.messages(proxy, round, Shape::Batched, ["batched.cpu", "batched.rate"]).await,
+            (Part::Text, _) => self.messages(proxy, round, Shape::Text, ["text.cpu", "text.rate"]).await,
+            (Part::Tags, _) => self.messages(proxy, round, Shape::Tags, ["tags.cpu", "tags.rate"]).await,
+        }
+    }
+
+    async fn idle(&mut self, proxy: Proxy, round: usize) {
+        let running = self.common.start(proxy, ORDINARY).await;
+        let idle = memory::measure(&running, &self.stub, self.options.size().idle).await;
+        self.report.add("idle.memory", proxy, round, idle.first);
+        self.report.add("idle.left", proxy, round, idle.left);
+        self.report.add("idle.again", proxy, round, idle.again);
+        self.report.add("idle.growth", proxy, round, idle.again / idle.first);
+    }
+
+    async fn messages(&mut self, proxy: Proxy, round: usize, shape: Shape, [cpu, rate]: [&'static str; 2]) {
+        let running = self.common.start(proxy, ORDINARY).await;
+        let perf = self.options.perf.as_deref().filter(|_| proxy == Proxy::Pushward);
+        let perf = perf.map(|directory| perf_record(directory, &format!("{shape:?}"), &running));
+        let throughput = flow::saturate(&running, &self.stub, shape, self.options.size().time).await;
+        if let Some(mut perf) = perf {
+            perf.wait().unwrap();
+        }
+        eprintln!("  {:.2} s of the load's own CPU per million", throughput.own);
+        self.report.add(cpu, proxy, round, throughput.cpu);
+        self.report.add(rate, proxy, round, throughput.rate);
+    }
+
+    async fn paced(&mut self, proxy: Proxy, round: usize) {
+        let running = self.common.start(proxy, ORDINARY).await;
+        let straight = Target { address: self.stub.address, tls: None, managed: false };
+        let pace = Pace { rate: self.options.rate, pairs: PACED_PAIRS, time: self.options.size().time };
+        let without = flow::paced(&straight, None, &self.stub, pace).await;
+        let with = flow::paced(running.target(), Some(&running), &self.stub, pace).await;
+        self.report.add("paced.cpu", proxy, round, with.cpu);
+        self.report.add("paced.p50", proxy, round, with.p50 - without.p50);
+        self.report.add("paced.p99", proxy, round, with.p99 - without.p99);
+    }
+
+    async fn logins(&mut self, proxy: Proxy, round: usize, step: Step, [rate, cpu]: [&'static str; 2]) {
+        let running = self.common.start(proxy, ORDINARY).await;
+        let logins = logins::measure(&running, step, self.options.size().time).await;
+        self.report.add(rate, proxy, round, logins.rate);
+        self.report.add(cpu, proxy, round, logins.cpu);
+    }
+
+    async fn dark(&mut self, part: Part, round: usize) {
+        let size = self.options.size();
+        if part == Part::Dark {
+            let running = self.common.start(Proxy::Pushward, ORDINARY).await;
+            let home = self.home(&running);
+            let away = home.away(size.dark, size.waiting, size.returning).await;
+            self.add_away(Proxy::Pushward, round, &away);
+        } else {
+            let running = self.common.start(Proxy::Pushward, PROMPT).await;
+            let messages = (self.options.push_rate as f64 * size.time.as_secs_f64()) as usize;
+            let pushes = self.home(&running).pushes(size.dark, self.options.push_rate, messages).await;
+            self.add_pushes(Proxy::Pushward, round, &pushes);
+        }
+    }
+
+    async fn prosody(&mut self, part: Part, round: usize) {
+        let (size, published) = (self.options.size(), Arc::clone(&self.published));
+        // As many as log in to warm up are behind the others.
+        let accounts = size.prosody * 2;
+        let Prosody { running, component } = Prosody::start(&self.common, accounts, &published).await;
+        let home = Home { writer: Writer::Component(&component), ..self.home(&running) };
+        if part == Part::Dark {
+            let away = home.away(size.prosody, size.waiting, size.returning).await;
+            self.add_away(Proxy::Prosody, round, &away);
+        } else {
+            // It gathers what comes for a device within a second, so each gets one message, at a rate that it can bear.
+            let pushes = home.pushes(size.prosody, 100, size.prosody).await;
+            self.add_pushes(Proxy::Prosody, round, &pushes);
+        }
+    }
+
+    fn home<'a>(&'a self, running: &'a Running) -> Home<'a> {
+        let Running { process, target, .. } = running;
+        Home { target, process, writer: Writer::Stub(&self.stub), published: &self.published }
+    }
+
+    fn add_away(&mut self, proxy: Proxy, round: usize, away: &dark::Away) {
+        self.report.add("dark.memory", proxy, round, away.empty);
+        self.report.add("dark.queued", proxy, round, away.queued);
+        self.report.add("dark.excess", proxy, round, (away.queued - 4000.0).max(0.0) / away.bytes);
+        self.report.add("dark.resume", proxy, round, away.resume);
+    }
+
+    fn add_pushes(&mut self, proxy: Proxy, round: usize, pushes: &dark::Pushes) {
+        self.report.add("push.p50", proxy, round, pushes.p50);
+        self.report.add("push.p99", proxy, round, pushes.p99);
+        self.report.add("push.cpu", proxy, round, pushes.cpu);
+        self.report.add("push.share", proxy, round, pushes.share);
+    }
+}
+
+/// Records where the processor time goes, for as long as a measurement takes.
+fn perf_record(directory: &Path, name: &str, running: &Running) -> Child {
+    std::fs::create_dir_all(directory).unwrap();
+    let mut command = Command::new("perf");
+    command.args(["record", "--quiet", "--freq", "997", "--call-graph", "fp", "--output"]);
+    command.arg(directory.join(format!("{name}.data"))).arg("--pid").arg(running.process.id().to_string());
+    command.args(["--", "sleep", "2"]).spawn().expect("perf; install linux-perf")
+}

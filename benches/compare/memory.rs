@@ -1,0 +1,61 @@
+//! What idle sessions cost in memory, the first time and after all have left and come back.
+
+use super::link::Link;
+use super::proxy::Running;
+use super::stub::Stub;
+
+/// Sessions that come and go before it counts, so that what is set up once is set up.
+const WARM_UP: usize = 64;
+/// Clients that log in at once.
+const AT_ONCE: usize = 32;
+
+/// Bytes of the proxy for each idle session.
+pub(crate) struct Idle {
+    /// When all have come.
+    pub(crate) first: f64,
+    /// When all have left: what is still held.
+    pub(crate) left: f64,
+    /// When all have come back.
+    pub(crate) again: f64,
+}
+
+/// Logs in so many clients, which then stay idle, twice.
+pub(crate) async fn measure(running: &Running, stub: &Stub, sessions: usize) -> Idle {
+    drop_all(crowd(running, WARM_UP).await, running, stub).await;
+    let base = running.process.memory() as f64;
+    let per_session = |memory: u64| (memory as f64 - base) / sessions as f64;
+    let links = crowd(running, sessions).await;
+    running.process.settle().await;
+    let first = per_session(running.process.memory());
+    drop_all(links, running, stub).await;
+    let left = per_session(running.process.memory());
+    let links = crowd(running, sessions).await;
+    running.process.settle().await;
+    let again = per_session(running.process.memory());
+    drop_all(links, running, stub).await;
+    Idle { first, left, again }
+}
+
+/// Logs in so many users.
+pub(crate) async fn crowd(running: &Running, sessions: usize) -> Vec<Link> {
+    let mut links = Vec::with_capacity(sessions);
+    for from in (0..sessions).step_by(AT_ONCE) {
+        let batch = (from..sessions.min(from + AT_ONCE)).map(|number| {
+            let target = running.target().clone();
+            tokio::spawn(async move { Link::session(&target, &format!("i{number}")).await.unwrap().0 })
+        });
+        for login in batch.collect::<Vec<_>>() {
+            links.push(login.await.unwrap());
+        }
+    }
+    links
+}
+
+/// All leave as clients do that end their streams.
+pub(crate) async fn drop_all(links: Vec<Link>, running: &Running, stub: &Stub) {
+    for link in links {
+        link.leave().await;
+    }
+    stub.until_online(0).await;
+    running.process.settle().await;
+}

@@ -1,0 +1,57 @@
+//! When messages were sent to devices that are away, and when their notifications came.
+
+use std::sync::Mutex;
+use std::time::Instant;
+
+use super::link::attribute;
+
+/// What happened to each device, by its number.
+#[derive(Default)]
+pub(crate) struct Published {
+    devices: Mutex<Vec<Device>>,
+}
+
+#[derive(Clone, Default)]
+struct Device {
+    sent: Option<Instant>,
+    /// Seconds from a message to the notification of it.
+    delays: Vec<f64>,
+    publishes: usize,
+}
+
+impl Published {
+    /// Forgets everything, and expects so many devices.
+    pub(crate) fn reset(&self, devices: usize) {
+        *self.devices.lock().unwrap() = vec![Device::default(); devices];
+    }
+
+    /// A message is about to be sent to a device.
+    pub(crate) fn sent(&self, device: usize) {
+        self.devices.lock().unwrap()[device].sent = Some(Instant::now());
+    }
+
+    /// A publish came. A device's name at its push service is `n` and its number.
+    pub(crate) fn arrived(&self, publish: &str) {
+        let now = Instant::now();
+        let (_, publish) = publish.split_once("<publish ").unwrap();
+        let node = attribute(&format!(" {publish}"), "node").unwrap();
+        let number: usize = node.strip_prefix('n').unwrap().parse().unwrap();
+        // Warming up is not counted.
+        let mut devices = self.devices.lock().unwrap();
+        let Some(device) = devices.get_mut(number) else { return };
+        device.publishes += 1;
+        if let Some(sent) = device.sent.take() {
+            device.delays.push((now - sent).as_secs_f64());
+        }
+    }
+
+    /// How many publishes came.
+    pub(crate) fn count(&self) -> usize {
+        self.devices.lock().unwrap().iter().map(|device| device.publishes).sum()
+    }
+
+    /// How many messages were notified of, and how long that took each, in seconds.
+    pub(crate) fn delays(&self) -> Vec<f64> {
+        self.devices.lock().unwrap().iter().flat_map(|device| device.delays.clone()).collect()
+    }
+}

@@ -1,0 +1,112 @@
+//! What the disk does: commits of the spool for many dark sessions, and the size of its file before and after delivery.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use pushward::jid::BareJid;
+use pushward::push::account::DeviceId;
+use pushward::store::{Slot, Spooled, Store};
+use tempfile::TempDir;
+
+use super::proxy::{Proxy, Running};
+use super::report::columns;
+use super::{Bench, ORDINARY};
+
+/// Dark sessions.
+const SESSIONS: usize = 1000;
+/// Bytes of a spooled stanza.
+const STANZA: usize = 200;
+/// How long the store is written to.
+const TIME: Duration = Duration::from_secs(3);
+
+/// Commits of the store by itself, then a whole Pushward with messages for dark sessions; as a table.
+pub(crate) async fn measure(bench: &Bench) -> String {
+    let mut rows = vec![["quantity", "value"].map(str::to_owned).to_vec()];
+    for sessions in [1, 32, SESSIONS] {
+        eprintln!("the store, {sessions} sessions");
+        let (stanzas, commits) = commits(sessions).await;
+        let text = format!("{stanzas:.0} stanzas/s in {commits:.0} commits/s");
+        rows.push(vec![format!("store: {sessions} sessions, each waiting for its own commit"), text]);
+    }
+    let phones = if bench.options.quick { 50 } else { SESSIONS };
+    let each = bench.options.spool_messages.div_ceil(phones);
+    eprintln!("{phones} dark sessions, {each} messages each");
+    for (quantity, value) in life(bench, phones, each).await {
+        rows.push(vec![quantity, value]);
+    }
+    columns(&rows)
+}
+
+/// Stanzas and commits in a second, where each of so many sessions spools a stanza once the one before is on disk.
+async fn commits(sessions: usize) -> (f64, f64) {
+    let directory = TempDir::new().unwrap();
+    let store = Store::open(directory.path()).unwrap();
+    let done = Arc::new(AtomicUsize::new(0));
+    let (begin, before) = (Instant::now(), store.commits());
+    let tasks: Vec<_> = (0..sessions)
+        .map(|number| {
+            let (store, done) = (store.clone(), Arc::clone(&done));
+            tokio::spawn(async move {
+                let account: BareJid = format!("d{number}@localhost").parse().unwrap();
+                let slot = Slot { account, device: DeviceId(1) };
+                for seq in 1.. {
+                    if begin.elapsed() > TIME {
+                        break;
+                    }
+                    let bytes = Bytes::from(vec![b'x'; STANZA]);
+                    let item = Spooled { seq, received: 0, shared: false, archived: false, bytes };
+                    store.spool(&slot, vec![item]).await.unwrap();
+                    done.fetch_add(1, Ordering::Relaxed);
+                }
+            })
+        })
+        .collect();
+    for task in tasks {
+        task.await.unwrap();
+    }
+    let seconds = begin.elapsed().as_secs_f64();
+    let commits = store.commits() - before;
+    store.shutdown().await;
+    (done.load(Ordering::Relaxed) as f64 / seconds, commits as f64 / seconds)
+}
+
+/// Messages come for dark sessions, which then take them; what the file's size is on the way.
+async fn life(bench: &Bench, phones: usize, each: usize) -> Vec<(String, String)> {
+    let running = bench.common.start(Proxy::Pushward, ORDINARY).await;
+    let empty = size(&running);
+    let home = bench.home(&running);
+    let all = home.leave_behind(0..phones).await;
+    let (begin, cpu) = (Instant::now(), running.cpu());
+    let bytes = home.write(&all, each).await;
+    let (elapsed, cpu) = (begin.elapsed().as_secs_f64(), running.cpu() - cpu);
+    let full = size(&running);
+    let begin = Instant::now();
+    for phone in &all {
+        home.resume(phone, each).await;
+    }
+    let taken = begin.elapsed().as_secs_f64();
+    running.process.settle().await;
+    let delivered = size(&running);
+    let running = bench.common.restart(running, ORDINARY).await;
+    let after = size(&running);
+    let count = (phones * each) as f64;
+    let mib = |bytes: u64| format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20));
+    vec![
+        (format!("messages for {phones} dark sessions"), format!("{count:.0}, {}", mib(bytes as u64))),
+        ("taken in and spooled".into(), format!("{:.0} messages/s", count / elapsed)),
+        ("CPU of a spooled message".into(), format!("{:.1} µs", cpu.as_secs_f64() * 1e6 / count)),
+        ("delivered, one session after the other".into(), format!("{:.0} messages/s", count / taken)),
+        ("file before".into(), mib(empty)),
+        ("file with all messages".into(), mib(full)),
+        ("file when all are delivered".into(), mib(delivered)),
+        ("file after a restart".into(), mib(after)),
+    ]
+}
+
+fn size(running: &Running) -> u64 {
+    let file: &Path = &running.directory.path().join("state/pushward.redb");
+    std::fs::metadata(file).unwrap().len()
+}

@@ -1,0 +1,162 @@
+//! What the parts of the hot path cost, so that a regression has an address: `cargo bench --bench micro`.
+#![allow(clippy::unwrap_used, reason = "a benchmark that fails should do so where it fails")]
+
+use std::hint::black_box;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
+use pushward::jid::BareJid;
+use pushward::push::account::DeviceId;
+use pushward::push::classify::{Context, read};
+use pushward::push::rooms::Rooms;
+use pushward::session::queue::Queue;
+use pushward::store::{Slot, Spooled, Store};
+use pushward::xml::{Element, Frame, FrameLimits, Framer, stream_header};
+
+const LIMITS: FrameLimits = FrameLimits { bytes: 1 << 20, depth: 128 };
+/// Stanzas of one read.
+const BATCH: usize = 32;
+
+/// A message of so many bytes, filled with text.
+fn text(len: usize) -> String {
+    let (start, end) =
+        ("<message from='romeo@example.net/x' to='juliet@example.org' type='chat' id='1'><body>", "</body></message>");
+    format!("{start}{}{end}", "Shall we meet? ".chars().cycle().take(len - start.len() - end.len()).collect::<String>())
+}
+
+/// The same, filled with small elements.
+fn tags(len: usize) -> String {
+    let (start, end) =
+        ("<message from='romeo@example.net/x' to='juliet@example.org' type='chat' id='1'>", "</message>");
+    let mut message = start.to_owned();
+    for number in 0.. {
+        let tag = format!("<f n='{}'><v k='t'>{}</v></f>", number % 10, number % 7);
+        if message.len() + tag.len() + end.len() > len {
+            break;
+        }
+        message.push_str(&tag);
+    }
+    message + end
+}
+
+fn opened() -> Framer {
+    let mut framer = Framer::new(LIMITS);
+    framer.buffer().extend_from_slice(&stream_header("example.org", "1", None));
+    assert!(matches!(framer.next_frame(), Ok(Some(Frame::Open(_)))));
+    framer
+}
+
+fn element(xml: &str) -> Element {
+    let mut framer = opened();
+    framer.buffer().extend_from_slice(xml.as_bytes());
+    match framer.next_frame() {
+        Ok(Some(Frame::Element(element))) => element,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn framing(c: &mut Criterion) {
+    let mut group = c.benchmark_group("framing");
+    for (name, stanza, count) in [
+        ("200 B, one a read", text(200), 1),
+        ("200 B, 32 a read", text(200), BATCH),
+        ("4 KiB of text", text(4096), 1),
+        ("4 KiB of small tags", tags(4096), 1),
+    ] {
+        let bytes = stanza.repeat(count);
+        let mut framer = opened();
+        group.throughput(Throughput::Bytes(bytes.len() as u64));
+        group.bench_function(name, |bencher| {
+            bencher.iter(|| {
+                framer.buffer().extend_from_slice(black_box(bytes.as_bytes()));
+                for _ in 0..count {
+                    black_box(framer.next_frame().unwrap().unwrap());
+                }
+            });
+        });
+    }
+    group.finish();
+}
+
+fn classification(c: &mut Criterion) {
+    let mut group = c.benchmark_group("classification");
+    let account: BareJid = "juliet@example.org".parse().unwrap();
+    let rooms = Rooms::default();
+    let receipt = "<message from='romeo@example.net/x' id='1'><received xmlns='urn:xmpp:receipts' id='2'/></message>";
+    for (name, stanza) in
+        [("a chat message", text(200)), ("4 KiB of small tags", tags(4096)), ("a receipt", receipt.to_owned())]
+    {
+        let element = element(&stanza);
+        let context = Context { account: &account, rooms: &rooms };
+        group.bench_function(name, |bencher| bencher.iter(|| black_box(read(black_box(&element), context)).class));
+    }
+    group.finish();
+}
+
+fn queue(c: &mut Criterion) {
+    let message = element(&text(200));
+    let mut queue = Queue::new(4 << 20, 0);
+    c.bench_function("queue/32 stanzas in, written, acknowledged", |bencher| {
+        bencher.iter(|| {
+            for _ in 0..BATCH {
+                queue.push(message.clone(), 0, None, true);
+            }
+            for _ in 0..BATCH {
+                black_box(queue.write_next());
+            }
+            black_box(queue.acknowledge(BATCH));
+        });
+    });
+}
+
+/// One commit of the spool is one sync of the disk, however many sessions share it.
+fn spool(c: &mut Criterion) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let store = Store::open(directory.path()).unwrap();
+    let mut seq = 0;
+    let mut group = c.benchmark_group("spool");
+    group.sample_size(20).measurement_time(Duration::from_secs(3));
+    for sessions in [1, BATCH] {
+        group.throughput(Throughput::Elements(sessions as u64));
+        group.bench_function(format!("{sessions} sessions commit a stanza"), |bencher| {
+            bencher.iter_custom(|rounds| {
+                let begin = Instant::now();
+                for _ in 0..rounds {
+                    seq += 1;
+                    runtime.block_on(commit(&store, sessions, seq));
+                }
+                begin.elapsed()
+            });
+        });
+    }
+    group.bench_function("read back", |bencher| {
+        let slot = slot(0);
+        bencher.iter_batched(
+            || slot.clone(),
+            |slot| runtime.block_on(store.spooled(&slot, 0, 64 << 10)).unwrap(),
+            BatchSize::SmallInput,
+        );
+    });
+    group.finish();
+    runtime.block_on(store.shutdown());
+}
+
+fn slot(number: usize) -> Slot {
+    Slot { account: format!("user{number}@example.org").parse().unwrap(), device: DeviceId(1) }
+}
+
+async fn commit(store: &Store, sessions: usize, seq: u64) {
+    let tasks = (0..sessions).map(|number| {
+        let (store, slot) = (store.clone(), slot(number));
+        let item = Spooled { seq, received: 0, shared: true, archived: false, bytes: Bytes::from(text(200)) };
+        tokio::spawn(async move { store.spool(&slot, vec![item]).await.unwrap() })
+    });
+    for task in tasks.collect::<Vec<_>>() {
+        task.await.unwrap();
+    }
+}
+
+criterion_group!(benches, framing, classification, queue, spool);
+criterion_main!(benches);

@@ -1,0 +1,76 @@
+//! What a service manager and this process have to do with each other: readiness and watchdog ([`Notify`]), listeners
+//! that were opened beforehand ([`Sockets`]), descriptors ([`descriptors`]), and the files of a package ([`print`](mod@print)).
+//!
+//! Without a service manager all of it is quiet.
+
+pub mod descriptors;
+mod notify;
+pub mod print;
+mod sockets;
+
+pub use notify::Notify;
+pub use sockets::{PassedError, Sockets};
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::print::{Printable, text};
+    use crate::cli::PACKAGED;
+    use crate::config::Config;
+
+    fn read(path: &str) -> String {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(path);
+        std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+    }
+
+    #[test]
+    fn the_packaged_manual_and_completions_are_those_of_this_command_line() {
+        let files = [
+            (Printable::Man, "man", "pushward.8"),
+            (Printable::Bash, "bash", "completions/pushward.bash"),
+            (Printable::Zsh, "zsh", "completions/_pushward"),
+            (Printable::Fish, "fish", "completions/pushward.fish"),
+        ];
+        for (what, name, file) in files {
+            let file = format!("src/service/{file}");
+            let same = read(&file) == String::from_utf8(text(what).unwrap()).unwrap();
+            assert!(same, "make it anew: cargo run -- print {name} > {file}");
+        }
+    }
+
+    #[test]
+    fn the_packaged_configuration_is_the_default_one_but_for_its_places() {
+        let parse = |file: &str| Config::parse(&read(file), Path::new(PACKAGED)).unwrap();
+        let (packaged, mut default) = (parse("src/service/config.toml"), parse("config.toml"));
+        default.state = "/var/lib/pushward".into();
+        default.hosts[0].certificate = "/var/lib/pushward/certs/localhost.pem".into();
+        default.hosts[0].key = "/var/lib/pushward/certs/localhost.key".into();
+        default.admin.socket = "/run/pushward/admin.sock".into();
+        assert_eq!(packaged, default);
+    }
+
+    #[test]
+    fn the_package_has_all_its_files_and_the_unit_means_them() {
+        let manifest: toml::Table = read("Cargo.toml").parse().unwrap();
+        let deb = &manifest["package"]["metadata"]["deb"];
+        let assets = deb["assets"].as_array().unwrap();
+        let asset = |asset: &toml::Value, at: usize| asset[at].as_str().unwrap().to_owned();
+        let built = "target/release/pushward";
+        let sources: Vec<_> = assets.iter().map(|each| asset(each, 0)).filter(|source| source != built).collect();
+        assert_eq!(sources.len() + 1, assets.len(), "the program is missing");
+        sources.iter().for_each(|source| assert!(!read(source).is_empty(), "{source}"));
+        for script in ["postinst", "postrm"] {
+            let script = read(&format!("{}/{script}", deb["maintainer-scripts"].as_str().unwrap()));
+            assert!(script.starts_with("#!/bin/sh\nset -e\n") && script.contains("#DEBHELPER#"), "{script}");
+        }
+        let unit = read(&format!("{}/pushward.service", deb["systemd-units"]["unit-scripts"].as_str().unwrap()));
+        assert!(unit.contains(&format!("\nExecStart=/usr/bin/pushward --config {PACKAGED} run\n")), "{unit}");
+        let destinations: Vec<_> = assets.iter().map(|each| asset(each, 1)).collect();
+        let configuration = PACKAGED.trim_start_matches('/').to_owned();
+        assert!(destinations.contains(&configuration) && destinations.contains(&"usr/bin/".to_owned()));
+        assert_eq!(deb["conf-files"].as_array().unwrap(), &[PACKAGED.into()]);
+        assert!(read("src/service/deb/postinst").contains("adduser") && unit.contains("\nUser=pushward\n"));
+        assert!(unit.contains("\nStateDirectory=pushward\n") && unit.contains("\nRuntimeDirectory=pushward\n"));
+    }
+}

@@ -1,0 +1,193 @@
+//! `pushward print`: what goes with the program. The packaged files of the same content are tested to be equal.
+
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+use clap::{Arg, Command, CommandFactory, ValueEnum};
+use clap_complete::Shell;
+use clap_mangen::Man;
+use clap_mangen::roff::{Roff, bold, italic, roman};
+
+use crate::cli::Cli;
+
+/// What can be printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Printable {
+    /// The manual page, pushward(8)
+    Man,
+    /// Completions for bash
+    Bash,
+    /// Completions for zsh
+    Zsh,
+    /// Completions for fish
+    Fish,
+    /// The systemd unit of the service
+    Unit,
+    /// The systemd unit for sockets that systemd opens, optional
+    Socket,
+    /// The configuration with every key and its default
+    Config,
+}
+
+/// Prints it to stdout.
+pub fn run(what: Printable) -> ExitCode {
+    match text(what).and_then(|text| io::stdout().write_all(&text)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("cannot print: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// What is printed.
+///
+/// # Errors
+/// Never in practice: a vector takes all that is written to it.
+pub fn text(what: Printable) -> io::Result<Vec<u8>> {
+    let embedded = |text: &str| Ok(text.as_bytes().to_vec());
+    match what {
+        Printable::Man => manual(),
+        Printable::Bash => completions(Shell::Bash),
+        Printable::Zsh => completions(Shell::Zsh),
+        Printable::Fish => completions(Shell::Fish),
+        Printable::Unit => embedded(include_str!("pushward.service")),
+        Printable::Socket => embedded(include_str!("pushward.socket")),
+        Printable::Config => embedded(include_str!("../../config.toml")),
+    }
+}
+
+fn completions(shell: Shell) -> io::Result<Vec<u8>> {
+    let mut text = Vec::new();
+    clap_complete::generate(shell, &mut <Cli as CommandFactory>::command(), "pushward", &mut text);
+    Ok(text)
+}
+
+/// One page for all commands.
+fn manual() -> io::Result<Vec<u8>> {
+    let mut command = <Cli as CommandFactory>::command();
+    command.build();
+    let man = Man::new(command.clone()).section("8").manual("System Administration");
+    let mut text = Vec::new();
+    man.render_title(&mut text)?;
+    man.render_name_section(&mut text)?;
+    man.render_synopsis_section(&mut text)?;
+    man.render_description_section(&mut text)?;
+    man.render_options_section(&mut text)?;
+    let mut roff = Roff::new();
+    roff.control("SH", ["COMMANDS"]);
+    commands(&mut roff, &command, "");
+    for (title, entries) in SECTIONS {
+        roff.control("SH", [*title]);
+        for (term, meaning) in *entries {
+            roff.control("TP", []);
+            roff.text([bold(*term)]);
+            roff.text([roman(*meaning)]);
+        }
+    }
+    roff.to_writer(&mut text)?;
+    man.render_version_section(&mut text)?;
+    Ok(text)
+}
+
+/// Headings, and entries of a term and what it means.
+type Section = (&'static str, &'static [(&'static str, &'static str)]);
+
+const SECTIONS: &[Section] = &[
+    (
+        "SIGNALS",
+        &[
+            ("SIGTERM, SIGINT", "Drain: clients are told, sessions end in order, within drain_timeout."),
+            ("SIGHUP", "Read the configuration and the certificates anew."),
+        ],
+    ),
+    (
+        "EXIT STATUS",
+        &[
+            ("0", "Done."),
+            ("1", "Not done; the reason is on stderr."),
+            ("2", "The command line is wrong."),
+            ("69", "A server, or the daemon that is asked, does not answer."),
+            ("78", "The configuration or a certificate is wrong."),
+        ],
+    ),
+    (
+        "ENVIRONMENT",
+        &[
+            ("RUST_LOG", "Overrides [log] level."),
+            ("SSL_CERT_FILE", "The authorities that are trusted, instead of the system's."),
+            ("NOTIFY_SOCKET, WATCHDOG_USEC, LISTEN_FDS", "Set by systemd: readiness, watchdog, listeners."),
+        ],
+    ),
+    (
+        "FILES",
+        &[
+            ("/etc/pushward/config.toml", "The packaged configuration. pushward print config shows every key."),
+            ("/var/lib/pushward", "The packaged state: registrations with their secrets, and what waits for devices."),
+        ],
+    ),
+];
+
+/// The commands below `command`, those without commands of their own only.
+fn commands(roff: &mut Roff, command: &Command, path: &str) {
+    for command in command.get_subcommands().filter(|command| command.get_name() != "help") {
+        let path = format!("{path} {}", command.get_name());
+        if command.has_subcommands() {
+            commands(roff, command, &path);
+        } else {
+            entry(roff, command, path.trim());
+        }
+    }
+}
+
+fn entry(roff: &mut Roff, command: &Command, path: &str) {
+    let own = |arg: &&Arg| !arg.is_global_set() && arg.get_id() != "help" && !arg.is_hide_set();
+    let arguments: Vec<_> = command.get_arguments().filter(own).collect();
+    let mut usage = vec![bold(path)];
+    for argument in arguments.iter().filter(|argument| argument.is_positional()) {
+        usage.push(roman(" "));
+        usage.push(italic(argument.to_string()));
+    }
+    roff.control("TP", []);
+    roff.text(usage);
+    roff.text([roman(command.get_about().map(ToString::to_string).unwrap_or_default())]);
+    if arguments.is_empty() {
+        return;
+    }
+    roff.control("RS", []);
+    for argument in arguments {
+        roff.control("TP", []);
+        roff.text([italic(argument.to_string())]);
+        let values = argument.get_possible_values();
+        let values: Vec<_> = values.iter().map(|value| value.get_name()).collect();
+        let takes = argument.get_action().takes_values() && !values.is_empty();
+        let values = if takes { format!(": {}", values.join(", ")) } else { String::new() };
+        roff.text([roman(format!("{}{values}", argument.get_help().map(ToString::to_string).unwrap_or_default()))]);
+    }
+    roff.control("RE", []);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_command_stands_in_the_manual_and_in_the_completions() {
+        let mut names = Vec::new();
+        collect(&<Cli as CommandFactory>::command(), &mut names);
+        assert!(names.len() > 5, "{names:?}");
+        for what in [Printable::Man, Printable::Bash, Printable::Zsh, Printable::Fish] {
+            let text = String::from_utf8(text(what).unwrap()).unwrap();
+            for name in &names {
+                assert!(text.contains(name.as_str()), "{name} is not in {what:?}");
+            }
+        }
+    }
+
+    fn collect(command: &Command, names: &mut Vec<String>) {
+        for command in command.get_subcommands() {
+            names.push(command.get_name().to_owned());
+            collect(command, names);
+        }
+    }
+}

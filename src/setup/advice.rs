@@ -1,0 +1,71 @@
+//! What is left to do once the configuration is written.
+
+use std::path::Path;
+
+use super::find::{Found, Software};
+use crate::cli::PACKAGED;
+use crate::config::{Config, ListenTls};
+
+/// What moves Debian's Prosody to loopback, as README has it.
+const PROSODY: &str = include_str!("prosody.sh");
+/// What moves Debian's ejabberd to loopback, as README has it.
+const EJABBERD: &str = include_str!("ejabberd.sh");
+
+/// What to do at the server, and then.
+pub(super) fn next(config: &Config, found: &Found) -> String {
+    let mut text = String::new();
+    if found.ready {
+        let who = found.software.map_or_else(|| "The server".to_owned(), |software| software.to_string());
+        text += &format!("{who} is ready at {}: nothing is to be changed there.\n", found.upstream);
+    } else {
+        text += &format!("{found} Only Pushward is to connect to it, over loopback and without TLS.\n");
+        for (software, commands) in [(Software::Prosody, PROSODY), (Software::Ejabberd, EJABBERD)] {
+            if found.software.is_none_or(|found| found == software) {
+                let commands = moved(commands, &found.upstream);
+                text += &format!("\nWith {software}, as Debian configures it, as root:\n\n{commands}");
+            }
+        }
+        text.push_str("\nThen `pushward check` says whether that was all.\n");
+    }
+    start(&mut text, config);
+    text
+}
+
+/// How it is started, and how clients find it.
+fn start(text: &mut String, config: &Config) {
+    let command = if config.path == Path::new(PACKAGED) {
+        "systemctl enable --now pushward".to_owned()
+    } else {
+        format!("pushward --config {}", config.path.display())
+    };
+    *text += &format!("\nStart Pushward: {command}\n");
+    for listen in &config.listen {
+        let (port, how, record) = match listen.tls {
+            ListenTls::Starttls => (listen.address.port(), "STARTTLS", "_xmpp-client"),
+            ListenTls::Direct => (listen.address.port(), "TLS", "_xmpps-client"),
+        };
+        let domains = config.hosts.iter().map(|host| host.domain.as_str()).collect::<Vec<_>>().join(", ");
+        *text += &format!("Clients of {domains} connect to port {port} with {how} (DNS: SRV {record}._tcp).\n");
+    }
+}
+
+/// The commands for a server that is to be at this address; another port than the usual one, where it is on this machine.
+fn moved(commands: &str, upstream: &str) -> String {
+    match upstream.rsplit_once(':') {
+        Some(("127.0.0.1", port)) => commands.replace("5322", port),
+        _ => commands.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn readme_has_the_same_commands() {
+        let readme = include_str!("../../README.md");
+        for commands in [PROSODY, EJABBERD] {
+            assert!(readme.contains(commands), "not in README.md:\n{commands}");
+        }
+    }
+}

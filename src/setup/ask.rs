@@ -1,0 +1,87 @@
+//! Questions on the terminal.
+
+use std::io::{self, BufRead, Write};
+
+use super::SetupError;
+use super::draft::Draft;
+
+/// Wrong answers to one question, after which nobody is asked again.
+const TRIES: usize = 5;
+
+/// Asks, where there is somebody to ask.
+#[derive(Debug)]
+pub(super) struct Asker {
+    terminal: bool,
+}
+
+impl Asker {
+    pub(super) fn new(terminal: bool) -> Self {
+        Self { terminal }
+    }
+
+    pub(super) fn asks(&self) -> bool {
+        self.terminal
+    }
+
+    /// The answer, or the suggestion where there is none. An empty suggestion is none: the question is asked again.
+    ///
+    /// # Errors
+    /// [`SetupError::Unanswered`] at the end of the input.
+    pub(super) fn ask(&mut self, question: &str, suggestion: &str) -> Result<String, SetupError> {
+        loop {
+            let shown = if suggestion.is_empty() { String::new() } else { format!(" [{suggestion}]") };
+            eprint!("{question}{shown}: ");
+            let mut line = String::new();
+            let read = io::stderr().flush().and_then(|()| io::stdin().lock().read_line(&mut line));
+            match read {
+                Ok(0) => return Err(SetupError::Unanswered(io::ErrorKind::UnexpectedEof.into())),
+                Ok(_) => {}
+                Err(error) => return Err(SetupError::Unanswered(error)),
+            }
+            let answer = line.trim();
+            let answer = if answer.is_empty() { suggestion } else { answer };
+            if !answer.is_empty() {
+                return Ok(answer.to_owned());
+            }
+        }
+    }
+}
+
+/// What is to be known.
+#[derive(Clone, Debug)]
+pub(super) struct Question {
+    pub(super) text: &'static str,
+    pub(super) suggestion: String,
+    /// What an option said: then nobody is asked.
+    pub(super) given: Option<String>,
+}
+
+impl Asker {
+    /// Takes what was given, or asks, until the draft is right.
+    ///
+    /// # Errors
+    /// [`SetupError::Wrong`] with what was given, or after many wrong answers; [`SetupError::Unanswered`].
+    pub(super) fn until_right(
+        &mut self,
+        draft: &mut Draft,
+        mut question: Question,
+        put: impl Fn(&mut Draft, String),
+    ) -> Result<(), SetupError> {
+        let mut tries = if question.given.is_some() { 1 } else { TRIES };
+        loop {
+            let answer = match question.given.take() {
+                Some(given) => given,
+                None => self.ask(question.text, &question.suggestion)?,
+            };
+            put(draft, answer);
+            let Err(errors) = draft.parse() else { return Ok(()) };
+            tries -= 1;
+            if tries == 0 {
+                return Err(SetupError::Wrong(errors));
+            }
+            for problem in errors.problems() {
+                eprintln!("{}; {}", problem.what, problem.remedy);
+            }
+        }
+    }
+}

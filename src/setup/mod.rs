@@ -1,0 +1,213 @@
+//! `pushward setup`: from a domain and its server to a configuration that `pushward check` accepts.
+//!
+//! What is not said with options is asked, or found: the server by connecting to it, the certificate where others have
+//! theirs. What is written is checked as `pushward check` does, and what is left to do at the server is said.
+
+use std::fs::OpenOptions;
+use std::io::{self, IsTerminal, Write};
+use std::net::SocketAddr;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use crate::check::{self, EXIT_CONFIG};
+use crate::config::{Config, ConfigErrors, UpstreamTls};
+use crate::net::certificate;
+
+mod advice;
+mod ask;
+mod draft;
+mod find;
+
+use ask::{Asker, Question};
+use draft::Draft;
+use find::Found;
+
+/// What clap exits with where arguments are missing.
+const EXIT_USAGE: u8 = 2;
+
+/// The options of `pushward setup`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, clap::Args)]
+pub struct Options {
+    /// The domain: what stands behind the @ of the users' addresses
+    #[arg(long)]
+    pub domain: Option<String>,
+    /// The server's address and port for client connections; by default 127.0.0.1:5322
+    #[arg(long, value_name = "HOST:PORT")]
+    pub upstream: Option<String>,
+    /// When TLS starts on the connection to it; by default what works, without TLS first
+    #[arg(long, value_name = "WHEN", value_parser = upstream_tls)]
+    pub upstream_tls: Option<UpstreamTls>,
+    /// The authority that issued its certificate, PEM; by default the system's
+    #[arg(long, value_name = "FILE")]
+    pub upstream_ca: Option<PathBuf>,
+    /// The domain's certificate chain, PEM; by default it is looked for
+    #[arg(long, value_name = "FILE", requires = "key")]
+    pub certificate: Option<PathBuf>,
+    /// The certificate's private key, PEM
+    #[arg(long, value_name = "FILE", requires = "certificate")]
+    pub key: Option<PathBuf>,
+    /// Where clients connect with STARTTLS, any number of times; by default port 5222 of every address
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    pub listen: Vec<SocketAddr>,
+    /// Where clients connect with TLS at once, any number of times; by default port 5223 of every address
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    pub listen_tls: Vec<SocketAddr>,
+    /// The directory of the database; by default state, or /var/lib/pushward for /etc/pushward/config.toml
+    #[arg(long, value_name = "DIRECTORY")]
+    pub state: Option<PathBuf>,
+    /// Where the configuration is written; by default the file that --config names
+    #[arg(long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+    /// Replace a configuration that is there
+    #[arg(long)]
+    pub force: bool,
+    /// Ask nothing
+    #[arg(long, short)]
+    pub yes: bool,
+}
+
+fn upstream_tls(text: &str) -> Result<UpstreamTls, String> {
+    match text {
+        "off" => Ok(UpstreamTls::Off),
+        "starttls" => Ok(UpstreamTls::Starttls),
+        "direct" => Ok(UpstreamTls::Direct),
+        _ => Err("write off, starttls or direct".to_owned()),
+    }
+}
+
+/// Why nothing was written.
+#[derive(Debug, thiserror::Error)]
+enum SetupError {
+    #[error("{path} is there already, and is left alone; --force replaces it, --output FILE writes elsewhere", path = .0.display())]
+    Exists(PathBuf),
+    #[error("not a terminal to ask on, so these options are needed: {}", .0.join(", "))]
+    Missing(Vec<&'static str>),
+    #[error("nobody answers: {0}")]
+    Unanswered(io::Error),
+    #[error("there is no certificate for {0}; name it with --certificate FILE --key FILE")]
+    NoCertificate(String),
+    #[error("{0}")]
+    Wrong(ConfigErrors),
+    #[error("{path} cannot be written: {source}", path = .path.display())]
+    Unwritable { path: PathBuf, source: io::Error },
+}
+
+impl SetupError {
+    fn exit(&self) -> u8 {
+        match self {
+            Self::Missing(_) | Self::NoCertificate(_) => EXIT_USAGE,
+            Self::Wrong(_) => EXIT_CONFIG,
+            Self::Exists(_) | Self::Unanswered(_) | Self::Unwritable { .. } => 1,
+        }
+    }
+}
+
+/// Writes the configuration, checks it, and says what is left to do. The exit code is that of `pushward check`, 1 if
+/// nothing could be written, or 2 if options are missing.
+pub async fn run(config: &Path, options: Options) -> ExitCode {
+    let output = options.output.clone().unwrap_or_else(|| config.to_owned());
+    match write(&output, options).await {
+        Ok(advice) => {
+            println!("{} is written; pushward check says of it:", output.display());
+            let report = check::examine(&output).await;
+            print!("{report}\n{advice}");
+            ExitCode::from(report.exit())
+        }
+        Err(error) => {
+            eprintln!("{error}");
+            ExitCode::from(error.exit())
+        }
+    }
+}
+
+/// Returns what is to be done at the server, and then.
+async fn write(output: &Path, options: Options) -> Result<String, SetupError> {
+    if output.exists() && !options.force {
+        return Err(SetupError::Exists(output.to_owned()));
+    }
+    let mut asker = Asker::new(!options.yes && io::stdin().is_terminal());
+    if options.domain.is_none() && !asker.asks() {
+        return Err(SetupError::Missing(missing(&options)));
+    }
+    let mut draft = Draft::new(&options, output);
+    let domain =
+        Question { text: "Domain, as in user@DOMAIN", suggestion: String::new(), given: options.domain.clone() };
+    asker.until_right(&mut draft, domain, |draft, answer| draft.domain = answer)?;
+    let found = server(&mut asker, &mut draft, &options).await?;
+    if draft.certificate.is_none() {
+        draft.certificate = certificate_of(&mut asker, &draft)?;
+    }
+    let config = draft.parse().map_err(SetupError::Wrong)?;
+    save(output, &draft.to_string(), options.force)
+        .map_err(|source| SetupError::Unwritable { path: output.to_owned(), source })?;
+    Ok(advice::next(&config, &found))
+}
+
+/// The server that is meant: named, or found and agreed to.
+async fn server(asker: &mut Asker, draft: &mut Draft, options: &Options) -> Result<Found, SetupError> {
+    let tls = options.upstream_tls;
+    let mut found = find::server(draft, options.upstream.as_deref(), tls).await;
+    if options.upstream.is_none() && asker.asks() {
+        eprintln!("{found}");
+        let text = "The server's address and port for client connections";
+        let question = Question { text, suggestion: found.upstream.clone(), given: None };
+        asker.until_right(draft, question, |draft, answer| draft.upstream = answer)?;
+        if draft.upstream != found.upstream {
+            found = find::server(draft, Some(&draft.upstream), tls).await;
+        }
+    }
+    draft.upstream.clone_from(&found.upstream);
+    draft.upstream_tls = found.tls;
+    Ok(found)
+}
+
+/// The options without which nothing can be written.
+fn missing(options: &Options) -> Vec<&'static str> {
+    let mut missing = vec!["--domain DOMAIN"];
+    if options.certificate.is_none() {
+        missing.push("--certificate FILE --key FILE (unless they are where they are looked for)");
+    }
+    missing
+}
+
+/// Where the certificate and its key are; `None` if the default places are right.
+fn certificate_of(asker: &mut Asker, draft: &Draft) -> Result<Option<(PathBuf, PathBuf)>, SetupError> {
+    let config = draft.parse().map_err(SetupError::Wrong)?;
+    let Some(host) = config.hosts.first() else { return Ok(None) };
+    let found = if host.certificate.exists() && host.key.exists() { None } else { find::certificate(&host.domain) };
+    if !asker.asks() {
+        let has = found.is_some() || host.certificate.exists() || certificate::wants_development(host);
+        return if has { Ok(found) } else { Err(SetupError::NoCertificate(host.domain.clone())) };
+    }
+    let (certificate, key) = found.unwrap_or_else(|| (host.certificate.clone(), host.key.clone()));
+    let pair = (
+        PathBuf::from(asker.ask("The domain's certificate chain, PEM", &certificate.display().to_string())?),
+        PathBuf::from(asker.ask("Its private key, PEM", &key.display().to_string())?),
+    );
+    Ok((pair != (host.certificate.clone(), host.key.clone())).then_some(pair))
+}
+
+/// A file that is there keeps its owner and mode.
+fn save(path: &Path, text: &str, force: bool) -> io::Result<()> {
+    let mut options = OpenOptions::new();
+    options.write(true).mode(0o640);
+    if force {
+        options.create(true).truncate(true)
+    } else {
+        options.create_new(true)
+    };
+    let mut file = options.open(path)?;
+    file.write_all(text.as_bytes())?;
+    file.sync_all()
+}
+
+impl Draft {
+    /// What a daemon would make of it.
+    ///
+    /// # Errors
+    /// Everything that is wrong with it.
+    fn parse(&self) -> Result<Config, ConfigErrors> {
+        Config::parse(&self.to_string(), &self.path)
+    }
+}

@@ -1,0 +1,139 @@
+//! `pushward setup`: a configuration from options or answers, that `pushward check` accepts.
+
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+
+use crate::support::{Authority, Client, PATIENCE, Process, Prosody, Pushward, Setup, binary, eventually};
+
+/// Runs it to its end, with nobody to ask.
+fn setup(directory: &Path, arguments: &[&str]) -> Output {
+    let mut command = binary();
+    command.arg("setup").args(arguments).current_dir(directory).stdin(Stdio::null());
+    command.output().unwrap()
+}
+
+fn stdout(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+/// Starts Pushward with what was written, and logs in.
+async fn serves(written: &Path) {
+    let text = fs::read_to_string(written).unwrap();
+    let text = format!("{text}\n[admin]\nlisten = ''\n[log]\nformat = 'json'\n");
+    let pushward = Pushward::start(Setup::written(text)).await;
+    let mut alice = Client::starttls(pushward.starttls, &pushward.tls()).await;
+    assert_eq!(alice.login("alice", "phone").await, "alice@localhost/phone");
+}
+
+const LISTEN: [&str; 4] = ["--listen", "127.0.0.1:0", "--listen-tls", "127.0.0.1:0"];
+
+#[tokio::test]
+async fn options_become_a_configuration_that_is_accepted_and_serves() {
+    let prosody = Prosody::start().await;
+    let directory = tempfile::tempdir().unwrap();
+    let upstream = prosody.address.to_string();
+    let options = ["--domain", "localhost", "--upstream", &upstream];
+    let output = setup(directory.path(), &[&options[..], &LISTEN[..]].concat());
+    let said = stdout(&output);
+    assert_eq!(output.status.code(), Some(0), "{said}{}", stderr(&output));
+    assert!(said.contains("config.toml is written"), "{said}");
+    assert!(said.contains(&format!("localhost: the server at {upstream} is ready")), "{said}");
+    assert!(said.contains(&format!("Prosody is ready at {upstream}: nothing is to be changed")), "{said}");
+    let check = binary().arg("check").current_dir(directory.path()).output().unwrap();
+    assert_eq!(check.status.code(), Some(0), "{}", stdout(&check));
+    serves(&directory.path().join("config.toml")).await;
+}
+
+#[tokio::test]
+async fn tls_to_the_server_is_chosen_where_only_that_works() {
+    let authority = Authority::new("an authority");
+    let issued = authority.issue("localhost");
+    let prosody = Prosody::over_tls(&issued, "c2s_require_encryption = true").await;
+    let directory = tempfile::tempdir().unwrap();
+    let (upstream, ca) = (prosody.address.to_string(), authority.file().display().to_string());
+    let options = ["--domain", "localhost", "--upstream", &upstream, "--upstream-ca", &ca];
+    let output = setup(directory.path(), &[&options[..], &LISTEN[..]].concat());
+    assert_eq!(output.status.code(), Some(0), "{}{}", stdout(&output), stderr(&output));
+    let text = fs::read_to_string(directory.path().join("config.toml")).unwrap();
+    assert!(
+        text.contains("upstream_tls = \"starttls\"") && text.contains(&format!("upstream_ca = \"{ca}\"")),
+        "{text}"
+    );
+}
+
+#[tokio::test]
+async fn what_to_change_at_a_server_that_is_not_ready_is_said_for_that_server() {
+    let issued = Authority::new("an authority").issue("localhost");
+    let prosody = Prosody::over_tls(&issued, "c2s_require_encryption = true").await;
+    let directory = tempfile::tempdir().unwrap();
+    let upstream = prosody.address.to_string();
+    let output =
+        setup(directory.path(), &[&["--domain", "localhost", "--upstream", &upstream][..], &LISTEN[..]].concat());
+    let said = stdout(&output);
+    assert_eq!(output.status.code(), Some(69), "{said}");
+    assert!(said.contains(&format!("Prosody answers at {upstream}; it is not ready")), "{said}");
+    assert!(said.contains(&format!("c2s_ports = {{ {} }}", prosody.address.port())), "{said}");
+    assert!(said.contains("c2s_require_encryption = false") && !said.contains("ejabberd.yml"), "{said}");
+    assert!(directory.path().join("config.toml").exists());
+}
+
+#[tokio::test]
+async fn answers_on_a_terminal_become_a_configuration_and_wrong_ones_are_asked_again() {
+    let prosody = Prosody::start().await;
+    let directory = tempfile::tempdir().unwrap();
+    let upstream = prosody.address.to_string();
+    // script(1) is the terminal.
+    let mut command = Command::new("script");
+    let program = format!("{} setup {}", env!("CARGO_BIN_EXE_pushward"), LISTEN.join(" "));
+    command.args(["--quiet", "--return", "--command", &program, "/dev/null"]).current_dir(directory.path());
+    let mut process = Process::spawn("pushward setup", "apt-get install bsdutils", &mut command);
+    let log = process.log().clone();
+    for answer in ["bad/domain", "localhost", &upstream, "", ""] {
+        process.tell(answer);
+    }
+    let status = eventually(PATIENCE * 2, || log.lines().join("\n"), || process.exited()).await;
+    process.drained().await;
+    let said = log.lines().join("\n");
+    assert!(status.success(), "{status}: {said}");
+    assert!(said.contains("\"bad/domain\" is not a domain"), "{said}");
+    assert_eq!(said.matches("Domain, as in user@DOMAIN").count(), 2, "{said}");
+    assert!(said.contains("The domain's certificate chain, PEM [certs/localhost.pem]"), "{said}");
+    serves(&directory.path().join("config.toml")).await;
+}
+
+#[test]
+fn without_a_terminal_the_options_that_are_missing_are_named() {
+    let directory = tempfile::tempdir().unwrap();
+    let output = setup(directory.path(), &[]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(stderr(&output).contains("--domain DOMAIN, --certificate FILE --key FILE"), "{}", stderr(&output));
+    // Nobody has a certificate for it.
+    let output = setup(directory.path(), &["--domain", "pushward.invalid", "--upstream", "127.0.0.1:1"]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(stderr(&output).contains("no certificate for pushward.invalid"), "{}", stderr(&output));
+    assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 0);
+}
+
+#[test]
+fn nothing_wrong_is_written_and_nothing_is_overwritten_unasked() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("config.toml");
+    let output = setup(directory.path(), &["--domain", "bad/domain"]);
+    assert_eq!(output.status.code(), Some(78), "{}", stderr(&output));
+    assert!(!file.exists());
+    fs::write(&file, "# mine\n").unwrap();
+    let options = ["--domain", "localhost", "--upstream", "127.0.0.1:1"];
+    let output = setup(directory.path(), &options);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stderr(&output).contains("--force replaces it"), "{}", stderr(&output));
+    assert_eq!(fs::read_to_string(&file).unwrap(), "# mine\n");
+    let output = setup(directory.path(), &[&options[..], &["--force"]].concat());
+    // Written; nobody is there yet.
+    assert_eq!(output.status.code(), Some(69), "{}", stderr(&output));
+    assert!(fs::read_to_string(&file).unwrap().contains("upstream = \"127.0.0.1:1\""));
+}
