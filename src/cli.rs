@@ -1,6 +1,7 @@
 //! The command line.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use clap::parser::ValueSource;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
@@ -52,9 +53,9 @@ pub enum Command {
 #[derive(Clone, Debug, PartialEq, Eq, Subcommand)]
 pub enum Ask {
     /// Say how the running pushward is
-    Status(Output),
+    Status(View),
     /// List the sessions
-    Sessions(Output),
+    Sessions(View),
     /// Take the configuration anew: certificates, hosts, limits, push rules, log level; sessions stay
     Reload(Output),
     /// Look after push registrations
@@ -117,12 +118,40 @@ pub struct Output {
     pub json: bool,
 }
 
+/// How the state of things is printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::Args)]
+pub struct View {
+    /// How the answer is printed
+    #[command(flatten)]
+    pub output: Output,
+    /// Keep showing it; q ends. Where there is no terminal, print it anew each time
+    #[arg(long, short)]
+    pub watch: bool,
+    /// How often, such as 500ms or 1m
+    #[arg(long, short, value_name = "DURATION", default_value = "2s", value_parser = interval)]
+    pub interval: Duration,
+}
+
+fn interval(text: &str) -> Result<Duration, String> {
+    let interval = humantime::parse_duration(text).map_err(|error| error.to_string())?;
+    let bounds = Duration::from_millis(100)..=Duration::from_secs(24 * 3600);
+    if bounds.contains(&interval) { Ok(interval) } else { Err("write one from 100ms to 1day".to_owned()) }
+}
+
 impl Ask {
+    /// How often it is asked anew; `None`: once.
+    pub fn watched_every(&self) -> Option<Duration> {
+        match self {
+            Self::Status(view) | Self::Sessions(view) => view.watch.then_some(view.interval),
+            Self::Reload(_) | Self::Push(_) | Self::Forget { .. } => None,
+        }
+    }
+
     /// The request, and how its answer is printed.
     pub fn into_request(self) -> (Request, Output) {
         match self {
-            Self::Status(output) => (Request::Status, output),
-            Self::Sessions(output) => (Request::Sessions, output),
+            Self::Status(view) => (Request::Status, view.output),
+            Self::Sessions(view) => (Request::Sessions, view.output),
             Self::Reload(output) => (Request::Reload, output),
             Self::Push(Push::List { jid, output }) => (Request::PushList { account: jid }, output),
             Self::Push(Push::Ping { jid, push_jid, node, output }) => {
@@ -186,6 +215,19 @@ mod tests {
         check(&["check", "--config", "a.toml"], "a.toml", Command::Check);
         check(&["demo"], "config.toml", Command::Demo(Demo::default()));
         check(&["demo", "--serve", "--verbose"], "config.toml", Command::Demo(Demo { serve: true, verbose: true }));
+    }
+
+    #[test]
+    fn what_is_watched_is_asked_anew_each_time() {
+        let every = |arguments: &[&str]| {
+            let cli = Cli::try_parse_from(["pushward"].iter().chain(arguments)).map_err(|error| error.to_string())?;
+            let Command::Ask(ask) = cli.command() else { panic!("{arguments:?}") };
+            Ok::<_, String>(ask.watched_every())
+        };
+        assert_eq!(every(&["sessions"]), Ok(None));
+        assert_eq!(every(&["sessions", "--watch"]), Ok(Some(Duration::from_secs(2))));
+        assert_eq!(every(&["status", "-w", "--interval", "500ms"]), Ok(Some(Duration::from_millis(500))));
+        assert!(every(&["status", "-w", "--interval", "0s"]).unwrap_err().contains("from 100ms to 1day"));
     }
 
     #[test]

@@ -23,7 +23,7 @@
 //! | [`store`] | the redb database: accounts, spool, tombstones, wakes; one writer thread, group commit | who asks |
 //! | [`publish`] | the choice of transport; streams to push services as a domain, and to servers as a component | what is said, whom for |
 //! | [`daemon`] | bind, accept, signals, drain; reload: all of a [`relay::snapshot`] or nothing | |
-//! | [`admin`] | a unix socket for the operator's commands, a page for metrics and probes; the commands themselves | secrets |
+//! | [`admin`] | a unix socket for the operator's commands and their live table; over HTTP a page, metrics and probes | secrets |
 //! | [`limits`] | who may connect, fail, send and wait how much | what comes of it |
 //! | [`metrics`] | what is counted | who anybody is |
 //! | [`config`], [`check`], [`setup`], [`cli`], [`log`] | what an operator writes and reads | |

@@ -11,6 +11,7 @@ use tokio::net::UnixStream;
 use tokio::time::timeout;
 
 use super::protocol::{self, Answer, Ping, PingOutcome, Registration, Reloaded, Request};
+use super::watch;
 use crate::check::{EXIT_CONFIG, EXIT_UNAVAILABLE};
 use crate::cli::{Ask, Output};
 use crate::config::Config;
@@ -45,8 +46,13 @@ pub async fn run(path: &Path, ask: Ask) -> ExitCode {
             return ExitCode::from(EXIT_CONFIG);
         }
     };
+    let every = ask.watched_every();
     let (request, Output { json }) = ask.into_request();
-    match converse(&config, &request, json).await {
+    let answered = match every {
+        Some(every) => watch::run(config, &request, json, every).await.map(|()| true),
+        None => converse(&config, &request, json).await,
+    };
+    match answered {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {
@@ -97,7 +103,7 @@ pub(crate) async fn registrations(config: &Config) -> Result<Vec<Registration>, 
 }
 
 /// Asks, and has each line of the answer taken.
-async fn ask(
+pub(super) async fn ask(
     config: &Config,
     request: &Request,
     mut take: impl FnMut(Answer) -> Result<(), AskError>,

@@ -1,24 +1,28 @@
 //! Answers what the operator asks, from what the relay knows.
 
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Instant, SystemTime};
 
+use super::history::{History, Sample};
+use super::overview::{About, Overview};
 use super::ping::ping;
 use super::protocol::{
-    Answer, Forgotten, LastPublish, PassedOver, PingOutcome, Registration, Reloaded, Removed, Request, Session, State,
-    Status, printable, shortened,
+    Answer, Forgotten, LastPublish, LastVerdict, PassedOver, PingOutcome, Registration, Reloaded, Removed, Request,
+    Session, State, Status, printable, shortened,
 };
+use super::servers::Servers;
 use super::socket::Answers;
 use crate::config::Transport;
 use crate::daemon::{Outcome, Reloader};
 use crate::jid::{BareJid, Jid};
-use crate::metrics::Measured;
+use crate::metrics::{Disk, Measured, Tally};
 use crate::publish::choice::{Published, Standing};
 use crate::push::account::{Account, Change, DeviceId};
 use crate::push::registration;
 use crate::relay::Relay;
-use crate::store::StoreError;
+use crate::relay::registry::Handle;
+use crate::store::{Backlog, Measures, Slot, Store, StoreError};
 
 /// Accounts that are read from the disk at once.
 const PAGE: usize = 256;
@@ -31,11 +35,14 @@ pub(super) struct Desk {
     relay: Arc<Relay>,
     reloader: Reloader,
     started: Instant,
+    history: Mutex<History>,
+    servers: Servers,
 }
 
 impl Desk {
     pub(super) fn new(relay: Arc<Relay>, reloader: Reloader) -> Self {
-        Self { relay, reloader, started: Instant::now() }
+        let (history, servers) = (Mutex::default(), Servers::default());
+        Self { relay, reloader, started: Instant::now(), history, servers }
     }
 
     /// Whether the daemon ends.
@@ -43,15 +50,74 @@ impl Desk {
         self.relay.is_draining()
     }
 
+    /// Names, beside addresses, by which the page may be asked for.
+    pub(super) fn names(&self) -> Vec<String> {
+        self.relay.current().config.admin.hosts.clone()
+    }
+
+    /// Why clients should not be sent here, for people; nothing, if they may.
+    pub(super) async fn unready(&self) -> Option<&'static str> {
+        if self.is_draining() {
+            return Some("draining");
+        }
+        if let Err(error) = self.relay.store().health().await {
+            tracing::warn!(%error, "not ready: the store fails");
+            return Some("the store fails");
+        }
+        (!self.servers.any_reachable(&self.relay).await).then_some("no server can be reached")
+    }
+
     /// The metrics of the moment.
     ///
     /// # Errors
     /// Never in practice: a string takes all that is written to it.
     pub(super) async fn metrics(&self) -> Result<String, std::fmt::Error> {
-        let (live, dark) = self.relay.registry().count();
-        let wakes_waiting = self.relay.store().wake_count().await;
-        let wakes_waiting = wakes_waiting.inspect_err(|error| tracing::error!(%error, "wakes cannot be counted")).ok();
-        self.relay.metrics().text(Measured { live, dark, wakes_waiting })
+        self.relay.metrics().text(&self.measured().await)
+    }
+
+    /// The page's numbers of the moment, and of the last hour.
+    pub(super) async fn overview(&self) -> Overview {
+        let (measured, metrics) = (self.measured().await, self.relay.metrics());
+        let about = About {
+            version: env!("CARGO_PKG_VERSION"),
+            now: unix(),
+            uptime: self.started.elapsed().as_secs(),
+            draining: self.is_draining(),
+            connections: self.connections(measured.total()),
+        };
+        Overview::new(about, &measured, metrics.counted(), &self.history())
+    }
+
+    /// Adds the numbers of the moment to those of the last hour.
+    pub(super) async fn remember(&self) {
+        let measured = self.measured().await;
+        let connections = self.connections(measured.total());
+        let sample = Sample::new(unix(), connections, &measured, &self.relay.metrics().counted());
+        self.history().push(sample);
+    }
+
+    fn history(&self) -> MutexGuard<'_, History> {
+        // Numbers are numbers, also where another thread has panicked.
+        self.history.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn connections(&self, total: Tally) -> usize {
+        self.relay.metrics().connections(total.live + total.suspect)
+    }
+
+    async fn measured(&self) -> Measured {
+        let mut sessions = self.relay.registry().tally();
+        for host in &self.relay.current().config.hosts {
+            sessions.entry(host.domain.clone()).or_default();
+        }
+        let disk = self.disk().await.inspect_err(|error| tracing::error!(%error, "the store cannot be measured")).ok();
+        Measured { sessions, disk }
+    }
+
+    async fn disk(&self) -> Result<Disk, StoreError> {
+        let Measures { accounts, wakes, stanzas, bytes } = self.relay.store().measures().await?;
+        let store_bytes = Store::file_size(&self.relay.current().config.state).unwrap_or_default();
+        Ok(Disk { accounts, spooled: stanzas, spool_bytes: bytes, store_bytes, wakes_waiting: wakes })
     }
 
     /// Writes all lines of an answer but the last, which says how this ends.
@@ -60,7 +126,7 @@ impl Desk {
     /// Who asked has gone, or does not read.
     pub(super) async fn answer(&self, request: Request, answers: &mut Answers) -> io::Result<Result<(), Refusal>> {
         let one = match request {
-            Request::Sessions => return self.sessions(answers).await.map(Ok),
+            Request::Sessions => return self.sessions(answers).await,
             Request::PushList { account: Some(account) } => return self.list(&account, answers).await,
             Request::PushList { account: None } => return self.list_all(answers).await,
             Request::PushPing { account, service, node } => {
@@ -89,30 +155,38 @@ impl Desk {
     }
 
     async fn status(&self) -> Result<Status, Refusal> {
-        let store = self.relay.store();
-        let (live, dark) = self.relay.registry().count();
+        let total = self.relay.registry().tally().into_values().fold(Tally::default(), Tally::and);
+        let disk = self.disk().await.map_err(refusal)?;
         Ok(Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             uptime: self.started.elapsed().as_secs(),
             draining: self.is_draining(),
-            connections: self.relay.metrics().connections(live),
-            live,
-            dark,
-            accounts: store.account_count().await.map_err(refusal)?,
-            spool_bytes: store.spool_bytes().await.map_err(refusal)?,
-            wakes_waiting: store.wake_count().await.map_err(refusal)?,
+            connections: self.connections(total),
+            live: total.live,
+            suspect: total.suspect,
+            dark: total.dark,
+            queued: total.queued,
+            queue_bytes: total.queue_bytes,
+            accounts: disk.accounts,
+            spooled: disk.spooled,
+            spool_bytes: disk.spool_bytes,
+            wakes_waiting: disk.wakes_waiting,
         })
     }
 
-    async fn sessions(&self, answers: &mut Answers) -> io::Result<()> {
+    async fn sessions(&self, answers: &mut Answers) -> io::Result<Result<(), Refusal>> {
+        let backlogs = match self.relay.store().backlogs().await {
+            Ok(backlogs) => backlogs,
+            Err(error) => return Ok(Err(refusal(error))),
+        };
         let mut sessions = self.relay.registry().all();
         sessions.sort_by(|a, b| (a.account(), a.resource()).cmp(&(b.account(), b.resource())));
         for handle in sessions {
-            let jid = format!("{}/{}", handle.account(), handle.resource());
-            let state = if handle.is_dark() { State::Dark } else { State::Live };
-            answers.send(&Answer::Session(Session { jid, state, since: handle.since() })).await?;
+            let slot = Slot { account: handle.account().clone(), device: handle.device() };
+            let backlog = backlogs.get(&slot).copied().unwrap_or_default();
+            answers.send(&Answer::Session(session(&handle, backlog))).await?;
         }
-        Ok(())
+        Ok(Ok(()))
     }
 
     async fn list(&self, account: &BareJid, answers: &mut Answers) -> io::Result<Result<(), Refusal>> {
@@ -164,7 +238,7 @@ impl Desk {
     fn state(&self, account: &BareJid, device: DeviceId) -> State {
         let sessions = self.relay.registry().sessions(account);
         let own = sessions.iter().filter(|handle| handle.device() == device);
-        own.map(|handle| if handle.is_dark() { State::Dark } else { State::Live }).max().unwrap_or(State::None)
+        own.map(|handle| State::from(handle.reach())).max().unwrap_or(State::None)
     }
 
     async fn ping(
@@ -212,6 +286,27 @@ impl Desk {
         let (devices, registrations) = (state.devices.len(), state.registrations.len());
         Ok(Forgotten { account, devices, registrations, held, live })
     }
+}
+
+fn session(handle: &Handle, backlog: Backlog) -> Session {
+    let (notes, (queued, queue_bytes)) = (handle.notes(), handle.queued());
+    Session {
+        jid: format!("{}/{}", handle.account(), handle.resource()),
+        state: handle.reach().into(),
+        since: handle.since(),
+        client: notes.peer,
+        queued,
+        queue_bytes,
+        spooled: backlog.count,
+        spool_bytes: backlog.bytes,
+        services: notes.services,
+        push: notes.push.map(last_publish),
+        verdict: notes.verdict.map(|(verdict, at)| LastVerdict { verdict: verdict.to_owned(), at }),
+    }
+}
+
+fn unix() -> u64 {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
 fn last_publish((published, at): (Published, SystemTime)) -> LastPublish {

@@ -1,13 +1,22 @@
-//! The page: metrics, and probes for whoever starts and stops the daemon. GET only; a request a connection.
+//! What is served over HTTP: the page, metrics, and probes for whoever starts and stops the daemon. GET and HEAD only; a
+//! request a connection.
+//!
+//! Whoever can reach the port may ask. So that no website can ask through the browser of somebody who can (DNS rebinding),
+//! what tells anything is told only under an IP address, `localhost`, or a name in `[admin] hosts`.
 
 use std::convert::Infallible;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::body::Incoming;
-use hyper::header::{ALLOW, CONTENT_TYPE, HeaderValue};
+use hyper::header::{
+    ALLOW, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HOST, HeaderValue, REFERRER_POLICY,
+    X_CONTENT_TYPE_OPTIONS,
+};
+use hyper::http::uri::Authority;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
@@ -19,6 +28,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::desk::Desk;
+use super::page::PAGE;
 
 /// Connections at once.
 const CONNECTIONS: usize = 32;
@@ -33,6 +43,11 @@ const HEADER_FIELDS: usize = 64;
 /// How long to wait after a failed accept: it may be for want of descriptors.
 const ACCEPT_AGAIN: Duration = Duration::from_millis(200);
 
+/// A dashboard for Grafana, from what `/metrics` tells.
+pub(super) const GRAFANA: &str = include_str!("grafana.json");
+
+const HTML: &str = "text/html; charset=utf-8";
+const JSON: &str = "application/json";
 const TEXT: &str = "text/plain; charset=utf-8";
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
@@ -51,7 +66,7 @@ pub(super) async fn serve(listener: TcpListener, desk: Arc<Desk>, tasks: TaskTra
                     });
                 }
                 Err(error) => {
-                    tracing::debug!(%error, "cannot accept a request for metrics");
+                    tracing::debug!(%error, "cannot accept a request over HTTP");
                     sleep(ACCEPT_AGAIN).await;
                 }
             }
@@ -63,7 +78,7 @@ pub(super) async fn serve(listener: TcpListener, desk: Arc<Desk>, tasks: TaskTra
 async fn converse(stream: TcpStream, desk: Arc<Desk>) {
     let service = service_fn(|request: Request<Incoming>| {
         let desk = Arc::clone(&desk);
-        async move { Ok::<_, Infallible>(respond(&desk, request.method(), request.uri().path()).await) }
+        async move { Ok::<_, Infallible>(respond(&desk, &request).await) }
     });
     let served = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -74,31 +89,108 @@ async fn converse(stream: TcpStream, desk: Arc<Desk>) {
         .serve_connection(TokioIo::new(stream), service)
         .await;
     if let Err(error) = served {
-        tracing::debug!(%error, "a request for metrics came to nothing");
+        tracing::debug!(%error, "a request over HTTP came to nothing");
     }
 }
 
-async fn respond(desk: &Desk, method: &Method, path: &str) -> Response<Full<Bytes>> {
-    if method != Method::GET {
-        let mut response = page(StatusCode::METHOD_NOT_ALLOWED, TEXT, "only GET is answered\n");
-        response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET"));
+async fn respond(desk: &Desk, request: &Request<Incoming>) -> Response<Full<Bytes>> {
+    if request.method() != Method::GET && request.method() != Method::HEAD {
+        let mut response = page(StatusCode::METHOD_NOT_ALLOWED, TEXT, "only GET and HEAD are answered\n");
+        response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
         return response;
     }
-    match path {
+    match request.uri().path() {
+        "/healthz" => return page(StatusCode::OK, TEXT, "alive\n"),
+        "/readyz" => {
+            return match desk.unready().await {
+                None => page(StatusCode::OK, TEXT, "ready\n"),
+                Some(reason) => page(StatusCode::SERVICE_UNAVAILABLE, TEXT, format!("{reason}\n")),
+            };
+        }
+        _ if !is_for_us(request, &desk.names()) => {
+            let remedy = "ask by an IP address or as localhost, or add this name to [admin] hosts\n";
+            return page(StatusCode::MISDIRECTED_REQUEST, TEXT, remedy);
+        }
+        _ => {}
+    }
+    match request.uri().path() {
+        "/" => {
+            let mut response = page(StatusCode::OK, HTML, PAGE.document.as_bytes());
+            if let Ok(policy) = HeaderValue::from_str(&PAGE.policy) {
+                response.headers_mut().insert(CONTENT_SECURITY_POLICY, policy);
+            }
+            response
+        }
+        "/status.json" => match serde_json::to_vec(&desk.overview().await) {
+            Ok(json) => page(StatusCode::OK, JSON, json),
+            Err(error) => page(StatusCode::INTERNAL_SERVER_ERROR, TEXT, format!("{error}\n")),
+        },
         "/metrics" => match desk.metrics().await {
             Ok(metrics) => page(StatusCode::OK, OPEN_METRICS, metrics),
             Err(error) => page(StatusCode::INTERNAL_SERVER_ERROR, TEXT, format!("{error}\n")),
         },
-        "/healthz" => page(StatusCode::OK, TEXT, "alive\n"),
-        "/readyz" if desk.is_draining() => page(StatusCode::SERVICE_UNAVAILABLE, TEXT, "draining\n"),
-        "/readyz" => page(StatusCode::OK, TEXT, "ready\n"),
-        _ => page(StatusCode::NOT_FOUND, TEXT, "there are /metrics, /healthz and /readyz\n"),
+        "/grafana.json" => page(StatusCode::OK, JSON, GRAFANA),
+        _ => page(
+            StatusCode::NOT_FOUND,
+            TEXT,
+            "there are /, /status.json, /metrics, /grafana.json, /healthz and /readyz\n",
+        ),
     }
+}
+
+/// Whether a request is for a name that nobody else can lead here. One without any is not of a browser.
+fn is_for_us(request: &Request<Incoming>, names: &[String]) -> bool {
+    let fields = request.headers().get_all(HOST).iter().map(|field| field.to_str().unwrap_or_default());
+    request
+        .uri()
+        .authority()
+        .map(Authority::as_str)
+        .into_iter()
+        .chain(fields)
+        .all(|authority| is_ours(authority, names))
+}
+
+fn is_ours(authority: &str, names: &[String]) -> bool {
+    let Ok(authority) = authority.parse::<Authority>() else { return false };
+    let host = authority.host().trim_end_matches('.').to_ascii_lowercase();
+    let address = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(&host);
+    address.parse::<IpAddr>().is_ok() || host == "localhost" || host.ends_with(".localhost") || names.contains(&host)
 }
 
 fn page(status: StatusCode, kind: &'static str, body: impl Into<Bytes>) -> Response<Full<Bytes>> {
     let mut response = Response::new(Full::new(body.into()));
     *response.status_mut() = status;
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
+    for (name, value) in [
+        (CONTENT_TYPE, kind),
+        (CACHE_CONTROL, "no-store"),
+        (X_CONTENT_TYPE_OPTIONS, "nosniff"),
+        (REFERRER_POLICY, "no-referrer"),
+    ] {
+        response.headers_mut().insert(name, HeaderValue::from_static(value));
+    }
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_names_that_nobody_else_can_lead_here_are_served() {
+        let names = ["pushward.internal".to_owned()];
+        for ours in [
+            "127.0.0.1",
+            "127.0.0.1:9522",
+            "[::1]:9522",
+            "LOCALHOST:1",
+            "a.localhost",
+            "Pushward.internal:80",
+            "10.0.0.1",
+        ] {
+            assert!(is_ours(ours, &names), "{ours}");
+        }
+        for other in ["", "example.org", "localhost.example.org", "127.0.0.1.example.org:9522", "a b", "notlocalhost"] {
+            assert!(!is_ours(other, &names), "{other}");
+        }
+    }
 }

@@ -15,6 +15,7 @@ use std::sync::Arc;
 
 use thiserror::Error;
 use tokio::net::TcpListener;
+use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -24,10 +25,15 @@ use crate::relay::Relay;
 
 pub mod client;
 mod desk;
+mod history;
 mod http;
+mod overview;
+mod page;
 mod ping;
 pub mod protocol;
+mod servers;
 mod socket;
+mod watch;
 
 use desk::Desk;
 use socket::Socket;
@@ -100,11 +106,25 @@ impl Doors {
                 Ok(address) => tracing::info!(%address, "metrics are served"),
                 Err(error) => tracing::warn!(%error, "metrics are served, at an unknown address"),
             }
+            admin.tasks.spawn(remember(Arc::clone(&desk), stop.clone()));
             admin.tasks.spawn(http::serve(listener, Arc::clone(&desk), tasks.clone(), stop.clone()));
         }
         admin.tasks.spawn(self.socket.serve(desk, tasks, stop));
         admin
     }
+}
+
+/// Keeps the numbers of the last hour, for the page.
+async fn remember(desk: Arc<Desk>, stop: CancellationToken) {
+    let mut ticks = interval(history::EVERY);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let remember = async {
+        loop {
+            ticks.tick().await;
+            desk.remember().await;
+        }
+    };
+    stop.run_until_cancelled(remember).await;
 }
 
 impl Admin {

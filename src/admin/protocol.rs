@@ -4,6 +4,7 @@
 mod told;
 
 use std::io;
+use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncReadExt};
@@ -11,6 +12,7 @@ use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncReadExt};
 use crate::jid::{BareJid, Jid};
 use crate::push::outcome::Outcome;
 use crate::push::registration::Secret;
+use crate::session::liveness::Reach;
 
 /// Bytes of a line, its end included; a node has at most 8 KiB.
 const LINE: u64 = 64 * 1024;
@@ -95,10 +97,18 @@ pub struct Status {
     pub connections: usize,
     /// Sessions with their client.
     pub live: usize,
+    /// Sessions whose client is late with an acknowledgement.
+    pub suspect: usize,
     /// Sessions that are held without their client.
     pub dark: usize,
+    /// Stanzas in memory that await an acknowledgement.
+    pub queued: usize,
+    /// What they count for, in bytes.
+    pub queue_bytes: usize,
     /// Accounts about which something is kept.
     pub accounts: u64,
+    /// Stanzas that wait on disk.
+    pub spooled: u64,
     /// Bytes that wait on disk.
     pub spool_bytes: u64,
     /// Devices that wait to be woken.
@@ -124,8 +134,20 @@ pub enum State {
     None,
     /// The session is held without it.
     Dark,
+    /// It is connected, and late with an acknowledgement.
+    Suspect,
     /// It is.
     Live,
+}
+
+impl From<Reach> for State {
+    fn from(reach: Reach) -> Self {
+        match reach {
+            Reach::Live => Self::Live,
+            Reach::Suspect => Self::Suspect,
+            Reach::Dark => Self::Dark,
+        }
+    }
 }
 
 /// A session.
@@ -137,6 +159,31 @@ pub struct Session {
     pub state: State,
     /// Since when it is so, in unix seconds.
     pub since: u64,
+    /// Where its client is from, or was last.
+    pub client: Option<SocketAddr>,
+    /// Stanzas in memory that await an acknowledgement.
+    pub queued: usize,
+    /// What they count for, in bytes.
+    pub queue_bytes: usize,
+    /// Stanzas that wait for the device on disk.
+    pub spooled: u64,
+    /// What they count for, in bytes.
+    pub spool_bytes: u64,
+    /// The push services that notify the device.
+    pub services: Vec<Jid>,
+    /// The newest notification of this session.
+    pub push: Option<LastPublish>,
+    /// The newest decision to notify or not to.
+    pub verdict: Option<LastVerdict>,
+}
+
+/// A decision about a stanza.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LastVerdict {
+    /// What was decided, and why.
+    pub verdict: String,
+    /// When, in unix seconds.
+    pub at: u64,
 }
 
 /// A registration.

@@ -13,6 +13,8 @@ use super::value::{Wrong, file_name, wrong};
 pub struct Admin {
     /// Where metrics and probes are served over HTTP: `127.0.0.1:9522`; `None` if nowhere. Port 0 lets the system choose.
     pub listen: Option<SocketAddr>,
+    /// Names by which a browser or Prometheus may ask for it, beside IP addresses and `localhost`: none. In lower case.
+    pub hosts: Vec<String>,
     /// The unix socket of the commands that ask the daemon: `admin.sock` in the state directory. At most
     /// [`Admin::SOCKET_BYTES`] long.
     pub socket: PathBuf,
@@ -37,8 +39,9 @@ pub(super) fn read(mut s: Section<'_>, directory: &Path, state: &Path, clients: 
         let what = format!("{} is longer than the {} bytes of a socket's path", socket.display(), Admin::SOCKET_BYTES);
         s.problem(socket_line, "socket", what, "write a shorter one, such as \"/run/pushward/admin.sock\"");
     }
+    let hosts = s.list("hosts", host_name).unwrap_or_default();
     s.finish();
-    Admin { listen, socket }
+    Admin { listen, hosts, socket }
 }
 
 fn admin_address(text: &str) -> Result<Option<SocketAddr>, Wrong> {
@@ -47,4 +50,13 @@ fn admin_address(text: &str) -> Result<Option<SocketAddr>, Wrong> {
     }
     let remedy = "write an IP address and a port, such as \"127.0.0.1:9522\", or \"\" for none";
     text.parse().map(Some).map_err(|_| wrong(format!("\"{text}\" is not an address"), remedy))
+}
+
+fn host_name(text: &str) -> Result<String, Wrong> {
+    let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_');
+    if text.is_empty() || !text.chars().all(fits) {
+        let remedy = "write a host name without a port, such as \"pushward.internal\"";
+        return Err(wrong(format!("\"{text}\" is not a host name"), remedy));
+    }
+    Ok(text.trim_end_matches('.').to_ascii_lowercase())
 }

@@ -42,7 +42,10 @@ fn the_shipped_file_runs_as_it_is() {
     assert_eq!(config.stream_management, StreamManagement::default());
     assert_eq!(config.push, Push::default());
     assert_eq!(config.limits, Limits::default());
-    assert_eq!(config.admin, Admin { listen: Some(Admin::LISTEN), socket: "state/admin.sock".into() });
+    assert_eq!(
+        config.admin,
+        Admin { listen: Some(Admin::LISTEN), hosts: Vec::new(), socket: "state/admin.sock".into() }
+    );
     assert_eq!(config.log, Log::default());
 }
 
@@ -401,7 +404,13 @@ fn the_operators_listeners_can_be_moved_or_turned_off() {
     let admin = |text: &str| parse(&with_host(text)).map(|config| config.admin);
     assert_eq!(admin("[admin]\nlisten = \"\"").unwrap().listen, None);
     let moved = admin("state = \"/var/x\"\n[admin]\nlisten = \"[::1]:1\"").unwrap();
-    assert_eq!(moved, Admin { listen: "[::1]:1".parse().ok(), socket: "/var/x/admin.sock".into() });
+    assert_eq!(moved, Admin { listen: "[::1]:1".parse().ok(), hosts: Vec::new(), socket: "/var/x/admin.sock".into() });
+    assert_eq!(admin("[admin]\nhosts = [\"Pushward.Internal.\"]").unwrap().hosts, ["pushward.internal"]);
+    check(
+        "[admin]\nhosts = [\"a:80\"]",
+        "config.toml:2: [admin] hosts: \"a:80\" is not a host name; \
+         write a host name without a port, such as \"pushward.internal\"",
+    );
     assert_eq!(admin("[admin]\nsocket = \"/run/a\"").unwrap().socket, Path::new("/run/a"));
     check(
         "[admin]\nlisten = \"localhost\"",

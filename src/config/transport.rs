@@ -22,6 +22,9 @@ pub enum Transport {
 }
 
 impl Transport {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::S2s, Self::Component, Self::Session];
+
     /// Its name in the file and in logs.
     pub fn name(self) -> &'static str {
         match self {

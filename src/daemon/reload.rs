@@ -131,7 +131,8 @@ fn keep_fixed(config: &mut Config, before: &Config) -> Vec<String> {
     keep("[admin] socket", config.admin.socket != before.admin.socket);
     keep("[log] format", config.log.format != before.log.format);
     config.state.clone_from(&before.state);
-    config.admin.clone_from(&before.admin);
+    config.admin.listen = before.admin.listen;
+    config.admin.socket.clone_from(&before.admin.socket);
     config.log.format = before.log.format;
     notes
 }

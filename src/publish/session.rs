@@ -1,6 +1,7 @@
 //! The `session` transport: publishes through a user's own upstream stream, and who waits for their answers.
 
 use std::collections::HashMap;
+use std::time::Instant;
 
 use tokio::sync::oneshot;
 
@@ -14,8 +15,8 @@ use crate::relay::registry::{Command, Registry};
 /// Who wants to know what became of a publish.
 #[derive(Debug)]
 pub enum Asker {
-    /// The session that carries it.
-    Own(Target),
+    /// The session that carries it, since then.
+    Own(Target, Instant),
     /// Somebody else.
     Other(oneshot::Sender<Outcome>),
 }

@@ -34,6 +34,9 @@ impl Outcome {
         }
     }
 
+    /// All names.
+    pub const NAMES: [&str; 5] = ["accepted", "wait", "refused", "unknown", "not_sent"];
+
     /// Its name: the metric's label.
     pub fn name(&self) -> &'static str {
         match self {

@@ -153,16 +153,23 @@ impl Relay {
         let target = publish.target.clone();
         let Published { transport, outcome } = self.publish_counted(session.account(), publish).await;
         tracing::info!(service = %target, transport = transport.map_or("none", Transport::name), "transport chosen");
+        session.published(Published { transport, outcome: outcome.clone() });
         if session.send(Command::Published(target.clone(), outcome.clone())).await.is_err() {
             self.note_outcome(session.account(), &target, &outcome).await;
         }
     }
 
-    /// A session has carried a publish of its own: remembers and counts what became of it.
-    pub(super) fn published_by_session(&self, target: &Target, outcome: &Outcome) {
-        let transport = Transport::Session;
-        self.publisher.ended(target, Published { transport: Some(transport), outcome: outcome.clone() });
-        self.metrics.publish(transport.name(), outcome.name());
+    /// A session has carried a publish of its own since then: remembers and counts what became of it.
+    pub(super) fn published_by_session(
+        &self,
+        session: &Handle,
+        (target, since): (&Target, Instant),
+        outcome: &Outcome,
+    ) {
+        let published = Published { transport: Some(Transport::Session), outcome: outcome.clone() };
+        self.metrics.published(&published, since.elapsed());
+        session.published(published.clone());
+        self.publisher.ended(target, published);
     }
 
     /// How things are with the push service of a registration.
@@ -172,9 +179,9 @@ impl Relay {
 
     /// Publishes for an account, and counts what became of it.
     pub(super) async fn publish_counted(&self, account: &BareJid, publish: Publish) -> Published {
+        let began = Instant::now();
         let published = self.publisher.publish(account, publish).await;
-        let transport = published.transport.map_or("none", Transport::name);
-        self.metrics.publish(transport, published.outcome.name());
+        self.metrics.published(&published, began.elapsed());
         published
     }
 

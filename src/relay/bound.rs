@@ -13,8 +13,10 @@ use super::jobs::{Done, Jobs, Request};
 use super::login::{self, Login};
 use super::owner::owner;
 use super::registry::{Attach, Command, Handle, Refused};
+use super::seen::Seen;
 use super::{Client, Relay};
 use crate::limits::Throttle;
+use crate::metrics::Leg;
 use crate::net::conn::ConnEvent;
 use crate::net::upstream::UpstreamConn;
 use crate::publish::Way;
@@ -36,6 +38,7 @@ struct Driver {
     upstream: UpstreamConn,
     jobs: Jobs,
     carried: Carried,
+    seen: Seen,
     draining: bool,
     /// A client that has gone is noticed before anything is written to it; one that is busy does not keep the server waiting.
     client_had_its_turn: bool,
@@ -48,7 +51,7 @@ struct Driver {
 
 /// Runs a session from its bind to its end.
 pub(super) async fn run(relay: Arc<Relay>, login: Box<Login>) {
-    let Login { bound, client, upstream } = *login;
+    let Login { bound, client, peer, upstream } = *login;
     let (handle, commands) = relay.registry.enter(login::held(&bound), bound.jid.resource().as_str().to_owned());
     let login = LoginId(rand::random());
     let owner = owner(&relay, &handle, &bound, login).await;
@@ -57,6 +60,8 @@ pub(super) async fn run(relay: Arc<Relay>, login: Box<Login>) {
     let mut session = Session::new(relay.settings(), bound, owner, rand::random, clock);
     session.share_memory(relay.guards.queues());
     tracing::info!("bound");
+    handle.note(|notes| (notes.peer, notes.services) = (Some(peer), session.services()));
+    let seen = Seen::new(relay.metrics.tap());
     let jobs = Jobs::new(Arc::clone(&relay), Arc::clone(&handle), session.first_place(), earlier);
     let mut driver = Driver {
         relay,
@@ -70,6 +75,7 @@ pub(super) async fn run(relay: Arc<Relay>, login: Box<Login>) {
         upstream,
         jobs,
         carried: Carried::default(),
+        seen,
         draining: false,
         client_had_its_turn: false,
         commands_in_a_row: 0,
@@ -88,7 +94,7 @@ impl Driver {
         self.frames_from_upstream();
         while self.ended.is_none() {
             self.take(Input::Quiet);
-            if self.handle.set_dark(self.session.is_dark()) {
+            if self.seen.settle(&self.handle, &self.session) {
                 self.relay.hold_no_more_than_allowed(&self.handle);
             }
             // What had to wait may be wanted now.
@@ -119,7 +125,10 @@ impl Driver {
                 self.client_lost("broken");
             }
             Wake::Command(Command::Attach(attach)) => self.attach(*attach),
-            Wake::Command(Command::AccountChanged(account)) => self.take(Input::Account(*account)),
+            Wake::Command(Command::AccountChanged(account)) => {
+                self.take(Input::Account(*account));
+                self.note_services();
+            }
             Wake::Command(Command::GiveWay(reason, heir)) => self.give_way(reason, heir),
             Wake::Command(Command::Carry(publish, reply)) => {
                 let number = self.carried.begin(Asker::Other(reply));
@@ -179,6 +188,7 @@ impl Driver {
                     if frame.is_stanza() {
                         self.throttle.stanza(now, rates);
                     }
+                    self.seen.tap.came(Leg::Client, &frame);
                     self.take(Input::Client(self.session.attachment(), frame));
                 }
                 Ok(None) => return,
@@ -195,7 +205,10 @@ impl Driver {
     fn frames_from_upstream(&mut self) {
         while self.ended.is_none() {
             match self.upstream.next_frame() {
-                Ok(Some(frame)) => self.take(Input::Upstream(frame)),
+                Ok(Some(frame)) => {
+                    self.seen.tap.came(Leg::Upstream, &frame);
+                    self.take(Input::Upstream(frame));
+                }
                 Ok(None) => return,
                 Err(error) => {
                     tracing::warn!(%error, "the server's bytes are no XML stream");
@@ -207,7 +220,7 @@ impl Driver {
 
     /// Puts a proven connection in the place of the one there is, which closes silently.
     fn attach(&mut self, attach: Attach) {
-        let Attach { client, resumption, reply } = attach;
+        let Attach { client, peer, resumption, reply } = attach;
         if let Err(too_high) = self.session.check_resume(resumption.h) {
             // If the login is gone too, nobody is left to tell.
             drop(reply.send(Err(Refused { client, too_high: Some(too_high) })));
@@ -217,6 +230,7 @@ impl Driver {
             self.relay.farewell(old);
         }
         drop(reply.send(Ok(())));
+        self.handle.note(|notes| notes.peer = Some(peer));
         self.take(Input::Attach(resumption));
         // What the client sent right behind its `<resume/>`.
         self.frames_from_client();
@@ -243,10 +257,14 @@ impl Driver {
         match output {
             Output::ToClient(bytes) => {
                 if let Some(client) = &mut self.client {
+                    self.seen.tap.went(Leg::Client, &bytes);
                     client.write(&bytes);
                 }
             }
-            Output::ToUpstream(bytes) => self.upstream.write(&bytes),
+            Output::ToUpstream(bytes) => {
+                self.seen.tap.went(Leg::Upstream, &bytes);
+                self.upstream.write(&bytes);
+            }
             Output::Resumable(id) => {
                 self.relay.registry.resumable(id.clone(), &self.handle);
                 self.sm_id = Some(id);
@@ -263,8 +281,8 @@ impl Driver {
             }
             Output::Publish(publish) => return self.publish(publish),
             Output::Carried(number, outcome) => match self.carried.done(number)? {
-                Asker::Own(target) => {
-                    self.relay.published_by_session(&target, &outcome);
+                Asker::Own(target, since) => {
+                    self.relay.published_by_session(&self.handle, (&target, since), &outcome);
                     return Some(Input::Published(target, outcome));
                 }
                 // Whoever asked may have stopped waiting.
@@ -272,7 +290,10 @@ impl Driver {
             },
             Output::Elsewhere(notice) => self.relay.elsewhere(self.handle.account(), notice),
             Output::CloseClient(closing) => self.close_client(closing),
-            Output::Event(event) => self.relay.report(&event),
+            Output::Event(event) => {
+                self.seen.heard(&self.handle, &event);
+                self.relay.report(&event);
+            }
             Output::End(reason) => self.ended = Some(reason),
         }
         None
@@ -280,10 +301,11 @@ impl Driver {
 
     /// Where there is but the user's own stream, and this is it, the publish takes the short way.
     fn publish(&mut self, publish: Publish) -> Option<Input> {
+        self.seen.notified(&self.relay.metrics);
         let account = self.handle.account();
         match self.relay.publisher.way(account, &publish.target) {
             Way::Session => {
-                let number = self.carried.begin(Asker::Own(publish.target.clone()));
+                let number = self.carried.begin(Asker::Own(publish.target.clone(), Instant::now()));
                 return Some(Input::Carry(number, publish));
             }
             Way::NotAllowed | Way::Choice => {
@@ -302,6 +324,10 @@ impl Driver {
         }
     }
 
+    fn note_services(&self) {
+        self.handle.note(|notes| notes.services = self.session.services());
+    }
+
     fn done(&mut self, done: Done) {
         match done {
             Done::Changed(token, Ok((account, device))) => {
@@ -309,6 +335,7 @@ impl Driver {
                     self.jobs.device_changed();
                 }
                 self.take(Input::Changed(Some(account)));
+                self.note_services();
                 if let Some(token) = token {
                     self.take(Input::Stored(token, Stored::Durable(device)));
                 }

@@ -14,6 +14,7 @@ use super::snapshot::Snapshot;
 use super::{Client, FAREWELL, Relay};
 use crate::config::ListenTls;
 use crate::limits::{Eviction, Limit, Stage};
+use crate::metrics::Handshake;
 use crate::net::conn::{Conn, ConnEvent};
 use crate::session::starttls::{StartTls, Step};
 use crate::xml::{self, FrameError};
@@ -52,28 +53,31 @@ pub(super) async fn secure(
             }
         }
     };
+    let began = Instant::now();
     let attempt = timeout_at(deadline.into(), attempt);
     let attempt = select! {
         done = attempt => done,
         () = eviction.evicted() => return None,
     };
-    match attempt {
+    let (client, outcome) = match attempt {
         Ok(Ok(client)) => {
             permit.reaches(Stage::Secured);
-            Some((Box::new(client.with_permit(permit)), eviction))
+            (Some((Box::new(client.with_permit(permit)), eviction)), Handshake::Established)
         }
         Ok(Err(error)) => {
             tracing::debug!(%error, "no TLS");
-            None
+            (None, Handshake::Failed)
         }
         Err(_) => {
             match permit.address() {
                 Some(address) => relay.guards.watch().reached(Limit::HandshakeTimeout, address),
                 None => relay.guards.watch().reached(Limit::HandshakeTimeout, "a proxy's"),
             }
-            None
+            (None, Handshake::Timeout)
         }
-    }
+    };
+    relay.metrics.handshake(outcome, began.elapsed());
+    client
 }
 
 async fn accept(snapshot: &Snapshot, tcp: TcpStream, host: Option<&str>, direct: bool) -> Result<Client, Failure> {

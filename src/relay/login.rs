@@ -1,5 +1,6 @@
 //! Drives a [`Negotiation`]: one client over TLS, one fresh stream to the server.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -12,16 +13,19 @@ use super::registry::{Attach, Command, Refused};
 use super::snapshot::Snapshot;
 use super::{Client, Relay};
 use crate::limits::{Eviction, Limit, Stage};
+use crate::metrics::{LoginOutcome, ResumeOutcome};
 use crate::net::conn::{ConnEvent, HIGH_WATER};
 use crate::net::proxy_protocol::{self, Addresses, Tls};
 use crate::net::upstream::{Terms, UpstreamConn};
 use crate::session::negotiate::{CloseReason, Ended, Held, Input, Negotiation, Output, Stop};
 use crate::session::{Bound, EndReason, Resumption, SmId, sm};
+use crate::xml::{Frame, ns};
 
 /// A login that became a session of its own.
 pub(super) struct Login {
     pub(super) bound: Bound,
     pub(super) client: Client,
+    pub(super) peer: SocketAddr,
     pub(super) upstream: UpstreamConn,
 }
 
@@ -43,6 +47,9 @@ struct Driver<'a> {
     eviction: Eviction,
     authenticated: bool,
     bound: Option<Bound>,
+    /// What has come of the client's last wish to resume a session; nothing proves one until the session has the connection.
+    resumption: Option<ResumeOutcome>,
+    outcome: LoginOutcome,
     done: bool,
 }
 
@@ -63,12 +70,18 @@ pub(super) async fn run(
         eviction,
         authenticated: false,
         bound: None,
+        resumption: None,
+        outcome: LoginOutcome::Lost,
         done: false,
     };
     driver.drive().await;
+    driver.count_resumption();
+    relay.metrics.login(driver.outcome);
     let Driver { client, upstream, bound, .. } = driver;
     match (bound, client, upstream) {
-        (Some(bound), Some(client), Some(upstream)) => Some(Box::new(Login { bound, client, upstream })),
+        (Some(bound), Some(client), Some(upstream)) => {
+            Some(Box::new(Login { bound, client, peer: addresses.client, upstream }))
+        }
         (_, client, upstream) => {
             if let Some(client) = client {
                 relay.farewell(client);
@@ -155,7 +168,10 @@ impl Driver<'_> {
                 return;
             };
             match upstream.next_frame() {
-                Ok(Some(frame)) => self.take(Input::Upstream(frame)).await,
+                Ok(Some(frame)) => {
+                    self.heed(&frame);
+                    self.take(Input::Upstream(frame)).await;
+                }
                 Ok(None) => return,
                 Err(error) => {
                     tracing::warn!(%error, "the server's bytes are no XML stream");
@@ -163,6 +179,20 @@ impl Driver<'_> {
                     self.take(Input::UpstreamLost).await;
                 }
             }
+        }
+    }
+
+    fn heed(&self, frame: &Frame) {
+        if let Frame::Element(element) = frame
+            && (element.is("failure", ns::SASL) || element.is("failure", ns::SASL2))
+        {
+            self.relay.metrics.sasl_failure();
+        }
+    }
+
+    fn count_resumption(&mut self) {
+        if let Some(outcome) = self.resumption.take() {
+            self.relay.metrics.resumption(outcome);
         }
     }
 
@@ -212,7 +242,13 @@ impl Driver<'_> {
                 }
             }
             Output::Find(id) => {
-                return Some(Input::Found(self.find(&id).await));
+                self.count_resumption();
+                let found = self.find(&id).await;
+                self.resumption = Some(match &found {
+                    Ok(_) => ResumeOutcome::NotProven,
+                    Err(ended) => no_session(ended),
+                });
+                return Some(Input::Found(found));
             }
             Output::HandOver(id, resumption) => {
                 return self.hand_over(&id, resumption).await;
@@ -224,11 +260,13 @@ impl Driver<'_> {
             }
             Output::Bound(bound) => {
                 self.bound = Some(*bound);
+                self.outcome = LoginOutcome::Bound;
                 self.done = true;
             }
             Output::Notice(domain, notice) => self.relay.notices.tell(domain, notice),
             Output::Close(reason) => {
                 self.report_close(reason);
+                self.outcome = LoginOutcome::Closed(reason);
                 self.done = true;
             }
         }
@@ -267,6 +305,13 @@ impl Driver<'_> {
         }
     }
 
+    /// The session was there a moment ago.
+    async fn gone(&mut self, id: &SmId) -> Input {
+        let ended = self.ended(id).await;
+        self.resumption = Some(no_session(&ended));
+        Input::Gone(ended)
+    }
+
     async fn connect(&mut self, host: &str) -> Input {
         let Some(way) = self.snapshot.ways.to(host) else {
             return Input::UpstreamLost;
@@ -281,7 +326,9 @@ impl Driver<'_> {
         };
         let tls = self.client.as_ref().and_then(|client| Tls::of(client.stream().get_ref().1));
         let client = proxy_protocol::Client { addresses: self.addresses, tls };
-        match way.connect(&terms, Some(&client)).await {
+        let connected = way.connect(&terms, Some(&client)).await;
+        self.relay.metrics.upstream(host, connected.is_ok());
+        match connected {
             Ok(conn) => {
                 self.upstream = Some(conn);
                 Input::Connected(way.leg())
@@ -297,22 +344,25 @@ impl Driver<'_> {
     /// `None` once the session has the connection.
     async fn hand_over(&mut self, id: &SmId, resumption: Resumption) -> Option<Input> {
         let Some(handle) = self.relay.registry.find(id) else {
-            return Some(Input::Gone(self.ended(id).await));
+            return Some(self.gone(id).await);
         };
         let client = self.client.take()?;
         let (reply, replied) = oneshot::channel();
-        let command = Command::Attach(Box::new(Attach { client, resumption, reply }));
+        let command = Command::Attach(Box::new(Attach { client, peer: self.addresses.client, resumption, reply }));
         if let Err(Command::Attach(attach)) = handle.send(command).await {
             self.client = Some(attach.client);
-            return Some(Input::Gone(self.ended(id).await));
+            return Some(self.gone(id).await);
         }
         let deadline: tokio::time::Instant = (Instant::now() + self.snapshot.config.limits.handshake_timeout).into();
         match timeout_at(deadline, replied).await {
             Ok(Ok(Err(Refused { client, too_high }))) => {
                 self.client = Some(client);
                 match too_high {
-                    Some(too_high) => Some(Input::TooHigh(too_high)),
-                    None => Some(Input::Gone(self.ended(id).await)),
+                    Some(too_high) => {
+                        self.resumption = Some(ResumeOutcome::TooHigh);
+                        Some(Input::TooHigh(too_high))
+                    }
+                    None => Some(self.gone(id).await),
                 }
             }
             // Taken; or the session ended with the connection in its hands.
@@ -320,11 +370,16 @@ impl Driver<'_> {
                 if let Some(upstream) = &mut self.upstream {
                     upstream.write(crate::xml::STREAM_CLOSE);
                 }
+                (self.resumption, self.outcome) = (Some(ResumeOutcome::Resumed), LoginOutcome::Resumed);
                 self.done = true;
                 None
             }
         }
     }
+}
+
+fn no_session(ended: &Option<Ended>) -> ResumeOutcome {
+    if ended.is_some() { ResumeOutcome::Ended } else { ResumeOutcome::Unknown }
 }
 
 /// What a session lets others know, so that a resumption can be proven.

@@ -16,8 +16,10 @@ mod jobs;
 mod login;
 mod notices;
 mod owner;
+mod reach;
 pub mod registry;
 mod report;
+mod seen;
 pub mod snapshot;
 mod upkeep;
 mod wake;
@@ -74,8 +76,9 @@ impl Relay {
     pub fn new(snapshot: Snapshot, store: Store, shutdown: CancellationToken) -> Self {
         let current = Arc::new(Current::from_pointee(snapshot));
         let registry = Arc::new(Registry::default());
-        let metrics = Metrics::new();
-        let guards = Guards::new(&current.load().config.limits, &metrics);
+        let config = &current.load().config;
+        let metrics = Metrics::with(store.commit_time(), config.hosts.iter().map(|host| host.domain.as_str()));
+        let guards = Guards::new(&config.limits, &metrics);
         Self {
             publisher: Publisher::new(Arc::clone(&current), Arc::clone(&registry), &shutdown),
             current,
@@ -138,7 +141,9 @@ impl Relay {
     pub async fn switch(self: &Arc<Self>, snapshot: Snapshot) {
         let before = self.current.swap(Arc::new(snapshot));
         self.store.set_limits((&self.current.load().config.limits).into());
-        self.guards.update(&self.current.load().config.limits);
+        let now = self.current();
+        self.guards.update(&now.config.limits);
+        now.config.hosts.iter().for_each(|host| self.metrics.serve_host(&host.domain));
         self.publisher.reloaded(&before);
         self.configured();
         let relay = Arc::clone(self);

@@ -1,18 +1,24 @@
 //! The sessions of this process, by resumption id and by account.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::SystemTime;
 
 use dashmap::DashMap;
 use tokio::sync::{mpsc, oneshot};
 
 use super::Client;
 use super::jobs::unix;
-use crate::jid::BareJid;
+use crate::jid::{BareJid, Jid};
+use crate::metrics::Tally;
+use crate::publish::choice::Published;
 use crate::push::account::{Account, DeviceId};
 use crate::push::notification::Publish;
 use crate::push::outcome::Outcome;
 use crate::push::registration::Target;
+use crate::session::liveness::Reach;
 use crate::session::negotiate::{Held, Proof};
 use crate::session::{EndReason, Resumption, SmId, sm};
 use crate::xml::Element;
@@ -44,6 +50,8 @@ pub enum Command {
 pub struct Attach {
     /// The connection.
     pub client: Client,
+    /// Where it is from.
+    pub peer: SocketAddr,
     /// Where its client left off.
     pub resumption: Resumption,
     /// Whether it was taken.
@@ -59,6 +67,19 @@ pub struct Refused {
     pub too_high: Option<sm::TooHigh>,
 }
 
+/// What an operator may want to know of a session.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Notes {
+    /// Where the client is from, or was last.
+    pub peer: Option<SocketAddr>,
+    /// The push services that notify the device.
+    pub services: Vec<Jid>,
+    /// The newest decision about a stanza, and when it fell in unix seconds.
+    pub verdict: Option<(&'static str, u64)>,
+    /// What became of the newest notification, and when.
+    pub push: Option<(Published, SystemTime)>,
+}
+
 /// How others reach a session.
 #[derive(Debug)]
 pub struct Handle {
@@ -66,9 +87,13 @@ pub struct Handle {
     held: Held,
     resource: String,
     device: AtomicU64,
-    dark: AtomicBool,
+    /// A [`Reach`].
+    reach: AtomicU8,
     /// Unix seconds.
     since: AtomicU64,
+    /// Stanzas that wait in memory, and what they count for in bytes.
+    queued: (AtomicUsize, AtomicUsize),
+    notes: Mutex<Notes>,
     commands: mpsc::Sender<Command>,
 }
 
@@ -100,17 +125,44 @@ impl Handle {
 
     /// Whether the session is held without its client.
     pub fn is_dark(&self) -> bool {
-        self.dark.load(Ordering::Relaxed)
+        self.reach() == Reach::Dark
     }
 
-    /// The client has gone, or come back. Whether it has gone just now.
-    pub fn set_dark(&self, dark: bool) -> bool {
-        let changed = self.is_dark() != dark;
+    /// Whether the client can be reached.
+    pub fn reach(&self) -> Reach {
+        let number = self.reach.load(Ordering::Relaxed);
+        Reach::ALL.into_iter().find(|reach| *reach as u8 == number).unwrap_or_default()
+    }
+
+    /// The client can be reached, or cannot. Whether it has gone just now.
+    pub fn set_reach(&self, reach: Reach) -> bool {
+        let changed = self.reach() != reach;
         if changed {
             self.since.store(unix(), Ordering::Relaxed);
-            self.dark.store(dark, Ordering::Relaxed);
+            self.reach.store(reach as u8, Ordering::Relaxed);
         }
-        changed && dark
+        changed && reach == Reach::Dark
+    }
+
+    /// So many stanzas wait in memory, and count for so many bytes.
+    pub fn set_queued(&self, (stanzas, bytes): (usize, usize)) {
+        self.queued.0.store(stanzas, Ordering::Relaxed);
+        self.queued.1.store(bytes, Ordering::Relaxed);
+    }
+
+    /// How many stanzas wait in memory, and what they count for in bytes.
+    pub fn queued(&self) -> (usize, usize) {
+        (self.queued.0.load(Ordering::Relaxed), self.queued.1.load(Ordering::Relaxed))
+    }
+
+    /// Notes something for operators.
+    pub fn note(&self, note: impl FnOnce(&mut Notes)) {
+        note(&mut self.notes.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+
+    /// What was noted.
+    pub fn notes(&self) -> Notes {
+        self.notes.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Since when the client is there or not, in unix seconds.
@@ -146,8 +198,17 @@ impl Registry {
         let (commands, receiver) = mpsc::channel(COMMANDS);
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         let account = held.account.clone();
-        let (device, dark, since) = (AtomicU64::new(0), AtomicBool::new(false), AtomicU64::new(unix()));
-        let handle = Arc::new(Handle { number, held, resource, device, dark, since, commands });
+        let handle = Arc::new(Handle {
+            number,
+            held,
+            resource,
+            device: AtomicU64::new(0),
+            reach: AtomicU8::default(),
+            since: AtomicU64::new(unix()),
+            queued: Default::default(),
+            notes: Mutex::default(),
+            commands,
+        });
         self.accounts.entry(account).or_default().push(Arc::clone(&handle));
         (handle, receiver)
     }
@@ -195,12 +256,27 @@ impl Registry {
         self.accounts.iter().flat_map(|entry| entry.value().clone()).collect()
     }
 
-    /// How many sessions are live, and how many are held without their client.
+    /// The sessions of each domain that has any.
+    pub fn tally(&self) -> BTreeMap<String, Tally> {
+        let mut tallies: BTreeMap<String, Tally> = BTreeMap::new();
+        for entry in &self.accounts {
+            let host = entry.key().domain().as_str();
+            if !tallies.contains_key(host) {
+                tallies.insert(host.to_owned(), Tally::default());
+            }
+            let Some(tally) = tallies.get_mut(host) else { continue };
+            for handle in entry.value() {
+                let (queued, bytes) = handle.queued();
+                tally.add(handle.reach(), queued, bytes);
+            }
+        }
+        tallies
+    }
+
+    /// How many sessions have their client, be it late or not, and how many are held without it.
     pub fn count(&self) -> (usize, usize) {
-        let count =
-            |(live, dark): (usize, usize), is_dark: bool| (live + usize::from(!is_dark), dark + usize::from(is_dark));
-        let counts = self.accounts.iter().map(|entry| entry.iter().map(|h| h.is_dark()).fold((0, 0), count));
-        counts.fold((0, 0), |(live, dark), (l, d)| (live + l, dark + d))
+        let total = self.tally().into_values().fold(Tally::default(), Tally::and);
+        (total.live + total.suspect, total.dark)
     }
 
     /// The other sessions of the account.

@@ -14,6 +14,32 @@ enum Link {
     Dark { since: Instant, until: Instant, woken: bool },
 }
 
+/// Whether the client can be reached, for operators.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Reach {
+    /// It is there.
+    #[default]
+    Live,
+    /// It is connected, and late with an acknowledgement.
+    Suspect,
+    /// It is not there; the session is held.
+    Dark,
+}
+
+impl Reach {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Live, Self::Suspect, Self::Dark];
+
+    /// The metric's label.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Live => "live",
+            Self::Suspect => "suspect",
+            Self::Dark => "dark",
+        }
+    }
+}
+
 /// What a deadline means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Alarm {
@@ -106,6 +132,15 @@ impl Liveness {
     pub fn attach(&mut self, now: Instant) {
         self.link = Link::Live { asked: None };
         self.heard = now;
+    }
+
+    /// Whether the client can be reached.
+    pub fn reach(&self) -> Reach {
+        match self.link {
+            Link::Live { .. } => Reach::Live,
+            Link::Suspect { .. } => Reach::Suspect,
+            Link::Dark { .. } => Reach::Dark,
+        }
     }
 
     /// Whether there is no usable connection.

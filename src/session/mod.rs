@@ -32,6 +32,7 @@ pub mod queue;
 mod request;
 pub mod rewrite;
 pub mod sasl;
+mod seen;
 mod server;
 mod settings;
 pub mod sieve;
@@ -360,11 +361,6 @@ impl Session {
     /// The current attachment.
     pub fn attachment(&self) -> Attachment {
         self.attachment
-    }
-
-    /// Whether the session is held without a usable client connection.
-    pub fn is_dark(&self) -> bool {
-        self.liveness.is_dark()
     }
 
     fn out(&mut self, output: Output) {

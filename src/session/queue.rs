@@ -386,6 +386,11 @@ impl Queue {
         self.items.len()
     }
 
+    /// What they count for, in bytes.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
     /// Whether nothing waits in memory.
     pub fn is_empty(&self) -> bool {
         self.items.is_empty()

@@ -47,6 +47,11 @@ impl Disk {
         }
     }
 
+    /// Whether changes cannot be stored until the process is restarted.
+    pub(super) fn has_failed(&self) -> bool {
+        self.sync_failed.load(Ordering::Acquire)
+    }
+
     /// Tries once more to open a database that could not be opened again.
     pub(super) fn ensure_open(&self) {
         if let Err(error) = self.with(|_| Ok(())) {

@@ -24,6 +24,7 @@ mod ageing;
 mod batch;
 mod disk;
 mod error;
+mod measure;
 mod peek;
 mod record;
 mod row;
@@ -39,11 +40,13 @@ pub use accounts::AccountPage;
 pub use adopt::Adoption;
 pub use ageing::{Expired, Ttl};
 pub use error::{SpoolBound, StoreError};
+pub use measure::Measures;
 pub use peek::peek;
 pub use spool::{Backlog, ITEM_OVERHEAD, Slot, SpoolLimits, Spooled};
 pub use tombstone::Tombstone;
 pub use wake::{Wake, WakeReason};
 
+use crate::metrics::Latency;
 use batch::Batch;
 use disk::Disk;
 use writer::{Fading, Job, Shared, Work};
@@ -128,12 +131,18 @@ impl Store {
         self.shared.commits.load(Ordering::Relaxed)
     }
 
+    /// How long commits take.
+    pub fn commit_time(&self) -> &Latency {
+        &self.shared.commit_time
+    }
+
     fn start(disk: Disk, limits: SpoolLimits) -> Result<Self, StoreError> {
         disk.with(batch::create)?;
         let shared = Arc::new(Shared {
             disk,
             limits: Mutex::new(limits),
             commits: AtomicU64::new(0),
+            commit_time: Latency::default(),
             fading: Fading::default(),
         });
         let (jobs, waiting) = mpsc::channel(QUEUE);

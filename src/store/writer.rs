@@ -16,6 +16,7 @@ use super::StoreError;
 use super::batch::Batch;
 use super::disk::Disk;
 use super::spool::{Slot, SpoolLimits};
+use crate::metrics::Latency;
 
 /// The most jobs of one transaction.
 const GROUP: usize = 1024;
@@ -92,6 +93,7 @@ pub(super) struct Shared {
     pub(super) disk: Disk,
     pub(super) limits: Mutex<SpoolLimits>,
     pub(super) commits: AtomicU64,
+    pub(super) commit_time: Latency,
     pub(super) fading: Fading,
 }
 
@@ -243,7 +245,9 @@ impl Writer {
         let (differs, faded, total) = (batch.differs, batch.faded, batch.total);
         drop(batch);
         if differs {
+            let began = std::time::Instant::now();
             transaction.commit()?;
+            self.shared.commit_time.observe(began.elapsed());
             self.shared.commits.fetch_add(1, Ordering::Relaxed);
             self.total = Some(total);
         } else {

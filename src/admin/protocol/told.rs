@@ -6,14 +6,15 @@ use std::time::{Duration, SystemTime};
 use bytesize::ByteSize;
 
 use super::{
-    Answer, Forgotten, LastPublish, Ping, PingOutcome, Registration, Reloaded, Removed, Session, State, Status,
+    Answer, Forgotten, LastPublish, LastVerdict, Ping, PingOutcome, Registration, Reloaded, Removed, Session, State,
+    Status,
 };
 
 impl fmt::Display for Answer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Status(status) => status.fmt(f),
-            Self::Session(Session { jid, state, since }) => write!(f, "{jid}  {state} since {}", Time(*since)),
+            Self::Session(session) => session.fmt(f),
             Self::Registration(registration) => registration.fmt(f),
             Self::Ping(ping) => ping.fmt(f),
             Self::Removed(Removed { registrations }) => write!(f, "registrations removed: {registrations}"),
@@ -35,9 +36,11 @@ impl fmt::Display for Status {
         let draining = if self.draining { ", draining" } else { "" };
         writeln!(f, "pushward {}, up {uptime}{draining}", self.version)?;
         writeln!(f, "connections    {}", self.connections)?;
-        writeln!(f, "sessions       {} live, {} dark", self.live, self.dark)?;
+        let Self { live, suspect, dark, queued, spooled, .. } = self;
+        writeln!(f, "sessions       {live} live, {suspect} suspect, {dark} dark")?;
         writeln!(f, "accounts       {}", self.accounts)?;
-        writeln!(f, "on disk        {}", ByteSize(self.spool_bytes).display().iec())?;
+        writeln!(f, "in memory      {queued} stanzas, {}", ByteSize(self.queue_bytes as u64).display().iec())?;
+        writeln!(f, "on disk        {spooled} stanzas, {}", ByteSize(self.spool_bytes).display().iec())?;
         write!(f, "wakes waiting  {}", self.wakes_waiting)
     }
 }
@@ -49,11 +52,29 @@ impl fmt::Display for Reloaded {
     }
 }
 
+impl fmt::Display for Session {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}  {} since {}", self.jid, self.state, Time(self.since))?;
+        if let Some(client) = &self.client {
+            write!(f, "  client {client}")?;
+        }
+        write!(f, "  queued {}  on disk {}", self.queued, self.spooled)?;
+        if let Some(push) = &self.push {
+            write!(f, "  last push {push}")?;
+        }
+        if let Some(LastVerdict { verdict, at }) = &self.verdict {
+            write!(f, "  last verdict {verdict} {}", Time(*at))?;
+        }
+        Ok(())
+    }
+}
+
 impl fmt::Display for State {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::None => "none",
             Self::Dark => "dark",
+            Self::Suspect => "suspect",
             Self::Live => "live",
         })
     }

@@ -61,11 +61,15 @@ complete -c pushward -n "__fish_pushward_using_subcommand demo" -s c -l config -
 complete -c pushward -n "__fish_pushward_using_subcommand demo" -l serve -d 'Keep the server running for clients of your own'
 complete -c pushward -n "__fish_pushward_using_subcommand demo" -s v -l verbose -d 'Show every stanza'
 complete -c pushward -n "__fish_pushward_using_subcommand demo" -s h -l help -d 'Print help'
+complete -c pushward -n "__fish_pushward_using_subcommand status" -s i -l interval -d 'How often, such as 500ms or 1m' -r
 complete -c pushward -n "__fish_pushward_using_subcommand status" -s c -l config -d 'The configuration file; where there is none of that name, /etc/pushward/config.toml' -r -F
 complete -c pushward -n "__fish_pushward_using_subcommand status" -l json -d 'Print JSON, one object a line'
+complete -c pushward -n "__fish_pushward_using_subcommand status" -s w -l watch -d 'Keep showing it; q ends. Where there is no terminal, print it anew each time'
 complete -c pushward -n "__fish_pushward_using_subcommand status" -s h -l help -d 'Print help'
+complete -c pushward -n "__fish_pushward_using_subcommand sessions" -s i -l interval -d 'How often, such as 500ms or 1m' -r
 complete -c pushward -n "__fish_pushward_using_subcommand sessions" -s c -l config -d 'The configuration file; where there is none of that name, /etc/pushward/config.toml' -r -F
 complete -c pushward -n "__fish_pushward_using_subcommand sessions" -l json -d 'Print JSON, one object a line'
+complete -c pushward -n "__fish_pushward_using_subcommand sessions" -s w -l watch -d 'Keep showing it; q ends. Where there is no terminal, print it anew each time'
 complete -c pushward -n "__fish_pushward_using_subcommand sessions" -s h -l help -d 'Print help'
 complete -c pushward -n "__fish_pushward_using_subcommand push; and not __fish_seen_subcommand_from list ping remove help" -s c -l config -d 'The configuration file; where there is none of that name, /etc/pushward/config.toml' -r -F
 complete -c pushward -n "__fish_pushward_using_subcommand push; and not __fish_seen_subcommand_from list ping remove help" -s h -l help -d 'Print help'

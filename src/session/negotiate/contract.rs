@@ -100,6 +100,42 @@ pub enum CloseReason {
     Shutdown,
 }
 
+impl CloseReason {
+    /// All of them.
+    pub const ALL: [Self; 12] = [
+        Self::ClientClosed,
+        Self::ClientError,
+        Self::UpstreamClosed,
+        Self::UpstreamLost,
+        Self::UpstreamError,
+        Self::UpstreamWantsTls,
+        Self::HostUnknown,
+        Self::ResumeRefused,
+        Self::Timeout,
+        Self::Crowded,
+        Self::LockedOut,
+        Self::Shutdown,
+    ];
+
+    /// The metric's label.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::ClientClosed => "client_closed",
+            Self::ClientError => "client_error",
+            Self::UpstreamClosed => "upstream_closed",
+            Self::UpstreamLost => "upstream_lost",
+            Self::UpstreamError => "upstream_error",
+            Self::UpstreamWantsTls => "upstream_wants_tls",
+            Self::HostUnknown => "host_unknown",
+            Self::ResumeRefused => "resume_refused",
+            Self::Timeout => "timeout",
+            Self::Crowded => "crowded",
+            Self::LockedOut => "locked_out",
+            Self::Shutdown => "shutdown",
+        }
+    }
+}
+
 /// Whom the server let in, as far as that is certain before the bind.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Proof {

@@ -1,6 +1,7 @@
 //! What the tests are made of: real peers, scripted peers, and the proxy itself.
 
 mod authority;
+mod browser;
 mod client;
 mod descriptors;
 mod dns;
@@ -16,6 +17,7 @@ mod sasl2;
 mod scene;
 mod server;
 mod stub;
+mod terminal;
 mod tls;
 mod wire;
 mod world;
@@ -28,6 +30,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 pub(crate) use authority::{Authority, Issued};
+pub(crate) use browser::Browser;
 pub(crate) use client::{Client, Enabled, HEADER, STARTTLS, plain};
 pub(crate) use descriptors::raise_descriptors;
 pub(crate) use dns::{NameServer, Record};
@@ -43,6 +46,7 @@ pub(crate) use sasl2::{hashed_token, token};
 pub(crate) use scene::{Scene, another, enable_push, failed, fresh, lost, request, resumed};
 pub(crate) use server::Server;
 pub(crate) use stub::{StubConnection, StubOptions, StubUpstream};
+pub(crate) use terminal::Terminal;
 pub(crate) use tls::Tls;
 pub(crate) use wire::Wire;
 pub(crate) use world::{PUSH_OPTIONS, QUIET, World, push_enable, quick};

@@ -1,0 +1,95 @@
+//! The numbers of the last hour, for the page's plots.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use serde::Serialize;
+
+use crate::metrics::{Counted, Measured};
+
+/// How often numbers are noted.
+pub(super) const EVERY: Duration = Duration::from_secs(10);
+/// How many are kept: an hour's.
+const KEPT: usize = 360;
+
+/// The numbers of one moment. Counters stand as they were, since the start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub(super) struct Sample {
+    /// Unix seconds.
+    at: u64,
+    connections: usize,
+    live: usize,
+    suspect: usize,
+    dark: usize,
+    messages_in: u64,
+    messages_out: u64,
+    logins: u64,
+    failed_logins: u64,
+    published: u64,
+    publish_failed: u64,
+    queue_bytes: usize,
+    spool_bytes: u64,
+}
+
+impl Sample {
+    pub(super) fn new(at: u64, connections: usize, measured: &Measured, counted: &Counted) -> Self {
+        let total = measured.total();
+        let published = |accepted: bool| -> u64 {
+            counted
+                .publishes
+                .iter()
+                .filter(|(name, _)| (**name == "accepted") == accepted)
+                .map(|(_, count)| count)
+                .sum()
+        };
+        Self {
+            at,
+            connections,
+            live: total.live,
+            suspect: total.suspect,
+            dark: total.dark,
+            messages_in: counted.messages_in,
+            messages_out: counted.messages_out,
+            logins: counted.logins,
+            failed_logins: counted.failed_logins,
+            published: published(true),
+            publish_failed: published(false),
+            queue_bytes: total.queue_bytes,
+            spool_bytes: measured.disk.unwrap_or_default().spool_bytes,
+        }
+    }
+}
+
+/// The last hour's samples, oldest first.
+#[derive(Debug, Default)]
+pub(super) struct History(VecDeque<Sample>);
+
+impl History {
+    /// Adds a sample; the oldest goes when there are too many.
+    pub(super) fn push(&mut self, sample: Sample) {
+        if self.0.len() >= KEPT {
+            self.0.pop_front();
+        }
+        self.0.push_back(sample);
+    }
+
+    /// All of them.
+    pub(super) fn samples(&self) -> Vec<Sample> {
+        self.0.iter().copied().collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_hour_is_kept_and_no_more() {
+        let mut history = History::default();
+        for at in 0..1000 {
+            history.push(Sample { at, ..Sample::default() });
+        }
+        let samples = history.samples();
+        assert_eq!((samples.len(), samples[0].at, samples[359].at), (360, 640, 999));
+    }
+}

@@ -1,0 +1,89 @@
+//! What the page shows, as JSON: counts by host, never who is there.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+use super::history::{EVERY, History, Sample};
+use crate::metrics::{Counted, Disk, Measured, Tally};
+
+/// The whole of `/status.json`.
+#[derive(Clone, Debug, Serialize)]
+pub(super) struct Overview {
+    #[serde(flatten)]
+    about: About,
+    hosts: Vec<Host>,
+    queued: usize,
+    queue_bytes: usize,
+    disk: Option<OnDisk>,
+    messages_in: u64,
+    messages_out: u64,
+    logins: u64,
+    failed_logins: u64,
+    publishes: BTreeMap<&'static str, u64>,
+    verdicts: BTreeMap<&'static str, u64>,
+    /// Seconds between two samples.
+    every: u64,
+    history: Vec<Sample>,
+}
+
+/// The daemon.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub(super) struct About {
+    pub(super) version: &'static str,
+    /// Unix seconds.
+    pub(super) now: u64,
+    /// Seconds since the start.
+    pub(super) uptime: u64,
+    pub(super) draining: bool,
+    pub(super) connections: usize,
+}
+
+#[derive(Clone, Debug, Serialize)]
+struct Host {
+    host: String,
+    live: usize,
+    suspect: usize,
+    dark: usize,
+}
+
+#[derive(Clone, Copy, Debug, Serialize)]
+struct OnDisk {
+    accounts: u64,
+    spooled: u64,
+    spool_bytes: u64,
+    store_bytes: u64,
+    wakes_waiting: u64,
+}
+
+impl Overview {
+    pub(super) fn new(about: About, measured: &Measured, counted: Counted, history: &History) -> Self {
+        let total = measured.total();
+        let host = |(host, tally): (&String, &Tally)| {
+            let Tally { live, suspect, dark, .. } = *tally;
+            Host { host: host.clone(), live, suspect, dark }
+        };
+        let now = Sample::new(about.now, about.connections, measured, &counted);
+        Self {
+            about,
+            hosts: measured.sessions.iter().map(host).collect(),
+            queued: total.queued,
+            queue_bytes: total.queue_bytes,
+            disk: measured.disk.map(|Disk { accounts, spooled, spool_bytes, store_bytes, wakes_waiting }| OnDisk {
+                accounts,
+                spooled,
+                spool_bytes,
+                store_bytes,
+                wakes_waiting,
+            }),
+            messages_in: counted.messages_in,
+            messages_out: counted.messages_out,
+            logins: counted.logins,
+            failed_logins: counted.failed_logins,
+            publishes: counted.publishes,
+            verdicts: counted.verdicts.into_iter().filter(|(_, count)| *count > 0).collect(),
+            every: EVERY.as_secs(),
+            history: history.samples().into_iter().chain([now]).collect(),
+        }
+    }
+}

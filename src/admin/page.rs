@@ -1,0 +1,49 @@
+//! The page at `/`: one document, with its style and its script in it, and a policy that lets nothing else act.
+
+use std::sync::LazyLock;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use ring::digest::{SHA256, digest};
+
+const DOCUMENT: &str = include_str!("page/page.html");
+const STYLE: &str = include_str!("page/page.css");
+const SCRIPT: &str = include_str!("page/page.js");
+
+/// The document and its policy.
+#[derive(Debug)]
+pub(super) struct Page {
+    /// HTML.
+    pub(super) document: String,
+    /// `Content-Security-Policy`: what stands in the document may act, by its hash, and it may ask this server.
+    pub(super) policy: String,
+}
+
+/// The page.
+pub(super) static PAGE: LazyLock<Page> = LazyLock::new(|| Page {
+    document: DOCUMENT.replace("{{style}}", STYLE).replace("{{script}}", SCRIPT),
+    policy: format!(
+        "default-src 'none'; script-src {}; style-src {}; connect-src 'self'; img-src data:; base-uri 'none'; \
+         form-action 'none'; frame-ancestors 'none'",
+        source(SCRIPT),
+        source(STYLE)
+    ),
+});
+
+fn source(inline: &str) -> String {
+    format!("'sha256-{}'", STANDARD.encode(digest(&SHA256, inline.as_bytes())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_document_is_whole_and_asks_nobody_else() {
+        let document = &PAGE.document;
+        assert!(document.contains(SCRIPT) && document.contains(STYLE) && !document.contains("{{"), "{document}");
+        for outside in ["src=", "@import", "url(", "href=\"http", "href=\"//", " onclick", " onload", " style=\""] {
+            assert!(!document.contains(outside), "{outside}");
+        }
+    }
+}

@@ -1,0 +1,128 @@
+//! The terminal: another screen while this lives, and the keys that are pressed.
+
+use std::io::{self, Stdout, Write};
+use std::time::Duration;
+
+use crossterm::cursor::{Hide, MoveTo, Show};
+use crossterm::event::{self, Event, KeyCode, KeyEventKind, KeyModifiers};
+use crossterm::style::Print;
+use crossterm::terminal::{
+    self, BeginSynchronizedUpdate, Clear, ClearType, DisableLineWrap, EnableLineWrap, EndSynchronizedUpdate,
+    EnterAlternateScreen, LeaveAlternateScreen, disable_raw_mode, enable_raw_mode,
+};
+use crossterm::{execute, queue};
+use tokio::sync::mpsc;
+
+/// How long the thread that reads keys may take to notice that nobody wants any.
+const NOTICE: Duration = Duration::from_millis(100);
+/// Columns and lines of a terminal that does not tell.
+const USUAL: (u16, u16) = (80, 24);
+
+/// A key, as far as it means something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Key {
+    /// It is enough.
+    End,
+    /// Up or down.
+    Scroll(By),
+    /// The terminal has another size.
+    Resized,
+}
+
+/// How far.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum By {
+    /// So many lines, up if it is less than zero.
+    Lines(isize),
+    /// So many pages.
+    Pages(isize),
+    /// To the first line.
+    Start,
+    /// To the last line.
+    End,
+}
+
+/// The terminal, which is as it was when this is dropped.
+#[derive(Debug)]
+pub(super) struct Screen(Stdout);
+
+impl Screen {
+    /// Takes the terminal; keys come one by one, and there are no more once reading them fails.
+    ///
+    /// # Errors
+    /// It cannot be had.
+    pub(super) fn open() -> io::Result<(Self, mpsc::Receiver<Key>)> {
+        enable_raw_mode()?;
+        let mut screen = Self(io::stdout());
+        execute!(screen.0, EnterAlternateScreen, Hide, DisableLineWrap)?;
+        let (sender, keys) = mpsc::channel(16);
+        std::thread::Builder::new().name("keys".to_owned()).spawn(move || {
+            while !sender.is_closed() {
+                match event::poll(NOTICE).and_then(|any| if any { event::read().map(Some) } else { Ok(None) }) {
+                    Ok(Some(event)) => {
+                        if let Some(key) = key(&event)
+                            && sender.blocking_send(key).is_err()
+                        {
+                            return;
+                        }
+                    }
+                    Ok(None) => {}
+                    Err(_) => return,
+                }
+            }
+        })?;
+        Ok((screen, keys))
+    }
+
+    /// Draws lines for the columns and lines that there are.
+    ///
+    /// # Errors
+    /// The terminal has gone.
+    pub(super) fn draw(&mut self, render: impl FnOnce((usize, usize)) -> Vec<String>) -> io::Result<()> {
+        let (columns, lines) = terminal::size().ok().filter(|size| size.0 > 0 && size.1 > 0).unwrap_or(USUAL);
+        queue!(self.0, BeginSynchronizedUpdate)?;
+        for (at, line) in (0..lines).zip(render((columns.into(), lines.into()))) {
+            queue!(self.0, MoveTo(0, at), Print(line), Clear(ClearType::UntilNewLine))?;
+        }
+        queue!(self.0, Clear(ClearType::FromCursorDown), EndSynchronizedUpdate)?;
+        self.0.flush()
+    }
+}
+
+impl Drop for Screen {
+    fn drop(&mut self) {
+        // A terminal that has gone needs nothing.
+        drop(execute!(self.0, EnableLineWrap, Show, LeaveAlternateScreen));
+        drop(disable_raw_mode());
+    }
+}
+
+fn key(event: &Event) -> Option<Key> {
+    let pressed = match event {
+        Event::Resize(..) => return Some(Key::Resized),
+        Event::Key(pressed) if pressed.kind != KeyEventKind::Release => pressed,
+        Event::Key(_) | Event::FocusGained | Event::FocusLost | Event::Mouse(_) => return None,
+    };
+    let control = pressed.modifiers.contains(KeyModifiers::CONTROL);
+    if control {
+        return matches!(pressed.code, KeyCode::Char('c' | 'd')).then_some(Key::End);
+    }
+    let by = if matches!(pressed.code, KeyCode::Char('q') | KeyCode::Esc) {
+        return Some(Key::End);
+    } else if matches!(pressed.code, KeyCode::Up | KeyCode::Char('k')) {
+        By::Lines(-1)
+    } else if matches!(pressed.code, KeyCode::Down | KeyCode::Char('j')) {
+        By::Lines(1)
+    } else if pressed.code == KeyCode::PageUp {
+        By::Pages(-1)
+    } else if matches!(pressed.code, KeyCode::PageDown | KeyCode::Char(' ')) {
+        By::Pages(1)
+    } else if matches!(pressed.code, KeyCode::Home | KeyCode::Char('g')) {
+        By::Start
+    } else if matches!(pressed.code, KeyCode::End | KeyCode::Char('G')) {
+        By::End
+    } else {
+        return None;
+    };
+    Some(Key::Scroll(by))
+}

@@ -1,0 +1,93 @@
+//! What things come to: the words of the labels.
+
+use crate::push::classify::Noise;
+use crate::push::filter::Blocked;
+use crate::push::pusher::{Skip, Verdict};
+use crate::session::negotiate::CloseReason;
+
+/// What came of a handshake.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Handshake {
+    /// TLS is up.
+    Established,
+    /// The peer left, broke the protocol, or could not agree on TLS.
+    Failed,
+    /// `handshake_timeout` is over.
+    Timeout,
+}
+
+/// What came of a log-in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LoginOutcome {
+    /// A session of its own.
+    Bound,
+    /// A held session was resumed.
+    Resumed,
+    /// The client's connection was lost.
+    Lost,
+    /// The connection was closed.
+    Closed(CloseReason),
+}
+
+/// What came of a client's wish to resume a session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ResumeOutcome {
+    /// It was resumed.
+    Resumed,
+    /// The session has ended in order: the client was told what it had handled.
+    Ended,
+    /// There is no such session.
+    Unknown,
+    /// The client claims stanzas that it was never sent.
+    TooHigh,
+    /// The server did not prove that it is the client's.
+    NotProven,
+}
+
+impl Handshake {
+    pub(super) const ALL: [Self; 3] = [Self::Established, Self::Failed, Self::Timeout];
+
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Established => "established",
+            Self::Failed => "failed",
+            Self::Timeout => "timeout",
+        }
+    }
+}
+
+impl LoginOutcome {
+    pub(super) fn all() -> impl Iterator<Item = Self> {
+        [Self::Bound, Self::Resumed, Self::Lost].into_iter().chain(CloseReason::ALL.map(Self::Closed))
+    }
+
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Bound => "bound",
+            Self::Resumed => "resumed",
+            Self::Lost => "client_lost",
+            Self::Closed(reason) => reason.name(),
+        }
+    }
+}
+
+impl ResumeOutcome {
+    pub(super) const ALL: [Self; 5] = [Self::Resumed, Self::Ended, Self::Unknown, Self::TooHigh, Self::NotProven];
+
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Resumed => "resumed",
+            Self::Ended => "ended",
+            Self::Unknown => "unknown",
+            Self::TooHigh => "handled_count_too_high",
+            Self::NotProven => "not_proven",
+        }
+    }
+}
+
+/// All that can be decided about a stanza.
+pub(super) fn verdicts() -> impl Iterator<Item = Verdict> {
+    let skips = [Skip::Duplicate, Skip::ReadElsewhere, Skip::CallEnd];
+    let skips = skips.into_iter().chain(Noise::ALL.map(Skip::Noise)).chain(Blocked::ALL.map(Skip::Blocked));
+    [Verdict::Push, Verdict::Ring].into_iter().chain(skips.map(Verdict::Skip))
+}

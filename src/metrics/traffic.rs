@@ -1,0 +1,199 @@
+//! What passes through sessions, counted on the hot path: an addition for a stanza's number and one for its bytes, in memory
+//! that few sessions share.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, MetricEncoder};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::metrics::counter::ConstCounter;
+use prometheus_client::registry::Unit;
+
+use super::Labels;
+use crate::xml::{Frame, Kind};
+
+/// Sessions are dealt out to so many shards, so that the processors seldom count in the same memory.
+const SHARDS: usize = 16;
+
+const LEGS: [(Leg, &str); 2] = [(Leg::Client, "client"), (Leg::Upstream, "upstream")];
+const DIRECTIONS: [(Direction, &str); 2] = [(Direction::In, "in"), (Direction::Out, "out")];
+const KINDS: [(Kind, &str); 4] =
+    [(Kind::Message, "message"), (Kind::Presence, "presence"), (Kind::Iq, "iq"), (Kind::Other, "nonza")];
+
+/// Which of a session's two streams.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Leg {
+    /// The client's.
+    Client,
+    /// The server's.
+    Upstream,
+}
+
+/// Whether something came or went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Direction {
+    In,
+    Out,
+}
+
+/// What one shard has counted. As large as two cache lines, and alone in them.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+struct Shard {
+    elements: [AtomicU64; 16],
+    bytes: [AtomicU64; 4],
+}
+
+/// Where a session counts.
+#[derive(Clone, Debug)]
+pub struct Tap(Arc<Shard>);
+
+impl Tap {
+    /// A frame came on this leg.
+    pub fn came(&self, leg: Leg, frame: &Frame) {
+        if let Frame::Element(element) = frame {
+            self.count((leg, Direction::In), element.kind(), element.bytes().len());
+        }
+    }
+
+    /// An element leaves on this leg.
+    pub fn went(&self, leg: Leg, element: &[u8]) {
+        self.count((leg, Direction::Out), kind(element), element.len());
+    }
+
+    fn count(&self, way: (Leg, Direction), kind: Kind, bytes: usize) {
+        let (elements, sizes) = self.0.counters(way, kind);
+        if let (Some(elements), Some(sizes)) = (elements, sizes) {
+            elements.fetch_add(1, Ordering::Relaxed);
+            sizes.fetch_add(bytes as u64, Ordering::Relaxed);
+        }
+    }
+}
+
+impl Shard {
+    /// Both are there: the numbers of the variants leave no gap.
+    fn counters(&self, (leg, direction): (Leg, Direction), kind: Kind) -> (Option<&AtomicU64>, Option<&AtomicU64>) {
+        let way = leg as usize * 2 + direction as usize;
+        let kind = match kind {
+            Kind::Message => 0,
+            Kind::Presence => 1,
+            Kind::Iq => 2,
+            Kind::Other => 3,
+        };
+        (self.elements.get(way * 4 + kind), self.bytes.get(way))
+    }
+}
+
+/// The kind of an element that is written: stanzas have the stream's default namespace, hence no prefix.
+fn kind(element: &[u8]) -> Kind {
+    for (name, kind) in [(&b"<message"[..], Kind::Message), (b"<presence", Kind::Presence), (b"<iq", Kind::Iq)] {
+        if let Some(rest) = element.strip_prefix(name) {
+            let ends = rest.first().is_some_and(|next| matches!(next, b' ' | b'>' | b'/' | b'\t' | b'\r' | b'\n'));
+            return if ends { kind } else { Kind::Other };
+        }
+    }
+    Kind::Other
+}
+
+/// What all sessions have counted.
+#[derive(Debug, Default)]
+pub(super) struct Traffic {
+    shards: [Arc<Shard>; SHARDS],
+    next: AtomicUsize,
+}
+
+impl Traffic {
+    /// Where the next session counts.
+    pub(super) fn tap(&self) -> Tap {
+        let next = self.next.fetch_add(1, Ordering::Relaxed) % SHARDS;
+        Tap(self.shards.get(next).map(Arc::clone).unwrap_or_default())
+    }
+
+    /// How many stanzas and nonzas have come or gone.
+    pub(super) fn messages(&self, leg: Leg) -> (u64, u64) {
+        let way = |direction| self.sum(|shard| shard.counters((leg, direction), Kind::Message).0);
+        (way(Direction::In), way(Direction::Out))
+    }
+
+    fn sum(&self, counter: impl Fn(&Shard) -> Option<&AtomicU64>) -> u64 {
+        self.shards.iter().filter_map(|shard| counter(shard)).map(|counter| counter.load(Ordering::Relaxed)).sum()
+    }
+}
+
+impl Collector for Traffic {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+        let help = "Stanzas and nonzas of sessions, by stream, direction and kind.";
+        let mut elements = encoder.encode_descriptor("stanzas", help, None, MetricType::Counter)?;
+        for (way, words) in ways() {
+            for (kind, word) in KINDS {
+                let labels = [words[0], words[1], ("kind", word)];
+                encode(&mut elements, &labels, self.sum(|shard| shard.counters(way, kind).0))?;
+            }
+        }
+        let help = "Bytes of stanzas and nonzas of sessions, by stream and direction, before TLS.";
+        let mut bytes = encoder.encode_descriptor("stanza", help, Some(&Unit::Bytes), MetricType::Counter)?;
+        for (way, words) in ways() {
+            encode(&mut bytes, &words, self.sum(|shard| shard.counters(way, Kind::Other).1))?;
+        }
+        Ok(())
+    }
+}
+
+fn ways() -> impl Iterator<Item = ((Leg, Direction), Labels<2>)> {
+    LEGS.into_iter().flat_map(|(leg, leg_word)| {
+        DIRECTIONS
+            .into_iter()
+            .map(move |(direction, word)| ((leg, direction), [("leg", leg_word), ("direction", word)]))
+    })
+}
+
+fn encode<const N: usize>(family: &mut MetricEncoder<'_>, labels: &Labels<N>, count: u64) -> Result<(), fmt::Error> {
+    ConstCounter::new(count).encode(family.encode_family(labels)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_element_that_is_written_is_counted_by_its_kind() {
+        for (element, expect) in [
+            ("<message/>", Kind::Message),
+            ("<message to='a'>", Kind::Message),
+            ("<presence\nid='1'/>", Kind::Presence),
+            ("<iq>", Kind::Iq),
+            ("<iqs/>", Kind::Other),
+            ("<r xmlns='urn:xmpp:sm:3'/>", Kind::Other),
+            ("</stream:stream>", Kind::Other),
+            ("<iq", Kind::Other),
+            ("", Kind::Other),
+        ] {
+            assert_eq!(kind(element.as_bytes()), expect, "{element}");
+        }
+    }
+
+    #[test]
+    fn every_way_and_kind_has_a_counter_of_its_own() {
+        let shard = Shard::default();
+        for (way, _) in ways() {
+            for (kind, _) in KINDS {
+                let (elements, bytes) = shard.counters(way, kind);
+                assert_eq!(elements.unwrap().fetch_add(1, Ordering::Relaxed), 0, "{way:?} {kind:?}");
+                bytes.unwrap().fetch_add(1, Ordering::Relaxed);
+            }
+        }
+        assert!(shard.bytes.iter().all(|bytes| bytes.load(Ordering::Relaxed) == 4));
+    }
+
+    #[test]
+    fn what_sessions_count_in_different_shards_is_added_up() {
+        let traffic = Traffic::default();
+        for _ in 0..SHARDS + 1 {
+            traffic.tap().went(Leg::Client, b"<message/>");
+        }
+        assert_eq!(traffic.messages(Leg::Client), (0, SHARDS as u64 + 1));
+        assert_eq!(traffic.messages(Leg::Upstream), (0, 0));
+    }
+}

@@ -1,0 +1,72 @@
+//! What a session's task lets operators see of it.
+
+use std::time::{Duration, Instant, SystemTime};
+
+use super::jobs::unix;
+use super::registry::Handle;
+use crate::config::Transport;
+use crate::metrics::{Metrics, Tap};
+use crate::publish::choice::Published;
+use crate::push::pusher::Verdict;
+use crate::session::liveness::Reach;
+use crate::session::{Event, Session};
+
+/// What is counted and noted of one session.
+#[derive(Debug)]
+pub(super) struct Seen {
+    /// What passes through.
+    pub(super) tap: Tap,
+    /// When the first stanza was judged that notifies, while no notification has left.
+    notifies: Option<Instant>,
+}
+
+impl Seen {
+    pub(super) fn new(tap: Tap) -> Self {
+        Self { tap, notifies: None }
+    }
+
+    /// At the end of a wake-up: how the session is now. Whether its client has gone just now.
+    pub(super) fn settle(&mut self, handle: &Handle, session: &Session) -> bool {
+        let reach = session.reach();
+        let gone = handle.set_reach(reach);
+        handle.set_queued(session.queued());
+        if reach == Reach::Live {
+            self.notifies = None;
+        }
+        gone
+    }
+
+    /// What the session reports.
+    pub(super) fn heard(&mut self, handle: &Handle, event: &Event) {
+        if let Event::Judged(verdict) = event {
+            if matches!(verdict, Verdict::Push | Verdict::Ring) {
+                self.notifies.get_or_insert_with(Instant::now);
+            }
+            handle.note(|notes| notes.verdict = Some((verdict.name(), unix())));
+        }
+    }
+
+    /// A notification leaves.
+    pub(super) fn notified(&mut self, metrics: &Metrics) {
+        if let Some(since) = self.notifies.take() {
+            metrics.notified(since.elapsed());
+        }
+    }
+}
+
+impl Metrics {
+    /// A notification has come to its outcome, after so long.
+    pub(super) fn published(&self, published: &Published, took: Duration) {
+        self.publish(published.transport.map_or("none", Transport::name), published.outcome.name());
+        if let Some(transport) = published.transport {
+            self.publish_took(transport, took);
+        }
+    }
+}
+
+impl Handle {
+    /// A notification for the session has come to its outcome.
+    pub(super) fn published(&self, published: Published) {
+        self.note(|notes| notes.push = Some((published, SystemTime::now())));
+    }
+}

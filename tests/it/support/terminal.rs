@@ -1,0 +1,59 @@
+//! A terminal: a program runs in it, keys are pressed, and what it draws is kept.
+
+use std::process::Command;
+
+use serde_json::{Value, json};
+
+use super::{PATIENCE, Process, eventually};
+
+/// A program in a terminal of its own.
+pub(crate) struct Terminal(Process);
+
+impl Terminal {
+    /// Runs `command` in a terminal of so many columns and lines.
+    pub(crate) fn start(command: &Command, (columns, lines): (u16, u16)) -> Self {
+        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/peers/terminal.py");
+        let mut terminal = Command::new("/usr/bin/python3");
+        terminal.arg(script).args([columns, lines].map(|size| size.to_string()));
+        terminal.arg(command.get_program()).args(command.get_args()).env("TERM", "xterm-256color");
+        if let Some(directory) = command.get_current_dir() {
+            terminal.current_dir(directory);
+        }
+        Self(Process::spawn("terminal", "apt-get install --yes python3", &mut terminal))
+    }
+
+    /// Presses keys.
+    pub(crate) fn press(&mut self, keys: &str) {
+        self.0.tell(&json!({ "keys": keys }).to_string());
+    }
+
+    /// Sends the program a signal.
+    pub(crate) fn signal(&mut self, number: i32) {
+        self.0.tell(&json!({ "signal": number }).to_string());
+    }
+
+    /// All that was drawn until now, with its control sequences.
+    pub(crate) fn drawn(&self) -> String {
+        self.told().iter().filter_map(|line| line["drawn"].as_str()).collect()
+    }
+
+    /// Waits until something was drawn behind the first so many bytes.
+    pub(crate) async fn draws(&self, needle: &str, behind: usize) {
+        let found = || self.drawn().get(behind..).is_some_and(|drawn| drawn.contains(needle)).then_some(());
+        eventually(PATIENCE, || format!("{needle:?} in {:?}", self.drawn()), found).await;
+    }
+
+    /// Waits for the end of the program: its exit code, and whether the terminal is as it was before.
+    pub(crate) async fn ended(&self) -> (i64, bool) {
+        let ended = || {
+            let told = self.told();
+            let end = told.iter().find(|line| line.get("code").is_some())?;
+            Some((end["code"].as_i64()?, end["restored"].as_bool()?))
+        };
+        eventually(PATIENCE, || format!("the end of it; it drew {:?}", self.drawn()), ended).await
+    }
+
+    fn told(&self) -> Vec<Value> {
+        self.0.log().lines().iter().filter_map(|line| serde_json::from_str(line).ok()).collect()
+    }
+}
