@@ -12,6 +12,7 @@ use std::ops::RangeInclusive;
 use crate::xml::{Element, Kind};
 pub use budget::Budget;
 use budget::Share;
+pub use room::Full;
 pub use spooled::Spooled;
 use spooled::weight;
 use tail::Tail;
@@ -45,15 +46,6 @@ pub enum Place {
     Memory(u64),
     /// There is no room, or older ones are before it: only the spool is to have it until its turn comes.
     SpoolOnly(u64),
-}
-
-/// What has no room any more.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Full {
-    /// The memory of the session.
-    Session,
-    /// The memory that all sessions share.
-    All,
 }
 
 /// A stanza that is on its way to the spool and not in memory.

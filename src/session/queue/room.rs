@@ -2,7 +2,16 @@
 
 use std::sync::Arc;
 
-use super::{Budget, Full, Queue, Share};
+use super::{Budget, Queue, Share};
+
+/// What has no room any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Full {
+    /// The memory of the session.
+    Session,
+    /// The memory that all sessions share.
+    All,
+}
 
 /// Bytes that a session may have on their way to the disk where the memory for all is full.
 const IN_FLIGHT: usize = 64 << 10;
