@@ -10,6 +10,9 @@ use super::sm::Handled;
 
 /// How long a client's `<r/>` may wait for a confirmation that is expected.
 const ACK_PATIENCE: Duration = Duration::from_millis(200);
+/// Where nobody waits for it, the server is asked again after this long, so that a stream of stanzas does not cost a question
+/// each.
+const PACE: Duration = Duration::from_millis(20);
 /// How long the server may take to confirm anything before its connection counts as lost.
 const SERVER_PATIENCE: Duration = Duration::from_secs(60);
 /// Stanzas of the client that may be unconfirmed before no more are read.
@@ -35,6 +38,8 @@ pub struct Confirmation {
     /// The client's stanzas that the server has not confirmed: their place among `received` and among `sent`.
     open: VecDeque<(u64, u64)>,
     question: Option<Question>,
+    /// When the server was asked last.
+    asked: Option<Instant>,
     /// The client's `<r/>`s that are not answered.
     due: Option<Due>,
     /// The client was told less than it asked for: more follows as soon as there is more to tell.
@@ -113,18 +118,25 @@ impl Confirmation {
         self.open.len() < OPEN
     }
 
-    /// Whether the server must be asked now: something is unconfirmed, and no question is open.
+    /// Whether the server is to be asked: something is unconfirmed, and no question is open.
     pub fn must_ask(&self) -> bool {
         !self.open.is_empty() && self.question.is_none()
     }
 
+    /// Until when the next question waits, where the client does not wait for it.
+    pub fn pause(&self) -> Option<Instant> {
+        self.asked.filter(|_| self.due.is_none() && self.owed.is_none()).map(|at| at + PACE)
+    }
+
     /// An `<r/>` was sent to the server.
     pub fn asked(&mut self, now: Instant) {
+        self.asked = Some(now);
         self.question = Some(Question { since: now, ping: None });
     }
 
     /// A ping with this id was sent to the server, behind all that was sent before.
     pub fn pinged(&mut self, now: Instant, id: String) {
+        self.asked = Some(now);
         self.question = Some(Question { since: now, ping: Some((id, self.sent)) });
     }
 

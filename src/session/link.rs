@@ -105,7 +105,7 @@ impl Session {
             self.spool_rest();
             return self.drive_end(now);
         }
-        if self.confirm.must_ask() && matches!(self.tracking, Tracking::Sm(_)) {
+        if self.has_server_question() && self.confirm.pause().is_none_or(|at| at <= now) {
             self.ask_server(now);
         }
         self.spool_if_due(now);
@@ -115,10 +115,27 @@ impl Session {
         }
         self.refill(now);
         self.answer_client(now);
-        let unread = self.queue.messages() > 0 && self.queue.awaits_ack();
-        if self.liveness.may_ask() && unread && self.resuming.is_none() {
+        if self.has_client_question() && self.liveness.pause().is_none_or(|at| at <= now) {
             self.ask_client(now);
         }
+    }
+
+    /// When something is to be asked that had to wait, so that a stream of stanzas does not cost a question each.
+    pub(super) fn next_question(&self) -> Option<Instant> {
+        let server = self.confirm.pause().filter(|_| self.has_server_question());
+        let client = self.liveness.pause().filter(|_| self.has_client_question());
+        [server, client].into_iter().flatten().min()
+    }
+
+    /// Whether the server is to be asked what it has.
+    fn has_server_question(&self) -> bool {
+        self.confirm.must_ask() && matches!(self.tracking, Tracking::Sm(_))
+    }
+
+    /// Whether the client is to be asked what it has read.
+    fn has_client_question(&self) -> bool {
+        let unread = self.queue.messages() > 0 && self.queue.awaits_ack();
+        unread && self.liveness.may_ask() && self.resuming.is_none()
     }
 
     /// Asks what the client has read: by `<r/>`, or by ping.

@@ -4,6 +4,10 @@ use std::time::{Duration, Instant};
 
 use crate::config::StreamManagement;
 
+/// A client that acknowledges is asked again after this long, so that a stream of stanzas does not cost a question each. Well
+/// below `spool_after`.
+const PACE: Duration = Duration::from_millis(20);
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Link {
     /// Connected, nothing overdue. `asked` is when the `<r/>` was sent that has no `<a/>` yet.
@@ -60,6 +64,8 @@ pub enum Alarm {
 pub struct Liveness {
     link: Link,
     heard: Instant,
+    /// When it was asked last, on this connection.
+    asked: Option<Instant>,
     /// Acks can be asked for: the client has enabled stream management.
     probing: bool,
     max_ack_delay: Duration,
@@ -74,6 +80,7 @@ impl Liveness {
         Self {
             link: Link::Live { asked: None },
             heard: now,
+            asked: None,
             probing: false,
             max_ack_delay: settings.max_ack_delay,
             ack_timeout: settings.ack_timeout,
@@ -84,7 +91,8 @@ impl Liveness {
 
     /// Goes by other durations from now on.
     pub fn change(&mut self, settings: &StreamManagement) {
-        *self = Self { link: self.link, heard: self.heard, probing: self.probing, ..Self::new(settings, self.heard) };
+        let Self { link, heard, asked, probing, .. } = *self;
+        *self = Self { link, heard, asked, probing, ..Self::new(settings, heard) };
     }
 
     /// The client enabled stream management, so it can be asked for acks.
@@ -102,8 +110,14 @@ impl Liveness {
         self.probing && matches!(self.link, Link::Live { asked: None })
     }
 
+    /// Until when the next `<r/>` waits that follows only upon new stanzas.
+    pub fn pause(&self) -> Option<Instant> {
+        self.asked.map(|at| at + PACE)
+    }
+
     /// An `<r/>` was sent.
     pub fn asked(&mut self, now: Instant) {
+        self.asked = Some(now);
         if matches!(self.link, Link::Live { asked: None }) {
             self.link = Link::Live { asked: Some(now) };
         }
@@ -131,6 +145,7 @@ impl Liveness {
     /// A connection took the session up.
     pub fn attach(&mut self, now: Instant) {
         self.link = Link::Live { asked: None };
+        self.asked = None;
         self.heard = now;
     }
 

@@ -338,6 +338,7 @@ impl Session {
             self.pending.deadline(),
             self.confirm.answer_deadline().filter(|_| self.may_answer_client()),
             self.confirm.server_deadline(),
+            self.next_question(),
             self.resuming,
             self.spool_due(),
             self.orphans_due.map(|(at, _)| at),
