@@ -22,6 +22,11 @@ use crate::metrics::Latency;
 const GROUP: usize = 1024;
 /// Bytes of stanzas after which a transaction takes no more jobs.
 const GROUP_BYTES: usize = 8 << 20;
+/// While commits follow each other this closely, each waits for [`GATHER`], so that more goes into one: a commit costs the
+/// processor and the disk as much for one job as for many.
+const BUSY: Duration = Duration::from_millis(20);
+/// How long a commit waits for more jobs while many come.
+const GATHER: Duration = Duration::from_millis(4);
 /// How long a deletion may wait for another job's commit.
 const LAZY: Duration = Duration::from_secs(1);
 
@@ -107,7 +112,7 @@ impl Shared {
 /// `ended`.
 pub(super) fn spawn(shared: Arc<Shared>, jobs: mpsc::Receiver<Job>, ended: DropGuard) -> io::Result<()> {
     let timer = runtime::Builder::new_current_thread().enable_time().build()?;
-    let writer = Writer { shared, timer, total: None, due: None };
+    let writer = Writer { shared, timer, total: None, due: None, committed: None };
     std::thread::Builder::new()
         .name("store".to_owned())
         .spawn(move || {
@@ -125,6 +130,8 @@ struct Writer {
     total: Option<u64>,
     /// When deletions must wait no longer.
     due: Option<Instant>,
+    /// When the last transaction was committed.
+    committed: Option<Instant>,
 }
 
 /// Why the writer goes on.
@@ -139,7 +146,12 @@ impl Writer {
         loop {
             let mut group = Group::default();
             match self.next(&mut jobs) {
-                Next::Job(job) => group.push(job, &mut jobs),
+                Next::Job(job) => {
+                    group.push(job, &mut jobs);
+                    if group.works > 0 && self.committed.is_some_and(|at| at.elapsed() < BUSY) {
+                        std::thread::sleep(GATHER);
+                    }
+                }
                 Next::Due => group.settle(),
                 Next::Closed => break,
             }
@@ -249,6 +261,7 @@ impl Writer {
             transaction.commit()?;
             self.shared.commit_time.observe(began.elapsed());
             self.shared.commits.fetch_add(1, Ordering::Relaxed);
+            self.committed = Some(Instant::now());
             self.total = Some(total);
         } else {
             transaction.abort()?;
