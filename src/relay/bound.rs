@@ -134,9 +134,12 @@ impl Driver {
                 let number = self.carried.begin(Asker::Other(reply));
                 self.take(Input::Carry(number, *publish));
             }
-            Wake::Command(Command::Published(target, outcome)) => self.take(Input::Published(target, outcome)),
+            Wake::Command(Command::Published(published)) => {
+                let (target, outcome) = *published;
+                self.take(Input::Published(target, outcome));
+            }
             Wake::Command(Command::SettingsChanged) => self.take(Input::Settings(self.relay.settings())),
-            Wake::Command(Command::Routed(stanza)) => self.take(Input::Routed(stanza)),
+            Wake::Command(Command::Routed(stanza)) => self.take(Input::Routed(*stanza)),
             Wake::Store(done) => self.done(done),
             Wake::Deadline => self.deadline(),
             Wake::Drain => {
@@ -177,8 +180,9 @@ impl Driver {
     /// Takes what the client has sent, up to where the session wants no more; the loop comes back for the rest.
     fn frames_from_client(&mut self) {
         let rates = self.relay.guards.rates();
+        // What came together came now.
+        let now = Instant::now();
         while self.ended.is_none() && self.session.wants_client() {
-            let now = Instant::now();
             let Some(client) = &mut self.client else { return };
             if self.throttle.resumes_at(now, rates).is_some() {
                 return;
@@ -189,13 +193,13 @@ impl Driver {
                         self.throttle.stanza(now, rates);
                     }
                     self.seen.tap.came(Leg::Client, &frame);
-                    self.take(Input::Client(self.session.attachment(), frame));
+                    self.take_at(now, Input::Client(self.session.attachment(), frame));
                 }
                 Ok(None) => return,
                 Err(error) => {
                     tracing::info!(%error, "the client's bytes are no XML stream");
                     self.relay.too_much(&error, true);
-                    self.session.refuse_bytes(Instant::now(), &error);
+                    self.session.refuse_bytes(now, &error);
                     self.perform();
                 }
             }
@@ -203,11 +207,12 @@ impl Driver {
     }
 
     fn frames_from_upstream(&mut self) {
+        let now = Instant::now();
         while self.ended.is_none() {
             match self.upstream.next_frame() {
                 Ok(Some(frame)) => {
                     self.seen.tap.came(Leg::Upstream, &frame);
-                    self.take(Input::Upstream(frame));
+                    self.take_at(now, Input::Upstream(frame));
                 }
                 Ok(None) => return,
                 Err(error) => {
@@ -237,7 +242,11 @@ impl Driver {
     }
 
     fn take(&mut self, input: Input) {
-        self.session.handle(Instant::now(), input);
+        self.take_at(Instant::now(), input);
+    }
+
+    fn take_at(&mut self, now: Instant, input: Input) {
+        self.session.handle(now, input);
         self.perform();
     }
 
@@ -382,7 +391,8 @@ impl Driver {
                 Command::Attach(attach) => {
                     drop(attach.reply.send(Err(Refused { client: attach.client, too_high: None })));
                 }
-                Command::Published(target, outcome) => {
+                Command::Published(published) => {
+                    let (target, outcome) = *published;
                     self.relay.note_outcome(self.handle.account(), &target, &outcome).await;
                 }
                 Command::AccountChanged(_)

@@ -26,7 +26,7 @@ use crate::xml::Element;
 /// Commands that wait for a session; a session that does not take them is busy for at most a wake-up.
 pub(super) const COMMANDS: usize = 16;
 
-/// What others ask of a session's task.
+/// What others ask of a session's task. Small: each session owns room for many.
 #[derive(Debug)]
 pub enum Command {
     /// Take this connection in place of the one you have.
@@ -36,9 +36,9 @@ pub enum Command {
     /// Publish this through your stream, for another device of the account; without an answer the outcome is unknown.
     Carry(Box<Publish>, oneshot::Sender<Outcome>),
     /// What became of a publish of yours that left by another transport.
-    Published(Target, Outcome),
+    Published(Box<(Target, Outcome)>),
     /// A stanza for you, or for the account, came over a stream of a push service's.
-    Routed(Element),
+    Routed(Box<Element>),
     /// The operator has set something anew: what is current.
     SettingsChanged,
     /// Others of the account take your place: end for this reason, if you are held, and say so by dropping this.

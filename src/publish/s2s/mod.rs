@@ -183,7 +183,7 @@ impl Service {
         };
         for session in &recipients {
             // One that has ended meanwhile has no client to miss it.
-            drop(timeout(HAND_OVER, session.send(Command::Routed(stanza.clone()))).await);
+            drop(timeout(HAND_OVER, session.send(Command::Routed(Box::new(stanza.clone())))).await);
         }
         !recipients.is_empty()
     }

@@ -9,6 +9,7 @@ use tokio::select;
 use tokio::time::sleep_until;
 
 use super::Driver;
+use crate::limits::Rates;
 use crate::net::conn::{ConnEvent, HIGH_WATER};
 use crate::relay::jobs::Done;
 use crate::relay::registry::{COMMANDS, Command};
@@ -89,7 +90,11 @@ impl Driver {
 
     /// When the client may go on, if it has sent too much of late.
     fn held_up(&mut self) -> Option<Instant> {
-        let (now, rates) = (Instant::now(), self.relay.guards.rates());
+        let rates = self.relay.guards.rates();
+        if rates == Rates::default() {
+            return None;
+        }
+        let now = Instant::now();
         if let Some(limit) = self.throttle.newly_held(now, rates) {
             self.relay.guards.watch().reached(limit, "a client");
         }
