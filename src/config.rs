@@ -1,7 +1,7 @@
 //! The configuration: from a file as written to a [`Config`] that cannot be wrong.
 //!
 //! Paths in the file are relative to the directory of the file. Durations are written `"30s"`, sizes `"16 KiB"`. Every
-//! key but `[[host]]` has a default; unknown keys, and designed keys that do not act yet, are errors.
+//! key but `[[host]]` has a default; unknown keys are errors.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -21,7 +21,7 @@ mod stream_management;
 #[cfg(test)]
 mod tests;
 mod transport;
-mod unsupported;
+mod unknown;
 mod upstream;
 mod value;
 

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use super::unsupported;
+use super::unknown;
 
 /// One thing that is wrong in the file, and what to do about it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -156,13 +156,8 @@ impl<'t> Report<'t> {
     /// All problems that were added.
     pub(super) fn finish(self) -> Result<(), ConfigErrors> {
         for Unknown { line, section, key } in self.unknown.take() {
-            match unsupported::reason(section, &key) {
-                Some(reason) => self.add(line, section, &key, "not yet supported", format!("remove it: {reason}")),
-                None => {
-                    let remedy = unsupported::suggestion(section, &key, &self.known.borrow());
-                    self.add(line, section, &key, "unknown key", remedy);
-                }
-            }
+            let remedy = unknown::suggestion(section, &key, &self.known.borrow());
+            self.add(line, section, &key, "unknown key", remedy);
         }
         let broken = self.broken_lines.into_inner();
         let mut problems = self.problems.into_inner();

@@ -177,16 +177,6 @@ fn repeats_are_durations_in_order() {
 }
 
 #[test]
-fn no_key_is_both_supported_and_not() {
-    let full = shipped_in_full(true);
-    let report = problem::Report::new(Path::new("config.toml"), &full);
-    read::config(&report, &full, Path::new("config.toml"));
-    for (section, key) in report.known() {
-        assert_eq!(unsupported::reason(section, key), None, "{section} {key}");
-    }
-}
-
-#[test]
 fn a_value_of_the_wrong_type_is_refused_with_what_to_write() {
     check(
         "[push]\nwith_body = \"yes\"",

@@ -194,7 +194,11 @@ async fn on_a_full_disk_stanzas_stay_with_the_server_and_other_sessions_go_on() 
         desk.send(message("and back")).await;
         desk.acked_up_to(number).await;
     }
-    desk_server.acked(3, PATIENCE).await;
+    // It is asked, and answers, a moment later.
+    tokio::select! {
+        acked = desk_server.acked(3, PATIENCE) => assert_eq!(acked, 3),
+        last = desk.closed(PATIENCE) => panic!("{last:?}"),
+    }
     desk_server.assert_open();
 }
 

@@ -1,14 +1,6 @@
-//! Keys that are refused: designed but not built yet, or misspelt.
+//! Keys that there are not: what was meant, perhaps.
 
 use std::collections::BTreeSet;
-
-/// Section, key, and what holds instead. A key that would not act is refused, so that nobody relies on it.
-const UNSUPPORTED: &[(&str, &str, &str)] = &[];
-
-/// Why a designed key is refused; `None` if it was never designed.
-pub(super) fn reason(section: &str, key: &str) -> Option<&'static str> {
-    UNSUPPORTED.iter().find(|(s, k, _)| *s == section && *k == key).map(|(_, _, reason)| *reason)
-}
 
 /// What to do about an unknown key, given all sections and keys that are known.
 pub(super) fn suggestion(section: &str, key: &str, known: &BTreeSet<(&str, &str)>) -> String {
