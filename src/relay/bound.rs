@@ -1,5 +1,6 @@
 //! Drives a [`Session`]: the task that owns both legs until the session ends.
 
+mod leave;
 mod turn;
 
 use std::collections::VecDeque;
@@ -21,7 +22,7 @@ use crate::net::conn::ConnEvent;
 use crate::net::upstream::UpstreamConn;
 use crate::publish::Way;
 use crate::publish::session::{Asker, Carried};
-use crate::push::account::{Change, LoginId};
+use crate::push::account::LoginId;
 use crate::push::notification::Publish;
 use crate::session::{Clock, Closing, EndReason, Input, Output, Session, SmId, Stored};
 use turn::Wake;
@@ -370,39 +371,5 @@ impl Driver {
             Done::Quiet(Ok(())) => {}
             Done::Quiet(Err(error)) => tracing::error!(%error, "the store failed"),
         }
-    }
-
-    // The end
-
-    /// Finishes what the store was told, then leaves the registry: whoever takes over waits until all is on disk.
-    async fn leave(mut self) {
-        if let Some(reason) = self.ended {
-            tracing::info!(?reason, "session ended");
-        }
-        if let Some(client) = self.client.take() {
-            self.relay.farewell(client);
-        }
-        self.jobs.ask(Request::Change(None, Change::Ended { login: self.login }));
-        self.jobs.finish().await;
-        self.relay.registry.leave(&self.handle, self.sm_id.as_ref());
-        self.commands.close();
-        while let Some(command) = self.commands.recv().await {
-            match command {
-                Command::Attach(attach) => {
-                    drop(attach.reply.send(Err(Refused { client: attach.client, too_high: None })));
-                }
-                Command::Published(published) => {
-                    let (target, outcome) = *published;
-                    self.relay.note_outcome(self.handle.account(), &target, &outcome).await;
-                }
-                Command::AccountChanged(_)
-                | Command::Carry(..)
-                | Command::Routed(_)
-                | Command::SettingsChanged
-                | Command::GiveWay(..) => {}
-            }
-        }
-        drop(self.heirs);
-        self.relay.farewell(self.upstream);
     }
 }
