@@ -48,7 +48,6 @@ pub enum StartError {
 pub struct Daemon {
     addresses: Vec<(ListenTls, SocketAddr)>,
     accepting: CancellationToken,
-    shutdown: CancellationToken,
     connections: TaskTracker,
     relay: Arc<Relay>,
     store: Store,
@@ -83,7 +82,7 @@ impl Daemon {
         let stop = accepting.clone();
         connections.spawn(async move { stop.run_until_cancelled(reloads.run()).await });
         let admin = doors.open(Arc::clone(&relay), reloader.clone());
-        Ok(Self { addresses, accepting, shutdown, connections, relay, store, admin, reloader })
+        Ok(Self { addresses, accepting, connections, relay, store, admin, reloader })
     }
 
     /// Where it listened as it started, in the order of the configuration; ports that the system chose are real here.
@@ -99,7 +98,7 @@ impl Daemon {
     /// Accepts no more, ends all sessions in order, and waits for them for at most `drain_timeout`.
     pub async fn stop(self) {
         self.accepting.cancel();
-        self.shutdown.cancel();
+        self.relay.drain();
         self.connections.close();
         let drain = async {
             self.connections.wait().await;

@@ -1,26 +1,22 @@
 //! A framed connection: reads that give frames, writes that gather, and progress that lives in the struct.
 
-use std::cell::RefCell;
+use std::cell::Cell;
 use std::fmt;
 use std::future::poll_fn;
 use std::io;
-use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
-use bytes::{Buf, BytesMut};
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
+use bytes::BytesMut;
 use tokio::time::timeout;
 
+use super::wire::Wire;
 use crate::limits::Permit;
 use crate::xml::{Frame, FrameError, FrameLimits, Framer};
 
-/// Room for one read: the most that a TLS record holds.
-const READ: usize = 16 * 1024;
-
 thread_local! {
-    /// Where reads arrive, so that a connection on which nothing comes owns no room for it.
-    static ARRIVALS: RefCell<Box<[u8]>> = RefCell::new(vec![0; READ].into());
+    /// Room for what is to be written, lent to the connection that writes next.
+    static SPARE: Cell<BytesMut> = Cell::default();
 }
 
 /// Above this many unwritten bytes, the source of what is written is not read any further.
@@ -58,7 +54,7 @@ impl<S> fmt::Debug for Conn<S> {
     }
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> Conn<S> {
+impl<S: Wire> Conn<S> {
     /// A connection on which a stream header comes next.
     pub fn new(stream: S, limits: FrameLimits) -> Self {
         Self {
@@ -121,12 +117,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conn<S> {
         if self.stalled.is_none() {
             self.stalled = Some(Instant::now());
         }
+        if self.out.capacity() == 0 {
+            self.out = SPARE.take();
+        }
         self.out.extend_from_slice(bytes);
     }
 
     /// How many bytes wait to be written.
     pub fn backlog(&self) -> usize {
-        self.out.len()
+        self.out.len() + self.stream.unsent()
     }
 
     /// When the peer is to be given up for not reading, if nothing moves until then.
@@ -146,35 +145,33 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conn<S> {
 
     /// As [`Conn::event`], for callers that wait for more than one connection.
     pub fn poll_event(&mut self, cx: &mut Context<'_>, read: bool) -> Poll<io::Result<ConnEvent>> {
-        if (self.unflushed || !self.out.is_empty()) && self.poll_drain(cx)?.is_ready() {
+        let backlog = self.backlog();
+        let drained = (self.unflushed || backlog > 0) && self.poll_drain(cx)?.is_ready();
+        if drained && (backlog >= HIGH_WATER || !read) {
+            // Somebody may wait for it.
             return Poll::Ready(Ok(ConnEvent::Drained));
         }
         if !read {
             return Poll::Pending;
         }
-        let Self { stream, framer, .. } = self;
-        let count = ready!(ARRIVALS.with_borrow_mut(|arrivals| {
-            let mut arrivals = ReadBuf::new(arrivals);
-            ready!(Pin::new(stream).poll_read(cx, &mut arrivals))?;
-            framer.buffer().extend_from_slice(arrivals.filled());
-            Poll::Ready(io::Result::Ok(arrivals.filled().len()))
-        }))?;
+        let count = ready!(self.stream.poll_receive(cx, self.framer.buffer()))?;
         self.received = self.received.saturating_add(count);
         Poll::Ready(Ok(if count == 0 { ConnEvent::Closed } else { ConnEvent::Received }))
     }
 
     fn poll_drain(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        while !self.out.is_empty() {
-            let count = ready!(Pin::new(&mut self.stream).poll_write(cx, &self.out))?;
-            if count == 0 {
-                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
-            }
-            self.out.advance(count);
-            self.unflushed = true;
+        self.unflushed = true;
+        let before = self.backlog();
+        let sent = self.stream.poll_send(cx, &mut self.out);
+        if sent.is_pending() && (self.backlog() < before || self.stalled.is_none()) {
             self.stalled = Some(Instant::now());
         }
-        ready!(Pin::new(&mut self.stream).poll_flush(cx))?;
-        self.out = BytesMut::new();
+        ready!(sent)?;
+        let mut spare = std::mem::take(&mut self.out);
+        spare.clear();
+        if spare.try_reclaim(1) && spare.capacity() <= HIGH_WATER {
+            SPARE.set(spare);
+        }
         self.unflushed = false;
         self.stalled = None;
         Poll::Ready(Ok(()))
@@ -184,7 +181,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conn<S> {
     pub async fn finish(mut self, patience: Duration) {
         let close = async {
             poll_fn(|cx| self.poll_drain(cx)).await?;
-            self.stream.shutdown().await
+            poll_fn(|cx| self.stream.poll_close(cx)).await
         };
         match timeout(patience, close).await {
             Ok(Ok(())) => {}

@@ -7,8 +7,10 @@ pub mod proxy_protocol;
 pub mod roots;
 pub mod socket;
 pub mod tls;
+pub mod tls_stream;
 pub mod trust;
 pub mod upstream;
+pub mod wire;
 
 use std::io;
 use std::time::Duration;

@@ -7,7 +7,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use memchr::memchr;
 use proxy_header::{ParseConfig, Protocol, ProxiedAddress, ProxyHeader, SslInfo, Tlv};
-use rustls::{CipherSuite, ProtocolVersion, ServerConnection};
+use rustls::{CipherSuite, CommonState, ProtocolVersion};
 use thiserror::Error;
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
@@ -191,7 +191,7 @@ pub fn header(version: ProxyProtocol, client: &Client) -> io::Result<Vec<u8>> {
 
 impl Tls {
     /// What was agreed on with a client, once the handshake is over.
-    pub fn of(connection: &ServerConnection) -> Option<Self> {
+    pub fn of(connection: &CommonState) -> Option<Self> {
         let version = version(connection.protocol_version()?)?;
         Some(Self { version, cipher: cipher(connection.negotiated_cipher_suite()?.suite())? })
     }

@@ -98,7 +98,7 @@ pub(super) fn ascii(domain: &str) -> String {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
     use rustls::{
         AlertDescription, ClientConfig, ClientConnection, HandshakeKind, ProtocolVersion, RootCertStore,
@@ -110,13 +110,13 @@ mod tests {
 
     const DOMAINS: [&str; 3] = ["one.test", "two.test", "drei-mühlen.test"];
 
-    struct Fixture {
-        certificates: Certificates,
+    pub(in crate::net) struct Fixture {
+        pub(in crate::net) certificates: Certificates,
         leaves: HashMap<&'static str, CertificateDer<'static>>,
     }
 
     impl Fixture {
-        fn new() -> Self {
+        pub(in crate::net) fn new() -> Self {
             let mut leaves = HashMap::new();
             let keys = DOMAINS.map(|domain| {
                 let (certificate, key) = certificate::self_signed(domain).unwrap();
@@ -129,7 +129,7 @@ mod tests {
             Self { certificates: Certificates::new(&keys).unwrap(), leaves }
         }
 
-        fn client(&self, version: &'static SupportedProtocolVersion, alpn: &[&str]) -> ClientConfig {
+        pub(in crate::net) fn client(&self, version: &'static SupportedProtocolVersion, alpn: &[&str]) -> ClientConfig {
             let mut roots = RootCertStore::empty();
             roots.add_parsable_certificates(self.leaves.values().cloned());
             let mut config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))

@@ -25,7 +25,7 @@ use crate::publish::session::{Asker, Carried};
 use crate::push::account::LoginId;
 use crate::push::notification::Publish;
 use crate::session::{Clock, Closing, EndReason, Input, Output, Session, SmId, Stored};
-use turn::Wake;
+use turn::{Alarm, Turn, Wake};
 
 struct Driver {
     relay: Arc<Relay>,
@@ -40,59 +40,63 @@ struct Driver {
     jobs: Jobs,
     carried: Carried,
     seen: Seen,
-    draining: bool,
-    /// A client that has gone is noticed before anything is written to it; one that is busy does not keep the server waiting.
-    client_had_its_turn: bool,
-    /// Commands that were taken one after the other.
-    commands_in_a_row: usize,
+    turn: Turn,
+    alarm: Alarm,
     /// Who waits for the end.
     heirs: Vec<oneshot::Sender<()>>,
     ended: Option<EndReason>,
 }
 
-/// Runs a session from its bind to its end.
+/// Runs a session from its bind to its end. Both have boxes of their own: what they need is not kept in between.
 pub(super) async fn run(relay: Arc<Relay>, login: Box<Login>) {
-    let Login { bound, client, peer, upstream } = *login;
-    let (handle, commands) = relay.registry.enter(login::held(&bound), bound.jid.resource().as_str().to_owned());
-    let login = LoginId(rand::random());
-    let owner = owner(&relay, &handle, &bound, login).await;
-    let clock = Clock { now: Instant::now(), wall: SystemTime::now() };
-    let earlier = owner.backlog;
-    let mut session = Session::new(relay.settings(), bound, owner, rand::random, clock);
-    session.share_memory(relay.guards.queues());
-    tracing::info!("bound");
-    handle.note(|notes| (notes.peer, notes.services) = (Some(peer), session.services()));
-    let seen = Seen::new(relay.metrics.tap());
-    let jobs = Jobs::new(Arc::clone(&relay), Arc::clone(&handle), session.first_place(), earlier);
-    let mut driver = Driver {
-        relay,
-        session,
-        handle,
-        login,
-        sm_id: None,
-        commands,
-        client: Some(client),
-        throttle: Throttle::default(),
-        upstream,
-        jobs,
-        carried: Carried::default(),
-        seen,
-        draining: false,
-        client_had_its_turn: false,
-        commands_in_a_row: 0,
-        heirs: Vec::new(),
-        ended: None,
-    };
+    let mut driver = Box::pin(Driver::begin(relay, login)).await;
     driver.drive().await;
-    driver.leave().await;
+    Box::pin(driver.leave()).await;
 }
 
 impl Driver {
+    async fn begin(relay: Arc<Relay>, login: Box<Login>) -> Box<Self> {
+        let Login { bound, client, peer, upstream } = *login;
+        let (handle, commands) = relay.registry.enter(login::held(&bound), bound.jid.resource().as_str().to_owned());
+        let login = LoginId(rand::random());
+        let owner = owner(&relay, &handle, &bound, login).await;
+        let clock = Clock { now: Instant::now(), wall: SystemTime::now() };
+        let earlier = owner.backlog;
+        let mut session = Session::new(relay.settings(), bound, owner, rand::random, clock);
+        session.share_memory(relay.guards.queues());
+        tracing::info!("bound");
+        handle.note(|notes| (notes.peer, notes.services) = (Some(peer), session.services()));
+        let seen = Seen::new(relay.metrics.tap());
+        let jobs = Jobs::new(Arc::clone(&relay), Arc::clone(&handle), session.first_place(), earlier);
+        Box::new(Self {
+            relay,
+            session,
+            handle,
+            login,
+            sm_id: None,
+            commands,
+            client: Some(client),
+            throttle: Throttle::default(),
+            upstream,
+            jobs,
+            carried: Carried::default(),
+            seen,
+            turn: Turn::default(),
+            alarm: Alarm::new(clock.now),
+            heirs: Vec::new(),
+            ended: None,
+        })
+    }
+
     async fn drive(&mut self) {
         // What came right behind the bind.
         self.perform();
         self.frames_from_client();
         self.frames_from_upstream();
+        if self.relay.is_draining() {
+            // Whoever told the others did perhaps not know of this one.
+            self.take(Input::Drain);
+        }
         while self.ended.is_none() {
             self.take(Input::Quiet);
             if self.seen.settle(&self.handle, &self.session) {
@@ -104,8 +108,6 @@ impl Driver {
                 return;
             }
             let wake = self.next_wake().await;
-            self.client_had_its_turn = matches!(wake, Wake::Client(_));
-            self.commands_in_a_row = if matches!(wake, Wake::Command(_)) { self.commands_in_a_row + 1 } else { 0 };
             self.react(wake);
         }
     }
@@ -140,13 +142,10 @@ impl Driver {
                 self.take(Input::Published(target, outcome));
             }
             Wake::Command(Command::SettingsChanged) => self.take(Input::Settings(self.relay.settings())),
+            Wake::Command(Command::Drain) => self.take(Input::Drain),
             Wake::Command(Command::Routed(stanza)) => self.take(Input::Routed(*stanza)),
             Wake::Store(done) => self.done(done),
             Wake::Deadline => self.deadline(),
-            Wake::Drain => {
-                self.draining = true;
-                self.take(Input::Drain);
-            }
         }
     }
 

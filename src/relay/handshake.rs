@@ -7,7 +7,6 @@ use thiserror::Error;
 use tokio::net::TcpStream;
 use tokio::select;
 use tokio::time::timeout_at;
-use tokio_rustls::TlsAcceptor;
 
 use super::arrival::Arrival;
 use super::snapshot::Snapshot;
@@ -16,6 +15,7 @@ use crate::config::ListenTls;
 use crate::limits::{Eviction, Limit, Stage};
 use crate::metrics::Handshake;
 use crate::net::conn::{Conn, ConnEvent};
+use crate::net::tls_stream::TlsStream;
 use crate::session::starttls::{StartTls, Step};
 use crate::xml::{self, FrameError};
 
@@ -84,8 +84,8 @@ async fn accept(snapshot: &Snapshot, tcp: TcpStream, host: Option<&str>, direct:
     // Who says nothing has no state of TLS, nor room for it.
     tcp.peek(&mut [0]).await?;
     let config = snapshot.certificates.server_config(host, direct);
-    let tls = Box::pin(async { TlsAcceptor::from(config).accept(tcp).await }).await?;
-    tracing::debug!(version = ?tls.get_ref().1.protocol_version(), "TLS is up");
+    let tls = Box::pin(TlsStream::accept(tcp, config)).await?;
+    tracing::debug!(version = ?tls.state().protocol_version(), "TLS is up");
     Ok(Conn::new(tls, snapshot.limits(false)))
 }
 

@@ -324,7 +324,7 @@ impl Driver<'_> {
             write_timeout: self.snapshot.config.stream_management.write_timeout,
             limits: self.snapshot.limits(true),
         };
-        let tls = self.client.as_ref().and_then(|client| Tls::of(client.stream().get_ref().1));
+        let tls = self.client.as_ref().and_then(|client| Tls::of(client.stream().state()));
         let client = proxy_protocol::Client { addresses: self.addresses, tls };
         let connected = way.connect(&terms, Some(&client)).await;
         self.relay.metrics.upstream(host, connected.is_ok());

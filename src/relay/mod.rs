@@ -29,7 +29,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::net::TcpStream;
-use tokio_rustls::server::TlsStream;
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::Instrument;
@@ -39,6 +39,8 @@ use crate::limits::Guards;
 use crate::metrics::Metrics;
 use crate::net::conn::Conn;
 use crate::net::listener::Admission;
+use crate::net::tls_stream::TlsStream;
+use crate::net::wire::Wire;
 use crate::publish::Publisher;
 use crate::session::Settings;
 use crate::store::Store;
@@ -146,15 +148,24 @@ impl Relay {
         now.config.hosts.iter().for_each(|host| self.metrics.serve_host(&host.domain));
         self.publisher.reloaded(&before);
         self.configured();
+        // They hear of it soon; one that is very busy does not keep the rest waiting for ever.
+        drop(tokio::time::timeout(TELLING, self.tell_all(|| Command::SettingsChanged)).await);
+    }
+
+    /// Tells all sessions that the daemon ends, which [`Relay::is_draining`] says from now on.
+    pub fn drain(self: &Arc<Self>) {
+        self.shutdown.cancel();
+        drop(self.tell_all(|| Command::Drain));
+    }
+
+    fn tell_all(self: &Arc<Self>, command: fn() -> Command) -> JoinHandle<()> {
         let relay = Arc::clone(self);
-        let tell = self.farewells.spawn(async move {
+        self.farewells.spawn(async move {
             for session in relay.registry.all() {
                 // One that has just ended goes by nothing.
-                drop(session.send(Command::SettingsChanged).await);
+                drop(session.send(command()).await);
             }
-        });
-        // They hear of it soon; one that is very busy does not keep the rest waiting for ever.
-        drop(tokio::time::timeout(TELLING, tell).await);
+        })
     }
 
     /// The configuration has come to serve.
@@ -194,10 +205,7 @@ impl Relay {
     }
 
     /// Sees a connection off without making anybody wait.
-    fn farewell<S>(&self, conn: Conn<S>)
-    where
-        S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
-    {
+    fn farewell<S: Wire + Send + 'static>(&self, conn: Conn<S>) {
         self.farewells.spawn(conn.finish(FAREWELL).in_current_span());
     }
 }

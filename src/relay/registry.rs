@@ -41,6 +41,8 @@ pub enum Command {
     Routed(Box<Element>),
     /// The operator has set something anew: what is current.
     SettingsChanged,
+    /// The daemon ends in an orderly way.
+    Drain,
     /// Others of the account take your place: end for this reason, if you are held, and say so by dropping this.
     GiveWay(EndReason, oneshot::Sender<()>),
 }

@@ -7,7 +7,7 @@ use crate::relay::registry::{Command, Refused};
 
 impl Driver {
     /// Finishes what the store was told, then leaves the registry: whoever takes over waits until all is on disk.
-    pub(super) async fn leave(mut self) {
+    pub(super) async fn leave(mut self: Box<Self>) {
         if let Some(reason) = self.ended {
             tracing::info!(?reason, "session ended");
         }
@@ -31,6 +31,7 @@ impl Driver {
                 | Command::Carry(..)
                 | Command::Routed(_)
                 | Command::SettingsChanged
+                | Command::Drain
                 | Command::GiveWay(..) => {}
             }
         }

@@ -1,18 +1,20 @@
 //! Whose turn it is to be heard by a session's task.
 
-use std::future::{Future, pending, poll_fn};
-use std::pin::pin;
-use std::task::{Context, Poll};
+use std::future::{Future, poll_fn};
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
-use tokio::select;
-use tokio::time::sleep_until;
+use tokio::time::{Sleep, sleep_until};
 
 use super::Driver;
 use crate::limits::Rates;
 use crate::net::conn::{ConnEvent, HIGH_WATER};
 use crate::relay::jobs::Done;
 use crate::relay::registry::{COMMANDS, Command};
+
+/// How often in a row the two legs are heard before the store and the clock come first.
+const LEGS: usize = 16;
 
 /// What woke the task.
 pub(super) enum Wake {
@@ -21,7 +23,53 @@ pub(super) enum Wake {
     Command(Command),
     Store(Done),
     Deadline,
-    Drain,
+}
+
+/// Who was heard of late.
+#[derive(Debug, Default)]
+pub(super) struct Turn {
+    /// A client that has gone is noticed before anything is written to it; one that is busy does not keep the server waiting.
+    client_was_last: bool,
+    /// Commands that were taken one after the other.
+    commands: usize,
+    /// Events of the legs since the store and the clock had their turn.
+    legs: usize,
+}
+
+impl Turn {
+    fn heard(&mut self, wake: &Wake) {
+        self.client_was_last = matches!(wake, Wake::Client(_));
+        self.commands = if matches!(wake, Wake::Command(_)) { self.commands + 1 } else { 0 };
+        self.legs = match wake {
+            Wake::Client(_) | Wake::Upstream(_) if self.legs < LEGS => self.legs + 1,
+            _ => 0,
+        };
+    }
+}
+
+/// The timer of a session's deadline. It is set anew only where that has come nearer; that it is further away shows when the
+/// timer goes off.
+#[derive(Debug)]
+pub(super) struct Alarm(Pin<Box<Sleep>>);
+
+impl Alarm {
+    pub(super) fn new(now: Instant) -> Self {
+        Self(Box::pin(sleep_until(now.into())))
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>, deadline: Option<Instant>) -> Poll<()> {
+        let Some(deadline) = deadline.map(tokio::time::Instant::from) else { return Poll::Pending };
+        if deadline < self.0.deadline() {
+            self.0.as_mut().reset(deadline);
+        }
+        loop {
+            ready!(self.0.as_mut().poll(cx));
+            if deadline <= tokio::time::Instant::now() {
+                return Poll::Ready(());
+            }
+            self.0.as_mut().reset(deadline);
+        }
+    }
 }
 
 impl Driver {
@@ -40,52 +88,57 @@ impl Driver {
         let read_client = self.upstream.backlog() < HIGH_WATER && self.session.wants_client() && held_up.is_none();
         let read_upstream =
             self.session.wants_upstream() && self.client.as_ref().is_none_or(|client| client.backlog() < HIGH_WATER);
-        let client_first = !self.client_had_its_turn;
-        let (client, upstream) = (&mut self.client, &mut self.upstream);
-        let legs = poll_fn(|cx| {
-            let mut poll_client = |cx: &mut Context<'_>| match client {
-                Some(client) => client.poll_event(cx, read_client).map(Wake::Client),
-                None => Poll::Pending,
-            };
-            if client_first && let Poll::Ready(wake) = poll_client(cx) {
-                return Poll::Ready(wake);
-            }
-            if let Poll::Ready(event) = upstream.poll_event(cx, read_upstream) {
-                return Poll::Ready(Wake::Upstream(event));
-            }
-            if client_first { Poll::Pending } else { poll_client(cx) }
-        });
-        let (jobs, shutdown, draining) = (&mut self.jobs, &self.relay.shutdown, self.draining);
-        let mut others = pin!(async move {
-            select! {
-                wake = legs => wake,
-                done = jobs.done() => Wake::Store(done),
-                () = async { match deadline {
-                    Some(at) => sleep_until(at.into()).await,
-                    None => pending().await,
-                } } => Wake::Deadline,
-                () = shutdown.cancelled(), if !draining => Wake::Drain,
-            }
-        });
         // What others have told before holds for what the server sends behind it: a registration that is gone is not pushed
         // for. After as many as the queue holds the others come first once, so that nobody can keep them from their turn.
-        let commands_first = self.commands_in_a_row < COMMANDS;
-        let commands = &mut self.commands;
-        poll_fn(|cx| {
-            let mut poll_commands = |cx: &mut Context<'_>| match commands.poll_recv(cx) {
-                Poll::Ready(Some(command)) => Poll::Ready(Wake::Command(command)),
-                // The session's own handle keeps the queue open.
-                Poll::Ready(None) | Poll::Pending => Poll::Pending,
-            };
-            if commands_first && let Poll::Ready(wake) = poll_commands(cx) {
+        let commands_first = self.turn.commands < COMMANDS;
+        let legs_first = self.turn.legs < LEGS;
+        let wake = poll_fn(|cx| {
+            if commands_first && let Poll::Ready(wake) = self.poll_commands(cx) {
                 return Poll::Ready(wake);
             }
-            if let Poll::Ready(wake) = others.as_mut().poll(cx) {
+            if legs_first && let Poll::Ready(wake) = self.poll_legs(cx, read_client, read_upstream) {
                 return Poll::Ready(wake);
             }
-            if commands_first { Poll::Pending } else { poll_commands(cx) }
+            if let Poll::Ready(done) = pin!(self.jobs.done()).poll(cx) {
+                return Poll::Ready(Wake::Store(done));
+            }
+            if self.alarm.poll(cx, deadline).is_ready() {
+                return Poll::Ready(Wake::Deadline);
+            }
+            if !legs_first && let Poll::Ready(wake) = self.poll_legs(cx, read_client, read_upstream) {
+                return Poll::Ready(wake);
+            }
+            if commands_first { Poll::Pending } else { self.poll_commands(cx) }
         })
-        .await
+        .await;
+        self.turn.heard(&wake);
+        wake
+    }
+
+    fn poll_commands(&mut self, cx: &mut Context<'_>) -> Poll<Wake> {
+        match self.commands.poll_recv(cx) {
+            Poll::Ready(Some(command)) => Poll::Ready(Wake::Command(command)),
+            // The session's own handle keeps the queue open.
+            Poll::Ready(None) | Poll::Pending => Poll::Pending,
+        }
+    }
+
+    fn poll_legs(&mut self, cx: &mut Context<'_>, read_client: bool, read_upstream: bool) -> Poll<Wake> {
+        let client_first = !self.turn.client_was_last;
+        if client_first && let Poll::Ready(wake) = self.poll_client(cx, read_client) {
+            return Poll::Ready(wake);
+        }
+        if let Poll::Ready(event) = self.upstream.poll_event(cx, read_upstream) {
+            return Poll::Ready(Wake::Upstream(event));
+        }
+        if client_first { Poll::Pending } else { self.poll_client(cx, read_client) }
+    }
+
+    fn poll_client(&mut self, cx: &mut Context<'_>, read: bool) -> Poll<Wake> {
+        match &mut self.client {
+            Some(client) => client.poll_event(cx, read).map(Wake::Client),
+            None => Poll::Pending,
+        }
     }
 
     /// When the client may go on, if it has sent too much of late.

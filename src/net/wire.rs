@@ -1,0 +1,69 @@
+//! What carries the bytes of a connection.
+
+use std::cell::RefCell;
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use bytes::{Buf, BytesMut};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+/// Room for one read: the most that a TLS record holds.
+const READ: usize = 16 * 1024;
+
+thread_local! {
+    /// Where reads arrive, so that a connection on which nothing comes owns no room for it.
+    static ARRIVALS: RefCell<Box<[u8]>> = RefCell::new(vec![0; READ].into());
+}
+
+/// Bytes both ways, in memory of the one who asks.
+pub trait Wire {
+    /// Appends what comes; says how much that was, 0 at its orderly end.
+    ///
+    /// # Errors
+    /// The connection is broken.
+    fn poll_receive(&mut self, cx: &mut Context<'_>, into: &mut BytesMut) -> Poll<io::Result<usize>>;
+
+    /// Sends all of this, taking from its front what it has taken on; ready when everything is out.
+    ///
+    /// # Errors
+    /// The connection is broken.
+    fn poll_send(&mut self, cx: &mut Context<'_>, from: &mut BytesMut) -> Poll<io::Result<()>>;
+
+    /// How many bytes it has taken on that are not out; [`Wire::poll_send`] sends them, be it called with nothing.
+    fn unsent(&self) -> usize {
+        0
+    }
+
+    /// Ends its own side in order, once all is out.
+    ///
+    /// # Errors
+    /// The connection is broken.
+    fn poll_close(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Wire for S {
+    fn poll_receive(&mut self, cx: &mut Context<'_>, into: &mut BytesMut) -> Poll<io::Result<usize>> {
+        ARRIVALS.with_borrow_mut(|arrivals| {
+            let mut arrivals = ReadBuf::new(arrivals);
+            ready!(Pin::new(self).poll_read(cx, &mut arrivals))?;
+            into.extend_from_slice(arrivals.filled());
+            Poll::Ready(Ok(arrivals.filled().len()))
+        })
+    }
+
+    fn poll_send(&mut self, cx: &mut Context<'_>, from: &mut BytesMut) -> Poll<io::Result<()>> {
+        while !from.is_empty() {
+            let count = ready!(Pin::new(&mut *self).poll_write(cx, from))?;
+            if count == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            from.advance(count);
+        }
+        Pin::new(self).poll_flush(cx)
+    }
+
+    fn poll_close(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(self).poll_shutdown(cx)
+    }
+}
