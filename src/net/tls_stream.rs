@@ -66,12 +66,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin> TlsStream<S> {
         let mut early = BytesMut::new();
         while stream.tls.is_handshaking() {
             poll_fn(|cx| {
-                ready!(stream.poll_sealed(cx))?;
+                // A client may want to be heard before it reads.
+                if let Poll::Ready(sent) = stream.poll_sealed(cx) {
+                    sent?;
+                }
                 stream.poll_records(cx, &mut early)
             })
             .await?;
         }
-        poll_fn(|cx| stream.poll_sealed(cx)).await?;
+        // Nor is one waited for that does not read its tickets.
+        if let Poll::Ready(sent) = poll_fn(|cx| Poll::Ready(stream.poll_sealed(cx))).await {
+            sent?;
+        }
         stream.early = early;
         Ok(stream)
     }
