@@ -7,7 +7,8 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
-use tokio::sync::{mpsc, oneshot};
+use futures_channel::mpsc;
+use tokio::sync::oneshot;
 use tracing::Instrument;
 
 use super::jobs::{Done, Jobs, Request};
@@ -34,7 +35,7 @@ struct Driver {
     login: LoginId,
     sm_id: Option<SmId>,
     commands: mpsc::Receiver<Command>,
-    client: Option<Client>,
+    client: Option<Box<Client>>,
     throttle: Throttle,
     upstream: UpstreamConn,
     jobs: Jobs,
@@ -118,7 +119,7 @@ impl Driver {
             Wake::Upstream(Ok(ConnEvent::Received)) => self.frames_from_upstream(),
             Wake::Upstream(Ok(ConnEvent::Closed) | Err(_)) => self.take(Input::UpstreamLost),
             Wake::Client(Ok(ConnEvent::Received)) => {
-                let received = self.client.as_mut().map_or(0, Client::take_received);
+                let received = self.client.as_mut().map_or(0, |client| client.take_received());
                 self.throttle.bytes(Instant::now(), self.relay.guards.rates(), received);
                 self.frames_from_client();
             }
@@ -232,7 +233,7 @@ impl Driver {
             return;
         }
         if let Some(old) = self.client.replace(client) {
-            self.relay.farewell(old);
+            self.relay.farewell(*old);
         }
         drop(reply.send(Ok(())));
         self.handle.note(|notes| notes.peer = Some(peer));
@@ -328,7 +329,7 @@ impl Driver {
     fn close_client(&mut self, closing: Closing) {
         let Some(client) = self.client.take() else { return };
         match closing {
-            Closing::Orderly => self.relay.farewell(client),
+            Closing::Orderly => self.relay.farewell(*client),
             Closing::Abrupt => drop(client),
         }
     }

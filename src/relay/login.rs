@@ -24,7 +24,7 @@ use crate::xml::{Frame, ns};
 /// A login that became a session of its own.
 pub(super) struct Login {
     pub(super) bound: Bound,
-    pub(super) client: Client,
+    pub(super) client: Box<Client>,
     pub(super) peer: SocketAddr,
     pub(super) upstream: UpstreamConn,
 }
@@ -42,7 +42,7 @@ struct Driver<'a> {
     negotiation: Negotiation,
     addresses: Addresses,
     /// `None` once the connection was handed over.
-    client: Option<Client>,
+    client: Option<Box<Client>>,
     upstream: Option<UpstreamConn>,
     eviction: Eviction,
     authenticated: bool,
@@ -65,7 +65,7 @@ pub(super) async fn run(
         negotiation: snapshot.negotiation(),
         snapshot,
         addresses,
-        client: Some(*client),
+        client: Some(client),
         upstream: None,
         eviction,
         authenticated: false,
@@ -84,7 +84,7 @@ pub(super) async fn run(
         }
         (_, client, upstream) => {
             if let Some(client) = client {
-                relay.farewell(client);
+                relay.farewell(*client);
             }
             if let Some(upstream) = upstream {
                 relay.farewell(upstream);
@@ -123,7 +123,7 @@ impl Driver<'_> {
         let wants_client = self.negotiation.wants_client();
         let deadline = self.negotiation.deadline().into();
         let (client, upstream) = (&mut self.client, &mut self.upstream);
-        let client_backlog = client.as_ref().map_or(0, Client::backlog);
+        let client_backlog = client.as_ref().map_or(0, |client| client.backlog());
         select! {
             event = async { match client {
                 Some(client) => client.event(wants_client).await,
@@ -316,7 +316,7 @@ impl Driver<'_> {
         let Some(way) = self.snapshot.ways.to(host) else {
             return Input::UpstreamLost;
         };
-        if let Some(permit) = self.client.as_mut().and_then(Client::permit) {
+        if let Some(permit) = self.client.as_mut().and_then(|client| client.permit()) {
             permit.reaches(Stage::Opened);
         }
         let terms = Terms {

@@ -1,13 +1,15 @@
 //! The sessions of this process, by resumption id and by account.
 
 use std::collections::BTreeMap;
+use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
 use dashmap::DashMap;
-use tokio::sync::{mpsc, oneshot};
+use futures_channel::mpsc::{self, TrySendError};
+use tokio::sync::oneshot;
 
 use super::Client;
 use super::jobs::unix;
@@ -26,7 +28,7 @@ use crate::xml::Element;
 /// Commands that wait for a session; a session that does not take them is busy for at most a wake-up.
 pub(super) const COMMANDS: usize = 16;
 
-/// What others ask of a session's task. Small: each session owns room for many.
+/// What others ask of a session's task.
 #[derive(Debug)]
 pub enum Command {
     /// Take this connection in place of the one you have.
@@ -51,7 +53,7 @@ pub enum Command {
 #[derive(Debug)]
 pub struct Attach {
     /// The connection.
-    pub client: Client,
+    pub client: Box<Client>,
     /// Where it is from.
     pub peer: SocketAddr,
     /// Where its client left off.
@@ -64,7 +66,7 @@ pub struct Attach {
 #[derive(Debug)]
 pub struct Refused {
     /// The connection.
-    pub client: Client,
+    pub client: Box<Client>,
     /// The client's fault, if it was one: else the session is gone.
     pub too_high: Option<sm::TooHigh>,
 }
@@ -182,7 +184,12 @@ impl Handle {
     /// # Errors
     /// The command, if the session is gone.
     pub async fn send(&self, command: Command) -> Result<(), Command> {
-        self.commands.send(command).await.map_err(|failed| failed.0)
+        // Each sender may leave one command beyond the queue's bound, and then waits like all.
+        let mut commands = self.commands.clone();
+        commands.try_send(command).map_err(TrySendError::into_inner)?;
+        // A session that has ended since has no use for more.
+        drop(poll_fn(|cx| commands.poll_ready(cx)).await);
+        Ok(())
     }
 }
 

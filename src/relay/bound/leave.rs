@@ -12,13 +12,13 @@ impl Driver {
             tracing::info!(?reason, "session ended");
         }
         if let Some(client) = self.client.take() {
-            self.relay.farewell(client);
+            self.relay.farewell(*client);
         }
         self.jobs.ask(Request::Change(None, Change::Ended { login: self.login }));
         self.jobs.finish().await;
         self.relay.registry.leave(&self.handle, self.sm_id.as_ref());
         self.commands.close();
-        while let Some(command) = self.commands.recv().await {
+        while let Ok(command) = self.commands.recv().await {
             match command {
                 Command::Attach(attach) => {
                     drop(attach.reply.send(Err(Refused { client: attach.client, too_high: None })));

@@ -116,10 +116,10 @@ impl Driver {
     }
 
     fn poll_commands(&mut self, cx: &mut Context<'_>) -> Poll<Wake> {
-        match self.commands.poll_recv(cx) {
-            Poll::Ready(Some(command)) => Poll::Ready(Wake::Command(command)),
+        match pin!(self.commands.recv()).poll(cx) {
+            Poll::Ready(Ok(command)) => Poll::Ready(Wake::Command(command)),
             // The session's own handle keeps the queue open.
-            Poll::Ready(None) | Poll::Pending => Poll::Pending,
+            Poll::Ready(Err(_)) | Poll::Pending => Poll::Pending,
         }
     }
 
