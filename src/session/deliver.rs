@@ -176,7 +176,7 @@ impl Session {
             seq,
             received,
             shared: is_shared(element, &node),
-            archived: self.is_archived(&node),
+            archived: element.mentions(ns::STANZA_ID) && self.is_archived(&node),
             bytes: element.on_stream(&self.bare_header),
         }
     }
