@@ -36,7 +36,7 @@ mod tombstone;
 mod wake;
 mod writer;
 
-pub use accounts::AccountPage;
+pub use accounts::{AccountPage, Counted};
 pub use adopt::Adoption;
 pub use ageing::{Expired, Ttl};
 pub use error::{SpoolBound, StoreError};
