@@ -346,3 +346,26 @@ impl Group {
         self.jobs.push_back(Job::Work(work));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn work() -> Work {
+        Work::new(1, |_| Ok(())).0
+    }
+
+    #[test]
+    fn a_commit_has_patience_only_while_nobody_waits_for_any_of_it() {
+        let (sender, mut jobs) = mpsc::channel(4);
+        let mut group = Group::default();
+        group.push(Job::Work(work().patiently()), &mut jobs);
+        group.push(Job::Work(work().patiently()), &mut jobs);
+        assert!(!group.urgent);
+        group.push(Job::Work(work()), &mut jobs);
+        assert!(group.urgent);
+        let mut group = Group::default();
+        group.push(Job::Stop, &mut jobs);
+        assert!(group.urgent && sender.is_closed());
+    }
+}
