@@ -116,8 +116,12 @@ impl Publisher {
 
     /// Which ways there are for a publish of an account, now.
     pub fn way(&self, account: &BareJid, target: &Target) -> Way {
-        if !self.current.load().config.push.allows(&target.service) {
+        let snapshot = self.current.load();
+        if !snapshot.config.push.allows(&target.service) {
             return Way::NotAllowed;
+        }
+        if snapshot.config.push.transports == [Transport::Session] {
+            return Way::Session;
         }
         match self.fit(account, target).as_slice() {
             [Transport::Session] => Way::Session,

@@ -236,6 +236,16 @@ impl Account {
         None
     }
 
+    /// Whether [`Change::Succeeded`] at these unix seconds would make no difference to the registration.
+    pub fn knows_success(&self, target: &Target, at: u64) -> bool {
+        self.registrations.iter().find(|r| r.target == *target).is_some_and(|r| r.knows_success(at))
+    }
+
+    /// What was said of successes may not have been stored: the next ones are to be said again.
+    pub fn doubt_successes(&mut self) {
+        self.registrations.iter_mut().for_each(|r| r.last_success = None);
+    }
+
     /// Forgets the registrations and devices without an open session that were not seen since `before`, unix seconds;
     /// returns how many registrations went.
     pub fn forget_unseen(&mut self, before: u64) -> usize {

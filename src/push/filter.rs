@@ -60,6 +60,9 @@ impl fmt::Display for Blocked {
 /// # Errors
 /// Why not.
 pub fn verdict(reading: &Reading<'_>, extensions: &Extensions, roster: &Roster, rooms: &Rooms) -> Result<(), Blocked> {
+    if extensions.muted.is_empty() && extensions.groupchat.is_none() && !extensions.ignore_unknown {
+        return Ok(());
+    }
     let stanza = &reading.stanza;
     // RFC 6120 §8.1.2.1: without `from` it is the account itself.
     let Some(chat) = reading.chat.clone().or_else(|| address(stanza, "from").map(Jid::into_bare)) else {

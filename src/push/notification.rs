@@ -14,6 +14,11 @@ use crate::xml::{XmlWriter, ns};
 pub use detail::Detail;
 use detail::Told;
 
+/// Bytes of a usual publish iq beside what is in its `<notification/>`.
+const IQ: usize = 512;
+/// Bytes of a usual summary.
+const FORM: usize = 512;
+
 /// A notification on its way to one push service.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Publish {
@@ -105,7 +110,7 @@ impl Publish {
 
     /// The publish iq in the form that every known app server takes.
     pub fn iq(&self, id: &str, from: Option<&str>) -> Bytes {
-        let mut xml = XmlWriter::new();
+        let mut xml = XmlWriter::with_capacity(IQ + self.content.expose().len());
         xml.start("iq").attr("type", "set").attr("id", id).attr("to", self.target.service.as_str());
         if let Some(from) = from {
             xml.attr("from", from);
@@ -129,7 +134,7 @@ impl Publish {
 
 /// The children of `<notification/>`.
 fn content(extensions: &Extensions, summary: &Summary, iv: &Iv) -> Bytes {
-    let mut xml = XmlWriter::new();
+    let mut xml = XmlWriter::with_capacity(FORM);
     let call = summary.newest.as_ref().filter(|newest| extensions.jingle && summary.calls && newest.is_call());
     match sealed(extensions, summary, iv) {
         Some(sealed) => {

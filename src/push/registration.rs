@@ -211,9 +211,18 @@ impl Registration {
     /// A publish was accepted, at these unix seconds.
     pub(super) fn succeeded(&mut self, at: u64) {
         self.errors = 0;
-        if self.last_success.is_none_or(|last| at >= last.saturating_add(SUCCESS_PRECISION)) {
+        if !self.is_recent(at) {
             self.last_success = Some(at);
         }
+    }
+
+    /// Whether a success at these unix seconds makes no difference.
+    pub(super) fn knows_success(&self, at: u64) -> bool {
+        self.errors == 0 && self.is_recent(at)
+    }
+
+    fn is_recent(&self, at: u64) -> bool {
+        self.last_success.is_some_and(|last| at < last.saturating_add(SUCCESS_PRECISION))
     }
 }
 

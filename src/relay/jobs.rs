@@ -57,6 +57,13 @@ pub(super) struct Jobs {
     at_work: Option<Job>,
 }
 
+impl Request {
+    /// Whether something is waited for until it is done.
+    fn is_urgent(&self) -> bool {
+        !matches!(self, Self::Spool(_) | Self::Unspool(_) | Self::Change(None, Change::Succeeded { .. }))
+    }
+}
+
 impl Jobs {
     pub(super) fn new(relay: Arc<Relay>, handle: Arc<Handle>, base: u64, earlier: bool) -> Self {
         Self { relay, handle, base, earlier, waiting: VecDeque::new(), at_work: None }
@@ -69,6 +76,9 @@ impl Jobs {
 
     /// Asks for something; it waits for what was asked before.
     pub(super) fn ask(&mut self, mut request: Request) {
+        if self.at_work.is_some() && request.is_urgent() {
+            self.relay.store.hurry();
+        }
         // What waits to be spooled, or to be deleted, goes in one transaction.
         match (&mut request, self.waiting.back_mut()) {
             (Request::Spool(more), Some(Request::Spool(items))) => items.append(more),

@@ -54,7 +54,13 @@ impl Pending {
     /// A new iq id of ours.
     pub(super) fn id(&mut self, random: u128) -> String {
         self.asked = true;
-        format!("{}-{random:032x}", self.prefix)
+        let mut id = String::with_capacity(self.prefix.len() + 33);
+        id.push_str(&self.prefix);
+        id.push('-');
+        for digit in (0..32).rev().map(|place| (random >> (4 * place)) & 0xf) {
+            id.extend(u32::try_from(digit).ok().and_then(|digit| char::from_digit(digit, 16)));
+        }
+        id
     }
 
     /// Whether an answer with this id belongs to a request of ours.
@@ -102,7 +108,9 @@ impl Pending {
     /// The publish that this answer belongs to: the random id and the right `from`, both.
     pub(super) fn take_publish(&mut self, id: &str, from: Option<&str>) -> Option<OpenPublish> {
         let ours = |p: &OpenPublish| {
-            p.id == id && from.and_then(|from| Jid::new(from).ok()).is_some_and(|from| from == p.service)
+            let is_service =
+                |from: &str| from == p.service.as_str() || Jid::new(from).is_ok_and(|from| from == p.service);
+            p.id == id && from.is_some_and(is_service)
         };
         let at = self.publishes.iter().position(ours)?;
         self.publishes.remove(at)

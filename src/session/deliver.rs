@@ -10,7 +10,7 @@ use super::ending::{is_request, refusal};
 use super::presence::{Coalesced, is_durable};
 use super::queue::{Budget, Place, Queued, Spooled};
 use super::{EndReason, Event, Greeting, Output, Session, Source, Tracking, rewrite, server};
-use crate::jid::Jid;
+use crate::jid::{BareJid, Jid};
 use crate::xml::{Element, Kind, Node, ns};
 
 /// How long a durable stanza may be the server's and an unacknowledging live client's only, where the server keeps it.
@@ -175,8 +175,8 @@ impl Session {
         Spooled {
             seq,
             received,
-            shared: is_shared(element, &node),
-            archived: self.is_archived(&node),
+            shared: is_shared(element, &node, &self.account),
+            archived: element.mentions(ns::STANZA_ID) && self.is_archived(&node),
             bytes: element.on_stream(&self.bare_header),
         }
     }
@@ -270,9 +270,10 @@ impl Session {
 const REPLAY_BURST: usize = 100;
 
 /// Whether a stanza was addressed to the account rather than to one of its devices, and may go to another.
-fn is_shared(element: &Element, node: &Node<'_>) -> bool {
+fn is_shared(element: &Element, node: &Node<'_>, account: &BareJid) -> bool {
     let conversational = matches!(node.attr("type").as_deref(), None | Some("chat" | "normal"));
-    let to_account = node.attr("to").is_none_or(|to| Jid::new(&to).is_ok_and(|to| to.resource().is_none()));
+    let is_bare = |to: &str| to == account.as_str() || Jid::new(to).is_ok_and(|to| to.resource().is_none());
+    let to_account = node.attr("to").is_none_or(|to| is_bare(&to));
     let restricted = |c: &Node<'_>| {
         c.is("no-copy", ns::HINTS)
             || c.is("private", ns::CARBONS)

@@ -31,7 +31,11 @@ impl Session {
         self.owned().next().is_some()
     }
 
+    /// `None`: a change was not stored.
     pub(super) fn account_changed(&mut self, now: Instant, account: Option<Account>) {
+        if account.is_none() {
+            self.owner.account.doubt_successes();
+        }
         let newest = [self.account_news.take(), account].into_iter().flatten().max_by_key(|account| account.revision);
         // Our own changes are ahead of what is answered before them.
         if self.open_changes > 0 {
@@ -87,7 +91,7 @@ impl Session {
                     self.beyond = Some((seq, element.clone()));
                 }
                 self.judge(now, arrival, &reading);
-                self.push_due(now);
+                self.push_all_due(now, Some((seq, &reading)));
             }
             None if reading.class == Class::Call => self.ring_live(now, seq, &reading, facts),
             None => self.end_call(&reading, facts),
@@ -181,13 +185,18 @@ impl Session {
     // Pushes
 
     pub(super) fn push_due(&mut self, now: Instant) {
+        self.push_all_due(now, None);
+    }
+
+    /// `fresh`: a stanza that was just read, and its place.
+    fn push_all_due(&mut self, now: Instant, fresh: Option<(u64, &Reading<'_>)>) {
         while let Some(number) = self.pending.take_late(now) {
             self.out(Output::Carried(number, Outcome::Unknown));
         }
         while self.has_registration()
             && let Some(push) = self.pusher.next(now)
         {
-            self.push(&push);
+            self.push(&push, fresh);
             let important = push != Push::Noise;
             if let Some(hold) = self.settings.push.hibernation_after_push.filter(|_| important && self.is_dark()) {
                 // The seed's rule: a device that was notified has only so long to come back.
@@ -196,7 +205,7 @@ impl Session {
         }
     }
 
-    fn push(&mut self, push: &Push) {
+    fn push(&mut self, push: &Push, fresh: Option<(u64, &Reading<'_>)>) {
         for place in 0..self.owned().count() {
             let newest = match push {
                 Push::Call(seq) => self.pusher.may_tell(place, *seq).then_some(*seq),
@@ -206,10 +215,20 @@ impl Session {
             if newest.is_none() && *push != Push::Noise {
                 continue;
             }
-            let stanza = newest.and_then(|seq| self.stanza(seq));
-            let detail = stanza.as_ref().map(|stanza| Detail::of(&self.read(stanza)));
+            let detail = newest.and_then(|seq| self.detail(place, seq, fresh));
             let summary = Summary::new(&self.settings.push, self.pusher.counts(place), detail);
             self.publish_where(&summary, |at, r| at == place && push.is_for(&r.target));
+        }
+    }
+
+    /// What the registration at this place is told of a stanza that waits, if memory has it.
+    fn detail(&self, place: usize, seq: u64, fresh: Option<(u64, &Reading<'_>)>) -> Option<Detail> {
+        let settings = &self.settings.push;
+        let says_more = self.owned().nth(place).is_some_and(|r| r.extensions.says_more(settings));
+        let detail = |reading: &Reading<'_>| if says_more { Detail::of(reading) } else { Detail::brief(reading) };
+        match fresh.filter(|(at, _)| *at == seq) {
+            Some((_, reading)) => Some(detail(reading)),
+            None => self.stanza(seq).map(|stanza| detail(&self.read(&stanza))),
         }
     }
 
@@ -225,15 +244,15 @@ impl Session {
             let summary = Summary::wake(&self.settings.push, false);
             self.publish_where(&summary, |_, _| true);
         } else {
-            self.push(&Push::News(Recipients::All));
+            self.push(&Push::News(Recipients::All), None);
         }
     }
 
     fn publish_where(&mut self, summary: &Summary, wanted: impl Fn(usize, &Registration) -> bool) {
-        let recipients = self.owned().enumerate().filter(|(place, r)| wanted(*place, r));
-        let recipients: Vec<_> = recipients.map(|(_, r)| r.clone()).collect();
-        for registration in recipients {
-            let publish = Publish::new(&registration, summary.clone(), (self.dice)());
+        let owned = self.owner.account.owned(self.owner.device).enumerate();
+        let recipients = owned.filter(|(place, r)| wanted(*place, r)).map(|(_, r)| r);
+        let publishes: Vec<_> = recipients.map(|r| Publish::new(r, summary.clone(), (self.dice)())).collect();
+        for publish in publishes {
             self.event(Event::Published(publish.target.clone()));
             self.out(Output::Publish(publish));
         }
@@ -242,7 +261,10 @@ impl Session {
     /// What became of a publish of this device.
     pub(super) fn published(&mut self, now: Instant, target: Target, outcome: Outcome) {
         self.pusher.answered(now, &target, outcome.may_be_repeated());
-        if let Some(change) = outcome.change(&target, self.settings.push.max_errors, self.epoch.unix(now)) {
+        let at = self.epoch.unix(now);
+        // What the account says already need not be written again.
+        let known = outcome == Outcome::Accepted && self.owner.account.knows_success(&target, at);
+        if let Some(change) = outcome.change(&target, self.settings.push.max_errors, at).filter(|_| !known) {
             self.change_at_once(now, change);
         }
         self.event(Event::PublishOutcome(target, outcome));

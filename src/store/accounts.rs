@@ -7,7 +7,7 @@ use redb::{ReadTransaction, ReadableTable, ReadableTableMetadata, Table, TableDe
 use serde_json::error::Category;
 
 use super::batch::Batch;
-use super::{Slot, Store, StoreError};
+use super::{Backlog, Slot, Store, StoreError, row};
 use crate::jid::BareJid;
 use crate::push::account::{Account, Change, DeviceId};
 
@@ -43,8 +43,43 @@ impl Store {
     /// [`StoreError::Closed`] after [`Store::shutdown`].
     pub async fn change(&self, account: &BareJid, change: Change) -> Result<(Account, Option<DeviceId>), StoreError> {
         let account = account.clone();
+        if matches!(change, Change::Succeeded { .. }) {
+            return self.write_patiently(0, move |batch| batch.change(&account, change)).await;
+        }
         self.write(0, move |batch| batch.change(&account, change)).await
     }
+
+    /// As [`Store::change`], and says what waits for the device that the change turned out to be about, as
+    /// [`Store::backlog`] would at that moment.
+    ///
+    /// # Errors
+    /// As [`Store::change`]; and what cannot be counted alone, which leaves the change in force.
+    pub async fn change_and_count(&self, account: &BareJid, change: Change) -> Result<Counted, StoreError> {
+        let account = account.clone();
+        self.write(0, move |batch| {
+            let (state, device) = batch.change(&account, change)?;
+            let backlog = match device {
+                Some(device) => row::load(&batch.slots, &Slot { account, device }).map(|row| row.backlog),
+                None => Ok(Backlog::default()),
+            };
+            if let Err(error @ StoreError::Database(_)) = backlog {
+                return Err(error);
+            }
+            Ok(Counted { account: state, device, backlog })
+        })
+        .await
+    }
+}
+
+/// What [`Store::change_and_count`] found.
+#[derive(Clone, Debug)]
+pub struct Counted {
+    /// The account after the change.
+    pub account: Account,
+    /// As [`Store::change`] returns it.
+    pub device: Option<DeviceId>,
+    /// What waits for the device.
+    pub backlog: Result<Backlog, StoreError>,
 }
 
 /// Unix milliseconds now.

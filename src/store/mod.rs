@@ -10,7 +10,7 @@
 use std::fs::{DirBuilder, File, OpenOptions, Permissions};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use redb::backends::FileBackend;
@@ -36,7 +36,7 @@ mod tombstone;
 mod wake;
 mod writer;
 
-pub use accounts::AccountPage;
+pub use accounts::{AccountPage, Counted};
 pub use adopt::Adoption;
 pub use ageing::{Expired, Ttl};
 pub use error::{SpoolBound, StoreError};
@@ -144,6 +144,7 @@ impl Store {
             commits: AtomicU64::new(0),
             commit_time: Latency::default(),
             fading: Fading::default(),
+            hurry: AtomicBool::new(false),
         });
         let (jobs, waiting) = mpsc::channel(QUEUE);
         let ended = CancellationToken::new();
@@ -171,5 +172,21 @@ impl Store {
         let (work, answered) = Work::new(weight, write);
         self.jobs.send(Job::Work(work)).await.map_err(|_| StoreError::Closed)?;
         answered.await.map_err(|_| StoreError::Closed)?
+    }
+
+    /// The same for what nobody waits for: while many changes come, it may wait for more of them, 20 ms at most.
+    async fn write_patiently<T: Send + 'static>(
+        &self,
+        weight: usize,
+        write: impl FnOnce(&mut Batch<'_>) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let (work, answered) = Work::new(weight, write);
+        self.jobs.send(Job::Work(work.patiently())).await.map_err(|_| StoreError::Closed)?;
+        answered.await.map_err(|_| StoreError::Closed)?
+    }
+
+    /// Somebody now waits behind a change that nobody waited for so far.
+    pub(crate) fn hurry(&self) {
+        self.shared.hurry.store(true, Ordering::Relaxed);
     }
 }

@@ -16,7 +16,7 @@ use crate::push::account::DeviceId;
 impl Store {
     /// Puts stanzas into a slot, all or none, and returns once they are on disk. Each `seq` must be higher than the one
     /// before and than [`Backlog::last_seq`]; a stanza that is there already, equal in everything, is passed over, so that a
-    /// call whose outcome is unknown can be repeated.
+    /// call whose outcome is unknown can be repeated. While many calls come, they wait for each other, 20 ms at most.
     ///
     /// Not cancel safe: dropped while waiting, the stanzas may be on disk or not.
     ///
@@ -26,7 +26,7 @@ impl Store {
     pub async fn spool(&self, slot: &Slot, items: Vec<Spooled>) -> Result<(), StoreError> {
         let slot = slot.clone();
         let weight = items.iter().map(|item| item.bytes.len()).fold(0, usize::saturating_add);
-        self.write(weight, move |batch| batch.spool(&slot, &items)).await
+        self.write_patiently(weight, move |batch| batch.spool(&slot, &items)).await
     }
 
     /// The stanzas of a slot behind the place `after`, in order: one at least if there is any, then up to so much

@@ -1,7 +1,7 @@
 //! The one thread that writes: group commit.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use std::{fmt, io};
@@ -22,11 +22,13 @@ use crate::metrics::Latency;
 const GROUP: usize = 1024;
 /// Bytes of stanzas after which a transaction takes no more jobs.
 const GROUP_BYTES: usize = 8 << 20;
-/// While commits follow each other this closely, each waits for [`GATHER`], so that more goes into one: a commit costs the
-/// processor and the disk as much for one job as for many.
+/// While commits follow each other this closely, each waits for [`GATHER`] or for [`PATIENCE`], so that more goes into one: a
+/// commit costs the processor and the disk as much for one job as for many.
 const BUSY: Duration = Duration::from_millis(20);
 /// How long a commit waits for more jobs while many come.
 const GATHER: Duration = Duration::from_millis(4);
+/// How long one waits as long as nobody waits for any of its jobs.
+const PATIENCE: Duration = Duration::from_millis(20);
 /// How long a deletion may wait for another job's commit.
 const LAZY: Duration = Duration::from_secs(1);
 
@@ -50,6 +52,8 @@ type Perform = dyn FnOnce(Result<&mut Batch<'_>, StoreError>) -> (Reply, Option<
 pub(super) struct Work {
     /// Bytes that it brings.
     weight: usize,
+    /// Nobody waits for it: what asked for it goes on meanwhile.
+    patient: bool,
     /// Returns also the error that the whole transaction fails with, if there was one.
     perform: Box<Perform>,
 }
@@ -72,7 +76,12 @@ impl Work {
             let reply = move |committed: Result<(), StoreError>| drop(answer.send(committed.and(result)));
             (Box::new(reply) as Reply, fatal)
         };
-        (Self { weight, perform: Box::new(perform) }, answered)
+        (Self { weight, patient: false, perform: Box::new(perform) }, answered)
+    }
+
+    /// Nobody waits for it: while many jobs come, it may wait longer than others.
+    pub(super) fn patiently(self) -> Self {
+        Self { patient: true, ..self }
     }
 }
 
@@ -100,6 +109,8 @@ pub(super) struct Shared {
     pub(super) commits: AtomicU64,
     pub(super) commit_time: Latency,
     pub(super) fading: Fading,
+    /// Somebody now waits behind a patient job.
+    pub(super) hurry: AtomicBool,
 }
 
 impl Shared {
@@ -149,24 +160,32 @@ impl Writer {
                 Next::Job(job) => {
                     group.push(job, &mut jobs);
                     if group.works > 0 && self.committed.is_some_and(|at| at.elapsed() < BUSY) {
-                        std::thread::sleep(GATHER);
+                        self.gather(&mut group, &mut jobs);
                     }
                 }
                 Next::Due => group.settle(),
                 Next::Closed => break,
             }
-            while group.jobs.len() < GROUP && group.bytes < GROUP_BYTES {
-                match jobs.try_recv() {
-                    Ok(job) => group.push(job, &mut jobs),
-                    Err(mpsc::error::TryRecvError::Empty | mpsc::error::TryRecvError::Disconnected) => break,
-                }
-            }
+            group.fill(&mut jobs);
             self.perform(group);
         }
         if !self.shared.fading.lock().is_empty() {
             let mut group = Group::default();
             group.settle();
             self.perform(group);
+        }
+    }
+
+    /// Waits for more jobs, as long as none of them is waited for by more than itself.
+    fn gather(&self, group: &mut Group, jobs: &mut mpsc::Receiver<Job>) {
+        let began = std::time::Instant::now();
+        loop {
+            std::thread::sleep(GATHER);
+            group.fill(jobs);
+            let hurry = self.shared.hurry.swap(false, Ordering::Relaxed);
+            if hurry || group.urgent || group.is_full() || began.elapsed() >= PATIENCE {
+                return;
+            }
         }
     }
 
@@ -282,17 +301,37 @@ struct Group {
     /// How many of them need the transaction.
     works: usize,
     bytes: usize,
+    /// Somebody waits for one of them.
+    urgent: bool,
 }
 
 impl Group {
+    /// Takes the jobs that wait, as far as there is room.
+    fn fill(&mut self, jobs: &mut mpsc::Receiver<Job>) {
+        while !self.is_full() {
+            match jobs.try_recv() {
+                Ok(job) => self.push(job, jobs),
+                Err(mpsc::error::TryRecvError::Empty | mpsc::error::TryRecvError::Disconnected) => break,
+            }
+        }
+    }
+
+    fn is_full(&self) -> bool {
+        self.jobs.len() >= GROUP || self.bytes >= GROUP_BYTES
+    }
+
     fn push(&mut self, job: Job, jobs: &mut mpsc::Receiver<Job>) {
         match &job {
             Job::Work(work) => {
                 self.works += 1;
                 self.bytes = self.bytes.saturating_add(work.weight);
+                self.urgent |= !work.patient;
             }
             Job::Unspool { .. } => {}
-            Job::Stop => return jobs.close(),
+            Job::Stop => {
+                self.urgent = true;
+                return jobs.close();
+            }
         }
         self.jobs.push_back(job);
     }
@@ -305,5 +344,28 @@ impl Group {
         });
         self.works += 1;
         self.jobs.push_back(Job::Work(work));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn work() -> Work {
+        Work::new(1, |_| Ok(())).0
+    }
+
+    #[test]
+    fn a_commit_has_patience_only_while_nobody_waits_for_any_of_it() {
+        let (sender, mut jobs) = mpsc::channel(4);
+        let mut group = Group::default();
+        group.push(Job::Work(work().patiently()), &mut jobs);
+        group.push(Job::Work(work().patiently()), &mut jobs);
+        assert!(!group.urgent);
+        group.push(Job::Work(work()), &mut jobs);
+        assert!(group.urgent);
+        let mut group = Group::default();
+        group.push(Job::Stop, &mut jobs);
+        assert!(group.urgent && sender.is_closed());
     }
 }

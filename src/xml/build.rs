@@ -1,6 +1,9 @@
 //! Writing XML: nothing that a caller passes as text or value can end up as markup.
 
-use bytes::{Bytes, BytesMut};
+use std::borrow::Cow;
+use std::ops::Range;
+
+use bytes::Bytes;
 use quick_xml::escape::escape;
 
 use super::ns;
@@ -11,8 +14,9 @@ pub const STREAM_CLOSE: &[u8] = b"</stream:stream>";
 /// Writes elements, escaping what needs it.
 #[derive(Debug, Default)]
 pub struct XmlWriter {
-    buffer: BytesMut,
-    open: Vec<String>,
+    buffer: Vec<u8>,
+    /// Where in the buffer the names of the open elements lie.
+    open: Vec<Range<usize>>,
     in_tag: bool,
 }
 
@@ -22,11 +26,17 @@ impl XmlWriter {
         XmlWriter::default()
     }
 
+    /// An empty writer with room for so many bytes.
+    pub fn with_capacity(bytes: usize) -> Self {
+        XmlWriter { buffer: Vec::with_capacity(bytes), open: Vec::with_capacity(8), in_tag: false }
+    }
+
     /// Opens an element. `name` is written as it is, with its prefix if it has one.
     pub fn start(&mut self, name: &str) -> &mut Self {
         self.close_tag();
         self.put("<").put(name);
-        self.open.push(name.into());
+        let end = self.buffer.len();
+        self.open.push(end.saturating_sub(name.len())..end);
         self.in_tag = true;
         self
     }
@@ -61,7 +71,10 @@ impl XmlWriter {
                 self.in_tag = false;
                 self.put("/>")
             }
-            Some(name) => self.put("</").put(&name).put(">"),
+            Some(name) => {
+                self.put("</").buffer.extend_from_within(name);
+                self.put(">")
+            }
         }
     }
 
@@ -70,13 +83,13 @@ impl XmlWriter {
         while !self.open.is_empty() {
             self.end();
         }
-        self.buffer.freeze()
+        self.buffer.into()
     }
 
     /// Returns all that was written, with what is open left open: the header of a stream.
     pub fn open(mut self) -> Bytes {
         self.close_tag();
-        self.buffer.freeze()
+        self.buffer.into()
     }
 
     fn close_tag(&mut self) {
@@ -99,7 +112,13 @@ enum Place {
 }
 
 /// Escapes, also the white space that a reader would normalise away (XML 1.0 §2.11, §3.3.3).
-fn escaped(text: &str, place: Place) -> String {
+fn escaped(text: &str, place: Place) -> Cow<'_, str> {
+    // The first byte of U+FFFE and U+FFFF, and of others.
+    const MAYBE_NONCHARACTER: u8 = 0xEF;
+    let stays = |byte: u8| byte >= b' ' && !matches!(byte, b'<' | b'>' | b'&' | b'\'' | b'"' | MAYBE_NONCHARACTER);
+    if text.bytes().all(stays) {
+        return Cow::Borrowed(text);
+    }
     let mut out = String::with_capacity(text.len());
     for piece in text.split_inclusive(|c: char| c < ' ' || matches!(c, '\u{FFFE}' | '\u{FFFF}')) {
         let special = piece.chars().next_back().filter(|c| *c < ' ' || matches!(c, '\u{FFFE}' | '\u{FFFF}'));
@@ -113,7 +132,7 @@ fn escaped(text: &str, place: Place) -> String {
             (Some(_) | None, _) => {}
         }
     }
-    out
+    Cow::Owned(out)
 }
 
 /// The header of a client stream that we open in answer to a client's (RFC 6120 §4.7). `lang`: `en` if there is none.

@@ -53,20 +53,28 @@ impl Detail {
     pub fn of(reading: &Reading<'_>) -> Self {
         Self { important: reading.class.is_important(), told: Told::of(reading) }
     }
+
+    /// The same for those that are not told who wrote, or what: see [`Extensions::says_more`].
+    ///
+    /// [`Extensions::says_more`]: crate::push::registration::Extensions::says_more
+    pub fn brief(reading: &Reading<'_>) -> Self {
+        Self { important: reading.class.is_important(), told: None }
+    }
 }
 
 impl Told {
     fn of(reading: &Reading<'_>) -> Option<Self> {
         let stanza = &reading.stanza;
-        let note = note(reading.class, stanza)?;
+        let wording = match reading.class {
+            Class::Message | Class::Invite => Wording::of(stanza),
+            Class::Call | Class::CallEnd | Class::Subscribe | Class::ReadSync | Class::Noise(_) => Wording::Silence,
+        };
+        let note = note(reading.class, &wording)?;
         // RFC 6120 §8.1.2.1: without `from` it is the account itself.
         let from = stanza.attr("from").or_else(|| stanza.attr("to"))?;
         let from = Jid::new(&from).ok()?;
         let chat = reading.chat.clone().unwrap_or_else(|| from.to_bare());
-        let text = match reading.class {
-            Class::Message | Class::Invite => text(stanza),
-            Class::Call | Class::CallEnd | Class::Subscribe | Class::ReadSync | Class::Noise(_) => None,
-        };
+        let text = text(wording);
         let about = if let Some(call) = call(reading) {
             About::Call(call)
         } else if stanza.attr("type").as_deref() == Some("groupchat") {
@@ -118,9 +126,9 @@ impl Told {
     }
 }
 
-fn note(class: Class, stanza: &Node<'_>) -> Option<&'static str> {
+fn note(class: Class, wording: &Wording) -> Option<&'static str> {
     Some(match class {
-        Class::Message if matches!(Wording::of(stanza), Wording::Encrypted) => "New encrypted message",
+        Class::Message if matches!(wording, Wording::Encrypted) => "New encrypted message",
         Class::Message => "New message",
         Class::Invite => "Invitation to a group chat",
         Class::Subscribe => "Contact request",
@@ -130,8 +138,8 @@ fn note(class: Class, stanza: &Node<'_>) -> Option<&'static str> {
     })
 }
 
-fn text(message: &Node<'_>) -> Option<Secret<String>> {
-    let Wording::Text(mut text) = Wording::of(message) else { return None };
+fn text(wording: Wording) -> Option<Secret<String>> {
+    let Wording::Text(mut text) = wording else { return None };
     let ends = text.char_indices().map(|(at, c)| at + c.len_utf8());
     text.truncate(ends.take_while(|end| *end <= MAX_TEXT).last().unwrap_or_default());
     Some(Secret::new(text))

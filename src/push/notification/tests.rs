@@ -275,3 +275,36 @@ fn what_is_said_is_not_printed() {
     assert!(printed.contains("redacted") && !printed.contains("hunter2"), "{printed}");
     assert_eq!(publish.summary.newest, None);
 }
+
+#[test]
+fn who_is_told_no_more_than_how_much_waits_needs_no_details() {
+    let context = Context { account: &BareJid::new("juliet@example.org").unwrap(), rooms: &Rooms::default() };
+    let plain = config::Push::default();
+    let jingle = config::Push { jingle: true, ..config::Push::default() };
+    let priority = Extensions { priority: true, ..Extensions::default() };
+    let unheard = Extensions { jingle: true, ..Extensions::default() };
+    for (settings, extensions) in
+        [(&plain, Extensions::default()), (&plain, priority.clone()), (&jingle, priority), (&plain, unheard)]
+    {
+        assert!(!extensions.says_more(settings));
+        for stanza in [ROOM, CALL, HUNG_UP] {
+            let element = element(stanza);
+            let reading = classify::read(&element, context);
+            let told = |detail| notification(&extensions, &Summary::new(settings, counts(1), Some(detail)));
+            assert_eq!(told(Detail::brief(&reading)), told(Detail::of(&reading)), "{stanza}");
+        }
+    }
+}
+
+#[test]
+fn who_is_told_more_needs_details() {
+    let quiet = config::Push::default();
+    let check = |settings: &config::Push, extensions: Extensions| assert!(extensions.says_more(settings));
+    check(&config::Push { with_sender: true, ..quiet.clone() }, Extensions::default());
+    check(&config::Push { with_body: true, ..quiet.clone() }, Extensions::default());
+    check(&config::Push { jingle: true, ..quiet.clone() }, Extensions { jingle: true, ..Extensions::default() });
+    check(
+        &quiet,
+        Extensions { encrypt: Some(Encrypt { key: Secret::new(KEY), max_size: 3072 }), ..Extensions::default() },
+    );
+}

@@ -91,6 +91,12 @@ const DEFAULT_SIZE: usize = 3_000;
 const MAX_SIZE: usize = 5 * 1024;
 
 impl Extensions {
+    /// Whether a notification may say who wrote, what, or that it rings, and not only how much waits.
+    pub fn says_more(&self, settings: &config::Push) -> bool {
+        let operator = settings.with_sender || settings.with_body;
+        operator || self.encrypt.is_some() || (self.jingle && settings.jingle)
+    }
+
     /// Reads what `<enable/>` asks for, as far as the operator lets it. Addresses that are none are left out.
     pub(super) fn parse(enable: &Node<'_>, settings: &config::Push) -> Result<Self, RequestError> {
         let mut asked = Self::default();

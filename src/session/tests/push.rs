@@ -352,3 +352,37 @@ fn an_answer_to_a_publish_is_taken_whichever_way_it_comes() {
     rig.input(Input::Routed(element(&answer_of(publish, "result", ""))));
     assert!(rig.events.iter().any(|e| matches!(e, Event::PublishOutcome(_, Outcome::Accepted))), "{:?}", rig.events);
 }
+
+#[test]
+fn a_success_is_stored_once_a_minute_and_at_once_where_it_makes_a_difference() {
+    let mut rig = Rig::with_push();
+    let target = rig.account.registrations[0].target.clone();
+    let mut check = |seconds, outcome: Outcome, expect: usize| {
+        rig.seconds(seconds);
+        rig.input(Input::Published(target.clone(), outcome));
+        let stored = rig.stored.iter().filter(|change| matches!(change, Change::Succeeded { .. })).count();
+        assert_eq!(stored, expect, "{:?}", rig.stored);
+    };
+    check(0, Outcome::Accepted, 1);
+    check(30, Outcome::Accepted, 1);
+    check(40, Outcome::Accepted, 2);
+    check(1, Outcome::Refused("item-not-found".to_owned()), 2);
+    check(1, Outcome::Accepted, 3);
+    check(1, Outcome::Accepted, 3);
+    assert_eq!(rig.account.registrations[0].errors, 0);
+}
+
+/// The store may still count the errors that a success was to end.
+#[test]
+fn a_success_is_said_again_if_the_last_could_not_be_stored() {
+    let mut rig = Rig::with_push();
+    let target = rig.account.registrations[0].target.clone();
+    let refused = Outcome::Refused("item-not-found".to_owned());
+    rig.input(Input::Published(target.clone(), refused));
+    rig.session.handle(rig.now, Input::Published(target.clone(), Outcome::Accepted));
+    while rig.session.poll().is_some() {}
+    rig.input(Input::Changed(None));
+    assert_eq!(rig.account.registrations[0].errors, 1);
+    rig.input(Input::Published(target, Outcome::Accepted));
+    assert_eq!(rig.account.registrations[0].errors, 0);
+}

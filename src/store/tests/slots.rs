@@ -456,3 +456,50 @@ async fn a_record_of_a_newer_version_is_not_given_out() {
     assert!(matches!(error, StoreError::UnknownVersion { version: 2, .. }), "{error}");
     assert!(matches!(store.take_shared(&slot, 99).await.unwrap_err(), StoreError::UnknownVersion { .. }));
 }
+
+/// Commits that nobody waits for come no closer than this, in milliseconds, however many jobs there are.
+#[tokio::test]
+async fn what_nobody_waits_for_shares_its_commits_while_much_comes() {
+    const APART: u128 = 20;
+    let directory = tempfile::tempdir().unwrap();
+    let store = Store::open(directory.path()).unwrap();
+    let (before, began) = (store.commits(), std::time::Instant::now());
+    let mut spooling = tokio::task::JoinSet::new();
+    for device in 0..300 {
+        let (store, slot) = (store.clone(), slot("romeo", device));
+        spooling.spawn(async move { store.spool(&slot, items(1..=2)).await });
+        tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+    }
+    while let Some(spooled) = spooling.join_next().await {
+        spooled.unwrap().unwrap();
+    }
+    let (commits, at_most) = (store.commits() - before, began.elapsed().as_millis() / APART + 2);
+    assert!(u128::from(commits) <= at_most, "{commits} commits, not {at_most}");
+    assert_eq!(store.measures().await.unwrap().stanzas, 600);
+    check_counts(&store);
+}
+
+#[tokio::test]
+async fn a_login_is_told_what_waits() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = Store::open(directory.path()).unwrap();
+    let slot = slot("romeo", 1);
+    let login = |resource: &str| Change::Login {
+        candidate: DeviceId(1),
+        login: LoginId(1),
+        resource: resource.to_owned(),
+        agent: None,
+        presented: None,
+        at: 1,
+    };
+    let counted = store.change_and_count(&slot.account, login("phone")).await.unwrap();
+    assert_eq!((counted.device, counted.backlog.unwrap()), (Some(slot.device), Backlog::default()));
+    store.spool(&slot, items(1..=9)).await.unwrap();
+    // Also what was deleted a moment ago, which may wait for its commit.
+    store.unspool(&slot, 3).await.unwrap();
+    let counted = store.change_and_count(&slot.account, login("phone")).await.unwrap();
+    let backlog = counted.backlog.unwrap();
+    assert_eq!((backlog.count, backlog.last_seq), (6, 9));
+    assert_eq!(backlog, store.backlog(&slot).await.unwrap());
+    assert_eq!(counted.account, store.account(&slot.account).await.unwrap());
+}
