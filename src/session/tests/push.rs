@@ -19,7 +19,7 @@ impl Rig {
         self.to_upstream.clear();
         for publish in std::mem::take(&mut self.publishes) {
             self.carried.push(publish.target.clone());
-            self.input(Input::Carry(self.carried.len() as u64 - 1, publish));
+            self.input(Input::Carry(self.carried.len() as u64 - 1, Box::new(publish)));
         }
         std::mem::take(&mut self.to_upstream)
     }
@@ -74,7 +74,8 @@ fn enable_is_answered_only_once_it_is_stored_and_never_forwarded() {
         let enable =
             format!("<iq type='set' id='p'{to}><enable xmlns='urn:xmpp:push:0' jid='push.example' node='n'/></iq>");
         rig.session.handle(rig.now, Input::Client(Attachment::FIRST, frame(&enable)));
-        let Some(Output::Store(Some(token), Change::Enable { registration, .. })) = rig.session.poll() else {
+        let Some(Output::Store(Some(token), change)) = rig.session.poll() else { panic!("nothing to store") };
+        let Change::Enable { registration, .. } = *change else {
             panic!("nothing to store");
         };
         assert!(rig.session.poll().is_none());
