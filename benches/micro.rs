@@ -10,7 +10,7 @@ use pushward::jid::BareJid;
 use pushward::push::account::DeviceId;
 use pushward::push::classify::{Context, read};
 use pushward::push::rooms::Rooms;
-use pushward::session::queue::Queue;
+use pushward::session::queue::{Place, Queue, Queued};
 use pushward::store::{Slot, Spooled, Store};
 use pushward::xml::{Element, Frame, FrameLimits, Framer, stream_header};
 
@@ -100,7 +100,8 @@ fn queue(c: &mut Criterion) {
     c.bench_function("queue/32 stanzas in, written, acknowledged", |bencher| {
         bencher.iter(|| {
             for _ in 0..BATCH {
-                queue.push(message.clone(), 0, None, true);
+                let Place::Memory(seq) = queue.place(message.bytes().len(), None) else { panic!("no room") };
+                queue.hold(Queued::new(message.clone(), seq, 0).of_leg(None, true));
             }
             for _ in 0..BATCH {
                 black_box(queue.write_next());

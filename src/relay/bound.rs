@@ -136,12 +136,9 @@ impl Driver {
             Wake::Command(Command::GiveWay(reason, heir)) => self.give_way(reason, heir),
             Wake::Command(Command::Carry(publish, reply)) => {
                 let number = self.carried.begin(Asker::Other(reply));
-                self.take(Input::Carry(number, *publish));
+                self.take(Input::Carry(number, publish));
             }
-            Wake::Command(Command::Published(published)) => {
-                let (target, outcome) = *published;
-                self.take(Input::Published(target, outcome));
-            }
+            Wake::Command(Command::Published(published)) => self.take(Input::Published(published)),
             Wake::Command(Command::SettingsChanged) => self.take(Input::Settings(self.relay.settings())),
             Wake::Command(Command::Drain) => self.take(Input::Drain),
             Wake::Command(Command::Routed(stanza)) => self.take(Input::Routed(*stanza)),
@@ -237,7 +234,7 @@ impl Driver {
         }
         drop(reply.send(Ok(())));
         self.handle.note(|notes| notes.peer = Some(peer));
-        self.take(Input::Attach(resumption));
+        self.take(Input::Attach(Box::new(resumption)));
         // What the client sent right behind its `<resume/>`.
         self.frames_from_client();
     }
@@ -279,7 +276,7 @@ impl Driver {
                 self.relay.registry.resumable(id.clone(), &self.handle);
                 self.sm_id = Some(id);
             }
-            Output::Store(token, change) => self.jobs.ask(Request::Change(token, change)),
+            Output::Store(token, change) => self.jobs.ask(Request::Change(token, *change)),
             Output::Spool(items) => self.jobs.ask(Request::Spool(items)),
             Output::Unspool(places) => self.jobs.ask(Request::Unspool(vec![places])),
             Output::Load(after, bytes) => self.jobs.ask(Request::Load(after, bytes)),
@@ -293,12 +290,12 @@ impl Driver {
             Output::Carried(number, outcome) => match self.carried.done(number)? {
                 Asker::Own(target, since) => {
                     self.relay.published_by_session(&self.handle, (&target, since), &outcome);
-                    return Some(Input::Published(target, outcome));
+                    return Some(Input::Published(Box::new((target, *outcome))));
                 }
                 // Whoever asked may have stopped waiting.
-                Asker::Other(reply) => drop(reply.send(outcome)),
+                Asker::Other(reply) => drop(reply.send(*outcome)),
             },
-            Output::Elsewhere(notice) => self.relay.elsewhere(self.handle.account(), notice),
+            Output::Elsewhere(notice) => self.relay.elsewhere(self.handle.account(), *notice),
             Output::CloseClient(closing) => self.close_client(closing),
             Output::Event(event) => {
                 self.seen.heard(&self.handle, &event);
@@ -310,7 +307,7 @@ impl Driver {
     }
 
     /// Where there is but the user's own stream, and this is it, the publish takes the short way.
-    fn publish(&mut self, publish: Publish) -> Option<Input> {
+    fn publish(&mut self, publish: Box<Publish>) -> Option<Input> {
         self.seen.notified(&self.relay.metrics);
         let account = self.handle.account();
         match self.relay.publisher.way(account, &publish.target) {
@@ -319,7 +316,7 @@ impl Driver {
                 return Some(Input::Carry(number, publish));
             }
             Way::NotAllowed | Way::Choice => {
-                let publishing = Arc::clone(&self.relay).publish_for_session(Arc::clone(&self.handle), publish);
+                let publishing = Arc::clone(&self.relay).publish_for_session(Arc::clone(&self.handle), *publish);
                 self.relay.farewells.spawn(publishing.in_current_span());
             }
         }

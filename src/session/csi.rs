@@ -49,14 +49,12 @@ impl Session {
 
     /// What was held is being written.
     pub(super) fn release(&mut self) {
-        if self.held.count > 0 {
-            self.held = Held::default();
-        }
+        self.held = None;
     }
 
     /// The client is busy anyway: what was held goes to it, before anything that it says takes effect (XEP-0352 §5.1).
     pub(super) fn client_is_awake(&mut self, now: Instant) {
-        if self.held.count > 0 {
+        if self.held.is_some() {
             self.write_waiting(now);
         }
     }
@@ -64,14 +62,16 @@ impl Session {
     /// A stanza joined the queue that may wait there; whether it does.
     pub(super) fn keep_back(&mut self, urgency: Urgency, seq: u64) -> bool {
         let Urgency::Later(key) = urgency else { return false };
-        if let Some(obsolete) = self.held.hold(key, seq) {
+        let held = self.held.get_or_insert_default();
+        let full = held.count + 1 >= HELD;
+        if let Some(obsolete) = held.hold(key, seq) {
             // What is on disk goes when the client has it.
             if self.queue.find(obsolete).is_some_and(|item| !item.is_spooled()) {
                 self.queue.remove_unwritten(obsolete);
             }
         }
         self.queue.delay(seq);
-        self.held.count < HELD
+        !full
     }
 
     /// How urgent a stanza is for a client in the background.

@@ -11,7 +11,7 @@ use super::presence::{Coalesced, is_durable};
 use super::queue::{Budget, Place, Queued, Spooled};
 use super::{EndReason, Event, Greeting, Output, Session, Source, Tracking, rewrite, server};
 use crate::jid::{BareJid, Jid};
-use crate::xml::{Element, Kind, Node, ns};
+use crate::xml::{Element, Header, Kind, Node, ns};
 
 /// How long a durable stanza may be the server's and an unacknowledging live client's only, where the server keeps it.
 const SPOOL_BEHIND_SERVER: Duration = Duration::from_secs(30);
@@ -44,33 +44,43 @@ impl Session {
             return;
         }
         let received = self.epoch.unix_ms(now);
-        match self.queue.push(element.clone(), received, ordinal, is_durable(&element)) {
+        match self.queue.place(element.bytes().len(), ordinal) {
             Place::Memory(seq) => {
                 if waits && element.kind() == Kind::Presence {
                     self.waiting_presence.queued(&element, seq);
                 }
+                // What may wait long keeps no more alive than itself.
+                let element = if self.is_dark() { element.compact() } else { element };
+                let pushed = self.may_push(&element).then(|| element.clone());
+                let durable = is_durable(&element);
+                self.queue.hold(Queued::new(element, seq, received).of_leg(ordinal, durable));
                 if !self.keep_back(urgency, seq) {
                     self.write_waiting(now);
                 }
-                self.consider_push(now, &element, seq, false);
+                if let Some(element) = pushed {
+                    self.consider_push(now, &element, seq, false);
+                }
             }
-            Place::SpoolOnly(seq) => {
-                if let Some(full) = self.queue.take_full() {
-                    self.event(Event::QueueFull(full));
-                }
-                let mut items = self.take_unspooled();
-                let item = self.spooled_form(&element, seq, received);
-                if is_request(&element) {
-                    self.queue.noted().note_request(seq, refusal(&element));
-                }
-                if item.archived {
-                    self.queue.noted().note_archived(seq);
-                }
-                items.push(item);
-                self.spool(items);
-                self.consider_push(now, &element, seq, true);
-            }
+            Place::SpoolOnly(seq) => self.deliver_by_spool(now, &element, seq, received),
         }
+    }
+
+    /// A stanza has no place in memory: the spool takes it, and before it what it must not pass.
+    fn deliver_by_spool(&mut self, now: Instant, element: &Element, seq: u64, received: u64) {
+        if let Some(full) = self.queue.take_full() {
+            self.event(Event::QueueFull(full));
+        }
+        let mut items = self.take_unspooled();
+        let item = self.spooled_form(element, seq, received);
+        if is_request(element) {
+            self.queue.noted().note_request(seq, refusal(element));
+        }
+        if item.archived {
+            self.queue.noted().note_archived(seq);
+        }
+        items.push(item);
+        self.spool(items);
+        self.consider_push(now, element, seq, true);
     }
 
     /// Lets presence replace what the same sender said before, and says whether the two cancel out.
@@ -101,12 +111,12 @@ impl Session {
             return;
         }
         self.release();
-        while let Some(item) = self.queue.write_next().cloned() {
-            let bytes = self.for_client(&item);
+        while let Some(item) = self.queue.write_next() {
+            let bytes = for_client(item, self.bound.jid.domain().as_str(), &self.attached_header);
             if item.element.kind() == Kind::Presence {
                 self.waiting_presence.written(&item.element);
             }
-            self.write_client(bytes);
+            self.outputs.push_back(Output::ToClient(bytes));
             if let Tracking::Sm(leg) | Tracking::Ping(leg, _) = &mut self.tracking {
                 leg.on_sent();
             }
@@ -115,16 +125,6 @@ impl Session {
                 self.ask_client(now);
             }
         }
-    }
-
-    fn for_client(&self, item: &Queued) -> Bytes {
-        let delayed = || {
-            let stamp = SystemTime::UNIX_EPOCH + Duration::from_millis(item.received);
-            let bytes = rewrite::delayed(&item.element, self.bound.jid.domain().as_str(), stamp)?;
-            Element::parse(bytes, item.element.header()).ok()
-        };
-        let delayed = if item.waited { delayed() } else { None };
-        delayed.as_ref().unwrap_or(&item.element).on_stream(&self.attached_header)
     }
 
     // The spool
@@ -268,6 +268,17 @@ impl Session {
 
 /// After so many stanzas of a replay the client is asked for an ack.
 const REPLAY_BURST: usize = 100;
+
+/// A stanza as it is written on the stream that `header` opened; if it waited, with its delay, stamped by `domain`.
+fn for_client(item: &Queued, domain: &str, header: &Arc<Header>) -> Bytes {
+    let delayed = || {
+        let stamp = SystemTime::UNIX_EPOCH + Duration::from_millis(item.received);
+        let bytes = rewrite::delayed(&item.element, domain, stamp)?;
+        Element::parse(bytes, item.element.header()).ok()
+    };
+    let delayed = if item.waited { delayed() } else { None };
+    delayed.as_ref().unwrap_or(&item.element).on_stream(header)
+}
 
 /// Whether a stanza was addressed to the account rather than to one of its devices, and may go to another.
 fn is_shared(element: &Element, node: &Node<'_>, account: &BareJid) -> bool {

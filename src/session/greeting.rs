@@ -11,7 +11,7 @@ pub(super) enum Greeting {
     /// The device's spool has stanzas of earlier sessions: they go first.
     Backlog,
     /// They are on their way; the presence waits.
-    Sending(Option<Element>),
+    Sending(Option<Box<Element>>),
     /// None was sent yet.
     Awaited,
     /// It was forwarded.
@@ -23,12 +23,12 @@ impl Session {
     pub(super) fn greet(&mut self, element: &Element) -> bool {
         match self.greeting {
             Greeting::Backlog => {
-                self.greeting = Greeting::Sending(Some(element.clone()));
+                self.greeting = Greeting::Sending(Some(Box::new(element.compact())));
                 self.adopt(Source::Earlier);
                 true
             }
             Greeting::Sending(_) => {
-                self.greeting = Greeting::Sending(Some(element.clone()));
+                self.greeting = Greeting::Sending(Some(Box::new(element.compact())));
                 true
             }
             Greeting::Awaited | Greeting::Done => false,

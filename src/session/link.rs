@@ -23,6 +23,7 @@ impl Session {
 
     pub(super) fn go_dark(&mut self, now: Instant) {
         (self.resuming, self.welcome) = (None, None);
+        self.queue.compact();
         self.liveness.go_dark(now, now + self.hold());
         self.event(Event::Dark { queued: self.queue.len(), registrations: self.owned().count() });
         self.answer_waiting_pings(now);

@@ -69,12 +69,13 @@ use confirm::Confirmation;
 use ending::Phase;
 use greeting::Greeting;
 use liveness::Liveness;
+use origin::Binding;
 use queue::{Queue, Spooled};
 use request::Promise;
 use server::ServerLeg;
 use sm::Tracking;
 
-/// What happened, as the relay tells it.
+/// What happened, as the relay tells it. Small, because each is handed on: what is large is rare, and boxed.
 #[derive(Debug)]
 pub enum Input {
     /// A frame from the client. Frames of an attachment that is no longer current are discarded.
@@ -86,7 +87,7 @@ pub enum Input {
     /// The server's connection ended without a stream footer.
     UpstreamLost,
     /// A new connection takes the session over; [`Session::check_resume`] has accepted its `h`.
-    Attach(Resumption),
+    Attach(Box<Resumption>),
     /// What is kept about the account has been changed by another session: as the store has it now.
     Account(Account),
     /// The store answered [`Output::Store`]; `None` if it failed.
@@ -102,9 +103,9 @@ pub enum Input {
     /// If the session is held, it ends for this reason: others of the account take its place.
     GiveWay(EndReason),
     /// Send this publish through the user's own stream, the `session` transport, then say [`Output::Carried`] with the number.
-    Carry(u64, Publish),
+    Carry(u64, Box<Publish>),
     /// What became of [`Output::Publish`].
-    Published(Target, Outcome),
+    Published(Box<(Target, Outcome)>),
     /// A stanza for the client that came by another way than the user's own stream.
     Routed(Element),
     /// The operator has set others.
@@ -117,7 +118,7 @@ pub enum Input {
     Timeout,
 }
 
-/// What to do, in order.
+/// What to do, in order. Small, because each is queued and handed on: what is large is rare, and boxed.
 #[derive(Debug)]
 pub enum Output {
     /// Write to the current attachment.
@@ -127,7 +128,7 @@ pub enum Output {
     /// The session can be resumed under this id from now on.
     Resumable(SmId),
     /// Commit a change of the account, then say so with [`Input::Stored`] if there is a token.
-    Store(Option<Token>, Change),
+    Store(Option<Token>, Box<Change>),
     /// Commit these stanzas to the spool, then say [`Input::Spooled`] with the last one's place.
     Spool(Vec<Spooled>),
     /// Delete these places from the spool.
@@ -141,18 +142,21 @@ pub enum Output {
     /// The device is to be woken by a push that needs no session.
     Wake(WakeReason),
     /// Notify a push service by whatever transport is fit, then say [`Input::Published`].
-    Publish(Publish),
+    Publish(Box<Publish>),
     /// What became of the publish with this number.
-    Carried(u64, Outcome),
+    Carried(u64, Box<Outcome>),
     /// Devices of the account that have no session are to hear of this.
-    Elsewhere(Notice),
+    Elsewhere(Box<Notice>),
     /// Close the attachment: after what was written to it, or at once.
     CloseClient(Closing),
     /// Something an operator may want to know.
-    Event(Event),
+    Event(Box<Event>),
     /// The session is over: write what is left to both legs, close them and forget it.
     End(EndReason),
 }
+
+/// Room for so many effects is kept from one event to the next.
+const FEW: usize = 4;
 
 /// A bound session: both legs, what waits, and the pushes about it.
 pub struct Session {
@@ -160,7 +164,7 @@ pub struct Session {
     dice: Dice,
     /// Ties the monotonic clock to the calendar, for delay stamps.
     epoch: Clock,
-    bound: Bound,
+    bound: Binding,
     account: BareJid,
     owner: Owner,
     attachment: Attachment,
@@ -204,11 +208,11 @@ pub struct Session {
     /// The account was removed: nothing of it is kept.
     removed: bool,
     /// The newest important stanza, where memory does not have it.
-    beyond: Option<(u64, Element)>,
+    beyond: Option<Box<(u64, Element)>>,
     /// When to look for orphans, and whether also for those whose owner has a registration.
     orphans_due: Option<(Instant, bool)>,
     client_inactive: bool,
-    held: csi::Held,
+    held: Option<Box<csi::Held>>,
     /// The user has asked the server's archive, so what it has need not be kept here.
     archive: bool,
     upstream_written: Instant,
@@ -216,7 +220,7 @@ pub struct Session {
     /// Changes of the account that the store has not answered.
     open_changes: u32,
     /// The newest state of the account that came meanwhile.
-    account_news: Option<Account>,
+    account_news: Option<Box<Account>>,
     next_token: u64,
     outputs: VecDeque<Output>,
     phase: Phase,
@@ -224,12 +228,13 @@ pub struct Session {
 
 impl Session {
     /// A session whose client is attached by [`Attachment::FIRST`].
-    pub fn new(settings: Arc<Settings>, bound: Bound, owner: Owner, dice: Dice, clock: Clock) -> Self {
+    pub fn new(settings: Arc<Settings>, mut bound: Bound, owner: Owner, dice: Dice, clock: Clock) -> Self {
         let now = clock.now;
         let bare = Header::bare();
         // Places grow with time, so that those of two sessions of a device never collide.
         let base = clock.unix_ms(now).saturating_mul(1 << 16).max(owner.last_seq + 1);
         let elsewhere = owner.account.absent(owner.device).next().is_some();
+        let (enabled, server_sm) = (bound.enabled.take(), bound.server_sm);
         let mut session = Self {
             dice,
             epoch: clock,
@@ -244,7 +249,7 @@ impl Session {
             welcome: None,
             liveness: Liveness::new(&settings.stream_management, now),
             confirm: Confirmation::default(),
-            server: ServerLeg::new(bound.server_sm),
+            server: ServerLeg::new(server_sm),
             queue: Queue::new(settings.session_queue, base),
             loading: None,
             greeting: if owner.backlog { Greeting::Backlog } else { Greeting::Awaited },
@@ -264,7 +269,7 @@ impl Session {
             beyond: None,
             orphans_due: None,
             client_inactive: bound.inactive,
-            held: csi::Held::default(),
+            held: None,
             archive: false,
             upstream_written: now,
             promises: VecDeque::new(),
@@ -274,11 +279,11 @@ impl Session {
             outputs: VecDeque::new(),
             phase: Phase::Running,
             owner,
-            bound,
+            bound: Binding::of(bound),
             settings,
         };
         session.enable_server_sm(now);
-        if let Some(enabled) = session.bound.enabled.take() {
+        if let Some(enabled) = enabled {
             session.client_counts(enabled, 0);
         }
         session.track_by_ping();
@@ -295,7 +300,7 @@ impl Session {
             Input::Client(..) | Input::ClientLost(_) => {}
             Input::Upstream(frame) => self.upstream_frame(now, frame),
             Input::UpstreamLost => self.upstream_lost(now),
-            Input::Attach(resumption) => self.attach(now, resumption),
+            Input::Attach(resumption) => self.attach(now, *resumption),
             Input::Account(account) => {
                 let newer = self.open_changes == 0 && account.revision >= self.owner.account.revision;
                 self.removed |= newer && account.device(self.owner.device).is_none();
@@ -311,7 +316,10 @@ impl Session {
             Input::Loaded(items) => self.loaded(now, items),
             Input::GiveWay(reason) => self.give_way(now, reason),
             Input::Carry(number, publish) => self.carry(now, number, &publish),
-            Input::Published(target, outcome) => self.published(now, target, outcome),
+            Input::Published(published) => {
+                let (target, outcome) = *published;
+                self.published(now, target, outcome);
+            }
             Input::Routed(stanza) => self.routed(now, stanza),
             Input::Settings(settings) => self.settings_changed(settings),
             Input::Drain => self.drain(now),
@@ -322,7 +330,11 @@ impl Session {
 
     /// The next effect, `None` when all are taken.
     pub fn poll(&mut self) -> Option<Output> {
-        self.outputs.pop_front()
+        let output = self.outputs.pop_front();
+        if output.is_none() && self.outputs.capacity() > FEW {
+            self.outputs = VecDeque::new();
+        }
+        output
     }
 
     /// When [`Input::Timeout`] is due.
@@ -369,7 +381,7 @@ impl Session {
     }
 
     fn event(&mut self, event: Event) {
-        self.out(Output::Event(event));
+        self.out(Output::Event(Box::new(event)));
     }
 
     fn write_client(&mut self, bytes: impl Into<Bytes>) {
@@ -387,6 +399,6 @@ impl Session {
 
     fn change(&mut self, token: Option<Token>, change: Change) {
         self.open_changes += 1;
-        self.out(Output::Store(token, change));
+        self.out(Output::Store(token, Box::new(change)));
     }
 }

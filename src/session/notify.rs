@@ -36,10 +36,13 @@ impl Session {
         if account.is_none() {
             self.owner.account.doubt_successes();
         }
-        let newest = [self.account_news.take(), account].into_iter().flatten().max_by_key(|account| account.revision);
+        let newest = [self.account_news.take().map(|news| *news), account]
+            .into_iter()
+            .flatten()
+            .max_by_key(|account| account.revision);
         // Our own changes are ahead of what is answered before them.
         if self.open_changes > 0 {
-            self.account_news = newest;
+            self.account_news = newest.map(Box::new);
         } else if let Some(account) = newest.filter(|account| account.revision >= self.owner.account.revision) {
             let wishes = |account: &Account| -> Vec<_> {
                 account.owned(self.owner.device).map(|r| (r.target.clone(), r.extensions.clone())).collect()
@@ -73,12 +76,18 @@ impl Session {
         classify::read(element, Context { account: &self.account, rooms: &self.rooms })
     }
 
+    /// Whether a stanza may have to be pushed for.
+    pub(super) fn may_push(&self, element: &Element) -> bool {
+        let unreachable = self.liveness.unreachable_since().is_some() && self.has_registration();
+        unreachable || self.elsewhere || self.may_ring(element)
+    }
+
     /// A stanza came. `beyond`: memory does not have it.
     pub(super) fn consider_push(&mut self, now: Instant, element: &Element, seq: u64, beyond: bool) {
-        let unreachable = self.liveness.unreachable_since().filter(|_| self.has_registration());
-        if unreachable.is_none() && !self.elsewhere && !self.may_ring(element) {
+        if !self.may_push(element) {
             return;
         }
+        let unreachable = self.liveness.unreachable_since().filter(|_| self.has_registration());
         let reading = self.read(element);
         let facts = Facts::of(&reading, self.settings.seed);
         if self.elsewhere {
@@ -88,7 +97,7 @@ impl Session {
             Some(since) => {
                 let arrival = Arrival { since, age: Duration::ZERO, seq, facts, audience: self.audience(&reading) };
                 if beyond && reading.class.is_important() && arrival.audience.is_ok() {
-                    self.beyond = Some((seq, element.clone()));
+                    self.beyond = Some(Box::new((seq, element.compact())));
                 }
                 self.judge(now, arrival, &reading);
                 self.push_all_due(now, Some((seq, &reading)));
@@ -191,7 +200,7 @@ impl Session {
     /// `fresh`: a stanza that was just read, and its place.
     fn push_all_due(&mut self, now: Instant, fresh: Option<(u64, &Reading<'_>)>) {
         while let Some(number) = self.pending.take_late(now) {
-            self.out(Output::Carried(number, Outcome::Unknown));
+            self.out(Output::Carried(number, Box::new(Outcome::Unknown)));
         }
         while self.has_registration()
             && let Some(push) = self.pusher.next(now)
@@ -234,7 +243,7 @@ impl Session {
 
     /// A stanza that waits, if memory has it.
     fn stanza(&self, seq: u64) -> Option<Element> {
-        let beyond = self.beyond.as_ref().filter(|(place, _)| *place == seq).map(|(_, element)| element);
+        let beyond = self.beyond.as_deref().filter(|(place, _)| *place == seq).map(|(_, element)| element);
         beyond.or_else(|| self.queue.find(seq).map(|item| &item.element)).cloned()
     }
 
@@ -254,7 +263,7 @@ impl Session {
         let publishes: Vec<_> = recipients.map(|r| Publish::new(r, summary.clone(), (self.dice)())).collect();
         for publish in publishes {
             self.event(Event::Published(publish.target.clone()));
-            self.out(Output::Publish(publish));
+            self.out(Output::Publish(Box::new(publish)));
         }
     }
 
@@ -318,7 +327,8 @@ impl Session {
         let may_tell = |r: &&Registration| filter::verdict(reading, &r.extensions, &self.roster, &self.rooms).is_ok();
         let registrations: Vec<_> = self.owner.account.absent(device).filter(may_tell).cloned().collect();
         if !registrations.is_empty() {
-            self.out(Output::Elsewhere(Notice { facts, detail: Detail::of(reading), registrations }));
+            let notice = Notice { facts, detail: Detail::of(reading), registrations };
+            self.out(Output::Elsewhere(Box::new(notice)));
         }
     }
 
@@ -335,7 +345,7 @@ impl Session {
 
     pub(super) fn carried(&mut self, open: &OpenPublish, answer: &Node<'_>) {
         if open.deadline.is_some() {
-            self.out(Output::Carried(open.number, Outcome::of(answer)));
+            self.out(Output::Carried(open.number, Box::new(Outcome::of(answer))));
         }
     }
 }

@@ -74,6 +74,20 @@ pub struct Bound {
     pub server_sm: bool,
 }
 
+/// What a session keeps of its [`Bound`].
+pub(super) struct Binding {
+    pub(super) jid: FullJid,
+    pub(super) client_header: Arc<Header>,
+    pub(super) server_csi: bool,
+}
+
+impl Binding {
+    pub(super) fn of(bound: Bound) -> Self {
+        let Bound { jid, client_header, server_csi, .. } = bound;
+        Self { jid, client_header, server_csi }
+    }
+}
+
 /// The device that logged in, and what is kept about its account.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Owner {

@@ -46,9 +46,9 @@ pub(super) fn is_durable(element: &Element) -> bool {
 #[derive(Debug, Default)]
 pub(super) struct Own {
     /// The last available presence to everybody.
-    available: Option<Element>,
+    available: Option<Box<Element>>,
     /// A broadcast `unavailable` that waits for what comes next.
-    parting: Option<Element>,
+    parting: Option<Box<Element>>,
     directed: HashSet<BareJid>,
 }
 
@@ -58,7 +58,7 @@ impl Own {
         let node = element.node();
         let (sort, to) = (sort(&node), node.attr("to").and_then(|to| Jid::new(&to).ok()));
         match (sort, to) {
-            (Sort::Available, None) => self.available = Some(element.clone()),
+            (Sort::Available, None) => self.available = Some(Box::new(element.compact())),
             (Sort::Unavailable, None) => self.available = None,
             (Sort::Available, Some(to)) if self.directed.len() < DIRECTED => {
                 self.directed.insert(to.to_bare());
@@ -84,12 +84,12 @@ impl Own {
 
     /// Holds a broadcast `unavailable` until the client's next frame.
     pub(super) fn part(&mut self, element: Element) {
-        self.parting = Some(element);
+        self.parting = Some(Box::new(element));
     }
 
     /// The `unavailable` that was held.
     pub(super) fn take_parting(&mut self) -> Option<Element> {
-        self.parting.take()
+        self.parting.take().map(|element| *element)
     }
 
     /// The last available presence as a lingering session shows it: `xa`, and no claim to messages over others. `None` if the

@@ -7,6 +7,7 @@ mod spooled;
 mod tail;
 
 use std::collections::VecDeque;
+use std::num::NonZeroU64;
 use std::ops::RangeInclusive;
 
 use crate::xml::{Element, Kind};
@@ -16,6 +17,9 @@ pub use room::Full;
 pub use spooled::Spooled;
 use spooled::weight;
 use tail::Tail;
+
+/// Room for so many stanzas is kept while none is there.
+const FEW: usize = 4;
 
 /// How many places are given away at once.
 const RESERVED: u64 = 1 << 20;
@@ -29,8 +33,8 @@ pub struct Queued {
     pub received: u64,
     /// Its place among all stanzas for the device.
     pub seq: u64,
-    /// Its number on the server's stream management leg, if it has one.
-    pub ordinal: Option<u64>,
+    /// Its number on the server's stream management leg, if it has one: they count from one.
+    pub ordinal: Option<NonZeroU64>,
     /// Of a kind that must not be lost (invariant 2).
     pub durable: bool,
     /// It waited, so it is written with its delay.
@@ -79,7 +83,7 @@ pub struct Queue {
     committed: u64,
     /// What is to be read back begins behind this place.
     tail: Option<u64>,
-    noted: Tail,
+    noted: Option<Box<Tail>>,
     /// Places of what the spool had before: nothing there came on the server's leg.
     reserved: Vec<RangeInclusive<u64>>,
     in_flight: VecDeque<InFlight>,
@@ -103,7 +107,7 @@ impl Queue {
             next_seq: base,
             committed: base.saturating_sub(1),
             tail: None,
-            noted: Tail::default(),
+            noted: None,
             reserved: Vec::new(),
             in_flight: VecDeque::new(),
             in_flight_bytes: 0,
@@ -136,11 +140,10 @@ impl Queue {
         self.reserved.iter().any(|places| places.contains(&seq))
     }
 
-    /// Appends a stanza.
-    pub fn push(&mut self, element: Element, received: u64, ordinal: Option<u64>, durable: bool) -> Place {
+    /// The place of a stanza of so many bytes that came now. If it is [`Place::Memory`], [`Queue::hold`] must follow.
+    pub fn place(&mut self, len: usize, ordinal: Option<u64>) -> Place {
         let seq = self.next_seq;
         self.next_seq += 1;
-        let len = element.bytes().len();
         let full = self.no_room(weight(len));
         if self.tail.is_some() || full.is_some() {
             if self.tail.is_none() {
@@ -152,22 +155,33 @@ impl Queue {
             self.share.take(len);
             return Place::SpoolOnly(seq);
         }
-        self.append(Queued { element, received, seq, ordinal, durable, waited: false, spooled: false });
         Place::Memory(seq)
     }
 
     /// Appends a stanza that was read back from the spool.
     pub fn push_loaded(&mut self, seq: u64, element: Element, received: u64) {
         self.skip_loaded(seq);
-        self.append(Queued { element, received, seq, ordinal: None, durable: true, waited: true, spooled: true });
+        self.hold(Queued { durable: true, waited: true, spooled: true, ..Queued::new(element, seq, received) });
     }
 
-    fn append(&mut self, item: Queued) {
+    /// Appends a stanza that was given a place.
+    pub fn hold(&mut self, item: Queued) {
         let weight = weight(item.element.bytes().len());
         self.bytes += weight;
         self.share.take(weight);
         self.messages += usize::from(item.element.kind() == Kind::Message);
+        if self.items.len() == self.items.capacity() {
+            // Less than twice as much: many sessions hold few stanzas each, for long.
+            self.items.reserve_exact((self.items.len() / 2).max(FEW));
+        }
         self.items.push_back(item);
+    }
+
+    /// From now on the stanzas keep no more alive than themselves.
+    pub fn compact(&mut self) {
+        for item in &mut self.items {
+            item.element = item.element.compact();
+        }
     }
 
     fn forget(&mut self, item: &Queued) {
@@ -180,7 +194,7 @@ impl Queue {
     /// A stanza that was read back is not for the client.
     pub fn skip_loaded(&mut self, seq: u64) {
         self.tail = Some(seq);
-        self.noted.forget(seq);
+        self.forget_notes(seq);
     }
 
     /// The last place that was given away.
@@ -191,7 +205,7 @@ impl Queue {
     /// All that was on disk when it was asked for has been read back.
     pub fn loaded_all(&mut self, committed: u64) {
         self.tail = self.tail.map(|after| after.max(committed));
-        self.noted.forget(committed);
+        self.forget_notes(committed);
         self.end_tail();
     }
 
@@ -213,7 +227,13 @@ impl Queue {
 
     /// What is noted about stanzas that only the spool has.
     pub fn noted(&mut self) -> &mut Tail {
-        &mut self.noted
+        self.noted.get_or_insert_default()
+    }
+
+    fn forget_notes(&mut self, up_to: u64) {
+        if let Some(noted) = &mut self.noted {
+            noted.forget(up_to);
+        }
     }
 
     /// Whether older stanzas wait in the spool, behind which newer ones join.
@@ -242,7 +262,7 @@ impl Queue {
             }
         }
         if self.items.is_empty() {
-            self.items.shrink_to(16);
+            self.items.shrink_to(FEW);
         }
         last.map(|last| self.base..=last)
     }
@@ -320,14 +340,14 @@ impl Queue {
             self.settled += 1;
         }
         let in_memory = self.items.get(self.settled).and_then(|item| item.ordinal);
-        in_memory.or_else(|| self.in_flight.iter().find_map(|f| f.ordinal))
+        in_memory.map(NonZeroU64::get).or_else(|| self.in_flight.iter().find_map(|f| f.ordinal))
     }
 
     /// Forgets the stanzas beyond this number on the server's leg: the server has them still, and sends them elsewhere. Returns
     /// the places that the spool must not keep.
     pub fn give_back(&mut self, acked: u64) -> Vec<RangeInclusive<u64>> {
         let theirs = |ordinal: Option<u64>| ordinal.is_some_and(|ordinal| ordinal > acked);
-        let given = self.remove_where(|item| theirs(item.ordinal));
+        let given = self.remove_where(|item| theirs(item.ordinal.map(NonZeroU64::get)));
         let in_memory = given.iter().filter(|item| item.spooled).map(|item| item.seq);
         let in_flight = self.in_flight.iter().filter(|f| theirs(f.ordinal)).map(|f| f.seq);
         let Some(first) = in_memory.chain(in_flight).min() else { return Vec::new() };
@@ -390,6 +410,16 @@ impl Queue {
 }
 
 impl Queued {
+    /// A stanza that came at this time, without a number, and need not be kept.
+    pub fn new(element: Element, seq: u64, received: u64) -> Self {
+        Self { element, received, seq, ordinal: None, durable: false, waited: false, spooled: false }
+    }
+
+    /// The same with its number on the server's leg, and whether it must not be lost.
+    pub fn of_leg(self, ordinal: Option<u64>, durable: bool) -> Self {
+        Self { ordinal: ordinal.and_then(NonZeroU64::new), durable, ..self }
+    }
+
     /// Whether the spool was asked to take it.
     pub fn is_spooled(&self) -> bool {
         self.spooled

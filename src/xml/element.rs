@@ -32,9 +32,17 @@ pub enum Kind {
 pub struct Element {
     bytes: Bytes,
     header: Arc<Header>,
-    decls: Option<Arc<[Decl]>>,
-    borrowed: u64,
+    /// What few elements have: prefixes.
+    names: Option<Arc<Names>>,
     kind: Kind,
+}
+
+/// What an element has to do with prefixes.
+struct Names {
+    /// The declarations inside.
+    decls: Box<[Decl]>,
+    /// One bit for each prefix of the stream header that is used.
+    borrowed: u64,
 }
 
 impl Element {
@@ -54,8 +62,9 @@ impl Element {
 
     pub(super) fn new(bytes: Bytes, header: Arc<Header>, found: Found) -> Element {
         let Found { kind, decls, borrowed } = found;
-        let decls = (!decls.is_empty()).then(|| decls.into());
-        Element { bytes, header, decls, borrowed, kind }
+        let plain = decls.is_empty() && borrowed == 0;
+        let names = (!plain).then(|| Arc::new(Names { decls: decls.into(), borrowed }));
+        Element { bytes, header, names, kind }
     }
 
     /// The element exactly as it came.
@@ -71,6 +80,11 @@ impl Element {
     /// The header of the stream on which it came.
     pub fn header(&self) -> &Arc<Header> {
         &self.header
+    }
+
+    /// The same in bytes of its own, for what is kept: it does not keep alive what was read together with it.
+    pub fn compact(&self) -> Element {
+        Element { bytes: Bytes::copy_from_slice(&self.bytes), ..self.clone() }
     }
 
     /// A view of its root.
@@ -116,7 +130,8 @@ impl Element {
         if own.default_namespace() != target.default_namespace() && self.node().attr("xmlns").is_none() {
             add(format_args!("xmlns"), own.default_namespace());
         }
-        let borrowed = (0..u64::BITS as usize).filter(|index| self.borrowed & (1 << index) != 0);
+        let bits = self.names.as_ref().map_or(0, |names| names.borrowed);
+        let borrowed = (0..u64::BITS as usize).filter(|index| bits & (1 << index) != 0);
         for (prefix, uri) in borrowed.filter_map(|index| own.declared(index)) {
             if target.prefix(prefix.as_bytes()).is_none_or(|(_, other)| other != uri) {
                 add(format_args!("xmlns:{prefix}"), uri);
@@ -132,7 +147,7 @@ impl Element {
     }
 
     pub(super) fn decls(&self) -> &[Decl] {
-        self.decls.as_deref().unwrap_or_default()
+        self.names.as_ref().map(|names| &*names.decls).unwrap_or_default()
     }
 }
 

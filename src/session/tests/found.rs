@@ -40,7 +40,7 @@ fn the_push_about_a_full_disk_leaves_before_the_footer() {
     rig.session.handle(rig.now, Input::SpoolFailed);
     rig.drain();
     for publish in std::mem::take(&mut rig.publishes) {
-        rig.input(Input::Carry(0, publish));
+        rig.input(Input::Carry(0, Box::new(publish)));
     }
     rig.input(Input::Quiet);
     let [push, footer] = rig.to_upstream.as_slice() else { panic!("{:?}", rig.to_upstream) };

@@ -9,6 +9,7 @@ mod push;
 mod resume;
 mod rules;
 mod sasl2;
+mod sizes;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -192,8 +193,8 @@ impl Rig {
                 Output::ToUpstream(bytes) => self.to_upstream.push(text(bytes)),
                 Output::Resumable(id) => self.previd = Some(id.as_str().to_owned()),
                 Output::Store(token, change) => {
-                    self.stored.push(change.clone());
-                    let device = self.account.apply(change);
+                    self.stored.push((*change).clone());
+                    let device = self.account.apply(*change);
                     self.session.handle(self.now, Input::Changed(Some(self.account.clone())));
                     if let Some(token) = token {
                         self.session.handle(self.now, Input::Stored(token, Stored::Durable(device)));
@@ -228,14 +229,14 @@ impl Rig {
                 }
                 Output::Bury(_, h) => self.buried.push(h.get()),
                 Output::Wake(reason) => self.wakes.push(reason),
-                Output::Publish(publish) => self.publishes.push(publish),
+                Output::Publish(publish) => self.publishes.push(*publish),
                 Output::Carried(number, outcome) => {
                     let target = self.carried[usize::try_from(number).unwrap()].clone();
-                    self.session.handle(self.now, Input::Published(target, outcome));
+                    self.session.handle(self.now, Input::Published(Box::new((target, *outcome))));
                 }
-                Output::Elsewhere(notice) => self.elsewhere.push(notice),
+                Output::Elsewhere(notice) => self.elsewhere.push(*notice),
                 Output::CloseClient(_) => self.closed += 1,
-                Output::Event(event) => self.events.push(event),
+                Output::Event(event) => self.events.push(*event),
                 Output::End(reason) => self.ended = Some(reason),
             }
         }
@@ -314,7 +315,7 @@ impl Rig {
     fn resume(&mut self, h: u32) {
         let h = sm::Handled::new(h);
         assert_eq!(self.session.check_resume(h), Ok(()));
-        self.input(Input::Attach(Resumption { h, server_header: header(), success: None }));
+        self.input(Input::Attach(Box::new(Resumption { h, server_header: header(), success: None })));
         self.input(Input::Quiet);
     }
 

@@ -463,7 +463,7 @@ impl World {
         session.handle(self.now, input);
         self.drain();
         for publish in std::mem::take(&mut self.publishes) {
-            self.handle(Input::Carry(0, publish));
+            self.handle(Input::Carry(0, Box::new(publish)));
         }
     }
 
@@ -490,7 +490,7 @@ impl World {
             Output::Resumable(id) => self.life.resumable = Some(id.as_str().to_owned()),
             Output::Publish(publish) => {
                 count(&self.coverage.pushes);
-                self.publishes.push(publish);
+                self.publishes.push(*publish);
             }
             Output::Carried(..) | Output::Elsewhere(_) => {}
             Output::CloseClient(closing) => {
@@ -498,7 +498,7 @@ impl World {
                 let conn = self.life.attached.take();
                 self.client.hang_up(conn);
             }
-            Output::Event(event) => self.event(event),
+            Output::Event(event) => self.event(*event),
             Output::End(reason) => {
                 self.say(|| format!("session ends: {reason:?}"));
                 count(match reason {

@@ -367,7 +367,7 @@ impl World {
             conn.ready = false;
         }
         self.say(|| format!("client resumes: {h:?}"));
-        self.handle(Input::Attach(Resumption { h, server_header: Arc::clone(&self.header), success: None }));
+        self.handle(Input::Attach(Box::new(Resumption { h, server_header: Arc::clone(&self.header), success: None })));
     }
 
     /// What the relay and the server do when the resource is bound again.

@@ -147,7 +147,7 @@ impl World {
     pub(super) fn ask_disk(&mut self, output: Output) {
         self.say(|| format!("session: {output:?}"));
         let job = match output {
-            Output::Store(token, change) => Job::Store(token, change),
+            Output::Store(token, change) => Job::Store(token, *change),
             Output::Spool(items) => {
                 self.check_places(&items);
                 count(&self.coverage.overflows);

@@ -1,0 +1,24 @@
+//! What there is one of for every session, stanza or effect is small: what is large is rare, and boxed.
+
+use crate::session::queue::Queued;
+use crate::session::{Input, Output, Session};
+use crate::xml::{Element, Frame, Framer};
+
+#[test]
+fn what_every_stanza_is_moved_through_is_no_larger_than_a_stanza() {
+    assert!(size_of::<Element>() <= 56, "{}", size_of::<Element>());
+    assert!(size_of::<Frame>() <= 56, "{}", size_of::<Frame>());
+    assert!(size_of::<Input>() <= 64, "{}", size_of::<Input>());
+    assert!(size_of::<Output>() <= 40, "{}", size_of::<Output>());
+}
+
+#[test]
+fn a_stanza_that_waits_costs_little_beside_its_bytes() {
+    assert!(size_of::<Queued>() <= 88, "{}", size_of::<Queued>());
+}
+
+#[test]
+fn an_idle_session_is_below_two_kilobytes() {
+    assert!(size_of::<Session>() <= 1920, "{}", size_of::<Session>());
+    assert!(size_of::<Framer>() <= 264, "{}", size_of::<Framer>());
+}
