@@ -43,6 +43,8 @@ struct Driver {
     seen: Seen,
     turn: Turn,
     alarm: Alarm,
+    /// When the current wake-up began: what came together came then.
+    now: Instant,
     /// Who waits for the end.
     heirs: Vec<oneshot::Sender<()>>,
     ended: Option<EndReason>,
@@ -84,6 +86,7 @@ impl Driver {
             seen,
             turn: Turn::default(),
             alarm: Alarm::new(clock.now),
+            now: clock.now,
             heirs: Vec::new(),
             ended: None,
         })
@@ -109,6 +112,7 @@ impl Driver {
                 return;
             }
             let wake = self.next_wake().await;
+            self.now = Instant::now();
             self.react(wake);
         }
     }
@@ -120,7 +124,7 @@ impl Driver {
             Wake::Upstream(Ok(ConnEvent::Closed) | Err(_)) => self.take(Input::UpstreamLost),
             Wake::Client(Ok(ConnEvent::Received)) => {
                 let received = self.client.as_mut().map_or(0, |client| client.take_received());
-                self.throttle.bytes(Instant::now(), self.relay.guards.rates(), received);
+                self.throttle.bytes(self.now, self.relay.guards.rates(), received);
                 self.frames_from_client();
             }
             Wake::Client(Ok(ConnEvent::Closed)) => self.client_lost("closed without a stream footer"),
@@ -156,7 +160,7 @@ impl Driver {
     }
 
     fn deadline(&mut self) {
-        let now = Instant::now();
+        let now = self.now;
         let write_timeout = self.session.settings().stream_management.write_timeout;
         let over = |deadline: Option<Instant>| deadline.is_some_and(|at| at <= now);
         if self.client.as_ref().is_some_and(|client| over(client.write_deadline(write_timeout))) {
@@ -177,9 +181,7 @@ impl Driver {
 
     /// Takes what the client has sent, up to where the session wants no more; the loop comes back for the rest.
     fn frames_from_client(&mut self) {
-        let rates = self.relay.guards.rates();
-        // What came together came now.
-        let now = Instant::now();
+        let (rates, now) = (self.relay.guards.rates(), self.now);
         while self.ended.is_none() && self.session.wants_client() {
             let Some(client) = &mut self.client else { return };
             if self.throttle.resumes_at(now, rates).is_some() {
@@ -191,7 +193,7 @@ impl Driver {
                         self.throttle.stanza(now, rates);
                     }
                     self.seen.tap.came(Leg::Client, &frame);
-                    self.take_at(now, Input::Client(self.session.attachment(), frame));
+                    self.take(Input::Client(self.session.attachment(), frame));
                 }
                 Ok(None) => return,
                 Err(error) => {
@@ -205,12 +207,11 @@ impl Driver {
     }
 
     fn frames_from_upstream(&mut self) {
-        let now = Instant::now();
         while self.ended.is_none() {
             match self.upstream.next_frame() {
                 Ok(Some(frame)) => {
                     self.seen.tap.came(Leg::Upstream, &frame);
-                    self.take_at(now, Input::Upstream(frame));
+                    self.take(Input::Upstream(frame));
                 }
                 Ok(None) => return,
                 Err(error) => {
@@ -240,11 +241,7 @@ impl Driver {
     }
 
     fn take(&mut self, input: Input) {
-        self.take_at(Instant::now(), input);
-    }
-
-    fn take_at(&mut self, now: Instant, input: Input) {
-        self.session.handle(now, input);
+        self.session.handle(self.now, input);
         self.perform();
     }
 
@@ -256,7 +253,7 @@ impl Driver {
                 answers.extend(self.perform_one(output));
             }
             let Some(answer) = answers.pop_front() else { return };
-            self.session.handle(Instant::now(), answer);
+            self.session.handle(self.now, answer);
         }
     }
 

@@ -124,6 +124,10 @@ impl Jobs {
             return;
         }
         let Some(request) = self.waiting.pop_front() else { return };
+        if self.waiting.is_empty() {
+            // Most sessions ask for nothing most of the time.
+            self.waiting = VecDeque::new();
+        }
         let (relay, slot, handle) = (Arc::clone(&self.relay), self.slot(), Arc::clone(&self.handle));
         let store = relay.store.clone();
         self.at_work = Some(match request {

@@ -12,7 +12,9 @@ use super::sm::Handled;
 const ACK_PATIENCE: Duration = Duration::from_millis(200);
 /// Where nobody waits for it, the server is asked again after this long, so that a stream of stanzas does not cost a question
 /// each.
-const PACE: Duration = Duration::from_millis(20);
+const PACE: Duration = Duration::from_millis(100);
+/// Or after so many stanzas of the client.
+const BURST: usize = 256;
 /// How long the server may take to confirm anything before its connection counts as lost.
 const SERVER_PATIENCE: Duration = Duration::from_secs(60);
 /// Stanzas of the client that may be unconfirmed before no more are read.
@@ -40,6 +42,8 @@ pub struct Confirmation {
     question: Option<Question>,
     /// When the server was asked last.
     asked: Option<Instant>,
+    /// Stanzas of the client written to the server since then.
+    unasked: usize,
     /// The client's `<r/>`s that are not answered.
     due: Option<Due>,
     /// The client was told less than it asked for: more follows as soon as there is more to tell.
@@ -84,6 +88,7 @@ impl Confirmation {
         self.sent += 1;
         if self.counting {
             self.open.push_back((self.received, self.sent));
+            self.unasked += 1;
         }
     }
 
@@ -125,19 +130,23 @@ impl Confirmation {
 
     /// Until when the next question waits, where the client does not wait for it.
     pub fn pause(&self) -> Option<Instant> {
-        self.asked.filter(|_| self.due.is_none() && self.owed.is_none()).map(|at| at + PACE)
+        let waited_for = self.due.is_some() || self.owed.is_some();
+        self.asked.filter(|_| !waited_for && self.unasked < BURST).map(|at| at + PACE)
     }
 
     /// An `<r/>` was sent to the server.
     pub fn asked(&mut self, now: Instant) {
-        self.asked = Some(now);
-        self.question = Some(Question { since: now, ping: None });
+        self.question_sent(now, None);
     }
 
     /// A ping with this id was sent to the server, behind all that was sent before.
     pub fn pinged(&mut self, now: Instant, id: String) {
-        self.asked = Some(now);
-        self.question = Some(Question { since: now, ping: Some((id, self.sent)) });
+        self.question_sent(now, Some((id, self.sent)));
+    }
+
+    fn question_sent(&mut self, now: Instant, ping: Option<(String, u64)>) {
+        (self.asked, self.unasked) = (Some(now), 0);
+        self.question = Some(Question { since: now, ping });
     }
 
     /// The server's `<a/>`.

@@ -6,7 +6,7 @@ use crate::config::StreamManagement;
 
 /// A client that acknowledges is asked again after this long, so that a stream of stanzas does not cost a question each. Well
 /// below `spool_after`.
-const PACE: Duration = Duration::from_millis(20);
+const PACE: Duration = Duration::from_millis(40);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Link {

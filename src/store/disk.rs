@@ -16,7 +16,7 @@ use redb::{BackendError, Database, DatabaseError, StorageBackend};
 use super::StoreError;
 
 /// Bytes of the database that are kept in memory.
-const CACHE: usize = 16 << 20;
+const CACHE: usize = 4 << 20;
 
 /// Opens the backend of the database; called again for every recovery.
 type Open = dyn Fn() -> Result<Box<dyn StorageBackend>, StoreError> + Send + Sync;

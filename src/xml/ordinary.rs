@@ -6,7 +6,7 @@
 
 use std::ops::Range;
 
-use super::chars::{CHECK, NAME, START, check_reference, class, plain_run};
+use super::chars::{CHECK, NAME, START, check_reference, class, long_plain_run, plain_run};
 
 const ONES: u64 = 0x0101_0101_0101_0101;
 const HIGH: u64 = 0x8080_8080_8080_8080;
@@ -69,7 +69,7 @@ pub(super) fn end_tag(bytes: &[u8], at: usize, name: Range<usize>) -> Option<usi
 pub(super) fn text(bytes: &[u8], mut at: usize) -> Option<usize> {
     loop {
         let rest = bytes.get(at..)?;
-        at += plain_run(rest, *b"<&]");
+        at += long_plain_run(rest, *b"<&]");
         match bytes.get(at)? {
             b'<' => return Some(at),
             b'\t' | b'\n' | b'\r' => at += 1,

@@ -77,13 +77,6 @@ impl Driver {
     pub(super) async fn next_wake(&mut self) -> Wake {
         let write_timeout = self.session.settings().stream_management.write_timeout;
         let held_up = self.held_up();
-        let stalls = [
-            held_up,
-            self.client.as_ref().and_then(|client| client.write_deadline(write_timeout)),
-            self.upstream.write_deadline(write_timeout),
-            self.session.deadline(),
-        ];
-        let deadline = stalls.into_iter().flatten().min();
         // A peer that does not read slows down only the one that writes to it.
         let read_client = self.upstream.backlog() < HIGH_WATER && self.session.wants_client() && held_up.is_none();
         let read_upstream =
@@ -102,7 +95,14 @@ impl Driver {
             if let Poll::Ready(done) = pin!(self.jobs.done()).poll(cx) {
                 return Poll::Ready(Wake::Store(done));
             }
-            if self.alarm.poll(cx, deadline).is_ready() {
+            // Writing may have come to a halt just now.
+            let stalls = [
+                held_up,
+                self.client.as_ref().and_then(|client| client.write_deadline(write_timeout)),
+                self.upstream.write_deadline(write_timeout),
+                self.session.deadline(),
+            ];
+            if self.alarm.poll(cx, stalls.into_iter().flatten().min()).is_ready() {
                 return Poll::Ready(Wake::Deadline);
             }
             if !legs_first && let Poll::Ready(wake) = self.poll_legs(cx, read_client, read_upstream) {
@@ -147,7 +147,7 @@ impl Driver {
         if rates == Rates::default() {
             return None;
         }
-        let now = Instant::now();
+        let now = self.now;
         if let Some(limit) = self.throttle.newly_held(now, rates) {
             self.relay.guards.watch().reached(limit, "a client");
         }
