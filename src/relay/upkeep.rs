@@ -12,8 +12,6 @@ use crate::store::Ttl;
 
 /// How often what is too old is deleted, at least.
 const AGEING: Duration = Duration::from_secs(3600);
-/// How often a timer ends, at least.
-const TICK: Duration = Duration::from_secs(1);
 /// How long `h` of an ended session is remembered.
 const TOMBSTONES: Duration = Duration::from_secs(7 * 24 * 3600);
 
@@ -29,7 +27,7 @@ impl Relay {
 
     /// What must go on for ever.
     pub async fn upkeep(self: &Arc<Self>) {
-        tokio::join!(self.age(), self.wake(), self.watch_over_certificates(), tick());
+        tokio::join!(self.age(), self.wake(), self.watch_over_certificates());
     }
 
     /// Looks at the certificates, now and then, for ever.
@@ -50,14 +48,6 @@ impl Relay {
             }
             sleep(AGEING.min(ttl.orphan / 2).max(Duration::from_millis(100))).await;
         }
-    }
-}
-
-/// Ends a timer now and then, for ever. One that is to end before all others interrupts the thread that waits for sockets;
-/// with this one, none of a session is that, which sets a new one with nearly everything that it does.
-async fn tick() {
-    loop {
-        sleep(TICK).await;
     }
 }
 
