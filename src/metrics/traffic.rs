@@ -46,43 +46,69 @@ struct Shard {
     bytes: [AtomicU64; 4],
 }
 
-/// Where a session counts.
-#[derive(Clone, Debug)]
-pub struct Tap(Arc<Shard>);
+/// Where a session counts: what comes or goes together, and then all at once in its shard.
+#[derive(Debug)]
+pub struct Tap {
+    shard: Arc<Shard>,
+    elements: [u32; 16],
+    bytes: [u64; 4],
+}
 
 impl Tap {
     /// A frame came on this leg.
-    pub fn came(&self, leg: Leg, frame: &Frame) {
+    pub fn came(&mut self, leg: Leg, frame: &Frame) {
         if let Frame::Element(element) = frame {
             self.count((leg, Direction::In), element.kind(), element.bytes().len());
         }
     }
 
     /// An element leaves on this leg.
-    pub fn went(&self, leg: Leg, element: &[u8]) {
+    pub fn went(&mut self, leg: Leg, element: &[u8]) {
         self.count((leg, Direction::Out), kind(element), element.len());
     }
 
-    fn count(&self, way: (Leg, Direction), kind: Kind, bytes: usize) {
-        let (elements, sizes) = self.0.counters(way, kind);
-        if let (Some(elements), Some(sizes)) = (elements, sizes) {
-            elements.fetch_add(1, Ordering::Relaxed);
-            sizes.fetch_add(bytes as u64, Ordering::Relaxed);
+    fn count(&mut self, way: (Leg, Direction), kind: Kind, bytes: usize) {
+        let (element, size) = numbers(way, kind);
+        if let (Some(elements), Some(sizes)) = (self.elements.get_mut(element), self.bytes.get_mut(size)) {
+            *elements += 1;
+            *sizes += bytes as u64;
+        }
+    }
+
+    /// Lets the counters know, at the end of a wake-up.
+    pub fn settle(&mut self) {
+        for (bytes, all) in self.bytes.iter_mut().zip(&self.shard.bytes).filter(|(bytes, _)| **bytes > 0) {
+            all.fetch_add(std::mem::take(bytes), Ordering::Relaxed);
+        }
+        for (count, all) in self.elements.iter_mut().zip(&self.shard.elements).filter(|(count, _)| **count > 0) {
+            all.fetch_add(std::mem::take(count).into(), Ordering::Relaxed);
         }
     }
 }
 
+impl Drop for Tap {
+    fn drop(&mut self) {
+        self.settle();
+    }
+}
+
+/// The places of the counters of a kind's elements and of all bytes that go one way.
+fn numbers((leg, direction): (Leg, Direction), kind: Kind) -> (usize, usize) {
+    let way = leg as usize * 2 + direction as usize;
+    let kind = match kind {
+        Kind::Message => 0,
+        Kind::Presence => 1,
+        Kind::Iq => 2,
+        Kind::Other => 3,
+    };
+    (way * 4 + kind, way)
+}
+
 impl Shard {
     /// Both are there: the numbers of the variants leave no gap.
-    fn counters(&self, (leg, direction): (Leg, Direction), kind: Kind) -> (Option<&AtomicU64>, Option<&AtomicU64>) {
-        let way = leg as usize * 2 + direction as usize;
-        let kind = match kind {
-            Kind::Message => 0,
-            Kind::Presence => 1,
-            Kind::Iq => 2,
-            Kind::Other => 3,
-        };
-        (self.elements.get(way * 4 + kind), self.bytes.get(way))
+    fn counters(&self, way: (Leg, Direction), kind: Kind) -> (Option<&AtomicU64>, Option<&AtomicU64>) {
+        let (element, size) = numbers(way, kind);
+        (self.elements.get(element), self.bytes.get(size))
     }
 }
 
@@ -108,7 +134,8 @@ impl Traffic {
     /// Where the next session counts.
     pub(super) fn tap(&self) -> Tap {
         let next = self.next.fetch_add(1, Ordering::Relaxed) % SHARDS;
-        Tap(self.shards.get(next).map(Arc::clone).unwrap_or_default())
+        let shard = self.shards.get(next).map(Arc::clone).unwrap_or_default();
+        Tap { shard, elements: [0; 16], bytes: [0; 4] }
     }
 
     /// How many stanzas and nonzas have come or gone.

@@ -27,6 +27,7 @@ impl Seen {
 
     /// At the end of a wake-up: how the session is now. Whether its client has gone just now.
     pub(super) fn settle(&mut self, handle: &Handle, session: &Session) -> bool {
+        self.tap.settle();
         let reach = session.reach();
         let gone = handle.set_reach(reach);
         handle.set_queued(session.queued());

@@ -243,6 +243,28 @@ mod tests {
     }
 
     #[test]
+    fn the_next_question_waits_unless_much_was_sent_or_the_client_waits() {
+        let mut c = Confirmation::default();
+        c.enable();
+        let now = Instant::now();
+        c.forwarded();
+        assert_eq!(c.pause(), None, "the first one does not wait");
+        c.asked(now);
+        c.server_acked(Handled::new(1));
+        for _ in 1..BURST {
+            c.forwarded();
+            assert_eq!(c.pause(), Some(now + PACE));
+        }
+        c.forwarded();
+        assert_eq!(c.pause(), None);
+        c.asked(now);
+        c.forwarded();
+        assert_eq!(c.pause(), Some(now + PACE));
+        c.client_asks(now);
+        assert_eq!(c.pause(), None);
+    }
+
+    #[test]
     fn an_ack_request_waits_a_moment_and_what_follows_is_owed() {
         let mut c = Confirmation::default();
         c.enable();

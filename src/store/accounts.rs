@@ -43,7 +43,7 @@ impl Store {
     /// [`StoreError::Closed`] after [`Store::shutdown`].
     pub async fn change(&self, account: &BareJid, change: Change) -> Result<(Account, Option<DeviceId>), StoreError> {
         let account = account.clone();
-        if matches!(change, Change::Succeeded { .. }) {
+        if matches!(change, Change::Succeeded { .. } | Change::Ended { .. }) {
             return self.write_patiently(0, move |batch| batch.change(&account, change)).await;
         }
         self.write(0, move |batch| batch.change(&account, change)).await

@@ -174,7 +174,7 @@ impl Store {
         answered.await.map_err(|_| StoreError::Closed)?
     }
 
-    /// The same for what nobody waits for: while many changes come, it may wait for more of them, 20 ms at most.
+    /// The same for what nobody waits for: while many changes come, it may wait for more of them, 40 ms at most.
     async fn write_patiently<T: Send + 'static>(
         &self,
         weight: usize,

@@ -26,9 +26,9 @@ const GROUP_BYTES: usize = 8 << 20;
 /// commit costs the processor and the disk as much for one job as for many.
 const BUSY: Duration = Duration::from_millis(20);
 /// How long a commit waits for more jobs while many come.
-const GATHER: Duration = Duration::from_millis(4);
+const GATHER: Duration = Duration::from_millis(8);
 /// How long one waits as long as nobody waits for any of its jobs.
-const PATIENCE: Duration = Duration::from_millis(20);
+const PATIENCE: Duration = Duration::from_millis(40);
 /// How long a deletion may wait for another job's commit.
 const LAZY: Duration = Duration::from_secs(1);
 

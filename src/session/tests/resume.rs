@@ -50,16 +50,16 @@ fn a_burst_with_messages_is_followed_by_one_ack_request() {
     rig.upstream(&message(3));
     assert_eq!(rig.to_client.iter().filter(|xml| xml.starts_with("<r ")).count(), 1);
     rig.client("<a xmlns='urn:xmpp:sm:3' h='2'/>");
-    rig.pass(Duration::from_millis(25));
+    rig.pass(Duration::from_millis(45));
     assert_eq!(rig.to_client.iter().filter(|xml| xml.starts_with("<r ")).count(), 2);
     rig.client("<a xmlns='urn:xmpp:sm:3' h='3'/>");
     rig.upstream("<presence from='romeo@example.net/x'/>");
-    rig.pass(Duration::from_millis(25));
+    rig.pass(Duration::from_millis(45));
     assert_eq!(rig.to_client.iter().filter(|xml| xml.starts_with("<r ")).count(), 2);
 }
 
 #[test]
-fn a_stream_of_stanzas_costs_a_question_in_twenty_milliseconds() {
+fn a_stream_of_stanzas_costs_few_questions() {
     let mut rig = sm_rig();
     for n in 1..=1000 {
         rig.upstream(&message(n));
@@ -67,7 +67,7 @@ fn a_stream_of_stanzas_costs_a_question_in_twenty_milliseconds() {
         rig.pass(Duration::from_millis(1));
     }
     let questions = rig.to_client.iter().filter(|xml| xml.starts_with("<r ")).count();
-    assert!((40..=60).contains(&questions), "{questions}");
+    assert!((20..=30).contains(&questions), "{questions}");
     assert_eq!(rig.session.deadline().map(|at| at > rig.now), Some(true));
 }
 
