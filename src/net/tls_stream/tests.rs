@@ -38,7 +38,7 @@ async fn send(server: &mut Server, bytes: &[u8]) -> io::Result<()> {
 }
 
 fn pattern(len: usize) -> Vec<u8> {
-    (0..len).map(|at| (at % 251) as u8).collect()
+    (0..251).cycle().take(len).collect()
 }
 
 /// Sends back all that comes, then ends.

@@ -40,10 +40,8 @@ impl Turn {
     fn heard(&mut self, wake: &Wake) {
         self.client_was_last = matches!(wake, Wake::Client(_));
         self.commands = if matches!(wake, Wake::Command(_)) { self.commands + 1 } else { 0 };
-        self.legs = match wake {
-            Wake::Client(_) | Wake::Upstream(_) if self.legs < LEGS => self.legs + 1,
-            _ => 0,
-        };
+        let leg = matches!(wake, Wake::Client(_) | Wake::Upstream(_));
+        self.legs = if leg && self.legs < LEGS { self.legs + 1 } else { 0 };
     }
 }
 
