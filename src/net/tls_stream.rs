@@ -15,10 +15,8 @@ use rustls::unbuffered::{ConnectionState, EncodeError, EncryptError, Insufficien
 use rustls::{CommonState, ServerConfig};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::wire::Wire;
+use super::wire::{READ, Wire};
 
-/// Room for one read.
-const READ: usize = 16 * 1024;
 /// The most that may wait for the rest of a record, or of a message of the handshake, which spans records (RFC 8446 §5.1).
 const INCOMPLETE: usize = 80 * 1024;
 /// The most that is sealed at once.

@@ -15,7 +15,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use redb::backends::FileBackend;
 use redb::{ReadTransaction, ReadableDatabase};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 mod accounts;
@@ -169,9 +169,7 @@ impl Store {
         weight: usize,
         write: impl FnOnce(&mut Batch<'_>) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
-        let (work, answered) = Work::new(weight, write);
-        self.jobs.send(Job::Work(work)).await.map_err(|_| StoreError::Closed)?;
-        answered.await.map_err(|_| StoreError::Closed)?
+        self.ask(Work::new(weight, write)).await
     }
 
     /// The same for what nobody waits for: while many changes come, it may wait for more of them, 40 ms at most.
@@ -181,7 +179,14 @@ impl Store {
         write: impl FnOnce(&mut Batch<'_>) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
         let (work, answered) = Work::new(weight, write);
-        self.jobs.send(Job::Work(work.patiently())).await.map_err(|_| StoreError::Closed)?;
+        self.ask((work.patiently(), answered)).await
+    }
+
+    async fn ask<T>(
+        &self,
+        (work, answered): (Work, oneshot::Receiver<Result<T, StoreError>>),
+    ) -> Result<T, StoreError> {
+        self.jobs.send(Job::Work(work)).await.map_err(|_| StoreError::Closed)?;
         answered.await.map_err(|_| StoreError::Closed)?
     }
 
