@@ -9,7 +9,7 @@ use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 /// Room for one read: the most that a TLS record holds.
-pub(super) const READ: usize = 16 * 1024;
+pub(super) const READ: usize = 64 * 1024;
 
 thread_local! {
     /// Where reads arrive, so that a connection on which nothing comes owns no room for it.
