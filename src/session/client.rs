@@ -25,7 +25,7 @@ impl Session {
         self.part(now);
         match frame {
             Frame::Whitespace | Frame::Close => {}
-            Frame::Element(element) if element.kind() == Kind::Other => self.client_nonza(now, &element),
+            Frame::Element(element) if element.kind() == Kind::Other => self.client_nonza(now, element),
             Frame::Element(element) => self.client_stanza(now, element),
             Frame::Open(_) => self.client_error(now, "bad-format"),
         }
@@ -44,7 +44,7 @@ impl Session {
 
     // Nonzas
 
-    fn client_nonza(&mut self, now: Instant, element: &Element) {
+    fn client_nonza(&mut self, now: Instant, element: Element) {
         let node = element.node();
         match (node.ns(), node.name()) {
             (ns::SM, "r") => {
@@ -165,18 +165,18 @@ impl Session {
                 return;
             }
         }
-        self.forward_counted(now, &element);
+        self.forward_counted(now, element);
     }
 
     /// The `unavailable` that waited for a footer passes, because something else came.
     pub(super) fn part(&mut self, now: Instant) {
         if let Some(parting) = self.own_presence.take_parting() {
             self.own_presence.sent(&parting);
-            self.forward_counted(now, &parting);
+            self.forward_counted(now, parting);
         }
     }
 
-    pub(super) fn forward_counted(&mut self, now: Instant, element: &Element) {
+    pub(super) fn forward_counted(&mut self, now: Instant, element: Element) {
         if element.kind() == Kind::Presence {
             self.rooms.sent(&element.node());
             if matches!(self.greeting, Greeting::Awaited) && self.own_presence.is_available() {
@@ -189,8 +189,8 @@ impl Session {
         self.forward(now, element);
     }
 
-    fn forward(&mut self, now: Instant, element: &Element) {
-        let bytes = element.on_stream(&self.bound.client_header);
+    fn forward(&mut self, now: Instant, element: Element) {
+        let bytes = element.into_stream(&self.bound.client_header);
         self.write_upstream(now, bytes);
     }
 

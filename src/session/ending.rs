@@ -96,7 +96,7 @@ impl Session {
             return self.linger(now, presence);
         }
         if let Some(parting) = parting {
-            self.forward_counted(now, &parting);
+            self.forward_counted(now, parting);
         }
         self.begin_end(now, EndReason::ClientClosed);
     }

@@ -41,7 +41,7 @@ impl Session {
             return;
         }
         if let Greeting::Sending(Some(presence)) = std::mem::replace(&mut self.greeting, Greeting::Awaited) {
-            self.forward_counted(now, &presence);
+            self.forward_counted(now, *presence);
         }
     }
 

@@ -323,7 +323,10 @@ impl Session {
             Input::Routed(stanza) => self.routed(now, stanza),
             Input::Settings(settings) => self.settings_changed(settings),
             Input::Drain => self.drain(now),
-            Input::Quiet => self.quiet(now),
+            Input::Quiet => {
+                self.quiet(now);
+                self.queue.tell_share();
+            }
             Input::Timeout => self.timeout(now),
         }
     }

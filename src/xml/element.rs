@@ -106,19 +106,29 @@ impl Element {
     /// borrowed from the header; else with the borrowed namespaces declared on the start tag, and with `xml:lang` if the
     /// streams' languages differ and the stanza has none (RFC 6120 §4.7.4, §8.1.5).
     pub fn on_stream(&self, target: &Arc<Header>) -> Bytes {
+        self.carried_to(target).unwrap_or_else(|| self.bytes.clone())
+    }
+
+    /// As [`Element::on_stream`], of an element that is wanted for nothing else.
+    pub fn into_stream(self, target: &Arc<Header>) -> Bytes {
+        self.carried_to(target).unwrap_or(self.bytes)
+    }
+
+    /// Its bytes on the stream that `target` opened, where they differ.
+    fn carried_to(&self, target: &Arc<Header>) -> Option<Bytes> {
         if Arc::ptr_eq(&self.header, target) {
-            return self.bytes.clone();
+            return None;
         }
         let added = self.declarations_for(target);
         if added.is_empty() {
-            return self.bytes.clone();
+            return None;
         }
         let name_end = self.node().name_end();
         let mut bytes = BytesMut::with_capacity(self.bytes.len() + added.len());
         bytes.extend_from_slice(self.bytes.get(..name_end).unwrap_or_default());
         bytes.extend_from_slice(added.as_bytes());
         bytes.extend_from_slice(self.bytes.get(name_end..).unwrap_or_default());
-        bytes.freeze()
+        Some(bytes.freeze())
     }
 
     fn declarations_for(&self, target: &Header) -> String {

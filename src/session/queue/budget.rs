@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// A bound for all queues together. It may be passed by what several sessions take in the same moment, never by more than one
-/// stanza of each.
+/// A bound for all queues together. It may be passed by what several sessions take in the same moment, never by more than
+/// [`UNTOLD`] bytes and one stanza of each.
 #[derive(Debug)]
 pub struct Budget {
     limit: AtomicUsize,
@@ -34,16 +34,22 @@ impl Budget {
     }
 }
 
+/// So many bytes a queue may take or give back before the others know of it. All processors would else write to the same memory
+/// for each stanza.
+const UNTOLD: usize = 16 << 10;
+
 /// What one queue has of it; given back when dropped.
 #[derive(Debug, Default)]
 pub(super) struct Share {
     budget: Arc<Budget>,
     taken: usize,
+    /// What the others know of.
+    told: usize,
 }
 
 impl Share {
     pub(super) fn of(budget: Arc<Budget>) -> Self {
-        Self { budget, taken: 0 }
+        Self { budget, taken: 0, told: 0 }
     }
 
     /// Whether there is room for so many bytes.
@@ -53,23 +59,77 @@ impl Share {
 
     /// Bytes that are left.
     pub(super) fn room(&self) -> usize {
-        self.budget.room()
+        (self.budget.room() + self.told).saturating_sub(self.taken)
     }
 
     pub(super) fn take(&mut self, bytes: usize) {
         self.taken += bytes;
-        self.budget.used.fetch_add(bytes, Ordering::Relaxed);
+        self.tell_if_much();
     }
 
     pub(super) fn give_back(&mut self, bytes: usize) {
-        let bytes = bytes.min(self.taken);
-        self.taken -= bytes;
-        self.budget.used.fetch_sub(bytes, Ordering::Relaxed);
+        self.taken = self.taken.saturating_sub(bytes);
+        self.tell_if_much();
+    }
+
+    fn tell_if_much(&mut self) {
+        if self.taken.abs_diff(self.told) > UNTOLD {
+            self.tell();
+        }
+    }
+
+    /// Lets the others know, at the latest when the session has nothing more to do.
+    pub(super) fn tell(&mut self) {
+        if self.taken > self.told {
+            self.budget.used.fetch_add(self.taken - self.told, Ordering::Relaxed);
+        } else if self.taken < self.told {
+            self.budget.used.fetch_sub(self.told - self.taken, Ordering::Relaxed);
+        }
+        self.told = self.taken;
     }
 }
 
 impl Drop for Share {
     fn drop(&mut self) {
-        self.give_back(self.taken);
+        self.taken = 0;
+        self.tell();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shares(limit: usize) -> (Arc<Budget>, [Share; 2]) {
+        let budget = Arc::new(Budget::default());
+        budget.update(limit);
+        let share = || Share::of(Arc::clone(&budget));
+        let shares = [share(), share()];
+        (budget, shares)
+    }
+
+    #[test]
+    fn what_a_queue_takes_counts_for_itself_at_once_and_for_others_when_it_is_much_or_told() {
+        let (budget, [mut one, mut other]) = shares(4 * UNTOLD);
+        one.take(UNTOLD);
+        assert_eq!((budget.used(), one.room(), other.room()), (0, 3 * UNTOLD, 4 * UNTOLD));
+        one.take(1);
+        assert_eq!((budget.used(), other.room()), (UNTOLD + 1, 3 * UNTOLD - 1));
+        other.take(5);
+        other.tell();
+        assert_eq!(one.room(), 3 * UNTOLD - 6);
+        one.give_back(UNTOLD + 1);
+        assert_eq!((budget.used(), one.room()), (5, 4 * UNTOLD - 5));
+    }
+
+    #[test]
+    fn what_a_queue_that_is_gone_had_is_free() {
+        let (budget, [mut one, mut other]) = shares(usize::MAX);
+        one.take(100);
+        one.tell();
+        other.take(7);
+        one.give_back(60);
+        drop((one, other));
+        assert_eq!(budget.used(), 0);
     }
 }

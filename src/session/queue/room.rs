@@ -22,6 +22,11 @@ impl Queue {
         self.share = Share::of(budget);
     }
 
+    /// Lets the queues that share memory know how much of it this one has now.
+    pub fn tell_share(&mut self) {
+        self.share.tell();
+    }
+
     /// Why stanzas go to the spool only, once for each time that they begin to.
     pub fn take_full(&mut self) -> Option<Full> {
         self.full.take()
