@@ -88,7 +88,7 @@ impl Home<'_> {
         self.published.reset(0);
         let all = self.leave_behind(0..phones).await;
         self.published.reset(phones);
-        let (cpu, begin) = (self.process.cpu(), Instant::now());
+        let (cpu, begin) = (self.process.begin(), Instant::now());
         for number in 0..messages {
             let due = begin + Duration::from_secs_f64(number as f64 / rate as f64);
             tokio::time::sleep_until(due.into()).await;

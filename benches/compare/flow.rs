@@ -126,7 +126,7 @@ pub(crate) async fn saturate(running: &Running, stub: &Stub, shape: Shape, time:
         tasks.push(tokio::spawn(pair.saturate(shape, Arc::clone(&delivered), Arc::clone(&stop))));
     }
     tokio::time::sleep(WARM_UP).await;
-    let (from, cpu, own, at) = (delivered.load(Ordering::Relaxed), running.cpu(), own_cpu(), Instant::now());
+    let (from, cpu, own, at) = (delivered.load(Ordering::Relaxed), running.begin(), own_cpu(), Instant::now());
     tokio::time::sleep(time).await;
     let (to, cpu, own) = (delivered.load(Ordering::Relaxed), running.cpu() - cpu, own_cpu() - own);
     let elapsed = at.elapsed();
@@ -168,7 +168,7 @@ pub(crate) async fn paced(target: &Target, running: Option<&Running>, stub: &Stu
         senders.push(pair.sender);
         receivers.push(tokio::spawn(pair.receiver.latencies((number, pace.pairs), Arc::clone(&sent), start)));
     }
-    let cpu = running.map(Running::cpu);
+    let cpu = running.map(Running::begin);
     let sending = std::thread::spawn(move || send_all(senders, &sent, pace.rate, start));
     let mut latencies = Vec::new();
     let mut finished = Vec::new();

@@ -38,7 +38,7 @@ pub(crate) async fn measure(running: &Running, step: Step, time: Duration) -> Lo
         tasks.push(tokio::spawn(again(target, step, number, Arc::clone(&done), Arc::clone(&stop))));
     }
     tokio::time::sleep(WARM_UP).await;
-    let (from, cpu, at) = (done.load(Ordering::Relaxed), running.cpu(), Instant::now());
+    let (from, cpu, at) = (done.load(Ordering::Relaxed), running.begin(), Instant::now());
     tokio::time::sleep(time).await;
     let (to, cpu, elapsed) = (done.load(Ordering::Relaxed), running.cpu() - cpu, at.elapsed());
     stop.store(true, Ordering::Relaxed);

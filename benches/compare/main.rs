@@ -14,6 +14,7 @@
 //! | `flow.rs`, `logins.rs`, `memory.rs`, `dark.rs` | the measurements |
 //! | `scale.rs`, `spool.rs` | how it grows, and what the disk does |
 //! | `quantity.rs`, `report.rs`, `chart.rs` | what Pushward is judged by; the table and the plot |
+//! | `profile.rs` | where its processor time goes |
 //!
 //! A message goes from one client through the proxy to the stub, and through the proxy again to another client. The stub hands
 //! it on as it came. Clients of Pushward enable stream management and answer what it asks, as they always do; clients of the
@@ -26,8 +27,6 @@
     reason = "a measurement that goes wrong should end where it does, and its numbers are small"
 )]
 
-use std::path::Path;
-use std::process::{Child, Command};
 use std::sync::Arc;
 
 use clap::{Parser, ValueEnum};
@@ -42,6 +41,7 @@ mod machine;
 mod memory;
 mod options;
 mod process;
+mod profile;
 mod prosody;
 mod proxy;
 mod published;
@@ -59,6 +59,7 @@ use flow::Pace;
 use link::Target;
 use logins::Step;
 use options::{Options, Part};
+use profile::Profiles;
 use prosody::Prosody;
 use proxy::{Common, Proxy, Running};
 use published::Published;
@@ -81,6 +82,7 @@ pub(crate) struct Bench {
     stub: Stub,
     published: Arc<Published>,
     report: Report,
+    profiles: Profiles,
 }
 
 #[tokio::main(flavor = "current_thread")]
@@ -99,7 +101,8 @@ async fn main() {
         client: tls::client(),
         directory,
     };
-    let mut bench = Bench { options, common, stub, published, report: Report::default() };
+    let (report, profiles) = (Report::default(), Profiles::default());
+    let mut bench = Bench { options, common, stub, published, report, profiles };
     let proxies = bench.proxies();
     let result = if bench.options.scale {
         scale::measure(&bench, &proxies, descriptors).await
@@ -107,7 +110,7 @@ async fn main() {
         spool::measure(&bench).await
     } else {
         bench.compare(&proxies).await;
-        bench.report.table()
+        bench.report.table() + &bench.profiles.table()
     };
     let text = format!("{result}\n{}", machine::describe(&bench.options, &proxies));
     println!("\n{text}");
@@ -172,6 +175,21 @@ impl Bench {
         }
     }
 
+    /// Starts a proxy; if it is Pushward and profiles are wanted, the measurement with this name is recorded.
+    async fn start(&self, proxy: Proxy, settings: &str, name: &str) -> Running {
+        let mut running = self.common.start(proxy, settings).await;
+        if let Some(directory) = self.options.perf.as_deref().filter(|_| proxy == Proxy::Pushward) {
+            running.process.record(directory.join(format!("{name}.data")));
+        }
+        running
+    }
+
+    fn profile(&mut self, running: &Running, name: &str) {
+        if let Some(recording) = running.process.recording() {
+            self.profiles.add(name.to_owned(), recording);
+        }
+    }
+
     async fn idle(&mut self, proxy: Proxy, round: usize) {
         let running = self.common.start(proxy, ORDINARY).await;
         let idle = memory::measure(&running, &self.stub, self.options.size().idle).await;
@@ -182,32 +200,30 @@ impl Bench {
     }
 
     async fn messages(&mut self, proxy: Proxy, round: usize, shape: Shape, [cpu, rate]: [&'static str; 2]) {
-        let running = self.common.start(proxy, ORDINARY).await;
-        let perf = self.options.perf.as_deref().filter(|_| proxy == Proxy::Pushward);
-        let perf = perf.map(|directory| perf_record(directory, &format!("{shape:?}"), &running));
+        let running = self.start(proxy, ORDINARY, &format!("{shape:?}")).await;
         let throughput = flow::saturate(&running, &self.stub, shape, self.options.size().time).await;
-        if let Some(mut perf) = perf {
-            perf.wait().unwrap();
-        }
+        self.profile(&running, &format!("{shape:?}"));
         eprintln!("  {:.2} s of the load's own CPU per million", throughput.own);
         self.report.add(cpu, proxy, round, throughput.cpu);
         self.report.add(rate, proxy, round, throughput.rate);
     }
 
     async fn paced(&mut self, proxy: Proxy, round: usize) {
-        let running = self.common.start(proxy, ORDINARY).await;
+        let running = self.start(proxy, ORDINARY, "Paced").await;
         let straight = Target { address: self.stub.address, tls: None, managed: false };
         let pace = Pace { rate: self.options.rate, pairs: PACED_PAIRS, time: self.options.size().time };
         let without = flow::paced(&straight, None, &self.stub, pace).await;
         let with = flow::paced(running.target(), Some(&running), &self.stub, pace).await;
+        self.profile(&running, "Paced");
         self.report.add("paced.cpu", proxy, round, with.cpu);
         self.report.add("paced.p50", proxy, round, with.p50 - without.p50);
         self.report.add("paced.p99", proxy, round, with.p99 - without.p99);
     }
 
     async fn logins(&mut self, proxy: Proxy, round: usize, step: Step, [rate, cpu]: [&'static str; 2]) {
-        let running = self.common.start(proxy, ORDINARY).await;
+        let running = self.start(proxy, ORDINARY, &format!("{step:?}")).await;
         let logins = logins::measure(&running, step, self.options.size().time).await;
+        self.profile(&running, &format!("{step:?}"));
         self.report.add(rate, proxy, round, logins.rate);
         self.report.add(cpu, proxy, round, logins.cpu);
     }
@@ -220,9 +236,10 @@ impl Bench {
             let away = home.away(size.dark, size.waiting, size.returning).await;
             self.add_away(Proxy::Pushward, round, &away);
         } else {
-            let running = self.common.start(Proxy::Pushward, PROMPT).await;
+            let running = self.start(Proxy::Pushward, PROMPT, "Push").await;
             let messages = (self.options.push_rate as f64 * size.time.as_secs_f64()) as usize;
             let pushes = self.home(&running).pushes(size.dark, self.options.push_rate, messages).await;
+            self.profile(&running, "Push");
             self.add_pushes(Proxy::Pushward, round, &pushes);
         }
     }
@@ -261,13 +278,4 @@ impl Bench {
         self.report.add("push.cpu", proxy, round, pushes.cpu);
         self.report.add("push.share", proxy, round, pushes.share);
     }
-}
-
-/// Records where the processor time goes, for as long as a measurement takes.
-fn perf_record(directory: &Path, name: &str, running: &Running) -> Child {
-    std::fs::create_dir_all(directory).unwrap();
-    let mut command = Command::new("perf");
-    command.args(["record", "--quiet", "--freq", "997", "--call-graph", "fp", "--output"]);
-    command.arg(directory.join(format!("{name}.data"))).arg("--pid").arg(running.process.id().to_string());
-    command.args(["--", "sleep", "2"]).spawn().expect("perf; install linux-perf")
 }

@@ -56,7 +56,7 @@ pub(crate) struct Options {
     /// Measure this build of Pushward instead of the one just made
     #[arg(long, value_name = "FILE", default_value = env!("CARGO_BIN_EXE_pushward"))]
     pub(crate) pushward: PathBuf,
-    /// Have `perf` record Pushward under each shape of messages, into this directory
+    /// Have `perf` record Pushward into this directory, and show where its processor time goes; that costs it some
     #[arg(long, value_name = "DIRECTORY")]
     pub(crate) perf: Option<PathBuf>,
     /// What cargo passes on

@@ -1,13 +1,16 @@
 //! A program under load, and what the kernel says about it: processor time and memory, of all its processes together.
 
+use std::cell::RefCell;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::time::{ClockId, clock_getcpuclockid};
 use nix::unistd::Pid;
+
+use super::profile::Recording;
 
 /// How long a program may take to end before it is killed.
 const END: Duration = Duration::from_secs(10);
@@ -20,6 +23,9 @@ const SETTLE: Duration = Duration::from_secs(30);
 /// A running program; it ends when this is dropped.
 pub(crate) struct Process {
     child: Child,
+    /// Where a profile of what is measured is wanted.
+    profile: Option<PathBuf>,
+    recording: RefCell<Option<Recording>>,
 }
 
 impl Process {
@@ -28,7 +34,25 @@ impl Process {
         let output = fs::File::create(log).unwrap();
         command.stdin(Stdio::null()).stdout(output.try_clone().unwrap()).stderr(output);
         let child = command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}"));
-        Self { child }
+        Self { child, profile: None, recording: RefCell::default() }
+    }
+
+    /// Has what is measured recorded into this file.
+    pub(crate) fn record(&mut self, profile: PathBuf) {
+        self.profile = Some(profile);
+    }
+
+    /// What was recorded since [`Process::begin`].
+    pub(crate) fn recording(&self) -> Option<Recording> {
+        self.recording.take()
+    }
+
+    /// The measurement begins: as [`Process::cpu`].
+    pub(crate) fn begin(&self) -> Duration {
+        if let Some(profile) = &self.profile {
+            self.recording.replace(Some(Recording::start(profile, self.id())));
+        }
+        self.cpu()
     }
 
     /// Whether it has ended by itself.

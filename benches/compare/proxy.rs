@@ -205,6 +205,11 @@ impl Running {
         running
     }
 
+    /// As [`Process::begin`].
+    pub(crate) fn begin(&self) -> Duration {
+        self.process.begin()
+    }
+
     /// As [`Process::cpu`].
     pub(crate) fn cpu(&self) -> Duration {
         self.process.cpu()
