@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::{ClientSessionStore, Resumption, Tls12ClientSessionValue, Tls13ClientSessionValue};
-use rustls::crypto::{CryptoProvider, ring};
+use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{ClientConfig, DigitallySignedStruct, Error, NamedGroup, SignatureScheme};
 
@@ -43,7 +43,7 @@ impl Files {
 /// The client side. It does not look at the certificate, so that a handshake costs it less than the server, and it takes
 /// tickets without ever using one.
 pub(crate) fn client() -> Arc<ClientConfig> {
-    let mut provider = ring::default_provider();
+    let mut provider = aws_lc_rs::default_provider();
     provider.cipher_suites.retain(|suite| suite.suite() == rustls::CipherSuite::TLS13_AES_128_GCM_SHA256);
     provider.kx_groups.retain(|group| group.name() == NamedGroup::X25519);
     assert!(!provider.cipher_suites.is_empty() && !provider.kx_groups.is_empty());
@@ -51,7 +51,7 @@ pub(crate) fn client() -> Arc<ClientConfig> {
         .with_protocol_versions(&[&rustls::version::TLS13])
         .unwrap()
         .dangerous()
-        .with_custom_certificate_verifier(Arc::new(Anybody(ring::default_provider())))
+        .with_custom_certificate_verifier(Arc::new(Anybody(aws_lc_rs::default_provider())))
         .with_no_client_auth();
     config.resumption = Resumption::store(Arc::new(Forget));
     Arc::new(config)

@@ -11,7 +11,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use rustls::CertificateError::{Expired, ExpiredContext, NotValidYet, NotValidYetContext};
 use rustls::RootCertStore;
 use rustls::client::{verify_server_cert_signed_by_trust_anchor, verify_server_name};
-use rustls::crypto::ring;
+use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::server::ParsedCertificate;
 use rustls::sign::CertifiedKey;
@@ -138,7 +138,7 @@ pub fn load(host: &Host) -> Result<Arc<CertifiedKey>, CertificateError> {
     if let Err(error) = ParsedCertificate::try_from(&leaf) {
         return Err(CertificateError::Unusable { path: host.certificate.clone(), error });
     }
-    match CertifiedKey::from_der(chain, key, &ring::default_provider()) {
+    match CertifiedKey::from_der(chain, key, &aws_lc_rs::default_provider()) {
         Ok(key) => Ok(Arc::new(key)),
         Err(rustls::Error::InconsistentKeys(_)) => {
             Err(CertificateError::Mismatch { certificate: host.certificate.clone(), key: host.key.clone() })
@@ -196,7 +196,7 @@ fn objection(
     at: Duration,
 ) -> Option<rustls::CertificateError> {
     let (at, roots) = (UnixTime::since_unix_epoch(at), RootCertStore::empty());
-    let algorithms = ring::default_provider().signature_verification_algorithms.all;
+    let algorithms = aws_lc_rs::default_provider().signature_verification_algorithms.all;
     match verify_server_cert_signed_by_trust_anchor(parsed, &roots, intermediates, at, algorithms) {
         Err(rustls::Error::InvalidCertificate(error)) => Some(error),
         _ => None,

@@ -5,7 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use rustls::ServerConfig;
-use rustls::crypto::ring;
+use rustls::crypto::aws_lc_rs;
 use rustls::server::{ClientHello, NoServerSessionStorage, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use rustls::version::{TLS12, TLS13};
@@ -57,12 +57,12 @@ impl Certificates {
 
 impl Settings {
     fn new(resolver: Arc<Resolver>) -> Result<Self, rustls::Error> {
-        let mut config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        let mut config = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
             .with_protocol_versions(&[&TLS13, &TLS12])?
             .with_no_client_auth()
             .with_cert_resolver(resolver);
         // Tickets resume sessions of both versions, so that nothing is kept for clients that are away.
-        config.ticketer = ring::Ticketer::new()?;
+        config.ticketer = aws_lc_rs::Ticketer::new()?;
         config.session_storage = Arc::new(NoServerSessionStorage {});
         config.send_tls13_tickets = 1;
         // 0-RTT data could be replayed, and it would carry passwords.
@@ -123,7 +123,7 @@ pub(super) mod tests {
                 let chain: Vec<_> = rustls_pemfile::certs(&mut certificate.as_bytes()).map(Result::unwrap).collect();
                 let key: PrivateKeyDer<'_> = rustls_pemfile::private_key(&mut key.as_bytes()).unwrap().unwrap();
                 leaves.insert(domain, chain[0].clone());
-                let key = CertifiedKey::from_der(chain, key, &ring::default_provider()).unwrap();
+                let key = CertifiedKey::from_der(chain, key, &aws_lc_rs::default_provider()).unwrap();
                 (domain.to_owned(), Arc::new(key))
             });
             Self { certificates: Certificates::new(&keys).unwrap(), leaves }
@@ -132,7 +132,7 @@ pub(super) mod tests {
         pub(in crate::net) fn client(&self, version: &'static SupportedProtocolVersion, alpn: &[&str]) -> ClientConfig {
             let mut roots = RootCertStore::empty();
             roots.add_parsable_certificates(self.leaves.values().cloned());
-            let mut config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+            let mut config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
                 .with_protocol_versions(&[version])
                 .unwrap()
                 .with_root_certificates(roots)

@@ -70,7 +70,7 @@ pub fn trusting(certificate: &Path) -> Result<TlsConnector, TrustError> {
     for certificate in CertificateDer::pem_file_iter(certificate)? {
         roots.add(certificate?)?;
     }
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let config = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
     let mut config = config.with_root_certificates(roots).with_no_client_auth();
     config.alpn_protocols = vec![b"xmpp-client".to_vec()];

@@ -162,7 +162,7 @@ fn the_server_is_told_of_the_client_in_the_bytes_of_the_specification() {
 
 #[test]
 fn every_cipher_suite_in_use_has_a_name() {
-    let suites = rustls::crypto::ring::default_provider().cipher_suites;
+    let suites = rustls::crypto::aws_lc_rs::default_provider().cipher_suites;
     assert!(suites.len() >= 9);
     for suite in suites {
         assert!(cipher(suite.suite()).is_some(), "{suite:?}");

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use rustls::ServerConfig;
-use rustls::crypto::ring;
+use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::PrivateKeyDer;
 use tokio::io::AsyncReadExt;
 use tokio::net::{TcpListener, UnixListener};
@@ -26,7 +26,7 @@ fn issued(domain: &str, years: (i32, i32)) -> (String, String) {
 fn acceptor((certificate, key): &(String, String)) -> TlsAcceptor {
     let chain = rustls_pemfile::certs(&mut certificate.as_bytes()).map(Result::unwrap).collect();
     let key: PrivateKeyDer<'_> = rustls_pemfile::private_key(&mut key.as_bytes()).unwrap().unwrap();
-    let mut config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
+    let mut config = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
         .with_safe_default_protocol_versions()
         .unwrap()
         .with_no_client_auth()

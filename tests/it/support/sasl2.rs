@@ -1,8 +1,8 @@
 //! The scripted server's SASL2, Bind 2 and FAST: anybody with a password is let in, and with the right token.
 
+use aws_lc_rs::hmac;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use ring::hmac;
 
 use super::Element;
 use super::stub::Seen;
