@@ -18,11 +18,35 @@ const LIMITS: FrameLimits = FrameLimits { bytes: 1 << 20, depth: 128 };
 /// Stanzas of one read.
 const BATCH: usize = 32;
 
+/// An iq with tags of many attributes (XEP-0166, XEP-0167, XEP-0176).
+const CALL: &str = "<iq from='romeo@example.net/x' to='juliet@example.org/y' id='1' type='set'>\
+    <jingle xmlns='urn:xmpp:jingle:1' action='session-initiate' initiator='romeo@example.net/x' sid='a73sjjvkla37jfea'>\
+    <content creator='initiator' name='voice'><description xmlns='urn:xmpp:jingle:apps:rtp:1' media='audio'>\
+    <payload-type id='111' name='opus' clockrate='48000' channels='2'><parameter name='minptime' value='10'/>\
+    <parameter name='useinbandfec' value='1'/></payload-type><payload-type id='8' name='PCMA' clockrate='8000'/>\
+    </description><transport xmlns='urn:xmpp:jingle:transports:ice-udp:1' pwd='asd88fgpdd777uzjYhagZg' ufrag='8hhy'>\
+    <candidate component='1' foundation='1' generation='0' id='el0747fg11' ip='10.0.1.1' network='1' port='8998' \
+    priority='2130706431' protocol='udp' type='host'/><candidate component='1' foundation='2' generation='0' \
+    id='y3s2b30v3r' ip='192.0.2.3' network='1' port='45664' priority='1694498815' protocol='udp' \
+    rel-addr='10.0.1.1' rel-port='8998' type='srflx'/></transport></content></jingle></iq>";
+
 /// A message of so many bytes, filled with text.
 fn text(len: usize) -> String {
+    said(len, "Shall we meet? ")
+}
+
+/// The same, as long as whole characters allow, filled with this text.
+fn said(len: usize, text: &str) -> String {
     let (start, end) =
         ("<message from='romeo@example.net/x' to='juliet@example.org' type='chat' id='1'><body>", "</body></message>");
-    format!("{start}{}{end}", "Shall we meet? ".chars().cycle().take(len - start.len() - end.len()).collect::<String>())
+    let mut message = start.to_owned();
+    for letter in text.chars().cycle() {
+        if message.len() + letter.len_utf8() + end.len() > len {
+            break;
+        }
+        message.push(letter);
+    }
+    message + end
 }
 
 /// The same, filled with small elements.
@@ -62,7 +86,9 @@ fn framing(c: &mut Criterion) {
         ("200 B, one a read", text(200), 1),
         ("200 B, 32 a read", text(200), BATCH),
         ("4 KiB of text", text(4096), 1),
+        ("4 KiB of Cyrillic text", said(4096, "Встретимся? "), 1),
         ("4 KiB of small tags", tags(4096), 1),
+        ("a call", CALL.to_owned(), 1),
     ] {
         let bytes = stanza.repeat(count);
         let mut framer = opened();

@@ -49,11 +49,6 @@ pub(super) fn skip_space(bytes: &[u8], at: usize) -> usize {
 const ONES: u64 = 0x0101_0101_0101_0101;
 const HIGH: u64 = 0x8080_8080_8080_8080;
 
-/// So many bytes of a run are looked at in words before it counts as long, a multiple of eight.
-const HEAD: usize = 16;
-/// Bytes of a long run that are looked at together.
-const BLOCK: usize = 64;
-
 /// How many bytes from the start are printable ASCII and none of `stops`.
 #[inline]
 pub(super) fn plain_run(bytes: &[u8], stops: [u8; 3]) -> usize {
@@ -71,22 +66,6 @@ pub(super) fn plain_run(bytes: &[u8], stops: [u8; 3]) -> usize {
     }
     let special = |byte: &u8| *byte < 0x20 || *byte >= 0x80 || stops.contains(byte);
     bytes.len() - tail.len() + tail.iter().position(special).unwrap_or(tail.len())
-}
-
-/// The same for runs that may be long: where the first bytes are plain, the next ones probably are.
-#[inline]
-pub(super) fn long_plain_run(bytes: &[u8], stops: [u8; 3]) -> usize {
-    let start = plain_run(bytes.get(..HEAD).unwrap_or(bytes), stops);
-    if start < HEAD {
-        return start;
-    }
-    let (blocks, _) = bytes.get(HEAD..).unwrap_or_default().as_chunks::<BLOCK>();
-    // As signed numbers, those above ASCII are below the printable ones. Without an early exit, so that it is vectorised.
-    let special =
-        |byte: &u8| (byte.cast_signed() < 0x20) | stops.iter().fold(false, |found, stop| found | (byte == stop));
-    let plain = |block: &&[u8; BLOCK]| !block.iter().fold(false, |found, byte| found | special(byte));
-    let at = HEAD + BLOCK * blocks.iter().take_while(plain).count();
-    at + plain_run(bytes.get(at..).unwrap_or_default(), stops)
 }
 
 /// Checks a name that holds `:` or bytes above ASCII. Returns where its colon is, `start` if it has none
@@ -143,14 +122,23 @@ pub(super) fn check_chars(bytes: &[u8], at: usize) -> Result<(), FrameError> {
     if bytes.is_ascii() {
         return Ok(());
     }
-    std::str::from_utf8(bytes).map_err(|_| FrameError::BadEncoding)?;
-    // U+FFFE and U+FFFF are EF BF BE and EF BF BF, the only characters left that XML excludes.
-    for found in memchr::memchr_iter(0xEF, bytes) {
-        if matches!(bytes.get(found + 1..found + 3), Some([0xBF, 0xBE | 0xBF])) {
-            return Err(FrameError::malformed("not a character", at + found));
-        }
+    if simdutf8::basic::from_utf8(bytes).is_err() {
+        return Err(FrameError::BadEncoding);
     }
-    Ok(())
+    match noncharacter(bytes) {
+        Some(found) => Err(FrameError::malformed("not a character", at + found)),
+        None => Ok(()),
+    }
+}
+
+/// Whether what holds no control characters is UTF-8 and XML characters (XML 1.0 §2.2 `Char`).
+pub(super) fn is_plain_unicode(bytes: &[u8]) -> bool {
+    simdutf8::basic::from_utf8(bytes).is_ok() && noncharacter(bytes).is_none()
+}
+
+/// Where U+FFFE or U+FFFF is in UTF-8, the only characters without a control function that XML excludes: EF BF BE, EF BF BF.
+fn noncharacter(bytes: &[u8]) -> Option<usize> {
+    memchr::memchr_iter(0xEF, bytes).find(|found| matches!(bytes.get(found + 1..found + 3), Some([0xBF, 0xBE | 0xBF])))
 }
 
 fn check_references(bytes: &[u8], at: usize) -> Result<(), FrameError> {
@@ -192,32 +180,4 @@ fn number(digits: &[u8], radix: u32) -> Option<u32> {
         let digit = char::from(*digit).to_digit(radix)?;
         sum.checked_mul(radix)?.checked_add(digit)
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_run_ends_at_the_first_byte_that_is_not_plain_however_long_it_is() {
-        for len in 0..300 {
-            let plain = vec![b'x'; len];
-            assert_eq!((plain_run(&plain, *b"<&]"), long_plain_run(&plain, *b"<&]")), (len, len));
-            for at in 0..len {
-                let mut bytes = plain.clone();
-                // What stands behind it makes no difference.
-                bytes[len - 1] = b'<';
-                for special in [b'<', b'&', b']', 0, 0x1F, b'\t', 0x80, 0xFF] {
-                    bytes[at] = special;
-                    assert_eq!(plain_run(&bytes, *b"<&]"), at, "{special} at {at} of {len}");
-                    assert_eq!(long_plain_run(&bytes, *b"<&]"), at, "{special} at {at} of {len}");
-                }
-                for ordinary in [b' ', b'>', b'~', 0x7F, b'"'] {
-                    bytes[at] = ordinary;
-                    let end = if at == len - 1 { len } else { len - 1 };
-                    assert_eq!(long_plain_run(&bytes, *b"<&]"), end, "{ordinary} at {at} of {len}");
-                }
-            }
-        }
-    }
 }

@@ -18,16 +18,20 @@
 mod boundary;
 mod build;
 mod chars;
+mod dense;
 mod element;
 mod error;
 mod frame;
 mod header;
 pub mod ns;
+mod open;
 mod ordinary;
 mod scan;
 mod scope;
 mod stanza;
 mod tag;
+mod walk;
+mod window;
 
 pub use build::{STREAM_CLOSE, XmlWriter, stream_error, stream_header};
 pub use element::{Element, Kind};

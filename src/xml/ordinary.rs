@@ -1,193 +1,299 @@
-//! The short way through what nearly all stanzas are made of: ASCII names without prefixes, plain attribute values, text.
+//! The short way through what nearly all stanzas are made of: ASCII names without prefixes, attribute values, text.
 //!
-//! Eight bytes are classified at a time, because the lengths of names and values are what a branch predictor cannot guess.
-//! Whatever is not ordinary, malformed or cut off is declined with `None`, with nothing changed, and left to the careful
-//! way; so this decides nothing but speed.
+//! Whatever is not ordinary, malformed or cut off is declined with `None` and left to the careful way; so this decides
+//! nothing but speed. Everything here has to become part of the function that was compiled for the processor at hand,
+//! hence so much `inline(always)`.
 
 use std::ops::Range;
 
-use super::chars::{CHECK, NAME, START, check_reference, class, long_plain_run, plain_run};
+use fearless_simd::Simd;
 
-const ONES: u64 = 0x0101_0101_0101_0101;
-const HIGH: u64 = 0x8080_8080_8080_8080;
+use super::chars::{check_reference, is_plain_unicode};
+use super::ns;
+use super::open::Spelled;
+use super::window::{WIDTH, Window, run};
+
 const XMLNS: u64 = u64::from_le_bytes(*b"xmlns\0\0\0");
 
-/// An ASCII name without prefix.
-#[derive(Clone, Copy, Debug)]
-struct Name {
-    /// Its bytes, if there are at most eight; else a hash of them.
-    key: u64,
-    end: usize,
+/// A place in the bytes, and the window on what is there.
+pub(super) struct Cursor<'a, S> {
+    simd: S,
+    bytes: &'a [u8],
+    window: Window,
+    /// Where the window begins.
+    base: usize,
+    /// The place, counted from there. It may have left the window.
+    at: usize,
 }
 
 /// A start tag.
 pub(super) struct PlainTag {
-    /// Offset behind the name.
-    pub(super) name_end: usize,
-    /// Offset behind the `>`.
-    pub(super) end: usize,
+    pub(super) name: Spelled,
     /// Written as `<x/>`.
     pub(super) empty: bool,
     /// Where the default namespace that it declares is spelled.
     pub(super) xmlns: Option<Range<usize>>,
 }
 
-/// Reads the start tag at `at`.
-#[inline(always)]
-pub(super) fn start_tag(bytes: &[u8], at: usize) -> Option<PlainTag> {
-    let name = name(bytes, at + 1)?;
-    let (close, xmlns) = match bytes.get(name.end)? {
-        b' ' => attributes(bytes, name.end)?,
-        _ => (name.end, None),
-    };
-    match bytes.get(close)? {
-        b'>' => Some(PlainTag { name_end: name.end, end: close + 1, empty: false, xmlns }),
-        b'/' if bytes.get(close + 1) == Some(&b'>') => {
-            Some(PlainTag { name_end: name.end, end: close + 2, empty: true, xmlns })
-        }
-        _ => None,
+/// What a token seems to be.
+pub(super) enum Ahead {
+    Start,
+    End,
+    Text,
+}
+
+impl<'a, S: Simd> Cursor<'a, S> {
+    #[inline(always)]
+    pub(super) fn new(simd: S, bytes: &'a [u8], at: usize) -> Self {
+        Self { simd, bytes, window: Window::new(simd, bytes, at), base: at, at: 0 }
     }
-}
 
-/// Reads the end tag at `at`, which has to repeat the name at `name`; returns the offset behind it.
-#[inline(always)]
-pub(super) fn end_tag(bytes: &[u8], at: usize, name: Range<usize>) -> Option<usize> {
-    let start = at + 2;
-    let len = name.len();
-    let same = if len <= 8 {
-        // Nothing is shifted out but what the two words have in common.
-        let differing = word(bytes, start) ^ word(bytes, name.start);
-        differing << (64 - 8 * len) == 0
-    } else {
-        bytes.get(start..start + len)? == bytes.get(name)?
-    };
-    (same && bytes.get(start + len) == Some(&b'>')).then_some(start + len + 1)
-}
+    /// Where it is.
+    #[inline(always)]
+    pub(super) fn place(&self) -> usize {
+        self.base + self.at
+    }
 
-/// Reads text from `at` on; returns the offset of the `<` behind it.
-#[inline(always)]
-pub(super) fn text(bytes: &[u8], mut at: usize) -> Option<usize> {
-    loop {
-        let rest = bytes.get(at..)?;
-        at += long_plain_run(rest, *b"<&]");
-        match bytes.get(at)? {
-            b'<' => return Some(at),
-            b'\t' | b'\n' | b'\r' => at += 1,
-            b']' => match bytes.get(at..at + 3)? {
-                b"]]>" => return None,
-                _ => at += 1,
-            },
-            b'&' => at += 1 + check_reference(bytes.get(at + 1..)?, at).ok()?,
-            _ => return None,
+    /// What the token here seems to be.
+    #[inline(always)]
+    pub(super) fn ahead(&self) -> Ahead {
+        match self.bytes.get(self.place()..).unwrap_or_default() {
+            [b'<', b'/', ..] => Ahead::End,
+            [b'<', ..] => Ahead::Start,
+            [..] => Ahead::Text,
         }
     }
-}
 
-/// Reads attributes from the space at `at` on; returns the offset behind them, and where the value of `xmlns` is.
-#[inline(always)]
-fn attributes(bytes: &[u8], mut at: usize) -> Option<(usize, Option<Range<usize>>)> {
-    let mut marks = (0u64, 0u64);
-    let mut xmlns = None;
-    while bytes.get(at) == Some(&b' ') {
-        if bytes.get(at + 1) == Some(&b'/') {
-            return Some((at + 1, xmlns));
-        }
-        let name = name(bytes, at + 1)?;
-        let [b'=', quote @ (b'"' | b'\'')] = *bytes.get(name.end..)?.first_chunk()? else {
-            return None;
+    /// Reads a start tag.
+    #[inline(always)]
+    pub(super) fn start_tag(&mut self) -> Option<PlainTag> {
+        self.make_room();
+        let end = self.name()?;
+        let from = self.at + 1;
+        let name = Spelled { start: self.base + from, len: end - from, word: self.window.word(from) };
+        self.at = end;
+        let xmlns = if self.window.byte(end) == b' ' { self.attributes()? } else { None };
+        let (length, empty) = match self.window.pair(self.at) {
+            [b'>', _] => (1, false),
+            [b'/', b'>'] => (2, true),
+            [_, _] => return None,
         };
-        let value = bytes.get(name.end + 2..)?;
-        let len = plain_run(value, [quote, b'<', b'&']);
-        if value.get(len) != Some(&quote) {
-            return None;
+        self.at += length;
+        Some(PlainTag { name, empty, xmlns })
+    }
+
+    /// Reads what is left of a short element without children: text and the end tag. Says whether it is one.
+    #[inline(always)]
+    pub(super) fn rest_of_leaf(&mut self, name: &Spelled) -> bool {
+        if self.at >= WIDTH || !name.is_short() {
+            return false;
         }
-        if name.key == XMLNS {
-            // The names of the namespaces that must not be declared are of these lengths.
-            if len == super::ns::XML.len() || len == super::ns::XMLNS.len() {
+        let Some(end) = self.window.stop::<0>(self.at) else { return false };
+        let close = end + 2 + name.len;
+        let closed = self.window.pair(end) == *b"</"
+            && name.begins(self.window.word(end + 2))
+            && self.window.byte(close) == b'>';
+        if closed {
+            self.at = close + 1;
+        }
+        closed
+    }
+
+    /// Reads an end tag with this name. The window need not be there, because the length is known.
+    #[inline(always)]
+    pub(super) fn end_tag(&mut self, name: &Spelled) -> Option<()> {
+        let rest = self.bytes.get(self.place() + 2..)?;
+        let same = match rest.first_chunk() {
+            Some(word) if name.is_short() => name.begins(u64::from_le_bytes(*word)),
+            Some(_) | None => rest.starts_with(name.bytes(self.bytes)),
+        };
+        self.at += 2 + name.len + 1;
+        (same && rest.get(name.len) == Some(&b'>')).then_some(())
+    }
+
+    /// Reads text up to the `<` behind it.
+    #[inline(always)]
+    pub(super) fn text(&mut self) -> Option<()> {
+        let stop = if self.at < WIDTH { self.window.stop::<0>(self.at) } else { None };
+        self.at = match stop {
+            Some(stop) if self.window.byte(stop) == b'<' => stop,
+            // The window stays behind: what follows may well be an end tag.
+            Some(_) | None => text(self.simd, self.bytes, self.place())? - self.base,
+        };
+        Some(())
+    }
+
+    /// Reads attributes from the space on that is here; returns where the value of `xmlns` is.
+    #[inline(always)]
+    fn attributes(&mut self) -> Option<Option<Range<usize>>> {
+        let mut names = Names::default();
+        let mut xmlns = None;
+        loop {
+            self.make_room();
+            let Some(name_end) = self.name() else {
+                let end = self.window.byte(self.at + 1) == b'/';
+                self.at += 1;
+                return end.then_some(xmlns);
+            };
+            let [b'=', quote @ (b'"' | b'\'')] = self.window.pair(name_end) else {
                 return None;
+            };
+            let from = self.at + 1;
+            let key = Key { word: self.window.word(from), len: name_end - from };
+            let start = self.base + name_end + 2;
+            // The quote is a stop itself.
+            match self.window.stop::<2>(name_end).filter(|end| self.window.byte(*end) == quote) {
+                Some(end) => self.at = end,
+                // It will be found in the next window, or has none of this size.
+                None if self.at > WIDTH / 4 => {
+                    self.go_to(self.base + self.at);
+                    continue;
+                }
+                None => {
+                    let end = value(self.simd, self.bytes, start, quote, key.is_xmlns())?;
+                    names.add(&key, self.window.word(name_end.saturating_sub(8)))?;
+                    self.go_to(end);
+                }
             }
-            xmlns = Some(name.end + 2..name.end + 2 + len);
+            if key.is_xmlns() {
+                let value = start..self.base + self.at;
+                // The names of the namespaces that must not be declared are of these lengths.
+                if value.len() == ns::XML.len() || value.len() == ns::XMLNS.len() {
+                    return None;
+                }
+                xmlns = Some(value);
+            }
+            let next = self.window.byte(self.at + 1);
+            // An only attribute needs no comparison.
+            if self.at != 0 && (next == b' ' || !names.is_empty()) {
+                names.add(&key, self.window.word(name_end.saturating_sub(8)))?;
+            }
+            self.at += 1;
+            if next != b' ' {
+                return Some(xmlns);
+            }
         }
-        // Equal names have equal marks, and each name adds one: no duplicate gets through, nor more than MAX_ATTRIBUTES.
-        let hash = mix(name.key);
+    }
+
+    /// Where the name behind the byte here ends.
+    #[inline(always)]
+    fn name(&mut self) -> Option<usize> {
+        let end = self.window.name_end(self.at + 1);
+        if end.is_some() || self.at < WIDTH / 4 {
+            return end;
+        }
+        self.go_to(self.base + self.at);
+        self.window.name_end(1)
+    }
+
+    /// Moves the window if little of it is left.
+    #[inline(always)]
+    fn make_room(&mut self) {
+        if self.at > WIDTH - 2 {
+            self.go_to(self.base + self.at);
+        }
+    }
+
+    /// Moves to `at`, and the window with it.
+    #[inline(always)]
+    pub(super) fn go_to(&mut self, at: usize) {
+        self.window = Window::new(self.simd, self.bytes, at);
+        self.base = at;
+        self.at = 0;
+    }
+}
+
+/// The name of an attribute.
+pub(super) struct Key {
+    /// Its first eight bytes.
+    pub(super) word: u64,
+    pub(super) len: usize,
+}
+
+impl Key {
+    #[inline(always)]
+    fn is_xmlns(&self) -> bool {
+        self.len == 5 && self.word << 24 == XMLNS << 24
+    }
+}
+
+/// The names of the attributes of one tag: equal names have equal marks, and each name adds one, so that no duplicate gets
+/// through, nor more names than [`super::tag::MAX_ATTRIBUTES`].
+#[derive(Default)]
+pub(super) struct Names(u64, u64);
+
+impl Names {
+    #[inline(always)]
+    fn is_empty(&self) -> bool {
+        self.0 == 0
+    }
+
+    /// Adds a name, which ends with the word `last` unless it is short; `None` if it may be there already.
+    #[inline(always)]
+    pub(super) fn add(&mut self, key: &Key, last: u64) -> Option<()> {
+        let word = if key.len <= 8 { key.word << ((64 - 8 * key.len) % 64) } else { key.word ^ mix(last) };
+        let hash = mix(word);
         let (first, second) = (1 << (hash >> 58), 1 << (hash >> 52 & 63));
-        if marks.0 & first != 0 && marks.1 & second != 0 {
+        if self.0 & first != 0 && self.1 & second != 0 {
             return None;
         }
-        marks = (marks.0 | first, marks.1 | second);
-        at = name.end + 2 + len + 1;
+        *self = Self(self.0 | first, self.1 | second);
+        Some(())
     }
-    Some((at, xmlns))
 }
 
 #[inline(always)]
-fn name(bytes: &[u8], start: usize) -> Option<Name> {
-    let word = word(bytes, start);
-    let [first, second, third, ..] = word.to_le_bytes();
-    if class(first) & (START | CHECK) != START {
-        return None;
-    }
-    // Very short names are common, and quicker told by branches.
-    if class(second) & (NAME | CHECK) != NAME {
-        return Some(Name { key: word & 0xFF, end: start + 1 });
-    }
-    if class(third) & (NAME | CHECK) != NAME {
-        return Some(Name { key: word & 0xFFFF, end: start + 2 });
-    }
-    let others = others(word);
-    if others == 0 {
-        return long_name(bytes, start, word);
-    }
-    // All bits up to the mark of the first other byte, less that byte.
-    let within = (others ^ (others - 1)) >> 8;
-    let end = start + (others.trailing_zeros() / 8) as usize;
-    Some(Name { key: word & within, end })
-}
-
-/// The name at `start`, whose first eight bytes are `key`.
-#[inline(never)]
-fn long_name(bytes: &[u8], start: usize, mut key: u64) -> Option<Name> {
-    let mut end = start + 8;
-    loop {
-        let word = word(bytes, end);
-        let others = others(word);
-        if others != 0 {
-            key = mix(key) ^ word & (others ^ (others - 1)) >> 8;
-            return Some(Name { key, end: end + (others.trailing_zeros() / 8) as usize });
-        }
-        key = mix(key) ^ word;
-        end += 8;
-    }
-}
-
 fn mix(key: u64) -> u64 {
-    key.wrapping_mul(0x9E37_79B9_7F4A_7C15)
+    key.wrapping_mul(0xFF51_AFD7_ED55_8CCD)
 }
 
-/// Marks, in the high bit of each of eight bytes, those that cannot stand in an ASCII name without prefix.
-#[inline(always)]
-fn others(word: u64) -> u64 {
-    let low = word & !HIGH;
-    // The high bit of each byte of `at_least(w, n)` says whether that byte, below 0x80, is at least n.
-    let at_least = |w: u64, n: u8| w + ONES * u64::from(0x80 - n);
-    let within = |w: u64, first: u8, last: u8| at_least(w, first) & !at_least(w, last + 1);
-    let letters = within(low | (ONES * 0x20), b'a', b'z') | within(low, b'_', b'_');
-    let rest = within(low, b'0', b'9') | within(low, b'-', b'.');
-    (!(letters | rest) | word) & HIGH
-}
-
-/// The eight bytes at `at`, the first lowest; zeros behind the end.
-#[inline(always)]
-fn word(bytes: &[u8], at: usize) -> u64 {
-    match bytes.get(at..).and_then(|rest| rest.first_chunk()) {
-        Some(chunk) => u64::from_le_bytes(*chunk),
-        None => last_word(bytes, at),
-    }
-}
-
-#[cold]
+/// Reads text from `start` on; returns where the `<` behind it is.
 #[inline(never)]
-fn last_word(bytes: &[u8], at: usize) -> u64 {
-    let rest = bytes.get(at..).unwrap_or_default();
-    rest.iter().take(8).rev().fold(0, |word, byte| word << 8 | u64::from(*byte))
+fn text<S: Simd>(simd: S, bytes: &[u8], start: usize) -> Option<usize> {
+    simd.vectorize(
+        #[inline(always)]
+        || {
+            let (mut at, mut unicode) = (start, false);
+            loop {
+                let (stop, above) = run(simd, bytes, at, *b"<&]");
+                unicode |= above;
+                at = stop;
+                match bytes.get(at)? {
+                    b'<' => break,
+                    b'\t' | b'\n' | b'\r' => at += 1,
+                    b']' => match bytes.get(at..at + 3)? {
+                        b"]]>" => return None,
+                        _ => at += 1,
+                    },
+                    b'&' => at += 1 + check_reference(bytes.get(at + 1..)?, at).ok()?,
+                    _ => return None,
+                }
+            }
+            (!unicode || is_plain_unicode(bytes.get(start..at)?)).then_some(at)
+        },
+    )
+}
+
+/// Reads an attribute value from `start` on; returns where its quote is. In a `plain` one nothing needs decoding.
+#[inline(never)]
+fn value<S: Simd>(simd: S, bytes: &[u8], start: usize, quote: u8, plain: bool) -> Option<usize> {
+    simd.vectorize(
+        #[inline(always)]
+        || {
+            let (mut at, mut unicode) = (start, false);
+            loop {
+                let (stop, above) = run(simd, bytes, at, [quote, b'<', b'&']);
+                unicode |= above;
+                at = stop;
+                match bytes.get(at)? {
+                    b'&' if !plain => at += 1 + check_reference(bytes.get(at + 1..)?, at).ok()?,
+                    byte if *byte == quote => break,
+                    _ => return None,
+                }
+            }
+            let value = bytes.get(start..at)?;
+            let checked = !unicode || if plain { value.is_ascii() } else { is_plain_unicode(value) };
+            checked.then_some(at)
+        },
+    )
 }

@@ -4,24 +4,26 @@
 //! far it looked, and are read once their end has come; so the work is linear in the bytes, however they are cut, and errors
 //! are the same too.
 
+use fearless_simd::Level;
+
 use super::boundary::{Boundary, Token};
 use super::chars::{check_chars, check_text};
 use super::element::Kind;
 use super::error::{FrameError, Restricted};
 use super::header::Header;
+use super::ns;
+use super::open::{Open, Spelled};
 use super::scope::{Binding, Decl, Scope, declare, declared_prefix, lookup};
 use super::tag::{Attr, Name, Tag, end_tag, start_tag};
-use super::{ns, ordinary};
 
 /// Progress in one top-level element. Offsets count from its `<`.
 #[derive(Debug, Default)]
 pub(super) struct Scan {
-    at: usize,
+    pub(super) at: usize,
     boundary: Boundary,
-    open: Vec<Open>,
+    pub(super) open: Vec<Open>,
     attrs: Vec<Attr>,
-    found: Found,
-    scope: Scope,
+    pub(super) found: Found,
 }
 
 /// What a finished element was found to be.
@@ -34,25 +36,26 @@ pub(super) struct Found {
     pub(super) borrowed: u64,
 }
 
-#[derive(Debug)]
-struct Open {
-    name: usize,
-    name_end: usize,
-    outer: Scope,
-}
-
-impl Open {
-    fn name<'a>(&self, bytes: &'a [u8]) -> &'a [u8] {
-        bytes.get(self.name..self.name_end).unwrap_or_default()
-    }
-}
-
 impl Scan {
     /// Reads on. Returns the length of the element once it is whole. `bytes` starts with the element's `<` and may have
     /// grown since the last call. `depth`: nested elements allowed.
     pub(super) fn advance(&mut self, bytes: &[u8], header: &Header, depth: usize) -> Result<Option<usize>, FrameError> {
+        self.advance_with(Some(Level::new()), bytes, header, depth)
+    }
+
+    /// The same with what processors of this level have; with the careful way alone if there is none.
+    #[inline(always)]
+    pub(super) fn advance_with(
+        &mut self,
+        level: Option<Level>,
+        bytes: &[u8],
+        header: &Header,
+        depth: usize,
+    ) -> Result<Option<usize>, FrameError> {
         loop {
-            if self.boundary.is_fresh() && self.ordinary(bytes, header, depth) {
+            if let (Some(level), true) = (level, self.boundary.is_fresh())
+                && self.ordinary(level, bytes, header, depth)
+            {
                 return Ok(Some(self.at));
             }
             let rest = bytes.get(self.at..).unwrap_or_default();
@@ -70,7 +73,6 @@ impl Scan {
     /// What was found in the element, leaving the scan ready for the next one.
     pub(super) fn finish(&mut self) -> Found {
         self.at = 0;
-        self.scope = Scope::default();
         std::mem::take(&mut self.found)
     }
 
@@ -87,52 +89,10 @@ impl Scan {
         }
     }
 
-    /// Takes tokens while they are whole and ordinary. Says whether the element is complete.
-    fn ordinary(&mut self, bytes: &[u8], header: &Header, depth: usize) -> bool {
-        // A local, so that it stays in a register.
-        let mut at = self.at;
-        let complete = loop {
-            let next = match bytes.get(at) {
-                Some(b'<') if bytes.get(at + 1) == Some(&b'/') => self.ordinary_end(bytes, at),
-                Some(b'<') => self.ordinary_start(bytes, at, header, depth),
-                Some(_) => ordinary::text(bytes, at),
-                None => None,
-            };
-            let Some(next) = next else { break false };
-            at = next;
-            if self.open.is_empty() {
-                break true;
-            }
-        };
-        self.at = at;
-        complete
-    }
-
+    /// What is in scope at this place.
     #[inline(always)]
-    fn ordinary_end(&mut self, bytes: &[u8], at: usize) -> Option<usize> {
-        let open = self.open.last()?;
-        let end = ordinary::end_tag(bytes, at, open.name..open.name_end)?;
-        self.scope = open.outer;
-        self.open.pop();
-        Some(end)
-    }
-
-    #[inline(always)]
-    fn ordinary_start(&mut self, bytes: &[u8], at: usize, header: &Header, depth: usize) -> Option<usize> {
-        let tag = ordinary::start_tag(bytes, at)?;
-        let level = self.open.len();
-        if level >= depth {
-            return None;
-        }
-        if level == 0 {
-            let content = header.default_namespace().as_bytes();
-            let stanza = tag.xmlns.is_none_or(|range| bytes.get(range) == Some(content));
-            self.found.kind = if stanza { kind(bytes.get(at + 1..tag.name_end)?) } else { Kind::Other };
-        }
-        if !tag.empty {
-            self.open.push(Open { name: at + 1, name_end: tag.name_end, outer: self.scope });
-        }
-        Some(tag.end)
+    pub(super) fn scope(&self) -> Scope {
+        self.open.last().map(|open| open.scope).unwrap_or_default()
     }
 
     fn careful(&mut self, bytes: &[u8], token: Token, header: &Header, depth: usize) -> Result<(), FrameError> {
@@ -143,9 +103,9 @@ impl Scan {
                 self.enter(bytes, tag, header, depth)?;
             }
             Token::End => {
-                let name = self.open.last().map(|open| open.name(bytes)).unwrap_or_default();
-                let end = end_tag(bytes, self.at, name)?;
-                self.close(end);
+                let name = self.open.last().map(|open| open.name.bytes(bytes)).unwrap_or_default();
+                self.at = end_tag(bytes, self.at, name)?;
+                self.open.pop();
             }
             Token::Text => {
                 check_text(content, self.at)?;
@@ -160,43 +120,33 @@ impl Scan {
         Ok(())
     }
 
-    #[inline(always)]
-    fn close(&mut self, end: usize) {
-        if let Some(open) = self.open.pop() {
-            self.scope = open.outer;
-        }
-        self.at = end;
-    }
-
-    #[inline]
     fn enter(&mut self, bytes: &[u8], tag: Tag, header: &Header, depth: usize) -> Result<(), FrameError> {
         if self.open.len() >= depth {
             return Err(FrameError::TooDeep { limit: depth });
         }
-        let outer = self.scope;
-        self.namespaces(bytes, tag, header)?;
+        let scope = self.namespaces(bytes, tag, header)?;
         if self.open.is_empty() {
-            self.found.kind = self.kind(bytes, tag, header);
+            self.found.kind = self.kind(bytes, tag, scope, header);
         }
-        if tag.empty {
-            self.scope = outer;
-        } else {
-            self.open.push(Open { name: tag.name.start, name_end: tag.name.end, outer });
+        if !tag.empty {
+            let name = Spelled::new(bytes, tag.name.start, tag.name.end);
+            self.open.push(Open { name, scope });
         }
         self.at = tag.end;
         Ok(())
     }
 
     /// Takes up declarations, and checks that every prefix is bound and no attribute is given twice under two prefixes
-    /// (Namespaces in XML 1.0 §5, §6.3).
-    fn namespaces(&mut self, bytes: &[u8], tag: Tag, header: &Header) -> Result<(), FrameError> {
+    /// (Namespaces in XML 1.0 §5, §6.3). Returns what is in scope within the element.
+    fn namespaces(&mut self, bytes: &[u8], tag: Tag, header: &Header) -> Result<Scope, FrameError> {
+        let mut scope = self.scope();
         for attr in &self.attrs {
-            self.scope = declare(&mut self.found.decls, bytes, self.at, self.scope, attr)?;
+            scope = declare(&mut self.found.decls, bytes, self.at, scope, attr)?;
         }
         if !tag.prefixed {
-            return Ok(());
+            return Ok(scope);
         }
-        let (decls, scope) = (&self.found.decls, self.scope);
+        let decls = &self.found.decls;
         let borrowed = &mut self.found.borrowed;
         check_prefixes(tag, &self.attrs, bytes, |name| {
             let binding = lookup(decls, bytes, scope, name.prefix(bytes), Some(header))?;
@@ -204,14 +154,15 @@ impl Scan {
                 *borrowed |= 1 << index;
             }
             Some(binding.uri())
-        })
+        })?;
+        Ok(scope)
     }
 
-    fn kind(&self, bytes: &[u8], tag: Tag, header: &Header) -> Kind {
+    fn kind(&self, bytes: &[u8], tag: Tag, scope: Scope, header: &Header) -> Kind {
         let kind = kind(tag.name.local(bytes));
         let content = header.default_namespace().as_bytes();
         let stanza = if tag.name.has_prefix() {
-            lookup(&self.found.decls, bytes, self.scope, tag.name.prefix(bytes), Some(header))
+            lookup(&self.found.decls, bytes, scope, tag.name.prefix(bytes), Some(header))
                 .is_some_and(|binding| binding.uri() == content)
         } else {
             let own = self.attrs.iter().find(|attr| attr.name.whole(bytes) == b"xmlns");
@@ -222,7 +173,7 @@ impl Scan {
 }
 
 /// The kind of stanza with this local name.
-fn kind(name: &[u8]) -> Kind {
+pub(super) fn kind(name: &[u8]) -> Kind {
     match name {
         b"message" => Kind::Message,
         b"presence" => Kind::Presence,

@@ -1,0 +1,203 @@
+//! Sixty-four bytes at a time, classified into bit maps: the lengths of names, values and text then cost no look at each
+//! byte, nor a branch that cannot be foretold.
+
+use std::num::NonZeroU64;
+
+use fearless_simd::prelude::*;
+use fearless_simd::{Simd, i8x64, mask8x64, u8x64};
+
+/// Bytes that are classified together.
+pub(super) const WIDTH: usize = 64;
+/// The same, and what is read together with the last of them.
+const SPAN: usize = WIDTH + 32;
+
+/// The bytes from one place on, zeros behind the end. Positions count from there, and the lowest bit of a map is the first
+/// byte's.
+pub(super) struct Window {
+    bytes: [u8; SPAN],
+    /// What may start an ASCII name.
+    starts: u64,
+    /// What cannot stand in an ASCII name without prefix.
+    others: u64,
+    /// What ends an attribute value or text, or cannot stand there without further look: `<`, `&`, `]`, quotes, control
+    /// characters, what is above ASCII.
+    stops: u64,
+}
+
+impl Window {
+    /// The window on `bytes` from `at` on.
+    #[inline(always)]
+    pub(super) fn new<S: Simd>(simd: S, bytes: &[u8], at: usize) -> Self {
+        let rest = bytes.get(at..).unwrap_or_default();
+        // The block is not taken from the copy, which cannot be read before it is written.
+        let (bytes, block) = match rest.first_chunk() {
+            Some(chunk) => (*chunk, block(simd, chunk)),
+            None => {
+                let span = last_span(rest);
+                (span, block(simd, &span))
+            }
+        };
+        let (starts, names) = names(block);
+        Self { bytes, starts: starts.to_bitmask(), others: !names.to_bitmask(), stops: stops(block).to_bitmask() }
+    }
+
+    /// The byte at `at`; zero far behind the window.
+    #[inline(always)]
+    pub(super) fn byte(&self, at: usize) -> u8 {
+        self.bytes.get(at).copied().unwrap_or(0)
+    }
+
+    /// The two bytes at `at`.
+    #[inline(always)]
+    pub(super) fn pair(&self, at: usize) -> [u8; 2] {
+        self.bytes.get(at..).and_then(|rest| rest.first_chunk()).copied().unwrap_or_default()
+    }
+
+    /// The eight bytes at `at`, the first lowest.
+    #[inline(always)]
+    pub(super) fn word(&self, at: usize) -> u64 {
+        let word = self.bytes.get(at..).and_then(|rest| rest.first_chunk());
+        word.map_or(0, |word| u64::from_le_bytes(*word))
+    }
+
+    /// Where the name that begins at `at` ends; `None` if there is none, or its end is not within the window.
+    #[inline(always)]
+    pub(super) fn name_end(&self, at: usize) -> Option<usize> {
+        let end = first(self.others & u64::MAX << (at % WIDTH))?;
+        (self.starts & 1 << (at % WIDTH) != 0).then_some(end)
+    }
+
+    /// Where the first stop from `at + SKIP` on is, if it is within the window. `at` is less than [`WIDTH`].
+    #[inline(always)]
+    pub(super) fn stop<const SKIP: usize>(&self, at: usize) -> Option<usize> {
+        first(self.stops & u64::MAX << SKIP << (at % WIDTH))
+    }
+}
+
+/// The place of the lowest bit.
+#[inline(always)]
+fn first(map: u64) -> Option<usize> {
+    NonZeroU64::new(map).map(|map| map.trailing_zeros() as usize)
+}
+
+/// How many bytes of `bytes` from `at` on are printable, or above ASCII, and none of `stops`; and whether some among them, or
+/// close behind, are above ASCII.
+#[inline(always)]
+pub(super) fn run<S: Simd>(simd: S, bytes: &[u8], mut at: usize, stops: [u8; 3]) -> (usize, bool) {
+    let [a, b, c] = stops;
+    let mut above = 0;
+    loop {
+        let rest = bytes.get(at..).unwrap_or_default();
+        let block = match rest.first_chunk() {
+            Some(chunk) => u8x64::load_array_ref(simd, chunk),
+            None => block(simd, &last_span(rest)),
+        };
+        // As signed numbers, bytes above ASCII are below all others.
+        let found = block.simd_eq(a) | block.simd_eq(b) | block.simd_eq(c) | signed(block).simd_lt(0x20);
+        let high = signed(block).simd_lt(0).to_bitmask();
+        above |= high;
+        match first(found.to_bitmask() & !high) {
+            Some(found) => return (at + found, above != 0),
+            None => at += WIDTH,
+        }
+    }
+}
+
+#[inline(never)]
+fn last_span(rest: &[u8]) -> [u8; SPAN] {
+    let mut span = [0; SPAN];
+    if let Some(start) = span.get_mut(..rest.len()) {
+        start.copy_from_slice(rest);
+    }
+    span
+}
+
+#[inline(always)]
+fn block<S: Simd>(simd: S, bytes: &[u8; SPAN]) -> u8x64<S> {
+    match bytes.first_chunk() {
+        Some(block) => u8x64::load_array_ref(simd, block),
+        None => u8x64::splat(simd, 0),
+    }
+}
+
+#[inline(always)]
+fn signed<S: Simd>(block: u8x64<S>) -> i8x64<S> {
+    block.bitcast()
+}
+
+/// What may start a name, and what may stand in one.
+#[inline(always)]
+fn names<S: Simd>(block: u8x64<S>) -> (mask8x64<S>, mask8x64<S>) {
+    let letters = ((block | 0x20) - b'a').simd_le(b'z' - b'a') | block.simd_eq(b'_');
+    let digits = (block - b'-').simd_le(b'9' - b'-') & block.simd_ne(b'/');
+    (letters, letters | digits)
+}
+
+#[inline(always)]
+fn stops<S: Simd>(block: u8x64<S>) -> mask8x64<S> {
+    // `'` follows `&`.
+    let quotes = (block | 1).simd_eq(b'\'') | block.simd_eq(b'"');
+    quotes | block.simd_eq(b'<') | block.simd_eq(b']') | signed(block).simd_lt(0x20)
+}
+
+#[cfg(test)]
+mod tests {
+    use fearless_simd::{Level, dispatch};
+
+    use super::*;
+
+    #[test]
+    fn every_byte_is_classified_alike_in_every_place_and_on_every_processor() {
+        for level in [Level::new(), Level::baseline()] {
+            for byte in 0..=255 {
+                let letter = byte == b'_' || byte.is_ascii_alphabetic();
+                let name = letter || byte.is_ascii_digit() || byte == b'-' || byte == b'.';
+                let stop = matches!(byte, b'<' | b'&' | b']' | b'\'' | b'"' | 0..0x20 | 0x80..);
+                for at in 0..WIDTH {
+                    let mut bytes = [b'x'; 2 * SPAN];
+                    bytes[at + 1] = byte;
+                    let window = dispatch!(level, simd => Window::new(simd, &bytes, 1));
+                    let bit = 1 << at;
+                    let found = (window.starts & bit != 0, window.others & bit == 0, window.stops & bit != 0);
+                    assert_eq!(found, (letter, name, stop), "{level:?}: {byte} at {at}");
+                    assert_eq!((window.starts | bit, window.others & !bit, window.stops & !bit), (u64::MAX, 0, 0));
+                    assert_eq!(window.byte(at), byte);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_run_ends_at_the_first_byte_that_is_not_plain_however_long_it_is() {
+        for level in [Level::new(), Level::baseline()] {
+            let run = |bytes: &[u8]| dispatch!(level, simd => run(simd, bytes, 0, *b"<&]"));
+            for len in 0..200 {
+                assert_eq!(run(&vec![b'x'; len]), (len, false));
+                for at in 0..len {
+                    let mut bytes = vec![b'x'; len];
+                    // What stands behind it makes no difference.
+                    bytes[len - 1] = b'<';
+                    for special in [b'<', b'&', b']', 0, 0x1F, b'\t'] {
+                        bytes[at] = special;
+                        assert_eq!(run(&bytes).0, at, "{special} at {at} of {len}");
+                    }
+                    let end = if at == len - 1 { len } else { len - 1 };
+                    for ordinary in [b' ', b'>', b'~', 0x7F, b'"', 0x80, 0xFF] {
+                        bytes[at] = ordinary;
+                        assert_eq!(run(&bytes), (end, ordinary >= 0x80), "{ordinary} at {at} of {len}");
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_window_ends_with_zeros_behind_the_bytes() {
+        for len in 0..SPAN + 2 {
+            let bytes = vec![b'x'; len];
+            let window = dispatch!(Level::new(), simd => Window::new(simd, &bytes, 0));
+            assert_eq!(window.name_end(0), (1..WIDTH).contains(&len).then_some(len));
+            assert_eq!(window.stop::<0>(0).unwrap_or(WIDTH), len.min(WIDTH));
+        }
+    }
+}
