@@ -58,9 +58,22 @@ struct Receiver {
 
 impl Pair {
     async fn log_in(target: &Target, stub: &Stub, shape: Shape, number: usize) -> Self {
-        let (from, to) = (format!("s{number}"), format!("r{number}"));
-        let (receiver, _) = Link::session(target, &to).await.unwrap();
-        let (sender, _) = Link::session(target, &from).await.unwrap();
+        Self::new(Self::links(target, &Self::names(number)).await, target, stub, shape, number)
+    }
+
+    /// Who sends, and who receives.
+    fn names(number: usize) -> [String; 2] {
+        [format!("s{number}"), format!("r{number}")]
+    }
+
+    async fn links(target: &Target, [from, to]: &[String; 2]) -> [Link; 2] {
+        let (receiver, _) = Link::session(target, to).await.unwrap();
+        let (sender, _) = Link::session(target, from).await.unwrap();
+        [sender, receiver]
+    }
+
+    fn new([sender, receiver]: [Link; 2], target: &Target, stub: &Stub, shape: Shape, number: usize) -> Self {
+        let [from, to] = Self::names(number);
         stub.user(&to);
         let template = shape.message(&from, &to);
         let expected = Expected::new(template.clone());
@@ -143,6 +156,9 @@ pub(crate) async fn saturate(running: &Running, stub: &Stub, shape: Shape, time:
     }
 }
 
+/// Clients that log in at once.
+const AT_ONCE: usize = 16;
+
 /// A fixed rate.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Pace {
@@ -153,18 +169,42 @@ pub(crate) struct Pace {
     pub(crate) time: Duration,
 }
 
+/// Pairs of clients that have logged in, for messages of 200 B.
+pub(crate) struct Pairs(Vec<Pair>);
+
+impl Pairs {
+    /// Logs in so many pairs.
+    pub(crate) async fn log_in(target: &Target, stub: &Stub, count: usize) -> Self {
+        let mut pairs = Vec::with_capacity(count);
+        for from in (0..count).step_by(AT_ONCE) {
+            let batch = (from..count.min(from + AT_ONCE)).map(|number| {
+                let (target, names) = (target.clone(), Pair::names(number));
+                tokio::spawn(async move { Pair::links(&target, &names).await })
+            });
+            for (number, links) in batch.collect::<Vec<_>>().into_iter().enumerate() {
+                let links = links.await.unwrap();
+                pairs.push(Pair::new(links, target, stub, Shape::Single, from + number));
+            }
+        }
+        Self(pairs)
+    }
+}
+
 /// Messages of 200 B at a fixed rate; without a proxy, straight to the server and without TLS.
 pub(crate) async fn paced(target: &Target, running: Option<&Running>, stub: &Stub, pace: Pace) -> Paced {
-    let shape = Shape::Single;
-    stub.expect(shape.len());
+    talk(Pairs::log_in(target, stub, pace.pairs).await, running, stub, pace).await
+}
+
+/// The same, of pairs that have logged in; they leave.
+pub(crate) async fn talk(pairs: Pairs, running: Option<&Running>, stub: &Stub, pace: Pace) -> Paced {
+    stub.expect(Shape::Single.len());
     // Each pair has the same number of them.
     let each = (pace.rate as f64 * pace.time.as_secs_f64()) as usize / pace.pairs;
     let total = each * pace.pairs;
     let start = Instant::now();
     let sent: Arc<Vec<AtomicU64>> = Arc::new((0..total).map(|_| AtomicU64::new(0)).collect());
     let (mut senders, mut receivers) = (Vec::new(), Vec::new());
-    for number in 0..pace.pairs {
-        let pair = Pair::log_in(target, stub, shape, number).await;
+    for (number, pair) in pairs.0.into_iter().enumerate() {
         senders.push(pair.sender);
         receivers.push(tokio::spawn(pair.receiver.latencies((number, pace.pairs), Arc::clone(&sent), start)));
     }

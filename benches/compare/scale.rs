@@ -6,10 +6,13 @@ use super::flow::{self, Pace};
 use super::proxy::Proxy;
 use super::report::columns;
 use super::stats::median;
-use super::{Bench, ORDINARY, memory};
+use super::{Bench, ORDINARY};
 
 /// Descriptors that are not for sessions.
 const RESERVED: u64 = 400;
+
+/// Pairs that come and go before it counts.
+const WARM_UP: usize = 32;
 
 /// Memory of a session and processor time of a message with more and more sessions, which talk in turn at a fixed rate; as a
 /// table.
@@ -46,12 +49,16 @@ pub(crate) async fn measure(bench: &Bench, proxies: &[Proxy], descriptors: u64) 
 
 async fn once(bench: &Bench, proxy: Proxy, sessions: usize) -> (f64, flow::Paced) {
     let running = bench.common.start(proxy, ORDINARY).await;
+    // What is set up once is set up.
+    flow::paced(running.target(), None, &bench.stub, pace(bench, WARM_UP, Duration::from_millis(200))).await;
     let base = running.process.memory() as f64;
-    let links = memory::crowd(&running, sessions).await;
+    let pairs = flow::Pairs::log_in(running.target(), &bench.stub, sessions / 2).await;
     running.process.settle().await;
     let memory = (running.process.memory() as f64 - base) / sessions as f64;
-    memory::drop_all(links, &running, &bench.stub).await;
-    let time = if bench.options.quick { Duration::from_secs(1) } else { Duration::from_secs(6) };
-    let pace = Pace { rate: bench.options.rate, pairs: sessions / 2, time };
-    (memory, flow::paced(running.target(), Some(&running), &bench.stub, pace).await)
+    let time = if bench.options.quick { Duration::from_secs(1) } else { Duration::from_secs(5) };
+    (memory, flow::talk(pairs, Some(&running), &bench.stub, pace(bench, sessions / 2, time)).await)
+}
+
+fn pace(bench: &Bench, pairs: usize, time: Duration) -> Pace {
+    Pace { rate: bench.options.rate, pairs, time }
 }

@@ -19,6 +19,8 @@ use super::{Bench, ORDINARY};
 const SESSIONS: usize = 1000;
 /// Bytes of a spooled stanza.
 const STANZA: usize = 200;
+/// How long the file may take to shrink.
+const SHRINK: Duration = Duration::from_secs(70);
 /// How long the store is written to.
 const TIME: Duration = Duration::from_secs(3);
 
@@ -90,6 +92,7 @@ async fn life(bench: &Bench, phones: usize, each: usize) -> Vec<(String, String)
     let taken = begin.elapsed().as_secs_f64();
     running.process.settle().await;
     let delivered = size(&running);
+    let (shrunk, within) = until_shrunk(&running, delivered).await;
     let running = bench.common.restart(running, ORDINARY).await;
     let after = size(&running);
     let count = (phones * each) as f64;
@@ -102,8 +105,21 @@ async fn life(bench: &Bench, phones: usize, each: usize) -> Vec<(String, String)
         ("file before".into(), mib(empty)),
         ("file with all messages".into(), mib(full)),
         ("file when all are delivered".into(), mib(delivered)),
+        (format!("file {:.0} s later", within.as_secs_f64()), mib(shrunk)),
         ("file after a restart".into(), mib(after)),
     ]
+}
+
+/// Waits for the file to give back most of what it has, for so long as Pushward may put that off; returns its size.
+async fn until_shrunk(running: &Running, from: u64) -> (u64, Duration) {
+    let begin = Instant::now();
+    loop {
+        let (size, elapsed) = (size(running), begin.elapsed());
+        if size < from / 4 || elapsed > SHRINK {
+            return (size, elapsed);
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
 }
 
 fn size(running: &Running) -> u64 {

@@ -13,7 +13,7 @@ use crate::push::filter::{self, Blocked};
 use crate::push::notification::{Detail, Publish, Summary};
 use crate::push::outcome::Outcome;
 use crate::push::pusher::{Arrival, Push, Recipients, Verdict};
-use crate::push::registration::{Registration, Target};
+use crate::push::registration::{Extensions, Registration, Target};
 use crate::push::waiting::{Audience, Facts};
 use crate::xml::{Element, Node, ns};
 
@@ -44,10 +44,7 @@ impl Session {
         if self.open_changes > 0 {
             self.account_news = newest.map(Box::new);
         } else if let Some(account) = newest.filter(|account| account.revision >= self.owner.account.revision) {
-            let wishes = |account: &Account| -> Vec<_> {
-                account.owned(self.owner.device).map(|r| (r.target.clone(), r.extensions.clone())).collect()
-            };
-            let others = wishes(&account) != wishes(&self.owner.account);
+            let others = !account.owned(self.owner.device).map(wishes).eq(self.owned().map(wishes));
             self.owner.account = account;
             self.elsewhere = self.owner.account.absent(self.owner.device).next().is_some();
             if others {
@@ -348,4 +345,9 @@ impl Session {
             self.out(Output::Carried(open.number, Box::new(Outcome::of(answer))));
         }
     }
+}
+
+/// Where a registration is told, and what it asked for.
+fn wishes(registration: &Registration) -> (&Target, &Extensions) {
+    (&registration.target, &registration.extensions)
 }

@@ -10,38 +10,41 @@ use std::io;
 use std::ops::Bound;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
+use std::thread;
 
-use redb::{BackendError, Database, DatabaseError, StorageBackend};
+use redb::{BackendError, Database, DatabaseError, StorageBackend, StorageError};
 
-use super::StoreError;
+use super::place::Place;
+use super::{StoreError, renew};
 
 /// Bytes of the database that are kept in memory.
 const CACHE: usize = 4 << 20;
 
-/// Opens the backend of the database; called again for every recovery.
-type Open = dyn Fn() -> Result<Box<dyn StorageBackend>, StoreError> + Send + Sync;
-
 /// The database, or why there is none.
 pub(super) struct Disk {
-    open: Box<Open>,
+    place: Box<dyn Place>,
+    held: RwLock<Held>,
+}
+
+struct Held {
+    database: Result<Database, StoreError>,
+    /// Whether what lies in the database's place ever failed to sync.
     sync_failed: Arc<AtomicBool>,
-    database: RwLock<Result<Database, StoreError>>,
 }
 
 impl Disk {
     /// Opens the database.
-    pub(super) fn new(
-        open: impl Fn() -> Result<Box<dyn StorageBackend>, StoreError> + Send + Sync + 'static,
-    ) -> Result<Self, StoreError> {
-        let open = Box::new(open);
+    pub(super) fn new(place: impl Place + 'static) -> Result<Self, StoreError> {
         let sync_failed = Arc::new(AtomicBool::new(false));
-        let database = database(&*open, &sync_failed)?;
-        Ok(Self { open, sync_failed, database: RwLock::new(Ok(database)) })
+        let database = database(place.open()?, &sync_failed)?;
+        // What an earlier process began, while it had the database.
+        place.discard();
+        Ok(Self { place: Box::new(place), held: RwLock::new(Held { database: Ok(database), sync_failed }) })
     }
 
     /// Does something with the database, unless it could not be opened again.
     pub(super) fn with<T>(&self, work: impl FnOnce(&Database) -> Result<T, StoreError>) -> Result<T, StoreError> {
-        match &*self.database.read().unwrap_or_else(PoisonError::into_inner) {
+        match &self.held.read().unwrap_or_else(PoisonError::into_inner).database {
             Ok(database) => work(database),
             Err(error) => Err(error.clone()),
         }
@@ -49,7 +52,12 @@ impl Disk {
 
     /// Whether changes cannot be stored until the process is restarted.
     pub(super) fn has_failed(&self) -> bool {
-        self.sync_failed.load(Ordering::Acquire)
+        self.held.read().unwrap_or_else(PoisonError::into_inner).sync_failed.load(Ordering::Acquire)
+    }
+
+    /// Bytes of the database's file.
+    pub(super) fn len(&self) -> io::Result<u64> {
+        self.place.len()
     }
 
     /// Tries once more to open a database that could not be opened again.
@@ -59,54 +67,63 @@ impl Disk {
         }
     }
 
-    /// Gives space back to the system if more than half of the file's `len` bytes are free; may take as long as moving the
-    /// rest takes. To be called while nobody else uses the database.
-    pub(super) fn compact_if_sparse(&self, len: u64) {
-        let mut slot = self.database.write().unwrap_or_else(PoisonError::into_inner);
-        let result = match &mut *slot {
-            Ok(database) => compact_if_sparse(database, len),
-            Err(_) => return,
+    /// Copies what the database holds into a fresh one, which takes its place; returns whether it did, which `go_on` is
+    /// asked for at each step, and told how many bytes were copied. To be called while nobody else writes; others may read.
+    pub(super) fn renew(&self, go_on: &mut dyn FnMut(u64) -> bool) -> Result<bool, StoreError> {
+        // Whether the copy can be synced is nothing to the store until it is the database.
+        let sync_failed = Arc::new(AtomicBool::new(false));
+        let mut copy = || {
+            let fresh = database(self.place.fresh()?, &sync_failed)?;
+            Ok(self.with(|current| renew::copy(current, &fresh, go_on))?.then_some(fresh))
         };
-        drop(slot);
-        if let Err(error) = result {
-            tracing::warn!(%error, "the database stays as large as it is");
-            self.recover(&error);
+        let fresh = match copy() {
+            Ok(Some(fresh)) => fresh,
+            other => {
+                self.place.discard();
+                return other.map(|_| false);
+            }
+        };
+        let mut held = self.held.write().unwrap_or_else(PoisonError::into_inner);
+        if let Err(error) = self.place.replace() {
+            drop(held);
+            drop(fresh);
+            self.place.discard();
+            return Err(StorageError::Io(error).into());
         }
+        // After a crash either may be there, so that nothing can be promised until only the fresh one can.
+        let settled = self.place.settle().map_err(|error| StoreError::from(StorageError::Io(error)));
+        if settled.is_err() {
+            sync_failed.store(true, Ordering::Release);
+        }
+        let database = settled.clone().map(|()| fresh);
+        let old = std::mem::replace(&mut *held, Held { database, sync_failed });
+        drop(held);
+        // The system takes its time to free a large file, and nobody needs to wait; if no thread can be had, it ends here.
+        drop(thread::Builder::new().name("store-old".to_owned()).spawn(move || drop(old)));
+        settled.map(|()| true)
     }
 
     /// Opens the database again after this error, where that is safe.
     pub(super) fn recover(&self, error: &StoreError) {
-        if self.sync_failed.load(Ordering::Acquire) {
+        let mut held = self.held.write().unwrap_or_else(PoisonError::into_inner);
+        if held.sync_failed.load(Ordering::Acquire) {
             tracing::error!("the disk failed to sync: nothing can be stored until pushward is restarted");
             return;
         }
-        let mut slot = self.database.write().unwrap_or_else(PoisonError::into_inner);
         // The old one must release its lock first.
-        *slot = Err(error.clone());
-        *slot = database(&*self.open, &self.sync_failed);
+        held.database = Err(error.clone());
+        held.database = self.place.open().and_then(|backend| database(backend, &held.sync_failed));
     }
 }
 
 impl fmt::Debug for Disk {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Disk").field("sync_failed", &self.sync_failed).finish_non_exhaustive()
+        f.debug_struct("Disk").field("failed", &self.has_failed()).finish_non_exhaustive()
     }
 }
 
-fn compact_if_sparse(database: &mut Database, len: u64) -> Result<(), StoreError> {
-    let transaction = database.begin_write()?;
-    let stats = transaction.stats()?;
-    transaction.abort()?;
-    let used = stats.allocated_pages().saturating_mul(stats.page_size() as u64);
-    if used < len / 2 {
-        tracing::info!(len, used, "compacting the database");
-        database.compact()?;
-    }
-    Ok(())
-}
-
-fn database(open: &Open, sync_failed: &Arc<AtomicBool>) -> Result<Database, StoreError> {
-    let watched = Watched { inner: open()?, sync_failed: Arc::clone(sync_failed) };
+fn database(backend: Box<dyn StorageBackend>, sync_failed: &Arc<AtomicBool>) -> Result<Database, StoreError> {
+    let watched = Watched { inner: backend, sync_failed: Arc::clone(sync_failed) };
     match Database::builder().set_cache_size(CACHE).create_with_backend(watched) {
         Ok(database) => Ok(database),
         Err(DatabaseError::DatabaseAlreadyOpen | DatabaseError::LockProtocolMismatch) => Err(StoreError::InUse),

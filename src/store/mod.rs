@@ -4,8 +4,9 @@
 //! Reads see what is on disk. Changes go through one writer thread that performs whatever waits in one transaction with
 //! one sync, and are answered only then (invariant 2 of the crate); deletions of what was delivered may wait for the next.
 //!
-//! redb uses freed pages again but shrinks the file little by itself: a large one that is mostly free is compacted when it
-//! is opened.
+//! redb uses freed pages again but shrinks the file little by itself. A file of 64 MiB or more that is mostly free is
+//! renewed, when it is opened and while the store runs (`renew.rs`): what it holds is copied into a fresh file beside it,
+//! which takes its place by a rename. Until the rename the old file is the database, and it was not touched.
 
 use std::fs::{DirBuilder, File, OpenOptions, Permissions};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
@@ -13,7 +14,6 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use redb::backends::FileBackend;
 use redb::{ReadTransaction, ReadableDatabase};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
@@ -26,7 +26,9 @@ mod disk;
 mod error;
 mod measure;
 mod peek;
+mod place;
 mod record;
+mod renew;
 mod row;
 mod slots;
 mod spool;
@@ -49,12 +51,11 @@ pub use wake::{Wake, WakeReason};
 use crate::metrics::Latency;
 use batch::Batch;
 use disk::Disk;
+use place::{InDirectory, inaccessible};
 use writer::{Fading, Job, Shared, Work};
 
 /// The database's name in the state directory.
 const FILE: &str = "pushward.redb";
-/// Bytes from which on a file is worth compacting.
-const LARGE: u64 = 64 << 20;
 /// Jobs that wait for the writer; more wait in their callers.
 const QUEUE: usize = 1024;
 
@@ -78,19 +79,16 @@ impl Store {
     }
 
     /// Opens or creates the database in a directory, which is created with mode 0700; the file has mode 0600. Blocks:
-    /// after a crash the database is repaired first, and a large file that is mostly free is compacted.
+    /// after a crash the database is repaired first, and a large file that is mostly free is renewed.
     ///
     /// # Errors
     /// [`StoreError::Inaccessible`], [`StoreError::InUse`], [`StoreError::Database`] if the file is no database.
     pub fn open_with(directory: &Path, limits: SpoolLimits) -> Result<Self, StoreError> {
-        let inaccessible = |path: &Path| {
-            let path = path.to_owned();
-            move |error| StoreError::Inaccessible { path, error: Arc::new(error) }
-        };
         DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(inaccessible(directory))?;
         let path = directory.join(FILE);
-        let options = || OpenOptions::new().read(true).write(true).to_owned();
-        options()
+        OpenOptions::new()
+            .read(true)
+            .write(true)
             .create(true)
             .truncate(false)
             .mode(0o600)
@@ -99,17 +97,11 @@ impl Store {
             .map_err(inaccessible(&path))?;
         // Else a crash could lose the file's name, and with it what was committed to the file.
         File::open(directory).and_then(|handle| handle.sync_all()).map_err(inaccessible(directory))?;
-        let opened = path.clone();
-        let open = move || -> Result<Box<dyn redb::StorageBackend>, StoreError> {
-            let file = options().open(&opened).map_err(inaccessible(&opened))?;
-            Ok(Box::new(FileBackend::new(file)?))
-        };
-        let disk = Disk::new(open)?;
+        let disk = Disk::new(InDirectory::new(directory))?;
         disk.with(batch::create)?;
-        let len = std::fs::metadata(&path).map_err(inaccessible(&path))?.len();
-        // The database can tell what it uses only by reading it all.
-        if len >= LARGE && disk.with(row::held)? < len / 4 {
-            disk.compact_if_sparse(len);
+        let len = disk.len().map_err(inaccessible(&path))?;
+        if renew::is_sparse(len, disk.with(row::held)?) {
+            renew::shrink(&disk, &mut |copied| !renew::is_vain(len, copied));
         }
         Self::start(disk, limits)
     }

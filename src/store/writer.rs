@@ -15,6 +15,7 @@ use tokio_util::sync::DropGuard;
 use super::StoreError;
 use super::batch::Batch;
 use super::disk::Disk;
+use super::renew::{self, Renewal};
 use super::spool::{Slot, SpoolLimits};
 use crate::metrics::Latency;
 
@@ -123,7 +124,8 @@ impl Shared {
 /// `ended`.
 pub(super) fn spawn(shared: Arc<Shared>, jobs: mpsc::Receiver<Job>, ended: DropGuard) -> io::Result<()> {
     let timer = runtime::Builder::new_current_thread().enable_time().build()?;
-    let writer = Writer { shared, timer, total: None, due: None, committed: None };
+    let renewal = Renewal::new(Instant::now());
+    let writer = Writer { shared, timer, total: None, due: None, committed: None, renewal };
     std::thread::Builder::new()
         .name("store".to_owned())
         .spawn(move || {
@@ -143,12 +145,14 @@ struct Writer {
     due: Option<Instant>,
     /// When the last transaction was committed.
     committed: Option<Instant>,
+    renewal: Renewal,
 }
 
 /// Why the writer goes on.
 enum Next {
     Job(Job),
     Due,
+    Renew,
     Closed,
 }
 
@@ -164,6 +168,10 @@ impl Writer {
                     }
                 }
                 Next::Due => group.settle(),
+                Next::Renew => {
+                    self.renew(&jobs);
+                    continue;
+                }
                 Next::Closed => break,
             }
             group.fill(&mut jobs);
@@ -190,14 +198,36 @@ impl Writer {
     }
 
     fn next(&self, jobs: &mut mpsc::Receiver<Job>) -> Next {
-        let job = match self.due {
-            Some(due) => match self.timer.block_on(async { timeout_at(due, jobs.recv()).await }) {
+        let renewal = self.renewal.deadline();
+        // It does not wait behind jobs that never end.
+        if renewal.is_some_and(|at| at <= Instant::now()) {
+            return Next::Renew;
+        }
+        let job = match self.due.into_iter().chain(renewal).min() {
+            Some(until) => match self.timer.block_on(async { timeout_at(until, jobs.recv()).await }) {
                 Ok(job) => job,
-                Err(_) => return Next::Due,
+                Err(_) if self.due == Some(until) => return Next::Due,
+                Err(_) => return Next::Renew,
             },
             None => jobs.blocking_recv(),
         };
         job.map_or(Next::Closed, Next::Job)
+    }
+
+    /// Renews the file; gives up if jobs wait for too long.
+    fn renew(&mut self, jobs: &mpsc::Receiver<Job>) {
+        let began = Instant::now();
+        let len = self.shared.disk.len().unwrap_or_default();
+        let mut vain = None;
+        let renewed = renew::shrink(&self.shared.disk, &mut |copied| {
+            vain = renew::is_vain(len, copied).then_some(len);
+            vain.is_none() && (began.elapsed() < renew::BUDGET || jobs.is_empty())
+        });
+        if renewed {
+            self.renewal.succeeded(Instant::now());
+        } else {
+            self.renewal.failed(Instant::now(), vain);
+        }
     }
 
     /// Performs a group as one transaction and answers each of its jobs.
@@ -280,8 +310,11 @@ impl Writer {
             transaction.commit()?;
             self.shared.commit_time.observe(began.elapsed());
             self.shared.commits.fetch_add(1, Ordering::Relaxed);
-            self.committed = Some(Instant::now());
+            let now = Instant::now();
+            self.committed = Some(now);
             self.total = Some(total);
+            // One that cannot be measured is not renewed.
+            self.renewal.committed(now, self.shared.disk.len().unwrap_or_default(), total);
         } else {
             transaction.abort()?;
         }

@@ -1,13 +1,15 @@
-//! A borrowed view of an element, read with quick-xml where it lies.
+//! A borrowed view of an element, read where it lies. Its bytes were checked by the framer: tags are well-formed and match,
+//! and there are no comments, instructions or declarations.
 
 use std::borrow::Cow;
 use std::ops::Range;
 
+use memchr::{memchr, memchr3, memmem, memrchr};
 use quick_xml::Reader;
 use quick_xml::escape::resolve_predefined_entity;
-use quick_xml::events::attributes::Attributes;
-use quick_xml::events::{BytesStart, Event};
+use quick_xml::events::Event;
 
+use super::chars::skip_space;
 use super::element::Element;
 use super::scope::{Decls, Scope, lookup};
 use super::tag::normalized;
@@ -39,11 +41,11 @@ impl<'a> Node<'a> {
     pub(super) fn root(element: &'a Element) -> Node<'a> {
         // The framer has checked it, so neither of these fails.
         let document = std::str::from_utf8(element.bytes()).unwrap_or_default();
-        let mut reader = Reader::from_str(document);
-        let empty = !matches!(reader.read_event(), Ok(Event::Start(_)));
         let end = document.len();
-        let end_tag_start = if empty { end } else { document.rfind("</").unwrap_or(end) };
-        let span = Span { start: 0, start_tag_end: offset(&reader, 0), end_tag_start, end };
+        let (start_tag_end, empty) = tag_end(document.as_bytes(), 0).unwrap_or((end, true));
+        // What stands behind the last `<` is the root's end tag.
+        let end_tag_start = if empty { end } else { memrchr(b'<', document.as_bytes()).unwrap_or(end) };
+        let span = Span { start: 0, start_tag_end, end_tag_start, end };
         Node::new(element, document, span, element.header().default_namespace(), Scope::default())
     }
 
@@ -98,8 +100,7 @@ impl<'a> Node<'a> {
 
     /// The elements directly within, in order.
     pub fn children(&self) -> Children<'a> {
-        let inner = self.document.get(self.inner()).unwrap_or_default();
-        Children { parent: *self, reader: Reader::from_str(inner) }
+        Children { parent: *self, at: self.start_tag_end }
     }
 
     /// The first element directly within that has this local name and namespace.
@@ -110,6 +111,9 @@ impl<'a> Node<'a> {
     /// The character data directly within, with references and CDATA sections resolved and line ends normalised.
     pub fn text(&self) -> Cow<'a, str> {
         let inner = self.document.get(self.inner()).unwrap_or_default();
+        if memchr3(b'<', b'&', b'\r', inner.as_bytes()).is_none() {
+            return Cow::Borrowed(inner);
+        }
         let mut reader = Reader::from_str(inner);
         let mut text = Cow::Borrowed("");
         loop {
@@ -174,16 +178,26 @@ impl<'a> Node<'a> {
 
     fn qualified_name(&self) -> &'a str {
         let tag = self.tag();
-        tag.split([' ', '\t', '\r', '\n']).next().unwrap_or(tag)
+        let end = tag.bytes().position(|byte| matches!(byte, b' ' | b'\t' | b'\r' | b'\n'));
+        end.and_then(|end| tag.get(..end)).unwrap_or(tag)
     }
 
     fn raw_attr(&self, name: &str) -> Option<&'a str> {
-        let mut attributes = Attributes::new(self.tag(), self.qualified_name().len());
-        attributes.with_checks(false);
-        let found = attributes.flatten().find(|attribute| attribute.key.into_inner() == name)?;
-        match found.value {
-            Cow::Borrowed(value) => Some(value),
-            Cow::Owned(_) => None,
+        let tag = self.tag();
+        let bytes = tag.as_bytes();
+        let mut at = self.qualified_name().len();
+        loop {
+            let start = skip_space(bytes, at);
+            let equals = start + memchr(b'=', bytes.get(start..)?)?;
+            let open = skip_space(bytes, equals + 1);
+            let quote = *bytes.get(open)?;
+            let close = open + 1 + memchr(quote, bytes.get(open + 1..)?)?;
+            // White space may stand before the equals sign.
+            let rest = tag.get(start..equals)?.strip_prefix(name);
+            if rest.is_some_and(|rest| rest.trim_ascii_start().is_empty()) {
+                return tag.get(open + 1..close);
+            }
+            at = close + 1;
         }
     }
 }
@@ -202,42 +216,66 @@ impl std::fmt::Debug for Node<'_> {
 /// The elements directly within a [`Node`].
 pub struct Children<'a> {
     parent: Node<'a>,
-    reader: Reader<&'a [u8]>,
+    /// Where to look for the next one.
+    at: usize,
 }
 
 impl<'a> Iterator for Children<'a> {
     type Item = Node<'a>;
 
     fn next(&mut self) -> Option<Node<'a>> {
-        let base = self.parent.start_tag_end;
-        loop {
-            let start = offset(&self.reader, base);
-            let event = self.reader.read_event().ok()?;
-            let start_tag_end = offset(&self.reader, base);
-            let end_tag_start = match event {
-                Event::Start(start) => self.skip(&start)? + base,
-                Event::Empty(_) => start_tag_end,
-                Event::Eof => return None,
-                Event::Text(_) | Event::CData(_) | Event::GeneralRef(_) | Event::End(_) => continue,
-                Event::Comment(_) | Event::Decl(_) | Event::PI(_) | Event::DocType(_) => continue,
-            };
-            let span = Span { start, start_tag_end, end_tag_start, end: offset(&self.reader, base) };
-            let Node { element, document, default, scope, .. } = self.parent;
-            return Some(Node::new(element, document, span, default, scope));
+        let Node { element, document, default, scope, end_tag_start: stop, .. } = self.parent;
+        let bytes = document.as_bytes().get(..stop)?;
+        let start = next_tag(bytes, self.at)?;
+        let span = element_at(bytes, start)?;
+        self.at = span.end;
+        Some(Node::new(element, document, span, default, scope))
+    }
+}
+
+/// The next start or end tag from `at` on; what looks like one in a CDATA section is none.
+fn next_tag(bytes: &[u8], mut at: usize) -> Option<usize> {
+    loop {
+        let start = at + memchr(b'<', bytes.get(at..)?)?;
+        if bytes.get(start + 1) != Some(&b'!') {
+            return Some(start);
+        }
+        at = start + memmem::find(bytes.get(start..)?, b"]]>")? + 3;
+    }
+}
+
+/// The offset behind the `>` of the start tag at `at`, and whether the element is written as `<x/>`.
+fn tag_end(bytes: &[u8], mut at: usize) -> Option<(usize, bool)> {
+    loop {
+        let found = at + memchr3(b'>', b'"', b'\'', bytes.get(at..)?)?;
+        match *bytes.get(found)? {
+            b'>' => return Some((found + 1, found.checked_sub(1).and_then(|last| bytes.get(last)) == Some(&b'/'))),
+            quote => at = found + 1 + memchr(quote, bytes.get(found + 1..)?)? + 1,
         }
     }
 }
 
-impl Children<'_> {
-    /// Goes behind the end tag; returns the offset before it.
-    fn skip(&mut self, start: &BytesStart<'_>) -> Option<usize> {
-        let span = self.reader.read_to_end(start.name()).ok()?;
-        usize::try_from(span.end).ok()
+/// The element whose start tag is at `start`.
+fn element_at(bytes: &[u8], start: usize) -> Option<Span> {
+    let (start_tag_end, empty) = tag_end(bytes, start)?;
+    if empty {
+        return Some(Span { start, start_tag_end, end_tag_start: start_tag_end, end: start_tag_end });
     }
-}
-
-fn offset(reader: &Reader<&[u8]>, base: usize) -> usize {
-    base + usize::try_from(reader.buffer_position()).unwrap_or(0)
+    let (mut at, mut depth) = (start_tag_end, 1usize);
+    loop {
+        let tag = next_tag(bytes, at)?;
+        if bytes.get(tag + 1) == Some(&b'/') {
+            at = tag + memchr(b'>', bytes.get(tag..)?)? + 1;
+            depth = depth.checked_sub(1)?;
+            if depth == 0 {
+                return Some(Span { start, start_tag_end, end_tag_start: tag, end: at });
+            }
+        } else {
+            let (end, empty) = tag_end(bytes, tag)?;
+            at = end;
+            depth += usize::from(!empty);
+        }
+    }
 }
 
 fn str_of(bytes: &[u8]) -> &str {
@@ -329,5 +367,95 @@ mod tests {
         assert_eq!((first.raw(), first.is_empty_tag(), second.is_empty_tag()), (&b"<c><c/></c >"[..], false, true));
         assert_eq!(root.child("c", ns::CLIENT).unwrap().range(), first.range());
         assert!(root.child("c", "other").is_none());
+    }
+
+    /// What an independent parser finds in an element: names, attributes, text directly within, depth first.
+    fn oracle(xml: &str) -> Vec<String> {
+        let mut reader = Reader::from_str(xml);
+        let (mut found, mut open) = (Vec::<String>::new(), Vec::new());
+        loop {
+            let event = reader.read_event().unwrap();
+            let text = match &event {
+                Event::Start(tag) | Event::Empty(tag) => {
+                    let attrs = tag.attributes().map(|attr| {
+                        let attr = attr.unwrap();
+                        format!(" {}={:?}", attr.key.into_inner(), normalized(&attr.value))
+                    });
+                    let name = tag.name().into_inner().to_owned();
+                    found.push(format!("{name}{}:", attrs.collect::<String>()));
+                    if matches!(event, Event::Start(_)) {
+                        open.push(found.len() - 1);
+                    }
+                    continue;
+                }
+                Event::End(_) => {
+                    open.pop();
+                    continue;
+                }
+                Event::Text(piece) => piece.xml10_content().into_owned(),
+                Event::CData(piece) => piece.xml10_content().into_owned(),
+                Event::GeneralRef(reference) => match reference.resolve_char_ref().unwrap() {
+                    Some(char) => char.to_string(),
+                    None => resolve_predefined_entity(reference).unwrap().to_owned(),
+                },
+                Event::Eof => return found,
+                Event::Comment(_) | Event::Decl(_) | Event::PI(_) | Event::DocType(_) => panic!("{event:?}"),
+            };
+            found[*open.last().unwrap()].push_str(&text);
+        }
+    }
+
+    fn walk(node: Node<'_>, names: &[&str], found: &mut Vec<String>) {
+        let attrs = names.iter().filter_map(|name| node.attr(name).map(|value| format!(" {name}={value:?}")));
+        found.push(format!("{}{}:{}", node.qualified_name(), attrs.collect::<String>(), node.text()));
+        node.children().for_each(|child| walk(child, names, found));
+    }
+
+    #[test]
+    fn an_independent_parser_finds_the_same() {
+        const NAMES: [&str; 3] = ["a", "ab", "a-b"];
+        const VALUES: [&str; 5] = ["''", "\"a='1'\"", "'/>'", "'\"<'", "\t"];
+        const TEXTS: [&str; 7] = ["", "x", "a='&lt;'>", "&#x26;", "<![CDATA[</b><c d='>]]>", "\r\n", "<![CDATA[]]>"];
+        // xorshift: the same documents for every run.
+        let mut state = 88_172_645_463_325_252_u64;
+        let mut below = |n: usize| {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            usize::try_from(state % n as u64).unwrap()
+        };
+        fn grow(depth: usize, below: &mut impl FnMut(usize) -> usize) -> String {
+            let name = ["b", "bb", "b.c"][below(3)];
+            let mut xml = format!("<{name}");
+            for attr in NAMES {
+                if below(2) == 0 {
+                    let value = VALUES[below(VALUES.len())].replace('<', "&lt;");
+                    let value = if value == "\t" { "'\t'".to_owned() } else { value };
+                    let space = ["", " ", "\n"][below(3)];
+                    xml.push_str(&format!("{}{attr}{space}={space}{value}", [" ", "\r\n ", "\t"][below(3)]));
+                }
+            }
+            if below(4) == 0 {
+                return xml + ["/>", " />"][below(2)];
+            }
+            xml.push_str(["\n>", ">"][below(2)]);
+            for _ in 0..below(4) {
+                xml.push_str(TEXTS[below(TEXTS.len())]);
+                if depth > 0 {
+                    xml.push_str(&grow(depth - 1, below));
+                }
+            }
+            xml.push_str(TEXTS[below(TEXTS.len())]);
+            xml + "</" + name + ["", " "][below(2)] + ">"
+        }
+        let mut nodes = 0;
+        for _ in 0..2000 {
+            let xml = grow(4, &mut below);
+            let (element, mut found) = (element(&xml), Vec::new());
+            walk(element.node(), &NAMES, &mut found);
+            assert_eq!(found, oracle(&xml), "{xml}");
+            nodes += found.len();
+        }
+        assert!(nodes > 10_000, "only {nodes} elements");
     }
 }

@@ -142,11 +142,16 @@ impl Promise {
     }
 }
 
-/// Calls for several accounts at once, until the disk fails.
+/// Calls for several accounts at once, until the disk fails. Every third round the file is renewed first, while nothing is
+/// written.
 async fn play(store: &Store, seed: u64, rounds: usize) -> [Promise; 3] {
     let mut dice = Dice(seed);
     let mut promises = NAMES.map(|_| Promise::new());
     for round in 0..rounds {
+        if round % 3 == 2 {
+            let renewed = store.shared.disk.renew(&mut |_| true);
+            assert!(renewed.as_ref().is_ok_and(|done| *done) || matches!(renewed, Err(StoreError::Database(_))));
+        }
         let models = promises.each_ref().map(|promise| promise.states[0].clone());
         let calls = models.each_ref().map(|model| model.choose(&mut dice, round));
         let [a, b, c] = NAMES;

@@ -1,25 +1,39 @@
 //! A disk that fails.
 
-use std::sync::{Arc, Mutex};
+use std::collections::HashMap;
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use redb::StorageBackend;
 
 use crate::store::disk::Disk;
+use crate::store::place::Place;
 use crate::store::{SpoolLimits, Store, StoreError};
 
-/// A disk in memory that counts its steps (writes, syncs, changes of length) and fails from one of them on. What was
-/// not synced by then may be on it, or not.
+/// A disk in memory that counts its steps (writes, syncs, changes of length, renames) and fails from one of them on. What
+/// was not synced by then may be on it, or not.
 #[derive(Clone, Debug)]
 pub(super) struct TestDisk(Arc<Mutex<Platter>>);
 
+/// What lies on it.
 struct Platter {
-    seen: Vec<u8>,
-    synced: Vec<u8>,
-    unsynced: Vec<Step>,
+    files: HashMap<usize, Sectors>,
+    /// The file in the database's place, as the system shows it and as the disk has it.
+    current: usize,
+    settled: usize,
+    /// The file beside it.
+    fresh: Option<usize>,
     steps_left: usize,
     steps: usize,
     writes_fail: bool,
     syncs_fail: bool,
+}
+
+#[derive(Default)]
+struct Sectors {
+    seen: Vec<u8>,
+    synced: Vec<u8>,
+    unsynced: Vec<Step>,
 }
 
 impl std::fmt::Debug for Platter {
@@ -47,72 +61,19 @@ impl Step {
     }
 }
 
-impl TestDisk {
-    pub(super) fn new(bytes: Vec<u8>, steps_left: usize) -> Self {
-        let synced = bytes.clone();
-        Self(Arc::new(Mutex::new(Platter {
-            seen: bytes,
-            synced,
-            unsynced: Vec::new(),
-            steps_left,
-            steps: 0,
-            writes_fail: false,
-            syncs_fail: false,
-        })))
+impl Sectors {
+    fn new(bytes: Vec<u8>) -> Self {
+        Self { seen: bytes.clone(), synced: bytes, unsynced: Vec::new() }
     }
 
-    pub(super) fn store(&self) -> Result<Store, StoreError> {
-        let disk = self.clone();
-        Store::start(Disk::new(move || Ok(Box::new(disk.clone())))?, SpoolLimits::default())
+    fn perform(&mut self, step: Step) {
+        step.perform(&mut self.seen);
+        self.unsynced.push(step);
     }
 
-    /// Whether it has not failed yet.
-    pub(super) fn is_well(&self) -> bool {
-        self.0.lock().unwrap().steps_left > 0
-    }
-
-    /// From now on writes fail, or do not, as on a full disk.
-    pub(super) fn fail_writes(&self, fail: bool) {
-        self.0.lock().unwrap().writes_fail = fail;
-    }
-
-    /// From now on syncs fail, or do not.
-    pub(super) fn fail_syncs(&self, fail: bool) {
-        self.0.lock().unwrap().syncs_fail = fail;
-    }
-
-    /// What can be on the disk after a crash, each but once.
-    pub(super) fn after_crashes(&self) -> Vec<Vec<u8>> {
-        let all = [
-            self.after_crash(|_| false),
-            self.after_crash(|_| true),
-            self.after_crash(|n| n % 2 == 0),
-            self.after_crash(|n| n % 2 == 1),
-        ];
-        let mut different = Vec::new();
-        for bytes in all {
-            if !different.contains(&bytes) {
-                different.push(bytes);
-            }
-        }
-        different
-    }
-
-    fn step(&self) -> std::io::Result<std::sync::MutexGuard<'_, Platter>> {
-        let mut platter = self.0.lock().unwrap();
-        platter.steps += 1;
-        match platter.steps_left.checked_sub(1) {
-            Some(left) => platter.steps_left = left,
-            None => return Err(std::io::Error::other("the disk failed")),
-        }
-        Ok(platter)
-    }
-
-    /// What is on the disk after a crash, if it kept those unsynced steps that `kept` says.
-    pub(super) fn after_crash(&self, kept: impl Fn(usize) -> bool) -> Vec<u8> {
-        let platter = self.0.lock().unwrap();
-        let mut bytes = platter.synced.clone();
-        for (n, step) in platter.unsynced.iter().enumerate() {
+    fn after_crash(&self, kept: impl Fn(usize) -> bool) -> Vec<u8> {
+        let mut bytes = self.synced.clone();
+        for (n, step) in self.unsynced.iter().enumerate() {
             if kept(n) {
                 step.perform(&mut bytes);
             }
@@ -121,47 +82,200 @@ impl TestDisk {
     }
 }
 
-impl StorageBackend for TestDisk {
-    fn len(&self) -> std::io::Result<u64> {
-        Ok(self.0.lock().unwrap().seen.len() as u64)
-    }
-
-    fn read(&self, offset: u64, out: &mut [u8]) -> std::io::Result<()> {
-        let platter = self.0.lock().unwrap();
-        let offset = usize::try_from(offset).unwrap();
-        match platter.seen.get(offset..offset + out.len()) {
-            Some(bytes) => out.copy_from_slice(bytes),
-            None => return Err(std::io::ErrorKind::UnexpectedEof.into()),
+impl Platter {
+    fn step(&mut self) -> io::Result<()> {
+        self.steps += 1;
+        match self.steps_left.checked_sub(1) {
+            Some(left) => self.steps_left = left,
+            None => return Err(io::Error::other("the disk failed")),
         }
         Ok(())
     }
 
-    fn set_len(&self, len: u64) -> std::io::Result<()> {
-        let mut platter = self.step()?;
-        let step = Step::Length(usize::try_from(len).unwrap());
-        step.perform(&mut platter.seen);
-        platter.unsynced.push(step);
+    /// A step of a file; none of one that nothing names any more.
+    fn file_step(&mut self, file: usize) -> io::Result<&mut Sectors> {
+        if file == self.current || Some(file) == self.fresh {
+            self.step()?;
+        }
+        Ok(self.files.get_mut(&file).unwrap())
+    }
+}
+
+impl TestDisk {
+    pub(super) fn new(bytes: Vec<u8>, steps_left: usize) -> Self {
+        Self(Arc::new(Mutex::new(Platter {
+            files: HashMap::from([(0, Sectors::new(bytes))]),
+            current: 0,
+            settled: 0,
+            fresh: None,
+            steps_left,
+            steps: 0,
+            writes_fail: false,
+            syncs_fail: false,
+        })))
+    }
+
+    pub(super) fn store(&self) -> Result<Store, StoreError> {
+        Store::start(Disk::new(self.clone())?, SpoolLimits::default())
+    }
+
+    /// Whether it has not failed yet.
+    pub(super) fn is_well(&self) -> bool {
+        self.lock().steps_left > 0
+    }
+
+    /// How many steps it has made or refused.
+    pub(super) fn steps(&self) -> usize {
+        self.lock().steps
+    }
+
+    /// It fails no more.
+    pub(super) fn heal(&self) {
+        self.lock().steps_left = usize::MAX;
+    }
+
+    /// From now on writes fail, or do not, as on a full disk.
+    pub(super) fn fail_writes(&self, fail: bool) {
+        self.lock().writes_fail = fail;
+    }
+
+    /// From now on syncs fail, or do not.
+    pub(super) fn fail_syncs(&self, fail: bool) {
+        self.lock().syncs_fail = fail;
+    }
+
+    /// What can be on the disk after a crash, each but once.
+    pub(super) fn after_crashes(&self) -> Vec<Vec<u8>> {
+        let (current, settled) = {
+            let platter = self.lock();
+            (platter.current, platter.settled)
+        };
+        let mut different = Vec::new();
+        for file in [current, settled] {
+            let all = [
+                self.after_crash_of(file, |_| false),
+                self.after_crash_of(file, |_| true),
+                self.after_crash_of(file, |n| n % 2 == 0),
+                self.after_crash_of(file, |n| n % 2 == 1),
+            ];
+            for bytes in all {
+                if !different.contains(&bytes) {
+                    different.push(bytes);
+                }
+            }
+        }
+        different
+    }
+
+    /// What is on the disk after a crash, if it kept those unsynced steps that `kept` says.
+    pub(super) fn after_crash(&self, kept: impl Fn(usize) -> bool) -> Vec<u8> {
+        let file = self.lock().current;
+        self.after_crash_of(file, kept)
+    }
+
+    fn after_crash_of(&self, file: usize, kept: impl Fn(usize) -> bool) -> Vec<u8> {
+        self.lock().files[&file].after_crash(kept)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Platter> {
+        self.0.lock().unwrap()
+    }
+
+    fn file(&self, number: usize) -> Box<dyn StorageBackend> {
+        Box::new(TestFile { disk: self.clone(), number })
+    }
+}
+
+impl Place for TestDisk {
+    fn open(&self) -> Result<Box<dyn StorageBackend>, StoreError> {
+        let current = self.lock().current;
+        Ok(self.file(current))
+    }
+
+    fn len(&self) -> io::Result<u64> {
+        let platter = self.lock();
+        Ok(platter.files[&platter.current].seen.len() as u64)
+    }
+
+    fn fresh(&self) -> Result<Box<dyn StorageBackend>, StoreError> {
+        let mut platter = self.lock();
+        let number = platter.files.len();
+        platter.files.insert(number, Sectors::default());
+        platter.fresh = Some(number);
+        drop(platter);
+        Ok(self.file(number))
+    }
+
+    fn discard(&self) {
+        self.lock().fresh = None;
+    }
+
+    fn replace(&self) -> io::Result<()> {
+        let mut platter = self.lock();
+        platter.step()?;
+        platter.current = platter.fresh.take().unwrap();
         Ok(())
     }
 
-    fn sync_data(&self) -> std::io::Result<()> {
-        let mut platter = self.step()?;
+    fn settle(&self) -> io::Result<()> {
+        let mut platter = self.lock();
+        platter.step()?;
         if platter.syncs_fail {
-            return Err(std::io::Error::other("the disk did not sync"));
+            return Err(io::Error::other("the disk did not sync"));
         }
-        platter.synced = platter.seen.clone();
-        platter.unsynced.clear();
+        platter.settled = platter.current;
+        Ok(())
+    }
+}
+
+/// An open file of a disk.
+#[derive(Debug)]
+struct TestFile {
+    disk: TestDisk,
+    number: usize,
+}
+
+impl StorageBackend for TestFile {
+    fn len(&self) -> io::Result<u64> {
+        Ok(self.disk.lock().files[&self.number].seen.len() as u64)
+    }
+
+    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        let platter = self.disk.lock();
+        let offset = usize::try_from(offset).unwrap();
+        match platter.files[&self.number].seen.get(offset..offset + out.len()) {
+            Some(bytes) => out.copy_from_slice(bytes),
+            None => return Err(io::ErrorKind::UnexpectedEof.into()),
+        }
         Ok(())
     }
 
-    fn write(&self, offset: u64, data: &[u8]) -> std::io::Result<()> {
-        let mut platter = self.step()?;
-        if platter.writes_fail {
-            return Err(std::io::ErrorKind::StorageFull.into());
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        let mut platter = self.disk.lock();
+        platter.file_step(self.number)?.perform(Step::Length(usize::try_from(len).unwrap()));
+        Ok(())
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        let mut platter = self.disk.lock();
+        let fails = platter.syncs_fail;
+        let file = platter.file_step(self.number)?;
+        if fails {
+            return Err(io::Error::other("the disk did not sync"));
         }
-        let step = Step::Write(usize::try_from(offset).unwrap(), data.to_vec());
-        step.perform(&mut platter.seen);
-        platter.unsynced.push(step);
+        file.synced = file.seen.clone();
+        file.unsynced.clear();
+        Ok(())
+    }
+
+    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        let mut platter = self.disk.lock();
+        let fails = platter.writes_fail;
+        let file = platter.file_step(self.number)?;
+        if fails {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        file.perform(Step::Write(usize::try_from(offset).unwrap(), data.to_vec()));
         Ok(())
     }
 }

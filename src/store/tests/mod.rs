@@ -12,6 +12,7 @@ use crate::push::registration::{Field, Registration, Secret, Target};
 mod ageing;
 mod crash;
 mod disk;
+mod renew;
 mod slots;
 
 fn account(name: &str) -> BareJid {
@@ -340,35 +341,4 @@ async fn after_a_failed_sync_nothing_is_promised_any_more() {
     for _ in 0..3 {
         store.change(&account("romeo"), enable("after", 3)).await.unwrap_err();
     }
-}
-
-#[tokio::test]
-async fn a_file_that_is_mostly_free_shrinks_and_keeps_the_rest() {
-    let directory = tempfile::tempdir().unwrap();
-    let path = directory.path().join(FILE);
-    let store = Store::open(directory.path()).unwrap();
-    let slot = |n| slots::slot("romeo", n);
-    for n in 0..20 {
-        let items = (1..=10).map(|seq| Spooled { bytes: vec![b'x'; 60_000].into(), ..slots::item(seq) }).collect();
-        store.spool(&slot(n), items).await.unwrap();
-    }
-    for n in 0..19 {
-        store.unspool(&slot(n), 10).await.unwrap();
-    }
-    store.shutdown().await;
-    drop(store);
-    let before = std::fs::metadata(&path).unwrap().len();
-    let opened = path.clone();
-    let open = move || -> Result<Box<dyn redb::StorageBackend>, StoreError> {
-        Ok(Box::new(FileBackend::new(OpenOptions::new().read(true).write(true).open(&opened).unwrap())?))
-    };
-    let disk = Disk::new(open).unwrap();
-    disk.compact_if_sparse(before);
-    drop(disk);
-    let after = std::fs::metadata(&path).unwrap().len();
-    assert!(after * 2 < before, "{before} → {after} bytes");
-    let store = Store::open(directory.path()).unwrap();
-    assert_eq!(slots::all(&store, &slot(19)).await.len(), 10);
-    assert_eq!(store.backlog(&slot(0)).await.unwrap().last_seq, 10);
-    slots::check_counts(&store);
 }

@@ -1,0 +1,89 @@
+//! Where the database lies, and how a fresh one takes its place.
+
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use redb::StorageBackend;
+use redb::backends::FileBackend;
+
+use super::{FILE, StoreError};
+
+/// The name of a fresh file until it takes the database's place.
+const FRESH: &str = "pushward.redb.new";
+
+/// Where the database lies.
+pub(super) trait Place: Send + Sync {
+    /// Opens what is there; called again for every recovery.
+    fn open(&self) -> Result<Box<dyn StorageBackend>, StoreError>;
+
+    /// Bytes of what is there.
+    fn len(&self) -> io::Result<u64>;
+
+    /// Something empty beside it, in place of what was left there.
+    fn fresh(&self) -> Result<Box<dyn StorageBackend>, StoreError>;
+
+    /// Throws away what is beside it, if anything is.
+    fn discard(&self);
+
+    /// Puts what is beside it in its place, at once and wholly; if that fails, nothing has changed.
+    fn replace(&self) -> io::Result<()>;
+
+    /// Returns once a crash cannot undo [`Place::replace`].
+    fn settle(&self) -> io::Result<()>;
+}
+
+/// A file in the state directory.
+pub(super) struct InDirectory {
+    directory: PathBuf,
+    path: PathBuf,
+    fresh: PathBuf,
+}
+
+impl InDirectory {
+    pub(super) fn new(directory: &Path) -> Self {
+        Self { directory: directory.to_owned(), path: directory.join(FILE), fresh: directory.join(FRESH) }
+    }
+}
+
+/// What a path that cannot be used is told as.
+pub(super) fn inaccessible(path: &Path) -> impl Fn(io::Error) -> StoreError + use<> {
+    let path = path.to_owned();
+    move |error| StoreError::Inaccessible { path: path.clone(), error: Arc::new(error) }
+}
+
+impl Place for InDirectory {
+    fn open(&self) -> Result<Box<dyn StorageBackend>, StoreError> {
+        let file = OpenOptions::new().read(true).write(true).open(&self.path).map_err(inaccessible(&self.path))?;
+        Ok(Box::new(FileBackend::new(file)?))
+    }
+
+    fn len(&self) -> io::Result<u64> {
+        Ok(std::fs::metadata(&self.path)?.len())
+    }
+
+    fn fresh(&self) -> Result<Box<dyn StorageBackend>, StoreError> {
+        let mut options = OpenOptions::new();
+        let options = options.read(true).write(true).create(true).truncate(true).mode(0o600);
+        let file = options.open(&self.fresh).map_err(inaccessible(&self.fresh))?;
+        Ok(Box::new(FileBackend::new(file)?))
+    }
+
+    fn discard(&self) {
+        match std::fs::remove_file(&self.fresh) {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => tracing::warn!(file = %self.fresh.display(), %error, "cannot be removed"),
+        }
+    }
+
+    fn replace(&self) -> io::Result<()> {
+        std::fs::rename(&self.fresh, &self.path)
+    }
+
+    fn settle(&self) -> io::Result<()> {
+        File::open(&self.directory)?.sync_all()
+    }
+}
