@@ -12,7 +12,7 @@ use std::task::{Context, Poll, ready};
 use bytes::{Buf, BytesMut};
 use rustls::server::UnbufferedServerConnection;
 use rustls::unbuffered::{ConnectionState, EncodeError, EncryptError, InsufficientSizeError, UnbufferedStatus};
-use rustls::{CommonState, ServerConfig};
+use rustls::{CommonState, ProtocolVersion, ServerConfig};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::wire::{READ, Wire};
@@ -39,6 +39,8 @@ pub struct TlsStream<S> {
     early: BytesMut,
     /// Sealed, and not sent.
     sealed: BytesMut,
+    /// What is sealed is tickets, which nobody waits for: they leave in front of what is sealed next.
+    tickets: bool,
     /// The client ended its side in order.
     ended: bool,
     /// Our side's end is sealed.
@@ -60,7 +62,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> TlsStream<S> {
     pub async fn accept(io: S, config: Arc<ServerConfig>) -> io::Result<Self> {
         let tls = UnbufferedServerConnection::new(config).map_err(io::Error::other)?;
         let (early, sealed) = (BytesMut::new(), BytesMut::new());
-        let mut stream = Self { io, tls, incomplete: Vec::new(), early, sealed, ended: false, closing: false };
+        let incomplete = Vec::new();
+        let mut stream = Self { io, tls, incomplete, early, sealed, tickets: false, ended: false, closing: false };
         let mut early = BytesMut::new();
         while stream.tls.is_handshaking() {
             poll_fn(|cx| {
@@ -72,11 +75,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> TlsStream<S> {
             })
             .await?;
         }
-        // Nor is one waited for that does not read its tickets.
+        stream.early = early;
+        // RFC 8446 §4.6.1: the client has been told all that it needs to go on.
+        stream.tickets = stream.tls.protocol_version() == Some(ProtocolVersion::TLSv1_3);
+        // Nor is one waited for that does not read what ends the handshake.
         if let Poll::Ready(sent) = poll_fn(|cx| Poll::Ready(stream.poll_sealed(cx))).await {
             sent?;
         }
-        stream.early = early;
         Ok(stream)
     }
 
@@ -104,7 +109,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> TlsStream<S> {
             let arrived = room.get_mut(..held + count).unwrap_or_default();
             let opened = DEPARTURES.with_borrow_mut(|room| {
                 let opened = self.process(arrived, into, Last::Nothing, room);
-                self.sealed.extend_from_slice(room.take());
+                let sealed = room.take();
+                self.tickets &= sealed.is_empty();
+                self.sealed.extend_from_slice(sealed);
                 opened
             });
             let done = match opened {
@@ -195,6 +202,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> TlsStream<S> {
         DEPARTURES.with_borrow_mut(|room| {
             // The library's state refers to a message of the handshake that has come in part.
             let (mut arrived, mut early) = (std::mem::take(&mut self.incomplete), std::mem::take(&mut self.early));
+            if std::mem::take(&mut self.tickets) {
+                room.put(&std::mem::take(&mut self.sealed));
+            }
             let processed = self.process(&mut arrived, &mut early, last, room);
             let mut left = room.take();
             arrived.drain(..processed?);
@@ -213,9 +223,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> TlsStream<S> {
         })
     }
 
-    /// Sends what is sealed.
+    /// Sends what is sealed and cannot wait.
     fn poll_sealed(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if self.sealed.is_empty() {
+        if self.sealed.is_empty() || self.tickets {
             return Poll::Ready(Ok(()));
         }
         ready!(self.io.poll_send(cx, &mut self.sealed))?;
@@ -246,7 +256,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire for TlsStream<S> {
     }
 
     fn unsent(&self) -> usize {
-        self.sealed.len()
+        if self.tickets { 0 } else { self.sealed.len() }
     }
 
     fn poll_close(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -298,6 +308,18 @@ impl Room {
             Err(Unsealed::Room(_)) => return Err(io::Error::other("room for TLS was asked for twice")),
         }
         Ok(())
+    }
+
+    /// Appends what is sealed.
+    fn put(&mut self, sealed: &[u8]) {
+        let end = self.filled + sealed.len();
+        if self.bytes.len() < end {
+            self.bytes.resize(end, 0);
+        }
+        if let Some(free) = self.bytes.get_mut(self.filled..end) {
+            free.copy_from_slice(sealed);
+            self.filled = end;
+        }
     }
 
     /// What it holds, leaving it empty.

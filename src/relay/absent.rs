@@ -124,7 +124,7 @@ impl Relay {
         self.farewells.spawn(async move {
             let target = publish.target.clone();
             // It may have been removed since, or its device may be back.
-            let known = relay.store.account(&account).await.unwrap_or_default();
+            let known = relay.store.account_now(&account).await.unwrap_or_default();
             let is_away = |r: &Registration| known.device(r.device).is_none_or(|device| !device.is_open());
             if !known.registrations.iter().any(|r| r.target == target && is_away(r)) {
                 return;

@@ -82,7 +82,7 @@ pub(super) async fn secure(
 
 async fn accept(snapshot: &Snapshot, tcp: TcpStream, host: Option<&str>, direct: bool) -> Result<Client, Failure> {
     // Who says nothing has no state of TLS, nor room for it.
-    tcp.peek(&mut [0]).await?;
+    tcp.readable().await?;
     let config = snapshot.certificates.server_config(host, direct);
     let tls = Box::pin(TlsStream::accept(tcp, config)).await?;
     tracing::debug!(version = ?tls.state().protocol_version(), "TLS is up");

@@ -60,7 +60,11 @@ pub(super) struct Jobs {
 impl Request {
     /// Whether something is waited for until it is done.
     fn is_urgent(&self) -> bool {
-        !matches!(self, Self::Spool(_) | Self::Unspool(_) | Self::Change(None, Change::Succeeded { .. }))
+        match self {
+            Self::Spool(_) | Self::Unspool(_) => false,
+            Self::Change(None, change) => !matches!(change, Change::Succeeded { .. } | Change::Resumable { .. }),
+            Self::Change(Some(_), _) | Self::Load(..) | Self::Adopt(..) | Self::Bury(..) | Self::Wake(_) => true,
+        }
     }
 }
 
@@ -258,10 +262,11 @@ async fn orphans(
     registered: bool,
     mut places: RangeInclusive<u64>,
 ) -> Result<(), StoreError> {
-    let account = store.account(&slot.account).await?;
+    let account = store.account_now(&slot.account).await?;
     for (device, _) in store.orphans(&slot.account, slot.device).await? {
         // Of a device that is not known any more nobody may have anything: its account was removed.
-        if account.device(device).is_none() || account.owned(device).next().is_some() != registered {
+        let Some(known) = account.device(device) else { continue };
+        if known.is_open() || account.owned(device).next().is_some() != registered {
             continue;
         }
         let from = Slot { account: slot.account.clone(), device };

@@ -1,12 +1,14 @@
 //! Drives a [`Negotiation`]: one client over TLS, one fresh stream to the server.
 
 use std::net::SocketAddr;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Instant;
 
 use tokio::select;
 use tokio::sync::oneshot;
-use tokio::time::{sleep_until, timeout_at};
+use tokio::time::{Sleep, sleep_until, timeout_at};
+use tokio_util::sync::WaitForCancellationFuture;
 
 use super::jobs;
 use super::registry::{Attach, Command, Refused};
@@ -19,7 +21,6 @@ use crate::net::proxy_protocol::{self, Addresses, Tls};
 use crate::net::upstream::{Terms, UpstreamConn};
 use crate::session::negotiate::{CloseReason, Ended, Held, Input, Negotiation, Output, Stop};
 use crate::session::{Bound, EndReason, Resumption, SmId, sm};
-use crate::xml::{Frame, ns};
 
 /// A login that became a session of its own.
 pub(super) struct Login {
@@ -96,12 +97,15 @@ pub(super) async fn run(
 
 impl Driver<'_> {
     async fn drive(&mut self) {
+        // One of each for all events: they are entered with locks that all connections share.
+        let mut timeout = pin!(sleep_until(self.negotiation.deadline().into()));
+        let mut shutdown = pin!(self.relay.shutdown.cancelled());
         loop {
             self.frames_from_client().await;
             if self.done {
                 return;
             }
-            match self.next_event().await {
+            match self.next_event(timeout.as_mut(), shutdown.as_mut()).await {
                 Event::Client(Ok(ConnEvent::Received | ConnEvent::Drained))
                 | Event::Upstream(Ok(ConnEvent::Drained)) => {}
                 Event::Client(Ok(ConnEvent::Closed) | Err(_)) => {
@@ -119,9 +123,12 @@ impl Driver<'_> {
         }
     }
 
-    async fn next_event(&mut self) -> Event {
+    async fn next_event(
+        &mut self,
+        timeout: Pin<&mut Sleep>,
+        shutdown: Pin<&mut WaitForCancellationFuture<'_>>,
+    ) -> Event {
         let wants_client = self.negotiation.wants_client();
-        let deadline = self.negotiation.deadline().into();
         let (client, upstream) = (&mut self.client, &mut self.upstream);
         let client_backlog = client.as_ref().map_or(0, |client| client.backlog());
         select! {
@@ -134,8 +141,8 @@ impl Driver<'_> {
                 None => std::future::pending().await,
             } } => Event::Upstream(event),
             () = self.eviction.evicted() => Event::Stop(Stop::Crowded),
-            () = sleep_until(deadline) => Event::Stop(Stop::Timeout),
-            () = self.relay.shutdown.cancelled() => Event::Stop(Stop::Shutdown),
+            () = timeout => Event::Stop(Stop::Timeout),
+            () = shutdown => Event::Stop(Stop::Shutdown),
         }
     }
 
@@ -168,10 +175,7 @@ impl Driver<'_> {
                 return;
             };
             match upstream.next_frame() {
-                Ok(Some(frame)) => {
-                    self.heed(&frame);
-                    self.take(Input::Upstream(frame)).await;
-                }
+                Ok(Some(frame)) => self.take(Input::Upstream(frame)).await,
                 Ok(None) => return,
                 Err(error) => {
                     tracing::warn!(%error, "the server's bytes are no XML stream");
@@ -179,14 +183,6 @@ impl Driver<'_> {
                     self.take(Input::UpstreamLost).await;
                 }
             }
-        }
-    }
-
-    fn heed(&self, frame: &Frame) {
-        if let Frame::Element(element) = frame
-            && (element.is("failure", ns::SASL) || element.is("failure", ns::SASL2))
-        {
-            self.relay.metrics.sasl_failure();
         }
     }
 
@@ -229,6 +225,7 @@ impl Driver<'_> {
                 client.framer().set_limits(limits);
                 client.permit()?.authenticated();
             }
+            Output::SaslFailed => self.relay.metrics.sasl_failure(),
             Output::LoginFailed => self.relay.guards.logins().failed(Instant::now(), self.addresses.client.ip()),
             Output::LoginRefused => {
                 self.relay.guards.watch().reached(Limit::FailedLoginsPerAddress, self.addresses.client.ip())

@@ -306,14 +306,39 @@ impl Registry {
         self.accounts.is_empty()
     }
 
-    /// Removes a session; another that has taken its place stays.
-    pub fn leave(&self, handle: &Handle, id: Option<&SmId>) {
+    /// Removes a session; another that has taken its place stays. Returns the other sessions of the account: those that come
+    /// later know nothing of this one.
+    pub fn leave(&self, handle: &Handle, id: Option<&SmId>) -> Vec<Arc<Handle>> {
         if let Some(id) = id {
             self.resumable.remove_if(id, |_, current| current.number == handle.number);
         }
+        let mut others = Vec::new();
         self.accounts.remove_if_mut(&handle.held.account, |_, all| {
             all.retain(|other| other.number != handle.number);
+            others.clone_from(all);
             all.is_empty()
         });
+        others
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn who_leaves_learns_of_the_others_and_not_of_those_of_other_accounts() {
+        let registry = Registry::default();
+        let enter = |account: &str| {
+            let held = Held { account: account.parse().unwrap(), identity: None };
+            registry.enter(held, "r".to_owned())
+        };
+        let (first, _commands) = enter("romeo@example.org");
+        let (second, _commands) = enter("romeo@example.org");
+        let (_other, _commands) = enter("juliet@example.org");
+        let left = registry.leave(&first, None);
+        assert!(matches!(left.as_slice(), [one] if Arc::ptr_eq(one, &second)));
+        assert!(registry.leave(&second, None).is_empty());
+        assert_eq!(registry.len(), 1);
     }
 }

@@ -84,6 +84,7 @@ impl Snapshot {
             unauthenticated_stanza: config.limits.unauthenticated_stanza,
             stanza: config.limits.stanza,
             seed,
+            offers: Arc::default(),
         };
         let domains = Arc::new(config.hosts.iter().map(|host| host.domain.clone()).collect());
         let (settings, dialer) = (Arc::new(settings), Arc::new(dialer));

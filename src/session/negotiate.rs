@@ -20,11 +20,11 @@ use bind::is_answer;
 pub use contract::{CloseReason, Ended, Held, Input, Output, Proof, Stop};
 use inline::{Ask, Inline};
 
-use super::rewrite::{self, Phase};
+use super::rewrite::Phase;
+use super::rewrite::offers::{Offer, Terms};
 use super::sasl::{Exchange, SaslIdentity};
-use super::sieve::{Hidden, Leg, Notice, Sieve};
+use super::sieve::{Hidden, Leg, Notice};
 use super::starttls::{refusal, served};
-use super::upgrade;
 use super::{Bound, Dice, Settings, SmId, sm};
 use crate::jid::BareJid;
 use crate::xml::{self, Element, Frame, Header, Kind, ns};
@@ -274,25 +274,26 @@ impl Negotiation {
     // The server's elements
 
     fn server_element(&mut self, element: &Element) {
-        if element.is("error", ns::STREAMS) {
+        let node = element.node();
+        if node.is("error", ns::STREAMS) {
             // RFC 6120 §4.9.3.19: where the server sends its clients, nobody is there for ours.
-            if element.node().child("see-other-host", ns::STREAM_ERRORS).is_some() {
+            if node.child("see-other-host", ns::STREAM_ERRORS).is_some() {
                 return self.upstream_lost();
             }
             return self.write_client(element.bytes().clone());
         }
         match &self.state {
-            State::Opening if element.is("features", ns::STREAMS) => self.first_features(element),
-            State::Reopening if element.is("features", ns::STREAMS) => {
+            State::Opening if node.is("features", ns::STREAMS) => self.first_features(element),
+            State::Reopening if node.is("features", ns::STREAMS) => {
                 self.authenticated_features(element, Phase::Authenticated);
             }
-            State::Welcomed(_) if element.is("features", ns::STREAMS) => self.features_follow(element),
+            State::Welcomed(_) if node.is("features", ns::STREAMS) => self.features_follow(element),
             State::Authenticating { answer_due } => {
                 let answer_due = *answer_due;
-                self.server_authenticates(element, answer_due);
+                self.server_authenticates(element, &node, answer_due);
             }
-            State::BindSent(id) if is_answer(element, id) => self.bind_answered(element),
-            State::Probing(id, ..) if is_answer(element, id) => self.probe_answered(element),
+            State::BindSent(id) if is_answer(element, &node, id) => self.bind_answered(element, &node),
+            State::Probing(id, ..) if is_answer(element, &node, id) => self.probe_answered(&node),
             // What the server sends to the probe's resource is nobody's.
             State::Finding(_) | State::Probing(..) => {}
             State::Restarting | State::Binding | State::BindSent(_) => self.write_client(element.bytes().clone()),
@@ -308,21 +309,19 @@ impl Negotiation {
     }
 
     fn first_features(&mut self, element: &Element) {
-        if self.leg == Leg::Plain && upgrade::requires_tls(element) {
+        let offer = self.offer(element, Phase::Unauthenticated, self.settings.unauthenticated_stanza);
+        if self.leg == Leg::Plain && offer.requires_tls {
             self.out(Output::Notice(self.host.clone(), Notice::TlsRequired));
             return self.refuse("remote-connection-failed", None, CloseReason::UpstreamWantsTls);
         }
-        self.hidden = Sieve::new(&element.node(), self.leg).hidden();
-        let element = &self.limited(element, self.settings.unauthenticated_stanza);
-        self.write_client(rewrite::features(element, Phase::Unauthenticated, self.leg));
+        self.hidden = offer.hidden;
+        self.write_client(offer.shown.clone());
         self.state = State::Authenticating { answer_due: false };
     }
 
-    /// Features with the smaller limits of both.
-    fn limited(&self, features: &Element, max_bytes: usize) -> Element {
-        let limited = rewrite::limits(features, max_bytes);
-        let limited = limited.and_then(|bytes| Element::parse(bytes, features.header()).ok());
-        limited.unwrap_or_else(|| features.clone())
+    /// What the server's features come to, where a client's stanza may have so many bytes.
+    fn offer(&self, features: &Element, phase: Phase, max_bytes: usize) -> Arc<Offer> {
+        self.settings.offers.read(features, Terms { phase, leg: self.leg, max_bytes })
     }
 
     // Ends

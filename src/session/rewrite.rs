@@ -2,6 +2,7 @@
 //!
 //! A rewrite copies the original bytes around its cut or insertion; what it does not touch stays byte for byte (invariant 3).
 
+pub mod offers;
 pub mod sasl2;
 
 use std::ops::Range;

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::Session;
+use super::rewrite::offers::Offers;
 use crate::config;
 
 /// What an operator set, as far as a session needs it.
@@ -20,6 +21,8 @@ pub struct Settings {
     pub stanza: usize,
     /// Keys the hashes by which stanzas are known to be the same: random, one for the process.
     pub seed: u64,
+    /// What servers offer under these settings.
+    pub offers: Arc<Offers>,
 }
 
 impl Session {

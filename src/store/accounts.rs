@@ -7,6 +7,7 @@ use redb::{ReadTransaction, ReadableTable, ReadableTableMetadata, Table, TableDe
 use serde_json::error::Category;
 
 use super::batch::Batch;
+use super::writer::{Job, Work};
 use super::{Backlog, Slot, Store, StoreError, row};
 use crate::jid::BareJid;
 use crate::push::account::{Account, Change, DeviceId};
@@ -28,6 +29,15 @@ impl Store {
         self.read(move |transaction| read(transaction, &account)).await
     }
 
+    /// What is kept about an account after all changes up to now, be they on disk or not.
+    ///
+    /// # Errors
+    /// As [`Store::account`]; [`StoreError::Closed`] after [`Store::shutdown`].
+    pub async fn account_now(&self, account: &BareJid) -> Result<Account, StoreError> {
+        let account = account.clone();
+        self.write_in_turn(move |batch| load(&batch.accounts, &account)).await
+    }
+
     /// Changes an account and returns it once the change is on disk, with what [`Account::apply`] returned. Changes of an
     /// account are applied in the order of the calls. A change that makes no difference costs no sync.
     ///
@@ -43,21 +53,41 @@ impl Store {
     /// [`StoreError::Closed`] after [`Store::shutdown`].
     pub async fn change(&self, account: &BareJid, change: Change) -> Result<(Account, Option<DeviceId>), StoreError> {
         let account = account.clone();
-        if matches!(change, Change::Succeeded { .. } | Change::Ended { .. }) {
+        if matches!(change, Change::Succeeded { .. } | Change::Resumable { .. }) {
             return self.write_patiently(0, move |batch| batch.change(&account, change)).await;
         }
         self.write(0, move |batch| batch.change(&account, change)).await
     }
 
-    /// As [`Store::change`], and says what waits for the device that the change turned out to be about, as
-    /// [`Store::backlog`] would at that moment.
+    /// As [`Store::change`] for what a session leaves behind, but returns once the change is in order: all later changes of the
+    /// account come behind it. What [`Store::change`] would return can be waited for.
     ///
     /// # Errors
-    /// As [`Store::change`]; and what cannot be counted alone, which leaves the change in force.
-    pub async fn change_and_count(&self, account: &BareJid, change: Change) -> Result<Counted, StoreError> {
+    /// [`StoreError::Closed`] after [`Store::shutdown`]; the future's are those of [`Store::change`].
+    pub async fn change_behind(
+        &self,
+        account: &BareJid,
+        change: Change,
+    ) -> Result<impl Future<Output = Result<(Account, Option<DeviceId>), StoreError>> + use<>, StoreError> {
         let account = account.clone();
-        self.write(0, move |batch| {
-            let (state, device) = batch.change(&account, change)?;
+        let (work, answered) = Work::new(0, move |batch| batch.change(&account, change));
+        self.jobs.send(Job::Work(work.patiently())).await.map_err(|_| StoreError::Closed)?;
+        Ok(async move { answered.await.map_err(|_| StoreError::Closed)? })
+    }
+
+    /// Applies a login as [`Store::change`] does, and says what waits for its device, as [`Store::backlog`] would at that
+    /// moment. All later changes come behind it, but it is not on disk yet and reads do not see it: a crash may forget it
+    /// unless a later change was stored, and so may a commit that fails, which is logged.
+    ///
+    /// # Errors
+    /// As [`Store::change`]; and what cannot be counted alone, which leaves the login in force.
+    pub async fn log_in(&self, account: &BareJid, login: Change) -> Result<LoggedIn, StoreError> {
+        let account = account.clone();
+        self.write_in_turn(move |batch| {
+            let agent = if let Change::Login { agent, .. } = &login { agent.clone() } else { None };
+            let knows = |known: Account| known.devices.iter().any(|device| device.agent == agent);
+            let knew_agent = agent.is_some() && knows(load(&batch.accounts, &account)?);
+            let (state, device) = batch.change(&account, login)?;
             let backlog = match device {
                 Some(device) => row::load(&batch.slots, &Slot { account, device }).map(|row| row.backlog),
                 None => Ok(Backlog::default()),
@@ -65,19 +95,21 @@ impl Store {
             if let Err(error @ StoreError::Database(_)) = backlog {
                 return Err(error);
             }
-            Ok(Counted { account: state, device, backlog })
+            Ok(LoggedIn { account: state, device, knew_agent, backlog })
         })
         .await
     }
 }
 
-/// What [`Store::change_and_count`] found.
+/// What [`Store::log_in`] found.
 #[derive(Clone, Debug)]
-pub struct Counted {
+pub struct LoggedIn {
     /// The account after the change.
     pub account: Account,
     /// As [`Store::change`] returns it.
     pub device: Option<DeviceId>,
+    /// Whether a device with this user agent was known before.
+    pub knew_agent: bool,
     /// What waits for the device.
     pub backlog: Result<Backlog, StoreError>,
 }

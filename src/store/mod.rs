@@ -3,6 +3,7 @@
 //!
 //! Reads see what is on disk. Changes go through one writer thread that performs whatever waits in one transaction with
 //! one sync, and are answered only then (invariant 2 of the crate); deletions of what was delivered may wait for the next.
+//! Nobody is promised anything by a log-in, which is answered when it is in order: what it leads to is stored behind it.
 //!
 //! redb uses freed pages again but shrinks the file little by itself. A file of 64 MiB or more that is mostly free is
 //! renewed, when it is opened and while the store runs (`renew.rs`): what it holds is copied into a fresh file beside it,
@@ -12,7 +13,7 @@ use std::fs::{DirBuilder, File, OpenOptions, Permissions};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use redb::{ReadTransaction, ReadableDatabase};
 use tokio::sync::{mpsc, oneshot};
@@ -38,7 +39,7 @@ mod tombstone;
 mod wake;
 mod writer;
 
-pub use accounts::{AccountPage, Counted};
+pub use accounts::{AccountPage, LoggedIn};
 pub use adopt::Adoption;
 pub use ageing::{Expired, Ttl};
 pub use error::{SpoolBound, StoreError};
@@ -137,6 +138,7 @@ impl Store {
             commit_time: Latency::default(),
             fading: Fading::default(),
             hurry: AtomicBool::new(false),
+            thread: OnceLock::new(),
         });
         let (jobs, waiting) = mpsc::channel(QUEUE);
         let ended = CancellationToken::new();
@@ -172,6 +174,17 @@ impl Store {
     ) -> Result<T, StoreError> {
         let (work, answered) = Work::new(weight, write);
         self.ask((work.patiently(), answered)).await
+    }
+
+    /// Has the writer do something in its turn, and returns the result at once: a crash, or a commit that fails, may forget it.
+    async fn write_in_turn<T: Send + 'static>(
+        &self,
+        write: impl FnOnce(&mut Batch<'_>) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let (work, answered) = Work::new(0, write);
+        self.jobs.send(Job::Work(work.at_once())).await.map_err(|_| StoreError::Closed)?;
+        self.shared.call();
+        answered.await.map_err(|_| StoreError::Closed)?
     }
 
     async fn ask<T>(

@@ -1,8 +1,11 @@
 //! The one thread that writes: group commit.
 
-use std::collections::{HashMap, VecDeque};
+mod group;
+
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::thread::Thread;
 use std::time::Duration;
 use std::{fmt, io};
 
@@ -12,6 +15,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::DropGuard;
 
+use self::group::{Group, Window};
 use super::StoreError;
 use super::batch::Batch;
 use super::disk::Disk;
@@ -19,17 +23,9 @@ use super::renew::{self, Renewal};
 use super::spool::{Slot, SpoolLimits};
 use crate::metrics::Latency;
 
-/// The most jobs of one transaction.
-const GROUP: usize = 1024;
-/// Bytes of stanzas after which a transaction takes no more jobs.
-const GROUP_BYTES: usize = 8 << 20;
-/// While commits follow each other this closely, each waits for [`GATHER`] or for [`PATIENCE`], so that more goes into one: a
-/// commit costs the processor and the disk as much for one job as for many.
+/// While commits follow each other this closely, each waits a little, so that more goes into one: a commit costs the processor
+/// and the disk as much for one job as for many.
 const BUSY: Duration = Duration::from_millis(20);
-/// How long a commit waits for more jobs while many come.
-const GATHER: Duration = Duration::from_millis(8);
-/// How long one waits as long as nobody waits for any of its jobs.
-const PATIENCE: Duration = Duration::from_millis(40);
 /// How long a deletion may wait for another job's commit.
 const LAZY: Duration = Duration::from_secs(1);
 
@@ -49,12 +45,22 @@ type Reply = Box<dyn FnOnce(Result<(), StoreError>) + Send>;
 
 type Perform = dyn FnOnce(Result<&mut Batch<'_>, StoreError>) -> (Reply, Option<StoreError>) + Send;
 
+/// What whoever asks for something waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Awaited {
+    /// That it is on disk.
+    Commit,
+    /// The same, but what asked for it goes on meanwhile.
+    CommitSometime,
+    /// That it is in order: it is answered at once.
+    Turn,
+}
+
 /// Something to do in a transaction.
 pub(super) struct Work {
     /// Bytes that it brings.
     weight: usize,
-    /// Nobody waits for it: what asked for it goes on meanwhile.
-    patient: bool,
+    awaited: Awaited,
     /// Returns also the error that the whole transaction fails with, if there was one.
     perform: Box<Perform>,
 }
@@ -77,12 +83,17 @@ impl Work {
             let reply = move |committed: Result<(), StoreError>| drop(answer.send(committed.and(result)));
             (Box::new(reply) as Reply, fatal)
         };
-        (Self { weight, patient: false, perform: Box::new(perform) }, answered)
+        (Self { weight, awaited: Awaited::Commit, perform: Box::new(perform) }, answered)
     }
 
     /// Nobody waits for it: while many jobs come, it may wait longer than others.
     pub(super) fn patiently(self) -> Self {
-        Self { patient: true, ..self }
+        Self { awaited: Awaited::CommitSometime, ..self }
+    }
+
+    /// It is answered as soon as it was performed, be it lost with its transaction. [`Shared::call`] lets the writer know.
+    pub(super) fn at_once(self) -> Self {
+        Self { awaited: Awaited::Turn, ..self }
     }
 }
 
@@ -112,11 +123,20 @@ pub(super) struct Shared {
     pub(super) fading: Fading,
     /// Somebody now waits behind a patient job.
     pub(super) hurry: AtomicBool,
+    /// The writer's own.
+    pub(super) thread: OnceLock<Thread>,
 }
 
 impl Shared {
     pub(super) fn limits(&self) -> SpoolLimits {
         *self.limits.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A job is in the queue that is answered at once, also by a writer that waits for more.
+    pub(super) fn call(&self) {
+        if let Some(thread) = self.thread.get() {
+            thread.unpark();
+        }
     }
 }
 
@@ -130,6 +150,7 @@ pub(super) fn spawn(shared: Arc<Shared>, jobs: mpsc::Receiver<Job>, ended: DropG
         .name("store".to_owned())
         .spawn(move || {
             let _ended = ended;
+            writer.shared.thread.get_or_init(std::thread::current);
             writer.run(jobs);
         })
         .map(drop)
@@ -161,12 +182,7 @@ impl Writer {
         loop {
             let mut group = Group::default();
             match self.next(&mut jobs) {
-                Next::Job(job) => {
-                    group.push(job, &mut jobs);
-                    if group.works > 0 && self.committed.is_some_and(|at| at.elapsed() < BUSY) {
-                        self.gather(&mut group, &mut jobs);
-                    }
-                }
+                Next::Job(job) => group.push(job, &mut jobs),
                 Next::Due => group.settle(),
                 Next::Renew => {
                     self.renew(&jobs);
@@ -175,25 +191,12 @@ impl Writer {
                 Next::Closed => break,
             }
             group.fill(&mut jobs);
-            self.perform(group);
+            self.perform(group, &mut jobs);
         }
         if !self.shared.fading.lock().is_empty() {
             let mut group = Group::default();
             group.settle();
-            self.perform(group);
-        }
-    }
-
-    /// Waits for more jobs, as long as none of them is waited for by more than itself.
-    fn gather(&self, group: &mut Group, jobs: &mut mpsc::Receiver<Job>) {
-        let began = std::time::Instant::now();
-        loop {
-            std::thread::sleep(GATHER);
-            group.fill(jobs);
-            let hurry = self.shared.hurry.swap(false, Ordering::Relaxed);
-            if hurry || group.urgent || group.is_full() || began.elapsed() >= PATIENCE {
-                return;
-            }
+            self.perform(group, &mut jobs);
         }
     }
 
@@ -230,24 +233,23 @@ impl Writer {
         }
     }
 
-    /// Performs a group as one transaction and answers each of its jobs.
-    fn perform(&mut self, group: Group) {
-        let Group { mut jobs, works, .. } = group;
-        let mut replies = Vec::with_capacity(works);
+    /// Performs a group, and what joins it, as one transaction and answers each of its jobs.
+    fn perform(&mut self, mut group: Group, incoming: &mut mpsc::Receiver<Job>) {
+        let mut replies = Vec::with_capacity(group.works);
         let shared = Arc::clone(&self.shared);
         let mut outcome = Ok(());
-        if works > 0 {
+        if group.works > 0 {
             shared.disk.ensure_open();
-            outcome = shared.disk.with(|database| self.commit(database, &mut jobs, &mut replies));
+            outcome = shared.disk.with(|database| self.commit(database, &mut group, incoming, &mut replies));
         }
         if let Err(error) = &outcome {
-            tracing::error!(%error, jobs = works, "nothing was stored");
+            tracing::error!(%error, jobs = group.works, "nothing was stored");
             // Deletions go with the next transaction that succeeds.
             self.due = None;
             self.total = None;
             shared.disk.recover(error);
         }
-        for job in jobs {
+        for job in group.jobs {
             match (job, &outcome) {
                 (Job::Work(work), Err(error)) => replies.push((work.perform)(Err(error.clone())).0),
                 (Job::Work(_), Ok(())) | (Job::Stop, _) => {}
@@ -264,6 +266,27 @@ impl Writer {
         }
     }
 
+    fn perform_one(&mut self, job: Job, batch: &mut Batch<'_>, replies: &mut Vec<Reply>) -> Result<(), StoreError> {
+        match job {
+            Job::Work(work) => {
+                let at_once = work.awaited == Awaited::Turn;
+                let (reply, fatal) = (work.perform)(Ok(&mut *batch));
+                if at_once {
+                    reply(Ok(()));
+                } else {
+                    replies.push(reply);
+                }
+                fatal.map_or(Ok(()), Err)
+            }
+            Job::Unspool { slot, up_to, accepted } => {
+                self.due.get_or_insert_with(|| Instant::now() + LAZY);
+                self.fade(slot.clone(), up_to, accepted);
+                batch.fade(&slot, up_to)
+            }
+            Job::Stop => Ok(()),
+        }
+    }
+
     /// Remembers a deletion: from here on, it is in order, and readers see it.
     fn fade(&self, slot: Slot, up_to: u64, accepted: oneshot::Sender<()>) {
         let mut fading = self.shared.fading.lock();
@@ -274,13 +297,16 @@ impl Writer {
         accepted.send(()).ok();
     }
 
-    /// Takes the jobs and performs them, until one fails the transaction.
+    /// Takes the jobs and performs them, until one fails the transaction; while many come, waits for more.
     fn commit(
         &mut self,
         database: &Database,
-        jobs: &mut VecDeque<Job>,
+        group: &mut Group,
+        incoming: &mut mpsc::Receiver<Job>,
         replies: &mut Vec<Reply>,
     ) -> Result<(), StoreError> {
+        let busy = self.committed.is_some_and(|at| at.elapsed() < BUSY);
+        let mut window = busy.then(Window::open);
         let transaction = database.begin_write()?;
         let mut batch = Batch::open(&transaction, self.shared.limits(), self.total)?;
         self.total = Some(batch.total);
@@ -288,19 +314,12 @@ impl Writer {
         for (slot, up_to) in fading {
             batch.fade(&slot, up_to)?;
         }
-        while let Some(job) = jobs.pop_front() {
-            match job {
-                Job::Work(work) => {
-                    let (reply, fatal) = (work.perform)(Ok(&mut batch));
-                    replies.push(reply);
-                    fatal.map_or(Ok(()), Err)?;
-                }
-                Job::Unspool { slot, up_to, accepted } => {
-                    self.due.get_or_insert_with(|| Instant::now() + LAZY);
-                    self.fade(slot.clone(), up_to, accepted);
-                    batch.fade(&slot, up_to)?;
-                }
-                Job::Stop => {}
+        loop {
+            while let Some(job) = group.jobs.pop_front() {
+                self.perform_one(job, &mut batch, replies)?;
+            }
+            if !window.as_mut().is_some_and(|window| window.more(&self.shared, group, incoming)) {
+                break;
             }
         }
         let (differs, faded, total) = (batch.differs, batch.faded, batch.total);
@@ -324,81 +343,5 @@ impl Writer {
             self.due = None;
         }
         Ok(())
-    }
-}
-
-/// What goes into one transaction.
-#[derive(Default)]
-struct Group {
-    jobs: VecDeque<Job>,
-    /// How many of them need the transaction.
-    works: usize,
-    bytes: usize,
-    /// Somebody waits for one of them.
-    urgent: bool,
-}
-
-impl Group {
-    /// Takes the jobs that wait, as far as there is room.
-    fn fill(&mut self, jobs: &mut mpsc::Receiver<Job>) {
-        while !self.is_full() {
-            match jobs.try_recv() {
-                Ok(job) => self.push(job, jobs),
-                Err(mpsc::error::TryRecvError::Empty | mpsc::error::TryRecvError::Disconnected) => break,
-            }
-        }
-    }
-
-    fn is_full(&self) -> bool {
-        self.jobs.len() >= GROUP || self.bytes >= GROUP_BYTES
-    }
-
-    fn push(&mut self, job: Job, jobs: &mut mpsc::Receiver<Job>) {
-        match &job {
-            Job::Work(work) => {
-                self.works += 1;
-                self.bytes = self.bytes.saturating_add(work.weight);
-                self.urgent |= !work.patient;
-            }
-            Job::Unspool { .. } => {}
-            Job::Stop => {
-                self.urgent = true;
-                return jobs.close();
-            }
-        }
-        self.jobs.push_back(job);
-    }
-
-    /// Has the deletions that wait committed.
-    fn settle(&mut self) {
-        let (work, _) = Work::new(0, |batch| {
-            batch.settle();
-            Ok(())
-        });
-        self.works += 1;
-        self.jobs.push_back(Job::Work(work));
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn work() -> Work {
-        Work::new(1, |_| Ok(())).0
-    }
-
-    #[test]
-    fn a_commit_has_patience_only_while_nobody_waits_for_any_of_it() {
-        let (sender, mut jobs) = mpsc::channel(4);
-        let mut group = Group::default();
-        group.push(Job::Work(work().patiently()), &mut jobs);
-        group.push(Job::Work(work().patiently()), &mut jobs);
-        assert!(!group.urgent);
-        group.push(Job::Work(work()), &mut jobs);
-        assert!(group.urgent);
-        let mut group = Group::default();
-        group.push(Job::Stop, &mut jobs);
-        assert!(group.urgent && sender.is_closed());
     }
 }

@@ -77,6 +77,24 @@ async fn bytes_pass_both_ways_whatever_the_chunks() {
 }
 
 #[tokio::test]
+async fn tickets_leave_with_what_is_said_first() {
+    let (mut server, mut client) = pair(&TLS13, 1 << 16).await;
+    assert_eq!((server.unsent(), client.get_ref().1.tls13_tickets_received()), (0, 0));
+    assert!(server.tickets && !server.sealed.is_empty());
+    send(&mut server, b"hello").await.unwrap();
+    assert!(server.sealed.is_empty());
+    let mut heard = [0; 5];
+    client.read_exact(&mut heard).await.unwrap();
+    assert_eq!((&heard, client.get_ref().1.tls13_tickets_received()), (b"hello", 1));
+
+    // A server that has nothing to say still ends in order.
+    let (mut server, mut client) = pair(&TLS13, 1 << 16).await;
+    poll_fn(|cx| server.poll_close(cx)).await.unwrap();
+    assert_eq!(client.read(&mut heard).await.unwrap(), 0);
+    assert_eq!(client.get_ref().1.tls13_tickets_received(), 1);
+}
+
+#[tokio::test]
 async fn what_comes_right_behind_the_handshake_is_not_lost() {
     let fixture = Fixture::new();
     let (ours, theirs) = duplex(1 << 16);

@@ -2,11 +2,11 @@
 
 use super::Driver;
 use crate::push::account::Change;
-use crate::relay::jobs::Request;
+use crate::relay::jobs;
 use crate::relay::registry::{Command, Refused};
 
 impl Driver {
-    /// Finishes what the store was told, then leaves the registry: whoever takes over waits until all is on disk.
+    /// Finishes what the store was told, then leaves the registry: whoever takes over waits until all is on disk that the session had.
     pub(super) async fn leave(mut self: Box<Self>) {
         if let Some(reason) = self.ended {
             tracing::info!(?reason, "session ended");
@@ -14,9 +14,11 @@ impl Driver {
         if let Some(client) = self.client.take() {
             self.relay.farewell(*client);
         }
-        self.jobs.ask(Request::Change(None, Change::Ended { login: self.login }));
         self.jobs.finish().await;
-        self.relay.registry.leave(&self.handle, self.sm_id.as_ref());
+        let account = self.handle.account();
+        // In order before whoever comes now logs in: it need not be on disk for that.
+        let ended = self.relay.store.change_behind(account, Change::Ended { login: self.login }).await;
+        let others = self.relay.registry.leave(&self.handle, self.sm_id.as_ref());
         self.commands.close();
         while let Ok(command) = self.commands.recv().await {
             match command {
@@ -37,5 +39,14 @@ impl Driver {
         }
         drop(self.heirs);
         self.relay.farewell(self.upstream);
+        let ended = match ended {
+            Ok(_) if others.is_empty() => return,
+            Ok(ended) => ended.await,
+            Err(error) => Err(error),
+        };
+        match ended {
+            Ok((account, _)) => jobs::tell(others, &account).await,
+            Err(error) => tracing::error!(%error, "the store failed as the session ended"),
+        }
     }
 }

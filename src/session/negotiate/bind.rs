@@ -5,18 +5,18 @@ use std::sync::Arc;
 use super::{Negotiation, Output, Proof, State};
 use crate::jid::FullJid;
 use crate::session::{Bound, sm};
-use crate::xml::{Element, Kind, ns};
+use crate::xml::{Element, Kind, Node, ns};
 
 impl Negotiation {
     pub(super) fn client_binds(&mut self, element: &Element) {
         let node = element.node();
-        if element.is("resume", ns::SM) {
+        if node.is("resume", ns::SM) {
             return self.client_resumes(&node);
         }
-        if element.is("enable", ns::SM) {
+        if node.is("enable", ns::SM) {
             return self.write_client(sm::failed("unexpected-request", None));
         }
-        if element.is("r", ns::SM) || element.is("a", ns::SM) {
+        if node.is("r", ns::SM) || node.is("a", ns::SM) {
             return;
         }
         if element.kind() == Kind::Other {
@@ -33,10 +33,10 @@ impl Negotiation {
         }
     }
 
-    pub(super) fn bind_answered(&mut self, element: &Element) {
+    pub(super) fn bind_answered(&mut self, element: &Element, node: &Node<'_>) {
         self.write_client(element.bytes().clone());
         self.state = State::Binding;
-        if let Some(bound) = bound_jid(element).and_then(|jid| self.bound(jid)) {
+        if let Some(bound) = bound_jid(node).and_then(|jid| self.bound(jid)) {
             self.become_session(bound);
         }
     }
@@ -72,16 +72,14 @@ impl Negotiation {
 }
 
 /// Whether this answers the iq request with this id.
-pub(super) fn is_answer(element: &Element, id: &str) -> bool {
-    let node = element.node();
+pub(super) fn is_answer(element: &Element, node: &Node<'_>, id: &str) -> bool {
     element.kind() == Kind::Iq
         && node.attr("id").as_deref() == Some(id)
         && matches!(node.attr("type").as_deref(), Some("result" | "error"))
 }
 
 /// The full JID in a bind result.
-pub(super) fn bound_jid(element: &Element) -> Option<FullJid> {
-    let node = element.node();
-    let jid = node.child("bind", ns::BIND)?.child("jid", ns::BIND)?.text();
+pub(super) fn bound_jid(answer: &Node<'_>) -> Option<FullJid> {
+    let jid = answer.child("bind", ns::BIND)?.child("jid", ns::BIND)?.text();
     FullJid::new(&jid).ok()
 }

@@ -51,6 +51,8 @@ pub enum Output {
     Connect(String),
     /// The server let the client in: the larger limits hold.
     Authenticated,
+    /// The server has failed an exchange of SASL, for whatever reason.
+    SaslFailed,
     /// The server refused a log-in, and not for reasons of its own.
     LoginFailed,
     /// A log-in was refused here, since too many failed before ([`Negotiation::lock_out`](super::Negotiation::lock_out)).

@@ -15,7 +15,7 @@ impl Negotiation {
             return self.unauthenticated_iq(element);
         }
         let node = element.node();
-        if self.locked_out && (element.is("auth", ns::SASL) || element.is("authenticate", ns::SASL2)) {
+        if self.locked_out && (node.is("auth", ns::SASL) || node.is("authenticate", ns::SASL2)) {
             return self.refuse_login(node.ns());
         }
         let own = node.ns() == self.exchange.profile().ns();
@@ -70,8 +70,7 @@ impl Negotiation {
         self.out(Output::ToUpstream(element.bytes().clone()));
     }
 
-    pub(super) fn server_authenticates(&mut self, element: &Element, answer_due: bool) {
-        let node = element.node();
+    pub(super) fn server_authenticates(&mut self, element: &Element, node: &Node<'_>, answer_due: bool) {
         let answers: &[&str] = match node.ns() {
             ns::SASL => &["challenge", "success", "failure"],
             ns::SASL2 => &["challenge", "success", "failure", "continue", "task-data"],
@@ -84,9 +83,12 @@ impl Negotiation {
         if !answer_due || node.ns() != profile.ns() {
             return self.upstream_error();
         }
-        self.heed_hidden(&node);
-        if node.name() == "failure" && is_clients_fault(&node) {
-            self.out(Output::LoginFailed);
+        self.heed_hidden(node);
+        if node.name() == "failure" {
+            self.out(Output::SaslFailed);
+            if is_clients_fault(node) {
+                self.out(Output::LoginFailed);
+            }
         }
         if node.name() != "success" {
             self.state = State::Authenticating { answer_due: false };

@@ -54,11 +54,11 @@ impl Negotiation {
         }
     }
 
-    pub(super) fn probe_answered(&mut self, element: &Element) {
+    pub(super) fn probe_answered(&mut self, answer: &xml::Node<'_>) {
         let State::Probing(_, claim, account) = std::mem::replace(&mut self.state, State::Binding) else {
             return;
         };
-        if bound_jid(element).is_some_and(|jid| jid.to_bare() == account) {
+        if bound_jid(answer).is_some_and(|jid| jid.to_bare() == account) {
             self.hand_over(claim, None);
         } else {
             self.resume_failed(None);

@@ -57,10 +57,9 @@ impl Negotiation {
     }
 
     pub(super) fn authenticated_features(&mut self, element: &Element, phase: Phase) {
-        self.server_csi = element.node().child("csi", ns::CSI).is_some();
-        self.server_sm = element.node().child("sm", ns::SM).is_some();
-        let element = &self.limited(element, self.settings.stanza);
-        self.write_client(rewrite::features(element, phase, self.leg));
+        let offer = self.offer(element, phase, self.settings.stanza);
+        (self.server_csi, self.server_sm) = (offer.csi, offer.sm);
+        self.write_client(offer.shown.clone());
         self.state = State::Binding;
     }
 }

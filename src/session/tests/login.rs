@@ -29,6 +29,7 @@ pub(super) struct Login {
     pub(super) released: Vec<(Proof, String)>,
     pub(super) restarts: usize,
     notices: Vec<Notice>,
+    sasl_failed: usize,
     failed: usize,
     refused: usize,
     pub(super) closed: Option<CloseReason>,
@@ -60,6 +61,7 @@ impl Login {
             released: Vec::new(),
             restarts: 0,
             notices: Vec::new(),
+            sasl_failed: 0,
             failed: 0,
             refused: 0,
             closed: None,
@@ -116,6 +118,7 @@ impl Login {
                 Output::ToUpstream(bytes) => self.to_upstream.push(text(bytes)),
                 Output::Connect(host) => self.connects.push(host),
                 Output::Authenticated => {}
+                Output::SaslFailed => self.sasl_failed += 1,
                 Output::LoginFailed => self.failed += 1,
                 Output::LoginRefused => self.refused += 1,
                 Output::Restart => self.restarts += 1,
@@ -379,12 +382,14 @@ fn a_server_that_sends_its_clients_elsewhere_is_out_of_reach() {
 #[test]
 fn a_failed_login_counts_unless_the_client_gave_up_or_the_server_could_not_ask() {
     let mut login = Login::opened();
-    for (condition, counted) in
+    for (n, (condition, counted)) in
         [("not-authorized", 1), ("aborted", 1), ("temporary-auth-failure", 1), ("account-disabled", 2)]
+            .into_iter()
+            .enumerate()
     {
         login.auth("juliet");
         login.upstream(&format!("<failure xmlns='urn:ietf:params:xml:ns:xmpp-sasl'><{condition}/></failure>"));
-        assert_eq!(login.failed, counted, "{condition}");
+        assert_eq!((login.failed, login.sasl_failed), (counted, n + 1), "{condition}");
     }
 }
 

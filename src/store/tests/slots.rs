@@ -492,14 +492,68 @@ async fn a_login_is_told_what_waits() {
         presented: None,
         at: 1,
     };
-    let counted = store.change_and_count(&slot.account, login("phone")).await.unwrap();
+    let counted = store.log_in(&slot.account, login("phone")).await.unwrap();
     assert_eq!((counted.device, counted.backlog.unwrap()), (Some(slot.device), Backlog::default()));
     store.spool(&slot, items(1..=9)).await.unwrap();
     // Also what was deleted a moment ago, which may wait for its commit.
     store.unspool(&slot, 3).await.unwrap();
-    let counted = store.change_and_count(&slot.account, login("phone")).await.unwrap();
+    let counted = store.log_in(&slot.account, login("phone")).await.unwrap();
     let backlog = counted.backlog.unwrap();
     assert_eq!((backlog.count, backlog.last_seq), (6, 9));
     assert_eq!(backlog, store.backlog(&slot).await.unwrap());
-    assert_eq!(counted.account, store.account(&slot.account).await.unwrap());
+    assert_eq!(counted.account, store.account_now(&slot.account).await.unwrap());
+}
+
+/// A log-in promises nothing, so a disk that fails does not keep anybody from it.
+#[tokio::test]
+async fn a_log_in_waits_for_no_disk_and_what_is_promised_behind_it_does() {
+    let disk = TestDisk::new(Vec::new(), usize::MAX);
+    let store = disk.store().unwrap();
+    let slot = slot("romeo", 1);
+    disk.fail_syncs(true);
+    let logged_in = store.log_in(&slot.account, login(1, "phone", 1)).await.unwrap();
+    assert_eq!(logged_in.device, Some(slot.device));
+    store.spool(&slot, items(1..=1)).await.unwrap_err();
+}
+
+#[tokio::test]
+async fn log_ins_and_ends_are_in_order_before_any_is_on_disk() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = Store::open(directory.path()).unwrap();
+    let slot = slot("romeo", 1);
+    let (mut last, mut ends) = (0, Vec::new());
+    for n in 2..=20 {
+        let logged_in = store.log_in(&slot.account, login(n, "phone", n)).await.unwrap();
+        let device = logged_in.account.device(logged_in.device.unwrap()).unwrap().clone();
+        assert_eq!((device.id, device.open, device.last_seen), (DeviceId(2), vec![LoginId(n)], n));
+        assert!(!logged_in.knew_agent);
+        ends.push(store.change_behind(&slot.account, ended(n)).await.unwrap());
+        last = n;
+    }
+    let now = store.account_now(&slot.account).await.unwrap();
+    assert_eq!((now.devices.len(), now.devices[0].is_open(), now.devices[0].last_seen), (1, false, last));
+    for (end, at) in ends.into_iter().zip(2..) {
+        assert_eq!(end.await.unwrap().0.devices[0].last_seen, at);
+    }
+    assert_eq!(store.account(&slot.account).await.unwrap(), now);
+    assert!(store.commits() < 2 * 19, "{} commits for as many log-ins and ends", store.commits());
+}
+
+#[tokio::test]
+async fn a_user_agent_is_known_once_it_has_logged_in() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = Store::open(directory.path()).unwrap();
+    let slot = slot("romeo", 1);
+    let login = |candidate, agent: Option<&str>| Change::Login {
+        candidate: DeviceId(candidate),
+        login: LoginId(candidate),
+        resource: "phone".to_owned(),
+        agent: agent.map(str::to_owned),
+        presented: None,
+        at: 1,
+    };
+    for (agent, known) in [(None, false), (Some("a"), false), (Some("a"), true), (Some("b"), false), (None, false)] {
+        let logged_in = store.log_in(&slot.account, login(1, agent)).await.unwrap();
+        assert_eq!(logged_in.knew_agent, known, "{agent:?}");
+    }
 }
