@@ -47,7 +47,7 @@ pub(crate) async fn measure(bench: &Bench, proxies: &[Proxy], descriptors: u64) 
 async fn once(bench: &Bench, proxy: Proxy, sessions: usize) -> (f64, flow::Paced) {
     let running = bench.common.start(proxy, ORDINARY).await;
     let base = running.process.memory() as f64;
-    let links = memory::crowd(&running, sessions).await;
+    let links = memory::crowd(&running, 0..sessions).await;
     running.process.settle().await;
     let memory = (running.process.memory() as f64 - base) / sessions as f64;
     memory::drop_all(links, &running, &bench.stub).await;
