@@ -1,10 +1,12 @@
 //! What idle sessions cost in memory, the first time and after all have left and come back.
 
+use std::ops::Range;
+
 use super::link::Link;
 use super::proxy::Running;
 use super::stub::Stub;
 
-/// Sessions that come and go before it counts, so that what is set up once is set up.
+/// Sessions that come and go together before it counts: few, so that they leave little behind.
 const WARM_UP: usize = 64;
 /// Clients that log in at once.
 const AT_ONCE: usize = 32;
@@ -19,28 +21,35 @@ pub(crate) struct Idle {
     pub(crate) again: f64,
 }
 
-/// Logs in so many clients, which then stay idle, twice.
+/// Logs in so many clients, which then stay idle, twice. Half as many others were there before, a few at a time, so that what
+/// is set up once, or has a size of its own, is there and full.
 pub(crate) async fn measure(running: &Running, stub: &Stub, sessions: usize) -> Idle {
-    drop_all(crowd(running, WARM_UP).await, running, stub).await;
+    for from in (sessions..sessions + sessions / 2).step_by(WARM_UP) {
+        for link in crowd(running, from..from + WARM_UP).await {
+            link.leave().await;
+        }
+        stub.until_online(0).await;
+    }
+    running.process.settle().await;
     let base = running.process.memory() as f64;
     let per_session = |memory: u64| (memory as f64 - base) / sessions as f64;
-    let links = crowd(running, sessions).await;
+    let links = crowd(running, 0..sessions).await;
     running.process.settle().await;
     let first = per_session(running.process.memory());
     drop_all(links, running, stub).await;
     let left = per_session(running.process.memory());
-    let links = crowd(running, sessions).await;
+    let links = crowd(running, 0..sessions).await;
     running.process.settle().await;
     let again = per_session(running.process.memory());
     drop_all(links, running, stub).await;
     Idle { first, left, again }
 }
 
-/// Logs in so many users.
-pub(crate) async fn crowd(running: &Running, sessions: usize) -> Vec<Link> {
-    let mut links = Vec::with_capacity(sessions);
-    for from in (0..sessions).step_by(AT_ONCE) {
-        let batch = (from..sessions.min(from + AT_ONCE)).map(|number| {
+/// Logs in the users with these numbers.
+pub(crate) async fn crowd(running: &Running, users: Range<usize>) -> Vec<Link> {
+    let mut links = Vec::with_capacity(users.len());
+    for from in users.clone().step_by(AT_ONCE) {
+        let batch = (from..users.end.min(from + AT_ONCE)).map(|number| {
             let target = running.target().clone();
             tokio::spawn(async move { Link::session(&target, &format!("i{number}")).await.unwrap().0 })
         });

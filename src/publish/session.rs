@@ -38,7 +38,11 @@ impl Carried {
 
     /// The publish with this number is done; says who asked.
     pub fn done(&mut self, number: u64) -> Option<Asker> {
-        self.open.remove(&number)
+        let asker = self.open.remove(&number);
+        if self.open.is_empty() {
+            self.open.shrink_to_fit();
+        }
+        asker
     }
 }
 

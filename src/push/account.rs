@@ -194,6 +194,7 @@ impl Account {
             Change::Login { candidate, login, resource, agent, presented, at } => {
                 let device = self.known(agent.as_deref(), presented.as_deref(), &resource).unwrap_or(candidate);
                 if self.device(device).is_none() {
+                    self.devices.reserve_exact(1);
                     self.devices.push(Device::new(device));
                 }
                 if let Some(device) = self.device_mut(device) {
@@ -320,6 +321,7 @@ impl Account {
         let device = registration.device;
         self.registrations.retain(|r| r.target != registration.target);
         // First, so that the stable sort keeps it ahead of a device seen in the same second.
+        self.registrations.reserve_exact(1);
         self.registrations.insert(0, registration);
         self.registrations.sort_by_key(|r| std::cmp::Reverse(r.last_seen));
         self.registrations.truncate(max_devices.max(1));

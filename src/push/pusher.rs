@@ -210,16 +210,22 @@ impl Pusher {
         }
     }
 
-    /// The device was in contact: what lies up to this place is its own, or is counted anew when it leaves.
-    pub fn contact(&mut self, up_to: u64) {
-        self.waiting.forget_to(up_to);
+    /// The device was in contact: what is not `elsewhere` is its own, or is counted anew when it leaves.
+    pub fn contact(&mut self, elsewhere: impl Fn(u64) -> bool) {
+        self.waiting.keep(elsewhere);
         self.calls.clear();
         self.schedule.nothing_waits();
     }
 
-    /// What waits up to this place is looked at anew.
-    pub fn recount(&mut self, up_to: u64) {
-        self.waiting.forget_to(up_to);
+    /// What waits and is not `elsewhere` is looked at anew.
+    pub fn recount(&mut self, elsewhere: impl Fn(u64) -> bool) {
+        self.waiting.keep(elsewhere);
+    }
+
+    /// Whether this place is that of a message that waits, and behind which a newer one of its conversation does: no push is
+    /// about it while the newer one waits.
+    pub fn is_followed(&self, seq: u64) -> bool {
+        self.waiting.is_followed(seq)
     }
 
     /// When [`Pusher::next`] has something.

@@ -130,6 +130,7 @@ impl Waiting {
             self.entries.pop_front();
         }
         let told = self.recent.iter().any(|(_, recent)| *recent == key);
+        reserve(&mut self.entries);
         self.entries.push_back(Entry { seq, key, chat, call, audience, class, told });
         !told
     }
@@ -173,9 +174,20 @@ impl Waiting {
         at.is_some_and(|at| self.rung.remove(at).is_some())
     }
 
-    /// The device has what lies up to this place, or it is to be counted anew.
-    pub fn forget_to(&mut self, seq: u64) {
-        self.entries.retain(|entry| entry.seq > seq);
+    /// The device has what is not `elsewhere`, or it is to be counted anew.
+    pub fn keep(&mut self, elsewhere: impl Fn(u64) -> bool) {
+        self.entries.retain(|entry| elsewhere(entry.seq));
+        if self.entries.is_empty() {
+            self.entries = VecDeque::new();
+        }
+    }
+
+    /// Whether this is the place of a message, and a newer one of its conversation waits too.
+    pub fn is_followed(&self, seq: u64) -> bool {
+        let is_message = |entry: &&Entry| entry.class == Class::Message && entry.chat.is_some();
+        let Some(at) = self.entries.iter().rposition(|entry| entry.seq == seq) else { return false };
+        let Some(own) = self.entries.get(at).filter(is_message) else { return false };
+        self.entries.range(at + 1..).any(|entry| entry.class == Class::Message && entry.chat == own.chat)
     }
 
     /// What was said about this stanza is remembered.
@@ -223,7 +235,15 @@ fn tell<'a>(entries: impl Iterator<Item = &'a mut Entry>, now: Instant, recent: 
         if recent.len() == REMEMBERED {
             recent.pop_front();
         }
+        reserve(recent);
         recent.push_back((now, entry.key));
+    }
+}
+
+/// Makes room for one more, and for less than as many again: for most devices little waits, and for long.
+fn reserve<T>(list: &mut VecDeque<T>) {
+    if list.len() == list.capacity() {
+        list.reserve_exact(1 + list.len() / 4);
     }
 }
 
@@ -246,10 +266,10 @@ mod tests {
         assert!(!waiting.add(now, 2, message(1), Audience::ALL), "it waits");
         waiting.tell_all(now);
         assert!(!waiting.has_news());
-        waiting.forget_to(u64::MAX);
+        waiting.keep(|_| false);
         assert!(!waiting.add(now, 1, message(1), Audience::ALL), "it was pushed");
         assert_eq!(waiting.counts(0).important, 1, "but counts");
-        waiting.forget_to(u64::MAX);
+        waiting.keep(|_| false);
         assert!(waiting.add(now + MEMORY, 1, message(1), Audience::ALL));
     }
 
@@ -275,6 +295,20 @@ mod tests {
         assert_eq!(waiting.counts(0).important, 2, "another conversation");
         waiting.read(Name::new(7).unwrap());
         assert_eq!(waiting.newest(0), Some(2));
+    }
+
+    #[test]
+    fn a_message_is_followed_by_a_newer_one_of_its_conversation_alone() {
+        let (mut waiting, now) = (Waiting::default(), Instant::now());
+        let other = |key| Facts { chat: Name::new(8), ..message(key) };
+        waiting.add(now, 1, message(1), Audience::ALL);
+        waiting.add(now, 2, facts(Class::Call, 2), Audience::ALL);
+        waiting.add(now, 3, other(3), Audience::ALL);
+        assert!((1..=4).all(|seq| !waiting.is_followed(seq)), "a call may be over soon");
+        waiting.add(now, 4, message(4), Audience::ALL);
+        assert_eq!([1, 2, 3, 4].map(|seq| waiting.is_followed(seq)), [true, false, false, false]);
+        waiting.keep(|seq| seq == 1);
+        assert!(!waiting.is_followed(1));
     }
 
     #[test]

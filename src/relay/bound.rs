@@ -59,7 +59,10 @@ pub(super) async fn run(relay: Arc<Relay>, login: Box<Login>) {
 
 impl Driver {
     async fn begin(relay: Arc<Relay>, login: Box<Login>) -> Box<Self> {
-        let Login { bound, client, peer, upstream } = *login;
+        let Login { mut bound, mut client, peer, mut upstream } = *login;
+        client.framer().make_lean();
+        upstream.framer().make_lean();
+        (bound.client_header, bound.server_header) = (bound.client_header.lean(), bound.server_header.lean());
         let (handle, commands) = relay.registry.enter(login::held(&bound), bound.jid.resource().as_str().to_owned());
         let login = LoginId(rand::random());
         let owner = owner(&relay, &handle, &bound, login).await;
@@ -224,12 +227,14 @@ impl Driver {
 
     /// Puts a proven connection in the place of the one there is, which closes silently.
     fn attach(&mut self, attach: Attach) {
-        let Attach { client, peer, resumption, reply } = attach;
+        let Attach { mut client, peer, mut resumption, reply } = attach;
         if let Err(too_high) = self.session.check_resume(resumption.h) {
             // If the login is gone too, nobody is left to tell.
             drop(reply.send(Err(Refused { client, too_high: Some(too_high) })));
             return;
         }
+        client.framer().make_lean();
+        resumption.server_header = resumption.server_header.lean();
         if let Some(old) = self.client.replace(client) {
             self.relay.farewell(*old);
         }

@@ -97,33 +97,49 @@ impl Relay {
     }
 
     /// Serves one connection for as long as it, or the session that it becomes, lives.
-    pub async fn serve(self: Arc<Self>, tcp: TcpStream, peer: SocketAddr, listen: Arc<Listen>, admission: Admission) {
+    pub fn serve(
+        self: Arc<Self>,
+        tcp: TcpStream,
+        peer: SocketAddr,
+        listen: Arc<Listen>,
+        admission: Admission,
+    ) -> impl Future<Output = ()> + Send + use<> {
         use tracing::field::Empty;
         let span = tracing::info_span!("session", peer = Empty, proxy = Empty, jid = Empty);
-        // Each stage, and what it gives to the next, in a box of its own: a connection that says nothing needs little, and a
-        // session that lasts for days keeps nothing of its handshake.
-        let stages = async {
-            let permit = match admission {
-                Ok(permit) => permit,
-                Err(limit) => return self.turn_away(tcp, listen.tls, limit),
-            };
-            let logging_in = self.metrics.logging_in();
-            let snapshot = self.current();
-            let deadline = Instant::now() + snapshot.config.limits.handshake_timeout;
-            let Some(arrival) = Box::pin(arrival::of(&self, (tcp, peer), &listen, permit, deadline)).await else {
-                return;
-            };
-            let addresses = arrival.addresses;
-            let secured = Box::pin(handshake::secure(&self, &snapshot, arrival, listen.tls, deadline)).await;
-            let Some((client, eviction)) = secured else { return };
-            let login = Box::pin(login::run(&self, snapshot, client, (addresses, eviction))).await;
-            drop(logging_in);
-            if let Some(login) = login {
+        // Made here, so that the task has no room for what only the login is about.
+        let login = Box::pin(Arc::clone(&self).log_in(tcp, peer, listen, admission));
+        let stages = async move {
+            if let Some(login) = login.await {
                 tracing::Span::current().record("jid", tracing::field::display(&login.bound.jid));
                 Box::pin(bound::run(self, login)).await;
             }
         };
-        stages.instrument(span).await;
+        stages.instrument(span)
+    }
+
+    /// Each stage, and what it gives to the next, in a box of its own: a connection that says nothing needs little, and a session
+    /// that lasts for days keeps nothing of its handshake.
+    async fn log_in(
+        self: Arc<Self>,
+        tcp: TcpStream,
+        peer: SocketAddr,
+        listen: Arc<Listen>,
+        admission: Admission,
+    ) -> Option<Box<login::Login>> {
+        let permit = match admission {
+            Ok(permit) => permit,
+            Err(limit) => {
+                self.turn_away(tcp, listen.tls, limit);
+                return None;
+            }
+        };
+        let _logging_in = self.metrics.logging_in();
+        let snapshot = self.current();
+        let deadline = Instant::now() + snapshot.config.limits.handshake_timeout;
+        let arrival = Box::pin(arrival::of(&self, (tcp, peer), &listen, permit, deadline)).await?;
+        let addresses = arrival.addresses;
+        let (client, eviction) = Box::pin(handshake::secure(&self, &snapshot, arrival, listen.tls, deadline)).await?;
+        Box::pin(login::run(&self, snapshot, client, (addresses, eviction))).await
     }
 
     /// Waits until the last bytes of ended sessions are out.

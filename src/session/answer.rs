@@ -113,7 +113,11 @@ impl Pending {
             p.id == id && from.is_some_and(is_service)
         };
         let at = self.publishes.iter().position(ours)?;
-        self.publishes.remove(at)
+        let publish = self.publishes.remove(at);
+        if self.publishes.is_empty() {
+            self.publishes = VecDeque::new();
+        }
+        publish
     }
 
     /// The next publish whose time is over; its late answer will still be swallowed.

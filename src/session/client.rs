@@ -206,7 +206,7 @@ impl Session {
 
     /// The client has read something: what it was notified about is its own now.
     fn contact(&mut self) {
-        self.pusher.contact(self.queue.last_in_memory());
+        self.pusher.contact(|seq| self.queue.is_on_disk_only(seq));
         let unread = self.queue.iter().next().map_or(u64::MAX, |item| item.seq);
         self.ringing = self.ringing.filter(|(seq, _)| *seq >= unread);
         self.beyond = self.beyond.take().filter(|_| self.queue.has_tail());

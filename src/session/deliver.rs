@@ -176,16 +176,27 @@ impl Session {
             seq,
             received,
             shared: is_shared(element, &node, &self.account),
-            archived: element.mentions(ns::STANZA_ID) && self.is_archived(&node),
+            archived: self.is_archived(element),
             bytes: element.on_stream(&self.bare_header),
         }
     }
 
-    /// XEP-0359: only the own bare JID says that the own archive has it.
-    pub(super) fn is_archived(&self, node: &Node<'_>) -> bool {
-        let by_own =
-            |id: &Node<'_>| id.attr("by").and_then(|by| Jid::new(&by).ok()).is_some_and(|by| by == self.account);
-        node.children().any(|child| child.is("stanza-id", ns::STANZA_ID) && by_own(&child))
+    /// Whether the own archive has it.
+    pub(super) fn is_archived(&self, element: &Element) -> bool {
+        is_archived(element, &self.account)
+    }
+
+    /// A message that is on disk need not be in memory while nobody can read it, unless a push may have to tell of it: that is
+    /// always the newest of its conversation.
+    fn rest(&mut self) {
+        // With more registrations it may have to be judged anew for one of them.
+        if !self.is_dark() || self.is_ending() || self.loading.is_some() || self.owned().count() != 1 {
+            return;
+        }
+        let (pusher, account) = (&self.pusher, &self.account);
+        self.queue.rest(self.server.acked(), &self.bare_header, |item| {
+            pusher.is_followed(item.seq).then(|| is_archived(&item.element, account))
+        });
     }
 
     pub(super) fn spooled(&mut self, now: Instant, seq: u64) {
@@ -195,6 +206,7 @@ impl Session {
         }
         self.queue.committed(seq);
         self.settle_with_server(now, self.is_dark());
+        self.rest();
         if self.is_ending() {
             self.drive_end(now);
         }
@@ -218,12 +230,17 @@ impl Session {
         if self.loading.is_some() || self.resuming.is_some() {
             return;
         }
-        if let Some((after, weight)) = self.queue.wants_load() {
-            self.loading = Some(self.queue.last_committed());
-            self.out(Output::Load(after, weight));
-        } else if matches!(self.greeting, Greeting::Sending(_)) {
+        if !self.load() && matches!(self.greeting, Greeting::Sending(_)) {
             self.greeted(now);
         }
+    }
+
+    /// Asks for what only the spool has and there is room for; whether there is any.
+    pub(super) fn load(&mut self) -> bool {
+        let Some((after, weight)) = self.queue.wants_load().filter(|_| self.loading.is_none()) else { return false };
+        self.loading = Some(self.queue.last_committed());
+        self.out(Output::Load(after, weight));
+        true
     }
 
     /// None means that there is no more up to what was on disk when it was asked for.
@@ -234,6 +251,7 @@ impl Session {
         }
         let ttl = self.settings.stream_management.orphan_ttl;
         for item in items {
+            let Some(item) = self.queue.read_back(item) else { continue };
             let age = Duration::from_millis(self.epoch.unix_ms(now).saturating_sub(item.received));
             match Element::parse(item.bytes, &self.bare_header) {
                 // It joined the queue for its place in it; to a later session it says nothing.
@@ -278,6 +296,13 @@ fn for_client(item: &Queued, domain: &str, header: &Arc<Header>) -> Bytes {
     };
     let delayed = if item.waited { delayed() } else { None };
     delayed.as_ref().unwrap_or(&item.element).on_stream(header)
+}
+
+/// XEP-0359: only the own bare JID says that the own archive has it.
+fn is_archived(element: &Element, account: &BareJid) -> bool {
+    let by_own = |id: &Node<'_>| id.attr("by").and_then(|by| Jid::new(&by).ok()).is_some_and(|by| by == *account);
+    let is_own = |child: Node<'_>| child.is("stanza-id", ns::STANZA_ID) && by_own(&child);
+    element.mentions(ns::STANZA_ID) && element.node().children().any(is_own)
 }
 
 /// Whether a stanza was addressed to the account rather than to one of its devices, and may go to another.

@@ -257,11 +257,15 @@ impl Session {
 
     fn forget_archived(&mut self) {
         let archived: Vec<u64> =
-            self.queue.iter().filter(|item| self.is_archived(&item.element.node())).map(|item| item.seq).collect();
+            self.queue.iter().filter(|item| self.is_archived(&item.element)).map(|item| item.seq).collect();
         for item in self.queue.remove_where(|item| archived.contains(&item.seq)) {
             if item.is_spooled() {
                 self.out(Output::Unspool(item.seq..=item.seq));
             }
+        }
+        let at_rest: Vec<u64> = self.queue.archived_at_rest().collect();
+        for seq in at_rest {
+            self.out(Output::Unspool(seq..=seq));
         }
         for places in self.queue.noted().take_archived() {
             self.out(Output::Unspool(places));

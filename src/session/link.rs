@@ -57,6 +57,10 @@ impl Session {
         leg.rewind();
         self.client_has(acked);
         self.queue.rewind();
+        if self.queue.rests() {
+            // First, so that it need not wait for what else the store is told.
+            self.load();
+        }
         self.waiting_presence.clear();
         self.attachment = self.attachment.next();
         self.attached_header = resumption.server_header;

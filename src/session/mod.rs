@@ -155,7 +155,7 @@ pub enum Output {
     End(EndReason),
 }
 
-/// Room for so many effects is kept from one event to the next.
+/// Room for so many effects is kept from one event to the next while the client is there.
 const FEW: usize = 4;
 
 /// A bound session: both legs, what waits, and the pushes about it.
@@ -334,7 +334,7 @@ impl Session {
     /// The next effect, `None` when all are taken.
     pub fn poll(&mut self) -> Option<Output> {
         let output = self.outputs.pop_front();
-        if output.is_none() && self.outputs.capacity() > FEW {
+        if output.is_none() && (self.outputs.capacity() > FEW || self.is_dark()) {
             self.outputs = VecDeque::new();
         }
         output

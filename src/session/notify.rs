@@ -114,7 +114,7 @@ impl Session {
     /// The client has become unreachable, or can be notified now: what waits already may be worth a push.
     pub(super) fn push_for_waiting(&mut self, now: Instant) {
         let Some(since) = self.liveness.unreachable_since().filter(|_| self.has_registration()) else { return };
-        self.pusher.recount(self.queue.last_in_memory());
+        self.pusher.recount(|seq| self.queue.is_on_disk_only(seq));
         let waiting: Vec<Queued> = self.queue.iter().cloned().collect();
         for Queued { element, seq, received, .. } in waiting {
             let reading = self.read(&element);

@@ -28,11 +28,11 @@ impl Attachment {
 
 /// A resumption identifier (XEP-0198 §5 `id`, `previd`): 128 random bits.
 #[derive(Clone, PartialEq, Eq, Hash)]
-pub struct SmId(String);
+pub struct SmId(Arc<str>);
 
 impl SmId {
     /// An id as a client presented it.
-    pub fn new(id: impl Into<String>) -> Self {
+    pub fn new(id: impl Into<Arc<str>>) -> Self {
         Self(id.into())
     }
 

@@ -2,17 +2,21 @@
 //! those the ones that only the spool has.
 
 mod budget;
+mod leg;
+mod queued;
+mod resting;
 mod room;
 mod spooled;
 mod tail;
 
 use std::collections::VecDeque;
-use std::num::NonZeroU64;
 use std::ops::RangeInclusive;
 
 use crate::xml::{Element, Kind};
 pub use budget::Budget;
 use budget::Share;
+pub use queued::Queued;
+use resting::Resting;
 pub use room::Full;
 pub use spooled::Spooled;
 use spooled::weight;
@@ -23,25 +27,6 @@ const FEW: usize = 4;
 
 /// How many places are given away at once.
 const RESERVED: u64 = 1 << 20;
-
-/// One stanza on its way to the client.
-#[derive(Clone, Debug)]
-pub struct Queued {
-    /// The stanza as the server sent it.
-    pub element: Element,
-    /// When it came, Unix milliseconds.
-    pub received: u64,
-    /// Its place among all stanzas for the device.
-    pub seq: u64,
-    /// Its number on the server's stream management leg, if it has one: they count from one.
-    pub ordinal: Option<NonZeroU64>,
-    /// Of a kind that must not be lost (invariant 2).
-    pub durable: bool,
-    /// It waited, so it is written with its delay.
-    pub waited: bool,
-    /// The spool was asked to take it, or had it before.
-    spooled: bool,
-}
 
 /// Where a pushed stanza went.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,6 +68,9 @@ pub struct Queue {
     committed: u64,
     /// What is to be read back begins behind this place.
     tail: Option<u64>,
+    resting: Option<Box<Resting>>,
+    /// How many unwritten stanzas did not rest when they were last looked at.
+    stayed: usize,
     noted: Option<Box<Tail>>,
     /// Places of what the spool had before: nothing there came on the server's leg.
     reserved: Vec<RangeInclusive<u64>>,
@@ -107,6 +95,8 @@ impl Queue {
             next_seq: base,
             committed: base.saturating_sub(1),
             tail: None,
+            resting: None,
+            stayed: 0,
             noted: None,
             reserved: Vec::new(),
             in_flight: VecDeque::new(),
@@ -166,10 +156,7 @@ impl Queue {
 
     /// Appends a stanza that was given a place.
     pub fn hold(&mut self, item: Queued) {
-        let weight = weight(item.element.bytes().len());
-        self.bytes += weight;
-        self.share.take(weight);
-        self.messages += usize::from(item.element.kind() == Kind::Message);
+        self.count(&item);
         if self.items.len() == self.items.capacity() {
             // Less than twice as much: many sessions hold few stanzas each, for long.
             self.items.reserve_exact((self.items.len() / 2).max(FEW));
@@ -184,11 +171,24 @@ impl Queue {
         }
     }
 
+    fn count(&mut self, item: &Queued) {
+        self.gain_memory(weight(item.element.bytes().len()));
+        self.messages += usize::from(item.element.kind() == Kind::Message);
+    }
+
     fn forget(&mut self, item: &Queued) {
-        let weight = weight(item.element.bytes().len());
-        self.bytes -= weight;
-        self.share.give_back(weight);
+        self.lose_memory(weight(item.element.bytes().len()));
         self.messages -= usize::from(item.element.kind() == Kind::Message);
+    }
+
+    fn gain_memory(&mut self, bytes: usize) {
+        self.bytes += bytes;
+        self.share.take(bytes);
+    }
+
+    fn lose_memory(&mut self, bytes: usize) {
+        self.bytes -= bytes;
+        self.share.give_back(bytes);
     }
 
     /// A stanza that was read back is not for the client.
@@ -205,6 +205,7 @@ impl Queue {
     /// All that was on disk when it was asked for has been read back.
     pub fn loaded_all(&mut self, committed: u64) {
         self.tail = self.tail.map(|after| after.max(committed));
+        self.forget_resting();
         self.forget_notes(committed);
         self.end_tail();
     }
@@ -236,14 +237,17 @@ impl Queue {
         }
     }
 
-    /// Whether older stanzas wait in the spool, behind which newer ones join.
+    /// Whether stanzas wait in the spool alone, behind which newer ones join.
     pub fn has_tail(&self) -> bool {
-        self.tail.is_some()
+        self.tail.is_some() || self.resting.is_some()
     }
 
-    /// Takes the next unwritten stanza for writing; it stays until acknowledged.
+    /// Takes the next unwritten stanza for writing, unless one that rests comes first; it stays until acknowledged.
     pub fn write_next(&mut self) -> Option<&Queued> {
         let next = self.items.get(self.written)?;
+        if self.resting.as_ref().and_then(|resting| resting.first()).is_some_and(|first| first < next.seq) {
+            return None;
+        }
         self.written += 1;
         Some(next)
     }
@@ -332,36 +336,6 @@ impl Queue {
         self.in_flight.is_empty() && last.is_none_or(|item| item.seq <= self.committed)
     }
 
-    /// The number of the first stanza on the server's leg that is neither the client's nor the disk's; `None` if all are.
-    pub fn first_unsettled(&mut self) -> Option<u64> {
-        let committed = self.committed;
-        let settled = |item: &Queued| !item.durable || item.ordinal.is_none() || item.spooled && item.seq <= committed;
-        while self.items.get(self.settled).is_some_and(settled) {
-            self.settled += 1;
-        }
-        let in_memory = self.items.get(self.settled).and_then(|item| item.ordinal);
-        in_memory.map(NonZeroU64::get).or_else(|| self.in_flight.iter().find_map(|f| f.ordinal))
-    }
-
-    /// Forgets the stanzas beyond this number on the server's leg: the server has them still, and sends them elsewhere. Returns
-    /// the places that the spool must not keep.
-    pub fn give_back(&mut self, acked: u64) -> Vec<RangeInclusive<u64>> {
-        let theirs = |ordinal: Option<u64>| ordinal.is_some_and(|ordinal| ordinal > acked);
-        let given = self.remove_where(|item| theirs(item.ordinal.map(NonZeroU64::get)));
-        let in_memory = given.iter().filter(|item| item.spooled).map(|item| item.seq);
-        let in_flight = self.in_flight.iter().filter(|f| theirs(f.ordinal)).map(|f| f.seq);
-        let Some(first) = in_memory.chain(in_flight).min() else { return Vec::new() };
-        let (mut start, mut places) = (first, Vec::new());
-        for reserved in self.reserved.iter().filter(|reserved| *reserved.end() >= first) {
-            if start < *reserved.start() {
-                places.push(start..=reserved.start() - 1);
-            }
-            start = reserved.end() + 1;
-        }
-        places.push(start..=u64::MAX);
-        places
-    }
-
     /// Drops stanzas that need not be kept, and returns them.
     pub fn remove_where(&mut self, mut unwanted: impl FnMut(&Queued) -> bool) -> Vec<Queued> {
         let (given, kept): (Vec<_>, Vec<_>) = self.items.drain(..).partition(|item| unwanted(item));
@@ -383,19 +357,19 @@ impl Queue {
         self.items.binary_search_by_key(&seq, |item| item.seq).ok().and_then(|at| self.items.get(at))
     }
 
-    /// Up to this place the stanzas that wait are in memory; beyond, only the spool has them.
-    pub fn last_in_memory(&self) -> u64 {
-        self.tail.unwrap_or(u64::MAX)
+    /// Whether the stanza at this place is not in memory, as far as it waits.
+    pub fn is_on_disk_only(&self, seq: u64) -> bool {
+        self.tail.is_some_and(|after| seq > after) || self.resting.as_ref().is_some_and(|resting| resting.has(seq))
     }
 
-    /// How many of them are messages.
+    /// How many messages are in memory.
     pub fn messages(&self) -> usize {
         self.messages
     }
 
-    /// How many stanzas wait in memory.
+    /// How many stanzas wait, of those with their place in memory.
     pub fn len(&self) -> usize {
-        self.items.len()
+        self.items.len() + self.resting.as_ref().map_or(0, |resting| resting.len())
     }
 
     /// What they count for, in bytes.
@@ -403,25 +377,8 @@ impl Queue {
         self.bytes
     }
 
-    /// Whether nothing waits in memory.
+    /// Whether nothing waits that has its place in memory.
     pub fn is_empty(&self) -> bool {
-        self.items.is_empty()
-    }
-}
-
-impl Queued {
-    /// A stanza that came at this time, without a number, and need not be kept.
-    pub fn new(element: Element, seq: u64, received: u64) -> Self {
-        Self { element, received, seq, ordinal: None, durable: false, waited: false, spooled: false }
-    }
-
-    /// The same with its number on the server's leg, and whether it must not be lost.
-    pub fn of_leg(self, ordinal: Option<u64>, durable: bool) -> Self {
-        Self { ordinal: ordinal.and_then(NonZeroU64::new), durable, ..self }
-    }
-
-    /// Whether the spool was asked to take it.
-    pub fn is_spooled(&self) -> bool {
-        self.spooled
+        self.len() == 0
     }
 }

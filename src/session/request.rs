@@ -1,5 +1,6 @@
 //! The client's iq requests that concern Pushward: registrations (XEP-0357), features, the archive, the account's end.
 
+use std::collections::VecDeque;
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -89,6 +90,9 @@ impl Session {
     pub(super) fn stored(&mut self, now: Instant, token: Token, stored: Stored) {
         let Some(at) = self.promises.iter().position(|p| p.token == token) else { return };
         let Some(promise) = self.promises.remove(at) else { return };
+        if self.promises.is_empty() {
+            self.promises = VecDeque::new();
+        }
         match stored {
             Stored::Durable(device) => {
                 if let Some(device) = device.filter(|device| *device != self.owner.device) {

@@ -22,6 +22,8 @@ impl Session {
 
     /// The push services that notify the device.
     pub fn services(&self) -> Vec<Jid> {
-        self.owned().map(|registration| registration.target.service.clone()).collect()
+        let mut services: Vec<_> = self.owned().map(|registration| registration.target.service.clone()).collect();
+        services.shrink_to_fit();
+        services
     }
 }

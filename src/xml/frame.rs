@@ -111,6 +111,13 @@ impl Framer {
         self.closing = Boundary::default();
     }
 
+    /// Keeps no more of the stream's header than its elements lean on, see [`Header::lean`].
+    pub fn make_lean(&mut self) {
+        if let State::Stream(header) = &mut self.state {
+            *header = header.lean();
+        }
+    }
+
     /// Throws away what is buffered (RFC 6120 §5.4.3.3: nothing sent in the clear may count after STARTTLS) and restarts.
     /// Returns how many bytes that were.
     pub fn discard(&mut self) -> usize {
@@ -170,6 +177,30 @@ impl Framer {
 mod tests {
     use super::super::Kind;
     use super::*;
+
+    #[test]
+    fn a_lean_header_means_the_same_and_is_shared_by_streams_that_are_alike() {
+        let opened = |attributes: &str, name: &str| {
+            let mut framer = Framer::new(FrameLimits { bytes: 4096, depth: 8 });
+            let xml = format!("<{name} xmlns='jabber:client' xmlns:stream='{}' {attributes}>", ns::STREAMS);
+            framer.buffer().extend_from_slice(xml.as_bytes());
+            let Ok(Some(Frame::Open(header))) = framer.next_frame() else { panic!("{xml}") };
+            framer.make_lean();
+            framer.buffer().extend_from_slice(format!("<p:a/></{name}>").as_bytes());
+            let Ok(Some(Frame::Element(element))) = framer.next_frame() else { panic!("{xml}") };
+            assert!(matches!(framer.next_frame(), Ok(Some(Frame::Close))));
+            assert!(header.means_the_same(element.header()) && element.header().id().is_none());
+            let original = Element::parse(element.bytes().clone(), &header).unwrap();
+            assert_eq!(element.on_stream(&Header::bare()), original.on_stream(&Header::bare()));
+            Arc::clone(element.header())
+        };
+        let first = opened("xmlns:p='u' xml:lang='en' id='1'", "stream:stream");
+        assert!(Arc::ptr_eq(&first, &opened("xmlns:p='u' xml:lang='en' id='2' from='a'", "stream:stream")));
+        assert!(Arc::ptr_eq(&first, &first.lean()));
+        for (other, name) in [("xmlns:p='u'", "stream:stream"), ("xmlns:p='v' xml:lang='en'", "stream:stream")] {
+            assert!(!Arc::ptr_eq(&first, &opened(other, name)));
+        }
+    }
 
     const HEADER: &str = "<?xml version='1.0'?>\n<stream:stream xmlns='jabber:client' \
         xmlns:stream='http://etherx.jabber.org/streams' to='example.org' version='1.0' xml:lang='en'>";

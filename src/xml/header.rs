@@ -1,6 +1,6 @@
 //! The stream header (RFC 6120 §4.7): what it says, and reading it as it arrives.
 
-use std::sync::{Arc, LazyLock};
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 
 use bytes::Bytes;
 
@@ -11,6 +11,9 @@ use super::ns;
 use super::scan::check_prefixes;
 use super::scope::{Scope, declare, declared_prefix, lookup};
 use super::tag::{Attr, Tag, attributes, start_tag};
+
+/// So many lean headers are kept for streams to come.
+const LEAN: usize = 16;
 
 /// A stream header, kept as it came.
 pub struct Header {
@@ -45,6 +48,37 @@ impl Header {
             Arc::new(Header::parse(Bytes::from(bytes)).expect("a valid header"))
         });
         Arc::clone(&BARE)
+    }
+
+    /// What this header means for the elements of its stream, and no more of it: one for all streams of late where that is the
+    /// same.
+    pub fn lean(&self) -> Arc<Header> {
+        static LATE: Mutex<Vec<Arc<Header>>> = Mutex::new(Vec::new());
+        let mut late = LATE.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = late.iter().find(|known| known.name == self.name && known.means_the_same(self)) {
+            return Arc::clone(known);
+        }
+        let lean = Arc::new(Header {
+            bytes: Bytes::new(),
+            name: self.name.clone(),
+            default: self.default.clone(),
+            prefixes: self.prefixes.clone(),
+            from: None,
+            to: None,
+            id: None,
+            version: None,
+            lang: self.lang.clone(),
+        });
+        if late.len() == LEAN {
+            late.remove(0);
+        }
+        late.push(Arc::clone(&lean));
+        lean
+    }
+
+    /// Whether an element means the same under the other header.
+    pub fn means_the_same(&self, other: &Header) -> bool {
+        self.default == other.default && self.prefixes == other.prefixes && self.lang == other.lang
     }
 
     /// The header byte for byte, with its XML declaration and white space between them.

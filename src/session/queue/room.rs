@@ -45,11 +45,19 @@ impl Queue {
 
     /// Behind which place, and stanzas of how much [`Spooled::weight`](super::Spooled::weight), are to be read back from the spool now.
     pub fn wants_load(&self) -> Option<(u64, usize)> {
-        let after = self.tail.filter(|after| *after < self.committed)?;
+        let resting = self.resting.as_ref().and_then(|resting| resting.first());
+        let tail = || self.tail.filter(|after| *after < self.committed);
+        let after = resting.map(|first| first - 1).or_else(tail)?;
+        let room = (self.limit / 2).saturating_sub(self.held()).min(self.share.room());
         // One stanza at a time goes on even where others have taken all.
-        let at_least = usize::from(self.items.is_empty());
-        let room = (self.limit / 2).checked_sub(self.bytes)?.min(self.share.room().max(at_least));
+        let none_to_acknowledge = if resting.is_some() { self.written == 0 } else { self.items.is_empty() };
+        let room = room.max(usize::from(none_to_acknowledge));
         (room > 0).then_some((after, room))
+    }
+
+    /// What the stanzas in memory count for.
+    fn held(&self) -> usize {
+        self.bytes - self.resting.as_ref().map_or(0, |resting| resting.weight())
     }
 
     /// Whether more stanzas may come from the server: else the disk is too slow for them.
@@ -60,6 +68,6 @@ impl Queue {
 
     /// Whether more can be read back before the client acknowledges something.
     pub fn is_full(&self) -> bool {
-        self.bytes >= self.limit / 2 || !self.share.has_room(1) && !self.items.is_empty()
+        self.held() >= self.limit / 2 || !self.share.has_room(1) && !self.items.is_empty()
     }
 }

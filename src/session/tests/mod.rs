@@ -6,6 +6,7 @@ mod found;
 mod login;
 mod model;
 mod push;
+mod resting;
 mod resume;
 mod rules;
 mod sasl2;

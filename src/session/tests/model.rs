@@ -201,6 +201,7 @@ struct Coverage {
     suspicions: AtomicU64,
     overflows: AtomicU64,
     loads: AtomicU64,
+    rests: AtomicU64,
     adoptions: AtomicU64,
     orphans: AtomicU64,
     crashes: AtomicU64,
@@ -229,6 +230,7 @@ impl Coverage {
             suspicions,
             overflows,
             loads,
+            rests,
             adoptions,
             orphans,
             crashes,
@@ -254,6 +256,7 @@ impl Coverage {
             ("suspicions", suspicions),
             ("overflows", overflows),
             ("loads", loads),
+            ("rests", rests),
             ("adoptions", adoptions),
             ("orphans", orphans),
             ("crashes", crashes),
@@ -518,7 +521,13 @@ impl World {
             | Output::Spool(_)
             | Output::Unspool(_)
             | Output::Load(..)
-            | Output::Adopt(..) => self.ask_disk(output),
+            | Output::Adopt(..) => {
+                let rests = |session: &Session| session.queue.rests();
+                if matches!(output, Output::Load(..)) && self.session.as_ref().is_some_and(rests) {
+                    count(&self.coverage.rests);
+                }
+                self.ask_disk(output);
+            }
         }
     }
 
