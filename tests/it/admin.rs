@@ -334,9 +334,10 @@ async fn the_page_counts_and_names_nobody() {
 #[tokio::test]
 async fn a_draining_daemon_says_so_until_it_has_ended() {
     let stub = StubUpstream::start(StubOptions::default()).await;
-    let mut pushward = Pushward::start(with_page(Setup::new(stub.address)).set("drain_timeout", "'5s'")).await;
+    let mut pushward = Pushward::start(with_page(Setup::new(stub.address)).set("drain_timeout", "'2s'")).await;
     let address = page(&pushward).await;
-    // A client that does not read its end keeps the drain waiting.
+    // A client that has said nothing yet keeps the drain waiting.
+    let _silent = TcpStream::connect(pushward.starttls).await.unwrap();
     let _client = pushward.login("alice", "phone").await;
     let ((), (status, _)) = tokio::join!(draining(address), pushward.terminate(PATIENCE));
     assert_eq!(status.code(), Some(0));
