@@ -12,6 +12,8 @@ use super::open::Spelled;
 
 /// Bytes of a block.
 const WIDTH: usize = 64;
+/// Tags of a block at most: none is shorter than `<a>`.
+pub(super) const MOST: usize = WIDTH / 3 + 1;
 /// The same, and what is read together with the last of them.
 const SPAN: usize = WIDTH + 16;
 
@@ -24,6 +26,8 @@ struct Classes {
     space: u64,
     apostrophe: u64,
     quote: u64,
+    /// The letter `h`.
+    h: u64,
     /// May start a name.
     start: u64,
     /// May stand in a name.
@@ -45,6 +49,8 @@ struct Tags {
     attributes: u64,
     /// Where they end.
     equals: u64,
+    /// Some tag has more than one attribute, or one whose value begins with `h`.
+    notable: bool,
 }
 
 /// The bytes from one place on, and the whole tags among the first of them.
@@ -57,6 +63,8 @@ pub(super) struct Block<'a> {
 #[derive(Clone, Copy)]
 pub(super) struct DenseTag {
     pub(super) kind: DenseKind,
+    /// Where its `<` is.
+    pub(super) start: usize,
     /// Where its name begins.
     pub(super) name: usize,
     pub(super) name_len: usize,
@@ -103,14 +111,14 @@ impl<'a> Block<'a> {
         if tags.slashes & 2 << open != 0 {
             let name = open + 2;
             let name_len = close - name;
-            return Some(DenseTag { kind: DenseKind::End, name, name_len, end, attributes: 0, equals: 0 });
+            return Some(DenseTag { kind: DenseKind::End, start: open, name, name_len, end, attributes: 0, equals: 0 });
         }
         let kind = if tags.slashes << 1 & 1 << close != 0 { DenseKind::Empty } else { DenseKind::Start };
         let name = open + 1;
         let name_len = lowest(tags.name_ends & u64::MAX << open) - name;
         let within = (1 << close) - (1 << open);
         let (attributes, equals) = (tags.attributes & within, tags.equals & within);
-        Some(DenseTag { kind, name, name_len, end, attributes, equals })
+        Some(DenseTag { kind, start: open, name, name_len, end, attributes, equals })
     }
 }
 
@@ -128,6 +136,12 @@ impl Block<'_> {
         }
         self.drop_first();
         Some(close + 1)
+    }
+
+    /// Whether attributes need a look: there is a tag that has more than one, or one whose value begins with `h`.
+    #[inline(always)]
+    pub(super) fn is_notable(&self) -> bool {
+        self.tags.notable
     }
 
     /// The tags that are left.
@@ -181,6 +195,7 @@ impl Classes {
             space: equal(block, b' '),
             apostrophe: equal(block, b'\''),
             quote: equal(block, b'"'),
+            h: equal(block, b'h'),
             start: letters.to_bitmask(),
             name: (letters | digits).to_bitmask() & !slash,
             special: special.to_bitmask(),
@@ -190,7 +205,7 @@ impl Classes {
     /// The tags below the first error.
     #[inline(always)]
     fn tags(self) -> Tags {
-        let Self { less, greater, slash, equals, space, apostrophe, quote, start, name, special } = self;
+        let Self { less, greater, slash, equals, space, apostrophe, quote, h, start, name, special } = self;
         let mut wrong = special;
 
         // Content is from each `>` to the next `<`, and at the start.
@@ -229,11 +244,12 @@ impl Classes {
         wrong |= (behind(name, element) | closed << 1) & !next;
         wrong |= (behind(name, ending) | (slash & !of_end) << 1) & !greater;
 
+        let notable = (attribute & closed << 2) | (h & opened << 1) != 0;
         let right = (wrong & wrong.wrapping_neg()).wrapping_sub(1);
         let closes = greater & right;
         // All bits up to the last whole tag's end.
         let whole = u64::MAX.checked_shr(closes.leading_zeros()).unwrap_or(0);
-        Tags { opens: less & whole, closes, slashes: slash, name_ends, attributes: attribute, equals }
+        Tags { opens: less & whole, closes, slashes: slash, name_ends, attributes: attribute, equals, notable }
     }
 }
 

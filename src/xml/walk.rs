@@ -5,7 +5,7 @@
 
 use fearless_simd::{Level, Simd, dispatch};
 
-use super::dense::{Block, DenseKind, DenseTag};
+use super::dense::{Block, DenseKind, DenseTag, MOST};
 use super::element::Kind;
 use super::header::Header;
 use super::open::{Open, Spelled};
@@ -82,15 +82,30 @@ impl Scan {
     /// too.
     #[inline(always)]
     fn dense_tags<S: Simd>(&mut self, simd: S, bytes: &[u8], mut at: usize, depth: usize) -> usize {
-        while let Some(mut block) = Block::new(simd, bytes, at) {
+        while self.open.len() + MOST <= depth
+            && let Some(mut block) = Block::new(simd, bytes, at)
+        {
             let (begin, few) = (at, block.len() < DENSE);
             while let Some(tag) = block.next() {
-                let Some(end) = self.dense_tag(&mut block, tag, begin, bytes, depth) else {
-                    return at;
-                };
-                at = begin + end;
-                if self.open.is_empty() {
-                    return at;
+                let name = Spelled { start: begin + tag.name, len: tag.name_len, word: block.word(tag.name) };
+                at = begin + tag.end;
+                if tag.kind == DenseKind::End {
+                    if !self.dense_end(&name, bytes) {
+                        return begin + tag.start;
+                    }
+                    if self.open.is_empty() {
+                        return at;
+                    }
+                    continue;
+                }
+                if block.is_notable() && attributes(&block, tag).is_none() {
+                    return begin + tag.start;
+                }
+                if tag.kind == DenseKind::Start {
+                    match block.end_of(&name) {
+                        Some(end) => at = begin + end,
+                        None => self.open.push(Open { name, scope: self.scope() }),
+                    }
                 }
             }
             if few {
@@ -101,46 +116,14 @@ impl Scan {
     }
 
     #[inline(always)]
-    fn dense_tag(
-        &mut self,
-        block: &mut Block<'_>,
-        mut tag: DenseTag,
-        begin: usize,
-        bytes: &[u8],
-        depth: usize,
-    ) -> Option<usize> {
-        let name = Spelled { start: begin + tag.name, len: tag.name_len, word: block.word(tag.name) };
-        if tag.kind == DenseKind::End {
-            let open = self.open.last()?.name;
-            let same = if name.is_short() { open.begins(name.word) } else { open.bytes(bytes) == name.bytes(bytes) };
-            if !same || open.len != name.len {
-                return None;
-            }
-            self.open.pop();
-            return Some(tag.end);
+    fn dense_end(&mut self, name: &Spelled, bytes: &[u8]) -> bool {
+        let Some(Open { name: open, .. }) = self.open.last() else { return false };
+        let same = if name.is_short() { open.begins(name.word) } else { open.bytes(bytes) == name.bytes(bytes) };
+        if !same || open.len != name.len {
+            return false;
         }
-        if self.open.len() >= depth {
-            return None;
-        }
-        let mut names = Names::default();
-        let many = tag.has_many();
-        while let Some((start, len)) = tag.next_attribute() {
-            let key = Key { word: block.word(start), len };
-            // Only a value like this may name a namespace that must not be declared.
-            if block.word(start + len + 2) == HTTP {
-                return None;
-            }
-            if many {
-                names.add(&key, block.word((start + len).saturating_sub(8)))?;
-            }
-        }
-        if tag.kind == DenseKind::Start {
-            if let Some(end) = block.end_of(&name) {
-                return Some(end);
-            }
-            self.open.push(Open { name, scope: self.scope() });
-        }
-        Some(tag.end)
+        self.open.pop();
+        true
     }
 
     /// Says whether the tag is all there is.
@@ -178,6 +161,23 @@ impl Scan {
     }
 }
 
+/// Whether no attribute of the tag may be given twice or declare a namespace that must not be declared.
+#[inline(always)]
+fn attributes(block: &Block<'_>, mut tag: DenseTag) -> Option<()> {
+    let many = tag.has_many();
+    let mut names = Names::default();
+    while let Some((start, len)) = tag.next_attribute() {
+        // Only a value like this may name such a namespace.
+        if block.word(start + len + 2) == HTTP {
+            return None;
+        }
+        if many {
+            names.add(&Key { word: block.word(start), len }, block.word((start + len).saturating_sub(8)))?;
+        }
+    }
+    Some(())
+}
+
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
@@ -187,27 +187,31 @@ mod tests {
 
     use super::*;
 
+    /// Levels of nesting, enough for blocks.
+    const DEEP: usize = MOST + 6;
+
     /// Levels of processors that can be tried on this one.
     fn levels() -> [Level; 2] {
         [Level::new(), Level::baseline()]
     }
 
     /// What comes of bytes that end where `cut` says first, and then are whole.
-    fn read(level: Option<Level>, bytes: &[u8], cut: usize, header: &Header) -> String {
+    fn read(level: Option<Level>, bytes: &[u8], cut: usize, depth: usize) -> String {
+        let header = Header::bare();
         let mut scan = Scan::default();
-        let mut result = scan.advance_with(level, &bytes[..cut], header, 8);
+        let mut result = scan.advance_with(level, &bytes[..cut], &header, depth);
         if matches!(result, Ok(None)) {
-            result = scan.advance_with(level, bytes, header, 8);
+            result = scan.advance_with(level, bytes, &header, depth);
         }
         format!("{result:?} {:?}", result.is_ok().then(|| scan.finish()))
     }
 
     /// The short way and the careful way say the same. Returns whether the bytes are an element.
-    fn check(bytes: &[u8], cut: usize, header: &Header) -> bool {
-        let careful = read(None, bytes, bytes.len(), header);
+    fn check(bytes: &[u8], cut: usize, depth: usize) -> bool {
+        let careful = read(None, bytes, bytes.len(), depth);
         for level in levels() {
             let shown = String::from_utf8_lossy(bytes);
-            assert_eq!(read(Some(level), bytes, cut, header), careful, "{level:?}, cut at {cut}: {shown}");
+            assert_eq!(read(Some(level), bytes, cut, depth), careful, "{level:?}, cut at {cut}: {shown}");
         }
         careful.starts_with("Ok(Some")
     }
@@ -287,7 +291,6 @@ mod tests {
 
     #[test]
     fn every_piece_is_read_as_the_careful_way_reads_it_wherever_it_stands() {
-        let header = Header::bare();
         let (mut right, mut wrong) = (0, 0);
         for piece in PIECES {
             for offset in 0..70 {
@@ -300,7 +303,7 @@ mod tests {
                     format!("<a>{}<{pad}b/><b/>{piece}{}</a>", tags.repeat(3), tags.repeat(5)),
                 ] {
                     let cut = (offset * 7) % document.len();
-                    let fine = check(document.as_bytes(), cut, &header);
+                    let fine = check(document.as_bytes(), cut, if offset % 4 == 0 { 8 } else { DEEP });
                     (right, wrong) = if fine { (right + 1, wrong) } else { (right, wrong + 1) };
                 }
             }
@@ -310,7 +313,6 @@ mod tests {
 
     #[test]
     fn any_byte_in_any_place_of_dense_tags_is_read_as_the_careful_way_reads_it() {
-        let header = Header::bare();
         let document = "<a><b c='1'>2</b><d/><e f='3' g='4'/>5<h><i/></h><j k='6' l='7'>8</j>".to_owned()
             + &"<f n='3'><v k='t'>5</v></f><ab cd='ef' />".repeat(4)
             + "</a>";
@@ -318,14 +320,24 @@ mod tests {
             for byte in (0..0x80).chain([0x80, 0xC3, 0xEF, 0xFF]) {
                 let mut bytes = document.clone().into_bytes();
                 bytes[at] = byte;
-                check(&bytes, bytes.len(), &header);
+                check(&bytes, bytes.len(), DEEP);
             }
             for bytes in ["", "'", "\"", "='", "<", ">", "><", "/", "&amp;", "a='", "' b", "]]>"] {
                 let mut changed = document.clone();
                 changed.insert_str(at, bytes);
-                check(changed.as_bytes(), at, &header);
+                check(changed.as_bytes(), at, DEEP);
                 changed.replace_range(at + bytes.len()..=at + bytes.len(), "");
-                check(changed.as_bytes(), at, &header);
+                check(changed.as_bytes(), at, DEEP);
+            }
+        }
+    }
+
+    #[test]
+    fn elements_are_nested_as_deeply_as_the_careful_way_allows() {
+        for levels in 1..2 * DEEP {
+            for tag in ["<a>", "<a b='c'>", "<a><d/>"] {
+                let document = tag.repeat(levels) + &"<b>c</b>".repeat(20) + &"</a>".repeat(levels);
+                assert_eq!(check(document.as_bytes(), document.len() / 2, DEEP), levels < DEEP, "{levels} of {tag}");
             }
         }
     }
@@ -352,7 +364,7 @@ mod tests {
 
         #[test]
         fn documents_are_read_as_the_careful_way_reads_them(bytes in document(), cut in any::<Index>()) {
-            check(&bytes, cut.index(bytes.len()), &Header::bare());
+            check(&bytes, cut.index(bytes.len()), DEEP);
         }
     }
 
@@ -371,7 +383,7 @@ mod tests {
         ] {
             for level in levels() {
                 let mut scan = Scan::default();
-                assert!(scan.ordinary(level, document.as_bytes(), &header, 8), "{level:?}: {document}");
+                assert!(scan.ordinary(level, document.as_bytes(), &header, DEEP), "{level:?}: {document}");
             }
         }
     }
