@@ -12,8 +12,10 @@
 //! | `stanza.rs` | [`Node`]: the borrowed view |
 //! | `build.rs` | [`XmlWriter`], [`stream_header`], [`stream_error`] |
 //! | `scan.rs` | the check of an element, token by token |
-//! | `ordinary.rs`, `tag.rs`, `boundary.rs` | tokens: the short way, the careful way, and where they end |
-//! | `chars.rs`, `scope.rs` | characters; prefixes |
+//! | `tag.rs`, `boundary.rs` | the careful way: tokens, and where they end |
+//! | `walk.rs`, `ordinary.rs`, `dense.rs` | the short way: through an element, token by token, and many small tags at once |
+//! | `window.rs`, `chars.rs` | characters: many at a time, and one by one |
+//! | `open.rs`, `scope.rs` | the elements that are open; prefixes |
 
 mod boundary;
 mod build;
