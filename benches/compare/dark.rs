@@ -13,11 +13,8 @@ use super::stub::Stub;
 
 /// Phones that log in at once.
 const AT_ONCE: usize = 32;
-/// Phones that are away before anything is measured, and stay so; their numbers are behind those of the others.
+/// Phones that come and go before anything is measured; their numbers are behind those of the others.
 const WARM_UP: usize = 16;
-/// Messages that wait for each of them at a proxy, which fill what has a size of its own: the database's cache above all. They
-/// are few phones, so that little is under way at once, and nothing of that is left for those that are measured.
-const FILL: usize = 1000;
 /// Bytes of a message's text.
 const BODY: usize = 120;
 /// How long notifications may take that have not come yet when all messages are sent.
@@ -72,11 +69,7 @@ impl Home<'_> {
     /// Memory of so many phones that are away, then with so many messages waiting for each; then some come back.
     pub(crate) async fn away(&self, phones: usize, messages: usize, returning: usize) -> Away {
         self.published.reset(0);
-        let fill = match self.writer {
-            Writer::Stub(_) => FILL,
-            Writer::Component(_) => messages,
-        };
-        self.write(&self.leave_behind(phones..phones + WARM_UP).await, fill).await;
+        self.write(&self.leave_behind(phones..phones + WARM_UP).await, messages).await;
         let base = self.process.memory() as f64;
         let per_phone = |memory: u64| (memory as f64 - base) / phones as f64;
         let all = self.leave_behind(0..phones).await;

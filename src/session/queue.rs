@@ -69,7 +69,7 @@ pub struct Queue {
     /// What is to be read back begins behind this place.
     tail: Option<u64>,
     resting: Option<Box<Resting>>,
-    /// How many unwritten stanzas did not rest when they were last looked at.
+    /// How many unwritten stanzas are to stay in memory, as they were last looked at.
     stayed: usize,
     noted: Option<Box<Tail>>,
     /// Places of what the spool had before: nothing there came on the server's leg.

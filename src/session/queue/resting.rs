@@ -77,16 +77,22 @@ impl Queue {
     /// that they may, and whether the server's archive has them. `bare`: the header under which the spool has them.
     pub fn rest(&mut self, acked: u64, bare: &Arc<Header>, is_archived: impl Fn(&Queued) -> Option<bool>) {
         let unwritten = self.items.len() - self.written;
-        // Those that stayed need not be looked at for each that comes.
+        // Those that are to stay need not be looked at for each that comes.
+        self.stayed = self.stayed.min(unwritten);
         if unwritten <= self.stayed + self.stayed / 8 {
             return;
         }
         let (mut at, written, committed) = (0, self.written, self.committed);
         let (mut resting, mut freed, mut count) = (self.resting.take(), 0, 0);
+        let mut stayed = 0;
         self.items.retain(|item| {
             at += 1;
             let on_disk = item.spooled && item.seq <= committed && item.ordinal.is_none_or(|o| o.get() <= acked);
-            if at <= written || !on_disk || item.element.kind() != Kind::Message {
+            if at <= written || !on_disk && item.durable {
+                return true;
+            }
+            stayed += 1;
+            if !on_disk || item.element.kind() != Kind::Message {
                 return true;
             }
             let Some(archived) = is_archived(item) else { return true };
@@ -98,10 +104,10 @@ impl Queue {
             let same = Arc::ptr_eq(header, &resting.header) || header.means_the_same(&resting.header);
             let Some(added) = added.ok().filter(|_| same) else { return true };
             resting.add(Place { seq: item.seq, added, archived });
-            (freed, count) = (freed + weight(len), count + 1);
+            (freed, count, stayed) = (freed + weight(len), count + 1, stayed - 1);
             false
         });
-        self.stayed = self.items.len() - self.written;
+        self.stayed = stayed;
         (self.settled, self.considered) = (self.settled.min(written), self.considered.min(written));
         self.messages -= count;
         self.resting = resting.filter(|resting| resting.len() > 0);

@@ -48,6 +48,8 @@ struct Variant {
     client_sm: bool,
     /// The device has a registration.
     registered: bool,
+    /// What waits seldom overflows.
+    roomy: bool,
 }
 
 /// One thing that happens. Anything that makes no sense at the moment does nothing.
@@ -181,10 +183,11 @@ fn action() -> impl Strategy<Value = Action> {
 
 fn variant() -> impl Strategy<Value = Variant> {
     let clients = select(vec![(true, false), (true, true), (false, true)]);
-    (any::<bool>(), clients).prop_map(|(server_sm, (client_sm, registered))| Variant {
+    (any::<bool>(), clients, any::<bool>()).prop_map(|(server_sm, (client_sm, registered), roomy)| Variant {
         server_sm,
         client_sm,
         registered,
+        roomy,
     })
 }
 
@@ -356,7 +359,7 @@ impl World {
             settings: Arc::new(Settings {
                 stream_management,
                 push: Arc::new(push),
-                session_queue: SESSION_QUEUE,
+                session_queue: if variant.roomy { 20 * SESSION_QUEUE } else { SESSION_QUEUE },
                 seed: 1,
                 ..Settings::default()
             }),

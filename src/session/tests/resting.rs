@@ -37,6 +37,19 @@ fn of_what_waits_on_disk_memory_has_the_newest_of_each_conversation() {
 }
 
 #[test]
+fn a_burst_rests_as_the_disk_takes_it() {
+    let mut rig = dark();
+    rig.disk_is_slow = true;
+    (1..=40).for_each(|n| rig.upstream(&from("romeo", n)));
+    assert_eq!(rig.in_memory().len(), 40);
+    let half = rig.unanswered[19];
+    rig.input(Input::Spooled(half));
+    assert_eq!(rig.in_memory().len(), 20);
+    rig.sync();
+    assert_eq!(rig.in_memory(), [40]);
+}
+
+#[test]
 fn what_rested_comes_in_its_order_among_all_that_waited() {
     let mut rig = dark();
     rig.upstream(&from("romeo", 1));

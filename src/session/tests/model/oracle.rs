@@ -256,7 +256,7 @@ impl World {
         let Some(session) = &self.session else { return };
         let bytes: usize = session.queue.iter().map(|item| item.element.bytes().len() + 160).sum();
         let largest = 1000;
-        self.check(bytes <= SESSION_QUEUE + largest, || format!("{bytes} bytes wait in memory"));
+        self.check(bytes <= self.settings.session_queue + largest, || format!("{bytes} bytes wait in memory"));
     }
 
     /// Oracle 1: what the client has not acknowledged is on disk, in the session, or not acknowledged to the server.
