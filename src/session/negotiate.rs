@@ -198,7 +198,7 @@ impl Negotiation {
             Err(condition) => return self.refuse_host(&header, condition, restart),
         };
         if restart {
-            self.out(Output::ToUpstream(header.bytes().clone()));
+            self.out(Output::ToUpstream(Bytes::copy_from_slice(header.bytes())));
             self.state = State::Reopening;
         } else {
             self.out(Output::Connect(host.clone()));
@@ -220,7 +220,7 @@ impl Negotiation {
     fn connected(&mut self, leg: Leg) {
         self.leg = leg;
         if let (State::Connecting, Some(header)) = (&self.state, &self.client_header) {
-            self.outputs.push_back(Output::ToUpstream(header.bytes().clone()));
+            self.outputs.push_back(Output::ToUpstream(Bytes::copy_from_slice(header.bytes())));
             self.state = State::Opening;
         }
     }
@@ -229,7 +229,7 @@ impl Negotiation {
         if !matches!(self.state, State::Opening | State::Reopening) {
             return self.upstream_error();
         }
-        self.write_client(header.bytes().clone());
+        self.write_client(Bytes::copy_from_slice(header.bytes()));
         self.server_header = Some(header);
     }
 

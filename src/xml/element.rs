@@ -116,7 +116,7 @@ impl Element {
 
     /// Its bytes on the stream that `target` opened, where they differ.
     fn carried_to(&self, target: &Arc<Header>) -> Option<Bytes> {
-        if Arc::ptr_eq(&self.header, target) {
+        if self.header.shares_meaning(target) {
             return None;
         }
         let added = self.declarations_for(target);

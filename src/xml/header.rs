@@ -17,15 +17,26 @@ const LEAN: usize = 16;
 
 /// A stream header, kept as it came.
 pub struct Header {
-    bytes: Bytes,
+    meaning: Arc<Meaning>,
+    /// What its elements do not lean on; nothing of a lean one.
+    said: Option<Box<Said>>,
+}
+
+/// What the elements of a stream lean on.
+#[derive(PartialEq, Eq)]
+struct Meaning {
     name: Box<[u8]>,
     default: Box<str>,
     prefixes: Box<[(Box<str>, Box<str>)]>,
+    lang: Option<Box<str>>,
+}
+
+struct Said {
+    bytes: Bytes,
     from: Option<Box<str>>,
     to: Option<Box<str>>,
     id: Option<Box<str>>,
     version: Option<Box<str>>,
-    lang: Option<Box<str>>,
 }
 
 impl Header {
@@ -34,7 +45,7 @@ impl Header {
     pub fn parse(bytes: Bytes) -> Result<Header, FrameError> {
         let mut scan = HeaderScan::default();
         match scan.advance(&bytes, ns::CLIENT)? {
-            Some(header) if header.bytes.len() == bytes.len() => Ok(header),
+            Some(header) if header.bytes().len() == bytes.len() => Ok(header),
             Some(_) => Err(FrameError::BadFormat { what: "content behind the stream header" }),
             None => Err(FrameError::malformed("incomplete stream header", bytes.len())),
         }
@@ -50,98 +61,98 @@ impl Header {
         Arc::clone(&BARE)
     }
 
-    /// What this header means for the elements of its stream, and no more of it: one for all streams of late where that is the
-    /// same.
+    /// What this header means for the elements of its stream, and no more of it: streams of late that are alike share that. The
+    /// header itself is the stream's own, for each of its elements counts among those that hold it.
     pub fn lean(&self) -> Arc<Header> {
-        static LATE: Mutex<Vec<Arc<Header>>> = Mutex::new(Vec::new());
+        static LATE: Mutex<Vec<Arc<Meaning>>> = Mutex::new(Vec::new());
         let mut late = LATE.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(known) = late.iter().find(|known| known.name == self.name && known.means_the_same(self)) {
-            return Arc::clone(known);
+        if let Some(known) = late.iter().find(|known| **known == self.meaning) {
+            return Arc::new(Header { meaning: Arc::clone(known), said: None });
         }
-        let lean = Arc::new(Header {
-            bytes: Bytes::new(),
-            name: self.name.clone(),
-            default: self.default.clone(),
-            prefixes: self.prefixes.clone(),
-            from: None,
-            to: None,
-            id: None,
-            version: None,
-            lang: self.lang.clone(),
-        });
         if late.len() == LEAN {
             late.remove(0);
         }
-        late.push(Arc::clone(&lean));
-        lean
+        late.push(Arc::clone(&self.meaning));
+        Arc::new(Header { meaning: Arc::clone(&self.meaning), said: None })
     }
 
     /// Whether an element means the same under the other header.
     pub fn means_the_same(&self, other: &Header) -> bool {
-        self.default == other.default && self.prefixes == other.prefixes && self.lang == other.lang
+        let (own, other) = (&self.meaning, &other.meaning);
+        let same = || own.default == other.default && own.prefixes == other.prefixes && own.lang == other.lang;
+        Arc::ptr_eq(own, other) || same()
+    }
+
+    /// Whether it is known without a closer look that an element means the same under the other header.
+    pub(super) fn shares_meaning(&self, other: &Header) -> bool {
+        Arc::ptr_eq(&self.meaning, &other.meaning)
     }
 
     /// The header byte for byte, with its XML declaration and white space between them.
-    pub fn bytes(&self) -> &Bytes {
-        &self.bytes
+    pub fn bytes(&self) -> &[u8] {
+        self.said().map(|said| &*said.bytes).unwrap_or_default()
+    }
+
+    fn said(&self) -> Option<&Said> {
+        self.said.as_deref()
     }
 
     /// Who opened the stream (RFC 6120 §4.7.1).
     pub fn from(&self) -> Option<&str> {
-        self.from.as_deref()
+        self.said()?.from.as_deref()
     }
 
     /// Whom the stream is meant for (RFC 6120 §4.7.2).
     pub fn to(&self) -> Option<&str> {
-        self.to.as_deref()
+        self.said()?.to.as_deref()
     }
 
     /// The stream id (RFC 6120 §4.7.3).
     pub fn id(&self) -> Option<&str> {
-        self.id.as_deref()
+        self.said()?.id.as_deref()
     }
 
     /// The version of XMPP (RFC 6120 §4.7.5).
     pub fn version(&self) -> Option<&str> {
-        self.version.as_deref()
+        self.said()?.version.as_deref()
     }
 
     /// The default language of the stream (`xml:lang`, RFC 6120 §4.7.4).
     pub fn lang(&self) -> Option<&str> {
-        self.lang.as_deref()
+        self.meaning.lang.as_deref()
     }
 
     /// The default namespace of the stream (RFC 6120 §4.8.2).
     pub fn default_namespace(&self) -> &str {
-        &self.default
+        &self.meaning.default
     }
 
     /// The namespaces it declares: prefix (empty for the default one) and name.
     pub fn prefixes(&self) -> impl Iterator<Item = (&str, &str)> {
-        let prefixed = self.prefixes.iter().map(|(prefix, uri)| (prefix.as_ref(), uri.as_ref()));
+        let prefixed = self.meaning.prefixes.iter().map(|(prefix, uri)| (prefix.as_ref(), uri.as_ref()));
         std::iter::once(("", self.default_namespace())).chain(prefixed)
     }
 
     /// The declarations without the default one; [`Header::prefix`] gives indices into these.
     pub(super) fn declared(&self, index: usize) -> Option<(&str, &str)> {
-        self.prefixes.get(index).map(|(prefix, uri)| (prefix.as_ref(), uri.as_ref()))
+        self.meaning.prefixes.get(index).map(|(prefix, uri)| (prefix.as_ref(), uri.as_ref()))
     }
 
     /// The index and namespace of a prefix.
     pub(super) fn prefix(&self, prefix: &[u8]) -> Option<(usize, &str)> {
-        let index = self.prefixes.iter().position(|(own, _)| own.as_bytes() == prefix)?;
+        let index = self.meaning.prefixes.iter().position(|(own, _)| own.as_bytes() == prefix)?;
         self.declared(index).map(|(_, uri)| (index, uri))
     }
 
     /// The qualified name of the start tag, which the end tag repeats.
     pub(super) fn name(&self) -> &[u8] {
-        &self.name
+        &self.meaning.name
     }
 }
 
 impl std::fmt::Debug for Header {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Header").field("len", &self.bytes.len()).finish_non_exhaustive()
+        f.debug_struct("Header").field("len", &self.bytes().len()).finish_non_exhaustive()
     }
 }
 
@@ -222,17 +233,20 @@ fn describe(bytes: &[u8], tag: Tag, attrs: &[Attr]) -> Header {
     };
     let declared = attrs.iter().filter_map(|attr| Some((attr, declared_prefix(bytes, attr)?)));
     let prefixes = declared.filter(|(_, prefix)| !prefix.is_empty());
-    Header {
+    let meaning = Meaning {
         name: tag.name.whole(bytes).into(),
         default: value(b"xmlns").unwrap_or_default(),
         prefixes: prefixes.map(|(attr, prefix)| (text(prefix), attr.value(bytes).into())).collect(),
+        lang: value(b"xml:lang"),
+    };
+    let said = Said {
         from: value(b"from"),
         to: value(b"to"),
         id: value(b"id"),
         version: value(b"version"),
-        lang: value(b"xml:lang"),
         bytes: Bytes::copy_from_slice(bytes),
-    }
+    };
+    Header { meaning: Arc::new(meaning), said: Some(Box::new(said)) }
 }
 
 fn is_declaration(token: &[u8]) -> bool {

@@ -378,7 +378,7 @@ mod tests {
                 "x ".repeat(300)
             ),
             format!("<iq id='{}'><query xmlns='http://jabber.org/protocol/disco#info'/></iq>", "x".repeat(300)),
-            format!("<a b='\u{44F}&amp;'>it's \u{44F} &amp; \u{1F600} ]] \n > \"</a>"),
+            "<a b='\u{44F}&amp;'>it's \u{44F} &amp; \u{1F600} ]] \n > \"</a>".to_owned(),
             format!("<a>{tags}</a>"),
         ] {
             for level in levels() {

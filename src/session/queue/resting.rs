@@ -101,7 +101,7 @@ impl Queue {
                 .get_or_insert_with(|| Box::new(Resting { header: Arc::clone(header), places: VecDeque::new() }));
             let len = item.element.bytes().len();
             let added = u16::try_from(item.element.on_stream(bare).len() - len);
-            let same = Arc::ptr_eq(header, &resting.header) || header.means_the_same(&resting.header);
+            let same = header.means_the_same(&resting.header);
             let Some(added) = added.ok().filter(|_| same) else { return true };
             resting.add(Place { seq: item.seq, added, archived });
             (freed, count, stayed) = (freed + weight(len), count + 1, stayed - 1);
