@@ -107,7 +107,7 @@ impl Session {
 
     /// Writes what has not been written to the current attachment.
     pub(super) fn write_waiting(&mut self, now: Instant) {
-        if self.is_dark() || self.is_ending() || self.resuming.is_some() {
+        if !self.is_written_to() {
             return;
         }
         self.release();
@@ -125,6 +125,11 @@ impl Session {
                 self.ask_client(now);
             }
         }
+    }
+
+    /// Whether the client is there, and has heard that it is back.
+    fn is_written_to(&self) -> bool {
+        !self.is_dark() && !self.is_ending() && self.resuming.is_none()
     }
 
     // The spool
@@ -245,7 +250,7 @@ impl Session {
 
     /// None means that there is no more up to what was on disk when it was asked for.
     pub(super) fn loaded(&mut self, now: Instant, items: Vec<Spooled>) {
-        let committed = self.loading.take().unwrap_or_default();
+        let (committed, rested) = (self.loading.take().unwrap_or_default(), self.queue.rests());
         if items.is_empty() {
             self.queue.loaded_all(committed);
         }
@@ -269,6 +274,9 @@ impl Session {
         self.queue.loaded_some();
         self.beyond = self.beyond.take().filter(|_| self.queue.has_tail());
         self.write_waiting(now);
+        if rested && !self.queue.rests() && self.is_written_to() {
+            self.ask_client(now);
+        }
         if matches!(self.greeting, Greeting::Sending(_)) {
             self.greeted(now);
         }

@@ -80,7 +80,7 @@ impl Session {
         self.ask_server(now);
     }
 
-    /// Tells the client that it is back, then all that it missed, then asks for its ack.
+    /// Tells the client that it is back, then all that it missed, then asks for its ack; if messages rest, once they are read back.
     pub(super) fn resumed(&mut self, now: Instant) {
         self.resuming = None;
         let Some(id) = self.sm_id.clone() else { return };
@@ -96,7 +96,9 @@ impl Session {
         });
         self.event(Event::Resumed { replayed: self.queue.len() });
         self.write_waiting(now);
-        self.ask_client(now);
+        if !self.queue.rests() {
+            self.ask_client(now);
+        }
         // XEP-0352 §5.2: a resumed stream begins active, whatever the server last heard.
         if std::mem::take(&mut self.client_inactive) && self.bound.server_csi {
             let mut xml = XmlWriter::new();

@@ -84,6 +84,22 @@ fn what_comes_meanwhile_waits_for_what_rests() {
     assert_eq!(rig.delivered(), [1, 2, 3, 4]);
 }
 
+/// The question was asked before the messages: it was answered at once, and the next one had to wait.
+#[test]
+fn a_client_that_is_back_is_asked_behind_what_rested() {
+    let mut rig = dark();
+    (1..=3).for_each(|n| rig.upstream(&from("romeo", n)));
+    rig.resume(0);
+    let asked: Vec<_> = rig.to_client.iter().map(|xml| xml.starts_with("<r xmlns")).collect();
+    assert_eq!(asked, [false, false, false, false, true], "{:?}", rig.to_client);
+    // Where nothing rests, nothing is waited for.
+    rig.client("<a xmlns='urn:xmpp:sm:3' h='3'/>");
+    rig.lose_client();
+    rig.clear();
+    rig.resume(3);
+    assert_eq!(rig.to_client.iter().filter(|xml| xml.starts_with("<r xmlns")).count(), 1);
+}
+
 #[test]
 fn one_that_leaves_before_all_is_read_is_notified_and_gets_the_rest_later() {
     let mut rig = dark();
