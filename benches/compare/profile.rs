@@ -13,8 +13,8 @@ use super::report::columns;
 /// Parts of the program by what the names of their functions contain; the first that fits counts. What was inlined counts
 /// with the function that it is in now.
 const PARTS: [(&str, &[&str]); 7] = [
-    ("TLS and its ciphers", &["aws_lc", "rustls", "tls_stream"]),
-    ("XML: framing, reading, writing", &["pushward::xml", "quick_xml"]),
+    ("TLS and its ciphers", &["aws_lc", "rustls", "tls_stream", "25519", "nistz256", "bignum"]),
+    ("XML: framing, reading, writing", &["pushward::xml", "fearless_simd", "simdutf8", "quick_xml"]),
     ("session and push rules", &["pushward::session", "pushward::push"]),
     ("database", &["redb", "pushward::store"]),
     ("connections, relay, metrics", &["pushward::"]),

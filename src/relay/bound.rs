@@ -60,9 +60,9 @@ pub(super) async fn run(relay: Arc<Relay>, login: Box<Login>) {
 impl Driver {
     async fn begin(relay: Arc<Relay>, login: Box<Login>) -> Box<Self> {
         let Login { mut bound, mut client, peer, mut upstream } = *login;
-        client.framer().make_lean();
-        upstream.framer().make_lean();
-        (bound.client_header, bound.server_header) = (bound.client_header.lean(), bound.server_header.lean());
+        // The session leans on the same headers as its legs.
+        bound.client_header = client.framer().make_lean().unwrap_or(bound.client_header);
+        bound.server_header = upstream.framer().make_lean().unwrap_or(bound.server_header);
         let (handle, commands) = relay.registry.enter(login::held(&bound), bound.jid.resource().as_str().to_owned());
         let login = LoginId(rand::random());
         let owner = owner(&relay, &handle, &bound, login).await;

@@ -155,7 +155,7 @@ pub enum Output {
     End(EndReason),
 }
 
-/// Room for so many effects is kept from one event to the next while the client is there.
+/// Room for so many effects is kept from one event of a wake-up to the next.
 const FEW: usize = 4;
 
 /// A bound session: both legs, what waits, and the pushes about it.
@@ -223,6 +223,8 @@ pub struct Session {
     account_news: Option<Box<Account>>,
     next_token: u64,
     outputs: VecDeque<Output>,
+    /// The last event was [`Input::Quiet`].
+    wake_up_ends: bool,
     phase: Phase,
 }
 
@@ -277,6 +279,7 @@ impl Session {
             account_news: None,
             next_token: 0,
             outputs: VecDeque::new(),
+            wake_up_ends: false,
             phase: Phase::Running,
             owner,
             bound: Binding::of(bound),
@@ -292,6 +295,7 @@ impl Session {
 
     /// Takes one event. Drain [`Session::poll`] before the next.
     pub fn handle(&mut self, now: Instant, input: Input) {
+        self.wake_up_ends = matches!(input, Input::Quiet);
         match input {
             _ if self.phase == Phase::Over => {}
             Input::Client(attachment, frame) if attachment == self.attachment => self.client_frame(now, frame),
@@ -334,7 +338,7 @@ impl Session {
     /// The next effect, `None` when all are taken.
     pub fn poll(&mut self) -> Option<Output> {
         let output = self.outputs.pop_front();
-        if output.is_none() && (self.outputs.capacity() > FEW || self.is_dark()) {
+        if output.is_none() && (self.outputs.capacity() > FEW || self.wake_up_ends) {
             self.outputs = VecDeque::new();
         }
         output

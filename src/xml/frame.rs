@@ -111,11 +111,13 @@ impl Framer {
         self.closing = Boundary::default();
     }
 
-    /// Keeps no more of the stream's header than its elements lean on, see [`Header::lean`].
-    pub fn make_lean(&mut self) {
-        if let State::Stream(header) = &mut self.state {
-            *header = header.lean();
-        }
+    /// Keeps no more of the stream's header than its elements lean on, see [`Header::lean`], and returns that; nor room that the
+    /// login's elements took. `None` if no stream is open.
+    pub fn make_lean(&mut self) -> Option<Arc<Header>> {
+        self.scan.shrink();
+        let State::Stream(header) = &mut self.state else { return None };
+        *header = header.lean();
+        Some(Arc::clone(header))
     }
 
     /// Throws away what is buffered (RFC 6120 §5.4.3.3: nothing sent in the clear may count after STARTTLS) and restarts.

@@ -70,6 +70,12 @@ impl Scan {
         }
     }
 
+    /// Gives back room that is not in use.
+    pub(super) fn shrink(&mut self) {
+        self.open.shrink_to_fit();
+        self.attrs = Vec::new();
+    }
+
     /// What was found in the element, leaving the scan ready for the next one.
     pub(super) fn finish(&mut self) -> Found {
         self.at = 0;
