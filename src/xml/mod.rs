@@ -1,7 +1,7 @@
 //! Framing and reading of XML streams (RFC 6120 §11).
 //!
 //! [`Framer`] takes bytes in any chunking and yields whole top-level elements, each checked in one forward pass and kept
-//! exactly as it came. [`Node`] is a borrowed view of an element, read with quick-xml when somebody asks. Nothing here
+//! exactly as it came. [`Node`] is a borrowed view of an element, read where it lies when somebody asks. Nothing here
 //! builds a tree, and nothing here knows what a stanza means.
 //!
 //! | file | holds |
