@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// A bound for all queues together. It may be passed by what several sessions take in the same moment, never by more than
-/// [`UNTOLD`] bytes and one stanza of each.
+/// 16 KiB and one stanza of each.
 #[derive(Debug)]
 pub struct Budget {
     limit: AtomicUsize,
