@@ -1,5 +1,6 @@
 //! What there is one of for every session, stanza or effect is small: what is large is rare, and boxed.
 
+use super::{Rig, frame};
 use crate::session::queue::Queued;
 use crate::session::{Input, Output, Session};
 use crate::xml::{Element, Frame, Framer};
@@ -21,4 +22,13 @@ fn a_stanza_that_waits_costs_little_beside_its_bytes() {
 fn an_idle_session_is_below_two_kilobytes() {
     assert!(size_of::<Session>() <= 1920, "{}", size_of::<Session>());
     assert!(size_of::<Framer>() <= 264, "{}", size_of::<Framer>());
+}
+
+#[test]
+fn room_for_effects_is_kept_from_one_event_of_a_wake_up_to_the_next_and_not_behind_the_last() {
+    let mut rig = Rig::with_push();
+    rig.input(Input::Upstream(frame("<message from='romeo@example.net/x' id='1'><body>x</body></message>")));
+    assert_ne!(rig.session.outputs.capacity(), 0);
+    rig.input(Input::Quiet);
+    assert_eq!(rig.session.outputs.capacity(), 0);
 }
