@@ -181,3 +181,30 @@ fn number(digits: &[u8], radix: u32) -> Option<u32> {
         sum.checked_mul(radix)?.checked_add(digit)
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_run_ends_at_the_first_byte_that_is_not_plain_however_long_it_is() {
+        for len in 0..100 {
+            let plain = vec![b'x'; len];
+            assert_eq!(plain_run(&plain, *b"<&]"), len);
+            for at in 0..len {
+                let mut bytes = plain.clone();
+                // What stands behind it makes no difference.
+                bytes[len - 1] = b'<';
+                for special in [b'<', b'&', b']', 0, 0x1F, b'\t', 0x80, 0xFF] {
+                    bytes[at] = special;
+                    assert_eq!(plain_run(&bytes, *b"<&]"), at, "{special} at {at} of {len}");
+                }
+                for ordinary in [b' ', b'>', b'~', 0x7F, b'"'] {
+                    bytes[at] = ordinary;
+                    let end = if at == len - 1 { len } else { len - 1 };
+                    assert_eq!(plain_run(&bytes, *b"<&]"), end, "{ordinary} at {at} of {len}");
+                }
+            }
+        }
+    }
+}
