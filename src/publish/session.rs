@@ -51,7 +51,7 @@ pub(super) async fn carry(registry: &Registry, account: &BareJid, publish: Publi
     let none = || Attempt::Skipped("the account has no session".to_owned());
     let Some(carrier) = registry.any_session(account) else { return none() };
     let (reply, replied) = oneshot::channel();
-    match carrier.send(Command::Carry(Box::new(publish), reply)).await {
+    match carrier.offer(Command::Carry(Box::new(publish), reply)) {
         Ok(()) => Attempt::Done(replied.await.unwrap_or(Outcome::Unknown)),
         Err(_) => none(),
     }

@@ -154,7 +154,7 @@ impl Relay {
         let Published { transport, outcome } = self.publish_counted(session.account(), publish).await;
         tracing::info!(service = %target, transport = transport.map_or("none", Transport::name), "transport chosen");
         session.published(Published { transport, outcome: outcome.clone() });
-        if session.send(Command::Published(Box::new((target.clone(), outcome.clone())))).await.is_err() {
+        if session.deliver(Command::Published(Box::new((target.clone(), outcome.clone())))).is_err() {
             self.note_outcome(session.account(), &target, &outcome).await;
         }
     }

@@ -7,12 +7,12 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
-use futures_channel::mpsc;
 use tokio::sync::oneshot;
 use tracing::Instrument;
 
 use super::jobs::{Done, Jobs, Request};
 use super::login::{self, Login};
+use super::mailbox;
 use super::owner::owner;
 use super::registry::{Attach, Command, Handle, Refused};
 use super::seen::Seen;
@@ -34,7 +34,7 @@ struct Driver {
     handle: Arc<Handle>,
     login: LoginId,
     sm_id: Option<SmId>,
-    commands: mpsc::Receiver<Command>,
+    commands: mailbox::Receiver<Command>,
     client: Option<Box<Client>>,
     throttle: Throttle,
     upstream: UpstreamConn,
@@ -149,6 +149,7 @@ impl Driver {
             Wake::Command(Command::SettingsChanged) => self.take(Input::Settings(self.relay.settings())),
             Wake::Command(Command::Drain) => self.take(Input::Drain),
             Wake::Command(Command::Routed(stanza)) => self.take(Input::Routed(*stanza)),
+            Wake::Changed => {}
             Wake::Store(done) => self.done(done),
             Wake::Deadline => self.deadline(),
         }

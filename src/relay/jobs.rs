@@ -234,7 +234,7 @@ async fn change_account(
 pub(super) async fn tell(sessions: Vec<Arc<Handle>>, account: &Account) {
     for session in sessions {
         // One that has just ended needs no news.
-        drop(session.send(Command::AccountChanged(Box::new(account.clone()))).await);
+        drop(session.deliver(Command::AccountChanged(Box::new(account.clone()))));
     }
 }
 
@@ -249,8 +249,7 @@ pub(super) async fn supersede(relay: &Relay, handle: &Arc<Handle>, device: Devic
 /// Ends a held session of the account and waits for it.
 pub(super) async fn end(ghost: &Handle, reason: EndReason) {
     let (reply, replied) = oneshot::channel();
-    if ghost.send(Command::GiveWay(reason, reply)).await.is_ok() && timeout(SUPERSEDE_PATIENCE, replied).await.is_err()
-    {
+    if ghost.deliver(Command::GiveWay(reason, reply)).is_ok() && timeout(SUPERSEDE_PATIENCE, replied).await.is_err() {
         tracing::warn!("a superseded session has not ended in time");
     }
 }

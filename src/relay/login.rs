@@ -346,7 +346,7 @@ impl Driver<'_> {
         let client = self.client.take()?;
         let (reply, replied) = oneshot::channel();
         let command = Command::Attach(Box::new(Attach { client, peer: self.addresses.client, resumption, reply }));
-        if let Err(Command::Attach(attach)) = handle.send(command).await {
+        if let Err(Command::Attach(attach)) = handle.deliver(command) {
             self.client = Some(attach.client);
             return Some(self.gone(id).await);
         }

@@ -14,6 +14,7 @@ mod forget;
 mod handshake;
 mod jobs;
 mod login;
+pub mod mailbox;
 mod notices;
 mod owner;
 mod reach;
@@ -179,7 +180,7 @@ impl Relay {
         self.farewells.spawn(async move {
             for session in relay.registry.all() {
                 // One that has just ended goes by nothing.
-                drop(session.send(command()).await);
+                drop(session.deliver(command()));
             }
         })
     }

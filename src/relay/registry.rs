@@ -1,18 +1,18 @@
 //! The sessions of this process, by resumption id and by account.
 
 use std::collections::BTreeMap;
-use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
 use dashmap::DashMap;
-use futures_channel::mpsc::{self, TrySendError};
 use tokio::sync::oneshot;
 
 use super::Client;
 use super::jobs::unix;
+use super::mailbox::{self, mailbox};
+pub use super::mailbox::{Mail, NotTaken};
 use crate::jid::{BareJid, Jid};
 use crate::metrics::Tally;
 use crate::publish::choice::Published;
@@ -25,8 +25,8 @@ use crate::session::negotiate::{Held, Proof};
 use crate::session::{EndReason, Resumption, SmId, sm};
 use crate::xml::Element;
 
-/// Commands that wait for a session; a session that does not take them is busy for at most a wake-up.
-pub(super) const COMMANDS: usize = 16;
+/// Offered commands that may wait for a session; a session that does not take them is busy for at most a wake-up.
+pub(super) const COMMANDS: usize = 64;
 
 /// What others ask of a session's task.
 #[derive(Debug)]
@@ -98,7 +98,7 @@ pub struct Handle {
     /// Stanzas that wait in memory, and what they count for in bytes.
     queued: (AtomicUsize, AtomicUsize),
     notes: Mutex<Notes>,
-    commands: mpsc::Sender<Command>,
+    commands: mailbox::Sender<Command>,
 }
 
 impl Handle {
@@ -179,17 +179,20 @@ impl Handle {
         (self.since(), self.number)
     }
 
-    /// Sends a command; it comes back if the session is gone.
+    /// Leaves a command that may be refused, without waiting.
+    ///
+    /// # Errors
+    /// The command, if too many wait or the session is gone.
+    pub fn offer(&self, command: Command) -> Result<(), NotTaken<Command>> {
+        self.commands.offer(command)
+    }
+
+    /// Leaves a command whose number was bounded when it was admitted, without waiting.
     ///
     /// # Errors
     /// The command, if the session is gone.
-    pub async fn send(&self, command: Command) -> Result<(), Command> {
-        // Each sender may leave one command beyond the queue's bound, and then waits like all.
-        let mut commands = self.commands.clone();
-        commands.try_send(command).map_err(TrySendError::into_inner)?;
-        // A session that has ended since has no use for more.
-        drop(poll_fn(|cx| commands.poll_ready(cx)).await);
-        Ok(())
+    pub fn deliver(&self, command: Command) -> Result<(), Command> {
+        self.commands.deliver(command)
     }
 }
 
@@ -203,8 +206,8 @@ pub struct Registry {
 
 impl Registry {
     /// Enters a session and returns its handle and where its commands come.
-    pub fn enter(&self, held: Held, resource: String) -> (Arc<Handle>, mpsc::Receiver<Command>) {
-        let (commands, receiver) = mpsc::channel(COMMANDS);
+    pub fn enter(&self, held: Held, resource: String) -> (Arc<Handle>, mailbox::Receiver<Command>) {
+        let (commands, receiver) = mailbox(COMMANDS);
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         let account = held.account.clone();
         let handle = Arc::new(Handle {

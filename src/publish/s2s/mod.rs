@@ -16,12 +16,11 @@ mod newcomers;
 pub(super) mod order;
 
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use dashmap::DashMap;
 use dashmap::mapref::entry::Entry;
 use tokio::sync::mpsc;
-use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::Instrument;
@@ -35,9 +34,6 @@ use crate::relay::snapshot::Current;
 use crate::xml::Element;
 use inbound::Verdict;
 use newcomers::Newcomers;
-
-/// How long a session may take to take a stanza.
-const HAND_OVER: Duration = Duration::from_secs(2);
 
 /// Our host and the push service's domain.
 type Ends = (String, String);
@@ -148,7 +144,7 @@ impl Peer for Service {
             Verdict::Foreign => return Heard::Close("invalid-from"),
             Verdict::Misdirected => return Heard::Close("host-unknown"),
             Verdict::Host => false,
-            Verdict::User(to) => self.deliver(to, &stanza).await,
+            Verdict::User(to) => self.deliver(to, &stanza),
         };
         let node = stanza.node();
         let returned = match verdict {
@@ -170,7 +166,7 @@ impl Peer for Service {
 
 impl Service {
     /// Hands a stanza to the sessions that it is for (RFC 6121 §8.5), and says whether there is any.
-    async fn deliver(&self, to: &Jid, stanza: &Element) -> bool {
+    fn deliver(&self, to: &Jid, stanza: &Element) -> bool {
         let sessions = self.shared.registry.sessions(&to.to_bare());
         let exact = to.resource().and_then(|to| sessions.iter().find(|session| session.resource() == to.as_str()));
         let node = stanza.node();
@@ -183,7 +179,7 @@ impl Service {
         };
         for session in &recipients {
             // One that has ended meanwhile has no client to miss it.
-            drop(timeout(HAND_OVER, session.send(Command::Routed(Box::new(stanza.clone())))).await);
+            drop(session.offer(Command::Routed(Box::new(stanza.clone()))));
         }
         !recipients.is_empty()
     }

@@ -3,7 +3,7 @@
 use super::Driver;
 use crate::push::account::Change;
 use crate::relay::jobs;
-use crate::relay::registry::{Command, Refused};
+use crate::relay::registry::{Command, Mail, Refused};
 
 impl Driver {
     /// Finishes what the store was told, then leaves the registry: whoever takes over waits until all is on disk that the session had.
@@ -20,7 +20,8 @@ impl Driver {
         let ended = self.relay.store.change_behind(account, Change::Ended { login: self.login }).await;
         let others = self.relay.registry.leave(&self.handle, self.sm_id.as_ref());
         self.commands.close();
-        while let Ok(command) = self.commands.recv().await {
+        while let Some(mail) = self.commands.try_recv() {
+            let Mail::Message(command) = mail else { continue };
             match command {
                 Command::Attach(attach) => {
                     drop(attach.reply.send(Err(Refused { client: attach.client, too_high: None })));

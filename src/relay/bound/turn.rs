@@ -11,7 +11,7 @@ use super::Driver;
 use crate::limits::Rates;
 use crate::net::conn::{ConnEvent, HIGH_WATER};
 use crate::relay::jobs::Done;
-use crate::relay::registry::{COMMANDS, Command};
+use crate::relay::registry::{COMMANDS, Command, Mail};
 
 /// How often in a row the two legs are heard before the store and the clock come first.
 const LEGS: usize = 16;
@@ -21,6 +21,8 @@ pub(super) enum Wake {
     Client(std::io::Result<ConnEvent>),
     Upstream(std::io::Result<ConnEvent>),
     Command(Command),
+    /// Others have published something.
+    Changed,
     Store(Done),
     Deadline,
 }
@@ -39,7 +41,7 @@ pub(super) struct Turn {
 impl Turn {
     fn heard(&mut self, wake: &Wake) {
         self.client_was_last = matches!(wake, Wake::Client(_));
-        self.commands = if matches!(wake, Wake::Command(_)) { self.commands + 1 } else { 0 };
+        self.commands = if matches!(wake, Wake::Command(_) | Wake::Changed) { self.commands + 1 } else { 0 };
         let leg = matches!(wake, Wake::Client(_) | Wake::Upstream(_));
         self.legs = if leg && self.legs < LEGS { self.legs + 1 } else { 0 };
     }
@@ -115,9 +117,10 @@ impl Driver {
 
     fn poll_commands(&mut self, cx: &mut Context<'_>) -> Poll<Wake> {
         match pin!(self.commands.recv()).poll(cx) {
-            Poll::Ready(Ok(command)) => Poll::Ready(Wake::Command(command)),
+            Poll::Ready(Some(Mail::Message(command))) => Poll::Ready(Wake::Command(command)),
+            Poll::Ready(Some(Mail::Changed)) => Poll::Ready(Wake::Changed),
             // The session's own handle keeps the queue open.
-            Poll::Ready(Err(_)) | Poll::Pending => Poll::Pending,
+            Poll::Ready(None) | Poll::Pending => Poll::Pending,
         }
     }
 
