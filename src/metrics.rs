@@ -7,6 +7,7 @@ mod operation;
 mod outcome;
 mod process;
 mod traffic;
+mod waits;
 
 use std::fmt;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -31,6 +32,7 @@ pub use outcome::{Handshake, LoginOutcome, ResumeOutcome};
 use process::Process;
 use traffic::Traffic;
 pub use traffic::{Leg, Tap};
+pub use waits::Wait;
 
 /// Names and words of this program.
 type Labels<const N: usize> = [(&'static str, &'static str); N];
@@ -65,6 +67,8 @@ pub struct Metrics {
     spool_bytes: Gauge,
     store_bytes: Gauge,
     spool_failed: Counter,
+    deadlines_passed: Family<Labels<1>, Counter>,
+    sessions_failed: Counter,
     wakes_waiting: Gauge,
     reloads: Family<Labels<1>, Counter>,
     reload_success: Gauge,
@@ -122,6 +126,8 @@ impl Metrics {
             spool_bytes: Gauge::default(),
             store_bytes: Gauge::default(),
             spool_failed: Counter::default(),
+            deadlines_passed: Family::default(),
+            sessions_failed: Counter::default(),
             wakes_waiting: Gauge::default(),
             reloads: Family::default(),
             reload_success: Gauge::default(),
@@ -165,6 +171,10 @@ impl Metrics {
         let help = "Sessions, with their client (live), with one that is late (suspect), or without (dark)";
         registry.register("sessions", help, self.sessions.clone());
         registry.register_collector(Box::new(Arc::clone(&self.traffic)));
+        let help = "Waits that were given up because their deadline passed";
+        registry.register("deadlines_passed", help, self.deadlines_passed.clone());
+        let help = "Sessions whose task failed: an error in this program";
+        registry.register("sessions_failed", help, self.sessions_failed.clone());
         registry.register("queue_stanzas", "Stanzas in memory that await an acknowledgement", self.queued.clone());
         let help = "Bytes in memory that await an acknowledgement, with what keeping them costs";
         registry.register_with_unit("queue", help, Unit::Bytes, self.queue_bytes.clone());
@@ -198,6 +208,9 @@ impl Metrics {
     }
 
     fn begin_at_zero(&self) {
+        for wait in Wait::ALL {
+            drop(self.deadlines_passed.get_or_create(&[("wait", wait.name())]));
+        }
         for outcome in ["done", "refused"] {
             drop(self.reloads.get_or_create(&[("outcome", outcome)]));
         }
@@ -298,6 +311,16 @@ impl Metrics {
     /// A session notifies of what came so long ago.
     pub fn notified(&self, delay: Duration) {
         self.notification_delay.observe(delay);
+    }
+
+    /// A wait was given up because its deadline passed.
+    pub fn deadline_passed(&self, wait: Wait) {
+        self.deadlines_passed.get_or_create(&[("wait", wait.name())]).inc();
+    }
+
+    /// The task of a session has failed.
+    pub fn session_failed(&self) {
+        self.sessions_failed.inc();
     }
 
     /// A session ends since the spool takes no more.

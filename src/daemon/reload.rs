@@ -97,7 +97,7 @@ impl Reloads {
         if snapshot.config.log != before.config.log {
             log::change(&snapshot.config.log);
         }
-        self.relay.switch(snapshot).await;
+        self.relay.switch(snapshot);
         self.listeners.apply(plan);
         Ok(notes)
     }

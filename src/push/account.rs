@@ -8,13 +8,13 @@ use serde::{Deserialize, Deserializer, Serialize};
 use super::registration::{Registration, Target};
 use crate::jid::Jid;
 
-/// Names a device within its account: random, never reused.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+/// Names a device within its account: random, never reused. The default, 0, is none's.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct DeviceId(pub u64);
 
 /// Names a login, and so the session that came of it: random, never reused.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct LoginId(pub u64);
 

@@ -5,11 +5,11 @@ use std::time::{Duration, Instant};
 
 use dashmap::DashMap;
 use tokio::select;
-use tokio::sync::mpsc;
 use tokio::time::sleep_until;
 
 use super::Relay;
 use super::jobs::unix;
+use super::mailbox::{self, Mail, NotTaken, mailbox};
 use super::registry::{Command, Handle};
 use crate::config::Transport;
 use crate::jid::BareJid;
@@ -35,7 +35,7 @@ enum News {
 
 /// The tasks, by account.
 #[derive(Debug, Default)]
-pub(super) struct Absentees(DashMap<BareJid, mpsc::Sender<News>>);
+pub(super) struct Absentees(DashMap<BareJid, mailbox::Sender<News>>);
 
 impl Relay {
     /// A session saw something that concerns devices without one.
@@ -43,34 +43,33 @@ impl Relay {
         let news = News::Seen(Box::new(notice));
         let tasks = &self.absentees.0;
         let entry = tasks.entry(account.clone()).or_insert_with(|| self.watch(account));
-        match entry.try_send(news) {
+        match entry.offer(news) {
             Ok(()) => {}
-            Err(mpsc::error::TrySendError::Full(_)) => {
+            Err(NotTaken::Full(_)) => {
                 tracing::warn!(%account, "absent_news_dropped: too much at once")
             }
-            Err(mpsc::error::TrySendError::Closed(news)) => {
+            Err(NotTaken::Gone(news)) => {
                 // It ended for want of work in this moment.
                 drop(entry);
                 let fresh = self.watch(account);
-                if fresh.try_send(news).is_ok() {
+                if fresh.offer(news).is_ok() {
                     tasks.insert(account.clone(), fresh);
                 }
             }
         }
     }
 
-    /// A device of the account has a session again.
-    pub(super) async fn device_is_back(&self, account: &BareJid, device: DeviceId) {
-        let task = self.absentees.0.get(account).map(|task| task.clone());
-        if let Some(task) = task {
+    /// A device of the account has a session again. There is one such message for each login.
+    pub(super) fn device_is_back(&self, account: &BareJid, device: DeviceId) {
+        if let Some(task) = self.absentees.0.get(account) {
             // One that has just ended knows of no device.
-            drop(task.send(News::Back(device)).await);
+            drop(task.deliver(News::Back(device)));
         }
     }
 
-    fn watch(self: &Arc<Self>, account: &BareJid) -> mpsc::Sender<News> {
-        let (sender, receiver) = mpsc::channel(NEWS);
-        let task = Arc::clone(self).tell_absent(account.clone(), sender.downgrade(), receiver);
+    fn watch(self: &Arc<Self>, account: &BareJid) -> mailbox::Sender<News> {
+        let (sender, receiver) = mailbox(NEWS);
+        let task = Arc::clone(self).tell_absent(account.clone(), sender.clone(), receiver);
         self.farewells.spawn(task);
         sender
     }
@@ -78,15 +77,18 @@ impl Relay {
     async fn tell_absent(
         self: Arc<Self>,
         account: BareJid,
-        own: mpsc::WeakSender<News>,
-        mut news: mpsc::Receiver<News>,
+        own: mailbox::Sender<News>,
+        mut news: mailbox::Receiver<News>,
     ) {
         let mut absent = Absent::new(Arc::clone(&self.settings().push));
         loop {
             let idle = Instant::now() + IDLE;
             let wake = absent.deadline().unwrap_or(idle);
             let heard = select! {
-                heard = news.recv() => heard,
+                mail = news.recv() => match mail {
+                    Some(Mail::Message(heard)) => Some(heard),
+                    Some(Mail::Changed) | None => continue,
+                },
                 () = sleep_until(wake.into()) => None,
                 () = self.shutdown.cancelled() => break,
             };
@@ -108,10 +110,10 @@ impl Relay {
                 self.publish_for(&account, publish, &own);
             }
         }
-        let current = own.upgrade();
-        self.absentees.0.remove_if(&account, |_, sender| current.is_some_and(|own| sender.same_channel(&own)));
+        self.absentees.0.remove_if(&account, |_, sender| sender.is_same(&own));
+        news.close();
         // What came in the very moment.
-        while let Ok(News::Seen(notice)) = news.try_recv() {
+        while let Some(Mail::Message(News::Seen(notice))) = news.try_recv() {
             if !self.shutdown.is_cancelled() {
                 self.elsewhere(&account, *notice);
             }
@@ -119,7 +121,7 @@ impl Relay {
     }
 
     /// Publishes for a device without a session, and notes what became of it.
-    fn publish_for(self: &Arc<Self>, account: &BareJid, publish: Publish, task: &mpsc::WeakSender<News>) {
+    fn publish_for(self: &Arc<Self>, account: &BareJid, publish: Publish, task: &mailbox::Sender<News>) {
         let (relay, account, task) = (Arc::clone(self), account.clone(), task.clone());
         self.farewells.spawn(async move {
             let target = publish.target.clone();
@@ -130,10 +132,8 @@ impl Relay {
                 return;
             }
             let outcome = relay.publish(&account, publish).await.outcome;
-            if let Some(task) = task.upgrade() {
-                // It may have ended.
-                drop(task.send(News::Answered(target, outcome)).await);
-            }
+            // There is one such message for each publish of the task, which may have ended.
+            drop(task.deliver(News::Answered(target, outcome)));
         });
     }
 

@@ -1,19 +1,21 @@
 //! Drives a [`Session`]: the task that owns both legs until the session ends.
 
+mod begin;
 mod leave;
+mod membership;
+mod predecessors;
+mod published;
 mod turn;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::{Instant, SystemTime};
+use std::time::Instant;
 
-use tokio::sync::oneshot;
 use tracing::Instrument;
 
 use super::jobs::{Done, Jobs, Request};
-use super::login::{self, Login};
+use super::login::Login;
 use super::mailbox;
-use super::owner::owner;
 use super::registry::{Attach, Command, Handle, Refused};
 use super::seen::Seen;
 use super::{Client, Relay};
@@ -23,17 +25,22 @@ use crate::net::conn::ConnEvent;
 use crate::net::upstream::UpstreamConn;
 use crate::publish::Way;
 use crate::publish::session::{Asker, Carried};
-use crate::push::account::LoginId;
 use crate::push::notification::Publish;
-use crate::session::{Clock, Closing, EndReason, Input, Output, Session, SmId, Stored};
+use crate::session::liveness::Reach;
+use crate::session::{Closing, EndReason, Input, Output, Session, Stored};
+use membership::Membership;
+use predecessors::Predecessors;
+use published::Published;
 use turn::{Alarm, Turn, Wake};
 
 struct Driver {
     relay: Arc<Relay>,
     session: Session,
     handle: Arc<Handle>,
-    login: LoginId,
-    sm_id: Option<SmId>,
+    membership: Membership,
+    published: Published,
+    /// Older sessions of the device that have not given way yet.
+    predecessors: Predecessors,
     commands: mailbox::Receiver<Command>,
     client: Option<Box<Client>>,
     throttle: Throttle,
@@ -45,78 +52,49 @@ struct Driver {
     alarm: Alarm,
     /// When the current wake-up began: what came together came then.
     now: Instant,
-    /// Who waits for the end.
-    heirs: Vec<oneshot::Sender<()>>,
     ended: Option<EndReason>,
 }
 
 /// Runs a session from its bind to its end. Both have boxes of their own: what they need is not kept in between.
 pub(super) async fn run(relay: Arc<Relay>, login: Box<Login>) {
-    let mut driver = Box::pin(Driver::begin(relay, login)).await;
-    driver.drive().await;
+    let Some((mut driver, wakes)) = Box::pin(Driver::begin(relay, login)).await else { return };
+    driver.drive(wakes).await;
     Box::pin(driver.leave()).await;
 }
 
 impl Driver {
-    async fn begin(relay: Arc<Relay>, login: Box<Login>) -> Box<Self> {
-        let Login { mut bound, mut client, peer, mut upstream } = *login;
-        // The session leans on the same headers as its legs.
-        bound.client_header = client.framer().make_lean().unwrap_or(bound.client_header);
-        bound.server_header = upstream.framer().make_lean().unwrap_or(bound.server_header);
-        let (handle, commands) = relay.registry.enter(login::held(&bound), bound.jid.resource().as_str().to_owned());
-        let login = LoginId(rand::random());
-        let owner = owner(&relay, &handle, &bound, login).await;
-        let clock = Clock { now: Instant::now(), wall: SystemTime::now() };
-        let earlier = owner.backlog;
-        let mut session = Session::new(relay.settings(), bound, owner, rand::random, clock);
-        session.share_memory(relay.guards.queues());
-        tracing::info!("bound");
-        handle.note(|notes| (notes.peer, notes.services) = (Some(peer), session.services()));
-        let seen = Seen::new(relay.metrics.tap());
-        let jobs = Jobs::new(Arc::clone(&relay), Arc::clone(&handle), session.first_place(), earlier);
-        Box::new(Self {
-            relay,
-            session,
-            handle,
-            login,
-            sm_id: None,
-            commands,
-            client: Some(client),
-            throttle: Throttle::default(),
-            upstream,
-            jobs,
-            carried: Carried::default(),
-            seen,
-            turn: Turn::default(),
-            alarm: Alarm::new(clock.now),
-            now: clock.now,
-            heirs: Vec::new(),
-            ended: None,
-        })
-    }
-
-    async fn drive(&mut self) {
+    /// `wakes`: what has become of the connections meanwhile.
+    async fn drive(&mut self, wakes: Vec<Wake>) {
         // What came right behind the bind.
         self.perform();
+        self.look();
         self.frames_from_client();
         self.frames_from_upstream();
-        if self.relay.is_draining() {
-            // Whoever told the others did perhaps not know of this one.
-            self.take(Input::Drain);
-        }
+        let mut wakes = wakes.into_iter();
         while self.ended.is_none() {
             self.take(Input::Quiet);
-            if self.seen.settle(&self.handle, &self.session) {
-                self.relay.hold_no_more_than_allowed(&self.handle);
-            }
+            self.settle();
             // What had to wait may be wanted now.
             self.frames_from_client();
             if self.ended.is_some() {
                 return;
             }
-            let wake = self.next_wake().await;
+            let wake = match wakes.next() {
+                Some(wake) => wake,
+                None => self.next_wake().await,
+            };
             self.now = Instant::now();
             self.react(wake);
+        }
+    }
+
+    /// Lets others see how the session is at the end of a wake-up.
+    fn settle(&mut self) {
+        if let Some(reach) = self.seen.settle(&self.handle, &self.session) {
+            self.relay.registry.notify_same(&self.handle);
+            if reach == Reach::Dark {
+                self.relay.hold_no_more_than_allowed(&self.handle);
+            }
         }
     }
 
@@ -136,30 +114,16 @@ impl Driver {
                 self.client_lost("broken");
             }
             Wake::Command(Command::Attach(attach)) => self.attach(*attach),
-            Wake::Command(Command::AccountChanged(account)) => {
-                self.take(Input::Account(*account));
-                self.note_services();
-            }
-            Wake::Command(Command::GiveWay(reason, heir)) => self.give_way(reason, heir),
             Wake::Command(Command::Carry(publish, reply)) => {
                 let number = self.carried.begin(Asker::Other(reply));
                 self.take(Input::Carry(number, publish));
             }
             Wake::Command(Command::Published(published)) => self.take(Input::Published(published)),
-            Wake::Command(Command::SettingsChanged) => self.take(Input::Settings(self.relay.settings())),
-            Wake::Command(Command::Drain) => self.take(Input::Drain),
             Wake::Command(Command::Routed(stanza)) => self.take(Input::Routed(*stanza)),
-            Wake::Changed => {}
+            Wake::Changed => self.look(),
+            Wake::OlderSettled => self.take(Input::OlderSettled),
             Wake::Store(done) => self.done(done),
             Wake::Deadline => self.deadline(),
-        }
-    }
-
-    /// Only a held session gives way; a live one is the device's as much as the fresh one.
-    fn give_way(&mut self, reason: EndReason, heir: oneshot::Sender<()>) {
-        if self.session.is_dark() {
-            self.heirs.push(heir);
-            self.take(Input::GiveWay(reason));
         }
     }
 
@@ -228,6 +192,11 @@ impl Driver {
 
     /// Puts a proven connection in the place of the one there is, which closes silently.
     fn attach(&mut self, attach: Attach) {
+        if self.session.is_ending() {
+            // Once the count is final, the login learns from the tombstone how far the session came.
+            drop(attach.reply.send(Err(Refused { client: attach.client, too_high: None })));
+            return;
+        }
         let Attach { mut client, peer, mut resumption, reply } = attach;
         if let Err(too_high) = self.session.check_resume(resumption.h) {
             // If the login is gone too, nobody is left to tell.
@@ -258,8 +227,14 @@ impl Driver {
             while let Some(output) = self.session.poll() {
                 answers.extend(self.perform_one(output));
             }
-            let Some(answer) = answers.pop_front() else { return };
+            let Some(answer) = answers.pop_front() else { return self.note_ending() };
             self.session.handle(self.now, answer);
+        }
+    }
+
+    fn note_ending(&self) {
+        if self.session.is_ending() {
+            self.handle.set_ending();
         }
     }
 
@@ -275,10 +250,7 @@ impl Driver {
                 self.seen.tap.went(Leg::Upstream, &bytes);
                 self.upstream.write(&bytes);
             }
-            Output::Resumable(id) => {
-                self.relay.registry.resumable(id.clone(), &self.handle);
-                self.sm_id = Some(id);
-            }
+            Output::Resumable(id) => self.relay.registry.resumable(id, &self.handle),
             Output::Store(token, change) => self.jobs.ask(Request::Change(token, *change)),
             Output::Spool(items) => self.jobs.ask(Request::Spool(items)),
             Output::Unspool(places) => self.jobs.ask(Request::Unspool(vec![places])),
@@ -286,7 +258,9 @@ impl Driver {
             Output::Adopt(source, places) => self.jobs.ask(Request::Adopt(source, places)),
             Output::Wake(reason) => self.jobs.ask(Request::Wake(reason)),
             Output::Bury(id, h) => {
-                self.relay.registry.not_resumable(&id, &self.handle);
+                if !self.session.is_ending() {
+                    self.relay.registry.not_resumable(&self.handle);
+                }
                 self.jobs.ask(Request::Bury(id, h));
             }
             Output::Publish(publish) => return self.publish(publish),
@@ -299,6 +273,11 @@ impl Driver {
                 Asker::Other(reply) => drop(reply.send(*outcome)),
             },
             Output::Elsewhere(notice) => self.relay.elsewhere(self.handle.account(), *notice),
+            Output::Answered => {
+                if let Some(newer) = self.relay.registry.newer(&self.handle) {
+                    self.handle.answer(newer.login());
+                }
+            }
             Output::CloseClient(closing) => self.close_client(closing),
             Output::Event(event) => {
                 self.seen.heard(&self.handle, &event);
@@ -343,7 +322,10 @@ impl Driver {
             Done::Changed(token, Ok((account, device))) => {
                 if device.is_some_and(|device| device != self.session.device()) {
                     self.jobs.device_changed();
+                    self.predecessors = Predecessors::of(&self.relay, &self.handle);
+                    self.look_at_device();
                 }
+                self.published.has_revision(account.revision);
                 self.take(Input::Changed(Some(account)));
                 self.note_services();
                 if let Some(token) = token {

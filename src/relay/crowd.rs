@@ -11,10 +11,10 @@ use tokio::time::timeout;
 use tracing::Instrument;
 
 use super::Relay;
-use super::jobs::end;
-use super::registry::Handle;
+use super::handle::{GIVE_WAY, Handle};
 use crate::config::ListenTls;
 use crate::limits::Limit;
+use crate::metrics::Wait;
 use crate::session::EndReason;
 use crate::store::{SpoolBound, StoreError};
 use crate::xml::{self, FrameError};
@@ -88,6 +88,14 @@ impl Relay {
         self.guards.watch().reached(limit, "what waits for a client");
     }
 
+    /// Has a session end if it is held, and waits for that.
+    pub(super) async fn end(&self, session: &Handle, reason: EndReason) {
+        if !session.end(reason).await {
+            self.metrics.deadline_passed(Wait::GiveWay);
+            tracing::warn!(account = %session.account(), ?reason, within = ?GIVE_WAY, "session has not given way");
+        }
+    }
+
     /// Ends the sessions of the account that are held longest, if too many are.
     pub(super) fn hold_no_more_than_allowed(self: &Arc<Self>, handle: &Handle) {
         let mut held: Vec<_> =
@@ -98,9 +106,7 @@ impl Relay {
         held.sort_by_key(|held| held.held_since());
         held.truncate(excess);
         self.guards.watch().reached(Limit::HeldPerAccount, handle.account());
-        for ghost in held {
-            self.farewells.spawn(async move { end(&ghost, EndReason::Crowded).await }.in_current_span());
-        }
+        held.iter().for_each(|held| held.give_way(EndReason::Crowded));
     }
 }
 

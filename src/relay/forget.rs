@@ -1,9 +1,12 @@
 //! What becomes of an account's sessions when the operator has the account forgotten.
 
+use std::sync::Arc;
+
 use tokio::task::JoinSet;
 
 use super::Relay;
-use super::jobs::{end, unix};
+use super::jobs::unix;
+use super::registry::Handle;
 use crate::jid::BareJid;
 use crate::push::account::{Account, Change, Device};
 use crate::session::EndReason;
@@ -11,10 +14,13 @@ use crate::store::StoreError;
 
 impl Relay {
     /// Ends the held sessions of an account and returns how many there were, once all that they had is on disk.
-    pub async fn end_held(&self, account: &BareJid) -> usize {
+    pub async fn end_held(self: &Arc<Self>, account: &BareJid) -> usize {
         let held = self.registry.sessions(account).into_iter().filter(|handle| handle.is_dark());
-        let mut ending: JoinSet<()> =
-            held.map(|ghost| async move { end(&ghost, EndReason::Superseded).await }).collect();
+        let end = |handle: Arc<Handle>| {
+            let relay = Arc::clone(self);
+            async move { relay.end(&handle, EndReason::Superseded).await }
+        };
+        let mut ending: JoinSet<()> = held.map(end).collect();
         let ended = ending.len();
         while ending.join_next().await.is_some() {}
         ended

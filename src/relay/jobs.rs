@@ -5,21 +5,15 @@ use std::future::{Future, pending};
 use std::ops::RangeInclusive;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
-
-use tokio::sync::oneshot;
-use tokio::time::timeout;
+use std::time::SystemTime;
 
 use super::Relay;
-use super::registry::{Command, Handle};
+use super::registry::Handle;
 use crate::jid::BareJid;
 use crate::push::account::{Account, Change, DeviceId};
 use crate::session::queue::Spooled;
-use crate::session::{EndReason, SmId, Source, Token, WakeReason, sm};
+use crate::session::{SmId, Source, Token, WakeReason, sm};
 use crate::store::{self, Adoption, Slot, Store, StoreError, Tombstone, Wake};
-
-/// How long a superseded session may take to spool what it has and to close its stream.
-const SUPERSEDE_PATIENCE: Duration = Duration::from_secs(8);
 
 /// What the store is asked.
 #[derive(Debug)]
@@ -44,6 +38,19 @@ pub(super) enum Done {
 }
 
 type Job = Pin<Box<dyn Future<Output = Done> + Send>>;
+
+impl Done {
+    /// Logs what failed, for a session that has ended.
+    pub(super) fn report(self) {
+        if let Self::Changed(_, Err(error))
+        | Self::Spooled(_, Err(error))
+        | Self::Loaded(Err(error))
+        | Self::Quiet(Err(error)) = self
+        {
+            tracing::error!(%error, "the store failed as the session ended");
+        }
+    }
+}
 
 /// A session's line to the store.
 pub(super) struct Jobs {
@@ -108,15 +115,18 @@ impl Jobs {
     /// Does all that was asked for.
     pub(super) async fn finish(mut self) {
         while self.at_work.is_some() {
-            let (Done::Changed(_, Err(error))
-            | Done::Spooled(_, Err(error))
-            | Done::Loaded(Err(error))
-            | Done::Quiet(Err(error))) = self.done().await
-            else {
-                continue;
-            };
-            tracing::error!(%error, "the store failed as the session ended");
+            self.done().await.report();
         }
+    }
+
+    /// Whether all that was asked for is done.
+    pub(super) fn are_done(&self) -> bool {
+        self.at_work.is_none()
+    }
+
+    /// How many things are asked for and not done.
+    pub(super) fn len(&self) -> usize {
+        self.waiting.len() + usize::from(self.at_work.is_some())
     }
 
     fn slot(&self) -> Slot {
@@ -190,7 +200,7 @@ impl Jobs {
 }
 
 impl Relay {
-    /// Changes an account, and lets all its sessions know.
+    /// Changes an account, and publishes it to its sessions.
     ///
     /// # Errors
     /// As [`Store::change`].
@@ -198,60 +208,36 @@ impl Relay {
         let concerns_others = change.concerns_others();
         let (changed, _) = self.store.change(account, change).await?;
         if concerns_others {
-            tell(self.registry.sessions(account), &changed).await;
+            self.registry.publish(account, &changed, None);
         }
         Ok(())
     }
 }
 
-/// Changes the account for a session, and lets its other sessions know.
+/// Changes the account for a session, and publishes it to the others.
 async fn change_account(
     relay: &Relay,
     handle: &Arc<Handle>,
     change: Change,
 ) -> Result<(Account, Option<DeviceId>), StoreError> {
     let account = handle.account();
-    if let Change::Enable { registration, certain: false, .. } = &change {
-        // If the target is another device's, the two are one: its held sessions end before their stanzas move.
-        let known = relay.store.account(account).await?;
-        let owner = known.registrations.iter().find(|r| r.target == registration.target).map(|r| r.device);
-        if let Some(owner) = owner.filter(|owner| *owner != handle.device()) {
-            supersede(relay, handle, owner).await;
-        }
-    }
     let concerns_others = change.concerns_others();
+    let is_removed = change == Change::Removed;
+    let up_to = relay.newest_login();
     let answer = relay.store.change(account, change).await?;
-    if let Some(device) = answer.1 {
+    if is_removed {
+        relay.registry.publish_removal(account, up_to);
+    }
+    if let Some(device) = answer.1
+        && device != handle.device()
+    {
         handle.set_device(device);
+        relay.registry.notify_same(handle);
     }
     if concerns_others {
-        tell(relay.registry.siblings(handle), &answer.0).await;
+        relay.registry.publish(account, &answer.0, Some(handle));
     }
     Ok(answer)
-}
-
-/// Lets sessions know what the account is like now.
-pub(super) async fn tell(sessions: Vec<Arc<Handle>>, account: &Account) {
-    for session in sessions {
-        // One that has just ended needs no news.
-        drop(session.deliver(Command::AccountChanged(Box::new(account.clone()))));
-    }
-}
-
-/// Ends the held sessions of a device, and waits until all that they had is on disk.
-pub(super) async fn supersede(relay: &Relay, handle: &Arc<Handle>, device: DeviceId) {
-    let held = relay.registry.siblings(handle).into_iter().filter(|other| other.device() == device && other.is_dark());
-    for ghost in held {
-        end(&ghost, EndReason::Superseded).await;
-    }
-}
-
-/// Ends a held session of the account and waits for it.
-pub(super) async fn end(ghost: &Handle, reason: EndReason) {
-    let (reply, replied) = oneshot::channel();
-    if ghost.deliver(Command::GiveWay(reason, reply)).is_ok() && timeout(SUPERSEDE_PATIENCE, replied).await.is_err() {
-        tracing::warn!("a superseded session has not ended in time");
-    }
 }
 
 /// Takes what was addressed to the account and waits for devices without a session.

@@ -10,12 +10,11 @@ use tokio::sync::oneshot;
 use tokio::time::{Sleep, sleep_until, timeout_at};
 use tokio_util::sync::WaitForCancellationFuture;
 
-use super::jobs;
 use super::registry::{Attach, Command, Refused};
 use super::snapshot::Snapshot;
 use super::{Client, Relay};
 use crate::limits::{Eviction, Limit, Stage};
-use crate::metrics::{LoginOutcome, ResumeOutcome};
+use crate::metrics::{LoginOutcome, ResumeOutcome, Wait};
 use crate::net::conn::{ConnEvent, HIGH_WATER};
 use crate::net::proxy_protocol::{self, Addresses, Tls};
 use crate::net::upstream::{Terms, UpstreamConn};
@@ -252,7 +251,7 @@ impl Driver<'_> {
             }
             Output::Release(proof, resource) => {
                 if let Some(ghost) = self.relay.registry.held_resource(&proof, &resource) {
-                    jobs::end(&ghost, EndReason::Superseded).await;
+                    self.relay.end(&ghost, EndReason::Superseded).await;
                 }
             }
             Output::Bound(bound) => {
@@ -284,13 +283,20 @@ impl Driver<'_> {
 
     /// A session that can be resumed, or what is remembered of one that has ended in order.
     async fn find(&self, id: &SmId) -> Result<Held, Option<Ended>> {
-        if let Some(handle) = self.relay.registry.find(id) {
-            return Ok(handle.held().clone());
+        match self.relay.registry.find(id) {
+            Some(handle) if !handle.is_ending() => Ok(handle.held().clone()),
+            Some(_) | None => Err(self.ended(id).await),
         }
-        Err(self.ended(id).await)
     }
 
+    /// What is remembered of a session that has ended in order, or is ending: then once its count is final.
     async fn ended(&self, id: &SmId) -> Option<Ended> {
+        if let Some(handle) = self.relay.registry.find(id)
+            && !handle.ended().await
+        {
+            self.relay.metrics.deadline_passed(Wait::Tombstone);
+            return None;
+        }
         match self.relay.store.tombstone(id.as_str()).await {
             Ok(tombstone) => {
                 tombstone.map(|tombstone| Ended { account: tombstone.account, h: sm::Handled::new(tombstone.h) })

@@ -92,6 +92,11 @@ impl<T> Sender<T> {
         }
     }
 
+    /// Whether both lead to the same task.
+    pub fn is_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.counts, &other.counts)
+    }
+
     /// Wakes the task so that it looks at published state again.
     pub fn notify(&self) {
         if !self.counts.notified.swap(true, Ordering::AcqRel) {

@@ -11,6 +11,7 @@ mod bound;
 mod certificates;
 mod crowd;
 mod forget;
+mod handle;
 mod handshake;
 mod jobs;
 mod login;
@@ -21,16 +22,17 @@ mod reach;
 pub mod registry;
 mod report;
 mod seen;
+mod serve;
 pub mod snapshot;
 mod upkeep;
 mod wake;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use tokio::net::TcpStream;
-use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::Instrument;
@@ -43,10 +45,11 @@ use crate::net::listener::Admission;
 use crate::net::tls_stream::TlsStream;
 use crate::net::wire::Wire;
 use crate::publish::Publisher;
+use crate::push::account::LoginId;
 use crate::session::Settings;
 use crate::store::Store;
 use absent::Absentees;
-use registry::{Command, Registry};
+use registry::Registry;
 use snapshot::{Current, Snapshot};
 
 /// A client's framed connection.
@@ -54,9 +57,6 @@ pub type Client = Conn<TlsStream<TcpStream>>;
 
 /// How long a peer may take to read the last bytes and the close.
 const FAREWELL: Duration = Duration::from_secs(2);
-
-/// How long a reload waits until all sessions have heard of it.
-const TELLING: Duration = Duration::from_secs(5);
 
 /// What all connections share.
 pub struct Relay {
@@ -72,6 +72,7 @@ pub struct Relay {
     shutdown: CancellationToken,
     /// Tasks that only see a connection off.
     farewells: TaskTracker,
+    logins: AtomicU64,
 }
 
 impl Relay {
@@ -94,6 +95,7 @@ impl Relay {
             metrics,
             shutdown,
             farewells: TaskTracker::new(),
+            logins: AtomicU64::new(jobs::unix() << 24),
         }
     }
 
@@ -157,7 +159,7 @@ impl Relay {
 
     /// Another configuration serves from now on: connections that come, publishes, and the rules of sessions that run.
     /// Streams to push services and servers under the one before finish what they have.
-    pub async fn switch(self: &Arc<Self>, snapshot: Snapshot) {
+    pub fn switch(self: &Arc<Self>, snapshot: Snapshot) {
         let before = self.current.swap(Arc::new(snapshot));
         self.store.set_limits((&self.current.load().config.limits).into());
         let now = self.current();
@@ -165,24 +167,27 @@ impl Relay {
         now.config.hosts.iter().for_each(|host| self.metrics.serve_host(&host.domain));
         self.publisher.reloaded(&before);
         self.configured();
-        // They hear of it soon; one that is very busy does not keep the rest waiting for ever.
-        drop(tokio::time::timeout(TELLING, self.tell_all(|| Command::SettingsChanged)).await);
+        self.notify_all();
     }
 
-    /// Tells all sessions that the daemon ends, which [`Relay::is_draining`] says from now on.
-    pub fn drain(self: &Arc<Self>) {
+    /// Lets all sessions know that the daemon ends, which [`Relay::is_draining`] says from now on.
+    pub fn drain(&self) {
         self.shutdown.cancel();
-        drop(self.tell_all(|| Command::Drain));
+        self.notify_all();
     }
 
-    fn tell_all(self: &Arc<Self>, command: fn() -> Command) -> JoinHandle<()> {
-        let relay = Arc::clone(self);
-        self.farewells.spawn(async move {
-            for session in relay.registry.all() {
-                // One that has just ended goes by nothing.
-                drop(session.deliver(command()));
-            }
-        })
+    fn notify_all(&self) {
+        self.registry.all().iter().for_each(|session| session.notify());
+    }
+
+    /// The login of the session that is bound now: each is larger than the one before.
+    fn next_login(&self) -> LoginId {
+        LoginId(self.logins.fetch_add(1, Ordering::Relaxed) + 1)
+    }
+
+    /// The newest login.
+    fn newest_login(&self) -> LoginId {
+        LoginId(self.logins.load(Ordering::Relaxed))
     }
 
     /// The configuration has come to serve.

@@ -1,23 +1,18 @@
 //! Whose device a fresh session is, as the store knows it.
 
-use std::sync::Arc;
-
 use super::registry::Handle;
 use super::{Relay, jobs};
-use crate::push::account::{Change, DeviceId, LoginId};
+use crate::push::account::{Change, DeviceId};
 use crate::session::{Bound, Owner};
 use crate::store::{Backlog, LoggedIn, Slot, StoreError};
 
-/// Tells the store who logged in, and ends the device's ghosts. Without a store the session goes on, as a device that is new.
-pub(super) async fn owner(relay: &Relay, handle: &Arc<Handle>, bound: &Bound, login: LoginId) -> Owner {
+/// Stores who logged in. Without a store the session goes on, as a device that is new.
+pub(super) async fn owner(relay: &Relay, handle: &Handle, bound: &Bound) -> Owner {
     let candidate = DeviceId(rand::random());
     let presented = bound.presented.as_ref().map(|id| id.as_str().to_owned());
     let resource = bound.jid.resource().as_str().to_owned();
-    let agent = bound.agent.clone();
-    let at = jobs::unix();
+    let (agent, login, at) = (bound.agent.clone(), handle.login(), jobs::unix());
     let change = Change::Login { candidate, login, resource, agent, presented: presented.clone(), at };
-    // Whoever leaves the registry has all on disk, so that nobody adds to what is counted with the login.
-    let alone = relay.registry.siblings(handle).is_empty();
     let logged_in = match relay.store.log_in(handle.account(), change).await {
         Ok(logged_in) => logged_in,
         Err(error) => {
@@ -28,10 +23,9 @@ pub(super) async fn owner(relay: &Relay, handle: &Arc<Handle>, bound: &Bound, lo
     let LoggedIn { account, device: known_device, knew_agent, backlog } = logged_in;
     let device = known_device.unwrap_or(candidate);
     handle.set_device(device);
-    jobs::tell(relay.registry.siblings(handle), &account).await;
-    relay.device_is_back(handle.account(), device).await;
-    jobs::supersede(relay, handle, device).await;
-    let backlog = match alone {
+    relay.registry.publish(handle.account(), &account, Some(handle));
+    relay.device_is_back(handle.account(), device);
+    let backlog = match relay.registry.siblings(handle).is_empty() {
         true => backlog,
         false => relay.store.backlog(&Slot { account: handle.account().clone(), device }).await,
     };

@@ -1,243 +1,93 @@
-//! The sessions of this process, by resumption id and by account.
+//! The sessions of this process, by resumption id and by account, and what is published about their accounts.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
-use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::SystemTime;
+use std::sync::Arc;
 
 use dashmap::DashMap;
-use tokio::sync::oneshot;
 
-use super::Client;
-use super::jobs::unix;
-use super::mailbox::{self, mailbox};
+pub use super::handle::{Attach, Command, Handle, Notes, Refused};
+use super::mailbox;
 pub use super::mailbox::{Mail, NotTaken};
-use crate::jid::{BareJid, Jid};
+use crate::jid::BareJid;
 use crate::metrics::Tally;
-use crate::publish::choice::Published;
-use crate::push::account::{Account, DeviceId};
-use crate::push::notification::Publish;
-use crate::push::outcome::Outcome;
-use crate::push::registration::Target;
+use crate::push::account::{Account, DeviceId, LoginId};
+use crate::session::SmId;
 use crate::session::liveness::Reach;
 use crate::session::negotiate::{Held, Proof};
-use crate::session::{EndReason, Resumption, SmId, sm};
-use crate::xml::Element;
 
-/// Offered commands that may wait for a session; a session that does not take them is busy for at most a wake-up.
-pub(super) const COMMANDS: usize = 64;
-
-/// What others ask of a session's task.
-#[derive(Debug)]
-pub enum Command {
-    /// Take this connection in place of the one you have.
-    Attach(Box<Attach>),
-    /// The account is now so in the store.
-    AccountChanged(Box<Account>),
-    /// Publish this through your stream, for another device of the account; without an answer the outcome is unknown.
-    Carry(Box<Publish>, oneshot::Sender<Outcome>),
-    /// What became of a publish of yours that left by another transport.
-    Published(Box<(Target, Outcome)>),
-    /// A stanza for you, or for the account, came over a stream of a push service's.
-    Routed(Box<Element>),
-    /// The operator has set something anew: what is current.
-    SettingsChanged,
-    /// The daemon ends in an orderly way.
-    Drain,
-    /// Others of the account take your place: end for this reason, if you are held, and say so by dropping this.
-    GiveWay(EndReason, oneshot::Sender<()>),
+/// What is published about an account: the newest value.
+#[derive(Clone, Debug, Default)]
+pub struct News {
+    /// The newest revision that is known, if any was published.
+    pub account: Option<Arc<Account>>,
+    /// Sessions of this login and of all before are of an account that was removed, even if one of its name exists again.
+    pub removed: LoginId,
 }
 
-/// A connection that proved it may take the session over.
-#[derive(Debug)]
-pub struct Attach {
-    /// The connection.
-    pub client: Box<Client>,
-    /// Where it is from.
-    pub peer: SocketAddr,
-    /// Where its client left off.
-    pub resumption: Resumption,
-    /// Whether it was taken.
-    pub reply: oneshot::Sender<Result<(), Refused>>,
-}
-
-/// A connection that was not taken, given back.
-#[derive(Debug)]
-pub struct Refused {
-    /// The connection.
-    pub client: Box<Client>,
-    /// The client's fault, if it was one: else the session is gone.
-    pub too_high: Option<sm::TooHigh>,
-}
-
-/// What an operator may want to know of a session.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Notes {
-    /// Where the client is from, or was last.
-    pub peer: Option<SocketAddr>,
-    /// The push services that notify the device.
-    pub services: Vec<Jid>,
-    /// The newest decision about a stanza, and when it fell in unix seconds.
-    pub verdict: Option<(&'static str, u64)>,
-    /// What became of the newest notification, and when.
-    pub push: Option<(Published, SystemTime)>,
-}
-
-/// How others reach a session.
-#[derive(Debug)]
-pub struct Handle {
-    number: u64,
-    held: Held,
-    resource: String,
-    device: AtomicU64,
-    /// A [`Reach`].
-    reach: AtomicU8,
-    /// Unix seconds.
-    since: AtomicU64,
-    /// Stanzas that wait in memory, and what they count for in bytes.
-    queued: (AtomicUsize, AtomicUsize),
-    notes: Mutex<Notes>,
-    commands: mailbox::Sender<Command>,
-}
-
-impl Handle {
-    /// What must be proven to resume the session.
-    pub fn held(&self) -> &Held {
-        &self.held
-    }
-
-    /// The account.
-    pub fn account(&self) -> &BareJid {
-        &self.held.account
-    }
-
-    /// The resource that the session has bound.
-    pub fn resource(&self) -> &str {
-        &self.resource
-    }
-
-    /// The device whose session it is.
-    pub fn device(&self) -> DeviceId {
-        DeviceId(self.device.load(Ordering::Relaxed))
-    }
-
-    /// The device became known, or turned out to be another.
-    pub fn set_device(&self, device: DeviceId) {
-        self.device.store(device.0, Ordering::Relaxed);
-    }
-
-    /// Whether the session is held without its client.
-    pub fn is_dark(&self) -> bool {
-        self.reach() == Reach::Dark
-    }
-
-    /// Whether the client can be reached.
-    pub fn reach(&self) -> Reach {
-        let number = self.reach.load(Ordering::Relaxed);
-        Reach::ALL.into_iter().find(|reach| *reach as u8 == number).unwrap_or_default()
-    }
-
-    /// The client can be reached, or cannot. Whether it has gone just now.
-    pub fn set_reach(&self, reach: Reach) -> bool {
-        let changed = self.reach() != reach;
-        if changed {
-            self.since.store(unix(), Ordering::Relaxed);
-            self.reach.store(reach as u8, Ordering::Relaxed);
-        }
-        changed && reach == Reach::Dark
-    }
-
-    /// So many stanzas wait in memory, and count for so many bytes.
-    pub fn set_queued(&self, (stanzas, bytes): (usize, usize)) {
-        self.queued.0.store(stanzas, Ordering::Relaxed);
-        self.queued.1.store(bytes, Ordering::Relaxed);
-    }
-
-    /// How many stanzas wait in memory, and what they count for in bytes.
-    pub fn queued(&self) -> (usize, usize) {
-        (self.queued.0.load(Ordering::Relaxed), self.queued.1.load(Ordering::Relaxed))
-    }
-
-    /// Notes something for operators.
-    pub fn note(&self, note: impl FnOnce(&mut Notes)) {
-        note(&mut self.notes.lock().unwrap_or_else(PoisonError::into_inner));
-    }
-
-    /// What was noted.
-    pub fn notes(&self) -> Notes {
-        self.notes.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    /// Since when the client is there or not, in unix seconds.
-    pub fn since(&self) -> u64 {
-        self.since.load(Ordering::Relaxed)
-    }
-
-    /// What is smallest is held longest.
-    pub fn held_since(&self) -> (u64, u64) {
-        (self.since(), self.number)
-    }
-
-    /// Leaves a command that may be refused, without waiting.
-    ///
-    /// # Errors
-    /// The command, if too many wait or the session is gone.
-    pub fn offer(&self, command: Command) -> Result<(), NotTaken<Command>> {
-        self.commands.offer(command)
-    }
-
-    /// Leaves a command whose number was bounded when it was admitted, without waiting.
-    ///
-    /// # Errors
-    /// The command, if the session is gone.
-    pub fn deliver(&self, command: Command) -> Result<(), Command> {
-        self.commands.deliver(command)
-    }
+/// The sessions of an account.
+#[derive(Debug, Default)]
+struct Entry {
+    sessions: Vec<Arc<Handle>>,
+    news: News,
 }
 
 /// All sessions.
 #[derive(Debug, Default)]
 pub struct Registry {
-    next: AtomicU64,
     resumable: DashMap<SmId, Arc<Handle>>,
-    accounts: DashMap<BareJid, Vec<Arc<Handle>>>,
+    accounts: DashMap<BareJid, Entry>,
 }
 
 impl Registry {
-    /// Enters a session and returns its handle and where its commands come.
-    pub fn enter(&self, held: Held, resource: String) -> (Arc<Handle>, mailbox::Receiver<Command>) {
-        let (commands, receiver) = mailbox(COMMANDS);
-        let number = self.next.fetch_add(1, Ordering::Relaxed);
+    /// Enters the session of a login and returns its handle and where its commands come.
+    pub fn enter(&self, login: LoginId, held: Held, resource: String) -> (Arc<Handle>, mailbox::Receiver<Command>) {
         let account = held.account.clone();
-        let handle = Arc::new(Handle {
-            number,
-            held,
-            resource,
-            device: AtomicU64::new(0),
-            reach: AtomicU8::default(),
-            since: AtomicU64::new(unix()),
-            queued: Default::default(),
-            notes: Mutex::default(),
-            commands,
-        });
-        self.accounts.entry(account).or_default().push(Arc::clone(&handle));
+        let (handle, receiver) = Handle::new(login, held, resource);
+        let handle = Arc::new(handle);
+        self.accounts.entry(account).or_default().sessions.push(Arc::clone(&handle));
         (handle, receiver)
+    }
+
+    /// Publishes an account to its sessions, unless a newer revision was published before.
+    pub fn publish(&self, account: &BareJid, state: &Account, not: Option<&Handle>) {
+        let Some(mut entry) = self.accounts.get_mut(account) else { return };
+        if entry.news.account.as_ref().is_some_and(|known| known.revision >= state.revision) {
+            return;
+        }
+        entry.news.account = Some(Arc::new(state.clone()));
+        let others = entry.sessions.iter().filter(|other| not.is_none_or(|not| not.login() != other.login()));
+        others.for_each(|other| other.notify());
+    }
+
+    /// Publishes that an account was removed, with the sessions of this login and of all before.
+    pub fn publish_removal(&self, account: &BareJid, up_to: LoginId) {
+        let Some(mut entry) = self.accounts.get_mut(account) else { return };
+        entry.news.removed = entry.news.removed.max(up_to);
+        entry.sessions.iter().for_each(|session| session.notify());
+    }
+
+    /// What is published about an account.
+    pub fn news(&self, account: &BareJid) -> News {
+        self.accounts.get(account).map_or_else(News::default, |entry| entry.news.clone())
     }
 
     /// The session can be found under this id from now on.
     pub fn resumable(&self, id: SmId, handle: &Arc<Handle>) {
+        self.not_resumable(handle);
+        handle.set_resumable(Some(id.clone()));
         self.resumable.insert(id, Arc::clone(handle));
     }
 
-    /// The session that can be resumed under this id.
+    /// The session that can be resumed under this id, or that is ending and could be until then.
     pub fn find(&self, id: &SmId) -> Option<Arc<Handle>> {
         self.resumable.get(id).map(|entry| Arc::clone(&entry))
     }
 
-    /// The id can be resumed no more.
-    pub fn not_resumable(&self, id: &SmId, handle: &Handle) {
-        self.resumable.remove_if(id, |_, current| current.number == handle.number);
+    /// The session cannot be found under an id any more.
+    pub fn not_resumable(&self, handle: &Handle) {
+        if let Some(id) = handle.set_resumable(None) {
+            self.resumable.remove_if(&id, |_, current| current.login() == handle.login());
+        }
     }
 
     /// The held session that has bound this resource, if it is certain to be of the same account.
@@ -247,25 +97,25 @@ impl Registry {
             Proof::Login(login) => (BareJid::new(&format!("{}@{}", login.authcid, login.host)).ok()?, Some(login)),
         };
         let same = |handle: &&Arc<Handle>| {
-            let proven = login.is_none() || handle.held.identity.as_ref() == login;
-            proven && handle.resource == resource && handle.is_dark()
+            let proven = login.is_none() || handle.held().identity.as_ref() == login;
+            proven && handle.resource() == resource && handle.is_dark()
         };
-        self.accounts.get(&account)?.iter().find(same).cloned()
+        self.accounts.get(&account)?.sessions.iter().find(same).cloned()
     }
 
     /// All sessions of the account.
     pub fn sessions(&self, account: &BareJid) -> Vec<Arc<Handle>> {
-        self.accounts.get(account).map_or_else(Vec::new, |all| all.clone())
+        self.accounts.get(account).map_or_else(Vec::new, |entry| entry.sessions.clone())
     }
 
     /// Some session of the account.
     pub fn any_session(&self, account: &BareJid) -> Option<Arc<Handle>> {
-        self.accounts.get(account)?.first().cloned()
+        self.accounts.get(account)?.sessions.first().cloned()
     }
 
     /// All sessions, in no order.
     pub fn all(&self) -> Vec<Arc<Handle>> {
-        self.accounts.iter().flat_map(|entry| entry.value().clone()).collect()
+        self.accounts.iter().flat_map(|entry| entry.value().sessions.clone()).collect()
     }
 
     /// The sessions of each domain that has any.
@@ -277,7 +127,7 @@ impl Registry {
                 tallies.insert(host.to_owned(), Tally::default());
             }
             let Some(tally) = tallies.get_mut(host) else { continue };
-            for handle in entry.value() {
+            for handle in &entry.value().sessions {
                 let (queued, bytes) = handle.queued();
                 tally.add(handle.reach(), queued, bytes);
             }
@@ -293,15 +143,40 @@ impl Registry {
 
     /// The other sessions of the account.
     pub fn siblings(&self, handle: &Handle) -> Vec<Arc<Handle>> {
-        let Some(all) = self.accounts.get(&handle.held.account) else {
-            return Vec::new();
-        };
-        all.iter().filter(|other| other.number != handle.number).map(Arc::clone).collect()
+        self.others(handle, |_| true)
+    }
+
+    /// The other sessions of the device, or of the full JID, that logged in before this one.
+    pub fn older(&self, handle: &Handle) -> Vec<Arc<Handle>> {
+        self.others(handle, |other| other.login() < handle.login() && is_same(handle, other))
+    }
+
+    /// The newest session of the device, or of the full JID, that logged in behind this one.
+    pub fn newer(&self, handle: &Handle) -> Option<Arc<Handle>> {
+        let newer = self.others(handle, |other| other.login() > handle.login() && is_same(handle, other));
+        newer.into_iter().max_by_key(|other| other.login())
+    }
+
+    /// Whether another session of the device has its client, which acknowledges.
+    pub fn is_live_elsewhere(&self, handle: &Handle) -> bool {
+        let is_live = |other: &Handle| other.device() == handle.device() && other.reach() == Reach::Live;
+        !self.others(handle, |other| is_live(other) && !other.is_ending()).is_empty()
+    }
+
+    /// Lets the other sessions of the device, or of the full JID, look at each other.
+    pub fn notify_same(&self, handle: &Handle) {
+        self.others(handle, |other| is_same(handle, other)).iter().for_each(|other| other.notify());
+    }
+
+    fn others(&self, handle: &Handle, wanted: impl Fn(&Handle) -> bool) -> Vec<Arc<Handle>> {
+        let Some(entry) = self.accounts.get(handle.account()) else { return Vec::new() };
+        let others = entry.sessions.iter().filter(|other| other.login() != handle.login() && wanted(other));
+        others.map(Arc::clone).collect()
     }
 
     /// How many sessions there are.
     pub fn len(&self) -> usize {
-        self.accounts.iter().map(|entry| entry.len()).sum()
+        self.accounts.iter().map(|entry| entry.sessions.len()).sum()
     }
 
     /// Whether there are none.
@@ -311,18 +186,22 @@ impl Registry {
 
     /// Removes a session; another that has taken its place stays. Returns the other sessions of the account: those that come
     /// later know nothing of this one.
-    pub fn leave(&self, handle: &Handle, id: Option<&SmId>) -> Vec<Arc<Handle>> {
-        if let Some(id) = id {
-            self.resumable.remove_if(id, |_, current| current.number == handle.number);
-        }
+    pub fn leave(&self, handle: &Handle) -> Vec<Arc<Handle>> {
+        self.not_resumable(handle);
         let mut others = Vec::new();
-        self.accounts.remove_if_mut(&handle.held.account, |_, all| {
-            all.retain(|other| other.number != handle.number);
-            others.clone_from(all);
-            all.is_empty()
+        self.accounts.remove_if_mut(handle.account(), |_, entry| {
+            entry.sessions.retain(|other| other.login() != handle.login());
+            others.clone_from(&entry.sessions);
+            others.is_empty()
         });
         others
     }
+}
+
+/// Whether two sessions of an account are of one device, or have the same full JID.
+fn is_same(one: &Handle, other: &Handle) -> bool {
+    let device = one.device();
+    device != DeviceId::default() && device == other.device() || one.resource() == other.resource()
 }
 
 #[cfg(test)]
@@ -332,16 +211,16 @@ mod tests {
     #[tokio::test]
     async fn who_leaves_learns_of_the_others_and_not_of_those_of_other_accounts() {
         let registry = Registry::default();
-        let enter = |account: &str| {
+        let enter = |login: u64, account: &str| {
             let held = Held { account: account.parse().unwrap(), identity: None };
-            registry.enter(held, "r".to_owned())
+            registry.enter(LoginId(login), held, "r".to_owned())
         };
-        let (first, _commands) = enter("romeo@example.org");
-        let (second, _commands) = enter("romeo@example.org");
-        let (_other, _commands) = enter("juliet@example.org");
-        let left = registry.leave(&first, None);
+        let (first, _commands) = enter(1, "romeo@example.org");
+        let (second, _commands) = enter(2, "romeo@example.org");
+        let (_other, _commands) = enter(3, "juliet@example.org");
+        let left = registry.leave(&first);
         assert!(matches!(left.as_slice(), [one] if Arc::ptr_eq(one, &second)));
-        assert!(registry.leave(&second, None).is_empty());
+        assert!(registry.leave(&second).is_empty());
         assert_eq!(registry.len(), 1);
     }
 }

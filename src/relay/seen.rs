@@ -25,16 +25,16 @@ impl Seen {
         Self { tap, notifies: None }
     }
 
-    /// At the end of a wake-up: how the session is now. Whether its client has gone just now.
-    pub(super) fn settle(&mut self, handle: &Handle, session: &Session) -> bool {
+    /// At the end of a wake-up: how the session is now. Returns whether its client can be reached, if that has changed.
+    pub(super) fn settle(&mut self, handle: &Handle, session: &Session) -> Option<Reach> {
         self.tap.settle();
         let reach = session.reach();
-        let gone = handle.set_reach(reach);
+        let changed = handle.set_reach(reach);
         handle.set_queued(session.queued());
         if reach == Reach::Live {
             self.notifies = None;
         }
-        gone
+        changed.then_some(reach)
     }
 
     /// What the session reports.

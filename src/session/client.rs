@@ -16,6 +16,7 @@ impl Session {
 
     pub(super) fn client_frame(&mut self, now: Instant, frame: Frame) {
         self.liveness.heard(now);
+        self.on_sign_of_life();
         if self.is_ending() {
             return;
         }

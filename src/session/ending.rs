@@ -58,7 +58,8 @@ impl EndReason {
 }
 
 impl Session {
-    pub(super) fn is_ending(&self) -> bool {
+    /// Whether the end has begun: the session cannot be resumed any more.
+    pub fn is_ending(&self) -> bool {
         self.phase != Phase::Running
     }
 
@@ -103,7 +104,10 @@ impl Session {
 
     /// Whether the session goes on for its pushes when the client closes its stream, as it does when an app is suspended.
     pub(super) fn may_linger(&self) -> bool {
-        self.settings.push.linger && self.owned().next().is_some() && self.own_presence.is_available()
+        self.settings.push.linger
+            && !self.has_successor()
+            && self.owned().next().is_some()
+            && self.own_presence.is_available()
     }
 
     fn linger(&mut self, now: Instant, presence: Bytes) {

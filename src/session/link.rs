@@ -15,6 +15,9 @@ impl Session {
             return;
         }
         self.part(now);
+        if self.has_successor() {
+            return self.begin_end(now, EndReason::Superseded);
+        }
         if self.sm_id.is_none() && self.owned().next().is_none() {
             return self.begin_end(now, EndReason::ClientLost);
         }
@@ -145,6 +148,19 @@ impl Session {
         unread && self.liveness.may_ask() && self.resuming.is_none()
     }
 
+    /// Asks the client for a sign of life, whatever it can be asked by.
+    pub(super) fn ask_presence_of_client(&mut self, now: Instant) {
+        if matches!(self.tracking, Tracking::Ping(_, Some(_))) {
+            // It has been asked already.
+            return;
+        }
+        if matches!(self.tracking, Tracking::None) {
+            self.tracking = Tracking::Ping(sm::ClientLeg::default(), None);
+            self.liveness.enable();
+        }
+        self.ask_client(now);
+    }
+
     /// Asks what the client has read: by `<r/>`, or by ping.
     pub(super) fn ask_client(&mut self, now: Instant) {
         let mut xml = XmlWriter::new();
@@ -167,6 +183,10 @@ impl Session {
     pub(super) fn timeout(&mut self, now: Instant) {
         if self.is_ending() {
             return self.drive_end(now);
+        }
+        self.succession_timeout(now);
+        if self.is_ending() {
+            return;
         }
         match self.liveness.alarm(now) {
             Some(Alarm::Probe) => self.ask_client(now),

@@ -38,6 +38,7 @@ mod settings;
 pub mod sieve;
 pub mod sm;
 pub mod starttls;
+mod successor;
 #[cfg(test)]
 pub(crate) mod tests;
 pub mod upgrade;
@@ -63,6 +64,7 @@ use crate::xml::{Element, Frame, Header};
 pub use event::{Closing, EndReason, Event, Source, Stored, Token, WakeReason};
 pub use origin::{Attachment, Bound, Clock, Dice, Owner, Resumption, SmId};
 pub use settings::Settings;
+pub use successor::Successor;
 
 use answer::Pending;
 use confirm::Confirmation;
@@ -74,6 +76,7 @@ use queue::{Queue, Spooled};
 use request::Promise;
 use server::ServerLeg;
 use sm::Tracking;
+use successor::Succession;
 
 /// What happened, as the relay tells it. Small, because each is handed on: what is large is rare, and boxed.
 #[derive(Debug)]
@@ -102,6 +105,16 @@ pub enum Input {
     Loaded(Vec<Spooled>),
     /// If the session is held, it ends for this reason: others of the account take its place.
     GiveWay(EndReason),
+    /// The newest session of the device that logged in behind this one; `None`: there is none any more.
+    Successor(Option<Successor>),
+    /// Whether another session of the device has its client, which acknowledges.
+    DeviceLive(bool),
+    /// All older sessions of the device have ended, given way or answered, or too long have not.
+    OlderSettled,
+    /// A session of the device that ended late has left stanzas: they are to be taken over.
+    Inherit,
+    /// The account was removed: nothing is kept for this session any more.
+    Removed,
     /// Send this publish through the user's own stream, the `session` transport, then say [`Output::Carried`] with the number.
     Carry(u64, Box<Publish>),
     /// What became of [`Output::Publish`].
@@ -147,6 +160,8 @@ pub enum Output {
     Carried(u64, Box<Outcome>),
     /// Devices of the account that have no session are to hear of this.
     Elsewhere(Box<Notice>),
+    /// The client has answered: this session and that of [`Input::Successor`] both stay.
+    Answered,
     /// Close the attachment: after what was written to it, or at once.
     CloseClient(Closing),
     /// Something an operator may want to know.
@@ -207,6 +222,9 @@ pub struct Session {
     unasked: usize,
     /// The account was removed: nothing of it is kept.
     removed: bool,
+    succession: Succession,
+    /// Another session of the device has its client, so nothing is pushed.
+    live_elsewhere: bool,
     /// The newest important stanza, where memory does not have it.
     beyond: Option<Box<(u64, Element)>>,
     /// When to look for orphans, and whether also for those whose owner has a registration.
@@ -268,6 +286,8 @@ impl Session {
             roster_asked: false,
             unasked: 0,
             removed: false,
+            succession: Succession::default(),
+            live_elsewhere: false,
             beyond: None,
             orphans_due: None,
             client_inactive: bound.inactive,
@@ -305,11 +325,9 @@ impl Session {
             Input::Upstream(frame) => self.upstream_frame(now, frame),
             Input::UpstreamLost => self.upstream_lost(now),
             Input::Attach(resumption) => self.attach(now, *resumption),
-            Input::Account(account) => {
-                let newer = self.open_changes == 0 && account.revision >= self.owner.account.revision;
-                self.removed |= newer && account.device(self.owner.device).is_none();
-                self.account_changed(now, Some(account));
-            }
+            Input::Account(account) => self.account_changed(now, Some(account)),
+            Input::Removed => self.removed = true,
+            Input::OlderSettled | Input::Inherit => {}
             Input::Changed(account) => {
                 self.open_changes = self.open_changes.saturating_sub(1);
                 self.account_changed(now, account);
@@ -319,6 +337,8 @@ impl Session {
             Input::SpoolFailed => self.spool_failed(now),
             Input::Loaded(items) => self.loaded(now, items),
             Input::GiveWay(reason) => self.give_way(now, reason),
+            Input::Successor(successor) => self.on_successor(now, successor),
+            Input::DeviceLive(live) => self.on_device_live(now, live),
             Input::Carry(number, publish) => self.carry(now, number, &publish),
             Input::Published(published) => {
                 let (target, outcome) = *published;
@@ -352,7 +372,8 @@ impl Session {
         }
         [
             self.liveness.deadline(),
-            self.pusher.deadline().filter(|_| self.has_registration()),
+            self.pusher.deadline().filter(|_| self.has_registration() && !self.live_elsewhere),
+            self.succession.deadline(),
             self.ringing.map(|(_, at)| at),
             self.pending.deadline(),
             self.confirm.answer_deadline().filter(|_| self.may_answer_client()),

@@ -200,6 +200,7 @@ impl Session {
             self.out(Output::Carried(number, Box::new(Outcome::Unknown)));
         }
         while self.has_registration()
+            && !self.live_elsewhere
             && let Some(push) = self.pusher.next(now)
         {
             self.push(&push, fresh);

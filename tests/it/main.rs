@@ -23,6 +23,7 @@ mod hostile;
 mod hosts;
 mod limits;
 mod losses;
+mod mailboxes;
 mod malformed;
 mod operator;
 mod page;

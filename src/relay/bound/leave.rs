@@ -1,12 +1,24 @@
 //! The end of a session's task.
 
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::select;
+use tokio::time::sleep_until;
+use tracing::Instrument;
+
 use super::Driver;
+use crate::metrics::Wait;
 use crate::push::account::Change;
-use crate::relay::jobs;
-use crate::relay::registry::{Command, Mail, Refused};
+use crate::relay::Relay;
+use crate::relay::jobs::Jobs;
+use crate::relay::registry::{Command, Handle, Mail, Refused};
+
+/// How long the store may take with what the session has left, before the session leaves without it.
+const STORE: Duration = Duration::from_secs(5);
 
 impl Driver {
-    /// Finishes what the store was told, then leaves the registry: whoever takes over waits until all is on disk that the session had.
+    /// Finishes what the store was asked for, then leaves the registry. The mailbox is served meanwhile.
     pub(super) async fn leave(mut self: Box<Self>) {
         if let Some(reason) = self.ended {
             tracing::info!(?reason, "session ended");
@@ -14,40 +26,79 @@ impl Driver {
         if let Some(client) = self.client.take() {
             self.relay.farewell(*client);
         }
-        self.jobs.finish().await;
-        let account = self.handle.account();
-        // In order before whoever comes now logs in: it need not be on disk for that.
-        let ended = self.relay.store.change_behind(account, Change::Ended { login: self.login }).await;
-        let others = self.relay.registry.leave(&self.handle, self.sm_id.as_ref());
-        self.commands.close();
-        while let Some(mail) = self.commands.try_recv() {
-            let Mail::Message(command) = mail else { continue };
-            match command {
-                Command::Attach(attach) => {
-                    drop(attach.reply.send(Err(Refused { client: attach.client, too_high: None })));
+        self.finish_jobs().await;
+        let Self { relay, handle, mut membership, jobs, mut commands, upstream, .. } = *self;
+        if jobs.are_done() {
+            // In order before whoever comes now logs in: it need not be on disk for that.
+            let ended = relay.store.change_behind(handle.account(), Change::Ended { login: handle.login() }).await;
+            membership.leave();
+            let (by, left) = (Arc::clone(&relay), Arc::clone(&handle));
+            let publish = async move {
+                let ended = match ended {
+                    Ok(ended) => ended.await,
+                    Err(error) => Err(error),
+                };
+                match ended {
+                    Ok((account, _)) => by.registry.publish(left.account(), &account, Some(&left)),
+                    Err(error) => tracing::error!(%error, "the end of a session cannot be stored"),
                 }
-                Command::Published(published) => {
-                    let (target, outcome) = *published;
-                    self.relay.note_outcome(self.handle.account(), &target, &outcome).await;
-                }
-                Command::AccountChanged(_)
-                | Command::Carry(..)
-                | Command::Routed(_)
-                | Command::SettingsChanged
-                | Command::Drain
-                | Command::GiveWay(..) => {}
+            };
+            relay.farewells.spawn(publish.in_current_span());
+        } else {
+            relay.metrics.deadline_passed(Wait::Store);
+            tracing::warn!(within = ?STORE, jobs = jobs.len(), "the store is late: the session leaves, its last changes follow");
+            membership.leave();
+            relay.farewells.spawn(follow(Arc::clone(&relay), Arc::clone(&handle), jobs).in_current_span());
+        }
+        commands.close();
+        while let Some(mail) = commands.try_recv() {
+            if let Mail::Message(command) = mail {
+                decline(&relay, &handle, command);
             }
         }
-        drop(self.heirs);
-        self.relay.farewell(self.upstream);
-        let ended = match ended {
-            Ok(_) if others.is_empty() => return,
-            Ok(ended) => ended.await,
-            Err(error) => Err(error),
-        };
-        match ended {
-            Ok((account, _)) => jobs::tell(others, &account).await,
-            Err(error) => tracing::error!(%error, "the store failed as the session ended"),
+        relay.farewell(upstream);
+    }
+
+    /// Waits until the store has done all it was asked for, or is late.
+    async fn finish_jobs(&mut self) {
+        let deadline = Instant::now() + STORE;
+        while !self.jobs.are_done() {
+            select! {
+                done = self.jobs.done() => done.report(),
+                mail = self.commands.recv() => match mail {
+                    Some(Mail::Message(command)) => decline(&self.relay, &self.handle, command),
+                    Some(Mail::Changed) | None => {}
+                },
+                () = sleep_until(deadline.into()) => return,
+            }
         }
+    }
+}
+
+/// Stores what a session has left behind, then lets the device's newest session take it over.
+async fn follow(relay: Arc<Relay>, handle: Arc<Handle>, jobs: Jobs) {
+    jobs.finish().await;
+    relay.note_end(&handle).await;
+    if let Some(newer) = relay.registry.newer(&handle) {
+        newer.inherit();
+    }
+}
+
+/// Answers a command that a session does not take any more.
+fn decline(relay: &Arc<Relay>, handle: &Arc<Handle>, command: Command) {
+    match command {
+        Command::Attach(attach) => {
+            // If the login is gone too, nobody is left to tell.
+            drop(attach.reply.send(Err(Refused { client: attach.client, too_high: None })));
+        }
+        Command::Published(published) => {
+            let (by, handle) = (Arc::clone(relay), Arc::clone(handle));
+            let note = async move {
+                let (target, outcome) = *published;
+                by.note_outcome(handle.account(), &target, &outcome).await;
+            };
+            relay.farewells.spawn(note.in_current_span());
+        }
+        Command::Carry(..) | Command::Routed(_) => {}
     }
 }

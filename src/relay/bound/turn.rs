@@ -10,8 +10,9 @@ use tokio::time::{Sleep, sleep_until};
 use super::Driver;
 use crate::limits::Rates;
 use crate::net::conn::{ConnEvent, HIGH_WATER};
+use crate::relay::handle::COMMANDS;
 use crate::relay::jobs::Done;
-use crate::relay::registry::{COMMANDS, Command, Mail};
+use crate::relay::registry::{Command, Mail};
 
 /// How often in a row the two legs are heard before the store and the clock come first.
 const LEGS: usize = 16;
@@ -23,6 +24,8 @@ pub(super) enum Wake {
     Command(Command),
     /// Others have published something.
     Changed,
+    /// All older sessions of the device have ended, given way or answered, or too long have not.
+    OlderSettled,
     Store(Done),
     Deadline,
 }
@@ -91,6 +94,9 @@ impl Driver {
             }
             if legs_first && let Poll::Ready(wake) = self.poll_legs(cx, read_client, read_upstream) {
                 return Poll::Ready(wake);
+            }
+            if !self.predecessors.are_settled() && pin!(self.predecessors.settled()).poll(cx).is_ready() {
+                return Poll::Ready(Wake::OlderSettled);
             }
             if let Poll::Ready(done) = pin!(self.jobs.done()).poll(cx) {
                 return Poll::Ready(Wake::Store(done));

@@ -11,6 +11,7 @@ mod resume;
 mod rules;
 mod sasl2;
 mod sizes;
+mod successor;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -69,6 +70,8 @@ struct Rig {
     elsewhere: Vec<Notice>,
     stored: Vec<Change>,
     events: Vec<Event>,
+    /// How often it showed itself to a newer session of its device.
+    answered: usize,
     closed: usize,
     ended: Option<EndReason>,
     previd: Option<String>,
@@ -145,6 +148,7 @@ impl Rig {
             elsewhere: Vec::new(),
             stored: Vec::new(),
             events: Vec::new(),
+            answered: 0,
             closed: 0,
             ended: None,
             previd: None,
@@ -236,6 +240,7 @@ impl Rig {
                     self.session.handle(self.now, Input::Published(Box::new((target, *outcome))));
                 }
                 Output::Elsewhere(notice) => self.elsewhere.push(*notice),
+                Output::Answered => self.answered += 1,
                 Output::CloseClient(_) => self.closed += 1,
                 Output::Event(event) => self.events.push(*event),
                 Output::End(reason) => self.ended = Some(reason),

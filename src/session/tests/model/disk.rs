@@ -173,6 +173,7 @@ impl World {
             | Output::Publish(_)
             | Output::Carried(..)
             | Output::Elsewhere(_)
+            | Output::Answered
             | Output::CloseClient(_)
             | Output::Event(_)
             | Output::End(_) => unreachable!("the disk is not asked for {output:?}"),

@@ -1,0 +1,30 @@
+//! Waits whose deadline passed: the words of the label.
+
+/// A wait with a deadline.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wait {
+    /// For the store to answer a login.
+    Login,
+    /// For older sessions of a device to end, give way or answer.
+    OlderSessions,
+    /// For a session to end that was asked to give way.
+    GiveWay,
+    /// For the count of a session that is ending, so that its client learns of it.
+    Tombstone,
+    /// For the store to finish what a session has left.
+    Store,
+}
+
+impl Wait {
+    pub(super) const ALL: [Self; 5] = [Self::Login, Self::OlderSessions, Self::GiveWay, Self::Tombstone, Self::Store];
+
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Login => "login",
+            Self::OlderSessions => "older_sessions",
+            Self::GiveWay => "give_way",
+            Self::Tombstone => "tombstone",
+            Self::Store => "store",
+        }
+    }
+}

@@ -1,0 +1,83 @@
+//! The beginning of a session's task: it enters the registry, and the store is asked whose device it is.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use tokio::time::timeout;
+
+use super::membership::Membership;
+use super::predecessors::Predecessors;
+use super::turn::{Alarm, Turn, Wake};
+use super::{Driver, Published};
+use crate::limits::Throttle;
+use crate::metrics::Wait;
+use crate::publish::session::Carried;
+use crate::relay::Relay;
+use crate::relay::jobs::Jobs;
+use crate::relay::login::{self, Login};
+use crate::relay::owner::owner;
+use crate::relay::seen::Seen;
+use crate::relay::serve::{Served, while_served};
+use crate::session::{Clock, Session};
+use crate::xml;
+
+/// How long the store may take to say whose device has logged in.
+const STORE: Duration = Duration::from_secs(60);
+
+impl Driver {
+    /// The session, and what has become of its connections while the store was asked. `None` if the store was too late: the
+    /// client was told.
+    pub(super) async fn begin(relay: Arc<Relay>, login: Box<Login>) -> Option<(Box<Self>, Vec<Wake>)> {
+        let Login { mut bound, mut client, peer, mut upstream } = *login;
+        // The session shares the headers of its legs.
+        bound.client_header = client.framer().make_lean().unwrap_or(bound.client_header);
+        bound.server_header = upstream.framer().make_lean().unwrap_or(bound.server_header);
+        let resource = bound.jid.resource().as_str().to_owned();
+        let (handle, commands) = relay.registry.enter(relay.next_login(), login::held(&bound), resource);
+        let membership = Membership::new(Arc::clone(&relay), Arc::clone(&handle));
+        let published = Published::new(&relay);
+        let (mut near, mut far) = (Served::new(&mut *client), Served::new(&mut upstream));
+        let asked = timeout(STORE, owner(&relay, &handle, &bound));
+        let asked = while_served((&mut near, &mut far), asked).await;
+        let (near, far) = (near.into_end(), far.into_end());
+        let Ok(owner) = asked else {
+            relay.metrics.deadline_passed(Wait::Login);
+            tracing::error!(within = ?STORE, "the store has not answered a login: the client is closed");
+            client.write(&xml::stream_error("internal-server-error", None, None));
+            upstream.write(xml::STREAM_CLOSE);
+            relay.farewell(*client);
+            relay.farewell(upstream);
+            return None;
+        };
+        let clock = Clock { now: Instant::now(), wall: SystemTime::now() };
+        let earlier = owner.backlog;
+        let mut session = Session::new(relay.settings(), bound, owner, rand::random, clock);
+        session.share_memory(relay.guards.queues());
+        tracing::info!("bound");
+        handle.note(|notes| (notes.peer, notes.services) = (Some(peer), session.services()));
+        let seen = Seen::new(relay.metrics.tap());
+        let jobs = Jobs::new(Arc::clone(&relay), Arc::clone(&handle), session.first_place(), earlier);
+        let predecessors = Predecessors::of(&relay, &handle);
+        let driver = Box::new(Self {
+            relay,
+            session,
+            handle,
+            membership,
+            published,
+            predecessors,
+            commands,
+            client: Some(client),
+            throttle: Throttle::default(),
+            upstream,
+            jobs,
+            carried: Carried::default(),
+            seen,
+            turn: Turn::default(),
+            alarm: Alarm::new(clock.now),
+            now: clock.now,
+            ended: None,
+        });
+        let ends = near.map(Wake::Client).into_iter().chain(far.map(Wake::Upstream));
+        Some((driver, ends.collect()))
+    }
+}

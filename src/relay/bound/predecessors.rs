@@ -1,0 +1,55 @@
+//! The older sessions of a device, until each has ended, given way or answered.
+
+use std::future::{Future, pending};
+use std::pin::Pin;
+use std::sync::Arc;
+
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+use tracing::Instrument;
+
+use crate::metrics::Wait;
+use crate::relay::Relay;
+use crate::relay::handle::GIVE_WAY;
+use crate::relay::registry::Handle;
+
+/// Older sessions that are asked to give way, all at once.
+pub(super) struct Predecessors(Option<Pin<Box<dyn Future<Output = ()> + Send>>>);
+
+impl Predecessors {
+    /// Lets the older sessions of the device look at their successor. They never wait for this one: their logins are smaller.
+    pub(super) fn of(relay: &Arc<Relay>, handle: &Arc<Handle>) -> Self {
+        let older = relay.registry.older(handle);
+        if older.is_empty() {
+            return Self(None);
+        }
+        let (relay, login) = (Arc::clone(relay), handle.login());
+        let settled = async move {
+            let mut waiting = JoinSet::new();
+            for session in older {
+                session.notify();
+                waiting.spawn(async move { session.settled(login).await });
+            }
+            let all = async { while waiting.join_next().await.is_some() {} };
+            if timeout(GIVE_WAY, all).await.is_err() {
+                relay.metrics.deadline_passed(Wait::OlderSessions);
+                tracing::warn!(within = ?GIVE_WAY, "older sessions of the device have not ended: they hand over later");
+            }
+        };
+        Self(Some(Box::pin(settled.in_current_span())))
+    }
+
+    /// Whether none is waited for.
+    pub(super) fn are_settled(&self) -> bool {
+        self.0.is_none()
+    }
+
+    /// Waits until all have ended, given way or answered, or too long have not. Cancel safe.
+    pub(super) async fn settled(&mut self) {
+        match &mut self.0 {
+            Some(waiting) => waiting.await,
+            None => pending().await,
+        }
+        self.0 = None;
+    }
+}

@@ -1,0 +1,54 @@
+//! Serving connections while their task waits for something else: what was gathered leaves, and what comes is read up to a bound.
+
+use std::future::{Future, poll_fn};
+use std::io;
+use std::pin::pin;
+use std::task::{Context, Poll};
+
+use crate::net::conn::{Conn, ConnEvent};
+use crate::net::wire::Wire;
+
+/// Bytes that a connection may have sent and that nobody has taken yet; more stays with the peer.
+const UNTAKEN: usize = 64 << 10;
+
+/// A connection while its task waits, and how it has ended meanwhile.
+pub(super) struct Served<'a, S> {
+    conn: &'a mut Conn<S>,
+    end: Option<io::Result<ConnEvent>>,
+}
+
+impl<'a, S: Wire> Served<'a, S> {
+    pub(super) fn new(conn: &'a mut Conn<S>) -> Self {
+        Self { conn, end: None }
+    }
+
+    /// How the connection has ended: what it had sent before can still be taken. A connection is not asked again after that.
+    pub(super) fn into_end(self) -> Option<io::Result<ConnEvent>> {
+        self.end
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) {
+        while self.end.is_none() {
+            let read = self.conn.framer().buffer().len() < UNTAKEN;
+            match self.conn.poll_event(cx, read) {
+                Poll::Ready(Ok(ConnEvent::Received | ConnEvent::Drained)) => {}
+                Poll::Ready(end @ (Ok(ConnEvent::Closed) | Err(_))) => self.end = Some(end),
+                Poll::Pending => return,
+            }
+        }
+    }
+}
+
+/// Waits for `work`, and serves both connections meanwhile. Cancel safe if `work` is.
+pub(super) async fn while_served<A: Wire, B: Wire, T>(
+    (one, other): (&mut Served<'_, A>, &mut Served<'_, B>),
+    work: impl Future<Output = T>,
+) -> T {
+    let mut work = pin!(work);
+    poll_fn(|cx| {
+        one.poll(cx);
+        other.poll(cx);
+        work.as_mut().poll(cx)
+    })
+    .await
+}

@@ -1,0 +1,99 @@
+//! Many sessions of one account at once: none waits for another for ever, and nobody else waits for them.
+
+use std::time::{Duration, Instant};
+
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+
+use crate::support::{Client, PATIENCE, Pushward, Setup, StubOptions, StubUpstream, push_enable};
+
+/// So many clients of one account bind at the same moment.
+const FLEET: usize = 60;
+
+async fn proxy(options: StubOptions) -> Pushward {
+    let stub = StubUpstream::start(options).await;
+    let address = stub.address;
+    // The connections are the stub's own affair; it lives as long as the test.
+    tokio::spawn(async move {
+        let (_stub, never) = (stub, std::future::pending::<()>());
+        never.await;
+    });
+    Pushward::start(Setup::new(address).with_metrics()).await
+}
+
+async fn live(pushward: &Pushward) -> u64 {
+    pushward.metric("pushward_sessions{host=\"localhost\",state=\"live\"}").await
+}
+
+fn enable(n: usize) -> String {
+    format!("<iq type='set' id='push-{n}'>{}</iq>", push_enable(&format!("node-{n}")))
+}
+
+/// Clients of one account that have authenticated, then all bind at once.
+async fn fleet(pushward: &Pushward, count: usize) -> Vec<Client> {
+    let mut authenticated = Vec::new();
+    for _ in 0..count {
+        authenticated.push(pushward.authenticated("alice").await);
+    }
+    let mut binding = JoinSet::new();
+    for (n, mut client) in authenticated.into_iter().enumerate() {
+        binding.spawn(async move {
+            client.bind(&format!("bot-{n}")).await;
+            // A session that answers has begun.
+            client.roundtrip().await;
+            client
+        });
+    }
+    timeout(Duration::from_secs(10), binding.join_all()).await.expect("all of the fleet bind within ten seconds")
+}
+
+#[tokio::test]
+async fn sixty_clients_of_one_account_bind_at_once_and_leave_nothing_behind() {
+    let pushward = proxy(StubOptions::default()).await;
+    let fleet = fleet(&pushward, FLEET).await;
+    assert_eq!(live(&pushward).await, FLEET as u64);
+    drop(fleet);
+    let until = Instant::now() + PATIENCE;
+    while live(&pushward).await + pushward.metric("pushward_connections").await > 0 {
+        assert!(Instant::now() < until, "{} sessions are left", live(&pushward).await);
+    }
+}
+
+/// Each session ended with changes of the account open, and waited for the other to take the news of them.
+#[tokio::test]
+async fn two_sessions_that_end_with_open_changes_let_others_log_in() {
+    let pushward = proxy(StubOptions::default()).await;
+    let mut clients = fleet(&pushward, 2).await;
+    for client in &mut clients {
+        let enables: String = (0..32).map(enable).collect();
+        client.send(format!("{enables}</stream:stream>")).await;
+    }
+    let fresh = async {
+        let mut fresh = pushward.login("alice", "fresh").await;
+        fresh.roundtrip().await;
+    };
+    timeout(PATIENCE, fresh).await.expect("a login of the same account");
+    let until = Instant::now() + PATIENCE;
+    while live(&pushward).await > 0 {
+        assert!(Instant::now() < until, "sessions are left");
+    }
+}
+
+#[tokio::test]
+async fn a_drain_reaches_all_sessions_while_a_fleet_binds() {
+    let mut pushward = proxy(StubOptions::default()).await;
+    let mut others = Vec::new();
+    for n in 0..12 {
+        let mut client = pushward.login(&format!("user-{n}"), "phone").await;
+        client.roundtrip().await;
+        others.push(client);
+    }
+    let _fleet = fleet(&pushward, FLEET).await;
+    let mut told = JoinSet::new();
+    for mut client in others {
+        told.spawn(async move { client.expect("system-shutdown").await });
+    }
+    let told = async { timeout(PATIENCE, told.join_all()).await.expect("every session hears of the shutdown") };
+    let (_, (status, _)) = tokio::join!(told, pushward.terminate(2 * PATIENCE));
+    assert!(status.success());
+}
