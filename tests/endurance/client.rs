@@ -1,0 +1,317 @@
+//! A phone that does what phones do, and worse: binds, enables, drops, resumes, closes, floods and stops reading, in random order.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+use rustls::ClientConfig;
+use rustls::pki_types::ServerName;
+use socket2::SockRef;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::{sleep, timeout};
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+
+use crate::server::Server;
+use crate::xml::{Element, Framer, Item};
+
+const HEADER: &str = "<?xml version='1.0'?><stream:stream xmlns='jabber:client' \
+                      xmlns:stream='http://etherx.jabber.org/streams' to='localhost' version='1.0'>";
+/// How long a login may take.
+const LOGIN: Duration = Duration::from_secs(40);
+
+/// What all phones share.
+pub(crate) struct World {
+    pub(crate) server: Arc<Server>,
+    pub(crate) proxy: SocketAddr,
+    pub(crate) tls: Arc<ClientConfig>,
+    pub(crate) over: AtomicBool,
+}
+
+impl World {
+    pub(crate) fn is_over(&self) -> bool {
+        self.over.load(Ordering::Relaxed)
+    }
+}
+
+/// One connection of a phone.
+struct Link {
+    tls: TlsStream<TcpStream>,
+    framer: Framer,
+    /// Stanzas read since stream management began.
+    handled: u32,
+    counts: bool,
+    /// What was read and is nobody's yet.
+    inbox: Vec<String>,
+}
+
+impl Link {
+    async fn connect(world: &World) -> io::Result<Self> {
+        let tcp = TcpStream::connect(world.proxy).await?;
+        tcp.set_nodelay(true)?;
+        let name = ServerName::try_from("localhost").unwrap();
+        let tls = TlsConnector::from(Arc::clone(&world.tls)).connect(name, tcp).await?;
+        Ok(Self { tls, framer: Framer::default(), handled: 0, counts: false, inbox: Vec::new() })
+    }
+
+    async fn send(&mut self, xml: &str) -> io::Result<()> {
+        self.tls.write_all(xml.as_bytes()).await?;
+        self.tls.flush().await
+    }
+
+    /// Reads once, and takes what is whole; answers `<r/>` if `acks`.
+    async fn read(&mut self, world: &World, acks: bool) -> io::Result<()> {
+        let mut buffer = [0; 16384];
+        let length = self.tls.read(&mut buffer).await?;
+        if length == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        self.framer.push(&buffer[..length]);
+        let mut asked = false;
+        while let Some(item) = self.framer.next() {
+            match item {
+                Item::Header(_) => {}
+                Item::Footer => return Err(io::ErrorKind::UnexpectedEof.into()),
+                Item::Element(xml) => asked |= self.element(world, xml),
+            }
+        }
+        if asked && acks {
+            self.ack().await?;
+        }
+        Ok(())
+    }
+
+    /// Whether it asks for an acknowledgement.
+    fn element(&mut self, world: &World, xml: String) -> bool {
+        if xml.starts_with("<enabled") {
+            (self.counts, self.handled) = (true, 0);
+        } else if xml.starts_with("<resumed") {
+            self.counts = true;
+        }
+        let is_stanza = ["<message", "<presence", "<iq"].iter().any(|name| xml.starts_with(name));
+        if is_stanza && self.counts {
+            self.handled = self.handled.wrapping_add(1);
+        }
+        if xml.starts_with("<message") {
+            let message = Element::parse(&xml);
+            if let Some(number) = message.attribute("id").and_then(|id| id.strip_prefix('m')?.parse().ok()) {
+                world.server.ledger.received(number);
+            }
+            return false;
+        }
+        let asks = xml.starts_with("<r ");
+        if !asks {
+            self.inbox.push(xml);
+        }
+        asks
+    }
+
+    async fn ack(&mut self) -> io::Result<()> {
+        if !self.counts {
+            return Ok(());
+        }
+        self.send(&format!("<a xmlns='urn:xmpp:sm:3' h='{}'/>", self.handled)).await
+    }
+
+    /// The next element that contains this.
+    async fn expect(&mut self, world: &World, needles: &[&str]) -> io::Result<String> {
+        loop {
+            let found = self.inbox.iter().position(|xml| needles.iter().any(|needle| xml.contains(needle)));
+            if let Some(at) = found {
+                return Ok(self.inbox.swap_remove(at));
+            }
+            self.read(world, true).await?;
+        }
+    }
+
+    /// Reads for so long.
+    async fn live(&mut self, world: &World, period: Duration, acks: bool) -> io::Result<()> {
+        let until = Instant::now() + period;
+        while let Some(left) = until.checked_duration_since(Instant::now()).filter(|left| !left.is_zero()) {
+            match timeout(left, self.read(world, acks)).await {
+                Ok(read) => read?,
+                Err(_) => break,
+            }
+            self.inbox.clear();
+        }
+        Ok(())
+    }
+
+    fn reset(self) {
+        let tcp = self.tls.get_ref().0;
+        drop(SockRef::from(tcp).set_linger(Some(Duration::ZERO)));
+    }
+}
+
+/// A phone between two connections.
+pub(crate) struct Phone {
+    world: Arc<World>,
+    account: usize,
+    resource: String,
+    random: StdRng,
+    /// The resumption id, and the stanzas handled under it.
+    resumable: Option<(String, u32)>,
+}
+
+impl Phone {
+    pub(crate) fn new(world: Arc<World>, (account, number): (usize, usize), seed: u64) -> Self {
+        let mixed = seed ^ ((account as u64) << 32) ^ number as u64;
+        let random = StdRng::seed_from_u64(mixed);
+        Self { world, account, resource: format!("phone-{number}"), random, resumable: None }
+    }
+
+    /// Lives until the world is over.
+    pub(crate) async fn live(mut self) {
+        while !self.world.is_over() {
+            let lived = self.connection().await;
+            let pause = if lived.is_err() { 50..1500 } else { 0..400 };
+            sleep(Duration::from_millis(self.random.random_range(pause))).await;
+        }
+    }
+
+    async fn connection(&mut self) -> io::Result<()> {
+        let world = Arc::clone(&self.world);
+        let link = timeout(LOGIN, self.login()).await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?;
+        let mut link = link?;
+        let steps = self.random.random_range(1..25);
+        for _ in 0..steps {
+            if world.is_over() {
+                break;
+            }
+            let step = timeout(Duration::from_secs(20), self.step(&mut link)).await;
+            if let Some((_, handled)) = &mut self.resumable {
+                *handled = link.handled;
+            }
+            match step {
+                Ok(step) => step?,
+                Err(_) => break,
+            }
+        }
+        match self.random.random_range(0..10) {
+            0..5 => link.reset(),
+            // A half-open connection: nobody reads it, and the phone comes back on another one.
+            5 => {
+                let period = Duration::from_millis(self.random.random_range(100..6000));
+                tokio::spawn(async move {
+                    sleep(period).await;
+                    drop(link);
+                });
+            }
+            6 | 7 => {
+                self.resumable = None;
+                link.send("</stream:stream>").await?;
+                drop(timeout(Duration::from_secs(3), link.live(&world, Duration::from_secs(3), true)).await);
+            }
+            _ => drop(link),
+        }
+        Ok(())
+    }
+
+    async fn login(&mut self) -> io::Result<Link> {
+        let world = Arc::clone(&self.world);
+        let mut link = authenticated(&world, self.account).await?;
+        if let Some((id, handled)) = self.resumable.clone().filter(|_| self.random.random_bool(0.75)) {
+            link.send(&format!("<resume xmlns='urn:xmpp:sm:3' previd='{id}' h='{handled}'/>")).await?;
+            link.handled = handled;
+            let answer = link.expect(&world, &["<resumed", "<failed"]).await?;
+            if answer.starts_with("<resumed") {
+                return Ok(link);
+            }
+        }
+        self.resumable = None;
+        if self.random.random_bool(0.1) {
+            self.resource = format!("{}x", self.resource.trim_end_matches('x'));
+        }
+        self.resumable = Some((bound(&world, &mut link, &self.resource).await?, 0));
+        if self.random.random_bool(0.3) {
+            let node = self.resource.trim_end_matches('x');
+            link.send(&format!(
+                "<iq type='set' id='push'><enable xmlns='urn:xmpp:push:0' jid='push.localhost' node='{node}'/></iq>"
+            ))
+            .await?;
+        }
+        link.send("<presence/>").await?;
+        Ok(link)
+    }
+
+    async fn step(&mut self, link: &mut Link) -> io::Result<()> {
+        let world = Arc::clone(&self.world);
+        let period = Duration::from_millis(self.random.random_range(10..1500));
+        match self.random.random_range(0..12) {
+            0..6 => link.live(&world, period, true).await,
+            6 => link.live(&world, period, false).await,
+            // It reads nothing.
+            7 => {
+                sleep(period).await;
+                Ok(())
+            }
+            8 => link.send("<message to='peer@remote.example'><body>hi</body></message>").await,
+            9 => {
+                link.send("<iq type='get' id='ping' to='localhost'><ping xmlns='urn:xmpp:ping'/></iq>").await?;
+                link.expect(&world, &["id='ping'"]).await.map(drop)
+            }
+            10 => {
+                let what = [
+                    "<r xmlns='urn:xmpp:sm:3'/>",
+                    "<x xmlns='urn:xmpp:sm:3'/>",
+                    "<iq type='get' id='d'><query xmlns='urn:nothing'/></iq>",
+                ];
+                let one = what[self.random.random_range(0..what.len())];
+                link.send(&one.repeat(self.random.random_range(1..2000))).await
+            }
+            _ => link.send(" ").await,
+        }
+    }
+}
+
+/// A connection of an account that may bind or resume.
+async fn authenticated(world: &World, account: usize) -> io::Result<Link> {
+    let mut link = Link::connect(world).await?;
+    link.send(HEADER).await?;
+    link.expect(world, &["<stream:features"]).await?;
+    let plain = BASE64.encode(format!("\0user-{account}\0secret"));
+    link.send(&format!("<auth xmlns='urn:ietf:params:xml:ns:xmpp-sasl' mechanism='PLAIN'>{plain}</auth>")).await?;
+    link.expect(world, &["<success"]).await?;
+    link.send(HEADER).await?;
+    link.expect(world, &["<stream:features"]).await?;
+    Ok(link)
+}
+
+/// Binds and enables stream management; returns the resumption id.
+async fn bound(world: &World, link: &mut Link, resource: &str) -> io::Result<String> {
+    link.send(&format!(
+        "<iq type='set' id='bind'><bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'><resource>{resource}</resource></bind></iq>\
+         <enable xmlns='urn:xmpp:sm:3' resume='true'/>"
+    ))
+    .await?;
+    link.expect(world, &["xmpp-bind"]).await?;
+    let enabled = link.expect(world, &["<enabled"]).await?;
+    Ok(Element::parse(&enabled).attribute("id").unwrap_or_default().to_owned())
+}
+
+/// Fetches all that waits for a phone, for as long as something comes, and closes its stream in order.
+pub(crate) async fn collect(world: Arc<World>, account: usize, resource: String, quiet: Duration) -> io::Result<()> {
+    let mut link = authenticated(&world, account).await?;
+    bound(&world, &mut link, &resource).await?;
+    link.send("<iq type='set' id='off'><disable xmlns='urn:xmpp:push:0' jid='push.localhost'/></iq><presence/>")
+        .await?;
+    loop {
+        let before = world.server.ledger.sum().received;
+        link.live(&world, quiet, true).await?;
+        link.ack().await?;
+        if world.server.ledger.sum().received == before {
+            break;
+        }
+    }
+    link.live(&world, Duration::from_millis(200), true).await?;
+    link.send("</stream:stream>").await?;
+    drop(link.live(&world, Duration::from_secs(3), true).await);
+    Ok(())
+}

@@ -1,0 +1,114 @@
+//! Where every message is: each is with its account in the end, or back with its sender.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+/// What has become of a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    Waits,
+    Received,
+    Returned,
+    /// The proxy was killed so soon behind it that only memory had it, on a server without stream management.
+    AtRisk,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Message {
+    account: usize,
+    sent: Option<Instant>,
+    state: State,
+}
+
+/// All messages of a run.
+#[derive(Debug, Default)]
+pub(crate) struct Ledger(Mutex<Entries>);
+
+#[derive(Debug, Default)]
+struct Entries {
+    messages: Vec<Message>,
+    repeated: u64,
+}
+
+/// How many messages there are of each state.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Sum {
+    pub(crate) sent: usize,
+    pub(crate) received: usize,
+    pub(crate) returned: usize,
+    pub(crate) at_risk: usize,
+    pub(crate) waiting: usize,
+    pub(crate) repeated: u64,
+}
+
+impl Ledger {
+    fn entries(&self) -> MutexGuard<'_, Entries> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Adds a message to an account; returns its number.
+    pub(crate) fn add(&self, account: usize) -> usize {
+        let mut entries = self.entries();
+        entries.messages.push(Message { account, sent: None, state: State::Waits });
+        entries.messages.len() - 1
+    }
+
+    /// The server hands a message to the proxy.
+    pub(crate) fn handed(&self, number: usize) {
+        if let Some(message) = self.entries().messages.get_mut(number) {
+            message.sent = Some(Instant::now());
+        }
+    }
+
+    /// A client has read it.
+    pub(crate) fn received(&self, number: usize) {
+        let mut entries = self.entries();
+        let repeated = match entries.messages.get_mut(number) {
+            Some(message) => std::mem::replace(&mut message.state, State::Received) == State::Received,
+            None => false,
+        };
+        entries.repeated += u64::from(repeated);
+    }
+
+    /// Its sender was told that it did not arrive.
+    pub(crate) fn returned(&self, number: usize) {
+        if let Some(message) = self.entries().messages.get_mut(number).filter(|message| message.state == State::Waits) {
+            message.state = State::Returned;
+        }
+    }
+
+    /// The proxy was killed: on servers without stream management, what came within `window` may have been in memory only.
+    pub(crate) fn killed(&self, window: Duration, is_unmanaged: impl Fn(usize) -> bool) {
+        let young = |message: &Message| message.sent.is_some_and(|sent| sent.elapsed() < window);
+        let mut entries = self.entries();
+        let messages = entries.messages.iter_mut().filter(|message| message.state == State::Waits);
+        for message in messages.filter(|message| is_unmanaged(message.account) && young(message)) {
+            message.state = State::AtRisk;
+        }
+    }
+
+    /// The numbers of messages that wait, by account.
+    pub(crate) fn waiting(&self) -> HashMap<usize, Vec<usize>> {
+        let mut waiting: HashMap<usize, Vec<usize>> = HashMap::new();
+        for (number, message) in self.entries().messages.iter().enumerate() {
+            if message.state == State::Waits {
+                waiting.entry(message.account).or_default().push(number);
+            }
+        }
+        waiting
+    }
+
+    pub(crate) fn sum(&self) -> Sum {
+        let entries = self.entries();
+        let count = |state| entries.messages.iter().filter(|message| message.state == state).count();
+        Sum {
+            sent: entries.messages.len(),
+            received: count(State::Received),
+            returned: count(State::Returned),
+            at_risk: count(State::AtRisk),
+            waiting: count(State::Waits),
+            repeated: entries.repeated,
+        }
+    }
+}

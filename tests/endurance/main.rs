@@ -1,0 +1,198 @@
+//! An endurance run: thousands of clients of a hundred accounts bind, enable, drop, resume, close, flood and stop reading in random
+//! order, while the disk is slow and the proxy is restarted and killed. In the end no session, connection or descriptor is left,
+//! and every message has been received or returned.
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::cast_possible_truncation,
+    clippy::too_many_lines,
+    dead_code,
+    reason = "a run that fails should do so where it fails; the helpers are shared with other tests"
+)]
+
+mod client;
+mod ledger;
+mod proxy;
+mod server;
+#[path = "../it/support/tls.rs"]
+mod tls;
+#[path = "../it/support/xml.rs"]
+mod xml;
+
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use clap::Parser;
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
+
+use client::{Phone, World};
+use proxy::Proxy;
+use server::{Server, is_managed};
+
+/// What a kill may take from a server without stream management: `spool_after`, and the slowest commit.
+const WINDOW: Duration = Duration::from_secs(3);
+
+/// How the run goes.
+#[derive(Parser, Clone, Copy)]
+struct Options {
+    /// How long clients act, in seconds.
+    #[arg(long, default_value_t = 240)]
+    seconds: u64,
+    #[arg(long, default_value_t = 100)]
+    accounts: usize,
+    /// Clients of each account.
+    #[arg(long, default_value_t = 20)]
+    clients: usize,
+    /// Messages in a second.
+    #[arg(long, default_value_t = 400)]
+    rate: u32,
+    /// Seconds between two ends of the proxy: in order, and by a kill, in turn.
+    #[arg(long, default_value_t = 50)]
+    restart: u64,
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let options = Options::parse();
+    raise_descriptors();
+    let (server, upstream) = Server::start(options.accounts).await;
+    let mut proxy = Proxy::start(upstream).await;
+    let idle = (proxy.descriptors(), proxy.memory());
+    let tls = tls::Tls::trusting(&proxy.certificate()).config();
+    let world = Arc::new(World { server, proxy: proxy.address, tls, over: AtomicBool::new(false) });
+    let mut phones = JoinSet::new();
+    for account in 0..options.accounts {
+        for number in 0..options.clients {
+            phones.spawn(Phone::new(Arc::clone(&world), (account, number), options.seed).live());
+        }
+    }
+    let sending = tokio::spawn(send(Arc::clone(&world), options));
+    act(&world, &mut proxy, options).await;
+    world.over.store(true, Ordering::Relaxed);
+    sending.await.unwrap();
+    timeout(Duration::from_secs(90), async { while phones.join_next().await.is_some() {} }).await.expect("phones end");
+    println!("clients have ended: {:?}", world.server.ledger.sum());
+    let collected = collect(&world, options).await;
+    let ended = ends(&proxy, idle.0).await;
+    report(&world, &proxy, idle, (collected, ended)).await
+}
+
+fn raise_descriptors() {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+    setrlimit(Resource::RLIMIT_NOFILE, hard, hard).unwrap();
+}
+
+/// Sends messages to random accounts until the run is over.
+async fn send(world: Arc<World>, options: Options) {
+    let mut random = StdRng::seed_from_u64(options.seed);
+    let pause = Duration::from_millis(10);
+    let mut owed = 0.0;
+    while !world.is_over() {
+        owed += f64::from(options.rate) * pause.as_secs_f64();
+        while owed >= 1.0 {
+            owed -= 1.0;
+            let account = random.random_range(0..options.accounts);
+            let number = world.server.ledger.add(account);
+            world.server.send(number, account);
+        }
+        sleep(pause).await;
+    }
+}
+
+/// Restarts, kills and a stalled disk, until the time is over.
+async fn act(world: &World, proxy: &mut Proxy, options: Options) {
+    let until = Instant::now() + Duration::from_secs(options.seconds);
+    let mut in_order = true;
+    while Instant::now() < until {
+        sleep(Duration::from_secs(options.restart / 2)).await;
+        proxy.stall(Duration::from_secs(4)).await;
+        sleep(Duration::from_secs(options.restart / 2)).await;
+        let (live, memory) = (proxy.metric("pushward_sessions").await, proxy.memory() / 1024);
+        println!("{live:?} sessions, {memory} MiB, {:?}", world.server.ledger.sum());
+        if !in_order {
+            world.server.ledger.killed(WINDOW, |account| !is_managed(account));
+        }
+        proxy.restart(in_order).await;
+        println!("restarted, {}", if in_order { "in order" } else { "killed" });
+        in_order = !in_order;
+    }
+}
+
+/// Every phone comes once more, reads all that waits and leaves in order; until nothing waits, or nothing more comes.
+async fn collect(world: &Arc<World>, options: Options) -> bool {
+    let mut before = usize::MAX;
+    loop {
+        let waiting = world.server.ledger.waiting();
+        let count: usize = waiting.values().map(Vec::len).sum();
+        println!("{count} messages wait");
+        if count == 0 || count == before {
+            return count == 0;
+        }
+        before = count;
+        let mut collecting = JoinSet::new();
+        for account in waiting.into_keys() {
+            let world = Arc::clone(world);
+            collecting.spawn(async move {
+                for number in 0..options.clients {
+                    // Behind `orphan_grace`, and once more with the longer wait of devices with a registration.
+                    let quiet = if number == 0 { Duration::from_secs(20) } else { Duration::from_millis(300) };
+                    let phone = client::collect(Arc::clone(&world), account, format!("phone-{number}"), quiet);
+                    if let Err(error) = timeout(Duration::from_secs(120), phone).await.map_err(|_| "too slow") {
+                        println!("account {account}, phone {number}: {error}");
+                    }
+                }
+            });
+        }
+        collecting.join_all().await;
+    }
+}
+
+/// Waits until no session, connection or descriptor is left that was not there in the beginning.
+async fn ends(proxy: &Proxy, descriptors: usize) -> bool {
+    let until = Instant::now() + Duration::from_secs(60);
+    loop {
+        let sessions = proxy.metric("pushward_sessions").await.unwrap_or(u64::MAX);
+        let connections = proxy.metric("pushward_connections").await.unwrap_or(u64::MAX);
+        // The question itself has one.
+        let left = proxy.descriptors().saturating_sub(descriptors + 2);
+        if (sessions, connections, left) == (0, 0, 0) {
+            return true;
+        }
+        if Instant::now() > until {
+            println!("left: {sessions} sessions, {connections} connections, {left} descriptors");
+            return false;
+        }
+        sleep(Duration::from_millis(200)).await;
+    }
+}
+
+async fn report(
+    world: &World,
+    proxy: &Proxy,
+    (descriptors, memory): (usize, u64),
+    (collected, ended): (bool, bool),
+) -> ExitCode {
+    for (complaint, count) in proxy.complaints() {
+        println!("{count:6} × {complaint}");
+    }
+    for name in ["pushward_deadlines_passed_total", "pushward_sessions_failed_total", "pushward_spool_stanzas"] {
+        println!("{name}: {:?}", proxy.metric(name).await);
+    }
+    let failed = proxy.metric("pushward_sessions_failed_total").await != Some(0);
+    println!("descriptors: {descriptors} at first, {} now", proxy.descriptors());
+    println!("memory: {} MiB at first, {} MiB now", memory / 1024, proxy.memory() / 1024);
+    println!("{:?}, offline at the server: {}", world.server.ledger.sum(), world.server.offline());
+    if !collected {
+        let waiting: Vec<_> = world.server.ledger.waiting().into_iter().collect();
+        println!("never seen again, by account: {:?}", &waiting[..waiting.len().min(5)]);
+    }
+    if collected && ended && !failed { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
