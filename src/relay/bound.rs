@@ -64,7 +64,7 @@ impl Driver {
         bound.client_header = client.framer().make_lean().unwrap_or(bound.client_header);
         bound.server_header = upstream.framer().make_lean().unwrap_or(bound.server_header);
         let (handle, commands) = relay.registry.enter(login::held(&bound), bound.jid.resource().as_str().to_owned());
-        let login = LoginId(rand::random());
+        let login = relay.store.next_login();
         let owner = owner(&relay, &handle, &bound, login).await;
         let clock = Clock { now: Instant::now(), wall: SystemTime::now() };
         let earlier = owner.backlog;
@@ -73,7 +73,7 @@ impl Driver {
         tracing::info!("bound");
         handle.note(|notes| (notes.peer, notes.services) = (Some(peer), session.services()));
         let seen = Seen::new(relay.metrics.tap());
-        let jobs = Jobs::new(Arc::clone(&relay), Arc::clone(&handle), session.first_place(), earlier);
+        let jobs = Jobs::new(Arc::clone(&relay), Arc::clone(&handle), login, (session.first_place(), earlier));
         Box::new(Self {
             relay,
             session,
