@@ -13,7 +13,7 @@ use crate::jid::BareJid;
 use crate::push::account::{Account, Change, DeviceId};
 use crate::session::queue::Spooled;
 use crate::session::{SmId, Source, Token, WakeReason, sm};
-use crate::store::{self, Adoption, Slot, Store, StoreError, Tombstone, Wake};
+use crate::store::{self, Inherited, Slot, SpoolId, Store, StoreError, Tombstone, Wake};
 
 /// What the store is asked.
 #[derive(Debug)]
@@ -76,7 +76,7 @@ impl Request {
 }
 
 impl Jobs {
-    pub(super) fn new(relay: Arc<Relay>, handle: Arc<Handle>, base: u64, earlier: bool) -> Self {
+    pub(super) fn new(relay: Arc<Relay>, handle: Arc<Handle>, (base, earlier): (u64, bool)) -> Self {
         Self { relay, handle, base, earlier, waiting: VecDeque::new(), at_work: None }
     }
 
@@ -144,6 +144,7 @@ impl Jobs {
         }
         let (relay, slot, handle) = (Arc::clone(&self.relay), self.slot(), Arc::clone(&self.handle));
         let store = relay.store.clone();
+        let spool = SpoolId { account: slot.account.clone(), login: self.handle.login() };
         self.at_work = Some(match request {
             Request::Change(token, change) => {
                 Box::pin(async move { Done::Changed(token, change_account(&relay, &handle, change).await) })
@@ -154,7 +155,7 @@ impl Jobs {
                     items.iter_mut().for_each(|item| item.shared = false);
                 }
                 let last = items.last().map_or(0, |item| item.seq);
-                Box::pin(async move { Done::Spooled(last, store.spool(&slot, items).await) })
+                Box::pin(async move { Done::Spooled(last, store.spool(&spool, slot.device, items).await) })
             }
             Request::Unspool(places) => {
                 let delivered = |p: &RangeInclusive<u64>| *p.start() <= self.base && *p.end() != u64::MAX;
@@ -162,31 +163,30 @@ impl Jobs {
                 Box::pin(async move {
                     let last = places.iter().map(|p| *p.end()).max().unwrap_or_default();
                     Done::Quiet(if lazily {
-                        store.unspool(&slot, last).await
+                        store.unspool(&spool, last).await
                     } else {
-                        store.discard(&slot, places).await
+                        store.discard(&spool, places).await
                     })
                 })
             }
             Request::Load(after, weight) => {
-                Box::pin(async move { Done::Loaded(store.spooled(&slot, after, weight).await) })
+                Box::pin(async move { Done::Loaded(store.spooled(&spool, after, weight).await) })
             }
             Request::Adopt(Source::Earlier, places) => {
                 self.earlier = false;
-                let base = self.base;
                 Box::pin(async move {
                     let last = *places.end();
-                    let moved = store.adopt(&slot, &slot, Adoption::Below(base), places).await;
-                    Done::Spooled(last, moved.map(drop))
+                    Done::Spooled(last, inherit(&store, (&spool, slot.device), places).await)
                 })
             }
-            Request::Adopt(Source::Others { registered }, places) => {
-                Box::pin(async move { Done::Spooled(*places.end(), orphans(&store, &slot, registered, places).await) })
-            }
+            Request::Adopt(Source::Others { registered }, places) => Box::pin(async move {
+                let last = *places.end();
+                Done::Spooled(last, orphans(&store, (&spool, slot.device), registered, places).await)
+            }),
             Request::Bury(id, h) => Box::pin(async move {
                 let Slot { account, device } = slot;
                 let tombstone = Tombstone { account, device, h: h.get(), at: unix() };
-                Done::Quiet(store.bury_known(id.as_str(), tombstone).await)
+                Done::Quiet(store.bury_known(spool.login, id.as_str(), tombstone).await)
             }),
             Request::Wake(reason) => Box::pin(async move {
                 let reason = match reason {
@@ -223,7 +223,7 @@ async fn change_account(
     let account = handle.account();
     let concerns_others = change.concerns_others();
     let is_removed = change == Change::Removed;
-    let up_to = relay.newest_login();
+    let up_to = relay.store.newest_login();
     let answer = relay.store.change(account, change).await?;
     if is_removed {
         relay.registry.publish_removal(account, up_to);
@@ -240,23 +240,50 @@ async fn change_account(
     Ok(answer)
 }
 
+/// Moves what ended sessions of the device have left into the own spool. Requests are left out: they were for those sessions.
+async fn inherit(
+    store: &Store,
+    (spool, device): (&SpoolId, DeviceId),
+    places: RangeInclusive<u64>,
+) -> Result<(), StoreError> {
+    /// Stanzas that move together, by their weight.
+    const PIECE: usize = 1 << 20;
+    let mut free = places;
+    for Inherited { spool: login, .. } in store.take_over(&spool.account, device, spool.login).await? {
+        let from = SpoolId { account: spool.account.clone(), login };
+        loop {
+            let items = store.spooled(&from, 0, PIECE).await?;
+            let Some(last) = items.last().map(|item| item.seq) else { break };
+            let wanted = items.into_iter().filter(|item| !item.bytes.starts_with(b"<iq"));
+            let moved = wanted.zip(&mut free).map(|(item, seq)| Spooled { seq, ..item }).collect();
+            store.spool(spool, device, moved).await?;
+            store.discard(&from, vec![0..=last]).await?;
+        }
+    }
+    Ok(())
+}
+
 /// Takes what was addressed to the account and waits for devices without a session.
 async fn orphans(
     store: &Store,
-    slot: &Slot,
+    (spool, own): (&SpoolId, DeviceId),
     registered: bool,
     mut places: RangeInclusive<u64>,
 ) -> Result<(), StoreError> {
-    let account = store.account_now(&slot.account).await?;
-    for (device, _) in store.orphans(&slot.account, slot.device).await? {
+    let account = store.account_now(&spool.account).await?;
+    for (device, _) in store.orphans(&spool.account, own).await? {
         // Of a device that is not known any more nobody may have anything: its account was removed.
         let Some(known) = account.device(device) else { continue };
         if known.is_open() || account.owned(device).next().is_some() != registered {
             continue;
         }
-        let from = Slot { account: slot.account.clone(), device };
-        let moved = store.adopt(&from, slot, Adoption::Shared, places.clone()).await?;
-        places = places.start().saturating_add(moved)..=*places.end();
+        loop {
+            let moved = store.adopt_shared(&spool.account, device, (spool, own), places.clone()).await?;
+            places = places.start().saturating_add(moved)..=*places.end();
+            if moved == 0 {
+                break;
+            }
+        }
     }
     Ok(())
 }

@@ -29,7 +29,6 @@ mod wake;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use tokio::net::TcpStream;
@@ -45,7 +44,6 @@ use crate::net::listener::Admission;
 use crate::net::tls_stream::TlsStream;
 use crate::net::wire::Wire;
 use crate::publish::Publisher;
-use crate::push::account::LoginId;
 use crate::session::Settings;
 use crate::store::Store;
 use absent::Absentees;
@@ -72,7 +70,6 @@ pub struct Relay {
     shutdown: CancellationToken,
     /// Tasks that only see a connection off.
     farewells: TaskTracker,
-    logins: AtomicU64,
 }
 
 impl Relay {
@@ -95,7 +92,6 @@ impl Relay {
             metrics,
             shutdown,
             farewells: TaskTracker::new(),
-            logins: AtomicU64::new(jobs::unix() << 24),
         }
     }
 
@@ -178,16 +174,6 @@ impl Relay {
 
     fn notify_all(&self) {
         self.registry.all().iter().for_each(|session| session.notify());
-    }
-
-    /// The login of the session that is bound now: each is larger than the one before.
-    fn next_login(&self) -> LoginId {
-        LoginId(self.logins.fetch_add(1, Ordering::Relaxed) + 1)
-    }
-
-    /// The newest login.
-    fn newest_login(&self) -> LoginId {
-        LoginId(self.logins.load(Ordering::Relaxed))
     }
 
     /// The configuration has come to serve.

@@ -4,7 +4,7 @@ use super::registry::Handle;
 use super::{Relay, jobs};
 use crate::push::account::{Change, DeviceId};
 use crate::session::{Bound, Owner};
-use crate::store::{Backlog, LoggedIn, Slot, StoreError};
+use crate::store::{LoggedIn, Slot, StoreError};
 
 /// Stores who logged in. Without a store the session goes on, as a device that is new.
 pub(super) async fn owner(relay: &Relay, handle: &Handle, bound: &Bound) -> Owner {
@@ -17,22 +17,24 @@ pub(super) async fn owner(relay: &Relay, handle: &Handle, bound: &Bound) -> Owne
         Ok(logged_in) => logged_in,
         Err(error) => {
             let account = unless_broken(Err(error));
-            LoggedIn { account, device: None, knew_agent: false, backlog: Ok(Backlog::default()) }
+            LoggedIn { account, device: None, knew_agent: false, waits: false }
         }
     };
-    let LoggedIn { account, device: known_device, knew_agent, backlog } = logged_in;
+    let LoggedIn { account, device: known_device, knew_agent, waits } = logged_in;
     let device = known_device.unwrap_or(candidate);
     handle.set_device(device);
     relay.registry.publish(handle.account(), &account, Some(handle));
     relay.device_is_back(handle.account(), device);
     let backlog = match relay.registry.siblings(handle).is_empty() {
-        true => backlog,
-        false => relay.store.backlog(&Slot { account: handle.account().clone(), device }).await,
+        true => waits,
+        false => {
+            let slot = Slot { account: handle.account().clone(), device };
+            unless_broken(relay.store.backlog(&slot).await).count > 0
+        }
     };
-    let Backlog { count, last_seq, .. } = unless_broken(backlog);
     let known = |id: &String| account.device(device).is_some_and(|d| d.sm_ids.contains(id));
     let certain = knew_agent || presented.as_ref().is_some_and(known);
-    Owner { device, certain, account, last_seq, backlog: count > 0 }
+    Owner { device, certain, account, last_seq: 0, backlog }
 }
 
 fn unless_broken<T: Default>(result: Result<T, StoreError>) -> T {

@@ -33,7 +33,7 @@ impl Driver {
         bound.client_header = client.framer().make_lean().unwrap_or(bound.client_header);
         bound.server_header = upstream.framer().make_lean().unwrap_or(bound.server_header);
         let resource = bound.jid.resource().as_str().to_owned();
-        let (handle, commands) = relay.registry.enter(relay.next_login(), login::held(&bound), resource);
+        let (handle, commands) = relay.registry.enter(relay.store.next_login(), login::held(&bound), resource);
         let membership = Membership::new(Arc::clone(&relay), Arc::clone(&handle));
         let published = Published::new(&relay);
         let (mut near, mut far) = (Served::new(&mut *client), Served::new(&mut upstream));
@@ -56,7 +56,7 @@ impl Driver {
         tracing::info!("bound");
         handle.note(|notes| (notes.peer, notes.services) = (Some(peer), session.services()));
         let seen = Seen::new(relay.metrics.tap());
-        let jobs = Jobs::new(Arc::clone(&relay), Arc::clone(&handle), session.first_place(), earlier);
+        let jobs = Jobs::new(Arc::clone(&relay), Arc::clone(&handle), (session.first_place(), earlier));
         let predecessors = Predecessors::of(&relay, &handle);
         let driver = Box::new(Self {
             relay,
