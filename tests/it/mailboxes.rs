@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-use crate::support::{Client, PATIENCE, Pushward, Setup, StubOptions, StubUpstream, push_enable};
+use crate::support::{Client, PATIENCE, Pushward, Scene, Setup, StubOptions, StubUpstream, eventually, push_enable};
 
 /// So many clients of one account bind at the same moment.
 const FLEET: usize = 60;
@@ -96,4 +96,32 @@ async fn a_drain_reaches_all_sessions_while_a_fleet_binds() {
     let told = async { timeout(PATIENCE, told.join_all()).await.expect("every session hears of the shutdown") };
     let (_, (status, _)) = tokio::join!(told, pushward.terminate(2 * PATIENCE));
     assert!(status.success());
+}
+
+/// The client was told `<failed/>` without a count, or with one that was not final, and sent again what the server had.
+#[tokio::test]
+async fn a_resumption_that_meets_an_ending_session_learns_its_final_count() {
+    let options = StubOptions { footers: false, ..StubOptions::slow_to_ack() };
+    let mut scene = Scene::with(options, |setup| setup).await;
+    scene.client.say("bob@localhost", "one").await;
+    scene.server.expect("one").await;
+    scene.client.reset();
+    // Another login of the same resource ends the session, which asks the server for its count.
+    let other = scene.pushward.login("alice", "phone");
+    let resuming = async {
+        scene.server.footer(PATIENCE).await;
+        let mut client = scene.pushward.authenticated("alice").await;
+        client.resume(&scene.enabled.id, 0).await
+    };
+    let confirming = async {
+        let logins = [scene.stub.connection().await, scene.stub.connection().await];
+        for login in &logins {
+            let authenticated = || (login.seen().users.len() == 1).then_some(());
+            eventually(PATIENCE, || "a login".to_owned(), authenticated).await;
+        }
+        scene.server.send("<a xmlns='urn:xmpp:sm:3' h='1'/></stream:stream>");
+        logins
+    };
+    let (failed, _logins, _) = tokio::join!(resuming, confirming, other);
+    assert_eq!((failed.name.as_str(), failed.attribute("h")), ("failed", Some("1")), "{failed:?}");
 }

@@ -68,3 +68,54 @@ impl Relay {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+    use std::time::Duration;
+
+    use tempfile::tempdir;
+    use tokio_util::sync::CancellationToken;
+
+    use super::*;
+    use crate::config::Config;
+    use crate::push::account::DeviceId;
+    use crate::relay::snapshot::Snapshot;
+    use crate::session::negotiate::Held;
+    use crate::store::Store;
+
+    fn relay(directory: &Path) -> Arc<Relay> {
+        let file = |name: &str| directory.join(name).display().to_string();
+        let config = format!(
+            "[[host]]\ndomain = 'localhost'\ncertificate = '{}'\nkey = '{}'\nupstream = '127.0.0.1:1'",
+            file("c.pem"),
+            file("c.key")
+        );
+        let snapshot = Snapshot::load(Config::parse(&config, Path::new("c")).unwrap(), 1).unwrap();
+        Arc::new(Relay::new(snapshot, Store::open(directory).unwrap(), CancellationToken::new()))
+    }
+
+    /// A session whose task failed stayed in the registry for ever, with its device taken for connected.
+    #[tokio::test]
+    async fn a_session_whose_task_fails_leaves_the_registry_and_its_login_is_closed() {
+        let directory = tempdir().unwrap();
+        let relay = relay(directory.path());
+        let held = Held { account: "romeo@localhost".parse().unwrap(), identity: None };
+        let (handle, _commands) = relay.registry.enter(relay.store.next_login(), held.clone(), "r".to_owned());
+        let (candidate, login) = (DeviceId(1), handle.login());
+        let change = Change::Login { candidate, login, resource: "r".to_owned(), agent: None, presented: None, at: 1 };
+        relay.store.change(&held.account, change).await.unwrap();
+        let membership = Membership::new(Arc::clone(&relay), Arc::clone(&handle));
+        let task = tokio::spawn(async move {
+            let _membership = membership;
+            panic!("as planned");
+        });
+        assert!(task.await.unwrap_err().is_panic());
+        assert!(relay.registry.is_empty());
+        tokio::time::timeout(Duration::from_secs(1), handle.ended()).await.unwrap();
+        relay.farewells.close();
+        relay.farewells.wait().await;
+        let account = relay.store.account(&held.account).await.unwrap();
+        assert!(!account.device(candidate).unwrap().is_open());
+    }
+}

@@ -24,6 +24,8 @@ pub(crate) struct StubOptions {
     pub(crate) pings: bool,
     /// Whether it answers `<r/>` by itself.
     pub(crate) acks: bool,
+    /// Whether it answers `</stream:stream>` by itself.
+    pub(crate) footers: bool,
 }
 
 impl Default for StubOptions {
@@ -34,6 +36,7 @@ impl Default for StubOptions {
             after: "<bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'/>".into(),
             pings: true,
             acks: true,
+            footers: true,
         }
     }
 }
@@ -303,7 +306,7 @@ impl Script {
                 Item::Header(header) => self.header(header),
                 Item::Footer => {
                     self.seen.lock().unwrap().footer = true;
-                    "</stream:stream>".into()
+                    if self.options.footers { "</stream:stream>".into() } else { String::new() }
                 }
                 Item::Element(xml) => match self.element(&xml) {
                     Some(answer) => answer,
