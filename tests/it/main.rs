@@ -12,6 +12,7 @@ mod admin;
 mod baseline;
 mod chains;
 mod clients;
+mod copies;
 mod crash;
 mod dark;
 mod devices;
