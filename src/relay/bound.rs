@@ -10,6 +10,7 @@ use std::time::{Instant, SystemTime};
 use tokio::sync::oneshot;
 use tracing::Instrument;
 
+use super::alarm::Alarm;
 use super::jobs::{Done, Jobs, Request};
 use super::login::{self, Login};
 use super::mailbox;
@@ -26,7 +27,7 @@ use crate::publish::session::{Asker, Carried};
 use crate::push::account::LoginId;
 use crate::push::notification::Publish;
 use crate::session::{Clock, Closing, EndReason, Input, Output, Session, SmId, Stored};
-use turn::{Alarm, Turn, Wake};
+use turn::{Turn, Wake};
 
 struct Driver {
     relay: Arc<Relay>,
@@ -42,6 +43,8 @@ struct Driver {
     carried: Carried,
     seen: Seen,
     turn: Turn,
+    /// Many replies wait for the client, as the session knows.
+    replies_wait: bool,
     alarm: Alarm,
     /// When the current wake-up began: what came together came then.
     now: Instant,
@@ -88,6 +91,7 @@ impl Driver {
             carried: Carried::default(),
             seen,
             turn: Turn::default(),
+            replies_wait: false,
             alarm: Alarm::new(clock.now),
             now: clock.now,
             heirs: Vec::new(),
@@ -109,6 +113,7 @@ impl Driver {
             if self.seen.settle(&self.handle, &self.session) {
                 self.relay.hold_no_more_than_allowed(&self.handle);
             }
+            self.note_replies();
             // What had to wait may be wanted now.
             self.frames_from_client();
             if self.ended.is_some() {
@@ -186,11 +191,9 @@ impl Driver {
     /// Takes what the client has sent, up to where the session wants no more; the loop comes back for the rest.
     fn frames_from_client(&mut self) {
         let (rates, now) = (self.relay.guards.rates(), self.now);
-        while self.ended.is_none() && self.session.wants_client() {
+        while self.ended.is_none() && self.reading().client {
+            self.note_replies();
             let Some(client) = &mut self.client else { return };
-            if self.throttle.resumes_at(now, rates).is_some() {
-                return;
-            }
             match client.next_frame() {
                 Ok(Some(frame)) => {
                     if frame.is_stanza() {
@@ -207,6 +210,15 @@ impl Driver {
                     self.perform();
                 }
             }
+        }
+    }
+
+    /// Lets the session know when many replies begin to wait for the client, and when all have left.
+    fn note_replies(&mut self) {
+        let many = self.client.as_ref().is_some_and(|client| client.owes_much());
+        if many != self.replies_wait {
+            self.replies_wait = many;
+            self.take(Input::RepliesWait(many));
         }
     }
 
@@ -271,9 +283,19 @@ impl Driver {
                     client.write(&bytes);
                 }
             }
+            Output::ReplyToClient(bytes) => {
+                if let Some(client) = &mut self.client {
+                    self.seen.tap.went(Leg::Client, &bytes);
+                    client.reply(&bytes);
+                }
+            }
             Output::ToUpstream(bytes) => {
                 self.seen.tap.went(Leg::Upstream, &bytes);
                 self.upstream.write(&bytes);
+            }
+            Output::ReplyToUpstream(bytes) => {
+                self.seen.tap.went(Leg::Upstream, &bytes);
+                self.upstream.reply(&bytes);
             }
             Output::Resumable(id) => {
                 self.relay.registry.resumable(id.clone(), &self.handle);

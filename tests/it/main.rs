@@ -18,6 +18,7 @@ mod devices;
 mod ejabberd;
 mod ends;
 mod extensions;
+mod floods;
 mod guide;
 mod hostile;
 mod hosts;
