@@ -47,6 +47,8 @@ pub struct Limits {
     pub bandwidth: usize,
     /// How long connecting to the server may take: 10 s.
     pub connect_timeout: Duration,
+    /// How long each answer of the server may take during login: 25 s.
+    pub server_timeout: Duration,
 }
 
 impl Default for Limits {
@@ -70,6 +72,7 @@ impl Default for Limits {
             stanza_rate: 0,
             bandwidth: 0,
             connect_timeout: 10 * SECOND,
+            server_timeout: 25 * SECOND,
         }
     }
 }
@@ -98,6 +101,7 @@ pub(super) fn read(mut s: Section<'_>) -> Limits {
         stanza_rate: s.number("stanza_rate", d.stanza_rate, 0..=1_000_000_000),
         bandwidth: s.size("bandwidth", d.bandwidth, 0..=1 << 40),
         connect_timeout: s.duration("connect_timeout", d.connect_timeout, MOMENT..=10 * MINUTE),
+        server_timeout: s.duration("server_timeout", d.server_timeout, MOMENT..=10 * MINUTE),
     };
     let contradiction = |(key, line): (&str, usize), wrong: bool, what: &str, remedy: &str| {
         if wrong {

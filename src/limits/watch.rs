@@ -28,6 +28,8 @@ pub enum Limit {
     HandshakeTimeout,
     /// `authentication_timeout`
     AuthenticationTimeout,
+    /// `server_timeout`
+    ServerTimeout,
     /// `failed_logins_per_address`
     FailedLoginsPerAddress,
     /// `stanza_rate`
@@ -50,7 +52,7 @@ pub enum Limit {
 
 impl Limit {
     /// All of them.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self::Connections,
         Self::ConnectionsPerAddress,
         Self::Unauthenticated,
@@ -59,6 +61,7 @@ impl Limit {
         Self::Depth,
         Self::HandshakeTimeout,
         Self::AuthenticationTimeout,
+        Self::ServerTimeout,
         Self::FailedLoginsPerAddress,
         Self::StanzaRate,
         Self::Bandwidth,
@@ -81,6 +84,7 @@ impl Limit {
             Self::Depth => "depth",
             Self::HandshakeTimeout => "handshake_timeout",
             Self::AuthenticationTimeout => "authentication_timeout",
+            Self::ServerTimeout => "server_timeout",
             Self::FailedLoginsPerAddress => "failed_logins_per_address",
             Self::StanzaRate => "stanza_rate",
             Self::Bandwidth => "bandwidth",
@@ -100,6 +104,7 @@ impl Limit {
             Self::Unauthenticated => "a connection that has not logged in is closed for a newer one",
             Self::UnauthenticatedStanza | Self::Stanza | Self::Depth => "the stream is closed",
             Self::HandshakeTimeout | Self::AuthenticationTimeout => "the connection is closed",
+            Self::ServerTimeout => "the client is told remote-connection-failed",
             Self::FailedLoginsPerAddress => "log-ins are answered temporary-auth-failure",
             Self::StanzaRate | Self::Bandwidth => "the client is read more slowly",
             Self::HeldPerAccount => "the session that is held longest ends",

@@ -10,6 +10,8 @@ use std::time::{Duration, Instant};
 use bytes::BytesMut;
 use tokio::time::timeout;
 
+use super::backlog::Backlog;
+pub use super::backlog::{HIGH_WATER, REPLY_MARK};
 use super::wire::Wire;
 use crate::limits::Permit;
 use crate::xml::{Frame, FrameError, FrameLimits, Framer};
@@ -19,15 +21,12 @@ thread_local! {
     static SPARE: Cell<BytesMut> = Cell::default();
 }
 
-/// Above this many unwritten bytes, the source of what is written is not read any further.
-pub const HIGH_WATER: usize = 256 * 1024;
-
 /// What happened on a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ConnEvent {
     /// Bytes came: ask for frames.
     Received,
-    /// All that was to be written has been.
+    /// All that was to be written has been, or enough of it that reading may go on somewhere.
     Drained,
     /// The peer closed its side.
     Closed,
@@ -38,6 +37,7 @@ pub struct Conn<S> {
     stream: S,
     framer: Framer,
     out: BytesMut,
+    waiting: Backlog,
     /// Written into the stream, perhaps not yet out of its own buffers.
     unflushed: bool,
     /// Since when no written byte has moved, while there are any.
@@ -61,6 +61,7 @@ impl<S: Wire> Conn<S> {
             stream,
             framer: Framer::new(limits),
             out: BytesMut::new(),
+            waiting: Backlog::default(),
             unflushed: false,
             stalled: None,
             received: 0,
@@ -112,8 +113,20 @@ impl<S: Wire> Conn<S> {
         Ok(frame)
     }
 
-    /// Gathers bytes; they leave with the next [`Conn::event`].
+    /// Gathers bytes that come from elsewhere; they leave with the next [`Conn::event`]. While [`Conn::is_full`], their source
+    /// is not to be read.
     pub fn write(&mut self, bytes: &[u8]) {
+        self.gather(bytes);
+        self.waiting.relayed(bytes.len());
+    }
+
+    /// Gathers bytes that answer what this peer has sent. While [`Conn::owes_too_much`], the peer is not to be read.
+    pub fn reply(&mut self, bytes: &[u8]) {
+        self.gather(bytes);
+        self.waiting.replied(bytes.len());
+    }
+
+    fn gather(&mut self, bytes: &[u8]) {
         if self.stalled.is_none() {
             self.stalled = Some(Instant::now());
         }
@@ -126,6 +139,26 @@ impl<S: Wire> Conn<S> {
     /// How many bytes wait to be written.
     pub fn backlog(&self) -> usize {
         self.out.len() + self.stream.unsent()
+    }
+
+    /// How many of them answer the peer itself.
+    pub fn replies(&self) -> usize {
+        self.waiting.replies()
+    }
+
+    /// Whether the relayed bytes that wait have come over [`HIGH_WATER`], and not fallen to half of it since.
+    pub fn is_full(&self) -> bool {
+        self.waiting.is_full()
+    }
+
+    /// Whether the replies that wait have come over [`REPLY_MARK`], and not fallen to half of it since.
+    pub fn owes_too_much(&self) -> bool {
+        self.waiting.owes_too_much()
+    }
+
+    /// Whether the replies that wait have come over half of [`REPLY_MARK`], and not all left since.
+    pub fn owes_much(&self) -> bool {
+        self.waiting.owes_much()
     }
 
     /// When the peer is to be given up for not reading, if nothing moves until then.
@@ -145,11 +178,12 @@ impl<S: Wire> Conn<S> {
 
     /// As [`Conn::event`], for callers that wait for more than one connection.
     pub fn poll_event(&mut self, cx: &mut Context<'_>, read: bool) -> Poll<io::Result<ConnEvent>> {
-        let backlog = self.backlog();
-        let drained = (self.unflushed || backlog > 0) && self.poll_drain(cx)?.is_ready();
-        if drained && (backlog >= HIGH_WATER || !read) {
-            // Somebody may wait for it.
-            return Poll::Ready(Ok(ConnEvent::Drained));
+        if self.unflushed || self.backlog() > 0 {
+            let drained = self.poll_drain(cx)?.is_ready();
+            let waited_for = self.waiting.settle(self.backlog());
+            if waited_for || drained && !read {
+                return Poll::Ready(Ok(ConnEvent::Drained));
+            }
         }
         if !read {
             return Poll::Pending;
@@ -195,11 +229,77 @@ impl<S: Wire> Conn<S> {
     /// # Errors
     /// The connection is broken.
     pub async fn flush(&mut self) -> io::Result<()> {
-        poll_fn(|cx| self.poll_drain(cx)).await
+        poll_fn(|cx| self.poll_drain(cx)).await?;
+        self.waiting.settle(self.backlog());
+        Ok(())
     }
 
     /// The bare stream; bytes that were received and not framed are gone (RFC 6120 §5.4.3.3).
     pub fn into_inner(self) -> S {
         self.stream
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
+
+    use super::*;
+
+    const LIMITS: FrameLimits = FrameLimits { bytes: 1 << 20, depth: 128 };
+
+    async fn take(peer: &mut DuplexStream, bytes: usize) {
+        peer.read_exact(&mut vec![0; bytes]).await.unwrap();
+    }
+
+    /// Writes what the connection can, and says whether that is worth an event.
+    async fn sends(conn: &mut Conn<DuplexStream>) -> bool {
+        // The runtime lets a task do only so much in one turn.
+        tokio::task::yield_now().await;
+        poll_fn(|cx| Poll::Ready(conn.poll_event(cx, true).is_ready())).await
+    }
+
+    #[tokio::test]
+    async fn what_waits_is_counted_by_its_cause_until_it_is_out() {
+        let (stream, mut peer) = duplex(1000);
+        let mut conn = Conn::new(stream, LIMITS);
+        conn.write(&[b' '; 2000]);
+        conn.reply(&[b' '; 100]);
+        assert!(!sends(&mut conn).await);
+        assert_eq!((conn.backlog(), conn.replies()), (1100, 100));
+        take(&mut peer, 1000).await;
+        assert!(!sends(&mut conn).await);
+        assert_eq!((conn.backlog(), conn.replies()), (100, 100));
+        take(&mut peer, 1000).await;
+        assert!(!sends(&mut conn).await);
+        assert_eq!((conn.backlog(), conn.replies()), (0, 0));
+    }
+
+    #[tokio::test]
+    async fn an_event_says_that_a_mark_is_no_longer_exceeded() {
+        let (stream, mut peer) = duplex(1000);
+        let mut conn = Conn::new(stream, LIMITS);
+        conn.write(&[b' '; HIGH_WATER]);
+        conn.reply(&[b' '; REPLY_MARK]);
+        assert!(!sends(&mut conn).await);
+        assert!(conn.is_full() && conn.owes_too_much() && conn.owes_much());
+        let mut events = Vec::new();
+        while conn.backlog() > 0 {
+            take(&mut peer, 1000).await;
+            if sends(&mut conn).await {
+                events.push((conn.is_full(), conn.owes_too_much(), conn.owes_much()));
+            }
+        }
+        assert_eq!(events, [(false, true, true), (false, false, true), (false, false, false)]);
+    }
+
+    #[tokio::test]
+    async fn a_peer_that_sends_is_received_while_it_does_not_read() {
+        let (stream, mut peer) = duplex(1000);
+        let mut conn = Conn::new(stream, LIMITS);
+        conn.write(&[b' '; HIGH_WATER]);
+        peer.write_all(b"<stream:stream").await.unwrap();
+        assert_eq!(conn.event(true).await.unwrap(), ConnEvent::Received);
+        assert!(conn.is_full() && conn.write_deadline(Duration::ZERO).is_some());
     }
 }

@@ -1,5 +1,6 @@
 //! Sockets: listeners, TLS, framed connections, the way to the server.
 
+mod backlog;
 pub mod certificate;
 pub mod conn;
 pub mod listener;

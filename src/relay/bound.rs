@@ -13,6 +13,7 @@ use std::time::Instant;
 
 use tracing::Instrument;
 
+use super::alarm::Alarm;
 use super::jobs::{Done, Jobs, Request};
 use super::login::Login;
 use super::mailbox;
@@ -31,7 +32,7 @@ use crate::session::{Closing, EndReason, Input, Output, Session, Stored};
 use membership::Membership;
 use predecessors::Predecessors;
 use published::Published;
-use turn::{Alarm, Turn, Wake};
+use turn::{Turn, Wake};
 
 struct Driver {
     relay: Arc<Relay>,
@@ -49,6 +50,8 @@ struct Driver {
     carried: Carried,
     seen: Seen,
     turn: Turn,
+    /// Many replies wait for the client, as the session knows.
+    replies_wait: bool,
     alarm: Alarm,
     /// When the current wake-up began: what came together came then.
     now: Instant,
@@ -74,6 +77,7 @@ impl Driver {
         while self.ended.is_none() {
             self.take(Input::Quiet);
             self.settle();
+            self.note_replies();
             // What had to wait may be wanted now.
             self.frames_from_client();
             if self.ended.is_some() {
@@ -150,11 +154,9 @@ impl Driver {
     /// Takes what the client has sent, up to where the session wants no more; the loop comes back for the rest.
     fn frames_from_client(&mut self) {
         let (rates, now) = (self.relay.guards.rates(), self.now);
-        while self.ended.is_none() && self.session.wants_client() {
+        while self.ended.is_none() && self.reading().client {
+            self.note_replies();
             let Some(client) = &mut self.client else { return };
-            if self.throttle.resumes_at(now, rates).is_some() {
-                return;
-            }
             match client.next_frame() {
                 Ok(Some(frame)) => {
                     if frame.is_stanza() {
@@ -171,6 +173,15 @@ impl Driver {
                     self.perform();
                 }
             }
+        }
+    }
+
+    /// Lets the session know when many replies begin to wait for the client, and when all have left.
+    fn note_replies(&mut self) {
+        let many = self.client.as_ref().is_some_and(|client| client.owes_much());
+        if many != self.replies_wait {
+            self.replies_wait = many;
+            self.take(Input::RepliesWait(many));
         }
     }
 
@@ -246,9 +257,19 @@ impl Driver {
                     client.write(&bytes);
                 }
             }
+            Output::ReplyToClient(bytes) => {
+                if let Some(client) = &mut self.client {
+                    self.seen.tap.went(Leg::Client, &bytes);
+                    client.reply(&bytes);
+                }
+            }
             Output::ToUpstream(bytes) => {
                 self.seen.tap.went(Leg::Upstream, &bytes);
                 self.upstream.write(&bytes);
+            }
+            Output::ReplyToUpstream(bytes) => {
+                self.seen.tap.went(Leg::Upstream, &bytes);
+                self.upstream.reply(&bytes);
             }
             Output::Resumable(id) => self.relay.registry.resumable(id, &self.handle),
             Output::Store(token, change) => self.jobs.ask(Request::Change(token, *change)),

@@ -32,6 +32,15 @@ enum Failure {
     Frame(#[from] FrameError),
 }
 
+/// A client over TLS.
+pub(super) struct Secured {
+    pub(super) client: Box<Client>,
+    /// Says when it has to make room for another one.
+    pub(super) eviction: Eviction,
+    /// How many elements it has sent before, in the clear.
+    pub(super) elements: u32,
+}
+
 /// Establishes TLS before the deadline, and says in the log why not.
 ///
 /// `None` too if the connection has to make room for another one: it has said nothing that wants an answer.
@@ -41,7 +50,7 @@ pub(super) async fn secure(
     arrival: Arrival,
     tls: ListenTls,
     deadline: Instant,
-) -> Option<(Box<Client>, Eviction)> {
+) -> Option<Secured> {
     let Arrival { tcp, mut permit, mut eviction, .. } = arrival;
     let attempt = async {
         crate::net::tune(&tcp, snapshot.config.stream_management.write_timeout)?;
@@ -62,7 +71,10 @@ pub(super) async fn secure(
     let (client, outcome) = match attempt {
         Ok(Ok(client)) => {
             permit.reaches(Stage::Secured);
-            (Some((Box::new(client.with_permit(permit)), eviction)), Handshake::Established)
+            // `<starttls/>`: anything else would have been refused.
+            let elements = u32::from(tls == ListenTls::Starttls);
+            let client = Box::new(client.with_permit(permit));
+            (Some(Secured { client, eviction, elements }), Handshake::Established)
         }
         Ok(Err(error)) => {
             tracing::debug!(%error, "no TLS");
@@ -96,20 +108,20 @@ async fn starttls(relay: &Relay, snapshot: &Snapshot, tcp: TcpStream) -> Result<
         while let Some(frame) = next_frame(relay, &mut conn).await? {
             match stream.handle(&frame) {
                 Step::Wait => {}
-                Step::Reply(bytes) => conn.write(&bytes),
+                Step::Reply(bytes) => conn.reply(&bytes),
                 Step::Proceed(bytes, host) => {
-                    conn.write(&bytes);
+                    conn.reply(&bytes);
                     conn.flush().await?;
                     return Ok((conn.into_inner(), host));
                 }
                 Step::Refuse(bytes) => {
-                    conn.write(&bytes);
+                    conn.reply(&bytes);
                     conn.finish(FAREWELL).await;
                     return Err(Failure::Refused);
                 }
             }
         }
-        if conn.event(true).await? == ConnEvent::Closed {
+        if conn.event(!conn.owes_too_much()).await? == ConnEvent::Closed {
             return Err(Failure::Left);
         }
     }
@@ -120,8 +132,8 @@ async fn next_frame(relay: &Relay, conn: &mut Conn<TcpStream>) -> Result<Option<
     match conn.next_frame() {
         Ok(frame) => Ok(frame),
         Err(error) => {
-            conn.write(&xml::stream_header("", "", None));
-            conn.write(&error.stream_error());
+            conn.reply(&xml::stream_header("", "", None));
+            conn.reply(&error.stream_error());
             relay.too_much(&error, false);
             // Nothing more can be done for a peer that is gone already.
             drop(tokio::time::timeout(FAREWELL, conn.flush()).await);

@@ -1,24 +1,28 @@
 //! Drives a [`Negotiation`]: one client over TLS, one fresh stream to the server.
 
+use std::future::{Future, poll_fn};
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::time::Instant;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
 
-use tokio::select;
 use tokio::sync::oneshot;
-use tokio::time::{Sleep, sleep_until, timeout_at};
+use tokio::time::timeout_at;
 use tokio_util::sync::WaitForCancellationFuture;
 
+use super::alarm::Alarm;
+use super::handshake::Secured;
+use super::reading::{Reading, Stops, Waiting};
 use super::registry::{Attach, Command, Refused};
 use super::snapshot::Snapshot;
 use super::{Client, Relay};
 use crate::limits::{Eviction, Limit, Stage};
 use crate::metrics::{LoginOutcome, ResumeOutcome, Wait};
-use crate::net::conn::{ConnEvent, HIGH_WATER};
+use crate::net::conn::ConnEvent;
 use crate::net::proxy_protocol::{self, Addresses, Tls};
 use crate::net::upstream::{Terms, UpstreamConn};
-use crate::session::negotiate::{CloseReason, Ended, Held, Input, Negotiation, Output, Stop};
+use crate::session::negotiate::{CloseReason, Ended, Held, Input, Negotiation, Output, Owed, Stop};
 use crate::session::{Bound, EndReason, Resumption, SmId, sm};
 
 /// A login that became a session of its own.
@@ -32,7 +36,29 @@ pub(super) struct Login {
 enum Event {
     Client(std::io::Result<ConnEvent>),
     Upstream(std::io::Result<ConnEvent>),
+    /// Some deadline has come.
+    Deadline,
     Stop(Stop),
+}
+
+/// Since when the server has what it is to answer.
+#[derive(Debug, Default)]
+struct ServerClock {
+    since: Option<(Owed, Instant)>,
+}
+
+impl ServerClock {
+    /// When the server is given up. `reached`: all that was written to it has left, and it is read.
+    fn deadline(&mut self, owed: Option<Owed>, reached: bool, patience: Duration) -> Option<Instant> {
+        let owed = owed.filter(|_| reached);
+        let (Some(owed), Some((same, since))) = (owed, self.since) else {
+            self.since = owed.map(|owed| (owed, Instant::now()));
+            return self.since.map(|(_, since)| since + patience);
+        };
+        let since = if same == owed { since } else { Instant::now() };
+        self.since = Some((owed, since));
+        Some(since + patience)
+    }
 }
 
 struct Driver<'a> {
@@ -45,6 +71,8 @@ struct Driver<'a> {
     client: Option<Box<Client>>,
     upstream: Option<UpstreamConn>,
     eviction: Eviction,
+    alarm: Alarm,
+    server_clock: ServerClock,
     authenticated: bool,
     bound: Option<Bound>,
     /// What has come of the client's last wish to resume a session; nothing proves one until the session has the connection.
@@ -57,17 +85,22 @@ struct Driver<'a> {
 pub(super) async fn run(
     relay: &Relay,
     snapshot: Arc<Snapshot>,
-    client: Box<Client>,
-    (addresses, eviction): (Addresses, Eviction),
+    secured: Secured,
+    addresses: Addresses,
 ) -> Option<Box<Login>> {
+    let Secured { client, eviction, elements } = secured;
+    let mut negotiation = snapshot.negotiation();
+    negotiation.sent_before(elements);
     let mut driver = Driver {
         relay,
-        negotiation: snapshot.negotiation(),
+        negotiation,
         snapshot,
         addresses,
         client: Some(client),
         upstream: None,
         eviction,
+        alarm: Alarm::new(Instant::now()),
+        server_clock: ServerClock::default(),
         authenticated: false,
         bound: None,
         resumption: None,
@@ -96,15 +129,14 @@ pub(super) async fn run(
 
 impl Driver<'_> {
     async fn drive(&mut self) {
-        // One of each for all events: they are entered with locks that all connections share.
-        let mut timeout = pin!(sleep_until(self.negotiation.deadline().into()));
+        // One for all events: it is entered with locks that all connections share.
         let mut shutdown = pin!(self.relay.shutdown.cancelled());
         loop {
             self.frames_from_client().await;
             if self.done {
                 return;
             }
-            match self.next_event(timeout.as_mut(), shutdown.as_mut()).await {
+            match self.next_event(shutdown.as_mut()).await {
                 Event::Client(Ok(ConnEvent::Received | ConnEvent::Drained))
                 | Event::Upstream(Ok(ConnEvent::Drained)) => {}
                 Event::Client(Ok(ConnEvent::Closed) | Err(_)) => {
@@ -117,36 +149,89 @@ impl Driver<'_> {
                     self.upstream = None;
                     self.take(Input::UpstreamLost).await;
                 }
+                Event::Deadline => self.deadline().await,
                 Event::Stop(stop) => self.take(Input::Stop(stop)).await,
             }
         }
     }
 
-    async fn next_event(
-        &mut self,
-        timeout: Pin<&mut Sleep>,
-        shutdown: Pin<&mut WaitForCancellationFuture<'_>>,
-    ) -> Event {
-        let wants_client = self.negotiation.wants_client();
-        let (client, upstream) = (&mut self.client, &mut self.upstream);
-        let client_backlog = client.as_ref().map_or(0, |client| client.backlog());
-        select! {
-            event = async { match client {
-                Some(client) => client.event(wants_client).await,
-                None => std::future::pending().await,
-            } } => Event::Client(event),
-            event = async { match upstream {
-                Some(upstream) => upstream.event(client_backlog < HIGH_WATER).await,
-                None => std::future::pending().await,
-            } } => Event::Upstream(event),
-            () = self.eviction.evicted() => Event::Stop(Stop::Crowded),
-            () = timeout => Event::Stop(Stop::Timeout),
-            () = shutdown => Event::Stop(Stop::Shutdown),
+    async fn next_event(&mut self, mut shutdown: Pin<&mut WaitForCancellationFuture<'_>>) -> Event {
+        let Reading { client: read_client, server: read_upstream } = self.reading();
+        poll_fn(|cx| {
+            if let Poll::Ready(event) = self.poll_legs(cx, read_client, read_upstream) {
+                return Poll::Ready(event);
+            }
+            if pin!(self.eviction.evicted()).poll(cx).is_ready() {
+                return Poll::Ready(Event::Stop(Stop::Crowded));
+            }
+            // Writing may have come to its end, or to a halt, just now.
+            let deadline = self.next_deadline(read_upstream);
+            if self.alarm.poll(cx, Some(deadline)).is_ready() {
+                return Poll::Ready(Event::Deadline);
+            }
+            shutdown.as_mut().poll(cx).map(|()| Event::Stop(Stop::Shutdown))
+        })
+        .await
+    }
+
+    /// Which of the two legs are read now.
+    fn reading(&self) -> Reading {
+        let stops = Stops { client: !self.negotiation.wants_client(), ..Stops::default() };
+        Reading::decide(self.client.as_deref().map(Waiting::of), self.upstream.as_ref().map(Waiting::of), stops)
+    }
+
+    fn poll_legs(&mut self, cx: &mut Context<'_>, read_client: bool, read_upstream: bool) -> Poll<Event> {
+        if let Some(client) = &mut self.client
+            && let Poll::Ready(event) = client.poll_event(cx, read_client)
+        {
+            return Poll::Ready(Event::Client(event));
+        }
+        match &mut self.upstream {
+            Some(upstream) => upstream.poll_event(cx, read_upstream).map(Event::Upstream),
+            None => Poll::Pending,
+        }
+    }
+
+    /// When a peer that does not read, a server that does not answer, or the whole login is given up.
+    fn next_deadline(&mut self, read_upstream: bool) -> Instant {
+        let [client, upstream] = self.write_deadlines();
+        let reached = read_upstream && self.upstream.as_ref().is_some_and(|upstream| upstream.backlog() == 0);
+        let patience = self.snapshot.config.limits.server_timeout;
+        let server = self.server_clock.deadline(self.negotiation.owed(), reached, patience);
+        let over = self.negotiation.deadline();
+        [client, upstream, server].into_iter().flatten().fold(over, Instant::min)
+    }
+
+    fn write_deadlines(&self) -> [Option<Instant>; 2] {
+        let write_timeout = self.snapshot.config.stream_management.write_timeout;
+        [
+            self.client.as_ref().and_then(|client| client.write_deadline(write_timeout)),
+            self.upstream.as_ref().and_then(|upstream| upstream.write_deadline(write_timeout)),
+        ]
+    }
+
+    async fn deadline(&mut self) {
+        let now = Instant::now();
+        let over = |deadline: Option<Instant>| deadline.is_some_and(|at| at <= now);
+        let [client, upstream] = self.write_deadlines();
+        if over(client) {
+            tracing::debug!("the client does not read, and has not logged in");
+            self.client = None;
+            self.done = true;
+        } else if over(upstream) {
+            tracing::debug!("the server does not read");
+            self.upstream = None;
+            self.take(Input::UpstreamLost).await;
+        } else if self.negotiation.deadline() <= now {
+            self.take(Input::Stop(Stop::Timeout)).await;
+        } else if self.server_clock.since.is_some_and(|(_, at)| at + self.snapshot.config.limits.server_timeout <= now)
+        {
+            self.take(Input::Stop(Stop::ServerSilent)).await;
         }
     }
 
     async fn frames_from_client(&mut self) {
-        while !self.done && self.negotiation.wants_client() {
+        while !self.done && self.reading().client {
             let Some(client) = &mut self.client else {
                 return;
             };
@@ -215,6 +300,7 @@ impl Driver<'_> {
     async fn perform_one(&mut self, output: Output) -> Option<Input> {
         match output {
             Output::ToClient(bytes) => self.client.as_mut()?.write(&bytes),
+            Output::ReplyToClient(bytes) => self.client.as_mut()?.reply(&bytes),
             Output::ToUpstream(bytes) => self.upstream.as_mut()?.write(&bytes),
             Output::Connect(host) => return Some(self.connect(&host).await),
             Output::Authenticated => {
@@ -269,16 +355,26 @@ impl Driver<'_> {
         None
     }
 
-    /// What anybody can make happen as often as they like is logged as its limit is.
+    /// What anybody can make happen as often as they like is logged as its limit is, or for those who look for it.
     fn report_close(&self, reason: CloseReason) {
-        if reason == CloseReason::Timeout {
-            self.relay.guards.watch().reached(Limit::AuthenticationTimeout, self.addresses.client.ip());
+        let watch = self.relay.guards.watch();
+        match reason {
+            CloseReason::Timeout => watch.reached(Limit::AuthenticationTimeout, self.addresses.client.ip()),
+            CloseReason::ServerSilent => watch.reached(Limit::ServerTimeout, self.addresses.client.ip()),
+            CloseReason::ClientClosed
+            | CloseReason::ClientError
+            | CloseReason::UpstreamClosed
+            | CloseReason::UpstreamLost
+            | CloseReason::UpstreamError
+            | CloseReason::UpstreamWantsTls
+            | CloseReason::HostUnknown
+            | CloseReason::ResumeRefused
+            | CloseReason::Crowded
+            | CloseReason::TooManyElements
+            | CloseReason::LockedOut
+            | CloseReason::Shutdown => {}
         }
-        if matches!(reason, CloseReason::Timeout | CloseReason::Crowded | CloseReason::LockedOut) {
-            tracing::debug!(?reason, "closed before login");
-        } else {
-            tracing::info!(?reason, "closed before login");
-        }
+        tracing::debug!(?reason, "closed before login");
     }
 
     /// A session that can be resumed, or what is remembered of one that has ended in order.

@@ -6,6 +6,7 @@
 //! ```
 
 mod absent;
+mod alarm;
 mod arrival;
 mod bound;
 mod certificates;
@@ -19,6 +20,7 @@ pub mod mailbox;
 mod notices;
 mod owner;
 mod reach;
+mod reading;
 pub mod registry;
 mod report;
 mod seen;
@@ -137,8 +139,8 @@ impl Relay {
         let deadline = Instant::now() + snapshot.config.limits.handshake_timeout;
         let arrival = Box::pin(arrival::of(&self, (tcp, peer), &listen, permit, deadline)).await?;
         let addresses = arrival.addresses;
-        let (client, eviction) = Box::pin(handshake::secure(&self, &snapshot, arrival, listen.tls, deadline)).await?;
-        Box::pin(login::run(&self, snapshot, client, (addresses, eviction))).await
+        let secured = Box::pin(handshake::secure(&self, &snapshot, arrival, listen.tls, deadline)).await?;
+        Box::pin(login::run(&self, snapshot, secured, addresses)).await
     }
 
     /// Waits until the last bytes of ended sessions are out.

@@ -11,7 +11,7 @@ use crate::xml::{self, Element, Frame, Kind, Node, ns};
 impl Session {
     /// Whether the client's next frame can be taken now.
     pub fn wants_client(&self) -> bool {
-        self.resuming.is_none() && !matches!(self.greeting, Greeting::Sending(Some(_))) && self.confirm.has_room()
+        self.resuming.is_none() && self.confirm.has_room()
     }
 
     pub(super) fn client_frame(&mut self, now: Instant, frame: Frame) {
@@ -20,6 +20,13 @@ impl Session {
         if self.is_ending() {
             return;
         }
+        if let Some(frame) = self.follow_presence(frame) {
+            self.follow(now, frame);
+        }
+    }
+
+    /// Takes a frame whose turn it is.
+    pub(super) fn follow(&mut self, now: Instant, frame: Frame) {
         if matches!(frame, Frame::Close) {
             return self.client_closed(now);
         }
@@ -34,12 +41,12 @@ impl Session {
 
     /// The stream error for bytes of the client that are no XML stream (RFC 6120 §4.9.3); the session ends.
     pub fn refuse_bytes(&mut self, now: Instant, error: &xml::FrameError) {
-        self.write_client(error.stream_error());
+        self.reply_client(error.stream_error());
         self.begin_end(now, EndReason::ClientError);
     }
 
     fn client_error(&mut self, now: Instant, condition: &str) {
-        self.write_client(xml::stream_error(condition, None, None));
+        self.reply_client(xml::stream_error(condition, None, None));
         self.begin_end(now, EndReason::ClientError);
     }
 
@@ -50,13 +57,13 @@ impl Session {
         match (node.ns(), node.name()) {
             (ns::SM, "r") => {
                 if let Tracking::Sm(_) = self.tracking {
-                    self.confirm.client_asks(now);
+                    self.confirm.client_asks(now, self.behind.stanzas());
                     self.answer_client(now);
                 }
             }
             (ns::SM, "a") => self.client_acked(now, &node),
             (ns::SM, "enable") => self.enable_client_sm(&node),
-            (ns::SM, _) => self.write_client(failed("unexpected-request", None)),
+            (ns::SM, _) => self.reply_client(failed("unexpected-request", None)),
             (ns::CSI, "active" | "inactive") => {
                 self.client_inactive = node.name() == "inactive";
                 self.client_is_awake(now);
@@ -78,7 +85,7 @@ impl Session {
             return;
         }
         for _ in 0..self.confirm.take_answers(now) {
-            self.write_client(ack(self.confirm.handled()));
+            self.reply_client(ack(self.confirm.handled()));
         }
     }
 
@@ -97,7 +104,7 @@ impl Session {
             Ok(count) => self.client_has(count),
             Err(too_high) => {
                 let text = too_high.to_string();
-                self.write_client(xml::stream_error("undefined-condition", Some(&too_high.condition()), Some(&text)));
+                self.reply_client(xml::stream_error("undefined-condition", Some(&too_high.condition()), Some(&text)));
                 self.begin_end(now, EndReason::ClientError);
             }
         }
@@ -114,12 +121,12 @@ impl Session {
 
     fn enable_client_sm(&mut self, node: &Node<'_>) {
         let preceding = match &self.tracking {
-            Tracking::Sm(_) => return self.write_client(failed("unexpected-request", None)),
+            Tracking::Sm(_) => return self.reply_client(failed("unexpected-request", None)),
             Tracking::Ping(leg, _) => leg.unacked(),
             Tracking::None => 0,
         };
         let enabled = sm::Enable::read(node).grant(self.dice);
-        self.write_client(enabled.xml(self.settings.push.max_hibernation_timeout));
+        self.reply_client(enabled.xml(self.settings.push.max_hibernation_timeout));
         self.client_counts(enabled, preceding);
     }
 
@@ -193,6 +200,12 @@ impl Session {
     fn forward(&mut self, now: Instant, element: Element) {
         let bytes = element.into_stream(&self.bound.client_header);
         self.write_upstream(now, bytes);
+    }
+
+    /// Whether this is the client's answer to our own ping, which is still to be taken.
+    pub(super) fn is_ping_answer(&self, element: &Element) -> bool {
+        let Tracking::Ping(_, Some((ping, _))) = &self.tracking else { return false };
+        element.kind() == Kind::Iq && element.node().attr("id").is_some_and(|id| id == ping.as_str())
     }
 
     /// Whether this is the client's answer to our own ping.

@@ -6,6 +6,7 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
+use super::pause::Pause;
 use super::sm::Handled;
 
 /// How long a client's `<r/>` may wait for a confirmation that is expected.
@@ -19,6 +20,8 @@ const BURST: usize = 256;
 const SERVER_PATIENCE: Duration = Duration::from_secs(60);
 /// Stanzas of the client that may be unconfirmed before no more are read.
 const OPEN: usize = 4096;
+/// Open `<r/>`s of the client that are answered one by one.
+const ONE_BY_ONE: usize = 256;
 
 /// A question to the server that is open.
 #[derive(Clone, Debug)]
@@ -40,6 +43,8 @@ pub struct Confirmation {
     /// The client's stanzas that the server has not confirmed: their place among `received` and among `sent`.
     open: VecDeque<(u64, u64)>,
     question: Option<Question>,
+    /// Whether the server is read.
+    pause: Pause,
     /// When the server was asked last.
     asked: Option<Instant>,
     /// Stanzas of the client written to the server since then.
@@ -48,6 +53,10 @@ pub struct Confirmation {
     due: Option<Due>,
     /// The client was told less than it asked for: more follows as soon as there is more to tell.
     owed: Option<Owed>,
+    /// Answers wait to be written: the next one waits until they have left, and is for all.
+    together: bool,
+    /// An `<r/>` waits for that.
+    deferred: bool,
 }
 
 /// Open `<r/>`s of the client.
@@ -74,7 +83,7 @@ impl Confirmation {
         self.counting = true;
         self.received = 0;
         self.open.clear();
-        (self.due, self.owed) = (None, None);
+        (self.due, self.owed, self.deferred) = (None, None, false);
     }
 
     /// A stanza of the client was answered here.
@@ -96,7 +105,7 @@ impl Confirmation {
     pub fn rewind(&mut self) {
         self.received = self.count();
         self.open.clear();
-        (self.due, self.owed) = (None, None);
+        (self.due, self.owed, self.deferred) = (None, None, false);
     }
 
     /// A stanza of our own is written to the server.
@@ -176,10 +185,24 @@ impl Confirmation {
         }
     }
 
-    /// The client's `<r/>`. It is answered by [`Confirmation::take_answers`].
-    pub fn client_asks(&mut self, now: Instant) {
+    /// The client's `<r/>`, behind so many stanzas that were not forwarded yet. It is answered by
+    /// [`Confirmation::take_answers`], together with others where there are many.
+    pub fn client_asks(&mut self, now: Instant, unforwarded: u64) {
+        if self.together {
+            self.deferred = true;
+            return;
+        }
         let (requests, deadline) = self.due.map_or((0, now + ACK_PATIENCE), |due| (due.requests, due.deadline));
-        self.due = Some(Due { requests: requests + 1, target: self.received, deadline });
+        let target = self.received.saturating_add(unforwarded);
+        self.due = Some(Due { requests: (requests + 1).min(ONE_BY_ONE), target, deadline });
+    }
+
+    /// Many answers wait to be written, or all have left: then the `<r/>`s that came meanwhile get one.
+    pub fn answer_together(&mut self, now: Instant, many: bool, unforwarded: u64) {
+        self.together = many;
+        if !many && std::mem::take(&mut self.deferred) {
+            self.client_asks(now, unforwarded);
+        }
     }
 
     /// How many `<a/>`s are to be sent to the client now: one for each `<r/>`, or one that nobody asked for.
@@ -201,7 +224,20 @@ impl Confirmation {
 
     /// When the server counts as lost, if it does not answer until then.
     pub fn server_deadline(&self) -> Option<Instant> {
-        self.question.as_ref().map(|q| q.since + SERVER_PATIENCE)
+        self.question.as_ref().filter(|_| !self.pause.is_on()).map(|q| q.since + SERVER_PATIENCE)
+    }
+
+    /// The server is not read from now on: its answer may have come.
+    pub fn pause_server(&mut self, now: Instant) {
+        self.pause.begin(now);
+    }
+
+    /// The server is read again.
+    pub fn unpause_server(&mut self, now: Instant) {
+        let later = self.pause.end(now);
+        if let Some(question) = &mut self.question {
+            question.since += later(question.since);
+        }
     }
 }
 
@@ -260,7 +296,7 @@ mod tests {
         c.asked(now);
         c.forwarded();
         assert_eq!(c.pause(), Some(now + PACE));
-        c.client_asks(now);
+        c.client_asks(now, 0);
         assert_eq!(c.pause(), None);
     }
 
@@ -270,8 +306,8 @@ mod tests {
         c.enable();
         let now = Instant::now();
         c.forwarded();
-        c.client_asks(now);
-        c.client_asks(now);
+        c.client_asks(now, 0);
+        c.client_asks(now, 0);
         assert_eq!(c.take_answers(now), 0);
         assert_eq!(c.take_answers(now + ACK_PATIENCE), 2);
         assert_eq!(c.take_answers(now + ACK_PATIENCE), 0);

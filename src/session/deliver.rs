@@ -9,7 +9,7 @@ use super::csi::Urgency;
 use super::ending::{is_request, refusal};
 use super::presence::{Coalesced, is_durable};
 use super::queue::{Budget, Place, Queued, Spooled};
-use super::{EndReason, Event, Greeting, Output, Session, Source, Tracking, rewrite, server};
+use super::{Cause, EndReason, Event, Greeting, Output, Session, Source, Tracking, rewrite, server};
 use crate::jid::{BareJid, Jid};
 use crate::xml::{Element, Header, Kind, Node, ns};
 
@@ -24,19 +24,23 @@ impl Session {
 
     /// Writes a stanza to the client, or lets it wait.
     pub(super) fn deliver(&mut self, now: Instant, element: Element, ordinal: Option<u64>) {
+        self.deliver_for(now, element, ordinal, Cause::Relayed);
+    }
+
+    fn deliver_for(&mut self, now: Instant, element: Element, ordinal: Option<u64>, cause: Cause) {
         if self.gives_back() {
             // Not acknowledged any more, so the server sends it elsewhere.
             return;
         }
         if self.is_ending() && is_request(&element) {
-            return self.inject(now, refusal(&element));
+            return self.answer_upstream(now, refusal(&element));
         }
         if matches!(self.tracking, Tracking::None) && !self.is_dark() && !self.is_ending() {
             if element.kind() == Kind::Presence {
                 self.waiting_presence.written(&element);
             }
             let bytes = element.on_stream(&self.attached_header);
-            return self.write_client(bytes);
+            return self.out(to_client(bytes, cause));
         }
         let urgency = if self.holds_back() { self.urgency(&element) } else { Urgency::Now };
         let waits = self.is_dark() || urgency != Urgency::Now;
@@ -53,7 +57,7 @@ impl Session {
                 let element = if self.is_dark() { element.compact() } else { element };
                 let pushed = self.may_push(&element).then(|| element.clone());
                 let durable = is_durable(&element);
-                self.queue.hold(Queued::new(element, seq, received).of_leg(ordinal, durable));
+                self.queue.hold(Queued::new(element, seq, received).of_leg(ordinal, durable).because(cause));
                 if !self.keep_back(urgency, seq) {
                     self.write_waiting(now);
                 }
@@ -101,7 +105,7 @@ impl Session {
     /// A stanza of our own making counts and waits like any other.
     pub(super) fn deliver_own(&mut self, now: Instant, bytes: Bytes) {
         if let Ok(element) = Element::parse(bytes, &self.attached_header) {
-            self.deliver(now, element, None);
+            self.deliver_for(now, element, None, Cause::Reply);
         }
     }
 
@@ -116,7 +120,7 @@ impl Session {
             if item.element.kind() == Kind::Presence {
                 self.waiting_presence.written(&item.element);
             }
-            self.outputs.push_back(Output::ToClient(bytes));
+            self.outputs.push_back(to_client(bytes, item.cause));
             if let Tracking::Sm(leg) | Tracking::Ping(leg, _) = &mut self.tracking {
                 leg.on_sent();
             }
@@ -294,6 +298,13 @@ impl Session {
 
 /// After so many stanzas of a replay the client is asked for an ack.
 const REPLAY_BURST: usize = 100;
+
+fn to_client(bytes: Bytes, cause: Cause) -> Output {
+    match cause {
+        Cause::Relayed => Output::ToClient(bytes),
+        Cause::Reply => Output::ReplyToClient(bytes),
+    }
+}
 
 /// A stanza as it is written on the stream that `header` opened; if it waited, with its delay, stamped by `domain`.
 fn for_client(item: &Queued, domain: &str, header: &Arc<Header>) -> Bytes {

@@ -90,7 +90,7 @@ impl Session {
     /// The client closed its stream.
     pub(super) fn client_closed(&mut self, now: Instant) {
         let parting = self.own_presence.take_parting();
-        self.write_client(Bytes::from_static(xml::STREAM_CLOSE));
+        self.reply_client(Bytes::from_static(xml::STREAM_CLOSE));
         if self.may_linger()
             && let Some(presence) = self.own_presence.lingering()
         {
@@ -248,13 +248,13 @@ impl Session {
                 self.out(Output::Unspool(request.seq..=request.seq));
             }
             if reason.has_upstream() {
-                self.inject(now, refusal(&request.element));
+                self.answer_upstream(now, refusal(&request.element));
             }
         }
         for (seq, refusal) in self.queue.noted().take_requests() {
             self.out(Output::Unspool(seq..=seq));
             if reason.has_upstream() {
-                self.inject(now, refusal);
+                self.answer_upstream(now, refusal);
             }
         }
     }

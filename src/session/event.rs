@@ -15,6 +15,24 @@ pub enum Closing {
     Abrupt,
 }
 
+/// One of the two ends of a session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Peer {
+    /// The client.
+    Client,
+    /// The server.
+    Server,
+}
+
+/// Why a stanza is written to the client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cause {
+    /// Somebody else sent it.
+    Relayed,
+    /// It answers what the client has sent.
+    Reply,
+}
+
 /// Whose stanzas in the spool a session takes over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Source {

@@ -27,6 +27,7 @@ impl Session {
                 self.adopt(Source::Earlier);
                 true
             }
+            // What follows a presence that waits comes after it.
             Greeting::Sending(_) => {
                 self.greeting = Greeting::Sending(Some(Box::new(element.compact())));
                 true

@@ -14,6 +14,7 @@ impl Session {
         if self.is_ending() || self.is_dark() {
             return;
         }
+        self.release_behind(now);
         self.part(now);
         if self.has_successor() {
             return self.begin_end(now, EndReason::Superseded);
@@ -74,6 +75,7 @@ impl Session {
         if let Greeting::Sending(presence) = &mut self.greeting {
             // It was not counted, so the client sends it again.
             *presence = None;
+            self.behind.forget();
         }
         if self.confirm.is_complete() {
             return self.resumed(now);
@@ -93,7 +95,7 @@ impl Session {
         xml.start("resumed").attr("xmlns", ns::SM).attr("h", &h).attr("previd", id.as_str());
         let resumed = xml.finish();
         let success = self.welcome.take();
-        self.write_client(match success {
+        self.reply_client(match success {
             Some(success) => rewrite::sasl2::resumed(&success, &self.bound.jid, &resumed),
             None => resumed,
         });

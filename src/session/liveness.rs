@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use super::pause::Pause;
 use crate::config::StreamManagement;
 
 /// A client that acknowledges is asked again after this long, so that a stream of stanzas does not cost a question each. Well
@@ -68,6 +69,8 @@ pub struct Liveness {
     asked: Option<Instant>,
     /// Acks can be asked for: the client has enabled stream management.
     probing: bool,
+    /// Whether it is read.
+    pause: Pause,
     max_ack_delay: Duration,
     ack_timeout: Duration,
     idle_probe: Duration,
@@ -82,6 +85,7 @@ impl Liveness {
             heard: now,
             asked: None,
             probing: false,
+            pause: Pause::default(),
             max_ack_delay: settings.max_ack_delay,
             ack_timeout: settings.ack_timeout,
             idle_probe: settings.idle_probe,
@@ -91,8 +95,27 @@ impl Liveness {
 
     /// Goes by other durations from now on.
     pub fn change(&mut self, settings: &StreamManagement) {
-        let Self { link, heard, asked, probing, .. } = *self;
-        *self = Self { link, heard, asked, probing, ..Self::new(settings, heard) };
+        let Self { link, heard, asked, probing, pause, .. } = *self;
+        *self = Self { link, heard, asked, probing, pause, ..Self::new(settings, heard) };
+    }
+
+    /// The client is not read from now on: no clock runs for what it was asked.
+    pub fn stop_clock(&mut self, now: Instant) {
+        self.pause.begin(now);
+    }
+
+    /// The client is read again.
+    pub fn go_on(&mut self, now: Instant) {
+        let later = self.pause.end(now);
+        match &mut self.link {
+            Link::Live { asked: Some(since) } | Link::Suspect { since } => *since += later(*since),
+            Link::Live { asked: None } | Link::Dark { .. } => {}
+        }
+    }
+
+    /// Whether the client is there, and not read.
+    pub fn is_paused(&self) -> bool {
+        self.pause.is_on() && !self.is_dark()
     }
 
     /// The client enabled stream management, so it can be asked for acks.
@@ -182,6 +205,7 @@ impl Liveness {
     pub fn deadline(&self) -> Option<Instant> {
         match self.link {
             Link::Live { .. } if !self.probing => None,
+            Link::Live { .. } | Link::Suspect { .. } if self.is_paused() => None,
             Link::Live { asked: None } => Some(self.heard + self.idle_probe),
             Link::Live { asked: Some(at) } => Some(at + self.max_ack_delay),
             Link::Suspect { since } => Some(since + self.ack_timeout),

@@ -14,6 +14,7 @@
 //! A connection that has not bound yet is a [`negotiate::Negotiation`]; binding yields the [`Bound`] that makes a `Session`.
 
 mod answer;
+mod behind;
 mod client;
 pub mod confirm;
 mod contacts;
@@ -27,6 +28,7 @@ pub mod liveness;
 pub mod negotiate;
 mod notify;
 mod origin;
+mod pause;
 mod presence;
 pub mod queue;
 mod request;
@@ -61,12 +63,13 @@ use crate::push::registration::Target;
 use crate::push::rooms::Rooms;
 use crate::push::roster::Roster;
 use crate::xml::{Element, Frame, Header};
-pub use event::{Closing, EndReason, Event, Source, Stored, Token, WakeReason};
+pub use event::{Cause, Closing, EndReason, Event, Peer, Source, Stored, Token, WakeReason};
 pub use origin::{Attachment, Bound, Clock, Dice, Owner, Resumption, SmId};
 pub use settings::Settings;
 pub use successor::Successor;
 
 use answer::Pending;
+use behind::Behind;
 use confirm::Confirmation;
 use ending::Phase;
 use greeting::Greeting;
@@ -121,6 +124,12 @@ pub enum Input {
     Published(Box<(Target, Outcome)>),
     /// A stanza for the client that came by another way than the user's own stream.
     Routed(Element),
+    /// This peer is not read from now on.
+    Paused(Peer),
+    /// This peer is read again.
+    Unpaused(Peer),
+    /// Many replies wait for the client: what it asks for is answered together once they have left; or they have left.
+    RepliesWait(bool),
     /// The operator has set others.
     Settings(Arc<Settings>),
     /// The daemon ends in an orderly way.
@@ -134,10 +143,14 @@ pub enum Input {
 /// What to do, in order. Small, because each is queued and handed on: what is large is rare, and boxed.
 #[derive(Debug)]
 pub enum Output {
-    /// Write to the current attachment.
+    /// Write to the current attachment what comes from elsewhere.
     ToClient(Bytes),
-    /// Write to the server.
+    /// Write to the current attachment what answers it.
+    ReplyToClient(Bytes),
+    /// Write to the server what comes from elsewhere.
     ToUpstream(Bytes),
+    /// Write to the server what answers it.
+    ReplyToUpstream(Bytes),
     /// The session can be resumed under this id from now on.
     Resumable(SmId),
     /// Commit a change of the account, then say so with [`Input::Stored`] if there is a token.
@@ -204,6 +217,7 @@ pub struct Session {
     /// What was on disk when [`Output::Load`] went out, until it is answered.
     loading: Option<u64>,
     greeting: Greeting,
+    behind: Behind,
     own_presence: presence::Own,
     rooms: Rooms,
     waiting_presence: presence::Waiting,
@@ -273,6 +287,7 @@ impl Session {
             queue: Queue::new(settings.session_queue, base),
             loading: None,
             greeting: if owner.backlog { Greeting::Backlog } else { Greeting::Awaited },
+            behind: Behind::default(),
             own_presence: presence::Own::default(),
             rooms: Rooms::default(),
             waiting_presence: presence::Waiting::default(),
@@ -345,6 +360,9 @@ impl Session {
                 self.published(now, target, outcome);
             }
             Input::Routed(stanza) => self.routed(now, stanza),
+            Input::Paused(peer) => self.paused(now, peer),
+            Input::Unpaused(peer) => self.unpaused(now, peer),
+            Input::RepliesWait(many) => self.replies_wait(now, many),
             Input::Settings(settings) => self.settings_changed(settings),
             Input::Drain => self.drain(now),
             Input::Quiet => {
@@ -353,6 +371,7 @@ impl Session {
             }
             Input::Timeout => self.timeout(now),
         }
+        self.go_on_behind_presence(now);
     }
 
     /// The next effect, `None` when all are taken.
@@ -373,8 +392,8 @@ impl Session {
         [
             self.liveness.deadline(),
             self.pusher.deadline().filter(|_| self.has_registration() && !self.live_elsewhere),
-            self.succession.deadline(),
-            self.ringing.map(|(_, at)| at),
+            self.succession_deadline(),
+            self.ringing.map(|(_, at)| at).filter(|_| !self.liveness.is_paused()),
             self.pending.deadline(),
             self.confirm.answer_deadline().filter(|_| self.may_answer_client()),
             self.confirm.server_deadline(),
@@ -416,13 +435,27 @@ impl Session {
         self.out(Output::ToClient(bytes.into()));
     }
 
+    /// Answers what the client itself has sent.
+    fn reply_client(&mut self, bytes: Bytes) {
+        self.out(Output::ReplyToClient(bytes));
+    }
+
     /// Nothing is written behind the footer.
     fn write_upstream(&mut self, now: Instant, bytes: Bytes) {
+        self.to_upstream(now, Output::ToUpstream(bytes));
+    }
+
+    /// Answers what the server itself has sent.
+    fn reply_upstream(&mut self, now: Instant, bytes: Bytes) {
+        self.to_upstream(now, Output::ReplyToUpstream(bytes));
+    }
+
+    fn to_upstream(&mut self, now: Instant, output: Output) {
         if matches!(self.phase, Phase::Closing(..) | Phase::Over) {
             return;
         }
         self.upstream_written = now;
-        self.out(Output::ToUpstream(bytes));
+        self.out(output);
     }
 
     fn change(&mut self, token: Option<Token>, change: Change) {

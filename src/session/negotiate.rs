@@ -17,7 +17,7 @@ use std::time::Instant;
 use bytes::Bytes;
 
 use bind::is_answer;
-pub use contract::{CloseReason, Ended, Held, Input, Output, Proof, Stop};
+pub use contract::{Answer, CloseReason, Ended, Held, Input, Output, Owed, Proof, Stop};
 use inline::{Ask, Inline};
 
 use super::rewrite::Phase;
@@ -28,6 +28,9 @@ use super::starttls::{refusal, served};
 use super::{Bound, Dice, Settings, SmId, sm};
 use crate::jid::BareJid;
 use crate::xml::{self, Element, Frame, Header, Kind, ns};
+
+/// How many elements a connection may send before it is authenticated. A login needs a handful.
+const ELEMENTS: u32 = 64;
 
 /// A resumption that is under way.
 #[derive(Debug)]
@@ -91,6 +94,13 @@ pub struct Negotiation {
     locked_out: bool,
     refused: u32,
     probed: bool,
+    /// The server's stream header is awaited.
+    header_due: bool,
+    /// How many of its answers have come.
+    given: u64,
+    /// Elements of the client before it is authenticated.
+    elements: u32,
+    authenticated: bool,
     server_csi: bool,
     server_sm: bool,
     deadline: Instant,
@@ -119,6 +129,10 @@ impl Negotiation {
             locked_out: false,
             refused: 0,
             probed: false,
+            header_due: false,
+            given: 0,
+            elements: 0,
+            authenticated: false,
             server_csi: false,
             server_sm: false,
             deadline,
@@ -132,6 +146,31 @@ impl Negotiation {
             self.state,
             State::Start | State::Authenticating { answer_due: false } | State::Restarting | State::Binding
         )
+    }
+
+    /// The connection has sent so many elements before, in the clear.
+    pub fn sent_before(&mut self, elements: u32) {
+        self.elements = elements;
+    }
+
+    /// What the server has to send next, if it is the server that is waited for.
+    pub fn owed(&self) -> Option<Owed> {
+        let answer = match &self.state {
+            State::Opening | State::Reopening if self.header_due => Answer::Header,
+            State::Opening | State::Reopening | State::Welcomed(_) => Answer::Features,
+            State::Authenticating { answer_due: true } => Answer::Sasl,
+            State::BindSent(_) | State::Probing(..) => Answer::Bind,
+            State::Start
+            | State::Connecting
+            | State::Authenticating { answer_due: false }
+            | State::Deciding(_)
+            | State::HandingOver(..)
+            | State::Restarting
+            | State::Binding
+            | State::Finding(_)
+            | State::Done => return None,
+        };
+        Some(Owed { answer, given: self.given })
     }
 
     /// Whether log-ins are refused from now on, without the server being asked.
@@ -174,6 +213,7 @@ impl Negotiation {
                 let error = xml::stream_error("undefined-condition", Some(&too_high.condition()), Some(&text));
                 self.refuse_with(error, CloseReason::ClientError);
             }
+            Input::Stop(Stop::ServerSilent) => self.give_up_server(CloseReason::ServerSilent),
             Input::Stop(Stop::Timeout) => self.refuse("connection-timeout", None, CloseReason::Timeout),
             Input::Stop(Stop::Crowded) => {
                 let text = "Too many connections have not logged in";
@@ -199,7 +239,7 @@ impl Negotiation {
         };
         if restart {
             self.out(Output::ToUpstream(Bytes::copy_from_slice(header.bytes())));
-            self.state = State::Reopening;
+            (self.state, self.header_due) = (State::Reopening, true);
         } else {
             self.out(Output::Connect(host.clone()));
             self.state = State::Connecting;
@@ -210,7 +250,7 @@ impl Negotiation {
 
     fn refuse_host(&mut self, header: &Header, condition: &str, restart: bool) {
         let reply = refusal(header, condition, self.dice);
-        self.write_client(reply);
+        self.reply(reply);
         if restart {
             self.out(Output::ToUpstream(Bytes::from_static(xml::STREAM_CLOSE)));
         }
@@ -221,7 +261,7 @@ impl Negotiation {
         self.leg = leg;
         if let (State::Connecting, Some(header)) = (&self.state, &self.client_header) {
             self.outputs.push_back(Output::ToUpstream(Bytes::copy_from_slice(header.bytes())));
-            self.state = State::Opening;
+            (self.state, self.header_due) = (State::Opening, true);
         }
     }
 
@@ -229,19 +269,30 @@ impl Negotiation {
         if !matches!(self.state, State::Opening | State::Reopening) {
             return self.upstream_error();
         }
+        self.answered();
+        self.header_due = false;
         self.write_client(Bytes::copy_from_slice(header.bytes()));
         self.server_header = Some(header);
     }
 
+    /// The server has sent what was awaited.
+    fn answered(&mut self) {
+        self.given += 1;
+    }
+
     fn upstream_lost(&mut self) {
+        self.give_up_server(CloseReason::UpstreamLost);
+    }
+
+    fn give_up_server(&mut self, reason: CloseReason) {
         match (&self.server_header, &self.client_header) {
             // Nothing was answered yet: the error needs a header in front (RFC 6120 §4.9.1.2).
             (None, Some(header)) => {
                 let reply = refusal(header, "remote-connection-failed", self.dice);
-                self.write_client(reply);
-                self.close(CloseReason::UpstreamLost);
+                self.reply(reply);
+                self.close(reason);
             }
-            _ => self.refuse("remote-connection-failed", None, CloseReason::UpstreamLost),
+            _ => self.refuse("remote-connection-failed", None, reason),
         }
     }
 
@@ -249,13 +300,18 @@ impl Negotiation {
         if self.server_header.is_some() {
             self.out(Output::ToUpstream(Bytes::from_static(xml::STREAM_CLOSE)));
         }
-        self.write_client(Bytes::from_static(xml::STREAM_CLOSE));
+        self.reply(Bytes::from_static(xml::STREAM_CLOSE));
         self.close(CloseReason::ClientClosed);
     }
 
     // The client's elements
 
     fn client_element(&mut self, element: &Element) {
+        self.elements = self.elements.saturating_add(1);
+        if self.elements > ELEMENTS && !self.authenticated {
+            let text = "Too many elements before authentication";
+            return self.refuse("policy-violation", Some(text), CloseReason::TooManyElements);
+        }
         if matches!(self.state, State::Authenticating { .. }) {
             self.client_authenticates(element);
         } else if matches!(self.state, State::Binding) {
@@ -314,6 +370,7 @@ impl Negotiation {
             self.out(Output::Notice(self.host.clone(), Notice::TlsRequired));
             return self.refuse("remote-connection-failed", None, CloseReason::UpstreamWantsTls);
         }
+        self.answered();
         self.hidden = offer.hidden;
         self.write_client(offer.shown.clone());
         self.state = State::Authenticating { answer_due: false };
@@ -341,12 +398,12 @@ impl Negotiation {
 
     fn refuse_with(&mut self, error: Bytes, reason: CloseReason) {
         if self.server_header.is_some() {
-            self.write_client(error);
+            self.reply(error);
             self.out(Output::ToUpstream(Bytes::from_static(xml::STREAM_CLOSE)));
         } else {
             let mut reply = xml::stream_header(&self.host, &format!("{:032x}", (self.dice)()), None).to_vec();
             reply.extend_from_slice(&error);
-            self.write_client(reply.into());
+            self.reply(reply.into());
         }
         self.close(reason);
     }
@@ -358,6 +415,11 @@ impl Negotiation {
 
     fn write_client(&mut self, bytes: Bytes) {
         self.out(Output::ToClient(bytes));
+    }
+
+    /// Answers what the client itself has sent.
+    fn reply(&mut self, bytes: Bytes) {
+        self.out(Output::ReplyToClient(bytes));
     }
 
     fn out(&mut self, output: Output) {

@@ -166,6 +166,9 @@ impl Session {
 
     /// A live client has left a call unacknowledged for too long.
     pub(super) fn call_overdue(&mut self, now: Instant) {
+        if self.liveness.is_paused() {
+            return;
+        }
         let Some((seq, _)) = self.ringing.take_if(|(_, at)| *at <= now) else { return };
         let Some(Queued { element, .. }) = self.queue.find(seq).cloned() else { return };
         let reading = self.read(&element);
@@ -175,6 +178,11 @@ impl Session {
             self.judge(now, arrival, &reading);
             self.push_due(now);
         }
+    }
+
+    /// The client was not read for a while, so its acknowledgement of a call may have come.
+    pub(super) fn ring_later(&mut self, now: Instant) {
+        self.ringing = self.ringing.map(|(seq, at)| (seq, if at <= now { now + CALL_PATIENCE } else { at }));
     }
 
     /// Whoever was told by push that it rings, and takes calls by push alone, is told that it rings no more.

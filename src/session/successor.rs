@@ -75,8 +75,20 @@ impl Session {
         self.begin_end(now, EndReason::Superseded);
     }
 
+    /// When the client counts as silent; never while it is not read.
+    pub(super) fn succession_deadline(&self) -> Option<Instant> {
+        self.succession.deadline().filter(|_| !self.liveness.is_paused())
+    }
+
+    /// The client is read again: its time to answer begins anew.
+    pub(super) fn succession_goes_on(&mut self, now: Instant) {
+        if let Succession::Asked(at) = &mut self.succession {
+            *at = now + ANSWER;
+        }
+    }
+
     pub(super) fn succession_timeout(&mut self, now: Instant) {
-        if self.succession.deadline().is_some_and(|at| at <= now) {
+        if self.succession_deadline().is_some_and(|at| at <= now) {
             self.be_superseded(now);
         }
     }

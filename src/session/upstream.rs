@@ -75,7 +75,7 @@ impl Session {
             (ns::SM, "r") => {
                 let unsettled = self.queue.first_unsettled();
                 let h = self.server.answer(unsettled);
-                self.write_upstream(now, ack(h));
+                self.reply_upstream(now, ack(h));
             }
             (ns::SM, "a") => {
                 if let Some(h) = node.attr("h").and_then(|h| sm::Handled::parse(&h)) {
@@ -132,7 +132,7 @@ impl Session {
     pub(super) fn settle_with_server(&mut self, now: Instant, eager: bool) {
         let unsettled = self.queue.first_unsettled();
         if let Some(h) = self.server.take_owed(unsettled, eager) {
-            self.write_upstream(now, ack(h));
+            self.reply_upstream(now, ack(h));
         }
     }
 
@@ -201,7 +201,7 @@ impl Session {
         if node.attr("type").as_deref() != Some("get") || node.child("ping", ns::PING).is_none() {
             return false;
         }
-        self.inject(now, iq_result(&node));
+        self.answer_upstream(now, iq_result(&node));
         true
     }
 
@@ -212,6 +212,12 @@ impl Session {
         for iq in iqs {
             self.answer_ping(now, &iq);
         }
+    }
+
+    /// Answers a stanza of the server by one of our own.
+    pub(super) fn answer_upstream(&mut self, now: Instant, stanza: Bytes) {
+        self.confirm.injected();
+        self.reply_upstream(now, stanza);
     }
 
     /// Writes a stanza of our own to the server.

@@ -19,6 +19,7 @@ mod devices;
 mod ejabberd;
 mod ends;
 mod extensions;
+mod floods;
 mod guide;
 mod hostile;
 mod hosts;

@@ -7,12 +7,13 @@ use tokio::time::timeout;
 
 use super::membership::Membership;
 use super::predecessors::Predecessors;
-use super::turn::{Alarm, Turn, Wake};
+use super::turn::{Turn, Wake};
 use super::{Driver, Published};
 use crate::limits::Throttle;
 use crate::metrics::Wait;
 use crate::publish::session::Carried;
 use crate::relay::Relay;
+use crate::relay::alarm::Alarm;
 use crate::relay::jobs::Jobs;
 use crate::relay::login::{self, Login};
 use crate::relay::owner::owner;
@@ -73,6 +74,7 @@ impl Driver {
             carried: Carried::default(),
             seen,
             turn: Turn::default(),
+            replies_wait: false,
             alarm: Alarm::new(clock.now),
             now: clock.now,
             ended: None,

@@ -1,18 +1,18 @@
 //! Whose turn it is to be heard by a session's task.
 
 use std::future::{Future, poll_fn};
-use std::pin::{Pin, pin};
-use std::task::{Context, Poll, ready};
+use std::pin::pin;
+use std::task::{Context, Poll};
 use std::time::Instant;
-
-use tokio::time::{Sleep, sleep_until};
 
 use super::Driver;
 use crate::limits::Rates;
-use crate::net::conn::{ConnEvent, HIGH_WATER};
+use crate::net::conn::ConnEvent;
 use crate::relay::handle::COMMANDS;
 use crate::relay::jobs::Done;
+use crate::relay::reading::{Reading, Stops, Waiting};
 use crate::relay::registry::{Command, Mail};
+use crate::session::{Input, Peer};
 
 /// How often in a row the two legs are heard before the store and the clock come first.
 const LEGS: usize = 16;
@@ -39,6 +39,8 @@ pub(super) struct Turn {
     commands: usize,
     /// Events of the legs since the store and the clock had their turn.
     legs: usize,
+    /// The client, and the server, are not read, as the session knows.
+    paused: (bool, bool),
 }
 
 impl Turn {
@@ -50,40 +52,13 @@ impl Turn {
     }
 }
 
-/// The timer of a session's deadline. It is set anew only where that has come nearer; that it is further away shows when the
-/// timer goes off.
-#[derive(Debug)]
-pub(super) struct Alarm(Pin<Box<Sleep>>);
-
-impl Alarm {
-    pub(super) fn new(now: Instant) -> Self {
-        Self(Box::pin(sleep_until(now.into())))
-    }
-
-    fn poll(&mut self, cx: &mut Context<'_>, deadline: Option<Instant>) -> Poll<()> {
-        let Some(deadline) = deadline.map(tokio::time::Instant::from) else { return Poll::Pending };
-        if deadline < self.0.deadline() {
-            self.0.as_mut().reset(deadline);
-        }
-        loop {
-            ready!(self.0.as_mut().poll(cx));
-            if deadline <= tokio::time::Instant::now() {
-                return Poll::Ready(());
-            }
-            self.0.as_mut().reset(deadline);
-        }
-    }
-}
-
 impl Driver {
     /// Waits for what the session is to hear of next.
     pub(super) async fn next_wake(&mut self) -> Wake {
         let write_timeout = self.session.settings().stream_management.write_timeout;
         let held_up = self.held_up();
-        // A peer that does not read slows down only the one that writes to it.
-        let read_client = self.upstream.backlog() < HIGH_WATER && self.session.wants_client() && held_up.is_none();
-        let read_upstream =
-            self.session.wants_upstream() && self.client.as_ref().is_none_or(|client| client.backlog() < HIGH_WATER);
+        let Reading { client: read_client, server: read_upstream } = self.reading();
+        self.tell_pauses(read_client, read_upstream);
         // What others have told before holds for what the server sends behind it: a registration that is gone is not pushed
         // for. After as many as the queue holds the others come first once, so that nobody can keep them from their turn.
         let commands_first = self.turn.commands < COMMANDS;
@@ -119,6 +94,28 @@ impl Driver {
         .await;
         self.turn.heard(&wake);
         wake
+    }
+
+    /// Which of the two legs are read now.
+    pub(super) fn reading(&self) -> Reading {
+        let slowed = self.throttle.resumes_at(self.now, self.relay.guards.rates()).is_some();
+        let stops = Stops {
+            client: slowed || !self.session.wants_client(),
+            server: !self.session.wants_upstream(),
+            held: self.session.held_bytes(),
+        };
+        Reading::decide(self.client.as_deref().map(Waiting::of), Some(Waiting::of(&self.upstream)), stops)
+    }
+
+    /// Lets the session know of a peer that is not read, so that no clock runs for what that has to answer.
+    fn tell_pauses(&mut self, read_client: bool, read_upstream: bool) {
+        let paused = (self.client.is_some() && !read_client, !read_upstream);
+        let before = std::mem::replace(&mut self.turn.paused, paused);
+        for (peer, before, paused) in [(Peer::Client, before.0, paused.0), (Peer::Server, before.1, paused.1)] {
+            if before != paused {
+                self.take(if paused { Input::Paused(peer) } else { Input::Unpaused(peer) });
+            }
+        }
     }
 
     fn poll_commands(&mut self, cx: &mut Context<'_>) -> Poll<Wake> {

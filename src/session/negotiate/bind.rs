@@ -14,7 +14,7 @@ impl Negotiation {
             return self.client_resumes(&node);
         }
         if node.is("enable", ns::SM) {
-            return self.write_client(sm::failed("unexpected-request", None));
+            return self.reply(sm::failed("unexpected-request", None));
         }
         if node.is("r", ns::SM) || node.is("a", ns::SM) {
             return;
@@ -34,6 +34,7 @@ impl Negotiation {
     }
 
     pub(super) fn bind_answered(&mut self, element: &Element, node: &Node<'_>) {
+        self.answered();
         self.write_client(element.bytes().clone());
         self.state = State::Binding;
         if let Some(bound) = bound_jid(node).and_then(|jid| self.bound(jid)) {

@@ -34,17 +34,43 @@ pub enum Input {
 pub enum Stop {
     /// `authentication_timeout` is over.
     Timeout,
+    /// The server has not answered within `server_timeout`.
+    ServerSilent,
     /// There are too many connections that have not logged in.
     Crowded,
     /// The daemon was asked to stop.
     Shutdown,
 }
 
+/// What the server has to send next. Two that are equal are one and the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Owed {
+    /// What it is.
+    pub answer: Answer,
+    /// How many answers it has given before.
+    pub(super) given: u64,
+}
+
+/// An answer that the login cannot go on without.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// The stream header.
+    Header,
+    /// The stream features.
+    Features,
+    /// The answer to a SASL message.
+    Sasl,
+    /// The result of a bind.
+    Bind,
+}
+
 /// What to do, in order.
 #[derive(Debug)]
 pub enum Output {
-    /// Write to the client.
+    /// Write to the client what the server sent.
     ToClient(Bytes),
+    /// Write to the client what answers its own bytes.
+    ReplyToClient(Bytes),
     /// Write to the server.
     ToUpstream(Bytes),
     /// Connect to the server of this host, then say [`Input::Connected`].
@@ -94,8 +120,12 @@ pub enum CloseReason {
     ResumeRefused,
     /// `authentication_timeout` is over.
     Timeout,
+    /// The server has not answered within `server_timeout`.
+    ServerSilent,
     /// There are too many connections that have not logged in.
     Crowded,
+    /// It has sent too many elements before it logged in.
+    TooManyElements,
     /// It went on to try log-ins while none was let try.
     LockedOut,
     /// The daemon was asked to stop.
@@ -104,7 +134,7 @@ pub enum CloseReason {
 
 impl CloseReason {
     /// All of them.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 14] = [
         Self::ClientClosed,
         Self::ClientError,
         Self::UpstreamClosed,
@@ -114,7 +144,9 @@ impl CloseReason {
         Self::HostUnknown,
         Self::ResumeRefused,
         Self::Timeout,
+        Self::ServerSilent,
         Self::Crowded,
+        Self::TooManyElements,
         Self::LockedOut,
         Self::Shutdown,
     ];
@@ -131,7 +163,9 @@ impl CloseReason {
             Self::HostUnknown => "host_unknown",
             Self::ResumeRefused => "resume_refused",
             Self::Timeout => "timeout",
+            Self::ServerSilent => "server_silent",
             Self::Crowded => "crowded",
+            Self::TooManyElements => "too_many_elements",
             Self::LockedOut => "locked_out",
             Self::Shutdown => "shutdown",
         }

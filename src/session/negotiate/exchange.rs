@@ -43,7 +43,7 @@ impl Negotiation {
         let mut xml = XmlWriter::new();
         xml.start("failure").attr("xmlns", profile);
         xml.start("temporary-auth-failure").attr("xmlns", ns::SASL).end();
-        self.write_client(xml.finish());
+        self.reply(xml.finish());
     }
 
     /// Begins an exchange: what any before it said and asked for counts no more.
@@ -65,7 +65,7 @@ impl Negotiation {
         let node = element.node();
         if node.children().any(|child| child.ns() == ns::IQ_AUTH_QUERY) {
             let reply = answer::iq_error(&node, "cancel", "service-unavailable");
-            return self.write_client(reply);
+            return self.reply(reply);
         }
         self.out(Output::ToUpstream(element.bytes().clone()));
     }
@@ -83,6 +83,7 @@ impl Negotiation {
         if !answer_due || node.ns() != profile.ns() {
             return self.upstream_error();
         }
+        self.answered();
         self.heed_hidden(node);
         if node.name() == "failure" {
             self.out(Output::SaslFailed);
@@ -94,6 +95,7 @@ impl Negotiation {
             self.state = State::Authenticating { answer_due: false };
             return self.write_client(element.bytes().clone());
         }
+        self.authenticated = true;
         let host = self.host.clone();
         self.identity = self.exchange.authcid().map(|authcid| SaslIdentity { host, authcid });
         self.out(Output::Authenticated);

@@ -19,7 +19,7 @@ impl Claim {
 impl Negotiation {
     pub(super) fn client_resumes(&mut self, node: &xml::Node<'_>) {
         let Some(claim) = Claim::read(node) else {
-            return self.write_client(sm::failed("bad-request", None));
+            return self.reply(sm::failed("bad-request", None));
         };
         self.look_for(&claim);
         self.state = State::Finding(claim);
@@ -58,6 +58,7 @@ impl Negotiation {
         let State::Probing(_, claim, account) = std::mem::replace(&mut self.state, State::Binding) else {
             return;
         };
+        self.answered();
         if bound_jid(answer).is_some_and(|jid| jid.to_bare() == account) {
             self.hand_over(claim, None);
         } else {
@@ -105,12 +106,12 @@ impl Negotiation {
 
     fn resume_failed(&mut self, ended: Option<Ended>) {
         let failed = self.not_found(ended);
-        self.write_client(failed);
+        self.reply(failed);
         self.state = State::Binding;
         if self.probed {
             // The upstream stream is bound by the probe, so the client cannot bind on it.
             self.out(Output::ToUpstream(Bytes::from_static(xml::STREAM_CLOSE)));
-            self.write_client(Bytes::from_static(xml::STREAM_CLOSE));
+            self.reply(Bytes::from_static(xml::STREAM_CLOSE));
             self.close(CloseReason::ResumeRefused);
         }
     }

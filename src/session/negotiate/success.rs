@@ -57,6 +57,7 @@ impl Negotiation {
     }
 
     pub(super) fn authenticated_features(&mut self, element: &Element, phase: Phase) {
+        self.answered();
         let offer = self.offer(element, phase, self.settings.stanza);
         (self.server_csi, self.server_sm) = (offer.csi, offer.sm);
         self.write_client(offer.shown.clone());

@@ -2,6 +2,7 @@
 
 use std::num::NonZeroU64;
 
+use crate::session::Cause;
 use crate::xml::Element;
 
 /// One stanza on its way to the client.
@@ -19,6 +20,8 @@ pub struct Queued {
     pub durable: bool,
     /// It waited, so it is written with its delay.
     pub waited: bool,
+    /// Why it is written.
+    pub cause: Cause,
     /// The spool was asked to take it, or had it before.
     pub(super) spooled: bool,
 }
@@ -26,7 +29,13 @@ pub struct Queued {
 impl Queued {
     /// A stanza that came at this time, without a number, and need not be kept.
     pub fn new(element: Element, seq: u64, received: u64) -> Self {
-        Self { element, received, seq, ordinal: None, durable: false, waited: false, spooled: false }
+        let (durable, waited, spooled) = (false, false, false);
+        Self { element, received, seq, ordinal: None, durable, waited, cause: Cause::Relayed, spooled }
+    }
+
+    /// The same for another cause than that somebody has sent it.
+    pub fn because(self, cause: Cause) -> Self {
+        Self { cause, ..self }
     }
 
     /// The same with its number on the server's leg, and whether it must not be lost.

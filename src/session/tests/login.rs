@@ -114,7 +114,7 @@ impl Login {
         let text = |bytes: Bytes| String::from_utf8(bytes.to_vec()).unwrap();
         while let Some(output) = self.negotiation.poll() {
             match output {
-                Output::ToClient(bytes) => self.to_client.push(text(bytes)),
+                Output::ToClient(bytes) | Output::ReplyToClient(bytes) => self.to_client.push(text(bytes)),
                 Output::ToUpstream(bytes) => self.to_upstream.push(text(bytes)),
                 Output::Connect(host) => self.connects.push(host),
                 Output::Authenticated => {}

@@ -194,8 +194,8 @@ impl Rig {
         let text = |bytes: Bytes| String::from_utf8(bytes.to_vec()).unwrap();
         while let Some(output) = self.session.poll() {
             match output {
-                Output::ToClient(bytes) => self.to_client.push(text(bytes)),
-                Output::ToUpstream(bytes) => self.to_upstream.push(text(bytes)),
+                Output::ToClient(bytes) | Output::ReplyToClient(bytes) => self.to_client.push(text(bytes)),
+                Output::ToUpstream(bytes) | Output::ReplyToUpstream(bytes) => self.to_upstream.push(text(bytes)),
                 Output::Resumable(id) => self.previd = Some(id.as_str().to_owned()),
                 Output::Store(token, change) => {
                     self.stored.push((*change).clone());

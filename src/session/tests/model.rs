@@ -491,8 +491,10 @@ impl World {
 
     fn perform(&mut self, output: Output) {
         match output {
-            Output::ToClient(bytes) => self.written_to_client(str_of(&bytes).to_owned()),
-            Output::ToUpstream(bytes) => self.written_upstream(str_of(&bytes).to_owned()),
+            Output::ToClient(bytes) | Output::ReplyToClient(bytes) => self.written_to_client(str_of(&bytes).to_owned()),
+            Output::ToUpstream(bytes) | Output::ReplyToUpstream(bytes) => {
+                self.written_upstream(str_of(&bytes).to_owned())
+            }
             Output::Resumable(id) => self.life.resumable = Some(id.as_str().to_owned()),
             Output::Publish(publish) => {
                 count(&self.coverage.pushes);

@@ -166,6 +166,21 @@ impl Client {
         drop(timeout(PATIENCE, self.socket.write(bytes.as_ref())).await);
     }
 
+    /// Sends the same again and again without reading, until `total` bytes are sent, or none is taken for two seconds, or the
+    /// connection is gone. Calls `look` after each; returns how many bytes were sent.
+    pub(crate) async fn pour(&mut self, stanzas: &str, total: usize, mut look: impl FnMut()) -> usize {
+        let mut sent = 0;
+        while sent < total {
+            match timeout(Duration::from_secs(2), self.socket.write(stanzas.as_bytes())).await {
+                Ok(Ok(())) => sent += stanzas.len(),
+                Ok(Err(_)) | Err(_) => break,
+            }
+            look();
+        }
+        look();
+        sent
+    }
+
     /// Reads one item within `deadline`: `Ok(None)` at the end of the connection, `Err` at the deadline.
     async fn item(&mut self, deadline: Instant) -> Result<Option<Item>, tokio::time::error::Elapsed> {
         let mut buffer = vec![0; 16384];

@@ -26,6 +26,10 @@ pub(crate) struct StubOptions {
     pub(crate) acks: bool,
     /// Whether it answers `</stream:stream>` by itself.
     pub(crate) footers: bool,
+    /// Bytes that it reads in a second.
+    pub(crate) reads: usize,
+    /// What begins with one of these is left without an answer; `<?xml` is the stream header.
+    pub(crate) ignores: &'static [&'static str],
 }
 
 impl Default for StubOptions {
@@ -37,6 +41,8 @@ impl Default for StubOptions {
             pings: true,
             acks: true,
             footers: true,
+            reads: usize::MAX,
+            ignores: &[],
         }
     }
 }
@@ -86,6 +92,7 @@ pub(crate) struct Seen {
 
 enum Order {
     Send(Vec<u8>),
+    Read(usize),
     Close,
 }
 
@@ -175,6 +182,11 @@ impl StubConnection {
     /// Sends where the proxy may have closed the connection.
     pub(crate) fn try_send(&self, bytes: impl Into<Vec<u8>>) {
         drop(self.orders.send(Order::Send(bytes.into())));
+    }
+
+    /// Reads so many bytes in a second from now on.
+    pub(crate) fn read_slowly(&self, bytes: usize) {
+        self.orders.send(Order::Read(bytes)).expect("an open connection to the proxy");
     }
 
     /// Ends the TCP connection without a word.
@@ -278,10 +290,19 @@ impl Script {
     async fn run(self, mut socket: TcpStream, mut commands: mpsc::UnboundedReceiver<Order>) {
         let mut framer = Framer::default();
         let mut buffer = vec![0; 65536];
+        // It reads ten times in a second where it reads slowly.
+        let (mut speed, mut next_read) = (self.options.reads, Instant::now());
         loop {
+            let chunk = (speed / 10).clamp(1, buffer.len());
             let out = tokio::select! {
-                read = socket.read(&mut buffer) => match read {
+                read = async {
+                    tokio::time::sleep_until(next_read).await;
+                    socket.read(&mut buffer[..chunk]).await
+                }, if speed > 0 => match read {
                     Ok(length @ 1..) => {
+                        if speed < usize::MAX {
+                            next_read = Instant::now() + Duration::from_millis(100);
+                        }
                         framer.push(&buffer[..length]);
                         self.answers(&mut framer)
                     }
@@ -289,6 +310,10 @@ impl Script {
                 },
                 order = commands.recv() => match order {
                     Some(Order::Send(bytes)) => bytes,
+                    Some(Order::Read(bytes)) => {
+                        (speed, next_read) = (bytes, Instant::now());
+                        continue;
+                    }
                     Some(Order::Close) | None => break,
                 },
             };
@@ -303,6 +328,8 @@ impl Script {
         let mut out = Vec::new();
         while let Some(item) = framer.next() {
             let answer = match item {
+                Item::Header(header) if self.ignores(&header) => continue,
+                Item::Element(xml) if self.ignores(&xml) => continue,
                 Item::Header(header) => self.header(header),
                 Item::Footer => {
                     self.seen.lock().unwrap().footer = true;
@@ -320,6 +347,10 @@ impl Script {
             out.extend_from_slice(answer.as_bytes());
         }
         out
+    }
+
+    fn ignores(&self, xml: &str) -> bool {
+        self.options.ignores.iter().any(|start| xml.starts_with(start))
     }
 
     fn header(&self, header: String) -> String {

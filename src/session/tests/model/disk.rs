@@ -167,7 +167,9 @@ impl World {
                 Job::Bury(id, h.get())
             }
             Output::ToClient(_)
+            | Output::ReplyToClient(_)
             | Output::ToUpstream(_)
+            | Output::ReplyToUpstream(_)
             | Output::Resumable(_)
             | Output::Wake(_)
             | Output::Publish(_)

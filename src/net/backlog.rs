@@ -1,0 +1,222 @@
+//! Bytes that wait to be written, counted by their cause.
+//!
+//! A peer that does not read must not cost more memory than a mark allows, and only whoever causes the bytes is to be slowed
+//! down: what is relayed stops its source, what answers a peer stops that peer.
+
+use std::collections::VecDeque;
+
+/// Relayed bytes: while more wait for a peer, what they come from is not read. Half of it lets reading go on.
+pub const HIGH_WATER: usize = 256 * 1024;
+
+/// Replies: while more wait for a peer, that peer is not read. Half of it lets reading go on.
+pub const REPLY_MARK: usize = 64 * 1024;
+
+/// The bytes that wait for one peer.
+///
+/// Positions are counted in bytes written since nothing waited. Replies are the exception on the hot path, so only they are
+/// kept as runs; all else is relayed.
+#[derive(Debug, Default)]
+pub(super) struct Backlog {
+    /// What was written since nothing waited.
+    written: usize,
+    /// How much of that has left.
+    left: usize,
+    replies: Option<Box<Replies>>,
+    /// Relayed bytes have reached their mark and not fallen to half of it.
+    full: bool,
+}
+
+/// The replies that wait.
+#[derive(Debug, Default)]
+struct Replies {
+    /// From where to where, in order; neighbours are one.
+    runs: VecDeque<(usize, usize)>,
+    bytes: usize,
+    /// They have reached their mark and not fallen to half of it.
+    over: bool,
+    /// They have reached half their mark and not all left since.
+    many: bool,
+}
+
+impl Backlog {
+    /// Relayed bytes were written.
+    #[inline]
+    pub(super) fn relayed(&mut self, len: usize) {
+        self.written += len;
+        self.full |= self.waiting() - self.replies() >= HIGH_WATER;
+    }
+
+    /// Bytes were written that answer the peer itself.
+    pub(super) fn replied(&mut self, len: usize) {
+        let (start, end) = (self.written, self.written + len);
+        self.written = end;
+        let replies = self.replies.get_or_insert_default();
+        match replies.runs.back_mut().filter(|(_, last)| *last == start) {
+            Some((_, last)) => *last = end,
+            None => replies.runs.push_back((start, end)),
+        }
+        replies.bytes += len;
+        replies.over |= replies.bytes >= REPLY_MARK;
+        replies.many |= replies.bytes >= REPLY_MARK / 2;
+    }
+
+    /// So many bytes still wait, as the connection knows. Encryption makes them a little more, so that what leaves last counts
+    /// as leaving a moment late. Returns whether anything changed that somebody may wait for.
+    pub(super) fn settle(&mut self, waiting: usize) -> bool {
+        if waiting == 0 {
+            let waited_for = self.full || self.replies.as_ref().is_some_and(|replies| replies.many);
+            *self = Self::default();
+            return waited_for;
+        }
+        self.left = self.left.max(self.written.saturating_sub(waiting));
+        let mut changed = false;
+        if let Some(replies) = &mut self.replies {
+            changed = replies.settle(self.left);
+            if replies.runs.is_empty() {
+                self.replies = None;
+            }
+        }
+        if self.full && self.waiting() - self.replies() < HIGH_WATER / 2 {
+            (self.full, changed) = (false, true);
+        }
+        changed
+    }
+
+    fn waiting(&self) -> usize {
+        self.written - self.left
+    }
+
+    /// How many bytes of replies wait.
+    pub(super) fn replies(&self) -> usize {
+        self.replies.as_ref().map_or(0, |replies| replies.bytes)
+    }
+
+    /// Whether relayed bytes are over their mark.
+    pub(super) fn is_full(&self) -> bool {
+        self.full
+    }
+
+    /// Whether replies are over their mark.
+    pub(super) fn owes_too_much(&self) -> bool {
+        self.replies.as_ref().is_some_and(|replies| replies.over)
+    }
+
+    /// Whether replies came over half their mark and have not all left since.
+    pub(super) fn owes_much(&self) -> bool {
+        self.replies.as_ref().is_some_and(|replies| replies.many)
+    }
+}
+
+impl Replies {
+    fn settle(&mut self, left: usize) -> bool {
+        while let Some((start, end)) = self.runs.front_mut().filter(|(start, _)| *start < left) {
+            let until = left.min(*end);
+            self.bytes -= until - *start;
+            *start = until;
+            if until < *end {
+                break;
+            }
+            self.runs.pop_front();
+        }
+        let relieved = self.over && self.bytes < REPLY_MARK / 2;
+        let drained = self.many && self.bytes == 0;
+        self.over &= !relieved;
+        self.many &= !drained;
+        relieved || drained
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn state(backlog: &Backlog) -> (usize, usize) {
+        (backlog.waiting() - backlog.replies(), backlog.replies())
+    }
+
+    #[test]
+    fn bytes_are_counted_by_their_cause_as_they_leave_in_order() {
+        let mut backlog = Backlog::default();
+        backlog.relayed(100);
+        backlog.replied(30);
+        backlog.replied(20);
+        backlog.relayed(10);
+        backlog.replied(5);
+        assert_eq!(state(&backlog), (110, 55));
+        for (waiting, expect) in
+            [(165, (110, 55)), (115, (60, 55)), (60, (10, 50)), (16, (10, 6)), (15, (10, 5)), (7, (2, 5)), (2, (0, 2))]
+        {
+            backlog.settle(waiting);
+            assert_eq!(state(&backlog), expect, "{waiting} wait");
+        }
+        backlog.settle(0);
+        assert_eq!(state(&backlog), (0, 0));
+        assert!(backlog.replies.is_none());
+    }
+
+    #[test]
+    fn what_encryption_adds_is_never_counted_as_written() {
+        let mut backlog = Backlog::default();
+        backlog.relayed(1000);
+        backlog.replied(10);
+        backlog.settle(1032);
+        assert_eq!(state(&backlog), (1000, 10));
+        backlog.settle(500);
+        backlog.settle(510);
+        assert_eq!(state(&backlog), (490, 10));
+    }
+
+    #[test]
+    fn neighbouring_replies_are_one_run() {
+        let mut backlog = Backlog::default();
+        (0..1000).for_each(|_| backlog.replied(30));
+        assert_eq!(backlog.replies.as_ref().unwrap().runs.len(), 1);
+    }
+
+    #[test]
+    fn relayed_bytes_stop_their_source_from_their_mark_down_to_half_of_it() {
+        let mut backlog = Backlog::default();
+        backlog.replied(HIGH_WATER);
+        assert!(!backlog.is_full(), "replies are none of theirs");
+        backlog.settle(0);
+        backlog.relayed(HIGH_WATER - 1);
+        assert!(!backlog.is_full());
+        backlog.relayed(1);
+        assert!(backlog.is_full() && !backlog.owes_too_much());
+        assert!(!backlog.settle(HIGH_WATER / 2));
+        assert!(backlog.is_full());
+        assert!(backlog.settle(HIGH_WATER / 2 - 1), "somebody waits for it");
+        assert!(!backlog.is_full());
+        assert!(!backlog.settle(0));
+    }
+
+    #[test]
+    fn replies_stop_their_peer_at_their_mark_and_are_many_from_half_of_it_until_all_have_left() {
+        let mut backlog = Backlog::default();
+        let states = |backlog: &Backlog| (backlog.owes_much(), backlog.owes_too_much());
+        backlog.relayed(HIGH_WATER / 2);
+        backlog.replied(REPLY_MARK / 2 - 1);
+        assert_eq!(states(&backlog), (false, false));
+        backlog.replied(1);
+        assert_eq!(states(&backlog), (true, false));
+        backlog.replied(REPLY_MARK / 2);
+        assert_eq!(states(&backlog), (true, true));
+        backlog.relayed(100);
+        assert!(!backlog.settle(100 + REPLY_MARK / 2));
+        assert!(backlog.settle(100 + REPLY_MARK / 2 - 1));
+        assert_eq!(states(&backlog), (true, false));
+        assert!(backlog.settle(100));
+        assert_eq!(states(&backlog), (false, false));
+    }
+
+    #[test]
+    fn what_leaves_at_once_is_told_as_well() {
+        let mut backlog = Backlog::default();
+        backlog.replied(REPLY_MARK);
+        assert!(backlog.settle(0));
+        backlog.relayed(HIGH_WATER);
+        assert!(backlog.settle(0));
+        backlog.relayed(1);
+        assert!(!backlog.settle(0));
+    }
+}
