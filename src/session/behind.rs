@@ -6,14 +6,17 @@ use std::time::Instant;
 
 use super::greeting::Greeting;
 use super::{Session, Tracking};
-use crate::xml::{Frame, ns};
+use crate::xml::{Frame, Kind, ns};
 
 /// What a frame costs beside its bytes.
 const OVERHEAD: usize = 160;
 
-/// Frames in the order in which they came.
+/// Frames in the order in which they came. Few sessions have any.
 #[derive(Debug, Default)]
-pub(super) struct Behind {
+pub(super) struct Behind(Option<Box<Frames>>);
+
+#[derive(Debug, Default)]
+struct Frames {
     frames: VecDeque<Frame>,
     bytes: usize,
     stanzas: u64,
@@ -21,31 +24,39 @@ pub(super) struct Behind {
 
 impl Behind {
     fn push(&mut self, frame: Frame) {
-        self.bytes += weight(&frame);
-        self.stanzas += u64::from(frame.is_stanza());
-        self.frames.push_back(frame);
+        let waiting = self.0.get_or_insert_default();
+        waiting.bytes += weight(&frame);
+        waiting.stanzas += u64::from(frame.is_stanza());
+        waiting.frames.push_back(frame);
     }
 
     fn pop(&mut self) -> Option<Frame> {
-        let frame = self.frames.pop_front();
-        match &frame {
-            Some(frame) => {
-                self.bytes -= weight(frame);
-                self.stanzas -= u64::from(frame.is_stanza());
-            }
-            None => *self = Self::default(),
+        let waiting = self.0.as_mut()?;
+        let frame = waiting.frames.pop_front()?;
+        waiting.bytes -= weight(&frame);
+        waiting.stanzas -= u64::from(frame.is_stanza());
+        if waiting.frames.is_empty() {
+            self.0 = None;
         }
-        frame
+        Some(frame)
+    }
+
+    fn is_empty(&self) -> bool {
+        self.0.is_none()
+    }
+
+    fn bytes(&self) -> usize {
+        self.0.as_ref().map_or(0, |waiting| waiting.bytes)
     }
 
     /// How many stanzas wait.
     pub(super) fn stanzas(&self) -> u64 {
-        self.stanzas
+        self.0.as_ref().map_or(0, |waiting| waiting.stanzas)
     }
 
-    /// Nothing of it was counted, so the client sends it again.
+    /// Drops all of it. Nothing of it was counted, so the client sends it again.
     pub(super) fn forget(&mut self) {
-        *self = Self::default();
+        self.0 = None;
     }
 }
 
@@ -60,7 +71,7 @@ fn weight(frame: &Frame) -> usize {
 impl Session {
     /// Bytes of the client that wait to be relayed to the server behind a presence.
     pub fn held_bytes(&self) -> usize {
-        self.behind.bytes
+        self.behind.bytes()
     }
 
     fn holds_presence(&self) -> bool {
@@ -69,7 +80,7 @@ impl Session {
 
     /// Lets a frame wait behind a presence that waits, or returns it.
     pub(super) fn follow_presence(&mut self, frame: Frame) -> Option<Frame> {
-        if !self.holds_presence() && self.behind.frames.is_empty() {
+        if !self.holds_presence() && self.behind.is_empty() {
             return Some(frame);
         }
         match &frame {
@@ -85,7 +96,7 @@ impl Session {
 
     /// The presence has been forwarded: what came behind it follows.
     pub(super) fn go_on_behind_presence(&mut self, now: Instant) {
-        if self.behind.frames.is_empty() {
+        if self.behind.is_empty() {
             return;
         }
         while !self.holds_presence()
@@ -96,9 +107,12 @@ impl Session {
         }
     }
 
-    /// The client has gone. One that counts sends again what was not acknowledged; for another one the presence waits no more.
+    /// The client has gone. One that counts sends again what was not acknowledged; the stanzas of another one wait no more.
     pub(super) fn release_behind(&mut self, now: Instant) {
-        if matches!(self.tracking, Tracking::Sm(_)) || self.behind.frames.is_empty() {
+        if matches!(self.tracking, Tracking::Sm(_)) {
+            return self.behind.forget();
+        }
+        if self.behind.is_empty() {
             return;
         }
         if let Greeting::Sending(presence) = &mut self.greeting
@@ -106,6 +120,37 @@ impl Session {
         {
             self.forward_counted(now, *presence);
         }
-        self.go_on_behind_presence(now);
+        while let Some(frame) = self.behind.pop() {
+            if let Frame::Element(element) = frame
+                && element.kind() != Kind::Other
+            {
+                self.forward_counted(now, element);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::xml::{Element, Header};
+
+    fn frame(xml: &'static str) -> Frame {
+        Frame::Element(Element::parse(xml.into(), &Header::bare()).unwrap())
+    }
+
+    #[test]
+    fn what_waits_is_counted_and_keeps_its_order() {
+        let mut behind = Behind::default();
+        for xml in ["<message id='1'/>", "<x xmlns='y'/>", "<iq id='2'/>"] {
+            behind.push(frame(xml));
+        }
+        behind.push(Frame::Close);
+        assert_eq!((behind.stanzas(), behind.bytes()), (2, 17 + 14 + 12 + 4 * OVERHEAD));
+        let order: Vec<_> = std::iter::from_fn(|| behind.pop()).collect();
+        assert!(
+            matches!(order.as_slice(), [Frame::Element(first), _, _, Frame::Close] if first.kind() == Kind::Message)
+        );
+        assert!(behind.is_empty());
     }
 }
