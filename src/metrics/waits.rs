@@ -11,12 +11,15 @@ pub enum Wait {
     GiveWay,
     /// For the count of a session that is ending, so that its client learns of it.
     Tombstone,
+    /// For a session to take the connection that resumes it.
+    HandOver,
     /// For the store to finish what a session has left.
     Store,
 }
 
 impl Wait {
-    pub(super) const ALL: [Self; 5] = [Self::Login, Self::OlderSessions, Self::GiveWay, Self::Tombstone, Self::Store];
+    pub(super) const ALL: [Self; 6] =
+        [Self::Login, Self::OlderSessions, Self::GiveWay, Self::Tombstone, Self::HandOver, Self::Store];
 
     pub(super) fn name(self) -> &'static str {
         match self {
@@ -24,6 +27,7 @@ impl Wait {
             Self::OlderSessions => "older_sessions",
             Self::GiveWay => "give_way",
             Self::Tombstone => "tombstone",
+            Self::HandOver => "hand_over",
             Self::Store => "store",
         }
     }

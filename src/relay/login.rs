@@ -1,5 +1,8 @@
 //! Drives a [`Negotiation`]: one client over TLS, one fresh stream to the server.
 
+mod resume;
+mod wait;
+
 use std::future::{Future, poll_fn};
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
@@ -7,23 +10,21 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use tokio::sync::oneshot;
-use tokio::time::timeout_at;
 use tokio_util::sync::WaitForCancellationFuture;
 
 use super::alarm::Alarm;
 use super::handshake::Secured;
 use super::reading::{Reading, Stops, Waiting};
-use super::registry::{Attach, Command, Refused};
 use super::snapshot::Snapshot;
 use super::{Client, Relay};
 use crate::limits::{Eviction, Limit, Stage};
-use crate::metrics::{LoginOutcome, ResumeOutcome, Wait};
+use crate::metrics::{LoginOutcome, ResumeOutcome};
 use crate::net::conn::ConnEvent;
 use crate::net::proxy_protocol::{self, Addresses, Tls};
 use crate::net::upstream::{Terms, UpstreamConn};
-use crate::session::negotiate::{CloseReason, Ended, Held, Input, Negotiation, Output, Owed, Stop};
-use crate::session::{Bound, EndReason, Resumption, SmId, sm};
+use crate::session::negotiate::{CloseReason, Held, Input, Negotiation, Output, Owed, Stop};
+use crate::session::{Bound, EndReason};
+use wait::Patience;
 
 /// A login that became a session of its own.
 pub(super) struct Login {
@@ -78,6 +79,8 @@ struct Driver<'a> {
     /// What has come of the client's last wish to resume a session; nothing proves one until the session has the connection.
     resumption: Option<ResumeOutcome>,
     outcome: LoginOutcome,
+    /// What came while something else was waited for.
+    interrupted: Option<Event>,
     done: bool,
 }
 
@@ -105,6 +108,7 @@ pub(super) async fn run(
         bound: None,
         resumption: None,
         outcome: LoginOutcome::Lost,
+        interrupted: None,
         done: false,
     };
     driver.drive().await;
@@ -136,7 +140,11 @@ impl Driver<'_> {
             if self.done {
                 return;
             }
-            match self.next_event(shutdown.as_mut()).await {
+            let event = match self.interrupted.take() {
+                Some(event) => event,
+                None => self.next_event(shutdown.as_mut()).await,
+            };
+            match event {
                 Event::Client(Ok(ConnEvent::Received | ConnEvent::Drained))
                 | Event::Upstream(Ok(ConnEvent::Drained)) => {}
                 Event::Client(Ok(ConnEvent::Closed) | Err(_)) => {
@@ -289,6 +297,9 @@ impl Driver<'_> {
                 if let Some(input) = self.perform_one(output).await {
                     answer = Some(input);
                 }
+                if self.interrupted.is_some() {
+                    return;
+                }
             }
             match answer {
                 Some(input) => self.negotiation.handle(input),
@@ -302,7 +313,7 @@ impl Driver<'_> {
             Output::ToClient(bytes) => self.client.as_mut()?.write(&bytes),
             Output::ReplyToClient(bytes) => self.client.as_mut()?.reply(&bytes),
             Output::ToUpstream(bytes) => self.upstream.as_mut()?.write(&bytes),
-            Output::Connect(host) => return Some(self.connect(&host).await),
+            Output::Connect(host) => return self.connect(&host).await,
             Output::Authenticated => {
                 let limits = self.snapshot.limits(true);
                 self.authenticated = true;
@@ -325,19 +336,15 @@ impl Driver<'_> {
             }
             Output::Find(id) => {
                 self.count_resumption();
-                let found = self.find(&id).await;
-                self.resumption = Some(match &found {
-                    Ok(_) => ResumeOutcome::NotProven,
-                    Err(ended) => no_session(ended),
-                });
-                return Some(Input::Found(found));
+                return self.find(&id).await;
             }
             Output::HandOver(id, resumption) => {
                 return self.hand_over(&id, resumption).await;
             }
             Output::Release(proof, resource) => {
                 if let Some(ghost) = self.relay.registry.held_resource(&proof, &resource) {
-                    self.relay.end(&ghost, EndReason::Superseded).await;
+                    let relay = self.relay;
+                    self.wait_for(relay.end(&ghost, EndReason::Superseded), Patience::Bounded).await;
                 }
             }
             Output::Bound(bound) => {
@@ -369,6 +376,7 @@ impl Driver<'_> {
             | CloseReason::UpstreamWantsTls
             | CloseReason::HostUnknown
             | CloseReason::ResumeRefused
+            | CloseReason::StoreLate
             | CloseReason::Crowded
             | CloseReason::TooManyElements
             | CloseReason::LockedOut
@@ -377,43 +385,10 @@ impl Driver<'_> {
         tracing::debug!(?reason, "closed before login");
     }
 
-    /// A session that can be resumed, or what is remembered of one that has ended in order.
-    async fn find(&self, id: &SmId) -> Result<Held, Option<Ended>> {
-        match self.relay.registry.find(id) {
-            Some(handle) if !handle.is_ending() => Ok(handle.held().clone()),
-            Some(_) | None => Err(self.ended(id).await),
-        }
-    }
-
-    /// What is remembered of a session that has ended in order, or is ending: then once its count is final.
-    async fn ended(&self, id: &SmId) -> Option<Ended> {
-        if let Some(handle) = self.relay.registry.find(id)
-            && !handle.ended().await
-        {
-            self.relay.metrics.deadline_passed(Wait::Tombstone);
-            return None;
-        }
-        match self.relay.store.tombstone(id.as_str()).await {
-            Ok(tombstone) => {
-                tombstone.map(|tombstone| Ended { account: tombstone.account, h: sm::Handled::new(tombstone.h) })
-            }
-            Err(error) => {
-                tracing::error!(%error, "tombstones cannot be read");
-                None
-            }
-        }
-    }
-
-    /// The session was there a moment ago.
-    async fn gone(&mut self, id: &SmId) -> Input {
-        let ended = self.ended(id).await;
-        self.resumption = Some(no_session(&ended));
-        Input::Gone(ended)
-    }
-
-    async fn connect(&mut self, host: &str) -> Input {
-        let Some(way) = self.snapshot.ways.to(host) else {
-            return Input::UpstreamLost;
+    async fn connect(&mut self, host: &str) -> Option<Input> {
+        let snapshot = Arc::clone(&self.snapshot);
+        let Some(way) = snapshot.ways.to(host) else {
+            return Some(Input::UpstreamLost);
         };
         if let Some(permit) = self.client.as_mut().and_then(|client| client.permit()) {
             permit.reaches(Stage::Opened);
@@ -425,9 +400,9 @@ impl Driver<'_> {
         };
         let tls = self.client.as_ref().and_then(|client| Tls::of(client.stream().state()));
         let client = proxy_protocol::Client { addresses: self.addresses, tls };
-        let connected = way.connect(&terms, Some(&client)).await;
+        let connected = self.wait_for(way.connect(&terms, Some(&client)), Patience::Bounded).await?;
         self.relay.metrics.upstream(host, connected.is_ok());
-        match connected {
+        Some(match connected {
             Ok(conn) => {
                 self.upstream = Some(conn);
                 Input::Connected(way.leg())
@@ -437,48 +412,8 @@ impl Driver<'_> {
                 tracing::warn!(domain = host, %upstream, %error, remedy, "the server cannot be reached");
                 Input::UpstreamLost
             }
-        }
+        })
     }
-
-    /// `None` once the session has the connection.
-    async fn hand_over(&mut self, id: &SmId, resumption: Resumption) -> Option<Input> {
-        let Some(handle) = self.relay.registry.find(id) else {
-            return Some(self.gone(id).await);
-        };
-        let client = self.client.take()?;
-        let (reply, replied) = oneshot::channel();
-        let command = Command::Attach(Box::new(Attach { client, peer: self.addresses.client, resumption, reply }));
-        if let Err(Command::Attach(attach)) = handle.deliver(command) {
-            self.client = Some(attach.client);
-            return Some(self.gone(id).await);
-        }
-        let deadline: tokio::time::Instant = (Instant::now() + self.snapshot.config.limits.handshake_timeout).into();
-        match timeout_at(deadline, replied).await {
-            Ok(Ok(Err(Refused { client, too_high }))) => {
-                self.client = Some(client);
-                match too_high {
-                    Some(too_high) => {
-                        self.resumption = Some(ResumeOutcome::TooHigh);
-                        Some(Input::TooHigh(too_high))
-                    }
-                    None => Some(self.gone(id).await),
-                }
-            }
-            // Taken; or the session ended with the connection in its hands.
-            Ok(Ok(Ok(())) | Err(_)) | Err(_) => {
-                if let Some(upstream) = &mut self.upstream {
-                    upstream.write(crate::xml::STREAM_CLOSE);
-                }
-                (self.resumption, self.outcome) = (Some(ResumeOutcome::Resumed), LoginOutcome::Resumed);
-                self.done = true;
-                None
-            }
-        }
-    }
-}
-
-fn no_session(ended: &Option<Ended>) -> ResumeOutcome {
-    if ended.is_some() { ResumeOutcome::Ended } else { ResumeOutcome::Unknown }
 }
 
 /// What a session lets others know, so that a resumption can be proven.

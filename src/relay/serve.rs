@@ -52,3 +52,22 @@ pub(super) async fn while_served<A: Wire, B: Wire, T>(
     })
     .await
 }
+
+/// As [`while_served`], but not beyond the end of the first connection; there may be no second one. Cancel safe if `work` is.
+pub(super) async fn while_there<A: Wire, B: Wire, T>(
+    (one, mut other): (&mut Served<'_, A>, Option<&mut Served<'_, B>>),
+    work: impl Future<Output = T>,
+) -> Option<T> {
+    let mut work = pin!(work);
+    poll_fn(|cx| {
+        if let Poll::Ready(done) = work.as_mut().poll(cx) {
+            return Poll::Ready(Some(done));
+        }
+        if let Some(other) = &mut other {
+            other.poll(cx);
+        }
+        one.poll(cx);
+        if one.end.is_some() { Poll::Ready(None) } else { Poll::Pending }
+    })
+    .await
+}

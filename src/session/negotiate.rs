@@ -213,6 +213,7 @@ impl Negotiation {
                 let error = xml::stream_error("undefined-condition", Some(&too_high.condition()), Some(&text));
                 self.refuse_with(error, CloseReason::ClientError);
             }
+            Input::Stop(Stop::StoreLate) => self.refuse("internal-server-error", None, CloseReason::StoreLate),
             Input::Stop(Stop::ServerSilent) => self.give_up_server(CloseReason::ServerSilent),
             Input::Stop(Stop::Timeout) => self.refuse("connection-timeout", None, CloseReason::Timeout),
             Input::Stop(Stop::Crowded) => {

@@ -24,6 +24,7 @@ mod guide;
 mod hostile;
 mod hosts;
 mod limits;
+mod login_waits;
 mod losses;
 mod mailboxes;
 mod malformed;

@@ -36,6 +36,8 @@ pub enum Stop {
     Timeout,
     /// The server has not answered within `server_timeout`.
     ServerSilent,
+    /// The store has not answered in time.
+    StoreLate,
     /// There are too many connections that have not logged in.
     Crowded,
     /// The daemon was asked to stop.
@@ -122,6 +124,8 @@ pub enum CloseReason {
     Timeout,
     /// The server has not answered within `server_timeout`.
     ServerSilent,
+    /// The store has not answered in time.
+    StoreLate,
     /// There are too many connections that have not logged in.
     Crowded,
     /// It has sent too many elements before it logged in.
@@ -134,7 +138,7 @@ pub enum CloseReason {
 
 impl CloseReason {
     /// All of them.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::ClientClosed,
         Self::ClientError,
         Self::UpstreamClosed,
@@ -145,6 +149,7 @@ impl CloseReason {
         Self::ResumeRefused,
         Self::Timeout,
         Self::ServerSilent,
+        Self::StoreLate,
         Self::Crowded,
         Self::TooManyElements,
         Self::LockedOut,
@@ -164,6 +169,7 @@ impl CloseReason {
             Self::ResumeRefused => "resume_refused",
             Self::Timeout => "timeout",
             Self::ServerSilent => "server_silent",
+            Self::StoreLate => "store_late",
             Self::Crowded => "crowded",
             Self::TooManyElements => "too_many_elements",
             Self::LockedOut => "locked_out",

@@ -1,0 +1,92 @@
+//! What a login waits for, and what ends the wait before.
+
+use std::net::Ipv4Addr;
+use std::time::{Duration, Instant};
+
+use tokio::net::TcpListener;
+
+use crate::support::{Client, HEADER, PATIENCE, Pushward, Setup, StubOptions, StubUpstream};
+
+/// The server's port accepts, and says nothing: TLS with it never comes up.
+async fn before_a_silent_server(adjust: impl FnOnce(Setup) -> Setup) -> (TcpListener, Pushward) {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    let setup = Setup::new(listener.local_addr().unwrap())
+        .with_metrics()
+        .set("host.upstream_tls", "'starttls'")
+        .set("limits.connect_timeout", "'5m'");
+    let pushward = Pushward::start(adjust(setup)).await;
+    (listener, pushward)
+}
+
+/// A login whose server is being connected.
+async fn waiting(pushward: &Pushward, listener: &TcpListener) -> Client {
+    let mut client = pushward.connect().await;
+    client.send(HEADER).await;
+    tokio::spawn({
+        let (tcp, _) = listener.accept().await.unwrap();
+        async move {
+            std::future::pending::<()>().await;
+            drop(tcp);
+        }
+    });
+    client
+}
+
+async fn gone(pushward: &Pushward, deadline: Duration) {
+    let until = Instant::now() + deadline;
+    while pushward.metric("pushward_connections").await > 0 {
+        assert!(Instant::now() < until, "the connection is still there");
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_leaves_while_the_server_is_connected_ends_its_login() {
+    let (listener, pushward) = before_a_silent_server(|setup| setup).await;
+    waiting(&pushward, &listener).await.reset();
+    gone(&pushward, PATIENCE).await;
+}
+
+#[tokio::test]
+async fn a_login_ends_in_its_time_while_the_server_is_connected() {
+    let quick = |setup: Setup| setup.set("limits.authentication_timeout", "'300ms'");
+    let (listener, pushward) = before_a_silent_server(quick).await;
+    let mut client = waiting(&pushward, &listener).await;
+    let said = client.closed(PATIENCE).await.concat();
+    assert!(said.contains("<connection-timeout "), "{said}");
+    gone(&pushward, PATIENCE).await;
+}
+
+#[tokio::test]
+async fn a_drain_ends_a_login_while_the_server_is_connected() {
+    let (listener, mut pushward) = before_a_silent_server(|setup| setup).await;
+    let mut client = waiting(&pushward, &listener).await;
+    let said = async { client.closed(PATIENCE).await.concat() };
+    let (said, (status, took)) = tokio::join!(said, pushward.terminate(PATIENCE));
+    assert!(said.contains("<system-shutdown "), "{said}");
+    assert!(status.success() && took < Duration::from_secs(5), "{status} after {took:?}");
+}
+
+/// The session that has the resource may take eight seconds to end; a client that leaves meanwhile is not kept for them.
+#[tokio::test]
+async fn a_client_that_leaves_while_its_resource_is_released_ends_its_login() {
+    let options = StubOptions { footers: false, ..StubOptions::managed() };
+    let mut stub = StubUpstream::start(options).await;
+    let setup = Setup::new(stub.address).with_metrics().set("push.linger", "false");
+    let pushward = Pushward::start(setup).await;
+    let mut held = pushward.login("alice", "phone").await;
+    let server = stub.session().await;
+    held.enable().await;
+    held.reset();
+    let dark = "pushward_sessions{host=\"localhost\",state=\"dark\"}";
+    let until = Instant::now() + PATIENCE;
+    while pushward.metric(dark).await == 0 {
+        assert!(Instant::now() < until, "the session is not held");
+    }
+    let mut client = pushward.authenticated("alice").await;
+    client
+        .send("<iq type='set' id='b'><bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'><resource>phone</resource></bind></iq>")
+        .await;
+    server.footer(PATIENCE).await;
+    client.reset();
+    gone(&pushward, Duration::from_millis(1500)).await;
+}
