@@ -180,7 +180,7 @@ async fn a_server_that_falls_silent_during_login_is_given_up_within_its_time() {
     let auth = "<auth xmlns='urn:ietf:params:xml:ns:xmpp-sasl' mechanism='PLAIN'>AGFsaWNlAHNlY3JldA==</auth>";
     let bind = "<iq type='set' id='b'><bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'/></iq>";
     for (ignores, authenticated, sends) in
-        [(&["<?xml"][..], false, ""), (&["<auth"], false, auth), (&["<iq"], true, bind)]
+        [(&["<?xml", "<stream"][..], false, ""), (&["<auth"], false, auth), (&["<iq"], true, bind)]
     {
         let stub = StubUpstream::start(StubOptions { ignores, ..StubOptions::default() }).await;
         let pushward = Pushward::start(Setup::new(stub.address).set("limits.server_timeout", "'700ms'")).await;
