@@ -102,7 +102,8 @@ async fn ack_requests_without_end_are_bounded_and_get_one_answer_together() {
     assert!(sent >= 30 * MB, "they cost nothing, so they are read");
     client.send("<message to='bob@localhost'/>").await;
     client.acked_up_to(1).await;
-    assert!(client.acked.len() < 10_000, "{} answers", client.acked.len());
+    // The kernel takes some megabytes of them before they wait here.
+    assert!(client.acked.len() < sent / ASK.len() / 3, "{} answers", client.acked.len());
 }
 
 #[tokio::test]
