@@ -22,16 +22,16 @@ use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::desk::Desk;
 use super::page::PAGE;
+use super::places::Places;
 
-/// Connections at once.
-const CONNECTIONS: usize = 32;
+/// Connections at once: one more closes the oldest.
+const CONNECTIONS: usize = 256;
 /// How long the header of a request may take.
 const HEADER_PATIENCE: Duration = Duration::from_secs(5);
 /// How long a connection may take in all.
@@ -53,16 +53,14 @@ const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset
 
 /// Answers until it is told to stop.
 pub(super) async fn serve(listener: TcpListener, desk: Arc<Desk>, tasks: TaskTracker, stop: CancellationToken) {
-    let permits = Arc::new(Semaphore::new(CONNECTIONS));
+    let places = Places::new(CONNECTIONS);
     let accept = async {
-        // The semaphore is never closed.
-        while let Ok(permit) = Arc::clone(&permits).acquire_owned().await {
+        loop {
             match listener.accept().await {
                 Ok((stream, _)) => {
-                    let (desk, stop) = (Arc::clone(&desk), stop.clone());
+                    let (desk, stop, place) = (Arc::clone(&desk), stop.clone(), places.enter());
                     tasks.spawn(async move {
-                        stop.run_until_cancelled(timeout(PATIENCE, converse(stream, desk))).await;
-                        drop(permit);
+                        stop.run_until_cancelled(place.run(timeout(PATIENCE, converse(stream, desk)))).await;
                     });
                 }
                 Err(error) => {
@@ -76,6 +74,10 @@ pub(super) async fn serve(listener: TcpListener, desk: Arc<Desk>, tasks: TaskTra
 }
 
 async fn converse(stream: TcpStream, desk: Arc<Desk>) {
+    // A connection that sends nothing has no room for a request.
+    if !matches!(timeout(HEADER_PATIENCE, stream.readable()).await, Ok(Ok(()))) {
+        return;
+    }
     let service = service_fn(|request: Request<Incoming>| {
         let desk = Arc::clone(&desk);
         async move { Ok::<_, Infallible>(respond(&desk, &request).await) }

@@ -30,6 +30,7 @@ mod http;
 mod overview;
 mod page;
 mod ping;
+mod places;
 pub mod protocol;
 mod servers;
 mod socket;

@@ -18,10 +18,13 @@ use tokio_util::task::TaskTracker;
 
 use super::AdminError;
 use super::desk::Desk;
+use super::places::{Place, Places};
 use super::protocol::{self, Answer, Request};
 
-/// Connections at once.
-const CONNECTIONS: usize = 16;
+/// Connections at once that have not asked for anything: one more closes the oldest.
+const CONNECTIONS: usize = 64;
+/// Commands at once.
+const COMMANDS: usize = 16;
 /// Connections that the kernel may complete before they are accepted.
 const BACKLOG: i32 = 16;
 /// How long a request, or the taking of an answer, may take.
@@ -85,18 +88,18 @@ impl Socket {
     /// Answers until it is told to stop.
     pub(super) async fn serve(self, desk: Arc<Desk>, tasks: TaskTracker, stop: CancellationToken) {
         let Self { listener, file } = self;
-        let permits = Arc::new(Semaphore::new(CONNECTIONS));
+        let (places, commands) = (Places::new(CONNECTIONS), Arc::new(Semaphore::new(COMMANDS)));
         let accept = async {
-            // The semaphore is never closed.
-            while let Ok(permit) = Arc::clone(&permits).acquire_owned().await {
+            loop {
                 match listener.accept().await {
                     Ok((stream, _)) => {
-                        let (desk, stop) = (Arc::clone(&desk), stop.clone());
+                        let (desk, stop, place) = (Arc::clone(&desk), stop.clone(), places.enter());
+                        let commands = Arc::clone(&commands);
                         tasks.spawn(async move {
-                            if let Some(Err(error)) = stop.run_until_cancelled(converse(stream, &desk)).await {
+                            let conversation = converse(stream, &desk, place, &commands);
+                            if let Some(Err(error)) = stop.run_until_cancelled(conversation).await {
                                 tracing::debug!(%error, "a command was not answered to its end");
                             }
-                            drop(permit);
                         });
                     }
                     Err(error) => {
@@ -143,10 +146,20 @@ impl Answers {
     }
 }
 
-async fn converse(stream: UnixStream, desk: &Desk) -> io::Result<()> {
+async fn converse(stream: UnixStream, desk: &Desk, place: Place, commands: &Semaphore) -> io::Result<()> {
     let (read, write) = stream.into_split();
-    let mut answers = Answers(write);
-    let last = match timeout(PATIENCE, protocol::read::<Request>(&mut BufReader::new(read))).await? {
+    let (mut answers, mut read) = (Answers(write), BufReader::new(read));
+    let begin = async {
+        let asked = timeout(PATIENCE, protocol::read::<Request>(&mut read)).await?;
+        Ok::<_, io::Error>((asked, timeout(PATIENCE, commands.acquire()).await))
+    };
+    let Some(begun) = place.run(begin).await else { return Ok(()) };
+    let (asked, command) = begun?;
+    drop(place);
+    let Ok(_command) = command else {
+        return answers.send(&Answer::Failed { reason: "too many commands at once".to_owned() }).await;
+    };
+    let last = match asked {
         Ok(Some(request)) => match desk.answer(request, &mut answers).await? {
             Ok(()) => Answer::End,
             Err(reason) => Answer::Failed { reason },

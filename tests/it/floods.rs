@@ -102,7 +102,8 @@ async fn ack_requests_without_end_are_bounded_and_get_one_answer_together() {
     assert!(sent >= 30 * MB, "they cost nothing, so they are read");
     client.send("<message to='bob@localhost'/>").await;
     client.acked_up_to(1).await;
-    assert!(client.acked.len() < 10_000, "{} answers", client.acked.len());
+    // The kernel takes some megabytes of them before they wait here.
+    assert!(client.acked.len() < sent / ASK.len() / 3, "{} answers", client.acked.len());
 }
 
 #[tokio::test]
@@ -180,7 +181,7 @@ async fn a_server_that_falls_silent_during_login_is_given_up_within_its_time() {
     let auth = "<auth xmlns='urn:ietf:params:xml:ns:xmpp-sasl' mechanism='PLAIN'>AGFsaWNlAHNlY3JldA==</auth>";
     let bind = "<iq type='set' id='b'><bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'/></iq>";
     for (ignores, authenticated, sends) in
-        [(&["<?xml"][..], false, ""), (&["<auth"], false, auth), (&["<iq"], true, bind)]
+        [(&["<?xml", "<stream"][..], false, ""), (&["<auth"], false, auth), (&["<iq"], true, bind)]
     {
         let stub = StubUpstream::start(StubOptions { ignores, ..StubOptions::default() }).await;
         let pushward = Pushward::start(Setup::new(stub.address).set("limits.server_timeout", "'700ms'")).await;

@@ -6,6 +6,7 @@ mod found;
 mod login;
 mod model;
 mod push;
+mod reading;
 mod resting;
 mod resume;
 mod rules;

@@ -166,12 +166,12 @@ impl Client {
         drop(timeout(PATIENCE, self.socket.write(bytes.as_ref())).await);
     }
 
-    /// Sends the same again and again without reading, until `total` bytes are sent, or none is taken for two seconds, or the
+    /// Sends the same again and again without reading, until `total` bytes are sent, or none is taken for five seconds, or the
     /// connection is gone. Calls `look` after each; returns how many bytes were sent.
     pub(crate) async fn pour(&mut self, stanzas: &str, total: usize, mut look: impl FnMut()) -> usize {
         let mut sent = 0;
         while sent < total {
-            match timeout(Duration::from_secs(2), self.socket.write(stanzas.as_bytes())).await {
+            match timeout(Duration::from_secs(5), self.socket.write(stanzas.as_bytes())).await {
                 Ok(Ok(())) => sent += stanzas.len(),
                 Ok(Err(_)) | Err(_) => break,
             }

@@ -1,0 +1,102 @@
+//! The connections that an operator's listener has at once: the oldest makes room for the newest.
+//!
+//! A request takes milliseconds, so the oldest connection is one that asks for nothing, or does not read. So connections that do
+//! nothing, however many, do not keep a probe from its answer.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio_util::sync::CancellationToken;
+
+/// Places for so many connections.
+#[derive(Clone, Debug)]
+pub(super) struct Places(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    most: usize,
+    taken: Mutex<Taken>,
+}
+
+#[derive(Debug, Default)]
+struct Taken {
+    next: u64,
+    /// In the order in which they came.
+    connections: VecDeque<(u64, CancellationToken)>,
+}
+
+/// One of them, returned when dropped.
+#[derive(Debug)]
+pub(super) struct Place {
+    shared: Arc<Shared>,
+    number: u64,
+    evicted: CancellationToken,
+}
+
+impl Places {
+    /// Room for `most`, one at least.
+    pub(super) fn new(most: usize) -> Self {
+        Self(Arc::new(Shared { most: most.max(1), taken: Mutex::default() }))
+    }
+
+    /// Takes a place, that of the oldest connection if all are taken.
+    pub(super) fn enter(&self) -> Place {
+        let evicted = CancellationToken::new();
+        let mut taken = self.0.taken();
+        if taken.connections.len() >= self.0.most
+            && let Some((_, oldest)) = taken.connections.pop_front()
+        {
+            oldest.cancel();
+        }
+        let number = taken.next;
+        taken.next += 1;
+        taken.connections.push_back((number, evicted.clone()));
+        drop(taken);
+        Place { shared: Arc::clone(&self.0), number, evicted }
+    }
+}
+
+impl Place {
+    /// Runs this to its end, unless the place is given to another connection before.
+    pub(super) async fn run<F: Future>(&self, work: F) -> Option<F::Output> {
+        self.evicted.run_until_cancelled(work).await
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut taken = self.shared.taken();
+        if let Ok(at) = taken.connections.binary_search_by_key(&self.number, |(number, _)| *number) {
+            taken.connections.remove(at);
+        }
+    }
+}
+
+impl Shared {
+    fn taken(&self) -> MutexGuard<'_, Taken> {
+        self.taken.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::{pending, ready};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn the_oldest_makes_room_and_a_place_comes_back() {
+        let places = Places::new(2);
+        let (first, second) = (places.enter(), places.enter());
+        assert_eq!(second.run(ready(1)).await, Some(1));
+        let third = places.enter();
+        assert_eq!(first.run(pending::<()>()).await, None);
+        drop(first);
+        drop(third);
+        let fourth = places.enter();
+        assert_eq!(second.run(ready(2)).await, Some(2), "there was a free place");
+        let _fifth = places.enter();
+        assert_eq!(second.run(pending::<()>()).await, None);
+        assert_eq!(fourth.run(ready(4)).await, Some(4));
+    }
+}
