@@ -39,14 +39,31 @@ pub enum Command {
     Carry(Box<Publish>, oneshot::Sender<Outcome>),
     /// What became of a publish of yours that left by another transport.
     Published(Box<(Target, Outcome)>),
-    /// A stanza for you, or for the account, came over a stream of a push service's.
-    Routed(Box<Element>),
+    /// An answer for you came over a stream of a push service's.
+    Routed(Box<Routed>),
     /// The operator has set something anew: what is current.
     SettingsChanged,
     /// The daemon ends in an orderly way.
     Drain,
     /// Others of the account take your place: end for this reason, if you are held, and say so by dropping this.
     GiveWay(EndReason, oneshot::Sender<()>),
+}
+
+/// Answers over streams of push services that may wait for a session, in bytes.
+const ROUTED: usize = 256 * 1024;
+
+/// An answer that came over a stream of a push service's, counted for as long as it waits.
+#[derive(Debug)]
+pub struct Routed {
+    /// The answer.
+    pub stanza: Element,
+    waiting: Arc<AtomicUsize>,
+}
+
+impl Drop for Routed {
+    fn drop(&mut self) {
+        self.waiting.fetch_sub(self.stanza.bytes().len(), Ordering::Relaxed);
+    }
 }
 
 /// A connection that proved it may take the session over.
@@ -98,6 +115,8 @@ pub struct Handle {
     /// Stanzas that wait in memory, and what they count for in bytes.
     queued: (AtomicUsize, AtomicUsize),
     notes: Mutex<Notes>,
+    /// Bytes of answers that came over streams of push services, and that the session has not taken.
+    routed: Arc<AtomicUsize>,
     commands: mailbox::Sender<Command>,
 }
 
@@ -187,6 +206,17 @@ impl Handle {
         self.commands.offer(command)
     }
 
+    /// Leaves an answer that came over a stream of a push service's, without waiting.
+    ///
+    /// # Errors
+    /// The command, if too much waits or the session is gone.
+    pub fn route(&self, stanza: Element) -> Result<(), NotTaken<Command>> {
+        let waiting = self.routed.fetch_add(stanza.bytes().len(), Ordering::Relaxed);
+        let routed = Command::Routed(Box::new(Routed { stanza, waiting: Arc::clone(&self.routed) }));
+        // One may always wait, however long it is.
+        if waiting > ROUTED { Err(NotTaken::Full(routed)) } else { self.offer(routed) }
+    }
+
     /// Leaves a command whose number was bounded when it was admitted, without waiting.
     ///
     /// # Errors
@@ -219,6 +249,7 @@ impl Registry {
             since: AtomicU64::new(unix()),
             queued: Default::default(),
             notes: Mutex::default(),
+            routed: Arc::default(),
             commands,
         });
         self.accounts.entry(account).or_default().push(Arc::clone(&handle));

@@ -106,7 +106,7 @@ pub enum Input {
     Carry(u64, Box<Publish>),
     /// What became of [`Output::Publish`].
     Published(Box<(Target, Outcome)>),
-    /// A stanza for the client that came by another way than the user's own stream.
+    /// An answer for the client that came by another way than the user's own stream.
     Routed(Element),
     /// The operator has set others.
     Settings(Arc<Settings>),

@@ -66,14 +66,17 @@ async fn answers_to_requests_of_a_session_reach_it_over_the_stream() {
     let mut scene = Scene::new().await;
     let mut desk = scene.desk().await;
     for (resource, kind) in [("desk", "result"), ("desk", "error"), ("nobody", "result")] {
-        scene.stream.send(format!("<iq type='{kind}' id='{kind}' from='push.test' to='alice@localhost/{resource}'/>")).await;
+        scene
+            .stream
+            .send(format!("<iq type='{kind}' id='{kind}' from='push.test' to='alice@localhost/{resource}'/>"))
+            .await;
     }
     // A late answer, and answers that nobody can have asked for.
     for to in ["alice@localhost", "localhost", "carol@localhost/x"] {
         scene.stream.send(format!("<iq type='result' id='late' from='push.test' to='{to}'/>")).await;
     }
     for kind in ["result", "error"] {
-        let answer = Element::parse(&desk.expect(&format!("id='{kind}'")).await);
+        let answer = Element::parse(&desk.expect(&format!("id=\"{kind}\"")).await);
         assert_eq!((answer.ns.as_str(), answer.attribute("from")), ("jabber:client", Some("push.test")));
     }
     // A dark session gets it with its resumption.
@@ -82,7 +85,7 @@ async fn answers_to_requests_of_a_session_reach_it_over_the_stream() {
     scene.stream.publish().await;
     let mut alice = scene.pushward.authenticated("alice").await;
     assert_eq!(alice.resume(&scene.phone.id, 0).await.name, "resumed");
-    alice.expect("id='dark'").await;
+    alice.expect("\"dark\"").await;
     assert_eq!(scene.counted("refused").await, 0);
     assert!(scene.counted("ignored").await >= 3);
 }
@@ -99,7 +102,11 @@ async fn anything_but_answers_ends_the_stream_and_none_of_it_is_delivered() {
         (refused.replace("type='chat'", "type='headline'"), false),
         (refused.replace("type='chat'", "type='groupchat'"), false),
         (refused.replace("type='chat'", "type='error'"), false),
-        ("<iq type='get' id='1' from='push.test' to='alice@localhost/desk'><ping xmlns='urn:xmpp:ping'/></iq>".to_owned(), true),
+        (
+            "<iq type='get' id='1' from='push.test' to='alice@localhost/desk'><ping xmlns='urn:xmpp:ping'/></iq>"
+                .to_owned(),
+            true,
+        ),
         ("<presence type='subscribe' id='1' from='bot@push.test' to='alice@localhost'/>".to_owned(), true),
         ("<presence id='1' from='bot@push.test' to='alice@localhost'/>".to_owned(), false),
         // Nothing of the account's: another sender than the registered one.
@@ -118,8 +125,15 @@ async fn anything_but_answers_ends_the_stream_and_none_of_it_is_delivered() {
             ids.push(answer.attribute("id").unwrap().to_owned());
         }
         let expect: &[&str] = if returned { &["1", "2"] } else { &["2"] };
-        assert_eq!({ ids.sort(); ids }, expect, "{stanza}");
-        desk.expect("id='late'").await;
+        assert_eq!(
+            {
+                ids.sort();
+                ids
+            },
+            expect,
+            "{stanza}"
+        );
+        desk.expect("\"late\"").await;
         desk.send("<iq type='get' id='last' to='localhost'><ping xmlns='urn:xmpp:ping'/></iq>").await;
         desk.expect("id='last'").await;
         assert!(!desk.transcript().contains("bot@push.test") && !desk.transcript().contains("pubsub"));
@@ -151,7 +165,7 @@ async fn a_registration_is_revoked_over_the_stream_and_nothing_of_the_message_re
     scene.pushward.logged(&["push revoked by its service"]).await;
     assert!(ask(&scene.pushward, &["push", "list", "--json"]).await.objects().is_empty());
     scene.stream.send("<iq type='result' id='behind' from='push.test' to='alice@localhost/desk'/>").await;
-    desk.expect("id='behind'").await;
+    desk.expect("\"behind\"").await;
     assert!(!desk.transcript().contains("with a text"));
     assert_eq!(scene.counted("refused").await, 0);
 }
@@ -171,12 +185,12 @@ async fn names_are_compared_after_normalisation_and_what_is_no_stanza_is_not_del
         scene.stream.send(xml).await;
     }
     for id in ["written", "prefixed"] {
-        let answer = Element::parse(&desk.expect(&format!("'{id}'")).await.replace('"', "'"));
+        let answer = Element::parse(&desk.expect(&format!("\"{id}\"")).await);
         assert_eq!((answer.ns.as_str(), answer.name.as_str()), ("jabber:client", "iq"), "{answer:?}");
     }
     scene.stream.send("<iq type='result' id='behind' from='push.test' to='alice@localhost/desk'/>").await;
     desk.expect("behind").await;
-    assert!(!desk.transcript().contains("'other'"));
+    assert!(!desk.transcript().contains("other"));
     assert_eq!(scene.counted("delivered").await, 3);
 }
 

@@ -6,9 +6,7 @@ use std::sync::Arc;
 use tokio::task::JoinSet;
 
 use super::{QUIET, bob, domain, goes_dark, writes};
-use crate::support::{
-    Answer, Authority, PATIENCE, Prosody, PushServer, PushServerOptions, Pushward, lost, request,
-};
+use crate::support::{Answer, Authority, PATIENCE, Prosody, PushServer, PushServerOptions, Pushward, lost, request};
 
 #[tokio::test]
 async fn the_domain_publishes_over_a_stream_of_its_own_on_the_first_try_and_hears_the_answer() {
