@@ -1,6 +1,7 @@
 //! What is counted for operators, in OpenMetrics. No label is ever made of what a peer sent: they are words of this program,
 //! and the domains of the configuration. Every series is there from the start, at zero.
 
+mod fate;
 mod latency;
 mod measured;
 mod operation;
@@ -25,6 +26,7 @@ use prometheus_client::registry::{Registry, Unit};
 use crate::config::Transport;
 use crate::push::outcome::Outcome;
 use crate::session::liveness::Reach;
+pub use fate::{Fate, Fates};
 pub use latency::Latency;
 pub use measured::{Counted, Disk, Measured, Tally};
 use outcome::verdicts;
@@ -62,6 +64,7 @@ pub struct Metrics {
     publishes: Family<Labels<2>, Counter>,
     publish_times: Family<Labels<1>, Histogram>,
     notification_delay: Latency,
+    fates: Fates,
     accounts: Gauge,
     spooled: Gauge,
     spool_bytes: Gauge,
@@ -121,6 +124,7 @@ impl Metrics {
             publishes: Family::default(),
             publish_times: Family::new_with_constructor(Latency::histogram),
             notification_delay: Latency::default(),
+            fates: Fates::default(),
             accounts: Gauge::default(),
             spooled: Gauge::default(),
             spool_bytes: Gauge::default(),
@@ -188,6 +192,8 @@ impl Metrics {
         registry.register_with_unit("publish", help, Unit::Seconds, self.publish_times.clone());
         let help = "From the first stanza that notifies to the notification; batch_delay and min_interval are in it";
         registry.register_with_unit("notification_delay", help, Unit::Seconds, self.notification_delay.shared());
+        let help = "Stanzas of push services on the domain's streams that answer no notification, by fate";
+        registry.register("push_service_stanzas", help, self.fates.shared());
         registry.register("wakes_waiting", "Devices that wait to be woken by a push", self.wakes_waiting.clone());
     }
 
@@ -286,6 +292,11 @@ impl Metrics {
     pub fn upstream(&self, host: &str, connected: bool) {
         let outcome = if connected { "connected" } else { "failed" };
         self.connects.get_or_create(&of_host(host, ("outcome", outcome))).inc();
+    }
+
+    /// Where it is counted what becomes of the stanzas of push services.
+    pub fn fates(&self) -> Fates {
+        self.fates.clone()
     }
 
     /// Where a session counts what passes through it.

@@ -215,7 +215,7 @@ impl Desk {
 
     async fn tell_registrations(&self, account: &BareJid, state: &Account, answers: &mut Answers) -> io::Result<()> {
         for r in &state.registrations {
-            let Standing { next, last, passed_over } = self.relay.standing(account, &r.target);
+            let Standing { next, last, passed_over, one_way_until } = self.relay.standing(account, &r.target);
             let registration = Registration {
                 account: account.clone(),
                 resource: state.device(r.device).map(|device| device.resource.clone()),
@@ -228,6 +228,7 @@ impl Desk {
                 transport: next.map(|transport| transport.name().to_owned()),
                 last: last.map(last_publish),
                 passed_over: passed_over.into_iter().map(passed).collect(),
+                bidi_off_until: one_way_until.map(unix_of),
             };
             answers.send(&Answer::Registration(registration)).await?;
         }
@@ -309,11 +310,15 @@ fn unix() -> u64 {
     SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
+/// Unix seconds of a time of day.
+fn unix_of(at: SystemTime) -> u64 {
+    at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs()
+}
+
 fn last_publish((published, at): (Published, SystemTime)) -> LastPublish {
     let (outcome, condition) = PingOutcome::of(published.outcome);
     let transport = published.transport.map(|transport| transport.name().to_owned());
-    let at = at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
-    LastPublish { transport, outcome, condition, at }
+    LastPublish { transport, outcome, condition, at: unix_of(at) }
 }
 
 fn passed((transport, reason): (Transport, String)) -> PassedOver {

@@ -214,6 +214,9 @@ pub struct Registration {
     /// Transports that its push service was not told by when they were tried last.
     #[serde(default)]
     pub passed_over: Vec<PassedOver>,
+    /// Until when its push service is not asked for answers on the domain's stream, unix seconds: it has sent more than answers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bidi_off_until: Option<u64>,
 }
 
 /// What came of the last notification to a push service.

@@ -10,7 +10,7 @@ use crate::net::conn::ConnEvent;
 use crate::net::upstream::{ConnectError, Terms, UpstreamConn, Way};
 use crate::session::sieve::{Leg, Notice};
 use crate::session::upgrade::{self, Upgrade};
-use crate::xml::{self, Element, Frame, FrameError, FrameLimits, Node, ns};
+use crate::xml::{self, Element, Frame, FrameError, FrameLimits, Node, excerpt, ns};
 
 /// No server sends more before authentication.
 const LIMITS: FrameLimits = FrameLimits { bytes: 64 << 10, depth: 32 };
@@ -118,7 +118,7 @@ fn offer(features: &Element) -> Offer {
     let lists = [root.child("mechanisms", ns::SASL), root.child("authentication", ns::SASL2)];
     let mut mechanisms: Vec<String> = Vec::new();
     for mechanism in lists.iter().flatten().flat_map(Node::children).filter(|child| child.name() == "mechanism") {
-        let name = mechanism.text().trim().to_owned();
+        let name = excerpt(mechanism.text().trim());
         if !name.is_empty() && !mechanisms.contains(&name) {
             mechanisms.push(name);
         }

@@ -18,6 +18,7 @@ use super::roots::{self, RootsError};
 use super::socket::Socket;
 use super::tls::{ALPN, ascii};
 use crate::config::{Host, UpstreamTls};
+use crate::xml::excerpt;
 
 /// Why the certificate of a server cannot be judged: the operator's, always.
 #[derive(Debug, thiserror::Error)]
@@ -122,8 +123,10 @@ impl From<io::Error> for TlsFault {
         match error.get_ref().and_then(|inner| inner.downcast_ref::<Error>()) {
             Some(Error::InvalidCertificate(fault)) => certificate_fault(fault),
             Some(Error::InvalidMessage(_)) => Self::new("what it speaks on this port is not TLS", OTHER_PORT),
-            Some(other) => Self::new(format!("TLS failed: {other}"), "see the log of the server"),
-            None => Self::new(format!("TLS failed: {error}"), OTHER_PORT),
+            Some(other) => {
+                Self::new(format!("TLS failed: {}", excerpt(&other.to_string())), "see the log of the server")
+            }
+            None => Self::new(format!("TLS failed: {}", excerpt(&error.to_string())), OTHER_PORT),
         }
     }
 }
@@ -157,14 +160,17 @@ fn certificate_fault(fault: &CertificateError) -> TlsFault {
             "its certificate is that of an authority, not of a server",
             "make one for the server with basicConstraints CA:FALSE",
         ),
-        other => TlsFault::new(format!("its certificate cannot be trusted: {other}"), "give the server another"),
+        other => TlsFault::new(
+            format!("its certificate cannot be trusted: {}", excerpt(&other.to_string())),
+            "give the server another",
+        ),
     }
 }
 
 /// The library names them as `DnsName("a.example")`.
 fn names(presented: &[String]) -> String {
     let bare = |name: &String| name.split('"').nth(1).unwrap_or(name).to_owned();
-    presented.iter().map(bare).collect::<Vec<_>>().join(", ")
+    excerpt(&presented.iter().map(bare).collect::<Vec<_>>().join(", "))
 }
 
 fn date(time: UnixTime) -> String {

@@ -5,10 +5,10 @@ use quick_xml::Reader;
 use quick_xml::Writer;
 use quick_xml::events::{BytesStart, Event};
 
-use crate::xml::{Element, Header, Node, XmlWriter, ns};
+use crate::xml::{Element, Header, Kind, Node, XmlWriter, normalized, ns};
 
 /// The same stanza, self-contained, as it would stand on a client's stream (`jabber:server` or
-/// `jabber:component:accept` become `jabber:client`); `None` if it cannot be told.
+/// `jabber:component:accept` become `jabber:client`); `None` if it is no stanza. Namespaces are compared after normalisation.
 pub(super) fn to_client(element: &Element) -> Option<Element> {
     let from = element.header().default_namespace().to_owned();
     let whole = element.on_stream(&Header::bare());
@@ -23,19 +23,21 @@ pub(super) fn to_client(element: &Element) -> Option<Element> {
         }
         writer.write_event(event).ok()?;
     }
-    Element::parse(Bytes::from(writer.into_inner()), &Header::bare()).ok()
+    let carried = Element::parse(Bytes::from(writer.into_inner()), &Header::bare()).ok()?;
+    (carried.kind() != Kind::Other).then_some(carried)
 }
 
 /// Lets the declarations of one namespace on a start tag name that of clients.
 fn rename(tag: &mut BytesStart<'_>, from: &str) -> Option<()> {
     let declares = |key: &str| key == "xmlns" || key.starts_with("xmlns:");
+    let is_it = |value: &str| value == from || normalized(value) == from;
     let attributes: Vec<_> = tag.attributes().collect::<Result<_, _>>().ok()?;
-    if !attributes.iter().any(|a| declares(a.key.as_ref()) && a.value == from) {
+    if !attributes.iter().any(|a| declares(a.key.as_ref()) && is_it(&a.value)) {
         return Some(());
     }
     let mut changed = BytesStart::new(tag.name().as_ref().to_owned());
     for attribute in attributes {
-        if declares(attribute.key.as_ref()) && attribute.value == from {
+        if declares(attribute.key.as_ref()) && is_it(&attribute.value) {
             changed.push_attribute((attribute.key.as_ref(), ns::CLIENT));
         } else {
             changed.push_attribute(attribute);
@@ -47,6 +49,16 @@ fn rename(tag: &mut BytesStart<'_>, from: &str) -> Option<()> {
 
 /// The answer to a request, or a message, that nobody here takes (RFC 6120 §8.3.3.19).
 pub(super) fn unavailable(stanza: &Node<'_>) -> Bytes {
+    error(stanza, "cancel", "service-unavailable")
+}
+
+/// The answer to what is not taken on this stream, and may be on another (RFC 6120 §8.3.3.18). Rooms do not expel an occupant
+/// for it.
+pub(super) fn busy(stanza: &Node<'_>) -> Bytes {
+    error(stanza, "wait", "resource-constraint")
+}
+
+fn error(stanza: &Node<'_>, kind: &str, condition: &str) -> Bytes {
     let mut xml = XmlWriter::new();
     xml.start(stanza.name()).attr("type", "error");
     for (name, value) in [("id", stanza.attr("id")), ("from", stanza.attr("to")), ("to", stanza.attr("from"))] {
@@ -54,7 +66,7 @@ pub(super) fn unavailable(stanza: &Node<'_>) -> Bytes {
             xml.attr(name, &value);
         }
     }
-    xml.start("error").attr("type", "cancel").start("service-unavailable").attr("xmlns", ns::STANZA_ERRORS);
+    xml.start("error").attr("type", kind).start(condition).attr("xmlns", ns::STANZA_ERRORS);
     xml.finish()
 }
 
@@ -104,6 +116,11 @@ mod tests {
             "<message><body>xmlns='jabber:server' &lt;</body></message>",
             "<message xmlns=\"jabber:client\"><body>xmlns='jabber:server' &lt;</body></message>",
         );
+        check(
+            "<message xmlns='jabber:serv&#101;r'><x xmlns='jabber:serve&#x72;'/></message>",
+            "<message xmlns=\"jabber:client\"><x xmlns=\"jabber:client\"/></message>",
+        );
+        check("<s:iq xmlns:s='jabber:&#115;erver'/>", "<s:iq xmlns:s=\"jabber:client\"/>");
         check(
             "<message from='a&apos;b'><d:x/></message>",
             "<message xmlns=\"jabber:client\" xmlns:d=\"jabber:server:dialback\" from=\"a&apos;b\"><d:x/></message>",

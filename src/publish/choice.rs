@@ -100,6 +100,8 @@ pub struct Standing {
     pub last: Option<(Published, SystemTime)>,
     /// Why transports were passed over when they were tried last.
     pub passed_over: Vec<(Transport, String)>,
+    /// Until when it is not asked for answers on the domain's stream, because it has sent more than answers.
+    pub one_way_until: Option<SystemTime>,
 }
 
 /// What is remembered of all push services.
@@ -174,6 +176,7 @@ impl Choice {
             next: memory.known(now, fit).or_else(|| fit.first().copied()),
             last: memory.last.clone(),
             passed_over: told.collect(),
+            one_way_until: None,
         }
     }
 
@@ -299,8 +302,12 @@ mod tests {
         assert!(choice.is_news(now, SERVICE, (S2s, "out of reach")));
         let last = (published, SystemTime::UNIX_EPOCH);
         choice.ended(now, SERVICE, last.clone());
-        let expect =
-            Standing { next: Some(Session), last: Some(last), passed_over: vec![(S2s, "out of reach".to_owned())] };
+        let expect = Standing {
+            next: Some(Session),
+            last: Some(last),
+            passed_over: vec![(S2s, "out of reach".to_owned())],
+            one_way_until: None,
+        };
         assert_eq!(choice.standing(now, SERVICE, &ORDER), expect);
         // Another account has no session transport, and the first chance comes again.
         assert_eq!(choice.standing(now, SERVICE, &[Component]).next, Some(Component));

@@ -10,9 +10,9 @@ use tokio::time::timeout;
 use super::carry;
 use super::line::{self, Heard, Link, Peer, Stream};
 use crate::config::{Component, Config, Speaker};
-use crate::jid::Jid;
+use crate::jid::{BareJid, Jid};
 use crate::net::conn::Conn;
-use crate::xml::{Element, Frame, FrameLimits, XmlWriter, ns};
+use crate::xml::{Element, Frame, FrameLimits, XmlWriter, excerpt, ns};
 
 /// Whether a push service may be told by the component of a host. Users choose push JIDs: nothing is sent in the name of a
 /// server to its own users.
@@ -55,7 +55,8 @@ impl Server {
                 }
                 Frame::Element(element) if element.is("handshake", ns::COMPONENT_ACCEPT) => return Ok(()),
                 Frame::Element(element) => {
-                    let condition = element.node().children().next().map_or("nothing", |child| child.name()).to_owned();
+                    let node = element.node();
+                    let condition = excerpt(node.children().next().map_or("nothing", |child| child.name()));
                     let remedy = "compare [host.component] with the server's configuration";
                     return Err(format!(
                         "the server refuses the component {}: {condition}; {remedy}",
@@ -80,16 +81,29 @@ impl Server {
 }
 
 impl Peer for Server {
+    type Place = ();
+
+    fn admit(&self, _account: Option<&BareJid>) -> Result<(), String> {
+        Ok(())
+    }
+
     async fn dial(&self) -> Result<Link, String> {
         let patience: Duration = self.config.limits.connect_timeout;
         let dialled = timeout(patience, self.dial_patiently()).await;
         dialled.unwrap_or_else(|_| Err(format!("no answer from {} within {patience:?}", self.component.address)))
     }
 
-    async fn heard(&self, stanza: Element, _answers: bool) -> Heard {
+    fn heard(&self, stanza: Element, _answers: bool) -> Heard {
         let node = stanza.node();
         if carry::is_request(&node) { Heard::Reply(carry::unavailable(&node)) } else { Heard::Nothing }
     }
+
+    // The server may send to its component what it likes.
+    fn misused(&self) {}
+
+    fn refused(&self) {}
+
+    fn late(&self, _stanzas: u64) {}
 
     fn retire(&self) -> bool {
         false

@@ -7,15 +7,18 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::select;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument;
 
 use super::choice::Attempt;
 use super::talk::Talk;
-use crate::net::conn::{Conn, ConnEvent, HIGH_WATER};
+use crate::jid::BareJid;
+use crate::net::conn::{Conn, ConnEvent};
 use crate::push::notification::Publish;
 use crate::push::outcome::Outcome;
 use crate::xml::{Element, Frame};
@@ -49,20 +52,35 @@ pub(super) struct Link {
     pub(super) idle: Option<Duration>,
 }
 
-/// What becomes of a stanza that answers nothing.
+/// What becomes of a stanza that answers no publish.
+#[derive(Debug)]
 pub(super) enum Heard {
     Nothing,
-    Reply(bytes::Bytes),
-    /// The peer may not send such a stanza: the stream ends with this error.
+    Reply(Bytes),
+    /// The peer may not send such a stanza: the stream ends, and the sender gets this error.
+    Refuse(Option<Bytes>),
+    /// Somebody else decides. `false`: as [`Heard::Refuse`].
+    Ask(oneshot::Receiver<bool>, Option<Bytes>),
+    /// The peer may not send such a stanza: the stream ends at once with this error.
     Close(&'static str),
 }
 
 /// The other end of a [`Line`].
-pub(super) trait Peer: Send + 'static {
+pub(super) trait Peer: Send + Sync + 'static {
+    /// The right to one stream.
+    type Place: Send;
+    /// Gives the account that wants the stream the right to it; the error says why it has none.
+    fn admit(&self, account: Option<&BareJid>) -> Result<Self::Place, String>;
     /// Connects; the error is what operators are told.
     fn dial(&self) -> impl Future<Output = Result<Link, String>> + Send;
-    /// A stanza came, in the namespace of clients, on a link with or without [`Link::answers`].
-    fn heard(&self, stanza: Element, answers: bool) -> impl Future<Output = Heard> + Send;
+    /// Takes a stanza, in the namespace of clients, from a link with or without [`Link::answers`]. Waits for nobody.
+    fn heard(&self, stanza: Element, answers: bool) -> Heard;
+    /// The peer has sent what it may not, which is the first time on this link.
+    fn misused(&self);
+    /// Counts a stanza that is refused.
+    fn refused(&self);
+    /// Counts stanzas that came behind our footer.
+    fn late(&self, stanzas: u64);
     /// Nobody wants the line: whether it may go, because nothing can come into its queue any more.
     fn retire(&self) -> bool;
     /// Whether it is connected before anybody wants it, and again when it is lost.
@@ -82,6 +100,8 @@ impl Claim {
 /// A publish for a line.
 #[derive(Debug)]
 pub(super) struct Job {
+    /// Whose device is notified.
+    pub(super) account: BareJid,
     pub(super) publish: Publish,
     pub(super) claim: Claim,
     pub(super) reply: oneshot::Sender<Attempt>,
@@ -117,7 +137,7 @@ impl Backoff {
     fn failed(&mut self, now: Instant, reason: String) {
         let (least, longest) = PAUSES;
         let pause = least.saturating_mul(1 << self.failures.min(16)).min(longest);
-        self.failures += 1;
+        self.failures = self.failures.saturating_add(1);
         self.until = Some(now + pause.mul_f64(rand::random_range(0.5..1.0)));
         self.reason = reason;
     }
@@ -138,13 +158,15 @@ enum Ended {
 enum Wake {
     Job(Option<Job>),
     Conn(io::Result<ConnEvent>),
+    /// Whether a stanza is refused, and the error that its sender gets.
+    Decided((bool, Option<Bytes>)),
     Deadline,
     Shutdown,
 }
 
 /// The task of one stream.
 pub(super) struct Line<P> {
-    pub(super) peer: P,
+    pub(super) peer: Arc<P>,
     pub(super) jobs: mpsc::Receiver<Job>,
     pub(super) patience: Patience,
     pub(super) shutdown: CancellationToken,
@@ -155,6 +177,13 @@ impl<P: Peer> Line<P> {
     pub(super) async fn run(mut self) {
         let mut backoff = Backoff::default();
         while let Some(first) = self.wanted(&backoff).await {
+            let place = match self.peer.admit(first.as_ref().map(|job| &job.account)) {
+                Ok(place) => place,
+                Err(reason) => {
+                    first.into_iter().for_each(|job| job.skip(&reason));
+                    continue;
+                }
+            };
             let dialled = select! {
                 dialled = self.peer.dial() => dialled,
                 () = self.shutdown.cancelled() => Err("the daemon stops".to_owned()),
@@ -170,7 +199,7 @@ impl<P: Peer> Line<P> {
             };
             tracing::info!(from = %link.from, answers = link.answers, "stream is up");
             backoff = Backoff::default();
-            match self.serve(link, first).await {
+            match self.serve(link, (first, place)).await {
                 Ended::Idle => tracing::info!("stream closed: nobody needs it"),
                 Ended::Lost(reason) => {
                     tracing::info!(%reason, "stream lost");
@@ -220,7 +249,7 @@ impl<P: Peer> Line<P> {
         }
     }
 
-    async fn serve(&mut self, link: Link, first: Option<Job>) -> Ended {
+    async fn serve(&mut self, link: Link, (first, place): (Option<Job>, P::Place)) -> Ended {
         let mut talk = Talk::new(link, self.patience);
         if let Some(job) = first {
             talk.publish(job);
@@ -240,11 +269,17 @@ impl<P: Peer> Line<P> {
             let now = Instant::now();
             match wake {
                 Wake::Job(Some(job)) => talk.publish(job),
-                Wake::Job(None) | Wake::Conn(Ok(ConnEvent::Drained)) => {}
-                Wake::Conn(Ok(ConnEvent::Received)) => match talk.frames(&self.peer).await {
+                Wake::Job(None) => {}
+                // What had to wait in the framer comes once the peer has read enough.
+                Wake::Conn(Ok(ConnEvent::Received | ConnEvent::Drained)) => match talk.frames(&*self.peer) {
                     Ok(()) => {}
                     Err(reason) => break Ended::Lost(reason),
                 },
+                Wake::Decided((refused, error)) => {
+                    if refused {
+                        talk.refuse(&*self.peer, error);
+                    }
+                }
                 Wake::Conn(Ok(ConnEvent::Closed)) => break Ended::Lost("closed by the peer".to_owned()),
                 Wake::Conn(Err(error)) => break Ended::Lost(error.to_string()),
                 Wake::Shutdown => leaving = Some(now + FAREWELL),
@@ -256,23 +291,30 @@ impl<P: Peer> Line<P> {
                 },
             }
         };
-        let farewell = talk.end();
+        let (peer, span) = (Arc::clone(&self.peer), tracing::Span::current());
+        let farewell = async move {
+            let late = talk.end().await;
+            peer.late(late);
+            drop(place);
+        };
         if let Ended::Shutdown = ended {
             farewell.await;
         } else {
-            tokio::spawn(farewell);
+            tokio::spawn(farewell.instrument(span));
         }
         ended
     }
 
     async fn wake(&mut self, talk: &mut Talk, leaving: Option<Instant>) -> Wake {
         let deadline = talk.deadline().into_iter().chain(leaving).min();
-        let room = talk.open.len() < OPEN && talk.conn.backlog() < HIGH_WATER;
+        let room = talk.open.len() < OPEN && !talk.conn.is_full() && !talk.is_refusing();
+        let read = talk.reads(Instant::now());
         let more = !(self.jobs.is_closed() && self.jobs.is_empty());
         let hurried = leaving.is_some_and(|until| until <= Instant::now() + FAREWELL);
         select! {
             job = self.jobs.recv(), if room && more => Wake::Job(job),
-            event = talk.conn.event(true) => Wake::Conn(event),
+            event = talk.conn.event(read) => Wake::Conn(event),
+            Some(decided) = talk.asked.join_next() => Wake::Decided(decided.unwrap_or_default()),
             () = async { match deadline {
                 Some(at) => sleep_until(at.into()).await,
                 None => std::future::pending().await,
@@ -289,7 +331,7 @@ pub(super) async fn frame<S: Duplex>(conn: &mut Conn<S>) -> io::Result<Frame> {
         if let Some(frame) = next.map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))? {
             return Ok(frame);
         }
-        if conn.event(true).await? == ConnEvent::Closed {
+        if conn.event(!conn.owes_too_much()).await? == ConnEvent::Closed {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
     }
@@ -298,13 +340,13 @@ pub(super) async fn frame<S: Duplex>(conn: &mut Conn<S>) -> io::Result<Frame> {
 /// Gives a publish to a line, by `send`, and waits for what becomes of it; a line that is not ready within `patience` does
 /// not get it.
 pub(super) async fn submit(
-    publish: Publish,
+    (account, publish): (&BareJid, Publish),
     patience: Duration,
     send: impl FnOnce(Job) -> Result<(), String>,
 ) -> Attempt {
     let (reply, mut replied) = oneshot::channel();
     let claim = Claim::default();
-    if let Err(reason) = send(Job { publish, claim: claim.clone(), reply }) {
+    if let Err(reason) = send(Job { account: account.clone(), publish, claim: claim.clone(), reply }) {
         return Attempt::Skipped(reason);
     }
     let answered = match timeout(patience, &mut replied).await {
@@ -333,6 +375,10 @@ mod tests {
         Publish::new(&registration, Summary::wake(&crate::config::Push::default(), false), 1)
     }
 
+    fn account() -> BareJid {
+        BareJid::new("juliet@example.org").unwrap()
+    }
+
     const SOON: Duration = Duration::from_millis(20);
 
     #[tokio::test]
@@ -342,7 +388,7 @@ mod tests {
             kept = Some(job);
             Ok(())
         };
-        assert!(matches!(submit(publish(), SOON, keep).await, Attempt::Skipped(_)));
+        assert!(matches!(submit((&account(), publish()), SOON, keep).await, Attempt::Skipped(_)));
         assert!(!kept.unwrap().claim.take());
     }
 
@@ -356,7 +402,7 @@ mod tests {
             });
             Ok(())
         };
-        assert_eq!(submit(publish(), SOON, write).await, Attempt::Done(Outcome::Accepted));
+        assert_eq!(submit((&account(), publish()), SOON, write).await, Attempt::Done(Outcome::Accepted));
     }
 
     #[tokio::test]
@@ -365,12 +411,12 @@ mod tests {
             drop(job);
             Ok(())
         };
-        assert!(matches!(submit(publish(), SOON, lost).await, Attempt::Skipped(_)));
+        assert!(matches!(submit((&account(), publish()), SOON, lost).await, Attempt::Skipped(_)));
         let lost = |job: Job| {
             job.claim.take();
             Ok(())
         };
-        assert_eq!(submit(publish(), SOON, lost).await, Attempt::Done(Outcome::Unknown));
+        assert_eq!(submit((&account(), publish()), SOON, lost).await, Attempt::Done(Outcome::Unknown));
     }
 
     #[test]

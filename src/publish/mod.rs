@@ -31,6 +31,7 @@ use tracing::Instrument;
 
 use crate::config::Transport;
 use crate::jid::BareJid;
+use crate::metrics::Fates;
 use crate::push::notification::Publish;
 use crate::push::outcome::Outcome;
 use crate::push::registration::Target;
@@ -40,10 +41,13 @@ pub(crate) use s2s::dial::Dialer;
 
 use choice::{Attempt, Choice, Published, Standing};
 use line::{Job, Line, Patience};
+pub(crate) use s2s::Revocation;
 use s2s::{Around, Pool};
 
 /// How long a transport may take to be ready for a publish.
 const READY: Duration = Duration::from_secs(5);
+/// What push services say of registrations that may wait; more is dropped.
+const REVOCATIONS: usize = 256;
 
 /// The ways of one publish.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -64,18 +68,22 @@ pub struct Publisher {
     /// The queue of each host's component.
     components: DashMap<String, mpsc::Sender<Job>>,
     pool: Pool,
+    /// What push services say of registrations, until somebody serves it.
+    revocations: Mutex<Option<mpsc::Receiver<Revocation>>>,
     tasks: TaskTracker,
     shutdown: CancellationToken,
 }
 
 impl Publisher {
     /// A publisher that ends its streams when `shutdown` is cancelled. Inside a runtime.
-    pub fn new(current: Arc<Current>, registry: Arc<Registry>, shutdown: &CancellationToken) -> Self {
+    pub fn new(current: Arc<Current>, registry: Arc<Registry>, (fates, shutdown): (Fates, &CancellationToken)) -> Self {
         let tasks = TaskTracker::new();
-        let around = Around { registry: &registry, shutdown, tasks: &tasks };
+        let (sender, receiver) = mpsc::channel(REVOCATIONS);
+        let around = Around { registry: &registry, revocations: sender, fates, shutdown, tasks: &tasks };
         let pool = Pool::new(Arc::clone(&current), around);
         let (choice, components, shutdown) = (Mutex::default(), DashMap::new(), shutdown.clone());
-        let publisher = Self { current, registry, choice, components, pool, tasks, shutdown };
+        let revocations = Mutex::new(Some(receiver));
+        let publisher = Self { current, registry, choice, components, pool, revocations, tasks, shutdown };
         publisher.connect_components();
         publisher
     }
@@ -87,6 +95,11 @@ impl Publisher {
         self.pool.renew();
         self.components.retain(|domain, _| now.component(domain) == before.component(domain));
         self.connect_components();
+    }
+
+    /// What push services say of registrations: for the one who can check and store it. `None`: somebody has it.
+    pub(crate) fn revocations(&self) -> Option<mpsc::Receiver<Revocation>> {
+        self.revocations.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
     /// Connects those that are not yet.
@@ -102,7 +115,7 @@ impl Publisher {
             let peer = component::Server::new(Arc::clone(config), domain.clone(), component.clone());
             let patience =
                 Patience { answer: config.push.publish_timeout, write: config.stream_management.write_timeout };
-            let line = Line { peer, jobs, patience, shutdown: self.shutdown.clone() };
+            let line = Line { peer: Arc::new(peer), jobs, patience, shutdown: self.shutdown.clone() };
             self.tasks.spawn(line.run().instrument(span));
             self.components.insert(domain.clone(), sender);
         }
@@ -156,7 +169,12 @@ impl Publisher {
     pub fn standing(&self, account: &BareJid, target: &Target) -> Standing {
         let allowed = self.current.load().config.push.allows(&target.service);
         let fit = if allowed { self.fit(account, target) } else { Vec::new() };
-        self.with_choice(|choice| choice.standing(Instant::now(), target.service.domain().as_str(), &fit))
+        let domain = target.service.domain();
+        let now = (Instant::now(), SystemTime::now());
+        let one_way = self.pool.one_way_until(domain.as_str()).filter(|_| fit.contains(&Transport::S2s));
+        let one_way_until = one_way.map(|until| now.1 + until.saturating_duration_since(now.0));
+        let standing = self.with_choice(|choice| choice.standing(now.0, domain.as_str(), &fit));
+        Standing { one_way_until, ..standing }
     }
 
     async fn try_all(&self, account: &BareJid, publish: Publish) -> Published {
@@ -193,12 +211,15 @@ impl Publisher {
 
     async fn attempt(&self, transport: Transport, account: &BareJid, publish: Publish) -> Attempt {
         match transport {
-            Transport::S2s => line::submit(publish, READY, |job| self.pool.enqueue(account, job)).await,
+            Transport::S2s => line::submit((account, publish), READY, |job| self.pool.enqueue(job)).await,
             Transport::Component => match self.components.get(account.domain().as_str()).map(|queue| queue.clone()) {
-                Some(queue) => line::submit(publish, READY, |job| enqueue(&queue, job)).await,
+                Some(queue) => line::submit((account, publish), READY, |job| enqueue(&queue, job)).await,
                 None => Attempt::Skipped("no [host.component]".to_owned()),
             },
-            Transport::Session => session::carry(&self.registry, account, publish).await,
+            Transport::Session => {
+                let patience = self.current.load().config.push.publish_timeout;
+                session::carry(&self.registry, account, (publish, patience)).await
+            }
         }
     }
 

@@ -66,6 +66,11 @@ impl<T> Open<T> {
         self.entries.pop_front().map(|entry| entry.asker)
     }
 
+    /// Gives all answers so much more time: the peer could not be heard for so long.
+    pub(super) fn postpone(&mut self, pause: Duration) {
+        self.entries.iter_mut().for_each(|entry| entry.deadline += pause);
+    }
+
     /// When the next one is late.
     pub(super) fn deadline(&self) -> Option<Instant> {
         self.entries.front().map(|entry| entry.deadline)
@@ -106,6 +111,14 @@ mod tests {
         assert_eq!(open.answer(&id, None), Answered::Nobody);
         assert_eq!(open.answer(&id, Some("PUSH.example")), Answered::To('a'));
         assert_eq!(open.answer(&id, Some("push.example")), Answered::Nobody);
+    }
+
+    #[test]
+    fn a_peer_that_was_not_read_has_more_time_to_answer() {
+        let (mut open, now) = (Open::new(7, TIMEOUT), Instant::now());
+        open.begin(now, 1, (service(), 'a'));
+        open.postpone(TIMEOUT / 2);
+        assert_eq!((open.take_late(now + TIMEOUT), open.deadline()), (None, Some(now + TIMEOUT * 3 / 2)));
     }
 
     #[test]

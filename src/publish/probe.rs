@@ -15,7 +15,7 @@ use crate::config::{Config, Transport};
 use crate::jid::Jid;
 use crate::net::conn::Conn;
 use crate::net::roots::RootsError;
-use crate::xml::{Element, Frame, Node, STREAM_CLOSE, XmlWriter, ns};
+use crate::xml::{Element, Frame, Node, STREAM_CLOSE, XmlWriter, excerpt, ns};
 
 /// How long a push service may take to answer a question that bothers nobody.
 const ANSWER: Duration = Duration::from_secs(10);
@@ -174,15 +174,16 @@ async fn answer(conn: &mut Conn<Stream>, id: &str, service: &Jid) -> Replied {
             Ok(Frame::Element(element)) => element,
             Ok(Frame::Whitespace) => continue,
             Ok(Frame::Close | Frame::Open(_)) => return Replied::Nothing("the stream was closed".to_owned()),
-            Err(error) => return Replied::Nothing(error.to_string()),
+            Err(error) => return Replied::Nothing(excerpt(&error.to_string())),
         };
         let Some(stanza) = carry::to_client(&element) else { continue };
         let node = stanza.node();
         if is_answer(&node, id, service) {
             return judge(&stanza);
         }
-        if carry::is_request(&node) {
-            conn.write(&carry::unavailable(&node));
+        if s2s::is_returned(&node) {
+            // It may be for somebody whom only the server knows.
+            conn.reply(&carry::busy(&node));
         }
     }
 }

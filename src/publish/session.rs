@@ -1,16 +1,17 @@
 //! The `session` transport: publishes through a user's own upstream stream, and who waits for their answers.
 
 use std::collections::HashMap;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
+use tokio::time::timeout;
 
 use super::choice::Attempt;
 use crate::jid::BareJid;
 use crate::push::notification::Publish;
 use crate::push::outcome::Outcome;
 use crate::push::registration::Target;
-use crate::relay::registry::{Command, Registry};
+use crate::relay::registry::{Command, NotTaken, Registry};
 
 /// Who wants to know what became of a publish.
 #[derive(Debug)]
@@ -31,7 +32,7 @@ pub struct Carried {
 impl Carried {
     /// A number for a publish that is to be carried.
     pub fn begin(&mut self, asker: Asker) -> u64 {
-        self.next += 1;
+        self.next = self.next.wrapping_add(1);
         self.open.insert(self.next, asker);
         self.next
     }
@@ -46,13 +47,21 @@ impl Carried {
     }
 }
 
-/// Publishes through the user's own stream, whichever session's it is.
-pub(super) async fn carry(registry: &Registry, account: &BareJid, publish: Publish) -> Attempt {
+/// How long a session may take to say that an answer is late.
+const GRACE: Duration = Duration::from_secs(5);
+
+/// Publishes through the user's own stream, whichever session's it is; answers may take `patience`.
+pub(super) async fn carry(registry: &Registry, account: &BareJid, (publish, patience): (Publish, Duration)) -> Attempt {
     let none = || Attempt::Skipped("the account has no session".to_owned());
     let Some(carrier) = registry.any_session(account) else { return none() };
     let (reply, replied) = oneshot::channel();
     match carrier.offer(Command::Carry(Box::new(publish), reply)) {
-        Ok(()) => Attempt::Done(replied.await.unwrap_or(Outcome::Unknown)),
-        Err(_) => none(),
+        // The session gives each publish a deadline; one that is stuck gives none.
+        Ok(()) => Attempt::Done(match timeout(patience + GRACE, replied).await {
+            Ok(Ok(outcome)) => outcome,
+            Ok(Err(_)) | Err(_) => Outcome::Unknown,
+        }),
+        Err(NotTaken::Full(_)) => Attempt::Skipped("the account's session is busy".to_owned()),
+        Err(NotTaken::Gone(_)) => none(),
     }
 }

@@ -13,6 +13,7 @@
 
 pub mod absent;
 pub mod account;
+pub mod affiliation;
 pub mod classify;
 pub mod encrypt;
 pub mod filter;

@@ -2,7 +2,7 @@
 
 use super::account::Change;
 use super::registration::Target;
-use crate::xml::{Node, ns};
+use crate::xml::{Node, excerpt, ns};
 
 /// What became of a publish.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,7 +27,7 @@ impl Outcome {
         }
         let error = answer.child("error", ns::CLIENT);
         let condition = error.and_then(|e| e.children().find(|c| c.ns() == ns::STANZA_ERRORS));
-        let condition = condition.map_or("undefined-condition", |c| c.name()).to_owned();
+        let condition = excerpt(condition.map_or("undefined-condition", |c| c.name()));
         match error.and_then(|e| e.attr("type")).as_deref() {
             Some("wait") => Self::Wait(condition),
             _ => Self::Refused(condition),

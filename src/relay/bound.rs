@@ -17,11 +17,11 @@ use super::alarm::Alarm;
 use super::jobs::{Done, Jobs, Request};
 use super::login::Login;
 use super::mailbox;
-use super::registry::{Attach, Command, Handle, Refused};
+use super::registry::{Attach, Command, Handle, Refused, Routed};
 use super::seen::Seen;
 use super::{Client, Relay};
 use crate::limits::Throttle;
-use crate::metrics::Leg;
+use crate::metrics::{Fate, Leg};
 use crate::net::conn::ConnEvent;
 use crate::net::upstream::UpstreamConn;
 use crate::publish::Way;
@@ -123,12 +123,22 @@ impl Driver {
                 self.take(Input::Carry(number, publish));
             }
             Wake::Command(Command::Published(published)) => self.take(Input::Published(published)),
-            Wake::Command(Command::Routed(stanza)) => self.take(Input::Routed(*stanza)),
+            Wake::Command(Command::Routed(routed)) => self.routed(&routed),
             Wake::Changed => self.look(),
             Wake::OlderSettled => self.take(Input::OlderSettled),
             Wake::Store(done) => self.done(done),
             Wake::Deadline => self.deadline(),
         }
+    }
+
+    /// An answer from a push service's stream, which serves many users: one that does not take it does not stop the stream.
+    fn routed(&mut self, routed: &Routed) {
+        if self.client.as_ref().is_some_and(|client| client.is_full()) || !self.session.wants_upstream() {
+            self.relay.metrics.fates().count(Fate::Dropped);
+            tracing::debug!("an answer of a push service is dropped: the client takes no more");
+            return;
+        }
+        self.take(Input::Routed(routed.stanza.clone()));
     }
 
     fn deadline(&mut self) {

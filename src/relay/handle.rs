@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use tokio::sync::{Notify, oneshot};
@@ -37,8 +37,25 @@ pub enum Command {
     Carry(Box<Publish>, oneshot::Sender<Outcome>),
     /// What became of a publish of yours that left by another transport.
     Published(Box<(Target, Outcome)>),
-    /// A stanza for you, or for the account, came over a stream of a push service's.
-    Routed(Box<Element>),
+    /// An answer for you came over a stream of a push service's.
+    Routed(Box<Routed>),
+}
+
+/// Answers over streams of push services that may wait for a session, in bytes.
+const ROUTED: usize = 256 * 1024;
+
+/// An answer that came over a stream of a push service's, counted for as long as it waits.
+#[derive(Debug)]
+pub struct Routed {
+    /// The answer.
+    pub stanza: Element,
+    waiting: Arc<AtomicUsize>,
+}
+
+impl Drop for Routed {
+    fn drop(&mut self) {
+        self.waiting.fetch_sub(self.stanza.bytes().len(), Ordering::Relaxed);
+    }
 }
 
 /// A connection that proved it may take the session over.
@@ -100,6 +117,8 @@ pub struct Handle {
     queued: (AtomicUsize, AtomicUsize),
     notes: Mutex<Notes>,
     commands: mailbox::Sender<Command>,
+    /// Bytes of answers that came over streams of push services, and that the session has not taken.
+    routed: Arc<AtomicUsize>,
     /// The id under which the registry has it.
     resumable: Mutex<Option<SmId>>,
     wanted: Mutex<Wanted>,
@@ -125,6 +144,7 @@ impl Handle {
             queued: Default::default(),
             notes: Mutex::default(),
             commands,
+            routed: Arc::default(),
             resumable: Mutex::default(),
             wanted: Mutex::default(),
             answered: AtomicU64::new(0),
@@ -238,6 +258,17 @@ impl Handle {
     /// The command, if the session is gone.
     pub fn deliver(&self, command: Command) -> Result<(), Command> {
         self.commands.deliver(command)
+    }
+
+    /// Leaves an answer that came over a stream of a push service's, without waiting.
+    ///
+    /// # Errors
+    /// The command, if too much waits or the session is gone.
+    pub fn route(&self, stanza: Element) -> Result<(), NotTaken<Command>> {
+        let waiting = self.routed.fetch_add(stanza.bytes().len(), Ordering::Relaxed);
+        let routed = Command::Routed(Box::new(Routed { stanza, waiting: Arc::clone(&self.routed) }));
+        // One may always wait, however long it is.
+        if waiting > ROUTED { Err(NotTaken::Full(routed)) } else { self.offer(routed) }
     }
 
     /// Lets the session look at what was published: its account, the settings, the drain, its device's other sessions, and

@@ -23,6 +23,7 @@ mod reach;
 mod reading;
 pub mod registry;
 mod report;
+mod revoke;
 mod seen;
 mod serve;
 pub mod snapshot;
@@ -83,7 +84,7 @@ impl Relay {
         let metrics = Metrics::with(store.commit_time(), config.hosts.iter().map(|host| host.domain.as_str()));
         let guards = Guards::new(&config.limits, &metrics);
         Self {
-            publisher: Publisher::new(Arc::clone(&current), Arc::clone(&registry), &shutdown),
+            publisher: Publisher::new(Arc::clone(&current), Arc::clone(&registry), (metrics.fates(), &shutdown)),
             current,
             notices: notices::Notices::default(),
             certificates_said: certificates::Said::default(),

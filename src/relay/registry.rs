@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use dashmap::DashMap;
 
-pub use super::handle::{Attach, Command, Handle, Notes, Refused};
+pub use super::handle::{Attach, Command, Handle, Notes, Refused, Routed};
 use super::mailbox;
 pub use super::mailbox::{Mail, NotTaken};
 use crate::jid::BareJid;

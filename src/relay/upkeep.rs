@@ -27,7 +27,7 @@ impl Relay {
 
     /// What must go on for ever.
     pub async fn upkeep(self: &Arc<Self>) {
-        tokio::join!(self.age(), self.wake(), self.watch_over_certificates());
+        tokio::join!(self.age(), self.wake(), self.watch_over_certificates(), self.heed_push_services());
     }
 
     /// Looks at the certificates, now and then, for ever.

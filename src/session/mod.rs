@@ -122,7 +122,7 @@ pub enum Input {
     Carry(u64, Box<Publish>),
     /// What became of [`Output::Publish`].
     Published(Box<(Target, Outcome)>),
-    /// A stanza for the client that came by another way than the user's own stream.
+    /// An answer for the client that came by another way than the user's own stream.
     Routed(Element),
     /// This peer is not read from now on.
     Paused(Peer),

@@ -5,9 +5,9 @@ use std::time::{Duration, Instant};
 use super::answer::OpenPublish;
 use super::queue::Queued;
 use super::{Event, Output, Session};
-use crate::jid::Jid;
 use crate::push::absent::Notice;
 use crate::push::account::{Account, Change};
+use crate::push::affiliation::Affiliation;
 use crate::push::classify::{self, Class, Context, Reading};
 use crate::push::filter::{self, Blocked};
 use crate::push::notification::{Detail, Publish, Summary};
@@ -300,24 +300,11 @@ impl Session {
         if !message.mentions("affiliation") {
             return;
         }
-        let message = message.node();
-        let (from, pubsub) = (message.attr("from"), message.child("pubsub", ns::PUBSUB));
-        let (Some(from), Some(pubsub)) = (from, pubsub) else { return };
-        let own = |jid: &str| Jid::new(jid).is_ok_and(|jid| jid.to_bare() == self.account);
-        let is_none = |child: Node<'_>| {
-            child.is("affiliation", ns::PUBSUB)
-                && child.attr("affiliation").as_deref() == Some("none")
-                && child.attr("jid").is_some_and(|jid| own(&jid))
-        };
-        // An error only gives back what the account itself said.
-        if message.attr("type").as_deref() == Some("error") || !pubsub.children().any(is_none) {
-            return;
-        }
-        let node = pubsub.attr("node").map(|node| node.into_owned());
-        let revoked = |target: &&Target| target.node.is_some() && target.node == node && target.is_from(&from);
+        let Some(told) = Affiliation::read(&message.node(), &self.account).filter(|told| told.is_none) else { return };
+        let revoked = |target: &&Target| told.is_about(target);
         let mut targets = self.owner.account.registrations.iter().map(|r| &r.target);
         if let Some(target) = targets.find(revoked).cloned() {
-            self.change_at_once(now, Change::Disable { service: target.service.clone(), node });
+            self.change_at_once(now, Change::Disable { service: target.service.clone(), node: target.node.clone() });
             self.event(Event::PushRevoked(target));
         }
     }

@@ -4,7 +4,7 @@
 
 use bytes::Bytes;
 
-use crate::xml::{Element, Frame, XmlWriter, ns};
+use crate::xml::{Element, Frame, XmlWriter, excerpt, ns};
 
 /// What to do after a frame of the server.
 #[derive(Debug, PartialEq, Eq)]
@@ -115,7 +115,7 @@ fn stream_error(error: &Element) -> Refusal {
 pub fn stream_error_condition(error: &Element) -> String {
     let node = error.node();
     let condition = node.children().find(|child| child.ns() == ns::STREAM_ERRORS && child.name() != "text");
-    condition.map_or_else(|| "undefined-condition".to_owned(), |condition| condition.name().to_owned())
+    excerpt(condition.map_or("undefined-condition", |condition| condition.name()))
 }
 
 /// Whether features say that nothing goes on without TLS.

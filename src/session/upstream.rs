@@ -40,12 +40,10 @@ impl Session {
         }
     }
 
-    /// A stanza for the client came by another way than the server's stream, which therefore does not count it. What is for
-    /// the account is for its available clients (RFC 6121 §8.5.2).
-    pub(super) fn routed(&mut self, now: Instant, stanza: Element) {
-        let to_account = stanza.node().attr("to").is_none_or(|to| self.is_account(&to));
-        if !to_account || self.own_presence.is_available() {
-            self.upstream_stanza(now, stanza, None);
+    /// An answer for the client came by another way than the server's stream, which therefore does not count it.
+    pub(super) fn routed(&mut self, now: Instant, answer: Element) {
+        if answer.kind() == Kind::Iq && !self.upstream_answer(now, &answer, None) {
+            self.deliver(now, answer, None);
         }
     }
 
@@ -171,6 +169,11 @@ impl Session {
             }
             // Invariant 5: a late answer is still ours.
             return true;
+        }
+        // The ids are the client's, and others may know them.
+        let from = node.attr("from");
+        if from.is_some_and(|from| !self.is_server(&from)) {
+            return false;
         }
         if self.pending.take_removal(&id) && kind == "result" {
             self.removed = true;

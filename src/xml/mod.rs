@@ -23,6 +23,7 @@ mod chars;
 mod dense;
 mod element;
 mod error;
+mod excerpt;
 mod frame;
 mod header;
 pub mod ns;
@@ -38,9 +39,11 @@ mod window;
 pub use build::{STREAM_CLOSE, XmlWriter, stream_error, stream_header};
 pub use element::{Element, Kind};
 pub use error::{FrameError, Restricted};
+pub use excerpt::excerpt;
 pub use frame::{Frame, FrameLimits, Framer};
 pub use header::Header;
 pub use stanza::{Children, Node};
+pub(crate) use tag::normalized;
 
 #[cfg(test)]
 mod differential;

@@ -63,7 +63,7 @@ impl Attr {
 }
 
 /// An attribute value with references resolved and white space normalised (XML 1.0 §3.3.3). `raw` has been checked.
-pub(super) fn normalized(raw: &str) -> Cow<'_, str> {
+pub(crate) fn normalized(raw: &str) -> Cow<'_, str> {
     let attribute = Attribute { key: QName(""), value: Cow::Borrowed(raw) };
     attribute.normalized_value(XmlVersion::Explicit1_0).unwrap_or_default()
 }

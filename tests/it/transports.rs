@@ -1,5 +1,7 @@
 //! How notifications travel: as a component, as the domain itself, through the user's session; and which is tried when.
 
+mod bidi;
+mod bounds;
 mod certificates;
 mod dns;
 mod domain;

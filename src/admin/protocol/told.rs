@@ -93,6 +93,9 @@ impl fmt::Display for Registration {
         if let Some(last) = &self.last {
             write!(f, "  last {last}")?;
         }
+        if let Some(until) = self.bidi_off_until {
+            write!(f, "  answers go to the server until {}: the push service sent more than answers", Time(until))?;
+        }
         self.passed_over.iter().try_for_each(|it| write!(f, "  {} passed over: {}", it.transport, it.reason))
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -21,13 +21,13 @@ use tokio_rustls::TlsConnector;
 
 use super::dns::Dns;
 use super::handshake::{Failure, Handshake, Step};
-use super::order::Tls;
+use super::order::{Target, Tls, is_here, is_open, is_open_here};
 use crate::config::{Config, Route};
 use crate::net::certificate::{self, Defect};
 use crate::net::conn::Conn;
 use crate::net::roots::{self, RootsError};
 use crate::publish::line::{Link, Stream, frame};
-use crate::xml::{FrameLimits, ns};
+use crate::xml::{FrameLimits, excerpt, ns};
 
 /// The ALPN name of server connections (XEP-0368 §4).
 const ALPN: &[u8] = b"xmpp-server";
@@ -48,6 +48,7 @@ const AUTHORITY: &str = "the push service needs another certificate; or, if its 
 const CLOSED: &str =
     "let this machine connect to other servers, if a firewall forbids it; else the push service is down";
 const NOT_XMPP: &str = "the push service must mend that; or name the right port in a [[push.route]]";
+const ROUTE: &str = "it needs a [[push.route]] if it is meant";
 pub(super) const RESOLVE: &str =
     "let this machine resolve it, name other [dns] servers, or its address in a [[push.route]]";
 
@@ -92,7 +93,8 @@ fn said(error: &io::Error) -> String {
     if error.kind() == io::ErrorKind::UnexpectedEof {
         "the peer closed the connection".to_owned()
     } else {
-        error.to_string()
+        // A certificate may name what it likes.
+        excerpt(&error.to_string())
     }
 }
 
@@ -128,9 +130,9 @@ impl Dialer {
         Ok(Self { dns: Dns::new(&config.dns), system: OnceCell::new(), keys, routed, config })
     }
 
-    /// Connects from a host to a domain.
-    pub(super) async fn dial(&self, us: &str, peer: &str) -> Result<Link, Fault> {
-        let Reached { conn, bidi, .. } = self.reach(us, peer, self.config.push.s2s_bidi).await?;
+    /// Connects from a host to a domain; `two_way`: answers are asked for on the stream, if the configuration allows it.
+    pub(super) async fn dial(&self, us: &str, peer: &str, two_way: bool) -> Result<Link, Fault> {
+        let Reached { conn, bidi, .. } = self.reach(us, peer, two_way && self.config.push.s2s_bidi).await?;
         let idle = Some(if bidi { IDLE_BIDI } else { IDLE });
         Ok(Link { conn, from: us.to_owned(), answers: bidi, idle })
     }
@@ -183,8 +185,8 @@ impl Dialogue<'_> {
     async fn by_dns(&self) -> Result<Reached, Fault> {
         let mut last = Fault::here("no address", RESOLVE);
         for target in self.dialer.dns.targets(self.peer).await.map_err(|reason| Fault::here(reason, RESOLVE))? {
-            let addresses = match self.dialer.dns.addresses(&target.host).await {
-                Ok(addresses) => addresses.into_iter().map(|address| SocketAddr::new(address, target.port)).collect(),
+            let addresses = match self.addresses(&target).await {
+                Ok(addresses) => addresses,
                 Err(fault) => {
                     last = fault;
                     continue;
@@ -196,6 +198,23 @@ impl Dialogue<'_> {
             }
         }
         Err(last)
+    }
+
+    /// Where a target is. The owner of a domain chooses the port: it is not one of another service's, and on this machine only
+    /// that of a server.
+    async fn addresses(&self, target: &Target) -> Result<Vec<SocketAddr>, Fault> {
+        let port = target.port;
+        let host = excerpt(&target.host);
+        if !is_open(port) {
+            return Err(Fault::here(format!("{host} is at port {port}, which is another service's"), ROUTE));
+        }
+        let found = self.dialer.dns.addresses(&target.host).await?;
+        let elsewhere = |address: &IpAddr| is_open_here(port) || !is_here(*address);
+        let addresses: Vec<_> = found.into_iter().filter(elsewhere).map(|ip| SocketAddr::new(ip, port)).collect();
+        if addresses.is_empty() {
+            return Err(Fault::here(format!("{host} is this machine, at port {port}"), ROUTE));
+        }
+        Ok(addresses)
     }
 
     async fn first_of(&self, addresses: Vec<SocketAddr>, tls: Tls) -> Result<Reached, Fault> {

@@ -10,6 +10,7 @@ use hickory_resolver::{Resolver, TokioResolver};
 
 use super::dial::{Fault, RESOLVE};
 use super::order::{Srv, Target, is_global, order};
+use crate::xml::excerpt;
 
 /// Addresses of one name that are tried.
 const ADDRESSES: usize = 4;
@@ -48,11 +49,11 @@ impl Dns {
         let resolver = self.resolver().map_err(|reason| Fault::here(reason, RESOLVE))?;
         let found = resolver.lookup_ip(format!("{host}.")).await;
         let all: Vec<IpAddr> =
-            found.map_err(|error| Fault::here(format!("{host}: {error}"), RESOLVE))?.iter().collect();
+            found.map_err(|error| Fault::here(excerpt(&format!("{host}: {error}")), RESOLVE))?.iter().collect();
         let mut global: Vec<_> = all.iter().copied().filter(|address| is_global(*address)).collect();
         if global.is_empty() {
             let first = all.first().map_or_else(String::new, IpAddr::to_string);
-            let what = format!("{host} has no address on the public internet ({first})");
+            let what = format!("{} has no address on the public internet ({first})", excerpt(host));
             return Err(Fault::here(what, "it needs a [[push.route]] if it is meant"));
         }
         global.truncate(ADDRESSES);
@@ -63,7 +64,7 @@ impl Dns {
         let found = match self.resolver()?.srv_lookup(name.clone()).await {
             Ok(found) => found,
             Err(error) if is_absence(&error) => return Ok(Vec::new()),
-            Err(error) => return Err(format!("{name}: {error}")),
+            Err(error) => return Err(excerpt(&format!("{name}: {error}"))),
         };
         Ok(found.answers().iter().filter_map(|record| record_of(&record.data)).collect())
     }

@@ -11,7 +11,7 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::{Bytes, BytesMut};
 
 use crate::jid;
-use crate::xml::{Element, Frame, Node, XmlWriter, ns};
+use crate::xml::{Element, Frame, Node, XmlWriter, excerpt, ns};
 
 /// What is to be done.
 #[derive(Debug, PartialEq, Eq)]
@@ -118,7 +118,7 @@ impl Handshake {
             Frame::Open(header) => {
                 let from = header.from().map(|from| jid::domain(from).unwrap_or_else(|| from.to_owned()));
                 if let Some(from) = from.filter(|from| *from != self.peer) {
-                    return Err(Failure::Impostor(from));
+                    return Err(Failure::Impostor(excerpt(&from)));
                 }
                 if header.version() == Some("1.0") { Ok(Step::Wait) } else { Err(Failure::OldVersion) }
             }
@@ -144,7 +144,7 @@ impl Handshake {
             }
             (ns::SASL, "failure", State::Authenticating { .. }) => Err(Failure::Refused(condition(&node, ns::SASL))),
             (ns::STREAMS, "features", State::Authenticated { bidi }) => Ok(Step::Ready { bidi }),
-            (_, name, _) => Err(Failure::Unexpected(name.to_owned())),
+            (_, name, _) => Err(Failure::Unexpected(excerpt(name))),
         }
     }
 
@@ -171,7 +171,7 @@ impl Handshake {
 /// The first child in a namespace that holds conditions.
 fn condition(node: &Node<'_>, ns: &str) -> String {
     let found = node.children().find(|child| child.ns() == ns && child.name() != "text");
-    found.map_or("undefined-condition", |child| child.name()).to_owned()
+    excerpt(found.map_or("undefined-condition", |child| child.name()))
 }
 
 fn empty(name: &str, ns: &str) -> Bytes {

@@ -1,39 +1,51 @@
-//! What a push service may send on a stream that it takes for its way to one of our hosts (XEP-0288).
+//! What a push service may send on a stream that its answers come back on (XEP-0288). Users choose push services, so this is
+//! the internet: it takes answers, and the word that a registration is taken back.
 
-use crate::jid::Jid;
+use crate::jid::{BareJid, Jid};
+use crate::push::affiliation::Affiliation;
 use crate::xml::Node;
 
-/// What is to become of a stanza.
+/// What is to become of a stanza that does not answer a publish of this stream.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
-    /// It speaks for another domain: the stream ends.
+    /// It speaks for another domain: the stream ends at once.
     Foreign,
-    /// It is for another domain: the stream ends.
+    /// It is for another domain: the stream ends at once.
     Misdirected,
-    /// It is for the host itself, which is not here.
-    Host,
-    /// It is for a user.
-    User(Jid),
+    /// An answer that nobody waits for.
+    Stray,
+    /// An answer for the session with this full JID, if there is one.
+    Answer(Jid),
+    /// What the push service says about a registration of this account, if it has it.
+    Affiliation(BareJid, Affiliation),
+    /// All else: the stream ends.
+    Refused,
 }
 
-/// Judges a stanza on a stream from `peer` to `us` by its addresses (RFC 6120 §8.1.1.2, §8.1.2.2).
+/// Judges a stanza on a stream from `peer` to `us` by its addresses (RFC 6120 §8.1.1.2, §8.1.2.2) and its kind.
 pub(super) fn judge(stanza: &Node<'_>, us: &str, peer: &str) -> Verdict {
     let address = |name| stanza.attr(name).and_then(|jid| Jid::new(&jid).ok());
     if address("from").is_none_or(|from| from.domain().as_str() != peer) {
         return Verdict::Foreign;
     }
-    match address("to") {
-        Some(to) if to.domain().as_str() == us && to.node().is_some() => Verdict::User(to),
-        Some(to) if to.domain().as_str() == us => Verdict::Host,
-        Some(_) | None => Verdict::Misdirected,
+    let to = address("to").filter(|to| to.domain().as_str() == us);
+    if stanza.name() == "iq" && matches!(stanza.attr("type").as_deref(), Some("result" | "error")) {
+        let session = to.filter(|to| to.node().is_some() && to.resource().is_some());
+        return session.map_or(Verdict::Stray, Verdict::Answer);
     }
+    let Some(to) = to else { return Verdict::Misdirected };
+    let account = to.node().is_some().then(|| to.to_bare());
+    let told = account.and_then(|account| Affiliation::read(stanza, &account).map(|told| (account, told)));
+    told.map_or(Verdict::Refused, |(account, told)| Verdict::Affiliation(account, told))
 }
 
-/// Whether a stanza that nobody took is sent back: requests and messages are (RFC 6121 §8.5), unless they are errors.
-pub(super) fn is_returned(stanza: &Node<'_>) -> bool {
+/// Whether the sender of a refused stanza gets an error: of requests, messages and subscriptions it does (RFC 6121 §8.5), unless
+/// they are errors, or for many.
+pub(in crate::publish) fn is_returned(stanza: &Node<'_>) -> bool {
     match (stanza.name(), stanza.attr("type").as_deref()) {
         ("iq", kind) => matches!(kind, Some("get" | "set")),
         ("message", kind) => !matches!(kind, Some("error" | "groupchat" | "headline")),
+        ("presence", kind) => matches!(kind, Some("subscribe" | "subscribed" | "unsubscribe" | "unsubscribed")),
         _ => false,
     }
 }
@@ -43,23 +55,50 @@ mod tests {
     use super::*;
     use crate::xml::{Element, Header};
 
-    fn check(attributes: &str, expect: &Verdict) {
-        let stanza = Element::parse(format!("<message {attributes}/>").into(), &Header::bare()).unwrap();
-        assert_eq!(judge(&stanza.node(), "example.org", "push.example"), *expect, "{attributes}");
+    fn check(stanza: &str, expect: &Verdict) {
+        let element = Element::parse(stanza.to_owned().into(), &Header::bare()).unwrap();
+        assert_eq!(judge(&element.node(), "example.org", "push.example"), *expect, "{stanza}");
+    }
+
+    #[test]
+    fn answers_and_affiliations_are_taken_and_all_else_is_refused() {
+        let addressed = |what: &str, to: &str| format!("<{what} from='a@Push.example/x' to='{to}'/>");
+        let session = || Verdict::Answer("juliet@example.org/phone".parse().unwrap());
+        for kind in ["result", "error"] {
+            let iq = format!("iq type='{kind}'");
+            check(&addressed(&iq, "juliet@Example.org/phone"), &session());
+            for to in ["juliet@example.org", "example.org", "example.org/x", "juliet@other.example/x", "", "@"] {
+                check(&addressed(&iq, to), &Verdict::Stray);
+            }
+        }
+        for what in ["iq type='get'", "iq type='set'", "iq", "message", "message type='error'", "presence"] {
+            for to in ["juliet@example.org/phone", "juliet@example.org", "example.org"] {
+                check(&addressed(what, to), &Verdict::Refused);
+            }
+        }
+        let affiliation = |to: &str| {
+            format!(
+                "<message from='push.example' to='{to}'><pubsub xmlns='http://jabber.org/protocol/pubsub' node='n'>\
+                 <affiliation jid='juliet@example.org' affiliation='none'/></pubsub></message>"
+            )
+        };
+        let told = Affiliation { service: "push.example".parse().unwrap(), node: "n".to_owned(), is_none: true };
+        check(
+            &affiliation("juliet@example.org"),
+            &Verdict::Affiliation(BareJid::new("juliet@example.org").unwrap(), told),
+        );
+        check(&affiliation("romeo@example.org"), &Verdict::Refused);
+        check(&affiliation("example.org"), &Verdict::Refused);
     }
 
     #[test]
     fn a_stanza_comes_from_the_peer_and_goes_to_the_host() {
-        let user = Verdict::User("juliet@example.org/phone".parse().unwrap());
-        check("from='Push.example' to='juliet@Example.org/phone'", &user);
-        check("from='a@push.example/x' to='juliet@example.org/phone'", &user);
-        check("from='push.example' to='example.org'", &Verdict::Host);
-        check("from='push.example' to='example.org/x'", &Verdict::Host);
         for from in ["", "from='example.org'", "from='evil.example'", "from='x.push.example'", "from='@'"] {
-            check(&format!("{from} to='juliet@example.org'"), &Verdict::Foreign);
+            check(&format!("<message {from} to='juliet@example.org'/>"), &Verdict::Foreign);
+            check(&format!("<iq type='result' {from} to='juliet@example.org/x'/>"), &Verdict::Foreign);
         }
         for to in ["", "to='push.example'", "to='juliet@other.example'", "to='sub.example.org'"] {
-            check(&format!("from='push.example' {to}"), &Verdict::Misdirected);
+            check(&format!("<message from='push.example' {to}/>"), &Verdict::Misdirected);
         }
     }
 
@@ -72,6 +111,11 @@ mod tests {
             ("<message/>", true),
             ("<message type='chat'/>", true),
             ("<message type='error'/>", false),
+            ("<message type='groupchat'/>", false),
+            ("<message type='headline'/>", false),
+            ("<presence type='subscribe'/>", true),
+            ("<presence type='unsubscribed'/>", true),
+            ("<presence type='probe'/>", false),
             ("<presence/>", false),
         ] {
             let stanza = Element::parse(stanza.into(), &Header::bare()).unwrap();

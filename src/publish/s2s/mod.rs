@@ -6,21 +6,25 @@
 //! | `order.rs`, `dns.rs` | where the push service is, and what is tried first |
 //! | `dial.rs` | connects |
 //! | `inbound.rs` | what the push service may send on such a stream |
-//! | `newcomers.rs` | how many push services an account may bring |
+//! | `one_way.rs` | push services that have sent more than that |
+//! | `newcomers.rs`, `places.rs` | how many push services an account may bring, and how many streams it may cause |
 
 pub(super) mod dial;
 mod dns;
 mod handshake;
 mod inbound;
 mod newcomers;
+mod one_way;
 pub(super) mod order;
+pub(crate) mod places;
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
+use bytes::Bytes;
 use dashmap::DashMap;
 use dashmap::mapref::entry::Entry;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::Instrument;
@@ -29,11 +33,16 @@ use super::carry;
 use super::line::{self, Heard, Job, Line, Link, Patience, Peer};
 use crate::config::Config;
 use crate::jid::{BareJid, Jid};
-use crate::relay::registry::{Command, Handle, Registry};
+use crate::metrics::{Fate, Fates};
+use crate::push::affiliation::Affiliation;
+use crate::relay::registry::{NotTaken, Registry};
 use crate::relay::snapshot::Current;
 use crate::xml::Element;
 use inbound::Verdict;
+pub(super) use inbound::is_returned;
 use newcomers::Newcomers;
+use one_way::OneWay;
+use places::{Place, Places};
 
 /// Our host and the push service's domain.
 type Ends = (String, String);
@@ -50,11 +59,28 @@ struct Shared {
     registry: Arc<Registry>,
     lines: DashMap<Ends, mpsc::Sender<Job>>,
     newcomers: Mutex<Newcomers>,
+    one_way: Mutex<OneWay>,
+    places: Arc<Places>,
+    revocations: mpsc::Sender<Revocation>,
+    fates: Fates,
+}
+
+/// Streams that are up, being connected, in backoff or remembered, for each that may be up.
+const LINES: usize = 16;
+
+/// What a push service says about a registration. Whoever answers says whether it is the push service's to say.
+#[derive(Debug)]
+pub(crate) struct Revocation {
+    pub(crate) account: BareJid,
+    pub(crate) told: Affiliation,
+    pub(crate) reply: oneshot::Sender<bool>,
 }
 
 /// Where the pool hangs.
 pub(super) struct Around<'a> {
     pub(super) registry: &'a Arc<Registry>,
+    pub(super) revocations: mpsc::Sender<Revocation>,
+    pub(super) fates: Fates,
     pub(super) shutdown: &'a CancellationToken,
     pub(super) tasks: &'a TaskTracker,
 }
@@ -73,9 +99,18 @@ pub(super) fn is_fit(config: &Config, service: &Jid) -> bool {
 impl Pool {
     /// No stream yet.
     pub(super) fn new(current: Arc<Current>, around: Around<'_>) -> Self {
-        let registry = Arc::clone(around.registry);
-        let shared = Shared { current, registry, lines: DashMap::new(), newcomers: Mutex::default() };
-        Self { shared: Arc::new(shared), shutdown: around.shutdown.clone(), tasks: around.tasks.clone() }
+        let Around { registry, revocations, fates, shutdown, tasks } = around;
+        let shared = Shared {
+            current,
+            registry: Arc::clone(registry),
+            lines: DashMap::new(),
+            newcomers: Mutex::default(),
+            one_way: Mutex::default(),
+            places: Arc::default(),
+            revocations,
+            fates,
+        };
+        Self { shared: Arc::new(shared), shutdown: shutdown.clone(), tasks: tasks.clone() }
     }
 
     /// All streams finish what they have; what comes goes by new ones.
@@ -83,16 +118,23 @@ impl Pool {
         self.shared.lines.clear();
     }
 
+    /// Until when a push service is not asked for answers on the stream, because it has sent more than that.
+    pub(super) fn one_way_until(&self, domain: &str) -> Option<Instant> {
+        self.shared.one_way().until(Instant::now(), domain)
+    }
+
     /// Puts a publish into the queue of its stream; the error says why there is none.
-    pub(super) fn enqueue(&self, account: &BareJid, job: Job) -> Result<(), String> {
+    pub(super) fn enqueue(&self, job: Job) -> Result<(), String> {
+        let account = &job.account;
         let domain = job.publish.target.service.domain().as_str().to_owned();
         if !self.shared.newcomers().may_bring(Instant::now(), account, &domain) {
             return Err("the account has brought too many new push services".to_owned());
         }
         let ends = (account.domain().as_str().to_owned(), domain);
-        let full = self.shared.lines.len() >= self.shared.current.load().config.push.s2s_connections;
+        let most = self.shared.current.load().config.push.s2s_connections.saturating_mul(LINES);
+        let full = self.shared.lines.len() >= most;
         match self.shared.lines.entry(ends.clone()) {
-            Entry::Vacant(_) if full => Err("s2s_connections is reached".to_owned()),
+            Entry::Vacant(_) if full => Err("too many push services are out of reach".to_owned()),
             Entry::Vacant(vacant) => super::enqueue(&vacant.insert(self.start(ends)), job),
             Entry::Occupied(occupied) => super::enqueue(occupied.get(), job),
         }
@@ -105,7 +147,7 @@ impl Pool {
             Patience { answer: settings.push.publish_timeout, write: settings.stream_management.write_timeout };
         let span = tracing::info_span!("s2s", from = %ends.0, to = %ends.1);
         let peer = Service { shared: Arc::clone(&self.shared), ends };
-        let line = Line { peer, jobs, patience, shutdown: self.shutdown.clone() };
+        let line = Line { peer: Arc::new(peer), jobs, patience, shutdown: self.shutdown.clone() };
         self.tasks.spawn(line.run().instrument(span));
         sender
     }
@@ -116,6 +158,10 @@ impl Shared {
         // What is remembered is still good where another thread has panicked.
         self.newcomers.lock().unwrap_or_else(PoisonError::into_inner)
     }
+
+    fn one_way(&self) -> std::sync::MutexGuard<'_, OneWay> {
+        self.one_way.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// A push service, seen from one of our hosts.
@@ -125,33 +171,56 @@ struct Service {
 }
 
 impl Peer for Service {
+    type Place = Place;
+
+    fn admit(&self, account: Option<&BareJid>) -> Result<Place, String> {
+        let account = account.ok_or("nobody wants the stream")?;
+        let most = self.shared.current.load().config.push.s2s_connections;
+        Ok(self.shared.places.take(account, most)?)
+    }
+
     async fn dial(&self) -> Result<Link, String> {
         let (us, peer) = &self.ends;
         let dialer = Arc::clone(&self.shared.current.load().dialer);
-        let link = dialer.dial(us, peer).await.map_err(|fault| fault.to_string())?;
+        let two_way = self.shared.one_way().until(Instant::now(), peer).is_none();
+        let link = dialer.dial(us, peer, two_way).await.map_err(|fault| fault.to_string())?;
         self.shared.newcomers().is_there(peer);
         Ok(link)
     }
 
-    async fn heard(&self, stanza: Element, answers: bool) -> Heard {
+    fn heard(&self, stanza: Element, answers: bool) -> Heard {
         if !answers {
             // The stream goes one way (RFC 6120 §10.1), so the peer's words are not on its route to us.
             return Heard::Nothing;
         }
         let (us, peer) = &self.ends;
-        let verdict = inbound::judge(&stanza.node(), us, peer);
-        let taken = match &verdict {
-            Verdict::Foreign => return Heard::Close("invalid-from"),
-            Verdict::Misdirected => return Heard::Close("host-unknown"),
-            Verdict::Host => false,
-            Verdict::User(to) => self.deliver(to, &stanza),
-        };
-        let node = stanza.node();
-        let returned = match verdict {
-            Verdict::Host => carry::is_request(&node),
-            Verdict::User(_) | Verdict::Foreign | Verdict::Misdirected => inbound::is_returned(&node),
-        };
-        if !taken && returned { Heard::Reply(carry::unavailable(&node)) } else { Heard::Nothing }
+        match inbound::judge(&stanza.node(), us, peer) {
+            Verdict::Foreign => Heard::Close("invalid-from"),
+            Verdict::Misdirected => Heard::Close("host-unknown"),
+            Verdict::Stray => self.done(Fate::Ignored),
+            Verdict::Answer(to) => self.done(self.deliver(&to, stanza)),
+            Verdict::Affiliation(account, told) => self.ask(account, told, &stanza),
+            Verdict::Refused => Heard::Refuse(refusal(&stanza)),
+        }
+    }
+
+    fn misused(&self) {
+        let (_, peer) = &self.ends;
+        self.shared.one_way().note(Instant::now(), peer);
+        tracing::warn!(
+            "the push service sent more than answers: the stream ends, and for a day its answers are not asked for"
+        );
+    }
+
+    fn refused(&self) {
+        self.shared.fates.count(Fate::Refused);
+    }
+
+    fn late(&self, stanzas: u64) {
+        if stanzas > 0 {
+            self.shared.fates.count_many(Fate::Late, stanzas);
+            tracing::info!(stanzas, "stanzas behind the footer were not taken");
+        }
     }
 
     fn retire(&self) -> bool {
@@ -164,23 +233,36 @@ impl Peer for Service {
     }
 }
 
+/// What the sender of a refused stanza gets.
+fn refusal(stanza: &Element) -> Option<Bytes> {
+    let node = stanza.node();
+    inbound::is_returned(&node).then(|| carry::busy(&node))
+}
+
 impl Service {
-    /// Hands a stanza to the sessions that it is for (RFC 6121 §8.5), and says whether there is any.
-    fn deliver(&self, to: &Jid, stanza: &Element) -> bool {
+    fn done(&self, fate: Fate) -> Heard {
+        self.shared.fates.count(fate);
+        Heard::Nothing
+    }
+
+    /// Hands an answer to the session that has exactly this full JID. It waits for nobody.
+    fn deliver(&self, to: &Jid, stanza: Element) -> Fate {
         let sessions = self.shared.registry.sessions(&to.to_bare());
-        let exact = to.resource().and_then(|to| sessions.iter().find(|session| session.resource() == to.as_str()));
-        let node = stanza.node();
-        let recipients: Vec<&Arc<Handle>> = match exact {
-            Some(session) => vec![session],
-            // The server answers for the account, and it is not here (RFC 6121 §8.5.2.1.3).
-            None if node.name() == "iq" => Vec::new(),
-            None if to.resource().is_some() && node.name() == "presence" => Vec::new(),
-            None => sessions.iter().collect(),
-        };
-        for session in &recipients {
-            // One that has ended meanwhile has no client to miss it.
-            drop(session.offer(Command::Routed(Box::new(stanza.clone()))));
+        let session = to.resource().and_then(|to| sessions.iter().find(|session| session.resource() == to.as_str()));
+        let Some(session) = session else { return Fate::Ignored };
+        match session.route(stanza) {
+            Ok(()) => Fate::Delivered,
+            Err(NotTaken::Full(_)) => Fate::Dropped,
+            Err(NotTaken::Gone(_)) => Fate::Ignored,
         }
-        !recipients.is_empty()
+    }
+
+    /// Asks whether a registration is this push service's to take back.
+    fn ask(&self, account: BareJid, told: Affiliation, stanza: &Element) -> Heard {
+        let (reply, replied) = oneshot::channel();
+        match self.shared.revocations.try_send(Revocation { account, told, reply }) {
+            Ok(()) => Heard::Ask(replied, refusal(stanza)),
+            Err(_) => self.done(Fate::Dropped),
+        }
     }
 }

@@ -1,7 +1,7 @@
 //! Where a push service may be, and what is tried first (RFC 6120 §3.2, RFC 2782, XEP-0368), and which addresses nothing is
 //! sent to.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket};
 
 /// The port of servers that have no SRV records (RFC 6120 §3.2.2).
 const PORT: u16 = 5269;
@@ -64,6 +64,30 @@ pub(super) fn order(
         ordered.push(Target { host: srv.target, port: srv.port, tls });
     }
     ordered
+}
+
+/// Whether a port may be a push service's. Below 1024 are those of other services, except for the one of HTTPS, which many share
+/// (XEP-0368).
+pub(super) fn is_open(port: u16) -> bool {
+    port >= 1024 || port == 443
+}
+
+/// The same on this machine, where only servers are meant to be reached: a push service may be a component of one's own.
+pub(super) fn is_open_here(port: u16) -> bool {
+    matches!(port, 5269 | 5270)
+}
+
+/// Whether an address is one of this machine: a datagram to it would come from itself. None is sent.
+pub(super) fn is_here(address: IpAddr) -> bool {
+    let any: IpAddr = match address {
+        IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+        IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+    };
+    let source = UdpSocket::bind((any, 0)).and_then(|socket| {
+        socket.connect((address, PORT))?;
+        socket.local_addr()
+    });
+    source.is_ok_and(|source| source.ip() == address)
 }
 
 /// Whether an address belongs to the public internet: users choose push services, and must not reach what is behind.
@@ -148,6 +172,30 @@ mod tests {
     fn a_service_that_says_it_is_not_there_is_believed() {
         assert_eq!(names(&[], &[srv(0, 0, "")], |_| 0), [""; 0]);
         assert_eq!(names(&[srv(0, 0, "")], &[srv(1, 0, "s")], |_| 0), ["s"]);
+    }
+
+    #[test]
+    fn the_ports_of_other_services_are_closed() {
+        for (port, open, here) in [
+            (0, false, false),
+            (22, false, false),
+            (25, false, false),
+            (443, true, false),
+            (1023, false, false),
+            (1024, true, false),
+            (5222, true, false),
+            (5269, true, true),
+            (5270, true, true),
+            (6379, true, false),
+        ] {
+            assert_eq!((is_open(port), is_open_here(port)), (open, here), "{port}");
+        }
+    }
+
+    #[test]
+    fn an_address_of_this_machine_is_known() {
+        assert!(is_here("127.0.0.1".parse().unwrap()) && is_here("127.3.2.1".parse().unwrap()));
+        assert!(!is_here("192.0.2.1".parse().unwrap()) && !is_here("2001:db8::1".parse().unwrap()));
     }
 
     #[test]

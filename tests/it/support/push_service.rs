@@ -113,7 +113,6 @@ pub(crate) struct PushService {
     publishes: mpsc::UnboundedReceiver<Publish>,
     answer: Arc<Mutex<Answer>>,
     outgoing: mpsc::UnboundedSender<String>,
-    heard: mpsc::UnboundedReceiver<Element>,
     task: JoinHandle<()>,
 }
 
@@ -135,7 +134,6 @@ impl PushService {
         let (sender, publishes) = mpsc::unbounded_channel();
         let answers = answer.clone();
         let (outgoing, mut to_send) = mpsc::unbounded_channel::<String>();
-        let (hear, heard) = mpsc::unbounded_channel();
         let task = tokio::spawn(async move {
             loop {
                 let item = tokio::select! {
@@ -148,8 +146,6 @@ impl PushService {
                 let Some(Item::Element(xml)) = item else { return };
                 let stanza = Element::parse(&xml);
                 if stanza.name != "iq" || !matches!(stanza.attribute("type"), Some("get" | "set")) {
-                    // Nobody may want to hear it.
-                    drop(hear.send(stanza));
                     continue;
                 }
                 let answer = answers.lock().unwrap().to(&stanza);
@@ -163,7 +159,7 @@ impl PushService {
                 }
             }
         });
-        Self { publishes, answer, outgoing, heard, task }
+        Self { publishes, answer, outgoing, task }
     }
 
     /// Answers like this from now on.
@@ -174,11 +170,6 @@ impl PushService {
     /// Sends a stanza of its own.
     pub(crate) fn send(&self, stanza: impl Into<String>) {
         self.outgoing.send(stanza.into()).unwrap();
-    }
-
-    /// The next stanza to it that is no request.
-    pub(crate) async fn hears(&mut self) -> Element {
-        tokio::time::timeout(PATIENCE, self.heard.recv()).await.expect("nothing was heard").unwrap()
     }
 
     /// The next publish that has not been taken yet.

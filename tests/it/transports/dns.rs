@@ -34,10 +34,10 @@ async fn asked(records: &[Record], why: &str) -> Vec<String> {
 async fn both_kinds_of_records_are_asked_for_and_tried_by_priority() {
     let hosts = ["d20.test", "d5.test", "s10.test", "s30.test"].map(|host| Record::Address(host, LOOPBACK));
     let services = [
-        Record::Srv(DIRECT, 20, 1, "d20.test"),
-        Record::Srv(DIRECT, 5, 2, "d5.test"),
-        Record::Srv(STARTTLS, 30, 3, "s30.test"),
-        Record::Srv(STARTTLS, 10, 4, "s10.test"),
+        Record::Srv(DIRECT, 20, 5001, "d20.test"),
+        Record::Srv(DIRECT, 5, 5002, "d5.test"),
+        Record::Srv(STARTTLS, 30, 5003, "s30.test"),
+        Record::Srv(STARTTLS, 10, 5004, "s10.test"),
     ];
     let asked = asked(&[&hosts[..], &services].concat(), "s30.test has no address on the public internet").await;
     assert_eq!(asked, [STARTTLS, DIRECT, "d5.test", "s10.test", "d20.test", "s30.test"]);

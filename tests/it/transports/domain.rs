@@ -5,10 +5,8 @@ use std::sync::Arc;
 
 use tokio::task::JoinSet;
 
-use super::{QUIET, bob, domain, goes_dark, phone, writes};
-use crate::support::{
-    Answer, Authority, PATIENCE, Prosody, PushServer, PushServerOptions, Pushward, bodies, lost, request,
-};
+use super::{QUIET, bob, domain, goes_dark, writes};
+use crate::support::{Answer, Authority, PATIENCE, Prosody, PushServer, PushServerOptions, Pushward, lost, request};
 
 #[tokio::test]
 async fn the_domain_publishes_over_a_stream_of_its_own_on_the_first_try_and_hears_the_answer() {
@@ -45,46 +43,6 @@ async fn without_bidi_the_domain_publishes_blindly_and_once() {
         assert_eq!(service.publish(PATIENCE).await.from, "localhost");
         pushward.logged(&["publish outcome", "Unknown"]).await;
         service.assert_quiet(QUIET).await;
-    }
-}
-
-#[tokio::test]
-async fn what_the_push_service_says_to_users_over_our_stream_reaches_them() {
-    let authority = Authority::new("an authority");
-    let (prosody, peer) =
-        (Prosody::start().await, PushServer::start(PushServerOptions::new("push.test", &authority)).await);
-    let mut service = peer.push_service().await;
-    let pushward = Pushward::start(domain(&prosody, &authority, (&peer, "direct"))).await;
-    let mut bob = bob(&prosody).await;
-    let (alice, phone) = phone(&pushward, "push.test").await;
-    let mut desk = pushward.login("alice", "desk").await;
-    desk.enable().await;
-    desk.available().await;
-    lost(&pushward, alice, "alice@localhost/phone").await;
-    writes(&mut bob, "one").await;
-    service.publish(PATIENCE).await;
-    pushward.logged(&["publish outcome", "Accepted"]).await;
-    let message = |to: &str, body: &str| {
-        format!("<message type='chat' from='bot@push.test/x' to='{to}' id='{body}'><body>{body}</body></message>")
-    };
-    service.send(message("alice@localhost/desk", "to the desk"));
-    service.send(message("alice@localhost", "to all"));
-    assert_eq!(bodies(&desk.messages(2).await), ["to the desk", "to all"]);
-    service.send(message("alice@localhost/phone", "to the phone"));
-    // What was said to a phone that is away waits for it, and notifies; of two notifications at once any may be first.
-    while service.publish(PATIENCE).await.count() != Some(3) {}
-    let mut alice = pushward.authenticated("alice").await;
-    let answer = alice.resume(&phone.id, 0).await;
-    assert_eq!(answer.name, "resumed", "{answer:?}");
-    let all = ["one", "to all", "to the phone"].map(str::to_owned);
-    assert_eq!(alice.bodies_until(&all).await, all);
-    // The rest is for the server, which is not here.
-    for to in ["localhost", "nobody@localhost", "alice@localhost"] {
-        service
-            .send(format!("<iq type='get' id='q' from='push.test' to='{to}'><query xmlns='jabber:iq:version'/></iq>"));
-        let answer = service.hears().await;
-        assert_eq!((answer.attribute("type"), answer.attribute("from")), (Some("error"), Some(to)), "{answer:?}");
-        assert!(!answer.all("service-unavailable").is_empty(), "{answer:?}");
     }
 }
 

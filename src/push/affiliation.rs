@@ -1,0 +1,71 @@
+//! The message by which a push service takes a registration back (XEP-0357 §8).
+
+use super::registration::Target;
+use crate::jid::{BareJid, Jid};
+use crate::xml::{Node, ns};
+
+/// What a push service says about its node and an account.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Affiliation {
+    /// The push service: who sent it.
+    pub service: Jid,
+    /// The node.
+    pub node: String,
+    /// The account may no longer publish: `affiliation='none'`.
+    pub is_none: bool,
+}
+
+impl Affiliation {
+    /// Reads the message that tells an account of its affiliation; `None` if it is anything else, or an error: that only gives
+    /// back what the account itself said.
+    pub fn read(message: &Node<'_>, account: &BareJid) -> Option<Self> {
+        if message.name() != "message" || message.attr("type").as_deref() == Some("error") {
+            return None;
+        }
+        let pubsub = message.child("pubsub", ns::PUBSUB)?;
+        let is_own = |jid: &str| Jid::new(jid).is_ok_and(|jid| jid.to_bare() == *account);
+        let mut all = pubsub
+            .children()
+            .filter(|child| child.is("affiliation", ns::PUBSUB) && child.attr("jid").is_some_and(|jid| is_own(&jid)));
+        let service = Jid::new(&message.attr("from")?).ok()?;
+        let node = pubsub.attr("node")?.into_owned();
+        let first = all.next()?;
+        let is_none = |child: Node<'_>| child.attr("affiliation").as_deref() == Some("none");
+        Some(Self { service, node, is_none: is_none(first) || all.any(is_none) })
+    }
+
+    /// Whether it is about this registration: of the same node, and from exactly the push service.
+    pub fn is_about(&self, target: &Target) -> bool {
+        target.node.as_ref() == Some(&self.node) && target.service == self.service
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::xml::{Element, Header};
+
+    fn read(attributes: &str, pubsub: &str) -> Option<(String, bool)> {
+        let xml = format!("<message {attributes}><pubsub xmlns='{}' {pubsub}</pubsub></message>", ns::PUBSUB);
+        let message = Element::parse(xml.into(), &Header::bare()).unwrap();
+        let account = BareJid::new("juliet@example.org").unwrap();
+        Affiliation::read(&message.node(), &account).map(|it| (format!("{} {}", it.service, it.node), it.is_none))
+    }
+
+    #[test]
+    fn an_affiliation_is_told_by_its_sender_node_and_account() {
+        let none = "node='n'><affiliation jid='juliet@example.org' affiliation='none'/>";
+        let told = Some(("push.example n".to_owned(), true));
+        assert_eq!(read("from='Push.example'", none), told);
+        assert_eq!(read("from='push.example' type='headline'", none), told);
+        assert_eq!(
+            read("from='push.example'", &none.replace("none", "owner")).map(|(_, is_none)| is_none),
+            Some(false)
+        );
+        assert_eq!(read("from='push.example' type='error'", none), None);
+        assert_eq!(read("", none), None);
+        for other in [none.replace("node='n'", ""), none.replace("juliet", "romeo"), "node='n'>".to_owned()] {
+            assert_eq!(read("from='push.example'", &other), None, "{other}");
+        }
+    }
+}

@@ -1,0 +1,224 @@
+//! What a push service may send on a stream that it may answer on (XEP-0288): answers, and nothing else. Users choose push
+//! services, so this is the internet.
+
+use serde_json::Value;
+
+use super::{bob, quick, routed, writes};
+use crate::admin::ask;
+use crate::support::{AppServer, AppStream, Authority, Client, Element, Enabled, Prosody, Pushward, Setup, lost};
+
+/// alice's phone, registered at a scripted push service, and the stream on which it was notified.
+struct Scene {
+    app: AppServer,
+    stream: AppStream,
+    pushward: Pushward,
+    phone: Enabled,
+    bob: Client,
+    // Declared last, so that the others end before it.
+    _prosody: Prosody,
+}
+
+impl Scene {
+    async fn new() -> Self {
+        Self::with(|setup| setup).await
+    }
+
+    /// The phone is away, and was notified.
+    async fn with(settings: impl FnOnce(Setup) -> Setup) -> Self {
+        let authority = Authority::new("an authority");
+        let prosody = Prosody::start().await;
+        let mut app = AppServer::start("push.test", &authority).await;
+        let setup = quick(routed(&prosody, &authority, &app.route())).set("push.transports", "['s2s']");
+        let pushward = Pushward::start(settings(setup.with_metrics())).await;
+        let mut bob = bob(&prosody).await;
+        let (alice, phone) = super::phone(&pushward, "push.test").await;
+        lost(&pushward, alice, "alice@localhost/phone").await;
+        writes(&mut bob, "one").await;
+        let mut stream = app.stream().await;
+        assert!(stream.bidi);
+        stream.publish().await;
+        pushward.logged(&["publish outcome", "Accepted"]).await;
+        Self { app, stream, pushward, phone, bob, _prosody: prosody }
+    }
+
+    /// A live session of alice.
+    async fn desk(&self) -> Client {
+        let mut desk = self.pushward.login("alice", "desk").await;
+        desk.enable().await;
+        desk.available().await;
+        desk
+    }
+
+    /// How many stanzas of push services had this fate.
+    async fn counted(&self, fate: &str) -> u64 {
+        self.pushward.metric(&format!("pushward_push_service_stanzas_total{{fate=\"{fate}\"}}")).await
+    }
+}
+
+fn is_busy(error: &Element) -> bool {
+    let it = error.child("error");
+    error.attribute("type") == Some("error")
+        && it.is_some_and(|it| it.attribute("type") == Some("wait") && it.child("resource-constraint").is_some())
+}
+
+#[tokio::test]
+async fn answers_to_requests_of_a_session_reach_it_over_the_stream() {
+    let mut scene = Scene::new().await;
+    let mut desk = scene.desk().await;
+    for (resource, kind) in [("desk", "result"), ("desk", "error"), ("nobody", "result")] {
+        scene
+            .stream
+            .send(format!("<iq type='{kind}' id='{kind}' from='push.test' to='alice@localhost/{resource}'/>"))
+            .await;
+    }
+    // A late answer, and answers that nobody can have asked for.
+    for to in ["alice@localhost", "localhost", "carol@localhost/x"] {
+        scene.stream.send(format!("<iq type='result' id='late' from='push.test' to='{to}'/>")).await;
+    }
+    for kind in ["result", "error"] {
+        let answer = Element::parse(&desk.expect(&format!("id=\"{kind}\"")).await);
+        assert_eq!((answer.ns.as_str(), answer.attribute("from")), ("jabber:client", Some("push.test")));
+    }
+    // A dark session gets it with its resumption.
+    scene.stream.send("<iq type='result' id='dark' from='push.test' to='alice@localhost/phone'/>").await;
+    writes(&mut scene.bob, "two").await;
+    scene.stream.publish().await;
+    let mut alice = scene.pushward.authenticated("alice").await;
+    assert_eq!(alice.resume(&scene.phone.id, 0).await.name, "resumed");
+    alice.expect("\"dark\"").await;
+    assert_eq!(scene.counted("refused").await, 0);
+    assert!(scene.counted("ignored").await >= 3);
+}
+
+/// A message for a user who is connected at the server itself, or offline, was answered `service-unavailable` and never
+/// reached offline storage, archive or carbons; one for a user behind the proxy went past the user's block list.
+#[tokio::test]
+async fn anything_but_answers_ends_the_stream_and_none_of_it_is_delivered() {
+    let refused = "<message type='chat' from='bot@push.test' to='alice@localhost/desk' id='1'><body>x</body></message>";
+    for (stanza, returned) in [
+        (refused.to_owned(), true),
+        (refused.replace("alice@localhost/desk", "alice@localhost"), true),
+        (refused.replace("alice@localhost/desk", "carol@localhost"), true),
+        (refused.replace("type='chat'", "type='headline'"), false),
+        (refused.replace("type='chat'", "type='groupchat'"), false),
+        (refused.replace("type='chat'", "type='error'"), false),
+        (
+            "<iq type='get' id='1' from='push.test' to='alice@localhost/desk'><ping xmlns='urn:xmpp:ping'/></iq>"
+                .to_owned(),
+            true,
+        ),
+        ("<presence type='subscribe' id='1' from='bot@push.test' to='alice@localhost'/>".to_owned(), true),
+        ("<presence id='1' from='bot@push.test' to='alice@localhost'/>".to_owned(), false),
+        // Nothing of the account's: another sender than the registered one.
+        (affiliation("bot@push.test", "n"), true),
+        (affiliation("push.test", "another"), true),
+    ] {
+        let mut scene = Scene::new().await;
+        let mut desk = scene.desk().await;
+        scene.stream.send(&stanza).await;
+        // What comes behind it is treated the same way; answers are still taken.
+        scene.stream.send(refused.replace("id='1'", "id='2'")).await;
+        scene.stream.send("<iq type='result' id='late' from='push.test' to='alice@localhost/desk'/>").await;
+        let mut ids = Vec::new();
+        for answer in scene.stream.until_footer().await {
+            assert!(is_busy(&answer), "{answer:?} to {stanza}");
+            ids.push(answer.attribute("id").unwrap().to_owned());
+        }
+        let expect: &[&str] = if returned { &["1", "2"] } else { &["2"] };
+        assert_eq!(
+            {
+                ids.sort();
+                ids
+            },
+            expect,
+            "{stanza}"
+        );
+        desk.expect("\"late\"").await;
+        desk.send("<iq type='get' id='last' to='localhost'><ping xmlns='urn:xmpp:ping'/></iq>").await;
+        desk.expect("id='last'").await;
+        assert!(!desk.transcript().contains("bot@push.test") && !desk.transcript().contains("pubsub"));
+        assert_eq!(scene.counted("refused").await, 2, "{stanza}");
+        // The next notification goes there blind, and the operator is told so.
+        writes(&mut scene.bob, "two").await;
+        let mut blind = scene.app.stream().await;
+        assert!(!blind.bidi);
+        assert!(blind.next().await.is_some_and(|iq| !iq.all("publish").is_empty()));
+        let list = ask(&scene.pushward, &["push", "list", "--json"]).await.objects();
+        assert!(list[0]["bidi_off_until"].as_u64().is_some(), "{list:?}");
+        let list = ask(&scene.pushward, &["push", "list"]).await;
+        assert!(list.out.contains("answers go to the server until"), "{}", list.out);
+    }
+}
+
+fn affiliation(from: &str, node: &str) -> String {
+    format!(
+        "<message id='1' from='{from}' to='alice@localhost'><pubsub xmlns='http://jabber.org/protocol/pubsub' node='{node}'>\
+         <affiliation jid='alice@localhost' affiliation='none'/></pubsub><body>with a text</body></message>"
+    )
+}
+
+#[tokio::test]
+async fn a_registration_is_revoked_over_the_stream_and_nothing_of_the_message_reaches_a_client() {
+    let mut scene = Scene::new().await;
+    let mut desk = scene.desk().await;
+    scene.stream.send(affiliation("push.test", "n")).await;
+    scene.pushward.logged(&["push revoked by its service"]).await;
+    assert!(ask(&scene.pushward, &["push", "list", "--json"]).await.objects().is_empty());
+    scene.stream.send("<iq type='result' id='behind' from='push.test' to='alice@localhost/desk'/>").await;
+    desk.expect("\"behind\"").await;
+    assert!(!desk.transcript().contains("with a text"));
+    assert_eq!(scene.counted("refused").await, 0);
+}
+
+#[tokio::test]
+async fn names_are_compared_after_normalisation_and_what_is_no_stanza_is_not_delivered() {
+    let mut scene = Scene::new().await;
+    let mut desk = scene.desk().await;
+    for xml in [
+        "<iq xmlns='jabber:serv&#101;r' type='result' id='written' from='push.test' to='alice@localhost/desk'>\
+         <x xmlns='jabber:serv&#101;r'/></iq>",
+        "<s:iq xmlns:s='jabber:serv&#101;r' type='result' id='prefixed' from='push.test' to='alice@localhost/desk'/>",
+        // Not stanzas on this stream.
+        "<iq xmlns='jabber:client' type='result' id='other' from='push.test' to='alice@localhost/desk'/>",
+        "<error><is-no-stream-error/></error>",
+    ] {
+        scene.stream.send(xml).await;
+    }
+    for id in ["written", "prefixed"] {
+        let answer = Element::parse(&desk.expect(&format!("\"{id}\"")).await);
+        assert_eq!((answer.ns.as_str(), answer.name.as_str()), ("jabber:client", "iq"), "{answer:?}");
+    }
+    scene.stream.send("<iq type='result' id='behind' from='push.test' to='alice@localhost/desk'/>").await;
+    desk.expect("behind").await;
+    assert!(!desk.transcript().contains("other"));
+    assert_eq!(scene.counted("delivered").await, 3);
+}
+
+#[tokio::test]
+async fn what_comes_behind_the_footer_is_counted_and_not_answered() {
+    let mut scene = Scene::new().await;
+    let message = "<message from='bot@push.test' to='alice@localhost' id='m'><body>x</body></message>";
+    scene.stream.send(message).await;
+    assert_eq!(scene.stream.until_footer().await.len(), 1);
+    scene.stream.send(message.repeat(3)).await;
+    scene.stream.send("</stream:stream>").await;
+    scene.pushward.logged(&["stanzas behind the footer", "\"stanzas\":3"]).await;
+    assert_eq!((scene.counted("refused").await, scene.counted("late").await), (1, 3));
+}
+
+#[tokio::test]
+async fn what_a_push_service_says_forges_no_log_line() {
+    let authority = Authority::new("an authority");
+    let prosody = Prosody::start().await;
+    let from = format!("evil.test&#10;2026-01-01T00:00:00Z ERROR forged{}", "x".repeat(1000));
+    let app = AppServer::saying("push.test", &authority, &from).await;
+    let setup = routed(&prosody, &authority, &app.route()).set("push.transports", "['s2s']");
+    let pushward = Pushward::start(setup).await;
+    let mut bob = bob(&prosody).await;
+    super::goes_dark(&pushward, "push.test", &mut bob).await;
+    let line: Value = serde_json::from_str(&pushward.logged(&["transport passed over"]).await).unwrap();
+    let reason = line["reason"].as_str().unwrap();
+    assert!(reason.contains("evil.test\\n2026") && !reason.contains('\n') && reason.len() < 400, "{reason:?}");
+    let list = ask(&pushward, &["push", "list"]).await.out;
+    assert!(list.contains("evil.test\\n2026") && list.trim_end().lines().count() == 1, "{list}");
+}
