@@ -70,7 +70,7 @@ use ending::Phase;
 use greeting::Greeting;
 use liveness::Liveness;
 use origin::Binding;
-use queue::{Queue, Spooled};
+use queue::{Aside, Queue, Spooled};
 use request::Promise;
 use server::ServerLeg;
 use sm::Tracking;
@@ -186,6 +186,8 @@ pub struct Session {
     confirm: Confirmation,
     server: ServerLeg,
     queue: Queue,
+    /// What the session has of the shared memory beside it.
+    aside: Aside,
     /// What was on disk when [`Output::Load`] went out, until it is answered.
     loading: Option<u64>,
     greeting: Greeting,
@@ -253,6 +255,7 @@ impl Session {
             confirm: Confirmation::default(),
             server: ServerLeg::new(server_sm),
             queue: Queue::new(settings.session_queue, base),
+            aside: Aside::default(),
             loading: None,
             greeting: if owner.backlog { Greeting::Backlog } else { Greeting::Awaited },
             own_presence: presence::Own::default(),
@@ -330,6 +333,7 @@ impl Session {
             Input::Quiet => {
                 self.quiet(now);
                 self.queue.tell_share();
+                self.aside.set(self.memory_aside());
             }
             Input::Timeout => self.timeout(now),
         }
