@@ -113,7 +113,7 @@ impl AppStream {
     }
 
     async fn item(&mut self) -> Option<Item> {
-        let mut buffer = [0; 16 * 1024];
+        let mut buffer = [0; 4096];
         loop {
             if let Some(item) = self.framer.next() {
                 return Some(item);
