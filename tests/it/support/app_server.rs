@@ -230,7 +230,7 @@ impl AppStream {
     /// the other side has taken nothing for `stalled`; returns how many were written.
     pub(crate) async fn flood(&mut self, bytes: &str, limit: usize, stalled: Duration) -> usize {
         let (chunk, mut written) = (bytes.repeat(64 * 1024 / bytes.len() + 1), 0);
-        let until = Instant::now() + PATIENCE;
+        let until = Instant::now() + 4 * PATIENCE;
         while written < limit && Instant::now() < until {
             match timeout(stalled, self.socket.write_all(chunk.as_bytes())).await {
                 Ok(Ok(())) => written += chunk.len(),
