@@ -27,7 +27,8 @@ impl Session {
     pub(super) fn memory_aside(&self) -> usize {
         let beyond = self.beyond.as_deref().map_or(0, |(_, element)| element.bytes().len());
         let presence = self.own_presence.memory() + self.waiting_presence.memory();
-        presence + self.rooms.memory() + self.roster.memory() + self.promised() + beyond
+        let contacts = self.rooms.memory() + self.roster.memory();
+        presence + contacts + self.promised() + self.pusher.memory() + self.confirm.memory() + beyond
     }
 
     /// Writes a stanza to the client, or lets it wait.
