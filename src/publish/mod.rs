@@ -217,7 +217,7 @@ impl Publisher {
                 None => Attempt::Skipped("no [host.component]".to_owned()),
             },
             Transport::Session => {
-                let patience = self.current.load().config.push.publish_timeout;
+                let patience = self.current.load().config.push.publish_timeout + session::GRACE;
                 session::carry(&self.registry, account, (publish, patience)).await
             }
         }
