@@ -8,7 +8,7 @@ use bytes::Bytes;
 use super::csi::Urgency;
 use super::ending::{is_request, refusal};
 use super::presence::{Coalesced, is_durable};
-use super::queue::{Aside, Budget, Place, Queued, Spooled};
+use super::queue::{Budget, Place, Queued, Spooled};
 use super::{EndReason, Event, Greeting, Output, Session, Source, Tracking, rewrite, server};
 use crate::jid::{BareJid, Jid};
 use crate::xml::{Element, Header, Kind, Node, ns};
@@ -19,16 +19,8 @@ const SPOOL_BEHIND_SERVER: Duration = Duration::from_secs(30);
 impl Session {
     /// Lets what waits for the client share memory with what waits for others. To be called before the first input.
     pub fn share_memory(&mut self, budget: Arc<Budget>) {
-        self.aside = Aside::of(Arc::clone(&budget));
+        self.share_aside(&budget);
         self.queue.share(budget);
-    }
-
-    /// Bytes of memory that the session has beside its queue, each part of it bounded.
-    pub(super) fn memory_aside(&self) -> usize {
-        let beyond = self.beyond.as_deref().map_or(0, |(_, element)| element.bytes().len());
-        let presence = self.own_presence.memory() + self.waiting_presence.memory();
-        let contacts = self.rooms.memory() + self.roster.memory();
-        presence + contacts + self.promised() + self.pusher.memory() + self.confirm.memory() + beyond
     }
 
     /// Writes a stanza to the client, or lets it wait.

@@ -24,6 +24,7 @@ mod event;
 mod greeting;
 mod link;
 pub mod liveness;
+mod memory;
 pub mod negotiate;
 mod notify;
 mod origin;
@@ -70,7 +71,7 @@ use ending::Phase;
 use greeting::Greeting;
 use liveness::Liveness;
 use origin::Binding;
-use queue::{Aside, Queue, Spooled};
+use queue::{Queue, Spooled};
 use request::Promise;
 use server::ServerLeg;
 use sm::Tracking;
@@ -186,8 +187,6 @@ pub struct Session {
     confirm: Confirmation,
     server: ServerLeg,
     queue: Queue,
-    /// What the session has of the shared memory beside it.
-    aside: Aside,
     /// What was on disk when [`Output::Load`] went out, until it is answered.
     loading: Option<u64>,
     greeting: Greeting,
@@ -217,6 +216,8 @@ pub struct Session {
     held: Option<Box<csi::Held>>,
     /// The user has asked the server's archive, so what it has need not be kept here.
     archive: bool,
+    /// What the session has of the shared memory beside its queue.
+    aside: queue::Aside,
     upstream_written: Instant,
     promises: VecDeque<Promise>,
     /// Changes of the account that the store has not answered.
@@ -255,7 +256,6 @@ impl Session {
             confirm: Confirmation::default(),
             server: ServerLeg::new(server_sm),
             queue: Queue::new(settings.session_queue, base),
-            aside: Aside::default(),
             loading: None,
             greeting: if owner.backlog { Greeting::Backlog } else { Greeting::Awaited },
             own_presence: presence::Own::default(),
@@ -276,6 +276,7 @@ impl Session {
             client_inactive: bound.inactive,
             held: None,
             archive: false,
+            aside: queue::Aside::default(),
             upstream_written: now,
             promises: VecDeque::new(),
             open_changes: 0,
@@ -333,7 +334,7 @@ impl Session {
             Input::Quiet => {
                 self.quiet(now);
                 self.queue.tell_share();
-                self.aside.set(self.memory_aside());
+                self.tell_aside();
             }
             Input::Timeout => self.timeout(now),
         }
