@@ -34,6 +34,11 @@
 //! in, effects are values ([`session::Output`]). So all of stream management and push timing runs in tests under virtual
 //! time.
 //!
+//! # Tasks
+//!
+//! `docs/tasks.md` has the rules for tasks, mailboxes, locks and deadlines, and the table of all tasks. The first of them: no task
+//! awaits room in another task's mailbox ([`relay::mailbox`]).
+//!
 //! # Life of a connection
 //!
 //! [`net::listener`] accepts → a proxy in front says who the client is ([`net::proxy_protocol`]) → the relay's

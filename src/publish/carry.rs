@@ -120,7 +120,7 @@ mod tests {
             "<message xmlns='jabber:serv&#101;r'><x xmlns='jabber:serve&#x72;'/></message>",
             "<message xmlns=\"jabber:client\"><x xmlns=\"jabber:client\"/></message>",
         );
-        check("<s:iq xmlns:s='jabber:&#115;erver'/>", "<s:iq xmlns:s=\"jabber:client\"/>");
+        check("<s:iq xmlns:s='jabber:&#115;erver'/>", "<s:iq xmlns=\"jabber:client\" xmlns:s=\"jabber:client\"/>");
         check(
             "<message from='a&apos;b'><d:x/></message>",
             "<message xmlns=\"jabber:client\" xmlns:d=\"jabber:server:dialback\" from=\"a&apos;b\"><d:x/></message>",

@@ -59,7 +59,7 @@ pub(super) enum Heard {
     Reply(Bytes),
     /// The peer may not send such a stanza: the stream ends, and the sender gets this error.
     Refuse(Option<Bytes>),
-    /// Somebody else decides. `false`: as [`Heard::Refuse`].
+    /// Another task decides. `false` means [`Heard::Refuse`].
     Ask(oneshot::Receiver<bool>, Option<Bytes>),
     /// The peer may not send such a stanza: the stream ends at once with this error.
     Close(&'static str),

@@ -46,7 +46,7 @@ use s2s::{Around, Pool};
 
 /// How long a transport may take to be ready for a publish.
 const READY: Duration = Duration::from_secs(5);
-/// What push services say of registrations that may wait; more is dropped.
+/// Affiliations that may wait; more are dropped and counted.
 const REVOCATIONS: usize = 256;
 
 /// The ways of one publish.
@@ -68,7 +68,7 @@ pub struct Publisher {
     /// The queue of each host's component.
     components: DashMap<String, mpsc::Sender<Job>>,
     pool: Pool,
-    /// What push services say of registrations, until somebody serves it.
+    /// The affiliations that push services send, until they are taken.
     revocations: Mutex<Option<mpsc::Receiver<Revocation>>>,
     tasks: TaskTracker,
     shutdown: CancellationToken,
@@ -97,7 +97,7 @@ impl Publisher {
         self.connect_components();
     }
 
-    /// What push services say of registrations: for the one who can check and store it. `None`: somebody has it.
+    /// The affiliations that push services send, for the task that checks and stores them. `None` if they were taken before.
     pub(crate) fn revocations(&self) -> Option<mpsc::Receiver<Revocation>> {
         self.revocations.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
@@ -217,7 +217,7 @@ impl Publisher {
                 None => Attempt::Skipped("no [host.component]".to_owned()),
             },
             Transport::Session => {
-                let patience = self.current.load().config.push.publish_timeout;
+                let patience = self.current.load().config.push.publish_timeout + session::GRACE;
                 session::carry(&self.registry, account, (publish, patience)).await
             }
         }

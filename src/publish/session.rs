@@ -48,20 +48,53 @@ impl Carried {
 }
 
 /// How long a session may take to say that an answer is late.
-const GRACE: Duration = Duration::from_secs(5);
+pub(super) const GRACE: Duration = Duration::from_secs(5);
 
-/// Publishes through the user's own stream, whichever session's it is; answers may take `patience`.
+/// Publishes through the user's own stream, whichever session's it is; a session that has not said after `patience` what came of
+/// it has not said so at all.
 pub(super) async fn carry(registry: &Registry, account: &BareJid, (publish, patience): (Publish, Duration)) -> Attempt {
     let none = || Attempt::Skipped("the account has no session".to_owned());
     let Some(carrier) = registry.any_session(account) else { return none() };
     let (reply, replied) = oneshot::channel();
     match carrier.offer(Command::Carry(Box::new(publish), reply)) {
         // The session gives each publish a deadline; one that is stuck gives none.
-        Ok(()) => Attempt::Done(match timeout(patience + GRACE, replied).await {
+        Ok(()) => Attempt::Done(match timeout(patience, replied).await {
             Ok(Ok(outcome)) => outcome,
             Ok(Err(_)) | Err(_) => Outcome::Unknown,
         }),
         Err(NotTaken::Full(_)) => Attempt::Skipped("the account's session is busy".to_owned()),
         Err(NotTaken::Gone(_)) => none(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::push::notification::Summary;
+    use crate::push::registration::Registration;
+    use crate::session::negotiate::Held;
+
+    #[tokio::test]
+    async fn a_session_that_is_stuck_or_busy_holds_nobody_up() {
+        let registry = Registry::default();
+        let account = BareJid::new("juliet@example.org").unwrap();
+        let (handle, commands) = registry.enter(Held { account: account.clone(), identity: None }, "r".to_owned());
+        let registration = r#"{"target":{"service":"push.example","node":"n"},"device":1,"last_seen":0}"#;
+        let registration: Registration = serde_json::from_str(registration).unwrap();
+        let publish = Publish::new(&registration, Summary::wake(&crate::config::Push::default(), false), 1);
+        let mut last = Attempt::Done(Outcome::Unknown);
+        for attempts in 0.. {
+            last = carry(&registry, &account, (publish.clone(), Duration::from_millis(1))).await;
+            if last != Attempt::Done(Outcome::Unknown) {
+                assert_eq!(attempts, 64);
+                break;
+            }
+        }
+        assert_eq!(last, Attempt::Skipped("the account's session is busy".to_owned()));
+        registry.leave(&handle, None);
+        drop(commands);
+        drop(registry.enter(Held { account: account.clone(), identity: None }, "r".to_owned()));
+        let gone = carry(&registry, &account, (publish, Duration::from_secs(60))).await;
+        assert_eq!(gone, Attempt::Skipped("the account has no session".to_owned()));
     }
 }

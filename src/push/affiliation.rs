@@ -4,7 +4,7 @@ use super::registration::Target;
 use crate::jid::{BareJid, Jid};
 use crate::xml::{Node, ns};
 
-/// What a push service says about its node and an account.
+/// The affiliation of an account with a node, as a push service sends it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Affiliation {
     /// The push service: who sent it.
@@ -16,8 +16,8 @@ pub struct Affiliation {
 }
 
 impl Affiliation {
-    /// Reads the message that tells an account of its affiliation; `None` if it is anything else, or an error: that only gives
-    /// back what the account itself said.
+    /// Reads the message that tells an account its affiliation. Returns `None` for any other message, and for an error, which only
+    /// returns what the account itself sent.
     pub fn read(message: &Node<'_>, account: &BareJid) -> Option<Self> {
         if message.name() != "message" || message.attr("type").as_deref() == Some("error") {
             return None;
@@ -34,7 +34,7 @@ impl Affiliation {
         Some(Self { service, node, is_none: is_none(first) || all.any(is_none) })
     }
 
-    /// Whether it is about this registration: of the same node, and from exactly the push service.
+    /// Returns whether it is about this registration: the same node, sent by exactly the registered address.
     pub fn is_about(&self, target: &Target) -> bool {
         target.node.as_ref() == Some(&self.node) && target.service == self.service
     }

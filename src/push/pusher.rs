@@ -116,6 +116,11 @@ impl Pusher {
         Self { settings, schedule, waiting: Waiting::default(), calls: Vec::new() }
     }
 
+    /// Bytes of memory that it has beside a few.
+    pub fn memory(&self) -> usize {
+        self.waiting.memory()
+    }
+
     /// Goes by other rules from now on; a push that is due stays due when it was.
     pub fn change(&mut self, settings: Arc<config::Push>) {
         self.schedule.change(Arc::clone(&settings));

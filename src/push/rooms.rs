@@ -8,6 +8,12 @@ use crate::xml::{Node, ns};
 /// Rooms that are remembered; in more, the client's own messages are taken for another's.
 const ROOMS: usize = 1024;
 
+/// Bytes of the names of rooms and nicks that are remembered; of more, as of more rooms.
+const BYTES: usize = 256 * 1024;
+
+/// What a room takes beside its names.
+const ROOM: usize = 96;
+
 /// XEP-0421: what is longer is no occupant id.
 const OCCUPANT_ID_CHARS: usize = 128;
 
@@ -16,6 +22,8 @@ const OCCUPANT_ID_CHARS: usize = 128;
 pub struct Rooms {
     /// By the bare JID of the room.
     occupants: HashMap<String, Occupant>,
+    /// What their names take.
+    bytes: usize,
 }
 
 /// Who the client is in a room.
@@ -35,7 +43,7 @@ impl Rooms {
         let to = address(presence, "to");
         match (kind.as_deref(), to) {
             (Some("unavailable"), Some(to)) => self.forget(bare(&to)),
-            (Some("unavailable"), None) => self.occupants = HashMap::new(),
+            (Some("unavailable"), None) => *self = Self::default(),
             (None, Some(to)) if presence.child("x", ns::MUC).is_some() => self.learn(&to, None, true),
             _ => {}
         }
@@ -92,23 +100,52 @@ impl Rooms {
 
     fn learn(&mut self, occupant: &Jid, id: Option<String>, joined: bool) {
         let Some(nick) = occupant.resource().map(|nick| nick.as_str().to_owned()) else { return };
-        if let Some(known) = self.occupants.get_mut(bare(occupant)) {
+        if let Some(mut known) = self.take(bare(occupant)) {
             known.nick = nick;
             known.id = id.or(known.id.take());
             known.joined |= joined;
-            return;
+            return self.remember(bare(occupant), known);
         }
-        if self.occupants.len() >= ROOMS && joined {
+        let (room, fresh) = (bare(occupant), Occupant { nick, id, joined });
+        while joined && !self.has_room(fresh.bytes(room)) {
             let claimed = self.occupants.iter().find(|(_, occupant)| !occupant.joined).map(|(room, _)| room.clone());
-            claimed.inspect(|room| self.forget(room));
+            let Some(claimed) = claimed else { break };
+            self.forget(&claimed);
         }
-        if self.occupants.len() < ROOMS {
-            self.occupants.insert(bare(occupant).to_owned(), Occupant { nick, id, joined });
+        self.remember(room, fresh);
+    }
+
+    fn has_room(&self, bytes: usize) -> bool {
+        self.occupants.len() < ROOMS && self.bytes + bytes <= BYTES
+    }
+
+    fn remember(&mut self, room: &str, occupant: Occupant) {
+        let bytes = occupant.bytes(room);
+        if self.has_room(bytes) {
+            self.bytes += bytes;
+            self.occupants.insert(room.to_owned(), occupant);
         }
     }
 
     fn forget(&mut self, room: &str) {
-        self.occupants.remove(room);
+        drop(self.take(room));
+    }
+
+    fn take(&mut self, room: &str) -> Option<Occupant> {
+        let occupant = self.occupants.remove(room)?;
+        self.bytes = self.bytes.saturating_sub(occupant.bytes(room));
+        Some(occupant)
+    }
+
+    /// Bytes of memory that they have.
+    pub fn memory(&self) -> usize {
+        self.bytes + self.occupants.len() * ROOM
+    }
+}
+
+impl Occupant {
+    fn bytes(&self, room: &str) -> usize {
+        room.len() + self.nick.len() + self.id.as_ref().map_or(0, String::len)
     }
 }
 
@@ -127,6 +164,7 @@ pub(super) fn bare(jid: &Jid) -> &str {
 mod tests {
     use super::*;
     use crate::session::tests::element;
+    use crate::xml::{Element, Header};
 
     const JOIN: &str = "<presence to='coven@chat.shakespeare.lit/thirdwitch' id='n13mt3l'>\
         <c xmlns='http://jabber.org/protocol/caps' hash='sha-1' node='https://conversations.im' ver='x'/>\
@@ -236,5 +274,24 @@ mod tests {
     fn an_occupant_id_has_a_bound() {
         let long = joined("coven@chat.shakespeare.lit/thirdwitch").replace("dd72603deec90a38", &"x".repeat(129));
         check(&[], &[&long], Some("thirdwitch"), None);
+    }
+
+    #[test]
+    fn the_names_of_rooms_are_bounded_in_bytes_and_claims_give_way() {
+        let (long, mut rooms) = ("x".repeat(900), Rooms::default());
+        for n in 0..1000 {
+            let x = "<x xmlns='http://jabber.org/protocol/muc#user'><status code='110'/></x>";
+            let xml = format!("<presence from='{n}@a.example/{long}'>{x}</presence>");
+            rooms.received(&Element::parse(xml.into(), &Header::bare()).unwrap().node());
+        }
+        assert!(rooms.memory() <= BYTES + ROOMS * ROOM && rooms.bytes > BYTES / 2);
+        let own = BareJid::new("mine@room.example").unwrap();
+        let join = "<presence to='mine@room.example/me'><x xmlns='http://jabber.org/protocol/muc'/></presence>";
+        rooms.sent(&Element::parse(join.into(), &Header::bare()).unwrap().node());
+        assert!(rooms.has_joined(&own), "what others claim gives way");
+        let leave = join.replace("<presence", "<presence type='unavailable'");
+        rooms.sent(&Element::parse(leave.into(), &Header::bare()).unwrap().node());
+        rooms.sent(&Element::parse("<presence type='unavailable'/>".into(), &Header::bare()).unwrap().node());
+        assert_eq!((rooms.bytes, rooms.memory()), (0, 0));
     }
 }

@@ -43,6 +43,11 @@ impl Roster {
         }
     }
 
+    /// Bytes of memory that it has.
+    pub fn memory(&self) -> usize {
+        self.contacts.capacity() * size_of::<u64>()
+    }
+
     /// Whether the roster was seen, all of it.
     pub fn is_known(&self) -> bool {
         self.complete

@@ -117,6 +117,12 @@ pub struct Waiting {
 }
 
 impl Waiting {
+    /// Bytes of memory that it has.
+    pub fn memory(&self) -> usize {
+        let recent = self.recent.capacity() * size_of::<(Instant, u64)>();
+        self.entries.capacity() * size_of::<Entry>() + recent + self.rung.capacity() * size_of::<Name>()
+    }
+
     /// An important stanza waits; `false` if it, or a copy, waits already or was pushed within the last five minutes.
     pub fn add(&mut self, now: Instant, seq: u64, facts: Facts, audience: Audience) -> bool {
         while self.recent.front().is_some_and(|(at, _)| *at + MEMORY <= now) {

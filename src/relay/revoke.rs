@@ -1,4 +1,4 @@
-//! Push services take registrations back over their own streams (XEP-0357 §8).
+//! Registrations that push services take back over the domain's streams (XEP-0357 §8).
 
 use super::Relay;
 use crate::jid::BareJid;
@@ -9,7 +9,7 @@ use crate::push::registration::Target;
 use crate::store::StoreError;
 
 impl Relay {
-    /// Serves what push services say of registrations, one after the other, for ever.
+    /// Handles the affiliations that push services send, one after the other. Never returns while the publisher lives.
     pub(super) async fn heed_push_services(&self) {
         let Some(mut revocations) = self.publisher.revocations() else { return };
         while let Some(revocation) = revocations.recv().await {
@@ -22,7 +22,7 @@ impl Relay {
         }
     }
 
-    /// Whether the account has a registration that this is about; it is disabled, if that is what is said.
+    /// Returns whether the account has the registration. Disables it if the affiliation is `none`.
     async fn heed(&self, account: &BareJid, told: &Affiliation) -> Result<bool, StoreError> {
         let known = self.store.account(account).await?;
         let Some(target) = known.registrations.iter().map(|r| &r.target).find(|target| told.is_about(target)) else {

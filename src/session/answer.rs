@@ -1,6 +1,7 @@
 //! Requests whose answers concern Pushward: the account's disco#info, and its own publishes; and iqs that it answers itself.
 
 use std::collections::VecDeque;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -33,9 +34,10 @@ pub(super) struct Pending {
     prefix: String,
     /// Whether there ever was a request of ours on this stream.
     asked: bool,
-    queries: VecDeque<String>,
-    /// The client's request to remove its account (XEP-0077 §3.2).
-    removal: Option<String>,
+    /// Hashes of ids: the client chooses how long those are.
+    queries: VecDeque<u64>,
+    /// The client's request to remove its account (XEP-0077 §3.2), by a hash of its id.
+    removal: Option<u64>,
     publishes: VecDeque<OpenPublish>,
 }
 
@@ -74,27 +76,37 @@ impl Pending {
     }
 
     /// The client asked for the account's features.
-    pub(super) fn query(&mut self, id: String) {
+    pub(super) fn query(&mut self, id: &str) {
         if self.queries.len() == QUERIES {
             self.queries.pop_front();
         }
+        let id = self.hash(id);
         self.queries.push_back(id);
     }
 
     /// Whether this is the answer to the client's query of the account's features.
     pub(super) fn take_query(&mut self, id: &str) -> bool {
-        let found = self.queries.iter().position(|q| q == id);
+        let id = self.hash(id);
+        let found = self.queries.iter().position(|q| *q == id);
         found.is_some_and(|at| self.queries.remove(at).is_some())
     }
 
     /// The client asks the server to remove its account.
-    pub(super) fn removal(&mut self, id: String) {
-        self.removal = Some(id);
+    pub(super) fn removal(&mut self, id: &str) {
+        self.removal = Some(self.hash(id));
+    }
+
+    /// Nobody who does not know the prefix can choose ids that collide.
+    fn hash(&self, id: &str) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        (&self.prefix, id).hash(&mut hasher);
+        hasher.finish()
     }
 
     /// Whether this is the answer to it.
     pub(super) fn take_removal(&mut self, id: &str) -> bool {
-        self.removal.take_if(|removal| removal == id).is_some()
+        let id = self.hash(id);
+        self.removal.take_if(|removal| *removal == id).is_some()
     }
 
     /// A publish was sent.

@@ -78,6 +78,11 @@ struct Owed {
 }
 
 impl Confirmation {
+    /// Bytes of memory that it has beside a few.
+    pub(super) fn memory(&self) -> usize {
+        self.open.capacity() * size_of::<(u64, u64)>()
+    }
+
     /// The client begins to count.
     pub fn enable(&mut self) {
         self.counting = true;

@@ -19,6 +19,7 @@ const SPOOL_BEHIND_SERVER: Duration = Duration::from_secs(30);
 impl Session {
     /// Lets what waits for the client share memory with what waits for others. To be called before the first input.
     pub fn share_memory(&mut self, budget: Arc<Budget>) {
+        self.share_aside(&budget);
         self.queue.share(budget);
     }
 

@@ -25,6 +25,7 @@ mod event;
 mod greeting;
 mod link;
 pub mod liveness;
+mod memory;
 pub mod negotiate;
 mod notify;
 mod origin;
@@ -247,6 +248,8 @@ pub struct Session {
     held: Option<Box<csi::Held>>,
     /// The user has asked the server's archive, so what it has need not be kept here.
     archive: bool,
+    /// What the session has of the shared memory beside its queue.
+    aside: queue::Aside,
     upstream_written: Instant,
     promises: VecDeque<Promise>,
     /// Changes of the account that the store has not answered.
@@ -308,6 +311,7 @@ impl Session {
             client_inactive: bound.inactive,
             held: None,
             archive: false,
+            aside: queue::Aside::default(),
             upstream_written: now,
             promises: VecDeque::new(),
             open_changes: 0,
@@ -368,6 +372,7 @@ impl Session {
             Input::Quiet => {
                 self.quiet(now);
                 self.queue.tell_share();
+                self.tell_aside();
             }
             Input::Timeout => self.timeout(now),
         }

@@ -1,15 +1,25 @@
 //! Presence: what a client last said of itself, where it is joined, and what of others' need not wait twice.
 
 use std::collections::{HashMap, HashSet};
-use std::hash::{DefaultHasher, Hash, Hasher};
+use std::hash::BuildHasher;
 
 use bytes::Bytes;
 
-use crate::jid::{BareJid, Jid};
+use crate::jid::Jid;
 use crate::xml::{Element, Kind, Node, XmlWriter, ns};
 
 /// Rooms and others that the client sends presence to; more are treated as unknown.
 const DIRECTED: usize = 1024;
+
+/// Bytes of a client's own presence that are kept.
+const LINGERING: usize = 4096;
+
+/// Senders whose waiting presence may become obsolete; that of more waits like any other stanza.
+const SENDERS: usize = 4096;
+
+/// What a hash in a set needs, and what one with a place needs.
+const HASH: usize = 10;
+const PLACE: usize = 28;
 
 /// Contacts that a client is remembered to take for available; beyond, nobody's visit is kept from it.
 const TOLD: usize = 4096;
@@ -45,11 +55,14 @@ pub(super) fn is_durable(element: &Element) -> bool {
 /// The client's own presence.
 #[derive(Debug, Default)]
 pub(super) struct Own {
-    /// The last available presence to everybody.
-    available: Option<Box<Element>>,
+    /// The client is available to everybody.
+    available: bool,
+    /// Its last available presence to everybody, as a lingering session shows it.
+    lingering: Option<Bytes>,
     /// A broadcast `unavailable` that waits for what comes next.
     parting: Option<Box<Element>>,
-    directed: HashSet<BareJid>,
+    /// Hashes of the bare JIDs that the client sends presence to.
+    directed: HashSet<u64>,
 }
 
 impl Own {
@@ -58,13 +71,15 @@ impl Own {
         let node = element.node();
         let (sort, to) = (sort(&node), node.attr("to").and_then(|to| Jid::new(&to).ok()));
         match (sort, to) {
-            (Sort::Available, None) => self.available = Some(Box::new(element.compact())),
-            (Sort::Unavailable, None) => self.available = None,
+            (Sort::Available, None) => (self.available, self.lingering) = (true, lingering(&node)),
+            (Sort::Unavailable, None) => (self.available, self.lingering) = (false, None),
             (Sort::Available, Some(to)) if self.directed.len() < DIRECTED => {
-                self.directed.insert(to.to_bare());
+                let to = self.hash(&to);
+                self.directed.insert(to);
             }
             (Sort::Unavailable, Some(to)) => {
-                self.directed.remove(&to.to_bare());
+                let to = self.hash(&to);
+                self.directed.remove(&to);
             }
             _ => {}
         }
@@ -73,7 +88,23 @@ impl Own {
 
     /// Whether the client is available to everybody.
     pub(super) fn is_available(&self) -> bool {
-        self.available.is_some()
+        self.available
+    }
+
+    /// Whether the client sends presence to this address.
+    fn is_joined(&self, to: &Jid) -> bool {
+        self.directed.contains(&self.hash(to))
+    }
+
+    /// Of the bare JID. Nobody can choose addresses that collide.
+    fn hash(&self, jid: &Jid) -> u64 {
+        self.directed.hasher().hash_one(jid.to_bare().as_str())
+    }
+
+    /// Bytes of memory that it has.
+    pub(super) fn memory(&self) -> usize {
+        let held = self.parting.as_ref().map_or(0, |parting| parting.bytes().len());
+        held + self.lingering.as_ref().map_or(0, |lingering| lingering.len()) + self.directed.capacity() * HASH
     }
 
     /// Whether this is a broadcast `unavailable`.
@@ -95,23 +126,33 @@ impl Own {
     /// The last available presence as a lingering session shows it: `xa`, and no claim to messages over others. `None` if the
     /// client was not available, or wanted no messages.
     pub(super) fn lingering(&self) -> Option<Bytes> {
-        let element = self.available.as_ref()?;
-        let node = element.node();
-        let priority = node.child("priority", ns::CLIENT).and_then(|p| p.text().trim().parse::<i32>().ok());
-        let priority = priority.unwrap_or_default();
-        if priority < 0 {
-            return None;
-        }
-        let mut xml = XmlWriter::new();
-        xml.start("presence").start("show").text("xa").end();
-        xml.start("priority").text(&priority.min(0).to_string()).end();
-        for child in node.children() {
-            if child.is("c", "http://jabber.org/protocol/caps") || child.is("status", ns::CLIENT) {
-                write_copy(&mut xml, &child);
-            }
-        }
-        Some(xml.finish())
+        self.lingering.clone()
     }
+}
+
+/// An available presence as a lingering session shows it; without status and capabilities if those are too long to keep.
+fn lingering(presence: &Node<'_>) -> Option<Bytes> {
+    let priority = presence.child("priority", ns::CLIENT).and_then(|p| p.text().trim().parse::<i32>().ok());
+    let priority = priority.unwrap_or_default();
+    if priority < 0 {
+        return None;
+    }
+    let mut xml = XmlWriter::new();
+    xml.start("presence").start("show").text("xa").end();
+    xml.start("priority").text(&priority.min(0).to_string()).end();
+    for child in presence.children() {
+        if child.is("c", "http://jabber.org/protocol/caps") || child.is("status", ns::CLIENT) {
+            write_copy(&mut xml, &child);
+        }
+    }
+    let shown = xml.finish();
+    if shown.len() <= LINGERING {
+        return Some(shown);
+    }
+    let mut xml = XmlWriter::new();
+    xml.start("presence").start("show").text("xa").end();
+    xml.start("priority").text(&priority.min(0).to_string());
+    Some(xml.finish())
 }
 
 /// Copies an element without children of its own.
@@ -131,7 +172,8 @@ fn write_copy(xml: &mut XmlWriter, node: &Node<'_>) {
 /// Others' presence: what was not written to the client yet, and whom the client takes for available.
 #[derive(Debug, Default)]
 pub(super) struct Waiting {
-    by_sender: HashMap<String, (u64, Sort)>,
+    /// By a hash of the full JID.
+    by_sender: HashMap<u64, (u64, Sort)>,
     /// Hashes of the full JIDs that the client was told are available.
     told: HashSet<u64>,
 }
@@ -152,18 +194,23 @@ impl Waiting {
     pub(super) fn coalesce(&mut self, element: &Element, own: &Own) -> Coalesced {
         let node = element.node();
         let Some((from, sort)) = plain(&node) else { return Coalesced::Keep };
-        let Some((older, older_sort)) = self.by_sender.remove(from.as_str()) else { return Coalesced::Keep };
-        let joined = own.directed.contains(&from.to_bare());
+        let Some((older, older_sort)) = self.by_sender.remove(&self.by_sender.hasher().hash_one(from.as_str())) else {
+            return Coalesced::Keep;
+        };
+        let joined = own.is_joined(&from);
         let visited = sort == Sort::Unavailable && older_sort == Sort::Available;
         // Who was there before must be seen to leave.
-        let known = self.told.len() >= TOLD || self.told.contains(&hash(from.as_str()));
+        let known = self.told.len() >= TOLD || self.told.contains(&self.told.hasher().hash_one(from.as_str()));
         if visited && !joined && !known { Coalesced::Cancel(older) } else { Coalesced::Replace(older) }
     }
 
     /// A presence stanza was queued at this place.
     pub(super) fn queued(&mut self, element: &Element, seq: u64) {
         if let Some((from, sort)) = plain(&element.node()) {
-            self.by_sender.insert(from.to_string(), (seq, sort));
+            let sender = self.by_sender.hasher().hash_one(from.as_str());
+            if self.by_sender.len() < SENDERS || self.by_sender.contains_key(&sender) {
+                self.by_sender.insert(sender, (seq, sort));
+            }
         }
     }
 
@@ -171,10 +218,12 @@ impl Waiting {
     pub(super) fn written(&mut self, element: &Element) {
         match plain(&element.node()) {
             Some((from, Sort::Available)) if self.told.len() < TOLD => {
-                self.told.insert(hash(from.as_str()));
+                let from = self.told.hasher().hash_one(from.as_str());
+                self.told.insert(from);
             }
             Some((from, Sort::Unavailable)) => {
-                self.told.remove(&hash(from.as_str()));
+                let from = self.told.hasher().hash_one(from.as_str());
+                self.told.remove(&from);
             }
             _ => {}
         }
@@ -184,12 +233,11 @@ impl Waiting {
     pub(super) fn clear(&mut self) {
         self.by_sender = HashMap::new();
     }
-}
 
-fn hash(from: &str) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    from.hash(&mut hasher);
-    hasher.finish()
+    /// Bytes of memory that it has.
+    pub(super) fn memory(&self) -> usize {
+        self.by_sender.capacity() * PLACE + self.told.capacity() * HASH
+    }
 }
 
 /// The sender of presence that only tells a state. A room's with a status code tells of an event, so it keeps its place.
@@ -201,4 +249,39 @@ fn plain(node: &Node<'_>) -> Option<(Jid, Sort)> {
     }
     let from = Jid::new(&node.attr("from")?).ok()?;
     Some((from, sort))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::session::tests::element;
+
+    #[test]
+    fn a_long_presence_is_remembered_in_short() {
+        let mut own = Own::default();
+        let status = "x".repeat(1 << 20);
+        assert!(own.sent(&element(&format!("<presence><status>{status}</status><priority>5</priority></presence>"))));
+        let shown = "<presence><show>xa</show><priority>0</priority></presence>";
+        assert_eq!((own.is_available(), own.lingering()), (true, Some(shown.into())));
+        own.sent(&element(&format!("<presence><status>{status}</status><priority>-1</priority></presence>")));
+        assert_eq!((own.is_available(), own.lingering()), (true, None));
+        assert!(own.memory() < 2 * LINGERING);
+    }
+
+    #[test]
+    fn what_is_kept_of_presence_is_bounded() {
+        let (mut own, mut waiting) = (Own::default(), Waiting::default());
+        for n in 0..SENDERS + 1000 {
+            let long = "x".repeat(1000);
+            own.sent(&element(&format!("<presence to='{n}{long}@{n}.example/{long}'/>")));
+            let presence = element(&format!("<presence from='{n}{long}@{n}.example/{long}'/>"));
+            waiting.queued(&presence, n as u64);
+            waiting.written(&presence);
+        }
+        assert!(own.memory() < 64 << 10 && waiting.memory() < 512 << 10, "{} {}", own.memory(), waiting.memory());
+        own.part(element(&format!("<presence type='unavailable'><status>{}</status></presence>", "x".repeat(5000))));
+        assert!(own.memory() > 5000, "what is held counts");
+        waiting.clear();
+        assert!(waiting.memory() < 128 << 10);
+    }
 }

@@ -13,6 +13,7 @@ use std::collections::VecDeque;
 use std::ops::RangeInclusive;
 
 use crate::xml::{Element, Kind};
+pub(super) use budget::Aside;
 pub use budget::Budget;
 use budget::Share;
 pub use queued::Queued;

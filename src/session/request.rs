@@ -15,6 +15,9 @@ use crate::xml::{Element, Node, ns};
 /// Requests of one session that wait for the store; more are asked to come back later.
 const OPEN_REQUESTS: usize = 32;
 
+/// Bytes of their answers.
+const PROMISED: usize = 64 * 1024;
+
 /// A reply that waits for the store.
 #[derive(Debug)]
 pub(super) struct Promise {
@@ -24,7 +27,18 @@ pub(super) struct Promise {
     on_failure: Bytes,
 }
 
+impl Promise {
+    fn bytes(&self) -> usize {
+        self.on_success.len() + self.on_failure.len()
+    }
+}
+
 impl Session {
+    /// Bytes of memory that the open requests have.
+    pub(super) fn promised(&self) -> usize {
+        self.promises.iter().map(Promise::bytes).sum()
+    }
+
     /// Answers an iq that is ours to answer, and notes one whose answer concerns us.
     pub(super) fn answer_iq(&mut self, now: Instant, element: &Element) -> bool {
         // Most iqs need no second look.
@@ -38,10 +52,10 @@ impl Session {
         let (id, kind) = (node.attr("id").unwrap_or_default(), node.attr("type"));
         match (kind.as_deref(), child.name(), child.ns()) {
             (Some("get"), "query", ns::DISCO_INFO) if account && child.attr("node").is_none() => {
-                self.pending.query(id.into_owned());
+                self.pending.query(&id);
             }
             (Some("set"), "query", ns::REGISTER) if child.child("remove", ns::REGISTER).is_some() => {
-                self.pending.removal(id.into_owned());
+                self.pending.removal(&id);
             }
             (Some("set"), "query", mam) if account && mam.starts_with(ns::MAM_ANY) => self.archive = true,
             (Some("set"), ..) => {
@@ -63,7 +77,9 @@ impl Session {
     }
 
     fn push_request(&mut self, now: Instant, iq: &Node<'_>, request: Result<Request, RequestError>) {
-        if self.promises.len() >= OPEN_REQUESTS {
+        // The answers repeat the id of the request, which may be long.
+        let id = iq.attr("id").map_or(0, |id| id.len());
+        if self.promises.len() >= OPEN_REQUESTS || self.promised().saturating_add(2 * id) > PROMISED {
             return self.deliver_own(now, iq_error(iq, "wait", "resource-constraint"));
         }
         let (change, event) = match request {
@@ -79,7 +95,7 @@ impl Session {
             Ok(Request::Disable(service, node)) => (Change::Disable { service, node }, Event::PushDisabled),
         };
         let token = Token(self.next_token);
-        self.next_token += 1;
+        self.next_token = self.next_token.wrapping_add(1);
         let on_success = iq_result(iq);
         let on_failure = iq_error(iq, "wait", "internal-server-error");
         self.promises.push_back(Promise { token, event, on_success, on_failure });

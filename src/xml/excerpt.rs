@@ -9,7 +9,8 @@ pub fn excerpt(words: &str) -> String {
     let mut excerpt = String::new();
     let mut length = 0;
     for c in words.chars() {
-        let escape = c.is_control() || matches!(c, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}');
+        let escape = c.is_control()
+            || matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}');
         let escaped: String = if escape { c.escape_default().collect() } else { c.into() };
         length += escaped.chars().count();
         if length > EXCERPT {

@@ -1,5 +1,5 @@
 //! What a push service may send on a stream that its answers come back on (XEP-0288). Users choose push services, so this is
-//! the internet: it takes answers, and the word that a registration is taken back.
+//! the internet: answers are taken, and affiliation messages.
 
 use crate::jid::{BareJid, Jid};
 use crate::push::affiliation::Affiliation;
@@ -8,7 +8,7 @@ use crate::xml::Node;
 /// What is to become of a stanza that does not answer a publish of this stream.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
-    /// It speaks for another domain: the stream ends at once.
+    /// Its sender is of another domain: the stream ends at once.
     Foreign,
     /// It is for another domain: the stream ends at once.
     Misdirected,
@@ -16,7 +16,7 @@ pub(super) enum Verdict {
     Stray,
     /// An answer for the session with this full JID, if there is one.
     Answer(Jid),
-    /// What the push service says about a registration of this account, if it has it.
+    /// The affiliation of this account, if it has the registration.
     Affiliation(BareJid, Affiliation),
     /// All else: the stream ends.
     Refused,
@@ -39,8 +39,8 @@ pub(super) fn judge(stanza: &Node<'_>, us: &str, peer: &str) -> Verdict {
     told.map_or(Verdict::Refused, |(account, told)| Verdict::Affiliation(account, told))
 }
 
-/// Whether the sender of a refused stanza gets an error: of requests, messages and subscriptions it does (RFC 6121 §8.5), unless
-/// they are errors, or for many.
+/// Returns whether the sender of a refused stanza gets an error. Requests, messages and subscriptions are answered (RFC 6121
+/// §8.5), except for errors, headlines and messages of rooms.
 pub(in crate::publish) fn is_returned(stanza: &Node<'_>) -> bool {
     match (stanza.name(), stanza.attr("type").as_deref()) {
         ("iq", kind) => matches!(kind, Some("get" | "set")),

@@ -68,7 +68,7 @@ struct Shared {
 /// Streams that are up, being connected, in backoff or remembered, for each that may be up.
 const LINES: usize = 16;
 
-/// What a push service says about a registration. Whoever answers says whether it is the push service's to say.
+/// An affiliation that a push service sent. The reply is whether the account has the registration.
 #[derive(Debug)]
 pub(crate) struct Revocation {
     pub(crate) account: BareJid,

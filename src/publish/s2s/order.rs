@@ -77,12 +77,18 @@ pub(super) fn is_open_here(port: u16) -> bool {
     matches!(port, 5269 | 5270)
 }
 
-/// Whether an address is one of this machine: a datagram to it would come from itself. None is sent.
+/// Whether an address is one of this machine: then a socket can be bound to it. Where a socket can be bound to any address
+/// (`ip_nonlocal_bind`), a datagram to one of this machine comes from that same address; none is sent.
 pub(super) fn is_here(address: IpAddr) -> bool {
-    let any: IpAddr = match address {
-        IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
-        IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+    // For documentation (RFC 5737, RFC 3849): nobody has these.
+    let (any, nobody): (IpAddr, IpAddr) = match address {
+        IpAddr::V4(_) => (Ipv4Addr::UNSPECIFIED.into(), Ipv4Addr::new(192, 0, 2, 1).into()),
+        IpAddr::V6(_) => (Ipv6Addr::UNSPECIFIED.into(), Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1).into()),
     };
+    let takes = |address| UdpSocket::bind((address, 0)).is_ok();
+    if !takes(nobody) {
+        return takes(address);
+    }
     let source = UdpSocket::bind((any, 0)).and_then(|socket| {
         socket.connect((address, PORT))?;
         socket.local_addr()

@@ -70,7 +70,8 @@ mod tests {
             own.pop();
             assert!(places.take(&account("a"), most).is_ok(), "{most}");
             drop(own);
-            assert_eq!((places.taken().all, places.taken().by_account.len()), (0, 0));
+            let taken = places.taken();
+            assert_eq!((taken.all, taken.by_account.len()), (0, 0));
         }
     }
 }

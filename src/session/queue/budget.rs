@@ -96,6 +96,24 @@ impl Drop for Share {
     }
 }
 
+/// What a session has of the shared memory beside its queue: presence, rooms, contacts, open requests.
+#[derive(Debug, Default)]
+pub(in crate::session) struct Aside(Share);
+
+impl Aside {
+    pub(in crate::session) fn of(budget: Arc<Budget>) -> Self {
+        Self(Share::of(budget))
+    }
+
+    /// The session has so many bytes now.
+    pub(in crate::session) fn set(&mut self, bytes: usize) {
+        if self.0.taken != bytes {
+            self.0.taken = bytes;
+            self.0.tell_if_much();
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -120,6 +138,18 @@ mod tests {
         assert_eq!(one.room(), 3 * UNTOLD - 6);
         one.give_back(UNTOLD + 1);
         assert_eq!((budget.used(), one.room()), (5, 4 * UNTOLD - 5));
+    }
+
+    #[test]
+    fn what_a_session_has_beside_its_queue_is_taken_from_the_same_memory() {
+        let (budget, [queue, _]) = shares(4 * UNTOLD);
+        let mut aside = Aside::of(Arc::clone(&budget));
+        aside.set(3 * UNTOLD);
+        assert_eq!(queue.room(), UNTOLD);
+        aside.set(5);
+        assert_eq!(queue.room(), 4 * UNTOLD - 5);
+        drop(aside);
+        assert_eq!(budget.used(), 0);
     }
 
     #[test]

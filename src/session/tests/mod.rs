@@ -4,6 +4,7 @@ mod csi;
 mod durability;
 mod found;
 mod login;
+mod memory;
 mod model;
 mod push;
 mod reading;

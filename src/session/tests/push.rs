@@ -330,16 +330,26 @@ fn disable_stops_the_pushes() {
 }
 
 #[test]
-fn a_stanza_that_came_by_another_way_is_the_clients_if_it_is_for_it_or_it_is_available() {
-    let routed = |to: &str| element(&format!("<message from='push.example' to='{to}'><body>b</body></message>"));
+fn only_an_answer_comes_by_another_way_than_the_server() {
     let mut rig = Rig::new();
-    rig.input(Input::Routed(routed("juliet@example.org")));
+    rig.input(Input::Routed(element("<message from='push.example'><body>b</body></message>")));
     assert_eq!(rig.to_client, Vec::<String>::new());
-    rig.input(Input::Routed(routed("juliet@example.org/phone")));
+    rig.input(Input::Routed(element("<iq type='result' id='1' from='push.example'/>")));
     assert_eq!(rig.to_client.len(), 1);
-    rig.client("<presence/>");
-    rig.input(Input::Routed(routed("juliet@example.org")));
-    assert_eq!(rig.to_client.len(), 2);
+}
+
+/// The id of a request is the client's, and others may know or guess it.
+#[test]
+fn only_the_server_says_that_the_account_is_removed() {
+    let mut rig = Rig::new();
+    let remove = "<iq type='set' id='bye'><query xmlns='jabber:iq:register'><remove/></query></iq>";
+    let answer = |from: &str| element(&format!("<iq type='result' id='bye'{from}/>"));
+    rig.client(remove);
+    rig.input(Input::Routed(answer(" from='push.example'")));
+    rig.upstream("<iq type='result' id='bye' from='push.example'/>");
+    assert!(!rig.stored.contains(&Change::Removed));
+    rig.upstream("<iq type='result' id='bye'/>");
+    assert!(rig.stored.contains(&Change::Removed));
 }
 
 #[test]

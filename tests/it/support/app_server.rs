@@ -73,6 +73,71 @@ impl AppServer {
     }
 }
 
+/// A stream of a push service to a server, as `push.test`.
+pub(crate) struct AppClient {
+    socket: tokio_rustls::client::TlsStream<TcpStream>,
+    framer: Framer,
+}
+
+impl AppClient {
+    /// Connects to the server of `localhost`.
+    pub(crate) async fn dial(address: SocketAddr, authority: &Authority) -> Self {
+        let issued = authority.issue_for_both("push.test");
+        let mut roots = rustls::RootCertStore::empty();
+        roots.add(CertificateDer::from_pem_file(authority.file()).unwrap()).unwrap();
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let config = rustls::ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_root_certificates(roots)
+            .with_client_auth_cert(
+                vec![CertificateDer::from_pem_file(&issued.certificate).unwrap()],
+                PrivateKeyDer::from_pem_file(&issued.key).unwrap(),
+            )
+            .unwrap();
+        let tcp = TcpStream::connect(address).await.unwrap();
+        let connector = tokio_rustls::TlsConnector::from(Arc::new(config));
+        let socket = connector.connect("localhost".try_into().unwrap(), tcp).await.unwrap();
+        let mut client = Self { socket, framer: Framer::default() };
+        client.open().await;
+        client.send("<auth xmlns='urn:ietf:params:xml:ns:xmpp-sasl' mechanism='EXTERNAL'>=</auth>").await;
+        assert!(client.element().await.starts_with("<success"));
+        client.framer = Framer::default();
+        client.open().await;
+        client
+    }
+
+    async fn open(&mut self) {
+        self.send(
+            "<stream:stream xmlns='jabber:server' xmlns:stream='http://etherx.jabber.org/streams' from='push.test' \
+             to='localhost' version='1.0'>",
+        )
+        .await;
+        assert!(self.element().await.starts_with("<stream:features"));
+    }
+
+    pub(crate) async fn send(&mut self, bytes: impl AsRef<[u8]>) {
+        self.socket.write_all(bytes.as_ref()).await.unwrap();
+        self.socket.flush().await.unwrap();
+    }
+
+    async fn element(&mut self) -> String {
+        let mut buffer = [0; 4096];
+        loop {
+            match self.framer.next() {
+                Some(Item::Element(xml)) => return xml,
+                Some(Item::Header(_)) => {}
+                Some(Item::Footer) => panic!("the server closed the stream"),
+                None => {
+                    let length = timeout(PATIENCE, self.socket.read(&mut buffer)).await.unwrap().unwrap();
+                    assert_ne!(length, 0, "the server closed the connection");
+                    self.framer.push(&buffer[..length]);
+                }
+            }
+        }
+    }
+}
+
 /// A stream on which the other server may write stanzas.
 pub(crate) struct AppStream {
     socket: TlsStream<TcpStream>,
@@ -113,7 +178,7 @@ impl AppStream {
     }
 
     async fn item(&mut self) -> Option<Item> {
-        let mut buffer = [0; 16 * 1024];
+        let mut buffer = [0; 4096];
         loop {
             if let Some(item) = self.framer.next() {
                 return Some(item);
@@ -165,7 +230,7 @@ impl AppStream {
     /// the other side has taken nothing for `stalled`; returns how many were written.
     pub(crate) async fn flood(&mut self, bytes: &str, limit: usize, stalled: Duration) -> usize {
         let (chunk, mut written) = (bytes.repeat(64 * 1024 / bytes.len() + 1), 0);
-        let until = Instant::now() + PATIENCE;
+        let until = Instant::now() + 4 * PATIENCE;
         while written < limit && Instant::now() < until {
             match timeout(stalled, self.socket.write_all(chunk.as_bytes())).await {
                 Ok(Ok(())) => written += chunk.len(),

@@ -30,7 +30,7 @@ use std::ops::RangeInclusive;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-pub(crate) use app_server::{AppServer, AppStream};
+pub(crate) use app_server::{AppClient, AppServer, AppStream};
 pub(crate) use authority::{Authority, Issued};
 pub(crate) use browser::Browser;
 pub(crate) use client::{Client, Enabled, HEADER, STARTTLS, plain};

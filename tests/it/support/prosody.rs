@@ -97,6 +97,22 @@ impl Prosody {
         Self::tls_with(&["tls", "smacks"], certificate, "").await
     }
 
+    /// The same, with offline storage and block lists, which takes servers of the authority in `trusts` by their certificates at
+    /// the address that is returned, with TLS at once.
+    pub(crate) async fn between_servers(certificate: &Issued, trusts: &Path) -> (Self, SocketAddr) {
+        let address = free_address();
+        let (file, key) = (certificate.certificate.display(), certificate.key.display());
+        let tls = format!("{{ certificate = \"{file}\"; key = \"{key}\"; cafile = {trusts:?} }}");
+        let settings = format!(
+            "ssl = {tls}\ns2s_ssl = {tls}\ns2s_direct_tls_ssl = {tls}\ns2s_secure_auth = true\ns2s_interfaces = {{ \"127.0.0.1\" }}\n\
+             s2s_ports = {{}}\ns2s_direct_tls_interfaces = {{ \"127.0.0.1\" }}\ns2s_direct_tls_ports = {{ {} }}",
+            address.port()
+        );
+        let modules = &["tls", "s2s", "s2s_auth_certs", "offline", "blocklist"];
+        let started = Self::having(Extras { modules, settings: &settings, ..Extras::default() }).await;
+        (started, address)
+    }
+
     async fn tls_with(modules: &[&str], certificate: &Issued, settings: &str) -> Self {
         let (file, key) = (certificate.certificate.display(), certificate.key.display());
         let settings = format!("ssl = {{ certificate = \"{file}\"; key = \"{key}\" }}\n{settings}");

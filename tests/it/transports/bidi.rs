@@ -5,7 +5,9 @@ use serde_json::Value;
 
 use super::{bob, quick, routed, writes};
 use crate::admin::ask;
-use crate::support::{AppServer, AppStream, Authority, Client, Element, Enabled, Prosody, Pushward, Setup, lost};
+use crate::support::{
+    AppClient, AppServer, AppStream, Authority, Client, Element, Enabled, Prosody, Pushward, lost, request,
+};
 
 /// alice's phone, registered at a scripted push service, and the stream on which it was notified.
 struct Scene {
@@ -20,16 +22,14 @@ struct Scene {
 
 impl Scene {
     async fn new() -> Self {
-        Self::with(|setup| setup).await
+        Self::before(Prosody::start().await, &Authority::new("an authority")).await
     }
 
     /// The phone is away, and was notified.
-    async fn with(settings: impl FnOnce(Setup) -> Setup) -> Self {
-        let authority = Authority::new("an authority");
-        let prosody = Prosody::start().await;
-        let mut app = AppServer::start("push.test", &authority).await;
-        let setup = quick(routed(&prosody, &authority, &app.route())).set("push.transports", "['s2s']");
-        let pushward = Pushward::start(settings(setup.with_metrics())).await;
+    async fn before(prosody: Prosody, authority: &Authority) -> Self {
+        let mut app = AppServer::start("push.test", authority).await;
+        let setup = quick(routed(&prosody, authority, &app.route())).set("push.transports", "['s2s']");
+        let pushward = Pushward::start(setup.with_metrics()).await;
         let mut bob = bob(&prosody).await;
         let (alice, phone) = super::phone(&pushward, "push.test").await;
         lost(&pushward, alice, "alice@localhost/phone").await;
@@ -221,4 +221,45 @@ async fn what_a_push_service_says_forges_no_log_line() {
     assert!(reason.contains("evil.test\\n2026") && !reason.contains('\n') && reason.len() < 400, "{reason:?}");
     let list = ask(&pushward, &["push", "list"]).await.out;
     assert!(list.contains("evil.test\\n2026") && list.trim_end().lines().count() == 1, "{list}");
+}
+
+/// Messages for users who are connected at the server itself, or offline, and for one who has blocked their sender.
+#[tokio::test]
+async fn what_a_push_service_has_for_users_passes_the_server_after_the_stream_is_closed() {
+    let authority = Authority::new("an authority");
+    let (prosody, between) = Prosody::between_servers(&authority.issue_for_both("localhost"), &authority.file()).await;
+    let address = prosody.address;
+    let mut scene = Scene::before(prosody, &authority).await;
+    let mut desk = scene.desk().await;
+    let block = "<block xmlns='urn:xmpp:blocking'><item jid='push.test'/></block>";
+    let answer = request(&mut desk, "block", block).await;
+    assert_eq!(answer.attribute("type"), Some("result"), "{answer:?}");
+    let message = |to: &str, body: &str| {
+        format!(
+            "<message type='chat' from='bot@push.test' to='{to}@localhost' id='{body}'><body>{body}</body></message>"
+        )
+    };
+    scene.bob.send("<presence/>").await;
+    for to in ["bob", "carol", "alice"] {
+        scene.stream.send(message(to, "early")).await;
+    }
+    let answers = scene.stream.until_footer().await;
+    assert!(answers.len() == 3 && answers.iter().all(is_busy), "{answers:?}");
+    // The push service dials the server, as after any stream that has ended.
+    let mut peer = AppClient::dial(between, &authority).await;
+    for to in ["alice", "bob", "carol"] {
+        peer.send(message(to, "later")).await;
+    }
+    scene.bob.expect("<body>later</body>").await;
+    let mut carol = Client::plain(address).await;
+    carol.login("carol", "desk").await;
+    carol.send("<presence/>").await;
+    carol.expect("<body>later</body>").await;
+    // The stream is ordered: what was for alice came first, and is not for her.
+    desk.send("<iq type='get' id='last' to='localhost'><ping xmlns='urn:xmpp:ping'/></iq>").await;
+    desk.expect("id='last'").await;
+    for client in [&desk, &scene.bob, &carol] {
+        assert!(!client.transcript().contains("<body>early</body>"));
+    }
+    assert!(!desk.transcript().contains("bot@push.test"));
 }

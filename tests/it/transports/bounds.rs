@@ -1,13 +1,13 @@
 //! What push services and the users who chose them can cost: memory, connections, ports.
 
 use std::fs;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::{bob, quick, routed, writes};
 use crate::admin::ask;
 use crate::support::{
-    AppServer, Authority, COMPONENT_SECRET, Client, NameServer, Prosody, Pushward, Record, Setup, free_address, lost,
-    request,
+    AppServer, Authority, COMPONENT_SECRET, Client, NameServer, PATIENCE, Prosody, Pushward, Record, Setup,
+    free_address, lost, request,
 };
 
 /// Memory that a process has, in KiB.
@@ -57,8 +57,9 @@ async fn flooded(stanza: &str, settings: impl FnOnce(Setup) -> Setup) -> (u64, P
     pushward.logged(&["publish outcome", "Accepted"]).await;
     let before = memory(pushward.process());
     let written = stream.flood(stanza, 80_000_000, Duration::from_secs(3)).await;
-    eprintln!("{written} bytes of the flood were taken");
-    (memory(pushward.process()).saturating_sub(before), pushward)
+    let grown = memory(pushward.process()).saturating_sub(before);
+    eprintln!("{written} bytes of the flood were taken, {grown} KiB");
+    (grown, pushward)
 }
 
 /// What is sent to a component over the server, which reads nothing.
@@ -85,9 +86,9 @@ async fn a_server_that_asks_a_component_and_reads_nothing_costs_little() {
     pushward.logged(&["stream is up"]).await;
     let before = memory(pushward.process());
     let chunk = "<iq type='get' id='1' from='a@localhost/x' to='pushward.localhost'><q xmlns='x'/></iq>".repeat(1000);
-    let mut written = 0;
-    while written < 80_000_000 {
-        match tokio::time::timeout(Duration::from_secs(1), server.write_all(chunk.as_bytes())).await {
+    let (mut written, until) = (0, Instant::now() + 4 * PATIENCE);
+    while written < 80_000_000 && Instant::now() < until {
+        match tokio::time::timeout(Duration::from_secs(3), server.write_all(chunk.as_bytes())).await {
             Ok(Ok(())) => written += chunk.len(),
             Ok(Err(_)) | Err(_) => break,
         }
