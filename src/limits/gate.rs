@@ -99,6 +99,11 @@ impl Gate {
         }
     }
 
+    /// What counts and logs those that are refused.
+    pub fn watch(&self) -> &Watch {
+        &self.0.watch
+    }
+
     /// How many connections there are.
     pub fn len(&self) -> usize {
         self.0.table().all

@@ -116,6 +116,21 @@ impl Limit {
     }
 }
 
+/// What ends connections before their log-in as often as somebody likes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// No PROXY header came where one has to.
+    NoProxyHeader,
+    /// The connection is not from one of `trusted_proxies`.
+    NotTrusted,
+    /// The server cannot be reached.
+    Unreachable,
+    /// The server's bytes are no XML stream.
+    ServerError,
+}
+
+const REFUSALS: usize = 4;
+
 /// What was logged, and what was not.
 #[derive(Debug, Default)]
 struct Said {
@@ -140,6 +155,7 @@ impl Said {
 pub struct Watch {
     counted: LimitsReached,
     said: Mutex<[Said; Limit::ALL.len()]>,
+    refused: Mutex<[Said; REFUSALS]>,
 }
 
 impl Watch {
@@ -148,7 +164,13 @@ impl Watch {
         for limit in Limit::ALL {
             counted.get_or_create(&[("limit", limit.name())]).inc_by(0);
         }
-        Self { counted, said: Mutex::default() }
+        Self { counted, said: Mutex::default(), refused: Mutex::default() }
+    }
+
+    /// Whether a connection that is refused is to be logged now; if so, how many were not logged before.
+    pub fn refused(&self, refusal: Refusal) -> Option<u64> {
+        let mut said = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
+        said.get_mut(refusal as usize).and_then(|said| said.next(Instant::now()))
     }
 
     /// Somebody has reached a limit: `who` is an address, or whatever the span does not say already.
@@ -177,6 +199,15 @@ mod tests {
         }
         assert_eq!(said.next(start + PAUSE), Some(10_000));
         assert_eq!(said.next(start + 2 * PAUSE), Some(0));
+    }
+
+    #[test]
+    fn connections_that_are_refused_are_logged_now_and_then_for_each_cause() {
+        let watch = Watch::new(crate::metrics::Metrics::new().limits_reached());
+        for refusal in [Refusal::NoProxyHeader, Refusal::NotTrusted, Refusal::Unreachable, Refusal::ServerError] {
+            assert_eq!(watch.refused(refusal), Some(0), "{refusal:?}");
+            assert_eq!(watch.refused(refusal), None, "{refusal:?}");
+        }
     }
 
     /// The default as the README writes it is the one that the shipped file shows, which another test holds against the code.

@@ -9,7 +9,7 @@ use arc_swap::ArcSwap;
 use tokio::net::{TcpListener, TcpStream};
 
 use crate::config::Listen;
-use crate::limits::{Gate, Limit, Permit};
+use crate::limits::{Gate, Limit, Permit, Refusal};
 
 /// How long to wait when the process is out of descriptors: accepting at once again would only spin.
 const OUT_OF_DESCRIPTORS: Duration = Duration::from_millis(200);
@@ -31,7 +31,11 @@ pub async fn accept(
             Ok((tcp, peer)) => match &listen.load().proxies {
                 None => serve(tcp, peer, gate.admit(Some(peer.ip().to_canonical()))),
                 Some(proxies) if proxies.trust(peer.ip()) => serve(tcp, peer, gate.admit(None)),
-                Some(_) => tracing::warn!(%peer, "refused: not one of trusted_proxies"),
+                Some(_) => {
+                    if let Some(suppressed) = gate.watch().refused(Refusal::NotTrusted) {
+                        tracing::warn!(%peer, suppressed, "refused: not one of trusted_proxies");
+                    }
+                }
             },
             Err(error) if out_of_descriptors(&error) => {
                 tracing::warn!(%error, "cannot accept: out of descriptors");

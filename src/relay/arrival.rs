@@ -11,7 +11,7 @@ use tracing::field::display;
 
 use super::Relay;
 use crate::config::Listen;
-use crate::limits::{Eviction, Permit};
+use crate::limits::{Eviction, Permit, Refusal};
 use crate::net::proxy_protocol::{self, Addresses, HeaderError};
 
 /// A connection whose client is known.
@@ -49,11 +49,15 @@ pub(super) async fn of(
                 return None;
             }
             Ok(Err(error)) => {
-                tracing::warn!(%error, "refused: no PROXY header");
+                if let Some(suppressed) = relay.guards.watch().refused(Refusal::NoProxyHeader) {
+                    tracing::warn!(%error, suppressed, "refused: no PROXY header");
+                }
                 return None;
             }
             Err(_) => {
-                tracing::warn!("refused: no PROXY header within handshake_timeout");
+                if let Some(suppressed) = relay.guards.watch().refused(Refusal::NoProxyHeader) {
+                    tracing::warn!(suppressed, "refused: no PROXY header within handshake_timeout");
+                }
                 return None;
             }
         }

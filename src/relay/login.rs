@@ -17,7 +17,7 @@ use super::handshake::Secured;
 use super::reading::{Reading, Stops, Waiting};
 use super::snapshot::Snapshot;
 use super::{Client, Relay};
-use crate::limits::{Eviction, Limit, Stage};
+use crate::limits::{Eviction, Limit, Refusal, Stage};
 use crate::metrics::{LoginOutcome, ResumeOutcome};
 use crate::net::conn::ConnEvent;
 use crate::net::proxy_protocol::{self, Addresses, Tls};
@@ -270,7 +270,9 @@ impl Driver<'_> {
                 Ok(Some(frame)) => self.take(Input::Upstream(frame)).await,
                 Ok(None) => return,
                 Err(error) => {
-                    tracing::warn!(%error, "the server's bytes are no XML stream");
+                    if let Some(suppressed) = self.relay.guards.watch().refused(Refusal::ServerError) {
+                        tracing::warn!(%error, suppressed, "the server's bytes are no XML stream");
+                    }
                     self.upstream = None;
                     self.take(Input::UpstreamLost).await;
                 }
@@ -409,7 +411,9 @@ impl Driver<'_> {
             }
             Err(error) => {
                 let (upstream, remedy) = (way.upstream(), error.remedy());
-                tracing::warn!(domain = host, %upstream, %error, remedy, "the server cannot be reached");
+                if let Some(suppressed) = self.relay.guards.watch().refused(Refusal::Unreachable) {
+                    tracing::warn!(domain = host, %upstream, %error, remedy, suppressed, "the server cannot be reached");
+                }
                 Input::UpstreamLost
             }
         })

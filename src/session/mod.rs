@@ -447,15 +447,15 @@ impl Session {
 
     /// Nothing is written behind the footer.
     fn write_upstream(&mut self, now: Instant, bytes: Bytes) {
-        self.to_upstream(now, Output::ToUpstream(bytes));
+        self.put_upstream(now, Output::ToUpstream(bytes));
     }
 
     /// Answers what the server itself has sent.
     fn reply_upstream(&mut self, now: Instant, bytes: Bytes) {
-        self.to_upstream(now, Output::ReplyToUpstream(bytes));
+        self.put_upstream(now, Output::ReplyToUpstream(bytes));
     }
 
-    fn to_upstream(&mut self, now: Instant, output: Output) {
+    fn put_upstream(&mut self, now: Instant, output: Output) {
         if matches!(self.phase, Phase::Closing(..) | Phase::Over) {
             return;
         }

@@ -122,11 +122,8 @@ fn what_answers_a_peer_is_told_from_what_is_relayed_to_it() {
         rig.session.handle(rig.now, input);
         let mut seen = (0, 0);
         while let Some(output) = rig.session.poll() {
-            match output {
-                Output::ToClient(_) | Output::ToUpstream(_) => seen.0 += 1,
-                Output::ReplyToClient(_) | Output::ReplyToUpstream(_) => seen.1 += 1,
-                _ => {}
-            }
+            seen.0 += usize::from(matches!(output, Output::ToClient(_) | Output::ToUpstream(_)));
+            seen.1 += usize::from(matches!(output, Output::ReplyToClient(_) | Output::ReplyToUpstream(_)));
         }
         seen
     };
