@@ -7,7 +7,7 @@ use redb::{Table, WriteTransaction};
 use super::accounts::ACCOUNTS;
 use super::erase::{Budget, DOOMED};
 use super::error::StoreError;
-use super::meta::META;
+use super::meta::{Logins, META};
 use super::pending::Pending;
 use super::row::{SPOOLS, Totals};
 use super::spool::{STANZAS, SpoolId, SpoolLimits};
@@ -30,6 +30,7 @@ pub(super) struct Batch<'t> {
     /// Bytes that wait, as counted against the limits.
     pub(super) totals: Totals,
     pub(super) pending: &'t Pending,
+    pub(super) logins: &'t Logins,
     /// What may be deleted before other jobs get their turn.
     pub(super) budget: Budget,
     /// Of these spools, what is hidden below a place was deleted in this transaction; or all of it.
@@ -44,7 +45,7 @@ impl<'t> Batch<'t> {
     /// Opens the tables; adds up the rows unless `totals` are known.
     pub(super) fn open(
         transaction: &'t WriteTransaction,
-        pending: &'t Pending,
+        (pending, logins): (&'t Pending, &'t Logins),
         limits: SpoolLimits,
         totals: Option<Totals>,
     ) -> Result<Self, StoreError> {
@@ -65,6 +66,7 @@ impl<'t> Batch<'t> {
             limits,
             totals,
             pending,
+            logins,
             budget: Budget::piece(),
             swept: HashMap::new(),
             removals: Vec::new(),

@@ -24,7 +24,7 @@ pub(super) const OLD: [&str; 2] = ["spool", "slots"];
 /// The login under which a slot's stanzas are put, while it is converted.
 const CONVERTING: &str = "converting";
 /// Stanzas that move in one transaction.
-const PIECE: usize = 4096;
+const PIECE: usize = if cfg!(test) { 256 } else { 4096 };
 /// Bytes of stanzas after which a piece ends.
 const PIECE_BYTES: usize = 4 << 20;
 

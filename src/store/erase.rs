@@ -7,12 +7,12 @@
 
 use std::ops::RangeInclusive;
 
-use redb::{ReadableTable, TableDefinition};
+use redb::{Database, ReadableDatabase, ReadableTable, ReadableTableMetadata, TableDefinition};
 
 use super::StoreError;
 use super::batch::Batch;
 use super::error::tolerate;
-use super::row::{self, Row};
+use super::row::{self, Row, SPOOLS, Totals};
 use super::spool::{SpoolId, measure};
 use crate::jid::BareJid;
 use crate::push::account::{DeviceId, LoginId};
@@ -26,6 +26,15 @@ pub(super) const PIECE: usize = 256;
 const PIECE_BYTES: usize = 4 << 20;
 /// Ranges of places that are looked at in a piece.
 const RANGES: usize = 1024;
+
+/// Bytes of the spools, as of the last commit; no bound is known while more is to be deleted.
+pub(super) fn held(database: &Database) -> Result<u64, StoreError> {
+    let transaction = database.begin_read()?;
+    match transaction.open_table(DOOMED)?.is_empty()? {
+        true => Ok(Totals::count(&transaction.open_table(SPOOLS)?)?.all()),
+        false => Ok(u64::MAX),
+    }
+}
 
 /// What may still be deleted in a piece.
 #[derive(Clone, Copy, Debug)]
@@ -76,17 +85,21 @@ impl Batch<'_> {
             if self.budget.is_spent() {
                 return Ok(true);
             }
-            let swept = match self.sweep(&spool) {
-                Ok(swept) => swept,
-                Err(error) => {
-                    tolerate(Err(error))?;
-                    self.swept.insert(spool, None);
-                    true
-                }
-            };
-            more |= !swept;
+            more |= !self.sweep_if_readable(&spool)?;
         }
         Ok(self.wipe()? || more)
+    }
+
+    /// As [`Batch::sweep`]; a spool whose row cannot be read is passed over.
+    pub(super) fn sweep_if_readable(&mut self, spool: &SpoolId) -> Result<bool, StoreError> {
+        match self.sweep(spool) {
+            Err(error) => {
+                tolerate(Err(error))?;
+                self.swept.insert(spool.clone(), None);
+                Ok(true)
+            }
+            swept => swept,
+        }
     }
 
     /// Deletes what is hidden of a spool, as far as the budget goes. Returns whether nothing is left.

@@ -100,6 +100,11 @@ impl Logins {
         LoginId(before.unwrap_or(u64::MAX).saturating_add(1))
     }
 
+    /// A login is in use.
+    pub(super) fn saw(&self, login: LoginId) {
+        self.0.fetch_max(login.0, Ordering::Relaxed);
+    }
+
     /// The highest that was given out.
     pub(super) fn highest(&self) -> LoginId {
         LoginId(self.0.load(Ordering::Relaxed))

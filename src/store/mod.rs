@@ -93,7 +93,6 @@ use disk::Disk;
 use meta::Logins;
 use pending::Pending;
 use place::{InDirectory, inaccessible};
-use row::{SPOOLS, Totals};
 use writer::{Job, Shared, Work};
 
 /// The database's name in the state directory.
@@ -142,8 +141,7 @@ impl Store {
         let disk = Disk::new(InDirectory::new(directory))?;
         disk.with(meta::prepare)?;
         let len = disk.len().map_err(inaccessible(&path))?;
-        let held = disk.with(|database| Totals::count(&database.begin_read()?.open_table(SPOOLS)?))?.all();
-        if renew::is_sparse(len, held) {
+        if renew::is_sparse(len, disk.with(erase::held)?) {
             renew::shrink(&disk, &mut |copied| !renew::is_vain(len, copied));
         }
         Self::start(disk, limits)

@@ -221,6 +221,7 @@ impl Batch<'_> {
     /// repeat what failed with an unknown outcome.
     pub(super) fn spool(&mut self, spool: &SpoolId, device: DeviceId, items: &[Spooled]) -> Result<(), StoreError> {
         let mut row = self.row_to_fill(spool, device)?;
+        let hidden = self.pending.of(spool);
         let (mut last_seq, mut added) = (row.backlog.last_seq, 0u64);
         let mut fresh = Vec::with_capacity(items.len());
         for item in items {
@@ -229,14 +230,24 @@ impl Batch<'_> {
                 last_seq = item.seq;
                 added = added.saturating_add(item.cost());
                 fresh.push((item, record));
-            } else if self.stanzas.get(spool.place(item.seq))?.is_none_or(|there| there.value() != record.as_slice()) {
+            } else if hidden.end_of(item.seq).is_some()
+                || self.stanzas.get(spool.place(item.seq))?.is_none_or(|there| there.value() != record.as_slice())
+            {
                 return Err(StoreError::PlaceTaken { seq: item.seq, last_seq });
             }
         }
         if fresh.is_empty() {
             return Ok(());
         }
-        self.check_bounds(spool, &row, added)?;
+        if let Err(full) = self.check_bounds(spool, &row, added) {
+            if self.pending.is_empty() {
+                return Err(full);
+            }
+            // What was deleted may still be counted.
+            self.erase()?;
+            row = self.row_to_fill(spool, device)?;
+            self.check_bounds(spool, &row, added)?;
+        }
         for (item, record) in &fresh {
             self.stanzas.insert(spool.place(item.seq), record.as_slice())?;
             row.add(item.cost(), item.shared);

@@ -8,7 +8,7 @@ use super::batch::Batch;
 use super::row::{self, SPOOLS, Totals};
 use super::spool::{self, Backlog, Slot, SpoolId, Spooled};
 use super::writer::{Job, Work};
-use super::{Store, StoreError};
+use super::{Store, StoreError, meta};
 use crate::jid::BareJid;
 use crate::push::account::{DeviceId, LoginId};
 
@@ -115,7 +115,7 @@ impl Store {
         let work = Work::in_pieces(move |batch| {
             let mut swept = true;
             for spool in batch.pending.spools_of(&account) {
-                swept &= batch.sweep(&spool)?;
+                swept &= batch.sweep_if_readable(&spool)?;
             }
             Ok(swept.then_some(()))
         });
@@ -154,6 +154,7 @@ impl Batch<'_> {
 
     /// Stores the highest login that was used, if this one is.
     pub(super) fn note_login(&mut self, login: LoginId) -> Result<(), StoreError> {
-        super::meta::raise(&mut self.meta, login)
+        self.logins.saw(login);
+        meta::raise(&mut self.meta, login)
     }
 }

@@ -353,7 +353,8 @@ impl Writer {
         let mut window = busy.then(Window::open);
         let shared = Arc::clone(&self.shared);
         let transaction = database.begin_write()?;
-        let mut batch = Batch::open(&transaction, &shared.pending, shared.limits(), self.totals.take())?;
+        let mut batch =
+            Batch::open(&transaction, (&shared.pending, &shared.logins), shared.limits(), self.totals.take())?;
         loop {
             while let Some(job) = group.jobs.pop_front() {
                 self.perform_one(job, &mut batch, replies)?;
@@ -373,8 +374,9 @@ impl Writer {
             shared.commits.fetch_add(1, Ordering::Relaxed);
             let now = Instant::now();
             self.committed = Some(now);
-            // One that cannot be measured is not renewed.
-            self.renewal.committed(now, shared.disk.len().unwrap_or_default(), totals.all());
+            // While more is to be deleted, a copy would have that too. One that cannot be measured is not renewed.
+            let held = if more { u64::MAX } else { totals.all() };
+            self.renewal.committed(now, shared.disk.len().unwrap_or_default(), held);
         } else {
             transaction.abort()?;
         }

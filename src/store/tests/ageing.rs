@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::slots::{check_counts, enable_on, ended, item, items, login, seqs, slot};
+use super::slots::{check_counts, enable_on, ended, item, items, login, put, seqs, slot};
 use super::*;
 
 const TTL: Ttl = Ttl {
@@ -61,11 +61,11 @@ async fn old_stanzas_go_unless_their_device_is_here() {
     let store = Store::open(directory.path()).unwrap();
     for (name, device) in [("juliet", 1), ("romeo", 1), ("romeo", 2)] {
         store.change(&account(name), login(device, &format!("r{device}"), 1000)).await.unwrap();
-        store.spool(&slot(name, device), items(1..=700)).await.unwrap();
+        put(&store, &slot(name, device), items(1..=700)).await.unwrap();
     }
     store.change(&account("romeo"), ended(2)).await.unwrap();
     // A device that the account does not know.
-    store.spool(&slot("nurse", 1), items(1..=3)).await.unwrap();
+    put(&store, &slot("nurse", 1), items(1..=3)).await.unwrap();
 
     let expired = store.expire(701, TTL).await.unwrap();
     assert_eq!(expired, Expired { stanzas: 600 + 3, tombstones: 0, registrations: 0 });
@@ -88,7 +88,7 @@ async fn old_tombstones_and_registrations_go_with_all_that_hangs_on_them() {
     for (device, seen) in [(1, 100), (2, 100), (3, 900)] {
         store.change(&romeo, login(device, &format!("r{device}"), seen)).await.unwrap();
         store.change(&romeo, enable_on(device, &format!("n{device}"), seen)).await.unwrap();
-        store.spool(&slot("romeo", device), vec![Spooled { received: 999_000, ..item(1) }]).await.unwrap();
+        put(&store, &slot("romeo", device), vec![Spooled { received: 999_000, ..item(1) }]).await.unwrap();
     }
     store.change(&romeo, ended(1)).await.unwrap();
     store.wake(&slot("romeo", 1), Wake { since: 1, reason: WakeReason::Expired }).await.unwrap();
@@ -110,10 +110,10 @@ async fn an_unreadable_account_stops_neither_ageing_nor_a_start() {
     let directory = tempfile::tempdir().unwrap();
     let store = Store::open(directory.path()).unwrap();
     store.change(&account("romeo"), login(1, "r1", 1)).await.unwrap();
-    store.spool(&slot("bad", 1), items([1])).await.unwrap();
+    put(&store, &slot("bad", 1), items([1])).await.unwrap();
     store.shutdown().await;
     drop(store);
-    overwrite(directory.path(), &account("bad"), b"\x02from the future");
+    overwrite(directory.path(), &account("bad"), b"\x03from the future");
     let store = Store::open(directory.path()).unwrap();
     assert_eq!(store.recover(5).await.unwrap(), [slot("romeo", 1)]);
     assert_eq!(store.expire(1000, TTL).await.unwrap(), Expired::default());

@@ -2,28 +2,40 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use super::slots::{check_counts, enable_on, login, slot};
+use super::slots::{check_counts, enable_on, ended, login};
 use super::*;
 
 const NAMES: [&str; 3] = ["romeo", "juliet", "nurse"];
-const DEVICES: std::ops::RangeInclusive<u64> = 1..=3;
 /// Calls of each account on a disk that fails.
-const ROUNDS: usize = 9;
+const ROUNDS: usize = 12;
+
+/// What a spool should have.
+#[derive(Clone, Debug, PartialEq)]
+struct Pile {
+    device: u64,
+    owner: u64,
+    last: u64,
+    items: BTreeMap<u64, Spooled>,
+}
 
 /// What an account should have.
 #[derive(Clone, Debug, Default, PartialEq)]
 struct Model {
     account: Account,
-    slots: BTreeMap<u64, BTreeMap<u64, Spooled>>,
-    last_seqs: BTreeMap<u64, u64>,
+    /// By login.
+    spools: BTreeMap<u64, Pile>,
     tombstones: Vec<String>,
+    /// The last login.
+    logins: u64,
 }
 
 #[derive(Clone, Debug)]
 enum Call {
     Spool(u64, Vec<Spooled>),
     Unspool(u64, u64),
-    TakeShared(u64),
+    Discard(u64, u64),
+    TakeOver(u64, u64),
+    AdoptShared(u64, u64),
     Change(Change),
     Bury(String),
 }
@@ -41,11 +53,26 @@ impl Dice {
 }
 
 impl Model {
+    /// The logins that are open, with their devices.
+    fn open(&self) -> Vec<(u64, u64)> {
+        let logins = |device: &crate::push::account::Device| {
+            device.open.iter().map(|login| (login.0, device.id.0)).collect::<Vec<_>>()
+        };
+        self.account.devices.iter().flat_map(logins).collect()
+    }
+
+    fn is_open(&self, login: u64) -> bool {
+        self.account.device_of(LoginId(login)).is_some()
+    }
+
     fn choose(&self, dice: &mut Dice, round: usize) -> Call {
-        let device = 1 + dice.below(3);
-        let last = self.last_seqs.get(&device).copied().unwrap_or(0);
-        match dice.below(14) {
-            _ if self.account.devices.is_empty() => Call::Change(login(device, &format!("r{device}"), 1)),
+        let fresh = |resource: u64| Call::Change(login(self.logins + 1, &format!("r{resource}"), 1));
+        let open = self.open();
+        let Some((login, device)) = open.get(dice.below(open.len().max(1) as u64) as usize).copied() else {
+            return fresh(dice.below(3));
+        };
+        let last = self.spools.get(&login).map_or(0, |spool| spool.last);
+        match dice.below(18) {
             0..=4 => {
                 let count = 1 + dice.below(4);
                 let spooled = |n| Spooled {
@@ -55,13 +82,16 @@ impl Model {
                     archived: false,
                     bytes: format!("{round} {n} {}", "x".repeat(if n == 2 { 5000 } else { 10 })).into(),
                 };
-                Call::Spool(device, (0..count).map(spooled).collect())
+                Call::Spool(login, (0..count).map(spooled).collect())
             }
-            5 | 6 => Call::Unspool(device, last.saturating_sub(dice.below(3))),
-            7 => Call::TakeShared(device),
-            8 => Call::Bury(format!("id{round}")),
-            9 => Call::Change(login(device, &format!("r{device}"), 1)),
-            10..=12 => Call::Change(enable_on(device, "the phone's", 1)),
+            5 | 6 => Call::Unspool(login, last.saturating_sub(dice.below(3))),
+            7 => Call::Discard(login, 1 + dice.below(last.max(1))),
+            8 => Call::AdoptShared(1 + dice.below(self.logins), login),
+            9 | 10 => Call::TakeOver(device, login),
+            11 => Call::Bury(format!("id{round}")),
+            12 | 13 => fresh(dice.below(3)),
+            14 => Call::Change(ended(login)),
+            15 | 16 => Call::Change(enable_on(device, "the phone's", 1)),
             _ if dice.below(4) == 0 => Call::Change(Change::Removed),
             _ => Call::Change(Change::Seen { device: DeviceId(device), at: round as u64 }),
         }
@@ -70,49 +100,98 @@ impl Model {
     fn after(&self, call: &Call) -> Self {
         let mut model = self.clone();
         match call {
-            Call::Spool(device, items) => {
-                let slot = model.slots.entry(*device).or_default();
-                slot.extend(items.iter().map(|item| (item.seq, item.clone())));
-                model.last_seqs.insert(*device, items.last().unwrap().seq);
+            Call::Spool(login, items) => {
+                let device = self.account.device_of(LoginId(*login)).unwrap().0;
+                let pile = model.pile(*login, device);
+                pile.items.extend(items.iter().map(|item| (item.seq, item.clone())));
+                pile.last = items.last().unwrap().seq;
             }
-            Call::Unspool(device, up_to) => {
-                model.slots.entry(*device).or_default().retain(|seq, _| seq > up_to);
+            Call::Unspool(login, up_to) => {
+                model.spools.entry(*login).and_modify(|pile| pile.items.retain(|seq, _| seq > up_to));
             }
-            Call::TakeShared(device) => model.slots.entry(*device).or_default().retain(|_, item| !item.shared),
+            Call::Discard(login, place) => {
+                model.spools.entry(*login).and_modify(|pile| drop(pile.items.remove(place)));
+            }
+            Call::TakeOver(device, to) => {
+                for login in self.inheritance(*device, *to) {
+                    model.spools.entry(login).and_modify(|pile| pile.owner = *to);
+                }
+            }
+            Call::AdoptShared(from, to) => {
+                let Some((spool, shared)) = self.shared(*from) else { return model };
+                let device = self.account.device_of(LoginId(*to)).unwrap().0;
+                model.spools.entry(spool).and_modify(|pile| pile.items.retain(|_, item| !item.shared));
+                let pile = model.pile(*to, device);
+                for item in shared {
+                    pile.last += 1;
+                    pile.items.insert(pile.last, Spooled { seq: pile.last, ..item });
+                }
+            }
             Call::Bury(id) => model.tombstones.push(id.clone()),
-            Call::Change(Change::Removed) => return Self::default(),
+            Call::Change(Change::Removed) => return Self { logins: self.logins, ..Self::default() },
             Call::Change(change) => model.change(change),
         }
         model
     }
 
+    fn pile(&mut self, login: u64, device: u64) -> &mut Pile {
+        self.spools.entry(login).or_insert(Pile { device, owner: login, last: 0, items: BTreeMap::new() })
+    }
+
     fn change(&mut self, change: &Change) {
         let device = self.account.apply(change.clone());
-        if let (Change::Enable { registration, .. }, Some(known)) = (change, device)
-            && registration.device != known
-        {
-            let before = self.last_seqs.get(&known.0).copied().unwrap_or(0);
-            let moved = self.slots.remove(&registration.device.0).unwrap_or_default();
-            let offset = if moved.keys().next().is_some_and(|first| *first > before) { 0 } else { before };
-            let last = self.last_seqs.remove(&registration.device.0).unwrap_or(0);
-            let renamed = moved.into_iter().map(|(seq, item)| (seq + offset, Spooled { seq: seq + offset, ..item }));
-            self.slots.entry(known.0).or_default().extend(renamed);
-            self.last_seqs.insert(known.0, before.max(offset + last));
+        if let Change::Login { login, .. } = change {
+            self.logins = login.0;
+        }
+        if let (Change::Enable { registration, .. }, Some(known)) = (change, device) {
+            self.spools
+                .values_mut()
+                .filter(|pile| pile.device == registration.device.0)
+                .for_each(|p| p.device = known.0);
         }
     }
 
-    fn shared(&self, device: u64) -> Vec<Spooled> {
-        self.slots.get(&device).into_iter().flat_map(BTreeMap::values).filter(|item| item.shared).cloned().collect()
+    /// What a session takes over.
+    fn inheritance(&self, device: u64, to: u64) -> Vec<u64> {
+        let free = |(login, pile): &(&u64, &Pile)| {
+            let owner = pile.owner;
+            pile.device == device && **login != to && !pile.items.is_empty() && (owner == to || !self.is_open(owner))
+        };
+        self.spools.iter().filter(free).map(|(login, _)| *login).collect()
+    }
+
+    /// The first spool of a device that nobody has and in which something is shared, and that.
+    fn shared(&self, device: u64) -> Option<(u64, Vec<Spooled>)> {
+        let closed =
+            self.spools.iter().filter(|(l, p)| p.device == device && !self.is_open(**l) && !self.is_open(p.owner));
+        let mut shared = closed
+            .map(|(login, pile)| (*login, pile.items.values().filter(|item| item.shared).cloned().collect::<Vec<_>>()));
+        shared.find(|(_, items)| !items.is_empty())
     }
 }
 
 async fn call(store: &Store, name: &str, model: &Model, call: &Call) -> Result<(), StoreError> {
+    let spool = |login: u64| SpoolId { account: account(name), login: LoginId(login) };
     match call {
-        Call::Spool(device, items) => store.spool(&slot(name, *device), items.clone()).await,
-        Call::Unspool(device, up_to) => store.unspool(&slot(name, *device), *up_to).await,
-        Call::TakeShared(device) => {
-            let taken = store.take_shared(&slot(name, *device), usize::MAX).await?;
-            assert_eq!(taken, model.shared(*device));
+        // Its session may not know what its device turned out to be.
+        Call::Spool(login, items) => store.spool(&spool(*login), DeviceId(0), items.clone()).await,
+        Call::Unspool(login, up_to) => store.unspool(&spool(*login), *up_to).await,
+        Call::Discard(login, place) => store.discard(&spool(*login), vec![*place..=*place]).await,
+        Call::TakeOver(device, to) => {
+            let inherited = store.take_over(&account(name), DeviceId(*device), LoginId(*to)).await?;
+            let expected: Vec<_> = model.inheritance(*device, *to);
+            assert_eq!(inherited.iter().map(|i| i.spool.0).collect::<Vec<_>>(), expected);
+            for Inherited { spool, backlog } in inherited {
+                assert_eq!(backlog.count, model.spools[&spool.0].items.len() as u64);
+            }
+            Ok(())
+        }
+        Call::AdoptShared(from, to) => {
+            let last = model.spools.get(to).map_or(0, |pile| pile.last);
+            let device = model.account.device_of(LoginId(*to)).unwrap();
+            let (to, places) = (spool(*to), last + 1..=u64::MAX);
+            let moved = store.adopt_shared(&to.account, DeviceId(*from), (&to, device), places).await?;
+            assert_eq!(moved, model.shared(*from).map_or(0, |(_, items)| items.len() as u64));
             Ok(())
         }
         Call::Change(change) => {
@@ -130,15 +209,18 @@ async fn call(store: &Store, name: &str, model: &Model, call: &Call) -> Result<(
 /// What may be found of an account: the state that was promised, and the one that was asked for.
 struct Promise {
     states: Vec<Model>,
-    /// Up to where a device's stanzas were deleted, if perhaps not on disk.
+    /// Up to where the stanzas of a login's spool were deleted, if perhaps not on disk.
     fading: HashMap<u64, u64>,
-    /// How often a device turned out to be another while stanzas waited for it.
+    /// How often a device turned out to be another while stanzas waited for it, a session took something over, and another
+    /// device got something.
     merges: usize,
+    inherited: usize,
+    adopted: usize,
 }
 
 impl Promise {
     fn new() -> Self {
-        Self { states: vec![Model::default()], fading: HashMap::new(), merges: 0 }
+        Self { states: vec![Model::default()], fading: HashMap::new(), merges: 0, inherited: 0, adopted: 0 }
     }
 }
 
@@ -163,17 +245,20 @@ async fn play(store: &Store, seed: u64, rounds: usize) -> [Promise; 3] {
         let mut failed = false;
         for (n, answer) in [answers.0, answers.1, answers.2].into_iter().enumerate() {
             let after = models[n].after(&calls[n]);
-            if let Call::Change(Change::Enable { registration, .. }) = &calls[n] {
-                let waited =
-                    |model: &Model| model.slots.get(&registration.device.0).is_some_and(|slot| !slot.is_empty());
-                promises[n].merges += usize::from(waited(&models[n]) && !waited(&after));
-                if answer.is_ok() && !after.last_seqs.contains_key(&registration.device.0) {
-                    promises[n].fading.remove(&registration.device.0);
+            match &calls[n] {
+                Call::Change(Change::Enable { .. }) => {
+                    let devices = |m: &Model| m.spools.values().map(|p| (p.device, p.items.len())).collect::<Vec<_>>();
+                    promises[n].merges += usize::from(devices(&models[n]) != devices(&after));
                 }
+                Call::TakeOver(device, to) => {
+                    promises[n].inherited += usize::from(!models[n].inheritance(*device, *to).is_empty());
+                }
+                Call::AdoptShared(from, _) => promises[n].adopted += usize::from(models[n].shared(*from).is_some()),
+                _ => {}
             }
             match (answer, &calls[n]) {
-                (Ok(()), Call::Unspool(device, up_to)) => {
-                    let fading = promises[n].fading.entry(*device).or_default();
+                (Ok(()), Call::Unspool(login, up_to)) => {
+                    let fading = promises[n].fading.entry(*login).or_default();
                     *fading = *up_to.max(fading);
                     promises[n].states = vec![after];
                 }
@@ -199,13 +284,21 @@ async fn play(store: &Store, seed: u64, rounds: usize) -> [Promise; 3] {
 /// What is found of an account, but for what was deleted and may still be there.
 async fn find(store: &Store, name: &str, promise: &Promise) -> Model {
     let mut found = Model { account: store.account(&account(name)).await.unwrap(), ..Model::default() };
-    for device in DEVICES {
-        let fading = promise.fading.get(&device).copied().unwrap_or(0);
-        let items = store.spooled(&slot(name, device), 0, usize::MAX).await.unwrap();
+    let mut rows = Vec::new();
+    let read = |database: &Database| {
+        row::each(&database.begin_read()?.open_table(SPOOLS)?, |spool, row| rows.push((spool, row)))
+    };
+    store.shared.disk.with(read).unwrap();
+    for (spool, row) in rows.into_iter().filter(|(spool, _)| spool.account == account(name)) {
+        let fading = promise.fading.get(&spool.login.0).copied().unwrap_or(0);
+        let items = store.spooled(&spool, 0, usize::MAX).await.unwrap();
         assert!(items.is_sorted_by(|a, b| a.seq < b.seq));
-        let items = items.into_iter().filter(|item| item.seq > fading).map(|item| (item.seq, item));
-        found.slots.insert(device, items.collect());
-        found.last_seqs.insert(device, store.backlog(&slot(name, device)).await.unwrap().last_seq);
+        let items: BTreeMap<_, _> =
+            items.into_iter().filter(|item| item.seq > fading).map(|item| (item.seq, item)).collect();
+        if !items.is_empty() {
+            let (device, owner, last) = (row.device.0, row.owner.0, row.backlog.last_seq);
+            found.spools.insert(spool.login.0, Pile { device, owner, last, items });
+        }
     }
     let graves = |database: &Database| {
         let buried = database.begin_read()?.open_table(tombstone::BURIED)?;
@@ -233,16 +326,14 @@ async fn verify(store: Store, promises: &[Promise; 3], step: usize) {
         let mut states = promise.states.clone();
         for state in &mut states {
             state.tombstones.sort();
-            for device in DEVICES {
-                state.slots.entry(device).or_default();
-                state.last_seqs.entry(device).or_default();
-            }
+            state.spools.retain(|_, pile| !pile.items.is_empty());
+            state.logins = 0;
         }
         assert!(states.contains(&found), "step {step}: {name} has {found:?}, not any of {states:?}");
     }
     check_counts(&store);
-    let last = store.backlog(&slot("romeo", 1)).await.unwrap().last_seq;
-    store.spool(&slot("romeo", 1), super::slots::items([last + 1])).await.unwrap();
+    let spool = SpoolId { account: account("romeo"), login: store.next_login() };
+    store.spool(&spool, DeviceId(1), super::slots::items([1])).await.unwrap();
 }
 
 /// Plays with every so manieth step failing.
@@ -266,7 +357,6 @@ async fn crash(seed: u64, stride: usize) {
         }
         if disk.is_well() {
             assert!(promises.iter().all(|promise| promise.states.len() == 1));
-            assert!(promises.iter().any(|promise| promise.merges > 0), "no merge was tried");
             break;
         }
         step += stride;
@@ -286,13 +376,18 @@ async fn what_was_promised_of_the_spool_outlives_a_disk_that_fails_at_some_step_
 
 #[tokio::test]
 async fn calls_in_any_order_do_what_a_model_of_the_store_says() {
-    let mut merges = 0;
-    for seed in 1..=8 {
+    let (mut merges, mut inherited, mut adopted) = (0, 0, 0);
+    for seed in 1..=12 {
         let disk = TestDisk::new(Vec::new(), usize::MAX);
         let store = disk.store().unwrap();
-        let promises = play(&store, seed * 0x9e37_79b9, 60).await;
-        merges += promises.iter().map(|promise| promise.merges).sum::<usize>();
+        let promises = play(&store, seed * 0x9e37_79b9, 90).await;
+        for promise in &promises {
+            merges += promise.merges;
+            inherited += promise.inherited;
+            adopted += promise.adopted;
+        }
         verify(store, &promises, 0).await;
     }
-    assert!(merges > 10, "only {merges} merges were tried");
+    let counts = (merges, inherited, adopted);
+    assert!(merges > 10 && inherited > 10 && adopted > 5, "only {counts:?} were tried");
 }

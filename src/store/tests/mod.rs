@@ -4,16 +4,20 @@ use redb::{Database, ReadableDatabase, ReadableTableMetadata};
 
 use self::disk::TestDisk;
 use super::accounts::ACCOUNTS;
+use super::row::SPOOLS;
 use super::*;
 use crate::jid::BareJid;
 use crate::push::account::{Account, Change, DeviceId, LoginId};
 use crate::push::registration::{Field, Registration, Secret, Target};
 
 mod ageing;
+mod convert;
 mod crash;
 mod disk;
+mod pieces;
 mod renew;
 mod slots;
+mod spools;
 
 fn account(name: &str) -> BareJid {
     format!("{name}@example.org").parse().unwrap()
@@ -213,19 +217,19 @@ async fn a_shutdown_waits_for_what_was_accepted_and_refuses_the_rest() {
 async fn a_record_of_a_newer_version_is_refused_and_kept() {
     let directory = tempfile::tempdir().unwrap();
     Store::open(directory.path()).unwrap().shutdown().await;
-    overwrite(directory.path(), &account("romeo"), b"\x02from the future");
+    overwrite(directory.path(), &account("romeo"), b"\x03from the future");
 
     let store = Store::open(directory.path()).unwrap();
     let read = store.account(&account("romeo")).await.unwrap_err();
-    assert!(read.to_string().contains("romeo@example.org is of version 2"), "{read}");
+    assert!(read.to_string().contains("romeo@example.org is of version 3"), "{read}");
     let [romeo, juliet] = ["romeo", "juliet"].map(account);
     let (other, changed) =
         tokio::join!(store.change(&juliet, enable("one", 1)), store.change(&romeo, enable("one", 1)));
     assert_eq!(nodes(&other.unwrap().0), ["one"]);
-    assert!(matches!(changed.unwrap_err(), StoreError::UnknownVersion { version: 2, .. }));
+    assert!(matches!(changed.unwrap_err(), StoreError::UnknownVersion { version: 3, .. }));
     store.shutdown().await;
     drop(store);
-    assert_eq!(raw(directory.path(), &account("romeo")), b"\x02from the future");
+    assert_eq!(raw(directory.path(), &account("romeo")), b"\x03from the future");
 }
 
 #[tokio::test]

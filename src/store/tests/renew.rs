@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::slots::{all, check_counts, item, items, slot};
+use super::slots::{all, check_counts, item, items, of, put, slot};
 use super::*;
 
 /// Slots that are filled.
@@ -14,7 +14,7 @@ const EACH: u64 = 150;
 async fn fill(store: &Store) {
     for device in 0..SLOTS {
         let items = (1..=EACH).map(|seq| Spooled { bytes: vec![b'x'; 64_000].into(), ..item(seq) }).collect();
-        store.spool(&slot("romeo", device), items).await.unwrap();
+        put(&store, &slot("romeo", device), items).await.unwrap();
     }
 }
 
@@ -35,18 +35,18 @@ async fn a_file_shrinks_while_the_store_runs_once_what_waited_is_delivered() {
     let directory = tempfile::tempdir().unwrap();
     let store = Store::open(directory.path()).unwrap();
     store.change(&account("romeo"), enable("phone", 1)).await.unwrap();
-    store.spool(&slot("juliet", 1), items(1..=3)).await.unwrap();
+    put(&store, &slot("juliet", 1), items(1..=3)).await.unwrap();
     fill(&store).await;
     let full = len(directory.path());
     for device in 0..SLOTS {
-        store.unspool(&slot("romeo", device), EACH).await.unwrap();
+        store.unspool(&of(&slot("romeo", device)), EACH).await.unwrap();
     }
     until_smaller(directory.path(), full / 10).await;
     assert_eq!(nodes(&store.account(&account("romeo")).await.unwrap()), ["phone"]);
     assert_eq!(all(&store, &slot("juliet", 1)).await.len(), 3);
     assert_eq!(store.backlog(&slot("romeo", 0)).await.unwrap().last_seq, EACH);
     check_counts(&store);
-    store.spool(&slot("juliet", 1), items(4..=5)).await.unwrap();
+    put(&store, &slot("juliet", 1), items(4..=5)).await.unwrap();
     store.shutdown().await;
     drop(store);
     assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 1);
@@ -61,7 +61,7 @@ async fn what_is_written_and_read_while_the_file_is_renewed_stands() {
     fill(&store).await;
     let full = len(directory.path());
     for device in 0..SLOTS {
-        store.unspool(&slot("romeo", device), EACH).await.unwrap();
+        store.unspool(&of(&slot("romeo", device)), EACH).await.unwrap();
     }
     let writer = tokio::spawn({
         let store = store.clone();
@@ -71,7 +71,7 @@ async fn what_is_written_and_read_while_the_file_is_renewed_stands() {
             let begin = Instant::now();
             while begin.elapsed() < Duration::from_millis(2500) {
                 last += 1;
-                store.spool(&slot("juliet", 1), items([last])).await.unwrap();
+                put(&store, &slot("juliet", 1), items([last])).await.unwrap();
                 assert_eq!(store.backlog(&slot("juliet", 1)).await.unwrap().last_seq, last);
                 tokio::time::sleep(Duration::from_millis(if last == 3 { 990 } else { 3 })).await;
             }
@@ -90,7 +90,7 @@ async fn a_large_file_that_is_mostly_free_shrinks_when_it_is_opened() {
     let store = Store::open(directory.path()).unwrap();
     fill(&store).await;
     for device in 1..SLOTS {
-        store.unspool(&slot("romeo", device), EACH).await.unwrap();
+        store.unspool(&of(&slot("romeo", device)), EACH).await.unwrap();
     }
     store.shutdown().await;
     drop(store);
@@ -109,7 +109,7 @@ async fn a_large_file_that_is_mostly_free_shrinks_when_it_is_opened() {
 async fn a_copy_that_is_given_up_or_fails_leaves_everything_as_it_was() {
     let disk = TestDisk::new(Vec::new(), usize::MAX);
     let store = disk.store().unwrap();
-    store.spool(&slot("romeo", 1), items(1..=3)).await.unwrap();
+    put(&store, &slot("romeo", 1), items(1..=3)).await.unwrap();
     assert!(!store.shared.disk.renew(&mut |_| false).unwrap());
     disk.fail_syncs(true);
     store.shared.disk.renew(&mut |_| true).unwrap_err();
@@ -117,7 +117,7 @@ async fn a_copy_that_is_given_up_or_fails_leaves_everything_as_it_was() {
     disk.fail_writes(true);
     store.shared.disk.renew(&mut |_| true).unwrap_err();
     disk.fail_writes(false);
-    store.spool(&slot("romeo", 1), items(4..=5)).await.unwrap();
+    put(&store, &slot("romeo", 1), items(4..=5)).await.unwrap();
     assert_eq!(all(&store, &slot("romeo", 1)).await.len(), 5);
     assert!(store.shared.disk.renew(&mut |_| true).unwrap());
     assert_eq!(all(&store, &slot("romeo", 1)).await.len(), 5);
@@ -128,7 +128,7 @@ async fn a_copy_that_is_given_up_or_fails_leaves_everything_as_it_was() {
 async fn nothing_is_promised_while_a_crash_may_bring_the_old_file_back() {
     let created = TestDisk::new(Vec::new(), usize::MAX);
     let store = created.store().unwrap();
-    store.spool(&slot("romeo", 1), items(1..=3)).await.unwrap();
+    put(&store, &slot("romeo", 1), items(1..=3)).await.unwrap();
     store.shutdown().await;
     drop(store);
     let bytes = created.after_crash(|_| true);
@@ -143,7 +143,7 @@ async fn nothing_is_promised_while_a_crash_may_bring_the_old_file_back() {
     let store = disk.store().unwrap();
     store.shared.disk.renew(&mut |_| true).unwrap_err();
     disk.heal();
-    store.spool(&slot("romeo", 1), items(4..=5)).await.unwrap_err();
+    put(&store, &slot("romeo", 1), items(4..=5)).await.unwrap_err();
     store.health().await.unwrap_err();
     for bytes in disk.after_crashes() {
         let store = TestDisk::new(bytes, usize::MAX).store().unwrap();

@@ -8,6 +8,16 @@ pub(super) fn slot(name: &str, device: u64) -> Slot {
     Slot { account: account(name), device: DeviceId(device) }
 }
 
+/// The spool of the login that has the number of a device, as [`login`] enters it.
+pub(super) fn of(slot: &Slot) -> SpoolId {
+    SpoolId { account: slot.account.clone(), login: LoginId(slot.device.0) }
+}
+
+/// Puts stanzas into that spool.
+pub(super) async fn put(store: &Store, slot: &Slot, items: Vec<Spooled>) -> Result<(), StoreError> {
+    store.spool(&of(slot), slot.device, items).await
+}
+
 pub(super) fn item(seq: u64) -> Spooled {
     let bytes = format!("<message id='{seq}'><body>hunter2</body></message>").into();
     Spooled { seq, received: seq * 1000, shared: seq.is_multiple_of(2), archived: seq.is_multiple_of(3), bytes }
@@ -18,7 +28,7 @@ pub(super) fn items(seqs: impl IntoIterator<Item = u64>) -> Vec<Spooled> {
 }
 
 pub(super) async fn all(store: &Store, slot: &Slot) -> Vec<Spooled> {
-    store.spooled(slot, 0, usize::MAX).await.unwrap()
+    store.spooled(&of(slot), 0, usize::MAX).await.unwrap()
 }
 
 pub(super) async fn seqs(store: &Store, slot: &Slot) -> Vec<u64> {
@@ -47,24 +57,28 @@ async fn reopened(store: Store, directory: &Path) -> Store {
     Store::open(directory).unwrap()
 }
 
-/// The rows must say what the slots hold.
+/// The rows must say what the spools hold.
 pub(super) fn check_counts(store: &Store) {
     let check = |database: &Database| {
         let transaction = database.begin_read()?;
         let mut held = std::collections::HashMap::<(String, u64), (u64, u64)>::new();
-        for entry in redb::ReadableTable::iter(&transaction.open_table(spool::SPOOL)?)? {
+        let doomed = transaction.open_table(erase::DOOMED)?;
+        for entry in redb::ReadableTable::iter(&transaction.open_table(spool::STANZAS)?)? {
             let (key, record) = entry?;
-            let (account, device, _) = key.value();
-            let (count, bytes) = held.entry((account.to_owned(), device)).or_default();
+            let (account, login, seq) = key.value();
+            if doomed.get((account, login))?.is_some_and(|up_to| seq <= up_to.value()) {
+                continue;
+            }
+            let (count, bytes) = held.entry((account.to_owned(), login)).or_default();
             *count += 1;
             *bytes += record.value().len() as u64 - 10 + ITEM_OVERHEAD;
         }
-        for entry in redb::ReadableTable::iter(&transaction.open_table(row::SLOTS)?)? {
+        for entry in redb::ReadableTable::iter(&transaction.open_table(SPOOLS)?)? {
             let (key, record) = entry?;
-            let (name, device) = key.value();
+            let (name, login) = key.value();
             let row = row::Row::decode(&BareJid::new(name).unwrap(), record.value())?;
-            let (count, bytes) = held.remove(&(name.to_owned(), device)).unwrap_or_default();
-            assert_eq!((row.backlog.count, row.backlog.bytes), (count, bytes), "{name} {device}");
+            let (count, bytes) = held.remove(&(name.to_owned(), login)).unwrap_or_default();
+            assert_eq!((row.backlog.count, row.backlog.bytes), (count, bytes), "{name} {login}");
         }
         assert!(held.is_empty(), "no row for {:?}", held.keys());
         Ok(())
@@ -77,10 +91,10 @@ async fn what_waits_survives_a_restart_in_order_and_byte_for_byte() {
     let directory = tempfile::tempdir().unwrap();
     let store = Store::open(directory.path()).unwrap();
     let [phone, tablet, other] = [slot("romeo", 1), slot("romeo", u64::MAX), slot("romeo2", 1)];
-    store.spool(&phone, items(1..=300)).await.unwrap();
-    store.spool(&tablet, items([7])).await.unwrap();
-    store.spool(&other, items([1])).await.unwrap();
-    store.spool(&phone, items([400])).await.unwrap();
+    put(&store, &phone, items(1..=300)).await.unwrap();
+    put(&store, &tablet, items([7])).await.unwrap();
+    put(&store, &other, items([1])).await.unwrap();
+    put(&store, &phone, items([400])).await.unwrap();
 
     let store = reopened(store, directory.path()).await;
     assert_eq!(all(&store, &phone).await, items((1..=300).chain([400])));
@@ -95,9 +109,9 @@ async fn places_here_and_there_are_deleted_by_one_commit() {
     let directory = tempfile::tempdir().unwrap();
     let store = Store::open(directory.path()).unwrap();
     let slot = slot("romeo", 1);
-    store.spool(&slot, items(1..=9)).await.unwrap();
+    put(&store, &slot, items(1..=9)).await.unwrap();
     let before = store.commits();
-    store.discard(&slot, vec![2..=3, 7..=7, 20..=30]).await.unwrap();
+    store.discard(&of(&slot), vec![2..=3, 7..=7, 20..=30]).await.unwrap();
     assert_eq!(store.commits(), before + 1);
     assert_eq!(seqs(&store, &slot).await, [1, 4, 5, 6, 8, 9]);
     assert_eq!(store.backlog(&slot).await.unwrap().count, 6);
@@ -109,7 +123,7 @@ async fn reading_is_paced_by_weight_but_never_stands_still() {
     let directory = tempfile::tempdir().unwrap();
     let store = Store::open(directory.path()).unwrap();
     let slot = slot("romeo", 1);
-    store.spool(&slot, items(1..=9)).await.unwrap();
+    put(&store, &slot, items(1..=9)).await.unwrap();
     let weight = item(1).weight();
     assert!(weight > item(1).bytes.len());
     for (after, room, expected) in [
@@ -121,7 +135,7 @@ async fn reading_is_paced_by_weight_but_never_stands_still() {
         (9, 9, vec![]),
         (u64::MAX, 9, vec![]),
     ] {
-        let read = store.spooled(&slot, after, room).await.unwrap();
+        let read = store.spooled(&of(&slot), after, room).await.unwrap();
         assert_eq!(read.iter().map(|item| item.seq).collect::<Vec<_>>(), expected, "after {after}, room for {room}");
     }
 }
@@ -131,16 +145,16 @@ async fn what_is_deleted_is_gone_at_once_for_readers_and_later_from_the_disk() {
     let directory = tempfile::tempdir().unwrap();
     let store = Store::open(directory.path()).unwrap();
     let slot = slot("romeo", 1);
-    store.spool(&slot, items(1..=5)).await.unwrap();
+    put(&store, &slot, items(1..=5)).await.unwrap();
     let before = store.commits();
     for up_to in [1, 3, 2] {
-        store.unspool(&slot, up_to).await.unwrap();
+        store.unspool(&of(&slot), up_to).await.unwrap();
     }
     assert_eq!(seqs(&store, &slot).await, [4, 5]);
     assert_eq!(store.commits(), before);
     let backlog = store.backlog(&slot).await.unwrap();
     assert_eq!((backlog.count, backlog.last_seq), (2, 5));
-    store.unspool(&slot, 5).await.unwrap();
+    store.unspool(&of(&slot), 5).await.unwrap();
     let store = reopened(store, directory.path()).await;
     assert_eq!(store.backlog(&slot).await.unwrap(), Backlog { count: 0, bytes: 0, last_seq: 5 });
     assert_eq!(seqs(&store, &slot).await, [0; 0]);
@@ -152,16 +166,16 @@ async fn a_deletion_reaches_the_disk_by_itself() {
     let directory = tempfile::tempdir().unwrap();
     let store = Store::open(directory.path()).unwrap();
     let slot = slot("romeo", 1);
-    store.spool(&slot, items([1])).await.unwrap();
+    put(&store, &slot, items([1])).await.unwrap();
     let before = store.commits();
-    store.unspool(&slot, 1).await.unwrap();
+    store.unspool(&of(&slot), 1).await.unwrap();
     let committed = async {
         while store.commits() == before {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     };
     tokio::time::timeout(Duration::from_secs(10), committed).await.unwrap();
-    assert!(store.shared.fading.lock().is_empty());
+    assert!(store.shared.pending.is_empty());
     assert_eq!(seqs(&store, &slot).await, [0; 0]);
 }
 
@@ -170,12 +184,12 @@ async fn a_deletion_of_nothing_costs_no_commit() {
     let directory = tempfile::tempdir().unwrap();
     let store = Store::open(directory.path()).unwrap();
     let slot = slot("romeo", 1);
-    store.spool(&slot, items(5..=6)).await.unwrap();
+    put(&store, &slot, items(5..=6)).await.unwrap();
     let before = store.commits();
-    store.unspool(&slot, 4).await.unwrap();
+    store.unspool(&of(&slot), 4).await.unwrap();
     assert_eq!(store.backlog(&slot).await.unwrap().count, 2);
-    assert!(store.shared.fading.lock().is_empty());
-    store.unspool(&slot, 4).await.unwrap();
+    assert!(store.shared.pending.is_empty());
+    store.unspool(&of(&slot), 4).await.unwrap();
     store.shutdown().await;
     assert_eq!(store.commits(), before);
 }
@@ -185,11 +199,12 @@ async fn a_deletion_follows_what_was_spooled_before_it_and_spares_what_comes_aft
     let directory = tempfile::tempdir().unwrap();
     let store = Store::open(directory.path()).unwrap();
     let slot = slot("romeo", 1);
+    let spool = of(&slot);
     for base in (0..50).step_by(10) {
         let (first, deleted, second) = tokio::join!(
-            store.spool(&slot, items(base + 1..=base + 5)),
-            store.unspool(&slot, base + 5),
-            store.spool(&slot, items(base + 6..=base + 7)),
+            put(&store, &slot, items(base + 1..=base + 5)),
+            store.unspool(&spool, base + 5),
+            put(&store, &slot, items(base + 6..=base + 7)),
         );
         first.and(deleted).and(second).unwrap();
         assert_eq!(seqs(&store, &slot).await, [base + 6, base + 7]);
@@ -202,21 +217,21 @@ async fn a_call_can_be_repeated_but_no_place_is_used_twice() {
     let directory = tempfile::tempdir().unwrap();
     let store = Store::open(directory.path()).unwrap();
     let slot = slot("romeo", 1);
-    store.spool(&slot, items(1..=3)).await.unwrap();
+    put(&store, &slot, items(1..=3)).await.unwrap();
     let before = store.commits();
-    store.spool(&slot, items(1..=3)).await.unwrap();
+    put(&store, &slot, items(1..=3)).await.unwrap();
     assert_eq!(store.commits(), before);
-    store.spool(&slot, items(2..=4)).await.unwrap();
+    put(&store, &slot, items(2..=4)).await.unwrap();
 
     let other = Spooled { bytes: "<other/>".into(), ..item(4) };
-    let error = store.spool(&slot, vec![item(5), other.clone()]).await.unwrap_err();
+    let error = put(&store, &slot, vec![item(5), other.clone()]).await.unwrap_err();
     assert!(matches!(error, StoreError::PlaceTaken { seq: 4, last_seq: 5 }), "{error}");
-    store.spool(&slot, vec![other]).await.unwrap_err();
-    store.spool(&slot, items([0])).await.unwrap_err();
-    store.spool(&slot, vec![item(6), Spooled { shared: false, ..item(6) }]).await.unwrap_err();
+    put(&store, &slot, vec![other]).await.unwrap_err();
+    put(&store, &slot, items([0])).await.unwrap_err();
+    put(&store, &slot, vec![item(6), Spooled { shared: false, ..item(6) }]).await.unwrap_err();
     assert_eq!(all(&store, &slot).await, items(1..=4));
-    store.unspool(&slot, 4).await.unwrap();
-    store.spool(&slot, items([3])).await.unwrap_err();
+    store.unspool(&of(&slot), 4).await.unwrap();
+    put(&store, &slot, items([3])).await.unwrap_err();
     assert_eq!(store.backlog(&slot).await.unwrap().last_seq, 4);
     check_counts(&store);
 }
@@ -232,9 +247,9 @@ async fn many_slots_share_commits() {
         waiting.spawn(async move {
             let slot = slot(&format!("user{}", n / 2), n % 2);
             for seq in 1..=3 {
-                store.spool(&slot, items([seq])).await.unwrap();
+                put(&store, &slot, items([seq])).await.unwrap();
             }
-            store.unspool(&slot, 1).await.unwrap();
+            store.unspool(&of(&slot), 1).await.unwrap();
             assert_eq!(seqs(&store, &slot).await, [2, 3]);
         });
     }
@@ -253,48 +268,35 @@ async fn many_slots_share_commits() {
 async fn a_bound_refuses_the_whole_call_and_names_itself() {
     let directory = tempfile::tempdir().unwrap();
     let cost = item(1).cost();
-    let limits = SpoolLimits { per_session: 3 * cost, all: 5 * cost };
+    let limits = SpoolLimits { per_session: 3 * cost, per_account: u64::MAX, all: 26 * cost };
     let store = Store::open_with(directory.path(), limits).unwrap();
     let [a, b] = [slot("romeo", 1), slot("juliet", 2)];
-    store.spool(&a, items(1..=2)).await.unwrap();
-    let error = store.spool(&a, items(3..=4)).await.unwrap_err();
+    put(&store, &a, items(1..=2)).await.unwrap();
+    let error = put(&store, &a, items(3..=4)).await.unwrap_err();
     let StoreError::SpoolFull { limit, which } = error else { panic!("{error}") };
     assert_eq!((limit, which), (3 * cost, SpoolBound::PerSession));
-    store.spool(&a, items([3])).await.unwrap();
-    store.spool(&b, items(1..=2)).await.unwrap();
+    put(&store, &a, items([3])).await.unwrap();
+    for n in 0..7 {
+        put(&store, &slot(&format!("user{n}"), 1), items(1..=3)).await.unwrap();
+    }
+    put(&store, &b, items(1..=2)).await.unwrap();
     let full = async |store: &Store| {
-        let error = store.spool(&b, items([3])).await.unwrap_err();
+        let error = put(&store, &b, items([3])).await.unwrap_err();
         let StoreError::SpoolFull { which, .. } = error else { panic!("{error}") };
         assert_eq!(which, SpoolBound::All);
     };
     full(&store).await;
-    store.spool(&b, items([2])).await.unwrap();
+    put(&store, &b, items([2])).await.unwrap();
 
     // The total is counted anew at a start.
     store.shutdown().await;
     drop(store);
     let store = Store::open_with(directory.path(), limits).unwrap();
     full(&store).await;
-    store.unspool(&a, 1).await.unwrap();
-    store.spool(&b, items([3])).await.unwrap();
+    store.unspool(&of(&a), 1).await.unwrap();
+    put(&store, &b, items([3])).await.unwrap();
     store.change(&b.account, Change::Removed).await.unwrap();
-    store.spool(&slot("nurse", 1), items(1..=3)).await.unwrap();
-    check_counts(&store);
-}
-
-#[tokio::test]
-async fn shared_stanzas_are_given_away_once() {
-    let directory = tempfile::tempdir().unwrap();
-    let store = Store::open(directory.path()).unwrap();
-    let slot = slot("romeo", 1);
-    store.spool(&slot, items(1..=10)).await.unwrap();
-    store.unspool(&slot, 2).await.unwrap();
-    let (first, second) = tokio::join!(store.take_shared(&slot, 1), store.take_shared(&slot, 1));
-    assert_eq!((first.unwrap(), second.unwrap()), (items([4]), items([6])));
-    assert_eq!(store.take_shared(&slot, usize::MAX).await.unwrap(), items([8, 10]));
-    let store = reopened(store, directory.path()).await;
-    assert_eq!(store.take_shared(&slot, 1).await.unwrap(), []);
-    assert_eq!(seqs(&store, &slot).await, [3, 5, 7, 9]);
+    put(&store, &slot("nurse", 1), items(1..=3)).await.unwrap();
     check_counts(&store);
 }
 
@@ -305,14 +307,14 @@ async fn orphans_are_what_waits_for_others_that_are_not_here() {
     let romeo = account("romeo");
     for device in 1..=4 {
         store.change(&romeo, login(device, &format!("r{device}"), 1)).await.unwrap();
-        store.spool(&slot("romeo", device), items([1])).await.unwrap();
+        put(&store, &slot("romeo", device), items([1])).await.unwrap();
     }
-    store.spool(&slot("romeo", 5), items([1])).await.unwrap();
-    store.spool(&slot("juliet", 3), items([1])).await.unwrap();
+    put(&store, &slot("romeo", 5), items([1])).await.unwrap();
+    put(&store, &slot("juliet", 3), items([1])).await.unwrap();
     for device in [2, 3, 4] {
         store.change(&romeo, ended(device)).await.unwrap();
     }
-    store.unspool(&slot("romeo", 4), 1).await.unwrap();
+    store.unspool(&of(&slot("romeo", 4)), 1).await.unwrap();
     let orphans = store.orphans(&romeo, DeviceId(2)).await.unwrap();
     let backlog = Backlog { count: 1, bytes: item(1).cost(), last_seq: 1 };
     assert_eq!(orphans, [(DeviceId(3), backlog), (DeviceId(5), backlog)]);
@@ -325,24 +327,27 @@ async fn a_newcomer_that_turns_out_to_be_a_known_device_brings_its_spool() {
     let (romeo, known, newcomer) = (account("romeo"), slot("romeo", 1), slot("romeo", 2));
     store.change(&romeo, login(1, "old", 1)).await.unwrap();
     store.change(&romeo, enable_on(1, "phone", 1)).await.unwrap();
+    put(&store, &known, items(1..=5)).await.unwrap();
     store.change(&romeo, ended(1)).await.unwrap();
     store.wake(&known, Wake { since: 2, reason: WakeReason::UpstreamLost }).await.unwrap();
-    store.spool(&known, items(1..=4)).await.unwrap();
     store.change(&romeo, login(2, "new", 3)).await.unwrap();
-    store.spool(&newcomer, items(1..=3)).await.unwrap();
-    store.unspool(&newcomer, 1).await.unwrap();
-    store.unspool(&known, 4).await.unwrap();
-    store.spool(&known, items([5])).await.unwrap();
+    put(&store, &newcomer, items(1..=3)).await.unwrap();
+    store.unspool(&of(&newcomer), 1).await.unwrap();
+    store.unspool(&of(&known), 4).await.unwrap();
 
     let (state, device) = store.change(&romeo, enable_on(2, "phone", 3)).await.unwrap();
     assert_eq!(device, Some(known.device));
     assert_eq!(state.devices.len(), 1);
-    let moved = [item(5), Spooled { seq: 7, ..item(2) }, Spooled { seq: 8, ..item(3) }];
-    assert_eq!(all(&store, &known).await, moved);
-    assert_eq!(store.backlog(&known).await.unwrap().last_seq, 8);
+    assert_eq!(store.backlog(&known).await.unwrap().count, 3);
     assert_eq!(store.backlog(&newcomer).await.unwrap(), Backlog::default());
     // It has just been in contact.
     assert_eq!(store.wakes().await.unwrap(), []);
+    // Its session goes on with its own places, and takes over what the earlier one has left.
+    put(&store, &newcomer, items([4])).await.unwrap();
+    let inherited = store.take_over(&romeo, DeviceId(1), LoginId(2)).await.unwrap();
+    let backlog = Backlog { count: 1, bytes: item(5).cost(), last_seq: 5 };
+    assert_eq!(inherited, [Inherited { spool: LoginId(1), backlog }]);
+    assert_eq!((seqs(&store, &known).await, seqs(&store, &newcomer).await), (vec![5], vec![2, 3, 4]));
     check_counts(&store);
 }
 
@@ -367,7 +372,7 @@ async fn what_waits_for_a_forgotten_device_is_deleted() {
     let romeo = account("romeo");
     for device in 1..=40 {
         store.change(&romeo, login(device, &format!("r{device}"), device)).await.unwrap();
-        store.spool(&slot("romeo", device), items([1])).await.unwrap();
+        put(&store, &slot("romeo", device), items([1])).await.unwrap();
         store.change(&romeo, ended(device)).await.unwrap();
     }
     let state = store.account(&romeo).await.unwrap();
@@ -387,8 +392,8 @@ async fn nothing_is_kept_of_an_account_that_was_removed() {
     for name in ["romeo", "romeo2"] {
         store.change(&account(name), login(1, "r", 1)).await.unwrap();
         store.change(&account(name), enable_on(1, "one", 1)).await.unwrap();
-        store.spool(&slot(name, 1), items(1..=3)).await.unwrap();
-        store.spool(&slot(name, 9), items(1..=3)).await.unwrap();
+        put(&store, &slot(name, 1), items(1..=3)).await.unwrap();
+        put(&store, &slot(name, 9), items(1..=3)).await.unwrap();
         store.wake(&slot(name, 1), wake).await.unwrap();
         let tombstone = Tombstone { account: account(name), device: DeviceId(1), h, at: 1 };
         store.bury(&format!("id-{name}"), tombstone).await.unwrap();
@@ -415,15 +420,15 @@ async fn a_full_disk_fails_calls_until_there_is_room_and_forgets_no_deletion() {
     let disk = TestDisk::new(Vec::new(), usize::MAX);
     let store = disk.store().unwrap();
     let slot = slot("romeo", 1);
-    store.spool(&slot, items(1..=3)).await.unwrap();
+    put(&store, &slot, items(1..=3)).await.unwrap();
     disk.fail_writes(true);
-    store.unspool(&slot, 2).await.unwrap();
+    store.unspool(&of(&slot), 2).await.unwrap();
     for _ in 0..3 {
-        let error = store.spool(&slot, items(4..=5)).await.unwrap_err();
+        let error = put(&store, &slot, items(4..=5)).await.unwrap_err();
         assert!(matches!(error, StoreError::Database(_)), "{error}");
     }
     disk.fail_writes(false);
-    store.spool(&slot, items(4..=5)).await.unwrap();
+    put(&store, &slot, items(4..=5)).await.unwrap();
     assert_eq!(seqs(&store, &slot).await, [3, 4, 5]);
     check_counts(&store);
     let after = TestDisk::new(disk.after_crash(|_| false), usize::MAX).store().unwrap();
@@ -441,20 +446,19 @@ async fn a_record_of_a_newer_version_is_not_given_out() {
     let directory = tempfile::tempdir().unwrap();
     let store = Store::open(directory.path()).unwrap();
     let slot = slot("romeo", 1);
-    store.spool(&slot, items(1..=2)).await.unwrap();
+    put(&store, &slot, items(1..=2)).await.unwrap();
     store.shutdown().await;
     drop(store);
     let database = Database::open(directory.path().join(FILE)).unwrap();
     let transaction = database.begin_write().unwrap();
     let record = &b"\x02hunter2"[..];
-    transaction.open_table(spool::SPOOL).unwrap().insert((slot.account.as_str(), 1, 2), record).unwrap();
+    transaction.open_table(spool::STANZAS).unwrap().insert((slot.account.as_str(), 1, 2), record).unwrap();
     transaction.commit().unwrap();
     drop(database);
     let store = Store::open(directory.path()).unwrap();
-    assert_eq!(store.spooled(&slot, 0, 0).await.unwrap(), items([1]));
-    let error = store.spooled(&slot, 1, 0).await.unwrap_err();
+    assert_eq!(store.spooled(&of(&slot), 0, 0).await.unwrap(), items([1]));
+    let error = store.spooled(&of(&slot), 1, 0).await.unwrap_err();
     assert!(matches!(error, StoreError::UnknownVersion { version: 2, .. }), "{error}");
-    assert!(matches!(store.take_shared(&slot, 99).await.unwrap_err(), StoreError::UnknownVersion { .. }));
 }
 
 /// Commits that nobody waits for come no closer than this, in milliseconds, however many jobs there are.
@@ -467,7 +471,7 @@ async fn what_nobody_waits_for_shares_its_commits_while_much_comes() {
     let mut spooling = tokio::task::JoinSet::new();
     for device in 0..300 {
         let (store, slot) = (store.clone(), slot("romeo", device));
-        spooling.spawn(async move { store.spool(&slot, items(1..=2)).await });
+        spooling.spawn(async move { put(&store, &slot, items(1..=2)).await });
         tokio::time::sleep(std::time::Duration::from_millis(1)).await;
     }
     while let Some(spooled) = spooling.join_next().await {
@@ -484,24 +488,18 @@ async fn a_login_is_told_what_waits() {
     let directory = tempfile::tempdir().unwrap();
     let store = Store::open(directory.path()).unwrap();
     let slot = slot("romeo", 1);
-    let login = |resource: &str| Change::Login {
-        candidate: DeviceId(1),
-        login: LoginId(1),
-        resource: resource.to_owned(),
-        agent: None,
-        presented: None,
-        at: 1,
-    };
-    let counted = store.log_in(&slot.account, login("phone")).await.unwrap();
-    assert_eq!((counted.device, counted.backlog.unwrap()), (Some(slot.device), Backlog::default()));
-    store.spool(&slot, items(1..=9)).await.unwrap();
-    // Also what was deleted a moment ago, which may wait for its commit.
-    store.unspool(&slot, 3).await.unwrap();
-    let counted = store.log_in(&slot.account, login("phone")).await.unwrap();
-    let backlog = counted.backlog.unwrap();
-    assert_eq!((backlog.count, backlog.last_seq), (6, 9));
-    assert_eq!(backlog, store.backlog(&slot).await.unwrap());
-    assert_eq!(counted.account, store.account_now(&slot.account).await.unwrap());
+    let first = store.log_in(&slot.account, login(1, "phone", 1)).await.unwrap();
+    assert_eq!((first.device, first.waits), (Some(slot.device), false));
+    put(&store, &slot, items(1..=9)).await.unwrap();
+    let again = store.log_in(&slot.account, login(1, "phone", 1)).await.unwrap();
+    assert!(!again.waits, "its own spool does not count");
+    store.unspool(&of(&slot), 3).await.unwrap();
+    let second = store.log_in(&slot.account, login(2, "phone", 2)).await.unwrap();
+    assert_eq!((second.device, second.waits), (Some(slot.device), true));
+    assert_eq!(second.account, store.account_now(&slot.account).await.unwrap());
+    // What was deleted a moment ago does not count, though it may wait for its commit.
+    store.unspool(&of(&slot), 9).await.unwrap();
+    assert!(!store.log_in(&slot.account, login(3, "phone", 3)).await.unwrap().waits);
 }
 
 /// A log-in promises nothing, so a disk that fails does not keep anybody from it.
@@ -513,7 +511,7 @@ async fn a_log_in_waits_for_no_disk_and_what_is_promised_behind_it_does() {
     disk.fail_syncs(true);
     let logged_in = store.log_in(&slot.account, login(1, "phone", 1)).await.unwrap();
     assert_eq!(logged_in.device, Some(slot.device));
-    store.spool(&slot, items(1..=1)).await.unwrap_err();
+    put(&store, &slot, items(1..=1)).await.unwrap_err();
 }
 
 #[tokio::test]
