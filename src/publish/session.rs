@@ -70,6 +70,7 @@ pub(super) async fn carry(registry: &Registry, account: &BareJid, (publish, pati
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::push::account::LoginId;
     use crate::push::notification::Summary;
     use crate::push::registration::Registration;
     use crate::session::negotiate::Held;
@@ -78,7 +79,9 @@ mod tests {
     async fn a_session_that_is_stuck_or_busy_holds_nobody_up() {
         let registry = Registry::default();
         let account = BareJid::new("juliet@example.org").unwrap();
-        let (handle, commands) = registry.enter(Held { account: account.clone(), identity: None }, "r".to_owned());
+        let enter =
+            |login| registry.enter(LoginId(login), Held { account: account.clone(), identity: None }, "r".to_owned());
+        let (handle, commands) = enter(1);
         let registration = r#"{"target":{"service":"push.example","node":"n"},"device":1,"last_seen":0}"#;
         let registration: Registration = serde_json::from_str(registration).unwrap();
         let publish = Publish::new(&registration, Summary::wake(&crate::config::Push::default(), false), 1);
@@ -91,9 +94,9 @@ mod tests {
             }
         }
         assert_eq!(last, Attempt::Skipped("the account's session is busy".to_owned()));
-        registry.leave(&handle, None);
+        registry.leave(&handle);
         drop(commands);
-        drop(registry.enter(Held { account: account.clone(), identity: None }, "r".to_owned()));
+        drop(enter(2));
         let gone = carry(&registry, &account, (publish, Duration::from_secs(60))).await;
         assert_eq!(gone, Attempt::Skipped("the account has no session".to_owned()));
     }
