@@ -14,7 +14,7 @@ use crate::jid::Jid;
 pub struct DeviceId(pub u64);
 
 /// Names a login, and so the session that came of it: random, never reused.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct LoginId(pub u64);
 

@@ -26,6 +26,7 @@ use crate::publish::session::{Asker, Carried};
 use crate::push::account::LoginId;
 use crate::push::notification::Publish;
 use crate::session::{Clock, Closing, EndReason, Input, Output, Session, SmId, Stored};
+use crate::store::StoreError;
 use turn::{Alarm, Turn, Wake};
 
 struct Driver {
@@ -67,13 +68,12 @@ impl Driver {
         let login = LoginId(rand::random());
         let owner = owner(&relay, &handle, &bound, login).await;
         let clock = Clock { now: Instant::now(), wall: SystemTime::now() };
-        let earlier = owner.backlog;
         let mut session = Session::new(relay.settings(), bound, owner, rand::random, clock);
         session.share_memory(relay.guards.queues());
         tracing::info!("bound");
         handle.note(|notes| (notes.peer, notes.services) = (Some(peer), session.services()));
-        let seen = Seen::new(relay.metrics.tap());
-        let jobs = Jobs::new(Arc::clone(&relay), Arc::clone(&handle), session.first_place(), earlier);
+        let seen = Seen::new(&relay.metrics);
+        let jobs = Jobs::new(Arc::clone(&relay), Arc::clone(&handle), login);
         Box::new(Self {
             relay,
             session,
@@ -211,7 +211,8 @@ impl Driver {
     }
 
     fn frames_from_upstream(&mut self) {
-        while self.ended.is_none() {
+        self.session.note_company(self.relay.registry.has_company(&self.handle));
+        while self.ended.is_none() && self.session.wants_upstream() {
             match self.upstream.next_frame() {
                 Ok(Some(frame)) => {
                     self.seen.tap.came(Leg::Upstream, &frame);
@@ -249,6 +250,7 @@ impl Driver {
     fn take(&mut self, input: Input) {
         self.session.handle(self.now, input);
         self.perform();
+        self.session.charge_store(self.jobs.bytes_at_work());
     }
 
     /// Performs what the session wants, and tells it what comes of it at once.
@@ -280,10 +282,14 @@ impl Driver {
                 self.sm_id = Some(id);
             }
             Output::Store(token, change) => self.jobs.ask(Request::Change(token, *change)),
-            Output::Spool(items) => self.jobs.ask(Request::Spool(items)),
-            Output::Unspool(places) => self.jobs.ask(Request::Unspool(vec![places])),
-            Output::Load(after, bytes) => self.jobs.ask(Request::Load(after, bytes)),
-            Output::Adopt(source, places) => self.jobs.ask(Request::Adopt(source, places)),
+            Output::Spool(items) => {
+                let last = items.last().map_or(0, |item| item.seq);
+                self.jobs.ask(Request::Spool(items, last));
+            }
+            Output::Unspool { spool, places } => self.jobs.ask(Request::Unspool(spool, vec![places])),
+            Output::Load(load) => self.jobs.ask(Request::Load(load)),
+            Output::TakeOver => self.jobs.ask(Request::TakeOver),
+            Output::Adopt { registered, places } => self.jobs.ask(Request::Adopt(registered, places)),
             Output::Wake(reason) => self.jobs.ask(Request::Wake(reason)),
             Output::Bury(id, h) => {
                 self.relay.registry.not_resumable(&id, &self.handle);
@@ -341,9 +347,6 @@ impl Driver {
     fn done(&mut self, done: Done) {
         match done {
             Done::Changed(token, Ok((account, device))) => {
-                if device.is_some_and(|device| device != self.session.device()) {
-                    self.jobs.device_changed();
-                }
                 self.take(Input::Changed(Some(account)));
                 self.note_services();
                 if let Some(token) = token {
@@ -357,19 +360,32 @@ impl Driver {
                     self.take(Input::Stored(token, Stored::Failed));
                 }
             }
-            Done::Spooled(last, Ok(())) => self.take(Input::Spooled(last)),
-            Done::Spooled(_, Err(error)) => {
-                self.relay.spool_refuses(&error);
-                tracing::error!(%error, "spool_failed: stanzas stay the server's, and the session ends");
-                self.take(Input::SpoolFailed);
-            }
+            Done::Spooled(last, result) => self.spooled(last, result),
             Done::Loaded(Ok(items)) => self.take(Input::Loaded(items)),
             Done::Loaded(Err(error)) => {
-                tracing::error!(%error, "spool_failed: what waits cannot be read, and the session ends");
-                self.take(Input::SpoolFailed);
+                tracing::error!(%error, "stanzas that wait cannot be read, trying again in 5 s");
+                self.take(Input::LoadFailed);
+            }
+            Done::TookOver(Ok(spools)) => self.take(Input::TookOver(spools)),
+            Done::TookOver(Err(error)) => {
+                tracing::error!(%error, "stanzas of earlier sessions cannot be taken over, trying again in 5 s");
+                self.take(Input::TakeOverFailed);
             }
             Done::Quiet(Ok(())) => {}
             Done::Quiet(Err(error)) => tracing::error!(%error, "the store failed"),
+        }
+    }
+
+    fn spooled(&mut self, last: u64, result: Result<(), StoreError>) {
+        match result {
+            Ok(()) => self.take(Input::Spooled(last)),
+            Err(error) => {
+                self.relay.spool_refuses(&error);
+                if self.session.spool_accepts() {
+                    tracing::error!(%error, "spool_failed: stanzas stay in memory, trying again every 5 s");
+                }
+                self.take(Input::SpoolRefused);
+            }
         }
     }
 }

@@ -35,10 +35,10 @@ pub(super) async fn owner(relay: &Relay, handle: &Arc<Handle>, bound: &Bound, lo
         true => backlog,
         false => relay.store.backlog(&Slot { account: handle.account().clone(), device }).await,
     };
-    let Backlog { count, last_seq, .. } = unless_broken(backlog);
+    let Backlog { count, .. } = unless_broken(backlog);
     let known = |id: &String| account.device(device).is_some_and(|d| d.sm_ids.contains(id));
     let certain = knew_agent || presented.as_ref().is_some_and(known);
-    Owner { device, certain, account, last_seq, backlog: count > 0 }
+    Owner { device, certain, account, waits: count > 0, older: false }
 }
 
 fn unless_broken<T: Default>(result: Result<T, StoreError>) -> T {

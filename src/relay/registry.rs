@@ -299,6 +299,12 @@ impl Registry {
         all.iter().filter(|other| other.number != handle.number).map(Arc::clone).collect()
     }
 
+    /// Whether another session of the account has its client.
+    pub fn has_company(&self, handle: &Handle) -> bool {
+        let other = |other: &Arc<Handle>| other.number != handle.number && !other.is_dark();
+        self.accounts.get(&handle.held.account).is_some_and(|all| all.iter().any(other))
+    }
+
     /// How many sessions there are.
     pub fn len(&self) -> usize {
         self.accounts.iter().map(|entry| entry.len()).sum()

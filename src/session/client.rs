@@ -4,14 +4,14 @@ use std::time::Instant;
 
 use super::presence::Own;
 use super::sm::{ack, failed};
-use super::{EndReason, Greeting, Output, Session, Source, Tracking, sm};
+use super::{EndReason, Greeting, Output, Session, Tracking, sm};
 use crate::push::account::Change;
 use crate::xml::{self, Element, Frame, Kind, Node, ns};
 
 impl Session {
     /// Whether the client's next frame can be taken now.
     pub fn wants_client(&self) -> bool {
-        self.resuming.is_none() && !matches!(self.greeting, Greeting::Sending(Some(_))) && self.confirm.has_room()
+        self.resuming.is_none() && !self.holds_presence() && self.confirm.has_room()
     }
 
     pub(super) fn client_frame(&mut self, now: Instant, frame: Frame) {
@@ -104,8 +104,8 @@ impl Session {
 
     /// The client has the first so many stanzas that were written to it.
     pub(super) fn client_has(&mut self, count: usize) {
-        if let Some(places) = self.queue.acknowledge(count) {
-            self.out(Output::Unspool(places));
+        for (spool, last) in self.queue.acknowledge(count) {
+            self.out(Output::Unspool { spool, places: 0..=last });
         }
         self.liveness.acked();
         self.contact();
@@ -136,7 +136,7 @@ impl Session {
         self.liveness.enable();
         if matches!(self.greeting, Greeting::Backlog) {
             self.greeting = Greeting::Sending(None);
-            self.adopt(Source::Earlier);
+            self.take_over_if_settled();
         }
     }
 

@@ -12,9 +12,10 @@ use crate::push::account::Change;
 use crate::xml::{self, Element, Frame, Kind, XmlWriter, ns};
 
 impl Session {
-    /// Whether the server's next frame can be taken now: else the disk is too slow for what comes.
+    /// Whether the server's next frame can be taken now: else the disk is too slow for what comes, or refuses it.
     pub fn wants_upstream(&self) -> bool {
-        self.queue.has_room()
+        let sheds = !self.spool.accepts() && self.is_dark();
+        sheds || self.queue.has_room() && !self.is_paused()
     }
 
     /// Our own stream management with the server (XEP-0198 §3): without resumption, and nothing of the client's.

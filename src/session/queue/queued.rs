@@ -2,6 +2,9 @@
 
 use std::num::NonZeroU64;
 
+use bytes::Bytes;
+
+use super::number::is_inherited;
 use crate::xml::Element;
 
 /// One stanza on its way to the client.
@@ -11,7 +14,7 @@ pub struct Queued {
     pub element: Element,
     /// When it came, Unix milliseconds.
     pub received: u64,
-    /// Its place among all stanzas for the device.
+    /// Its number in the queue.
     pub seq: u64,
     /// Its number on the server's stream management leg, if it has one: they count from one.
     pub ordinal: Option<NonZeroU64>,
@@ -19,14 +22,31 @@ pub struct Queued {
     pub durable: bool,
     /// It waited, so it is written with its delay.
     pub waited: bool,
+    /// No other client of the account was there when it came.
+    pub alone: bool,
     /// The spool was asked to take it, or had it before.
     pub(super) spooled: bool,
+    /// The spool has refused it once, and may have it all the same.
+    pub(super) doubtful: bool,
+    /// It was returned to its sender, and only keeps the client's count.
+    pub(super) gone: bool,
 }
 
 impl Queued {
     /// A stanza that came at this time, without a number, and need not be kept.
     pub fn new(element: Element, seq: u64, received: u64) -> Self {
-        Self { element, received, seq, ordinal: None, durable: false, waited: false, spooled: false }
+        Self {
+            element,
+            received,
+            seq,
+            ordinal: None,
+            durable: false,
+            waited: false,
+            alone: true,
+            spooled: false,
+            doubtful: false,
+            gone: false,
+        }
     }
 
     /// The same with its number on the server's leg, and whether it must not be lost.
@@ -34,8 +54,35 @@ impl Queued {
         Self { ordinal: ordinal.and_then(NonZeroU64::new), durable, ..self }
     }
 
-    /// Whether the spool was asked to take it.
+    /// The same if other clients of the account were there when it came.
+    pub fn in_company(self, has_company: bool) -> Self {
+        Self { alone: !has_company, ..self }
+    }
+
+    /// Whether the spool may have it.
     pub fn is_spooled(&self) -> bool {
-        self.spooled
+        self.spooled || self.doubtful
+    }
+
+    /// Whether the own spool was asked to take it and has not answered.
+    pub(super) fn is_asked(&self, base: u64, committed: u64) -> bool {
+        self.spooled && self.seq > committed && self.seq >= base && !is_inherited(self.seq)
+    }
+
+    /// Whether it must not be lost, and no disk has it.
+    pub(super) fn is_unsaved(&self, committed: u64) -> bool {
+        self.durable && !is_inherited(self.seq) && !(self.spooled && self.seq <= committed)
+    }
+
+    /// Whether the server need not keep it.
+    pub(super) fn is_settled(&self, committed: u64) -> bool {
+        !self.durable || self.ordinal.is_none() || self.spooled && self.seq <= committed
+    }
+
+    /// What is left of it once it was returned.
+    pub(super) fn gone(&self) -> Self {
+        let element = Element::parse(Bytes::from_static(b"<presence/>"), self.element.header());
+        let element = element.unwrap_or_else(|_| self.element.clone());
+        Self { gone: true, ..Self::new(element, self.seq, self.received) }
     }
 }
