@@ -308,6 +308,8 @@ struct Life {
     number: u32,
     /// Older sessions of the device that have left something.
     ghosts: u64,
+    /// The session has given up stanzas.
+    shed: bool,
     /// The connection that the session writes to, while there is one.
     attached: Option<u64>,
     /// Attachments that were taken over.
@@ -578,6 +580,7 @@ impl World {
             Event::QueueFull(Full::All) => count(&self.coverage.squeezes),
             Event::Shed(shed) => {
                 count(&self.coverage.shed);
+                self.life.shed = true;
                 self.lost += usize::try_from(shed.lost).unwrap();
             }
             Event::Dark { .. }
@@ -685,6 +688,7 @@ impl Life {
         Self {
             number,
             ghosts: 0,
+            shed: false,
             attached: None,
             old: Vec::new(),
             resumable: None,

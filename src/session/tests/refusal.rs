@@ -7,6 +7,9 @@ const VERSION: &str = "<iq type='get' id='q' from='romeo@example.net/x'><query x
 
 fn full(mut rig: Rig) -> Rig {
     rig.client_available();
+    if rig.session.server.is_on() {
+        rig.upstream("<a xmlns='urn:xmpp:sm:3' h='1'/>");
+    }
     rig.to_upstream.clear();
     rig.spool_refuses = true;
     rig
