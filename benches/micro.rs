@@ -7,11 +7,11 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use pushward::jid::BareJid;
-use pushward::push::account::DeviceId;
+use pushward::push::account::{DeviceId, LoginId};
 use pushward::push::classify::{Context, read};
 use pushward::push::rooms::Rooms;
 use pushward::session::queue::{Place, Queue, Queued};
-use pushward::store::{Slot, Spooled, Store};
+use pushward::store::{SpoolId, Spooled, Store};
 use pushward::xml::{Element, Frame, FrameLimits, Framer, stream_header};
 
 const LIMITS: FrameLimits = FrameLimits { bytes: 1 << 20, depth: 128 };
@@ -159,10 +159,10 @@ fn spool(c: &mut Criterion) {
         });
     }
     group.bench_function("read back", |bencher| {
-        let slot = slot(0);
+        let spool = spool_of(0);
         bencher.iter_batched(
-            || slot.clone(),
-            |slot| runtime.block_on(store.spooled(&slot, 0, 64 << 10)).unwrap(),
+            || spool.clone(),
+            |spool| runtime.block_on(store.spooled(&spool, 0, 64 << 10)).unwrap(),
             BatchSize::SmallInput,
         );
     });
@@ -170,15 +170,15 @@ fn spool(c: &mut Criterion) {
     runtime.block_on(store.shutdown());
 }
 
-fn slot(number: usize) -> Slot {
-    Slot { account: format!("user{number}@example.org").parse().unwrap(), device: DeviceId(1) }
+fn spool_of(number: usize) -> SpoolId {
+    SpoolId { account: format!("user{number}@example.org").parse().unwrap(), login: LoginId(1) }
 }
 
 async fn commit(store: &Store, sessions: usize, seq: u64) {
     let tasks = (0..sessions).map(|number| {
-        let (store, slot) = (store.clone(), slot(number));
+        let (store, spool) = (store.clone(), spool_of(number));
         let item = Spooled { seq, received: 0, shared: true, archived: false, bytes: Bytes::from(text(200)) };
-        tokio::spawn(async move { store.spool(&slot, vec![item]).await.unwrap() })
+        tokio::spawn(async move { store.spool(&spool, DeviceId(1), vec![item]).await.unwrap() })
     });
     for task in tasks.collect::<Vec<_>>() {
         task.await.unwrap();

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use pushward::jid::BareJid;
-use pushward::push::account::DeviceId;
-use pushward::store::{Slot, Spooled, Store};
+use pushward::push::account::{DeviceId, LoginId};
+use pushward::store::{SpoolId, Spooled, Store};
 use tempfile::TempDir;
 
 use super::proxy::{Proxy, Running};
@@ -53,14 +53,14 @@ async fn commits(sessions: usize) -> (f64, f64) {
             let (store, done) = (store.clone(), Arc::clone(&done));
             tokio::spawn(async move {
                 let account: BareJid = format!("d{number}@localhost").parse().unwrap();
-                let slot = Slot { account, device: DeviceId(1) };
+                let spool = SpoolId { account, login: LoginId(1) };
                 for seq in 1.. {
                     if begin.elapsed() > TIME {
                         break;
                     }
                     let bytes = Bytes::from(vec![b'x'; STANZA]);
                     let item = Spooled { seq, received: 0, shared: false, archived: false, bytes };
-                    store.spool(&slot, vec![item]).await.unwrap();
+                    store.spool(&spool, DeviceId(1), vec![item]).await.unwrap();
                     done.fetch_add(1, Ordering::Relaxed);
                 }
             })

@@ -27,8 +27,10 @@ pub struct Limits {
     pub session_queue: usize,
     /// Bytes that may wait for all clients together in memory: 1 GiB. More is on disk only.
     pub queue_memory: usize,
-    /// Bytes that may wait on disk for one device: 64 MiB.
+    /// Bytes that may wait on disk for one session: 64 MiB.
     pub spool_per_session: usize,
+    /// Bytes that may wait on disk for one account: 512 MiB, and never more than an eighth of `spool`.
+    pub spool_per_account: usize,
     /// Bytes that may wait on disk in all: 10 GiB.
     pub spool: usize,
     /// How long TLS may take to be established: 30 s.
@@ -59,6 +61,7 @@ impl Default for Limits {
             session_queue: 4 << 20,
             queue_memory: 1 << 30,
             spool_per_session: 64 << 20,
+            spool_per_account: 512 << 20,
             spool: 10 << 30,
             handshake_timeout: 30 * SECOND,
             authentication_timeout: 5 * MINUTE,
@@ -86,6 +89,7 @@ pub(super) fn read(mut s: Section<'_>) -> Limits {
         session_queue: s.size("session_queue", d.session_queue, SMALLEST_STANZA..=1 << 30),
         queue_memory: s.size("queue_memory", d.queue_memory, SMALLEST_STANZA..=1 << 50),
         spool_per_session: s.size("spool_per_session", d.spool_per_session, SMALLEST_STANZA..=1 << 40),
+        spool_per_account: s.size("spool_per_account", d.spool_per_account, SMALLEST_STANZA..=1 << 50),
         spool: s.size("spool", d.spool, SMALLEST_STANZA..=1 << 50),
         handshake_timeout: s.duration("handshake_timeout", d.handshake_timeout, MOMENT..=HOUR),
         authentication_timeout: s.duration("authentication_timeout", d.authentication_timeout, MOMENT..=HOUR),

@@ -42,13 +42,15 @@ pub enum Limit {
     QueueMemory,
     /// `spool_per_session`
     SpoolPerSession,
+    /// `spool_per_account`
+    SpoolPerAccount,
     /// `spool`
     Spool,
 }
 
 impl Limit {
     /// All of them.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::Connections,
         Self::ConnectionsPerAddress,
         Self::Unauthenticated,
@@ -64,6 +66,7 @@ impl Limit {
         Self::SessionQueue,
         Self::QueueMemory,
         Self::SpoolPerSession,
+        Self::SpoolPerAccount,
         Self::Spool,
     ];
 
@@ -85,6 +88,7 @@ impl Limit {
             Self::SessionQueue => "session_queue",
             Self::QueueMemory => "queue_memory",
             Self::SpoolPerSession => "spool_per_session",
+            Self::SpoolPerAccount => "spool_per_account",
             Self::Spool => "spool",
         }
     }
@@ -100,7 +104,9 @@ impl Limit {
             Self::StanzaRate | Self::Bandwidth => "the client is read more slowly",
             Self::HeldPerAccount => "the session that is held longest ends",
             Self::SessionQueue | Self::QueueMemory => "what waits is on disk only",
-            Self::SpoolPerSession | Self::Spool => "the session ends, and what waits stays the server's",
+            Self::SpoolPerSession | Self::SpoolPerAccount | Self::Spool => {
+                "the session ends, and what waits stays the server's"
+            }
         }
     }
 }

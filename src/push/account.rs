@@ -13,10 +13,15 @@ use crate::jid::Jid;
 #[serde(transparent)]
 pub struct DeviceId(pub u64);
 
-/// Names a login, and so the session that came of it: random, never reused.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+/// Names a login, and so the session that came of it. Ids rise in the order of the binds, across restarts too, and are never
+/// given out twice: of two sessions the one with the smaller id is the older. 0 is never given out: it stands for the logins
+/// of an older database, whose ids were random. They are older than all others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct LoginId(pub u64);
+
+/// A login of an older database.
+const OLD: LoginId = LoginId(0);
 
 /// One device of an account.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -34,6 +39,9 @@ pub struct Device {
     /// Unix seconds of its last contact.
     pub last_seen: u64,
     /// The logins whose sessions are open on the server, oldest first. Still so at a start: they were lost with the process.
+    ///
+    /// None is ever left out while its session lives. Each stands for a session that was admitted (`connections`, and
+    /// `held_per_account` without a client), and the list is emptied at a start, so it is as long as an account has sessions.
     #[serde(default, deserialize_with = "open_logins")]
     pub open: Vec<LoginId>,
 }
@@ -50,7 +58,8 @@ impl Device {
 
     fn opened(&mut self, logins: impl IntoIterator<Item = LoginId>) {
         self.open.extend(logins);
-        forget_oldest(&mut self.open, OPEN);
+        self.open.sort_unstable();
+        self.open.dedup();
     }
 
     fn resumable(&mut self, sm_ids: impl IntoIterator<Item = String>) {
@@ -73,7 +82,7 @@ fn open_logins<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<LoginId
     }
     Ok(match Open::deserialize(deserializer)? {
         Open::Logins(logins) => logins,
-        Open::Is(open) => open.then_some(LoginId(0)).into_iter().collect(),
+        Open::Is(open) => open.then_some(OLD).into_iter().collect(),
     })
 }
 
@@ -181,8 +190,6 @@ impl Change {
 
 /// How many resumption ids of a device are remembered.
 const SM_IDS: usize = 4;
-/// How many open sessions of a device are remembered.
-const OPEN: usize = 16;
 /// How many devices of an account are remembered.
 const DEVICES: usize = 32;
 
@@ -263,6 +270,25 @@ impl Account {
         self.devices.iter().find(|d| d.id == id)
     }
 
+    /// The device of which a login's session is open.
+    pub fn device_of(&self, login: LoginId) -> Option<DeviceId> {
+        self.devices.iter().find(|d| d.open.contains(&login)).map(|d| d.id)
+    }
+
+    /// Whether a device, known or not, has no open session.
+    pub fn is_away(&self, device: DeviceId) -> bool {
+        !self.device(device).is_some_and(Device::is_open)
+    }
+
+    /// The same account if its logins are those of an older database, whose ids say nothing about their order.
+    #[must_use]
+    pub fn with_old_logins(mut self) -> Self {
+        for device in self.devices.iter_mut().filter(|d| d.is_open()) {
+            device.open = vec![OLD];
+        }
+        self
+    }
+
     /// The registrations of a device.
     pub fn owned(&self, device: DeviceId) -> impl Iterator<Item = &Registration> {
         self.registrations.iter().filter(move |r| r.device == device)
@@ -270,8 +296,7 @@ impl Account {
 
     /// The registrations of other devices than this one that have no session.
     pub fn absent(&self, device: DeviceId) -> impl Iterator<Item = &Registration> {
-        let is_open = |id: DeviceId| self.device(id).is_some_and(Device::is_open);
-        self.registrations.iter().filter(move |r| r.device != device && !is_open(r.device))
+        self.registrations.iter().filter(move |r| r.device != device && self.is_away(r.device))
     }
 
     fn device_mut(&mut self, id: DeviceId) -> Option<&mut Device> {
@@ -460,6 +485,26 @@ mod tests {
         assert!(account.device(DeviceId(1)).unwrap().is_open(), "the second one goes on");
         account.apply(ended(2));
         assert!(!account.device(DeviceId(1)).unwrap().is_open());
+    }
+
+    /// A device with more than 16 open logins was forgotten when the newest 16 had ended, though the older ones went on, and
+    /// nothing more was spooled for them.
+    #[test]
+    fn no_open_login_is_left_out_however_many_there_are() {
+        let mut account = applied([login(1, "a", None, 1)]);
+        for n in 2..=100 {
+            account.apply(login(n, "a", None, 1));
+        }
+        assert_eq!(account.device(DeviceId(1)).unwrap().open.len(), 100);
+        (2..=100).for_each(|n| drop(account.apply(ended(n))));
+        assert_eq!(account.device_of(LoginId(1)), Some(DeviceId(1)));
+        for n in 1000..1100 {
+            account.apply(login(n, &n.to_string(), None, n));
+            account.apply(ended(n));
+        }
+        assert!(account.device(DeviceId(1)).is_some_and(Device::is_open));
+        assert_eq!(account.forget_unseen(u64::MAX), 0);
+        assert_eq!(ids(&account), [1]);
     }
 
     #[test]

@@ -65,7 +65,7 @@ impl Driver {
         bound.client_header = client.framer().make_lean().unwrap_or(bound.client_header);
         bound.server_header = upstream.framer().make_lean().unwrap_or(bound.server_header);
         let (handle, commands) = relay.registry.enter(login::held(&bound), bound.jid.resource().as_str().to_owned());
-        let login = LoginId(rand::random());
+        let login = relay.store.next_login();
         let owner = owner(&relay, &handle, &bound, login).await;
         let clock = Clock { now: Instant::now(), wall: SystemTime::now() };
         let mut session = Session::new(relay.settings(), bound, owner, rand::random, clock);
@@ -111,6 +111,9 @@ impl Driver {
             }
             // What had to wait may be wanted now.
             self.frames_from_client();
+            if self.frames_from_upstream() {
+                continue;
+            }
             if self.ended.is_some() {
                 return;
             }
@@ -123,7 +126,10 @@ impl Driver {
     fn react(&mut self, wake: Wake) {
         match wake {
             Wake::Upstream(Ok(ConnEvent::Drained)) | Wake::Client(Ok(ConnEvent::Drained)) => {}
-            Wake::Upstream(Ok(ConnEvent::Received)) => self.frames_from_upstream(),
+            Wake::Upstream(Ok(ConnEvent::Received)) => {
+                self.session.note_company(self.relay.registry.has_company(&self.handle));
+                self.frames_from_upstream();
+            }
             Wake::Upstream(Ok(ConnEvent::Closed) | Err(_)) => self.take(Input::UpstreamLost),
             Wake::Client(Ok(ConnEvent::Received)) => {
                 let received = self.client.as_mut().map_or(0, |client| client.take_received());
@@ -210,21 +216,24 @@ impl Driver {
         }
     }
 
-    fn frames_from_upstream(&mut self) {
-        self.session.note_company(self.relay.registry.has_company(&self.handle));
+    /// Takes what the server has sent, up to where the session wants no more. Returns whether there was anything.
+    fn frames_from_upstream(&mut self) -> bool {
+        let mut any = false;
         while self.ended.is_none() && self.session.wants_upstream() {
             match self.upstream.next_frame() {
                 Ok(Some(frame)) => {
+                    any = true;
                     self.seen.tap.came(Leg::Upstream, &frame);
                     self.take(Input::Upstream(frame));
                 }
-                Ok(None) => return,
+                Ok(None) => break,
                 Err(error) => {
                     tracing::warn!(%error, "the server's bytes are no XML stream");
                     self.take(Input::UpstreamLost);
                 }
             }
         }
+        any
     }
 
     /// Puts a proven connection in the place of the one there is, which closes silently.
@@ -367,11 +376,15 @@ impl Driver {
                 self.take(Input::LoadFailed);
             }
             Done::TookOver(Ok(spools)) => self.take(Input::TookOver(spools)),
+            Done::TookOver(Err(StoreError::AccountRemoved { .. })) => {
+                self.take(Input::AccountRemoved);
+                self.take(Input::TookOver(Vec::new()));
+            }
             Done::TookOver(Err(error)) => {
                 tracing::error!(%error, "stanzas of earlier sessions cannot be taken over, trying again in 5 s");
                 self.take(Input::TakeOverFailed);
             }
-            Done::Quiet(Ok(())) => {}
+            Done::Quiet(Ok(()) | Err(StoreError::AccountRemoved { .. })) => {}
             Done::Quiet(Err(error)) => tracing::error!(%error, "the store failed"),
         }
     }
@@ -379,6 +392,11 @@ impl Driver {
     fn spooled(&mut self, last: u64, result: Result<(), StoreError>) {
         match result {
             Ok(()) => self.take(Input::Spooled(last)),
+            // Nothing is kept of it, and nobody need be alarmed.
+            Err(StoreError::AccountRemoved { .. }) => {
+                self.take(Input::AccountRemoved);
+                self.take(Input::Spooled(last));
+            }
             Err(error) => {
                 self.relay.spool_refuses(&error);
                 if self.session.spool_accepts() {

@@ -83,6 +83,7 @@ impl Relay {
         let StoreError::SpoolFull { which, .. } = error else { return };
         let limit = match which {
             SpoolBound::PerSession => Limit::SpoolPerSession,
+            SpoolBound::PerAccount => Limit::SpoolPerAccount,
             SpoolBound::All => Limit::Spool,
         };
         self.guards.watch().reached(limit, "what waits for a client");

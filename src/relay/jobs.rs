@@ -16,7 +16,7 @@ use crate::jid::BareJid;
 use crate::push::account::{Account, Change, DeviceId, LoginId};
 use crate::session::queue::{Inherited, Load, Spooled};
 use crate::session::{EndReason, SmId, Token, WakeReason, sm};
-use crate::store::{self, Slot, Store, StoreError, Tombstone, Wake};
+use crate::store::{self, Slot, SpoolId, Store, StoreError, Tombstone, Wake};
 
 /// How long a superseded session may take to spool what it has and to close its stream.
 const SUPERSEDE_PATIENCE: Duration = Duration::from_secs(8);
@@ -95,9 +95,6 @@ impl Request {
 fn is_delivered(places: &RangeInclusive<u64>) -> bool {
     *places.start() == 0
 }
-
-#[derive(Clone)]
-struct SpoolId { account: BareJid, login: LoginId }
 
 impl Jobs {
     pub(super) fn new(relay: Arc<Relay>, handle: Arc<Handle>, login: LoginId) -> Self {
@@ -185,6 +182,7 @@ impl Jobs {
     pub(super) async fn finish(mut self) {
         while self.at_work.is_some() {
             match self.done().await {
+                Done::Spooled(_, Err(StoreError::AccountRemoved { .. })) => {}
                 Done::Spooled(_, Err(error)) => {
                     self.relay.spool_refuses(&error);
                     tracing::error!(%error, "spool_failed: stanzas of a session that has ended are lost");
@@ -232,18 +230,20 @@ impl Jobs {
             // All of it was delivered meanwhile.
             Request::Spool(items, last) if items.is_empty() => Box::pin(ready(Done::Spooled(last, Ok(())))),
             Request::Spool(items, last) => {
-                Box::pin(async move { Done::Spooled(last, { drop((own, items)); Ok(()) }) })
+                Box::pin(async move { Done::Spooled(last, store.spool(&own, slot.device, items).await) })
             }
             Request::Unspool(spool, places) => {
                 let spool = spool.map_or(own.clone(), |login| SpoolId { login, ..own });
-                Box::pin(async move { { drop((spool, places, store)); Done::Quiet(Ok(())) } })
+                Box::pin(async move { Done::Quiet(unspool(&store, &spool, places).await) })
             }
             Request::Load(Load { spool, after, weight }) => {
                 let spool = spool.map_or(own.clone(), |login| SpoolId { login, ..own });
-                Box::pin(async move { Done::Loaded({ drop((spool, after, weight)); Ok(Vec::new()) }) })
+                Box::pin(async move { Done::Loaded(store.spooled(&spool, after, weight).await) })
             }
             Request::TakeOver => Box::pin(async move {
-                drop((slot, own)); Done::TookOver(Ok(Vec::new()))
+                let spools = store.take_over(&slot.account, slot.device, own.login).await;
+                let inherited = |spool: store::Inherited| Inherited { spool: spool.spool, last_seq: spool.backlog.last_seq };
+                Done::TookOver(spools.map(|spools| spools.into_iter().map(inherited).collect()))
             }),
             Request::Adopt(registered, places) => Box::pin(async move {
                 let last = *places.end();
@@ -256,7 +256,7 @@ impl Jobs {
             Request::Bury(id, h) => Box::pin(async move {
                 let Slot { account, device } = slot;
                 let tombstone = Tombstone { account, device, h: h.get(), at: unix() };
-                Done::Quiet(store.bury_known(id.as_str(), tombstone).await)
+                Done::Quiet(store.bury_known(own.login, id.as_str(), tombstone).await)
             }),
             Request::Wake(reason) => Box::pin(async move {
                 let reason = match reason {
@@ -266,6 +266,14 @@ impl Jobs {
                 Done::Quiet(store.wake(&slot, Wake { since: unix(), reason }).await)
             }),
         }
+    }
+}
+
+/// Deletes stanzas: at once, unless all were delivered.
+async fn unspool(store: &Store, spool: &SpoolId, places: Vec<RangeInclusive<u64>>) -> Result<(), StoreError> {
+    match places.as_slice() {
+        [delivered] if is_delivered(delivered) => store.unspool(spool, *delivered.end()).await,
+        _ => store.discard(spool, places).await,
     }
 }
 
@@ -351,7 +359,7 @@ async fn orphans(
         }
         // A few at a time, so that the store serves others in between.
         while !places.is_empty() {
-            let (_, moved) = (own, 0u64);
+            let moved = store.adopt_shared(&slot.account, device, (own, slot.device), places.clone()).await?;
             if moved == 0 {
                 break;
             }

@@ -6,7 +6,7 @@ use super::registry::Handle;
 use super::{Relay, jobs};
 use crate::push::account::{Change, DeviceId, LoginId};
 use crate::session::{Bound, Owner};
-use crate::store::{Backlog, LoggedIn, Slot, StoreError};
+use crate::store::{LoggedIn, Slot, StoreError};
 
 /// Tells the store who logged in, and ends the device's ghosts. Without a store the session goes on, as a device that is new.
 pub(super) async fn owner(relay: &Relay, handle: &Arc<Handle>, bound: &Bound, login: LoginId) -> Owner {
@@ -22,23 +22,25 @@ pub(super) async fn owner(relay: &Relay, handle: &Arc<Handle>, bound: &Bound, lo
         Ok(logged_in) => logged_in,
         Err(error) => {
             let account = unless_broken(Err(error));
-            LoggedIn { account, device: None, knew_agent: false, backlog: Ok(Backlog::default()) }
+            LoggedIn { account, device: None, knew_agent: false, waits: false }
         }
     };
-    let LoggedIn { account, device: known_device, knew_agent, backlog } = logged_in;
+    let LoggedIn { account, device: known_device, knew_agent, waits } = logged_in;
     let device = known_device.unwrap_or(candidate);
     handle.set_device(device);
     jobs::tell(relay.registry.siblings(handle), &account).await;
     relay.device_is_back(handle.account(), device).await;
     jobs::supersede(relay, handle, device).await;
-    let backlog = match alone {
-        true => backlog,
-        false => relay.store.backlog(&Slot { account: handle.account().clone(), device }).await,
+    let waits = match alone {
+        true => waits,
+        false => {
+            let slot = Slot { account: handle.account().clone(), device };
+            unless_broken(relay.store.backlog(&slot).await).count > 0
+        }
     };
-    let Backlog { count, .. } = unless_broken(backlog);
     let known = |id: &String| account.device(device).is_some_and(|d| d.sm_ids.contains(id));
     let certain = knew_agent || presented.as_ref().is_some_and(known);
-    Owner { device, certain, account, waits: count > 0, older: false }
+    Owner { device, certain, account, waits, older: false }
 }
 
 fn unless_broken<T: Default>(result: Result<T, StoreError>) -> T {

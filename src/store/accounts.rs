@@ -5,18 +5,21 @@ use std::time::SystemTime;
 
 use redb::{ReadTransaction, ReadableTable, ReadableTableMetadata, Table, TableDefinition};
 use serde_json::error::Category;
+use tokio::sync::oneshot;
 
 use super::batch::Batch;
 use super::writer::{Job, Work};
-use super::{Backlog, Slot, Store, StoreError, row};
+use super::{Slot, Store, StoreError};
 use crate::jid::BareJid;
-use crate::push::account::{Account, Change, DeviceId};
+use crate::push::account::{Account, Change, DeviceId, LoginId};
 
 /// Bare JID → its [`Account`]. An account without devices and registrations has no record.
 pub(super) const ACCOUNTS: TableDefinition<'static, &'static str, &'static [u8]> = TableDefinition::new("accounts");
 
 /// The version of the records that are written. A change of [`Account`] that serde cannot bridge needs a new one.
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
+/// The version before, in which the ids of logins were random: they count as older than all that are given out now.
+const RANDOM_LOGINS: u8 = 1;
 
 impl Store {
     /// What is kept about an account, as it is on disk; the default if nothing is.
@@ -41,10 +44,14 @@ impl Store {
     /// Changes an account and returns it once the change is on disk, with what [`Account::apply`] returned. Changes of an
     /// account are applied in the order of the calls. A change that makes no difference costs no sync.
     ///
-    /// What depends on a device goes with it: if the device turns out to be another, its spool and its wake become the
-    /// other's, each `seq` raised by the other's [`Backlog::last_seq`](super::Backlog::last_seq); if it is forgotten, they
-    /// are deleted. A login and the loss of the last registration delete the wake. [`Change::Removed`] deletes every
-    /// record of the account, even those that cannot be read.
+    /// What depends on a device goes with it: if the device turns out to be another, its spools and its wake become the
+    /// other's; if it is forgotten, they are deleted. A login and the loss of the last registration delete the wake. The end of
+    /// a session deletes its spool if that is empty.
+    ///
+    /// [`Change::Removed`] deletes every record of the account, even those that cannot be read, as far as they belong to logins
+    /// that were given out before this call. From then on the spool calls of those logins are refused with
+    /// [`StoreError::AccountRemoved`]; a login that is entered again goes on. No stanza that was deleted is read again, though it
+    /// takes a while until all are gone from the disk.
     ///
     /// Not cancel safe: dropped while waiting, the change may be applied or not.
     ///
@@ -52,11 +59,24 @@ impl Store {
     /// As [`Store::account`], and nothing was changed; except after [`StoreError::Database`], when that is unknown.
     /// [`StoreError::Closed`] after [`Store::shutdown`].
     pub async fn change(&self, account: &BareJid, change: Change) -> Result<(Account, Option<DeviceId>), StoreError> {
+        let patiently = matches!(change, Change::Succeeded { .. } | Change::Resumable { .. });
+        let (work, answered) = self.change_work(account, change);
+        self.ask((if patiently { work.patiently() } else { work }, answered)).await
+    }
+
+    fn change_work(&self, account: &BareJid, change: Change) -> (Work, Answered) {
         let account = account.clone();
-        if matches!(change, Change::Succeeded { .. } | Change::Resumable { .. }) {
-            return self.write_patiently(0, move |batch| batch.change(&account, change)).await;
+        if change != Change::Removed {
+            return Work::new(0, move |batch| batch.change(&account, change));
         }
-        self.write(0, move |batch| batch.change(&account, change)).await
+        let (up_to, mut removal) = (self.shared.logins.highest(), None);
+        Work::in_pieces(move |batch| {
+            let removal = match &mut removal {
+                Some(removal) => removal,
+                None => removal.insert(batch.remove_account(&account, up_to)?),
+            };
+            Ok(batch.clear_some_graves(&mut removal.graves)?.then(|| (removal.left.clone(), None)))
+        })
     }
 
     /// As [`Store::change`] for what a session leaves behind, but returns once the change is in order: all later changes of the
@@ -69,37 +89,37 @@ impl Store {
         account: &BareJid,
         change: Change,
     ) -> Result<impl Future<Output = Result<(Account, Option<DeviceId>), StoreError>> + use<>, StoreError> {
-        let account = account.clone();
-        let (work, answered) = Work::new(0, move |batch| batch.change(&account, change));
-        self.jobs.send(Job::Work(work.patiently())).await.map_err(|_| StoreError::Closed)?;
+        let (work, answered) = self.change_work(account, change);
+        self.send(Job::Work(work.patiently()))?;
         Ok(async move { answered.await.map_err(|_| StoreError::Closed)? })
     }
 
-    /// Applies a login as [`Store::change`] does, and says what waits for its device, as [`Store::backlog`] would at that
-    /// moment. All later changes come behind it, but it is not on disk yet and reads do not see it: a crash may forget it
+    /// Applies a login as [`Store::change`] does, and says whether anything waits for its device at that moment. All later changes come behind it, but it is not on disk yet and reads do not see it: a crash may forget it
     /// unless a later change was stored, and so may a commit that fails, which is logged.
     ///
     /// # Errors
-    /// As [`Store::change`]; and what cannot be counted alone, which leaves the login in force.
+    /// As [`Store::change`]. A spool that cannot be read is logged and counts as empty.
     pub async fn log_in(&self, account: &BareJid, login: Change) -> Result<LoggedIn, StoreError> {
         let account = account.clone();
         self.write_in_turn(move |batch| {
-            let agent = if let Change::Login { agent, .. } = &login { agent.clone() } else { None };
+            let (agent, id) = match &login {
+                Change::Login { agent, login, .. } => (agent.clone(), *login),
+                _ => (None, LoginId(0)),
+            };
             let knows = |known: Account| known.devices.iter().any(|device| device.agent == agent);
             let knew_agent = agent.is_some() && knows(load(&batch.accounts, &account)?);
             let (state, device) = batch.change(&account, login)?;
-            let backlog = match device {
-                Some(device) => row::load(&batch.slots, &Slot { account, device }).map(|row| row.backlog),
-                None => Ok(Backlog::default()),
+            let waits = match device {
+                Some(device) => batch.waits(&Slot { account, device }, id)?,
+                None => false,
             };
-            if let Err(error @ StoreError::Database(_)) = backlog {
-                return Err(error);
-            }
-            Ok(LoggedIn { account: state, device, knew_agent, backlog })
+            Ok(LoggedIn { account: state, device, knew_agent, waits })
         })
         .await
     }
 }
+
+type Answered = oneshot::Receiver<Result<(Account, Option<DeviceId>), StoreError>>;
 
 /// What [`Store::log_in`] found.
 #[derive(Clone, Debug)]
@@ -110,8 +130,8 @@ pub struct LoggedIn {
     pub device: Option<DeviceId>,
     /// Whether a device with this user agent was known before.
     pub knew_agent: bool,
-    /// What waits for the device.
-    pub backlog: Result<Backlog, StoreError>,
+    /// Whether a spool of the device other than the session's own has stanzas.
+    pub waits: bool,
 }
 
 /// Unix milliseconds now.
@@ -173,13 +193,10 @@ pub(super) fn page(
 
 impl Batch<'_> {
     fn change(&mut self, account: &BareJid, change: Change) -> Result<(Account, Option<DeviceId>), StoreError> {
-        if change == Change::Removed {
-            self.remove_account(account)?;
-            return Ok((Account { revision: unix_ms(), ..Account::default() }, None));
-        }
         let before = load(&self.accounts, account)?;
         let mut after = before.clone();
-        let logs_in = matches!(change, Change::Login { .. });
+        let logs_in = if let Change::Login { login, .. } = &change { Some(*login) } else { None };
+        let ended = if let Change::Ended { login } = &change { Some(*login) } else { None };
         let enabling = if let Change::Enable { registration, .. } = &change { Some(registration.device) } else { None };
         let device = after.apply(change);
         if let (Some(newcomer), Some(known)) = (enabling, device)
@@ -188,12 +205,17 @@ impl Batch<'_> {
             let slot = |device| Slot { account: account.clone(), device };
             self.merge_slots(&slot(newcomer), &slot(known))?;
         }
-        if let (true, Some(device)) = (logs_in, device) {
+        if let (Some(login), Some(device)) = (logs_in, device) {
+            self.pending.entered(account, login);
+            self.note_login(login)?;
             self.delete_wake(account, device)?;
+        }
+        if let Some(login) = ended {
+            self.close_spool(account, login)?;
         }
         if before != after {
             // What is removed and comes again is newer than what it was.
-            after.revision = unix_ms().max(before.revision + 1);
+            after.revision = unix_ms().max(before.revision.saturating_add(1));
         }
         self.replace(account, &before, &after)?;
         Ok((after, device))
@@ -215,16 +237,38 @@ impl Batch<'_> {
         save(&mut self.accounts, account, record.as_deref())
     }
 
-    fn remove_account(&mut self, account: &BareJid) -> Result<(), StoreError> {
-        self.differs |= self.accounts.remove(account.as_str())?.is_some();
-        self.delete_slots(account)?;
-        self.delete_tombstones(account)?;
-        self.delete_wakes(account)
+    /// Deletes what is kept about an account and belongs to logins up to this one. The tombstones are left to the caller.
+    fn remove_account(&mut self, account: &BareJid, up_to: LoginId) -> Result<Removal, StoreError> {
+        let before = match load(&self.accounts, account) {
+            Err(error @ StoreError::Database(_)) => return Err(error),
+            other => other.ok(),
+        };
+        let had = self.accounts.get(account.as_str())?.is_some();
+        // Somebody who logged in since belongs to a new account of that name.
+        let mut left = Account::default();
+        for mut device in before.iter().flat_map(|before| before.devices.clone()) {
+            device.open.retain(|login| *login > up_to);
+            if device.is_open() {
+                left.devices.push(device);
+            }
+        }
+        self.differs |= before.is_none_or(|before| before != left) && had;
+        let record = encode(account, &left)?;
+        save(&mut self.accounts, account, record.as_deref())?;
+        self.doom_account(account, up_to)?;
+        self.delete_wakes(account, |device| left.device(device).is_none())?;
+        self.removals.push((account.clone(), up_to));
+        left.revision = unix_ms();
+        Ok(Removal { left, graves: self.graves(account)? })
     }
 }
 
-/// What came of reading an account.
-pub(super) type Loaded = Result<Account, StoreError>;
+/// What an account's removal leaves to do.
+struct Removal {
+    left: Account,
+    /// The tombstones that are still to be deleted.
+    graves: Vec<String>,
+}
 
 /// An account as of the last commit.
 pub(super) fn read(transaction: &ReadTransaction, account: &BareJid) -> Result<Account, StoreError> {
@@ -268,8 +312,10 @@ fn encode(account: &BareJid, state: &Account) -> Result<Option<Vec<u8>>, StoreEr
 
 /// The account in a record.
 pub(super) fn decode(account: &BareJid, record: &[u8]) -> Result<Account, StoreError> {
+    let parse = |json| serde_json::from_slice(json).map_err(|error| corrupt(account, &error, record.len()));
     match record.split_first() {
-        Some((&VERSION, json)) => serde_json::from_slice(json).map_err(|error| corrupt(account, &error, record.len())),
+        Some((&VERSION, json)) => parse(json),
+        Some((&RANDOM_LOGINS, json)) => parse(json).map(Account::with_old_logins),
         Some((&version, _)) => Err(StoreError::UnknownVersion { account: account.clone(), version }),
         None => Err(StoreError::Corrupt { account: account.clone(), reason: "empty record", at: 0, len: 0 }),
     }

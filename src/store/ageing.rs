@@ -1,6 +1,6 @@
 //! What time and a restart do to records.
 
-use std::ops::Bound;
+use std::ops::{Bound, ControlFlow};
 use std::time::Duration;
 
 use redb::{ReadTransaction, ReadableTable};
@@ -8,16 +8,14 @@ use redb::{ReadTransaction, ReadableTable};
 use super::Store;
 use super::accounts::{self, ACCOUNTS};
 use super::batch::Batch;
+use super::erase::{Budget, PIECE};
 use super::error::{StoreError, tolerate};
-use super::row::{Row, SLOTS};
-use super::spool::Slot;
+use super::row::{self, Row, SPOOLS};
+use super::spool::{Slot, SpoolId, Spooled};
 use super::tombstone::{TOMBSTONES, Tombstone};
 use super::wake::{Wake, WakeReason};
 use crate::jid::BareJid;
-use crate::push::account::DeviceId;
-
-/// Records that are looked at, and stanzas that are deleted, at a time: others get their turn in between.
-const PIECE: usize = 256;
+use crate::push::account::LoginId;
 
 /// How long records are kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,8 +61,8 @@ impl Store {
     }
 
     /// To be called once, before anybody logs in: the sessions that were open when the process ended are lost. Marks their
-    /// devices so, notes those that own a registration to be woken, unless they are noted already, and returns the slots of
-    /// all, in one transaction. `now` is in unix seconds. Accounts that cannot be read are passed over.
+    /// devices so, notes those that own a registration to be woken, unless they are noted already, deletes empty spools, and
+    /// returns the slots of all, in one transaction. `now` is in unix seconds. Accounts that cannot be read are passed over.
     ///
     /// # Errors
     /// [`StoreError::Database`], [`StoreError::Closed`].
@@ -99,14 +97,14 @@ impl Store {
     async fn expire_stanzas(&self, before: u64) -> Result<u64, StoreError> {
         let (mut from, mut count) = (Some((String::new(), 0)), 0u64);
         while let Some(start) = from {
-            let Piece { due, next } = self.read(move |transaction| closed_slots(transaction, &start)).await?;
+            let Piece { due, next } = self.read(move |transaction| closed_spools(transaction, &start)).await?;
             from = next;
-            for slot in due {
+            for spool in due {
                 loop {
-                    let slot = slot.clone();
-                    let gone = self.write(0, move |batch| batch.expire_slot(&slot, before)).await?;
+                    let spool = spool.clone();
+                    let gone = self.write(0, move |batch| batch.expire_spool(&spool, before)).await?;
                     count = count.saturating_add(gone);
-                    if gone < PIECE as u64 {
+                    if gone == 0 {
                         break;
                     }
                 }
@@ -149,21 +147,23 @@ fn crumbled(transaction: &ReadTransaction, from: &str, before: u64) -> Result<Pi
     Ok(piece)
 }
 
-/// The slots of a piece, from a key on, that no open session has.
-fn closed_slots(transaction: &ReadTransaction, from: &(String, u64)) -> Result<Piece<(String, u64), Slot>, StoreError> {
-    let (slots, accounts) = (transaction.open_table(SLOTS)?, transaction.open_table(ACCOUNTS)?);
+/// The spools of a piece, from a key on, whose devices have no open session.
+fn closed_spools(
+    transaction: &ReadTransaction,
+    from: &(String, u64),
+) -> Result<Piece<(String, u64), SpoolId>, StoreError> {
+    let (spools, accounts) = (transaction.open_table(SPOOLS)?, transaction.open_table(ACCOUNTS)?);
     let mut piece = Piece { due: Vec::new(), next: None };
     let start = Bound::Excluded((from.0.as_str(), from.1));
-    for entry in slots.range::<(&str, u64)>((start, Bound::Unbounded))?.take(PIECE) {
-        let key = entry?.0;
-        let (account, device) = key.value();
-        piece.next = Some((account.to_owned(), device));
+    for entry in spools.range::<(&str, u64)>((start, Bound::Unbounded))?.take(PIECE) {
+        let (key, record) = entry?;
+        let (account, login) = key.value();
+        piece.next = Some((account.to_owned(), login));
         let Ok(account) = BareJid::new(account) else { continue };
-        let device = DeviceId(device);
+        let Ok(row) = Row::decode(&account, record.value()) else { continue };
         // One that cannot be read may be open.
-        let closed = |state: accounts::Loaded| state.is_ok_and(|s| s.device(device).is_none_or(|d| !d.is_open()));
-        if closed(accounts::load(&accounts, &account)) {
-            piece.due.push(Slot { account, device });
+        if accounts::load(&accounts, &account).is_ok_and(|state| state.is_away(row.device)) {
+            piece.due.push(SpoolId { account, login: LoginId(login) });
         }
     }
     Ok(piece)
@@ -199,28 +199,44 @@ impl Batch<'_> {
         Ok(count)
     }
 
-    /// Deletes old stanzas of a slot, unless a session has opened it; and its row, once it is empty and its device unknown.
-    fn expire_slot(&mut self, slot: &Slot, before: u64) -> Result<u64, StoreError> {
-        let state = match accounts::load(&self.accounts, &slot.account) {
-            Ok(state) => state,
-            Err(error) => return tolerate(Err(error)).map(|()| 0),
-        };
-        let device = state.device(slot.device);
-        if device.is_some_and(|device| device.is_open()) {
+    /// Deletes from a spool's front what came before this time in unix milliseconds, at most a piece, unless its device has an
+    /// open session; returns how many. The first that came later ends it. The row goes with the last stanza.
+    fn expire_spool(&mut self, spool: &SpoolId, before: u64) -> Result<u64, StoreError> {
+        match self.age_spool(spool, before) {
+            Err(error) => tolerate(Err(error)).map(|()| 0),
+            gone => gone,
+        }
+    }
+
+    fn age_spool(&mut self, spool: &SpoolId, before: u64) -> Result<u64, StoreError> {
+        let Some(row) = row::load(&self.spools, spool)? else { return Ok(0) };
+        if !accounts::load(&self.accounts, &spool.account)?.is_away(row.device) {
             return Ok(0);
         }
-        let gone = match self.age_slot(slot, before, PIECE as u64) {
-            Ok(gone) => gone,
-            Err(error) => return tolerate(Err(error)).map(|()| 0),
-        };
-        let row = match self.slots.get(slot.key())? {
-            Some(record) => Row::decode(&slot.account, record.value()).ok(),
-            None => None,
-        };
-        if device.is_none() && row.is_some_and(|row| row.backlog.count == 0) {
-            self.clear_slot(slot)?;
+        let (mut count, mut last, mut failed) = (0u64, None, None);
+        self.each_stanza(spool, 0, |seq, record| match Spooled::decode(&spool.account, seq, record) {
+            Ok(item) if item.received < before && count < PIECE as u64 => {
+                (count, last) = (count.saturating_add(1), Some(seq));
+                ControlFlow::Continue(())
+            }
+            Ok(_) => ControlFlow::Break(()),
+            Err(error) => {
+                failed = Some(error);
+                ControlFlow::Break(())
+            }
+        })?;
+        let mut left = row;
+        if let Some(last) = last {
+            self.budget = Budget::piece();
+            self.delete(spool, &mut left, 0..=last)?;
+            self.shrink(spool, row, left)?;
+        } else if let Some(error) = failed {
+            return Err(error);
         }
-        Ok(gone)
+        if left.backlog.count == 0 {
+            self.doom(spool, left)?;
+        }
+        Ok(row.backlog.count.saturating_sub(left.backlog.count))
     }
 
     fn recover(&mut self, now: u64) -> Result<Vec<Slot>, StoreError> {
@@ -247,6 +263,18 @@ impl Batch<'_> {
             }
             self.replace(&account, &old, &state)?;
         }
+        self.drop_empty_spools()?;
         Ok(slots)
+    }
+
+    /// Deletes the rows of spools in which nothing is: no session is open.
+    fn drop_empty_spools(&mut self) -> Result<(), StoreError> {
+        let mut empty = Vec::new();
+        row::each(&self.spools, |spool, row| {
+            if row.backlog.count == 0 {
+                empty.push((spool, row));
+            }
+        })?;
+        empty.into_iter().try_for_each(|(spool, row)| self.doom(&spool, row))
     }
 }

@@ -1,81 +1,74 @@
 //! The tables, open in one transaction that a group of jobs shares.
 
-use redb::{Database, ReadableDatabase, Table, TableHandle, WriteTransaction};
+use std::collections::HashMap;
+
+use redb::{Table, WriteTransaction};
 
 use super::accounts::ACCOUNTS;
-use super::error::{StoreError, tolerate};
-use super::row::{self, SLOTS};
-use super::spool::{SPOOL, Slot, SpoolLimits};
+use super::erase::{Budget, DOOMED};
+use super::error::StoreError;
+use super::meta::META;
+use super::pending::Pending;
+use super::row::{SPOOLS, Totals};
+use super::spool::{STANZAS, SpoolId, SpoolLimits};
 use super::tombstone::{BURIED, TOMBSTONES};
 use super::wake::WAKES;
-
-/// Makes the tables that are missing.
-pub(super) fn create(database: &Database) -> Result<(), StoreError> {
-    let there: Vec<_> = database.begin_read()?.list_tables()?.map(|table| table.name().to_owned()).collect();
-    let all = [ACCOUNTS.name(), SPOOL.name(), SLOTS.name(), TOMBSTONES.name(), BURIED.name(), WAKES.name()];
-    if all.iter().all(|name| there.iter().any(|known| known == name)) {
-        return Ok(());
-    }
-    let transaction = database.begin_write()?;
-    drop(Batch::open(&transaction, SpoolLimits::default(), Some(0))?);
-    transaction.commit()?;
-    Ok(())
-}
+use crate::jid::BareJid;
+use crate::push::account::LoginId;
 
 /// A transaction in the making.
 pub(super) struct Batch<'t> {
     pub(super) accounts: Table<'t, &'static str, &'static [u8]>,
-    pub(super) spool: Table<'t, (&'static str, u64, u64), &'static [u8]>,
-    pub(super) slots: Table<'t, (&'static str, u64), &'static [u8]>,
+    pub(super) stanzas: Table<'t, (&'static str, u64, u64), &'static [u8]>,
+    pub(super) spools: Table<'t, (&'static str, u64), &'static [u8]>,
+    pub(super) doomed: Table<'t, (&'static str, u64), u64>,
+    pub(super) meta: Table<'t, &'static str, u64>,
     pub(super) tombstones: Table<'t, &'static str, &'static [u8]>,
     pub(super) buried: Table<'t, (&'static str, &'static str), ()>,
     pub(super) wakes: Table<'t, (&'static str, u64), &'static [u8]>,
     pub(super) limits: SpoolLimits,
-    /// Bytes of the whole spool, as counted against [`SpoolLimits::all`].
-    pub(super) total: u64,
+    /// Bytes that wait, as counted against the limits.
+    pub(super) totals: Totals,
+    pub(super) pending: &'t Pending,
+    /// What may be deleted before other jobs get their turn.
+    pub(super) budget: Budget,
+    /// Of these spools, what is hidden below a place was deleted in this transaction; or all of it.
+    pub(super) swept: HashMap<SpoolId, Option<u64>>,
+    /// Accounts that were removed in this transaction, for all logins up to one.
+    pub(super) removals: Vec<(BareJid, LoginId)>,
     /// Whether there is anything to commit.
     pub(super) differs: bool,
-    /// Whether anything was deleted that may wait for another commit.
-    pub(super) faded: bool,
 }
 
 impl<'t> Batch<'t> {
-    /// Opens the tables; counts the spool unless `total` is known.
+    /// Opens the tables; adds up the rows unless `totals` are known.
     pub(super) fn open(
         transaction: &'t WriteTransaction,
+        pending: &'t Pending,
         limits: SpoolLimits,
-        total: Option<u64>,
+        totals: Option<Totals>,
     ) -> Result<Self, StoreError> {
-        let slots = transaction.open_table(SLOTS)?;
-        let total = match total {
-            Some(total) => total,
-            None => row::total(&slots)?,
+        let spools = transaction.open_table(SPOOLS)?;
+        let totals = match totals {
+            Some(totals) => totals,
+            None => Totals::count(&spools)?,
         };
         Ok(Self {
             accounts: transaction.open_table(ACCOUNTS)?,
-            spool: transaction.open_table(SPOOL)?,
-            slots,
+            stanzas: transaction.open_table(STANZAS)?,
+            spools,
+            doomed: transaction.open_table(DOOMED)?,
+            meta: transaction.open_table(META)?,
             tombstones: transaction.open_table(TOMBSTONES)?,
             buried: transaction.open_table(BURIED)?,
             wakes: transaction.open_table(WAKES)?,
             limits,
-            total,
+            totals,
+            pending,
+            budget: Budget::piece(),
+            swept: HashMap::new(),
+            removals: Vec::new(),
             differs: false,
-            faded: false,
         })
-    }
-
-    /// Performs a deletion that may wait for another commit. A slot that cannot be read is passed over.
-    pub(super) fn fade(&mut self, slot: &Slot, up_to: u64) -> Result<(), StoreError> {
-        let differed = std::mem::replace(&mut self.differs, false);
-        tolerate(self.unspool(slot, up_to))?;
-        self.faded |= self.differs;
-        self.differs = differed;
-        Ok(())
-    }
-
-    /// Has the deletions committed that wait.
-    pub(super) fn settle(&mut self) {
-        self.differs |= self.faded;
     }
 }

@@ -45,6 +45,12 @@ pub enum StoreError {
         /// Bytes of the record.
         len: usize,
     },
+    /// The operator's: a newer version wrote the database; nothing was changed.
+    #[error("the database has tables of version {version}, which this version cannot read; run a newer one")]
+    NewerSchema {
+        /// The version of its tables.
+        version: u64,
+    },
     /// The sender's or the operator's: what waits has reached a bound; nothing was changed.
     #[error("the spool is full: {which} is {limit} bytes")]
     SpoolFull {
@@ -53,14 +59,20 @@ pub enum StoreError {
         /// Which bound.
         which: SpoolBound,
     },
-    /// The caller's: another stanza has or had this place in the slot, or the call's are not in order; nothing was
+    /// The caller's: another stanza has or had this place in the spool, or the call's are not in order; nothing was
     /// changed.
-    #[error("place {seq} of the slot is taken: its last is {last_seq}")]
+    #[error("place {seq} of the spool is taken: its last is {last_seq}")]
     PlaceTaken {
         /// The place that was asked for.
         seq: u64,
         /// The last place that was ever used.
         last_seq: u64,
+    },
+    /// The user's or the operator's: the account was removed after the session's login; nothing of it is kept.
+    #[error("the account {account} was removed after this session logged in")]
+    AccountRemoved {
+        /// The account.
+        account: BareJid,
     },
     /// The machine's: it has no thread for the writer.
     #[error("no thread can be started for the store: {0}")]
@@ -73,8 +85,10 @@ pub enum StoreError {
 /// A bound of the spool; shown as its key in the configuration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum SpoolBound {
-    /// Of what waits for one device.
+    /// Of what waits for one session.
     PerSession,
+    /// Of what waits for one account.
+    PerAccount,
     /// Of all that waits.
     All,
 }
@@ -83,6 +97,7 @@ impl std::fmt::Display for SpoolBound {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
             Self::PerSession => "spool_per_session",
+            Self::PerAccount => "spool_per_account",
             Self::All => "spool",
         })
     }

@@ -5,15 +5,13 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
-use redb::{ReadableTable, ReadableTableMetadata};
+use redb::ReadableTableMetadata;
 
 use super::accounts::ACCOUNTS;
-use super::row::{Row, SLOTS};
+use super::row::{self, SPOOLS};
 use super::spool::{Backlog, Slot};
 use super::wake::WAKES;
 use super::{FILE, Store, StoreError};
-use crate::jid::BareJid;
-use crate::push::account::DeviceId;
 
 /// What the database holds, as of the last commit.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -29,7 +27,7 @@ pub struct Measures {
 }
 
 impl Store {
-    /// What the database holds. Looks at every slot.
+    /// What the database holds. Looks at every row.
     ///
     /// # Errors
     /// As [`Store::account`].
@@ -40,25 +38,26 @@ impl Store {
                 wakes: transaction.open_table(WAKES)?.len()?,
                 ..Measures::default()
             };
-            each(&transaction.open_table(SLOTS)?, |_, backlog| {
-                measures.stanzas = measures.stanzas.saturating_add(backlog.count);
-                measures.bytes = measures.bytes.saturating_add(backlog.bytes);
+            row::each(&transaction.open_table(SPOOLS)?, |_, row| {
+                measures.stanzas = measures.stanzas.saturating_add(row.backlog.count);
+                measures.bytes = measures.bytes.saturating_add(row.backlog.bytes);
             })?;
             Ok(measures)
         })
         .await
     }
 
-    /// What waits for each device for which something does. Looks at every slot.
+    /// What waits for each device for which something does. Looks at every row.
     ///
     /// # Errors
     /// As [`Store::account`].
     pub async fn backlogs(&self) -> Result<HashMap<Slot, Backlog>, StoreError> {
         self.read(|transaction| {
-            let mut backlogs = HashMap::new();
-            each(&transaction.open_table(SLOTS)?, |slot, backlog| {
-                if backlog.count > 0 {
-                    backlogs.insert(slot, backlog);
+            let mut backlogs = HashMap::<Slot, Backlog>::new();
+            row::each(&transaction.open_table(SPOOLS)?, |spool, row| {
+                if row.backlog.count > 0 {
+                    let sum = backlogs.entry(Slot { account: spool.account, device: row.device }).or_default();
+                    *sum = sum.and(row.backlog);
                 }
             })?;
             Ok(backlogs)
@@ -85,21 +84,4 @@ impl Store {
     pub fn file_size(directory: &Path) -> io::Result<u64> {
         Ok(std::fs::metadata(directory.join(FILE))?.len())
     }
-}
-
-/// Calls back with each slot that can be read.
-fn each(
-    table: &impl ReadableTable<(&'static str, u64), &'static [u8]>,
-    mut take: impl FnMut(Slot, Backlog),
-) -> Result<(), StoreError> {
-    for entry in table.iter()? {
-        let (key, record) = entry?;
-        let (account, device) = key.value();
-        let Ok(account) = BareJid::new(account) else { continue };
-        match Row::decode(&account, record.value()) {
-            Ok(row) => take(Slot { account, device: DeviceId(device) }, row.backlog),
-            Err(error) => tracing::error!(%error, "stanzas on disk cannot be counted"),
-        }
-    }
-    Ok(())
 }

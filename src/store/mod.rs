@@ -5,6 +5,40 @@
 //! one sync, and are answered only then (invariant 2 of the crate); deletions of what was delivered may wait for the next.
 //! Nobody is promised anything by a log-in, which is answered when it is in order: what it leads to is stored behind it.
 //!
+//! # Tables
+//!
+//! | table | key → value | module |
+//! |---|---|---|
+//! | `accounts` | bare JID → a version byte (2), then JSON of an [`Account`](crate::push::account::Account) | `accounts` |
+//! | `spools` | bare JID, login → row: device, owner, last place, count, bytes, number of shared stanzas | `row` |
+//! | `stanzas` | bare JID, login, place → stanza | `spool` |
+//! | `doomed` | bare JID, login → the place up to which the stanzas of the spool are deleted | `erase` |
+//! | `tombstones`, `buried` | resumption id → tombstone; bare JID, resumption id | `tombstone` |
+//! | `wakes` | bare JID, device → wake | `wake` |
+//! | `meta` | `schema` → the version of the tables (2); `login` → the highest login that was used | `meta` |
+//!
+//! **Versions.** A database without `meta`, or with tables of version 1 (`slots`, `spool`: a spool belonged to a device), is
+//! converted when it is opened (`convert`), in pieces; a crash in between loses nothing, and the next start goes on. A database
+//! whose `schema` is newer is refused ([`StoreError::NewerSchema`]). An older version of this program refuses the account
+//! records of this one, and leaves its spools alone. A record of an unknown version is refused alone.
+//!
+//! **A spool** is named by the login whose session created it ([`SpoolId`]); its row says which device it is for and which
+//! login's session reads it, its *owner*. [`Store::take_over`] changes the owner, and a device that turns out to be another
+//! changes the device: no stanza is copied. The row of a spool in which nothing is goes when its session ends.
+//!
+//! **Deletions** run in pieces of at most 256 stanzas, and the writer takes other jobs between two pieces. What is deleted is
+//! hidden from readers at once (`pending`, `erase`).
+//!
+//! **Repeating a call** whose outcome is unknown is safe: [`Store::spool`] passes over what is there already; deletions,
+//! [`Store::take_over`] and [`Store::change`] come to the same state; [`Store::adopt_shared`] moves what is left.
+//!
+//! # The queue
+//!
+//! No caller waits for room in the writer's queue: it has no bound of its own. It is bounded by what was admitted before, since
+//! each session and each upkeep task has one call at work and waits for its answer before the next.
+//!
+//! # The file
+//!
 //! redb uses freed pages again but shrinks the file little by itself. A file of 64 MiB or more that is mostly free is
 //! renewed, when it is opened and while the store runs (`renew.rs`): what it holds is copied into a fresh file beside it,
 //! which takes its place by a rename. Until the rename the old file is the database, and it was not touched.
@@ -20,19 +54,23 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 mod accounts;
-mod adopt;
 mod ageing;
 mod batch;
+mod convert;
 mod disk;
+mod erase;
 mod error;
+mod inherit;
 mod measure;
+mod meta;
 mod peek;
+mod pending;
 mod place;
 mod record;
 mod renew;
 mod row;
-mod slots;
 mod spool;
+mod spools;
 #[cfg(test)]
 mod tests;
 mod tombstone;
@@ -40,32 +78,33 @@ mod wake;
 mod writer;
 
 pub use accounts::{AccountPage, LoggedIn};
-pub use adopt::Adoption;
 pub use ageing::{Expired, Ttl};
 pub use error::{SpoolBound, StoreError};
+pub use inherit::Inherited;
 pub use measure::Measures;
 pub use peek::peek;
-pub use spool::{Backlog, ITEM_OVERHEAD, Slot, SpoolLimits, Spooled};
+pub use spool::{Backlog, ITEM_OVERHEAD, Slot, SpoolId, SpoolLimits, Spooled};
 pub use tombstone::Tombstone;
 pub use wake::{Wake, WakeReason};
 
 use crate::metrics::Latency;
 use batch::Batch;
 use disk::Disk;
+use meta::Logins;
+use pending::Pending;
 use place::{InDirectory, inaccessible};
-use writer::{Fading, Job, Shared, Work};
+use row::{SPOOLS, Totals};
+use writer::{Job, Shared, Work};
 
 /// The database's name in the state directory.
 const FILE: &str = "pushward.redb";
-/// Jobs that wait for the writer; more wait in their callers.
-const QUEUE: usize = 1024;
 
 /// A handle of the store; clones share it. Once the last one is dropped the writer ends, and the database is closed;
 /// at once after [`Store::shutdown`].
 #[derive(Clone, Debug)]
 pub struct Store {
     shared: Arc<Shared>,
-    jobs: mpsc::Sender<Job>,
+    jobs: mpsc::UnboundedSender<Job>,
     /// Cancelled when the writer has ended.
     ended: CancellationToken,
 }
@@ -80,10 +119,12 @@ impl Store {
     }
 
     /// Opens or creates the database in a directory, which is created with mode 0700; the file has mode 0600. Blocks:
-    /// after a crash the database is repaired first, and a large file that is mostly free is renewed.
+    /// after a crash the database is repaired first, one of an older version is converted, and a large file that is mostly free
+    /// is renewed.
     ///
     /// # Errors
-    /// [`StoreError::Inaccessible`], [`StoreError::InUse`], [`StoreError::Database`] if the file is no database.
+    /// [`StoreError::Inaccessible`], [`StoreError::InUse`], [`StoreError::NewerSchema`], [`StoreError::Database`] if the file is no
+    /// database.
     pub fn open_with(directory: &Path, limits: SpoolLimits) -> Result<Self, StoreError> {
         DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(inaccessible(directory))?;
         let path = directory.join(FILE);
@@ -99,9 +140,10 @@ impl Store {
         // Else a crash could lose the file's name, and with it what was committed to the file.
         File::open(directory).and_then(|handle| handle.sync_all()).map_err(inaccessible(directory))?;
         let disk = Disk::new(InDirectory::new(directory))?;
-        disk.with(batch::create)?;
+        disk.with(meta::prepare)?;
         let len = disk.len().map_err(inaccessible(&path))?;
-        if renew::is_sparse(len, disk.with(row::held)?) {
+        let held = disk.with(|database| Totals::count(&database.begin_read()?.open_table(SPOOLS)?))?.all();
+        if renew::is_sparse(len, held) {
             renew::shrink(&disk, &mut |copied| !renew::is_vain(len, copied));
         }
         Self::start(disk, limits)
@@ -110,7 +152,7 @@ impl Store {
     /// Refuses further changes, for every clone, and returns once all accepted ones were answered. Can be called again.
     pub async fn shutdown(&self) {
         // An error means that the writer was told before, or has died.
-        drop(self.jobs.send(Job::Stop).await);
+        drop(self.jobs.send(Job::Stop));
         self.ended.cancelled().await;
     }
 
@@ -130,17 +172,18 @@ impl Store {
     }
 
     fn start(disk: Disk, limits: SpoolLimits) -> Result<Self, StoreError> {
-        disk.with(batch::create)?;
+        disk.with(meta::prepare)?;
         let shared = Arc::new(Shared {
+            logins: disk.with(Logins::read)?,
             disk,
             limits: Mutex::new(limits),
             commits: AtomicU64::new(0),
             commit_time: Latency::default(),
-            fading: Fading::default(),
+            pending: Pending::default(),
             hurry: AtomicBool::new(false),
             thread: OnceLock::new(),
         });
-        let (jobs, waiting) = mpsc::channel(QUEUE);
+        let (jobs, waiting) = mpsc::unbounded_channel();
         let ended = CancellationToken::new();
         writer::spawn(Arc::clone(&shared), waiting, ended.clone().drop_guard())
             .map_err(|error| StoreError::NoThread(Arc::new(error)))?;
@@ -182,7 +225,7 @@ impl Store {
         write: impl FnOnce(&mut Batch<'_>) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
         let (work, answered) = Work::new(0, write);
-        self.jobs.send(Job::Work(work.at_once())).await.map_err(|_| StoreError::Closed)?;
+        self.send(Job::Work(work.at_once()))?;
         self.shared.call();
         answered.await.map_err(|_| StoreError::Closed)?
     }
@@ -191,8 +234,13 @@ impl Store {
         &self,
         (work, answered): (Work, oneshot::Receiver<Result<T, StoreError>>),
     ) -> Result<T, StoreError> {
-        self.jobs.send(Job::Work(work)).await.map_err(|_| StoreError::Closed)?;
+        self.send(Job::Work(work))?;
         answered.await.map_err(|_| StoreError::Closed)?
+    }
+
+    /// Puts a job into the writer's queue, without waiting.
+    fn send(&self, job: Job) -> Result<(), StoreError> {
+        self.jobs.send(job).map_err(|_| StoreError::Closed)
     }
 
     /// Somebody now waits behind a change that nobody waited for so far.

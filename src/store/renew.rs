@@ -15,8 +15,10 @@ use tokio::time::Instant;
 use super::StoreError;
 use super::accounts::ACCOUNTS;
 use super::disk::Disk;
-use super::row::SLOTS;
-use super::spool::SPOOL;
+use super::erase::DOOMED;
+use super::meta::{META, TABLES};
+use super::row::SPOOLS;
+use super::spool::STANZAS;
 use super::tombstone::{BURIED, TOMBSTONES};
 use super::wake::WAKES;
 
@@ -115,8 +117,6 @@ pub(super) fn shrink(disk: &Disk, go_on: &mut dyn FnMut(u64) -> bool) -> bool {
 /// Copies all records, as of the last commit, and returns whether it came to the end: it is asked at each step, and told how
 /// many bytes were copied. What it returns `true` for is on disk.
 pub(super) fn copy(from: &Database, to: &Database, go_on: &mut dyn FnMut(u64) -> bool) -> Result<bool, StoreError> {
-    /// How many tables are copied.
-    const TABLES: usize = 6;
     let from = from.begin_read()?;
     if from.list_tables()?.count() != TABLES {
         tracing::warn!("the database has tables of another version, and stays as large as it is");
@@ -124,11 +124,13 @@ pub(super) fn copy(from: &Database, to: &Database, go_on: &mut dyn FnMut(u64) ->
     }
     let mut copy = Copy { from, to, copied: 0, go_on };
     let whole = copy.table(ACCOUNTS)?
-        && copy.table(SLOTS)?
+        && copy.table(META)?
+        && copy.table(SPOOLS)?
+        && copy.table(DOOMED)?
         && copy.table(WAKES)?
         && copy.table(TOMBSTONES)?
         && copy.table(BURIED)?
-        && copy.table(SPOOL)?;
+        && copy.table(STANZAS)?;
     if whole {
         to.begin_write()?.commit()?;
     }

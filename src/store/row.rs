@@ -1,28 +1,40 @@
-//! The rows that say what each slot holds.
+//! The rows that describe each spool.
 
-use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
+use std::collections::HashMap;
+
+use redb::{ReadableTable, TableDefinition};
 
 use super::StoreError;
 use super::record::{self, Reader};
-use super::spool::{Backlog, Slot};
+use super::spool::{Backlog, SpoolId};
 use crate::jid::BareJid;
+use crate::push::account::{DeviceId, LoginId};
 
-/// Bare JID, device → what its slot holds.
-pub(super) const SLOTS: TableDefinition<'static, (&'static str, u64), &'static [u8]> = TableDefinition::new("slots");
+/// Bare JID, login → the row of its spool.
+pub(super) const SPOOLS: TableDefinition<'static, (&'static str, u64), &'static [u8]> = TableDefinition::new("spools");
 
-/// What a slot's row says.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// The row of a spool.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Row {
+    /// The device that the stanzas are for.
+    pub(super) device: DeviceId,
+    /// The login whose session reads the spool.
+    pub(super) owner: LoginId,
     pub(super) backlog: Backlog,
-    /// How many of the stanzas are shared.
+    /// The number of stanzas that are shared.
     pub(super) shared: u64,
 }
 
 impl Row {
+    /// The row of a spool that never held anything.
+    pub(super) fn new(device: DeviceId, owner: LoginId) -> Self {
+        Self { device, owner, backlog: Backlog::default(), shared: 0 }
+    }
+
     pub(super) fn encode(&self) -> Vec<u8> {
-        let mut record = record::start(32);
+        let mut record = record::start(48);
         let Backlog { count, bytes, last_seq } = self.backlog;
-        for number in [last_seq, count, bytes, self.shared] {
+        for number in [self.device.0, self.owner.0, last_seq, count, bytes, self.shared] {
             record.extend_from_slice(&number.to_be_bytes());
         }
         record
@@ -30,8 +42,9 @@ impl Row {
 
     pub(super) fn decode(account: &BareJid, record: &[u8]) -> Result<Self, StoreError> {
         let mut reader = Reader::new(account, record)?;
+        let (device, owner) = (DeviceId(reader.u64()?), LoginId(reader.u64()?));
         let (last_seq, count, bytes, shared) = (reader.u64()?, reader.u64()?, reader.u64()?, reader.u64()?);
-        Ok(Self { backlog: Backlog { count, bytes, last_seq }, shared })
+        Ok(Self { device, owner, backlog: Backlog { count, bytes, last_seq }, shared })
     }
 
     pub(super) fn add(&mut self, cost: u64, shared: bool) {
@@ -47,32 +60,87 @@ impl Row {
     }
 }
 
-/// A slot's row in an open table.
+/// The row of a spool in an open table.
 pub(super) fn load(
     table: &impl ReadableTable<(&'static str, u64), &'static [u8]>,
-    slot: &Slot,
-) -> Result<Row, StoreError> {
-    match table.get(slot.key())? {
-        Some(record) => Row::decode(&slot.account, record.value()),
-        None => Ok(Row::default()),
-    }
+    spool: &SpoolId,
+) -> Result<Option<Row>, StoreError> {
+    table.get(spool.key())?.map(|record| Row::decode(&spool.account, record.value())).transpose()
 }
 
-/// Bytes of the whole spool, as of the last commit.
-pub(super) fn held(database: &Database) -> Result<u64, StoreError> {
-    total(&database.begin_read()?.open_table(SLOTS)?)
-}
-
-/// Bytes of the whole spool.
-pub(super) fn total(table: &impl ReadableTable<(&'static str, u64), &'static [u8]>) -> Result<u64, StoreError> {
-    let mut total = 0u64;
-    for entry in table.iter()? {
+/// The spools of an account, in the order of their logins. A row that cannot be read is logged and left out.
+pub(super) fn of(
+    table: &impl ReadableTable<(&'static str, u64), &'static [u8]>,
+    account: &BareJid,
+) -> Result<Vec<(SpoolId, Row)>, StoreError> {
+    let mut rows = Vec::new();
+    for entry in table.range((account.as_str(), 0)..=(account.as_str(), u64::MAX))? {
         let (key, record) = entry?;
-        let Ok(account) = BareJid::new(key.value().0) else { continue };
-        match Row::decode(&account, record.value()) {
-            Ok(row) => total = total.saturating_add(row.backlog.bytes),
-            Err(error) => tracing::error!(%error, "stanzas on disk cannot be counted"),
+        let spool = SpoolId { account: account.clone(), login: LoginId(key.value().1) };
+        match Row::decode(account, record.value()) {
+            Ok(row) => rows.push((spool, row)),
+            Err(error) => tracing::error!(%error, "a spool cannot be read"),
         }
     }
-    Ok(total)
+    Ok(rows)
+}
+
+/// Calls back with each row that can be read.
+pub(super) fn each(
+    table: &impl ReadableTable<(&'static str, u64), &'static [u8]>,
+    mut take: impl FnMut(SpoolId, Row),
+) -> Result<(), StoreError> {
+    for entry in table.iter()? {
+        let (key, record) = entry?;
+        let (account, login) = key.value();
+        let Ok(account) = BareJid::new(account) else { continue };
+        match Row::decode(&account, record.value()) {
+            Ok(row) => take(SpoolId { account, login: LoginId(login) }, row),
+            Err(error) => tracing::error!(%error, "a spool cannot be counted"),
+        }
+    }
+    Ok(())
+}
+
+/// Bytes that wait, in all and by account. Kept in memory by the writer, so that no call needs to add up rows.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Totals {
+    all: u64,
+    /// Accounts for which nothing waits are left out.
+    accounts: HashMap<Box<str>, u64>,
+}
+
+impl Totals {
+    /// Adds up the rows of a table.
+    pub(super) fn count(table: &impl ReadableTable<(&'static str, u64), &'static [u8]>) -> Result<Self, StoreError> {
+        let mut totals = Self::default();
+        each(table, |spool, row| totals.add(&spool.account, row.backlog.bytes))?;
+        Ok(totals)
+    }
+
+    pub(super) fn all(&self) -> u64 {
+        self.all
+    }
+
+    pub(super) fn of(&self, account: &BareJid) -> u64 {
+        self.accounts.get(account.as_str()).copied().unwrap_or(0)
+    }
+
+    pub(super) fn add(&mut self, account: &BareJid, bytes: u64) {
+        self.all = self.all.saturating_add(bytes);
+        match self.accounts.get_mut(account.as_str()) {
+            Some(held) => *held = held.saturating_add(bytes),
+            None if bytes > 0 => drop(self.accounts.insert(account.as_str().into(), bytes)),
+            None => {}
+        }
+    }
+
+    pub(super) fn subtract(&mut self, account: &BareJid, bytes: u64) {
+        self.all = self.all.saturating_sub(bytes);
+        let Some(held) = self.accounts.get_mut(account.as_str()) else { return };
+        *held = held.saturating_sub(bytes);
+        if *held == 0 {
+            self.accounts.remove(account.as_str());
+        }
+    }
 }

@@ -1,7 +1,8 @@
-//! The spool: stanzas that wait for a device, on disk.
+//! The spools: stanzas that wait for a device, on disk.
 //!
-//! A slot is a device's; its stanzas lie side by side, in order. What each slot holds is counted in its row of a second
-//! table, in the same transactions, so that no count needs the stanzas to be read.
+//! A spool belongs to the session that created it and is named by its login. Its stanzas have keys side by side, in order.
+//! What each spool holds is counted in its row of a second table, in the same transactions, so that no count needs the
+//! stanzas to be read.
 
 use std::ops::{ControlFlow, RangeInclusive};
 
@@ -9,22 +10,24 @@ use bytes::Bytes;
 use redb::{ReadTransaction, ReadableTable, TableDefinition};
 
 use super::batch::Batch;
+use super::erase::DOOMED;
+use super::pending::Hidden;
 use super::record::{self, Reader};
 use super::row::{self, Row};
-use super::{SpoolBound, StoreError};
+use super::{SpoolBound, StoreError, accounts};
 use crate::config;
 use crate::jid::BareJid;
-use crate::push::account::DeviceId;
+use crate::push::account::{DeviceId, LoginId};
 pub use crate::session::queue::Spooled;
 
-/// Bare JID, device, place → stanza.
-pub(super) const SPOOL: TableDefinition<'static, (&'static str, u64, u64), &'static [u8]> =
-    TableDefinition::new("spool");
+/// Bare JID, login, place → stanza.
+pub(super) const STANZAS: TableDefinition<'static, (&'static str, u64, u64), &'static [u8]> =
+    TableDefinition::new("stanzas");
 
 /// Bytes that a stanza counts for beyond its own: its key, its record's header, its share of the tree.
 pub const ITEM_OVERHEAD: u64 = 64;
 
-/// Where the stanzas of one device wait.
+/// A device of an account.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Slot {
     /// The account.
@@ -33,45 +36,79 @@ pub struct Slot {
     pub device: DeviceId,
 }
 
-/// What a slot holds.
+/// Names a spool: the account and the login of the session that created it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct SpoolId {
+    /// The account.
+    pub account: BareJid,
+    /// The login.
+    pub login: LoginId,
+}
+
+/// What a spool, or all spools of a device, hold.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Backlog {
-    /// How many stanzas wait.
+    /// The number of stanzas that wait.
     pub count: u64,
     /// Bytes that they count for, [`ITEM_OVERHEAD`] included.
     pub bytes: u64,
-    /// The last place ever used, 0 if none was. It outlives the stanzas, as long as the device is known.
+    /// The last place ever used in the spool, 0 if none was; of several spools, the highest. It outlives the stanzas as long
+    /// as the session that created the spool is open.
     pub last_seq: u64,
+}
+
+impl Backlog {
+    /// Both together.
+    pub(super) fn and(self, other: Self) -> Self {
+        Self {
+            count: self.count.saturating_add(other.count),
+            bytes: self.bytes.saturating_add(other.bytes),
+            last_seq: self.last_seq.max(other.last_seq),
+        }
+    }
 }
 
 /// How much may wait, in bytes, [`ITEM_OVERHEAD`] per stanza included.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SpoolLimits {
-    /// For one device.
+    /// For one session.
     pub per_session: u64,
+    /// For one account; never more than an eighth of `all`.
+    pub per_account: u64,
     /// In all.
     pub all: u64,
 }
 
+impl SpoolLimits {
+    /// The bound of one account that is in force.
+    pub fn of_account(&self) -> u64 {
+        self.per_account.min(self.all / 8)
+    }
+}
+
 impl Default for SpoolLimits {
     fn default() -> Self {
-        Self { per_session: 64 << 20, all: 10 << 30 }
+        Self { per_session: 64 << 20, per_account: 512 << 20, all: 10 << 30 }
     }
 }
 
 impl From<&config::Limits> for SpoolLimits {
     fn from(limits: &config::Limits) -> Self {
-        Self { per_session: limits.spool_per_session as u64, all: limits.spool as u64 }
+        Self {
+            per_session: limits.spool_per_session as u64,
+            per_account: limits.spool_per_account as u64,
+            all: limits.spool as u64,
+        }
     }
 }
 
 impl Spooled {
-    /// What it counts for, in bytes.
+    /// Bytes that it counts for.
     pub(super) fn cost(&self) -> u64 {
         (self.bytes.len() as u64).saturating_add(ITEM_OVERHEAD)
     }
 
-    fn encode(&self) -> Vec<u8> {
+    pub(super) fn encode(&self) -> Vec<u8> {
         let mut record = record::start(self.bytes.len().saturating_add(9));
         record.push(u8::from(self.shared) | u8::from(self.archived) << 1);
         record.extend_from_slice(&self.received.to_be_bytes());
@@ -79,7 +116,7 @@ impl Spooled {
         record
     }
 
-    fn decode(account: &BareJid, seq: u64, record: &[u8]) -> Result<Self, StoreError> {
+    pub(super) fn decode(account: &BareJid, seq: u64, record: &[u8]) -> Result<Self, StoreError> {
         let mut reader = Reader::new(account, record)?;
         let flags = reader.byte()?;
         let received = reader.u64()?;
@@ -88,82 +125,102 @@ impl Spooled {
     }
 }
 
+/// What a stanza's record counts for, and whether it is shared; nothing else of it is looked at.
+pub(super) fn measure(record: &[u8]) -> (u64, bool) {
+    /// Version, flags and time.
+    const HEADER: usize = 10;
+    let cost = (record.len().saturating_sub(HEADER) as u64).saturating_add(ITEM_OVERHEAD);
+    (cost, record.get(1).is_some_and(|flags| flags & 1 != 0))
+}
+
 impl Slot {
     pub(super) fn key(&self) -> (&str, u64) {
         (self.account.as_str(), self.device.0)
     }
+}
 
-    fn place(&self, seq: u64) -> (&str, u64, u64) {
-        (self.account.as_str(), self.device.0, seq)
+impl SpoolId {
+    pub(super) fn key(&self) -> (&str, u64) {
+        (self.account.as_str(), self.login.0)
     }
 
-    fn places(&self, seqs: RangeInclusive<u64>) -> RangeInclusive<(&str, u64, u64)> {
+    pub(super) fn place(&self, seq: u64) -> (&str, u64, u64) {
+        (self.account.as_str(), self.login.0, seq)
+    }
+
+    pub(super) fn places(&self, seqs: RangeInclusive<u64>) -> RangeInclusive<(&str, u64, u64)> {
         self.place(*seqs.start())..=self.place(*seqs.end())
     }
 }
 
-/// The stanzas of a slot behind a place, as of the last commit: one at least, then up to so much [`Spooled::weight`].
+/// The stanzas of a spool behind a place, as of the last commit: one at least, then up to so much [`Spooled::weight`].
 pub(super) fn read(
     transaction: &ReadTransaction,
-    slot: &Slot,
+    (spool, hidden): (&SpoolId, &Hidden),
     after: u64,
     weight: usize,
 ) -> Result<Vec<Spooled>, StoreError> {
+    let doomed = transaction.open_table(DOOMED)?.get(spool.key())?.map_or(0, |up_to| up_to.value());
     let mut items = Vec::new();
-    let Some(from) = after.checked_add(1) else { return Ok(items) };
-    let mut budget = Budget::new(weight);
-    for entry in transaction.open_table(SPOOL)?.range(slot.places(from..=u64::MAX))? {
-        let (key, record) = entry?;
-        match Spooled::decode(&slot.account, key.value().2, record.value()) {
-            Ok(item) if budget.spend(item.weight()) => items.push(item),
-            // What comes before it can be read all the same.
-            Err(error) if items.is_empty() => return Err(error),
-            Ok(_) | Err(_) => break,
+    let Some(from) = after.max(doomed).checked_add(1) else { return Ok(items) };
+    let (mut left, mut failed) = (Some(weight), None);
+    each(&transaction.open_table(STANZAS)?, (spool, hidden), from, |seq, record| {
+        let item = match Spooled::decode(&spool.account, seq, record) {
+            Ok(item) => item,
+            Err(error) => {
+                failed = Some(error);
+                return ControlFlow::Break(());
+            }
+        };
+        // The first may always be read.
+        if !items.is_empty() && left.is_none_or(|left| item.weight() > left) {
+            return ControlFlow::Break(());
         }
+        left = left.and_then(|left| left.checked_sub(item.weight()));
+        items.push(item);
+        ControlFlow::Continue(())
+    })?;
+    match failed {
+        // What comes before it can be read all the same.
+        Some(error) if items.is_empty() => Err(error),
+        _ => Ok(items),
     }
-    Ok(items)
 }
 
-/// Calls back with each stanza of a slot from a place on.
+/// Calls back with the place and record of each stanza of a spool from a place on that is not hidden.
 pub(super) fn each(
     table: &impl ReadableTable<(&'static str, u64, u64), &'static [u8]>,
-    slot: &Slot,
+    (spool, hidden): (&SpoolId, &Hidden),
     from: u64,
-    mut take: impl FnMut(Spooled) -> ControlFlow<()>,
+    mut take: impl FnMut(u64, &[u8]) -> ControlFlow<()>,
 ) -> Result<(), StoreError> {
-    for entry in table.range(slot.places(from..=u64::MAX))? {
-        let (key, record) = entry?;
-        if take(Spooled::decode(&slot.account, key.value().2, record.value())?).is_break() {
-            break;
+    let mut next = Some(from);
+    while let Some(mut from) = next.take() {
+        if let Some(end) = hidden.end_of(from) {
+            let Some(behind) = end.checked_add(1) else { return Ok(()) };
+            from = behind;
+        }
+        for entry in table.range(spool.places(from..=u64::MAX))? {
+            let (key, record) = entry?;
+            let seq = key.value().2;
+            if let Some(end) = hidden.end_of(seq) {
+                // Many may be hidden: they are passed over together.
+                next = end.checked_add(1);
+                break;
+            }
+            if take(seq, record.value()).is_break() {
+                return Ok(());
+            }
         }
     }
     Ok(())
 }
 
-/// Bytes that may still be read; the first piece always may.
-struct Budget {
-    left: usize,
-    first: bool,
-}
-
-impl Budget {
-    fn new(bytes: usize) -> Self {
-        Self { left: bytes, first: true }
-    }
-
-    fn spend(&mut self, len: usize) -> bool {
-        let fits = self.first || len <= self.left;
-        self.first = false;
-        self.left = self.left.saturating_sub(len);
-        fits
-    }
-}
-
 impl Batch<'_> {
-    /// Adds stanzas to a slot, all or none. Those that are there already, byte for byte, are passed over: a caller may
+    /// Adds stanzas to a spool, all or none. Those that are there already, byte for byte, are passed over: a caller may
     /// repeat what failed with an unknown outcome.
-    pub(super) fn spool(&mut self, slot: &Slot, items: &[Spooled]) -> Result<(), StoreError> {
-        let mut row = row::load(&self.slots, slot)?;
+    pub(super) fn spool(&mut self, spool: &SpoolId, device: DeviceId, items: &[Spooled]) -> Result<(), StoreError> {
+        let mut row = self.row_to_fill(spool, device)?;
         let (mut last_seq, mut added) = (row.backlog.last_seq, 0u64);
         let mut fresh = Vec::with_capacity(items.len());
         for item in items {
@@ -172,159 +229,90 @@ impl Batch<'_> {
                 last_seq = item.seq;
                 added = added.saturating_add(item.cost());
                 fresh.push((item, record));
-            } else if self.spool.get(slot.place(item.seq))?.is_none_or(|there| there.value() != record.as_slice()) {
+            } else if self.stanzas.get(spool.place(item.seq))?.is_none_or(|there| there.value() != record.as_slice()) {
                 return Err(StoreError::PlaceTaken { seq: item.seq, last_seq });
             }
         }
-        let SpoolLimits { per_session, all } = self.limits;
-        if !fresh.is_empty() && row.backlog.bytes.saturating_add(added) > per_session {
-            return Err(StoreError::SpoolFull { limit: per_session, which: SpoolBound::PerSession });
+        if fresh.is_empty() {
+            return Ok(());
         }
-        if !fresh.is_empty() && self.total.saturating_add(added) > all {
-            return Err(StoreError::SpoolFull { limit: all, which: SpoolBound::All });
-        }
+        self.check_bounds(spool, &row, added)?;
         for (item, record) in &fresh {
-            self.spool.insert(slot.place(item.seq), record.as_slice())?;
+            self.stanzas.insert(spool.place(item.seq), record.as_slice())?;
             row.add(item.cost(), item.shared);
         }
         row.backlog.last_seq = last_seq;
-        self.total = self.total.saturating_add(added);
-        self.differs |= !fresh.is_empty();
-        self.set_row(slot, row)
+        self.totals.add(&spool.account, added);
+        self.differs = true;
+        self.set_row(spool, row)
     }
 
-    /// Deletes the stanzas of a slot up to a place.
-    pub(super) fn unspool(&mut self, slot: &Slot, up_to: u64) -> Result<(), StoreError> {
-        let row = row::load(&self.slots, slot)?;
-        if row.backlog.count == 0 {
-            return Ok(());
+    fn check_bounds(&self, spool: &SpoolId, row: &Row, added: u64) -> Result<(), StoreError> {
+        let bounds = [
+            (SpoolBound::PerSession, row.backlog.bytes, self.limits.per_session),
+            (SpoolBound::PerAccount, self.totals.of(&spool.account), self.limits.of_account()),
+            (SpoolBound::All, self.totals.all(), self.limits.all),
+        ];
+        match bounds.into_iter().find(|(_, held, limit)| held.saturating_add(added) > *limit) {
+            Some((which, _, limit)) => Err(StoreError::SpoolFull { limit, which }),
+            None => Ok(()),
         }
-        self.delete(slot, row, 0..=up_to)
     }
 
-    /// Deletes places of a slot whose row is `before`.
-    pub(super) fn delete(&mut self, slot: &Slot, before: Row, places: RangeInclusive<u64>) -> Result<(), StoreError> {
-        let mut row = before;
-        self.spool.retain_in(slot.places(places), |_, record| {
-            let (cost, shared) = measure(record);
-            row.subtract(cost, shared);
-            false
-        })?;
-        self.shrink(slot, before, row)
-    }
-
-    /// Adds stanzas that were counted before, at places of their own.
-    pub(super) fn place(&mut self, slot: &Slot, items: &[Spooled]) -> Result<(), StoreError> {
-        let mut row = row::load(&self.slots, slot)?;
-        for item in items {
-            self.spool.insert(slot.place(item.seq), item.encode().as_slice())?;
-            row.add(item.cost(), item.shared);
-            row.backlog.last_seq = row.backlog.last_seq.max(item.seq);
-            self.total = self.total.saturating_add(item.cost());
+    /// The row of a spool into which stanzas come: a new one if there is none.
+    pub(super) fn row_to_fill(&mut self, spool: &SpoolId, device: DeviceId) -> Result<Row, StoreError> {
+        self.refuse_removed(&spool.account, spool.login)?;
+        if let Some(row) = row::load(&self.spools, spool)? {
+            return Ok(row);
         }
-        self.differs |= !items.is_empty();
-        self.set_row(slot, row)
-    }
-
-    /// Deletes the shared stanzas of a slot and returns them: one at least, then up to so many bytes.
-    pub(super) fn take_shared(&mut self, slot: &Slot, bytes: usize) -> Result<Vec<Spooled>, StoreError> {
-        let mut row = row::load(&self.slots, slot)?;
-        let before = row;
-        let (mut budget, mut taken) = (Budget::new(bytes), Vec::new());
-        if row.shared == 0 {
-            return Ok(taken);
-        }
-        each(&self.spool, slot, 0, |item| {
-            if item.shared {
-                if !budget.spend(item.bytes.len()) {
-                    return ControlFlow::Break(());
-                }
-                row.subtract(item.cost(), true);
-                taken.push(item);
-            }
-            if row.shared == 0 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-        })?;
-        for item in &taken {
-            self.spool.remove(slot.place(item.seq))?;
-        }
-        self.shrink(slot, before, row)?;
-        Ok(taken)
-    }
-
-    /// Deletes from a slot's front what came before this time in unix milliseconds, at most so many; returns how many. The
-    /// first that came later ends it: what a merge put behind a later one goes together with that.
-    pub(super) fn age_slot(&mut self, slot: &Slot, before: u64, at_most: u64) -> Result<u64, StoreError> {
-        let (mut count, mut last) = (0u64, None);
-        each(&self.spool, slot, 0, |item| {
-            if item.received >= before || count >= at_most {
-                return ControlFlow::Break(());
-            }
-            count = count.saturating_add(1);
-            last = Some(item.seq);
-            ControlFlow::Continue(())
-        })?;
-        if let Some(last) = last {
-            self.unspool(slot, last)?;
-        }
-        Ok(count)
-    }
-
-    /// Puts one slot's stanzas behind another's.
-    pub(super) fn append_slot(&mut self, from: &Slot, to: &Slot) -> Result<(), StoreError> {
-        let (moved, mut row) = (row::load(&self.slots, from)?, row::load(&self.slots, to)?);
-        // Places grow with time, so most keep theirs.
-        let first = self.spool.range(from.places(0..=u64::MAX))?.next().transpose()?.map(|(key, _)| key.value().2);
-        let behind = first.is_some_and(|first| first > row.backlog.last_seq);
-        let offset = if behind { 0 } else { row.backlog.last_seq };
-        let mut next = 0;
-        loop {
-            let first = self.spool.range(from.places(next..=u64::MAX))?.next().transpose()?;
-            let Some((seq, record)) = first.map(|(key, record)| (key.value().2, record.value().to_vec())) else {
-                break;
-            };
-            self.spool.remove(from.place(seq))?;
-            self.spool.insert(to.place(seq.saturating_add(offset)), record.as_slice())?;
-            next = seq;
-        }
-        row.backlog.count = row.backlog.count.saturating_add(moved.backlog.count);
-        row.backlog.bytes = row.backlog.bytes.saturating_add(moved.backlog.bytes);
-        row.shared = row.shared.saturating_add(moved.shared);
-        row.backlog.last_seq = offset.saturating_add(moved.backlog.last_seq).max(row.backlog.last_seq);
-        self.differs |= self.slots.remove(from.key())?.is_some();
-        if row == Row::default() { Ok(()) } else { self.set_row(to, row) }
-    }
-
-    /// Deletes a slot and what waits in it.
-    pub(super) fn clear_slot(&mut self, slot: &Slot) -> Result<(), StoreError> {
-        let bytes = match self.slots.remove(slot.key())? {
-            Some(record) => Row::decode(&slot.account, record.value()).map_or(0, |row| row.backlog.bytes),
-            None => return Ok(()),
+        // The session may not know yet that its device turned out to be another.
+        let device = match accounts::load(&self.accounts, &spool.account) {
+            Ok(state) => state.device_of(spool.login).unwrap_or(device),
+            Err(error @ StoreError::Database(_)) => return Err(error),
+            Err(_) => device,
         };
-        self.total = self.total.saturating_sub(bytes);
-        self.differs = true;
-        self.spool.retain_in(slot.places(0..=u64::MAX), |_, _| false)?;
-        Ok(())
+        let mut row = Row::new(device, spool.login);
+        // What was in it before the account was removed may still be there.
+        row.backlog.last_seq = self.doomed.get(spool.key())?.map_or(0, |up_to| up_to.value());
+        self.note_login(spool.login)?;
+        Ok(row)
     }
 
-    fn set_row(&mut self, slot: &Slot, row: Row) -> Result<(), StoreError> {
-        self.slots.insert(slot.key(), row.encode().as_slice())?;
-        Ok(())
-    }
-
-    fn shrink(&mut self, slot: &Slot, before: Row, after: Row) -> Result<(), StoreError> {
-        if before == after {
-            return Ok(());
+    /// An error if the account was removed since a login.
+    pub(super) fn refuse_removed(&self, account: &BareJid, login: LoginId) -> Result<(), StoreError> {
+        let newly = self.removals.iter().any(|(removed, up_to)| removed == account && login <= *up_to);
+        if newly || self.pending.is_removed(account, login) {
+            return Err(StoreError::AccountRemoved { account: account.clone() });
         }
-        self.total = self.total.saturating_sub(before.backlog.bytes.saturating_sub(after.backlog.bytes));
-        self.differs = true;
-        self.set_row(slot, after)
+        Ok(())
     }
-}
 
-/// What a record counts for, and whether it is shared.
-fn measure(record: &[u8]) -> (u64, bool) {
-    /// Version, flags and time.
-    const HEADER: usize = 10;
-    let cost = (record.len().saturating_sub(HEADER) as u64).saturating_add(ITEM_OVERHEAD);
-    (cost, record.get(1).is_some_and(|flags| flags & 1 != 0))
+    /// Calls back with each stanza of a spool from a place on that is not deleted.
+    pub(super) fn each_stanza(
+        &self,
+        spool: &SpoolId,
+        from: u64,
+        take: impl FnMut(u64, &[u8]) -> ControlFlow<()>,
+    ) -> Result<(), StoreError> {
+        let doomed = self.doomed.get(spool.key())?.map_or(0, |up_to| up_to.value());
+        let Some(behind) = doomed.checked_add(1) else { return Ok(()) };
+        each(&self.stanzas, (spool, &self.pending.of(spool)), from.max(behind), take)
+    }
+
+    /// Whether a spool has a stanza that is not deleted.
+    pub(super) fn has_any(&self, spool: &SpoolId, row: &Row) -> Result<bool, StoreError> {
+        let mut any = false;
+        if row.backlog.count > 0 {
+            self.each_stanza(spool, 0, |_, _| {
+                any = true;
+                ControlFlow::Break(())
+            })?;
+        }
+        Ok(any)
+    }
+
+    pub(super) fn set_row(&mut self, spool: &SpoolId, row: Row) -> Result<(), StoreError> {
+        self.spools.insert(spool.key(), row.encode().as_slice())?;
+        Ok(())
+    }
 }

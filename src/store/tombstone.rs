@@ -4,9 +4,9 @@ use redb::TableDefinition;
 
 use super::batch::Batch;
 use super::record::{self, Reader};
-use super::{Store, StoreError, accounts};
+use super::{Store, StoreError};
 use crate::jid::BareJid;
-use crate::push::account::DeviceId;
+use crate::push::account::{DeviceId, LoginId};
 
 /// Resumption id → the tombstone of its session.
 pub(super) const TOMBSTONES: TableDefinition<'static, &'static str, &'static [u8]> = TableDefinition::new("tombstones");
@@ -57,15 +57,15 @@ impl Store {
         self.write(0, move |batch| batch.bury(&sm_id, &tombstone)).await
     }
 
-    /// As [`Store::bury`], unless the device is not known any more: nothing is kept of a removed account.
+    /// As [`Store::bury`], unless the account was removed since the session's login: nothing is kept of it.
     ///
     /// # Errors
-    /// As [`Store::bury`], and those of [`Store::account`].
-    pub async fn bury_known(&self, sm_id: &str, tombstone: Tombstone) -> Result<(), StoreError> {
+    /// As [`Store::bury`].
+    pub async fn bury_known(&self, login: LoginId, sm_id: &str, tombstone: Tombstone) -> Result<(), StoreError> {
         let sm_id = sm_id.to_owned();
-        self.write(0, move |batch| {
-            let known = accounts::load(&batch.accounts, &tombstone.account)?.device(tombstone.device).is_some();
-            if known { batch.bury(&sm_id, &tombstone) } else { Ok(()) }
+        self.write(0, move |batch| match batch.refuse_removed(&tombstone.account, login) {
+            Ok(()) => batch.bury(&sm_id, &tombstone),
+            Err(_) => Ok(()),
         })
         .await
     }
@@ -103,8 +103,8 @@ impl Batch<'_> {
         Ok(())
     }
 
-    /// Deletes the tombstones of an account.
-    pub(super) fn delete_tombstones(&mut self, account: &BareJid) -> Result<(), StoreError> {
+    /// The resumption ids of an account's tombstones.
+    pub(super) fn graves(&self, account: &BareJid) -> Result<Vec<String>, StoreError> {
         let mut ids = Vec::new();
         for entry in redb::ReadableTable::range(&self.buried, (account.as_str(), "")..)? {
             let (key, _) = entry?;
@@ -114,11 +114,16 @@ impl Batch<'_> {
             }
             ids.push(sm_id.to_owned());
         }
-        for sm_id in ids {
-            self.tombstones.remove(sm_id.as_str())?;
-            self.buried.remove((account.as_str(), sm_id.as_str()))?;
-            self.differs = true;
+        Ok(ids)
+    }
+
+    /// Deletes the last of these tombstones, as far as the budget goes, and takes them off the list. Returns whether none is
+    /// left.
+    pub(super) fn clear_some_graves(&mut self, sm_ids: &mut Vec<String>) -> Result<bool, StoreError> {
+        while !sm_ids.is_empty() && self.budget.spend(0) {
+            let Some(sm_id) = sm_ids.pop() else { break };
+            self.exhume(&sm_id)?;
         }
-        Ok(())
+        Ok(sm_ids.is_empty())
     }
 }

@@ -4,7 +4,6 @@ use redb::{ReadTransaction, ReadableTable, ReadableTableMetadata, TableDefinitio
 
 use super::batch::Batch;
 use super::record::{self, Reader};
-use super::slots::of;
 use super::{Slot, Store, StoreError};
 use crate::jid::BareJid;
 use crate::push::account::DeviceId;
@@ -137,13 +136,16 @@ impl Batch<'_> {
         Ok(())
     }
 
-    /// Deletes the wakes of an account.
-    pub(super) fn delete_wakes(&mut self, account: &BareJid) -> Result<(), StoreError> {
-        let any = self.wakes.range(of(account))?.next().transpose()?.is_some();
-        if any {
-            self.wakes.retain_in(of(account), |_, _| false)?;
-            self.differs = true;
+    /// Deletes the wakes of devices of an account.
+    pub(super) fn delete_wakes(
+        &mut self,
+        account: &BareJid,
+        which: impl Fn(DeviceId) -> bool,
+    ) -> Result<(), StoreError> {
+        let mut devices = Vec::new();
+        for entry in self.wakes.range((account.as_str(), 0)..=(account.as_str(), u64::MAX))? {
+            devices.push(DeviceId(entry?.0.value().1));
         }
-        Ok(())
+        devices.into_iter().filter(|device| which(*device)).try_for_each(|device| self.delete_wake(account, device))
     }
 }

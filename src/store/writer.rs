@@ -2,9 +2,9 @@
 
 mod group;
 
-use std::collections::HashMap;
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread::Thread;
 use std::time::Duration;
 use std::{fmt, io};
@@ -19,8 +19,12 @@ use self::group::{Group, Window};
 use super::StoreError;
 use super::batch::Batch;
 use super::disk::Disk;
+use super::erase::Budget;
+use super::meta::Logins;
+use super::pending::Pending;
 use super::renew::{self, Renewal};
-use super::spool::{Slot, SpoolLimits};
+use super::row::Totals;
+use super::spool::{SpoolId, SpoolLimits};
 use crate::metrics::Latency;
 
 /// While commits follow each other this closely, each waits a little, so that more goes into one: a commit costs the processor
@@ -28,14 +32,16 @@ use crate::metrics::Latency;
 const BUSY: Duration = Duration::from_millis(20);
 /// How long a deletion may wait for another job's commit.
 const LAZY: Duration = Duration::from_secs(1);
+/// How long a transaction goes on deleting, piece by piece, while nobody waits for its commit.
+const ERASING: Duration = Duration::from_millis(10);
 
 /// What the writer is asked for.
 #[derive(Debug)]
 pub(super) enum Job {
     /// Do this in the next transaction.
     Work(Work),
-    /// Delete what waits in a slot up to this place, with the next transaction or in a second.
-    Unspool { slot: Slot, up_to: u64, accepted: oneshot::Sender<()> },
+    /// Delete what is in a spool up to this place, with the next transactions or in a second.
+    Unspool { spool: SpoolId, up_to: u64, accepted: oneshot::Sender<()> },
     /// Take no more jobs, and end once the accepted ones are answered.
     Stop,
 }
@@ -43,7 +49,15 @@ pub(super) enum Job {
 /// Answers a caller, once it is known whether the transaction was committed.
 type Reply = Box<dyn FnOnce(Result<(), StoreError>) + Send>;
 
-type Perform = dyn FnOnce(Result<&mut Batch<'_>, StoreError>) -> (Reply, Option<StoreError>) + Send;
+type Perform = dyn FnMut(Result<&mut Batch<'_>, StoreError>) -> Turn + Send;
+
+/// What came of a job's turn.
+enum Turn {
+    /// It is done; also the error that the whole transaction fails with, if there was one.
+    Done(Reply, Option<StoreError>),
+    /// It is to have another turn, after the others.
+    More,
+}
 
 /// What whoever asks for something waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,7 +75,6 @@ pub(super) struct Work {
     /// Bytes that it brings.
     weight: usize,
     awaited: Awaited,
-    /// Returns also the error that the whole transaction fails with, if there was one.
     perform: Box<Perform>,
 }
 
@@ -72,18 +85,38 @@ impl Work {
         weight: usize,
         work: impl FnOnce(&mut Batch<'_>) -> Result<T, StoreError> + Send + 'static,
     ) -> (Self, oneshot::Receiver<Result<T, StoreError>>) {
+        let mut work = Some(work);
+        let (once, answered) = Self::in_pieces(move |batch| match work.take() {
+            Some(work) => work(batch).map(Some),
+            None => Err(StoreError::Closed),
+        });
+        (Self { weight, ..once }, answered)
+    }
+
+    /// The same for what takes several turns, perhaps in several transactions: `None` asks for another. A turn must be such that
+    /// it can be repeated, if its transaction fails.
+    pub(super) fn in_pieces<T: Send + 'static>(
+        mut work: impl FnMut(&mut Batch<'_>) -> Result<Option<T>, StoreError> + Send + 'static,
+    ) -> (Self, oneshot::Receiver<Result<T, StoreError>>) {
         let (answer, answered) = oneshot::channel();
+        let mut answer = Some(answer);
         let perform = move |batch: Result<&mut Batch<'_>, StoreError>| {
-            let result = match batch {
-                Ok(batch) => work(batch),
+            let result = match batch.and_then(&mut work) {
+                Ok(None) => return Turn::More,
+                Ok(Some(result)) => Ok(result),
                 Err(error) => Err(error),
             };
             let fatal = result.as_ref().err().filter(|error| matches!(error, StoreError::Database(_))).cloned();
-            // A caller that was cancelled no longer waits; what it asked for stands.
-            let reply = move |committed: Result<(), StoreError>| drop(answer.send(committed.and(result)));
-            (Box::new(reply) as Reply, fatal)
+            let answer = answer.take();
+            let reply = move |committed: Result<(), StoreError>| {
+                // A caller that was cancelled no longer waits; what it asked for stands.
+                if let Some(answer) = answer {
+                    drop(answer.send(committed.and(result)));
+                }
+            };
+            Turn::Done(Box::new(reply), fatal)
         };
-        (Self { weight, awaited: Awaited::Commit, perform: Box::new(perform) }, answered)
+        (Self { weight: 0, awaited: Awaited::Commit, perform: Box::new(perform) }, answered)
     }
 
     /// Nobody waits for it: while many jobs come, it may wait longer than others.
@@ -103,16 +136,6 @@ impl fmt::Debug for Work {
     }
 }
 
-/// Deletions that were accepted and are not committed yet: up to which place of the slot.
-#[derive(Debug, Default)]
-pub(super) struct Fading(Mutex<HashMap<Slot, u64>>);
-
-impl Fading {
-    pub(super) fn lock(&self) -> MutexGuard<'_, HashMap<Slot, u64>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
 /// What the writer shares with the handles of the store.
 #[derive(Debug)]
 pub(super) struct Shared {
@@ -120,7 +143,8 @@ pub(super) struct Shared {
     pub(super) limits: Mutex<SpoolLimits>,
     pub(super) commits: AtomicU64,
     pub(super) commit_time: Latency,
-    pub(super) fading: Fading,
+    pub(super) pending: Pending,
+    pub(super) logins: Logins,
     /// Somebody now waits behind a patient job.
     pub(super) hurry: AtomicBool,
     /// The writer's own.
@@ -142,10 +166,19 @@ impl Shared {
 
 /// Starts the thread. It ends after [`Job::Stop`], or when all senders are gone and the queue is empty; then it drops
 /// `ended`.
-pub(super) fn spawn(shared: Arc<Shared>, jobs: mpsc::Receiver<Job>, ended: DropGuard) -> io::Result<()> {
+pub(super) fn spawn(shared: Arc<Shared>, jobs: mpsc::UnboundedReceiver<Job>, ended: DropGuard) -> io::Result<()> {
     let timer = runtime::Builder::new_current_thread().enable_time().build()?;
     let renewal = Renewal::new(Instant::now());
-    let writer = Writer { shared, timer, total: None, due: None, committed: None, renewal };
+    let writer = Writer {
+        shared,
+        timer,
+        totals: None,
+        // What a crash left doomed.
+        due: Some(Instant::now()),
+        unfinished: VecDeque::new(),
+        committed: None,
+        renewal,
+    };
     std::thread::Builder::new()
         .name("store".to_owned())
         .spawn(move || {
@@ -160,10 +193,12 @@ struct Writer {
     shared: Arc<Shared>,
     /// Waits for jobs.
     timer: Runtime,
-    /// Bytes of the whole spool, unless they are to be counted again.
-    total: Option<u64>,
+    /// Bytes that wait, unless they are to be counted again.
+    totals: Option<Totals>,
     /// When deletions must wait no longer.
     due: Option<Instant>,
+    /// Jobs that are to have another turn.
+    unfinished: VecDeque<Work>,
     /// When the last transaction was committed.
     committed: Option<Instant>,
     renewal: Renewal,
@@ -178,29 +213,32 @@ enum Next {
 }
 
 impl Writer {
-    fn run(mut self, mut jobs: mpsc::Receiver<Job>) {
+    fn run(mut self, mut jobs: mpsc::UnboundedReceiver<Job>) {
         loop {
             let mut group = Group::default();
-            match self.next(&mut jobs) {
-                Next::Job(job) => group.push(job, &mut jobs),
-                Next::Due => group.settle(),
-                Next::Renew => {
-                    self.renew(&jobs);
-                    continue;
+            group.resume(&mut self.unfinished);
+            if group.works == 0 {
+                match self.next(&mut jobs) {
+                    Next::Job(job) => group.push(job, &mut jobs),
+                    Next::Due => group.settle(),
+                    Next::Renew => {
+                        self.renew(&jobs);
+                        continue;
+                    }
+                    Next::Closed => break,
                 }
-                Next::Closed => break,
             }
             group.fill(&mut jobs);
             self.perform(group, &mut jobs);
         }
-        if !self.shared.fading.lock().is_empty() {
+        if !self.shared.pending.is_empty() {
             let mut group = Group::default();
-            group.settle();
+            group.settle_all();
             self.perform(group, &mut jobs);
         }
     }
 
-    fn next(&self, jobs: &mut mpsc::Receiver<Job>) -> Next {
+    fn next(&self, jobs: &mut mpsc::UnboundedReceiver<Job>) -> Next {
         let renewal = self.renewal.deadline();
         // It does not wait behind jobs that never end.
         if renewal.is_some_and(|at| at <= Instant::now()) {
@@ -218,7 +256,7 @@ impl Writer {
     }
 
     /// Renews the file; gives up if jobs wait for too long.
-    fn renew(&mut self, jobs: &mpsc::Receiver<Job>) {
+    fn renew(&mut self, jobs: &mpsc::UnboundedReceiver<Job>) {
         let began = Instant::now();
         let len = self.shared.disk.len().unwrap_or_default();
         let mut vain = None;
@@ -234,7 +272,7 @@ impl Writer {
     }
 
     /// Performs a group, and what joins it, as one transaction and answers each of its jobs.
-    fn perform(&mut self, mut group: Group, incoming: &mut mpsc::Receiver<Job>) {
+    fn perform(&mut self, mut group: Group, incoming: &mut mpsc::UnboundedReceiver<Job>) {
         let mut replies = Vec::with_capacity(group.works);
         let shared = Arc::clone(&self.shared);
         let mut outcome = Ok(());
@@ -246,18 +284,26 @@ impl Writer {
             tracing::error!(%error, jobs = group.works, "nothing was stored");
             // Deletions go with the next transaction that succeeds.
             self.due = None;
-            self.total = None;
+            self.totals = None;
             shared.disk.recover(error);
+            let failed = self.unfinished.drain(..).map(Job::Work);
+            group.jobs.extend(failed);
         }
         for job in group.jobs {
             match (job, &outcome) {
-                (Job::Work(work), Err(error)) => replies.push((work.perform)(Err(error.clone())).0),
+                (Job::Work(mut work), Err(error)) => {
+                    if let Turn::Done(reply, _) = (work.perform)(Err(error.clone())) {
+                        replies.push(reply);
+                    }
+                }
                 (Job::Work(_), Ok(())) | (Job::Stop, _) => {}
-                (Job::Unspool { slot, up_to, accepted }, outcome) => {
+                (Job::Unspool { spool, up_to, accepted }, outcome) => {
                     if outcome.is_ok() {
                         self.due.get_or_insert_with(|| Instant::now() + LAZY);
                     }
-                    self.fade(slot, up_to, accepted);
+                    shared.pending.hide(&spool, &[0..=up_to]);
+                    // A caller that was cancelled no longer waits.
+                    accepted.send(()).ok();
                 }
             }
         }
@@ -268,9 +314,15 @@ impl Writer {
 
     fn perform_one(&mut self, job: Job, batch: &mut Batch<'_>, replies: &mut Vec<Reply>) -> Result<(), StoreError> {
         match job {
-            Job::Work(work) => {
+            Job::Work(mut work) => {
                 let at_once = work.awaited == Awaited::Turn;
-                let (reply, fatal) = (work.perform)(Ok(&mut *batch));
+                let (reply, fatal) = match (work.perform)(Ok(&mut *batch)) {
+                    Turn::Done(reply, fatal) => (reply, fatal),
+                    Turn::More => {
+                        self.unfinished.push_back(work);
+                        return Ok(());
+                    }
+                };
                 if at_once {
                     reply(Ok(()));
                 } else {
@@ -278,23 +330,15 @@ impl Writer {
                 }
                 fatal.map_or(Ok(()), Err)
             }
-            Job::Unspool { slot, up_to, accepted } => {
+            Job::Unspool { spool, up_to, accepted } => {
                 self.due.get_or_insert_with(|| Instant::now() + LAZY);
-                self.fade(slot.clone(), up_to, accepted);
-                batch.fade(&slot, up_to)
+                // From here on, it is in order, and readers see it.
+                batch.hide(&spool, &[0..=up_to]);
+                accepted.send(()).ok();
+                Ok(())
             }
             Job::Stop => Ok(()),
         }
-    }
-
-    /// Remembers a deletion: from here on, it is in order, and readers see it.
-    fn fade(&self, slot: Slot, up_to: u64, accepted: oneshot::Sender<()>) {
-        let mut fading = self.shared.fading.lock();
-        let place = fading.entry(slot).or_default();
-        *place = up_to.max(*place);
-        drop(fading);
-        // A caller that was cancelled no longer waits.
-        accepted.send(()).ok();
     }
 
     /// Takes the jobs and performs them, until one fails the transaction; while many come, waits for more.
@@ -302,46 +346,81 @@ impl Writer {
         &mut self,
         database: &Database,
         group: &mut Group,
-        incoming: &mut mpsc::Receiver<Job>,
+        incoming: &mut mpsc::UnboundedReceiver<Job>,
         replies: &mut Vec<Reply>,
     ) -> Result<(), StoreError> {
         let busy = self.committed.is_some_and(|at| at.elapsed() < BUSY);
         let mut window = busy.then(Window::open);
+        let shared = Arc::clone(&self.shared);
         let transaction = database.begin_write()?;
-        let mut batch = Batch::open(&transaction, self.shared.limits(), self.total)?;
-        self.total = Some(batch.total);
-        let fading: Vec<_> = self.shared.fading.lock().iter().map(|(slot, up_to)| (slot.clone(), *up_to)).collect();
-        for (slot, up_to) in fading {
-            batch.fade(&slot, up_to)?;
-        }
+        let mut batch = Batch::open(&transaction, &shared.pending, shared.limits(), self.totals.take())?;
         loop {
             while let Some(job) = group.jobs.pop_front() {
                 self.perform_one(job, &mut batch, replies)?;
             }
-            if !window.as_mut().is_some_and(|window| window.more(&self.shared, group, incoming)) {
+            if !window.as_mut().is_some_and(|window| window.more(&shared, group, incoming)) {
                 break;
             }
         }
-        let (differs, faded, total) = (batch.differs, batch.faded, batch.total);
+        let more = self.erase(&mut batch, group, incoming, replies)?;
+        let (differs, totals) = (batch.differs, std::mem::take(&mut batch.totals));
+        let (swept, removals) = (std::mem::take(&mut batch.swept), std::mem::take(&mut batch.removals));
         drop(batch);
         if differs {
             let began = std::time::Instant::now();
             transaction.commit()?;
-            self.shared.commit_time.observe(began.elapsed());
-            self.shared.commits.fetch_add(1, Ordering::Relaxed);
+            shared.commit_time.observe(began.elapsed());
+            shared.commits.fetch_add(1, Ordering::Relaxed);
             let now = Instant::now();
             self.committed = Some(now);
-            self.total = Some(total);
             // One that cannot be measured is not renewed.
-            self.renewal.committed(now, self.shared.disk.len().unwrap_or_default(), total);
+            self.renewal.committed(now, shared.disk.len().unwrap_or_default(), totals.all());
         } else {
             transaction.abort()?;
         }
-        // None is left that waits, or none had anything to delete.
-        if differs || !faded {
-            self.shared.fading.lock().clear();
-            self.due = None;
-        }
+        self.totals = Some(totals);
+        removals.iter().for_each(|(account, up_to)| shared.pending.removed(account, *up_to));
+        swept.iter().for_each(|(spool, below)| shared.pending.gone(spool, *below));
+        self.due = match more {
+            true => Some(Instant::now()),
+            false => self.due.filter(|_| !shared.pending.is_empty()),
+        };
         Ok(())
+    }
+
+    /// Deletes what waits for it, piece by piece, if the transaction is committed anyway or the time has come, and has other
+    /// jobs performed in between. Returns whether more is left.
+    fn erase(
+        &mut self,
+        batch: &mut Batch<'_>,
+        group: &mut Group,
+        incoming: &mut mpsc::UnboundedReceiver<Job>,
+        replies: &mut Vec<Reply>,
+    ) -> Result<bool, StoreError> {
+        let until = Instant::now() + ERASING;
+        if group.unbounded {
+            batch.budget = Budget::unbounded();
+        }
+        loop {
+            for work in std::mem::take(&mut self.unfinished) {
+                self.perform_one(Job::Work(work), batch, replies)?;
+            }
+            let due = self.due.is_some_and(|at| at <= Instant::now());
+            if !(batch.differs || due || group.settles) {
+                return Ok(false);
+            }
+            let more = batch.erase()?;
+            if !more && self.unfinished.is_empty() {
+                return Ok(false);
+            }
+            if Instant::now() >= until || (more && group.is_urgent()) {
+                return Ok(more);
+            }
+            batch.budget = Budget::piece();
+            group.fill(incoming);
+            while let Some(job) = group.jobs.pop_front() {
+                self.perform_one(job, batch, replies)?;
+            }
+        }
     }
 }

@@ -30,7 +30,12 @@ impl Window {
     }
 
     /// Whether more jobs have come, as long as none is waited for by more than itself.
-    pub(super) fn more(&mut self, shared: &Shared, group: &mut Group, incoming: &mut mpsc::Receiver<Job>) -> bool {
+    pub(super) fn more(
+        &mut self,
+        shared: &Shared,
+        group: &mut Group,
+        incoming: &mut mpsc::UnboundedReceiver<Job>,
+    ) -> bool {
         while !group.is_full() {
             let now = Instant::now();
             if now >= self.until {
@@ -62,11 +67,15 @@ pub(super) struct Group {
     bytes: usize,
     /// Somebody waits for one of them.
     urgent: bool,
+    /// Deletions that wait are to be committed, whatever else there is.
+    pub(super) settles: bool,
+    /// They are deleted all at once: nobody else waits.
+    pub(super) unbounded: bool,
 }
 
 impl Group {
     /// Takes the jobs that wait, as far as there is room.
-    pub(super) fn fill(&mut self, jobs: &mut mpsc::Receiver<Job>) {
+    pub(super) fn fill(&mut self, jobs: &mut mpsc::UnboundedReceiver<Job>) {
         while !self.is_full() {
             match jobs.try_recv() {
                 Ok(job) => self.push(job, jobs),
@@ -79,7 +88,7 @@ impl Group {
         self.taken >= GROUP || self.bytes >= GROUP_BYTES
     }
 
-    pub(super) fn push(&mut self, job: Job, jobs: &mut mpsc::Receiver<Job>) {
+    pub(super) fn push(&mut self, job: Job, jobs: &mut mpsc::UnboundedReceiver<Job>) {
         match &job {
             Job::Work(work) => {
                 self.works += 1;
@@ -96,14 +105,30 @@ impl Group {
         self.jobs.push_back(job);
     }
 
-    /// Has the deletions that wait committed.
+    /// Takes jobs that are to have another turn.
+    pub(super) fn resume(&mut self, unfinished: &mut VecDeque<Work>) {
+        for work in unfinished.drain(..) {
+            self.works += 1;
+            self.urgent |= work.awaited == Awaited::Commit;
+            self.jobs.push_back(Job::Work(work));
+        }
+    }
+
+    /// Whether somebody waits for a commit.
+    pub(super) fn is_urgent(&self) -> bool {
+        self.urgent
+    }
+
+    /// Has deletions that wait committed.
     pub(super) fn settle(&mut self) {
-        let (work, _) = Work::new(0, |batch| {
-            batch.settle();
-            Ok(())
-        });
         self.works += 1;
-        self.jobs.push_back(Job::Work(work));
+        self.settles = true;
+    }
+
+    /// Has all deletions that wait committed at once.
+    pub(super) fn settle_all(&mut self) {
+        self.settle();
+        self.unbounded = true;
     }
 }
 
@@ -117,7 +142,7 @@ mod tests {
 
     #[test]
     fn a_commit_has_patience_only_while_nobody_waits_for_any_of_it() {
-        let (sender, mut jobs) = mpsc::channel(4);
+        let (sender, mut jobs) = mpsc::unbounded_channel();
         let mut group = Group::default();
         group.push(Job::Work(work().patiently()), &mut jobs);
         group.push(Job::Work(work().patiently()), &mut jobs);

@@ -1,0 +1,141 @@
+//! Converts the tables of the version before, in which a spool belonged to a device.
+//!
+//! Each old slot becomes a spool of its own, under a login that is lower than all that are given out later: what waits for a
+//! device stays in its order, and before everything new. The stanzas move in pieces, each in a transaction of its own, so that a
+//! large spool needs little memory; what moved is deleted from the old table in the same transaction. A crash in between leaves
+//! some on either side, and the next start goes on.
+
+use redb::{Database, ReadableTable, Table, TableDefinition};
+
+use super::StoreError;
+use super::meta::{self, META};
+use super::row::{Row, SPOOLS};
+use super::spool::{STANZAS, measure};
+use crate::jid::BareJid;
+use crate::push::account::{DeviceId, LoginId};
+
+/// Bare JID, device, place → stanza.
+const OLD_SPOOL: TableDefinition<'static, (&'static str, u64, u64), &'static [u8]> = TableDefinition::new("spool");
+/// Bare JID, device → row.
+const OLD_SLOTS: TableDefinition<'static, (&'static str, u64), &'static [u8]> = TableDefinition::new("slots");
+/// The old tables. They are deleted when nothing is left in them.
+pub(super) const OLD: [&str; 2] = ["spool", "slots"];
+
+/// The login under which a slot's stanzas are put, while it is converted.
+const CONVERTING: &str = "converting";
+/// Stanzas that move in one transaction.
+const PIECE: usize = 4096;
+/// Bytes of stanzas after which a piece ends.
+const PIECE_BYTES: usize = 4 << 20;
+
+/// Converts all slots and deletes the old tables.
+pub(super) fn convert(database: &Database) -> Result<(), StoreError> {
+    let mut stanzas = 0u64;
+    while let Some(moved) = piece(database)? {
+        stanzas = stanzas.saturating_add(moved);
+    }
+    tracing::info!(stanzas, "database converted: each session has its own spool now");
+    Ok(())
+}
+
+/// Moves a piece of the first slot, and returns how many stanzas it had; `None` once the old tables are gone.
+fn piece(database: &Database) -> Result<Option<u64>, StoreError> {
+    let transaction = database.begin_write()?;
+    let moved = {
+        let mut old = Old { slots: transaction.open_table(OLD_SLOTS)?, stanzas: transaction.open_table(OLD_SPOOL)? };
+        match old.first()? {
+            Some((account, device)) => {
+                let (mut meta, mut spools) = (transaction.open_table(META)?, transaction.open_table(SPOOLS)?);
+                let login = login(&mut meta)?;
+                let from = From { account: &account, device, login };
+                Some(old.shift(&from, &mut meta, &mut spools, &mut transaction.open_table(STANZAS)?)?)
+            }
+            None => None,
+        }
+    };
+    if moved.is_none() {
+        transaction.delete_table(OLD_SLOTS)?;
+        transaction.delete_table(OLD_SPOOL)?;
+    }
+    transaction.commit()?;
+    Ok(moved)
+}
+
+/// The login of the slot that is being converted.
+fn login(meta: &mut Table<'_, &'static str, u64>) -> Result<LoginId, StoreError> {
+    if let Some(login) = meta.get(CONVERTING)?.map(|login| login.value()) {
+        return Ok(LoginId(login));
+    }
+    let login = LoginId(meta::highest(meta)?.0.saturating_add(1));
+    meta::raise(meta, login)?;
+    meta.insert(CONVERTING, login.0)?;
+    Ok(login)
+}
+
+struct Old<'t> {
+    slots: Table<'t, (&'static str, u64), &'static [u8]>,
+    stanzas: Table<'t, (&'static str, u64, u64), &'static [u8]>,
+}
+
+/// A slot, and the login that its spool is named by.
+struct From<'a> {
+    account: &'a str,
+    device: u64,
+    login: LoginId,
+}
+
+impl Old<'_> {
+    /// The first slot: of those with a row, else of those with stanzas.
+    fn first(&self) -> Result<Option<(String, u64)>, StoreError> {
+        if let Some((key, _)) = self.slots.first()? {
+            return Ok(Some((key.value().0.to_owned(), key.value().1)));
+        }
+        Ok(self.stanzas.first()?.map(|(key, _)| (key.value().0.to_owned(), key.value().1)))
+    }
+
+    /// Moves stanzas of a slot; with the last of them its row goes.
+    fn shift(
+        &mut self,
+        from: &From<'_>,
+        meta: &mut Table<'_, &'static str, u64>,
+        spools: &mut Table<'_, (&'static str, u64), &'static [u8]>,
+        stanzas: &mut Table<'_, (&'static str, u64, u64), &'static [u8]>,
+    ) -> Result<u64, StoreError> {
+        let From { account, device, login } = *from;
+        let mut row = match spools.get((account, login.0))? {
+            Some(record) => name(account).and_then(|name| Row::decode(&name, record.value()).ok()),
+            None => None,
+        }
+        .unwrap_or(Row::new(DeviceId(device), login));
+        let (mut moved, mut bytes, mut last, mut left) = (0usize, 0usize, None, false);
+        for entry in self.stanzas.range((account, device, 0)..=(account, device, u64::MAX))? {
+            let (key, record) = entry?;
+            if moved >= PIECE || bytes >= PIECE_BYTES {
+                left = true;
+                break;
+            }
+            let (seq, record) = (key.value().2, record.value());
+            stanzas.insert((account, login.0, seq), record)?;
+            let (cost, shared) = measure(record);
+            row.add(cost, shared);
+            row.backlog.last_seq = row.backlog.last_seq.max(seq);
+            (moved, bytes, last) = (moved.saturating_add(1), bytes.saturating_add(record.len()), Some(seq));
+        }
+        if let Some(last) = last {
+            self.stanzas.retain_in((account, device, 0)..=(account, device, last), |_, _| false)?;
+        }
+        if !left {
+            self.slots.remove((account, device))?;
+            meta.remove(CONVERTING)?;
+        }
+        // A slot in which nothing waits needs no spool: new ones have places of their own.
+        if row.backlog.count > 0 {
+            spools.insert((account, login.0), row.encode().as_slice())?;
+        }
+        Ok(moved as u64)
+    }
+}
+
+fn name(account: &str) -> Option<BareJid> {
+    BareJid::new(account).ok()
+}
