@@ -352,7 +352,7 @@ impl Queue {
 
     /// Whether all that must not be lost is on disk.
     pub fn is_committed(&self) -> bool {
-        self.flight.waiting.is_empty() && self.unsaved.stanzas == 0
+        self.unsaved().stanzas == 0
     }
 
     /// Drops stanzas that need not be kept, and returns them.

@@ -74,7 +74,9 @@ impl Session {
             (ns::SM, "enabled") => self.server.enabled(),
             (ns::SM, "failed") => self.server.refused(),
             (ns::SM, "r") => {
-                let unsettled = self.queue.first_unsettled();
+                // What was given back stays unacknowledged.
+                let given_back = self.gives_back().then(|| self.server.acked() + 1);
+                let unsettled = given_back.or_else(|| self.queue.first_unsettled());
                 let h = self.server.answer(unsettled);
                 self.write_upstream(now, ack(h));
             }
@@ -131,6 +133,9 @@ impl Session {
 
     /// Sends the server the `<a/>` that it is owed; if `eager`, also one that nobody waits for.
     pub(super) fn settle_with_server(&mut self, now: Instant, eager: bool) {
+        if self.gives_back() {
+            return;
+        }
         let unsettled = self.queue.first_unsettled();
         if let Some(h) = self.server.take_owed(unsettled, eager) {
             self.write_upstream(now, ack(h));

@@ -37,6 +37,8 @@ pub(super) struct Disk {
     pub(super) tombstones: HashMap<String, u32>,
     /// So often it refuses to spool.
     pub(super) refusals: u8,
+    /// What it refused last.
+    refused: Vec<usize>,
     /// Deleted lazily: a crash may bring it back.
     fading: BTreeMap<(LoginId, u64), Item>,
     jobs: VecDeque<Job>,
@@ -58,6 +60,7 @@ impl Disk {
             last_seq: 0,
             tombstones: HashMap::new(),
             refusals: 0,
+            refused: Vec::new(),
             fading: BTreeMap::new(),
             jobs: VecDeque::new(),
             answers: Vec::new(),
@@ -251,10 +254,7 @@ impl World {
                 let answer = self.disk.spool(items, last);
                 if matches!(answer, Input::SpoolRefused) {
                     count(&self.coverage.disk_failures);
-                    if self.session.is_none() {
-                        // Counted and logged by the relay.
-                        self.open.retain(|n| !lost.contains(n));
-                    }
+                    self.disk.refused = lost;
                 }
                 vec![answer]
             }
@@ -287,8 +287,10 @@ impl World {
     /// A session that has ended does not offer anything again.
     fn excuse_what_has_ended(&mut self) {
         if self.session.is_none() {
-            let expected: Vec<usize> = self.disk.expects().collect();
-            self.open.retain(|n| !expected.contains(n));
+            // Counted and logged by the relay.
+            let mut lost = std::mem::take(&mut self.disk.refused);
+            lost.extend(self.disk.expects());
+            self.open.retain(|n| !lost.contains(n));
         }
     }
 
