@@ -8,6 +8,7 @@ mod operation;
 mod outcome;
 mod process;
 mod traffic;
+mod unsaved;
 mod waits;
 
 use std::fmt;
@@ -34,6 +35,7 @@ pub use outcome::{Handshake, LoginOutcome, ResumeOutcome};
 use process::Process;
 use traffic::Traffic;
 pub use traffic::{Leg, Tap};
+pub use unsaved::Unsaved;
 pub use waits::Wait;
 
 /// Names and words of this program.
@@ -72,6 +74,10 @@ pub struct Metrics {
     spool_failed: Counter,
     deadlines_passed: Family<Labels<1>, Counter>,
     sessions_failed: Counter,
+    returned: Counter,
+    lost: Counter,
+    unsaved: Gauge,
+    unsaved_bytes: Gauge,
     wakes_waiting: Gauge,
     reloads: Family<Labels<1>, Counter>,
     reload_success: Gauge,
@@ -132,6 +138,10 @@ impl Metrics {
             spool_failed: Counter::default(),
             deadlines_passed: Family::default(),
             sessions_failed: Counter::default(),
+            returned: Counter::default(),
+            lost: Counter::default(),
+            unsaved: Gauge::default(),
+            unsaved_bytes: Gauge::default(),
             wakes_waiting: Gauge::default(),
             reloads: Family::default(),
             reload_success: Gauge::default(),
@@ -205,9 +215,17 @@ impl Metrics {
         registry.register_with_unit("spool", help, Unit::Bytes, self.spool_bytes.clone());
         registry.register(
             "spool_failed",
-            "Sessions that ended since the spool took no more",
+            "Times that the spool began to refuse the stanzas of a session",
             self.spool_failed.clone(),
         );
+        let help = "Stanzas returned to their senders since neither disk nor memory had room";
+        registry.register("stanzas_returned", help, self.returned.clone());
+        let help = "Stanzas lost since neither disk nor memory had room, and that may not be returned";
+        registry.register("stanzas_lost", help, self.lost.clone());
+        let help = "Stanzas that the spool refuses and only memory has: a crash loses them";
+        registry.register("unsaved_stanzas", help, self.unsaved.clone());
+        let help = "Bytes of the stanzas that the spool refuses and only memory has";
+        registry.register_with_unit("unsaved", help, Unit::Bytes, self.unsaved_bytes.clone());
         registry.register_with_unit("store", "Size of the database", Unit::Bytes, self.store_bytes.clone());
         let help = "How long commits to the disk took";
         registry.register_with_unit("store_commit", help, Unit::Seconds, commits.shared());
@@ -334,9 +352,20 @@ impl Metrics {
         self.sessions_failed.inc();
     }
 
-    /// A session ends since the spool takes no more.
+    /// The spool begins to refuse the stanzas of a session.
     pub fn spool_failed(&self) {
         self.spool_failed.inc();
+    }
+
+    /// Stanzas found no room: so many went back to their senders, so many are lost.
+    pub fn shed(&self, returned: u32, lost: u32) {
+        self.returned.inc_by(returned.into());
+        self.lost.inc_by(lost.into());
+    }
+
+    /// What only memory has of a session while the spool refuses its stanzas: nothing so far.
+    pub fn unsaved(&self) -> Unsaved {
+        Unsaved::new(self.unsaved.clone(), self.unsaved_bytes.clone())
     }
 
     /// All of it, as OpenMetrics text.
@@ -415,6 +444,11 @@ mod tests {
         metrics.verdict("no_text");
         metrics.publish("session", "accepted");
         metrics.spool_failed();
+        metrics.shed(3, 2);
+        let mut unsaved = metrics.unsaved();
+        unsaved.set(7, 700);
+        unsaved.set(4, 400);
+        metrics.unsaved().set(9, 900);
         metrics.configured(5);
         metrics.reload("done");
         metrics.certificate("gone.test", 1, [("expired", true)]);
@@ -453,6 +487,10 @@ mod tests {
             "pushward_verdicts_total{verdict=\"no_text\"} 2",
             "pushward_publishes_total{transport=\"session\",outcome=\"accepted\"} 1",
             "pushward_spool_failed_total 1",
+            "pushward_stanzas_returned_total 3",
+            "pushward_stanzas_lost_total 2",
+            "pushward_unsaved_stanzas 4",
+            "pushward_unsaved_bytes 400",
             "pushward_wakes_waiting 4",
             "pushward_reloads_total{outcome=\"done\"} 1",
             "pushward_reloads_total{outcome=\"refused\"} 0",

@@ -29,6 +29,7 @@ use crate::publish::session::{Asker, Carried};
 use crate::push::notification::Publish;
 use crate::session::liveness::Reach;
 use crate::session::{Closing, EndReason, Input, Output, Session, Stored};
+use crate::store::StoreError;
 use membership::Membership;
 use predecessors::Predecessors;
 use published::Published;
@@ -80,6 +81,9 @@ impl Driver {
             self.note_replies();
             // What had to wait may be wanted now.
             self.frames_from_client();
+            if self.frames_from_upstream() {
+                continue;
+            }
             if self.ended.is_some() {
                 return;
             }
@@ -105,7 +109,10 @@ impl Driver {
     fn react(&mut self, wake: Wake) {
         match wake {
             Wake::Upstream(Ok(ConnEvent::Drained)) | Wake::Client(Ok(ConnEvent::Drained)) => {}
-            Wake::Upstream(Ok(ConnEvent::Received)) => self.frames_from_upstream(),
+            Wake::Upstream(Ok(ConnEvent::Received)) => {
+                self.session.note_company(self.relay.registry.has_company(&self.handle));
+                self.frames_from_upstream();
+            }
             Wake::Upstream(Ok(ConnEvent::Closed) | Err(_)) => self.take(Input::UpstreamLost),
             Wake::Client(Ok(ConnEvent::Received)) => {
                 let received = self.client.as_mut().map_or(0, |client| client.take_received());
@@ -195,20 +202,24 @@ impl Driver {
         }
     }
 
-    fn frames_from_upstream(&mut self) {
-        while self.ended.is_none() {
+    /// Takes what the server has sent, up to where the session wants no more. Returns whether there was anything.
+    fn frames_from_upstream(&mut self) -> bool {
+        let mut any = false;
+        while self.ended.is_none() && self.session.wants_upstream() {
             match self.upstream.next_frame() {
                 Ok(Some(frame)) => {
+                    any = true;
                     self.seen.tap.came(Leg::Upstream, &frame);
                     self.take(Input::Upstream(frame));
                 }
-                Ok(None) => return,
+                Ok(None) => break,
                 Err(error) => {
                     tracing::warn!(%error, "the server's bytes are no XML stream");
                     self.take(Input::UpstreamLost);
                 }
             }
         }
+        any
     }
 
     /// Puts a proven connection in the place of the one there is, which closes silently.
@@ -239,6 +250,7 @@ impl Driver {
     fn take(&mut self, input: Input) {
         self.session.handle(self.now, input);
         self.perform();
+        self.session.charge_store(self.jobs.bytes_at_work());
     }
 
     /// Performs what the session wants, and tells it what comes of it at once.
@@ -283,10 +295,14 @@ impl Driver {
             }
             Output::Resumable(id) => self.relay.registry.resumable(id, &self.handle),
             Output::Store(token, change) => self.jobs.ask(Request::Change(token, *change)),
-            Output::Spool(items) => self.jobs.ask(Request::Spool(items)),
-            Output::Unspool(places) => self.jobs.ask(Request::Unspool(vec![places])),
-            Output::Load(after, bytes) => self.jobs.ask(Request::Load(after, bytes)),
-            Output::Adopt(source, places) => self.jobs.ask(Request::Adopt(source, places)),
+            Output::Spool(items) => {
+                let last = items.last().map_or(0, |item| item.seq);
+                self.jobs.ask(Request::Spool(items, last));
+            }
+            Output::Unspool { spool, places } => self.jobs.ask(Request::Unspool(spool, vec![places])),
+            Output::Load(load) => self.jobs.ask(Request::Load(load)),
+            Output::TakeOver => self.jobs.ask(Request::TakeOver),
+            Output::Adopt { registered, places } => self.jobs.ask(Request::Adopt(registered, places)),
             Output::Wake(reason) => self.jobs.ask(Request::Wake(reason)),
             Output::Bury(id, h) => {
                 if !self.session.is_ending() {
@@ -352,8 +368,10 @@ impl Driver {
         match done {
             Done::Changed(token, Ok((account, device))) => {
                 if device.is_some_and(|device| device != self.session.device()) {
-                    self.jobs.device_changed();
                     self.predecessors = Predecessors::of(&self.relay, &self.handle);
+                    if !self.predecessors.are_settled() {
+                        self.session.expect_older();
+                    }
                     self.look_at_device();
                 }
                 self.published.has_revision(account.revision);
@@ -370,19 +388,41 @@ impl Driver {
                     self.take(Input::Stored(token, Stored::Failed));
                 }
             }
-            Done::Spooled(last, Ok(())) => self.take(Input::Spooled(last)),
-            Done::Spooled(_, Err(error)) => {
-                self.relay.spool_refuses(&error);
-                tracing::error!(%error, "spool_failed: stanzas stay the server's, and the session ends");
-                self.take(Input::SpoolFailed);
-            }
+            Done::Spooled(last, result) => self.spooled(last, result),
             Done::Loaded(Ok(items)) => self.take(Input::Loaded(items)),
             Done::Loaded(Err(error)) => {
-                tracing::error!(%error, "spool_failed: what waits cannot be read, and the session ends");
-                self.take(Input::SpoolFailed);
+                tracing::error!(%error, "stanzas that wait cannot be read, trying again in 5 s");
+                self.take(Input::LoadFailed);
             }
-            Done::Quiet(Ok(())) => {}
+            Done::TookOver(Ok(spools)) => self.take(Input::TookOver(spools)),
+            Done::TookOver(Err(StoreError::AccountRemoved { .. })) => {
+                self.take(Input::AccountRemoved);
+                self.take(Input::TookOver(Vec::new()));
+            }
+            Done::TookOver(Err(error)) => {
+                tracing::error!(%error, "stanzas of earlier sessions cannot be taken over, trying again in 5 s");
+                self.take(Input::TakeOverFailed);
+            }
+            Done::Quiet(Ok(()) | Err(StoreError::AccountRemoved { .. })) => {}
             Done::Quiet(Err(error)) => tracing::error!(%error, "the store failed"),
+        }
+    }
+
+    fn spooled(&mut self, last: u64, result: Result<(), StoreError>) {
+        match result {
+            Ok(()) => self.take(Input::Spooled(last)),
+            // Nothing is kept of it, and nobody need be alarmed.
+            Err(StoreError::AccountRemoved { .. }) => {
+                self.take(Input::AccountRemoved);
+                self.take(Input::Spooled(last));
+            }
+            Err(error) => {
+                self.relay.spool_refuses(&error);
+                if self.session.spool_accepts() {
+                    tracing::error!(%error, "spool_failed: stanzas stay in memory, trying again every 5 s");
+                }
+                self.take(Input::SpoolRefused);
+            }
         }
     }
 }

@@ -1,7 +1,7 @@
 //! What a session asks of the store: one thing after the other, in order, while the session goes on.
 
 use std::collections::VecDeque;
-use std::future::{Future, pending};
+use std::future::{Future, pending, ready};
 use std::ops::RangeInclusive;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -10,19 +10,23 @@ use std::time::SystemTime;
 use super::Relay;
 use super::registry::Handle;
 use crate::jid::BareJid;
-use crate::push::account::{Account, Change, DeviceId};
-use crate::session::queue::Spooled;
-use crate::session::{SmId, Source, Token, WakeReason, sm};
-use crate::store::{self, Inherited, Slot, SpoolId, Store, StoreError, Tombstone, Wake};
+use crate::push::account::{Account, Change, DeviceId, LoginId};
+use crate::session::queue::{Inherited, Load, Spooled};
+use crate::session::{SmId, Token, WakeReason, sm};
+use crate::store::{self, Slot, SpoolId, Store, StoreError, Tombstone, Wake};
 
 /// What the store is asked.
 #[derive(Debug)]
 pub(super) enum Request {
     Change(Option<Token>, Change),
-    Spool(Vec<Spooled>),
-    Unspool(Vec<RangeInclusive<u64>>),
-    Load(u64, usize),
-    Adopt(Source, RangeInclusive<u64>),
+    /// Stanzas, and the number of the last one: some may have been delivered since.
+    Spool(Vec<Spooled>, u64),
+    /// Of the spool of this login, or of the own one.
+    Unspool(Option<LoginId>, Vec<RangeInclusive<u64>>),
+    Load(Load),
+    TakeOver,
+    /// Of devices with a registration, or of those without; and the numbers that they get.
+    Adopt(bool, RangeInclusive<u64>),
     Bury(SmId, sm::Handled),
     Wake(WakeReason),
 }
@@ -33,6 +37,7 @@ pub(super) enum Done {
     Changed(Option<Token>, Result<(Account, Option<DeviceId>), StoreError>),
     Spooled(u64, Result<(), StoreError>),
     Loaded(Result<Vec<Spooled>, StoreError>),
+    TookOver(Result<Vec<Inherited>, StoreError>),
     /// Nobody waits for it.
     Quiet(Result<(), StoreError>),
 }
@@ -41,13 +46,22 @@ type Job = Pin<Box<dyn Future<Output = Done> + Send>>;
 
 impl Done {
     /// Logs what failed, for a session that has ended.
-    pub(super) fn report(self) {
-        if let Self::Changed(_, Err(error))
-        | Self::Spooled(_, Err(error))
-        | Self::Loaded(Err(error))
-        | Self::Quiet(Err(error)) = self
-        {
-            tracing::error!(%error, "the store failed as the session ended");
+    pub(super) fn report(self, relay: &Relay) {
+        match self {
+            Self::Spooled(_, Err(StoreError::AccountRemoved { .. })) => {}
+            Self::Spooled(_, Err(error)) => {
+                relay.spool_refuses(&error);
+                tracing::error!(%error, "spool_failed: stanzas of a session that has ended are lost");
+            }
+            Self::Changed(_, Err(error))
+            | Self::Loaded(Err(error))
+            | Self::TookOver(Err(error))
+            | Self::Quiet(Err(error)) => tracing::error!(%error, "the store failed as the session ended"),
+            Self::Changed(_, Ok(_))
+            | Self::Spooled(_, Ok(()))
+            | Self::Loaded(Ok(_))
+            | Self::TookOver(Ok(_))
+            | Self::Quiet(Ok(())) => {}
         }
     }
 }
@@ -56,57 +70,121 @@ impl Done {
 pub(super) struct Jobs {
     relay: Arc<Relay>,
     handle: Arc<Handle>,
-    /// The session's first place in the spool: what lies before is of earlier sessions.
-    base: u64,
-    /// Stanzas of earlier sessions are still under their old places.
-    earlier: bool,
     waiting: VecDeque<Request>,
     at_work: Option<Job>,
+    /// Bytes of the stanzas that the store works on.
+    bytes_at_work: usize,
 }
 
 impl Request {
     /// Whether something is waited for until it is done.
     fn is_urgent(&self) -> bool {
         match self {
-            Self::Spool(_) | Self::Unspool(_) => false,
+            Self::Spool(..) | Self::Unspool(..) => false,
             Self::Change(None, change) => !matches!(change, Change::Succeeded { .. } | Change::Resumable { .. }),
-            Self::Change(Some(_), _) | Self::Load(..) | Self::Adopt(..) | Self::Bury(..) | Self::Wake(_) => true,
+            Self::Change(Some(_), _)
+            | Self::Load(_)
+            | Self::TakeOver
+            | Self::Adopt(..)
+            | Self::Bury(..)
+            | Self::Wake(_) => true,
+        }
+    }
+
+    /// Whether stanzas that come later may be spooled before it.
+    fn may_be_passed(&self) -> bool {
+        match self {
+            Self::Unspool(_, places) => places.iter().all(is_delivered),
+            Self::Adopt(..) => false,
+            Self::Spool(..) | Self::Change(..) | Self::Load(_) | Self::TakeOver | Self::Bury(..) | Self::Wake(_) => {
+                true
+            }
         }
     }
 }
 
-impl Jobs {
-    pub(super) fn new(relay: Arc<Relay>, handle: Arc<Handle>, (base, earlier): (u64, bool)) -> Self {
-        Self { relay, handle, base, earlier, waiting: VecDeque::new(), at_work: None }
-    }
+/// Whether a deletion names the beginning of a spool, which the client has.
+fn is_delivered(places: &RangeInclusive<u64>) -> bool {
+    *places.start() == 0
+}
 
-    /// The device turned out to be another one, which may have stanzas waiting.
-    pub(super) fn device_changed(&mut self) {
-        self.earlier = true;
+impl Jobs {
+    pub(super) fn new(relay: Arc<Relay>, handle: Arc<Handle>) -> Self {
+        Self { relay, handle, waiting: VecDeque::new(), at_work: None, bytes_at_work: 0 }
     }
 
     /// Asks for something; it waits for what was asked before.
-    pub(super) fn ask(&mut self, mut request: Request) {
+    pub(super) fn ask(&mut self, request: Request) {
         if self.at_work.is_some() && request.is_urgent() {
             self.relay.store.hurry();
         }
-        // What waits to be spooled, or to be deleted, goes in one transaction.
-        match (&mut request, self.waiting.back_mut()) {
-            (Request::Spool(more), Some(Request::Spool(items))) => items.append(more),
-            (Request::Unspool(more), Some(Request::Unspool(places))) => places.append(more),
-            _ => self.waiting.push_back(request),
+        match request {
+            Request::Spool(items, last) => self.spool(items, last),
+            Request::Unspool(spool, places) => places.into_iter().for_each(|places| self.unspool(spool, places)),
+            Request::Change(..)
+            | Request::Load(_)
+            | Request::TakeOver
+            | Request::Adopt(..)
+            | Request::Bury(..)
+            | Request::Wake(_) => self.waiting.push_back(request),
         }
         self.begin();
+    }
+
+    /// What waits to be spooled goes in one transaction.
+    fn spool(&mut self, mut items: Vec<Spooled>, last: u64) {
+        for request in self.waiting.iter_mut().rev() {
+            if let Request::Spool(waiting, end) = request {
+                waiting.append(&mut items);
+                *end = last;
+                return;
+            }
+            if !request.may_be_passed() {
+                break;
+            }
+        }
+        self.waiting.push_back(Request::Spool(items, last));
+    }
+
+    /// What was not handed to the store yet is taken back. The rest is deleted behind what the store works on, all in one
+    /// transaction.
+    fn unspool(&mut self, spool: Option<LoginId>, places: RangeInclusive<u64>) {
+        if spool.is_none() {
+            for request in &mut self.waiting {
+                if let Request::Spool(items, _) = request {
+                    items.retain(|item| !places.contains(&item.seq));
+                }
+            }
+        }
+        let (delivered, last) = (is_delivered(&places), self.waiting.len().saturating_sub(1));
+        let joined = self.waiting.iter_mut().enumerate().rev().find_map(|(at, request)| match request {
+            Request::Unspool(other, waiting) if *other == spool => {
+                (at == last || delivered && waiting.iter().all(is_delivered)).then_some(waiting)
+            }
+            _ => None,
+        });
+        let Some(waiting) = joined else {
+            return self.waiting.push_back(Request::Unspool(spool, vec![places]));
+        };
+        match waiting.iter_mut().find(|other| delivered && is_delivered(other)) {
+            Some(other) => *other = 0..=*places.end().max(other.end()),
+            None => waiting.push(places),
+        }
+    }
+
+    /// Bytes of the stanzas that the store works on.
+    pub(super) fn bytes_at_work(&self) -> usize {
+        self.bytes_at_work
     }
 
     /// The next thing that is done. Cancel safe: work goes on with the next call.
     pub(super) async fn done(&mut self) -> Done {
         let Some(job) = &mut self.at_work else { return pending().await };
         let done = job.await;
-        self.at_work = None;
+        (self.at_work, self.bytes_at_work) = (None, 0);
         if let Done::Spooled(_, Err(_)) = done {
-            // What follows a gap is not kept: the server has it all.
-            self.waiting.retain(|request| !matches!(request, Request::Spool(_)));
+            // What follows has higher numbers, and is offered again behind what was refused.
+            self.waiting.retain(|request| !matches!(request, Request::Spool(..) | Request::Adopt(..)));
         }
         self.begin();
         done
@@ -115,7 +193,7 @@ impl Jobs {
     /// Does all that was asked for.
     pub(super) async fn finish(mut self) {
         while self.at_work.is_some() {
-            self.done().await.report();
+            self.done().await.report(&self.relay);
         }
     }
 
@@ -142,51 +220,51 @@ impl Jobs {
             // Most sessions ask for nothing most of the time.
             self.waiting = VecDeque::new();
         }
+        if let Request::Spool(items, _) = &request {
+            self.bytes_at_work = items.iter().map(Spooled::weight).sum();
+        }
+        self.at_work = Some(self.job(request));
+    }
+
+    fn job(&self, request: Request) -> Job {
         let (relay, slot, handle) = (Arc::clone(&self.relay), self.slot(), Arc::clone(&self.handle));
         let store = relay.store.clone();
-        let spool = SpoolId { account: slot.account.clone(), login: self.handle.login() };
-        self.at_work = Some(match request {
+        let own = SpoolId { account: slot.account.clone(), login: self.handle.login() };
+        match request {
             Request::Change(token, change) => {
                 Box::pin(async move { Done::Changed(token, change_account(&relay, &handle, change).await) })
             }
-            Request::Spool(mut items) => {
-                // Another device that was there has had what was addressed to the account.
-                if relay.registry.siblings(&handle).iter().any(|other| !other.is_dark()) {
-                    items.iter_mut().for_each(|item| item.shared = false);
-                }
-                let last = items.last().map_or(0, |item| item.seq);
-                Box::pin(async move { Done::Spooled(last, store.spool(&spool, slot.device, items).await) })
+            // All of it was delivered meanwhile.
+            Request::Spool(items, last) if items.is_empty() => Box::pin(ready(Done::Spooled(last, Ok(())))),
+            Request::Spool(items, last) => {
+                Box::pin(async move { Done::Spooled(last, store.spool(&own, slot.device, items).await) })
             }
-            Request::Unspool(places) => {
-                let delivered = |p: &RangeInclusive<u64>| *p.start() <= self.base && *p.end() != u64::MAX;
-                let lazily = !self.earlier && places.iter().all(delivered);
-                Box::pin(async move {
-                    let last = places.iter().map(|p| *p.end()).max().unwrap_or_default();
-                    Done::Quiet(if lazily {
-                        store.unspool(&spool, last).await
-                    } else {
-                        store.discard(&spool, places).await
-                    })
-                })
+            Request::Unspool(spool, places) => {
+                let spool = spool.map_or(own.clone(), |login| SpoolId { login, ..own });
+                Box::pin(async move { Done::Quiet(unspool(&store, &spool, places).await) })
             }
-            Request::Load(after, weight) => {
+            Request::Load(Load { spool, after, weight }) => {
+                let spool = spool.map_or(own.clone(), |login| SpoolId { login, ..own });
                 Box::pin(async move { Done::Loaded(store.spooled(&spool, after, weight).await) })
             }
-            Request::Adopt(Source::Earlier, places) => {
-                self.earlier = false;
-                Box::pin(async move {
-                    let last = *places.end();
-                    Done::Spooled(last, inherit(&store, (&spool, slot.device), places).await)
-                })
-            }
-            Request::Adopt(Source::Others { registered }, places) => Box::pin(async move {
+            Request::TakeOver => Box::pin(async move {
+                let spools = store.take_over(&slot.account, slot.device, own.login).await;
+                let inherited =
+                    |spool: store::Inherited| Inherited { spool: spool.spool, last_seq: spool.backlog.last_seq };
+                Done::TookOver(spools.map(|spools| spools.into_iter().map(inherited).collect()))
+            }),
+            Request::Adopt(registered, places) => Box::pin(async move {
                 let last = *places.end();
-                Done::Spooled(last, orphans(&store, (&spool, slot.device), registered, places).await)
+                if let Err(error) = orphans(&store, &slot, &own, registered, places).await {
+                    // What was moved is there, the rest stays where it was.
+                    tracing::error!(%error, "stanzas of other devices cannot be adopted");
+                }
+                Done::Spooled(last, Ok(()))
             }),
             Request::Bury(id, h) => Box::pin(async move {
                 let Slot { account, device } = slot;
                 let tombstone = Tombstone { account, device, h: h.get(), at: unix() };
-                Done::Quiet(store.bury_known(spool.login, id.as_str(), tombstone).await)
+                Done::Quiet(store.bury_known(own.login, id.as_str(), tombstone).await)
             }),
             Request::Wake(reason) => Box::pin(async move {
                 let reason = match reason {
@@ -195,7 +273,15 @@ impl Jobs {
                 };
                 Done::Quiet(store.wake(&slot, Wake { since: unix(), reason }).await)
             }),
-        });
+        }
+    }
+}
+
+/// Deletes stanzas: at once, unless all were delivered.
+async fn unspool(store: &Store, spool: &SpoolId, places: Vec<RangeInclusive<u64>>) -> Result<(), StoreError> {
+    match places.as_slice() {
+        [delivered] if is_delivered(delivered) => store.unspool(spool, *delivered.end()).await,
+        _ => store.discard(spool, places).await,
     }
 }
 
@@ -240,49 +326,28 @@ async fn change_account(
     Ok(answer)
 }
 
-/// Moves what ended sessions of the device have left into the own spool. Requests are left out: they were for those sessions.
-async fn inherit(
-    store: &Store,
-    (spool, device): (&SpoolId, DeviceId),
-    places: RangeInclusive<u64>,
-) -> Result<(), StoreError> {
-    /// Stanzas that move together, by their weight.
-    const PIECE: usize = 1 << 20;
-    let mut free = places;
-    for Inherited { spool: login, .. } in store.take_over(&spool.account, device, spool.login).await? {
-        let from = SpoolId { account: spool.account.clone(), login };
-        loop {
-            let items = store.spooled(&from, 0, PIECE).await?;
-            let Some(last) = items.last().map(|item| item.seq) else { break };
-            let wanted = items.into_iter().filter(|item| !item.bytes.starts_with(b"<iq"));
-            let moved = wanted.zip(&mut free).map(|(item, seq)| Spooled { seq, ..item }).collect();
-            store.spool(spool, device, moved).await?;
-            store.discard(&from, vec![0..=last]).await?;
-        }
-    }
-    Ok(())
-}
-
 /// Takes what was addressed to the account and waits for devices without a session.
 async fn orphans(
     store: &Store,
-    (spool, own): (&SpoolId, DeviceId),
+    slot: &Slot,
+    own: &SpoolId,
     registered: bool,
     mut places: RangeInclusive<u64>,
 ) -> Result<(), StoreError> {
-    let account = store.account_now(&spool.account).await?;
-    for (device, _) in store.orphans(&spool.account, own).await? {
+    let account = store.account_now(&slot.account).await?;
+    for (device, _) in store.orphans(&slot.account, slot.device).await? {
         // Of a device that is not known any more nobody may have anything: its account was removed.
         let Some(known) = account.device(device) else { continue };
         if known.is_open() || account.owned(device).next().is_some() != registered {
             continue;
         }
-        loop {
-            let moved = store.adopt_shared(&spool.account, device, (spool, own), places.clone()).await?;
-            places = places.start().saturating_add(moved)..=*places.end();
+        // A few at a time, so that the store serves others in between.
+        while !places.is_empty() {
+            let moved = store.adopt_shared(&slot.account, device, (own, slot.device), places.clone()).await?;
             if moved == 0 {
                 break;
             }
+            places = places.start().saturating_add(moved)..=*places.end();
         }
     }
     Ok(())

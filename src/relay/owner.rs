@@ -4,7 +4,7 @@ use super::registry::Handle;
 use super::{Relay, jobs};
 use crate::push::account::{Change, DeviceId};
 use crate::session::{Bound, Owner};
-use crate::store::{LoggedIn, Slot, StoreError};
+use crate::store::{LoggedIn, StoreError};
 
 /// Stores who logged in. Without a store the session goes on, as a device that is new.
 pub(super) async fn owner(relay: &Relay, handle: &Handle, bound: &Bound) -> Owner {
@@ -25,16 +25,9 @@ pub(super) async fn owner(relay: &Relay, handle: &Handle, bound: &Bound) -> Owne
     handle.set_device(device);
     relay.registry.publish(handle.account(), &account, Some(handle));
     relay.device_is_back(handle.account(), device);
-    let backlog = match relay.registry.siblings(handle).is_empty() {
-        true => waits,
-        false => {
-            let slot = Slot { account: handle.account().clone(), device };
-            unless_broken(relay.store.backlog(&slot).await).count > 0
-        }
-    };
     let known = |id: &String| account.device(device).is_some_and(|d| d.sm_ids.contains(id));
     let certain = knew_agent || presented.as_ref().is_some_and(known);
-    Owner { device, certain, account, last_seq: 0, backlog }
+    Owner { device, certain, account, waits, older: false }
 }
 
 fn unless_broken<T: Default>(result: Result<T, StoreError>) -> T {

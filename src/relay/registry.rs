@@ -174,6 +174,11 @@ impl Registry {
         others.map(Arc::clone).collect()
     }
 
+    /// Whether another session of the account has its client.
+    pub fn has_company(&self, handle: &Handle) -> bool {
+        !self.others(handle, |other| !other.is_dark()).is_empty()
+    }
+
     /// How many sessions there are.
     pub fn len(&self) -> usize {
         self.accounts.iter().map(|entry| entry.sessions.len()).sum()

@@ -2,8 +2,8 @@
 
 use super::Relay;
 use crate::limits::Limit;
-use crate::session::Event;
 use crate::session::queue::Full;
+use crate::session::{Event, Shed};
 
 impl Relay {
     /// Logs and counts what a session reports.
@@ -25,9 +25,14 @@ impl Relay {
             Event::PublishOutcome(target, outcome) => {
                 tracing::info!(service = %target, ?outcome, "publish outcome")
             }
-            Event::SpoolFailed => {
-                tracing::warn!("spool_failed: the session ends");
+            Event::SpoolRefuses => {
+                tracing::warn!("spool_failed: the session goes on, its stanzas stay in memory");
                 self.metrics.spool_failed();
+            }
+            Event::SpoolAccepts => tracing::info!("spool_accepts: the spool takes stanzas again"),
+            Event::Shed(Shed { returned, lost }) => {
+                tracing::warn!(returned, lost, "shed: no room for stanzas that the spool refuses");
+                self.metrics.shed(*returned, *lost);
             }
             Event::QueueFull(full) => {
                 let limit = match full {

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant, SystemTime};
 use super::jobs::unix;
 use super::registry::Handle;
 use crate::config::Transport;
-use crate::metrics::{Metrics, Tap};
+use crate::metrics::{Metrics, Tap, Unsaved};
 use crate::publish::choice::Published;
 use crate::push::pusher::Verdict;
 use crate::session::liveness::Reach;
@@ -18,11 +18,12 @@ pub(super) struct Seen {
     pub(super) tap: Tap,
     /// When the first stanza was judged that notifies, while no notification has left.
     notifies: Option<Instant>,
+    unsaved: Unsaved,
 }
 
 impl Seen {
-    pub(super) fn new(tap: Tap) -> Self {
-        Self { tap, notifies: None }
+    pub(super) fn new(metrics: &Metrics) -> Self {
+        Self { tap: metrics.tap(), notifies: None, unsaved: metrics.unsaved() }
     }
 
     /// At the end of a wake-up: how the session is now. Returns whether its client can be reached, if that has changed.
@@ -31,6 +32,8 @@ impl Seen {
         let reach = session.reach();
         let changed = handle.set_reach(reach);
         handle.set_queued(session.queued());
+        let unsaved = session.unsaved();
+        self.unsaved.set(unsaved.stanzas, unsaved.bytes);
         if reach == Reach::Live {
             self.notifies = None;
         }

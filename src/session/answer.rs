@@ -148,14 +148,23 @@ impl Pending {
 /// An empty result for an iq request (RFC 6120 §8.2.3), addressed back to the asker.
 pub(super) fn iq_result(request: &Node<'_>) -> Bytes {
     let mut xml = XmlWriter::new();
-    answer(&mut xml, request, "result");
+    answer(&mut xml, "iq", request, "result");
     xml.finish()
 }
 
 /// An error for an iq request (RFC 6120 §8.3).
 pub(super) fn iq_error(request: &Node<'_>, kind: &str, condition: &str) -> Bytes {
+    error("iq", request, kind, condition)
+}
+
+/// An error for a message (RFC 6120 §8.3).
+pub(super) fn message_error(message: &Node<'_>, kind: &str, condition: &str) -> Bytes {
+    error("message", message, kind, condition)
+}
+
+fn error(name: &str, stanza: &Node<'_>, kind: &str, condition: &str) -> Bytes {
     let mut xml = XmlWriter::new();
-    answer(&mut xml, request, "error");
+    answer(&mut xml, name, stanza, "error");
     xml.start("error").attr("type", kind).start(condition).attr("xmlns", ns::STANZA_ERRORS);
     xml.finish()
 }
@@ -177,8 +186,8 @@ pub(super) fn account_info(error: &Node<'_>, settings: &config::Push) -> Bytes {
     xml.finish()
 }
 
-fn answer(xml: &mut XmlWriter, request: &Node<'_>, kind: &str) {
-    xml.start("iq").attr("type", kind);
+fn answer(xml: &mut XmlWriter, name: &str, request: &Node<'_>, kind: &str) {
+    xml.start(name).attr("type", kind);
     for (name, value) in [("id", request.attr("id")), ("from", request.attr("to")), ("to", request.attr("from"))] {
         if let Some(value) = value {
             xml.attr(name, &value);

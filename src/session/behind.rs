@@ -74,10 +74,6 @@ impl Session {
         self.behind.bytes()
     }
 
-    fn holds_presence(&self) -> bool {
-        matches!(self.greeting, Greeting::Sending(Some(_)))
-    }
-
     /// Lets a frame wait behind a presence that waits, or returns it.
     pub(super) fn follow_presence(&mut self, frame: Frame) -> Option<Frame> {
         if !self.holds_presence() && self.behind.is_empty() {

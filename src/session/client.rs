@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use super::presence::Own;
 use super::sm::{ack, failed};
-use super::{EndReason, Greeting, Output, Session, Source, Tracking, sm};
+use super::{EndReason, Greeting, Output, Session, Tracking, sm};
 use crate::push::account::Change;
 use crate::xml::{self, Element, Frame, Kind, Node, ns};
 
@@ -112,8 +112,8 @@ impl Session {
 
     /// The client has the first so many stanzas that were written to it.
     pub(super) fn client_has(&mut self, count: usize) {
-        if let Some(places) = self.queue.acknowledge(count) {
-            self.out(Output::Unspool(places));
+        for (spool, last) in self.queue.acknowledge(count) {
+            self.out(Output::Unspool { spool, places: 0..=last });
         }
         self.liveness.acked();
         self.contact();
@@ -144,7 +144,7 @@ impl Session {
         self.liveness.enable();
         if matches!(self.greeting, Greeting::Backlog) {
             self.greeting = Greeting::Sending(None);
-            self.adopt(Source::Earlier);
+            self.take_over_if_settled();
         }
     }
 

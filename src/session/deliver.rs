@@ -9,12 +9,21 @@ use super::csi::Urgency;
 use super::ending::{is_request, refusal};
 use super::presence::{Coalesced, is_durable};
 use super::queue::{Budget, Place, Queued, Spooled};
-use super::{Cause, EndReason, Event, Greeting, Output, Session, Source, Tracking, rewrite, server};
+use super::{Cause, EndReason, Event, Greeting, Output, Session, Tracking, rewrite, server};
 use crate::jid::{BareJid, Jid};
+use crate::push::account::LoginId;
 use crate::xml::{Element, Header, Kind, Node, ns};
 
 /// How long a durable stanza may be the server's and an unacknowledging live client's only, where the server keeps it.
 const SPOOL_BEHIND_SERVER: Duration = Duration::from_secs(30);
+
+/// Stanzas that are being read back.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Loading {
+    spool: Option<LoginId>,
+    /// What was on disk of the own spool when they were asked for.
+    committed: u64,
+}
 
 impl Session {
     /// Lets what waits for the client share memory with what waits for others. To be called before the first input.
@@ -36,6 +45,9 @@ impl Session {
         if self.is_ending() && is_request(&element) {
             return self.answer_upstream(now, refusal(&element));
         }
+        if self.queue.is_exhausted() {
+            self.begin_end(now, EndReason::Exhausted);
+        }
         if matches!(self.tracking, Tracking::None) && !self.is_dark() && !self.is_ending() {
             if element.kind() == Kind::Presence {
                 self.waiting_presence.written(&element);
@@ -48,8 +60,8 @@ impl Session {
         if waits && self.made_obsolete(&element) {
             return;
         }
-        let received = self.epoch.unix_ms(now);
-        match self.queue.place(element.bytes().len(), ordinal) {
+        let (received, durable) = (self.epoch.unix_ms(now), is_durable(&element));
+        match self.queue.place(element.bytes().len()) {
             Place::Memory(seq) => {
                 if waits && element.kind() == Kind::Presence {
                     self.waiting_presence.queued(&element, seq);
@@ -57,8 +69,7 @@ impl Session {
                 // What may wait long keeps no more alive than itself.
                 let element = if self.is_dark() { element.compact() } else { element };
                 let pushed = self.may_push(&element).then(|| element.clone());
-                let durable = is_durable(&element);
-                self.queue.hold(Queued::new(element, seq, received).of_leg(ordinal, durable).because(cause));
+                self.queue.hold(self.to_queue(element, seq, received).of_leg(ordinal, durable).because(cause));
                 if !self.keep_back(urgency, seq) {
                     self.write_waiting(now);
                 }
@@ -66,26 +77,33 @@ impl Session {
                     self.consider_push(now, &element, seq, false);
                 }
             }
-            Place::SpoolOnly(seq) => self.deliver_by_spool(now, &element, seq, received),
+            Place::SpoolOnly(seq) => {
+                let item = self.to_queue(element.compact(), seq, received).of_leg(ordinal, durable);
+                self.deliver_by_spool(now, item);
+            }
         }
+        self.keep_within_bounds(now);
+    }
+
+    fn to_queue(&self, element: Element, seq: u64, received: u64) -> Queued {
+        Queued::new(element, seq, received).in_company(self.has_company)
     }
 
     /// A stanza has no place in memory: the spool takes it, and before it what it must not pass.
-    fn deliver_by_spool(&mut self, now: Instant, element: &Element, seq: u64, received: u64) {
+    fn deliver_by_spool(&mut self, now: Instant, item: Queued) {
         if let Some(full) = self.queue.take_full() {
             self.event(Event::QueueFull(full));
         }
-        let mut items = self.take_unspooled();
-        let item = self.spooled_form(element, seq, received);
-        if is_request(element) {
-            self.queue.noted().note_request(seq, refusal(element));
+        let (element, seq) = (item.element.clone(), item.seq);
+        if is_request(&element) {
+            self.queue.noted().note_request(seq, refusal(&element));
         }
-        if item.archived {
+        if self.is_archived(&element) {
             self.queue.noted().note_archived(seq);
         }
-        items.push(item);
-        self.spool(items);
-        self.consider_push(now, element, seq, true);
+        self.queue.hold_for_spool(item);
+        self.spool_all();
+        self.consider_push(now, &element, seq, true);
     }
 
     /// Lets presence replace what the same sender said before, and says whether the two cancel out.
@@ -141,7 +159,7 @@ impl Session {
 
     /// When durable stanzas are to be handed to the spool that nobody else is certain to keep.
     pub(super) fn spool_due(&self) -> Option<Instant> {
-        let oldest = self.queue.oldest_unspooled()?;
+        let oldest = self.queue.oldest_unspooled().filter(|_| self.spool.accepts())?;
         let wait = if self.is_dark() {
             Duration::ZERO
         } else if oldest.ordinal.is_some() {
@@ -162,30 +180,30 @@ impl Session {
         }
     }
 
-    /// Hands all durable stanzas that the spool does not have to it.
+    /// Hands all durable stanzas that the spool does not have to it, unless it refuses them.
     pub(super) fn spool_all(&mut self) {
-        let items = self.take_unspooled();
-        self.spool(items);
-    }
-
-    fn spool(&mut self, items: Vec<Spooled>) {
-        // Nothing is kept of a removed account.
-        if !items.is_empty() && !self.removed {
-            self.out(Output::Spool(items));
+        if self.spool.accepts() {
+            let items = self.queue.take_unspooled(usize::MAX);
+            self.spool(items);
         }
     }
 
-    fn take_unspooled(&mut self) -> Vec<Spooled> {
-        let items = self.queue.take_unspooled();
-        items.iter().map(|item| self.spooled_form(&item.element, item.seq, item.received)).collect()
+    pub(super) fn spool(&mut self, items: Vec<Queued>) {
+        let Some(last) = items.last().map(|item| item.seq) else { return };
+        if self.removed {
+            // Nothing is kept of a removed account.
+            return self.queue.committed(last);
+        }
+        let items = items.iter().map(|item| self.spooled_form(item)).collect();
+        self.out(Output::Spool(items));
     }
 
-    fn spooled_form(&self, element: &Element, seq: u64, received: u64) -> Spooled {
-        let node = element.node();
+    fn spooled_form(&self, Queued { element, seq, received, alone, .. }: &Queued) -> Spooled {
         Spooled {
-            seq,
-            received,
-            shared: is_shared(element, &node, &self.account),
+            seq: *seq,
+            received: *received,
+            // Another client that was there has had what was addressed to the account.
+            shared: *alone && is_shared(element, &element.node(), &self.account),
             archived: self.is_archived(element),
             bytes: element.on_stream(&self.bare_header),
         }
@@ -210,11 +228,8 @@ impl Session {
     }
 
     pub(super) fn spooled(&mut self, now: Instant, seq: u64) {
-        if self.spool_has_failed() {
-            // There is a gap before it.
-            return;
-        }
         self.queue.committed(seq);
+        self.spool_accepted();
         self.settle_with_server(now, self.is_dark());
         self.rest();
         if self.is_ending() {
@@ -222,21 +237,11 @@ impl Session {
         }
     }
 
-    /// A bound of the spool, or the disk: nothing is acknowledged any more, and the server may send it elsewhere.
-    pub(super) fn spool_failed(&mut self, now: Instant) {
-        if self.spool_has_failed() {
-            return;
-        }
-        self.event(Event::SpoolFailed);
-        if self.is_ending() {
-            return self.keep_no_more(now);
-        }
-        self.wake_push();
-        self.begin_end(now, EndReason::SpoolFailed);
-    }
-
     /// Reads back what only the spool has, as far as there is room.
     pub(super) fn refill(&mut self, now: Instant) {
+        if self.queue.promote() {
+            self.write_waiting(now);
+        }
         if self.loading.is_some() || self.resuming.is_some() {
             return;
         }
@@ -247,39 +252,26 @@ impl Session {
 
     /// Asks for what only the spool has and there is room for; whether there is any.
     pub(super) fn load(&mut self) -> bool {
-        let Some((after, weight)) = self.queue.wants_load().filter(|_| self.loading.is_none()) else { return false };
-        self.loading = Some(self.queue.last_committed());
-        self.out(Output::Load(after, weight));
+        let may_load = self.loading.is_none() && self.read_again.is_none();
+        let Some(load) = self.queue.wants_load().filter(|_| may_load) else { return false };
+        self.loading = Some(Loading { spool: load.spool, committed: self.queue.last_committed() });
+        self.out(Output::Load(load));
         true
     }
 
-    /// None means that there is no more up to what was on disk when it was asked for.
+    /// None means that there is no more, of the own spool up to what was on disk when it was asked for.
     pub(super) fn loaded(&mut self, now: Instant, items: Vec<Spooled>) {
-        let (committed, rested) = (self.loading.take().unwrap_or_default(), self.queue.rests());
-        if items.is_empty() {
-            self.queue.loaded_all(committed);
-        }
-        let ttl = self.settings.stream_management.orphan_ttl;
-        for item in items {
-            let Some(item) = self.queue.read_back(item) else { continue };
-            let age = Duration::from_millis(self.epoch.unix_ms(now).saturating_sub(item.received));
-            match Element::parse(item.bytes, &self.bare_header) {
-                // It joined the queue for its place in it; to a later session it says nothing.
-                Ok(element) if self.queue.is_adopted(item.seq) && !is_durable(&element) => {
-                    self.queue.skip_loaded(item.seq);
-                    self.out(Output::Unspool(item.seq..=item.seq));
-                }
-                Ok(element) if age <= ttl => self.queue.push_loaded(item.seq, element, item.received),
-                Ok(_) | Err(_) => {
-                    self.queue.skip_loaded(item.seq);
-                    self.out(Output::Unspool(item.seq..=item.seq));
-                }
-            }
+        let Some(Loading { spool, committed }) = self.loading.take() else { return };
+        let replayed = self.queue.rests() || self.queue.has_gap();
+        match spool {
+            Some(spool) => self.loaded_earlier(now, spool, items),
+            None => self.loaded_own(now, committed, items),
         }
         self.queue.loaded_some();
         self.beyond = self.beyond.take().filter(|_| self.queue.has_tail());
         self.write_waiting(now);
-        if rested && !self.queue.rests() && self.is_written_to() {
+        let goes_on = self.queue.rests() || self.queue.has_gap();
+        if replayed && !goes_on && self.is_written_to() {
             self.ask_client(now);
         }
         if matches!(self.greeting, Greeting::Sending(_)) {
@@ -287,13 +279,32 @@ impl Session {
         }
     }
 
-    /// Takes over what the spool has for others: it joins behind what waits already.
-    pub(super) fn adopt(&mut self, source: Source) {
-        // What came before has lower places, and the spool takes places in their order.
+    fn loaded_own(&mut self, now: Instant, committed: u64, items: Vec<Spooled>) {
+        if items.is_empty() {
+            self.queue.loaded_all(committed);
+        }
+        for item in items {
+            let Some(item) = self.queue.read_back(item) else { continue };
+            // An adopted stanza joined another queue for its place in it; to this session it may say nothing.
+            let adopted = self.queue.is_adopted(item.seq);
+            let element = if adopted { self.wanted(now, &item) } else { self.fresh(now, &item) };
+            match element {
+                Some(element) => self.queue.push_loaded(item.seq, element, item.received),
+                None => {
+                    self.queue.skip_loaded(item.seq);
+                    self.out(Output::Unspool { spool: None, places: item.seq..=item.seq });
+                }
+            }
+        }
+    }
+
+    /// Moves stanzas of other devices to this session's spool: they join behind what waits already.
+    pub(super) fn adopt(&mut self, registered: bool) {
+        // What came before has lower numbers, and the spool takes them in their order.
         self.spool_all();
         let places = self.queue.reserve();
         self.track_by_ping();
-        self.out(Output::Adopt(source, places));
+        self.out(Output::Adopt { registered, places });
     }
 }
 
@@ -319,7 +330,7 @@ fn for_client(item: &Queued, domain: &str, header: &Arc<Header>) -> Bytes {
 }
 
 /// XEP-0359: only the own bare JID says that the own archive has it.
-fn is_archived(element: &Element, account: &BareJid) -> bool {
+pub(super) fn is_archived(element: &Element, account: &BareJid) -> bool {
     let by_own = |id: &Node<'_>| id.attr("by").and_then(|by| Jid::new(&by).ok()).is_some_and(|by| by == *account);
     let is_own = |child: Node<'_>| child.is("stanza-id", ns::STANZA_ID) && by_own(&child);
     element.mentions(ns::STANZA_ID) && element.node().children().any(is_own)

@@ -9,8 +9,10 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 
 use super::answer::iq_error;
+use super::deliver::is_archived;
 use super::presence::is_durable;
-use super::{Closing, EndReason, Event, Output, Session, WakeReason};
+use super::queue::Queued;
+use super::{Closing, EndReason, Event, Output, Session, Spool, WakeReason};
 use crate::xml::{self, Element, Kind};
 
 /// How long the spool may take for the last stanzas.
@@ -53,7 +55,7 @@ impl EndReason {
 
     /// Whether what the client does not have is kept here for the device's next session, even where the server would keep it.
     fn keeps_all(self) -> bool {
-        matches!(self, Self::Expired | Self::Superseded | Self::Crowded | Self::Drained)
+        matches!(self, Self::Expired | Self::Superseded | Self::Crowded | Self::Drained | Self::Exhausted)
     }
 }
 
@@ -63,21 +65,12 @@ impl Session {
         self.phase != Phase::Running
     }
 
-    /// Whether the spool failed: what it was given since is not known to be there.
-    pub(super) fn spool_has_failed(&self) -> bool {
-        self.phase.reason() == Some(EndReason::SpoolFailed)
-    }
-
-    /// The spool failed as the session ended: the end goes on without it.
-    pub(super) fn keep_no_more(&mut self, now: Instant) {
+    /// Whether a stanza can still be answered.
+    pub(super) fn can_answer(&self) -> bool {
         match self.phase {
-            Phase::Spooling(reason, deadline) if reason.has_upstream() => {
-                self.phase = Phase::Spooling(EndReason::SpoolFailed, deadline);
-                self.drive_end(now);
-            }
-            Phase::Closing(_, deadline) => self.phase = Phase::Closing(EndReason::SpoolFailed, deadline),
-            Phase::Spooling(..) => self.over(),
-            Phase::Running | Phase::Over => {}
+            Phase::Running => true,
+            Phase::Spooling(reason, _) => reason.has_upstream(),
+            Phase::Closing(..) | Phase::Over => false,
         }
     }
 
@@ -158,7 +151,7 @@ impl Session {
         if self.is_ending() {
             return;
         }
-        let abrupt = reason == EndReason::UpstreamLost || reason == EndReason::SpoolFailed;
+        let abrupt = reason == EndReason::UpstreamLost;
         self.out(Output::CloseClient(if abrupt { Closing::Abrupt } else { Closing::Orderly }));
         if !reason.has_upstream() && self.is_dark() && self.owned().next().is_some() {
             self.out(Output::Wake(WakeReason::UpstreamLost));
@@ -178,15 +171,12 @@ impl Session {
         }
         self.phase = Phase::Spooling(reason, now + SPOOL_PATIENCE);
         self.spool_rest();
-        if reason != EndReason::SpoolFailed {
-            self.drive_end(now);
-        }
-        // Else the push about it goes first, and `Input::Quiet` goes on.
+        self.drive_end(now);
     }
 
     /// What is still to be kept, and what comes until the server's footer.
     pub(super) fn spool_rest(&mut self) {
-        if self.phase.reason().is_some_and(|reason| reason != EndReason::SpoolFailed) {
+        if self.is_ending() {
             self.spool_all();
         }
     }
@@ -194,7 +184,7 @@ impl Session {
     /// What the server was not acknowledged is its own: it sends it elsewhere.
     fn give_back(&mut self) {
         for places in self.queue.give_back(self.server.acked()) {
-            self.out(Output::Unspool(places));
+            self.out(Output::Unspool { spool: None, places });
         }
     }
 
@@ -202,21 +192,20 @@ impl Session {
     pub(super) fn drive_end(&mut self, now: Instant) {
         match self.phase {
             Phase::Spooling(reason, deadline) => {
-                if reason.keeps_all() {
-                    // What has come since.
-                    self.spool_all();
-                }
-                let waits = self.server.is_on() && reason.keeps_all() && !self.queue.is_committed();
-                if waits && deadline > now {
-                    return;
-                }
                 if !reason.has_upstream() {
                     return self.over();
+                }
+                // What has come since.
+                self.spool_all();
+                if self.spool.accepts() && !self.queue.is_committed() && deadline > now {
+                    return;
                 }
                 if self.server.is_on() && reason.keeps_all() {
                     self.settle_with_server(now, true);
                     self.give_back();
                 }
+                // Nobody else has it.
+                self.shed_all(now);
                 if reason != EndReason::ClientClosed && self.buried.is_some() && !self.confirm.is_complete() {
                     // Its answer comes before the server's footer.
                     self.ask(now);
@@ -236,7 +225,10 @@ impl Session {
     /// What came last is kept, and the session is no more.
     pub(super) fn over(&mut self) {
         let Some(reason) = self.phase.reason() else { return };
+        // A spool that has refused is asked once more.
+        self.spool = Spool::Accepts;
         self.spool_rest();
+        self.report_shed();
         self.phase = Phase::Over;
         self.out(Output::End(reason));
     }
@@ -244,35 +236,45 @@ impl Session {
     /// Nobody will answer the iq requests that the client does not have (RFC 6120 §8.2.3).
     fn answer_requests(&mut self, now: Instant, reason: EndReason) {
         for request in self.queue.remove_where(|item| is_request(&item.element)) {
-            if request.is_spooled() {
-                self.out(Output::Unspool(request.seq..=request.seq));
-            }
+            self.discard(&request);
             if reason.has_upstream() {
                 self.answer_upstream(now, refusal(&request.element));
             }
         }
-        for (seq, refusal) in self.queue.noted().take_requests() {
-            self.out(Output::Unspool(seq..=seq));
+        let noted = self.queue.noted().take_requests();
+        self.queue.drop_from_flight(|item| noted.iter().any(|(seq, _)| *seq == item.seq));
+        for (seq, refusal) in noted {
+            self.out(Output::Unspool { spool: None, places: seq..=seq });
             if reason.has_upstream() {
                 self.answer_upstream(now, refusal);
             }
         }
     }
 
+    /// Deletes a stanza from the spool that has it, if one has.
+    fn discard(&mut self, item: &Queued) {
+        let (spool, place) = match self.queue.origin(item.seq) {
+            Some((spool, place)) => (Some(spool), place),
+            None if item.is_spooled() => (None, item.seq),
+            None => return,
+        };
+        self.out(Output::Unspool { spool, places: place..=place });
+    }
+
     fn forget_archived(&mut self) {
         let archived: Vec<u64> =
             self.queue.iter().filter(|item| self.is_archived(&item.element)).map(|item| item.seq).collect();
         for item in self.queue.remove_where(|item| archived.contains(&item.seq)) {
-            if item.is_spooled() {
-                self.out(Output::Unspool(item.seq..=item.seq));
-            }
+            self.discard(&item);
         }
         let at_rest: Vec<u64> = self.queue.archived_at_rest().collect();
         for seq in at_rest {
-            self.out(Output::Unspool(seq..=seq));
+            self.out(Output::Unspool { spool: None, places: seq..=seq });
         }
+        let account = self.account.clone();
+        self.queue.drop_from_flight(|item| is_archived(&item.element, &account));
         for places in self.queue.noted().take_archived() {
-            self.out(Output::Unspool(places));
+            self.out(Output::Unspool { spool: None, places });
         }
     }
 }

@@ -1,6 +1,7 @@
 //! What a session reports: events for operators, outcomes, ends.
 
 use super::queue::Full;
+use super::shed::Shed;
 use crate::push::account::DeviceId;
 use crate::push::outcome::Outcome;
 use crate::push::pusher::Verdict;
@@ -31,18 +32,6 @@ pub enum Cause {
     Relayed,
     /// It answers what the client has sent.
     Reply,
-}
-
-/// Whose stanzas in the spool a session takes over.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Source {
-    /// Those of the device's earlier sessions.
-    Earlier,
-    /// Those addressed to the account that wait for its other devices, which have no session.
-    Others {
-        /// Of devices with a registration, or of those without.
-        registered: bool,
-    },
 }
 
 /// Why a device is to be woken.
@@ -96,8 +85,12 @@ pub enum Event {
     Published(Target),
     /// A push service answered, or did not.
     PublishOutcome(Target, Outcome),
-    /// The spool takes no more: a bound, or the disk.
-    SpoolFailed,
+    /// The spool takes no more: a bound, or the disk. Memory keeps what it refuses, and it is asked again.
+    SpoolRefuses,
+    /// The spool takes stanzas again.
+    SpoolAccepts,
+    /// Stanzas had no room in memory while the spool refused, or the session ended before the spool had them.
+    Shed(Shed),
     /// Memory has no room for more: what comes is on disk only, until the client has taken what waits.
     QueueFull(Full),
     /// The client closed its stream, and the session goes on for its pushes.
@@ -119,8 +112,8 @@ pub enum EndReason {
     UpstreamLost,
     /// Nobody resumed in time.
     Expired,
-    /// More waited for the client than the spool takes.
-    SpoolFailed,
+    /// The session has no numbers left for its stanzas.
+    Exhausted,
     /// A fresh session of the same device has taken over.
     Superseded,
     /// More sessions of the account were held than may be.

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use super::{Session, Source};
+use super::Session;
 use crate::xml::Element;
 
 /// What stands before the client's first available presence.
@@ -24,7 +24,7 @@ impl Session {
         match self.greeting {
             Greeting::Backlog => {
                 self.greeting = Greeting::Sending(Some(Box::new(element.compact())));
-                self.adopt(Source::Earlier);
+                self.take_over_if_settled();
                 true
             }
             // What follows a presence that waits comes after it.
@@ -36,9 +36,17 @@ impl Session {
         }
     }
 
+    /// Whether the client's presence waits.
+    pub(super) fn holds_presence(&self) -> bool {
+        matches!(self.greeting, Greeting::Sending(Some(_)))
+    }
+
     /// The presence that waited goes on its way, once no more of the backlog can be written before it.
     pub(super) fn greeted(&mut self, now: Instant) {
-        if self.loading.is_some() || self.queue.has_tail() && !self.queue.is_full() {
+        if self.loading.is_some() || self.owner.older || self.queue.awaits_spools() {
+            return;
+        }
+        if self.queue.has_tail() && !self.queue.is_full() {
             return;
         }
         if let Greeting::Sending(Some(presence)) = std::mem::replace(&mut self.greeting, Greeting::Awaited) {

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::liveness::Alarm;
-use super::{Closing, EndReason, Event, Greeting, Output, Resumption, Session, Source, Tracking, rewrite, sm};
+use super::{Closing, EndReason, Event, Greeting, Output, Resumption, Session, Tracking, rewrite, shed, sm};
 use crate::xml::{XmlWriter, ns};
 
 /// How long a resumption waits for the server to confirm what the client sent before.
@@ -32,6 +32,7 @@ impl Session {
         self.event(Event::Dark { queued: self.queue.len(), registrations: self.owned().count() });
         self.answer_waiting_pings(now);
         self.push_for_waiting(now);
+        self.keep_within_bounds(now);
     }
 
     /// How long the session is held without its client.
@@ -211,15 +212,25 @@ impl Session {
             self.resumed(now);
         }
         if let Some((_, registered)) = self.orphans_due.take_if(|(at, _)| *at <= now) {
-            self.adopt(Source::Others { registered });
-            // The owner of a registration is being woken, and has longer to come for what is its own.
-            let longer = self.settings.stream_management.resume_timeout;
-            self.orphans_due = (!registered).then_some((now + longer, true));
+            self.orphans_are_due(now, registered);
         }
+        self.ask_spool_again(now);
+        self.read_again(now);
         self.call_overdue(now);
         self.push_due(now);
         if self.upstream_written + self.settings.stream_management.upstream_keepalive <= now {
             self.write_upstream(now, bytes::Bytes::from_static(b" "));
         }
+    }
+
+    fn orphans_are_due(&mut self, now: Instant, registered: bool) {
+        if !self.spool.accepts() {
+            self.orphans_due = Some((now + shed::ASK_AGAIN, registered));
+            return;
+        }
+        self.adopt(registered);
+        // The owner of a registration is being woken, and has longer to come for what is its own.
+        let longer = self.settings.stream_management.resume_timeout;
+        self.orphans_due = (!registered).then_some((now + longer, true));
     }
 }

@@ -23,6 +23,7 @@ mod deliver;
 mod ending;
 mod event;
 mod greeting;
+mod inherit;
 mod link;
 pub mod liveness;
 mod memory;
@@ -38,6 +39,7 @@ pub mod sasl;
 mod seen;
 mod server;
 mod settings;
+mod shed;
 pub mod sieve;
 pub mod sm;
 pub mod starttls;
@@ -56,7 +58,7 @@ use bytes::Bytes;
 
 use crate::jid::BareJid;
 use crate::push::absent::Notice;
-use crate::push::account::{Account, Change, DeviceId};
+use crate::push::account::{Account, Change, DeviceId, LoginId};
 use crate::push::notification::Publish;
 use crate::push::outcome::Outcome;
 use crate::push::pusher::Pusher;
@@ -64,9 +66,10 @@ use crate::push::registration::Target;
 use crate::push::rooms::Rooms;
 use crate::push::roster::Roster;
 use crate::xml::{Element, Frame, Header};
-pub use event::{Cause, Closing, EndReason, Event, Peer, Source, Stored, Token, WakeReason};
+pub use event::{Cause, Closing, EndReason, Event, Peer, Stored, Token, WakeReason};
 pub use origin::{Attachment, Bound, Clock, Dice, Owner, Resumption, SmId};
 pub use settings::Settings;
+pub use shed::Shed;
 pub use successor::Successor;
 
 use answer::Pending;
@@ -76,9 +79,10 @@ use ending::Phase;
 use greeting::Greeting;
 use liveness::Liveness;
 use origin::Binding;
-use queue::{Queue, Spooled};
+use queue::{Inherited, Queue, Spooled};
 use request::Promise;
 use server::ServerLeg;
+use shed::Spool;
 use sm::Tracking;
 use successor::Succession;
 
@@ -103,10 +107,16 @@ pub enum Input {
     Stored(Token, Stored),
     /// What was handed to the spool up to this place is on disk.
     Spooled(u64),
-    /// The spool cannot take more.
-    SpoolFailed,
+    /// The spool does not take what it was handed, nor anything that was handed to it since.
+    SpoolRefused,
     /// What [`Output::Load`] asked for; nothing if there is no more.
     Loaded(Vec<Spooled>),
+    /// What [`Output::TakeOver`] asked for: the spools that have stanzas, in the order of their binds.
+    TookOver(Vec<Inherited>),
+    /// What [`Output::Load`] asked for cannot be read now.
+    LoadFailed,
+    /// What [`Output::TakeOver`] asked for cannot be done now.
+    TakeOverFailed,
     /// If the session is held, it ends for this reason: others of the account take its place.
     GiveWay(EndReason),
     /// The newest session of the device that logged in behind this one; `None`: there is none any more.
@@ -118,7 +128,7 @@ pub enum Input {
     /// A session of the device that ended late has left stanzas: they are to be taken over.
     Inherit,
     /// The account was removed: nothing is kept for this session any more.
-    Removed,
+    AccountRemoved,
     /// Send this publish through the user's own stream, the `session` transport, then say [`Output::Carried`] with the number.
     Carry(u64, Box<Publish>),
     /// What became of [`Output::Publish`].
@@ -158,12 +168,25 @@ pub enum Output {
     Store(Option<Token>, Box<Change>),
     /// Commit these stanzas to the spool, then say [`Input::Spooled`] with the last one's place.
     Spool(Vec<Spooled>),
-    /// Delete these places from the spool.
-    Unspool(RangeInclusive<u64>),
-    /// Read back the stanzas behind this place, one at least, then up to so much [`Spooled::weight`]; then say [`Input::Loaded`].
-    Load(u64, usize),
-    /// Give these stanzas of the spool the places, then say [`Input::Spooled`] with the last place.
-    Adopt(Source, RangeInclusive<u64>),
+    /// Delete these places from a spool. What begins with zero is a prefix that was delivered, and need not be deleted at once.
+    Unspool {
+        /// The session that wrote the spool; `None` for the own one.
+        spool: Option<LoginId>,
+        /// The places.
+        places: RangeInclusive<u64>,
+    },
+    /// Read back stanzas, then say [`Input::Loaded`].
+    Load(queue::Load),
+    /// Make the session the owner of what the device's ended sessions have spooled, then say [`Input::TookOver`].
+    TakeOver,
+    /// Move stanzas to these places that were addressed to the account and wait for its other devices, which have no session;
+    /// then say [`Input::Spooled`] with the last place.
+    Adopt {
+        /// Of devices with a registration, or of those without.
+        registered: bool,
+        /// The places.
+        places: RangeInclusive<u64>,
+    },
     /// Remember the client's `h` for this id after the session's end.
     Bury(SmId, sm::Handled),
     /// The device is to be woken by a push that needs no session.
@@ -215,8 +238,18 @@ pub struct Session {
     confirm: Confirmation,
     server: ServerLeg,
     queue: Queue,
-    /// What was on disk when [`Output::Load`] went out, until it is answered.
-    loading: Option<u64>,
+    /// Whether the spool takes what it is handed.
+    spool: Spool,
+    /// What was shed since the last report.
+    shed: shed::Shed,
+    /// Another client of the account is there.
+    has_company: bool,
+    /// An open [`Output::Load`].
+    loading: Option<deliver::Loading>,
+    /// When to read again from a disk that could not be read.
+    read_again: Option<Instant>,
+    /// Then the spools of earlier sessions are asked for again, too.
+    retake: bool,
     greeting: Greeting,
     behind: Behind,
     own_presence: presence::Own,
@@ -268,8 +301,6 @@ impl Session {
     pub fn new(settings: Arc<Settings>, mut bound: Bound, owner: Owner, dice: Dice, clock: Clock) -> Self {
         let now = clock.now;
         let bare = Header::bare();
-        // Places grow with time, so that those of two sessions of a device never collide.
-        let base = clock.unix_ms(now).saturating_mul(1 << 16).max(owner.last_seq + 1);
         let elsewhere = owner.account.absent(owner.device).next().is_some();
         let (enabled, server_sm) = (bound.enabled.take(), bound.server_sm);
         let mut session = Self {
@@ -287,10 +318,15 @@ impl Session {
             liveness: Liveness::new(&settings.stream_management, now),
             confirm: Confirmation::default(),
             server: ServerLeg::new(server_sm),
-            queue: Queue::new(settings.session_queue, base),
+            queue: Queue::new(settings.session_queue),
+            spool: Spool::Accepts,
+            shed: shed::Shed::default(),
+            has_company: false,
             loading: None,
-            greeting: if owner.backlog { Greeting::Backlog } else { Greeting::Awaited },
+            read_again: None,
+            retake: false,
             behind: Behind::default(),
+            greeting: if owner.waits || owner.older { Greeting::Backlog } else { Greeting::Awaited },
             own_presence: presence::Own::default(),
             rooms: Rooms::default(),
             waiting_presence: presence::Waiting::default(),
@@ -345,16 +381,20 @@ impl Session {
             Input::UpstreamLost => self.upstream_lost(now),
             Input::Attach(resumption) => self.attach(now, *resumption),
             Input::Account(account) => self.account_changed(now, Some(account)),
-            Input::Removed => self.removed = true,
-            Input::OlderSettled | Input::Inherit => {}
+            Input::AccountRemoved => self.removed = true,
             Input::Changed(account) => {
                 self.open_changes = self.open_changes.saturating_sub(1);
                 self.account_changed(now, account);
             }
             Input::Stored(token, stored) => self.stored(now, token, stored),
             Input::Spooled(seq) => self.spooled(now, seq),
-            Input::SpoolFailed => self.spool_failed(now),
+            Input::SpoolRefused => self.spool_refused(now),
             Input::Loaded(items) => self.loaded(now, items),
+            Input::TookOver(spools) => self.took_over(now, &spools),
+            Input::LoadFailed => self.load_failed(now),
+            Input::TakeOverFailed => self.take_over_failed(now),
+            Input::OlderSettled => self.older_settled(now),
+            Input::Inherit => self.inherit(),
             Input::GiveWay(reason) => self.give_way(now, reason),
             Input::Successor(successor) => self.on_successor(now, successor),
             Input::DeviceLive(live) => self.on_device_live(now, live),
@@ -371,6 +411,7 @@ impl Session {
             Input::Drain => self.drain(now),
             Input::Quiet => {
                 self.quiet(now);
+                self.report_shed();
                 self.queue.tell_share();
                 self.tell_aside();
             }
@@ -405,17 +446,14 @@ impl Session {
             self.next_question(),
             self.resuming,
             self.spool_due(),
+            self.spool.deadline(),
+            self.read_again,
             self.orphans_due.map(|(at, _)| at),
             Some(keepalive),
         ]
         .into_iter()
         .flatten()
         .min()
-    }
-
-    /// The first place that the session gives to a stanza in the spool.
-    pub fn first_place(&self) -> u64 {
-        self.queue.base()
     }
 
     /// The device whose session it is.

@@ -97,10 +97,10 @@ pub struct Owner {
     pub certain: bool,
     /// Its account, as the store has it.
     pub account: Account,
-    /// The last place that the device's spool has given away.
-    pub last_seq: u64,
-    /// Whether the spool has stanzas of the device's earlier sessions.
-    pub backlog: bool,
+    /// Whether spools of the device's earlier sessions have stanzas.
+    pub waits: bool,
+    /// Whether older sessions of the device are still to end, give way or answer.
+    pub older: bool,
 }
 
 /// One moment on both clocks.

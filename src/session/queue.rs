@@ -2,7 +2,10 @@
 //! those the ones that only the spool has.
 
 mod budget;
+mod earlier;
+mod flight;
 mod leg;
+mod number;
 mod queued;
 mod resting;
 mod room;
@@ -10,24 +13,26 @@ mod spooled;
 mod tail;
 
 use std::collections::VecDeque;
-use std::ops::RangeInclusive;
 
+use crate::push::account::LoginId;
 use crate::xml::{Element, Kind};
 pub(super) use budget::Aside;
 pub use budget::Budget;
 use budget::Share;
+use earlier::Earlier;
+pub use earlier::Inherited;
+use flight::Flight;
+pub use flight::Unsaved;
+pub use number::STRIDE;
 pub use queued::Queued;
 use resting::Resting;
-pub use room::Full;
+pub use room::{Full, Load};
 pub use spooled::Spooled;
 use spooled::weight;
 use tail::Tail;
 
 /// Room for so many stanzas is kept while none is there.
 const FEW: usize = 4;
-
-/// How many places are given away at once.
-const RESERVED: u64 = 1 << 20;
 
 /// Where a pushed stanza went.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,14 +41,6 @@ pub enum Place {
     Memory(u64),
     /// There is no room, or older ones are before it: only the spool is to have it until its turn comes.
     SpoolOnly(u64),
-}
-
-/// A stanza that is on its way to the spool and not in memory.
-#[derive(Clone, Copy, Debug)]
-struct InFlight {
-    seq: u64,
-    ordinal: Option<u64>,
-    len: usize,
 }
 
 /// The unacknowledged stanzas of a session. Memory is bounded; what exceeds it lives in the spool.
@@ -73,15 +70,22 @@ pub struct Queue {
     /// How many unwritten stanzas are to stay in memory, as they were last looked at.
     stayed: usize,
     noted: Option<Box<Tail>>,
-    /// Places of what the spool had before: nothing there came on the server's leg.
-    reserved: Vec<RangeInclusive<u64>>,
-    in_flight: VecDeque<InFlight>,
-    in_flight_bytes: usize,
+    /// What is on its way to the disk and not in `items`.
+    flight: Flight,
+    /// What is left of earlier sessions.
+    earlier: Option<Box<Earlier>>,
+    /// Bytes that the store works on.
+    at_store: usize,
+    /// The highest number that the client has acknowledged.
+    passed: u64,
+    /// Durable stanzas among `items` that no disk has.
+    unsaved: Unsaved,
 }
 
 impl Queue {
-    /// An empty queue that holds up to `limit` bytes, and gives places from `base`.
-    pub fn new(limit: usize, base: u64) -> Self {
+    /// An empty queue that holds up to `limit` bytes.
+    pub fn new(limit: usize) -> Self {
+        let base = STRIDE;
         Self {
             items: VecDeque::new(),
             written: 0,
@@ -99,9 +103,11 @@ impl Queue {
             resting: None,
             stayed: 0,
             noted: None,
-            reserved: Vec::new(),
-            in_flight: VecDeque::new(),
-            in_flight_bytes: 0,
+            flight: Flight::default(),
+            earlier: None,
+            at_store: 0,
+            passed: 0,
+            unsaved: Unsaved::default(),
         }
     }
 
@@ -110,43 +116,21 @@ impl Queue {
         self.limit = limit;
     }
 
-    /// The first place of this session.
-    pub fn base(&self) -> u64 {
-        self.base
-    }
-
-    /// Gives away places for stanzas that the spool has under others: they come before all that is pushed from now on.
-    /// Returns the first place and the last; [`Queue::committed`] with the last one says that they are there.
-    pub fn reserve(&mut self) -> RangeInclusive<u64> {
-        let (first, last) = (self.next_seq, self.next_seq + RESERVED - 1);
-        self.next_seq = last + 1;
-        self.tail.get_or_insert(first - 1);
-        self.in_flight.push_back(InFlight { seq: last, ordinal: None, len: 0 });
-        self.reserved.push(first..=last);
-        first..=last
-    }
-
-    /// Whether this is a place of what the spool had under another.
-    pub fn is_adopted(&self, seq: u64) -> bool {
-        self.reserved.iter().any(|places| places.contains(&seq))
-    }
-
-    /// The place of a stanza of so many bytes that came now. If it is [`Place::Memory`], [`Queue::hold`] must follow.
-    pub fn place(&mut self, len: usize, ordinal: Option<u64>) -> Place {
+    fn take_number(&mut self) -> u64 {
         let seq = self.next_seq;
-        self.next_seq += 1;
-        let full = self.no_room(weight(len));
-        if self.tail.is_some() || full.is_some() {
-            if self.tail.is_none() {
-                self.tail = Some(seq - 1);
-                self.full = full;
-            }
-            self.in_flight.push_back(InFlight { seq, ordinal, len });
-            self.in_flight_bytes += len;
-            self.share.take(len);
-            return Place::SpoolOnly(seq);
-        }
-        Place::Memory(seq)
+        self.next_seq = seq.saturating_add(STRIDE);
+        seq
+    }
+
+    /// Whether the numbers come to their end.
+    pub fn is_exhausted(&self) -> bool {
+        number::is_last(self.next_seq)
+    }
+
+    /// The number of the newest stanza that was written, or acknowledged.
+    fn last_written(&self) -> u64 {
+        let last = self.written.checked_sub(1).and_then(|at| self.items.get(at));
+        last.map_or(self.passed, |item| item.seq.max(self.passed))
     }
 
     /// Appends a stanza that was read back from the spool.
@@ -172,14 +156,36 @@ impl Queue {
         }
     }
 
+    /// Inserts a stanza where its number belongs.
+    fn put_in_order(&mut self, item: Queued) {
+        let at = self.items.partition_point(|other| other.seq < item.seq).max(self.written);
+        self.count(&item);
+        self.items.insert(at, item);
+        (self.settled, self.considered) = (self.settled.min(at), self.considered.min(at));
+    }
+
     fn count(&mut self, item: &Queued) {
-        self.gain_memory(weight(item.element.bytes().len()));
+        let bytes = weight(item.element.bytes().len());
+        self.gain_memory(bytes);
         self.messages += usize::from(item.element.kind() == Kind::Message);
+        if item.is_unsaved(self.committed) {
+            self.unsaved.stanzas += 1;
+            self.unsaved.bytes += bytes;
+        }
     }
 
     fn forget(&mut self, item: &Queued) {
-        self.lose_memory(weight(item.element.bytes().len()));
+        let bytes = weight(item.element.bytes().len());
+        self.lose_memory(bytes);
         self.messages -= usize::from(item.element.kind() == Kind::Message);
+        if item.is_unsaved(self.committed) {
+            self.saved(bytes);
+        }
+    }
+
+    fn saved(&mut self, bytes: usize) {
+        self.unsaved.stanzas = self.unsaved.stanzas.saturating_sub(1);
+        self.unsaved.bytes = self.unsaved.bytes.saturating_sub(bytes);
     }
 
     fn gain_memory(&mut self, bytes: usize) {
@@ -198,11 +204,6 @@ impl Queue {
         self.forget_notes(seq);
     }
 
-    /// The last place that was given away.
-    pub fn last_seq(&self) -> u64 {
-        self.next_seq.saturating_sub(1)
-    }
-
     /// All that was on disk when it was asked for has been read back.
     pub fn loaded_all(&mut self, committed: u64) {
         self.tail = self.tail.map(|after| after.max(committed));
@@ -217,7 +218,7 @@ impl Queue {
     }
 
     fn end_tail(&mut self) {
-        if self.in_flight.is_empty() && self.tail.is_some_and(|after| after >= self.committed) {
+        if self.flight.waiting.is_empty() && self.tail.is_some_and(|after| after >= self.committed) {
             self.tail = None;
         }
     }
@@ -238,38 +239,55 @@ impl Queue {
         }
     }
 
-    /// Whether stanzas wait in the spool alone, behind which newer ones join.
-    pub fn has_tail(&self) -> bool {
-        self.tail.is_some() || self.resting.is_some()
+    fn forget_note(&mut self, seq: u64) {
+        if let Some(noted) = &mut self.noted {
+            noted.remove(seq);
+        }
     }
 
-    /// Takes the next unwritten stanza for writing, unless one that rests comes first; it stays until acknowledged.
+    /// Whether stanzas wait in the spool alone, behind which newer ones join.
+    pub fn has_tail(&self) -> bool {
+        self.tail.is_some() || self.resting.is_some() || self.has_gap()
+    }
+
+    /// Takes the next unwritten stanza for writing, unless one that memory does not have comes first; it stays until acknowledged.
     pub fn write_next(&mut self) -> Option<&Queued> {
         let next = self.items.get(self.written)?;
         if self.resting.as_ref().and_then(|resting| resting.first()).is_some_and(|first| first < next.seq) {
+            return None;
+        }
+        if self.gap().is_some_and(|before| before <= next.seq) {
             return None;
         }
         self.written += 1;
         Some(next)
     }
 
-    /// Forgets the first `count` written stanzas: the client has them. Returns the places that the spool need not keep.
-    pub fn acknowledge(&mut self, count: usize) -> Option<RangeInclusive<u64>> {
-        let mut last = None;
+    /// Forgets the first `count` written stanzas: the client has them. Returns the spools that have some of them, each with its
+    /// last one: the spools need not keep what is up to there. The own spool is `None`.
+    pub fn acknowledge(&mut self, count: usize) -> Vec<(Option<LoginId>, u64)> {
+        let mut spools: Vec<(Option<LoginId>, u64)> = Vec::new();
         for _ in 0..count.min(self.written) {
             let Some(item) = self.items.pop_front() else { break };
             self.forget(&item);
             self.written -= 1;
             self.settled = self.settled.saturating_sub(1);
             self.considered = self.considered.saturating_sub(1);
-            if item.spooled {
-                last = Some(item.seq);
+            self.passed = self.passed.max(item.seq);
+            let (spool, place) = self.origin(item.seq).map_or((None, item.seq), |(spool, place)| (Some(spool), place));
+            if !item.is_spooled() {
+                continue;
+            }
+            match spools.iter_mut().find(|(known, _)| *known == spool) {
+                Some((_, last)) => *last = place.max(*last),
+                None => spools.push((spool, place)),
             }
         }
         if self.items.is_empty() {
             self.items.shrink_to(FEW);
         }
-        last.map(|last| self.base..=last)
+        self.forget_origins(self.passed);
+        spools
     }
 
     /// Removes an unwritten stanza that a newer one makes obsolete.
@@ -299,20 +317,17 @@ impl Queue {
     /// Everything is to be written again, to a new attachment, and says since when it waits.
     pub fn rewind(&mut self) {
         self.written = 0;
+        self.drop_returned();
         for item in &mut self.items {
             item.waited = true;
         }
     }
 
-    /// The durable stanzas in memory that the spool was not asked to take yet; it is now.
-    pub fn take_unspooled(&mut self) -> Vec<Queued> {
-        let mut taken = Vec::new();
-        for item in self.items.iter_mut().skip(self.considered).filter(|item| item.durable && !item.spooled) {
-            item.spooled = true;
-            taken.push(item.clone());
+    /// The client has told how far it is: what was returned in its absence need not be counted any more.
+    fn drop_returned(&mut self) {
+        if self.items.iter().any(|item| item.gone) {
+            self.remove_where(|item| item.gone);
         }
-        self.considered = self.items.len();
-        taken
     }
 
     /// The oldest durable stanza that the spool was not asked to take.
@@ -322,19 +337,23 @@ impl Queue {
 
     /// What was handed to the spool up to this place is on disk.
     pub fn committed(&mut self, seq: u64) {
-        self.committed = self.committed.max(seq);
-        while let Some(first) = self.in_flight.front().copied().filter(|first| first.seq <= seq) {
-            self.in_flight.pop_front();
-            self.in_flight_bytes -= first.len;
-            self.share.give_back(first.len);
+        let before = self.committed;
+        self.committed = before.max(seq);
+        let from = self.items.partition_point(|item| item.seq <= before);
+        let newly = self.items.iter().skip(from).take_while(|item| item.seq <= seq);
+        let newly = newly.filter(|item| item.is_unsaved(before) && item.spooled);
+        let (count, bytes) = newly.fold((0, 0), |(n, sum), item| (n + 1, sum + weight(item.element.bytes().len())));
+        self.unsaved.stanzas = self.unsaved.stanzas.saturating_sub(count);
+        self.unsaved.bytes = self.unsaved.bytes.saturating_sub(bytes);
+        while self.flight.waiting.front().is_some_and(|first| first.seq() <= seq) {
+            self.take_from_flight(0);
         }
         self.end_tail();
     }
 
-    /// Whether all that was handed to the spool is on disk.
+    /// Whether all that must not be lost is on disk.
     pub fn is_committed(&self) -> bool {
-        let last = self.items.iter().rev().find(|item| item.spooled);
-        self.in_flight.is_empty() && last.is_none_or(|item| item.seq <= self.committed)
+        self.unsaved().stanzas == 0
     }
 
     /// Drops stanzas that need not be kept, and returns them.
@@ -350,7 +369,7 @@ impl Queue {
 
     /// All stanzas in memory, oldest first.
     pub fn iter(&self) -> impl DoubleEndedIterator<Item = &Queued> {
-        self.items.iter()
+        self.items.iter().filter(|item| !item.gone)
     }
 
     /// The stanza at this place, if memory has it.

@@ -6,7 +6,7 @@ use std::time::Instant;
 use bytes::Bytes;
 
 use super::answer::{iq_error, iq_result};
-use super::{Event, Greeting, Session, Source, Stored, Token};
+use super::{Event, Session, Stored, Token};
 use crate::jid::Jid;
 use crate::push::account::Change;
 use crate::push::registration::{Registration, Request, RequestError};
@@ -113,21 +113,13 @@ impl Session {
             Stored::Durable(device) => {
                 if let Some(device) = device.filter(|device| *device != self.owner.device) {
                     self.owner.device = device;
-                    self.device_changed();
+                    // It was known before: what waits for it goes to this session.
+                    self.inherit();
                 }
                 self.event(promise.event);
                 self.deliver_own(now, promise.on_success);
             }
             Stored::Failed => self.deliver_own(now, promise.on_failure),
-        }
-    }
-
-    /// The device is one that was known before: what waits for it goes to this session.
-    fn device_changed(&mut self) {
-        match self.greeting {
-            Greeting::Awaited => self.greeting = Greeting::Backlog,
-            Greeting::Done => self.adopt(Source::Earlier),
-            Greeting::Backlog | Greeting::Sending(_) => {}
         }
     }
 }

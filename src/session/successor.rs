@@ -54,6 +54,11 @@ impl Session {
         self.ask_presence_of_client(now);
     }
 
+    /// Older sessions turned out to be of the same device: what they have is waited for.
+    pub fn expect_older(&mut self) {
+        self.owner.older = true;
+    }
+
     /// Whether a newer session of the device exists.
     pub(super) fn has_successor(&self) -> bool {
         self.succession != Succession::Newest

@@ -12,9 +12,10 @@ use crate::push::account::Change;
 use crate::xml::{self, Element, Frame, Kind, XmlWriter, ns};
 
 impl Session {
-    /// Whether the server's next frame can be taken now: else the disk is too slow for what comes.
+    /// Whether the server's next frame can be taken now: else the disk is too slow for what comes, or refuses it.
     pub fn wants_upstream(&self) -> bool {
-        self.queue.has_room()
+        let sheds = !self.spool.accepts() && self.is_dark();
+        sheds || self.queue.has_room() && !self.is_paused()
     }
 
     /// Our own stream management with the server (XEP-0198 §3): without resumption, and nothing of the client's.
@@ -71,7 +72,9 @@ impl Session {
             (ns::SM, "enabled") => self.server.enabled(),
             (ns::SM, "failed") => self.server.refused(),
             (ns::SM, "r") => {
-                let unsettled = self.queue.first_unsettled();
+                // What was given back stays unacknowledged.
+                let given_back = self.gives_back().then(|| self.server.acked() + 1);
+                let unsettled = given_back.or_else(|| self.queue.first_unsettled());
                 let h = self.server.answer(unsettled);
                 self.reply_upstream(now, ack(h));
             }
@@ -128,6 +131,9 @@ impl Session {
 
     /// Sends the server the `<a/>` that it is owed; if `eager`, also one that nobody waits for.
     pub(super) fn settle_with_server(&mut self, now: Instant, eager: bool) {
+        if self.gives_back() {
+            return;
+        }
         let unsettled = self.queue.first_unsettled();
         if let Some(h) = self.server.take_owed(unsettled, eager) {
             self.reply_upstream(now, ack(h));

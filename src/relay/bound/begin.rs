@@ -41,7 +41,7 @@ impl Driver {
         let asked = timeout(STORE, owner(&relay, &handle, &bound));
         let asked = while_served((&mut near, &mut far), asked).await;
         let (near, far) = (near.into_end(), far.into_end());
-        let Ok(owner) = asked else {
+        let Ok(mut owner) = asked else {
             relay.metrics.deadline_passed(Wait::Login);
             tracing::error!(within = ?STORE, "the store has not answered a login: the client is closed");
             client.write(&xml::stream_error("internal-server-error", None, None));
@@ -51,14 +51,14 @@ impl Driver {
             return None;
         };
         let clock = Clock { now: Instant::now(), wall: SystemTime::now() };
-        let earlier = owner.backlog;
+        let predecessors = Predecessors::of(&relay, &handle);
+        owner.older = !predecessors.are_settled();
         let mut session = Session::new(relay.settings(), bound, owner, rand::random, clock);
         session.share_memory(relay.guards.queues());
         tracing::info!("bound");
         handle.note(|notes| (notes.peer, notes.services) = (Some(peer), session.services()));
-        let seen = Seen::new(relay.metrics.tap());
-        let jobs = Jobs::new(Arc::clone(&relay), Arc::clone(&handle), (session.first_place(), earlier));
-        let predecessors = Predecessors::of(&relay, &handle);
+        let seen = Seen::new(&relay.metrics);
+        let jobs = Jobs::new(Arc::clone(&relay), Arc::clone(&handle));
         let driver = Box::new(Self {
             relay,
             session,

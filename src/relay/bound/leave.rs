@@ -64,7 +64,7 @@ impl Driver {
         let deadline = Instant::now() + STORE;
         while !self.jobs.are_done() {
             select! {
-                done = self.jobs.done() => done.report(),
+                done = self.jobs.done() => done.report(&self.relay),
                 mail = self.commands.recv() => match mail {
                     Some(Mail::Message(command)) => decline(&self.relay, &self.handle, command),
                     Some(Mail::Changed) | None => {}

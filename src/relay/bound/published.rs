@@ -67,7 +67,7 @@ impl Driver {
     fn look_at_account(&mut self) {
         let news = self.relay.registry.news(self.handle.account());
         if news.removed >= self.handle.login() && !std::mem::replace(&mut self.published.is_removed, true) {
-            self.take(Input::Removed);
+            self.take(Input::AccountRemoved);
         }
         let newer = news.account.filter(|account| account.revision > self.published.revision);
         if let Some(account) = newer {

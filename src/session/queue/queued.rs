@@ -2,6 +2,9 @@
 
 use std::num::NonZeroU64;
 
+use bytes::Bytes;
+
+use super::number::is_inherited;
 use crate::session::Cause;
 use crate::xml::Element;
 
@@ -12,7 +15,7 @@ pub struct Queued {
     pub element: Element,
     /// When it came, Unix milliseconds.
     pub received: u64,
-    /// Its place among all stanzas for the device.
+    /// Its number in the queue.
     pub seq: u64,
     /// Its number on the server's stream management leg, if it has one: they count from one.
     pub ordinal: Option<NonZeroU64>,
@@ -22,15 +25,32 @@ pub struct Queued {
     pub waited: bool,
     /// Why it is written.
     pub cause: Cause,
+    /// No other client of the account was there when it came.
+    pub alone: bool,
     /// The spool was asked to take it, or had it before.
     pub(super) spooled: bool,
+    /// The spool has refused it once, and may have it all the same.
+    pub(super) doubtful: bool,
+    /// It was returned to its sender, and only keeps the client's count.
+    pub(super) gone: bool,
 }
 
 impl Queued {
     /// A stanza that came at this time, without a number, and need not be kept.
     pub fn new(element: Element, seq: u64, received: u64) -> Self {
-        let (durable, waited, spooled) = (false, false, false);
-        Self { element, received, seq, ordinal: None, durable, waited, cause: Cause::Relayed, spooled }
+        Self {
+            element,
+            received,
+            seq,
+            ordinal: None,
+            durable: false,
+            waited: false,
+            cause: Cause::Relayed,
+            alone: true,
+            spooled: false,
+            doubtful: false,
+            gone: false,
+        }
     }
 
     /// The same for another cause than that somebody has sent it.
@@ -43,8 +63,35 @@ impl Queued {
         Self { ordinal: ordinal.and_then(NonZeroU64::new), durable, ..self }
     }
 
-    /// Whether the spool was asked to take it.
+    /// The same if other clients of the account were there when it came.
+    pub fn in_company(self, has_company: bool) -> Self {
+        Self { alone: !has_company, ..self }
+    }
+
+    /// Whether the spool may have it.
     pub fn is_spooled(&self) -> bool {
-        self.spooled
+        self.spooled || self.doubtful
+    }
+
+    /// Whether the own spool was asked to take it and has not answered.
+    pub(super) fn is_asked(&self, base: u64, committed: u64) -> bool {
+        self.spooled && self.seq > committed && self.seq >= base && !is_inherited(self.seq)
+    }
+
+    /// Whether it must not be lost, and no disk has it.
+    pub(super) fn is_unsaved(&self, committed: u64) -> bool {
+        self.durable && !is_inherited(self.seq) && !(self.spooled && self.seq <= committed)
+    }
+
+    /// Whether the server need not keep it.
+    pub(super) fn is_settled(&self, committed: u64) -> bool {
+        !self.durable || self.ordinal.is_none() || self.spooled && self.seq <= committed
+    }
+
+    /// What is left of it once it was returned.
+    pub(super) fn gone(&self) -> Self {
+        let element = Element::parse(Bytes::from_static(b"<presence/>"), self.element.header());
+        let element = element.unwrap_or_else(|_| self.element.clone());
+        Self { gone: true, ..Self::new(element, self.seq, self.received) }
     }
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 
+use super::number::is_inherited;
 use super::spooled::{Spooled, weight};
 use super::{FEW, Queue, Queued};
 use crate::xml::{Element, Header, Kind};
@@ -87,7 +88,8 @@ impl Queue {
         let mut stayed = 0;
         self.items.retain(|item| {
             at += 1;
-            let on_disk = item.spooled && item.seq <= committed && item.ordinal.is_none_or(|o| o.get() <= acked);
+            let own = !is_inherited(item.seq);
+            let on_disk = own && item.spooled && item.seq <= committed && item.ordinal.is_none_or(|o| o.get() <= acked);
             if at <= written || !on_disk && item.durable {
                 return true;
             }
@@ -136,11 +138,8 @@ impl Queue {
     }
 
     fn put_back(&mut self, element: Element, item: &Spooled) {
-        let at = self.items.partition_point(|other| other.seq < item.seq).max(self.written);
         let queued = Queued::new(element, item.seq, item.received);
-        self.count(&queued);
-        self.items.insert(at, Queued { durable: true, waited: true, spooled: true, ..queued });
-        (self.settled, self.considered) = (self.settled.min(at), self.considered.min(at));
+        self.put_in_order(Queued { durable: true, waited: true, spooled: true, ..queued });
     }
 
     /// Whether messages rest.
@@ -164,6 +163,7 @@ impl Queue {
 
 #[cfg(test)]
 mod tests {
+    use super::super::STRIDE;
     use super::*;
 
     #[test]
@@ -173,26 +173,27 @@ mod tests {
         for xml in
             ["<message><p:a/></message>", "<message\n to='a'/>", "<message/>", "<message xml:lang='de'></message>"]
         {
-            let mut queue = Queue::new(1 << 20, 1);
+            let mut queue = Queue::new(1 << 20);
             for _ in 0..2 {
                 let element = Element::parse(xml.into(), &header).unwrap();
-                let super::super::Place::Memory(seq) = queue.place(xml.len(), None) else { panic!("no room") };
+                let super::super::Place::Memory(seq) = queue.place(xml.len()) else { panic!("no room") };
                 queue.hold(Queued::new(element, seq, 0).of_leg(None, true));
             }
             let bare = Header::bare();
-            let spooled = queue.take_unspooled().into_iter().map(|Queued { element, seq, received, .. }| {
-                let bytes = element.on_stream(&bare);
-                Spooled { seq, received, shared: false, archived: false, bytes }
-            });
+            let spooled =
+                queue.take_unspooled(usize::MAX).into_iter().map(|Queued { element, seq, received, .. }| {
+                    let bytes = element.on_stream(&bare);
+                    Spooled { seq, received, shared: false, archived: false, bytes }
+                });
             let spooled: Vec<_> = spooled.collect();
-            queue.committed(2);
+            queue.committed(2 * STRIDE);
             let before = queue.bytes();
-            queue.rest(0, &bare, |item| (item.seq == 1).then_some(false));
-            assert!(queue.bytes() < before && queue.is_on_disk_only(1) && queue.write_next().is_none());
+            queue.rest(0, &bare, |item| (item.seq == STRIDE).then_some(false));
+            assert!(queue.bytes() < before && queue.is_on_disk_only(STRIDE) && queue.write_next().is_none());
             assert!(spooled.into_iter().all(|item| queue.read_back(item).is_none()), "memory has the other");
             assert_eq!((queue.bytes(), queue.len(), queue.has_tail()), (before, 2, false));
             let written = queue.write_next().unwrap();
-            assert_eq!((written.seq, &written.element.bytes()[..]), (1, xml.as_bytes()));
+            assert_eq!((written.seq, &written.element.bytes()[..]), (STRIDE, xml.as_bytes()));
             assert!(Arc::ptr_eq(written.element.header(), &header));
         }
     }

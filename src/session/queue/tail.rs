@@ -5,6 +5,8 @@ use std::ops::RangeInclusive;
 
 use bytes::Bytes;
 
+use super::number::next_own;
+
 /// Bytes of refusals that are kept, each with [`ENTRY`]. Requests beyond wait on disk until a session takes or drops them.
 const REFUSALS: usize = 64 << 10;
 /// What a refusal costs beside its bytes.
@@ -36,7 +38,7 @@ impl Tail {
     pub fn note_archived(&mut self, seq: u64) {
         let runs = self.archived.len();
         match self.archived.back_mut() {
-            Some(last) if *last.end() + 1 == seq => *last = *last.start()..=seq,
+            Some(last) if next_own(*last.end()) == seq => *last = *last.start()..=seq,
             _ if runs < RUNS => self.archived.push_back(seq..=seq),
             _ => {}
         }
@@ -56,6 +58,15 @@ impl Tail {
         }
     }
 
+    /// The stanza at this place has been returned to its sender.
+    pub fn remove(&mut self, seq: u64) {
+        if let Ok(at) = self.requests.binary_search_by_key(&seq, |(seq, _)| *seq)
+            && let Some((_, refusal)) = self.requests.remove(at)
+        {
+            self.refusals -= refusal.len() + ENTRY;
+        }
+    }
+
     /// The requests that nobody will answer.
     pub fn take_requests(&mut self) -> VecDeque<(u64, Bytes)> {
         self.refusals = 0;
@@ -70,19 +81,26 @@ impl Tail {
 
 #[cfg(test)]
 mod tests {
+    use super::super::STRIDE;
     use super::*;
 
     #[test]
     fn what_is_read_back_is_not_noted_any_more() {
         let mut tail = Tail::default();
-        for seq in [3, 4, 5, 7, 8, 10] {
-            tail.note_archived(seq);
-            tail.note_request(seq, Bytes::from_static(b"<iq/>"));
+        for seq in [3, 4, 5, 7, 8, 10, 11] {
+            tail.note_archived(seq * STRIDE);
+            tail.note_request(seq * STRIDE, Bytes::from_static(b"<iq/>"));
         }
-        tail.forget(4);
-        tail.forget(7);
-        assert_eq!(tail.take_archived(), [8..=8, 10..=10]);
-        assert_eq!(tail.take_requests().iter().map(|(seq, _)| *seq).collect::<Vec<_>>(), [8, 10]);
+        tail.forget(4 * STRIDE);
+        tail.forget(7 * STRIDE);
+        tail.remove(11 * STRIDE);
+        assert_eq!(tail.archived.len(), 2);
+        let archived = tail.take_archived();
+        for (seq, is_archived) in [(7, false), (8, true), (9, false), (10, true), (11, true), (12, false)] {
+            assert_eq!(archived.iter().any(|run| run.contains(&(seq * STRIDE))), is_archived, "{seq}");
+        }
+        let requests: Vec<_> = tail.take_requests().iter().map(|(seq, _)| seq / STRIDE).collect();
+        assert_eq!(requests, [8, 10]);
     }
 
     #[test]
@@ -90,12 +108,12 @@ mod tests {
         let mut tail = Tail::default();
         let refusal = Bytes::from(vec![b'x'; 1000]);
         for seq in (0..10_000).step_by(2) {
-            tail.note_archived(seq);
-            tail.note_request(seq, refusal.clone());
+            tail.note_archived(seq * STRIDE);
+            tail.note_request(seq * STRIDE, refusal.clone());
         }
         assert_eq!((tail.archived.len(), tail.requests.len()), (RUNS, REFUSALS / (1000 + ENTRY)));
-        tail.forget(9_998);
-        tail.note_request(10_001, refusal.clone());
+        tail.forget(9_998 * STRIDE);
+        tail.note_request(10_001 * STRIDE, refusal.clone());
         assert_eq!((tail.archived.len(), tail.requests.len(), tail.refusals), (0, 1, 1000 + ENTRY));
     }
 }

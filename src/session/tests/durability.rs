@@ -10,7 +10,7 @@ fn settings() -> Settings {
 }
 
 /// A resumable session before a server with stream management.
-fn managed() -> Rig {
+pub(super) fn managed() -> Rig {
     let mut rig = Rig::start(settings(), true, Vec::new());
     assert_eq!(rig.to_upstream, ["<enable xmlns='urn:xmpp:sm:3'/>"]);
     rig.upstream("<enabled xmlns='urn:xmpp:sm:3'/>");
@@ -19,26 +19,26 @@ fn managed() -> Rig {
     rig
 }
 
-fn plain() -> Rig {
+pub(super) fn plain() -> Rig {
     let mut rig = Rig::with(settings());
     rig.client(ENABLE);
     rig.clear();
     rig
 }
 
-fn acks(stanzas: &[String]) -> Vec<u32> {
+pub(super) fn acks(stanzas: &[String]) -> Vec<u32> {
     let acks = stanzas.iter().filter(|xml| xml.starts_with("<a "));
     acks.map(|xml| element(xml).node().attr("h").unwrap().parse().unwrap()).collect()
 }
 
 impl Rig {
-    fn server_asks(&mut self) -> u32 {
+    pub(super) fn server_asks(&mut self) -> u32 {
         self.to_upstream.clear();
         self.upstream(REQUEST);
         acks(&self.to_upstream)[0]
     }
 
-    fn client_available(&mut self) {
+    pub(super) fn client_available(&mut self) {
         self.client("<presence><priority>5</priority></presence>");
     }
 }
@@ -490,20 +490,6 @@ fn a_device_whose_session_is_lost_is_to_be_woken() {
     assert_eq!(rig.wakes, [WakeReason::Restart]);
 }
 
-#[test]
-fn a_spool_that_takes_no_more_leaves_all_to_the_server() {
-    let mut rig = managed();
-    rig.lose_client();
-    rig.disk_is_slow = true;
-    rig.upstream(&message(1));
-    rig.to_upstream.clear();
-    rig.input(Input::SpoolFailed);
-    rig.input(Input::Quiet);
-    assert_eq!(acks(&rig.to_upstream), Vec::<u32>::new());
-    rig.confirm();
-    assert_eq!(rig.ended, Some(EndReason::SpoolFailed));
-}
-
 /// Nobody asks what the server has of a client that does not count, so nothing may pile up, or hold it back.
 #[test]
 fn a_client_that_does_not_count_is_never_held_back() {
@@ -527,24 +513,6 @@ fn an_ack_request_in_the_middle_of_a_replay_waits_quietly() {
     rig.client(REQUEST);
     rig.seconds(10);
     assert_eq!(acks(&rig.to_client), Vec::<u32>::new());
-}
-
-/// A full spool once took a later, smaller batch, and the session took that for everything before it.
-#[test]
-fn what_follows_a_gap_in_the_spool_is_not_acknowledged() {
-    let mut rig = managed();
-    rig.lose_client();
-    rig.disk_is_slow = true;
-    rig.upstream(&message(1));
-    rig.upstream(&message(2));
-    rig.server_confirms = false;
-    rig.input(Input::SpoolFailed);
-    rig.to_upstream.clear();
-    rig.sync();
-    rig.input(Input::SpoolFailed);
-    assert_eq!(acks(&rig.to_upstream), Vec::<u32>::new());
-    rig.input(Input::Upstream(Frame::Close));
-    assert_eq!(rig.ended, Some(EndReason::SpoolFailed));
 }
 
 #[test]

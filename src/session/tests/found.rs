@@ -20,7 +20,7 @@ fn an_ack_that_waits_for_the_backlog_does_not_keep_the_session_awake() {
     let mut rig = Rig::start(Settings { session_queue: 1 << 20, ..Settings::default() }, false, Vec::new());
     rig.client("<enable xmlns='urn:xmpp:sm:3' resume='true'/>");
     rig.disk_is_slow = true;
-    rig.session.adopt(Source::Earlier);
+    rig.session.take_over();
     rig.drain();
     rig.client("<r xmlns='urn:xmpp:sm:3'/>");
     rig.seconds(5);
@@ -28,24 +28,6 @@ fn an_ack_that_waits_for_the_backlog_does_not_keep_the_session_awake() {
     rig.sync();
     rig.input(Input::Quiet);
     assert_eq!(rig.to_client.last().unwrap(), "<a xmlns='urn:xmpp:sm:3' h='0'/>");
-}
-
-/// The disk was full, so the session closed its stream and asked for a last push, which was then written behind the footer.
-#[test]
-fn the_push_about_a_full_disk_leaves_before_the_footer() {
-    let mut rig = Rig::with_push();
-    rig.server_confirms = false;
-    rig.lose_client();
-    rig.clear();
-    rig.session.handle(rig.now, Input::SpoolFailed);
-    rig.drain();
-    for publish in std::mem::take(&mut rig.publishes) {
-        rig.input(Input::Carry(0, Box::new(publish)));
-    }
-    rig.input(Input::Quiet);
-    let [push, footer] = rig.to_upstream.as_slice() else { panic!("{:?}", rig.to_upstream) };
-    assert!(push.contains("<pubsub "));
-    assert_eq!(footer, "</stream:stream>");
 }
 
 /// A spool job that was under way when the client closed its stream was answered behind the footer, and the session then
@@ -71,8 +53,8 @@ fn what_was_adopted_stays_when_the_server_takes_back_the_rest() {
     let mut rig = enabled(Rig::start(Settings { session_queue: 1 << 20, ..Settings::default() }, true, Vec::new()));
     rig.upstream("<enabled xmlns='urn:xmpp:sm:3'/>");
     rig.upstream(&message(1));
-    rig.earlier = vec![waiting(1, &message(7))];
-    rig.session.adopt(Source::Earlier);
+    rig.orphans = vec![waiting(1, &message(7))];
+    rig.session.adopt(false);
     rig.drain();
     rig.upstream(&message(2));
     rig.input(Input::UpstreamLost);

@@ -3,11 +3,13 @@
 mod csi;
 mod durability;
 mod found;
+mod inherit;
 mod login;
 mod memory;
 mod model;
 mod push;
 mod reading;
+mod refusal;
 mod resting;
 mod resume;
 mod rules;
@@ -22,10 +24,10 @@ use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
 
-use super::queue::Spooled;
+use super::queue::{Inherited, Load, Spooled};
 use super::sasl::SaslIdentity;
 use super::{
-    Attachment, Bound, Clock, EndReason, Event, Input, Output, Owner, Resumption, Session, Settings, Source, Stored,
+    Attachment, Bound, Clock, EndReason, Event, Input, Output, Owner, Resumption, Session, Settings, Stored,
     WakeReason, sm,
 };
 use crate::config;
@@ -80,11 +82,15 @@ struct Rig {
     /// What the store holds.
     account: Account,
     spool: BTreeMap<u64, Spooled>,
-    /// What the spool has from the device's earlier sessions.
-    earlier: Vec<Spooled>,
+    /// The spools of the device's earlier sessions.
+    earlier: BTreeMap<LoginId, BTreeMap<u64, Spooled>>,
+    /// What waits for another device.
+    orphans: Vec<Spooled>,
     /// The disk does not answer yet.
     disk_is_slow: bool,
-    unanswered: Vec<u64>,
+    /// The spool takes nothing.
+    spool_refuses: bool,
+    unanswered: Vec<Input>,
     buried: Vec<u32>,
     wakes: Vec<WakeReason>,
     /// The server answers pings and `<r/>` by itself.
@@ -136,8 +142,8 @@ impl Rig {
             open: vec![LoginId(1)],
         };
         let account = Account { devices: vec![device], ..Account::default() };
-        let backlog = !earlier.is_empty();
-        let owner = Owner { device: DEVICE, certain: false, account: account.clone(), last_seq: 0, backlog };
+        let waits = !earlier.is_empty();
+        let owner = Owner { device: DEVICE, certain: false, account: account.clone(), waits, older: false };
         let clock = Clock { now, wall: SystemTime::UNIX_EPOCH + Duration::from_secs(1) };
         let session = Session::new(Arc::new(settings), bound, owner, dice, clock);
         let mut rig = Self {
@@ -156,15 +162,25 @@ impl Rig {
             previd: None,
             account,
             spool: BTreeMap::new(),
-            earlier,
+            earlier: BTreeMap::new(),
+            orphans: Vec::new(),
             disk_is_slow: false,
+            spool_refuses: false,
             unanswered: Vec::new(),
             buried: Vec::new(),
             wakes: Vec::new(),
             server_confirms: true,
         };
+        rig.leave(1, earlier);
         rig.drain();
         rig
+    }
+
+    /// An earlier session has left these stanzas.
+    fn leave(&mut self, login: u64, stanzas: Vec<Spooled>) {
+        if !stanzas.is_empty() {
+            self.earlier.insert(LoginId(login), stanzas.into_iter().map(|item| (item.seq, item)).collect());
+        }
     }
 
     /// A session with stream management, resumable, that sees a `push.example` registration.
@@ -207,16 +223,26 @@ impl Rig {
                         self.session.handle(self.now, Input::Stored(token, Stored::Durable(device)));
                     }
                 }
+                Output::Spool(_) if self.spool_refuses => self.disk_says(Input::SpoolRefused),
                 Output::Spool(items) => {
                     let last = items.last().unwrap().seq;
                     assert!(items.iter().map(|i| i.seq).is_sorted() && self.spool.keys().all(|k| *k < items[0].seq));
                     self.spool.extend(items.into_iter().map(|item| (item.seq, item)));
-                    self.committed(last);
+                    self.disk_says(Input::Spooled(last));
                 }
-                Output::Unspool(places) => self.spool.retain(|seq, _| !places.contains(seq)),
-                Output::Load(after, weight) => {
+                Output::Unspool { spool, places } => self.spool_of(spool).retain(|seq, _| !places.contains(seq)),
+                Output::TakeOver => {
+                    let filled = self.earlier.iter().filter(|(_, spool)| !spool.is_empty());
+                    let inherited = |(spool, items): (&LoginId, &BTreeMap<u64, Spooled>)| Inherited {
+                        spool: *spool,
+                        last_seq: *items.keys().last().unwrap(),
+                    };
+                    let spools = filled.map(inherited).collect();
+                    self.disk_says(Input::TookOver(spools));
+                }
+                Output::Load(Load { spool, after, weight }) => {
                     let (mut items, mut left) = (Vec::new(), weight);
-                    for item in self.spool.range(after + 1..).map(|(_, item)| item) {
+                    for item in self.spool_of(spool).range(after + 1..).map(|(_, item)| item) {
                         if !items.is_empty() && item.weight() > left {
                             break;
                         }
@@ -225,14 +251,12 @@ impl Rig {
                     }
                     self.session.handle(self.now, Input::Loaded(items));
                 }
-                Output::Adopt(source, places) => {
+                Output::Adopt { places, .. } => {
                     let (first, last) = (*places.start(), *places.end());
-                    if source == Source::Earlier {
-                        for (item, seq) in std::mem::take(&mut self.earlier).into_iter().zip(first..) {
-                            self.spool.insert(seq, Spooled { seq, ..item });
-                        }
+                    for (item, seq) in std::mem::take(&mut self.orphans).into_iter().zip(first..) {
+                        self.spool.insert(seq, Spooled { seq, ..item });
                     }
-                    self.committed(last);
+                    self.disk_says(Input::Spooled(last));
                 }
                 Output::Bury(_, h) => self.buried.push(h.get()),
                 Output::Wake(reason) => self.wakes.push(reason),
@@ -250,18 +274,25 @@ impl Rig {
         }
     }
 
-    fn committed(&mut self, last: u64) {
+    fn spool_of(&mut self, spool: Option<LoginId>) -> &mut BTreeMap<u64, Spooled> {
+        match spool {
+            Some(login) => self.earlier.entry(login).or_default(),
+            None => &mut self.spool,
+        }
+    }
+
+    fn disk_says(&mut self, answer: Input) {
         if self.disk_is_slow {
-            self.unanswered.push(last);
+            self.unanswered.push(answer);
         } else {
-            self.session.handle(self.now, Input::Spooled(last));
+            self.session.handle(self.now, answer);
         }
     }
 
     /// The disk has caught up.
     fn sync(&mut self) {
-        for last in std::mem::take(&mut self.unanswered) {
-            self.input(Input::Spooled(last));
+        for answer in std::mem::take(&mut self.unanswered) {
+            self.input(answer);
         }
         self.input(Input::Quiet);
     }

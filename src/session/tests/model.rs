@@ -21,7 +21,7 @@ use proptest::test_runner::{Config, FileFailurePersistence, RngAlgorithm, TestCa
 
 use super::super::queue::{Budget, Full};
 use super::super::{
-    Attachment, Bound, Clock, EndReason, Event, Input, Output, Owner, Resumption, Session, Settings, sm,
+    Attachment, Bound, Clock, EndReason, Event, Greeting, Input, Output, Owner, Resumption, Session, Settings, sm,
 };
 use super::{DEVICE, dice, header};
 use crate::config::{Push, StreamManagement};
@@ -31,7 +31,7 @@ use crate::push::registration::{Registration, Target};
 use crate::xml::{Element, Frame, Header};
 use actors::{Client, Leg};
 use disk::Disk;
-use oracle::Handed;
+use oracle::{Handed, number};
 
 const CASES: u32 = 450;
 /// At most so many in a case, half of it on average.
@@ -108,8 +108,12 @@ enum Action {
     ClientCloses,
     /// So many half steps of the disk: a commit, its answer, the next commit …
     Disk(u8),
-    /// What is spooled next is refused.
-    DiskIsFull,
+    /// What is spooled next is refused, so often.
+    DiskIsFull(u8),
+    /// Older sessions of the device have ended, or stay.
+    OlderSettles,
+    /// An older session of the device ends, and leaves so many messages.
+    Inherit(u8),
     Pass(u16),
     /// Time passes, but whoever should mind the deadline is busy.
     Stall(u16),
@@ -170,15 +174,17 @@ fn action() -> impl Strategy<Value = Action> {
         2 => select(vec![7000, 31_000, 61_000]).prop_map(Pass),
         1 => select(vec![130, 2500]).prop_map(Stall),
         2 => Just(Settle),
+        3 => Just(OlderSettles),
     ];
     let death = prop_oneof![
         2 => (any::<bool>(), any::<bool>()).prop_map(|(footer, reads)| ServerEnds { footer, reads }),
         2 => (any::<bool>(), any::<bool>()).prop_map(|(reads, revives)| Crash { reads, revives }),
         1 => Just(Drain),
-        1 => Just(DiskIsFull),
+        4 => (1..5u8).prop_map(DiskIsFull),
+        4 => (1..6u8).prop_map(Inherit),
         1 => Just(Pass(u16::MAX)),
     ];
-    prop_oneof![40 => server, 45 => client, 25 => world, 2 => death]
+    prop_oneof![40 => server, 45 => client, 25 => world, 3 => death]
 }
 
 fn variant() -> impl Strategy<Value = Variant> {
@@ -210,6 +216,11 @@ struct Coverage {
     crashes: AtomicU64,
     re_routed: AtomicU64,
     disk_failures: AtomicU64,
+    inherits: AtomicU64,
+    gates: AtomicU64,
+    returned: AtomicU64,
+    shed: AtomicU64,
+    pauses: AtomicU64,
     pushes: AtomicU64,
     lingering: AtomicU64,
     by_server: AtomicU64,
@@ -239,6 +250,11 @@ impl Coverage {
             crashes,
             re_routed,
             disk_failures,
+            inherits,
+            gates,
+            returned,
+            shed,
+            pauses,
             pushes,
             lingering,
             by_server,
@@ -265,6 +281,11 @@ impl Coverage {
             ("crashes", crashes),
             ("re-routed", re_routed),
             ("disk failures", disk_failures),
+            ("inherits", inherits),
+            ("gates", gates),
+            ("returned", returned),
+            ("shed", shed),
+            ("pauses", pauses),
             ("pushes", pushes),
             ("lingering", lingering),
             ("ends by server", by_server),
@@ -285,7 +306,10 @@ fn count(counter: &AtomicU64) {
 /// From a session's bind to its end, and whatever of it is still under way after that.
 struct Life {
     number: u32,
-    base: u64,
+    /// Older sessions of the device that have left something.
+    ghosts: u64,
+    /// The session has given up stanzas.
+    shed: bool,
     /// The connection that the session writes to, while there is one.
     attached: Option<u64>,
     /// Attachments that were taken over.
@@ -334,6 +358,8 @@ struct World {
     /// Those of durable kinds whose fate is open.
     open: BTreeSet<usize>,
     publishes: Vec<crate::push::notification::Publish>,
+    /// Stanzas that the session has reported as lost.
+    lost: usize,
     /// The first thing that went wrong.
     broken: Option<String>,
     trace: Option<String>,
@@ -365,12 +391,13 @@ impl World {
             }),
             header: header(),
             session: None,
-            life: Life::new(0, 0, false),
+            life: Life::new(0, false),
             client: Client::default(),
             disk: Disk::new(account(variant)),
             handed: Vec::new(),
             open: BTreeSet::new(),
             publishes: Vec::new(),
+            lost: 0,
             broken: None,
             trace: traced.then(String::new),
         };
@@ -440,7 +467,9 @@ impl World {
             Action::LateEvents => self.late_events(),
             Action::ClientCloses => self.client_closes(),
             Action::Disk(half_steps) => (0..half_steps).for_each(|_| self.disk_works()),
-            Action::DiskIsFull => self.disk.full = true,
+            Action::DiskIsFull(times) => self.disk.refusals = times,
+            Action::OlderSettles => self.handle(Input::OlderSettled),
+            Action::Inherit(messages) => self.inherit(messages),
             Action::Pass(ms) => self.pass(Duration::from_millis(ms.into())),
             Action::Stall(ms) => {
                 self.now += Duration::from_millis(ms.into());
@@ -514,9 +543,8 @@ impl World {
                     EndReason::Expired => &self.coverage.expired,
                     EndReason::Superseded | EndReason::Crowded => &self.coverage.superseded,
                     EndReason::Drained => &self.coverage.drained,
-                    EndReason::SpoolFailed => &self.coverage.disk_failures,
                     EndReason::ClientClosed => &self.coverage.closed,
-                    EndReason::ClientLost | EndReason::ClientError => return self.ended(reason),
+                    EndReason::ClientLost | EndReason::ClientError | EndReason::Exhausted => return self.ended(reason),
                 });
                 self.ended(reason);
             }
@@ -524,11 +552,12 @@ impl World {
             Output::Bury(..)
             | Output::Store(..)
             | Output::Spool(_)
-            | Output::Unspool(_)
-            | Output::Load(..)
-            | Output::Adopt(..) => {
+            | Output::Unspool { .. }
+            | Output::Load(_)
+            | Output::TakeOver
+            | Output::Adopt { .. } => {
                 let rests = |session: &Session| session.queue.rests();
-                if matches!(output, Output::Load(..)) && self.session.as_ref().is_some_and(rests) {
+                if matches!(output, Output::Load(_)) && self.session.as_ref().is_some_and(rests) {
                     count(&self.coverage.rests);
                 }
                 self.ask_disk(output);
@@ -538,9 +567,6 @@ impl World {
 
     fn ended(&mut self, reason: EndReason) {
         self.life.ended = Some(reason);
-        if reason == EndReason::SpoolFailed {
-            self.excuse_failed_spool();
-        }
         self.check(reason != EndReason::ClientError, || "a client without fault was told of an error".into());
         self.check(reason != EndReason::ClientLost || !self.variant.client_sm || self.client.previd.is_none(), || {
             "a resumable session was not held".into()
@@ -554,6 +580,11 @@ impl World {
             Event::Resumed { .. } => count(&self.coverage.resumptions),
             Event::Lingering => count(&self.coverage.lingering),
             Event::QueueFull(Full::All) => count(&self.coverage.squeezes),
+            Event::Shed(shed) => {
+                count(&self.coverage.shed);
+                self.life.shed = true;
+                self.lost += usize::try_from(shed.lost).unwrap();
+            }
             Event::Dark { .. }
             | Event::QueueFull(Full::Session)
             | Event::PushEnabled(_)
@@ -562,7 +593,8 @@ impl World {
             | Event::Published(_)
             | Event::PublishOutcome(..)
             | Event::PushRevoked(_)
-            | Event::SpoolFailed => {}
+            | Event::SpoolRefuses
+            | Event::SpoolAccepts => {}
         }
     }
 
@@ -618,14 +650,18 @@ impl World {
             device: DEVICE,
             certain: true,
             account: self.disk.account.clone(),
-            last_seq: self.disk.last_seq,
-            backlog: !self.disk.slot.is_empty(),
+            waits: !self.disk.spools.is_empty(),
+            older: self.life.number % 3 == 2,
         };
-        self.disk.handed_over = 0;
+        if owner.older {
+            count(&self.coverage.gates);
+        }
+        let login = LoginId(u64::from(self.life.number + 1) * 1000);
+        (self.disk.own, self.disk.last_seq, self.disk.handed_over) = (login, 0, 0);
         let clock = Clock { now: self.now, wall: self.wall };
         let mut session = Session::new(Arc::clone(&self.settings), bound, owner, dice, clock);
         session.share_memory(Arc::clone(&self.memory));
-        self.life = Life::new(self.life.number + 1, session.first_place(), self.variant.server_sm);
+        self.life = Life::new(self.life.number + 1, self.variant.server_sm);
         self.session = Some(session);
         let number = self.life.number;
         self.say(|| format!("life {number}"));
@@ -636,22 +672,25 @@ impl World {
     /// The process dies.
     fn crash(&mut self, reads: bool, revives: bool) {
         count(&self.coverage.crashes);
-        self.session = None;
+        let refused = self.session.take().filter(|session| !session.spool_accepts());
         self.life.ended = None;
         self.life.attached = None;
         self.life.resumable = None;
         self.client.hang_up(None);
         self.disk.crash(revives);
+        let held = refused.iter().flat_map(|session| session.queue.iter().chain(session.queue.in_flight()));
+        self.disk.died_with.extend(held.filter_map(|item| number(str_of(item.element.bytes()))));
         self.resolve_leg(reads);
         self.excuse_crash();
     }
 }
 
 impl Life {
-    fn new(number: u32, base: u64, server_sm: bool) -> Self {
+    fn new(number: u32, server_sm: bool) -> Self {
         Self {
             number,
-            base,
+            ghosts: 0,
+            shed: false,
             attached: None,
             old: Vec::new(),
             resumable: None,

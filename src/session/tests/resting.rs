@@ -42,8 +42,8 @@ fn a_burst_rests_as_the_disk_takes_it() {
     rig.disk_is_slow = true;
     (1..=40).for_each(|n| rig.upstream(&from("romeo", n)));
     assert_eq!(rig.in_memory().len(), 40);
-    let half = rig.unanswered[19];
-    rig.input(Input::Spooled(half));
+    let half = rig.unanswered.remove(19);
+    rig.input(half);
     assert_eq!(rig.in_memory().len(), 20);
     rig.sync();
     assert_eq!(rig.in_memory(), [40]);

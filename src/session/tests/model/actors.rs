@@ -82,7 +82,8 @@ impl World {
         sent.number = Some(n);
         let ordinal = sent.counted.then_some(leg.sent);
         let life = Some(self.life.number);
-        self.handed.push(Handed { life, ordinal, fed: None, after_presence: leg.saw_presence && durable, read: false });
+        let after_presence = leg.saw_presence && durable;
+        self.handed.push(Handed { life, ordinal, after_presence, ..Handed::orphan() });
         if durable {
             self.open.insert(n);
         }

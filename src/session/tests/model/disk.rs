@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::ops::RangeInclusive;
 
-use super::super::super::queue::Spooled;
-use super::super::super::{Source, Stored, Token};
+use super::super::super::queue::{Inherited, Load, Spooled};
+use super::super::super::{Stored, Token};
 use super::oracle::number;
 use super::*;
 use crate::push::account::Change;
@@ -13,25 +13,34 @@ use crate::push::account::Change;
 #[derive(Debug)]
 pub(super) enum Job {
     Store(Option<Token>, Change),
-    Spool(Vec<Spooled>),
-    Unspool(RangeInclusive<u64>),
-    Load(u64, usize),
-    Adopt(Source, RangeInclusive<u64>),
+    Spool(Vec<Spooled>, u64),
+    Unspool(LoginId, RangeInclusive<u64>),
+    Load(LoginId, u64, usize),
+    TakeOver,
+    Adopt(bool, RangeInclusive<u64>),
     Bury(String, u32),
 }
+
+/// A stanza on disk, and its number.
+type Item = (Option<usize>, Spooled);
 
 /// What survives a crash, and what is on its way there.
 pub(super) struct Disk {
     pub(super) account: Account,
-    /// What waits for the device, and the numbers of those stanzas.
-    pub(super) slot: BTreeMap<u64, (Option<usize>, Spooled)>,
+    /// What waits for the device, by the session that spooled it, and the numbers of those stanzas.
+    pub(super) spools: BTreeMap<(LoginId, u64), Item>,
     /// What waits for another device of the account.
     pub(super) others: Vec<Spooled>,
+    /// The session that spools, and its last place.
+    pub(super) own: LoginId,
     pub(super) last_seq: u64,
     pub(super) tombstones: HashMap<String, u32>,
-    pub(super) full: bool,
+    /// So often it refuses to spool.
+    pub(super) refusals: u8,
+    /// What it refused last.
+    refused: Vec<usize>,
     /// Deleted lazily: a crash may bring it back.
-    fading: BTreeMap<u64, (Option<usize>, Spooled)>,
+    fading: BTreeMap<(LoginId, u64), Item>,
     jobs: VecDeque<Job>,
     /// Committed, not answered.
     answers: Vec<Input>,
@@ -45,11 +54,13 @@ impl Disk {
     pub(super) fn new(account: Account) -> Self {
         Self {
             account,
-            slot: BTreeMap::new(),
+            spools: BTreeMap::new(),
             others: Vec::new(),
+            own: LoginId(0),
             last_seq: 0,
             tombstones: HashMap::new(),
-            full: false,
+            refusals: 0,
+            refused: Vec::new(),
             fading: BTreeMap::new(),
             jobs: VecDeque::new(),
             answers: Vec::new(),
@@ -61,12 +72,12 @@ impl Disk {
     /// Numbers of stanzas that are on disk.
     pub(super) fn has(&self) -> impl Iterator<Item = usize> {
         let others = self.others.iter().filter_map(|item| number(str_of(&item.bytes)));
-        self.slot.values().filter_map(|(n, _)| *n).chain(others)
+        self.spools.values().filter_map(|(n, _)| *n).chain(others)
     }
 
     /// Numbers of stanzas that are on their way to the disk.
     pub(super) fn expects(&self) -> impl Iterator<Item = usize> {
-        let spools = self.jobs.iter().filter_map(|job| if let Job::Spool(items) = job { Some(items) } else { None });
+        let spools = self.jobs.iter().filter_map(|job| if let Job::Spool(items, _) = job { Some(items) } else { None });
         spools.flatten().filter_map(|item| number(str_of(&item.bytes)))
     }
 
@@ -78,38 +89,39 @@ impl Disk {
         self.died_with = self.expects().collect();
         self.jobs.clear();
         self.answers.clear();
-        self.full = false;
+        self.refusals = 0;
         let fading = std::mem::take(&mut self.fading);
         if revives {
-            self.slot.extend(fading);
+            self.spools.extend(fading);
         }
     }
 
-    fn spool(&mut self, items: Vec<Spooled>) -> Input {
-        let last = items.last().unwrap().seq;
-        if std::mem::take(&mut self.full) {
-            return Input::SpoolFailed;
+    fn spool(&mut self, items: Vec<Spooled>, last: u64) -> Input {
+        if !items.is_empty() && self.refusals > 0 {
+            self.refusals -= 1;
+            return Input::SpoolRefused;
         }
         self.fading.clear();
-        self.last_seq = last;
+        self.last_seq = self.last_seq.max(last);
         for item in items {
             let n = number(str_of(&item.bytes));
-            self.slot.insert(item.seq, (n, item));
+            self.spools.insert((self.own, item.seq), (n, item));
         }
         Input::Spooled(last)
     }
 
-    fn unspool(&mut self, places: &RangeInclusive<u64>) {
-        let gone: BTreeMap<_, _> = self.slot.range(places.clone()).map(|(k, v)| (*k, v.clone())).collect();
-        self.slot.retain(|seq, _| !places.contains(seq));
-        if *places.end() != u64::MAX {
+    fn unspool(&mut self, login: LoginId, places: &RangeInclusive<u64>) {
+        let range = (login, *places.start())..=(login, *places.end());
+        let gone: BTreeMap<_, _> = self.spools.range(range).map(|(k, v)| (*k, v.clone())).collect();
+        self.spools.retain(|key, _| !gone.contains_key(key));
+        if *places.start() == 0 {
             self.fading.extend(gone);
         }
     }
 
-    fn load(&self, after: u64, weight: usize) -> Vec<Spooled> {
+    fn load(&self, login: LoginId, after: u64, weight: usize) -> Vec<Spooled> {
         let (mut items, mut left) = (Vec::new(), weight);
-        for (_, item) in self.slot.range(after + 1..).map(|(_, found)| found) {
+        for (_, item) in self.spools.range((login, after + 1)..=(login, u64::MAX)).map(|(_, found)| found) {
             if !items.is_empty() && item.weight() > left {
                 break;
             }
@@ -119,27 +131,38 @@ impl Disk {
         items
     }
 
+    /// All spools but the own one: their sessions have ended.
+    fn inherited(&self) -> Vec<Inherited> {
+        let mut spools: BTreeMap<LoginId, u64> = BTreeMap::new();
+        for (login, seq) in self.spools.keys().filter(|(login, _)| *login != self.own) {
+            spools.insert(*login, *seq);
+        }
+        spools.into_iter().map(|(spool, last_seq)| Inherited { spool, last_seq }).collect()
+    }
+
     /// An iq was meant for the session that it was sent to.
-    fn adopt(&mut self, source: Source, places: &RangeInclusive<u64>, base: u64) -> usize {
-        let moving: Vec<Spooled> = match source {
-            Source::Earlier => {
-                let later = self.slot.split_off(&base);
-                let earlier = std::mem::replace(&mut self.slot, later);
-                earlier.into_values().map(|(_, item)| item).collect()
-            }
-            Source::Others { registered: false } => std::mem::take(&mut self.others),
-            Source::Others { registered: true } => Vec::new(),
-        };
+    fn adopt(&mut self, registered: bool, places: &RangeInclusive<u64>) -> usize {
+        let moving = if registered { Vec::new() } else { std::mem::take(&mut self.others) };
         self.fading.clear();
-        let moving = moving.into_iter().filter(|item| !item.bytes.starts_with(b"<iq"));
         let mut moved = 0;
         for (seq, item) in places.clone().zip(moving) {
             let n = number(str_of(&item.bytes));
-            self.slot.insert(seq, (n, Spooled { seq, ..item }));
+            self.spools.insert((self.own, seq), (n, Spooled { seq, ..item }));
             self.last_seq = self.last_seq.max(seq);
             moved += 1;
         }
         moved
+    }
+
+    /// What was refused is offered again, and all that was handed over behind it.
+    fn refuse(&mut self) {
+        self.jobs.retain(|job| !matches!(job, Job::Spool(..) | Job::Adopt(..)));
+        self.handed_over = self.last_seq;
+    }
+
+    /// A session of the device that ends now has left a stanza.
+    pub(super) fn leave(&mut self, login: LoginId, n: usize, item: Spooled) {
+        self.spools.insert((login, item.seq), (Some(n), item));
     }
 }
 
@@ -151,15 +174,28 @@ impl World {
             Output::Spool(items) => {
                 self.check_places(&items);
                 count(&self.coverage.overflows);
+                let last = items.last().map_or(0, |item| item.seq);
                 match self.disk.jobs.back_mut() {
                     // What waits to be spooled goes in one transaction.
-                    Some(Job::Spool(waiting)) => return waiting.extend(items),
-                    _ => Job::Spool(items),
+                    Some(Job::Spool(waiting, end)) => {
+                        *end = last;
+                        return waiting.extend(items);
+                    }
+                    _ => Job::Spool(items, last),
                 }
             }
-            Output::Unspool(places) => Job::Unspool(places),
-            Output::Load(after, weight) => Job::Load(after, weight),
-            Output::Adopt(source, places) => Job::Adopt(source, places),
+            Output::Unspool { spool, places } => {
+                for job in &mut self.disk.jobs {
+                    if let (Job::Spool(waiting, _), None) = (job, spool) {
+                        // The disk never sees it.
+                        waiting.retain(|item| !places.contains(&item.seq));
+                    }
+                }
+                Job::Unspool(spool.unwrap_or(self.disk.own), places)
+            }
+            Output::Load(Load { spool, after, weight }) => Job::Load(spool.unwrap_or(self.disk.own), after, weight),
+            Output::TakeOver => Job::TakeOver,
+            Output::Adopt { registered, places } => Job::Adopt(registered, places),
             Output::Bury(id, h) => {
                 let id = id.as_str().to_owned();
                 self.check_told(h.get(), "tombstone");
@@ -197,6 +233,10 @@ impl World {
         if !self.disk.answers.is_empty() {
             for answer in std::mem::take(&mut self.disk.answers) {
                 self.say(|| format!("disk: {answer:?}"));
+                if matches!(answer, Input::SpoolRefused) {
+                    self.excuse_what_has_ended();
+                    self.disk.refuse();
+                }
                 self.handle(answer);
             }
             return self.wake();
@@ -210,29 +250,33 @@ impl World {
                 let stored = token.map(|token| Input::Stored(token, Stored::Durable(device)));
                 [changed].into_iter().chain(stored).collect()
             }
-            Job::Spool(items) => {
-                let behind = items.first().map_or(0, |item| item.seq) > self.disk.last_seq;
+            Job::Spool(items, last) => {
+                let behind = items.first().is_none_or(|item| item.seq > self.disk.last_seq);
                 self.check(behind, || "a place is taken".into());
-                let answer = self.disk.spool(items);
-                if matches!(answer, Input::SpoolFailed) {
-                    self.excuse_failed_spool();
+                let lost: Vec<usize> = items.iter().filter_map(|item| number(str_of(&item.bytes))).collect();
+                let answer = self.disk.spool(items, last);
+                if matches!(answer, Input::SpoolRefused) {
+                    count(&self.coverage.disk_failures);
+                    self.disk.refused = lost;
                 }
                 vec![answer]
             }
-            Job::Unspool(places) => {
-                self.disk.unspool(&places);
+            Job::Unspool(login, places) => {
+                self.disk.unspool(login, &places);
                 Vec::new()
             }
-            Job::Load(after, weight) => {
+            Job::Load(login, after, weight) => {
                 count(&self.coverage.loads);
-                vec![Input::Loaded(self.disk.load(after, weight))]
+                vec![Input::Loaded(self.disk.load(login, after, weight))]
             }
-            Job::Adopt(source, places) => {
-                let moved = self.disk.adopt(source, &places, self.life.base);
-                let others = matches!(source, Source::Others { .. });
-                for _ in 0..moved {
-                    count(if others { &self.coverage.orphans } else { &self.coverage.adoptions });
-                }
+            Job::TakeOver => {
+                let spools = self.disk.inherited();
+                spools.iter().for_each(|_| count(&self.coverage.adoptions));
+                vec![Input::TookOver(spools)]
+            }
+            Job::Adopt(registered, places) => {
+                let moved = self.disk.adopt(registered, &places);
+                (0..moved).for_each(|_| count(&self.coverage.orphans));
                 vec![Input::Spooled(*places.end())]
             }
             Job::Bury(id, h) => {
@@ -241,6 +285,40 @@ impl World {
             }
         };
         self.disk.answers = answers;
+    }
+
+    /// A session that has ended does not offer anything again.
+    fn excuse_what_has_ended(&mut self) {
+        if self.session.is_none() {
+            // Counted and logged by the relay.
+            let mut lost = std::mem::take(&mut self.disk.refused);
+            lost.extend(self.disk.expects());
+            self.open.retain(|n| !lost.contains(n));
+        }
+    }
+
+    /// An older session of the device ends and leaves its messages.
+    pub(super) fn inherit(&mut self, count: u8) {
+        let Some(session) = &self.session else { return };
+        // What it leaves is the session's at once, or waits for its presence.
+        let at_once = matches!(session.greeting, Greeting::Done) && !session.owner.older;
+        self.life.ghosts += 1;
+        let login = LoginId(self.disk.own.0 - 500 + self.life.ghosts);
+        for seq in 1..=u64::from(count) {
+            let n = self.handed.len();
+            let xml = format!("<message from='romeo@example.net/x' type='chat' id='s{n}'><body>left</body></message>");
+            let inherited_by = at_once.then_some(self.life.number);
+            self.handed.push(Handed { inherited_by, ..Handed::orphan() });
+            self.open.insert(n);
+            let item = Spooled { seq, received: self.unix_ms(), shared: false, archived: false, bytes: xml.into() };
+            self.disk.leave(login, n, item);
+        }
+        super::count(&self.coverage.inherits);
+        self.handle(Input::Inherit);
+    }
+
+    fn unix_ms(&self) -> u64 {
+        u64::try_from(self.wall.duration_since(SystemTime::UNIX_EPOCH).unwrap().as_millis()).unwrap()
     }
 
     pub(super) fn disk_catches_up(&mut self) {
@@ -255,8 +333,7 @@ impl World {
         let xml = format!("<message from='romeo@example.net/x' id='s{n}'><body>orphan</body></message>");
         self.handed.push(Handed::orphan());
         self.open.insert(n);
-        let received = u64::try_from(self.wall.duration_since(SystemTime::UNIX_EPOCH).unwrap().as_millis()).unwrap();
-        let item = Spooled { seq: 0, received, shared: true, archived: false, bytes: Bytes::from(xml) };
+        let item = Spooled { seq: 0, received: self.unix_ms(), shared: true, archived: false, bytes: Bytes::from(xml) };
         self.disk.others.push(item);
     }
 }

@@ -1,0 +1,36 @@
+//! What only memory has of a session while the spool refuses its stanzas.
+
+use prometheus_client::metrics::gauge::Gauge;
+
+/// The part of one session in two gauges; it is taken out when dropped.
+#[derive(Debug)]
+pub struct Unsaved {
+    stanzas: (Gauge, usize),
+    bytes: (Gauge, usize),
+}
+
+impl Unsaved {
+    pub(super) fn new(stanzas: Gauge, bytes: Gauge) -> Self {
+        Self { stanzas: (stanzas, 0), bytes: (bytes, 0) }
+    }
+
+    /// Sets how much it is now.
+    pub fn set(&mut self, stanzas: usize, bytes: usize) {
+        for ((gauge, counted), now) in [(&mut self.stanzas, stanzas), (&mut self.bytes, bytes)] {
+            if *counted != now {
+                gauge.inc_by(signed(now).saturating_sub(signed(*counted)));
+                *counted = now;
+            }
+        }
+    }
+}
+
+impl Drop for Unsaved {
+    fn drop(&mut self) {
+        self.set(0, 0);
+    }
+}
+
+fn signed(number: usize) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}

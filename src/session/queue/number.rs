@@ -1,0 +1,57 @@
+//! The numbers of the stanzas in a queue: they give the order, and for stanzas of the own spool they are its keys.
+//!
+//! A stanza that comes now gets the next multiple of [`STRIDE`]. Between two such numbers there is room: adopted stanzas follow
+//! the multiple directly, stanzas inherited from earlier sessions have the upper half.
+
+/// The distance between the numbers of two stanzas that came one after the other.
+pub const STRIDE: u64 = 1 << 32;
+
+/// How many numbers are set aside for adopted stanzas at once.
+pub(super) const RESERVED: u64 = 1 << 20;
+
+/// Inherited stanzas have numbers in the upper half of a stride.
+const INHERITED: u64 = 1 << 31;
+
+/// Numbers that are left when the session has to end, so that what comes until its end still has one.
+const LAST: u64 = u64::MAX - (STRIDE << 16);
+
+/// Whether this is the number of a stanza that lies in the spool of an earlier session.
+pub(super) fn is_inherited(seq: u64) -> bool {
+    seq % STRIDE >= INHERITED
+}
+
+/// The first number of the kind that a new stanza gets, behind this one.
+pub(super) fn next_own(seq: u64) -> u64 {
+    (seq / STRIDE).saturating_add(1).saturating_mul(STRIDE)
+}
+
+/// The number of the n-th inherited stanza of the session, in the room before `before`. `None` if there are too many.
+pub(super) fn inherited(before: u64, n: u64) -> Option<u64> {
+    before.checked_sub(STRIDE).filter(|_| n < STRIDE - INHERITED).map(|slot| slot + INHERITED + n)
+}
+
+/// Whether the numbers come to their end: a session has 2^32 of them.
+pub(super) fn is_last(seq: u64) -> bool {
+    seq >= LAST
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn inherited_stanzas_are_between_the_adopted_ones_and_the_next_own_one() {
+        let own = 3 * STRIDE;
+        let adopted = own + RESERVED - 1;
+        let inherited = inherited(next_own(adopted), 0).unwrap();
+        assert!(adopted < inherited && inherited < next_own(own), "{adopted} {inherited}");
+        assert_eq!([own, adopted, inherited].map(is_inherited), [false, false, true]);
+    }
+
+    #[test]
+    fn the_numbers_end_before_they_overflow() {
+        assert!(is_last(next_own(u64::MAX - STRIDE)) && !is_last(STRIDE << 31));
+        assert_eq!(inherited(next_own(5), STRIDE), None);
+        assert_eq!(inherited(0, 0), None);
+    }
+}

@@ -1,0 +1,139 @@
+//! What earlier and older sessions of the device have left.
+
+use super::durability::{managed, plain};
+use super::*;
+
+const ENABLE: &str = "<enable xmlns='urn:xmpp:sm:3' resume='true'/>";
+
+fn left(seq: u64, n: usize) -> Spooled {
+    Spooled { seq, received: 1000, shared: false, archived: false, bytes: Bytes::from(message(n)) }
+}
+
+fn ack(rig: &mut Rig, h: u32) {
+    rig.client(&format!("<a xmlns='urn:xmpp:sm:3' h='{h}'/>"));
+}
+
+#[test]
+fn the_spools_of_earlier_sessions_are_read_in_the_order_of_their_binds() {
+    let mut rig = Rig::start(Settings { session_queue: 1 << 20, ..Settings::default() }, false, vec![left(9, 3)]);
+    rig.leave(2, vec![left(1, 4), left(2, 5)]);
+    rig.client(ENABLE);
+    rig.upstream(&message(6));
+    assert_eq!(rig.delivered(), [3, 4, 5, 6]);
+    ack(&mut rig, 2);
+    let kept: Vec<usize> = rig.earlier.values().map(BTreeMap::len).collect();
+    assert_eq!(kept, [0, 1], "each acknowledgement deletes from the spool that has the stanza");
+    ack(&mut rig, 4);
+    assert!(rig.earlier.values().all(BTreeMap::is_empty) && rig.spool.is_empty());
+}
+
+/// An older session goes dark while the newer one is live: what it has goes to the newer.
+#[test]
+fn what_an_older_session_leaves_comes_before_what_was_not_written_yet() {
+    let mut rig = plain();
+    rig.client_available();
+    rig.upstream(&message(1));
+    rig.disk_is_slow = true;
+    rig.leave(1, vec![left(1, 2), left(2, 3)]);
+    rig.input(Input::Inherit);
+    rig.upstream(&message(4));
+    assert_eq!(rig.delivered(), [1], "what comes meanwhile waits");
+    rig.disk_is_slow = false;
+    rig.sync();
+    assert_eq!(rig.delivered(), [1, 2, 3, 4]);
+    ack(&mut rig, 4);
+    assert!(rig.earlier.values().all(BTreeMap::is_empty) && rig.spool.is_empty());
+}
+
+#[test]
+fn several_older_sessions_may_leave_something_to_a_session_that_is_dark() {
+    let mut rig = plain();
+    rig.client_available();
+    rig.upstream(&message(1));
+    rig.upstream(&message(2));
+    ack(&mut rig, 1);
+    rig.lose_client();
+    rig.upstream(&message(7));
+    for (login, n) in [(3, 5), (2, 3)] {
+        rig.leave(login, vec![left(1, n), left(2, n + 1)]);
+        rig.input(Input::Inherit);
+    }
+    rig.clear();
+    rig.resume(2);
+    rig.input(Input::Quiet);
+    rig.input(Input::Quiet);
+    assert_eq!(rig.delivered(), [3, 4, 5, 6, 7], "in the order of their binds");
+    rig.lose_client();
+    rig.clear();
+    rig.resume(4);
+    assert_eq!(rig.delivered(), [5, 6, 7]);
+    ack(&mut rig, 7);
+    assert!(rig.earlier.values().all(BTreeMap::is_empty) && rig.spool.is_empty());
+}
+
+#[test]
+fn a_request_to_an_earlier_session_is_dropped_and_deleted() {
+    let request = b"<iq type='get' id='q' from='romeo@example.net/x'><query xmlns='jabber:iq:version'/></iq>";
+    let request = Spooled { bytes: Bytes::from_static(request), ..left(1, 0) };
+    let mut rig =
+        Rig::start(Settings { session_queue: 1 << 20, ..Settings::default() }, false, vec![request, left(2, 1)]);
+    rig.client(ENABLE);
+    assert_eq!(rig.delivered(), [1]);
+    assert!(!rig.to_client.iter().any(|xml| xml.contains("id='q'")), "{:?}", rig.to_client);
+    assert_eq!(rig.earlier[&LoginId(1)].len(), 1);
+}
+
+#[test]
+fn presence_and_backlog_wait_until_older_sessions_have_ended_or_answered() {
+    let mut rig = plain();
+    rig.session.owner.older = true;
+    rig.session.greeting = super::super::Greeting::Backlog;
+    rig.leave(1, vec![left(1, 1)]);
+    rig.client_available();
+    assert_eq!(rig.delivered(), [] as [usize; 0]);
+    assert!(rig.to_upstream.is_empty() && rig.session.holds_presence(), "{:?}", rig.to_upstream);
+    rig.input(Input::OlderSettled);
+    rig.input(Input::Quiet);
+    assert_eq!(rig.delivered(), [1]);
+    assert!(rig.to_upstream.iter().any(|xml| xml.starts_with("<presence>")), "{:?}", rig.to_upstream);
+}
+
+#[test]
+fn a_backlog_larger_than_memory_is_read_as_the_client_acknowledges_it() {
+    let stanzas: Vec<Spooled> = (1..=30).map(|n| left(n, usize::try_from(n).unwrap())).collect();
+    let mut rig = Rig::start(Settings { session_queue: 2000, ..Settings::default() }, false, stanzas);
+    rig.client(ENABLE);
+    rig.upstream(&message(31));
+    for h in 1..=31 {
+        assert!(rig.session.queue.bytes() <= 2000 + 300, "{}", rig.session.queue.bytes());
+        ack(&mut rig, h);
+    }
+    assert_eq!(rig.delivered(), (1..=31).collect::<Vec<_>>());
+    assert!(rig.earlier.values().all(BTreeMap::is_empty));
+}
+
+#[test]
+fn spools_that_cannot_be_read_are_read_again() {
+    let mut rig = Rig::start(Settings { session_queue: 1 << 20, ..Settings::default() }, false, vec![left(1, 1)]);
+    rig.disk_is_slow = true;
+    rig.client(ENABLE);
+    rig.unanswered.clear();
+    rig.input(Input::TakeOverFailed);
+    rig.disk_is_slow = false;
+    rig.seconds(4);
+    assert_eq!(rig.delivered(), [] as [usize; 0]);
+    rig.seconds(2);
+    assert_eq!(rig.delivered(), [1]);
+}
+
+/// No acknowledgement reaches into another session's spool.
+#[test]
+fn an_acknowledgement_deletes_nothing_of_a_session_that_is_not_inherited() {
+    let mut rig = managed();
+    rig.leave(1, vec![left(1, 1)]);
+    rig.upstream(&message(2));
+    rig.seconds(31);
+    ack(&mut rig, 1);
+    assert!(rig.spool.is_empty());
+    assert_eq!(rig.earlier[&LoginId(1)].len(), 1);
+}

@@ -1,0 +1,272 @@
+//! A spool that refuses: a bound is reached, or the disk fails.
+
+use super::durability::{acks, managed, plain};
+use super::*;
+
+const VERSION: &str = "<iq type='get' id='q' from='romeo@example.net/x'><query xmlns='jabber:iq:version'/></iq>";
+
+fn full(mut rig: Rig) -> Rig {
+    rig.client_available();
+    if rig.session.server.is_on() {
+        rig.upstream("<a xmlns='urn:xmpp:sm:3' h='1'/>");
+    }
+    rig.to_upstream.clear();
+    rig.spool_refuses = true;
+    rig
+}
+
+fn small(settings: usize) -> Rig {
+    let mut rig = Rig::with(Settings { session_queue: settings, ..Settings::default() });
+    rig.client("<enable xmlns='urn:xmpp:sm:3' resume='true'/>");
+    rig
+}
+
+/// The ids of what went back.
+fn returned(rig: &Rig) -> Vec<String> {
+    let errors = rig.to_upstream.iter().filter(|xml| {
+        xml.contains("type='error'")
+            && xml.contains("<error type='wait'><resource-constraint xmlns='urn:ietf:params:xml:ns:xmpp-stanzas'/>")
+    });
+    errors.map(|xml| element(xml).node().attr("id").unwrap().into_owned()).collect()
+}
+
+fn shed(rig: &Rig) -> (u32, u32) {
+    let counts = rig.events.iter().filter_map(|event| if let Event::Shed(shed) = event { Some(shed) } else { None });
+    counts.fold((0, 0), |(returned, lost), shed| (returned + shed.returned, lost + shed.lost))
+}
+
+/// An ack that took over 100 ms ended the session when the disk was full.
+#[test]
+fn a_live_session_survives_a_spool_that_refuses() {
+    let mut rig = full(plain());
+    rig.upstream(&message(1));
+    rig.seconds(1);
+    assert_eq!((rig.ended, rig.session.is_dark()), (None, false));
+    assert_eq!(rig.events.iter().filter(|event| **event == Event::SpoolRefuses).count(), 1);
+    assert_eq!(rig.session.unsaved().stanzas, 1);
+    rig.upstream(&message(2));
+    rig.seconds(20);
+    assert_eq!(rig.delivered(), [1, 2]);
+    rig.client("<a xmlns='urn:xmpp:sm:3' h='2'/>");
+    assert_eq!((rig.session.unsaved().stanzas, returned(&rig).len(), shed(&rig)), (0, 0, (0, 0)));
+    rig.seconds(6);
+    assert!(rig.session.spool_accepts(), "nothing is to be spooled");
+}
+
+#[test]
+fn a_live_client_pauses_the_server_at_the_bound_and_its_acks_go_on() {
+    let mut rig = full(small(2000));
+    for n in 1..=40 {
+        if rig.session.wants_upstream() {
+            rig.upstream(&message(n));
+            rig.pass(Duration::from_millis(110));
+        }
+    }
+    let sent = usize::try_from(rig.session.unsaved().stanzas).unwrap();
+    assert!(!rig.session.wants_upstream() && sent < 20, "{sent}");
+    assert_eq!((returned(&rig).len(), rig.ended), (0, None));
+    let mut h = 0;
+    while u32::try_from(sent).unwrap() > h {
+        h = u32::try_from(rig.delivered().len()).unwrap();
+        rig.client(&format!("<a xmlns='urn:xmpp:sm:3' h='{h}'/>"));
+    }
+    assert_eq!(rig.delivered(), (1..=sent).collect::<Vec<_>>());
+    assert!(rig.session.wants_upstream());
+}
+
+#[test]
+fn a_live_client_pauses_the_server_at_250_stanzas() {
+    let mut rig = full(managed());
+    for n in 1..=250 {
+        assert!(rig.session.wants_upstream(), "{n}");
+        rig.upstream(&message(n));
+    }
+    assert!(!rig.session.wants_upstream());
+    rig.client("<a xmlns='urn:xmpp:sm:3' h='1'/>");
+    assert!(rig.session.wants_upstream());
+}
+
+#[test]
+fn what_a_dark_session_cannot_spool_stays_in_memory_and_is_offered_again() {
+    let mut rig = full(managed());
+    rig.lose_client();
+    for n in 1..=20 {
+        rig.upstream(&message(n));
+    }
+    assert_eq!(rig.server_asks(), 0, "the server has it as well");
+    rig.seconds(60);
+    assert_eq!((rig.ended, rig.spool.len(), returned(&rig).len()), (None, 0, 0));
+    rig.spool_refuses = false;
+    rig.seconds(5);
+    assert_eq!((rig.spool.len(), acks(&rig.to_upstream).last()), (20, Some(&20)));
+    assert!(rig.events.contains(&Event::SpoolAccepts));
+    rig.clear();
+    rig.resume(0);
+    assert_eq!(rig.delivered(), (1..=20).collect::<Vec<_>>());
+}
+
+#[test]
+fn beyond_250_stanzas_the_oldest_go_back_so_that_the_acknowledgement_moves_on() {
+    let mut rig = full(managed());
+    rig.lose_client();
+    for n in 1..=260 {
+        rig.upstream(&message(n));
+    }
+    assert_eq!(returned(&rig), (1..=10).map(|n: u32| n.to_string()).collect::<Vec<_>>());
+    assert_eq!(acks(&rig.to_upstream).last(), Some(&10));
+    rig.clear();
+    rig.resume(0);
+    assert_eq!(rig.delivered(), (11..=260).collect::<Vec<_>>());
+}
+
+#[test]
+fn without_a_managing_server_memory_is_the_bound() {
+    let mut rig = full(small(2000));
+    rig.lose_client();
+    for n in 1..=40 {
+        rig.upstream(&message(n));
+        assert!(rig.session.unsaved().bytes <= 2000);
+    }
+    let back = returned(&rig);
+    assert_eq!(back[..3], ["1", "2", "3"], "the oldest first");
+    assert_eq!(shed(&rig), (u32::try_from(back.len()).unwrap(), 0));
+    rig.spool_refuses = false;
+    rig.seconds(6);
+    rig.clear();
+    rig.resume(0);
+    for h in 1..=40 {
+        rig.client(&format!("<a xmlns='urn:xmpp:sm:3' h='{}'/>", rig.delivered().len().min(h)));
+    }
+    assert_eq!(rig.delivered(), (back.len() + 1..=40).collect::<Vec<_>>());
+    assert!(rig.spool.is_empty());
+}
+
+#[test]
+fn what_must_not_be_answered_is_counted_and_the_rest_goes_back() {
+    let from = "from='romeo@example.net/x'";
+    let to_phone = "to='juliet@example.org/phone'";
+    let table = [
+        (VERSION.to_owned(), false, true),
+        (format!("<message id='q' {from} {to_phone} type='chat'/>"), true, true),
+        (format!("<message id='q' {from} {to_phone}/>"), true, true),
+        (format!("<message id='q' {from} to='juliet@example.org' type='normal'/>"), false, true),
+        (format!("<message id='q' {from} to='juliet@example.org' type='normal'/>"), true, false),
+        (format!("<message id='q' {from} {to_phone} type='error'/>"), false, false),
+        (format!("<message id='q' {from} {to_phone} type='groupchat'/>"), false, false),
+        (format!("<message id='q' {from} {to_phone} type='headline'/>"), false, false),
+        (format!("<message id='q' from='juliet@example.org' {to_phone}/>"), false, false),
+        (format!("<message id='q' {to_phone}/>"), false, false),
+        (format!("<presence id='q' {from} type='subscribe'/>"), false, false),
+    ];
+    for (stanza, has_company, goes_back) in table {
+        let mut rig = full(small(600));
+        rig.session.note_company(has_company);
+        rig.lose_client();
+        rig.upstream(&stanza);
+        rig.session.note_company(!has_company);
+        for n in 1..=4 {
+            rig.upstream(&format!(
+                "<message from='nurse@example.net/x' type='headline' id='{n}'>{}</message>",
+                "x".repeat(200)
+            ));
+        }
+        assert_eq!(returned(&rig), if goes_back { vec!["q"] } else { vec![] }, "{stanza}");
+        assert_eq!(shed(&rig).0, u32::from(goes_back), "{stanza}");
+        assert!(shed(&rig).1 > 0);
+    }
+}
+
+#[test]
+fn a_session_that_ends_returns_what_only_memory_has_before_its_footer() {
+    let mut rig = full(plain());
+    rig.lose_client();
+    rig.upstream(&message(1));
+    rig.upstream(VERSION);
+    rig.to_upstream.clear();
+    rig.input(Input::Drain);
+    assert_eq!(returned(&rig), ["1"]);
+    assert_eq!(rig.to_upstream.last().unwrap(), "</stream:stream>");
+    // Before a server that counts, it stays the server's.
+    let mut rig = full(managed());
+    rig.lose_client();
+    rig.upstream(&message(1));
+    rig.input(Input::Drain);
+    assert_eq!((returned(&rig).len(), acks(&rig.to_upstream).len()), (0, 0));
+    assert_eq!(rig.to_upstream.last().unwrap(), "</stream:stream>");
+}
+
+/// The disk answers too late: what goes back is deleted behind the commit that is under way.
+#[test]
+fn what_the_store_has_not_answered_in_time_goes_back_and_is_deleted_behind() {
+    let mut rig = full(plain());
+    (rig.spool_refuses, rig.disk_is_slow, rig.server_confirms) = (false, true, false);
+    rig.lose_client();
+    rig.upstream(&message(1));
+    rig.to_upstream.clear();
+    rig.input(Input::Drain);
+    assert_eq!((rig.ended, rig.to_upstream.len()), (None, 0));
+    rig.seconds(5);
+    assert_eq!(returned(&rig), ["1"]);
+    assert_eq!(rig.to_upstream.last().unwrap(), "</stream:stream>");
+    assert!(rig.spool.is_empty(), "{:?}", rig.spool);
+}
+
+/// The client had read what went back meanwhile, so its count is about more than there is.
+#[test]
+fn what_went_back_keeps_its_place_in_the_count_of_the_client() {
+    let mut rig = full(small(2000));
+    for n in 1..=3 {
+        rig.upstream(&message(n));
+    }
+    rig.lose_client();
+    for n in 4..=12 {
+        rig.upstream(&message(n));
+    }
+    let back = returned(&rig).len();
+    assert!(back > 1 && back < 9, "{back}");
+    rig.clear();
+    rig.resume(1);
+    assert_eq!(rig.delivered().last(), Some(&12));
+    assert!(rig.delivered().iter().all(|n| *n > back), "{:?} {back}", rig.delivered());
+    assert!(rig.delivered().is_sorted() && rig.delivered()[0] == (back + 1).max(2));
+}
+
+#[test]
+fn nothing_of_a_removed_account_is_kept_or_alarms_anybody() {
+    let mut rig = plain();
+    rig.disk_is_slow = true;
+    rig.lose_client();
+    rig.upstream(&message(1));
+    rig.input(Input::AccountRemoved);
+    rig.sync();
+    rig.disk_is_slow = false;
+    rig.upstream(&message(2));
+    assert!(rig.events.iter().all(|event| *event != Event::SpoolRefuses));
+    assert_eq!((rig.spool.len(), rig.ended), (1, None), "the store keeps nothing, and was not asked again");
+}
+
+/// A stalled disk stopped a client that acknowledged all it got.
+#[test]
+fn a_disk_that_stalls_does_not_stop_a_client_that_acknowledges() {
+    let mut rig = small(3000);
+    rig.client_available();
+    rig.disk_is_slow = true;
+    let (mut sent, mut h) = (0, 0);
+    for round in 0..300 {
+        // Now and then the client is late, and memory overflows.
+        for _ in 0..if round % 10 == 0 { 12 } else { 3 } {
+            if rig.session.wants_upstream() {
+                sent += 1;
+                rig.upstream(&message(sent));
+            }
+        }
+        rig.pass(Duration::from_millis(110));
+        h = h.max(u32::try_from(rig.delivered().len()).unwrap());
+        rig.client(&format!("<a xmlns='urn:xmpp:sm:3' h='{h}'/>"));
+    }
+    assert!(sent > 800, "{sent}");
+    for _ in 0..10 {
+        rig.client(&format!("<a xmlns='urn:xmpp:sm:3' h='{}'/>", rig.delivered().len()));
+    }
+    assert_eq!(rig.delivered(), (1..=sent).collect::<Vec<_>>());
+}
