@@ -49,6 +49,12 @@ impl Behind {
         self.0.as_ref().map_or(0, |waiting| waiting.bytes)
     }
 
+    /// Whether the client turns stream management on among them: it counts what it sent behind that.
+    fn enables(&self) -> bool {
+        let enables = |frame: &Frame| matches!(frame, Frame::Element(element) if element.is("enable", ns::SM));
+        self.0.as_ref().is_some_and(|waiting| waiting.frames.iter().any(enables))
+    }
+
     /// How many stanzas wait.
     pub(super) fn stanzas(&self) -> u64 {
         self.0.as_ref().map_or(0, |waiting| waiting.stanzas)
@@ -83,7 +89,7 @@ impl Session {
             Frame::Whitespace => return None,
             Frame::Element(element) if element.is("r", ns::SM) || element.is("a", ns::SM) => return Some(frame),
             // The answer to our ping is what `<a/>` is elsewhere.
-            Frame::Element(element) if self.is_ping_answer(element) => return Some(frame),
+            Frame::Element(element) if self.is_ping_answer(element) && !self.behind.enables() => return Some(frame),
             Frame::Element(_) | Frame::Open(_) | Frame::Close => {}
         }
         self.behind.push(frame);

@@ -150,7 +150,7 @@ impl Session {
 
     /// A client with a registration that knows no stream management is asked by ping what it has read.
     pub(super) fn track_by_ping(&mut self) {
-        let needed = self.owned().next().is_some() || self.queue.has_tail();
+        let needed = self.owned().next().is_some() || self.queue.has_tail() || self.holds_presence();
         if needed && matches!(self.tracking, Tracking::None) {
             self.tracking = Tracking::Ping(sm::ClientLeg::default(), None);
             self.liveness.enable();
@@ -210,9 +210,16 @@ impl Session {
 
     /// Whether this is the client's answer to our own ping.
     fn answers_ping(&mut self, element: &Element) -> bool {
-        let Tracking::Ping(leg, open) = &mut self.tracking else { return false };
-        let id = element.node().attr("id").map(|id| id.into_owned());
-        let Some((_, covers)) = open.take_if(|(ping, _)| Some(&*ping) == id.as_ref()) else { return false };
+        let node = element.node();
+        if !matches!(node.attr("type").as_deref(), Some("result" | "error")) {
+            return false;
+        }
+        let Some(id) = node.attr("id").filter(|id| self.pending.is_ours(id)) else { return false };
+        let Tracking::Ping(leg, open) = &mut self.tracking else {
+            // Invariant 5: an answer that came behind the client's `<enable/>` is still ours.
+            return true;
+        };
+        let Some((_, covers)) = open.take_if(|(ping, _)| *ping == id) else { return true };
         let count = leg.acknowledge(covers).unwrap_or_default();
         self.client_has(count);
         true

@@ -24,6 +24,8 @@ impl Session {
         match self.greeting {
             Greeting::Backlog => {
                 self.greeting = Greeting::Sending(Some(Box::new(element.compact())));
+                // What comes meanwhile is not certain to be read, whatever the client enables behind its presence.
+                self.track_by_ping();
                 self.take_over_if_settled();
                 true
             }

@@ -77,8 +77,10 @@ impl Disk {
 
     /// Numbers of stanzas that are on their way to the disk.
     pub(super) fn expects(&self) -> impl Iterator<Item = usize> {
+        // Until its answer has come, a refusal is not known to the session.
+        let refused = self.refused.iter().copied();
         let spools = self.jobs.iter().filter_map(|job| if let Job::Spool(items, _) = job { Some(items) } else { None });
-        spools.flatten().filter_map(|item| number(str_of(&item.bytes)))
+        spools.flatten().filter_map(|item| number(str_of(&item.bytes))).chain(refused)
     }
 
     pub(super) fn is_idle(&self) -> bool {
@@ -236,6 +238,7 @@ impl World {
                 if matches!(answer, Input::SpoolRefused) {
                     self.excuse_what_has_ended();
                     self.disk.refuse();
+                    self.disk.refused.clear();
                 }
                 self.handle(answer);
             }

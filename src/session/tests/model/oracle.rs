@@ -301,7 +301,7 @@ impl World {
     /// Oracle 1: what the client has not acknowledged is on disk, in the session, or not acknowledged to the server.
     fn check_nothing_lost(&mut self) {
         if self.open.is_empty() {
-            self.lost = 0;
+            self.forget_lost(0);
             return;
         }
         let mut held: HashSet<usize> = self.disk.has().chain(self.disk.expects()).collect();
@@ -317,12 +317,18 @@ impl World {
         };
         let mut lost: Vec<usize> = self.open.iter().copied().filter(|n| !kept(n)).collect();
         // What it says is lost may be.
-        for n in lost.drain(..lost.len().min(self.lost)) {
+        let said = lost.len().min(self.lost);
+        for n in lost.drain(..said) {
             self.open.remove(&n);
             self.handed[n].returned = true;
         }
-        self.lost = 0;
+        self.forget_lost(said);
         self.check(lost.is_empty(), || format!("lost: {lost:?}"));
+    }
+
+    /// So many are gone that the session said are lost. What the disk is still to delete of the others is gone later.
+    fn forget_lost(&mut self, gone: usize) {
+        self.lost = if self.disk.is_idle() { 0 } else { self.lost - gone };
     }
 
     // At the end
