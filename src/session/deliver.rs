@@ -65,7 +65,12 @@ impl Session {
                     self.consider_push(now, &element, seq, false);
                 }
             }
-            Place::SpoolOnly(seq) => self.deliver_by_spool(now, &element, seq, received),
+            Place::SpoolOnly(seq) => {
+                if cause == Cause::Reply {
+                    self.behind.reply_goes_to_spool(seq, element.bytes().len());
+                }
+                self.deliver_by_spool(now, &element, seq, received);
+            }
         }
     }
 
@@ -214,6 +219,7 @@ impl Session {
             return;
         }
         self.queue.committed(seq);
+        self.behind.committed(seq);
         self.settle_with_server(now, self.is_dark());
         self.rest();
         if self.is_ending() {
