@@ -8,12 +8,22 @@ use super::greeting::Greeting;
 use super::{Session, Tracking};
 use crate::xml::{Frame, Kind, ns};
 
+/// Bytes of replies that may be on their way to the disk.
+const REPLIES: usize = 64 << 10;
+
 /// What a frame costs beside its bytes.
 const OVERHEAD: usize = 160;
 
 /// Frames in the order in which they came. Few sessions have any.
 #[derive(Debug, Default)]
-pub(super) struct Behind(Option<Box<Frames>>);
+pub(super) struct Behind(Option<Box<Frames>>, Option<Box<Replies>>);
+
+/// Replies of our own that had no place in memory and are on their way to the disk.
+#[derive(Debug, Default)]
+struct Replies {
+    bytes: usize,
+    last: u64,
+}
 
 #[derive(Debug, Default)]
 struct Frames {
@@ -58,6 +68,22 @@ impl Behind {
     /// How many stanzas wait.
     pub(super) fn stanzas(&self) -> u64 {
         self.0.as_ref().map_or(0, |waiting| waiting.stanzas)
+    }
+
+    /// A reply to the client had no place in memory.
+    pub(super) fn reply_goes_to_spool(&mut self, seq: u64, len: usize) {
+        let replies = self.1.get_or_insert_default();
+        *replies = Box::new(Replies { bytes: replies.bytes.saturating_add(len), last: seq });
+    }
+
+    /// What was handed to the spool up to this place is on disk.
+    pub(super) fn committed(&mut self, seq: u64) {
+        self.1 = self.1.take().filter(|replies| replies.last > seq);
+    }
+
+    /// Whether replies on their way to the disk are over the mark for those that wait to be written.
+    pub(super) fn owes_too_much(&self) -> bool {
+        self.1.as_ref().is_some_and(|replies| replies.bytes >= REPLIES)
     }
 
     /// Drops all of it. Nothing of it was counted, so the client sends it again.

@@ -11,7 +11,7 @@ use crate::xml::{self, Element, Frame, Kind, Node, ns};
 impl Session {
     /// Whether the client's next frame can be taken now.
     pub fn wants_client(&self) -> bool {
-        self.resuming.is_none() && self.confirm.has_room()
+        self.resuming.is_none() && self.confirm.has_room() && !self.behind.owes_too_much()
     }
 
     pub(super) fn client_frame(&mut self, now: Instant, frame: Frame) {

@@ -78,6 +78,9 @@ impl Session {
                 }
             }
             Place::SpoolOnly(seq) => {
+                if cause == Cause::Reply {
+                    self.behind.reply_goes_to_spool(seq, element.bytes().len());
+                }
                 let item = self.to_queue(element.compact(), seq, received).of_leg(ordinal, durable);
                 self.deliver_by_spool(now, item);
             }
@@ -230,6 +233,7 @@ impl Session {
     pub(super) fn spooled(&mut self, now: Instant, seq: u64) {
         self.queue.committed(seq);
         self.spool_accepted();
+        self.behind.committed(seq);
         self.settle_with_server(now, self.is_dark());
         self.rest();
         if self.is_ending() {

@@ -118,18 +118,25 @@ impl Session {
             self.spool_rest();
             return self.drive_end(now);
         }
-        if self.has_server_question() && self.confirm.pause().is_none_or(|at| at <= now) {
-            self.ask_server(now);
-        }
+        self.ask_server_if_due(now);
         self.spool_if_due(now);
         self.settle_with_server(now, self.is_dark());
         if self.is_dark() {
             return;
         }
         self.refill(now);
+        // What the backlog held up has been forwarded.
+        self.go_on_behind_presence(now);
+        self.ask_server_if_due(now);
         self.answer_client(now);
         if self.has_client_question() && self.liveness.pause().is_none_or(|at| at <= now) {
             self.ask_client(now);
+        }
+    }
+
+    fn ask_server_if_due(&mut self, now: Instant) {
+        if self.has_server_question() && self.confirm.pause().is_none_or(|at| at <= now) {
+            self.ask_server(now);
         }
     }
 

@@ -279,15 +279,42 @@ async fn beyond_the_memory_of_all_and_of_a_session_what_waits_is_on_disk_and_all
 
 #[tokio::test]
 async fn a_full_spool_is_counted_by_the_bound_that_it_reached() {
-    for limit in ["spool_per_session", "spool"] {
+    for limit in ["spool_per_session", "spool_per_account"] {
         let bound = |setup: Setup| setup.with_metrics().set(&format!("limits.{limit}"), "'20 KB'");
         let Scene { stub: _stub, pushward, client, server, .. } = Scene::with(StubOptions::default(), bound).await;
         lost(&pushward, client, "alice@localhost/phone").await;
-        server.try_send((1..=200).map(|n| message(&format!("message {n}"))).collect::<String>());
-        pushward.logged(&["session ended", "SpoolFailed"]).await;
+        server.send((1..=200).map(|n| message(&format!("message {n}"))).collect::<String>());
+        pushward.logged(&["spool_failed"]).await;
         assert!(pushward.reached(limit).await >= 1, "{limit}");
         logged(&pushward, limit).await;
+        server.assert_open();
     }
+}
+
+/// One account may have an eighth of the spool: the ninth finds it full, and nobody's session ends.
+#[tokio::test]
+async fn accounts_share_the_spool_and_none_fills_it_alone() {
+    let bound = |setup: Setup| setup.with_metrics().set("limits.spool", "'80 KB'");
+    let mut stub = StubUpstream::start(StubOptions::default()).await;
+    let pushward = Pushward::start(bound(Setup::new(stub.address))).await;
+    let mut servers = Vec::new();
+    for number in 0..9 {
+        let mut client = pushward.login(&format!("user-{number}"), "phone").await;
+        let server = stub.session().await;
+        client.enable().await;
+        lost(&pushward, client, &format!("user-{number}@localhost/phone")).await;
+        server.send((1..=60).map(|n| message(&format!("message {n}"))).collect::<String>());
+        if number < 8 {
+            let refused = async || pushward.reached("spool_per_account").await;
+            let until = Instant::now() + PATIENCE;
+            while refused().await <= number {
+                assert!(Instant::now() < until, "user-{number} fills more than its part");
+            }
+            assert_eq!(pushward.reached("spool").await, 0, "user-{number}");
+        }
+        servers.push(server);
+    }
+    servers.iter().for_each(|server| server.assert_open());
 }
 
 #[tokio::test]

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use crate::support::{
-    Client, Element, Enabled, PATIENCE, Scene, Setup, StubOptions, another, bodies, fresh, message, numbered, resumed,
+    Client, Element, Enabled, PATIENCE, Scene, Setup, StubConnection, StubOptions, another, bodies, message,
+    numbered, resumed,
 };
 
 /// How a connection may be lost.
@@ -168,9 +169,25 @@ async fn a_resumption_takes_the_session_over_without_a_word_to_the_old_connectio
     server.assert_open();
 }
 
-/// No file may grow beyond 6 MiB; alice is dark and gets 12.
+/// The numbers that messages begin with.
+fn numbers(seen: &[String]) -> Vec<u32> {
+    bodies(seen).iter().map(|body| body.split(' ').next().unwrap().parse().unwrap()).collect()
+}
+
+/// The numbers of the messages that went back to their sender, as soon as there are so many.
+async fn returned(server: &mut StubConnection, count: usize) -> Vec<u32> {
+    let mut returned = Vec::new();
+    while returned.len() < count {
+        let error = Element::parse(&server.expect("<resource-constraint").await);
+        assert_eq!((error.name.as_str(), error.attribute("type")), ("message", Some("error")), "{error:?}");
+        returned.push(error.attribute("id").unwrap().split(' ').next().unwrap().parse().unwrap());
+    }
+    returned
+}
+
+/// No file may grow beyond 6 MiB; alice is dark and gets 12. Memory holds 256 KiB: what is more goes back to its sender.
 #[tokio::test]
-async fn on_a_full_disk_stanzas_stay_with_the_server_and_other_sessions_go_on() {
+async fn on_a_full_disk_a_session_stays_and_what_nobody_can_keep_goes_back() {
     let settings = |setup: Setup| {
         setup.largest_file(6 * 1024).set("limits.stanza", "'256 KiB'").set("limits.session_queue", "'256 KiB'")
     };
@@ -179,15 +196,14 @@ async fn on_a_full_disk_stanzas_stay_with_the_server_and_other_sessions_go_on() 
     scene.client.reset();
     let long = "x".repeat(100_000);
     for number in 1..=120 {
-        scene.server.try_send(message(&format!("{number} {long}")));
+        scene.server.send(message(&format!("{number} {long}")));
     }
-    let line = scene.pushward.logged(&["spool"]).await;
+    let line = scene.pushward.logged(&["spool_failed"]).await;
     let level = serde_json::from_str::<serde_json::Value>(&line).unwrap()["level"].clone();
     assert!(["WARN", "ERROR"].contains(&level.as_str().unwrap()), "{line}");
+    let mut gone = returned(&mut scene.server, 10).await;
     scene.pushward.assert_log_never_contains("xxxxxxxx");
-    scene.server.closed(PATIENCE).await;
-    let acked = scene.server.seen().acks.last().copied().unwrap_or(0);
-    assert!(acked < 120, "more is acknowledged than the disk can hold");
+    scene.server.assert_open();
     for number in 1..=3 {
         desk_server.send(message(&format!("desk {number}")));
         assert_eq!(bodies(&desk.messages(1).await), [format!("desk {number}")]);
@@ -200,32 +216,37 @@ async fn on_a_full_disk_stanzas_stay_with_the_server_and_other_sessions_go_on() 
         last = desk.closed(PATIENCE) => panic!("{last:?}"),
     }
     desk_server.assert_open();
+    // Each is with the client or back with its sender.
+    let (mut client, _) = resumed(&scene.pushward, &scene.enabled, 0).await;
+    let mut have = numbers(&client.until_quiet(Duration::from_secs(2)).await);
+    for error in scene.server.rest().iter().filter(|xml| xml.contains("<resource-constraint")) {
+        let error = Element::parse(error);
+        gone.push(error.attribute("id").unwrap().split(' ').next().unwrap().parse().unwrap());
+    }
+    assert!(have.is_sorted(), "{have:?}");
+    have.extend(gone);
+    have.sort_unstable();
+    assert_eq!(have, (1..=120).collect::<Vec<_>>());
 }
 
 #[tokio::test]
-async fn at_the_bound_of_a_sessions_spool_the_rest_stays_with_the_server() {
+async fn at_the_bound_of_a_sessions_spool_the_rest_stays_in_memory_and_with_the_server() {
     let settings = |setup: Setup| setup.set("limits.spool_per_session", "'256 KiB'");
     let mut scene = Scene::with(StubOptions::managed(), settings).await;
     let (mut desk, desk_server) = another(&scene.pushward, &mut scene.stub, "desk").await;
     scene.client.reset();
     let long = "x".repeat(20_000);
     for number in 1..=30 {
-        scene.server.try_send(message(&format!("{number} {long}")));
+        scene.server.send(message(&format!("{number} {long}")));
     }
-    scene.pushward.logged(&["spool"]).await;
-    scene.server.closed(PATIENCE).await;
-    let acked = scene.server.seen().acks.last().copied().unwrap_or(0);
+    scene.pushward.logged(&["spool_failed"]).await;
+    let acked = scene.server.request_ack().await;
     assert!(acked < 30, "{acked} of 30 stanzas of 20 KB are acknowledged with 256 KiB to hold them");
     desk_server.send(message("desk"));
     desk.messages(1).await;
-    // What was acknowledged is there when the phone is back.
-    let mut phone = scene.pushward.authenticated("alice").await;
-    let answer: Element = phone.resume(&scene.enabled.id, 0).await;
-    assert_eq!(answer.name, "failed", "{answer:?}");
-    fresh(&mut phone, "phone").await;
-    let seen = bodies(&phone.messages(acked as usize).await);
-    let numbers: Vec<_> = seen.iter().map(|body| body.split(' ').next().unwrap().parse::<u32>().unwrap()).collect();
-    assert_eq!(numbers, (1..=acked).collect::<Vec<_>>());
+    scene.server.assert_open();
+    let (mut phone, _) = resumed(&scene.pushward, &scene.enabled, 0).await;
+    assert_eq!(numbers(&phone.messages(30).await), (1..=30).collect::<Vec<_>>());
 }
 
 #[tokio::test]
@@ -244,11 +265,7 @@ async fn a_client_that_stops_reading_is_given_up_and_holds_nobody_up() {
     server.expect("behind").await;
     drop(client);
     let (mut client, _) = resumed(&pushward, &enabled, 0).await;
-    let numbers = |seen: &[String]| -> Vec<String> {
-        bodies(seen).iter().map(|body| body.split(' ').next().unwrap_or_default().to_owned()).collect()
-    };
-    let expected: Vec<_> = (1..=130).map(|number| number.to_string()).collect();
-    assert_eq!(numbers(&client.messages(130).await), expected);
+    assert_eq!(numbers(&client.messages(130).await), (1..=130).collect::<Vec<_>>());
     let rest = client.until_quiet(Duration::from_millis(300)).await;
     assert!(numbers(&rest).is_empty(), "{:?}", numbers(&rest));
 }

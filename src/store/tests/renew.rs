@@ -8,7 +8,7 @@ use super::*;
 /// Slots that are filled.
 const SLOTS: u64 = 8;
 /// Stanzas of each.
-const EACH: u64 = 150;
+const EACH: u64 = 250;
 
 /// Fills a file beyond the size from which on it is renewed.
 async fn fill(store: &Store) {
