@@ -122,11 +122,11 @@ fn classification(c: &mut Criterion) {
 
 fn queue(c: &mut Criterion) {
     let message = element(&text(200));
-    let mut queue = Queue::new(4 << 20, 0);
+    let mut queue = Queue::new(4 << 20);
     c.bench_function("queue/32 stanzas in, written, acknowledged", |bencher| {
         bencher.iter(|| {
             for _ in 0..BATCH {
-                let Place::Memory(seq) = queue.place(message.bytes().len(), None) else { panic!("no room") };
+                let Place::Memory(seq) = queue.place(message.bytes().len()) else { panic!("no room") };
                 queue.hold(Queued::new(message.clone(), seq, 0).of_leg(None, true));
             }
             for _ in 0..BATCH {

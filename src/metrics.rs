@@ -438,6 +438,7 @@ mod tests {
     use crate::session::negotiate::CloseReason;
 
     #[test]
+    #[allow(clippy::too_many_lines, reason = "it names every metric once")]
     fn what_was_counted_is_shown_under_its_names() {
         let metrics = Metrics::new();
         metrics.verdict("no_text");

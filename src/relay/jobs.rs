@@ -157,11 +157,10 @@ impl Jobs {
             }
         }
         let (delivered, last) = (is_delivered(&places), self.waiting.len().saturating_sub(1));
-        let joined = self.waiting.iter_mut().enumerate().rev().find_map(|(at, request)| match request {
-            Request::Unspool(other, waiting) if *other == spool => {
-                (at == last || delivered && waiting.iter().all(is_delivered)).then_some(waiting)
-            }
-            _ => None,
+        let joined = self.waiting.iter_mut().enumerate().rev().find_map(|(at, request)| {
+            let Request::Unspool(other, waiting) = request else { return None };
+            let joins = *other == spool && (at == last || delivered && waiting.iter().all(is_delivered));
+            joins.then_some(waiting)
         });
         let Some(waiting) = joined else {
             return self.waiting.push_back(Request::Unspool(spool, vec![places]));

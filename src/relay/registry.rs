@@ -73,8 +73,10 @@ impl Registry {
 
     /// The session can be found under this id from now on.
     pub fn resumable(&self, id: SmId, handle: &Arc<Handle>) {
-        self.not_resumable(handle);
-        handle.set_resumable(Some(id.clone()));
+        let before = handle.set_resumable(Some(id.clone()));
+        if let Some(before) = before.filter(|before| *before != id) {
+            self.resumable.remove_if(&before, |_, current| current.login() == handle.login());
+        }
         self.resumable.insert(id, Arc::clone(handle));
     }
 

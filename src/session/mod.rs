@@ -298,6 +298,7 @@ pub struct Session {
 
 impl Session {
     /// A session whose client is attached by [`Attachment::FIRST`].
+    #[allow(clippy::too_many_lines, reason = "it names every field once, and does little else")]
     pub fn new(settings: Arc<Settings>, mut bound: Bound, owner: Owner, dice: Dice, clock: Clock) -> Self {
         let now = clock.now;
         let bare = Header::bare();

@@ -102,9 +102,10 @@ impl Store {
     pub async fn log_in(&self, account: &BareJid, login: Change) -> Result<LoggedIn, StoreError> {
         let account = account.clone();
         self.write_in_turn(move |batch| {
-            let (agent, id) = match &login {
-                Change::Login { agent, login, .. } => (agent.clone(), *login),
-                _ => (None, LoginId(0)),
+            let (agent, id) = if let Change::Login { agent, login, .. } = &login {
+                (agent.clone(), *login)
+            } else {
+                (None, LoginId(0))
             };
             let knows = |known: Account| known.devices.iter().any(|device| device.agent == agent);
             let knew_agent = agent.is_some() && knows(load(&batch.accounts, &account)?);

@@ -101,7 +101,7 @@ async fn a_newer_copy_without_its_client_is_not_pushed_for_while_the_older_ackno
         seen.into_iter().filter(|xml| xml.contains("<publish ")).collect::<Vec<_>>()
     };
     let (pushed, _) = tokio::join!(pushed, scene.client.live_for(2 * QUIET));
-    assert_eq!(pushed, [String::new(); 0]);
+    assert!(pushed.is_empty(), "{pushed:?}");
     // The older one goes: the newer is the device's only session now.
     scene.client.reset();
     server.expect("<publish ").await;

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use crate::support::{
-    Client, Element, Enabled, PATIENCE, Scene, Setup, StubConnection, StubOptions, another, bodies, message,
-    numbered, resumed,
+    Client, Element, Enabled, PATIENCE, Scene, Setup, StubConnection, StubOptions, another, bodies, message, numbered,
+    resumed,
 };
 
 /// How a connection may be lost.

@@ -36,6 +36,10 @@ impl Driver {
         let resource = bound.jid.resource().as_str().to_owned();
         let (handle, commands) = relay.registry.enter(relay.store.next_login(), login::held(&bound), resource);
         let membership = Membership::new(Arc::clone(&relay), Arc::clone(&handle));
+        if let Some(id) = bound.enabled.as_ref().and_then(|enabled| enabled.id.clone()) {
+            // The client has it from its `<success/>`, and may come back with it before the store has answered.
+            relay.registry.resumable(id, &handle);
+        }
         let published = Published::new(&relay);
         let (mut near, mut far) = (Served::new(&mut *client), Served::new(&mut upstream));
         let asked = timeout(STORE, owner(&relay, &handle, &bound));

@@ -208,6 +208,7 @@ impl Rig {
         self.drain();
     }
 
+    #[allow(clippy::too_many_lines, reason = "it names every effect once")]
     fn drain(&mut self) {
         let text = |bytes: Bytes| String::from_utf8(bytes.to_vec()).unwrap();
         while let Some(output) = self.session.poll() {

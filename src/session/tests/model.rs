@@ -232,6 +232,7 @@ struct Coverage {
 }
 
 impl Coverage {
+    #[allow(clippy::too_many_lines, reason = "it names every counter once")]
     fn all(&self) -> Vec<(&'static str, u64)> {
         let Self {
             steps,

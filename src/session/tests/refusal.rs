@@ -62,7 +62,7 @@ fn a_live_client_pauses_the_server_at_the_bound_and_its_acks_go_on() {
             rig.pass(Duration::from_millis(110));
         }
     }
-    let sent = usize::try_from(rig.session.unsaved().stanzas).unwrap();
+    let sent = rig.session.unsaved().stanzas;
     assert!(!rig.session.wants_upstream() && sent < 20, "{sent}");
     assert_eq!((returned(&rig).len(), rig.ended), (0, None));
     let mut h = 0;

@@ -70,7 +70,7 @@ async fn a_database_of_the_version_before_opens_and_delivers_everything_in_the_s
     let wake =
         |device, since, reason| (Slot { account: account("romeo"), device: DeviceId(device) }, Wake { since, reason });
     let expired = wake(2, 1_700_000_003, WakeReason::Expired);
-    assert_eq!(store.wakes().await.unwrap(), [expired.clone()]);
+    assert_eq!(store.wakes().await.unwrap(), std::slice::from_ref(&expired));
     for (id, name, device, h) in [("grave-romeo", "romeo", 1, 17), ("grave-juliet", "juliet", 4, u32::MAX)] {
         let tombstone = Tombstone { account: account(name), device: DeviceId(device), h, at: 1_700_000_004 };
         assert_eq!(store.tombstone(id).await.unwrap(), Some(tombstone));

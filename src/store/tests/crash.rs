@@ -68,7 +68,8 @@ impl Model {
     fn choose(&self, dice: &mut Dice, round: usize) -> Call {
         let fresh = |resource: u64| Call::Change(login(self.logins + 1, &format!("r{resource}"), 1));
         let open = self.open();
-        let Some((login, device)) = open.get(dice.below(open.len().max(1) as u64) as usize).copied() else {
+        let Some((login, device)) = open.get(usize::try_from(dice.below(open.len().max(1) as u64)).unwrap()).copied()
+        else {
             return fresh(dice.below(3));
         };
         let last = self.spools.get(&login).map_or(0, |spool| spool.last);
@@ -254,7 +255,7 @@ async fn play(store: &Store, seed: u64, rounds: usize) -> [Promise; 3] {
                     promises[n].inherited += usize::from(!models[n].inheritance(*device, *to).is_empty());
                 }
                 Call::AdoptShared(from, _) => promises[n].adopted += usize::from(models[n].shared(*from).is_some()),
-                _ => {}
+                Call::Spool(..) | Call::Unspool(..) | Call::Discard(..) | Call::Change(_) | Call::Bury(_) => {}
             }
             match (answer, &calls[n]) {
                 (Ok(()), Call::Unspool(login, up_to)) => {

@@ -126,6 +126,7 @@ enum Order {
 }
 
 /// A crash between two pieces repeats at most, and what was deleted for certain stays so.
+#[allow(clippy::too_many_lines, reason = "a scenario reads best in one piece")]
 async fn crash(order: Order) {
     const COUNT: u64 = 900;
     let created = TestDisk::new(Vec::new(), usize::MAX);

@@ -14,7 +14,7 @@ const EACH: u64 = 250;
 async fn fill(store: &Store) {
     for device in 0..SLOTS {
         let items = (1..=EACH).map(|seq| Spooled { bytes: vec![b'x'; 64_000].into(), ..item(seq) }).collect();
-        put(&store, &slot("romeo", device), items).await.unwrap();
+        put(store, &slot("romeo", device), items).await.unwrap();
     }
 }
 

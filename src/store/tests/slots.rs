@@ -281,7 +281,7 @@ async fn a_bound_refuses_the_whole_call_and_names_itself() {
     }
     put(&store, &b, items(1..=2)).await.unwrap();
     let full = async |store: &Store| {
-        let error = put(&store, &b, items([3])).await.unwrap_err();
+        let error = put(store, &b, items([3])).await.unwrap_err();
         let StoreError::SpoolFull { which, .. } = error else { panic!("{error}") };
         assert_eq!(which, SpoolBound::All);
     };
