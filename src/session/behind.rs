@@ -67,7 +67,7 @@ impl Behind {
     /// A reply to the client had no place in memory.
     pub(super) fn reply_goes_to_spool(&mut self, seq: u64, len: usize) {
         let replies = self.1.get_or_insert_default();
-        *replies = Box::new(Replies { bytes: replies.bytes.saturating_add(len), last: seq });
+        **replies = Replies { bytes: replies.bytes.saturating_add(len), last: seq };
     }
 
     /// What was handed to the spool up to this place is on disk.
