@@ -54,8 +54,8 @@
 //! # Invariants
 //!
 //! 1. **Nothing lost, nothing twice.** Every stanza of a durable kind (messages, subscription presence, iq requests) that the
-//!    server handed us is acked by the client, or in the spool on disk, or not yet acknowledged to the server. A client that
-//!    resumes gets each stanza exactly once, in order. After a crash, at least once.
+//!    server handed us is acked by the client, or in the spool on disk, or not yet acknowledged to the server, or returned to
+//!    its sender with an error. A client that resumes gets each stanza exactly once, in order. After a crash, at least once.
 //! 2. **Durable before acked.** Durable kinds are acknowledged to either side only once the other side has taken them or the
 //!    disk holds them. Other presence and iq answers wait in memory and count as handled, since acks are cumulative.
 //! 3. **Unchanged in, unchanged out.** A stanza that no rule rewrites leaves byte for byte as it came.
@@ -63,7 +63,8 @@
 //! 5. **Our own traffic is invisible.** Publishes and their answers, probes, pings, upstream acks never reach the client.
 //! 6. **Silent while live.** No push for a stanza that a live client acknowledged in time; one push per burst otherwise (calls
 //!    for devices that asked for `jingle` excepted).
-//! 7. **Every wait has a deadline, every queue a bound, every overflow a name.**
+//! 7. **Every wait has a deadline, every queue a bound, every overflow a name.** No task waits for room in another task's
+//!    mailbox.
 //! 8. **Secrets stay secret.** No SASL payload, publish-option, stanza body or child is logged at any level.
 //! 9. **Deaf core.** Framing, session logic and push rules know no socket, clock, disk or randomness.
 //! 10. **Only the owner detaches.** A late event of attachment *n* cannot affect attachment *n+1*.
