@@ -14,7 +14,7 @@ use crate::xml::{self, Element, Frame, Kind, XmlWriter, ns};
 impl Session {
     /// Whether the server's next frame can be taken now: else the disk is too slow for what comes, or refuses it.
     pub fn wants_upstream(&self) -> bool {
-        let sheds = !self.spool.accepts() && self.is_dark();
+        let sheds = !self.spool.accepts() && self.is_dark() && !self.is_ending();
         sheds || self.queue.has_room() && !self.is_paused()
     }
 

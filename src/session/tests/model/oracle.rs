@@ -288,7 +288,7 @@ impl World {
         let largest = 1000;
         let limit = self.settings.session_queue + largest;
         let unsaved = session.unsaved().bytes;
-        let (paused, is_dark) = (session.is_paused(), session.is_dark());
+        let (paused, is_dark) = (session.is_paused(), session.is_dark() && !session.is_ending());
         self.check(bytes <= limit, || format!("{bytes} bytes wait in memory"));
         // While the client is there, as much again was on its way to the disk when that refused.
         let unsaved_limit = if is_dark { limit } else { limit + self.settings.session_queue };
