@@ -1,9 +1,10 @@
 //! A phone that does what phones do, and worse: binds, enables, drops, resumes, closes, floods and stops reading, in random order.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use base64::Engine as _;
@@ -33,9 +34,20 @@ pub(crate) struct World {
     pub(crate) proxy: SocketAddr,
     pub(crate) tls: Arc<ClientConfig>,
     pub(crate) over: AtomicBool,
+    /// The accounts and resources that have been bound. Copies wait for exactly these.
+    pub(crate) devices: Mutex<BTreeSet<(usize, String)>>,
 }
 
 impl World {
+    fn has_bound(&self, account: usize, resource: &str) {
+        self.devices.lock().unwrap_or_else(PoisonError::into_inner).insert((account, resource.to_owned()));
+    }
+
+    pub(crate) fn devices_of(&self, account: usize) -> Vec<String> {
+        let devices = self.devices.lock().unwrap_or_else(PoisonError::into_inner);
+        devices.iter().filter(|(owner, _)| *owner == account).map(|(_, resource)| resource.clone()).collect()
+    }
+
     pub(crate) fn is_over(&self) -> bool {
         self.over.load(Ordering::Relaxed)
     }
@@ -229,6 +241,7 @@ impl Phone {
         if self.random.random_bool(0.1) {
             self.resource = format!("{}x", self.resource.trim_end_matches('x'));
         }
+        world.has_bound(self.account, &self.resource);
         self.resumable = Some((bound(&world, &mut link, &self.resource).await?, 0));
         if self.random.random_bool(0.3) {
             let node = self.resource.trim_end_matches('x');

@@ -20,8 +20,8 @@ mod tls;
 mod xml;
 
 use std::process::ExitCode;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use clap::Parser;
@@ -66,7 +66,8 @@ async fn main() -> ExitCode {
     let mut proxy = Proxy::start(upstream).await;
     let idle = (proxy.descriptors(), proxy.memory());
     let tls = tls::Tls::trusting(&proxy.certificate()).config();
-    let world = Arc::new(World { server, proxy: proxy.address, tls, over: AtomicBool::new(false) });
+    let world =
+        Arc::new(World { server, proxy: proxy.address, tls, over: AtomicBool::new(false), devices: Mutex::default() });
     let mut phones = JoinSet::new();
     for account in 0..options.accounts {
         for number in 0..options.clients {
@@ -79,7 +80,7 @@ async fn main() -> ExitCode {
     sending.await.unwrap();
     timeout(Duration::from_secs(90), async { while phones.join_next().await.is_some() {} }).await.expect("phones end");
     println!("clients have ended: {:?}", world.server.ledger.sum());
-    let collected = collect(&world, options).await;
+    let collected = collect(&world).await;
     let ended = ends(&proxy, idle.0).await;
     report(&world, &proxy, idle, (collected, ended)).await
 }
@@ -126,8 +127,8 @@ async fn act(world: &World, proxy: &mut Proxy, options: Options) {
     }
 }
 
-/// Every phone comes once more, reads all that waits and leaves in order; until nothing waits, or nothing more comes.
-async fn collect(world: &Arc<World>, options: Options) -> bool {
+/// Every device of an account comes once more, reads all that waits and leaves in order; until nothing waits, or nothing more comes.
+async fn collect(world: &Arc<World>) -> bool {
     let mut before = usize::MAX;
     loop {
         let waiting = world.server.ledger.waiting();
@@ -141,12 +142,13 @@ async fn collect(world: &Arc<World>, options: Options) -> bool {
         for account in waiting.into_keys() {
             let world = Arc::clone(world);
             collecting.spawn(async move {
-                for number in 0..options.clients {
+                for (number, resource) in world.devices_of(account).into_iter().enumerate() {
                     // Behind `orphan_grace`, and once more with the longer wait of devices with a registration.
                     let quiet = if number == 0 { Duration::from_secs(20) } else { Duration::from_millis(300) };
-                    let phone = client::collect(Arc::clone(&world), account, format!("phone-{number}"), quiet);
-                    if let Err(error) = timeout(Duration::from_secs(120), phone).await.map_err(|_| "too slow") {
-                        println!("account {account}, phone {number}: {error}");
+                    let phone = client::collect(Arc::clone(&world), account, resource.clone(), quiet);
+                    let collected = timeout(Duration::from_secs(120), phone).await;
+                    if let Err(error) = collected.unwrap_or_else(|_| Err(std::io::ErrorKind::TimedOut.into())) {
+                        println!("account {account}, {resource}: {error}");
                     }
                 }
             });
