@@ -254,7 +254,8 @@ impl Jobs {
             }),
             Request::Adopt(registered, places) => Box::pin(async move {
                 let last = *places.end();
-                if let Err(error) = orphans(&store, &slot, &own, registered, places).await {
+                let stays = || !handle.is_ending();
+                if let Err(error) = orphans(&store, &slot, &own, (registered, stays), places).await {
                     // What was moved is there, the rest stays where it was.
                     tracing::error!(%error, "stanzas of other devices cannot be adopted");
                 }
@@ -325,14 +326,18 @@ async fn change_account(
     Ok(answer)
 }
 
-/// Takes what was addressed to the account and waits for devices without a session.
+/// Takes what was addressed to the account and waits for devices without a session, as long as the session itself stays: one that
+/// ends could only leave it to the next.
 async fn orphans(
     store: &Store,
     slot: &Slot,
     own: &SpoolId,
-    registered: bool,
+    (registered, stays): (bool, impl Fn() -> bool),
     mut places: RangeInclusive<u64>,
 ) -> Result<(), StoreError> {
+    if !stays() {
+        return Ok(());
+    }
     let account = store.account_now(&slot.account).await?;
     for (device, _) in store.orphans(&slot.account, slot.device).await? {
         // Of a device that is not known any more nobody may have anything: its account was removed.
@@ -341,7 +346,7 @@ async fn orphans(
             continue;
         }
         // A few at a time, so that the store serves others in between.
-        while !places.is_empty() {
+        while stays() && !places.is_empty() {
             let moved = store.adopt_shared(&slot.account, device, (own, slot.device), places.clone()).await?;
             if moved == 0 {
                 break;

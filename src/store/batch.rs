@@ -31,6 +31,8 @@ pub(super) struct Batch<'t> {
     pub(super) totals: Totals,
     pub(super) pending: &'t Pending,
     pub(super) logins: &'t Logins,
+    /// Stanzas that were added.
+    pub(super) added: usize,
     /// What may be deleted before other jobs get their turn.
     pub(super) budget: Budget,
     /// Of these spools, what is hidden below a place was deleted in this transaction; or all of it.
@@ -67,6 +69,7 @@ impl<'t> Batch<'t> {
             totals,
             pending,
             logins,
+            added: 0,
             budget: Budget::piece(),
             swept: HashMap::new(),
             removals: Vec::new(),

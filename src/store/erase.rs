@@ -54,6 +54,11 @@ impl Budget {
         Self { stanzas: usize::MAX, bytes: usize::MAX }
     }
 
+    /// Stanzas that were deleted of a piece's.
+    pub(super) fn spent(&self) -> usize {
+        PIECE.saturating_sub(self.stanzas)
+    }
+
     pub(super) fn is_spent(&self) -> bool {
         self.stanzas == 0 || self.bytes == 0
     }

@@ -253,6 +253,7 @@ impl Batch<'_> {
             row.add(item.cost(), item.shared);
         }
         row.backlog.last_seq = last_seq;
+        self.added = self.added.saturating_add(fresh.len());
         self.totals.add(&spool.account, added);
         self.differs = true;
         self.set_row(spool, row)

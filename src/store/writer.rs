@@ -32,7 +32,8 @@ use crate::metrics::Latency;
 const BUSY: Duration = Duration::from_millis(20);
 /// How long a deletion may wait for another job's commit.
 const LAZY: Duration = Duration::from_secs(1);
-/// How long a transaction goes on deleting, piece by piece, while nobody waits for its commit.
+/// How long a transaction goes on deleting, piece by piece, while nobody waits for its commit. On a disk that is slow to commit it is
+/// longer, see [`Writer::erase`].
 const ERASING: Duration = Duration::from_millis(10);
 
 /// What the writer is asked for.
@@ -177,6 +178,7 @@ pub(super) fn spawn(shared: Arc<Shared>, jobs: mpsc::UnboundedReceiver<Job>, end
         due: Some(Instant::now()),
         unfinished: VecDeque::new(),
         committed: None,
+        commit_took: Duration::ZERO,
         renewal,
     };
     std::thread::Builder::new()
@@ -201,6 +203,8 @@ struct Writer {
     unfinished: VecDeque<Work>,
     /// When the last transaction was committed.
     committed: Option<Instant>,
+    /// How long that took.
+    commit_took: Duration,
     renewal: Renewal,
 }
 
@@ -216,7 +220,7 @@ impl Writer {
     fn run(mut self, mut jobs: mpsc::UnboundedReceiver<Job>) {
         loop {
             let mut group = Group::default();
-            group.resume(&mut self.unfinished);
+            group.go_on_with(&self.unfinished);
             if group.works == 0 {
                 match self.next(&mut jobs) {
                     Next::Job(job) => group.push(job, &mut jobs),
@@ -370,7 +374,8 @@ impl Writer {
         if differs {
             let began = std::time::Instant::now();
             transaction.commit()?;
-            shared.commit_time.observe(began.elapsed());
+            self.commit_took = began.elapsed();
+            shared.commit_time.observe(self.commit_took);
             shared.commits.fetch_add(1, Ordering::Relaxed);
             let now = Instant::now();
             self.committed = Some(now);
@@ -392,6 +397,9 @@ impl Writer {
 
     /// Deletes what waits for it, piece by piece, if the transaction is committed anyway or the time has come, and has other
     /// jobs performed in between. Returns whether more is left.
+    ///
+    /// It goes on for a time that adds at most half to that of a commit, and always deletes more than the transaction adds: so
+    /// what waits for deletion does not grow, however many stanzas come and however slow the disk is.
     fn erase(
         &mut self,
         batch: &mut Batch<'_>,
@@ -399,14 +407,14 @@ impl Writer {
         incoming: &mut mpsc::UnboundedReceiver<Job>,
         replies: &mut Vec<Reply>,
     ) -> Result<bool, StoreError> {
-        let until = Instant::now() + ERASING;
+        let at_least = if group.is_urgent() { Duration::ZERO } else { ERASING };
+        let until = Instant::now() + at_least.max(self.commit_took / 2);
         if group.unbounded {
             batch.budget = Budget::unbounded();
         }
+        let mut erased = 0usize;
         loop {
-            for work in std::mem::take(&mut self.unfinished) {
-                self.perform_one(Job::Work(work), batch, replies)?;
-            }
+            self.go_on(batch, replies)?;
             let due = self.due.is_some_and(|at| at <= Instant::now());
             if !(batch.differs || due || group.settles) {
                 return Ok(false);
@@ -415,7 +423,8 @@ impl Writer {
             if !more && self.unfinished.is_empty() {
                 return Ok(false);
             }
-            if Instant::now() >= until || (more && group.is_urgent()) {
+            erased = erased.saturating_add(batch.budget.spent());
+            if Instant::now() >= until && (!more || erased > batch.added.saturating_mul(2)) {
                 return Ok(more);
             }
             batch.budget = Budget::piece();
@@ -424,5 +433,17 @@ impl Writer {
                 self.perform_one(job, batch, replies)?;
             }
         }
+    }
+
+    /// Performs the jobs that are to have another turn, the oldest first: one at least, the others as far as the budget goes.
+    fn go_on(&mut self, batch: &mut Batch<'_>, replies: &mut Vec<Reply>) -> Result<(), StoreError> {
+        for turn in 0..self.unfinished.len() {
+            if turn > 0 && batch.budget.is_spent() {
+                break;
+            }
+            let Some(work) = self.unfinished.pop_front() else { break };
+            self.perform_one(Job::Work(work), batch, replies)?;
+        }
+        Ok(())
     }
 }

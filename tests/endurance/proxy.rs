@@ -85,7 +85,7 @@ impl Proxy {
             assert!(Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status().unwrap().success());
             let until = Instant::now() + PATIENCE;
             while self.child.try_wait().unwrap().is_none() {
-                assert!(Instant::now() < until, "the proxy does not end");
+                assert!(Instant::now() < until, "the proxy does not end; its last lines:\n{}", self.last_lines());
                 sleep(Duration::from_millis(20)).await;
             }
         } else {
@@ -152,6 +152,12 @@ impl Proxy {
             }
         }
         complaints.into_iter().collect()
+    }
+
+    fn last_lines(&self) -> String {
+        let log = self.log();
+        let lines: Vec<_> = log.lines().collect();
+        lines[lines.len().saturating_sub(20)..].join("\n")
     }
 
     fn log(&self) -> String {

@@ -105,13 +105,10 @@ impl Group {
         self.jobs.push_back(job);
     }
 
-    /// Takes jobs that are to have another turn.
-    pub(super) fn resume(&mut self, unfinished: &mut VecDeque<Work>) {
-        for work in unfinished.drain(..) {
-            self.works += 1;
-            self.urgent |= work.awaited == Awaited::Commit;
-            self.jobs.push_back(Job::Work(work));
-        }
+    /// Is there for jobs that are to have another turn, too.
+    pub(super) fn go_on_with(&mut self, unfinished: &VecDeque<Work>) {
+        self.works += unfinished.len();
+        self.urgent |= unfinished.iter().any(|work| work.awaited == Awaited::Commit);
     }
 
     /// Whether somebody waits for a commit.
