@@ -4,7 +4,7 @@ use redb::{ReadTransaction, ReadableTable, ReadableTableMetadata, TableDefinitio
 
 use super::batch::Batch;
 use super::record::{self, Reader};
-use super::{Slot, Store, StoreError};
+use super::{Slot, Store, StoreError, accounts};
 use crate::jid::BareJid;
 use crate::push::account::DeviceId;
 
@@ -66,12 +66,20 @@ impl Store {
         self.write(0, move |batch| batch.wake(&slot, wake)).await
     }
 
-    /// The devices that are to be woken.
+    /// The devices that are to be woken. A note that cannot be read is replaced: the device is woken too.
     ///
     /// # Errors
     /// [`StoreError::Database`]; [`StoreError::Closed`] if the runtime is shutting down.
     pub async fn wakes(&self) -> Result<Vec<(Slot, Wake)>, StoreError> {
-        self.read(wakes).await
+        let (mut wakes, unreadable) = self.read(wakes).await?;
+        for slot in unreadable {
+            // Its key says what matters.
+            let wake = Wake { since: accounts::unix_ms() / 1000, reason: WakeReason::Restart };
+            tracing::error!(account = %slot.account, "the note that a device is to be woken could not be read: it is replaced");
+            self.wake(&slot, wake).await?;
+            wakes.push((slot, wake));
+        }
+        Ok(wakes)
     }
 
     /// How many devices are to be woken, as of the last commit.
@@ -92,18 +100,21 @@ impl Store {
     }
 }
 
-fn wakes(transaction: &ReadTransaction) -> Result<Vec<(Slot, Wake)>, StoreError> {
-    let mut wakes = Vec::new();
+/// The notes, and the devices whose note cannot be read.
+fn wakes(transaction: &ReadTransaction) -> Result<(Vec<(Slot, Wake)>, Vec<Slot>), StoreError> {
+    let (mut wakes, mut unreadable) = (Vec::new(), Vec::new());
     for entry in transaction.open_table(WAKES)?.iter()? {
         let (key, record) = entry?;
         let (account, device) = key.value();
         let Ok(account) = BareJid::new(account) else { continue };
-        match Wake::decode(&account, record.value()) {
-            Ok(wake) => wakes.push((Slot { account, device: DeviceId(device) }, wake)),
-            Err(error) => tracing::error!(%error, "a device cannot be woken"),
+        let wake = Wake::decode(&account, record.value());
+        let slot = Slot { account, device: DeviceId(device) };
+        match wake {
+            Ok(wake) => wakes.push((slot, wake)),
+            Err(_) => unreadable.push(slot),
         }
     }
-    Ok(wakes)
+    Ok((wakes, unreadable))
 }
 
 impl Batch<'_> {

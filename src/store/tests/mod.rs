@@ -18,6 +18,7 @@ mod pieces;
 mod renew;
 mod slots;
 mod spools;
+mod unreadable;
 
 fn account(name: &str) -> BareJid {
     format!("{name}@example.org").parse().unwrap()
