@@ -24,6 +24,8 @@ mod reading;
 pub mod registry;
 mod report;
 mod revoke;
+#[cfg(test)]
+mod rig;
 mod seen;
 mod serve;
 pub mod snapshot;

@@ -34,12 +34,6 @@ fn spoil(store: &Store, spool: &SpoolId, places: impl IntoIterator<Item = u64>) 
     });
 }
 
-fn set_stanza(store: &Store, spool: &SpoolId, seq: u64, record: &[u8]) {
-    change(store, |transaction| {
-        transaction.open_table(STANZAS).unwrap().insert(spool.place(seq), record).unwrap();
-    });
-}
-
 fn set_row(store: &Store, spool: &SpoolId, record: &[u8]) {
     change(store, |transaction| {
         transaction.open_table(SPOOLS).unwrap().insert(spool.key(), record).unwrap();
@@ -86,7 +80,7 @@ async fn a_spool_of_which_only_garbage_is_left_counts_for_nothing() {
     let phone = slot("romeo", 1);
     put(&store, &phone, items(1..=3)).await.unwrap();
     for (seq, record) in [(1, &b""[..]), (2, b"\x01"), (3, b"\x01\x01short")] {
-        set_stanza(&store, &of(&phone), seq, record);
+        store.set_stanza(&of(&phone), seq, record);
     }
     assert_eq!(seqs(&store, &phone).await, [0; 0]);
     assert_eq!(store.lost().get(), 3);

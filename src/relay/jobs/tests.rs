@@ -1,0 +1,157 @@
+//! The order of a session's jobs, and what becomes of those that the store refuses.
+
+use std::time::Duration;
+
+use tempfile::{TempDir, tempdir};
+use tokio::time::timeout;
+
+use super::*;
+use crate::relay::rig;
+use crate::session::negotiate::Held;
+use crate::session::queue::STRIDE;
+
+struct Rig {
+    jobs: Jobs,
+    relay: Arc<Relay>,
+    own: SpoolId,
+    _directory: TempDir,
+}
+
+impl Rig {
+    fn new() -> Self {
+        let directory = tempdir().unwrap();
+        let relay = rig::relay(directory.path());
+        let account: BareJid = "romeo@localhost".parse().unwrap();
+        let held = Held { account: account.clone(), identity: None };
+        let (handle, _) = relay.registry.enter(relay.store.next_login(), held, "r".to_owned());
+        handle.set_device(DeviceId(1));
+        let own = SpoolId { account, login: handle.login() };
+        Self { jobs: Jobs::new(Arc::clone(&relay), handle), relay, own, _directory: directory }
+    }
+
+    fn spool(&mut self, numbers: impl IntoIterator<Item = u64>) {
+        let items = items(numbers);
+        let last = items.last().unwrap().seq;
+        self.jobs.ask(Request::Spool(items, last));
+    }
+
+    fn unspool(&mut self, numbers: RangeInclusive<u64>) {
+        self.jobs.ask(Request::Unspool(None, vec![numbers]));
+    }
+
+    fn load(&mut self, after: u64) {
+        self.jobs.ask(Request::Load(Load { spool: None, after, weight: usize::MAX }));
+    }
+
+    /// The outcome of the next job.
+    async fn next(&mut self) -> String {
+        match timeout(Duration::from_secs(30), self.jobs.done()).await.unwrap() {
+            Done::Changed(..) => "changed".to_owned(),
+            Done::Spooled(Spooling { last, result: Ok(()), .. }) => format!("spooled {last}"),
+            Done::Spooled(Spooling { result: Err(error), .. }) => panic!("{error}"),
+            Done::Loaded(items) => format!("loaded {:?}", numbers(&items.unwrap())),
+            Done::TookOver(_) => "took over".to_owned(),
+            Done::Quiet(result) => format!("quiet {}", result.is_ok()),
+        }
+    }
+
+    /// The outcomes of all jobs.
+    async fn all(&mut self) -> Vec<String> {
+        let mut all = Vec::new();
+        while !self.jobs.are_done() {
+            all.push(self.next().await);
+        }
+        all
+    }
+
+    /// What is in the own spool.
+    async fn stored(&self) -> Vec<u64> {
+        numbers(&self.relay.store.spooled(&self.own, 0, usize::MAX).await.unwrap())
+    }
+
+    fn lost(&self) -> u64 {
+        let text = self.relay.metrics.text(&crate::metrics::Measured::default()).unwrap();
+        let line = text.lines().find_map(|line| line.strip_prefix("pushward_stanzas_lost_total "));
+        line.unwrap().parse().unwrap()
+    }
+}
+
+fn items(numbers: impl IntoIterator<Item = u64>) -> Vec<Spooled> {
+    let item = |seq| Spooled {
+        seq,
+        received: 1,
+        shared: true,
+        archived: false,
+        bytes: format!("<message id='{seq}'><body>hunter2</body></message>").into(),
+    };
+    numbers.into_iter().map(item).collect()
+}
+
+fn numbers(items: &[Spooled]) -> Vec<u64> {
+    items.iter().map(|item| item.seq).collect()
+}
+
+/// The session offered the stanza with the same number for ever, and all others waited behind it.
+#[tokio::test]
+async fn a_stanza_whose_place_is_taken_gets_another_behind_all_that_the_spool_ever_had() {
+    const S: u64 = STRIDE;
+    let mut rig = Rig::new();
+    let foreign = |n| Spooled { bytes: "<message id='foreign'/>".into(), ..items([n * S]).remove(0) };
+    let store = rig.relay.store.clone();
+    store.spool(&rig.own, DeviceId(1), vec![items([S]).remove(0), foreign(2), foreign(5)]).await.unwrap();
+    // The first is there already.
+    rig.spool([S, 2 * S, 3 * S]);
+    rig.load(0);
+    rig.spool([4 * S]);
+    rig.load(0);
+    let loaded = |numbers: &[u64]| format!("loaded {numbers:?}");
+    let spooled = |number| format!("spooled {number}");
+    let outcomes = [spooled(3 * S), loaded(&[S, 2 * S, 3 * S]), spooled(4 * S), loaded(&[S, 2 * S, 3 * S, 4 * S])];
+    assert_eq!(rig.all().await, outcomes);
+    assert_eq!(rig.stored().await, [S, 2 * S, 5 * S, 6 * S, 7 * S, 8 * S]);
+    rig.jobs.ask(Request::Load(Load { spool: None, after: S, weight: 1 }));
+    assert_eq!(rig.all().await, [loaded(&[2 * S])], "however little is read at once");
+    // The numbers of earlier spools are their own.
+    let earlier = SpoolId { login: store.next_login(), ..rig.own.clone() };
+    store.spool(&earlier, DeviceId(1), items([2 * S, 3 * S])).await.unwrap();
+    rig.jobs.ask(Request::Load(Load { spool: Some(earlier.login), after: 0, weight: usize::MAX }));
+    rig.jobs.ask(Request::Unspool(Some(earlier.login), vec![2 * S..=2 * S]));
+    rig.jobs.ask(Request::Load(Load { spool: Some(earlier.login), after: 0, weight: usize::MAX }));
+    assert_eq!(rig.all().await, [loaded(&[2 * S, 3 * S]), "quiet true".to_owned(), loaded(&[3 * S])]);
+    // What is not the session's is not deleted.
+    rig.unspool(0..=3 * S);
+    rig.load(0);
+    assert_eq!(rig.all().await, ["quiet true".to_owned(), loaded(&[4 * S])]);
+    assert_eq!(rig.stored().await, [2 * S, 5 * S, 8 * S]);
+    // What the session adopts comes behind, too.
+    let login = |login, device, resource: &str| {
+        let (candidate, resource) = (DeviceId(device), resource.to_owned());
+        Change::Login { candidate, login, resource, agent: None, presented: None, at: 1 }
+    };
+    let other = SpoolId { login: store.next_login(), ..rig.own.clone() };
+    store.log_in(&other.account, login(rig.own.login, 1, "r")).await.unwrap();
+    store.log_in(&other.account, login(other.login, 2, "other")).await.unwrap();
+    store.spool(&other, DeviceId(2), items([7])).await.unwrap();
+    store.change(&other.account, Change::Ended { login: other.login }).await.unwrap();
+    rig.jobs.ask(Request::Adopt(false, 5 * S..=5 * S + 9));
+    rig.spool([6 * S]);
+    rig.load(4 * S);
+    assert_eq!(rig.all().await, [spooled(5 * S + 9), spooled(6 * S), loaded(&[5 * S, 6 * S])]);
+}
+
+#[tokio::test]
+async fn a_stanza_that_cannot_be_read_does_not_block_the_session() {
+    let mut rig = Rig::new();
+    rig.spool([1, 2, 3]);
+    assert_eq!(rig.all().await, ["spooled 3"]);
+    rig.relay.store.set_stanza(&rig.own, 1, b"hunter2");
+    rig.load(0);
+    rig.load(0);
+    assert_eq!(rig.all().await, ["loaded [2, 3]", "loaded [2, 3]"]);
+    assert_eq!(rig.lost(), 1);
+    rig.relay.store.set_stanza(&rig.own, 3, b"");
+    rig.load(2);
+    rig.unspool(0..=2);
+    assert_eq!(rig.all().await, ["loaded []", "quiet true"], "all has been read");
+    assert_eq!((rig.lost(), rig.stored().await), (2, vec![]));
+}
