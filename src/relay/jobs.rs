@@ -54,13 +54,15 @@ pub(super) struct Spooling {
     /// The number of the last one.
     pub(super) last: u64,
     pub(super) result: Result<(), StoreError>,
+    /// How many the spool did not take that the client has not acknowledged.
+    refused: usize,
     /// Where they are, if they moved.
     moved: Option<Places>,
 }
 
 impl Spooling {
     fn new(last: u64, result: Result<(), StoreError>) -> Self {
-        Self { last, result, moved: None }
+        Self { last, result, refused: 0, moved: None }
     }
 }
 
@@ -71,9 +73,10 @@ impl Done {
     pub(super) fn report(self, relay: &Relay) {
         match self {
             Self::Spooled(Spooling { result: Err(StoreError::AccountRemoved { .. }), .. }) => {}
-            Self::Spooled(Spooling { result: Err(error), .. }) => {
+            Self::Spooled(Spooling { result: Err(error), refused, .. }) => {
                 relay.spool_refuses(&error);
-                tracing::error!(%error, "spool_failed: stanzas of a session that has ended are lost");
+                relay.metrics.lost(refused as u64);
+                tracing::error!(%error, stanzas = refused, "spool_failed: stanzas of a session that has ended are lost");
             }
             Self::Changed(_, Err(error))
             | Self::Loaded(Err(error))
@@ -96,6 +99,8 @@ pub(super) struct Jobs {
     at_work: Option<Job>,
     /// Bytes of the stanzas that the store works on.
     bytes_at_work: usize,
+    /// Their numbers, without those that the client has acknowledged since.
+    offered: Vec<u64>,
     /// Where the session's stanzas are in its spool.
     places: Places,
 }
@@ -134,7 +139,15 @@ fn is_delivered(places: &RangeInclusive<u64>) -> bool {
 
 impl Jobs {
     pub(super) fn new(relay: Arc<Relay>, handle: Arc<Handle>) -> Self {
-        Self { relay, handle, waiting: VecDeque::new(), at_work: None, bytes_at_work: 0, places: Places::default() }
+        Self {
+            relay,
+            handle,
+            waiting: VecDeque::new(),
+            at_work: None,
+            bytes_at_work: 0,
+            offered: Vec::new(),
+            places: Places::default(),
+        }
     }
 
     /// Asks for something; it waits for what was asked before.
@@ -179,6 +192,7 @@ impl Jobs {
                     items.retain(|item| !places.contains(&item.seq));
                 }
             }
+            self.offered.retain(|seq| !places.contains(seq));
         }
         let (delivered, last) = (is_delivered(&places), self.waiting.len().saturating_sub(1));
         let joined = self.waiting.iter_mut().enumerate().rev().find_map(|(at, request)| {
@@ -205,17 +219,37 @@ impl Jobs {
         let Some(job) = &mut self.at_work else { return pending().await };
         let mut done = job.await;
         (self.at_work, self.bytes_at_work) = (None, 0);
+        let offered = std::mem::take(&mut self.offered);
         if let Done::Spooled(spooling) = &mut done {
             if let Some(places) = spooling.moved.take() {
                 self.places = places;
             }
             if spooling.result.is_err() {
-                // What follows has higher numbers, and is offered again behind what was refused.
-                self.waiting.retain(|request| !matches!(request, Request::Spool(..) | Request::Adopt(..)));
+                spooling.refused = offered.len().saturating_add(self.withdraw());
             }
         }
         self.begin();
         done
+    }
+
+    /// Withdraws what is to be spooled behind what was refused: it has higher numbers, and is offered again. Returns how many
+    /// stanzas that are.
+    fn withdraw(&mut self) -> usize {
+        let mut stanzas = 0usize;
+        self.waiting.retain(|request| match request {
+            Request::Spool(items, _) => {
+                stanzas = stanzas.saturating_add(items.len());
+                false
+            }
+            Request::Adopt(..) => false,
+            Request::Unspool(..)
+            | Request::Change(..)
+            | Request::Load(_)
+            | Request::TakeOver
+            | Request::Bury(..)
+            | Request::Wake(_) => true,
+        });
+        stanzas
     }
 
     /// Does all that was asked for.
@@ -250,6 +284,7 @@ impl Jobs {
         }
         if let Request::Spool(items, _) = &request {
             self.bytes_at_work = items.iter().map(Spooled::weight).sum();
+            self.offered = items.iter().map(|item| item.seq).collect();
         }
         self.at_work = Some(self.job(request));
     }

@@ -9,6 +9,9 @@ use super::*;
 use crate::relay::rig;
 use crate::session::negotiate::Held;
 use crate::session::queue::STRIDE;
+use crate::store::SpoolLimits;
+
+const FULL: SpoolLimits = SpoolLimits { per_session: 0, per_account: 0, all: 0 };
 
 struct Rig {
     jobs: Jobs,
@@ -48,7 +51,10 @@ impl Rig {
         match timeout(Duration::from_secs(30), self.jobs.done()).await.unwrap() {
             Done::Changed(..) => "changed".to_owned(),
             Done::Spooled(Spooling { last, result: Ok(()), .. }) => format!("spooled {last}"),
-            Done::Spooled(Spooling { result: Err(error), .. }) => panic!("{error}"),
+            Done::Spooled(Spooling { result: Err(error), refused, .. }) => {
+                assert!(matches!(error, StoreError::SpoolFull { .. }), "{error}");
+                format!("refused {refused}")
+            }
             Done::Loaded(items) => format!("loaded {:?}", numbers(&items.unwrap())),
             Done::TookOver(_) => "took over".to_owned(),
             Done::Quiet(result) => format!("quiet {}", result.is_ok()),
@@ -89,6 +95,30 @@ fn items(numbers: impl IntoIterator<Item = u64>) -> Vec<Spooled> {
 
 fn numbers(items: &[Spooled]) -> Vec<u64> {
     items.iter().map(|item| item.seq).collect()
+}
+
+#[tokio::test]
+async fn what_the_disk_refuses_once_the_session_is_over_is_lost_and_counted() {
+    let mut rig = Rig::new();
+    rig.relay.store.set_limits(FULL);
+    rig.spool([1, 2, 3]);
+    rig.spool([4, 5]);
+    // Of these five the client has two.
+    rig.unspool(0..=1);
+    rig.unspool(5..=5);
+    let (relay, jobs) = (Arc::clone(&rig.relay), std::mem::replace(&mut rig.jobs, Rig::new().jobs));
+    timeout(Duration::from_secs(30), jobs.finish()).await.unwrap();
+    assert_eq!((rig.lost(), relay.store.lost().get()), (3, 3));
+}
+
+#[tokio::test]
+async fn of_an_account_that_was_removed_nothing_is_lost() {
+    let mut rig = Rig::new();
+    rig.relay.store.change(&rig.own.account, Change::Removed).await.unwrap();
+    rig.spool([1, 2, 3]);
+    let jobs = std::mem::replace(&mut rig.jobs, Rig::new().jobs);
+    timeout(Duration::from_secs(30), jobs.finish()).await.unwrap();
+    assert_eq!((rig.lost(), rig.stored().await), (0, vec![]));
 }
 
 /// The session offered the stanza with the same number for ever, and all others waited behind it.
