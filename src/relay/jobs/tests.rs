@@ -46,6 +46,11 @@ impl Rig {
         self.jobs.ask(Request::Load(Load { spool: None, after, weight: usize::MAX }));
     }
 
+    /// Something that nothing depends on.
+    fn ask(&mut self) {
+        self.jobs.ask(Request::TakeOver);
+    }
+
     /// The outcome of the next job.
     async fn next(&mut self) -> String {
         match timeout(Duration::from_secs(30), self.jobs.done()).await.unwrap() {
@@ -95,6 +100,117 @@ fn items(numbers: impl IntoIterator<Item = u64>) -> Vec<Spooled> {
 
 fn numbers(items: &[Spooled]) -> Vec<u64> {
     items.iter().map(|item| item.seq).collect()
+}
+
+#[tokio::test]
+async fn jobs_are_done_in_their_order_and_stanzas_that_wait_go_together() {
+    let mut rig = Rig::new();
+    rig.spool([1]);
+    rig.load(0);
+    rig.spool([2]);
+    rig.ask();
+    rig.spool([3, 4]);
+    rig.load(0);
+    assert_eq!(rig.jobs.len(), 5);
+    assert_eq!(rig.all().await, ["spooled 1", "loaded [1]", "spooled 4", "took over", "loaded [1, 2, 3, 4]"]);
+    assert_eq!(rig.jobs.len(), 0);
+}
+
+#[tokio::test]
+async fn what_the_client_acknowledges_before_its_job_begins_is_taken_out_of_it() {
+    let mut rig = Rig::new();
+    rig.ask();
+    rig.spool([1, 2, 3]);
+    rig.unspool(0..=1);
+    rig.unspool(0..=2);
+    assert_eq!(rig.jobs.len(), 3, "both deletions are one");
+    assert_eq!((rig.next().await, rig.next().await), ("took over".to_owned(), "spooled 3".to_owned()));
+    assert_eq!(rig.stored().await, [3], "before the deletion");
+    assert_eq!(rig.all().await, ["quiet true"]);
+    // All of it.
+    let commits = rig.relay.store.commits();
+    rig.ask();
+    rig.spool([4, 5]);
+    rig.unspool(0..=5);
+    assert_eq!((rig.next().await, rig.next().await), ("took over".to_owned(), "spooled 5".to_owned()));
+    assert_eq!(rig.relay.store.commits(), commits);
+    assert_eq!(rig.all().await, ["quiet true"]);
+    assert_eq!(rig.stored().await, [0; 0]);
+}
+
+#[tokio::test]
+async fn what_the_store_works_on_is_deleted_behind_it() {
+    let mut rig = Rig::new();
+    rig.spool([1, 2, 3]);
+    assert_eq!(rig.jobs.bytes_at_work(), items(1..=3).iter().map(Spooled::weight).sum::<usize>());
+    rig.unspool(0..=2);
+    assert_eq!(rig.all().await, ["spooled 3", "quiet true"]);
+    assert_eq!((rig.stored().await, rig.jobs.bytes_at_work()), (vec![3], 0));
+}
+
+/// A deletion in the middle of the spool is of stanzas whose numbers are not used again; one of the beginning may be passed.
+#[tokio::test]
+async fn stanzas_pass_deletions_of_what_was_delivered_only() {
+    let mut rig = Rig::new();
+    rig.ask();
+    rig.spool([1, 2]);
+    rig.unspool(0..=1);
+    rig.spool([3]);
+    assert_eq!(rig.jobs.len(), 3);
+    rig.unspool(2..=2);
+    rig.spool([4]);
+    assert_eq!(rig.all().await, ["took over", "spooled 3", "quiet true", "spooled 4"]);
+    assert_eq!(rig.stored().await, [3, 4]);
+}
+
+#[tokio::test]
+async fn the_spool_of_an_earlier_session_is_another() {
+    let mut rig = Rig::new();
+    let earlier = SpoolId { login: rig.relay.store.next_login(), ..rig.own.clone() };
+    rig.relay.store.spool(&earlier, DeviceId(1), items([1, 2])).await.unwrap();
+    rig.ask();
+    rig.spool([1, 2]);
+    rig.jobs.ask(Request::Unspool(Some(earlier.login), vec![0..=1]));
+    rig.jobs.ask(Request::Load(Load { spool: Some(earlier.login), after: 0, weight: usize::MAX }));
+    assert_eq!(rig.all().await, ["took over", "spooled 2", "quiet true", "loaded [2]"]);
+    assert_eq!(rig.stored().await, [1, 2]);
+}
+
+#[tokio::test]
+async fn behind_a_refusal_nothing_is_spooled_until_it_is_offered_again() {
+    let mut rig = Rig::new();
+    rig.relay.store.set_limits(FULL);
+    rig.spool([1, 2]);
+    rig.spool([3]);
+    rig.jobs.ask(Request::Adopt(false, 4..=9));
+    rig.spool([10]);
+    rig.load(0);
+    assert_eq!(rig.next().await, "refused 4");
+    rig.relay.store.set_limits(SpoolLimits::default());
+    assert_eq!(rig.all().await, ["loaded []"]);
+    rig.spool([1, 2, 3]);
+    assert_eq!(rig.all().await, ["spooled 3"]);
+    assert_eq!((rig.stored().await, rig.lost()), (vec![1, 2, 3], 0));
+}
+
+#[tokio::test]
+async fn work_goes_on_where_the_wait_for_it_was_given_up() {
+    let mut rig = Rig::new();
+    let stalled = rig.relay.store.stall();
+    rig.spool([1]);
+    rig.spool([2]);
+    rig.unspool(0..=1);
+    for _ in 0..3 {
+        timeout(Duration::from_millis(10), rig.jobs.done()).await.unwrap_err();
+        assert_eq!((rig.jobs.len(), rig.jobs.are_done()), (3, false));
+    }
+    let Rig { jobs, relay, own, _directory } = rig;
+    let mut finish = Box::pin(jobs.finish());
+    timeout(Duration::from_millis(10), &mut finish).await.unwrap_err();
+    drop(stalled);
+    timeout(Duration::from_secs(30), finish).await.unwrap();
+    assert_eq!(numbers(&relay.store.spooled(&own, 0, usize::MAX).await.unwrap()), [2]);
+    assert_eq!(relay.store.lost().get(), 0);
 }
 
 #[tokio::test]
