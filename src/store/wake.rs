@@ -71,15 +71,24 @@ impl Store {
     /// # Errors
     /// [`StoreError::Database`]; [`StoreError::Closed`] if the runtime is shutting down.
     pub async fn wakes(&self) -> Result<Vec<(Slot, Wake)>, StoreError> {
-        let (mut wakes, unreadable) = self.read(wakes).await?;
-        for slot in unreadable {
-            // Its key says what matters.
-            let wake = Wake { since: accounts::unix_ms() / 1000, reason: WakeReason::Restart };
-            tracing::error!(account = %slot.account, "the note that a device is to be woken could not be read: it is replaced");
-            self.wake(&slot, wake).await?;
+        let noted = self.read(noted).await?;
+        let mut wakes = Vec::with_capacity(noted.len());
+        for (slot, wake) in noted {
+            let wake = match wake {
+                Some(wake) => wake,
+                None => self.replace_wake(&slot).await?,
+            };
             wakes.push((slot, wake));
         }
         Ok(wakes)
+    }
+
+    /// Writes a note that cannot be read again, as far as its key says what it was.
+    async fn replace_wake(&self, slot: &Slot) -> Result<Wake, StoreError> {
+        let wake = Wake { since: accounts::unix_ms() / 1000, reason: WakeReason::Restart };
+        tracing::error!(account = %slot.account, "the note that a device is to be woken could not be read: it is replaced");
+        self.wake(slot, wake).await?;
+        Ok(wake)
     }
 
     /// How many devices are to be woken, as of the last commit.
@@ -100,21 +109,17 @@ impl Store {
     }
 }
 
-/// The notes, and the devices whose note cannot be read.
-fn wakes(transaction: &ReadTransaction) -> Result<(Vec<(Slot, Wake)>, Vec<Slot>), StoreError> {
-    let (mut wakes, mut unreadable) = (Vec::new(), Vec::new());
+/// The devices that are to be woken, and why, if that can be read.
+fn noted(transaction: &ReadTransaction) -> Result<Vec<(Slot, Option<Wake>)>, StoreError> {
+    let mut noted = Vec::new();
     for entry in transaction.open_table(WAKES)?.iter()? {
         let (key, record) = entry?;
         let (account, device) = key.value();
         let Ok(account) = BareJid::new(account) else { continue };
-        let wake = Wake::decode(&account, record.value());
-        let slot = Slot { account, device: DeviceId(device) };
-        match wake {
-            Ok(wake) => wakes.push((slot, wake)),
-            Err(_) => unreadable.push(slot),
-        }
+        let wake = Wake::decode(&account, record.value()).ok();
+        noted.push((Slot { account, device: DeviceId(device) }, wake));
     }
-    Ok((wakes, unreadable))
+    Ok(noted)
 }
 
 impl Batch<'_> {
