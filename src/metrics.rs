@@ -107,11 +107,12 @@ impl Default for Metrics {
 impl Metrics {
     /// All at zero.
     pub fn new() -> Self {
-        Self::with(&Latency::default(), [])
+        Self::with((&Latency::default(), &Counter::default()), [])
     }
 
-    /// All at zero, with the store's commits and the domains that are served.
-    pub fn with<'h>(commits: &Latency, hosts: impl IntoIterator<Item = &'h str>) -> Self {
+    /// All at zero, with the time that the store's commits take, the stanzas that it lost because they cannot be read, and the
+    /// domains that are served.
+    pub fn with<'h>((commits, lost): (&Latency, &Counter), hosts: impl IntoIterator<Item = &'h str>) -> Self {
         let mut metrics = Self {
             registry: Registry::default(),
             traffic: Arc::default(),
@@ -139,7 +140,7 @@ impl Metrics {
             deadlines_passed: Family::default(),
             sessions_failed: Counter::default(),
             returned: Counter::default(),
-            lost: Counter::default(),
+            lost: lost.clone(),
             unsaved: Gauge::default(),
             unsaved_bytes: Gauge::default(),
             wakes_waiting: Gauge::default(),
@@ -220,7 +221,8 @@ impl Metrics {
         );
         let help = "Stanzas returned to their senders since neither disk nor memory had room";
         registry.register("stanzas_returned", help, self.returned.clone());
-        let help = "Stanzas lost since neither disk nor memory had room, and that may not be returned";
+        let help = "Stanzas lost: neither disk nor memory had room and they may not be returned, \
+                    or the disk has them in a form that cannot be read";
         registry.register("stanzas_lost", help, self.lost.clone());
         let help = "Stanzas that the spool refuses and only memory has: a crash loses them";
         registry.register("unsaved_stanzas", help, self.unsaved.clone());
@@ -361,6 +363,11 @@ impl Metrics {
     pub fn shed(&self, returned: u32, lost: u32) {
         self.returned.inc_by(returned.into());
         self.lost.inc_by(lost.into());
+    }
+
+    /// So many stanzas are lost.
+    pub fn lost(&self, stanzas: u64) {
+        self.lost.inc_by(stanzas);
     }
 
     /// What only memory has of a session while the spool refuses its stanzas: nothing so far.
@@ -521,7 +528,9 @@ mod tests {
 
     #[test]
     fn every_series_that_can_be_named_beforehand_begins_at_zero() {
-        let text = Metrics::with(&Latency::default(), ["example.org"]).text(&Measured::default()).unwrap();
+        let text = Metrics::with((&Latency::default(), &Counter::default()), ["example.org"])
+            .text(&Measured::default())
+            .unwrap();
         for line in [
             "pushward_upstream_connects_total{host=\"example.org\",outcome=\"failed\"} 0",
             "pushward_verdicts_total{verdict=\"unknown_sender\"} 0",

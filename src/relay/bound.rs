@@ -14,7 +14,7 @@ use std::time::Instant;
 use tracing::Instrument;
 
 use super::alarm::Alarm;
-use super::jobs::{Done, Jobs, Request};
+use super::jobs::{Done, Jobs, Request, Spooling};
 use super::login::Login;
 use super::mailbox;
 use super::registry::{Attach, Command, Handle, Refused, Routed};
@@ -388,7 +388,7 @@ impl Driver {
                     self.take(Input::Stored(token, Stored::Failed));
                 }
             }
-            Done::Spooled(last, result) => self.spooled(last, result),
+            Done::Spooled(Spooling { last, result, .. }) => self.spooled(last, result),
             Done::Loaded(Ok(items)) => self.take(Input::Loaded(items)),
             Done::Loaded(Err(error)) => {
                 tracing::error!(%error, "stanzas that wait cannot be read, trying again in 5 s");

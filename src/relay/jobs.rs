@@ -1,5 +1,10 @@
 //! What a session asks of the store: one thing after the other, in order, while the session goes on.
 
+mod places;
+mod spools;
+#[cfg(test)]
+mod tests;
+
 use std::collections::VecDeque;
 use std::future::{Future, pending, ready};
 use std::ops::RangeInclusive;
@@ -13,7 +18,8 @@ use crate::jid::BareJid;
 use crate::push::account::{Account, Change, DeviceId, LoginId};
 use crate::session::queue::{Inherited, Load, Spooled};
 use crate::session::{SmId, Token, WakeReason, sm};
-use crate::store::{self, Slot, SpoolId, Store, StoreError, Tombstone, Wake};
+use crate::store::{self, Slot, SpoolId, StoreError, Tombstone, Wake};
+use places::Places;
 
 /// What the store is asked.
 #[derive(Debug)]
@@ -35,11 +41,29 @@ pub(super) enum Request {
 #[derive(Debug)]
 pub(super) enum Done {
     Changed(Option<Token>, Result<(Account, Option<DeviceId>), StoreError>),
-    Spooled(u64, Result<(), StoreError>),
+    Spooled(Spooling),
     Loaded(Result<Vec<Spooled>, StoreError>),
     TookOver(Result<Vec<Inherited>, StoreError>),
     /// Nobody waits for it.
     Quiet(Result<(), StoreError>),
+}
+
+/// What came of stanzas that were handed to the spool.
+#[derive(Debug)]
+pub(super) struct Spooling {
+    /// The number of the last one.
+    pub(super) last: u64,
+    pub(super) result: Result<(), StoreError>,
+    /// How many the spool did not take that the client has not acknowledged.
+    refused: usize,
+    /// Where they are, if they moved.
+    moved: Option<Places>,
+}
+
+impl Spooling {
+    fn new(last: u64, result: Result<(), StoreError>) -> Self {
+        Self { last, result, refused: 0, moved: None }
+    }
 }
 
 type Job = Pin<Box<dyn Future<Output = Done> + Send>>;
@@ -48,17 +72,18 @@ impl Done {
     /// Logs what failed, for a session that has ended.
     pub(super) fn report(self, relay: &Relay) {
         match self {
-            Self::Spooled(_, Err(StoreError::AccountRemoved { .. })) => {}
-            Self::Spooled(_, Err(error)) => {
+            Self::Spooled(Spooling { result: Err(StoreError::AccountRemoved { .. }), .. }) => {}
+            Self::Spooled(Spooling { result: Err(error), refused, .. }) => {
                 relay.spool_refuses(&error);
-                tracing::error!(%error, "spool_failed: stanzas of a session that has ended are lost");
+                relay.metrics.lost(refused as u64);
+                tracing::error!(%error, stanzas = refused, "spool_failed: stanzas of a session that has ended are lost");
             }
             Self::Changed(_, Err(error))
             | Self::Loaded(Err(error))
             | Self::TookOver(Err(error))
             | Self::Quiet(Err(error)) => tracing::error!(%error, "the store failed as the session ended"),
             Self::Changed(_, Ok(_))
-            | Self::Spooled(_, Ok(()))
+            | Self::Spooled(Spooling { result: Ok(()), .. })
             | Self::Loaded(Ok(_))
             | Self::TookOver(Ok(_))
             | Self::Quiet(Ok(())) => {}
@@ -74,6 +99,10 @@ pub(super) struct Jobs {
     at_work: Option<Job>,
     /// Bytes of the stanzas that the store works on.
     bytes_at_work: usize,
+    /// Their numbers, without those that the client has acknowledged since.
+    offered: Vec<u64>,
+    /// Where the session's stanzas are in its spool.
+    places: Places,
 }
 
 impl Request {
@@ -110,7 +139,15 @@ fn is_delivered(places: &RangeInclusive<u64>) -> bool {
 
 impl Jobs {
     pub(super) fn new(relay: Arc<Relay>, handle: Arc<Handle>) -> Self {
-        Self { relay, handle, waiting: VecDeque::new(), at_work: None, bytes_at_work: 0 }
+        Self {
+            relay,
+            handle,
+            waiting: VecDeque::new(),
+            at_work: None,
+            bytes_at_work: 0,
+            offered: Vec::new(),
+            places: Places::default(),
+        }
     }
 
     /// Asks for something; it waits for what was asked before.
@@ -155,6 +192,7 @@ impl Jobs {
                     items.retain(|item| !places.contains(&item.seq));
                 }
             }
+            self.offered.retain(|seq| !places.contains(seq));
         }
         let (delivered, last) = (is_delivered(&places), self.waiting.len().saturating_sub(1));
         let joined = self.waiting.iter_mut().enumerate().rev().find_map(|(at, request)| {
@@ -179,14 +217,39 @@ impl Jobs {
     /// The next thing that is done. Cancel safe: work goes on with the next call.
     pub(super) async fn done(&mut self) -> Done {
         let Some(job) = &mut self.at_work else { return pending().await };
-        let done = job.await;
+        let mut done = job.await;
         (self.at_work, self.bytes_at_work) = (None, 0);
-        if let Done::Spooled(_, Err(_)) = done {
-            // What follows has higher numbers, and is offered again behind what was refused.
-            self.waiting.retain(|request| !matches!(request, Request::Spool(..) | Request::Adopt(..)));
+        let offered = std::mem::take(&mut self.offered);
+        if let Done::Spooled(spooling) = &mut done {
+            if let Some(places) = spooling.moved.take() {
+                self.places = places;
+            }
+            if spooling.result.is_err() {
+                spooling.refused = offered.len().saturating_add(self.withdraw());
+            }
         }
         self.begin();
         done
+    }
+
+    /// Withdraws what is to be spooled behind what was refused: it has higher numbers, and is offered again. Returns how many
+    /// stanzas that are.
+    fn withdraw(&mut self) -> usize {
+        let mut stanzas = 0usize;
+        self.waiting.retain(|request| match request {
+            Request::Spool(items, _) => {
+                stanzas = stanzas.saturating_add(items.len());
+                false
+            }
+            Request::Adopt(..) => false,
+            Request::Unspool(..)
+            | Request::Change(..)
+            | Request::Load(_)
+            | Request::TakeOver
+            | Request::Bury(..)
+            | Request::Wake(_) => true,
+        });
+        stanzas
     }
 
     /// Does all that was asked for.
@@ -221,6 +284,7 @@ impl Jobs {
         }
         if let Request::Spool(items, _) = &request {
             self.bytes_at_work = items.iter().map(Spooled::weight).sum();
+            self.offered = items.iter().map(|item| item.seq).collect();
         }
         self.at_work = Some(self.job(request));
     }
@@ -234,17 +298,28 @@ impl Jobs {
                 Box::pin(async move { Done::Changed(token, change_account(&relay, &handle, change).await) })
             }
             // All of it was delivered meanwhile.
-            Request::Spool(items, last) if items.is_empty() => Box::pin(ready(Done::Spooled(last, Ok(())))),
+            Request::Spool(items, last) if items.is_empty() => {
+                Box::pin(ready(Done::Spooled(Spooling::new(last, Ok(())))))
+            }
             Request::Spool(items, last) => {
-                Box::pin(async move { Done::Spooled(last, store.spool(&own, slot.device, items).await) })
+                let places = self.places.clone();
+                Box::pin(async move {
+                    let (result, moved) = spools::spool(&store, (&own, slot.device), items, places).await;
+                    Done::Spooled(Spooling { moved, ..Spooling::new(last, result) })
+                })
             }
-            Request::Unspool(spool, places) => {
+            Request::Unspool(spool, numbers) => {
+                let places = match spool {
+                    None => numbers.into_iter().flat_map(|numbers| self.places.ranges(numbers)).collect(),
+                    Some(_) => numbers,
+                };
                 let spool = spool.map_or(own.clone(), |login| SpoolId { login, ..own });
-                Box::pin(async move { Done::Quiet(unspool(&store, &spool, places).await) })
+                Box::pin(async move { Done::Quiet(spools::unspool(&store, &spool, places).await) })
             }
-            Request::Load(Load { spool, after, weight }) => {
-                let spool = spool.map_or(own.clone(), |login| SpoolId { login, ..own });
-                Box::pin(async move { Done::Loaded(store.spooled(&spool, after, weight).await) })
+            Request::Load(load) => {
+                let places = if load.spool.is_none() { self.places.clone() } else { Places::default() };
+                let spool = load.spool.map_or(own.clone(), |login| SpoolId { login, ..own });
+                Box::pin(async move { Done::Loaded(spools::load(&store, &spool, &load, &places).await) })
             }
             Request::TakeOver => Box::pin(async move {
                 let spools = store.take_over(&slot.account, slot.device, own.login).await;
@@ -252,15 +327,17 @@ impl Jobs {
                     |spool: store::Inherited| Inherited { spool: spool.spool, last_seq: spool.backlog.last_seq };
                 Done::TookOver(spools.map(|spools| spools.into_iter().map(inherited).collect()))
             }),
-            Request::Adopt(registered, places) => Box::pin(async move {
-                let last = *places.end();
-                let stays = || !handle.is_ending();
-                if let Err(error) = orphans(&store, &slot, &own, (registered, stays), places).await {
-                    // What was moved is there, the rest stays where it was.
-                    tracing::error!(%error, "stanzas of other devices cannot be adopted");
-                }
-                Done::Spooled(last, Ok(()))
-            }),
+            Request::Adopt(registered, numbers) => {
+                let last = *numbers.end();
+                // None of them was used so far: they are side by side.
+                let places = self.places.place(*numbers.start())..=self.places.place(last);
+                Box::pin(async move {
+                    // One that ends could only leave it to the next.
+                    let stays = || !handle.is_ending();
+                    spools::adopt(&store, (&slot, &own), (registered, stays), places).await;
+                    Done::Spooled(Spooling::new(last, Ok(())))
+                })
+            }
             Request::Bury(id, h) => Box::pin(async move {
                 let Slot { account, device } = slot;
                 let tombstone = Tombstone { account, device, h: h.get(), at: unix() };
@@ -274,14 +351,6 @@ impl Jobs {
                 Done::Quiet(store.wake(&slot, Wake { since: unix(), reason }).await)
             }),
         }
-    }
-}
-
-/// Deletes stanzas: at once, unless all were delivered.
-async fn unspool(store: &Store, spool: &SpoolId, places: Vec<RangeInclusive<u64>>) -> Result<(), StoreError> {
-    match places.as_slice() {
-        [delivered] if is_delivered(delivered) => store.unspool(spool, *delivered.end()).await,
-        _ => store.discard(spool, places).await,
     }
 }
 
@@ -324,37 +393,6 @@ async fn change_account(
         relay.registry.publish(account, &answer.0, Some(handle));
     }
     Ok(answer)
-}
-
-/// Takes what was addressed to the account and waits for devices without a session, as long as the session itself stays: one that
-/// ends could only leave it to the next.
-async fn orphans(
-    store: &Store,
-    slot: &Slot,
-    own: &SpoolId,
-    (registered, stays): (bool, impl Fn() -> bool),
-    mut places: RangeInclusive<u64>,
-) -> Result<(), StoreError> {
-    if !stays() {
-        return Ok(());
-    }
-    let account = store.account_now(&slot.account).await?;
-    for (device, _) in store.orphans(&slot.account, slot.device).await? {
-        // Of a device that is not known any more nobody may have anything: its account was removed.
-        let Some(known) = account.device(device) else { continue };
-        if known.is_open() || account.owned(device).next().is_some() != registered {
-            continue;
-        }
-        // A few at a time, so that the store serves others in between.
-        while stays() && !places.is_empty() {
-            let moved = store.adopt_shared(&slot.account, device, (own, slot.device), places.clone()).await?;
-            if moved == 0 {
-                break;
-            }
-            places = places.start().saturating_add(moved)..=*places.end();
-        }
-    }
-    Ok(())
 }
 
 /// Unix seconds now.

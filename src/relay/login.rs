@@ -1,6 +1,7 @@
 //! Drives a [`Negotiation`]: one client over TLS, one fresh stream to the server.
 
 mod resume;
+mod server_clock;
 mod wait;
 
 use std::future::{Future, poll_fn};
@@ -8,7 +9,7 @@ use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use tokio_util::sync::WaitForCancellationFuture;
 
@@ -22,8 +23,9 @@ use crate::metrics::{LoginOutcome, ResumeOutcome};
 use crate::net::conn::ConnEvent;
 use crate::net::proxy_protocol::{self, Addresses, Tls};
 use crate::net::upstream::{Terms, UpstreamConn};
-use crate::session::negotiate::{CloseReason, Held, Input, Negotiation, Output, Owed, Stop};
+use crate::session::negotiate::{CloseReason, Held, Input, Negotiation, Output, Stop};
 use crate::session::{Bound, EndReason};
+use server_clock::ServerClock;
 use wait::Patience;
 
 /// A login that became a session of its own.
@@ -40,26 +42,6 @@ enum Event {
     /// Some deadline has come.
     Deadline,
     Stop(Stop),
-}
-
-/// Since when the server has what it is to answer.
-#[derive(Debug, Default)]
-struct ServerClock {
-    since: Option<(Owed, Instant)>,
-}
-
-impl ServerClock {
-    /// When the server is given up. `reached`: all that was written to it has left, and it is read.
-    fn deadline(&mut self, owed: Option<Owed>, reached: bool, patience: Duration) -> Option<Instant> {
-        let owed = owed.filter(|_| reached);
-        let (Some(owed), Some((same, since))) = (owed, self.since) else {
-            self.since = owed.map(|owed| (owed, Instant::now()));
-            return self.since.map(|(_, since)| since + patience);
-        };
-        let since = if same == owed { since } else { Instant::now() };
-        self.since = Some((owed, since));
-        Some(since + patience)
-    }
 }
 
 struct Driver<'a> {
@@ -205,7 +187,7 @@ impl Driver<'_> {
         let [client, upstream] = self.write_deadlines();
         let reached = read_upstream && self.upstream.as_ref().is_some_and(|upstream| upstream.backlog() == 0);
         let patience = self.snapshot.config.limits.server_timeout;
-        let server = self.server_clock.deadline(self.negotiation.owed(), reached, patience);
+        let server = self.server_clock.deadline(Instant::now(), self.negotiation.owed(), reached, patience);
         let over = self.negotiation.deadline();
         [client, upstream, server].into_iter().flatten().fold(over, Instant::min)
     }
@@ -232,8 +214,7 @@ impl Driver<'_> {
             self.take(Input::UpstreamLost).await;
         } else if self.negotiation.deadline() <= now {
             self.take(Input::Stop(Stop::Timeout)).await;
-        } else if self.server_clock.since.is_some_and(|(_, at)| at + self.snapshot.config.limits.server_timeout <= now)
-        {
+        } else if self.server_clock.is_over(now, self.snapshot.config.limits.server_timeout) {
             self.take(Input::Stop(Stop::ServerSilent)).await;
         }
     }

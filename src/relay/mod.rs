@@ -24,6 +24,8 @@ mod reading;
 pub mod registry;
 mod report;
 mod revoke;
+#[cfg(test)]
+mod rig;
 mod seen;
 mod serve;
 pub mod snapshot;
@@ -81,7 +83,8 @@ impl Relay {
         let current = Arc::new(Current::from_pointee(snapshot));
         let registry = Arc::new(Registry::default());
         let config = &current.load().config;
-        let metrics = Metrics::with(store.commit_time(), config.hosts.iter().map(|host| host.domain.as_str()));
+        let hosts = config.hosts.iter().map(|host| host.domain.as_str());
+        let metrics = Metrics::with((store.commit_time(), store.lost()), hosts);
         let guards = Guards::new(&config.limits, &metrics);
         Self {
             publisher: Publisher::new(Arc::clone(&current), Arc::clone(&registry), (metrics.fates(), &shutdown)),

@@ -34,6 +34,10 @@ impl Relay {
                 tracing::warn!(returned, lost, "shed: no room for stanzas that the spool refuses");
                 self.metrics.shed(*returned, *lost);
             }
+            Event::Unreadable => {
+                tracing::error!("a stanza on disk cannot be read: it is lost and deleted");
+                self.metrics.lost(1);
+            }
             Event::QueueFull(full) => {
                 let limit = match full {
                     Full::Session => Limit::SessionQueue,

@@ -50,7 +50,15 @@ impl Relay {
             if round.under_way.contains_key(slot) {
                 continue;
             }
-            let publishes = self.wake_pushes(slot).await?;
+            let publishes = match self.wake_pushes(slot).await {
+                Err(error) if error.is_of_one_record() => {
+                    if round.told.insert(slot.clone()) {
+                        tracing::error!(%error, "a device cannot be woken");
+                    }
+                    continue;
+                }
+                publishes => publishes?,
+            };
             if self.may_leave(slot, &publishes) {
                 let task = Arc::clone(self).wake_device(slot.clone(), *wake, publishes);
                 round.under_way.insert(slot.clone(), self.farewells.spawn(task));

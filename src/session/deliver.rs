@@ -8,7 +8,7 @@ use bytes::Bytes;
 use super::csi::Urgency;
 use super::ending::{is_request, refusal};
 use super::presence::{Coalesced, is_durable};
-use super::queue::{Budget, Place, Queued, Spooled};
+use super::queue::{Budget, NoStanza, Place, Queued, Spooled};
 use super::{Cause, EndReason, Event, Greeting, Output, Session, Tracking, rewrite, server};
 use crate::jid::{BareJid, Jid};
 use crate::push::account::LoginId;
@@ -288,7 +288,16 @@ impl Session {
             self.queue.loaded_all(committed);
         }
         for item in items {
-            let Some(item) = self.queue.read_back(item) else { continue };
+            let seq = item.seq;
+            let item = match self.queue.read_back(item) {
+                Ok(Some(item)) => item,
+                Ok(None) => continue,
+                Err(NoStanza) => {
+                    self.event(Event::Unreadable);
+                    self.out(Output::Unspool { spool: None, places: seq..=seq });
+                    continue;
+                }
+            };
             // An adopted stanza joined another queue for its place in it; to this session it may say nothing.
             let adopted = self.queue.is_adopted(item.seq);
             let element = if adopted { self.wanted(now, &item) } else { self.fresh(now, &item) };

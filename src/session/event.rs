@@ -91,6 +91,8 @@ pub enum Event {
     SpoolAccepts,
     /// Stanzas had no room in memory while the spool refused, or the session ended before the spool had them.
     Shed(Shed),
+    /// The spool has something in place of a stanza that is none: it is lost, and what is behind it is read.
+    Unreadable,
     /// Memory has no room for more: what comes is on disk only, until the client has taken what waits.
     QueueFull(Full),
     /// The client closed its stream, and the session goes on for its pushes.

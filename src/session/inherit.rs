@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::presence::is_durable;
 use super::queue::{Inherited, Spooled};
-use super::{Greeting, Output, Session};
+use super::{Event, Greeting, Output, Session};
 use crate::push::account::LoginId;
 use crate::xml::{Element, Kind};
 
@@ -102,15 +102,21 @@ impl Session {
     }
 
     /// A stanza of another session, if it is not too old, and concerns more than that session.
-    pub(super) fn wanted(&self, now: Instant, item: &Spooled) -> Option<Element> {
+    pub(super) fn wanted(&mut self, now: Instant, item: &Spooled) -> Option<Element> {
         let element = self.fresh(now, item)?;
         (element.kind() != Kind::Iq && is_durable(&element)).then_some(element)
     }
 
-    /// A stanza from the spool, if it is not too old.
-    pub(super) fn fresh(&self, now: Instant, item: &Spooled) -> Option<Element> {
+    /// A stanza from the spool, if it is not too old. One that is no stanza is reported.
+    pub(super) fn fresh(&mut self, now: Instant, item: &Spooled) -> Option<Element> {
         let age = Duration::from_millis(self.epoch.unix_ms(now).saturating_sub(item.received));
         let in_time = age <= self.settings.stream_management.orphan_ttl;
-        Element::parse(item.bytes.clone(), &self.bare_header).ok().filter(|_| in_time)
+        match Element::parse(item.bytes.clone(), &self.bare_header) {
+            Ok(element) => Some(element).filter(|_| in_time),
+            Err(_) => {
+                self.event(Event::Unreadable);
+                None
+            }
+        }
     }
 }

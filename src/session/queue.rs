@@ -25,6 +25,7 @@ use flight::Flight;
 pub use flight::Unsaved;
 pub use number::STRIDE;
 pub use queued::Queued;
+pub use resting::NoStanza;
 use resting::Resting;
 pub use room::{Full, Load};
 pub use spooled::Spooled;

@@ -13,6 +13,7 @@ use super::error::{StoreError, tolerate};
 use super::row::{self, Row, SPOOLS};
 use super::spool::{Slot, SpoolId, Spooled};
 use super::tombstone::{TOMBSTONES, Tombstone};
+use super::unreadable::Unreadable;
 use super::wake::{Wake, WakeReason};
 use crate::jid::BareJid;
 use crate::push::account::LoginId;
@@ -209,11 +210,11 @@ impl Batch<'_> {
     }
 
     fn age_spool(&mut self, spool: &SpoolId, before: u64) -> Result<u64, StoreError> {
-        let Some(row) = row::load(&self.spools, spool)? else { return Ok(0) };
+        let Some(row) = self.row(spool)? else { return Ok(0) };
         if !accounts::load(&self.accounts, &spool.account)?.is_away(row.device) {
             return Ok(0);
         }
-        let (mut count, mut last, mut failed) = (0u64, None, None);
+        let (mut count, mut last, mut unreadable) = (0u64, None, Unreadable::default());
         self.each_stanza(spool, 0, |seq, record| match Spooled::decode(&spool.account, seq, record) {
             Ok(item) if item.received < before && count < PIECE as u64 => {
                 (count, last) = (count.saturating_add(1), Some(seq));
@@ -221,17 +222,16 @@ impl Batch<'_> {
             }
             Ok(_) => ControlFlow::Break(()),
             Err(error) => {
-                failed = Some(error);
-                ControlFlow::Break(())
+                unreadable.add(seq, error);
+                ControlFlow::Continue(())
             }
         })?;
+        self.set_aside(spool, &unreadable);
         let mut left = row;
         if let Some(last) = last {
             self.budget = Budget::piece();
             self.delete(spool, &mut left, 0..=last)?;
             self.shrink(spool, row, left)?;
-        } else if let Some(error) = failed {
-            return Err(error);
         }
         if left.backlog.count == 0 {
             self.doom(spool, left)?;
@@ -240,6 +240,8 @@ impl Batch<'_> {
     }
 
     fn recover(&mut self, now: u64) -> Result<Vec<Slot>, StoreError> {
+        // While the accounts still say which logins were open.
+        self.rebuild_rows()?;
         let mut open = Vec::new();
         for entry in self.accounts.iter()? {
             let (key, record) = entry?;

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use prometheus_client::metrics::counter::Counter;
 use redb::{Table, WriteTransaction};
 
 use super::accounts::ACCOUNTS;
@@ -33,6 +34,8 @@ pub(super) struct Batch<'t> {
     pub(super) logins: &'t Logins,
     /// Stanzas that were added.
     pub(super) added: usize,
+    /// Stanzas that are lost because they cannot be read.
+    pub(super) lost: &'t Counter,
     /// What may be deleted before other jobs get their turn.
     pub(super) budget: Budget,
     /// Of these spools, what is hidden below a place was deleted in this transaction; or all of it.
@@ -47,7 +50,7 @@ impl<'t> Batch<'t> {
     /// Opens the tables; adds up the rows unless `totals` are known.
     pub(super) fn open(
         transaction: &'t WriteTransaction,
-        (pending, logins): (&'t Pending, &'t Logins),
+        (pending, logins, lost): (&'t Pending, &'t Logins, &'t Counter),
         limits: SpoolLimits,
         totals: Option<Totals>,
     ) -> Result<Self, StoreError> {
@@ -70,6 +73,7 @@ impl<'t> Batch<'t> {
             pending,
             logins,
             added: 0,
+            lost,
             budget: Budget::piece(),
             swept: HashMap::new(),
             removals: Vec::new(),

@@ -15,9 +15,11 @@ use crate::jid::BareJid;
 use crate::push::account::{DeviceId, LoginId};
 
 /// Bare JID, device, place → stanza.
-const OLD_SPOOL: TableDefinition<'static, (&'static str, u64, u64), &'static [u8]> = TableDefinition::new("spool");
+pub(super) const OLD_SPOOL: TableDefinition<'static, (&'static str, u64, u64), &'static [u8]> =
+    TableDefinition::new("spool");
 /// Bare JID, device → row.
-const OLD_SLOTS: TableDefinition<'static, (&'static str, u64), &'static [u8]> = TableDefinition::new("slots");
+pub(super) const OLD_SLOTS: TableDefinition<'static, (&'static str, u64), &'static [u8]> =
+    TableDefinition::new("slots");
 /// The old tables. They are deleted when nothing is left in them.
 pub(super) const OLD: [&str; 2] = ["spool", "slots"];
 

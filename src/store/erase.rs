@@ -111,7 +111,7 @@ impl Batch<'_> {
     pub(super) fn sweep(&mut self, spool: &SpoolId) -> Result<bool, StoreError> {
         let from = self.swept.get(spool).copied().flatten().unwrap_or(0);
         let ranges = self.pending.first(spool, from, RANGES.saturating_add(1));
-        let before = row::load(&self.spools, spool)?;
+        let before = self.row(spool)?;
         let Some(before) = before.filter(|row| row.backlog.count > 0 && !ranges.is_empty()) else {
             self.swept.insert(spool.clone(), None);
             return Ok(true);
@@ -239,7 +239,7 @@ impl Batch<'_> {
     /// The session of a login has ended: its spool goes if nothing is in it.
     pub(super) fn close_spool(&mut self, account: &BareJid, login: LoginId) -> Result<(), StoreError> {
         let spool = SpoolId { account: account.clone(), login };
-        match row::load(&self.spools, &spool)? {
+        match self.row(&spool)? {
             Some(row) if !self.has_any(&spool, &row)? => self.doom(&spool, row),
             _ => Ok(()),
         }

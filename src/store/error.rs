@@ -109,6 +109,13 @@ impl<E: Into<redb::Error>> From<E> for StoreError {
     }
 }
 
+impl StoreError {
+    /// Whether one record cannot be read, and all else may be in order: to try again changes nothing.
+    pub fn is_of_one_record(&self) -> bool {
+        matches!(self, Self::UnknownVersion { .. } | Self::Corrupt { .. })
+    }
+}
+
 /// Lets pass what concerns one record only.
 pub(super) fn tolerate(result: Result<(), StoreError>) -> Result<(), StoreError> {
     match result {

@@ -8,6 +8,7 @@ use super::accounts;
 use super::batch::Batch;
 use super::row::{self, Row, SPOOLS};
 use super::spool::{Backlog, SpoolId, Spooled, measure};
+use super::unreadable::Unreadable;
 use super::writer::Work;
 use super::{Store, StoreError};
 use crate::jid::BareJid;
@@ -28,7 +29,8 @@ pub struct Inherited {
 impl Store {
     /// Makes a session the owner of the spools that ended sessions of its device have left, and returns them, in the order of
     /// their logins, once that is on disk: every spool of the device in which something is, other than `to`'s own, whose owner
-    /// is `to` or is not among the account's open logins. No stanza moves. Can be repeated: what is left of the spools that
+    /// is `to` or is not among the account's open logins. If the account cannot be read, only what is `to`'s already. No stanza
+    /// moves. Can be repeated: what is left of the spools that
     /// `to` owns already is returned again.
     ///
     /// # Errors
@@ -120,8 +122,12 @@ impl Batch<'_> {
         to: LoginId,
     ) -> Result<Option<Vec<Inherited>>, StoreError> {
         self.refuse_removed(account, to)?;
-        let state = accounts::load(&self.accounts, account)?;
-        let free = |row: &Row| row.owner == to || state.device_of(row.owner).is_none();
+        let state = match accounts::load(&self.accounts, account) {
+            Err(error) if error.is_of_one_record() => None,
+            state => Some(state?),
+        };
+        let is_closed = |login| state.as_ref().is_some_and(|state| state.device_of(login).is_none());
+        let free = |row: &Row| row.owner == to || is_closed(row.owner);
         let mut inherited = Vec::new();
         for (spool, row) in row::of(&self.spools, account)? {
             if row.device != device || spool.login == to || !free(&row) {
@@ -131,7 +137,7 @@ impl Batch<'_> {
             if !self.sweep(&spool)? {
                 return Ok(None);
             }
-            let Some(row) = row::load(&self.spools, &spool)?.filter(|row| row.backlog.count > 0) else { continue };
+            let Some(row) = self.row(&spool)?.filter(|row| row.backlog.count > 0) else { continue };
             if row.owner != to {
                 self.set_row(&spool, Row { owner: to, ..row })?;
                 self.differs = true;
@@ -152,10 +158,10 @@ impl Batch<'_> {
     }
 
     /// The next shared stanzas, at most a piece; `None` if the search goes on in the next turn.
-    fn find_shared(&self, search: &mut Search) -> Result<Option<Found>, StoreError> {
-        let (mut looks, mut found, mut failed) = (LOOKS, Vec::new(), None);
+    fn find_shared(&mut self, search: &mut Search) -> Result<Option<Found>, StoreError> {
+        let (mut looks, mut found) = (LOOKS, Vec::new());
         while let Some(spool) = search.spools.last().cloned() {
-            let mut bytes = 0usize;
+            let (mut bytes, mut unreadable) = (0usize, Unreadable::default());
             self.each_stanza(&spool, search.from, |seq, record| {
                 search.from = seq;
                 if looks == 0 || found.len() >= super::erase::PIECE || bytes >= PIECE_BYTES {
@@ -167,16 +173,17 @@ impl Batch<'_> {
                     match Spooled::decode(&spool.account, seq, record) {
                         Ok(item) if item.bytes.starts_with(b"<iq") => {}
                         Ok(item) => found.push(item),
-                        Err(error) => failed = Some(error),
+                        Err(error) => unreadable.add(seq, error),
                     }
                 }
-                if failed.is_some() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+                ControlFlow::Continue(())
             })?;
-            match failed {
-                Some(error) if found.is_empty() => return Err(error),
-                _ if !found.is_empty() => return Ok(Some(Some((spool, found)))),
-                _ if looks == 0 => return Ok(None),
-                _ => {}
+            self.set_aside(&spool, &unreadable);
+            if !found.is_empty() {
+                return Ok(Some(Some((spool, found))));
+            }
+            if looks == 0 {
+                return Ok(None);
             }
             search.spools.pop();
             search.from = 0;
@@ -193,7 +200,7 @@ impl Batch<'_> {
     ) -> Result<u64, StoreError> {
         let mut row = self.row_to_fill(to, device)?;
         let Some((from, items)) = found else { return Ok(0) };
-        let Some(before) = row::load(&self.spools, &from)? else { return Ok(0) };
+        let Some(before) = self.row(&from)? else { return Ok(0) };
         let free = *places.start().max(&row.backlog.last_seq.saturating_add(1))..=*places.end();
         let (mut left, mut moved) = (before, 0u64);
         for (item, place) in items.into_iter().zip(free) {

@@ -20,7 +20,7 @@
 //! **Versions.** A database without `meta`, or with tables of version 1 (`slots`, `spool`: a spool belonged to a device), is
 //! converted when it is opened (`convert`), in pieces; a crash in between loses nothing, and the next start goes on. A database
 //! whose `schema` is newer is refused ([`StoreError::NewerSchema`]). An older version of this program refuses the account
-//! records of this one, and leaves its spools alone. A record of an unknown version is refused alone.
+//! records of this one, and leaves its spools alone. A record that cannot be read blocks no other (`unreadable`).
 //!
 //! **A spool** is named by the login whose session created it ([`SpoolId`]); its row says which device it is for and which
 //! login's session reads it, its *owner*. [`Store::take_over`] changes the owner, and a device that turns out to be another
@@ -49,6 +49,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
+use prometheus_client::metrics::counter::Counter;
 use redb::{ReadTransaction, ReadableDatabase};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
@@ -74,6 +75,7 @@ mod spools;
 #[cfg(test)]
 mod tests;
 mod tombstone;
+mod unreadable;
 mod wake;
 mod writer;
 
@@ -169,6 +171,11 @@ impl Store {
         &self.shared.commit_time
     }
 
+    /// How many stanzas were lost because the disk has them in a form that cannot be read.
+    pub fn lost(&self) -> &Counter {
+        &self.shared.lost
+    }
+
     fn start(disk: Disk, limits: SpoolLimits) -> Result<Self, StoreError> {
         disk.with(meta::prepare)?;
         let shared = Arc::new(Shared {
@@ -177,6 +184,7 @@ impl Store {
             limits: Mutex::new(limits),
             commits: AtomicU64::new(0),
             commit_time: Latency::default(),
+            lost: Counter::default(),
             pending: Pending::default(),
             hurry: AtomicBool::new(false),
             thread: OnceLock::new(),

@@ -57,6 +57,10 @@ impl Row {
         self.backlog.count = self.backlog.count.saturating_sub(1);
         self.backlog.bytes = self.backlog.bytes.saturating_sub(cost);
         self.shared = self.shared.saturating_sub(u64::from(shared));
+        if self.backlog.count == 0 {
+            // A record that was damaged counts for something else than when it was written.
+            (self.backlog.bytes, self.shared) = (0, 0);
+        }
     }
 }
 

@@ -13,7 +13,8 @@ use super::batch::Batch;
 use super::erase::DOOMED;
 use super::pending::Hidden;
 use super::record::{self, Reader};
-use super::row::{self, Row};
+use super::row::Row;
+use super::unreadable::Unreadable;
 use super::{SpoolBound, StoreError, accounts};
 use crate::config;
 use crate::jid::BareJid;
@@ -153,23 +154,24 @@ impl SpoolId {
     }
 }
 
-/// The stanzas of a spool behind a place, as of the last commit: one at least, then up to so much [`Spooled::weight`].
+/// The stanzas of a spool behind a place, as of the last commit: one at least, then up to so much [`Spooled::weight`]. Those
+/// that cannot be read are passed over, and returned apart.
 pub(super) fn read(
     transaction: &ReadTransaction,
     (spool, hidden): (&SpoolId, &Hidden),
     after: u64,
     weight: usize,
-) -> Result<Vec<Spooled>, StoreError> {
+) -> Result<(Vec<Spooled>, Unreadable), StoreError> {
     let doomed = transaction.open_table(DOOMED)?.get(spool.key())?.map_or(0, |up_to| up_to.value());
-    let mut items = Vec::new();
-    let Some(from) = after.max(doomed).checked_add(1) else { return Ok(items) };
-    let (mut left, mut failed) = (Some(weight), None);
+    let (mut items, mut unreadable) = (Vec::new(), Unreadable::default());
+    let Some(from) = after.max(doomed).checked_add(1) else { return Ok((items, unreadable)) };
+    let mut left = Some(weight);
     each(&transaction.open_table(STANZAS)?, (spool, hidden), from, |seq, record| {
         let item = match Spooled::decode(&spool.account, seq, record) {
             Ok(item) => item,
             Err(error) => {
-                failed = Some(error);
-                return ControlFlow::Break(());
+                unreadable.add(seq, error);
+                return ControlFlow::Continue(());
             }
         };
         // The first may always be read.
@@ -180,11 +182,7 @@ pub(super) fn read(
         items.push(item);
         ControlFlow::Continue(())
     })?;
-    match failed {
-        // What comes before it can be read all the same.
-        Some(error) if items.is_empty() => Err(error),
-        _ => Ok(items),
-    }
+    Ok((items, unreadable))
 }
 
 /// Calls back with the place and record of each stanza of a spool from a place on that is not hidden.
@@ -274,7 +272,11 @@ impl Batch<'_> {
     /// The row of a spool into which stanzas come: a new one if there is none.
     pub(super) fn row_to_fill(&mut self, spool: &SpoolId, device: DeviceId) -> Result<Row, StoreError> {
         self.refuse_removed(&spool.account, spool.login)?;
-        if let Some(row) = row::load(&self.spools, spool)? {
+        let known = match self.row(spool) {
+            Err(error) if error.is_of_one_record() => Some(self.rebuild(spool, device)?),
+            known => known?,
+        };
+        if let Some(row) = known {
             return Ok(row);
         }
         // The session may not know yet that its device turned out to be another.

@@ -42,14 +42,16 @@ impl Store {
     }
 
     /// The stanzas of a spool behind the place `after`, in order: one at least if there is any, then up to so much
-    /// [`Spooled::weight`].
+    /// [`Spooled::weight`]. Those that cannot be read are lost: they are passed over, counted in [`Store::lost`], and deleted.
     ///
     /// # Errors
-    /// As [`Store::account`].
+    /// [`StoreError::Database`]; [`StoreError::Closed`] if the runtime is shutting down.
     pub async fn spooled(&self, spool: &SpoolId, after: u64, weight: usize) -> Result<Vec<Spooled>, StoreError> {
-        let spool = spool.clone();
-        let hidden = self.shared.pending.of(&spool);
-        self.read(move |transaction| spool::read(transaction, (&spool, &hidden), after, weight)).await
+        let (hidden, read) = (self.shared.pending.of(spool), spool.clone());
+        let read = self.read(move |transaction| spool::read(transaction, (&read, &hidden), after, weight));
+        let (items, unreadable) = read.await?;
+        self.set_aside(spool, unreadable).await;
+        Ok(items)
     }
 
     /// Deletes the stanzas of a spool up to the place `up_to`, behind all earlier calls. Returns as soon as no reader of this

@@ -4,7 +4,7 @@ use redb::{ReadTransaction, ReadableTable, ReadableTableMetadata, TableDefinitio
 
 use super::batch::Batch;
 use super::record::{self, Reader};
-use super::{Slot, Store, StoreError};
+use super::{Slot, Store, StoreError, accounts};
 use crate::jid::BareJid;
 use crate::push::account::DeviceId;
 
@@ -66,12 +66,29 @@ impl Store {
         self.write(0, move |batch| batch.wake(&slot, wake)).await
     }
 
-    /// The devices that are to be woken.
+    /// The devices that are to be woken. A note that cannot be read is replaced: the device is woken too.
     ///
     /// # Errors
     /// [`StoreError::Database`]; [`StoreError::Closed`] if the runtime is shutting down.
     pub async fn wakes(&self) -> Result<Vec<(Slot, Wake)>, StoreError> {
-        self.read(wakes).await
+        let noted = self.read(noted).await?;
+        let mut wakes = Vec::with_capacity(noted.len());
+        for (slot, wake) in noted {
+            let wake = match wake {
+                Some(wake) => wake,
+                None => self.replace_wake(&slot).await?,
+            };
+            wakes.push((slot, wake));
+        }
+        Ok(wakes)
+    }
+
+    /// Writes a note that cannot be read again, as far as its key says what it was.
+    async fn replace_wake(&self, slot: &Slot) -> Result<Wake, StoreError> {
+        let wake = Wake { since: accounts::unix_ms() / 1000, reason: WakeReason::Restart };
+        tracing::error!(account = %slot.account, "the note that a device is to be woken could not be read: it is replaced");
+        self.wake(slot, wake).await?;
+        Ok(wake)
     }
 
     /// How many devices are to be woken, as of the last commit.
@@ -92,18 +109,17 @@ impl Store {
     }
 }
 
-fn wakes(transaction: &ReadTransaction) -> Result<Vec<(Slot, Wake)>, StoreError> {
-    let mut wakes = Vec::new();
+/// The devices that are to be woken, and why, if that can be read.
+fn noted(transaction: &ReadTransaction) -> Result<Vec<(Slot, Option<Wake>)>, StoreError> {
+    let mut noted = Vec::new();
     for entry in transaction.open_table(WAKES)?.iter()? {
         let (key, record) = entry?;
         let (account, device) = key.value();
         let Ok(account) = BareJid::new(account) else { continue };
-        match Wake::decode(&account, record.value()) {
-            Ok(wake) => wakes.push((Slot { account, device: DeviceId(device) }, wake)),
-            Err(error) => tracing::error!(%error, "a device cannot be woken"),
-        }
+        let wake = Wake::decode(&account, record.value()).ok();
+        noted.push((Slot { account, device: DeviceId(device) }, wake));
     }
-    Ok(wakes)
+    Ok(noted)
 }
 
 impl Batch<'_> {

@@ -9,6 +9,7 @@ use std::thread::Thread;
 use std::time::Duration;
 use std::{fmt, io};
 
+use prometheus_client::metrics::counter::Counter;
 use redb::Database;
 use tokio::runtime::{self, Runtime};
 use tokio::sync::{mpsc, oneshot};
@@ -144,6 +145,8 @@ pub(super) struct Shared {
     pub(super) limits: Mutex<SpoolLimits>,
     pub(super) commits: AtomicU64,
     pub(super) commit_time: Latency,
+    /// Stanzas that are lost because they cannot be read.
+    pub(super) lost: Counter,
     pub(super) pending: Pending,
     pub(super) logins: Logins,
     /// Somebody now waits behind a patient job.
@@ -357,8 +360,12 @@ impl Writer {
         let mut window = busy.then(Window::open);
         let shared = Arc::clone(&self.shared);
         let transaction = database.begin_write()?;
-        let mut batch =
-            Batch::open(&transaction, (&shared.pending, &shared.logins), shared.limits(), self.totals.take())?;
+        let mut batch = Batch::open(
+            &transaction,
+            (&shared.pending, &shared.logins, &shared.lost),
+            shared.limits(),
+            self.totals.take(),
+        )?;
         loop {
             while let Some(job) = group.jobs.pop_front() {
                 self.perform_one(job, &mut batch, replies)?;

@@ -277,7 +277,9 @@ impl Phone {
                     "<iq type='get' id='d'><query xmlns='urn:nothing'/></iq>",
                 ];
                 let one = what[self.random.random_range(0..what.len())];
-                link.send(&one.repeat(self.random.random_range(1..2000))).await
+                // Most ask a little, some ask without end.
+                let most = if self.random.random_bool(0.1) { 2000 } else { 20 };
+                link.send(&one.repeat(self.random.random_range(1..most))).await
             }
             _ => link.send(" ").await,
         }

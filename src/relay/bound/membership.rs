@@ -71,29 +71,14 @@ impl Relay {
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
     use std::time::Duration;
 
     use tempfile::tempdir;
-    use tokio_util::sync::CancellationToken;
 
     use super::*;
-    use crate::config::Config;
     use crate::push::account::DeviceId;
-    use crate::relay::snapshot::Snapshot;
+    use crate::relay::rig::relay;
     use crate::session::negotiate::Held;
-    use crate::store::Store;
-
-    fn relay(directory: &Path) -> Arc<Relay> {
-        let file = |name: &str| directory.join(name).display().to_string();
-        let config = format!(
-            "[[host]]\ndomain = 'localhost'\ncertificate = '{}'\nkey = '{}'\nupstream = '127.0.0.1:1'",
-            file("c.pem"),
-            file("c.key")
-        );
-        let snapshot = Snapshot::load(Config::parse(&config, Path::new("c")).unwrap(), 1).unwrap();
-        Arc::new(Relay::new(snapshot, Store::open(directory).unwrap(), CancellationToken::new()))
-    }
 
     /// A session whose task failed stayed in the registry for ever, with its device taken for connected.
     #[tokio::test]

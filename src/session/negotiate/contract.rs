@@ -53,6 +53,14 @@ pub struct Owed {
     pub(super) given: u64,
 }
 
+#[cfg(test)]
+impl Owed {
+    /// This answer, after so many others.
+    pub(crate) fn of(answer: Answer, given: u64) -> Self {
+        Self { answer, given }
+    }
+}
+
 /// An answer that the login cannot go on without.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Answer {

@@ -73,6 +73,10 @@ impl Resting {
     }
 }
 
+/// What was read back is no stanza.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NoStanza;
+
 impl Queue {
     /// Lets unwritten messages rest that are on disk, up to this number on the server's leg, and of which `is_archived` says
     /// that they may, and whether the server's archive has them. `bare`: the header under which the spool has them.
@@ -122,19 +126,25 @@ impl Queue {
 
     /// A stanza was read back from the spool: if it rested, it takes its place again. Returned is one that comes behind all that
     /// is in memory, and is to be appended; memory, or the client, has the others.
-    pub fn read_back(&mut self, item: Spooled) -> Option<Spooled> {
+    ///
+    /// # Errors
+    /// [`NoStanza`] if something rested there that is no stanza any more: it does not wait from now on.
+    pub fn read_back(&mut self, item: Spooled) -> Result<Option<Spooled>, NoStanza> {
         let mut place = None;
         if let Some(mut resting) = self.resting.take() {
             let weight = resting.weight();
             place = resting.take(item.seq);
             self.lose_memory(weight - resting.weight());
-            if let Some(element) = place.and_then(|place| resting.restored(place, item.bytes.clone())) {
-                self.put_back(element, &item);
-            }
+            let restored = place.map(|place| resting.restored(place, item.bytes.clone()));
             self.resting = Some(resting).filter(|resting| resting.len() > 0);
+            match restored {
+                Some(Some(element)) => self.put_back(element, &item),
+                Some(None) => return Err(NoStanza),
+                None => {}
+            }
         }
         let beyond = place.is_none() && self.tail.is_some_and(|after| item.seq > after);
-        beyond.then_some(item)
+        Ok(beyond.then_some(item))
     }
 
     fn put_back(&mut self, element: Element, item: &Spooled) {
@@ -190,7 +200,7 @@ mod tests {
             let before = queue.bytes();
             queue.rest(0, &bare, |item| (item.seq == STRIDE).then_some(false));
             assert!(queue.bytes() < before && queue.is_on_disk_only(STRIDE) && queue.write_next().is_none());
-            assert!(spooled.into_iter().all(|item| queue.read_back(item).is_none()), "memory has the other");
+            assert!(spooled.into_iter().all(|item| queue.read_back(item).unwrap().is_none()), "memory has the other");
             assert_eq!((queue.bytes(), queue.len(), queue.has_tail()), (before, 2, false));
             let written = queue.write_next().unwrap();
             assert_eq!((written.seq, &written.element.bytes()[..]), (STRIDE, xml.as_bytes()));

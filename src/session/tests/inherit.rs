@@ -27,6 +27,18 @@ fn the_spools_of_earlier_sessions_are_read_in_the_order_of_their_binds() {
     assert!(rig.earlier.values().all(BTreeMap::is_empty) && rig.spool.is_empty());
 }
 
+#[test]
+fn what_is_no_stanza_in_an_earlier_spool_is_lost_alone() {
+    let garbage = |seq| Spooled { bytes: "\u{fffd}".into(), ..left(seq, 0) };
+    let spooled = vec![garbage(1), left(2, 3), garbage(3), left(4, 5)];
+    let mut rig = Rig::start(Settings { session_queue: 1 << 20, ..Settings::default() }, false, spooled);
+    rig.client(ENABLE);
+    rig.upstream(&message(6));
+    assert_eq!(rig.delivered(), [3, 5, 6]);
+    assert_eq!(rig.events.iter().filter(|event| **event == Event::Unreadable).count(), 2);
+    assert_eq!(rig.earlier.values().map(BTreeMap::len).collect::<Vec<_>>(), [2]);
+}
+
 /// An older session goes dark while the newer one is live: what it has goes to the newer.
 #[test]
 fn what_an_older_session_leaves_comes_before_what_was_not_written_yet() {

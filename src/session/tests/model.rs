@@ -586,6 +586,7 @@ impl World {
                 self.life.shed = true;
                 self.lost += usize::try_from(shed.lost).unwrap();
             }
+            Event::Unreadable => panic!("the disk has what it was handed"),
             Event::Dark { .. }
             | Event::QueueFull(Full::Session)
             | Event::PushEnabled(_)

@@ -69,6 +69,19 @@ fn what_rested_comes_in_its_order_among_all_that_waited() {
 }
 
 #[test]
+fn what_is_no_stanza_any_more_is_lost_alone() {
+    let mut rig = dark();
+    (1..=4).for_each(|n| rig.upstream(&from("romeo", n)));
+    for (item, garbage) in rig.spool.values_mut().zip(["<message", "no stanza"]) {
+        item.bytes = garbage.into();
+    }
+    rig.resume(0);
+    assert_eq!(rig.delivered(), [3, 4]);
+    assert_eq!(rig.events.iter().filter(|event| **event == Event::Unreadable).count(), 2);
+    assert_eq!(rig.spool.len(), 2, "what cannot be read is deleted at once");
+}
+
+#[test]
 fn what_comes_meanwhile_waits_for_what_rests() {
     let mut rig = dark();
     (1..=3).for_each(|n| rig.upstream(&from("romeo", n)));

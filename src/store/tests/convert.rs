@@ -157,3 +157,35 @@ async fn a_database_of_a_newer_version_is_refused_and_left_alone() {
     set(2);
     Store::open(directory.path()).unwrap();
 }
+
+#[tokio::test]
+async fn what_cannot_be_read_in_the_version_before_stops_neither_the_start_nor_what_is_behind_it() {
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::write(directory.path().join(FILE), DATABASE).unwrap();
+    {
+        let database = Database::open(directory.path().join(FILE)).unwrap();
+        let transaction = database.begin_write().unwrap();
+        {
+            let mut stanzas = transaction.open_table(crate::store::convert::OLD_SPOOL).unwrap();
+            let romeo = account("romeo");
+            for seq in [1_700_000_200_000 << 16, (1_700_000_200_000 << 16) + 7] {
+                stanzas.insert((romeo.as_str(), 2, seq), &b"hunter2"[..]).unwrap();
+            }
+            let mut slots = transaction.open_table(crate::store::convert::OLD_SLOTS).unwrap();
+            slots.insert((romeo.as_str(), 1), &b""[..]).unwrap();
+        }
+        transaction.commit().unwrap();
+    }
+    let store = Store::open(directory.path()).unwrap();
+    store.recover(1).await.unwrap();
+    let mut read = Vec::new();
+    for (slot, _) in store.backlogs().await.unwrap() {
+        let taken = store.take_over(&slot.account, slot.device, store.next_login()).await.unwrap();
+        let from = SpoolId { account: slot.account.clone(), login: taken[0].spool };
+        let count = store.spooled(&from, 0, usize::MAX).await.unwrap().len();
+        read.push((slot.device.0, count));
+    }
+    read.sort_unstable();
+    assert_eq!(read, [(1, 65), (2, 18), (3, 10), (9, 3), (u64::MAX, 600)]);
+    assert_eq!(store.lost().get(), 2);
+}

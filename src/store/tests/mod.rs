@@ -18,6 +18,30 @@ mod pieces;
 mod renew;
 mod slots;
 mod spools;
+mod unreadable;
+
+impl Store {
+    /// Keeps the writer from its work until what this returns is dropped.
+    pub(crate) fn stall(&self) -> std::sync::mpsc::Sender<()> {
+        let (go_on, stalled) = std::sync::mpsc::channel();
+        let (work, _) = Work::new(0, move |_| {
+            stalled.recv().ok();
+            Ok(())
+        });
+        self.send(Job::Work(work)).unwrap();
+        go_on
+    }
+
+    /// Puts bytes where the record of a stanza is.
+    pub(crate) fn set_stanza(&self, spool: &SpoolId, seq: u64, record: &[u8]) {
+        let write = |database: &Database| {
+            let transaction = database.begin_write()?;
+            transaction.open_table(spool::STANZAS)?.insert(spool.place(seq), record)?;
+            Ok(transaction.commit()?)
+        };
+        self.shared.disk.with(write).unwrap();
+    }
+}
 
 fn account(name: &str) -> BareJid {
     format!("{name}@example.org").parse().unwrap()

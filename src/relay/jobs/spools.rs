@@ -1,0 +1,101 @@
+//! What a session's jobs do with spools: its own, those of earlier sessions, and those of other devices.
+
+use std::ops::RangeInclusive;
+
+use super::is_delivered;
+use super::places::Places;
+use crate::push::account::DeviceId;
+use crate::session::queue::{Load, Spooled};
+use crate::store::{Slot, SpoolId, Store, StoreError};
+
+/// Stores stanzas at their places. If one is taken by something else, it and all behind it get others, which are returned.
+pub(super) async fn spool(
+    store: &Store,
+    (own, device): (&SpoolId, DeviceId),
+    items: Vec<Spooled>,
+    mut places: Places,
+) -> (Result<(), StoreError>, Option<Places>) {
+    let placed = |places: &Places| -> Vec<Spooled> {
+        items.iter().map(|item| Spooled { seq: places.place(item.seq), ..item.clone() }).collect()
+    };
+    let result = store.spool(own, device, placed(&places)).await;
+    let Err(StoreError::PlaceTaken { seq, last_seq }) = result else { return (result, None) };
+    if !places.avoid(seq, last_seq) {
+        return (result, None);
+    }
+    tracing::warn!(place = seq, last_seq, "place_taken: stanzas go behind all that the spool ever had");
+    (store.spool(own, device, placed(&places)).await, Some(places))
+}
+
+/// Reads stanzas, and passes over what is at none of the places.
+pub(super) async fn load(
+    store: &Store,
+    spool: &SpoolId,
+    load: &Load,
+    places: &Places,
+) -> Result<Vec<Spooled>, StoreError> {
+    let mut after = places.behind(load.after);
+    loop {
+        let read = store.spooled(spool, after, load.weight).await?;
+        let Some(last) = read.last().map(|item| item.seq) else { return Ok(read) };
+        let own = read.into_iter().filter_map(|item| Some(Spooled { seq: places.number(item.seq)?, ..item }));
+        let own: Vec<_> = own.collect();
+        if !own.is_empty() {
+            return Ok(own);
+        }
+        after = last;
+    }
+}
+
+/// Deletes stanzas: at once, unless all were delivered.
+pub(super) async fn unspool(
+    store: &Store,
+    spool: &SpoolId,
+    places: Vec<RangeInclusive<u64>>,
+) -> Result<(), StoreError> {
+    match places.as_slice() {
+        [delivered] if is_delivered(delivered) => store.unspool(spool, *delivered.end()).await,
+        _ => store.discard(spool, places).await,
+    }
+}
+
+/// Takes what was addressed to the account and waits for devices without a session, as long as the session itself stays. What
+/// cannot be moved stays where it is.
+pub(super) async fn adopt(
+    store: &Store,
+    to: (&Slot, &SpoolId),
+    (registered, stays): (bool, impl Fn() -> bool),
+    places: RangeInclusive<u64>,
+) {
+    if let Err(error) = orphans(store, to, (registered, stays), places).await {
+        tracing::error!(%error, "stanzas of other devices cannot be adopted");
+    }
+}
+
+async fn orphans(
+    store: &Store,
+    (slot, own): (&Slot, &SpoolId),
+    (registered, stays): (bool, impl Fn() -> bool),
+    mut places: RangeInclusive<u64>,
+) -> Result<(), StoreError> {
+    if !stays() {
+        return Ok(());
+    }
+    let account = store.account_now(&slot.account).await?;
+    for (device, _) in store.orphans(&slot.account, slot.device).await? {
+        // Of a device that is not known any more nobody may have anything: its account was removed.
+        let Some(known) = account.device(device) else { continue };
+        if known.is_open() || account.owned(device).next().is_some() != registered {
+            continue;
+        }
+        // A few at a time, so that the store serves others in between.
+        while stays() && !places.is_empty() {
+            let moved = store.adopt_shared(&slot.account, device, (own, slot.device), places.clone()).await?;
+            if moved == 0 {
+                break;
+            }
+            places = places.start().saturating_add(moved)..=*places.end();
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,303 @@
+//! The order of a session's jobs, and what becomes of those that the store refuses.
+
+use std::time::Duration;
+
+use tempfile::{TempDir, tempdir};
+use tokio::time::timeout;
+
+use super::*;
+use crate::relay::rig;
+use crate::session::negotiate::Held;
+use crate::session::queue::STRIDE;
+use crate::store::SpoolLimits;
+
+const FULL: SpoolLimits = SpoolLimits { per_session: 0, per_account: 0, all: 0 };
+
+struct Rig {
+    jobs: Jobs,
+    relay: Arc<Relay>,
+    own: SpoolId,
+    _directory: TempDir,
+}
+
+impl Rig {
+    fn new() -> Self {
+        let directory = tempdir().unwrap();
+        let relay = rig::relay(directory.path());
+        let account: BareJid = "romeo@localhost".parse().unwrap();
+        let held = Held { account: account.clone(), identity: None };
+        let (handle, _) = relay.registry.enter(relay.store.next_login(), held, "r".to_owned());
+        handle.set_device(DeviceId(1));
+        let own = SpoolId { account, login: handle.login() };
+        Self { jobs: Jobs::new(Arc::clone(&relay), handle), relay, own, _directory: directory }
+    }
+
+    fn spool(&mut self, numbers: impl IntoIterator<Item = u64>) {
+        let items = items(numbers);
+        let last = items.last().unwrap().seq;
+        self.jobs.ask(Request::Spool(items, last));
+    }
+
+    fn unspool(&mut self, numbers: RangeInclusive<u64>) {
+        self.jobs.ask(Request::Unspool(None, vec![numbers]));
+    }
+
+    fn load(&mut self, after: u64) {
+        self.jobs.ask(Request::Load(Load { spool: None, after, weight: usize::MAX }));
+    }
+
+    /// Something that nothing depends on.
+    fn ask(&mut self) {
+        self.jobs.ask(Request::TakeOver);
+    }
+
+    /// The outcome of the next job.
+    async fn next(&mut self) -> String {
+        match timeout(Duration::from_secs(30), self.jobs.done()).await.unwrap() {
+            Done::Changed(..) => "changed".to_owned(),
+            Done::Spooled(Spooling { last, result: Ok(()), .. }) => format!("spooled {last}"),
+            Done::Spooled(Spooling { result: Err(error), refused, .. }) => {
+                assert!(matches!(error, StoreError::SpoolFull { .. }), "{error}");
+                format!("refused {refused}")
+            }
+            Done::Loaded(items) => format!("loaded {:?}", numbers(&items.unwrap())),
+            Done::TookOver(_) => "took over".to_owned(),
+            Done::Quiet(result) => format!("quiet {}", result.is_ok()),
+        }
+    }
+
+    /// The outcomes of all jobs.
+    async fn all(&mut self) -> Vec<String> {
+        let mut all = Vec::new();
+        while !self.jobs.are_done() {
+            all.push(self.next().await);
+        }
+        all
+    }
+
+    /// What is in the own spool.
+    async fn stored(&self) -> Vec<u64> {
+        numbers(&self.relay.store.spooled(&self.own, 0, usize::MAX).await.unwrap())
+    }
+
+    fn lost(&self) -> u64 {
+        let text = self.relay.metrics.text(&crate::metrics::Measured::default()).unwrap();
+        let line = text.lines().find_map(|line| line.strip_prefix("pushward_stanzas_lost_total "));
+        line.unwrap().parse().unwrap()
+    }
+}
+
+fn items(numbers: impl IntoIterator<Item = u64>) -> Vec<Spooled> {
+    let item = |seq| Spooled {
+        seq,
+        received: 1,
+        shared: true,
+        archived: false,
+        bytes: format!("<message id='{seq}'><body>hunter2</body></message>").into(),
+    };
+    numbers.into_iter().map(item).collect()
+}
+
+fn numbers(items: &[Spooled]) -> Vec<u64> {
+    items.iter().map(|item| item.seq).collect()
+}
+
+#[tokio::test]
+async fn jobs_are_done_in_their_order_and_stanzas_that_wait_go_together() {
+    let mut rig = Rig::new();
+    rig.spool([1]);
+    rig.load(0);
+    rig.spool([2]);
+    rig.ask();
+    rig.spool([3, 4]);
+    rig.load(0);
+    assert_eq!(rig.jobs.len(), 5);
+    assert_eq!(rig.all().await, ["spooled 1", "loaded [1]", "spooled 4", "took over", "loaded [1, 2, 3, 4]"]);
+    assert_eq!(rig.jobs.len(), 0);
+}
+
+#[tokio::test]
+async fn what_the_client_acknowledges_before_its_job_begins_is_taken_out_of_it() {
+    let mut rig = Rig::new();
+    rig.ask();
+    rig.spool([1, 2, 3]);
+    rig.unspool(0..=1);
+    rig.unspool(0..=2);
+    assert_eq!(rig.jobs.len(), 3, "both deletions are one");
+    assert_eq!((rig.next().await, rig.next().await), ("took over".to_owned(), "spooled 3".to_owned()));
+    assert_eq!(rig.stored().await, [3], "before the deletion");
+    assert_eq!(rig.all().await, ["quiet true"]);
+    // All of it.
+    let commits = rig.relay.store.commits();
+    rig.ask();
+    rig.spool([4, 5]);
+    rig.unspool(0..=5);
+    assert_eq!((rig.next().await, rig.next().await), ("took over".to_owned(), "spooled 5".to_owned()));
+    assert_eq!(rig.relay.store.commits(), commits);
+    assert_eq!(rig.all().await, ["quiet true"]);
+    assert_eq!(rig.stored().await, [0; 0]);
+}
+
+#[tokio::test]
+async fn what_the_store_works_on_is_deleted_behind_it() {
+    let mut rig = Rig::new();
+    rig.spool([1, 2, 3]);
+    assert_eq!(rig.jobs.bytes_at_work(), items(1..=3).iter().map(Spooled::weight).sum::<usize>());
+    rig.unspool(0..=2);
+    assert_eq!(rig.all().await, ["spooled 3", "quiet true"]);
+    assert_eq!((rig.stored().await, rig.jobs.bytes_at_work()), (vec![3], 0));
+}
+
+/// A deletion in the middle of the spool is of stanzas whose numbers are not used again; one of the beginning may be passed.
+#[tokio::test]
+async fn stanzas_pass_deletions_of_what_was_delivered_only() {
+    let mut rig = Rig::new();
+    rig.ask();
+    rig.spool([1, 2]);
+    rig.unspool(0..=1);
+    rig.spool([3]);
+    assert_eq!(rig.jobs.len(), 3);
+    rig.unspool(2..=2);
+    rig.spool([4]);
+    assert_eq!(rig.all().await, ["took over", "spooled 3", "quiet true", "spooled 4"]);
+    assert_eq!(rig.stored().await, [3, 4]);
+}
+
+#[tokio::test]
+async fn the_spool_of_an_earlier_session_is_another() {
+    let mut rig = Rig::new();
+    let earlier = SpoolId { login: rig.relay.store.next_login(), ..rig.own.clone() };
+    rig.relay.store.spool(&earlier, DeviceId(1), items([1, 2])).await.unwrap();
+    rig.ask();
+    rig.spool([1, 2]);
+    rig.jobs.ask(Request::Unspool(Some(earlier.login), vec![0..=1]));
+    rig.jobs.ask(Request::Load(Load { spool: Some(earlier.login), after: 0, weight: usize::MAX }));
+    assert_eq!(rig.all().await, ["took over", "spooled 2", "quiet true", "loaded [2]"]);
+    assert_eq!(rig.stored().await, [1, 2]);
+}
+
+#[tokio::test]
+async fn behind_a_refusal_nothing_is_spooled_until_it_is_offered_again() {
+    let mut rig = Rig::new();
+    rig.relay.store.set_limits(FULL);
+    rig.spool([1, 2]);
+    rig.spool([3]);
+    rig.jobs.ask(Request::Adopt(false, 4..=9));
+    rig.spool([10]);
+    rig.load(0);
+    assert_eq!(rig.next().await, "refused 4");
+    rig.relay.store.set_limits(SpoolLimits::default());
+    assert_eq!(rig.all().await, ["loaded []"]);
+    rig.spool([1, 2, 3]);
+    assert_eq!(rig.all().await, ["spooled 3"]);
+    assert_eq!((rig.stored().await, rig.lost()), (vec![1, 2, 3], 0));
+}
+
+#[tokio::test]
+async fn work_goes_on_where_the_wait_for_it_was_given_up() {
+    let mut rig = Rig::new();
+    let stalled = rig.relay.store.stall();
+    rig.spool([1]);
+    rig.spool([2]);
+    rig.unspool(0..=1);
+    for _ in 0..3 {
+        timeout(Duration::from_millis(10), rig.jobs.done()).await.unwrap_err();
+        assert_eq!((rig.jobs.len(), rig.jobs.are_done()), (3, false));
+    }
+    let Rig { jobs, relay, own, _directory } = rig;
+    let mut finish = Box::pin(jobs.finish());
+    timeout(Duration::from_millis(10), &mut finish).await.unwrap_err();
+    drop(stalled);
+    timeout(Duration::from_secs(30), finish).await.unwrap();
+    assert_eq!(numbers(&relay.store.spooled(&own, 0, usize::MAX).await.unwrap()), [2]);
+    assert_eq!(relay.store.lost().get(), 0);
+}
+
+#[tokio::test]
+async fn what_the_disk_refuses_once_the_session_is_over_is_lost_and_counted() {
+    let mut rig = Rig::new();
+    rig.relay.store.set_limits(FULL);
+    rig.spool([1, 2, 3]);
+    rig.spool([4, 5]);
+    // Of these five the client has two.
+    rig.unspool(0..=1);
+    rig.unspool(5..=5);
+    let (relay, jobs) = (Arc::clone(&rig.relay), std::mem::replace(&mut rig.jobs, Rig::new().jobs));
+    timeout(Duration::from_secs(30), jobs.finish()).await.unwrap();
+    assert_eq!((rig.lost(), relay.store.lost().get()), (3, 3));
+}
+
+#[tokio::test]
+async fn of_an_account_that_was_removed_nothing_is_lost() {
+    let mut rig = Rig::new();
+    rig.relay.store.change(&rig.own.account, Change::Removed).await.unwrap();
+    rig.spool([1, 2, 3]);
+    let jobs = std::mem::replace(&mut rig.jobs, Rig::new().jobs);
+    timeout(Duration::from_secs(30), jobs.finish()).await.unwrap();
+    assert_eq!((rig.lost(), rig.stored().await), (0, vec![]));
+}
+
+/// The session offered the stanza with the same number for ever, and all others waited behind it.
+#[tokio::test]
+async fn a_stanza_whose_place_is_taken_gets_another_behind_all_that_the_spool_ever_had() {
+    const S: u64 = STRIDE;
+    let mut rig = Rig::new();
+    let foreign = |n| Spooled { bytes: "<message id='foreign'/>".into(), ..items([n * S]).remove(0) };
+    let store = rig.relay.store.clone();
+    store.spool(&rig.own, DeviceId(1), vec![items([S]).remove(0), foreign(2), foreign(5)]).await.unwrap();
+    // The first is there already.
+    rig.spool([S, 2 * S, 3 * S]);
+    rig.load(0);
+    rig.spool([4 * S]);
+    rig.load(0);
+    let loaded = |numbers: &[u64]| format!("loaded {numbers:?}");
+    let spooled = |number| format!("spooled {number}");
+    let outcomes = [spooled(3 * S), loaded(&[S, 2 * S, 3 * S]), spooled(4 * S), loaded(&[S, 2 * S, 3 * S, 4 * S])];
+    assert_eq!(rig.all().await, outcomes);
+    assert_eq!(rig.stored().await, [S, 2 * S, 5 * S, 6 * S, 7 * S, 8 * S]);
+    rig.jobs.ask(Request::Load(Load { spool: None, after: S, weight: 1 }));
+    assert_eq!(rig.all().await, [loaded(&[2 * S])], "however little is read at once");
+    // The numbers of earlier spools are their own.
+    let earlier = SpoolId { login: store.next_login(), ..rig.own.clone() };
+    store.spool(&earlier, DeviceId(1), items([2 * S, 3 * S])).await.unwrap();
+    rig.jobs.ask(Request::Load(Load { spool: Some(earlier.login), after: 0, weight: usize::MAX }));
+    rig.jobs.ask(Request::Unspool(Some(earlier.login), vec![2 * S..=2 * S]));
+    rig.jobs.ask(Request::Load(Load { spool: Some(earlier.login), after: 0, weight: usize::MAX }));
+    assert_eq!(rig.all().await, [loaded(&[2 * S, 3 * S]), "quiet true".to_owned(), loaded(&[3 * S])]);
+    // What is not the session's is not deleted.
+    rig.unspool(0..=3 * S);
+    rig.load(0);
+    assert_eq!(rig.all().await, ["quiet true".to_owned(), loaded(&[4 * S])]);
+    assert_eq!(rig.stored().await, [2 * S, 5 * S, 8 * S]);
+    // What the session adopts comes behind, too.
+    let login = |login, device, resource: &str| {
+        let (candidate, resource) = (DeviceId(device), resource.to_owned());
+        Change::Login { candidate, login, resource, agent: None, presented: None, at: 1 }
+    };
+    let other = SpoolId { login: store.next_login(), ..rig.own.clone() };
+    store.log_in(&other.account, login(rig.own.login, 1, "r")).await.unwrap();
+    store.log_in(&other.account, login(other.login, 2, "other")).await.unwrap();
+    store.spool(&other, DeviceId(2), items([7])).await.unwrap();
+    store.change(&other.account, Change::Ended { login: other.login }).await.unwrap();
+    rig.jobs.ask(Request::Adopt(false, 5 * S..=5 * S + 9));
+    rig.spool([6 * S]);
+    rig.load(4 * S);
+    assert_eq!(rig.all().await, [spooled(5 * S + 9), spooled(6 * S), loaded(&[5 * S, 6 * S])]);
+}
+
+#[tokio::test]
+async fn a_stanza_that_cannot_be_read_does_not_block_the_session() {
+    let mut rig = Rig::new();
+    rig.spool([1, 2, 3]);
+    assert_eq!(rig.all().await, ["spooled 3"]);
+    rig.relay.store.set_stanza(&rig.own, 1, b"hunter2");
+    rig.load(0);
+    rig.load(0);
+    assert_eq!(rig.all().await, ["loaded [2, 3]", "loaded [2, 3]"]);
+    assert_eq!(rig.lost(), 1);
+    rig.relay.store.set_stanza(&rig.own, 3, b"");
+    rig.load(2);
+    rig.unspool(0..=2);
+    assert_eq!(rig.all().await, ["loaded []", "quiet true"], "all has been read");
+    assert_eq!((rig.lost(), rig.stored().await), (2, vec![]));
+}

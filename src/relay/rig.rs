@@ -1,0 +1,22 @@
+//! A relay for tests: its store is in a directory of its own, and its server is not reachable.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use tokio_util::sync::CancellationToken;
+
+use super::Relay;
+use super::snapshot::Snapshot;
+use crate::config::Config;
+use crate::store::Store;
+
+pub(super) fn relay(directory: &Path) -> Arc<Relay> {
+    let file = |name: &str| directory.join(name).display().to_string();
+    let config = format!(
+        "[[host]]\ndomain = 'localhost'\ncertificate = '{}'\nkey = '{}'\nupstream = '127.0.0.1:1'",
+        file("c.pem"),
+        file("c.key")
+    );
+    let snapshot = Snapshot::load(Config::parse(&config, Path::new("c")).unwrap(), 1).unwrap();
+    Arc::new(Relay::new(snapshot, Store::open(directory).unwrap(), CancellationToken::new()))
+}
