@@ -14,7 +14,7 @@ use pushward::session::queue::{Place, Queue, Queued};
 use pushward::store::{SpoolId, Spooled, Store};
 use pushward::xml::{Element, Frame, FrameLimits, Framer, stream_header};
 
-const LIMITS: FrameLimits = FrameLimits { bytes: 1 << 20, depth: 128 };
+const LIMITS: FrameLimits = FrameLimits::new(1 << 20, 128);
 /// Stanzas of one read.
 const BATCH: usize = 32;
 

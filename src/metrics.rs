@@ -27,6 +27,7 @@ use prometheus_client::registry::{Registry, Unit};
 use crate::config::Transport;
 use crate::push::outcome::Outcome;
 use crate::session::liveness::Reach;
+use crate::xml::SkipReason;
 pub use fate::{Fate, Fates};
 pub use latency::Latency;
 pub use measured::{Counted, Disk, Measured, Tally};
@@ -72,6 +73,7 @@ pub struct Metrics {
     spool_bytes: Gauge,
     store_bytes: Gauge,
     spool_failed: Counter,
+    skipped: Family<Labels<1>, Counter>,
     deadlines_passed: Family<Labels<1>, Counter>,
     sessions_failed: Counter,
     returned: Counter,
@@ -137,6 +139,7 @@ impl Metrics {
             spool_bytes: Gauge::default(),
             store_bytes: Gauge::default(),
             spool_failed: Counter::default(),
+            skipped: Family::default(),
             deadlines_passed: Family::default(),
             sessions_failed: Counter::default(),
             returned: Counter::default(),
@@ -186,6 +189,8 @@ impl Metrics {
         let help = "Sessions, with their client (live), with one that is late (suspect), or without (dark)";
         registry.register("sessions", help, self.sessions.clone());
         registry.register_collector(Box::new(Arc::clone(&self.traffic)));
+        let help = "Elements of servers that were skipped, because no client could read them";
+        registry.register("skipped_stanzas", help, self.skipped.clone());
         let help = "Waits that were given up because their deadline passed";
         registry.register("deadlines_passed", help, self.deadlines_passed.clone());
         let help = "Sessions whose task failed: an error in this program";
@@ -236,6 +241,9 @@ impl Metrics {
     fn begin_at_zero(&self) {
         for wait in Wait::ALL {
             drop(self.deadlines_passed.get_or_create(&[("wait", wait.name())]));
+        }
+        for reason in SkipReason::ALL {
+            drop(self.skipped.get_or_create(&[("reason", reason.name())]));
         }
         for outcome in ["done", "refused"] {
             drop(self.reloads.get_or_create(&[("outcome", outcome)]));
@@ -312,6 +320,11 @@ impl Metrics {
     pub fn upstream(&self, host: &str, connected: bool) {
         let outcome = if connected { "connected" } else { "failed" };
         self.connects.get_or_create(&of_host(host, ("outcome", outcome))).inc();
+    }
+
+    /// An element of a server was skipped.
+    pub fn skipped(&self, reason: SkipReason) {
+        self.skipped.get_or_create(&[("reason", reason.name())]).inc();
     }
 
     /// Where it is counted what becomes of the stanzas of push services.
@@ -453,6 +466,7 @@ mod tests {
         metrics.publish("session", "accepted");
         metrics.spool_failed();
         metrics.shed(3, 2);
+        metrics.skipped(SkipReason::NoRoom);
         let mut unsaved = metrics.unsaved();
         unsaved.set(7, 700);
         unsaved.set(4, 400);
@@ -495,6 +509,8 @@ mod tests {
             "pushward_verdicts_total{verdict=\"no_text\"} 2",
             "pushward_publishes_total{transport=\"session\",outcome=\"accepted\"} 1",
             "pushward_spool_failed_total 1",
+            "pushward_skipped_stanzas_total{reason=\"no_room\"} 1",
+            "pushward_skipped_stanzas_total{reason=\"too_large\"} 0",
             "pushward_stanzas_returned_total 3",
             "pushward_stanzas_lost_total 2",
             "pushward_unsaved_stanzas 4",

@@ -42,7 +42,7 @@ pub(crate) fn terms(config: &Config) -> Terms {
     Terms {
         connect_timeout: config.limits.connect_timeout,
         write_timeout: config.stream_management.write_timeout,
-        limits: crate::xml::FrameLimits { bytes: config.limits.stanza, depth: config.limits.depth },
+        limits: crate::xml::FrameLimits::server(config.limits.upstream_stanza),
     }
 }
 

@@ -13,7 +13,7 @@ use crate::session::upgrade::{self, Upgrade};
 use crate::xml::{self, Element, Frame, FrameError, FrameLimits, Node, excerpt, ns};
 
 /// No server sends more before authentication.
-const LIMITS: FrameLimits = FrameLimits { bytes: 64 << 10, depth: 32 };
+const LIMITS: FrameLimits = FrameLimits::new(64 << 10, 32);
 
 /// What a server offers before authentication.
 #[derive(Debug, PartialEq, Eq)]
@@ -104,7 +104,7 @@ async fn features(conn: &mut UpstreamConn, domain: &str, id: &mut Option<String>
                 Frame::Element(element) if element.is("features", ns::STREAMS) => return Ok(element),
                 Frame::Close => return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into()),
                 Frame::Open(header) => *id = header.id().map(str::to_owned),
-                Frame::Element(_) | Frame::Whitespace => {}
+                Frame::Element(_) | Frame::Skipped(_) | Frame::Whitespace => {}
             }
         }
         if conn.event(true).await? == ConnEvent::Closed {

@@ -19,9 +19,11 @@ pub struct Limits {
     pub unauthenticated: usize,
     /// Bytes of a stanza before authentication: 16 KiB. RFC 6120 §13.12 wants 10,000 at least.
     pub unauthenticated_stanza: usize,
-    /// Bytes of a stanza after authentication: 1 MiB.
+    /// Bytes of a client's stanza after authentication: 1 MiB.
     pub stanza: usize,
-    /// Nested elements in a stanza: 128.
+    /// Bytes of a stanza of the server: 64 MiB. A longer one is skipped.
+    pub upstream_stanza: usize,
+    /// Nested elements in a client's stanza: 128.
     pub depth: usize,
     /// Bytes that may wait for the client of one session: 4 MiB.
     pub session_queue: usize,
@@ -59,6 +61,7 @@ impl Default for Limits {
             unauthenticated: 10_000,
             unauthenticated_stanza: 16 << 10,
             stanza: 1 << 20,
+            upstream_stanza: 64 << 20,
             depth: 128,
             session_queue: 4 << 20,
             queue_memory: 1 << 30,
@@ -79,8 +82,9 @@ impl Default for Limits {
 
 pub(super) fn read(mut s: Section<'_>) -> Limits {
     let d = Limits::default();
-    let [per_address, unauthenticated, queue] =
-        ["connections_per_address", "unauthenticated_stanza", "session_queue"].map(|key| (key, s.line_of(key)));
+    let [per_address, unauthenticated, upstream, queue] =
+        ["connections_per_address", "unauthenticated_stanza", "upstream_stanza", "session_queue"]
+            .map(|key| (key, s.line_of(key)));
     let stanzas = SMALLEST_STANZA..=64 << 20;
     let read = Limits {
         connections: s.number("connections", d.connections, 1..=10_000_000),
@@ -88,6 +92,7 @@ pub(super) fn read(mut s: Section<'_>) -> Limits {
         unauthenticated: s.number("unauthenticated", d.unauthenticated, 1..=10_000_000),
         unauthenticated_stanza: s.size("unauthenticated_stanza", d.unauthenticated_stanza, stanzas.clone()),
         stanza: s.size("stanza", d.stanza, stanzas),
+        upstream_stanza: s.size("upstream_stanza", d.upstream_stanza, SMALLEST_STANZA..=1 << 30),
         depth: s.number("depth", d.depth, 16..=10_000),
         session_queue: s.size("session_queue", d.session_queue, SMALLEST_STANZA..=1 << 30),
         queue_memory: s.size("queue_memory", d.queue_memory, SMALLEST_STANZA..=1 << 50),
@@ -119,6 +124,12 @@ pub(super) fn read(mut s: Section<'_>) -> Limits {
         read.unauthenticated_stanza > read.stanza,
         "more than stanza",
         "make it as large as stanza, or smaller",
+    );
+    contradiction(
+        upstream,
+        read.upstream_stanza < read.stanza,
+        "less than stanza: what a client may send, the server could not pass on",
+        "make it as large as stanza, or larger",
     );
     contradiction(
         queue,

@@ -26,6 +26,7 @@ pub use watch::{Limit, Refusal, Watch};
 use crate::config::Limits;
 use crate::metrics::Metrics;
 use crate::session::queue::Budget;
+use crate::xml::Room;
 
 /// The state of all limits of a process.
 #[derive(Debug)]
@@ -34,6 +35,7 @@ pub struct Guards {
     gate: Gate,
     logins: Logins,
     queues: Arc<Budget>,
+    large: Arc<Room>,
     stanza_rate: AtomicUsize,
     bandwidth: AtomicUsize,
     held_per_account: AtomicUsize,
@@ -48,6 +50,7 @@ impl Guards {
             watch,
             logins: Logins::default(),
             queues: Arc::default(),
+            large: Arc::default(),
             stanza_rate: AtomicUsize::default(),
             bandwidth: AtomicUsize::default(),
             held_per_account: AtomicUsize::default(),
@@ -61,6 +64,7 @@ impl Guards {
         self.gate.update(limits);
         self.logins.update(limits.failed_logins_per_address);
         self.queues.update(limits.queue_memory);
+        self.large.update(limits.queue_memory / 4);
         self.stanza_rate.store(limits.stanza_rate, Ordering::Relaxed);
         self.bandwidth.store(limits.bandwidth, Ordering::Relaxed);
         self.held_per_account.store(limits.held_per_account, Ordering::Relaxed);
@@ -84,6 +88,11 @@ impl Guards {
     /// The memory that the queues of all sessions share.
     pub fn queues(&self) -> Arc<Budget> {
         Arc::clone(&self.queues)
+    }
+
+    /// The memory that stanzas of servers share which are larger than a client's may be.
+    pub fn large(&self) -> Arc<Room> {
+        Arc::clone(&self.large)
     }
 
     /// How fast a client may send.

@@ -116,7 +116,7 @@ impl Limit {
     }
 }
 
-/// What ends connections before their log-in as often as somebody likes.
+/// What somebody can make happen as often as they like, so that it is not logged each time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refusal {
     /// No PROXY header came where one has to.
@@ -127,9 +127,11 @@ pub enum Refusal {
     Unreachable,
     /// The server's bytes are no XML stream.
     ServerError,
+    /// A stanza of the server is skipped.
+    Skipped,
 }
 
-const REFUSALS: usize = 4;
+const REFUSALS: usize = 5;
 
 /// What was logged, and what was not.
 #[derive(Debug, Default)]
@@ -167,7 +169,7 @@ impl Watch {
         Self { counted, said: Mutex::default(), refused: Mutex::default() }
     }
 
-    /// Whether a connection that is refused is to be logged now; if so, how many were not logged before.
+    /// Whether such a thing is to be logged now; if so, how many were not logged before.
     pub fn refused(&self, refusal: Refusal) -> Option<u64> {
         let mut said = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
         said.get_mut(refusal as usize).and_then(|said| said.next(Instant::now()))
@@ -204,7 +206,9 @@ mod tests {
     #[test]
     fn connections_that_are_refused_are_logged_now_and_then_for_each_cause() {
         let watch = Watch::new(crate::metrics::Metrics::new().limits_reached());
-        for refusal in [Refusal::NoProxyHeader, Refusal::NotTrusted, Refusal::Unreachable, Refusal::ServerError] {
+        let all =
+            [Refusal::NoProxyHeader, Refusal::NotTrusted, Refusal::Unreachable, Refusal::ServerError, Refusal::Skipped];
+        for refusal in all {
             assert_eq!(watch.refused(refusal), Some(0), "{refusal:?}");
             assert_eq!(watch.refused(refusal), None, "{refusal:?}");
         }

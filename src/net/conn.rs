@@ -246,7 +246,7 @@ mod tests {
 
     use super::*;
 
-    const LIMITS: FrameLimits = FrameLimits { bytes: 1 << 20, depth: 128 };
+    const LIMITS: FrameLimits = FrameLimits::new(1 << 20, 128);
 
     async fn take(peer: &mut DuplexStream, bytes: usize) {
         peer.read_exact(&mut vec![0; bytes]).await.unwrap();

@@ -25,7 +25,7 @@ use crate::session::upgrade::{Refusal, Step, Upgrade};
 use crate::xml::{FrameError, FrameLimits};
 
 /// What a server may say before TLS.
-const CLEAR_TEXT: FrameLimits = FrameLimits { bytes: 64 << 10, depth: 32 };
+const CLEAR_TEXT: FrameLimits = FrameLimits::new(64 << 10, 32);
 
 /// A framed connection to the server.
 pub type UpstreamConn = Conn<Stream>;

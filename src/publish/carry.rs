@@ -83,7 +83,7 @@ mod tests {
     use crate::xml::{Frame, FrameLimits, Framer, Kind};
 
     fn on_server_stream(xml: &str) -> Element {
-        let mut framer = Framer::with_default_namespace(FrameLimits { bytes: 1 << 16, depth: 32 }, ns::SERVER);
+        let mut framer = Framer::with_default_namespace(FrameLimits::new(1 << 16, 32), ns::SERVER);
         let header = "<stream:stream xmlns='jabber:server' xmlns:stream='http://etherx.jabber.org/streams' \
                       xmlns:d='jabber:server:dialback'>";
         framer.buffer().extend_from_slice(format!("{header}{xml}").as_bytes());

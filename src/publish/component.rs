@@ -40,8 +40,11 @@ impl Server {
         let tcp = tcp.await.map_err(|error| format!("cannot connect to {address}: {error}"))?;
         let tuned = crate::net::tune(&tcp, self.config.stream_management.write_timeout);
         tuned.map_err(|error| format!("cannot connect to {address}: {error}"))?;
-        let limits = FrameLimits { bytes: self.config.limits.stanza, depth: self.config.limits.depth };
-        Ok(Conn::in_namespace(Box::new(tcp), limits, ns::COMPONENT_ACCEPT))
+        // What others send to the component goes by here, too: none of it costs the stream.
+        let limits = FrameLimits::server(self.config.limits.stanza);
+        let mut conn = Conn::in_namespace(Box::new(tcp) as Stream, limits, ns::COMPONENT_ACCEPT);
+        conn.framer().skip_unfit(None);
+        Ok(conn)
     }
 
     /// XEP-0114 §3.
@@ -63,7 +66,7 @@ impl Server {
                         self.component.domain
                     ));
                 }
-                Frame::Whitespace => {}
+                Frame::Whitespace | Frame::Skipped(_) => {}
                 Frame::Close => return Err("the server closed the component's stream".to_owned()),
             }
         }

@@ -172,6 +172,7 @@ async fn answer(conn: &mut Conn<Stream>, id: &str, service: &Jid) -> Replied {
     loop {
         let element = match frame(conn).await {
             Ok(Frame::Element(element)) => element,
+            Ok(Frame::Skipped(skipped)) => skipped.element,
             Ok(Frame::Whitespace) => continue,
             Ok(Frame::Close | Frame::Open(_)) => return Replied::Nothing("the stream was closed".to_owned()),
             Err(error) => return Replied::Nothing(excerpt(&error.to_string())),

@@ -98,6 +98,8 @@ impl Talk {
             match self.conn.next_frame() {
                 Ok(None) => return Ok(()),
                 Ok(Some(Frame::Element(element))) => self.element(element, peer)?,
+                // What is left of it is enough for an answer.
+                Ok(Some(Frame::Skipped(skipped))) => self.element(skipped.element, peer)?,
                 Ok(Some(Frame::Whitespace)) => {}
                 Ok(Some(Frame::Close)) => return Err("closed by the peer".to_owned()),
                 Ok(Some(Frame::Open(_))) => return Err("the peer began anew".to_owned()),
@@ -221,7 +223,7 @@ async fn behind_footer(conn: &mut Conn<Stream>, late: &mut u64) {
     loop {
         match conn.next_frame() {
             Ok(Some(Frame::Element(element))) if element.kind() != Kind::Other => *late = late.saturating_add(1),
-            Ok(Some(Frame::Element(_) | Frame::Whitespace)) => {}
+            Ok(Some(Frame::Element(_) | Frame::Skipped(_) | Frame::Whitespace)) => {}
             Ok(Some(Frame::Close | Frame::Open(_))) | Err(_) => return,
             // Nothing of it is answered, so all of it is read.
             Ok(None) => match conn.event(true).await {

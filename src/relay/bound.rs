@@ -210,6 +210,7 @@ impl Driver {
                 Ok(Some(frame)) => {
                     any = true;
                     self.seen.tap.came(Leg::Upstream, &frame);
+                    self.relay.note_skipped(&frame);
                     self.take(Input::Upstream(frame));
                 }
                 Ok(None) => break,

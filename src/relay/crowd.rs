@@ -69,6 +69,7 @@ impl Relay {
             FrameError::TooLarge { .. } => Limit::UnauthenticatedStanza,
             FrameError::TooDeep { .. } => Limit::Depth,
             FrameError::NotWellFormed { .. }
+            | FrameError::Unfit { .. }
             | FrameError::Restricted(_)
             | FrameError::TooMany { .. }
             | FrameError::BadNamespace

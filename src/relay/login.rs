@@ -25,6 +25,7 @@ use crate::net::proxy_protocol::{self, Addresses, Tls};
 use crate::net::upstream::{Terms, UpstreamConn};
 use crate::session::negotiate::{CloseReason, Held, Input, Negotiation, Output, Stop};
 use crate::session::{Bound, EndReason};
+use crate::xml::Share;
 use server_clock::ServerClock;
 use wait::Patience;
 
@@ -248,7 +249,10 @@ impl Driver<'_> {
                 return;
             };
             match upstream.next_frame() {
-                Ok(Some(frame)) => self.take(Input::Upstream(frame)).await,
+                Ok(Some(frame)) => {
+                    self.relay.note_skipped(&frame);
+                    self.take(Input::Upstream(frame)).await;
+                }
                 Ok(None) => return,
                 Err(error) => {
                     if let Some(suppressed) = self.relay.guards.watch().refused(Refusal::ServerError) {
@@ -379,14 +383,16 @@ impl Driver<'_> {
         let terms = Terms {
             connect_timeout: self.snapshot.config.limits.connect_timeout,
             write_timeout: self.snapshot.config.stream_management.write_timeout,
-            limits: self.snapshot.limits(true),
+            limits: self.snapshot.upstream_limits(),
         };
         let tls = self.client.as_ref().and_then(|client| Tls::of(client.stream().state()));
         let client = proxy_protocol::Client { addresses: self.addresses, tls };
         let connected = self.wait_for(way.connect(&terms, Some(&client)), Patience::Bounded).await?;
         self.relay.metrics.upstream(host, connected.is_ok());
         Some(match connected {
-            Ok(conn) => {
+            Ok(mut conn) => {
+                let free = self.snapshot.config.limits.stanza;
+                conn.framer().skip_unfit(Some(Share { free, room: self.relay.guards.large() }));
                 self.upstream = Some(conn);
                 Input::Connected(way.leg())
             }

@@ -1,11 +1,23 @@
 //! What sessions report goes to the log and into the metrics, under the same names.
 
 use super::Relay;
-use crate::limits::Limit;
+use crate::limits::{Limit, Refusal};
 use crate::session::queue::Full;
 use crate::session::{Event, Shed};
+use crate::xml::{Frame, Skipped};
 
 impl Relay {
+    /// Logs and counts a stanza of the server that is not passed on.
+    pub(super) fn note_skipped(&self, frame: &Frame) {
+        let Frame::Skipped(skipped) = frame else { return };
+        let Skipped { element, name, bytes, reason } = &**skipped;
+        self.metrics.skipped(*reason);
+        if let Some(suppressed) = self.guards.watch().refused(Refusal::Skipped) {
+            let (kind, reason) = (element.kind(), reason.name());
+            tracing::warn!(name, ?kind, bytes, reason, suppressed, "stanza_skipped: no client could read it");
+        }
+    }
+
     /// Logs and counts what a session reports.
     pub(super) fn report(&self, event: &Event) {
         match event {

@@ -96,7 +96,7 @@ fn weight(frame: &Frame) -> usize {
     match frame {
         Frame::Element(element) => element.bytes().len() + OVERHEAD,
         Frame::Open(header) => header.bytes().len() + OVERHEAD,
-        Frame::Whitespace | Frame::Close => OVERHEAD,
+        Frame::Whitespace | Frame::Skipped(_) | Frame::Close => OVERHEAD,
     }
 }
 
@@ -112,7 +112,7 @@ impl Session {
             return Some(frame);
         }
         match &frame {
-            Frame::Whitespace => return None,
+            Frame::Whitespace | Frame::Skipped(_) => return None,
             Frame::Element(element) if element.is("r", ns::SM) || element.is("a", ns::SM) => return Some(frame),
             // The answer to our ping is what `<a/>` is elsewhere.
             Frame::Element(element) if self.is_ping_answer(element) && !self.behind.enables() => return Some(frame),

@@ -32,7 +32,7 @@ impl Session {
         }
         self.part(now);
         match frame {
-            Frame::Whitespace | Frame::Close => {}
+            Frame::Whitespace | Frame::Skipped(_) | Frame::Close => {}
             Frame::Element(element) if element.kind() == Kind::Other => self.client_nonza(now, element),
             Frame::Element(element) => self.client_stanza(now, element),
             Frame::Open(_) => self.client_error(now, "bad-format"),

@@ -41,6 +41,7 @@ mod server;
 mod settings;
 mod shed;
 pub mod sieve;
+mod skipped;
 pub mod sm;
 pub mod starttls;
 mod successor;

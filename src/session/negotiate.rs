@@ -24,6 +24,7 @@ use super::rewrite::Phase;
 use super::rewrite::offers::{Offer, Terms};
 use super::sasl::{Exchange, SaslIdentity};
 use super::sieve::{Hidden, Leg, Notice};
+use super::skipped::unreadable;
 use super::starttls::{refusal, served};
 use super::{Bound, Dice, Settings, SmId, sm};
 use crate::jid::BareJid;
@@ -194,7 +195,8 @@ impl Negotiation {
             return;
         }
         match input {
-            Input::Client(Frame::Whitespace) | Input::Upstream(Frame::Whitespace) => {}
+            Input::Client(Frame::Whitespace | Frame::Skipped(_)) | Input::Upstream(Frame::Whitespace) => {}
+            Input::Upstream(Frame::Skipped(skipped)) => self.server_skipped(&skipped.element),
             Input::Client(Frame::Close) => self.client_closed(),
             Input::Client(Frame::Open(header)) => self.client_header(header),
             Input::Client(Frame::Element(element)) => self.client_element(&element),
@@ -362,6 +364,45 @@ impl Negotiation {
             | State::Welcomed(_)
             | State::Reopening
             | State::Done => self.upstream_error(),
+        }
+    }
+
+    /// The server has sent what no client could have read. If it is what is awaited, the login ends.
+    fn server_skipped(&mut self, element: &Element) {
+        let node = element.node();
+        match &self.state {
+            State::BindSent(id) | State::Probing(id, ..) if is_answer(element, &node, id) => self.upstream_error(),
+            State::Restarting | State::Binding | State::BindSent(_)
+                if element.kind() == Kind::Iq && matches!(node.attr("type").as_deref(), Some("result" | "error")) =>
+            {
+                self.write_client(unreadable(&node));
+            }
+            State::Start
+            | State::Connecting
+            | State::Opening
+            | State::Authenticating { .. }
+            | State::Deciding(_)
+            | State::HandingOver(..)
+            | State::Welcomed(_)
+            | State::Reopening
+                if element.kind() == Kind::Other =>
+            {
+                self.upstream_error()
+            }
+            State::Start
+            | State::Connecting
+            | State::Opening
+            | State::Authenticating { .. }
+            | State::Deciding(_)
+            | State::HandingOver(..)
+            | State::Welcomed(_)
+            | State::Restarting
+            | State::Reopening
+            | State::Binding
+            | State::BindSent(_)
+            | State::Finding(_)
+            | State::Probing(..)
+            | State::Done => {}
         }
     }
 

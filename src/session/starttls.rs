@@ -48,7 +48,7 @@ impl StartTls {
                 None,
                 Some("Use STARTTLS: nothing else is offered without encryption"),
             )),
-            (Frame::Whitespace, _) => Step::Wait,
+            (Frame::Whitespace | Frame::Skipped(_), _) => Step::Wait,
             (Frame::Close, _) => Step::Refuse(Bytes::from_static(xml::STREAM_CLOSE)),
             (Frame::Open(_), Some(_)) | (Frame::Element(_), None) => {
                 Step::Refuse(xml::stream_error("bad-format", None, None))

@@ -82,7 +82,7 @@ impl Upgrade {
     /// [`Refusal`]: the connection is of no use any more.
     pub fn handle(&mut self, frame: &Frame) -> Result<Step, Refusal> {
         match (frame, &self.state) {
-            (Frame::Whitespace, _) => Ok(Step::Wait),
+            (Frame::Whitespace | Frame::Skipped(_), _) => Ok(Step::Wait),
             (Frame::Open(_), State::Header) => {
                 self.state = State::Features;
                 Ok(Step::Wait)

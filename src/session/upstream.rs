@@ -36,6 +36,7 @@ impl Session {
                 let ordinal = self.server.on_received();
                 self.upstream_stanza(now, element, ordinal);
             }
+            Frame::Skipped(skipped) => self.upstream_skipped(now, &skipped),
             Frame::Close => self.upstream_closed(now),
             Frame::Open(_) => self.upstream_lost(now),
         }
@@ -140,7 +141,7 @@ impl Session {
         }
     }
 
-    fn upstream_stanza(&mut self, now: Instant, element: Element, ordinal: Option<u64>) {
+    pub(super) fn upstream_stanza(&mut self, now: Instant, element: Element, ordinal: Option<u64>) {
         if element.kind() == Kind::Iq {
             self.learn_contacts(&element);
             if !self.pending.is_idle() && self.upstream_answer(now, &element, ordinal) {
@@ -160,7 +161,7 @@ impl Session {
     }
 
     /// Takes the answers to our own requests, and rewrites those that concern us.
-    fn upstream_answer(&mut self, now: Instant, element: &Element, ordinal: Option<u64>) -> bool {
+    pub(super) fn upstream_answer(&mut self, now: Instant, element: &Element, ordinal: Option<u64>) -> bool {
         let node = element.node();
         let (Some(id), Some(kind)) = (node.attr("id"), node.attr("type")) else { return false };
         if kind != "result" && kind != "error" {

@@ -1,6 +1,7 @@
 //! Characters: what may stand in names, text and attribute values (XML 1.0 §2.2, §2.3, §4.1).
 
-use super::error::{FrameError, Restricted};
+use super::error::{FrameError, Restricted, Unfit};
+use super::names;
 
 /// May start a name.
 pub(super) const START: u8 = 1;
@@ -71,11 +72,11 @@ pub(super) fn plain_run(bytes: &[u8], stops: [u8; 3]) -> usize {
 /// Checks a name that holds `:` or bytes above ASCII. Returns where its colon is, `start` if it has none
 /// (Namespaces in XML 1.0 §4 `QName`).
 pub(super) fn check_name(bytes: &[u8], start: usize, end: usize) -> Result<usize, FrameError> {
-    let malformed = FrameError::malformed("invalid name", start);
+    let malformed = FrameError::unfit(Unfit::Name, start);
     let name = std::str::from_utf8(bytes.get(start..end).unwrap_or_default()).map_err(|_| FrameError::BadEncoding)?;
     let ncname = |part: &str| {
         let mut chars = part.chars();
-        chars.next().is_some_and(is_name_start) && chars.all(|c| is_name_start(c) || is_name_rest(c))
+        chars.next().is_some_and(names::is_start) && chars.all(names::is_name)
     };
     match name.split_once(':') {
         None if ncname(name) => Ok(start),
@@ -84,23 +85,11 @@ pub(super) fn check_name(bytes: &[u8], start: usize, end: usize) -> Result<usize
     }
 }
 
-fn is_name_start(c: char) -> bool {
-    matches!(c,
-        'A'..='Z' | '_' | 'a'..='z' | '\u{C0}'..='\u{D6}' | '\u{D8}'..='\u{F6}' | '\u{F8}'..='\u{2FF}'
-        | '\u{370}'..='\u{37D}' | '\u{37F}'..='\u{1FFF}' | '\u{200C}'..='\u{200D}' | '\u{2070}'..='\u{218F}'
-        | '\u{2C00}'..='\u{2FEF}' | '\u{3001}'..='\u{D7FF}' | '\u{F900}'..='\u{FDCF}' | '\u{FDF0}'..='\u{FFFD}'
-        | '\u{10000}'..='\u{EFFFF}')
-}
-
-fn is_name_rest(c: char) -> bool {
-    matches!(c, '-' | '.' | '0'..='9' | '\u{B7}' | '\u{300}'..='\u{36F}' | '\u{203F}'..='\u{2040}')
-}
-
 /// Checks character data that begins at `at` of its frame (XML 1.0 §2.4).
 pub(super) fn check_text(text: &[u8], at: usize) -> Result<(), FrameError> {
     check_chars(text, at)?;
     if let Some(found) = memchr::memmem::find(text, b"]]>") {
-        return Err(FrameError::malformed("]]> in text", at + found));
+        return Err(FrameError::unfit(Unfit::Terminator, at + found));
     }
     check_references(text, at)
 }
@@ -117,7 +106,7 @@ pub(super) fn check_chars(bytes: &[u8], at: usize) -> Result<(), FrameError> {
     // A fold without an early exit, so that it is vectorised.
     if bytes.iter().fold(false, |found, byte| found | (*byte < 0x20 && !matches!(*byte, b'\t' | b'\n' | b'\r'))) {
         let found = bytes.iter().position(forbidden).unwrap_or(0);
-        return Err(FrameError::malformed("control character", at + found));
+        return Err(FrameError::unfit(Unfit::Character, at + found));
     }
     if bytes.is_ascii() {
         return Ok(());
@@ -126,7 +115,7 @@ pub(super) fn check_chars(bytes: &[u8], at: usize) -> Result<(), FrameError> {
         return Err(FrameError::BadEncoding);
     }
     match noncharacter(bytes) {
-        Some(found) => Err(FrameError::malformed("not a character", at + found)),
+        Some(found) => Err(FrameError::unfit(Unfit::Character, at + found)),
         None => Ok(()),
     }
 }
@@ -151,10 +140,10 @@ fn check_references(bytes: &[u8], at: usize) -> Result<(), FrameError> {
 /// Checks what follows a `&` (XML 1.0 §4.1); returns its length with the `;`. Only the five predefined entities are allowed
 /// (RFC 6120 §11.1).
 pub(super) fn check_reference(rest: &[u8], at: usize) -> Result<usize, FrameError> {
-    let malformed = |what| Err(FrameError::malformed(what, at));
+    let malformed = Err(FrameError::unfit(Unfit::Reference, at));
     let name_len = rest.iter().position(|b| class(*b) & NAME == 0 && *b != b'#').unwrap_or(rest.len());
     let Some((name, b';')) = rest.get(..name_len).zip(rest.get(name_len).copied()) else {
-        return malformed("& without reference");
+        return malformed;
     };
     let code = match name {
         b"lt" | b"gt" | b"amp" | b"apos" | b"quot" => return Ok(name_len + 1),
@@ -163,12 +152,12 @@ pub(super) fn check_reference(rest: &[u8], at: usize) -> Result<usize, FrameErro
         [first, rest @ ..] if class(*first) & START != 0 && !rest.contains(&b'#') => {
             return Err(FrameError::Restricted(Restricted::Entity));
         }
-        _ => return malformed("& without reference"),
+        _ => return malformed,
     };
     match code.and_then(char::from_u32) {
         Some('\t' | '\n' | '\r' | ' '..='\u{FFFD}' | '\u{10000}'..) => Ok(name_len + 1),
-        Some(_) => malformed("reference to an excluded character"),
-        None => malformed("reference to no character"),
+        Some(_) => malformed,
+        None => Err(FrameError::unfit(Unfit::NoCharacter, at)),
     }
 }
 

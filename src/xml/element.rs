@@ -6,12 +6,11 @@ use bytes::{Bytes, BytesMut};
 
 use super::error::FrameError;
 use super::header::Header;
+use super::limits::FrameLimits;
+use super::room::Charge;
 use super::scan::{Found, Scan};
-use super::scope::Decl;
+use super::scope::{Declared, Decls};
 use super::stanza::Node;
-
-/// Levels of nesting in an element of our own making.
-const OWN_DEPTH: usize = 1024;
 
 /// What a top-level element is: a stanza (RFC 6120 §8), or anything else.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -32,17 +31,19 @@ pub enum Kind {
 pub struct Element {
     bytes: Bytes,
     header: Arc<Header>,
-    /// What few elements have: prefixes.
-    names: Option<Arc<Names>>,
+    /// What few elements have: prefixes, or very many bytes.
+    rare: Option<Arc<Rare>>,
     kind: Kind,
 }
 
-/// What an element has to do with prefixes.
-struct Names {
+/// What few elements have.
+struct Rare {
     /// The declarations inside.
-    decls: Box<[Decl]>,
+    decls: Option<Box<Declared>>,
     /// One bit for each prefix of the stream header that is used.
     borrowed: u64,
+    /// What it has of the memory that large elements share.
+    _charge: Option<Charge>,
 }
 
 impl Element {
@@ -53,18 +54,24 @@ impl Element {
             return Err(FrameError::BadFormat { what: "text" });
         }
         let mut scan = Scan::default();
-        match scan.advance(&bytes, header, OWN_DEPTH)? {
-            Some(len) if len == bytes.len() => Ok(Element::new(bytes, Arc::clone(header), scan.finish())),
+        // It was bounded where it came from.
+        match scan.advance(&bytes, header, &FrameLimits::server(bytes.len()))? {
+            Some(len) if len == bytes.len() => Ok(Element::new(bytes, Arc::clone(header), scan.finish(), None)),
             Some(_) => Err(FrameError::BadFormat { what: "content behind the element" }),
             None => Err(FrameError::malformed("incomplete element", bytes.len())),
         }
     }
 
-    pub(super) fn new(bytes: Bytes, header: Arc<Header>, found: Found) -> Element {
+    pub(super) fn new(bytes: Bytes, header: Arc<Header>, found: Found, charge: Option<Charge>) -> Element {
         let Found { kind, decls, borrowed } = found;
-        let plain = decls.is_empty() && borrowed == 0;
-        let names = (!plain).then(|| Arc::new(Names { decls: decls.into(), borrowed }));
-        Element { bytes, header, names, kind }
+        let plain = decls.is_none() && borrowed == 0 && charge.is_none();
+        let rare = (!plain).then(|| Arc::new(Rare { decls, borrowed, _charge: charge }));
+        Element { bytes, header, rare, kind }
+    }
+
+    /// An element that is known to be of this kind, and to have no prefixes.
+    pub(super) fn of_kind(bytes: Bytes, header: &Arc<Header>, kind: Kind) -> Element {
+        Element { bytes, header: Arc::clone(header), rare: None, kind }
     }
 
     /// The element exactly as it came.
@@ -140,7 +147,7 @@ impl Element {
         if own.default_namespace() != target.default_namespace() && self.node().attr("xmlns").is_none() {
             add(format_args!("xmlns"), own.default_namespace());
         }
-        let bits = self.names.as_ref().map_or(0, |names| names.borrowed);
+        let bits = self.rare.as_ref().map_or(0, |rare| rare.borrowed);
         let borrowed = (0..u64::BITS as usize).filter(|index| bits & (1 << index) != 0);
         for (prefix, uri) in borrowed.filter_map(|index| own.declared(index)) {
             if target.prefix(prefix.as_bytes()).is_none_or(|(_, other)| other != uri) {
@@ -156,8 +163,8 @@ impl Element {
         added
     }
 
-    pub(super) fn decls(&self) -> &[Decl] {
-        self.names.as_ref().map(|names| &*names.decls).unwrap_or_default()
+    pub(super) fn decls(&self) -> Option<&Decls> {
+        self.rare.as_ref()?.decls.as_ref().map(|declared| declared.decls())
     }
 }
 

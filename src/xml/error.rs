@@ -13,6 +13,14 @@ pub enum FrameError {
         /// Where, in bytes from the start of the top-level element or stream header.
         at: usize,
     },
+    /// The tags are in order, but what stands in them or between them is not well-formed.
+    #[error("not well-formed: {what} at byte {at}")]
+    Unfit {
+        /// What was found.
+        what: Unfit,
+        /// Where, in bytes from the start of the top-level element or stream header.
+        at: usize,
+    },
     /// XML that is well-formed but prohibited in XMPP (RFC 6120 §11.1).
     #[error("prohibited XML: {0}")]
     Restricted(Restricted),
@@ -50,6 +58,48 @@ pub enum FrameError {
     },
 }
 
+/// What makes an element not well-formed, although its tags are in order, so that its end can be told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unfit {
+    /// A name that XML does not allow, or not in its 4th edition.
+    Name,
+    /// A prefix that stands for no namespace.
+    Unbound,
+    /// An attribute is given twice.
+    DuplicateAttribute,
+    /// A prefix is declared twice on one tag.
+    DeclaredTwice,
+    /// A prefix or namespace that must not be declared.
+    Reserved,
+    /// A prefix is declared to stand for nothing.
+    Undeclared,
+    /// A character that XML excludes.
+    Character,
+    /// `]]>` in text.
+    Terminator,
+    /// A `&` that begins no reference, or one to a character that XML excludes.
+    Reference,
+    /// A reference to a number that is no character's.
+    NoCharacter,
+}
+
+impl std::fmt::Display for Unfit {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Unfit::Name => "invalid name",
+            Unfit::Unbound => "unbound prefix",
+            Unfit::DuplicateAttribute => "duplicate attribute",
+            Unfit::DeclaredTwice => "namespace declared twice",
+            Unfit::Reserved => "reserved prefix or namespace",
+            Unfit::Undeclared => "prefix undeclared",
+            Unfit::Character => "excluded character",
+            Unfit::Terminator => "]]> in text",
+            Unfit::Reference => "invalid reference",
+            Unfit::NoCharacter => "reference to no character",
+        })
+    }
+}
+
 /// The kinds of XML that RFC 6120 §11.1 prohibits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Restricted {
@@ -78,7 +128,7 @@ impl FrameError {
     /// The stream error condition to close the stream with (RFC 6120 §4.9.3).
     pub fn condition(&self) -> &'static str {
         match self {
-            FrameError::NotWellFormed { .. } => "not-well-formed",
+            FrameError::NotWellFormed { .. } | FrameError::Unfit { .. } => "not-well-formed",
             FrameError::Restricted(_) => "restricted-xml",
             FrameError::TooLarge { .. } | FrameError::TooDeep { .. } | FrameError::TooMany { .. } => "policy-violation",
             FrameError::BadNamespace => "invalid-namespace",
@@ -100,5 +150,9 @@ impl FrameError {
 
     pub(super) const fn malformed(what: &'static str, at: usize) -> Self {
         FrameError::NotWellFormed { what, at }
+    }
+
+    pub(super) const fn unfit(what: Unfit, at: usize) -> Self {
+        FrameError::Unfit { what, at }
     }
 }

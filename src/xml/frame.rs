@@ -9,18 +9,15 @@ use super::chars::skip_space;
 use super::element::{Element, Kind};
 use super::error::FrameError;
 use super::header::{Header, HeaderScan};
+use super::limits::FrameLimits;
 use super::ns;
+use super::room::{Charge, Room};
 use super::scan::Scan;
+use super::skip::{Read, Skip, SkipReason, Skipped};
 use super::tag::end_tag;
 
-/// What a peer may make us hold.
-#[derive(Clone, Copy, Debug)]
-pub struct FrameLimits {
-    /// Bytes of one top-level element, or of a stream header.
-    pub bytes: usize,
-    /// Nested elements, the top-level one included.
-    pub depth: usize,
-}
+/// The longest element, in bytes: offsets within it are small.
+const LARGEST: usize = i32::MAX as usize;
 
 /// A unit of an XML stream (RFC 6120 §4).
 #[derive(Clone, Debug)]
@@ -32,6 +29,8 @@ pub enum Frame {
     /// White space between top-level elements, a keepalive (RFC 6120 §4.6.1). How a run is split into frames depends on
     /// how it arrived.
     Whitespace,
+    /// An element that cannot be passed on, see [`Framer::skip_unfit`].
+    Skipped(Box<Skipped>),
     /// The stream was closed with its end tag (RFC 6120 §4.4).
     Close,
 }
@@ -39,7 +38,11 @@ pub enum Frame {
 impl Frame {
     /// Whether it is a message, a presence or an iq (RFC 6120 §8).
     pub fn is_stanza(&self) -> bool {
-        matches!(self, Self::Element(element) if element.kind() != Kind::Other)
+        match self {
+            Self::Element(element) => element.kind() != Kind::Other,
+            Self::Skipped(skipped) => skipped.element.kind() != Kind::Other,
+            Self::Open(_) | Self::Whitespace | Self::Close => false,
+        }
     }
 }
 
@@ -49,13 +52,30 @@ pub struct Framer {
     limits: FrameLimits,
     default: &'static str,
     state: State,
-    header_scan: HeaderScan,
     scan: Scan,
     closing: Boundary,
+    /// Elements that cannot be passed on do not end the stream.
+    skips: Option<Box<Skips>>,
+}
+
+/// How elements are passed over, and the one that is.
+struct Skips {
+    share: Option<Share>,
+    charge: Option<Charge>,
+    current: Option<Skip>,
+}
+
+/// The memory that elements share which are larger than others.
+#[derive(Clone, Debug)]
+pub struct Share {
+    /// Elements of so many bytes need none of it.
+    pub free: usize,
+    /// What they share.
+    pub room: Arc<Room>,
 }
 
 enum State {
-    Header,
+    Header(HeaderScan),
     Stream(Arc<Header>),
     Closed,
     Failed(FrameError),
@@ -73,11 +93,17 @@ impl Framer {
             buffer: BytesMut::new(),
             limits,
             default: ns,
-            state: State::Header,
-            header_scan: HeaderScan::default(),
+            state: State::Header(HeaderScan::default()),
             scan: Scan::default(),
             closing: Boundary::default(),
+            skips: None,
         }
+    }
+
+    /// Passes over elements that cannot be passed on, instead of failing, where their end can be told. Those that find no room in
+    /// their `share` are passed over, too. For streams of the own server.
+    pub fn skip_unfit(&mut self, share: Option<Share>) {
+        self.skips = Some(Box::new(Skips { share, charge: None, current: None }));
     }
 
     /// Replaces the limits, for what is not yet framed.
@@ -105,10 +131,12 @@ impl Framer {
 
     /// Expects a stream header next (RFC 6120 §5.4.3.3, §6.4.6). Buffered bytes stay. To be called between frames.
     pub fn restart(&mut self) {
-        self.state = State::Header;
-        self.header_scan = HeaderScan::default();
+        self.state = State::Header(HeaderScan::default());
         self.scan = Scan::default();
         self.closing = Boundary::default();
+        if let Some(skips) = &mut self.skips {
+            (skips.charge, skips.current) = (None, None);
+        }
     }
 
     /// Keeps no more of the stream's header than its elements lean on, see [`Header::lean`], and returns that; nor room that the
@@ -129,16 +157,24 @@ impl Framer {
         len
     }
 
+    /// Bytes of memory that it has for the element that is being read.
+    pub fn memory(&self) -> usize {
+        self.buffer.capacity() + self.scan.memory()
+    }
+
     fn frame(&mut self) -> Result<Option<Frame>, FrameError> {
+        if self.skips.as_ref().is_some_and(|skips| skips.current.is_some()) {
+            return self.skip();
+        }
         let space = skip_space(&self.buffer, 0);
         if space > 0 {
             self.buffer.advance(space);
             return Ok(Some(Frame::Whitespace));
         }
         let window = self.buffer.get(..self.limits.bytes).unwrap_or(&self.buffer);
-        let frame = match (&self.state, window) {
+        let frame = match (&mut self.state, window) {
             (_, []) => None,
-            (State::Header, _) => self.header_scan.advance(window, self.default)?.map(|header| self.opened(header)),
+            (State::Header(scan), _) => scan.advance(window, self.default)?.map(|header| self.opened(header)),
             (State::Stream(header), [b'<', b'/', ..]) => match self.closing.find(window)? {
                 Some((_, end)) => {
                     let len = end_tag(window.get(..end).unwrap_or_default(), 0, header.name())?;
@@ -149,10 +185,8 @@ impl Framer {
                 None => None,
             },
             (State::Stream(header), [b'<', ..]) if !window.starts_with(b"<![") => {
-                self.scan.advance(window, header, self.limits.depth)?.map(|len| {
-                    let bytes = self.buffer.split_to(len).freeze();
-                    Frame::Element(Element::new(bytes, Arc::clone(header), self.scan.finish()))
-                })
+                let header = Arc::clone(header);
+                return self.element(header);
             }
             (State::Stream(_), _) => {
                 return Err(FrameError::BadFormat { what: "text between stanzas" });
@@ -166,9 +200,67 @@ impl Framer {
         if frame.is_none() && self.buffer.len() > limit { Err(FrameError::TooLarge { limit }) } else { Ok(frame) }
     }
 
+    /// Reads on in an element.
+    fn element(&mut self, header: Arc<Header>) -> Result<Option<Frame>, FrameError> {
+        let limit = self.limits.bytes.min(LARGEST);
+        let window = self.buffer.get(..limit).unwrap_or(&self.buffer);
+        let found = self.scan.advance(window, &header, &self.limits);
+        let error = match found {
+            Ok(None) if self.buffer.len() > limit => FrameError::TooLarge { limit },
+            Ok(found) if !self.has_room(found) => return self.pass_over(&header, SkipReason::NoRoom),
+            Ok(None) => return Ok(None),
+            Err(error) => error,
+            Ok(Some(len)) => {
+                let bytes = self.buffer.split_to(len).freeze();
+                let charge = self.skips.as_mut().and_then(|skips| skips.charge.take());
+                return Ok(Some(Frame::Element(Element::new(bytes, header, self.scan.finish(), charge))));
+            }
+        };
+        match SkipReason::of(&error).filter(|_| self.skips.is_some()) {
+            Some(reason) => self.pass_over(&header, reason),
+            None => Err(error),
+        }
+    }
+
+    /// Whether there is memory for the element, of which so much has come.
+    fn has_room(&mut self, found: Option<usize>) -> bool {
+        let Some(Skips { share: Some(share), charge, .. }) = self.skips.as_deref_mut() else { return true };
+        let bytes = found.unwrap_or(self.buffer.len());
+        if bytes <= share.free {
+            return true;
+        }
+        // What a whole one leaves in the buffer is not its own.
+        let held = if found.is_some() { bytes } else { self.buffer.capacity() };
+        let memory = held + self.scan.memory();
+        charge.get_or_insert_with(|| Charge::of(&share.room)).set(memory)
+    }
+
+    /// Passes over the element that the buffer begins with.
+    fn pass_over(&mut self, header: &Arc<Header>, reason: SkipReason) -> Result<Option<Frame>, FrameError> {
+        let Some(skips) = &mut self.skips else { return Ok(None) };
+        let scan = std::mem::take(&mut self.scan);
+        // All up to there is in order.
+        let read = Read { bytes: scan.at, depth: scan.open.len() };
+        let skip = Skip::new(&self.buffer, header, read, reason);
+        self.buffer.advance(scan.at);
+        skips.charge = None;
+        skips.current = Some(skip);
+        self.skip()
+    }
+
+    fn skip(&mut self) -> Result<Option<Frame>, FrameError> {
+        let Some(Skips { current, .. }) = self.skips.as_deref_mut() else { return Ok(None) };
+        let Some(skip) = current else { return Ok(None) };
+        let (count, skipped) = skip.advance(&self.buffer)?;
+        self.buffer.advance(count);
+        if skipped.is_some() {
+            *current = None;
+        }
+        Ok(skipped.map(Frame::Skipped))
+    }
+
     fn opened(&mut self, header: Header) -> Frame {
         self.buffer.advance(header.bytes().len());
-        self.header_scan = HeaderScan::default();
         let header = Arc::new(header);
         self.state = State::Stream(Arc::clone(&header));
         Frame::Open(header)
@@ -183,7 +275,7 @@ mod tests {
     #[test]
     fn a_lean_header_means_the_same_and_is_shared_by_streams_that_are_alike() {
         let opened = |attributes: &str, name: &str| {
-            let mut framer = Framer::new(FrameLimits { bytes: 4096, depth: 8 });
+            let mut framer = Framer::new(FrameLimits::new(4096, 8));
             let xml = format!("<{name} xmlns='jabber:client' xmlns:stream='{}' {attributes}>", ns::STREAMS);
             framer.buffer().extend_from_slice(xml.as_bytes());
             let Ok(Some(Frame::Open(header))) = framer.next_frame() else { panic!("{xml}") };
@@ -206,7 +298,7 @@ mod tests {
 
     const HEADER: &str = "<?xml version='1.0'?>\n<stream:stream xmlns='jabber:client' \
         xmlns:stream='http://etherx.jabber.org/streams' to='example.org' version='1.0' xml:lang='en'>";
-    const LIMITS: FrameLimits = FrameLimits { bytes: 4096, depth: 8 };
+    const LIMITS: FrameLimits = FrameLimits::new(4096, 8);
 
     /// What the framer makes of `input`, given in chunks of `chunk` bytes; runs of white space as one line.
     fn frames(input: &[u8], chunk: usize) -> Vec<String> {
@@ -220,12 +312,14 @@ mod tests {
                     Ok(Some(Frame::Element(e))) => {
                         format!("{:?} {}", e.kind(), String::from_utf8_lossy(e.bytes()))
                     }
+                    Ok(Some(Frame::Skipped(skipped))) => format!("Skipped {} {:?}", skipped.bytes, skipped.reason),
                     Ok(Some(Frame::Whitespace)) => "space".into(),
                     Ok(Some(Frame::Close)) => "close".into(),
                     Ok(None) => break,
                     Err(error) => {
                         assert_eq!(framer.next_frame().unwrap_err(), error);
-                        seen.push(format!("{error:?}"));
+                        let of_xml = matches!(error, FrameError::Unfit { .. });
+                        seen.push(if of_xml { format!("NotWellFormed {error}") } else { format!("{error:?}") });
                         return seen;
                     }
                 };
@@ -469,7 +563,7 @@ mod tests {
             format!("<a><![CDATA[{}]]></a>", piece("]]")),
             format!("<a xmlns:p='u'>{}</a>", piece("<p:a p:b=''/>")),
         ] {
-            let mut framer = Framer::new(FrameLimits { bytes: 1 << 20, depth: 8 });
+            let mut framer = Framer::new(FrameLimits::new(1 << 20, 8));
             framer.buffer().extend_from_slice(HEADER.as_bytes());
             framer.next_frame().unwrap();
             for byte in stanza.as_bytes() {

@@ -7,11 +7,14 @@ use bytes::Bytes;
 use super::boundary::{Boundary, Token};
 use super::chars::{SPACE, class, skip_space};
 use super::error::{FrameError, Restricted};
+use super::limits::FrameLimits;
 use super::ns;
 use super::scan::check_prefixes;
-use super::scope::{Scope, declare, declared_prefix, lookup};
-use super::tag::{Attr, Tag, attributes, start_tag};
+use super::scope::{Declared, Scope, declared_prefix, lookup};
+use super::tag::{Attrs, Tag, start_tag};
 
+/// The bounds of a header's tag, on every leg.
+const LIMITS: FrameLimits = FrameLimits::new(0, 1);
 /// So many lean headers are kept for streams to come.
 const LEAN: usize = 16;
 
@@ -202,16 +205,11 @@ impl HeaderScan {
     }
 
     fn header(&self, bytes: &[u8], default: &str) -> Result<Header, FrameError> {
-        let mut attrs = Vec::new();
-        let tag = start_tag(bytes, self.at, &mut attrs)?;
-        let mut decls = Vec::new();
-        let mut scope = Scope::default();
-        for attr in &attrs {
-            scope = declare(&mut decls, bytes, self.at, scope, attr)?;
-        }
-        check_prefixes(tag, &attrs, bytes, |name| {
-            lookup(&decls, bytes, scope, name.prefix(bytes), None).map(|binding| binding.uri())
-        })?;
+        let mut attrs = Attrs::default();
+        let tag = start_tag(bytes, self.at, &mut attrs, LIMITS.attributes())?;
+        let mut declared = Declared::default();
+        declared.declare(bytes, &attrs, Scope::default(), &LIMITS)?;
+        check_prefixes(tag, &attrs, bytes, |name| lookup(Some(&declared), bytes, name.prefix(bytes), None))?;
         let header = describe(bytes, tag, &attrs);
         let root = tag.name.has_prefix() && tag.name.local(bytes) == b"stream";
         let streams = header.prefix(tag.name.prefix(bytes)).is_some_and(|(_, uri)| uri == ns::STREAMS);
@@ -225,13 +223,13 @@ impl HeaderScan {
     }
 }
 
-fn describe(bytes: &[u8], tag: Tag, attrs: &[Attr]) -> Header {
+fn describe(bytes: &[u8], tag: Tag, attrs: &Attrs) -> Header {
     let text = |range| String::from_utf8_lossy(bytes.get(range).unwrap_or_default()).into();
     let value = |name: &[u8]| {
-        let attr = attrs.iter().find(|attr| attr.name.whole(bytes) == name);
+        let attr = attrs.iter(bytes).find(|attr| attr.name.whole(bytes) == name);
         attr.map(|attr| attr.value(bytes).into())
     };
-    let declared = attrs.iter().filter_map(|attr| Some((attr, declared_prefix(bytes, attr)?)));
+    let declared = attrs.iter(bytes).filter_map(|attr| declared_prefix(bytes, &attr).map(|prefix| (attr, prefix)));
     let prefixes = declared.filter(|(_, prefix)| !prefix.is_empty());
     let meaning = Meaning {
         name: tag.name.whole(bytes).into(),
@@ -256,13 +254,13 @@ fn is_declaration(token: &[u8]) -> bool {
 /// Checks `<?xml … ?>` (XML 1.0 §2.8, §4.3.3).
 fn check_declaration(token: &[u8]) -> Result<(), FrameError> {
     let malformed = FrameError::malformed("invalid XML declaration", 0);
-    let mut attrs = Vec::new();
-    let end = attributes(token, "<?xml".len(), &mut attrs)?;
+    let mut attrs = Attrs::default();
+    let end = attrs.read(token, "<?xml".len(), LIMITS.attributes())?;
     if token.get(end..) != Some(b"?>") {
         return Err(malformed);
     }
     let mut attrs =
-        attrs.iter().map(|attr| (attr.name.whole(token), token.get(attr.value.clone()).unwrap_or_default()));
+        attrs.iter(token).map(|attr| (attr.name.whole(token), token.get(attr.value.clone()).unwrap_or_default()));
     let mut next = attrs.next();
     match next {
         Some((b"version", [b'1', b'.', digits @ ..])) if is_number(digits) => next = attrs.next(),

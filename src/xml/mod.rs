@@ -14,8 +14,10 @@
 //! | `scan.rs` | the check of an element, token by token |
 //! | `tag.rs`, `boundary.rs` | the careful way: tokens, and where they end |
 //! | `walk.rs`, `ordinary.rs`, `dense.rs` | the short way: through an element, token by token, and many small tags at once |
-//! | `window.rs`, `chars.rs` | characters: many at a time, and one by one |
-//! | `open.rs`, `scope.rs` | the elements that are open; prefixes |
+//! | `window.rs`, `chars.rs`, `names.rs` | characters: many at a time, and one by one; those of names |
+//! | `open.rs`, `scope.rs`, `table.rs` | the elements that are open; prefixes; names by their hash |
+//! | `limits.rs`, `room.rs` | [`FrameLimits`]; the memory that large elements share |
+//! | `skip.rs` | passing over an element that cannot be passed on |
 
 mod boundary;
 mod build;
@@ -26,24 +28,34 @@ mod error;
 mod excerpt;
 mod frame;
 mod header;
+mod limits;
+mod names;
 pub mod ns;
 mod open;
 mod ordinary;
+mod room;
 mod scan;
 mod scope;
+mod skip;
 mod stanza;
+mod table;
 mod tag;
 mod walk;
 mod window;
 
 pub use build::{STREAM_CLOSE, XmlWriter, stream_error, stream_header};
 pub use element::{Element, Kind};
-pub use error::{FrameError, Restricted};
+pub use error::{FrameError, Restricted, Unfit};
 pub use excerpt::excerpt;
-pub use frame::{Frame, FrameLimits, Framer};
+pub use frame::{Frame, Framer, Share};
 pub use header::Header;
+pub use limits::FrameLimits;
+pub use room::Room;
+pub use skip::{SkipReason, Skipped};
 pub use stanza::{Children, Node};
 pub(crate) use tag::normalized;
 
 #[cfg(test)]
 mod differential;
+#[cfg(test)]
+mod wild;

@@ -2,6 +2,9 @@
 
 use super::scope::Scope;
 
+/// So many innermost elements are kept at hand. Those around them are packed: about two bytes each.
+const AT_HAND: usize = 64;
+
 /// A name as it is spelled.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Spelled {
@@ -17,6 +20,142 @@ pub(super) struct Open {
     pub(super) name: Spelled,
     /// What is in scope within it.
     pub(super) scope: Scope,
+}
+
+/// The open elements, the innermost last.
+#[derive(Debug, Default)]
+pub(super) struct Opens {
+    /// The innermost ones; none only if none is open.
+    near: Vec<Open>,
+    far: Option<Box<Packed>>,
+}
+
+/// Elements of which little is stored. Each entry is read from its end: how far its name begins behind that of the one before,
+/// its length, and how much more is in scope.
+#[derive(Debug, Default)]
+struct Packed {
+    bytes: Vec<u8>,
+    count: usize,
+    /// Where the name of the last one begins.
+    start: usize,
+    /// What is in scope within the last one.
+    scope: Scope,
+}
+
+impl Opens {
+    #[inline(always)]
+    pub(super) fn is_empty(&self) -> bool {
+        self.near.is_empty()
+    }
+
+    #[inline(always)]
+    pub(super) fn len(&self) -> usize {
+        self.near.len() + self.far.as_ref().map_or(0, |far| far.count)
+    }
+
+    #[inline(always)]
+    pub(super) fn last(&self) -> Option<&Open> {
+        self.near.last()
+    }
+
+    #[inline(always)]
+    pub(super) fn push(&mut self, open: Open) {
+        if self.near.len() == AT_HAND {
+            self.pack();
+        }
+        self.near.push(open);
+    }
+
+    /// Takes the innermost one. `bytes`: where the names are.
+    #[inline(always)]
+    pub(super) fn pop(&mut self, bytes: &[u8]) -> Option<Open> {
+        let open = self.near.pop();
+        if self.near.is_empty() && self.far.is_some() {
+            self.unpack(bytes);
+        }
+        open
+    }
+
+    /// Gives back room that is not in use.
+    pub(super) fn shrink(&mut self) {
+        self.near.shrink_to_fit();
+    }
+
+    /// Bytes of memory that it has.
+    pub(super) fn memory(&self) -> usize {
+        self.near.capacity() * size_of::<Open>() + self.far.as_ref().map_or(0, |far| far.bytes.capacity())
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn pack(&mut self) {
+        let far = self.far.get_or_insert_default();
+        for open in self.near.drain(..AT_HAND / 2) {
+            far.push(open);
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn unpack(&mut self, bytes: &[u8]) {
+        let Some(far) = &mut self.far else { return };
+        for _ in 0..AT_HAND / 2 {
+            let Some(open) = far.pop(bytes) else { break };
+            self.near.push(open);
+        }
+        self.near.reverse();
+        if far.count == 0 {
+            self.far = None;
+        }
+    }
+}
+
+impl Packed {
+    fn push(&mut self, Open { name, scope }: Open) {
+        let gained = scope.since(self.scope);
+        if gained > 0 {
+            self.put(gained);
+        }
+        self.put(name.len << 1 | usize::from(gained > 0));
+        self.put(name.start - self.start);
+        (self.start, self.scope) = (name.start, scope);
+        self.count += 1;
+    }
+
+    fn pop(&mut self, bytes: &[u8]) -> Option<Open> {
+        self.count = self.count.checked_sub(1)?;
+        let (start, scope) = (self.start, self.scope);
+        self.start -= self.take();
+        let len = self.take();
+        if len & 1 == 1 {
+            self.scope = scope.before(self.take());
+        }
+        Some(Open { name: Spelled::new(bytes, start, start + (len >> 1)), scope })
+    }
+
+    /// Appends a number, seven bits a byte, the lowest last: each byte but the first is marked.
+    fn put(&mut self, number: usize) {
+        let digits = (usize::BITS - number.leading_zeros()).div_ceil(7).max(1);
+        if self.bytes.capacity() - self.bytes.len() < 10 {
+            self.bytes.reserve_exact(self.bytes.len() / 4 + 32);
+        }
+        for digit in (0..digits).rev() {
+            let mark = if digit + 1 == digits { 0 } else { 0x80 };
+            self.bytes.push((number >> (7 * digit) & 0x7F) as u8 | mark);
+        }
+    }
+
+    fn take(&mut self) -> usize {
+        let (mut number, mut shift) = (0, 0);
+        while let Some(byte) = self.bytes.pop() {
+            number |= usize::from(byte & 0x7F) << shift;
+            shift += 7;
+            if byte & 0x80 == 0 {
+                break;
+            }
+        }
+        number
+    }
 }
 
 impl Spelled {
@@ -43,5 +182,54 @@ impl Spelled {
     pub(super) fn begins(&self, word: u64) -> bool {
         // Nothing is shifted out but what stands behind the name.
         (word ^ self.word) << ((64 - 8 * self.len) % 64) == 0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn elements_come_back_as_they_were_however_many_are_open() {
+        let bytes: Vec<u8> = (0..200_000).map(|at| b'a' + (at % 23) as u8).collect();
+        // xorshift: the same for every run.
+        let mut state = 88_172_645_463_325_252_u64;
+        let mut below = |n: u64| {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            (state % n) as usize
+        };
+        let (mut opens, mut expected) = (Opens::default(), Vec::<Open>::new());
+        let (mut at, mut scope, mut deepest) = (0, Scope::default(), 0);
+        for round in 0..40_000 {
+            let deeper = if round % 2000 < 1200 { 8 } else { 3 };
+            if below(10) < deeper && at < 190_000 {
+                let len = 1 + if below(50) == 0 { below(3000) } else { below(12) };
+                scope = if below(4) == 0 { scope.after(below(400)) } else { scope };
+                let name = Spelled::new(&bytes, at + 1, (at + 1 + len).min(bytes.len()));
+                expected.push(Open { name, scope });
+                opens.push(Open { name, scope });
+                at += len + 2;
+            } else if let Some(open) = expected.pop() {
+                let Open { name, scope: within } = opens.pop(&bytes).unwrap();
+                assert_eq!((name.start, name.len, name.word), (open.name.start, open.name.len, open.name.word));
+                assert_eq!(within, open.scope);
+                scope = expected.last().map(|open| open.scope).unwrap_or_default();
+            }
+            assert_eq!((opens.len(), opens.is_empty()), (expected.len(), expected.is_empty()));
+            deepest = deepest.max(opens.len());
+        }
+        assert!(deepest > 4 * AT_HAND, "{deepest}");
+    }
+
+    #[test]
+    fn an_open_element_of_three_bytes_costs_three_at_most() {
+        let bytes = b"<a>".repeat(100_000);
+        let mut opens = Opens::default();
+        for at in (1..bytes.len()).step_by(3) {
+            opens.push(Open { name: Spelled::new(&bytes, at, at + 1), scope: Scope::default() });
+        }
+        assert!(opens.memory() <= bytes.len() + AT_HAND * size_of::<Open>(), "{}", opens.memory());
     }
 }

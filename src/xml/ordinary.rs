@@ -218,7 +218,7 @@ impl Key {
 }
 
 /// The names of the attributes of one tag: equal names have equal marks, and each name adds one, so that no duplicate gets
-/// through, nor more names than [`super::tag::MAX_ATTRIBUTES`].
+/// through, nor more names than the strictest [`super::FrameLimits`] allow, which is as many as there are marks.
 #[derive(Default)]
 pub(super) struct Names(u64, u64);
 

@@ -1,122 +1,329 @@
 //! Which namespace a prefix stands for (Namespaces in XML 1.0 §6).
+//!
+//! While an element is read, a table has the current declaration of each prefix. Afterwards the declarations of each tag stand
+//! side by side, in the order of their prefixes, and know where those of the tag around it are. Both ways a lookup is at most
+//! logarithmic in the number of declarations.
 
+use std::cmp::Ordering;
 use std::ops::Range;
 
-use super::error::FrameError;
+use super::error::{FrameError, Unfit};
 use super::header::Header;
+use super::limits::FrameLimits;
 use super::ns;
-use super::tag::Attr;
+use super::table::{Table, keyed};
+use super::tag::{Attr, Attrs};
 
-/// Prefixes in scope at any one place, the stream header's included. A lookup walks them.
-pub(super) const MAX_PREFIXES: usize = 64;
-
-/// Declarations kept for one element.
-pub(super) const MAX_DECLARATIONS: usize = 4096;
+/// Marks the place of a name that was normalised.
+const NORMALIZED: u32 = 1 << 31;
+/// Marks a declaration, or its number in the table, that is not in scope any more.
+const CLOSED: u32 = 1 << 31;
+/// So many declarations are looked through one by one.
+const FEW: usize = 8;
 
 /// A namespace declaration inside an element. Default declarations are kept only when their name needs normalising,
-/// because the others can be read off the tag.
-#[derive(Clone, Debug)]
+/// because the others can be read off the tag. Small, because a peer can make many.
+#[derive(Clone, Copy, Debug)]
 pub(super) struct Decl {
-    /// Offset of the tag that declares it.
-    pub(super) tag: usize,
-    prefix: Range<usize>,
-    uri: Uri,
-    /// The declaration that is in scope around this one.
-    outer: Scope,
-    depth: usize,
+    /// Where the prefix begins, an empty one if it is the default's; and [`CLOSED`] once it is.
+    prefix: u32,
+    /// Where the namespace is: in the element's bytes, or marked as [`NORMALIZED`].
+    uri: u32,
+    uri_len: u32,
+    /// While it is in scope, a hash of the namespace. Afterwards, where the declarations of its tag begin.
+    hash_or_first: u32,
+    /// While it is in scope, the declaration that it hides, where there are many. Afterwards, what is in scope around its tag.
+    hides_or_outer: u32,
 }
 
-#[derive(Clone, Debug)]
-enum Uri {
-    Spelled(Range<usize>),
-    Normalized(Box<str>),
-}
-
-/// A place in the chain of declarations: the innermost one in scope, counted from one; zero is none.
+/// A place among the declarations: behind those of the innermost tag that has some; zero is none.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Scope(usize);
+pub(super) struct Scope(u32);
 
-/// The declarations of one element, in document order.
-pub(super) trait Decls {
-    fn at(&self, scope: Scope) -> Option<&Decl>;
-    fn resolve<'a>(&'a self, bytes: &'a [u8], scope: Scope, prefix: &[u8]) -> Option<&'a [u8]>;
-    fn scope_of(&self, tag: usize, outer: Scope) -> Scope;
-    fn default_at<'a>(&'a self, bytes: &'a [u8], tag: usize) -> Option<&'a [u8]>;
+impl Scope {
+    /// How far it is behind another one that is around it.
+    pub(super) fn since(self, outer: Scope) -> usize {
+        self.0.saturating_sub(outer.0) as usize
+    }
+
+    /// The scope so far before it.
+    pub(super) fn before(self, count: usize) -> Scope {
+        Scope(self.0 - u32::try_from(count).unwrap_or_default())
+    }
+
+    #[cfg(test)]
+    pub(super) fn after(self, count: usize) -> Scope {
+        Scope(self.0 + count as u32)
+    }
+}
+
+/// The declarations of one element, in the order of their tags, those of each tag in the order of their prefixes.
+#[derive(Debug, Default)]
+pub(super) struct Decls {
+    list: Vec<Decl>,
+    /// Names that had to be normalised.
+    normalized: String,
+}
+
+/// The declarations of an element that is being read.
+#[derive(Debug, Default)]
+pub(super) struct Declared {
+    decls: Decls,
+    /// The current declaration of each prefix, counted from one, where there are many.
+    current: Table,
+    /// How many are in scope.
+    in_scope: usize,
+}
+
+fn ends_prefix(byte: u8) -> bool {
+    matches!(byte, b'=' | b' ' | b'\t' | b'\r' | b'\n')
+}
+
+fn offset(at: usize) -> u32 {
+    // The framer bounds an element to what this can hold.
+    u32::try_from(at).unwrap_or_default()
 }
 
 impl Decl {
-    fn prefix<'a>(&self, bytes: &'a [u8]) -> &'a [u8] {
-        bytes.get(self.prefix.clone()).unwrap_or_default()
+    fn at(&self) -> usize {
+        (self.prefix & !CLOSED) as usize
     }
 
-    fn uri<'a>(&'a self, bytes: &'a [u8]) -> &'a [u8] {
-        match &self.uri {
-            Uri::Spelled(range) => bytes.get(range.clone()).unwrap_or_default(),
-            Uri::Normalized(uri) => uri.as_bytes(),
-        }
+    fn place(&self) -> Range<usize> {
+        let start = (self.uri & !NORMALIZED) as usize;
+        start..start + self.uri_len as usize
+    }
+
+    fn is_closed(&self) -> bool {
+        self.prefix & CLOSED != 0
+    }
+
+    fn from_prefix<'a>(&self, bytes: &'a [u8]) -> &'a [u8] {
+        bytes.get(self.at()..).unwrap_or_default()
+    }
+
+    fn prefix<'a>(&self, bytes: &'a [u8]) -> &'a [u8] {
+        let rest = self.from_prefix(bytes);
+        let end = rest.iter().position(|byte| ends_prefix(*byte));
+        end.and_then(|end| rest.get(..end)).unwrap_or_default()
+    }
+
+    /// Whether this is its prefix. It may itself be much longer.
+    fn has_prefix(&self, bytes: &[u8], prefix: &[u8]) -> bool {
+        self.compare(bytes, prefix) == Ordering::Equal
+    }
+
+    /// Compares its prefix with this one, at the cost of the shorter one.
+    fn compare(&self, bytes: &[u8], prefix: &[u8]) -> Ordering {
+        self.from_prefix(bytes).iter().take_while(|byte| !ends_prefix(**byte)).cmp(prefix)
+    }
+
+    /// The same with that of another one.
+    fn compare_with(&self, other: &Decl, bytes: &[u8]) -> Ordering {
+        let prefix = |decl: &Decl| decl.from_prefix(bytes).iter().take_while(|byte| !ends_prefix(**byte));
+        prefix(self).cmp(prefix(other))
     }
 }
 
-impl Decls for [Decl] {
-    fn at(&self, scope: Scope) -> Option<&Decl> {
-        scope.0.checked_sub(1).and_then(|index| self.get(index))
+impl Decls {
+    /// Bytes of memory that they have.
+    pub(super) fn memory(&self) -> usize {
+        self.list.capacity() * size_of::<Decl>() + self.normalized.capacity()
     }
 
-    /// What `prefix` stands for within the element; `None` if only the stream header can say.
-    fn resolve<'a>(&'a self, bytes: &'a [u8], mut scope: Scope, prefix: &[u8]) -> Option<&'a [u8]> {
-        while let Some(decl) = self.at(scope) {
-            if decl.prefix(bytes) == prefix {
-                return Some(decl.uri(bytes));
+    fn get(&self, number: u32) -> Option<&Decl> {
+        (number as usize).checked_sub(1).and_then(|index| self.list.get(index))
+    }
+
+    fn uri<'a>(&'a self, decl: &Decl, bytes: &'a [u8]) -> &'a [u8] {
+        let within = if decl.uri & NORMALIZED == 0 { bytes } else { self.normalized.as_bytes() };
+        within.get(decl.place()).unwrap_or_default()
+    }
+
+    /// The same in an element that was checked.
+    fn uri_in<'a>(&'a self, decl: &Decl, document: &'a str) -> &'a str {
+        let within = if decl.uri & NORMALIZED == 0 { document } else { &self.normalized };
+        within.get(decl.place()).unwrap_or_default()
+    }
+
+    /// What `prefix` stands for within this scope of the whole element; `None` if only the stream header can say.
+    fn resolve<'a>(&'a self, document: &'a str, mut scope: Scope, prefix: &[u8]) -> Option<&'a str> {
+        let bytes = document.as_bytes();
+        while let Some(last) = self.get(scope.0) {
+            let tag = self.list.get(last.hash_or_first as usize..scope.0 as usize)?;
+            if let Ok(at) = tag.binary_search_by(|decl| decl.compare(bytes, prefix)) {
+                return tag.get(at).map(|decl| self.uri_in(decl, document));
             }
-            scope = decl.outer;
+            scope = Scope(last.hides_or_outer);
         }
         None
     }
 
-    /// The scope inside the tag at `tag`, which stands in `outer`.
-    fn scope_of(&self, tag: usize, outer: Scope) -> Scope {
-        let behind = self.partition_point(|decl| decl.tag <= tag);
-        match behind.checked_sub(1).and_then(|index| self.get(index)) {
-            Some(decl) if decl.tag == tag => Scope(behind),
-            Some(_) | None => outer,
-        }
+    /// The declarations of the tag that lies there.
+    fn of_tag(&self, tag: &Range<usize>) -> Range<usize> {
+        let before = |at: usize| self.list.partition_point(|decl| decl.at() < at);
+        if self.list.is_empty() { 0..0 } else { before(tag.start)..before(tag.end) }
     }
 
-    /// The default namespace that the tag at `tag` declares, if it had to be normalised.
-    fn default_at<'a>(&'a self, bytes: &'a [u8], tag: usize) -> Option<&'a [u8]> {
-        let first = self.partition_point(|decl| decl.tag < tag);
-        let own = self.get(first..)?.iter().take_while(|decl| decl.tag == tag);
-        own.filter(|decl| decl.prefix.is_empty()).map(|decl| decl.uri(bytes)).next()
+    /// The scope within the element whose start tag lies there, in `outer`; and the default namespace that the tag declares, if
+    /// that had to be normalised.
+    pub(super) fn enter<'a>(&'a self, document: &'a str, tag: &Range<usize>, outer: Scope) -> (Scope, Option<&'a str>) {
+        let own = self.of_tag(tag);
+        if own.is_empty() {
+            return (outer, None);
+        }
+        let first = self.list.get(own.start);
+        let default = first.filter(|decl| decl.has_prefix(document.as_bytes(), b""));
+        (Scope(offset(own.end)), default.map(|decl| self.uri_in(decl, document)))
     }
 }
 
-/// Records what the attribute declares, if it declares a namespace, for the tag at `tag`.
-pub(super) fn declare(
-    decls: &mut Vec<Decl>,
-    bytes: &[u8],
-    tag: usize,
-    scope: Scope,
-    attr: &Attr,
-) -> Result<Scope, FrameError> {
-    let Some(prefix) = declared_prefix(bytes, attr) else {
-        return Ok(scope);
-    };
-    let name = bytes.get(prefix.clone()).unwrap_or_default();
-    let uri = attr.value(bytes);
-    check_binding(name, &uri, attr.name.start)?;
-    if prefix.is_empty() && attr.plain {
-        return Ok(scope);
+impl Declared {
+    /// Bytes of memory that they have.
+    pub(super) fn memory(&self) -> usize {
+        self.decls.memory() + self.current.memory()
     }
-    let depth = decls.at(scope).map_or(0, |decl| decl.depth) + 1;
-    if depth > MAX_PREFIXES {
-        return Err(FrameError::TooMany { what: "namespace prefixes", limit: MAX_PREFIXES });
+
+    /// The element is whole: what was needed to read it goes.
+    pub(super) fn finish(&mut self) {
+        self.current = Table::default();
+        let Decls { list, normalized } = &mut self.decls;
+        if list.capacity() - list.len() > FEW {
+            list.shrink_to_fit();
+        }
+        normalized.shrink_to_fit();
     }
-    if decls.len() == MAX_DECLARATIONS {
-        return Err(FrameError::TooMany { what: "namespace declarations", limit: MAX_DECLARATIONS });
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.decls.list.is_empty()
     }
-    let uri = if attr.plain { Uri::Spelled(attr.value.clone()) } else { Uri::Normalized(uri.into()) };
-    decls.push(Decl { tag, prefix, uri, outer: scope, depth });
-    Ok(Scope(decls.len()))
+
+    /// The declarations of a whole element.
+    pub(super) fn decls(&self) -> &Decls {
+        &self.decls
+    }
+
+    /// Takes up what the attributes of a tag declare, which stands in `outer`. Returns what is in scope within the tag's element.
+    pub(super) fn declare(
+        &mut self,
+        bytes: &[u8],
+        attrs: &Attrs,
+        outer: Scope,
+        limits: &FrameLimits,
+    ) -> Result<Scope, FrameError> {
+        let first = self.decls.list.len();
+        for attr in attrs.iter(bytes) {
+            self.add(bytes, &attr, limits)?;
+        }
+        let own = self.decls.list.get_mut(first..).unwrap_or_default();
+        if own.is_empty() {
+            return Ok(outer);
+        }
+        own.sort_unstable_by(|a, b| a.compare_with(b, bytes));
+        let mut pairs = own.iter().zip(own.iter().skip(1));
+        if let Some((twice, _)) = pairs.find(|(a, b)| a.compare_with(b, bytes) == Ordering::Equal) {
+            return Err(FrameError::unfit(Unfit::DeclaredTwice, twice.at()));
+        }
+        let len = self.decls.list.len();
+        if len > FEW {
+            // Those before are in the table, unless there were few.
+            let first = if first > FEW { first } else { 0 };
+            (first..len).for_each(|index| self.bring_into_scope(bytes, index));
+        }
+        Ok(Scope(offset(self.decls.list.len())))
+    }
+
+    fn add(&mut self, bytes: &[u8], attr: &Attr, limits: &FrameLimits) -> Result<(), FrameError> {
+        let Some(prefix) = declared_prefix(bytes, attr) else { return Ok(()) };
+        let uri = attr.value(bytes);
+        check_binding(bytes.get(prefix.clone()).unwrap_or_default(), &uri, attr.name.start)?;
+        if prefix.is_empty() && attr.plain {
+            return Ok(());
+        }
+        self.in_scope += 1;
+        if self.in_scope > limits.prefixes() {
+            return Err(FrameError::TooMany { what: "namespace prefixes", limit: limits.prefixes() });
+        }
+        let Decls { list, normalized } = &mut self.decls;
+        if list.len() == limits.declarations() {
+            return Err(FrameError::TooMany { what: "namespace declarations", limit: limits.declarations() });
+        }
+        let place = if attr.plain {
+            offset(attr.value.start)
+        } else {
+            let place = offset(normalized.len()) | NORMALIZED;
+            normalized.push_str(&uri);
+            place
+        };
+        if list.len() == list.capacity() {
+            list.reserve_exact(list.len() / 8 + 4);
+        }
+        list.push(Decl {
+            prefix: offset(prefix.start),
+            uri: place,
+            uri_len: offset(uri.len()),
+            hash_or_first: short(keyed(uri.as_bytes())),
+            hides_or_outer: 0,
+        });
+        Ok(())
+    }
+
+    fn bring_into_scope(&mut self, bytes: &[u8], index: usize) {
+        if self.decls.list.get(index).is_none_or(Decl::is_closed) {
+            return;
+        }
+        let before = self.set_current(bytes, index, offset(index + 1));
+        if let Some(decl) = self.decls.list.get_mut(index) {
+            decl.hides_or_outer = before.filter(|number| number & CLOSED == 0).unwrap_or_default();
+        }
+    }
+
+    /// Makes this number the current one of the declaration's prefix; returns the one before.
+    fn set_current(&mut self, bytes: &[u8], index: usize, number: u32) -> Option<u32> {
+        let decls = &self.decls;
+        let prefix_of = |number: u32| decls.get(number & !CLOSED).map(|decl| decl.prefix(bytes)).unwrap_or_default();
+        let prefix = decls.list.get(index).map(|decl| decl.prefix(bytes)).unwrap_or_default();
+        let same = |number: u32| decls.get(number & !CLOSED).is_some_and(|decl| decl.has_prefix(bytes, prefix));
+        self.current.replace(keyed(prefix), number, same, |n| keyed(prefix_of(n)))
+    }
+
+    /// An element ends whose tag has made `own` of `outer`.
+    #[cold]
+    pub(super) fn leave(&mut self, bytes: &[u8], tag: usize, own: Scope, outer: Scope) {
+        let last = own.0 as usize;
+        let declared = self.decls.list.get(..last).unwrap_or_default();
+        let first = declared.partition_point(|decl| decl.at() < tag);
+        let many = self.decls.list.len() > FEW;
+        for index in first..last {
+            let Some(decl) = self.decls.list.get_mut(index) else { return };
+            let hidden = std::mem::replace(&mut decl.hides_or_outer, outer.0);
+            decl.hash_or_first = offset(first);
+            decl.prefix |= CLOSED;
+            if !many {
+                continue;
+            }
+            let current = if hidden == 0 { offset(index + 1) | CLOSED } else { hidden };
+            self.set_current(bytes, index, current);
+        }
+        self.in_scope -= last - first;
+    }
+
+    fn resolve<'a>(&'a self, bytes: &'a [u8], prefix: &[u8]) -> Option<Binding<'a>> {
+        let Self { decls, current, .. } = self;
+        let same = |number: u32| decls.get(number & !CLOSED).is_some_and(|decl| decl.has_prefix(bytes, prefix));
+        let decl = if decls.list.len() > FEW {
+            decls.get(current.find(keyed(prefix), same)?)?
+        } else {
+            let mut open = decls.list.iter().rev().filter(|decl| !decl.is_closed());
+            open.find(|decl| decl.has_prefix(bytes, prefix))?
+        };
+        Some(Binding::Own { uri: decls.uri(decl, bytes), hash: decl.hash_or_first })
+    }
+}
+
+/// As much of a hash as a declaration has room for.
+fn short(hash: u64) -> u32 {
+    (hash >> 32) as u32
 }
 
 /// The prefix that the attribute declares: empty for `xmlns`, `None` if it is no declaration.
@@ -133,44 +340,74 @@ pub(super) fn declared_prefix(bytes: &[u8], attr: &Attr) -> Option<Range<usize>>
 fn check_binding(prefix: &[u8], uri: &str, at: usize) -> Result<(), FrameError> {
     let what = match (prefix, uri) {
         (b"xml", ns::XML) => return Ok(()),
-        (b"xml" | b"xmlns", _) | (_, ns::XML | ns::XMLNS) => "reserved prefix or namespace",
-        ([_, ..], "") => "prefix undeclared",
+        (b"xml" | b"xmlns", _) | (_, ns::XML | ns::XMLNS) => Unfit::Reserved,
+        ([_, ..], "") => Unfit::Undeclared,
         ([..], _) => return Ok(()),
     };
-    Err(FrameError::malformed(what, at))
+    Err(FrameError::unfit(what, at))
 }
 
 /// What a prefix was found to stand for, and whose declaration said so.
 #[derive(Clone, Copy)]
 pub(super) enum Binding<'a> {
-    /// A declaration within the element, or the prefix `xml`.
-    Own(&'a [u8]),
-    /// The declaration with this index in [`Header::prefixes_only`].
+    /// A declaration within the element.
+    Own {
+        /// The namespace.
+        uri: &'a [u8],
+        /// As much of its hash as is stored.
+        hash: u32,
+    },
+    /// The prefix `xml`.
+    Xml,
+    /// The declaration with this index in [`Header::declared`].
     Header(usize, &'a [u8]),
 }
 
 impl<'a> Binding<'a> {
     pub(super) fn uri(self) -> &'a [u8] {
         match self {
-            Binding::Own(uri) | Binding::Header(_, uri) => uri,
+            Binding::Own { uri, .. } | Binding::Header(_, uri) => uri,
+            Binding::Xml => ns::XML.as_bytes(),
+        }
+    }
+
+    /// A hash of the namespace, so that two need not be compared unless they are likely to be the same.
+    pub(super) fn hash(self) -> u32 {
+        match self {
+            Binding::Own { hash, .. } => hash,
+            Binding::Xml | Binding::Header(..) => short(keyed(self.uri())),
         }
     }
 }
 
-/// Looks a non-empty prefix up in the element, then in the stream header.
+/// Looks a non-empty prefix up where an element is being read, then in the stream header.
 pub(super) fn lookup<'a>(
-    decls: &'a [Decl],
+    declared: Option<&'a Declared>,
     bytes: &'a [u8],
-    scope: Scope,
     prefix: &[u8],
     header: Option<&'a Header>,
 ) -> Option<Binding<'a>> {
     if prefix == b"xml" {
-        return Some(Binding::Own(ns::XML.as_bytes()));
+        return Some(Binding::Xml);
     }
-    if let Some(uri) = decls.resolve(bytes, scope, prefix) {
-        return Some(Binding::Own(uri));
+    if let Some(binding) = declared.and_then(|declared| declared.resolve(bytes, prefix)) {
+        return Some(binding);
     }
     let (index, uri) = header?.prefix(prefix)?;
     Some(Binding::Header(index, uri.as_bytes()))
+}
+
+/// Looks a non-empty prefix up in a scope of a whole element, then in the stream header.
+pub(super) fn lookup_in<'a>(
+    decls: Option<&'a Decls>,
+    document: &'a str,
+    scope: Scope,
+    prefix: &[u8],
+    header: &'a Header,
+) -> Option<&'a str> {
+    if prefix == b"xml" {
+        return Some(ns::XML);
+    }
+    let own = decls.and_then(|decls| decls.resolve(document, scope, prefix));
+    own.or_else(|| header.prefix(prefix).map(|(_, uri)| uri))
 }

@@ -11,7 +11,7 @@ use quick_xml::events::Event;
 
 use super::chars::skip_space;
 use super::element::Element;
-use super::scope::{Decls, Scope, lookup};
+use super::scope::{Scope, lookup_in};
 use super::tag::normalized;
 
 /// An element inside an [`Element`], or its root. Ranges are offsets into [`Element::bytes`].
@@ -52,18 +52,18 @@ impl<'a> Node<'a> {
     fn new(element: &'a Element, document: &'a str, span: Span, default: &'a str, outer: Scope) -> Node<'a> {
         let Span { start, start_tag_end, end_tag_start, end } = span;
         let decls = element.decls();
-        let scope = decls.scope_of(start, outer);
+        let tag = start..start_tag_end;
+        let (scope, normalized) = decls.map_or((outer, None), |decls| decls.enter(document, &tag, outer));
         let mut node =
             Node { element, document, start, start_tag_end, end_tag_start, end, name: "", ns: "", default, scope };
         if let Some(raw) = node.raw_attr("xmlns") {
-            let normalized = decls.default_at(element.bytes(), start).map(str_of);
             node.default = normalized.unwrap_or(raw);
         }
         match node.qualified_name().split_once(':') {
             None => (node.name, node.ns) = (node.qualified_name(), node.default),
             Some((prefix, local)) => {
-                let binding = lookup(decls, element.bytes(), scope, prefix.as_bytes(), Some(element.header()));
-                (node.name, node.ns) = (local, binding.map_or("", |binding| str_of(binding.uri())));
+                let uri = lookup_in(decls, document, scope, prefix.as_bytes(), element.header());
+                (node.name, node.ns) = (local, uri.unwrap_or_default());
             }
         }
         node
@@ -276,10 +276,6 @@ fn element_at(bytes: &[u8], start: usize) -> Option<Span> {
             depth += usize::from(!empty);
         }
     }
-}
-
-fn str_of(bytes: &[u8]) -> &str {
-    std::str::from_utf8(bytes).unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -9,10 +9,11 @@ use quick_xml::events::attributes::Attribute;
 use quick_xml::name::QName;
 
 use super::chars::{CHECK, NAME, START, check_name, check_value, class, plain_run, skip_space};
-use super::error::FrameError;
+use super::error::{FrameError, Unfit};
+use super::table::{Table, keyed};
 
-/// Attributes allowed on one tag. The duplicate check compares each with each.
-pub(super) const MAX_ATTRIBUTES: usize = 128;
+/// So many attributes of a tag are compared each with each, and kept; further ones are read again where they are needed.
+const FEW: usize = 32;
 
 /// A qualified name: `start..end`, with its colon at `colon`, or no colon when that equals `start`.
 #[derive(Clone, Copy, Debug)]
@@ -68,6 +69,106 @@ pub(crate) fn normalized(raw: &str) -> Cow<'_, str> {
     attribute.normalized_value(XmlVersion::Explicit1_0).unwrap_or_default()
 }
 
+/// The attributes of a tag.
+#[derive(Debug, Default)]
+pub(super) struct Attrs {
+    few: Vec<Attr>,
+    /// Where the rest of them begins; zero if there are no more.
+    rest: u32,
+    /// Some has a prefix.
+    prefixed: bool,
+    /// Some may declare a namespace.
+    declares: bool,
+}
+
+impl Attrs {
+    /// All of them, in their order.
+    pub(super) fn iter<'a>(&'a self, bytes: &'a [u8]) -> impl Iterator<Item = Attr> + 'a {
+        let mut at = self.rest as usize;
+        let rest = std::iter::from_fn(move || {
+            let attr = next_attribute(bytes, at).ok().flatten().filter(|_| at > 0)?;
+            at = attr.value.end + 1;
+            Some(attr)
+        });
+        self.few.iter().cloned().chain(rest)
+    }
+
+    /// Whether some may declare a namespace.
+    pub(super) fn declares(&self) -> bool {
+        self.declares
+    }
+
+    fn note(&mut self, bytes: &[u8], name: Name) {
+        self.prefixed |= name.has_prefix();
+        self.declares |= name.whole(bytes).starts_with(b"xmlns");
+    }
+
+    /// Bytes of memory that they have.
+    pub(super) fn memory(&self) -> usize {
+        self.few.capacity() * size_of::<Attr>()
+    }
+
+    /// Reads attributes from `at` on, `most` at most; returns the offset of what follows them and white space.
+    #[inline]
+    pub(super) fn read(&mut self, bytes: &[u8], mut at: usize, most: usize) -> Result<usize, FrameError> {
+        self.few.clear();
+        (self.rest, self.prefixed, self.declares) = (0, false, false);
+        let mut lengths = 0u64;
+        while self.few.len() < FEW {
+            let Some(attr) = next_attribute(bytes, at)? else { return Ok(skip_space(bytes, at)) };
+            at = attr.value.end + 1;
+            // Two equal names have the same mark, so most tags need no comparison at all.
+            let own = attr.name.whole(bytes);
+            let mark = 1u64 << ((own.len() + 7 * usize::from(own.first().copied().unwrap_or(0))) % 64);
+            if lengths & mark != 0 && self.few.iter().any(|other| other.name.whole(bytes) == own) {
+                return Err(given_twice(own, attr.name.start));
+            }
+            lengths |= mark;
+            self.note(bytes, attr.name);
+            if self.few.len() == most {
+                return Err(FrameError::TooMany { what: "attributes", limit: most });
+            }
+            self.few.push(attr);
+        }
+        self.read_rest(bytes, at, most)
+    }
+
+    #[cold]
+    fn read_rest(&mut self, bytes: &[u8], mut at: usize, most: usize) -> Result<usize, FrameError> {
+        let (rest, mut count) = (u32::try_from(at).unwrap_or_default(), FEW);
+        let mut names = Table::default();
+        let name_at = |number: u32| name(bytes, number as usize).map(|name| name.whole(bytes)).unwrap_or_default();
+        let mut add = |name: Name| {
+            let own = name.whole(bytes);
+            let same = |number| own == name_at(number);
+            let number = u32::try_from(name.start).unwrap_or_default();
+            names.replace(keyed(own), number, same, |number| keyed(name_at(number))).is_some()
+        };
+        for attr in &self.few {
+            add(attr.name);
+        }
+        while let Some(attr) = next_attribute(bytes, at)? {
+            at = attr.value.end + 1;
+            // A prefix that is declared twice shows when its declaration is taken up.
+            if attr.name.prefix(bytes) != b"xmlns" && add(attr.name) {
+                return Err(given_twice(attr.name.whole(bytes), attr.name.start));
+            }
+            count += 1;
+            if count > most {
+                return Err(FrameError::TooMany { what: "attributes", limit: most });
+            }
+            self.rest = rest;
+            self.note(bytes, attr.name);
+        }
+        Ok(skip_space(bytes, at))
+    }
+}
+
+fn given_twice(name: &[u8], at: usize) -> FrameError {
+    let what = if name.starts_with(b"xmlns") { Unfit::DeclaredTwice } else { Unfit::DuplicateAttribute };
+    FrameError::unfit(what, at)
+}
+
 /// A start tag or empty-element tag.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Tag {
@@ -80,13 +181,12 @@ pub(super) struct Tag {
     pub(super) prefixed: bool,
 }
 
-/// Reads the start tag at `at`. Its attributes replace what is in `attrs`.
+/// Reads the start tag at `at`. Its attributes, `most` at most, replace what is in `attrs`.
 #[inline]
-pub(super) fn start_tag(bytes: &[u8], at: usize, attrs: &mut Vec<Attr>) -> Result<Tag, FrameError> {
-    attrs.clear();
+pub(super) fn start_tag(bytes: &[u8], at: usize, attrs: &mut Attrs, most: usize) -> Result<Tag, FrameError> {
     let name = name(bytes, at + 1)?;
-    let close = attributes(bytes, name.end, attrs)?;
-    let prefixed = name.has_prefix() || attrs.iter().any(|attr| attr.name.has_prefix());
+    let close = attrs.read(bytes, name.end, most)?;
+    let prefixed = name.has_prefix() || attrs.prefixed;
     match bytes.get(close..) {
         Some([b'>', ..]) => Ok(Tag { name, end: close + 1, empty: false, prefixed }),
         Some([b'/', b'>', ..]) => Ok(Tag { name, end: close + 2, empty: true, prefixed }),
@@ -95,7 +195,7 @@ pub(super) fn start_tag(bytes: &[u8], at: usize, attrs: &mut Vec<Attr>) -> Resul
 }
 
 #[inline]
-fn name(bytes: &[u8], start: usize) -> Result<Name, FrameError> {
+pub(super) fn name(bytes: &[u8], start: usize) -> Result<Name, FrameError> {
     let rest = bytes.get(start..).unwrap_or_default();
     let mut seen = 0;
     let end = rest.iter().position(|byte| {
@@ -107,41 +207,24 @@ fn name(bytes: &[u8], start: usize) -> Result<Name, FrameError> {
         return Err(FrameError::malformed("missing name", start));
     };
     if class(*first) & START == 0 {
-        return Err(FrameError::malformed("invalid name", start));
+        return Err(FrameError::unfit(Unfit::Name, start));
     }
     let end = start + len;
     let colon = if seen & CHECK != 0 { check_name(bytes, start, end)? } else { start };
     Ok(Name { start, end, colon })
 }
 
-/// Reads attributes from `at` on, appending to `attrs`; returns the offset of what follows them and white space.
+/// The attribute behind the white space at `at`, if one is there.
 #[inline]
-pub(super) fn attributes(bytes: &[u8], mut at: usize, attrs: &mut Vec<Attr>) -> Result<usize, FrameError> {
-    let mut lengths = 0u64;
-    loop {
-        let start = skip_space(bytes, at);
-        if bytes.get(start).is_none_or(|byte| class(*byte) & START == 0) {
-            return Ok(start);
-        }
-        if start == at {
-            return Err(FrameError::malformed("no space before attribute", at));
-        }
-        let attr = attribute(bytes, start)?;
-        at = attr.value.end + 1;
-        // Two equal names have the same mark, so most tags need no comparison at all.
-        let own = attr.name.whole(bytes);
-        let mark = 1u64 << ((own.len() + 7 * usize::from(own.first().copied().unwrap_or(0))) % 64);
-        if lengths & mark != 0 && attrs.iter().any(|other| other.name.whole(bytes) == own) {
-            let namespace = own.starts_with(b"xmlns");
-            let what = if namespace { "namespace declared twice" } else { "duplicate attribute" };
-            return Err(FrameError::malformed(what, start));
-        }
-        lengths |= mark;
-        if attrs.len() == MAX_ATTRIBUTES {
-            return Err(FrameError::TooMany { what: "attributes", limit: MAX_ATTRIBUTES });
-        }
-        attrs.push(attr);
+fn next_attribute(bytes: &[u8], at: usize) -> Result<Option<Attr>, FrameError> {
+    let start = skip_space(bytes, at);
+    if bytes.get(start).is_none_or(|byte| class(*byte) & START == 0) {
+        return Ok(None);
     }
+    if start == at {
+        return Err(FrameError::malformed("no space before attribute", at));
+    }
+    attribute(bytes, start).map(Some)
 }
 
 #[inline]

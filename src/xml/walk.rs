@@ -63,7 +63,7 @@ impl Scan {
             let taken = match cursor.ahead() {
                 Ahead::Start => self.ordinary_start(&mut cursor, depth),
                 Ahead::Text => cursor.text(),
-                Ahead::End => match self.ordinary_end(&mut cursor) {
+                Ahead::End => match self.ordinary_end(&mut cursor, bytes) {
                     Some(()) if self.open.is_empty() => {
                         self.at = cursor.place();
                         return true;
@@ -82,7 +82,7 @@ impl Scan {
     /// too.
     #[inline(always)]
     fn dense_tags<S: Simd>(&mut self, simd: S, bytes: &[u8], mut at: usize, depth: usize) -> usize {
-        while self.open.len() + MOST <= depth
+        while self.open.len().saturating_add(MOST) <= depth
             && let Some(mut block) = Block::new(simd, bytes, at)
         {
             let (begin, few) = (at, block.len() < DENSE);
@@ -122,7 +122,7 @@ impl Scan {
         if !same || open.len != name.len {
             return false;
         }
-        self.open.pop();
+        self.close(bytes);
         true
     }
 
@@ -154,9 +154,9 @@ impl Scan {
     }
 
     #[inline(always)]
-    fn ordinary_end<S: Simd>(&mut self, cursor: &mut Cursor<'_, S>) -> Option<()> {
+    fn ordinary_end<S: Simd>(&mut self, cursor: &mut Cursor<'_, S>, bytes: &[u8]) -> Option<()> {
         cursor.end_tag(&self.open.last()?.name)?;
-        self.open.pop();
+        self.close(bytes);
         Some(())
     }
 }
@@ -186,6 +186,7 @@ mod tests {
     use proptest::sample::{Index, select};
 
     use super::*;
+    use crate::xml::FrameLimits;
 
     /// Levels of nesting, enough for blocks.
     const DEEP: usize = MOST + 6;
@@ -197,11 +198,11 @@ mod tests {
 
     /// What comes of bytes that end where `cut` says first, and then are whole.
     fn read(level: Option<Level>, bytes: &[u8], cut: usize, depth: usize) -> String {
-        let header = Header::bare();
+        let (header, limits) = (Header::bare(), FrameLimits::new(bytes.len(), depth));
         let mut scan = Scan::default();
-        let mut result = scan.advance_with(level, &bytes[..cut], &header, depth);
+        let mut result = scan.advance_with(level, &bytes[..cut], &header, &limits);
         if matches!(result, Ok(None)) {
-            result = scan.advance_with(level, bytes, &header, depth);
+            result = scan.advance_with(level, bytes, &header, &limits);
         }
         format!("{result:?} {:?}", result.is_ok().then(|| scan.finish()))
     }

@@ -47,3 +47,4 @@ mod transports;
 mod upstream_management;
 mod upstream_tls;
 mod watch;
+mod wild_stanzas;

@@ -234,7 +234,7 @@ impl Client {
         loop {
             match self.frame(&deadline).await? {
                 Frame::Close => return Ok(()),
-                Frame::Open(_) | Frame::Element(_) | Frame::Whitespace => {}
+                Frame::Open(_) | Frame::Element(_) | Frame::Skipped(_) | Frame::Whitespace => {}
             }
         }
     }
@@ -259,7 +259,7 @@ impl Client {
                 self.seen.push_back(shown(element));
             }
             Frame::Close => self.tap.received(xml::STREAM_CLOSE),
-            Frame::Whitespace => {}
+            Frame::Skipped(_) | Frame::Whitespace => {}
         }
         Ok(frame)
     }
@@ -271,7 +271,7 @@ impl Client {
                     return Err(ClientError::Refused { what: "the stream", answer: shown(&element) });
                 }
                 Frame::Element(element) => return Ok(element),
-                Frame::Whitespace | Frame::Open(_) => {}
+                Frame::Skipped(_) | Frame::Whitespace | Frame::Open(_) => {}
                 Frame::Close => {
                     return Err(ClientError::Ended { awaited: deadline.awaited, seen: self.what_came() });
                 }

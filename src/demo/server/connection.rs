@@ -182,7 +182,7 @@ impl Connection {
         match self.frame().await? {
             Frame::Element(element) => Ok(element),
             Frame::Close => Err(End::Closed),
-            Frame::Open(_) | Frame::Whitespace => Err(End::Refused("bad-format")),
+            Frame::Open(_) | Frame::Skipped(_) | Frame::Whitespace => Err(End::Refused("bad-format")),
         }
     }
 
@@ -201,7 +201,7 @@ impl Connection {
                         Frame::Open(header) => self.tap.received(header.bytes()),
                         Frame::Element(element) => self.tap.received(element.bytes()),
                         Frame::Close => self.tap.received(xml::STREAM_CLOSE),
-                        Frame::Whitespace => {}
+                        Frame::Skipped(_) | Frame::Whitespace => {}
                     }
                     return Ok(frame);
                 }

@@ -345,7 +345,7 @@ impl Dialogue<'_> {
     }
 
     fn limits(&self, bytes: usize) -> FrameLimits {
-        FrameLimits { bytes, depth: self.dialer.config.limits.depth }
+        FrameLimits::new(bytes, self.dialer.config.limits.depth)
     }
 }
 

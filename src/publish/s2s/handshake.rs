@@ -113,7 +113,7 @@ impl Handshake {
     /// Takes the next frame of the peer.
     pub(super) fn handle(&mut self, frame: &Frame) -> Result<Step, Failure> {
         match frame {
-            Frame::Whitespace => Ok(Step::Wait),
+            Frame::Whitespace | Frame::Skipped(_) => Ok(Step::Wait),
             Frame::Close => Err(Failure::Closed),
             Frame::Open(header) => {
                 let from = header.from().map(|from| jid::domain(from).unwrap_or_else(|| from.to_owned()));
@@ -198,7 +198,7 @@ mod tests {
 
     impl Rig {
         fn new(wants_bidi: bool) -> Self {
-            let limits = FrameLimits { bytes: 1 << 16, depth: 16 };
+            let limits = FrameLimits::new(1 << 16, 16);
             let handshake = Handshake::new("example.org", "push.example", wants_bidi);
             Self { handshake, framer: Framer::with_default_namespace(limits, ns::SERVER) }
         }

@@ -15,6 +15,7 @@ mod resume;
 mod rules;
 mod sasl2;
 mod sizes;
+mod skipped;
 mod successor;
 
 use std::collections::BTreeMap;

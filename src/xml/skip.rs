@@ -1,0 +1,389 @@
+//! Passing over an element that cannot be passed on, in bounded memory: only where it ends is looked for.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use memchr::{memchr, memchr2};
+
+use super::chars::{check_value, skip_space};
+use super::element::{Element, Kind};
+use super::error::{FrameError, Restricted, Unfit};
+use super::header::Header;
+use super::scan::kind;
+use super::tag::normalized;
+use super::{XmlWriter, excerpt};
+
+/// The longest value that is kept of an attribute, in bytes: that of a full JID (RFC 7622 §3.1).
+const VALUE: usize = 3071;
+/// The longest name whose end tag is compared.
+const NAME: usize = 256;
+
+/// Why an element was passed over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum SkipReason {
+    /// It is longer than `[limits] upstream_stanza`.
+    TooLarge,
+    /// Other large elements have the memory.
+    NoRoom,
+    /// A prefix in it stands for no namespace.
+    Prefix,
+    /// A name in it is none that all parsers accept.
+    Name,
+    /// It is not well-formed in another way.
+    Malformed,
+}
+
+impl SkipReason {
+    /// All of them.
+    pub const ALL: [Self; 5] = [Self::TooLarge, Self::NoRoom, Self::Prefix, Self::Name, Self::Malformed];
+
+    /// Its name in logs and metrics.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::TooLarge => "too_large",
+            Self::NoRoom => "no_room",
+            Self::Prefix => "undeclared_prefix",
+            Self::Name => "invalid_name",
+            Self::Malformed => "not_well_formed",
+        }
+    }
+
+    /// Why an element with this error can be passed over; `None` if its end cannot be told.
+    pub(super) fn of(error: &FrameError) -> Option<Self> {
+        match error {
+            FrameError::Unfit { what: Unfit::Unbound, .. } => Some(Self::Prefix),
+            FrameError::Unfit { what: Unfit::Name, .. } => Some(Self::Name),
+            FrameError::TooLarge { .. } => Some(Self::TooLarge),
+            FrameError::Unfit { .. }
+            | FrameError::BadEncoding
+            | FrameError::TooDeep { .. }
+            | FrameError::TooMany { .. }
+            | FrameError::Restricted(Restricted::Entity) => Some(Self::Malformed),
+            FrameError::NotWellFormed { .. }
+            | FrameError::Restricted(Restricted::Comment | Restricted::Doctype | Restricted::ProcessingInstruction)
+            | FrameError::BadNamespace
+            | FrameError::BadFormat { .. } => None,
+        }
+    }
+}
+
+/// An element that was passed over.
+#[derive(Clone, Debug)]
+pub struct Skipped {
+    /// What is left of it: its kind, and if it is a stanza `type`, `id`, `from` and `to`.
+    pub element: Element,
+    /// Its name, as it may stand in a log line.
+    pub name: String,
+    /// How many bytes it had.
+    pub bytes: u64,
+    /// Why it was passed over.
+    pub reason: SkipReason,
+}
+
+/// Where in the element the next byte is.
+#[derive(Clone, Copy, Debug)]
+enum Place {
+    Content,
+    /// Behind `<`.
+    Markup,
+    /// In a start tag, behind this byte.
+    Start(u8),
+    /// In an attribute value with this quote.
+    Value(u8),
+    End,
+    /// Behind `<!`, of which so much is known to begin a CDATA section.
+    Declaration(usize),
+    /// In a CDATA section, behind so many `]`, two at most.
+    CData(usize),
+}
+
+const CDATA: &[u8] = b"[CDATA[";
+
+/// How much of an element was read before it was given up.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Read {
+    /// Bytes.
+    pub(super) bytes: usize,
+    /// Elements that are open behind them. All of it was read if there are none.
+    pub(super) depth: usize,
+}
+
+/// Progress in an element that is passed over.
+#[derive(Debug)]
+pub(super) struct Skip {
+    place: Place,
+    depth: usize,
+    /// The name of the element, unless it is very long, and what there is of the end tag's.
+    name: Option<Box<[u8]>>,
+    end: Vec<u8>,
+    whole: bool,
+    skipped: Option<Box<Skipped>>,
+}
+
+impl Skip {
+    /// Passes over the element of which `bytes` is the beginning, behind what was read of it.
+    pub(super) fn new(bytes: &[u8], header: &Arc<Header>, read: Read, reason: SkipReason) -> Self {
+        let root = Root::read(bytes);
+        let skipped = Skipped { element: root.left(header), name: root.shown(), bytes: read.bytes as u64, reason };
+        let name = (root.name.len() <= NAME).then(|| root.name.into());
+        let whole = read.bytes > 0 && read.depth == 0;
+        let skipped = Some(Box::new(skipped));
+        Self { place: Place::Content, depth: read.depth, name, end: Vec::new(), whole, skipped }
+    }
+
+    fn count(&mut self, bytes: usize) {
+        if let Some(skipped) = &mut self.skipped {
+            skipped.bytes += bytes as u64;
+        }
+    }
+
+    /// Reads on. Returns how many of the bytes are the element's, and what was passed over if they are its last ones.
+    pub(super) fn advance(&mut self, bytes: &[u8]) -> Result<(usize, Option<Box<Skipped>>), FrameError> {
+        let mut at = 0;
+        while let Some(byte) = bytes.get(at).copied().filter(|_| !self.whole) {
+            let rest = bytes.get(at..).unwrap_or_default();
+            let run = match self.place {
+                Place::Content => memchr(b'<', rest),
+                Place::Value(quote) => memchr2(quote, b'<', rest),
+                Place::CData(0) => memchr(b']', rest),
+                Place::Markup | Place::Start(_) | Place::End | Place::Declaration(_) | Place::CData(_) => Some(0),
+            };
+            match run {
+                Some(0) => {
+                    self.whole = self.step(byte)?;
+                    at += 1;
+                }
+                Some(run) => at += run,
+                None => at = bytes.len(),
+            }
+        }
+        self.count(at);
+        Ok((at, if self.whole { self.skipped.take() } else { None }))
+    }
+
+    /// Takes a byte that may change the place. Returns whether it is the last one.
+    fn step(&mut self, byte: u8) -> Result<bool, FrameError> {
+        let mut whole = false;
+        self.place = match (self.place, byte) {
+            (Place::Content, _) => Place::Markup,
+            (Place::Markup, b'/') => {
+                self.end.clear();
+                Place::End
+            }
+            (Place::Markup, b'!') => Place::Declaration(0),
+            (Place::Markup, b'<' | b'>' | b'?') | (Place::Start(_) | Place::Value(_) | Place::End, b'<') => {
+                return Err(FrameError::malformed("malformed tag", 0));
+            }
+            (Place::Start(last), b'>') => {
+                self.depth += usize::from(last != b'/');
+                whole = self.depth == 0;
+                Place::Content
+            }
+            (Place::Start(_), quote @ (b'\'' | b'"')) => Place::Value(quote),
+            (Place::Markup | Place::Start(_) | Place::Value(_), _) => Place::Start(byte),
+            (Place::End, b'>') => {
+                self.depth -= 1;
+                whole = self.depth == 0;
+                if whole && self.name.as_ref().is_some_and(|name| **name != *self.end.trim_ascii_end()) {
+                    return Err(FrameError::malformed("end tag does not match", 0));
+                }
+                Place::Content
+            }
+            (Place::End, _) => {
+                if self.depth == 1 && self.end.len() <= NAME {
+                    self.end.push(byte);
+                }
+                Place::End
+            }
+            (Place::Declaration(seen), _) if CDATA.get(seen) == Some(&byte) => {
+                if seen + 1 == CDATA.len() {
+                    Place::CData(0)
+                } else {
+                    Place::Declaration(seen + 1)
+                }
+            }
+            (Place::Declaration(_), _) => return Err(FrameError::malformed("unknown markup", 0)),
+            (Place::CData(2), b'>') => Place::Content,
+            (Place::CData(seen), b']') => Place::CData((seen + 1).min(2)),
+            (Place::CData(_), _) => Place::CData(0),
+        };
+        Ok(whole)
+    }
+}
+
+/// What can be read of the tag of an element that is not in order, or not whole.
+struct Root<'a> {
+    name: &'a [u8],
+    /// The values of [`KEPT`].
+    values: [Option<Cow<'a, str>>; 4],
+    /// What the tag declares its own name's prefix to stand for, or the default one if it has none.
+    declared: Option<Cow<'a, str>>,
+}
+
+const KEPT: [&str; 4] = ["type", "id", "from", "to"];
+
+impl<'a> Root<'a> {
+    fn read(bytes: &'a [u8]) -> Self {
+        let tag = bytes.get(1..).unwrap_or_default();
+        let ends_name = |byte: &u8| matches!(byte, b' ' | b'\t' | b'\r' | b'\n' | b'/' | b'>');
+        let name = tag.split(ends_name).next().unwrap_or_default();
+        let mut root = Self { name, values: Default::default(), declared: None };
+        let mut at = name.len();
+        while let Some((key, value, end)) = attribute(tag, at) {
+            at = end;
+            let place = match KEPT.iter().position(|kept| kept.as_bytes() == key) {
+                Some(index) => root.values.get_mut(index),
+                None if declares(key, root.prefix()) => Some(&mut root.declared),
+                None => None,
+            };
+            if let Some(place) = place {
+                *place = place.take().or_else(|| readable(value));
+            }
+        }
+        root
+    }
+
+    fn prefix(&self) -> &'a [u8] {
+        memchr(b':', self.name).and_then(|colon| self.name.get(..colon)).unwrap_or_default()
+    }
+
+    fn kind(&self, header: &Header) -> Kind {
+        let prefix = self.prefix();
+        let (local, inherited) = match prefix {
+            [] => (self.name, Some(header.default_namespace())),
+            [..] => (self.name.get(prefix.len() + 1..).unwrap_or_default(), header.prefix(prefix).map(|(_, uri)| uri)),
+        };
+        let namespace = self.declared.as_deref().or(inherited);
+        if namespace == Some(header.default_namespace()) { kind(local) } else { Kind::Other }
+    }
+
+    /// What is left of the element.
+    fn left(&self, header: &Arc<Header>) -> Element {
+        let kind = self.kind(header);
+        let name = match kind {
+            Kind::Message => "message",
+            Kind::Presence => "presence",
+            Kind::Iq => "iq",
+            Kind::Other => return Element::of_kind(Bytes::from_static(b"<skipped xmlns=''/>"), header, kind),
+        };
+        let mut xml = XmlWriter::new();
+        xml.start(name);
+        for (name, value) in KEPT.iter().zip(&self.values) {
+            if let Some(value) = value {
+                xml.attr(name, value);
+            }
+        }
+        Element::of_kind(xml.finish(), header, kind)
+    }
+
+    fn shown(&self) -> String {
+        excerpt(&String::from_utf8_lossy(self.name.get(..NAME).unwrap_or(self.name)))
+    }
+}
+
+/// The name and value of the attribute behind the white space at `at`, and where it ends.
+fn attribute(tag: &[u8], at: usize) -> Option<(&[u8], &[u8], usize)> {
+    let start = skip_space(tag, at);
+    let equals = start + tag.get(start..)?.iter().position(|byte| matches!(byte, b'=' | b'<' | b'>'))?;
+    let open = skip_space(tag, equals + 1);
+    let quote = tag.get(open).copied().filter(|byte| matches!(byte, b'\'' | b'"'))?;
+    let end = open + 1 + memchr(quote, tag.get(open + 1..)?)?;
+    Some((tag.get(start..equals)?.trim_ascii_end(), tag.get(open + 1..end)?, end + 1))
+}
+
+/// Whether this attribute says what the prefix stands for, or the default namespace is.
+fn declares(key: &[u8], prefix: &[u8]) -> bool {
+    match key.strip_prefix(b"xmlns") {
+        Some([]) => prefix.is_empty(),
+        Some([b':', declared @ ..]) => !prefix.is_empty() && declared == prefix,
+        Some(_) | None => false,
+    }
+}
+
+/// A value that is in order and not too long.
+fn readable(value: &[u8]) -> Option<Cow<'_, str>> {
+    let value = Some(value).filter(|value| value.len() <= VALUE && check_value(value, 0).is_ok())?;
+    std::str::from_utf8(value).ok().map(normalized)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::xml::{Header, ns};
+
+    /// What is passed over of these bytes, given in chunks of `chunk` bytes; and how many bytes are left.
+    fn skip(bytes: &[u8], chunk: usize) -> Result<Option<(Box<Skipped>, usize)>, FrameError> {
+        let header = "<stream:stream xmlns='jabber:client' xmlns:stream='http://etherx.jabber.org/streams' xmlns:c='jabber:client'>";
+        let header = Arc::new(Header::parse(header.into()).unwrap());
+        let mut skip = Skip::new(bytes, &header, Read { bytes: 0, depth: 0 }, SkipReason::Prefix);
+        let mut read = 0;
+        for part in bytes.chunks(chunk) {
+            let (count, skipped) = skip.advance(part)?;
+            read += count;
+            if let Some(skipped) = skipped {
+                return Ok(Some((skipped, bytes.len() - read)));
+            }
+        }
+        Ok(None)
+    }
+
+    #[test]
+    fn an_element_is_passed_over_up_to_its_end_whatever_is_in_it() {
+        for (xml, kind, name) in [
+            ("<message/>", Kind::Message, "message"),
+            ("<message a='/>'></message >", Kind::Message, "message"),
+            ("<iq><q:x/><message>&x;<!x>", Kind::Iq, ""),
+            ("<iq><q:x y='<'/></iq>", Kind::Iq, ""),
+            ("<iq><a></b></c>", Kind::Iq, ""),
+            ("<iq><q:x/><![CDATA[</iq>]] ]>]]]><a b=\"'/>'\"/></iq>", Kind::Iq, ""),
+            ("<presence\n><a><b><c/></b></a>\u{1}</presence>", Kind::Presence, "presence"),
+            ("<message xmlns='jabber:server'/>", Kind::Other, "message"),
+            ("<message xmlns='jabber:&#99;lient'/>", Kind::Message, "message"),
+            ("<c:message></c:message>", Kind::Message, "c:message"),
+            ("<d:message xmlns:d='jabber:client'/>", Kind::Message, "d:message"),
+            ("<d:message/>", Kind::Other, "d:message"),
+            ("<x/>", Kind::Other, "x"),
+        ] {
+            for chunk in [1, 3, xml.len() + 4] {
+                let found = skip(format!("{xml}<a/>").as_bytes(), chunk);
+                match found {
+                    Ok(Some((skipped, left))) if !name.is_empty() => {
+                        assert_eq!((skipped.element.kind(), &*skipped.name), (kind, name), "{xml}");
+                        assert_eq!((skipped.bytes, left == 4 || chunk < 9), (xml.len() as u64, true), "{xml}");
+                    }
+                    Ok(Some((skipped, _))) => assert_eq!(skipped.bytes, xml.len() as u64, "{xml}"),
+                    Ok(None) => panic!("{xml}"),
+                    Err(_) => assert!(xml.contains("<!x") || xml.contains("'<'") || xml.contains("</c>"), "{xml}"),
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_left_says_whose_it_is() {
+        let long = "x".repeat(VALUE + 1);
+        for (xml, expected) in [
+            ("<iq to='a&amp;b' p:x='' id = \"1\"\n type='get'><x/>", "<iq type='get' id='1' to='a&amp;b'/>"),
+            ("<iq id='1' id='2' to='&x;' from='", "<iq id='1'/>"),
+            ("<message xmlns='jabber:client' type='chat'", "<message type='chat'/>"),
+            (&format!("<message to='{long}' id='1'/>"), "<message id='1'/>"),
+            ("<a id='1'/>", "<skipped xmlns=''/>"),
+        ] {
+            let header = Header::bare();
+            let skip = Skip::new(xml.as_bytes(), &header, Read { bytes: 0, depth: 0 }, SkipReason::TooLarge);
+            let left = skip.skipped.unwrap().element;
+            assert_eq!(left.bytes(), expected);
+            let parsed = Element::parse(left.bytes().clone(), &header).unwrap();
+            assert_eq!((parsed.kind(), parsed.is("skipped", "")), (left.kind(), left.kind() == Kind::Other));
+            assert_eq!(header.default_namespace(), ns::CLIENT);
+        }
+    }
+
+    #[test]
+    fn every_reason_has_a_name_of_its_own() {
+        for (at, reason) in SkipReason::ALL.into_iter().enumerate() {
+            assert!(SkipReason::ALL.iter().skip(at + 1).all(|other| other.name() != reason.name()));
+        }
+    }
+}
