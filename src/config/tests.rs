@@ -233,6 +233,7 @@ fn settings_that_contradict_each_other_are_refused() {
             "3: [limits] unauthenticated_stanza: more",
         ),
         ("[limits]\nsession_queue = \"20 KiB\"", "2: [limits] session_queue: less than stanza"),
+        ("[limits]\nupstream_stanza = \"20 KiB\"", "2: [limits] upstream_stanza: less than stanza"),
         ("[limits]\nconnections = 5", "1: [limits] connections_per_address: more than connections"),
         ("[push]\nmax_hibernation_timeout = \"1m\"", "2: [push] max_hibernation_timeout: shorter than resume_timeout"),
         ("[push]\njingle = true\nextensions = false", "2: [push] jingle: it is one of the extensions"),

@@ -141,7 +141,8 @@ impl Packed {
         }
         for digit in (0..digits).rev() {
             let mark = if digit + 1 == digits { 0 } else { 0x80 };
-            self.bytes.push((number >> (7 * digit) & 0x7F) as u8 | mark);
+            let [low, ..] = (number >> (7 * digit)).to_le_bytes();
+            self.bytes.push(low & 0x7F | mark);
         }
     }
 
@@ -198,7 +199,7 @@ mod tests {
             state ^= state << 13;
             state ^= state >> 7;
             state ^= state << 17;
-            (state % n) as usize
+            usize::try_from(state % n).unwrap()
         };
         let (mut opens, mut expected) = (Opens::default(), Vec::<Open>::new());
         let (mut at, mut scope, mut deepest) = (0, Scope::default(), 0);

@@ -53,7 +53,7 @@ impl Scope {
 
     #[cfg(test)]
     pub(super) fn after(self, count: usize) -> Scope {
-        Scope(self.0 + count as u32)
+        Scope(self.0 + u32::try_from(count).unwrap())
     }
 }
 
@@ -98,12 +98,12 @@ impl Decl {
         self.prefix & CLOSED != 0
     }
 
-    fn from_prefix<'a>(&self, bytes: &'a [u8]) -> &'a [u8] {
+    fn prefix_on<'a>(&self, bytes: &'a [u8]) -> &'a [u8] {
         bytes.get(self.at()..).unwrap_or_default()
     }
 
     fn prefix<'a>(&self, bytes: &'a [u8]) -> &'a [u8] {
-        let rest = self.from_prefix(bytes);
+        let rest = self.prefix_on(bytes);
         let end = rest.iter().position(|byte| ends_prefix(*byte));
         end.and_then(|end| rest.get(..end)).unwrap_or_default()
     }
@@ -115,12 +115,12 @@ impl Decl {
 
     /// Compares its prefix with this one, at the cost of the shorter one.
     fn compare(&self, bytes: &[u8], prefix: &[u8]) -> Ordering {
-        self.from_prefix(bytes).iter().take_while(|byte| !ends_prefix(**byte)).cmp(prefix)
+        self.prefix_on(bytes).iter().take_while(|byte| !ends_prefix(**byte)).cmp(prefix)
     }
 
     /// The same with that of another one.
     fn compare_with(&self, other: &Decl, bytes: &[u8]) -> Ordering {
-        let prefix = |decl: &Decl| decl.from_prefix(bytes).iter().take_while(|byte| !ends_prefix(**byte));
+        let prefix = |decl: &Decl| decl.prefix_on(bytes).iter().take_while(|byte| !ends_prefix(**byte));
         prefix(self).cmp(prefix(other))
     }
 }

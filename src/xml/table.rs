@@ -60,7 +60,7 @@ impl Table {
     /// The slot of the number, or the free one where it would be; `None` if there are no slots.
     fn slot(&self, hash: u64, same: impl Fn(u32) -> bool) -> Option<usize> {
         let (mask, mark) = (self.slots.len().checked_sub(1)?, mark(hash));
-        let mut slot = hash as usize & mask;
+        let mut slot = usize::try_from(hash & mask as u64).ok()?;
         loop {
             match self.marks.get(slot).copied()? {
                 0 => return Some(slot),
