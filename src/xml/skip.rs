@@ -336,7 +336,7 @@ mod tests {
             ("<iq><q:x/><message>&x;<!x>", Kind::Iq, ""),
             ("<iq><q:x y='<'/></iq>", Kind::Iq, ""),
             ("<iq><a></b></c>", Kind::Iq, ""),
-            ("<iq><q:x/><![CDATA[</iq>]] ]>]]]><a b=\"'/>'\"/></iq>", Kind::Iq, ""),
+            ("<iq><q:x/><![CDATA[</iq>]] ]></iq>]]]><a b=\"'/>'\"/></iq>", Kind::Iq, ""),
             ("<presence\n><a><b><c/></b></a>\u{1}</presence>", Kind::Presence, "presence"),
             ("<message xmlns='jabber:server'/>", Kind::Other, "message"),
             ("<message xmlns='jabber:&#99;lient'/>", Kind::Message, "message"),
