@@ -5,7 +5,7 @@ use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use tempfile::TempDir;
@@ -280,6 +280,19 @@ impl Pushward {
         tokio::time::timeout(PATIENCE, socket.read_to_string(&mut page)).await.unwrap().unwrap();
         let value = page.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
         value.unwrap_or_else(|| panic!("no {name} in\n{page}")).parse().unwrap()
+    }
+
+    /// Waits until a metric is as `wanted` says; returns it.
+    pub(crate) async fn metric_is(&self, name: &str, wanted: impl Fn(u64) -> bool) -> u64 {
+        let until = Instant::now() + PATIENCE;
+        loop {
+            let value = self.metric(name).await;
+            if wanted(value) {
+                return value;
+            }
+            assert!(Instant::now() < until, "{name} stays {value}");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
     }
 
     /// How often a limit was reached.
