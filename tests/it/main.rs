@@ -42,6 +42,7 @@ mod seed;
 mod service;
 mod setup;
 mod slow_disk;
+mod spool_refuses;
 mod stream_management;
 mod support;
 mod transports;
