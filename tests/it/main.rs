@@ -36,6 +36,7 @@ mod push;
 mod recorded;
 mod registration;
 mod reload;
+mod removal;
 mod rules;
 mod sasl2;
 mod seed;
