@@ -273,7 +273,10 @@ impl Pushward {
 
     /// A metric, by its name and labels: `pushward_sessions{state="live"}`. For a setup with [`Setup::with_metrics`].
     pub(crate) async fn metric(&self, name: &str) -> u64 {
-        let line: Value = serde_json::from_str(&self.logged(&["metrics are served"]).await).unwrap();
+        // The current process's: one that was started again has another address.
+        let served = || self.process.log().lines().into_iter().find(|line| line.contains("metrics are served"));
+        let line = eventually(PATIENCE, || "the address of the metrics".to_owned(), served).await;
+        let line: Value = serde_json::from_str(&line).unwrap();
         let mut socket = TcpStream::connect(line["address"].as_str().unwrap()).await.unwrap();
         socket.write_all(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n").await.unwrap();
         let mut page = String::new();
