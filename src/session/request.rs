@@ -82,6 +82,10 @@ impl Session {
         if self.promises.len() >= OPEN_REQUESTS || self.promised().saturating_add(2 * id) > PROMISED {
             return self.deliver_own(now, iq_error(iq, "wait", "resource-constraint"));
         }
+        if self.removed {
+            // Who has the account's name next is not to be pushed for by it.
+            return self.deliver_own(now, iq_error(iq, "cancel", "item-not-found"));
+        }
         let (change, event) = match request {
             Err(error) => return self.deliver_own(now, iq_error(iq, error.kind(), error.condition())),
             Ok(Request::Enable { target, options, extensions }) => {
