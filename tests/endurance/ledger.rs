@@ -29,6 +29,8 @@ pub(crate) struct Ledger(Mutex<Entries>);
 struct Entries {
     messages: Vec<Message>,
     repeated: u64,
+    /// When the proxy was ended, and how.
+    ends: Vec<(Instant, &'static str)>,
 }
 
 /// How many messages there are of each state.
@@ -86,6 +88,35 @@ impl Ledger {
         for message in messages.filter(|message| is_unmanaged(message.account) && young(message)) {
             message.state = State::AtRisk;
         }
+    }
+
+    /// The proxy is ended now.
+    pub(crate) fn ends(&self, how: &'static str) {
+        self.entries().ends.push((Instant::now(), how));
+    }
+
+    /// For each end of the proxy, how many of the messages that wait were handed to it in the seconds before: 0, 1, 2, …; then how
+    /// many were never handed to it.
+    pub(crate) fn waiting_since(&self) -> Vec<(String, Vec<usize>)> {
+        let entries = self.entries();
+        let waiting: Vec<_> = entries.messages.iter().filter(|message| message.state == State::Waits).collect();
+        let mut since = Vec::new();
+        let mut from = None;
+        for (at, how) in &entries.ends {
+            let mut seconds = vec![0; 60];
+            let handed = waiting.iter().filter_map(|message| message.sent);
+            for sent in handed.filter(|sent| sent <= at && from.is_none_or(|from| *sent > from)) {
+                let second = usize::try_from(at.duration_since(sent).as_secs()).unwrap_or_default();
+                seconds[second.min(59)] += 1;
+            }
+            since.push(((*how).to_owned(), seconds));
+            from = Some(*at);
+        }
+        let behind =
+            waiting.iter().filter(|message| message.sent.is_some_and(|sent| from.is_none_or(|from| sent > from)));
+        since.push(("since then".to_owned(), vec![behind.count()]));
+        since.push(("never".to_owned(), vec![waiting.iter().filter(|message| message.sent.is_none()).count()]));
+        since
     }
 
     /// The numbers of messages that wait, by account.

@@ -121,6 +121,7 @@ async fn act(world: &World, proxy: &mut Proxy, options: Options) {
         if !in_order {
             world.server.ledger.killed(WINDOW, |account| !is_managed(account));
         }
+        world.server.ledger.ends(if in_order { "in order" } else { "killed" });
         proxy.restart(in_order).await;
         println!("restarted, {}", if in_order { "in order" } else { "killed" });
         in_order = !in_order;
@@ -195,6 +196,9 @@ async fn report(
     if !collected {
         let waiting: Vec<_> = world.server.ledger.waiting().into_iter().collect();
         println!("never seen again, by account: {:?}", &waiting[..waiting.len().min(5)]);
+        for (how, seconds) in world.server.ledger.waiting_since() {
+            println!("handed to the proxy before it was ended, {how}: {seconds:?}");
+        }
     }
     if collected && ended && !failed { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
