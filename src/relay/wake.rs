@@ -108,3 +108,29 @@ impl Relay {
 fn waits(slot: &Slot, wake: &Wake) {
     tracing::info!(account = %slot.account, reason = ?wake.reason, transport = "no_transport", "a wake push waits");
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::push::account::DeviceId;
+    use crate::relay::rig;
+    use crate::store::WakeReason;
+
+    /// The round ended there, and no device behind it was woken.
+    #[tokio::test]
+    async fn an_account_that_cannot_be_read_does_not_keep_others_from_being_woken() {
+        let directory = tempfile::tempdir().unwrap();
+        let relay = rig::relay(directory.path());
+        let slots = ["a@localhost", "b@localhost", "c@localhost"]
+            .map(|account| Slot { account: account.parse().unwrap(), device: DeviceId(1) });
+        for slot in &slots {
+            relay.store.wake(slot, Wake { since: 1, reason: WakeReason::Restart }).await.unwrap();
+        }
+        relay.store.set_account(&slots[1].account, b"hunter2");
+        let mut round = Round::default();
+        for _ in 0..2 {
+            assert!(relay.wake_round(&mut round, Duration::ZERO).await.unwrap());
+            assert_eq!(round.told, HashSet::from(slots.clone()));
+        }
+    }
+}

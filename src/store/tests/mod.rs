@@ -41,6 +41,16 @@ impl Store {
         };
         self.shared.disk.with(write).unwrap();
     }
+
+    /// Puts bytes where the record of an account is.
+    pub(crate) fn set_account(&self, account: &BareJid, record: &[u8]) {
+        let write = |database: &Database| {
+            let transaction = database.begin_write()?;
+            transaction.open_table(ACCOUNTS)?.insert(account.as_str(), record)?;
+            Ok(transaction.commit()?)
+        };
+        self.shared.disk.with(write).unwrap();
+    }
 }
 
 fn account(name: &str) -> BareJid {
