@@ -1,5 +1,6 @@
 //! What a session asks of the store: one thing after the other, in order, while the session goes on.
 
+mod changes;
 mod places;
 mod spools;
 #[cfg(test)]
@@ -15,7 +16,6 @@ use std::time::SystemTime;
 
 use super::Relay;
 use super::registry::Handle;
-use crate::jid::BareJid;
 use crate::push::account::{Account, Change, DeviceId, LoginId};
 use crate::session::queue::{Inherited, Load, Spooled};
 use crate::session::{SmId, Token, WakeReason, sm};
@@ -293,7 +293,8 @@ impl Jobs {
             | Request::Load(_)
             | Request::TakeOver
             | Request::Bury(..)
-            | Request::Wake(_) => true,
+            | Request::Wake(_)
+            | Request::Begun(_) => true,
         });
         stanzas
     }
@@ -342,7 +343,7 @@ impl Jobs {
         match request {
             Request::Begun(Begun(job)) => job,
             Request::Change(token, change) => {
-                Box::pin(async move { Done::Changed(token, change_account(&relay, &handle, change).await) })
+                Box::pin(async move { Done::Changed(token, changes::change_account(&relay, &handle, change).await) })
             }
             // All of it was delivered meanwhile.
             Request::Spool(items, last) if items.is_empty() => {
@@ -399,42 +400,6 @@ impl Jobs {
             }),
         }
     }
-}
-
-impl Relay {
-    /// Changes an account, and publishes it to its sessions.
-    ///
-    /// # Errors
-    /// As [`Store::change`].
-    pub async fn change_account(&self, account: &BareJid, change: Change) -> Result<(), StoreError> {
-        let concerns_others = change.concerns_others();
-        let (changed, _) = self.store.change(account, change).await?;
-        if concerns_others {
-            self.registry.publish(account, &changed, None);
-        }
-        Ok(())
-    }
-}
-
-/// Changes the account for a session, and publishes it to the others.
-async fn change_account(
-    relay: &Relay,
-    handle: &Arc<Handle>,
-    change: Change,
-) -> Result<(Account, Option<DeviceId>), StoreError> {
-    let account = handle.account();
-    let concerns_others = change.concerns_others();
-    let answer = relay.store.change(account, change).await?;
-    if let Some(device) = answer.1
-        && device != handle.device()
-    {
-        handle.set_device(device);
-        relay.registry.notify_same(handle);
-    }
-    if concerns_others {
-        relay.registry.publish(account, &answer.0, Some(handle));
-    }
-    Ok(answer)
 }
 
 /// Unix seconds now.
