@@ -2,6 +2,7 @@
 
 use super::Relay;
 use crate::limits::Limit;
+use crate::metrics::Wait;
 use crate::session::queue::Full;
 use crate::session::{Event, Shed};
 
@@ -30,8 +31,12 @@ impl Relay {
                 self.metrics.spool_failed();
             }
             Event::SpoolAccepts => tracing::info!("spool_accepts: the spool takes stanzas again"),
+            Event::SpoolLate => {
+                tracing::warn!("the store is late: the session ends without what it has not answered");
+                self.metrics.deadline_passed(Wait::Store);
+            }
             Event::Shed(Shed { returned, lost }) => {
-                tracing::warn!(returned, lost, "shed: no room for stanzas that the spool refuses");
+                tracing::warn!(returned, lost, "shed: the spool has not taken these stanzas");
                 self.metrics.shed(*returned, *lost);
             }
             Event::Unreadable => {

@@ -137,6 +137,11 @@ impl Confirmation {
         self.open.len() < OPEN
     }
 
+    /// Whether the server was asked and has not answered.
+    pub fn is_asked(&self) -> bool {
+        self.question.is_some()
+    }
+
     /// Whether the server is to be asked: something is unconfirmed, and no question is open.
     pub fn must_ask(&self) -> bool {
         !self.open.is_empty() && self.question.is_none()

@@ -17,31 +17,54 @@ use crate::xml::{self, Element, Kind};
 
 /// How long the spool may take for the last stanzas.
 const SPOOL_PATIENCE: Duration = Duration::from_secs(5);
-/// How long the server may take to close its stream.
+/// How long the server may take to answer behind all that it has sent, where only this session can return it.
+const LAST_PATIENCE: Duration = Duration::from_secs(2);
+/// How long the server may take to close its stream. While it goes on sending, it has more time.
 const FOOTER_PATIENCE: Duration = Duration::from_secs(2);
+/// How long it may take in all.
+const CLOSING_PATIENCE: Duration = Duration::from_secs(10);
 
 /// How far the end is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Phase {
     Running,
     /// The last stanzas are on their way to the disk.
-    Spooling(EndReason, Instant),
+    Spooling(Last),
     /// The footer was written to the server.
-    Closing(EndReason, Instant),
+    Closing(Footer),
     Over,
+}
+
+/// What the footer waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Last {
+    reason: EndReason,
+    deadline: Instant,
+    /// The number of the newest stanza as the end began. Those that come later follow while the server closes its stream.
+    newest: u64,
+    /// The server was asked for an answer behind all that it has sent.
+    asked: bool,
+}
+
+/// What the end waits for once the footer was written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Footer {
+    reason: EndReason,
+    written: Instant,
+    deadline: Instant,
 }
 
 impl Phase {
     pub(super) fn deadline(self) -> Option<Instant> {
         match self {
-            Self::Spooling(_, at) | Self::Closing(_, at) => Some(at),
+            Self::Spooling(Last { deadline, .. }) | Self::Closing(Footer { deadline, .. }) => Some(deadline),
             Self::Running | Self::Over => None,
         }
     }
 
     fn reason(self) -> Option<EndReason> {
         match self {
-            Self::Spooling(reason, _) | Self::Closing(reason, _) => Some(reason),
+            Self::Spooling(Last { reason, .. }) | Self::Closing(Footer { reason, .. }) => Some(reason),
             Self::Running | Self::Over => None,
         }
     }
@@ -69,14 +92,14 @@ impl Session {
     pub(super) fn can_answer(&self) -> bool {
         match self.phase {
             Phase::Running => true,
-            Phase::Spooling(reason, _) => reason.has_upstream(),
+            Phase::Spooling(last) => last.reason.has_upstream(),
             Phase::Closing(..) | Phase::Over => false,
         }
     }
 
     /// Whether stanzas that come now stay the server's.
     pub(super) fn gives_back(&self) -> bool {
-        let keeps = matches!(self.phase, Phase::Spooling(reason, _) if reason.keeps_all());
+        let keeps = matches!(self.phase, Phase::Spooling(last) if last.reason.keeps_all());
         self.is_ending() && self.server.is_on() && !keeps
     }
 
@@ -169,7 +192,8 @@ impl Session {
         if theirs {
             self.give_back();
         }
-        self.phase = Phase::Spooling(reason, now + SPOOL_PATIENCE);
+        let (deadline, newest) = (now + SPOOL_PATIENCE, self.queue.newest());
+        self.phase = Phase::Spooling(Last { reason, deadline, newest, asked: false });
         self.spool_rest();
         self.drive_end(now);
     }
@@ -191,30 +215,65 @@ impl Session {
     /// Goes on with the end as far as it can.
     pub(super) fn drive_end(&mut self, now: Instant) {
         match self.phase {
-            Phase::Spooling(reason, deadline) => {
-                if !reason.has_upstream() {
-                    return self.over();
-                }
-                // What has come since.
-                self.spool_all();
-                if self.spool.accepts() && !self.queue.is_committed() && deadline > now {
-                    return;
-                }
-                if self.server.is_on() && reason.keeps_all() {
-                    self.settle_with_server(now, true);
-                    self.give_back();
-                }
-                // Nobody else has it.
-                self.shed_all(now);
-                if reason != EndReason::ClientClosed && self.buried.is_some() && !self.confirm.is_complete() {
-                    // Its answer comes before the server's footer.
-                    self.ask(now);
-                }
-                self.write_upstream(now, Bytes::from_static(xml::STREAM_CLOSE));
-                self.phase = Phase::Closing(reason, now + FOOTER_PATIENCE);
-            }
-            Phase::Closing(_, deadline) if deadline <= now => self.over(),
+            Phase::Spooling(last) => self.finish_spooling(now, last),
+            Phase::Closing(footer) if footer.deadline <= now => self.over(),
             Phase::Running | Phase::Closing(..) | Phase::Over => {}
+        }
+    }
+
+    /// Writes the footer once the disk has what came before the end, or will not have it.
+    fn finish_spooling(&mut self, now: Instant, last: Last) {
+        let reason = last.reason;
+        if !reason.has_upstream() {
+            return self.over();
+        }
+        // What has come since.
+        self.spool_all();
+        let late = last.deadline <= now || last.asked;
+        if self.spool.accepts() && !late && !self.queue.is_committed_to(last.newest) {
+            return;
+        }
+        if self.server.is_on() && reason.keeps_all() {
+            self.settle_with_server(now, true);
+            self.give_back();
+        }
+        if late || !self.spool.accepts() {
+            if self.spool.accepts() && !last.asked && !self.queue.is_committed() {
+                self.event(Event::SpoolLate);
+            }
+            // Nobody else has it.
+            self.shed_all(now);
+            if self.awaits_last(now, last) {
+                return;
+            }
+        }
+        if reason != EndReason::ClientClosed && self.buried.is_some() && !self.confirm.is_complete() {
+            // Its answer comes before the server's footer.
+            self.ask(now);
+        }
+        self.write_upstream(now, Bytes::from_static(xml::STREAM_CLOSE));
+        self.phase = Phase::Closing(Footer { reason, written: now, deadline: now + FOOTER_PATIENCE });
+    }
+
+    /// Whether stanzas may be on their way that only this session can return to their senders, which it cannot behind its footer: the
+    /// server is to send no more, and its answer to a ping is behind the last one (RFC 6120 §10.1).
+    fn awaits_last(&mut self, now: Instant, last: Last) -> bool {
+        if self.server.is_on() {
+            return false;
+        }
+        if last.asked {
+            return self.confirm.is_asked() && last.deadline > now;
+        }
+        self.inject(now, Bytes::from_static(b"<presence type='unavailable'/>"));
+        self.ask(now);
+        self.phase = Phase::Spooling(Last { asked: true, deadline: now + LAST_PATIENCE, ..last });
+        true
+    }
+
+    /// The server sends on, though our footer was written: its own comes behind that.
+    pub(super) fn server_sends(&mut self, now: Instant) {
+        if let Phase::Closing(footer) = &mut self.phase {
+            footer.deadline = (now + FOOTER_PATIENCE).min(footer.written + CLOSING_PATIENCE);
         }
     }
 

@@ -89,6 +89,8 @@ pub enum Event {
     SpoolRefuses,
     /// The spool takes stanzas again.
     SpoolAccepts,
+    /// The spool has not taken the last stanzas of a session in time.
+    SpoolLate,
     /// Stanzas had no room in memory while the spool refused, or the session ended before the spool had them.
     Shed(Shed),
     /// The spool has something in place of a stanza that is none: it is lost, and what is behind it is read.

@@ -21,8 +21,8 @@ pub use budget::Budget;
 use budget::Share;
 use earlier::Earlier;
 pub use earlier::Inherited;
-use flight::Flight;
 pub use flight::Unsaved;
+use flight::{Flight, Waiting};
 pub use number::STRIDE;
 pub use queued::Queued;
 pub use resting::NoStanza;
@@ -355,6 +355,18 @@ impl Queue {
     /// Whether all that must not be lost is on disk.
     pub fn is_committed(&self) -> bool {
         self.unsaved().stanzas == 0
+    }
+
+    /// The same for what came up to this number.
+    pub fn is_committed_to(&self, seq: u64) -> bool {
+        let in_memory = self.items.iter().find(|item| item.is_unsaved(self.committed)).map(|item| item.seq);
+        let flying = self.flight.waiting.iter().find_map(Waiting::stanza).map(|item| item.seq);
+        in_memory.into_iter().chain(flying).all(|unsaved| unsaved > seq)
+    }
+
+    /// The number of the newest stanza, or of none that came yet.
+    pub fn newest(&self) -> u64 {
+        self.next_seq.saturating_sub(1)
     }
 
     /// Drops stanzas that need not be kept, and returns them.

@@ -33,6 +33,7 @@ impl Session {
             Frame::Whitespace => {}
             Frame::Element(element) if element.kind() == Kind::Other => self.upstream_nonza(now, &element),
             Frame::Element(element) => {
+                self.server_sends(now);
                 let ordinal = self.server.on_received();
                 self.upstream_stanza(now, element, ordinal);
             }

@@ -1,6 +1,6 @@
 //! Where every message is: each is with its account in the end, or back with its sender.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -19,6 +19,10 @@ struct Message {
     account: usize,
     sent: Option<Instant>,
     state: State,
+    /// Sessions that have it and have not acknowledged it.
+    holders: usize,
+    /// A session has acknowledged it, or the server does not count: it does not send it again.
+    given_away: bool,
 }
 
 /// All messages of a run.
@@ -52,8 +56,30 @@ impl Ledger {
     /// Adds a message to an account; returns its number.
     pub(crate) fn add(&self, account: usize) -> usize {
         let mut entries = self.entries();
-        entries.messages.push(Message { account, sent: None, state: State::Waits });
+        entries.messages.push(Message { account, sent: None, state: State::Waits, holders: 0, given_away: false });
         entries.messages.len() - 1
+    }
+
+    /// The server lets a session have a message.
+    pub(crate) fn held(&self, number: usize) {
+        if let Some(message) = self.entries().messages.get_mut(number) {
+            message.holders += 1;
+        }
+    }
+
+    /// The server need not send a message again.
+    pub(crate) fn given_away(&self, number: usize) {
+        if let Some(message) = self.entries().messages.get_mut(number) {
+            message.given_away = true;
+        }
+    }
+
+    /// A session that had a message has ended; returns whether the server is to send it again.
+    pub(crate) fn comes_back(&self, number: usize) -> bool {
+        self.entries().messages.get_mut(number).is_some_and(|message| {
+            message.holders = message.holders.saturating_sub(1);
+            message.holders == 0 && !message.given_away
+        })
     }
 
     /// The server hands a message to the proxy.
@@ -80,13 +106,16 @@ impl Ledger {
         }
     }
 
-    /// The proxy was killed: on servers without stream management, what came within `window` may have been in memory only.
-    pub(crate) fn killed(&self, window: Duration, is_unmanaged: impl Fn(usize) -> bool) {
+    /// The proxy was killed: on servers without stream management, what came within `window` may have been in memory only, and what it
+    /// had not read is gone with its socket.
+    pub(crate) fn killed(&self, window: Duration, unread: &HashSet<usize>, is_unmanaged: impl Fn(usize) -> bool) {
         let young = |message: &Message| message.sent.is_some_and(|sent| sent.elapsed() < window);
         let mut entries = self.entries();
-        let messages = entries.messages.iter_mut().filter(|message| message.state == State::Waits);
-        for message in messages.filter(|message| is_unmanaged(message.account) && young(message)) {
-            message.state = State::AtRisk;
+        for (number, message) in entries.messages.iter_mut().enumerate() {
+            let at_risk = young(message) || unread.contains(&number);
+            if message.state == State::Waits && is_unmanaged(message.account) && at_risk {
+                message.state = State::AtRisk;
+            }
         }
     }
 

@@ -49,7 +49,7 @@ struct Options {
     #[arg(long, default_value_t = 20)]
     clients: usize,
     /// Messages in a second.
-    #[arg(long, default_value_t = 400)]
+    #[arg(long, default_value_t = 60)]
     rate: u32,
     /// Seconds between two ends of the proxy: in order, and by a kill, in turn.
     #[arg(long, default_value_t = 50)]
@@ -119,7 +119,7 @@ async fn act(world: &World, proxy: &mut Proxy, options: Options) {
         let (live, memory) = (proxy.metric("pushward_sessions").await, proxy.memory() / 1024);
         println!("{live:?} sessions, {memory} MiB, {:?}", world.server.ledger.sum());
         if !in_order {
-            world.server.ledger.killed(WINDOW, |account| !is_managed(account));
+            world.server.ledger.killed(WINDOW, &world.server.unread(), |account| !is_managed(account));
         }
         world.server.ledger.ends(if in_order { "in order" } else { "killed" });
         proxy.restart(in_order).await;

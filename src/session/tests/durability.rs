@@ -212,7 +212,7 @@ fn a_superseded_session_leaves_all_on_disk_before_it_closes() {
 }
 
 /// What came while the last stanzas were on their way to the disk was once kept without being acknowledged, so that the server
-/// sent it as well.
+/// sent it as well. It is the server's, unless the disk has it too by then.
 #[test]
 fn what_comes_while_a_session_ends_is_acknowledged_or_not_kept() {
     let mut rig = managed();
@@ -223,12 +223,11 @@ fn what_comes_while_a_session_ends_is_acknowledged_or_not_kept() {
     rig.input(Input::GiveWay(EndReason::Superseded));
     rig.upstream(&message(2));
     rig.sync();
-    rig.sync();
-    assert_eq!(acks(&rig.to_upstream).last(), Some(&2));
+    assert_eq!(acks(&rig.to_upstream).last(), Some(&1));
     assert_eq!(rig.to_upstream.last().unwrap(), "</stream:stream>");
     rig.upstream(&message(3));
     rig.confirm();
-    assert_eq!((rig.ended, rig.spool.len()), (Some(EndReason::Superseded), 2));
+    assert_eq!((rig.ended, rig.spool.len()), (Some(EndReason::Superseded), 1));
 }
 
 #[test]

@@ -588,6 +588,7 @@ impl World {
             }
             Event::Unreadable => panic!("the disk has what it was handed"),
             Event::Dark { .. }
+            | Event::SpoolLate
             | Event::QueueFull(Full::Session)
             | Event::PushEnabled(_)
             | Event::PushDisabled
