@@ -145,7 +145,7 @@ async fn collect(world: &Arc<World>) -> bool {
             collecting.spawn(async move {
                 for (number, resource) in world.devices_of(account).into_iter().enumerate() {
                     // Behind `orphan_grace`, and once more with the longer wait of devices with a registration.
-                    let quiet = if number == 0 { Duration::from_secs(20) } else { Duration::from_millis(300) };
+                    let quiet = if number == 0 { Duration::from_secs(20) } else { Duration::from_secs(2) };
                     let phone = client::collect(Arc::clone(&world), account, resource.clone(), quiet);
                     let collected = timeout(Duration::from_secs(120), phone).await;
                     if let Err(error) = collected.unwrap_or_else(|_| Err(std::io::ErrorKind::TimedOut.into())) {
