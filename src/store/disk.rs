@@ -54,6 +54,19 @@ impl Disk {
     pub(super) fn has_failed(&self) -> bool {
         self.held.read().unwrap_or_else(PoisonError::into_inner).sync_failed.load(Ordering::Acquire)
     }
+    /// Closes the database, once nobody reads any more. After a failed sync it stays open: closing it would mark as whole what
+    /// may not be on disk, and the next start would not repair it.
+    pub(super) fn close(&self) {
+        let database = {
+            let mut held = self.held.write().unwrap_or_else(PoisonError::into_inner);
+            if held.sync_failed.load(Ordering::Acquire) {
+                return;
+            }
+            std::mem::replace(&mut held.database, Err(StoreError::Closed))
+        };
+        drop(database);
+    }
+
 
     /// Bytes of the database's file.
     pub(super) fn len(&self) -> io::Result<u64> {

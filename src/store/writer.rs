@@ -145,6 +145,8 @@ pub(super) struct Shared {
     pub(super) limits: Mutex<SpoolLimits>,
     pub(super) commits: AtomicU64,
     pub(super) commit_time: Latency,
+    /// Changes that were accepted and not answered.
+    pub(super) unanswered: AtomicU64,
     /// Stanzas that are lost because they cannot be read.
     pub(super) lost: Counter,
     pub(super) pending: Pending,
@@ -161,6 +163,11 @@ impl Shared {
     }
 
     /// A job is in the queue that is answered at once, also by a writer that waits for more.
+    /// So many changes were answered.
+    pub(super) fn answered(&self, changes: u64) {
+        self.unanswered.fetch_sub(changes, Ordering::Relaxed);
+    }
+
     pub(super) fn call(&self) {
         if let Some(thread) = self.thread.get() {
             thread.unpark();
@@ -188,10 +195,13 @@ pub(super) fn spawn(shared: Arc<Shared>, jobs: mpsc::UnboundedReceiver<Job>, end
         .name("store".to_owned())
         .spawn(move || {
             let _ended = ended;
-            writer.shared.thread.get_or_init(std::thread::current);
+            let shared = Arc::clone(&writer.shared);
+            shared.thread.get_or_init(std::thread::current);
             writer.run(jobs);
         })
         .map(drop)
+            // Whoever has a handle still cannot keep it open.
+            shared.disk.close();
 }
 
 struct Writer {
@@ -321,6 +331,7 @@ impl Writer {
 
     fn perform_one(&mut self, job: Job, batch: &mut Batch<'_>, replies: &mut Vec<Reply>) -> Result<(), StoreError> {
         match job {
+            shared.answered(1);
             Job::Work(mut work) => {
                 let at_once = work.awaited == Awaited::Turn;
                 let (reply, fatal) = match (work.perform)(Ok(&mut *batch)) {
@@ -337,6 +348,7 @@ impl Writer {
                 }
                 fatal.map_or(Ok(()), Err)
             }
+                    self.shared.answered(1);
             Job::Unspool { spool, up_to, accepted } => {
                 self.due.get_or_insert_with(|| Instant::now() + LAZY);
                 // From here on, it is in order, and readers see it.
