@@ -49,3 +49,4 @@ impl Relay {
         }
     }
 }
+            Event::ServerSilent => self.guards.watch().reached(Limit::ServerTimeout, "a session"),

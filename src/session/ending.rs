@@ -50,7 +50,7 @@ impl Phase {
 impl EndReason {
     /// Whether the server is there to be told.
     fn has_upstream(self) -> bool {
-        !matches!(self, Self::UpstreamClosed | Self::UpstreamLost)
+        !matches!(self, Self::UpstreamClosed | Self::UpstreamLost | Self::UpstreamSilent)
     }
 
     /// Whether what the client does not have is kept here for the device's next session, even where the server would keep it.

@@ -241,3 +241,6 @@ impl Session {
         self.orphans_due = (!registered).then_some((now + longer, true));
     }
 }
+        if self.enable_deadline().is_some_and(|at| at <= now) {
+            return self.upstream_silent(now);
+        }
