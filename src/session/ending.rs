@@ -12,13 +12,25 @@ use super::answer::iq_error;
 use super::deliver::is_archived;
 use super::presence::is_durable;
 use super::queue::Queued;
-use super::{Closing, EndReason, Event, Output, Session, Spool, WakeReason};
+use super::sm::ClientLeg;
+use super::{Closing, EndReason, Event, Output, Session, Spool, Tracking, WakeReason};
 use crate::xml::{self, Element, Kind};
 
 /// How long the spool may take for the last stanzas.
 const SPOOL_PATIENCE: Duration = Duration::from_secs(5);
+/// How long the store may take for the last requests of a client that leaves.
+const STORE_PATIENCE: Duration = Duration::from_secs(5);
 /// How long the server may take to close its stream.
 const FOOTER_PATIENCE: Duration = Duration::from_secs(2);
+
+/// How a client left while requests of it were open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Leave {
+    /// It closed its stream, and gets its answers and a footer.
+    Closed,
+    /// Its connection was lost.
+    Lost,
+}
 
 /// How far the end is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -80,10 +92,41 @@ impl Session {
         self.is_ending() && self.server.is_on() && !keeps
     }
 
-    /// The client closed its stream.
-    pub(super) fn client_closed(&mut self, now: Instant) {
+    /// The client closed its stream. Its requests are answered before the footer, as far as the store answers in time.
+    pub(super) fn client_closes(&mut self, now: Instant) {
+        if self.has_open_requests() {
+            return self.wait_to_leave(now, Leave::Closed);
+        }
+        self.client_closed(now);
+    }
+
+    /// Lets the client's end wait for the store's answers: a registration decides what becomes of the session.
+    pub(super) fn wait_to_leave(&mut self, now: Instant, how: Leave) {
+        if matches!(self.tracking, Tracking::None) {
+            // What comes meanwhile is not certain to be read.
+            self.tracking = Tracking::Ping(ClientLeg::default(), None);
+        }
+        self.leaving = Some(Box::new((now + STORE_PATIENCE, how)));
+    }
+
+    /// The client's end goes on, once the store has answered or is late.
+    pub(super) fn leave_if_due(&mut self, now: Instant) {
+        let waits = self.has_open_requests();
+        let leaving = self.leaving.take_if(|leaving| !waits || leaving.0 <= now);
+        match leaving.map(|leaving| leaving.1) {
+            Some(_) if self.is_ending() => {}
+            Some(Leave::Closed) => self.client_closed(now),
+            Some(Leave::Lost) => self.client_gone(now),
+            None => {}
+        }
+    }
+
+    /// The client closed its stream, and nothing more is to be answered.
+    fn client_closed(&mut self, now: Instant) {
         let parting = self.own_presence.take_parting();
-        self.reply_client(Bytes::from_static(xml::STREAM_CLOSE));
+        if !self.is_dark() {
+            self.reply_client(Bytes::from_static(xml::STREAM_CLOSE));
+        }
         if self.may_linger()
             && let Some(presence) = self.own_presence.lingering()
         {
@@ -103,6 +146,12 @@ impl Session {
             && self.own_presence.is_available()
     }
 
+    /// The same, where a registration that is being stored counts.
+    pub(super) fn may_come_to_linger(&self) -> bool {
+        let awaited = self.settings.push.linger && !self.has_successor() && self.awaits_registration();
+        self.may_linger() || awaited && self.own_presence.is_available()
+    }
+
     fn linger(&mut self, now: Instant, presence: Bytes) {
         self.inject(now, presence);
         self.bury();
@@ -112,7 +161,7 @@ impl Session {
     }
 
     /// The id can be resumed no more; what the client sent is remembered for it.
-    fn bury(&mut self) {
+    pub(super) fn bury(&mut self) {
         if let Some(id) = self.sm_id.take() {
             self.buried = Some((id, None));
             self.engrave();
