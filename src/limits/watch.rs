@@ -150,6 +150,17 @@ impl Said {
     }
 }
 
+/// A log line whose cause others can repeat without end: it is written at most once in ten seconds.
+#[derive(Debug, Default)]
+pub struct Seldom(Mutex<Said>);
+
+impl Seldom {
+    /// Returns how often the line was left out before, if it may be written now.
+    pub fn next(&self) -> Option<u64> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).next(Instant::now())
+    }
+}
+
 /// Counts all, logs some.
 #[derive(Debug)]
 pub struct Watch {

@@ -107,6 +107,8 @@ impl Peer for Server {
 
     fn retire(&self) -> bool {
         false
+    fn dropped(&self) {}
+
     }
 
     fn is_eager(&self) -> bool {

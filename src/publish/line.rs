@@ -81,6 +81,8 @@ pub(super) trait Peer: Send + Sync + 'static {
     fn refused(&self);
     /// Counts stanzas that came behind our footer.
     fn late(&self, stanzas: u64);
+    /// Counts a stanza that is dropped, since too many wait to be decided about.
+    fn dropped(&self);
     /// Nobody wants the line: whether it may go, because nothing can come into its queue any more.
     fn retire(&self) -> bool;
     /// Whether it is connected before anybody wants it, and again when it is lost.

@@ -134,7 +134,7 @@ impl Talk {
                 // Whoever does not answer has not refused it.
                 self.asked.spawn(async move { (decided.await == Ok(false), error) });
             }
-            Heard::Ask(..) => tracing::warn!("too much is said of registrations at once: dropped"),
+            Heard::Ask(..) => peer.dropped(),
             Heard::Close(condition) => {
                 self.conn.reply(&stream_error(condition, None, None));
                 return Err(format!("closed with {condition}: the peer sent what it may not"));

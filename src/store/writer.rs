@@ -26,6 +26,7 @@ use super::pending::Pending;
 use super::renew::{self, Renewal};
 use super::row::Totals;
 use super::spool::{SpoolId, SpoolLimits};
+use crate::limits::Seldom;
 use crate::metrics::Latency;
 
 /// While commits follow each other this closely, each waits a little, so that more goes into one: a commit costs the processor
@@ -144,9 +145,9 @@ pub(super) struct Shared {
     pub(super) disk: Disk,
     pub(super) limits: Mutex<SpoolLimits>,
     pub(super) commits: AtomicU64,
-    pub(super) commit_time: Latency,
     /// Changes that were accepted and not answered.
     pub(super) unanswered: AtomicU64,
+    pub(super) commit_time: Latency,
     /// Stanzas that are lost because they cannot be read.
     pub(super) lost: Counter,
     pub(super) pending: Pending,
@@ -162,12 +163,12 @@ impl Shared {
         *self.limits.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A job is in the queue that is answered at once, also by a writer that waits for more.
     /// So many changes were answered.
     pub(super) fn answered(&self, changes: u64) {
         self.unanswered.fetch_sub(changes, Ordering::Relaxed);
     }
 
+    /// A job is in the queue that is answered at once, also by a writer that waits for more.
     pub(super) fn call(&self) {
         if let Some(thread) = self.thread.get() {
             thread.unpark();
@@ -190,6 +191,7 @@ pub(super) fn spawn(shared: Arc<Shared>, jobs: mpsc::UnboundedReceiver<Job>, end
         committed: None,
         commit_took: Duration::ZERO,
         renewal,
+        failures: Seldom::default(),
     };
     std::thread::Builder::new()
         .name("store".to_owned())
@@ -198,10 +200,10 @@ pub(super) fn spawn(shared: Arc<Shared>, jobs: mpsc::UnboundedReceiver<Job>, end
             let shared = Arc::clone(&writer.shared);
             shared.thread.get_or_init(std::thread::current);
             writer.run(jobs);
-        })
-        .map(drop)
             // Whoever has a handle still cannot keep it open.
             shared.disk.close();
+        })
+        .map(drop)
 }
 
 struct Writer {
@@ -219,6 +221,8 @@ struct Writer {
     /// How long that took.
     commit_took: Duration,
     renewal: Renewal,
+    /// Lines about what was not stored: while the disk fails, any client can cause them.
+    failures: Seldom,
 }
 
 /// Why the writer goes on.
@@ -298,7 +302,9 @@ impl Writer {
             outcome = shared.disk.with(|database| self.commit(database, &mut group, incoming, &mut replies));
         }
         if let Err(error) = &outcome {
-            tracing::error!(%error, jobs = group.works, "nothing was stored");
+            if let Some(suppressed) = self.failures.next() {
+                tracing::error!(%error, jobs = group.works, suppressed, "nothing was stored");
+            }
             // Deletions go with the next transaction that succeeds.
             self.due = None;
             self.totals = None;
@@ -325,13 +331,13 @@ impl Writer {
             }
         }
         for reply in replies {
+            shared.answered(1);
             reply(outcome.clone());
         }
     }
 
     fn perform_one(&mut self, job: Job, batch: &mut Batch<'_>, replies: &mut Vec<Reply>) -> Result<(), StoreError> {
         match job {
-            shared.answered(1);
             Job::Work(mut work) => {
                 let at_once = work.awaited == Awaited::Turn;
                 let (reply, fatal) = match (work.perform)(Ok(&mut *batch)) {
@@ -342,13 +348,13 @@ impl Writer {
                     }
                 };
                 if at_once {
+                    self.shared.answered(1);
                     reply(Ok(()));
                 } else {
                     replies.push(reply);
                 }
                 fatal.map_or(Ok(()), Err)
             }
-                    self.shared.answered(1);
             Job::Unspool { spool, up_to, accepted } => {
                 self.due.get_or_insert_with(|| Instant::now() + LAZY);
                 // From here on, it is in order, and readers see it.

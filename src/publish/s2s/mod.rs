@@ -33,6 +33,7 @@ use super::carry;
 use super::line::{self, Heard, Job, Line, Link, Patience, Peer};
 use crate::config::Config;
 use crate::jid::{BareJid, Jid};
+use crate::limits::Seldom;
 use crate::metrics::{Fate, Fates};
 use crate::push::affiliation::Affiliation;
 use crate::relay::registry::{NotTaken, Registry};
@@ -63,6 +64,7 @@ struct Shared {
     places: Arc<Places>,
     revocations: mpsc::Sender<Revocation>,
     fates: Fates,
+    drops: Seldom,
 }
 
 /// Streams that are up, being connected, in backoff or remembered, for each that may be up.
@@ -112,6 +114,7 @@ impl Pool {
         };
         Self { shared: Arc::new(shared), shutdown: shutdown.clone(), tasks: tasks.clone() }
     }
+            drops: Seldom::default(),
 
     /// All streams finish what they have; what comes goes by new ones.
     pub(super) fn renew(&self) {
@@ -226,6 +229,13 @@ impl Peer for Service {
     fn retire(&self) -> bool {
         // Under the map's lock: what is not in the queue now will be in that of a new line.
         self.shared.lines.remove_if(&self.ends, |_, queue| queue.capacity() == queue.max_capacity()).is_some()
+    fn dropped(&self) {
+        self.shared.fates.count(Fate::Dropped);
+        if let Some(suppressed) = self.shared.drops.next() {
+            tracing::warn!(suppressed, "too much is said of registrations at once: dropped");
+        }
+    }
+
     }
 
     fn is_eager(&self) -> bool {
@@ -262,7 +272,10 @@ impl Service {
         let (reply, replied) = oneshot::channel();
         match self.shared.revocations.try_send(Revocation { account, told, reply }) {
             Ok(()) => Heard::Ask(replied, refusal(stanza)),
-            Err(_) => self.done(Fate::Dropped),
+            Err(_) => {
+                self.dropped();
+                Heard::Nothing
+            }
         }
     }
 }
