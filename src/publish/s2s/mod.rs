@@ -70,6 +70,9 @@ struct Shared {
 /// Streams that are up, being connected, in backoff or remembered, for each that may be up.
 const LINES: usize = 16;
 
+/// Elements that are no stanzas, as servers exchange them among each other, which a push service may send on one stream.
+const OTHERS: u32 = 16;
+
 /// An affiliation that a push service sent. The reply is whether the account has the registration.
 #[derive(Debug)]
 pub(crate) struct Revocation {
@@ -111,10 +114,10 @@ impl Pool {
             places: Arc::default(),
             revocations,
             fates,
+            drops: Seldom::default(),
         };
         Self { shared: Arc::new(shared), shutdown: shutdown.clone(), tasks: tasks.clone() }
     }
-            drops: Seldom::default(),
 
     /// All streams finish what they have; what comes goes by new ones.
     pub(super) fn renew(&self) {
@@ -194,7 +197,7 @@ impl Peer for Service {
     fn heard(&self, stanza: Element, answers: bool) -> Heard {
         if !answers {
             // The stream goes one way (RFC 6120 §10.1), so the peer's words are not on its route to us.
-            return Heard::Nothing;
+            return self.done(Fate::Ignored);
         }
         let (us, peer) = &self.ends;
         match inbound::judge(&stanza.node(), us, peer) {
@@ -205,6 +208,13 @@ impl Peer for Service {
             Verdict::Affiliation(account, told) => self.ask(account, told, &stanza),
             Verdict::Refused => Heard::Refuse(refusal(&stanza)),
         }
+    }
+
+    fn heard_other(&self, before: u32) -> Heard {
+        if before < OTHERS {
+            return self.done(Fate::Ignored);
+        }
+        Heard::Close("unsupported-stanza-type")
     }
 
     fn misused(&self) {
@@ -219,6 +229,13 @@ impl Peer for Service {
         self.shared.fates.count(Fate::Refused);
     }
 
+    fn dropped(&self) {
+        self.shared.fates.count(Fate::Dropped);
+        if let Some(suppressed) = self.shared.drops.next() {
+            tracing::warn!(suppressed, "too much is said of registrations at once: dropped");
+        }
+    }
+
     fn late(&self, stanzas: u64) {
         if stanzas > 0 {
             self.shared.fates.count_many(Fate::Late, stanzas);
@@ -229,13 +246,6 @@ impl Peer for Service {
     fn retire(&self) -> bool {
         // Under the map's lock: what is not in the queue now will be in that of a new line.
         self.shared.lines.remove_if(&self.ends, |_, queue| queue.capacity() == queue.max_capacity()).is_some()
-    fn dropped(&self) {
-        self.shared.fates.count(Fate::Dropped);
-        if let Some(suppressed) = self.shared.drops.next() {
-            tracing::warn!(suppressed, "too much is said of registrations at once: dropped");
-        }
-    }
-
     }
 
     fn is_eager(&self) -> bool {
