@@ -110,7 +110,7 @@ impl Limit {
             Self::HeldPerAccount => "the session that is held longest ends",
             Self::SessionQueue | Self::QueueMemory => "what waits is on disk only",
             Self::SpoolPerSession | Self::SpoolPerAccount | Self::Spool => {
-                "the session ends, and what waits stays the server's"
+                "stanzas stay in memory, and what has no room there stays the server's or is returned"
             }
         }
     }
