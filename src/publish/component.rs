@@ -98,10 +98,16 @@ impl Peer for Server {
         if carry::is_request(&node) { Heard::Reply(carry::unavailable(&node)) } else { Heard::Nothing }
     }
 
+    fn heard_other(&self, _before: u32) -> Heard {
+        Heard::Nothing
+    }
+
     // The server may send to its component what it likes.
     fn misused(&self) {}
 
     fn refused(&self) {}
+
+    fn dropped(&self) {}
 
     fn late(&self, _stanzas: u64) {}
 

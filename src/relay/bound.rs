@@ -328,7 +328,8 @@ impl Driver {
             Output::CloseClient(closing) => self.close_client(closing),
             Output::Event(event) => {
                 self.seen.heard(&self.handle, &event);
-                self.relay.report(&event);
+                let loud = self.seen.may_say(self.now, &event);
+                self.relay.report(&event, loud);
             }
             Output::End(reason) => self.ended = Some(reason),
         }
@@ -382,7 +383,7 @@ impl Driver {
                 }
             }
             Done::Changed(token, Err(error)) => {
-                tracing::error!(%error, "the account cannot be stored");
+                self.relay.not_stored(&error);
                 self.take(Input::Changed(None));
                 if let Some(token) = token {
                     self.take(Input::Stored(token, Stored::Failed));

@@ -42,7 +42,7 @@ use tokio_util::task::TaskTracker;
 use tracing::Instrument;
 
 use crate::config::Listen;
-use crate::limits::Guards;
+use crate::limits::{Guards, Seldom};
 use crate::metrics::Metrics;
 use crate::net::conn::Conn;
 use crate::net::listener::Admission;
@@ -66,6 +66,7 @@ pub struct Relay {
     current: Arc<Current>,
     notices: notices::Notices,
     certificates_said: certificates::Said,
+    seldom: Seldoms,
     registry: Arc<Registry>,
     publisher: Publisher,
     absentees: Absentees,
@@ -75,6 +76,14 @@ pub struct Relay {
     shutdown: CancellationToken,
     /// Tasks that only see a connection off.
     farewells: TaskTracker,
+}
+
+/// Log lines that others can cause without end.
+#[derive(Debug, Default)]
+struct Seldoms {
+    absent_dropped: Seldom,
+    not_revoked: Seldom,
+    not_stored: Seldom,
 }
 
 impl Relay {
@@ -91,6 +100,7 @@ impl Relay {
             current,
             notices: notices::Notices::default(),
             certificates_said: certificates::Said::default(),
+            seldom: Seldoms::default(),
             registry,
             absentees: Absentees::default(),
             store,

@@ -17,7 +17,7 @@ impl Session {
     pub(super) fn client_frame(&mut self, now: Instant, frame: Frame) {
         self.liveness.heard(now);
         self.on_sign_of_life();
-        if self.is_ending() {
+        if self.is_ending() || self.leaving.is_some() {
             return;
         }
         if let Some(frame) = self.follow_presence(frame) {
@@ -28,7 +28,7 @@ impl Session {
     /// Takes a frame whose turn it is.
     pub(super) fn follow(&mut self, now: Instant, frame: Frame) {
         if matches!(frame, Frame::Close) {
-            return self.client_closed(now);
+            return self.client_closes(now);
         }
         self.part(now);
         match frame {
@@ -166,7 +166,7 @@ impl Session {
             return self.confirm.consumed();
         }
         if element.kind() == Kind::Presence {
-            if Own::is_parting(&element) && self.may_linger() {
+            if Own::is_parting(&element) && self.may_come_to_linger() {
                 return self.own_presence.part(element);
             }
             if self.own_presence.sent(&element) && self.greet(&element) {

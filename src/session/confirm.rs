@@ -243,11 +243,19 @@ impl Confirmation {
     }
 
     /// The server is read again.
-    pub fn unpause_server(&mut self, now: Instant) {
+    ///
+    /// Returns how much later whatever it was asked for at a moment is due.
+    pub fn unpause_server(&mut self, now: Instant) -> impl Fn(Instant) -> Duration + use<> {
         let later = self.pause.end(now);
         if let Some(question) = &mut self.question {
             question.since += later(question.since);
         }
+        later
+    }
+
+    /// Whether the server is not read.
+    pub(super) fn is_server_paused(&self) -> bool {
+        self.pause.is_on()
     }
 }
 

@@ -12,17 +12,29 @@ use super::answer::iq_error;
 use super::deliver::is_archived;
 use super::presence::is_durable;
 use super::queue::Queued;
-use super::{Closing, EndReason, Event, Output, Session, Spool, WakeReason};
+use super::sm::ClientLeg;
+use super::{Closing, EndReason, Event, Output, Session, Spool, Tracking, WakeReason};
 use crate::xml::{self, Element, Kind};
 
 /// How long the spool may take for the last stanzas.
 const SPOOL_PATIENCE: Duration = Duration::from_secs(5);
 /// How long the server may take to answer behind all that it has sent, where only this session can return it.
 const LAST_PATIENCE: Duration = Duration::from_secs(2);
+/// How long the store may take for the last requests of a client that leaves.
+const STORE_PATIENCE: Duration = Duration::from_secs(5);
 /// How long the server may take to close its stream. While it goes on sending, it has more time.
 const FOOTER_PATIENCE: Duration = Duration::from_secs(2);
 /// How long it may take in all.
 const CLOSING_PATIENCE: Duration = Duration::from_secs(10);
+
+/// How a client left while requests of it were open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Leave {
+    /// It closed its stream, and gets its answers and a footer.
+    Closed,
+    /// Its connection was lost.
+    Lost,
+}
 
 /// How far the end is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,7 +85,7 @@ impl Phase {
 impl EndReason {
     /// Whether the server is there to be told.
     fn has_upstream(self) -> bool {
-        !matches!(self, Self::UpstreamClosed | Self::UpstreamLost)
+        !matches!(self, Self::UpstreamClosed | Self::UpstreamLost | Self::UpstreamSilent)
     }
 
     /// Whether what the client does not have is kept here for the device's next session, even where the server would keep it.
@@ -103,10 +115,41 @@ impl Session {
         self.is_ending() && self.server.is_on() && !keeps
     }
 
-    /// The client closed its stream.
-    pub(super) fn client_closed(&mut self, now: Instant) {
+    /// The client closed its stream. Its requests are answered before the footer, as far as the store answers in time.
+    pub(super) fn client_closes(&mut self, now: Instant) {
+        if self.has_open_requests() {
+            return self.wait_to_leave(now, Leave::Closed);
+        }
+        self.client_closed(now);
+    }
+
+    /// Lets the client's end wait for the store's answers: a registration decides what becomes of the session.
+    pub(super) fn wait_to_leave(&mut self, now: Instant, how: Leave) {
+        if matches!(self.tracking, Tracking::None) {
+            // What comes meanwhile is not certain to be read.
+            self.tracking = Tracking::Ping(ClientLeg::default(), None);
+        }
+        self.leaving = Some(Box::new((now + STORE_PATIENCE, how)));
+    }
+
+    /// The client's end goes on, once the store has answered or is late.
+    pub(super) fn leave_if_due(&mut self, now: Instant) {
+        let waits = self.has_open_requests();
+        let leaving = self.leaving.take_if(|leaving| !waits || leaving.0 <= now);
+        match leaving.map(|leaving| leaving.1) {
+            Some(_) if self.is_ending() => {}
+            Some(Leave::Closed) => self.client_closed(now),
+            Some(Leave::Lost) => self.client_gone(now),
+            None => {}
+        }
+    }
+
+    /// The client closed its stream, and nothing more is to be answered.
+    fn client_closed(&mut self, now: Instant) {
         let parting = self.own_presence.take_parting();
-        self.reply_client(Bytes::from_static(xml::STREAM_CLOSE));
+        if !self.is_dark() {
+            self.reply_client(Bytes::from_static(xml::STREAM_CLOSE));
+        }
         if self.may_linger()
             && let Some(presence) = self.own_presence.lingering()
         {
@@ -126,6 +169,12 @@ impl Session {
             && self.own_presence.is_available()
     }
 
+    /// The same, where a registration that is being stored counts.
+    pub(super) fn may_come_to_linger(&self) -> bool {
+        let awaited = self.settings.push.linger && !self.has_successor() && self.awaits_registration();
+        self.may_linger() || awaited && self.own_presence.is_available()
+    }
+
     fn linger(&mut self, now: Instant, presence: Bytes) {
         self.inject(now, presence);
         self.bury();
@@ -135,7 +184,7 @@ impl Session {
     }
 
     /// The id can be resumed no more; what the client sent is remembered for it.
-    fn bury(&mut self) {
+    pub(super) fn bury(&mut self) {
         if let Some(id) = self.sm_id.take() {
             self.buried = Some((id, None));
             self.engrave();

@@ -99,6 +99,30 @@ pub enum Event {
     QueueFull(Full),
     /// The client closed its stream, and the session goes on for its pushes.
     Lingering,
+    /// The server has not answered within `server_timeout`.
+    ServerSilent,
+}
+
+impl Event {
+    /// Whether the client, or whoever writes to it, can cause it as often as they like.
+    pub fn is_repeatable(&self) -> bool {
+        match self {
+            Self::PushEnabled(_) | Self::PushDisabled | Self::PushRevoked(_) | Self::Shed(_) => true,
+            Self::Dark { .. }
+            | Self::Suspect
+            | Self::Resumed { .. }
+            | Self::Judged(_)
+            | Self::Published(_)
+            | Self::PublishOutcome(..)
+            | Self::SpoolRefuses
+            | Self::SpoolLate
+            | Self::SpoolAccepts
+            | Self::Unreadable
+            | Self::QueueFull(_)
+            | Self::Lingering
+            | Self::ServerSilent => false,
+        }
+    }
 }
 
 /// Why a session ended.
@@ -114,6 +138,8 @@ pub enum EndReason {
     UpstreamClosed,
     /// The server's connection broke.
     UpstreamLost,
+    /// The server has not answered within `server_timeout`.
+    UpstreamSilent,
     /// Nobody resumed in time.
     Expired,
     /// The session has no numbers left for its stanzas.

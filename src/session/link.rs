@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use super::ending::Leave;
 use super::liveness::Alarm;
 use super::{Closing, EndReason, Event, Greeting, Output, Resumption, Session, Tracking, rewrite, shed, sm};
 use crate::xml::{XmlWriter, ns};
@@ -14,21 +15,46 @@ impl Session {
         if self.is_ending() || self.is_dark() {
             return;
         }
+        if self.leaving.is_some() {
+            // It closed its stream before: nobody resumes it.
+            self.bury();
+            return self.vanish(now);
+        }
         self.release_behind(now);
         self.part(now);
         if self.has_successor() {
             return self.begin_end(now, EndReason::Superseded);
         }
-        if self.sm_id.is_none() && self.owned().next().is_none() {
+        if !self.is_to_be_held() && self.awaits_registration() {
+            self.wait_to_leave(now, Leave::Lost);
+            return self.vanish(now);
+        }
+        self.client_gone(now);
+    }
+
+    /// The client has gone, and nothing is awaited that the session could be held for.
+    pub(super) fn client_gone(&mut self, now: Instant) {
+        if !self.is_to_be_held() {
             return self.begin_end(now, EndReason::ClientLost);
         }
         self.go_dark(now);
     }
 
-    pub(super) fn go_dark(&mut self, now: Instant) {
+    /// Whether the session is held without its client.
+    fn is_to_be_held(&self) -> bool {
+        self.sm_id.is_some() || self.owned().next().is_some()
+    }
+
+    /// The connection is gone, and what becomes of the session is decided later.
+    fn vanish(&mut self, now: Instant) {
         (self.resuming, self.welcome) = (None, None);
         self.queue.compact();
         self.liveness.go_dark(now, now + self.hold());
+    }
+
+    pub(super) fn go_dark(&mut self, now: Instant) {
+        self.leaving = None;
+        self.vanish(now);
         self.event(Event::Dark { queued: self.queue.len(), registrations: self.owned().count() });
         self.answer_waiting_pings(now);
         self.push_for_waiting(now);
@@ -62,6 +88,7 @@ impl Session {
         leg.rewind();
         self.client_has(acked);
         self.queue.rewind();
+        self.leaving = None;
         if self.queue.rests() {
             // First, so that it need not wait for what else the store is told.
             self.load();
@@ -215,8 +242,15 @@ impl Session {
         if self.confirm.server_deadline().is_some_and(|at| at <= now) {
             return self.upstream_lost(now);
         }
+        if self.enable_deadline().is_some_and(|at| at <= now) {
+            return self.upstream_silent(now);
+        }
         if self.resuming.is_some_and(|at| at <= now) {
             self.resumed(now);
+        }
+        self.leave_if_due(now);
+        if self.is_ending() {
+            return;
         }
         if let Some((_, registered)) = self.orphans_due.take_if(|(at, _)| *at <= now) {
             self.orphans_are_due(now, registered);

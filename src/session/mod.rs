@@ -75,7 +75,7 @@ pub use successor::Successor;
 use answer::Pending;
 use behind::Behind;
 use confirm::Confirmation;
-use ending::Phase;
+use ending::{Leave, Phase};
 use greeting::Greeting;
 use liveness::Liveness;
 use origin::Binding;
@@ -285,6 +285,8 @@ pub struct Session {
     aside: queue::Aside,
     upstream_written: Instant,
     promises: VecDeque<Promise>,
+    /// The client has left, while requests of it are open: until when they are waited for, and how it left.
+    leaving: Option<Box<(Instant, Leave)>>,
     /// Changes of the account that the store has not answered.
     open_changes: u32,
     /// The newest state of the account that came meanwhile.
@@ -318,7 +320,7 @@ impl Session {
             welcome: None,
             liveness: Liveness::new(&settings.stream_management, now),
             confirm: Confirmation::default(),
-            server: ServerLeg::new(server_sm),
+            server: ServerLeg::new(now, server_sm),
             queue: Queue::new(settings.session_queue),
             spool: Spool::Accepts,
             shed: shed::Shed::default(),
@@ -351,6 +353,7 @@ impl Session {
             aside: queue::Aside::default(),
             upstream_written: now,
             promises: VecDeque::new(),
+            leaving: None,
             open_changes: 0,
             account_news: None,
             next_token: 0,
@@ -444,8 +447,10 @@ impl Session {
             self.pending.deadline(),
             self.confirm.answer_deadline().filter(|_| self.may_answer_client()),
             self.confirm.server_deadline(),
+            self.enable_deadline(),
             self.next_question(),
             self.resuming,
+            self.leaving.as_ref().map(|leaving| leaving.0),
             self.spool_due(),
             self.spool.deadline(),
             self.read_again,

@@ -41,7 +41,12 @@ impl Session {
                 self.ring_later(now);
                 self.succession_goes_on(now);
             }
-            Peer::Server => self.confirm.unpause_server(now),
+            Peer::Server => {
+                let later = self.confirm.unpause_server(now);
+                if let Some(since) = self.server.asked() {
+                    *since += later(*since);
+                }
+            }
         }
     }
 

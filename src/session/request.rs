@@ -68,6 +68,16 @@ impl Session {
         false
     }
 
+    /// Whether the client has asked for a registration, and the store has not answered.
+    pub(super) fn awaits_registration(&self) -> bool {
+        self.promises.iter().any(|promise| matches!(promise.event, Event::PushEnabled(_)))
+    }
+
+    /// Whether the client has asked for something, and the store has not answered.
+    pub(super) fn has_open_requests(&self) -> bool {
+        !self.promises.is_empty()
+    }
+
     pub(super) fn is_account(&self, to: &str) -> bool {
         Jid::new(to).is_ok_and(|to| to.resource().is_none() && to.to_bare() == self.account)
     }
@@ -125,5 +135,6 @@ impl Session {
             }
             Stored::Failed => self.deliver_own(now, promise.on_failure),
         }
+        self.leave_if_due(now);
     }
 }

@@ -1,5 +1,7 @@
 //! The server's leg of stream management: what came, and how much of it we have acknowledged.
 
+use std::time::{Duration, Instant};
+
 use super::sm::Handled;
 
 /// Stanzas that may be unacknowledged while the client is live before the spool takes over: servers give up at 500.
@@ -9,8 +11,8 @@ pub(super) const UNACKED: u64 = 250;
 enum State {
     /// The server has none, or refused it.
     Off,
-    /// `<enable/>` is on its way: what is sent counts, what comes does not yet.
-    Asked,
+    /// `<enable/>` was sent at this moment: what is sent counts, what comes does not yet.
+    Asked(Instant),
     On,
 }
 
@@ -25,8 +27,8 @@ pub(super) struct ServerLeg {
 }
 
 impl ServerLeg {
-    pub(super) fn new(offered: bool) -> Self {
-        Self { state: if offered { State::Asked } else { State::Off }, received: 0, acked: 0, owed: false }
+    pub(super) fn new(now: Instant, offered: bool) -> Self {
+        Self { state: if offered { State::Asked(now) } else { State::Off }, received: 0, acked: 0, owed: false }
     }
 
     pub(super) fn enabled(&mut self) {
@@ -35,6 +37,22 @@ impl ServerLeg {
 
     pub(super) fn refused(&mut self) {
         self.state = State::Off;
+    }
+
+    /// Since when the server owes the answer to `<enable/>`.
+    pub(super) fn asked(&mut self) -> Option<&mut Instant> {
+        match &mut self.state {
+            State::Asked(since) => Some(since),
+            State::Off | State::On => None,
+        }
+    }
+
+    /// When that answer is late, if it may take so long.
+    pub(super) fn deadline(&self, patience: Duration) -> Option<Instant> {
+        match self.state {
+            State::Asked(since) => Some(since + patience),
+            State::Off | State::On => None,
+        }
     }
 
     pub(super) fn is_on(&self) -> bool {

@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use super::answer::{self, iq_result};
 use super::sm::ack;
-use super::{EndReason, Session, rewrite, sm};
+use super::{EndReason, Event, Session, rewrite, sm};
 use crate::jid::Jid;
 use crate::push::account::Change;
 use crate::xml::{self, Element, Frame, Kind, XmlWriter, ns};
@@ -25,6 +25,20 @@ impl Session {
             xml.start("enable").attr("xmlns", ns::SM);
             self.write_upstream(now, xml.finish());
         }
+    }
+
+    /// When the server's answer to our `<enable/>` is late. It has the time of an answer during the login.
+    pub(super) fn enable_deadline(&self) -> Option<Instant> {
+        self.server.deadline(self.settings.server_timeout).filter(|_| !self.confirm.is_server_paused())
+    }
+
+    /// The server has not answered in time: the client is to come back.
+    pub(super) fn upstream_silent(&mut self, now: Instant) {
+        self.event(Event::ServerSilent);
+        if !self.is_dark() {
+            self.write_client(xml::stream_error("remote-connection-failed", None, None));
+        }
+        self.begin_end(now, EndReason::UpstreamSilent);
     }
 
     pub(super) fn upstream_frame(&mut self, now: Instant, frame: Frame) {

@@ -1,11 +1,15 @@
 //! A disk that stalls or fails: memory stays bounded, clients that are there go on, and nothing is lost or comes twice.
 
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
+use serde_json::Value;
+
+use crate::admin::{ask, http, page};
 use crate::hostile::memory;
 use crate::support::{
-    Client, Fault, PATIENCE, Pushward, Scene, Setup, StubOptions, another, bodies, fresh, lost, message, numbered,
-    resumed,
+    Client, Fault, PATIENCE, Pushward, Scene, Setup, StubConnection, StubOptions, StubUpstream, another, bodies, fresh,
+    lost, message, numbered, resumed,
 };
 
 const UNSAVED: &str = "pushward_unsaved_stanzas";
@@ -211,4 +215,89 @@ async fn after_a_failed_sync_sessions_go_on_in_memory_and_a_restart_heals_the_st
     server.send(all[20..].iter().map(|body| message(body)).collect::<String>());
     scene.pushward.metric_is(SPOOLED, |stanzas| stanzas == 20).await;
     assert_eq!(after_a_kill(&mut scene.pushward, 20).await.1, all[20..]);
+}
+
+/// The threads of the process.
+fn threads(pushward: &Pushward) -> usize {
+    std::fs::read_dir(format!("/proc/{}/task", pushward.process())).unwrap().count()
+}
+
+/// One stanza is on disk, the next one is on its way, and the disk answers readers no more. Returns the page.
+async fn stalled_for_readers(scene: Scene) -> (SocketAddr, StubUpstream, Pushward, StubConnection) {
+    let Scene { stub, pushward, client, server, .. } = scene;
+    let page = page(&pushward).await;
+    lost(&pushward, client, "alice@localhost/phone").await;
+    server.send(message("stored"));
+    pushward.metric_is(SPOOLED, |stanzas| stanzas == 1).await;
+    pushward.begin(Fault::Stall);
+    server.send(message("stalled"));
+    pushward.stalled().await;
+    let until = Instant::now() + PATIENCE;
+    while http(page, "GET", "/readyz").await.0 != 503 {
+        assert!(Instant::now() < until, "it stays ready");
+    }
+    (page, stub, pushward, server)
+}
+
+fn hasty(setup: Setup) -> Setup {
+    faulty(setup).set("drain_timeout", "'2s'")
+}
+
+/// A request took as long as the stall, and kept a thread of its own for as long.
+#[tokio::test]
+async fn while_the_disk_stalls_the_operator_gets_the_last_known_numbers() {
+    const WITHIN: Duration = Duration::from_secs(4);
+    let scene = Scene::with(StubOptions::default(), hasty).await;
+    let (page, _stub, pushward, _server) = stalled_for_readers(scene).await;
+    let (before, begun) = (threads(&pushward), Instant::now());
+    let mut scrapes = tokio::task::JoinSet::new();
+    for path in ["/metrics", "/status.json", "/readyz", "/healthz"].repeat(25) {
+        scrapes.spawn(async move { (path, http(page, "GET", path).await) });
+    }
+    while let Some(scrape) = scrapes.join_next().await {
+        let (path, (status, _, body)) = scrape.unwrap();
+        match path {
+            "/readyz" => assert_eq!((status, body.trim()), (503, "the database does not answer")),
+            "/metrics" => assert!(body.contains(&format!("{SPOOLED} 1\n")), "{status} {body}"),
+            "/status.json" => assert!(body.contains("\"spooled\":1"), "{status} {body}"),
+            _ => assert_eq!(status, 200),
+        }
+    }
+    let status = ask(&pushward, &["status", "--json"]).await.objects();
+    assert_eq!(status[0]["spooled"], 1, "{status:?}");
+    assert!(begun.elapsed() < WITHIN, "{:?}", begun.elapsed());
+    let more = threads(&pushward).saturating_sub(before);
+    assert!(more < 8, "{more} more threads");
+
+    pushward.end(Fault::Stall);
+    pushward.metric_is(SPOOLED, |stanzas| stanzas > 1).await;
+    assert_eq!(http(page, "GET", "/readyz").await.0, 200);
+    for line in ["the database does not answer: its last", "the database answers again"] {
+        pushward.logged(&[line]).await;
+    }
+}
+
+/// Neither the store's thread nor a read of the operator's that the disk does not answer kept the process from its end.
+#[tokio::test]
+async fn while_the_disk_stalls_the_process_ends_and_says_what_was_not_written() {
+    let scene = Scene::with(StubOptions::default(), hasty).await;
+    let (_, _stub, mut pushward, _server) = stalled_for_readers(scene).await;
+    let (status, took) = pushward.terminate(2 * PATIENCE).await;
+    // The store has 5 s of its own.
+    assert!(status.code() == Some(0) && took < Duration::from_secs(9), "{status} {took:?}");
+    let line: Value = serde_json::from_str(&pushward.logged(&["not all was written"]).await).unwrap();
+    assert!(line["changes"].as_u64().is_some_and(|changes| changes > 0), "{line}");
+    pushward.end(Fault::Stall);
+    pushward.start_again().await;
+}
+
+#[tokio::test]
+async fn a_process_whose_disk_stalls_at_the_start_ends_when_it_is_asked_to() {
+    let mut scene = Scene::with(StubOptions::default(), faulty).await;
+    scene.pushward.kill();
+    scene.pushward.begin(Fault::Stall);
+    let mut process = scene.pushward.starting();
+    scene.pushward.stalled().await;
+    let (status, took) = process.terminate(PATIENCE).await;
+    assert!(status.success() && took < PATIENCE, "{status} {took:?}");
 }

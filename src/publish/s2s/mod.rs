@@ -33,6 +33,7 @@ use super::carry;
 use super::line::{self, Heard, Job, Line, Link, Patience, Peer};
 use crate::config::Config;
 use crate::jid::{BareJid, Jid};
+use crate::limits::Seldom;
 use crate::metrics::{Fate, Fates};
 use crate::push::affiliation::Affiliation;
 use crate::relay::registry::{NotTaken, Registry};
@@ -63,10 +64,14 @@ struct Shared {
     places: Arc<Places>,
     revocations: mpsc::Sender<Revocation>,
     fates: Fates,
+    drops: Seldom,
 }
 
 /// Streams that are up, being connected, in backoff or remembered, for each that may be up.
 const LINES: usize = 16;
+
+/// Elements that are no stanzas, as servers exchange them among each other, which a push service may send on one stream.
+const OTHERS: u32 = 16;
 
 /// An affiliation that a push service sent. The reply is whether the account has the registration.
 #[derive(Debug)]
@@ -109,6 +114,7 @@ impl Pool {
             places: Arc::default(),
             revocations,
             fates,
+            drops: Seldom::default(),
         };
         Self { shared: Arc::new(shared), shutdown: shutdown.clone(), tasks: tasks.clone() }
     }
@@ -191,7 +197,7 @@ impl Peer for Service {
     fn heard(&self, stanza: Element, answers: bool) -> Heard {
         if !answers {
             // The stream goes one way (RFC 6120 §10.1), so the peer's words are not on its route to us.
-            return Heard::Nothing;
+            return self.done(Fate::Ignored);
         }
         let (us, peer) = &self.ends;
         match inbound::judge(&stanza.node(), us, peer) {
@@ -204,6 +210,13 @@ impl Peer for Service {
         }
     }
 
+    fn heard_other(&self, before: u32) -> Heard {
+        if before < OTHERS {
+            return self.done(Fate::Ignored);
+        }
+        Heard::Close("unsupported-stanza-type")
+    }
+
     fn misused(&self) {
         let (_, peer) = &self.ends;
         self.shared.one_way().note(Instant::now(), peer);
@@ -214,6 +227,13 @@ impl Peer for Service {
 
     fn refused(&self) {
         self.shared.fates.count(Fate::Refused);
+    }
+
+    fn dropped(&self) {
+        self.shared.fates.count(Fate::Dropped);
+        if let Some(suppressed) = self.shared.drops.next() {
+            tracing::warn!(suppressed, "too much is said of registrations at once: dropped");
+        }
     }
 
     fn late(&self, stanzas: u64) {
@@ -262,7 +282,10 @@ impl Service {
         let (reply, replied) = oneshot::channel();
         match self.shared.revocations.try_send(Revocation { account, told, reply }) {
             Ok(()) => Heard::Ask(replied, refusal(stanza)),
-            Err(_) => self.done(Fate::Dropped),
+            Err(_) => {
+                self.dropped();
+                Heard::Nothing
+            }
         }
     }
 }

@@ -88,6 +88,8 @@ struct Rig {
     orphans: Vec<Spooled>,
     /// The disk does not answer yet.
     disk_is_slow: bool,
+    /// Changes of the account are not answered yet.
+    store_is_late: bool,
     /// The spool takes nothing.
     spool_refuses: bool,
     unanswered: Vec<Input>,
@@ -165,6 +167,7 @@ impl Rig {
             earlier: BTreeMap::new(),
             orphans: Vec::new(),
             disk_is_slow: false,
+            store_is_late: false,
             spool_refuses: false,
             unanswered: Vec::new(),
             buried: Vec::new(),
@@ -216,6 +219,12 @@ impl Rig {
                 Output::ToClient(bytes) | Output::ReplyToClient(bytes) => self.to_client.push(text(bytes)),
                 Output::ToUpstream(bytes) | Output::ReplyToUpstream(bytes) => self.to_upstream.push(text(bytes)),
                 Output::Resumable(id) => self.previd = Some(id.as_str().to_owned()),
+                Output::Store(token, change) if self.store_is_late => {
+                    self.stored.push((*change).clone());
+                    let device = self.account.apply(*change);
+                    self.unanswered.push(Input::Changed(Some(self.account.clone())));
+                    self.unanswered.extend(token.map(|token| Input::Stored(token, Stored::Durable(device))));
+                }
                 Output::Store(token, change) => {
                     self.stored.push((*change).clone());
                     let device = self.account.apply(*change);

@@ -540,7 +540,9 @@ impl World {
             Output::End(reason) => {
                 self.say(|| format!("session ends: {reason:?}"));
                 count(match reason {
-                    EndReason::UpstreamClosed | EndReason::UpstreamLost => &self.coverage.by_server,
+                    EndReason::UpstreamClosed | EndReason::UpstreamLost | EndReason::UpstreamSilent => {
+                        &self.coverage.by_server
+                    }
                     EndReason::Expired => &self.coverage.expired,
                     EndReason::Superseded | EndReason::Crowded => &self.coverage.superseded,
                     EndReason::Drained => &self.coverage.drained,
@@ -580,6 +582,7 @@ impl World {
             Event::Suspect => count(&self.coverage.suspicions),
             Event::Resumed { .. } => count(&self.coverage.resumptions),
             Event::Lingering => count(&self.coverage.lingering),
+            Event::ServerSilent => {}
             Event::QueueFull(Full::All) => count(&self.coverage.squeezes),
             Event::Shed(shed) => {
                 count(&self.coverage.shed);

@@ -243,8 +243,10 @@ async fn a_shutdown_waits_for_what_was_accepted_and_refuses_the_rest() {
     let late = store.change(&account("late"), enable("one", 1)).await.unwrap_err();
     assert!(matches!(late, StoreError::Closed), "{late}");
     store.shutdown().await;
-    let stored = store.shared.disk.with(|database| Ok(database.begin_read()?.open_table(ACCOUNTS)?.len()?));
-    assert_eq!(stored.unwrap(), kept);
+    // It is closed, also where somebody has a handle still.
+    let again = Store::open(directory.path()).unwrap();
+    assert_eq!(again.measures(directory.path()).await.unwrap().accounts, kept);
+    assert_eq!((store.unanswered(), again.unanswered()), (0, 0));
 }
 
 #[tokio::test]

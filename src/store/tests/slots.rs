@@ -479,7 +479,7 @@ async fn what_nobody_waits_for_shares_its_commits_while_much_comes() {
     }
     let (commits, at_most) = (store.commits() - before, began.elapsed().as_millis() / APART + 2);
     assert!(u128::from(commits) <= at_most, "{commits} commits, not {at_most}");
-    assert_eq!(store.measures().await.unwrap().stanzas, 600);
+    assert_eq!(store.measures(directory.path()).await.unwrap().stanzas, 600);
     check_counts(&store);
 }
 

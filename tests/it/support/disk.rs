@@ -12,7 +12,7 @@ const LIBRARY: &str = concat!(env!("CARGO_TARGET_TMPDIR"), "/disk.so");
 /// What is wrong with the disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Fault {
-    /// No sync returns.
+    /// No sync returns, and nothing is learnt of the database's file.
     Stall,
     /// Writes fail.
     Writes,

@@ -216,6 +216,11 @@ impl Pushward {
         (self.starttls, self.direct) = listening(&mut self.process).await;
     }
 
+    /// Starts another process with the same files, and does not wait until it listens.
+    pub(crate) fn starting(&self) -> Process {
+        Self::spawn(self.directory.path(), &self.setup)
+    }
+
     /// SIGTERM, then a new start.
     pub(crate) async fn restart(&mut self) {
         self.terminate(PATIENCE).await;
