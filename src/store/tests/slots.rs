@@ -381,6 +381,7 @@ async fn what_waits_for_a_forgotten_device_is_deleted() {
         let kept = state.device(DeviceId(device)).is_some();
         assert_eq!(seqs(&store, &slot("romeo", device)).await.len(), usize::from(kept), "device {device}");
     }
+    assert_eq!(store.lost().get(), 8);
     check_counts(&store);
 }
 
