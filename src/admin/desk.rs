@@ -378,7 +378,7 @@ async fn forget(relay: Arc<Relay>, account: BareJid) -> Result<Forgotten, StoreE
 fn session(handle: &Handle, backlog: Backlog) -> Session {
     let (notes, (queued, queue_bytes)) = (handle.notes(), handle.queued());
     Session {
-        jid: format!("{}/{}", handle.account(), handle.resource()),
+        jid: Jid::new(&format!("{}/{}", handle.account().as_str(), handle.resource())).to_string(),
         state: handle.reach().into(),
         since: handle.since(),
         client: notes.peer,

@@ -94,7 +94,7 @@ impl Default for Push {
 impl Push {
     /// Whether the operator lets users be notified through this push service.
     pub fn allows(&self, service: &Jid) -> bool {
-        self.services.is_empty() || self.services.iter().any(|domain| domain == service.domain().as_str())
+        self.services.is_empty() || self.services.iter().any(|domain| domain == service.domain())
     }
 }
 

@@ -10,6 +10,8 @@ use rustls::server::{ClientHello, NoServerSessionStorage, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use rustls::version::{TLS12, TLS13};
 
+use crate::jid;
+
 /// The ALPN name of client connections (XEP-0368 §4).
 pub(super) const ALPN: &[u8] = b"xmpp-client";
 
@@ -94,7 +96,7 @@ impl fmt::Debug for Resolver {
 
 /// The form in which a domain appears in TLS (RFC 6066 §3).
 pub(super) fn ascii(domain: &str) -> String {
-    idna::domain_to_ascii(domain).unwrap_or_else(|_| domain.to_ascii_lowercase())
+    jid::ascii(domain).unwrap_or_else(|| domain.to_ascii_lowercase())
 }
 
 #[cfg(test)]

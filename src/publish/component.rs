@@ -18,7 +18,7 @@ use crate::xml::{Element, Frame, FrameLimits, XmlWriter, excerpt, ns};
 /// server to its own users.
 pub(super) fn is_fit(config: &Config, host: &str, service: &Jid) -> bool {
     let is_own = |domain: &str| config.hosts.iter().any(|host| host.domain == domain);
-    let own_user = service.node().is_some() && is_own(service.domain().as_str());
+    let own_user = service.node().is_some() && is_own(service.domain());
     !own_user && config.hosts.iter().any(|own| own.domain == host && own.component.is_some())
 }
 

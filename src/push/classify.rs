@@ -6,6 +6,8 @@ mod noise;
 mod parts;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod verdicts;
 
 use std::borrow::Cow;
 use std::fmt;

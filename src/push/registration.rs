@@ -45,7 +45,7 @@ pub struct Target {
 impl Target {
     /// Whether an address in a `from` is this push service.
     pub fn is_from(&self, from: &str) -> bool {
-        Jid::new(from).is_ok_and(|from| from == self.service)
+        Jid::new(from) == self.service
     }
 }
 
@@ -136,7 +136,7 @@ impl Request {
 
 fn service(child: &Node<'_>) -> Result<Jid, RequestError> {
     let jid = child.attr("jid").ok_or(RequestError::Jid)?;
-    Jid::new(&jid).map_err(|_| RequestError::Jid)
+    Some(Jid::new(&jid)).filter(Jid::is_routable).ok_or(RequestError::Jid)
 }
 
 fn enable_request(child: &Node<'_>, own: &FullJid, settings: &config::Push) -> Result<Request, RequestError> {

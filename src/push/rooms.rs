@@ -64,7 +64,7 @@ impl Rooms {
             Some("unavailable") if says("110") || self.is_own(&from, None) => {
                 // XEP-0045 §7.6: who changes the nick leaves under the old one.
                 let nick = x.child("item", ns::MUC_USER).and_then(|item| item.attr("nick"));
-                match nick.filter(|_| says("303")).and_then(|nick| from.to_bare().with_resource_str(&nick).ok()) {
+                match nick.filter(|_| says("303")).map(|nick| Jid::new(&format!("{}/{nick}", bare(&from)))) {
                     Some(renamed) => self.learn(&renamed, None, false),
                     None => self.forget(bare(&from)),
                 }
@@ -94,12 +94,12 @@ impl Rooms {
         let Some(own) = self.occupants.get(bare(occupant)) else { return false };
         match (&own.id, id) {
             (Some(own), Some(id)) => own == id,
-            _ => occupant.resource().is_some_and(|nick| nick.as_str() == own.nick),
+            _ => occupant.resource().is_some_and(|nick| nick == own.nick),
         }
     }
 
     fn learn(&mut self, occupant: &Jid, id: Option<String>, joined: bool) {
-        let Some(nick) = occupant.resource().map(|nick| nick.as_str().to_owned()) else { return };
+        let Some(nick) = occupant.resource().map(|nick| nick.to_owned()) else { return };
         if let Some(mut known) = self.take(bare(occupant)) {
             known.nick = nick;
             known.id = id.or(known.id.take());
@@ -151,13 +151,12 @@ impl Occupant {
 
 /// An address of a stanza.
 pub(super) fn address(stanza: &Node<'_>, attribute: &str) -> Option<Jid> {
-    Jid::new(&stanza.attr(attribute)?).ok()
+    stanza.attr(attribute).map(|text| Jid::new(&text))
 }
 
-/// A JID without its resource: neither of the other parts can contain a slash (RFC 7622 §3).
+/// A JID without its resource.
 pub(super) fn bare(jid: &Jid) -> &str {
-    let jid = jid.as_str();
-    jid.split_once('/').map_or(jid, |(bare, _)| bare)
+    jid.bare()
 }
 
 #[cfg(test)]
@@ -247,12 +246,12 @@ mod tests {
     fn an_occupant_id_outweighs_a_nick() {
         let mut rooms = Rooms::default();
         rooms.received(&element(&joined("coven@chat.shakespeare.lit/thirdwitch")).node());
-        let own = |nick: &str, id| rooms.is_own(&Jid::new(&format!("coven@chat.shakespeare.lit/{nick}")).unwrap(), id);
+        let own = |nick: &str, id| rooms.is_own(&Jid::new(&format!("coven@chat.shakespeare.lit/{nick}")), id);
         assert!(own("thirdwitch", None));
         assert!(own("oldhag", Some("dd72603deec90a38")));
         assert!(!own("oldhag", None));
         assert!(!own("thirdwitch", Some("another")));
-        assert!(!rooms.is_own(&Jid::new("other@chat.shakespeare.lit/thirdwitch").unwrap(), Some("dd72603deec90a38")));
+        assert!(!rooms.is_own(&Jid::new("other@chat.shakespeare.lit/thirdwitch"), Some("dd72603deec90a38")));
     }
 
     #[test]

@@ -120,8 +120,7 @@ impl Pending {
     /// The publish that this answer belongs to: the random id and the right `from`, both.
     pub(super) fn take_publish(&mut self, id: &str, from: Option<&str>) -> Option<OpenPublish> {
         let ours = |p: &OpenPublish| {
-            let is_service =
-                |from: &str| from == p.service.as_str() || Jid::new(from).is_ok_and(|from| from == p.service);
+            let is_service = |from: &str| from == p.service.as_str() || Jid::new(from) == p.service;
             p.id == id && from.is_some_and(is_service)
         };
         let at = self.publishes.iter().position(ours)?;

@@ -138,7 +138,7 @@ impl Session {
         }
         self.release();
         while let Some(item) = self.queue.write_next() {
-            let bytes = for_client(item, self.bound.jid.domain().as_str(), &self.attached_header);
+            let bytes = for_client(item, self.bound.jid.domain(), &self.attached_header);
             if item.element.kind() == Kind::Presence {
                 self.waiting_presence.written(&item.element);
             }
@@ -344,15 +344,15 @@ fn for_client(item: &Queued, domain: &str, header: &Arc<Header>) -> Bytes {
 
 /// XEP-0359: only the own bare JID says that the own archive has it.
 pub(super) fn is_archived(element: &Element, account: &BareJid) -> bool {
-    let by_own = |id: &Node<'_>| id.attr("by").and_then(|by| Jid::new(&by).ok()).is_some_and(|by| by == *account);
+    let by_own = |id: &Node<'_>| id.attr("by").is_some_and(|by| Jid::new(&by) == *account);
     let is_own = |child: Node<'_>| child.is("stanza-id", ns::STANZA_ID) && by_own(&child);
     element.mentions(ns::STANZA_ID) && element.node().children().any(is_own)
 }
 
 /// Whether a stanza was addressed to the account rather than to one of its devices, and may go to another.
-fn is_shared(element: &Element, node: &Node<'_>, account: &BareJid) -> bool {
+pub(super) fn is_shared(element: &Element, node: &Node<'_>, account: &BareJid) -> bool {
     let conversational = matches!(node.attr("type").as_deref(), None | Some("chat" | "normal"));
-    let is_bare = |to: &str| to == account.as_str() || Jid::new(to).is_ok_and(|to| to.resource().is_none());
+    let is_bare = |to: &str| to == account.as_str() || Jid::new(to).resource().is_none();
     let to_account = node.attr("to").is_none_or(|to| is_bare(&to));
     let restricted = |c: &Node<'_>| {
         c.is("no-copy", ns::HINTS)

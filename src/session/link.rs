@@ -206,7 +206,7 @@ impl Session {
             Tracking::Sm(_) => xml.start("r").attr("xmlns", ns::SM),
             Tracking::Ping(leg, open) => {
                 let id = self.pending.id((self.dice)());
-                let (from, to) = (self.bound.jid.domain().as_str(), self.bound.jid.as_str());
+                let (from, to) = (self.bound.jid.domain(), self.bound.jid.as_str());
                 xml.start("iq").attr("type", "get").attr("id", &id).attr("from", from).attr("to", to);
                 *open = Some((id, leg.sent()));
                 xml.start("ping").attr("xmlns", ns::PING)

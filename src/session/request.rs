@@ -79,11 +79,11 @@ impl Session {
     }
 
     pub(super) fn is_account(&self, to: &str) -> bool {
-        Jid::new(to).is_ok_and(|to| to.resource().is_none() && to.to_bare() == self.account)
+        Jid::new(to) == self.account
     }
 
     fn is_host(&self, to: &str) -> bool {
-        crate::jid::domain(to).is_some_and(|domain| domain == self.bound.jid.domain().as_str())
+        Jid::new(to).as_str() == self.bound.jid.domain()
     }
 
     fn push_request(&mut self, now: Instant, iq: &Node<'_>, request: Result<Request, RequestError>) {

@@ -126,7 +126,7 @@ impl Session {
             self.confirm.asked(now);
         } else {
             let id = self.pending.id((self.dice)());
-            xml.start("iq").attr("type", "get").attr("id", &id).attr("to", self.bound.jid.domain().as_str());
+            xml.start("iq").attr("type", "get").attr("id", &id).attr("to", self.bound.jid.domain());
             xml.start("ping").attr("xmlns", ns::PING);
             self.confirm.injected();
             self.confirm.pinged(now, id);
@@ -216,7 +216,7 @@ impl Session {
 
     /// Whether an answer may come from the server itself: its domain, or the account.
     fn is_server(&self, from: &str) -> bool {
-        Jid::new(from).is_ok_and(|from| from.domain() == self.bound.jid.domain())
+        Jid::new(from).domain() == self.bound.jid.domain()
     }
 
     /// XEP-0199: while the client is dark, pings are answered for it, so that nobody takes it for gone.

@@ -8,6 +8,7 @@
 #![allow(clippy::wildcard_enum_match_arm, reason = "a scripted peer fails on whatever its script does not expect")]
 
 mod ack_through;
+mod addresses;
 mod admin;
 mod baseline;
 mod chains;

@@ -93,7 +93,7 @@ pub(super) struct Around<'a> {
 /// Whether a push service may be connected at all from one of our hosts: not where we or our neighbours live, unless there is
 /// a route.
 pub(super) fn is_fit(config: &Config, service: &Jid) -> bool {
-    let domain = service.domain().as_str();
+    let domain = service.domain();
     let routed = config.push.routes.iter().any(|route| route.domain == domain);
     let own = config.hosts.iter().any(|host| host.domain == domain);
     // RFC 6761 §6.3: such names are this machine's; and what has no letters is an address.
@@ -132,11 +132,11 @@ impl Pool {
     /// Puts a publish into the queue of its stream; the error says why there is none.
     pub(super) fn enqueue(&self, job: Job) -> Result<(), String> {
         let account = &job.account;
-        let domain = job.publish.target.service.domain().as_str().to_owned();
+        let domain = job.publish.target.service.domain().to_owned();
         if !self.shared.newcomers().may_bring(Instant::now(), account, &domain) {
             return Err("the account has brought too many new push services".to_owned());
         }
-        let ends = (account.domain().as_str().to_owned(), domain);
+        let ends = (account.domain().to_owned(), domain);
         let most = self.shared.current.load().config.push.s2s_connections.saturating_mul(LINES);
         let full = self.shared.lines.len() >= most;
         match self.shared.lines.entry(ends.clone()) {
@@ -268,7 +268,7 @@ impl Service {
     /// Hands an answer to the session that has exactly this full JID. It waits for nobody.
     fn deliver(&self, to: &Jid, stanza: Element) -> Fate {
         let sessions = self.shared.registry.sessions(&to.to_bare());
-        let session = to.resource().and_then(|to| sessions.iter().find(|session| session.resource() == to.as_str()));
+        let session = to.resource().and_then(|to| sessions.iter().find(|session| session.resource() == to));
         let Some(session) = session else { return Fate::Ignored };
         match session.route(stanza) {
             Ok(()) => Fate::Delivered,

@@ -60,7 +60,7 @@ enum Direction {
 /// XEP-0280 §11: only the own bare JID may send carbons; from anyone else a message is what its outside is. An error may give
 /// back what it answers, so it is not opened.
 fn carbon<'a>(outer: &Node<'a>, from: Option<&Jid>, account: &BareJid) -> Option<(Direction, Node<'a>)> {
-    if !is_account(outer, from, account) || kind(outer) == Kind::Error {
+    if !is_account(from, account) || kind(outer) == Kind::Error {
         return None;
     }
     let (direction, carbon) = outer.children().find_map(|child| match (child.ns(), child.name()) {
@@ -72,11 +72,8 @@ fn carbon<'a>(outer: &Node<'a>, from: Option<&Jid>, account: &BareJid) -> Option
 }
 
 /// Whether the account's server speaks for it. RFC 6120 §8.1.2.1: it does so without `from`, too.
-fn is_account(message: &Node<'_>, from: Option<&Jid>, account: &BareJid) -> bool {
-    match from {
-        Some(from) => from.as_str() == account.as_str(),
-        None => message.attr("from").is_none(),
-    }
+fn is_account(from: Option<&Jid>, account: &BareJid) -> bool {
+    from.is_none_or(|from| from == account)
 }
 
 /// A message out of its carbon.
@@ -100,7 +97,7 @@ impl<'a> Letter<'a, '_> {
             return Reading { stanza_id, chat: self.chat(author), ..Reading::new(Class::Noise(noise), message) };
         }
         if let Some(last) = self.read_elsewhere(&parts) {
-            let chat = last.attr("id").and_then(|id| Jid::new(&id).ok()).map(Jid::into_bare);
+            let chat = last.attr("id").map(|id| Jid::new(&id).into_bare());
             return Reading { stanza_id, chat, own: true, ..Reading::new(Class::ReadSync, message) };
         }
         let class = class(author, kind, &parts);
@@ -139,7 +136,7 @@ impl<'a> Letter<'a, '_> {
 
     /// XEP-0490 §4: the item of what was read last.
     fn read_elsewhere(&self, parts: &Parts<'a>) -> Option<Node<'a>> {
-        if !is_account(&self.message, self.from.as_ref(), self.context.account) {
+        if !is_account(self.from.as_ref(), self.context.account) {
             return None;
         }
         let items = parts.event?.child("items", ns::PUBSUB_EVENT)?;

@@ -152,7 +152,7 @@ fn listed<'a>(list: &Node<'a>, name: &'static str) -> Result<impl Iterator<Item 
 }
 
 fn address(entry: &Node<'_>) -> Option<BareJid> {
-    Jid::new(&entry.attr("jid")?).ok().map(|jid| jid.to_bare())
+    Some(Jid::new(&entry.attr("jid")?)).filter(Jid::is_complete).map(Jid::into_bare)
 }
 
 fn rule(room: &Node<'_>) -> Option<(BareJid, Allow)> {

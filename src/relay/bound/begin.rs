@@ -33,7 +33,7 @@ impl Driver {
         // The session shares the headers of its legs.
         bound.client_header = client.framer().make_lean().unwrap_or(bound.client_header);
         bound.server_header = upstream.framer().make_lean().unwrap_or(bound.server_header);
-        let resource = bound.jid.resource().as_str().to_owned();
+        let resource = bound.jid.resource().to_owned();
         let (handle, commands) = relay.registry.enter(relay.store.next_login(), login::held(&bound), resource);
         let membership = Membership::new(Arc::clone(&relay), Arc::clone(&handle));
         if let Some(id) = bound.enabled.as_ref().and_then(|enabled| enabled.id.clone()) {

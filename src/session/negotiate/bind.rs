@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::{Negotiation, Output, Proof, State};
-use crate::jid::FullJid;
+use crate::jid::{self, FullJid};
 use crate::session::{Bound, sm};
 use crate::xml::{Element, Kind, Node, ns};
 
@@ -23,7 +23,8 @@ impl Negotiation {
             return self.refuse_element(element);
         }
         let bind = node.child("bind", ns::BIND).filter(|_| element.kind() == Kind::Iq);
-        let resource = bind.and_then(|bind| bind.child("resource", ns::BIND)).map(|r| r.text().into_owned());
+        let resource =
+            bind.and_then(|bind| bind.child("resource", ns::BIND)).map(|r| jid::resource(&r.text()).into_owned());
         if let (Some(proof), Some(resource)) = (self.proof(), resource) {
             self.out(Output::Release(proof, resource));
         }

@@ -1,5 +1,6 @@
 //! The core under virtual time: a session between a scripted client and a scripted server.
 
+mod addresses;
 mod csi;
 mod durability;
 mod found;
@@ -319,8 +320,9 @@ impl Rig {
             let is_ping = |xml: &String| xml.starts_with("<iq type='get'") && xml.contains("<ping ");
             let Some(at) = self.to_upstream.iter().position(is_ping) else { return };
             let ping = self.to_upstream.remove(at);
-            let id = element(&ping).node().attr("id").unwrap().into_owned();
-            self.input(Input::Upstream(frame(&format!("<iq type='result' id='{id}' from='example.org'/>"))));
+            let ping = element(&ping);
+            let (id, from) = (ping.node().attr("id").unwrap(), ping.node().attr("to").unwrap());
+            self.input(Input::Upstream(frame(&format!("<iq type='result' id='{id}' from='{from}'/>"))));
             self.input(Input::Quiet);
         }
     }

@@ -725,7 +725,7 @@ fn account(variant: Variant) -> Account {
         last_seen: 0,
         open: (id == DEVICE).then_some(LoginId(1)).into_iter().collect(),
     };
-    let target = Target { service: crate::jid::Jid::new("push.example").unwrap(), node: Some("n".into()) };
+    let target = Target { service: crate::jid::Jid::new("push.example"), node: Some("n".into()) };
     let registration = Registration {
         target,
         options: None,

@@ -79,7 +79,7 @@ fn enable_is_answered_only_once_it_is_stored_and_never_forwarded() {
             panic!("nothing to store");
         };
         assert!(rig.session.poll().is_none());
-        assert_eq!(registration.target, Target { service: Jid::new("push.example").unwrap(), node: Some("n".into()) });
+        assert_eq!(registration.target, Target { service: Jid::new("push.example"), node: Some("n".into()) });
         assert_eq!(registration.device, DEVICE);
         rig.input(Input::Stored(token, Stored::Durable(None)));
         let from = to.replace("to=", "from=");

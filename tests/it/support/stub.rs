@@ -90,6 +90,14 @@ pub(crate) struct Seen {
     pub(crate) closed: bool,
 }
 
+impl Seen {
+    /// The domain that the latest stream header is addressed to.
+    fn domain(&self) -> &str {
+        let addressed = self.header.split_once(" to='").and_then(|(_, behind)| behind.split_once('\''));
+        addressed.map_or("localhost", |(domain, _)| domain)
+    }
+}
+
 enum Order {
     Send(Vec<u8>),
     Read(usize),
@@ -357,9 +365,10 @@ impl Script {
         let mut seen = self.seen.lock().unwrap();
         let features = if seen.users.is_empty() { &self.options.before } else { &self.options.after };
         seen.header = header;
+        let domain = seen.domain();
         format!(
             "<?xml version='1.0'?><stream:stream xmlns='jabber:client' \
-             xmlns:stream='http://etherx.jabber.org/streams' id='stub-id' from='localhost' version='1.0' \
+             xmlns:stream='http://etherx.jabber.org/streams' id='stub-id' from='{domain}' version='1.0' \
              xml:lang='en'><stream:features>{features}</stream:features>"
         )
     }
@@ -397,7 +406,7 @@ impl Script {
 fn bind(seen: &mut Seen, xml: &str) -> String {
     let request = Element::parse(xml);
     let resource = request.all("resource").first().map_or("made-up", |resource| resource.text.as_str());
-    let jid = format!("{}@localhost/{resource}", seen.users.last().unwrap());
+    let jid = format!("{}@{}/{resource}", seen.users.last().unwrap(), seen.domain());
     seen.bound = Some(jid.clone());
     format!(
         "<iq type='result' id='{}'><bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'><jid>{jid}</jid></bind></iq>",
