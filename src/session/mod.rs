@@ -37,6 +37,7 @@ mod request;
 pub mod rewrite;
 pub mod sasl;
 mod seen;
+mod sender;
 mod server;
 mod settings;
 mod shed;

@@ -16,7 +16,6 @@ use std::time::Instant;
 
 use bytes::Bytes;
 
-use bind::is_answer;
 pub use contract::{Answer, CloseReason, Ended, Held, Input, Output, Owed, Proof, Stop};
 use inline::{Ask, Inline};
 
@@ -61,7 +60,7 @@ enum State {
     Reopening,
     /// The client binds or resumes.
     Binding,
-    /// A bind of the client, with this iq id, is on its way.
+    /// A bind of the client is on its way, with this iq id; empty if it has none.
     BindSent(String),
     /// The registry is being asked.
     Finding(Claim),
@@ -349,8 +348,8 @@ impl Negotiation {
                 let answer_due = *answer_due;
                 self.server_authenticates(element, &node, answer_due);
             }
-            State::BindSent(id) if is_answer(element, &node, id) => self.bind_answered(element, &node),
-            State::Probing(id, ..) if is_answer(element, &node, id) => self.probe_answered(&node),
+            State::BindSent(id) if self.is_bind_answer(element, &node, id) => self.bind_answered(element, &node),
+            State::Probing(id, ..) if self.is_bind_answer(element, &node, id) => self.probe_answered(&node),
             // What the server sends to the probe's resource is nobody's.
             State::Finding(_) | State::Probing(..) => {}
             State::Restarting | State::Binding | State::BindSent(_) => self.write_client(element.bytes().clone()),

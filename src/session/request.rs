@@ -55,7 +55,7 @@ impl Session {
                 self.pending.query(&id);
             }
             (Some("set"), "query", ns::REGISTER) if child.child("remove", ns::REGISTER).is_some() => {
-                self.pending.removal(&id);
+                self.pending.removal(now, &id);
             }
             (Some("set"), "query", mam) if account && mam.starts_with(ns::MAM_ANY) => self.archive = true,
             (Some("set"), ..) => {

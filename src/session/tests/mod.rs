@@ -14,6 +14,7 @@ mod resting;
 mod resume;
 mod rules;
 mod sasl2;
+mod sender;
 mod sizes;
 mod successor;
 
