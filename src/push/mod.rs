@@ -14,6 +14,7 @@
 pub mod absent;
 pub mod account;
 pub mod affiliation;
+pub mod backoff;
 pub mod classify;
 pub mod encrypt;
 pub mod filter;

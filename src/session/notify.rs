@@ -34,7 +34,7 @@ impl Session {
     /// `None`: a change was not stored.
     pub(super) fn account_changed(&mut self, now: Instant, account: Option<Account>) {
         if account.is_none() {
-            self.owner.account.doubt_successes();
+            self.owner.account.doubt_publishes();
         }
         let newest = [self.account_news.take().map(|news| *news), account]
             .into_iter()
@@ -278,7 +278,11 @@ impl Session {
         self.pusher.answered(now, &target, outcome.may_be_repeated());
         let at = self.epoch.unix(now);
         // What the account says already need not be written again.
-        let known = outcome == Outcome::Accepted && self.owner.account.knows_success(&target, at);
+        let known = match &outcome {
+            Outcome::Accepted => self.owner.account.knows_success(&target, at),
+            Outcome::Wait(_) => self.owner.account.knows_undelivered(&target),
+            Outcome::Refused(_) | Outcome::Unknown | Outcome::NotSent => false,
+        };
         if let Some(change) = outcome.change(&target, self.settings.push.max_errors, at).filter(|_| !known) {
             self.change_at_once(now, change);
         }

@@ -87,8 +87,16 @@ impl Session {
             Ok(Request::Enable { target, options, extensions }) => {
                 let event = Event::PushEnabled(target.clone());
                 let (device, last_seen) = (self.owner.device, self.epoch.unix(now));
-                let registration =
-                    Registration { target, options, device, last_seen, errors: 0, last_success: None, extensions };
+                let registration = Registration {
+                    target,
+                    options,
+                    device,
+                    last_seen,
+                    errors: 0,
+                    last_success: None,
+                    undelivered_since: None,
+                    extensions,
+                };
                 let (certain, max_devices) = (self.owner.certain, self.settings.push.max_devices);
                 (Change::Enable { registration, certain, max_devices }, event)
             }

@@ -729,6 +729,7 @@ fn account(variant: Variant) -> Account {
         last_seen: 0,
         errors: 0,
         last_success: None,
+        undelivered_since: None,
         extensions: Default::default(),
     };
     Account {
