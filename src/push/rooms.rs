@@ -2,6 +2,8 @@
 
 use std::collections::HashMap;
 
+pub use super::mucsub::MUCSUB;
+use super::mucsub::Subscribed;
 use crate::jid::{BareJid, Jid};
 use crate::xml::{Node, ns};
 
@@ -24,6 +26,8 @@ pub struct Rooms {
     occupants: HashMap<String, Occupant>,
     /// What their names take.
     bytes: usize,
+    /// Rooms that send their messages without being joined.
+    subscribed: Subscribed,
 }
 
 /// Who the client is in a room.
@@ -43,10 +47,18 @@ impl Rooms {
         let to = address(presence, "to");
         match (kind.as_deref(), to) {
             (Some("unavailable"), Some(to)) => self.forget(bare(&to)),
-            (Some("unavailable"), None) => *self = Self::default(),
+            (Some("unavailable"), None) => {
+                let subscribed = std::mem::take(&mut self.subscribed);
+                *self = Self { subscribed, ..Self::default() };
+            }
             (None, Some(to)) if presence.child("x", ns::MUC).is_some() => self.learn(&to, None, true),
             _ => {}
         }
+    }
+
+    /// Notes an iq by which the client subscribes to a room, or no more (MUC/Sub).
+    pub fn subscribes(&mut self, iq: &Node<'_>) {
+        self.subscribed.sent(iq);
     }
 
     /// Notes what a room says of the client itself (status 110, XEP-0045 §7.2): the nick it really has, its occupant id, and
@@ -91,7 +103,7 @@ impl Rooms {
     /// Whether this occupant is the client, or another client of the account. The occupant id decides where both are known:
     /// a nick may have passed to somebody else.
     pub fn is_own(&self, occupant: &Jid, id: Option<&str>) -> bool {
-        let Some(own) = self.occupants.get(bare(occupant)) else { return false };
+        let Some(own) = self.occupants.get(bare(occupant)) else { return self.subscribed.is_own(occupant) };
         match (&own.id, id) {
             (Some(own), Some(id)) => own == id,
             _ => occupant.resource().is_some_and(|nick| nick.as_str() == own.nick),
@@ -139,7 +151,7 @@ impl Rooms {
 
     /// Bytes of memory that they have.
     pub fn memory(&self) -> usize {
-        self.bytes + self.occupants.len() * ROOM
+        self.bytes + self.occupants.len() * ROOM + self.subscribed.memory()
     }
 }
 
