@@ -14,6 +14,10 @@ impl Negotiation {
         if node.is("resume", ns::SM) {
             return self.client_resumes(&node);
         }
+        if node.is("resume", ns::CLIENT) {
+            // QXmpp 1.4 asks so before its first bind, with an empty `previd`, and goes on once it is refused.
+            return self.reply(sm::failed("item-not-found", None));
+        }
         if node.is("enable", ns::SM) {
             return self.reply(sm::failed("unexpected-request", None));
         }
