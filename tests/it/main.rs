@@ -9,6 +9,7 @@
 
 mod ack_through;
 mod admin;
+mod answers;
 mod baseline;
 mod chains;
 mod clients;

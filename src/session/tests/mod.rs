@@ -7,6 +7,7 @@ mod inherit;
 mod login;
 mod memory;
 mod model;
+mod peculiar;
 mod push;
 mod reading;
 mod refusal;
