@@ -5,6 +5,7 @@
 
 use serde::{Deserialize, Deserializer, Serialize};
 
+use super::mucsub::{Subscription, Subscriptions};
 use super::registration::{Registration, Target};
 use crate::jid::Jid;
 
@@ -98,12 +99,16 @@ pub struct Account {
     /// Its registrations, the most recently seen first.
     #[serde(default)]
     pub registrations: Vec<Registration>,
+    /// The rooms that it has subscribed to (MUC/Sub).
+    #[serde(default, skip_serializing_if = "Subscriptions::is_empty")]
+    pub subscriptions: Subscriptions,
 }
 
 impl PartialEq for Account {
     /// What keeps the same is equal, whenever it was stored.
     fn eq(&self, other: &Self) -> bool {
-        self.devices == other.devices && self.registrations == other.registrations
+        let Self { revision: _, devices, registrations, subscriptions } = self;
+        *devices == other.devices && *registrations == other.registrations && *subscriptions == other.subscriptions
     }
 }
 
@@ -184,6 +189,8 @@ pub enum Change {
         /// Unix seconds.
         at: u64,
     },
+    /// A client subscribes to a room, or not any more (MUC/Sub).
+    Subscribes(Subscription),
     /// The account was removed from the server: nothing of it is kept.
     Removed,
 }
@@ -252,6 +259,7 @@ impl Account {
                     r.undelivered_since.get_or_insert(at);
                 }
             }
+            Change::Subscribes(subscription) => self.subscriptions.note(subscription),
             Change::Removed => *self = Self::default(),
         }
         None
@@ -281,6 +289,9 @@ impl Account {
         self.registrations.retain(|r| (r.last_seen >= before || open.contains(&r.device)) && !is_out_of_reach(r));
         let registrations = &self.registrations;
         self.devices.retain(|d| d.is_open() || d.last_seen >= before || registrations.iter().any(|r| r.device == d.id));
+        if self.devices.is_empty() && self.registrations.is_empty() {
+            self.subscriptions = Subscriptions::default();
+        }
         had.saturating_sub(self.registrations.len())
     }
 

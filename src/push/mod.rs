@@ -18,7 +18,7 @@ pub mod backoff;
 pub mod classify;
 pub mod encrypt;
 pub mod filter;
-mod mucsub;
+pub mod mucsub;
 pub mod notification;
 pub mod outcome;
 pub mod pusher;

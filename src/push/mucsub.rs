@@ -1,7 +1,9 @@
 //! ejabberd's MUC/Sub (`urn:xmpp:mucsub:0`): a room sends its messages to subscribers that have not joined it, inside
 //! publish-subscribe events.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
 
 use super::rooms::{Rooms, address, bare};
 use crate::jid::Jid;
@@ -11,10 +13,10 @@ use crate::xml::{Node, ns};
 pub const MUCSUB: &str = "urn:xmpp:mucsub:0";
 /// The node of a room's messages.
 const MESSAGES: &str = "urn:xmpp:mucsub:nodes:messages";
-/// Subscriptions that are remembered; in more, the account's own messages are taken for another's.
+/// Subscriptions of an account that are remembered; in more, its own messages are taken for another's.
 const SUBSCRIPTIONS: usize = 256;
-/// Bytes of the names of one.
-const NAMES: usize = 2048;
+/// Bytes of their names.
+const NAMES: usize = 64 * 1024;
 /// What one takes beside its names.
 const ENTRY: usize = 64;
 
@@ -33,56 +35,82 @@ pub(super) fn inner<'a>(outer: &Node<'a>, from: Option<&Jid>, rooms: &Rooms) -> 
     address(&message, "from").filter(|from| bare(from) == room.as_str()).map(|_| message)
 }
 
-/// Rooms that the client has subscribed to, and as whom: what it writes there comes back to it.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Subscribed {
-    /// The nick, by the bare JID of the room.
-    nicks: HashMap<String, String>,
-    /// What the names take.
-    bytes: usize,
+/// A request of the client to subscribe to a room, or not to be subscribed any more.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Subscription {
+    /// The bare JID of the room.
+    room: String,
+    /// As whom; `None`: not any more.
+    nick: Option<String>,
 }
 
-impl Subscribed {
-    /// Notes a request of the client.
-    pub(super) fn sent(&mut self, iq: &Node<'_>) {
-        let Some(room) = address(iq, "to").filter(|_| iq.attr("type").as_deref() == Some("set")) else { return };
-        if iq.child("unsubscribe", MUCSUB).is_some_and(|it| it.attr("jid").is_none()) {
-            return self.forget(bare(&room));
-        }
-        // With `jid` it is about somebody else.
-        let Some(subscribe) = iq.child("subscribe", MUCSUB).filter(|it| it.attr("jid").is_none()) else { return };
-        let Some(nick) = subscribe.attr("nick") else { return };
+impl Subscription {
+    /// Reads an iq of the client; `None` if it is another one, or about somebody else.
+    pub fn read(iq: &Node<'_>) -> Option<Self> {
+        let room = address(iq, "to").filter(|_| iq.attr("type").as_deref() == Some("set"))?;
+        let request =
+            iq.children().find(|child| child.ns() == MUCSUB).filter(|request| request.attr("jid").is_none())?;
+        let nick = match request.name() {
+            "subscribe" => Some(request.attr("nick")?),
+            "unsubscribe" => None,
+            _ => return None,
+        };
         // As it is compared (RFC 7622 §3.4).
-        let occupant = room.to_bare().with_resource_str(&nick);
-        let nick = occupant.map_or_else(|_| nick.into_owned(), |occupant| occupant.resource().as_str().to_owned());
-        self.remember(bare(&room), nick);
+        let prepared = |nick: &str| room.to_bare().with_resource_str(nick).map(|it| it.resource().as_str().to_owned());
+        let nick = nick.map(|nick| prepared(&nick).unwrap_or_else(|_| nick.into_owned()));
+        Some(Self { room: bare(&room).to_owned(), nick })
+    }
+}
+
+/// Rooms that the account has subscribed to, and as whom: what its clients write there comes back to each of them. A subscription
+/// outlives sessions.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Subscriptions {
+    /// The nick, by the bare JID of the room. Few accounts have any.
+    nicks: Option<Box<BTreeMap<String, String>>>,
+}
+
+impl Subscriptions {
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.nicks.is_none()
     }
 
-    /// Whether this occupant is the client, or another client of the account.
+    /// Whether a request changes anything.
+    pub fn differs(&self, subscription: &Subscription) -> bool {
+        self.nick(&subscription.room) != subscription.nick.as_deref()
+    }
+
+    /// Notes a request of the client.
+    pub fn note(&mut self, Subscription { room, nick }: Subscription) {
+        let mut nicks = self.nicks.take().unwrap_or_default();
+        nicks.remove(&room);
+        let names = names(&nicks) + room.len() + nick.as_ref().map_or(0, String::len);
+        if let Some(nick) = nick.filter(|_| nicks.len() < SUBSCRIPTIONS && names <= NAMES) {
+            nicks.insert(room, nick);
+        }
+        self.nicks = Some(nicks).filter(|nicks| !nicks.is_empty());
+    }
+
+    /// Whether this occupant is a client of the account.
     pub(super) fn is_own(&self, occupant: &Jid) -> bool {
-        let nick = self.nicks.get(bare(occupant));
+        let nick = self.nick(bare(occupant));
         nick.zip(occupant.resource()).is_some_and(|(own, nick)| own == nick.as_str())
     }
 
     /// Bytes of memory that they have.
     pub(super) fn memory(&self) -> usize {
-        self.bytes + self.nicks.len() * ENTRY
+        self.nicks.as_ref().map_or(0, |nicks| names(nicks) + nicks.len() * ENTRY)
     }
 
-    fn remember(&mut self, room: &str, nick: String) {
-        self.forget(room);
-        let bytes = room.len() + nick.len();
-        if self.nicks.len() < SUBSCRIPTIONS && bytes <= NAMES {
-            self.bytes += bytes;
-            self.nicks.insert(room.to_owned(), nick);
-        }
+    fn nick(&self, room: &str) -> Option<&str> {
+        self.nicks.as_ref()?.get(room).map(String::as_str)
     }
+}
 
-    fn forget(&mut self, room: &str) {
-        if let Some(nick) = self.nicks.remove(room) {
-            self.bytes = self.bytes.saturating_sub(room.len() + nick.len());
-        }
-    }
+fn names(nicks: &BTreeMap<String, String>) -> usize {
+    nicks.iter().map(|(room, nick)| room.len() + nick.len()).sum()
 }
 
 #[cfg(test)]
@@ -161,30 +189,52 @@ mod tests {
         assert_eq!(class(&rooms, &stanza), Class::Message);
     }
 
+    fn request(to: &str, inside: &str) -> Option<Subscription> {
+        Subscription::read(&element(&iq(to, inside)).node())
+    }
+
     #[test]
     fn an_own_message_is_no_notification() {
         let own = event(MESSAGES, ROOM, "tea@rooms.example.org/Juliet");
         let other = event(MESSAGES, ROOM, "tea@rooms.example.org/Romeo");
-        let mut rooms = Rooms::default();
+        let (mut rooms, mut subscriptions) = (Rooms::default(), Subscriptions::default());
         assert_eq!(class(&rooms, &own), Class::Message, "nobody knows the nick");
-        rooms.subscribes(&element(&iq(ROOM, &SUBSCRIBE.replace("nick=", "jid='romeo@example.net' nick="))).node());
-        assert_eq!(class(&rooms, &own), Class::Message, "somebody else was subscribed");
-        rooms.subscribes(&element(&iq(ROOM, SUBSCRIBE)).node());
+        let subscribe = request(ROOM, SUBSCRIBE).unwrap();
+        assert!(subscriptions.differs(&subscribe));
+        subscriptions.note(subscribe.clone());
+        assert!(!subscriptions.differs(&subscribe));
+        rooms.subscribed(&subscriptions);
         rooms.sent(&element("<presence type='unavailable'/>").node());
         assert_eq!(class(&rooms, &own), Class::Noise(Noise::Reflection), "it outlives presence");
         assert_eq!(class(&rooms, &other), Class::Message);
-        rooms.subscribes(&element(&iq(ROOM, "<unsubscribe xmlns='urn:xmpp:mucsub:0'/>")).node());
+        subscriptions.note(request(ROOM, "<unsubscribe xmlns='urn:xmpp:mucsub:0'/>").unwrap());
+        rooms.subscribed(&subscriptions);
         assert_eq!((class(&rooms, &own), rooms.memory()), (Class::Message, 0));
     }
 
     #[test]
+    fn only_a_request_for_the_account_itself_counts() {
+        assert_eq!(request(ROOM, &SUBSCRIBE.replace("nick=", "jid='romeo@example.net' nick=")), None);
+        assert_eq!(request(ROOM, "<unsubscribe xmlns='urn:xmpp:mucsub:0' jid='romeo@example.net'/>"), None);
+        assert_eq!(request(ROOM, "<subscribe xmlns='urn:xmpp:mucsub:0'/>"), None, "it has no nick");
+        assert_eq!(request(ROOM, "<subscriptions xmlns='urn:xmpp:mucsub:0'/>"), None);
+        let get = iq(ROOM, SUBSCRIBE).replace("'set'", "'get'");
+        assert_eq!(Subscription::read(&element(&get).node()), None);
+    }
+
+    #[test]
     fn subscriptions_that_are_remembered_are_bounded() {
-        let mut subscribed = Subscribed::default();
+        let mut subscriptions = Subscriptions::default();
         for n in 0..2 * SUBSCRIPTIONS {
-            subscribed.sent(&element(&iq(&format!("room{n}@rooms.example.org"), SUBSCRIBE)).node());
+            subscriptions.note(request(&format!("room{n}@rooms.example.org"), SUBSCRIBE).unwrap());
         }
-        subscribed.sent(&element(&iq(ROOM, &SUBSCRIBE.replace("Juliet", &"x".repeat(NAMES)))).node());
-        assert_eq!(subscribed.nicks.len(), SUBSCRIPTIONS);
-        assert!(subscribed.memory() <= SUBSCRIPTIONS * (NAMES + ENTRY));
+        assert_eq!(subscriptions.nicks.map(|nicks| nicks.len()), Some(SUBSCRIPTIONS));
+        let mut long = Subscriptions::default();
+        for n in 0..2 * SUBSCRIPTIONS {
+            let subscribe = SUBSCRIBE.replace("Juliet", &"x".repeat(1000));
+            long.note(request(&format!("room{n}@rooms.example.org"), &subscribe).unwrap());
+        }
+        let bytes = names(&long.nicks.unwrap());
+        assert!(bytes <= NAMES && bytes > NAMES / 2);
     }
 }

@@ -2,8 +2,7 @@
 
 use std::collections::HashMap;
 
-pub use super::mucsub::MUCSUB;
-use super::mucsub::Subscribed;
+use super::mucsub::Subscriptions;
 use crate::jid::{BareJid, Jid};
 use crate::xml::{Node, ns};
 
@@ -27,7 +26,7 @@ pub struct Rooms {
     /// What their names take.
     bytes: usize,
     /// Rooms that send their messages without being joined.
-    subscribed: Subscribed,
+    subscriptions: Subscriptions,
 }
 
 /// Who the client is in a room.
@@ -48,17 +47,19 @@ impl Rooms {
         match (kind.as_deref(), to) {
             (Some("unavailable"), Some(to)) => self.forget(bare(&to)),
             (Some("unavailable"), None) => {
-                let subscribed = std::mem::take(&mut self.subscribed);
-                *self = Self { subscribed, ..Self::default() };
+                let subscriptions = std::mem::take(&mut self.subscriptions);
+                *self = Self { subscriptions, ..Self::default() };
             }
             (None, Some(to)) if presence.child("x", ns::MUC).is_some() => self.learn(&to, None, true),
             _ => {}
         }
     }
 
-    /// Notes an iq by which the client subscribes to a room, or no more (MUC/Sub).
-    pub fn subscribes(&mut self, iq: &Node<'_>) {
-        self.subscribed.sent(iq);
+    /// The account has these subscriptions (MUC/Sub).
+    pub fn subscribed(&mut self, subscriptions: &Subscriptions) {
+        if self.subscriptions != *subscriptions {
+            self.subscriptions.clone_from(subscriptions);
+        }
     }
 
     /// Notes what a room says of the client itself (status 110, XEP-0045 §7.2): the nick it really has, its occupant id, and
@@ -103,7 +104,7 @@ impl Rooms {
     /// Whether this occupant is the client, or another client of the account. The occupant id decides where both are known:
     /// a nick may have passed to somebody else.
     pub fn is_own(&self, occupant: &Jid, id: Option<&str>) -> bool {
-        let Some(own) = self.occupants.get(bare(occupant)) else { return self.subscribed.is_own(occupant) };
+        let Some(own) = self.occupants.get(bare(occupant)) else { return self.subscriptions.is_own(occupant) };
         match (&own.id, id) {
             (Some(own), Some(id)) => own == id,
             _ => occupant.resource().is_some_and(|nick| nick.as_str() == own.nick),
@@ -151,7 +152,7 @@ impl Rooms {
 
     /// Bytes of memory that they have.
     pub fn memory(&self) -> usize {
-        self.bytes + self.occupants.len() * ROOM + self.subscribed.memory()
+        self.bytes + self.occupants.len() * ROOM + self.subscriptions.memory()
     }
 }
 

@@ -48,7 +48,7 @@ pub(super) struct Pending {
     /// Hashes of ids: the client chooses how long those are.
     queries: VecDeque<u64>,
     /// The client's request to remove its account.
-    removal: Option<Removal>,
+    removal: Option<Box<Removal>>,
     publishes: VecDeque<OpenPublish>,
 }
 
@@ -108,7 +108,7 @@ impl Pending {
     /// The client asks the server to remove its account.
     pub(super) fn removal(&mut self, now: Instant, id: &str) {
         let id = (!id.is_empty()).then(|| self.hash(id));
-        self.removal = Some(Removal { id, since: now });
+        self.removal = Some(Box::new(Removal { id, since: now }));
     }
 
     /// Nobody who does not know the prefix can choose ids that collide.
@@ -122,7 +122,7 @@ impl Pending {
     /// answer that counts.
     pub(super) fn take_removal(&mut self, id: &str, kind: &str) -> bool {
         let id = (!id.is_empty()).then(|| self.hash(id));
-        let is_answer = |removal: &mut Removal| removal.id == id && (id.is_some() || kind == "error");
+        let is_answer = |removal: &mut Box<Removal>| removal.id == id && (id.is_some() || kind == "error");
         self.removal.take_if(is_answer).is_some() && kind == "result"
     }
 

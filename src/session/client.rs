@@ -6,7 +6,7 @@ use super::presence::Own;
 use super::sm::{ack, failed};
 use super::{EndReason, Greeting, Output, Session, Tracking, sm};
 use crate::push::account::Change;
-use crate::push::rooms::MUCSUB;
+use crate::push::mucsub::MUCSUB;
 use crate::xml::{self, Element, Frame, Kind, Node, ns};
 
 impl Session {
@@ -167,7 +167,7 @@ impl Session {
             return self.confirm.consumed();
         }
         if element.kind() == Kind::Iq && element.mentions(MUCSUB) {
-            self.rooms.subscribes(&element.node());
+            self.subscribes(now, &element);
         }
         if element.kind() == Kind::Presence {
             if Own::is_parting(&element) && self.may_linger() {

@@ -221,7 +221,7 @@ impl Rig {
                 Output::Store(token, change) => {
                     self.stored.push((*change).clone());
                     let device = self.account.apply(*change);
-                    self.session.handle(self.now, Input::Changed(Some(self.account.clone())));
+                    self.session.handle(self.now, Input::Changed(Some(Box::new(self.account.clone()))));
                     if let Some(token) = token {
                         self.session.handle(self.now, Input::Stored(token, Stored::Durable(device)));
                     }

@@ -736,6 +736,7 @@ fn account(variant: Variant) -> Account {
         revision: 0,
         devices: vec![device(DEVICE, "phone"), device(DeviceId(8), "tablet")],
         registrations: variant.registered.then_some(registration).into_iter().collect(),
+        ..Account::default()
     }
 }
 

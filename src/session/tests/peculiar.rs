@@ -137,3 +137,33 @@ fn a_subscription_request_that_was_read_is_not_pushed() {
     rig.seconds(60);
     assert_eq!(rig.publishes, []);
 }
+
+/// What another client of the account writes in a room that is subscribed to comes back as from a stranger: nobody has joined it.
+#[test]
+fn what_the_account_writes_in_a_room_that_it_has_subscribed_to_is_not_pushed_in_any_session() {
+    let event = |nick: &str| {
+        format!(
+            "<message from='tea@rooms.example.org'><event xmlns='http://jabber.org/protocol/pubsub#event'>\
+             <items node='urn:xmpp:mucsub:nodes:messages'><item id='1'><message xmlns='jabber:client' type='groupchat' \
+             from='tea@rooms.example.org/{nick}' id='{nick}'><body>b</body></message></item></items></event></message>"
+        )
+    };
+    let mut rig = Rig::with_push();
+    let subscribe = "<subscribe xmlns='urn:xmpp:mucsub:0' nick='Juliet'/>";
+    rig.client(&format!("<iq type='set' id='s' to='tea@rooms.example.org'>{subscribe}</iq>"));
+    rig.client(&format!("<iq type='set' id='t' to='tea@rooms.example.org'>{subscribe}</iq>"));
+    assert_eq!(rig.stored.iter().filter(|change| matches!(change, Change::Subscribes(_))).count(), 1);
+    assert_eq!(rig.to_upstream.len(), 2, "they pass");
+    let account = rig.account.clone();
+    let mut later = Rig::with_push();
+    later.input(Input::Account(Box::new(Account { revision: 1, ..account })));
+    for mut rig in [rig, later] {
+        rig.lose_client();
+        rig.seconds(5);
+        rig.upstream(&event("Juliet"));
+        rig.seconds(60);
+        assert_eq!(rig.publishes.len(), 0);
+        rig.upstream(&event("Romeo"));
+        assert_eq!(rig.publishes.len(), 1);
+    }
+}
