@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use super::mucsub::Subscriptions;
 use crate::jid::{BareJid, Jid};
 use crate::xml::{Node, ns};
 
@@ -24,6 +25,8 @@ pub struct Rooms {
     occupants: HashMap<String, Occupant>,
     /// What their names take.
     bytes: usize,
+    /// Rooms that send their messages without being joined.
+    subscriptions: Subscriptions,
 }
 
 /// Who the client is in a room.
@@ -43,9 +46,19 @@ impl Rooms {
         let to = address(presence, "to");
         match (kind.as_deref(), to) {
             (Some("unavailable"), Some(to)) => self.forget(bare(&to)),
-            (Some("unavailable"), None) => *self = Self::default(),
+            (Some("unavailable"), None) => {
+                let subscriptions = std::mem::take(&mut self.subscriptions);
+                *self = Self { subscriptions, ..Self::default() };
+            }
             (None, Some(to)) if presence.child("x", ns::MUC).is_some() => self.learn(&to, None, true),
             _ => {}
+        }
+    }
+
+    /// The account has these subscriptions (MUC/Sub).
+    pub fn subscribed(&mut self, subscriptions: &Subscriptions) {
+        if self.subscriptions != *subscriptions {
+            self.subscriptions.clone_from(subscriptions);
         }
     }
 
@@ -91,7 +104,7 @@ impl Rooms {
     /// Whether this occupant is the client, or another client of the account. The occupant id decides where both are known:
     /// a nick may have passed to somebody else.
     pub fn is_own(&self, occupant: &Jid, id: Option<&str>) -> bool {
-        let Some(own) = self.occupants.get(bare(occupant)) else { return false };
+        let Some(own) = self.occupants.get(bare(occupant)) else { return self.subscriptions.is_own(occupant) };
         match (&own.id, id) {
             (Some(own), Some(id)) => own == id,
             _ => occupant.resource().is_some_and(|nick| nick == own.nick),
@@ -139,7 +152,7 @@ impl Rooms {
 
     /// Bytes of memory that they have.
     pub fn memory(&self) -> usize {
-        self.bytes + self.occupants.len() * ROOM
+        self.bytes + self.occupants.len() * ROOM + self.subscriptions.memory()
     }
 }
 

@@ -376,7 +376,7 @@ impl Driver {
                     self.look_at_device();
                 }
                 self.published.has_revision(account.revision);
-                self.take(Input::Changed(Some(account)));
+                self.take(Input::Changed(Some(Box::new(account))));
                 self.note_services();
                 if let Some(token) = token {
                     self.take(Input::Stored(token, Stored::Durable(device)));

@@ -6,6 +6,7 @@ use super::presence::Own;
 use super::sm::{ack, failed};
 use super::{EndReason, Greeting, Output, Session, Tracking, sm};
 use crate::push::account::Change;
+use crate::push::mucsub::MUCSUB;
 use crate::xml::{self, Element, Frame, Kind, Node, ns};
 
 impl Session {
@@ -164,6 +165,9 @@ impl Session {
         if element.kind() == Kind::Iq && (self.answers_ping(&element) || self.answer_iq(now, &element)) {
             // XEP-0198 §4: handled, whoever answers it.
             return self.confirm.consumed();
+        }
+        if element.kind() == Kind::Iq && element.mentions(MUCSUB) {
+            self.subscribes(now, &element);
         }
         if element.kind() == Kind::Presence {
             if Own::is_parting(&element) && self.may_come_to_linger() {

@@ -181,7 +181,7 @@ impl Session {
 
     /// Whether the client is to be asked what it has read.
     fn has_client_question(&self) -> bool {
-        let unread = self.queue.messages() > 0 && self.queue.awaits_ack();
+        let unread = self.queue.notifying() > 0 && self.queue.awaits_ack();
         unread && self.liveness.may_ask() && self.resuming.is_none()
     }
 

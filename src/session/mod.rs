@@ -37,6 +37,7 @@ mod request;
 pub mod rewrite;
 pub mod sasl;
 mod seen;
+mod sender;
 mod server;
 mod settings;
 mod shed;
@@ -100,9 +101,9 @@ pub enum Input {
     /// A new connection takes the session over; [`Session::check_resume`] has accepted its `h`.
     Attach(Box<Resumption>),
     /// What is kept about the account has been changed by another session: as the store has it now.
-    Account(Account),
+    Account(Box<Account>),
     /// The store answered [`Output::Store`]; `None` if it failed.
-    Changed(Option<Account>),
+    Changed(Option<Box<Account>>),
     /// The store answered [`Output::Store`].
     Stored(Token, Stored),
     /// What was handed to the spool up to this place is on disk.
@@ -305,6 +306,8 @@ impl Session {
         let now = clock.now;
         let bare = Header::bare();
         let elsewhere = owner.account.absent(owner.device).next().is_some();
+        let mut rooms = Rooms::default();
+        rooms.subscribed(&owner.account.subscriptions);
         let (enabled, server_sm) = (bound.enabled.take(), bound.server_sm);
         let mut session = Self {
             dice,
@@ -331,7 +334,7 @@ impl Session {
             behind: Behind::default(),
             greeting: if owner.waits || owner.older { Greeting::Backlog } else { Greeting::Awaited },
             own_presence: presence::Own::default(),
-            rooms: Rooms::default(),
+            rooms,
             waiting_presence: presence::Waiting::default(),
             pending: Pending::new(dice()),
             pusher: Pusher::new(Arc::clone(&settings.push)),

@@ -15,7 +15,7 @@ mod tail;
 use std::collections::VecDeque;
 
 use crate::push::account::LoginId;
-use crate::xml::{Element, Kind};
+use crate::xml::Element;
 pub(super) use budget::Aside;
 pub use budget::Budget;
 use budget::Share;
@@ -54,7 +54,7 @@ pub struct Queue {
     settled: usize,
     /// How many at the front the spool has, or need not have.
     considered: usize,
-    messages: usize,
+    notifying: usize,
     bytes: usize,
     limit: usize,
     share: Share,
@@ -92,7 +92,7 @@ impl Queue {
             written: 0,
             settled: 0,
             considered: 0,
-            messages: 0,
+            notifying: 0,
             bytes: 0,
             limit,
             share: Share::default(),
@@ -168,7 +168,7 @@ impl Queue {
     fn count(&mut self, item: &Queued) {
         let bytes = weight(item.element.bytes().len());
         self.gain_memory(bytes);
-        self.messages += usize::from(item.element.kind() == Kind::Message);
+        self.notifying += usize::from(item.notifies);
         if item.is_unsaved(self.committed) {
             self.unsaved.stanzas += 1;
             self.unsaved.bytes += bytes;
@@ -178,7 +178,7 @@ impl Queue {
     fn forget(&mut self, item: &Queued) {
         let bytes = weight(item.element.bytes().len());
         self.lose_memory(bytes);
-        self.messages -= usize::from(item.element.kind() == Kind::Message);
+        self.notifying -= usize::from(item.notifies);
         if item.is_unsaved(self.committed) {
             self.saved(bytes);
         }
@@ -395,9 +395,9 @@ impl Queue {
         self.tail.is_some_and(|after| seq > after) || self.resting.as_ref().is_some_and(|resting| resting.has(seq))
     }
 
-    /// How many messages are in memory.
-    pub fn messages(&self) -> usize {
-        self.messages
+    /// How many stanzas in memory are of a kind that may notify.
+    pub fn notifying(&self) -> usize {
+        self.notifying
     }
 
     /// How many stanzas wait, of those with their place in memory.

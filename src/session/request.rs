@@ -55,7 +55,7 @@ impl Session {
                 self.pending.query(&id);
             }
             (Some("set"), "query", ns::REGISTER) if child.child("remove", ns::REGISTER).is_some() => {
-                self.pending.removal(&id);
+                self.pending.removal(now, &id);
             }
             (Some("set"), "query", mam) if account && mam.starts_with(ns::MAM_ANY) => self.archive = true,
             (Some("set"), ..) => {
@@ -101,8 +101,16 @@ impl Session {
             Ok(Request::Enable { target, options, extensions }) => {
                 let event = Event::PushEnabled(target.clone());
                 let (device, last_seen) = (self.owner.device, self.epoch.unix(now));
-                let registration =
-                    Registration { target, options, device, last_seen, errors: 0, last_success: None, extensions };
+                let registration = Registration {
+                    target,
+                    options,
+                    device,
+                    last_seen,
+                    errors: 0,
+                    last_success: None,
+                    undelivered_since: None,
+                    extensions,
+                };
                 let (certain, max_devices) = (self.owner.certain, self.settings.push.max_devices);
                 (Change::Enable { registration, certain, max_devices }, event)
             }

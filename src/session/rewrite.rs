@@ -72,7 +72,7 @@ pub fn limits(element: &Element, max_bytes: usize) -> Option<Bytes> {
 
 /// Features whose other end is Pushward, or that cannot pass through a TLS terminator.
 fn dropped(child: &Node<'_>) -> bool {
-    const ALWAYS: [(&str, &str); 7] = [
+    const ALWAYS: [(&str, &str); 8] = [
         ("starttls", ns::TLS),
         ("compression", ns::COMPRESS),
         ("sm", ns::SM2),
@@ -80,8 +80,12 @@ fn dropped(child: &Node<'_>) -> bool {
         ("isr", ns::ISR),
         ("auth", ns::IQ_AUTH),
         ("pipelining", ns::PIPELINING),
+        ("unbind", ns::BIND),
     ];
+    // jabberd2's acknowledgements, of a draft of XEP-0198.
+    const DRAFT: &str = "http://www.xmpp.org/extensions/xep-0198.html";
     ALWAYS.iter().any(|(name, ns)| child.is(name, ns))
+        || child.name() == "ack" && child.ns().starts_with(DRAFT)
         // ejabberd's push, acknowledgements and rebinding of old.
         || child.ns().starts_with("p1:")
 }
@@ -234,6 +238,22 @@ mod tests {
             assert_eq!(limits(&element(&features(same)), 10_000), None, "{same}");
         }
         assert_eq!(limits(&element("<stream:features/>"), 10_000), None);
+    }
+
+    #[test]
+    fn jabberd2_offers_nothing_that_ends_here() {
+        let features = element(
+            "<stream:features><bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'><required/></bind>\
+             <unbind xmlns='urn:ietf:params:xml:ns:xmpp-bind'/>\
+             <ack xmlns='http://www.xmpp.org/extensions/xep-0198.html#ns'/>\
+             <session xmlns='urn:ietf:params:xml:ns:xmpp-session'/></stream:features>",
+        );
+        check(
+            &super::features(&features, Phase::Authenticated, Leg::Plain),
+            "<stream:features><bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'><required/></bind>\
+             <session xmlns='urn:ietf:params:xml:ns:xmpp-session'/><sm xmlns='urn:xmpp:sm:3'/>\
+             <csi xmlns='urn:xmpp:csi:0'/></stream:features>",
+        );
     }
 
     fn vars(info: &Bytes) -> Vec<String> {

@@ -5,11 +5,11 @@ use std::time::Instant;
 use bytes::Bytes;
 
 use super::answer::{self, iq_result};
+use super::sender::is_server;
 use super::sm::ack;
 use super::{EndReason, Event, Session, rewrite, sm};
-use crate::jid::Jid;
 use crate::push::account::Change;
-use crate::xml::{self, Element, Frame, Kind, XmlWriter, ns};
+use crate::xml::{self, Element, Frame, Kind, Node, XmlWriter, ns};
 
 impl Session {
     /// Whether the server's next frame can be taken now: else the disk is too slow for what comes, or refuses it.
@@ -83,6 +83,9 @@ impl Session {
 
     fn upstream_nonza(&mut self, now: Instant, element: &Element) {
         let node = element.node();
+        if node.is("error", ns::STREAMS) {
+            self.heed_stream_error(now, &node);
+        }
         match (node.ns(), node.name()) {
             (ns::SM, "enabled") => self.server.enabled(),
             (ns::SM, "failed") => self.server.refused(),
@@ -177,28 +180,26 @@ impl Session {
     /// Takes the answers to our own requests, and rewrites those that concern us.
     fn upstream_answer(&mut self, now: Instant, element: &Element, ordinal: Option<u64>) -> bool {
         let node = element.node();
-        let (Some(id), Some(kind)) = (node.attr("id"), node.attr("type")) else { return false };
+        let (id, Some(kind)) = (node.attr("id").unwrap_or_default(), node.attr("type")) else { return false };
         if kind != "result" && kind != "error" {
             return false;
         }
+        let from = node.attr("from");
         if self.pending.is_ours(&id) {
-            let from = node.attr("from");
             if let Some(open) = self.pending.take_publish(&id, from.as_deref()) {
                 self.carried(&open, &node);
-            } else if from.is_none_or(|from| self.is_server(&from)) && self.confirm.ping_answered(&id) {
+            } else if self.is_server(from.as_deref()) && self.confirm.ping_answered(&id) {
                 self.server_confirmed(now);
             }
             // Invariant 5: a late answer is still ours.
             return true;
         }
         // The ids are the client's, and others may know them.
-        let from = node.attr("from");
-        if from.is_some_and(|from| !self.is_server(&from)) {
+        if !self.is_server(from.as_deref()) {
             return false;
         }
-        if self.pending.take_removal(&id) && kind == "result" {
-            self.removed = true;
-            self.change(None, Change::Removed);
+        if self.pending.take_removal(&id, &kind) {
+            self.account_removed();
             return false;
         }
         if !self.pending.take_query(&id) {
@@ -214,9 +215,23 @@ impl Session {
         true
     }
 
-    /// Whether an answer may come from the server itself: its domain, or the account.
-    fn is_server(&self, from: &str) -> bool {
-        Jid::new(from).domain() == self.bound.jid.domain()
+    /// Whether an answer with this sender is the server's.
+    pub(super) fn is_server(&self, from: Option<&str>) -> bool {
+        is_server(from, &self.bound.jid)
+    }
+
+    /// The server has removed the account: nothing of it is kept.
+    fn account_removed(&mut self) {
+        self.removed = true;
+        self.change(None, Change::Removed);
+    }
+
+    /// A stream error of the server. XEP-0077 §3.2: with the account its streams end, with one of these conditions.
+    fn heed_stream_error(&mut self, now: Instant, error: &Node<'_>) {
+        let removed = ["not-authorized", "conflict"].iter().any(|name| error.child(name, ns::STREAM_ERRORS).is_some());
+        if removed && self.pending.take_unnamed_removal(now) {
+            self.account_removed();
+        }
     }
 
     /// XEP-0199: while the client is dark, pings are answered for it, so that nobody takes it for gone.

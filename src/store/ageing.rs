@@ -25,7 +25,8 @@ pub struct Ttl {
     pub orphan: Duration,
     /// Tombstones, since the session's end.
     pub tombstone: Duration,
-    /// Registrations and devices without an open session, since they were last seen.
+    /// Registrations and devices without an open session, since they were last seen; registrations, since their service was last
+    /// within reach.
     pub registration: Duration,
 }
 

@@ -10,6 +10,7 @@
 mod ack_through;
 mod addresses;
 mod admin;
+mod answers;
 mod baseline;
 mod chains;
 mod clients;

@@ -6,6 +6,7 @@ use super::call::Step;
 use super::parts::Parts;
 use super::{Class, Context, Noise, Reading};
 use crate::jid::{BareJid, Jid};
+use crate::push::mucsub;
 use crate::push::rooms::{address, bare};
 use crate::xml::{Node, ns};
 
@@ -41,12 +42,15 @@ fn kind(message: &Node<'_>) -> Kind {
     }
 }
 
-/// Reads a message, or what is in it if it is a carbon.
+/// Reads a message, or what is in it if it is a carbon, or comes from a room that is subscribed to.
 pub(super) fn read<'a>(outer: Node<'a>, context: Context<'_>) -> Reading<'a> {
     let from = address(&outer, "from");
     let letter = match carbon(&outer, from.as_ref(), context.account) {
         Some((way, inner)) => Letter { from: address(&inner, "from"), message: inner, carbon: Some(way), context },
-        None => Letter { from, message: outer, carbon: None, context },
+        None => match mucsub::inner(&outer, from.as_ref(), context.rooms) {
+            Some(inner) => Letter { from: address(&inner, "from"), message: inner, carbon: None, context },
+            None => Letter { from, message: outer, carbon: None, context },
+        },
     };
     letter.read()
 }

@@ -72,7 +72,7 @@ impl Driver {
         let newer = news.account.filter(|account| account.revision > self.published.revision);
         if let Some(account) = newer {
             self.published.has_revision(account.revision);
-            self.take(Input::Account((*account).clone()));
+            self.take(Input::Account(Box::new((*account).clone())));
             self.note_services();
         }
     }

@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use super::number::is_inherited;
 use crate::session::Cause;
-use crate::xml::Element;
+use crate::xml::{Element, Kind, ns};
 
 /// One stanza on its way to the client.
 #[derive(Clone, Debug)]
@@ -27,6 +27,8 @@ pub struct Queued {
     pub cause: Cause,
     /// No other client of the account was there when it came.
     pub alone: bool,
+    /// Of a kind that may notify, so that the client is asked whether it has it.
+    pub(super) notifies: bool,
     /// The spool was asked to take it, or had it before.
     pub(super) spooled: bool,
     /// The spool has refused it once, and may have it all the same.
@@ -39,6 +41,7 @@ impl Queued {
     /// A stanza that came at this time, without a number, and need not be kept.
     pub fn new(element: Element, seq: u64, received: u64) -> Self {
         Self {
+            notifies: may_notify(&element),
             element,
             received,
             seq,
@@ -93,5 +96,16 @@ impl Queued {
         let element = Element::parse(Bytes::from_static(b"<presence/>"), self.element.header());
         let element = element.unwrap_or_else(|_| self.element.clone());
         Self { gone: true, ..Self::new(element, self.seq, self.received) }
+    }
+}
+
+/// Whether a stanza is of a kind that may notify: messages, requests for subscription, and the iqs of calls and of UnifiedPush.
+fn may_notify(element: &Element) -> bool {
+    let is = |kind: &str| element.node().attr("type").as_deref() == Some(kind);
+    match element.kind() {
+        Kind::Message => true,
+        Kind::Presence => element.mentions("subscribe") && is("subscribe"),
+        Kind::Iq => (element.mentions(ns::JINGLE) || element.mentions(ns::UNIFIED_PUSH)) && is("set"),
+        Kind::Other => false,
     }
 }

@@ -8,6 +8,7 @@ mod inherit;
 mod login;
 mod memory;
 mod model;
+mod peculiar;
 mod push;
 mod reading;
 mod refusal;
@@ -15,6 +16,7 @@ mod resting;
 mod resume;
 mod rules;
 mod sasl2;
+mod sender;
 mod sizes;
 mod successor;
 
@@ -223,13 +225,13 @@ impl Rig {
                 Output::Store(token, change) if self.store_is_late => {
                     self.stored.push((*change).clone());
                     let device = self.account.apply(*change);
-                    self.unanswered.push(Input::Changed(Some(self.account.clone())));
+                    self.unanswered.push(Input::Changed(Some(Box::new(self.account.clone()))));
                     self.unanswered.extend(token.map(|token| Input::Stored(token, Stored::Durable(device))));
                 }
                 Output::Store(token, change) => {
                     self.stored.push((*change).clone());
                     let device = self.account.apply(*change);
-                    self.session.handle(self.now, Input::Changed(Some(self.account.clone())));
+                    self.session.handle(self.now, Input::Changed(Some(Box::new(self.account.clone()))));
                     if let Some(token) = token {
                         self.session.handle(self.now, Input::Stored(token, Stored::Durable(device)));
                     }

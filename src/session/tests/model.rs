@@ -733,12 +733,14 @@ fn account(variant: Variant) -> Account {
         last_seen: 0,
         errors: 0,
         last_success: None,
+        undelivered_since: None,
         extensions: Default::default(),
     };
     Account {
         revision: 0,
         devices: vec![device(DEVICE, "phone"), device(DeviceId(8), "tablet")],
         registrations: variant.registered.then_some(registration).into_iter().collect(),
+        ..Account::default()
     }
 }
 

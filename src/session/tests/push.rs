@@ -310,7 +310,7 @@ fn a_device_that_logs_in_again_owns_its_registration() {
     let old = Rig::with_push();
     let mut rig = Rig::new();
     rig.client("<enable xmlns='urn:xmpp:sm:3' resume='true'/>");
-    rig.input(Input::Account(old.account.clone()));
+    rig.input(Input::Account(Box::new(old.account.clone())));
     rig.lose_client();
     rig.seconds(5);
     rig.upstream(&message(1));

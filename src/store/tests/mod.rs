@@ -70,6 +70,7 @@ fn registration(node: &str, last_seen: u64) -> Registration {
         last_seen,
         errors: 0,
         last_success: None,
+        undelivered_since: None,
     }
 }
 

@@ -249,7 +249,7 @@ impl World {
         let answers = match job {
             Job::Store(token, change) => {
                 let device = self.disk.account.apply(change);
-                let changed = Input::Changed(Some(self.disk.account.clone()));
+                let changed = Input::Changed(Some(Box::new(self.disk.account.clone())));
                 let stored = token.map(|token| Input::Stored(token, Stored::Durable(device)));
                 [changed].into_iter().chain(stored).collect()
             }
