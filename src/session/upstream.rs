@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use super::answer::{self, iq_result};
 use super::sm::ack;
-use super::{EndReason, Session, rewrite, sm};
+use super::{EndReason, Output, Peer, Session, rewrite, sm};
 use crate::jid::Jid;
 use crate::push::account::Change;
 use crate::xml::{self, Element, Frame, Kind, XmlWriter, ns};
@@ -117,6 +117,7 @@ impl Session {
             self.confirm.pinged(now, id);
         }
         self.write_upstream(now, xml.finish());
+        self.out(Output::Watch(Peer::Server));
     }
 
     fn server_confirmed(&mut self, now: Instant) {

@@ -41,6 +41,7 @@ mod sasl2;
 mod seed;
 mod service;
 mod setup;
+mod slow;
 mod stream_management;
 mod support;
 mod transports;

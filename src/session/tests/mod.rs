@@ -15,6 +15,7 @@ mod resume;
 mod rules;
 mod sasl2;
 mod sizes;
+mod slow;
 mod successor;
 
 use std::collections::BTreeMap;
@@ -27,7 +28,7 @@ use bytes::Bytes;
 use super::queue::{Inherited, Load, Spooled};
 use super::sasl::SaslIdentity;
 use super::{
-    Attachment, Bound, Clock, EndReason, Event, Input, Output, Owner, Resumption, Session, Settings, Stored,
+    Attachment, Bound, Clock, EndReason, Event, Input, Output, Owner, Peer, Resumption, Session, Settings, Stored,
     WakeReason, sm,
 };
 use crate::config;
@@ -77,6 +78,8 @@ struct Rig {
     /// How often it showed itself to a newer session of its device.
     answered: usize,
     closed: usize,
+    /// Who was watched.
+    watched: Vec<Peer>,
     ended: Option<EndReason>,
     previd: Option<String>,
     /// What the store holds.
@@ -158,6 +161,7 @@ impl Rig {
             events: Vec::new(),
             answered: 0,
             closed: 0,
+            watched: Vec::new(),
             ended: None,
             previd: None,
             account,
@@ -200,6 +204,7 @@ impl Rig {
         self.to_client.clear();
         self.to_upstream.clear();
         self.events.clear();
+        self.watched.clear();
         self.stored.clear();
     }
 
@@ -215,6 +220,7 @@ impl Rig {
             match output {
                 Output::ToClient(bytes) | Output::ReplyToClient(bytes) => self.to_client.push(text(bytes)),
                 Output::ToUpstream(bytes) | Output::ReplyToUpstream(bytes) => self.to_upstream.push(text(bytes)),
+                Output::Watch(peer) => self.watched.push(peer),
                 Output::Resumable(id) => self.previd = Some(id.as_str().to_owned()),
                 Output::Store(token, change) => {
                     self.stored.push((*change).clone());
