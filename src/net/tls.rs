@@ -208,6 +208,25 @@ pub(super) mod tests {
         assert_eq!(fixture.shown(Some("TWO.test"), None), "two.test");
     }
 
+    /// README says so: once the library has a setting for it, the fallback certificate is the better answer.
+    #[test]
+    fn a_name_that_is_not_ascii_is_refused_by_the_library() {
+        let fixture = Fixture::new();
+        let refuses = |name: &[u8]| {
+            let domain = ServerName::try_from("two.test").unwrap();
+            let mut client = ClientConnection::new(Arc::new(fixture.client(&TLS13, &[])), domain).unwrap();
+            let mut server = ServerConnection::new(fixture.certificates.server_config(None, false)).unwrap();
+            let mut hello = Vec::new();
+            client.write_tls(&mut hello).unwrap();
+            let at = hello.windows(name.len()).position(|bytes| bytes == b"two.test").expect("the name in the hello");
+            hello[at..at + name.len()].copy_from_slice(name);
+            feed(&hello, |bytes| server.read_tls(bytes));
+            server.process_new_packets().is_err()
+        };
+        assert!(!refuses(b"two.test"));
+        assert!(refuses("zw\u{f6}.test".as_bytes()));
+    }
+
     #[test]
     fn without_a_name_the_stream_chooses_and_then_the_first_host() {
         let fixture = Fixture::new();

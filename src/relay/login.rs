@@ -24,6 +24,7 @@ use crate::net::conn::ConnEvent;
 use crate::net::proxy_protocol::{self, Addresses, Tls};
 use crate::net::upstream::{Terms, UpstreamConn};
 use crate::session::negotiate::{CloseReason, Held, Input, Negotiation, Output, Stop};
+use crate::session::sieve::Notice;
 use crate::session::{Bound, EndReason};
 use server_clock::ServerClock;
 use wait::Patience;
@@ -380,6 +381,7 @@ impl Driver<'_> {
             connect_timeout: self.snapshot.config.limits.connect_timeout,
             write_timeout: self.snapshot.config.stream_management.write_timeout,
             limits: self.snapshot.limits(true),
+            tls: self.client.as_ref().and_then(|client| client.stream().state().protocol_version()),
         };
         let tls = self.client.as_ref().and_then(|client| Tls::of(client.stream().state()));
         let client = proxy_protocol::Client { addresses: self.addresses, tls };
@@ -387,6 +389,11 @@ impl Driver<'_> {
         self.relay.metrics.upstream(host, connected.is_ok());
         Some(match connected {
             Ok(conn) => {
+                if let (Some(wanted), Some(spoken)) = (terms.tls, conn.stream().version())
+                    && wanted != spoken
+                {
+                    self.relay.notices.tell(host.to_owned(), Notice::OtherTls);
+                }
                 self.upstream = Some(conn);
                 Input::Connected(way.leg())
             }

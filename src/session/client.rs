@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use super::presence::Own;
 use super::sm::{ack, failed};
-use super::{EndReason, Greeting, Output, Session, Tracking, sm};
+use super::{EndReason, Greeting, Output, Peer, Session, Tracking, sm};
 use crate::push::account::Change;
 use crate::push::mucsub::MUCSUB;
 use crate::xml::{self, Element, Frame, Kind, Node, ns};
@@ -102,7 +102,7 @@ impl Session {
             return self.client_error(now, "bad-format");
         };
         match leg.acknowledge(h) {
-            Ok(count) => self.client_has(count),
+            Ok(count) => self.client_has(now, count),
             Err(too_high) => {
                 let text = too_high.to_string();
                 self.reply_client(xml::stream_error("undefined-condition", Some(&too_high.condition()), Some(&text)));
@@ -112,11 +112,18 @@ impl Session {
     }
 
     /// The client has the first so many stanzas that were written to it.
-    pub(super) fn client_has(&mut self, count: usize) {
+    pub(super) fn client_has(&mut self, now: Instant, count: usize) {
         for (spool, last) in self.queue.acknowledge(count) {
             self.out(Output::Unspool { spool, places: 0..=last });
         }
-        self.liveness.acked();
+        let complete = match &self.tracking {
+            // Each earlier ping is obsolete.
+            Tracking::None | Tracking::Ping(..) => true,
+            Tracking::Sm(leg) => leg.unacked() <= self.unasked,
+        };
+        if self.liveness.acked(now, complete) {
+            self.out(Output::Watch(Peer::Client));
+        }
         self.contact();
     }
 
@@ -141,6 +148,7 @@ impl Session {
             self.out(Output::Resumable(id));
         }
         self.tracking = Tracking::Sm(sm::ClientLeg::behind(preceding));
+        self.unasked = preceding;
         self.confirm.enable();
         self.liveness.enable();
         if matches!(self.greeting, Greeting::Backlog) {
@@ -162,7 +170,7 @@ impl Session {
 
     fn client_stanza(&mut self, now: Instant, element: Element) {
         self.client_is_awake(now);
-        if element.kind() == Kind::Iq && (self.answers_ping(&element) || self.answer_iq(now, &element)) {
+        if element.kind() == Kind::Iq && (self.answers_ping(now, &element) || self.answer_iq(now, &element)) {
             // XEP-0198 §4: handled, whoever answers it.
             return self.confirm.consumed();
         }
@@ -213,7 +221,7 @@ impl Session {
     }
 
     /// Whether this is the client's answer to our own ping.
-    fn answers_ping(&mut self, element: &Element) -> bool {
+    fn answers_ping(&mut self, now: Instant, element: &Element) -> bool {
         let node = element.node();
         if !matches!(node.attr("type").as_deref(), Some("result" | "error")) {
             return false;
@@ -225,7 +233,7 @@ impl Session {
         };
         let Some((_, covers)) = open.take_if(|(ping, _)| *ping == id) else { return true };
         let count = leg.acknowledge(covers).unwrap_or_default();
-        self.client_has(count);
+        self.client_has(now, count);
         true
     }
 

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::ending::Leave;
 use super::liveness::Alarm;
-use super::{Closing, EndReason, Event, Greeting, Output, Resumption, Session, Tracking, rewrite, shed, sm};
+use super::{Closing, EndReason, Event, Greeting, Output, Peer, Resumption, Session, Tracking, rewrite, shed, sm};
 use crate::xml::{XmlWriter, ns};
 
 /// How long a resumption waits for the server to confirm what the client sent before.
@@ -86,7 +86,8 @@ impl Session {
         // Refused beforehand by `check_resume`.
         let Ok(acked) = leg.acknowledge(resumption.h) else { return };
         leg.rewind();
-        self.client_has(acked);
+        self.client_has(now, acked);
+        self.unasked = 0;
         self.queue.rewind();
         self.leaving = None;
         if self.queue.rests() {
@@ -182,15 +183,12 @@ impl Session {
     /// Whether the client is to be asked what it has read.
     fn has_client_question(&self) -> bool {
         let unread = self.queue.notifying() > 0 && self.queue.awaits_ack();
-        unread && self.liveness.may_ask() && self.resuming.is_none()
+        // A client whose count stays behind is asked again only when there is more for it to count.
+        unread && self.unasked > 0 && self.liveness.may_ask() && self.resuming.is_none()
     }
 
     /// Asks the client for a sign of life, whatever it can be asked by.
     pub(super) fn ask_presence_of_client(&mut self, now: Instant) {
-        if matches!(self.tracking, Tracking::Ping(_, Some(_))) {
-            // It has been asked already.
-            return;
-        }
         if matches!(self.tracking, Tracking::None) {
             self.tracking = Tracking::Ping(sm::ClientLeg::default(), None);
             self.liveness.enable();
@@ -203,6 +201,8 @@ impl Session {
         let mut xml = XmlWriter::new();
         match &mut self.tracking {
             Tracking::None => return,
+            // One that waits behind a long backlog would be obsolete before its answer comes.
+            Tracking::Ping(_, Some(_)) => return,
             Tracking::Sm(_) => xml.start("r").attr("xmlns", ns::SM),
             Tracking::Ping(leg, open) => {
                 let id = self.pending.id((self.dice)());
@@ -214,7 +214,9 @@ impl Session {
         };
         self.write_client(xml.finish());
         self.unasked = 0;
-        self.liveness.asked(now);
+        if self.liveness.asked(now) {
+            self.out(Output::Watch(Peer::Client));
+        }
     }
 
     pub(super) fn timeout(&mut self, now: Instant) {

@@ -140,6 +140,10 @@ pub enum Input {
     Paused(Peer),
     /// This peer is read again.
     Unpaused(Peer),
+    /// What [`Output::Watch`] is about has not left: other bytes are in front of it.
+    Waits(Peer),
+    /// It has left now.
+    Left(Peer),
     /// Many replies wait for the client: what it asks for is answered together once they have left; or they have left.
     RepliesWait(bool),
     /// The operator has set others.
@@ -163,6 +167,9 @@ pub enum Output {
     ToUpstream(Bytes),
     /// Write to the server what answers it.
     ReplyToUpstream(Bytes),
+    /// A peer was asked something with the bytes that were written to it last. Say [`Input::Waits`] if they do not leave at once,
+    /// and then [`Input::Left`] when they have, unless the same peer was watched again meanwhile.
+    Watch(Peer),
     /// The session can be resumed under this id from now on.
     Resumable(SmId),
     /// Commit a change of the account, then say so with [`Input::Stored`] if there is a token.
@@ -413,6 +420,8 @@ impl Session {
             Input::Routed(stanza) => self.routed(now, stanza),
             Input::Paused(peer) => self.paused(now, peer),
             Input::Unpaused(peer) => self.unpaused(now, peer),
+            Input::Waits(peer) => self.question_waits(peer),
+            Input::Left(peer) => self.question_left(now, peer),
             Input::RepliesWait(many) => self.replies_wait(now, many),
             Input::Settings(settings) => self.settings_changed(settings),
             Input::Drain => self.drain(now),

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use super::answer::{self, iq_result};
 use super::sender::is_server;
 use super::sm::ack;
-use super::{EndReason, Event, Session, rewrite, sm};
+use super::{EndReason, Event, Output, Peer, Session, rewrite, sm};
 use crate::push::account::Change;
 use crate::xml::{self, Element, Frame, Kind, Node, XmlWriter, ns};
 
@@ -135,6 +135,7 @@ impl Session {
             self.confirm.pinged(now, id);
         }
         self.write_upstream(now, xml.finish());
+        self.out(Output::Watch(Peer::Server));
     }
 
     fn server_confirmed(&mut self, now: Instant) {

@@ -44,6 +44,7 @@ mod sasl2;
 mod seed;
 mod service;
 mod setup;
+mod slow;
 mod slow_disk;
 mod spool_refuses;
 mod stream_management;

@@ -18,6 +18,7 @@ mod rules;
 mod sasl2;
 mod sender;
 mod sizes;
+mod slow;
 mod successor;
 
 use std::collections::BTreeMap;
@@ -30,7 +31,7 @@ use bytes::Bytes;
 use super::queue::{Inherited, Load, Spooled};
 use super::sasl::SaslIdentity;
 use super::{
-    Attachment, Bound, Clock, EndReason, Event, Input, Output, Owner, Resumption, Session, Settings, Stored,
+    Attachment, Bound, Clock, EndReason, Event, Input, Output, Owner, Peer, Resumption, Session, Settings, Stored,
     WakeReason, sm,
 };
 use crate::config;
@@ -80,6 +81,8 @@ struct Rig {
     /// How often it showed itself to a newer session of its device.
     answered: usize,
     closed: usize,
+    /// Who was watched.
+    watched: Vec<Peer>,
     ended: Option<EndReason>,
     previd: Option<String>,
     /// What the store holds.
@@ -163,6 +166,7 @@ impl Rig {
             events: Vec::new(),
             answered: 0,
             closed: 0,
+            watched: Vec::new(),
             ended: None,
             previd: None,
             account,
@@ -206,6 +210,7 @@ impl Rig {
         self.to_client.clear();
         self.to_upstream.clear();
         self.events.clear();
+        self.watched.clear();
         self.stored.clear();
     }
 
@@ -221,6 +226,7 @@ impl Rig {
             match output {
                 Output::ToClient(bytes) | Output::ReplyToClient(bytes) => self.to_client.push(text(bytes)),
                 Output::ToUpstream(bytes) | Output::ReplyToUpstream(bytes) => self.to_upstream.push(text(bytes)),
+                Output::Watch(peer) => self.watched.push(peer),
                 Output::Resumable(id) => self.previd = Some(id.as_str().to_owned()),
                 Output::Store(token, change) if self.store_is_late => {
                     self.stored.push((*change).clone());

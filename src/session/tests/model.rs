@@ -530,7 +530,7 @@ impl World {
                 count(&self.coverage.pushes);
                 self.publishes.push(*publish);
             }
-            Output::Carried(..) | Output::Elsewhere(_) | Output::Answered => {}
+            Output::Carried(..) | Output::Elsewhere(_) | Output::Answered | Output::Watch(_) => {}
             Output::CloseClient(closing) => {
                 self.say(|| format!("session closes the connection: {closing:?}"));
                 let conn = self.life.attached.take();

@@ -208,6 +208,7 @@ impl World {
             | Output::ReplyToClient(_)
             | Output::ToUpstream(_)
             | Output::ReplyToUpstream(_)
+            | Output::Watch(_)
             | Output::Resumable(_)
             | Output::Wake(_)
             | Output::Publish(_)
