@@ -19,6 +19,7 @@ mod tls;
 #[path = "../it/support/xml.rs"]
 mod xml;
 
+use std::collections::HashSet;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -122,7 +123,12 @@ async fn act(world: &World, proxy: &mut Proxy, options: Options) {
             world.server.ledger.killed(WINDOW, &world.server.unread(), |account| !is_managed(account));
         }
         world.server.ledger.ends(if in_order { "in order" } else { "killed" });
+        let ended = Instant::now();
         proxy.restart(in_order).await;
+        if !in_order {
+            // Until the server sees that a connection is gone, it writes to nobody.
+            world.server.ledger.killed(ended.elapsed(), &HashSet::new(), |account| !is_managed(account));
+        }
         println!("restarted, {}", if in_order { "in order" } else { "killed" });
         in_order = !in_order;
     }
