@@ -325,6 +325,7 @@ impl Driver {
                     self.handle.answer(newer.login());
                 }
             }
+            Output::Remember(remembered) => self.relay.memories.leave(&self.handle, *remembered),
             Output::CloseClient(closing) => self.close_client(closing),
             Output::Event(event) => {
                 self.seen.heard(&self.handle, &event);

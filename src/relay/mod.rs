@@ -22,6 +22,7 @@ mod owner;
 mod reach;
 mod reading;
 pub mod registry;
+mod remembered;
 mod report;
 mod revoke;
 #[cfg(test)]
@@ -69,6 +70,7 @@ pub struct Relay {
     registry: Arc<Registry>,
     publisher: Publisher,
     absentees: Absentees,
+    memories: remembered::Memories,
     store: Store,
     metrics: Metrics,
     guards: Guards,
@@ -93,6 +95,7 @@ impl Relay {
             certificates_said: certificates::Said::default(),
             registry,
             absentees: Absentees::default(),
+            memories: remembered::Memories::default(),
             store,
             guards,
             metrics,

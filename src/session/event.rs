@@ -97,6 +97,10 @@ pub enum Event {
     QueueFull(Full),
     /// The client closed its stream, and the session goes on for its pushes.
     Lingering,
+    /// The server's connection broke, and so many messages were kept that it may send a second time.
+    Kept(usize),
+    /// A message came a second time, and was dropped.
+    Redelivered,
 }
 
 /// Why a session ended.

@@ -91,7 +91,10 @@ impl Session {
         }
         for item in items {
             match self.wanted(now, &item) {
-                Some(element) => self.queue.push_inherited(spool, item.seq, element, item.received),
+                Some(element) => {
+                    self.note_had(&element);
+                    self.queue.push_inherited(spool, item.seq, element, item.received);
+                }
                 None => {
                     self.queue.skip_inherited(spool, item.seq);
                     self.out(Output::Unspool { spool: Some(spool), places: item.seq..=item.seq });

@@ -24,7 +24,7 @@ pub use earlier::Inherited;
 use flight::Flight;
 pub use flight::Unsaved;
 pub use number::STRIDE;
-pub use queued::Queued;
+pub use queued::{Company, Queued};
 pub use resting::NoStanza;
 use resting::Resting;
 pub use room::{Full, Load};

@@ -21,7 +21,8 @@ use proptest::test_runner::{Config, FileFailurePersistence, RngAlgorithm, TestCa
 
 use super::super::queue::{Budget, Full};
 use super::super::{
-    Attachment, Bound, Clock, EndReason, Event, Greeting, Input, Output, Owner, Resumption, Session, Settings, sm,
+    Attachment, Bound, Clock, EndReason, Event, Greeting, Input, Output, Owner, Remembered, Resumption, Session,
+    Settings, sm,
 };
 use super::{DEVICE, dice, header};
 use crate::config::{Push, StreamManagement};
@@ -359,6 +360,8 @@ struct World {
     /// Those of durable kinds whose fate is open.
     open: BTreeSet<usize>,
     publishes: Vec<crate::push::notification::Publish>,
+    /// What sessions have left to know.
+    remembered: Remembered,
     /// Stanzas that the session has reported as lost.
     lost: usize,
     /// The first thing that went wrong.
@@ -398,6 +401,7 @@ impl World {
             handed: Vec::new(),
             open: BTreeSet::new(),
             publishes: Vec::new(),
+            remembered: Remembered::default(),
             lost: 0,
             broken: None,
             trace: traced.then(String::new),
@@ -531,6 +535,7 @@ impl World {
                 self.publishes.push(*publish);
             }
             Output::Carried(..) | Output::Elsewhere(_) | Output::Answered => {}
+            Output::Remember(remembered) => self.remembered.add(*remembered),
             Output::CloseClient(closing) => {
                 self.say(|| format!("session closes the connection: {closing:?}"));
                 let conn = self.life.attached.take();
@@ -595,6 +600,8 @@ impl World {
             | Event::Published(_)
             | Event::PublishOutcome(..)
             | Event::PushRevoked(_)
+            | Event::Kept(_)
+            | Event::Redelivered
             | Event::SpoolRefuses
             | Event::SpoolAccepts => {}
         }
