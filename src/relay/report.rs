@@ -55,6 +55,10 @@ impl Relay {
                 tracing::debug!("redelivered: a message that was kept came a second time");
                 self.metrics.redelivered();
             }
+            Event::TooOld => {
+                tracing::warn!("never_fetched: a stanza has waited longer than orphan_ttl and is deleted");
+                self.metrics.never_fetched(1);
+            }
             Event::Lingering => tracing::info!("lingering: the client closed its stream, its pushes go on"),
         }
     }

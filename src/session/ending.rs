@@ -227,7 +227,13 @@ impl Session {
         }
     }
 
-    pub(super) fn upstream_lost_while_ending(&mut self) {
+    pub(super) fn upstream_lost_while_ending(&mut self, now: Instant) {
+        if let Phase::Spooling(reason, _) = self.phase
+            && self.keeps(reason)
+            && !self.server.has_said_why()
+        {
+            self.keep_what_may_come_again(now);
+        }
         self.over();
     }
 

@@ -101,6 +101,8 @@ pub enum Event {
     Kept(usize),
     /// A message came a second time, and was dropped.
     Redelivered,
+    /// A stanza had waited too long, and was deleted.
+    TooOld,
 }
 
 /// Why a session ended.

@@ -61,7 +61,7 @@ impl Session {
     /// Without a footer the client comes back and logs in again.
     pub(super) fn upstream_lost(&mut self, now: Instant) {
         if self.is_ending() {
-            return self.upstream_lost_while_ending();
+            return self.upstream_lost_while_ending(now);
         }
         self.begin_end(now, EndReason::UpstreamLost);
     }
