@@ -18,6 +18,11 @@ use super::rooms::{Rooms, address, bare};
 use crate::jid::{BareJid, Jid};
 use crate::xml::{Element, Kind, Node, ns};
 
+/// Whether a message has a body, or encrypted content.
+pub fn says_something(message: &Node<'_>) -> bool {
+    message.children().any(|child| child.is("body", ns::CLIENT) || parts::is_encrypted(&child))
+}
+
 /// What the classifier knows of the account beside the stanza.
 #[derive(Clone, Copy, Debug)]
 pub struct Context<'a> {

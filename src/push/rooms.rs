@@ -86,6 +86,11 @@ impl Rooms {
         }
     }
 
+    /// Whether none is known.
+    pub fn is_empty(&self) -> bool {
+        self.occupants.is_empty()
+    }
+
     /// The nick of the client in a room, as it is compared (RFC 7622 §3.4).
     pub fn nick(&self, room: &BareJid) -> Option<&str> {
         self.occupants.get(room.as_str()).map(|occupant| occupant.nick.as_str())

@@ -331,6 +331,7 @@ impl Driver {
                     self.handle.answer(newer.login());
                 }
             }
+            Output::Remember(remembered) => self.relay.memories.leave(&self.handle, *remembered),
             Output::CloseClient(closing) => self.close_client(closing),
             Output::Event(event) => {
                 self.seen.heard(&self.handle, &event);

@@ -353,6 +353,9 @@ impl Jobs {
                 let places = self.places.clone();
                 Box::pin(async move {
                     let (result, moved) = spools::spool(&store, (&own, slot.device), items, places).await;
+                    if moved.is_some() {
+                        relay.metrics.place_taken();
+                    }
                     Done::Spooled(Spooling { moved, ..Spooling::new(last, result) })
                 })
             }

@@ -22,6 +22,7 @@ mod owner;
 mod reach;
 mod reading;
 pub mod registry;
+mod remembered;
 mod report;
 mod revoke;
 #[cfg(test)]
@@ -70,6 +71,7 @@ pub struct Relay {
     registry: Arc<Registry>,
     publisher: Publisher,
     absentees: Absentees,
+    memories: remembered::Memories,
     store: Store,
     metrics: Metrics,
     guards: Guards,
@@ -103,6 +105,7 @@ impl Relay {
             seldom: Seldoms::default(),
             registry,
             absentees: Absentees::default(),
+            memories: remembered::Memories::default(),
             store,
             guards,
             metrics,

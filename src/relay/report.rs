@@ -64,6 +64,20 @@ impl Relay {
                 };
                 self.guards.watch().reached(limit, "what waits for a client");
             }
+            Event::Kept(messages) => {
+                tracing::info!(
+                    messages,
+                    "kept: the server's connection broke with messages that it may send a second time"
+                );
+            }
+            Event::Redelivered => {
+                tracing::debug!("redelivered: a message that was kept came a second time");
+                self.metrics.redelivered();
+            }
+            Event::TooOld => {
+                tracing::warn!("never_fetched: a stanza has waited longer than orphan_ttl and is deleted");
+                self.metrics.never_fetched(1);
+            }
             Event::Lingering => tracing::info!("lingering: the client closed its stream, its pushes go on"),
         }
     }

@@ -111,8 +111,14 @@ impl Session {
 
     /// Whether stanzas that come now stay the server's.
     pub(super) fn gives_back(&self) -> bool {
-        let keeps = matches!(self.phase, Phase::Spooling(last) if last.reason.keeps_all());
+        let keeps = matches!(self.phase, Phase::Spooling(last) if self.keeps(last.reason));
         self.is_ending() && self.server.is_on() && !keeps
+    }
+
+    /// Whether what the client does not have is kept here. A server whose connection breaks without a word may be dead: it sends
+    /// nothing elsewhere then.
+    fn keeps(&self, reason: EndReason) -> bool {
+        reason.keeps_all() || reason == EndReason::UpstreamLost && !self.server.has_said_why()
     }
 
     /// The client closed its stream. Its requests are answered before the footer, as far as the store answers in time.
@@ -233,13 +239,16 @@ impl Session {
         }
         self.answer_requests(now, reason);
         self.bury();
-        let theirs = !reason.keeps_all() && self.server.is_on();
+        let keeps = self.keeps(reason);
+        let theirs = !keeps && self.server.is_on();
         if theirs && reason.has_upstream() {
             // Nothing more is acknowledged after it.
             self.settle_with_server(now, true);
         }
         if theirs {
             self.give_back();
+        } else if reason == EndReason::UpstreamLost {
+            self.keep_what_may_come_again(now);
         }
         let (deadline, newest) = (now + SPOOL_PATIENCE, self.queue.newest());
         self.phase = Phase::Spooling(Last { reason, deadline, newest, asked: false });
@@ -326,7 +335,13 @@ impl Session {
         }
     }
 
-    pub(super) fn upstream_lost_while_ending(&mut self) {
+    pub(super) fn upstream_lost_while_ending(&mut self, now: Instant) {
+        if let Phase::Spooling(last) = self.phase
+            && self.keeps(last.reason)
+            && !self.server.has_said_why()
+        {
+            self.keep_what_may_come_again(now);
+        }
         self.over();
     }
 
@@ -338,6 +353,7 @@ impl Session {
         self.spool_rest();
         self.report_shed();
         self.phase = Phase::Over;
+        self.leave_memory();
         self.out(Output::End(reason));
     }
 
@@ -360,7 +376,7 @@ impl Session {
     }
 
     /// Deletes a stanza from the spool that has it, if one has.
-    fn discard(&mut self, item: &Queued) {
+    pub(super) fn discard(&mut self, item: &Queued) {
         let (spool, place) = match self.queue.origin(item.seq) {
             Some((spool, place)) => (Some(spool), place),
             None if item.is_spooled() => (None, item.seq),

@@ -99,6 +99,12 @@ pub enum Event {
     QueueFull(Full),
     /// The client closed its stream, and the session goes on for its pushes.
     Lingering,
+    /// The server's connection broke, and so many messages were kept that it may send a second time.
+    Kept(usize),
+    /// A message came a second time, and was dropped.
+    Redelivered,
+    /// A stanza had waited too long, and was deleted.
+    TooOld,
     /// The server has not answered within `server_timeout`.
     ServerSilent,
 }
@@ -107,7 +113,9 @@ impl Event {
     /// Whether the client, or whoever writes to it, can cause it as often as they like.
     pub fn is_repeatable(&self) -> bool {
         match self {
-            Self::PushEnabled(_) | Self::PushDisabled | Self::PushRevoked(_) | Self::Shed(_) => true,
+            Self::PushEnabled(_) | Self::PushDisabled | Self::PushRevoked(_) | Self::Shed(_) | Self::Redelivered => {
+                true
+            }
             Self::Dark { .. }
             | Self::Suspect
             | Self::Resumed { .. }
@@ -120,6 +128,8 @@ impl Event {
             | Self::Unreadable
             | Self::QueueFull(_)
             | Self::Lingering
+            | Self::Kept(_)
+            | Self::TooOld
             | Self::ServerSilent => false,
         }
     }

@@ -33,6 +33,8 @@ mod origin;
 mod pause;
 mod presence;
 pub mod queue;
+mod redelivered;
+mod remembered;
 mod request;
 pub mod rewrite;
 pub mod sasl;
@@ -43,10 +45,12 @@ mod settings;
 mod shed;
 pub mod sieve;
 pub mod sm;
+mod stamp;
 pub mod starttls;
 mod successor;
 #[cfg(test)]
 pub(crate) mod tests;
+mod travel;
 pub mod upgrade;
 mod upstream;
 
@@ -69,6 +73,8 @@ use crate::push::roster::Roster;
 use crate::xml::{Element, Frame, Header};
 pub use event::{Cause, Closing, EndReason, Event, Peer, Stored, Token, WakeReason};
 pub use origin::{Attachment, Bound, Clock, Dice, Owner, Resumption, SmId};
+pub use redelivered::Kept;
+pub use remembered::Remembered;
 pub use settings::Settings;
 pub use shed::Shed;
 pub use successor::Successor;
@@ -126,6 +132,8 @@ pub enum Input {
     DeviceLive(bool),
     /// All older sessions of the device have ended, given way or answered, or too long have not.
     OlderSettled,
+    /// What earlier sessions of the device have left to know.
+    Remember(Box<Remembered>),
     /// A session of the device that ended late has left stanzas: they are to be taken over.
     Inherit,
     /// The account was removed: nothing is kept for this session any more.
@@ -209,6 +217,8 @@ pub enum Output {
     Answered,
     /// Close the attachment: after what was written to it, or at once.
     CloseClient(Closing),
+    /// What the device's next sessions have to know: [`Input::Remember`].
+    Remember(Box<Remembered>),
     /// Something an operator may want to know.
     Event(Box<Event>),
     /// The session is over: write what is left to both legs, close them and forget it.
@@ -224,6 +234,7 @@ pub struct Session {
     dice: Dice,
     /// Ties the monotonic clock to the calendar, for delay stamps.
     epoch: Clock,
+    stamps: stamp::Stamps,
     bound: Binding,
     account: BareJid,
     owner: Owner,
@@ -250,6 +261,8 @@ pub struct Session {
     spool: Spool,
     /// What was shed since the last report.
     shed: shed::Shed,
+    /// What the device's next sessions have to know, in few sessions anything.
+    remembered: Option<Box<Remembered>>,
     /// Another client of the account is there.
     has_company: bool,
     /// An open [`Output::Load`].
@@ -319,6 +332,7 @@ impl Session {
         let mut session = Self {
             dice,
             epoch: clock,
+            stamps: stamp::Stamps::default(),
             attachment: Attachment::FIRST,
             attached_header: Arc::clone(&bound.server_header),
             bare_header: bare,
@@ -334,6 +348,7 @@ impl Session {
             queue: Queue::new(settings.session_queue),
             spool: Spool::Accepts,
             shed: shed::Shed::default(),
+            remembered: None,
             has_company: false,
             loading: None,
             read_again: None,
@@ -408,6 +423,7 @@ impl Session {
             Input::LoadFailed => self.load_failed(now),
             Input::TakeOverFailed => self.take_over_failed(now),
             Input::OlderSettled => self.older_settled(now),
+            Input::Remember(remembered) => self.remember(*remembered),
             Input::Inherit => self.inherit(),
             Input::GiveWay(reason) => self.give_way(now, reason),
             Input::Successor(successor) => self.on_successor(now, successor),

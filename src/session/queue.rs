@@ -24,7 +24,7 @@ pub use earlier::Inherited;
 pub use flight::Unsaved;
 use flight::{Flight, Waiting};
 pub use number::STRIDE;
-pub use queued::Queued;
+pub use queued::{Company, Queued};
 pub use resting::NoStanza;
 use resting::Resting;
 pub use room::{Full, Load};

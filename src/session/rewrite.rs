@@ -123,7 +123,7 @@ pub fn delayed(element: &Element, domain: &str, received: SystemTime) -> Option<
         return None;
     }
     let mut delay = XmlWriter::new();
-    let stamp = humantime::format_rfc3339_seconds(received).to_string();
+    let stamp = humantime::format_rfc3339_millis(received).to_string();
     delay.start("delay").attr("xmlns", ns::DELAY).attr("from", domain).attr("stamp", &stamp);
     Some(splice(element, &[append(&root, &delay.finish())]))
 }
@@ -313,11 +313,11 @@ mod tests {
         let at = SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(1_000_000_000);
         check(
             &delayed(&element("<message><body>x</body></message>"), "example.org", at).unwrap(),
-            "<message><body>x</body><delay xmlns='urn:xmpp:delay' from='example.org' stamp='2001-09-09T01:46:40Z'/></message>",
+            "<message><body>x</body><delay xmlns='urn:xmpp:delay' from='example.org' stamp='2001-09-09T01:46:40.000Z'/></message>",
         );
         check(
             &delayed(&element("<presence/>"), "example.org", at).unwrap(),
-            "<presence><delay xmlns='urn:xmpp:delay' from='example.org' stamp='2001-09-09T01:46:40Z'/></presence>",
+            "<presence><delay xmlns='urn:xmpp:delay' from='example.org' stamp='2001-09-09T01:46:40.000Z'/></presence>",
         );
         let has_one = element("<message><delay xmlns='urn:xmpp:delay' stamp='2001-09-09T01:46:40Z'/></message>");
         assert_eq!(delayed(&has_one, "example.org", at), None);

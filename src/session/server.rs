@@ -24,11 +24,19 @@ pub(super) struct ServerLeg {
     acked: u64,
     /// The server was told less than it had sent: more follows as soon as it may.
     owed: bool,
+    /// It has said why it ends the stream.
+    says_why: bool,
 }
 
 impl ServerLeg {
     pub(super) fn new(now: Instant, offered: bool) -> Self {
-        Self { state: if offered { State::Asked(now) } else { State::Off }, received: 0, acked: 0, owed: false }
+        Self {
+            state: if offered { State::Asked(now) } else { State::Off },
+            received: 0,
+            acked: 0,
+            owed: false,
+            says_why: false,
+        }
     }
 
     pub(super) fn enabled(&mut self) {
@@ -70,6 +78,16 @@ impl ServerLeg {
             self.received += 1;
             self.received
         })
+    }
+
+    /// A stream error came: the server ends the stream in order, and sends elsewhere what it was not acknowledged.
+    pub(super) fn says_why(&mut self) {
+        self.says_why = true;
+    }
+
+    /// Whether a stream error came.
+    pub(super) fn has_said_why(&self) -> bool {
+        self.says_why
     }
 
     /// How many stanzas we have acknowledged.

@@ -10,7 +10,7 @@ use bytes::Bytes;
 
 use super::answer::{iq_error, message_error};
 use super::ending::is_request;
-use super::queue::{Queued, Unsaved};
+use super::queue::{Company, Queued, Unsaved};
 use super::{Event, Output, Session, server};
 use crate::jid::{BareJid, Jid};
 use crate::xml::{Element, Kind};
@@ -148,7 +148,7 @@ impl Session {
         if item.is_spooled() {
             self.out(Output::Unspool { spool: None, places: item.seq..=item.seq });
         }
-        match returned(&item.element, &self.account, item.alone).filter(|_| self.can_answer()) {
+        match returned(&item.element, &self.account, item.company != Company::Others).filter(|_| self.can_answer()) {
             Some(error) => {
                 self.inject(now, error);
                 self.shed.returned = self.shed.returned.saturating_add(1);

@@ -76,7 +76,7 @@ impl Session {
     /// Without a footer the client comes back and logs in again.
     pub(super) fn upstream_lost(&mut self, now: Instant) {
         if self.is_ending() {
-            return self.upstream_lost_while_ending();
+            return self.upstream_lost_while_ending(now);
         }
         self.begin_end(now, EndReason::UpstreamLost);
     }
@@ -104,13 +104,21 @@ impl Session {
             }
             // RFC 6120 §4.9.3.19: where the server sends its clients, nobody is there for ours; they come back here.
             (ns::STREAMS, "error") if node.child("see-other-host", ns::STREAM_ERRORS).is_some() => {
+                self.server.says_why();
                 self.upstream_lost(now)
             }
-            _ if self.is_dark() || self.is_ending() => {}
-            _ => {
-                let bytes = element.on_stream(&self.attached_header);
-                self.write_client(bytes);
+            (ns::STREAMS, "error") => {
+                self.server.says_why();
+                self.pass_nonza(element);
             }
+            _ => self.pass_nonza(element),
+        }
+    }
+
+    fn pass_nonza(&mut self, element: &Element) {
+        if !self.is_dark() && !self.is_ending() {
+            let bytes = element.on_stream(&self.attached_header);
+            self.write_client(bytes);
         }
     }
 
@@ -160,6 +168,9 @@ impl Session {
     }
 
     fn upstream_stanza(&mut self, now: Instant, element: Element, ordinal: Option<u64>) {
+        if self.is_redelivered(now, &element) {
+            return;
+        }
         if element.kind() == Kind::Iq {
             self.learn_contacts(&element);
             if !self.pending.is_idle() && self.upstream_answer(now, &element, ordinal) {
@@ -175,6 +186,7 @@ impl Session {
         if element.kind() == Kind::Message && !self.owner.account.registrations.is_empty() {
             self.heed_service(now, &element);
         }
+        self.note_had(&element);
         self.deliver(now, element, ordinal);
     }
 

@@ -237,7 +237,12 @@ impl Batch<'_> {
         if left.backlog.count == 0 {
             self.doom(spool, left)?;
         }
-        Ok(row.backlog.count.saturating_sub(left.backlog.count))
+        let gone = row.backlog.count.saturating_sub(left.backlog.count);
+        if gone > 0 {
+            let account = &spool.account;
+            tracing::warn!(%account, stanzas = gone, "never_fetched: what no device has fetched in time is deleted");
+        }
+        Ok(gone)
     }
 
     fn recover(&mut self, now: u64) -> Result<Vec<Slot>, StoreError> {

@@ -23,6 +23,7 @@ mod ends;
 mod extensions;
 mod floods;
 mod guide;
+mod handovers;
 mod hostile;
 mod hosts;
 mod limits;

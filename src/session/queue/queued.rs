@@ -6,7 +6,20 @@ use bytes::Bytes;
 
 use super::number::is_inherited;
 use crate::session::Cause;
+use crate::session::stamp::Ahead;
 use crate::xml::{Element, Kind, ns};
+
+/// Who was there when a stanza came.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Company {
+    /// No other client of the account.
+    #[default]
+    None,
+    /// Other clients of the account: they have what was addressed to it.
+    Others,
+    /// A room that the client is in sent it, or is about to be: it is for this client alone.
+    Room,
+}
 
 /// One stanza on its way to the client.
 #[derive(Clone, Debug)]
@@ -15,6 +28,8 @@ pub struct Queued {
     pub element: Element,
     /// When it came, Unix milliseconds.
     pub received: u64,
+    /// How much later that is than the clock said.
+    pub ahead: Ahead,
     /// Its number in the queue.
     pub seq: u64,
     /// Its number on the server's stream management leg, if it has one: they count from one.
@@ -25,8 +40,8 @@ pub struct Queued {
     pub waited: bool,
     /// Why it is written.
     pub cause: Cause,
-    /// No other client of the account was there when it came.
-    pub alone: bool,
+    /// Who was there when it came.
+    pub company: Company,
     /// Of a kind that may notify, so that the client is asked whether it has it.
     pub(super) notifies: bool,
     /// The spool was asked to take it, or had it before.
@@ -44,12 +59,13 @@ impl Queued {
             notifies: may_notify(&element),
             element,
             received,
+            ahead: Ahead::default(),
             seq,
             ordinal: None,
             durable: false,
             waited: false,
             cause: Cause::Relayed,
-            alone: true,
+            company: Company::default(),
             spooled: false,
             doubtful: false,
             gone: false,
@@ -61,6 +77,11 @@ impl Queued {
         Self { cause, ..self }
     }
 
+    /// The same if its time is so much later than the clock said.
+    pub fn ahead_by(self, ahead: Ahead) -> Self {
+        Self { ahead, ..self }
+    }
+
     /// The same with its number on the server's leg, and whether it must not be lost.
     pub fn of_leg(self, ordinal: Option<u64>, durable: bool) -> Self {
         Self { ordinal: ordinal.and_then(NonZeroU64::new), durable, ..self }
@@ -68,7 +89,13 @@ impl Queued {
 
     /// The same if other clients of the account were there when it came.
     pub fn in_company(self, has_company: bool) -> Self {
-        Self { alone: !has_company, ..self }
+        let company = if has_company { Company::Others } else { Company::None };
+        Self { company, ..self }
+    }
+
+    /// The same if it came from a room that the client was in.
+    pub fn of_room(self, from_room: bool) -> Self {
+        if from_room { Self { company: Company::Room, ..self } } else { self }
     }
 
     /// Whether the spool may have it.

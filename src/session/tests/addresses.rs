@@ -1,8 +1,10 @@
 //! Sessions whose addresses are of every kind: what holds for plain names holds for all.
 
-use super::super::deliver::{is_archived, is_shared};
+use super::super::deliver::is_archived;
 use super::super::negotiate::{CloseReason, Held, Input as Step};
+use super::super::queue::Company;
 use super::super::shed::returned;
+use super::super::travel::may_travel;
 use super::login::Login;
 use super::*;
 use crate::jid::BareJid;
@@ -96,12 +98,14 @@ fn who_leaves_a_room_is_still_there() {
 fn what_is_shared_archived_and_returned_does_not_depend_on_the_names() {
     for at in ALL {
         let account = BareJid::new(at.account).unwrap();
-        let shared = |to: &str| {
-            let element = element(&at.tell(&format!("<message from='OTHER'{to}>{BODY}</message>")));
-            is_shared(&element, &element.node(), &account)
-        };
-        let found = ["", " to='ACCOUNT'", " to='ACCOUNT/PHONE'"].map(shared);
-        assert_eq!(found, [true, true, false], "{}", at.name);
+        for (company, travels) in [(Company::None, true), (Company::Room, false)] {
+            let shared = |to: &str| {
+                let element = element(&at.tell(&format!("<message from='OTHER'{to}>{BODY}</message>")));
+                may_travel(&element, company)
+            };
+            let found = ["", " to='ACCOUNT'", " to='ACCOUNT/PHONE'"].map(shared);
+            assert_eq!(found, [travels; 3], "{}", at.name);
+        }
         let archived = |by: &str| {
             let id = format!("<stanza-id xmlns='urn:xmpp:sid:0' by='{by}' id='1'/>");
             is_archived(&element(&at.tell(&format!("<message>{id}</message>"))), &account)

@@ -85,9 +85,9 @@ fn the_spool_takes_over_before_a_server_loses_patience() {
 
     let mut rig = managed();
     rig.upstream(&message(1));
-    rig.seconds(29);
+    rig.pass(Duration::from_millis(900));
     assert_eq!(rig.spool.len(), 0);
-    rig.seconds(2);
+    rig.pass(Duration::from_millis(100));
     assert_eq!(rig.spool.len(), 1);
 }
 
@@ -237,8 +237,8 @@ fn what_a_managing_server_was_not_acked_stays_its_own() {
     rig.upstream(&message(2));
     rig.client("<a xmlns='urn:xmpp:sm:3' h='1'/>");
     rig.server_asks();
-    rig.input(Input::UpstreamLost);
-    assert_eq!(rig.ended, Some(EndReason::UpstreamLost));
+    rig.input(Input::Upstream(Frame::Close));
+    assert_eq!(rig.ended, Some(EndReason::UpstreamClosed));
     assert_eq!(rig.spool.len(), 0);
 
     let mut rig = plain();

@@ -1,6 +1,7 @@
 //! The core under virtual time: a session between a scripted client and a scripted server.
 
 mod addresses;
+mod broken;
 mod csi;
 mod durability;
 mod found;
@@ -31,8 +32,8 @@ use bytes::Bytes;
 use super::queue::{Inherited, Load, Spooled};
 use super::sasl::SaslIdentity;
 use super::{
-    Attachment, Bound, Clock, EndReason, Event, Input, Output, Owner, Peer, Resumption, Session, Settings, Stored,
-    WakeReason, sm,
+    Attachment, Bound, Clock, EndReason, Event, Input, Output, Owner, Peer, Remembered, Resumption, Session, Settings,
+    Stored, WakeReason, sm,
 };
 use crate::config;
 use crate::jid::{FullJid, Jid};
@@ -80,6 +81,8 @@ struct Rig {
     events: Vec<Event>,
     /// How often it showed itself to a newer session of its device.
     answered: usize,
+    /// What it left to the device's next sessions.
+    remembered: Option<Remembered>,
     closed: usize,
     /// Who was watched.
     watched: Vec<Peer>,
@@ -165,6 +168,7 @@ impl Rig {
             stored: Vec::new(),
             events: Vec::new(),
             answered: 0,
+            remembered: None,
             closed: 0,
             watched: Vec::new(),
             ended: None,
@@ -285,6 +289,7 @@ impl Rig {
                     self.session.handle(self.now, Input::Published(Box::new((target, *outcome))));
                 }
                 Output::Elsewhere(notice) => self.elsewhere.push(*notice),
+                Output::Remember(remembered) => self.remembered = Some(*remembered),
                 Output::Answered => self.answered += 1,
                 Output::CloseClient(_) => self.closed += 1,
                 Output::Event(event) => self.events.push(*event),
