@@ -209,6 +209,7 @@ impl Batch<'_> {
         let lost = rows.iter().filter(|(_, row)| row.device == device);
         let stanzas = lost.fold(0u64, |sum, (_, row)| sum.saturating_add(row.backlog.count));
         if stanzas > 0 {
+            self.lost.inc_by(stanzas);
             tracing::warn!(%account, stanzas, "never_fetched: what waited for a device that is forgotten is deleted");
         }
         self.doom_each(account, |_, row| row.device == device)

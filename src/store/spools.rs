@@ -138,18 +138,8 @@ impl Batch<'_> {
         self.move_wake(newcomer, known)
     }
 
-    /// Deletes what depends on a device that is forgotten. Stanzas that wait for it are lost: they are counted, and logged.
+    /// Deletes what depends on a device that is forgotten.
     pub(super) fn delete_slot(&mut self, slot: &Slot) -> Result<(), StoreError> {
-        let mut stanzas = 0u64;
-        for (spool, row) in row::of(&self.spools, &slot.account)? {
-            if row.device == slot.device && self.has_any(&spool, &row)? {
-                stanzas = stanzas.saturating_add(row.backlog.count);
-            }
-        }
-        if stanzas > 0 {
-            self.lost.inc_by(stanzas);
-            tracing::warn!(account = %slot.account, stanzas, "the device for which these stanzas wait is forgotten: they are deleted");
-        }
         self.doom_device(&slot.account, slot.device)?;
         self.delete_wake(&slot.account, slot.device)
     }
