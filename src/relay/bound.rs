@@ -335,8 +335,7 @@ impl Driver {
             Output::CloseClient(closing) => self.close_client(closing),
             Output::Event(event) => {
                 self.seen.heard(&self.handle, &event);
-                let loud = self.seen.may_say(self.now, &event);
-                self.relay.report(&event, loud);
+                self.relay.report(&event, self.seen.may_say(self.now, &event));
             }
             Output::End(reason) => self.ended = Some(reason),
         }
