@@ -67,6 +67,7 @@ impl Subscription {
 #[serde(transparent)]
 pub struct Subscriptions {
     /// The nick, by the bare JID of the room. Few accounts have any.
+    #[allow(clippy::box_collection, reason = "each session has an account")]
     nicks: Option<Box<BTreeMap<String, String>>>,
 }
 

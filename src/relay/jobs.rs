@@ -394,14 +394,18 @@ impl Jobs {
                 let tombstone = Tombstone { account, device, h: h.get(), at: unix() };
                 Done::Quiet(store.bury_known(own.login, id.as_str(), tombstone).await)
             }),
-            Request::Wake(reason) => Box::pin(async move {
-                let reason = match reason {
-                    WakeReason::UpstreamLost => store::WakeReason::UpstreamLost,
-                    WakeReason::Restart => store::WakeReason::Restart,
-                };
-                Done::Quiet(store.wake(&slot, Wake { since: unix(), reason }).await)
-            }),
+            Request::Wake(reason) => {
+                let wake = Wake { since: unix(), reason: stored(reason) };
+                Box::pin(async move { Done::Quiet(store.wake(&slot, wake).await) })
+            }
         }
+    }
+}
+
+fn stored(reason: WakeReason) -> store::WakeReason {
+    match reason {
+        WakeReason::UpstreamLost => store::WakeReason::UpstreamLost,
+        WakeReason::Restart => store::WakeReason::Restart,
     }
 }
 

@@ -57,18 +57,9 @@ impl Relay {
                 self.metrics.lost(1);
             }
             Event::ServerSilent => self.guards.watch().reached(Limit::ServerTimeout, "a session"),
-            Event::QueueFull(full) => {
-                let limit = match full {
-                    Full::Session => Limit::SessionQueue,
-                    Full::All => Limit::QueueMemory,
-                };
-                self.guards.watch().reached(limit, "what waits for a client");
-            }
+            Event::QueueFull(full) => self.guards.watch().reached(limit(*full), "what waits for a client"),
             Event::Kept(messages) => {
-                tracing::info!(
-                    messages,
-                    "kept: the server's connection broke with messages that it may send a second time"
-                );
+                tracing::info!(messages, "kept: the server's connection broke, and it may send them a second time");
             }
             Event::Redelivered => {
                 tracing::debug!("redelivered: a message that was kept came a second time");
@@ -80,5 +71,12 @@ impl Relay {
             }
             Event::Lingering => tracing::info!("lingering: the client closed its stream, its pushes go on"),
         }
+    }
+}
+
+fn limit(full: Full) -> Limit {
+    match full {
+        Full::Session => Limit::SessionQueue,
+        Full::All => Limit::QueueMemory,
     }
 }

@@ -493,6 +493,7 @@ impl World {
         self.check_step();
     }
 
+    #[allow(clippy::too_many_lines, reason = "it names every action once")]
     fn act(&mut self, action: Action) {
         match action {
             Action::Messages(count) => (0..count).for_each(|_| self.send_message("<body>x</body>", true)),
