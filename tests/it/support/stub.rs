@@ -1,5 +1,6 @@
 //! A scripted server: logs anybody in by itself, and leaves everything after that to the test.
 
+use std::collections::VecDeque;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -295,38 +296,40 @@ struct Script {
 }
 
 impl Script {
+    /// Reads also while the proxy does not read what is written.
     async fn run(self, mut socket: TcpStream, mut commands: mpsc::UnboundedReceiver<Order>) {
+        let (mut reader, mut writer) = socket.split();
         let mut framer = Framer::default();
         let mut buffer = vec![0; 65536];
+        let mut out = VecDeque::new();
         // It reads ten times in a second where it reads slowly.
         let (mut speed, mut next_read) = (self.options.reads, Instant::now());
         loop {
             let chunk = (speed / 10).clamp(1, buffer.len());
-            let out = tokio::select! {
+            tokio::select! {
+                biased;
+                written = async { writer.write(out.as_slices().0).await }, if !out.is_empty() => match written {
+                    Ok(length) => drop(out.drain(..length)),
+                    Err(_) => break,
+                },
                 read = async {
                     tokio::time::sleep_until(next_read).await;
-                    socket.read(&mut buffer[..chunk]).await
+                    reader.read(&mut buffer[..chunk]).await
                 }, if speed > 0 => match read {
                     Ok(length @ 1..) => {
                         if speed < usize::MAX {
                             next_read = Instant::now() + Duration::from_millis(100);
                         }
                         framer.push(&buffer[..length]);
-                        self.answers(&mut framer)
+                        out.extend(self.answers(&mut framer));
                     }
                     Ok(0) | Err(_) => break,
                 },
                 order = commands.recv() => match order {
-                    Some(Order::Send(bytes)) => bytes,
-                    Some(Order::Read(bytes)) => {
-                        (speed, next_read) = (bytes, Instant::now());
-                        continue;
-                    }
+                    Some(Order::Send(bytes)) => out.extend(bytes),
+                    Some(Order::Read(bytes)) => (speed, next_read) = (bytes, Instant::now()),
                     Some(Order::Close) | None => break,
                 },
-            };
-            if socket.write_all(&out).await.is_err() {
-                break;
             }
         }
         self.seen.lock().unwrap().closed = true;
