@@ -106,7 +106,7 @@ impl Daemon {
     }
 
     /// Accepts no more, ends all sessions in order, and waits for them and the store for at most `drain_timeout`. The store has
-    /// [`LAST_WRITES`] at least.
+    /// five seconds at least.
     pub async fn stop(self) {
         let deadline = Instant::now() + self.relay.current().config.drain_timeout;
         self.accepting.cancel();

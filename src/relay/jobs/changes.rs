@@ -12,7 +12,7 @@ impl Relay {
     /// Changes an account, and publishes it to its sessions.
     ///
     /// # Errors
-    /// As [`Store::change`].
+    /// As [`Store::change`](crate::store::Store::change).
     pub async fn change_account(&self, account: &BareJid, change: Change) -> Result<(), StoreError> {
         let concerns_others = change.concerns_others();
         let (changed, _) = self.store.change(account, change).await?;
