@@ -67,7 +67,8 @@ impl Subscription {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Subscriptions {
-    /// The nick, by the bare JID of the room. Few accounts have any.
+    /// The nick, by the bare JID of the room.
+    #[allow(clippy::box_collection, reason = "every account and session has the field, and few have any")]
     nicks: Option<Box<BTreeMap<String, String>>>,
 }
 
