@@ -66,8 +66,8 @@ impl Subscription {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Subscriptions {
-    /// The nick, by the bare JID of the room. Few accounts have any.
-    #[allow(clippy::box_collection, reason = "each session has an account")]
+    /// The nick, by the bare JID of the room.
+    #[allow(clippy::box_collection, reason = "every account and session has the field, and few have any")]
     nicks: Option<Box<BTreeMap<String, String>>>,
 }
 

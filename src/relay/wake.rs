@@ -165,6 +165,7 @@ fn waits(slot: &Slot, wake: &Wake) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::jid::BareJid;
     use crate::push::account::DeviceId;
     use crate::relay::rig;
     use crate::store::WakeReason;
@@ -185,5 +186,32 @@ mod tests {
             assert!(relay.wake_round(&mut round, Duration::ZERO).await.unwrap());
             assert_eq!(round.told, HashSet::from(slots.clone()));
         }
+    }
+
+    async fn over(round: &mut Round, slot: &Slot, woken: Woken, now: Instant) -> Vec<Slot> {
+        let task = tokio::spawn(async move { woken });
+        while !task.is_finished() {
+            tokio::task::yield_now().await;
+        }
+        round.under_way.insert(slot.clone(), task);
+        round.take_over(now).await
+    }
+
+    #[tokio::test]
+    async fn a_device_whose_push_services_are_out_of_reach_is_woken_again_for_an_hour() {
+        let slot = Slot { account: BareJid::new("juliet@example.org").unwrap(), device: DeviceId(1) };
+        let (mut round, start) = (Round::default(), Instant::now());
+        let (mut now, mut times) = (start, Vec::new());
+        while over(&mut round, &slot, Woken::OutOfReach, now).await.is_empty() {
+            let (_, at) = round.again[&slot];
+            assert!(round.waits(&slot, now) && !round.waits(&slot, at));
+            times.push((at - start).as_secs());
+            now = at;
+        }
+        assert_eq!((times.first(), times.last(), times.len()), (Some(&10), Some(&3600), 9));
+        assert!(!round.waits(&slot, now), "its note is deleted");
+        over(&mut round, &slot, Woken::OutOfReach, now).await;
+        assert_eq!(over(&mut round, &slot, Woken::Settled, now).await, []);
+        assert!(!round.waits(&slot, now) && round.again.is_empty());
     }
 }
