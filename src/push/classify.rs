@@ -67,7 +67,8 @@ impl<'a> Reading<'a> {
     }
 
     /// What tells the stanza from all others, however often and by whatever way it comes: the session of a call, with whom, and
-    /// whether it begins or ends, else the id in the archive, else sender, id and text. Without the seed nobody can make two stanzas alike.
+    /// whether it begins or ends, else the id in the archive, else sender, id and text. Without the seed nobody can make two
+    /// stanzas alike.
     pub fn key(&self, seed: u64) -> u64 {
         let mut hasher = DefaultHasher::new();
         seed.hash(&mut hasher);

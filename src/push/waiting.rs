@@ -188,8 +188,8 @@ impl Waiting {
         self.rung.push_back(call);
     }
 
-    /// The call is over; whether it was pushed, so that its end is to be pushed too. `own`: the account says so itself, and need not
-    /// say with whom.
+    /// The call is over; whether it was pushed, so that its end is to be pushed too. `own`: the account says so itself, and need
+    /// not say with whom.
     pub fn over(&mut self, call: Rung, own: bool) -> bool {
         let at = self.rung.iter().position(|rung| *rung == call || own && rung.call == call.call);
         at.is_some_and(|at| self.rung.remove(at).is_some())

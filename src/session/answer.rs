@@ -118,8 +118,8 @@ impl Pending {
         hasher.finish()
     }
 
-    /// Whether this answer of the server confirms that the account is removed. A refusal is remembered; without an id, it is the only
-    /// answer that counts.
+    /// Whether this answer of the server confirms that the account is removed. A refusal is remembered; without an id, it is
+    /// the only answer that counts.
     pub(super) fn take_removal(&mut self, id: &str, kind: &str) -> bool {
         let id = (!id.is_empty()).then(|| self.hash(id));
         let is_answer = |removal: &mut Box<Removal>| removal.id == id && (id.is_some() || kind == "error");

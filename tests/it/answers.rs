@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use crate::support::{
-    Client, Element, HEADER, PATIENCE, Prosody, PushService, Pushward, QUIET, Scene, Server, Setup, StubOptions,
-    StubUpstream, World, another, bodies, enable_push, failed, fresh, lost, message, plain, quick, resumed,
+    Client, Element, HEADER, PATIENCE, Prosody, Pushward, QUIET, Scene, Server, Setup, StubOptions, StubUpstream,
+    World, another, bodies, enable_push, failed, fresh, lost, message, plain, quick, resumed,
 };
 
 const REMOVE: &str = "<query xmlns='jabber:iq:register'><remove/></query>";
@@ -89,21 +89,34 @@ async fn a_client_that_binds_without_an_id_gets_a_session() {
 
 // Errors about the way
 
-/// With `max_errors = 1` the registration was gone.
-#[tokio::test]
-async fn a_push_service_that_is_not_connected_for_a_while_keeps_its_registrations() {
-    let mut world = World::with(|setup| quick(setup).set("push.max_errors", "1").set("push.repush", "[]")).await;
-    let (phone, _) = world.phone("phone", "n").await;
-    let components = world.prosody.components;
-    drop(world.service);
-    lost(&world.pushward, phone, PHONE).await;
-    world.bob.say(PHONE, "hello").await;
-    world.pushward.logged(&["publish outcome", "Wait"]).await;
-    world.service = PushService::at(components).await;
+/// With `max_errors = 1` the registration was gone on ejabberd.
+async fn a_push_service_that_is_not_connected_for_a_while_keeps_its_registrations(server: Server) {
+    let service = server.push_service().await;
+    let setup = quick(Setup::new(server.address())).set("push.max_errors", "1").set("push.repush", "[]");
+    let pushward = Pushward::start(setup).await;
+    let mut phone = pushward.login("alice", "phone").await;
+    phone.enable().await;
+    phone.available().await;
+    enable_push(&mut phone, "n").await;
+    drop(service);
+    lost(&pushward, phone, PHONE).await;
+    server.bob().await.say(PHONE, "hello").await;
+    pushward.logged(&["publish outcome", "Wait"]).await;
+    let mut service = server.push_service().await;
     // The first repetition comes after ten seconds.
-    let publish = world.service.publish(Duration::from_secs(15)).await;
+    let publish = service.publish(Duration::from_secs(15)).await;
     assert_eq!((publish.node.as_deref(), publish.count()), (Some("n"), Some(1)));
-    world.pushward.logged(&["publish outcome", "Accepted"]).await;
+    pushward.logged(&["publish outcome", "Accepted"]).await;
+}
+
+#[tokio::test]
+async fn a_push_service_that_is_away_keeps_its_registrations_on_prosody() {
+    a_push_service_that_is_not_connected_for_a_while_keeps_its_registrations(Server::prosody().await).await;
+}
+
+#[tokio::test]
+async fn a_push_service_that_is_away_keeps_its_registrations_on_ejabberd() {
+    a_push_service_that_is_not_connected_for_a_while_keeps_its_registrations(Server::ejabberd().await).await;
 }
 
 /// Whoever seems to have sent it: the server answers in the service's name.
