@@ -28,6 +28,10 @@ const KEEPALIVE: Duration = Duration::from_secs(120);
 const UNSENT: u32 = 16 * 1024;
 const SEND_BUFFER: usize = 128 * 1024;
 
+/// How long the kernel may hold bytes that a peer does not acknowledge. Long, because it counts a peer that reads slowly, whose
+/// window is closed most of the time, as one that acknowledges nothing; `Conn::write_deadline` knows whether bytes move.
+const UNACKNOWLEDGED: Duration = Duration::from_secs(300);
+
 /// Sets what every connection needs: no delay, small buffers, keepalive, and an end for data that nobody acknowledges.
 ///
 /// # Errors
@@ -38,5 +42,5 @@ pub fn tune(tcp: &TcpStream, write_timeout: Duration) -> io::Result<()> {
     socket.set_send_buffer_size(SEND_BUFFER)?;
     socket.set_tcp_notsent_lowat(UNSENT)?;
     socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEPALIVE).with_interval(KEEPALIVE / 4))?;
-    socket.set_tcp_user_timeout(Some(write_timeout))
+    socket.set_tcp_user_timeout(Some(write_timeout.max(UNACKNOWLEDGED)))
 }
