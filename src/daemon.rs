@@ -6,10 +6,13 @@ mod reload;
 use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
 use thiserror::Error;
 use tokio::select;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::task::spawn_blocking;
+use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -23,6 +26,11 @@ pub use listeners::ListenError;
 use listeners::Listeners;
 use reload::Reloads;
 pub use reload::{Outcome, Reloader};
+
+/// How long the store may take at shutdown for what it has accepted, also when the sessions have used all of `drain_timeout`.
+const LAST_WRITES: Duration = Duration::from_secs(5);
+/// How long the operator's connections may take to close. None of them waits for anything.
+const LAST_ANSWERS: Duration = Duration::from_secs(1);
 
 /// Why the daemon does not start.
 #[derive(Debug, Error)]
@@ -63,7 +71,9 @@ impl Daemon {
     pub async fn start(config: Config) -> Result<Self, StartError> {
         let snapshot = Snapshot::load(config, rand::random()).map_err(StartError::Load)?;
         let config = snapshot.config.clone();
-        let store = Store::open_with(&config.state, (&config.limits).into())?;
+        let (state, limits) = (config.state.clone(), (&config.limits).into());
+        let opening = spawn_blocking(move || Store::open_with(&state, limits));
+        let store = opening.await.unwrap_or(Err(StoreError::Closed))?;
         let (accepting, shutdown, connections) =
             (CancellationToken::new(), CancellationToken::new(), TaskTracker::new());
         let relay = Arc::new(Relay::new(snapshot, store.clone(), shutdown.clone()));
@@ -95,8 +105,10 @@ impl Daemon {
         &self.reloader
     }
 
-    /// Accepts no more, ends all sessions in order, and waits for them for at most `drain_timeout`.
+    /// Accepts no more, ends all sessions in order, and waits for them and the store for at most `drain_timeout`. The store has
+    /// five seconds at least.
     pub async fn stop(self) {
+        let deadline = Instant::now() + self.relay.current().config.drain_timeout;
         self.accepting.cancel();
         self.relay.drain();
         self.connections.close();
@@ -104,11 +116,18 @@ impl Daemon {
             self.connections.wait().await;
             self.relay.finished().await;
         };
-        if tokio::time::timeout(self.relay.current().config.drain_timeout, drain).await.is_err() {
+        if timeout_at(deadline, drain).await.is_err() {
             tracing::warn!(left = self.connections.len(), "drain_timeout is over: connections are cut off");
         }
-        self.admin.stop().await;
-        self.store.shutdown().await;
+        if timeout(LAST_ANSWERS, self.admin.stop()).await.is_err() {
+            tracing::warn!(within = ?LAST_ANSWERS, "connections of the operator are cut off");
+        }
+        let deadline = deadline.max(Instant::now() + LAST_WRITES);
+        if timeout_at(deadline, self.store.shutdown()).await.is_err() {
+            let (changes, sessions) = (self.store.unanswered(), self.relay.registry().all().len());
+            tracing::error!(changes, sessions, "stopped: the database does not answer, and not all was written");
+            return;
+        }
         tracing::info!("stopped");
     }
 }
@@ -122,7 +141,14 @@ pub async fn run(config: Config) -> ExitCode {
     };
     service::descriptors::raise(&config);
     let (notify, drain_timeout) = (Notify, config.drain_timeout);
-    let daemon = match Daemon::start(config).await {
+    let started = select! {
+        started = Daemon::start(config) => started,
+        signal = end(&mut terminate, &mut interrupt) => {
+            tracing::info!(signal, "stopped while it started");
+            return ExitCode::SUCCESS;
+        }
+    };
+    let daemon = match started {
         Ok(daemon) => daemon,
         Err(error) => {
             tracing::error!(%error, "cannot start");
@@ -133,8 +159,7 @@ pub async fn run(config: Config) -> ExitCode {
     let watchdog = tokio::spawn(notify.watch(Arc::clone(&daemon.relay)));
     let signal = loop {
         select! {
-            _ = terminate.recv() => break "SIGTERM",
-            _ = interrupt.recv() => break "SIGINT",
+            signal = end(&mut terminate, &mut interrupt) => break signal,
             _ = hangup.recv() => daemon.reloader().ask(),
         }
     };
@@ -143,4 +168,12 @@ pub async fn run(config: Config) -> ExitCode {
     daemon.stop().await;
     watchdog.abort();
     ExitCode::SUCCESS
+}
+
+/// Waits until the process is to end.
+async fn end(terminate: &mut Signal, interrupt: &mut Signal) -> &'static str {
+    select! {
+        _ = terminate.recv() => "SIGTERM",
+        _ = interrupt.recv() => "SIGINT",
+    }
 }

@@ -10,9 +10,22 @@ use pushward::{admin, check, daemon, demo, log, service, setup};
 /// sysexits.h EX_CONFIG.
 const BAD_CONFIG: u8 = 78;
 
-#[tokio::main]
-async fn main() -> ExitCode {
+fn main() -> ExitCode {
     let cli = Cli::from_process();
+    let runtime = match tokio::runtime::Runtime::new() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("cannot start the runtime: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let code = runtime.block_on(command(cli));
+    // A read of a disk that stalls cannot be cancelled, and must not hold the process.
+    runtime.shutdown_background();
+    code
+}
+
+async fn command(cli: Cli) -> ExitCode {
     match cli.command() {
         Command::Run => run(&cli.config).await,
         Command::Check => check::run(&cli.config).await,

@@ -2,6 +2,7 @@
 //! and the domains of the configuration. Every series is there from the start, at zero.
 
 mod fate;
+mod handover;
 mod latency;
 mod measured;
 mod operation;
@@ -78,6 +79,7 @@ pub struct Metrics {
     sessions_failed: Counter,
     returned: Counter,
     lost: Counter,
+    handover: handover::Handover,
     unsaved: Gauge,
     unsaved_bytes: Gauge,
     wakes_waiting: Gauge,
@@ -144,6 +146,7 @@ impl Metrics {
             sessions_failed: Counter::default(),
             returned: Counter::default(),
             lost: lost.clone(),
+            handover: handover::Handover::default(),
             unsaved: Gauge::default(),
             unsaved_bytes: Gauge::default(),
             wakes_waiting: Gauge::default(),
@@ -229,6 +232,7 @@ impl Metrics {
         let help = "Stanzas lost: neither disk nor memory had room and they may not be returned, \
                     or the disk has them in a form that cannot be read";
         registry.register("stanzas_lost", help, self.lost.clone());
+        self.handover.register(registry);
         let help = "Stanzas that the spool refuses and only memory has: a crash loses them";
         registry.register("unsaved_stanzas", help, self.unsaved.clone());
         let help = "Bytes of the stanzas that the spool refuses and only memory has";
@@ -467,6 +471,9 @@ mod tests {
         metrics.spool_failed();
         metrics.shed(3, 2);
         metrics.skipped(SkipReason::NoRoom);
+        metrics.redelivered();
+        metrics.place_taken();
+        metrics.never_fetched(6);
         let mut unsaved = metrics.unsaved();
         unsaved.set(7, 700);
         unsaved.set(4, 400);
@@ -513,6 +520,9 @@ mod tests {
             "pushward_skipped_stanzas_total{reason=\"too_large\"} 0",
             "pushward_stanzas_returned_total 3",
             "pushward_stanzas_lost_total 2",
+            "pushward_redelivered_messages_total 1",
+            "pushward_spool_places_taken_total 1",
+            "pushward_stanzas_never_fetched_total 6",
             "pushward_unsaved_stanzas 4",
             "pushward_unsaved_bytes 400",
             "pushward_wakes_waiting 4",

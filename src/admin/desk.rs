@@ -1,8 +1,9 @@
 //! Answers what the operator asks, from what the relay knows.
 
 use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use super::history::{History, Sample};
 use super::overview::{About, Overview};
@@ -11,21 +12,28 @@ use super::protocol::{
     Answer, Forgotten, LastPublish, LastVerdict, PassedOver, PingOutcome, Registration, Reloaded, Removed, Request,
     Session, State, Status, printable, shortened,
 };
+use super::questions::{Latest, Questions, Unanswered};
 use super::servers::Servers;
 use super::socket::Answers;
 use crate::config::Transport;
 use crate::daemon::{Outcome, Reloader};
 use crate::jid::{BareJid, Jid};
-use crate::metrics::{Disk, Measured, Tally};
+use crate::metrics::{Disk, Measured, Tally, Wait};
 use crate::publish::choice::{Published, Standing};
 use crate::push::account::{Account, Change, DeviceId};
 use crate::push::registration;
 use crate::relay::Relay;
 use crate::relay::registry::Handle;
-use crate::store::{Backlog, Measures, Slot, Store, StoreError};
+use crate::store::{Backlog, Measures, Slot, StoreError};
 
 /// Accounts that are read from the disk at once.
 const PAGE: usize = 256;
+/// How long numbers of the database and its health are waited for.
+const GLANCE: Duration = Duration::from_secs(1);
+/// How long a command waits for the database each time.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// Commands that the database works on at once.
+const COMMANDS: usize = 16;
 
 /// Why something was not done, for people.
 type Refusal = String;
@@ -37,12 +45,26 @@ pub(super) struct Desk {
     started: Instant,
     history: Mutex<History>,
     servers: Servers,
+    disk: Latest<Disk>,
+    health: Latest<()>,
+    questions: Questions,
+    /// Whether the database is late with its numbers, as was logged.
+    late: AtomicBool,
 }
 
 impl Desk {
     pub(super) fn new(relay: Arc<Relay>, reloader: Reloader) -> Self {
-        let (history, servers) = (Mutex::default(), Servers::default());
-        Self { relay, reloader, started: Instant::now(), history, servers }
+        Self {
+            relay,
+            reloader,
+            started: Instant::now(),
+            history: Mutex::default(),
+            servers: Servers::default(),
+            disk: Latest::new(GLANCE),
+            health: Latest::new(GLANCE),
+            questions: Questions::new(COMMANDS, PATIENCE),
+            late: AtomicBool::new(false),
+        }
     }
 
     /// Whether the daemon ends.
@@ -60,9 +82,18 @@ impl Desk {
         if self.is_draining() {
             return Some("draining");
         }
-        if let Err(error) = self.relay.store().health().await {
-            tracing::warn!(%error, "not ready: the store fails");
-            return Some("the store fails");
+        let store = self.relay.store().clone();
+        let health = self.health.ask(async move { store.health().await }).await;
+        match self.counted(health) {
+            Ok(()) => {}
+            Err(error @ Unanswered::Late) => {
+                tracing::debug!(%error, "not ready");
+                return Some("the database does not answer");
+            }
+            Err(error @ Unanswered::Failed(_)) => {
+                tracing::warn!(%error, "not ready: the store fails");
+                return Some("the store fails");
+            }
         }
         (!self.servers.any_reachable(&self.relay).await).then_some("no server can be reached")
     }
@@ -88,6 +119,12 @@ impl Desk {
         Overview::new(about, &measured, metrics.counted(), &self.history())
     }
 
+    /// Looks at the database once, so that there are numbers to show if it does not answer later.
+    pub(super) async fn look(&self) {
+        // What went wrong was logged.
+        drop(self.disk().await);
+    }
+
     /// Adds the numbers of the moment to those of the last hour.
     pub(super) async fn remember(&self) {
         let measured = self.measured().await;
@@ -110,14 +147,35 @@ impl Desk {
         for host in &self.relay.current().config.hosts {
             sessions.entry(host.domain.clone()).or_default();
         }
-        let disk = self.disk().await.inspect_err(|error| tracing::error!(%error, "the store cannot be measured")).ok();
-        Measured { sessions, disk }
+        Measured { sessions, disk: self.disk().await.ok() }
     }
 
-    async fn disk(&self) -> Result<Disk, StoreError> {
-        let Measures { accounts, wakes, stanzas, bytes } = self.relay.store().measures().await?;
-        let store_bytes = Store::file_size(&self.relay.current().config.state).unwrap_or_default();
-        Ok(Disk { accounts, spooled: stanzas, spool_bytes: bytes, store_bytes, wakes_waiting: wakes })
+    /// What is on disk, or was when the database last answered.
+    async fn disk(&self) -> Result<Disk, Unanswered> {
+        let (store, state) = (self.relay.store().clone(), self.relay.current().config.state.clone());
+        let measure = async move {
+            let Measures { accounts, wakes, stanzas, bytes, file } = store.measures(&state).await?;
+            Ok(Disk { accounts, spooled: stanzas, spool_bytes: bytes, store_bytes: file, wakes_waiting: wakes })
+        };
+        let answer = self.disk.ask(measure).await;
+        let answer = self.counted(answer);
+        let late = matches!(answer, Err(Unanswered::Late));
+        if late && !self.late.swap(true, Ordering::Relaxed) {
+            tracing::error!(within = ?GLANCE, "the database does not answer: its last numbers are shown until it does");
+        }
+        match answer {
+            Err(Unanswered::Late) => self.disk.last().ok_or(Unanswered::Late),
+            Err(error) => {
+                tracing::error!(%error, "the store cannot be measured");
+                Err(error)
+            }
+            Ok(disk) => {
+                if self.late.swap(false, Ordering::Relaxed) {
+                    tracing::info!("the database answers again");
+                }
+                Ok(disk)
+            }
+        }
     }
 
     /// Writes all lines of an answer but the last, which says how this ends.
@@ -175,7 +233,8 @@ impl Desk {
     }
 
     async fn sessions(&self, answers: &mut Answers) -> io::Result<Result<(), Refusal>> {
-        let backlogs = match self.relay.store().backlogs().await {
+        let store = self.relay.store().clone();
+        let backlogs = match self.ask(async move { store.backlogs().await }).await {
             Ok(backlogs) => backlogs,
             Err(error) => return Ok(Err(refusal(error))),
         };
@@ -190,7 +249,7 @@ impl Desk {
     }
 
     async fn list(&self, account: &BareJid, answers: &mut Answers) -> io::Result<Result<(), Refusal>> {
-        match self.relay.store().account(account).await {
+        match self.account(account).await {
             Ok(state) => self.tell_registrations(account, &state, answers).await.map(Ok),
             Err(error) => Ok(Err(refusal(error))),
         }
@@ -199,7 +258,8 @@ impl Desk {
     async fn list_all(&self, answers: &mut Answers) -> io::Result<Result<(), Refusal>> {
         let mut after = None;
         loop {
-            let page = match self.relay.store().accounts(after, PAGE).await {
+            let store = self.relay.store().clone();
+            let page = match self.ask(async move { store.accounts(after, PAGE).await }).await {
                 Ok(page) => page,
                 Err(error) => return Ok(Err(refusal(error))),
             };
@@ -248,7 +308,7 @@ impl Desk {
         filter: (Option<&Jid>, Option<&str>),
         answers: &mut Answers,
     ) -> io::Result<Result<(), Refusal>> {
-        let state = match self.relay.store().account(account).await {
+        let state = match self.account(account).await {
             Ok(state) => state,
             Err(error) => return Ok(Err(refusal(error))),
         };
@@ -263,13 +323,15 @@ impl Desk {
     }
 
     async fn remove(&self, account: &BareJid, service: &Jid, node: Option<&str>) -> Result<Removed, Refusal> {
-        let state = self.relay.store().account(account).await.map_err(refusal)?;
+        let state = self.account(account).await.map_err(refusal)?;
         let selected = select(&state, (Some(service), node))?;
         let registrations = selected.len();
         // Selected by one node, all have that one.
         let node = node.and(selected.first()).and_then(|r| r.target.node.clone());
         let change = Change::Disable { service: service.clone(), node };
-        self.relay.change_account(account, change).await.map_err(refusal)?;
+        let (relay, of) = (Arc::clone(&self.relay), account.clone());
+        let changed = self.ask(async move { relay.change_account(&of, change).await }).await;
+        changed.map_err(follows)?;
         tracing::info!(%account, %service, registrations, "registrations removed at the operator's word");
         Ok(Removed { registrations })
     }
@@ -277,22 +339,46 @@ impl Desk {
     /// Deletes all that is kept about an account. Held sessions end before; those with their client go on, and what they
     /// need for that is written anew.
     async fn forget(&self, account: BareJid) -> Result<Forgotten, Refusal> {
-        let store = self.relay.store();
-        let held = self.relay.end_held(&account).await;
-        // A record that cannot be read is deleted all the same.
-        let state = store.account(&account).await.unwrap_or_default();
-        store.change(&account, Change::Removed).await.map_err(refusal)?;
-        tracing::info!(%account, "forgotten at the operator's word");
-        let live = self.relay.remember_live(&account, &state).await.map_err(refusal)?;
-        let (devices, registrations) = (state.devices.len(), state.registrations.len());
-        Ok(Forgotten { account, devices, registrations, held, live })
+        let relay = Arc::clone(&self.relay);
+        self.ask(forget(relay, account)).await.map_err(follows)
     }
+
+    async fn ask<T: Send + 'static>(
+        &self,
+        question: impl Future<Output = Result<T, StoreError>> + Send + 'static,
+    ) -> Result<T, Unanswered> {
+        let answer = self.questions.ask(question).await;
+        self.counted(answer)
+    }
+
+    fn counted<T>(&self, answer: Result<T, Unanswered>) -> Result<T, Unanswered> {
+        answer.inspect_err(|error| match error {
+            Unanswered::Late => self.relay.metrics().deadline_passed(Wait::Admin),
+            Unanswered::Failed(_) => {}
+        })
+    }
+
+    async fn account(&self, account: &BareJid) -> Result<Account, Unanswered> {
+        let (store, account) = (self.relay.store().clone(), account.clone());
+        self.ask(async move { store.account(&account).await }).await
+    }
+}
+
+async fn forget(relay: Arc<Relay>, account: BareJid) -> Result<Forgotten, StoreError> {
+    let held = relay.end_held(&account).await;
+    // A record that cannot be read is deleted all the same.
+    let state = relay.store().account(&account).await.unwrap_or_default();
+    relay.store().change(&account, Change::Removed).await?;
+    tracing::info!(%account, "forgotten at the operator's word");
+    let live = relay.remember_live(&account, &state).await?;
+    let (devices, registrations) = (state.devices.len(), state.registrations.len());
+    Ok(Forgotten { account, devices, registrations, held, live })
 }
 
 fn session(handle: &Handle, backlog: Backlog) -> Session {
     let (notes, (queued, queue_bytes)) = (handle.notes(), handle.queued());
     Session {
-        jid: format!("{}/{}", handle.account(), handle.resource()),
+        jid: Jid::new(&format!("{}/{}", handle.account().as_str(), handle.resource())).to_string(),
         state: handle.reach().into(),
         since: handle.since(),
         client: notes.peer,
@@ -325,8 +411,16 @@ fn passed((transport, reason): (Transport, String)) -> PassedOver {
     PassedOver { transport: transport.name().to_owned(), reason: printable(&reason) }
 }
 
-fn refusal(error: StoreError) -> Refusal {
+fn refusal(error: Unanswered) -> Refusal {
     error.to_string()
+}
+
+/// Why a change was not made, or not yet.
+fn follows(error: Unanswered) -> Refusal {
+    match error {
+        Unanswered::Late => format!("{error}; it may be done once the database answers"),
+        Unanswered::Failed(_) => error.to_string(),
+    }
 }
 
 /// The registrations that an operator means; a node is named in full, or as it is listed if that names one only.
@@ -366,6 +460,7 @@ mod tests {
             last_seen: 0,
             errors: 0,
             last_success: None,
+            undelivered_since: None,
             extensions: Default::default(),
         };
         let registrations = registrations.iter().map(registration).collect();

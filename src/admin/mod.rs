@@ -32,6 +32,7 @@ mod page;
 mod ping;
 mod places;
 pub mod protocol;
+mod questions;
 mod servers;
 mod socket;
 mod watch;
@@ -102,6 +103,8 @@ impl Doors {
         let admin = Admin { stop: CancellationToken::new(), tasks: TaskTracker::new() };
         let desk = Arc::new(Desk::new(relay, reloader));
         let (stop, tasks) = (admin.stop.clone(), admin.tasks.clone());
+        let looking = Arc::clone(&desk);
+        admin.tasks.spawn(stop.clone().run_until_cancelled_owned(async move { looking.look().await }));
         if let Some(listener) = self.page {
             match listener.local_addr() {
                 Ok(address) => tracing::info!(%address, "metrics are served"),

@@ -2,6 +2,8 @@
 
 use std::net::UdpSocket;
 
+use rustls::ProtocolVersion;
+
 use super::probe::{self, Offer};
 use super::{EXIT_CONFIG, EXIT_UNAVAILABLE, Place, Report};
 use crate::config::{ChannelBinding, Config, Host, UpstreamTls};
@@ -29,6 +31,9 @@ pub(super) async fn server(report: &mut Report, at: &Place<'_>, config: &Config)
             let mechanisms = offer.mechanisms.join(", ");
             report.fine(format_args!("{domain}: the server at {upstream} is ready{over}; log-in by {mechanisms}"));
             binding(report, at, &offer);
+            if at.host.upstream_tls != UpstreamTls::Off {
+                versions(report, at, &way, config).await;
+            }
         }
         Err(error) => {
             let what = format_args!("the server at {upstream}: {error}");
@@ -43,6 +48,7 @@ pub(crate) fn terms(config: &Config) -> Terms {
         connect_timeout: config.limits.connect_timeout,
         write_timeout: config.stream_management.write_timeout,
         limits: crate::xml::FrameLimits::server(config.limits.upstream_stanza),
+        tls: None,
     }
 }
 
@@ -91,6 +97,29 @@ fn binding(report: &mut Report, at: &Place<'_>, offer: &Offer) {
     }
     if *upstream_tls != UpstreamTls::Off && offered.is_empty() {
         report.fine(format_args!("{}: the server offers no channel binding, so none is stripped", at.host.domain));
+    }
+}
+
+/// A client's version of TLS is that of both legs, where the server speaks it (XEP-0515).
+async fn versions(report: &mut Report, at: &Place<'_>, way: &Way, config: &Config) {
+    let Host { domain, upstream, .. } = at.host;
+    let mut both = true;
+    for (version, name) in [(ProtocolVersion::TLSv1_2, "TLS 1.2"), (ProtocolVersion::TLSv1_3, "TLS 1.3")] {
+        let what = match way.connect(&Terms { tls: Some(version), ..terms(config) }, None).await {
+            Ok(conn) if conn.stream().version() == Some(version) => continue,
+            Ok(_) => format!(
+                "the server at {upstream} does not speak {name}: a client that does is connected with another version on the way \
+                 to the server, and does not log in if it compares the two (XEP-0515)"
+            ),
+            Err(error) => format!("the server at {upstream}, offered {name} alone: {error}"),
+        };
+        both = false;
+        report.warning(&at.problem("upstream_tls", what, Notice::OtherTls.remedy()));
+    }
+    if both {
+        report.fine(format_args!(
+            "{domain}: the server speaks TLS 1.2 and TLS 1.3, so each client's version is that of both legs"
+        ));
     }
 }
 

@@ -57,7 +57,7 @@ async fn registered(report: &mut Report, config: &Config) -> (BTreeMap<Pair, usi
     let mut pairs = BTreeMap::new();
     let company = match client::registrations(config).await {
         Ok(registrations) => {
-            registrations.iter().for_each(|r| count(&mut pairs, (r.account.domain().as_str(), &r.service)));
+            registrations.iter().for_each(|r| count(&mut pairs, (r.account.domain(), &r.service)));
             report.fine(format_args!("push services: {}, as the running pushward says", told(&pairs)));
             return (pairs, Company::Daemon);
         }
@@ -71,7 +71,7 @@ async fn registered(report: &mut Report, config: &Config) -> (BTreeMap<Pair, usi
     match tokio::task::spawn_blocking(move || store::peek(&directory)).await {
         Ok(Ok(Some(accounts))) => {
             for (account, state) in &accounts {
-                let domain = account.domain().as_str();
+                let domain = account.domain();
                 state.registrations.iter().for_each(|r| count(&mut pairs, (domain, &r.target.service)));
             }
             report.fine(format_args!("push services: {}, as the database says; no pushward runs", told(&pairs)));
@@ -87,9 +87,7 @@ async fn registered(report: &mut Report, config: &Config) -> (BTreeMap<Pair, usi
 
 fn count(pairs: &mut BTreeMap<Pair, usize>, (host, service): (&str, &Jid)) {
     // One that is a user's or a resource's is where its domain is.
-    if let Ok(domain) = Jid::new(service.domain().as_str()) {
-        *pairs.entry((host.to_owned(), domain)).or_default() += 1;
-    }
+    *pairs.entry((host.to_owned(), Jid::new(service.domain()))).or_default() += 1;
 }
 
 fn told(pairs: &BTreeMap<Pair, usize>) -> String {
@@ -102,7 +100,7 @@ fn told(pairs: &BTreeMap<Pair, usize>) -> String {
 /// Which are tried: those of the configuration for every host, and the most wanted.
 fn pairs(report: &mut Report, config: &Config, registered: BTreeMap<Pair, usize>) -> Vec<Pair> {
     let named = config.push.services.iter().chain(config.push.routes.iter().map(|route| &route.domain));
-    let named: Vec<Jid> = named.filter_map(|domain| Jid::new(domain).ok()).collect();
+    let named: Vec<Jid> = named.map(|domain| Jid::new(domain)).collect();
     let mut wanted = registered;
     for host in &config.hosts {
         for service in &named {
@@ -112,7 +110,7 @@ fn pairs(report: &mut Report, config: &Config, registered: BTreeMap<Pair, usize>
     }
     // Of a host that is not served any more, or of its own users: those are told through sessions alone.
     wanted.retain(|(host, service), _| {
-        let domain = service.domain().as_str();
+        let domain = service.domain();
         config.hosts.iter().any(|own| own.domain == *host) && config.hosts.iter().all(|own| own.domain != domain)
     });
     wanted.retain(|(host, service), _| {

@@ -3,13 +3,12 @@
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
-use jid::DomainPart;
-
 use super::listen::Listen;
 use super::section::{At, Section};
 use super::transport::{self, Component};
 use super::upstream::{self, ProxyProtocol, Upstream};
 use super::value::{Wrong, file_name, wrong};
+use crate::jid;
 
 const UPSTREAM_TLS: [(&str, UpstreamTls); 3] =
     [("off", UpstreamTls::Off), ("starttls", UpstreamTls::Starttls), ("direct", UpstreamTls::Direct)];
@@ -138,9 +137,6 @@ fn encryption(section: &Section<'_>, host: &Host, lines: [usize; 4]) {
 
 pub(super) fn domain(text: &str) -> Result<String, Wrong> {
     let remedy = "write the part of the users' addresses after the @, such as \"example.org\"";
-    match DomainPart::new(text) {
-        Ok(domain) if !domain.as_str().contains(['/', '\\', '@', '*']) => Ok(domain.as_str().to_owned()),
-        Ok(_) => Err(wrong(format!("\"{text}\" is not a domain"), remedy)),
-        Err(error) => Err(wrong(format!("\"{text}\" is not a domain: {error}"), remedy)),
-    }
+    let domain = jid::domain(text).filter(|domain| !domain.contains(['/', '\\', '@', '*']));
+    domain.ok_or_else(|| wrong(format!("\"{text}\" is not a domain"), remedy))
 }

@@ -43,7 +43,7 @@ pub struct Push {
     /// How long after a notification, that nothing new follows, a device that does not come is notified again: 60 s, 5 min,
     /// 30 min. May be empty.
     pub repush: Vec<Duration>,
-    /// How long a registration is kept whose device is not seen: 90 d.
+    /// How long a registration is kept whose device is not seen, or whose push service is out of reach: 90 d.
     pub registration_ttl: Duration,
     /// Whether clients may ask for filters, priority and encrypted notifications (`tigase:push`): yes.
     pub extensions: bool,
@@ -94,7 +94,7 @@ impl Default for Push {
 impl Push {
     /// Whether the operator lets users be notified through this push service.
     pub fn allows(&self, service: &Jid) -> bool {
-        self.services.is_empty() || self.services.iter().any(|domain| domain == service.domain().as_str())
+        self.services.is_empty() || self.services.iter().any(|domain| domain == service.domain())
     }
 }
 

@@ -20,9 +20,9 @@ pub struct StreamManagement {
     pub write_timeout: Duration,
     /// How long the connection to the server may be silent before whitespace is sent on it: 5 min.
     pub upstream_keepalive: Duration,
-    /// How long a stanza may be unacknowledged by a live client before it is spooled, where the server has no stream
-    /// management: 100 ms.
-    pub spool_after: Duration,
+    /// How long a stanza may be unacknowledged by a live client before it is spooled. Without it, 100 ms where the server has
+    /// no stream management, and 1 s where it has.
+    pub spool_after: Option<Duration>,
     /// How long after its first presence a device gets what another device of the account does not fetch: 5 s.
     pub orphan_grace: Duration,
     /// How long stanzas wait for their device on disk: 14 d.
@@ -42,12 +42,21 @@ impl Default for StreamManagement {
             idle_probe: 5 * MINUTE,
             write_timeout: 30 * SECOND,
             upstream_keepalive: 5 * MINUTE,
-            spool_after: Duration::from_millis(100),
+            spool_after: None,
             orphan_grace: 5 * SECOND,
             orphan_ttl: 14 * 24 * HOUR,
             wake_before_expiry: 2 * MINUTE,
             wake_rate: 50,
         }
+    }
+}
+
+impl StreamManagement {
+    /// How long a stanza may be unacknowledged by a live client before it is spooled; `counted`: the server's stream management
+    /// counts it.
+    pub fn spool_after(&self, counted: bool) -> Duration {
+        let default = if counted { SECOND } else { Duration::from_millis(100) };
+        self.spool_after.unwrap_or(default)
     }
 }
 
@@ -60,7 +69,7 @@ pub(super) fn read(mut s: Section<'_>) -> StreamManagement {
         idle_probe: s.duration("idle_probe", d.idle_probe, MOMENT..=DAY),
         write_timeout: s.duration("write_timeout", d.write_timeout, MOMENT..=HOUR),
         upstream_keepalive: s.duration("upstream_keepalive", d.upstream_keepalive, MOMENT..=HOUR),
-        spool_after: s.duration("spool_after", d.spool_after, Duration::ZERO..=MINUTE),
+        spool_after: s.has("spool_after").then(|| s.duration("spool_after", SECOND, Duration::ZERO..=MINUTE)),
         orphan_grace: s.duration("orphan_grace", d.orphan_grace, Duration::ZERO..=HOUR),
         orphan_ttl: s.duration("orphan_ttl", d.orphan_ttl, MOMENT..=366 * DAY),
         wake_before_expiry: s.duration("wake_before_expiry", d.wake_before_expiry, Duration::ZERO..=DAY),

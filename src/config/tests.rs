@@ -429,6 +429,9 @@ fn a_domain_is_normalised_or_refused() {
         |text: &str| parse(&format!("[[host]]\ndomain = \"{text}\"")).map(|config| config.hosts[0].domain.clone());
     assert_eq!(domain("EXAMPLE.org").unwrap(), "example.org");
     assert_eq!(domain("Müller.example").unwrap(), "müller.example");
+    for text in ["my--chat.example", "-a.example", "xn--a.example", "123.example", "🦊.example"] {
+        assert_eq!(domain(text).unwrap(), text);
+    }
     for text in ["", "a b", "user@example.org", "example.org/x", "../../etc", "*.example.org", "a..b"] {
         assert!(domain(text).is_err(), "{text}");
     }
@@ -489,5 +492,16 @@ proptest::proptest! {
         if let Err(errors) = parse(&text) {
             assert!(!errors.problems().is_empty());
         }
+    }
+}
+
+#[test]
+fn any_name_of_letters_digits_and_hyphens_is_a_push_service() {
+    let text =
+        "[push]\nservices = ['Ab--Gw.example']\n[[push.route]]\ndomain = 'ab--gw.example'\naddress = '10.0.0.5:5270'";
+    let push = parse(&with_host(text)).unwrap().push.clone();
+    assert_eq!((push.services[0].as_str(), push.routes[0].domain.as_str()), ("ab--gw.example", "ab--gw.example"));
+    for (service, allowed) in [("AB--gw.example", true), ("gw🦊@ab--gw.example", true), ("ab-gw.example", false)] {
+        assert_eq!(push.allows(&crate::jid::Jid::new(service)), allowed, "{service}");
     }
 }

@@ -21,7 +21,7 @@ pub use logins::Logins;
 pub use network::Network;
 pub use throttle::{Rates, Throttle};
 pub use waiting::Stage;
-pub use watch::{Limit, Refusal, Watch};
+pub use watch::{Limit, Refusal, Seldom, Watch};
 
 use crate::config::Limits;
 use crate::metrics::Metrics;

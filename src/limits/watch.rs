@@ -110,7 +110,7 @@ impl Limit {
             Self::HeldPerAccount => "the session that is held longest ends",
             Self::SessionQueue | Self::QueueMemory => "what waits is on disk only",
             Self::SpoolPerSession | Self::SpoolPerAccount | Self::Spool => {
-                "the session ends, and what waits stays the server's"
+                "stanzas stay in memory, and what has no room there stays the server's or is returned"
             }
         }
     }
@@ -149,6 +149,17 @@ impl Said {
         }
         self.at = Some(now);
         Some(std::mem::take(&mut self.unsaid))
+    }
+}
+
+/// A log line whose cause others can repeat without end: it is written at most once in ten seconds.
+#[derive(Debug, Default)]
+pub struct Seldom(Mutex<Said>);
+
+impl Seldom {
+    /// Returns how often the line was left out before, if it may be written now.
+    pub fn next(&self) -> Option<u64> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).next(Instant::now())
     }
 }
 

@@ -15,11 +15,13 @@ pub enum Wait {
     HandOver,
     /// For the store to finish what a session has left.
     Store,
+    /// For the database to answer the operator.
+    Admin,
 }
 
 impl Wait {
-    pub(super) const ALL: [Self; 6] =
-        [Self::Login, Self::OlderSessions, Self::GiveWay, Self::Tombstone, Self::HandOver, Self::Store];
+    pub(super) const ALL: [Self; 7] =
+        [Self::Login, Self::OlderSessions, Self::GiveWay, Self::Tombstone, Self::HandOver, Self::Store, Self::Admin];
 
     pub(super) fn name(self) -> &'static str {
         match self {
@@ -29,6 +31,7 @@ impl Wait {
             Self::Tombstone => "tombstone",
             Self::HandOver => "hand_over",
             Self::Store => "store",
+            Self::Admin => "admin",
         }
     }
 }

@@ -24,6 +24,30 @@ pub(super) struct Backlog {
     replies: Option<Box<Replies>>,
     /// Relayed bytes have reached their mark and not fallen to half of it.
     full: bool,
+    watched: Watched,
+}
+
+/// Bytes whose departure is to be known.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Watched {
+    /// None, or they left before anybody knew that they waited.
+    #[default]
+    None,
+    /// Those up to this position.
+    Until(usize),
+    /// The same, and it is known that they wait.
+    KnownToWait(usize),
+    /// They have left, and that is not known yet.
+    Left,
+}
+
+/// News of the bytes that are watched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Departure {
+    /// They wait.
+    Waits,
+    /// They have left.
+    Left,
 }
 
 /// The replies that wait.
@@ -60,18 +84,38 @@ impl Backlog {
         replies.many |= replies.bytes >= REPLY_MARK / 2;
     }
 
+    /// Watches all that was written so far, in place of what was watched before.
+    pub(super) fn watch(&mut self) {
+        self.watched = if self.waiting() == 0 { Watched::None } else { Watched::Until(self.written) };
+    }
+
+    /// What has become of the watched bytes, where that is news: once that they wait, and then once that they have left.
+    pub(super) fn departure(&mut self) -> Option<Departure> {
+        let (watched, news) = match self.watched {
+            Watched::Until(end) => (Watched::KnownToWait(end), Some(Departure::Waits)),
+            Watched::Left => (Watched::None, Some(Departure::Left)),
+            unchanged @ (Watched::None | Watched::KnownToWait(_)) => (unchanged, None),
+        };
+        self.watched = watched;
+        news
+    }
+
     /// So many bytes still wait, as the connection knows. Encryption makes them a little more, so that what leaves last counts
     /// as leaving a moment late. Returns whether anything changed that somebody may wait for.
     pub(super) fn settle(&mut self, waiting: usize) -> bool {
         if waiting == 0 {
             let waited_for = self.full || self.replies.as_ref().is_some_and(|replies| replies.many);
-            *self = Self::default();
-            return waited_for;
+            let watched = self.watched.left(self.written);
+            let departed = watched != self.watched && watched == Watched::Left;
+            *self = Self { watched, ..Self::default() };
+            return waited_for || departed;
         }
         self.left = self.left.max(self.written.saturating_sub(waiting));
-        let mut changed = false;
+        let watched = self.watched.left(self.left);
+        let mut changed = watched != self.watched && watched == Watched::Left;
+        self.watched = watched;
         if let Some(replies) = &mut self.replies {
-            changed = replies.settle(self.left);
+            changed |= replies.settle(self.left);
             if replies.runs.is_empty() {
                 self.replies = None;
             }
@@ -104,6 +148,17 @@ impl Backlog {
     /// Whether replies came over half their mark and have not all left since.
     pub(super) fn owes_much(&self) -> bool {
         self.replies.as_ref().is_some_and(|replies| replies.many)
+    }
+}
+
+impl Watched {
+    /// What is watched once all up to this position has left.
+    fn left(self, position: usize) -> Self {
+        match self {
+            Self::Until(end) if end <= position => Self::None,
+            Self::KnownToWait(end) if end <= position => Self::Left,
+            unchanged @ (Self::None | Self::Until(_) | Self::KnownToWait(_) | Self::Left) => unchanged,
+        }
     }
 }
 
@@ -207,6 +262,50 @@ mod tests {
         assert_eq!(states(&backlog), (true, false));
         assert!(backlog.settle(100));
         assert_eq!(states(&backlog), (false, false));
+    }
+
+    #[test]
+    fn watched_bytes_wait_until_the_last_of_them_has_left_whatever_comes_behind_them() {
+        let mut backlog = Backlog::default();
+        backlog.relayed(1000);
+        backlog.watch();
+        backlog.relayed(1000);
+        assert_eq!(backlog.departure(), Some(Departure::Waits));
+        assert_eq!(backlog.departure(), None, "that is known");
+        backlog.relayed(1000);
+        assert!(!backlog.settle(2001));
+        assert_eq!(backlog.departure(), None);
+        assert!(backlog.settle(2000), "somebody waits for it");
+        assert_eq!(backlog.departure(), Some(Departure::Left));
+        assert_eq!((backlog.departure(), backlog.settle(1000)), (None, false));
+    }
+
+    #[test]
+    fn watched_bytes_that_leave_before_anybody_asks_are_no_event() {
+        let mut backlog = Backlog::default();
+        backlog.watch();
+        assert_eq!(backlog.departure(), None, "nothing waits");
+        for waiting in [10, 0] {
+            backlog.relayed(1000);
+            backlog.watch();
+            backlog.relayed(10);
+            assert!(!backlog.settle(waiting));
+            assert_eq!(backlog.departure(), None);
+        }
+    }
+
+    #[test]
+    fn only_what_was_watched_last_is_told() {
+        let mut backlog = Backlog::default();
+        backlog.relayed(100);
+        backlog.watch();
+        assert_eq!(backlog.departure(), Some(Departure::Waits));
+        backlog.relayed(100);
+        backlog.watch();
+        assert!(!backlog.settle(100));
+        assert_eq!(backlog.departure(), Some(Departure::Waits));
+        assert!(backlog.settle(0));
+        assert_eq!(backlog.departure(), Some(Departure::Left));
     }
 
     #[test]

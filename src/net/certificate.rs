@@ -17,6 +17,7 @@ use rustls::server::ParsedCertificate;
 use rustls::sign::CertifiedKey;
 
 use crate::config::Host;
+use crate::jid;
 
 /// The longest that a certificate may still be valid for [`judge`] to say that it ends soon.
 const SOON: Duration = Duration::from_secs(14 * 24 * 60 * 60);
@@ -164,7 +165,7 @@ pub fn judge(key: &CertifiedKey, domain: &str, now: SystemTime) -> Vec<Defect> {
     let Some((leaf, intermediates)) = key.cert.split_first() else { return Vec::new() };
     let Ok(parsed) = ParsedCertificate::try_from(leaf) else { return Vec::new() };
     let mut defects = Vec::new();
-    let name = idna::domain_to_ascii(domain).ok().and_then(|ascii| ServerName::try_from(ascii).ok());
+    let name = jid::ascii(domain).and_then(|ascii| ServerName::try_from(ascii).ok());
     if name.is_none_or(|name| verify_server_name(&parsed, &name).is_err()) {
         defects.push(Defect::NotForDomain);
     }
@@ -239,7 +240,7 @@ pub fn ensure_development(host: &Host) -> Result<bool, CertificateError> {
 /// # Errors
 /// rcgen's, for a name that fits in no certificate.
 pub fn self_signed(domain: &str) -> Result<(String, String), rcgen::Error> {
-    let mut names = vec![idna::domain_to_ascii(domain).unwrap_or_else(|_| domain.to_owned())];
+    let mut names = vec![jid::ascii(domain).unwrap_or_else(|| domain.to_owned())];
     if domain == "localhost" {
         names.extend(["127.0.0.1".to_owned(), "::1".to_owned()]);
     }

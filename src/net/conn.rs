@@ -11,7 +11,7 @@ use bytes::BytesMut;
 use tokio::time::timeout;
 
 use super::backlog::Backlog;
-pub use super::backlog::{HIGH_WATER, REPLY_MARK};
+pub use super::backlog::{Departure, HIGH_WATER, REPLY_MARK};
 use super::wire::Wire;
 use crate::limits::Permit;
 use crate::xml::{Frame, FrameError, FrameLimits, Framer};
@@ -161,6 +161,17 @@ impl<S: Wire> Conn<S> {
         self.waiting.owes_much()
     }
 
+    /// Watches all that was gathered so far, in place of what was watched before.
+    pub fn watch(&mut self) {
+        self.waiting.watch();
+    }
+
+    /// What has become of the watched bytes, where that is news: once that they wait, and then once that the kernel has taken
+    /// the last of them, which is an event. Bytes that leave with the next event are no news.
+    pub fn departure(&mut self) -> Option<Departure> {
+        self.waiting.departure()
+    }
+
     /// When the peer is to be given up for not reading, if nothing moves until then.
     pub fn write_deadline(&self, write_timeout: Duration) -> Option<Instant> {
         self.stalled.map(|since| since + write_timeout)
@@ -291,6 +302,22 @@ mod tests {
             }
         }
         assert_eq!(events, [(false, true, true), (false, false, true), (false, false, false)]);
+    }
+
+    #[tokio::test]
+    async fn an_event_says_that_watched_bytes_have_left() {
+        let (stream, mut peer) = duplex(1000);
+        let mut conn = Conn::new(stream, LIMITS);
+        conn.write(&[b' '; 1500]);
+        conn.watch();
+        conn.write(&[b' '; 2000]);
+        assert!(!sends(&mut conn).await);
+        assert_eq!(conn.departure(), Some(Departure::Waits));
+        take(&mut peer, 499).await;
+        assert!(!sends(&mut conn).await);
+        take(&mut peer, 1).await;
+        assert!(sends(&mut conn).await);
+        assert_eq!(conn.departure(), Some(Departure::Left));
     }
 
     #[tokio::test]

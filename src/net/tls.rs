@@ -10,6 +10,8 @@ use rustls::server::{ClientHello, NoServerSessionStorage, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use rustls::version::{TLS12, TLS13};
 
+use crate::jid;
+
 /// The ALPN name of client connections (XEP-0368 §4).
 pub(super) const ALPN: &[u8] = b"xmpp-client";
 
@@ -94,7 +96,7 @@ impl fmt::Debug for Resolver {
 
 /// The form in which a domain appears in TLS (RFC 6066 §3).
 pub(super) fn ascii(domain: &str) -> String {
-    idna::domain_to_ascii(domain).unwrap_or_else(|_| domain.to_ascii_lowercase())
+    jid::ascii(domain).unwrap_or_else(|| domain.to_ascii_lowercase())
 }
 
 #[cfg(test)]
@@ -204,6 +206,25 @@ pub(super) mod tests {
             assert_eq!(fixture.shown(Some(domain), Some("one.test")), domain);
         }
         assert_eq!(fixture.shown(Some("TWO.test"), None), "two.test");
+    }
+
+    /// README says so: once the library has a setting for it, the fallback certificate is the better answer.
+    #[test]
+    fn a_name_that_is_not_ascii_is_refused_by_the_library() {
+        let fixture = Fixture::new();
+        let refuses = |name: &[u8]| {
+            let domain = ServerName::try_from("two.test").unwrap();
+            let mut client = ClientConnection::new(Arc::new(fixture.client(&TLS13, &[])), domain).unwrap();
+            let mut server = ServerConnection::new(fixture.certificates.server_config(None, false)).unwrap();
+            let mut hello = Vec::new();
+            client.write_tls(&mut hello).unwrap();
+            let at = hello.windows(name.len()).position(|bytes| bytes == b"two.test").expect("the name in the hello");
+            hello[at..at + name.len()].copy_from_slice(name);
+            feed(&hello, |bytes| server.read_tls(bytes));
+            server.process_new_packets().is_err()
+        };
+        assert!(!refuses(b"two.test"));
+        assert!(refuses("z\u{f6}.test".as_bytes()));
     }
 
     #[test]

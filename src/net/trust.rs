@@ -10,7 +10,7 @@ use std::time::{Duration, UNIX_EPOCH};
 use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::version::{TLS12, TLS13};
-use rustls::{CertificateError, ClientConfig, Error};
+use rustls::{CertificateError, ClientConfig, Error, ProtocolVersion, RootCertStore, SupportedProtocolVersion};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
@@ -40,7 +40,7 @@ pub enum TrustError {
 /// What makes TLS connections to the server of one domain.
 #[derive(Clone)]
 pub struct Trust {
-    config: Arc<ClientConfig>,
+    settings: Settings,
     name: ServerName<'static>,
 }
 
@@ -51,19 +51,50 @@ impl fmt::Debug for Trust {
 }
 
 impl Trust {
-    /// Connects: the server is shown the domain (RFC 6066 §3) and has to prove it (RFC 6125).
+    /// Connects: the server is shown the domain (RFC 6066 §3) and has to prove it (RFC 6125). With `only`, one version of TLS is
+    /// offered.
     ///
     /// # Errors
     /// What the library says; [`TlsFault::from`] knows what it means.
-    pub async fn handshake(&self, socket: Socket) -> io::Result<TlsStream<Socket>> {
-        TlsConnector::from(Arc::clone(&self.config)).connect(self.name.clone(), socket).await
+    pub async fn handshake(&self, socket: Socket, only: Option<ProtocolVersion>) -> io::Result<TlsStream<Socket>> {
+        let config = only.and_then(|version| self.settings.only(version)).unwrap_or(&self.settings.any);
+        TlsConnector::from(Arc::clone(config)).connect(self.name.clone(), socket).await
+    }
+}
+
+/// The TLS settings of what is trusted: with all versions, and with one.
+#[derive(Clone, Debug)]
+struct Settings {
+    any: Arc<ClientConfig>,
+    each: [(ProtocolVersion, Arc<ClientConfig>); 2],
+}
+
+impl Settings {
+    fn new(roots: RootCertStore, direct: bool) -> Result<Self, Error> {
+        let roots = Arc::new(roots);
+        let offering = |versions: &[&'static SupportedProtocolVersion]| {
+            let mut config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+                .with_protocol_versions(versions)?
+                .with_root_certificates(Arc::clone(&roots))
+                .with_no_client_auth();
+            if direct {
+                config.alpn_protocols = vec![ALPN.to_vec()];
+            }
+            Ok::<_, Error>(Arc::new(config))
+        };
+        let each = [(ProtocolVersion::TLSv1_2, offering(&[&TLS12])?), (ProtocolVersion::TLSv1_3, offering(&[&TLS13])?)];
+        Ok(Self { any: offering(&[&TLS13, &TLS12])?, each })
+    }
+
+    fn only(&self, version: ProtocolVersion) -> Option<&Arc<ClientConfig>> {
+        self.each.iter().find(|(only, _)| *only == version).map(|(_, config)| config)
     }
 }
 
 /// Loads what hosts trust; hosts that trust the same share it, and their TLS sessions.
 #[derive(Debug, Default)]
 pub struct Trusts {
-    loaded: HashMap<(Option<PathBuf>, bool), Arc<ClientConfig>>,
+    loaded: HashMap<(Option<PathBuf>, bool), Settings>,
 }
 
 impl Trusts {
@@ -76,23 +107,16 @@ impl Trusts {
         let name = ServerName::try_from(ascii(&host.domain)).map_err(|_| unnamed())?;
         let direct = host.upstream_tls == UpstreamTls::Direct;
         let key = (host.upstream_ca.clone(), direct);
-        if let Some(config) = self.loaded.get(&key) {
-            return Ok(Trust { config: Arc::clone(config), name });
+        if let Some(settings) = self.loaded.get(&key) {
+            return Ok(Trust { settings: settings.clone(), name });
         }
         let roots = match &host.upstream_ca {
             Some(path) => roots::in_file(path)?,
             None => roots::system()?,
         };
-        let mut config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
-            .with_protocol_versions(&[&TLS13, &TLS12])?
-            .with_root_certificates(roots)
-            .with_no_client_auth();
-        if direct {
-            config.alpn_protocols = vec![ALPN.to_vec()];
-        }
-        let config = Arc::new(config);
-        self.loaded.insert(key, Arc::clone(&config));
-        Ok(Trust { config, name })
+        let settings = Settings::new(roots, direct)?;
+        self.loaded.insert(key, settings.clone());
+        Ok(Trust { settings, name })
     }
 }
 
@@ -102,6 +126,8 @@ impl Trusts {
 pub struct TlsFault {
     what: String,
     remedy: &'static str,
+    /// The server may have failed at the versions that it was offered.
+    of_version: bool,
 }
 
 impl TlsFault {
@@ -110,8 +136,17 @@ impl TlsFault {
         self.remedy
     }
 
+    /// Whether another version of TLS may succeed: the server was found neither to be another one nor to speak something else.
+    pub fn may_be_of_the_version(&self) -> bool {
+        self.of_version
+    }
+
     fn new(what: impl Into<String>, remedy: &'static str) -> Self {
-        Self { what: what.into(), remedy }
+        Self { what: what.into(), remedy, of_version: false }
+    }
+
+    fn of_version(self) -> Self {
+        Self { of_version: true, ..self }
     }
 }
 
@@ -125,8 +160,10 @@ impl From<io::Error> for TlsFault {
             Some(Error::InvalidMessage(_)) => Self::new("what it speaks on this port is not TLS", OTHER_PORT),
             Some(other) => {
                 Self::new(format!("TLS failed: {}", excerpt(&other.to_string())), "see the log of the server")
+                    .of_version()
             }
-            None => Self::new(format!("TLS failed: {}", excerpt(&error.to_string())), OTHER_PORT),
+            // There are servers that close instead of sending an alert.
+            None => Self::new(format!("TLS failed: {}", excerpt(&error.to_string())), OTHER_PORT).of_version(),
         }
     }
 }

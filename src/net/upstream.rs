@@ -1,5 +1,7 @@
 //! The way to the XMPP server, over TCP or a unix socket: plain, over STARTTLS, or over TLS from the first byte.
 
+mod version;
+
 use std::collections::HashMap;
 use std::io::{self, IoSlice};
 use std::net::{IpAddr, SocketAddr};
@@ -8,6 +10,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use rustls::ProtocolVersion;
 use rustls::pki_types::CertificateDer;
 use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
@@ -23,6 +26,7 @@ use crate::config::{Endpoint, Host, ProxyProtocol, Upstream, UpstreamTls};
 use crate::session::sieve::Leg;
 use crate::session::upgrade::{Refusal, Step, Upgrade};
 use crate::xml::{FrameError, FrameLimits};
+use version::Lacking;
 
 /// What a server may say before TLS.
 const CLEAR_TEXT: FrameLimits = FrameLimits::new(64 << 10, 32);
@@ -45,6 +49,14 @@ impl Stream {
         match self {
             Self::Plain(_) => None,
             Self::Tls(tls) => trust::shown(tls),
+        }
+    }
+
+    /// The version of TLS, where there is TLS.
+    pub fn version(&self) -> Option<ProtocolVersion> {
+        match self {
+            Self::Plain(_) => None,
+            Self::Tls(tls) => tls.get_ref().1.protocol_version(),
         }
     }
 }
@@ -178,6 +190,7 @@ pub struct Way {
     domain: String,
     security: Security,
     leg: Leg,
+    lacking: Arc<Lacking>,
 }
 
 #[derive(Clone, Debug)]
@@ -199,6 +212,8 @@ pub struct Terms {
     pub write_timeout: Duration,
     /// What the server may say afterwards.
     pub limits: FrameLimits,
+    /// The only version of TLS that is offered to a server that speaks it; `None`: all.
+    pub tls: Option<ProtocolVersion>,
 }
 
 impl Way {
@@ -214,7 +229,8 @@ impl Way {
         };
         let sources = Arc::new(Sources::new(host.upstream_source.clone()));
         let (upstream, proxy_protocol) = (host.upstream.clone(), host.upstream_proxy_protocol);
-        Ok(Self { upstream, sources, proxy_protocol, domain: host.domain.clone(), security, leg })
+        let (domain, lacking) = (host.domain.clone(), Arc::default());
+        Ok(Self { upstream, sources, proxy_protocol, domain, security, leg, lacking })
     }
 
     /// Where it leads.
@@ -232,22 +248,46 @@ impl Way {
     /// # Errors
     /// [`ConnectError`].
     pub async fn connect(&self, terms: &Terms, client: Option<&Client>) -> Result<UpstreamConn, ConnectError> {
-        let attempt = async {
-            let mut socket = self.dial(terms).await?;
-            if self.proxy_protocol != ProxyProtocol::Off {
-                let ourselves = Client { addresses: socket.addresses()?, tls: None };
-                let header = proxy_protocol::header(self.proxy_protocol, client.unwrap_or(&ourselves))?;
-                socket.write_all(&header).await?;
-            }
-            match &self.security {
-                Security::Off { .. } => Ok(Stream::Plain(socket)),
-                Security::Direct(trust) => secure(socket, trust).await,
-                Security::Starttls(trust) => secure(self.upgraded(socket).await?, trust).await,
-            }
-        };
-        match timeout(terms.connect_timeout, attempt).await {
+        match timeout(terms.connect_timeout, self.speak(terms, client)).await {
             Ok(stream) => Ok(Conn::new(stream?, terms.limits)),
             Err(_) => Err(ConnectError::Timeout(terms.connect_timeout)),
+        }
+    }
+
+    /// Connects with the version of TLS that is wanted, or with what the server speaks.
+    async fn speak(&self, terms: &Terms, client: Option<&Client>) -> Result<Stream, ConnectError> {
+        let Some(only) = terms.tls.filter(|version| !self.lacking.has(*version)) else {
+            return self.attempt(terms, client, None).await;
+        };
+        match self.attempt(terms, client, Some(only)).await {
+            Err(ConnectError::Tls(fault)) if fault.may_be_of_the_version() => {
+                tracing::debug!(error = %fault, version = ?only, "no TLS of this version with the server");
+                let stream = self.attempt(terms, client, None).await?;
+                if stream.version() != Some(only) {
+                    self.lacking.note(only);
+                }
+                Ok(stream)
+            }
+            done => done,
+        }
+    }
+
+    async fn attempt(
+        &self,
+        terms: &Terms,
+        client: Option<&Client>,
+        only: Option<ProtocolVersion>,
+    ) -> Result<Stream, ConnectError> {
+        let mut socket = self.dial(terms).await?;
+        if self.proxy_protocol != ProxyProtocol::Off {
+            let ourselves = Client { addresses: socket.addresses()?, tls: None };
+            let header = proxy_protocol::header(self.proxy_protocol, client.unwrap_or(&ourselves))?;
+            socket.write_all(&header).await?;
+        }
+        match &self.security {
+            Security::Off { .. } => Ok(Stream::Plain(socket)),
+            Security::Direct(trust) => secure(socket, trust, only).await,
+            Security::Starttls(trust) => secure(self.upgraded(socket).await?, trust, only).await,
         }
     }
 
@@ -295,8 +335,8 @@ impl Way {
     }
 }
 
-async fn secure(socket: Socket, trust: &Trust) -> Result<Stream, ConnectError> {
-    let tls = trust.handshake(socket).await.map_err(TlsFault::from)?;
+async fn secure(socket: Socket, trust: &Trust, only: Option<ProtocolVersion>) -> Result<Stream, ConnectError> {
+    let tls = trust.handshake(socket, only).await.map_err(TlsFault::from)?;
     tracing::debug!(version = ?tls.get_ref().1.protocol_version(), "TLS with the server is up");
     Ok(Stream::Tls(Box::new(tls)))
 }

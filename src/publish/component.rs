@@ -18,7 +18,7 @@ use crate::xml::{Element, Frame, FrameLimits, XmlWriter, excerpt, ns};
 /// server to its own users.
 pub(super) fn is_fit(config: &Config, host: &str, service: &Jid) -> bool {
     let is_own = |domain: &str| config.hosts.iter().any(|host| host.domain == domain);
-    let own_user = service.node().is_some() && is_own(service.domain().as_str());
+    let own_user = service.node().is_some() && is_own(service.domain());
     !own_user && config.hosts.iter().any(|own| own.domain == host && own.component.is_some())
 }
 
@@ -101,10 +101,16 @@ impl Peer for Server {
         if carry::is_request(&node) { Heard::Reply(carry::unavailable(&node)) } else { Heard::Nothing }
     }
 
+    fn heard_other(&self, _before: u32) -> Heard {
+        Heard::Nothing
+    }
+
     // The server may send to its component what it likes.
     fn misused(&self) {}
 
     fn refused(&self) {}
+
+    fn dropped(&self) {}
 
     fn late(&self, _stanzas: u64) {}
 

@@ -61,7 +61,7 @@ pub(super) enum Heard {
     Refuse(Option<Bytes>),
     /// Another task decides. `false` means [`Heard::Refuse`].
     Ask(oneshot::Receiver<bool>, Option<Bytes>),
-    /// The peer may not send such a stanza: the stream ends at once with this error.
+    /// The peer may not send such a thing: the stream ends at once with this error.
     Close(&'static str),
 }
 
@@ -75,10 +75,14 @@ pub(super) trait Peer: Send + Sync + 'static {
     fn dial(&self) -> impl Future<Output = Result<Link, String>> + Send;
     /// Takes a stanza, in the namespace of clients, from a link with or without [`Link::answers`]. Waits for nobody.
     fn heard(&self, stanza: Element, answers: bool) -> Heard;
+    /// Takes an element that is no stanza, behind so many others of this link.
+    fn heard_other(&self, before: u32) -> Heard;
     /// The peer has sent what it may not, which is the first time on this link.
     fn misused(&self);
     /// Counts a stanza that is refused.
     fn refused(&self);
+    /// Counts a stanza that is dropped, since too many wait to be decided about.
+    fn dropped(&self);
     /// Counts stanzas that came behind our footer.
     fn late(&self, stanzas: u64);
     /// Nobody wants the line: whether it may go, because nothing can come into its queue any more.

@@ -162,7 +162,7 @@ impl Publisher {
     /// A publish has come to its end, by the user's own session or in any other way.
     pub fn ended(&self, target: &Target, published: Published) {
         let end = (published, SystemTime::now());
-        self.with_choice(|choice| choice.ended(Instant::now(), target.service.domain().as_str(), end));
+        self.with_choice(|choice| choice.ended(Instant::now(), target.service.domain(), end));
     }
 
     /// How things are with the push service of a registration, as far as this process has seen.
@@ -171,14 +171,14 @@ impl Publisher {
         let fit = if allowed { self.fit(account, target) } else { Vec::new() };
         let domain = target.service.domain();
         let now = (Instant::now(), SystemTime::now());
-        let one_way = self.pool.one_way_until(domain.as_str()).filter(|_| fit.contains(&Transport::S2s));
+        let one_way = self.pool.one_way_until(domain).filter(|_| fit.contains(&Transport::S2s));
         let one_way_until = one_way.map(|until| now.1 + until.saturating_duration_since(now.0));
-        let standing = self.with_choice(|choice| choice.standing(now.0, domain.as_str(), &fit));
+        let standing = self.with_choice(|choice| choice.standing(now.0, domain, &fit));
         Standing { one_way_until, ..standing }
     }
 
     async fn try_all(&self, account: &BareJid, publish: Publish) -> Published {
-        let service = publish.target.service.domain().as_str().to_owned();
+        let service = publish.target.service.domain().to_owned();
         let fit = self.fit(account, &publish.target);
         let mut trial = self.with_choice(|choice| choice.trial(Instant::now(), &service, fit));
         while let Some(transport) = trial.next_transport() {
@@ -212,7 +212,7 @@ impl Publisher {
     async fn attempt(&self, transport: Transport, account: &BareJid, publish: Publish) -> Attempt {
         match transport {
             Transport::S2s => line::submit((account, publish), READY, |job| self.pool.enqueue(job)).await,
-            Transport::Component => match self.components.get(account.domain().as_str()).map(|queue| queue.clone()) {
+            Transport::Component => match self.components.get(account.domain()).map(|queue| queue.clone()) {
                 Some(queue) => line::submit((account, publish), READY, |job| enqueue(&queue, job)).await,
                 None => Attempt::Skipped("no [host.component]".to_owned()),
             },
@@ -225,7 +225,7 @@ impl Publisher {
 
     /// The transports that may be tried, in the configured order.
     fn fit(&self, account: &BareJid, target: &Target) -> Vec<Transport> {
-        let host = account.domain().as_str();
+        let host = account.domain();
         let config = &self.current.load().config;
         let is_fit = |transport: &Transport| match transport {
             Transport::S2s => s2s::is_fit(config, &target.service),

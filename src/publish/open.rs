@@ -55,7 +55,7 @@ impl<T> Open<T> {
         if !id.starts_with(&self.prefix) {
             return Answered::NotOurs;
         }
-        let from = from.and_then(|from| Jid::new(from).ok());
+        let from = from.map(Jid::new);
         let at = self.entries.iter().position(|entry| entry.id == id && from.as_ref() == Some(&entry.service));
         at.and_then(|at| self.entries.remove(at)).map_or(Answered::Nobody, |entry| Answered::To(entry.asker))
     }

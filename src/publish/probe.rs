@@ -82,7 +82,7 @@ impl Probe {
         }
         // Where bidi is agreed on, the peer sends its stanzas for the host on this stream: only where nobody misses them.
         let bidi = self.config.push.s2s_bidi && self.company == Company::Alone;
-        let reached = match self.dialer.reach(host, service.domain().as_str(), bidi).await {
+        let reached = match self.dialer.reach(host, service.domain(), bidi).await {
             Ok(reached) => reached,
             Err(fault) => return Finding::Fails(fault.to_string()),
         };
@@ -190,7 +190,7 @@ async fn answer(conn: &mut Conn<Stream>, id: &str, service: &Jid) -> Replied {
 }
 
 fn is_answer(stanza: &Node<'_>, id: &str, service: &Jid) -> bool {
-    let from = stanza.attr("from").and_then(|from| Jid::new(&from).ok());
+    let from = stanza.attr("from").map(|from| Jid::new(&from));
     stanza.name() == "iq"
         && stanza.attr("id").as_deref() == Some(id)
         && matches!(stanza.attr("type").as_deref(), Some("result" | "error"))

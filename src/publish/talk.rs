@@ -31,6 +31,10 @@ pub(super) struct Talk {
     quiet: Instant,
     pub(super) open: Open<oneshot::Sender<Attempt>>,
     write: Duration,
+    /// Elements of the peer that are no stanzas.
+    others: u32,
+    /// Our footer was written, behind a stream error.
+    closed: bool,
     /// The peer has sent what it may not: when the stream ends.
     refusing: Option<Instant>,
     /// Since when the peer is not read, because it does not read what it is answered.
@@ -51,6 +55,8 @@ impl Talk {
             quiet: Instant::now(),
             open,
             write: patience.write,
+            others: 0,
+            closed: false,
             refusing: None,
             unread: None,
             asked: JoinSet::new(),
@@ -104,7 +110,7 @@ impl Talk {
                 Ok(Some(Frame::Close)) => return Err("closed by the peer".to_owned()),
                 Ok(Some(Frame::Open(_))) => return Err("the peer began anew".to_owned()),
                 Err(error) => {
-                    self.conn.reply(&stream_error(error.condition(), None, None));
+                    self.fail(error.condition());
                     return Err(format!("not an XML stream: {error}"));
                 }
             }
@@ -116,7 +122,9 @@ impl Talk {
         if element.kind() == Kind::Other {
             let node = element.node();
             if !node.is("error", ns::STREAMS) {
-                return Ok(());
+                let heard = peer.heard_other(self.others);
+                self.others = self.others.saturating_add(1);
+                return self.obey(heard, peer);
             }
             let condition = node.children().find(|child| child.ns() == ns::STREAM_ERRORS && child.name() != "text");
             return Err(format!(
@@ -128,7 +136,11 @@ impl Talk {
         if self.answers && self.is_answer(&stanza) {
             return Ok(());
         }
-        match peer.heard(stanza, self.answers) {
+        self.obey(peer.heard(stanza, self.answers), peer)
+    }
+
+    fn obey(&mut self, heard: Heard, peer: &impl Peer) -> Result<(), String> {
+        match heard {
             Heard::Nothing => {}
             Heard::Reply(bytes) => self.conn.reply(&bytes),
             Heard::Refuse(error) => self.refuse(peer, error),
@@ -136,13 +148,20 @@ impl Talk {
                 // Whoever does not answer has not refused it.
                 self.asked.spawn(async move { (decided.await == Ok(false), error) });
             }
-            Heard::Ask(..) => tracing::warn!("too much is said of registrations at once: dropped"),
+            Heard::Ask(..) => peer.dropped(),
             Heard::Close(condition) => {
-                self.conn.reply(&stream_error(condition, None, None));
+                peer.refused();
+                self.fail(condition);
                 return Err(format!("closed with {condition}: the peer sent what it may not"));
             }
         }
         Ok(())
+    }
+
+    /// Writes a stream error, which ends with our footer.
+    fn fail(&mut self, condition: &str) {
+        self.conn.reply(&stream_error(condition, None, None));
+        self.closed = true;
     }
 
     /// Refuses a stanza, and ends the stream soon.
@@ -203,7 +222,9 @@ impl Talk {
         for asker in self.open.into_askers() {
             answer(asker, Outcome::Unknown);
         }
-        self.conn.write(STREAM_CLOSE);
+        if !self.closed {
+            self.conn.write(STREAM_CLOSE);
+        }
         let (mut conn, answers) = (self.conn, self.answers);
         async move {
             let mut late = 0;

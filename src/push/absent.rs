@@ -153,6 +153,7 @@ mod tests {
             last_seen: 0,
             errors: 0,
             last_success: None,
+            undelivered_since: None,
             extensions: Default::default(),
         }
     }

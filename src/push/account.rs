@@ -5,6 +5,7 @@
 
 use serde::{Deserialize, Deserializer, Serialize};
 
+use super::mucsub::{Subscription, Subscriptions};
 use super::registration::{Registration, Target};
 use crate::jid::Jid;
 
@@ -98,12 +99,16 @@ pub struct Account {
     /// Its registrations, the most recently seen first.
     #[serde(default)]
     pub registrations: Vec<Registration>,
+    /// The rooms that it has subscribed to (MUC/Sub).
+    #[serde(default, skip_serializing_if = "Subscriptions::is_empty")]
+    pub subscriptions: Subscriptions,
 }
 
 impl PartialEq for Account {
     /// What keeps the same is equal, whenever it was stored.
     fn eq(&self, other: &Self) -> bool {
-        self.devices == other.devices && self.registrations == other.registrations
+        let Self { revision: _, devices, registrations, subscriptions } = self;
+        *devices == other.devices && *registrations == other.registrations && *subscriptions == other.subscriptions
     }
 }
 
@@ -177,6 +182,15 @@ pub enum Change {
         /// Unix seconds.
         at: u64,
     },
+    /// A publish was not delivered: its service is out of reach, or asks to wait.
+    Undelivered {
+        /// Which registration.
+        target: Target,
+        /// Unix seconds.
+        at: u64,
+    },
+    /// A client subscribes to a room, or not any more (MUC/Sub).
+    Subscribes(Subscription),
     /// The account was removed from the server: nothing of it is kept.
     Removed,
 }
@@ -184,7 +198,7 @@ pub enum Change {
 impl Change {
     /// Whether the account's other sessions decide anything by it.
     pub fn concerns_others(&self) -> bool {
-        !matches!(self, Self::Seen { .. } | Self::Succeeded { .. } | Self::Resumable { .. })
+        !matches!(self, Self::Seen { .. } | Self::Succeeded { .. } | Self::Undelivered { .. } | Self::Resumable { .. })
     }
 }
 
@@ -231,6 +245,7 @@ impl Account {
             Change::Failed { target, max_errors } => {
                 for r in self.registrations.iter_mut().filter(|r| r.target == target) {
                     r.errors = r.errors.saturating_add(1);
+                    r.undelivered_since = None;
                 }
                 self.registrations.retain(|r| r.target != target || r.errors < max_errors);
             }
@@ -239,6 +254,12 @@ impl Account {
                     r.succeeded(at);
                 }
             }
+            Change::Undelivered { target, at } => {
+                for r in self.registrations.iter_mut().filter(|r| r.target == target) {
+                    r.undelivered_since.get_or_insert(at);
+                }
+            }
+            Change::Subscribes(subscription) => self.subscriptions.note(subscription),
             Change::Removed => *self = Self::default(),
         }
         None
@@ -249,19 +270,28 @@ impl Account {
         self.registrations.iter().find(|r| r.target == *target).is_some_and(|r| r.knows_success(at))
     }
 
-    /// What was said of successes may not have been stored: the next ones are to be said again.
-    pub fn doubt_successes(&mut self) {
-        self.registrations.iter_mut().for_each(|r| r.last_success = None);
+    /// Whether [`Change::Undelivered`] would make no difference to the registration.
+    pub fn knows_undelivered(&self, target: &Target) -> bool {
+        self.registrations.iter().find(|r| r.target == *target).is_some_and(|r| r.undelivered_since.is_some())
     }
 
-    /// Forgets the registrations and devices without an open session that were not seen since `before`, unix seconds;
-    /// returns how many registrations went.
+    /// What was said of publishes may not have been stored: it is to be said again of the next ones.
+    pub fn doubt_publishes(&mut self) {
+        self.registrations.iter_mut().for_each(|r| (r.last_success, r.undelivered_since) = (None, None));
+    }
+
+    /// Forgets the registrations and devices without an open session that were not seen since `before`, unix seconds, and the
+    /// registrations whose service has been out of reach since then; returns how many registrations went.
     pub fn forget_unseen(&mut self, before: u64) -> usize {
         let had = self.registrations.len();
         let open: Vec<_> = self.devices.iter().filter(|d| d.is_open()).map(|d| d.id).collect();
-        self.registrations.retain(|r| r.last_seen >= before || open.contains(&r.device));
+        let is_out_of_reach = |r: &Registration| r.undelivered_since.is_some_and(|since| since < before);
+        self.registrations.retain(|r| (r.last_seen >= before || open.contains(&r.device)) && !is_out_of_reach(r));
         let registrations = &self.registrations;
         self.devices.retain(|d| d.is_open() || d.last_seen >= before || registrations.iter().any(|r| r.device == d.id));
+        if self.devices.is_empty() && self.registrations.is_empty() {
+            self.subscriptions = Subscriptions::default();
+        }
         had.saturating_sub(self.registrations.len())
     }
 
@@ -336,7 +366,9 @@ impl Account {
     fn enable(&mut self, mut registration: Registration, certain: bool, max_devices: usize) -> DeviceId {
         // A re-enable with the same options keeps the error count: it is no proof that the service works again.
         let old = self.registrations.iter().find(|r| r.target == registration.target);
-        registration.errors = old.filter(|old| old.options == registration.options).map_or(0, |old| old.errors);
+        let same = old.filter(|old| old.options == registration.options);
+        registration.errors = same.map_or(0, |old| old.errors);
+        registration.undelivered_since = same.and_then(|old| old.undelivered_since);
         registration.last_success = old.and_then(|old| old.last_success);
         let owner = old.map(|old| old.device).filter(|owner| *owner != registration.device && !certain);
         if let Some(owner) = owner.filter(|owner| self.device(*owner).is_some()) {
@@ -397,6 +429,7 @@ mod tests {
             errors: 0,
             extensions: Default::default(),
             last_success: None,
+            undelivered_since: None,
         };
         Change::Enable { registration, certain, max_devices: 3 }
     }
@@ -448,6 +481,37 @@ mod tests {
         assert_eq!(ids(&account), [1, 2, 3]);
         let record = serde_json::to_string(&account).unwrap();
         assert_eq!(serde_json::from_str::<Account>(&record).unwrap(), account);
+    }
+
+    /// Its device is seen every day, so that alone would keep it for ever.
+    #[test]
+    fn a_registration_ends_whose_service_stays_out_of_reach() {
+        let undelivered = |at| Change::Undelivered { target: target("n"), at };
+        let away = |changes: Vec<Change>| {
+            let mut account = applied([login(1, "a", None, 1), enable(1, "n", false, 1)]);
+            for change in changes {
+                account.apply(change);
+            }
+            account.apply(Change::Seen { device: DeviceId(1), at: 100 });
+            account
+        };
+        let ends = |mut account: Account, before| account.forget_unseen(before) == 1;
+        let change = undelivered(10);
+        assert!(!change.concerns_others());
+        assert!(ends(away(vec![change.clone(), undelivered(50)]), 11));
+        assert!(!ends(away(vec![change.clone(), undelivered(50)]), 10));
+        assert!(!ends(away(vec![]), 11));
+        let answers =
+            [Change::Succeeded { target: target("n"), at: 20 }, Change::Failed { target: target("n"), max_errors: 16 }];
+        for answer in answers {
+            assert!(!ends(away(vec![change.clone(), answer]), 11), "the service has answered");
+        }
+        assert!(ends(away(vec![change.clone(), enable(1, "n", false, 20)]), 11), "a re-enable proves nothing");
+        let mut account = away(vec![change]);
+        assert!(account.knows_undelivered(&target("n")) && !account.knows_success(&target("n"), 10));
+        account.doubt_publishes();
+        assert!(!account.knows_undelivered(&target("n")));
+        assert_eq!(account.registrations[0].errors, 0);
     }
 
     #[test]

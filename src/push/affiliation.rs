@@ -23,11 +23,11 @@ impl Affiliation {
             return None;
         }
         let pubsub = message.child("pubsub", ns::PUBSUB)?;
-        let is_own = |jid: &str| Jid::new(jid).is_ok_and(|jid| jid.to_bare() == *account);
+        let is_own = |jid: &str| Jid::new(jid).bare() == account.as_str();
         let mut all = pubsub
             .children()
             .filter(|child| child.is("affiliation", ns::PUBSUB) && child.attr("jid").is_some_and(|jid| is_own(&jid)));
-        let service = Jid::new(&message.attr("from")?).ok()?;
+        let service = Jid::new(&message.attr("from")?);
         let node = pubsub.attr("node")?.into_owned();
         let first = all.next()?;
         let is_none = |child: Node<'_>| child.attr("affiliation").as_deref() == Some("none");

@@ -6,6 +6,8 @@ mod noise;
 mod parts;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod verdicts;
 
 use std::borrow::Cow;
 use std::fmt;
@@ -15,6 +17,11 @@ pub use self::noise::Noise;
 use super::rooms::{Rooms, address, bare};
 use crate::jid::{BareJid, Jid};
 use crate::xml::{Element, Kind, Node, ns};
+
+/// Whether a message has a body, or encrypted content.
+pub fn says_something(message: &Node<'_>) -> bool {
+    message.children().any(|child| child.is("body", ns::CLIENT) || parts::is_encrypted(&child))
+}
 
 /// What the classifier knows of the account beside the stanza.
 #[derive(Clone, Copy, Debug)]
@@ -59,13 +66,15 @@ impl<'a> Reading<'a> {
         address(&mediated.unwrap_or(self.stanza), "from").map(Jid::into_bare)
     }
 
-    /// What tells the stanza from all others, however often and by whatever way it comes: the session of a call and whether it
-    /// begins or ends, else the id in the archive, else sender, id and text. Without the seed nobody can make two stanzas alike.
+    /// What tells the stanza from all others, however often and by whatever way it comes: the session of a call, with whom, and
+    /// whether it begins or ends, else the id in the archive, else sender, id and text. Without the seed nobody can make two
+    /// stanzas alike.
     pub fn key(&self, seed: u64) -> u64 {
         let mut hasher = DefaultHasher::new();
         seed.hash(&mut hasher);
         if let Some(call) = &self.call {
-            (self.class.name(), call).hash(&mut hasher);
+            let caller = self.chat.as_ref().map(|chat| chat.as_str());
+            (self.class.name(), call, caller).hash(&mut hasher);
             return hasher.finish();
         }
         self.stanza.attr("from").hash(&mut hasher);

@@ -104,7 +104,11 @@ fn inviter(stanza: &Node<'_>) -> Option<BareJid> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config;
+    use crate::jid::FullJid;
+    use crate::jid::addresses::{ALL, Addresses};
     use crate::push::classify::{self, Context};
+    use crate::push::registration::Request;
     use crate::session::tests::element;
 
     fn jid(jid: &str) -> BareJid {
@@ -221,6 +225,76 @@ mod tests {
         check(&said("nameless", "hi Jule"), Ok(()));
         check(&message("from='all@rooms.org/romeo' type='chat'", "psst"), Ok(()));
         check(&message("from='other@rooms.org/romeo' type='chat'", "psst"), Err(Blocked::UnknownSender));
+    }
+
+    /// What a client asks for with `<enable/>`.
+    fn asked(at: &Addresses, inside: &str) -> Extensions {
+        let own = FullJid::new(&at.tell("ACCOUNT/PHONE")).unwrap();
+        let xml = format!("<enable xmlns='urn:xmpp:push:0' jid='SERVICE' node='n'>{inside}</enable>");
+        let settings = config::Push { services: vec![jid(at.service).domain().to_owned()], ..config::Push::default() };
+        match Request::parse(&element(&at.tell(&xml)).node(), &own, &settings) {
+            Some(Ok(Request::Enable { target, extensions, .. })) => {
+                assert!(target.service.as_str() == at.service && target.is_from(at.service), "{}", at.name);
+                assert!(!target.is_from(at.other), "{}", at.name);
+                *extensions
+            }
+            other => panic!("{}: {other:?}", at.name),
+        }
+    }
+
+    /// An address as it is written in a URI (RFC 5122 §2): here, all of it that need not be as it is.
+    fn escaped(address: &str) -> String {
+        let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'@' | b'/' | b'.');
+        let escape = |byte| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") };
+        address.bytes().map(escape).collect()
+    }
+
+    #[test]
+    fn filters_know_people_and_rooms_whatever_their_addresses() {
+        const STRANGERS: &str = "<ignore-unknown xmlns='tigase:push:filter:ignore-unknown:0'/>";
+        let rule = |rule| format!("<groupchat xmlns='tigase:push:filter:groupchat:0'>{rule}</groupchat>");
+        let mute = |jid| format!("<muted xmlns='tigase:push:filter:muted:0'><item jid='{jid}'/></muted>");
+        let said = |inside| format!("<message from='ROOM/HISNICK' type='groupchat'><body>x</body>{inside}</message>");
+        let mention = "<reference xmlns='urn:xmpp:reference:0' type='mention' uri='xmpp:URI'/>";
+        let (hi, known) = ("<message from='OTHER'><body>hi</body></message>", "<item jid='BARE' subscription='both'/>");
+        let private = "<message from='ROOM/HISNICK' type='chat'><body>psst</body></message>";
+        let mentioned = rule("<room jid='ROOM' allow='mentioned'/>");
+        for at in ALL {
+            let mut rooms = Rooms::default();
+            let join = format!("<presence to='ROOM/MYNICK'><x xmlns='{}'/></presence>", ns::MUC);
+            rooms.sent(&element(&at.tell(&join)).node());
+            let check = |request: &str, contacts: &str, stanza: &str, expect| {
+                let account = jid(at.account);
+                let mut roster = Roster::new(&account, 7);
+                let iq = format!("<iq type='result'><query xmlns='jabber:iq:roster'>{contacts}</query></iq>");
+                roster.learn(&element(&at.tell(&iq)).node());
+                let uri = escaped(&at.tell("ROOM/MYNICK"));
+                let stanza = element(&at.tell(stanza).replace("URI", &uri));
+                let reading = classify::read(&stanza, Context { account: &account, rooms: &rooms });
+                let found = verdict(&reading, &asked(&at, request), &roster, &rooms);
+                assert_eq!(found, expect, "{}: {request} {stanza:?}", at.name);
+            };
+            check(&mute("BARE"), known, hi, Err(Blocked::Muted));
+            check(&mute("ROOM"), known, hi, Ok(()));
+            check(&mute("ROOM"), known, &said(""), Err(Blocked::Muted));
+            check(STRANGERS, known, hi, Ok(()));
+            check(STRANGERS, "", hi, Err(Blocked::UnknownSender));
+            check(STRANGERS, "", private, Ok(()));
+            check(STRANGERS, "", "<message from='ACCOUNT/x' type='chat'><body>hi</body></message>", Ok(()));
+            check(&rule("<room jid='ROOM' allow='always'/>"), "", &said(""), Ok(()));
+            check(&rule("<room jid='ROOM' allow='never'/>"), "", &said(""), Err(Blocked::SilentRoom));
+            check(&rule("<room jid='BARE' allow='always'/>"), "", &said(""), Err(Blocked::UnlistedRoom));
+            check(&mentioned, "", &said(""), Err(Blocked::NotMentioned));
+            check(&mentioned, "", &said(mention), Ok(()));
+            check(&mentioned, "", &said("<reply xmlns='urn:xmpp:reply:0' to='ROOM/MYNICK'/>"), Ok(()));
+            check(&mentioned, "", &said("<reply xmlns='urn:xmpp:reply:0' to='ACCOUNT'/>"), Ok(()));
+            check(
+                &mentioned,
+                "",
+                &said("<reply xmlns='urn:xmpp:reply:0' to='ROOM/HISNICK'/>"),
+                Err(Blocked::NotMentioned),
+            );
+        }
     }
 
     #[test]

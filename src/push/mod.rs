@@ -14,9 +14,11 @@
 pub mod absent;
 pub mod account;
 pub mod affiliation;
+pub mod backoff;
 pub mod classify;
 pub mod encrypt;
 pub mod filter;
+pub mod mucsub;
 pub mod notification;
 pub mod outcome;
 pub mod pusher;

@@ -9,7 +9,7 @@ use crate::xml::{Node, excerpt, ns};
 pub enum Outcome {
     /// The push service accepted it.
     Accepted,
-    /// It was refused for now (RFC 6120 §8.3.2 type `wait`), with this condition: not counted, repeated.
+    /// It was not delivered, or refused for now (RFC 6120 §8.3.2 type `wait`), with this condition: not counted, repeated.
     Wait(String),
     /// It was refused, with this stanza error condition: counted.
     Refused(String),
@@ -18,6 +18,9 @@ pub enum Outcome {
     /// No transport could carry it: repeated.
     NotSent,
 }
+
+/// What servers on the way say in the service's name, and with any type (RFC 6120 §8.3.3.16 f.): the service is out of reach.
+const OUT_OF_REACH: [&str; 2] = ["remote-server-not-found", "remote-server-timeout"];
 
 impl Outcome {
     /// What the answer of a push service means.
@@ -30,6 +33,7 @@ impl Outcome {
         let condition = excerpt(condition.map_or("undefined-condition", |c| c.name()));
         match error.and_then(|e| e.attr("type")).as_deref() {
             Some("wait") => Self::Wait(condition),
+            _ if OUT_OF_REACH.contains(&condition.as_str()) => Self::Wait(condition),
             _ => Self::Refused(condition),
         }
     }
@@ -59,7 +63,35 @@ impl Outcome {
         match self {
             Self::Accepted => Some(Change::Succeeded { target, at }),
             Self::Refused(_) => Some(Change::Failed { target, max_errors }),
-            Self::Wait(_) | Self::Unknown | Self::NotSent => None,
+            Self::Wait(_) => Some(Change::Undelivered { target, at }),
+            // It may be only that no session of the account is there to carry it.
+            Self::Unknown | Self::NotSent => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::session::tests::element;
+
+    fn check(kind: &str, condition: &str, waits: bool) {
+        let conditions = "urn:ietf:params:xml:ns:xmpp-stanzas";
+        let error = format!("<error type='{kind}'><{condition} xmlns='{conditions}'/></error>");
+        let answer = element(&format!("<iq type='error' id='1' from='push.example'>{error}</iq>"));
+        let expect = if waits { Outcome::Wait(condition.to_owned()) } else { Outcome::Refused(condition.to_owned()) };
+        assert_eq!(Outcome::of(&answer.node()), expect, "{kind} {condition}");
+        assert_eq!(expect.may_be_repeated(), waits);
+    }
+
+    #[test]
+    fn an_error_about_the_way_is_not_one_of_the_registration() {
+        for kind in ["cancel", "wait", "modify", "auth", "x"] {
+            check(kind, "remote-server-not-found", true);
+            check(kind, "remote-server-timeout", true);
+            for condition in ["gone", "item-not-found", "forbidden", "service-unavailable", "internal-server-error"] {
+                check(kind, condition, kind == "wait");
+            }
         }
     }
 }

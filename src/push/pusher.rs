@@ -7,7 +7,7 @@ use super::classify::{Class, Noise};
 use super::filter::Blocked;
 use super::registration::Target;
 use super::rules::{Due, Schedule};
-use super::waiting::{Audience, Counts, Facts, Name, Waiting};
+use super::waiting::{Audience, Counts, Facts, Rung, Waiting};
 use crate::config;
 
 /// A call that came longer ago rings no more.
@@ -149,7 +149,7 @@ impl Pusher {
             self.schedule.still_waiting(now);
             return Verdict::Skip(Skip::Duplicate);
         }
-        if facts.class == Class::Call && age < RINGS && self.ring(now, facts.call) {
+        if facts.class == Class::Call && age < RINGS && self.ring(now, facts.rung()) {
             self.calls.push(seq);
             return Verdict::Ring;
         }
@@ -179,7 +179,7 @@ impl Pusher {
         }
     }
 
-    fn ring(&mut self, now: Instant, call: Option<Name>) -> bool {
+    fn ring(&mut self, now: Instant, call: Option<Rung>) -> bool {
         let rings = !call.is_some_and(|call| self.waiting.has_rung(call)) && self.schedule.call(now);
         if let Some(call) = call.filter(|_| rings) {
             self.waiting.ring(call);
@@ -189,12 +189,12 @@ impl Pusher {
 
     /// Somebody calls a device that is there, and wants calls by push all the same; `false` if it was told.
     pub fn rings(&mut self, now: Instant, facts: Facts) -> bool {
-        self.ring(now, facts.call) && self.schedule.next(now).is_some()
+        self.ring(now, facts.rung()) && self.schedule.next(now).is_some()
     }
 
     /// A call is over; whether a push said that it had begun.
     pub fn call_over(&mut self, facts: Facts) -> bool {
-        facts.call.is_some_and(|call| self.waiting.over(call))
+        facts.rung().is_some_and(|call| self.waiting.over(call, facts.own))
     }
 
     fn settle(&mut self) {

@@ -45,7 +45,7 @@ pub struct Target {
 impl Target {
     /// Whether an address in a `from` is this push service.
     pub fn is_from(&self, from: &str) -> bool {
-        Jid::new(from).is_ok_and(|from| from == self.service)
+        Jid::new(from) == self.service
     }
 }
 
@@ -136,7 +136,7 @@ impl Request {
 
 fn service(child: &Node<'_>) -> Result<Jid, RequestError> {
     let jid = child.attr("jid").ok_or(RequestError::Jid)?;
-    Jid::new(&jid).map_err(|_| RequestError::Jid)
+    Some(Jid::new(&jid)).filter(Jid::is_routable).ok_or(RequestError::Jid)
 }
 
 fn enable_request(child: &Node<'_>, own: &FullJid, settings: &config::Push) -> Result<Request, RequestError> {
@@ -202,6 +202,9 @@ pub struct Registration {
     /// Unix seconds of the last publish that was accepted, to the minute; `None` if none was yet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_success: Option<u64>,
+    /// Unix seconds of the first publish that was not delivered since the service last answered; `None` if none was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub undelivered_since: Option<u64>,
 }
 
 /// How exactly the last success is known, in seconds: a change of an account is a write to the disk.
@@ -210,7 +213,7 @@ const SUCCESS_PRECISION: u64 = 60;
 impl Registration {
     /// A publish was accepted, at these unix seconds.
     pub(super) fn succeeded(&mut self, at: u64) {
-        self.errors = 0;
+        (self.errors, self.undelivered_since) = (0, None);
         if !self.is_recent(at) {
             self.last_success = Some(at);
         }
@@ -218,7 +221,7 @@ impl Registration {
 
     /// Whether a success at these unix seconds makes no difference.
     pub(super) fn knows_success(&self, at: u64) -> bool {
-        self.errors == 0 && self.is_recent(at)
+        self.errors == 0 && self.undelivered_since.is_none() && self.is_recent(at)
     }
 
     fn is_recent(&self, at: u64) -> bool {

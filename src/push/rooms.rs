@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use super::mucsub::Subscriptions;
 use crate::jid::{BareJid, Jid};
 use crate::xml::{Node, ns};
 
@@ -24,6 +25,8 @@ pub struct Rooms {
     occupants: HashMap<String, Occupant>,
     /// What their names take.
     bytes: usize,
+    /// Rooms that send their messages without being joined.
+    subscriptions: Subscriptions,
 }
 
 /// Who the client is in a room.
@@ -43,9 +46,19 @@ impl Rooms {
         let to = address(presence, "to");
         match (kind.as_deref(), to) {
             (Some("unavailable"), Some(to)) => self.forget(bare(&to)),
-            (Some("unavailable"), None) => *self = Self::default(),
+            (Some("unavailable"), None) => {
+                let subscriptions = std::mem::take(&mut self.subscriptions);
+                *self = Self { subscriptions, ..Self::default() };
+            }
             (None, Some(to)) if presence.child("x", ns::MUC).is_some() => self.learn(&to, None, true),
             _ => {}
+        }
+    }
+
+    /// The account has these subscriptions (MUC/Sub).
+    pub fn subscribed(&mut self, subscriptions: &Subscriptions) {
+        if self.subscriptions != *subscriptions {
+            self.subscriptions.clone_from(subscriptions);
         }
     }
 
@@ -64,13 +77,18 @@ impl Rooms {
             Some("unavailable") if says("110") || self.is_own(&from, None) => {
                 // XEP-0045 §7.6: who changes the nick leaves under the old one.
                 let nick = x.child("item", ns::MUC_USER).and_then(|item| item.attr("nick"));
-                match nick.filter(|_| says("303")).and_then(|nick| from.to_bare().with_resource_str(&nick).ok()) {
+                match nick.filter(|_| says("303")).map(|nick| Jid::new(&format!("{}/{nick}", bare(&from)))) {
                     Some(renamed) => self.learn(&renamed, None, false),
                     None => self.forget(bare(&from)),
                 }
             }
             _ => {}
         }
+    }
+
+    /// Whether none is known.
+    pub fn is_empty(&self) -> bool {
+        self.occupants.is_empty()
     }
 
     /// The nick of the client in a room, as it is compared (RFC 7622 §3.4).
@@ -91,15 +109,15 @@ impl Rooms {
     /// Whether this occupant is the client, or another client of the account. The occupant id decides where both are known:
     /// a nick may have passed to somebody else.
     pub fn is_own(&self, occupant: &Jid, id: Option<&str>) -> bool {
-        let Some(own) = self.occupants.get(bare(occupant)) else { return false };
+        let Some(own) = self.occupants.get(bare(occupant)) else { return self.subscriptions.is_own(occupant) };
         match (&own.id, id) {
             (Some(own), Some(id)) => own == id,
-            _ => occupant.resource().is_some_and(|nick| nick.as_str() == own.nick),
+            _ => occupant.resource().is_some_and(|nick| nick == own.nick),
         }
     }
 
     fn learn(&mut self, occupant: &Jid, id: Option<String>, joined: bool) {
-        let Some(nick) = occupant.resource().map(|nick| nick.as_str().to_owned()) else { return };
+        let Some(nick) = occupant.resource().map(|nick| nick.to_owned()) else { return };
         if let Some(mut known) = self.take(bare(occupant)) {
             known.nick = nick;
             known.id = id.or(known.id.take());
@@ -139,7 +157,7 @@ impl Rooms {
 
     /// Bytes of memory that they have.
     pub fn memory(&self) -> usize {
-        self.bytes + self.occupants.len() * ROOM
+        self.bytes + self.occupants.len() * ROOM + self.subscriptions.memory()
     }
 }
 
@@ -151,13 +169,12 @@ impl Occupant {
 
 /// An address of a stanza.
 pub(super) fn address(stanza: &Node<'_>, attribute: &str) -> Option<Jid> {
-    Jid::new(&stanza.attr(attribute)?).ok()
+    stanza.attr(attribute).map(|text| Jid::new(&text))
 }
 
-/// A JID without its resource: neither of the other parts can contain a slash (RFC 7622 §3).
+/// A JID without its resource.
 pub(super) fn bare(jid: &Jid) -> &str {
-    let jid = jid.as_str();
-    jid.split_once('/').map_or(jid, |(bare, _)| bare)
+    jid.bare()
 }
 
 #[cfg(test)]
@@ -247,12 +264,12 @@ mod tests {
     fn an_occupant_id_outweighs_a_nick() {
         let mut rooms = Rooms::default();
         rooms.received(&element(&joined("coven@chat.shakespeare.lit/thirdwitch")).node());
-        let own = |nick: &str, id| rooms.is_own(&Jid::new(&format!("coven@chat.shakespeare.lit/{nick}")).unwrap(), id);
+        let own = |nick: &str, id| rooms.is_own(&Jid::new(&format!("coven@chat.shakespeare.lit/{nick}")), id);
         assert!(own("thirdwitch", None));
         assert!(own("oldhag", Some("dd72603deec90a38")));
         assert!(!own("oldhag", None));
         assert!(!own("thirdwitch", Some("another")));
-        assert!(!rooms.is_own(&Jid::new("other@chat.shakespeare.lit/thirdwitch").unwrap(), Some("dd72603deec90a38")));
+        assert!(!rooms.is_own(&Jid::new("other@chat.shakespeare.lit/thirdwitch"), Some("dd72603deec90a38")));
     }
 
     #[test]

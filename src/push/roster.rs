@@ -24,15 +24,14 @@ const CONTACTS: usize = 20_000;
 impl Roster {
     /// The roster of an account, not seen yet; `seed` is random.
     pub fn new(account: &BareJid, seed: u64) -> Self {
-        let server = BareJid::from_parts(None, account.domain());
-        let (account, server) = (hash(seed, account), hash(seed, &server));
+        let (account, server) = (hash(seed, account.as_str()), hash(seed, account.domain()));
         Self { seed, account, server, contacts: Vec::new(), complete: false }
     }
 
     /// Takes an iq on its way to the client: a roster, or a change of it. What others send is no roster (RFC 6121 §2.1.6).
     pub fn learn(&mut self, iq: &Node<'_>) {
         let Some(query) = iq.child("query", ns::ROSTER) else { return };
-        let own = |from: &str| Jid::new(from).is_ok_and(|from| self.is_account(&from.to_bare()));
+        let own = |from: &str| self.is_account(&Jid::new(from).into_bare());
         if !iq.attr("from").is_none_or(|from| own(&from)) {
             return;
         }
@@ -89,18 +88,18 @@ impl Roster {
 
     fn item(&self, item: &Node<'_>) -> Option<u64> {
         let jid = item.attr("jid").filter(|_| item.is("item", ns::ROSTER))?;
-        Jid::new(&jid).ok().map(|jid| self.hash(&jid.to_bare()))
+        Some(hash(self.seed, Jid::new(&jid).bare()))
     }
 
     fn hash(&self, jid: &BareJid) -> u64 {
-        hash(self.seed, jid)
+        hash(self.seed, jid.as_str())
     }
 }
 
-fn hash(seed: u64, jid: &BareJid) -> u64 {
+fn hash(seed: u64, jid: &str) -> u64 {
     let mut hasher = DefaultHasher::new();
     seed.hash(&mut hasher);
-    jid.as_str().hash(&mut hasher);
+    jid.hash(&mut hasher);
     hasher.finish()
 }
 

@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::backoff::Backoff;
 use super::registration::Target;
 use crate::config;
 
@@ -12,10 +13,6 @@ use crate::config;
 const CALL_WINDOW: Duration = Duration::from_secs(60);
 /// Calls that are notified at once in that time; more wait like messages.
 const CALLS: usize = 5;
-/// The pause before a publish is repeated that the service refused for now; it doubles.
-const RETRY: Duration = Duration::from_secs(10);
-/// How long such a publish is repeated.
-const RETRY_FOR: Duration = Duration::from_secs(60 * 60);
 
 /// The push clock of one device.
 ///
@@ -48,8 +45,7 @@ struct Again {
 #[derive(Clone, Debug)]
 struct Retry {
     target: Target,
-    since: Instant,
-    attempt: u32,
+    backoff: Backoff,
     /// `None` while its publish is on the way.
     due: Option<Instant>,
 }
@@ -124,14 +120,12 @@ impl Schedule {
 
     /// A publish was refused for now: it is repeated, later each time, for an hour.
     pub fn refused_for_now(&mut self, now: Instant, target: &Target) {
-        let Some(retry) = self.retries.iter_mut().find(|retry| retry.target == *target) else {
-            let due = Some(now + RETRY);
-            return self.retries.push(Retry { target: target.clone(), since: now, attempt: 0, due });
-        };
-        retry.attempt += 1;
-        let due = now + RETRY * 2u32.saturating_pow(retry.attempt.min(16));
-        retry.due = Some(due);
-        if due > retry.since + RETRY_FOR {
+        if !self.retries.iter().any(|retry| retry.target == *target) {
+            self.retries.push(Retry { target: target.clone(), backoff: Backoff::new(now), due: None });
+        }
+        let Some(retry) = self.retries.iter_mut().find(|retry| retry.target == *target) else { return };
+        retry.due = retry.backoff.next(now);
+        if retry.due.is_none() {
             self.settled(target);
         }
     }
@@ -309,7 +303,7 @@ mod tests {
             times.push((at - rig.start).as_secs());
             rig.schedule.refused_for_now(at, &target());
         }
-        assert_eq!(times, [10, 30, 70, 150, 310, 630, 1270, 2550]);
+        assert_eq!(times, [10, 30, 70, 150, 310, 630, 1270, 2550, 3600]);
         rig.schedule.refused_for_now(rig.start, &target());
         rig.schedule.settled(&target());
         assert_eq!(rig.schedule.deadline(), None);

@@ -38,6 +38,11 @@ pub struct Facts {
 }
 
 impl Facts {
+    /// The call that it is about.
+    pub fn rung(&self) -> Option<Rung> {
+        self.call.map(|call| Rung { call, chat: self.chat })
+    }
+
     /// The facts of a stanza.
     pub fn of(reading: &Reading<'_>, seed: u64) -> Self {
         Self {
@@ -96,6 +101,15 @@ struct Entry {
     told: bool,
 }
 
+/// A call that was pushed. Its id is the caller's word: another caller with the same id is another call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rung {
+    /// The session of the call.
+    pub call: Name,
+    /// With whom.
+    pub chat: Option<Name>,
+}
+
 /// How much waits.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
@@ -111,7 +125,7 @@ pub struct Waiting {
     entries: VecDeque<Entry>,
     recent: VecDeque<(Instant, u64)>,
     /// Calls that were pushed.
-    rung: VecDeque<Name>,
+    rung: VecDeque<Rung>,
     /// Something unimportant is to be pushed, as the seed does.
     noise: bool,
 }
@@ -120,7 +134,7 @@ impl Waiting {
     /// Bytes of memory that it has.
     pub fn memory(&self) -> usize {
         let recent = self.recent.capacity() * size_of::<(Instant, u64)>();
-        self.entries.capacity() * size_of::<Entry>() + recent + self.rung.capacity() * size_of::<Name>()
+        self.entries.capacity() * size_of::<Entry>() + recent + self.rung.capacity() * size_of::<Rung>()
     }
 
     /// An important stanza waits; `false` if it, or a copy, waits already or was pushed within the last five minutes.
@@ -162,21 +176,22 @@ impl Waiting {
     }
 
     /// Whether this call was pushed.
-    pub fn has_rung(&self, call: Name) -> bool {
+    pub fn has_rung(&self, call: Rung) -> bool {
         self.rung.contains(&call)
     }
 
     /// A call is pushed.
-    pub fn ring(&mut self, call: Name) {
+    pub fn ring(&mut self, call: Rung) {
         if self.rung.len() == RUNG {
             self.rung.pop_front();
         }
         self.rung.push_back(call);
     }
 
-    /// The call is over; whether it was pushed, so that its end is to be pushed too.
-    pub fn over(&mut self, call: Name) -> bool {
-        let at = self.rung.iter().position(|rung| *rung == call);
+    /// The call is over; whether it was pushed, so that its end is to be pushed too. `own`: the account says so itself, and need
+    /// not say with whom.
+    pub fn over(&mut self, call: Rung, own: bool) -> bool {
+        let at = self.rung.iter().position(|rung| *rung == call || own && rung.call == call.call);
         at.is_some_and(|at| self.rung.remove(at).is_some())
     }
 
@@ -320,12 +335,23 @@ mod tests {
     #[test]
     fn a_call_rings_once_and_ends_once() {
         let mut waiting = Waiting::default();
-        let call = Name::new(5).unwrap();
-        assert!(!waiting.over(call));
+        let call = Rung { call: Name::new(5).unwrap(), chat: Name::new(7) };
+        assert!(!waiting.over(call, false));
         waiting.ring(call);
         assert!(waiting.has_rung(call));
-        assert!(waiting.over(call));
-        assert!(!waiting.over(call));
+        assert!(waiting.over(call, false));
+        assert!(!waiting.over(call, false));
+    }
+
+    #[test]
+    fn a_call_is_known_by_its_id_and_the_caller() {
+        let mut waiting = Waiting::default();
+        let call = Rung { call: Name::new(5).unwrap(), chat: Name::new(7) };
+        let stranger = Rung { chat: Name::new(8), ..call };
+        waiting.ring(call);
+        assert!(!waiting.has_rung(stranger) && !waiting.over(stranger, false));
+        // A client of the account tells the others, by a message to the account.
+        assert!(waiting.over(stranger, true));
     }
 
     #[test]
@@ -338,7 +364,7 @@ mod tests {
             }
         }
         for n in 1..100 {
-            waiting.ring(Name::new(n).unwrap());
+            waiting.ring(Rung { call: Name::new(n).unwrap(), chat: None });
         }
         assert_eq!((waiting.entries.len(), waiting.recent.len(), waiting.rung.len()), (COUNTED, REMEMBERED, RUNG));
     }

@@ -46,7 +46,9 @@ impl Relay {
         match entry.offer(news) {
             Ok(()) => {}
             Err(NotTaken::Full(_)) => {
-                tracing::warn!(%account, "absent_news_dropped: too much at once")
+                if let Some(suppressed) = self.seldom.absent_dropped.next() {
+                    tracing::warn!(%account, suppressed, "absent_news_dropped: too much at once");
+                }
             }
             Err(NotTaken::Gone(news)) => {
                 // It ended for want of work in this moment.
@@ -190,7 +192,7 @@ impl Relay {
         if let Some(change) = outcome.change(target, self.current().config.push.max_errors, unix())
             && let Err(error) = self.change_account(account, change).await
         {
-            tracing::error!(%error, "the account cannot be stored");
+            self.not_stored(&error);
         }
     }
 }

@@ -22,13 +22,13 @@ use super::seen::Seen;
 use super::{Client, Relay};
 use crate::limits::Throttle;
 use crate::metrics::{Fate, Leg};
-use crate::net::conn::ConnEvent;
+use crate::net::conn::{ConnEvent, Departure};
 use crate::net::upstream::UpstreamConn;
 use crate::publish::Way;
 use crate::publish::session::{Asker, Carried};
 use crate::push::notification::Publish;
 use crate::session::liveness::Reach;
-use crate::session::{Closing, EndReason, Input, Output, Session, Stored};
+use crate::session::{Closing, EndReason, Input, Output, Peer, Session, Stored};
 use crate::store::StoreError;
 use membership::Membership;
 use predecessors::Predecessors;
@@ -92,6 +92,7 @@ impl Driver {
                 None => self.next_wake().await,
             };
             self.now = Instant::now();
+            self.note_departures();
             self.react(wake);
         }
     }
@@ -202,6 +203,19 @@ impl Driver {
         }
     }
 
+    /// Lets the session know of questions that had to wait behind other bytes, before the time for their answers is looked at.
+    fn note_departures(&mut self) {
+        let client = self.client.as_mut().and_then(|client| client.departure());
+        let server = self.upstream.departure();
+        for (peer, departure) in [(Peer::Client, client), (Peer::Server, server)] {
+            match departure {
+                Some(Departure::Waits) => self.take(Input::Waits(peer)),
+                Some(Departure::Left) => self.take(Input::Left(peer)),
+                None => {}
+            }
+        }
+    }
+
     /// Takes what the server has sent, up to where the session wants no more. Returns whether there was anything.
     fn frames_from_upstream(&mut self) -> bool {
         let mut any = false;
@@ -274,18 +288,8 @@ impl Driver {
 
     fn perform_one(&mut self, output: Output) -> Option<Input> {
         match output {
-            Output::ToClient(bytes) => {
-                if let Some(client) = &mut self.client {
-                    self.seen.tap.went(Leg::Client, &bytes);
-                    client.write(&bytes);
-                }
-            }
-            Output::ReplyToClient(bytes) => {
-                if let Some(client) = &mut self.client {
-                    self.seen.tap.went(Leg::Client, &bytes);
-                    client.reply(&bytes);
-                }
-            }
+            Output::ToClient(bytes) => self.write_client(&bytes, Client::write),
+            Output::ReplyToClient(bytes) => self.write_client(&bytes, Client::reply),
             Output::ToUpstream(bytes) => {
                 self.seen.tap.went(Leg::Upstream, &bytes);
                 self.upstream.write(&bytes);
@@ -294,6 +298,8 @@ impl Driver {
                 self.seen.tap.went(Leg::Upstream, &bytes);
                 self.upstream.reply(&bytes);
             }
+            Output::Watch(Peer::Client) => self.client.iter_mut().for_each(|client| client.watch()),
+            Output::Watch(Peer::Server) => self.upstream.watch(),
             Output::Resumable(id) => self.relay.registry.resumable(id, &self.handle),
             Output::Store(token, change) => self.jobs.ask(Request::Change(token, *change)),
             Output::Spool(items) => {
@@ -326,14 +332,22 @@ impl Driver {
                     self.handle.answer(newer.login());
                 }
             }
+            Output::Remember(remembered) => self.relay.memories.leave(&self.handle, *remembered),
             Output::CloseClient(closing) => self.close_client(closing),
             Output::Event(event) => {
                 self.seen.heard(&self.handle, &event);
-                self.relay.report(&event);
+                self.relay.report(&event, self.seen.may_say(self.now, &event));
             }
             Output::End(reason) => self.ended = Some(reason),
         }
         None
+    }
+
+    fn write_client(&mut self, bytes: &[u8], gather: impl FnOnce(&mut Client, &[u8])) {
+        if let Some(client) = &mut self.client {
+            self.seen.tap.went(Leg::Client, bytes);
+            gather(client, bytes);
+        }
     }
 
     /// Where there is but the user's own stream, and this is it, the publish takes the short way.
@@ -376,14 +390,14 @@ impl Driver {
                     self.look_at_device();
                 }
                 self.published.has_revision(account.revision);
-                self.take(Input::Changed(Some(account)));
+                self.take(Input::Changed(Some(Box::new(account))));
                 self.note_services();
                 if let Some(token) = token {
                     self.take(Input::Stored(token, Stored::Durable(device)));
                 }
             }
             Done::Changed(token, Err(error)) => {
-                tracing::error!(%error, "the account cannot be stored");
+                self.relay.not_stored(&error);
                 self.take(Input::Changed(None));
                 if let Some(token) = token {
                     self.take(Input::Stored(token, Stored::Failed));

@@ -1,11 +1,13 @@
 //! What a session asks of the store: one thing after the other, in order, while the session goes on.
 
+mod changes;
 mod places;
 mod spools;
 #[cfg(test)]
 mod tests;
 
 use std::collections::VecDeque;
+use std::fmt;
 use std::future::{Future, pending, ready};
 use std::ops::RangeInclusive;
 use std::pin::Pin;
@@ -14,7 +16,6 @@ use std::time::SystemTime;
 
 use super::Relay;
 use super::registry::Handle;
-use crate::jid::BareJid;
 use crate::push::account::{Account, Change, DeviceId, LoginId};
 use crate::session::queue::{Inherited, Load, Spooled};
 use crate::session::{SmId, Token, WakeReason, sm};
@@ -35,6 +36,8 @@ pub(super) enum Request {
     Adopt(bool, RangeInclusive<u64>),
     Bury(SmId, sm::Handled),
     Wake(WakeReason),
+    /// What the store was asked for already.
+    Begun(Begun),
 }
 
 /// What came of it, as far as the session is told.
@@ -67,6 +70,15 @@ impl Spooling {
 }
 
 type Job = Pin<Box<dyn Future<Output = Done> + Send>>;
+
+/// A job that does not wait for those before it.
+pub(super) struct Begun(Job);
+
+impl fmt::Debug for Begun {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Begun").finish_non_exhaustive()
+    }
+}
 
 impl Done {
     /// Logs what failed, for a session that has ended.
@@ -116,7 +128,8 @@ impl Request {
             | Self::TakeOver
             | Self::Adopt(..)
             | Self::Bury(..)
-            | Self::Wake(_) => true,
+            | Self::Wake(_)
+            | Self::Begun(_) => true,
         }
     }
 
@@ -125,9 +138,13 @@ impl Request {
         match self {
             Self::Unspool(_, places) => places.iter().all(is_delivered),
             Self::Adopt(..) => false,
-            Self::Spool(..) | Self::Change(..) | Self::Load(_) | Self::TakeOver | Self::Bury(..) | Self::Wake(_) => {
-                true
-            }
+            Self::Spool(..)
+            | Self::Change(..)
+            | Self::Load(_)
+            | Self::TakeOver
+            | Self::Bury(..)
+            | Self::Wake(_)
+            | Self::Begun(_) => true,
         }
     }
 }
@@ -158,14 +175,43 @@ impl Jobs {
         match request {
             Request::Spool(items, last) => self.spool(items, last),
             Request::Unspool(spool, places) => places.into_iter().for_each(|places| self.unspool(spool, places)),
+            Request::Change(token, Change::Removed) => self.remove_account(token),
             Request::Change(..)
             | Request::Load(_)
             | Request::TakeOver
             | Request::Adopt(..)
             | Request::Bury(..)
-            | Request::Wake(_) => self.waiting.push_back(request),
+            | Request::Wake(_)
+            | Request::Begun(_) => self.waiting.push_back(request),
         }
         self.begin();
+    }
+
+    /// Hands the removal of the account to the store at once. From now on somebody else may log in under its name, and must come
+    /// behind it, also while the store is late with what was asked before. No change that waits is made to what comes after.
+    fn remove_account(&mut self, token: Option<Token>) {
+        let account = self.handle.account();
+        for request in &mut self.waiting {
+            if let Request::Change(token, _) = request {
+                let removed = StoreError::AccountRemoved { account: account.clone() };
+                *request = Request::Begun(Begun(Box::pin(ready(Done::Changed(*token, Err(removed))))));
+            }
+        }
+        let (relay, handle) = (Arc::clone(&self.relay), Arc::clone(&self.handle));
+        let up_to = relay.store.newest_login();
+        let removed = relay.store.change_behind(account, Change::Removed);
+        let removal = async move {
+            let answer = match removed {
+                Ok(removed) => removed.await,
+                Err(error) => Err(error),
+            };
+            if let Ok((left, _)) = &answer {
+                relay.registry.publish_removal(handle.account(), up_to);
+                relay.registry.publish(handle.account(), left, Some(&handle));
+            }
+            Done::Changed(token, answer)
+        };
+        self.waiting.push_back(Request::Begun(Begun(Box::pin(removal))));
     }
 
     /// What waits to be spooled goes in one transaction.
@@ -247,7 +293,8 @@ impl Jobs {
             | Request::Load(_)
             | Request::TakeOver
             | Request::Bury(..)
-            | Request::Wake(_) => true,
+            | Request::Wake(_)
+            | Request::Begun(_) => true,
         });
         stanzas
     }
@@ -294,8 +341,9 @@ impl Jobs {
         let store = relay.store.clone();
         let own = SpoolId { account: slot.account.clone(), login: self.handle.login() };
         match request {
+            Request::Begun(Begun(job)) => job,
             Request::Change(token, change) => {
-                Box::pin(async move { Done::Changed(token, change_account(&relay, &handle, change).await) })
+                Box::pin(async move { Done::Changed(token, changes::change_account(&relay, &handle, change).await) })
             }
             // All of it was delivered meanwhile.
             Request::Spool(items, last) if items.is_empty() => {
@@ -305,6 +353,9 @@ impl Jobs {
                 let places = self.places.clone();
                 Box::pin(async move {
                     let (result, moved) = spools::spool(&store, (&own, slot.device), items, places).await;
+                    if moved.is_some() {
+                        relay.metrics.place_taken();
+                    }
                     Done::Spooled(Spooling { moved, ..Spooling::new(last, result) })
                 })
             }
@@ -343,56 +394,19 @@ impl Jobs {
                 let tombstone = Tombstone { account, device, h: h.get(), at: unix() };
                 Done::Quiet(store.bury_known(own.login, id.as_str(), tombstone).await)
             }),
-            Request::Wake(reason) => Box::pin(async move {
-                let reason = match reason {
-                    WakeReason::UpstreamLost => store::WakeReason::UpstreamLost,
-                    WakeReason::Restart => store::WakeReason::Restart,
-                };
-                Done::Quiet(store.wake(&slot, Wake { since: unix(), reason }).await)
-            }),
+            Request::Wake(reason) => {
+                let wake = Wake { since: unix(), reason: stored(reason) };
+                Box::pin(async move { Done::Quiet(store.wake(&slot, wake).await) })
+            }
         }
     }
 }
 
-impl Relay {
-    /// Changes an account, and publishes it to its sessions.
-    ///
-    /// # Errors
-    /// As [`Store::change`].
-    pub async fn change_account(&self, account: &BareJid, change: Change) -> Result<(), StoreError> {
-        let concerns_others = change.concerns_others();
-        let (changed, _) = self.store.change(account, change).await?;
-        if concerns_others {
-            self.registry.publish(account, &changed, None);
-        }
-        Ok(())
+fn stored(reason: WakeReason) -> store::WakeReason {
+    match reason {
+        WakeReason::UpstreamLost => store::WakeReason::UpstreamLost,
+        WakeReason::Restart => store::WakeReason::Restart,
     }
-}
-
-/// Changes the account for a session, and publishes it to the others.
-async fn change_account(
-    relay: &Relay,
-    handle: &Arc<Handle>,
-    change: Change,
-) -> Result<(Account, Option<DeviceId>), StoreError> {
-    let account = handle.account();
-    let concerns_others = change.concerns_others();
-    let is_removed = change == Change::Removed;
-    let up_to = relay.store.newest_login();
-    let answer = relay.store.change(account, change).await?;
-    if is_removed {
-        relay.registry.publish_removal(account, up_to);
-    }
-    if let Some(device) = answer.1
-        && device != handle.device()
-    {
-        handle.set_device(device);
-        relay.registry.notify_same(handle);
-    }
-    if concerns_others {
-        relay.registry.publish(account, &answer.0, Some(handle));
-    }
-    Ok(answer)
 }
 
 /// Unix seconds now.

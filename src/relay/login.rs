@@ -24,6 +24,7 @@ use crate::net::conn::ConnEvent;
 use crate::net::proxy_protocol::{self, Addresses, Tls};
 use crate::net::upstream::{Terms, UpstreamConn};
 use crate::session::negotiate::{CloseReason, Held, Input, Negotiation, Output, Stop};
+use crate::session::sieve::Notice;
 use crate::session::{Bound, EndReason};
 use crate::xml::Share;
 use server_clock::ServerClock;
@@ -384,6 +385,7 @@ impl Driver<'_> {
             connect_timeout: self.snapshot.config.limits.connect_timeout,
             write_timeout: self.snapshot.config.stream_management.write_timeout,
             limits: self.snapshot.upstream_limits(),
+            tls: self.client.as_ref().and_then(|client| client.stream().state().protocol_version()),
         };
         let tls = self.client.as_ref().and_then(|client| Tls::of(client.stream().state()));
         let client = proxy_protocol::Client { addresses: self.addresses, tls };
@@ -391,6 +393,11 @@ impl Driver<'_> {
         self.relay.metrics.upstream(host, connected.is_ok());
         Some(match connected {
             Ok(mut conn) => {
+                if let (Some(wanted), Some(spoken)) = (terms.tls, conn.stream().version())
+                    && wanted != spoken
+                {
+                    self.relay.notices.tell(host.to_owned(), Notice::OtherTls);
+                }
                 let free = self.snapshot.config.limits.stanza;
                 conn.framer().skip_unfit(Some(Share { free, room: self.relay.guards.large() }));
                 self.upstream = Some(conn);

@@ -22,6 +22,7 @@ mod owner;
 mod reach;
 mod reading;
 pub mod registry;
+mod remembered;
 mod report;
 mod revoke;
 #[cfg(test)]
@@ -42,7 +43,7 @@ use tokio_util::task::TaskTracker;
 use tracing::Instrument;
 
 use crate::config::Listen;
-use crate::limits::Guards;
+use crate::limits::{Guards, Seldom};
 use crate::metrics::Metrics;
 use crate::net::conn::Conn;
 use crate::net::listener::Admission;
@@ -66,15 +67,25 @@ pub struct Relay {
     current: Arc<Current>,
     notices: notices::Notices,
     certificates_said: certificates::Said,
+    seldom: Seldoms,
     registry: Arc<Registry>,
     publisher: Publisher,
     absentees: Absentees,
+    memories: remembered::Memories,
     store: Store,
     metrics: Metrics,
     guards: Guards,
     shutdown: CancellationToken,
     /// Tasks that only see a connection off.
     farewells: TaskTracker,
+}
+
+/// Log lines that others can cause without end.
+#[derive(Debug, Default)]
+struct Seldoms {
+    absent_dropped: Seldom,
+    not_revoked: Seldom,
+    not_stored: Seldom,
 }
 
 impl Relay {
@@ -91,8 +102,10 @@ impl Relay {
             current,
             notices: notices::Notices::default(),
             certificates_said: certificates::Said::default(),
+            seldom: Seldoms::default(),
             registry,
             absentees: Absentees::default(),
+            memories: remembered::Memories::default(),
             store,
             guards,
             metrics,

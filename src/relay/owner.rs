@@ -10,7 +10,7 @@ use crate::store::{LoggedIn, StoreError};
 pub(super) async fn owner(relay: &Relay, handle: &Handle, bound: &Bound) -> Owner {
     let candidate = DeviceId(rand::random());
     let presented = bound.presented.as_ref().map(|id| id.as_str().to_owned());
-    let resource = bound.jid.resource().as_str().to_owned();
+    let resource = bound.jid.resource().to_owned();
     let (agent, login, at) = (bound.agent.clone(), handle.login(), jobs::unix());
     let change = Change::Login { candidate, login, resource, agent, presented: presented.clone(), at };
     let logged_in = match relay.store.log_in(handle.account(), change).await {

@@ -96,7 +96,7 @@ impl Registry {
     pub fn held_resource(&self, proof: &Proof, resource: &str) -> Option<Arc<Handle>> {
         let (account, login) = match proof {
             Proof::Account(account) => (account.clone(), None),
-            Proof::Login(login) => (BareJid::new(&format!("{}@{}", login.authcid, login.host)).ok()?, Some(login)),
+            Proof::Login(login) => (BareJid::of_user(&login.authcid, &login.host)?, Some(login)),
         };
         let same = |handle: &&Arc<Handle>| {
             let proven = login.is_none() || handle.held().identity.as_ref() == login;
@@ -124,7 +124,7 @@ impl Registry {
     pub fn tally(&self) -> BTreeMap<String, Tally> {
         let mut tallies: BTreeMap<String, Tally> = BTreeMap::new();
         for entry in &self.accounts {
-            let host = entry.key().domain().as_str();
+            let host = entry.key().domain();
             if !tallies.contains_key(host) {
                 tallies.insert(host.to_owned(), Tally::default());
             }

@@ -2,8 +2,10 @@
 
 use super::Relay;
 use crate::limits::{Limit, Refusal};
+use crate::metrics::Wait;
 use crate::session::queue::Full;
 use crate::session::{Event, Shed};
+use crate::store::StoreError;
 use crate::xml::{Frame, Skipped};
 
 impl Relay {
@@ -18,17 +20,27 @@ impl Relay {
         }
     }
 
-    /// Logs and counts what a session reports.
-    pub(super) fn report(&self, event: &Event) {
+    /// Logs that a change of an account failed. While the disk fails, a client can cause that as often as it likes.
+    pub(super) fn not_stored(&self, error: &StoreError) {
+        if let Some(suppressed) = self.seldom.not_stored.next() {
+            tracing::error!(%error, suppressed, "the account cannot be stored");
+        }
+    }
+
+    /// Logs and counts what a session reports. What it may repeat without end is logged at level debug unless it is `loud`.
+    pub(super) fn report(&self, event: &Event, loud: bool) {
         match event {
             Event::Dark { queued, registrations } => {
                 tracing::info!(queued, registrations, "dark: the session is held");
             }
             Event::Suspect => tracing::info!("suspect: an ack is overdue"),
             Event::Resumed { replayed } => tracing::info!(replayed, "resumed"),
-            Event::PushEnabled(target) => tracing::info!(service = %target, "push enabled"),
-            Event::PushDisabled => tracing::info!("push disabled"),
-            Event::PushRevoked(target) => tracing::info!(service = %target, "push revoked by its service"),
+            Event::PushEnabled(target) if loud => tracing::info!(service = %target, "push enabled"),
+            Event::PushEnabled(target) => tracing::debug!(service = %target, "push enabled"),
+            Event::PushDisabled if loud => tracing::info!("push disabled"),
+            Event::PushDisabled => tracing::debug!("push disabled"),
+            Event::PushRevoked(target) if loud => tracing::info!(service = %target, "push revoked by its service"),
+            Event::PushRevoked(target) => tracing::debug!(service = %target, "push revoked by its service"),
             Event::Judged(verdict) => {
                 tracing::debug!(verdict = verdict.name(), "judged");
                 self.metrics.verdict(verdict.name());
@@ -42,22 +54,41 @@ impl Relay {
                 self.metrics.spool_failed();
             }
             Event::SpoolAccepts => tracing::info!("spool_accepts: the spool takes stanzas again"),
+            Event::SpoolLate => {
+                tracing::warn!("the store is late: the session ends without what it has not answered");
+                self.metrics.deadline_passed(Wait::Store);
+            }
             Event::Shed(Shed { returned, lost }) => {
-                tracing::warn!(returned, lost, "shed: no room for stanzas that the spool refuses");
+                if loud {
+                    tracing::warn!(returned, lost, "shed: the spool has not taken these stanzas");
+                }
                 self.metrics.shed(*returned, *lost);
             }
             Event::Unreadable => {
                 tracing::error!("a stanza on disk cannot be read: it is lost and deleted");
                 self.metrics.lost(1);
             }
-            Event::QueueFull(full) => {
-                let limit = match full {
-                    Full::Session => Limit::SessionQueue,
-                    Full::All => Limit::QueueMemory,
-                };
-                self.guards.watch().reached(limit, "what waits for a client");
+            Event::ServerSilent => self.guards.watch().reached(Limit::ServerTimeout, "a session"),
+            Event::QueueFull(full) => self.guards.watch().reached(limit(*full), "what waits for a client"),
+            Event::Kept(messages) => {
+                tracing::info!(messages, "kept: the server's connection broke, and it may send them a second time");
+            }
+            Event::Redelivered => {
+                tracing::debug!("redelivered: a message that was kept came a second time");
+                self.metrics.redelivered();
+            }
+            Event::TooOld => {
+                tracing::warn!("never_fetched: a stanza has waited longer than orphan_ttl and is deleted");
+                self.metrics.never_fetched(1);
             }
             Event::Lingering => tracing::info!("lingering: the client closed its stream, its pushes go on"),
         }
+    }
+}
+
+fn limit(full: Full) -> Limit {
+    match full {
+        Full::Session => Limit::SessionQueue,
+        Full::All => Limit::QueueMemory,
     }
 }

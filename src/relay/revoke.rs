@@ -17,7 +17,11 @@ impl Relay {
             match self.heed(&account, &told).await {
                 // The stream may have ended.
                 Ok(known) => drop(reply.send(known)),
-                Err(error) => tracing::error!(%account, %error, "a registration cannot be taken back"),
+                Err(error) => {
+                    if let Some(suppressed) = self.seldom.not_revoked.next() {
+                        tracing::error!(%account, %error, suppressed, "a registration cannot be taken back");
+                    }
+                }
             }
         }
     }

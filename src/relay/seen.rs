@@ -5,6 +5,7 @@ use std::time::{Duration, Instant, SystemTime};
 use super::jobs::unix;
 use super::registry::Handle;
 use crate::config::Transport;
+use crate::limits::{Bucket, Rate};
 use crate::metrics::{Metrics, Tap, Unsaved};
 use crate::publish::choice::Published;
 use crate::push::pusher::Verdict;
@@ -19,11 +20,17 @@ pub(super) struct Seen {
     /// When the first stanza was judged that notifies, while no notification has left.
     notifies: Option<Instant>,
     unsaved: Unsaved,
+    /// Lines that the client or its peers can cause as often as they like.
+    lines: Bucket,
+    silent: bool,
 }
+
+/// Such lines of one session in a minute.
+const LINES: usize = 30;
 
 impl Seen {
     pub(super) fn new(metrics: &Metrics) -> Self {
-        Self { tap: metrics.tap(), notifies: None, unsaved: metrics.unsaved() }
+        Self { tap: metrics.tap(), notifies: None, unsaved: metrics.unsaved(), lines: Bucket::default(), silent: false }
     }
 
     /// At the end of a wake-up: how the session is now. Returns whether its client can be reached, if that has changed.
@@ -48,6 +55,20 @@ impl Seen {
             }
             handle.note(|notes| notes.verdict = Some((verdict.name(), unix())));
         }
+    }
+
+    /// Whether an event may be logged above level debug: some can be repeated without end, and have so many lines in a minute.
+    pub(super) fn may_say(&mut self, now: Instant, event: &Event) -> bool {
+        let Some(rate) = Rate::per_minute(LINES).filter(|_| event.is_repeatable()) else { return true };
+        // It lasts until there is room for all of them again, so that each line is not followed by one that more are left out.
+        let was = self.silent;
+        self.silent = if was { !self.lines.is_full(now) } else { self.lines.is_empty(now, rate) };
+        if !self.silent {
+            self.lines.take(now, rate, 1);
+        } else if !was {
+            tracing::warn!(a_minute = LINES, "too many lines of one session: more of them are at level debug only");
+        }
+        !self.silent
     }
 
     /// A notification leaves.

@@ -80,6 +80,7 @@ impl Snapshot {
         let settings = Settings {
             stream_management: config.stream_management.clone(),
             push: Arc::new(config.push.clone()),
+            server_timeout: config.limits.server_timeout,
             session_queue: config.limits.session_queue,
             unauthenticated_stanza: config.limits.unauthenticated_stanza,
             stanza: config.limits.stanza,

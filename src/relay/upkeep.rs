@@ -43,7 +43,10 @@ impl Relay {
         loop {
             let ttl = ttl(&self.current().config);
             match self.store.expire(unix(), ttl).await {
-                Ok(expired) => tracing::debug!(?expired, "aged"),
+                Ok(expired) => {
+                    tracing::debug!(?expired, "aged");
+                    self.metrics.never_fetched(expired.stanzas);
+                }
                 Err(error) => tracing::error!(%error, "what is too old cannot be deleted"),
             }
             sleep(AGEING.min(ttl.orphan / 2).max(Duration::from_millis(100))).await;

@@ -2,12 +2,13 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::task::JoinHandle;
 use tokio::time::sleep;
 
 use super::Relay;
+use crate::push::backoff::Backoff;
 use crate::push::notification::{Publish, Summary};
 use crate::store::{Slot, StoreError, Wake};
 
@@ -21,7 +22,42 @@ const JITTER: Duration = Duration::from_secs(5);
 struct Round {
     /// Devices that wait, as was told.
     told: HashSet<Slot>,
-    under_way: HashMap<Slot, JoinHandle<()>>,
+    under_way: HashMap<Slot, JoinHandle<Woken>>,
+    /// Devices whose push services were out of reach, and when they are tried again.
+    again: HashMap<Slot, (Backoff, Instant)>,
+}
+
+/// What came of waking a device.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Woken {
+    /// A push service has it, or none is to have it; or nothing could carry it, so that the next round tries.
+    Settled,
+    /// No push service was reached.
+    OutOfReach,
+}
+
+impl Round {
+    /// Takes what came of the pushes that are over. Returns the devices whose push services stayed out of reach for too long.
+    async fn take_over(&mut self, now: Instant) -> Vec<Slot> {
+        let mut given_up = Vec::new();
+        let over: Vec<_> = self.under_way.extract_if(|_, task| task.is_finished()).collect();
+        for (slot, task) in over {
+            if !task.await.is_ok_and(|woken| woken == Woken::OutOfReach) {
+                self.again.remove(&slot);
+                continue;
+            }
+            let (mut backoff, _) = self.again.remove(&slot).unwrap_or((Backoff::new(now), now));
+            match backoff.next(now) {
+                Some(at) => drop(self.again.insert(slot, (backoff, at))),
+                None => given_up.push(slot),
+            }
+        }
+        given_up
+    }
+
+    fn waits(&self, slot: &Slot, now: Instant) -> bool {
+        self.under_way.contains_key(slot) || self.again.get(slot).is_some_and(|(_, at)| *at > now)
+    }
 }
 
 impl Relay {
@@ -41,13 +77,15 @@ impl Relay {
 
     /// Whether there was anything to do.
     async fn wake_round(self: &Arc<Self>, round: &mut Round, spread: Duration) -> Result<bool, StoreError> {
+        for slot in round.take_over(Instant::now()).await {
+            self.woken(&slot).await;
+        }
         let wakes = self.store.wakes().await?;
         let pause = Duration::from_secs(1) / self.current().config.stream_management.wake_rate.max(1);
         let jitter = |share: f64| spread.mul_f64(share / (wakes.len().max(1) as f64));
         let any = !wakes.is_empty();
-        round.under_way.retain(|_, task| !task.is_finished());
         for (slot, wake) in &wakes {
-            if round.under_way.contains_key(slot) {
+            if round.waits(slot, Instant::now()) {
                 continue;
             }
             let publishes = match self.wake_pushes(slot).await {
@@ -67,7 +105,9 @@ impl Relay {
                 waits(slot, wake);
             }
         }
-        round.told.retain(|slot| wakes.iter().any(|(waiting, _)| waiting == slot));
+        let still_waits = |slot: &Slot| wakes.iter().any(|(waiting, _)| waiting == slot);
+        round.told.retain(still_waits);
+        round.again.retain(|slot, _| still_waits(slot));
         Ok(any)
     }
 
@@ -86,20 +126,33 @@ impl Relay {
         self.registry.any_session(&slot.account).is_some() || publishes.iter().any(needs_none)
     }
 
-    /// Wakes a device by all its registrations; it is done as soon as one of them could be used.
-    async fn wake_device(self: Arc<Self>, slot: Slot, wake: Wake, publishes: Vec<Publish>) {
-        let mut left = publishes.is_empty();
+    /// Wakes a device by all its registrations; it is done as soon as one push service may have the push.
+    async fn wake_device(self: Arc<Self>, slot: Slot, wake: Wake, publishes: Vec<Publish>) -> Woken {
+        let (mut left, mut out_of_reach) = (publishes.is_empty(), false);
         for publish in publishes {
             let published = self.publish(&slot.account, publish).await;
-            if let Some(transport) = published.transport.filter(|_| !left) {
-                let transport = transport.name();
-                tracing::info!(account = %slot.account, reason = ?wake.reason, transport, "wake push sent");
+            let Some(transport) = published.transport else { continue };
+            if published.outcome.may_be_repeated() {
+                out_of_reach = true;
+            } else if !left {
+                tracing::info!(account = %slot.account, reason = ?wake.reason, transport = transport.name(), "wake push sent");
                 left = true;
             }
         }
-        if !left {
+        if left {
+            self.woken(&slot).await;
+        } else if out_of_reach {
+            tracing::info!(account = %slot.account, reason = ?wake.reason, "wake push not delivered: it is sent again later");
+            return Woken::OutOfReach;
+        } else {
             waits(&slot, &wake);
-        } else if let Err(error) = self.store.woken(&slot).await {
+        }
+        Woken::Settled
+    }
+
+    /// The device is not woken again for the same reason.
+    async fn woken(&self, slot: &Slot) {
+        if let Err(error) = self.store.woken(slot).await {
             tracing::error!(%error, "a wake push that was sent cannot be noted");
         }
     }
@@ -107,4 +160,58 @@ impl Relay {
 
 fn waits(slot: &Slot, wake: &Wake) {
     tracing::info!(account = %slot.account, reason = ?wake.reason, transport = "no_transport", "a wake push waits");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::jid::BareJid;
+    use crate::push::account::DeviceId;
+    use crate::relay::rig;
+    use crate::store::WakeReason;
+
+    /// The round ended there, and no device behind it was woken.
+    #[tokio::test]
+    async fn an_account_that_cannot_be_read_does_not_keep_others_from_being_woken() {
+        let directory = tempfile::tempdir().unwrap();
+        let relay = rig::relay(directory.path());
+        let slots = ["a@localhost", "b@localhost", "c@localhost"]
+            .map(|account| Slot { account: account.parse().unwrap(), device: DeviceId(1) });
+        for slot in &slots {
+            relay.store.wake(slot, Wake { since: 1, reason: WakeReason::Restart }).await.unwrap();
+        }
+        relay.store.set_account(&slots[1].account, b"hunter2");
+        let mut round = Round::default();
+        for _ in 0..2 {
+            assert!(relay.wake_round(&mut round, Duration::ZERO).await.unwrap());
+            assert_eq!(round.told, HashSet::from(slots.clone()));
+        }
+    }
+
+    async fn over(round: &mut Round, slot: &Slot, woken: Woken, now: Instant) -> Vec<Slot> {
+        let task = tokio::spawn(async move { woken });
+        while !task.is_finished() {
+            tokio::task::yield_now().await;
+        }
+        round.under_way.insert(slot.clone(), task);
+        round.take_over(now).await
+    }
+
+    #[tokio::test]
+    async fn a_device_whose_push_services_are_out_of_reach_is_woken_again_for_an_hour() {
+        let slot = Slot { account: BareJid::new("juliet@example.org").unwrap(), device: DeviceId(1) };
+        let (mut round, start) = (Round::default(), Instant::now());
+        let (mut now, mut times) = (start, Vec::new());
+        while over(&mut round, &slot, Woken::OutOfReach, now).await.is_empty() {
+            let (_, at) = round.again[&slot];
+            assert!(round.waits(&slot, now) && !round.waits(&slot, at));
+            times.push((at - start).as_secs());
+            now = at;
+        }
+        assert_eq!((times.first(), times.last(), times.len()), (Some(&10), Some(&3600), 9));
+        assert!(!round.waits(&slot, now), "its note is deleted");
+        over(&mut round, &slot, Woken::OutOfReach, now).await;
+        assert_eq!(over(&mut round, &slot, Woken::Settled, now).await, []);
+        assert!(!round.waits(&slot, now) && round.again.is_empty());
+    }
 }

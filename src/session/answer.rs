@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
@@ -27,6 +27,17 @@ pub(super) struct OpenPublish {
     pub(super) deadline: Option<Instant>,
 }
 
+/// The client's request to remove its account (XEP-0077 §3.2).
+#[derive(Clone, Copy, Debug)]
+struct Removal {
+    /// A hash of its id; `None` if it has none, so that no answer can confirm it.
+    id: Option<u64>,
+    since: Instant,
+}
+
+/// How long after a request without an id the end of the stream is what became of it.
+const REMOVAL: Duration = Duration::from_secs(60);
+
 /// What is remembered about requests until their answers come. Both lists are bounded: the oldest go first.
 #[derive(Debug)]
 pub(super) struct Pending {
@@ -36,8 +47,8 @@ pub(super) struct Pending {
     asked: bool,
     /// Hashes of ids: the client chooses how long those are.
     queries: VecDeque<u64>,
-    /// The client's request to remove its account (XEP-0077 §3.2), by a hash of its id.
-    removal: Option<u64>,
+    /// The client's request to remove its account.
+    removal: Option<Box<Removal>>,
     publishes: VecDeque<OpenPublish>,
 }
 
@@ -75,8 +86,11 @@ impl Pending {
         !self.asked && self.queries.is_empty() && self.removal.is_none()
     }
 
-    /// The client asked for the account's features.
+    /// The client asked for the account's features. A request without an id has no answer that is known as its own.
     pub(super) fn query(&mut self, id: &str) {
+        if id.is_empty() {
+            return;
+        }
         if self.queries.len() == QUERIES {
             self.queries.pop_front();
         }
@@ -92,8 +106,9 @@ impl Pending {
     }
 
     /// The client asks the server to remove its account.
-    pub(super) fn removal(&mut self, id: &str) {
-        self.removal = Some(self.hash(id));
+    pub(super) fn removal(&mut self, now: Instant, id: &str) {
+        let id = (!id.is_empty()).then(|| self.hash(id));
+        self.removal = Some(Box::new(Removal { id, since: now }));
     }
 
     /// Nobody who does not know the prefix can choose ids that collide.
@@ -103,10 +118,17 @@ impl Pending {
         hasher.finish()
     }
 
-    /// Whether this is the answer to it.
-    pub(super) fn take_removal(&mut self, id: &str) -> bool {
-        let id = self.hash(id);
-        self.removal.take_if(|removal| *removal == id).is_some()
+    /// Whether this answer of the server confirms that the account is removed. A refusal is remembered; without an id, it is
+    /// the only answer that counts.
+    pub(super) fn take_removal(&mut self, id: &str, kind: &str) -> bool {
+        let id = (!id.is_empty()).then(|| self.hash(id));
+        let is_answer = |removal: &mut Box<Removal>| removal.id == id && (id.is_some() || kind == "error");
+        self.removal.take_if(is_answer).is_some() && kind == "result"
+    }
+
+    /// Whether the end of the stream confirms that the account is removed: the request had no id, and was not refused.
+    pub(super) fn take_unnamed_removal(&mut self, now: Instant) -> bool {
+        self.removal.take_if(|removal| removal.id.is_none()).is_some_and(|removal| now <= removal.since + REMOVAL)
     }
 
     /// A publish was sent.
@@ -120,8 +142,7 @@ impl Pending {
     /// The publish that this answer belongs to: the random id and the right `from`, both.
     pub(super) fn take_publish(&mut self, id: &str, from: Option<&str>) -> Option<OpenPublish> {
         let ours = |p: &OpenPublish| {
-            let is_service =
-                |from: &str| from == p.service.as_str() || Jid::new(from).is_ok_and(|from| from == p.service);
+            let is_service = |from: &str| from == p.service.as_str() || Jid::new(from) == p.service;
             p.id == id && from.is_some_and(is_service)
         };
         let at = self.publishes.iter().position(ours)?;

@@ -4,8 +4,9 @@ use std::time::Instant;
 
 use super::presence::Own;
 use super::sm::{ack, failed};
-use super::{EndReason, Greeting, Output, Session, Tracking, sm};
+use super::{EndReason, Greeting, Output, Peer, Session, Tracking, sm};
 use crate::push::account::Change;
+use crate::push::mucsub::MUCSUB;
 use crate::xml::{self, Element, Frame, Kind, Node, ns};
 
 impl Session {
@@ -17,7 +18,7 @@ impl Session {
     pub(super) fn client_frame(&mut self, now: Instant, frame: Frame) {
         self.liveness.heard(now);
         self.on_sign_of_life();
-        if self.is_ending() {
+        if self.is_ending() || self.leaving.is_some() {
             return;
         }
         if let Some(frame) = self.follow_presence(frame) {
@@ -28,7 +29,7 @@ impl Session {
     /// Takes a frame whose turn it is.
     pub(super) fn follow(&mut self, now: Instant, frame: Frame) {
         if matches!(frame, Frame::Close) {
-            return self.client_closed(now);
+            return self.client_closes(now);
         }
         self.part(now);
         match frame {
@@ -101,7 +102,7 @@ impl Session {
             return self.client_error(now, "bad-format");
         };
         match leg.acknowledge(h) {
-            Ok(count) => self.client_has(count),
+            Ok(count) => self.client_has(now, count),
             Err(too_high) => {
                 let text = too_high.to_string();
                 self.reply_client(xml::stream_error("undefined-condition", Some(&too_high.condition()), Some(&text)));
@@ -111,11 +112,18 @@ impl Session {
     }
 
     /// The client has the first so many stanzas that were written to it.
-    pub(super) fn client_has(&mut self, count: usize) {
+    pub(super) fn client_has(&mut self, now: Instant, count: usize) {
         for (spool, last) in self.queue.acknowledge(count) {
             self.out(Output::Unspool { spool, places: 0..=last });
         }
-        self.liveness.acked();
+        let complete = match &self.tracking {
+            // Each earlier ping is obsolete.
+            Tracking::None | Tracking::Ping(..) => true,
+            Tracking::Sm(leg) => leg.unacked() <= self.unasked,
+        };
+        if self.liveness.acked(now, complete) {
+            self.out(Output::Watch(Peer::Client));
+        }
         self.contact();
     }
 
@@ -140,6 +148,7 @@ impl Session {
             self.out(Output::Resumable(id));
         }
         self.tracking = Tracking::Sm(sm::ClientLeg::behind(preceding));
+        self.unasked = preceding;
         self.confirm.enable();
         self.liveness.enable();
         if matches!(self.greeting, Greeting::Backlog) {
@@ -161,12 +170,15 @@ impl Session {
 
     fn client_stanza(&mut self, now: Instant, element: Element) {
         self.client_is_awake(now);
-        if element.kind() == Kind::Iq && (self.answers_ping(&element) || self.answer_iq(now, &element)) {
+        if element.kind() == Kind::Iq && (self.answers_ping(now, &element) || self.answer_iq(now, &element)) {
             // XEP-0198 §4: handled, whoever answers it.
             return self.confirm.consumed();
         }
+        if element.kind() == Kind::Iq && element.mentions(MUCSUB) {
+            self.subscribes(now, &element);
+        }
         if element.kind() == Kind::Presence {
-            if Own::is_parting(&element) && self.may_linger() {
+            if Own::is_parting(&element) && self.may_come_to_linger() {
                 return self.own_presence.part(element);
             }
             if self.own_presence.sent(&element) && self.greet(&element) {
@@ -209,7 +221,7 @@ impl Session {
     }
 
     /// Whether this is the client's answer to our own ping.
-    fn answers_ping(&mut self, element: &Element) -> bool {
+    fn answers_ping(&mut self, now: Instant, element: &Element) -> bool {
         let node = element.node();
         if !matches!(node.attr("type").as_deref(), Some("result" | "error")) {
             return false;
@@ -221,7 +233,7 @@ impl Session {
         };
         let Some((_, covers)) = open.take_if(|(ping, _)| *ping == id) else { return true };
         let count = leg.acknowledge(covers).unwrap_or_default();
-        self.client_has(count);
+        self.client_has(now, count);
         true
     }
 

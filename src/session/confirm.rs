@@ -16,6 +16,8 @@ const ACK_PATIENCE: Duration = Duration::from_millis(200);
 const PACE: Duration = Duration::from_millis(100);
 /// Or after so many stanzas of the client.
 const BURST: usize = 256;
+/// A server that confirms nothing is asked again after twice [`PACE`], then after twice that, and so often at most.
+const LONGEST_PAUSE: u32 = 9;
 /// How long the server may take to confirm anything before its connection counts as lost.
 const SERVER_PATIENCE: Duration = Duration::from_secs(60);
 /// Stanzas of the client that may be unconfirmed before no more are read.
@@ -27,6 +29,8 @@ const ONE_BY_ONE: usize = 256;
 #[derive(Clone, Debug)]
 struct Question {
     since: Instant,
+    /// It has not left: other bytes are in front of it.
+    waits: bool,
     /// The ping's iq id, and the stanzas that its answer confirms. `None` for an `<r/>`, whose answer says itself.
     ping: Option<(String, u64)>,
 }
@@ -49,6 +53,8 @@ pub struct Confirmation {
     asked: Option<Instant>,
     /// Stanzas of the client written to the server since then.
     unasked: usize,
+    /// Answers in a row that confirmed nothing although something is unconfirmed.
+    fruitless: u32,
     /// The client's `<r/>`s that are not answered.
     due: Option<Due>,
     /// The client was told less than it asked for: more follows as soon as there is more to tell.
@@ -137,13 +143,23 @@ impl Confirmation {
         self.open.len() < OPEN
     }
 
+    /// Whether the server was asked and has not answered.
+    pub fn is_asked(&self) -> bool {
+        self.question.is_some()
+    }
+
     /// Whether the server is to be asked: something is unconfirmed, and no question is open.
     pub fn must_ask(&self) -> bool {
         !self.open.is_empty() && self.question.is_none()
     }
 
-    /// Until when the next question waits, where the client does not wait for it.
+    /// Until when the next question waits: where the client does not wait for it, and where a server whose count stays behind
+    /// was asked about the same before.
     pub fn pause(&self) -> Option<Instant> {
+        if self.unasked == 0 && self.fruitless > 0 {
+            let longer = 1 << self.fruitless.min(LONGEST_PAUSE);
+            return self.asked.map(|at| at + PACE * longer);
+        }
         let waited_for = self.due.is_some() || self.owed.is_some();
         self.asked.filter(|_| !waited_for && self.unasked < BURST).map(|at| at + PACE)
     }
@@ -160,16 +176,16 @@ impl Confirmation {
 
     fn question_sent(&mut self, now: Instant, ping: Option<(String, u64)>) {
         (self.asked, self.unasked) = (Some(now), 0);
-        self.question = Some(Question { since: now, ping });
+        self.question = Some(Question { since: now, waits: false, ping });
     }
 
     /// The server's `<a/>`.
     pub fn server_acked(&mut self, h: Handled) {
-        self.question = None;
+        let answers = self.question.take().is_some();
         // The stanzas between the oldest open one and the newest are fewer than 2^31.
         let behind = Handled::wrapping(self.sent).since(h);
         if u64::from(behind) <= self.sent {
-            self.confirm(self.sent - u64::from(behind));
+            self.confirm(self.sent - u64::from(behind), answers);
         }
     }
 
@@ -180,11 +196,14 @@ impl Confirmation {
             return false;
         };
         self.question = None;
-        self.confirm(covers);
+        self.confirm(covers, true);
         true
     }
 
-    fn confirm(&mut self, sent: u64) {
+    /// The server has what was sent up to here, as it says in an answer or unasked.
+    fn confirm(&mut self, sent: u64, answers: bool) {
+        let stays = self.open.front().is_some_and(|(_, place)| *place > sent);
+        self.fruitless = if stays { self.fruitless.saturating_add(u32::from(answers)) } else { 0 };
         while self.open.front().is_some_and(|(_, place)| *place <= sent) {
             self.open.pop_front();
         }
@@ -229,7 +248,22 @@ impl Confirmation {
 
     /// When the server counts as lost, if it does not answer until then.
     pub fn server_deadline(&self) -> Option<Instant> {
-        self.question.as_ref().filter(|_| !self.pause.is_on()).map(|q| q.since + SERVER_PATIENCE)
+        let runs = |question: &&Question| !question.waits && !self.pause.is_on();
+        self.question.as_ref().filter(runs).map(|question| question.since + SERVER_PATIENCE)
+    }
+
+    /// The open question has not left.
+    pub fn question_waits(&mut self) {
+        if let Some(question) = &mut self.question {
+            question.waits = true;
+        }
+    }
+
+    /// The open question has left.
+    pub fn question_left(&mut self, now: Instant) {
+        if let Some(question) = self.question.as_mut().filter(|question| question.waits) {
+            (question.since, question.waits) = (now, false);
+        }
     }
 
     /// The server is not read from now on: its answer may have come.
@@ -238,11 +272,19 @@ impl Confirmation {
     }
 
     /// The server is read again.
-    pub fn unpause_server(&mut self, now: Instant) {
+    ///
+    /// Returns how much later whatever it was asked for at a moment is due.
+    pub fn unpause_server(&mut self, now: Instant) -> impl Fn(Instant) -> Duration + use<> {
         let later = self.pause.end(now);
         if let Some(question) = &mut self.question {
             question.since += later(question.since);
         }
+        later
+    }
+
+    /// Whether the server is not read.
+    pub(super) fn is_server_paused(&self) -> bool {
+        self.pause.is_on()
     }
 }
 

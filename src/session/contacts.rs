@@ -25,7 +25,7 @@ impl Session {
 
     /// Takes a roster, or a change of it, on its way to the client.
     pub(super) fn learn_contacts(&mut self, iq: &Element) {
-        if self.roster_asked && iq.mentions(ns::ROSTER) {
+        if self.roster_asked && iq.mentions(ns::ROSTER) && self.is_server(iq.node().attr("from").as_deref()) {
             self.roster.learn(&iq.node());
         }
     }

@@ -9,13 +9,12 @@ use super::csi::Urgency;
 use super::ending::{is_request, refusal};
 use super::presence::{Coalesced, is_durable};
 use super::queue::{Budget, NoStanza, Place, Queued, Spooled};
+use super::stamp::Stamp;
+use super::travel::{is_from_room, may_travel};
 use super::{Cause, EndReason, Event, Greeting, Output, Session, Tracking, rewrite, server};
 use crate::jid::{BareJid, Jid};
 use crate::push::account::LoginId;
 use crate::xml::{Element, Header, Kind, Node, ns};
-
-/// How long a durable stanza may be the server's and an unacknowledging live client's only, where the server keeps it.
-const SPOOL_BEHIND_SERVER: Duration = Duration::from_secs(30);
 
 /// Stanzas that are being read back.
 #[derive(Clone, Copy, Debug)]
@@ -60,7 +59,7 @@ impl Session {
         if waits && self.made_obsolete(&element) {
             return;
         }
-        let (received, durable) = (self.epoch.unix_ms(now), is_durable(&element));
+        let (stamp, durable) = (self.stamps.next(self.epoch.unix_ms(now)), is_durable(&element));
         match self.queue.place(element.bytes().len()) {
             Place::Memory(seq) => {
                 if waits && element.kind() == Kind::Presence {
@@ -69,7 +68,7 @@ impl Session {
                 // What may wait long keeps no more alive than itself.
                 let element = if self.is_dark() { element.compact() } else { element };
                 let pushed = self.may_push(&element).then(|| element.clone());
-                self.queue.hold(self.to_queue(element, seq, received).of_leg(ordinal, durable).because(cause));
+                self.queue.hold(self.to_queue(element, seq, stamp).of_leg(ordinal, durable).because(cause));
                 if !self.keep_back(urgency, seq) {
                     self.write_waiting(now);
                 }
@@ -81,15 +80,16 @@ impl Session {
                 if cause == Cause::Reply {
                     self.behind.reply_goes_to_spool(seq, element.bytes().len());
                 }
-                let item = self.to_queue(element.compact(), seq, received).of_leg(ordinal, durable);
+                let item = self.to_queue(element.compact(), seq, stamp).of_leg(ordinal, durable);
                 self.deliver_by_spool(now, item);
             }
         }
         self.keep_within_bounds(now);
     }
 
-    fn to_queue(&self, element: Element, seq: u64, received: u64) -> Queued {
-        Queued::new(element, seq, received).in_company(self.has_company)
+    fn to_queue(&self, element: Element, seq: u64, Stamp { received, ahead }: Stamp) -> Queued {
+        let from_room = is_from_room(&element, &self.rooms);
+        Queued::new(element, seq, received).ahead_by(ahead).in_company(self.has_company).of_room(from_room)
     }
 
     /// A stanza has no place in memory: the spool takes it, and before it what it must not pass.
@@ -138,7 +138,7 @@ impl Session {
         }
         self.release();
         while let Some(item) = self.queue.write_next() {
-            let bytes = for_client(item, self.bound.jid.domain().as_str(), &self.attached_header);
+            let bytes = for_client(item, self.bound.jid.domain(), &self.attached_header);
             if item.element.kind() == Kind::Presence {
                 self.waiting_presence.written(&item.element);
             }
@@ -163,15 +163,10 @@ impl Session {
     /// When durable stanzas are to be handed to the spool that nobody else is certain to keep.
     pub(super) fn spool_due(&self) -> Option<Instant> {
         let oldest = self.queue.oldest_unspooled().filter(|_| self.spool.accepts())?;
-        let wait = if self.is_dark() {
-            Duration::ZERO
-        } else if oldest.ordinal.is_some() {
-            SPOOL_BEHIND_SERVER
-        } else {
-            // The server does not count it, so it does not keep it either.
-            self.settings.stream_management.spool_after
-        };
-        let since_start = oldest.received.saturating_sub(self.epoch.unix_ms(self.epoch.now));
+        let spool_after = self.settings.stream_management.spool_after(oldest.ordinal.is_some());
+        let wait = if self.is_dark() { Duration::ZERO } else { spool_after };
+        let received = oldest.received.saturating_sub(oldest.ahead.milliseconds());
+        let since_start = received.saturating_sub(self.epoch.unix_ms(self.epoch.now));
         Some(self.epoch.now + Duration::from_millis(since_start) + wait)
     }
 
@@ -201,12 +196,11 @@ impl Session {
         self.out(Output::Spool(items));
     }
 
-    fn spooled_form(&self, Queued { element, seq, received, alone, .. }: &Queued) -> Spooled {
+    fn spooled_form(&self, Queued { element, seq, received, company, .. }: &Queued) -> Spooled {
         Spooled {
             seq: *seq,
             received: *received,
-            // Another client that was there has had what was addressed to the account.
-            shared: *alone && is_shared(element, &element.node(), &self.account),
+            shared: may_travel(element, *company),
             archived: self.is_archived(element),
             bytes: element.on_stream(&self.bare_header),
         }
@@ -234,7 +228,8 @@ impl Session {
         self.queue.committed(seq);
         self.spool_accepted();
         self.behind.committed(seq);
-        self.settle_with_server(now, self.is_dark());
+        // A server that dies forgets what it was not told of, or sends it a second time.
+        self.settle_with_server(now, true);
         self.rest();
         if self.is_ending() {
             self.drive_end(now);
@@ -300,7 +295,11 @@ impl Session {
             };
             // An adopted stanza joined another queue for its place in it; to this session it may say nothing.
             let adopted = self.queue.is_adopted(item.seq);
-            let element = if adopted { self.wanted(now, &item) } else { self.fresh(now, &item) };
+            let element = if adopted {
+                self.wanted(now, &item).filter(|element| !self.has_had(element))
+            } else {
+                self.fresh(now, &item)
+            };
             match element {
                 Some(element) => self.queue.push_loaded(item.seq, element, item.received),
                 None => {
@@ -344,21 +343,16 @@ fn for_client(item: &Queued, domain: &str, header: &Arc<Header>) -> Bytes {
 
 /// XEP-0359: only the own bare JID says that the own archive has it.
 pub(super) fn is_archived(element: &Element, account: &BareJid) -> bool {
-    let by_own = |id: &Node<'_>| id.attr("by").and_then(|by| Jid::new(&by).ok()).is_some_and(|by| by == *account);
-    let is_own = |child: Node<'_>| child.is("stanza-id", ns::STANZA_ID) && by_own(&child);
-    element.mentions(ns::STANZA_ID) && element.node().children().any(is_own)
+    stanza_id(element, account).is_some()
 }
 
-/// Whether a stanza was addressed to the account rather than to one of its devices, and may go to another.
-fn is_shared(element: &Element, node: &Node<'_>, account: &BareJid) -> bool {
-    let conversational = matches!(node.attr("type").as_deref(), None | Some("chat" | "normal"));
-    let is_bare = |to: &str| to == account.as_str() || Jid::new(to).is_ok_and(|to| to.resource().is_none());
-    let to_account = node.attr("to").is_none_or(|to| is_bare(&to));
-    let restricted = |c: &Node<'_>| {
-        c.is("no-copy", ns::HINTS)
-            || c.is("private", ns::CARBONS)
-            || c.is("sent", ns::CARBONS)
-            || c.is("received", ns::CARBONS)
-    };
-    element.kind() == Kind::Message && conversational && to_account && !node.children().any(|c| restricted(&c))
+/// The id that the own archive has given a stanza.
+pub(super) fn own_stanza_id(element: &Element, account: &BareJid) -> Option<String> {
+    stanza_id(element, account)?.attr("id").map(|id| id.into_owned())
+}
+
+fn stanza_id<'a>(element: &'a Element, account: &BareJid) -> Option<Node<'a>> {
+    let by_own = |id: &Node<'_>| id.attr("by").is_some_and(|by| Jid::new(&by) == *account);
+    let is_own = |child: &Node<'_>| child.is("stanza-id", ns::STANZA_ID) && by_own(child);
+    if element.mentions(ns::STANZA_ID) { element.node().children().find(is_own) } else { None }
 }

@@ -12,36 +12,71 @@ use super::answer::iq_error;
 use super::deliver::is_archived;
 use super::presence::is_durable;
 use super::queue::Queued;
-use super::{Closing, EndReason, Event, Output, Session, Spool, WakeReason};
+use super::sm::ClientLeg;
+use super::{Closing, EndReason, Event, Output, Session, Spool, Tracking, WakeReason};
 use crate::xml::{self, Element, Kind};
 
 /// How long the spool may take for the last stanzas.
 const SPOOL_PATIENCE: Duration = Duration::from_secs(5);
-/// How long the server may take to close its stream.
+/// How long the server may take to answer behind all that it has sent, where only this session can return it.
+const LAST_PATIENCE: Duration = Duration::from_secs(2);
+/// How long the store may take for the last requests of a client that leaves.
+const STORE_PATIENCE: Duration = Duration::from_secs(5);
+/// How long the server may take to close its stream. While it goes on sending, it has more time.
 const FOOTER_PATIENCE: Duration = Duration::from_secs(2);
+/// How long it may take in all.
+const CLOSING_PATIENCE: Duration = Duration::from_secs(10);
+
+/// How a client left while requests of it were open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Leave {
+    /// It closed its stream, and gets its answers and a footer.
+    Closed,
+    /// Its connection was lost.
+    Lost,
+}
 
 /// How far the end is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Phase {
     Running,
     /// The last stanzas are on their way to the disk.
-    Spooling(EndReason, Instant),
+    Spooling(Last),
     /// The footer was written to the server.
-    Closing(EndReason, Instant),
+    Closing(Footer),
     Over,
+}
+
+/// What the footer waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Last {
+    reason: EndReason,
+    deadline: Instant,
+    /// The number of the newest stanza as the end began. Those that come later follow while the server closes its stream.
+    newest: u64,
+    /// The server was asked for an answer behind all that it has sent.
+    asked: bool,
+}
+
+/// What the end waits for once the footer was written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Footer {
+    reason: EndReason,
+    written: Instant,
+    deadline: Instant,
 }
 
 impl Phase {
     pub(super) fn deadline(self) -> Option<Instant> {
         match self {
-            Self::Spooling(_, at) | Self::Closing(_, at) => Some(at),
+            Self::Spooling(Last { deadline, .. }) | Self::Closing(Footer { deadline, .. }) => Some(deadline),
             Self::Running | Self::Over => None,
         }
     }
 
     fn reason(self) -> Option<EndReason> {
         match self {
-            Self::Spooling(reason, _) | Self::Closing(reason, _) => Some(reason),
+            Self::Spooling(Last { reason, .. }) | Self::Closing(Footer { reason, .. }) => Some(reason),
             Self::Running | Self::Over => None,
         }
     }
@@ -50,7 +85,7 @@ impl Phase {
 impl EndReason {
     /// Whether the server is there to be told.
     fn has_upstream(self) -> bool {
-        !matches!(self, Self::UpstreamClosed | Self::UpstreamLost)
+        !matches!(self, Self::UpstreamClosed | Self::UpstreamLost | Self::UpstreamSilent)
     }
 
     /// Whether what the client does not have is kept here for the device's next session, even where the server would keep it.
@@ -69,21 +104,58 @@ impl Session {
     pub(super) fn can_answer(&self) -> bool {
         match self.phase {
             Phase::Running => true,
-            Phase::Spooling(reason, _) => reason.has_upstream(),
+            Phase::Spooling(last) => last.reason.has_upstream(),
             Phase::Closing(..) | Phase::Over => false,
         }
     }
 
     /// Whether stanzas that come now stay the server's.
     pub(super) fn gives_back(&self) -> bool {
-        let keeps = matches!(self.phase, Phase::Spooling(reason, _) if reason.keeps_all());
+        let keeps = matches!(self.phase, Phase::Spooling(last) if self.keeps(last.reason));
         self.is_ending() && self.server.is_on() && !keeps
     }
 
-    /// The client closed its stream.
-    pub(super) fn client_closed(&mut self, now: Instant) {
+    /// Whether what the client does not have is kept here. A server whose connection breaks without a word may be dead: it sends
+    /// nothing elsewhere then.
+    fn keeps(&self, reason: EndReason) -> bool {
+        reason.keeps_all() || reason == EndReason::UpstreamLost && !self.server.has_said_why()
+    }
+
+    /// The client closed its stream. Its requests are answered before the footer, as far as the store answers in time.
+    pub(super) fn client_closes(&mut self, now: Instant) {
+        if self.has_open_requests() {
+            return self.wait_to_leave(now, Leave::Closed);
+        }
+        self.client_closed(now);
+    }
+
+    /// Lets the client's end wait for the store's answers: a registration decides what becomes of the session.
+    pub(super) fn wait_to_leave(&mut self, now: Instant, how: Leave) {
+        if matches!(self.tracking, Tracking::None) {
+            // What comes meanwhile is not certain to be read.
+            self.tracking = Tracking::Ping(ClientLeg::default(), None);
+        }
+        self.leaving = Some(Box::new((now + STORE_PATIENCE, how)));
+    }
+
+    /// The client's end goes on, once the store has answered or is late.
+    pub(super) fn leave_if_due(&mut self, now: Instant) {
+        let waits = self.has_open_requests();
+        let leaving = self.leaving.take_if(|leaving| !waits || leaving.0 <= now);
+        match leaving.map(|leaving| leaving.1) {
+            Some(_) if self.is_ending() => {}
+            Some(Leave::Closed) => self.client_closed(now),
+            Some(Leave::Lost) => self.client_gone(now),
+            None => {}
+        }
+    }
+
+    /// The client closed its stream, and nothing more is to be answered.
+    fn client_closed(&mut self, now: Instant) {
         let parting = self.own_presence.take_parting();
-        self.reply_client(Bytes::from_static(xml::STREAM_CLOSE));
+        if !self.is_dark() {
+            self.reply_client(Bytes::from_static(xml::STREAM_CLOSE));
+        }
         if self.may_linger()
             && let Some(presence) = self.own_presence.lingering()
         {
@@ -103,6 +175,12 @@ impl Session {
             && self.own_presence.is_available()
     }
 
+    /// The same, where a registration that is being stored counts.
+    pub(super) fn may_come_to_linger(&self) -> bool {
+        let awaited = self.settings.push.linger && !self.has_successor() && self.awaits_registration();
+        self.may_linger() || awaited && self.own_presence.is_available()
+    }
+
     fn linger(&mut self, now: Instant, presence: Bytes) {
         self.inject(now, presence);
         self.bury();
@@ -112,7 +190,7 @@ impl Session {
     }
 
     /// The id can be resumed no more; what the client sent is remembered for it.
-    fn bury(&mut self) {
+    pub(super) fn bury(&mut self) {
         if let Some(id) = self.sm_id.take() {
             self.buried = Some((id, None));
             self.engrave();
@@ -161,15 +239,19 @@ impl Session {
         }
         self.answer_requests(now, reason);
         self.bury();
-        let theirs = !reason.keeps_all() && self.server.is_on();
+        let keeps = self.keeps(reason);
+        let theirs = !keeps && self.server.is_on();
         if theirs && reason.has_upstream() {
             // Nothing more is acknowledged after it.
             self.settle_with_server(now, true);
         }
         if theirs {
             self.give_back();
+        } else if reason == EndReason::UpstreamLost {
+            self.keep_what_may_come_again(now);
         }
-        self.phase = Phase::Spooling(reason, now + SPOOL_PATIENCE);
+        let (deadline, newest) = (now + SPOOL_PATIENCE, self.queue.newest());
+        self.phase = Phase::Spooling(Last { reason, deadline, newest, asked: false });
         self.spool_rest();
         self.drive_end(now);
     }
@@ -191,34 +273,75 @@ impl Session {
     /// Goes on with the end as far as it can.
     pub(super) fn drive_end(&mut self, now: Instant) {
         match self.phase {
-            Phase::Spooling(reason, deadline) => {
-                if !reason.has_upstream() {
-                    return self.over();
-                }
-                // What has come since.
-                self.spool_all();
-                if self.spool.accepts() && !self.queue.is_committed() && deadline > now {
-                    return;
-                }
-                if self.server.is_on() && reason.keeps_all() {
-                    self.settle_with_server(now, true);
-                    self.give_back();
-                }
-                // Nobody else has it.
-                self.shed_all(now);
-                if reason != EndReason::ClientClosed && self.buried.is_some() && !self.confirm.is_complete() {
-                    // Its answer comes before the server's footer.
-                    self.ask(now);
-                }
-                self.write_upstream(now, Bytes::from_static(xml::STREAM_CLOSE));
-                self.phase = Phase::Closing(reason, now + FOOTER_PATIENCE);
-            }
-            Phase::Closing(_, deadline) if deadline <= now => self.over(),
+            Phase::Spooling(last) => self.finish_spooling(now, last),
+            Phase::Closing(footer) if footer.deadline <= now => self.over(),
             Phase::Running | Phase::Closing(..) | Phase::Over => {}
         }
     }
 
-    pub(super) fn upstream_lost_while_ending(&mut self) {
+    /// Writes the footer once the disk has what came before the end, or will not have it.
+    fn finish_spooling(&mut self, now: Instant, last: Last) {
+        let reason = last.reason;
+        if !reason.has_upstream() {
+            return self.over();
+        }
+        // What has come since.
+        self.spool_all();
+        let late = last.deadline <= now || last.asked;
+        if self.spool.accepts() && !late && !self.queue.is_committed_to(last.newest) {
+            return;
+        }
+        if self.server.is_on() && reason.keeps_all() {
+            self.settle_with_server(now, true);
+            self.give_back();
+        }
+        if late || !self.spool.accepts() {
+            if self.spool.accepts() && !last.asked && !self.queue.is_committed() {
+                self.event(Event::SpoolLate);
+            }
+            // Nobody else has it.
+            self.shed_all(now);
+            if self.awaits_last(now, last) {
+                return;
+            }
+        }
+        if reason != EndReason::ClientClosed && self.buried.is_some() && !self.confirm.is_complete() {
+            // Its answer comes before the server's footer.
+            self.ask(now);
+        }
+        self.write_upstream(now, Bytes::from_static(xml::STREAM_CLOSE));
+        self.phase = Phase::Closing(Footer { reason, written: now, deadline: now + FOOTER_PATIENCE });
+    }
+
+    /// Whether stanzas may be on their way that only this session can return to their senders, which it cannot behind its footer: the
+    /// server is to send no more, and its answer to a ping is behind the last one (RFC 6120 §10.1).
+    fn awaits_last(&mut self, now: Instant, last: Last) -> bool {
+        if self.server.is_on() {
+            return false;
+        }
+        if last.asked {
+            return self.confirm.is_asked() && last.deadline > now;
+        }
+        self.inject(now, Bytes::from_static(b"<presence type='unavailable'/>"));
+        self.ask(now);
+        self.phase = Phase::Spooling(Last { asked: true, deadline: now + LAST_PATIENCE, ..last });
+        true
+    }
+
+    /// The server sends on, though our footer was written: its own comes behind that.
+    pub(super) fn server_sends(&mut self, now: Instant) {
+        if let Phase::Closing(footer) = &mut self.phase {
+            footer.deadline = (now + FOOTER_PATIENCE).min(footer.written + CLOSING_PATIENCE);
+        }
+    }
+
+    pub(super) fn upstream_lost_while_ending(&mut self, now: Instant) {
+        if let Phase::Spooling(last) = self.phase
+            && self.keeps(last.reason)
+            && !self.server.has_said_why()
+        {
+            self.keep_what_may_come_again(now);
+        }
         self.over();
     }
 
@@ -230,6 +353,7 @@ impl Session {
         self.spool_rest();
         self.report_shed();
         self.phase = Phase::Over;
+        self.leave_memory();
         self.out(Output::End(reason));
     }
 
@@ -252,7 +376,7 @@ impl Session {
     }
 
     /// Deletes a stanza from the spool that has it, if one has.
-    fn discard(&mut self, item: &Queued) {
+    pub(super) fn discard(&mut self, item: &Queued) {
         let (spool, place) = match self.queue.origin(item.seq) {
             Some((spool, place)) => (Some(spool), place),
             None if item.is_spooled() => (None, item.seq),

@@ -89,6 +89,8 @@ pub enum Event {
     SpoolRefuses,
     /// The spool takes stanzas again.
     SpoolAccepts,
+    /// The spool has not taken the last stanzas of a session in time.
+    SpoolLate,
     /// Stanzas had no room in memory while the spool refused, or the session ended before the spool had them.
     Shed(Shed),
     /// The spool has something in place of a stanza that is none: it is lost, and what is behind it is read.
@@ -97,6 +99,40 @@ pub enum Event {
     QueueFull(Full),
     /// The client closed its stream, and the session goes on for its pushes.
     Lingering,
+    /// The server's connection broke, and so many messages were kept that it may send a second time.
+    Kept(usize),
+    /// A message came a second time, and was dropped.
+    Redelivered,
+    /// A stanza had waited too long, and was deleted.
+    TooOld,
+    /// The server has not answered within `server_timeout`.
+    ServerSilent,
+}
+
+impl Event {
+    /// Whether the client, or whoever writes to it, can cause it as often as they like.
+    pub fn is_repeatable(&self) -> bool {
+        match self {
+            Self::PushEnabled(_) | Self::PushDisabled | Self::PushRevoked(_) | Self::Shed(_) | Self::Redelivered => {
+                true
+            }
+            Self::Dark { .. }
+            | Self::Suspect
+            | Self::Resumed { .. }
+            | Self::Judged(_)
+            | Self::Published(_)
+            | Self::PublishOutcome(..)
+            | Self::SpoolRefuses
+            | Self::SpoolLate
+            | Self::SpoolAccepts
+            | Self::Unreadable
+            | Self::QueueFull(_)
+            | Self::Lingering
+            | Self::Kept(_)
+            | Self::TooOld
+            | Self::ServerSilent => false,
+        }
+    }
 }
 
 /// Why a session ended.
@@ -112,6 +148,8 @@ pub enum EndReason {
     UpstreamClosed,
     /// The server's connection broke.
     UpstreamLost,
+    /// The server has not answered within `server_timeout`.
+    UpstreamSilent,
     /// Nobody resumed in time.
     Expired,
     /// The session has no numbers left for its stanzas.

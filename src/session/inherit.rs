@@ -91,7 +91,10 @@ impl Session {
         }
         for item in items {
             match self.wanted(now, &item) {
-                Some(element) => self.queue.push_inherited(spool, item.seq, element, item.received),
+                Some(element) => {
+                    self.note_had(&element);
+                    self.queue.push_inherited(spool, item.seq, element, item.received);
+                }
                 None => {
                     self.queue.skip_inherited(spool, item.seq);
                     self.out(Output::Unspool { spool: Some(spool), places: item.seq..=item.seq });
@@ -112,7 +115,11 @@ impl Session {
         let age = Duration::from_millis(self.epoch.unix_ms(now).saturating_sub(item.received));
         let in_time = age <= self.settings.stream_management.orphan_ttl;
         match Element::parse(item.bytes.clone(), &self.bare_header) {
-            Ok(element) => Some(element).filter(|_| in_time),
+            Ok(element) if in_time => Some(element),
+            Ok(_) => {
+                self.event(Event::TooOld);
+                None
+            }
             Err(_) => {
                 self.event(Event::Unreadable);
                 None

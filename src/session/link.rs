@@ -2,8 +2,9 @@
 
 use std::time::{Duration, Instant};
 
+use super::ending::Leave;
 use super::liveness::Alarm;
-use super::{Closing, EndReason, Event, Greeting, Output, Resumption, Session, Tracking, rewrite, shed, sm};
+use super::{Closing, EndReason, Event, Greeting, Output, Peer, Resumption, Session, Tracking, rewrite, shed, sm};
 use crate::xml::{XmlWriter, ns};
 
 /// How long a resumption waits for the server to confirm what the client sent before.
@@ -14,21 +15,46 @@ impl Session {
         if self.is_ending() || self.is_dark() {
             return;
         }
+        if self.leaving.is_some() {
+            // It closed its stream before: nobody resumes it.
+            self.bury();
+            return self.vanish(now);
+        }
         self.release_behind(now);
         self.part(now);
         if self.has_successor() {
             return self.begin_end(now, EndReason::Superseded);
         }
-        if self.sm_id.is_none() && self.owned().next().is_none() {
+        if !self.is_to_be_held() && self.awaits_registration() {
+            self.wait_to_leave(now, Leave::Lost);
+            return self.vanish(now);
+        }
+        self.client_gone(now);
+    }
+
+    /// The client has gone, and nothing is awaited that the session could be held for.
+    pub(super) fn client_gone(&mut self, now: Instant) {
+        if !self.is_to_be_held() {
             return self.begin_end(now, EndReason::ClientLost);
         }
         self.go_dark(now);
     }
 
-    pub(super) fn go_dark(&mut self, now: Instant) {
+    /// Whether the session is held without its client.
+    fn is_to_be_held(&self) -> bool {
+        self.sm_id.is_some() || self.owned().next().is_some()
+    }
+
+    /// The connection is gone, and what becomes of the session is decided later.
+    fn vanish(&mut self, now: Instant) {
         (self.resuming, self.welcome) = (None, None);
         self.queue.compact();
         self.liveness.go_dark(now, now + self.hold());
+    }
+
+    pub(super) fn go_dark(&mut self, now: Instant) {
+        self.leaving = None;
+        self.vanish(now);
         self.event(Event::Dark { queued: self.queue.len(), registrations: self.owned().count() });
         self.answer_waiting_pings(now);
         self.push_for_waiting(now);
@@ -60,8 +86,10 @@ impl Session {
         // Refused beforehand by `check_resume`.
         let Ok(acked) = leg.acknowledge(resumption.h) else { return };
         leg.rewind();
-        self.client_has(acked);
+        self.client_has(now, acked);
+        self.unasked = 0;
         self.queue.rewind();
+        self.leaving = None;
         if self.queue.rests() {
             // First, so that it need not wait for what else the store is told.
             self.load();
@@ -154,16 +182,13 @@ impl Session {
 
     /// Whether the client is to be asked what it has read.
     fn has_client_question(&self) -> bool {
-        let unread = self.queue.messages() > 0 && self.queue.awaits_ack();
-        unread && self.liveness.may_ask() && self.resuming.is_none()
+        let unread = self.queue.notifying() > 0 && self.queue.awaits_ack();
+        // A client whose count stays behind is asked again only when there is more for it to count.
+        unread && self.unasked > 0 && self.liveness.may_ask() && self.resuming.is_none()
     }
 
     /// Asks the client for a sign of life, whatever it can be asked by.
     pub(super) fn ask_presence_of_client(&mut self, now: Instant) {
-        if matches!(self.tracking, Tracking::Ping(_, Some(_))) {
-            // It has been asked already.
-            return;
-        }
         if matches!(self.tracking, Tracking::None) {
             self.tracking = Tracking::Ping(sm::ClientLeg::default(), None);
             self.liveness.enable();
@@ -176,10 +201,12 @@ impl Session {
         let mut xml = XmlWriter::new();
         match &mut self.tracking {
             Tracking::None => return,
+            // One that waits behind a long backlog would be obsolete before its answer comes.
+            Tracking::Ping(_, Some(_)) => return,
             Tracking::Sm(_) => xml.start("r").attr("xmlns", ns::SM),
             Tracking::Ping(leg, open) => {
                 let id = self.pending.id((self.dice)());
-                let (from, to) = (self.bound.jid.domain().as_str(), self.bound.jid.as_str());
+                let (from, to) = (self.bound.jid.domain(), self.bound.jid.as_str());
                 xml.start("iq").attr("type", "get").attr("id", &id).attr("from", from).attr("to", to);
                 *open = Some((id, leg.sent()));
                 xml.start("ping").attr("xmlns", ns::PING)
@@ -187,7 +214,9 @@ impl Session {
         };
         self.write_client(xml.finish());
         self.unasked = 0;
-        self.liveness.asked(now);
+        if self.liveness.asked(now) {
+            self.out(Output::Watch(Peer::Client));
+        }
     }
 
     pub(super) fn timeout(&mut self, now: Instant) {
@@ -215,8 +244,15 @@ impl Session {
         if self.confirm.server_deadline().is_some_and(|at| at <= now) {
             return self.upstream_lost(now);
         }
+        if self.enable_deadline().is_some_and(|at| at <= now) {
+            return self.upstream_silent(now);
+        }
         if self.resuming.is_some_and(|at| at <= now) {
             self.resumed(now);
+        }
+        self.leave_if_due(now);
+        if self.is_ending() {
+            return;
         }
         if let Some((_, registered)) = self.orphans_due.take_if(|(at, _)| *at <= now) {
             self.orphans_are_due(now, registered);

@@ -11,7 +11,7 @@ const PACE: Duration = Duration::from_millis(40);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Link {
-    /// Connected, nothing overdue. `asked` is when the `<r/>` was sent that has no `<a/>` yet.
+    /// Connected, nothing overdue. `asked` is when the oldest `<r/>` without an `<a/>` was sent.
     Live { asked: Option<Instant> },
     /// Connected, but `<r/>` had no `<a/>` for `max_ack_delay`.
     Suspect { since: Instant },
@@ -67,6 +67,10 @@ pub struct Liveness {
     heard: Instant,
     /// When it was asked last, on this connection.
     asked: Option<Instant>,
+    /// Questions on this connection that were not answered.
+    open: u32,
+    /// The oldest of them has not left: other bytes are in front of it.
+    waits: bool,
     /// Acks can be asked for: the client has enabled stream management.
     probing: bool,
     /// Whether it is read.
@@ -84,6 +88,8 @@ impl Liveness {
             link: Link::Live { asked: None },
             heard: now,
             asked: None,
+            open: 0,
+            waits: false,
             probing: false,
             pause: Pause::default(),
             max_ack_delay: settings.max_ack_delay,
@@ -95,8 +101,8 @@ impl Liveness {
 
     /// Goes by other durations from now on.
     pub fn change(&mut self, settings: &StreamManagement) {
-        let Self { link, heard, asked, probing, pause, .. } = *self;
-        *self = Self { link, heard, asked, probing, pause, ..Self::new(settings, heard) };
+        let Self { link, heard, asked, open, waits, probing, pause, .. } = *self;
+        *self = Self { link, heard, asked, open, waits, probing, pause, ..Self::new(settings, heard) };
     }
 
     /// The client is not read from now on: no clock runs for what it was asked.
@@ -118,9 +124,13 @@ impl Liveness {
         self.pause.is_on() && !self.is_dark()
     }
 
-    /// The client enabled stream management, so it can be asked for acks.
+    /// The client enabled stream management, so it can be asked for acks; what it was asked before is void.
     pub fn enable(&mut self) {
         self.probing = true;
+        (self.open, self.waits) = (0, false);
+        if !self.is_dark() {
+            self.link = Link::Live { asked: None };
+        }
     }
 
     /// The client sent something. Only an `<a/>` ends a suspicion.
@@ -138,24 +148,52 @@ impl Liveness {
         self.asked.map(|at| at + PACE)
     }
 
-    /// An `<r/>` was sent.
-    pub fn asked(&mut self, now: Instant) {
+    /// An `<r/>` was sent. Returns whether the clock starts with it, because it is the only one without an answer.
+    pub fn asked(&mut self, now: Instant) -> bool {
         self.asked = Some(now);
-        if matches!(self.link, Link::Live { asked: None }) {
-            self.link = Link::Live { asked: Some(now) };
+        self.open = self.open.saturating_add(1);
+        let first = matches!(self.link, Link::Live { asked: None });
+        if first {
+            self.start(now);
         }
+        first
     }
 
-    /// An `<a/>` came.
-    pub fn acked(&mut self) {
-        if !self.is_dark() {
-            self.link = Link::Live { asked: None };
+    /// An `<a/>` came; `complete` if it leaves no question open. Else it answers the oldest one, and what is to be answered next
+    /// has its whole time. Returns whether the clock starts anew.
+    pub fn acked(&mut self, now: Instant, complete: bool) -> bool {
+        self.open = if complete { 0 } else { self.open.saturating_sub(1) };
+        if self.is_dark() {
+            return false;
+        }
+        self.waits = false;
+        self.link = Link::Live { asked: None };
+        if self.open > 0 {
+            self.start(now);
+        }
+        self.open > 0
+    }
+
+    fn start(&mut self, now: Instant) {
+        (self.link, self.waits) = (Link::Live { asked: Some(now) }, false);
+    }
+
+    /// The question whose answer is waited for has not left.
+    pub fn question_waits(&mut self) {
+        self.waits = matches!(self.link, Link::Live { asked: Some(_) });
+    }
+
+    /// The question whose answer is waited for has left.
+    pub fn question_left(&mut self, now: Instant) {
+        if std::mem::take(&mut self.waits) {
+            self.start(now);
         }
     }
 
     /// The connection is gone; the session is held until then.
     pub fn go_dark(&mut self, now: Instant, until: Instant) {
         self.link = Link::Dark { since: now, until, woken: false };
+        (self.open, self.waits) = (0, false);
     }
 
     /// The hold of a dark client ends at another time.
@@ -168,7 +206,7 @@ impl Liveness {
     /// A connection took the session up.
     pub fn attach(&mut self, now: Instant) {
         self.link = Link::Live { asked: None };
-        self.asked = None;
+        (self.asked, self.open, self.waits) = (None, 0, false);
         self.heard = now;
     }
 
@@ -206,6 +244,7 @@ impl Liveness {
         match self.link {
             Link::Live { .. } if !self.probing => None,
             Link::Live { .. } | Link::Suspect { .. } if self.is_paused() => None,
+            Link::Live { asked: Some(_) } if self.waits => None,
             Link::Live { asked: None } => Some(self.heard + self.idle_probe),
             Link::Live { asked: Some(at) } => Some(at + self.max_ack_delay),
             Link::Suspect { since } => Some(since + self.ack_timeout),

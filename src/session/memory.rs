@@ -22,6 +22,7 @@ impl Session {
         let beyond = self.beyond.as_deref().map_or(0, |(_, element)| element.bytes().len());
         let presence = self.own_presence.memory() + self.waiting_presence.memory();
         let contacts = self.rooms.memory() + self.roster.memory();
-        presence + contacts + self.promised() + self.pusher.memory() + self.confirm.memory() + beyond
+        let remembered = self.remembered.as_ref().map_or(0, |remembered| remembered.memory());
+        remembered + presence + contacts + self.promised() + self.pusher.memory() + self.confirm.memory() + beyond
     }
 }

@@ -33,20 +33,25 @@ mod origin;
 mod pause;
 mod presence;
 pub mod queue;
+mod redelivered;
+mod remembered;
 mod request;
 pub mod rewrite;
 pub mod sasl;
 mod seen;
+mod sender;
 mod server;
 mod settings;
 mod shed;
 pub mod sieve;
 mod skipped;
 pub mod sm;
+mod stamp;
 pub mod starttls;
 mod successor;
 #[cfg(test)]
 pub(crate) mod tests;
+mod travel;
 pub mod upgrade;
 mod upstream;
 
@@ -69,6 +74,8 @@ use crate::push::roster::Roster;
 use crate::xml::{Element, Frame, Header};
 pub use event::{Cause, Closing, EndReason, Event, Peer, Stored, Token, WakeReason};
 pub use origin::{Attachment, Bound, Clock, Dice, Owner, Resumption, SmId};
+pub use redelivered::Kept;
+pub use remembered::Remembered;
 pub use settings::Settings;
 pub use shed::Shed;
 pub use successor::Successor;
@@ -76,7 +83,7 @@ pub use successor::Successor;
 use answer::Pending;
 use behind::Behind;
 use confirm::Confirmation;
-use ending::Phase;
+use ending::{Leave, Phase};
 use greeting::Greeting;
 use liveness::Liveness;
 use origin::Binding;
@@ -101,9 +108,9 @@ pub enum Input {
     /// A new connection takes the session over; [`Session::check_resume`] has accepted its `h`.
     Attach(Box<Resumption>),
     /// What is kept about the account has been changed by another session: as the store has it now.
-    Account(Account),
+    Account(Box<Account>),
     /// The store answered [`Output::Store`]; `None` if it failed.
-    Changed(Option<Account>),
+    Changed(Option<Box<Account>>),
     /// The store answered [`Output::Store`].
     Stored(Token, Stored),
     /// What was handed to the spool up to this place is on disk.
@@ -126,6 +133,8 @@ pub enum Input {
     DeviceLive(bool),
     /// All older sessions of the device have ended, given way or answered, or too long have not.
     OlderSettled,
+    /// What earlier sessions of the device have left to know.
+    Remember(Box<Remembered>),
     /// A session of the device that ended late has left stanzas: they are to be taken over.
     Inherit,
     /// The account was removed: nothing is kept for this session any more.
@@ -140,6 +149,10 @@ pub enum Input {
     Paused(Peer),
     /// This peer is read again.
     Unpaused(Peer),
+    /// What [`Output::Watch`] is about has not left: other bytes are in front of it.
+    Waits(Peer),
+    /// It has left now.
+    Left(Peer),
     /// Many replies wait for the client: what it asks for is answered together once they have left; or they have left.
     RepliesWait(bool),
     /// The operator has set others.
@@ -163,6 +176,9 @@ pub enum Output {
     ToUpstream(Bytes),
     /// Write to the server what answers it.
     ReplyToUpstream(Bytes),
+    /// A peer was asked something with the bytes that were written to it last. Say [`Input::Waits`] if they do not leave at once,
+    /// and then [`Input::Left`] when they have, unless the same peer was watched again meanwhile.
+    Watch(Peer),
     /// The session can be resumed under this id from now on.
     Resumable(SmId),
     /// Commit a change of the account, then say so with [`Input::Stored`] if there is a token.
@@ -202,6 +218,8 @@ pub enum Output {
     Answered,
     /// Close the attachment: after what was written to it, or at once.
     CloseClient(Closing),
+    /// What the device's next sessions have to know: [`Input::Remember`].
+    Remember(Box<Remembered>),
     /// Something an operator may want to know.
     Event(Box<Event>),
     /// The session is over: write what is left to both legs, close them and forget it.
@@ -217,6 +235,7 @@ pub struct Session {
     dice: Dice,
     /// Ties the monotonic clock to the calendar, for delay stamps.
     epoch: Clock,
+    stamps: stamp::Stamps,
     bound: Binding,
     account: BareJid,
     owner: Owner,
@@ -243,6 +262,8 @@ pub struct Session {
     spool: Spool,
     /// What was shed since the last report.
     shed: shed::Shed,
+    /// What the device's next sessions have to know, in few sessions anything.
+    remembered: Option<Box<Remembered>>,
     /// Another client of the account is there.
     has_company: bool,
     /// An open [`Output::Load`].
@@ -286,6 +307,8 @@ pub struct Session {
     aside: queue::Aside,
     upstream_written: Instant,
     promises: VecDeque<Promise>,
+    /// The client has left, while requests of it are open: until when they are waited for, and how it left.
+    leaving: Option<Box<(Instant, Leave)>>,
     /// Changes of the account that the store has not answered.
     open_changes: u32,
     /// The newest state of the account that came meanwhile.
@@ -304,10 +327,13 @@ impl Session {
         let now = clock.now;
         let bare = Header::bare();
         let elsewhere = owner.account.absent(owner.device).next().is_some();
+        let mut rooms = Rooms::default();
+        rooms.subscribed(&owner.account.subscriptions);
         let (enabled, server_sm) = (bound.enabled.take(), bound.server_sm);
         let mut session = Self {
             dice,
             epoch: clock,
+            stamps: stamp::Stamps::default(),
             attachment: Attachment::FIRST,
             attached_header: Arc::clone(&bound.server_header),
             bare_header: bare,
@@ -319,10 +345,11 @@ impl Session {
             welcome: None,
             liveness: Liveness::new(&settings.stream_management, now),
             confirm: Confirmation::default(),
-            server: ServerLeg::new(server_sm),
+            server: ServerLeg::new(now, server_sm),
             queue: Queue::new(settings.session_queue),
             spool: Spool::Accepts,
             shed: shed::Shed::default(),
+            remembered: None,
             has_company: false,
             loading: None,
             read_again: None,
@@ -330,7 +357,7 @@ impl Session {
             behind: Behind::default(),
             greeting: if owner.waits || owner.older { Greeting::Backlog } else { Greeting::Awaited },
             own_presence: presence::Own::default(),
-            rooms: Rooms::default(),
+            rooms,
             waiting_presence: presence::Waiting::default(),
             pending: Pending::new(dice()),
             pusher: Pusher::new(Arc::clone(&settings.push)),
@@ -352,6 +379,7 @@ impl Session {
             aside: queue::Aside::default(),
             upstream_written: now,
             promises: VecDeque::new(),
+            leaving: None,
             open_changes: 0,
             account_news: None,
             next_token: 0,
@@ -396,6 +424,7 @@ impl Session {
             Input::LoadFailed => self.load_failed(now),
             Input::TakeOverFailed => self.take_over_failed(now),
             Input::OlderSettled => self.older_settled(now),
+            Input::Remember(remembered) => self.remember(*remembered),
             Input::Inherit => self.inherit(),
             Input::GiveWay(reason) => self.give_way(now, reason),
             Input::Successor(successor) => self.on_successor(now, successor),
@@ -408,6 +437,8 @@ impl Session {
             Input::Routed(stanza) => self.routed(now, stanza),
             Input::Paused(peer) => self.paused(now, peer),
             Input::Unpaused(peer) => self.unpaused(now, peer),
+            Input::Waits(peer) => self.question_waits(peer),
+            Input::Left(peer) => self.question_left(now, peer),
             Input::RepliesWait(many) => self.replies_wait(now, many),
             Input::Settings(settings) => self.settings_changed(settings),
             Input::Drain => self.drain(now),
@@ -445,8 +476,10 @@ impl Session {
             self.pending.deadline(),
             self.confirm.answer_deadline().filter(|_| self.may_answer_client()),
             self.confirm.server_deadline(),
+            self.enable_deadline(),
             self.next_question(),
             self.resuming,
+            self.leaving.as_ref().map(|leaving| leaving.0),
             self.spool_due(),
             self.spool.deadline(),
             self.read_again,

@@ -16,7 +16,6 @@ use std::time::Instant;
 
 use bytes::Bytes;
 
-use bind::is_answer;
 pub use contract::{Answer, CloseReason, Ended, Held, Input, Output, Owed, Proof, Stop};
 use inline::{Ask, Inline};
 
@@ -62,7 +61,7 @@ enum State {
     Reopening,
     /// The client binds or resumes.
     Binding,
-    /// A bind of the client, with this iq id, is on its way.
+    /// A bind of the client is on its way, with this iq id; empty if it has none.
     BindSent(String),
     /// The registry is being asked.
     Finding(Claim),
@@ -198,14 +197,14 @@ impl Negotiation {
             Input::Client(Frame::Whitespace | Frame::Skipped(_)) | Input::Upstream(Frame::Whitespace) => {}
             Input::Upstream(Frame::Skipped(skipped)) => self.server_skipped(&skipped.element),
             Input::Client(Frame::Close) => self.client_closed(),
-            Input::Client(Frame::Open(header)) => self.client_header(header),
-            Input::Client(Frame::Element(element)) => self.client_element(&element),
+            Input::Client(Frame::Open(header)) => self.client_header(&header),
+            Input::Client(Frame::Element(element)) => self.client_element(&as_usual(element)),
             Input::Upstream(Frame::Close) => {
                 self.write_client(Bytes::from_static(xml::STREAM_CLOSE));
                 self.close(CloseReason::UpstreamClosed);
             }
-            Input::Upstream(Frame::Open(header)) => self.server_header(header),
-            Input::Upstream(Frame::Element(element)) => self.server_element(&element),
+            Input::Upstream(Frame::Open(header)) => self.server_header(&header),
+            Input::Upstream(Frame::Element(element)) => self.server_element(&as_usual(element)),
             Input::Connected(leg) => self.connected(leg),
             Input::UpstreamLost => self.upstream_lost(),
             Input::Found(held) => self.found(held),
@@ -228,7 +227,8 @@ impl Negotiation {
 
     // The stream headers
 
-    fn client_header(&mut self, header: Arc<Header>) {
+    fn client_header(&mut self, header: &Arc<Header>) {
+        let header = header.usual();
         let restart = matches!(self.state, State::Restarting);
         if !restart && !matches!(self.state, State::Start) {
             return self.refuse("bad-format", None, CloseReason::ClientError);
@@ -268,7 +268,8 @@ impl Negotiation {
         }
     }
 
-    fn server_header(&mut self, header: Arc<Header>) {
+    fn server_header(&mut self, header: &Arc<Header>) {
+        let header = header.usual();
         if !matches!(self.state, State::Opening | State::Reopening) {
             return self.upstream_error();
         }
@@ -351,8 +352,8 @@ impl Negotiation {
                 let answer_due = *answer_due;
                 self.server_authenticates(element, &node, answer_due);
             }
-            State::BindSent(id) if is_answer(element, &node, id) => self.bind_answered(element, &node),
-            State::Probing(id, ..) if is_answer(element, &node, id) => self.probe_answered(&node),
+            State::BindSent(id) if self.is_bind_answer(element, &node, id) => self.bind_answered(element, &node),
+            State::Probing(id, ..) if self.is_bind_answer(element, &node, id) => self.probe_answered(&node),
             // What the server sends to the probe's resource is nobody's.
             State::Finding(_) | State::Probing(..) => {}
             State::Restarting | State::Binding | State::BindSent(_) => self.write_client(element.bytes().clone()),
@@ -371,7 +372,7 @@ impl Negotiation {
     fn server_skipped(&mut self, element: &Element) {
         let node = element.node();
         match &self.state {
-            State::BindSent(id) | State::Probing(id, ..) if is_answer(element, &node, id) => self.upstream_error(),
+            State::BindSent(id) | State::Probing(id, ..) if self.is_bind_answer(element, &node, id) => self.upstream_error(),
             State::Restarting | State::Binding | State::BindSent(_)
                 if element.kind() == Kind::Iq && matches!(node.attr("type").as_deref(), Some("result" | "error")) =>
             {
@@ -467,4 +468,13 @@ impl Negotiation {
     fn out(&mut self, output: Output) {
         self.outputs.push_back(output);
     }
+}
+
+/// An element as it stands on a stream whose header is written in the usual style: it is passed on as it is.
+fn as_usual(element: Element) -> Element {
+    let usual = element.header().usual();
+    if Arc::ptr_eq(&usual, element.header()) {
+        return element;
+    }
+    Element::parse(element.on_stream(&usual), &usual).unwrap_or(element)
 }

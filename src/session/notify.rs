@@ -10,6 +10,7 @@ use crate::push::account::{Account, Change};
 use crate::push::affiliation::Affiliation;
 use crate::push::classify::{self, Class, Context, Reading};
 use crate::push::filter::{self, Blocked};
+use crate::push::mucsub::Subscription;
 use crate::push::notification::{Detail, Publish, Summary};
 use crate::push::outcome::Outcome;
 use crate::push::pusher::{Arrival, Push, Recipients, Verdict};
@@ -19,6 +20,9 @@ use crate::xml::{Element, Node, ns};
 
 /// How long a live client may leave a call unacknowledged before it is pushed.
 const CALL_PATIENCE: Duration = Duration::from_secs(5);
+
+/// Changes that the store has not answered, beyond which subscriptions to rooms are not noted.
+const OPEN_CHANGES: u32 = 32;
 
 impl Session {
     /// The registrations of this device.
@@ -32,20 +36,18 @@ impl Session {
     }
 
     /// `None`: a change was not stored.
-    pub(super) fn account_changed(&mut self, now: Instant, account: Option<Account>) {
+    pub(super) fn account_changed(&mut self, now: Instant, account: Option<Box<Account>>) {
         if account.is_none() {
-            self.owner.account.doubt_successes();
+            self.owner.account.doubt_publishes();
         }
-        let newest = [self.account_news.take().map(|news| *news), account]
-            .into_iter()
-            .flatten()
-            .max_by_key(|account| account.revision);
+        let newest = [self.account_news.take(), account].into_iter().flatten().max_by_key(|account| account.revision);
         // Our own changes are ahead of what is answered before them.
         if self.open_changes > 0 {
-            self.account_news = newest.map(Box::new);
+            self.account_news = newest;
         } else if let Some(account) = newest.filter(|account| account.revision >= self.owner.account.revision) {
             let others = !account.owned(self.owner.device).map(wishes).eq(self.owned().map(wishes));
-            self.owner.account = account;
+            self.owner.account = *account;
+            self.rooms.subscribed(&self.owner.account.subscriptions);
             self.elsewhere = self.owner.account.absent(self.owner.device).next().is_some();
             if others {
                 // Other registrations may be told of what waits.
@@ -278,7 +280,11 @@ impl Session {
         self.pusher.answered(now, &target, outcome.may_be_repeated());
         let at = self.epoch.unix(now);
         // What the account says already need not be written again.
-        let known = outcome == Outcome::Accepted && self.owner.account.knows_success(&target, at);
+        let known = match &outcome {
+            Outcome::Accepted => self.owner.account.knows_success(&target, at),
+            Outcome::Wait(_) => self.owner.account.knows_undelivered(&target),
+            Outcome::Refused(_) | Outcome::Unknown | Outcome::NotSent => false,
+        };
         if let Some(change) = outcome.change(&target, self.settings.push.max_errors, at).filter(|_| !known) {
             self.change_at_once(now, change);
         }
@@ -292,6 +298,16 @@ impl Session {
         self.change(None, change);
         if self.owned().count() != before {
             self.push_for_waiting(now);
+        }
+    }
+
+    /// The client subscribes to a room: what the account writes there is known as its own from then on, by each of its sessions.
+    pub(super) fn subscribes(&mut self, now: Instant, iq: &Element) {
+        let subscription = Subscription::read(&iq.node());
+        let news = subscription.filter(|news| self.owner.account.subscriptions.differs(news));
+        if let Some(news) = news.filter(|_| self.open_changes < OPEN_CHANGES) {
+            self.change_at_once(now, Change::Subscribes(news));
+            self.rooms.subscribed(&self.owner.account.subscriptions);
         }
     }
 

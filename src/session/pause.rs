@@ -1,4 +1,5 @@
-//! Clocks for answers that a peer owes stand still while that peer is not read: its answer may have come.
+//! Clocks for answers that a peer owes stand still while that peer is not read: its answer may have come. They do not start
+//! before the question has left: a slow line is not a dead peer.
 
 use std::time::{Duration, Instant};
 
@@ -41,7 +42,28 @@ impl Session {
                 self.ring_later(now);
                 self.succession_goes_on(now);
             }
-            Peer::Server => self.confirm.unpause_server(now),
+            Peer::Server => {
+                let later = self.confirm.unpause_server(now);
+                if let Some(since) = self.server.asked() {
+                    *since += later(*since);
+                }
+            }
+        }
+    }
+
+    /// The question that a peer has to answer waits to be written: no clock runs for the answer.
+    pub(super) fn question_waits(&mut self, peer: Peer) {
+        match peer {
+            Peer::Client => self.liveness.question_waits(),
+            Peer::Server => self.confirm.question_waits(),
+        }
+    }
+
+    /// The peer has been sent the question: from now on it may be late with its answer.
+    pub(super) fn question_left(&mut self, now: Instant, peer: Peer) {
+        match peer {
+            Peer::Client => self.liveness.question_left(now),
+            Peer::Server => self.confirm.question_left(now),
         }
     }
 

@@ -69,7 +69,7 @@ impl Own {
     /// Notes a presence stanza of the client, and says whether it is its first or later available broadcast.
     pub(super) fn sent(&mut self, element: &Element) -> bool {
         let node = element.node();
-        let (sort, to) = (sort(&node), node.attr("to").and_then(|to| Jid::new(&to).ok()));
+        let (sort, to) = (sort(&node), node.attr("to").map(|to| Jid::new(&to)));
         match (sort, to) {
             (Sort::Available, None) => (self.available, self.lingering) = (true, lingering(&node)),
             (Sort::Unavailable, None) => (self.available, self.lingering) = (false, None),
@@ -98,7 +98,7 @@ impl Own {
 
     /// Of the bare JID. Nobody can choose addresses that collide.
     fn hash(&self, jid: &Jid) -> u64 {
-        self.directed.hasher().hash_one(jid.to_bare().as_str())
+        self.directed.hasher().hash_one(jid.bare())
     }
 
     /// Bytes of memory that it has.
@@ -247,7 +247,7 @@ fn plain(node: &Node<'_>) -> Option<(Jid, Sort)> {
     if sort == Sort::Other || event {
         return None;
     }
-    let from = Jid::new(&node.attr("from")?).ok()?;
+    let from = Jid::new(&node.attr("from")?);
     Some((from, sort))
 }
 

@@ -15,16 +15,16 @@ mod tail;
 use std::collections::VecDeque;
 
 use crate::push::account::LoginId;
-use crate::xml::{Element, Kind};
+use crate::xml::Element;
 pub(super) use budget::Aside;
 pub use budget::Budget;
 use budget::Share;
 use earlier::Earlier;
 pub use earlier::Inherited;
-use flight::Flight;
 pub use flight::Unsaved;
+use flight::{Flight, Waiting};
 pub use number::STRIDE;
-pub use queued::Queued;
+pub use queued::{Company, Queued};
 pub use resting::NoStanza;
 use resting::Resting;
 pub use room::{Full, Load};
@@ -54,7 +54,7 @@ pub struct Queue {
     settled: usize,
     /// How many at the front the spool has, or need not have.
     considered: usize,
-    messages: usize,
+    notifying: usize,
     bytes: usize,
     limit: usize,
     share: Share,
@@ -92,7 +92,7 @@ impl Queue {
             written: 0,
             settled: 0,
             considered: 0,
-            messages: 0,
+            notifying: 0,
             bytes: 0,
             limit,
             share: Share::default(),
@@ -168,7 +168,7 @@ impl Queue {
     fn count(&mut self, item: &Queued) {
         let bytes = weight(item.element.bytes().len());
         self.gain_memory(bytes);
-        self.messages += usize::from(item.element.kind() == Kind::Message);
+        self.notifying += usize::from(item.notifies);
         if item.is_unsaved(self.committed) {
             self.unsaved.stanzas += 1;
             self.unsaved.bytes += bytes;
@@ -178,7 +178,7 @@ impl Queue {
     fn forget(&mut self, item: &Queued) {
         let bytes = weight(item.element.bytes().len());
         self.lose_memory(bytes);
-        self.messages -= usize::from(item.element.kind() == Kind::Message);
+        self.notifying -= usize::from(item.notifies);
         if item.is_unsaved(self.committed) {
             self.saved(bytes);
         }
@@ -357,6 +357,18 @@ impl Queue {
         self.unsaved().stanzas == 0
     }
 
+    /// The same for what came up to this number.
+    pub fn is_committed_to(&self, seq: u64) -> bool {
+        let in_memory = self.items.iter().find(|item| item.is_unsaved(self.committed)).map(|item| item.seq);
+        let flying = self.flight.waiting.iter().find_map(Waiting::stanza).map(|item| item.seq);
+        in_memory.into_iter().chain(flying).all(|unsaved| unsaved > seq)
+    }
+
+    /// The number of the newest stanza, or of none that came yet.
+    pub fn newest(&self) -> u64 {
+        self.next_seq.saturating_sub(1)
+    }
+
     /// Drops stanzas that need not be kept, and returns them.
     pub fn remove_where(&mut self, mut unwanted: impl FnMut(&Queued) -> bool) -> Vec<Queued> {
         let (given, kept): (Vec<_>, Vec<_>) = self.items.drain(..).partition(|item| unwanted(item));
@@ -383,9 +395,9 @@ impl Queue {
         self.tail.is_some_and(|after| seq > after) || self.resting.as_ref().is_some_and(|resting| resting.has(seq))
     }
 
-    /// How many messages are in memory.
-    pub fn messages(&self) -> usize {
-        self.messages
+    /// How many stanzas in memory are of a kind that may notify.
+    pub fn notifying(&self) -> usize {
+        self.notifying
     }
 
     /// How many stanzas wait, of those with their place in memory.

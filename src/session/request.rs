@@ -55,7 +55,7 @@ impl Session {
                 self.pending.query(&id);
             }
             (Some("set"), "query", ns::REGISTER) if child.child("remove", ns::REGISTER).is_some() => {
-                self.pending.removal(&id);
+                self.pending.removal(now, &id);
             }
             (Some("set"), "query", mam) if account && mam.starts_with(ns::MAM_ANY) => self.archive = true,
             (Some("set"), ..) => {
@@ -68,12 +68,22 @@ impl Session {
         false
     }
 
+    /// Whether the client has asked for a registration, and the store has not answered.
+    pub(super) fn awaits_registration(&self) -> bool {
+        self.promises.iter().any(|promise| matches!(promise.event, Event::PushEnabled(_)))
+    }
+
+    /// Whether the client has asked for something, and the store has not answered.
+    pub(super) fn has_open_requests(&self) -> bool {
+        !self.promises.is_empty()
+    }
+
     pub(super) fn is_account(&self, to: &str) -> bool {
-        Jid::new(to).is_ok_and(|to| to.resource().is_none() && to.to_bare() == self.account)
+        Jid::new(to) == self.account
     }
 
     fn is_host(&self, to: &str) -> bool {
-        crate::jid::domain(to).is_some_and(|domain| domain == self.bound.jid.domain().as_str())
+        Jid::new(to).as_str() == self.bound.jid.domain()
     }
 
     fn push_request(&mut self, now: Instant, iq: &Node<'_>, request: Result<Request, RequestError>) {
@@ -82,13 +92,25 @@ impl Session {
         if self.promises.len() >= OPEN_REQUESTS || self.promised().saturating_add(2 * id) > PROMISED {
             return self.deliver_own(now, iq_error(iq, "wait", "resource-constraint"));
         }
+        if self.removed {
+            // Who has the account's name next is not to be pushed for by it.
+            return self.deliver_own(now, iq_error(iq, "cancel", "item-not-found"));
+        }
         let (change, event) = match request {
             Err(error) => return self.deliver_own(now, iq_error(iq, error.kind(), error.condition())),
             Ok(Request::Enable { target, options, extensions }) => {
                 let event = Event::PushEnabled(target.clone());
                 let (device, last_seen) = (self.owner.device, self.epoch.unix(now));
-                let registration =
-                    Registration { target, options, device, last_seen, errors: 0, last_success: None, extensions };
+                let registration = Registration {
+                    target,
+                    options,
+                    device,
+                    last_seen,
+                    errors: 0,
+                    last_success: None,
+                    undelivered_since: None,
+                    extensions,
+                };
                 let (certain, max_devices) = (self.owner.certain, self.settings.push.max_devices);
                 (Change::Enable { registration, certain, max_devices }, event)
             }
@@ -121,5 +143,6 @@ impl Session {
             }
             Stored::Failed => self.deliver_own(now, promise.on_failure),
         }
+        self.leave_if_due(now);
     }
 }

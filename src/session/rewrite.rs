@@ -72,7 +72,7 @@ pub fn limits(element: &Element, max_bytes: usize) -> Option<Bytes> {
 
 /// Features whose other end is Pushward, or that cannot pass through a TLS terminator.
 fn dropped(child: &Node<'_>) -> bool {
-    const ALWAYS: [(&str, &str); 7] = [
+    const ALWAYS: [(&str, &str); 8] = [
         ("starttls", ns::TLS),
         ("compression", ns::COMPRESS),
         ("sm", ns::SM2),
@@ -80,8 +80,12 @@ fn dropped(child: &Node<'_>) -> bool {
         ("isr", ns::ISR),
         ("auth", ns::IQ_AUTH),
         ("pipelining", ns::PIPELINING),
+        ("unbind", ns::BIND),
     ];
+    // jabberd2's acknowledgements, of a draft of XEP-0198.
+    const DRAFT: &str = "http://www.xmpp.org/extensions/xep-0198.html";
     ALWAYS.iter().any(|(name, ns)| child.is(name, ns))
+        || child.name() == "ack" && child.ns().starts_with(DRAFT)
         // ejabberd's push, acknowledgements and rebinding of old.
         || child.ns().starts_with("p1:")
 }
@@ -119,7 +123,7 @@ pub fn delayed(element: &Element, domain: &str, received: SystemTime) -> Option<
         return None;
     }
     let mut delay = XmlWriter::new();
-    let stamp = humantime::format_rfc3339_seconds(received).to_string();
+    let stamp = humantime::format_rfc3339_millis(received).to_string();
     delay.start("delay").attr("xmlns", ns::DELAY).attr("from", domain).attr("stamp", &stamp);
     Some(splice(element, &[append(&root, &delay.finish())]))
 }
@@ -236,6 +240,22 @@ mod tests {
         assert_eq!(limits(&element("<stream:features/>"), 10_000), None);
     }
 
+    #[test]
+    fn jabberd2_offers_nothing_that_ends_here() {
+        let features = element(
+            "<stream:features><bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'><required/></bind>\
+             <unbind xmlns='urn:ietf:params:xml:ns:xmpp-bind'/>\
+             <ack xmlns='http://www.xmpp.org/extensions/xep-0198.html#ns'/>\
+             <session xmlns='urn:ietf:params:xml:ns:xmpp-session'/></stream:features>",
+        );
+        check(
+            &super::features(&features, Phase::Authenticated, Leg::Plain),
+            "<stream:features><bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'><required/></bind>\
+             <session xmlns='urn:ietf:params:xml:ns:xmpp-session'/><sm xmlns='urn:xmpp:sm:3'/>\
+             <csi xmlns='urn:xmpp:csi:0'/></stream:features>",
+        );
+    }
+
     fn vars(info: &Bytes) -> Vec<String> {
         let info = Element::parse(info.clone(), &crate::xml::Header::bare()).unwrap();
         let query = info.node().child("query", ns::DISCO_INFO).unwrap();
@@ -293,11 +313,11 @@ mod tests {
         let at = SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(1_000_000_000);
         check(
             &delayed(&element("<message><body>x</body></message>"), "example.org", at).unwrap(),
-            "<message><body>x</body><delay xmlns='urn:xmpp:delay' from='example.org' stamp='2001-09-09T01:46:40Z'/></message>",
+            "<message><body>x</body><delay xmlns='urn:xmpp:delay' from='example.org' stamp='2001-09-09T01:46:40.000Z'/></message>",
         );
         check(
             &delayed(&element("<presence/>"), "example.org", at).unwrap(),
-            "<presence><delay xmlns='urn:xmpp:delay' from='example.org' stamp='2001-09-09T01:46:40Z'/></presence>",
+            "<presence><delay xmlns='urn:xmpp:delay' from='example.org' stamp='2001-09-09T01:46:40.000Z'/></presence>",
         );
         let has_one = element("<message><delay xmlns='urn:xmpp:delay' stamp='2001-09-09T01:46:40Z'/></message>");
         assert_eq!(delayed(&has_one, "example.org", at), None);

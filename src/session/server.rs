@@ -1,5 +1,7 @@
 //! The server's leg of stream management: what came, and how much of it we have acknowledged.
 
+use std::time::{Duration, Instant};
+
 use super::sm::Handled;
 
 /// Stanzas that may be unacknowledged while the client is live before the spool takes over: servers give up at 500.
@@ -9,8 +11,8 @@ pub(super) const UNACKED: u64 = 250;
 enum State {
     /// The server has none, or refused it.
     Off,
-    /// `<enable/>` is on its way: what is sent counts, what comes does not yet.
-    Asked,
+    /// `<enable/>` was sent at this moment: what is sent counts, what comes does not yet.
+    Asked(Instant),
     On,
 }
 
@@ -22,11 +24,19 @@ pub(super) struct ServerLeg {
     acked: u64,
     /// The server was told less than it had sent: more follows as soon as it may.
     owed: bool,
+    /// It has said why it ends the stream.
+    says_why: bool,
 }
 
 impl ServerLeg {
-    pub(super) fn new(offered: bool) -> Self {
-        Self { state: if offered { State::Asked } else { State::Off }, received: 0, acked: 0, owed: false }
+    pub(super) fn new(now: Instant, offered: bool) -> Self {
+        Self {
+            state: if offered { State::Asked(now) } else { State::Off },
+            received: 0,
+            acked: 0,
+            owed: false,
+            says_why: false,
+        }
     }
 
     pub(super) fn enabled(&mut self) {
@@ -35,6 +45,22 @@ impl ServerLeg {
 
     pub(super) fn refused(&mut self) {
         self.state = State::Off;
+    }
+
+    /// Since when the server owes the answer to `<enable/>`.
+    pub(super) fn asked(&mut self) -> Option<&mut Instant> {
+        match &mut self.state {
+            State::Asked(since) => Some(since),
+            State::Off | State::On => None,
+        }
+    }
+
+    /// When that answer is late, if it may take so long.
+    pub(super) fn deadline(&self, patience: Duration) -> Option<Instant> {
+        match self.state {
+            State::Asked(since) => Some(since + patience),
+            State::Off | State::On => None,
+        }
     }
 
     pub(super) fn is_on(&self) -> bool {
@@ -52,6 +78,16 @@ impl ServerLeg {
             self.received += 1;
             self.received
         })
+    }
+
+    /// A stream error came: the server ends the stream in order, and sends elsewhere what it was not acknowledged.
+    pub(super) fn says_why(&mut self) {
+        self.says_why = true;
+    }
+
+    /// Whether a stream error came.
+    pub(super) fn has_said_why(&self) -> bool {
+        self.says_why
     }
 
     /// How many stanzas we have acknowledged.

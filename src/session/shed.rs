@@ -10,7 +10,7 @@ use bytes::Bytes;
 
 use super::answer::{iq_error, message_error};
 use super::ending::is_request;
-use super::queue::{Queued, Unsaved};
+use super::queue::{Company, Queued, Unsaved};
 use super::{Event, Output, Session, server};
 use crate::jid::{BareJid, Jid};
 use crate::xml::{Element, Kind};
@@ -148,7 +148,7 @@ impl Session {
         if item.is_spooled() {
             self.out(Output::Unspool { spool: None, places: item.seq..=item.seq });
         }
-        match returned(&item.element, &self.account, item.alone).filter(|_| self.can_answer()) {
+        match returned(&item.element, &self.account, item.company != Company::Others).filter(|_| self.can_answer()) {
             Some(error) => {
                 self.inject(now, error);
                 self.shed.returned = self.shed.returned.saturating_add(1);
@@ -169,7 +169,7 @@ impl Session {
 
 /// The error with which a stanza goes back that nobody can keep; `None` if it must not be answered. What came to the account is
 /// only answered if no other client was there to get it (`alone`).
-fn returned(element: &Element, account: &BareJid, alone: bool) -> Option<Bytes> {
+pub(super) fn returned(element: &Element, account: &BareJid, alone: bool) -> Option<Bytes> {
     let node = element.node();
     if is_request(element) {
         return Some(iq_error(&node, "wait", "resource-constraint"));
@@ -178,8 +178,8 @@ fn returned(element: &Element, account: &BareJid, alone: bool) -> Option<Bytes> 
     if element.kind() != Kind::Message || !conversational {
         return None;
     }
-    let from = Jid::new(&node.attr("from")?).ok()?;
-    let to_client = node.attr("to").is_some_and(|to| Jid::new(&to).is_ok_and(|to| to.resource().is_some()));
+    let from = Jid::new(&node.attr("from")?);
+    let to_client = node.attr("to").is_some_and(|to| Jid::new(&to).resource().is_some());
     let foreign = from.to_bare() != *account;
     (foreign && (to_client || alone)).then(|| message_error(&node, "wait", "resource-constraint"))
 }

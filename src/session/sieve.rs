@@ -39,6 +39,8 @@ pub enum Notice {
     BindingMissed,
     /// The server sends a hash of offers that the client was not shown all of.
     OffersHashed,
+    /// The server does not speak the version of TLS that a client speaks (XEP-0515).
+    OtherTls,
 }
 
 impl Notice {
@@ -55,6 +57,7 @@ impl Notice {
                  certificate for both, write channel_binding = \"server-end-point\"; or, on ejabberd, list the SCRAM-*-PLUS \
                  mechanisms in disable_sasl_mechanisms and set disable_sasl_scram_downgrade_protection: true"
             }
+            Self::OtherTls => "let the server speak both TLS 1.2 and TLS 1.3",
         }
     }
 }
@@ -69,6 +72,10 @@ impl fmt::Display for Notice {
             }
             Self::OffersHashed => {
                 "the server sends a hash of its offers (XEP-0474), and some were stripped: clients that verify it do not log in"
+            }
+            Self::OtherTls => {
+                "the server does not speak the TLS version of a client: if it says in SCRAM which version it sees (XEP-0515), \
+                 clients that compare do not log in"
             }
         })
     }

@@ -44,9 +44,10 @@ impl Session {
     fn answer_skipped(&mut self, now: Instant, element: &Element, ordinal: Option<u64>) {
         let node = element.node();
         let is_ours = node.attr("id").is_some_and(|id| self.pending.is_ours(&id));
-        if is_ours {
-            self.upstream_answer(now, element, ordinal);
-        } else if let Ok(error) = Element::parse(unreadable(&node), element.header()) {
+        if is_ours && self.upstream_answer(now, element, ordinal) {
+            return;
+        }
+        if let Ok(error) = Element::parse(unreadable(&node), element.header()) {
             self.upstream_stanza(now, error, ordinal);
         }
     }
@@ -54,7 +55,7 @@ impl Session {
     /// Whether a message was meant for this client alone, by somebody else: else another one may have it, and an answer would
     /// tell strangers who is online.
     fn is_for_this_client(&self, message: &Node<'_>) -> bool {
-        let address = |name: &str| message.attr(name).and_then(|jid| Jid::new(&jid).ok());
+        let address = |name: &str| message.attr(name).map(|jid| Jid::new(&jid));
         let (from, to) = (address("from"), address("to"));
         to.is_some_and(|to| to == self.bound.jid) && from.is_some_and(|from| from.to_bare() != self.account)
     }

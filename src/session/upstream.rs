@@ -5,11 +5,11 @@ use std::time::Instant;
 use bytes::Bytes;
 
 use super::answer::{self, iq_result};
+use super::sender::is_server;
 use super::sm::ack;
-use super::{EndReason, Session, rewrite, sm};
-use crate::jid::Jid;
+use super::{EndReason, Event, Output, Peer, Session, rewrite, sm};
 use crate::push::account::Change;
-use crate::xml::{self, Element, Frame, Kind, XmlWriter, ns};
+use crate::xml::{self, Element, Frame, Kind, Node, XmlWriter, ns};
 
 impl Session {
     /// Whether the server's next frame can be taken now: else the disk is too slow for what comes, or refuses it.
@@ -27,12 +27,27 @@ impl Session {
         }
     }
 
+    /// When the server's answer to our `<enable/>` is late. It has the time of an answer during the login.
+    pub(super) fn enable_deadline(&self) -> Option<Instant> {
+        self.server.deadline(self.settings.server_timeout).filter(|_| !self.confirm.is_server_paused())
+    }
+
+    /// The server has not answered in time: the client is to come back.
+    pub(super) fn upstream_silent(&mut self, now: Instant) {
+        self.event(Event::ServerSilent);
+        if !self.is_dark() {
+            self.write_client(xml::stream_error("remote-connection-failed", None, None));
+        }
+        self.begin_end(now, EndReason::UpstreamSilent);
+    }
+
     pub(super) fn upstream_frame(&mut self, now: Instant, frame: Frame) {
         match frame {
             // Never relayed: there are clients that give up on whitespace.
             Frame::Whitespace => {}
             Frame::Element(element) if element.kind() == Kind::Other => self.upstream_nonza(now, &element),
             Frame::Element(element) => {
+                self.server_sends(now);
                 let ordinal = self.server.on_received();
                 self.upstream_stanza(now, element, ordinal);
             }
@@ -62,13 +77,16 @@ impl Session {
     /// Without a footer the client comes back and logs in again.
     pub(super) fn upstream_lost(&mut self, now: Instant) {
         if self.is_ending() {
-            return self.upstream_lost_while_ending();
+            return self.upstream_lost_while_ending(now);
         }
         self.begin_end(now, EndReason::UpstreamLost);
     }
 
     fn upstream_nonza(&mut self, now: Instant, element: &Element) {
         let node = element.node();
+        if node.is("error", ns::STREAMS) {
+            self.heed_stream_error(now, &node);
+        }
         match (node.ns(), node.name()) {
             (ns::SM, "enabled") => self.server.enabled(),
             (ns::SM, "failed") => self.server.refused(),
@@ -87,13 +105,21 @@ impl Session {
             }
             // RFC 6120 §4.9.3.19: where the server sends its clients, nobody is there for ours; they come back here.
             (ns::STREAMS, "error") if node.child("see-other-host", ns::STREAM_ERRORS).is_some() => {
+                self.server.says_why();
                 self.upstream_lost(now)
             }
-            _ if self.is_dark() || self.is_ending() => {}
-            _ => {
-                let bytes = element.on_stream(&self.attached_header);
-                self.write_client(bytes);
+            (ns::STREAMS, "error") => {
+                self.server.says_why();
+                self.pass_nonza(element);
             }
+            _ => self.pass_nonza(element),
+        }
+    }
+
+    fn pass_nonza(&mut self, element: &Element) {
+        if !self.is_dark() && !self.is_ending() {
+            let bytes = element.on_stream(&self.attached_header);
+            self.write_client(bytes);
         }
     }
 
@@ -112,12 +138,13 @@ impl Session {
             self.confirm.asked(now);
         } else {
             let id = self.pending.id((self.dice)());
-            xml.start("iq").attr("type", "get").attr("id", &id).attr("to", self.bound.jid.domain().as_str());
+            xml.start("iq").attr("type", "get").attr("id", &id).attr("to", self.bound.jid.domain());
             xml.start("ping").attr("xmlns", ns::PING);
             self.confirm.injected();
             self.confirm.pinged(now, id);
         }
         self.write_upstream(now, xml.finish());
+        self.out(Output::Watch(Peer::Server));
     }
 
     fn server_confirmed(&mut self, now: Instant) {
@@ -142,6 +169,9 @@ impl Session {
     }
 
     pub(super) fn upstream_stanza(&mut self, now: Instant, element: Element, ordinal: Option<u64>) {
+        if self.is_redelivered(now, &element) {
+            return;
+        }
         if element.kind() == Kind::Iq {
             self.learn_contacts(&element);
             if !self.pending.is_idle() && self.upstream_answer(now, &element, ordinal) {
@@ -157,34 +187,33 @@ impl Session {
         if element.kind() == Kind::Message && !self.owner.account.registrations.is_empty() {
             self.heed_service(now, &element);
         }
+        self.note_had(&element);
         self.deliver(now, element, ordinal);
     }
 
     /// Takes the answers to our own requests, and rewrites those that concern us.
     pub(super) fn upstream_answer(&mut self, now: Instant, element: &Element, ordinal: Option<u64>) -> bool {
         let node = element.node();
-        let (Some(id), Some(kind)) = (node.attr("id"), node.attr("type")) else { return false };
+        let (id, Some(kind)) = (node.attr("id").unwrap_or_default(), node.attr("type")) else { return false };
         if kind != "result" && kind != "error" {
             return false;
         }
+        let from = node.attr("from");
         if self.pending.is_ours(&id) {
-            let from = node.attr("from");
             if let Some(open) = self.pending.take_publish(&id, from.as_deref()) {
                 self.carried(&open, &node);
-            } else if from.is_none_or(|from| self.is_server(&from)) && self.confirm.ping_answered(&id) {
+            } else if self.is_server(from.as_deref()) && self.confirm.ping_answered(&id) {
                 self.server_confirmed(now);
             }
             // Invariant 5: a late answer is still ours.
             return true;
         }
         // The ids are the client's, and others may know them.
-        let from = node.attr("from");
-        if from.is_some_and(|from| !self.is_server(&from)) {
+        if !self.is_server(from.as_deref()) {
             return false;
         }
-        if self.pending.take_removal(&id) && kind == "result" {
-            self.removed = true;
-            self.change(None, Change::Removed);
+        if self.pending.take_removal(&id, &kind) {
+            self.account_removed();
             return false;
         }
         if !self.pending.take_query(&id) {
@@ -200,9 +229,23 @@ impl Session {
         true
     }
 
-    /// Whether an answer may come from the server itself: its domain, or the account.
-    fn is_server(&self, from: &str) -> bool {
-        Jid::new(from).is_ok_and(|from| from.domain() == self.bound.jid.domain())
+    /// Whether an answer with this sender is the server's.
+    pub(super) fn is_server(&self, from: Option<&str>) -> bool {
+        is_server(from, &self.bound.jid)
+    }
+
+    /// The server has removed the account: nothing of it is kept.
+    fn account_removed(&mut self) {
+        self.removed = true;
+        self.change(None, Change::Removed);
+    }
+
+    /// A stream error of the server. XEP-0077 §3.2: with the account its streams end, with one of these conditions.
+    fn heed_stream_error(&mut self, now: Instant, error: &Node<'_>) {
+        let removed = ["not-authorized", "conflict"].iter().any(|name| error.child(name, ns::STREAM_ERRORS).is_some());
+        if removed && self.pending.take_unnamed_removal(now) {
+            self.account_removed();
+        }
     }
 
     /// XEP-0199: while the client is dark, pings are answered for it, so that nobody takes it for gone.

@@ -79,12 +79,12 @@ impl Store {
         })
     }
 
-    /// As [`Store::change`] for what a session leaves behind, but returns once the change is in order: all later changes of the
-    /// account come behind it. What [`Store::change`] would return can be waited for.
+    /// As [`Store::change`] for what a session leaves behind, but returns as soon as the change is in order: all later changes of
+    /// the account come behind it. Does not wait. What [`Store::change`] would return can be waited for.
     ///
     /// # Errors
     /// [`StoreError::Closed`] after [`Store::shutdown`]; the future's are those of [`Store::change`].
-    pub async fn change_behind(
+    pub fn change_behind(
         &self,
         account: &BareJid,
         change: Change,

@@ -25,7 +25,8 @@ pub struct Ttl {
     pub orphan: Duration,
     /// Tombstones, since the session's end.
     pub tombstone: Duration,
-    /// Registrations and devices without an open session, since they were last seen.
+    /// Registrations and devices without an open session, since they were last seen; registrations, since their service was last
+    /// within reach.
     pub registration: Duration,
 }
 
@@ -236,7 +237,12 @@ impl Batch<'_> {
         if left.backlog.count == 0 {
             self.doom(spool, left)?;
         }
-        Ok(row.backlog.count.saturating_sub(left.backlog.count))
+        let gone = row.backlog.count.saturating_sub(left.backlog.count);
+        if gone > 0 {
+            let account = &spool.account;
+            tracing::warn!(%account, stanzas = gone, "never_fetched: what no device has fetched in time is deleted");
+        }
+        Ok(gone)
     }
 
     fn recover(&mut self, now: u64) -> Result<Vec<Slot>, StoreError> {

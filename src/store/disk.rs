@@ -16,6 +16,7 @@ use redb::{BackendError, Database, DatabaseError, StorageBackend, StorageError};
 
 use super::place::Place;
 use super::{StoreError, renew};
+use crate::limits::Seldom;
 
 /// Bytes of the database that are kept in memory.
 const CACHE: usize = 4 << 20;
@@ -24,6 +25,8 @@ const CACHE: usize = 4 << 20;
 pub(super) struct Disk {
     place: Box<dyn Place>,
     held: RwLock<Held>,
+    /// Lines about a disk that has failed: each change that is tried causes one.
+    failures: Seldom,
 }
 
 struct Held {
@@ -39,7 +42,8 @@ impl Disk {
         let database = database(place.open()?, &sync_failed)?;
         // What an earlier process began, while it had the database.
         place.discard();
-        Ok(Self { place: Box::new(place), held: RwLock::new(Held { database: Ok(database), sync_failed }) })
+        let held = RwLock::new(Held { database: Ok(database), sync_failed });
+        Ok(Self { place: Box::new(place), held, failures: Seldom::default() })
     }
 
     /// Does something with the database, unless it could not be opened again.
@@ -48,6 +52,19 @@ impl Disk {
             Ok(database) => work(database),
             Err(error) => Err(error.clone()),
         }
+    }
+
+    /// Closes the database, once nobody reads any more. After a failed sync it stays open: closing it would mark as whole what
+    /// may not be on disk, and the next start would not repair it.
+    pub(super) fn close(&self) {
+        let database = {
+            let mut held = self.held.write().unwrap_or_else(PoisonError::into_inner);
+            if held.sync_failed.load(Ordering::Acquire) {
+                return;
+            }
+            std::mem::replace(&mut held.database, Err(StoreError::Closed))
+        };
+        drop(database);
     }
 
     /// Whether changes cannot be stored until the process is restarted.
@@ -107,7 +124,12 @@ impl Disk {
     pub(super) fn recover(&self, error: &StoreError) {
         let mut held = self.held.write().unwrap_or_else(PoisonError::into_inner);
         if held.sync_failed.load(Ordering::Acquire) {
-            tracing::error!("the disk failed to sync: nothing can be stored until pushward is restarted");
+            if let Some(suppressed) = self.failures.next() {
+                tracing::error!(
+                    suppressed,
+                    "the disk failed to sync: nothing can be stored until pushward is restarted"
+                );
+            }
             return;
         }
         // The old one must release its lock first.

@@ -205,6 +205,13 @@ impl Batch<'_> {
 
     /// Deletes the spools of a device.
     pub(super) fn doom_device(&mut self, account: &BareJid, device: DeviceId) -> Result<(), StoreError> {
+        let rows = row::of(&self.spools, account)?;
+        let lost = rows.iter().filter(|(_, row)| row.device == device);
+        let stanzas = lost.fold(0u64, |sum, (_, row)| sum.saturating_add(row.backlog.count));
+        if stanzas > 0 {
+            self.lost.inc_by(stanzas);
+            tracing::warn!(%account, stanzas, "never_fetched: what waited for a device that is forgotten is deleted");
+        }
         self.doom_each(account, |_, row| row.device == device)
     }
 

@@ -5,7 +5,7 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
-use redb::ReadableTableMetadata;
+use redb::{ReadableDatabase, ReadableTableMetadata};
 
 use super::accounts::ACCOUNTS;
 use super::row::{self, SPOOLS};
@@ -24,18 +24,23 @@ pub struct Measures {
     pub stanzas: u64,
     /// What they count for, in bytes.
     pub bytes: u64,
+    /// Bytes of the database's file; 0 if the system does not say.
+    pub file: u64,
 }
 
 impl Store {
-    /// What the database holds. Looks at every row.
+    /// What the database in a directory holds. Looks at every row.
     ///
     /// # Errors
     /// As [`Store::account`].
-    pub async fn measures(&self) -> Result<Measures, StoreError> {
-        self.read(|transaction| {
+    pub async fn measures(&self, directory: &Path) -> Result<Measures, StoreError> {
+        let directory = directory.to_owned();
+        self.read(move |transaction| {
             let mut measures = Measures {
                 accounts: transaction.open_table(ACCOUNTS)?.len()?,
                 wakes: transaction.open_table(WAKES)?.len()?,
+                // Asked here, since the file system may stall too.
+                file: Self::file_size(&directory).unwrap_or_default(),
                 ..Measures::default()
             };
             row::each(&transaction.open_table(SPOOLS)?, |_, row| {
@@ -70,11 +75,19 @@ impl Store {
     /// # Errors
     /// What is wrong.
     pub async fn health(&self) -> Result<(), StoreError> {
-        if self.shared.disk.has_failed() {
-            let error = io::Error::other("the disk failed to sync: nothing can be stored until pushward is restarted");
-            return Err(StoreError::Database(Arc::new(error.into())));
-        }
-        self.wake_count().await.map(drop)
+        let shared = Arc::clone(&self.shared);
+        // Both wait for locks that are held while the database is opened again.
+        let look = move || {
+            if shared.disk.has_failed() {
+                let error =
+                    io::Error::other("the disk failed to sync: nothing can be stored until pushward is restarted");
+                return Err(StoreError::Database(Arc::new(error.into())));
+            }
+            shared.disk.with(|database| Ok(database.begin_read()?.open_table(WAKES)?.len()?))?;
+            // What is read may be in memory: the disk is asked too.
+            shared.disk.len().map(drop).map_err(|error| StoreError::from(redb::StorageError::Io(error)))
+        };
+        tokio::task::spawn_blocking(look).await.map_err(|_| StoreError::Closed)?
     }
 
     /// Bytes of the database's file in a directory.

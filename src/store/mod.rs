@@ -149,11 +149,17 @@ impl Store {
         Self::start(disk, limits)
     }
 
-    /// Refuses further changes, for every clone, and returns once all accepted ones were answered. Can be called again.
+    /// Refuses further changes, for every clone, and returns once all accepted ones were answered and the database is closed.
+    /// Can be called again.
     pub async fn shutdown(&self) {
         // An error means that the writer was told before, or has died.
         drop(self.jobs.send(Job::Stop));
         self.ended.cancelled().await;
+    }
+
+    /// How many changes were accepted and not answered yet.
+    pub fn unanswered(&self) -> u64 {
+        self.shared.unanswered.load(Ordering::Relaxed)
     }
 
     /// Sets other bounds of the spool; what waits already stays.
@@ -183,6 +189,7 @@ impl Store {
             disk,
             limits: Mutex::new(limits),
             commits: AtomicU64::new(0),
+            unanswered: AtomicU64::new(0),
             commit_time: Latency::default(),
             lost: Counter::default(),
             pending: Pending::default(),
@@ -246,7 +253,12 @@ impl Store {
 
     /// Puts a job into the writer's queue, without waiting.
     fn send(&self, job: Job) -> Result<(), StoreError> {
-        self.jobs.send(job).map_err(|_| StoreError::Closed)
+        let changes = u64::from(matches!(job, Job::Work(_)));
+        self.shared.unanswered.fetch_add(changes, Ordering::Relaxed);
+        self.jobs.send(job).map_err(|_| {
+            self.shared.answered(changes);
+            StoreError::Closed
+        })
     }
 
     /// Somebody now waits behind a change that nobody waited for so far.

@@ -23,7 +23,7 @@ use super::tombstone::{BURIED, TOMBSTONES};
 use super::wake::WAKES;
 
 /// Bytes from which on a file is worth it.
-const LARGE: u64 = 64 << 20;
+pub(super) const LARGE: u64 = 64 << 20;
 /// How long nothing may have been committed before.
 const QUIET: Duration = Duration::from_secs(1);
 /// Where there is no such pause, it is done after this long all the same.

@@ -138,7 +138,7 @@ impl Batch<'_> {
         self.move_wake(newcomer, known)
     }
 
-    /// Deletes what depends on a device.
+    /// Deletes what depends on a device that is forgotten.
     pub(super) fn delete_slot(&mut self, slot: &Slot) -> Result<(), StoreError> {
         self.doom_device(&slot.account, slot.device)?;
         self.delete_wake(&slot.account, slot.device)

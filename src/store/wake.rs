@@ -1,6 +1,6 @@
 //! Wakes: devices that are to be woken by a push as soon as there is a way to send it.
 
-use redb::{ReadTransaction, ReadableTable, ReadableTableMetadata, TableDefinition};
+use redb::{ReadTransaction, ReadableTable, TableDefinition};
 
 use super::batch::Batch;
 use super::record::{self, Reader};
@@ -89,14 +89,6 @@ impl Store {
         tracing::error!(account = %slot.account, "the note that a device is to be woken could not be read: it is replaced");
         self.wake(slot, wake).await?;
         Ok(wake)
-    }
-
-    /// How many devices are to be woken, as of the last commit.
-    ///
-    /// # Errors
-    /// As [`Store::wakes`].
-    pub async fn wake_count(&self) -> Result<u64, StoreError> {
-        self.read(|transaction| Ok(transaction.open_table(WAKES)?.len()?)).await
     }
 
     /// Notes that a device needs not to be woken any more.

@@ -26,6 +26,7 @@ use super::pending::Pending;
 use super::renew::{self, Renewal};
 use super::row::Totals;
 use super::spool::{SpoolId, SpoolLimits};
+use crate::limits::Seldom;
 use crate::metrics::Latency;
 
 /// While commits follow each other this closely, each waits a little, so that more goes into one: a commit costs the processor
@@ -144,6 +145,8 @@ pub(super) struct Shared {
     pub(super) disk: Disk,
     pub(super) limits: Mutex<SpoolLimits>,
     pub(super) commits: AtomicU64,
+    /// Changes that were accepted and not answered.
+    pub(super) unanswered: AtomicU64,
     pub(super) commit_time: Latency,
     /// Stanzas that are lost because they cannot be read.
     pub(super) lost: Counter,
@@ -158,6 +161,11 @@ pub(super) struct Shared {
 impl Shared {
     pub(super) fn limits(&self) -> SpoolLimits {
         *self.limits.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// So many changes were answered.
+    pub(super) fn answered(&self, changes: u64) {
+        self.unanswered.fetch_sub(changes, Ordering::Relaxed);
     }
 
     /// A job is in the queue that is answered at once, also by a writer that waits for more.
@@ -183,13 +191,17 @@ pub(super) fn spawn(shared: Arc<Shared>, jobs: mpsc::UnboundedReceiver<Job>, end
         committed: None,
         commit_took: Duration::ZERO,
         renewal,
+        failures: Seldom::default(),
     };
     std::thread::Builder::new()
         .name("store".to_owned())
         .spawn(move || {
             let _ended = ended;
-            writer.shared.thread.get_or_init(std::thread::current);
+            let shared = Arc::clone(&writer.shared);
+            shared.thread.get_or_init(std::thread::current);
             writer.run(jobs);
+            // Whoever has a handle still cannot keep it open.
+            shared.disk.close();
         })
         .map(drop)
 }
@@ -209,6 +221,8 @@ struct Writer {
     /// How long that took.
     commit_took: Duration,
     renewal: Renewal,
+    /// Lines about what was not stored: while the disk fails, any client can cause them.
+    failures: Seldom,
 }
 
 /// Why the writer goes on.
@@ -288,7 +302,9 @@ impl Writer {
             outcome = shared.disk.with(|database| self.commit(database, &mut group, incoming, &mut replies));
         }
         if let Err(error) = &outcome {
-            tracing::error!(%error, jobs = group.works, "nothing was stored");
+            if let Some(suppressed) = self.failures.next() {
+                tracing::error!(%error, jobs = group.works, suppressed, "nothing was stored");
+            }
             // Deletions go with the next transaction that succeeds.
             self.due = None;
             self.totals = None;
@@ -315,6 +331,7 @@ impl Writer {
             }
         }
         for reply in replies {
+            shared.answered(1);
             reply(outcome.clone());
         }
     }
@@ -331,6 +348,7 @@ impl Writer {
                     }
                 };
                 if at_once {
+                    self.shared.answered(1);
                     reply(Ok(()));
                 } else {
                     replies.push(reply);

@@ -505,7 +505,7 @@ mod tests {
         check(&format!("<s:stream {streams}>"), "BadNamespace");
         check(&format!("<s:streams {streams} xmlns='jabber:client'>"), "BadNamespace");
         check("<stream:stream xmlns='jabber:client' xmlns:stream='u'>", "BadNamespace");
-        check("<stream xmlns='http://etherx.jabber.org/streams'>", "BadNamespace");
+        check("<stream xmlns='http://etherx.jabber.org/streams'></stream>", "open None; close");
         check("<stream:stream xmlns='jabber:client'>", "NotWellFormed");
         check("GET / HTTP/1.1", "NotWellFormed");
         check("\u{16}\u{3}\u{1}", "NotWellFormed");

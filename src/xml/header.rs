@@ -130,6 +130,40 @@ impl Header {
         &self.meaning.default
     }
 
+    /// The namespace of the stream's stanzas (RFC 6120 §4.8.2): the default one, unless that is the streams' own.
+    pub fn content_namespace(&self) -> &str {
+        match self.default_namespace() {
+            ns::STREAMS => ns::CLIENT,
+            default => default,
+        }
+    }
+
+    /// The same header in the style that all peers write, with the content namespace as the default one and the prefix `stream`;
+    /// what we write on the stream relies on both. Itself if it is written so, or cannot be.
+    pub fn usual(self: &Arc<Self>) -> Arc<Header> {
+        let is_usual = self.name() == b"stream:stream" && self.default_namespace() == self.content_namespace();
+        let taken = self.prefix(b"stream").is_some_and(|(_, uri)| uri != ns::STREAMS);
+        if is_usual || taken || self.said.is_none() {
+            return Arc::clone(self);
+        }
+        let mut header = format!("<?xml version='1.0'?><stream:stream xmlns='{}'", self.content_namespace());
+        let mut put =
+            |name: &str, value: &str| header.push_str(&format!(" {name}='{}'", quick_xml::escape::escape(value)));
+        put("xmlns:stream", ns::STREAMS);
+        let declared = self.meaning.prefixes.iter().filter(|(prefix, _)| &**prefix != "stream");
+        declared.for_each(|(prefix, uri)| put(&format!("xmlns:{prefix}"), uri));
+        let said = [
+            ("from", self.from()),
+            ("to", self.to()),
+            ("id", self.id()),
+            ("version", self.version()),
+            ("xml:lang", self.lang()),
+        ];
+        said.into_iter().filter_map(|(name, value)| Some((name, value?))).for_each(|(name, value)| put(name, value));
+        header.push('>');
+        Header::parse(header.into()).map_or_else(|_| Arc::clone(self), Arc::new)
+    }
+
     /// The namespaces it declares: prefix (empty for the default one) and name.
     pub fn prefixes(&self) -> impl Iterator<Item = (&str, &str)> {
         let prefixed = self.meaning.prefixes.iter().map(|(prefix, uri)| (prefix.as_ref(), uri.as_ref()));
@@ -211,9 +245,14 @@ impl HeaderScan {
         declared.declare(bytes, &attrs, Scope::default(), &LIMITS)?;
         check_prefixes(tag, &attrs, bytes, |name| lookup(Some(&declared), bytes, name.prefix(bytes), None))?;
         let header = describe(bytes, tag, &attrs);
-        let root = tag.name.has_prefix() && tag.name.local(bytes) == b"stream";
-        let streams = header.prefix(tag.name.prefix(bytes)).is_some_and(|(_, uri)| uri == ns::STREAMS);
-        if !root || !streams || header.default_namespace() != default {
+        let streams = match tag.name.has_prefix() {
+            true => header.prefix(tag.name.prefix(bytes)).is_some_and(|(_, uri)| uri == ns::STREAMS),
+            false => header.default_namespace() == ns::STREAMS,
+        };
+        // RFC 6120 §4.8.3: the content namespace may be left to the stanzas.
+        let content =
+            header.default_namespace() == default || !tag.name.has_prefix() && header.content_namespace() == default;
+        if tag.name.local(bytes) != b"stream" || !streams || !content {
             return Err(FrameError::BadNamespace);
         }
         if tag.empty {
@@ -280,4 +319,78 @@ fn check_declaration(token: &[u8]) -> Result<(), FrameError> {
 
 fn is_number(digits: &[u8]) -> bool {
     !digits.is_empty() && digits.iter().all(u8::is_ascii_digit)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Element, Frame, FrameLimits, Framer, Kind};
+    use super::*;
+
+    const OTHER: &str = "<?xml version='1.0'?><stream xmlns='http://etherx.jabber.org/streams' to='example.org' \
+        version='1.0' xml:lang='de' xmlns:p='u'>";
+
+    fn header(xml: &str) -> Result<Arc<Header>, FrameError> {
+        Header::parse(Bytes::copy_from_slice(xml.as_bytes())).map(Arc::new)
+    }
+
+    /// RFC 6120 §4.8.3 has this style as its second example.
+    #[test]
+    fn the_content_namespace_may_be_left_to_the_stanzas() {
+        let mut framer = Framer::new(FrameLimits::new(4096, 8));
+        let message = "<message xmlns='jabber:client' to='a'><body>b</body></message>";
+        let stream = format!("{OTHER}{message}<error/><iq/><auth xmlns='urn:x'/></stream>");
+        framer.buffer().extend_from_slice(stream.as_bytes());
+        let Ok(Some(Frame::Open(header))) = framer.next_frame() else { panic!("no header") };
+        assert_eq!((header.to(), header.content_namespace()), (Some("example.org"), ns::CLIENT));
+        let usual = header.usual();
+        let mut next = || match framer.next_frame() {
+            Ok(Some(Frame::Element(element))) => {
+                let on = element.on_stream(&usual);
+                let same = Element::parse(on.clone(), &usual).unwrap();
+                assert_eq!((same.kind(), same.node().ns()), (element.kind(), element.node().ns()));
+                (element.kind(), String::from_utf8(on.to_vec()).unwrap())
+            }
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(next(), (Kind::Message, message.to_owned()));
+        assert_eq!(next(), (Kind::Other, "<error xmlns='http://etherx.jabber.org/streams'/>".to_owned()));
+        assert_eq!(next(), (Kind::Other, "<iq xmlns='http://etherx.jabber.org/streams'/>".to_owned()));
+        assert_eq!(next(), (Kind::Other, "<auth xmlns='urn:x'/>".to_owned()));
+        assert!(matches!(framer.next_frame(), Ok(Some(Frame::Close))));
+    }
+
+    #[test]
+    fn a_header_of_another_style_has_an_equal_in_the_usual_one() {
+        let usual = header(OTHER).unwrap().usual();
+        assert_eq!(
+            String::from_utf8_lossy(usual.bytes()),
+            "<?xml version='1.0'?><stream:stream xmlns='jabber:client' \
+             xmlns:stream='http://etherx.jabber.org/streams' xmlns:p='u' to='example.org' version='1.0' xml:lang='de'>"
+        );
+        assert!(Arc::ptr_eq(&usual, &usual.usual()), "it is as usual already");
+        let prefixed = "<s:stream xmlns='jabber:client' xmlns:s='http://etherx.jabber.org/streams' id='a&lt;b'>";
+        let usual = header(prefixed).unwrap().usual();
+        assert_eq!((usual.name(), usual.id()), (&b"stream:stream"[..], Some("a<b")));
+        assert_eq!(usual.prefix(b"s").map(|(_, uri)| uri), Some(ns::STREAMS), "its elements may use it");
+        let taken = prefixed.replace(" id=", " xmlns:stream='u' id=");
+        let taken = header(&taken).unwrap();
+        assert!(Arc::ptr_eq(&taken, &taken.usual()));
+    }
+
+    #[test]
+    fn no_other_style_is_accepted() {
+        for xml in [
+            "<stream xmlns='jabber:client'>",
+            "<stream xmlns='jabber:client' xmlns:stream='http://etherx.jabber.org/streams'>",
+            "<stream>",
+            "<streams xmlns='http://etherx.jabber.org/streams'>",
+            "<s:stream xmlns:s='http://etherx.jabber.org/streams'>",
+            "<s:stream xmlns='http://etherx.jabber.org/streams' xmlns:s='http://etherx.jabber.org/streams'>",
+        ] {
+            assert!(header(xml).is_err(), "{xml}");
+        }
+        let mut framer = Framer::with_default_namespace(FrameLimits::new(4096, 8), ns::SERVER);
+        framer.buffer().extend_from_slice(OTHER.as_bytes());
+        assert!(framer.next_frame().is_err(), "servers are read by their default namespace");
+    }
 }

@@ -23,6 +23,7 @@ mod boundary;
 mod build;
 mod chars;
 mod dense;
+mod digest;
 mod element;
 mod error;
 mod excerpt;

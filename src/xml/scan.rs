@@ -218,13 +218,13 @@ impl Scan {
 
     fn kind(&self, bytes: &[u8], tag: Tag, header: &Header) -> Kind {
         let kind = kind(tag.name.local(bytes));
-        let content = header.default_namespace().as_bytes();
+        let content = header.content_namespace().as_bytes();
         let stanza = if tag.name.has_prefix() {
             lookup(self.declared.as_deref(), bytes, tag.name.prefix(bytes), Some(header))
                 .is_some_and(|binding| binding.uri() == content)
         } else {
             let own = self.attrs.iter(bytes).find(|attr| attr.name.whole(bytes) == b"xmlns");
-            own.is_none_or(|attr| attr.value(bytes).as_bytes() == content)
+            own.map_or(header.default_namespace().as_bytes() == content, |attr| attr.value(bytes).as_bytes() == content)
         };
         if stanza { kind } else { Kind::Other }
     }

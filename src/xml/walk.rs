@@ -24,6 +24,9 @@ const HTTP: u64 = u64::from_le_bytes(*b"http://w");
 impl Scan {
     /// Takes tokens while they are whole and ordinary. Says whether the element is complete.
     pub(super) fn ordinary(&mut self, level: Level, bytes: &[u8], header: &Header, depth: usize) -> bool {
+        if header.default_namespace() != header.content_namespace() {
+            return false;
+        }
         let content = header.default_namespace().as_bytes();
         dispatch!(level, simd => self.ordinary_tokens(simd, bytes, content, depth))
     }

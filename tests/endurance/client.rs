@@ -167,6 +167,8 @@ pub(crate) struct Phone {
     world: Arc<World>,
     account: usize,
     resource: String,
+    /// Whether it comes with another resource at times.
+    renames: bool,
     random: StdRng,
     /// The resumption id, and the stanzas handled under it.
     resumable: Option<(String, u32)>,
@@ -176,7 +178,7 @@ impl Phone {
     pub(crate) fn new(world: Arc<World>, (account, number): (usize, usize), seed: u64) -> Self {
         let mixed = seed ^ ((account as u64) << 32) ^ number as u64;
         let random = StdRng::seed_from_u64(mixed);
-        Self { world, account, resource: format!("phone-{number}"), random, resumable: None }
+        Self { world, account, resource: format!("phone-{number}"), renames: number < 10, random, resumable: None }
     }
 
     /// Lives until the world is over.
@@ -238,7 +240,8 @@ impl Phone {
             }
         }
         self.resumable = None;
-        if self.random.random_bool(0.1) {
+        // An account remembers 32 devices.
+        if self.renames && self.random.random_bool(0.1) {
             self.resource = format!("{}x", self.resource.trim_end_matches('x'));
         }
         world.has_bound(self.account, &self.resource);

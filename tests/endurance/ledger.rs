@@ -1,6 +1,6 @@
 //! Where every message is: each is with its account in the end, or back with its sender.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -19,6 +19,10 @@ struct Message {
     account: usize,
     sent: Option<Instant>,
     state: State,
+    /// Sessions that have it and have not acknowledged it.
+    holders: usize,
+    /// A session has acknowledged it, or the server does not count: it does not send it again.
+    given_away: bool,
 }
 
 /// All messages of a run.
@@ -29,6 +33,8 @@ pub(crate) struct Ledger(Mutex<Entries>);
 struct Entries {
     messages: Vec<Message>,
     repeated: u64,
+    /// When the proxy was ended, and how.
+    ends: Vec<(Instant, &'static str)>,
 }
 
 /// How many messages there are of each state.
@@ -50,8 +56,30 @@ impl Ledger {
     /// Adds a message to an account; returns its number.
     pub(crate) fn add(&self, account: usize) -> usize {
         let mut entries = self.entries();
-        entries.messages.push(Message { account, sent: None, state: State::Waits });
+        entries.messages.push(Message { account, sent: None, state: State::Waits, holders: 0, given_away: false });
         entries.messages.len() - 1
+    }
+
+    /// The server lets a session have a message.
+    pub(crate) fn held(&self, number: usize) {
+        if let Some(message) = self.entries().messages.get_mut(number) {
+            message.holders += 1;
+        }
+    }
+
+    /// The server need not send a message again.
+    pub(crate) fn given_away(&self, number: usize) {
+        if let Some(message) = self.entries().messages.get_mut(number) {
+            message.given_away = true;
+        }
+    }
+
+    /// A session that had a message has ended; returns whether the server is to send it again.
+    pub(crate) fn comes_back(&self, number: usize) -> bool {
+        self.entries().messages.get_mut(number).is_some_and(|message| {
+            message.holders = message.holders.saturating_sub(1);
+            message.holders == 0 && !message.given_away
+        })
     }
 
     /// The server hands a message to the proxy.
@@ -78,14 +106,46 @@ impl Ledger {
         }
     }
 
-    /// The proxy was killed: on servers without stream management, what came within `window` may have been in memory only.
-    pub(crate) fn killed(&self, window: Duration, is_unmanaged: impl Fn(usize) -> bool) {
+    /// The proxy was killed: on servers without stream management, what came within `window` may have been in memory only, and what it
+    /// had not read is gone with its socket.
+    pub(crate) fn killed(&self, window: Duration, unread: &HashSet<usize>, is_unmanaged: impl Fn(usize) -> bool) {
         let young = |message: &Message| message.sent.is_some_and(|sent| sent.elapsed() < window);
         let mut entries = self.entries();
-        let messages = entries.messages.iter_mut().filter(|message| message.state == State::Waits);
-        for message in messages.filter(|message| is_unmanaged(message.account) && young(message)) {
-            message.state = State::AtRisk;
+        for (number, message) in entries.messages.iter_mut().enumerate() {
+            let at_risk = young(message) || unread.contains(&number);
+            if message.state == State::Waits && is_unmanaged(message.account) && at_risk {
+                message.state = State::AtRisk;
+            }
         }
+    }
+
+    /// The proxy is ended now.
+    pub(crate) fn ends(&self, how: &'static str) {
+        self.entries().ends.push((Instant::now(), how));
+    }
+
+    /// For each end of the proxy, how many of the messages that wait were handed to it in the seconds before: 0, 1, 2, …; then how
+    /// many were never handed to it.
+    pub(crate) fn waiting_since(&self) -> Vec<(String, Vec<usize>)> {
+        let entries = self.entries();
+        let waiting: Vec<_> = entries.messages.iter().filter(|message| message.state == State::Waits).collect();
+        let mut since = Vec::new();
+        let mut from = None;
+        for (at, how) in &entries.ends {
+            let mut seconds = vec![0; 60];
+            let handed = waiting.iter().filter_map(|message| message.sent);
+            for sent in handed.filter(|sent| sent <= at && from.is_none_or(|from| *sent > from)) {
+                let second = usize::try_from(at.duration_since(sent).as_secs()).unwrap_or_default();
+                seconds[second.min(59)] += 1;
+            }
+            since.push(((*how).to_owned(), seconds));
+            from = Some(*at);
+        }
+        let behind =
+            waiting.iter().filter(|message| message.sent.is_some_and(|sent| from.is_none_or(|from| sent > from)));
+        since.push(("since then".to_owned(), vec![behind.count()]));
+        since.push(("never".to_owned(), vec![waiting.iter().filter(|message| message.sent.is_none()).count()]));
+        since
     }
 
     /// The numbers of messages that wait, by account.

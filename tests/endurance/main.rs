@@ -19,6 +19,7 @@ mod tls;
 #[path = "../it/support/xml.rs"]
 mod xml;
 
+use std::collections::HashSet;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -49,7 +50,7 @@ struct Options {
     #[arg(long, default_value_t = 20)]
     clients: usize,
     /// Messages in a second.
-    #[arg(long, default_value_t = 400)]
+    #[arg(long, default_value_t = 60)]
     rate: u32,
     /// Seconds between two ends of the proxy: in order, and by a kill, in turn.
     #[arg(long, default_value_t = 50)]
@@ -119,9 +120,15 @@ async fn act(world: &World, proxy: &mut Proxy, options: Options) {
         let (live, memory) = (proxy.metric("pushward_sessions").await, proxy.memory() / 1024);
         println!("{live:?} sessions, {memory} MiB, {:?}", world.server.ledger.sum());
         if !in_order {
-            world.server.ledger.killed(WINDOW, |account| !is_managed(account));
+            world.server.ledger.killed(WINDOW, &world.server.unread(), |account| !is_managed(account));
         }
+        world.server.ledger.ends(if in_order { "in order" } else { "killed" });
+        let ended = Instant::now();
         proxy.restart(in_order).await;
+        if !in_order {
+            // Until the server sees that a connection is gone, it writes to nobody.
+            world.server.ledger.killed(ended.elapsed(), &HashSet::new(), |account| !is_managed(account));
+        }
         println!("restarted, {}", if in_order { "in order" } else { "killed" });
         in_order = !in_order;
     }
@@ -144,7 +151,7 @@ async fn collect(world: &Arc<World>) -> bool {
             collecting.spawn(async move {
                 for (number, resource) in world.devices_of(account).into_iter().enumerate() {
                     // Behind `orphan_grace`, and once more with the longer wait of devices with a registration.
-                    let quiet = if number == 0 { Duration::from_secs(20) } else { Duration::from_millis(300) };
+                    let quiet = if number == 0 { Duration::from_secs(20) } else { Duration::from_secs(2) };
                     let phone = client::collect(Arc::clone(&world), account, resource.clone(), quiet);
                     let collected = timeout(Duration::from_secs(120), phone).await;
                     if let Err(error) = collected.unwrap_or_else(|_| Err(std::io::ErrorKind::TimedOut.into())) {
@@ -195,6 +202,9 @@ async fn report(
     if !collected {
         let waiting: Vec<_> = world.server.ledger.waiting().into_iter().collect();
         println!("never seen again, by account: {:?}", &waiting[..waiting.len().min(5)]);
+        for (how, seconds) in world.server.ledger.waiting_since() {
+            println!("handed to the proxy before it was ended, {how}: {seconds:?}");
+        }
     }
     if collected && ended && !failed { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

@@ -41,8 +41,8 @@ impl Proxy {
              [admin]\nlisten = '{admin}'\n[log]\nlevel = 'info'\nformat = 'json'\n"
         );
         fs::write(directory.path().join("config.toml"), config).unwrap();
-        let library = directory.path().join("slow_sync.so");
-        let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/endurance/slow_sync.c");
+        let library = directory.path().join("disk.so");
+        let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/support/disk.c");
         let built = Command::new("cc").args(["-shared", "-fPIC", "-O1", source, "-ldl", "-o"]).arg(&library).status();
         assert!(built.expect("a C compiler: apt-get install gcc").success());
         let child = Self::spawn(directory.path(), 0);
@@ -56,9 +56,9 @@ impl Proxy {
         Command::new(env!("CARGO_BIN_EXE_pushward"))
             .args(["--config", "config.toml", "run"])
             .current_dir(directory)
-            .env("LD_PRELOAD", directory.join("slow_sync.so"))
-            .env("SLOW_SYNC_MILLISECONDS", "120")
-            .env("SLOW_SYNC_STALL", directory.join("stall"))
+            .env("LD_PRELOAD", directory.join("disk.so"))
+            .env("DISK_SYNC_MILLISECONDS", "120")
+            .env("DISK_STALL", directory.join("stall"))
             .stdin(Stdio::null())
             .stderr(log.try_clone().unwrap())
             .stdout(log)

@@ -1,6 +1,7 @@
 //! An XMPP server in memory: logs everybody in, keeps what nobody has acknowledged, and hands it to the next session.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -26,7 +27,20 @@ struct Account {
 pub(crate) struct Server {
     pub(crate) ledger: Ledger,
     accounts: Vec<Mutex<Account>>,
+    /// What was written on open connections of servers that do not count, by the proxy's port.
+    written: Mutex<HashMap<u16, Written>>,
 }
+
+/// What was written on a connection.
+#[derive(Default)]
+struct Written {
+    bytes: usize,
+    /// Messages, and how many bytes there were behind each.
+    messages: VecDeque<(usize, usize)>,
+}
+
+/// Messages of a connection that are remembered as perhaps unread.
+const REMEMBERED: usize = 1 << 16;
 
 pub(crate) fn is_managed(account: usize) -> bool {
     account.is_multiple_of(2)
@@ -36,14 +50,17 @@ impl Server {
     pub(crate) async fn start(accounts: usize) -> (Arc<Self>, SocketAddr) {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let address = listener.local_addr().unwrap();
-        let server =
-            Arc::new(Self { ledger: Ledger::default(), accounts: (0..accounts).map(|_| Mutex::default()).collect() });
+        let server = Arc::new(Self {
+            ledger: Ledger::default(),
+            accounts: (0..accounts).map(|_| Mutex::default()).collect(),
+            written: Mutex::default(),
+        });
         let serving = Arc::clone(&server);
         tokio::spawn(async move {
             for number in 0.. {
-                let (tcp, _) = listener.accept().await.unwrap();
+                let (tcp, peer) = listener.accept().await.unwrap();
                 drop(tcp.set_nodelay(true));
-                tokio::spawn(Connection::new(Arc::clone(&serving), number).run(tcp));
+                tokio::spawn(Connection::new(Arc::clone(&serving), (number, peer.port())).run(tcp));
             }
         });
         (server, address)
@@ -53,16 +70,35 @@ impl Server {
         self.accounts[account].lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A message for the account: it goes to one of its sessions, or waits.
+    /// A message for the account. One with an even number is to the account itself, and all of its sessions get it, as with equal
+    /// priorities (RFC 6121 §8.5.2.1); one with an odd number is to the newest session. Without a session it waits.
     pub(crate) fn send(&self, number: usize, account: usize) {
         let mut state = self.account(account);
-        while let Some((_, session)) = state.sessions.last() {
-            if session.send(number).is_ok() {
-                return;
-            }
-            state.sessions.pop();
+        let ledger = &self.ledger;
+        state.sessions.retain(|(_, session)| !session.is_closed());
+        let wanted = if is_to_account(number) { usize::MAX } else { 1 };
+        for (_, session) in state.sessions.iter().rev().take(wanted) {
+            ledger.held(number);
+            session.send(number).ok();
         }
-        state.offline.push_back(number);
+        if state.sessions.is_empty() {
+            state.offline.push_back(number);
+        }
+    }
+
+    fn written(&self) -> MutexGuard<'_, HashMap<u16, Written>> {
+        self.written.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The messages that were written and that the proxy has not read.
+    pub(crate) fn unread(&self) -> HashSet<usize> {
+        let queues = Queues::read();
+        let mut unread = HashSet::new();
+        for (port, written) in self.written().iter() {
+            let beyond = written.bytes.saturating_sub(queues.waiting(*port));
+            unread.extend(written.messages.iter().filter(|(_, end)| *end > beyond).map(|(number, _)| *number));
+        }
+        unread
     }
 
     /// Messages that no session was given, or that came back from one.
@@ -71,12 +107,47 @@ impl Server {
     }
 }
 
+/// Whether a message is addressed to the account rather than to a session.
+fn is_to_account(number: usize) -> bool {
+    number.is_multiple_of(2)
+}
+
+/// Bytes in the kernel that were written and not read, by the ports of both ends of a connection.
+struct Queues(HashMap<(u16, u16), usize>);
+
+impl Queues {
+    fn read() -> Self {
+        let table = fs::read_to_string("/proc/net/tcp").unwrap();
+        let hexadecimal = |text: &str| usize::from_str_radix(text, 16).unwrap_or_default();
+        let port = |address: &str| {
+            u16::try_from(hexadecimal(address.rsplit(':').next().unwrap_or_default())).unwrap_or_default()
+        };
+        let mut queues = HashMap::new();
+        for line in table.lines().skip(1) {
+            let fields: Vec<_> = line.split_whitespace().collect();
+            let (local, remote) = (port(fields[1]), port(fields[2]));
+            let (sent, received) = fields[4].split_once(':').unwrap();
+            *queues.entry((local, remote)).or_default() += hexadecimal(sent);
+            *queues.entry((remote, local)).or_default() += hexadecimal(received);
+        }
+        Self(queues)
+    }
+
+    /// Those on their way to the end with this port.
+    fn waiting(&self, port: u16) -> usize {
+        self.0.iter().filter(|((_, to), _)| *to == port).map(|(_, bytes)| bytes).sum()
+    }
+}
+
 /// One connection of the proxy.
 struct Connection {
     server: Arc<Server>,
     number: u64,
+    /// The proxy's port.
+    port: u16,
     account: Option<usize>,
-    bound: bool,
+    /// The resource, once one is bound.
+    resource: Option<String>,
     /// Messages written and not acknowledged: their places among the stanzas written.
     unacked: VecDeque<(u32, usize)>,
     managed: bool,
@@ -87,13 +158,14 @@ struct Connection {
 }
 
 impl Connection {
-    fn new(server: Arc<Server>, number: u64) -> Self {
+    fn new(server: Arc<Server>, (number, port): (u64, u16)) -> Self {
         let (own, messages) = mpsc::unbounded_channel();
         Self {
             server,
             number,
+            port,
             account: None,
-            bound: false,
+            resource: None,
             unacked: VecDeque::new(),
             managed: false,
             written: 0,
@@ -117,6 +189,9 @@ impl Connection {
                 },
                 message = self.messages.recv() => (message.map(|number| self.message(number)).unwrap_or_default(), false),
             };
+            if !out.is_empty() && self.account.is_some_and(|account| !is_managed(account)) {
+                self.server.written().entry(self.port).or_default().bytes += out.len();
+            }
             if tcp.write_all(out.as_bytes()).await.is_err() || over {
                 break;
             }
@@ -134,22 +209,36 @@ impl Connection {
             back.push_back(message);
         }
         drop(state);
-        // As RFC 6121 §8.5.2 has it, another session gets them, or they wait.
-        back.into_iter().for_each(|message| self.server.send(message, account));
+        self.server.written().remove(&self.port);
+        // What no other session has or had goes to the next, or waits.
+        for message in back {
+            if self.server.ledger.comes_back(message) {
+                self.server.send(message, account);
+            }
+        }
     }
 
     fn message(&mut self, number: usize) -> String {
         self.written = self.written.wrapping_add(1);
         let account = self.account.unwrap_or_default();
-        if is_managed(account) {
-            self.unacked.push_back((self.written, number));
-        }
         self.server.ledger.handed(number);
         let padding = "x".repeat(number % 700);
-        format!(
-            "<message type='chat' from='peer@remote.example/x' to='user-{account}@localhost' id='m{number}'>\
+        let resource = self.resource.as_ref().filter(|_| !is_to_account(number));
+        let to = resource.map_or_else(String::new, |resource| format!("/{resource}"));
+        let message = format!(
+            "<message type='chat' from='peer@remote.example/x' to='user-{account}@localhost{to}' id='m{number}'>\
              <body>m{number} {padding}</body></message>"
-        )
+        );
+        if is_managed(account) {
+            self.unacked.push_back((self.written, number));
+        } else {
+            self.server.ledger.given_away(number);
+            let mut all = self.server.written();
+            let written = all.entry(self.port).or_default();
+            written.messages.push_back((number, written.bytes + message.len()));
+            written.messages.drain(..written.messages.len().saturating_sub(REMEMBERED));
+        }
+        message
     }
 
     fn answers(&mut self, framer: &mut Framer) -> (String, bool) {
@@ -217,7 +306,8 @@ impl Connection {
             "r" => return format!("<a xmlns='urn:xmpp:sm:3' h='{}'/>", self.handled),
             "a" => {
                 let h: u32 = nonza.attribute("h").and_then(|h| h.parse().ok()).unwrap_or_default();
-                while self.unacked.front().is_some_and(|(place, _)| *place <= h) {
+                while let Some((_, message)) = self.unacked.front().copied().filter(|(place, _)| *place <= h) {
+                    self.server.ledger.given_away(message);
                     self.unacked.pop_front();
                 }
             }
@@ -227,12 +317,13 @@ impl Connection {
     }
 
     fn presence(&mut self, xml: &str) {
-        let (Some(account), true) = (self.account, self.bound) else { return };
+        let (Some(account), Some(_)) = (self.account, &self.resource) else { return };
         let mut state = self.server.account(account);
         state.sessions.retain(|(number, _)| *number != self.number);
         if !xml.contains("unavailable") {
             state.sessions.push((self.number, self.own.clone()));
             for message in std::mem::take(&mut state.offline) {
+                self.server.ledger.held(message);
                 self.own.send(message).ok();
             }
         }
@@ -246,9 +337,9 @@ impl Connection {
         }
         self.written = self.written.wrapping_add(u32::from(self.managed));
         if xml.contains("xmpp-bind") {
-            self.bound = true;
             let resource = iq.all("resource").first().map_or("r".to_owned(), |resource| resource.text.clone());
             let account = self.account.unwrap_or_default();
+            self.resource = Some(resource.clone());
             return format!(
                 "<iq type='result' id='{id}'><bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'>\
                  <jid>user-{account}@localhost/{resource}</jid></bind></iq>"

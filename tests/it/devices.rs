@@ -130,8 +130,9 @@ struct Orphan {
     phone: Enabled,
 }
 
-const TO_THE_ACCOUNT: [&str; 2] = ["chat", "normal"];
-const TO_THE_PHONE: [&str; 5] = ["full", "no-copy", "private", "groupchat", "headline"];
+/// Chat to a full JID that is gone is the account's.
+const TO_THE_ACCOUNT: [&str; 3] = ["chat", "full", "normal"];
+const TO_THE_PHONE: [&str; 4] = ["no-copy", "private", "groupchat", "headline"];
 
 fn to(jid: &str, kind: &str, body: &str, hint: &str) -> String {
     format!(

@@ -135,3 +135,18 @@ async fn a_resumption_that_claims_too_much_is_refused_and_the_session_stays() {
     let (mut client, _) = resumed(&pushward, &enabled, 0).await;
     assert_eq!(bodies(&client.messages(1).await), ["still here"]);
 }
+
+/// An app may register and close its stream in one write: the answer comes before the footer, and the session lingers.
+#[tokio::test]
+async fn a_client_that_closes_its_stream_right_behind_its_request_is_answered_and_pushed_for() {
+    let mut scene = Scene::new().await;
+    scene.client.available().await;
+    let enable = "<enable xmlns='urn:xmpp:push:0' jid='push.localhost' node='n'/>";
+    let last = format!("<iq type='set' id='last'>{enable}</iq><presence type='unavailable'/></stream:stream>");
+    scene.client.send(last).await;
+    let said = scene.client.closed(PATIENCE).await;
+    assert!(said.iter().any(|xml| xml.contains("id='last'") && xml.contains("type='result'")), "{said:?}");
+    scene.pushward.logged(&["lingering"]).await;
+    scene.server.send(message("for the one that has gone"));
+    scene.server.expect("<publish").await;
+}

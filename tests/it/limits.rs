@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use crate::support::{
     Client, HEADER, PASSWORD, PATIENCE, Prosody, Pushward, Scene, Setup, StubOptions, StubUpstream, another, bodies,
-    eventually, fresh, lost, message, numbered, plain, resumed,
+    enable_push, eventually, fresh, lost, message, numbered, plain, resumed,
 };
 
 async fn served(settings: impl FnOnce(Setup) -> Setup) -> (StubUpstream, Pushward) {
@@ -327,4 +327,17 @@ async fn a_flood_is_counted_in_full_and_logged_now_and_then() {
     assert_eq!(pushward.reached("connections_per_address").await, 300);
     let lines = pushward.log().iter().filter(|line| line.contains("limit_reached")).count();
     assert!((1..20).contains(&lines), "{lines} lines");
+}
+
+/// Each made a line, as fast as the disk could store it.
+#[tokio::test]
+async fn a_client_that_registers_again_and_again_does_not_fill_the_log() {
+    let mut scene = Scene::new().await;
+    for n in 0..120 {
+        enable_push(&mut scene.client, &format!("node-{}", n % 4)).await;
+    }
+    let count = |needle: &str| scene.pushward.log().iter().filter(|line| line.contains(needle)).count();
+    let (lines, last) = (count("\"push enabled\""), count("too many lines of one session"));
+    // Some come back while it goes on.
+    assert!((30..60).contains(&lines) && last == 1, "{lines} {last}");
 }

@@ -90,3 +90,18 @@ async fn a_client_that_leaves_while_its_resource_is_released_ends_its_login() {
     client.reset();
     gone(&pushward, Duration::from_millis(1500)).await;
 }
+
+/// Such a server kept its session for ever: nothing was acknowledged to it, and its stanzas were held.
+#[tokio::test]
+async fn a_server_that_never_answers_enable_costs_the_client_its_stream_after_server_timeout() {
+    let options = StubOptions { ignores: &["<enable"], ..StubOptions::managed() };
+    let mut stub = StubUpstream::start(options).await;
+    let setup = Setup::new(stub.address).with_metrics().set("limits.server_timeout", "'1s'");
+    let pushward = Pushward::start(setup).await;
+    let mut client = pushward.login("alice", "phone").await;
+    let server = stub.session().await;
+    let said = client.closed(PATIENCE).await.concat();
+    assert!(said.contains("<remote-connection-failed "), "{said}");
+    server.closed(PATIENCE).await;
+    assert_eq!(pushward.reached("server_timeout").await, 1);
+}

@@ -8,7 +8,9 @@
 #![allow(clippy::wildcard_enum_match_arm, reason = "a scripted peer fails on whatever its script does not expect")]
 
 mod ack_through;
+mod addresses;
 mod admin;
+mod answers;
 mod baseline;
 mod chains;
 mod clients;
@@ -21,6 +23,7 @@ mod ends;
 mod extensions;
 mod floods;
 mod guide;
+mod handovers;
 mod hostile;
 mod hosts;
 mod limits;
@@ -36,11 +39,15 @@ mod push;
 mod recorded;
 mod registration;
 mod reload;
+mod removal;
 mod rules;
 mod sasl2;
 mod seed;
 mod service;
 mod setup;
+mod slow;
+mod slow_disk;
+mod spool_refuses;
 mod stream_management;
 mod support;
 mod transports;

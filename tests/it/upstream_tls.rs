@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
+use rustls::version::{TLS12, TLS13};
 
 use crate::person::run;
 use crate::support::{
@@ -180,7 +181,8 @@ async fn channel_binding_that_is_stripped_is_told_by_check_and_once_by_the_log()
         assert!(client.next().await.starts_with("<failure"));
     }
     pushward.logged(&["WARN", "channel binding", "remedy"]).await;
-    let told = pushward.log().iter().filter(|line| line.contains("does not suit")).count();
+    let stripped = |line: &&String| line.contains("does not suit") && line.contains("bind the channel");
+    let told = pushward.log().iter().filter(stripped).count();
     assert_eq!(told, 1, "{:?}", pushward.log());
     pushward.assert_log_never_contains("a-nonce-of-the-client");
     let kept = setup(prosody.address, "starttls", &authority).set("host.channel_binding", "'server-end-point'");
@@ -191,4 +193,35 @@ async fn channel_binding_that_is_stripped_is_told_by_check_and_once_by_the_log()
     assert!(!features.contains("-PLUS"), "Prosody 0.12 names no types, so clients would guess one: {features}");
     let answer = Element::parse(&pushward.connect().await.authenticated("alice").await);
     assert_eq!(answer.all("bind").len(), 1, "{answer:?}");
+}
+
+/// XEP-0515: a client fails if the server sees another version of TLS than it does itself.
+#[tokio::test]
+async fn the_server_sees_the_tls_version_of_the_client_or_the_log_and_check_say_that_it_cannot() {
+    let authority = Authority::new("ours");
+    let certificate = authority.issue("localhost");
+    let (file, key) = (certificate.certificate.display(), certificate.key.display());
+    let old = format!("ssl = {{ certificate = \"{file}\"; key = \"{key}\"; protocol = \"tlsv1_2\" }}");
+    for (settings, lacking) in [("", None), (&*old, Some("TLS 1.3"))] {
+        let prosody = Prosody::over_tls(&certificate, settings).await;
+        let pushward =
+            Pushward::start(setup(prosody.address, "starttls", &authority).set("log.level", "'debug'")).await;
+        for (version, name) in [(&TLS12, "TLSv1_2"), (&TLS13, "TLSv1_3")] {
+            for resource in ["one", "two"] {
+                let mut client = Client::direct(pushward.direct, &pushward.tls().only(version)).await;
+                client.login("alice", resource).await;
+            }
+            let upstream = if lacking.is_some() { "TLSv1_2" } else { name };
+            pushward.logged(&["TLS with the server is up", upstream]).await;
+        }
+        let warnings = || pushward.log().iter().filter(|line| line.contains("XEP-0515")).count();
+        assert_eq!(warnings(), usize::from(lacking.is_some()), "{}", pushward.log().join("\n"));
+        let (code, output) = run(&pushward.file(""), &["check"], PATIENCE).await;
+        assert_eq!(code, Some(0), "{output}");
+        let expect = match lacking {
+            Some(version) => format!("does not speak {version}"),
+            None => "the server speaks TLS 1.2 and TLS 1.3".to_owned(),
+        };
+        assert!(output.contains(&expect), "{output}");
+    }
 }

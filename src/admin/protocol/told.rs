@@ -7,7 +7,7 @@ use bytesize::ByteSize;
 
 use super::{
     Answer, Forgotten, LastPublish, LastVerdict, Ping, PingOutcome, Registration, Reloaded, Removed, Session, State,
-    Status,
+    Status, printable,
 };
 
 impl fmt::Display for Answer {
@@ -83,7 +83,8 @@ impl fmt::Display for State {
 impl fmt::Display for Registration {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { account, service, state, errors, .. } = self;
-        let (resource, node) = (self.resource.as_deref().unwrap_or("?"), self.node.as_deref().unwrap_or("-"));
+        let (resource, node) =
+            (printable(self.resource.as_deref().unwrap_or("?")), self.node.as_deref().unwrap_or("-"));
         write!(f, "{account}/{resource}  {service} {node}  session {state}  errors {errors}  last success ")?;
         match self.last_success {
             Some(at) => Time(at).fmt(f)?,

@@ -121,10 +121,14 @@ impl Client {
         }
         xml.raw(payload);
         self.send(&xml.finish()).await?;
+        // RFC 6120 §8.1.2.1: for the account the server answers without a sender, too.
+        let own = self.jid.as_ref().map(|jid| jid.to_bare());
+        let is_asked = |from: &str| to.or(own.as_ref().map(|own| own.as_str())).is_some_and(|to| to == from);
         let is_answer = |element: &Element| {
             let node = element.node();
             let kind = node.attr("type");
             element.kind() == Kind::Iq
+                && node.attr("from").is_none_or(|from| is_asked(&from))
                 && node.attr("id").as_deref() == Some(&id)
                 && matches!(kind.as_deref(), Some("result" | "error"))
         };

@@ -89,7 +89,7 @@ impl Connection {
         features.start("stream:features").start("mechanisms").attr("xmlns", ns::SASL).start("mechanism").text("PLAIN");
         self.open(features.finish()).await?;
         let account = self.authenticate().await?;
-        self.tap.belongs_to(account.node().map_or("", |node| node.as_str()));
+        self.tap.belongs_to(account.node().unwrap_or_default());
         self.reader.restart();
         let mut features = XmlWriter::new();
         features.start("stream:features").start("bind").attr("xmlns", ns::BIND).end();
@@ -150,7 +150,7 @@ impl Connection {
             let wanted = bind.child("resource", ns::BIND).map(|resource| resource.text().into_owned());
             let resource = wanted.filter(|resource| !resource.is_empty());
             let resource = resource.unwrap_or_else(|| format!("{:016x}", rand::random::<u64>()));
-            let Ok(jid) = account.with_resource_str(&resource) else {
+            let Ok(jid) = FullJid::new(&format!("{}/{resource}", account.as_str())) else {
                 self.send(answer::error(&node, "modify", "bad-request")).await;
                 continue;
             };

@@ -14,7 +14,7 @@ use super::push::Notification;
 use super::stanza::with_delay;
 use super::{Account, Settings};
 use crate::demo::trace::Observer;
-use crate::jid::{BareJid, FullJid};
+use crate::jid::{BareJid, FullJid, JidError};
 use crate::xml::{Element, Header};
 
 /// Notifications that a listener may be behind.
@@ -89,10 +89,10 @@ pub(super) struct Router {
 }
 
 impl Router {
-    pub(super) fn new(settings: Settings) -> Result<Self, ::jid::Error> {
+    pub(super) fn new(settings: Settings) -> Result<Self, JidError> {
         let Settings { domain, accounts, observer } = settings;
         let named = accounts.into_iter().map(|a| Ok((BareJid::new(&format!("{}@{domain}", a.name))?, a)));
-        let accounts = named.collect::<Result<_, ::jid::Error>>()?;
+        let accounts = named.collect::<Result<_, JidError>>()?;
         let (notifications, _) = broadcast::channel(NOTIFICATIONS);
         Ok(Self { domain, observer, accounts, notifications, state: Mutex::default() })
     }
@@ -140,7 +140,7 @@ impl Router {
         let binding = Binding(state.bindings);
         let session = Session { binding, link, presence: None };
         let sessions = state.sessions.entry(jid.to_bare()).or_default();
-        if let Some(replaced) = sessions.insert(jid.resource().as_str().to_owned(), session) {
+        if let Some(replaced) = sessions.insert(jid.resource().to_owned(), session) {
             replaced.link.close.cancel();
         }
         binding
@@ -150,7 +150,7 @@ impl Router {
     pub(super) fn leave(&self, jid: &FullJid, binding: Binding) -> bool {
         let mut state = self.state();
         let Some(sessions) = state.sessions.get_mut(&jid.to_bare()) else { return false };
-        let resource = jid.resource().as_str();
+        let resource = jid.resource();
         if sessions.get(resource).is_none_or(|session| session.binding != binding) {
             return false;
         }
@@ -159,7 +159,7 @@ impl Router {
 
     pub(super) fn is_online(&self, jid: &FullJid) -> bool {
         let state = self.state();
-        state.sessions.get(&jid.to_bare()).is_some_and(|own| own.contains_key(jid.resource().as_str()))
+        state.sessions.get(&jid.to_bare()).is_some_and(|own| own.contains_key(jid.resource()))
     }
 
     /// Notes an available presence, or `None` for unavailable. Says whether the session was available before.
@@ -169,7 +169,7 @@ impl Router {
         let account = jid.to_bare();
         let mut guard = self.state();
         let state = &mut *guard;
-        let session = state.sessions.get_mut(&account).and_then(|own| own.get_mut(jid.resource().as_str()));
+        let session = state.sessions.get_mut(&account).and_then(|own| own.get_mut(jid.resource()));
         let Some(session) = session.filter(|session| session.binding == binding) else { return false };
         let receives = presence.as_ref().is_some_and(|presence| presence.priority >= 0);
         let before = std::mem::replace(&mut session.presence, presence).is_some();
@@ -205,7 +205,7 @@ impl Router {
     /// The session of a full JID.
     pub(super) fn session(&self, jid: &FullJid) -> Option<Link> {
         let state = self.state();
-        state.sessions.get(&jid.to_bare())?.get(jid.resource().as_str()).map(|session| session.link.clone())
+        state.sessions.get(&jid.to_bare())?.get(jid.resource()).map(|session| session.link.clone())
     }
 
     /// Keeps a message for an account until it is available. Says whether there was room.

@@ -52,23 +52,23 @@ impl Bound {
         match element.node().attr("from") {
             None => Ok(with_attribute(element, "from", self.jid.as_str())),
             Some(from) => match Jid::new(&from) {
-                Ok(from) if from == self.jid || from == self.jid.to_bare() => Ok(element.clone()),
-                Ok(_) | Err(_) => Err(Violation("invalid-from")),
+                from if from == self.jid || from == self.jid.to_bare() => Ok(element.clone()),
+                _ => Err(Violation("invalid-from")),
             },
         }
     }
 
     fn target(&self, node: &Node<'_>) -> Target {
         let Some(to) = node.attr("to") else { return Target::OwnAccount };
-        let Ok(to) = Jid::new(&to) else { return Target::Elsewhere };
+        let to = Jid::new(&to);
         let domain = self.router.domain();
-        match (to.node(), to.domain().as_str()) {
+        match (to.node(), to.domain()) {
             (None, to) if to == domain => Target::Domain,
             (None, to) if to.strip_prefix("push.") == Some(domain) => Target::PushService,
-            (Some(_), to_domain) if to_domain == domain => match to.try_into_full() {
+            (Some(_), to_domain) if to_domain == domain => match FullJid::new(to.as_str()) {
                 Ok(full) => Target::Session(full),
-                Err(bare) if bare == self.jid.to_bare() => Target::OwnAccount,
-                Err(bare) => Target::Account(bare),
+                Err(_) if to == self.jid.to_bare() => Target::OwnAccount,
+                Err(_) => Target::Account(to.into_bare()),
             },
             _ => Target::Elsewhere,
         }

@@ -3,9 +3,10 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use rustls::ServerConfig;
 use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::PrivateKeyDer;
+use rustls::version::{TLS12, TLS13};
+use rustls::{ServerConfig, SupportedProtocolVersion};
 use tokio::io::AsyncReadExt;
 use tokio::net::{TcpListener, UnixListener};
 use tokio_rustls::TlsAcceptor;
@@ -23,11 +24,15 @@ fn issued(domain: &str, years: (i32, i32)) -> (String, String) {
     (parameters.self_signed(&key).unwrap().pem(), key.serialize_pem())
 }
 
-fn acceptor((certificate, key): &(String, String)) -> TlsAcceptor {
+fn acceptor(pair: &(String, String)) -> TlsAcceptor {
+    speaking(&[&TLS12, &TLS13], pair)
+}
+
+fn speaking(versions: &[&'static SupportedProtocolVersion], (certificate, key): &(String, String)) -> TlsAcceptor {
     let chain = rustls_pemfile::certs(&mut certificate.as_bytes()).map(Result::unwrap).collect();
     let key: PrivateKeyDer<'_> = rustls_pemfile::private_key(&mut key.as_bytes()).unwrap().unwrap();
     let mut config = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
-        .with_safe_default_protocol_versions()
+        .with_protocol_versions(versions)
         .unwrap()
         .with_no_client_auth()
         .with_single_cert(chain, key)
@@ -51,7 +56,8 @@ async fn server(clear: Vec<String>, acceptor: Option<TlsAcceptor>) -> Upstream {
             match &acceptor {
                 Some(acceptor) => {
                     if let Ok(mut tls) = acceptor.accept(tcp).await {
-                        tls.write_all(b"inside").await.unwrap();
+                        // The peer may have been content with the handshake.
+                        drop(tls.write_all(b"inside").await);
                         tls.read(&mut told).await.unwrap_or_default();
                     }
                 }
@@ -78,8 +84,12 @@ fn host(upstream: Upstream, tls: UpstreamTls, ca: Option<PathBuf>) -> Host {
     }
 }
 
-const TERMS: Terms =
-    Terms { connect_timeout: Duration::from_secs(5), write_timeout: Duration::from_secs(5), limits: CLEAR_TEXT };
+const TERMS: Terms = Terms {
+    connect_timeout: Duration::from_secs(5),
+    write_timeout: Duration::from_secs(5),
+    limits: CLEAR_TEXT,
+    tls: None,
+};
 
 async fn connected(host: &Host) -> Result<Stream, ConnectError> {
     let way = Way::new(host, &mut Trusts::default()).unwrap();
@@ -116,6 +126,34 @@ async fn both_kinds_of_tls_lead_to_a_server_that_proves_its_domain() {
         let mut inside = [0; 6];
         stream.read_exact(&mut inside).await.unwrap();
         assert_eq!(&inside, b"inside");
+    }
+}
+
+#[tokio::test]
+async fn a_server_speaks_the_version_of_the_client_or_what_it_speaks() {
+    const BOTH: [ProtocolVersion; 2] = [ProtocolVersion::TLSv1_2, ProtocolVersion::TLSv1_3];
+    let directory = tempfile::tempdir().unwrap();
+    let ca = directory.path().join("ca.pem");
+    let pair = certificate::self_signed("chat.test").unwrap();
+    std::fs::write(&ca, &pair.0).unwrap();
+    let proceed = "<proceed xmlns='urn:ietf:params:xml:ns:xmpp-tls'/>";
+    for (tls, clear) in
+        [(UpstreamTls::Direct, vec![]), (UpstreamTls::Starttls, vec![opening(OFFER), proceed.to_owned()])]
+    {
+        for (versions, expect) in [
+            (&[&TLS12, &TLS13][..], BOTH),
+            (&[&TLS12], [ProtocolVersion::TLSv1_2; 2]),
+            (&[&TLS13], [ProtocolVersion::TLSv1_3; 2]),
+        ] {
+            let upstream = server(clear.clone(), Some(speaking(versions, &pair))).await;
+            let way = Way::new(&host(upstream, tls, Some(ca.clone())), &mut Trusts::default()).unwrap();
+            // What is lacking is remembered by the second time.
+            for (wanted, expect) in BOTH.into_iter().zip(expect).chain(BOTH.into_iter().zip(expect)) {
+                let conn = way.connect(&Terms { tls: Some(wanted), ..TERMS }, None).await.unwrap();
+                assert_eq!(conn.stream().version(), Some(expect), "{wanted:?} of {versions:?}");
+                assert_eq!(way.lacking.has(wanted), wanted != expect);
+            }
+        }
     }
 }
 

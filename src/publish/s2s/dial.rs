@@ -23,6 +23,7 @@ use super::dns::Dns;
 use super::handshake::{Failure, Handshake, Step};
 use super::order::{Target, Tls, is_here, is_open, is_open_here};
 use crate::config::{Config, Route};
+use crate::jid;
 use crate::net::certificate::{self, Defect};
 use crate::net::conn::Conn;
 use crate::net::roots::{self, RootsError};
@@ -261,7 +262,7 @@ impl Dialogue<'_> {
     }
 
     async fn secure(&self, tcp: TcpStream, tls: Tls) -> Result<tokio_rustls::client::TlsStream<TcpStream>, Fault> {
-        let name = idna::domain_to_ascii(self.peer).ok().and_then(|ascii| ServerName::try_from(ascii).ok());
+        let name = jid::ascii(self.peer).and_then(|ascii| ServerName::try_from(ascii).ok());
         let unnamed = || Fault::last(format!("{} is not a name that a certificate can hold", self.peer), NOT_XMPP);
         let key = self.dialer.keys.get(self.us);
         let key = key.ok_or_else(|| Fault::last(format!("{} has no certificate", self.us), "give the host one"))?;

@@ -10,6 +10,7 @@ use hickory_resolver::{Resolver, TokioResolver};
 
 use super::dial::{Fault, RESOLVE};
 use super::order::{Srv, Target, is_global, order};
+use crate::jid;
 use crate::xml::excerpt;
 
 /// Addresses of one name that are tried.
@@ -35,7 +36,7 @@ impl Dns {
 
     /// Where a domain's server may be, in the order in which it is tried.
     pub(super) async fn targets(&self, domain: &str) -> Result<Vec<Target>, String> {
-        let ascii = idna::domain_to_ascii(domain).map_err(|_| format!("{domain} is no name for the DNS"))?;
+        let ascii = jid::ascii(domain).ok_or_else(|| format!("{domain} is no name for the DNS"))?;
         let (direct, starttls) = tokio::join!(
             self.srv(format!("_xmpps-server._tcp.{ascii}.")),
             self.srv(format!("_xmpp-server._tcp.{ascii}."))

@@ -10,7 +10,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::{Bytes, BytesMut};
 
-use crate::jid;
+use crate::jid::Jid;
 use crate::xml::{Element, Frame, Node, XmlWriter, excerpt, ns};
 
 /// What is to be done.
@@ -116,9 +116,9 @@ impl Handshake {
             Frame::Whitespace | Frame::Skipped(_) => Ok(Step::Wait),
             Frame::Close => Err(Failure::Closed),
             Frame::Open(header) => {
-                let from = header.from().map(|from| jid::domain(from).unwrap_or_else(|| from.to_owned()));
-                if let Some(from) = from.filter(|from| *from != self.peer) {
-                    return Err(Failure::Impostor(excerpt(&from)));
+                let from = header.from().map(Jid::new);
+                if let Some(from) = from.filter(|from| from.as_str() != self.peer) {
+                    return Err(Failure::Impostor(excerpt(from.as_str())));
                 }
                 if header.version() == Some("1.0") { Ok(Step::Wait) } else { Err(Failure::OldVersion) }
             }

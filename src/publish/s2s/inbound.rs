@@ -24,11 +24,11 @@ pub(super) enum Verdict {
 
 /// Judges a stanza on a stream from `peer` to `us` by its addresses (RFC 6120 §8.1.1.2, §8.1.2.2) and its kind.
 pub(super) fn judge(stanza: &Node<'_>, us: &str, peer: &str) -> Verdict {
-    let address = |name| stanza.attr(name).and_then(|jid| Jid::new(&jid).ok());
-    if address("from").is_none_or(|from| from.domain().as_str() != peer) {
+    let address = |name| stanza.attr(name).map(|jid| Jid::new(&jid));
+    if address("from").is_none_or(|from| from.domain() != peer) {
         return Verdict::Foreign;
     }
-    let to = address("to").filter(|to| to.domain().as_str() == us);
+    let to = address("to").filter(|to| to.domain() == us);
     if stanza.name() == "iq" && matches!(stanza.attr("type").as_deref(), Some("result" | "error")) {
         let session = to.filter(|to| to.node().is_some() && to.resource().is_some());
         return session.map_or(Verdict::Stray, Verdict::Answer);
@@ -53,6 +53,7 @@ pub(in crate::publish) fn is_returned(stanza: &Node<'_>) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::jid::addresses::ALL;
     use crate::xml::{Element, Header};
 
     fn check(stanza: &str, expect: &Verdict) {
@@ -89,6 +90,27 @@ mod tests {
         );
         check(&affiliation("romeo@example.org"), &Verdict::Refused);
         check(&affiliation("example.org"), &Verdict::Refused);
+    }
+
+    #[test]
+    fn answers_and_affiliations_are_taken_whatever_the_addresses() {
+        for at in ALL.into_iter().filter(|at| at.account.contains('@')) {
+            let (service, account) = (Jid::new(at.service), BareJid::new(at.account).unwrap());
+            let judge = |xml: &str| {
+                let element = Element::parse(at.tell(xml).into(), &Header::bare()).unwrap();
+                judge(&element.node(), account.domain(), service.domain())
+            };
+            let answer = judge("<iq type='result' from='SERVICE' to='ACCOUNT/PHONE'/>");
+            assert_eq!(answer, Verdict::Answer(Jid::new(&at.tell("ACCOUNT/PHONE"))), "{}", at.name);
+            assert_eq!(judge("<iq type='result' from='SERVICE' to='ACCOUNT'/>"), Verdict::Stray, "{}", at.name);
+            let none = "<message from='SERVICE' to='ACCOUNT'><pubsub xmlns='http://jabber.org/protocol/pubsub' node='n'>\
+                <affiliation jid='ACCOUNT' affiliation='none'/></pubsub></message>";
+            let told = Affiliation { service: service.clone(), node: "n".to_owned(), is_none: true };
+            assert_eq!(judge(none), Verdict::Affiliation(account.clone(), told), "{}", at.name);
+            assert_eq!(judge(&none.replace("from='SERVICE'", "from='ROOM'")), Verdict::Foreign, "{}", at.name);
+            assert_eq!(judge(&none.replace("to='ACCOUNT'", "to='ROOM'")), Verdict::Misdirected, "{}", at.name);
+            assert_eq!(judge(&none.replace("jid='ACCOUNT'", "jid='BARE'")), Verdict::Refused, "{}", at.name);
+        }
     }
 
     #[test]

@@ -33,6 +33,7 @@ use super::carry;
 use super::line::{self, Heard, Job, Line, Link, Patience, Peer};
 use crate::config::Config;
 use crate::jid::{BareJid, Jid};
+use crate::limits::Seldom;
 use crate::metrics::{Fate, Fates};
 use crate::push::affiliation::Affiliation;
 use crate::relay::registry::{NotTaken, Registry};
@@ -63,10 +64,14 @@ struct Shared {
     places: Arc<Places>,
     revocations: mpsc::Sender<Revocation>,
     fates: Fates,
+    drops: Seldom,
 }
 
 /// Streams that are up, being connected, in backoff or remembered, for each that may be up.
 const LINES: usize = 16;
+
+/// Elements that are no stanzas, as servers exchange them among each other, which a push service may send on one stream.
+const OTHERS: u32 = 16;
 
 /// An affiliation that a push service sent. The reply is whether the account has the registration.
 #[derive(Debug)]
@@ -88,7 +93,7 @@ pub(super) struct Around<'a> {
 /// Whether a push service may be connected at all from one of our hosts: not where we or our neighbours live, unless there is
 /// a route.
 pub(super) fn is_fit(config: &Config, service: &Jid) -> bool {
-    let domain = service.domain().as_str();
+    let domain = service.domain();
     let routed = config.push.routes.iter().any(|route| route.domain == domain);
     let own = config.hosts.iter().any(|host| host.domain == domain);
     // RFC 6761 §6.3: such names are this machine's; and what has no letters is an address.
@@ -109,6 +114,7 @@ impl Pool {
             places: Arc::default(),
             revocations,
             fates,
+            drops: Seldom::default(),
         };
         Self { shared: Arc::new(shared), shutdown: shutdown.clone(), tasks: tasks.clone() }
     }
@@ -126,11 +132,11 @@ impl Pool {
     /// Puts a publish into the queue of its stream; the error says why there is none.
     pub(super) fn enqueue(&self, job: Job) -> Result<(), String> {
         let account = &job.account;
-        let domain = job.publish.target.service.domain().as_str().to_owned();
+        let domain = job.publish.target.service.domain().to_owned();
         if !self.shared.newcomers().may_bring(Instant::now(), account, &domain) {
             return Err("the account has brought too many new push services".to_owned());
         }
-        let ends = (account.domain().as_str().to_owned(), domain);
+        let ends = (account.domain().to_owned(), domain);
         let most = self.shared.current.load().config.push.s2s_connections.saturating_mul(LINES);
         let full = self.shared.lines.len() >= most;
         match self.shared.lines.entry(ends.clone()) {
@@ -191,7 +197,7 @@ impl Peer for Service {
     fn heard(&self, stanza: Element, answers: bool) -> Heard {
         if !answers {
             // The stream goes one way (RFC 6120 §10.1), so the peer's words are not on its route to us.
-            return Heard::Nothing;
+            return self.done(Fate::Ignored);
         }
         let (us, peer) = &self.ends;
         match inbound::judge(&stanza.node(), us, peer) {
@@ -204,6 +210,13 @@ impl Peer for Service {
         }
     }
 
+    fn heard_other(&self, before: u32) -> Heard {
+        if before < OTHERS {
+            return self.done(Fate::Ignored);
+        }
+        Heard::Close("unsupported-stanza-type")
+    }
+
     fn misused(&self) {
         let (_, peer) = &self.ends;
         self.shared.one_way().note(Instant::now(), peer);
@@ -214,6 +227,13 @@ impl Peer for Service {
 
     fn refused(&self) {
         self.shared.fates.count(Fate::Refused);
+    }
+
+    fn dropped(&self) {
+        self.shared.fates.count(Fate::Dropped);
+        if let Some(suppressed) = self.shared.drops.next() {
+            tracing::warn!(suppressed, "too much is said of registrations at once: dropped");
+        }
     }
 
     fn late(&self, stanzas: u64) {
@@ -248,7 +268,7 @@ impl Service {
     /// Hands an answer to the session that has exactly this full JID. It waits for nobody.
     fn deliver(&self, to: &Jid, stanza: Element) -> Fate {
         let sessions = self.shared.registry.sessions(&to.to_bare());
-        let session = to.resource().and_then(|to| sessions.iter().find(|session| session.resource() == to.as_str()));
+        let session = to.resource().and_then(|to| sessions.iter().find(|session| session.resource() == to));
         let Some(session) = session else { return Fate::Ignored };
         match session.route(stanza) {
             Ok(()) => Fate::Delivered,
@@ -262,7 +282,10 @@ impl Service {
         let (reply, replied) = oneshot::channel();
         match self.shared.revocations.try_send(Revocation { account, told, reply }) {
             Ok(()) => Heard::Ask(replied, refusal(stanza)),
-            Err(_) => self.done(Fate::Dropped),
+            Err(_) => {
+                self.dropped();
+                Heard::Nothing
+            }
         }
     }
 }

@@ -6,6 +6,7 @@ use super::call::Step;
 use super::parts::Parts;
 use super::{Class, Context, Noise, Reading};
 use crate::jid::{BareJid, Jid};
+use crate::push::mucsub;
 use crate::push::rooms::{address, bare};
 use crate::xml::{Node, ns};
 
@@ -41,12 +42,15 @@ fn kind(message: &Node<'_>) -> Kind {
     }
 }
 
-/// Reads a message, or what is in it if it is a carbon.
+/// Reads a message, or what is in it if it is a carbon, or comes from a room that is subscribed to.
 pub(super) fn read<'a>(outer: Node<'a>, context: Context<'_>) -> Reading<'a> {
     let from = address(&outer, "from");
     let letter = match carbon(&outer, from.as_ref(), context.account) {
         Some((way, inner)) => Letter { from: address(&inner, "from"), message: inner, carbon: Some(way), context },
-        None => Letter { from, message: outer, carbon: None, context },
+        None => match mucsub::inner(&outer, from.as_ref(), context.rooms) {
+            Some(inner) => Letter { from: address(&inner, "from"), message: inner, carbon: None, context },
+            None => Letter { from, message: outer, carbon: None, context },
+        },
     };
     letter.read()
 }
@@ -60,7 +64,7 @@ enum Direction {
 /// XEP-0280 §11: only the own bare JID may send carbons; from anyone else a message is what its outside is. An error may give
 /// back what it answers, so it is not opened.
 fn carbon<'a>(outer: &Node<'a>, from: Option<&Jid>, account: &BareJid) -> Option<(Direction, Node<'a>)> {
-    if !is_account(outer, from, account) || kind(outer) == Kind::Error {
+    if !is_account(from, account) || kind(outer) == Kind::Error {
         return None;
     }
     let (direction, carbon) = outer.children().find_map(|child| match (child.ns(), child.name()) {
@@ -72,11 +76,8 @@ fn carbon<'a>(outer: &Node<'a>, from: Option<&Jid>, account: &BareJid) -> Option
 }
 
 /// Whether the account's server speaks for it. RFC 6120 §8.1.2.1: it does so without `from`, too.
-fn is_account(message: &Node<'_>, from: Option<&Jid>, account: &BareJid) -> bool {
-    match from {
-        Some(from) => from.as_str() == account.as_str(),
-        None => message.attr("from").is_none(),
-    }
+fn is_account(from: Option<&Jid>, account: &BareJid) -> bool {
+    from.is_none_or(|from| from == account)
 }
 
 /// A message out of its carbon.
@@ -100,7 +101,7 @@ impl<'a> Letter<'a, '_> {
             return Reading { stanza_id, chat: self.chat(author), ..Reading::new(Class::Noise(noise), message) };
         }
         if let Some(last) = self.read_elsewhere(&parts) {
-            let chat = last.attr("id").and_then(|id| Jid::new(&id).ok()).map(Jid::into_bare);
+            let chat = last.attr("id").map(|id| Jid::new(&id).into_bare());
             return Reading { stanza_id, chat, own: true, ..Reading::new(Class::ReadSync, message) };
         }
         let class = class(author, kind, &parts);
@@ -139,7 +140,7 @@ impl<'a> Letter<'a, '_> {
 
     /// XEP-0490 §4: the item of what was read last.
     fn read_elsewhere(&self, parts: &Parts<'a>) -> Option<Node<'a>> {
-        if !is_account(&self.message, self.from.as_ref(), self.context.account) {
+        if !is_account(self.from.as_ref(), self.context.account) {
             return None;
         }
         let items = parts.event?.child("items", ns::PUBSUB_EVENT)?;

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 
 use super::Noise;
 use super::call::{Signal, Step};
+use crate::jid::Jid;
 use crate::xml::{Node, ns};
 
 /// How a message is encrypted; the greatest that it contains decides.
@@ -84,7 +85,9 @@ impl<'a> Parts<'a> {
         match (child.ns(), child.name()) {
             (ns::CLIENT, "body") => self.text |= !child.text().trim().is_empty(),
             (ns::CLIENT, "subject") => self.silent(Noise::Subject),
-            (ns::STANZA_ID, "stanza-id") if child.attr("by").as_deref() == Some(archive) => {
+            (ns::STANZA_ID, "stanza-id")
+                if child.attr("by").is_some_and(|by| by == archive || Jid::new(&by).as_str() == archive) =>
+            {
                 self.stanza_id = child.attr("id")
             }
             (ns::STANZA_ID, "origin-id") => self.origin_id = child.attr("id"),

@@ -40,9 +40,9 @@ impl Occupant<'_> {
     }
 
     fn is(&self, address: &str) -> bool {
-        let Ok(jid) = Jid::new(address) else { return false };
+        let jid = Jid::new(address);
         let bare = jid.to_bare();
-        let by_nick = |nick: &str| jid.resource().is_some_and(|resource| resource.as_str() == nick);
+        let by_nick = |nick: &str| jid.resource().is_some_and(|resource| resource == nick);
         self.roster.is_account(&bare) || bare == *self.room && self.nicks.iter().flatten().any(|nick| by_nick(nick))
     }
 }

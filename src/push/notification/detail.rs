@@ -72,13 +72,13 @@ impl Told {
         let note = note(reading.class, &wording)?;
         // RFC 6120 §8.1.2.1: without `from` it is the account itself.
         let from = stanza.attr("from").or_else(|| stanza.attr("to"))?;
-        let from = Jid::new(&from).ok()?;
+        let from = Jid::new(&from);
         let chat = reading.chat.clone().unwrap_or_else(|| from.to_bare());
         let text = text(wording);
         let about = if let Some(call) = call(reading) {
             About::Call(call)
         } else if stanza.attr("type").as_deref() == Some("groupchat") {
-            About::Room { nickname: from.resource().map(|nick| Secret::new(nick.as_str().to_owned())) }
+            About::Room { nickname: from.resource().map(|nick| Secret::new(nick.to_owned())) }
         } else {
             About::Person
         };

@@ -35,6 +35,7 @@ fn registration(extensions: Extensions) -> Registration {
         last_seen: 0,
         errors: 0,
         last_success: None,
+        undelivered_since: None,
     }
 }
 

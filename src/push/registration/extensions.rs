@@ -152,7 +152,7 @@ fn listed<'a>(list: &Node<'a>, name: &'static str) -> Result<impl Iterator<Item 
 }
 
 fn address(entry: &Node<'_>) -> Option<BareJid> {
-    Jid::new(&entry.attr("jid")?).ok().map(|jid| jid.to_bare())
+    Some(Jid::new(&entry.attr("jid")?)).filter(Jid::is_complete).map(Jid::into_bare)
 }
 
 fn rule(room: &Node<'_>) -> Option<(BareJid, Allow)> {
@@ -172,7 +172,9 @@ fn encrypt(encrypt: &Node<'_>) -> Result<Encrypt, RequestError> {
     if encrypt.attr("alg").as_deref() != Some("aes-128-gcm") {
         return Err(RequestError::Algorithm);
     }
-    let key = STANDARD.decode(encrypt.text().trim()).map_err(|_| RequestError::Key)?;
+    // XML Schema part 2 §3.2.16: base64Binary may have white space anywhere.
+    let text: String = encrypt.text().chars().filter(|c| !matches!(c, ' ' | '\t' | '\r' | '\n')).collect();
+    let key = STANDARD.decode(text).map_err(|_| RequestError::Key)?;
     let key = <[u8; 16]>::try_from(key).map_err(|_| RequestError::Key)?;
     let asked = encrypt.attr("max-size").and_then(|size| size.parse().ok());
     Ok(Encrypt { key: Secret::new(key), max_size: asked.unwrap_or(DEFAULT_SIZE).min(MAX_SIZE) })

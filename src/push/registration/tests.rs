@@ -138,14 +138,16 @@ fn entries_that_mean_nothing_are_left_out() {
              <groupchat xmlns='tigase:push:filter:groupchat:0'><room jid='@' allow='always'/><room jid='a@x.org'/>\
              <room jid='b@x.org' allow='sometimes'/><room jid='c@x.org' allow='never'/>\
              <room jid='d@x.org' allow='mentioned' nick=''/></groupchat><muted xmlns='urn:x'/>\
-             <encrypt xmlns='tigase:push:encrypt:0' alg='aes-128-gcm' max-size='much'> AAECAwQFBgcICQoLDA0ODw==\n</encrypt>",
+             <encrypt xmlns='tigase:push:encrypt:0' alg='aes-128-gcm' max-size='much'> AAEC\tAwQFBgcI\r\nCQoL DA0ODw= =\n</encrypt>",
         ),
         &settings(true, true),
     );
     assert_eq!(asked.muted, BTreeSet::from([bare("a@x.org")]));
     let rules = [(bare("c@x.org"), Allow::Never), (bare("d@x.org"), Allow::Mentioned { nick: None })];
     assert_eq!(asked.groupchat, Some(BTreeMap::from(rules)));
-    assert_eq!(asked.encrypt.unwrap().max_size, 3000);
+    let encrypt = asked.encrypt.unwrap();
+    assert_eq!(encrypt.max_size, 3000);
+    assert_eq!(*encrypt.key.expose(), [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15], "white space is legal");
     let empty = extensions(&enable("<groupchat xmlns='tigase:push:filter:groupchat:0'/>"), &settings(true, true));
     assert_eq!(empty.groupchat, Some(BTreeMap::new()));
 }
@@ -161,6 +163,7 @@ fn registrations_are_kept_with_what_they_ask_for_and_old_ones_are_read() {
         last_seen: 1,
         errors: 0,
         last_success: None,
+        undelivered_since: None,
     };
     let json = serde_json::to_string(&registration).unwrap();
     assert_eq!(serde_json::from_str::<Registration>(&json).unwrap(), registration);

@@ -20,7 +20,7 @@ use crate::relay::owner::owner;
 use crate::relay::seen::Seen;
 use crate::relay::serve::{Served, while_served};
 use crate::session::{Clock, Session};
-use crate::xml;
+use crate::xml::{self, Header};
 
 /// How long the store may take to say whose device has logged in.
 const STORE: Duration = Duration::from_secs(60);
@@ -31,9 +31,9 @@ impl Driver {
     pub(super) async fn begin(relay: Arc<Relay>, login: Box<Login>) -> Option<(Box<Self>, Vec<Wake>)> {
         let Login { mut bound, mut client, peer, mut upstream } = *login;
         // The session shares the headers of its legs.
-        bound.client_header = client.framer().make_lean().unwrap_or(bound.client_header);
-        bound.server_header = upstream.framer().make_lean().unwrap_or(bound.server_header);
-        let resource = bound.jid.resource().as_str().to_owned();
+        bound.client_header = shared(&bound.client_header, client.framer().make_lean());
+        bound.server_header = shared(&bound.server_header, upstream.framer().make_lean());
+        let resource = bound.jid.resource().to_owned();
         let (handle, commands) = relay.registry.enter(relay.store.next_login(), login::held(&bound), resource);
         let membership = Membership::new(Arc::clone(&relay), Arc::clone(&handle));
         if let Some(id) = bound.enabled.as_ref().and_then(|enabled| enabled.id.clone()) {
@@ -86,4 +86,9 @@ impl Driver {
         let ends = near.map(Wake::Client).into_iter().chain(far.map(Wake::Upstream));
         Some((driver, ends.collect()))
     }
+}
+
+/// The header of a leg: the same that its framer has, unless its peer writes it in another style.
+fn shared(header: &Arc<Header>, lean: Option<Arc<Header>>) -> Arc<Header> {
+    lean.filter(|lean| lean.means_the_same(header)).unwrap_or_else(|| header.lean())
 }

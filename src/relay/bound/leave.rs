@@ -30,7 +30,7 @@ impl Driver {
         let Self { relay, handle, mut membership, jobs, mut commands, upstream, .. } = *self;
         if jobs.are_done() {
             // In order before whoever comes now logs in: it need not be on disk for that.
-            let ended = relay.store.change_behind(handle.account(), Change::Ended { login: handle.login() }).await;
+            let ended = relay.store.change_behind(handle.account(), Change::Ended { login: handle.login() });
             membership.leave();
             let (by, left) = (Arc::clone(&relay), Arc::clone(&handle));
             let publish = async move {

@@ -72,7 +72,7 @@ impl Driver {
         let newer = news.account.filter(|account| account.revision > self.published.revision);
         if let Some(account) = newer {
             self.published.has_revision(account.revision);
-            self.take(Input::Account((*account).clone()));
+            self.take(Input::Account(Box::new((*account).clone())));
             self.note_services();
         }
     }
@@ -81,6 +81,11 @@ impl Driver {
     pub(super) fn look_at_device(&mut self) {
         let newer = self.relay.registry.newer(&self.handle);
         let login = newer.as_ref().map(|newer| newer.login());
+        if newer.is_none()
+            && let Some(remembered) = self.relay.memories.take(&self.handle)
+        {
+            self.take(Input::Remember(Box::new(remembered)));
+        }
         if login != self.published.successor {
             self.published.successor = login;
             let same_address = |newer: Arc<Handle>| newer.resource() == self.handle.resource();

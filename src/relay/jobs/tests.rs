@@ -6,6 +6,7 @@ use tempfile::{TempDir, tempdir};
 use tokio::time::timeout;
 
 use super::*;
+use crate::jid::BareJid;
 use crate::relay::rig;
 use crate::session::negotiate::Held;
 use crate::session::queue::STRIDE;

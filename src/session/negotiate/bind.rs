@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use super::{Negotiation, Output, Proof, State};
-use crate::jid::FullJid;
+use crate::jid::{self, FullJid};
+use crate::session::sender::is_host;
 use crate::session::{Bound, sm};
 use crate::xml::{Element, Kind, Node, ns};
 
@@ -12,6 +13,10 @@ impl Negotiation {
         let node = element.node();
         if node.is("resume", ns::SM) {
             return self.client_resumes(&node);
+        }
+        if node.is("resume", ns::CLIENT) {
+            // QXmpp 1.4 asks so before its first bind, with an empty `previd`, and goes on once it is refused.
+            return self.reply(sm::failed("item-not-found", None));
         }
         if node.is("enable", ns::SM) {
             return self.reply(sm::failed("unexpected-request", None));
@@ -23,7 +28,8 @@ impl Negotiation {
             return self.refuse_element(element);
         }
         let bind = node.child("bind", ns::BIND).filter(|_| element.kind() == Kind::Iq);
-        let resource = bind.and_then(|bind| bind.child("resource", ns::BIND)).map(|r| r.text().into_owned());
+        let resource =
+            bind.and_then(|bind| bind.child("resource", ns::BIND)).map(|r| jid::resource(&r.text()).into_owned());
         if let (Some(proof), Some(resource)) = (self.proof(), resource) {
             self.out(Output::Release(proof, resource));
         }
@@ -66,17 +72,20 @@ impl Negotiation {
         self.state = State::Done;
     }
 
+    /// Whether this is the server's answer to a bind with this iq id. RFC 6120 §8.1.3 wants an id, but there are clients without:
+    /// Prosody binds them, and copies what they sent.
+    pub(super) fn is_bind_answer(&self, element: &Element, node: &Node<'_>, id: &str) -> bool {
+        let jid = bound_jid(node).map(|jid| jid.to_bare());
+        element.kind() == Kind::Iq
+            && node.attr("id").unwrap_or_default() == id
+            && matches!(node.attr("type").as_deref(), Some("result" | "error"))
+            && is_host(node.attr("from").as_deref(), &self.host, jid.as_ref().or(self.account.as_ref()))
+    }
+
     fn proof(&self) -> Option<Proof> {
         let login = || self.identity.clone().map(Proof::Login);
         self.account.clone().map(Proof::Account).or_else(login)
     }
-}
-
-/// Whether this answers the iq request with this id.
-pub(super) fn is_answer(element: &Element, node: &Node<'_>, id: &str) -> bool {
-    element.kind() == Kind::Iq
-        && node.attr("id").as_deref() == Some(id)
-        && matches!(node.attr("type").as_deref(), Some("result" | "error"))
 }
 
 /// The full JID in a bind result.

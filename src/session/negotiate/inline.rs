@@ -85,8 +85,8 @@ impl Negotiation {
     /// Whether the client claims to be this account, or nobody in particular.
     fn may_be(&self, account: &BareJid) -> bool {
         let from = self.client_header.as_ref().and_then(|header| header.from());
-        let same = |from: &str| Jid::new(from).is_ok_and(|from| from.to_bare() == *account);
-        self.host == account.domain().as_str() && from.is_none_or(same)
+        let same = |from: &str| Jid::new(from).bare() == account.as_str();
+        self.host == account.domain() && from.is_none_or(same)
     }
 
     fn forward_authenticate(&mut self, element: &Element, inline: Inline) {

@@ -40,9 +40,7 @@ impl Negotiation {
             Err(ended) => self.resume_failed(ended),
             // Invariant 4: proven by the server, for the very exchange that it answered with <success/>.
             Ok(held) if self.is_proven(&held) => self.hand_over(claim, None),
-            Ok(held) if self.account.is_some() || self.host != held.account.domain().as_str() => {
-                self.resume_failed(None)
-            }
+            Ok(held) if self.account.is_some() || self.host != held.account.domain() => self.resume_failed(None),
             Ok(held) => {
                 let id = format!("{:032x}", (self.dice)());
                 let mut xml = XmlWriter::new();
@@ -85,8 +83,8 @@ impl Negotiation {
         if let Some(own) = &self.account {
             return own == account;
         }
-        let guess = self.identity.as_ref().map(|id| BareJid::new(&format!("{}@{}", id.authcid, id.host)));
-        guess.is_some_and(|guess| guess.is_ok_and(|guess| guess == *account))
+        let guess = self.identity.as_ref().and_then(|id| BareJid::of_user(&id.authcid, &id.host));
+        guess.is_some_and(|guess| guess == *account)
     }
 
     /// The session was gone when it was to be handed over.

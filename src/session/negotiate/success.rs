@@ -67,5 +67,5 @@ impl Negotiation {
 
 /// Whom the server let in.
 fn authorized(success: &Element) -> Option<Jid> {
-    Jid::new(&success.node().child("authorization-identifier", ns::SASL2)?.text()).ok()
+    Some(Jid::new(&success.node().child("authorization-identifier", ns::SASL2)?.text()))
 }

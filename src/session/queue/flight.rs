@@ -147,7 +147,6 @@ impl Queue {
     }
 
     /// The stanzas on their way to the disk.
-    #[cfg(test)]
     pub fn in_flight(&self) -> impl Iterator<Item = &Queued> {
         self.flight.waiting.iter().filter_map(Waiting::stanza)
     }

@@ -6,7 +6,20 @@ use bytes::Bytes;
 
 use super::number::is_inherited;
 use crate::session::Cause;
-use crate::xml::Element;
+use crate::session::stamp::Ahead;
+use crate::xml::{Element, Kind, ns};
+
+/// Who was there when a stanza came.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Company {
+    /// No other client of the account.
+    #[default]
+    None,
+    /// Other clients of the account: they have what was addressed to it.
+    Others,
+    /// A room that the client is in sent it, or is about to be: it is for this client alone.
+    Room,
+}
 
 /// One stanza on its way to the client.
 #[derive(Clone, Debug)]
@@ -15,6 +28,8 @@ pub struct Queued {
     pub element: Element,
     /// When it came, Unix milliseconds.
     pub received: u64,
+    /// How much later that is than the clock said.
+    pub ahead: Ahead,
     /// Its number in the queue.
     pub seq: u64,
     /// Its number on the server's stream management leg, if it has one: they count from one.
@@ -25,8 +40,10 @@ pub struct Queued {
     pub waited: bool,
     /// Why it is written.
     pub cause: Cause,
-    /// No other client of the account was there when it came.
-    pub alone: bool,
+    /// Who was there when it came.
+    pub company: Company,
+    /// Of a kind that may notify, so that the client is asked whether it has it.
+    pub(super) notifies: bool,
     /// The spool was asked to take it, or had it before.
     pub(super) spooled: bool,
     /// The spool has refused it once, and may have it all the same.
@@ -39,14 +56,16 @@ impl Queued {
     /// A stanza that came at this time, without a number, and need not be kept.
     pub fn new(element: Element, seq: u64, received: u64) -> Self {
         Self {
+            notifies: may_notify(&element),
             element,
             received,
+            ahead: Ahead::default(),
             seq,
             ordinal: None,
             durable: false,
             waited: false,
             cause: Cause::Relayed,
-            alone: true,
+            company: Company::default(),
             spooled: false,
             doubtful: false,
             gone: false,
@@ -58,6 +77,11 @@ impl Queued {
         Self { cause, ..self }
     }
 
+    /// The same if its time is so much later than the clock said.
+    pub fn ahead_by(self, ahead: Ahead) -> Self {
+        Self { ahead, ..self }
+    }
+
     /// The same with its number on the server's leg, and whether it must not be lost.
     pub fn of_leg(self, ordinal: Option<u64>, durable: bool) -> Self {
         Self { ordinal: ordinal.and_then(NonZeroU64::new), durable, ..self }
@@ -65,7 +89,13 @@ impl Queued {
 
     /// The same if other clients of the account were there when it came.
     pub fn in_company(self, has_company: bool) -> Self {
-        Self { alone: !has_company, ..self }
+        let company = if has_company { Company::Others } else { Company::None };
+        Self { company, ..self }
+    }
+
+    /// The same if it came from a room that the client was in.
+    pub fn of_room(self, from_room: bool) -> Self {
+        if from_room { Self { company: Company::Room, ..self } } else { self }
     }
 
     /// Whether the spool may have it.
@@ -93,5 +123,16 @@ impl Queued {
         let element = Element::parse(Bytes::from_static(b"<presence/>"), self.element.header());
         let element = element.unwrap_or_else(|_| self.element.clone());
         Self { gone: true, ..Self::new(element, self.seq, self.received) }
+    }
+}
+
+/// Whether a stanza is of a kind that may notify: messages, requests for subscription, and the iqs of calls and of UnifiedPush.
+fn may_notify(element: &Element) -> bool {
+    let is = |kind: &str| element.node().attr("type").as_deref() == Some(kind);
+    match element.kind() {
+        Kind::Message => true,
+        Kind::Presence => element.mentions("subscribe") && is("subscribe"),
+        Kind::Iq => (element.mentions(ns::JINGLE) || element.mentions(ns::UNIFIED_PUSH)) && is("set"),
+        Kind::Other => false,
     }
 }

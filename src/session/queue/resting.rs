@@ -115,7 +115,7 @@ impl Queue {
         });
         self.stayed = stayed;
         (self.settled, self.considered) = (self.settled.min(written), self.considered.min(written));
-        self.messages -= count;
+        self.notifying -= count;
         self.resting = resting.filter(|resting| resting.len() > 0);
         self.lose_memory(freed);
         self.gain_memory(count * size_of::<Place>());

@@ -85,9 +85,9 @@ fn the_spool_takes_over_before_a_server_loses_patience() {
 
     let mut rig = managed();
     rig.upstream(&message(1));
-    rig.seconds(29);
+    rig.pass(Duration::from_millis(900));
     assert_eq!(rig.spool.len(), 0);
-    rig.seconds(2);
+    rig.pass(Duration::from_millis(100));
     assert_eq!(rig.spool.len(), 1);
 }
 
@@ -212,7 +212,7 @@ fn a_superseded_session_leaves_all_on_disk_before_it_closes() {
 }
 
 /// What came while the last stanzas were on their way to the disk was once kept without being acknowledged, so that the server
-/// sent it as well.
+/// sent it as well. It is the server's, unless the disk has it too by then.
 #[test]
 fn what_comes_while_a_session_ends_is_acknowledged_or_not_kept() {
     let mut rig = managed();
@@ -223,12 +223,11 @@ fn what_comes_while_a_session_ends_is_acknowledged_or_not_kept() {
     rig.input(Input::GiveWay(EndReason::Superseded));
     rig.upstream(&message(2));
     rig.sync();
-    rig.sync();
-    assert_eq!(acks(&rig.to_upstream).last(), Some(&2));
+    assert_eq!(acks(&rig.to_upstream).last(), Some(&1));
     assert_eq!(rig.to_upstream.last().unwrap(), "</stream:stream>");
     rig.upstream(&message(3));
     rig.confirm();
-    assert_eq!((rig.ended, rig.spool.len()), (Some(EndReason::Superseded), 2));
+    assert_eq!((rig.ended, rig.spool.len()), (Some(EndReason::Superseded), 1));
 }
 
 #[test]
@@ -238,8 +237,8 @@ fn what_a_managing_server_was_not_acked_stays_its_own() {
     rig.upstream(&message(2));
     rig.client("<a xmlns='urn:xmpp:sm:3' h='1'/>");
     rig.server_asks();
-    rig.input(Input::UpstreamLost);
-    assert_eq!(rig.ended, Some(EndReason::UpstreamLost));
+    rig.input(Input::Upstream(Frame::Close));
+    assert_eq!(rig.ended, Some(EndReason::UpstreamClosed));
     assert_eq!(rig.spool.len(), 0);
 
     let mut rig = plain();
@@ -535,4 +534,75 @@ fn a_client_is_never_sent_to_another_host() {
     );
     assert_eq!((rig.to_client.concat(), rig.closed), (String::new(), 1));
     assert_eq!(rig.ended, Some(EndReason::UpstreamLost));
+}
+
+/// A session with a client that has come, sent a request for a registration behind its presence, and is gone in one write.
+fn leaving(with_sm: bool, end: impl Fn(&mut Rig)) -> Rig {
+    let mut rig = Rig::with(settings());
+    if with_sm {
+        rig.client("<enable xmlns='urn:xmpp:sm:3' resume='true'/>");
+    }
+    rig.client_available();
+    rig.store_is_late = true;
+    rig.client("<iq type='set' id='p'><enable xmlns='urn:xmpp:push:0' jid='push.example' node='n'/></iq>");
+    rig.clear();
+    end(&mut rig);
+    assert_eq!((rig.ended, rig.closed, rig.to_client.len()), (None, 0, 0), "the store decides");
+    rig
+}
+
+fn close(rig: &mut Rig) {
+    rig.client("<presence type='unavailable'/>");
+    rig.input(Input::Client(Attachment::FIRST, Frame::Close));
+}
+
+#[test]
+fn a_client_that_closes_its_stream_behind_a_request_gets_the_answer_and_lingers() {
+    for (with_sm, stays) in [(true, true), (true, false), (false, true), (false, false)] {
+        let mut rig = leaving(with_sm, close);
+        if !stays {
+            rig.lose_client();
+        }
+        // What comes meanwhile is not lost, although the client reads no more.
+        rig.upstream(&message(1));
+        rig.seconds(4);
+        assert_eq!((rig.ended, rig.closed), (None, 0));
+        rig.sync();
+        let answer = rig.to_client.iter().position(|xml| xml.starts_with("<iq type='result' id='p'"));
+        let footer = rig.to_client.iter().position(|xml| xml == "</stream:stream>");
+        assert!(
+            if stays { answer.is_some() && answer < footer } else { rig.to_client.is_empty() },
+            "{:?}",
+            rig.to_client
+        );
+        assert!(rig.to_upstream.iter().any(|xml| xml.contains("<show>xa</show>")), "{:?}", rig.to_upstream);
+        assert!(rig.events.contains(&Event::Lingering) && rig.session.is_dark() && rig.ended.is_none());
+        rig.seconds(5);
+        assert_eq!((rig.publishes.len(), rig.spool.len()), (1, 1));
+    }
+}
+
+#[test]
+fn a_client_that_leaves_behind_a_request_waits_five_seconds_for_the_store() {
+    let mut rig = leaving(true, close);
+    rig.seconds(4);
+    assert_eq!((rig.ended, rig.closed), (None, 0));
+    rig.seconds(2);
+    assert_eq!((rig.closed, &*rig.to_client), (1, &["</stream:stream>".to_owned()][..]));
+    assert_eq!(rig.to_upstream, ["<presence type='unavailable'/>", "</stream:stream>"]);
+    assert_eq!(rig.ended, Some(EndReason::ClientClosed));
+}
+
+#[test]
+fn a_session_whose_client_vanishes_is_held_for_a_registration_that_is_being_stored() {
+    let mut rig = leaving(false, Rig::lose_client);
+    rig.upstream(&message(1));
+    rig.sync();
+    assert!(rig.session.is_dark() && rig.ended.is_none());
+    rig.seconds(5);
+    assert_eq!((rig.publishes.len(), rig.spool.len()), (1, 1));
+
+    let mut rig = leaving(false, Rig::lose_client);
+    rig.seconds(6);
+    assert_eq!(rig.ended, Some(EndReason::ClientLost));
 }

@@ -79,7 +79,7 @@ impl Login {
     }
 
     /// A stream on which this account may bind or resume.
-    fn authenticated(user: &str) -> Self {
+    pub(super) fn authenticated(user: &str) -> Self {
         let mut login = Self::opened();
         login.auth(user);
         login.upstream(SUCCESS);
@@ -142,7 +142,7 @@ impl Login {
         self.handed_over.as_ref().map(|resumption| resumption.h.get())
     }
 
-    fn last_iq_id(&self) -> String {
+    pub(super) fn last_iq_id(&self) -> String {
         element(self.to_upstream.last().unwrap()).node().attr("id").unwrap().into_owned()
     }
 }

@@ -1,5 +1,7 @@
 //! The core under virtual time: a session between a scripted client and a scripted server.
 
+mod addresses;
+mod broken;
 mod csi;
 mod durability;
 mod found;
@@ -7,6 +9,7 @@ mod inherit;
 mod login;
 mod memory;
 mod model;
+mod peculiar;
 mod push;
 mod reading;
 mod refusal;
@@ -14,8 +17,10 @@ mod resting;
 mod resume;
 mod rules;
 mod sasl2;
+mod sender;
 mod sizes;
 mod skipped;
+mod slow;
 mod successor;
 
 use std::collections::BTreeMap;
@@ -28,8 +33,8 @@ use bytes::Bytes;
 use super::queue::{Inherited, Load, Spooled};
 use super::sasl::SaslIdentity;
 use super::{
-    Attachment, Bound, Clock, EndReason, Event, Input, Output, Owner, Resumption, Session, Settings, Stored,
-    WakeReason, sm,
+    Attachment, Bound, Clock, EndReason, Event, Input, Output, Owner, Peer, Remembered, Resumption, Session, Settings,
+    Stored, WakeReason, sm,
 };
 use crate::config;
 use crate::jid::{FullJid, Jid};
@@ -77,7 +82,11 @@ struct Rig {
     events: Vec<Event>,
     /// How often it showed itself to a newer session of its device.
     answered: usize,
+    /// What it left to the device's next sessions.
+    remembered: Option<Remembered>,
     closed: usize,
+    /// Who was watched.
+    watched: Vec<Peer>,
     ended: Option<EndReason>,
     previd: Option<String>,
     /// What the store holds.
@@ -89,6 +98,8 @@ struct Rig {
     orphans: Vec<Spooled>,
     /// The disk does not answer yet.
     disk_is_slow: bool,
+    /// Changes of the account are not answered yet.
+    store_is_late: bool,
     /// The spool takes nothing.
     spool_refuses: bool,
     unanswered: Vec<Input>,
@@ -158,7 +169,9 @@ impl Rig {
             stored: Vec::new(),
             events: Vec::new(),
             answered: 0,
+            remembered: None,
             closed: 0,
+            watched: Vec::new(),
             ended: None,
             previd: None,
             account,
@@ -166,6 +179,7 @@ impl Rig {
             earlier: BTreeMap::new(),
             orphans: Vec::new(),
             disk_is_slow: false,
+            store_is_late: false,
             spool_refuses: false,
             unanswered: Vec::new(),
             buried: Vec::new(),
@@ -201,6 +215,7 @@ impl Rig {
         self.to_client.clear();
         self.to_upstream.clear();
         self.events.clear();
+        self.watched.clear();
         self.stored.clear();
     }
 
@@ -216,11 +231,18 @@ impl Rig {
             match output {
                 Output::ToClient(bytes) | Output::ReplyToClient(bytes) => self.to_client.push(text(bytes)),
                 Output::ToUpstream(bytes) | Output::ReplyToUpstream(bytes) => self.to_upstream.push(text(bytes)),
+                Output::Watch(peer) => self.watched.push(peer),
                 Output::Resumable(id) => self.previd = Some(id.as_str().to_owned()),
+                Output::Store(token, change) if self.store_is_late => {
+                    self.stored.push((*change).clone());
+                    let device = self.account.apply(*change);
+                    self.unanswered.push(Input::Changed(Some(Box::new(self.account.clone()))));
+                    self.unanswered.extend(token.map(|token| Input::Stored(token, Stored::Durable(device))));
+                }
                 Output::Store(token, change) => {
                     self.stored.push((*change).clone());
                     let device = self.account.apply(*change);
-                    self.session.handle(self.now, Input::Changed(Some(self.account.clone())));
+                    self.session.handle(self.now, Input::Changed(Some(Box::new(self.account.clone()))));
                     if let Some(token) = token {
                         self.session.handle(self.now, Input::Stored(token, Stored::Durable(device)));
                     }
@@ -268,6 +290,7 @@ impl Rig {
                     self.session.handle(self.now, Input::Published(Box::new((target, *outcome))));
                 }
                 Output::Elsewhere(notice) => self.elsewhere.push(*notice),
+                Output::Remember(remembered) => self.remembered = Some(*remembered),
                 Output::Answered => self.answered += 1,
                 Output::CloseClient(_) => self.closed += 1,
                 Output::Event(event) => self.events.push(*event),
@@ -311,8 +334,9 @@ impl Rig {
             let is_ping = |xml: &String| xml.starts_with("<iq type='get'") && xml.contains("<ping ");
             let Some(at) = self.to_upstream.iter().position(is_ping) else { return };
             let ping = self.to_upstream.remove(at);
-            let id = element(&ping).node().attr("id").unwrap().into_owned();
-            self.input(Input::Upstream(frame(&format!("<iq type='result' id='{id}' from='example.org'/>"))));
+            let ping = element(&ping);
+            let (id, from) = (ping.node().attr("id").unwrap(), ping.node().attr("to").unwrap());
+            self.input(Input::Upstream(frame(&format!("<iq type='result' id='{id}' from='{from}'/>"))));
             self.input(Input::Quiet);
         }
     }

@@ -6,9 +6,10 @@
 
 mod actors;
 mod disk;
+mod older;
 mod oracle;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::fmt::Write as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -21,7 +22,8 @@ use proptest::test_runner::{Config, FileFailurePersistence, RngAlgorithm, TestCa
 
 use super::super::queue::{Budget, Full};
 use super::super::{
-    Attachment, Bound, Clock, EndReason, Event, Greeting, Input, Output, Owner, Resumption, Session, Settings, sm,
+    Attachment, Bound, Clock, EndReason, Event, Greeting, Input, Output, Owner, Remembered, Resumption, Session,
+    Settings, sm,
 };
 use super::{DEVICE, dice, header};
 use crate::config::{Push, StreamManagement};
@@ -31,6 +33,7 @@ use crate::push::registration::{Registration, Target};
 use crate::xml::{Element, Frame, Header};
 use actors::{Client, Leg};
 use disk::Disk;
+use older::Older;
 use oracle::{Handed, number};
 
 const CASES: u32 = 450;
@@ -73,11 +76,25 @@ enum Action {
     /// The server reads so much of what was written to it.
     ServerReads(u8),
     ServerAsks,
-    /// The server ends the leg, having read all that was written to it or no more of it.
+    /// The server's leg ends, and the server has read all that was written to it or no more of it.
     ServerEnds {
-        footer: bool,
+        how: End,
         reads: bool,
     },
+    /// The client binds anew beside its session, which takes the old connection for good.
+    BindBeside {
+        same_address: bool,
+        hello: Hello,
+    },
+    /// The server sends so many messages to the older session.
+    OlderMessages(u8),
+    /// The older session's client is known to be gone.
+    OlderVanishes,
+    /// The older session's server reads so much.
+    OlderServerReads(u8),
+    /// The older session's disk works.
+    OlderDisk(u8),
+    OlderServerEnds(End),
     /// The client connects anew, whatever became of the old connection.
     Connect {
         resume: bool,
@@ -126,6 +143,18 @@ enum Action {
     Drain,
 }
 
+/// How a server's leg ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    Footer,
+    /// With a stream error, and no footer.
+    Error,
+    /// The server dies.
+    Killed,
+    /// The connection breaks. The server is there, and sends again what it saw no acknowledgement of.
+    Broken,
+}
+
 /// What a client says after its bind.
 #[derive(Clone, Copy, Debug)]
 enum Hello {
@@ -140,6 +169,8 @@ fn action() -> impl Strategy<Value = Action> {
     use Action::*;
     let few = 1..5u8;
     let hello = select(vec![Hello::EnableThenPresence, Hello::PresenceThenEnable, Hello::Enable, Hello::Burst]);
+    let end = || select(vec![End::Footer, End::Error, End::Killed, End::Broken]);
+    let beside = (any::<bool>(), hello.clone()).prop_map(|(same_address, hello)| BindBeside { same_address, hello });
     let server = prop_oneof![
         8 => (1..4u8).prop_map(Messages),
         2 => Just(BigMessage),
@@ -176,15 +207,23 @@ fn action() -> impl Strategy<Value = Action> {
         2 => Just(Settle),
         3 => Just(OlderSettles),
     ];
+    let older = prop_oneof![
+        4 => beside,
+        4 => (1..4u8).prop_map(OlderMessages),
+        2 => Just(OlderVanishes),
+        4 => (1..5u8).prop_map(OlderServerReads),
+        4 => (1..8u8).prop_map(OlderDisk),
+        1 => end().prop_map(OlderServerEnds),
+    ];
     let death = prop_oneof![
-        2 => (any::<bool>(), any::<bool>()).prop_map(|(footer, reads)| ServerEnds { footer, reads }),
+        4 => (end(), any::<bool>()).prop_map(|(how, reads)| ServerEnds { how, reads }),
         2 => (any::<bool>(), any::<bool>()).prop_map(|(reads, revives)| Crash { reads, revives }),
         1 => Just(Drain),
         4 => (1..5u8).prop_map(DiskIsFull),
         4 => (1..6u8).prop_map(Inherit),
         1 => Just(Pass(u16::MAX)),
     ];
-    prop_oneof![40 => server, 45 => client, 25 => world, 3 => death]
+    prop_oneof![40 => server, 45 => client, 25 => world, 3 => death, 12 => older]
 }
 
 fn variant() -> impl Strategy<Value = Variant> {
@@ -229,6 +268,11 @@ struct Coverage {
     squeezes: AtomicU64,
     closed: AtomicU64,
     drained: AtomicU64,
+    redelivered: AtomicU64,
+    agains: AtomicU64,
+    kept: AtomicU64,
+    late_handovers: AtomicU64,
+    besides: AtomicU64,
 }
 
 impl Coverage {
@@ -264,6 +308,11 @@ impl Coverage {
             squeezes,
             closed,
             drained,
+            besides,
+            late_handovers,
+            kept,
+            agains,
+            redelivered,
         } = self;
         let counters = [
             ("steps", steps),
@@ -295,6 +344,11 @@ impl Coverage {
             ("squeezes", squeezes),
             ("closed by client", closed),
             ("drained", drained),
+            ("redelivered", redelivered),
+            ("agains", agains),
+            ("kept", kept),
+            ("late handovers", late_handovers),
+            ("besides", besides),
         ];
         counters.map(|(name, counter)| (name, counter.load(Ordering::Relaxed))).to_vec()
     }
@@ -329,7 +383,7 @@ struct Life {
     reads: Vec<usize>,
     acked: usize,
     /// The last one that came from an earlier life.
-    last_of_backlog: Option<usize>,
+    last_of_backlog: Option<(Option<u32>, usize)>,
     /// One that the server sent after the client's presence was read: no backlog comes after it.
     backlog_is_over: bool,
     /// Contacts, as the server last told of them and as the client last read.
@@ -356,9 +410,16 @@ struct World {
     disk: Disk,
     /// Numbered stanzas for the client.
     handed: Vec<Handed>,
+    /// An older session of the device, and whether it is the one that acts.
+    older: Option<Older>,
+    is_older: bool,
+    /// What the server sends again once the client is available.
+    again: Vec<usize>,
     /// Those of durable kinds whose fate is open.
     open: BTreeSet<usize>,
     publishes: Vec<crate::push::notification::Publish>,
+    /// What sessions have left to know.
+    remembered: Remembered,
     /// Stanzas that the session has reported as lost.
     lost: usize,
     /// The first thing that went wrong.
@@ -396,8 +457,12 @@ impl World {
             client: Client::default(),
             disk: Disk::new(account(variant)),
             handed: Vec::new(),
+            older: None,
+            is_older: false,
+            again: Vec::new(),
             open: BTreeSet::new(),
             publishes: Vec::new(),
+            remembered: Remembered::default(),
             lost: 0,
             broken: None,
             trace: traced.then(String::new),
@@ -428,6 +493,7 @@ impl World {
         self.check_step();
     }
 
+    #[allow(clippy::too_many_lines, reason = "it names every action once")]
     fn act(&mut self, action: Action) {
         match action {
             Action::Messages(count) => (0..count).for_each(|_| self.send_message("<body>x</body>", true)),
@@ -452,7 +518,17 @@ impl World {
                     self.server_sends("<r xmlns='urn:xmpp:sm:3'/>".into());
                 }
             }
-            Action::ServerEnds { footer, reads } => self.server_ends(footer, reads),
+            Action::ServerEnds { how, reads } => self.server_ends(how, reads),
+            Action::BindBeside { same_address, hello } => self.bind_beside(same_address, hello),
+            Action::OlderMessages(count) => {
+                self.in_older(|world| (0..count).for_each(|_| world.send_message("<body>x</body>", true)));
+            }
+            Action::OlderVanishes => self.older_client_is_lost(),
+            Action::OlderServerReads(count) => self.in_older(|world| world.server_reads(usize::from(count))),
+            Action::OlderDisk(half_steps) => {
+                self.in_older(|world| (0..half_steps).for_each(|_| world.disk_works()));
+            }
+            Action::OlderServerEnds(how) => self.in_older(|world| world.server_ends(how, true)),
             Action::Connect { resume, hello } => self.connect(resume, hello),
             Action::Say => self.client_says(),
             Action::Ask => self.client_requests(),
@@ -469,7 +545,7 @@ impl World {
             Action::ClientCloses => self.client_closes(),
             Action::Disk(half_steps) => (0..half_steps).for_each(|_| self.disk_works()),
             Action::DiskIsFull(times) => self.disk.refusals = times,
-            Action::OlderSettles => self.handle(Input::OlderSettled),
+            Action::OlderSettles => self.settle_older(),
             Action::Inherit(messages) => self.inherit(messages),
             Action::Pass(ms) => self.pass(Duration::from_millis(ms.into())),
             Action::Stall(ms) => {
@@ -478,7 +554,10 @@ impl World {
             }
             Action::Settle => self.catch_up(false),
             Action::Crash { reads, revives } => self.crash(reads, revives),
-            Action::Drain => self.handle(Input::Drain),
+            Action::Drain => {
+                self.handle(Input::Drain);
+                self.in_older(|world| world.handle(Input::Drain));
+            }
         }
     }
 
@@ -514,7 +593,9 @@ impl World {
             self.session = None;
             self.life.attached = None;
             self.life.resumable = None;
-            self.client.hang_up(None);
+            if !self.is_older {
+                self.client.hang_up(None);
+            }
             self.resolve_leg(true);
         }
     }
@@ -530,7 +611,8 @@ impl World {
                 count(&self.coverage.pushes);
                 self.publishes.push(*publish);
             }
-            Output::Carried(..) | Output::Elsewhere(_) | Output::Answered => {}
+            Output::Carried(..) | Output::Elsewhere(_) | Output::Answered | Output::Watch(_) => {}
+            Output::Remember(remembered) => self.remembered.add(*remembered),
             Output::CloseClient(closing) => {
                 self.say(|| format!("session closes the connection: {closing:?}"));
                 let conn = self.life.attached.take();
@@ -540,7 +622,9 @@ impl World {
             Output::End(reason) => {
                 self.say(|| format!("session ends: {reason:?}"));
                 count(match reason {
-                    EndReason::UpstreamClosed | EndReason::UpstreamLost => &self.coverage.by_server,
+                    EndReason::UpstreamClosed | EndReason::UpstreamLost | EndReason::UpstreamSilent => {
+                        &self.coverage.by_server
+                    }
                     EndReason::Expired => &self.coverage.expired,
                     EndReason::Superseded | EndReason::Crowded => &self.coverage.superseded,
                     EndReason::Drained => &self.coverage.drained,
@@ -577,9 +661,11 @@ impl World {
     fn event(&mut self, event: Event) {
         self.say(|| format!("session: {event:?}"));
         match event {
+            Event::Redelivered => count(&self.coverage.redelivered),
             Event::Suspect => count(&self.coverage.suspicions),
             Event::Resumed { .. } => count(&self.coverage.resumptions),
             Event::Lingering => count(&self.coverage.lingering),
+            Event::ServerSilent => {}
             Event::QueueFull(Full::All) => count(&self.coverage.squeezes),
             Event::Shed(shed) => {
                 count(&self.coverage.shed);
@@ -588,6 +674,7 @@ impl World {
             }
             Event::Unreadable => panic!("the disk has what it was handed"),
             Event::Dark { .. }
+            | Event::SpoolLate
             | Event::QueueFull(Full::Session)
             | Event::PushEnabled(_)
             | Event::PushDisabled
@@ -595,6 +682,8 @@ impl World {
             | Event::Published(_)
             | Event::PublishOutcome(..)
             | Event::PushRevoked(_)
+            | Event::Kept(_)
+            | Event::TooOld
             | Event::SpoolRefuses
             | Event::SpoolAccepts => {}
         }
@@ -617,12 +706,16 @@ impl World {
 
     fn pass(&mut self, duration: Duration) {
         let until = self.now + duration;
-        while let Some(at) = self.deadline().filter(|at| *at <= until) {
+        let next = |world: &Self| world.deadline().into_iter().chain(world.older_deadline()).min();
+        while let Some(at) = next(self).filter(|at| *at <= until) {
             self.wall += at.saturating_duration_since(self.now);
             self.now = self.now.max(at);
-            self.handle(Input::Timeout);
-            self.wake();
-            let late = self.deadline().filter(|at| *at <= self.now).map(|at| self.now - at);
+            if self.deadline().is_some_and(|at| at <= self.now) {
+                self.handle(Input::Timeout);
+                self.wake();
+            }
+            self.older_timeout();
+            let late = next(self).filter(|at| *at <= self.now).map(|at| self.now - at);
             self.check(late.is_none(), || format!("the deadline does not move: {late:?} late"));
             if self.broken.is_some() {
                 return;
@@ -653,28 +746,42 @@ impl World {
             certain: true,
             account: self.disk.account.clone(),
             waits: !self.disk.spools.is_empty(),
-            older: self.life.number % 3 == 2,
+            older: self.older.is_some() || self.life.number % 3 == 2,
         };
         if owner.older {
             count(&self.coverage.gates);
         }
-        let login = LoginId(u64::from(self.life.number + 1) * 1000);
-        (self.disk.own, self.disk.last_seq, self.disk.handed_over) = (login, 0, 0);
+        let number = self.lives().map(|life| life.number).max().unwrap_or_default() + 1;
+        let login = LoginId(u64::from(number) * 1000);
+        let line = &mut self.disk.line;
+        (line.own, line.last_seq, line.handed_over) = (login, 0, 0);
+        self.disk.open = self.lives().skip(1).map(Life::login).chain([login]).collect();
         let clock = Clock { now: self.now, wall: self.wall };
         let mut session = Session::new(Arc::clone(&self.settings), bound, owner, dice, clock);
         session.share_memory(Arc::clone(&self.memory));
-        self.life = Life::new(self.life.number + 1, self.variant.server_sm);
+        self.life = Life::new(number, self.variant.server_sm);
         self.session = Some(session);
-        let number = self.life.number;
         self.say(|| format!("life {number}"));
         self.life.attached = Some(self.client.connected(number));
         self.drain();
+        self.tell_memory();
+    }
+
+    /// What earlier sessions have left to know.
+    fn tell_memory(&mut self) {
+        if self.session.is_some() && !self.remembered.is_empty() {
+            let remembered = std::mem::take(&mut self.remembered);
+            self.handle(Input::Remember(Box::new(remembered)));
+        }
     }
 
     /// The process dies.
     fn crash(&mut self, reads: bool, revives: bool) {
         count(&self.coverage.crashes);
-        let refused = self.session.take().filter(|session| !session.spool_accepts());
+        self.disk.died_with.clear();
+        let sessions = [self.session.take(), self.crash_older(reads)];
+        let refused = sessions.into_iter().flatten().filter(|session| !session.spool_accepts()).collect::<Vec<_>>();
+        self.remembered = Remembered::default();
         self.life.ended = None;
         self.life.attached = None;
         self.life.resumable = None;
@@ -683,11 +790,19 @@ impl World {
         let held = refused.iter().flat_map(|session| session.queue.iter().chain(session.queue.in_flight()));
         self.disk.died_with.extend(held.filter_map(|item| number(str_of(item.element.bytes()))));
         self.resolve_leg(reads);
+        // The server's memory outlives the session's.
+        for n in std::mem::take(&mut self.again) {
+            self.open.remove(&n);
+        }
         self.excuse_crash();
     }
 }
 
 impl Life {
+    fn login(&self) -> LoginId {
+        LoginId(u64::from(self.number) * 1000)
+    }
+
     fn new(number: u32, server_sm: bool) -> Self {
         Self {
             number,
@@ -721,7 +836,7 @@ fn account(variant: Variant) -> Account {
         last_seen: 0,
         open: (id == DEVICE).then_some(LoginId(1)).into_iter().collect(),
     };
-    let target = Target { service: crate::jid::Jid::new("push.example").unwrap(), node: Some("n".into()) };
+    let target = Target { service: crate::jid::Jid::new("push.example"), node: Some("n".into()) };
     let registration = Registration {
         target,
         options: None,
@@ -729,12 +844,14 @@ fn account(variant: Variant) -> Account {
         last_seen: 0,
         errors: 0,
         last_success: None,
+        undelivered_since: None,
         extensions: Default::default(),
     };
     Account {
         revision: 0,
         devices: vec![device(DEVICE, "phone"), device(DeviceId(8), "tablet")],
         registrations: variant.registered.then_some(registration).into_iter().collect(),
+        ..Account::default()
     }
 }
 

@@ -79,7 +79,7 @@ fn enable_is_answered_only_once_it_is_stored_and_never_forwarded() {
             panic!("nothing to store");
         };
         assert!(rig.session.poll().is_none());
-        assert_eq!(registration.target, Target { service: Jid::new("push.example").unwrap(), node: Some("n".into()) });
+        assert_eq!(registration.target, Target { service: Jid::new("push.example"), node: Some("n".into()) });
         assert_eq!(registration.device, DEVICE);
         rig.input(Input::Stored(token, Stored::Durable(None)));
         let from = to.replace("to=", "from=");
@@ -310,7 +310,7 @@ fn a_device_that_logs_in_again_owns_its_registration() {
     let old = Rig::with_push();
     let mut rig = Rig::new();
     rig.client("<enable xmlns='urn:xmpp:sm:3' resume='true'/>");
-    rig.input(Input::Account(old.account.clone()));
+    rig.input(Input::Account(Box::new(old.account.clone())));
     rig.lose_client();
     rig.seconds(5);
     rig.upstream(&message(1));

@@ -221,3 +221,32 @@ fn what_waited_behind_a_presence_is_sent_again_by_a_client_that_resumes() {
     let count = rig.to_upstream.iter().filter(|xml| xml.contains("<message id='1'")).count();
     assert_eq!(count, 1, "{:?}", rig.to_upstream);
 }
+
+fn unhurried() -> Settings {
+    Settings { session_queue: 1 << 20, ..Settings::default() }
+}
+
+#[test]
+fn a_server_that_does_not_answer_enable_is_given_up_after_server_timeout() {
+    let mut rig = Rig::start(Settings { server_timeout: Duration::from_secs(7), ..unhurried() }, true, Vec::new());
+    rig.client("<enable xmlns='urn:xmpp:sm:3' resume='true'/>");
+    rig.clear();
+    rig.seconds(4);
+    // While the server is not read, its clock stands.
+    rig.input(Input::Paused(Peer::Server));
+    rig.seconds(10);
+    rig.input(Input::Unpaused(Peer::Server));
+    rig.seconds(2);
+    assert_eq!((rig.ended, rig.closed), (None, 0));
+    rig.seconds(2);
+    assert_eq!((rig.ended, rig.closed), (Some(EndReason::UpstreamSilent), 1));
+    assert!(rig.to_client.last().is_some_and(|xml| xml.contains("<remote-connection-failed ")), "{:?}", rig.to_client);
+    assert!(rig.events.contains(&Event::ServerSilent));
+
+    for answer in ["<enabled xmlns='urn:xmpp:sm:3'/>", "<failed xmlns='urn:xmpp:sm:3'/>"] {
+        let mut rig = Rig::start(unhurried(), true, Vec::new());
+        rig.upstream(answer);
+        rig.seconds(600);
+        assert_eq!(rig.ended, None, "{answer}");
+    }
+}

@@ -183,9 +183,25 @@ fn a_session_that_ends_returns_what_only_memory_has_before_its_footer() {
     rig.upstream(&message(1));
     rig.upstream(VERSION);
     rig.to_upstream.clear();
+    rig.server_confirms = false;
     rig.input(Input::Drain);
     assert_eq!(returned(&rig), ["1"]);
-    assert_eq!(rig.to_upstream.last().unwrap(), "</stream:stream>");
+    // What the server has sent meanwhile is in front of its answer.
+    rig.upstream(&message(2));
+    assert_eq!(returned(&rig), ["1", "2"]);
+    assert!(rig.to_upstream.contains(&"<presence type='unavailable'/>".to_owned()));
+    assert!(rig.to_upstream.iter().all(|xml| xml != "</stream:stream>"));
+    rig.server_confirms = true;
+    rig.confirm();
+    assert_eq!((rig.to_upstream.last().unwrap().as_str(), shed(&rig)), ("</stream:stream>", (2, 0)));
+    // A server that does not answer is not waited for without end.
+    let mut rig = full(plain());
+    rig.server_confirms = false;
+    rig.lose_client();
+    rig.upstream(&message(1));
+    rig.input(Input::Drain);
+    rig.seconds(2);
+    assert_eq!((rig.to_upstream.last().unwrap().as_str(), shed(&rig)), ("</stream:stream>", (1, 0)));
     // Before a server that counts, it stays the server's.
     let mut rig = full(managed());
     rig.lose_client();
@@ -193,6 +209,31 @@ fn a_session_that_ends_returns_what_only_memory_has_before_its_footer() {
     rig.input(Input::Drain);
     assert_eq!((returned(&rig).len(), acks(&rig.to_upstream).len()), (0, 0));
     assert_eq!(rig.to_upstream.last().unwrap(), "</stream:stream>");
+}
+
+/// While the server went on sending, the end waited for the disk's answer to all of it, and then gave up what was on its way.
+#[test]
+fn a_session_ends_while_its_server_goes_on_sending() {
+    // What a server that counts has sent behind the last stanza stays its own.
+    for (server, kept) in [(plain as fn() -> Rig, 20), (managed, 1)] {
+        let mut rig = server();
+        (rig.disk_is_slow, rig.server_confirms) = (true, false);
+        rig.lose_client();
+        rig.upstream(&message(1));
+        rig.input(Input::Drain);
+        for n in 2..=20 {
+            let before = std::mem::take(&mut rig.unanswered);
+            rig.upstream(&message(n));
+            before.into_iter().for_each(|answer| rig.input(answer));
+            rig.input(Input::Quiet);
+            rig.pass(Duration::from_millis(10));
+        }
+        assert!(rig.to_upstream.contains(&"</stream:stream>".to_owned()));
+        rig.sync();
+        rig.input(Input::Upstream(Frame::Close));
+        assert_eq!((rig.ended, shed(&rig), rig.spool.len()), (Some(EndReason::Drained), (0, 0), kept));
+        assert!(!rig.events.contains(&Event::SpoolLate));
+    }
 }
 
 /// The disk answers too late: what goes back is deleted behind the commit that is under way.
@@ -205,8 +246,9 @@ fn what_the_store_has_not_answered_in_time_goes_back_and_is_deleted_behind() {
     rig.to_upstream.clear();
     rig.input(Input::Drain);
     assert_eq!((rig.ended, rig.to_upstream.len()), (None, 0));
-    rig.seconds(5);
+    rig.seconds(7);
     assert_eq!(returned(&rig), ["1"]);
+    assert!(rig.events.contains(&Event::SpoolLate));
     assert_eq!(rig.to_upstream.last().unwrap(), "</stream:stream>");
     assert!(rig.spool.is_empty(), "{:?}", rig.spool);
 }

@@ -266,7 +266,7 @@ fn the_end_of_a_call_is_told_to_devices_that_take_calls_by_push_alone_while_the_
         let mut rig = Rig::dark(|push| push.jingle = jingle);
         let mut account = rig.account.clone();
         account.registrations[0].extensions.jingle = true;
-        rig.input(Input::Account(account));
+        rig.input(Input::Account(Box::new(account)));
         rig.upstream(&propose("a"));
         rig.upstream("<message from='romeo@example.net/x' type='chat'><retract xmlns='urn:xmpp:jingle-message:0' id='a'/></message>");
         assert_eq!(rig.counts(), expect, "{jingle}");
@@ -324,7 +324,7 @@ fn another_device_without_a_session_hears_of_what_this_one_sees() {
     let mut other = account.registrations[0].clone();
     (other.device, other.target.node) = (DeviceId(8), Some("other".into()));
     account.registrations.push(other.clone());
-    rig.input(Input::Account(account));
+    rig.input(Input::Account(Box::new(account)));
     rig.upstream(&message(1));
     let [notice] = rig.elsewhere.as_slice() else { panic!("{:?}", rig.elsewhere) };
     assert_eq!(notice.registrations, [other]);

@@ -100,16 +100,16 @@ async fn no_log_in_waits_for_a_long_deletion() {
 #[tokio::test]
 async fn no_log_in_waits_for_a_large_spool_to_be_taken_over_or_its_stanzas_to_be_adopted() {
     log_ins_go_on_beside(|store, spool| async move {
-        let (romeo, to) = (spool.account.clone(), SpoolId { account: spool.account.clone(), login: LoginId(7) });
-        store.log_in(&romeo, login(7, "tablet", 7)).await.unwrap();
+        let (romeo, to) = (spool.account.clone(), SpoolId { account: spool.account.clone(), login: LoginId(70) });
+        store.log_in(&romeo, login(70, "tablet", 70)).await.unwrap();
         let mut moved = 0;
         while moved < 2560 {
             let places = moved + 1..=u64::MAX;
-            moved += store.adopt_shared(&romeo, DeviceId(spool.login.0), (&to, DeviceId(7)), places).await.unwrap();
+            moved += store.adopt_shared(&romeo, DeviceId(spool.login.0), (&to, DeviceId(70)), places).await.unwrap();
         }
-        store.log_in(&romeo, login(8, "phone", 8)).await.unwrap();
+        store.log_in(&romeo, login(80, "phone", 80)).await.unwrap();
         let device = DeviceId(spool.login.0);
-        let inherited = store.take_over(&romeo, device, LoginId(8)).await.unwrap();
+        let inherited = store.take_over(&romeo, device, LoginId(80)).await.unwrap();
         assert_eq!(inherited.iter().map(|i| i.backlog.count).collect::<Vec<_>>(), [MANY - moved]);
         store.discard(&spool, vec![0..=MANY]).await.unwrap();
         wiped(&store).await;

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use super::super::renew::LARGE;
 use super::slots::{all, check_counts, item, items, of, put, slot};
 use super::*;
 
@@ -37,11 +38,12 @@ async fn a_file_shrinks_while_the_store_runs_once_what_waited_is_delivered() {
     store.change(&account("romeo"), enable("phone", 1)).await.unwrap();
     put(&store, &slot("juliet", 1), items(1..=3)).await.unwrap();
     fill(&store).await;
-    let full = len(directory.path());
+    assert!(len(directory.path()) > 2 * LARGE);
     for device in 0..SLOTS {
         store.unspool(&of(&slot("romeo", device)), EACH).await.unwrap();
     }
-    until_smaller(directory.path(), full / 10).await;
+    // The library gives some of it back by itself, and a file that is small then is left alone.
+    until_smaller(directory.path(), LARGE).await;
     assert_eq!(nodes(&store.account(&account("romeo")).await.unwrap()), ["phone"]);
     assert_eq!(all(&store, &slot("juliet", 1)).await.len(), 3);
     assert_eq!(store.backlog(&slot("romeo", 0)).await.unwrap().last_seq, EACH);

@@ -264,7 +264,7 @@ async fn rows_that_are_damaged_are_passed_over_and_end_nothing() {
         store.unspool(&SpoolId { account: account("romeo"), login: LoginId(2) }, 3).await.unwrap();
         store.backlog(&slot("romeo", 1)).await.unwrap();
         store.spool_bytes().await.unwrap();
-        store.measures().await.unwrap();
+        store.measures(other.path()).await.unwrap();
         store.orphans(&account("romeo"), DeviceId(5)).await.unwrap();
         store.change(&account("romeo"), Change::Removed).await.unwrap();
         assert_eq!(all(&store, &slot("romeo", 2)).await, []);

@@ -226,6 +226,14 @@ impl AppStream {
         elements
     }
 
+    /// What comes until the connection ends.
+    pub(crate) async fn rest(&mut self) -> String {
+        let mut rest = Vec::new();
+        // The other side may end it without a close_notify.
+        drop(timeout(PATIENCE, self.socket.read_to_end(&mut rest)).await.expect("the end of the connection"));
+        String::from_utf8(rest).unwrap()
+    }
+
     /// Writes the same bytes again and again without reading, until `limit` bytes are written, the connection is closed, or
     /// the other side has taken nothing for `stalled`; returns how many were written.
     pub(crate) async fn flood(&mut self, bytes: &str, limit: usize, stalled: Duration) -> usize {

@@ -5,7 +5,7 @@ use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use tempfile::TempDir;
@@ -216,6 +216,11 @@ impl Pushward {
         (self.starttls, self.direct) = listening(&mut self.process).await;
     }
 
+    /// Starts another process with the same files, and does not wait until it listens.
+    pub(crate) fn starting(&self) -> Process {
+        Self::spawn(self.directory.path(), &self.setup)
+    }
+
     /// SIGTERM, then a new start.
     pub(crate) async fn restart(&mut self) {
         self.terminate(PATIENCE).await;
@@ -273,13 +278,29 @@ impl Pushward {
 
     /// A metric, by its name and labels: `pushward_sessions{state="live"}`. For a setup with [`Setup::with_metrics`].
     pub(crate) async fn metric(&self, name: &str) -> u64 {
-        let line: Value = serde_json::from_str(&self.logged(&["metrics are served"]).await).unwrap();
+        // The current process's: one that was started again has another address.
+        let served = || self.process.log().lines().into_iter().find(|line| line.contains("metrics are served"));
+        let line = eventually(PATIENCE, || "the address of the metrics".to_owned(), served).await;
+        let line: Value = serde_json::from_str(&line).unwrap();
         let mut socket = TcpStream::connect(line["address"].as_str().unwrap()).await.unwrap();
         socket.write_all(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n").await.unwrap();
         let mut page = String::new();
         tokio::time::timeout(PATIENCE, socket.read_to_string(&mut page)).await.unwrap().unwrap();
         let value = page.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
         value.unwrap_or_else(|| panic!("no {name} in\n{page}")).parse().unwrap()
+    }
+
+    /// Waits until a metric is as `wanted` says; returns it.
+    pub(crate) async fn metric_is(&self, name: &str, wanted: impl Fn(u64) -> bool) -> u64 {
+        let until = Instant::now() + PATIENCE;
+        loop {
+            let value = self.metric(name).await;
+            if wanted(value) {
+                return value;
+            }
+            assert!(Instant::now() < until, "{name} stays {value}");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
     }
 
     /// How often a limit was reached.

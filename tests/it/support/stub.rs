@@ -1,5 +1,6 @@
 //! A scripted server: logs anybody in by itself, and leaves everything after that to the test.
 
+use std::collections::VecDeque;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -88,6 +89,14 @@ pub(crate) struct Seen {
     pub(crate) footer: bool,
     /// Whether the connection has ended.
     pub(crate) closed: bool,
+}
+
+impl Seen {
+    /// The domain that the latest stream header is addressed to.
+    fn domain(&self) -> &str {
+        let addressed = self.header.split_once(" to='").and_then(|(_, behind)| behind.split_once('\''));
+        addressed.map_or("localhost", |(domain, _)| domain)
+    }
 }
 
 enum Order {
@@ -287,38 +296,40 @@ struct Script {
 }
 
 impl Script {
+    /// Reads also while the proxy does not read what is written.
     async fn run(self, mut socket: TcpStream, mut commands: mpsc::UnboundedReceiver<Order>) {
+        let (mut reader, mut writer) = socket.split();
         let mut framer = Framer::default();
         let mut buffer = vec![0; 65536];
+        let mut out = VecDeque::new();
         // It reads ten times in a second where it reads slowly.
         let (mut speed, mut next_read) = (self.options.reads, Instant::now());
         loop {
             let chunk = (speed / 10).clamp(1, buffer.len());
-            let out = tokio::select! {
+            tokio::select! {
+                biased;
+                written = async { writer.write(out.as_slices().0).await }, if !out.is_empty() => match written {
+                    Ok(length) => drop(out.drain(..length)),
+                    Err(_) => break,
+                },
                 read = async {
                     tokio::time::sleep_until(next_read).await;
-                    socket.read(&mut buffer[..chunk]).await
+                    reader.read(&mut buffer[..chunk]).await
                 }, if speed > 0 => match read {
                     Ok(length @ 1..) => {
                         if speed < usize::MAX {
                             next_read = Instant::now() + Duration::from_millis(100);
                         }
                         framer.push(&buffer[..length]);
-                        self.answers(&mut framer)
+                        out.extend(self.answers(&mut framer));
                     }
                     Ok(0) | Err(_) => break,
                 },
                 order = commands.recv() => match order {
-                    Some(Order::Send(bytes)) => bytes,
-                    Some(Order::Read(bytes)) => {
-                        (speed, next_read) = (bytes, Instant::now());
-                        continue;
-                    }
+                    Some(Order::Send(bytes)) => out.extend(bytes),
+                    Some(Order::Read(bytes)) => (speed, next_read) = (bytes, Instant::now()),
                     Some(Order::Close) | None => break,
                 },
-            };
-            if socket.write_all(&out).await.is_err() {
-                break;
             }
         }
         self.seen.lock().unwrap().closed = true;
@@ -357,9 +368,10 @@ impl Script {
         let mut seen = self.seen.lock().unwrap();
         let features = if seen.users.is_empty() { &self.options.before } else { &self.options.after };
         seen.header = header;
+        let domain = seen.domain();
         format!(
             "<?xml version='1.0'?><stream:stream xmlns='jabber:client' \
-             xmlns:stream='http://etherx.jabber.org/streams' id='stub-id' from='localhost' version='1.0' \
+             xmlns:stream='http://etherx.jabber.org/streams' id='stub-id' from='{domain}' version='1.0' \
              xml:lang='en'><stream:features>{features}</stream:features>"
         )
     }
@@ -397,7 +409,7 @@ impl Script {
 fn bind(seen: &mut Seen, xml: &str) -> String {
     let request = Element::parse(xml);
     let resource = request.all("resource").first().map_or("made-up", |resource| resource.text.as_str());
-    let jid = format!("{}@localhost/{resource}", seen.users.last().unwrap());
+    let jid = format!("{}@{}/{resource}", seen.users.last().unwrap(), seen.domain());
     seen.bound = Some(jid.clone());
     format!(
         "<iq type='result' id='{}'><bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'><jid>{jid}</jid></bind></iq>",

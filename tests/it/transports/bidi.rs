@@ -1,6 +1,8 @@
 //! What a push service may send on a stream that it may answer on (XEP-0288): answers, and nothing else. Users choose push
 //! services, so this is the internet.
 
+use std::time::Duration;
+
 use serde_json::Value;
 
 use super::{bob, quick, routed, writes};
@@ -262,4 +264,41 @@ async fn what_a_push_service_has_for_users_passes_the_server_after_the_stream_is
         assert!(!client.transcript().contains("<body>early</body>"));
     }
     assert!(!desk.transcript().contains("bot@push.test"));
+}
+
+#[tokio::test]
+async fn a_stream_that_is_closed_with_an_error_has_one_footer_and_its_cause_is_counted() {
+    for (xml, condition) in [
+        ("<iq type='result' id='1' from='evil.test' to='alice@localhost/desk'/>", "invalid-from"),
+        ("<message id='1' from='push.test' to='alice@elsewhere.test'/>", "host-unknown"),
+    ] {
+        let mut scene = Scene::new().await;
+        scene.stream.send(xml).await;
+        let said = scene.stream.rest().await;
+        assert!(said.contains(&format!("<{condition} ")), "{said}");
+        assert_eq!(said.matches("</stream:stream>").count(), 1, "{said}");
+        assert_eq!(scene.counted("refused").await, 1, "{xml}");
+    }
+}
+
+/// 80 MB of them were taken, and counted nowhere.
+#[tokio::test]
+async fn elements_that_are_no_stanzas_are_counted_and_too_many_of_them_end_the_stream() {
+    let mut scene = Scene::new().await;
+    // Buffers may hold some of it.
+    scene.stream.flood("<foo xmlns='bar'/>", 8_000_000, Duration::from_secs(3)).await;
+    scene.pushward.logged(&["stream lost", "unsupported-stanza-type"]).await;
+    assert_eq!((scene.counted("ignored").await, scene.counted("refused").await), (16, 1));
+}
+
+/// Half a megabyte of them made as many lines.
+#[tokio::test]
+async fn a_push_service_that_repeats_itself_does_not_fill_the_log() {
+    let mut scene = Scene::new().await;
+    // No change: the account has the registration.
+    let member = affiliation("push.test", "n").replace("'none'", "'member'");
+    scene.stream.flood(&member, 2_000_000, Duration::from_secs(3)).await;
+    scene.pushward.metric_is("pushward_push_service_stanzas_total{fate=\"dropped\"}", |dropped| dropped > 1000).await;
+    let lines = scene.pushward.log().into_iter().filter(|line| line.contains("too much is said")).count();
+    assert!((1..=3).contains(&lines), "{lines} lines");
 }

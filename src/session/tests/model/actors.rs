@@ -37,6 +37,8 @@ pub(super) struct Sent {
     counted: bool,
     confirms: Option<u64>,
     contact: Option<(u8, bool)>,
+    /// The session had it before, and kept it.
+    again: bool,
 }
 
 impl Leg {
@@ -65,7 +67,7 @@ impl Leg {
         }
         let counted = self.on && is_stanza(&xml);
         self.sent += u64::from(counted);
-        self.wire.push_back(Sent { xml, number: None, counted, confirms: None, contact: None });
+        self.wire.push_back(Sent { xml, number: None, counted, confirms: None, contact: None, again: false });
         self.wire.back_mut()
     }
 }
@@ -78,14 +80,34 @@ impl World {
     pub(super) fn send_numbered(&mut self, durable: bool, stanza: impl FnOnce(String) -> String) {
         let n = self.handed.len();
         let leg = &mut self.life.leg;
-        let Some(sent) = leg.send(stanza(format!("s{n}"))) else { return };
+        let xml = stanza(format!("s{n}"));
+        let Some(sent) = leg.send(xml.clone()) else { return };
         sent.number = Some(n);
         let ordinal = sent.counted.then_some(leg.sent);
         let life = Some(self.life.number);
         let after_presence = leg.saw_presence && durable;
-        self.handed.push(Handed { life, ordinal, after_presence, ..Handed::orphan() });
+        self.handed.push(Handed { life, ordinal, after_presence, xml, ..Handed::orphan() });
         if durable {
             self.open.insert(n);
+        }
+    }
+
+    /// The server sends what it saw no acknowledgement of on a leg that broke.
+    fn send_again(&mut self) {
+        for n in std::mem::take(&mut self.again) {
+            let kept = self.handed[n].fed.is_some();
+            let delay = "<delay xmlns='urn:xmpp:delay' from='example.org' stamp='2026-01-01T00:00:00Z'/></message>";
+            let xml = self.handed[n].xml.replace("</message>", delay);
+            let leg = &mut self.life.leg;
+            let Some(sent) = leg.send(xml) else { continue };
+            (sent.number, sent.again) = (Some(n), kept);
+            let ordinal = sent.counted.then_some(leg.sent);
+            if kept {
+                self.handed[n].again = Some(self.life.number);
+            } else {
+                let handed = &mut self.handed[n];
+                (handed.life, handed.ordinal, handed.after_presence) = (Some(self.life.number), ordinal, true);
+            }
         }
     }
 
@@ -114,7 +136,7 @@ impl World {
             fed = true;
             self.say(|| format!("server: {}", sent.xml));
             self.life.leg.fed += u64::from(sent.counted);
-            if let Some(n) = sent.number {
+            if let Some(n) = sent.number.filter(|_| !sent.again) {
                 self.handed[n].fed = Some(self.now);
                 self.life.sent.push(n);
                 if !self.variant.registered && self.life.enabled_at.is_none() {
@@ -145,6 +167,9 @@ impl World {
             leg.handled += 1;
             leg.saw_presence |=
                 xml.starts_with("<presence") && client_number(xml).is_some() && attr(xml, "type").is_none();
+            if leg.saw_presence && !self.again.is_empty() {
+                self.send_again();
+            }
             self.server_answers(xml);
         } else if xml.starts_with("<enable ") && leg.offers_sm {
             leg.send("<enabled xmlns='urn:xmpp:sm:3'/>".into());
@@ -192,15 +217,31 @@ impl World {
         self.check(!(first && before), || format!("the server got c{id} before an earlier one"));
     }
 
-    pub(super) fn server_ends(&mut self, footer: bool, reads: bool) {
+    pub(super) fn server_ends(&mut self, how: End, reads: bool) {
         if self.session.is_none() || !self.life.leg.alive {
             return;
         }
         if reads {
             self.server_reads(usize::MAX);
         }
-        self.resolve_leg(false);
-        self.handle(if footer { Input::Upstream(Frame::Close) } else { Input::UpstreamLost });
+        match how {
+            End::Footer => {
+                self.resolve_leg(false);
+                self.handle(Input::Upstream(Frame::Close));
+            }
+            End::Error => {
+                self.resolve_leg(false);
+                let shutdown = "<system-shutdown xmlns='urn:ietf:params:xml:ns:xmpp-streams'/>";
+                let error = self.frame(&format!("<stream:error>{shutdown}</stream:error>"));
+                self.handle(Input::Upstream(error));
+                self.handle(Input::UpstreamLost);
+            }
+            End::Killed | End::Broken if self.life.leg.alive => {
+                self.break_leg(how == End::Killed);
+                self.handle(Input::UpstreamLost);
+            }
+            End::Killed | End::Broken => {}
+        }
     }
 }
 
@@ -293,7 +334,7 @@ impl Client {
     }
 
     /// A stream without a past. Returns the messages that nobody acknowledged on the one before.
-    fn start_anew(&mut self) -> Vec<(usize, String)> {
+    pub(super) fn start_anew(&mut self) -> Vec<(usize, String)> {
         let out = std::mem::take(&mut self.out);
         let unsaid: Vec<_> = out.into_iter().filter(|(_, xml)| xml.starts_with("<message")).collect();
         for (id, _) in &unsaid {
@@ -332,6 +373,10 @@ impl World {
     /// The client comes: to resume if it can, or else with a fresh bind, as the same device.
     pub(super) fn connect(&mut self, resume: bool, hello: Hello) {
         self.client.conn = None;
+        let fresh = !resume || self.session.is_none() || self.life.resumable != self.client.previd;
+        if fresh {
+            self.finish_older();
+        }
         let previd = self.client.previd.clone().filter(|_| resume);
         if previd.is_some() && self.session.is_some() && self.life.resumable == previd {
             return self.resume();
@@ -377,7 +422,7 @@ impl World {
         if session.is_dark() {
             self.handle(Input::GiveWay(EndReason::Superseded));
         } else if !self.life.leg.footer {
-            self.server_ends(true, true);
+            self.server_ends(End::Footer, true);
         }
         for _ in 0..12 {
             if self.session.is_none() || self.broken.is_some() {
@@ -391,7 +436,7 @@ impl World {
         self.check(false, || "a superseded session does not end".into());
     }
 
-    fn greet(&mut self, hello: Hello, unsaid: Vec<(usize, String)>) {
+    pub(super) fn greet(&mut self, hello: Hello, unsaid: Vec<(usize, String)>) {
         if matches!(hello, Hello::PresenceThenEnable | Hello::Burst) {
             self.client_presence("");
         }

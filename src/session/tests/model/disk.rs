@@ -24,6 +24,31 @@ pub(super) enum Job {
 /// A stanza on disk, and its number.
 type Item = (Option<usize>, Spooled);
 
+/// A session's line to the disk: one thing after the other.
+#[derive(Default)]
+pub(super) struct Line {
+    /// The session that spools, and its last place.
+    pub(super) own: LoginId,
+    pub(super) last_seq: u64,
+    /// What the disk refused last.
+    refused: Vec<usize>,
+    jobs: VecDeque<Job>,
+    /// Committed, not answered.
+    answers: Vec<Input>,
+    /// The last place that the session handed over.
+    pub(super) handed_over: u64,
+}
+
+impl Line {
+    /// Numbers of stanzas that are on their way to the disk.
+    pub(super) fn expects(&self) -> impl Iterator<Item = usize> {
+        // Until its answer has come, a refusal is not known to the session.
+        let refused = self.refused.iter().copied();
+        let spools = self.jobs.iter().filter_map(|job| if let Job::Spool(items, _) = job { Some(items) } else { None });
+        spools.flatten().filter_map(|item| number(str_of(&item.bytes))).chain(refused)
+    }
+}
+
 /// What survives a crash, and what is on its way there.
 pub(super) struct Disk {
     pub(super) account: Account,
@@ -31,21 +56,15 @@ pub(super) struct Disk {
     pub(super) spools: BTreeMap<(LoginId, u64), Item>,
     /// What waits for another device of the account.
     pub(super) others: Vec<Spooled>,
-    /// The session that spools, and its last place.
-    pub(super) own: LoginId,
-    pub(super) last_seq: u64,
+    /// Logins whose sessions have not ended.
+    pub(super) open: BTreeSet<LoginId>,
+    /// The line of the session that acts.
+    pub(super) line: Line,
     pub(super) tombstones: HashMap<String, u32>,
     /// So often it refuses to spool.
     pub(super) refusals: u8,
-    /// What it refused last.
-    refused: Vec<usize>,
     /// Deleted lazily: a crash may bring it back.
     fading: BTreeMap<(LoginId, u64), Item>,
-    jobs: VecDeque<Job>,
-    /// Committed, not answered.
-    answers: Vec<Input>,
-    /// The last place that the session handed over.
-    pub(super) handed_over: u64,
     /// What was on its way to the disk at the last crash.
     pub(super) died_with: Vec<usize>,
 }
@@ -56,15 +75,11 @@ impl Disk {
             account,
             spools: BTreeMap::new(),
             others: Vec::new(),
-            own: LoginId(0),
-            last_seq: 0,
+            open: BTreeSet::new(),
+            line: Line::default(),
             tombstones: HashMap::new(),
             refusals: 0,
-            refused: Vec::new(),
             fading: BTreeMap::new(),
-            jobs: VecDeque::new(),
-            answers: Vec::new(),
-            handed_over: 0,
             died_with: Vec::new(),
         }
     }
@@ -77,25 +92,27 @@ impl Disk {
 
     /// Numbers of stanzas that are on their way to the disk.
     pub(super) fn expects(&self) -> impl Iterator<Item = usize> {
-        // Until its answer has come, a refusal is not known to the session.
-        let refused = self.refused.iter().copied();
-        let spools = self.jobs.iter().filter_map(|job| if let Job::Spool(items, _) = job { Some(items) } else { None });
-        spools.flatten().filter_map(|item| number(str_of(&item.bytes))).chain(refused)
+        self.line.expects()
     }
 
     pub(super) fn is_idle(&self) -> bool {
-        self.jobs.is_empty() && self.answers.is_empty()
+        self.line.jobs.is_empty() && self.line.answers.is_empty()
     }
 
     pub(super) fn crash(&mut self, revives: bool) {
-        self.died_with = self.expects().collect();
-        self.jobs.clear();
-        self.answers.clear();
+        self.crash_line();
+        self.open.clear();
         self.refusals = 0;
         let fading = std::mem::take(&mut self.fading);
         if revives {
             self.spools.extend(fading);
         }
+    }
+
+    pub(super) fn crash_line(&mut self) {
+        self.died_with.extend(self.line.expects());
+        self.line.jobs.clear();
+        self.line.answers.clear();
     }
 
     fn spool(&mut self, items: Vec<Spooled>, last: u64) -> Input {
@@ -104,10 +121,10 @@ impl Disk {
             return Input::SpoolRefused;
         }
         self.fading.clear();
-        self.last_seq = self.last_seq.max(last);
+        self.line.last_seq = self.line.last_seq.max(last);
         for item in items {
             let n = number(str_of(&item.bytes));
-            self.spools.insert((self.own, item.seq), (n, item));
+            self.spools.insert((self.line.own, item.seq), (n, item));
         }
         Input::Spooled(last)
     }
@@ -133,10 +150,10 @@ impl Disk {
         items
     }
 
-    /// All spools but the own one: their sessions have ended.
+    /// The spools of sessions that have ended.
     fn inherited(&self) -> Vec<Inherited> {
         let mut spools: BTreeMap<LoginId, u64> = BTreeMap::new();
-        for (login, seq) in self.spools.keys().filter(|(login, _)| *login != self.own) {
+        for (login, seq) in self.spools.keys().filter(|(login, _)| !self.open.contains(login)) {
             spools.insert(*login, *seq);
         }
         spools.into_iter().map(|(spool, last_seq)| Inherited { spool, last_seq }).collect()
@@ -149,8 +166,8 @@ impl Disk {
         let mut moved = 0;
         for (seq, item) in places.clone().zip(moving) {
             let n = number(str_of(&item.bytes));
-            self.spools.insert((self.own, seq), (n, Spooled { seq, ..item }));
-            self.last_seq = self.last_seq.max(seq);
+            self.spools.insert((self.line.own, seq), (n, Spooled { seq, ..item }));
+            self.line.last_seq = self.line.last_seq.max(seq);
             moved += 1;
         }
         moved
@@ -158,8 +175,8 @@ impl Disk {
 
     /// What was refused is offered again, and all that was handed over behind it.
     fn refuse(&mut self) {
-        self.jobs.retain(|job| !matches!(job, Job::Spool(..) | Job::Adopt(..)));
-        self.handed_over = self.last_seq;
+        self.line.jobs.retain(|job| !matches!(job, Job::Spool(..) | Job::Adopt(..)));
+        self.line.handed_over = self.line.last_seq;
     }
 
     /// A session of the device that ends now has left a stanza.
@@ -177,7 +194,7 @@ impl World {
                 self.check_places(&items);
                 count(&self.coverage.overflows);
                 let last = items.last().map_or(0, |item| item.seq);
-                match self.disk.jobs.back_mut() {
+                match self.disk.line.jobs.back_mut() {
                     // What waits to be spooled goes in one transaction.
                     Some(Job::Spool(waiting, end)) => {
                         *end = last;
@@ -187,15 +204,17 @@ impl World {
                 }
             }
             Output::Unspool { spool, places } => {
-                for job in &mut self.disk.jobs {
+                for job in &mut self.disk.line.jobs {
                     if let (Job::Spool(waiting, _), None) = (job, spool) {
                         // The disk never sees it.
                         waiting.retain(|item| !places.contains(&item.seq));
                     }
                 }
-                Job::Unspool(spool.unwrap_or(self.disk.own), places)
+                Job::Unspool(spool.unwrap_or(self.disk.line.own), places)
             }
-            Output::Load(Load { spool, after, weight }) => Job::Load(spool.unwrap_or(self.disk.own), after, weight),
+            Output::Load(Load { spool, after, weight }) => {
+                Job::Load(spool.unwrap_or(self.disk.line.own), after, weight)
+            }
             Output::TakeOver => Job::TakeOver,
             Output::Adopt { registered, places } => Job::Adopt(registered, places),
             Output::Bury(id, h) => {
@@ -208,59 +227,61 @@ impl World {
             | Output::ReplyToClient(_)
             | Output::ToUpstream(_)
             | Output::ReplyToUpstream(_)
+            | Output::Watch(_)
             | Output::Resumable(_)
             | Output::Wake(_)
             | Output::Publish(_)
             | Output::Carried(..)
             | Output::Elsewhere(_)
+            | Output::Remember(_)
             | Output::Answered
             | Output::CloseClient(_)
             | Output::Event(_)
             | Output::End(_) => unreachable!("the disk is not asked for {output:?}"),
         };
-        self.disk.jobs.push_back(job);
+        self.disk.line.jobs.push_back(job);
     }
 
     /// Oracle 5: places ascend, also beyond what was handed over before.
     fn check_places(&mut self, items: &[Spooled]) {
-        let handed_over = self.disk.handed_over.max(self.disk.last_seq);
+        let handed_over = self.disk.line.handed_over.max(self.disk.line.last_seq);
         let first = items.first().map_or(0, |item| item.seq);
         let ascend = items.windows(2).all(|pair| pair[0].seq < pair[1].seq);
         self.check(ascend && first > handed_over, || format!("places behind {handed_over} do not ascend: {items:?}"));
-        self.disk.handed_over = items.last().map_or(handed_over, |item| item.seq);
+        self.disk.line.handed_over = items.last().map_or(handed_over, |item| item.seq);
     }
 
     /// Half a step.
     pub(super) fn disk_works(&mut self) {
-        if !self.disk.answers.is_empty() {
-            for answer in std::mem::take(&mut self.disk.answers) {
+        if !self.disk.line.answers.is_empty() {
+            for answer in std::mem::take(&mut self.disk.line.answers) {
                 self.say(|| format!("disk: {answer:?}"));
                 if matches!(answer, Input::SpoolRefused) {
                     self.excuse_what_has_ended();
                     self.disk.refuse();
-                    self.disk.refused.clear();
+                    self.disk.line.refused.clear();
                 }
                 self.handle(answer);
             }
             return self.wake();
         }
-        let Some(job) = self.disk.jobs.pop_front() else { return };
+        let Some(job) = self.disk.line.jobs.pop_front() else { return };
         self.say(|| format!("disk does: {job:?}"));
         let answers = match job {
             Job::Store(token, change) => {
                 let device = self.disk.account.apply(change);
-                let changed = Input::Changed(Some(self.disk.account.clone()));
+                let changed = Input::Changed(Some(Box::new(self.disk.account.clone())));
                 let stored = token.map(|token| Input::Stored(token, Stored::Durable(device)));
                 [changed].into_iter().chain(stored).collect()
             }
             Job::Spool(items, last) => {
-                let behind = items.first().is_none_or(|item| item.seq > self.disk.last_seq);
+                let behind = items.first().is_none_or(|item| item.seq > self.disk.line.last_seq);
                 self.check(behind, || "a place is taken".into());
                 let lost: Vec<usize> = items.iter().filter_map(|item| number(str_of(&item.bytes))).collect();
                 let answer = self.disk.spool(items, last);
                 if matches!(answer, Input::SpoolRefused) {
                     count(&self.coverage.disk_failures);
-                    self.disk.refused = lost;
+                    self.disk.line.refused = lost;
                 }
                 vec![answer]
             }
@@ -287,14 +308,14 @@ impl World {
                 Vec::new()
             }
         };
-        self.disk.answers = answers;
+        self.disk.line.answers = answers;
     }
 
     /// A session that has ended does not offer anything again.
     fn excuse_what_has_ended(&mut self) {
         if self.session.is_none() {
             // Counted and logged by the relay.
-            let mut lost = std::mem::take(&mut self.disk.refused);
+            let mut lost = std::mem::take(&mut self.disk.line.refused);
             lost.extend(self.disk.expects());
             self.open.retain(|n| !lost.contains(n));
         }
@@ -306,7 +327,7 @@ impl World {
         // What it leaves is the session's at once, or waits for its presence.
         let at_once = matches!(session.greeting, Greeting::Done) && !session.owner.older;
         self.life.ghosts += 1;
-        let login = LoginId(self.disk.own.0 - 500 + self.life.ghosts);
+        let login = LoginId(self.disk.line.own.0 - 500 + self.life.ghosts);
         for seq in 1..=u64::from(count) {
             let n = self.handed.len();
             let xml = format!("<message from='romeo@example.net/x' type='chat' id='s{n}'><body>left</body></message>");

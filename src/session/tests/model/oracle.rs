@@ -15,6 +15,16 @@ pub(super) struct Handed {
     pub(super) fed: Option<Instant>,
     /// It was sent behind the client's presence.
     pub(super) after_presence: bool,
+    /// As the server sent it.
+    pub(super) xml: String,
+    /// The session that had it ended too late for its order.
+    pub(super) late: bool,
+    /// The client has acknowledged it.
+    pub(super) acked: bool,
+    /// The server's connection broke before it was acknowledged.
+    pub(super) kept: bool,
+    /// The life in which the server sent it a second time.
+    pub(super) again: Option<u32>,
     /// The client had it, in any life.
     pub(super) read: bool,
     /// It went back to its sender.
@@ -30,6 +40,11 @@ impl Handed {
             ordinal: None,
             fed: None,
             after_presence: true,
+            xml: String::new(),
+            late: false,
+            acked: false,
+            kept: false,
+            again: None,
             read: false,
             returned: false,
             inherited_by: None,
@@ -126,8 +141,9 @@ impl World {
         if life != self.life.number {
             return;
         }
-        let again = self.life.reads.contains(&n);
-        self.check(!again, || format!("s{n} is read twice in one life"));
+        let handed = &self.handed[n];
+        let again = self.life.reads.contains(&n) || handed.acked && handed.again == Some(life);
+        self.check(!again, || format!("s{n} is read twice"));
         self.life.reads.push(n);
         if fresh {
             while self.life.sent.get(self.life.next).is_some_and(|next| *next != n && self.was_shed(*next)) {
@@ -140,12 +156,14 @@ impl World {
         } else if self.handed[n].inherited_by == Some(life) {
             let newest = self.life.reads.iter().copied().filter(|read| self.handed[*read].life == Some(life)).max();
             self.check(newest.is_none_or(|newest| newest < n), || format!("inherited s{n} is read behind {newest:?}"));
-        } else if self.handed[n].life.is_some() && self.handed[n].after_presence {
+        } else if self.handed[n].life.is_some() && self.handed[n].after_presence && !self.handed[n].late {
             // What came ahead of a presence was ahead of the backlog too.
+            // Sessions may have been there at the same time: each one's is in order, and they are in the order of their binds.
+            let place = (self.handed[n].life, n);
             let (last, over) = (self.life.last_of_backlog, self.life.backlog_is_over);
-            self.check(last.is_none_or(|last| last < n), || format!("s{n} of the backlog is read behind {last:?}"));
+            self.check(last.is_none_or(|last| last < place), || format!("s{n} of the backlog is read behind {last:?}"));
             self.check(!over, || format!("s{n} of the backlog is read behind what is new"));
-            self.life.last_of_backlog = Some(n);
+            self.life.last_of_backlog = Some(place);
         }
     }
 
@@ -158,6 +176,7 @@ impl World {
     pub(super) fn client_acked(&mut self, reads: usize) {
         for at in self.life.acked..reads {
             self.open.remove(&self.life.reads[at]);
+            self.handed[self.life.reads[at]].acked = true;
         }
         self.life.acked = self.life.acked.max(reads);
     }
@@ -236,12 +255,47 @@ impl World {
         }
     }
 
+    /// The server's leg breaks without a word. A server that is dead sends nothing again; another one sends what it saw no
+    /// acknowledgement of, and what the session never got.
+    pub(super) fn break_leg(&mut self, killed: bool) {
+        let leg = &mut self.life.leg;
+        leg.alive = false;
+        leg.wire.clear();
+        let (life, acked) = (Some(self.life.number), leg.acked);
+        let concerned = self.open.iter().copied().filter(|n| {
+            let handed = &self.handed[*n];
+            handed.life == life && (handed.fed.is_none() || handed.ordinal.is_some_and(|ordinal| ordinal > acked))
+        });
+        for n in concerned.collect::<Vec<_>>() {
+            let handed = &self.handed[n];
+            let (had, message) = (handed.fed.is_some(), handed.xml.starts_with("<message"));
+            // What is not counted is lost with the connection.
+            let lost = killed || handed.ordinal.is_none();
+            if lost && !had || !message {
+                self.open.remove(&n);
+            } else if killed {
+                count(&self.coverage.kept);
+                self.handed[n].kept = true;
+            } else {
+                self.handed[n].kept = had;
+                count(&self.coverage.agains);
+                self.again.push(n);
+            }
+        }
+        let again = self.again.clone();
+        self.say(|| format!("the leg breaks: acked up to {acked}, again: {again:?}"));
+    }
+
     /// A session that has ended in order leaves no request on disk: it has answered them, or its server has.
     pub(super) fn check_requests(&mut self) {
         if self.life.ended.is_none() || self.broken.is_some() {
             return;
         }
-        let own = self.disk.spools.range((self.disk.own, 0)..).map(|(_, (_, item))| str_of(&item.bytes));
+        let own = self
+            .disk
+            .spools
+            .range((self.disk.line.own, 0)..=(self.disk.line.own, u64::MAX))
+            .map(|(_, (_, item))| str_of(&item.bytes));
         let left: Vec<_> =
             own.filter(|xml| xml.starts_with("<iq") && attr(xml, "type") == Some("get")).map(str::to_owned).collect();
         self.check(left.is_empty(), || format!("nobody answers {left:?}"));
@@ -249,13 +303,15 @@ impl World {
 
     /// What a crash may cost: what no server counts, if it is new or on its way to the disk.
     pub(super) fn excuse_crash(&mut self) {
-        let spool_after = self.settings.stream_management.spool_after;
+        let spool_after = self.settings.stream_management.spool_after(false);
         let durable: BTreeSet<usize> = self.disk.has().collect();
         let lost: Vec<usize> = self.open.iter().filter(|n| !durable.contains(n)).copied().collect();
         for n in lost {
             let handed = &self.handed[n];
             let late = handed.fed.is_none_or(|fed| fed + spool_after < self.minded && !self.disk_was_busy(n));
-            let (counted, minded) = (handed.ordinal.is_some(), self.minded);
+            // Once its connection has broken, the server counts it no more.
+            let late = late || handed.kept && !self.disk_was_busy(n);
+            let (counted, minded) = (handed.ordinal.is_some() && !handed.kept, self.minded);
             self.check(!counted, || format!("s{n} is lost in a crash, though the server has counted it"));
             self.check(!late, || format!("s{n} is lost in a crash long after it came ({minded:?})"));
             self.open.remove(&n);
@@ -309,11 +365,15 @@ impl World {
             let items = session.queue.iter().chain(session.queue.in_flight());
             held.extend(items.filter_map(|item| number(str_of(item.element.bytes()))));
         }
-        let (life, acked) = (Some(self.life.number), self.life.leg.acked);
+        self.older_has(&mut held);
+        held.extend(self.again.iter().filter(|n| self.handed[**n].fed.is_none()));
         let kept = |n: &usize| {
             let handed = &self.handed[*n];
-            let unacked = handed.ordinal.is_some_and(|ordinal| ordinal > acked) && self.life.leg.alive;
-            held.contains(n) || handed.life == life && (unacked || handed.life.is_some() && handed.fed.is_none())
+            let of_life = |life: &Life| {
+                let unacked = handed.ordinal.is_some_and(|ordinal| ordinal > life.leg.acked) && life.leg.alive;
+                handed.life == Some(life.number) && (unacked || handed.fed.is_none())
+            };
+            held.contains(n) || self.lives().any(of_life)
         };
         let mut lost: Vec<usize> = self.open.iter().copied().filter(|n| !kept(n)).collect();
         // What it says is lost may be.
@@ -328,7 +388,7 @@ impl World {
 
     /// So many are gone that the session said are lost. What the disk is still to delete of the others is gone later.
     fn forget_lost(&mut self, gone: usize) {
-        self.lost = if self.disk.is_idle() { 0 } else { self.lost - gone };
+        self.lost = if self.disk.is_idle() && self.older.is_none() { 0 } else { self.lost - gone };
     }
 
     // At the end
@@ -336,11 +396,12 @@ impl World {
     /// Lets everybody do what they have to do; at the end of the world, all accounts are settled then.
     pub(super) fn catch_up(&mut self, finally: bool) {
         self.disk.refusals = 0;
-        self.handle(Input::OlderSettled);
+        self.settle_older();
         if self.client.conn.is_none() || self.session.is_none() || self.client.is_cut() {
             self.connect(true, Hello::EnableThenPresence);
         }
         for round in 0..150 {
+            self.older_catches_up();
             self.disk_catches_up();
             self.server_reads(usize::MAX);
             self.wake();
@@ -357,7 +418,7 @@ impl World {
             if self.broken.is_some() {
                 return;
             }
-            self.handle(Input::OlderSettled);
+            self.settle_older();
             if finally && (self.session.is_none() || self.client.conn.is_none()) {
                 self.connect(true, Hello::EnableThenPresence);
             } else if finally && round == 2 {
@@ -371,9 +432,20 @@ impl World {
         }
     }
 
+    /// Sessions that are only said to be older have ended, or stay.
+    pub(super) fn settle_older(&mut self) {
+        if self.older.is_none() {
+            self.handle(Input::OlderSettled);
+        }
+    }
+
     fn is_settled(&self) -> bool {
         let waits = self.session.as_ref().is_some_and(|session| !session.queue.is_empty() || session.queue.has_tail());
-        !waits && self.disk.is_idle() && self.life.leg.inbox.is_empty() && self.client.is_settled()
+        !waits
+            && self.older.is_none()
+            && self.disk.is_idle()
+            && self.life.leg.inbox.is_empty()
+            && self.client.is_settled()
     }
 
     fn check_accounts(&mut self) {

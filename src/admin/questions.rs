@@ -1,0 +1,152 @@
+//! Questions of the operator to the store, which answers none of them while the disk stalls.
+//!
+//! Nobody waits for an answer longer than a deadline. A question that is late goes on behind its asker's back, since a read
+//! cannot be cancelled. So the number of questions under way is bounded: a disk that stalls costs that many threads, however
+//! often it is asked.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use thiserror::Error;
+use tokio::sync::Semaphore;
+use tokio::time::timeout;
+
+use crate::store::StoreError;
+
+/// Why the store has not answered.
+#[derive(Clone, Debug, Error)]
+pub(super) enum Unanswered {
+    #[error("the database does not answer: the disk may have stalled")]
+    Late,
+    #[error(transparent)]
+    Failed(#[from] StoreError),
+}
+
+/// At most so many questions at once, each with a deadline.
+#[derive(Clone, Debug)]
+pub(super) struct Questions {
+    permits: Arc<Semaphore>,
+    patience: Duration,
+}
+
+impl Questions {
+    pub(super) fn new(most: usize, patience: Duration) -> Self {
+        Self { permits: Arc::new(Semaphore::new(most)), patience }
+    }
+
+    /// Waits for the answer. A question whose asker has given up is still put to its end, if it was begun.
+    ///
+    /// # Errors
+    /// [`Unanswered::Late`] at the deadline, or what the store says.
+    pub(super) async fn ask<T: Send + 'static>(
+        &self,
+        question: impl Future<Output = Result<T, StoreError>> + Send + 'static,
+    ) -> Result<T, Unanswered> {
+        let permits = Arc::clone(&self.permits);
+        let answer = async {
+            let permit = permits.acquire_owned().await.map_err(|_| Unanswered::Late)?;
+            let asking = tokio::spawn(async move {
+                let _permit = permit;
+                question.await
+            });
+            // A question that panics has no answer.
+            Ok(asking.await.map_err(|_| StoreError::Closed)??)
+        };
+        timeout(self.patience, answer).await.unwrap_or(Err(Unanswered::Late))
+    }
+}
+
+/// A question that is asked again and again, one at a time, and its last answer.
+#[derive(Debug)]
+pub(super) struct Latest<T> {
+    questions: Questions,
+    /// When the question was put that was answered last.
+    last: Arc<Mutex<Option<(Instant, T)>>>,
+}
+
+impl<T: Clone + Send + 'static> Latest<T> {
+    pub(super) fn new(patience: Duration) -> Self {
+        Self { questions: Questions::new(1, patience), last: Arc::default() }
+    }
+
+    /// Waits for an answer to a question that was put after this call: those who ask together share one.
+    ///
+    /// # Errors
+    /// As [`Questions::ask`].
+    pub(super) async fn ask(
+        &self,
+        question: impl Future<Output = Result<T, StoreError>> + Send + 'static,
+    ) -> Result<T, Unanswered> {
+        let (asked, last) = (Instant::now(), Arc::clone(&self.last));
+        let fresh = async move {
+            if let Some((_, answer)) = newest(&last).filter(|(put, _)| *put >= asked) {
+                return Ok(answer);
+            }
+            let put = Instant::now();
+            let answer = question.await?;
+            *last.lock().unwrap_or_else(PoisonError::into_inner) = Some((put, answer.clone()));
+            Ok(answer)
+        };
+        self.questions.ask(fresh).await
+    }
+
+    /// The last answer, however old it is.
+    pub(super) fn last(&self) -> Option<T> {
+        newest(&self.last).map(|(_, answer)| answer)
+    }
+}
+
+fn newest<T: Clone>(last: &Mutex<Option<(Instant, T)>>) -> Option<(Instant, T)> {
+    last.lock().unwrap_or_else(PoisonError::into_inner).clone()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use tokio::sync::Notify;
+
+    use super::*;
+
+    const SOON: Duration = Duration::from_millis(20);
+
+    #[tokio::test]
+    async fn a_question_that_is_late_keeps_its_place_until_it_is_answered() {
+        let (questions, go_on) = (Questions::new(1, SOON), Arc::new(Notify::new()));
+        let stalled = Arc::clone(&go_on);
+        let question = async move {
+            stalled.notified().await;
+            Ok(1)
+        };
+        assert!(matches!(questions.ask(question).await, Err(Unanswered::Late)));
+        let put = Arc::new(AtomicUsize::new(0));
+        let count = |put: &Arc<AtomicUsize>| {
+            let put = Arc::clone(put);
+            async move { Ok(put.fetch_add(1, Ordering::SeqCst)) }
+        };
+        assert!(matches!(questions.ask(count(&put)).await, Err(Unanswered::Late)));
+        assert_eq!(put.load(Ordering::SeqCst), 0, "one at a time");
+        go_on.notify_one();
+        let patient = Questions { patience: Duration::from_secs(10), ..questions };
+        assert_eq!(patient.ask(count(&put)).await.unwrap(), 0);
+    }
+
+    #[tokio::test]
+    async fn who_asks_together_shares_an_answer_and_the_last_one_is_kept() {
+        let (latest, put) = (Latest::new(Duration::from_secs(10)), Arc::new(AtomicUsize::new(0)));
+        let count = || {
+            let put = Arc::clone(&put);
+            async move {
+                tokio::time::sleep(SOON).await;
+                Ok(put.fetch_add(1, Ordering::SeqCst) + 1)
+            }
+        };
+        assert_eq!(latest.last(), None);
+        let (a, b, c) = tokio::join!(latest.ask(count()), latest.ask(count()), latest.ask(count()));
+        let answers = [a.unwrap(), b.unwrap(), c.unwrap()];
+        assert!(answers.iter().max() < Some(&3), "{answers:?}");
+        let failed = async { Err(StoreError::Closed) };
+        assert!(matches!(latest.ask(failed).await, Err(Unanswered::Failed(StoreError::Closed))));
+        assert_eq!(latest.last(), answers.iter().max().copied());
+    }
+}

@@ -1,0 +1,30 @@
+//! Which version of TLS a server is offered.
+//!
+//! XEP-0515: a server says in SCRAM which version it sees, and a client fails if its own differs. So a server is offered the
+//! version of the client's leg alone. One that does not speak it is connected to with what it speaks: a login that may fail is
+//! better than one that cannot start.
+
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use rustls::ProtocolVersion;
+
+/// How long a version that a server did not speak is not offered alone.
+const REMEMBERED: Duration = Duration::from_secs(600);
+
+/// The version that a server does not speak, and since when that is known. It speaks the other one.
+#[derive(Debug, Default)]
+pub(super) struct Lacking(Mutex<Option<(ProtocolVersion, Instant)>>);
+
+impl Lacking {
+    /// Whether the server was seen not to speak this version of late.
+    pub(super) fn has(&self, version: ProtocolVersion) -> bool {
+        let lacking = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        lacking.is_some_and(|(lacking, since)| lacking == version && since.elapsed() < REMEMBERED)
+    }
+
+    /// The server does not speak this version.
+    pub(super) fn note(&self, version: ProtocolVersion) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some((version, Instant::now()));
+    }
+}

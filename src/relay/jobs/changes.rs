@@ -1,0 +1,45 @@
+//! Changes of accounts, and whom they concern.
+
+use std::sync::Arc;
+
+use crate::jid::BareJid;
+use crate::push::account::{Account, Change, DeviceId};
+use crate::relay::Relay;
+use crate::relay::registry::Handle;
+use crate::store::StoreError;
+
+impl Relay {
+    /// Changes an account, and publishes it to its sessions.
+    ///
+    /// # Errors
+    /// As [`Store::change`](crate::store::Store::change).
+    pub async fn change_account(&self, account: &BareJid, change: Change) -> Result<(), StoreError> {
+        let concerns_others = change.concerns_others();
+        let (changed, _) = self.store.change(account, change).await?;
+        if concerns_others {
+            self.registry.publish(account, &changed, None);
+        }
+        Ok(())
+    }
+}
+
+/// Changes the account for a session, and publishes it to the others.
+pub(super) async fn change_account(
+    relay: &Relay,
+    handle: &Arc<Handle>,
+    change: Change,
+) -> Result<(Account, Option<DeviceId>), StoreError> {
+    let account = handle.account();
+    let concerns_others = change.concerns_others();
+    let answer = relay.store.change(account, change).await?;
+    if let Some(device) = answer.1
+        && device != handle.device()
+    {
+        handle.set_device(device);
+        relay.registry.notify_same(handle);
+    }
+    if concerns_others {
+        relay.registry.publish(account, &answer.0, Some(handle));
+    }
+    Ok(answer)
+}

@@ -1,0 +1,288 @@
+//! Messages that may come a second time: a server whose connection broke sends again what it saw no acknowledgement of, and
+//! Pushward has kept it.
+//!
+//! Of each kept message two hashes are remembered: by the id that the own archive has given it, and by its content. A second
+//! delivery is known by its `<delay/>`, which only the own host or account may have written.
+
+use std::collections::VecDeque;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::time::Instant;
+
+use super::deliver::own_stanza_id;
+use super::queue::Queued;
+use super::{Event, Remembered, Session};
+use crate::jid::{BareJid, Jid};
+use crate::xml::{Element, Kind, Node, ns};
+
+/// Kept messages that are remembered of a device.
+const MOST: usize = 1000;
+/// How long each is, in milliseconds.
+const REMEMBERED: u64 = 3_600_000;
+
+/// What is known of a message that was kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Copy {
+    /// Until when it is remembered, Unix milliseconds.
+    until: u64,
+    marks: Marks,
+}
+
+/// What a message is known by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Marks {
+    /// Of the sender and the id of the own archive.
+    archived: Option<u64>,
+    /// Of addresses, type, id and children; none without an id.
+    content: Option<u64>,
+}
+
+/// Whose messages they are, and by which key they are hashed.
+#[derive(Clone, Copy)]
+pub(super) struct Own<'a> {
+    pub(super) account: &'a BareJid,
+    pub(super) seed: u64,
+}
+
+/// The messages that a device's sessions have kept when their servers' connections broke, oldest first.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Kept(VecDeque<Copy>);
+
+impl Kept {
+    /// Whether nothing is remembered.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// How many messages are remembered.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Remembers all of another memory as well.
+    pub fn add(&mut self, other: Self) {
+        self.0.extend(other.0);
+        self.0.make_contiguous().sort_by_key(|copy| copy.until);
+        self.shorten();
+    }
+
+    /// Forgets what is too old at a time in Unix milliseconds.
+    pub fn age(&mut self, now: u64) {
+        self.0.retain(|copy| copy.until > now);
+        if self.0.is_empty() {
+            self.0 = VecDeque::new();
+        }
+    }
+
+    /// Remembers a message that was kept.
+    pub(super) fn keep(&mut self, now: u64, message: &Element, own: Own<'_>) {
+        let marks = own.marks(message);
+        if marks.archived.is_some() || marks.content.is_some() {
+            self.0.push_back(Copy { until: now.saturating_add(REMEMBERED), marks });
+            self.shorten();
+        }
+    }
+
+    fn shorten(&mut self) {
+        self.0.drain(..self.0.len().saturating_sub(MOST));
+    }
+
+    /// Whether this is the second delivery of a kept message. Each is taken for one only once.
+    pub(super) fn absorbs(&mut self, now: u64, message: &Element, own: Own<'_>) -> bool {
+        if self.is_empty() || !own.comes_late(message) {
+            return false;
+        }
+        self.age(now);
+        let marks = own.marks(message);
+        let known = self.0.iter().position(|copy| copy.marks.are_those_of(marks));
+        known.and_then(|at| self.0.remove(at)).is_some()
+    }
+
+    /// Bytes of memory that it has.
+    pub(super) fn memory(&self) -> usize {
+        self.0.capacity() * size_of::<Copy>()
+    }
+}
+
+impl Marks {
+    fn are_those_of(self, other: Self) -> bool {
+        match (self.archived, other.archived) {
+            (Some(one), Some(other)) => one == other,
+            _ => self.content.is_some() && self.content == other.content,
+        }
+    }
+}
+
+impl Own<'_> {
+    fn hasher(self) -> DefaultHasher {
+        let mut hasher = DefaultHasher::new();
+        self.seed.hash(&mut hasher);
+        hasher
+    }
+
+    /// Whether the server itself says that a message comes late (XEP-0203).
+    fn comes_late(self, message: &Element) -> bool {
+        let by_own = |delay: &Node<'_>| {
+            let from = delay.attr("from").map(|from| Jid::new(&from));
+            from.is_some_and(|from| from == *self.account || from.as_str() == self.account.domain())
+        };
+        message.kind() == Kind::Message
+            && message.mentions(ns::DELAY)
+            && message.node().children().any(|child| child.is("delay", ns::DELAY) && by_own(&child))
+    }
+
+    fn marks(self, message: &Element) -> Marks {
+        let node = message.node();
+        let archived = own_stanza_id(message, self.account).map(|id| {
+            let mut hasher = self.hasher();
+            node.attr("from").hash(&mut hasher);
+            id.hash(&mut hasher);
+            hasher.finish()
+        });
+        Marks { archived, content: node.attr("id").is_some().then(|| self.content(&node)) }
+    }
+
+    fn content(self, node: &Node<'_>) -> u64 {
+        let mut hasher = self.hasher();
+        for name in ["from", "to", "id"] {
+            node.attr(name).hash(&mut hasher);
+        }
+        // RFC 6121 §5.2.2: without a type it is normal.
+        node.attr("type").as_deref().unwrap_or("normal").hash(&mut hasher);
+        let attribute = |name: &str, value: &str| {
+            let mut hasher = self.hasher();
+            (name, value).hash(&mut hasher);
+            hasher.finish()
+        };
+        for child in node.children() {
+            // The id of the own archive may be there once and missing the next time.
+            if !child.is("delay", ns::DELAY) && !child.is("stanza-id", ns::STANZA_ID) {
+                child.digest(&mut hasher, attribute);
+            }
+        }
+        hasher.finish()
+    }
+}
+
+impl Session {
+    /// The server's connection has broken: it may be dead, or send again what it was not acknowledged. Messages are kept and
+    /// remembered. Subscription presence is not kept: the server repeats it until it is answered.
+    pub(super) fn keep_what_may_come_again(&mut self, now: Instant) {
+        let acked = self.server.acked();
+        let is_unacked = |item: &Queued| item.ordinal.is_some_and(|ordinal| ordinal.get() > acked);
+        let repeated = |item: &Queued| is_unacked(item) && item.durable && item.element.kind() == Kind::Presence;
+        for item in self.queue.remove_where(repeated) {
+            self.discard(&item);
+        }
+        self.queue.drop_from_flight(repeated);
+        let (mut remembered, now) = (self.remembered.take().unwrap_or_default(), self.epoch.unix_ms(now));
+        let kept = &mut remembered.kept;
+        let before = kept.len();
+        let own = Own { account: &self.account, seed: self.settings.seed };
+        // An acknowledgement that was on its way may be lost as well.
+        let counted = self.queue.iter().chain(self.queue.in_flight()).filter(|item| item.ordinal.is_some());
+        for item in counted.filter(|item| item.element.kind() == Kind::Message) {
+            kept.keep(now, &item.element, own);
+        }
+        let added = kept.len().saturating_sub(before);
+        if added > 0 {
+            self.event(Event::Kept(added));
+        }
+        self.remembered = Some(remembered).filter(|remembered| !remembered.is_empty());
+    }
+
+    /// Whether a stanza is the second delivery of one that was kept.
+    pub(super) fn is_redelivered(&mut self, now: Instant, element: &Element) -> bool {
+        let Some(Remembered { kept, .. }) = self.remembered.as_deref_mut() else { return false };
+        let own = Own { account: &self.account, seed: self.settings.seed };
+        let again = kept.absorbs(self.epoch.unix_ms(now), element, own);
+        if again {
+            self.event(Event::Redelivered);
+        }
+        again
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::session::tests::element;
+
+    const DELAY: &str = "<delay xmlns='urn:xmpp:delay' from='example.org' stamp='2026-01-01T00:00:00Z'/>";
+
+    fn message(id: &str, inside: &str) -> Element {
+        element(&format!("<message from='romeo@example.net/x' to='juliet@example.org/phone'{id}>{inside}</message>"))
+    }
+
+    fn late(id: &str, inside: &str) -> Element {
+        message(id, &format!("{inside}{DELAY}"))
+    }
+
+    fn check(kept: &Element, comes: &Element, absorbed: bool) {
+        let account = BareJid::new("juliet@example.org").unwrap();
+        let own = Own { account: &account, seed: 7 };
+        let mut memory = Kept::default();
+        memory.keep(0, kept, own);
+        assert_eq!(memory.absorbs(1, comes, own), absorbed, "{:?}", comes.bytes());
+        assert!(!memory.absorbs(1, comes, own), "each absorbs one delivery");
+    }
+
+    #[test]
+    fn a_message_that_the_server_sends_late_is_known_by_all_that_it_says() {
+        let kept = message(" id='1'", "<body>a &amp; b</body><x xmlns='y' a='1' b='2'/>");
+        check(&kept, &late(" type='normal' id='1'", "<body>a &#38; b</body><x b=\"2\" xmlns='y' a='1'></x>"), true);
+        check(&kept, &kept, false);
+        for inside in ["<body>a</body><x xmlns='y' a='1' b='2'/>", "<body>a &amp; b</body><x xmlns='y' a='2' b='1'/>"] {
+            check(&kept, &late(" id='1'", inside), false);
+        }
+        check(&kept, &late(" id='2'", "<body>a &amp; b</body><x xmlns='y' a='1' b='2'/>"), false);
+        check(&message("", "<body>b</body>"), &late("", "<body>b</body>"), false);
+    }
+
+    #[test]
+    fn only_the_own_host_or_account_says_that_a_message_comes_late() {
+        let kept = message(" id='1'", "<body>b</body>");
+        for (from, absorbed) in [
+            (" from='example.org'", true),
+            (" from='juliet@example.org'", true),
+            (" from='juliet@example.org/phone'", false),
+            (" from='romeo@example.net'", false),
+            ("", false),
+        ] {
+            let delay = format!("<delay xmlns='urn:xmpp:delay'{from} stamp='2026-01-01T00:00:00Z'/>");
+            check(&kept, &message(" id='1'", &format!("<body>b</body>{delay}")), absorbed);
+        }
+    }
+
+    #[test]
+    fn where_the_archive_has_given_ids_they_decide() {
+        let archived = |id: &str| format!("<stanza-id xmlns='urn:xmpp:sid:0' by='juliet@example.org' id='{id}'/>");
+        let kept = message("", &format!("<body>b</body>{}", archived("1")));
+        check(&kept, &late("", &format!("<body>changed</body>{}", archived("1"))), true);
+        check(&kept, &late("", &format!("<body>b</body>{}", archived("2"))), false);
+        check(
+            &message(" id='1'", "<body>b</body>"),
+            &late(" id='1'", &format!("<body>b</body>{}", archived("1"))),
+            true,
+        );
+    }
+
+    #[test]
+    fn the_newest_thousand_are_remembered_for_an_hour() {
+        let account = BareJid::new("juliet@example.org").unwrap();
+        let own = Own { account: &account, seed: 7 };
+        let mut memory = Kept::default();
+        let id = |n: usize| format!(" id='{n}'");
+        (0..=MOST).for_each(|n| memory.keep(0, &message(&id(n), ""), own));
+        let mut other = Kept::default();
+        other.keep(1, &message(" id='other'", ""), own);
+        memory.add(other);
+        assert_eq!(memory.len(), MOST);
+        for (n, absorbed) in [(0, false), (1, false), (2, true)] {
+            assert_eq!(memory.absorbs(REMEMBERED - 1, &late(&id(n), ""), own), absorbed, "{n}");
+        }
+        assert!(!memory.absorbs(REMEMBERED, &late(&id(3), ""), own));
+        assert_eq!(memory.len(), 1);
+        memory.age(REMEMBERED + 1);
+        assert_eq!(memory.memory(), 0);
+    }
+}

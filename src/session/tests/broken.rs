@@ -1,0 +1,229 @@
+//! A server's connection that breaks, and what the server sends again after that.
+
+use super::durability::{acks, managed, plain};
+use super::*;
+use crate::jid::BareJid;
+use crate::session::travel::Had;
+
+const LATE: &str = "<delay xmlns='urn:xmpp:delay' from='example.org' stamp='2026-01-01T00:00:00Z'/>";
+const ENABLED: &str = "<enabled xmlns='urn:xmpp:sm:3'/>";
+const SUBSCRIBE: &str = "<presence type='subscribe' from='nurse@example.net'/>";
+const VERSION: &str = "<iq type='get' id='v' from='romeo@example.net/x'><query xmlns='jabber:iq:version'/></iq>";
+
+/// The same message as a server sends it later.
+fn late(n: usize) -> String {
+    message(n).replace("</message>", &format!("{LATE}</message>"))
+}
+
+fn ids(spool: &BTreeMap<u64, Spooled>) -> Vec<String> {
+    let id =
+        |item: &Spooled| element(std::str::from_utf8(&item.bytes).unwrap()).node().attr("id").map(|id| id.into_owned());
+    spool.values().filter_map(id).collect()
+}
+
+/// The device's next session, which has been told what the one before has left.
+fn next(before: Rig) -> Rig {
+    let earlier: Vec<_> = before.spool.into_values().collect();
+    let mut rig = Rig::start(Settings { session_queue: 1 << 20, ..Settings::default() }, true, earlier);
+    rig.upstream(ENABLED);
+    if let Some(remembered) = before.remembered {
+        rig.input(Input::Remember(Box::new(remembered)));
+    }
+    rig.client("<enable xmlns='urn:xmpp:sm:3' resume='true'/>");
+    rig.to_upstream.clear();
+    rig
+}
+
+#[test]
+fn a_silent_clients_stanzas_are_acknowledged_from_disk_after_a_second() {
+    let mut rig = managed();
+    rig.upstream(&message(1));
+    rig.pass(Duration::from_millis(999));
+    assert_eq!((rig.spool.len(), acks(&rig.to_upstream)), (0, vec![]));
+    rig.pass(Duration::from_millis(1));
+    assert_eq!((rig.spool.len(), acks(&rig.to_upstream)), (1, vec![1]), "nobody has to ask");
+    let mut rig = plain();
+    rig.upstream(&message(1));
+    rig.pass(Duration::from_millis(100));
+    assert_eq!(rig.spool.len(), 1);
+}
+
+#[test]
+fn a_configured_time_holds_for_both_kinds_of_server() {
+    for server_sm in [false, true] {
+        let stream_management =
+            config::StreamManagement { spool_after: Some(Duration::from_millis(300)), ..Default::default() };
+        let settings = Settings { session_queue: 1 << 20, stream_management, ..Settings::default() };
+        let mut rig = Rig::start(settings, server_sm, Vec::new());
+        rig.upstream(ENABLED);
+        rig.client("<enable xmlns='urn:xmpp:sm:3' resume='true'/>");
+        rig.upstream(&message(1));
+        rig.pass(Duration::from_millis(299));
+        assert!(rig.spool.is_empty());
+        rig.pass(Duration::from_millis(1));
+        assert_eq!(rig.spool.len(), 1, "{server_sm}");
+    }
+}
+
+#[test]
+fn when_the_connection_breaks_messages_are_kept_and_the_rest_is_the_servers() {
+    for is_dark in [false, true] {
+        let mut rig = managed();
+        if is_dark {
+            rig.lose_client();
+            rig.disk_is_slow = true;
+        }
+        for stanza in [message(1), SUBSCRIBE.into(), VERSION.into(), message(2)] {
+            rig.upstream(&stanza);
+        }
+        rig.input(Input::UpstreamLost);
+        assert_eq!((rig.ended, ids(&rig.spool)), (Some(EndReason::UpstreamLost), vec!["1".into(), "2".into()]));
+        assert_eq!(rig.remembered.unwrap().kept.len(), 2);
+    }
+}
+
+#[test]
+fn a_server_that_says_why_it_ends_the_stream_sends_elsewhere_what_was_not_acknowledged() {
+    let error = |what| format!("<stream:error><{what} xmlns='urn:ietf:params:xml:ns:xmpp-streams'/></stream:error>");
+    for what in ["system-shutdown", "see-other-host"] {
+        let mut rig = managed();
+        rig.upstream(&message(1));
+        rig.upstream(&error(what));
+        rig.input(Input::UpstreamLost);
+        assert!(rig.spool.is_empty() && rig.remembered.is_none() && rig.ended.is_some(), "{what}");
+    }
+    let mut rig = managed();
+    rig.upstream(&message(1));
+    rig.input(Input::Upstream(Frame::Close));
+    assert!(rig.spool.is_empty() && rig.remembered.is_none() && rig.ended.is_some());
+}
+
+#[test]
+fn what_the_server_sends_again_is_dropped_once_and_counts_for_the_server() {
+    let mut rig = managed();
+    rig.upstream(&message(1));
+    rig.input(Input::UpstreamLost);
+    let mut rig = next(rig);
+    rig.client_available();
+    rig.upstream(&late(1));
+    assert_eq!(
+        (rig.delivered(), rig.events.contains(&Event::Redelivered)),
+        (vec![1], true),
+        "the copy comes, the other not"
+    );
+    // The client need not acknowledge what it does not get.
+    rig.client("<a xmlns='urn:xmpp:sm:3' h='1'/>");
+    assert_eq!(rig.server_asks(), 1);
+    rig.upstream(&late(1));
+    assert_eq!(rig.delivered(), [1, 1], "another delivery is another message");
+    rig.upstream(&message(2));
+    assert_eq!(rig.delivered(), [1, 1, 2]);
+}
+
+#[test]
+fn what_the_client_has_acknowledged_is_remembered_by_the_devices_next_sessions() {
+    let mut rig = managed();
+    rig.upstream(&message(1));
+    rig.input(Input::UpstreamLost);
+    let mut second = next(rig);
+    second.client_available();
+    second.client("<a xmlns='urn:xmpp:sm:3' h='1'/>");
+    assert_eq!(second.delivered(), [1]);
+    assert!(second.earlier.values().all(BTreeMap::is_empty));
+    second.input(Input::Client(second.session.attachment(), Frame::Close));
+    second.confirm();
+    assert!(second.ended.is_some());
+    let mut third = next(second);
+    third.client_available();
+    third.upstream(&late(1));
+    assert!(third.delivered().is_empty());
+}
+
+/// Gajim shows messages of one second in reverse order.
+#[test]
+fn no_two_stanzas_of_a_session_have_the_same_stamp() {
+    let mut rig = plain();
+    rig.lose_client();
+    for n in 1..=20 {
+        rig.upstream(&message(n));
+        if n == 10 {
+            rig.pass(Duration::from_millis(3));
+        }
+    }
+    rig.resume(0);
+    let stamps = rig.to_client.iter().filter(|xml| xml.starts_with("<message"));
+    let stamps: Vec<_> = stamps.map(|xml| xml.split(" stamp='").nth(1).unwrap()[..24].to_owned()).collect();
+    assert_eq!(stamps.len(), 20);
+    assert!(stamps.windows(2).all(|pair| pair[0] < pair[1]), "{stamps:?}");
+    assert!(stamps[0].ends_with("01.000Z") && stamps[19].ends_with("01.019Z"), "{stamps:?}");
+    let spooled: Vec<_> = rig.spool.values().map(|item| item.received).collect();
+    assert!(spooled.windows(2).all(|pair| pair[0] < pair[1]), "{spooled:?}");
+}
+
+/// A session of an account with another device.
+fn of_two_devices() -> Rig {
+    let mut rig = plain();
+    let mut account = rig.account.clone();
+    account.devices.push(Device { id: DeviceId(8), ..account.devices[0].clone() });
+    rig.input(Input::Account(Box::new(account)));
+    rig
+}
+
+#[test]
+fn what_may_travel_is_decided_when_it_comes() {
+    let to = " to='juliet@example.org/phone'";
+    let chat =
+        |from: &str, n: usize| format!("<message type='chat' from='{from}' id='{n}'{to}><body>b</body></message>");
+    let mut rig = plain();
+    rig.client("<presence to='room@conf.example/juliet'><x xmlns='http://jabber.org/protocol/muc'/></presence>");
+    rig.lose_client();
+    rig.disk_is_slow = true;
+    rig.upstream(&chat("room@conf.example/romeo", 1));
+    rig.upstream(&chat("romeo@example.net/x", 2));
+    rig.upstream("<presence type='unavailable' from='room@conf.example/juliet'><x xmlns='http://jabber.org/protocol/muc#user'/></presence>");
+    rig.upstream(&chat("room@conf.example/romeo", 3));
+    rig.sync();
+    let shared: Vec<_> = rig.spool.values().map(|item| item.shared).collect();
+    assert_eq!(shared, [false, true, true]);
+}
+
+#[test]
+fn another_devices_message_does_not_come_to_one_that_has_it_as_a_copy_or_carbon() {
+    let inner = |n: usize, sid: &str| {
+        format!(
+            "<message xmlns='jabber:client' type='chat' from='romeo@example.net/x' to='juliet@example.org/old' id='{n}'><body>b</body>{sid}</message>"
+        )
+    };
+    let sid = "<stanza-id xmlns='urn:xmpp:sid:0' by='juliet@example.org' id='a4'/>";
+    let mut rig = of_two_devices();
+    let carbon = |inner: String| {
+        format!(
+            "<message from='juliet@example.org'><received xmlns='urn:xmpp:carbons:2'>\
+             <forwarded xmlns='urn:xmpp:forward:0'>{inner}</forwarded></received></message>"
+        )
+    };
+    rig.upstream(&carbon(inner(1, "")));
+    rig.upstream(&inner(2, "").replace("/old", "/phone"));
+    rig.upstream(&carbon(inner(9, sid)));
+    let orphan = |(n, sid): (usize, &str)| Spooled {
+        seq: 0,
+        received: 1000,
+        shared: true,
+        archived: false,
+        bytes: inner(n, sid).into(),
+    };
+    rig.orphans = [(1, ""), (2, ""), (3, ""), (4, sid)].map(orphan).into();
+    rig.clear();
+    rig.client_available();
+    rig.seconds(10);
+    assert_eq!(rig.delivered(), [3]);
+    let adopted: Vec<_> = rig.spool.values().filter(|item| item.received == 1000 && item.shared).collect();
+    assert_eq!(adopted.len(), 1, "the others are deleted");
+    // The next session knows it too.
+    rig.lose_client();
+    rig.input(Input::GiveWay(EndReason::Superseded));
+    rig.confirm();
+    let had = &rig.remembered.as_ref().unwrap().had;
+    assert!(!had.is_empty() && *had != Had::default());
+    assert_eq!(BareJid::new("juliet@example.org").unwrap(), rig.session.account);
+}

@@ -1,0 +1,211 @@
+//! Which messages may go to another device of the account when their own does not fetch them, and which devices have them
+//! already.
+//!
+//! A message to the bare JID is the account's. So is a chat message to a full JID that is gone (RFC 6121 §8.5.3.2.1), and most
+//! servers treat a normal one alike. A device that got it as a copy or carbon does not get it again.
+
+use std::collections::{HashSet, VecDeque};
+use std::hash::{DefaultHasher, Hash, Hasher};
+
+use super::Session;
+use super::deliver::own_stanza_id;
+use super::queue::Company;
+use crate::jid::{BareJid, Jid};
+use crate::push::classify::says_something;
+use crate::push::rooms::Rooms;
+use crate::xml::{Element, Kind, Node, ns};
+
+/// Messages of a device that are remembered, each by two hashes at most.
+const MOST: usize = 2000;
+/// What a hash costs, in the order of their coming and in the set.
+const HASH: usize = 24;
+
+/// The messages that a device has got of late.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Had {
+    order: VecDeque<u64>,
+    marks: HashSet<u64>,
+}
+
+impl Had {
+    /// Whether nothing is remembered.
+    pub fn is_empty(&self) -> bool {
+        self.order.is_empty()
+    }
+
+    /// Remembers all of a later memory as well.
+    pub fn add(&mut self, later: &Self) {
+        later.order.iter().for_each(|mark| self.note(*mark));
+    }
+
+    /// Bytes of memory that it has.
+    pub fn memory(&self) -> usize {
+        self.order.len() * HASH
+    }
+
+    fn note(&mut self, mark: u64) {
+        if !self.marks.insert(mark) {
+            return;
+        }
+        self.order.push_back(mark);
+        if self.order.len() > MOST
+            && let Some(oldest) = self.order.pop_front()
+        {
+            self.marks.remove(&oldest);
+        }
+    }
+
+    fn has(&self, marks: impl IntoIterator<Item = u64>) -> bool {
+        marks.into_iter().any(|mark| self.marks.contains(&mark))
+    }
+}
+
+impl Session {
+    /// A message came for the device, or was read for it from an earlier session's spool: no other device's copy is needed.
+    pub(super) fn note_had(&mut self, element: &Element) {
+        if element.kind() == Kind::Message && self.owner.account.devices.len() > 1 {
+            for mark in self.marks(element) {
+                self.remembered.get_or_insert_default().had.note(mark);
+            }
+        }
+    }
+
+    /// Whether the device got this message before, as a copy or carbon.
+    pub(super) fn has_had(&self, element: &Element) -> bool {
+        self.remembered.as_ref().is_some_and(|remembered| remembered.had.has(self.marks(element)))
+    }
+
+    /// What a conversational message is known by: its id in the own archive, and the sender with the id that it gave.
+    fn marks(&self, element: &Element) -> impl Iterator<Item = u64> + use<> {
+        let root = element.node();
+        let inner = forwarded(element, &root);
+        let node = inner.unwrap_or(root);
+        let hash = |what: &str, of: (&str, &str)| {
+            let mut hasher = DefaultHasher::new();
+            (self.settings.seed, what, of).hash(&mut hasher);
+            hasher.finish()
+        };
+        let sent = node.attr("from").zip(node.attr("id")).map(|(from, id)| hash("sent", (&from, &id)));
+        let archived = match inner {
+            None => own_stanza_id(element, &self.account),
+            Some(inner) => inner_stanza_id(&inner, &self.account),
+        };
+        let archived = archived.map(|id| hash("archived", ("", &id)));
+        sent.into_iter().chain(archived).filter({
+            let conversational = is_conversational(&node);
+            move |_| conversational
+        })
+    }
+}
+
+/// The message inside a carbon of one that came for another device (XEP-0280).
+fn forwarded<'a>(element: &'a Element, root: &Node<'a>) -> Option<Node<'a>> {
+    if !element.mentions(ns::CARBONS) {
+        return None;
+    }
+    root.child("received", ns::CARBONS)?.child("forwarded", ns::FORWARD)?.child("message", ns::CLIENT)
+}
+
+fn inner_stanza_id(message: &Node<'_>, account: &BareJid) -> Option<String> {
+    let own = |child: &Node<'_>| {
+        child.is("stanza-id", ns::STANZA_ID) && child.attr("by").is_some_and(|by| Jid::new(&by) == *account)
+    };
+    message.children().find(own)?.attr("id").map(|id| id.into_owned())
+}
+
+fn is_conversational(message: &Node<'_>) -> bool {
+    matches!(message.attr("type").as_deref(), None | Some("chat" | "normal"))
+}
+
+/// Whether a message came from a room that the client is in, or is about to join: what its occupants say in private is for this
+/// client alone. To be asked when it comes.
+pub(super) fn is_from_room(element: &Element, rooms: &Rooms) -> bool {
+    if element.kind() != Kind::Message || rooms.is_empty() {
+        return false;
+    }
+    let Some(from) = element.node().attr("from") else { return false };
+    let bare = from.split_once('/').map_or(&*from, |(bare, _)| bare);
+    BareJid::new(bare).is_ok_and(|room| rooms.nick(&room).is_some())
+}
+
+/// Whether a message may go to another device if its own does not fetch it.
+pub(super) fn may_travel(element: &Element, company: Company) -> bool {
+    let message = element.node();
+    if element.kind() != Kind::Message || company == Company::Room || !is_conversational(&message) {
+        return false;
+    }
+    let restricted = |c: Node<'_>| {
+        c.is("no-copy", ns::HINTS)
+            || c.is("private", ns::CARBONS)
+            || c.is("sent", ns::CARBONS)
+            || c.is("received", ns::CARBONS)
+            || c.is("event", ns::PUBSUB_EVENT)
+    };
+    if message.children().any(restricted) {
+        return false;
+    }
+    // Servers deliver to the account's own addresses only.
+    let to_client = message.attr("to").is_some_and(|to| to.contains('/'));
+    if !to_client {
+        return company == Company::None;
+    }
+    let of_room = message.child("x", ns::MUC_USER).is_some();
+    let chat = message.attr("type").as_deref() == Some("chat");
+    !of_room && (chat || says_something(&message))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::session::tests::element;
+
+    fn travels(attributes: &str, inside: &str, company: Company) -> bool {
+        may_travel(&element(&format!("<message from='romeo@example.net/x'{attributes}>{inside}</message>")), company)
+    }
+
+    #[test]
+    fn what_came_to_a_full_jid_travels_if_a_person_may_want_it() {
+        const BODY: &str = "<body>b</body>";
+        const TO: &str = " to='juliet@example.org/phone'";
+        let omemo = "<encrypted xmlns='eu.siacs.conversations.axolotl'><payload>x</payload></encrypted>";
+        for (kind, inside, expected) in [
+            (" type='chat'", BODY, true),
+            (" type='chat'", "", true),
+            ("", BODY, true),
+            (" type='normal'", omemo, true),
+            (" type='normal'", "<x xmlns='y'/>", false),
+            (" type='groupchat'", BODY, false),
+            (" type='headline'", BODY, false),
+            (" type='error'", BODY, false),
+            (" type='chat'", "<body>b</body><no-copy xmlns='urn:xmpp:hints'/>", false),
+            (" type='chat'", "<body>b</body><private xmlns='urn:xmpp:carbons:2'/>", false),
+            (" type='chat'", "<body>b</body><x xmlns='http://jabber.org/protocol/muc#user'/>", false),
+            ("", "<body>b</body><event xmlns='http://jabber.org/protocol/pubsub#event'/>", false),
+            ("", "<received xmlns='urn:xmpp:carbons:2'/>", false),
+        ] {
+            for company in [Company::None, Company::Others] {
+                assert_eq!(travels(&format!("{TO}{kind}"), inside, company), expected, "{kind} {inside} {company:?}");
+            }
+            assert!(!travels(&format!("{TO}{kind}"), inside, Company::Room));
+        }
+        assert!(travels(" to='juliet@example.org/Phone 🦊' type='chat'", BODY, Company::Others));
+    }
+
+    #[test]
+    fn what_came_to_the_account_travels_unless_another_client_has_it() {
+        for to in [" to='juliet@example.org'", ""] {
+            assert!(travels(to, "", Company::None) && !travels(to, "<body>b</body>", Company::Others));
+        }
+    }
+
+    #[test]
+    fn the_newest_marks_are_remembered() {
+        let mut had = Had::default();
+        (0..=MOST as u64).for_each(|mark| had.note(mark));
+        had.note(5);
+        assert!(!had.has([0]) && had.has([1, 0]) && had.order.len() == MOST && had.marks.len() == MOST);
+        let mut other = Had::default();
+        other.add(&had);
+        assert_eq!(other, had);
+    }
+}

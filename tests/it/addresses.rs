@@ -1,0 +1,57 @@
+//! Addresses that strict libraries refuse: emoji, mixed directions of script, odd hyphens.
+
+use crate::support::{Client, Pushward, Setup, StubOptions, StubUpstream, bodies, lost, request};
+
+const HOST: &str = "my--chat.example";
+const SERVICE: &str = "ab--gw.example";
+
+#[tokio::test]
+async fn whatever_full_jid_the_server_binds_its_session_is_held_and_resumed() {
+    for (user, other, resource) in [("alice", "mallory", "Phone 🦊"), ("ana🦊", "Ana🦊", "אb"), ("bobא", "bob", "-")]
+    {
+        let mut stub = StubUpstream::start(StubOptions::default()).await;
+        let pushward = Pushward::start(Setup::new(stub.address)).await;
+        let mut client = pushward.connect().await;
+        let jid = client.login(user, resource).await;
+        assert_eq!(jid, format!("{user}@localhost/{resource}"));
+        let server = stub.session().await;
+        let enabled = client.enable().await;
+        assert_eq!(enabled.resume.as_deref(), Some("true"));
+        lost(&pushward, client, &jid).await;
+        server.send(format!("<message from='Bob 🦊@x.example/🦊' to='{jid}' id='1'><body>hi</body></message>"));
+
+        let mut stranger = pushward.authenticated(other).await;
+        assert_eq!(stranger.resume(&enabled.id, 0).await.name, "failed", "{other} is not {user}");
+        let mut client = pushward.authenticated(user).await;
+        assert_eq!(client.resume(&enabled.id, 0).await.name, "resumed", "{user}");
+        assert_eq!(bodies(&client.messages(1).await), ["hi"]);
+    }
+}
+
+#[tokio::test]
+async fn a_host_and_a_push_service_have_any_hyphens() {
+    let mut stub = StubUpstream::start(StubOptions::default()).await;
+    let setup = Setup::new(stub.address)
+        .set("host.domain", &format!("'{HOST}'"))
+        .set("push.services", &format!("['{SERVICE}']"))
+        .set("push.transports", "['session']")
+        .set("push.batch_delay", "'50ms'");
+    let pushward = Pushward::start(setup).await;
+    let tls = pushward.tls().named(HOST);
+    let mut client = Client::plain(pushward.starttls).await.towards(HOST).upgrade(&tls).await;
+    let jid = client.login("alice", "phone").await;
+    assert_eq!(jid, format!("alice@{HOST}/phone"));
+    let mut server = stub.session().await;
+    client.enable().await;
+    let enable = format!("<enable xmlns='urn:xmpp:push:0' jid='{SERVICE}' node='n'/>");
+    let answer = request(&mut client, "push", &enable).await;
+    assert_eq!(answer.attribute("type"), Some("result"), "{answer:?}");
+    let enable = "<enable xmlns='urn:xmpp:push:0' jid='a b' node='n'/>";
+    let answer = request(&mut client, "wrong", enable).await;
+    assert!(answer.child("error").is_some_and(|error| error.child("bad-request").is_some()), "{answer:?}");
+    client.ack().await;
+    lost(&pushward, client, &jid).await;
+    server.send(format!("<message from='bob@{HOST}/x' to='{jid}' type='chat' id='1'><body>hi</body></message>"));
+    let publish = server.expect("<publish").await;
+    assert!(publish.contains(&format!("to='{SERVICE}'")), "{publish}");
+}
