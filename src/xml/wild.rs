@@ -49,6 +49,11 @@ fn wild(kind: &str, bytes: usize) -> String {
             let ends: String = (0..levels).rev().map(|n| format!("</p{n:x}:a>")).collect();
             format!("{nested}<p0:b/>{ends}")
         }
+        "an outer prefix in nested scopes" => {
+            let levels = bytes / 48;
+            let nested: String = (0..levels).map(|n| format!("<a xmlns:p{n:x}='u'>")).collect();
+            nested + &"<p0:b/>".repeat(levels) + &"</a>".repeat(levels)
+        }
         "one prefix in nested scopes" => {
             let levels = bytes / 40;
             "<p:a xmlns:p='u'>".repeat(levels) + &"<p:b/>".repeat(levels) + &"</p:a>".repeat(levels)
@@ -87,7 +92,7 @@ fn wild(kind: &str, bytes: usize) -> String {
     format!("<message from='romeo@example.net/x' type='chat' id='1'>{inner}<body>x</body></message>")
 }
 
-const KINDS: [&str; 16] = [
+const KINDS: [&str; 17] = [
     "nested elements",
     "small elements",
     "attributes",
@@ -95,6 +100,7 @@ const KINDS: [&str; 16] = [
     "prefixes on a tag",
     "prefixes in scope times elements",
     "prefixes in nested scopes",
+    "an outer prefix in nested scopes",
     "one prefix in nested scopes",
     "prefixes of siblings",
     "prefixed attributes",
