@@ -19,8 +19,12 @@ impl Relay {
         let snapshot = self.current();
         let hosts = snapshot.config.hosts.iter();
         let mut ways = hosts.filter_map(|host| snapshot.ways.to(&host.domain).cloned());
-        let terms =
-            || Terms { connect_timeout: PATIENCE, write_timeout: PATIENCE, limits: snapshot.upstream_limits(), tls: None };
+        let terms = || Terms {
+            connect_timeout: PATIENCE,
+            write_timeout: PATIENCE,
+            limits: snapshot.upstream_limits(),
+            tls: None,
+        };
         let search = async {
             let mut tries = JoinSet::new();
             loop {

@@ -372,7 +372,9 @@ impl Negotiation {
     fn server_skipped(&mut self, element: &Element) {
         let node = element.node();
         match &self.state {
-            State::BindSent(id) | State::Probing(id, ..) if self.is_bind_answer(element, &node, id) => self.upstream_error(),
+            State::BindSent(id) | State::Probing(id, ..) if self.is_bind_answer(element, &node, id) => {
+                self.upstream_error()
+            }
             State::Restarting | State::Binding | State::BindSent(_)
                 if element.kind() == Kind::Iq && matches!(node.attr("type").as_deref(), Some("result" | "error")) =>
             {

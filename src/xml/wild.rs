@@ -26,21 +26,47 @@ fn framer(bytes: usize, share: Option<Share>) -> Framer {
     framer
 }
 
+/// One after the other for each `unit` of so many bytes.
+fn numbered(bytes: usize, unit: usize, one: impl Fn(usize) -> String) -> String {
+    (0..bytes / unit).map(one).collect()
+}
+
 /// A message of about so many bytes of one kind.
 fn wild(kind: &str, bytes: usize) -> String {
-    let numbered = |unit: usize, one: &dyn Fn(usize) -> String| (0..bytes / unit).map(one).collect::<String>();
     let inner = match kind {
         "nested elements" => "<a>".repeat(bytes / 7) + &"</a>".repeat(bytes / 7),
         "small elements" => "<a/>".repeat(bytes / 4),
-        "attributes" => format!("<x{}/>", numbered(10, &|n| format!(" a{n:x}=''"))),
+        "attributes" => format!("<x{}/>", numbered(bytes, 10, |n| format!(" a{n:x}=''"))),
         "attributes of the root" => {
-            let attributes = numbered(10, &|n| format!(" a{n:x}=''"));
+            let attributes = numbered(bytes, 10, |n| format!(" a{n:x}=''"));
             return format!("<message from='romeo@example.net/x' type='chat'{attributes}><body>x</body></message>");
         }
-        "prefixes on a tag" => format!("<x{}/>", numbered(18, &|n| format!(" xmlns:p{n:x}='u'"))),
+        "a long prefix" => {
+            let prefix = "p".repeat(bytes / 2);
+            format!("<x xmlns:{prefix}='u' xmlns:q='u'>{}</x>", "<q:a/>".repeat(bytes / 12))
+        }
+        "a long namespace" => {
+            let uri = "u".repeat(bytes / 2);
+            format!("<x xmlns:q='{uri}'>{}</x>", "<q:a q:b=''/>".repeat(bytes / 26))
+        }
+        "a long name" => {
+            let name = "n".repeat(bytes / 4);
+            format!("<{name}>{}</{name}>", "<a>".repeat(bytes / 14) + &"</a>".repeat(bytes / 14))
+        }
+        "references" => "&amp;".repeat(bytes / 5),
+        "sections" => "<![CDATA[]]>".repeat(bytes / 12),
+        _ => prefixes(kind, bytes),
+    };
+    format!("<message from='romeo@example.net/x' type='chat' id='1'>{inner}<body>x</body></message>")
+}
+
+/// About so many bytes of prefixes of one kind.
+fn prefixes(kind: &str, bytes: usize) -> String {
+    match kind {
+        "prefixes on a tag" => format!("<x{}/>", numbered(bytes, 18, |n| format!(" xmlns:p{n:x}='u'"))),
         "prefixes in scope times elements" => {
-            let declarations = numbered(36, &|n| format!(" xmlns:p{n:x}='u'"));
-            let elements = numbered(22, &|n| format!("<p{:x}:a/>", n % (bytes / 36)));
+            let declarations = numbered(bytes, 36, |n| format!(" xmlns:p{n:x}='u'"));
+            let elements = numbered(bytes, 22, |n| format!("<p{:x}:a/>", n % (bytes / 36)));
             format!("<x{declarations}>{elements}</x>")
         }
         "prefixes in nested scopes" => {
@@ -59,11 +85,11 @@ fn wild(kind: &str, bytes: usize) -> String {
             "<p:a xmlns:p='u'>".repeat(levels) + &"<p:b/>".repeat(levels) + &"</p:a>".repeat(levels)
         }
         "prefixes of siblings" => {
-            let siblings = numbered(32, &|n| format!("<p:a xmlns:p='u{n:x}'/><p:b/>"));
+            let siblings = numbered(bytes, 32, |n| format!("<p:a xmlns:p='u{n:x}'/><p:b/>"));
             format!("<x xmlns:p='o'>{siblings}</x>")
         }
         "prefixed attributes" => {
-            let attributes = numbered(14, &|n| format!(" {}:a{n:x}=''", if n % 2 == 0 { "p" } else { "h" }));
+            let attributes = numbered(bytes, 14, |n| format!(" {}:a{n:x}=''", if n % 2 == 0 { "p" } else { "h" }));
             format!("<x xmlns:p='u'{attributes}/>")
         }
         "prefixes of one namespace times attributes" => {
@@ -73,23 +99,8 @@ fn wild(kind: &str, bytes: usize) -> String {
             let attributes: String = (0..half).map(|n| format!(" p{n:x}:a=''")).collect();
             format!("<x{declarations}><y{attributes}/></x>")
         }
-        "a long prefix" => {
-            let prefix = "p".repeat(bytes / 2);
-            format!("<x xmlns:{prefix}='u' xmlns:q='u'>{}</x>", "<q:a/>".repeat(bytes / 12))
-        }
-        "a long namespace" => {
-            let uri = "u".repeat(bytes / 2);
-            format!("<x xmlns:q='{uri}'>{}</x>", "<q:a q:b=''/>".repeat(bytes / 26))
-        }
-        "a long name" => {
-            let name = "n".repeat(bytes / 4);
-            format!("<{name}>{}</{name}>", "<a>".repeat(bytes / 14) + &"</a>".repeat(bytes / 14))
-        }
-        "references" => "&amp;".repeat(bytes / 5),
-        "sections" => "<![CDATA[]]>".repeat(bytes / 12),
         _ => panic!("{kind}"),
-    };
-    format!("<message from='romeo@example.net/x' type='chat' id='1'>{inner}<body>x</body></message>")
+    }
 }
 
 const KINDS: [&str; 17] = [
