@@ -332,7 +332,12 @@ impl Driver {
                     self.handle.answer(newer.login());
                 }
             }
-            Output::Remember(remembered) => self.relay.memories.leave(&self.handle, *remembered),
+            Output::Remember(remembered) => {
+                self.note_ending();
+                self.relay.memories.leave(&self.handle, *remembered);
+                // The server may send at once what it was not acknowledged.
+                self.relay.registry.notify_same(&self.handle);
+            }
             Output::CloseClient(closing) => self.close_client(closing),
             Output::Event(event) => {
                 self.seen.heard(&self.handle, &event);

@@ -39,7 +39,8 @@ impl Session {
     fn deliver_for(&mut self, now: Instant, element: Element, ordinal: Option<u64>, cause: Cause) {
         if self.gives_back() {
             // Not acknowledged any more, so the server sends it elsewhere.
-            return;
+            let (stamp, durable) = (self.stamps.next(self.epoch.unix_ms(now)), is_durable(&element));
+            return self.hold_given_back(self.to_queue(element, 0, stamp).of_leg(ordinal, durable));
         }
         if self.is_ending() && is_request(&element) {
             return self.answer_upstream(now, refusal(&element));

@@ -263,13 +263,6 @@ impl Session {
         }
     }
 
-    /// What the server was not acknowledged is its own: it sends it elsewhere.
-    fn give_back(&mut self) {
-        for places in self.queue.give_back(self.server.acked()) {
-            self.out(Output::Unspool { spool: None, places });
-        }
-    }
-
     /// Goes on with the end as far as it can.
     pub(super) fn drive_end(&mut self, now: Instant) {
         match self.phase {
@@ -341,6 +334,9 @@ impl Session {
             && !self.server.has_said_why()
         {
             self.keep_what_may_come_again(now);
+        }
+        if !self.server.has_said_why() {
+            self.keep_given_back(now);
         }
         self.over();
     }

@@ -22,6 +22,7 @@ mod csi;
 mod deliver;
 mod ending;
 mod event;
+mod given_back;
 mod greeting;
 mod inherit;
 mod link;
@@ -309,6 +310,7 @@ pub struct Session {
     promises: VecDeque<Promise>,
     /// The client has left, while requests of it are open: until when they are waited for, and how it left.
     leaving: Option<Box<(Instant, Leave)>>,
+    given_back: Option<Box<given_back::GivenBack>>,
     /// Changes of the account that the store has not answered.
     open_changes: u32,
     /// The newest state of the account that came meanwhile.
@@ -380,6 +382,7 @@ impl Session {
             upstream_written: now,
             promises: VecDeque::new(),
             leaving: None,
+            given_back: None,
             open_changes: 0,
             account_news: None,
             next_token: 0,

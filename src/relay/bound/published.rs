@@ -81,7 +81,8 @@ impl Driver {
     pub(super) fn look_at_device(&mut self) {
         let newer = self.relay.registry.newer(&self.handle);
         let login = newer.as_ref().map(|newer| newer.login());
-        if newer.is_none()
+        if !self.session.is_ending()
+            && newer.as_ref().is_none_or(|newer| newer.is_ending())
             && let Some(remembered) = self.relay.memories.take(&self.handle)
         {
             self.take(Input::Remember(Box::new(remembered)));

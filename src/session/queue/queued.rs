@@ -118,6 +118,11 @@ impl Queued {
         !self.durable || self.ordinal.is_none() || self.spooled && self.seq <= committed
     }
 
+    /// The same in another place, of which no spool knows.
+    pub fn anew(self, seq: u64) -> Self {
+        Self { seq, spooled: false, doubtful: false, ..self }
+    }
+
     /// What is left of it once it was returned.
     pub(super) fn gone(&self) -> Self {
         let element = Element::parse(Bytes::from_static(b"<presence/>"), self.element.header());

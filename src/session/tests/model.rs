@@ -597,6 +597,10 @@ impl World {
                 self.client.hang_up(None);
             }
             self.resolve_leg(true);
+            // The other session may be the newest one now.
+            if !self.is_older {
+                self.in_older(Self::tell_memory);
+            }
         }
     }
 

@@ -345,7 +345,7 @@ impl Client {
         unsaid
     }
 
-    fn is_ready(&self) -> bool {
+    pub(super) fn is_ready(&self) -> bool {
         self.conn.as_ref().is_some_and(|conn| conn.ready)
     }
 

@@ -54,6 +54,7 @@ impl World {
         }
         self.is_older = false;
         self.swap(&mut older);
+        self.tell_memory();
         if !gone {
             self.older = Some(older);
             return;
@@ -61,7 +62,6 @@ impl World {
         if self.session.as_ref().is_some_and(|session| matches!(session.greeting, Greeting::Done)) {
             self.hand_over_late(older.life.number);
         }
-        self.tell_memory();
         if older.waited_for.is_some() {
             self.handle(Input::OlderSettled);
         }
