@@ -71,7 +71,10 @@ impl World {
     /// What the older session leaves now may come behind what is new.
     fn hand_over_late(&mut self, life: u32) {
         count(&self.coverage.late_handovers);
-        for n in self.open.iter().filter(|n| self.handed[**n].life == Some(life)).copied().collect::<Vec<_>>() {
+        let spool = LoginId(u64::from(life) * 1000);
+        let left = self.disk.spools.iter().filter(|((login, _), _)| *login == spool).filter_map(|(_, (n, _))| *n);
+        let sent = self.open.iter().filter(|n| self.handed[**n].life == Some(life)).copied();
+        for n in left.chain(sent).collect::<Vec<_>>() {
             self.handed[n].late = true;
         }
     }
