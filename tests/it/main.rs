@@ -26,6 +26,7 @@ mod guide;
 mod handovers;
 mod hostile;
 mod hosts;
+mod jabberd2;
 mod limits;
 mod login_waits;
 mod losses;
