@@ -51,6 +51,7 @@ mod slow_disk;
 mod spool_refuses;
 mod stream_management;
 mod support;
+mod terminal_clients;
 mod transports;
 mod upstream_management;
 mod upstream_tls;
