@@ -79,7 +79,10 @@ impl Jabberd2 {
         // Whoever does not find the router waits a second before trying again.
         let router = started("router", directory.path(), "listening for incoming connections").await?;
         let sessions = started("sm", directory.path(), "ready for sessions").await?;
+        // The session manager says so before the router knows its domain.
+        online(&router, "localhost").await;
         let clients = started("c2s", directory.path(), "ready for connections").await?;
+        online(&router, "c2s").await;
         Some(Self {
             address: ports.clients,
             direct: ports.direct,
@@ -135,6 +138,14 @@ async fn started(program: &str, directory: &Path, ready: &str) -> Option<Process
     let taken = || log.contains("unable to listen") || log.contains("failed to listen");
     assert!(is_ready || taken(), "jabberd2-{program} has ended:\n{}", log.lines().join("\n"));
     is_ready.then_some(process)
+}
+
+/// Waits until the router delivers to that name.
+async fn online(router: &Process, name: &str) {
+    let log = router.log();
+    let line = format!("[{name}] online");
+    eventually(PATIENCE, || format!("{line} in\n{}", log.lines().join("\n")), || log.contains(&line).then_some(()))
+        .await;
 }
 
 fn configure(directory: &Path, certificate: Option<&Path>, ports: Ports) {
