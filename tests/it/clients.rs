@@ -84,6 +84,7 @@ macro_rules! stories {
 
 stories! {
     Slixmpp: slixmpp;
+    Aioxmpp: aioxmpp;
     XmppJs: xmppjs;
     TokioXmpp: tokio_xmpp;
 }

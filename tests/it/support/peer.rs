@@ -14,6 +14,8 @@ use super::{PATIENCE, Process, Pushward, eventually};
 pub(crate) enum Library {
     /// Python.
     Slixmpp,
+    /// Python, by others.
+    Aioxmpp,
     /// JavaScript.
     XmppJs,
     /// Rust.
@@ -36,10 +38,11 @@ impl Library {
         let peers = root.join("tests/it/peers");
         let mut command;
         match self {
-            Self::Slixmpp => {
+            Self::Slixmpp | Self::Aioxmpp => {
                 let python: PathBuf = root.join("target/test-venv/bin/python");
+                let script = if self == Self::Slixmpp { "slixmpp_client.py" } else { "aioxmpp_client.py" };
                 command = Command::new(python);
-                command.arg(peers.join("slixmpp_client.py")).env("PYTHONUNBUFFERED", "1");
+                command.arg(peers.join(script)).env("PYTHONUNBUFFERED", "1");
             }
             Self::XmppJs => {
                 let modules = root.join("target/test-xmppjs");
@@ -67,6 +70,7 @@ impl Library {
     const fn name(self) -> &'static str {
         match self {
             Self::Slixmpp => "slixmpp",
+            Self::Aioxmpp => "aioxmpp",
             Self::XmppJs => "xmpp.js",
             Self::TokioXmpp => "tokio-xmpp",
         }
@@ -75,6 +79,7 @@ impl Library {
     const fn install(self) -> &'static str {
         match self {
             Self::Slixmpp => "tests/run, which makes target/test-venv and installs slixmpp there",
+            Self::Aioxmpp => "tests/run, which makes target/test-venv and installs aioxmpp there",
             Self::XmppJs => "tests/run, which installs nodejs, npm and, in target/test-xmppjs, xmpp.js",
             Self::TokioXmpp => "tests/run, which builds tests/it/peers/tokio-xmpp in target/peers",
         }

@@ -16,6 +16,12 @@ impl Terminal {
         let mut terminal = Command::new("/usr/bin/python3");
         terminal.arg(script).args([columns, lines].map(|size| size.to_string()));
         terminal.arg(command.get_program()).args(command.get_args()).env("TERM", "xterm-256color");
+        for (name, value) in command.get_envs() {
+            match value {
+                Some(value) => terminal.env(name, value),
+                None => terminal.env_remove(name),
+            };
+        }
         if let Some(directory) = command.get_current_dir() {
             terminal.current_dir(directory);
         }
