@@ -5,6 +5,7 @@
 
 use serde::{Deserialize, Deserializer, Serialize};
 
+use super::guard::Guard;
 use super::mucsub::{Subscription, Subscriptions};
 use super::registration::{Registration, Target};
 use crate::jid::Jid;
@@ -45,11 +46,14 @@ pub struct Device {
     /// `held_per_account` without a client), and the list is emptied at a start, so it is as long as an account has sessions.
     #[serde(default, deserialize_with = "open_logins")]
     pub open: Vec<LoginId>,
+    /// The stanzas that its client breaks on, if any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub guard: Option<Box<Guard>>,
 }
 
 impl Device {
     fn new(id: DeviceId) -> Self {
-        Self { id, resource: String::new(), agent: None, sm_ids: Vec::new(), last_seen: 0, open: Vec::new() }
+        Self { id, resource: String::new(), agent: None, sm_ids: Vec::new(), last_seen: 0, open: Vec::new(), guard: None }
     }
 
     /// Whether a session of it is open on the server.
@@ -191,6 +195,15 @@ pub enum Change {
     },
     /// A client subscribes to a room, or not any more (MUC/Sub).
     Subscribes(Subscription),
+    /// The device's client has broken on a stanza, or has acknowledged one that it broke on.
+    Guarded {
+        /// The device.
+        device: DeviceId,
+        /// What is known of it now.
+        guard: Guard,
+    },
+    /// The operator has the stanzas go back to their places that were set aside for the account's devices.
+    Released,
     /// The account was removed from the server: nothing of it is kept.
     Removed,
 }
@@ -260,6 +273,8 @@ impl Account {
                 }
             }
             Change::Subscribes(subscription) => self.subscriptions.note(subscription),
+            Change::Guarded { device, guard } => self.set_guard(device, guard),
+            Change::Released => self.release(),
             Change::Removed => *self = Self::default(),
         }
         None
@@ -327,6 +342,26 @@ impl Account {
     /// The registrations of other devices than this one that have no session.
     pub fn absent(&self, device: DeviceId) -> impl Iterator<Item = &Registration> {
         self.registrations.iter().filter(move |r| r.device != device && self.is_away(r.device))
+    }
+
+    /// What is known of stanzas that a device's client breaks on.
+    pub fn guard(&self, device: DeviceId) -> Option<&Guard> {
+        self.device(device).and_then(|device| device.guard.as_deref())
+    }
+
+    fn set_guard(&mut self, device: DeviceId, guard: Guard) {
+        if let Some(device) = self.device_mut(device) {
+            device.guard = Some(guard).filter(|guard| !guard.is_empty()).map(Box::new);
+        }
+    }
+
+    fn release(&mut self) {
+        for device in &mut self.devices {
+            if let Some(guard) = &mut device.guard {
+                guard.release();
+            }
+            device.guard = device.guard.take().filter(|guard| !guard.is_empty());
+        }
     }
 
     fn device_mut(&mut self, id: DeviceId) -> Option<&mut Device> {
@@ -398,6 +433,7 @@ impl Account {
             device.last_seen = device.last_seen.max(gone.last_seen);
             device.opened(gone.open);
             device.resumable(gone.sm_ids);
+            device.guard = gone.guard.or(device.guard.take());
         }
     }
 }

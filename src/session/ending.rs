@@ -265,8 +265,10 @@ impl Session {
 
     /// What the server was not acknowledged is its own: it sends it elsewhere.
     fn give_back(&mut self) {
-        for places in self.queue.give_back(self.server.acked()) {
-            self.out(Output::Unspool { spool: None, places });
+        for given in self.queue.give_back(self.server.acked()) {
+            for places in self.queue.spare(None, given) {
+                self.out(Output::Unspool { spool: None, places });
+            }
         }
     }
 
@@ -359,7 +361,8 @@ impl Session {
 
     /// Nobody will answer the iq requests that the client does not have (RFC 6120 §8.2.3).
     fn answer_requests(&mut self, now: Instant, reason: EndReason) {
-        for request in self.queue.remove_where(|item| is_request(&item.element)) {
+        let aside = self.queue.remove_aside(|item| is_request(&item.element));
+        for request in self.queue.remove_where(|item| is_request(&item.element)).into_iter().chain(aside) {
             self.discard(&request);
             if reason.has_upstream() {
                 self.answer_upstream(now, refusal(&request.element));

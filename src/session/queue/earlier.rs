@@ -157,10 +157,13 @@ impl Queue {
 
     /// The queue has no stanza up to this number any more.
     pub(super) fn forget_origins(&mut self, up_to: u64) {
-        if let Some(earlier) = &mut self.earlier {
-            while earlier.origins.front().is_some_and(|origin| origin.seq <= up_to) {
-                earlier.origins.pop_front();
-            }
+        let Some(earlier) = &mut self.earlier else { return };
+        let aside = self.aside.as_deref();
+        let is_needed = |origin: &Origin| aside.is_some_and(|aside| aside.has(origin.seq));
+        let mut needed = Vec::new();
+        while let Some(origin) = earlier.origins.pop_front_if(|origin| origin.seq <= up_to) {
+            needed.extend(Some(origin).filter(is_needed));
         }
+        needed.into_iter().rev().for_each(|origin| earlier.origins.push_front(origin));
     }
 }
