@@ -9,6 +9,7 @@ use tokio::time::sleep;
 
 use super::Relay;
 use crate::push::backoff::Backoff;
+use crate::push::guard::Guard;
 use crate::push::notification::{Publish, Summary};
 use crate::store::{Slot, StoreError, Wake};
 
@@ -114,7 +115,9 @@ impl Relay {
     /// What is to be said to a device.
     async fn wake_pushes(&self, slot: &Slot) -> Result<Vec<Publish>, StoreError> {
         let account = self.store.account(&slot.account).await?;
-        let waits = self.store.backlog(slot).await?.count > 0;
+        // What is set aside is no reason to come.
+        let aside = account.guard(slot.device).map_or(0, Guard::count) as u64;
+        let waits = self.store.backlog(slot).await?.count > aside;
         let summary = Summary::wake(&self.current().config.push, waits);
         let publishes = account.owned(slot.device).map(|r| Publish::new(r, summary.clone(), rand::random()));
         Ok(publishes.collect())

@@ -265,7 +265,11 @@ impl Session {
 
     /// What the server was not acknowledged is its own: it sends it elsewhere.
     fn give_back(&mut self) {
-        for given in self.queue.give_back(self.server.acked()) {
+        let acked = self.server.acked();
+        for item in self.queue.remove_aside(|item| item.ordinal.is_some_and(|ordinal| ordinal.get() > acked)) {
+            self.discard(&item);
+        }
+        for given in self.queue.give_back(acked) {
             for places in self.queue.spare(None, given) {
                 self.out(Output::Unspool { spool: None, places });
             }

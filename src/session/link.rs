@@ -154,7 +154,7 @@ impl Session {
         if self.is_dark() {
             return;
         }
-        self.take_back_released();
+        self.write_released(now);
         self.refill(now);
         // What the backlog held up has been forwarded.
         self.go_on_behind_presence(now);

@@ -19,8 +19,8 @@ pub(super) struct Vigil {
     began: u32,
     /// Its end was judged.
     ended: bool,
-    /// The stanza behind which nothing is written until it is acknowledged.
-    alone: Option<u64>,
+    /// The first unacknowledged stanza is a suspect: nothing is written behind it until it is acknowledged.
+    alone: bool,
 }
 
 impl Session {
@@ -64,8 +64,8 @@ impl Session {
             return;
         }
         let first = self.queue.first_unacked().map(|item| {
-            let (written, alone) = (self.since(now, item.written()), self.vigil.alone == Some(item.seq));
-            (item.seq, First { mark: mark(&item.element), written, alone })
+            let written = self.since(now, item.written());
+            (item.seq, First { mark: mark(&item.element), written, alone: self.vigil.alone })
         });
         let end = End {
             now: self.epoch.unix_ms(now),
@@ -120,20 +120,19 @@ impl Session {
             self.queue.set_next_aside();
             self.spool_all();
         }
-        if self.vigil.alone.is_some() {
+        if self.vigil.alone {
             return false;
         }
         let unix = self.epoch.unix_ms(now);
-        let next = self.queue.next_unwritten().map(|next| (next.seq, mark(&next.element)));
-        let Some((seq, _)) = next.filter(|(_, mark)| self.guard().is_some_and(|guard| guard.wants_alone(*mark, unix)))
-        else {
+        let next = self.queue.next_unwritten().map(|next| mark(&next.element));
+        if !next.is_some_and(|mark| self.guard().is_some_and(|guard| guard.wants_alone(mark, unix))) {
             return true;
-        };
+        }
         if self.queue.awaits_ack() {
             self.ask_what_is_written(now);
             return false;
         }
-        self.vigil.alone = Some(seq);
+        self.vigil.alone = true;
         true
     }
 
@@ -146,7 +145,7 @@ impl Session {
 
     /// Whether a stanza is written alone, and awaits its acknowledgement.
     pub(super) fn is_alone(&self) -> bool {
-        self.vigil.alone.is_some()
+        self.vigil.alone
     }
 
     /// Asks for the acknowledgement of the stanza that was written alone.
@@ -161,8 +160,7 @@ impl Session {
         if self.guard().is_none() && !self.is_alone() {
             return;
         }
-        let first = self.queue.first_unacked().map(|item| item.seq);
-        self.vigil.alone = self.vigil.alone.filter(|alone| Some(*alone) == first);
+        self.vigil.alone &= self.queue.first_unacked().is_some();
         self.write_waiting(now);
         self.ask_about_suspect(now);
     }
@@ -180,11 +178,19 @@ impl Session {
 
     /// Lets what is set aside no more take its place again, as soon as nothing awaits an acknowledgement.
     pub(super) fn take_back_released(&mut self) {
-        if self.set_aside() >= self.queue.count_aside() || self.queue.awaits_ack() {
-            return;
+        if self.set_aside() < self.queue.count_aside() && !self.queue.awaits_ack() {
+            let guard = self.guard().cloned().unwrap_or_default();
+            self.queue.take_back(|element| !guard.has_aside(mark(element)));
         }
-        let guard = self.guard().cloned().unwrap_or_default();
-        self.queue.take_back(|element| !guard.has_aside(mark(element)));
+    }
+
+    /// Writes what is set aside no more, if it can take its place again.
+    pub(super) fn write_released(&mut self, now: Instant) {
+        let before = self.queue.count_aside();
+        self.take_back_released();
+        if before != self.queue.count_aside() {
+            self.write_waiting(now);
+        }
     }
 }
 
@@ -260,6 +266,6 @@ mod tests {
     #[test]
     fn the_hash_of_a_stanza_outlives_the_program() {
         let known = mark(&element("<message from='a@b' id='1'><x xmlns='y' z='1'/></message>"));
-        assert_eq!(known, Mark(0));
+        assert_eq!(known, Mark(16_432_265_243_888_199_518));
     }
 }

@@ -34,6 +34,7 @@ mod malformed;
 mod operator;
 mod page;
 mod person;
+mod poison;
 mod proxy;
 mod push;
 mod recorded;

@@ -172,11 +172,10 @@ mod tests {
 
     const S: u64 = STRIDE;
 
-    fn hold(queue: &mut Queue, n: usize) -> u64 {
+    fn hold(queue: &mut Queue, n: usize) {
         let element = element(&message(n));
         let Place::Memory(seq) = queue.place(element.bytes().len()) else { panic!("no room") };
         queue.hold(Queued::new(element, seq, 0).of_leg(Some(n as u64), true));
-        seq
     }
 
     fn spooled(queue: &mut Queue) {
@@ -191,7 +190,7 @@ mod tests {
     #[test]
     fn what_is_set_aside_keeps_the_clients_count_and_is_spared_by_deletions() {
         let mut queue = Queue::new(1 << 20);
-        (1..=4).for_each(|n| drop(hold(&mut queue, n)));
+        (1..=4).for_each(|n| hold(&mut queue, n));
         spooled(&mut queue);
         assert_eq!(written(&mut queue), [1, 2, 3, 4]);
         let bytes = queue.bytes();
@@ -219,7 +218,7 @@ mod tests {
     #[test]
     fn what_is_set_aside_is_the_servers_until_a_disk_has_it() {
         let mut queue = Queue::new(1 << 20);
-        (1..=2).for_each(|n| drop(hold(&mut queue, n)));
+        (1..=2).for_each(|n| hold(&mut queue, n));
         queue.set_next_aside();
         assert_eq!((written(&mut queue), queue.first_unsettled()), (vec![2], Some(1)));
         let asked: Vec<u64> = queue.take_unspooled(usize::MAX).iter().map(|item| item.seq).collect();
@@ -235,7 +234,7 @@ mod tests {
     #[test]
     fn memory_has_little_of_what_is_set_aside() {
         let mut queue = Queue::new(8 * 1000);
-        (1..=5).for_each(|n| drop(hold(&mut queue, n)));
+        (1..=5).for_each(|n| hold(&mut queue, n));
         spooled(&mut queue);
         (0..5).for_each(|_| queue.set_next_aside());
         assert!(queue.bytes() <= 5 * weight(100), "{}", queue.bytes());
