@@ -316,6 +316,10 @@ impl World {
             self.check(!late, || format!("s{n} is lost in a crash long after it came ({minded:?})"));
             self.open.remove(&n);
         }
+        // The process died before what had gone back was deleted: after a crash a stanza may come once more.
+        for n in durable {
+            self.handed[n].returned = false;
+        }
     }
 
     /// An error for a stanza that nobody can keep is its sender's.
