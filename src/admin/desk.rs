@@ -9,8 +9,8 @@ use super::history::{History, Sample};
 use super::overview::{About, Overview};
 use super::ping::ping;
 use super::protocol::{
-    Answer, Forgotten, LastPublish, LastVerdict, PassedOver, PingOutcome, Registration, Released, Reloaded, Removed, Request,
-    Session, State, Status, printable, shortened,
+    Answer, Forgotten, LastPublish, LastVerdict, PassedOver, PingOutcome, Registration, Released, Reloaded, Removed,
+    Request, Session, State, Status, printable, shortened,
 };
 use super::questions::{Latest, Questions, Unanswered};
 use super::servers::Servers;

@@ -23,7 +23,8 @@ impl Handover {
         registry.register("stanzas_never_fetched", help, self.never_fetched.clone());
         let help = "Stanzas that a device gets no more because its client breaks on them";
         registry.register("stanzas_set_aside", help, self.set_aside.clone());
-        let help = "Stanzas that were set aside and went back to their places, because the client breaks without them, too";
+        let help =
+            "Stanzas that were set aside and went back to their places, because the client breaks without them, too";
         registry.register("stanzas_given_back", help, self.given_back.clone());
     }
 }

@@ -53,7 +53,15 @@ pub struct Device {
 
 impl Device {
     fn new(id: DeviceId) -> Self {
-        Self { id, resource: String::new(), agent: None, sm_ids: Vec::new(), last_seen: 0, open: Vec::new(), guard: None }
+        Self {
+            id,
+            resource: String::new(),
+            agent: None,
+            sm_ids: Vec::new(),
+            last_seen: 0,
+            open: Vec::new(),
+            guard: None,
+        }
     }
 
     /// Whether a session of it is open on the server.

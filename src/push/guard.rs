@@ -223,11 +223,10 @@ mod tests {
         }
 
         fn set_aside(&mut self, mark: Mark) {
-            assert_eq!([mark; 3].map(|mark| self.breaks_on(mark)), [
-                Finding::Nothing,
-                Finding::Nothing,
-                Finding::SetAside
-            ]);
+            assert_eq!(
+                [mark; 3].map(|mark| self.breaks_on(mark)),
+                [Finding::Nothing, Finding::Nothing, Finding::SetAside]
+            );
         }
 
         fn acknowledges(&mut self, lasted: u64, marks: &[Mark]) {
@@ -239,11 +238,9 @@ mod tests {
     #[test]
     fn after_two_ends_a_stanza_is_written_alone_and_after_the_third_it_is_set_aside() {
         let mut rig = Rig::default();
-        for (finding, alone, aside) in [
-            (Finding::Nothing, false, false),
-            (Finding::Nothing, true, false),
-            (Finding::SetAside, false, true),
-        ] {
+        for (finding, alone, aside) in
+            [(Finding::Nothing, false, false), (Finding::Nothing, true, false), (Finding::SetAside, false, true)]
+        {
             assert_eq!(rig.breaks_on(POISON), finding);
             assert_eq!((rig.guard.wants_alone(POISON, rig.now), rig.guard.has_aside(POISON)), (alone, aside));
             assert!(!rig.guard.wants_alone(GOOD, rig.now) && !rig.guard.has_aside(GOOD));

@@ -71,7 +71,12 @@ impl Relay {
             }
             Event::SetAside { name, id, len } => {
                 let id = id.as_deref().unwrap_or_default();
-                tracing::warn!(name, id, bytes = len, "set_aside: the client breaks on a stanza, the device gets it no more");
+                tracing::warn!(
+                    name,
+                    id,
+                    bytes = len,
+                    "set_aside: the client breaks on a stanza, the device gets it no more"
+                );
                 self.metrics.set_aside();
             }
             Event::GivenBack(stanzas) => {

@@ -73,10 +73,8 @@ impl Session {
                     self.forward(now, element);
                 }
             }
-            (ns::STREAMS, "error") => {
-                self.client_ends(now);
-                self.forward(now, element);
-            }
+            // It is about the client's stream, which it closes now (RFC 6120 §4.9.1.1), and no fault of the server's.
+            (ns::STREAMS, "error") => self.client_ends(now),
             // Elements that would change the upstream stream behind our back.
             (ns::TLS | ns::SASL | ns::SASL2 | ns::COMPRESS_PROTOCOL | ns::SM2, _) => {
                 self.client_error(now, "unsupported-stanza-type");

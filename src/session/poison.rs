@@ -12,6 +12,9 @@ use crate::push::account::Change;
 use crate::push::guard::{End, Finding, First, Guard, Mark};
 use crate::xml::{Element, ns};
 
+/// Characters of an id that are reported.
+const ID: usize = 128;
+
 /// How the current attachment stands with the guard.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Vigil {
@@ -90,7 +93,7 @@ impl Session {
     fn report_set_aside(&mut self, seq: u64) {
         let found = self.queue.aside().find(|item| item.seq == seq).map(|Queued { element, .. }| {
             let node = element.node();
-            let id = node.attr("id").map(|id| id.into_owned());
+            let id = node.attr("id").map(|id| id.chars().take(ID).collect());
             Event::SetAside { name: node.name().to_owned(), id, len: element.bytes().len() }
         });
         if let Some(event) = found {
@@ -254,9 +257,12 @@ mod tests {
         ] {
             assert_eq!(stanza(" id='1'", &format!("<body>a &#38; b</body>{added}")), known);
         }
-        for (attributes, inside) in
-            [(" id='2'", "<body>a &amp; b</body>"), (" id='1'", "<body>a b</body>"), ("", ""), (" type='chat' id='1'", "")]
-        {
+        for (attributes, inside) in [
+            (" id='2'", "<body>a &amp; b</body>"),
+            (" id='1'", "<body>a b</body>"),
+            ("", ""),
+            (" type='chat' id='1'", ""),
+        ] {
             assert_ne!(stanza(attributes, inside), known, "{attributes} {inside}");
         }
         let presence = mark(&element("<presence from='romeo@example.net/x' id='1'><body>a &amp; b</body></presence>"));

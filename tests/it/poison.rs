@@ -6,8 +6,8 @@ use serde_json::Value;
 
 use crate::admin::ask;
 use crate::support::{
-    Client, Enabled, PATIENCE, Pushward, Scene, Server, Setup, StubOptions, World, bodies, enable_push, eventually, fresh,
-    message, numbered, quick, resumed,
+    Client, Enabled, PATIENCE, Pushward, Scene, Server, Setup, StubOptions, World, bodies, enable_push, eventually,
+    fresh, message, numbered, quick, resumed,
 };
 
 /// How long nothing must come where nothing is to come.
@@ -217,12 +217,14 @@ async fn a_client_that_breaks_without_the_stanza_gets_it_back() {
 #[tokio::test]
 async fn what_is_set_aside_is_not_counted_in_pushes() {
     let mut world = World::with(quick).await;
-    let (client, enabled) = world.phone("phone", "node").await;
+    let (mut client, enabled) = world.phone("phone", "node").await;
+    client.ack().await;
+    let h = client.handled;
     world.bob.say("alice@localhost", "poison").await;
     breaks_on(&world.pushward, client, "poison", 1).await;
     assert_eq!(world.answered().await.count(), Some(1));
     for ends in 2..=3 {
-        let client = world.resumed(&enabled, 0).await;
+        let client = world.resumed(&enabled, h).await;
         breaks_on(&world.pushward, client, "poison", ends).await;
     }
     logged_times(&world.pushward, "set_aside", 1).await;
@@ -238,11 +240,13 @@ async fn another_device_may_have_what_is_set_aside() {
         setup.set("stream_management.orphan_grace", "'100ms'")
     };
     let mut world = World::with(settings).await;
-    let (client, enabled) = world.session("phone").await;
+    let (mut client, enabled) = world.session("phone").await;
+    client.ack().await;
+    let h = client.handled;
     world.bob.say("alice@localhost", "poison").await;
     breaks_on(&world.pushward, client, "poison", 1).await;
     for ends in 2..=3 {
-        let client = world.resumed(&enabled, 0).await;
+        let client = world.resumed(&enabled, h).await;
         breaks_on(&world.pushward, client, "poison", ends).await;
     }
     logged_times(&world.pushward, "set_aside", 1).await;

@@ -6,8 +6,8 @@ use std::time::{Duration, SystemTime};
 use bytesize::ByteSize;
 
 use super::{
-    Answer, Forgotten, LastPublish, LastVerdict, Ping, PingOutcome, Registration, Released, Reloaded, Removed, Session, State,
-    Status, printable,
+    Answer, Forgotten, LastPublish, LastVerdict, Ping, PingOutcome, Registration, Released, Reloaded, Removed, Session,
+    State, Status, printable,
 };
 
 impl fmt::Display for Answer {
