@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use serde_json::Value;
+use tokio::time::timeout;
 
 use crate::admin::ask;
 use crate::support::{
@@ -115,6 +116,22 @@ async fn a_client_that_breaks_on_a_stanza_is_spared_it_until_the_operator_releas
     }
 }
 
+/// Reads, and acknowledges each stanza, until the client would break, or nothing more comes. Returns the bodies before, and
+/// whether it breaks.
+async fn reads(client: &mut Client) -> (Vec<String>, bool) {
+    client.acks = false;
+    let mut seen = Vec::new();
+    while let Ok(element) = timeout(QUIET, client.next()).await {
+        let body = bodies(&[element]);
+        if body == ["poison"] {
+            return (seen, true);
+        }
+        seen.extend(body);
+        client.ack().await;
+    }
+    (seen, false)
+}
+
 /// A client that cannot log in without breaking, on real servers, whatever becomes of its sessions.
 async fn every_login_breaks(server: Server, end: End, registered: bool) {
     let pushward = Pushward::start(Setup::new(server.address())).await;
@@ -131,9 +148,8 @@ async fn every_login_breaks(server: Server, end: End, registered: bool) {
     bob.say("alice@localhost/phone", "behind").await;
     let mut logins = 0;
     let seen = loop {
-        alice.acks = false;
-        let seen = bodies(&alice.until_quiet(QUIET).await);
-        if !seen.contains(&"poison".to_owned()) {
+        let (seen, breaks) = reads(&mut alice).await;
+        if !breaks {
             break seen;
         }
         end.of(alice).await;
@@ -144,6 +160,11 @@ async fn every_login_breaks(server: Server, end: End, registered: bool) {
     };
     assert_eq!((logins, seen), (3, vec!["behind".to_owned()]), "{end:?} {registered}");
     sessions_show(&pushward, 1).await;
+    alice.live_for(Duration::from_secs(5)).await;
+    ask(&pushward, &["release", "alice@localhost"]).await;
+    assert_eq!(reads(&mut alice).await, (vec![], true));
+    alice.ack().await;
+    assert_eq!(reads(&mut alice).await, (vec![], false), "{end:?} {registered}: once");
     drop(service);
 }
 
@@ -152,7 +173,10 @@ async fn a_client_that_only_logs_in_anew_is_spared_the_stanza_on_prosody() {
     for (end, registered) in [(End::Reset, false), (End::Fin, true), (End::StreamError, true), (End::Footer, true)] {
         every_login_breaks(Server::prosody().await, end, registered).await;
     }
+    every_login_breaks(Server::prosody().await, End::Footer, false).await;
     every_login_breaks(Server::managed_prosody().await, End::Reset, false).await;
+    // The server has again what the client has not acknowledged.
+    every_login_breaks(Server::managed_prosody().await, End::Footer, false).await;
 }
 
 #[tokio::test]
