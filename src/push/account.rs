@@ -580,6 +580,24 @@ mod tests {
         assert!(!account.device(DeviceId(1)).unwrap().is_open(), "its session is known by its login, whoever it is of");
     }
 
+    #[test]
+    fn what_a_client_breaks_on_is_known_of_the_device_until_it_is_released() {
+        let guard = crate::push::guard::tests::with_aside(crate::push::guard::Mark(1));
+        let guarded = |device| Change::Guarded { device: DeviceId(device), guard: guard.clone() };
+        let mut account =
+            applied([login(1, "a", None, 1), enable(1, "n", false, 1), login(2, "b", None, 2), guarded(2)]);
+        assert_eq!((account.guard(DeviceId(1)), account.guard(DeviceId(2))), (None, Some(&guard)));
+        // Both are one.
+        account.apply(enable(2, "n", false, 2));
+        assert_eq!((ids(&account), account.guard(DeviceId(1))), (vec![1], Some(&guard)));
+        account.apply(guarded(9));
+        account.apply(Change::Released);
+        assert_eq!((ids(&account), account.guard(DeviceId(1))), (vec![1], None));
+        account.apply(guarded(1));
+        account.apply(Change::Guarded { device: DeviceId(1), guard: Guard::default() });
+        assert_eq!(account.guard(DeviceId(1)), None);
+    }
+
     /// A device logged in again in the very moment in which its earlier session noted its end. The note came last, and the
     /// device was taken for gone while it was there.
     #[test]

@@ -190,8 +190,15 @@ impl Guard {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
+
+    /// Of a device for which this stanza was set aside.
+    pub(crate) fn with_aside(mark: Mark) -> Guard {
+        let mut rig = Rig::default();
+        rig.set_aside(mark);
+        rig.guard
+    }
 
     const POISON: Mark = Mark(1);
     const GOOD: Mark = Mark(2);

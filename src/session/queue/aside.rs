@@ -27,7 +27,7 @@ impl Queue {
         if self.resting.as_ref().and_then(|resting| resting.first()).is_some_and(|first| first < next.seq) {
             return None;
         }
-        (!self.gap().is_some_and(|before| before <= next.seq)).then_some(next)
+        self.gap().is_none_or(|before| before > next.seq).then_some(next)
     }
 
     /// The stanza that was taken for writing last was written at this time.

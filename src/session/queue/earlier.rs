@@ -160,10 +160,8 @@ impl Queue {
         let Some(earlier) = &mut self.earlier else { return };
         let aside = self.aside.as_deref();
         let is_needed = |origin: &Origin| aside.is_some_and(|aside| aside.has(origin.seq));
-        let mut needed = Vec::new();
-        while let Some(origin) = earlier.origins.pop_front_if(|origin| origin.seq <= up_to) {
-            needed.extend(Some(origin).filter(is_needed));
-        }
+        let passed = earlier.origins.partition_point(|origin| origin.seq <= up_to);
+        let needed: Vec<Origin> = earlier.origins.drain(..passed).filter(is_needed).collect();
         needed.into_iter().rev().for_each(|origin| earlier.origins.push_front(origin));
     }
 }

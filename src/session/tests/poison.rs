@@ -1,5 +1,6 @@
 //! The poison guard: what a client breaks on is set aside, and nothing else is.
 
+use super::durability::managed;
 use super::*;
 
 const ENABLE: &str = "<enable xmlns='urn:xmpp:sm:3' resume='true'/>";
@@ -384,4 +385,56 @@ fn a_request_that_is_set_aside_is_answered_at_the_end() {
     rig.input(Input::Quiet);
     assert!(rig.to_upstream.iter().any(|xml| xml.contains("type='error'") && xml.contains("service-unavailable")));
     assert_eq!(rig.on_disk(), [0; 0]);
+}
+
+/// A session on a server with stream management, whose device's client has broken so often on the first message.
+fn managed_after(ends: usize) -> Rig {
+    let mut other = written(1..=1);
+    for _ in 0..ends {
+        other.break_after_a_second();
+        other.resume_anew(0);
+    }
+    let mut rig = managed();
+    rig.account = Account { revision: 1, ..other.account };
+    rig.input(Input::Account(Box::new(rig.account.clone())));
+    rig
+}
+
+#[test]
+fn what_the_server_delivers_again_is_spared_and_kept_on_disk() {
+    let mut rig = managed_after(3);
+    rig.upstream(&message(1));
+    rig.upstream(&message(2));
+    assert_eq!((rig.delivered(), rig.on_disk()), (vec![2], vec![1]));
+    rig.ack(1);
+    assert_eq!((rig.server_asks(), rig.on_disk()), (2, vec![1]));
+    // Nor is it pushed for.
+    rig.client("<iq type='set' id='p'><enable xmlns='urn:xmpp:push:0' jid='push.example' node='n'/></iq>");
+    rig.ack(2);
+    rig.lose_client();
+    rig.upstream(&message(1));
+    rig.seconds(60);
+    assert_eq!(rig.publishes, []);
+    rig.upstream(&message(3));
+    rig.seconds(60);
+    assert_eq!(rig.publishes.last().map(|publish| publish.summary.count), Some(1));
+}
+
+#[test]
+fn what_no_disk_has_at_the_end_stays_the_servers() {
+    for late in [false, true] {
+        let mut rig = managed_after(2);
+        rig.disk_is_slow = late;
+        rig.upstream(&message(1));
+        rig.upstream(&message(2));
+        assert_eq!(rig.delivered(), [1]);
+        if !late {
+            rig.seconds(2);
+        }
+        rig.input(Input::Client(rig.session.attachment(), Frame::Close));
+        rig.input(Input::Quiet);
+        rig.sync();
+        // The server delivers it again, and it is known by then.
+        assert_eq!((rig.set_aside(), rig.on_disk()), (1, if late { vec![] } else { vec![1, 2] }));
+    }
 }
