@@ -61,6 +61,14 @@ pub enum Ask {
     /// Look after push registrations
     #[command(subcommand)]
     Push(Push),
+    /// Deliver again what was set aside for an account's devices because their clients broke on it
+    Release {
+        /// The account, user@example.org
+        jid: BareJid,
+        /// How the answer is printed
+        #[command(flatten)]
+        output: Output,
+    },
     /// Delete all that is kept about an account: registrations, what waits for its devices, and the sessions held for them
     Forget {
         /// The account, user@example.org
@@ -143,7 +151,7 @@ impl Ask {
     pub fn watched_every(&self) -> Option<Duration> {
         match self {
             Self::Status(view) | Self::Sessions(view) => view.watch.then_some(view.interval),
-            Self::Reload(_) | Self::Push(_) | Self::Forget { .. } => None,
+            Self::Reload(_) | Self::Push(_) | Self::Release { .. } | Self::Forget { .. } => None,
         }
     }
 
@@ -160,6 +168,7 @@ impl Ask {
             Self::Push(Push::Remove { jid, push_jid, node, output }) => {
                 (Request::PushRemove { account: jid, service: push_jid, node: node.map(Secret::new) }, output)
             }
+            Self::Release { jid, output } => (Request::Release { account: jid }, output),
             Self::Forget { jid, output } => (Request::Forget { account: jid }, output),
         }
     }
@@ -256,6 +265,7 @@ mod tests {
         assert_eq!(ask(&["push", "ping", "a@b", "push.b", "n", "--json"]), (ping, json));
         let remove = Request::PushRemove { account: account.clone(), service, node };
         assert_eq!(ask(&["push", "remove", "a@b", "push.b", "n"]), (remove, text));
+        assert_eq!(ask(&["release", "a@b"]), (Request::Release { account: account.clone() }, text));
         assert_eq!(ask(&["forget", "a@b"]), (Request::Forget { account }, text));
     }
 }

@@ -474,6 +474,8 @@ mod tests {
         metrics.redelivered();
         metrics.place_taken();
         metrics.never_fetched(6);
+        metrics.set_aside();
+        metrics.given_back(2);
         let mut unsaved = metrics.unsaved();
         unsaved.set(7, 700);
         unsaved.set(4, 400);
@@ -523,6 +525,8 @@ mod tests {
             "pushward_redelivered_messages_total 1",
             "pushward_spool_places_taken_total 1",
             "pushward_stanzas_never_fetched_total 6",
+            "pushward_stanzas_set_aside_total 1",
+            "pushward_stanzas_given_back_total 2",
             "pushward_unsaved_stanzas 4",
             "pushward_unsaved_bytes 400",
             "pushward_wakes_waiting 4",

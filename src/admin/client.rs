@@ -137,6 +137,7 @@ fn is_fine(answer: &Answer) -> bool {
         | Answer::Session(_)
         | Answer::Registration(_)
         | Answer::Removed(_)
+        | Answer::Released(_)
         | Answer::Forgotten(_)
         | Answer::End => true,
     }

@@ -9,8 +9,8 @@ use super::history::{History, Sample};
 use super::overview::{About, Overview};
 use super::ping::ping;
 use super::protocol::{
-    Answer, Forgotten, LastPublish, LastVerdict, PassedOver, PingOutcome, Registration, Reloaded, Removed, Request,
-    Session, State, Status, printable, shortened,
+    Answer, Forgotten, LastPublish, LastVerdict, PassedOver, PingOutcome, Registration, Released, Reloaded, Removed,
+    Request, Session, State, Status, printable, shortened,
 };
 use super::questions::{Latest, Questions, Unanswered};
 use super::servers::Servers;
@@ -21,6 +21,7 @@ use crate::jid::{BareJid, Jid};
 use crate::metrics::{Disk, Measured, Tally, Wait};
 use crate::publish::choice::{Published, Standing};
 use crate::push::account::{Account, Change, DeviceId};
+use crate::push::guard::Guard;
 use crate::push::registration;
 use crate::relay::Relay;
 use crate::relay::registry::Handle;
@@ -197,6 +198,7 @@ impl Desk {
                 self.remove(&account, &service, node).await.map(Answer::Removed)
             }
             Request::Reload => Ok(Answer::Reloaded(self.reload().await)),
+            Request::Release { account } => self.release(&account).await.map(Answer::Released),
             Request::Forget { account } => self.forget(account).await.map(Answer::Forgotten),
         };
         match one {
@@ -336,6 +338,17 @@ impl Desk {
         Ok(Removed { registrations })
     }
 
+    /// Has stanzas take their places again that were set aside for an account's devices.
+    async fn release(&self, account: &BareJid) -> Result<Released, Refusal> {
+        let state = self.account(account).await.map_err(refusal)?;
+        let stanzas = state.devices.iter().filter_map(|device| state.guard(device.id)).map(Guard::count).sum();
+        let (relay, of) = (Arc::clone(&self.relay), account.clone());
+        let changed = self.ask(async move { relay.change_account(&of, Change::Released).await }).await;
+        changed.map_err(follows)?;
+        tracing::info!(%account, stanzas, "released at the operator's word");
+        Ok(Released { stanzas })
+    }
+
     /// Deletes all that is kept about an account. Held sessions end before; those with their client go on, and what they
     /// need for that is written anew.
     async fn forget(&self, account: BareJid) -> Result<Forgotten, Refusal> {
@@ -386,6 +399,7 @@ fn session(handle: &Handle, backlog: Backlog) -> Session {
         queue_bytes,
         spooled: backlog.count,
         spool_bytes: backlog.bytes,
+        set_aside: handle.set_aside(),
         services: notes.services,
         push: notes.push.map(last_publish),
         verdict: notes.verdict.map(|(verdict, at)| LastVerdict { verdict: verdict.to_owned(), at }),

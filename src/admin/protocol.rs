@@ -50,6 +50,11 @@ pub enum Request {
     },
     /// Take the configuration anew: one [`Answer::Reloaded`].
     Reload,
+    /// Have stanzas take their places again that were set aside for an account's devices: one [`Answer::Released`].
+    Release {
+        /// The account.
+        account: BareJid,
+    },
     /// Delete all that is kept about an account, known or not: one [`Answer::Forgotten`].
     Forget {
         /// The account.
@@ -71,6 +76,8 @@ pub enum Answer {
     Ping(Ping),
     /// What was removed.
     Removed(Removed),
+    /// What takes its place again.
+    Released(Released),
     /// What was deleted.
     Forgotten(Forgotten),
     /// What came of a reload.
@@ -169,6 +176,9 @@ pub struct Session {
     pub spooled: u64,
     /// What they count for, in bytes.
     pub spool_bytes: u64,
+    /// Stanzas that the device gets no more, because its client breaks on them.
+    #[serde(default)]
+    pub set_aside: usize,
     /// The push services that notify the device.
     pub services: Vec<Jid>,
     /// The newest notification of this session.
@@ -283,6 +293,13 @@ pub struct Removed {
     pub registrations: usize,
 }
 
+/// What takes its place again.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Released {
+    /// How many stanzas.
+    pub stanzas: usize,
+}
+
 /// What was deleted.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Forgotten {
@@ -310,6 +327,7 @@ impl Answer {
             Self::Registration(it) => serde_json::to_string(it).map(Some),
             Self::Ping(it) => serde_json::to_string(it).map(Some),
             Self::Removed(it) => serde_json::to_string(it).map(Some),
+            Self::Released(it) => serde_json::to_string(it).map(Some),
             Self::Forgotten(it) => serde_json::to_string(it).map(Some),
             Self::Reloaded(it) => serde_json::to_string(it).map(Some),
             Self::End | Self::Failed { .. } => Ok(None),
@@ -414,6 +432,7 @@ mod tests {
             Request::PushList { account: None },
             Request::PushPing { account: account.clone(), service: None, node: None },
             Request::PushRemove { account: account.clone(), service, node },
+            Request::Release { account: account.clone() },
             Request::Forget { account },
         ] {
             assert_eq!(read(&mut line(&request).unwrap().as_slice()).await.unwrap(), Some(request));

@@ -9,6 +9,8 @@ pub(super) struct Handover {
     redelivered: Counter,
     places_taken: Counter,
     never_fetched: Counter,
+    set_aside: Counter,
+    given_back: Counter,
 }
 
 impl Handover {
@@ -19,6 +21,11 @@ impl Handover {
         registry.register("spool_places_taken", help, self.places_taken.clone());
         let help = "Stanzas deleted from disk because no device fetched them in time";
         registry.register("stanzas_never_fetched", help, self.never_fetched.clone());
+        let help = "Stanzas that a device gets no more because its client breaks on them";
+        registry.register("stanzas_set_aside", help, self.set_aside.clone());
+        let help =
+            "Stanzas that were set aside and went back to their places, because the client breaks without them, too";
+        registry.register("stanzas_given_back", help, self.given_back.clone());
     }
 }
 
@@ -31,6 +38,16 @@ impl super::Metrics {
     /// A place in a spool was taken by something else.
     pub fn place_taken(&self) {
         self.handover.places_taken.inc();
+    }
+
+    /// A device gets a stanza no more.
+    pub fn set_aside(&self) {
+        self.handover.set_aside.inc();
+    }
+
+    /// So many stanzas that were set aside went back to their places.
+    pub fn given_back(&self, stanzas: u64) {
+        self.handover.given_back.inc_by(stanzas);
     }
 
     /// So many stanzas were deleted that no device has fetched.

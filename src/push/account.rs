@@ -5,6 +5,7 @@
 
 use serde::{Deserialize, Deserializer, Serialize};
 
+use super::guard::Guard;
 use super::mucsub::{Subscription, Subscriptions};
 use super::registration::{Registration, Target};
 use crate::jid::Jid;
@@ -45,11 +46,22 @@ pub struct Device {
     /// `held_per_account` without a client), and the list is emptied at a start, so it is as long as an account has sessions.
     #[serde(default, deserialize_with = "open_logins")]
     pub open: Vec<LoginId>,
+    /// The stanzas that its client breaks on, if any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub guard: Option<Box<Guard>>,
 }
 
 impl Device {
     fn new(id: DeviceId) -> Self {
-        Self { id, resource: String::new(), agent: None, sm_ids: Vec::new(), last_seen: 0, open: Vec::new() }
+        Self {
+            id,
+            resource: String::new(),
+            agent: None,
+            sm_ids: Vec::new(),
+            last_seen: 0,
+            open: Vec::new(),
+            guard: None,
+        }
     }
 
     /// Whether a session of it is open on the server.
@@ -191,6 +203,15 @@ pub enum Change {
     },
     /// A client subscribes to a room, or not any more (MUC/Sub).
     Subscribes(Subscription),
+    /// The device's client has broken on a stanza, or has acknowledged one that it broke on.
+    Guarded {
+        /// The device.
+        device: DeviceId,
+        /// What is known of it now.
+        guard: Guard,
+    },
+    /// The operator has the stanzas go back to their places that were set aside for the account's devices.
+    Released,
     /// The account was removed from the server: nothing of it is kept.
     Removed,
 }
@@ -260,6 +281,8 @@ impl Account {
                 }
             }
             Change::Subscribes(subscription) => self.subscriptions.note(subscription),
+            Change::Guarded { device, guard } => self.set_guard(device, guard),
+            Change::Released => self.release(),
             Change::Removed => *self = Self::default(),
         }
         None
@@ -327,6 +350,26 @@ impl Account {
     /// The registrations of other devices than this one that have no session.
     pub fn absent(&self, device: DeviceId) -> impl Iterator<Item = &Registration> {
         self.registrations.iter().filter(move |r| r.device != device && self.is_away(r.device))
+    }
+
+    /// What is known of stanzas that a device's client breaks on.
+    pub fn guard(&self, device: DeviceId) -> Option<&Guard> {
+        self.device(device).and_then(|device| device.guard.as_deref())
+    }
+
+    fn set_guard(&mut self, device: DeviceId, guard: Guard) {
+        if let Some(device) = self.device_mut(device) {
+            device.guard = Some(guard).filter(|guard| !guard.is_empty()).map(Box::new);
+        }
+    }
+
+    fn release(&mut self) {
+        for device in &mut self.devices {
+            if let Some(guard) = &mut device.guard {
+                guard.release();
+            }
+            device.guard = device.guard.take().filter(|guard| !guard.is_empty());
+        }
     }
 
     fn device_mut(&mut self, id: DeviceId) -> Option<&mut Device> {
@@ -398,6 +441,7 @@ impl Account {
             device.last_seen = device.last_seen.max(gone.last_seen);
             device.opened(gone.open);
             device.resumable(gone.sm_ids);
+            device.guard = gone.guard.or(device.guard.take());
         }
     }
 }
@@ -534,6 +578,24 @@ mod tests {
         assert_eq!(account.owned(DeviceId(1)).count(), 1);
         account.apply(ended(2));
         assert!(!account.device(DeviceId(1)).unwrap().is_open(), "its session is known by its login, whoever it is of");
+    }
+
+    #[test]
+    fn what_a_client_breaks_on_is_known_of_the_device_until_it_is_released() {
+        let guard = crate::push::guard::tests::with_aside(crate::push::guard::Mark(1));
+        let guarded = |device| Change::Guarded { device: DeviceId(device), guard: guard.clone() };
+        let mut account =
+            applied([login(1, "a", None, 1), enable(1, "n", false, 1), login(2, "b", None, 2), guarded(2)]);
+        assert_eq!((account.guard(DeviceId(1)), account.guard(DeviceId(2))), (None, Some(&guard)));
+        // Both are one.
+        account.apply(enable(2, "n", false, 2));
+        assert_eq!((ids(&account), account.guard(DeviceId(1))), (vec![1], Some(&guard)));
+        account.apply(guarded(9));
+        account.apply(Change::Released);
+        assert_eq!((ids(&account), account.guard(DeviceId(1))), (vec![1], None));
+        account.apply(guarded(1));
+        account.apply(Change::Guarded { device: DeviceId(1), guard: Guard::default() });
+        assert_eq!(account.guard(DeviceId(1)), None);
     }
 
     /// A device logged in again in the very moment in which its earlier session noted its end. The note came last, and the

@@ -18,6 +18,7 @@ pub mod backoff;
 pub mod classify;
 pub mod encrypt;
 pub mod filter;
+pub mod guard;
 pub mod mucsub;
 pub mod notification;
 pub mod outcome;

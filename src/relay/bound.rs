@@ -8,6 +8,7 @@ mod published;
 mod turn;
 
 use std::collections::VecDeque;
+use std::io;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -28,7 +29,7 @@ use crate::publish::Way;
 use crate::publish::session::{Asker, Carried};
 use crate::push::notification::Publish;
 use crate::session::liveness::Reach;
-use crate::session::{Closing, EndReason, Input, Output, Peer, Session, Stored};
+use crate::session::{Attachment, Closing, EndReason, Input, Output, Peer, Session, Stored};
 use crate::store::StoreError;
 use membership::Membership;
 use predecessors::Predecessors;
@@ -120,10 +121,12 @@ impl Driver {
                 self.throttle.bytes(self.now, self.relay.guards.rates(), received);
                 self.frames_from_client();
             }
-            Wake::Client(Ok(ConnEvent::Closed)) => self.client_lost("closed without a stream footer"),
+            Wake::Client(Ok(ConnEvent::Closed)) => {
+                self.client_lost("closed without a stream footer", Input::ClientBroke);
+            }
             Wake::Client(Err(error)) => {
                 tracing::debug!(%error, "the client's connection broke");
-                self.client_lost("broken");
+                self.client_lost("broken", if is_of_peer(&error) { Input::ClientBroke } else { Input::ClientLost });
             }
             Wake::Command(Command::Attach(attach)) => self.attach(*attach),
             Wake::Command(Command::Carry(publish, reply)) => {
@@ -154,7 +157,7 @@ impl Driver {
         let write_timeout = self.session.settings().stream_management.write_timeout;
         let over = |deadline: Option<Instant>| deadline.is_some_and(|at| at <= now);
         if self.client.as_ref().is_some_and(|client| over(client.write_deadline(write_timeout))) {
-            self.client_lost("does not read");
+            self.client_lost("does not read", Input::ClientLost);
         }
         if over(self.upstream.write_deadline(write_timeout)) {
             tracing::warn!("the server does not read");
@@ -163,10 +166,10 @@ impl Driver {
         self.take(Input::Timeout);
     }
 
-    fn client_lost(&mut self, how: &str) {
+    fn client_lost(&mut self, how: &str, input: impl FnOnce(Attachment) -> Input) {
         tracing::debug!(how, "the client's connection is lost");
         self.client = None;
-        self.take(Input::ClientLost(self.session.attachment()));
+        self.take(input(self.session.attachment()));
     }
 
     /// Takes what the client has sent, up to where the session wants no more; the loop comes back for the rest.
@@ -445,4 +448,10 @@ impl Driver {
             }
         }
     }
+}
+
+/// Whether the other side itself has ended a connection: else the way there broke.
+fn is_of_peer(error: &io::Error) -> bool {
+    use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
+    matches!(error.kind(), BrokenPipe | ConnectionAborted | ConnectionReset | UnexpectedEof)
 }

@@ -115,6 +115,8 @@ pub struct Handle {
     since: AtomicU64,
     /// Stanzas that wait in memory, and what they count for in bytes.
     queued: (AtomicUsize, AtomicUsize),
+    /// Stanzas that are set aside for the device.
+    set_aside: AtomicUsize,
     notes: Mutex<Notes>,
     commands: mailbox::Sender<Command>,
     /// Bytes of answers that came over streams of push services, and that the session has not taken.
@@ -142,6 +144,7 @@ impl Handle {
             reach: AtomicU8::default(),
             since: AtomicU64::new(unix()),
             queued: Default::default(),
+            set_aside: AtomicUsize::new(0),
             notes: Mutex::default(),
             commands,
             routed: Arc::default(),
@@ -210,6 +213,16 @@ impl Handle {
     pub fn set_queued(&self, (stanzas, bytes): (usize, usize)) {
         self.queued.0.store(stanzas, Ordering::Relaxed);
         self.queued.1.store(bytes, Ordering::Relaxed);
+    }
+
+    /// So many stanzas are set aside for the device.
+    pub fn note_set_aside(&self, stanzas: usize) {
+        self.set_aside.store(stanzas, Ordering::Relaxed);
+    }
+
+    /// How many stanzas are set aside for the device.
+    pub fn set_aside(&self) -> usize {
+        self.set_aside.load(Ordering::Relaxed)
     }
 
     /// How many stanzas wait in memory, and what they count for in bytes.

@@ -122,7 +122,9 @@ impl Request {
     fn is_urgent(&self) -> bool {
         match self {
             Self::Spool(..) | Self::Unspool(..) => false,
-            Self::Change(None, change) => !matches!(change, Change::Succeeded { .. } | Change::Resumable { .. }),
+            Self::Change(None, change) => {
+                !matches!(change, Change::Succeeded { .. } | Change::Resumable { .. } | Change::Guarded { .. })
+            }
             Self::Change(Some(_), _)
             | Self::Load(_)
             | Self::TakeOver

@@ -81,7 +81,25 @@ impl Relay {
                 tracing::warn!("never_fetched: a stanza has waited longer than orphan_ttl and is deleted");
                 self.metrics.never_fetched(1);
             }
+            Event::SetAside { .. } | Event::GivenBack(_) => self.report_guard(event),
             Event::Lingering => tracing::info!("lingering: the client closed its stream, its pushes go on"),
+        }
+    }
+    /// What the poison guard has found.
+    fn report_guard(&self, event: &Event) {
+        if let Event::SetAside { name, id, len } = event {
+            let id = id.as_deref().unwrap_or_default();
+            tracing::warn!(
+                name,
+                id,
+                bytes = len,
+                "set_aside: the client breaks on a stanza, the device gets it no more"
+            );
+            self.metrics.set_aside();
+        }
+        if let Event::GivenBack(stanzas) = event {
+            tracing::warn!(stanzas, "given_back: the client breaks without the stanzas that were set aside, too");
+            self.metrics.given_back(*stanzas as u64);
         }
     }
 }

@@ -39,6 +39,7 @@ impl Seen {
         let reach = session.reach();
         let changed = handle.set_reach(reach);
         handle.set_queued(session.queued());
+        handle.note_set_aside(session.set_aside());
         let unsaved = session.unsaved();
         self.unsaved.set(unsaved.stanzas, unsaved.bytes);
         if reach == Reach::Live {

@@ -9,6 +9,7 @@ use tokio::time::sleep;
 
 use super::Relay;
 use crate::push::backoff::Backoff;
+use crate::push::guard::Guard;
 use crate::push::notification::{Publish, Summary};
 use crate::store::{Slot, StoreError, Wake};
 
@@ -114,7 +115,9 @@ impl Relay {
     /// What is to be said to a device.
     async fn wake_pushes(&self, slot: &Slot) -> Result<Vec<Publish>, StoreError> {
         let account = self.store.account(&slot.account).await?;
-        let waits = self.store.backlog(slot).await?.count > 0;
+        // What is set aside is no reason to come.
+        let aside = account.guard(slot.device).map_or(0, Guard::count) as u64;
+        let waits = self.store.backlog(slot).await?.count > aside;
         let summary = Summary::wake(&self.current().config.push, waits);
         let publishes = account.owned(slot.device).map(|r| Publish::new(r, summary.clone(), rand::random()));
         Ok(publishes.collect())
@@ -166,9 +169,12 @@ fn waits(slot: &Slot, wake: &Wake) {
 mod tests {
     use super::*;
     use crate::jid::BareJid;
-    use crate::push::account::DeviceId;
+    use crate::push::account::{Change, DeviceId};
+    use crate::push::guard::Mark;
+    use crate::push::guard::tests::with_aside;
+    use crate::push::registration::{Registration, Target};
     use crate::relay::rig;
-    use crate::store::WakeReason;
+    use crate::store::{SpoolId, Spooled, WakeReason};
 
     /// The round ended there, and no device behind it was woken.
     #[tokio::test]
@@ -185,6 +191,38 @@ mod tests {
         for _ in 0..2 {
             assert!(relay.wake_round(&mut round, Duration::ZERO).await.unwrap());
             assert_eq!(round.told, HashSet::from(slots.clone()));
+        }
+    }
+
+    #[tokio::test]
+    async fn a_device_for_which_all_is_set_aside_is_not_told_that_something_waits() {
+        let directory = tempfile::tempdir().unwrap();
+        let relay = rig::relay(directory.path());
+        let slot = Slot { account: BareJid::new("juliet@example.org").unwrap(), device: DeviceId(1) };
+        let (candidate, login) = (slot.device, relay.store.next_login());
+        let known = Change::Login { candidate, login, resource: "r".into(), agent: None, presented: None, at: 1 };
+        let registration = Registration {
+            target: Target { service: "push.example.net".parse().unwrap(), node: None },
+            options: None,
+            device: slot.device,
+            last_seen: 1,
+            errors: 0,
+            extensions: Default::default(),
+            last_success: None,
+            undelivered_since: None,
+        };
+        let enable = Change::Enable { registration, certain: true, max_devices: 1 };
+        let guarded = Change::Guarded { device: slot.device, guard: with_aside(Mark(1)) };
+        for change in [known, enable, guarded] {
+            relay.store.change(&slot.account, change).await.unwrap();
+        }
+        let spool = SpoolId { account: slot.account.clone(), login };
+        for (seq, count) in [(1, 0), (2, 1)] {
+            let item = Spooled { seq, received: 1, shared: false, archived: false, bytes: "<message/>".into() };
+            relay.store.spool(&spool, slot.device, vec![item]).await.unwrap();
+            let counts: Vec<_> =
+                relay.wake_pushes(&slot).await.unwrap().iter().map(|push| push.summary.count).collect();
+            assert_eq!(counts, [count]);
         }
     }
 

@@ -29,6 +29,7 @@ impl Session {
     /// Takes a frame whose turn it is.
     pub(super) fn follow(&mut self, now: Instant, frame: Frame) {
         if matches!(frame, Frame::Close) {
+            self.client_ends(now);
             return self.client_closes(now);
         }
         self.part(now);
@@ -72,6 +73,8 @@ impl Session {
                     self.forward(now, element);
                 }
             }
+            // It is about the client's stream, which it closes now (RFC 6120 §4.9.1.1), and no fault of the server's.
+            (ns::STREAMS, "error") => self.client_ends(now),
             // Elements that would change the upstream stream behind our back.
             (ns::TLS | ns::SASL | ns::SASL2 | ns::COMPRESS_PROTOCOL | ns::SM2, _) => {
                 self.client_error(now, "unsupported-stanza-type");
@@ -102,7 +105,10 @@ impl Session {
             return self.client_error(now, "bad-format");
         };
         match leg.acknowledge(h) {
-            Ok(count) => self.client_has(now, count),
+            Ok(count) => {
+                self.client_has(now, count);
+                self.go_on_behind_suspect(now);
+            }
             Err(too_high) => {
                 let text = too_high.to_string();
                 self.reply_client(xml::stream_error("undefined-condition", Some(&too_high.condition()), Some(&text)));
@@ -113,8 +119,11 @@ impl Session {
 
     /// The client has the first so many stanzas that were written to it.
     pub(super) fn client_has(&mut self, now: Instant, count: usize) {
+        self.clear_of_suspicion(now, count);
         for (spool, last) in self.queue.acknowledge(count) {
-            self.out(Output::Unspool { spool, places: 0..=last });
+            for places in self.queue.spare(spool, 0..=last) {
+                self.out(Output::Unspool { spool, places });
+            }
         }
         let complete = match &self.tracking {
             // Each earlier ping is obsolete.
@@ -234,6 +243,7 @@ impl Session {
         let Some((_, covers)) = open.take_if(|(ping, _)| *ping == id) else { return true };
         let count = leg.acknowledge(covers).unwrap_or_default();
         self.client_has(now, count);
+        self.go_on_behind_suspect(now);
         true
     }
 

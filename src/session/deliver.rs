@@ -138,12 +138,16 @@ impl Session {
             return;
         }
         self.release();
-        while let Some(item) = self.queue.write_next() {
+        let count = self.count_of(now);
+        while self.may_write_next(now)
+            && let Some(item) = self.queue.write_next()
+        {
             let bytes = for_client(item, self.bound.jid.domain(), &self.attached_header);
             if item.element.kind() == Kind::Presence {
                 self.waiting_presence.written(&item.element);
             }
             self.outputs.push_back(to_client(bytes, item.cause));
+            self.queue.note_written(count);
             if let Tracking::Sm(leg) | Tracking::Ping(leg, _) = &mut self.tracking {
                 leg.on_sent();
             }
@@ -152,6 +156,7 @@ impl Session {
                 self.ask_client(now);
             }
         }
+        self.ask_about_suspect(now);
     }
 
     /// Whether the client is there, and has heard that it is back.

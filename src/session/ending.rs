@@ -355,7 +355,8 @@ impl Session {
 
     /// Nobody will answer the iq requests that the client does not have (RFC 6120 §8.2.3).
     fn answer_requests(&mut self, now: Instant, reason: EndReason) {
-        for request in self.queue.remove_where(|item| is_request(&item.element)) {
+        let aside = self.queue.remove_aside(|item| is_request(&item.element));
+        for request in self.queue.remove_where(|item| is_request(&item.element)).into_iter().chain(aside) {
             self.discard(&request);
             if reason.has_upstream() {
                 self.answer_upstream(now, refusal(&request.element));

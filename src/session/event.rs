@@ -105,6 +105,17 @@ pub enum Event {
     Redelivered,
     /// A stanza had waited too long, and was deleted.
     TooOld,
+    /// The client has broken on a stanza again and again: the device gets it no more.
+    SetAside {
+        /// The name of the stanza.
+        name: String,
+        /// Its id.
+        id: Option<String>,
+        /// Bytes that it has.
+        len: usize,
+    },
+    /// The client breaks all the same: so many stanzas go back to their places.
+    GivenBack(usize),
     /// The server has not answered within `server_timeout`.
     ServerSilent,
 }
@@ -130,6 +141,8 @@ impl Event {
             | Self::Lingering
             | Self::Kept(_)
             | Self::TooOld
+            | Self::SetAside { .. }
+            | Self::GivenBack(_)
             | Self::ServerSilent => false,
         }
     }

@@ -3,8 +3,8 @@
 
 use std::time::Instant;
 
-use super::Session;
 use super::queue::{Place, Queued};
+use super::{Output, Session};
 use crate::xml::Kind;
 
 /// Messages that the server has to send elsewhere, oldest first.
@@ -32,8 +32,13 @@ impl Session {
         let is_theirs = |item: &&Queued| item.ordinal.is_some_and(|ordinal| ordinal.get() > acked);
         let theirs: Vec<Queued> = self.queue.iter().chain(self.queue.in_flight()).filter(is_theirs).cloned().collect();
         theirs.into_iter().for_each(|item| self.hold_given_back(item));
-        for places in self.queue.give_back(acked) {
-            self.out(super::Output::Unspool { spool: None, places });
+        for item in self.queue.remove_aside(|item| is_theirs(&item)) {
+            self.discard(&item);
+        }
+        for given in self.queue.give_back(acked) {
+            for places in self.queue.spare(None, given) {
+                self.out(Output::Unspool { spool: None, places });
+            }
         }
     }
 

@@ -86,9 +86,11 @@ impl Session {
         // Refused beforehand by `check_resume`.
         let Ok(acked) = leg.acknowledge(resumption.h) else { return };
         leg.rewind();
+        self.begin_vigil(now);
         self.client_has(now, acked);
         self.unasked = 0;
         self.queue.rewind();
+        self.take_back_released();
         self.leaving = None;
         if self.queue.rests() {
             // First, so that it need not wait for what else the store is told.
@@ -130,7 +132,7 @@ impl Session {
         });
         self.event(Event::Resumed { replayed: self.queue.len() });
         self.write_waiting(now);
-        if !self.queue.rests() {
+        if !self.queue.rests() && !self.is_alone() {
             self.ask_client(now);
         }
         // XEP-0352 §5.2: a resumed stream begins active, whatever the server last heard.
@@ -152,6 +154,7 @@ impl Session {
         if self.is_dark() {
             return;
         }
+        self.write_released(now);
         self.refill(now);
         // What the backlog held up has been forwarded.
         self.go_on_behind_presence(now);

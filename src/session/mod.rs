@@ -32,6 +32,7 @@ pub mod negotiate;
 mod notify;
 mod origin;
 mod pause;
+mod poison;
 mod presence;
 pub mod queue;
 mod redelivered;
@@ -88,6 +89,7 @@ use ending::{Leave, Phase};
 use greeting::Greeting;
 use liveness::Liveness;
 use origin::Binding;
+use poison::Vigil;
 use queue::{Inherited, Queue, Spooled};
 use request::Promise;
 use server::ServerLeg;
@@ -100,8 +102,10 @@ use successor::Succession;
 pub enum Input {
     /// A frame from the client. Frames of an attachment that is no longer current are discarded.
     Client(Attachment, Frame),
-    /// The client's connection ended without a stream footer: closed, reset, stalled or malformed.
+    /// The client's connection ended without a stream footer: the way there broke, it stalled, or it was closed here.
     ClientLost(Attachment),
+    /// The client has closed or reset its connection without a stream footer.
+    ClientBroke(Attachment),
     /// A frame from the server.
     Upstream(Frame),
     /// The server's connection ended without a stream footer.
@@ -320,6 +324,7 @@ pub struct Session {
     /// The last event was [`Input::Quiet`].
     wake_up_ends: bool,
     phase: Phase,
+    vigil: Vigil,
 }
 
 impl Session {
@@ -389,6 +394,7 @@ impl Session {
             outputs: VecDeque::new(),
             wake_up_ends: false,
             phase: Phase::Running,
+            vigil: Vigil::default(),
             owner,
             bound: Binding::of(bound),
             settings,
@@ -408,8 +414,12 @@ impl Session {
             _ if self.phase == Phase::Over => {}
             Input::Client(attachment, frame) if attachment == self.attachment => self.client_frame(now, frame),
             Input::ClientLost(attachment) if attachment == self.attachment => self.client_lost(now),
+            Input::ClientBroke(attachment) if attachment == self.attachment => {
+                self.client_ends(now);
+                self.client_lost(now);
+            }
             // Invariant 10: only the owner detaches.
-            Input::Client(..) | Input::ClientLost(_) => {}
+            Input::Client(..) | Input::ClientLost(_) | Input::ClientBroke(_) => {}
             Input::Upstream(frame) => self.upstream_frame(now, frame),
             Input::UpstreamLost => self.upstream_lost(now),
             Input::Attach(resumption) => self.attach(now, *resumption),

@@ -78,7 +78,7 @@ impl Session {
     /// Whether a stanza may have to be pushed for.
     pub(super) fn may_push(&self, element: &Element) -> bool {
         let unreachable = self.liveness.unreachable_since().is_some() && self.has_registration();
-        unreachable || self.elsewhere || self.may_ring(element)
+        (unreachable || self.elsewhere || self.may_ring(element)) && !self.is_set_aside(element)
     }
 
     /// A stanza came. `beyond`: memory does not have it.
@@ -117,7 +117,8 @@ impl Session {
     pub(super) fn push_for_waiting(&mut self, now: Instant) {
         let Some(since) = self.liveness.unreachable_since().filter(|_| self.has_registration()) else { return };
         self.pusher.recount(|seq| self.queue.is_on_disk_only(seq));
-        let waiting: Vec<Queued> = self.queue.iter().cloned().collect();
+        let waiting = self.queue.iter().filter(|item| !self.is_set_aside(&item.element)).chain(self.released());
+        let waiting: Vec<Queued> = waiting.cloned().collect();
         for Queued { element, seq, received, .. } in waiting {
             let reading = self.read(&element);
             let age = Duration::from_millis(self.epoch.unix_ms(now).saturating_sub(received));

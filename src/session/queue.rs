@@ -1,6 +1,7 @@
 //! What waits for the client's ack, in the order it is delivered: written stanzas in front, unwritten ones behind, and behind
 //! those the ones that only the spool has.
 
+mod aside;
 mod budget;
 mod earlier;
 mod flight;
@@ -16,6 +17,7 @@ use std::collections::VecDeque;
 
 use crate::push::account::LoginId;
 use crate::xml::Element;
+use aside::SetAside;
 pub(super) use budget::Aside;
 pub use budget::Budget;
 use budget::Share;
@@ -81,6 +83,8 @@ pub struct Queue {
     passed: u64,
     /// Durable stanzas among `items` that no disk has.
     unsaved: Unsaved,
+    /// What the client breaks on.
+    aside: Option<Box<SetAside>>,
 }
 
 impl Queue {
@@ -109,6 +113,7 @@ impl Queue {
             at_store: 0,
             passed: 0,
             unsaved: Unsaved::default(),
+            aside: None,
         }
     }
 
@@ -253,15 +258,9 @@ impl Queue {
 
     /// Takes the next unwritten stanza for writing, unless one that memory does not have comes first; it stays until acknowledged.
     pub fn write_next(&mut self) -> Option<&Queued> {
-        let next = self.items.get(self.written)?;
-        if self.resting.as_ref().and_then(|resting| resting.first()).is_some_and(|first| first < next.seq) {
-            return None;
-        }
-        if self.gap().is_some_and(|before| before <= next.seq) {
-            return None;
-        }
+        self.next_unwritten()?;
         self.written += 1;
-        Some(next)
+        self.items.get(self.written - 1)
     }
 
     /// Forgets the first `count` written stanzas: the client has them. Returns the spools that have some of them, each with its
@@ -287,7 +286,9 @@ impl Queue {
         if self.items.is_empty() {
             self.items.shrink_to(FEW);
         }
-        self.forget_origins(self.passed);
+        // One that took its place again may come before what has passed.
+        let first = self.items.front().map_or(u64::MAX, |item| item.seq);
+        self.forget_origins(self.passed.min(first.saturating_sub(1)));
         spools
     }
 
@@ -361,7 +362,8 @@ impl Queue {
     pub fn is_committed_to(&self, seq: u64) -> bool {
         let in_memory = self.items.iter().find(|item| item.is_unsaved(self.committed)).map(|item| item.seq);
         let flying = self.flight.waiting.iter().find_map(Waiting::stanza).map(|item| item.seq);
-        in_memory.into_iter().chain(flying).all(|unsaved| unsaved > seq)
+        let aside = self.aside().filter(|item| item.is_unsaved(self.committed)).map(|item| item.seq).min();
+        in_memory.into_iter().chain(flying).chain(aside).all(|unsaved| unsaved > seq)
     }
 
     /// The number of the newest stanza, or of none that came yet.

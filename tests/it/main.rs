@@ -35,6 +35,7 @@ mod malformed;
 mod operator;
 mod page;
 mod person;
+mod poison;
 mod proxy;
 mod push;
 mod recorded;

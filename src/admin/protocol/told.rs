@@ -6,8 +6,8 @@ use std::time::{Duration, SystemTime};
 use bytesize::ByteSize;
 
 use super::{
-    Answer, Forgotten, LastPublish, LastVerdict, Ping, PingOutcome, Registration, Reloaded, Removed, Session, State,
-    Status, printable,
+    Answer, Forgotten, LastPublish, LastVerdict, Ping, PingOutcome, Registration, Released, Reloaded, Removed, Session,
+    State, Status, printable,
 };
 
 impl fmt::Display for Answer {
@@ -18,6 +18,7 @@ impl fmt::Display for Answer {
             Self::Registration(registration) => registration.fmt(f),
             Self::Ping(ping) => ping.fmt(f),
             Self::Removed(Removed { registrations }) => write!(f, "registrations removed: {registrations}"),
+            Self::Released(Released { stanzas }) => write!(f, "stanzas released: {stanzas}"),
             Self::Forgotten(Forgotten { account, devices, registrations, held, live }) => write!(
                 f,
                 "{account} is forgotten: devices {devices}, registrations {registrations}, held sessions ended {held}, \
@@ -59,6 +60,9 @@ impl fmt::Display for Session {
             write!(f, "  client {client}")?;
         }
         write!(f, "  queued {}  on disk {}", self.queued, self.spooled)?;
+        if self.set_aside > 0 {
+            write!(f, "  set aside {}", self.set_aside)?;
+        }
         if let Some(push) = &self.push {
             write!(f, "  last push {push}")?;
         }

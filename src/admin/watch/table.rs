@@ -23,7 +23,7 @@ const COLUMNS: [(&str, Cell); 9] = [
     ("STATE", |_, session| session.state.to_string()),
     ("SINCE", |now, session| age(now, session.since)),
     ("QUEUE", |_, session| amount(session.queued as u64, session.queue_bytes as u64)),
-    ("DISK", |_, session| amount(session.spooled, session.spool_bytes)),
+    ("DISK", |_, session| amount(session.spooled, session.spool_bytes) + &aside(session)),
     ("LAST PUSH", last_push),
     ("PUSH SERVICE", services),
     ("CLIENT", |_, session| session.client.map_or_else(|| "-".to_owned(), |client| client.to_string())),
@@ -202,6 +202,10 @@ fn age(now: u64, at: u64) -> String {
 }
 
 /// Seconds, in the two largest units.
+fn aside(session: &Session) -> String {
+    if session.set_aside > 0 { format!(" ({} aside)", session.set_aside) } else { String::new() }
+}
+
 fn short(seconds: u64) -> String {
     let text = humantime::format_duration(Duration::from_secs(seconds)).to_string();
     text.split(' ').take(2).collect::<Vec<_>>().join(" ")
@@ -222,6 +226,7 @@ mod tests {
             queue_bytes: 2048,
             spooled: 0,
             spool_bytes: 0,
+            set_aside: 0,
             services: vec!["push.example.net".parse().unwrap()],
             push: Some(LastPublish {
                 transport: Some("s2s".to_owned()),

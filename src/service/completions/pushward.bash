@@ -34,6 +34,9 @@ _pushward() {
             pushward,push)
                 cmd="pushward__subcmd__push"
                 ;;
+            pushward,release)
+                cmd="pushward__subcmd__release"
+                ;;
             pushward,reload)
                 cmd="pushward__subcmd__reload"
                 ;;
@@ -66,6 +69,9 @@ _pushward() {
                 ;;
             pushward__subcmd__help,push)
                 cmd="pushward__subcmd__help__subcmd__push"
+                ;;
+            pushward__subcmd__help,release)
+                cmd="pushward__subcmd__help__subcmd__release"
                 ;;
             pushward__subcmd__help,reload)
                 cmd="pushward__subcmd__help__subcmd__reload"
@@ -122,7 +128,7 @@ _pushward() {
 
     case "${cmd}" in
         pushward)
-            opts="-c -h -V --config --help --version run check setup print demo status sessions reload push forget help"
+            opts="-c -h -V --config --help --version run check setup print demo status sessions reload push release forget help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -210,7 +216,7 @@ _pushward() {
             return 0
             ;;
         pushward__subcmd__help)
-            opts="run check setup print demo status sessions reload push forget help"
+            opts="run check setup print demo status sessions reload push release forget help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -338,6 +344,20 @@ _pushward() {
         pushward__subcmd__help__subcmd__push__subcmd__remove)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        pushward__subcmd__help__subcmd__release)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
@@ -580,6 +600,28 @@ _pushward() {
         pushward__subcmd__push__subcmd__remove)
             opts="-c -h --json --config --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                -c)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        pushward__subcmd__release)
+            opts="-c -h --json --config --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi

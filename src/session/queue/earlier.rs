@@ -157,10 +157,11 @@ impl Queue {
 
     /// The queue has no stanza up to this number any more.
     pub(super) fn forget_origins(&mut self, up_to: u64) {
-        if let Some(earlier) = &mut self.earlier {
-            while earlier.origins.front().is_some_and(|origin| origin.seq <= up_to) {
-                earlier.origins.pop_front();
-            }
-        }
+        let Some(earlier) = &mut self.earlier else { return };
+        let aside = self.aside.as_deref();
+        let is_needed = |origin: &Origin| aside.is_some_and(|aside| aside.has(origin.seq));
+        let passed = earlier.origins.partition_point(|origin| origin.seq <= up_to);
+        let needed: Vec<Origin> = earlier.origins.drain(..passed).filter(is_needed).collect();
+        needed.into_iter().rev().for_each(|origin| earlier.origins.push_front(origin));
     }
 }

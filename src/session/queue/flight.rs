@@ -96,6 +96,17 @@ impl Queue {
     /// The durable stanzas that the spool was not asked to take yet, up to so much weight and one at least; it is now. Those
     /// that only the disk will have are taken of every kind.
     pub fn take_unspooled(&mut self, at_most: usize) -> Vec<Queued> {
+        // Their places are in front, so that they do not come behind a trial.
+        let aside = if at_most == usize::MAX { self.take_unspooled_aside() } else { Vec::new() };
+        let mut taken = self.take_unspooled_of_all(at_most);
+        if !aside.is_empty() {
+            taken.extend(aside);
+            taken.sort_unstable_by_key(|item| item.seq);
+        }
+        taken
+    }
+
+    fn take_unspooled_of_all(&mut self, at_most: usize) -> Vec<Queued> {
         let (mut taken, mut left) = (Vec::new(), at_most);
         let mut take = |item: &mut Queued| {
             let weight = weight(item.element.bytes().len());
@@ -132,6 +143,7 @@ impl Queue {
         for item in self.items.iter_mut().filter(|item| item.is_asked(base, committed)) {
             (item.spooled, item.doubtful) = (false, true);
         }
+        self.aside_refused();
         self.considered = 0;
         let waiting = self.flight.waiting.len();
         self.flight.waiting.retain(|waiting| matches!(waiting, Waiting::Stanza(_)));

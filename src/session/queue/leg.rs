@@ -21,7 +21,8 @@ impl Queue {
         let in_memory = behind.find(|item| !item.is_settled(self.committed)).and_then(|item| item.ordinal);
         let in_flight =
             || self.flight.waiting.iter().find_map(|waiting| waiting.stanza().and_then(|item| item.ordinal));
-        in_memory.or_else(in_flight).map(NonZeroU64::get)
+        let first = in_memory.or_else(in_flight);
+        first.into_iter().chain(self.unsettled_aside()).min().map(NonZeroU64::get)
     }
 
     /// Forgets the stanzas beyond this number on the server's leg: the server has them still, and sends them elsewhere. Returns

@@ -48,7 +48,9 @@ pub struct Queued {
     pub(super) spooled: bool,
     /// The spool has refused it once, and may have it all the same.
     pub(super) doubtful: bool,
-    /// It was returned to its sender, and only keeps the client's count.
+    /// When it was written to the client, in milliseconds of the session's own count.
+    pub(super) written: u32,
+    /// It was returned to its sender or set aside, and only keeps the client's count.
     pub(super) gone: bool,
 }
 
@@ -68,6 +70,7 @@ impl Queued {
             company: Company::default(),
             spooled: false,
             doubtful: false,
+            written: 0,
             gone: false,
         }
     }
@@ -96,6 +99,16 @@ impl Queued {
     /// The same if it came from a room that the client was in.
     pub fn of_room(self, from_room: bool) -> Self {
         if from_room { Self { company: Company::Room, ..self } } else { self }
+    }
+
+    /// When it was written to the client, in milliseconds of the session's own count.
+    pub fn written(&self) -> u32 {
+        self.written
+    }
+
+    /// Whether memory has only its number.
+    pub fn is_gone(&self) -> bool {
+        self.gone
     }
 
     /// Whether the spool may have it.

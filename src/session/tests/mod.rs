@@ -10,6 +10,7 @@ mod login;
 mod memory;
 mod model;
 mod peculiar;
+mod poison;
 mod push;
 mod reading;
 mod refusal;
@@ -64,7 +65,7 @@ fn frame(xml: &str) -> Frame {
     Frame::Element(element(xml))
 }
 
-fn message(n: usize) -> String {
+pub(crate) fn message(n: usize) -> String {
     format!("<message from='romeo@example.net/x' type='chat' id='{n}'><body>text {n}</body></message>")
 }
 
@@ -152,6 +153,7 @@ impl Rig {
             sm_ids: Vec::new(),
             last_seen: 0,
             open: vec![LoginId(1)],
+            guard: None,
         };
         let account = Account { devices: vec![device], ..Account::default() };
         let waits = !earlier.is_empty();

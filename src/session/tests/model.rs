@@ -688,6 +688,8 @@ impl World {
             | Event::PushRevoked(_)
             | Event::Kept(_)
             | Event::TooOld
+            | Event::SetAside { .. }
+            | Event::GivenBack(_)
             | Event::SpoolRefuses
             | Event::SpoolAccepts => {}
         }
@@ -839,6 +841,7 @@ fn account(variant: Variant) -> Account {
         sm_ids: Vec::new(),
         last_seen: 0,
         open: (id == DEVICE).then_some(LoginId(1)).into_iter().collect(),
+        guard: None,
     };
     let target = Target { service: crate::jid::Jid::new("push.example"), node: Some("n".into()) };
     let registration = Registration {

@@ -216,8 +216,6 @@ impl World {
         self.check(h <= fed, || format!("h={h} to the server, which sent {fed}"));
         self.life.leg.acked = h;
         let durable: BTreeSet<usize> = self.disk.has().collect();
-        // The disk had it after all, and did not come to its deletion: the sender has an error, and the device a message.
-        durable.iter().for_each(|n| self.handed[*n].returned = false);
         let lost = self.lost + self.session.as_ref().map_or(0, |session| usize::try_from(session.shed.lost).unwrap());
         let life = Some(self.life.number);
         let covered = |n: &&usize| {
@@ -307,8 +305,6 @@ impl World {
     pub(super) fn excuse_crash(&mut self) {
         let spool_after = self.settings.stream_management.spool_after(false);
         let durable: BTreeSet<usize> = self.disk.has().collect();
-        // The disk had it after all, and did not come to its deletion: the sender has an error, and the device a message.
-        durable.iter().for_each(|n| self.handed[*n].returned = false);
         let lost: Vec<usize> = self.open.iter().filter(|n| !durable.contains(n)).copied().collect();
         for n in lost {
             let handed = &self.handed[n];
@@ -319,6 +315,10 @@ impl World {
             self.check(!counted, || format!("s{n} is lost in a crash, though the server has counted it"));
             self.check(!late, || format!("s{n} is lost in a crash long after it came ({minded:?})"));
             self.open.remove(&n);
+        }
+        // The process died before what had gone back was deleted: after a crash a stanza may come once more.
+        for n in durable {
+            self.handed[n].returned = false;
         }
     }
 
@@ -470,7 +470,9 @@ impl World {
         let differ: Vec<u8> =
             (0..3).filter(|c| told.get(c).is_some_and(|t| *t) != read.get(c).is_some_and(|r| *r)).collect();
         // Where there is room nowhere, presence is not kept.
-        self.check(differ.is_empty() || self.life.shed, || format!("the client is wrong about the presence of {differ:?}"));
+        self.check(differ.is_empty() || self.life.shed, || {
+            format!("the client is wrong about the presence of {differ:?}")
+        });
         if self.variant.client_sm {
             let unsaid: Vec<usize> = self.client.unheard().collect();
             self.check(unsaid.is_empty(), || format!("the server has not got {unsaid:?}"));

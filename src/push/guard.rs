@@ -1,0 +1,380 @@
+//! The poison guard: a device whose client breaks on a stanza again and again is spared that stanza.
+//!
+//! ```text
+//!   the client ends, and the first unacknowledged stanza was written within 5 s   1st, 2nd end: the stanza is suspect
+//!   the next attachment gets the suspect alone, and ends in the same way          3rd end: the stanza is set aside
+//!   the attachment behind it ends within 5 s all the same                         the stanza was not the cause: all goes back
+//! ```
+//!
+//! A stanza is known by a hash of its content ([`Mark`]), so that it is the same one in a resumed session, in a new login's, and
+//! when the server delivers it again. The state is kept with the device, over restarts too. Pure: the time is an argument.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+/// Within so long after a stanza was written, or after an attachment began, its end counts.
+pub const PATIENCE: Duration = Duration::from_secs(5);
+/// After so many ends the stanza is written alone.
+const ENDS: u8 = 2;
+/// Stanzas of a device that can be set aside at the same time.
+const MOST: usize = 100;
+/// How long the guard rests where stanzas were not the cause, in milliseconds.
+const RESTS: u64 = 3_600_000;
+
+/// What a stanza is known by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Mark(pub u64);
+
+/// A stanza that may be the cause.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Suspect {
+    mark: Mark,
+    /// How many attachments have ended with it.
+    ends: u8,
+}
+
+/// A stanza that goes to the device no more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Aside {
+    mark: Mark,
+    /// Since when, Unix milliseconds.
+    since: u64,
+}
+
+/// What is known of a device whose client has ended behind a stanza.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Guard {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    suspect: Option<Suspect>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    aside: Vec<Aside>,
+    /// A stanza was set aside, and the next attachment shows whether it was the cause.
+    #[serde(skip_serializing_if = "is_false")]
+    trial: bool,
+    /// Unix milliseconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rests_until: Option<u64>,
+}
+
+/// What serde asks.
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_false(value: &bool) -> bool {
+    !*value
+}
+
+/// The client has ended its stream or its connection.
+#[derive(Clone, Copy, Debug)]
+pub struct End {
+    /// When, Unix milliseconds.
+    pub now: u64,
+    /// How long after its bind or resumption.
+    pub lasted: Duration,
+    /// The first stanza that it had not acknowledged.
+    pub first: Option<First>,
+    /// How long stanzas are kept.
+    pub ttl: Duration,
+}
+
+/// The first stanza that a client had not acknowledged as it ended.
+#[derive(Clone, Copy, Debug)]
+pub struct First {
+    /// The stanza.
+    pub mark: Mark,
+    /// How long ago it was written.
+    pub written: Duration,
+    /// It was written alone.
+    pub alone: bool,
+}
+
+/// What follows from an end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Finding {
+    /// Nothing for now.
+    Nothing,
+    /// The first unacknowledged stanza is set aside.
+    SetAside,
+    /// All that was set aside goes back to its place: so many stanzas.
+    GivenBack(usize),
+}
+
+impl Guard {
+    /// Whether nothing is known.
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// The client has ended its stream or its connection. Timeouts and ends of our own making are none of these.
+    pub fn ended(&mut self, end: End) -> Finding {
+        self.age(end.now, end.ttl);
+        let trial = std::mem::take(&mut self.trial);
+        if self.rests_until.is_some() {
+            self.suspect = None;
+            return Finding::Nothing;
+        }
+        if trial && end.lasted <= PATIENCE {
+            let aside = std::mem::take(&mut self.aside);
+            self.suspect = None;
+            self.rests_until = Some(end.now.saturating_add(RESTS));
+            return Finding::GivenBack(aside.len());
+        }
+        match end.first.filter(|first| first.written <= PATIENCE) {
+            Some(first) => self.suspects(end.now, first),
+            None => Finding::Nothing,
+        }
+    }
+
+    fn suspects(&mut self, now: u64, first: First) -> Finding {
+        let ends = self.suspect.filter(|suspect| suspect.mark == first.mark).map_or(0, |suspect| suspect.ends);
+        if ends >= ENDS && first.alone && self.aside.len() < MOST {
+            self.suspect = None;
+            self.aside.push(Aside { mark: first.mark, since: now });
+            self.trial = true;
+            return Finding::SetAside;
+        }
+        self.suspect = Some(Suspect { mark: first.mark, ends: ends.saturating_add(1).min(ENDS) });
+        Finding::Nothing
+    }
+
+    /// Forgets what time has settled.
+    fn age(&mut self, now: u64, ttl: Duration) {
+        let ttl = u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX);
+        self.aside.retain(|aside| aside.since.saturating_add(ttl) > now);
+        self.rests_until = self.rests_until.filter(|until| *until > now);
+    }
+
+    /// The client has acknowledged stanzas, or has told as it came back that it has them. `lasted`: so long its attachment is
+    /// there. Nothing is looked at where no stanza is of interest.
+    pub fn acknowledged(&mut self, lasted: Duration, stanzas: impl Iterator<Item = Mark>) {
+        self.trial &= lasted <= PATIENCE;
+        if self.suspect.is_none() && self.aside.is_empty() {
+            return;
+        }
+        for mark in stanzas {
+            self.suspect = self.suspect.filter(|suspect| suspect.mark != mark);
+            if let Some(at) = self.aside.iter().position(|aside| aside.mark == mark) {
+                self.aside.remove(at);
+                self.trial = false;
+            }
+        }
+    }
+
+    /// The operator has all that was set aside go back to its place. Returns how many stanzas that are.
+    pub fn release(&mut self) -> usize {
+        self.trial = false;
+        std::mem::take(&mut self.aside).len()
+    }
+
+    /// Whether a stanza that is written next has to be looked at.
+    pub fn is_watchful(&self) -> bool {
+        !self.aside.is_empty() || self.suspect.is_some_and(|suspect| suspect.ends >= ENDS)
+    }
+
+    /// Whether a stanza is to be written alone, with nothing behind it until it is acknowledged.
+    pub fn wants_alone(&self, mark: Mark, now: u64) -> bool {
+        let rests = self.rests_until.is_some_and(|until| until > now);
+        !rests && self.suspect.is_some_and(|suspect| suspect.mark == mark && suspect.ends >= ENDS)
+    }
+
+    /// Whether a stanza was set aside.
+    pub fn has_aside(&self, mark: Mark) -> bool {
+        self.aside.iter().any(|aside| aside.mark == mark)
+    }
+
+    /// How many stanzas are set aside.
+    pub fn count(&self) -> usize {
+        self.aside.len()
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    /// Of a device for which this stanza was set aside.
+    pub(crate) fn with_aside(mark: Mark) -> Guard {
+        let mut rig = Rig::default();
+        rig.set_aside(mark);
+        rig.guard
+    }
+
+    const POISON: Mark = Mark(1);
+    const GOOD: Mark = Mark(2);
+    const SECOND: u64 = 1000;
+    const TTL: Duration = Duration::from_secs(14 * 24 * 3600);
+
+    /// A device whose attachments last a second each, unless a test says otherwise.
+    #[derive(Default)]
+    struct Rig {
+        guard: Guard,
+        now: u64,
+    }
+
+    impl Rig {
+        fn end(&mut self, first: Option<Mark>, written: u64, lasted: u64) -> Finding {
+            self.now += lasted;
+            let alone = |mark| self.guard.wants_alone(mark, self.now);
+            let first = first.map(|mark| First { mark, written: Duration::from_millis(written), alone: alone(mark) });
+            let finding =
+                self.guard.ended(End { now: self.now, lasted: Duration::from_millis(lasted), first, ttl: TTL });
+            // It is the same after a restart.
+            let stored = serde_json::to_string(&self.guard).unwrap();
+            assert_eq!(serde_json::from_str::<Guard>(&stored).unwrap(), self.guard);
+            finding
+        }
+
+        fn breaks_on(&mut self, mark: Mark) -> Finding {
+            self.end(Some(mark), SECOND, SECOND)
+        }
+
+        fn set_aside(&mut self, mark: Mark) {
+            assert_eq!(
+                [mark; 3].map(|mark| self.breaks_on(mark)),
+                [Finding::Nothing, Finding::Nothing, Finding::SetAside]
+            );
+        }
+
+        fn acknowledges(&mut self, lasted: u64, marks: &[Mark]) {
+            self.now += lasted;
+            self.guard.acknowledged(Duration::from_millis(lasted), marks.iter().copied());
+        }
+    }
+
+    #[test]
+    fn after_two_ends_a_stanza_is_written_alone_and_after_the_third_it_is_set_aside() {
+        let mut rig = Rig::default();
+        for (finding, alone, aside) in
+            [(Finding::Nothing, false, false), (Finding::Nothing, true, false), (Finding::SetAside, false, true)]
+        {
+            assert_eq!(rig.breaks_on(POISON), finding);
+            assert_eq!((rig.guard.wants_alone(POISON, rig.now), rig.guard.has_aside(POISON)), (alone, aside));
+            assert!(!rig.guard.wants_alone(GOOD, rig.now) && !rig.guard.has_aside(GOOD));
+        }
+        assert_eq!(rig.guard.count(), 1);
+    }
+
+    #[test]
+    fn only_an_end_within_five_seconds_after_the_writing_counts() {
+        let mut rig = Rig::default();
+        for written in [5001, 3_600_000, 5001] {
+            assert_eq!(rig.end(Some(POISON), written, 3_600_000), Finding::Nothing);
+            assert!(rig.guard.is_empty());
+        }
+        rig.end(Some(POISON), 5000, 3_600_000);
+        rig.end(Some(POISON), 5000, 3_600_000);
+        assert!(rig.guard.wants_alone(POISON, rig.now));
+        assert_eq!(rig.end(Some(POISON), 5001, 3_600_000), Finding::Nothing, "it had its time");
+        assert_eq!(rig.end(Some(POISON), 5000, 3_600_000), Finding::SetAside);
+    }
+
+    #[test]
+    fn a_stanza_that_was_not_alone_is_not_set_aside() {
+        let mut rig = Rig::default();
+        for _ in 0..5 {
+            let first = Some(First { mark: POISON, written: Duration::ZERO, alone: false });
+            let end = End { now: 0, lasted: Duration::from_secs(60), first, ttl: TTL };
+            assert_eq!(rig.guard.ended(end), Finding::Nothing);
+        }
+        assert!(rig.guard.wants_alone(POISON, 0));
+    }
+
+    #[test]
+    fn an_acknowledgement_clears_a_stanza_of_suspicion() {
+        let mut rig = Rig::default();
+        for _ in 0..10 {
+            rig.breaks_on(GOOD);
+            rig.breaks_on(GOOD);
+            assert!(rig.guard.wants_alone(GOOD, rig.now));
+            rig.acknowledges(100, &[POISON]);
+            assert!(rig.guard.wants_alone(GOOD, rig.now), "not by that of another stanza");
+            rig.acknowledges(100, &[GOOD]);
+            assert!(rig.guard.is_empty());
+        }
+    }
+
+    #[test]
+    fn the_suspect_is_always_the_first_one() {
+        let mut rig = Rig::default();
+        for _ in 0..10 {
+            assert_eq!([rig.breaks_on(POISON), rig.breaks_on(GOOD)], [Finding::Nothing; 2]);
+        }
+        assert!(!rig.guard.wants_alone(GOOD, rig.now) && !rig.guard.wants_alone(POISON, rig.now));
+        // An end with nothing unacknowledged says nothing about a stanza.
+        rig.breaks_on(GOOD);
+        rig.end(None, 0, SECOND);
+        assert!(rig.guard.wants_alone(GOOD, rig.now));
+    }
+
+    #[test]
+    fn where_the_client_ends_all_the_same_all_goes_back_and_the_guard_rests_for_an_hour() {
+        for (first, lasted) in [(None, 0), (None, 5000), (Some(GOOD), 1000)] {
+            let mut rig = Rig::default();
+            rig.set_aside(POISON);
+            assert_eq!(rig.end(first, 0, lasted), Finding::GivenBack(1));
+            assert_eq!(rig.guard.count(), 0);
+            let until = rig.now + RESTS;
+            while rig.now + SECOND < until {
+                assert_eq!(rig.breaks_on(POISON), Finding::Nothing);
+                assert!(!rig.guard.wants_alone(POISON, rig.now));
+            }
+            rig.set_aside(POISON);
+        }
+    }
+
+    #[test]
+    fn what_was_set_aside_before_goes_back_too() {
+        let mut rig = Rig::default();
+        rig.set_aside(POISON);
+        assert_eq!(rig.end(Some(GOOD), 1000, 6000), Finding::Nothing, "it was the cause");
+        rig.breaks_on(GOOD);
+        assert_eq!(rig.breaks_on(GOOD), Finding::SetAside);
+        assert_eq!(rig.end(None, 0, SECOND), Finding::GivenBack(2));
+    }
+
+    #[test]
+    fn an_attachment_that_lasts_shows_that_the_stanza_was_the_cause() {
+        let mut rig = Rig::default();
+        rig.set_aside(POISON);
+        rig.end(None, 0, 5001);
+        assert_eq!(rig.end(None, 0, SECOND), Finding::Nothing);
+        assert!(rig.guard.has_aside(POISON));
+        let mut rig = Rig::default();
+        rig.set_aside(POISON);
+        rig.acknowledges(4000, &[GOOD]);
+        assert!(rig.guard.trial);
+        rig.acknowledges(5001, &[GOOD]);
+        assert_eq!(rig.end(None, 0, SECOND), Finding::Nothing);
+        assert!(rig.guard.has_aside(POISON));
+    }
+
+    #[test]
+    fn a_client_that_has_the_stanza_after_all_has_acknowledged_it() {
+        let mut rig = Rig::default();
+        rig.set_aside(POISON);
+        rig.acknowledges(0, &[POISON]);
+        assert!(rig.guard.is_empty());
+    }
+
+    #[test]
+    fn the_operator_releases_what_is_set_aside_and_the_guard_goes_on() {
+        let mut rig = Rig::default();
+        rig.set_aside(POISON);
+        assert_eq!((rig.guard.release(), rig.guard.release()), (1, 0));
+        assert!(rig.guard.is_empty());
+        rig.set_aside(POISON);
+    }
+
+    #[test]
+    fn what_is_remembered_is_bounded_and_ends_with_the_stanza() {
+        let mut rig = Rig::default();
+        for n in 10..10 + MOST as u64 {
+            rig.set_aside(Mark(n));
+            rig.acknowledges(6000, &[]);
+        }
+        assert_eq!([POISON; 4].map(|mark| rig.breaks_on(mark)), [Finding::Nothing; 4], "there is no room");
+        rig.now += u64::try_from(TTL.as_millis()).unwrap();
+        assert_eq!((rig.breaks_on(POISON), rig.guard.count()), (Finding::SetAside, 1));
+    }
+}

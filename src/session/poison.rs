@@ -1,0 +1,277 @@
+//! A client that breaks on a stanza does not break on it for ever: how a [`Session`] keeps the rules of
+//! [`Guard`](crate::push::guard::Guard).
+
+use std::hash::{Hash, Hasher};
+use std::time::{Duration, Instant};
+
+use aws_lc_rs::digest::{Context, SHA256};
+
+use super::queue::Queued;
+use super::{Event, Session};
+use crate::push::account::Change;
+use crate::push::guard::{End, Finding, First, Guard, Mark};
+use crate::xml::{Element, ns};
+
+/// Characters of an id that are reported.
+const ID: usize = 128;
+
+/// How the current attachment stands with the guard.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Vigil {
+    /// When it began, in milliseconds of the session's own count.
+    began: u32,
+    /// Its end was judged.
+    ended: bool,
+    /// The first unacknowledged stanza is a suspect: nothing is written behind it until it is acknowledged.
+    alone: bool,
+}
+
+impl Session {
+    /// Milliseconds that only differences are taken of, of less than a month.
+    pub(super) fn count_of(&self, now: Instant) -> u32 {
+        let passed = now.saturating_duration_since(self.epoch.now).as_millis();
+        u32::try_from(passed & u128::from(u32::MAX)).unwrap_or_default()
+    }
+
+    fn since(&self, now: Instant, count: u32) -> Duration {
+        Duration::from_millis(u64::from(self.count_of(now).wrapping_sub(count)))
+    }
+
+    fn guard(&self) -> Option<&Guard> {
+        self.owner.account.guard(self.owner.device)
+    }
+
+    /// How many stanzas of the device are set aside.
+    pub fn set_aside(&self) -> usize {
+        self.guard().map_or(0, Guard::count)
+    }
+
+    /// Stores what is known now, if it is something else.
+    fn guarded(&mut self, guard: Guard) {
+        if self.removed || self.guard().map_or(guard.is_empty(), |known| *known == guard) {
+            return;
+        }
+        let change = Change::Guarded { device: self.owner.device, guard };
+        self.owner.account.apply(change.clone());
+        self.change(None, change);
+    }
+
+    /// An attachment begins.
+    pub(super) fn begin_vigil(&mut self, now: Instant) {
+        self.vigil = Vigil { began: self.count_of(now), ..Vigil::default() };
+    }
+
+    /// The client has ended its stream or its connection by itself.
+    pub(super) fn client_ends(&mut self, now: Instant) {
+        if self.is_dark() || self.is_ending() || std::mem::replace(&mut self.vigil.ended, true) {
+            return;
+        }
+        let first = self.queue.first_unacked().map(|item| {
+            let written = self.since(now, item.written());
+            (item.seq, First { mark: mark(&item.element), written, alone: self.vigil.alone })
+        });
+        let end = End {
+            now: self.epoch.unix_ms(now),
+            lasted: self.since(now, self.vigil.began),
+            first: first.map(|(_, first)| first),
+            ttl: self.settings.stream_management.orphan_ttl,
+        };
+        let mut guard = self.guard().cloned().unwrap_or_default();
+        let finding = guard.ended(end);
+        self.guarded(guard);
+        match (finding, first) {
+            (Finding::SetAside, Some((seq, _))) => {
+                self.queue.set_written_aside(seq);
+                self.report_set_aside(seq);
+                self.spool_all();
+            }
+            (Finding::GivenBack(stanzas), _) => self.event(Event::GivenBack(stanzas)),
+            (Finding::SetAside | Finding::Nothing, _) => {}
+        }
+    }
+
+    fn report_set_aside(&mut self, seq: u64) {
+        let found = self.queue.aside().find(|item| item.seq == seq).map(|Queued { element, .. }| {
+            let node = element.node();
+            let id = node.attr("id").map(|id| id.chars().take(ID).collect());
+            Event::SetAside { name: node.name().to_owned(), id, len: element.bytes().len() }
+        });
+        if let Some(event) = found {
+            self.event(event);
+        }
+    }
+
+    /// The client has the first so many stanzas that were written to it.
+    pub(super) fn clear_of_suspicion(&mut self, now: Instant, count: usize) {
+        let Some(guard) = self.guard().filter(|_| count > 0) else { return };
+        let mut guard = guard.clone();
+        let stanzas = self.queue.first_written(count).map(|item| mark(&item.element));
+        guard.acknowledged(self.since(now, self.vigil.began), stanzas);
+        self.guarded(guard);
+        for item in self.queue.acknowledge_aside(count) {
+            self.discard(&item);
+        }
+    }
+
+    /// Whether the next stanza may be written. What the client breaks on is set aside before; a suspect waits until all that was
+    /// written is acknowledged, and all else waits until the suspect is.
+    pub(super) fn may_write_next(&mut self, now: Instant) -> bool {
+        if self.guard().is_none_or(|guard| !guard.is_watchful()) {
+            return true;
+        }
+        while self.queue.next_unwritten().is_some_and(|next| self.is_set_aside(&next.element)) {
+            self.queue.set_next_aside();
+            self.spool_all();
+        }
+        if self.vigil.alone {
+            return false;
+        }
+        let unix = self.epoch.unix_ms(now);
+        let next = self.queue.next_unwritten().map(|next| mark(&next.element));
+        if !next.is_some_and(|mark| self.guard().is_some_and(|guard| guard.wants_alone(mark, unix))) {
+            return true;
+        }
+        if self.queue.awaits_ack() {
+            self.ask_what_is_written(now);
+            return false;
+        }
+        self.vigil.alone = true;
+        true
+    }
+
+    /// Asks for an acknowledgement of what was written, unless it was asked for.
+    fn ask_what_is_written(&mut self, now: Instant) {
+        if self.unasked > 0 {
+            self.ask_client(now);
+        }
+    }
+
+    /// Whether a stanza is written alone, and awaits its acknowledgement.
+    pub(super) fn is_alone(&self) -> bool {
+        self.vigil.alone
+    }
+
+    /// Asks for the acknowledgement of the stanza that was written alone.
+    pub(super) fn ask_about_suspect(&mut self, now: Instant) {
+        if self.is_alone() {
+            self.ask_what_is_written(now);
+        }
+    }
+
+    /// The client has acknowledged something: what waited for it may be written.
+    pub(super) fn go_on_behind_suspect(&mut self, now: Instant) {
+        if self.guard().is_none() && !self.is_alone() {
+            return;
+        }
+        self.vigil.alone &= self.queue.first_unacked().is_some();
+        self.write_waiting(now);
+        self.ask_about_suspect(now);
+    }
+
+    /// Whether a stanza is set aside, so that nobody is told of it.
+    pub(super) fn is_set_aside(&self, element: &Element) -> bool {
+        self.guard().is_some_and(|guard| guard.count() > 0 && guard.has_aside(mark(element)))
+    }
+
+    /// What is set aside no more, and has not taken its place again.
+    pub(super) fn released(&self) -> impl Iterator<Item = &Queued> {
+        let any = self.set_aside() < self.queue.count_aside();
+        self.queue.aside().filter(move |item| any && !item.is_gone() && !self.is_set_aside(&item.element))
+    }
+
+    /// Lets what is set aside no more take its place again, as soon as nothing awaits an acknowledgement.
+    pub(super) fn take_back_released(&mut self) {
+        if self.set_aside() < self.queue.count_aside() && !self.queue.awaits_ack() {
+            let guard = self.guard().cloned().unwrap_or_default();
+            self.queue.take_back(|element| !guard.has_aside(mark(element)));
+        }
+    }
+
+    /// Writes what is set aside no more, if it can take its place again.
+    pub(super) fn write_released(&mut self, now: Instant) {
+        let before = self.queue.count_aside();
+        self.take_back_released();
+        if before != self.queue.count_aside() {
+            self.write_waiting(now);
+        }
+    }
+}
+
+/// What a stanza is known by: addresses, type, id and children, without what the server adds at each delivery.
+fn mark(element: &Element) -> Mark {
+    let node = element.node();
+    let mut hasher = Stable::new();
+    for value in [Some(node.name()), node.attr("type").as_deref()] {
+        value.hash(&mut hasher);
+    }
+    for name in ["from", "to", "id"] {
+        node.attr(name).as_deref().hash(&mut hasher);
+    }
+    let attribute = |name: &str, value: &str| {
+        let mut hasher = Stable::new();
+        (name, value).hash(&mut hasher);
+        hasher.finish()
+    };
+    for child in node.children() {
+        if !child.is("delay", ns::DELAY) && !child.is("stanza-id", ns::STANZA_ID) {
+            child.digest(&mut hasher, attribute);
+        }
+    }
+    Mark(hasher.finish())
+}
+
+/// The same in every process, and nobody finds two stanzas with one hash.
+struct Stable(Context);
+
+impl Stable {
+    fn new() -> Self {
+        Self(Context::new(&SHA256))
+    }
+}
+
+impl Hasher for Stable {
+    fn write(&mut self, bytes: &[u8]) {
+        self.0.update(bytes);
+    }
+
+    fn finish(&self) -> u64 {
+        let digest = self.0.clone().finish();
+        digest.as_ref().first_chunk().map_or(0, |first| u64::from_be_bytes(*first))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::session::tests::element;
+
+    #[test]
+    fn a_stanza_is_the_same_whenever_it_is_delivered() {
+        let stanza = |attributes: &str, inside: &str| {
+            mark(&element(&format!("<message from='romeo@example.net/x'{attributes}>{inside}</message>")))
+        };
+        let known = stanza(" id='1'", "<body>a &amp; b</body>");
+        for added in [
+            "<delay xmlns='urn:xmpp:delay' from='example.org' stamp='2026-01-01T00:00:00Z'/>",
+            "<stanza-id xmlns='urn:xmpp:sid:0' by='juliet@example.org' id='9'/>",
+        ] {
+            assert_eq!(stanza(" id='1'", &format!("<body>a &#38; b</body>{added}")), known);
+        }
+        for (attributes, inside) in [
+            (" id='2'", "<body>a &amp; b</body>"),
+            (" id='1'", "<body>a b</body>"),
+            ("", ""),
+            (" type='chat' id='1'", ""),
+        ] {
+            assert_ne!(stanza(attributes, inside), known, "{attributes} {inside}");
+        }
+        let presence = mark(&element("<presence from='romeo@example.net/x' id='1'><body>a &amp; b</body></presence>"));
+        assert_ne!(presence, known);
+    }
+
+    #[test]
+    fn the_hash_of_a_stanza_outlives_the_program() {
+        let known = mark(&element("<message from='a@b' id='1'><x xmlns='y' z='1'/></message>"));
+        assert_eq!(known, Mark(16_432_265_243_888_199_518));
+    }
+}
