@@ -119,6 +119,22 @@ fn after_two_ends_the_first_stanza_is_written_alone_until_it_is_acknowledged() {
     assert_eq!(rig.delivered(), [2, 3, 4, 5]);
 }
 
+/// Nobody asks whether the client has a stanza that notifies nobody.
+#[test]
+fn a_suspect_that_notifies_nobody_is_asked_about_as_well() {
+    let mut rig = written([]);
+    rig.upstream("<presence from='romeo@example.net/x' id='7'/>");
+    rig.upstream("<presence from='mercutio@example.net/x' id='8'/>");
+    rig.break_after_a_second();
+    rig.resume_anew(0);
+    rig.break_after_a_second();
+    rig.resume_anew(0);
+    assert_eq!(rig.to_client.len(), 3, "{:?}", rig.to_client);
+    assert!(rig.to_client[1].starts_with("<presence") && rig.to_client[2] == ASK);
+    rig.ack(1);
+    assert!(rig.to_client[3].contains("mercutio"), "{:?}", rig.to_client);
+}
+
 #[test]
 fn after_the_third_end_the_stanza_goes_to_the_device_no_more_and_stays_on_disk() {
     let mut rig = set_aside(1..=3);
@@ -210,9 +226,12 @@ fn a_footer_and_a_stream_error_are_ends_of_the_client_and_count_once() {
             rig.seconds(1);
             if error {
                 rig.client(ERROR);
+                assert!(!rig.to_upstream.iter().any(|xml| xml.contains("error")), "it is no error of the server");
+                rig.input(Input::ClientLost(rig.session.attachment()));
+            } else {
+                rig.input(Input::Client(rig.session.attachment(), Frame::Close));
+                rig.input(Input::ClientBroke(rig.session.attachment()));
             }
-            rig.input(Input::Client(rig.session.attachment(), Frame::Close));
-            rig.input(Input::ClientBroke(rig.session.attachment()));
             rig.input(Input::Quiet);
             rig.confirm();
         };
