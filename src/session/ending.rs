@@ -349,7 +349,6 @@ impl Session {
         self.spool_rest();
         self.report_shed();
         self.phase = Phase::Over;
-        self.leave_memory();
         self.out(Output::End(reason));
     }
 
