@@ -243,7 +243,7 @@ pub struct Session {
     tracking: Tracking,
     sm_id: Option<SmId>,
     /// The id that can be resumed no more, and the `h` that is remembered for it.
-    buried: Option<(SmId, Option<sm::Handled>)>,
+    buried: Option<Box<(SmId, Option<sm::Handled>)>>,
     /// XEP-0198 §5 `max` as the client asked, seconds.
     asked_max: Option<u64>,
     /// A resumption that waits until the server has confirmed what the client sent before.
