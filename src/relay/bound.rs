@@ -19,6 +19,7 @@ use super::jobs::{Done, Jobs, Request, Spooling};
 use super::login::Login;
 use super::mailbox;
 use super::registry::{Attach, Command, Handle, Refused, Routed};
+use super::remembered::Share;
 use super::seen::Seen;
 use super::{Client, Relay};
 use crate::limits::Throttle;
@@ -39,6 +40,7 @@ use turn::{Turn, Wake};
 struct Driver {
     relay: Arc<Relay>,
     session: Session,
+    device_memory: Share,
     handle: Arc<Handle>,
     membership: Membership,
     published: Published,
@@ -335,12 +337,6 @@ impl Driver {
                     self.handle.answer(newer.login());
                 }
             }
-            Output::Remember(remembered) => {
-                self.note_ending();
-                self.relay.memories.leave(&self.handle, *remembered);
-                // The server may send at once what it was not acknowledged.
-                self.relay.registry.notify_same(&self.handle);
-            }
             Output::CloseClient(closing) => self.close_client(closing),
             Output::Event(event) => {
                 self.seen.heard(&self.handle, &event);
@@ -395,6 +391,7 @@ impl Driver {
                     if !self.predecessors.are_settled() {
                         self.session.expect_older();
                     }
+                    self.share_device_memory();
                     self.look_at_device();
                 }
                 self.published.has_revision(account.revision);
@@ -429,6 +426,13 @@ impl Driver {
             Done::Quiet(Ok(()) | Err(StoreError::AccountRemoved { .. })) => {}
             Done::Quiet(Err(error)) => tracing::error!(%error, "the store failed"),
         }
+    }
+
+    /// The session has turned out to be of a device that was known before.
+    fn share_device_memory(&mut self) {
+        let share = self.relay.memories.share(&self.handle);
+        self.session.share_device_memory(share.memory());
+        self.device_memory = share;
     }
 
     fn spooled(&mut self, last: u64, result: Result<(), StoreError>) {

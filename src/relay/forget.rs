@@ -33,6 +33,7 @@ impl Relay {
     /// # Errors
     /// As [`Store::change`](crate::store::Store::change).
     pub async fn remember_live(&self, account: &BareJid, before: &Account) -> Result<usize, StoreError> {
+        self.memories.forget(account);
         let sessions = self.registry.sessions(account);
         let is_here = |device: &&Device| sessions.iter().any(|handle| handle.device() == device.id);
         for device in before.devices.iter().filter(is_here) {

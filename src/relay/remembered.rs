@@ -1,77 +1,204 @@
-//! What the sessions of a device remember for its next ones, while none is there. A restart forgets it.
-
-use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, Instant};
+//! What the sessions of each device remember: shared by those that exist, and kept for its next ones while none does. A restart
+//! forgets it.
 
 use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use super::registry::Handle;
 use crate::jid::BareJid;
 use crate::push::account::DeviceId;
-use crate::session::Remembered;
+use crate::session::DeviceMemory;
 
-/// Bytes for all devices. Beyond, the oldest memories go.
+/// Bytes for all devices without a session. Beyond, the oldest memories go.
 const MOST: usize = 16 << 20;
 /// What an entry costs beside what is remembered.
 const ENTRY: usize = 256;
 /// How long a memory waits for a session.
 const WAITS: Duration = Duration::from_secs(14 * 24 * 3600);
+/// How often those that have waited too long are looked for, at most.
+const ROUND: Duration = Duration::from_secs(3600);
 
 /// The memories of devices.
 #[derive(Debug, Default)]
 pub(super) struct Memories(Mutex<Held>);
 
+/// A session's share in the memory of its device.
+pub(super) struct Share {
+    memories: Arc<Memories>,
+    handle: Arc<Handle>,
+    device: DeviceId,
+    memory: Arc<DeviceMemory>,
+}
+
 #[derive(Debug, Default)]
 struct Held {
-    devices: HashMap<(BareJid, DeviceId), (Instant, Remembered)>,
+    devices: HashMap<(BareJid, DeviceId), Entry>,
+    /// Bytes of those that no session has.
     bytes: usize,
+    /// When those that had waited too long were looked for last.
+    looked: Option<Instant>,
+}
+
+#[derive(Debug, Default)]
+struct Entry {
+    memory: Arc<DeviceMemory>,
+    sessions: usize,
+    /// Since when no session has it, and what it counts for.
+    left: Option<(Instant, usize)>,
 }
 
 impl Memories {
-    /// A session has left this.
-    pub(super) fn leave(&self, handle: &Handle, remembered: Remembered) {
-        let mut held = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        held.leave((handle.account().clone(), handle.device()), remembered, Instant::now());
+    /// The memory of a session's device.
+    pub(super) fn share(self: &Arc<Self>, handle: &Arc<Handle>) -> Share {
+        let (handle, device) = (Arc::clone(handle), handle.device());
+        let memory = self.held().share((handle.account().clone(), device));
+        Share { memories: Arc::clone(self), handle, device, memory }
     }
 
-    /// Takes what earlier sessions of the device have left.
-    pub(super) fn take(&self, handle: &Handle) -> Option<Remembered> {
-        let mut held = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if held.devices.is_empty() {
-            return None;
-        }
-        held.take(&(handle.account().clone(), handle.device()))
+    /// Forgets the devices of an account that have no session. The others' sessions forget by themselves.
+    pub(super) fn forget(&self, account: &BareJid) {
+        self.held().retain(|(of, _), _| of != account);
+    }
+
+    /// What is remembered is still good where another thread has panicked.
+    fn held(&self) -> MutexGuard<'_, Held> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Share {
+    pub(super) fn memory(&self) -> Arc<DeviceMemory> {
+        Arc::clone(&self.memory)
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        let device = (self.handle.account().clone(), self.device);
+        self.memories.held().leave(&device, Instant::now());
     }
 }
 
 impl Held {
-    fn leave(&mut self, device: (BareJid, DeviceId), remembered: Remembered, now: Instant) {
-        let mut all = self.take(&device).unwrap_or_default();
-        all.add(remembered);
-        self.bytes += ENTRY + all.memory();
-        self.devices.insert(device, (now, all));
+    fn share(&mut self, device: (BareJid, DeviceId)) -> Arc<DeviceMemory> {
+        let entry = self.devices.entry(device).or_default();
+        entry.sessions += 1;
+        if let Some((_, bytes)) = entry.left.take() {
+            self.bytes = self.bytes.saturating_sub(bytes);
+        }
+        Arc::clone(&entry.memory)
+    }
+
+    /// A session of the device is no more.
+    fn leave(&mut self, device: &(BareJid, DeviceId), now: Instant) {
+        let Some(entry) = self.devices.get_mut(device) else { return };
+        entry.sessions = entry.sessions.saturating_sub(1);
+        if entry.sessions > 0 {
+            return;
+        }
+        if entry.memory.is_empty() {
+            self.devices.remove(device);
+            return;
+        }
+        let bytes = ENTRY + entry.memory.memory();
+        entry.left = Some((now, bytes));
+        self.bytes += bytes;
         while self.bytes > MOST {
             // Seldom: it makes much room at once.
             self.forget_older_half();
         }
-        if self.devices.len().is_power_of_two() {
-            self.devices.retain(|_, (since, _)| now.duration_since(*since) < WAITS);
-            self.bytes = self.devices.values().map(|(_, remembered)| ENTRY + remembered.memory()).sum();
+        if now.duration_since(*self.looked.get_or_insert(now)) >= ROUND {
+            self.looked = Some(now);
+            self.retain(|_, left| now.duration_since(left) < WAITS);
         }
     }
 
-    fn take(&mut self, device: &(BareJid, DeviceId)) -> Option<Remembered> {
-        let (_, remembered) = self.devices.remove(device)?;
-        self.bytes = self.bytes.saturating_sub(ENTRY + remembered.memory());
-        Some(remembered)
-    }
-
     fn forget_older_half(&mut self) {
-        let mut ages: Vec<Instant> = self.devices.values().map(|(since, _)| *since).collect();
+        let mut ages: Vec<Instant> = self.devices.values().filter_map(|entry| entry.left).map(|(at, _)| at).collect();
         ages.sort_unstable();
         let middle = ages.get(ages.len() / 2).copied();
-        self.devices.retain(|_, (since, _)| middle.is_some_and(|middle| *since > middle));
-        self.bytes = self.devices.values().map(|(_, remembered)| ENTRY + remembered.memory()).sum();
+        self.retain(|_, left| middle.is_some_and(|middle| left > middle));
         tracing::warn!("what devices have to remember has no room: messages that a server sends again may come twice");
+    }
+
+    /// Forgets others than these of the devices that have no session.
+    fn retain(&mut self, stays: impl Fn(&(BareJid, DeviceId), Instant) -> bool) {
+        self.devices.retain(|device, entry| entry.left.is_none_or(|(at, _)| stays(device, at)));
+        self.bytes = self.devices.values().filter_map(|entry| entry.left).map(|(_, bytes)| bytes).sum();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn device(account: &str, n: u64) -> (BareJid, DeviceId) {
+        (account.parse().unwrap(), DeviceId(n))
+    }
+
+    /// A session of a device that has remembered so much.
+    fn had(held: &mut Held, device: &(BareJid, DeviceId), marks: u64, now: Instant) {
+        held.share(device.clone()).note_had(0..marks);
+        held.leave(device, now);
+    }
+
+    #[test]
+    fn sessions_of_a_device_share_a_memory_which_stays_for_the_next_one_if_anything_is_in_it() {
+        let (mut held, now) = (Held::default(), Instant::now());
+        let phone = device("romeo@example.org", 1);
+        let (one, other) = (held.share(phone.clone()), held.share(phone.clone()));
+        assert!(Arc::ptr_eq(&one, &other));
+        assert!(!Arc::ptr_eq(&one, &held.share(device("romeo@example.org", 2))));
+        held.leave(&phone, now);
+        one.note_had(0..1);
+        assert_eq!(held.bytes, 0, "a session has it");
+        held.leave(&phone, now);
+        assert_eq!(held.bytes, ENTRY + one.memory());
+        assert!(Arc::ptr_eq(&one, &held.share(phone.clone())));
+        assert_eq!(held.bytes, 0);
+        one.clear();
+        held.leave(&phone, now);
+        assert_eq!((held.devices.len(), held.bytes), (1, 0));
+    }
+
+    #[test]
+    fn memories_without_a_session_are_bounded_and_the_oldest_go() {
+        let (mut held, now) = (Held::default(), Instant::now());
+        let used = device("romeo@example.org", 0);
+        held.share(used.clone()).note_had(0..1000);
+        let (mut n, mut before) = (0, 0);
+        while held.bytes >= before {
+            (n, before) = (n + 1, held.bytes);
+            had(&mut held, &device("romeo@example.org", n), 1000, now + SECOND * u32::try_from(n).unwrap());
+        }
+        assert!(before > MOST * 9 / 10 && held.bytes > MOST / 3, "{before}, then {}", held.bytes);
+        let has = |n| held.devices.contains_key(&device("romeo@example.org", n));
+        assert!(has(0) && !has(1) && has(n));
+    }
+
+    #[test]
+    fn a_memory_that_waits_too_long_is_forgotten() {
+        let (mut held, now) = (Held::default(), Instant::now());
+        had(&mut held, &device("romeo@example.org", 1), 1, now);
+        had(&mut held, &device("romeo@example.org", 2), 1, now + WAITS);
+        assert_eq!((held.devices.len(), held.bytes > 0), (1, true));
+    }
+
+    #[test]
+    fn an_account_is_forgotten() {
+        let (memories, now) = (Memories::default(), Instant::now());
+        let (romeo, juliet) = (device("romeo@example.org", 1), device("juliet@example.org", 1));
+        had(&mut memories.held(), &romeo, 1, now);
+        let used = memories.held().share(device("romeo@example.org", 2));
+        had(&mut memories.held(), &juliet, 1, now);
+        let one = memories.held().bytes / 2;
+        memories.forget(&romeo.0);
+        let held = memories.held();
+        assert!(!held.devices.contains_key(&romeo) && held.devices.contains_key(&juliet));
+        assert_eq!((held.devices.len(), held.bytes), (2, one));
+        drop(used);
     }
 }

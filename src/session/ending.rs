@@ -192,7 +192,7 @@ impl Session {
     /// The id can be resumed no more; what the client sent is remembered for it.
     pub(super) fn bury(&mut self) {
         if let Some(id) = self.sm_id.take() {
-            self.buried = Some((id, None));
+            self.buried = Some(Box::new((id, None)));
             self.engrave();
         }
     }
@@ -200,7 +200,8 @@ impl Session {
     /// What the server confirms later was the client's too: it is not to send that again.
     pub(super) fn engrave(&mut self) {
         let h = self.confirm.handled();
-        if let Some((id, told)) = self.buried.as_mut().filter(|(_, told)| !self.removed && *told != Some(h)) {
+        let buried = self.buried.as_deref_mut().filter(|(_, told)| !self.removed && *told != Some(h));
+        if let Some((id, told)) = buried {
             *told = Some(h);
             let id = id.clone();
             self.out(Output::Bury(id, h));
@@ -349,7 +350,6 @@ impl Session {
         self.spool_rest();
         self.report_shed();
         self.phase = Phase::Over;
-        self.leave_memory();
         self.out(Output::End(reason));
     }
 

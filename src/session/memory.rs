@@ -22,7 +22,7 @@ impl Session {
         let beyond = self.beyond.as_deref().map_or(0, |(_, element)| element.bytes().len());
         let presence = self.own_presence.memory() + self.waiting_presence.memory();
         let contacts = self.rooms.memory() + self.roster.memory();
-        let remembered = self.remembered.as_ref().map_or(0, |remembered| remembered.memory());
+        let remembered = self.device_memory.memory();
         remembered + presence + contacts + self.promised() + self.pusher.memory() + self.confirm.memory() + beyond
     }
 }

@@ -76,8 +76,7 @@ use crate::push::roster::Roster;
 use crate::xml::{Element, Frame, Header};
 pub use event::{Cause, Closing, EndReason, Event, Peer, Stored, Token, WakeReason};
 pub use origin::{Attachment, Bound, Clock, Dice, Owner, Resumption, SmId};
-pub use redelivered::Kept;
-pub use remembered::Remembered;
+pub use remembered::DeviceMemory;
 pub use settings::Settings;
 pub use shed::Shed;
 pub use successor::Successor;
@@ -138,8 +137,6 @@ pub enum Input {
     DeviceLive(bool),
     /// All older sessions of the device have ended, given way or answered, or too long have not.
     OlderSettled,
-    /// What earlier sessions of the device have left to know.
-    Remember(Box<Remembered>),
     /// A session of the device that ended late has left stanzas: they are to be taken over.
     Inherit,
     /// The account was removed: nothing is kept for this session any more.
@@ -223,8 +220,6 @@ pub enum Output {
     Answered,
     /// Close the attachment: after what was written to it, or at once.
     CloseClient(Closing),
-    /// What the device's next sessions have to know: [`Input::Remember`].
-    Remember(Box<Remembered>),
     /// Something an operator may want to know.
     Event(Box<Event>),
     /// The session is over: write what is left to both legs, close them and forget it.
@@ -252,7 +247,7 @@ pub struct Session {
     tracking: Tracking,
     sm_id: Option<SmId>,
     /// The id that can be resumed no more, and the `h` that is remembered for it.
-    buried: Option<(SmId, Option<sm::Handled>)>,
+    buried: Option<Box<(SmId, Option<sm::Handled>)>>,
     /// XEP-0198 §5 `max` as the client asked, seconds.
     asked_max: Option<u64>,
     /// A resumption that waits until the server has confirmed what the client sent before.
@@ -267,8 +262,8 @@ pub struct Session {
     spool: Spool,
     /// What was shed since the last report.
     shed: shed::Shed,
-    /// What the device's next sessions have to know, in few sessions anything.
-    remembered: Option<Box<Remembered>>,
+    /// What the device's sessions remember.
+    device_memory: Arc<DeviceMemory>,
     /// Another client of the account is there.
     has_company: bool,
     /// An open [`Output::Load`].
@@ -356,7 +351,7 @@ impl Session {
             queue: Queue::new(settings.session_queue),
             spool: Spool::Accepts,
             shed: shed::Shed::default(),
-            remembered: None,
+            device_memory: Arc::default(),
             has_company: false,
             loading: None,
             read_again: None,
@@ -424,7 +419,7 @@ impl Session {
             Input::UpstreamLost => self.upstream_lost(now),
             Input::Attach(resumption) => self.attach(now, *resumption),
             Input::Account(account) => self.account_changed(now, Some(account)),
-            Input::AccountRemoved => self.removed = true,
+            Input::AccountRemoved => self.forget_account(),
             Input::Changed(account) => {
                 self.open_changes = self.open_changes.saturating_sub(1);
                 self.account_changed(now, account);
@@ -437,7 +432,6 @@ impl Session {
             Input::LoadFailed => self.load_failed(now),
             Input::TakeOverFailed => self.take_over_failed(now),
             Input::OlderSettled => self.older_settled(now),
-            Input::Remember(remembered) => self.remember(*remembered),
             Input::Inherit => self.inherit(),
             Input::GiveWay(reason) => self.give_way(now, reason),
             Input::Successor(successor) => self.on_successor(now, successor),

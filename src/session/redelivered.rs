@@ -10,7 +10,7 @@ use std::time::Instant;
 
 use super::deliver::own_stanza_id;
 use super::queue::Queued;
-use super::{Event, Remembered, Session};
+use super::{Event, Session};
 use crate::jid::{BareJid, Jid};
 use crate::xml::{Element, Kind, Node, ns};
 
@@ -44,29 +44,29 @@ pub(super) struct Own<'a> {
 }
 
 /// The messages that a device's sessions have kept when their servers' connections broke, oldest first.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Kept(VecDeque<Copy>);
+#[derive(Debug, Default)]
+pub(super) struct Kept(VecDeque<Copy>);
 
 impl Kept {
     /// Whether nothing is remembered.
-    pub fn is_empty(&self) -> bool {
+    pub(super) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
     /// How many messages are remembered.
-    pub fn len(&self) -> usize {
+    pub(super) fn len(&self) -> usize {
         self.0.len()
     }
 
     /// Remembers all of another memory as well.
-    pub fn add(&mut self, other: Self) {
+    pub(super) fn add(&mut self, other: Self) {
         self.0.extend(other.0);
         self.0.make_contiguous().sort_by_key(|copy| copy.until);
         self.shorten();
     }
 
     /// Forgets what is too old at a time in Unix milliseconds.
-    pub fn age(&mut self, now: u64) {
+    fn age(&mut self, now: u64) {
         self.0.retain(|copy| copy.until > now);
         if self.0.is_empty() {
             self.0 = VecDeque::new();
@@ -86,9 +86,9 @@ impl Kept {
         self.0.drain(..self.0.len().saturating_sub(MOST));
     }
 
-    /// Whether this is the second delivery of a kept message. Each is taken for one only once.
+    /// Whether a message that comes late is the second delivery of a kept one. Each is taken for one only once.
     pub(super) fn absorbs(&mut self, now: u64, message: &Element, own: Own<'_>) -> bool {
-        if self.is_empty() || !own.comes_late(message) {
+        if self.is_empty() {
             return false;
         }
         self.age(now);
@@ -120,7 +120,7 @@ impl Own<'_> {
     }
 
     /// Whether the server itself says that a message comes late (XEP-0203).
-    fn comes_late(self, message: &Element) -> bool {
+    pub(super) fn comes_late(self, message: &Element) -> bool {
         let by_own = |delay: &Node<'_>| {
             let from = delay.attr("from").map(|from| Jid::new(&from));
             from.is_some_and(|from| from == *self.account || from.as_str() == self.account.domain())
@@ -174,37 +174,36 @@ impl Session {
             self.discard(&item);
         }
         self.queue.drop_from_flight(repeated);
-        let (mut remembered, now) = (self.remembered.take().unwrap_or_default(), self.epoch.unix_ms(now));
-        let kept = &mut remembered.kept;
-        let before = kept.len();
-        let own = Own { account: &self.account, seed: self.settings.seed };
+        if self.removed {
+            return;
+        }
         // An acknowledgement that was on its way may be lost as well.
         let counted = self.queue.iter().chain(self.queue.in_flight()).filter(|item| item.ordinal.is_some());
-        for item in counted.filter(|item| item.element.kind() == Kind::Message) {
-            kept.keep(now, &item.element, own);
-        }
-        let added = kept.len().saturating_sub(before);
+        let messages = counted.map(|item| &item.element).filter(|element| element.kind() == Kind::Message);
+        let added = self.device_memory.keep(self.epoch.unix_ms(now), messages, self.own());
         if added > 0 {
             self.event(Event::Kept(added));
         }
-        self.remembered = Some(remembered).filter(|remembered| !remembered.is_empty());
     }
 
     /// Whether a stanza is the second delivery of one that was kept.
     pub(super) fn is_redelivered(&mut self, now: Instant, element: &Element) -> bool {
-        let Some(Remembered { kept, .. }) = self.remembered.as_deref_mut() else { return false };
-        let own = Own { account: &self.account, seed: self.settings.seed };
-        let again = kept.absorbs(self.epoch.unix_ms(now), element, own);
+        let again = self.device_memory.absorbs(self.epoch.unix_ms(now), element, self.own());
         if again {
             self.event(Event::Redelivered);
         }
         again
+    }
+
+    fn own(&self) -> Own<'_> {
+        Own { account: &self.account, seed: self.settings.seed }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::session::DeviceMemory;
     use crate::session::tests::element;
 
     const DELAY: &str = "<delay xmlns='urn:xmpp:delay' from='example.org' stamp='2026-01-01T00:00:00Z'/>";
@@ -220,8 +219,8 @@ mod tests {
     fn check(kept: &Element, comes: &Element, absorbed: bool) {
         let account = BareJid::new("juliet@example.org").unwrap();
         let own = Own { account: &account, seed: 7 };
-        let mut memory = Kept::default();
-        memory.keep(0, kept, own);
+        let memory = DeviceMemory::default();
+        memory.keep(0, std::iter::once(kept), own);
         assert_eq!(memory.absorbs(1, comes, own), absorbed, "{:?}", comes.bytes());
         assert!(!memory.absorbs(1, comes, own), "each absorbs one delivery");
     }

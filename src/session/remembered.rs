@@ -1,48 +1,152 @@
-//! What a device's next sessions have to know of its earlier ones.
+//! What the sessions of a device remember. All that exist at one time share it: a server that sends a message again may send it
+//! to another session of the device than the one that had it.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::Session;
+use super::redelivered::{Kept, Own};
 use super::travel::Had;
-use super::{Kept, Output, Session};
+use crate::xml::Element;
 
-/// What the sessions of a device remember for each other.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Remembered {
-    /// Messages that the server may send a second time.
-    pub kept: Kept,
-    /// Messages that the device has got.
-    pub had: Had,
+/// What the sessions of a device remember.
+#[derive(Debug, Default)]
+pub struct DeviceMemory {
+    /// Most devices remember nothing, so it is in a box of its own.
+    remembered: Mutex<Option<Box<Remembered>>>,
+    /// Bytes of memory that it has. While there are none, nobody needs the lock.
+    bytes: AtomicUsize,
 }
 
-impl Remembered {
+#[derive(Debug, Default)]
+struct Remembered {
+    /// Messages that the server may send a second time.
+    kept: Kept,
+    /// Messages that the device has got.
+    had: Had,
+}
+
+impl DeviceMemory {
     /// Whether nothing is remembered.
     pub fn is_empty(&self) -> bool {
-        self.kept.is_empty() && self.had.is_empty()
-    }
-
-    /// Remembers what a session has left later.
-    pub fn add(&mut self, later: Self) {
-        self.kept.add(later.kept);
-        self.had.add(&later.had);
+        self.memory() == 0
     }
 
     /// Bytes of memory that it has.
     pub fn memory(&self) -> usize {
-        self.kept.memory() + self.had.memory()
+        self.bytes.load(Ordering::Relaxed)
+    }
+
+    /// Forgets everything.
+    pub fn clear(&self) {
+        self.update(|remembered| *remembered = Remembered::default());
+    }
+
+    /// Remembers messages that were kept when the server's connection broke. Returns by how many more are remembered now.
+    pub(super) fn keep<'a>(&self, now: u64, messages: impl Iterator<Item = &'a Element>, own: Own<'_>) -> usize {
+        self.update(|remembered| {
+            let kept = &mut remembered.kept;
+            let before = kept.len();
+            messages.for_each(|message| kept.keep(now, message, own));
+            kept.len().saturating_sub(before)
+        })
+    }
+
+    /// Whether this is the second delivery of a kept message. Each is taken for one only once.
+    pub(super) fn absorbs(&self, now: u64, message: &Element, own: Own<'_>) -> bool {
+        !self.is_empty()
+            && own.comes_late(message)
+            && self.update(|remembered| remembered.kept.absorbs(now, message, own))
+    }
+
+    /// Remembers a message that the device has got by what it is known by.
+    pub(crate) fn note_had(&self, marks: impl Iterator<Item = u64>) {
+        let mut marks = marks.peekable();
+        if marks.peek().is_some() {
+            self.update(|remembered| marks.for_each(|mark| remembered.had.note(mark)));
+        }
+    }
+
+    /// Whether the device has got a message that is known by any of these.
+    pub(super) fn has_had(&self, marks: impl Iterator<Item = u64>) -> bool {
+        !self.is_empty() && self.lock().as_ref().is_some_and(|remembered| remembered.had.has(marks))
+    }
+
+    /// How many kept messages are remembered.
+    #[cfg(test)]
+    pub(super) fn kept(&self) -> usize {
+        self.lock().as_ref().map_or(0, |remembered| remembered.kept.len())
+    }
+
+    /// Takes over all that another one remembers, which is empty then.
+    fn take_from(&self, other: &Self) {
+        if std::ptr::eq(self, other) || other.is_empty() {
+            return;
+        }
+        let taken = other.update(std::mem::take);
+        self.update(|remembered| {
+            remembered.kept.add(taken.kept);
+            remembered.had.add(&taken.had);
+        });
+    }
+
+    fn update<T>(&self, change: impl FnOnce(&mut Remembered) -> T) -> T {
+        let mut held = self.lock();
+        let remembered = held.get_or_insert_default();
+        let result = change(remembered);
+        if remembered.kept.is_empty() && remembered.had.is_empty() {
+            *held = None;
+        }
+        let bytes = |all: &Remembered| size_of::<Remembered>() + all.kept.memory() + all.had.memory();
+        self.bytes.store(held.as_deref().map_or(0, bytes), Ordering::Relaxed);
+        result
+    }
+
+    /// What is remembered is still good where another thread has panicked.
+    fn lock(&self) -> MutexGuard<'_, Option<Box<Remembered>>> {
+        self.remembered.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Session {
-    /// Earlier sessions of the device have left this.
-    pub(super) fn remember(&mut self, mut earlier: Remembered) {
-        if let Some(own) = self.remembered.take() {
-            earlier.add(*own);
-        }
-        self.remembered = Some(Box::new(earlier)).filter(|all| !all.is_empty());
+    /// Shares this memory with the device's other sessions. To be called before the first input; and again when the session turns
+    /// out to be of a device that was known before: the two are one, so all that was remembered goes along.
+    pub fn share_device_memory(&mut self, memory: Arc<DeviceMemory>) {
+        memory.take_from(&self.device_memory);
+        self.device_memory = memory;
     }
 
-    /// Leaves to the device's next sessions what they have to know.
-    pub(super) fn leave_memory(&mut self) {
-        if let Some(remembered) = self.remembered.take().filter(|all| !all.is_empty() && !self.removed) {
-            self.out(Output::Remember(remembered));
-        }
+    /// The account is no more: nothing is remembered.
+    pub(super) fn forget_account(&mut self) {
+        self.removed = true;
+        self.device_memory.clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+
+    use super::*;
+
+    #[test]
+    fn what_is_remembered_goes_along_to_a_device_that_was_known_before_and_stays_nowhere_else() {
+        let (newcomer, known) = (DeviceMemory::default(), DeviceMemory::default());
+        newcomer.note_had(1..3);
+        known.note_had(3..4);
+        known.take_from(&newcomer);
+        known.take_from(&known);
+        assert!((1..4).all(|mark| known.has_had(std::iter::once(mark))));
+        assert_eq!((newcomer.memory(), newcomer.is_empty()), (0, true));
+    }
+
+    #[test]
+    fn a_memory_is_still_good_where_a_thread_has_panicked() {
+        let memory = DeviceMemory::default();
+        memory.note_had(1..2);
+        let panic = catch_unwind(AssertUnwindSafe(|| memory.update(|_| panic!("as planned"))));
+        assert!(panic.is_err() && memory.has_had(1..2));
+        memory.clear();
+        assert!(memory.is_empty() && !memory.has_had(1..2));
     }
 }

@@ -21,29 +21,29 @@ const MOST: usize = 2000;
 const HASH: usize = 24;
 
 /// The messages that a device has got of late.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Had {
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Had {
     order: VecDeque<u64>,
     marks: HashSet<u64>,
 }
 
 impl Had {
     /// Whether nothing is remembered.
-    pub fn is_empty(&self) -> bool {
+    pub(super) fn is_empty(&self) -> bool {
         self.order.is_empty()
     }
 
     /// Remembers all of a later memory as well.
-    pub fn add(&mut self, later: &Self) {
+    pub(super) fn add(&mut self, later: &Self) {
         later.order.iter().for_each(|mark| self.note(*mark));
     }
 
     /// Bytes of memory that it has.
-    pub fn memory(&self) -> usize {
+    pub(super) fn memory(&self) -> usize {
         self.order.len() * HASH
     }
 
-    fn note(&mut self, mark: u64) {
+    pub(super) fn note(&mut self, mark: u64) {
         if !self.marks.insert(mark) {
             return;
         }
@@ -55,7 +55,7 @@ impl Had {
         }
     }
 
-    fn has(&self, marks: impl IntoIterator<Item = u64>) -> bool {
+    pub(super) fn has(&self, marks: impl IntoIterator<Item = u64>) -> bool {
         marks.into_iter().any(|mark| self.marks.contains(&mark))
     }
 }
@@ -63,16 +63,14 @@ impl Had {
 impl Session {
     /// A message came for the device, or was read for it from an earlier session's spool: no other device's copy is needed.
     pub(super) fn note_had(&mut self, element: &Element) {
-        if element.kind() == Kind::Message && self.owner.account.devices.len() > 1 {
-            for mark in self.marks(element) {
-                self.remembered.get_or_insert_default().had.note(mark);
-            }
+        if element.kind() == Kind::Message && self.owner.account.devices.len() > 1 && !self.removed {
+            self.device_memory.note_had(self.marks(element));
         }
     }
 
     /// Whether the device got this message before, as a copy or carbon.
     pub(super) fn has_had(&self, element: &Element) -> bool {
-        self.remembered.as_ref().is_some_and(|remembered| remembered.had.has(self.marks(element)))
+        self.device_memory.has_had(self.marks(element))
     }
 
     /// What a conversational message is known by: its id in the own archive, and the sender with the id that it gave.

@@ -236,7 +236,7 @@ impl Session {
 
     /// The server has removed the account: nothing of it is kept.
     fn account_removed(&mut self) {
-        self.removed = true;
+        self.forget_account();
         self.change(None, Change::Removed);
     }
 

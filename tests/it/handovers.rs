@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use crate::support::{
-    Client, PATIENCE, Prosody, Pushward, Scene, Server, Setup, StubConnection, StubOptions, bodies, enable_push,
-    failed, fresh, message, numbered,
+    Client, PATIENCE, Prosody, Pushward, Scene, Server, Setup, StubConnection, StubOptions, another, bodies,
+    enable_push, failed, fresh, message, numbered,
 };
 
 /// How long nothing must come where nothing is to come.
@@ -152,6 +152,30 @@ async fn what_a_server_sends_again_after_its_connection_broke_comes_once() {
     server.send(format!("{}{}", late("unacked 3"), late("unacked 1")));
     assert_eq!(bodies(&client.messages(1).await), ["unacked 1"], "each kept copy stands for one delivery");
     assert_eq!(scene.pushward.metric("pushward_redelivered_messages_total").await, 3);
+}
+
+/// The memory was that of the session which had come first, and its device had two.
+#[tokio::test]
+async fn what_a_server_sends_again_to_another_session_of_the_device_comes_once() {
+    let mut scene = Scene::with(StubOptions::managed(), Setup::with_metrics).await;
+    scene.client.acks = false;
+    let all = numbered("unacked", 1..=2);
+    scene.server.send(all.iter().map(|body| message(body)).collect::<String>());
+    scene.client.messages(2).await;
+    scene.server.close();
+    scene.client.closed(PATIENCE).await;
+    let (mut first, _) = failed(&scene.pushward, &scene.enabled, 0).await;
+    fresh(&mut first, "phone").await;
+    let _first = scene.stub.fresh().await;
+    assert_eq!(first.bodies_until(&all).await, all);
+    first.ack().await;
+    enable_push(&mut first, "n").await;
+    let (mut second, server) = another(&scene.pushward, &mut scene.stub, "phone-2").await;
+    // The target tells that the two are one device.
+    enable_push(&mut second, "n").await;
+    server.send(format!("{}{}", late("unacked 2"), message("new")));
+    assert_eq!(second.bodies_until(&["new".to_owned()]).await, ["new"]);
+    assert_eq!(scene.pushward.metric("pushward_redelivered_messages_total").await, 1);
 }
 
 /// The connection breaks, and Prosody is there: it sends again, with a delay, what it saw no acknowledgement of.

@@ -59,6 +59,8 @@ impl Driver {
         owner.older = !predecessors.are_settled();
         let mut session = Session::new(relay.settings(), bound, owner, rand::random, clock);
         session.share_memory(relay.guards.queues());
+        let device_memory = relay.memories.share(&handle);
+        session.share_device_memory(device_memory.memory());
         tracing::info!("bound");
         handle.note(|notes| (notes.peer, notes.services) = (Some(peer), session.services()));
         let seen = Seen::new(&relay.metrics);
@@ -66,6 +68,7 @@ impl Driver {
         let driver = Box::new(Self {
             relay,
             session,
+            device_memory,
             handle,
             membership,
             published,

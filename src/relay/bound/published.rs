@@ -81,12 +81,6 @@ impl Driver {
     pub(super) fn look_at_device(&mut self) {
         let newer = self.relay.registry.newer(&self.handle);
         let login = newer.as_ref().map(|newer| newer.login());
-        if !self.session.is_ending()
-            && newer.as_ref().is_none_or(|newer| newer.is_ending())
-            && let Some(remembered) = self.relay.memories.take(&self.handle)
-        {
-            self.take(Input::Remember(Box::new(remembered)));
-        }
         if login != self.published.successor {
             self.published.successor = login;
             let same_address = |newer: Arc<Handle>| newer.resource() == self.handle.resource();

@@ -2,8 +2,6 @@
 
 use super::durability::{acks, managed, plain};
 use super::*;
-use crate::jid::BareJid;
-use crate::session::travel::Had;
 
 const LATE: &str = "<delay xmlns='urn:xmpp:delay' from='example.org' stamp='2026-01-01T00:00:00Z'/>";
 const ENABLED: &str = "<enabled xmlns='urn:xmpp:sm:3'/>";
@@ -21,14 +19,12 @@ fn ids(spool: &BTreeMap<u64, Spooled>) -> Vec<String> {
     spool.values().filter_map(id).collect()
 }
 
-/// The device's next session, which has been told what the one before has left.
+/// The device's next session, with what the one before has left.
 fn next(before: Rig) -> Rig {
     let earlier: Vec<_> = before.spool.into_values().collect();
     let mut rig = Rig::start(Settings { session_queue: 1 << 20, ..Settings::default() }, true, earlier);
     rig.upstream(ENABLED);
-    if let Some(remembered) = before.remembered {
-        rig.input(Input::Remember(Box::new(remembered)));
-    }
+    rig.share(before.memory);
     rig.client("<enable xmlns='urn:xmpp:sm:3' resume='true'/>");
     rig.to_upstream.clear();
     rig
@@ -78,7 +74,7 @@ fn when_the_connection_breaks_messages_are_kept_and_the_rest_is_the_servers() {
         }
         rig.input(Input::UpstreamLost);
         assert_eq!((rig.ended, ids(&rig.spool)), (Some(EndReason::UpstreamLost), vec!["1".into(), "2".into()]));
-        assert_eq!(rig.remembered.unwrap().kept.len(), 2);
+        assert_eq!(rig.memory.kept(), 2);
     }
 }
 
@@ -90,12 +86,12 @@ fn a_server_that_says_why_it_ends_the_stream_sends_elsewhere_what_was_not_acknow
         rig.upstream(&message(1));
         rig.upstream(&error(what));
         rig.input(Input::UpstreamLost);
-        assert!(rig.spool.is_empty() && rig.remembered.is_none() && rig.ended.is_some(), "{what}");
+        assert!(rig.spool.is_empty() && rig.memory.is_empty() && rig.ended.is_some(), "{what}");
     }
     let mut rig = managed();
     rig.upstream(&message(1));
     rig.input(Input::Upstream(Frame::Close));
-    assert!(rig.spool.is_empty() && rig.remembered.is_none() && rig.ended.is_some());
+    assert!(rig.spool.is_empty() && rig.memory.is_empty() && rig.ended.is_some());
 }
 
 #[test]
@@ -137,6 +133,40 @@ fn what_the_client_has_acknowledged_is_remembered_by_the_devices_next_sessions()
     third.client_available();
     third.upstream(&late(1));
     assert!(third.delivered().is_empty());
+}
+
+/// Only the session that had come first knew, and the server sent the message again to the one beside it.
+#[test]
+fn what_comes_again_to_another_session_of_the_device_is_known_there() {
+    let mut first = managed();
+    first.upstream(&message(1));
+    first.input(Input::UpstreamLost);
+    let mut second = next(first);
+    second.client_available();
+    assert_eq!(second.delivered(), [1]);
+    let mut third = managed();
+    third.share(Arc::clone(&second.memory));
+    third.upstream(&late(1));
+    assert_eq!((third.delivered(), third.events.contains(&Event::Redelivered)), (vec![], true));
+    second.upstream(&late(1));
+    assert_eq!(second.delivered(), [1, 1], "another delivery is another message");
+    // The connection of an older session breaks beside a younger one.
+    second.upstream(&message(2));
+    second.input(Input::UpstreamLost);
+    third.upstream(&late(2));
+    assert!(third.delivered().is_empty());
+}
+
+#[test]
+fn of_an_account_that_is_removed_nothing_is_remembered() {
+    let mut rig = of_two_devices();
+    rig.upstream(&message(1));
+    assert!(!rig.memory.is_empty());
+    rig.input(Input::AccountRemoved);
+    assert!(rig.memory.is_empty());
+    rig.upstream(&message(2));
+    rig.input(Input::UpstreamLost);
+    assert!(rig.memory.is_empty() && rig.ended.is_some());
 }
 
 /// Gajim shows messages of one second in reverse order.
@@ -223,7 +253,10 @@ fn another_devices_message_does_not_come_to_one_that_has_it_as_a_copy_or_carbon(
     rig.lose_client();
     rig.input(Input::GiveWay(EndReason::Superseded));
     rig.confirm();
-    let had = &rig.remembered.as_ref().unwrap().had;
-    assert!(!had.is_empty() && *had != Had::default());
-    assert_eq!(BareJid::new("juliet@example.org").unwrap(), rig.session.account);
+    let mut next = of_two_devices();
+    next.share(rig.memory);
+    next.orphans = [(1, ""), (5, "")].map(orphan).into();
+    next.client_available();
+    next.seconds(10);
+    assert_eq!(next.delivered(), [5]);
 }

@@ -34,8 +34,8 @@ use bytes::Bytes;
 use super::queue::{Inherited, Load, Spooled};
 use super::sasl::SaslIdentity;
 use super::{
-    Attachment, Bound, Clock, EndReason, Event, Input, Output, Owner, Peer, Remembered, Resumption, Session, Settings,
-    Stored, WakeReason, sm,
+    Attachment, Bound, Clock, DeviceMemory, EndReason, Event, Input, Output, Owner, Peer, Resumption, Session,
+    Settings, Stored, WakeReason, sm,
 };
 use crate::config;
 use crate::jid::{FullJid, Jid};
@@ -83,8 +83,8 @@ struct Rig {
     events: Vec<Event>,
     /// How often it showed itself to a newer session of its device.
     answered: usize,
-    /// What it left to the device's next sessions.
-    remembered: Option<Remembered>,
+    /// What the device's sessions remember.
+    memory: Arc<DeviceMemory>,
     closed: usize,
     /// Who was watched.
     watched: Vec<Peer>,
@@ -171,7 +171,7 @@ impl Rig {
             stored: Vec::new(),
             events: Vec::new(),
             answered: 0,
-            remembered: None,
+            memory: Arc::default(),
             closed: 0,
             watched: Vec::new(),
             ended: None,
@@ -188,9 +188,16 @@ impl Rig {
             wakes: Vec::new(),
             server_confirms: true,
         };
+        rig.share(Arc::default());
         rig.leave(1, earlier);
         rig.drain();
         rig
+    }
+
+    /// Other sessions of the device have this memory.
+    fn share(&mut self, memory: Arc<DeviceMemory>) {
+        self.session.share_device_memory(Arc::clone(&memory));
+        self.memory = memory;
     }
 
     /// An earlier session has left these stanzas.
@@ -292,7 +299,6 @@ impl Rig {
                     self.session.handle(self.now, Input::Published(Box::new((target, *outcome))));
                 }
                 Output::Elsewhere(notice) => self.elsewhere.push(*notice),
-                Output::Remember(remembered) => self.remembered = Some(*remembered),
                 Output::Answered => self.answered += 1,
                 Output::CloseClient(_) => self.closed += 1,
                 Output::Event(event) => self.events.push(*event),

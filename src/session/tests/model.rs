@@ -22,7 +22,7 @@ use proptest::test_runner::{Config, FileFailurePersistence, RngAlgorithm, TestCa
 
 use super::super::queue::{Budget, Full};
 use super::super::{
-    Attachment, Bound, Clock, EndReason, Event, Greeting, Input, Output, Owner, Remembered, Resumption, Session,
+    Attachment, Bound, Clock, DeviceMemory, EndReason, Event, Greeting, Input, Output, Owner, Resumption, Session,
     Settings, sm,
 };
 use super::{DEVICE, dice, header};
@@ -418,8 +418,8 @@ struct World {
     /// Those of durable kinds whose fate is open.
     open: BTreeSet<usize>,
     publishes: Vec<crate::push::notification::Publish>,
-    /// What sessions have left to know.
-    remembered: Remembered,
+    /// What the device's sessions remember.
+    device_memory: Arc<DeviceMemory>,
     /// Stanzas that the session has reported as lost.
     lost: usize,
     /// The first thing that went wrong.
@@ -462,7 +462,7 @@ impl World {
             again: Vec::new(),
             open: BTreeSet::new(),
             publishes: Vec::new(),
-            remembered: Remembered::default(),
+            device_memory: Arc::default(),
             lost: 0,
             broken: None,
             trace: traced.then(String::new),
@@ -597,10 +597,6 @@ impl World {
                 self.client.hang_up(None);
             }
             self.resolve_leg(true);
-            // The other session may be the newest one now.
-            if !self.is_older {
-                self.in_older(Self::tell_memory);
-            }
         }
     }
 
@@ -616,7 +612,6 @@ impl World {
                 self.publishes.push(*publish);
             }
             Output::Carried(..) | Output::Elsewhere(_) | Output::Answered | Output::Watch(_) => {}
-            Output::Remember(remembered) => self.remembered.add(*remembered),
             Output::CloseClient(closing) => {
                 self.say(|| format!("session closes the connection: {closing:?}"));
                 let conn = self.life.attached.take();
@@ -765,20 +760,12 @@ impl World {
         let clock = Clock { now: self.now, wall: self.wall };
         let mut session = Session::new(Arc::clone(&self.settings), bound, owner, dice, clock);
         session.share_memory(Arc::clone(&self.memory));
+        session.share_device_memory(Arc::clone(&self.device_memory));
         self.life = Life::new(number, self.variant.server_sm);
         self.session = Some(session);
         self.say(|| format!("life {number}"));
         self.life.attached = Some(self.client.connected(number));
         self.drain();
-        self.tell_memory();
-    }
-
-    /// What earlier sessions have left to know.
-    fn tell_memory(&mut self) {
-        if self.session.is_some() && !self.remembered.is_empty() {
-            let remembered = std::mem::take(&mut self.remembered);
-            self.handle(Input::Remember(Box::new(remembered)));
-        }
     }
 
     /// The process dies.
@@ -787,7 +774,7 @@ impl World {
         self.disk.died_with.clear();
         let sessions = [self.session.take(), self.crash_older(reads)];
         let refused = sessions.into_iter().flatten().filter(|session| !session.spool_accepts()).collect::<Vec<_>>();
-        self.remembered = Remembered::default();
+        self.device_memory = Arc::default();
         self.life.ended = None;
         self.life.attached = None;
         self.life.resumable = None;

@@ -233,7 +233,6 @@ impl World {
             | Output::Publish(_)
             | Output::Carried(..)
             | Output::Elsewhere(_)
-            | Output::Remember(_)
             | Output::Answered
             | Output::CloseClient(_)
             | Output::Event(_)

@@ -54,7 +54,6 @@ impl World {
         }
         self.is_older = false;
         self.swap(&mut older);
-        self.tell_memory();
         if !gone {
             self.older = Some(older);
             return;
