@@ -7,19 +7,20 @@ use super::queue::{Place, Queued};
 use super::{Output, Session};
 use crate::xml::Kind;
 
+/// Bytes of messages that come behind the footer and are held, where a queue has less.
+const FEW: usize = 64 << 10;
+
 /// Messages that the server has to send elsewhere, oldest first.
 #[derive(Debug, Default)]
 pub(super) struct GivenBack {
     messages: Vec<Queued>,
-    bytes: usize,
+    /// Bytes of those that came since.
+    since: usize,
 }
 
 impl GivenBack {
-    /// Holds a message, as far as there is room for its bytes.
-    fn hold(&mut self, item: Queued, limit: usize) {
-        let bytes = item.element.bytes().len();
-        if item.durable && item.element.kind() == Kind::Message && self.bytes + bytes <= limit {
-            self.bytes += bytes;
+    fn hold(&mut self, item: Queued) {
+        if item.durable && item.element.kind() == Kind::Message {
             self.messages.push(item);
         }
     }
@@ -31,7 +32,10 @@ impl Session {
         let acked = self.server.acked();
         let is_theirs = |item: &&Queued| item.ordinal.is_some_and(|ordinal| ordinal.get() > acked);
         let theirs: Vec<Queued> = self.queue.iter().chain(self.queue.in_flight()).filter(is_theirs).cloned().collect();
-        theirs.into_iter().for_each(|item| self.hold_given_back(item));
+        if !theirs.is_empty() {
+            let given_back = self.given_back.get_or_insert_default();
+            theirs.into_iter().for_each(|item| given_back.hold(item));
+        }
         for item in self.queue.remove_aside(|item| is_theirs(&item)) {
             self.discard(&item);
         }
@@ -42,10 +46,13 @@ impl Session {
         }
     }
 
-    /// The server does not get this message acknowledged.
-    pub(super) fn hold_given_back(&mut self, item: Queued) {
-        let limit = self.settings.session_queue;
-        self.given_back.get_or_insert_default().hold(item, limit);
+    /// The same for a stanza that comes now, as far as there is room.
+    pub(super) fn give_back_new(&mut self, item: Queued) {
+        let given_back = self.given_back.get_or_insert_default();
+        given_back.since += item.element.bytes().len();
+        if given_back.since <= self.settings.session_queue.max(FEW) {
+            given_back.hold(item);
+        }
     }
 
     /// The server's connection has broken: what was given back to it is kept for the device, and remembered.
