@@ -140,7 +140,8 @@ impl Session {
 
     /// The client's end goes on, once the store has answered or is late.
     pub(super) fn leave_if_due(&mut self, now: Instant) {
-        let waits = self.has_open_requests();
+        // The account is known as it is once no change of it is open.
+        let waits = self.has_open_requests() || self.open_changes > 0;
         let leaving = self.leaving.take_if(|leaving| !waits || leaving.0 <= now);
         match leaving.map(|leaving| leaving.1) {
             Some(_) if self.is_ending() => {}

@@ -423,6 +423,7 @@ impl Session {
             Input::Changed(account) => {
                 self.open_changes = self.open_changes.saturating_sub(1);
                 self.account_changed(now, account);
+                self.leave_if_due(now);
             }
             Input::Stored(token, stored) => self.stored(now, token, stored),
             Input::Spooled(seq) => self.spooled(now, seq),
