@@ -286,6 +286,7 @@ impl Desk {
                 state: self.state(account, r.device),
                 errors: r.errors,
                 last_success: r.last_success,
+                undelivered_since: r.undelivered_since,
                 last_seen: r.last_seen,
                 transport: next.map(|transport| transport.name().to_owned()),
                 last: last.map(last_publish),

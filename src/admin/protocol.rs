@@ -213,6 +213,9 @@ pub struct Registration {
     pub errors: u32,
     /// Unix seconds of the last notification that was accepted, to the minute.
     pub last_success: Option<u64>,
+    /// Unix seconds since when no notification has reached its push service; `None`: the last one has.
+    #[serde(default)]
+    pub undelivered_since: Option<u64>,
     /// Unix seconds of the device's last contact.
     pub last_seen: u64,
     /// The transport by which its push service is told next; `None`: there is none.

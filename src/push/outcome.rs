@@ -63,9 +63,8 @@ impl Outcome {
         match self {
             Self::Accepted => Some(Change::Succeeded { target, at }),
             Self::Refused(_) => Some(Change::Failed { target, max_errors }),
-            Self::Wait(_) => Some(Change::Undelivered { target, at }),
-            // It may be only that no session of the account is there to carry it.
-            Self::Unknown | Self::NotSent => None,
+            Self::Wait(_) | Self::NotSent => Some(Change::Undelivered { target, at }),
+            Self::Unknown => None,
         }
     }
 }
@@ -93,5 +92,15 @@ mod tests {
                 check(kind, condition, kind == "wait");
             }
         }
+    }
+
+    #[test]
+    fn what_no_service_has_got_is_noted_and_what_may_have_arrived_is_not() {
+        let target = Target { service: "push.example".parse().unwrap(), node: None };
+        let changes = |outcome: Outcome| outcome.change(&target, 3, 7);
+        let undelivered = Some(Change::Undelivered { target: target.clone(), at: 7 });
+        assert_eq!(changes(Outcome::NotSent), undelivered);
+        assert_eq!(changes(Outcome::Wait("remote-server-timeout".into())), undelivered);
+        assert_eq!(changes(Outcome::Unknown), None);
     }
 }

@@ -283,8 +283,8 @@ impl Session {
         // What the account says already need not be written again.
         let known = match &outcome {
             Outcome::Accepted => self.owner.account.knows_success(&target, at),
-            Outcome::Wait(_) => self.owner.account.knows_undelivered(&target),
-            Outcome::Refused(_) | Outcome::Unknown | Outcome::NotSent => false,
+            Outcome::Wait(_) | Outcome::NotSent => self.owner.account.knows_undelivered(&target),
+            Outcome::Refused(_) | Outcome::Unknown => false,
         };
         if let Some(change) = outcome.change(&target, self.settings.push.max_errors, at).filter(|_| !known) {
             self.change_at_once(now, change);

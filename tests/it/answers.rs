@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::admin::ask;
 use crate::support::{
     Client, Element, HEADER, PATIENCE, Prosody, Pushward, QUIET, Scene, Server, Setup, StubOptions, StubUpstream,
     World, another, bodies, enable_push, failed, fresh, lost, message, plain, quick, resumed,
@@ -137,6 +138,8 @@ async fn what_servers_on_the_way_say_does_not_count_and_what_the_service_says_do
         scene.server.send(message("two"));
         if condition.starts_with("remote-server-") {
             scene.server.expect("<pubsub").await;
+            let said = ask(&scene.pushward, &["push", "list", "alice@localhost"]).await;
+            assert!(said.out.contains("out of reach since") && said.out.contains("errors 0"), "{}", said.out);
         } else {
             scene.server.assert_open_for(QUIET).await;
             assert!(!scene.server.rest().iter().any(|element| element.contains("<pubsub")), "{condition}");

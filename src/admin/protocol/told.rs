@@ -94,6 +94,9 @@ impl fmt::Display for Registration {
             Some(at) => Time(at).fmt(f)?,
             None => f.write_str("never")?,
         }
+        if let Some(since) = self.undelivered_since {
+            write!(f, "  out of reach since {}", Time(since))?;
+        }
         write!(f, "  last seen {}  by {}", Time(self.last_seen), self.transport.as_deref().unwrap_or("no transport"))?;
         if let Some(last) = &self.last {
             write!(f, "  last {last}")?;
