@@ -253,15 +253,20 @@ impl Queue {
 
     /// Takes the next unwritten stanza for writing, unless one that memory does not have comes first; it stays until acknowledged.
     pub fn write_next(&mut self) -> Option<&Queued> {
-        let next = self.items.get(self.written)?;
-        if self.resting.as_ref().and_then(|resting| resting.first()).is_some_and(|first| first < next.seq) {
-            return None;
+        let at = self.written;
+        if self.can_write() {
+            self.written += 1;
+            self.items.get(at)
+        } else {
+            None
         }
-        if self.gap().is_some_and(|before| before <= next.seq) {
-            return None;
-        }
-        self.written += 1;
-        Some(next)
+    }
+
+    /// Whether there is an unwritten stanza, and none before it that memory does not have.
+    pub(super) fn can_write(&self) -> bool {
+        let Some(next) = self.items.get(self.written) else { return false };
+        let resting = self.resting.as_ref().and_then(|resting| resting.first());
+        resting.is_none_or(|first| first >= next.seq) && self.gap().is_none_or(|before| before > next.seq)
     }
 
     /// Forgets the first `count` written stanzas: the client has them. Returns the spools that have some of them, each with its
