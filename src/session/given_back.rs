@@ -10,19 +10,29 @@ use crate::xml::Kind;
 /// Messages that the server has to send elsewhere, oldest first.
 #[derive(Debug, Default)]
 pub(super) struct GivenBack {
-    messages: Vec<Queued>,
-    bytes: usize,
+    pub(super) messages: Vec<Queued>,
+    /// Bytes of those that came after the session's end.
+    pub(super) later: usize,
 }
 
 impl GivenBack {
-    /// Holds a message, as far as there is room for its bytes.
-    fn hold(&mut self, item: Queued, limit: usize) {
-        let bytes = item.element.bytes().len();
-        if item.durable && item.element.kind() == Kind::Message && self.bytes + bytes <= limit {
-            self.bytes += bytes;
+    /// Holds a message that came after the end, as far as there is room for its bytes.
+    fn hold_later(&mut self, item: Queued, limit: usize) {
+        let later = self.later + item.element.bytes().len();
+        if is_kept(&item) && later <= limit {
+            self.later = later;
             self.messages.push(item);
         }
     }
+
+    /// Bytes of memory that it has.
+    pub(super) fn memory(&self) -> usize {
+        self.messages.iter().map(|item| size_of::<Queued>() + item.element.bytes().len()).sum()
+    }
+}
+
+fn is_kept(item: &Queued) -> bool {
+    item.durable && item.element.kind() == Kind::Message
 }
 
 impl Session {
@@ -31,16 +41,17 @@ impl Session {
         let acked = self.server.acked();
         let is_theirs = |item: &&Queued| item.ordinal.is_some_and(|ordinal| ordinal.get() > acked);
         let theirs: Vec<Queued> = self.queue.iter().chain(self.queue.in_flight()).filter(is_theirs).cloned().collect();
-        theirs.into_iter().for_each(|item| self.hold_given_back(item));
+        // There was room for it so far.
+        let messages = theirs.into_iter().filter(is_kept);
+        self.given_back.get_or_insert_default().messages.extend(messages);
         for places in self.queue.give_back(acked) {
             self.out(super::Output::Unspool { spool: None, places });
         }
     }
 
-    /// The server does not get this message acknowledged.
+    /// The server does not get this stanza acknowledged, which came after the end.
     pub(super) fn hold_given_back(&mut self, item: Queued) {
-        let limit = self.settings.session_queue;
-        self.given_back.get_or_insert_default().hold(item, limit);
+        self.given_back.get_or_insert_default().hold_later(item, self.settings.session_queue);
     }
 
     /// The server's connection has broken: what was given back to it is kept for the device, and remembered.

@@ -269,6 +269,9 @@ impl World {
             handed.life == life && (handed.fed.is_none() || handed.ordinal.is_some_and(|ordinal| ordinal > acked))
         });
         for n in concerned.collect::<Vec<_>>() {
+            if self.has_no_room_for(n) {
+                self.handed[n].fed = None;
+            }
             let handed = &self.handed[n];
             let (had, message) = (handed.fed.is_some(), handed.xml.starts_with("<message"));
             // What is not counted is lost with the connection.
@@ -286,6 +289,15 @@ impl World {
         }
         let again = self.again.clone();
         self.say(|| format!("the leg breaks: acked up to {acked}, again: {again:?}"));
+    }
+
+    /// A session that has given all back holds what comes after that only as far as there is room.
+    fn has_no_room_for(&self, n: usize) -> bool {
+        let session = self.session.as_ref().filter(|session| session.gives_back());
+        let Some(given_back) = session.and_then(|session| session.given_back.as_ref()) else { return false };
+        let is_held = given_back.messages.iter().any(|item| number(str_of(item.element.bytes())) == Some(n));
+        let is_full = given_back.later + self.handed[n].xml.len() > self.settings.session_queue;
+        is_full && !is_held && self.handed[n].fed.is_some()
     }
 
     /// A session that has ended in order leaves no request on disk: it has answered them, or its server has.
@@ -470,7 +482,9 @@ impl World {
         let differ: Vec<u8> =
             (0..3).filter(|c| told.get(c).is_some_and(|t| *t) != read.get(c).is_some_and(|r| *r)).collect();
         // Where there is room nowhere, presence is not kept.
-        self.check(differ.is_empty() || self.life.shed, || format!("the client is wrong about the presence of {differ:?}"));
+        self.check(differ.is_empty() || self.life.shed, || {
+            format!("the client is wrong about the presence of {differ:?}")
+        });
         if self.variant.client_sm {
             let unsaid: Vec<usize> = self.client.unheard().collect();
             self.check(unsaid.is_empty(), || format!("the server has not got {unsaid:?}"));
