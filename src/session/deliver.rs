@@ -40,7 +40,7 @@ impl Session {
         if self.gives_back() {
             // Not acknowledged any more, so the server sends it elsewhere.
             let (stamp, durable) = (self.stamps.next(self.epoch.unix_ms(now)), is_durable(&element));
-            return self.give_back_new(self.to_queue(element, 0, stamp).of_leg(ordinal, durable));
+            return self.hold_given_back(self.to_queue(element, 0, stamp).of_leg(ordinal, durable));
         }
         if self.is_ending() && is_request(&element) {
             return self.answer_upstream(now, refusal(&element));

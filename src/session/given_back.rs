@@ -7,23 +7,32 @@ use super::queue::{Place, Queued};
 use super::{Output, Session};
 use crate::xml::Kind;
 
-/// Bytes of messages that come behind the footer and are held, where a queue has less.
-const FEW: usize = 64 << 10;
-
 /// Messages that the server has to send elsewhere, oldest first.
 #[derive(Debug, Default)]
 pub(super) struct GivenBack {
-    messages: Vec<Queued>,
-    /// Bytes of those that came since.
-    since: usize,
+    pub(super) messages: Vec<Queued>,
+    /// Bytes of those that came after the session's end.
+    pub(super) later: usize,
 }
 
 impl GivenBack {
-    fn hold(&mut self, item: Queued) {
-        if item.durable && item.element.kind() == Kind::Message {
+    /// Holds a message that came after the end, as far as there is room for its bytes.
+    fn hold_later(&mut self, item: Queued, limit: usize) {
+        let later = self.later + item.element.bytes().len();
+        if is_kept(&item) && later <= limit {
+            self.later = later;
             self.messages.push(item);
         }
     }
+
+    /// Bytes of memory that it has.
+    pub(super) fn memory(&self) -> usize {
+        self.messages.iter().map(|item| size_of::<Queued>() + item.element.bytes().len()).sum()
+    }
+}
+
+fn is_kept(item: &Queued) -> bool {
+    item.durable && item.element.kind() == Kind::Message
 }
 
 impl Session {
@@ -32,10 +41,9 @@ impl Session {
         let acked = self.server.acked();
         let is_theirs = |item: &&Queued| item.ordinal.is_some_and(|ordinal| ordinal.get() > acked);
         let theirs: Vec<Queued> = self.queue.iter().chain(self.queue.in_flight()).filter(is_theirs).cloned().collect();
-        if !theirs.is_empty() {
-            let given_back = self.given_back.get_or_insert_default();
-            theirs.into_iter().for_each(|item| given_back.hold(item));
-        }
+        // There was room for it so far.
+        let messages = theirs.into_iter().filter(is_kept);
+        self.given_back.get_or_insert_default().messages.extend(messages);
         for item in self.queue.remove_aside(|item| is_theirs(&item)) {
             self.discard(&item);
         }
@@ -46,13 +54,9 @@ impl Session {
         }
     }
 
-    /// The same for a stanza that comes now, as far as there is room.
-    pub(super) fn give_back_new(&mut self, item: Queued) {
-        let given_back = self.given_back.get_or_insert_default();
-        given_back.since += item.element.bytes().len();
-        if given_back.since <= self.settings.session_queue.max(FEW) {
-            given_back.hold(item);
-        }
+    /// The server does not get this stanza acknowledged, which came after the end.
+    pub(super) fn hold_given_back(&mut self, item: Queued) {
+        self.given_back.get_or_insert_default().hold_later(item, self.settings.session_queue);
     }
 
     /// The server's connection has broken: what was given back to it is kept for the device, and remembered.

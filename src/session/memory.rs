@@ -22,7 +22,8 @@ impl Session {
         let beyond = self.beyond.as_deref().map_or(0, |(_, element)| element.bytes().len());
         let presence = self.own_presence.memory() + self.waiting_presence.memory();
         let contacts = self.rooms.memory() + self.roster.memory();
-        let remembered = self.device_memory.memory();
+        let given_back = self.given_back.as_ref().map_or(0, |given_back| given_back.memory());
+        let remembered = self.device_memory.memory() + given_back;
         remembered + presence + contacts + self.promised() + self.pusher.memory() + self.confirm.memory() + beyond
     }
 }

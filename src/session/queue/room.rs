@@ -67,7 +67,9 @@ impl Queue {
         let room = (self.limit / 2).saturating_sub(self.held()).min(self.share.room());
         // One stanza at a time goes on even where others have taken all.
         let comes_first = spool.is_some() || self.resting.is_some();
-        let none_to_acknowledge = if comes_first { self.written == 0 } else { self.items.is_empty() };
+        // What was read and not acknowledged is written again first.
+        let none_written = self.written == 0 && self.next_unwritten().is_none();
+        let none_to_acknowledge = if comes_first { none_written } else { self.items.is_empty() };
         let weight = room.max(usize::from(none_to_acknowledge));
         (weight > 0).then_some(Load { spool, after, weight })
     }

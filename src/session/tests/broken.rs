@@ -135,6 +135,27 @@ fn what_the_client_has_acknowledged_is_remembered_by_the_devices_next_sessions()
     assert!(third.delivered().is_empty());
 }
 
+/// It was held as far as its bytes had room in a queue that waits, but what is on its way to the disk is beside that.
+#[test]
+fn all_that_was_given_back_to_a_server_that_dies_is_kept() {
+    let mut rig = Rig::start(Settings { session_queue: 1600, ..Settings::default() }, true, Vec::new());
+    rig.upstream(ENABLED);
+    rig.client("<enable xmlns='urn:xmpp:sm:3' resume='true'/>");
+    rig.server_confirms = false;
+    rig.disk_is_slow = true;
+    let large = |n: usize| message(n).replace("text", &"x".repeat(700));
+    (1..=3).for_each(|n| rig.upstream(&large(n)));
+    rig.input(Input::Client(rig.session.attachment(), Frame::Close));
+    rig.upstream(&message(4));
+    assert!(rig.to_upstream.last().unwrap() == "</stream:stream>");
+    let aside = rig.session.memory_aside();
+    rig.disk_is_slow = false;
+    rig.input(Input::UpstreamLost);
+    rig.sync();
+    assert_eq!(ids(&rig.spool), ["1", "2", "3", "4"]);
+    assert!(aside > 3 * 700, "{aside}");
+}
+
 /// Only the session that had come first knew, and the server sent the message again to the one beside it.
 #[test]
 fn what_comes_again_to_another_session_of_the_device_is_known_there() {

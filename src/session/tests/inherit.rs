@@ -124,6 +124,31 @@ fn a_backlog_larger_than_memory_is_read_as_the_client_acknowledges_it() {
     assert!(rig.earlier.values().all(BTreeMap::is_empty));
 }
 
+/// Each resumption had one stanza more read, although memory was full.
+#[test]
+fn a_client_that_resumes_again_and_again_and_acknowledges_nothing_does_not_fill_memory() {
+    let stanzas: Vec<Spooled> = (1..=10).map(|n| left(n, usize::try_from(n).unwrap())).collect();
+    let mut rig = Rig::start(Settings { session_queue: 2000, ..Settings::default() }, false, stanzas);
+    rig.disk_is_slow = true;
+    rig.client(ENABLE);
+    rig.client("<iq type='set' id='p'><enable xmlns='urn:xmpp:push:0' jid='push.example' node='n'/></iq>");
+    rig.lose_client();
+    rig.disk_is_slow = false;
+    rig.sync();
+    // The first of these rests.
+    (11..=12).for_each(|n| rig.upstream(&message(n)));
+    rig.disk_is_slow = true;
+    (13..=20).for_each(|n| rig.upstream(&message(n)));
+    rig.resume(0);
+    let bytes = rig.session.queue.bytes();
+    (0..5).for_each(|_| rig.resume(0));
+    assert_eq!((rig.session.queue.bytes(), rig.delivered()), (bytes, vec![1; 6]));
+    rig.disk_is_slow = false;
+    rig.sync();
+    (1..=21).for_each(|h| ack(&mut rig, h));
+    assert_eq!(rig.delivered()[5..], (1..=20).collect::<Vec<_>>());
+}
+
 #[test]
 fn spools_that_cannot_be_read_are_read_again() {
     let mut rig = Rig::start(Settings { session_queue: 1 << 20, ..Settings::default() }, false, vec![left(1, 1)]);

@@ -216,7 +216,18 @@ impl World {
         self.check(h <= fed, || format!("h={h} to the server, which sent {fed}"));
         self.life.leg.acked = h;
         let durable: BTreeSet<usize> = self.disk.has().collect();
-        let lost = self.lost + self.session.as_ref().map_or(0, |session| usize::try_from(session.shed.lost).unwrap());
+        let told = |output: &Output| match output {
+            Output::Event(event) => {
+                if let Event::Shed(shed) = &**event {
+                    shed.lost
+                } else {
+                    0
+                }
+            }
+            _ => 0,
+        };
+        let counted = |session: &Session| session.shed.lost + session.outputs.iter().map(told).sum::<u32>();
+        let lost = self.lost + self.session.as_ref().map_or(0, |session| usize::try_from(counted(session)).unwrap());
         let life = Some(self.life.number);
         let covered = |n: &&usize| {
             let handed = &self.handed[**n];
@@ -267,6 +278,9 @@ impl World {
             handed.life == life && (handed.fed.is_none() || handed.ordinal.is_some_and(|ordinal| ordinal > acked))
         });
         for n in concerned.collect::<Vec<_>>() {
+            if self.has_no_room_for(n) {
+                self.handed[n].fed = None;
+            }
             let handed = &self.handed[n];
             let (had, message) = (handed.fed.is_some(), handed.xml.starts_with("<message"));
             // What is not counted is lost with the connection.
@@ -284,6 +298,15 @@ impl World {
         }
         let again = self.again.clone();
         self.say(|| format!("the leg breaks: acked up to {acked}, again: {again:?}"));
+    }
+
+    /// A session that has given all back holds what comes after that only as far as there is room.
+    fn has_no_room_for(&self, n: usize) -> bool {
+        let session = self.session.as_ref().filter(|session| session.gives_back());
+        let Some(given_back) = session.and_then(|session| session.given_back.as_ref()) else { return false };
+        let is_held = given_back.messages.iter().any(|item| number(str_of(item.element.bytes())) == Some(n));
+        let is_full = given_back.later + self.handed[n].xml.len() > self.settings.session_queue;
+        is_full && !is_held && self.handed[n].fed.is_some()
     }
 
     /// A session that has ended in order leaves no request on disk: it has answered them, or its server has.
