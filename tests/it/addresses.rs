@@ -1,6 +1,9 @@
 //! Addresses that strict libraries refuse: emoji, mixed directions of script, odd hyphens.
 
-use crate::support::{Client, Pushward, Setup, StubOptions, StubUpstream, bodies, lost, request};
+use crate::support::{
+    Client, Element, PATIENCE, Pushward, Server, Setup, StubOptions, StubUpstream, bodies, enable_push, lost, quick,
+    request, resumed,
+};
 
 const HOST: &str = "my--chat.example";
 const SERVICE: &str = "ab--gw.example";
@@ -54,4 +57,33 @@ async fn a_host_and_a_push_service_have_any_hyphens() {
     server.send(format!("<message from='bob@{HOST}/x' to='{jid}' type='chat' id='1'><body>hi</body></message>"));
     let publish = server.expect("<publish").await;
     assert!(publish.contains(&format!("to='{SERVICE}'")), "{publish}");
+}
+
+/// What a real server lets a client and its friend be called; ejabberd refuses such resources by itself.
+async fn odd_resources_are_pushed_for_and_resumed(server: Server) {
+    let mut service = server.push_service().await;
+    let pushward = Pushward::start(quick(Setup::new(server.address()))).await;
+    let mut friend = Client::plain(server.address()).await;
+    let friend_jid = friend.login("bob", "Bob 🦊").await;
+    let mut client = pushward.connect().await;
+    let jid = client.login("alice", "Phone 🦊").await;
+    assert!(jid.starts_with("alice@localhost/"), "{jid}");
+    let enabled = client.enable().await;
+    assert_eq!(enabled.resume.as_deref(), Some("true"));
+    client.available().await;
+    enable_push(&mut client, "n").await;
+    let handled = client.handled;
+    lost(&pushward, client, &jid).await;
+    friend.send(format!("<message to='{jid}' type='chat' id='1'><body>hi</body></message>")).await;
+    service.publish(PATIENCE).await;
+    let (mut client, _) = resumed(&pushward, &enabled, handled).await;
+    let got = client.messages(1).await;
+    assert_eq!(bodies(&got), ["hi"]);
+    assert_eq!(Element::parse(&got[0]).attribute("from"), Some(&*friend_jid));
+}
+
+#[tokio::test]
+async fn odd_resources_are_pushed_for_and_resumed_on_prosody() {
+    odd_resources_are_pushed_for_and_resumed(Server::prosody().await).await;
+    odd_resources_are_pushed_for_and_resumed(Server::managed_prosody().await).await;
 }
