@@ -140,10 +140,12 @@ impl World {
     pub(super) fn crash_older(&mut self, reads: bool) -> Option<Session> {
         let mut older = self.older.take()?;
         self.swap(&mut older);
+        // It is dead when its server reads on.
+        let session = self.session.take();
         self.disk.crash_line();
         self.resolve_leg(reads);
         self.swap(&mut older);
-        older.session
+        session
     }
 
     /// Whether the older session, its store or its server has a stanza.

@@ -174,9 +174,11 @@ impl World {
 
     /// The session is told that the client has the first so many of what it read in this life.
     pub(super) fn client_acked(&mut self, reads: usize) {
+        // An answer behind a presence that waits is not read yet, and may never be: then the spool still has the stanza.
+        let is_held = self.session.as_ref().is_some_and(|session| session.held_bytes() > 0);
         for at in self.life.acked..reads {
             self.open.remove(&self.life.reads[at]);
-            self.handed[self.life.reads[at]].acked = true;
+            self.handed[self.life.reads[at]].acked |= !is_held;
         }
         self.life.acked = self.life.acked.max(reads);
     }
