@@ -104,7 +104,7 @@ impl Relay {
                 name,
                 id,
                 bytes = len,
-                "suspected: the client ended within 5 s after this stanza was written"
+                "stanza_suspected: the client ended within 5 s after it was written"
             );
         }
         if let Event::SetAside(Reported { name, id, len }) = event {
