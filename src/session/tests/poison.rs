@@ -170,7 +170,7 @@ fn where_the_client_breaks_without_the_stanza_all_goes_back_to_its_place() {
         rig.break_client();
         assert_eq!((rig.given_back(), rig.session.set_aside()), (vec![1], 0));
         let all: &[usize] = if written { &[1, 2, 3] } else { &[1] };
-        // The guard rests for an hour.
+        // The guard is off for an hour.
         for _ in 0..10 {
             rig.resume_anew(0);
             assert_eq!((rig.delivered(), rig.set_aside()), (all.to_vec(), 0));
