@@ -52,7 +52,7 @@ pub enum Command {
 /// What to ask the daemon that runs with this configuration.
 #[derive(Clone, Debug, PartialEq, Eq, Subcommand)]
 pub enum Ask {
-    /// Say how the running pushward is
+    /// Show the state of the running daemon
     Status(View),
     /// List the sessions
     Sessions(View),
@@ -61,7 +61,7 @@ pub enum Ask {
     /// Look after push registrations
     #[command(subcommand)]
     Push(Push),
-    /// Deliver again what was set aside for an account's devices because their clients broke on it
+    /// Deliver what is set aside for an account again
     Release {
         /// The account, user@example.org
         jid: BareJid,

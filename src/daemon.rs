@@ -125,7 +125,8 @@ impl Daemon {
         let deadline = deadline.max(Instant::now() + LAST_WRITES);
         if timeout_at(deadline, self.store.shutdown()).await.is_err() {
             let (changes, sessions) = (self.store.unanswered(), self.relay.registry().all().len());
-            tracing::error!(changes, sessions, "stopped: the database does not answer, and not all was written");
+            let reason = "no answer from the database";
+            tracing::error!(changes, sessions, reason, "stopped: not all was written");
             return;
         }
         tracing::info!("stopped");

@@ -55,7 +55,10 @@
 //!
 //! 1. **Nothing lost, nothing twice.** Every stanza of a durable kind (messages, subscription presence, iq requests) that the
 //!    server handed us is acked by the client, or in the spool on disk, or not yet acknowledged to the server, or returned to
-//!    its sender with an error. A client that resumes gets each stanza exactly once, in order. After a crash, at least once.
+//!    its sender with an error. A client that resumes gets each stanza exactly once, in order. Exceptions: a stanza that no
+//!    client could read, or that is too large, is skipped ([`xml::Skipped`]); a stanza on which a client breaks again and again is
+//!    set aside for its device ([`push::guard`]). After a crash, a failed sync, or a broken connection to a server whose messages
+//!    are not remembered any more, a stanza arrives at least once.
 //! 2. **Durable before acked.** Durable kinds are acknowledged to either side only once the other side has taken them or the
 //!    disk holds them. Other presence and iq answers wait in memory and count as handled, since acks are cumulative.
 //! 3. **Unchanged in, unchanged out.** A stanza that no rule rewrites leaves byte for byte as it came.

@@ -192,7 +192,7 @@ impl Metrics {
         let help = "Sessions, with their client (live), with one that is late (suspect), or without (dark)";
         registry.register("sessions", help, self.sessions.clone());
         registry.register_collector(Box::new(Arc::clone(&self.traffic)));
-        let help = "Elements of servers that were skipped, because no client could read them";
+        let help = "Elements of servers that were skipped and not passed on, by reason";
         registry.register("skipped_stanzas", help, self.skipped.clone());
         let help = "Waits that were given up because their deadline passed";
         registry.register("deadlines_passed", help, self.deadlines_passed.clone());

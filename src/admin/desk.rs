@@ -335,19 +335,34 @@ impl Desk {
         let (relay, of) = (Arc::clone(&self.relay), account.clone());
         let changed = self.ask(async move { relay.change_account(&of, change).await }).await;
         changed.map_err(follows)?;
-        tracing::info!(%account, %service, registrations, "registrations removed at the operator's word");
+        tracing::info!(%account, %service, registrations, "registrations removed by the operator");
         Ok(Removed { registrations })
     }
 
-    /// Has stanzas take their places again that were set aside for an account's devices.
+    /// Puts the stanzas back in their places that are set aside for an account's devices.
     async fn release(&self, account: &BareJid) -> Result<Released, Refusal> {
         let state = self.account(account).await.map_err(refusal)?;
         let stanzas = state.devices.iter().filter_map(|device| state.guard(device.id)).map(Guard::count).sum();
+        if stanzas == 0 {
+            return Err(self.nothing_set_aside(account, &state));
+        }
         let (relay, of) = (Arc::clone(&self.relay), account.clone());
         let changed = self.ask(async move { relay.change_account(&of, Change::Released).await }).await;
         changed.map_err(follows)?;
-        tracing::info!(%account, stanzas, "released at the operator's word");
+        tracing::info!(%account, stanzas, "stanzas released by the operator");
         Ok(Released { stanzas })
+    }
+
+    /// The reason why there is nothing to release for an account.
+    fn nothing_set_aside(&self, account: &BareJid, state: &Account) -> Refusal {
+        let domain = account.domain();
+        if !state.devices.is_empty() {
+            format!("nothing is set aside for {account}")
+        } else if self.relay.current().config.hosts.iter().any(|host| host.domain == domain) {
+            format!("nothing is known about {account}")
+        } else {
+            format!("no [[host]] has the domain {domain}")
+        }
     }
 
     /// Deletes all that is kept about an account. Held sessions end before; those with their client go on, and what they
@@ -383,7 +398,7 @@ async fn forget(relay: Arc<Relay>, account: BareJid) -> Result<Forgotten, StoreE
     // A record that cannot be read is deleted all the same.
     let state = relay.store().account(&account).await.unwrap_or_default();
     relay.store().change(&account, Change::Removed).await?;
-    tracing::info!(%account, "forgotten at the operator's word");
+    tracing::info!(%account, "account forgotten by the operator");
     let live = relay.remember_live(&account, &state).await?;
     let (devices, registrations) = (state.devices.len(), state.registrations.len());
     Ok(Forgotten { account, devices, registrations, held, live })

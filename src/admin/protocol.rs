@@ -50,7 +50,7 @@ pub enum Request {
     },
     /// Take the configuration anew: one [`Answer::Reloaded`].
     Reload,
-    /// Have stanzas take their places again that were set aside for an account's devices: one [`Answer::Released`].
+    /// Deliver the stanzas that are set aside for an account's devices: one [`Answer::Released`].
     Release {
         /// The account.
         account: BareJid,
@@ -76,7 +76,7 @@ pub enum Answer {
     Ping(Ping),
     /// What was removed.
     Removed(Removed),
-    /// What takes its place again.
+    /// The number of released stanzas.
     Released(Released),
     /// What was deleted.
     Forgotten(Forgotten),
@@ -176,7 +176,7 @@ pub struct Session {
     pub spooled: u64,
     /// What they count for, in bytes.
     pub spool_bytes: u64,
-    /// Stanzas that the device gets no more, because its client breaks on them.
+    /// Stanzas that are set aside: the client breaks on them, and the device does not get them any more.
     #[serde(default)]
     pub set_aside: usize,
     /// The push services that notify the device.
@@ -296,10 +296,10 @@ pub struct Removed {
     pub registrations: usize,
 }
 
-/// What takes its place again.
+/// The answer to [`Request::Release`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Released {
-    /// How many stanzas.
+    /// The number of stanzas that go back to their places.
     pub stanzas: usize,
 }
 

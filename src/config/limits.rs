@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::section::Section;
+use super::section::{Section, display};
 use super::{HOUR, MINUTE, MOMENT, SECOND};
 
 /// RFC 6120 §13.12: an implementation must not limit stanzas to less.
@@ -108,6 +108,8 @@ pub(super) fn read(mut s: Section<'_>) -> Limits {
         connect_timeout: s.duration("connect_timeout", d.connect_timeout, MOMENT..=10 * MINUTE),
         server_timeout: s.duration("server_timeout", d.server_timeout, MOMENT..=10 * MINUTE),
     };
+    let stanza = display(read.stanza);
+    let smaller = |what: &str| format!("smaller than stanza ({stanza}), so {what}");
     let contradiction = |(key, line): (&str, usize), wrong: bool, what: &str, remedy: &str| {
         if wrong {
             s.problem(line, key, what, remedy);
@@ -128,14 +130,14 @@ pub(super) fn read(mut s: Section<'_>) -> Limits {
     contradiction(
         upstream,
         read.upstream_stanza < read.stanza,
-        "less than stanza: what a client may send, the server could not pass on",
-        "make it as large as stanza, or larger",
+        &smaller("some stanzas that clients may send could not be delivered"),
+        "set it to at least that",
     );
     contradiction(
         queue,
         read.session_queue < read.stanza,
-        "less than stanza: the largest stanza could not wait",
-        "make it as large as stanza, or larger",
+        &smaller("the largest stanza could not wait"),
+        "set it to at least that",
     );
     s.finish();
     read

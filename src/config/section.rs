@@ -260,7 +260,7 @@ impl<'t> Section<'t> {
 
     /// A number of bytes, `"16 KiB"` or plain `16384`, within bounds.
     pub(super) fn size(&mut self, key: &'static str, default: usize, bounds: RangeInclusive<usize>) -> usize {
-        let remedy = format!("write a size from {} to {}", display(*bounds.start()), display(*bounds.end()));
+        let remedy = format!("write a size from \"{}\" to \"{}\"", display(*bounds.start()), display(*bounds.end()));
         let Some(at) = self.take(key) else { return default };
         let (written, line) = match &at {
             At { value: DeValue::String(written), line } => (written.to_string(), *line),
@@ -273,7 +273,7 @@ impl<'t> Section<'t> {
         match written.parse::<ByteSize>().map(|size| usize::try_from(size.as_u64())) {
             Ok(Ok(value)) if bounds.contains(&value) => return value,
             Ok(_) => self.problem(line, key, format!("\"{written}\" is out of bounds"), remedy),
-            Err(error) => self.problem(line, key, format!("\"{written}\" is not a size: {error}"), remedy),
+            Err(_) => self.problem(line, key, format!("\"{written}\" is not a size"), remedy),
         }
         default
     }
@@ -300,8 +300,11 @@ fn human(duration: Duration) -> String {
     humantime::format_duration(duration).to_string()
 }
 
-fn display(bytes: usize) -> String {
-    format!("\"{}\"", ByteSize(bytes as u64).display().iec())
+/// A size as it can be written in the file: exact, in the largest unit that allows it.
+pub(super) fn display(bytes: usize) -> String {
+    let units = [(40, "TiB"), (30, "GiB"), (20, "MiB"), (10, "KiB")];
+    let unit = units.into_iter().find(|(bits, _)| bytes > 0 && bytes.trailing_zeros() >= *bits);
+    unit.map_or_else(|| format!("{bytes} B"), |(bits, unit)| format!("{} {unit}", bytes >> bits))
 }
 
 fn type_name(value: &DeValue<'_>) -> &'static str {

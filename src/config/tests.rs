@@ -208,7 +208,7 @@ fn an_empty_path_is_refused() {
 fn a_value_out_of_bounds_is_refused_with_the_bounds() {
     check(
         "[limits]\nstanza = \"9 KB\"\nunauthenticated_stanza = 10000",
-        "config.toml:2: [limits] stanza: \"9 KB\" is out of bounds; write a size from \"9.8 KiB\" to \"64.0 MiB\"",
+        "config.toml:2: [limits] stanza: \"9 KB\" is out of bounds; write a size from \"10000 B\" to \"64 MiB\"",
     );
     check(
         "[push]\nmax_devices = 0",
@@ -219,6 +219,18 @@ fn a_value_out_of_bounds_is_refused_with_the_bounds() {
         "config.toml:2: [push] publish_timeout: \"0s\" is out of bounds; \
          write a duration from \"50ms\" to \"1h\", such as \"1m\"",
     );
+    for written in ["-1", "\"-1\"", "\"much\""] {
+        let quoted = written.trim_matches('"');
+        check(
+            &format!("[limits]\nstanza = {written}"),
+            &format!(
+                "config.toml:2: [limits] stanza: \"{quoted}\" is not a size; \
+                 write a size from \"10000 B\" to \"64 MiB\""
+            ),
+        );
+    }
+    let smallest = parse(&with_host("[limits]\nstanza = \"10000 B\"\nunauthenticated_stanza = \"10000 B\"")).unwrap();
+    assert_eq!(smallest.limits.stanza, 10_000);
     for text in ["max_errors = -1", "max_errors = 99999999999999999999", "max_errors = 0x7fffffff"] {
         let errors = parse(&with_host(&format!("[push]\n{text}"))).unwrap_err().to_string();
         assert!(errors.contains("[push] max_errors"), "{errors}");
@@ -232,8 +244,8 @@ fn settings_that_contradict_each_other_are_refused() {
             "[limits]\nstanza = \"20 KiB\"\nunauthenticated_stanza = \"21 KiB\"",
             "3: [limits] unauthenticated_stanza: more",
         ),
-        ("[limits]\nsession_queue = \"20 KiB\"", "2: [limits] session_queue: less than stanza"),
-        ("[limits]\nupstream_stanza = \"20 KiB\"", "2: [limits] upstream_stanza: less than stanza"),
+        ("[limits]\nsession_queue = \"20 KiB\"", "2: [limits] session_queue: smaller than stanza (1 MiB)"),
+        ("[limits]\nupstream_stanza = \"20 KiB\"", "2: [limits] upstream_stanza: smaller than stanza (1 MiB)"),
         ("[limits]\nconnections = 5", "1: [limits] connections_per_address: more than connections"),
         ("[push]\nmax_hibernation_timeout = \"1m\"", "2: [push] max_hibernation_timeout: shorter than resume_timeout"),
         ("[push]\njingle = true\nextensions = false", "2: [push] jingle: it is one of the extensions"),

@@ -137,18 +137,18 @@ const REFUSALS: usize = 5;
 #[derive(Debug, Default)]
 struct Said {
     at: Option<Instant>,
-    unsaid: u64,
+    suppressed: u64,
 }
 
 impl Said {
     /// How many were left out before, if it is time for a line again.
     fn next(&mut self, now: Instant) -> Option<u64> {
         if self.at.is_some_and(|at| now.saturating_duration_since(at) < PAUSE) {
-            self.unsaid += 1;
+            self.suppressed += 1;
             return None;
         }
         self.at = Some(now);
-        Some(std::mem::take(&mut self.unsaid))
+        Some(std::mem::take(&mut self.suppressed))
     }
 }
 
@@ -189,12 +189,13 @@ impl Watch {
     /// Somebody has reached a limit: `who` is an address, or whatever the span does not say already.
     pub fn reached(&self, limit: Limit, who: impl Display) {
         self.counted.get_or_create(&[("limit", limit.name())]).inc();
-        let unsaid = {
+        let suppressed = {
             let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
             said.get_mut(limit as usize).and_then(|said| said.next(Instant::now()))
         };
-        if let Some(unsaid) = unsaid {
-            tracing::warn!(limit = limit.name(), %who, unsaid, "limit_reached: {}", limit.consequence());
+        if let Some(suppressed) = suppressed {
+            let (limit, who, consequence) = (limit.name(), who.to_string(), limit.consequence());
+            tracing::warn!(limit, who, suppressed, "limit_reached: {consequence}");
         }
     }
 }

@@ -1,9 +1,9 @@
-//! What is counted of stanzas that change hands between the sessions of an account.
+//! Counters of stanzas on their way to a device: redelivered, moved, never fetched, set aside, given back.
 
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::registry::Registry;
 
-/// Stanzas that came again, had to move, or were fetched by nobody.
+/// The counters.
 #[derive(Debug, Default)]
 pub(super) struct Handover {
     redelivered: Counter,
@@ -21,36 +21,35 @@ impl Handover {
         registry.register("spool_places_taken", help, self.places_taken.clone());
         let help = "Stanzas deleted from disk because no device fetched them in time";
         registry.register("stanzas_never_fetched", help, self.never_fetched.clone());
-        let help = "Stanzas that a device gets no more because its client breaks on them";
+        let help = "Stanzas that were set aside: a client breaks on them, and its device does not get them any more";
         registry.register("stanzas_set_aside", help, self.set_aside.clone());
-        let help =
-            "Stanzas that were set aside and went back to their places, because the client breaks without them, too";
+        let help = "Stanzas that were set aside and went back to their places: the client also breaks without them";
         registry.register("stanzas_given_back", help, self.given_back.clone());
     }
 }
 
 impl super::Metrics {
-    /// A message that was kept came a second time.
+    /// Counts a message that came a second time and was dropped.
     pub fn redelivered(&self) {
         self.handover.redelivered.inc();
     }
 
-    /// A place in a spool was taken by something else.
+    /// Counts a place in a spool that was taken.
     pub fn place_taken(&self) {
         self.handover.places_taken.inc();
     }
 
-    /// A device gets a stanza no more.
+    /// Counts a stanza that was set aside.
     pub fn set_aside(&self) {
         self.handover.set_aside.inc();
     }
 
-    /// So many stanzas that were set aside went back to their places.
+    /// Counts stanzas that were set aside and went back to their places.
     pub fn given_back(&self, stanzas: u64) {
         self.handover.given_back.inc_by(stanzas);
     }
 
-    /// So many stanzas were deleted that no device has fetched.
+    /// Counts stanzas that were deleted because no device had fetched them.
     pub fn never_fetched(&self, stanzas: u64) {
         self.handover.never_fetched.inc_by(stanzas);
     }

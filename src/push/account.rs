@@ -352,7 +352,7 @@ impl Account {
         self.registrations.iter().filter(move |r| r.device != device && self.is_away(r.device))
     }
 
-    /// What is known of stanzas that a device's client breaks on.
+    /// The poison guard of a device, unless it is empty.
     pub fn guard(&self, device: DeviceId) -> Option<&Guard> {
         self.device(device).and_then(|device| device.guard.as_deref())
     }
@@ -587,7 +587,7 @@ mod tests {
         let mut account =
             applied([login(1, "a", None, 1), enable(1, "n", false, 1), login(2, "b", None, 2), guarded(2)]);
         assert_eq!((account.guard(DeviceId(1)), account.guard(DeviceId(2))), (None, Some(&guard)));
-        // Both are one.
+        // The registration shows that both are one device.
         account.apply(enable(2, "n", false, 2));
         assert_eq!((ids(&account), account.guard(DeviceId(1))), (vec![1], Some(&guard)));
         account.apply(guarded(9));

@@ -1,28 +1,30 @@
-//! The poison guard: a device whose client breaks on a stanza again and again is spared that stanza.
+//! The poison guard: a stanza on which a device's client breaks again and again is set aside (quarantined): the device does not
+//! get it any more.
 //!
 //! ```text
-//!   the client ends, and the first unacknowledged stanza was written within 5 s   1st, 2nd end: the stanza is suspect
-//!   the next attachment gets the suspect alone, and ends in the same way          3rd end: the stanza is set aside
-//!   the attachment behind it ends within 5 s all the same                         the stanza was not the cause: all goes back
+//!   the client ends within 5 s after its first unacknowledged stanza was written   1st, 2nd end: it is suspect
+//!   the next attachment gets the suspect alone, and ends in the same way           3rd end: it is set aside
+//!   the attachment after that ends within 5 s, without the stanza                  all stanzas set aside go back
 //! ```
 //!
-//! A stanza is known by a hash of its content ([`Mark`]), so that it is the same one in a resumed session, in a new login's, and
-//! when the server delivers it again. The state is kept with the device, over restarts too. Pure: the time is an argument.
+//! A stanza is identified by a hash of its content ([`Mark`]), which is the same in a resumed session, after a new login, and
+//! when the server delivers the stanza again. The state is stored with the device and survives restarts. Pure: the time is an
+//! argument.
 
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-/// Within so long after a stanza was written, or after an attachment began, its end counts.
+/// The longest time between the writing of a stanza, or the start of an attachment, and an end that counts.
 pub const PATIENCE: Duration = Duration::from_secs(5);
-/// After so many ends the stanza is written alone.
+/// The number of ends after which a stanza is written alone.
 const ENDS: u8 = 2;
-/// Stanzas of a device that can be set aside at the same time.
-const MOST: usize = 100;
-/// How long the guard rests where stanzas were not the cause, in milliseconds.
-const RESTS: u64 = 3_600_000;
+/// The most stanzas of one device that can be set aside at the same time.
+const MAX_SET_ASIDE: usize = 100;
+/// The time for which the guard is off for a device after it has set aside the wrong stanzas, in milliseconds.
+const PAUSE: u64 = 3_600_000;
 
-/// What a stanza is known by.
+/// The hash that identifies a stanza.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Mark(pub u64);
@@ -31,19 +33,19 @@ pub struct Mark(pub u64);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Suspect {
     mark: Mark,
-    /// How many attachments have ended with it.
+    /// The number of attachments that ended soon after it was written, [`ENDS`] at most.
     ends: u8,
 }
 
-/// A stanza that goes to the device no more.
+/// A stanza that the device does not get any more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Aside {
     mark: Mark,
-    /// Since when, Unix milliseconds.
+    /// When it was set aside, Unix milliseconds.
     since: u64,
 }
 
-/// What is known of a device whose client has ended behind a stanza.
+/// The guard of one device. Empty unless its client has ended soon after a stanza.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Guard {
@@ -51,73 +53,75 @@ pub struct Guard {
     suspect: Option<Suspect>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     aside: Vec<Aside>,
-    /// A stanza was set aside, and the next attachment shows whether it was the cause.
+    /// A stanza was just set aside. The next attachment shows whether it was the cause.
     #[serde(skip_serializing_if = "is_false")]
     trial: bool,
-    /// Unix milliseconds.
+    /// The guard is off until this time, Unix milliseconds.
     #[serde(skip_serializing_if = "Option::is_none")]
-    rests_until: Option<u64>,
+    paused_until: Option<u64>,
 }
 
-/// What serde asks.
+/// Tells serde which fields to leave out.
 #[allow(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
 fn is_false(value: &bool) -> bool {
     !*value
 }
 
-/// The client has ended its stream or its connection.
+/// The end of an attachment by the client itself: a stream error, a footer, a closed or reset connection.
 #[derive(Clone, Copy, Debug)]
 pub struct End {
     /// When, Unix milliseconds.
     pub now: u64,
-    /// How long after its bind or resumption.
+    /// The time since its bind or resumption.
     pub lasted: Duration,
-    /// The first stanza that it had not acknowledged.
+    /// The first stanza that the client had not acknowledged.
     pub first: Option<First>,
-    /// How long stanzas are kept.
+    /// How long stanzas are kept, and so how long one stays set aside.
     pub ttl: Duration,
 }
 
-/// The first stanza that a client had not acknowledged as it ended.
+/// The first stanza that a client had not acknowledged when it ended.
 #[derive(Clone, Copy, Debug)]
 pub struct First {
     /// The stanza.
     pub mark: Mark,
-    /// How long ago it was written.
+    /// The time since it was written.
     pub written: Duration,
-    /// It was written alone.
+    /// Nothing was written after it.
     pub alone: bool,
 }
 
-/// What follows from an end.
+/// The consequence of an end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Finding {
-    /// Nothing for now.
+    /// The end says nothing about a stanza.
     Nothing,
+    /// The first unacknowledged stanza is suspect.
+    Suspected,
     /// The first unacknowledged stanza is set aside.
     SetAside,
-    /// All that was set aside goes back to its place: so many stanzas.
+    /// All stanzas that were set aside go back to their places; the number of them.
     GivenBack(usize),
 }
 
 impl Guard {
-    /// Whether nothing is known.
+    /// Returns whether there is nothing to remember.
     pub fn is_empty(&self) -> bool {
         *self == Self::default()
     }
 
-    /// The client has ended its stream or its connection. Timeouts and ends of our own making are none of these.
+    /// Takes the end of an attachment. Only for ends that the client itself has caused; timeouts are not.
     pub fn ended(&mut self, end: End) -> Finding {
         self.age(end.now, end.ttl);
         let trial = std::mem::take(&mut self.trial);
-        if self.rests_until.is_some() {
+        if self.paused_until.is_some() {
             self.suspect = None;
             return Finding::Nothing;
         }
         if trial && end.lasted <= PATIENCE {
             let aside = std::mem::take(&mut self.aside);
             self.suspect = None;
-            self.rests_until = Some(end.now.saturating_add(RESTS));
+            self.paused_until = Some(end.now.saturating_add(PAUSE));
             return Finding::GivenBack(aside.len());
         }
         match end.first.filter(|first| first.written <= PATIENCE) {
@@ -128,25 +132,25 @@ impl Guard {
 
     fn suspects(&mut self, now: u64, first: First) -> Finding {
         let ends = self.suspect.filter(|suspect| suspect.mark == first.mark).map_or(0, |suspect| suspect.ends);
-        if ends >= ENDS && first.alone && self.aside.len() < MOST {
+        if ends >= ENDS && first.alone && self.aside.len() < MAX_SET_ASIDE {
             self.suspect = None;
             self.aside.push(Aside { mark: first.mark, since: now });
             self.trial = true;
             return Finding::SetAside;
         }
         self.suspect = Some(Suspect { mark: first.mark, ends: ends.saturating_add(1).min(ENDS) });
-        Finding::Nothing
+        Finding::Suspected
     }
 
-    /// Forgets what time has settled.
+    /// Forgets stanzas that are older than `ttl`, and a pause that is over.
     fn age(&mut self, now: u64, ttl: Duration) {
         let ttl = u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX);
         self.aside.retain(|aside| aside.since.saturating_add(ttl) > now);
-        self.rests_until = self.rests_until.filter(|until| *until > now);
+        self.paused_until = self.paused_until.filter(|until| *until > now);
     }
 
-    /// The client has acknowledged stanzas, or has told as it came back that it has them. `lasted`: so long its attachment is
-    /// there. Nothing is looked at where no stanza is of interest.
+    /// Clears stanzas that the client has acknowledged, in an `<a/>` or by the `h` of its resumption. `lasted` is the age of the
+    /// attachment. Does not read `stanzas` unless one is suspect or set aside.
     pub fn acknowledged(&mut self, lasted: Duration, stanzas: impl Iterator<Item = Mark>) {
         self.trial &= lasted <= PATIENCE;
         if self.suspect.is_none() && self.aside.is_empty() {
@@ -161,29 +165,29 @@ impl Guard {
         }
     }
 
-    /// The operator has all that was set aside go back to its place. Returns how many stanzas that are.
+    /// Lets all stanzas that were set aside go back to their places. Returns the number of them.
     pub fn release(&mut self) -> usize {
         self.trial = false;
         std::mem::take(&mut self.aside).len()
     }
 
-    /// Whether a stanza that is written next has to be looked at.
+    /// Returns whether each stanza has to be checked before it is written.
     pub fn is_watchful(&self) -> bool {
         !self.aside.is_empty() || self.suspect.is_some_and(|suspect| suspect.ends >= ENDS)
     }
 
-    /// Whether a stanza is to be written alone, with nothing behind it until it is acknowledged.
+    /// Returns whether a stanza has to be written alone, with nothing after it until it is acknowledged.
     pub fn wants_alone(&self, mark: Mark, now: u64) -> bool {
-        let rests = self.rests_until.is_some_and(|until| until > now);
-        !rests && self.suspect.is_some_and(|suspect| suspect.mark == mark && suspect.ends >= ENDS)
+        let paused = self.paused_until.is_some_and(|until| until > now);
+        !paused && self.suspect.is_some_and(|suspect| suspect.mark == mark && suspect.ends >= ENDS)
     }
 
-    /// Whether a stanza was set aside.
+    /// Returns whether a stanza is set aside.
     pub fn has_aside(&self, mark: Mark) -> bool {
         self.aside.iter().any(|aside| aside.mark == mark)
     }
 
-    /// How many stanzas are set aside.
+    /// The number of stanzas that are set aside.
     pub fn count(&self) -> usize {
         self.aside.len()
     }
@@ -232,7 +236,7 @@ pub(crate) mod tests {
         fn set_aside(&mut self, mark: Mark) {
             assert_eq!(
                 [mark; 3].map(|mark| self.breaks_on(mark)),
-                [Finding::Nothing, Finding::Nothing, Finding::SetAside]
+                [Finding::Suspected, Finding::Suspected, Finding::SetAside]
             );
         }
 
@@ -246,7 +250,7 @@ pub(crate) mod tests {
     fn after_two_ends_a_stanza_is_written_alone_and_after_the_third_it_is_set_aside() {
         let mut rig = Rig::default();
         for (finding, alone, aside) in
-            [(Finding::Nothing, false, false), (Finding::Nothing, true, false), (Finding::SetAside, false, true)]
+            [(Finding::Suspected, false, false), (Finding::Suspected, true, false), (Finding::SetAside, false, true)]
         {
             assert_eq!(rig.breaks_on(POISON), finding);
             assert_eq!((rig.guard.wants_alone(POISON, rig.now), rig.guard.has_aside(POISON)), (alone, aside));
@@ -275,7 +279,7 @@ pub(crate) mod tests {
         for _ in 0..5 {
             let first = Some(First { mark: POISON, written: Duration::ZERO, alone: false });
             let end = End { now: 0, lasted: Duration::from_secs(60), first, ttl: TTL };
-            assert_eq!(rig.guard.ended(end), Finding::Nothing);
+            assert_eq!(rig.guard.ended(end), Finding::Suspected);
         }
         assert!(rig.guard.wants_alone(POISON, 0));
     }
@@ -298,7 +302,7 @@ pub(crate) mod tests {
     fn the_suspect_is_always_the_first_one() {
         let mut rig = Rig::default();
         for _ in 0..10 {
-            assert_eq!([rig.breaks_on(POISON), rig.breaks_on(GOOD)], [Finding::Nothing; 2]);
+            assert_eq!([rig.breaks_on(POISON), rig.breaks_on(GOOD)], [Finding::Suspected; 2]);
         }
         assert!(!rig.guard.wants_alone(GOOD, rig.now) && !rig.guard.wants_alone(POISON, rig.now));
         // An end with nothing unacknowledged says nothing about a stanza.
@@ -308,13 +312,13 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn where_the_client_ends_all_the_same_all_goes_back_and_the_guard_rests_for_an_hour() {
+    fn where_the_client_ends_all_the_same_all_goes_back_and_the_guard_pauses_for_an_hour() {
         for (first, lasted) in [(None, 0), (None, 5000), (Some(GOOD), 1000)] {
             let mut rig = Rig::default();
             rig.set_aside(POISON);
             assert_eq!(rig.end(first, 0, lasted), Finding::GivenBack(1));
             assert_eq!(rig.guard.count(), 0);
-            let until = rig.now + RESTS;
+            let until = rig.now + PAUSE;
             while rig.now + SECOND < until {
                 assert_eq!(rig.breaks_on(POISON), Finding::Nothing);
                 assert!(!rig.guard.wants_alone(POISON, rig.now));
@@ -327,7 +331,7 @@ pub(crate) mod tests {
     fn what_was_set_aside_before_goes_back_too() {
         let mut rig = Rig::default();
         rig.set_aside(POISON);
-        assert_eq!(rig.end(Some(GOOD), 1000, 6000), Finding::Nothing, "it was the cause");
+        assert_eq!(rig.end(Some(GOOD), 1000, 6000), Finding::Suspected, "it was the cause");
         rig.breaks_on(GOOD);
         assert_eq!(rig.breaks_on(GOOD), Finding::SetAside);
         assert_eq!(rig.end(None, 0, SECOND), Finding::GivenBack(2));
@@ -369,11 +373,11 @@ pub(crate) mod tests {
     #[test]
     fn what_is_remembered_is_bounded_and_ends_with_the_stanza() {
         let mut rig = Rig::default();
-        for n in 10..10 + MOST as u64 {
+        for n in 10..10 + MAX_SET_ASIDE as u64 {
             rig.set_aside(Mark(n));
             rig.acknowledges(6000, &[]);
         }
-        assert_eq!([POISON; 4].map(|mark| rig.breaks_on(mark)), [Finding::Nothing; 4], "there is no room");
+        assert_eq!([POISON; 4].map(|mark| rig.breaks_on(mark)), [Finding::Suspected; 4], "there is no room");
         rig.now += u64::try_from(TTL.as_millis()).unwrap();
         assert_eq!((rig.breaks_on(POISON), rig.guard.count()), (Finding::SetAside, 1));
     }

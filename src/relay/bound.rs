@@ -454,7 +454,7 @@ impl Driver {
     }
 }
 
-/// Whether the other side itself has ended a connection: else the way there broke.
+/// Returns whether an error means that the peer itself has ended the connection. Other errors are failures of the network.
 fn is_of_peer(error: &io::Error) -> bool {
     use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
     matches!(error.kind(), BrokenPipe | ConnectionAborted | ConnectionReset | UnexpectedEof)

@@ -67,7 +67,7 @@ pub struct Attach {
     pub peer: SocketAddr,
     /// Where its client left off.
     pub resumption: Resumption,
-    /// Whether it was taken.
+    /// Returns whether it was taken.
     pub reply: oneshot::Sender<Result<(), Refused>>,
 }
 
@@ -188,12 +188,12 @@ impl Handle {
         self.device.store(device.0, Ordering::Relaxed);
     }
 
-    /// Whether the session is held without its client.
+    /// Returns whether the session is held without its client.
     pub fn is_dark(&self) -> bool {
         self.reach() == Reach::Dark
     }
 
-    /// Whether the client can be reached.
+    /// Returns whether the client can be reached.
     pub fn reach(&self) -> Reach {
         let number = self.reach.load(Ordering::Relaxed);
         Reach::ALL.into_iter().find(|reach| *reach as u8 == number).unwrap_or_default()
@@ -209,23 +209,23 @@ impl Handle {
         changed
     }
 
-    /// So many stanzas wait in memory, and count for so many bytes.
+    /// Publishes the number of stanzas that wait in memory, and their bytes.
     pub fn set_queued(&self, (stanzas, bytes): (usize, usize)) {
         self.queued.0.store(stanzas, Ordering::Relaxed);
         self.queued.1.store(bytes, Ordering::Relaxed);
     }
 
-    /// So many stanzas are set aside for the device.
+    /// Publishes the number of stanzas that are set aside for the device.
     pub fn note_set_aside(&self, stanzas: usize) {
         self.set_aside.store(stanzas, Ordering::Relaxed);
     }
 
-    /// How many stanzas are set aside for the device.
+    /// The number of stanzas that are set aside for the device.
     pub fn set_aside(&self) -> usize {
         self.set_aside.load(Ordering::Relaxed)
     }
 
-    /// How many stanzas wait in memory, and what they count for in bytes.
+    /// The number of stanzas that wait in memory, and their bytes.
     pub fn queued(&self) -> (usize, usize) {
         (self.queued.0.load(Ordering::Relaxed), self.queued.1.load(Ordering::Relaxed))
     }
@@ -339,7 +339,7 @@ impl Handle {
         }
     }
 
-    /// Whether the session has begun to end.
+    /// Returns whether the session has begun to end.
     pub fn is_ending(&self) -> bool {
         self.ending.load(Ordering::Relaxed)
     }

@@ -1,5 +1,5 @@
-//! What the sessions of each device remember: shared by those that exist, and kept for its next ones while none does. A restart
-//! forgets it.
+//! The memories of devices ([`DeviceMemory`]). The sessions of a device share one, which is kept for the next session while there
+//! is none. A restart forgets all of them.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -10,14 +10,14 @@ use crate::jid::BareJid;
 use crate::push::account::DeviceId;
 use crate::session::DeviceMemory;
 
-/// Bytes for all devices without a session. Beyond, the oldest memories go.
-const MOST: usize = 16 << 20;
-/// What an entry costs beside what is remembered.
+/// The most bytes of all memories without a session. Beyond that, the older half of them is forgotten.
+const MAX_BYTES: usize = 16 << 20;
+/// Bytes of an entry beside its memory.
 const ENTRY: usize = 256;
-/// How long a memory waits for a session.
-const WAITS: Duration = Duration::from_secs(14 * 24 * 3600);
-/// How often those that have waited too long are looked for, at most.
-const ROUND: Duration = Duration::from_secs(3600);
+/// How long a memory without a session is kept.
+const RETENTION: Duration = Duration::from_secs(14 * 24 * 3600);
+/// The least time between two searches for memories that were kept for [`RETENTION`].
+const SWEEP_INTERVAL: Duration = Duration::from_secs(3600);
 
 /// The memories of devices.
 #[derive(Debug, Default)]
@@ -34,34 +34,34 @@ pub(super) struct Share {
 #[derive(Debug, Default)]
 struct Held {
     devices: HashMap<(BareJid, DeviceId), Entry>,
-    /// Bytes of those that no session has.
+    /// Bytes of the memories without a session.
     bytes: usize,
-    /// When those that had waited too long were looked for last.
-    looked: Option<Instant>,
+    /// When the last search for expired memories took place.
+    swept: Option<Instant>,
 }
 
 #[derive(Debug, Default)]
 struct Entry {
     memory: Arc<DeviceMemory>,
     sessions: usize,
-    /// Since when no session has it, and what it counts for.
+    /// When its last session left, and its bytes; `None` while there is a session.
     left: Option<(Instant, usize)>,
 }
 
 impl Memories {
-    /// The memory of a session's device.
+    /// Returns the memory of the session's device.
     pub(super) fn share(self: &Arc<Self>, handle: &Arc<Handle>) -> Share {
         let (handle, device) = (Arc::clone(handle), handle.device());
         let memory = self.held().share((handle.account().clone(), device));
         Share { memories: Arc::clone(self), handle, device, memory }
     }
 
-    /// Forgets the devices of an account that have no session. The others' sessions forget by themselves.
+    /// Forgets the devices of an account that have no session. Where there is one, the session itself clears the memory.
     pub(super) fn forget(&self, account: &BareJid) {
         self.held().retain(|(of, _), _| of != account);
     }
 
-    /// What is remembered is still good where another thread has panicked.
+    /// The memories stay valid if another thread has panicked.
     fn held(&self) -> MutexGuard<'_, Held> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -90,7 +90,7 @@ impl Held {
         Arc::clone(&entry.memory)
     }
 
-    /// A session of the device is no more.
+    /// Takes note that a session of the device has ended.
     fn leave(&mut self, device: &(BareJid, DeviceId), now: Instant) {
         let Some(entry) = self.devices.get_mut(device) else { return };
         entry.sessions = entry.sessions.saturating_sub(1);
@@ -104,13 +104,13 @@ impl Held {
         let bytes = ENTRY + entry.memory.memory();
         entry.left = Some((now, bytes));
         self.bytes += bytes;
-        while self.bytes > MOST {
-            // Seldom: it makes much room at once.
+        while self.bytes > MAX_BYTES {
+            // Rare, since half of the bytes are freed at once.
             self.forget_older_half();
         }
-        if now.duration_since(*self.looked.get_or_insert(now)) >= ROUND {
-            self.looked = Some(now);
-            self.retain(|_, left| now.duration_since(left) < WAITS);
+        if now.duration_since(*self.swept.get_or_insert(now)) >= SWEEP_INTERVAL {
+            self.swept = Some(now);
+            self.retain(|_, left| now.duration_since(left) < RETENTION);
         }
     }
 
@@ -122,7 +122,7 @@ impl Held {
         tracing::warn!("what devices have to remember has no room: messages that a server sends again may come twice");
     }
 
-    /// Forgets others than these of the devices that have no session.
+    /// Forgets the memories without a session for which `stays` is false.
     fn retain(&mut self, stays: impl Fn(&(BareJid, DeviceId), Instant) -> bool) {
         self.devices.retain(|device, entry| entry.left.is_none_or(|(at, _)| stays(device, at)));
         self.bytes = self.devices.values().filter_map(|entry| entry.left).map(|(_, bytes)| bytes).sum();
@@ -174,7 +174,7 @@ mod tests {
             (n, before) = (n + 1, held.bytes);
             had(&mut held, &device("romeo@example.org", n), 1000, now + SECOND * u32::try_from(n).unwrap());
         }
-        assert!(before > MOST * 9 / 10 && held.bytes > MOST / 3, "{before}, then {}", held.bytes);
+        assert!(before > MAX_BYTES * 9 / 10 && held.bytes > MAX_BYTES / 3, "{before}, then {}", held.bytes);
         let has = |n| held.devices.contains_key(&device("romeo@example.org", n));
         assert!(has(0) && !has(1) && has(n));
     }
@@ -183,7 +183,7 @@ mod tests {
     fn a_memory_that_waits_too_long_is_forgotten() {
         let (mut held, now) = (Held::default(), Instant::now());
         had(&mut held, &device("romeo@example.org", 1), 1, now);
-        had(&mut held, &device("romeo@example.org", 2), 1, now + WAITS);
+        had(&mut held, &device("romeo@example.org", 2), 1, now + RETENTION);
         assert_eq!((held.devices.len(), held.bytes > 0), (1, true));
     }
 

@@ -4,9 +4,12 @@ use super::Relay;
 use crate::limits::{Limit, Refusal};
 use crate::metrics::Wait;
 use crate::session::queue::Full;
-use crate::session::{Event, Shed};
+use crate::session::{Event, Reported, Shed};
 use crate::store::StoreError;
 use crate::xml::{Frame, Skipped};
+
+/// The most characters of a stanza's id in a log line.
+const ID: usize = 128;
 
 impl Relay {
     /// Logs and counts a stanza of the server that is not passed on.
@@ -15,8 +18,16 @@ impl Relay {
         let Skipped { element, name, bytes, reason } = &**skipped;
         self.metrics.skipped(*reason);
         if let Some(suppressed) = self.guards.watch().refused(Refusal::Skipped) {
-            let (kind, reason) = (element.kind(), reason.name());
-            tracing::warn!(name, ?kind, bytes, reason, suppressed, "stanza_skipped: no client could read it");
+            let id = element.node().attr("id").map(|id| id.chars().take(ID).collect::<String>());
+            let reason = reason.name();
+            tracing::warn!(
+                name,
+                id,
+                bytes,
+                reason,
+                suppressed,
+                "stanza_skipped: the server's stanza was not passed on"
+            );
         }
     }
 
@@ -81,24 +92,32 @@ impl Relay {
                 tracing::warn!("never_fetched: a stanza has waited longer than orphan_ttl and is deleted");
                 self.metrics.never_fetched(1);
             }
-            Event::SetAside { .. } | Event::GivenBack(_) => self.report_guard(event),
+            Event::Suspected(_) | Event::SetAside(_) | Event::GivenBack(_) => self.report_guard(event),
             Event::Lingering => tracing::info!("lingering: the client closed its stream, its pushes go on"),
         }
     }
-    /// What the poison guard has found.
+
+    /// Logs and counts what the poison guard reports.
     fn report_guard(&self, event: &Event) {
-        if let Event::SetAside { name, id, len } = event {
-            let id = id.as_deref().unwrap_or_default();
+        if let Event::Suspected(Reported { name, id, len }) = event {
+            tracing::debug!(
+                name,
+                id,
+                bytes = len,
+                "stanza_suspected: the client ended within 5 s after it was written"
+            );
+        }
+        if let Event::SetAside(Reported { name, id, len }) = event {
             tracing::warn!(
                 name,
                 id,
                 bytes = len,
-                "set_aside: the client breaks on a stanza, the device gets it no more"
+                "set_aside: the client breaks on a stanza, which the device gets no more"
             );
             self.metrics.set_aside();
         }
         if let Event::GivenBack(stanzas) = event {
-            tracing::warn!(stanzas, "given_back: the client breaks without the stanzas that were set aside, too");
+            tracing::warn!(stanzas, "given_back: the client also breaks without the stanzas that were set aside");
             self.metrics.given_back(*stanzas as u64);
         }
     }

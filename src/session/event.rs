@@ -56,7 +56,18 @@ pub enum Stored {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Token(pub(super) u64);
 
-/// What operators ask about: the name is the log field.
+/// A stanza in a report. Neither its addresses nor its content are in it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reported {
+    /// Its name.
+    pub name: String,
+    /// Its id, shortened if it is very long.
+    pub id: Option<String>,
+    /// Its size in bytes.
+    pub len: usize,
+}
+
+/// An event for the log and the metrics.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
     /// The client has gone; the session is held.
@@ -99,29 +110,24 @@ pub enum Event {
     QueueFull(Full),
     /// The client closed its stream, and the session goes on for its pushes.
     Lingering,
-    /// The server's connection broke, and so many messages were kept that it may send a second time.
+    /// The server's connection broke. This number of messages was kept that the server may send a second time.
     Kept(usize),
     /// A message came a second time, and was dropped.
     Redelivered,
     /// A stanza had waited too long, and was deleted.
     TooOld,
-    /// The client has broken on a stanza again and again: the device gets it no more.
-    SetAside {
-        /// The name of the stanza.
-        name: String,
-        /// Its id.
-        id: Option<String>,
-        /// Bytes that it has.
-        len: usize,
-    },
-    /// The client breaks all the same: so many stanzas go back to their places.
+    /// The client has ended soon after this stanza was written: it is suspect.
+    Suspected(Reported),
+    /// The client has broken on this stanza three times: it is set aside, and the device does not get it any more.
+    SetAside(Reported),
+    /// The client also breaks without the stanzas that were set aside: this number of them go back to their places.
     GivenBack(usize),
     /// The server has not answered within `server_timeout`.
     ServerSilent,
 }
 
 impl Event {
-    /// Whether the client, or whoever writes to it, can cause it as often as they like.
+    /// Returns whether the client, or whoever writes to it, can cause it as often as they like.
     pub fn is_repeatable(&self) -> bool {
         match self {
             Self::PushEnabled(_) | Self::PushDisabled | Self::PushRevoked(_) | Self::Shed(_) | Self::Redelivered => {
@@ -141,7 +147,8 @@ impl Event {
             | Self::Lingering
             | Self::Kept(_)
             | Self::TooOld
-            | Self::SetAside { .. }
+            | Self::Suspected(_)
+            | Self::SetAside(_)
             | Self::GivenBack(_)
             | Self::ServerSilent => false,
         }

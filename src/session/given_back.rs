@@ -1,5 +1,6 @@
-//! What a session gave back to its server when it ended (XEP-0198 §4): a server that breaks its connection then, instead of
-//! closing its stream, may be dead and send it to nobody. Until it closes its stream, the messages are held.
+//! Messages that an ending session leaves to its server, which sends them elsewhere (XEP-0198 §4). The session holds them until
+//! the server has closed its stream. If the connection breaks instead, the server may be dead, so the session keeps them for the
+//! device.
 
 use std::time::Instant;
 
@@ -7,16 +8,16 @@ use super::queue::{Place, Queued};
 use super::{Output, Session};
 use crate::xml::Kind;
 
-/// Messages that the server has to send elsewhere, oldest first.
+/// Messages left to the server, oldest first.
 #[derive(Debug, Default)]
 pub(super) struct GivenBack {
     pub(super) messages: Vec<Queued>,
-    /// Bytes of those that came after the session's end.
+    /// Bytes of the messages that came after the session's end.
     pub(super) later: usize,
 }
 
 impl GivenBack {
-    /// Holds a message that came after the end, as far as there is room for its bytes.
+    /// Holds a message that came after the session's end, if `limit` leaves room for its bytes.
     fn hold_later(&mut self, item: Queued, limit: usize) {
         let later = self.later + item.element.bytes().len();
         if is_kept(&item) && later <= limit {
@@ -25,7 +26,7 @@ impl GivenBack {
         }
     }
 
-    /// Bytes of memory that it has.
+    /// Bytes of memory in use.
     pub(super) fn memory(&self) -> usize {
         self.messages.iter().map(|item| size_of::<Queued>() + item.element.bytes().len()).sum()
     }
@@ -36,12 +37,12 @@ fn is_kept(item: &Queued) -> bool {
 }
 
 impl Session {
-    /// What the server was not acknowledged is its own: it sends it elsewhere.
+    /// Leaves all stanzas to the server that were not acknowledged to it. The server sends them elsewhere.
     pub(super) fn give_back(&mut self) {
         let acked = self.server.acked();
         let is_theirs = |item: &&Queued| item.ordinal.is_some_and(|ordinal| ordinal.get() > acked);
         let theirs: Vec<Queued> = self.queue.iter().chain(self.queue.in_flight()).filter(is_theirs).cloned().collect();
-        // There was room for it so far.
+        // Their bytes are already accounted for, so `hold_later` does not count them.
         let messages = theirs.into_iter().filter(is_kept);
         self.given_back.get_or_insert_default().messages.extend(messages);
         for item in self.queue.remove_aside(|item| is_theirs(&item)) {
@@ -54,12 +55,12 @@ impl Session {
         }
     }
 
-    /// The server does not get this stanza acknowledged, which came after the end.
+    /// Holds a stanza that came after the session's end and is not acknowledged to the server.
     pub(super) fn hold_given_back(&mut self, item: Queued) {
         self.given_back.get_or_insert_default().hold_later(item, self.settings.session_queue);
     }
 
-    /// The server's connection has broken: what was given back to it is kept for the device, and remembered.
+    /// Keeps for the device what was left to the server, because the server's connection has broken.
     pub(super) fn keep_given_back(&mut self, now: Instant) {
         let Some(given_back) = self.given_back.take() else { return };
         for item in given_back.messages {

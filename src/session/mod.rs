@@ -12,6 +12,60 @@
 //! random ids come from the [`Dice`] it was given.
 //!
 //! A connection that has not bound yet is a [`negotiate::Negotiation`]; binding yields the [`Bound`] that makes a `Session`.
+//!
+//! # Files
+//!
+//! | file | contents |
+//! |---|---|
+//! | **Before the session** | |
+//! | [`starttls`] | the clear-text stream of a client before TLS |
+//! | [`upgrade`] | the clear-text stream to a server that speaks STARTTLS |
+//! | [`negotiate`] | from the first header over TLS to a bound or resumed session |
+//! | `negotiate/…` | `exchange` (SASL), `success` and `inline` (SASL2), `bind`, `resume`, `contract` (inputs and outputs) |
+//! | [`sasl`] | the name in a SASL exchange: who wants to log in |
+//! | [`sieve`] | removes the SASL offers that cannot pass a proxy that ends TLS |
+//! | **The session itself** | |
+//! | `mod` | [`Session`], [`Input`], [`Output`]: the contract with the relay |
+//! | `origin` | what a session begins with: [`Bound`], [`Owner`], [`SmId`], [`Dice`], [`Clock`] |
+//! | `settings` | configuration that may change while the session runs |
+//! | `event` | reports for the log and the metrics, and the reasons of ends |
+//! | `seen` | what an operator sees of a session |
+//! | `memory` | what a session keeps beside its queue, and its bounds |
+//! | **The client leg** | |
+//! | `client` | frames from the client |
+//! | `request` | iq requests of the client that concern Pushward: registrations, features, archive, removal of the account |
+//! | [`confirm`] | which stanzas of the client the server has taken, so that they may be acknowledged |
+//! | `behind` | stanzas of the client that wait behind its presence |
+//! | `csi` | client state indication (XEP-0352) where the server has none |
+//! | [`liveness`] | live, suspect, dark; requests for acknowledgements and their deadlines |
+//! | `link` | loss of the client, resumption |
+//! | `pause` | stops the clocks for answers while a peer is not read |
+//! | `poison` | applies the poison guard: suspect stanzas, stanzas set aside |
+//! | **The server leg** | |
+//! | `upstream` | frames from the server |
+//! | `server` | stream management with the server |
+//! | `answer` | answers to requests of Pushward; errors that Pushward writes |
+//! | `sender` | checks the sender of an answer |
+//! | `skipped` | stanzas of the server that were skipped |
+//! | `presence`, `contacts` | presence of the client and of others; the roster |
+//! | [`rewrite`] | stanzas that are changed on their way; below it `offers` and `sasl2` (stream features) |
+//! | **Stanzas on their way to the client** | |
+//! | [`sm`] | counters of stream management (XEP-0198) |
+//! | [`queue`] | stanzas that wait for the client's acknowledgement; below it places, spools, budgets, and what is set aside |
+//! | `deliver` | delivery at once, from memory, or through the spool |
+//! | `stamp` | times for delay stamps |
+//! | `shed` | the spool refuses stanzas: what is kept, returned or lost |
+//! | `redelivered` | recognizes messages that a server sends a second time |
+//! | `travel` | which messages may go to another device of the account |
+//! | `remembered` | the memory that the sessions of a device share |
+//! | **Push** | |
+//! | `notify` | when to push for the device; outcomes of publishes |
+//! | **Sessions of one device, and ends** | |
+//! | `greeting` | what a device gets before anything new: backlog and orphans |
+//! | `inherit` | takes over what earlier sessions of the device have left |
+//! | `successor` | a newer session of the same device |
+//! | `ending` | the end of a session, and what is kept of it |
+//! | `given_back` | messages that an ending session leaves to its server |
 
 mod answer;
 mod behind;
@@ -74,7 +128,7 @@ use crate::push::registration::Target;
 use crate::push::rooms::Rooms;
 use crate::push::roster::Roster;
 use crate::xml::{Element, Frame, Header};
-pub use event::{Cause, Closing, EndReason, Event, Peer, Stored, Token, WakeReason};
+pub use event::{Cause, Closing, EndReason, Event, Peer, Reported, Stored, Token, WakeReason};
 pub use origin::{Attachment, Bound, Clock, Dice, Owner, Resumption, SmId};
 pub use remembered::DeviceMemory;
 pub use settings::Settings;

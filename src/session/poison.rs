@@ -1,5 +1,5 @@
-//! A client that breaks on a stanza does not break on it for ever: how a [`Session`] keeps the rules of
-//! [`Guard`](crate::push::guard::Guard).
+//! The part of a [`Session`] that applies the rules of the poison guard ([`Guard`](crate::push::guard::Guard)): it reports ends
+//! of its client, writes a suspect stanza alone, and sets stanzas aside.
 
 use std::hash::{Hash, Hasher};
 use std::time::{Duration, Instant};
@@ -7,27 +7,27 @@ use std::time::{Duration, Instant};
 use aws_lc_rs::digest::{Context, SHA256};
 
 use super::queue::Queued;
-use super::{Event, Session};
+use super::{Event, Reported, Session};
 use crate::push::account::Change;
 use crate::push::guard::{End, Finding, First, Guard, Mark};
 use crate::xml::{Element, ns};
 
-/// Characters of an id that are reported.
+/// The most characters of an id that are reported.
 const ID: usize = 128;
 
-/// How the current attachment stands with the guard.
+/// The state of the current attachment for the guard.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Vigil {
-    /// When it began, in milliseconds of the session's own count.
+    /// When it began: [`Session::count_of`].
     began: u32,
-    /// Its end was judged.
+    /// The guard has taken its end.
     ended: bool,
     /// The first unacknowledged stanza is a suspect: nothing is written behind it until it is acknowledged.
     alone: bool,
 }
 
 impl Session {
-    /// Milliseconds that only differences are taken of, of less than a month.
+    /// Milliseconds on a clock of the session's own, which wraps after 49 days. Only differences mean something.
     pub(super) fn count_of(&self, now: Instant) -> u32 {
         let passed = now.saturating_duration_since(self.epoch.now).as_millis();
         u32::try_from(passed & u128::from(u32::MAX)).unwrap_or_default()
@@ -41,12 +41,12 @@ impl Session {
         self.owner.account.guard(self.owner.device)
     }
 
-    /// How many stanzas of the device are set aside.
+    /// The number of stanzas that are set aside for the device.
     pub fn set_aside(&self) -> usize {
         self.guard().map_or(0, Guard::count)
     }
 
-    /// Stores what is known now, if it is something else.
+    /// Stores the guard if it has changed.
     fn guarded(&mut self, guard: Guard) {
         if self.removed || self.guard().map_or(guard.is_empty(), |known| *known == guard) {
             return;
@@ -56,12 +56,12 @@ impl Session {
         self.change(None, change);
     }
 
-    /// An attachment begins.
+    /// Starts the watch over an attachment.
     pub(super) fn begin_vigil(&mut self, now: Instant) {
         self.vigil = Vigil { began: self.count_of(now), ..Vigil::default() };
     }
 
-    /// The client has ended its stream or its connection by itself.
+    /// Handles the end of the stream or connection by the client itself.
     pub(super) fn client_ends(&mut self, now: Instant) {
         if self.is_dark() || self.is_ending() || std::mem::replace(&mut self.vigil.ended, true) {
             return;
@@ -85,23 +85,24 @@ impl Session {
                 self.report_set_aside(seq);
                 self.spool_all();
             }
+            (Finding::Suspected, Some((seq, _))) => {
+                if let Some(stanza) = self.queue.first_unacked().filter(|item| item.seq == seq).map(reported) {
+                    self.event(Event::Suspected(stanza));
+                }
+            }
             (Finding::GivenBack(stanzas), _) => self.event(Event::GivenBack(stanzas)),
-            (Finding::SetAside | Finding::Nothing, _) => {}
+            (Finding::SetAside | Finding::Suspected | Finding::Nothing, _) => {}
         }
     }
 
     fn report_set_aside(&mut self, seq: u64) {
-        let found = self.queue.aside().find(|item| item.seq == seq).map(|Queued { element, .. }| {
-            let node = element.node();
-            let id = node.attr("id").map(|id| id.chars().take(ID).collect());
-            Event::SetAside { name: node.name().to_owned(), id, len: element.bytes().len() }
-        });
-        if let Some(event) = found {
-            self.event(event);
+        let found = self.queue.aside().find(|item| item.seq == seq).map(reported);
+        if let Some(stanza) = found {
+            self.event(Event::SetAside(stanza));
         }
     }
 
-    /// The client has the first so many stanzas that were written to it.
+    /// Tells the guard that the client has the first `count` stanzas that were written to it.
     pub(super) fn clear_of_suspicion(&mut self, now: Instant, count: usize) {
         let Some(guard) = self.guard().filter(|_| count > 0) else { return };
         let mut guard = guard.clone();
@@ -113,8 +114,8 @@ impl Session {
         }
     }
 
-    /// Whether the next stanza may be written. What the client breaks on is set aside before; a suspect waits until all that was
-    /// written is acknowledged, and all else waits until the suspect is.
+    /// Returns whether the next stanza may be written. Stanzas that the guard has set aside are taken out first. A suspect waits
+    /// until everything written is acknowledged, and everything else waits until the suspect is acknowledged.
     pub(super) fn may_write_next(&mut self, now: Instant) -> bool {
         if self.guard().is_none_or(|guard| !guard.is_watchful()) {
             return true;
@@ -146,7 +147,7 @@ impl Session {
         }
     }
 
-    /// Whether a stanza is written alone, and awaits its acknowledgement.
+    /// Returns whether a stanza is written alone, and awaits its acknowledgement.
     pub(super) fn is_alone(&self) -> bool {
         self.vigil.alone
     }
@@ -158,7 +159,7 @@ impl Session {
         }
     }
 
-    /// The client has acknowledged something: what waited for it may be written.
+    /// Writes what waited for the acknowledgement that has just come.
     pub(super) fn go_on_behind_suspect(&mut self, now: Instant) {
         if self.guard().is_none() && !self.is_alone() {
             return;
@@ -168,18 +169,18 @@ impl Session {
         self.ask_about_suspect(now);
     }
 
-    /// Whether a stanza is set aside, so that nobody is told of it.
+    /// Returns whether a stanza is set aside, so that it notifies nobody.
     pub(super) fn is_set_aside(&self, element: &Element) -> bool {
         self.guard().is_some_and(|guard| guard.count() > 0 && guard.has_aside(mark(element)))
     }
 
-    /// What is set aside no more, and has not taken its place again.
+    /// Stanzas that the guard has released and that still have to go back to their places.
     pub(super) fn released(&self) -> impl Iterator<Item = &Queued> {
         let any = self.set_aside() < self.queue.count_aside();
         self.queue.aside().filter(move |item| any && !item.is_gone() && !self.is_set_aside(&item.element))
     }
 
-    /// Lets what is set aside no more take its place again, as soon as nothing awaits an acknowledgement.
+    /// Puts released stanzas back in their places, unless a written stanza still awaits its acknowledgement.
     pub(super) fn take_back_released(&mut self) {
         if self.set_aside() < self.queue.count_aside() && !self.queue.awaits_ack() {
             let guard = self.guard().cloned().unwrap_or_default();
@@ -187,7 +188,7 @@ impl Session {
         }
     }
 
-    /// Writes what is set aside no more, if it can take its place again.
+    /// Puts released stanzas back in their places and writes them, if that is possible now.
     pub(super) fn write_released(&mut self, now: Instant) {
         let before = self.queue.count_aside();
         self.take_back_released();
@@ -197,7 +198,14 @@ impl Session {
     }
 }
 
-/// What a stanza is known by: addresses, type, id and children, without what the server adds at each delivery.
+/// The stanza as it is reported: no address and no content.
+fn reported(Queued { element, .. }: &Queued) -> Reported {
+    let node = element.node();
+    let id = node.attr("id").map(|id| id.chars().take(ID).collect());
+    Reported { name: node.name().to_owned(), id, len: element.bytes().len() }
+}
+
+/// The hash of a stanza: addresses, type, id and children, without the elements that the server adds at each delivery.
 fn mark(element: &Element) -> Mark {
     let node = element.node();
     let mut hasher = Stable::new();
@@ -220,7 +228,7 @@ fn mark(element: &Element) -> Mark {
     Mark(hasher.finish())
 }
 
-/// The same in every process, and nobody finds two stanzas with one hash.
+/// A hasher with the same result in every process, for which nobody can construct two stanzas with one hash.
 struct Stable(Context);
 
 impl Stable {

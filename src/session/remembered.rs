@@ -1,5 +1,5 @@
-//! What the sessions of a device remember. All that exist at one time share it: a server that sends a message again may send it
-//! to another session of the device than the one that had it.
+//! The memory of a device: messages that the server may send a second time, and messages that the device has got. All sessions of
+//! the device share it, since a server may repeat a message to another session than the one that had it.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -9,12 +9,12 @@ use super::redelivered::{Kept, Own};
 use super::travel::Had;
 use crate::xml::Element;
 
-/// What the sessions of a device remember.
+/// The memory that the sessions of a device share.
 #[derive(Debug, Default)]
 pub struct DeviceMemory {
-    /// Most devices remember nothing, so it is in a box of its own.
+    /// Boxed, because it is empty for most devices.
     remembered: Mutex<Option<Box<Remembered>>>,
-    /// Bytes of memory that it has. While there are none, nobody needs the lock.
+    /// Bytes in use. While it is 0, the lock is not taken.
     bytes: AtomicUsize,
 }
 
@@ -27,12 +27,12 @@ struct Remembered {
 }
 
 impl DeviceMemory {
-    /// Whether nothing is remembered.
+    /// Returns whether nothing is remembered.
     pub fn is_empty(&self) -> bool {
         self.memory() == 0
     }
 
-    /// Bytes of memory that it has.
+    /// Bytes of memory in use.
     pub fn memory(&self) -> usize {
         self.bytes.load(Ordering::Relaxed)
     }
@@ -42,7 +42,7 @@ impl DeviceMemory {
         self.update(|remembered| *remembered = Remembered::default());
     }
 
-    /// Remembers messages that were kept when the server's connection broke. Returns by how many more are remembered now.
+    /// Remembers messages that were kept when the server's connection broke. Returns the number of messages added.
     pub(super) fn keep<'a>(&self, now: u64, messages: impl Iterator<Item = &'a Element>, own: Own<'_>) -> usize {
         self.update(|remembered| {
             let kept = &mut remembered.kept;
@@ -52,14 +52,14 @@ impl DeviceMemory {
         })
     }
 
-    /// Whether this is the second delivery of a kept message. Each is taken for one only once.
+    /// Returns whether this is the second delivery of a kept message. A kept message is matched only once.
     pub(super) fn absorbs(&self, now: u64, message: &Element, own: Own<'_>) -> bool {
         !self.is_empty()
             && own.comes_late(message)
             && self.update(|remembered| remembered.kept.absorbs(now, message, own))
     }
 
-    /// Remembers a message that the device has got by what it is known by.
+    /// Remembers a message that the device has got, by its hashes.
     pub(crate) fn note_had(&self, marks: impl Iterator<Item = u64>) {
         let mut marks = marks.peekable();
         if marks.peek().is_some() {
@@ -67,7 +67,7 @@ impl DeviceMemory {
         }
     }
 
-    /// Whether the device has got a message that is known by any of these.
+    /// Returns whether the device has got a message with any of these hashes.
     pub(super) fn has_had(&self, marks: impl Iterator<Item = u64>) -> bool {
         !self.is_empty() && self.lock().as_ref().is_some_and(|remembered| remembered.had.has(marks))
     }
@@ -78,7 +78,7 @@ impl DeviceMemory {
         self.lock().as_ref().map_or(0, |remembered| remembered.kept.len())
     }
 
-    /// Takes over all that another one remembers, which is empty then.
+    /// Moves everything from another memory into this one.
     fn take_from(&self, other: &Self) {
         if other.is_empty() {
             return;
@@ -102,21 +102,21 @@ impl DeviceMemory {
         result
     }
 
-    /// What is remembered is still good where another thread has panicked.
+    /// The memory stays valid if another thread has panicked.
     fn lock(&self) -> MutexGuard<'_, Option<Box<Remembered>>> {
         self.remembered.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Session {
-    /// Shares this memory with the device's other sessions. To be called before the first input; and again when the session turns
-    /// out to be of a device that was known before: the two are one, so all that was remembered goes along.
+    /// Makes the session use `memory`, which the device's sessions share. Call it before the first input, and again if the
+    /// session turns out to belong to a device that was known before. What the session remembered so far moves into `memory`.
     pub fn share_device_memory(&mut self, memory: Arc<DeviceMemory>) {
         memory.take_from(&self.device_memory);
         self.device_memory = memory;
     }
 
-    /// The account is no more: nothing is remembered.
+    /// Takes note that the account was removed, and clears the memory.
     pub(super) fn forget_account(&mut self) {
         self.removed = true;
         self.device_memory.clear();

@@ -1,4 +1,4 @@
-//! Stanzas of the server that were passed over, because no client could have read them: what is left of them is answered.
+//! Answers to stanzas of the server that were skipped ([`Skipped`]): name, kind, `type`, `id`, `from` and `to` are left of them.
 
 use std::time::Instant;
 
@@ -10,7 +10,7 @@ use crate::jid::Jid;
 use crate::xml::{Element, Kind, Node, Skipped, XmlWriter, ns};
 
 impl Session {
-    /// The server has sent what is not passed on. Stanzas count for its stream management all the same.
+    /// Handles a skipped element. Stanzas count for the server's stream management like all others.
     pub(super) fn upstream_skipped(&mut self, now: Instant, skipped: &Skipped) {
         let element = &skipped.element;
         if element.kind() == Kind::Other {
@@ -18,7 +18,7 @@ impl Session {
         }
         let ordinal = self.server.on_received();
         if self.gives_back() {
-            // The server sends it elsewhere.
+            // The server sends it elsewhere, since it is not acknowledged.
             return;
         }
         let node = element.node();
@@ -39,8 +39,8 @@ impl Session {
         }
     }
 
-    /// An answer was passed over. To a request of our own, what is left of it is enough; the client has to know that its own
-    /// remains without one.
+    /// Handles a skipped iq result or error. A request of our own is answered by what is left of it. The client gets an error in
+    /// place of the answer to its request.
     fn answer_skipped(&mut self, now: Instant, element: &Element, ordinal: Option<u64>) {
         let node = element.node();
         let is_ours = node.attr("id").is_some_and(|id| self.pending.is_ours(&id));
@@ -52,8 +52,8 @@ impl Session {
         }
     }
 
-    /// Whether a message was meant for this client alone, by somebody else: else another one may have it, and an answer would
-    /// tell strangers who is online.
+    /// Returns whether a message from another account is addressed to the full JID of this client. Other messages get no error:
+    /// another client may have them, and an error would show strangers who is online.
     fn is_for_this_client(&self, message: &Node<'_>) -> bool {
         let address = |name: &str| message.attr(name).map(|jid| Jid::new(&jid));
         let (from, to) = (address("from"), address("to"));
@@ -61,7 +61,7 @@ impl Session {
     }
 }
 
-/// An answer to a client's iq in the place of one that no client could have read (RFC 6120 §8.3).
+/// Returns the error (RFC 6120 §8.3) that a client gets in place of a skipped answer to its iq.
 pub(super) fn unreadable(answer: &Node<'_>) -> Bytes {
     let mut xml = XmlWriter::new();
     xml.start("iq").attr("type", "error");

@@ -31,18 +31,18 @@ pub enum Kind {
 pub struct Element {
     bytes: Bytes,
     header: Arc<Header>,
-    /// What few elements have: prefixes, or very many bytes.
+    /// Data that few elements have, boxed so that the others stay small.
     rare: Option<Arc<Rare>>,
     kind: Kind,
 }
 
-/// What few elements have.
+/// Data of elements that use prefixes or are very large.
 struct Rare {
-    /// The declarations inside.
+    /// Namespace declarations inside the element.
     decls: Option<Box<Declared>>,
-    /// One bit for each prefix of the stream header that is used.
+    /// The prefixes of the stream header that it uses, one bit each.
     borrowed: u64,
-    /// What it has of the memory that large elements share.
+    /// Its part of the memory that large elements share.
     _charge: Option<Charge>,
 }
 

@@ -54,23 +54,23 @@ pub struct Framer {
     state: State,
     scan: Scan,
     closing: Boundary,
-    /// Elements that cannot be passed on do not end the stream.
+    /// Set if elements that cannot be passed on are skipped. Otherwise they end the stream.
     skips: Option<Box<Skips>>,
 }
 
-/// How elements are passed over, and the one that is.
+/// The state of skipping: the shared memory, and the element that is being skipped.
 struct Skips {
     share: Option<Share>,
     charge: Option<Charge>,
     current: Option<Skip>,
 }
 
-/// The memory that elements share which are larger than others.
+/// The memory that large elements share.
 #[derive(Clone, Debug)]
 pub struct Share {
-    /// Elements of so many bytes need none of it.
+    /// Elements up to this number of bytes take none of it.
     pub free: usize,
-    /// What they share.
+    /// The shared memory.
     pub room: Arc<Room>,
 }
 
@@ -100,8 +100,8 @@ impl Framer {
         }
     }
 
-    /// Passes over elements that cannot be passed on, instead of failing, where their end can be told. Those that find no room in
-    /// their `share` are passed over, too. For streams of the own server.
+    /// Skips elements that cannot be passed on, instead of failing, if their end can be found. Elements without room in `share`
+    /// are skipped, too. For streams from the host's own server.
     pub fn skip_unfit(&mut self, share: Option<Share>) {
         self.skips = Some(Box::new(Skips { share, charge: None, current: None }));
     }

@@ -1,9 +1,9 @@
-//! The memory that very large elements share, of all streams.
+//! A bound on the memory of large elements, shared by all streams.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// A bound for large elements together.
+/// The shared bound.
 #[derive(Debug, Default)]
 pub struct Room {
     limit: AtomicUsize,
@@ -11,18 +11,18 @@ pub struct Room {
 }
 
 impl Room {
-    /// Another bound, in bytes, for what comes.
+    /// Sets the bound, in bytes. It applies to elements that come later.
     pub fn update(&self, limit: usize) {
         self.limit.store(limit, Ordering::Relaxed);
     }
 
-    /// Bytes that large elements have.
+    /// Bytes in use by large elements.
     pub fn used(&self) -> usize {
         self.used.load(Ordering::Relaxed)
     }
 }
 
-/// What one element has of it; given back when dropped.
+/// The bytes that one element uses. Dropping it frees them.
 #[derive(Debug)]
 pub(super) struct Charge {
     room: Arc<Room>,
@@ -34,7 +34,7 @@ impl Charge {
         Self { room: Arc::clone(room), bytes: 0 }
     }
 
-    /// Has so many bytes from now on. Returns whether there is room for them; else it has what it had.
+    /// Changes the number of bytes in use. Returns false, and changes nothing, if there is no room.
     pub(super) fn set(&mut self, bytes: usize) -> bool {
         let Some(more) = bytes.checked_sub(self.bytes) else {
             self.room.used.fetch_sub(self.bytes - bytes, Ordering::Relaxed);

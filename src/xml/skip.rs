@@ -1,4 +1,4 @@
-//! Passing over an element that cannot be passed on, in bounded memory: only where it ends is looked for.
+//! Skips an element that cannot be passed on, in bounded memory: only its end is searched for.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -14,23 +14,23 @@ use super::scan::kind;
 use super::tag::normalized;
 use super::{XmlWriter, excerpt};
 
-/// The longest value that is kept of an attribute, in bytes: that of a full JID (RFC 7622 §3.1).
+/// The most bytes of an attribute's value that are kept: the length of a full JID (RFC 7622 §3.1).
 const VALUE: usize = 3071;
-/// The longest name whose end tag is compared.
+/// The longest name, in bytes, whose end tag is compared.
 const NAME: usize = 256;
 
-/// Why an element was passed over.
+/// The reason why an element was skipped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum SkipReason {
-    /// It is longer than `[limits] upstream_stanza`.
+    /// The element is larger than `[limits] upstream_stanza`.
     TooLarge,
-    /// Other large elements have the memory.
+    /// The element is larger than `[limits] stanza`, and other large elements use the memory that such elements share.
     NoRoom,
-    /// A prefix in it stands for no namespace.
+    /// A prefix was not declared.
     Prefix,
-    /// A name in it is none that all parsers accept.
+    /// Some parsers refuse the name of an element or attribute.
     Name,
-    /// It is not well-formed in another way.
+    /// The element is not well-formed in another way.
     Malformed,
 }
 
@@ -49,7 +49,7 @@ impl SkipReason {
         }
     }
 
-    /// Why an element with this error can be passed over; `None` if its end cannot be told.
+    /// The reason to skip an element with this error; `None` if its end cannot be found.
     pub(super) fn of(error: &FrameError) -> Option<Self> {
         match error {
             FrameError::Unfit { what: Unfit::Unbound, .. } => Some(Self::Prefix),
@@ -68,16 +68,16 @@ impl SkipReason {
     }
 }
 
-/// An element that was passed over.
+/// An element that was skipped.
 #[derive(Clone, Debug)]
 pub struct Skipped {
-    /// What is left of it: its kind, and if it is a stanza `type`, `id`, `from` and `to`.
+    /// An empty element of the same kind, for a stanza with its `type`, `id`, `from` and `to`.
     pub element: Element,
     /// Its name, as it may stand in a log line.
     pub name: String,
-    /// How many bytes it had.
+    /// Its size in bytes.
     pub bytes: u64,
-    /// Why it was passed over.
+    /// The reason.
     pub reason: SkipReason,
 }
 
@@ -109,7 +109,7 @@ pub(super) struct Read {
     pub(super) depth: usize,
 }
 
-/// Progress in an element that is passed over.
+/// Progress in an element that is skipped.
 #[derive(Debug)]
 pub(super) struct Skip {
     place: Place,
@@ -122,7 +122,7 @@ pub(super) struct Skip {
 }
 
 impl Skip {
-    /// Passes over the element of which `bytes` is the beginning, behind what was read of it.
+    /// Skips the element that starts with `bytes`, from the end of what was `read` of it.
     pub(super) fn new(bytes: &[u8], header: &Arc<Header>, read: Read, reason: SkipReason) -> Self {
         let root = Root::read(bytes);
         let skipped = Skipped { element: root.left(header), name: root.shown(), bytes: read.bytes as u64, reason };
@@ -138,7 +138,7 @@ impl Skip {
         }
     }
 
-    /// Reads on. Returns how many of the bytes are the element's, and what was passed over if they are its last ones.
+    /// Reads on. Returns how many of the bytes belong to the element and, at its end, what was skipped.
     pub(super) fn advance(&mut self, bytes: &[u8]) -> Result<(usize, Option<Box<Skipped>>), FrameError> {
         let mut at = 0;
         while let Some(byte) = bytes.get(at).copied().filter(|_| !self.whole) {
@@ -212,7 +212,7 @@ impl Skip {
     }
 }
 
-/// What can be read of the tag of an element that is not in order, or not whole.
+/// The readable parts of a start tag that is damaged or incomplete.
 struct Root<'a> {
     name: &'a [u8],
     /// The values of [`KEPT`].
@@ -292,7 +292,7 @@ fn attribute(tag: &[u8], at: usize) -> Option<(&[u8], &[u8], usize)> {
     Some((tag.get(start..equals)?.trim_ascii_end(), tag.get(open + 1..end)?, end + 1))
 }
 
-/// Whether this attribute says what the prefix stands for, or the default namespace is.
+/// Returns whether this attribute says what the prefix stands for, or the default namespace is.
 fn declares(key: &[u8], prefix: &[u8]) -> bool {
     match key.strip_prefix(b"xmlns") {
         Some([]) => prefix.is_empty(),
@@ -312,7 +312,7 @@ mod tests {
     use super::*;
     use crate::xml::{Header, ns};
 
-    /// What is passed over of these bytes, given in chunks of `chunk` bytes; and how many bytes are left.
+    /// Returns what is skipped of these bytes, given in chunks of `chunk` bytes, and the number of bytes left.
     fn skip(bytes: &[u8], chunk: usize) -> Result<Option<(Box<Skipped>, usize)>, FrameError> {
         let header = "<stream:stream xmlns='jabber:client' xmlns:stream='http://etherx.jabber.org/streams' xmlns:c='jabber:client'>";
         let header = Arc::new(Header::parse(header.into()).unwrap());

@@ -1,4 +1,5 @@
-//! A set of byte strings that lie elsewhere: of each it holds five bytes. Nobody can choose strings that collide.
+//! A hash table of byte strings that are stored elsewhere, with five bytes for each slot. A peer cannot choose strings that
+//! collide.
 
 use std::hash::{BuildHasher, RandomState};
 use std::sync::LazyLock;
@@ -6,7 +7,7 @@ use std::sync::LazyLock;
 /// Slots of the smallest table.
 const SMALLEST: usize = 16;
 
-/// A hash that nobody outside can foretell. Nothing but speed depends on it.
+/// A hash with a random key, so that a peer cannot predict it. Only speed depends on the hash.
 pub(super) fn keyed(bytes: &[u8]) -> u64 {
     static KEYS: LazyLock<RandomState> = LazyLock::new(RandomState::new);
     KEYS.hash_one(bytes)

@@ -327,7 +327,7 @@ fn what_breaks_the_stream_itself_still_ends_it() {
         let seen = frames(&mut framer(1 << 20, None), xml.as_bytes(), 3);
         assert!(matches!(seen[..], [Err(_)]), "{xml}: {seen:?}");
     }
-    // Nor is the end of what is passed over taken from anywhere.
+    // Nor is the end of a skipped element taken from anywhere.
     let seen = frames(&mut framer(1 << 20, None), b"<message><p:x/></iq>", 3);
     assert!(matches!(seen[..], [Err(_)]), "{seen:?}");
 }
@@ -339,7 +339,7 @@ fn skipped(seen: &[Result<Frame, FrameError>]) -> &Skipped {
 }
 
 #[test]
-fn an_element_that_is_too_large_is_passed_over_in_bounded_memory() {
+fn an_element_that_is_too_large_is_skipped_in_bounded_memory() {
     let large = "x".repeat(1 << 20);
     for start in
         ["<message id='1'><body>", "<message id='1' a='", "<message id='1'><![CDATA[", "<message id='1'><a b='"]
@@ -364,7 +364,7 @@ fn an_element_that_is_too_large_is_passed_over_in_bounded_memory() {
 }
 
 #[test]
-fn large_elements_share_their_room_and_one_that_finds_none_is_passed_over() {
+fn large_elements_share_their_room_and_one_that_finds_none_is_skipped() {
     let room = Arc::new(Room::default());
     room.update(600_000);
     let share = || Some(Share { free: 10_000, room: Arc::clone(&room) });
@@ -378,7 +378,7 @@ fn large_elements_share_their_room_and_one_that_finds_none_is_passed_over() {
     for chunk in [1000, 1 << 20] {
         let seen = frames(&mut other, format!("{}<presence/>", message(590_000)).as_bytes(), chunk);
         assert_eq!(skipped(&seen).reason, SkipReason::NoRoom);
-        assert_eq!(room.used(), used, "what was passed over has no room any more");
+        assert_eq!(room.used(), used, "a skipped element has no room any more");
     }
     // What is small needs no room.
     let seen = frames(&mut other, message(9000).as_bytes(), 1000);

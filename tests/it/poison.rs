@@ -112,8 +112,25 @@ async fn a_client_that_breaks_on_a_stanza_is_spared_it_until_the_operator_releas
         assert_eq!(client.bodies_until(&["poison".to_owned()]).await, ["poison"]);
         client.ack().await;
         sessions_show(pushward, 0).await;
+        cannot_be_released(pushward).await;
         pushward.assert_log_never_contains("<body>");
     }
+}
+
+/// Where nothing is set aside, the operator gets the reason, and nothing is logged.
+async fn cannot_be_released(pushward: &Pushward) {
+    let released = || pushward.log().iter().filter(|line| line.contains("stanzas released by the operator")).count();
+    let before = released();
+    for (account, reason) in [
+        ("alice@localhost", "nothing is set aside for alice@localhost"),
+        ("nobody@localhost", "nothing is known about nobody@localhost"),
+        ("alice@example.com", "no [[host]] has the domain example.com"),
+        ("nonsense", "no [[host]] has the domain nonsense"),
+    ] {
+        let said = ask(pushward, &["release", account]).await;
+        assert_eq!((said.code, said.out.trim(), said.err.trim()), (Some(1), "", reason), "{account}");
+    }
+    assert_eq!((before, released()), (1, 1));
 }
 
 /// Reads, and acknowledges each stanza, until the client would break, or nothing more comes. Returns the bodies before, and

@@ -293,6 +293,11 @@ async fn while_the_disk_stalls_the_process_ends_and_says_what_was_not_written() 
     assert!(status.code() == Some(0) && took < Duration::from_secs(9), "{status} {took:?}");
     let line: Value = serde_json::from_str(&pushward.logged(&["not all was written"]).await).unwrap();
     assert!(line["changes"].as_u64().is_some_and(|changes| changes > 0), "{line}");
+    // An alert on the line of a stalled disk does not match it.
+    assert_eq!(
+        (&line["message"], &line["reason"]),
+        (&"stopped: not all was written".into(), &"no answer from the database".into())
+    );
     pushward.end(Fault::Stall);
     pushward.start_again().await;
 }

@@ -1,5 +1,5 @@
-//! Stanzas that are set aside: the client breaks on them. They are not written and not counted, stay in their spools whatever is
-//! deleted around them, and can take their places again.
+//! Stanzas that are set aside because the client breaks on them. They are not written and do not count as waiting. They stay in
+//! their spools when the places around them are deleted, and can go back to their places in the queue.
 
 use std::num::NonZeroU64;
 use std::ops::RangeInclusive;
@@ -10,7 +10,7 @@ use super::{Queue, Queued};
 use crate::push::account::LoginId;
 use crate::xml::Element;
 
-/// What is set aside, in the order in which it was. Of one that is [`Queued::gone`] memory has no content any more.
+/// The stanzas that are set aside, oldest first. If one is [`Queued::gone`], only the spool has its content.
 #[derive(Debug, Default)]
 pub(super) struct SetAside(Vec<Queued>);
 
@@ -21,7 +21,7 @@ impl SetAside {
 }
 
 impl Queue {
-    /// The next stanza to be written, unless one that memory does not have comes first.
+    /// The next stanza to be written; `None` if one comes first that is only on disk.
     pub fn next_unwritten(&self) -> Option<&Queued> {
         let next = self.items.get(self.written)?;
         if self.resting.as_ref().and_then(|resting| resting.first()).is_some_and(|first| first < next.seq) {
@@ -30,25 +30,25 @@ impl Queue {
         self.gap().is_none_or(|before| before > next.seq).then_some(next)
     }
 
-    /// The stanza that was taken for writing last was written at this time.
+    /// Notes the time at which the last stanza was written.
     pub fn note_written(&mut self, at: u32) {
         if let Some(last) = self.written.checked_sub(1).and_then(|last| self.items.get_mut(last)) {
             last.written = at;
         }
     }
 
-    /// The first stanza that was written and not acknowledged.
+    /// The first stanza that was written and is not acknowledged.
     pub fn first_unacked(&self) -> Option<&Queued> {
         self.items.iter().take(self.written).find(|item| !item.gone)
     }
 
-    /// The first so many stanzas that were written, those included that were set aside since.
+    /// The first `count` written stanzas, including those that were set aside after they were written.
     pub fn first_written(&self, count: usize) -> impl Iterator<Item = &Queued> {
         let written = self.items.iter().take(count.min(self.written));
         written.filter_map(|item| if item.gone { self.aside().find(|aside| aside.seq == item.seq) } else { Some(item) })
     }
 
-    /// Sets a written stanza aside. The client may have it, and counts it if so.
+    /// Sets a written stanza aside. A placeholder stays in the queue, because the client may count the stanza.
     pub fn set_written_aside(&mut self, seq: u64) {
         let Some(at) = self.items.iter().take(self.written).position(|item| item.seq == seq) else { return };
         let Some(item) = self.items.get(at).cloned() else { return };
@@ -61,7 +61,7 @@ impl Queue {
         self.put_aside(item);
     }
 
-    /// Sets the next stanza to be written aside.
+    /// Sets aside the next stanza to be written.
     pub fn set_next_aside(&mut self) {
         let at = self.written;
         if let Some(item) = self.items.remove(at) {
@@ -76,30 +76,30 @@ impl Queue {
         let held: usize = self.aside().map(|aside| weight(aside.element.bytes().len())).sum();
         let bytes = weight(item.element.bytes().len());
         let on_disk = item.durable && item.is_settled(self.committed) && !item.is_unsaved(self.committed);
-        // One that does not fit comes back with the device's next session.
+        // Without room in memory, only the disk keeps it: it comes back with the device's next session.
         let item = if on_disk && held + bytes > room { Queued { spooled: true, ..item.gone() } } else { item };
         self.gain_memory(weight(item.element.bytes().len()));
         self.aside.get_or_insert_default().0.push(item);
     }
 
-    /// What is set aside.
+    /// The stanzas that are set aside.
     pub fn aside(&self) -> impl Iterator<Item = &Queued> {
         self.aside.iter().flat_map(|aside| &aside.0)
     }
 
-    /// How many stanzas are set aside.
+    /// The number of stanzas that are set aside.
     pub fn count_aside(&self) -> usize {
         self.aside.as_ref().map_or(0, |aside| aside.0.len())
     }
 
-    /// Lets stanzas take their places again that were set aside. To be called when nothing awaits an acknowledgement.
+    /// Puts the chosen stanzas back in their places. Call it only when no written stanza awaits its acknowledgement.
     pub fn take_back(&mut self, mut which: impl FnMut(&Element) -> bool) {
         for item in self.remove_aside(|item| !item.gone && which(&item.element)) {
             self.put_in_order(Queued { waited: true, ..item });
         }
     }
 
-    /// Forgets stanzas that were set aside, and returns them.
+    /// Removes the chosen stanzas from those that are set aside, and returns them.
     pub fn remove_aside(&mut self, mut which: impl FnMut(&Queued) -> bool) -> Vec<Queued> {
         let Some(mut aside) = self.aside.take() else { return Vec::new() };
         let (removed, left): (Vec<_>, Vec<_>) = aside.0.drain(..).partition(|item| which(item));
@@ -109,7 +109,7 @@ impl Queue {
         removed
     }
 
-    /// Forgets those among the first so many written stanzas that were set aside since, and returns them: the client has them.
+    /// Removes and returns the stanzas set aside that are among the first `count` written ones: the client has acknowledged them.
     pub fn acknowledge_aside(&mut self, count: usize) -> Vec<Queued> {
         if self.aside.is_none() {
             return Vec::new();
@@ -119,7 +119,7 @@ impl Queue {
         self.remove_aside(|item| written.contains(&item.seq))
     }
 
-    /// Places of a spool without those of stanzas that are set aside. The own spool is `None`.
+    /// Returns `places` of a spool without the places of stanzas that are set aside. `None` is the session's own spool.
     pub fn spare(&self, spool: Option<LoginId>, places: RangeInclusive<u64>) -> Vec<RangeInclusive<u64>> {
         let place = |item: &Queued| match self.origin(item.seq) {
             Some((other, place)) => (spool == Some(other)).then_some(place),
@@ -137,12 +137,12 @@ impl Queue {
         parts
     }
 
-    /// The number on the server's leg of the first stanza set aside that no disk has.
+    /// The lowest server sequence number of the stanzas set aside that are not on disk yet.
     pub(super) fn unsettled_aside(&self) -> Option<NonZeroU64> {
         self.aside().filter(|item| !item.is_settled(self.committed)).filter_map(|item| item.ordinal).min()
     }
 
-    /// The stanzas set aside that the spool is to take and was not asked to; it is now.
+    /// Returns the stanzas set aside that have to be spooled and were not handed to the spool yet. They count as handed over now.
     pub(super) fn take_unspooled_aside(&mut self) -> Vec<Queued> {
         let aside = self.aside.iter_mut().flat_map(|aside| &mut aside.0);
         let unspooled = aside.filter(|item| item.durable && !item.spooled && !is_inherited(item.seq));
@@ -154,7 +154,7 @@ impl Queue {
             .collect()
     }
 
-    /// The spool has not taken what it was asked to take.
+    /// Takes note that the spool has refused the stanzas set aside that were handed to it.
     pub(super) fn aside_refused(&mut self) {
         let (base, committed) = (self.base, self.committed);
         let aside = self.aside.iter_mut().flat_map(|aside| &mut aside.0);

@@ -106,27 +106,27 @@ impl Queued {
         self.written
     }
 
-    /// Whether memory has only its number.
+    /// Returns whether memory has only its number.
     pub fn is_gone(&self) -> bool {
         self.gone
     }
 
-    /// Whether the spool may have it.
+    /// Returns whether the spool may have it.
     pub fn is_spooled(&self) -> bool {
         self.spooled || self.doubtful
     }
 
-    /// Whether the own spool was asked to take it and has not answered.
+    /// Returns whether the own spool was asked to take it and has not answered.
     pub(super) fn is_asked(&self, base: u64, committed: u64) -> bool {
         self.spooled && self.seq > committed && self.seq >= base && !is_inherited(self.seq)
     }
 
-    /// Whether it must not be lost, and no disk has it.
+    /// Returns whether it must not be lost, and no disk has it.
     pub(super) fn is_unsaved(&self, committed: u64) -> bool {
         self.durable && !is_inherited(self.seq) && !(self.spooled && self.seq <= committed)
     }
 
-    /// Whether the server need not keep it.
+    /// Returns whether the server need not keep it.
     pub(super) fn is_settled(&self, committed: u64) -> bool {
         !self.durable || self.ordinal.is_none() || self.spooled && self.seq <= committed
     }
@@ -136,7 +136,7 @@ impl Queued {
         Self { seq, spooled: false, doubtful: false, ..self }
     }
 
-    /// What is left of it once it was returned.
+    /// A placeholder without its content, for a stanza that was returned or set aside after it was written.
     pub(super) fn gone(&self) -> Self {
         let element = Element::parse(Bytes::from_static(b"<presence/>"), self.element.header());
         let element = element.unwrap_or_else(|_| self.element.clone());
@@ -144,7 +144,8 @@ impl Queued {
     }
 }
 
-/// Whether a stanza is of a kind that may notify: messages, requests for subscription, and the iqs of calls and of UnifiedPush.
+/// Returns whether a stanza is of a kind that may notify: messages, requests for subscription, and the iqs of calls and of
+/// UnifiedPush.
 fn may_notify(element: &Element) -> bool {
     let is = |kind: &str| element.node().attr("type").as_deref() == Some(kind);
     match element.kind() {

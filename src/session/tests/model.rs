@@ -683,7 +683,8 @@ impl World {
             | Event::PushRevoked(_)
             | Event::Kept(_)
             | Event::TooOld
-            | Event::SetAside { .. }
+            | Event::Suspected(_)
+            | Event::SetAside(_)
             | Event::GivenBack(_)
             | Event::SpoolRefuses
             | Event::SpoolAccepts => {}

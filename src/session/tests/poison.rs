@@ -2,6 +2,7 @@
 
 use super::durability::managed;
 use super::*;
+use crate::session::Reported;
 
 const ENABLE: &str = "<enable xmlns='urn:xmpp:sm:3' resume='true'/>";
 const ASK: &str = "<r xmlns='urn:xmpp:sm:3'/>";
@@ -38,7 +39,7 @@ impl Rig {
     }
 
     fn set_aside(&self) -> usize {
-        self.events.iter().filter(|event| matches!(event, Event::SetAside { .. })).count()
+        self.events.iter().filter(|event| matches!(event, Event::SetAside(_))).count()
     }
 
     fn given_back(&self) -> Vec<usize> {
@@ -98,10 +99,14 @@ fn set_aside(messages: impl IntoIterator<Item = usize>) -> Rig {
 #[test]
 fn after_two_ends_the_first_stanza_is_written_alone_until_it_is_acknowledged() {
     let mut rig = written(1..=3);
+    let stanza = Reported { name: "message".to_owned(), id: Some("1".to_owned()), len: message(1).len() };
+    let suspected = Event::Suspected(stanza);
     rig.break_after_a_second();
+    assert!(rig.events.contains(&suspected), "{:?}", rig.events);
     rig.resume_anew(0);
     assert_eq!(rig.delivered(), [1, 2, 3]);
     rig.break_after_a_second();
+    assert!(rig.events.contains(&suspected), "{:?}", rig.events);
     rig.resume_anew(0);
     rig.upstream(&message(4));
     rig.client("<iq type='get' id='q' to='romeo@example.net'><q xmlns='x'/></iq>");
@@ -138,7 +143,8 @@ fn a_suspect_that_notifies_nobody_is_asked_about_as_well() {
 #[test]
 fn after_the_third_end_the_stanza_goes_to_the_device_no_more_and_stays_on_disk() {
     let mut rig = set_aside(1..=3);
-    let set_aside = Event::SetAside { name: "message".to_owned(), id: Some("1".to_owned()), len: message(1).len() };
+    let stanza = Reported { name: "message".to_owned(), id: Some("1".to_owned()), len: message(1).len() };
+    let set_aside = Event::SetAside(stanza);
     assert!(rig.events.contains(&set_aside));
     rig.resume_anew(0);
     assert_eq!(rig.delivered(), [2, 3]);
@@ -164,7 +170,7 @@ fn where_the_client_breaks_without_the_stanza_all_goes_back_to_its_place() {
         rig.break_client();
         assert_eq!((rig.given_back(), rig.session.set_aside()), (vec![1], 0));
         let all: &[usize] = if written { &[1, 2, 3] } else { &[1] };
-        // The guard rests for an hour.
+        // The guard is off for an hour.
         for _ in 0..10 {
             rig.resume_anew(0);
             assert_eq!((rig.delivered(), rig.set_aside()), (all.to_vec(), 0));
