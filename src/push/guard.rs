@@ -143,7 +143,7 @@ impl Guard {
     }
 
     /// Forgets stanzas that are older than `ttl`, and a pause that is over.
-    fn age(&mut self, now: u64, ttl: Duration) {
+    pub fn age(&mut self, now: u64, ttl: Duration) {
         let ttl = u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX);
         self.aside.retain(|aside| aside.since.saturating_add(ttl) > now);
         self.paused_until = self.paused_until.filter(|until| *until > now);

@@ -12,6 +12,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Instant;
 
+use tokio::runtime;
 use tracing::Instrument;
 
 use super::alarm::Alarm;
@@ -36,6 +37,9 @@ use membership::Membership;
 use predecessors::Predecessors;
 use published::Published;
 use turn::{Turn, Wake};
+
+/// Bytes of a stanza whose work keeps others of the same worker waiting.
+const LARGE: usize = 1 << 20;
 
 struct Driver {
     relay: Arc<Relay>,
@@ -223,6 +227,16 @@ impl Driver {
 
     /// Takes what the server has sent, up to where the session wants no more. Returns whether there was anything.
     fn frames_from_upstream(&mut self) -> bool {
+        let is_large = self.upstream.framer().buffer().len() > LARGE;
+        let workers = runtime::Handle::current().runtime_flavor() == runtime::RuntimeFlavor::MultiThread;
+        if is_large && workers {
+            // Other sessions of this worker go on meanwhile.
+            return tokio::task::block_in_place(|| self.read_upstream());
+        }
+        self.read_upstream()
+    }
+
+    fn read_upstream(&mut self) -> bool {
         let mut any = false;
         while self.ended.is_none() && self.session.wants_upstream() {
             match self.upstream.next_frame() {

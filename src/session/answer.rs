@@ -139,11 +139,12 @@ impl Pending {
         self.publishes.push_back(publish);
     }
 
-    /// The publish that this answer belongs to: the random id and the right `from`, both.
-    pub(super) fn take_publish(&mut self, id: &str, from: Option<&str>) -> Option<OpenPublish> {
+    /// The publish that this answer belongs to: the random id and the right `from`, both. `of_server`: the server says that it did
+    /// not arrive, which it may say in its own name.
+    pub(super) fn take_publish(&mut self, id: &str, from: Option<&str>, of_server: bool) -> Option<OpenPublish> {
         let ours = |p: &OpenPublish| {
             let is_service = |from: &str| from == p.service.as_str() || Jid::new(from) == p.service;
-            p.id == id && from.is_some_and(is_service)
+            p.id == id && (of_server || from.is_some_and(is_service))
         };
         let at = self.publishes.iter().position(ours)?;
         let publish = self.publishes.remove(at);

@@ -330,16 +330,35 @@ impl Session {
         }
     }
 
+    /// The server closes its stream while the session ends. The footer is answered (RFC 6120 §4.4).
+    pub(super) fn upstream_closed_while_ending(&mut self, now: Instant) {
+        if matches!(self.phase, Phase::Spooling(_)) {
+            self.write_upstream(now, Bytes::from_static(xml::STREAM_CLOSE));
+        }
+        self.upstream_ended_in_order();
+    }
+
+    /// What the server was not acknowledged when it ended its stream in order, it sends elsewhere.
+    fn upstream_ended_in_order(&mut self) {
+        if let Phase::Spooling(last) = self.phase
+            && self.server.is_on()
+            && self.keeps(last.reason)
+        {
+            self.give_back();
+        }
+        self.over();
+    }
+
     pub(super) fn upstream_lost_while_ending(&mut self, now: Instant) {
+        if self.server.has_said_why() {
+            return self.upstream_ended_in_order();
+        }
         if let Phase::Spooling(last) = self.phase
             && self.keeps(last.reason)
-            && !self.server.has_said_why()
         {
             self.keep_what_may_come_again(now);
         }
-        if !self.server.has_said_why() {
-            self.keep_given_back(now);
-        }
+        self.keep_given_back(now);
         self.over();
     }
 

@@ -117,7 +117,7 @@ impl Session {
     pub(super) fn push_for_waiting(&mut self, now: Instant) {
         let Some(since) = self.liveness.unreachable_since().filter(|_| self.has_registration()) else { return };
         self.pusher.recount(|seq| self.queue.is_on_disk_only(seq));
-        let waiting = self.queue.iter().filter(|item| !self.is_set_aside(&item.element)).chain(self.released());
+        let waiting = self.queue.iter().filter(|item| !self.has_set_aside(item)).chain(self.released());
         let waiting: Vec<Queued> = waiting.cloned().collect();
         for Queued { element, seq, received, .. } in waiting {
             let reading = self.read(&element);

@@ -59,6 +59,10 @@ impl Session {
     /// Starts the watch over an attachment.
     pub(super) fn begin_vigil(&mut self, now: Instant) {
         self.vigil = Vigil { began: self.count_of(now), ..Vigil::default() };
+        if let Some(mut guard) = self.guard().cloned() {
+            guard.age(self.epoch.unix_ms(now), self.settings.stream_management.orphan_ttl);
+            self.guarded(guard);
+        }
     }
 
     /// Handles the end of the stream or connection by the client itself.
@@ -68,7 +72,7 @@ impl Session {
         }
         let first = self.queue.first_unacked().map(|item| {
             let written = self.since(now, item.written());
-            (item.seq, First { mark: mark(&item.element), written, alone: self.vigil.alone })
+            (item.seq, First { mark: mark_of(item), written, alone: self.vigil.alone })
         });
         let end = End {
             now: self.epoch.unix_ms(now),
@@ -106,7 +110,7 @@ impl Session {
     pub(super) fn clear_of_suspicion(&mut self, now: Instant, count: usize) {
         let Some(guard) = self.guard().filter(|_| count > 0) else { return };
         let mut guard = guard.clone();
-        let stanzas = self.queue.first_written(count).map(|item| mark(&item.element));
+        let stanzas = self.queue.first_written(count).map(mark_of);
         guard.acknowledged(self.since(now, self.vigil.began), stanzas);
         self.guarded(guard);
         for item in self.queue.acknowledge_aside(count) {
@@ -120,7 +124,7 @@ impl Session {
         if self.guard().is_none_or(|guard| !guard.is_watchful()) {
             return true;
         }
-        while self.queue.next_unwritten().is_some_and(|next| self.is_set_aside(&next.element)) {
+        while self.queue.next_unwritten().is_some_and(|next| self.has_set_aside(next)) {
             self.queue.set_next_aside();
             self.spool_all();
         }
@@ -128,7 +132,7 @@ impl Session {
             return false;
         }
         let unix = self.epoch.unix_ms(now);
-        let next = self.queue.next_unwritten().map(|next| mark(&next.element));
+        let next = self.queue.next_unwritten().map(mark_of);
         if !next.is_some_and(|mark| self.guard().is_some_and(|guard| guard.wants_alone(mark, unix))) {
             return true;
         }
@@ -169,22 +173,28 @@ impl Session {
         self.ask_about_suspect(now);
     }
 
-    /// Returns whether a stanza is set aside, so that it notifies nobody.
+    /// Returns whether a stanza that comes now is one that was set aside, so that it notifies nobody. Without an id it is another.
     pub(super) fn is_set_aside(&self, element: &Element) -> bool {
-        self.guard().is_some_and(|guard| guard.count() > 0 && guard.has_aside(mark(element)))
+        let known = |guard: &Guard| guard.count() > 0 && guard.has_aside(mark(element, None));
+        self.guard().is_some_and(|guard| known(guard) && element.node().attr("id").is_some())
+    }
+
+    /// The same for one in the queue.
+    pub(super) fn has_set_aside(&self, item: &Queued) -> bool {
+        self.guard().is_some_and(|guard| guard.count() > 0 && guard.has_aside(mark_of(item)))
     }
 
     /// Stanzas that the guard has released and that still have to go back to their places.
     pub(super) fn released(&self) -> impl Iterator<Item = &Queued> {
         let any = self.set_aside() < self.queue.count_aside();
-        self.queue.aside().filter(move |item| any && !item.is_gone() && !self.is_set_aside(&item.element))
+        self.queue.aside().filter(move |item| any && !item.is_gone() && !self.has_set_aside(item))
     }
 
     /// Puts released stanzas back in their places, unless a written stanza still awaits its acknowledgement.
     pub(super) fn take_back_released(&mut self) {
         if self.set_aside() < self.queue.count_aside() && !self.queue.awaits_ack() {
             let guard = self.guard().cloned().unwrap_or_default();
-            self.queue.take_back(|element| !guard.has_aside(mark(element)));
+            self.queue.take_back(|item| !guard.has_aside(mark_of(item)));
         }
     }
 
@@ -205,10 +215,19 @@ fn reported(Queued { element, .. }: &Queued) -> Reported {
     Reported { name: node.name().to_owned(), id, len: element.bytes().len() }
 }
 
+/// The hash of a stanza in the queue. One without an id is known by when it came: others may say the same later.
+fn mark_of(item: &Queued) -> Mark {
+    let has_id = item.element.node().attr("id").is_some();
+    mark(&item.element, (!has_id).then_some(item.received))
+}
+
 /// The hash of a stanza: addresses, type, id and children, without the elements that the server adds at each delivery.
-fn mark(element: &Element) -> Mark {
+fn mark(element: &Element, received: Option<u64>) -> Mark {
     let node = element.node();
     let mut hasher = Stable::new();
+    if let Some(received) = received {
+        received.hash(&mut hasher);
+    }
     for value in [Some(node.name()), node.attr("type").as_deref()] {
         value.hash(&mut hasher);
     }
@@ -256,7 +275,7 @@ mod tests {
     #[test]
     fn a_stanza_is_the_same_whenever_it_is_delivered() {
         let stanza = |attributes: &str, inside: &str| {
-            mark(&element(&format!("<message from='romeo@example.net/x'{attributes}>{inside}</message>")))
+            mark(&element(&format!("<message from='romeo@example.net/x'{attributes}>{inside}</message>")), None)
         };
         let known = stanza(" id='1'", "<body>a &amp; b</body>");
         for added in [
@@ -273,13 +292,14 @@ mod tests {
         ] {
             assert_ne!(stanza(attributes, inside), known, "{attributes} {inside}");
         }
-        let presence = mark(&element("<presence from='romeo@example.net/x' id='1'><body>a &amp; b</body></presence>"));
+        let presence =
+            mark(&element("<presence from='romeo@example.net/x' id='1'><body>a &amp; b</body></presence>"), None);
         assert_ne!(presence, known);
     }
 
     #[test]
     fn the_hash_of_a_stanza_outlives_the_program() {
-        let known = mark(&element("<message from='a@b' id='1'><x xmlns='y' z='1'/></message>"));
+        let known = mark(&element("<message from='a@b' id='1'><x xmlns='y' z='1'/></message>"), None);
         assert_eq!(known, Mark(16_432_265_243_888_199_518));
     }
 }

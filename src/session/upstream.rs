@@ -9,6 +9,7 @@ use super::sender::is_server;
 use super::sm::ack;
 use super::{EndReason, Event, Output, Peer, Session, rewrite, sm};
 use crate::push::account::Change;
+use crate::push::outcome::Outcome;
 use crate::xml::{self, Element, Frame, Kind, Node, XmlWriter, ns};
 
 impl Session {
@@ -66,8 +67,10 @@ impl Session {
 
     fn upstream_closed(&mut self, now: Instant) {
         if self.is_ending() {
-            return self.over();
+            return self.upstream_closed_while_ending(now);
         }
+        // RFC 6120 §4.4: it is answered.
+        self.write_upstream(now, Bytes::from_static(xml::STREAM_CLOSE));
         if !self.is_dark() {
             self.write_client(Bytes::from_static(xml::STREAM_CLOSE));
         }
@@ -200,7 +203,8 @@ impl Session {
         }
         let from = node.attr("from");
         if self.pending.is_ours(&id) {
-            if let Some(open) = self.pending.take_publish(&id, from.as_deref()) {
+            let of_server = self.is_server(from.as_deref()) && matches!(Outcome::of(&node), Outcome::Wait(_));
+            if let Some(open) = self.pending.take_publish(&id, from.as_deref(), of_server) {
                 self.carried(&open, &node);
             } else if self.is_server(from.as_deref()) && self.confirm.ping_answered(&id) {
                 self.server_confirmed(now);

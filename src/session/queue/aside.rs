@@ -8,7 +8,6 @@ use super::number::is_inherited;
 use super::spooled::weight;
 use super::{Queue, Queued};
 use crate::push::account::LoginId;
-use crate::xml::Element;
 
 /// The stanzas that are set aside, oldest first. If one is [`Queued::gone`], only the spool has its content.
 #[derive(Debug, Default)]
@@ -93,8 +92,8 @@ impl Queue {
     }
 
     /// Puts the chosen stanzas back in their places. Call it only when no written stanza awaits its acknowledgement.
-    pub fn take_back(&mut self, mut which: impl FnMut(&Element) -> bool) {
-        for item in self.remove_aside(|item| !item.gone && which(&item.element)) {
+    pub fn take_back(&mut self, mut which: impl FnMut(&Queued) -> bool) {
+        for item in self.remove_aside(|item| !item.gone && which(item)) {
             self.put_in_order(Queued { waited: true, ..item });
         }
     }

@@ -230,6 +230,30 @@ fn what_comes_while_a_session_ends_is_acknowledged_or_not_kept() {
     assert_eq!((rig.ended, rig.spool.len()), (Some(EndReason::Superseded), 1));
 }
 
+/// A server that ended its stream meanwhile sent all of it again, and what had been kept came as well.
+#[test]
+fn what_is_still_on_its_way_to_the_disk_is_the_servers_once_that_ends_its_stream() {
+    for error in [None, Some("<stream:error><reset xmlns='urn:ietf:params:xml:ns:xmpp-streams'/></stream:error>")] {
+        let mut rig = managed();
+        rig.disk_is_slow = true;
+        rig.lose_client();
+        rig.upstream(&message(1));
+        rig.to_upstream.clear();
+        rig.input(Input::GiveWay(EndReason::Superseded));
+        match error {
+            None => rig.input(Input::Upstream(Frame::Close)),
+            Some(error) => {
+                rig.upstream(error);
+                rig.input(Input::UpstreamLost);
+            }
+        }
+        rig.sync();
+        assert_eq!((rig.ended, rig.spool.len()), (Some(EndReason::Superseded), 0), "{error:?}");
+        let answer: &[&str] = if error.is_none() { &["</stream:stream>"] } else { &[] };
+        assert_eq!(rig.to_upstream, answer, "nothing is acknowledged, and a footer is answered");
+    }
+}
+
 #[test]
 fn what_a_managing_server_was_not_acked_stays_its_own() {
     let mut rig = managed();

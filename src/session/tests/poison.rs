@@ -463,3 +463,26 @@ fn what_no_disk_has_at_the_end_stays_the_servers() {
         assert_eq!((rig.set_aside(), rig.on_disk()), (1, if late { vec![] } else { vec![1, 2] }));
     }
 }
+
+/// It was once withheld for as long as the stanza that is set aside was kept.
+#[test]
+fn what_is_said_again_without_an_id_is_another_stanza() {
+    for said in [
+        "<message from='romeo@example.net/x'><body>ok</body></message>",
+        "<presence type='subscribe' from='romeo@example.net'/>",
+    ] {
+        let mut rig = written([]);
+        rig.upstream(said);
+        rig.break_after_a_second();
+        for _ in 0..2 {
+            rig.resume_anew(0);
+            rig.break_after_a_second();
+        }
+        assert_eq!(rig.set_aside(), 1, "{said}");
+        rig.resume_anew(0);
+        assert!(!rig.to_client.iter().any(|xml| xml.contains("romeo")), "{said}: {:?}", rig.to_client);
+        rig.upstream(said);
+        assert!(rig.to_client.iter().any(|xml| xml == said), "{said}: {:?}", rig.to_client);
+        assert_eq!(rig.session.set_aside(), 1, "{said}");
+    }
+}

@@ -281,6 +281,31 @@ fn answers_to_publishes_never_reach_the_client() {
     assert_eq!(rig.to_client, Vec::<String>::new());
 }
 
+/// The server may say in its own name that the push service is out of reach; nobody else can.
+#[test]
+fn an_error_about_the_way_counts_whoever_of_the_server_says_it() {
+    let away = "<error type='cancel'><remote-server-not-found xmlns='urn:ietf:params:xml:ns:xmpp-stanzas'/></error>";
+    let gone = "<error type='cancel'><gone xmlns='urn:ietf:params:xml:ns:xmpp-stanzas'/></error>";
+    for (from, error, taken) in [
+        ("from='push.example'", away, true),
+        ("from='example.org'", away, true),
+        ("from='juliet@example.org'", away, true),
+        ("", away, true),
+        ("from='mallory.example'", away, false),
+        ("from='example.org'", gone, false),
+    ] {
+        let mut rig = Rig::with_push();
+        rig.lose_client();
+        rig.seconds(5);
+        rig.upstream(&message(1));
+        let iq = rig.publish_all().remove(0);
+        rig.upstream(&answer_of(&iq, "error", error).replace("from='push.example'", from));
+        let is_taken = |event: &Event| matches!(event, Event::PublishOutcome(_, Outcome::Wait(_)));
+        assert_eq!(rig.events.iter().any(is_taken), taken, "{from} {error}");
+        assert_eq!(rig.account.registrations[0].errors, 0);
+    }
+}
+
 #[test]
 fn errors_in_a_row_end_a_registration_and_wait_does_not_count() {
     let refused = "<error type='cancel'><item-not-found xmlns='urn:ietf:params:xml:ns:xmpp-stanzas'/></error>";
