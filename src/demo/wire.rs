@@ -9,7 +9,7 @@ use tokio::time::timeout;
 
 use crate::xml::{Frame, FrameError, FrameLimits, Framer};
 
-/// What a peer may make us hold.
+/// Bounds on the memory that a peer may make us hold.
 pub const LIMITS: FrameLimits = FrameLimits::new(1 << 20, 128);
 /// How long a write may take: 10 s.
 pub const WRITE: Duration = Duration::from_secs(10);

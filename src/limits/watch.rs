@@ -180,7 +180,7 @@ impl Watch {
         Self { counted, said: Mutex::default(), refused: Mutex::default() }
     }
 
-    /// Whether such a thing is to be logged now; if so, how many were not logged before.
+    /// Decides whether such a thing is logged now; if so, how many were not logged before.
     pub fn refused(&self, refusal: Refusal) -> Option<u64> {
         let mut said = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
         said.get_mut(refusal as usize).and_then(|said| said.next(Instant::now()))

@@ -41,7 +41,7 @@ struct Suspect {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Aside {
     mark: Mark,
-    /// When it was set aside, Unix milliseconds.
+    /// Unix milliseconds of the moment at which it was set aside.
     since: u64,
 }
 
@@ -70,13 +70,13 @@ fn is_false(value: &bool) -> bool {
 /// The end of an attachment by the client itself: a stream error, a footer, a closed or reset connection.
 #[derive(Clone, Copy, Debug)]
 pub struct End {
-    /// When, Unix milliseconds.
+    /// Unix milliseconds.
     pub now: u64,
     /// The time since its bind or resumption.
     pub lasted: Duration,
     /// The first stanza that the client had not acknowledged.
     pub first: Option<First>,
-    /// How long stanzas are kept, and so how long one stays set aside.
+    /// The time for which stanzas are kept, and so for which one stays set aside.
     pub ttl: Duration,
 }
 

@@ -14,7 +14,7 @@ use crate::session::DeviceMemory;
 const MAX_BYTES: usize = 16 << 20;
 /// Bytes of an entry beside its memory.
 const ENTRY: usize = 256;
-/// How long a memory without a session is kept.
+/// The time for which a memory without a session is kept.
 const RETENTION: Duration = Duration::from_secs(14 * 24 * 3600);
 /// The least time between two searches for memories that were kept for [`RETENTION`].
 const SWEEP_INTERVAL: Duration = Duration::from_secs(3600);
@@ -36,7 +36,7 @@ struct Held {
     devices: HashMap<(BareJid, DeviceId), Entry>,
     /// Bytes of the memories without a session.
     bytes: usize,
-    /// When the last search for expired memories took place.
+    /// The time of the last search for expired memories.
     swept: Option<Instant>,
 }
 
@@ -44,7 +44,7 @@ struct Held {
 struct Entry {
     memory: Arc<DeviceMemory>,
     sessions: usize,
-    /// When its last session left, and its bytes; `None` while there is a session.
+    /// The moment at which its last session left, and its bytes; `None` while there is a session.
     left: Option<(Instant, usize)>,
 }
 

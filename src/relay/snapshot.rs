@@ -98,14 +98,14 @@ impl Snapshot {
         host.component.as_ref().filter(|_| self.config.push.transports.contains(&Transport::Component))
     }
 
-    /// What a client may send at once.
+    /// The bounds of what a client may send at once.
     pub(super) fn limits(&self, authenticated: bool) -> FrameLimits {
         let limits = &self.config.limits;
         let bytes = if authenticated { limits.stanza } else { limits.unauthenticated_stanza };
         FrameLimits::client(bytes, limits.depth)
     }
 
-    /// What a server may send at once.
+    /// The bounds of what a server may send at once.
     pub(super) fn upstream_limits(&self) -> FrameLimits {
         FrameLimits::server(self.config.limits.upstream_stanza)
     }

@@ -338,7 +338,7 @@ impl Session {
         self.upstream_ended_in_order();
     }
 
-    /// What the server was not acknowledged when it ended its stream in order, it sends elsewhere.
+    /// The server has ended its stream in order: it sends elsewhere all that it was not acknowledged.
     fn upstream_ended_in_order(&mut self) {
         if let Phase::Spooling(last) = self.phase
             && self.server.is_on()

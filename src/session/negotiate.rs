@@ -387,20 +387,12 @@ impl Negotiation {
             | State::Deciding(_)
             | State::HandingOver(..)
             | State::Welcomed(_)
-            | State::Reopening
-                if element.kind() == Kind::Other =>
-            {
-                self.upstream_error()
+            | State::Reopening => {
+                if element.kind() == Kind::Other {
+                    self.upstream_error();
+                }
             }
-            State::Start
-            | State::Connecting
-            | State::Opening
-            | State::Authenticating { .. }
-            | State::Deciding(_)
-            | State::HandingOver(..)
-            | State::Welcomed(_)
-            | State::Restarting
-            | State::Reopening
+            State::Restarting
             | State::Binding
             | State::BindSent(_)
             | State::Finding(_)

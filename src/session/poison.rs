@@ -18,7 +18,7 @@ const ID: usize = 128;
 /// The state of the current attachment for the guard.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Vigil {
-    /// When it began: [`Session::count_of`].
+    /// The time of its beginning: [`Session::count_of`].
     began: u32,
     /// The guard has taken its end.
     ended: bool,
@@ -173,7 +173,7 @@ impl Session {
         self.ask_about_suspect(now);
     }
 
-    /// Returns whether a stanza that comes now is one that was set aside, so that it notifies nobody. Without an id it is another.
+    /// Returns whether a stanza that comes now was set aside, so that it notifies nobody. Without an id it is another one.
     pub(super) fn is_set_aside(&self, element: &Element) -> bool {
         let known = |guard: &Guard| guard.count() > 0 && guard.has_aside(mark(element, None));
         self.guard().is_some_and(|guard| known(guard) && element.node().attr("id").is_some())

@@ -86,7 +86,7 @@ impl Kept {
         self.0.drain(..self.0.len().saturating_sub(MOST));
     }
 
-    /// Whether a message that comes late is the second delivery of a kept one. Each is taken for one only once.
+    /// Returns whether a message that comes late is the second delivery of a kept one. Each is taken for one only once.
     pub(super) fn absorbs(&mut self, now: u64, message: &Element, own: Own<'_>) -> bool {
         if self.is_empty() {
             return false;

@@ -72,7 +72,7 @@ impl DeviceMemory {
         !self.is_empty() && self.lock().as_ref().is_some_and(|remembered| remembered.had.has(marks))
     }
 
-    /// How many kept messages are remembered.
+    /// The number of kept messages that are remembered.
     #[cfg(test)]
     pub(super) fn kept(&self) -> usize {
         self.lock().as_ref().map_or(0, |remembered| remembered.kept.len())

@@ -222,7 +222,7 @@ impl Framer {
         }
     }
 
-    /// Whether there is memory for the element, of which so much has come.
+    /// Returns whether there is memory for the element, of which so much has come.
     fn has_room(&mut self, found: Option<usize>) -> bool {
         let Some(Skips { share: Some(share), charge, .. }) = self.skips.as_deref_mut() else { return true };
         let bytes = found.unwrap_or(self.buffer.len());

@@ -1,6 +1,7 @@
 //! Bounds on what a peer may make us hold or work on.
 
-/// What a peer may make us hold. Bounds on its tags protect against clients and strangers; the own server has none.
+/// Bounds on the memory that a peer may make us hold. Bounds on its tags protect against clients and strangers; the own server
+/// has none.
 #[derive(Clone, Copy, Debug)]
 pub struct FrameLimits {
     /// Bytes of one top-level element, or of a stream header.
@@ -10,7 +11,7 @@ pub struct FrameLimits {
     peer: Peer,
 }
 
-/// Who the peer is.
+/// The kind of peer.
 #[derive(Clone, Copy, Debug)]
 enum Peer {
     Internet,

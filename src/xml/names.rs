@@ -60,12 +60,12 @@ const REST: [(u16, u16); 108] = [
     (0x3031, 0x3035), (0x3099, 0x309A), (0x309D, 0x309E), (0x30FC, 0x30FE),
 ];
 
-/// Whether the character may start a name.
+/// Returns whether the character may start a name.
 pub(super) fn is_start(c: char) -> bool {
     matches!(c, 'A'..='Z' | '_' | 'a'..='z') || is_in(&START, c)
 }
 
-/// Whether the character may stand in a name.
+/// Returns whether the character may stand in a name.
 pub(super) fn is_name(c: char) -> bool {
     matches!(c, '-' | '.' | '0'..='9') || is_start(c) || is_in(&REST, c)
 }

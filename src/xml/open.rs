@@ -36,9 +36,9 @@ pub(super) struct Opens {
 struct Packed {
     bytes: Vec<u8>,
     count: usize,
-    /// Where the name of the last one begins.
+    /// The place of the last one's name.
     start: usize,
-    /// What is in scope within the last one.
+    /// The scope within the last one.
     scope: Scope,
 }
 

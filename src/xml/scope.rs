@@ -25,9 +25,9 @@ const FEW: usize = 8;
 /// because the others can be read off the tag. Small, because a peer can make many.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Decl {
-    /// Where the prefix begins, an empty one if it is the default's; and [`CLOSED`] once it is.
+    /// The place where the prefix begins, an empty one if it is the default's; and [`CLOSED`] once it is.
     prefix: u32,
-    /// Where the namespace is: in the element's bytes, or marked as [`NORMALIZED`].
+    /// The place of the namespace: in the element's bytes, or marked as [`NORMALIZED`].
     uri: u32,
     uri_len: u32,
     /// While it is in scope, a hash of the namespace. Afterwards, where the declarations of its tag begin.
@@ -41,7 +41,7 @@ pub(super) struct Decl {
 pub(super) struct Scope(u32);
 
 impl Scope {
-    /// How far it is behind another one that is around it.
+    /// The distance to another one that is around it.
     pub(super) fn since(self, outer: Scope) -> usize {
         self.0.saturating_sub(outer.0) as usize
     }
@@ -71,7 +71,7 @@ pub(super) struct Declared {
     decls: Decls,
     /// The current declaration of each prefix, counted from one, where there are many.
     current: Table,
-    /// How many are in scope.
+    /// The number of declarations in scope.
     in_scope: usize,
 }
 
@@ -108,7 +108,7 @@ impl Decl {
         end.and_then(|end| rest.get(..end)).unwrap_or_default()
     }
 
-    /// Whether this is its prefix. It may itself be much longer.
+    /// Returns whether this is its prefix. It may itself be much longer.
     fn has_prefix(&self, bytes: &[u8], prefix: &[u8]) -> bool {
         self.compare(bytes, prefix) == Ordering::Equal
     }

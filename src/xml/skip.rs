@@ -81,7 +81,7 @@ pub struct Skipped {
     pub reason: SkipReason,
 }
 
-/// Where in the element the next byte is.
+/// The place in the element of the next byte.
 #[derive(Clone, Copy, Debug)]
 enum Place {
     Content,
@@ -100,7 +100,7 @@ enum Place {
 
 const CDATA: &[u8] = b"[CDATA[";
 
-/// How much of an element was read before it was given up.
+/// The part of an element that was read before it was given up.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Read {
     /// Bytes.
@@ -258,7 +258,7 @@ impl<'a> Root<'a> {
         if namespace == Some(header.default_namespace()) { kind(local) } else { Kind::Other }
     }
 
-    /// What is left of the element.
+    /// The remains of the element.
     fn left(&self, header: &Arc<Header>) -> Element {
         let kind = self.kind(header);
         let name = match kind {

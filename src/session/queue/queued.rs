@@ -48,7 +48,7 @@ pub struct Queued {
     pub(super) spooled: bool,
     /// The spool has refused it once, and may have it all the same.
     pub(super) doubtful: bool,
-    /// When it was written to the client, in milliseconds of the session's own count.
+    /// The time of its writing to the client, in milliseconds of the session's own count.
     pub(super) written: u32,
     /// It was returned to its sender or set aside, and only keeps the client's count.
     pub(super) gone: bool,
@@ -101,7 +101,7 @@ impl Queued {
         if from_room { Self { company: Company::Room, ..self } } else { self }
     }
 
-    /// When it was written to the client, in milliseconds of the session's own count.
+    /// The time of its writing to the client, in milliseconds of the session's own count.
     pub fn written(&self) -> u32 {
         self.written
     }

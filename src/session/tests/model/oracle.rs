@@ -474,7 +474,7 @@ impl World {
             && self.client.is_settled()
     }
 
-    /// Whether the client seems to break on it: it left soon after it was written, again and again.
+    /// Returns whether the client seems to break on it: it left soon after it was written, again and again.
     fn is_set_aside(&self, n: usize) -> bool {
         let Some(session) = &self.session else { return false };
         let element = Element::parse(Bytes::copy_from_slice(self.handed[n].xml.as_bytes()), &self.header).unwrap();
