@@ -8,17 +8,13 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use crate::config::{self, Config, Host, Problem};
+use crate::exit;
 use crate::net::certificate::{self, CertificateError, Defect};
 use crate::service::descriptors;
 
 pub(crate) mod leg;
 pub(crate) mod probe;
 mod push;
-
-/// `EX_CONFIG` of sysexits.h: the configuration or a certificate is wrong.
-pub const EXIT_CONFIG: u8 = 78;
-/// `EX_UNAVAILABLE` of sysexits.h: a server behind is not ready for this process, or no transport reaches a push service.
-pub const EXIT_UNAVAILABLE: u8 = 69;
 
 /// What was found, in the order in which it is told.
 #[derive(Debug, Default)]
@@ -42,7 +38,7 @@ impl Report {
         self.lines.push(problem.to_string());
     }
 
-    /// 0, [`EXIT_CONFIG`] or [`EXIT_UNAVAILABLE`]; the former wins.
+    /// 0, [`exit::CONFIG`] or [`exit::UNAVAILABLE`]; the former wins.
     pub fn exit(&self) -> u8 {
         self.exit
     }
@@ -55,7 +51,7 @@ impl fmt::Display for Report {
 }
 
 /// Prints what is found to stdout, a problem a line with file, line and remedy. The exit code is 0 if there is no
-/// problem, else [`EXIT_CONFIG`] or [`EXIT_UNAVAILABLE`].
+/// problem, else [`exit::CONFIG`] or [`exit::UNAVAILABLE`].
 pub async fn run(path: &Path) -> ExitCode {
     let report = examine(path).await;
     print!("{report}");
@@ -68,7 +64,7 @@ pub async fn examine(path: &Path) -> Report {
     let config = match Config::load(path) {
         Ok(config) => Arc::new(config),
         Err(errors) => {
-            errors.problems().iter().for_each(|problem| report.problem(problem, EXIT_CONFIG));
+            errors.problems().iter().for_each(|problem| report.problem(problem, exit::CONFIG));
             return report;
         }
     };
@@ -129,7 +125,7 @@ fn certificate(report: &mut Report, at: &Place<'_>) {
         Ok(key) => key,
         Err(error) => {
             let (key, remedy) = remedy_of(&error, at.host);
-            report.problem(&at.problem(key, error, &remedy), EXIT_CONFIG);
+            report.problem(&at.problem(key, error, &remedy), exit::CONFIG);
             return;
         }
     };
@@ -138,7 +134,7 @@ fn certificate(report: &mut Report, at: &Place<'_>) {
         let problem = at.problem("certificate", format_args!("{} {defect}", file.display()), defect.remedy());
         match defect {
             Defect::ExpiresSoon => report.warning(&problem),
-            Defect::NotForDomain | Defect::Expired | Defect::NotYetValid => report.problem(&problem, EXIT_CONFIG),
+            Defect::NotForDomain | Defect::Expired | Defect::NotYetValid => report.problem(&problem, exit::CONFIG),
         }
     }
     if defects.is_empty() {
@@ -238,17 +234,17 @@ mod tests {
         let required = "<stream:features><starttls xmlns='urn:ietf:params:xml:ns:xmpp-tls'><required/></starttls>\
             <mechanisms xmlns='urn:ietf:params:xml:ns:xmpp-sasl'><mechanism>PLAIN</mechanism></mechanisms></stream:features>";
         let settings = ["c2s_require_encryption = false", "allow_unencrypted_sasl2: true"];
-        check_server(required, EXIT_UNAVAILABLE, &[&["requires TLS"], &settings[..]].concat()).await;
+        check_server(required, exit::UNAVAILABLE, &[&["requires TLS"], &settings[..]].concat()).await;
         let none = "<stream:features><starttls xmlns='urn:ietf:params:xml:ns:xmpp-tls'/></stream:features>";
-        check_server(none, EXIT_UNAVAILABLE, &[&["offers no log-in"], &settings[..]].concat()).await;
-        check_server("<stream:features/>", EXIT_UNAVAILABLE, &["offers no log-in"]).await;
+        check_server(none, exit::UNAVAILABLE, &[&["offers no log-in"], &settings[..]].concat()).await;
+        check_server("<stream:features/>", exit::UNAVAILABLE, &["offers no log-in"]).await;
     }
 
     #[tokio::test]
     async fn a_server_that_is_no_xmpp_server_for_the_domain_is_named_as_such() {
         let unknown = "<stream:error><host-unknown xmlns='urn:ietf:params:xml:ns:xmpp-streams'/></stream:error>";
-        check_server(unknown, EXIT_UNAVAILABLE, &["host-unknown", "serve the domain"]).await;
-        check_server("", EXIT_UNAVAILABLE, &["no stream features within"]).await;
+        check_server(unknown, exit::UNAVAILABLE, &["host-unknown", "serve the domain"]).await;
+        check_server("", exit::UNAVAILABLE, &["no stream features within"]).await;
     }
 
     #[tokio::test]
@@ -256,7 +252,7 @@ mod tests {
         let port = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port();
         let (_directory, path) = written(&format!("[[host]]\ndomain = \"localhost\"\nupstream = \"127.0.0.1:{port}\""));
         let report = examine(&path).await;
-        assert_eq!(report.exit(), EXIT_UNAVAILABLE);
+        assert_eq!(report.exit(), exit::UNAVAILABLE);
         assert!(report.to_string().contains(":3: [[host]] localhost upstream: the server at 127.0.0.1"), "{report}");
     }
 
@@ -264,7 +260,7 @@ mod tests {
     async fn every_problem_of_the_file_is_listed() {
         let (_directory, path) = written("[push]\nmax_device = 3\nwith_body = 1\n");
         let report = examine(&path).await;
-        assert_eq!(report.exit(), EXIT_CONFIG);
+        assert_eq!(report.exit(), exit::CONFIG);
         assert_eq!(report.lines.len(), 3, "{report}");
     }
 
@@ -272,7 +268,7 @@ mod tests {
     async fn a_missing_certificate_is_a_problem_that_outranks_the_servers() {
         let (directory, path) = written("[[host]]\ndomain = \"jabber.org\"\nupstream = \"localhost:1\"\n");
         let report = examine(&path).await;
-        assert_eq!(report.exit(), EXIT_CONFIG);
+        assert_eq!(report.exit(), exit::CONFIG);
         let expect = format!(
             "{}:1: [[host]] jabber.org certificate: {}: cannot be read",
             path.display(),
@@ -290,7 +286,7 @@ mod tests {
         std::fs::write(directory.path().join("certs/jabber.org.pem"), certificate).unwrap();
         std::fs::write(directory.path().join("certs/jabber.org.key"), key).unwrap();
         let report = examine(&path).await;
-        assert_eq!(report.exit(), EXIT_CONFIG);
+        assert_eq!(report.exit(), exit::CONFIG);
         assert!(report.to_string().contains("jabber.org.pem does not name the domain"), "{report}");
     }
 }

@@ -8,12 +8,10 @@ use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::admin::protocol::Request;
 use crate::jid::{BareJid, Jid};
+use crate::paths::PACKAGED_CONFIG;
 use crate::push::registration::Secret;
 use crate::service::print::Printable;
-use crate::setup;
-
-/// Where a package has its configuration.
-pub const PACKAGED: &str = "/etc/pushward/config.toml";
+use crate::{admin, demo, setup};
 
 /// What `pushward` was called with.
 #[derive(Clone, Debug, PartialEq, Eq, Parser)]
@@ -43,7 +41,7 @@ pub enum Command {
         what: Printable,
     },
     /// Show Pushward at work: a server, a push service and a client in this process
-    Demo(Demo),
+    Demo(demo::Options),
     /// Ask the daemon
     #[command(flatten)]
     Ask(Ask),
@@ -174,15 +172,12 @@ impl Ask {
     }
 }
 
-/// The options of `pushward demo`.
-#[derive(Clone, Debug, Default, PartialEq, Eq, clap::Args)]
-pub struct Demo {
-    /// Keep the server running for clients of your own
-    #[arg(long)]
-    pub serve: bool,
-    /// Show every stanza
-    #[arg(long, short)]
-    pub verbose: bool,
+impl From<Ask> for admin::command::Command {
+    fn from(ask: Ask) -> Self {
+        let watched_every = ask.watched_every();
+        let (request, Output { json }) = ask.into_request();
+        Self { request, json, watched_every }
+    }
 }
 
 impl Cli {
@@ -193,10 +188,15 @@ impl Cli {
         let matches = <Self as CommandFactory>::command().get_matches();
         let mut cli = Self::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
         let named = matches.value_source("config") != Some(ValueSource::DefaultValue);
-        if !named && !cli.config.exists() && Path::new(PACKAGED).exists() {
-            cli.config = PathBuf::from(PACKAGED);
+        if !named && !cli.config.exists() && Path::new(PACKAGED_CONFIG).exists() {
+            cli.config = PathBuf::from(PACKAGED_CONFIG);
         }
         cli
+    }
+
+    /// Returns the command line that `--help`, the manual and the completions describe.
+    pub fn definition() -> clap::Command {
+        <Self as CommandFactory>::command()
     }
 
     /// What to do.
@@ -222,8 +222,8 @@ mod tests {
         check(&["--config", "a.toml"], "a.toml", Command::Run);
         check(&["--config", "a.toml", "check"], "a.toml", Command::Check);
         check(&["check", "--config", "a.toml"], "a.toml", Command::Check);
-        check(&["demo"], "config.toml", Command::Demo(Demo::default()));
-        check(&["demo", "--serve", "--verbose"], "config.toml", Command::Demo(Demo { serve: true, verbose: true }));
+        check(&["demo"], "config.toml", Command::Demo(demo::Options::default()));
+        check(&["demo", "--serve", "--verbose"], "config.toml", Command::Demo(demo::Options { serve: true, verbose: true }));
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Binds, spawns, handles signals and drains.
 
 mod listeners;
+mod operator;
 mod reload;
 
 use std::net::SocketAddr;
@@ -16,7 +17,6 @@ use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::admin::{Admin, AdminError, Doors};
 use crate::config::{Config, ListenTls};
 use crate::relay::Relay;
 use crate::relay::snapshot::{LoadError, Snapshot};
@@ -24,6 +24,7 @@ use crate::service::{self, Notify, PassedError, Sockets};
 use crate::store::{Store, StoreError};
 pub use listeners::ListenError;
 use listeners::Listeners;
+pub use operator::{OperatorInterface, Serving};
 use reload::Reloads;
 pub use reload::{Outcome, Reloader};
 
@@ -41,9 +42,9 @@ pub enum StartError {
     /// The database cannot be opened.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// The operator has no way in.
-    #[error(transparent)]
-    Admin(#[from] AdminError),
+    /// The operator's interface cannot be opened.
+    #[error("{0}")]
+    Operator(Box<dyn std::error::Error + Send + Sync>),
     /// The service manager passed sockets that cannot be used.
     #[error(transparent)]
     Passed(#[from] PassedError),
@@ -59,7 +60,7 @@ pub struct Daemon {
     connections: TaskTracker,
     relay: Arc<Relay>,
     store: Store,
-    admin: Admin,
+    operator: Serving,
     reloader: Reloader,
 }
 
@@ -68,7 +69,7 @@ impl Daemon {
     ///
     /// # Errors
     /// [`StartError`] with the reason and, where there is one, the remedy.
-    pub async fn start(config: Config) -> Result<Self, StartError> {
+    pub async fn start<I: OperatorInterface>(config: Config) -> Result<Self, StartError> {
         let snapshot = Snapshot::load(config, rand::random()).map_err(StartError::Load)?;
         let config = snapshot.config.clone();
         let (state, limits) = (config.state.clone(), (&config.limits).into());
@@ -79,7 +80,7 @@ impl Daemon {
         let relay = Arc::new(Relay::new(snapshot, store.clone(), shutdown.clone()));
         relay.recover().await;
         let mut listeners = Listeners::new(Arc::clone(&relay), accepting.clone(), connections.clone());
-        let doors = Doors::bind(&config.admin).await?;
+        let interface = I::bind(&config.admin).await.map_err(|error| StartError::Operator(Box::new(error)))?;
         let mut passed = Sockets::passed()?;
         let plan = listeners.plan(&config.listen, &mut passed)?;
         passed.finish()?;
@@ -91,8 +92,8 @@ impl Daemon {
         let (reloads, reloader) = Reloads::new(Arc::clone(&relay), listeners);
         let stop = accepting.clone();
         connections.spawn(async move { stop.run_until_cancelled(reloads.run()).await });
-        let admin = doors.open(Arc::clone(&relay), reloader.clone());
-        Ok(Self { addresses, accepting, connections, relay, store, admin, reloader })
+        let operator = interface.serve(Arc::clone(&relay), reloader.clone());
+        Ok(Self { addresses, accepting, connections, relay, store, operator, reloader })
     }
 
     /// Where it listened as it started, in the order of the configuration; ports that the system chose are real here.
@@ -119,7 +120,7 @@ impl Daemon {
         if timeout_at(deadline, drain).await.is_err() {
             tracing::warn!(left = self.connections.len(), "drain_timeout is over: connections are cut off");
         }
-        if timeout(LAST_ANSWERS, self.admin.stop()).await.is_err() {
+        if timeout(LAST_ANSWERS, self.operator.stop()).await.is_err() {
             tracing::warn!(within = ?LAST_ANSWERS, "connections of the operator are cut off");
         }
         let deadline = deadline.max(Instant::now() + LAST_WRITES);
@@ -134,7 +135,7 @@ impl Daemon {
 }
 
 /// Runs until SIGTERM or SIGINT, then drains; reloads at SIGHUP.
-pub async fn run(config: Config) -> ExitCode {
+pub async fn run<I: OperatorInterface>(config: Config) -> ExitCode {
     let signals = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()), signal(SignalKind::hangup()));
     let (Ok(mut terminate), Ok(mut interrupt), Ok(mut hangup)) = signals else {
         tracing::error!("cannot listen for signals");
@@ -143,7 +144,7 @@ pub async fn run(config: Config) -> ExitCode {
     service::descriptors::raise(&config);
     let (notify, drain_timeout) = (Notify, config.drain_timeout);
     let started = select! {
-        started = Daemon::start(config) => started,
+        started = Daemon::start::<I>(config) => started,
         signal = end(&mut terminate, &mut interrupt) => {
             tracing::info!(signal, "stopped while it started");
             return ExitCode::SUCCESS;

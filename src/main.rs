@@ -5,10 +5,7 @@ use std::process::ExitCode;
 
 use pushward::cli::{Cli, Command};
 use pushward::config::Config;
-use pushward::{admin, check, daemon, demo, log, service, setup};
-
-/// sysexits.h EX_CONFIG.
-const BAD_CONFIG: u8 = 78;
+use pushward::{admin, check, daemon, demo, exit, log, service, setup};
 
 fn main() -> ExitCode {
     let cli = Cli::from_process();
@@ -30,9 +27,9 @@ async fn command(cli: Cli) -> ExitCode {
         Command::Run => run(&cli.config).await,
         Command::Check => check::run(&cli.config).await,
         Command::Setup(options) => setup::run(&cli.config, options).await,
-        Command::Print { what } => service::print::run(what),
+        Command::Print { what } => service::print::run(what, Cli::definition()),
         Command::Demo(options) => demo::run(options).await,
-        Command::Ask(ask) => admin::client::run(&cli.config, ask).await,
+        Command::Ask(ask) => admin::command::run(&cli.config, ask.into()).await,
     }
 }
 
@@ -41,12 +38,12 @@ async fn run(path: &Path) -> ExitCode {
         Ok(config) => config,
         Err(errors) => {
             eprintln!("{errors}");
-            return ExitCode::from(BAD_CONFIG);
+            return ExitCode::from(exit::CONFIG);
         }
     };
     if let Err(error) = log::init(&config.log) {
         eprintln!("cannot set up the log: {error}");
         return ExitCode::FAILURE;
     }
-    daemon::run(config).await
+    daemon::run::<admin::Interface>(config).await
 }

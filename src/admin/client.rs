@@ -1,8 +1,6 @@
-//! The commands that ask a running daemon.
+//! Asks a running daemon through its socket.
 
-use std::io::{self, Write};
-use std::path::Path;
-use std::process::ExitCode;
+use std::io;
 use std::time::Duration;
 
 use thiserror::Error;
@@ -10,10 +8,7 @@ use tokio::io::{AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
 use tokio::time::timeout;
 
-use super::protocol::{self, Answer, Ping, PingOutcome, Registration, Reloaded, Request};
-use super::watch;
-use crate::check::{EXIT_CONFIG, EXIT_UNAVAILABLE};
-use crate::cli::{Ask, Output};
+use super::protocol::{self, Answer, Registration, Request};
 use crate::config::Config;
 
 /// How long the daemon may take for a line, beside what a push service may take.
@@ -34,56 +29,6 @@ pub(crate) enum AskError {
     Refused(String),
     #[error("cannot be printed: {0}")]
     Print(io::Error),
-}
-
-/// Asks the daemon of a configuration and prints the answer to stdout. The exit code is 0, 1 if it was not done,
-/// [`EXIT_UNAVAILABLE`] if the daemon cannot be asked, or [`EXIT_CONFIG`].
-pub async fn run(path: &Path, ask: Ask) -> ExitCode {
-    let config = match Config::load(path) {
-        Ok(config) => config,
-        Err(errors) => {
-            eprintln!("{errors}");
-            return ExitCode::from(EXIT_CONFIG);
-        }
-    };
-    let every = ask.watched_every();
-    let (request, Output { json }) = ask.into_request();
-    let answered = match every {
-        Some(every) => watch::run(config, &request, json, every).await.map(|()| true),
-        None => converse(&config, &request, json).await,
-    };
-    match answered {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::FAILURE,
-        Err(error) => {
-            eprintln!("{error}");
-            match error {
-                AskError::Print(_) => ExitCode::FAILURE,
-                AskError::Nobody(_)
-                | AskError::Forbidden(_)
-                | AskError::Broken(_)
-                | AskError::Late
-                | AskError::Refused(_) => ExitCode::from(EXIT_UNAVAILABLE),
-            }
-        }
-    }
-}
-
-/// Whether all was done that was asked for.
-async fn converse(config: &Config, request: &Request, json: bool) -> Result<bool, AskError> {
-    let mut fine = true;
-    let ended = ask(config, request, |answer| {
-        fine &= is_fine(&answer);
-        print(&answer, json).map_err(AskError::Print)
-    });
-    match ended.await {
-        Ok(()) => Ok(fine),
-        Err(AskError::Refused(reason)) => {
-            eprintln!("{reason}");
-            Ok(false)
-        }
-        Err(error) => Err(error),
-    }
 }
 
 /// Asks for all registrations.
@@ -125,28 +70,5 @@ pub(super) async fn ask(
             Some(Answer::Failed { reason }) => return Err(AskError::Refused(reason)),
             Some(answer) => take(answer)?,
         }
-    }
-}
-
-fn is_fine(answer: &Answer) -> bool {
-    match answer {
-        Answer::Ping(Ping { outcome, .. }) => *outcome == PingOutcome::Accepted,
-        Answer::Reloaded(Reloaded { done, .. }) => *done,
-        Answer::Failed { .. } => false,
-        Answer::Status(_)
-        | Answer::Session(_)
-        | Answer::Registration(_)
-        | Answer::Removed(_)
-        | Answer::Released(_)
-        | Answer::Forgotten(_)
-        | Answer::End => true,
-    }
-}
-
-fn print(answer: &Answer, json: bool) -> io::Result<()> {
-    let mut stdout = io::stdout().lock();
-    match answer.json()?.filter(|_| json) {
-        Some(object) => writeln!(stdout, "{object}"),
-        None => writeln!(stdout, "{answer}"),
     }
 }

@@ -26,9 +26,9 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::desk::Desk;
+use super::numbers::Numbers;
 use super::page::PAGE;
-use super::places::Places;
+use super::connection_slots::ConnectionSlots;
 
 /// Connections at once: one more closes the oldest.
 const CONNECTIONS: usize = 256;
@@ -52,15 +52,15 @@ const TEXT: &str = "text/plain; charset=utf-8";
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// Answers until it is told to stop.
-pub(super) async fn serve(listener: TcpListener, desk: Arc<Desk>, tasks: TaskTracker, stop: CancellationToken) {
-    let places = Places::new(CONNECTIONS);
+pub(super) async fn serve(listener: TcpListener, numbers: Arc<Numbers>, tasks: TaskTracker, stop: CancellationToken) {
+    let slots = ConnectionSlots::new(CONNECTIONS);
     let accept = async {
         loop {
             match listener.accept().await {
                 Ok((stream, _)) => {
-                    let (desk, stop, place) = (Arc::clone(&desk), stop.clone(), places.enter());
+                    let (numbers, stop, place) = (Arc::clone(&numbers), stop.clone(), slots.enter());
                     tasks.spawn(async move {
-                        stop.run_until_cancelled(place.run(timeout(PATIENCE, converse(stream, desk)))).await;
+                        stop.run_until_cancelled(place.run(timeout(PATIENCE, converse(stream, numbers)))).await;
                     });
                 }
                 Err(error) => {
@@ -73,14 +73,14 @@ pub(super) async fn serve(listener: TcpListener, desk: Arc<Desk>, tasks: TaskTra
     stop.run_until_cancelled(accept).await;
 }
 
-async fn converse(stream: TcpStream, desk: Arc<Desk>) {
+async fn converse(stream: TcpStream, numbers: Arc<Numbers>) {
     // A connection that sends nothing has no room for a request.
     if !matches!(timeout(HEADER_PATIENCE, stream.readable()).await, Ok(Ok(()))) {
         return;
     }
     let service = service_fn(|request: Request<Incoming>| {
-        let desk = Arc::clone(&desk);
-        async move { Ok::<_, Infallible>(respond(&desk, &request).await) }
+        let numbers = Arc::clone(&numbers);
+        async move { Ok::<_, Infallible>(respond(&numbers, &request).await) }
     });
     let served = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -95,7 +95,7 @@ async fn converse(stream: TcpStream, desk: Arc<Desk>) {
     }
 }
 
-async fn respond(desk: &Desk, request: &Request<Incoming>) -> Response<Full<Bytes>> {
+async fn respond(numbers: &Numbers, request: &Request<Incoming>) -> Response<Full<Bytes>> {
     if request.method() != Method::GET && request.method() != Method::HEAD {
         let mut response = page(StatusCode::METHOD_NOT_ALLOWED, TEXT, "only GET and HEAD are answered\n");
         response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
@@ -104,12 +104,12 @@ async fn respond(desk: &Desk, request: &Request<Incoming>) -> Response<Full<Byte
     match request.uri().path() {
         "/healthz" => return page(StatusCode::OK, TEXT, "alive\n"),
         "/readyz" => {
-            return match desk.unready().await {
+            return match numbers.unready().await {
                 None => page(StatusCode::OK, TEXT, "ready\n"),
                 Some(reason) => page(StatusCode::SERVICE_UNAVAILABLE, TEXT, format!("{reason}\n")),
             };
         }
-        _ if !is_for_us(request, &desk.names()) => {
+        _ if !is_for_us(request, &numbers.host_names()) => {
             let remedy = "ask by an IP address or as localhost, or add this name to [admin] hosts\n";
             return page(StatusCode::MISDIRECTED_REQUEST, TEXT, remedy);
         }
@@ -123,11 +123,11 @@ async fn respond(desk: &Desk, request: &Request<Incoming>) -> Response<Full<Byte
             }
             response
         }
-        "/status.json" => match serde_json::to_vec(&desk.overview().await) {
+        "/status.json" => match serde_json::to_vec(&numbers.page_data().await) {
             Ok(json) => page(StatusCode::OK, JSON, json),
             Err(error) => page(StatusCode::INTERNAL_SERVER_ERROR, TEXT, format!("{error}\n")),
         },
-        "/metrics" => match desk.metrics().await {
+        "/metrics" => match numbers.metrics().await {
             Ok(metrics) => page(StatusCode::OK, OPEN_METRICS, metrics),
             Err(error) => page(StatusCode::INTERNAL_SERVER_ERROR, TEXT, format!("{error}\n")),
         },

@@ -1,7 +1,7 @@
 //! What is spoken on the socket: one line with a [`Request`], then lines with an [`Answer`] each, the last of them
 //! [`Answer::End`] or [`Answer::Failed`]. Lines are JSON. Nodes are shortened and publish-options left out: they are secrets.
 
-mod told;
+mod display;
 
 use std::io;
 use std::net::SocketAddr;

@@ -8,17 +8,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use socket2::{Domain, SockAddr, Type};
-use tokio::io::{AsyncWriteExt, BufReader};
-use tokio::net::unix::OwnedWriteHalf;
+use tokio::io::BufReader;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::Semaphore;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::AdminError;
-use super::desk::Desk;
-use super::places::{Place, Places};
+use super::answers::Answers;
+use super::error::AdminError;
+use super::handlers::Handlers;
+use super::connection_slots::{ConnectionSlot, ConnectionSlots};
 use super::protocol::{self, Answer, Request};
 
 /// Connections at once that have not asked for anything: one more closes the oldest.
@@ -27,7 +27,7 @@ const CONNECTIONS: usize = 64;
 const COMMANDS: usize = 16;
 /// Connections that the kernel may complete before they are accepted.
 const BACKLOG: i32 = 16;
-/// How long a request, or the taking of an answer, may take.
+/// How long the operator may take to send a request.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// How long to wait after a failed accept: it may be for want of descriptors.
 const ACCEPT_AGAIN: Duration = Duration::from_millis(200);
@@ -86,17 +86,17 @@ impl Socket {
     }
 
     /// Answers until it is told to stop.
-    pub(super) async fn serve(self, desk: Arc<Desk>, tasks: TaskTracker, stop: CancellationToken) {
+    pub(super) async fn serve(self, handlers: Arc<Handlers>, tasks: TaskTracker, stop: CancellationToken) {
         let Self { listener, file } = self;
-        let (places, commands) = (Places::new(CONNECTIONS), Arc::new(Semaphore::new(COMMANDS)));
+        let (slots, commands) = (ConnectionSlots::new(CONNECTIONS), Arc::new(Semaphore::new(COMMANDS)));
         let accept = async {
             loop {
                 match listener.accept().await {
                     Ok((stream, _)) => {
-                        let (desk, stop, place) = (Arc::clone(&desk), stop.clone(), places.enter());
+                        let (handlers, stop, place) = (Arc::clone(&handlers), stop.clone(), slots.enter());
                         let commands = Arc::clone(&commands);
                         tasks.spawn(async move {
-                            let conversation = converse(stream, &desk, place, &commands);
+                            let conversation = converse(stream, &handlers, place, &commands);
                             if let Some(Err(error)) = stop.run_until_cancelled(conversation).await {
                                 tracing::debug!(%error, "a command was not answered to its end");
                             }
@@ -131,24 +131,9 @@ async fn remove_if_stale(path: &Path) -> Result<(), AdminError> {
     }
 }
 
-/// Where the lines of an answer go.
-#[derive(Debug)]
-pub(super) struct Answers(OwnedWriteHalf);
-
-impl Answers {
-    /// Writes a line.
-    ///
-    /// # Errors
-    /// Who asked has gone, or does not read.
-    pub(super) async fn send(&mut self, answer: &Answer) -> io::Result<()> {
-        let line = protocol::line(answer)?;
-        timeout(PATIENCE, self.0.write_all(&line)).await?
-    }
-}
-
-async fn converse(stream: UnixStream, desk: &Desk, place: Place, commands: &Semaphore) -> io::Result<()> {
+async fn converse(stream: UnixStream, handlers: &Handlers, place: ConnectionSlot, commands: &Semaphore) -> io::Result<()> {
     let (read, write) = stream.into_split();
-    let (mut answers, mut read) = (Answers(write), BufReader::new(read));
+    let (mut answers, mut read) = (Answers::new(write), BufReader::new(read));
     let begin = async {
         let asked = timeout(PATIENCE, protocol::read::<Request>(&mut read)).await?;
         Ok::<_, io::Error>((asked, timeout(PATIENCE, commands.acquire()).await))
@@ -160,7 +145,7 @@ async fn converse(stream: UnixStream, desk: &Desk, place: Place, commands: &Sema
         return answers.send(&Answer::Failed { reason: "too many commands at once".to_owned() }).await;
     };
     let last = match asked {
-        Ok(Some(request)) => match desk.answer(request, &mut answers).await? {
+        Ok(Some(request)) => match handlers.answer(request, &mut answers).await? {
             Ok(()) => Answer::End,
             Err(reason) => Answer::Failed { reason },
         },

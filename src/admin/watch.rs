@@ -1,33 +1,23 @@
 //! `--watch`: the state of things, again and again; on a terminal as a table that stays in place.
 
+mod observation;
 mod screen;
 mod table;
 
 use std::io::{self, IsTerminal, Write};
 use std::time::{Duration, SystemTime};
 
-use serde::Serialize;
 use tokio::select;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::time::sleep;
 
 use super::client::{AskError, ask};
-use super::protocol::{Answer, Request, Session, Status};
+use super::protocol::{Answer, Request};
 use crate::config::Config;
+use observation::Observation;
 use screen::{Key, Screen};
 use table::{Scroll, render};
-
-/// What the daemon said at one moment.
-#[derive(Clone, Debug, Serialize)]
-struct Snapshot {
-    /// Unix seconds.
-    at: u64,
-    status: Status,
-    /// Unless only the status was asked for.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    sessions: Option<Vec<Session>>,
-}
 
 /// Shows the answers to a request until the user ends it, or whoever reads them goes.
 ///
@@ -35,17 +25,17 @@ struct Snapshot {
 /// The terminal cannot be used; without one, also that there is no answer.
 pub(super) async fn run(config: Config, request: &Request, json: bool, every: Duration) -> Result<(), AskError> {
     let sessions = matches!(request, Request::Sessions);
-    let (sender, mut snapshots) = mpsc::channel(1);
+    let (sender, mut observations) = mpsc::channel(1);
     tokio::spawn(async move {
-        while sender.send(snapshot(&config, sessions).await).await.is_ok() {
+        while sender.send(observation(&config, sessions).await).await.is_ok() {
             sleep(every).await;
         }
     });
     if !json && io::stdout().is_terminal() {
-        return show(&mut snapshots).await.map_err(AskError::Print);
+        return show(&mut observations).await.map_err(AskError::Print);
     }
-    while let Some(snapshot) = snapshots.recv().await {
-        match print(&snapshot?, json) {
+    while let Some(observation) = observations.recv().await {
+        match print(&observation?, json) {
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(()),
             printed => printed.map_err(AskError::Print)?,
         }
@@ -53,7 +43,7 @@ pub(super) async fn run(config: Config, request: &Request, json: bool, every: Du
     Ok(())
 }
 
-async fn snapshot(config: &Config, with_sessions: bool) -> Result<Snapshot, AskError> {
+async fn observation(config: &Config, with_sessions: bool) -> Result<Observation, AskError> {
     let (mut status, mut sessions) = (None, Vec::new());
     ask(config, &Request::Status, |answer| {
         if let Answer::Status(it) = answer {
@@ -73,51 +63,51 @@ async fn snapshot(config: &Config, with_sessions: bool) -> Result<Snapshot, AskE
         .await?;
     }
     let at = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs());
-    Ok(Snapshot { at, status, sessions: with_sessions.then_some(sessions) })
+    Ok(Observation { at, status, sessions: with_sessions.then_some(sessions) })
 }
 
-fn print(snapshot: &Snapshot, json: bool) -> io::Result<()> {
+fn print(observation: &Observation, json: bool) -> io::Result<()> {
     let mut stdout = io::stdout().lock();
     if json {
-        writeln!(stdout, "{}", serde_json::to_string(snapshot)?)?;
-    } else if let Some(sessions) = &snapshot.sessions {
+        writeln!(stdout, "{}", serde_json::to_string(observation)?)?;
+    } else if let Some(sessions) = &observation.sessions {
         for session in sessions {
             writeln!(stdout, "{session}")?;
         }
     } else {
-        writeln!(stdout, "{}", snapshot.status)?;
+        writeln!(stdout, "{}", observation.status)?;
     }
     stdout.flush()
 }
 
-/// What wakes the table.
-enum Wake {
+/// An event for the table.
+enum TableEvent {
     Key(Option<Key>),
-    Snapshot(Option<Result<Snapshot, AskError>>),
+    Observation(Option<Result<Observation, AskError>>),
     Signal,
 }
 
 /// Draws until the user, or a signal, ends it. A daemon that does not answer may come back.
-async fn show(snapshots: &mut mpsc::Receiver<Result<Snapshot, AskError>>) -> io::Result<()> {
+async fn show(observations: &mut mpsc::Receiver<Result<Observation, AskError>>) -> io::Result<()> {
     let mut signals =
         (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?, signal(SignalKind::hangup())?);
     let (mut screen, mut keys) = Screen::open()?;
     let (mut last, mut trouble, mut scroll) = (None, None, Scroll::default());
     loop {
         screen.draw(|size| render(last.as_ref(), trouble.as_deref(), size, &mut scroll))?;
-        let wake = select! {
-            key = keys.recv() => Wake::Key(key),
-            snapshot = snapshots.recv() => Wake::Snapshot(snapshot),
-            _ = signals.0.recv() => Wake::Signal,
-            _ = signals.1.recv() => Wake::Signal,
-            _ = signals.2.recv() => Wake::Signal,
+        let event = select! {
+            key = keys.recv() => TableEvent::Key(key),
+            observation = observations.recv() => TableEvent::Observation(observation),
+            _ = signals.0.recv() => TableEvent::Signal,
+            _ = signals.1.recv() => TableEvent::Signal,
+            _ = signals.2.recv() => TableEvent::Signal,
         };
-        match wake {
-            Wake::Signal | Wake::Key(None | Some(Key::End)) | Wake::Snapshot(None) => return Ok(()),
-            Wake::Key(Some(Key::Resized)) => {}
-            Wake::Key(Some(Key::Scroll(by))) => scroll.by(by),
-            Wake::Snapshot(Some(Ok(snapshot))) => (last, trouble) = (Some(snapshot), None),
-            Wake::Snapshot(Some(Err(error))) => trouble = Some(error.to_string()),
+        match event {
+            TableEvent::Signal | TableEvent::Key(None | Some(Key::End)) | TableEvent::Observation(None) => return Ok(()),
+            TableEvent::Key(Some(Key::Resized)) => {}
+            TableEvent::Key(Some(Key::Scroll(by))) => scroll.by(by),
+            TableEvent::Observation(Some(Ok(observation))) => (last, trouble) = (Some(observation), None),
+            TableEvent::Observation(Some(Err(error))) => trouble = Some(error.to_string()),
         }
     }
 }

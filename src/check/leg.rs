@@ -5,8 +5,9 @@ use std::net::UdpSocket;
 use rustls::ProtocolVersion;
 
 use super::probe::{self, Offer};
-use super::{EXIT_CONFIG, EXIT_UNAVAILABLE, Place, Report};
+use super::{Place, Report};
 use crate::config::{ChannelBinding, Config, Host, UpstreamTls};
+use crate::exit;
 use crate::net::certificate;
 use crate::net::trust::Trusts;
 use crate::net::upstream::{Terms, Way};
@@ -22,7 +23,7 @@ pub(super) async fn server(report: &mut Report, at: &Place<'_>, config: &Config)
         Ok(way) => way,
         Err(error) => {
             let remedy = "name a PEM file with the certificate of the authority that issued the server's";
-            return report.problem(&at.problem("upstream_ca", error, remedy), EXIT_CONFIG);
+            return report.problem(&at.problem("upstream_ca", error, remedy), exit::CONFIG);
         }
     };
     match probe::probe(&way, domain, &terms(config), &mut None).await {
@@ -37,7 +38,7 @@ pub(super) async fn server(report: &mut Report, at: &Place<'_>, config: &Config)
         }
         Err(error) => {
             let what = format_args!("the server at {upstream}: {error}");
-            report.problem(&at.problem("upstream", what, error.remedy()), EXIT_UNAVAILABLE);
+            report.problem(&at.problem("upstream", what, error.remedy()), exit::UNAVAILABLE);
         }
     }
 }
@@ -58,7 +59,7 @@ fn sources(report: &mut Report, at: &Place<'_>) {
         if let Err(error) = UdpSocket::bind((*source, 0)) {
             let what = format_args!("{source} cannot be connected from: {error}");
             let remedy = "name addresses that this machine has: `ip address` lists them";
-            report.problem(&at.problem("upstream_source", what, remedy), EXIT_CONFIG);
+            report.problem(&at.problem("upstream_source", what, remedy), exit::CONFIG);
         }
     }
 }

@@ -9,10 +9,11 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout_at};
 
-use super::{EXIT_CONFIG, EXIT_UNAVAILABLE, Report};
+use super::{Report};
 use crate::admin::client::{self, AskError};
 use crate::admin::protocol::printable;
 use crate::config::{Config, Problem, Transport};
+use crate::exit;
 use crate::jid::Jid;
 use crate::net::certificate;
 use crate::publish::probe::{Company, Finding, Probe};
@@ -44,7 +45,7 @@ pub(super) async fn services(report: &mut Report, path: &Path, config: &Arc<Conf
         Ok(probe) => Arc::new(probe),
         Err(error) => {
             let remedy = "name a PEM file with the certificate of the authority that issued the push service's";
-            return report.problem(&problem(path, "[[push.route]] ca", error.to_string(), remedy), EXIT_CONFIG);
+            return report.problem(&problem(path, "[[push.route]] ca", error.to_string(), remedy), exit::CONFIG);
         }
     };
     for ((host, service), findings) in try_all(&probe, config, pairs).await {
@@ -174,7 +175,7 @@ fn judge(report: &mut Report, path: &Path, (host, service): (&str, &Jid), findin
     if unusable {
         let what = format!("no transport reaches {service} from {host}");
         let remedy = "mend one of those above, or add \"session\"";
-        report.problem(&problem(path, "[push] transports", what, remedy), EXIT_UNAVAILABLE);
+        report.problem(&problem(path, "[push] transports", what, remedy), exit::UNAVAILABLE);
     }
 }
 
@@ -200,8 +201,8 @@ mod tests {
         let untried = || Finding::Untried("why".to_owned());
         check(&[(S2s, Finding::Goes("there".to_owned())), (Component, fails())], 0, 2);
         check(&[(S2s, fails()), (Component, Finding::Absent), (Session, untried())], 0, 2);
-        check(&[(S2s, fails()), (Component, Finding::Absent)], EXIT_UNAVAILABLE, 2);
-        check(&[(S2s, Finding::Unfit("is not for it".to_owned()))], EXIT_UNAVAILABLE, 2);
+        check(&[(S2s, fails()), (Component, Finding::Absent)], exit::UNAVAILABLE, 2);
+        check(&[(S2s, Finding::Unfit("is not for it".to_owned()))], exit::UNAVAILABLE, 2);
     }
 
     #[test]

@@ -36,7 +36,6 @@ use tokio::select;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::broadcast::{Receiver, error::RecvError};
 
-pub use crate::cli::Demo as Options;
 use server::Notification;
 use stage::{ACCOUNTS, DOMAIN, Port, Stage};
 use story::{Ending, Failure};
@@ -44,6 +43,17 @@ use timeline::{Colours, Timeline};
 use trace::{Observer, Sighting};
 
 type Printed = Arc<Timeline<Stdout>>;
+
+/// The options of `pushward demo`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, clap::Args)]
+pub struct Options {
+    /// Keep the server running for clients of your own
+    #[arg(long)]
+    pub serve: bool,
+    /// Show every stanza
+    #[arg(long, short)]
+    pub verbose: bool,
+}
 
 /// Plays the story and prints it. Fails unless every step really happened.
 pub async fn run(options: Options) -> ExitCode {

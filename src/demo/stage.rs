@@ -13,6 +13,7 @@ use super::server::{Account, Server, Settings};
 use super::trace::Observer;
 use super::workspace::Workspace;
 use crate::config::{Config, ConfigErrors, ListenTls};
+use crate::admin::Interface;
 use crate::daemon::{Daemon, StartError};
 
 /// The domain of the play.
@@ -86,7 +87,7 @@ impl Stage {
         let server = server.await.map_err(StageError::Server)?;
         let text = configuration(server.address(), settings);
         let config = Config::parse(&text, &workspace.path().join("config.toml"))?;
-        let daemon = Daemon::start(config).await?;
+        let daemon = Daemon::start::<Interface>(config).await?;
         let tls = trusting(&workspace.path().join(CERTIFICATE))?;
         let listener = |port, wanted| {
             let found = daemon.addresses().iter().find(|(tls, _)| *tls == wanted);

@@ -16,8 +16,9 @@ mod tests {
     use std::path::Path;
 
     use super::print::{Printable, text};
-    use crate::cli::PACKAGED;
+    use crate::cli::Cli;
     use crate::config::Config;
+    use crate::paths::PACKAGED_CONFIG;
 
     fn read(path: &str) -> String {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(path);
@@ -34,14 +35,14 @@ mod tests {
         ];
         for (what, name, file) in files {
             let file = format!("src/service/{file}");
-            let same = read(&file) == String::from_utf8(text(what).unwrap()).unwrap();
+            let same = read(&file) == String::from_utf8(text(what, Cli::definition()).unwrap()).unwrap();
             assert!(same, "make it anew: cargo run -- print {name} > {file}");
         }
     }
 
     #[test]
     fn the_packaged_configuration_is_the_default_one_but_for_its_places() {
-        let parse = |file: &str| Config::parse(&read(file), Path::new(PACKAGED)).unwrap();
+        let parse = |file: &str| Config::parse(&read(file), Path::new(PACKAGED_CONFIG)).unwrap();
         let (packaged, mut default) = (parse("src/service/config.toml"), parse("config.toml"));
         default.state = "/var/lib/pushward".into();
         default.hosts[0].certificate = "/var/lib/pushward/certs/localhost.pem".into();
@@ -65,11 +66,11 @@ mod tests {
             assert!(script.starts_with("#!/bin/sh\nset -e\n") && script.contains("#DEBHELPER#"), "{script}");
         }
         let unit = read(&format!("{}/pushward.service", deb["systemd-units"]["unit-scripts"].as_str().unwrap()));
-        assert!(unit.contains(&format!("\nExecStart=/usr/bin/pushward --config {PACKAGED} run\n")), "{unit}");
+        assert!(unit.contains(&format!("\nExecStart=/usr/bin/pushward --config {PACKAGED_CONFIG} run\n")), "{unit}");
         let destinations: Vec<_> = assets.iter().map(|each| asset(each, 1)).collect();
-        let configuration = PACKAGED.trim_start_matches('/').to_owned();
+        let configuration = PACKAGED_CONFIG.trim_start_matches('/').to_owned();
         assert!(destinations.contains(&configuration) && destinations.contains(&"usr/bin/".to_owned()));
-        assert_eq!(deb["conf-files"].as_array().unwrap(), &[PACKAGED.into()]);
+        assert_eq!(deb["conf-files"].as_array().unwrap(), &[PACKAGED_CONFIG.into()]);
         assert!(read("src/service/deb/postinst").contains("adduser") && unit.contains("\nUser=pushward\n"));
         assert!(unit.contains("\nStateDirectory=pushward\n") && unit.contains("\nRuntimeDirectory=pushward\n"));
     }

@@ -3,12 +3,10 @@
 use std::io::{self, Write};
 use std::process::ExitCode;
 
-use clap::{Arg, Command, CommandFactory, ValueEnum};
+use clap::{Arg, Command, ValueEnum};
 use clap_complete::Shell;
 use clap_mangen::Man;
 use clap_mangen::roff::{Roff, bold, italic, roman};
-
-use crate::cli::Cli;
 
 /// What can be printed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -29,9 +27,9 @@ pub enum Printable {
     Config,
 }
 
-/// Prints it to stdout.
-pub fn run(what: Printable) -> ExitCode {
-    match text(what).and_then(|text| io::stdout().write_all(&text)) {
+/// Prints it to stdout. `command` is the command line that the manual and the completions describe.
+pub fn run(what: Printable, command: Command) -> ExitCode {
+    match text(what, command).and_then(|text| io::stdout().write_all(&text)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("cannot print: {error}");
@@ -40,32 +38,31 @@ pub fn run(what: Printable) -> ExitCode {
     }
 }
 
-/// What is printed.
+/// Returns the text.
 ///
 /// # Errors
 /// Never in practice: a vector takes all that is written to it.
-pub fn text(what: Printable) -> io::Result<Vec<u8>> {
+pub fn text(what: Printable, command: Command) -> io::Result<Vec<u8>> {
     let embedded = |text: &str| Ok(text.as_bytes().to_vec());
     match what {
-        Printable::Man => manual(),
-        Printable::Bash => completions(Shell::Bash),
-        Printable::Zsh => completions(Shell::Zsh),
-        Printable::Fish => completions(Shell::Fish),
+        Printable::Man => manual(command),
+        Printable::Bash => completions(Shell::Bash, command),
+        Printable::Zsh => completions(Shell::Zsh, command),
+        Printable::Fish => completions(Shell::Fish, command),
         Printable::Unit => embedded(include_str!("pushward.service")),
         Printable::Socket => embedded(include_str!("pushward.socket")),
         Printable::Config => embedded(include_str!("../../config.toml")),
     }
 }
 
-fn completions(shell: Shell) -> io::Result<Vec<u8>> {
+fn completions(shell: Shell, mut command: Command) -> io::Result<Vec<u8>> {
     let mut text = Vec::new();
-    clap_complete::generate(shell, &mut <Cli as CommandFactory>::command(), "pushward", &mut text);
+    clap_complete::generate(shell, &mut command, "pushward", &mut text);
     Ok(text)
 }
 
 /// One page for all commands.
-fn manual() -> io::Result<Vec<u8>> {
-    let mut command = <Cli as CommandFactory>::command();
+fn manual(mut command: Command) -> io::Result<Vec<u8>> {
     command.build();
     let man = Man::new(command.clone()).section("8").manual("System Administration");
     let mut text = Vec::new();
@@ -170,14 +167,15 @@ fn entry(roff: &mut Roff, command: &Command, path: &str) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cli::Cli;
 
     #[test]
     fn every_command_stands_in_the_manual_and_in_the_completions() {
         let mut names = Vec::new();
-        collect(&<Cli as CommandFactory>::command(), &mut names);
+        collect(&Cli::definition(), &mut names);
         assert!(names.len() > 5, "{names:?}");
         for what in [Printable::Man, Printable::Bash, Printable::Zsh, Printable::Fish] {
-            let text = String::from_utf8(text(what).unwrap()).unwrap();
+            let text = String::from_utf8(text(what, Cli::definition()).unwrap()).unwrap();
             for name in &names {
                 assert!(text.contains(name.as_str()), "{name} is not in {what:?}");
             }

@@ -3,8 +3,8 @@
 use std::path::Path;
 
 use super::find::{Found, Software};
-use crate::cli::PACKAGED;
 use crate::config::{Config, ListenTls};
+use crate::paths::PACKAGED_CONFIG;
 
 /// What moves Debian's Prosody to loopback, as README has it.
 const PROSODY: &str = include_str!("prosody.sh");
@@ -33,7 +33,7 @@ pub(super) fn next(config: &Config, found: &Found) -> String {
 
 /// How it is started, and how clients find it.
 fn start(text: &mut String, config: &Config) {
-    let command = if config.path == Path::new(PACKAGED) {
+    let command = if config.path == Path::new(PACKAGED_CONFIG) {
         "systemctl enable --now pushward".to_owned()
     } else {
         format!("pushward --config {}", config.path.display())

@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use toml::Value;
 
 use super::Options;
-use crate::cli::PACKAGED;
 use crate::config::UpstreamTls;
+use crate::paths::PACKAGED_CONFIG;
 
 /// What will stand in the file; what is `None` or empty is left to its default.
 #[derive(Clone, Debug)]
@@ -29,7 +29,7 @@ pub(super) struct Draft {
 impl Draft {
     /// What the options say, and what is usual. A packaged configuration has its state elsewhere.
     pub(super) fn new(options: &Options, path: &Path) -> Self {
-        let packaged = path == Path::new(PACKAGED);
+        let packaged = path == Path::new(PACKAGED_CONFIG);
         let usual = |port| SocketAddr::from((Ipv6Addr::UNSPECIFIED, port));
         let mut listen: Vec<_> = options.listen.iter().map(|address| (*address, "starttls")).collect();
         listen.extend(options.listen_tls.iter().map(|address| (*address, "direct")));
@@ -125,7 +125,7 @@ mod tests {
 
     #[test]
     fn a_packaged_configuration_keeps_its_state_where_the_service_may_write() {
-        let config = Draft::new(&Options::default(), Path::new(PACKAGED)).parse().unwrap();
+        let config = Draft::new(&Options::default(), Path::new(PACKAGED_CONFIG)).parse().unwrap();
         assert_eq!(config.state, Path::new("/var/lib/pushward"));
         assert_eq!(config.admin.socket, Path::new("/run/pushward/admin.sock"));
     }

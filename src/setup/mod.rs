@@ -10,8 +10,9 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use crate::check::{self, EXIT_CONFIG};
+use crate::check;
 use crate::config::{Config, ConfigErrors, UpstreamTls};
+use crate::exit;
 use crate::net::certificate;
 
 mod advice;
@@ -24,7 +25,6 @@ use draft::Draft;
 use find::Found;
 
 /// What clap exits with where arguments are missing.
-const EXIT_USAGE: u8 = 2;
 
 /// The options of `pushward setup`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, clap::Args)]
@@ -96,8 +96,8 @@ enum SetupError {
 impl SetupError {
     fn exit(&self) -> u8 {
         match self {
-            Self::Missing(_) | Self::NoCertificate(_) => EXIT_USAGE,
-            Self::Wrong(_) => EXIT_CONFIG,
+            Self::Missing(_) | Self::NoCertificate(_) => exit::USAGE,
+            Self::Wrong(_) => exit::CONFIG,
             Self::Exists(_) | Self::Unanswered(_) | Self::Unwritable { .. } => 1,
         }
     }

@@ -6,7 +6,7 @@ use bytesize::ByteSize;
 use crossterm::style::Stylize;
 use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
-use super::Snapshot;
+use super::observation::Observation;
 use super::screen::By;
 use crate::admin::protocol::{LastPublish, LastVerdict, Session, State, Status};
 
@@ -62,18 +62,18 @@ impl Scroll {
 
 /// The lines for so many columns and lines.
 pub(super) fn render(
-    snapshot: Option<&Snapshot>,
+    observation: Option<&Observation>,
     trouble: Option<&str>,
     (width, height): (usize, usize),
     scroll: &mut Scroll,
 ) -> Vec<String> {
-    let Some(snapshot) = snapshot else {
+    let Some(observation) = observation else {
         return vec![fit(trouble.unwrap_or("asking …"), width)];
     };
     let mut lines =
-        vec![trouble.map_or_else(|| headline(snapshot, width), |trouble| fit(trouble, width).red().to_string())];
-    let Some(sessions) = &snapshot.sessions else {
-        let text = snapshot.status.to_string();
+        vec![trouble.map_or_else(|| headline(observation, width), |trouble| fit(trouble, width).red().to_string())];
+    let Some(sessions) = &observation.sessions else {
+        let text = observation.status.to_string();
         lines.push(String::new());
         lines.extend(text.lines().skip(1).map(|line| fit(line, width)));
         lines.extend([String::new(), fit("q ends", width).dim().to_string()]);
@@ -83,7 +83,7 @@ pub(super) fn render(
     let page = height.saturating_sub(AROUND);
     let first = scroll.fit(sessions.len(), page);
     lines.push(String::new());
-    lines.extend(table(snapshot.at, sessions, (first, page), width));
+    lines.extend(table(observation.at, sessions, (first, page), width));
     let (from, to) = (first + usize::from(!sessions.is_empty()), (first + page).min(sessions.len()));
     let rows = format!("{from}–{to} of {} sessions   q ends, ↑ ↓ scroll", sessions.len());
     lines.resize(height.saturating_sub(1), String::new());
@@ -91,7 +91,7 @@ pub(super) fn render(
     lines
 }
 
-fn headline(Snapshot { status, .. }: &Snapshot, width: usize) -> String {
+fn headline(Observation { status, .. }: &Observation, width: usize) -> String {
     let Status { version, live, suspect, dark, .. } = status;
     let draining = if status.draining { ", draining" } else { "" };
     let line = format!(
@@ -238,7 +238,7 @@ mod tests {
         }
     }
 
-    fn snapshot(sessions: Vec<Session>) -> Snapshot {
+    fn observation(sessions: Vec<Session>) -> Observation {
         let status = Status {
             version: "1.2.3".to_owned(),
             uptime: 90_061,
@@ -254,7 +254,7 @@ mod tests {
             spool_bytes: 0,
             wakes_waiting: 0,
         };
-        Snapshot { at: 1000, status, sessions: Some(sessions) }
+        Observation { at: 1000, status, sessions: Some(sessions) }
     }
 
     /// Without colours.
@@ -271,7 +271,7 @@ mod tests {
 
     #[test]
     fn a_wide_terminal_shows_every_column() {
-        let lines = plain(&render(Some(&snapshot(vec![session("a@b/c")])), None, (200, 6), &mut Scroll::default()));
+        let lines = plain(&render(Some(&observation(vec![session("a@b/c")])), None, (200, 6), &mut Scroll::default()));
         assert_eq!(lines.len(), 6);
         assert!(lines[0].starts_with("pushward 1.2.3, up 1day 1h   1 live  0 suspect  0 dark"), "{}", lines[0]);
         let words =
@@ -286,8 +286,8 @@ mod tests {
     fn no_line_is_wider_than_the_terminal_and_addresses_stay() {
         let long = format!("{}@example.org/phone", "x".repeat(100));
         for width in [1, 12, 20, 40, 60, 80, 120, 160] {
-            let snapshot = snapshot(vec![session("ü漢字@b/c"), session(&long)]);
-            let lines = plain(&render(Some(&snapshot), None, (width, 10), &mut Scroll::default()));
+            let observation = observation(vec![session("ü漢字@b/c"), session(&long)]);
+            let lines = plain(&render(Some(&observation), None, (width, 10), &mut Scroll::default()));
             for line in &lines {
                 assert!(line.width() <= width, "{width}: {line:?}");
             }
@@ -298,7 +298,7 @@ mod tests {
     #[test]
     fn what_users_choose_does_not_move_the_cursor() {
         let lines = plain(&render(
-            Some(&snapshot(vec![session("a@b/\u{202e}c\u{7}")])),
+            Some(&observation(vec![session("a@b/\u{202e}c\u{7}")])),
             None,
             (200, 6),
             &mut Scroll::default(),
@@ -308,9 +308,9 @@ mod tests {
 
     #[test]
     fn the_table_is_scrolled_as_far_as_it_goes() {
-        let snapshot = snapshot((0..50).map(|n| session(&format!("{n}@b/c"))).collect());
+        let observation = observation((0..50).map(|n| session(&format!("{n}@b/c"))).collect());
         let mut scroll = Scroll::default();
-        let top = |scroll: &mut Scroll| plain(&render(Some(&snapshot), None, (80, 14), scroll))[3].clone();
+        let top = |scroll: &mut Scroll| plain(&render(Some(&observation), None, (80, 14), scroll))[3].clone();
         assert!(top(&mut scroll).starts_with("0@b/c"));
         for (by, expect) in [
             (By::Lines(-1), "0@"),
@@ -328,8 +328,8 @@ mod tests {
 
     #[test]
     fn what_goes_wrong_stands_above_what_was_seen_last() {
-        let snapshot = snapshot(vec![session("a@b/c")]);
-        let lines = plain(&render(Some(&snapshot), Some("gone"), (80, 10), &mut Scroll::default()));
+        let observation = observation(vec![session("a@b/c")]);
+        let lines = plain(&render(Some(&observation), Some("gone"), (80, 10), &mut Scroll::default()));
         assert!(lines[0] == "gone" && lines[3].starts_with("a@b/c"), "{lines:?}");
         assert_eq!(render(None, Some("gone"), (80, 10), &mut Scroll::default()), ["gone"]);
     }

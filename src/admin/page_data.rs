@@ -9,9 +9,9 @@ use crate::metrics::{Counted, Disk, Measured, Tally};
 
 /// The whole of `/status.json`.
 #[derive(Clone, Debug, Serialize)]
-pub(super) struct Overview {
+pub(super) struct PageData {
     #[serde(flatten)]
-    about: About,
+    about: DaemonData,
     hosts: Vec<Host>,
     queued: usize,
     queue_bytes: usize,
@@ -29,7 +29,7 @@ pub(super) struct Overview {
 
 /// The daemon.
 #[derive(Clone, Copy, Debug, Serialize)]
-pub(super) struct About {
+pub(super) struct DaemonData {
     pub(super) version: &'static str,
     /// Unix seconds.
     pub(super) now: u64,
@@ -56,8 +56,8 @@ struct OnDisk {
     wakes_waiting: u64,
 }
 
-impl Overview {
-    pub(super) fn new(about: About, measured: &Measured, counted: Counted, history: &History) -> Self {
+impl PageData {
+    pub(super) fn new(about: DaemonData, measured: &Measured, counted: Counted, history: &History) -> Self {
         let total = measured.total();
         let host = |(host, tally): (&String, &Tally)| {
             let Tally { live, suspect, dark, .. } = *tally;

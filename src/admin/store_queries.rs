@@ -1,4 +1,4 @@
-//! Questions of the operator to the store, which answers none of them while the disk stalls.
+//! StoreQueries of the operator to the store, which answers none of them while the disk stalls.
 //!
 //! Nobody waits for an answer longer than a deadline. A question that is late goes on behind its asker's back, since a read
 //! cannot be cancelled. So the number of questions under way is bounded: a disk that stalls costs that many threads, however
@@ -24,12 +24,12 @@ pub(super) enum Unanswered {
 
 /// At most so many questions at once, each with a deadline.
 #[derive(Clone, Debug)]
-pub(super) struct Questions {
+pub(super) struct StoreQueries {
     permits: Arc<Semaphore>,
     patience: Duration,
 }
 
-impl Questions {
+impl StoreQueries {
     pub(super) fn new(most: usize, patience: Duration) -> Self {
         Self { permits: Arc::new(Semaphore::new(most)), patience }
     }
@@ -58,21 +58,21 @@ impl Questions {
 
 /// A question that is asked again and again, one at a time, and its last answer.
 #[derive(Debug)]
-pub(super) struct Latest<T> {
-    questions: Questions,
+pub(super) struct LatestAnswer<T> {
+    questions: StoreQueries,
     /// When the question was put that was answered last.
     last: Arc<Mutex<Option<(Instant, T)>>>,
 }
 
-impl<T: Clone + Send + 'static> Latest<T> {
+impl<T: Clone + Send + 'static> LatestAnswer<T> {
     pub(super) fn new(patience: Duration) -> Self {
-        Self { questions: Questions::new(1, patience), last: Arc::default() }
+        Self { questions: StoreQueries::new(1, patience), last: Arc::default() }
     }
 
     /// Waits for an answer to a question that was put after this call: those who ask together share one.
     ///
     /// # Errors
-    /// As [`Questions::ask`].
+    /// As [`StoreQueries::ask`].
     pub(super) async fn ask(
         &self,
         question: impl Future<Output = Result<T, StoreError>> + Send + 'static,
@@ -112,7 +112,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_question_that_is_late_keeps_its_place_until_it_is_answered() {
-        let (questions, go_on) = (Questions::new(1, SOON), Arc::new(Notify::new()));
+        let (questions, go_on) = (StoreQueries::new(1, SOON), Arc::new(Notify::new()));
         let stalled = Arc::clone(&go_on);
         let question = async move {
             stalled.notified().await;
@@ -127,13 +127,13 @@ mod tests {
         assert!(matches!(questions.ask(count(&put)).await, Err(Unanswered::Late)));
         assert_eq!(put.load(Ordering::SeqCst), 0, "one at a time");
         go_on.notify_one();
-        let patient = Questions { patience: Duration::from_secs(10), ..questions };
+        let patient = StoreQueries { patience: Duration::from_secs(10), ..questions };
         assert_eq!(patient.ask(count(&put)).await.unwrap(), 0);
     }
 
     #[tokio::test]
     async fn who_asks_together_shares_an_answer_and_the_last_one_is_kept() {
-        let (latest, put) = (Latest::new(Duration::from_secs(10)), Arc::new(AtomicUsize::new(0)));
+        let (latest, put) = (LatestAnswer::new(Duration::from_secs(10)), Arc::new(AtomicUsize::new(0)));
         let count = || {
             let put = Arc::clone(&put);
             async move {

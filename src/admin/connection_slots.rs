@@ -8,9 +8,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio_util::sync::CancellationToken;
 
-/// Places for so many connections.
+/// ConnectionSlots for so many connections.
 #[derive(Clone, Debug)]
-pub(super) struct Places(Arc<Shared>);
+pub(super) struct ConnectionSlots(Arc<Shared>);
 
 #[derive(Debug)]
 struct Shared {
@@ -27,20 +27,20 @@ struct Taken {
 
 /// One of them, returned when dropped.
 #[derive(Debug)]
-pub(super) struct Place {
+pub(super) struct ConnectionSlot {
     shared: Arc<Shared>,
     number: u64,
     evicted: CancellationToken,
 }
 
-impl Places {
+impl ConnectionSlots {
     /// Room for `most`, one at least.
     pub(super) fn new(most: usize) -> Self {
         Self(Arc::new(Shared { most: most.max(1), taken: Mutex::default() }))
     }
 
     /// Takes a place, that of the oldest connection if all are taken.
-    pub(super) fn enter(&self) -> Place {
+    pub(super) fn enter(&self) -> ConnectionSlot {
         let evicted = CancellationToken::new();
         let mut taken = self.0.taken();
         if taken.connections.len() >= self.0.most
@@ -52,18 +52,18 @@ impl Places {
         taken.next += 1;
         taken.connections.push_back((number, evicted.clone()));
         drop(taken);
-        Place { shared: Arc::clone(&self.0), number, evicted }
+        ConnectionSlot { shared: Arc::clone(&self.0), number, evicted }
     }
 }
 
-impl Place {
+impl ConnectionSlot {
     /// Runs this to its end, unless the place is given to another connection before.
     pub(super) async fn run<F: Future>(&self, work: F) -> Option<F::Output> {
         self.evicted.run_until_cancelled(work).await
     }
 }
 
-impl Drop for Place {
+impl Drop for ConnectionSlot {
     fn drop(&mut self) {
         let mut taken = self.shared.taken();
         if let Ok(at) = taken.connections.binary_search_by_key(&self.number, |(number, _)| *number) {
@@ -86,16 +86,16 @@ mod tests {
 
     #[tokio::test]
     async fn the_oldest_makes_room_and_a_place_comes_back() {
-        let places = Places::new(2);
-        let (first, second) = (places.enter(), places.enter());
+        let slots = ConnectionSlots::new(2);
+        let (first, second) = (slots.enter(), slots.enter());
         assert_eq!(second.run(ready(1)).await, Some(1));
-        let third = places.enter();
+        let third = slots.enter();
         assert_eq!(first.run(pending::<()>()).await, None);
         drop(first);
         drop(third);
-        let fourth = places.enter();
+        let fourth = slots.enter();
         assert_eq!(second.run(ready(2)).await, Some(2), "there was a free place");
-        let _fifth = places.enter();
+        let _fifth = slots.enter();
         assert_eq!(second.run(pending::<()>()).await, None);
         assert_eq!(fourth.run(ready(4)).await, Some(4));
     }

@@ -11,9 +11,9 @@ const HOLDS: Duration = Duration::from_secs(5);
 
 /// What was found out last, and when.
 #[derive(Debug, Default)]
-pub(super) struct Servers(Mutex<Option<(Instant, bool)>>);
+pub(super) struct Reachability(Mutex<Option<(Instant, bool)>>);
 
-impl Servers {
+impl Reachability {
     /// Whether the server of any host takes connections.
     pub(super) async fn any_reachable(&self, relay: &Relay) -> bool {
         let mut last = self.0.lock().await;

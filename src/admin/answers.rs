@@ -1,0 +1,35 @@
+//! The lines of an answer, on their way to the operator.
+
+use std::io;
+use std::time::Duration;
+
+use tokio::io::AsyncWriteExt;
+use tokio::net::unix::OwnedWriteHalf;
+use tokio::time::timeout;
+
+use super::protocol::{self, Answer};
+
+/// How long the operator may take to read a line.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// The reason why a command was not carried out, for people.
+pub(super) type Refusal = String;
+
+/// Writes the lines of an answer.
+#[derive(Debug)]
+pub(super) struct Answers(OwnedWriteHalf);
+
+impl Answers {
+    pub(super) fn new(socket: OwnedWriteHalf) -> Self {
+        Self(socket)
+    }
+
+    /// Writes a line.
+    ///
+    /// # Errors
+    /// The operator has gone, or does not read.
+    pub(super) async fn send(&mut self, answer: &Answer) -> io::Result<()> {
+        let line = protocol::line(answer)?;
+        timeout(PATIENCE, self.0.write_all(&line)).await?
+    }
+}

@@ -1,0 +1,95 @@
+//! The commands that ask a running daemon, and print its answer.
+
+use std::io::{self, Write};
+use std::path::Path;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use super::client::{AskError, ask};
+use super::protocol::{Answer, Ping, PingOutcome, Reloaded, Request};
+use super::watch;
+use crate::config::Config;
+use crate::exit;
+
+/// A command for a running daemon.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Command {
+    /// The request.
+    pub request: Request,
+    /// Print JSON, one object a line.
+    pub json: bool,
+    /// Ask again after each of these intervals; `None` asks once.
+    pub watched_every: Option<Duration>,
+}
+
+/// Asks the daemon of a configuration and prints the answer to stdout. The exit code is 0, 1 if it was not done,
+/// [`exit::UNAVAILABLE`] if the daemon cannot be asked, or [`exit::CONFIG`].
+pub async fn run(path: &Path, command: Command) -> ExitCode {
+    let config = match Config::load(path) {
+        Ok(config) => config,
+        Err(errors) => {
+            eprintln!("{errors}");
+            return ExitCode::from(exit::CONFIG);
+        }
+    };
+    let Command { request, json, watched_every } = command;
+    let answered = match watched_every {
+        Some(every) => watch::run(config, &request, json, every).await.map(|()| true),
+        None => converse(&config, &request, json).await,
+    };
+    match answered {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("{error}");
+            match error {
+                AskError::Print(_) => ExitCode::FAILURE,
+                AskError::Nobody(_)
+                | AskError::Forbidden(_)
+                | AskError::Broken(_)
+                | AskError::Late
+                | AskError::Refused(_) => ExitCode::from(exit::UNAVAILABLE),
+            }
+        }
+    }
+}
+
+/// Returns whether all was done that was asked for.
+async fn converse(config: &Config, request: &Request, json: bool) -> Result<bool, AskError> {
+    let mut fine = true;
+    let ended = ask(config, request, |answer| {
+        fine &= is_fine(&answer);
+        print(&answer, json).map_err(AskError::Print)
+    });
+    match ended.await {
+        Ok(()) => Ok(fine),
+        Err(AskError::Refused(reason)) => {
+            eprintln!("{reason}");
+            Ok(false)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+fn is_fine(answer: &Answer) -> bool {
+    match answer {
+        Answer::Ping(Ping { outcome, .. }) => *outcome == PingOutcome::Accepted,
+        Answer::Reloaded(Reloaded { done, .. }) => *done,
+        Answer::Failed { .. } => false,
+        Answer::Status(_)
+        | Answer::Session(_)
+        | Answer::Registration(_)
+        | Answer::Removed(_)
+        | Answer::Released(_)
+        | Answer::Forgotten(_)
+        | Answer::End => true,
+    }
+}
+
+fn print(answer: &Answer, json: bool) -> io::Result<()> {
+    let mut stdout = io::stdout().lock();
+    match answer.json()?.filter(|_| json) {
+        Some(object) => writeln!(stdout, "{object}"),
+        None => writeln!(stdout, "{answer}"),
+    }
+}

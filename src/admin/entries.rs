@@ -1,0 +1,74 @@
+//! Sessions and registrations as the operator sees them.
+
+use std::time::SystemTime;
+
+use super::protocol::{
+    LastPublish, LastVerdict, PassedOver, PingOutcome, Registration, Session, State, printable, shortened,
+};
+use crate::config::Transport;
+use crate::jid::{BareJid, Jid};
+use crate::publish::choice::{Published, Standing};
+use crate::push::account::Account;
+use crate::push::registration;
+use crate::relay::registry::Handle;
+use crate::store::Backlog;
+
+/// Returns the entry of a session.
+pub(super) fn session_entry(handle: &Handle, backlog: Backlog) -> Session {
+    let (notes, (queued, queue_bytes)) = (handle.notes(), handle.queued());
+    Session {
+        jid: Jid::new(&format!("{}/{}", handle.account().as_str(), handle.resource())).to_string(),
+        state: handle.reach().into(),
+        since: handle.since(),
+        client: notes.peer,
+        queued,
+        queue_bytes,
+        spooled: backlog.count,
+        spool_bytes: backlog.bytes,
+        set_aside: handle.set_aside(),
+        services: notes.services,
+        push: notes.push.map(last_publish),
+        verdict: notes.verdict.map(|(verdict, at)| LastVerdict { verdict: verdict.to_owned(), at }),
+    }
+}
+
+/// Returns the entry of a registration.
+pub(super) fn registration_entry(
+    account: &BareJid,
+    record: &Account,
+    registration: &registration::Registration,
+    state: State,
+    standing: Standing,
+) -> Registration {
+    let Standing { next, last, passed_over, one_way_until } = standing;
+    Registration {
+        account: account.clone(),
+        resource: record.device(registration.device).map(|device| device.resource.clone()),
+        service: registration.target.service.clone(),
+        node: registration.target.node.as_deref().map(shortened),
+        state,
+        errors: registration.errors,
+        last_success: registration.last_success,
+        undelivered_since: registration.undelivered_since,
+        last_seen: registration.last_seen,
+        transport: next.map(|transport| transport.name().to_owned()),
+        last: last.map(last_publish),
+        passed_over: passed_over.into_iter().map(passed).collect(),
+        bidi_off_until: one_way_until.map(unix_of),
+    }
+}
+
+/// Unix seconds of a time of day.
+fn unix_of(at: SystemTime) -> u64 {
+    at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs()
+}
+
+fn last_publish((published, at): (Published, SystemTime)) -> LastPublish {
+    let (outcome, condition) = PingOutcome::of(published.outcome);
+    let transport = published.transport.map(|transport| transport.name().to_owned());
+    LastPublish { transport, outcome, condition, at: unix_of(at) }
+}
+
+fn passed((transport, reason): (Transport, String)) -> PassedOver {
+    PassedOver { transport: transport.name().to_owned(), reason: printable(&reason) }
+}

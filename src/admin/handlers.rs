@@ -1,0 +1,236 @@
+//! Answers the commands of the operator, from what the relay and the store know.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::answers::{Answers, Refusal};
+use super::entries::{registration_entry, session_entry};
+use super::numbers::Numbers;
+use super::ping::ping;
+use super::protocol::{Answer, Forgotten, Reloaded, Removed, Request, Released, State};
+use super::selection::{Selection, select};
+use super::store_queries::{StoreQueries, Unanswered};
+use crate::daemon::{Outcome, Reloader};
+use crate::jid::BareJid;
+use crate::push::account::{Account, Change, DeviceId};
+use crate::push::guard::Guard;
+use crate::relay::Relay;
+use crate::store::{Slot, StoreError};
+
+/// Accounts that are read from the disk at once.
+const PAGE: usize = 256;
+/// How long a command waits for the database each time.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// Commands that the database works on at once.
+const COMMANDS: usize = 16;
+
+/// The commands of the operator.
+pub(super) struct Handlers {
+    relay: Arc<Relay>,
+    reloader: Reloader,
+    numbers: Arc<Numbers>,
+    queries: StoreQueries,
+}
+
+impl Handlers {
+    pub(super) fn new(relay: Arc<Relay>, reloader: Reloader, numbers: Arc<Numbers>) -> Self {
+        Self { relay, reloader, numbers, queries: StoreQueries::new(COMMANDS, PATIENCE) }
+    }
+
+    /// Writes all lines of an answer but the last, which says how this ends.
+    ///
+    /// # Errors
+    /// Who asked has gone, or does not read.
+    pub(super) async fn answer(&self, request: Request, answers: &mut Answers) -> io::Result<Result<(), Refusal>> {
+        let one = match request {
+            Request::Sessions => return self.sessions(answers).await,
+            Request::PushList { account: Some(account) } => return self.list(&account, answers).await,
+            Request::PushList { account: None } => return self.list_all(answers).await,
+            Request::PushPing { account, service, node } => {
+                return self.ping(&account, &Selection { service, node }, answers).await;
+            }
+            Request::Status => self.numbers.status().await.map(Answer::Status).map_err(refusal),
+            Request::PushRemove { account, service, node } => {
+                let selection = Selection { service: Some(service), node };
+                self.remove(&account, &selection).await.map(Answer::Removed)
+            }
+            Request::Reload => Ok(Answer::Reloaded(self.reload().await)),
+            Request::Release { account } => self.release(&account).await.map(Answer::Released),
+            Request::Forget { account } => self.forget(account).await.map(Answer::Forgotten),
+        };
+        match one {
+            Ok(answer) => answers.send(&answer).await.map(Ok),
+            Err(refusal) => Ok(Err(refusal)),
+        }
+    }
+
+    async fn reload(&self) -> Reloaded {
+        match self.reloader.reload().await {
+            Outcome::Done(notes) => Reloaded { done: true, notes, problems: Vec::new() },
+            Outcome::Refused(problems) => Reloaded { done: false, notes: Vec::new(), problems },
+        }
+    }
+
+    async fn sessions(&self, answers: &mut Answers) -> io::Result<Result<(), Refusal>> {
+        let store = self.relay.store().clone();
+        let backlogs = match self.ask(async move { store.backlogs().await }).await {
+            Ok(backlogs) => backlogs,
+            Err(error) => return Ok(Err(refusal(error))),
+        };
+        let mut sessions = self.relay.registry().all();
+        sessions.sort_by(|a, b| (a.account(), a.resource()).cmp(&(b.account(), b.resource())));
+        for handle in sessions {
+            let slot = Slot { account: handle.account().clone(), device: handle.device() };
+            let backlog = backlogs.get(&slot).copied().unwrap_or_default();
+            answers.send(&Answer::Session(session_entry(&handle, backlog))).await?;
+        }
+        Ok(Ok(()))
+    }
+
+    async fn list(&self, account: &BareJid, answers: &mut Answers) -> io::Result<Result<(), Refusal>> {
+        match self.account(account).await {
+            Ok(state) => self.tell_registrations(account, &state, answers).await.map(Ok),
+            Err(error) => Ok(Err(refusal(error))),
+        }
+    }
+
+    async fn list_all(&self, answers: &mut Answers) -> io::Result<Result<(), Refusal>> {
+        let mut after = None;
+        loop {
+            let store = self.relay.store().clone();
+            let page = match self.ask(async move { store.accounts(after, PAGE).await }).await {
+                Ok(page) => page,
+                Err(error) => return Ok(Err(refusal(error))),
+            };
+            for (account, state) in &page.accounts {
+                self.tell_registrations(account, state, answers).await?;
+            }
+            after = page.next;
+            if after.is_none() {
+                return Ok(Ok(()));
+            }
+        }
+    }
+
+    async fn tell_registrations(&self, account: &BareJid, state: &Account, answers: &mut Answers) -> io::Result<()> {
+        for r in &state.registrations {
+            let standing = self.relay.standing(account, &r.target);
+            let registration = registration_entry(account, state, r, self.state(account, r.device), standing);
+            answers.send(&Answer::Registration(registration)).await?;
+        }
+        Ok(())
+    }
+
+    /// Returns the best state of the sessions of a device.
+    fn state(&self, account: &BareJid, device: DeviceId) -> State {
+        let sessions = self.relay.registry().sessions(account);
+        let own = sessions.iter().filter(|handle| handle.device() == device);
+        own.map(|handle| State::from(handle.reach())).max().unwrap_or(State::None)
+    }
+
+    async fn ping(
+        &self,
+        account: &BareJid,
+        selection: &Selection,
+        answers: &mut Answers,
+    ) -> io::Result<Result<(), Refusal>> {
+        let state = match self.account(account).await {
+            Ok(state) => state,
+            Err(error) => return Ok(Err(refusal(error))),
+        };
+        let registrations = match select(&state, selection) {
+            Ok(registrations) => registrations.into_iter().cloned().collect(),
+            Err(refusal) => return Ok(Err(refusal)),
+        };
+        for answer in ping(&self.relay, account, registrations).await {
+            answers.send(&Answer::Ping(answer)).await?;
+        }
+        Ok(Ok(()))
+    }
+
+    async fn remove(&self, account: &BareJid, selection: &Selection) -> Result<Removed, Refusal> {
+        let state = self.account(account).await.map_err(refusal)?;
+        let selected = select(&state, selection)?;
+        let registrations = selected.len();
+        let Some(first) = selected.first() else { return Ok(Removed { registrations }) };
+        // Selected by one node, all have that one.
+        let node = first.target.node.clone().filter(|_| selection.node.is_some());
+        let service = first.target.service.clone();
+        let change = Change::Disable { service: service.clone(), node };
+        let (relay, of) = (Arc::clone(&self.relay), account.clone());
+        let changed = self.ask(async move { relay.change_account(&of, change).await }).await;
+        changed.map_err(follows)?;
+        tracing::info!(%account, %service, registrations, "registrations removed by the operator");
+        Ok(Removed { registrations })
+    }
+
+    /// Puts the stanzas back in their places that are set aside for an account's devices.
+    async fn release(&self, account: &BareJid) -> Result<Released, Refusal> {
+        let state = self.account(account).await.map_err(refusal)?;
+        let stanzas = state.devices.iter().filter_map(|device| state.guard(device.id)).map(Guard::count).sum();
+        if stanzas == 0 {
+            return Err(self.nothing_set_aside(account, &state));
+        }
+        let (relay, of) = (Arc::clone(&self.relay), account.clone());
+        let changed = self.ask(async move { relay.change_account(&of, Change::Released).await }).await;
+        changed.map_err(follows)?;
+        tracing::info!(%account, stanzas, "stanzas released by the operator");
+        Ok(Released { stanzas })
+    }
+
+    /// The reason why there is nothing to release for an account.
+    fn nothing_set_aside(&self, account: &BareJid, state: &Account) -> Refusal {
+        let domain = account.domain();
+        if !state.devices.is_empty() {
+            format!("nothing is set aside for {account}")
+        } else if self.relay.current().config.hosts.iter().any(|host| host.domain == domain) {
+            format!("nothing is known about {account}")
+        } else {
+            format!("no [[host]] has the domain {domain}")
+        }
+    }
+
+    /// Deletes all that is kept about an account. Held sessions end before; those with their client go on, and what they
+    /// need for that is written anew.
+    async fn forget(&self, account: BareJid) -> Result<Forgotten, Refusal> {
+        let relay = Arc::clone(&self.relay);
+        self.ask(forget(relay, account)).await.map_err(follows)
+    }
+
+    async fn ask<T: Send + 'static>(
+        &self,
+        query: impl Future<Output = Result<T, StoreError>> + Send + 'static,
+    ) -> Result<T, Unanswered> {
+        let answer = self.queries.ask(query).await;
+        self.numbers.count_late(answer)
+    }
+
+    async fn account(&self, account: &BareJid) -> Result<Account, Unanswered> {
+        let (store, account) = (self.relay.store().clone(), account.clone());
+        self.ask(async move { store.account(&account).await }).await
+    }
+}
+
+async fn forget(relay: Arc<Relay>, account: BareJid) -> Result<Forgotten, StoreError> {
+    let held = relay.end_held(&account).await;
+    // A record that cannot be read is deleted all the same.
+    let state = relay.store().account(&account).await.unwrap_or_default();
+    relay.store().change(&account, Change::Removed).await?;
+    tracing::info!(%account, "account forgotten by the operator");
+    let live = relay.remember_live(&account, &state).await?;
+    let (devices, registrations) = (state.devices.len(), state.registrations.len());
+    Ok(Forgotten { account, devices, registrations, held, live })
+}
+
+fn refusal(error: Unanswered) -> Refusal {
+    error.to_string()
+}
+
+/// Why a change was not made, or not yet.
+fn follows(error: Unanswered) -> Refusal {
+    match error {
+        Unanswered::Late => format!("{error}; it may be done once the database answers"),
+        Unanswered::Failed(_) => error.to_string(),
+    }
+}

@@ -1,0 +1,71 @@
+//! Both listeners of the operator: bound first, and served from when the daemon runs.
+
+use std::sync::Arc;
+
+use tokio::net::TcpListener;
+use tokio::time::{MissedTickBehavior, interval};
+use tokio_util::sync::CancellationToken;
+
+use super::error::AdminError;
+use super::handlers::Handlers;
+use super::numbers::Numbers;
+use super::socket::Socket;
+use super::{history, http};
+use crate::config;
+use crate::daemon::{OperatorInterface, Reloader, Serving};
+use crate::relay::Relay;
+
+/// The listeners, which nobody else has.
+#[derive(Debug)]
+pub struct Interface {
+    page: Option<TcpListener>,
+    socket: Socket,
+}
+
+impl OperatorInterface for Interface {
+    type Error = AdminError;
+
+    async fn bind(config: &config::Admin) -> Result<Self, AdminError> {
+        let socket = Socket::bind(&config.socket).await?;
+        let page = match config.listen {
+            Some(address) => {
+                let listener = TcpListener::bind(address).await;
+                Some(listener.map_err(|source| AdminError::Listen { address, source })?)
+            }
+            None => None,
+        };
+        Ok(Self { page, socket })
+    }
+
+    fn serve(self, relay: Arc<Relay>, reloader: Reloader) -> Serving {
+        let serving = Serving::default();
+        let numbers = Arc::new(Numbers::new(Arc::clone(&relay)));
+        let (stop, tasks) = (serving.stop.clone(), serving.tasks.clone());
+        let measuring = Arc::clone(&numbers);
+        tasks.spawn(stop.clone().run_until_cancelled_owned(async move { measuring.measure_once().await }));
+        if let Some(listener) = self.page {
+            match listener.local_addr() {
+                Ok(address) => tracing::info!(%address, "metrics are served"),
+                Err(error) => tracing::warn!(%error, "metrics are served, at an unknown address"),
+            }
+            tasks.spawn(sample(Arc::clone(&numbers), stop.clone()));
+            tasks.spawn(http::serve(listener, Arc::clone(&numbers), tasks.clone(), stop.clone()));
+        }
+        let handlers = Arc::new(Handlers::new(relay, reloader, numbers));
+        tasks.spawn(self.socket.serve(handlers, tasks.clone(), stop));
+        serving
+    }
+}
+
+/// Keeps the numbers of the last hour, for the page.
+async fn sample(numbers: Arc<Numbers>, stop: CancellationToken) {
+    let mut ticks = interval(history::EVERY);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let sample = async {
+        loop {
+            ticks.tick().await;
+            numbers.sample().await;
+        }
+    };
+    stop.run_until_cancelled(sample).await;
+}

@@ -1,0 +1,189 @@
+//! Numbers and readiness of the daemon: for the page, the metrics, the probes and `pushward status`.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
+
+use super::history::{History, Sample};
+use super::page_data::{DaemonData, PageData};
+use super::protocol::Status;
+use super::reachability::Reachability;
+use super::store_queries::{LatestAnswer, Unanswered};
+use crate::metrics::{Disk, Measured, Tally, Wait};
+use crate::relay::Relay;
+use crate::store::Measures;
+
+/// How long numbers of the database and its health are waited for.
+const GLANCE: Duration = Duration::from_secs(1);
+
+/// The numbers of a daemon.
+pub(super) struct Numbers {
+    relay: Arc<Relay>,
+    started: Instant,
+    history: Mutex<History>,
+    servers: Reachability,
+    disk: LatestAnswer<Disk>,
+    health: LatestAnswer<()>,
+    /// The database is late with its numbers, as was logged.
+    late: AtomicBool,
+}
+
+impl Numbers {
+    pub(super) fn new(relay: Arc<Relay>) -> Self {
+        Self {
+            relay,
+            started: Instant::now(),
+            history: Mutex::default(),
+            servers: Reachability::default(),
+            disk: LatestAnswer::new(GLANCE),
+            health: LatestAnswer::new(GLANCE),
+            late: AtomicBool::new(false),
+        }
+    }
+
+    /// Returns whether the daemon is draining.
+    pub(super) fn is_draining(&self) -> bool {
+        self.relay.is_draining()
+    }
+
+    /// Returns the host names, beside addresses, under which the page is served.
+    pub(super) fn host_names(&self) -> Vec<String> {
+        self.relay.current().config.admin.hosts.clone()
+    }
+
+    /// Returns the reason why clients should not be sent here; `None` if they may.
+    pub(super) async fn unready(&self) -> Option<&'static str> {
+        if self.is_draining() {
+            return Some("draining");
+        }
+        let store = self.relay.store().clone();
+        let health = self.health.ask(async move { store.health().await }).await;
+        match self.count_late(health) {
+            Ok(()) => {}
+            Err(error @ Unanswered::Late) => {
+                tracing::debug!(%error, "not ready");
+                return Some("the database does not answer");
+            }
+            Err(error @ Unanswered::Failed(_)) => {
+                tracing::warn!(%error, "not ready: the store fails");
+                return Some("the store fails");
+            }
+        }
+        (!self.servers.any_reachable(&self.relay).await).then_some("no server can be reached")
+    }
+
+    /// Returns the metrics.
+    ///
+    /// # Errors
+    /// Never in practice: a string takes all that is written to it.
+    pub(super) async fn metrics(&self) -> Result<String, std::fmt::Error> {
+        self.relay.metrics().text(&self.measured().await)
+    }
+
+    /// Returns the page's numbers, present ones and those of the last hour.
+    pub(super) async fn page_data(&self) -> PageData {
+        let (measured, metrics) = (self.measured().await, self.relay.metrics());
+        let about = DaemonData {
+            version: env!("CARGO_PKG_VERSION"),
+            now: unix(),
+            uptime: self.started.elapsed().as_secs(),
+            draining: self.is_draining(),
+            connections: self.connections(measured.total()),
+        };
+        PageData::new(about, &measured, metrics.counted(), &self.history())
+    }
+
+    /// Measures the database once, so that there are numbers to show if it does not answer later.
+    pub(super) async fn measure_once(&self) {
+        // What went wrong was logged.
+        drop(self.disk().await);
+    }
+
+    /// Adds the present numbers to those of the last hour.
+    pub(super) async fn sample(&self) {
+        let measured = self.measured().await;
+        let connections = self.connections(measured.total());
+        let sample = Sample::new(unix(), connections, &measured, &self.relay.metrics().counted());
+        self.history().push(sample);
+    }
+
+    fn history(&self) -> MutexGuard<'_, History> {
+        self.history.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn connections(&self, total: Tally) -> usize {
+        self.relay.metrics().connections(total.live + total.suspect)
+    }
+
+    async fn measured(&self) -> Measured {
+        let mut sessions = self.relay.registry().tally();
+        for host in &self.relay.current().config.hosts {
+            sessions.entry(host.domain.clone()).or_default();
+        }
+        Measured { sessions, disk: self.disk().await.ok() }
+    }
+
+    /// Returns the numbers of the database, or those of its last answer.
+    async fn disk(&self) -> Result<Disk, Unanswered> {
+        let (store, state) = (self.relay.store().clone(), self.relay.current().config.state.clone());
+        let measure = async move {
+            let Measures { accounts, wakes, stanzas, bytes, file } = store.measures(&state).await?;
+            Ok(Disk { accounts, spooled: stanzas, spool_bytes: bytes, store_bytes: file, wakes_waiting: wakes })
+        };
+        let answer = self.disk.ask(measure).await;
+        let answer = self.count_late(answer);
+        let late = matches!(answer, Err(Unanswered::Late));
+        if late && !self.late.swap(true, Ordering::Relaxed) {
+            tracing::error!(within = ?GLANCE, "the database does not answer: its last numbers are shown until it does");
+        }
+        match answer {
+            Err(Unanswered::Late) => self.disk.last().ok_or(Unanswered::Late),
+            Err(error) => {
+                tracing::error!(%error, "the store cannot be measured");
+                Err(error)
+            }
+            Ok(disk) => {
+                if self.late.swap(false, Ordering::Relaxed) {
+                    tracing::info!("the database answers again");
+                }
+                Ok(disk)
+            }
+        }
+    }
+
+    /// Returns the answer to `pushward status`.
+    ///
+    /// # Errors
+    /// The database has never answered.
+    pub(super) async fn status(&self) -> Result<Status, Unanswered> {
+        let total = self.relay.registry().tally().into_values().fold(Tally::default(), Tally::and);
+        let disk = self.disk().await?;
+        Ok(Status {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            uptime: self.started.elapsed().as_secs(),
+            draining: self.is_draining(),
+            connections: self.connections(total),
+            live: total.live,
+            suspect: total.suspect,
+            dark: total.dark,
+            queued: total.queued,
+            queue_bytes: total.queue_bytes,
+            accounts: disk.accounts,
+            spooled: disk.spooled,
+            spool_bytes: disk.spool_bytes,
+            wakes_waiting: disk.wakes_waiting,
+        })
+    }
+
+    /// Counts a late answer.
+    pub(super) fn count_late<T>(&self, answer: Result<T, Unanswered>) -> Result<T, Unanswered> {
+        answer.inspect_err(|error| match error {
+            Unanswered::Late => self.relay.metrics().deadline_passed(Wait::Admin),
+            Unanswered::Failed(_) => {}
+        })
+    }
+}
+
+fn unix() -> u64 {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}

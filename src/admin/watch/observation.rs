@@ -1,0 +1,16 @@
+//! The answers of the daemon at one moment.
+
+use serde::Serialize;
+
+use crate::admin::protocol::{Session, Status};
+
+/// The answers of one moment.
+#[derive(Clone, Debug, Serialize)]
+pub(super) struct Observation {
+    /// Unix seconds.
+    pub(super) at: u64,
+    pub(super) status: Status,
+    /// Present if sessions were asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) sessions: Option<Vec<Session>>,
+}
