@@ -1,13 +1,12 @@
 //! `pushward check`: what is wrong with the configuration, the certificates, the servers behind and the way to the push
 //! services, before clients find out.
 
-use std::fmt;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use crate::config::{self, Config, Host, Problem};
+use crate::config::{Config, Host, Problem};
 use crate::exit;
 use crate::net::certificate::{self, CertificateError, Defect};
 use crate::service::descriptors;
@@ -15,40 +14,10 @@ use crate::service::descriptors;
 pub(crate) mod leg;
 pub(crate) mod probe;
 mod push;
+mod report;
 
-/// What was found, in the order in which it is told.
-#[derive(Debug, Default)]
-pub struct Report {
-    lines: Vec<String>,
-    exit: u8,
-}
-
-impl Report {
-    fn fine(&mut self, line: impl fmt::Display) {
-        self.lines.push(line.to_string());
-    }
-
-    fn problem(&mut self, problem: &Problem, exit: u8) {
-        self.lines.push(problem.to_string());
-        self.exit = self.exit.max(exit);
-    }
-
-    /// What some clients will stumble over, and others not.
-    fn warning(&mut self, problem: &Problem) {
-        self.lines.push(problem.to_string());
-    }
-
-    /// 0, [`exit::CONFIG`] or [`exit::UNAVAILABLE`]; the former wins.
-    pub fn exit(&self) -> u8 {
-        self.exit
-    }
-}
-
-impl fmt::Display for Report {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.lines.iter().try_for_each(|line| writeln!(f, "{line}"))
-    }
-}
+use report::HostEntry;
+pub use report::Report;
 
 /// Prints what is found to stdout, a problem a line with file, line and remedy. The exit code is 0 if there is no
 /// problem, else [`exit::CONFIG`] or [`exit::UNAVAILABLE`].
@@ -86,7 +55,7 @@ pub async fn examine(path: &Path) -> Report {
         });
     }
     for (index, host) in config.hosts.iter().enumerate() {
-        let at = Place { path, text: &text, index, host };
+        let at = HostEntry { path, text: &text, index, host };
         certificate(&mut report, &at);
         leg::server(&mut report, &at, &config).await;
     }
@@ -94,27 +63,7 @@ pub async fn examine(path: &Path) -> Report {
     report
 }
 
-/// A host and where it stands in the file.
-struct Place<'a> {
-    path: &'a Path,
-    text: &'a str,
-    index: usize,
-    host: &'a Host,
-}
-
-impl Place<'_> {
-    fn problem(&self, key: &str, what: impl fmt::Display, remedy: &str) -> Problem {
-        Problem {
-            file: self.path.to_owned(),
-            line: config::host_line(self.text, self.index, key),
-            key: format!("[[host]] {} {key}", self.host.domain),
-            what: what.to_string(),
-            remedy: remedy.to_owned(),
-        }
-    }
-}
-
-fn certificate(report: &mut Report, at: &Place<'_>) {
+fn certificate(report: &mut Report, at: &HostEntry<'_>) {
     let Host { domain, certificate: file, .. } = at.host;
     if certificate::wants_development(at.host) {
         let file = file.display();

@@ -223,7 +223,11 @@ mod tests {
         check(&["--config", "a.toml", "check"], "a.toml", Command::Check);
         check(&["check", "--config", "a.toml"], "a.toml", Command::Check);
         check(&["demo"], "config.toml", Command::Demo(demo::Options::default()));
-        check(&["demo", "--serve", "--verbose"], "config.toml", Command::Demo(demo::Options { serve: true, verbose: true }));
+        check(
+            &["demo", "--serve", "--verbose"],
+            "config.toml",
+            Command::Demo(demo::Options { serve: true, verbose: true }),
+        );
     }
 
     #[test]

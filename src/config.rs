@@ -7,25 +7,30 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use toml::de::DeTable;
+
+mod addresses;
 mod admin;
+mod domain;
+mod endpoint;
 mod host;
 mod limits;
 mod listen;
 mod log;
-mod place;
 mod problem;
 mod push;
-mod read;
 mod section;
 mod stream_management;
 #[cfg(test)]
 mod tests;
 mod transport;
+mod units;
 mod unknown;
 mod upstream;
 mod value;
 
 pub use admin::Admin;
+pub use endpoint::Endpoint;
 pub use host::{ChannelBinding, Host, UpstreamTls};
 pub use limits::Limits;
 pub use listen::{Listen, ListenTls, TrustedProxies};
@@ -34,13 +39,12 @@ pub use problem::{ConfigErrors, Problem};
 pub use push::Push;
 pub use stream_management::StreamManagement;
 pub use transport::{Component, Route, Speaker, Transport};
-pub use upstream::{Endpoint, ProxyProtocol, Upstream};
+pub use upstream::{ProxyProtocol, Upstream};
 
-const MOMENT: Duration = Duration::from_millis(50);
-const SECOND: Duration = Duration::from_secs(1);
-const MINUTE: Duration = Duration::from_secs(60);
-const HOUR: Duration = Duration::from_secs(60 * 60);
-const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+use problem::Report;
+use section::Section;
+use units::{HOUR, SECOND};
+use value::file_name;
 
 /// The whole configuration, checked.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -84,15 +88,59 @@ impl Config {
     /// # Errors
     /// Everything that is wrong with the text.
     pub fn parse(text: &str, path: &Path) -> Result<Self, ConfigErrors> {
-        let report = problem::Report::new(path, text);
-        let config = read::config(&report, text, path);
+        let report = Report::new(path, text);
+        let config = read(&report, text, path);
         report.finish()?;
         Ok(config)
+    }
+}
+
+/// Reads the whole file. The result counts only if nothing was added to the report.
+fn read<'t>(report: &'t Report<'t>, text: &'t str, path: &Path) -> Config {
+    let (table, errors) = DeTable::parse_recoverable(text);
+    for error in &errors {
+        report.add_syntax(error);
+    }
+    let directory = path.parent().unwrap_or(Path::new("")).to_owned();
+    let mut root = Section::new(report, "", 1, table.into_inner());
+    let state = root.parsed("state", file_name).map_or_else(|| "state".to_owned(), |at| at.value);
+    let drain_timeout = root.duration("drain_timeout", 10 * SECOND, Duration::ZERO..=HOUR);
+    let mut listen = listen::listeners(root.tables("listen", "[[listen]]"));
+    if listen.is_empty() {
+        listen.push(Listen::default());
+    }
+    let hosts = host::hosts(root.tables("host", "[[host]]"), &directory, &listen);
+    if hosts.is_empty() && !report.is_broken() {
+        root.problem(1, "[[host]]", "no host is served", "add [[host]] and domain = \"example.org\"");
+    }
+    let stream_management = stream_management::read(root.table("stream_management", "[stream_management]"));
+    let push = push::read(root.table("push", "[push]"), &stream_management, &directory);
+    let limits = limits::read(root.table("limits", "[limits]"));
+    let state = directory.join(state);
+    let admin = admin::read(root.table("admin", "[admin]"), &directory, &state, &listen);
+    let dns = transport::dns(root.table("dns", "[dns]"));
+    let log = log::read(root.table("log", "[log]"));
+    root.finish();
+    Config {
+        path: path.to_owned(),
+        state,
+        drain_timeout,
+        listen,
+        hosts,
+        stream_management,
+        push,
+        limits,
+        dns,
+        admin,
+        log,
     }
 }
 
 /// The line, from 1, of a key of a host, or of its `[[host]]`, in a text that [`Config::parse`] took; `index` is the
 /// host's in [`Config::hosts`].
 pub(crate) fn host_line(text: &str, index: usize, key: &str) -> usize {
-    read::host_line(text, index, key)
+    let report = Report::new(Path::new(""), text);
+    let (table, _) = DeTable::parse_recoverable(text);
+    let mut root = Section::new(&report, "", 1, table.into_inner());
+    root.tables("host", "[[host]]").get(index).map_or(1, |host| host.line_of(key))
 }

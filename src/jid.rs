@@ -18,9 +18,6 @@ use serde::{Deserialize, Serialize};
 
 pub use self::part::{ascii, domain, resource};
 
-/// Bytes that a part may have (RFC 7622 §3.1).
-const PART: usize = 1023;
-
 /// An address, as it is compared.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(from = "String")]
@@ -108,7 +105,9 @@ impl Jid {
     /// name or an IP literal.
     pub fn is_routable(&self) -> bool {
         let parts = [self.node(), self.resource(), Some(self.domain())];
-        self.is_complete() && parts.iter().flatten().all(|part| part.len() <= PART) && domain(self.domain()).is_some()
+        self.is_complete()
+            && parts.iter().flatten().all(|part| part.len() <= part::LONGEST)
+            && domain(self.domain()).is_some()
     }
 
     /// Returns whether no part is empty.

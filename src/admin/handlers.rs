@@ -8,7 +8,7 @@ use super::answers::{Answers, Refusal};
 use super::entries::{registration_entry, session_entry};
 use super::numbers::Numbers;
 use super::ping::ping;
-use super::protocol::{Answer, Forgotten, Reloaded, Removed, Request, Released, State};
+use super::protocol::{Answer, Forgotten, Released, Reloaded, Removed, Request, State};
 use super::selection::{Selection, select};
 use super::store_queries::{StoreQueries, Unanswered};
 use crate::daemon::{Outcome, Reloader};

@@ -26,9 +26,9 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::connection_slots::ConnectionSlots;
 use super::numbers::Numbers;
 use super::page::PAGE;
-use super::connection_slots::ConnectionSlots;
 
 /// Connections at once: one more closes the oldest.
 const CONNECTIONS: usize = 256;

@@ -16,9 +16,9 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::answers::Answers;
+use super::connection_slots::{ConnectionSlot, ConnectionSlots};
 use super::error::AdminError;
 use super::handlers::Handlers;
-use super::connection_slots::{ConnectionSlot, ConnectionSlots};
 use super::protocol::{self, Answer, Request};
 
 /// Connections at once that have not asked for anything: one more closes the oldest.
@@ -131,7 +131,12 @@ async fn remove_if_stale(path: &Path) -> Result<(), AdminError> {
     }
 }
 
-async fn converse(stream: UnixStream, handlers: &Handlers, place: ConnectionSlot, commands: &Semaphore) -> io::Result<()> {
+async fn converse(
+    stream: UnixStream,
+    handlers: &Handlers,
+    place: ConnectionSlot,
+    commands: &Semaphore,
+) -> io::Result<()> {
     let (read, write) = stream.into_split();
     let (mut answers, mut read) = (Answers::new(write), BufReader::new(read));
     let begin = async {

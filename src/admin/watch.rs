@@ -103,7 +103,9 @@ async fn show(observations: &mut mpsc::Receiver<Result<Observation, AskError>>) 
             _ = signals.2.recv() => TableEvent::Signal,
         };
         match event {
-            TableEvent::Signal | TableEvent::Key(None | Some(Key::End)) | TableEvent::Observation(None) => return Ok(()),
+            TableEvent::Signal | TableEvent::Key(None | Some(Key::End)) | TableEvent::Observation(None) => {
+                return Ok(());
+            }
             TableEvent::Key(Some(Key::Resized)) => {}
             TableEvent::Key(Some(Key::Scroll(by))) => scroll.by(by),
             TableEvent::Observation(Some(Ok(observation))) => (last, trouble) = (Some(observation), None),

@@ -5,7 +5,7 @@ use std::net::UdpSocket;
 use rustls::ProtocolVersion;
 
 use super::probe::{self, Offer};
-use super::{Place, Report};
+use super::report::{HostEntry, Report};
 use crate::config::{ChannelBinding, Config, Host, UpstreamTls};
 use crate::exit;
 use crate::net::certificate;
@@ -16,7 +16,7 @@ use crate::session::sieve::Notice;
 const END_POINT: &str = "tls-server-end-point";
 
 /// Connects as clients' sessions would, and judges what the server offers.
-pub(super) async fn server(report: &mut Report, at: &Place<'_>, config: &Config) {
+pub(super) async fn server(report: &mut Report, at: &HostEntry<'_>, config: &Config) {
     let Host { domain, upstream, .. } = at.host;
     sources(report, at);
     let way = match Way::new(at.host, &mut Trusts::default()) {
@@ -54,7 +54,7 @@ pub(crate) fn terms(config: &Config) -> Terms {
 }
 
 /// Connections would come from other sources where one is not this machine's, and nobody would notice.
-fn sources(report: &mut Report, at: &Place<'_>) {
+fn sources(report: &mut Report, at: &HostEntry<'_>) {
     for source in &at.host.upstream_source {
         if let Err(error) = UdpSocket::bind((*source, 0)) {
             let what = format_args!("{source} cannot be connected from: {error}");
@@ -65,7 +65,7 @@ fn sources(report: &mut Report, at: &Place<'_>) {
 }
 
 /// Channel binding ends where TLS ends, unless both ends show the same certificate.
-fn binding(report: &mut Report, at: &Place<'_>, offer: &Offer) {
+fn binding(report: &mut Report, at: &HostEntry<'_>, offer: &Offer) {
     let Host { upstream, upstream_tls, channel_binding, .. } = at.host;
     let plus: Vec<_> = offer.mechanisms.iter().filter(|name| name.ends_with("-PLUS")).map(String::as_str).collect();
     let offered = [&plus[..], &offer.bindings.iter().map(String::as_str).collect::<Vec<_>>()].concat().join(", ");
@@ -102,7 +102,7 @@ fn binding(report: &mut Report, at: &Place<'_>, offer: &Offer) {
 }
 
 /// A client's version of TLS is that of both legs, where the server speaks it (XEP-0515).
-async fn versions(report: &mut Report, at: &Place<'_>, way: &Way, config: &Config) {
+async fn versions(report: &mut Report, at: &HostEntry<'_>, way: &Way, config: &Config) {
     let Host { domain, upstream, .. } = at.host;
     let mut both = true;
     for (version, name) in [(ProtocolVersion::TLSv1_2, "TLS 1.2"), (ProtocolVersion::TLSv1_3, "TLS 1.3")] {

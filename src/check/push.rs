@@ -9,7 +9,7 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout_at};
 
-use super::{Report};
+use super::report::Report;
 use crate::admin::client::{self, AskError};
 use crate::admin::protocol::printable;
 use crate::config::{Config, Problem, Transport};

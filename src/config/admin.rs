@@ -3,10 +3,10 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
+use super::addresses::overlaps;
 use super::listen::Listen;
-use super::place::overlaps;
 use super::section::Section;
-use super::value::{Wrong, file_name, wrong};
+use super::value::{Wrong, file_name};
 
 /// `[admin]`: how the operator asks the daemon.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,14 +49,14 @@ fn admin_address(text: &str) -> Result<Option<SocketAddr>, Wrong> {
         return Ok(None);
     }
     let remedy = "write an IP address and a port, such as \"127.0.0.1:9522\", or \"\" for none";
-    text.parse().map(Some).map_err(|_| wrong(format!("\"{text}\" is not an address"), remedy))
+    text.parse().map(Some).map_err(|_| Wrong::new(format!("\"{text}\" is not an address"), remedy))
 }
 
 fn host_name(text: &str) -> Result<String, Wrong> {
     let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_');
     if text.is_empty() || !text.chars().all(fits) {
         let remedy = "write a host name without a port, such as \"pushward.internal\"";
-        return Err(wrong(format!("\"{text}\" is not a host name"), remedy));
+        return Err(Wrong::new(format!("\"{text}\" is not a host name"), remedy));
     }
     Ok(text.trim_end_matches('.').to_ascii_lowercase())
 }

@@ -3,12 +3,12 @@
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
+use super::domain::domain;
 use super::listen::Listen;
 use super::section::{At, Section};
 use super::transport::{self, Component};
 use super::upstream::{self, ProxyProtocol, Upstream};
-use super::value::{Wrong, file_name, wrong};
-use crate::jid;
+use super::value::file_name;
 
 const UPSTREAM_TLS: [(&str, UpstreamTls); 3] =
     [("off", UpstreamTls::Off), ("starttls", UpstreamTls::Starttls), ("direct", UpstreamTls::Direct)];
@@ -97,7 +97,7 @@ pub(super) fn hosts(sections: Vec<Section<'_>>, directory: &Path, listen: &[List
             domain: domain.value,
         };
         encryption(&section, &host, lines);
-        upstream::families(&section, &host, source_line);
+        families(&section, &host, source_line);
         section.finish();
         hosts.push(host);
     }
@@ -135,8 +135,22 @@ fn encryption(section: &Section<'_>, host: &Host, lines: [usize; 4]) {
     }
 }
 
-pub(super) fn domain(text: &str) -> Result<String, Wrong> {
-    let remedy = "write the part of the users' addresses after the @, such as \"example.org\"";
-    let domain = jid::domain(text).filter(|domain| !domain.contains(['/', '\\', '@', '*']));
-    domain.ok_or_else(|| wrong(format!("\"{text}\" is not a domain"), remedy))
+/// Reports local addresses that no connection to the server could have.
+fn families(section: &Section<'_>, host: &Host, line: usize) {
+    let sources = &host.upstream_source;
+    let problem = |what: String, remedy: &str| section.problem(line, "upstream_source", what, remedy);
+    match &host.upstream {
+        Upstream::Unix(_) if !sources.is_empty() => {
+            problem("a unix socket has no addresses".to_owned(), "remove it: no ports run out there");
+        }
+        Upstream::Tcp(endpoint) => {
+            let server = host.upstream.ip();
+            let other = |source: &&IpAddr| server.is_some_and(|server| server.is_ipv4() != source.is_ipv4());
+            if let Some(source) = sources.iter().find(other) {
+                let what = format!("{source} cannot connect to {endpoint}: one is IPv4, the other IPv6");
+                problem(what, "write addresses of the server's kind");
+            }
+        }
+        Upstream::Unix(_) => {}
+    }
 }

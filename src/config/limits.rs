@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::section::{Section, display};
-use super::{HOUR, MINUTE, MOMENT, SECOND};
+use super::units::{HOUR, MINUTE, MOMENT, SECOND};
 
 /// RFC 6120 §13.12: an implementation must not limit stanzas to less.
 const SMALLEST_STANZA: usize = 10_000;

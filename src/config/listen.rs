@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use super::section::Section;
-use super::value::{Wrong, wrong};
+use super::value::Wrong;
 
 /// One address that clients connect to.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -86,10 +86,10 @@ fn proxies(section: &mut Section<'_>) -> Option<TrustedProxies> {
 fn network(text: &str) -> Result<IpNet, Wrong> {
     let remedy = "write addresses or networks of proxies, such as \"192.0.2.7\" or \"10.0.0.0/8\"";
     let one = text.parse::<IpAddr>().map(|address| IpNet::from(address.to_canonical()));
-    one.or_else(|_| text.parse()).map_err(|_| wrong(format!("\"{text}\" is not a network"), remedy))
+    one.or_else(|_| text.parse()).map_err(|_| Wrong::new(format!("\"{text}\" is not a network"), remedy))
 }
 
 fn address(text: &str) -> Result<SocketAddr, Wrong> {
     let remedy = "write an IP address and a port, such as \"[::]:5222\" or \"192.0.2.1:5222\"";
-    text.parse().map_err(|_| wrong(format!("\"{text}\" is not an address"), remedy))
+    text.parse().map_err(|_| Wrong::new(format!("\"{text}\" is not an address"), remedy))
 }

@@ -6,8 +6,8 @@ use std::time::Duration;
 use super::section::Section;
 use super::stream_management::StreamManagement;
 use super::transport::{self, Route, Transport};
-use super::value::{Wrong, wrong};
-use super::{DAY, HOUR, MINUTE, MOMENT, SECOND};
+use super::units::{DAY, HOUR, MINUTE, MOMENT, SECOND};
+use super::value::Wrong;
 use crate::jid::Jid;
 
 /// `[push]`: what a notification says and when it is sent.
@@ -145,11 +145,11 @@ fn hibernation_after_push(s: &mut Section<'_>) -> Option<Duration> {
 
 fn body(text: &str) -> Result<String, Wrong> {
     if text.len() > 1_000 {
-        return Err(wrong("longer than 1,000 bytes", "shorten it: it is sent with every notification"));
+        return Err(Wrong::new("longer than 1,000 bytes", "shorten it: it is sent with every notification"));
     }
     // XML 1.0 §2.2: these cannot be written in a stanza.
     if text.chars().any(|c| c.is_control() && !matches!(c, '\t' | '\n')) {
-        return Err(wrong("contains a control character", "write text only"));
+        return Err(Wrong::new("contains a control character", "write text only"));
     }
     Ok(text.to_owned())
 }

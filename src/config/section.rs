@@ -125,7 +125,7 @@ impl<'t> Section<'t> {
         let At { value, line } = self.text(key)?;
         match parse(&value) {
             Ok(value) => Some(At { value, line }),
-            Err((what, remedy)) => {
+            Err(Wrong { what, remedy }) => {
                 self.problem(line, key, what, remedy);
                 None
             }
@@ -164,7 +164,7 @@ impl<'t> Section<'t> {
             };
             match parse(text) {
                 Ok(value) => list.push(value),
-                Err((what, remedy)) => self.problem(line, key, what, remedy),
+                Err(Wrong { what, remedy }) => self.problem(line, key, what, remedy),
             }
         }
         (list.len() == wanted).then_some(list)

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::section::Section;
-use super::{DAY, HOUR, MINUTE, MOMENT, SECOND};
+use super::units::{DAY, HOUR, MINUTE, MOMENT, SECOND};
 
 /// `[stream_management]`: how long things are waited for.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -3,11 +3,11 @@
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 
-use super::host::domain;
-use super::place::is_loopback;
+use super::addresses::is_loopback;
+use super::domain::domain;
+use super::endpoint::{Endpoint, endpoint};
 use super::section::Section;
-use super::upstream::{Endpoint, endpoint};
-use super::value::{Wrong, file_name, wrong};
+use super::value::{Wrong, file_name};
 use crate::push::registration::Secret;
 
 /// How a notification travels.
@@ -77,7 +77,7 @@ pub(super) fn order(s: &mut Section<'_>, default: Vec<Transport>) -> Vec<Transpo
     let known = [Transport::S2s, Transport::Component, Transport::Session];
     let parse = |text: &str| {
         let found = known.into_iter().find(|transport| transport.name() == text);
-        found.ok_or_else(|| wrong(format!("unknown transport \"{text}\""), REMEDY))
+        found.ok_or_else(|| Wrong::new(format!("unknown transport \"{text}\""), REMEDY))
     };
     let Some(order) = s.list("transports", parse) else { return default };
     if order.is_empty() || known.iter().any(|one| order.iter().filter(|other| *other == one).count() > 1) {
@@ -92,7 +92,8 @@ pub(super) fn services(s: &mut Section<'_>) -> Vec<String> {
 }
 
 fn service(text: &str) -> Result<String, Wrong> {
-    domain(text).map_err(|(what, _)| wrong(what, "write the push service's domain, such as \"push.example.net\""))
+    domain(text)
+        .map_err(|error| Wrong::new(error.what, "write the push service's domain, such as \"push.example.net\""))
 }
 
 /// All `[[push.route]]`.
@@ -163,7 +164,7 @@ pub(super) fn dns(mut s: Section<'_>) -> Vec<SocketAddr> {
     let parse = |text: &str| {
         let plain = text.parse::<IpAddr>().map(|ip| SocketAddr::new(ip, 53));
         plain.or_else(|_| text.parse()).map_err(|_| {
-            wrong(
+            Wrong::new(
                 format!("\"{text}\" is not an address"),
                 "write an IP address, such as \"192.0.2.53\", with a port or without",
             )
@@ -175,5 +176,5 @@ pub(super) fn dns(mut s: Section<'_>) -> Vec<SocketAddr> {
 }
 
 fn server_address(text: &str) -> Result<Endpoint, Wrong> {
-    endpoint(text).map_err(|(what, _)| wrong(what, "write an address and a port, such as \"10.0.0.5:5270\""))
+    endpoint(text).map_err(|error| Wrong::new(error.what, "write an address and a port, such as \"10.0.0.5:5270\""))
 }

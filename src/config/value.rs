@@ -1,12 +1,17 @@
-//! What is wrong with a value.
+//! Errors of single values.
 
-/// What is wrong with a value, and the remedy.
-pub(super) type Wrong = (String, String);
+/// The fault of a value, and the remedy.
+pub(super) struct Wrong {
+    pub(super) what: String,
+    pub(super) remedy: String,
+}
 
-pub(super) fn wrong(what: impl Into<String>, remedy: &str) -> Wrong {
-    (what.into(), remedy.to_owned())
+impl Wrong {
+    pub(super) fn new(what: impl Into<String>, remedy: &str) -> Self {
+        Self { what: what.into(), remedy: remedy.to_owned() }
+    }
 }
 
 pub(super) fn file_name(text: &str) -> Result<String, Wrong> {
-    if text.is_empty() { Err(wrong("empty", "write a path")) } else { Ok(text.to_owned()) }
+    if text.is_empty() { Err(Wrong::new("empty", "write a path")) } else { Ok(text.to_owned()) }
 }

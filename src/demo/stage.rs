@@ -12,8 +12,8 @@ use super::client::{Place, Security, TrustError, trusting};
 use super::server::{Account, Server, Settings};
 use super::trace::Observer;
 use super::workspace::Workspace;
-use crate::config::{Config, ConfigErrors, ListenTls};
 use crate::admin::Interface;
+use crate::config::{Config, ConfigErrors, ListenTls};
 use crate::daemon::{Daemon, StartError};
 
 /// The domain of the play.

@@ -6,6 +6,9 @@ use std::fmt::{self, Write};
 use ::jid::{DomainPart, NodePart, ResourcePart};
 use idna::uts46::{AsciiDenyList, Hyphens, Uts46};
 
+/// The bytes that a part may have at most (RFC 7622 §3.1).
+pub(super) const LONGEST: usize = 1023;
+
 /// Normalises a local part.
 pub(super) fn node(text: &str) -> Cow<'_, str> {
     NodePart::new(text).ok().map(plain).filter(|normal| is_one_part(normal)).unwrap_or(Cow::Borrowed(text))
@@ -39,7 +42,7 @@ fn name(text: &str) -> Option<Cow<'_, str>> {
         (name, Ok(())) => name,
         (_, Err(_)) => return None,
     };
-    let complete = name.len() <= super::PART && name.split('.').all(|label| !label.is_empty());
+    let complete = name.len() <= LONGEST && name.split('.').all(|label| !label.is_empty());
     complete.then_some(name)
 }
 

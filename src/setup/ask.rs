@@ -2,8 +2,8 @@
 
 use std::io::{self, BufRead, Write};
 
-use super::SetupError;
 use super::draft::Draft;
+use super::error::SetupError;
 
 /// Wrong answers to one question, after which nobody is asked again.
 const TRIES: usize = 5;

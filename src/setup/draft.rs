@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 
 use toml::Value;
 
-use super::Options;
-use crate::config::UpstreamTls;
+use super::options::Options;
+use crate::config::{Config, ConfigErrors, UpstreamTls};
 use crate::paths::PACKAGED_CONFIG;
 
 /// What will stand in the file; what is `None` or empty is left to its default.
@@ -49,6 +49,14 @@ impl Draft {
             socket: (packaged && state.is_none()).then(|| PathBuf::from("/run/pushward/admin.sock")),
             state: state.or_else(|| packaged.then(|| PathBuf::from("/var/lib/pushward"))),
         }
+    }
+
+    /// Returns the configuration that a daemon reads from it.
+    ///
+    /// # Errors
+    /// Everything that is wrong with it.
+    pub(super) fn parse(&self) -> Result<Config, ConfigErrors> {
+        Config::parse(&self.to_string(), &self.path)
     }
 }
 

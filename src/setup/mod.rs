@@ -5,103 +5,25 @@
 
 use std::fs::OpenOptions;
 use std::io::{self, IsTerminal, Write};
-use std::net::SocketAddr;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use crate::check;
-use crate::config::{Config, ConfigErrors, UpstreamTls};
-use crate::exit;
 use crate::net::certificate;
 
 mod advice;
 mod ask;
 mod draft;
+mod error;
 mod find;
+mod options;
 
 use ask::{Asker, Question};
 use draft::Draft;
+use error::SetupError;
 use find::Found;
-
-/// What clap exits with where arguments are missing.
-
-/// The options of `pushward setup`.
-#[derive(Clone, Debug, Default, PartialEq, Eq, clap::Args)]
-pub struct Options {
-    /// The domain: what stands behind the @ of the users' addresses
-    #[arg(long)]
-    pub domain: Option<String>,
-    /// The server's address and port for client connections; by default 127.0.0.1:5322
-    #[arg(long, value_name = "HOST:PORT")]
-    pub upstream: Option<String>,
-    /// When TLS starts on the connection to it; by default what works, without TLS first
-    #[arg(long, value_name = "WHEN", value_parser = upstream_tls)]
-    pub upstream_tls: Option<UpstreamTls>,
-    /// The authority that issued its certificate, PEM; by default the system's
-    #[arg(long, value_name = "FILE")]
-    pub upstream_ca: Option<PathBuf>,
-    /// The domain's certificate chain, PEM; by default it is looked for
-    #[arg(long, value_name = "FILE", requires = "key")]
-    pub certificate: Option<PathBuf>,
-    /// The certificate's private key, PEM
-    #[arg(long, value_name = "FILE", requires = "certificate")]
-    pub key: Option<PathBuf>,
-    /// Where clients connect with STARTTLS, any number of times; by default port 5222 of every address
-    #[arg(long, value_name = "ADDRESS:PORT")]
-    pub listen: Vec<SocketAddr>,
-    /// Where clients connect with TLS at once, any number of times; by default port 5223 of every address
-    #[arg(long, value_name = "ADDRESS:PORT")]
-    pub listen_tls: Vec<SocketAddr>,
-    /// The directory of the database; by default state, or /var/lib/pushward for /etc/pushward/config.toml
-    #[arg(long, value_name = "DIRECTORY")]
-    pub state: Option<PathBuf>,
-    /// Where the configuration is written; by default the file that --config names
-    #[arg(long, value_name = "FILE")]
-    pub output: Option<PathBuf>,
-    /// Replace a configuration that is there
-    #[arg(long)]
-    pub force: bool,
-    /// Ask nothing
-    #[arg(long, short)]
-    pub yes: bool,
-}
-
-fn upstream_tls(text: &str) -> Result<UpstreamTls, String> {
-    match text {
-        "off" => Ok(UpstreamTls::Off),
-        "starttls" => Ok(UpstreamTls::Starttls),
-        "direct" => Ok(UpstreamTls::Direct),
-        _ => Err("write off, starttls or direct".to_owned()),
-    }
-}
-
-/// Why nothing was written.
-#[derive(Debug, thiserror::Error)]
-enum SetupError {
-    #[error("{path} is there already, and is left alone; --force replaces it, --output FILE writes elsewhere", path = .0.display())]
-    Exists(PathBuf),
-    #[error("not a terminal to ask on, so these options are needed: {}", .0.join(", "))]
-    Missing(Vec<&'static str>),
-    #[error("nobody answers: {0}")]
-    Unanswered(io::Error),
-    #[error("there is no certificate for {0}; name it with --certificate FILE --key FILE")]
-    NoCertificate(String),
-    #[error("{0}")]
-    Wrong(ConfigErrors),
-    #[error("{path} cannot be written: {source}", path = .path.display())]
-    Unwritable { path: PathBuf, source: io::Error },
-}
-
-impl SetupError {
-    fn exit(&self) -> u8 {
-        match self {
-            Self::Missing(_) | Self::NoCertificate(_) => exit::USAGE,
-            Self::Wrong(_) => exit::CONFIG,
-            Self::Exists(_) | Self::Unanswered(_) | Self::Unwritable { .. } => 1,
-        }
-    }
-}
+pub use options::Options;
 
 /// Writes the configuration, checks it, and says what is left to do. The exit code is that of `pushward check`, 1 if
 /// nothing could be written, or 2 if options are missing.
@@ -200,14 +122,4 @@ fn save(path: &Path, text: &str, force: bool) -> io::Result<()> {
     let mut file = options.open(path)?;
     file.write_all(text.as_bytes())?;
     file.sync_all()
-}
-
-impl Draft {
-    /// What a daemon would make of it.
-    ///
-    /// # Errors
-    /// Everything that is wrong with it.
-    fn parse(&self) -> Result<Config, ConfigErrors> {
-        Config::parse(&self.to_string(), &self.path)
-    }
 }

@@ -14,7 +14,7 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
-use super::{ANSWER, ClientError};
+use super::error::{ANSWER, ClientError};
 use crate::demo::trace::Observer;
 
 /// A stream of bytes, encrypted or not.

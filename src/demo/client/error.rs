@@ -9,6 +9,9 @@ use thiserror::Error;
 
 use crate::demo::wire::WireError;
 
+/// How long an answer may take: 5 s.
+pub const ANSWER: Duration = Duration::from_secs(5);
+
 /// The last elements that came, without secrets.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Seen(pub Vec<String>);

@@ -14,15 +14,13 @@ use tokio::time::{Instant, timeout_at};
 
 use connect::Socket;
 pub use connect::{Place, Security, TrustError, trusting};
-pub use error::{ClientError, Seen};
+pub use error::{ANSWER, ClientError, Seen};
 
 use super::trace::{Tap, redacted};
 use super::wire::{self, FrameReader};
 use crate::jid::FullJid;
 use crate::xml::{self, Element, Frame, Kind, XmlWriter, ns};
 
-/// How long an answer may take: 5 s.
-pub const ANSWER: Duration = Duration::from_secs(5);
 /// Stanzas that wait to be asked for.
 const INBOX: usize = 1024;
 /// Elements that an error shows.

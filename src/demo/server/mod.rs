@@ -6,12 +6,15 @@
 //! | `router.rs` | who is online, whom a stanza goes to, what waits for somebody offline |
 //! | `stanza.rs` | what a message, presence or iq makes the server do |
 //! | `answer.rs` | the iq requests that the server itself answers |
+//! | `settings.rs`, `edit.rs` | its accounts; changes to stanzas |
 //! | `push.rs` | the component `push.DOMAIN`, an app server that keeps what it is told |
 
 mod answer;
 mod connection;
+mod edit;
 mod push;
 mod router;
+mod settings;
 mod stanza;
 
 use std::io;
@@ -25,10 +28,10 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::trace::Observer;
 use crate::jid::FullJid;
 pub use push::Notification;
 use router::Router;
+pub use settings::{Account, Settings};
 
 /// Connections at once.
 const CONNECTIONS: usize = 10_000;
@@ -36,28 +39,6 @@ const CONNECTIONS: usize = 10_000;
 const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
 /// How long connections may take to end.
 const STOP: Duration = Duration::from_secs(2);
-
-/// Who may log in.
-#[derive(Clone)]
-pub struct Account {
-    /// The part before the `@`.
-    pub name: String,
-    /// For SASL PLAIN.
-    pub password: String,
-    /// The names of the accounts in the roster, each with subscription `both`.
-    pub contacts: Vec<String>,
-}
-
-/// What a server is made of.
-#[derive(Clone)]
-pub struct Settings {
-    /// The domain; the push service is `push.` before it.
-    pub domain: String,
-    /// Who may log in.
-    pub accounts: Vec<Account>,
-    /// Who is told of every stanza.
-    pub observer: Option<Observer>,
-}
 
 /// A running server. It ends when dropped.
 pub struct Server {

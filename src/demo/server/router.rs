@@ -10,9 +10,9 @@ use tokio::sync::mpsc::{Sender, error::TrySendError};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
+use super::edit::with_delay;
 use super::push::Notification;
-use super::stanza::with_delay;
-use super::{Account, Settings};
+use super::settings::{Account, Settings};
 use crate::demo::trace::Observer;
 use crate::jid::{BareJid, FullJid, JidError};
 use crate::xml::{Element, Header};

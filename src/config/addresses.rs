@@ -1,8 +1,9 @@
-//! Which addresses mean the same place, and which are on this machine.
+//! Comparison of addresses: the same listener, the same machine.
 
 use std::net::{IpAddr, SocketAddr};
 
-use super::{Endpoint, Listen};
+use super::endpoint::Endpoint;
+use super::listen::Listen;
 
 pub(super) fn is_loopback(host: &str) -> bool {
     let name = host.trim_end_matches('.').to_ascii_lowercase();
@@ -12,7 +13,7 @@ pub(super) fn is_loopback(host: &str) -> bool {
         || host.parse::<IpAddr>().is_ok_and(|address| address.to_canonical().is_loopback())
 }
 
-/// Whether two listeners cannot both be had.
+/// Returns whether two listeners exclude each other.
 pub(super) fn overlaps(one: SocketAddr, other: SocketAddr) -> bool {
     let (a, b) = (one.ip().to_canonical(), other.ip().to_canonical());
     one.port() != 0 && one.port() == other.port() && (a == b || a.is_unspecified() || b.is_unspecified())
