@@ -55,7 +55,7 @@ fn the_shipped_file_shows_every_key_with_its_default() {
     let full = shipped_in_full(true);
 
     let report = problem::Report::new(Path::new("config.toml"), &full);
-    read::config(&report, &full, Path::new("config.toml"));
+    read(&report, &full, Path::new("config.toml"));
     let known = report.known();
     assert!(known.len() > 40, "only {} keys were read", known.len());
     let mut section = "";
