@@ -75,6 +75,7 @@
 pub mod admin;
 pub mod check;
 pub mod cli;
+pub mod clock;
 pub mod config;
 pub mod daemon;
 pub mod demo;
