@@ -91,4 +91,5 @@ pub mod service;
 pub mod session;
 pub mod setup;
 pub mod store;
+pub mod sync;
 pub mod xml;
