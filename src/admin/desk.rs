@@ -19,7 +19,7 @@ use crate::config::Transport;
 use crate::daemon::{Outcome, Reloader};
 use crate::jid::{BareJid, Jid};
 use crate::metrics::{Disk, Measured, Tally, Wait};
-use crate::publish::choice::{Published, Standing};
+use crate::publish::selection::{Published, Standing};
 use crate::push::account::{Account, Change, DeviceId};
 use crate::push::guard::Guard;
 use crate::push::registration;

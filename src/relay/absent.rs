@@ -13,7 +13,7 @@ use super::mailbox::{self, Mail, NotTaken, mailbox};
 use super::registry::{Command, Handle};
 use crate::config::Transport;
 use crate::jid::BareJid;
-use crate::publish::choice::{Published, Standing};
+use crate::publish::selection::{Published, Standing};
 use crate::push::absent::{Absent, Notice};
 use crate::push::account::DeviceId;
 use crate::push::notification::Publish;

@@ -12,7 +12,7 @@ use super::Client;
 use super::jobs::unix;
 use super::mailbox::{self, NotTaken, mailbox};
 use crate::jid::{BareJid, Jid};
-use crate::publish::choice::Published;
+use crate::publish::selection::Published;
 use crate::push::account::{DeviceId, LoginId};
 use crate::push::notification::Publish;
 use crate::push::outcome::Outcome;
