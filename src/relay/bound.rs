@@ -15,13 +15,13 @@ use std::time::Instant;
 use tokio::runtime;
 use tracing::Instrument;
 
-use super::alarm::Alarm;
+use super::device_memories::Share;
 use super::jobs::{Done, Jobs, Request, Spooling};
 use super::login::Login;
 use super::mailbox;
 use super::registry::{Attach, Command, Handle, Refused, Routed};
-use super::remembered::Share;
-use super::seen::Seen;
+use super::status::Seen;
+use super::timer::Alarm;
 use super::{Client, Relay};
 use crate::limits::Throttle;
 use crate::metrics::{Fate, Leg};

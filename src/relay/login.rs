@@ -13,10 +13,10 @@ use std::time::Instant;
 
 use tokio_util::sync::WaitForCancellationFuture;
 
-use super::alarm::Alarm;
+use super::backpressure::{Reading, Stops, Waiting};
 use super::handshake::Secured;
-use super::reading::{Reading, Stops, Waiting};
 use super::snapshot::Snapshot;
+use super::timer::Alarm;
 use super::{Client, Relay};
 use crate::limits::{Eviction, Limit, Refusal, Stage};
 use crate::metrics::{LoginOutcome, ResumeOutcome};

@@ -13,12 +13,12 @@ use crate::limits::Throttle;
 use crate::metrics::Wait;
 use crate::publish::session::Carried;
 use crate::relay::Relay;
-use crate::relay::alarm::Alarm;
+use crate::relay::device::owner;
 use crate::relay::jobs::Jobs;
 use crate::relay::login::{self, Login};
-use crate::relay::owner::owner;
-use crate::relay::seen::Seen;
-use crate::relay::serve::{Served, while_served};
+use crate::relay::read_ahead::{Served, while_served};
+use crate::relay::status::Seen;
+use crate::relay::timer::Alarm;
 use crate::session::{Clock, Session};
 use crate::xml::{self, Header};
 

@@ -8,9 +8,9 @@ use std::time::Instant;
 use super::Driver;
 use crate::limits::Rates;
 use crate::net::conn::ConnEvent;
+use crate::relay::backpressure::{Reading, Stops, Waiting};
 use crate::relay::handle::COMMANDS;
 use crate::relay::jobs::Done;
-use crate::relay::reading::{Reading, Stops, Waiting};
 use crate::relay::registry::{Command, Mail};
 use crate::session::{Input, Peer};
 
