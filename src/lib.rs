@@ -37,7 +37,7 @@
 //! # Tasks
 //!
 //! `docs/tasks.md` has the rules for tasks, mailboxes, locks and deadlines, and the table of all tasks. The first of them: no task
-//! awaits room in another task's mailbox ([`relay::mailbox`]).
+//! awaits room in another task's mailbox ([`registry::mailbox`]).
 //!
 //! # Life of a connection
 //!
@@ -86,6 +86,7 @@ pub mod metrics;
 pub mod net;
 pub mod publish;
 pub mod push;
+pub mod registry;
 pub mod relay;
 pub mod service;
 pub mod session;

@@ -23,8 +23,8 @@ use crate::publish::selection::{Published, Standing};
 use crate::push::account::{Account, Change, DeviceId};
 use crate::push::guard::Guard;
 use crate::push::registration;
+use crate::registry::Handle;
 use crate::relay::Relay;
-use crate::relay::registry::Handle;
 use crate::store::{Backlog, Measures, Slot, StoreError};
 
 /// Accounts that are read from the disk at once.

@@ -35,7 +35,7 @@ use crate::metrics::Fates;
 use crate::push::notification::Publish;
 use crate::push::outcome::Outcome;
 use crate::push::registration::Target;
-use crate::relay::registry::Registry;
+use crate::registry::Registry;
 use crate::relay::snapshot::{Current, Snapshot};
 pub(crate) use s2s::dial::Dialer;
 

@@ -11,7 +11,7 @@ use crate::jid::BareJid;
 use crate::push::notification::Publish;
 use crate::push::outcome::Outcome;
 use crate::push::registration::Target;
-use crate::relay::registry::{Command, NotTaken, Registry};
+use crate::registry::{Command, NotTaken, Registry};
 
 /// Who wants to know what became of a publish.
 #[derive(Debug)]

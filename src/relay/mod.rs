@@ -13,15 +13,12 @@ mod client_address;
 mod device;
 mod device_memories;
 mod forget;
-mod handle;
 mod handshake;
-mod jobs;
+pub(crate) mod jobs;
 mod login;
-pub mod mailbox;
 mod overload;
 mod reachability;
 mod read_ahead;
-pub mod registry;
 mod report;
 mod revocations;
 #[cfg(test)]
@@ -50,10 +47,10 @@ use crate::net::listener::Admission;
 use crate::net::tls_stream::TlsStream;
 use crate::net::wire::Wire;
 use crate::publish::Publisher;
+use crate::registry::Registry;
 use crate::session::Settings;
 use crate::store::Store;
 use absent::Absentees;
-use registry::Registry;
 use snapshot::{Current, Snapshot};
 
 /// A client's framed connection.

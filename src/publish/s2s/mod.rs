@@ -36,7 +36,7 @@ use crate::jid::{BareJid, Jid};
 use crate::limits::Seldom;
 use crate::metrics::{Fate, Fates};
 use crate::push::affiliation::Affiliation;
-use crate::relay::registry::{NotTaken, Registry};
+use crate::registry::{NotTaken, Registry};
 use crate::relay::snapshot::Current;
 use crate::xml::Element;
 use inbound::Verdict;
