@@ -37,7 +37,7 @@
 //! # Tasks
 //!
 //! `docs/tasks.md` has the rules for tasks, mailboxes, locks and deadlines, and the table of all tasks. The first of them: no task
-//! awaits room in another task's mailbox ([`relay::mailbox`]).
+//! awaits room in another task's mailbox ([`registry::mailbox`]).
 //!
 //! # Life of a connection
 //!
@@ -75,6 +75,7 @@
 pub mod admin;
 pub mod check;
 pub mod cli;
+pub mod clock;
 pub mod config;
 pub mod daemon;
 pub mod demo;
@@ -87,9 +88,11 @@ pub mod net;
 pub mod paths;
 pub mod publish;
 pub mod push;
+pub mod registry;
 pub mod relay;
 pub mod service;
 pub mod session;
 pub mod setup;
 pub mod store;
+pub mod sync;
 pub mod xml;

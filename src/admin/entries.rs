@@ -7,10 +7,10 @@ use super::protocol::{
 };
 use crate::config::Transport;
 use crate::jid::{BareJid, Jid};
-use crate::publish::choice::{Published, Standing};
+use crate::publish::selection::{Published, Standing};
 use crate::push::account::Account;
 use crate::push::registration;
-use crate::relay::registry::Handle;
+use crate::registry::Handle;
 use crate::store::Backlog;
 
 /// Returns the entry of a session.

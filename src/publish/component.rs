@@ -7,8 +7,8 @@ use aws_lc_rs::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use super::carry;
-use super::line::{self, Heard, Link, Peer, Stream};
+use super::namespace;
+use super::stream::{self, Heard, Link, Peer, Stream};
 use crate::config::{Component, Config, Speaker};
 use crate::jid::{BareJid, Jid};
 use crate::net::conn::Conn;
@@ -51,7 +51,7 @@ impl Server {
     async fn handshake(&self, conn: &mut Conn<Stream>) -> Result<(), String> {
         conn.write(&header(&self.component.domain));
         loop {
-            match line::frame(conn).await.map_err(|error| error.to_string())? {
+            match stream::frame(conn).await.map_err(|error| error.to_string())? {
                 Frame::Open(header) => {
                     let id = header.id().ok_or("the server's stream has no id")?;
                     conn.write(&proof(id, self.component.secret.expose()));
@@ -98,7 +98,7 @@ impl Peer for Server {
 
     fn heard(&self, stanza: Element, _answers: bool) -> Heard {
         let node = stanza.node();
-        if carry::is_request(&node) { Heard::Reply(carry::unavailable(&node)) } else { Heard::Nothing }
+        if namespace::is_request(&node) { Heard::Reply(namespace::unavailable(&node)) } else { Heard::Nothing }
     }
 
     fn heard_other(&self, _before: u32) -> Heard {

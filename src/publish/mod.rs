@@ -2,23 +2,23 @@
 //!
 //! | file | holds |
 //! |---|---|
-//! | `choice.rs` | [`Choice`], [`choice::Trial`]: what is tried, and in which order |
-//! | `line.rs`, `talk.rs`, `open.rs` | a stream of our own: when it is up, what passes, which publishes are not answered yet |
+//! | `selection.rs` | [`Choice`], [`selection::Trial`]: what is tried, and in which order |
+//! | `stream.rs`, `exchange.rs`, `pending.rs` | a stream of our own: when it is up, what passes, which publishes are not answered yet |
 //! | `component.rs` | `component`: as a component of the server (XEP-0114) |
 //! | `s2s/` | `s2s`: as the domain itself, over a stream of its own to the push service |
 //! | `session.rs` | `session`: through the user's own upstream stream, where the server stamps the full JID |
 //! | `probe.rs` | how far each of them comes, without notifying anybody |
-//! | `carry.rs` | stanzas from one content namespace to another |
+//! | `namespace.rs` | stanzas from one content namespace to another |
 
-mod carry;
-pub mod choice;
 mod component;
-mod line;
-mod open;
+mod exchange;
+mod namespace;
+mod pending;
 pub mod probe;
 mod s2s;
+pub mod selection;
 pub mod session;
-mod talk;
+mod stream;
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
@@ -35,14 +35,14 @@ use crate::metrics::Fates;
 use crate::push::notification::Publish;
 use crate::push::outcome::Outcome;
 use crate::push::registration::Target;
-use crate::relay::registry::Registry;
+use crate::registry::Registry;
 use crate::relay::snapshot::{Current, Snapshot};
 pub(crate) use s2s::dial::Dialer;
 
-use choice::{Attempt, Choice, Published, Standing};
-use line::{Job, Line, Patience};
 pub(crate) use s2s::Revocation;
 use s2s::{Around, Pool};
+use selection::{Attempt, Choice, Published, Standing};
+use stream::{Job, Line, Patience};
 
 /// How long a transport may take to be ready for a publish.
 const READY: Duration = Duration::from_secs(5);
@@ -110,7 +110,7 @@ impl Publisher {
             let Some(component) = snapshot.component(domain).filter(|_| !self.components.contains_key(domain)) else {
                 continue;
             };
-            let (sender, jobs) = mpsc::channel(line::QUEUE);
+            let (sender, jobs) = mpsc::channel(stream::QUEUE);
             let span = tracing::info_span!("component", domain = %component.domain);
             let peer = component::Server::new(Arc::clone(config), domain.clone(), component.clone());
             let patience =
@@ -211,9 +211,9 @@ impl Publisher {
 
     async fn attempt(&self, transport: Transport, account: &BareJid, publish: Publish) -> Attempt {
         match transport {
-            Transport::S2s => line::submit((account, publish), READY, |job| self.pool.enqueue(job)).await,
+            Transport::S2s => stream::submit((account, publish), READY, |job| self.pool.enqueue(job)).await,
             Transport::Component => match self.components.get(account.domain()).map(|queue| queue.clone()) {
-                Some(queue) => line::submit((account, publish), READY, |job| enqueue(&queue, job)).await,
+                Some(queue) => stream::submit((account, publish), READY, |job| enqueue(&queue, job)).await,
                 None => Attempt::Skipped("no [host.component]".to_owned()),
             },
             Transport::Session => {

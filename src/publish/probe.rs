@@ -7,10 +7,10 @@ use std::time::Duration;
 use rustls::sign::CertifiedKey;
 use tokio::time::timeout;
 
-use super::line::{FAREWELL, Peer, Stream, frame};
 use super::s2s::dial::{Dialer, Reached};
-use super::s2s::order::Tls;
-use super::{carry, component, s2s};
+use super::s2s::endpoints::Tls;
+use super::stream::{FAREWELL, Peer, Stream, frame};
+use super::{component, namespace, s2s};
 use crate::config::{Config, Transport};
 use crate::jid::Jid;
 use crate::net::conn::Conn;
@@ -177,14 +177,14 @@ async fn answer(conn: &mut Conn<Stream>, id: &str, service: &Jid) -> Replied {
             Ok(Frame::Close | Frame::Open(_)) => return Replied::Nothing("the stream was closed".to_owned()),
             Err(error) => return Replied::Nothing(excerpt(&error.to_string())),
         };
-        let Some(stanza) = carry::to_client(&element) else { continue };
+        let Some(stanza) = namespace::to_client(&element) else { continue };
         let node = stanza.node();
         if is_answer(&node, id, service) {
             return judge(&stanza);
         }
         if s2s::is_returned(&node) {
             // It may be for somebody whom only the server knows.
-            conn.reply(&carry::busy(&node));
+            conn.reply(&namespace::busy(&node));
         }
     }
 }

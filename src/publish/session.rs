@@ -6,12 +6,12 @@ use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
-use super::choice::Attempt;
+use super::selection::Attempt;
 use crate::jid::BareJid;
 use crate::push::notification::Publish;
 use crate::push::outcome::Outcome;
 use crate::push::registration::Target;
-use crate::relay::registry::{Command, NotTaken, Registry};
+use crate::registry::{Command, NotTaken, Registry};
 
 /// Who wants to know what became of a publish.
 #[derive(Debug)]

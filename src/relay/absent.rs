@@ -9,16 +9,16 @@ use tokio::time::sleep_until;
 
 use super::Relay;
 use super::jobs::unix;
-use super::mailbox::{self, Mail, NotTaken, mailbox};
-use super::registry::{Command, Handle};
 use crate::config::Transport;
 use crate::jid::BareJid;
-use crate::publish::choice::{Published, Standing};
+use crate::publish::selection::{Published, Standing};
 use crate::push::absent::{Absent, Notice};
 use crate::push::account::DeviceId;
 use crate::push::notification::Publish;
 use crate::push::outcome::Outcome;
 use crate::push::registration::{Registration, Target};
+use crate::registry::mailbox::{self, Mail, NotTaken, mailbox};
+use crate::registry::{Command, Handle};
 
 /// News of one account that wait; of more, the newest are dropped: a push that is due says how much waits anyway.
 const NEWS: usize = 64;

@@ -6,9 +6,9 @@ use tokio::task::JoinSet;
 
 use super::Relay;
 use super::jobs::unix;
-use super::registry::Handle;
 use crate::jid::BareJid;
 use crate::push::account::{Account, Change, Device};
+use crate::registry::Handle;
 use crate::session::EndReason;
 use crate::store::StoreError;
 

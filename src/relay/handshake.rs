@@ -8,7 +8,7 @@ use tokio::net::TcpStream;
 use tokio::select;
 use tokio::time::timeout_at;
 
-use super::arrival::Arrival;
+use super::client_address::Arrival;
 use super::snapshot::Snapshot;
 use super::{Client, FAREWELL, Relay};
 use crate::config::ListenTls;

@@ -15,8 +15,8 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use super::Relay;
-use super::registry::Handle;
 use crate::push::account::{Account, Change, DeviceId, LoginId};
+use crate::registry::Handle;
 use crate::session::queue::{Inherited, Load, Spooled};
 use crate::session::{SmId, Token, WakeReason, sm};
 use crate::store::{self, Slot, SpoolId, StoreError, Tombstone, Wake};
@@ -413,6 +413,6 @@ fn stored(reason: WakeReason) -> store::WakeReason {
 }
 
 /// Unix seconds now.
-pub(super) fn unix() -> u64 {
+pub(crate) fn unix() -> u64 {
     SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }

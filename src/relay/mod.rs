@@ -6,32 +6,29 @@
 //! ```
 
 mod absent;
-mod alarm;
-mod arrival;
+mod backpressure;
 mod bound;
 mod certificates;
-mod crowd;
+mod client_address;
+mod device;
+mod device_memories;
 mod forget;
-mod handle;
 mod handshake;
-mod jobs;
+pub(crate) mod jobs;
 mod login;
-pub mod mailbox;
-mod notices;
-mod owner;
-mod reach;
-mod reading;
-pub mod registry;
-mod remembered;
+mod overload;
+mod reachability;
+mod read_ahead;
 mod report;
-mod revoke;
+mod revocations;
 #[cfg(test)]
 mod rig;
-mod seen;
-mod serve;
 pub mod snapshot;
+mod status;
+mod timer;
 mod upkeep;
-mod wake;
+mod upstream_warnings;
+mod wake_pushes;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -50,10 +47,10 @@ use crate::net::listener::Admission;
 use crate::net::tls_stream::TlsStream;
 use crate::net::wire::Wire;
 use crate::publish::Publisher;
+use crate::registry::Registry;
 use crate::session::Settings;
 use crate::store::Store;
 use absent::Absentees;
-use registry::Registry;
 use snapshot::{Current, Snapshot};
 
 /// A client's framed connection.
@@ -65,13 +62,13 @@ const FAREWELL: Duration = Duration::from_secs(2);
 /// What all connections share.
 pub struct Relay {
     current: Arc<Current>,
-    notices: notices::Notices,
+    notices: upstream_warnings::Notices,
     certificates_said: certificates::Said,
     seldom: Seldoms,
     registry: Arc<Registry>,
     publisher: Publisher,
     absentees: Absentees,
-    memories: Arc<remembered::Memories>,
+    memories: Arc<device_memories::Memories>,
     store: Store,
     metrics: Metrics,
     guards: Guards,
@@ -100,7 +97,7 @@ impl Relay {
         Self {
             publisher: Publisher::new(Arc::clone(&current), Arc::clone(&registry), (metrics.fates(), &shutdown)),
             current,
-            notices: notices::Notices::default(),
+            notices: upstream_warnings::Notices::default(),
             certificates_said: certificates::Said::default(),
             seldom: Seldoms::default(),
             registry,
@@ -154,7 +151,7 @@ impl Relay {
         let _logging_in = self.metrics.logging_in();
         let snapshot = self.current();
         let deadline = Instant::now() + snapshot.config.limits.handshake_timeout;
-        let arrival = Box::pin(arrival::of(&self, (tcp, peer), &listen, permit, deadline)).await?;
+        let arrival = Box::pin(client_address::of(&self, (tcp, peer), &listen, permit, deadline)).await?;
         let addresses = arrival.addresses;
         let secured = Box::pin(handshake::secure(&self, &snapshot, arrival, listen.tls, deadline)).await?;
         Box::pin(login::run(&self, snapshot, secured, addresses)).await

@@ -20,14 +20,14 @@ use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
 use super::dns::Dns;
+use super::endpoints::{Target, Tls, is_here, is_open, is_open_here};
 use super::handshake::{Failure, Handshake, Step};
-use super::order::{Target, Tls, is_here, is_open, is_open_here};
 use crate::config::{Config, Route};
 use crate::jid;
 use crate::net::certificate::{self, Defect};
 use crate::net::conn::Conn;
 use crate::net::roots::{self, RootsError};
-use crate::publish::line::{Link, Stream, frame};
+use crate::publish::stream::{Link, Stream, frame};
 use crate::xml::{FrameLimits, excerpt, ns};
 
 /// The ALPN name of server connections (XEP-0368 §4).

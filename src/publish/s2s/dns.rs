@@ -9,7 +9,7 @@ use hickory_resolver::proto::rr::RData;
 use hickory_resolver::{Resolver, TokioResolver};
 
 use super::dial::{Fault, RESOLVE};
-use super::order::{Srv, Target, is_global, order};
+use super::endpoints::{Srv, Target, is_global, order};
 use crate::jid;
 use crate::xml::excerpt;
 

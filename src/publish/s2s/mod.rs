@@ -3,20 +3,20 @@
 //! | file | holds |
 //! |---|---|
 //! | `handshake.rs` | from a connection to a stream (RFC 6120, XEP-0178, XEP-0288) |
-//! | `order.rs`, `dns.rs` | where the push service is, and what is tried first |
+//! | `endpoints.rs`, `dns.rs` | where the push service is, and what is tried first |
 //! | `dial.rs` | connects |
 //! | `inbound.rs` | what the push service may send on such a stream |
 //! | `one_way.rs` | push services that have sent more than that |
-//! | `newcomers.rs`, `places.rs` | how many push services an account may bring, and how many streams it may cause |
+//! | `new_services.rs`, `permits.rs` | how many push services an account may bring, and how many streams it may cause |
 
 pub(super) mod dial;
 mod dns;
+pub(super) mod endpoints;
 mod handshake;
 mod inbound;
-mod newcomers;
+mod new_services;
 mod one_way;
-pub(super) mod order;
-pub(crate) mod places;
+pub(crate) mod permits;
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
@@ -29,21 +29,21 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::Instrument;
 
-use super::carry;
-use super::line::{self, Heard, Job, Line, Link, Patience, Peer};
+use super::namespace;
+use super::stream::{self, Heard, Job, Line, Link, Patience, Peer};
 use crate::config::Config;
 use crate::jid::{BareJid, Jid};
 use crate::limits::Seldom;
 use crate::metrics::{Fate, Fates};
 use crate::push::affiliation::Affiliation;
-use crate::relay::registry::{NotTaken, Registry};
+use crate::registry::{NotTaken, Registry};
 use crate::relay::snapshot::Current;
 use crate::xml::Element;
 use inbound::Verdict;
 pub(super) use inbound::is_returned;
-use newcomers::Newcomers;
+use new_services::Newcomers;
 use one_way::OneWay;
-use places::{Place, Places};
+use permits::{Place, Places};
 
 /// Our host and the push service's domain.
 type Ends = (String, String);
@@ -147,7 +147,7 @@ impl Pool {
     }
 
     fn start(&self, ends: Ends) -> mpsc::Sender<Job> {
-        let (sender, jobs) = mpsc::channel(line::QUEUE);
+        let (sender, jobs) = mpsc::channel(stream::QUEUE);
         let settings = &self.shared.current.load().config;
         let patience =
             Patience { answer: settings.push.publish_timeout, write: settings.stream_management.write_timeout };
@@ -256,7 +256,7 @@ impl Peer for Service {
 /// What the sender of a refused stanza gets.
 fn refusal(stanza: &Element) -> Option<Bytes> {
     let node = stanza.node();
-    inbound::is_returned(&node).then(|| carry::busy(&node))
+    inbound::is_returned(&node).then(|| namespace::busy(&node))
 }
 
 impl Service {

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use tracing::Instrument;
 
 use crate::push::account::Change;
+use crate::registry::Handle;
 use crate::relay::Relay;
-use crate::relay::registry::Handle;
 
 /// Takes the session out of the registry when it is dropped, be it because the task has panicked.
 pub(super) struct Membership {

@@ -9,9 +9,9 @@ use tokio::time::timeout;
 use tracing::Instrument;
 
 use crate::metrics::Wait;
+use crate::registry::Handle;
+use crate::registry::handle::GIVE_WAY;
 use crate::relay::Relay;
-use crate::relay::handle::GIVE_WAY;
-use crate::relay::registry::Handle;
 
 /// Older sessions that are asked to give way, all at once.
 pub(super) struct Predecessors(Option<Pin<Box<dyn Future<Output = ()> + Send>>>);

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use crate::jid::BareJid;
 use crate::push::account::{Account, Change, DeviceId};
+use crate::registry::Handle;
 use crate::relay::Relay;
-use crate::relay::registry::Handle;
 use crate::store::StoreError;
 
 impl Relay {

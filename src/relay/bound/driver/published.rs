@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use super::Driver;
 use crate::push::account::LoginId;
+use crate::registry::Handle;
 use crate::relay::Relay;
-use crate::relay::registry::Handle;
 use crate::session::{Input, Settings, Successor};
 
 /// The published values that the session has taken.

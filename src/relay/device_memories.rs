@@ -5,9 +5,9 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::registry::Handle;
 use crate::jid::BareJid;
 use crate::push::account::DeviceId;
+use crate::registry::Handle;
 use crate::session::DeviceMemory;
 
 /// The most bytes of all memories without a session. Beyond that, the older half of them is forgotten.

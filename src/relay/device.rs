@@ -1,8 +1,8 @@
 //! Whose device a fresh session is, as the store knows it.
 
-use super::registry::Handle;
 use super::{Relay, jobs};
 use crate::push::account::{Change, DeviceId};
+use crate::registry::Handle;
 use crate::session::{Bound, Owner};
 use crate::store::{LoggedIn, StoreError};
 

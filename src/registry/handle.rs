@@ -8,25 +8,25 @@ use std::time::{Duration, SystemTime};
 use tokio::sync::{Notify, oneshot};
 use tokio::time::timeout;
 
-use super::Client;
-use super::jobs::unix;
 use super::mailbox::{self, NotTaken, mailbox};
 use crate::jid::{BareJid, Jid};
-use crate::publish::choice::Published;
+use crate::publish::selection::Published;
 use crate::push::account::{DeviceId, LoginId};
 use crate::push::notification::Publish;
 use crate::push::outcome::Outcome;
 use crate::push::registration::Target;
+use crate::relay::Client;
+use crate::relay::jobs::unix;
 use crate::session::liveness::Reach;
 use crate::session::negotiate::Held;
 use crate::session::{EndReason, Resumption, SmId, sm};
 use crate::xml::Element;
 
 /// Offered commands that may wait for a session; a session that does not take them is busy for at most a wake-up.
-pub(super) const COMMANDS: usize = 64;
+pub const COMMANDS: usize = 64;
 
 /// How long a session may take to end once it was asked to give way: to spool what it has and to close its stream.
-pub(super) const GIVE_WAY: Duration = Duration::from_secs(8);
+pub const GIVE_WAY: Duration = Duration::from_secs(8);
 
 /// What others ask of a session's task.
 #[derive(Debug)]
@@ -95,11 +95,11 @@ pub struct Notes {
 
 /// What others want of a session, until it has looked.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Wanted {
+pub struct Wanted {
     /// That it ends for this reason, if it is held.
-    pub(super) give_way: Option<EndReason>,
+    pub give_way: Option<EndReason>,
     /// That it takes over what a session of its device has left.
-    pub(super) inherit: bool,
+    pub inherit: bool,
 }
 
 /// How others reach a session.
@@ -134,7 +134,7 @@ pub struct Handle {
 
 impl Handle {
     /// A handle, and where the session's commands come.
-    pub(super) fn new(login: LoginId, held: Held, resource: String) -> (Self, mailbox::Receiver<Command>) {
+    pub fn new(login: LoginId, held: Held, resource: String) -> (Self, mailbox::Receiver<Command>) {
         let (commands, receiver) = mailbox(COMMANDS);
         let handle = Self {
             login,
@@ -251,7 +251,7 @@ impl Handle {
     }
 
     /// The registry has the session under this id now, or under none; returns the one before.
-    pub(super) fn set_resumable(&self, id: Option<SmId>) -> Option<SmId> {
+    pub fn set_resumable(&self, id: Option<SmId>) -> Option<SmId> {
         std::mem::replace(&mut self.resumable.lock().unwrap_or_else(PoisonError::into_inner), id)
     }
 
@@ -293,24 +293,24 @@ impl Handle {
     // What others want of the session
 
     /// Wants the session to end for this reason, if it is held.
-    pub(super) fn give_way(&self, reason: EndReason) {
+    pub fn give_way(&self, reason: EndReason) {
         self.wanted().give_way.get_or_insert(reason);
         self.notify();
     }
 
     /// Wants the session to take over what a session of its device has left.
-    pub(super) fn inherit(&self) {
+    pub fn inherit(&self) {
         self.wanted().inherit = true;
         self.notify();
     }
 
     /// What is wanted of the session. [`Handle::has_looked`] must follow once it was done or declined.
-    pub(super) fn look(&self) -> Wanted {
+    pub fn look(&self) -> Wanted {
         *self.wanted()
     }
 
     /// The session has done, or declined, what was wanted.
-    pub(super) fn has_looked(&self, at: Wanted) {
+    pub fn has_looked(&self, at: Wanted) {
         let mut wanted = self.wanted();
         if wanted.give_way == at.give_way {
             wanted.give_way = None;
@@ -327,13 +327,13 @@ impl Handle {
     // What the session says of itself
 
     /// The session and that of this later login of its device both stay.
-    pub(super) fn answer(&self, login: LoginId) {
+    pub fn answer(&self, login: LoginId) {
         self.answered.fetch_max(login.0, Ordering::Relaxed);
         self.standing.notify_waiters();
     }
 
     /// The session has begun to end.
-    pub(super) fn set_ending(&self) {
+    pub fn set_ending(&self) {
         if !self.ending.swap(true, Ordering::Relaxed) {
             self.standing.notify_waiters();
         }
@@ -345,7 +345,7 @@ impl Handle {
     }
 
     /// All that the session had is on disk or on its way there, and it is not in the registry any more.
-    pub(super) fn set_ended(&self) {
+    pub fn set_ended(&self) {
         self.ended.store(true, Ordering::Release);
         self.standing.notify_waiters();
     }
@@ -357,18 +357,18 @@ impl Handle {
     // Waiting for it
 
     /// Waits until the session has ended, or has answered this later login or one behind it. Cancel safe.
-    pub(super) async fn settled(&self, login: LoginId) {
+    pub async fn settled(&self, login: LoginId) {
         self.until(|| self.has_ended() || self.answered.load(Ordering::Relaxed) >= login.0).await;
     }
 
     /// Waits until the session has ended; returns whether it has within [`GIVE_WAY`]. Cancel safe.
-    pub(super) async fn ended(&self) -> bool {
+    pub async fn ended(&self) -> bool {
         timeout(GIVE_WAY, self.until(|| self.has_ended())).await.is_ok()
     }
 
     /// Has the session end if it is held, and waits for that; returns whether it has ended, or stays, within [`GIVE_WAY`].
     /// Cancel safe.
-    pub(super) async fn end(&self, reason: EndReason) -> bool {
+    pub async fn end(&self, reason: EndReason) -> bool {
         self.give_way(reason);
         let stays = || !self.is_ending() && self.wanted().give_way.is_none();
         timeout(GIVE_WAY, self.until(|| self.has_ended() || stays())).await.is_ok()

@@ -5,20 +5,20 @@ use std::time::{Duration, Instant, SystemTime};
 
 use tokio::time::timeout;
 
-use super::membership::Membership;
-use super::predecessors::Predecessors;
 use super::turn::{Turn, Wake};
 use super::{Driver, Published};
 use crate::limits::Throttle;
 use crate::metrics::Wait;
 use crate::publish::session::Carried;
 use crate::relay::Relay;
-use crate::relay::alarm::Alarm;
+use crate::relay::bound::membership::Membership;
+use crate::relay::bound::predecessors::Predecessors;
+use crate::relay::device::owner;
 use crate::relay::jobs::Jobs;
 use crate::relay::login::{self, Login};
-use crate::relay::owner::owner;
-use crate::relay::seen::Seen;
-use crate::relay::serve::{Served, while_served};
+use crate::relay::read_ahead::{Served, while_served};
+use crate::relay::status::Seen;
+use crate::relay::timer::Alarm;
 use crate::session::{Clock, Session};
 use crate::xml::{self, Header};
 

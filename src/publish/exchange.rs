@@ -8,10 +8,10 @@ use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 use tokio::time::timeout_at;
 
-use super::carry;
-use super::choice::Attempt;
-use super::line::{FAREWELL, Heard, Job, Link, Patience, Peer, Stream};
-use super::open::{Answered, Open};
+use super::namespace;
+use super::pending::{Answered, Open};
+use super::selection::Attempt;
+use super::stream::{FAREWELL, Heard, Job, Link, Patience, Peer, Stream};
 use crate::net::conn::{Conn, ConnEvent};
 use crate::push::outcome::Outcome;
 use crate::xml::{Element, Frame, Kind, STREAM_CLOSE, excerpt, ns, stream_error};
@@ -132,7 +132,7 @@ impl Talk {
                 excerpt(condition.map_or("nothing", |condition| condition.name()))
             ));
         }
-        let Some(stanza) = carry::to_client(&element) else { return Ok(()) };
+        let Some(stanza) = namespace::to_client(&element) else { return Ok(()) };
         if self.answers && self.is_answer(&stanza) {
             return Ok(());
         }

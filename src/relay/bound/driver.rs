@@ -2,8 +2,6 @@
 
 mod begin;
 mod leave;
-mod membership;
-mod predecessors;
 mod published;
 mod turn;
 
@@ -15,14 +13,8 @@ use std::time::Instant;
 use tokio::runtime;
 use tracing::Instrument;
 
-use super::alarm::Alarm;
-use super::jobs::{Done, Jobs, Request, Spooling};
-use super::login::Login;
-use super::mailbox;
-use super::registry::{Attach, Command, Handle, Refused, Routed};
-use super::remembered::Share;
-use super::seen::Seen;
-use super::{Client, Relay};
+use super::membership::Membership;
+use super::predecessors::Predecessors;
 use crate::limits::Throttle;
 use crate::metrics::{Fate, Leg};
 use crate::net::conn::{ConnEvent, Departure};
@@ -30,11 +22,17 @@ use crate::net::upstream::UpstreamConn;
 use crate::publish::Way;
 use crate::publish::session::{Asker, Carried};
 use crate::push::notification::Publish;
+use crate::registry::mailbox;
+use crate::registry::{Attach, Command, Handle, Refused, Routed};
+use crate::relay::device_memories::Share;
+use crate::relay::jobs::{Done, Jobs, Request, Spooling};
+use crate::relay::login::Login;
+use crate::relay::status::Seen;
+use crate::relay::timer::Alarm;
+use crate::relay::{Client, Relay};
 use crate::session::liveness::Reach;
 use crate::session::{Attachment, Closing, EndReason, Input, Output, Peer, Session, Stored};
 use crate::store::StoreError;
-use membership::Membership;
-use predecessors::Predecessors;
 use published::Published;
 use turn::{Turn, Wake};
 
@@ -67,7 +65,7 @@ struct Driver {
 }
 
 /// Runs a session from its bind to its end. Both have boxes of their own: what they need is not kept in between.
-pub(super) async fn run(relay: Arc<Relay>, login: Box<Login>) {
+pub(in crate::relay) async fn run(relay: Arc<Relay>, login: Box<Login>) {
     let Some((mut driver, wakes)) = Box::pin(Driver::begin(relay, login)).await else { return };
     driver.drive(wakes).await;
     Box::pin(driver.leave()).await;

@@ -15,8 +15,8 @@ use tokio::time::{sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
-use super::choice::Attempt;
-use super::talk::Talk;
+use super::exchange::Talk;
+use super::selection::Attempt;
 use crate::jid::BareJid;
 use crate::net::conn::{Conn, ConnEvent};
 use crate::push::notification::Publish;
@@ -368,7 +368,7 @@ pub(super) async fn submit(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::publish::talk::answer;
+    use crate::publish::exchange::answer;
     use crate::push::notification::Summary;
     use crate::push::registration::Registration;
 

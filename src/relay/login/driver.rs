@@ -1,7 +1,6 @@
 //! Drives a [`Negotiation`]: one client over TLS, one fresh stream to the server.
 
 mod resume;
-mod server_clock;
 mod wait;
 
 use std::future::{Future, poll_fn};
@@ -13,29 +12,29 @@ use std::time::Instant;
 
 use tokio_util::sync::WaitForCancellationFuture;
 
-use super::alarm::Alarm;
-use super::handshake::Secured;
-use super::reading::{Reading, Stops, Waiting};
-use super::snapshot::Snapshot;
-use super::{Client, Relay};
+use super::server_clock::ServerClock;
 use crate::limits::{Eviction, Limit, Refusal, Stage};
 use crate::metrics::{LoginOutcome, ResumeOutcome};
 use crate::net::conn::ConnEvent;
 use crate::net::proxy_protocol::{self, Addresses, Tls};
 use crate::net::upstream::{Terms, UpstreamConn};
+use crate::relay::backpressure::{Reading, Stops, Waiting};
+use crate::relay::handshake::Secured;
+use crate::relay::snapshot::Snapshot;
+use crate::relay::timer::Alarm;
+use crate::relay::{Client, Relay};
 use crate::session::negotiate::{CloseReason, Held, Input, Negotiation, Output, Stop};
 use crate::session::sieve::Notice;
 use crate::session::{Bound, EndReason};
 use crate::xml::Share;
-use server_clock::ServerClock;
 use wait::Patience;
 
 /// A login that became a session of its own.
-pub(super) struct Login {
-    pub(super) bound: Bound,
-    pub(super) client: Box<Client>,
-    pub(super) peer: SocketAddr,
-    pub(super) upstream: UpstreamConn,
+pub(in crate::relay) struct Login {
+    pub(in crate::relay) bound: Bound,
+    pub(in crate::relay) client: Box<Client>,
+    pub(in crate::relay) peer: SocketAddr,
+    pub(in crate::relay) upstream: UpstreamConn,
 }
 
 enum Event {
@@ -69,7 +68,7 @@ struct Driver<'a> {
 }
 
 /// Takes a client through login. `None` when it was handed to a held session, or has ended.
-pub(super) async fn run(
+pub(in crate::relay) async fn run(
     relay: &Relay,
     snapshot: Arc<Snapshot>,
     secured: Secured,
@@ -415,6 +414,6 @@ impl Driver<'_> {
 }
 
 /// What a session lets others know, so that a resumption can be proven.
-pub(super) fn held(bound: &Bound) -> Held {
+pub(in crate::relay) fn held(bound: &Bound) -> Held {
     Held { account: bound.jid.to_bare(), identity: bound.identity.clone() }
 }

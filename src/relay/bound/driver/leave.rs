@@ -10,9 +10,9 @@ use tracing::Instrument;
 use super::Driver;
 use crate::metrics::Wait;
 use crate::push::account::Change;
+use crate::registry::{Command, Handle, Mail, Refused};
 use crate::relay::Relay;
 use crate::relay::jobs::Jobs;
-use crate::relay::registry::{Command, Handle, Mail, Refused};
 
 /// How long the store may take with what the session has left, before the session leaves without it.
 const STORE: Duration = Duration::from_secs(5);

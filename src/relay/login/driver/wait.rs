@@ -7,7 +7,7 @@ use tokio::select;
 use tokio::time::sleep_until;
 
 use super::{Driver, Event};
-use crate::relay::serve::{Served, while_there};
+use crate::relay::read_ahead::{Served, while_there};
 use crate::session::negotiate::Stop;
 
 /// How long the store may take to answer.

@@ -8,10 +8,10 @@ use std::time::Instant;
 use super::Driver;
 use crate::limits::Rates;
 use crate::net::conn::ConnEvent;
-use crate::relay::handle::COMMANDS;
+use crate::registry::handle::COMMANDS;
+use crate::registry::{Command, Mail};
+use crate::relay::backpressure::{Reading, Stops, Waiting};
 use crate::relay::jobs::Done;
-use crate::relay::reading::{Reading, Stops, Waiting};
-use crate::relay::registry::{Command, Mail};
 use crate::session::{Input, Peer};
 
 /// How often in a row the two legs are heard before the store and the clock come first.

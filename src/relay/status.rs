@@ -3,12 +3,12 @@
 use std::time::{Duration, Instant, SystemTime};
 
 use super::jobs::unix;
-use super::registry::Handle;
 use crate::config::Transport;
 use crate::limits::{Bucket, Rate};
 use crate::metrics::{Metrics, Tap, Unsaved};
-use crate::publish::choice::Published;
+use crate::publish::selection::Published;
 use crate::push::pusher::Verdict;
+use crate::registry::Handle;
 use crate::session::liveness::Reach;
 use crate::session::{Event, Session};
 

@@ -11,10 +11,10 @@ use tokio::time::timeout;
 use tracing::Instrument;
 
 use super::Relay;
-use super::handle::{GIVE_WAY, Handle};
 use crate::config::ListenTls;
 use crate::limits::Limit;
 use crate::metrics::Wait;
+use crate::registry::handle::{GIVE_WAY, Handle};
 use crate::session::EndReason;
 use crate::store::{SpoolBound, StoreError};
 use crate::xml::{self, FrameError};

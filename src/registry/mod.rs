@@ -1,19 +1,21 @@
 //! The sessions of this process, by resumption id and by account, and what is published about their accounts.
 
+pub mod handle;
+pub mod mailbox;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use dashmap::DashMap;
 
-pub use super::handle::{Attach, Command, Handle, Notes, Refused, Routed};
-use super::mailbox;
-pub use super::mailbox::{Mail, NotTaken};
 use crate::jid::BareJid;
 use crate::metrics::Tally;
 use crate::push::account::{Account, DeviceId, LoginId};
 use crate::session::SmId;
 use crate::session::liveness::Reach;
 use crate::session::negotiate::{Held, Proof};
+pub use handle::{Attach, Command, Handle, Notes, Refused, Routed};
+pub use mailbox::{Mail, NotTaken};
 
 /// What is published about an account: the newest value.
 #[derive(Clone, Debug, Default)]

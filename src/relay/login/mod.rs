@@ -1,0 +1,6 @@
+//! The login of a client, from the stream header to a bound or a resumed session.
+
+mod driver;
+mod server_clock;
+
+pub(super) use driver::{Login, held, run};

@@ -1,0 +1,28 @@
+//! Locks whose values stay valid when a thread panics.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// Locks a mutex. What a lock protects stays valid at every statement, so a poisoned lock is used on (`docs/tasks.md`, "Locks").
+pub fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lock_is_used_on_after_a_panic() {
+        let mutex = Mutex::new(1);
+        let panicked = std::thread::scope(|scope| {
+            scope
+                .spawn(|| {
+                    let _guard = lock(&mutex);
+                    panic!("while the lock is held");
+                })
+                .join()
+        });
+        assert!(panicked.is_err() && mutex.is_poisoned());
+        assert_eq!(*lock(&mutex), 1);
+    }
+}
