@@ -11,6 +11,7 @@
 //! | `element.rs` | [`Element`]: one top-level element, and carrying it to another stream |
 //! | `node.rs` | [`Node`]: the borrowed view |
 //! | `writer.rs` | [`XmlWriter`], [`stream_header`], [`stream_error`] |
+//! | `condition.rs` | the conditions of stream and stanza errors |
 //! | `scan.rs` | the check of an element, token by token |
 //! | `exact/` | the careful way: tokens, and where they end |
 //! | `fast/` | the short way: through an element, token by token, and many small tags at once |
@@ -20,6 +21,7 @@
 //! | `skip.rs` | passing over an element that cannot be passed on |
 
 mod chars;
+mod condition;
 mod digest;
 mod element;
 mod error;
@@ -39,6 +41,7 @@ mod scope;
 mod skip;
 mod writer;
 
+pub use condition::{ErrorType, StanzaCondition, StreamCondition};
 pub use element::{Element, Kind};
 pub use error::{FrameError, Restricted, Unfit};
 pub(crate) use exact::tag::normalized;
