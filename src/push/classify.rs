@@ -3,7 +3,7 @@
 mod call;
 mod message;
 mod noise;
-mod parts;
+mod payloads;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]
@@ -20,7 +20,7 @@ use crate::xml::{Element, Kind, Node, ns};
 
 /// Whether a message has a body, or encrypted content.
 pub fn says_something(message: &Node<'_>) -> bool {
-    message.children().any(|child| child.is("body", ns::CLIENT) || parts::is_encrypted(&child))
+    message.children().any(|child| child.is("body", ns::CLIENT) || payloads::is_encrypted(&child))
 }
 
 /// What the classifier knows of the account beside the stanza.
@@ -85,7 +85,7 @@ impl<'a> Reading<'a> {
             for child in self.stanza.children() {
                 if child.is("body", ns::CLIENT) {
                     child.text().hash(&mut hasher);
-                } else if id.is_none() && parts::is_encrypted(&child) {
+                } else if id.is_none() && payloads::is_encrypted(&child) {
                     // All that tells one encrypted text from the next.
                     child.raw().hash(&mut hasher);
                 }

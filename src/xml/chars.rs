@@ -1,7 +1,7 @@
 //! Characters: what may stand in names, text and attribute values (XML 1.0 §2.2, §2.3, §4.1).
 
 use super::error::{FrameError, Restricted, Unfit};
-use super::names;
+use super::exact::names;
 
 /// May start a name.
 pub(super) const START: u8 = 1;

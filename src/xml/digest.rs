@@ -7,8 +7,8 @@ use quick_xml::Reader;
 use quick_xml::escape::resolve_predefined_entity;
 use quick_xml::events::{BytesStart, Event};
 
-use super::stanza::Node;
-use super::tag::normalized;
+use super::exact::tag::normalized;
+use super::node::Node;
 
 /// Marks that no text contains, since XML has no such characters.
 const START: u8 = 1;

@@ -7,10 +7,10 @@ use bytes::{Bytes, BytesMut};
 use super::error::FrameError;
 use super::header::Header;
 use super::limits::FrameLimits;
-use super::room::Charge;
+use super::memory::Charge;
+use super::node::Node;
 use super::scan::{Found, Scan};
 use super::scope::{Declared, Decls};
-use super::stanza::Node;
 
 /// What a top-level element is: a stanza (RFC 6120 §8), or anything else.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]

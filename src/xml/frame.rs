@@ -4,17 +4,17 @@ use std::sync::Arc;
 
 use bytes::{Buf, BytesMut};
 
-use super::boundary::Boundary;
 use super::chars::skip_space;
 use super::element::{Element, Kind};
 use super::error::FrameError;
+use super::exact::boundary::Boundary;
+use super::exact::tag::end_tag;
 use super::header::{Header, HeaderScan};
 use super::limits::FrameLimits;
+use super::memory::{Charge, Room};
 use super::ns;
-use super::room::{Charge, Room};
 use super::scan::Scan;
 use super::skip::{Read, Skip, SkipReason, Skipped};
-use super::tag::end_tag;
 
 /// The longest element, in bytes: offsets within it are small.
 const LARGEST: usize = i32::MAX as usize;

@@ -4,14 +4,14 @@ use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 
 use bytes::Bytes;
 
-use super::boundary::{Boundary, Token};
 use super::chars::{SPACE, class, skip_space};
 use super::error::{FrameError, Restricted};
+use super::exact::boundary::{Boundary, Token};
+use super::exact::tag::{Attrs, Tag, start_tag};
 use super::limits::FrameLimits;
 use super::ns;
 use super::scan::check_prefixes;
 use super::scope::{Declared, Scope, declared_prefix, lookup};
-use super::tag::{Attrs, Tag, start_tag};
 
 /// The bounds of a header's tag, on every leg.
 const LIMITS: FrameLimits = FrameLimits::new(0, 1);

@@ -9,54 +9,50 @@
 //! | `frame.rs` | [`Framer`], [`Frame`]: the stream |
 //! | `header.rs` | [`Header`]: the stream header |
 //! | `element.rs` | [`Element`]: one top-level element, and carrying it to another stream |
-//! | `stanza.rs` | [`Node`]: the borrowed view |
-//! | `build.rs` | [`XmlWriter`], [`stream_header`], [`stream_error`] |
+//! | `node.rs` | [`Node`]: the borrowed view |
+//! | `writer.rs` | [`XmlWriter`], [`stream_header`], [`stream_error`] |
+//! | `condition.rs` | the conditions of stream and stanza errors |
 //! | `scan.rs` | the check of an element, token by token |
-//! | `tag.rs`, `boundary.rs` | the careful way: tokens, and where they end |
-//! | `walk.rs`, `ordinary.rs`, `dense.rs` | the short way: through an element, token by token, and many small tags at once |
-//! | `window.rs`, `chars.rs`, `names.rs` | characters: many at a time, and one by one; those of names |
-//! | `open.rs`, `scope.rs`, `table.rs` | the elements that are open; prefixes; names by their hash |
-//! | `limits.rs`, `room.rs` | [`FrameLimits`]; the memory that large elements share |
+//! | `exact/` | the careful way: tokens, and where they end |
+//! | `fast/` | the short way: through an element, token by token, and many small tags at once |
+//! | `chars.rs` | characters: many at a time, and one by one; those of names |
+//! | `open_elements.rs`, `scope.rs`, `hash_table.rs` | the elements that are open; prefixes; names by their hash |
+//! | `limits.rs`, `memory.rs` | [`FrameLimits`]; the memory that large elements share |
 //! | `skip.rs` | passing over an element that cannot be passed on |
 
-mod boundary;
-mod build;
 mod chars;
-mod dense;
+mod condition;
 mod digest;
 mod element;
 mod error;
+mod exact;
 mod excerpt;
+mod fast;
 mod frame;
+mod hash_table;
 mod header;
 mod limits;
-mod names;
+mod memory;
+mod node;
 pub mod ns;
-mod open;
-mod ordinary;
-mod room;
+mod open_elements;
 mod scan;
 mod scope;
 mod skip;
-mod stanza;
-mod table;
-mod tag;
-mod walk;
-mod window;
+mod writer;
 
-pub use build::{STREAM_CLOSE, XmlWriter, stream_error, stream_header};
+pub use condition::{ErrorType, StanzaCondition, StreamCondition};
 pub use element::{Element, Kind};
 pub use error::{FrameError, Restricted, Unfit};
+pub(crate) use exact::tag::normalized;
 pub use excerpt::excerpt;
 pub use frame::{Frame, Framer, Share};
 pub use header::Header;
 pub use limits::FrameLimits;
-pub use room::Room;
+pub use memory::Room;
+pub use node::{Children, Node};
 pub use skip::{SkipReason, Skipped};
-pub use stanza::{Children, Node};
-pub(crate) use tag::normalized;
+pub use writer::{STREAM_CLOSE, XmlWriter, stream_error, stream_header};
 
 #[cfg(test)]
-mod differential;
-#[cfg(test)]
-mod wild;
+mod tests;

@@ -8,17 +8,17 @@ use std::cell::Cell;
 
 use fearless_simd::Level;
 
-use super::boundary::{Boundary, Token};
 use super::chars::{check_chars, check_text};
 use super::element::Kind;
 use super::error::{FrameError, Restricted, Unfit};
+use super::exact::boundary::{Boundary, Token};
+use super::exact::tag::{Attrs, Name, Tag, end_tag, name, start_tag};
+use super::hash_table::{Table, keyed};
 use super::header::Header;
 use super::limits::FrameLimits;
 use super::ns;
-use super::open::{Open, Opens, Spelled};
+use super::open_elements::{Open, Opens, Spelled};
 use super::scope::{Binding, Declared, Scope, declared_prefix, lookup};
-use super::table::{Table, keyed};
-use super::tag::{Attrs, Name, Tag, end_tag, name, start_tag};
 
 /// So many attributes with prefixes are compared each with each.
 const FEW: usize = 16;

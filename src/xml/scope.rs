@@ -8,11 +8,11 @@ use std::cmp::Ordering;
 use std::ops::Range;
 
 use super::error::{FrameError, Unfit};
+use super::exact::tag::{Attr, Attrs};
+use super::hash_table::{Table, keyed};
 use super::header::Header;
 use super::limits::FrameLimits;
 use super::ns;
-use super::table::{Table, keyed};
-use super::tag::{Attr, Attrs};
 
 /// Marks the place of a name that was normalised.
 const NORMALIZED: u32 = 1 << 31;

@@ -9,9 +9,9 @@ use memchr::{memchr, memchr2};
 use super::chars::{check_value, skip_space};
 use super::element::{Element, Kind};
 use super::error::{FrameError, Restricted, Unfit};
+use super::exact::tag::normalized;
 use super::header::Header;
 use super::scan::kind;
-use super::tag::normalized;
 use super::{XmlWriter, excerpt};
 
 /// The most bytes of an attribute's value that are kept: the length of a full JID (RFC 7622 §3.1).

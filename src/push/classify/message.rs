@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use super::call::Step;
-use super::parts::Parts;
+use super::payloads::Parts;
 use super::{Class, Context, Noise, Reading};
 use crate::jid::{BareJid, Jid};
 use crate::push::mucsub;

@@ -2,7 +2,7 @@
 
 use crate::jid::{BareJid, Jid};
 use crate::push::roster::Roster;
-use crate::push::wording::Wording;
+use crate::push::message_text::Wording;
 use crate::xml::{Node, ns};
 
 /// The user in a room.

@@ -5,13 +5,13 @@
 
 use memchr::{memchr, memchr2, memmem};
 
-use super::error::{FrameError, Restricted};
+use crate::xml::error::{FrameError, Restricted};
 
 const CDATA: &[u8] = b"<![CDATA[";
 
 /// What a token is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Token {
+pub(in crate::xml) enum Token {
     Start,
     End,
     Text,
@@ -21,20 +21,20 @@ pub(super) enum Token {
 
 /// How far the end of the current token has been looked for.
 #[derive(Debug, Default)]
-pub(super) struct Boundary {
+pub(in crate::xml) struct Boundary {
     seen: usize,
     quote: Option<u8>,
 }
 
 impl Boundary {
     /// Whether the current token has not been looked at.
-    pub(super) fn is_fresh(&self) -> bool {
+    pub(in crate::xml) fn is_fresh(&self) -> bool {
         self.seen == 0
     }
 
     /// The kind and length of the token that `bytes` starts with, when it is whole. `bytes` may have grown since the last
     /// call; its start must be the same.
-    pub(super) fn find(&mut self, bytes: &[u8]) -> Result<Option<(Token, usize)>, FrameError> {
+    pub(in crate::xml) fn find(&mut self, bytes: &[u8]) -> Result<Option<(Token, usize)>, FrameError> {
         let Some(token) = token(bytes)? else {
             return Ok(None);
         };

@@ -61,12 +61,12 @@ const REST: [(u16, u16); 108] = [
 ];
 
 /// Returns whether the character may start a name.
-pub(super) fn is_start(c: char) -> bool {
+pub(in crate::xml) fn is_start(c: char) -> bool {
     matches!(c, 'A'..='Z' | '_' | 'a'..='z') || is_in(&START, c)
 }
 
 /// Returns whether the character may stand in a name.
-pub(super) fn is_name(c: char) -> bool {
+pub(in crate::xml) fn is_name(c: char) -> bool {
     matches!(c, '-' | '.' | '0'..='9') || is_start(c) || is_in(&REST, c)
 }
 

@@ -8,10 +8,10 @@ use std::ops::Range;
 
 use fearless_simd::Simd;
 
-use super::chars::{check_reference, is_plain_unicode};
-use super::ns;
-use super::open::Spelled;
 use super::window::{WIDTH, Window, run};
+use crate::xml::chars::{check_reference, is_plain_unicode};
+use crate::xml::ns;
+use crate::xml::open_elements::Spelled;
 
 const XMLNS: u64 = u64::from_le_bytes(*b"xmlns\0\0\0");
 
@@ -218,7 +218,7 @@ impl Key {
 }
 
 /// The names of the attributes of one tag: equal names have equal marks, and each name adds one, so that no duplicate gets
-/// through, nor more names than the strictest [`super::FrameLimits`] allow, which is as many as there are marks.
+/// through, nor more names than the strictest [`crate::xml::FrameLimits`] allow, which is as many as there are marks.
 #[derive(Default)]
 pub(super) struct Names(u64, u64);
 

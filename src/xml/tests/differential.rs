@@ -10,8 +10,8 @@ use proptest::prelude::*;
 use proptest::sample::{Index, select};
 use proptest::test_runner::FileFailurePersistence;
 
-use super::names::is_name;
-use super::{Element, Frame, FrameError, FrameLimits, Framer, Header, Node, Unfit, ns};
+use crate::xml::exact::names::is_name;
+use crate::xml::{Element, Frame, FrameError, FrameLimits, Framer, Header, Node, Unfit, ns};
 
 const HEADER: &str = "<?xml version='1.0'?><stream:stream xmlns='jabber:client' \
     xmlns:stream='http://etherx.jabber.org/streams' xmlns:h='urn:h' to='example.org' version='1.0'>";

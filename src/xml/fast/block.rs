@@ -8,7 +8,7 @@
 use fearless_simd::prelude::*;
 use fearless_simd::{Simd, i8x64, u8x64};
 
-use super::open::Spelled;
+use crate::xml::open_elements::Spelled;
 
 /// Bytes of a block.
 const WIDTH: usize = 64;

@@ -5,13 +5,13 @@
 
 use fearless_simd::{Level, Simd, dispatch};
 
-use super::dense::{Block, DenseKind, DenseTag, MOST};
-use super::element::Kind;
-use super::header::Header;
-use super::open::{Open, Spelled};
-use super::ordinary::{Ahead, Cursor, Key, Names};
-use super::scan::{Scan, kind};
-use super::scope::Scope;
+use super::block::{Block, DenseKind, DenseTag, MOST};
+use super::cursor::{Ahead, Cursor, Key, Names};
+use crate::xml::element::Kind;
+use crate::xml::header::Header;
+use crate::xml::open_elements::{Open, Spelled};
+use crate::xml::scan::{Scan, kind};
+use crate::xml::scope::Scope;
 
 /// So many tokens are taken one by one, and if they have fewer bytes than this each, what follows is taken as dense.
 const FEW: usize = 6;
@@ -23,7 +23,7 @@ const HTTP: u64 = u64::from_le_bytes(*b"http://w");
 
 impl Scan {
     /// Takes tokens while they are whole and ordinary. Says whether the element is complete.
-    pub(super) fn ordinary(&mut self, level: Level, bytes: &[u8], header: &Header, depth: usize) -> bool {
+    pub(in crate::xml) fn ordinary(&mut self, level: Level, bytes: &[u8], header: &Header, depth: usize) -> bool {
         if header.default_namespace() != header.content_namespace() {
             return false;
         }

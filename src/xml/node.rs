@@ -11,8 +11,8 @@ use quick_xml::events::Event;
 
 use super::chars::skip_space;
 use super::element::Element;
+use super::exact::tag::normalized;
 use super::scope::{Scope, lookup_in};
-use super::tag::normalized;
 
 /// An element inside an [`Element`], or its root. Ranges are offsets into [`Element::bytes`].
 #[derive(Clone, Copy)]

@@ -7,11 +7,13 @@ use std::time::Duration;
 
 use nix::time::{ClockId, clock_gettime};
 
-use super::{Element, Frame, FrameError, FrameLimits, Framer, Header, Kind, Node, Room, Share, SkipReason, Skipped};
 use crate::jid::BareJid;
 use crate::push::classify::{self, Context};
 use crate::push::rooms::Rooms;
 use crate::session::rewrite;
+use crate::xml::{
+    Element, Frame, FrameError, FrameLimits, Framer, Header, Kind, Node, Room, Share, SkipReason, Skipped,
+};
 
 const HEADER: &str =
     "<stream:stream xmlns='jabber:client' xmlns:stream='http://etherx.jabber.org/streams' xmlns:h='urn:h'>";

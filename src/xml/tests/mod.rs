@@ -1,0 +1,2 @@
+mod differential;
+mod large_and_odd;
