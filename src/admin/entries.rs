@@ -27,7 +27,7 @@ pub(super) fn session_entry(handle: &Handle, backlog: Backlog) -> Session {
         spool_bytes: backlog.bytes,
         set_aside: handle.set_aside(),
         services: notes.services,
-        push: notes.push.map(last_publish),
+        push: notes.push.map(|(published, at)| last_publish(published, at)),
         verdict: notes.verdict.map(|(verdict, at)| LastVerdict { verdict: verdict.to_owned(), at }),
     }
 }
@@ -52,8 +52,8 @@ pub(super) fn registration_entry(
         undelivered_since: registration.undelivered_since,
         last_seen: registration.last_seen,
         transport: next.map(|transport| transport.name().to_owned()),
-        last: last.map(last_publish),
-        passed_over: passed_over.into_iter().map(passed).collect(),
+        last: last.map(|(published, at)| last_publish(published, at)),
+        passed_over: passed_over.into_iter().map(|(transport, reason)| passed_over_entry(transport, &reason)).collect(),
         bidi_off_until: one_way_until.map(unix_of),
     }
 }
@@ -63,12 +63,12 @@ fn unix_of(at: SystemTime) -> u64 {
     at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs()
 }
 
-fn last_publish((published, at): (Published, SystemTime)) -> LastPublish {
+fn last_publish(published: Published, at: SystemTime) -> LastPublish {
     let (outcome, condition) = PingOutcome::of(published.outcome);
     let transport = published.transport.map(|transport| transport.name().to_owned());
     LastPublish { transport, outcome, condition, at: unix_of(at) }
 }
 
-fn passed((transport, reason): (Transport, String)) -> PassedOver {
-    PassedOver { transport: transport.name().to_owned(), reason: printable(&reason) }
+fn passed_over_entry(transport: Transport, reason: &str) -> PassedOver {
+    PassedOver { transport: transport.name().to_owned(), reason: printable(reason) }
 }

@@ -27,7 +27,11 @@ const AT_ONCE: usize = 16;
 const PATIENCE: Duration = Duration::from_secs(90);
 
 /// A host, and a push service for its users.
-type Pair = (String, Jid);
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Pair {
+    host: String,
+    service: Jid,
+}
 
 /// What each transport that is tried came to, in their order.
 type Findings = Vec<(Transport, Finding)>;
@@ -48,8 +52,8 @@ pub(super) async fn services(report: &mut Report, path: &Path, config: &Arc<Conf
             return report.problem(&problem(path, "[[push.route]] ca", error.to_string(), remedy), exit::CONFIG);
         }
     };
-    for ((host, service), findings) in try_all(&probe, config, pairs).await {
-        judge(report, path, (&host, &service), &findings);
+    for (pair, findings) in try_all(&probe, config, pairs).await {
+        judge(report, path, &pair, &findings);
     }
 }
 
@@ -58,8 +62,8 @@ async fn registered(report: &mut Report, config: &Config) -> (BTreeMap<Pair, usi
     let mut pairs = BTreeMap::new();
     let company = match client::registrations(config).await {
         Ok(registrations) => {
-            registrations.iter().for_each(|r| count(&mut pairs, (r.account.domain(), &r.service)));
-            report.fine(format_args!("push services: {}, as the running pushward says", told(&pairs)));
+            registrations.iter().for_each(|r| count(&mut pairs, r.account.domain(), &r.service));
+            report.fine(format_args!("push services: {}, as the running pushward says", summary(&pairs)));
             return (pairs, Company::Daemon);
         }
         Err(AskError::Nobody(_)) => Company::Alone,
@@ -73,9 +77,9 @@ async fn registered(report: &mut Report, config: &Config) -> (BTreeMap<Pair, usi
         Ok(Ok(Some(accounts))) => {
             for (account, state) in &accounts {
                 let domain = account.domain();
-                state.registrations.iter().for_each(|r| count(&mut pairs, (domain, &r.target.service)));
+                state.registrations.iter().for_each(|r| count(&mut pairs, domain, &r.target.service));
             }
-            report.fine(format_args!("push services: {}, as the database says; no pushward runs", told(&pairs)));
+            report.fine(format_args!("push services: {}, as the database says; no pushward runs", summary(&pairs)));
         }
         Ok(Ok(None)) => report.fine("push services: none registered; no pushward runs, and there is no database yet"),
         Ok(Err(error)) => report.fine(format_args!(
@@ -86,12 +90,13 @@ async fn registered(report: &mut Report, config: &Config) -> (BTreeMap<Pair, usi
     (pairs, company)
 }
 
-fn count(pairs: &mut BTreeMap<Pair, usize>, (host, service): (&str, &Jid)) {
+fn count(pairs: &mut BTreeMap<Pair, usize>, host: &str, service: &Jid) {
     // One that is a user's or a resource's is where its domain is.
-    *pairs.entry((host.to_owned(), Jid::new(service.domain()))).or_default() += 1;
+    let pair = Pair { host: host.to_owned(), service: Jid::new(service.domain()) };
+    *pairs.entry(pair).or_default() += 1;
 }
 
-fn told(pairs: &BTreeMap<Pair, usize>) -> String {
+fn summary(pairs: &BTreeMap<Pair, usize>) -> String {
     match pairs.values().sum::<usize>() {
         0 => "none registered".to_owned(),
         registrations => format!("registrations {registrations}"),
@@ -106,15 +111,15 @@ fn pairs(report: &mut Report, config: &Config, registered: BTreeMap<Pair, usize>
     for host in &config.hosts {
         for service in &named {
             // Before all others.
-            wanted.insert((host.domain.clone(), service.clone()), usize::MAX);
+            wanted.insert(Pair { host: host.domain.clone(), service: service.clone() }, usize::MAX);
         }
     }
     // Of a host that is not served any more, or of its own users: those are told through sessions alone.
-    wanted.retain(|(host, service), _| {
+    wanted.retain(|Pair { host, service }, _| {
         let domain = service.domain();
         config.hosts.iter().any(|own| own.domain == *host) && config.hosts.iter().all(|own| own.domain != domain)
     });
-    wanted.retain(|(host, service), _| {
+    wanted.retain(|Pair { host, service }, _| {
         let allowed = config.push.allows(service);
         if !allowed {
             report.fine(format_args!("{service}, from {host}: not allowed by [push] services"));
@@ -134,7 +139,7 @@ async fn try_all(probe: &Arc<Probe>, config: &Arc<Config>, pairs: Vec<Pair>) -> 
     let deadline = Instant::now() + PATIENCE;
     let permits = Arc::new(Semaphore::new(AT_ONCE));
     let mut tasks = JoinSet::new();
-    for (place, (host, service)) in pairs.iter().cloned().enumerate() {
+    for (index, Pair { host, service }) in pairs.iter().cloned().enumerate() {
         let (probe, config, permits) = (Arc::clone(probe), Arc::clone(config), Arc::clone(&permits));
         tasks.spawn(async move {
             let _permit = permits.acquire_owned().await;
@@ -144,13 +149,13 @@ async fn try_all(probe: &Arc<Probe>, config: &Arc<Config>, pairs: Vec<Pair>) -> 
                 let late = || Finding::Untried(format!("was not tried to its end within {PATIENCE:?}"));
                 findings.push((transport, tried.unwrap_or_else(|_| late())));
             }
-            (place, findings)
+            (index, findings)
         });
     }
     let mut findings = vec![Findings::new(); pairs.len()];
     while let Some(done) = tasks.join_next().await {
-        if let Ok((place, found)) = done
-            && let Some(slot) = findings.get_mut(place)
+        if let Ok((index, found)) = done
+            && let Some(slot) = findings.get_mut(index)
         {
             *slot = found;
         }
@@ -159,7 +164,7 @@ async fn try_all(probe: &Arc<Probe>, config: &Arc<Config>, pairs: Vec<Pair>) -> 
 }
 
 /// A push service that no transport reaches is a problem; one that some do not reach is not.
-fn judge(report: &mut Report, path: &Path, (host, service): (&str, &Jid), findings: &Findings) {
+fn judge(report: &mut Report, path: &Path, Pair { host, service }: &Pair, findings: &Findings) {
     let mut unusable = true;
     for (transport, finding) in findings {
         let at = format!("{service}, from {host}: {}", transport.name());
@@ -189,8 +194,8 @@ mod tests {
 
     fn check(findings: &[(Transport, Finding)], exit: u8, lines: usize) {
         let mut report = Report::default();
-        let service = "push.example".parse().unwrap();
-        judge(&mut report, Path::new("config.toml"), ("example.org", &service), &findings.to_vec());
+        let pair = Pair { host: "example.org".to_owned(), service: "push.example".parse().unwrap() };
+        judge(&mut report, Path::new("config.toml"), &pair, &findings.to_vec());
         assert_eq!((report.exit(), report.lines.len()), (exit, lines), "{report}");
     }
 
@@ -219,11 +224,11 @@ mod tests {
             ("gone.example", "a.example"),
             ("example.org", "c.example/resource"),
         ] {
-            count(&mut registered, (host, &service.parse().unwrap()));
+            count(&mut registered, host, &service.parse().unwrap());
         }
         let mut report = Report::default();
         let pairs = pairs(&mut report, &config, registered);
-        let services: Vec<_> = pairs.iter().map(|(host, service)| format!("{host} {service}")).collect();
+        let services: Vec<_> = pairs.iter().map(|Pair { host, service }| format!("{host} {service}")).collect();
         assert_eq!(services, ["example.org a.example", "example.org b.example"]);
         assert_eq!(report.lines, ["c.example, from example.org: not allowed by [push] services"]);
     }

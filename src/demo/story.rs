@@ -209,7 +209,8 @@ impl Story<'_> {
         // The answer comes behind all that waited, and behind anything that came twice.
         phone.ping().await?;
         let messages = phone.messages();
-        let same = messages.len() == WRITTEN.len() && messages.iter().zip(WRITTEN).all(|(m, w)| is(m, w));
+        let same = messages.len() == WRITTEN.len()
+            && messages.iter().zip(WRITTEN).all(|(message, (id, text))| is(message, id, text));
         check(same, || format!("instead of m1, m2, m3 came {}", texts(&messages)))?;
         for message in &messages {
             let delay = message.node().child("delay", ns::DELAY);
@@ -233,7 +234,7 @@ impl Story<'_> {
         (self.tell)("romeo", &format!("writes \"{}\"", LAST.1));
         let message = phone.message(LIVE).await?;
         let took = sent.elapsed().as_secs_f64() * 1000.0;
-        check(is(&message, LAST), || format!("instead of {} came {}", LAST.0, text(&message)))?;
+        check(is(&message, LAST.0, LAST.1), || format!("instead of {} came {}", LAST.0, text(&message)))?;
         check(message.node().child("delay", ns::DELAY).is_none(), || format!("it waited: {}", text(&message)))?;
         (self.tell)("juliet", &format!("gets it at once, {took:.1} ms later"));
         phone.listen(SILENCE).await?;
@@ -267,7 +268,7 @@ fn body(message: &Element) -> String {
     message.node().child("body", ns::CLIENT).map(|body| body.text().into_owned()).unwrap_or_default()
 }
 
-fn is(message: &Element, (id, text): (&str, &str)) -> bool {
+fn is(message: &Element, id: &str, text: &str) -> bool {
     message.node().attr("id").as_deref() == Some(id) && body(message) == text
 }
 

@@ -42,6 +42,13 @@ pub(super) enum By {
     End,
 }
 
+/// Columns and lines of the terminal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Size {
+    pub(super) width: usize,
+    pub(super) height: usize,
+}
+
 /// The terminal, which is as it was when this is dropped.
 #[derive(Debug)]
 pub(super) struct Screen(Stdout);
@@ -78,10 +85,10 @@ impl Screen {
     ///
     /// # Errors
     /// The terminal has gone.
-    pub(super) fn draw(&mut self, render: impl FnOnce((usize, usize)) -> Vec<String>) -> io::Result<()> {
+    pub(super) fn draw(&mut self, render: impl FnOnce(Size) -> Vec<String>) -> io::Result<()> {
         let (columns, lines) = terminal::size().ok().filter(|size| size.0 > 0 && size.1 > 0).unwrap_or(USUAL);
         queue!(self.0, BeginSynchronizedUpdate)?;
-        for (at, line) in (0..lines).zip(render((columns.into(), lines.into()))) {
+        for (at, line) in (0..lines).zip(render(Size { width: columns.into(), height: lines.into() })) {
             queue!(self.0, MoveTo(0, at), Print(line), Clear(ClearType::UntilNewLine))?;
         }
         queue!(self.0, Clear(ClearType::FromCursorDown), EndSynchronizedUpdate)?;

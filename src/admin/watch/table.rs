@@ -7,7 +7,7 @@ use crossterm::style::Stylize;
 use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
 use super::observation::Observation;
-use super::screen::By;
+use super::screen::{By, Size};
 use crate::admin::protocol::{LastPublish, LastVerdict, Session, State, Status};
 
 /// Between two columns.
@@ -64,7 +64,7 @@ impl Scroll {
 pub(super) fn render(
     observation: Option<&Observation>,
     trouble: Option<&str>,
-    (width, height): (usize, usize),
+    Size { width, height }: Size,
     scroll: &mut Scroll,
 ) -> Vec<String> {
     let Some(observation) = observation else {
@@ -83,7 +83,7 @@ pub(super) fn render(
     let page = height.saturating_sub(AROUND);
     let first = scroll.fit(sessions.len(), page);
     lines.push(String::new());
-    lines.extend(table(observation.at, sessions, (first, page), width));
+    lines.extend(table(observation.at, sessions, first, Size { width, height: page }));
     let (from, to) = (first + usize::from(!sessions.is_empty()), (first + page).min(sessions.len()));
     let rows = format!("{from}–{to} of {} sessions   q ends, ↑ ↓ scroll", sessions.len());
     lines.resize(height.saturating_sub(1), String::new());
@@ -104,8 +104,8 @@ fn headline(Observation { status, .. }: &Observation, width: usize) -> String {
 }
 
 /// The header and a page of rows.
-fn table(now: u64, sessions: &[Session], (first, page): (usize, usize), width: usize) -> Vec<String> {
-    let shown: Vec<_> = sessions.iter().skip(first).take(page).collect();
+fn table(now: u64, sessions: &[Session], first: usize, Size { width, height }: Size) -> Vec<String> {
+    let shown: Vec<_> = sessions.iter().skip(first).take(height).collect();
     let rows: Vec<Vec<String>> =
         shown.iter().map(|session| COLUMNS.iter().map(|(_, cell)| printable(&cell(now, session))).collect()).collect();
     let widest = |(at, (name, _)): (usize, &(&str, Cell))| {
@@ -271,7 +271,12 @@ mod tests {
 
     #[test]
     fn a_wide_terminal_shows_every_column() {
-        let lines = plain(&render(Some(&observation(vec![session("a@b/c")])), None, (200, 6), &mut Scroll::default()));
+        let lines = plain(&render(
+            Some(&observation(vec![session("a@b/c")])),
+            None,
+            Size { width: 200, height: 6 },
+            &mut Scroll::default(),
+        ));
         assert_eq!(lines.len(), 6);
         assert!(lines[0].starts_with("pushward 1.2.3, up 1day 1h   1 live  0 suspect  0 dark"), "{}", lines[0]);
         let words =
@@ -287,7 +292,7 @@ mod tests {
         let long = format!("{}@example.org/phone", "x".repeat(100));
         for width in [1, 12, 20, 40, 60, 80, 120, 160] {
             let observation = observation(vec![session("ü漢字@b/c"), session(&long)]);
-            let lines = plain(&render(Some(&observation), None, (width, 10), &mut Scroll::default()));
+            let lines = plain(&render(Some(&observation), None, Size { width, height: 10 }, &mut Scroll::default()));
             for line in &lines {
                 assert!(line.width() <= width, "{width}: {line:?}");
             }
@@ -300,7 +305,7 @@ mod tests {
         let lines = plain(&render(
             Some(&observation(vec![session("a@b/\u{202e}c\u{7}")])),
             None,
-            (200, 6),
+            Size { width: 200, height: 6 },
             &mut Scroll::default(),
         ));
         assert!(lines[3].starts_with("a@b/?c? "), "{:?}", lines[3]);
@@ -310,7 +315,9 @@ mod tests {
     fn the_table_is_scrolled_as_far_as_it_goes() {
         let observation = observation((0..50).map(|n| session(&format!("{n}@b/c"))).collect());
         let mut scroll = Scroll::default();
-        let top = |scroll: &mut Scroll| plain(&render(Some(&observation), None, (80, 14), scroll))[3].clone();
+        let top = |scroll: &mut Scroll| {
+            plain(&render(Some(&observation), None, Size { width: 80, height: 14 }, scroll))[3].clone()
+        };
         assert!(top(&mut scroll).starts_with("0@b/c"));
         for (by, expect) in [
             (By::Lines(-1), "0@"),
@@ -329,8 +336,9 @@ mod tests {
     #[test]
     fn what_goes_wrong_stands_above_what_was_seen_last() {
         let observation = observation(vec![session("a@b/c")]);
-        let lines = plain(&render(Some(&observation), Some("gone"), (80, 10), &mut Scroll::default()));
+        let lines =
+            plain(&render(Some(&observation), Some("gone"), Size { width: 80, height: 10 }, &mut Scroll::default()));
         assert!(lines[0] == "gone" && lines[3].starts_with("a@b/c"), "{lines:?}");
-        assert_eq!(render(None, Some("gone"), (80, 10), &mut Scroll::default()), ["gone"]);
+        assert_eq!(render(None, Some("gone"), Size { width: 80, height: 10 }, &mut Scroll::default()), ["gone"]);
     }
 }

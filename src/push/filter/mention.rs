@@ -1,8 +1,8 @@
 //! Whether a message in a room is meant for the user.
 
 use crate::jid::{BareJid, Jid};
-use crate::push::roster::Roster;
 use crate::push::message_text::Wording;
+use crate::push::roster::Roster;
 use crate::xml::{Node, ns};
 
 /// The user in a room.

@@ -3,8 +3,8 @@
 use crate::jid::{BareJid, Jid};
 use crate::push::classify::{Class, Reading};
 use crate::push::encrypt::{Kind, Letter};
-use crate::push::registration::Secret;
 use crate::push::message_text::Wording;
+use crate::push::registration::Secret;
 use crate::xml::{Node, XmlWriter, ns};
 
 /// What there is to tell about the newest stanza that notifies. It outlives the stanza, which may wait on disk.
