@@ -34,38 +34,38 @@ pub enum Command {
     /// Say what is wrong with the configuration, the certificates and the servers behind
     Check,
     /// Write a configuration for one domain: asks, or takes options
-    Setup(setup::Options),
+    Setup(setup::SetupOptions),
     /// Print what goes with the program: manual page, completions, systemd units, the configuration's defaults
     Print {
         /// What to print
         what: Printable,
     },
     /// Show Pushward at work: a server, a push service and a client in this process
-    Demo(demo::Options),
+    Demo(demo::DemoOptions),
     /// Ask the daemon
     #[command(flatten)]
-    Ask(Ask),
+    Ask(DaemonCommand),
 }
 
 /// What to ask the daemon that runs with this configuration.
 #[derive(Clone, Debug, PartialEq, Eq, Subcommand)]
-pub enum Ask {
+pub enum DaemonCommand {
     /// Show the state of the running daemon
     Status(View),
     /// List the sessions
     Sessions(View),
     /// Take the configuration anew: certificates, hosts, limits, push rules, log level; sessions stay
-    Reload(Output),
+    Reload(OutputFormat),
     /// Look after push registrations
     #[command(subcommand)]
-    Push(Push),
+    Push(PushCommand),
     /// Deliver what is set aside for an account again
     Release {
         /// The account, user@example.org
         jid: BareJid,
         /// How the answer is printed
         #[command(flatten)]
-        output: Output,
+        output: OutputFormat,
     },
     /// Delete all that is kept about an account: registrations, what waits for its devices, and the sessions held for them
     Forget {
@@ -73,20 +73,20 @@ pub enum Ask {
         jid: BareJid,
         /// How the answer is printed
         #[command(flatten)]
-        output: Output,
+        output: OutputFormat,
     },
 }
 
 /// What to do with registrations.
 #[derive(Clone, Debug, PartialEq, Eq, Subcommand)]
-pub enum Push {
+pub enum PushCommand {
     /// List the registrations, with nodes shortened
     List {
         /// Of this account only
         jid: Option<BareJid>,
         /// How the answer is printed
         #[command(flatten)]
-        output: Output,
+        output: OutputFormat,
     },
     /// Send a notification, to see whether it arrives
     Ping {
@@ -99,7 +99,7 @@ pub enum Push {
         node: Option<String>,
         /// How the answer is printed
         #[command(flatten)]
-        output: Output,
+        output: OutputFormat,
     },
     /// Remove registrations: the device is not notified until it asks again
     Remove {
@@ -112,13 +112,13 @@ pub enum Push {
         node: Option<String>,
         /// How the answer is printed
         #[command(flatten)]
-        output: Output,
+        output: OutputFormat,
     },
 }
 
 /// How an answer is printed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::Args)]
-pub struct Output {
+pub struct OutputFormat {
     /// Print JSON, one object a line
     #[arg(long)]
     pub json: bool,
@@ -129,7 +129,7 @@ pub struct Output {
 pub struct View {
     /// How the answer is printed
     #[command(flatten)]
-    pub output: Output,
+    pub output: OutputFormat,
     /// Keep showing it; q ends. Where there is no terminal, print it anew each time
     #[arg(long, short)]
     pub watch: bool,
@@ -144,7 +144,7 @@ fn interval(text: &str) -> Result<Duration, String> {
     if bounds.contains(&interval) { Ok(interval) } else { Err("write one from 100ms to 1day".to_owned()) }
 }
 
-impl Ask {
+impl DaemonCommand {
     /// How often it is asked anew; `None`: once.
     pub fn watched_every(&self) -> Option<Duration> {
         match self {
@@ -154,16 +154,16 @@ impl Ask {
     }
 
     /// The request, and how its answer is printed.
-    pub fn into_request(self) -> (Request, Output) {
+    pub fn into_request(self) -> (Request, OutputFormat) {
         match self {
             Self::Status(view) => (Request::Status, view.output),
             Self::Sessions(view) => (Request::Sessions, view.output),
             Self::Reload(output) => (Request::Reload, output),
-            Self::Push(Push::List { jid, output }) => (Request::PushList { account: jid }, output),
-            Self::Push(Push::Ping { jid, push_jid, node, output }) => {
+            Self::Push(PushCommand::List { jid, output }) => (Request::PushList { account: jid }, output),
+            Self::Push(PushCommand::Ping { jid, push_jid, node, output }) => {
                 (Request::PushPing { account: jid, service: push_jid, node: node.map(Secret::new) }, output)
             }
-            Self::Push(Push::Remove { jid, push_jid, node, output }) => {
+            Self::Push(PushCommand::Remove { jid, push_jid, node, output }) => {
                 (Request::PushRemove { account: jid, service: push_jid, node: node.map(Secret::new) }, output)
             }
             Self::Release { jid, output } => (Request::Release { account: jid }, output),
@@ -172,10 +172,10 @@ impl Ask {
     }
 }
 
-impl From<Ask> for admin::command::Command {
-    fn from(ask: Ask) -> Self {
+impl From<DaemonCommand> for admin::command::Invocation {
+    fn from(ask: DaemonCommand) -> Self {
         let watched_every = ask.watched_every();
-        let (request, Output { json }) = ask.into_request();
+        let (request, OutputFormat { json }) = ask.into_request();
         Self { request, json, watched_every }
     }
 }
@@ -222,11 +222,11 @@ mod tests {
         check(&["--config", "a.toml"], "a.toml", Command::Run);
         check(&["--config", "a.toml", "check"], "a.toml", Command::Check);
         check(&["check", "--config", "a.toml"], "a.toml", Command::Check);
-        check(&["demo"], "config.toml", Command::Demo(demo::Options::default()));
+        check(&["demo"], "config.toml", Command::Demo(demo::DemoOptions::default()));
         check(
             &["demo", "--serve", "--verbose"],
             "config.toml",
-            Command::Demo(demo::Options { serve: true, verbose: true }),
+            Command::Demo(demo::DemoOptions { serve: true, verbose: true }),
         );
     }
 
@@ -257,7 +257,7 @@ mod tests {
             let Command::Ask(ask) = cli.command() else { panic!("{arguments:?}") };
             ask.into_request()
         };
-        let (text, json) = (Output { json: false }, Output { json: true });
+        let (text, json) = (OutputFormat { json: false }, OutputFormat { json: true });
         let (account, service): (BareJid, Jid) = ("a@b".parse().unwrap(), "push.b".parse().unwrap());
         assert_eq!(ask(&["status"]), (Request::Status, text));
         assert_eq!(ask(&["sessions", "--json"]), (Request::Sessions, json));

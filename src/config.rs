@@ -41,7 +41,7 @@ pub use stream_management::StreamManagement;
 pub use transport::{Component, Route, Speaker, Transport};
 pub use upstream::{ProxyProtocol, Upstream};
 
-use problem::Report;
+use problem::ProblemReport;
 use section::Section;
 use units::{HOUR, SECOND};
 use value::file_name;
@@ -88,7 +88,7 @@ impl Config {
     /// # Errors
     /// Everything that is wrong with the text.
     pub fn parse(text: &str, path: &Path) -> Result<Self, ConfigErrors> {
-        let report = Report::new(path, text);
+        let report = ProblemReport::new(path, text);
         let config = read(&report, text, path);
         report.finish()?;
         Ok(config)
@@ -96,7 +96,7 @@ impl Config {
 }
 
 /// Reads the whole file. The result counts only if nothing was added to the report.
-fn read<'t>(report: &'t Report<'t>, text: &'t str, path: &Path) -> Config {
+fn read<'t>(report: &'t ProblemReport<'t>, text: &'t str, path: &Path) -> Config {
     let (table, errors) = DeTable::parse_recoverable(text);
     for error in &errors {
         report.add_syntax(error);
@@ -139,7 +139,7 @@ fn read<'t>(report: &'t Report<'t>, text: &'t str, path: &Path) -> Config {
 /// The line, from 1, of a key of a host, or of its `[[host]]`, in a text that [`Config::parse`] took; `index` is the
 /// host's in [`Config::hosts`].
 pub(crate) fn host_line(text: &str, index: usize, key: &str) -> usize {
-    let report = Report::new(Path::new(""), text);
+    let report = ProblemReport::new(Path::new(""), text);
     let (table, _) = DeTable::parse_recoverable(text);
     let mut root = Section::new(&report, "", 1, table.into_inner());
     root.tables("host", "[[host]]").get(index).map_or(1, |host| host.line_of(key))

@@ -13,7 +13,7 @@ use crate::exit;
 
 /// A command for a running daemon.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Command {
+pub struct Invocation {
     /// The request.
     pub request: Request,
     /// Print JSON, one object a line.
@@ -24,7 +24,7 @@ pub struct Command {
 
 /// Asks the daemon of a configuration and prints the answer to stdout. The exit code is 0, 1 if it was not done,
 /// [`exit::UNAVAILABLE`] if the daemon cannot be asked, or [`exit::CONFIG`].
-pub async fn run(path: &Path, command: Command) -> ExitCode {
+pub async fn run(path: &Path, command: Invocation) -> ExitCode {
     let config = match Config::load(path) {
         Ok(config) => config,
         Err(errors) => {
@@ -32,7 +32,7 @@ pub async fn run(path: &Path, command: Command) -> ExitCode {
             return ExitCode::from(exit::CONFIG);
         }
     };
-    let Command { request, json, watched_every } = command;
+    let Invocation { request, json, watched_every } = command;
     let answered = match watched_every {
         Some(every) => watch::run(config, &request, json, every).await.map(|()| true),
         None => converse(&config, &request, json).await,

@@ -12,10 +12,10 @@ use crate::metrics::{Counted, Disk, Measured, Tally};
 pub(super) struct PageData {
     #[serde(flatten)]
     about: DaemonData,
-    hosts: Vec<Host>,
+    hosts: Vec<HostRow>,
     queued: usize,
     queue_bytes: usize,
-    disk: Option<OnDisk>,
+    disk: Option<DiskRow>,
     messages_in: u64,
     messages_out: u64,
     logins: u64,
@@ -40,7 +40,7 @@ pub(super) struct DaemonData {
 }
 
 #[derive(Clone, Debug, Serialize)]
-struct Host {
+struct HostRow {
     host: String,
     live: usize,
     suspect: usize,
@@ -48,7 +48,7 @@ struct Host {
 }
 
 #[derive(Clone, Copy, Debug, Serialize)]
-struct OnDisk {
+struct DiskRow {
     accounts: u64,
     spooled: u64,
     spool_bytes: u64,
@@ -61,7 +61,7 @@ impl PageData {
         let total = measured.total();
         let host = |(host, tally): (&String, &Tally)| {
             let Tally { live, suspect, dark, .. } = *tally;
-            Host { host: host.clone(), live, suspect, dark }
+            HostRow { host: host.clone(), live, suspect, dark }
         };
         let now = Sample::new(about.now, about.connections, measured, &counted);
         Self {
@@ -69,7 +69,7 @@ impl PageData {
             hosts: measured.sessions.iter().map(host).collect(),
             queued: total.queued,
             queue_bytes: total.queue_bytes,
-            disk: measured.disk.map(|Disk { accounts, spooled, spool_bytes, store_bytes, wakes_waiting }| OnDisk {
+            disk: measured.disk.map(|Disk { accounts, spooled, spool_bytes, store_bytes, wakes_waiting }| DiskRow {
                 accounts,
                 spooled,
                 spool_bytes,

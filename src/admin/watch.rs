@@ -16,7 +16,7 @@ use super::client::{AskError, ask};
 use super::protocol::{Answer, Request};
 use crate::config::Config;
 use observation::Observation;
-use screen::{Key, Screen};
+use screen::{KeyPress, Screen};
 use table::{Scroll, render};
 
 /// Shows the answers to a request until the user ends it, or whoever reads them goes.
@@ -82,7 +82,7 @@ fn print(observation: &Observation, json: bool) -> io::Result<()> {
 
 /// An event for the table.
 enum TableEvent {
-    Key(Option<Key>),
+    Key(Option<KeyPress>),
     Observation(Option<Result<Observation, AskError>>),
     Signal,
 }
@@ -103,11 +103,11 @@ async fn show(observations: &mut mpsc::Receiver<Result<Observation, AskError>>) 
             _ = signals.2.recv() => TableEvent::Signal,
         };
         match event {
-            TableEvent::Signal | TableEvent::Key(None | Some(Key::End)) | TableEvent::Observation(None) => {
+            TableEvent::Signal | TableEvent::Key(None | Some(KeyPress::End)) | TableEvent::Observation(None) => {
                 return Ok(());
             }
-            TableEvent::Key(Some(Key::Resized)) => {}
-            TableEvent::Key(Some(Key::Scroll(by))) => scroll.by(by),
+            TableEvent::Key(Some(KeyPress::Resized)) => {}
+            TableEvent::Key(Some(KeyPress::Scroll(by))) => scroll.by(by),
             TableEvent::Observation(Some(Ok(observation))) => (last, trouble) = (Some(observation), None),
             TableEvent::Observation(Some(Err(error))) => trouble = Some(error.to_string()),
         }

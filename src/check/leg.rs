@@ -4,7 +4,7 @@ use std::net::UdpSocket;
 
 use rustls::ProtocolVersion;
 
-use super::probe::{self, Offer};
+use super::probe::{self, ServerOffer};
 use super::report::{HostEntry, Report};
 use crate::config::{ChannelBinding, Config, Host, UpstreamTls};
 use crate::exit;
@@ -65,7 +65,7 @@ fn sources(report: &mut Report, at: &HostEntry<'_>) {
 }
 
 /// Channel binding ends where TLS ends, unless both ends show the same certificate.
-fn binding(report: &mut Report, at: &HostEntry<'_>, offer: &Offer) {
+fn binding(report: &mut Report, at: &HostEntry<'_>, offer: &ServerOffer) {
     let Host { upstream, upstream_tls, channel_binding, .. } = at.host;
     let plus: Vec<_> = offer.mechanisms.iter().filter(|name| name.ends_with("-PLUS")).map(String::as_str).collect();
     let offered = [&plus[..], &offer.bindings.iter().map(String::as_str).collect::<Vec<_>>()].concat().join(", ");
@@ -124,7 +124,7 @@ async fn versions(report: &mut Report, at: &HostEntry<'_>, way: &Way, config: &C
     }
 }
 
-fn same_certificate(host: &Host, offer: &Offer) -> bool {
+fn same_certificate(host: &Host, offer: &ServerOffer) -> bool {
     let own = certificate::load(host).ok().and_then(|key| key.cert.first().cloned());
     own.is_some() && own == offer.certificate
 }

@@ -17,7 +17,7 @@ const LIMITS: FrameLimits = FrameLimits::new(64 << 10, 32);
 
 /// What a server offers before authentication.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Offer {
+pub(crate) struct ServerOffer {
     /// SASL mechanisms, of RFC 6120 and XEP-0388, each once. Never empty.
     pub(crate) mechanisms: Vec<String>,
     /// Types of channel binding (XEP-0440).
@@ -71,7 +71,7 @@ pub(crate) async fn probe(
     domain: &str,
     terms: &Terms,
     id: &mut Option<String>,
-) -> Result<Offer, ProbeError> {
+) -> Result<ServerOffer, ProbeError> {
     let mut conn = way.connect(&Terms { limits: LIMITS, ..*terms }, None).await?;
     let features = match timeout(terms.connect_timeout, features(&mut conn, domain, id)).await {
         Ok(features) => features?,
@@ -88,7 +88,7 @@ pub(crate) async fn probe(
     if offer.mechanisms.is_empty() {
         Err(ProbeError::NoMechanisms(way.leg()))
     } else {
-        Ok(Offer { certificate, ..offer })
+        Ok(ServerOffer { certificate, ..offer })
     }
 }
 
@@ -113,7 +113,7 @@ async fn features(conn: &mut UpstreamConn, domain: &str, id: &mut Option<String>
     }
 }
 
-fn offer(features: &Element) -> Offer {
+fn offer(features: &Element) -> ServerOffer {
     let root = features.node();
     let lists = [root.child("mechanisms", ns::SASL), root.child("authentication", ns::SASL2)];
     let mut mechanisms: Vec<String> = Vec::new();
@@ -125,5 +125,5 @@ fn offer(features: &Element) -> Offer {
     }
     let types = root.child("sasl-channel-binding", ns::SASL_CB);
     let types = types.iter().flat_map(Node::children).filter_map(|child| child.attr("type").map(|t| t.into_owned()));
-    Offer { mechanisms, bindings: types.collect(), certificate: None }
+    ServerOffer { mechanisms, bindings: types.collect(), certificate: None }
 }

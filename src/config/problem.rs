@@ -72,7 +72,7 @@ impl std::error::Error for ConfigErrors {}
 
 /// Collects the problems of one file while its sections are read.
 #[derive(Debug)]
-pub(super) struct Report<'t> {
+pub(super) struct ProblemReport<'t> {
     path: &'t Path,
     text: &'t str,
     problems: RefCell<Vec<Problem>>,
@@ -89,7 +89,7 @@ struct Unknown {
     key: String,
 }
 
-impl<'t> Report<'t> {
+impl<'t> ProblemReport<'t> {
     pub(super) fn new(path: &'t Path, text: &'t str) -> Self {
         Self {
             path,

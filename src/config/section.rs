@@ -9,7 +9,7 @@ use bytesize::ByteSize;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::problem::Report;
+use super::problem::ProblemReport;
 use super::value::Wrong;
 
 /// A value and the line it stands on.
@@ -22,7 +22,7 @@ pub(super) struct At<T> {
 /// One table of the file. Every key is taken once; [`Section::finish`] refuses the rest.
 #[derive(Debug)]
 pub(super) struct Section<'t> {
-    report: &'t Report<'t>,
+    report: &'t ProblemReport<'t>,
     name: &'static str,
     line: usize,
     entries: Vec<(String, At<DeValue<'t>>)>,
@@ -30,7 +30,7 @@ pub(super) struct Section<'t> {
 
 impl<'t> Section<'t> {
     /// A table named as it is written in the file: `[push]`, `[[listen]]`, or nothing for the top level.
-    pub(super) fn new(report: &'t Report<'t>, name: &'static str, line: usize, table: DeTable<'t>) -> Self {
+    pub(super) fn new(report: &'t ProblemReport<'t>, name: &'static str, line: usize, table: DeTable<'t>) -> Self {
         let entries = table
             .into_iter()
             .map(|(key, value)| {

@@ -54,7 +54,7 @@ fn the_shipped_file_shows_every_key_with_its_default() {
     assert_eq!(parse(&shipped_in_full(false)).unwrap(), parse(SHIPPED).unwrap());
     let full = shipped_in_full(true);
 
-    let report = problem::Report::new(Path::new("config.toml"), &full);
+    let report = problem::ProblemReport::new(Path::new("config.toml"), &full);
     read(&report, &full, Path::new("config.toml"));
     let known = report.known();
     assert!(known.len() > 40, "only {} keys were read", known.len());

@@ -43,20 +43,20 @@ pub(super) struct Listeners {
     relay: Arc<Relay>,
     accepting: CancellationToken,
     connections: TaskTracker,
-    open: Vec<Open>,
+    open: Vec<OpenListener>,
 }
 
 /// One address.
-struct Open {
+struct OpenListener {
     listen: Arc<ArcSwap<Listen>>,
     address: SocketAddr,
     stop: CancellationToken,
 }
 
 /// What is to become of each `[[listen]]`.
-pub(super) struct Plan(Vec<(Listen, Step)>);
+pub(super) struct Plan(Vec<(Listen, ListenerStep)>);
 
-enum Step {
+enum ListenerStep {
     /// The one with this number stays open, perhaps with other settings.
     Keep(usize),
     Open(TcpListener, SocketAddr),
@@ -82,10 +82,10 @@ impl Listeners {
         let same: Vec<_> = wanted.iter().map(|listen| take(&|open| open == listen)).collect();
         let steps = wanted.iter().zip(same).map(|(listen, same)| {
             let step = match same.or_else(|| take(&|open| open.address == listen.address)) {
-                Some(number) => Step::Keep(number),
+                Some(number) => ListenerStep::Keep(number),
                 None => {
                     let (listener, address) = bind(listen.address, passed)?;
-                    Step::Open(listener, address)
+                    ListenerStep::Open(listener, address)
                 }
             };
             Ok((listen.clone(), step))
@@ -98,13 +98,13 @@ impl Listeners {
         let mut before: Vec<_> = std::mem::take(&mut self.open).into_iter().map(Some).collect();
         for (listen, step) in steps {
             let open = match step {
-                Step::Keep(number) => before.get_mut(number).and_then(Option::take).inspect(|open| {
+                ListenerStep::Keep(number) => before.get_mut(number).and_then(Option::take).inspect(|open| {
                     if **open.listen.load() != listen {
                         tell(open.address, listen.tls);
                     }
                     open.listen.store(Arc::new(listen));
                 }),
-                Step::Open(listener, address) => Some(self.listen(listen, listener, address)),
+                ListenerStep::Open(listener, address) => Some(self.listen(listen, listener, address)),
             };
             self.open.extend(open);
         }
@@ -119,7 +119,7 @@ impl Listeners {
         self.open.iter().map(|open| (open.listen.load().tls, open.address)).collect()
     }
 
-    fn listen(&self, listen: Listen, listener: TcpListener, address: SocketAddr) -> Open {
+    fn listen(&self, listen: Listen, listener: TcpListener, address: SocketAddr) -> OpenListener {
         tell(address, listen.tls);
         let (listen, stop) = (Arc::new(ArcSwap::from_pointee(listen)), self.accepting.child_token());
         let (relay, connections, current) = (Arc::clone(&self.relay), self.connections.clone(), Arc::clone(&listen));
@@ -133,7 +133,7 @@ impl Listeners {
         );
         let stopped = stop.clone();
         self.connections.spawn(async move { stopped.run_until_cancelled(accept).await });
-        Open { listen, address, stop }
+        OpenListener { listen, address, stop }
     }
 }
 

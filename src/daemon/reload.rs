@@ -18,7 +18,7 @@ const WAITING: usize = 4;
 
 /// What came of a reload.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Outcome {
+pub enum ReloadOutcome {
     /// The new configuration serves; what of it waits for a restart, for people.
     Done(Vec<String>),
     /// The one before goes on serving; why, for people. Never empty.
@@ -27,13 +27,13 @@ pub enum Outcome {
 
 /// How a reload is asked for.
 #[derive(Clone, Debug)]
-pub struct Reloader(mpsc::Sender<oneshot::Sender<Outcome>>);
+pub struct Reloader(mpsc::Sender<oneshot::Sender<ReloadOutcome>>);
 
 impl Reloader {
     /// Reads the configuration's file again, and says what came of it.
-    pub async fn reload(&self) -> Outcome {
+    pub async fn reload(&self) -> ReloadOutcome {
         let (reply, replied) = oneshot::channel();
-        let ending = || Outcome::Refused(vec!["pushward is ending".to_owned()]);
+        let ending = || ReloadOutcome::Refused(vec!["pushward is ending".to_owned()]);
         if self.0.send(reply).await.is_err() {
             return ending();
         }
@@ -52,7 +52,7 @@ pub(super) struct Reloads {
     path: PathBuf,
     relay: Arc<Relay>,
     listeners: Listeners,
-    asked: mpsc::Receiver<oneshot::Sender<Outcome>>,
+    asked: mpsc::Receiver<oneshot::Sender<ReloadOutcome>>,
 }
 
 impl Reloads {
@@ -67,8 +67,8 @@ impl Reloads {
         while let Some(reply) = self.asked.recv().await {
             Notify.reloading();
             let outcome = match self.reload().await {
-                Ok(notes) => Outcome::Done(notes),
-                Err(problems) => Outcome::Refused(problems),
+                Ok(notes) => ReloadOutcome::Done(notes),
+                Err(problems) => ReloadOutcome::Refused(problems),
             };
             self.report(&outcome);
             Notify.ready();
@@ -102,14 +102,14 @@ impl Reloads {
         Ok(notes)
     }
 
-    fn report(&self, outcome: &Outcome) {
+    fn report(&self, outcome: &ReloadOutcome) {
         match outcome {
-            Outcome::Done(notes) => {
+            ReloadOutcome::Done(notes) => {
                 self.relay.metrics().reload("done");
                 notes.iter().for_each(|note| tracing::warn!(note, "not without a restart"));
                 tracing::info!(path = %self.path.display(), "reloaded");
             }
-            Outcome::Refused(problems) => {
+            ReloadOutcome::Refused(problems) => {
                 self.relay.metrics().reload("refused");
                 problems.iter().for_each(|problem| tracing::error!(problem, "cannot reload"));
                 tracing::error!(path = %self.path.display(), "not reloaded: the configuration before goes on serving");

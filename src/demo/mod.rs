@@ -15,7 +15,7 @@
 //! | `story.rs` | what happens, and whether it did |
 //! | `timeline.rs` | the printing |
 //!
-//! Server and client know nothing of the story, and the story does not print.
+//! Server and client do not know the story, and the story does not print.
 
 pub mod client;
 pub mod server;
@@ -37,8 +37,8 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::broadcast::{Receiver, error::RecvError};
 
 use server::Notification;
-use stage::{ACCOUNTS, DOMAIN, Port, Stage};
-use story::{Ending, Failure};
+use stage::{ACCOUNTS, DOMAIN, DemoStage, Port};
+use story::{Ending, StoryFailure};
 use timeline::{Colours, Timeline};
 use trace::{Observer, Sighting};
 
@@ -46,7 +46,7 @@ type Printed = Arc<Timeline<Stdout>>;
 
 /// The options of `pushward demo`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, clap::Args)]
-pub struct Options {
+pub struct DemoOptions {
     /// Keep the server running for clients of your own
     #[arg(long)]
     pub serve: bool,
@@ -56,13 +56,13 @@ pub struct Options {
 }
 
 /// Plays the story and prints it. Fails unless every step really happened.
-pub async fn run(options: Options) -> ExitCode {
+pub async fn run(options: DemoOptions) -> ExitCode {
     let timeline = Arc::new(Timeline::new(Colours::of_stdout(), io::stdout()));
     let mut signals = match Signals::new() {
         Ok(signals) => signals,
         Err(error) => return failed(&timeline, &format!("failed: cannot listen for signals: {error}")),
     };
-    let stage = match Stage::build("", observer(&options, &timeline)).await {
+    let stage = match DemoStage::build("", observer(&options, &timeline)).await {
         Ok(stage) => stage,
         Err(error) => return failed(&timeline, &format!("failed: {error}")),
     };
@@ -87,12 +87,12 @@ fn failed(timeline: &Printed, why: &str) -> ExitCode {
     ExitCode::FAILURE
 }
 
-fn observer(options: &Options, timeline: &Printed) -> Option<Observer> {
+fn observer(options: &DemoOptions, timeline: &Printed) -> Option<Observer> {
     let timeline = Arc::clone(timeline);
     options.verbose.then(|| Arc::new(move |sighting: &Sighting<'_>| timeline.show(sighting)) as Observer)
 }
 
-async fn play(stage: &Stage, timeline: &Printed) -> Result<Ending, Failure> {
+async fn play(stage: &DemoStage, timeline: &Printed) -> Result<Ending, StoryFailure> {
     let address = stage.server().address();
     timeline.tell("server", &format!("{DOMAIN} on {address}: plain XMPP, no stream management, no push"));
     let (starttls, direct) = (stage.address(Port::Starttls), stage.address(Port::Direct));
@@ -101,7 +101,7 @@ async fn play(stage: &Stage, timeline: &Printed) -> Result<Ending, Failure> {
 }
 
 /// Shows notifications as they come, for ever.
-async fn serve(stage: &Stage, timeline: &Printed) {
+async fn serve(stage: &DemoStage, timeline: &Printed) {
     let mut notifications = stage.server().notifications();
     timeline.note(&invitation(stage));
     while let Some(what) = next_notification(&mut notifications).await {
@@ -109,7 +109,7 @@ async fn serve(stage: &Stage, timeline: &Printed) {
     }
 }
 
-fn invitation(stage: &Stage) -> String {
+fn invitation(stage: &DemoStage) -> String {
     let account = |(name, password): (&str, &str)| (format!("{name}@{DOMAIN}"), format!("password {password}"));
     let [juliet, romeo] = ACCOUNTS.map(account);
     let rows = [

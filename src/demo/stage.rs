@@ -8,8 +8,8 @@ use std::path::PathBuf;
 use thiserror::Error;
 use tokio_rustls::TlsConnector;
 
-use super::client::{Place, Security, TrustError, trusting};
-use super::server::{Account, Server, Settings};
+use super::client::{CertificateFileError, ClientSecurity, ServerAddress, trusting};
+use super::server::{DemoAccount, DemoServer, ServerSettings};
 use super::trace::Observer;
 use super::workspace::Workspace;
 use crate::admin::Interface;
@@ -36,7 +36,7 @@ pub(super) enum StageError {
     #[error("Pushward does not start: {0}")]
     Daemon(#[from] StartError),
     #[error(transparent)]
-    Trust(#[from] TrustError),
+    Trust(#[from] CertificateFileError),
     #[error("Pushward does not listen for {0}")]
     Listener(Port),
 }
@@ -58,9 +58,9 @@ impl fmt::Display for Port {
 }
 
 /// A Pushward and a server that run.
-pub(super) struct Stage {
+pub(super) struct DemoStage {
     daemon: Daemon,
-    server: Server,
+    server: DemoServer,
     starttls: SocketAddr,
     direct: SocketAddr,
     tls: TlsConnector,
@@ -69,11 +69,11 @@ pub(super) struct Stage {
     workspace: Workspace,
 }
 
-impl Stage {
+impl DemoStage {
     /// Starts everything. `settings`: what the configuration says besides listeners and the host, as TOML.
     pub(super) async fn build(settings: &str, observer: Option<Observer>) -> Result<Self, StageError> {
         let workspace = Workspace::new().map_err(StageError::Workspace)?;
-        let accounts = ACCOUNTS.iter().map(|(name, password)| Account {
+        let accounts = ACCOUNTS.iter().map(|(name, password)| DemoAccount {
             name: (*name).to_owned(),
             password: (*password).to_owned(),
             contacts: ACCOUNTS
@@ -83,7 +83,8 @@ impl Stage {
                 .collect(),
         });
         let accounts = accounts.collect();
-        let server = Server::start(Settings { domain: DOMAIN.to_owned(), accounts, observer: observer.clone() });
+        let server =
+            DemoServer::start(ServerSettings { domain: DOMAIN.to_owned(), accounts, observer: observer.clone() });
         let server = server.await.map_err(StageError::Server)?;
         let text = configuration(server.address(), settings);
         let config = Config::parse(&text, &workspace.path().join("config.toml"))?;
@@ -98,7 +99,7 @@ impl Stage {
         Ok(Self { daemon, server, starttls, direct, tls, observer, workspace })
     }
 
-    pub(super) fn server(&self) -> &Server {
+    pub(super) fn server(&self) -> &DemoServer {
         &self.server
     }
 
@@ -116,13 +117,13 @@ impl Stage {
     }
 
     /// Where a client of this name connects to.
-    pub(super) fn place(&self, name: &str, port: Port) -> Place {
+    pub(super) fn place(&self, name: &str, port: Port) -> ServerAddress {
         let tls = self.tls.clone();
-        Place {
+        ServerAddress {
             address: self.address(port),
             security: match port {
-                Port::Starttls => Security::Starttls(tls),
-                Port::Direct => Security::Direct(tls),
+                Port::Starttls => ClientSecurity::Starttls(tls),
+                Port::Direct => ClientSecurity::Direct(tls),
             },
             domain: DOMAIN.to_owned(),
             name: name.to_owned(),

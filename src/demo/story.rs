@@ -10,9 +10,9 @@ use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::TryRecvError;
 use tokio::time::{timeout, timeout_at};
 
-use super::client::{Client, ClientError, Resumption};
-use super::server::{Account, Notification};
-use super::stage::{ACCOUNTS, DOMAIN, Port, Stage};
+use super::client::{ClientError, DemoClient, SavedSession};
+use super::server::{DemoAccount, Notification};
+use super::stage::{ACCOUNTS, DOMAIN, DemoStage, Port};
 use crate::jid::FullJid;
 use crate::xml::{Element, XmlWriter, ns};
 
@@ -53,30 +53,30 @@ pub(super) struct Ending {
 /// A step that did not happen as it should.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[error("failed: {step}: {found}")]
-pub(super) struct Failure {
+pub(super) struct StoryFailure {
     step: &'static str,
     found: String,
 }
 
 /// What was found instead of what should be.
 #[derive(Debug, Error)]
-enum Wrong {
+enum WrongStep {
     #[error(transparent)]
     Client(#[from] ClientError),
     #[error("{0}")]
     Found(String),
 }
 
-fn wrong(found: impl fmt::Display) -> Wrong {
-    Wrong::Found(found.to_string())
+fn wrong(found: impl fmt::Display) -> WrongStep {
+    WrongStep::Found(found.to_string())
 }
 
-fn check(holds: bool, otherwise: impl FnOnce() -> String) -> Result<(), Wrong> {
+fn check(holds: bool, otherwise: impl FnOnce() -> String) -> Result<(), WrongStep> {
     if holds { Ok(()) } else { Err(wrong(otherwise())) }
 }
 
 struct Story<'a> {
-    stage: &'a Stage,
+    stage: &'a DemoStage,
     tell: Tell<'a>,
     until: tokio::time::Instant,
 }
@@ -85,7 +85,7 @@ struct Story<'a> {
 ///
 /// # Errors
 /// The first step that fails, with what was seen instead.
-pub(super) async fn play(stage: &Stage, tell: Tell<'_>) -> Result<Ending, Failure> {
+pub(super) async fn play(stage: &DemoStage, tell: Tell<'_>) -> Result<Ending, StoryFailure> {
     let story = Story { stage, tell, until: tokio::time::Instant::now() + TOTAL };
     let mut pushes = stage.server().notifications();
     let mut phone = story.step("Juliet's phone logs in", story.phone_logs_in()).await?;
@@ -104,21 +104,25 @@ pub(super) async fn play(stage: &Stage, tell: Tell<'_>) -> Result<Ending, Failur
 }
 
 impl Story<'_> {
-    async fn step<T>(&self, step: &'static str, work: impl Future<Output = Result<T, Wrong>>) -> Result<T, Failure> {
+    async fn step<T>(
+        &self,
+        step: &'static str,
+        work: impl Future<Output = Result<T, WrongStep>>,
+    ) -> Result<T, StoryFailure> {
         match timeout_at(self.until, work).await {
             Ok(Ok(done)) => Ok(done),
-            Ok(Err(wrong)) => Err(Failure { step, found: wrong.to_string() }),
-            Err(_) => Err(Failure { step, found: format!("not done when the {TOTAL:?} of the story were over") }),
+            Ok(Err(wrong)) => Err(StoryFailure { step, found: wrong.to_string() }),
+            Err(_) => Err(StoryFailure { step, found: format!("not done when the {TOTAL:?} of the story were over") }),
         }
     }
 
-    async fn log_in(&self, name: &str, port: Port) -> Result<Client, Wrong> {
+    async fn log_in(&self, name: &str, port: Port) -> Result<DemoClient, WrongStep> {
         let password = ACCOUNTS.iter().find(|(account, _)| *account == name).map_or("", |(_, password)| password);
-        let account = Account { name: name.to_owned(), password: password.to_owned(), contacts: Vec::new() };
-        Ok(Client::log_in(&self.stage.place(name, port), &account).await?)
+        let account = DemoAccount { name: name.to_owned(), password: password.to_owned(), contacts: Vec::new() };
+        Ok(DemoClient::log_in(&self.stage.place(name, port), &account).await?)
     }
 
-    async fn phone_logs_in(&self) -> Result<Client, Wrong> {
+    async fn phone_logs_in(&self) -> Result<DemoClient, WrongStep> {
         let mut phone = self.log_in("juliet", Port::Starttls).await?;
         phone.bind(PHONE).await?;
         let enabled = phone.enable_resumption().await?;
@@ -130,7 +134,7 @@ impl Story<'_> {
         Ok(phone)
     }
 
-    async fn push_is_offered(&self, phone: &mut Client) -> Result<(), Wrong> {
+    async fn push_is_offered(&self, phone: &mut DemoClient) -> Result<(), WrongStep> {
         let account = phone.jid()?.to_bare();
         let query = format!("<query xmlns='{}'/>", ns::DISCO_INFO);
         let answer = phone.request("get", Some(account.as_str()), query.as_bytes()).await?;
@@ -141,19 +145,19 @@ impl Story<'_> {
         Ok(())
     }
 
-    async fn push_is_enabled(&self, phone: &mut Client) -> Result<(), Wrong> {
+    async fn push_is_enabled(&self, phone: &mut DemoClient) -> Result<(), WrongStep> {
         phone.request("set", None, &push_request("enable")).await?;
         (self.tell)("juliet", &format!("enables push at {SERVICE}"));
         Ok(())
     }
 
-    async fn phone_goes_dark(&self, phone: Client) -> Result<Resumption, Wrong> {
+    async fn phone_goes_dark(&self, phone: DemoClient) -> Result<SavedSession, WrongStep> {
         let session = phone.vanish()?;
         (self.tell)("juliet", "goes dark: the connection is gone, the stream was not closed");
         Ok(session)
     }
 
-    async fn romeo_logs_in(&self) -> Result<Client, Wrong> {
+    async fn romeo_logs_in(&self) -> Result<DemoClient, WrongStep> {
         let mut romeo = self.log_in("romeo", Port::Direct).await?;
         romeo.bind("orchard").await?;
         romeo.appear().await?;
@@ -162,7 +166,7 @@ impl Story<'_> {
         Ok(romeo)
     }
 
-    async fn romeo_writes(&self, romeo: &mut Client) -> Result<Instant, Wrong> {
+    async fn romeo_writes(&self, romeo: &mut DemoClient) -> Result<Instant, WrongStep> {
         let first = Instant::now();
         for (id, body) in WRITTEN {
             romeo.say(&format!("juliet@{DOMAIN}"), id, body).await?;
@@ -180,7 +184,7 @@ impl Story<'_> {
         pushes: &mut Receiver<Notification>,
         first: Instant,
         session: &FullJid,
-    ) -> Result<Duration, Wrong> {
+    ) -> Result<Duration, WrongStep> {
         let push = match timeout(PUSH_AWAITED, pushes.recv()).await {
             Ok(push) => push.map_err(wrong)?,
             Err(_) => return Err(wrong(format!("no publish within {PUSH_AWAITED:?}"))),
@@ -198,14 +202,14 @@ impl Story<'_> {
         Ok(after)
     }
 
-    async fn phone_comes_back(&self, session: &Resumption) -> Result<Client, Wrong> {
+    async fn phone_comes_back(&self, session: &SavedSession) -> Result<DemoClient, WrongStep> {
         let mut phone = self.log_in("juliet", Port::Starttls).await?;
         phone.resume(session).await?;
         (self.tell)("juliet", &format!("reconnects and resumes {}", phone.jid()?));
         Ok(phone)
     }
 
-    async fn messages_come(&self, phone: &mut Client) -> Result<(), Wrong> {
+    async fn messages_come(&self, phone: &mut DemoClient) -> Result<(), WrongStep> {
         // The answer comes behind all that waited, and behind anything that came twice.
         phone.ping().await?;
         let messages = phone.messages();
@@ -225,10 +229,10 @@ impl Story<'_> {
 
     async fn live_delivery(
         &self,
-        phone: &mut Client,
-        romeo: &mut Client,
+        phone: &mut DemoClient,
+        romeo: &mut DemoClient,
         pushes: &mut Receiver<Notification>,
-    ) -> Result<(), Wrong> {
+    ) -> Result<(), WrongStep> {
         let sent = Instant::now();
         romeo.say(&format!("juliet@{DOMAIN}"), LAST.0, LAST.1).await?;
         (self.tell)("romeo", &format!("writes \"{}\"", LAST.1));
@@ -249,7 +253,7 @@ impl Story<'_> {
         Ok(())
     }
 
-    async fn curtain(&self, mut phone: Client, romeo: Client) -> Result<(), Wrong> {
+    async fn curtain(&self, mut phone: DemoClient, romeo: DemoClient) -> Result<(), WrongStep> {
         phone.request("set", None, &push_request("disable")).await?;
         phone.close().await?;
         romeo.close().await?;
@@ -303,7 +307,7 @@ mod tests {
         });
         let lines = Mutex::new(Vec::new());
         let tell = |who: &str, what: &str| lines.lock().unwrap().push(format!("{who} {what}"));
-        let stage = Stage::build(EAGER, Some(observer)).await.unwrap();
+        let stage = DemoStage::build(EAGER, Some(observer)).await.unwrap();
         let result = play(&stage, &tell).await;
         let directory = stage.certificate().parent().unwrap().to_owned();
         stage.strike().await;
@@ -321,7 +325,7 @@ mod tests {
     }
     #[tokio::test(flavor = "multi_thread")]
     async fn a_push_that_comes_too_late_fails_the_story_by_name() {
-        let stage = Stage::build("[push]\nbatch_delay = \"3s\"\n", None).await.unwrap();
+        let stage = DemoStage::build("[push]\nbatch_delay = \"3s\"\n", None).await.unwrap();
         let failure = play(&stage, &|_, _| {}).await.unwrap_err().to_string();
         stage.strike().await;
         assert!(failure.starts_with("failed: the push service is told: it came "), "{failure}");

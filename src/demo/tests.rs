@@ -2,26 +2,26 @@
 
 use std::time::Duration;
 
-use super::client::{ANSWER, Client, ClientError, Place, Security};
-use super::server::{Account, Server, Settings};
+use super::client::{ANSWER, ClientError, ClientSecurity, DemoClient, ServerAddress};
+use super::server::{DemoAccount, DemoServer, ServerSettings};
 use crate::xml::{Element, Kind, ns};
 
 const SHORT: Duration = Duration::from_millis(100);
 
-fn account(name: &str) -> Account {
+fn account(name: &str) -> DemoAccount {
     let contact = if name == "juliet" { "romeo" } else { "juliet" };
-    Account { name: name.to_owned(), password: format!("{name}'s"), contacts: vec![contact.to_owned()] }
+    DemoAccount { name: name.to_owned(), password: format!("{name}'s"), contacts: vec![contact.to_owned()] }
 }
 
-async fn server() -> Server {
+async fn server() -> DemoServer {
     let accounts = vec![account("juliet"), account("romeo")];
-    Server::start(Settings { domain: "localhost".to_owned(), accounts, observer: None }).await.unwrap()
+    DemoServer::start(ServerSettings { domain: "localhost".to_owned(), accounts, observer: None }).await.unwrap()
 }
 
-fn place(server: &Server, name: &str) -> Place {
-    Place {
+fn place(server: &DemoServer, name: &str) -> ServerAddress {
+    ServerAddress {
         address: server.address(),
-        security: Security::Plain,
+        security: ClientSecurity::Plain,
         domain: "localhost".to_owned(),
         name: name.to_owned(),
         peer: "server".to_owned(),
@@ -30,14 +30,14 @@ fn place(server: &Server, name: &str) -> Place {
 }
 
 /// Logged in and bound.
-async fn bound(server: &Server, name: &str, resource: &str) -> Client {
-    let mut client = Client::log_in(&place(server, name), &account(name)).await.unwrap();
+async fn bound(server: &DemoServer, name: &str, resource: &str) -> DemoClient {
+    let mut client = DemoClient::log_in(&place(server, name), &account(name)).await.unwrap();
     client.bind(resource).await.unwrap();
     client
 }
 
 /// Logged in, bound and available.
-async fn online(server: &Server, name: &str, resource: &str) -> Client {
+async fn online(server: &DemoServer, name: &str, resource: &str) -> DemoClient {
     let mut client = bound(server, name, resource).await;
     client.appear().await.unwrap();
     client.ping().await.unwrap();
@@ -48,7 +48,7 @@ fn attr(element: &Element, name: &str) -> Option<String> {
     element.node().attr(name).map(|value| value.into_owned())
 }
 
-async fn presence(client: &mut Client, from: &str, kind: Option<&str>) {
+async fn presence(client: &mut DemoClient, from: &str, kind: Option<&str>) {
     let fits = |element: &Element| {
         element.kind() == Kind::Presence
             && attr(element, "from").as_deref() == Some(from)
@@ -57,7 +57,7 @@ async fn presence(client: &mut Client, from: &str, kind: Option<&str>) {
     client.expect("presence", ANSWER, fits).await.unwrap();
 }
 
-async fn bodies(client: &mut Client) -> Vec<String> {
+async fn bodies(client: &mut DemoClient) -> Vec<String> {
     client.ping().await.unwrap();
     let text = |message: Element| message.node().child("body", ns::CLIENT).unwrap().text().into_owned();
     client.messages().into_iter().map(text).collect()
@@ -223,11 +223,11 @@ async fn a_resource_bound_again_ends_the_session_that_had_it() {
 #[tokio::test]
 async fn a_wrong_password_lets_nobody_in() {
     let server = server().await;
-    let wrong = Account { password: "guess".to_owned(), ..account("juliet") };
-    let Err(error) = Client::log_in(&place(&server, "juliet"), &wrong).await else { panic!("logged in") };
+    let wrong = DemoAccount { password: "guess".to_owned(), ..account("juliet") };
+    let Err(error) = DemoClient::log_in(&place(&server, "juliet"), &wrong).await else { panic!("logged in") };
     assert!(error.to_string().contains("not-authorized"), "{error}");
-    let elsewhere = Place { domain: "elsewhere.example".to_owned(), ..place(&server, "juliet") };
-    let Err(error) = Client::log_in(&elsewhere, &account("juliet")).await else { panic!("logged in") };
+    let elsewhere = ServerAddress { domain: "elsewhere.example".to_owned(), ..place(&server, "juliet") };
+    let Err(error) = DemoClient::log_in(&elsewhere, &account("juliet")).await else { panic!("logged in") };
     assert!(error.to_string().contains("host-unknown"), "{error}");
 }
 

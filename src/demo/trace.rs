@@ -20,14 +20,14 @@ pub struct Sighting<'a> {
 pub type Observer = Arc<dyn Fn(&Sighting<'_>) + Send + Sync>;
 
 /// One end of a stream, as an [`Observer`] sees it.
-pub struct Tap {
+pub struct StreamTap {
     observer: Option<Observer>,
     here: String,
     there: String,
     session: OnceLock<String>,
 }
 
-impl Tap {
+impl StreamTap {
     /// A tap at the end named `here` of a stream to `there`; without an observer it costs nothing.
     pub fn new(observer: Option<Observer>, here: &str, there: &str) -> Self {
         Self { observer, here: here.to_owned(), there: there.to_owned(), session: OnceLock::new() }
@@ -112,7 +112,7 @@ mod tests {
         let observer: Observer = Arc::new(move |s: &Sighting<'_>| {
             log.lock().unwrap().push(format!("{} {} {:?} {}", s.from, s.to, s.session, s.xml));
         });
-        let tap = Tap::new(Some(observer), "server", "pushward");
+        let tap = StreamTap::new(Some(observer), "server", "pushward");
         tap.received(b"<r/>");
         tap.belongs_to("juliet");
         tap.sent(b"<a/>");

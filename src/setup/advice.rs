@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::find::{Found, Software};
+use super::find::{FoundServer, Software};
 use crate::config::{Config, ListenTls};
 use crate::paths::PACKAGED_CONFIG;
 
@@ -12,7 +12,7 @@ const PROSODY: &str = include_str!("prosody.sh");
 const EJABBERD: &str = include_str!("ejabberd.sh");
 
 /// What to do at the server, and then.
-pub(super) fn next(config: &Config, found: &Found) -> String {
+pub(super) fn next(config: &Config, found: &FoundServer) -> String {
     let mut text = String::new();
     if found.ready {
         let who = found.software.map_or_else(|| "The server".to_owned(), |software| software.to_string());

@@ -10,11 +10,11 @@ const TRIES: usize = 5;
 
 /// Asks, where there is somebody to ask.
 #[derive(Debug)]
-pub(super) struct Asker {
+pub(super) struct Prompt {
     terminal: bool,
 }
 
-impl Asker {
+impl Prompt {
     pub(super) fn new(terminal: bool) -> Self {
         Self { terminal }
     }
@@ -49,14 +49,14 @@ impl Asker {
 
 /// What is to be known.
 #[derive(Clone, Debug)]
-pub(super) struct Question {
+pub(super) struct PromptQuestion {
     pub(super) text: &'static str,
     pub(super) suggestion: String,
     /// What an option said: then nobody is asked.
     pub(super) given: Option<String>,
 }
 
-impl Asker {
+impl Prompt {
     /// Takes what was given, or asks, until the draft is right.
     ///
     /// # Errors
@@ -64,7 +64,7 @@ impl Asker {
     pub(super) fn until_right(
         &mut self,
         draft: &mut Draft,
-        mut question: Question,
+        mut question: PromptQuestion,
         put: impl Fn(&mut Draft, String),
     ) -> Result<(), SetupError> {
         let mut tries = if question.given.is_some() { 1 } else { TRIES };

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use toml::Value;
 
-use super::options::Options;
+use super::options::SetupOptions;
 use crate::config::{Config, ConfigErrors, UpstreamTls};
 use crate::paths::PACKAGED_CONFIG;
 
@@ -28,7 +28,7 @@ pub(super) struct Draft {
 
 impl Draft {
     /// What the options say, and what is usual. A packaged configuration has its state elsewhere.
-    pub(super) fn new(options: &Options, path: &Path) -> Self {
+    pub(super) fn new(options: &SetupOptions, path: &Path) -> Self {
         let packaged = path == Path::new(PACKAGED_CONFIG);
         let usual = |port| SocketAddr::from((Ipv6Addr::UNSPECIFIED, port));
         let mut listen: Vec<_> = options.listen.iter().map(|address| (*address, "starttls")).collect();
@@ -60,7 +60,7 @@ impl Draft {
     }
 }
 
-/// Options are relative to where the command runs, keys to where the file is.
+/// Makes an option absolute. Options are relative to the working directory, keys to the directory of the file.
 fn absolute(path: &Path) -> PathBuf {
     std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
 }
@@ -107,7 +107,7 @@ mod tests {
 
     #[test]
     fn whatever_is_said_is_what_the_file_says() {
-        let options = Options {
+        let options = SetupOptions {
             domain: Some("example.org".to_owned()),
             upstream: Some("xmpp.internal:5222".to_owned()),
             upstream_tls: Some(UpstreamTls::Starttls),
@@ -117,7 +117,7 @@ mod tests {
             listen: vec!["127.0.0.1:1".parse().unwrap()],
             listen_tls: vec!["[::1]:2".parse().unwrap()],
             state: Some("/s".into()),
-            ..Options::default()
+            ..SetupOptions::default()
         };
         let config = Draft::new(&options, Path::new("/x/config.toml")).parse().unwrap();
         let host = &config.hosts[0];
@@ -133,7 +133,7 @@ mod tests {
 
     #[test]
     fn a_packaged_configuration_keeps_its_state_where_the_service_may_write() {
-        let config = Draft::new(&Options::default(), Path::new(PACKAGED_CONFIG)).parse().unwrap();
+        let config = Draft::new(&SetupOptions::default(), Path::new(PACKAGED_CONFIG)).parse().unwrap();
         assert_eq!(config.state, Path::new("/var/lib/pushward"));
         assert_eq!(config.admin.socket, Path::new("/run/pushward/admin.sock"));
     }

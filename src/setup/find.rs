@@ -48,7 +48,7 @@ impl fmt::Display for Software {
 
 /// The server, as far as it was found.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Found {
+pub(super) struct FoundServer {
     /// What to write.
     pub(super) upstream: String,
     /// What to write.
@@ -60,7 +60,7 @@ pub(super) struct Found {
     pub(super) software: Option<Software>,
 }
 
-impl fmt::Display for Found {
+impl fmt::Display for FoundServer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Some(address) = &self.answers else { return write!(f, "No server answers at {}.", self.upstream) };
         match self.software {
@@ -73,9 +73,9 @@ impl fmt::Display for Found {
 
 /// Connects to the server that was `given`, or to where one usually is, without TLS first where passwords may go without
 /// it; `tls` settles that.
-pub(super) async fn server(draft: &Draft, given: Option<&str>, tls: Option<UpstreamTls>) -> Found {
+pub(super) async fn server(draft: &Draft, given: Option<&str>, tls: Option<UpstreamTls>) -> FoundServer {
     let upstream = given.unwrap_or(MOVED);
-    let mut found = Found {
+    let mut found = FoundServer {
         upstream: upstream.to_owned(),
         tls: fallback(draft, upstream, tls),
         ready: false,
@@ -107,7 +107,7 @@ fn fallback(draft: &Draft, upstream: &str, tls: Option<UpstreamTls>) -> Upstream
 }
 
 /// Whether clients can log in through such a connection; notes who answers.
-async fn greet(draft: &Draft, upstream: &str, tls: UpstreamTls, found: &mut Found) -> bool {
+async fn greet(draft: &Draft, upstream: &str, tls: UpstreamTls, found: &mut FoundServer) -> bool {
     // Nobody listens yet, so the server may still be where Pushward will.
     let listen = vec![(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), "starttls")];
     let draft = Draft { upstream: upstream.to_owned(), upstream_tls: tls, listen, ..draft.clone() };

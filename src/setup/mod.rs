@@ -19,15 +19,15 @@ mod error;
 mod find;
 mod options;
 
-use ask::{Asker, Question};
+use ask::{Prompt, PromptQuestion};
 use draft::Draft;
 use error::SetupError;
-use find::Found;
-pub use options::Options;
+use find::FoundServer;
+pub use options::SetupOptions;
 
 /// Writes the configuration, checks it, and says what is left to do. The exit code is that of `pushward check`, 1 if
 /// nothing could be written, or 2 if options are missing.
-pub async fn run(config: &Path, options: Options) -> ExitCode {
+pub async fn run(config: &Path, options: SetupOptions) -> ExitCode {
     let output = options.output.clone().unwrap_or_else(|| config.to_owned());
     match write(&output, options).await {
         Ok(advice) => {
@@ -44,17 +44,17 @@ pub async fn run(config: &Path, options: Options) -> ExitCode {
 }
 
 /// Returns what is to be done at the server, and then.
-async fn write(output: &Path, options: Options) -> Result<String, SetupError> {
+async fn write(output: &Path, options: SetupOptions) -> Result<String, SetupError> {
     if output.exists() && !options.force {
         return Err(SetupError::Exists(output.to_owned()));
     }
-    let mut asker = Asker::new(!options.yes && io::stdin().is_terminal());
+    let mut asker = Prompt::new(!options.yes && io::stdin().is_terminal());
     if options.domain.is_none() && !asker.asks() {
         return Err(SetupError::Missing(missing(&options)));
     }
     let mut draft = Draft::new(&options, output);
     let domain =
-        Question { text: "Domain, as in user@DOMAIN", suggestion: String::new(), given: options.domain.clone() };
+        PromptQuestion { text: "Domain, as in user@DOMAIN", suggestion: String::new(), given: options.domain.clone() };
     asker.until_right(&mut draft, domain, |draft, answer| draft.domain = answer)?;
     let found = server(&mut asker, &mut draft, &options).await?;
     if draft.certificate.is_none() {
@@ -67,13 +67,13 @@ async fn write(output: &Path, options: Options) -> Result<String, SetupError> {
 }
 
 /// The server that is meant: named, or found and agreed to.
-async fn server(asker: &mut Asker, draft: &mut Draft, options: &Options) -> Result<Found, SetupError> {
+async fn server(asker: &mut Prompt, draft: &mut Draft, options: &SetupOptions) -> Result<FoundServer, SetupError> {
     let tls = options.upstream_tls;
     let mut found = find::server(draft, options.upstream.as_deref(), tls).await;
     if options.upstream.is_none() && asker.asks() {
         eprintln!("{found}");
         let text = "The server's address and port for client connections";
-        let question = Question { text, suggestion: found.upstream.clone(), given: None };
+        let question = PromptQuestion { text, suggestion: found.upstream.clone(), given: None };
         asker.until_right(draft, question, |draft, answer| draft.upstream = answer)?;
         if draft.upstream != found.upstream {
             found = find::server(draft, Some(&draft.upstream), tls).await;
@@ -85,7 +85,7 @@ async fn server(asker: &mut Asker, draft: &mut Draft, options: &Options) -> Resu
 }
 
 /// The options without which nothing can be written.
-fn missing(options: &Options) -> Vec<&'static str> {
+fn missing(options: &SetupOptions) -> Vec<&'static str> {
     let mut missing = vec!["--domain DOMAIN"];
     if options.certificate.is_none() {
         missing.push("--certificate FILE --key FILE (unless they are where they are looked for)");
@@ -94,7 +94,7 @@ fn missing(options: &Options) -> Vec<&'static str> {
 }
 
 /// Where the certificate and its key are; `None` if the default places are right.
-fn certificate_of(asker: &mut Asker, draft: &Draft) -> Result<Option<(PathBuf, PathBuf)>, SetupError> {
+fn certificate_of(asker: &mut Prompt, draft: &Draft) -> Result<Option<(PathBuf, PathBuf)>, SetupError> {
     let config = draft.parse().map_err(SetupError::Wrong)?;
     let Some(host) = config.hosts.first() else { return Ok(None) };
     let found = if host.certificate.exists() && host.key.exists() { None } else { find::certificate(&host.domain) };

@@ -7,7 +7,7 @@ use crate::config::UpstreamTls;
 
 /// The options of `pushward setup`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, clap::Args)]
-pub struct Options {
+pub struct SetupOptions {
     /// The domain: what stands behind the @ of the users' addresses
     #[arg(long)]
     pub domain: Option<String>,

@@ -20,7 +20,7 @@ const USUAL: (u16, u16) = (80, 24);
 
 /// A key, as far as it means something.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Key {
+pub(super) enum KeyPress {
     /// It is enough.
     End,
     /// Up or down.
@@ -58,7 +58,7 @@ impl Screen {
     ///
     /// # Errors
     /// It cannot be had.
-    pub(super) fn open() -> io::Result<(Self, mpsc::Receiver<Key>)> {
+    pub(super) fn open() -> io::Result<(Self, mpsc::Receiver<KeyPress>)> {
         enable_raw_mode()?;
         let mut screen = Self(io::stdout());
         execute!(screen.0, EnterAlternateScreen, Hide, DisableLineWrap)?;
@@ -104,18 +104,18 @@ impl Drop for Screen {
     }
 }
 
-fn key(event: &Event) -> Option<Key> {
+fn key(event: &Event) -> Option<KeyPress> {
     let pressed = match event {
-        Event::Resize(..) => return Some(Key::Resized),
+        Event::Resize(..) => return Some(KeyPress::Resized),
         Event::Key(pressed) if pressed.kind != KeyEventKind::Release => pressed,
         Event::Key(_) | Event::FocusGained | Event::FocusLost | Event::Mouse(_) => return None,
     };
     let control = pressed.modifiers.contains(KeyModifiers::CONTROL);
     if control {
-        return matches!(pressed.code, KeyCode::Char('c' | 'd')).then_some(Key::End);
+        return matches!(pressed.code, KeyCode::Char('c' | 'd')).then_some(KeyPress::End);
     }
     let by = if matches!(pressed.code, KeyCode::Char('q') | KeyCode::Esc) {
-        return Some(Key::End);
+        return Some(KeyPress::End);
     } else if matches!(pressed.code, KeyCode::Up | KeyCode::Char('k')) {
         By::Lines(-1)
     } else if matches!(pressed.code, KeyCode::Down | KeyCode::Char('j')) {
@@ -131,5 +131,5 @@ fn key(event: &Event) -> Option<Key> {
     } else {
         return None;
     };
-    Some(Key::Scroll(by))
+    Some(KeyPress::Scroll(by))
 }

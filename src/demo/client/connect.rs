@@ -18,13 +18,13 @@ use super::error::{ANSWER, ClientError};
 use crate::demo::trace::Observer;
 
 /// A stream of bytes, encrypted or not.
-pub(super) trait Socket: AsyncRead + AsyncWrite + Send + Unpin {}
+pub(super) trait ClientSocket: AsyncRead + AsyncWrite + Send + Unpin {}
 
-impl<S: AsyncRead + AsyncWrite + Send + Unpin> Socket for S {}
+impl<S: AsyncRead + AsyncWrite + Send + Unpin> ClientSocket for S {}
 
 /// When TLS starts.
 #[derive(Clone)]
-pub enum Security {
+pub enum ClientSecurity {
     /// Never.
     Plain,
     /// After `<starttls/>` (RFC 6120 §5).
@@ -35,11 +35,11 @@ pub enum Security {
 
 /// Where a client connects to.
 #[derive(Clone)]
-pub struct Place {
+pub struct ServerAddress {
     /// The listener.
     pub address: SocketAddr,
     /// When TLS starts on it.
-    pub security: Security,
+    pub security: ClientSecurity,
     /// The domain, for the stream and the certificate.
     pub domain: String,
     /// What an observer calls the client.
@@ -52,7 +52,7 @@ pub struct Place {
 
 /// A certificate that cannot be trusted.
 #[derive(Debug, Error)]
-pub enum TrustError {
+pub enum CertificateFileError {
     /// The file.
     #[error("the certificate cannot be read: {0}")]
     Pem(#[from] pem::Error),
@@ -64,8 +64,8 @@ pub enum TrustError {
 /// TLS that trusts the certificate in a PEM file and no other, and offers `xmpp-client` (XEP-0368).
 ///
 /// # Errors
-/// [`TrustError`] for a file that is none.
-pub fn trusting(certificate: &Path) -> Result<TlsConnector, TrustError> {
+/// [`CertificateFileError`] for a file that is none.
+pub fn trusting(certificate: &Path) -> Result<TlsConnector, CertificateFileError> {
     let mut roots = RootCertStore::empty();
     for certificate in CertificateDer::pem_file_iter(certificate)? {
         roots.add(certificate?)?;
@@ -78,7 +78,7 @@ pub fn trusting(certificate: &Path) -> Result<TlsConnector, TrustError> {
 }
 
 /// Connects, without TLS.
-pub(super) async fn dial(place: &Place) -> Result<Box<dyn Socket>, ClientError> {
+pub(super) async fn dial(place: &ServerAddress) -> Result<Box<dyn ClientSocket>, ClientError> {
     let fail = |source| ClientError::Connect { address: place.address, source };
     let connect = async {
         let tcp = TcpStream::connect(place.address).await?;
@@ -91,10 +91,10 @@ pub(super) async fn dial(place: &Place) -> Result<Box<dyn Socket>, ClientError> 
 
 /// Goes on with TLS.
 pub(super) async fn encrypt(
-    place: &Place,
+    place: &ServerAddress,
     tls: &TlsConnector,
-    socket: Box<dyn Socket>,
-) -> Result<Box<dyn Socket>, ClientError> {
+    socket: Box<dyn ClientSocket>,
+) -> Result<Box<dyn ClientSocket>, ClientError> {
     let fail = |source| ClientError::Connect { address: place.address, source };
     let name = ServerName::try_from(place.domain.clone()).map_err(|error| fail(io::Error::other(error)))?;
     let handshake = timeout(ANSWER, tls.connect(name, socket)).await;

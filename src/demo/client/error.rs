@@ -14,9 +14,9 @@ pub const ANSWER: Duration = Duration::from_secs(5);
 
 /// The last elements that came, without secrets.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Seen(pub Vec<String>);
+pub struct SeenElements(pub Vec<String>);
 
-impl fmt::Display for Seen {
+impl fmt::Display for SeenElements {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.0.is_empty() {
             f.write_str("nothing had come")
@@ -45,7 +45,7 @@ pub enum ClientError {
         /// For how long.
         patience: Duration,
         /// What came instead.
-        seen: Seen,
+        seen: SeenElements,
     },
     /// The server ended the stream.
     #[error("the stream ended before {awaited} came; {seen}")]
@@ -53,7 +53,7 @@ pub enum ClientError {
         /// What was waited for.
         awaited: &'static str,
         /// What came instead.
-        seen: Seen,
+        seen: SeenElements,
     },
     /// The server said no.
     #[error("{what} was refused: {answer}")]

@@ -6,25 +6,27 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 
-use super::connect::{Place, Security, Socket, dial, encrypt};
-use super::{ANSWER, Client, ClientError, Deadline, Enabled, Managed, Resumption, shown};
-use crate::demo::server::Account;
-use crate::demo::trace::Tap;
+use super::connect::{ClientSecurity, ClientSocket, ServerAddress, dial, encrypt};
+use super::{ANSWER, ClientError, Deadline, DemoClient, EnabledResponse, Managed, SavedSession, shown};
+use crate::demo::server::DemoAccount;
+use crate::demo::trace::StreamTap;
 use crate::demo::wire::FrameReader;
 use crate::jid::FullJid;
 use crate::xml::{Element, Kind, Node, XmlWriter, ns};
 
-impl Client {
+impl DemoClient {
     /// Connects and authenticates: bind or resume comes next.
     ///
     /// # Errors
     /// [`ClientError`], with what came instead of what was expected.
-    pub async fn log_in(place: &Place, account: &Account) -> Result<Self, ClientError> {
+    pub async fn log_in(place: &ServerAddress, account: &DemoAccount) -> Result<Self, ClientError> {
         let mut client = Self::on(place, dial(place).await?);
         match &place.security {
-            Security::Plain => {}
-            Security::Direct(tls) => client = Self::on(place, encrypt(place, tls, client.reader.into_inner()).await?),
-            Security::Starttls(tls) => {
+            ClientSecurity::Plain => {}
+            ClientSecurity::Direct(tls) => {
+                client = Self::on(place, encrypt(place, tls, client.reader.into_inner()).await?)
+            }
+            ClientSecurity::Starttls(tls) => {
                 client.open("<starttls/>", |features| features.child("starttls", ns::TLS).is_some()).await?;
                 client.send(element("starttls", ns::TLS).as_bytes()).await?;
                 client.element_of("<proceed/>", "proceed", ns::TLS).await?;
@@ -35,11 +37,11 @@ impl Client {
         Ok(client)
     }
 
-    fn on(place: &Place, socket: Box<dyn Socket>) -> Self {
+    fn on(place: &ServerAddress, socket: Box<dyn ClientSocket>) -> Self {
         Self {
             reader: FrameReader::new(socket),
             place: place.clone(),
-            tap: Tap::new(place.observer.clone(), &place.name, &place.peer),
+            tap: StreamTap::new(place.observer.clone(), &place.name, &place.peer),
             jid: None,
             managed: None,
             inbox: VecDeque::new(),
@@ -48,7 +50,7 @@ impl Client {
         }
     }
 
-    async fn authenticate(&mut self, account: &Account) -> Result<(), ClientError> {
+    async fn authenticate(&mut self, account: &DemoAccount) -> Result<(), ClientError> {
         self.open("SASL PLAIN", |features| {
             let mechanisms = features.child("mechanisms", ns::SASL);
             mechanisms.is_some_and(|offered| offered.children().any(|mechanism| mechanism.text() == "PLAIN"))
@@ -103,7 +105,7 @@ impl Client {
     ///
     /// # Errors
     /// [`ClientError::Refused`], also if the session cannot be resumed, or any other.
-    pub async fn enable_resumption(&mut self) -> Result<Enabled, ClientError> {
+    pub async fn enable_resumption(&mut self) -> Result<EnabledResponse, ClientError> {
         let mut enable = XmlWriter::new();
         enable.start("enable").attr("xmlns", ns::SM).attr("resume", "true");
         self.send(&enable.finish()).await?;
@@ -114,15 +116,15 @@ impl Client {
             return Err(ClientError::Refused { what: "resumption", answer: shown(&answer) });
         };
         self.managed = Some(Managed { id: id.into_owned(), handled: 0, confirmed: None });
-        Ok(Enabled { max: node.attr("max").and_then(|max| max.parse().ok()).map(Duration::from_secs) })
+        Ok(EnabledResponse { max: node.attr("max").and_then(|max| max.parse().ok()).map(Duration::from_secs) })
     }
 
     /// Takes a session up again instead of binding (XEP-0198 §5).
     ///
     /// # Errors
     /// [`ClientError::Refused`], or any other.
-    pub async fn resume(&mut self, session: &Resumption) -> Result<(), ClientError> {
-        let Resumption { jid, previd, handled } = session;
+    pub async fn resume(&mut self, session: &SavedSession) -> Result<(), ClientError> {
+        let SavedSession { jid, previd, handled } = session;
         let mut resume = XmlWriter::new();
         resume.start("resume").attr("xmlns", ns::SM).attr("h", &handled.to_string()).attr("previd", previd);
         self.send(&resume.finish()).await?;

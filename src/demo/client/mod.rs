@@ -12,11 +12,11 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::time::{Instant, timeout_at};
 
-use connect::Socket;
-pub use connect::{Place, Security, TrustError, trusting};
-pub use error::{ANSWER, ClientError, Seen};
+use connect::ClientSocket;
+pub use connect::{CertificateFileError, ClientSecurity, ServerAddress, trusting};
+pub use error::{ANSWER, ClientError, SeenElements};
 
-use super::trace::{Tap, redacted};
+use super::trace::{StreamTap, redacted};
 use super::wire::{self, FrameReader};
 use crate::jid::FullJid;
 use crate::xml::{self, Element, Frame, Kind, XmlWriter, ns};
@@ -27,10 +27,10 @@ const INBOX: usize = 1024;
 const SHOWN: usize = 5;
 
 /// A connection that is logged in, or about to be.
-pub struct Client {
-    reader: FrameReader<Box<dyn Socket>>,
-    place: Place,
-    tap: Tap,
+pub struct DemoClient {
+    reader: FrameReader<Box<dyn ClientSocket>>,
+    place: ServerAddress,
+    tap: StreamTap,
     jid: Option<FullJid>,
     managed: Option<Managed>,
     inbox: VecDeque<Element>,
@@ -49,27 +49,27 @@ struct Managed {
 
 /// What `<enabled/>` said (XEP-0198 §5).
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Enabled {
+pub struct EnabledResponse {
     /// How long the session is held after a disconnect.
     pub max: Option<Duration>,
 }
 
 /// What is needed to take a session up again.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Resumption {
+pub struct SavedSession {
     jid: FullJid,
     previd: String,
     handled: u32,
 }
 
-impl Resumption {
+impl SavedSession {
     /// Whose session it is.
     pub fn jid(&self) -> &FullJid {
         &self.jid
     }
 }
 
-impl Client {
+impl DemoClient {
     /// The full JID, once bound.
     ///
     /// # Errors
@@ -140,7 +140,7 @@ impl Client {
     /// Asks the server for a ping's answer: what the server sent before is in the inbox afterwards.
     ///
     /// # Errors
-    /// As [`Client::request`].
+    /// As [`DemoClient::request`].
     pub async fn ping(&mut self) -> Result<(), ClientError> {
         let domain = self.place.domain.clone();
         self.request("get", Some(&domain), format!("<ping xmlns='{}'/>", ns::PING).as_bytes()).await.map(drop)
@@ -172,7 +172,7 @@ impl Client {
     /// The next message.
     ///
     /// # Errors
-    /// As [`Client::expect`].
+    /// As [`DemoClient::expect`].
     pub async fn message(&mut self, patience: Duration) -> Result<Element, ClientError> {
         self.expect("message", patience, |element| element.kind() == Kind::Message).await
     }
@@ -220,16 +220,16 @@ impl Client {
     ///
     /// # Errors
     /// [`ClientError::Unmanaged`], [`ClientError::Unbound`].
-    pub fn vanish(self) -> Result<Resumption, ClientError> {
+    pub fn vanish(self) -> Result<SavedSession, ClientError> {
         let managed = self.managed.ok_or(ClientError::Unmanaged)?;
         let jid = self.jid.ok_or(ClientError::Unbound)?;
-        Ok(Resumption { jid, previd: managed.id, handled: managed.handled })
+        Ok(SavedSession { jid, previd: managed.id, handled: managed.handled })
     }
 
     /// Closes the stream in order and waits for the server's footer (RFC 6120 §4.4).
     ///
     /// # Errors
-    /// As [`Client::expect`].
+    /// As [`DemoClient::expect`].
     pub async fn close(mut self) -> Result<(), ClientError> {
         self.send(xml::STREAM_CLOSE).await?;
         let deadline = Deadline::new("end of the stream", ANSWER);
@@ -318,8 +318,8 @@ impl Client {
         Ok(())
     }
 
-    fn what_came(&self) -> Seen {
-        Seen(self.seen.iter().cloned().collect())
+    fn what_came(&self) -> SeenElements {
+        SeenElements(self.seen.iter().cloned().collect())
     }
 }
 
@@ -335,7 +335,7 @@ impl Deadline {
         Self { awaited, patience, at: Instant::now() + patience }
     }
 
-    fn missed(&self, seen: Seen) -> ClientError {
+    fn missed(&self, seen: SeenElements) -> ClientError {
         ClientError::TooLate { awaited: self.awaited, patience: self.patience, seen }
     }
 }

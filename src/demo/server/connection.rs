@@ -14,9 +14,9 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::answer;
-use super::router::{Link, Router};
-use super::stanza::{Bound, Violation};
-use crate::demo::trace::Tap;
+use super::router::{ClientLink, Router};
+use super::stanza::{BoundClient, Violation};
+use crate::demo::trace::StreamTap;
 use crate::demo::wire::{self, FrameReader, WireError};
 use crate::jid::{BareJid, FullJid};
 use crate::xml::{self, Element, Frame, Header, Kind, Node, XmlWriter, ns};
@@ -31,7 +31,7 @@ const LOGIN: Duration = Duration::from_secs(30);
 const ATTEMPTS: usize = 3;
 
 /// Why a stream ends.
-enum End {
+enum StreamEnd {
     /// The client closed it.
     Closed,
     /// The client broke the protocol: the stream error's condition.
@@ -40,7 +40,7 @@ enum End {
     Lost,
 }
 
-impl From<Violation> for End {
+impl From<Violation> for StreamEnd {
     fn from(Violation(condition): Violation) -> Self {
         Self::Refused(condition)
     }
@@ -50,7 +50,7 @@ struct Connection {
     router: Arc<Router>,
     reader: FrameReader<OwnedReadHalf>,
     queue: mpsc::Sender<Bytes>,
-    tap: Arc<Tap>,
+    tap: Arc<StreamTap>,
     close: CancellationToken,
     shutdown: CancellationToken,
     opened: bool,
@@ -63,7 +63,7 @@ pub(super) async fn serve(router: Arc<Router>, tcp: TcpStream, shutdown: Cancell
     }
     let (reader, writer) = tcp.into_split();
     let (queue, queued) = mpsc::channel(QUEUE);
-    let tap = Arc::new(Tap::new(router.observer(), "server", "pushward"));
+    let tap = Arc::new(StreamTap::new(router.observer(), "server", "pushward"));
     let close = CancellationToken::new();
     let writing = tokio::spawn(write(writer, queued, Arc::clone(&tap), close.clone()));
     let reader = FrameReader::new(reader);
@@ -75,7 +75,7 @@ pub(super) async fn serve(router: Arc<Router>, tcp: TcpStream, shutdown: Cancell
             end
         }
         Ok(Err(end)) => end,
-        Err(_) => End::Refused("connection-timeout"),
+        Err(_) => StreamEnd::Refused("connection-timeout"),
     };
     connection.finish(end);
     if let Err(error) = writing.await {
@@ -84,7 +84,7 @@ pub(super) async fn serve(router: Arc<Router>, tcp: TcpStream, shutdown: Cancell
 }
 
 impl Connection {
-    async fn login(&mut self) -> Result<Bound, End> {
+    async fn login(&mut self) -> Result<BoundClient, StreamEnd> {
         let mut features = XmlWriter::new();
         features.start("stream:features").start("mechanisms").attr("xmlns", ns::SASL).start("mechanism").text("PLAIN");
         self.open(features.finish()).await?;
@@ -98,27 +98,27 @@ impl Connection {
         self.bind(&account, header).await
     }
 
-    async fn open(&mut self, features: Bytes) -> Result<Arc<Header>, End> {
-        let Frame::Open(theirs) = self.frame().await? else { return Err(End::Refused("bad-format")) };
+    async fn open(&mut self, features: Bytes) -> Result<Arc<Header>, StreamEnd> {
+        let Frame::Open(theirs) = self.frame().await? else { return Err(StreamEnd::Refused("bad-format")) };
         let own = self.header(theirs.lang());
         self.send(own.clone()).await;
         self.opened = true;
         if theirs.to().is_some_and(|to| to != self.router.domain()) {
-            return Err(End::Refused("host-unknown"));
+            return Err(StreamEnd::Refused("host-unknown"));
         }
         self.send(features).await;
-        Header::parse(own).map(Arc::new).map_err(|_| End::Refused("internal-server-error"))
+        Header::parse(own).map(Arc::new).map_err(|_| StreamEnd::Refused("internal-server-error"))
     }
 
     fn header(&self, lang: Option<&str>) -> Bytes {
         xml::stream_header(self.router.domain(), &format!("{:032x}", rand::random::<u128>()), lang)
     }
 
-    async fn authenticate(&mut self) -> Result<BareJid, End> {
+    async fn authenticate(&mut self) -> Result<BareJid, StreamEnd> {
         for _ in 0..ATTEMPTS {
             let element = self.element().await?;
             if !element.is("auth", ns::SASL) {
-                return Err(End::Refused("not-authorized"));
+                return Err(StreamEnd::Refused("not-authorized"));
             }
             let node = element.node();
             let failure = match plain(&node) {
@@ -137,15 +137,15 @@ impl Connection {
             xml.start("failure").attr("xmlns", ns::SASL).start(failure);
             self.send(xml.finish()).await;
         }
-        Err(End::Refused("policy-violation"))
+        Err(StreamEnd::Refused("policy-violation"))
     }
 
-    async fn bind(&mut self, account: &BareJid, header: Arc<Header>) -> Result<Bound, End> {
+    async fn bind(&mut self, account: &BareJid, header: Arc<Header>) -> Result<BoundClient, StreamEnd> {
         loop {
             let element = self.element().await?;
             let node = element.node();
             let Some(bind) = node.child("bind", ns::BIND).filter(|_| element.kind() == Kind::Iq) else {
-                return Err(End::Refused("not-authorized"));
+                return Err(StreamEnd::Refused("not-authorized"));
             };
             let wanted = bind.child("resource", ns::BIND).map(|resource| resource.text().into_owned());
             let resource = wanted.filter(|resource| !resource.is_empty());
@@ -154,22 +154,22 @@ impl Connection {
                 self.send(answer::error(&node, "modify", "bad-request")).await;
                 continue;
             };
-            let link = Link { header, queue: self.queue.clone(), close: self.close.clone() };
+            let link = ClientLink { header, queue: self.queue.clone(), close: self.close.clone() };
             let bound = self.bound(jid, link);
             self.send(answer::bound(&node, bound.jid.as_str())).await;
             return Ok(bound);
         }
     }
 
-    fn bound(&self, jid: FullJid, link: Link) -> Bound {
+    fn bound(&self, jid: FullJid, link: ClientLink) -> BoundClient {
         let binding = self.router.join(&jid, link.clone());
-        Bound { router: Arc::clone(&self.router), jid, binding, link }
+        BoundClient { router: Arc::clone(&self.router), jid, binding, link }
     }
 
-    async fn stanzas(&mut self, bound: &Bound) -> End {
+    async fn stanzas(&mut self, bound: &BoundClient) -> StreamEnd {
         loop {
             let handled = match self.element().await {
-                Ok(element) => bound.handle(&element).await.map_err(End::from),
+                Ok(element) => bound.handle(&element).await.map_err(StreamEnd::from),
                 Err(end) => Err(end),
             };
             if let Err(end) = handled {
@@ -178,20 +178,20 @@ impl Connection {
         }
     }
 
-    async fn element(&mut self) -> Result<Element, End> {
+    async fn element(&mut self) -> Result<Element, StreamEnd> {
         match self.frame().await? {
             Frame::Element(element) => Ok(element),
-            Frame::Close => Err(End::Closed),
-            Frame::Open(_) | Frame::Skipped(_) | Frame::Whitespace => Err(End::Refused("bad-format")),
+            Frame::Close => Err(StreamEnd::Closed),
+            Frame::Open(_) | Frame::Skipped(_) | Frame::Whitespace => Err(StreamEnd::Refused("bad-format")),
         }
     }
 
     /// The next frame that is no white space.
-    async fn frame(&mut self) -> Result<Frame, End> {
+    async fn frame(&mut self) -> Result<Frame, StreamEnd> {
         loop {
             let read = select! {
-                () = self.close.cancelled() => return Err(End::Refused("conflict")),
-                () = self.shutdown.cancelled() => return Err(End::Refused("system-shutdown")),
+                () = self.close.cancelled() => return Err(StreamEnd::Refused("conflict")),
+                () = self.shutdown.cancelled() => return Err(StreamEnd::Refused("system-shutdown")),
                 read = self.reader.next() => read,
             };
             match read {
@@ -205,8 +205,8 @@ impl Connection {
                     }
                     return Ok(frame);
                 }
-                Err(WireError::Frame(error)) => return Err(End::Refused(error.condition())),
-                Ok(None) | Err(WireError::Io(_) | WireError::Stalled(_)) => return Err(End::Lost),
+                Err(WireError::Frame(error)) => return Err(StreamEnd::Refused(error.condition())),
+                Ok(None) | Err(WireError::Io(_) | WireError::Stalled(_)) => return Err(StreamEnd::Lost),
             }
         }
     }
@@ -218,12 +218,12 @@ impl Connection {
     }
 
     /// Queues the last words as far as there is room, and lets the writer end.
-    fn finish(self, end: End) {
+    fn finish(self, end: StreamEnd) {
         let mut last = BytesMut::new();
         match end {
-            End::Lost => return,
-            End::Closed => last.extend_from_slice(xml::STREAM_CLOSE),
-            End::Refused(condition) => {
+            StreamEnd::Lost => return,
+            StreamEnd::Closed => last.extend_from_slice(xml::STREAM_CLOSE),
+            StreamEnd::Refused(condition) => {
                 if !self.opened {
                     last.extend_from_slice(&self.header(None));
                 }
@@ -249,7 +249,12 @@ fn plain(auth: &Node<'_>) -> Option<(String, String)> {
 }
 
 /// Writes what is queued until all senders are gone, then closes the connection.
-async fn write(mut writer: OwnedWriteHalf, mut queued: mpsc::Receiver<Bytes>, tap: Arc<Tap>, close: CancellationToken) {
+async fn write(
+    mut writer: OwnedWriteHalf,
+    mut queued: mpsc::Receiver<Bytes>,
+    tap: Arc<StreamTap>,
+    close: CancellationToken,
+) {
     let mut batch = Vec::with_capacity(BATCH);
     while queued.recv_many(&mut batch, BATCH).await > 0 {
         let mut bytes = BytesMut::new();

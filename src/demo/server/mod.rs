@@ -31,7 +31,7 @@ use tokio_util::task::TaskTracker;
 use crate::jid::FullJid;
 pub use push::Notification;
 use router::Router;
-pub use settings::{Account, Settings};
+pub use settings::{DemoAccount, ServerSettings};
 
 /// Connections at once.
 const CONNECTIONS: usize = 10_000;
@@ -41,19 +41,19 @@ const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
 const STOP: Duration = Duration::from_secs(2);
 
 /// A running server. It ends when dropped.
-pub struct Server {
+pub struct DemoServer {
     address: SocketAddr,
     router: Arc<Router>,
     shutdown: CancellationToken,
     connections: TaskTracker,
 }
 
-impl Server {
+impl DemoServer {
     /// Listens on a loopback port that the system chooses, without TLS.
     ///
     /// # Errors
     /// There is no such port, or an account's name is no JID.
-    pub async fn start(settings: Settings) -> io::Result<Self> {
+    pub async fn start(settings: ServerSettings) -> io::Result<Self> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
         let address = listener.local_addr()?;
         let router = Arc::new(Router::new(settings).map_err(io::Error::other)?);
@@ -89,7 +89,7 @@ impl Server {
     }
 }
 
-impl Drop for Server {
+impl Drop for DemoServer {
     fn drop(&mut self) {
         self.shutdown.cancel();
     }

@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::edit::with_delay;
 use super::push::Notification;
-use super::settings::{Account, Settings};
+use super::settings::{DemoAccount, ServerSettings};
 use crate::demo::trace::Observer;
 use crate::jid::{BareJid, FullJid, JidError};
 use crate::xml::{Element, Header};
@@ -26,7 +26,7 @@ const ROOM: Duration = Duration::from_secs(10);
 
 /// The way to a session's stream.
 #[derive(Clone)]
-pub(super) struct Link {
+pub(super) struct ClientLink {
     /// The header that the server opened it with.
     pub(super) header: Arc<Header>,
     /// What is to be written.
@@ -35,7 +35,7 @@ pub(super) struct Link {
     pub(super) close: CancellationToken,
 }
 
-impl Link {
+impl ClientLink {
     /// Queues a stanza that came over another stream.
     pub(super) async fn deliver(&self, element: &Element) {
         self.send(element.on_stream(&self.header)).await;
@@ -57,7 +57,7 @@ impl Link {
 
 /// Names one binding of a resource: a later binding of the same resource has another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Binding(u64);
+pub(super) struct BindingId(u64);
 
 /// An available presence.
 #[derive(Clone)]
@@ -66,15 +66,15 @@ pub(super) struct Presence {
     pub(super) priority: i8,
 }
 
-struct Session {
-    binding: Binding,
-    link: Link,
+struct OnlineSession {
+    binding: BindingId,
+    link: ClientLink,
     presence: Option<Presence>,
 }
 
 #[derive(Default)]
-struct State {
-    sessions: HashMap<BareJid, BTreeMap<String, Session>>,
+struct RouterState {
+    sessions: HashMap<BareJid, BTreeMap<String, OnlineSession>>,
     offline: HashMap<BareJid, VecDeque<Element>>,
     bindings: u64,
 }
@@ -83,14 +83,14 @@ struct State {
 pub(super) struct Router {
     domain: String,
     observer: Option<Observer>,
-    accounts: HashMap<BareJid, Account>,
+    accounts: HashMap<BareJid, DemoAccount>,
     notifications: broadcast::Sender<Notification>,
-    state: Mutex<State>,
+    state: Mutex<RouterState>,
 }
 
 impl Router {
-    pub(super) fn new(settings: Settings) -> Result<Self, JidError> {
-        let Settings { domain, accounts, observer } = settings;
+    pub(super) fn new(settings: ServerSettings) -> Result<Self, JidError> {
+        let ServerSettings { domain, accounts, observer } = settings;
         let named = accounts.into_iter().map(|a| Ok((BareJid::new(&format!("{}@{domain}", a.name))?, a)));
         let accounts = named.collect::<Result<_, JidError>>()?;
         let (notifications, _) = broadcast::channel(NOTIFICATIONS);
@@ -129,16 +129,16 @@ impl Router {
         names.iter().filter_map(|name| BareJid::new(&format!("{name}@{}", self.domain)).ok()).collect()
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, RouterState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Binds a resource; the session that had it before is closed (RFC 6120 §7.7.2.2).
-    pub(super) fn join(&self, jid: &FullJid, link: Link) -> Binding {
+    pub(super) fn join(&self, jid: &FullJid, link: ClientLink) -> BindingId {
         let mut state = self.state();
         state.bindings += 1;
-        let binding = Binding(state.bindings);
-        let session = Session { binding, link, presence: None };
+        let binding = BindingId(state.bindings);
+        let session = OnlineSession { binding, link, presence: None };
         let sessions = state.sessions.entry(jid.to_bare()).or_default();
         if let Some(replaced) = sessions.insert(jid.resource().to_owned(), session) {
             replaced.link.close.cancel();
@@ -147,7 +147,7 @@ impl Router {
     }
 
     /// Forgets a binding; says whether it was available.
-    pub(super) fn leave(&self, jid: &FullJid, binding: Binding) -> bool {
+    pub(super) fn leave(&self, jid: &FullJid, binding: BindingId) -> bool {
         let mut state = self.state();
         let Some(sessions) = state.sessions.get_mut(&jid.to_bare()) else { return false };
         let resource = jid.resource();
@@ -165,7 +165,7 @@ impl Router {
     /// Notes an available presence, or `None` for unavailable. Says whether the session was available before.
     ///
     /// With the first one of non-negative priority the account's waiting messages are queued, before anything newer.
-    pub(super) fn set_presence(&self, jid: &FullJid, binding: Binding, presence: Option<Presence>) -> bool {
+    pub(super) fn set_presence(&self, jid: &FullJid, binding: BindingId, presence: Option<Presence>) -> bool {
         let account = jid.to_bare();
         let mut guard = self.state();
         let state = &mut *guard;
@@ -180,16 +180,16 @@ impl Router {
     }
 
     /// The available sessions of an account that take messages to its bare JID (RFC 6121 §8.5.2.1).
-    pub(super) fn receivers(&self, account: &BareJid) -> Vec<Link> {
+    pub(super) fn receivers(&self, account: &BareJid) -> Vec<ClientLink> {
         self.available(account, |presence| presence.priority >= 0)
     }
 
     /// All available sessions of an account.
-    pub(super) fn audience(&self, account: &BareJid) -> Vec<Link> {
+    pub(super) fn audience(&self, account: &BareJid) -> Vec<ClientLink> {
         self.available(account, |_| true)
     }
 
-    fn available(&self, account: &BareJid, wanted: impl Fn(&Presence) -> bool) -> Vec<Link> {
+    fn available(&self, account: &BareJid, wanted: impl Fn(&Presence) -> bool) -> Vec<ClientLink> {
         let state = self.state();
         let sessions = state.sessions.get(account).into_iter().flat_map(BTreeMap::values);
         sessions.filter(|s| s.presence.as_ref().is_some_and(&wanted)).map(|s| s.link.clone()).collect()
@@ -203,7 +203,7 @@ impl Router {
     }
 
     /// The session of a full JID.
-    pub(super) fn session(&self, jid: &FullJid) -> Option<Link> {
+    pub(super) fn session(&self, jid: &FullJid) -> Option<ClientLink> {
         let state = self.state();
         state.sessions.get(&jid.to_bare())?.get(jid.resource()).map(|session| session.link.clone())
     }
@@ -221,7 +221,7 @@ impl Router {
 }
 
 /// Queues what waits, as far as there is room: the rest goes on waiting.
-fn hand_over(waiting: Option<&mut VecDeque<Element>>, link: &Link) {
+fn hand_over(waiting: Option<&mut VecDeque<Element>>, link: &ClientLink) {
     let Some(waiting) = waiting else { return };
     while let Some(message) = waiting.front() {
         match link.queue.try_send(message.on_stream(&link.header)) {

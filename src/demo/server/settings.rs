@@ -4,7 +4,7 @@ use crate::demo::trace::Observer;
 
 /// An account that may log in.
 #[derive(Clone)]
-pub struct Account {
+pub struct DemoAccount {
     /// The part before the `@`.
     pub name: String,
     /// For SASL PLAIN.
@@ -15,11 +15,11 @@ pub struct Account {
 
 /// The settings of a server.
 #[derive(Clone)]
-pub struct Settings {
+pub struct ServerSettings {
     /// The domain; the push service is `push.` before it.
     pub domain: String,
     /// The accounts that may log in.
-    pub accounts: Vec<Account>,
+    pub accounts: Vec<DemoAccount>,
     /// Called for every stanza.
     pub observer: Option<Observer>,
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::answer::{self, Behalf};
 use super::edit::with_attribute;
 use super::push;
-use super::router::{Binding, Link, Presence, Router};
+use super::router::{BindingId, ClientLink, Presence, Router};
 use crate::jid::{BareJid, FullJid, Jid};
 use crate::xml::{Element, Kind, Node, XmlWriter, ns};
 
@@ -14,24 +14,24 @@ use crate::xml::{Element, Kind, Node, XmlWriter, ns};
 pub(super) struct Violation(pub(super) &'static str);
 
 /// A bound client.
-pub(super) struct Bound {
+pub(super) struct BoundClient {
     pub(super) router: Arc<Router>,
     pub(super) jid: FullJid,
-    pub(super) binding: Binding,
-    pub(super) link: Link,
+    pub(super) binding: BindingId,
+    pub(super) link: ClientLink,
 }
 
 /// Whom a stanza is for.
-enum Target {
+enum Addressee {
     Domain,
     PushService,
     OwnAccount,
     Account(BareJid),
-    Session(FullJid),
+    OnlineSession(FullJid),
     Elsewhere,
 }
 
-impl Bound {
+impl BoundClient {
     /// Takes a stanza of the client.
     pub(super) async fn handle(&self, element: &Element) -> Result<(), Violation> {
         let element = self.stamped(element)?;
@@ -55,19 +55,19 @@ impl Bound {
         }
     }
 
-    fn target(&self, node: &Node<'_>) -> Target {
-        let Some(to) = node.attr("to") else { return Target::OwnAccount };
+    fn target(&self, node: &Node<'_>) -> Addressee {
+        let Some(to) = node.attr("to") else { return Addressee::OwnAccount };
         let to = Jid::new(&to);
         let domain = self.router.domain();
         match (to.node(), to.domain()) {
-            (None, to) if to == domain => Target::Domain,
-            (None, to) if to.strip_prefix("push.") == Some(domain) => Target::PushService,
+            (None, to) if to == domain => Addressee::Domain,
+            (None, to) if to.strip_prefix("push.") == Some(domain) => Addressee::PushService,
             (Some(_), to_domain) if to_domain == domain => match FullJid::new(to.as_str()) {
-                Ok(full) => Target::Session(full),
-                Err(_) if to == self.jid.to_bare() => Target::OwnAccount,
-                Err(_) => Target::Account(to.into_bare()),
+                Ok(full) => Addressee::OnlineSession(full),
+                Err(_) if to == self.jid.to_bare() => Addressee::OwnAccount,
+                Err(_) => Addressee::Account(to.into_bare()),
             },
-            _ => Target::Elsewhere,
+            _ => Addressee::Elsewhere,
         }
     }
 
@@ -83,14 +83,14 @@ impl Bound {
     async fn message(&self, element: &Element) {
         let node = element.node();
         match self.target(&node) {
-            Target::OwnAccount => self.message_to_account(&self.jid.to_bare(), element).await,
-            Target::Account(account) => self.message_to_account(&account, element).await,
-            Target::Session(jid) => match self.router.session(&jid) {
+            Addressee::OwnAccount => self.message_to_account(&self.jid.to_bare(), element).await,
+            Addressee::Account(account) => self.message_to_account(&account, element).await,
+            Addressee::OnlineSession(jid) => match self.router.session(&jid) {
                 Some(link) => link.deliver(element).await,
                 None => self.message_to_account(&jid.to_bare(), element).await,
             },
-            Target::Domain | Target::PushService => self.bounce(&node, "service-unavailable").await,
-            Target::Elsewhere => self.bounce(&node, "remote-server-not-found").await,
+            Addressee::Domain | Addressee::PushService => self.bounce(&node, "service-unavailable").await,
+            Addressee::Elsewhere => self.bounce(&node, "remote-server-not-found").await,
         }
     }
 
@@ -135,10 +135,10 @@ impl Bound {
 
     async fn directed_presence(&self, element: &Element) {
         let links = match self.target(&element.node()) {
-            Target::Session(jid) => self.router.session(&jid).into_iter().collect(),
-            Target::Account(account) => self.router.audience(&account),
-            Target::OwnAccount => self.router.audience(&self.jid.to_bare()),
-            Target::Domain | Target::PushService | Target::Elsewhere => Vec::new(),
+            Addressee::OnlineSession(jid) => self.router.session(&jid).into_iter().collect(),
+            Addressee::Account(account) => self.router.audience(&account),
+            Addressee::OwnAccount => self.router.audience(&self.jid.to_bare()),
+            Addressee::Domain | Addressee::PushService | Addressee::Elsewhere => Vec::new(),
         };
         for link in links {
             link.deliver(element).await;
@@ -187,23 +187,23 @@ impl Bound {
         let node = element.node();
         let request = matches!(node.attr("type").as_deref(), Some("get" | "set"));
         match self.target(&node) {
-            Target::Session(jid) => match self.router.session(&jid) {
+            Addressee::OnlineSession(jid) => match self.router.session(&jid) {
                 Some(link) => link.deliver(element).await,
                 None => self.bounce(&node, "service-unavailable").await,
             },
             // An answer to the server: it asks nothing.
             _ if !request => {}
-            Target::Domain => self.answer(&node, Behalf::Domain).await,
-            Target::OwnAccount => self.answer(&node, Behalf::Account).await,
-            Target::PushService => {
+            Addressee::Domain => self.answer(&node, Behalf::Domain).await,
+            Addressee::OwnAccount => self.answer(&node, Behalf::Account).await,
+            Addressee::PushService => {
                 let (answer, notification) = push::answer(&node, self.jid.as_str());
                 if let Some(notification) = notification {
                     self.router.notify(notification);
                 }
                 self.link.send(answer).await;
             }
-            Target::Account(_) => self.bounce(&node, "service-unavailable").await,
-            Target::Elsewhere => self.bounce(&node, "remote-server-not-found").await,
+            Addressee::Account(_) => self.bounce(&node, "service-unavailable").await,
+            Addressee::Elsewhere => self.bounce(&node, "remote-server-not-found").await,
         }
     }
 
