@@ -78,6 +78,7 @@ pub mod cli;
 pub mod config;
 pub mod daemon;
 pub mod demo;
+pub mod hash;
 pub mod jid;
 pub mod limits;
 pub mod log;

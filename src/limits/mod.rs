@@ -26,7 +26,7 @@ pub use watch::{Limit, Refusal, Seldom, Watch};
 use crate::config::Limits;
 use crate::metrics::Metrics;
 use crate::session::queue::Budget;
-use crate::xml::Room;
+use crate::xml::SharedMemory;
 
 /// The state of all limits of a process.
 #[derive(Debug)]
@@ -35,7 +35,7 @@ pub struct Guards {
     gate: Gate,
     logins: Logins,
     queues: Arc<Budget>,
-    large: Arc<Room>,
+    large: Arc<SharedMemory>,
     stanza_rate: AtomicUsize,
     bandwidth: AtomicUsize,
     held_per_account: AtomicUsize,
@@ -91,7 +91,7 @@ impl Guards {
     }
 
     /// The memory that stanzas of servers share which are larger than a client's may be.
-    pub fn large(&self) -> Arc<Room> {
+    pub fn large(&self) -> Arc<SharedMemory> {
         Arc::clone(&self.large)
     }
 

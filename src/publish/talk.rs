@@ -110,7 +110,7 @@ impl Talk {
                 Ok(Some(Frame::Close)) => return Err("closed by the peer".to_owned()),
                 Ok(Some(Frame::Open(_))) => return Err("the peer began anew".to_owned()),
                 Err(error) => {
-                    self.fail(error.condition());
+                    self.fail(error.condition().name());
                     return Err(format!("not an XML stream: {error}"));
                 }
             }

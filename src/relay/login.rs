@@ -26,7 +26,7 @@ use crate::net::upstream::{Terms, UpstreamConn};
 use crate::session::negotiate::{CloseReason, Held, Input, Negotiation, Output, Stop};
 use crate::session::sieve::Notice;
 use crate::session::{Bound, EndReason};
-use crate::xml::Share;
+use crate::xml::MemoryShare;
 use server_clock::ServerClock;
 use wait::Patience;
 
@@ -399,7 +399,7 @@ impl Driver<'_> {
                     self.relay.notices.tell(host.to_owned(), Notice::OtherTls);
                 }
                 let free = self.snapshot.config.limits.stanza;
-                conn.framer().skip_unfit(Some(Share { free, room: self.relay.guards.large() }));
+                conn.framer().skip_unfit(Some(MemoryShare { free, memory: self.relay.guards.large() }));
                 self.upstream = Some(conn);
                 Input::Connected(way.leg())
             }

@@ -34,7 +34,7 @@ mod upkeep;
 mod wake;
 
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use tokio::net::TcpStream;
@@ -52,6 +52,7 @@ use crate::net::wire::Wire;
 use crate::publish::Publisher;
 use crate::session::Settings;
 use crate::store::Store;
+use crate::xml::HeaderCache;
 use absent::Absentees;
 use registry::Registry;
 use snapshot::{Current, Snapshot};
@@ -75,6 +76,8 @@ pub struct Relay {
     store: Store,
     metrics: Metrics,
     guards: Guards,
+    /// Shared by the streams of all sessions.
+    headers: Mutex<HeaderCache>,
     shutdown: CancellationToken,
     /// Tasks that only see a connection off.
     farewells: TaskTracker,
@@ -108,6 +111,7 @@ impl Relay {
             memories: Arc::default(),
             store,
             guards,
+            headers: Mutex::default(),
             metrics,
             shutdown,
             farewells: TaskTracker::new(),
