@@ -9,6 +9,7 @@ use tokio::task::spawn_blocking;
 use super::listeners::Listeners;
 use crate::config::Config;
 use crate::log;
+use crate::metrics::ReloadOutcome;
 use crate::relay::Relay;
 use crate::relay::snapshot::{LoadError, Snapshot};
 use crate::service::{Notify, Sockets};
@@ -105,12 +106,12 @@ impl Reloads {
     fn report(&self, outcome: &Outcome) {
         match outcome {
             Outcome::Done(notes) => {
-                self.relay.metrics().reload("done");
+                self.relay.metrics().reload(ReloadOutcome::Done);
                 notes.iter().for_each(|note| tracing::warn!(note, "not without a restart"));
                 tracing::info!(path = %self.path.display(), "reloaded");
             }
             Outcome::Refused(problems) => {
-                self.relay.metrics().reload("refused");
+                self.relay.metrics().reload(ReloadOutcome::Refused);
                 problems.iter().for_each(|problem| tracing::error!(problem, "cannot reload"));
                 tracing::error!(path = %self.path.display(), "not reloaded: the configuration before goes on serving");
             }

@@ -44,7 +44,7 @@ use tracing::Instrument;
 
 use crate::config::Listen;
 use crate::limits::{Guards, Seldom};
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, StoreMetrics};
 use crate::net::conn::Conn;
 use crate::net::listener::Admission;
 use crate::net::tls_stream::TlsStream;
@@ -98,7 +98,8 @@ impl Relay {
         let registry = Arc::new(Registry::default());
         let config = &current.load().config;
         let hosts = config.hosts.iter().map(|host| host.domain.as_str());
-        let metrics = Metrics::with((store.commit_time(), store.lost()), hosts);
+        let metrics =
+            Metrics::with(StoreMetrics { commits: store.commit_time().clone(), lost: store.lost().clone() }, hosts);
         let guards = Guards::new(&config.limits, &metrics);
         Self {
             publisher: Publisher::new(Arc::clone(&current), Arc::clone(&registry), (metrics.fates(), &shutdown)),
