@@ -8,7 +8,7 @@ use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::admin::protocol::Request;
 use crate::jid::{BareJid, Jid};
-use crate::push::registration::Secret;
+use crate::secret::Secret;
 use crate::service::print::Printable;
 use crate::setup;
 

@@ -87,6 +87,7 @@ pub mod net;
 pub mod publish;
 pub mod push;
 pub mod relay;
+pub mod secret;
 pub mod service;
 pub mod session;
 pub mod setup;

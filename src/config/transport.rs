@@ -8,7 +8,7 @@ use super::place::is_loopback;
 use super::section::Section;
 use super::upstream::{Endpoint, endpoint};
 use super::value::{Wrong, file_name, wrong};
-use crate::push::registration::Secret;
+use crate::secret::Secret;
 
 /// How a notification travels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -189,7 +189,7 @@ impl Relay {
 
     /// Stores what follows from an answer.
     pub(super) async fn note_outcome(&self, account: &BareJid, target: &Target, outcome: &Outcome) {
-        if let Some(change) = outcome.change(target, self.current().config.push.max_errors, unix())
+        if let Some(change) = outcome.change(target, self.current().config.push.settings.max_errors, unix())
             && let Err(error) = self.change_account(account, change).await
         {
             self.not_stored(&error);
