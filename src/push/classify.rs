@@ -28,8 +28,8 @@ pub use self::class::Class;
 pub use self::classified::{Classified, Context};
 pub use self::importance::Importance;
 pub use self::noise::Noise;
-use super::encryption::Encryption;
 use super::address::{address, bare};
+use super::encryption::Encryption;
 use crate::jid::{BareJid, Jid};
 use crate::xml::{Element, Kind, Node, ns};
 

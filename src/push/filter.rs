@@ -9,9 +9,9 @@ mod mention;
 
 use std::fmt;
 
+use super::address::address;
 use super::classify::{Class, Classified};
 use super::registration::{Allow, Extensions};
-use super::address::address;
 use super::rooms::Rooms;
 use super::roster::Roster;
 use crate::jid::{BareJid, Jid};

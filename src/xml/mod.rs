@@ -26,6 +26,7 @@
 //! | `frame.rs` | [`Framer`], [`Frame`]: the stream |
 //! | `skip.rs` | [`Skipped`]: skipping an element that cannot be passed on |
 //! | `namespace_rewrite.rs` | rewriting an element for another stream |
+//! | `answer.rs` | [`answer`], [`stanza_error`], [`is_request`]: answers to stanzas |
 //! | `digest.rs` | a hash of an element's content |
 //! | `node.rs` | [`Node`]: the borrowed view |
 //! | `element.rs` | [`Element`]: one top-level element |
@@ -44,6 +45,7 @@
 //! Nothing here has state of the process: what streams share ([`HeaderCache`], [`SharedMemory`]) is passed in. The one constant
 //! is the header of [`Header::bare`].
 
+mod answer;
 mod chars;
 mod condition;
 mod digest;
@@ -68,6 +70,7 @@ mod scope;
 mod skip;
 mod writer;
 
+pub use answer::{answer, is_request, stanza_error};
 pub use condition::{ErrorType, StanzaCondition, StreamCondition};
 pub use element::Element;
 pub use error::{FrameError, Restricted, Unfit};

@@ -6,8 +6,8 @@ use std::hash::{Hash, Hasher};
 use super::class::Class;
 use crate::hash;
 use crate::jid::{BareJid, Jid};
-use crate::push::encryption::Encryption;
 use crate::push::address::address;
+use crate::push::encryption::Encryption;
 use crate::push::rooms::Rooms;
 use crate::xml::{Node, ns};
 

@@ -5,10 +5,10 @@ use std::borrow::Cow;
 use super::call::CallStep;
 use super::class::Class;
 use super::classified::{Classified, Context};
+use super::mucsub_event;
 use super::noise::Noise;
 use super::payloads::Payloads;
 use crate::jid::{BareJid, Jid};
-use super::mucsub_event;
 use crate::push::address::{address, bare};
 use crate::xml::{Node, ns};
 
