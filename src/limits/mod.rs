@@ -9,7 +9,7 @@ mod gate;
 mod logins;
 mod network;
 mod throttle;
-mod waiting;
+mod unauthenticated;
 mod watch;
 
 use std::sync::Arc;
@@ -20,7 +20,7 @@ pub use gate::{Eviction, Gate, Permit};
 pub use logins::Logins;
 pub use network::Network;
 pub use throttle::{Rates, Throttle};
-pub use waiting::Stage;
+pub use unauthenticated::Stage;
 pub use watch::{Limit, Refusal, Seldom, Watch};
 
 use crate::config::Limits;
