@@ -9,7 +9,7 @@ use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use crate::admin::protocol::Request;
 use crate::jid::{BareJid, Jid};
 use crate::paths::PACKAGED_CONFIG;
-use crate::push::registration::Secret;
+use crate::secret::Secret;
 use crate::service::print::Printable;
 use crate::{admin, demo, setup};
 

@@ -26,7 +26,7 @@ pub use listeners::ListenError;
 use listeners::Listeners;
 pub use operator::{OperatorInterface, Serving};
 use reload::Reloads;
-pub use reload::{ReloadOutcome, Reloader};
+pub use reload::{ReloadReport, Reloader};
 
 /// How long the store may take at shutdown for what it has accepted, also when the sessions have used all of `drain_timeout`.
 const LAST_WRITES: Duration = Duration::from_secs(5);

@@ -1,105 +1,78 @@
-//! What is counted for operators, in OpenMetrics. No label is ever made of what a peer sent: they are words of this program,
-//! and the domains of the configuration. Every series is there from the start, at zero.
+//! The metrics of the process, in OpenMetrics. No label is ever made of what a peer sent: labels are words of this program, and
+//! domains of the configuration. Every series is there from the start, at zero.
+//!
+//! Each group owns its counters; [`Metrics`] registers the groups and is what the rest of the program counts with.
+//!
+//! | file | counts |
+//! |---|---|
+//! | `connections.rs` | connections, handshakes, logins, resumptions |
+//! | `sessions.rs` | sessions, their queues, skipped elements, deadlines |
+//! | `traffic.rs` | stanzas and bytes that pass, on the hot path |
+//! | `notifications.rs`, `fate.rs` | verdicts, publishes, stanzas of push services |
+//! | `storage.rs`, `unsaved.rs` | the database; stanzas that only memory has |
+//! | `handover.rs` | stanzas on their way to a device: redelivered, moved, set aside |
+//! | `operation.rs`, `process.rs` | limits, reloads, certificates; the process as the system sees it |
+//! | `outcome.rs`, `waits.rs`, `labels.rs` | the words of labels |
+//! | `latency.rs`, `measured.rs` | durations; numbers that are measured on demand |
 
+mod connections;
 mod fate;
 mod handover;
+mod labels;
 mod latency;
 mod measured;
+mod notifications;
 mod operation;
 mod outcome;
 mod process;
+mod sessions;
+mod storage;
 mod traffic;
 mod unsaved;
 mod waits;
 
 use std::fmt;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use prometheus_client::encoding::text;
-use prometheus_client::metrics::counter::Counter;
-use prometheus_client::metrics::family::Family;
-use prometheus_client::metrics::gauge::Gauge;
-use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::metrics::info::Info;
-use prometheus_client::registry::{Registry, Unit};
+use prometheus_client::registry::Registry;
 
 use crate::config::Transport;
-use crate::push::outcome::Outcome;
-use crate::session::liveness::Reach;
 use crate::xml::SkipReason;
+use connections::Connections;
+pub use connections::LoggingIn;
 pub use fate::{Fate, Fates};
+use handover::Handover;
 pub use latency::Latency;
 pub use measured::{Counted, Disk, Measured, Tally};
-use outcome::verdicts;
-pub use outcome::{Handshake, LoginOutcome, ResumeOutcome};
+use notifications::Notifications;
+pub use operation::LimitsReached;
+use operation::Operation;
+pub use outcome::{ConnectOutcome, Handshake, LoginOutcome, ReloadOutcome, ResumeOutcome};
 use process::Process;
+use sessions::Sessions;
+use storage::Storage;
+pub use storage::StoreMetrics;
 use traffic::Traffic;
 pub use traffic::{Leg, Tap};
 pub use unsaved::Unsaved;
 pub use waits::Wait;
-
-/// Names and words of this program.
-type Labels<const N: usize> = [(&'static str, &'static str); N];
-/// A domain of the configuration, and a word of this program.
-type HostLabels = ([(&'static str, String); 1], Labels<1>);
-
-/// Who reached a limit, by the limit.
-pub type LimitsReached = Family<Labels<1>, Counter>;
 
 /// The metrics of a process.
 #[derive(Debug)]
 pub struct Metrics {
     registry: Registry,
     traffic: Arc<Traffic>,
-    connections: Gauge,
-    accepted: Counter,
-    handshakes: Family<Labels<1>, Counter>,
-    handshake_time: Latency,
-    logins: Family<Labels<1>, Counter>,
-    sasl_failures: Counter,
-    resumptions: Family<Labels<1>, Counter>,
-    connects: Family<HostLabels, Counter>,
-    sessions: Family<HostLabels, Gauge>,
-    queued: Gauge,
-    queue_bytes: Gauge,
-    verdicts: Family<Labels<1>, Counter>,
-    publishes: Family<Labels<2>, Counter>,
-    publish_times: Family<Labels<1>, Histogram>,
-    notification_delay: Latency,
-    fates: Fates,
-    accounts: Gauge,
-    spooled: Gauge,
-    spool_bytes: Gauge,
-    store_bytes: Gauge,
-    spool_failed: Counter,
-    skipped: Family<Labels<1>, Counter>,
-    deadlines_passed: Family<Labels<1>, Counter>,
-    sessions_failed: Counter,
-    returned: Counter,
-    lost: Counter,
-    handover: handover::Handover,
-    unsaved: Gauge,
-    unsaved_bytes: Gauge,
-    wakes_waiting: Gauge,
-    reloads: Family<Labels<1>, Counter>,
-    reload_success: Gauge,
-    certificate_expiry: Family<[(&'static str, String); 1], Gauge>,
-    certificate_problem: Family<[(&'static str, String); 2], Gauge>,
-    limits_reached: LimitsReached,
-    logging_in: Arc<AtomicUsize>,
-    asked: Mutex<()>,
-}
-
-/// A connection that has not become a session yet, as long as this lives.
-#[derive(Debug)]
-pub struct LoggingIn(Arc<AtomicUsize>);
-
-impl Drop for LoggingIn {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
-    }
+    connections: Connections,
+    sessions: Sessions,
+    notifications: Notifications,
+    storage: Storage,
+    handover: Handover,
+    operation: Operation,
+    /// Held while the gauges are set and encoded, so that both are of one moment.
+    encoding: Mutex<()>,
 }
 
 impl Default for Metrics {
@@ -111,285 +84,200 @@ impl Default for Metrics {
 impl Metrics {
     /// All at zero.
     pub fn new() -> Self {
-        Self::with((&Latency::default(), &Counter::default()), [])
+        Self::with(StoreMetrics::default(), [])
     }
 
-    /// All at zero, with the time that the store's commits take, the stanzas that it lost because they cannot be read, and the
-    /// domains that are served.
-    pub fn with<'h>((commits, lost): (&Latency, &Counter), hosts: impl IntoIterator<Item = &'h str>) -> Self {
+    /// All at zero, with what the store counts itself, and the domains that are served.
+    pub fn with<'h>(store: StoreMetrics, hosts: impl IntoIterator<Item = &'h str>) -> Self {
         let mut metrics = Self {
             registry: Registry::default(),
             traffic: Arc::default(),
-            connections: Gauge::default(),
-            accepted: Counter::default(),
-            handshakes: Family::default(),
-            handshake_time: Latency::default(),
-            logins: Family::default(),
-            sasl_failures: Counter::default(),
-            resumptions: Family::default(),
-            connects: Family::default(),
-            sessions: Family::default(),
-            queued: Gauge::default(),
-            queue_bytes: Gauge::default(),
-            verdicts: Family::default(),
-            publishes: Family::default(),
-            publish_times: Family::new_with_constructor(Latency::histogram),
-            notification_delay: Latency::default(),
-            fates: Fates::default(),
-            accounts: Gauge::default(),
-            spooled: Gauge::default(),
-            spool_bytes: Gauge::default(),
-            store_bytes: Gauge::default(),
-            spool_failed: Counter::default(),
-            skipped: Family::default(),
-            deadlines_passed: Family::default(),
-            sessions_failed: Counter::default(),
-            returned: Counter::default(),
-            lost: lost.clone(),
-            handover: handover::Handover::default(),
-            unsaved: Gauge::default(),
-            unsaved_bytes: Gauge::default(),
-            wakes_waiting: Gauge::default(),
-            reloads: Family::default(),
-            reload_success: Gauge::default(),
-            certificate_expiry: Family::default(),
-            certificate_problem: Family::default(),
-            limits_reached: Family::default(),
-            logging_in: Arc::default(),
-            asked: Mutex::default(),
+            connections: Connections::default(),
+            sessions: Sessions::default(),
+            notifications: Notifications::default(),
+            storage: Storage::new(store),
+            handover: Handover::default(),
+            operation: Operation::default(),
+            encoding: Mutex::default(),
         };
-        metrics.register_connections();
-        metrics.register_sessions();
-        metrics.register_pushes();
-        metrics.register_disk(commits);
-        metrics.register_operation();
-        metrics.registry.register_collector(Box::new(Process::new()));
-        metrics.begin_at_zero();
+        metrics.register();
+        metrics.connections.begin_at_zero();
+        metrics.sessions.begin_at_zero();
+        metrics.notifications.begin_at_zero();
+        metrics.operation.begin_at_zero();
         for host in hosts {
             metrics.serve_host(host);
         }
         metrics
     }
 
-    // The encoder ends a counter's name with `_total`, and an info's with `_info`.
-    fn register_connections(&mut self) {
+    fn register(&mut self) {
         let registry = self.registry.sub_registry_with_prefix("pushward");
+        // The encoder ends an info's name with `_info`.
         registry.register("build", "The version", Info::new([("version", env!("CARGO_PKG_VERSION"))]));
-        registry.register("connections", "Connected clients, those that log in included", self.connections.clone());
-        registry.register("accepted_connections", "Connections that were accepted", self.accepted.clone());
-        registry.register("handshakes", "TLS handshakes of clients, by outcome", self.handshakes.clone());
-        let (seconds, help) = (Unit::Seconds, "How long handshakes took that were established");
-        registry.register_with_unit("handshake", help, seconds.clone(), self.handshake_time.shared());
-        registry.register("logins", "Log-ins over TLS, by outcome", self.logins.clone());
-        registry.register("sasl_failures", "Log-ins that the server refused", self.sasl_failures.clone());
-        registry.register("resumptions", "Wishes to resume a session, by outcome", self.resumptions.clone());
-        let help = "Connections to the server of a host, by outcome";
-        registry.register("upstream_connects", help, self.connects.clone());
-    }
-
-    fn register_sessions(&mut self) {
-        let registry = self.registry.sub_registry_with_prefix("pushward");
-        let help = "Sessions, with their client (live), with one that is late (suspect), or without (dark)";
-        registry.register("sessions", help, self.sessions.clone());
+        self.connections.register(registry);
+        self.sessions.register(registry);
         registry.register_collector(Box::new(Arc::clone(&self.traffic)));
-        let help = "Elements of servers that were skipped and not passed on, by reason";
-        registry.register("skipped_stanzas", help, self.skipped.clone());
-        let help = "Waits that were given up because their deadline passed";
-        registry.register("deadlines_passed", help, self.deadlines_passed.clone());
-        let help = "Sessions whose task failed: an error in this program";
-        registry.register("sessions_failed", help, self.sessions_failed.clone());
-        registry.register("queue_stanzas", "Stanzas in memory that await an acknowledgement", self.queued.clone());
-        let help = "Bytes in memory that await an acknowledgement, with what keeping them costs";
-        registry.register_with_unit("queue", help, Unit::Bytes, self.queue_bytes.clone());
+        self.notifications.register(registry);
+        self.storage.register(registry, &self.handover);
+        self.operation.register(registry);
+        self.registry.register_collector(Box::new(Process::new()));
     }
 
-    fn register_pushes(&mut self) {
-        let registry = self.registry.sub_registry_with_prefix("pushward");
-        registry.register("verdicts", "Decisions to push or not to push", self.verdicts.clone());
-        registry.register("publishes", "Notifications, by what became of them", self.publishes.clone());
-        let help = "From a notification to the push service's answer, or to giving it up, by transport";
-        registry.register_with_unit("publish", help, Unit::Seconds, self.publish_times.clone());
-        let help = "From the first stanza that notifies to the notification; batch_delay and min_interval are in it";
-        registry.register_with_unit("notification_delay", help, Unit::Seconds, self.notification_delay.shared());
-        let help = "Stanzas of push services on the domain's streams that answer no notification, by fate";
-        registry.register("push_service_stanzas", help, self.fates.shared());
-        registry.register("wakes_waiting", "Devices that wait to be woken by a push", self.wakes_waiting.clone());
-    }
-
-    fn register_disk(&mut self, commits: &Latency) {
-        let registry = self.registry.sub_registry_with_prefix("pushward");
-        registry.register("accounts", "Accounts about which something is kept", self.accounts.clone());
-        registry.register("spool_stanzas", "Stanzas that wait on disk", self.spooled.clone());
-        let help = "Bytes that wait on disk, with what keeping them costs";
-        registry.register_with_unit("spool", help, Unit::Bytes, self.spool_bytes.clone());
-        registry.register(
-            "spool_failed",
-            "Times that the spool began to refuse the stanzas of a session",
-            self.spool_failed.clone(),
-        );
-        let help = "Stanzas returned to their senders since neither disk nor memory had room";
-        registry.register("stanzas_returned", help, self.returned.clone());
-        let help = "Stanzas lost: neither disk nor memory had room and they may not be returned, \
-                    or the disk has them in a form that cannot be read";
-        registry.register("stanzas_lost", help, self.lost.clone());
-        self.handover.register(registry);
-        let help = "Stanzas that the spool refuses and only memory has: a crash loses them";
-        registry.register("unsaved_stanzas", help, self.unsaved.clone());
-        let help = "Bytes of the stanzas that the spool refuses and only memory has";
-        registry.register_with_unit("unsaved", help, Unit::Bytes, self.unsaved_bytes.clone());
-        registry.register_with_unit("store", "Size of the database", Unit::Bytes, self.store_bytes.clone());
-        let help = "How long commits to the disk took";
-        registry.register_with_unit("store_commit", help, Unit::Seconds, commits.shared());
-    }
-
-    fn begin_at_zero(&self) {
-        for wait in Wait::ALL {
-            drop(self.deadlines_passed.get_or_create(&[("wait", wait.name())]));
-        }
-        for reason in SkipReason::ALL {
-            drop(self.skipped.get_or_create(&[("reason", reason.name())]));
-        }
-        for outcome in ["done", "refused"] {
-            drop(self.reloads.get_or_create(&[("outcome", outcome)]));
-        }
-        for outcome in Handshake::ALL {
-            drop(self.handshakes.get_or_create(&[("outcome", outcome.name())]));
-        }
-        for outcome in LoginOutcome::all() {
-            drop(self.logins.get_or_create(&[("outcome", outcome.name())]));
-        }
-        for outcome in ResumeOutcome::ALL {
-            drop(self.resumptions.get_or_create(&[("outcome", outcome.name())]));
-        }
-        for verdict in verdicts() {
-            drop(self.verdicts.get_or_create(&[("verdict", verdict.name())]));
-        }
-        for transport in Transport::ALL.map(Transport::name) {
-            drop(self.publish_times.get_or_create(&[("transport", transport)]));
-            for outcome in Outcome::NAMES {
-                drop(self.publishes.get_or_create(&[("transport", transport), ("outcome", outcome)]));
-            }
-        }
-        drop(self.publishes.get_or_create(&[("transport", "none"), ("outcome", "not_sent")]));
-    }
-
-    /// A domain is served from now on: its series begin.
+    /// Begins the series of a domain that is served from now on.
     pub fn serve_host(&self, host: &str) {
-        for outcome in ["connected", "failed"] {
-            drop(self.connects.get_or_create(&of_host(host, ("outcome", outcome))));
-        }
+        self.connections.serve_host(host);
     }
 
-    /// Where it is counted who reaches a limit.
+    /// The counters of limits, for whoever applies them.
     pub fn limits_reached(&self) -> LimitsReached {
-        self.limits_reached.clone()
+        self.operation.limits_reached()
     }
 
-    /// A client has connected; it counts as logging in until the value is dropped.
+    /// Counts a client that has connected. It counts as logging in until the value is dropped.
     pub fn logging_in(&self) -> LoggingIn {
-        self.accepted.inc();
-        self.logging_in.fetch_add(1, Ordering::Relaxed);
-        LoggingIn(Arc::clone(&self.logging_in))
+        self.connections.logging_in()
     }
 
-    /// How many clients are connected, given how many sessions have their client.
+    /// The number of connected clients, given the number of sessions with their client.
     pub fn connections(&self, with_client: usize) -> usize {
-        self.logging_in.load(Ordering::Relaxed).saturating_add(with_client)
+        self.connections.open(with_client)
     }
 
-    /// A handshake has ended; it took so long.
+    /// Counts a handshake, and the time that it took.
     pub fn handshake(&self, outcome: Handshake, took: Duration) {
-        self.handshakes.get_or_create(&[("outcome", outcome.name())]).inc();
-        if outcome == Handshake::Established {
-            self.handshake_time.observe(took);
-        }
+        self.connections.handshake(outcome, took);
     }
 
-    /// A log-in has ended.
+    /// Counts a login.
     pub fn login(&self, outcome: LoginOutcome) {
-        self.logins.get_or_create(&[("outcome", outcome.name())]).inc();
+        self.connections.login(outcome);
     }
 
-    /// The server refused a client's credentials.
+    /// Counts a client whose credentials the server refused.
     pub fn sasl_failure(&self) {
-        self.sasl_failures.inc();
+        self.connections.sasl_failure();
     }
 
-    /// A client wanted to resume a session.
+    /// Counts a client that asked to resume a session.
     pub fn resumption(&self, outcome: ResumeOutcome) {
-        self.resumptions.get_or_create(&[("outcome", outcome.name())]).inc();
+        self.connections.resumption(outcome);
     }
 
-    /// The server of a host was connected, or was not. The host is one of the configuration.
-    pub fn upstream(&self, host: &str, connected: bool) {
-        let outcome = if connected { "connected" } else { "failed" };
-        self.connects.get_or_create(&of_host(host, ("outcome", outcome))).inc();
+    /// Counts an attempt to connect to the server of a host, which is one of the configuration.
+    pub fn upstream(&self, host: &str, outcome: ConnectOutcome) {
+        self.connections.upstream(host, outcome);
     }
 
-    /// An element of a server was skipped.
+    /// Counts an element of a server that was skipped.
     pub fn skipped(&self, reason: SkipReason) {
-        self.skipped.get_or_create(&[("reason", reason.name())]).inc();
+        self.sessions.skipped(reason);
     }
 
-    /// Where it is counted what becomes of the stanzas of push services.
+    /// The counters of the stanzas of push services.
     pub fn fates(&self) -> Fates {
-        self.fates.clone()
+        self.notifications.fates()
     }
 
-    /// Where a session counts what passes through it.
+    /// The counters of what passes through a session.
     pub fn tap(&self) -> Tap {
         self.traffic.tap()
     }
 
-    /// It was decided about a stanza for a device that cannot be reached: to push, or not to, and why.
+    /// Counts a decision about a stanza for a device that cannot be reached.
     pub fn verdict(&self, verdict: &'static str) {
-        self.verdicts.get_or_create(&[("verdict", verdict)]).inc();
+        self.notifications.verdict(verdict);
     }
 
-    /// A notification has come to this outcome by this transport.
+    /// Counts a notification by this transport with this outcome.
     pub fn publish(&self, transport: &'static str, outcome: &'static str) {
-        self.publishes.get_or_create(&[("transport", transport), ("outcome", outcome)]).inc();
+        self.notifications.publish(transport, outcome);
     }
 
-    /// A notification by this transport took so long.
+    /// Counts the time that a notification by this transport took.
     pub fn publish_took(&self, transport: Transport, took: Duration) {
-        self.publish_times.get_or_create(&[("transport", transport.name())]).observe(took.as_secs_f64());
+        self.notifications.publish_took(transport, took);
     }
 
-    /// A session notifies of what came so long ago.
+    /// Counts the time from a stanza to its notification.
     pub fn notified(&self, delay: Duration) {
-        self.notification_delay.observe(delay);
+        self.notifications.notified(delay);
     }
 
-    /// A wait was given up because its deadline passed.
+    /// Counts a wait whose deadline passed.
     pub fn deadline_passed(&self, wait: Wait) {
-        self.deadlines_passed.get_or_create(&[("wait", wait.name())]).inc();
+        self.sessions.deadline_passed(wait);
     }
 
-    /// The task of a session has failed.
+    /// Counts a session whose task has failed.
     pub fn session_failed(&self) {
-        self.sessions_failed.inc();
+        self.sessions.failed();
     }
 
-    /// The spool begins to refuse the stanzas of a session.
+    /// Counts a spool that begins to refuse the stanzas of a session.
     pub fn spool_failed(&self) {
-        self.spool_failed.inc();
+        self.storage.spool_failed();
     }
 
-    /// Stanzas found no room: so many went back to their senders, so many are lost.
+    /// Counts stanzas that found no room: those that went back to their senders, and those that are lost.
     pub fn shed(&self, returned: u32, lost: u32) {
-        self.returned.inc_by(returned.into());
-        self.lost.inc_by(lost.into());
+        self.storage.returned(returned.into());
+        self.storage.lost(lost.into());
     }
 
-    /// So many stanzas are lost.
+    /// Counts stanzas that are lost.
     pub fn lost(&self, stanzas: u64) {
-        self.lost.inc_by(stanzas);
+        self.storage.lost(stanzas);
     }
 
-    /// What only memory has of a session while the spool refuses its stanzas: nothing so far.
+    /// The stanzas of a session that only memory has while the spool refuses them: none so far.
     pub fn unsaved(&self) -> Unsaved {
-        Unsaved::new(self.unsaved.clone(), self.unsaved_bytes.clone())
+        self.storage.unsaved()
+    }
+
+    /// Counts a message that came a second time and was dropped.
+    pub fn redelivered(&self) {
+        self.handover.redelivered();
+    }
+
+    /// Counts a place in a spool that was taken.
+    pub fn place_taken(&self) {
+        self.handover.place_taken();
+    }
+
+    /// Counts a stanza that was set aside.
+    pub fn set_aside(&self) {
+        self.handover.set_aside();
+    }
+
+    /// Counts stanzas that were set aside and went back to their places.
+    pub fn given_back(&self, stanzas: u64) {
+        self.handover.given_back(stanzas);
+    }
+
+    /// Counts stanzas that were deleted because no device had fetched them.
+    pub fn never_fetched(&self, stanzas: u64) {
+        self.handover.never_fetched(stanzas);
+    }
+
+    /// Notes when the configuration was taken, in Unix seconds.
+    pub fn configured(&self, at: u64) {
+        self.operation.configured(at);
+    }
+
+    /// Counts a reload.
+    pub fn reload(&self, outcome: ReloadOutcome) {
+        self.operation.reload(outcome);
+    }
+
+    /// Removes the series of all certificates.
+    pub fn forget_certificates(&self) {
+        self.operation.forget_certificates();
+    }
+
+    /// Notes the end of the certificate of a configured domain, in Unix seconds, and its problems.
+    pub fn certificate<const N: usize>(&self, domain: &str, not_after: u64, problems: [(&'static str, bool); N]) {
+        self.operation.certificate(domain, not_after, problems);
     }
 
     /// All of it, as OpenMetrics text.
@@ -398,26 +286,12 @@ impl Metrics {
     /// Never in practice: a string takes all that is written to it.
     pub fn text(&self, measured: &Measured) -> Result<String, fmt::Error> {
         let total = measured.total();
-        self.connections.set(gauge(self.connections(total.live + total.suspect)));
-        // What is set and what is told is of one moment, also for two who ask at once.
-        let _asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
-        // A host that is not served any more has no series.
-        self.sessions.clear();
-        for (host, tally) in &measured.sessions {
-            for (state, sessions) in
-                [(Reach::Live, tally.live), (Reach::Suspect, tally.suspect), (Reach::Dark, tally.dark)]
-            {
-                self.sessions.get_or_create(&of_host(host, ("state", state.name()))).set(gauge(sessions));
-            }
-        }
-        self.queued.set(gauge(total.queued));
-        self.queue_bytes.set(gauge(total.queue_bytes));
+        let _encoding = self.encoding.lock().unwrap_or_else(PoisonError::into_inner);
+        self.connections.measure(total.live + total.suspect);
+        self.sessions.measure(measured);
         if let Some(disk) = &measured.disk {
-            self.accounts.set(gauge(disk.accounts));
-            self.spooled.set(gauge(disk.spooled));
-            self.spool_bytes.set(gauge(disk.spool_bytes));
-            self.store_bytes.set(gauge(disk.store_bytes));
-            self.wakes_waiting.set(gauge(disk.wakes_waiting));
+            self.storage.measure(disk);
+            self.notifications.set_wakes_waiting(disk.wakes_waiting);
         }
         let mut text = String::new();
         text::encode(&mut text, &self.registry)?;
@@ -429,31 +303,16 @@ impl Metrics {
         let (messages_in, messages_out) = self.traffic.messages(Leg::Client);
         let mut counted = Counted { messages_in, messages_out, ..Counted::default() };
         for outcome in LoginOutcome::all() {
-            let count = self.logins.get_or_create(&[("outcome", outcome.name())]).get();
             let is_in = matches!(outcome, LoginOutcome::Bound | LoginOutcome::Resumed);
-            *(if is_in { &mut counted.logins } else { &mut counted.failed_logins }) += count;
+            let logins = if is_in { &mut counted.logins } else { &mut counted.failed_logins };
+            *logins += self.connections.logins(outcome);
         }
-        for transport in Transport::ALL.map(Transport::name).into_iter().chain(["none"]) {
-            for outcome in Outcome::NAMES {
-                let count =
-                    self.publishes.get(&[("transport", transport), ("outcome", outcome)]).map_or(0, |c| c.get());
-                *counted.publishes.entry(outcome).or_default() += count;
-            }
+        for (outcome, count) in self.notifications.publishes() {
+            *counted.publishes.entry(outcome).or_default() += count;
         }
-        for verdict in verdicts() {
-            let count = self.verdicts.get_or_create(&[("verdict", verdict.name())]).get();
-            counted.verdicts.insert(verdict.name(), count);
-        }
+        counted.verdicts.extend(self.notifications.verdicts());
         counted
     }
-}
-
-fn of_host(host: &str, word: (&'static str, &'static str)) -> HostLabels {
-    ([("host", host.to_owned())], [word])
-}
-
-fn gauge(number: impl TryInto<i64>) -> i64 {
-    number.try_into().unwrap_or(i64::MAX)
 }
 
 #[cfg(test)]
@@ -481,7 +340,7 @@ mod tests {
         unsaved.set(4, 400);
         metrics.unsaved().set(9, 900);
         metrics.configured(5);
-        metrics.reload("done");
+        metrics.reload(ReloadOutcome::Done);
         metrics.certificate("gone.test", 1, [("expired", true)]);
         metrics.forget_certificates();
         metrics.certificate("one.test", 2_000_000_000, [("expired", false), ("expires_soon", true)]);
@@ -490,7 +349,7 @@ mod tests {
         metrics.handshake(Handshake::Established, Duration::from_millis(7));
         metrics.login(LoginOutcome::Closed(CloseReason::Timeout));
         metrics.resumption(ResumeOutcome::NotProven);
-        metrics.upstream("example.org", false);
+        metrics.upstream("example.org", ConnectOutcome::Failed);
         metrics.tap().went(Leg::Client, b"<message/>");
         let tally = Tally { live: 1, suspect: 1, dark: 3, queued: 5, queue_bytes: 600 };
         let disk = Disk { accounts: 6, spooled: 7, spool_bytes: 800, store_bytes: 9000, wakes_waiting: 4 };
@@ -558,9 +417,7 @@ mod tests {
 
     #[test]
     fn every_series_that_can_be_named_beforehand_begins_at_zero() {
-        let text = Metrics::with((&Latency::default(), &Counter::default()), ["example.org"])
-            .text(&Measured::default())
-            .unwrap();
+        let text = Metrics::with(StoreMetrics::default(), ["example.org"]).text(&Measured::default()).unwrap();
         for line in [
             "pushward_upstream_connects_total{host=\"example.org\",outcome=\"failed\"} 0",
             "pushward_verdicts_total{verdict=\"unknown_sender\"} 0",

@@ -11,7 +11,7 @@ use super::ping::ping;
 use super::protocol::{Answer, Forgotten, Released, Reloaded, Removed, Request, State};
 use super::selection::{Selection, select};
 use super::store_queries::{StoreQueries, Unanswered};
-use crate::daemon::{ReloadOutcome, Reloader};
+use crate::daemon::{ReloadReport, Reloader};
 use crate::jid::BareJid;
 use crate::push::account::{Account, Change, DeviceId};
 use crate::push::guard::Guard;
@@ -67,8 +67,8 @@ impl Handlers {
 
     async fn reload(&self) -> Reloaded {
         match self.reloader.reload().await {
-            ReloadOutcome::Done(notes) => Reloaded { done: true, notes, problems: Vec::new() },
-            ReloadOutcome::Refused(problems) => Reloaded { done: false, notes: Vec::new(), problems },
+            ReloadReport::Done(notes) => Reloaded { done: true, notes, problems: Vec::new() },
+            ReloadReport::Refused(problems) => Reloaded { done: false, notes: Vec::new(), problems },
         }
     }
 

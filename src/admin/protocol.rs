@@ -11,7 +11,7 @@ use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncReadExt};
 
 use crate::jid::{BareJid, Jid};
 use crate::push::outcome::Outcome;
-use crate::push::registration::Secret;
+use crate::secret::Secret;
 use crate::session::liveness::Reach;
 
 /// Bytes of a line, its end included; a node has at most 8 KiB.

@@ -4,7 +4,8 @@ use super::answers::Refusal;
 use super::protocol::shortened;
 use crate::jid::Jid;
 use crate::push::account::Account;
-use crate::push::registration::{Registration, Secret};
+use crate::push::registration::Registration;
+use crate::secret::Secret;
 
 /// The registrations of an account that the operator means.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -6,7 +6,7 @@ use std::time::Duration;
 use rustls::pki_types::CertificateDer;
 use tokio::time::timeout;
 
-use crate::net::conn::ConnEvent;
+use crate::net::conn::{ConnEvent, Io};
 use crate::net::upstream::{ConnectError, Terms, UpstreamConn, Way};
 use crate::session::sieve::{Leg, Notice};
 use crate::session::upgrade::{self, Upgrade};
@@ -107,7 +107,7 @@ async fn features(conn: &mut UpstreamConn, domain: &str, id: &mut Option<String>
                 Frame::Element(_) | Frame::Skipped(_) | Frame::Whitespace => {}
             }
         }
-        if conn.event(true).await? == ConnEvent::Closed {
+        if conn.event(Io::ReadWrite).await? == ConnEvent::Closed {
             return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
         }
     }

@@ -105,7 +105,7 @@ fn summary(pairs: &BTreeMap<Pair, usize>) -> String {
 
 /// Which are tried: those of the configuration for every host, and the most wanted.
 fn pairs(report: &mut Report, config: &Config, registered: BTreeMap<Pair, usize>) -> Vec<Pair> {
-    let named = config.push.services.iter().chain(config.push.routes.iter().map(|route| &route.domain));
+    let named = config.push.settings.services.iter().chain(config.push.routes.iter().map(|route| &route.domain));
     let named: Vec<Jid> = named.map(|domain| Jid::new(domain)).collect();
     let mut wanted = registered;
     for host in &config.hosts {

@@ -9,6 +9,7 @@ use super::section::{At, Section};
 use super::transport::{self, Component};
 use super::upstream::{self, ProxyProtocol, Upstream};
 use super::value::file_name;
+pub use crate::session::settings::ChannelBinding;
 
 const UPSTREAM_TLS: [(&str, UpstreamTls); 3] =
     [("off", UpstreamTls::Off), ("starttls", UpstreamTls::Starttls), ("direct", UpstreamTls::Direct)];
@@ -52,16 +53,6 @@ pub enum UpstreamTls {
     Starttls,
     /// At once (XEP-0368).
     Direct,
-}
-
-/// What becomes of the channel binding that a server offers on a connection of its own with Pushward.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum ChannelBinding {
-    /// Clients see none of it.
-    #[default]
-    Strip,
-    /// `tls-server-end-point` (RFC 5929 §4) passes: Pushward and the server show the same certificate.
-    ServerEndPoint,
 }
 
 pub(super) fn hosts(sections: Vec<Section<'_>>, directory: &Path, listen: &[Listen]) -> Vec<Host> {

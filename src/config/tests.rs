@@ -112,7 +112,7 @@ fn transports_are_some_of_three_each_once() {
         "config.toml:2: [push] transports: unknown transport \"smtp\"; \
          write some of \"s2s\", \"component\" and \"session\", each once",
     );
-    assert_eq!(push("services = [\"Push.example\"]").unwrap().services, ["push.example"]);
+    assert_eq!(push("services = [\"Push.example\"]").unwrap().settings.services, ["push.example"]);
     let errors = push("services = [\"a@b\"]").unwrap_err().to_string();
     assert!(errors.starts_with("config.toml:2: [push] services: \"a@b\" is not a domain"), "{errors}");
 }
@@ -162,8 +162,8 @@ fn name_servers_are_addresses() {
 
 #[test]
 fn repeats_are_durations_in_order() {
-    assert_eq!(parse(&with_host("[push]\nrepush = []")).unwrap().push.repush, [] as [Duration; 0]);
-    let two = parse(&with_host("[push]\nrepush = [\"10s\", \"1h\"]")).unwrap().push.repush;
+    assert_eq!(parse(&with_host("[push]\nrepush = []")).unwrap().push.settings.repush, [] as [Duration; 0]);
+    let two = parse(&with_host("[push]\nrepush = [\"10s\", \"1h\"]")).unwrap().push.settings.repush;
     assert_eq!(two, [Duration::from_secs(10), Duration::from_secs(3600)]);
     check(
         "[push]\nrepush = [\"60s\", \"30s\"]",
@@ -512,8 +512,11 @@ fn any_name_of_letters_digits_and_hyphens_is_a_push_service() {
     let text =
         "[push]\nservices = ['Ab--Gw.example']\n[[push.route]]\ndomain = 'ab--gw.example'\naddress = '10.0.0.5:5270'";
     let push = parse(&with_host(text)).unwrap().push.clone();
-    assert_eq!((push.services[0].as_str(), push.routes[0].domain.as_str()), ("ab--gw.example", "ab--gw.example"));
+    assert_eq!(
+        (push.settings.services[0].as_str(), push.routes[0].domain.as_str()),
+        ("ab--gw.example", "ab--gw.example")
+    );
     for (service, allowed) in [("AB--gw.example", true), ("gw🦊@ab--gw.example", true), ("ab-gw.example", false)] {
-        assert_eq!(push.allows(&crate::jid::Jid::new(service)), allowed, "{service}");
+        assert_eq!(push.settings.allows(&crate::jid::Jid::new(service)), allowed, "{service}");
     }
 }

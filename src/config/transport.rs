@@ -8,7 +8,7 @@ use super::domain::domain;
 use super::endpoint::{Endpoint, endpoint};
 use super::section::Section;
 use super::value::{Wrong, file_name};
-use crate::push::registration::Secret;
+use crate::secret::Secret;
 
 /// How a notification travels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -9,6 +9,7 @@ use tokio::task::spawn_blocking;
 use super::listeners::Listeners;
 use crate::config::Config;
 use crate::log;
+use crate::metrics::ReloadOutcome;
 use crate::relay::Relay;
 use crate::relay::snapshot::{LoadError, Snapshot};
 use crate::service::{Notify, Sockets};
@@ -18,7 +19,7 @@ const WAITING: usize = 4;
 
 /// What came of a reload.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum ReloadOutcome {
+pub enum ReloadReport {
     /// The new configuration serves; what of it waits for a restart, for people.
     Done(Vec<String>),
     /// The one before goes on serving; why, for people. Never empty.
@@ -27,13 +28,13 @@ pub enum ReloadOutcome {
 
 /// How a reload is asked for.
 #[derive(Clone, Debug)]
-pub struct Reloader(mpsc::Sender<oneshot::Sender<ReloadOutcome>>);
+pub struct Reloader(mpsc::Sender<oneshot::Sender<ReloadReport>>);
 
 impl Reloader {
     /// Reads the configuration's file again, and says what came of it.
-    pub async fn reload(&self) -> ReloadOutcome {
+    pub async fn reload(&self) -> ReloadReport {
         let (reply, replied) = oneshot::channel();
-        let ending = || ReloadOutcome::Refused(vec!["pushward is ending".to_owned()]);
+        let ending = || ReloadReport::Refused(vec!["pushward is ending".to_owned()]);
         if self.0.send(reply).await.is_err() {
             return ending();
         }
@@ -52,7 +53,7 @@ pub(super) struct Reloads {
     path: PathBuf,
     relay: Arc<Relay>,
     listeners: Listeners,
-    asked: mpsc::Receiver<oneshot::Sender<ReloadOutcome>>,
+    asked: mpsc::Receiver<oneshot::Sender<ReloadReport>>,
 }
 
 impl Reloads {
@@ -67,8 +68,8 @@ impl Reloads {
         while let Some(reply) = self.asked.recv().await {
             Notify.reloading();
             let outcome = match self.reload().await {
-                Ok(notes) => ReloadOutcome::Done(notes),
-                Err(problems) => ReloadOutcome::Refused(problems),
+                Ok(notes) => ReloadReport::Done(notes),
+                Err(problems) => ReloadReport::Refused(problems),
             };
             self.report(&outcome);
             Notify.ready();
@@ -102,15 +103,15 @@ impl Reloads {
         Ok(notes)
     }
 
-    fn report(&self, outcome: &ReloadOutcome) {
+    fn report(&self, outcome: &ReloadReport) {
         match outcome {
-            ReloadOutcome::Done(notes) => {
-                self.relay.metrics().reload("done");
+            ReloadReport::Done(notes) => {
+                self.relay.metrics().reload(ReloadOutcome::Done);
                 notes.iter().for_each(|note| tracing::warn!(note, "not without a restart"));
                 tracing::info!(path = %self.path.display(), "reloaded");
             }
-            ReloadOutcome::Refused(problems) => {
-                self.relay.metrics().reload("refused");
+            ReloadReport::Refused(problems) => {
+                self.relay.metrics().reload(ReloadOutcome::Refused);
                 problems.iter().for_each(|problem| tracing::error!(problem, "cannot reload"));
                 tracing::error!(path = %self.path.display(), "not reloaded: the configuration before goes on serving");
             }

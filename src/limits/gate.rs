@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::oneshot;
 
 use super::network::Network;
-use super::waiting::{Origin, Place, Stage, Waiting};
+use super::unauthenticated::{Origin, Place, Stage, Waiting};
 use super::watch::{Limit, Watch};
 use crate::config::Limits;
 

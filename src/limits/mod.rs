@@ -9,7 +9,7 @@ mod gate;
 mod logins;
 mod network;
 mod throttle;
-mod waiting;
+mod unauthenticated;
 mod watch;
 
 use std::sync::Arc;
@@ -20,13 +20,13 @@ pub use gate::{Eviction, Gate, Permit};
 pub use logins::Logins;
 pub use network::Network;
 pub use throttle::{Rates, Throttle};
-pub use waiting::Stage;
+pub use unauthenticated::Stage;
 pub use watch::{Limit, Refusal, Seldom, Watch};
 
 use crate::config::Limits;
 use crate::metrics::Metrics;
 use crate::session::queue::Budget;
-use crate::xml::Room;
+use crate::xml::SharedMemory;
 
 /// The state of all limits of a process.
 #[derive(Debug)]
@@ -35,7 +35,7 @@ pub struct Guards {
     gate: Gate,
     logins: Logins,
     queues: Arc<Budget>,
-    large: Arc<Room>,
+    large: Arc<SharedMemory>,
     stanza_rate: AtomicUsize,
     bandwidth: AtomicUsize,
     held_per_account: AtomicUsize,
@@ -91,7 +91,7 @@ impl Guards {
     }
 
     /// The memory that stanzas of servers share which are larger than a client's may be.
-    pub fn large(&self) -> Arc<Room> {
+    pub fn large(&self) -> Arc<SharedMemory> {
         Arc::clone(&self.large)
     }
 

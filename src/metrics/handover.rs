@@ -26,31 +26,29 @@ impl Handover {
         let help = "Stanzas that were set aside and went back to their places: the client also breaks without them";
         registry.register("stanzas_given_back", help, self.given_back.clone());
     }
-}
 
-impl super::Metrics {
     /// Counts a message that came a second time and was dropped.
-    pub fn redelivered(&self) {
-        self.handover.redelivered.inc();
+    pub(super) fn redelivered(&self) {
+        self.redelivered.inc();
     }
 
     /// Counts a place in a spool that was taken.
-    pub fn place_taken(&self) {
-        self.handover.places_taken.inc();
+    pub(super) fn place_taken(&self) {
+        self.places_taken.inc();
     }
 
     /// Counts a stanza that was set aside.
-    pub fn set_aside(&self) {
-        self.handover.set_aside.inc();
+    pub(super) fn set_aside(&self) {
+        self.set_aside.inc();
     }
 
     /// Counts stanzas that were set aside and went back to their places.
-    pub fn given_back(&self, stanzas: u64) {
-        self.handover.given_back.inc_by(stanzas);
+    pub(super) fn given_back(&self, stanzas: u64) {
+        self.given_back.inc_by(stanzas);
     }
 
     /// Counts stanzas that were deleted because no device had fetched them.
-    pub fn never_fetched(&self, stanzas: u64) {
-        self.handover.never_fetched.inc_by(stanzas);
+    pub(super) fn never_fetched(&self, stanzas: u64) {
+        self.never_fetched.inc_by(stanzas);
     }
 }

@@ -1,10 +1,28 @@
-//! What is counted of how it is run: limits, reloads, certificates.
+//! Counters of the operation of the process: limits, reloads, certificates.
 
-use super::{Metrics, gauge};
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::Registry;
 
-impl Metrics {
-    pub(super) fn register_operation(&mut self) {
-        let registry = self.registry.sub_registry_with_prefix("pushward");
+use super::labels::{Labels, gauge};
+use super::outcome::ReloadOutcome;
+
+/// The number of times that each limit was reached.
+pub type LimitsReached = Family<Labels<1>, Counter>;
+
+/// The counters.
+#[derive(Debug, Default)]
+pub(super) struct Operation {
+    limits_reached: LimitsReached,
+    reloads: Family<Labels<1>, Counter>,
+    reload_success: Gauge,
+    certificate_expiry: Family<[(&'static str, String); 1], Gauge>,
+    certificate_problem: Family<[(&'static str, String); 2], Gauge>,
+}
+
+impl Operation {
+    pub(super) fn register(&self, registry: &mut Registry) {
         registry.register("limit_reached", "Who was slowed, refused or cut off", self.limits_reached.clone());
         registry.register("reloads", "Reloads of the configuration, by what came of them", self.reloads.clone());
         let help = "When the configuration was last taken, at a start or a reload";
@@ -15,24 +33,35 @@ impl Metrics {
         registry.register("certificate_problem", help, self.certificate_problem.clone());
     }
 
-    /// The configuration was taken, at this time in Unix seconds.
-    pub fn configured(&self, at: u64) {
+    pub(super) fn begin_at_zero(&self) {
+        for outcome in ReloadOutcome::ALL {
+            drop(self.reloads.get_or_create(&[("outcome", outcome.name())]));
+        }
+    }
+
+    pub(super) fn limits_reached(&self) -> LimitsReached {
+        self.limits_reached.clone()
+    }
+
+    pub(super) fn configured(&self, at: u64) {
         self.reload_success.set(gauge(at));
     }
 
-    /// A reload has come to this outcome.
-    pub fn reload(&self, outcome: &'static str) {
-        self.reloads.get_or_create(&[("outcome", outcome)]).inc();
+    pub(super) fn reload(&self, outcome: ReloadOutcome) {
+        self.reloads.get_or_create(&[("outcome", outcome.name())]).inc();
     }
 
-    /// Nothing is known of any certificate.
-    pub fn forget_certificates(&self) {
+    pub(super) fn forget_certificates(&self) {
         self.certificate_expiry.clear();
         self.certificate_problem.clear();
     }
 
-    /// What is known of the certificate of a domain that the operator named; `not_after`: Unix seconds.
-    pub fn certificate<const N: usize>(&self, domain: &str, not_after: u64, problems: [(&'static str, bool); N]) {
+    pub(super) fn certificate<const N: usize>(
+        &self,
+        domain: &str,
+        not_after: u64,
+        problems: [(&'static str, bool); N],
+    ) {
         let domain = || ("domain", domain.to_owned());
         self.certificate_expiry.get_or_create(&[domain()]).set(gauge(not_after));
         for (problem, has) in problems {

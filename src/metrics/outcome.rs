@@ -1,11 +1,11 @@
-//! What things come to: the words of the labels.
+//! Outcomes, with their words in labels.
 
 use crate::push::classify::Noise;
 use crate::push::filter::Blocked;
 use crate::push::pusher::{Skip, Verdict};
 use crate::session::negotiate::CloseReason;
 
-/// What came of a handshake.
+/// The outcome of a TLS handshake.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Handshake {
     /// TLS is up.
@@ -16,7 +16,7 @@ pub enum Handshake {
     Timeout,
 }
 
-/// What came of a log-in.
+/// The outcome of a login.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LoginOutcome {
     /// A session of its own.
@@ -29,7 +29,25 @@ pub enum LoginOutcome {
     Closed(CloseReason),
 }
 
-/// What came of a client's wish to resume a session.
+/// The outcome of an attempt to connect to the server of a host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ConnectOutcome {
+    /// There is a connection.
+    Connected,
+    /// There is none.
+    Failed,
+}
+
+/// The outcome of a reload of the configuration.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReloadOutcome {
+    /// The new configuration is in use.
+    Done,
+    /// The old one stays.
+    Refused,
+}
+
+/// The outcome of a client's request to resume a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ResumeOutcome {
     /// It was resumed.
@@ -42,6 +60,28 @@ pub enum ResumeOutcome {
     TooHigh,
     /// The server did not prove that it is the client's.
     NotProven,
+}
+
+impl ConnectOutcome {
+    pub(super) const ALL: [Self; 2] = [Self::Connected, Self::Failed];
+
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Connected => "connected",
+            Self::Failed => "failed",
+        }
+    }
+}
+
+impl ReloadOutcome {
+    pub(super) const ALL: [Self; 2] = [Self::Done, Self::Refused];
+
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Done => "done",
+            Self::Refused => "refused",
+        }
+    }
 }
 
 impl Handshake {
@@ -85,7 +125,7 @@ impl ResumeOutcome {
     }
 }
 
-/// All that can be decided about a stanza.
+/// All verdicts about a stanza.
 pub(super) fn verdicts() -> impl Iterator<Item = Verdict> {
     let skips = [Skip::Duplicate, Skip::ReadElsewhere, Skip::CallEnd];
     let skips = skips.into_iter().chain(Noise::ALL.map(Skip::Noise)).chain(Blocked::ALL.map(Skip::Blocked));

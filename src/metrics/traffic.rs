@@ -11,7 +11,7 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::registry::Unit;
 
-use super::Labels;
+use super::labels::Labels;
 use crate::xml::{Frame, Kind};
 
 /// Sessions are dealt out to so many shards, so that the processors seldom count in the same memory.

@@ -32,6 +32,22 @@ pub enum ConnEvent {
     Closed,
 }
 
+/// The directions in which a connection may move bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Io {
+    /// It is read and written.
+    ReadWrite,
+    /// It is only written: the peer is not read now.
+    WriteOnly,
+}
+
+impl Io {
+    /// Writes, and reads on this condition.
+    pub fn read_if(condition: bool) -> Self {
+        if condition { Self::ReadWrite } else { Self::WriteOnly }
+    }
+}
+
 /// A stream with its framer and what is still to be written.
 pub struct Conn<S> {
     stream: S,
@@ -177,26 +193,26 @@ impl<S: Wire> Conn<S> {
         self.stalled.map(|since| since + write_timeout)
     }
 
-    /// Writes what was gathered and, if `read` is set, reads.
+    /// Writes what was gathered, and reads if `io` says so.
     ///
     /// Cancel safe: progress lives in the connection.
     ///
     /// # Errors
     /// The connection is broken.
-    pub async fn event(&mut self, read: bool) -> io::Result<ConnEvent> {
-        poll_fn(|cx| self.poll_event(cx, read)).await
+    pub async fn event(&mut self, io: Io) -> io::Result<ConnEvent> {
+        poll_fn(|cx| self.poll_event(cx, io)).await
     }
 
     /// As [`Conn::event`], for callers that wait for more than one connection.
-    pub fn poll_event(&mut self, cx: &mut Context<'_>, read: bool) -> Poll<io::Result<ConnEvent>> {
+    pub fn poll_event(&mut self, cx: &mut Context<'_>, io: Io) -> Poll<io::Result<ConnEvent>> {
         if self.unflushed || self.backlog() > 0 {
             let drained = self.poll_drain(cx)?.is_ready();
             let waited_for = self.waiting.settle(self.backlog());
-            if waited_for || drained && !read {
+            if waited_for || drained && io == Io::WriteOnly {
                 return Poll::Ready(Ok(ConnEvent::Drained));
             }
         }
-        if !read {
+        if io == Io::WriteOnly {
             return Poll::Pending;
         }
         let count = ready!(self.stream.poll_receive(cx, self.framer.buffer()))?;
@@ -267,7 +283,7 @@ mod tests {
     async fn sends(conn: &mut Conn<DuplexStream>) -> bool {
         // The runtime lets a task do only so much in one turn.
         tokio::task::yield_now().await;
-        poll_fn(|cx| Poll::Ready(conn.poll_event(cx, true).is_ready())).await
+        poll_fn(|cx| Poll::Ready(conn.poll_event(cx, Io::ReadWrite).is_ready())).await
     }
 
     #[tokio::test]
@@ -326,7 +342,7 @@ mod tests {
         let mut conn = Conn::new(stream, LIMITS);
         conn.write(&[b' '; HIGH_WATER]);
         peer.write_all(b"<stream:stream").await.unwrap();
-        assert_eq!(conn.event(true).await.unwrap(), ConnEvent::Received);
+        assert_eq!(conn.event(Io::ReadWrite).await.unwrap(), ConnEvent::Received);
         assert!(conn.is_full() && conn.write_deadline(Duration::ZERO).is_some());
     }
 }

@@ -3,6 +3,7 @@
 mod backlog;
 pub mod certificate;
 pub mod conn;
+mod forward;
 pub mod listener;
 pub mod proxy_protocol;
 pub mod roots;

@@ -26,7 +26,7 @@ thread_local! {
     /// Where records arrive, and are opened.
     static ARRIVALS: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
     /// Where records are sealed, and leave from.
-    static DEPARTURES: RefCell<Room> = const { RefCell::new(Room { bytes: Vec::new(), filled: 0 }) };
+    static DEPARTURES: RefCell<WriteBuffer> = const { RefCell::new(WriteBuffer { bytes: Vec::new(), filled: 0 }) };
 }
 
 /// A TLS connection with a client, from the end of its handshake.
@@ -137,7 +137,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> TlsStream<S> {
         arrived: &mut [u8],
         into: &mut BytesMut,
         last: Last<'_>,
-        room: &mut Room,
+        room: &mut WriteBuffer,
     ) -> io::Result<usize> {
         let mut done = 0;
         loop {
@@ -185,7 +185,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> TlsStream<S> {
     }
 
     /// Seals what the client is to hear of a failure. Nothing is opened any more.
-    fn seal_alert(&mut self, room: &mut Room) -> io::Result<()> {
+    fn seal_alert(&mut self, room: &mut WriteBuffer) -> io::Result<()> {
         while self.tls.wants_write() {
             match self.tls.process_tls_records(&mut []).state {
                 Ok(ConnectionState::EncodeTlsData(mut message)) => room.seal(|room| Ok(message.encode(room)?))?,
@@ -282,7 +282,7 @@ enum Last<'a> {
 }
 
 /// Bytes, as many as were ever needed at once, and how many of them hold something.
-struct Room {
+struct WriteBuffer {
     bytes: Vec<u8>,
     filled: usize,
 }
@@ -294,7 +294,7 @@ enum Unsealed {
     Failed(io::Error),
 }
 
-impl Room {
+impl WriteBuffer {
     /// Appends what `encode` writes into free room, of which it gets as much as it asks for.
     fn seal(&mut self, mut encode: impl FnMut(&mut [u8]) -> Result<usize, Unsealed>) -> io::Result<()> {
         let mut sealed = encode(self.bytes.get_mut(self.filled..).unwrap_or_default());

@@ -12,7 +12,7 @@ use super::stream::{self, Heard, Link, Peer, Stream};
 use crate::config::{Component, Config, Speaker};
 use crate::jid::{BareJid, Jid};
 use crate::net::conn::Conn;
-use crate::xml::{Element, Frame, FrameLimits, XmlWriter, excerpt, ns};
+use crate::xml::{Element, Frame, FrameLimits, XmlWriter, excerpt, is_request, ns};
 
 /// Whether a push service may be told by the component of a host. Users choose push JIDs: nothing is sent in the name of a
 /// server to its own users.
@@ -98,7 +98,7 @@ impl Peer for Server {
 
     fn heard(&self, stanza: Element, _answers: bool) -> Heard {
         let node = stanza.node();
-        if namespace::is_request(&node) { Heard::Reply(namespace::unavailable(&node)) } else { Heard::Nothing }
+        if is_request(&node) { Heard::Reply(namespace::unavailable(&node)) } else { Heard::Nothing }
     }
 
     fn heard_other(&self, _before: u32) -> Heard {

@@ -12,7 +12,7 @@ use super::namespace;
 use super::pending::{Answered, Open};
 use super::selection::Attempt;
 use super::stream::{FAREWELL, Heard, Job, Link, Patience, Peer, Stream};
-use crate::net::conn::{Conn, ConnEvent};
+use crate::net::conn::{Conn, ConnEvent, Io};
 use crate::push::outcome::Outcome;
 use crate::xml::{Element, Frame, Kind, STREAM_CLOSE, excerpt, ns, stream_error};
 
@@ -110,7 +110,7 @@ impl Talk {
                 Ok(Some(Frame::Close)) => return Err("closed by the peer".to_owned()),
                 Ok(Some(Frame::Open(_))) => return Err("the peer began anew".to_owned()),
                 Err(error) => {
-                    self.fail(error.condition());
+                    self.fail(error.condition().name());
                     return Err(format!("not an XML stream: {error}"));
                 }
             }
@@ -247,7 +247,7 @@ async fn behind_footer(conn: &mut Conn<Stream>, late: &mut u64) {
             Ok(Some(Frame::Element(_) | Frame::Skipped(_) | Frame::Whitespace)) => {}
             Ok(Some(Frame::Close | Frame::Open(_))) | Err(_) => return,
             // Nothing of it is answered, so all of it is read.
-            Ok(None) => match conn.event(true).await {
+            Ok(None) => match conn.event(Io::ReadWrite).await {
                 Ok(ConnEvent::Received | ConnEvent::Drained) => {}
                 Ok(ConnEvent::Closed) | Err(_) => return,
             },

@@ -5,7 +5,7 @@ use quick_xml::Reader;
 use quick_xml::Writer;
 use quick_xml::events::{BytesStart, Event};
 
-use crate::xml::{Element, Header, Kind, Node, XmlWriter, normalized, ns};
+use crate::xml::{Element, ErrorType, Header, Kind, Node, StanzaCondition, normalized, ns, stanza_error};
 
 /// The same stanza, self-contained, as it would stand on a client's stream (`jabber:server` or
 /// `jabber:component:accept` become `jabber:client`); `None` if it is no stanza. Namespaces are compared after normalisation.
@@ -49,30 +49,13 @@ fn rename(tag: &mut BytesStart<'_>, from: &str) -> Option<()> {
 
 /// The answer to a request, or a message, that nobody here takes (RFC 6120 §8.3.3.19).
 pub(super) fn unavailable(stanza: &Node<'_>) -> Bytes {
-    error(stanza, "cancel", "service-unavailable")
+    stanza_error(stanza, ErrorType::Cancel, StanzaCondition::ServiceUnavailable)
 }
 
 /// The answer to what is not taken on this stream, and may be on another (RFC 6120 §8.3.3.18). Rooms do not expel an occupant
 /// for it.
 pub(super) fn busy(stanza: &Node<'_>) -> Bytes {
-    error(stanza, "wait", "resource-constraint")
-}
-
-fn error(stanza: &Node<'_>, kind: &str, condition: &str) -> Bytes {
-    let mut xml = XmlWriter::new();
-    xml.start(stanza.name()).attr("type", "error");
-    for (name, value) in [("id", stanza.attr("id")), ("from", stanza.attr("to")), ("to", stanza.attr("from"))] {
-        if let Some(value) = value {
-            xml.attr(name, &value);
-        }
-    }
-    xml.start("error").attr("type", kind).start(condition).attr("xmlns", ns::STANZA_ERRORS);
-    xml.finish()
-}
-
-/// Whether an iq asks for something.
-pub(super) fn is_request(stanza: &Node<'_>) -> bool {
-    stanza.name() == "iq" && matches!(stanza.attr("type").as_deref(), Some("get" | "set"))
+    stanza_error(stanza, ErrorType::Wait, StanzaCondition::ResourceConstraint)
 }
 
 #[cfg(test)]
@@ -80,7 +63,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::xml::{Frame, FrameLimits, Framer, Kind};
+    use crate::xml::{Frame, FrameLimits, Framer, Kind, is_request};
 
     fn on_server_stream(xml: &str) -> Element {
         let mut framer = Framer::with_default_namespace(FrameLimits::new(1 << 16, 32), ns::SERVER);

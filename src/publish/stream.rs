@@ -18,7 +18,7 @@ use tracing::Instrument;
 use super::exchange::Talk;
 use super::selection::Attempt;
 use crate::jid::BareJid;
-use crate::net::conn::{Conn, ConnEvent};
+use crate::net::conn::{Conn, ConnEvent, Io};
 use crate::push::notification::Publish;
 use crate::push::outcome::Outcome;
 use crate::xml::{Element, Frame};
@@ -317,7 +317,7 @@ impl<P: Peer> Line<P> {
         let hurried = leaving.is_some_and(|until| until <= Instant::now() + FAREWELL);
         select! {
             job = self.jobs.recv(), if room && more => Wake::Job(job),
-            event = talk.conn.event(read) => Wake::Conn(event),
+            event = talk.conn.event(Io::read_if(read)) => Wake::Conn(event),
             Some(decided) = talk.asked.join_next() => Wake::Decided(decided.unwrap_or_default()),
             () = async { match deadline {
                 Some(at) => sleep_until(at.into()).await,
@@ -335,7 +335,7 @@ pub(super) async fn frame<S: Duplex>(conn: &mut Conn<S>) -> io::Result<Frame> {
         if let Some(frame) = next.map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))? {
             return Ok(frame);
         }
-        if conn.event(!conn.owes_too_much()).await? == ConnEvent::Closed {
+        if conn.event(Io::read_if(!conn.owes_too_much())).await? == ConnEvent::Closed {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
     }
@@ -376,7 +376,7 @@ mod tests {
         let registration: Registration =
             serde_json::from_str(r#"{"target":{"service":"push.example","node":"n"},"device":1,"last_seen":0}"#)
                 .unwrap();
-        Publish::new(&registration, Summary::wake(&crate::config::Push::default(), false), 1)
+        Publish::new(&registration, Summary::wake(&crate::push::settings::Settings::default(), false), 1)
     }
 
     fn account() -> BareJid {

@@ -9,9 +9,10 @@ mod mention;
 
 use std::fmt;
 
-use super::classify::{Class, Reading};
+use super::address::address;
+use super::classify::{Class, Classified};
 use super::registration::{Allow, Extensions};
-use super::rooms::{Rooms, address};
+use super::rooms::Rooms;
 use super::roster::Roster;
 use crate::jid::{BareJid, Jid};
 use crate::xml::{Node, ns};
@@ -59,7 +60,12 @@ impl fmt::Display for Blocked {
 ///
 /// # Errors
 /// Why not.
-pub fn verdict(reading: &Reading<'_>, extensions: &Extensions, roster: &Roster, rooms: &Rooms) -> Result<(), Blocked> {
+pub fn verdict(
+    reading: &Classified<'_>,
+    extensions: &Extensions,
+    roster: &Roster,
+    rooms: &Rooms,
+) -> Result<(), Blocked> {
     if extensions.muted.is_empty() && extensions.groupchat.is_none() && !extensions.ignore_unknown {
         return Ok(());
     }
@@ -104,11 +110,11 @@ fn inviter(stanza: &Node<'_>) -> Option<BareJid> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config;
     use crate::jid::FullJid;
     use crate::jid::addresses::{ALL, Addresses};
     use crate::push::classify::{self, Context};
     use crate::push::registration::Request;
+    use crate::push::settings::Settings;
     use crate::session::tests::element;
 
     fn jid(jid: &str) -> BareJid {
@@ -231,7 +237,7 @@ mod tests {
     fn asked(at: &Addresses, inside: &str) -> Extensions {
         let own = FullJid::new(&at.tell("ACCOUNT/PHONE")).unwrap();
         let xml = format!("<enable xmlns='urn:xmpp:push:0' jid='SERVICE' node='n'>{inside}</enable>");
-        let settings = config::Push { services: vec![jid(at.service).domain().to_owned()], ..config::Push::default() };
+        let settings = Settings { services: vec![jid(at.service).domain().to_owned()], ..Settings::default() };
         match Request::parse(&element(&at.tell(&xml)).node(), &own, &settings) {
             Some(Ok(Request::Enable { target, extensions, .. })) => {
                 assert!(target.service.as_str() == at.service && target.is_from(at.service), "{}", at.name);

@@ -1,38 +1,29 @@
-//! What a message says, as far as it can be read.
+//! The text of a message, as far as Pushward can read it.
 
+use super::encryption::Encryption;
 use crate::xml::{Node, ns};
 
-/// What a message says.
+/// The text of a message.
 #[derive(Debug)]
-pub(super) enum Wording {
+pub(super) enum MessageText {
     /// This text.
-    Text(String),
+    Readable(String),
     /// Something that only the client can read; a body beside it is for clients that cannot.
     Encrypted,
-    /// Nothing.
-    Silence,
+    /// There is none.
+    Absent,
 }
 
-impl Wording {
+impl MessageText {
     /// Reads a message.
     pub(super) fn of(message: &Node<'_>) -> Self {
-        if message.children().any(|child| is_encrypted(&child)) {
+        if message.children().any(|child| Encryption::of(&child).is_some()) {
             return Self::Encrypted;
         }
         let mut bodies = message.children().filter(|child| child.is("body", ns::CLIENT)).map(|body| body.text());
         match bodies.find(|text| !text.trim().is_empty()) {
-            Some(text) => Self::Text(text.into_owned()),
-            None => Self::Silence,
+            Some(text) => Self::Readable(text.into_owned()),
+            None => Self::Absent,
         }
-    }
-}
-
-fn is_encrypted(child: &Node<'_>) -> bool {
-    match child.name() {
-        "encrypted" => matches!(child.ns(), ns::OMEMO_AXOLOTL | ns::OMEMO0 | ns::OMEMO1 | ns::OMEMO2),
-        "x" => child.ns() == ns::PGP_ENCRYPTED,
-        "openpgp" => child.ns() == ns::OPENPGP,
-        "encryption" => child.ns() == ns::EME,
-        _ => false,
     }
 }

@@ -1,7 +1,7 @@
 //! Push rules: what a stanza means, whether, when and to whom to notify, and what is said.
 //!
 //! ```text
-//!  stanza ── classify ──▶ Reading ── filter ──▶ Audience ─┐
+//!  stanza ── classify ──▶ Classified ─ filter ─▶ Audience ─┐
 //!             (rooms)                (roster)             ▼
 //!                                             Pusher = waiting (what) + rules (when) ──▶ Push ── notification ──▶ Publish
 //!                                                         ▲                                                         │
@@ -13,10 +13,13 @@
 
 pub mod absent;
 pub mod account;
+mod address;
 pub mod affiliation;
 pub mod backoff;
 pub mod classify;
-pub mod encrypt;
+pub mod device;
+mod encrypted_summary;
+mod encryption;
 pub mod filter;
 pub mod guard;
 mod message_text;
@@ -28,4 +31,5 @@ pub mod registration;
 pub mod rooms;
 pub mod roster;
 pub mod rules;
+pub mod settings;
 pub mod waiting;

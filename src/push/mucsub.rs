@@ -5,35 +5,18 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::rooms::{Rooms, address, bare};
+use super::address::{address, bare};
 use crate::jid::{self, Jid};
-use crate::xml::{Node, ns};
+use crate::xml::Node;
 
 /// The namespace of subscriptions.
 pub const MUCSUB: &str = "urn:xmpp:mucsub:0";
-/// The node of a room's messages.
-const MESSAGES: &str = "urn:xmpp:mucsub:nodes:messages";
 /// Subscriptions of an account that are remembered; in more, its own messages are taken for another's.
 const SUBSCRIPTIONS: usize = 256;
 /// Bytes of their names.
 const NAMES: usize = 64 * 1024;
 /// What one takes beside its names.
 const ENTRY: usize = 64;
-
-/// The message inside an event of a room that is not joined. Only the room itself may say what was written in it.
-pub(super) fn inner<'a>(outer: &Node<'a>, from: Option<&Jid>, rooms: &Rooms) -> Option<Node<'a>> {
-    let room = from.filter(|from| from.resource().is_none())?.to_bare();
-    if outer.attr("type").as_deref() == Some("error") || rooms.has_joined(&room) {
-        return None;
-    }
-    let items = outer.child("event", ns::PUBSUB_EVENT)?.child("items", ns::PUBSUB_EVENT)?;
-    if items.attr("node").as_deref() != Some(MESSAGES) {
-        return None;
-    }
-    let last = items.children().filter(|item| item.is("item", ns::PUBSUB_EVENT)).last()?;
-    let message = last.child("message", ns::CLIENT)?;
-    address(&message, "from").filter(|from| bare(from) == room.as_str()).map(|_| message)
-}
 
 /// A request of the client to subscribe to a room, or not to be subscribed any more.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -117,8 +100,11 @@ fn names(nicks: &BTreeMap<String, String>) -> usize {
 mod tests {
     use super::*;
     use crate::jid::BareJid;
+    use crate::push::classify::mucsub_event::MESSAGES;
     use crate::push::classify::{self, Class, Context, Noise};
+    use crate::push::rooms::Rooms;
     use crate::session::tests::element;
+    use crate::xml::ns;
 
     const ROOM: &str = "tea@rooms.example.org";
     const SUBSCRIBE: &str = "<subscribe xmlns='urn:xmpp:mucsub:0' nick='Juliet'><event node='urn:xmpp:mucsub:nodes:messages'/>\

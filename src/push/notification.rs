@@ -1,4 +1,4 @@
-//! What is said: the publish of XEP-0357 §7.
+//! The content of a notification: the publish of XEP-0357 §7.
 
 mod detail;
 
@@ -6,13 +6,14 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 
-use super::encrypt::{Iv, iv};
-use super::registration::{Extensions, Field, Registration, Secret, Target};
+use super::encrypted_summary::{Iv, iv};
+use super::registration::{Extensions, Field, Registration, Target};
+use super::settings::Settings;
 use super::waiting::Counts;
-use crate::config;
+use crate::secret::Secret;
 use crate::xml::{XmlWriter, ns};
 pub use detail::Detail;
-use detail::Told;
+use detail::Newest;
 
 /// Bytes of a usual publish iq beside what is in its `<notification/>`.
 const IQ: usize = 512;
@@ -22,17 +23,17 @@ const FORM: usize = 512;
 /// A notification on its way to one push service.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Publish {
-    /// Where to.
+    /// The registration's target.
     pub target: Target,
     /// The publish-options that the client asked for.
     pub options: Option<Vec<Field>>,
-    /// What is said where the device asks for no more.
+    /// The content for a device that asks for no more.
     pub summary: Summary,
-    /// What stands in `<notification/>`.
+    /// The children of `<notification/>`.
     content: Secret<Bytes>,
 }
 
-/// What is to be said to all devices alike; in the form `urn:xmpp:push:summary`, unless the device asks for encryption.
+/// The content that is the same for all devices; in the form `urn:xmpp:push:summary`, unless the device asks for encryption.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Summary {
     /// `message-count`: important stanzas that the device has not acknowledged.
@@ -47,15 +48,15 @@ pub struct Summary {
     pub body: Option<Secret<String>>,
     /// Whether the operator lets calls ring by notification: devices may have asked for it when that was so.
     calls: bool,
-    /// What there is to tell to a device that asks for more.
-    newest: Option<Box<Told>>,
+    /// The details for a device that asks for more.
+    newest: Option<Box<Newest>>,
 }
 
 impl Summary {
-    /// Says as much of the newest stanza as the operator allows; `None`: it is not at hand.
-    pub fn new(settings: &config::Push, counts: Counts, newest: Option<Detail>) -> Self {
+    /// Shows as much of the newest stanza as the operator allows. `newest`: absent if it is not at hand.
+    pub fn new(settings: &Settings, counts: Counts, newest: Option<Detail>) -> Self {
         let important = newest.as_ref().map_or(counts.important > 0, |newest| newest.important);
-        let newest = newest.and_then(|newest| newest.told);
+        let newest = newest.and_then(|newest| newest.newest);
         let sender = newest.as_ref().filter(|_| settings.with_sender).map(|newest| newest.from.to_string());
         let text = newest.as_ref().filter(|_| settings.with_body).and_then(|newest| newest.text.clone());
         Self {
@@ -69,8 +70,8 @@ impl Summary {
         }
     }
 
-    /// Says that the device should come back: with a text only if something important waits.
-    pub fn wake(settings: &config::Push, waits: bool) -> Self {
+    /// Asks the device to come back, with a text only if something important waits.
+    pub fn wake(settings: &Settings, waits: bool) -> Self {
         Self::new(settings, Counts { important: usize::from(waits), subscriptions: 0 }, None)
     }
 
@@ -96,7 +97,7 @@ impl Summary {
     }
 }
 
-fn important_body(settings: &config::Push) -> Option<Secret<String>> {
+fn important_body(settings: &Settings) -> Option<Secret<String>> {
     Some(&settings.important_body).filter(|body| !body.is_empty()).map(|body| Secret::new(body.clone()))
 }
 
@@ -159,10 +160,10 @@ fn content(extensions: &Extensions, summary: &Summary, iv: &Iv) -> Bytes {
     xml.finish()
 }
 
-/// What is said under the device's key. Where nothing is known but numbers there is no letter: it would need a sender.
+/// The content encrypted under the device's key. There is none where only numbers are known: it needs a sender.
 fn sealed(extensions: &Extensions, summary: &Summary, iv: &Iv) -> Option<String> {
     let (asked, newest) = (extensions.encrypt.as_ref()?, summary.newest.as_ref()?);
-    Some(newest.letter(summary.count, extensions.jingle && summary.calls).seal(asked, iv))
+    Some(newest.encrypted_summary(summary.count, extensions.jingle && summary.calls).seal(asked, iv))
 }
 
 fn write_field(xml: &mut XmlWriter, field: &Field) {

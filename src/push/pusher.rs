@@ -7,8 +7,8 @@ use super::classify::{Class, Noise};
 use super::filter::Blocked;
 use super::registration::Target;
 use super::rules::{Due, Schedule};
-use super::waiting::{Audience, Counts, Facts, Rung, Waiting};
-use crate::config;
+use super::settings::Settings;
+use super::waiting::{Audience, Counts, Facts, Rung, WaitingStanzas};
 
 /// A call that came longer ago rings no more.
 const RINGS: Duration = Duration::from_secs(60);
@@ -102,18 +102,18 @@ pub enum Recipients {
 /// The push rules of one device.
 #[derive(Clone, Debug)]
 pub struct Pusher {
-    settings: Arc<config::Push>,
+    settings: Arc<Settings>,
     schedule: Schedule,
-    waiting: Waiting,
+    waiting: WaitingStanzas,
     /// Calls to be pushed.
     calls: Vec<u64>,
 }
 
 impl Pusher {
     /// A device about which nothing was pushed yet.
-    pub fn new(settings: Arc<config::Push>) -> Self {
+    pub fn new(settings: Arc<Settings>) -> Self {
         let schedule = Schedule::new(Arc::clone(&settings));
-        Self { settings, schedule, waiting: Waiting::default(), calls: Vec::new() }
+        Self { settings, schedule, waiting: WaitingStanzas::default(), calls: Vec::new() }
     }
 
     /// Bytes of memory that it has beside a few.
@@ -122,7 +122,7 @@ impl Pusher {
     }
 
     /// Goes by other rules from now on; a push that is due stays due when it was.
-    pub fn change(&mut self, settings: Arc<config::Push>) {
+    pub fn change(&mut self, settings: Arc<Settings>) {
         self.schedule.change(Arc::clone(&settings));
         self.settings = settings;
     }

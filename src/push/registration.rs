@@ -4,34 +4,12 @@ mod extensions;
 
 use std::fmt;
 
-use super::account::DeviceId;
-use crate::config;
+use super::device::DeviceId;
+use super::settings::Settings;
 use crate::jid::{FullJid, Jid};
-use crate::xml::{Node, ns};
+use crate::secret::Secret;
+use crate::xml::{ErrorType, Node, StanzaCondition, ns};
 pub use extensions::{Allow, Encrypt, Extensions, features};
-
-/// Text that must never reach a log: prints as `[redacted]`.
-#[derive(Clone, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
-#[serde(transparent)]
-pub struct Secret<T>(T);
-
-impl<T> Secret<T> {
-    /// Wraps a value that is not to be printed.
-    pub fn new(value: T) -> Self {
-        Self(value)
-    }
-
-    /// The value, for the wire and the disk only.
-    pub fn expose(&self) -> &T {
-        &self.0
-    }
-}
-
-impl<T> fmt::Debug for Secret<T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("[redacted]")
-    }
-}
 
 /// Where notifications of one registration go: XEP-0357 §5's `jid` and `node`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
@@ -97,16 +75,16 @@ pub enum RequestError {
 
 impl RequestError {
     /// The type of the stanza error (RFC 6120 §8.3.2).
-    pub fn kind(self) -> &'static str {
-        if self == Self::NotAllowed { "cancel" } else { "modify" }
+    pub fn kind(self) -> ErrorType {
+        if self == Self::NotAllowed { ErrorType::Cancel } else { ErrorType::Modify }
     }
 
     /// The condition of the stanza error (RFC 6120 §8.3.3).
-    pub fn condition(self) -> &'static str {
+    pub fn condition(self) -> StanzaCondition {
         match self {
-            Self::Algorithm => "feature-not-implemented",
-            Self::NotAllowed => "not-allowed",
-            Self::Jid | Self::OwnJid | Self::TooLarge | Self::Key => "bad-request",
+            Self::Algorithm => StanzaCondition::FeatureNotImplemented,
+            Self::NotAllowed => StanzaCondition::NotAllowed,
+            Self::Jid | Self::OwnJid | Self::TooLarge | Self::Key => StanzaCondition::BadRequest,
         }
     }
 }
@@ -119,7 +97,7 @@ impl Request {
     ///
     /// # Errors
     /// [`RequestError`] with the reason.
-    pub fn parse(child: &Node<'_>, own: &FullJid, settings: &config::Push) -> Option<Result<Self, RequestError>> {
+    pub fn parse(child: &Node<'_>, own: &FullJid, settings: &Settings) -> Option<Result<Self, RequestError>> {
         if child.ns() != ns::PUSH {
             return None;
         }
@@ -139,7 +117,7 @@ fn service(child: &Node<'_>) -> Result<Jid, RequestError> {
     Some(Jid::new(&jid)).filter(Jid::is_routable).ok_or(RequestError::Jid)
 }
 
-fn enable_request(child: &Node<'_>, own: &FullJid, settings: &config::Push) -> Result<Request, RequestError> {
+fn enable_request(child: &Node<'_>, own: &FullJid, settings: &Settings) -> Result<Request, RequestError> {
     let service = service(child)?;
     if service.to_bare() == own.to_bare() {
         return Err(RequestError::OwnJid);

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use super::address::{address, bare};
 use super::mucsub::Subscriptions;
 use crate::jid::{BareJid, Jid};
 use crate::xml::{Node, ns};
@@ -165,16 +166,6 @@ impl Occupant {
     fn bytes(&self, room: &str) -> usize {
         room.len() + self.nick.len() + self.id.as_ref().map_or(0, String::len)
     }
-}
-
-/// An address of a stanza.
-pub(super) fn address(stanza: &Node<'_>, attribute: &str) -> Option<Jid> {
-    stanza.attr(attribute).map(|text| Jid::new(&text))
-}
-
-/// A JID without its resource.
-pub(super) fn bare(jid: &Jid) -> &str {
-    jid.bare()
 }
 
 #[cfg(test)]

@@ -1,7 +1,8 @@
 //! Whom the account knows (RFC 6121 §2), learnt from the rosters that pass on their way to the client.
 
-use std::hash::{DefaultHasher, Hash, Hasher};
+use std::hash::{Hash, Hasher};
 
+use crate::hash::keyed;
 use crate::jid::{BareJid, Jid};
 use crate::xml::{Node, ns};
 
@@ -97,8 +98,7 @@ impl Roster {
 }
 
 fn hash(seed: u64, jid: &str) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    seed.hash(&mut hasher);
+    let mut hasher = keyed(seed);
     jid.hash(&mut hasher);
     hasher.finish()
 }

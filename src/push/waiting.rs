@@ -1,11 +1,12 @@
 //! What waits for a device that cannot be reached, as far as notifications about it go.
 
 use std::collections::VecDeque;
-use std::hash::{DefaultHasher, Hash, Hasher};
+use std::hash::{Hash, Hasher};
 use std::num::NonZeroU64;
 use std::time::{Duration, Instant};
 
-use super::classify::{Class, Reading};
+use super::classify::{Class, Classified};
+use crate::hash;
 use crate::jid::BareJid;
 
 /// How long a stanza that was pushed is not pushed again.
@@ -44,7 +45,7 @@ impl Facts {
     }
 
     /// The facts of a stanza.
-    pub fn of(reading: &Reading<'_>, seed: u64) -> Self {
+    pub fn of(reading: &Classified<'_>, seed: u64) -> Self {
         Self {
             class: reading.class,
             key: reading.key(seed),
@@ -56,8 +57,8 @@ impl Facts {
 }
 
 fn hashed(seed: u64, name: &str) -> Name {
-    let mut hasher = DefaultHasher::new();
-    (seed, name).hash(&mut hasher);
+    let mut hasher = hash::keyed(seed);
+    name.hash(&mut hasher);
     Name::new(hasher.finish()).unwrap_or(Name::MIN)
 }
 
@@ -90,7 +91,7 @@ fn bit(place: usize) -> u32 {
 
 /// An important stanza that the device does not have.
 #[derive(Clone, Copy, Debug)]
-struct Entry {
+struct WaitingStanza {
     seq: u64,
     key: u64,
     chat: Option<Name>,
@@ -121,8 +122,8 @@ pub struct Counts {
 
 /// The important stanzas that a device does not have, and what was pushed of late.
 #[derive(Clone, Debug, Default)]
-pub struct Waiting {
-    entries: VecDeque<Entry>,
+pub struct WaitingStanzas {
+    entries: VecDeque<WaitingStanza>,
     recent: VecDeque<(Instant, u64)>,
     /// Calls that were pushed.
     rung: VecDeque<Rung>,
@@ -130,11 +131,11 @@ pub struct Waiting {
     noise: bool,
 }
 
-impl Waiting {
+impl WaitingStanzas {
     /// Bytes of memory that it has.
     pub fn memory(&self) -> usize {
         let recent = self.recent.capacity() * size_of::<(Instant, u64)>();
-        self.entries.capacity() * size_of::<Entry>() + recent + self.rung.capacity() * size_of::<Rung>()
+        self.entries.capacity() * size_of::<WaitingStanza>() + recent + self.rung.capacity() * size_of::<Rung>()
     }
 
     /// An important stanza waits; `false` if it, or a copy, waits already or was pushed within the last five minutes.
@@ -151,7 +152,7 @@ impl Waiting {
         }
         let told = self.recent.iter().any(|(_, recent)| *recent == key);
         reserve(&mut self.entries);
-        self.entries.push_back(Entry { seq, key, chat, call, audience, class, told });
+        self.entries.push_back(WaitingStanza { seq, key, chat, call, audience, class, told });
         !told
     }
 
@@ -205,7 +206,7 @@ impl Waiting {
 
     /// Whether this is the place of a message, and a newer one of its conversation waits too.
     pub fn is_followed(&self, seq: u64) -> bool {
-        let is_message = |entry: &&Entry| entry.class == Class::Message && entry.chat.is_some();
+        let is_message = |entry: &&WaitingStanza| entry.class == Class::Message && entry.chat.is_some();
         let Some(at) = self.entries.iter().rposition(|entry| entry.seq == seq) else { return false };
         let Some(own) = self.entries.get(at).filter(is_message) else { return false };
         self.entries.range(at + 1..).any(|entry| entry.class == Class::Message && entry.chat == own.chat)
@@ -250,7 +251,7 @@ impl Waiting {
     }
 }
 
-fn tell<'a>(entries: impl Iterator<Item = &'a mut Entry>, now: Instant, recent: &mut VecDeque<(Instant, u64)>) {
+fn tell<'a>(entries: impl Iterator<Item = &'a mut WaitingStanza>, now: Instant, recent: &mut VecDeque<(Instant, u64)>) {
     for entry in entries {
         entry.told = true;
         if recent.len() == REMEMBERED {
@@ -282,7 +283,7 @@ mod tests {
 
     #[test]
     fn a_copy_of_what_waits_or_was_pushed_of_late_is_no_news() {
-        let (mut waiting, now) = (Waiting::default(), Instant::now());
+        let (mut waiting, now) = (WaitingStanzas::default(), Instant::now());
         assert!(waiting.add(now, 1, message(1), Audience::ALL));
         assert!(!waiting.add(now, 2, message(1), Audience::ALL), "it waits");
         waiting.tell_all(now);
@@ -296,7 +297,7 @@ mod tests {
 
     #[test]
     fn each_registration_has_its_own_count_and_newest() {
-        let (mut waiting, now) = (Waiting::default(), Instant::now());
+        let (mut waiting, now) = (WaitingStanzas::default(), Instant::now());
         let (first, second) = (Audience::NOBODY.with(0), Audience::NOBODY.with(1));
         waiting.add(now, 1, message(1), first.with(1));
         waiting.add(now, 2, facts(Class::Subscribe, 2), first);
@@ -309,7 +310,7 @@ mod tests {
 
     #[test]
     fn a_read_conversation_waits_no_more_but_a_request_stays() {
-        let (mut waiting, now) = (Waiting::default(), Instant::now());
+        let (mut waiting, now) = (WaitingStanzas::default(), Instant::now());
         waiting.add(now, 1, message(1), Audience::ALL);
         waiting.add(now, 2, facts(Class::Subscribe, 2), Audience::ALL);
         waiting.read(Name::new(8).unwrap());
@@ -320,7 +321,7 @@ mod tests {
 
     #[test]
     fn a_message_is_followed_by_a_newer_one_of_its_conversation_alone() {
-        let (mut waiting, now) = (Waiting::default(), Instant::now());
+        let (mut waiting, now) = (WaitingStanzas::default(), Instant::now());
         let other = |key| Facts { chat: Name::new(8), ..message(key) };
         waiting.add(now, 1, message(1), Audience::ALL);
         waiting.add(now, 2, facts(Class::Call, 2), Audience::ALL);
@@ -334,7 +335,7 @@ mod tests {
 
     #[test]
     fn a_call_rings_once_and_ends_once() {
-        let mut waiting = Waiting::default();
+        let mut waiting = WaitingStanzas::default();
         let call = Rung { call: Name::new(5).unwrap(), chat: Name::new(7) };
         assert!(!waiting.over(call, false));
         waiting.ring(call);
@@ -345,7 +346,7 @@ mod tests {
 
     #[test]
     fn a_call_is_known_by_its_id_and_the_caller() {
-        let mut waiting = Waiting::default();
+        let mut waiting = WaitingStanzas::default();
         let call = Rung { call: Name::new(5).unwrap(), chat: Name::new(7) };
         let stranger = Rung { chat: Name::new(8), ..call };
         waiting.ring(call);
@@ -356,7 +357,7 @@ mod tests {
 
     #[test]
     fn what_is_remembered_is_bounded() {
-        let (mut waiting, now) = (Waiting::default(), Instant::now());
+        let (mut waiting, now) = (WaitingStanzas::default(), Instant::now());
         for n in 0..20_000 {
             waiting.add(now, n, message(n), Audience::ALL);
             if n % 1000 == 999 {

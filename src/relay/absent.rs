@@ -20,14 +20,14 @@ use crate::push::registration::{Registration, Target};
 use crate::registry::mailbox::{self, Mail, NotTaken, mailbox};
 use crate::registry::{Command, Handle};
 
-/// News of one account that wait; of more, the newest are dropped: a push that is due says how much waits anyway.
+/// AbsentMessage of one account that wait; of more, the newest are dropped: a push that is due says how much waits anyway.
 const NEWS: usize = 64;
 /// A task that has nothing to do ends; longer than any pause between two pushes about the same.
 const IDLE: Duration = Duration::from_secs(2 * 60 * 60);
 
 /// What an account's task hears.
 #[derive(Debug)]
-enum News {
+enum AbsentMessage {
     Seen(Box<Notice>),
     Back(DeviceId),
     Answered(Target, Outcome),
@@ -35,12 +35,12 @@ enum News {
 
 /// The tasks, by account.
 #[derive(Debug, Default)]
-pub(super) struct Absentees(DashMap<BareJid, mailbox::Sender<News>>);
+pub(super) struct Absentees(DashMap<BareJid, mailbox::Sender<AbsentMessage>>);
 
 impl Relay {
     /// A session saw something that concerns devices without one.
     pub(super) fn elsewhere(self: &Arc<Self>, account: &BareJid, notice: Notice) {
-        let news = News::Seen(Box::new(notice));
+        let news = AbsentMessage::Seen(Box::new(notice));
         let tasks = &self.absentees.0;
         let entry = tasks.entry(account.clone()).or_insert_with(|| self.watch(account));
         match entry.offer(news) {
@@ -65,11 +65,11 @@ impl Relay {
     pub(super) fn device_is_back(&self, account: &BareJid, device: DeviceId) {
         if let Some(task) = self.absentees.0.get(account) {
             // One that has just ended knows of no device.
-            drop(task.deliver(News::Back(device)));
+            drop(task.deliver(AbsentMessage::Back(device)));
         }
     }
 
-    fn watch(self: &Arc<Self>, account: &BareJid) -> mailbox::Sender<News> {
+    fn watch(self: &Arc<Self>, account: &BareJid) -> mailbox::Sender<AbsentMessage> {
         let (sender, receiver) = mailbox(NEWS);
         let task = Arc::clone(self).tell_absent(account.clone(), sender.clone(), receiver);
         self.farewells.spawn(task);
@@ -79,8 +79,8 @@ impl Relay {
     async fn tell_absent(
         self: Arc<Self>,
         account: BareJid,
-        own: mailbox::Sender<News>,
-        mut news: mailbox::Receiver<News>,
+        own: mailbox::Sender<AbsentMessage>,
+        mut news: mailbox::Receiver<AbsentMessage>,
     ) {
         let mut absent = Absent::new(Arc::clone(&self.settings().push));
         loop {
@@ -97,14 +97,14 @@ impl Relay {
             let now = Instant::now();
             absent.change(&self.settings().push);
             match heard {
-                Some(News::Seen(notice)) => {
+                Some(AbsentMessage::Seen(notice)) => {
                     for verdict in absent.saw(now, &notice) {
                         tracing::debug!(%account, verdict = verdict.name(), "judged, for a device without a session");
                         self.metrics.verdict(verdict.name());
                     }
                 }
-                Some(News::Back(device)) => absent.back(device),
-                Some(News::Answered(target, outcome)) => absent.answered(now, &target, &outcome),
+                Some(AbsentMessage::Back(device)) => absent.back(device),
+                Some(AbsentMessage::Answered(target, outcome)) => absent.answered(now, &target, &outcome),
                 None if wake == idle => break,
                 None => {}
             }
@@ -115,7 +115,7 @@ impl Relay {
         self.absentees.0.remove_if(&account, |_, sender| sender.is_same(&own));
         news.close();
         // What came in the very moment.
-        while let Some(Mail::Message(News::Seen(notice))) = news.try_recv() {
+        while let Some(Mail::Message(AbsentMessage::Seen(notice))) = news.try_recv() {
             if !self.shutdown.is_cancelled() {
                 self.elsewhere(&account, *notice);
             }
@@ -123,7 +123,7 @@ impl Relay {
     }
 
     /// Publishes for a device without a session, and notes what became of it.
-    fn publish_for(self: &Arc<Self>, account: &BareJid, publish: Publish, task: &mailbox::Sender<News>) {
+    fn publish_for(self: &Arc<Self>, account: &BareJid, publish: Publish, task: &mailbox::Sender<AbsentMessage>) {
         let (relay, account, task) = (Arc::clone(self), account.clone(), task.clone());
         self.farewells.spawn(async move {
             let target = publish.target.clone();
@@ -135,7 +135,7 @@ impl Relay {
             }
             let outcome = relay.publish(&account, publish).await.outcome;
             // There is one such message for each publish of the task, which may have ended.
-            drop(task.deliver(News::Answered(target, outcome)));
+            drop(task.deliver(AbsentMessage::Answered(target, outcome)));
         });
     }
 
@@ -189,7 +189,7 @@ impl Relay {
 
     /// Stores what follows from an answer.
     pub(super) async fn note_outcome(&self, account: &BareJid, target: &Target, outcome: &Outcome) {
-        if let Some(change) = outcome.change(target, self.current().config.push.max_errors, unix())
+        if let Some(change) = outcome.change(target, self.current().config.push.settings.max_errors, unix())
             && let Err(error) = self.change_account(account, change).await
         {
             self.not_stored(&error);

@@ -14,7 +14,7 @@ use super::{Client, FAREWELL, Relay};
 use crate::config::ListenTls;
 use crate::limits::{Eviction, Limit, Stage};
 use crate::metrics::Handshake;
-use crate::net::conn::{Conn, ConnEvent};
+use crate::net::conn::{Conn, ConnEvent, Io};
 use crate::net::tls_stream::TlsStream;
 use crate::session::starttls::{StartTls, Step};
 use crate::xml::{self, FrameError};
@@ -121,7 +121,7 @@ async fn starttls(relay: &Relay, snapshot: &Snapshot, tcp: TcpStream) -> Result<
                 }
             }
         }
-        if conn.event(!conn.owes_too_much()).await? == ConnEvent::Closed {
+        if conn.event(Io::read_if(!conn.owes_too_much())).await? == ConnEvent::Closed {
             return Err(Failure::Left);
         }
     }

@@ -31,7 +31,7 @@ mod upstream_warnings;
 mod wake_pushes;
 
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use tokio::net::TcpStream;
@@ -41,7 +41,7 @@ use tracing::Instrument;
 
 use crate::config::Listen;
 use crate::limits::{Guards, Seldom};
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, StoreMetrics};
 use crate::net::conn::Conn;
 use crate::net::listener::Admission;
 use crate::net::tls_stream::TlsStream;
@@ -50,6 +50,7 @@ use crate::publish::Publisher;
 use crate::registry::Registry;
 use crate::session::Settings;
 use crate::store::Store;
+use crate::xml::HeaderCache;
 use absent::Absentees;
 use snapshot::{Current, Snapshot};
 
@@ -72,6 +73,8 @@ pub struct Relay {
     store: Store,
     metrics: Metrics,
     guards: Guards,
+    /// Shared by the streams of all sessions.
+    headers: Mutex<HeaderCache>,
     shutdown: CancellationToken,
     /// Tasks that only see a connection off.
     farewells: TaskTracker,
@@ -92,7 +95,8 @@ impl Relay {
         let registry = Arc::new(Registry::default());
         let config = &current.load().config;
         let hosts = config.hosts.iter().map(|host| host.domain.as_str());
-        let metrics = Metrics::with((store.commit_time(), store.lost()), hosts);
+        let metrics =
+            Metrics::with(StoreMetrics { commits: store.commit_time().clone(), lost: store.lost().clone() }, hosts);
         let guards = Guards::new(&config.limits, &metrics);
         Self {
             publisher: Publisher::new(Arc::clone(&current), Arc::clone(&registry), (metrics.fates(), &shutdown)),
@@ -105,6 +109,7 @@ impl Relay {
             memories: Arc::default(),
             store,
             guards,
+            headers: Mutex::default(),
             metrics,
             shutdown,
             farewells: TaskTracker::new(),

@@ -5,7 +5,7 @@ use std::io;
 use std::pin::pin;
 use std::task::{Context, Poll};
 
-use crate::net::conn::{Conn, ConnEvent};
+use crate::net::conn::{Conn, ConnEvent, Io};
 use crate::net::wire::Wire;
 
 /// Bytes that a connection may have sent and that nobody has taken yet; more stays with the peer.
@@ -30,7 +30,7 @@ impl<'a, S: Wire> Served<'a, S> {
     fn poll(&mut self, cx: &mut Context<'_>) {
         while self.end.is_none() {
             let read = self.conn.framer().buffer().len() < UNTAKEN;
-            match self.conn.poll_event(cx, read) {
+            match self.conn.poll_event(cx, Io::read_if(read)) {
                 Poll::Ready(Ok(ConnEvent::Received | ConnEvent::Drained)) => {}
                 Poll::Ready(end @ (Ok(ConnEvent::Closed) | Err(_))) => self.end = Some(end),
                 Poll::Pending => return,

@@ -79,7 +79,9 @@ impl Snapshot {
         let certificates = Certificates::new(&keys).map_err(|error| vec![error.into()])?;
         let settings = Settings {
             stream_management: config.stream_management.clone(),
-            push: Arc::new(config.push.clone()),
+            push: Arc::new(config.push.settings.clone()),
+            hibernation: config.push.hibernation.clone(),
+            publish_timeout: config.push.publish_timeout,
             server_timeout: config.limits.server_timeout,
             session_queue: config.limits.session_queue,
             unauthenticated_stanza: config.limits.unauthenticated_stanza,

@@ -118,7 +118,7 @@ impl Relay {
         // What is set aside is no reason to come.
         let aside = account.guard(slot.device).map_or(0, Guard::count) as u64;
         let waits = self.store.backlog(slot).await?.count > aside;
-        let summary = Summary::wake(&self.current().config.push, waits);
+        let summary = Summary::wake(&self.current().config.push.settings, waits);
         let publishes = account.owned(slot.device).map(|r| Publish::new(r, summary.clone(), rand::random()));
         Ok(publishes.collect())
     }

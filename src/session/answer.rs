@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
-use crate::config;
 use crate::jid::Jid;
 use crate::push::registration;
+use crate::push::settings::Settings as PushSettings;
 use crate::xml::{Node, XmlWriter, ns};
 
 /// Open queries of the account's features: a client asks a few at a time.
@@ -192,7 +192,7 @@ fn error(name: &str, stanza: &Node<'_>, kind: &str, condition: &str) -> Bytes {
 }
 
 /// The disco#info of an account whose server has none: what a registered account with push looks like.
-pub(super) fn account_info(error: &Node<'_>, settings: &config::Push) -> Bytes {
+pub(super) fn account_info(error: &Node<'_>, settings: &PushSettings) -> Bytes {
     let mut xml = XmlWriter::new();
     xml.start("iq").attr("type", "result");
     for name in ["id", "from", "to"] {

@@ -143,7 +143,7 @@ impl Session {
             Tracking::None => 0,
         };
         let enabled = sm::Enable::read(node).grant(self.dice);
-        self.reply_client(enabled.xml(self.settings.push.max_hibernation_timeout));
+        self.reply_client(enabled.xml(self.settings.hibernation.max_timeout));
         self.client_counts(enabled, preceding);
     }
 

@@ -170,7 +170,7 @@ impl Session {
 
     /// Whether the session goes on for its pushes when the client closes its stream, as it does when an app is suspended.
     pub(super) fn may_linger(&self) -> bool {
-        self.settings.push.linger
+        self.settings.hibernation.linger
             && !self.has_successor()
             && self.owned().next().is_some()
             && self.own_presence.is_available()
@@ -178,7 +178,7 @@ impl Session {
 
     /// The same, where a registration that is being stored counts.
     pub(super) fn may_come_to_linger(&self) -> bool {
-        let awaited = self.settings.push.linger && !self.has_successor() && self.awaits_registration();
+        let awaited = self.settings.hibernation.linger && !self.has_successor() && self.awaits_registration();
         self.may_linger() || awaited && self.own_presence.is_available()
     }
 

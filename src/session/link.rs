@@ -64,7 +64,7 @@ impl Session {
     /// How long the session is held without its client.
     pub(super) fn hold(&self) -> Duration {
         if self.owned().next().is_some() {
-            return self.settings.push.max_hibernation_timeout;
+            return self.settings.hibernation.max_timeout;
         }
         let asked = self.asked_max.map_or(Duration::MAX, Duration::from_secs);
         self.settings.stream_management.resume_timeout.min(asked)

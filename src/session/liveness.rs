@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::pause::Pause;
-use crate::config::StreamManagement;
+use crate::session::settings::StreamManagement;
 
 /// A client that acknowledges is asked again after this long, so that a stream of stanzas does not cost a question each. Well
 /// below `spool_after`.

@@ -97,7 +97,7 @@ pub mod sasl;
 mod seen;
 mod sender;
 mod server;
-mod settings;
+pub mod settings;
 mod shed;
 pub mod sieve;
 mod skipped;

@@ -8,7 +8,7 @@ use super::{Event, Output, Session};
 use crate::push::absent::Notice;
 use crate::push::account::{Account, Change};
 use crate::push::affiliation::Affiliation;
-use crate::push::classify::{self, Class, Context, Reading};
+use crate::push::classify::{self, Class, Classified as Reading, Context};
 use crate::push::filter::{self, Blocked};
 use crate::push::mucsub::Subscription;
 use crate::push::notification::{Detail, Publish, Summary};
@@ -216,7 +216,7 @@ impl Session {
         {
             self.push(&push, fresh);
             let important = push != Push::Noise;
-            if let Some(hold) = self.settings.push.hibernation_after_push.filter(|_| important && self.is_dark()) {
+            if let Some(hold) = self.settings.hibernation.after_push.filter(|_| important && self.is_dark()) {
                 // The seed's rule: a device that was notified has only so long to come back.
                 self.liveness.hold_at_most(now + hold);
             }
@@ -348,7 +348,7 @@ impl Session {
     pub(super) fn carry(&mut self, now: Instant, number: u64, publish: &Publish) {
         let id = self.pending.id((self.dice)());
         let iq = publish.iq(&id, None);
-        let deadline = Some(now + self.settings.push.publish_timeout);
+        let deadline = Some(now + self.settings.publish_timeout);
         self.pending.publish(OpenPublish { id, number, service: publish.target.service.clone(), deadline });
         self.inject(now, iq);
     }

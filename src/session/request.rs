@@ -97,7 +97,7 @@ impl Session {
             return self.deliver_own(now, iq_error(iq, "cancel", "item-not-found"));
         }
         let (change, event) = match request {
-            Err(error) => return self.deliver_own(now, iq_error(iq, error.kind(), error.condition())),
+            Err(error) => return self.deliver_own(now, iq_error(iq, error.kind().name(), error.condition().name())),
             Ok(Request::Enable { target, options, extensions }) => {
                 let event = Event::PushEnabled(target.clone());
                 let (device, last_seen) = (self.owner.device, self.epoch.unix(now));

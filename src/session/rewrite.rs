@@ -11,8 +11,8 @@ use std::time::SystemTime;
 use bytes::{Bytes, BytesMut};
 
 use super::sieve::{Leg, Sieve};
-use crate::config;
 use crate::push::registration;
+use crate::push::settings::Settings as PushSettings;
 use crate::xml::{Element, Kind, Node, XmlWriter, ns};
 
 /// Which `<stream:features/>` these are.
@@ -92,7 +92,7 @@ fn dropped(child: &Node<'_>) -> bool {
 
 /// The disco#info result of the account with the features of push (XEP-0357 §4.1); `None` if it has these already. Other
 /// extensions `tigase:push` go: registrations end at Pushward, so what the server could do with them no client gets.
-pub fn account_info(element: &Element, settings: &config::Push) -> Option<Bytes> {
+pub fn account_info(element: &Element, settings: &PushSettings) -> Option<Bytes> {
     let root = element.node();
     let query = root.child("query", ns::DISCO_INFO)?;
     let offered = registration::features(settings);
@@ -265,7 +265,7 @@ mod tests {
 
     #[test]
     fn the_account_gains_push_once() {
-        let settings = &config::Push { extensions: false, ..config::Push::default() };
+        let settings = &PushSettings { extensions: false, ..PushSettings::default() };
         let query =
             |inner: &str| element(&format!("<iq type='result' id='1'><query xmlns='{}'{inner}</iq>", ns::DISCO_INFO));
         let added = account_info(&query("><feature var='x'/></query>"), settings).unwrap();
@@ -288,7 +288,7 @@ mod tests {
         let info =
             element(&format!("<iq type='result' id='1'><query xmlns='{}'>{theirs}</query></iq>", ns::DISCO_INFO));
         let offer = |extensions, jingle| {
-            let settings = config::Push { extensions, jingle, ..config::Push::default() };
+            let settings = PushSettings { extensions, jingle, ..PushSettings::default() };
             let info = account_info(&info, &settings).unwrap();
             assert_eq!(
                 account_info(&Element::parse(info.clone(), &crate::xml::Header::bare()).unwrap(), &settings),
@@ -299,7 +299,7 @@ mod tests {
             vars
         };
         assert_eq!(offer(false, false), ["urn:xmpp:push:0", "x", "y"]);
-        let mut all = registration::features(&config::Push::default());
+        let mut all = registration::features(&PushSettings::default());
         all.extend(["x", "y"]);
         all.sort_unstable();
         assert_eq!(offer(true, false), all);

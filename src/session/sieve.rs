@@ -7,7 +7,7 @@
 use std::fmt;
 use std::ops::Range;
 
-use crate::config::ChannelBinding;
+use crate::session::settings::ChannelBinding;
 use crate::xml::{Node, ns};
 
 const END_POINT: &str = "tls-server-end-point";

@@ -1,11 +1,10 @@
 //! Characters: what may stand in names, text and attribute values (XML 1.0 §2.2, §2.3, §4.1).
 
 use super::error::{FrameError, Restricted, Unfit};
-use super::exact::names;
 
 /// May start a name.
 pub(super) const START: u8 = 1;
-/// May stand in a name. Includes `:` and bytes above ASCII, which need [`check_name`] afterwards.
+/// May stand in a name. Includes `:` and bytes above ASCII, which [`super::exact::names::check`] checks.
 pub(super) const NAME: u8 = 2;
 /// `:` or above ASCII.
 pub(super) const CHECK: u8 = 4;
@@ -67,22 +66,6 @@ pub(super) fn plain_run(bytes: &[u8], stops: [u8; 3]) -> usize {
     }
     let special = |byte: &u8| *byte < 0x20 || *byte >= 0x80 || stops.contains(byte);
     bytes.len() - tail.len() + tail.iter().position(special).unwrap_or(tail.len())
-}
-
-/// Checks a name that holds `:` or bytes above ASCII. Returns where its colon is, `start` if it has none
-/// (Namespaces in XML 1.0 §4 `QName`).
-pub(super) fn check_name(bytes: &[u8], start: usize, end: usize) -> Result<usize, FrameError> {
-    let malformed = FrameError::unfit(Unfit::Name, start);
-    let name = std::str::from_utf8(bytes.get(start..end).unwrap_or_default()).map_err(|_| FrameError::BadEncoding)?;
-    let ncname = |part: &str| {
-        let mut chars = part.chars();
-        chars.next().is_some_and(names::is_start) && chars.all(names::is_name)
-    };
-    match name.split_once(':') {
-        None if ncname(name) => Ok(start),
-        Some((prefix, local)) if ncname(prefix) && ncname(local) => Ok(start + prefix.len()),
-        Some(_) | None => Err(malformed),
-    }
 }
 
 /// Checks character data that begins at `at` of its frame (XML 1.0 §2.4).

@@ -1,4 +1,4 @@
-//! A hash of what an element means, the same however a server writes it: the order of attributes, quotes, references and the
+//! A hash of the content of an element, the same however a server writes it: the order of attributes, quotes, references and the
 //! form of empty elements make no difference.
 
 use std::hash::Hasher;
@@ -7,8 +7,10 @@ use quick_xml::Reader;
 use quick_xml::escape::resolve_predefined_entity;
 use quick_xml::events::{BytesStart, Event};
 
-use super::exact::tag::normalized;
+use super::exact::normalized;
+
 use super::node::Node;
+use super::ns;
 
 /// Marks that no text contains, since XML has no such characters.
 const START: u8 = 1;
@@ -49,7 +51,7 @@ fn digest_tag<H: Hasher>(tag: &BytesStart<'_>, hasher: &mut H, attribute: impl F
     let mut sum = 0u64;
     for attr in tag.attributes().with_checks(false).flatten() {
         let value: &str = &attr.value;
-        if attr.key.as_ref() == "xmlns" && value == super::ns::CLIENT {
+        if attr.key.as_ref() == "xmlns" && value == ns::CLIENT {
             continue;
         }
         sum = sum.wrapping_add(attribute(attr.key.as_ref(), &normalized(value)));

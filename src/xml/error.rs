@@ -1,6 +1,9 @@
-//! What can be wrong with a stream, and what the peer is told.
+//! Errors of a stream, and the stream errors that are sent for them.
 
 use bytes::Bytes;
+
+use super::condition::StreamCondition;
+use super::writer::stream_error;
 
 /// Why a stream cannot be read on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -58,7 +61,7 @@ pub enum FrameError {
     },
 }
 
-/// What makes an element not well-formed, although its tags are in order, so that its end can be told.
+/// An error within an element whose tags are in order, so that its end can be found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unfit {
     /// A name that XML does not allow, or not in its 4th edition.
@@ -126,14 +129,16 @@ impl std::fmt::Display for Restricted {
 
 impl FrameError {
     /// The stream error condition to close the stream with (RFC 6120 §4.9.3).
-    pub fn condition(&self) -> &'static str {
+    pub fn condition(&self) -> StreamCondition {
         match self {
-            FrameError::NotWellFormed { .. } | FrameError::Unfit { .. } => "not-well-formed",
-            FrameError::Restricted(_) => "restricted-xml",
-            FrameError::TooLarge { .. } | FrameError::TooDeep { .. } | FrameError::TooMany { .. } => "policy-violation",
-            FrameError::BadNamespace => "invalid-namespace",
-            FrameError::BadEncoding => "unsupported-encoding",
-            FrameError::BadFormat { .. } => "bad-format",
+            FrameError::NotWellFormed { .. } | FrameError::Unfit { .. } => StreamCondition::NotWellFormed,
+            FrameError::Restricted(_) => StreamCondition::RestrictedXml,
+            FrameError::TooLarge { .. } | FrameError::TooDeep { .. } | FrameError::TooMany { .. } => {
+                StreamCondition::PolicyViolation
+            }
+            FrameError::BadNamespace => StreamCondition::InvalidNamespace,
+            FrameError::BadEncoding => StreamCondition::UnsupportedEncoding,
+            FrameError::BadFormat { .. } => StreamCondition::BadFormat,
         }
     }
 
@@ -145,7 +150,22 @@ impl FrameError {
 
     /// The stream error with which the stream is closed.
     pub fn stream_error(&self) -> Bytes {
-        super::stream_error(self.condition(), self.application(), None)
+        stream_error(self.condition(), self.application(), None)
+    }
+
+    /// The same error of bytes that begin `by` later.
+    pub(super) fn moved(self, by: usize) -> Self {
+        match self {
+            FrameError::NotWellFormed { what, at } => FrameError::NotWellFormed { what, at: at + by },
+            FrameError::Unfit { what, at } => FrameError::Unfit { what, at: at + by },
+            FrameError::Restricted(_)
+            | FrameError::TooLarge { .. }
+            | FrameError::TooDeep { .. }
+            | FrameError::TooMany { .. }
+            | FrameError::BadNamespace
+            | FrameError::BadEncoding
+            | FrameError::BadFormat { .. } => self,
+        }
     }
 
     pub(super) const fn malformed(what: &'static str, at: usize) -> Self {

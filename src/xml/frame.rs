@@ -5,13 +5,13 @@ use std::sync::Arc;
 use bytes::{Buf, BytesMut};
 
 use super::chars::skip_space;
-use super::element::{Element, Kind};
+use super::element::Element;
 use super::error::FrameError;
-use super::exact::boundary::Boundary;
-use super::exact::tag::end_tag;
-use super::header::{Header, HeaderScan};
+use super::exact::{Boundary, HeaderScan, end_tag};
+use super::header::{Header, HeaderCache};
+use super::kind::Kind;
 use super::limits::FrameLimits;
-use super::memory::{Charge, Room};
+use super::memory::{Charge, MemoryShare};
 use super::ns;
 use super::scan::Scan;
 use super::skip::{Read, Skip, SkipReason, Skipped};
@@ -36,7 +36,7 @@ pub enum Frame {
 }
 
 impl Frame {
-    /// Whether it is a message, a presence or an iq (RFC 6120 §8).
+    /// Returns whether it is a message, a presence or an iq (RFC 6120 §8).
     pub fn is_stanza(&self) -> bool {
         match self {
             Self::Element(element) => element.kind() != Kind::Other,
@@ -51,30 +51,22 @@ pub struct Framer {
     buffer: BytesMut,
     limits: FrameLimits,
     default: &'static str,
-    state: State,
+    expected: Expected,
     scan: Scan,
     closing: Boundary,
-    /// Set if elements that cannot be passed on are skipped. Otherwise they end the stream.
+    /// Set if elements that cannot be passed on are skipped. Without it they end the stream.
     skips: Option<Box<Skips>>,
 }
 
 /// The state of skipping: the shared memory, and the element that is being skipped.
 struct Skips {
-    share: Option<Share>,
+    share: Option<MemoryShare>,
     charge: Option<Charge>,
     current: Option<Skip>,
 }
 
-/// The memory that large elements share.
-#[derive(Clone, Debug)]
-pub struct Share {
-    /// Elements up to this number of bytes take none of it.
-    pub free: usize,
-    /// The shared memory.
-    pub room: Arc<Room>,
-}
-
-enum State {
+/// The part of the stream that comes next.
+enum Expected {
     Header(HeaderScan),
     Stream(Arc<Header>),
     Closed,
@@ -93,7 +85,7 @@ impl Framer {
             buffer: BytesMut::new(),
             limits,
             default: ns,
-            state: State::Header(HeaderScan::default()),
+            expected: Expected::Header(HeaderScan::default()),
             scan: Scan::default(),
             closing: Boundary::default(),
             skips: None,
@@ -102,36 +94,36 @@ impl Framer {
 
     /// Skips elements that cannot be passed on, instead of failing, if their end can be found. Elements without room in `share`
     /// are skipped, too. For streams from the host's own server.
-    pub fn skip_unfit(&mut self, share: Option<Share>) {
+    pub fn skip_unfit(&mut self, share: Option<MemoryShare>) {
         self.skips = Some(Box::new(Skips { share, charge: None, current: None }));
     }
 
-    /// Replaces the limits, for what is not yet framed.
+    /// Replaces the limits, for bytes that are not yet framed.
     pub fn set_limits(&mut self, limits: FrameLimits) {
         self.limits = limits;
     }
 
-    /// The buffer to whose end received bytes are to be appended; call [`Framer::next_frame`] until `None` afterwards.
-    /// What is in it already must not be changed.
+    /// The buffer to which received bytes are appended; call [`Framer::next_frame`] until `None` afterwards. The bytes in it
+    /// must not be changed.
     pub fn buffer(&mut self) -> &mut BytesMut {
         &mut self.buffer
     }
 
     /// The next frame, if it is whole. After an error, the same error again.
     pub fn next_frame(&mut self) -> Result<Option<Frame>, FrameError> {
-        if let State::Failed(error) = self.state {
+        if let Expected::Failed(error) = self.expected {
             return Err(error);
         }
         let result = self.frame();
         if let Err(error) = result {
-            self.state = State::Failed(error);
+            self.expected = Expected::Failed(error);
         }
         result
     }
 
     /// Expects a stream header next (RFC 6120 §5.4.3.3, §6.4.6). Buffered bytes stay. To be called between frames.
     pub fn restart(&mut self) {
-        self.state = State::Header(HeaderScan::default());
+        self.expected = Expected::Header(HeaderScan::default());
         self.scan = Scan::default();
         self.closing = Boundary::default();
         if let Some(skips) = &mut self.skips {
@@ -139,17 +131,17 @@ impl Framer {
         }
     }
 
-    /// Keeps no more of the stream's header than its elements lean on, see [`Header::lean`], and returns that; nor room that the
-    /// login's elements took. `None` if no stream is open.
-    pub fn make_lean(&mut self) -> Option<Arc<Header>> {
+    /// Replaces the stream's header by its interned form (see [`Header::interned`]), and returns that. Frees the memory that
+    /// earlier elements needed. Returns `None` if no stream is open.
+    pub fn intern_header(&mut self, cache: &mut HeaderCache) -> Option<Arc<Header>> {
         self.scan.shrink();
-        let State::Stream(header) = &mut self.state else { return None };
-        *header = header.lean();
+        let Expected::Stream(header) = &mut self.expected else { return None };
+        *header = header.interned(cache);
         Some(Arc::clone(header))
     }
 
-    /// Throws away what is buffered (RFC 6120 §5.4.3.3: nothing sent in the clear may count after STARTTLS) and restarts.
-    /// Returns how many bytes that were.
+    /// Discards the buffered bytes (RFC 6120 §5.4.3.3: nothing sent in the clear may count after STARTTLS) and restarts.
+    /// Returns their number.
     pub fn discard(&mut self) -> usize {
         let len = self.buffer.len();
         self.buffer.clear();
@@ -157,7 +149,7 @@ impl Framer {
         len
     }
 
-    /// Bytes of memory that it has for the element that is being read.
+    /// Bytes of memory in use for the element that is being read.
     pub fn memory(&self) -> usize {
         self.buffer.capacity() + self.scan.memory()
     }
@@ -172,29 +164,29 @@ impl Framer {
             return Ok(Some(Frame::Whitespace));
         }
         let window = self.buffer.get(..self.limits.bytes).unwrap_or(&self.buffer);
-        let frame = match (&mut self.state, window) {
+        let frame = match (&mut self.expected, window) {
             (_, []) => None,
-            (State::Header(scan), _) => scan.advance(window, self.default)?.map(|header| self.opened(header)),
-            (State::Stream(header), [b'<', b'/', ..]) => match self.closing.find(window)? {
+            (Expected::Header(scan), _) => scan.advance(window, self.default)?.map(|header| self.opened(header)),
+            (Expected::Stream(header), [b'<', b'/', ..]) => match self.closing.find(window)? {
                 Some((_, end)) => {
                     let len = end_tag(window.get(..end).unwrap_or_default(), 0, header.name())?;
                     self.buffer.advance(len);
-                    self.state = State::Closed;
+                    self.expected = Expected::Closed;
                     Some(Frame::Close)
                 }
                 None => None,
             },
-            (State::Stream(header), [b'<', ..]) if !window.starts_with(b"<![") => {
+            (Expected::Stream(header), [b'<', ..]) if !window.starts_with(b"<![") => {
                 let header = Arc::clone(header);
                 return self.element(header);
             }
-            (State::Stream(_), _) => {
+            (Expected::Stream(_), _) => {
                 return Err(FrameError::BadFormat { what: "text between stanzas" });
             }
-            (State::Closed, _) => {
+            (Expected::Closed, _) => {
                 return Err(FrameError::BadFormat { what: "content behind the end of the stream" });
             }
-            (State::Failed(error), _) => return Err(*error),
+            (Expected::Failed(error), _) => return Err(*error),
         };
         let limit = self.limits.bytes;
         if frame.is_none() && self.buffer.len() > limit { Err(FrameError::TooLarge { limit }) } else { Ok(frame) }
@@ -222,27 +214,26 @@ impl Framer {
         }
     }
 
-    /// Returns whether there is memory for the element, of which so much has come.
+    /// Returns whether there is memory for the element. `found`: its length, if it is whole.
     fn has_room(&mut self, found: Option<usize>) -> bool {
         let Some(Skips { share: Some(share), charge, .. }) = self.skips.as_deref_mut() else { return true };
         let bytes = found.unwrap_or(self.buffer.len());
         if bytes <= share.free {
             return true;
         }
-        // What a whole one leaves in the buffer is not its own.
+        // The rest of the buffer does not belong to a whole element.
         let held = if found.is_some() { bytes } else { self.buffer.capacity() };
         let memory = held + self.scan.memory();
-        charge.get_or_insert_with(|| Charge::of(&share.room)).set(memory)
+        charge.get_or_insert_with(|| Charge::of(&share.memory)).set(memory)
     }
 
-    /// Passes over the element that the buffer begins with.
+    /// Starts to skip the element that the buffer begins with.
     fn pass_over(&mut self, header: &Arc<Header>, reason: SkipReason) -> Result<Option<Frame>, FrameError> {
         let Some(skips) = &mut self.skips else { return Ok(None) };
         let scan = std::mem::take(&mut self.scan);
-        // All up to there is in order.
-        let read = Read { bytes: scan.at, depth: scan.open.len() };
+        let read = Read { bytes: scan.checked(), depth: scan.depth() };
         let skip = Skip::new(&self.buffer, header, read, reason);
-        self.buffer.advance(scan.at);
+        self.buffer.advance(scan.checked());
         skips.charge = None;
         skips.current = Some(skip);
         self.skip()
@@ -262,24 +253,24 @@ impl Framer {
     fn opened(&mut self, header: Header) -> Frame {
         self.buffer.advance(header.bytes().len());
         let header = Arc::new(header);
-        self.state = State::Stream(Arc::clone(&header));
+        self.expected = Expected::Stream(Arc::clone(&header));
         Frame::Open(header)
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::Kind;
     use super::*;
 
     #[test]
-    fn a_lean_header_means_the_same_and_is_shared_by_streams_that_are_alike() {
-        let opened = |attributes: &str, name: &str| {
+    fn an_interned_header_means_the_same_and_is_shared_by_streams_that_are_alike() {
+        let mut cache = HeaderCache::default();
+        let mut opened = |attributes: &str, name: &str| {
             let mut framer = Framer::new(FrameLimits::new(4096, 8));
             let xml = format!("<{name} xmlns='jabber:client' xmlns:stream='{}' {attributes}>", ns::STREAMS);
             framer.buffer().extend_from_slice(xml.as_bytes());
             let Ok(Some(Frame::Open(header))) = framer.next_frame() else { panic!("{xml}") };
-            framer.make_lean();
+            framer.intern_header(&mut cache);
             framer.buffer().extend_from_slice(format!("<p:a/></{name}>").as_bytes());
             let Ok(Some(Frame::Element(element))) = framer.next_frame() else { panic!("{xml}") };
             assert!(matches!(framer.next_frame(), Ok(Some(Frame::Close))));
@@ -289,11 +280,12 @@ mod tests {
             Arc::clone(element.header())
         };
         let first = opened("xmlns:p='u' xml:lang='en' id='1'", "stream:stream");
-        assert!(first.shares_meaning(&opened("xmlns:p='u' xml:lang='en' id='2' from='a'", "stream:stream")));
-        assert!(first.shares_meaning(&first.lean()) && !Arc::ptr_eq(&first, &first.lean()));
+        assert!(first.shares_context(&opened("xmlns:p='u' xml:lang='en' id='2' from='a'", "stream:stream")));
         for (other, name) in [("xmlns:p='u'", "stream:stream"), ("xmlns:p='v' xml:lang='en'", "stream:stream")] {
-            assert!(!first.shares_meaning(&opened(other, name)));
+            assert!(!first.shares_context(&opened(other, name)));
         }
+        let again = first.interned(&mut cache);
+        assert!(first.shares_context(&again) && !Arc::ptr_eq(&first, &again));
     }
 
     const HEADER: &str = "<?xml version='1.0'?>\n<stream:stream xmlns='jabber:client' \

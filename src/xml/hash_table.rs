@@ -1,17 +1,8 @@
 //! A hash table of byte strings that are stored elsewhere, with five bytes for each slot. A peer cannot choose strings that
 //! collide.
 
-use std::hash::{BuildHasher, RandomState};
-use std::sync::LazyLock;
-
 /// Slots of the smallest table.
 const SMALLEST: usize = 16;
-
-/// A hash with a random key, so that a peer cannot predict it. Only speed depends on the hash.
-pub(super) fn keyed(bytes: &[u8]) -> u64 {
-    static KEYS: LazyLock<RandomState> = LazyLock::new(RandomState::new);
-    KEYS.hash_one(bytes)
-}
 
 /// Numbers, each found by the string that it stands for.
 #[derive(Debug, Default)]
@@ -89,25 +80,26 @@ impl Table {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::hash::of_bytes;
 
     #[test]
     fn numbers_are_found_by_their_strings_however_many_there_are() {
         let strings: Vec<_> = (0..5000).map(|n| format!("string {n}")).collect();
         let string = |number: u32| strings[number as usize % 5000].as_bytes();
         let mut table = Table::default();
-        assert_eq!(table.find(keyed(b"x"), |_| true), None);
+        assert_eq!(table.find(of_bytes(b"x"), |_| true), None);
         let add = |table: &mut Table, number: u32| {
-            table.replace(keyed(string(number)), number, |n| string(n) == string(number), |n| keyed(string(n)))
+            table.replace(of_bytes(string(number)), number, |n| string(n) == string(number), |n| of_bytes(string(n)))
         };
         for number in 1..5000 {
             assert_eq!(add(&mut table, number), None);
         }
         for number in 1..5000 {
             assert_eq!(add(&mut table, number + 5000), Some(number));
-            let found = table.find(keyed(string(number)), |n| string(n) == string(number));
+            let found = table.find(of_bytes(string(number)), |n| string(n) == string(number));
             assert_eq!(found, Some(number + 5000));
         }
-        assert_eq!(table.find(keyed(b"x"), |n| string(n) == b"x"), None);
+        assert_eq!(table.find(of_bytes(b"x"), |n| string(n) == b"x"), None);
         assert_eq!((table.used, table.memory()), (4999, 8192 * 5));
     }
 }

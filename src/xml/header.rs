@@ -1,133 +1,131 @@
-//! The stream header (RFC 6120 §4.7): what it says, and reading it as it arrives.
+//! A stream header (RFC 6120 §4.7), and the namespace context that it gives to the elements of its stream.
 
-use std::sync::{Arc, LazyLock, Mutex, PoisonError};
+use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::chars::{SPACE, class, skip_space};
-use super::error::{FrameError, Restricted};
-use super::exact::boundary::{Boundary, Token};
-use super::exact::tag::{Attrs, Tag, start_tag};
-use super::limits::FrameLimits;
 use super::ns;
-use super::scan::check_prefixes;
-use super::scope::{Declared, Scope, declared_prefix, lookup};
-
-/// The bounds of a header's tag, on every leg.
-const LIMITS: FrameLimits = FrameLimits::new(0, 1);
-/// So many lean headers are kept for streams to come.
-const LEAN: usize = 16;
 
 /// A stream header, kept as it came.
 pub struct Header {
-    meaning: Arc<Meaning>,
-    /// What its elements do not lean on; nothing of a lean one.
-    said: Option<Box<Said>>,
+    context: Arc<Context>,
+    /// Absent in an interned header.
+    own: Option<Box<Own>>,
 }
 
-/// What the elements of a stream lean on.
+/// The part of a header that the meaning of its elements depends on.
 #[derive(PartialEq, Eq)]
-struct Meaning {
-    name: Box<[u8]>,
-    default: Box<str>,
-    prefixes: Box<[(Box<str>, Box<str>)]>,
-    lang: Option<Box<str>>,
+pub(super) struct Context {
+    pub(super) name: Box<[u8]>,
+    pub(super) default: Box<str>,
+    pub(super) prefixes: Box<[(Box<str>, Box<str>)]>,
+    pub(super) lang: Option<Box<str>>,
 }
 
-struct Said {
-    bytes: Bytes,
-    from: Option<Box<str>>,
-    to: Option<Box<str>>,
-    id: Option<Box<str>>,
-    version: Option<Box<str>>,
+/// The part of a header that belongs to one stream.
+pub(super) struct Own {
+    pub(super) bytes: Bytes,
+    pub(super) from: Option<Box<str>>,
+    pub(super) to: Option<Box<str>>,
+    pub(super) id: Option<Box<str>>,
+    pub(super) version: Option<Box<str>>,
+}
+
+/// Namespace contexts of recent streams. Streams with an identical context share one allocation.
+///
+/// Whoever opens streams keeps one of these for all of them.
+#[derive(Default)]
+pub struct HeaderCache {
+    recent: Vec<Arc<Context>>,
+}
+
+impl HeaderCache {
+    /// The number of contexts that are kept.
+    const SIZE: usize = 16;
+
+    fn intern(&mut self, context: &Arc<Context>) -> Arc<Context> {
+        if let Some(known) = self.recent.iter().find(|known| *known == context) {
+            return Arc::clone(known);
+        }
+        if self.recent.len() == Self::SIZE {
+            self.recent.remove(0);
+        }
+        self.recent.push(Arc::clone(context));
+        Arc::clone(context)
+    }
+}
+
+impl std::fmt::Debug for HeaderCache {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("HeaderCache").field("len", &self.recent.len()).finish_non_exhaustive()
+    }
 }
 
 impl Header {
-    /// Reads a whole header: an optional XML declaration and the stream's start tag, with the default namespace
-    /// `jabber:client`.
-    pub fn parse(bytes: Bytes) -> Result<Header, FrameError> {
-        let mut scan = HeaderScan::default();
-        match scan.advance(&bytes, ns::CLIENT)? {
-            Some(header) if header.bytes().len() == bytes.len() => Ok(header),
-            Some(_) => Err(FrameError::BadFormat { what: "content behind the stream header" }),
-            None => Err(FrameError::malformed("incomplete stream header", bytes.len())),
-        }
+    pub(super) fn new(context: Context, own: Own) -> Self {
+        Header { context: Arc::new(context), own: Some(Box::new(own)) }
     }
 
-    /// A header that declares nothing but what every stream does: what is valid under it is self-contained.
-    pub fn bare() -> Arc<Header> {
-        static BARE: LazyLock<Arc<Header>> = LazyLock::new(|| {
-            let bytes = format!("<stream:stream xmlns='{}' xmlns:stream='{}'>", ns::CLIENT, ns::STREAMS);
-            #[expect(clippy::expect_used, reason = "a constant, read in the tests")]
-            Arc::new(Header::parse(Bytes::from(bytes)).expect("a valid header"))
-        });
-        Arc::clone(&BARE)
+    /// Returns a header that keeps only the namespace context. Recent streams with an identical context share one allocation
+    /// of it. The header itself is the stream's own, because each of its elements counts as a holder.
+    pub fn interned(&self, cache: &mut HeaderCache) -> Arc<Header> {
+        Arc::new(Header { context: cache.intern(&self.context), own: None })
     }
 
-    /// What this header means for the elements of its stream, and no more of it: streams of late that are alike share that. The
-    /// header itself is the stream's own, for each of its elements counts among those that hold it.
-    pub fn lean(&self) -> Arc<Header> {
-        static LATE: Mutex<Vec<Arc<Meaning>>> = Mutex::new(Vec::new());
-        let mut late = LATE.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(known) = late.iter().find(|known| **known == self.meaning) {
-            return Arc::new(Header { meaning: Arc::clone(known), said: None });
-        }
-        if late.len() == LEAN {
-            late.remove(0);
-        }
-        late.push(Arc::clone(&self.meaning));
-        Arc::new(Header { meaning: Arc::clone(&self.meaning), said: None })
+    /// Returns whether this is an interned header.
+    pub(super) fn is_interned(&self) -> bool {
+        self.own.is_none()
     }
 
-    /// Whether an element means the same under the other header.
+    /// Returns whether an element means the same under the other header.
     pub fn means_the_same(&self, other: &Header) -> bool {
-        let (own, other) = (&self.meaning, &other.meaning);
-        let same = || own.default == other.default && own.prefixes == other.prefixes && own.lang == other.lang;
-        Arc::ptr_eq(own, other) || same()
+        let (own, other) = (&self.context, &other.context);
+        let is_equal = || own.default == other.default && own.prefixes == other.prefixes && own.lang == other.lang;
+        Arc::ptr_eq(own, other) || is_equal()
     }
 
-    /// Whether it is known without a closer look that an element means the same under the other header.
-    pub(super) fn shares_meaning(&self, other: &Header) -> bool {
-        Arc::ptr_eq(&self.meaning, &other.meaning)
+    /// Returns whether both share one allocation of the same context. Cheaper than [`Header::means_the_same`].
+    pub(super) fn shares_context(&self, other: &Header) -> bool {
+        Arc::ptr_eq(&self.context, &other.context)
     }
 
     /// The header byte for byte, with its XML declaration and white space between them.
     pub fn bytes(&self) -> &[u8] {
-        self.said().map(|said| &*said.bytes).unwrap_or_default()
+        self.own().map(|own| &*own.bytes).unwrap_or_default()
     }
 
-    fn said(&self) -> Option<&Said> {
-        self.said.as_deref()
+    fn own(&self) -> Option<&Own> {
+        self.own.as_deref()
     }
 
-    /// Who opened the stream (RFC 6120 §4.7.1).
+    /// The `from` of the stream (RFC 6120 §4.7.1).
     pub fn from(&self) -> Option<&str> {
-        self.said()?.from.as_deref()
+        self.own()?.from.as_deref()
     }
 
-    /// Whom the stream is meant for (RFC 6120 §4.7.2).
+    /// The `to` of the stream (RFC 6120 §4.7.2).
     pub fn to(&self) -> Option<&str> {
-        self.said()?.to.as_deref()
+        self.own()?.to.as_deref()
     }
 
     /// The stream id (RFC 6120 §4.7.3).
     pub fn id(&self) -> Option<&str> {
-        self.said()?.id.as_deref()
+        self.own()?.id.as_deref()
     }
 
     /// The version of XMPP (RFC 6120 §4.7.5).
     pub fn version(&self) -> Option<&str> {
-        self.said()?.version.as_deref()
+        self.own()?.version.as_deref()
     }
 
     /// The default language of the stream (`xml:lang`, RFC 6120 §4.7.4).
     pub fn lang(&self) -> Option<&str> {
-        self.meaning.lang.as_deref()
+        self.context.lang.as_deref()
     }
 
     /// The default namespace of the stream (RFC 6120 §4.8.2).
     pub fn default_namespace(&self) -> &str {
-        &self.meaning.default
+        &self.context.default
     }
 
     /// The namespace of the stream's stanzas (RFC 6120 §4.8.2): the default one, unless that is the streams' own.
@@ -138,259 +136,31 @@ impl Header {
         }
     }
 
-    /// The same header in the style that all peers write, with the content namespace as the default one and the prefix `stream`;
-    /// what we write on the stream relies on both. Itself if it is written so, or cannot be.
-    pub fn usual(self: &Arc<Self>) -> Arc<Header> {
-        let is_usual = self.name() == b"stream:stream" && self.default_namespace() == self.content_namespace();
-        let taken = self.prefix(b"stream").is_some_and(|(_, uri)| uri != ns::STREAMS);
-        if is_usual || taken || self.said.is_none() {
-            return Arc::clone(self);
-        }
-        let mut header = format!("<?xml version='1.0'?><stream:stream xmlns='{}'", self.content_namespace());
-        let mut put =
-            |name: &str, value: &str| header.push_str(&format!(" {name}='{}'", quick_xml::escape::escape(value)));
-        put("xmlns:stream", ns::STREAMS);
-        let declared = self.meaning.prefixes.iter().filter(|(prefix, _)| &**prefix != "stream");
-        declared.for_each(|(prefix, uri)| put(&format!("xmlns:{prefix}"), uri));
-        let said = [
-            ("from", self.from()),
-            ("to", self.to()),
-            ("id", self.id()),
-            ("version", self.version()),
-            ("xml:lang", self.lang()),
-        ];
-        said.into_iter().filter_map(|(name, value)| Some((name, value?))).for_each(|(name, value)| put(name, value));
-        header.push('>');
-        Header::parse(header.into()).map_or_else(|_| Arc::clone(self), Arc::new)
-    }
-
     /// The namespaces it declares: prefix (empty for the default one) and name.
     pub fn prefixes(&self) -> impl Iterator<Item = (&str, &str)> {
-        let prefixed = self.meaning.prefixes.iter().map(|(prefix, uri)| (prefix.as_ref(), uri.as_ref()));
+        let prefixed = self.context.prefixes.iter().map(|(prefix, uri)| (prefix.as_ref(), uri.as_ref()));
         std::iter::once(("", self.default_namespace())).chain(prefixed)
     }
 
     /// The declarations without the default one; [`Header::prefix`] gives indices into these.
     pub(super) fn declared(&self, index: usize) -> Option<(&str, &str)> {
-        self.meaning.prefixes.get(index).map(|(prefix, uri)| (prefix.as_ref(), uri.as_ref()))
+        self.context.prefixes.get(index).map(|(prefix, uri)| (prefix.as_ref(), uri.as_ref()))
     }
 
     /// The index and namespace of a prefix.
     pub(super) fn prefix(&self, prefix: &[u8]) -> Option<(usize, &str)> {
-        let index = self.meaning.prefixes.iter().position(|(own, _)| own.as_bytes() == prefix)?;
+        let index = self.context.prefixes.iter().position(|(own, _)| own.as_bytes() == prefix)?;
         self.declared(index).map(|(_, uri)| (index, uri))
     }
 
     /// The qualified name of the start tag, which the end tag repeats.
     pub(super) fn name(&self) -> &[u8] {
-        &self.meaning.name
+        &self.context.name
     }
 }
 
 impl std::fmt::Debug for Header {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Header").field("len", &self.bytes().len()).finish_non_exhaustive()
-    }
-}
-
-/// Progress in a stream header. Offsets count from its `<`.
-#[derive(Debug, Default)]
-pub(super) struct HeaderScan {
-    at: usize,
-    declared: bool,
-    boundary: Boundary,
-}
-
-impl HeaderScan {
-    /// Reads on. Returns the header once it is whole; its bytes are a copy, so that it does not keep a buffer alive.
-    /// `bytes` may have grown since the last call. `default`: the default namespace it must declare.
-    pub(super) fn advance(&mut self, bytes: &[u8], default: &str) -> Result<Option<Header>, FrameError> {
-        loop {
-            let rest = bytes.get(self.at..).unwrap_or_default();
-            if self.declared && rest.first().is_some_and(|byte| class(*byte) & SPACE != 0) {
-                self.at = skip_space(bytes, self.at);
-                continue;
-            }
-            if rest.first().is_some_and(|byte| *byte >= 0x80) {
-                return Err(FrameError::BadEncoding);
-            }
-            if rest.first().is_some_and(|byte| *byte != b'<') {
-                return Err(FrameError::malformed("text before the stream header", self.at));
-            }
-            let Some((token, len)) = self.boundary.find(rest)? else {
-                return Ok(None);
-            };
-            let whole = bytes.get(..self.at + len).unwrap_or_default();
-            match token {
-                Token::Declaration if !self.declared && is_declaration(whole) => {
-                    check_declaration(whole)?;
-                    self.declared = true;
-                    self.at = whole.len();
-                }
-                Token::Declaration => {
-                    return Err(FrameError::Restricted(Restricted::ProcessingInstruction));
-                }
-                Token::Start => return self.header(whole, default).map(Some),
-                Token::End | Token::Text | Token::CData => {
-                    return Err(FrameError::malformed("no stream header", self.at));
-                }
-            }
-        }
-    }
-
-    fn header(&self, bytes: &[u8], default: &str) -> Result<Header, FrameError> {
-        let mut attrs = Attrs::default();
-        let tag = start_tag(bytes, self.at, &mut attrs, LIMITS.attributes())?;
-        let mut declared = Declared::default();
-        declared.declare(bytes, &attrs, Scope::default(), &LIMITS)?;
-        check_prefixes(tag, &attrs, bytes, |name| lookup(Some(&declared), bytes, name.prefix(bytes), None))?;
-        let header = describe(bytes, tag, &attrs);
-        let streams = match tag.name.has_prefix() {
-            true => header.prefix(tag.name.prefix(bytes)).is_some_and(|(_, uri)| uri == ns::STREAMS),
-            false => header.default_namespace() == ns::STREAMS,
-        };
-        // RFC 6120 §4.8.3: the content namespace may be left to the stanzas.
-        let content =
-            header.default_namespace() == default || !tag.name.has_prefix() && header.content_namespace() == default;
-        if tag.name.local(bytes) != b"stream" || !streams || !content {
-            return Err(FrameError::BadNamespace);
-        }
-        if tag.empty {
-            return Err(FrameError::BadFormat { what: "empty stream" });
-        }
-        Ok(header)
-    }
-}
-
-fn describe(bytes: &[u8], tag: Tag, attrs: &Attrs) -> Header {
-    let text = |range| String::from_utf8_lossy(bytes.get(range).unwrap_or_default()).into();
-    let value = |name: &[u8]| {
-        let attr = attrs.iter(bytes).find(|attr| attr.name.whole(bytes) == name);
-        attr.map(|attr| attr.value(bytes).into())
-    };
-    let declared = attrs.iter(bytes).filter_map(|attr| declared_prefix(bytes, &attr).map(|prefix| (attr, prefix)));
-    let prefixes = declared.filter(|(_, prefix)| !prefix.is_empty());
-    let meaning = Meaning {
-        name: tag.name.whole(bytes).into(),
-        default: value(b"xmlns").unwrap_or_default(),
-        prefixes: prefixes.map(|(attr, prefix)| (text(prefix), attr.value(bytes).into())).collect(),
-        lang: value(b"xml:lang"),
-    };
-    let said = Said {
-        from: value(b"from"),
-        to: value(b"to"),
-        id: value(b"id"),
-        version: value(b"version"),
-        bytes: Bytes::copy_from_slice(bytes),
-    };
-    Header { meaning: Arc::new(meaning), said: Some(Box::new(said)) }
-}
-
-fn is_declaration(token: &[u8]) -> bool {
-    matches!(token, [b'<', b'?', b'x', b'm', b'l', next, ..] if class(*next) & SPACE != 0)
-}
-
-/// Checks `<?xml … ?>` (XML 1.0 §2.8, §4.3.3).
-fn check_declaration(token: &[u8]) -> Result<(), FrameError> {
-    let malformed = FrameError::malformed("invalid XML declaration", 0);
-    let mut attrs = Attrs::default();
-    let end = attrs.read(token, "<?xml".len(), LIMITS.attributes())?;
-    if token.get(end..) != Some(b"?>") {
-        return Err(malformed);
-    }
-    let mut attrs =
-        attrs.iter(token).map(|attr| (attr.name.whole(token), token.get(attr.value.clone()).unwrap_or_default()));
-    let mut next = attrs.next();
-    match next {
-        Some((b"version", [b'1', b'.', digits @ ..])) if is_number(digits) => next = attrs.next(),
-        Some(_) | None => return Err(malformed),
-    }
-    if let Some((b"encoding", encoding)) = next {
-        if !encoding.eq_ignore_ascii_case(b"utf-8") {
-            return Err(FrameError::BadEncoding);
-        }
-        next = attrs.next();
-    }
-    if let Some((b"standalone", b"yes" | b"no")) = next {
-        next = attrs.next();
-    }
-    if next.is_some() { Err(malformed) } else { Ok(()) }
-}
-
-fn is_number(digits: &[u8]) -> bool {
-    !digits.is_empty() && digits.iter().all(u8::is_ascii_digit)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::super::{Element, Frame, FrameLimits, Framer, Kind};
-    use super::*;
-
-    const OTHER: &str = "<?xml version='1.0'?><stream xmlns='http://etherx.jabber.org/streams' to='example.org' \
-        version='1.0' xml:lang='de' xmlns:p='u'>";
-
-    fn header(xml: &str) -> Result<Arc<Header>, FrameError> {
-        Header::parse(Bytes::copy_from_slice(xml.as_bytes())).map(Arc::new)
-    }
-
-    /// RFC 6120 §4.8.3 has this style as its second example.
-    #[test]
-    fn the_content_namespace_may_be_left_to_the_stanzas() {
-        let mut framer = Framer::new(FrameLimits::new(4096, 8));
-        let message = "<message xmlns='jabber:client' to='a'><body>b</body></message>";
-        let stream = format!("{OTHER}{message}<error/><iq/><auth xmlns='urn:x'/></stream>");
-        framer.buffer().extend_from_slice(stream.as_bytes());
-        let Ok(Some(Frame::Open(header))) = framer.next_frame() else { panic!("no header") };
-        assert_eq!((header.to(), header.content_namespace()), (Some("example.org"), ns::CLIENT));
-        let usual = header.usual();
-        let mut next = || match framer.next_frame() {
-            Ok(Some(Frame::Element(element))) => {
-                let on = element.on_stream(&usual);
-                let same = Element::parse(on.clone(), &usual).unwrap();
-                assert_eq!((same.kind(), same.node().ns()), (element.kind(), element.node().ns()));
-                (element.kind(), String::from_utf8(on.to_vec()).unwrap())
-            }
-            other => panic!("{other:?}"),
-        };
-        assert_eq!(next(), (Kind::Message, message.to_owned()));
-        assert_eq!(next(), (Kind::Other, "<error xmlns='http://etherx.jabber.org/streams'/>".to_owned()));
-        assert_eq!(next(), (Kind::Other, "<iq xmlns='http://etherx.jabber.org/streams'/>".to_owned()));
-        assert_eq!(next(), (Kind::Other, "<auth xmlns='urn:x'/>".to_owned()));
-        assert!(matches!(framer.next_frame(), Ok(Some(Frame::Close))));
-    }
-
-    #[test]
-    fn a_header_of_another_style_has_an_equal_in_the_usual_one() {
-        let usual = header(OTHER).unwrap().usual();
-        assert_eq!(
-            String::from_utf8_lossy(usual.bytes()),
-            "<?xml version='1.0'?><stream:stream xmlns='jabber:client' \
-             xmlns:stream='http://etherx.jabber.org/streams' xmlns:p='u' to='example.org' version='1.0' xml:lang='de'>"
-        );
-        assert!(Arc::ptr_eq(&usual, &usual.usual()), "it is as usual already");
-        let prefixed = "<s:stream xmlns='jabber:client' xmlns:s='http://etherx.jabber.org/streams' id='a&lt;b'>";
-        let usual = header(prefixed).unwrap().usual();
-        assert_eq!((usual.name(), usual.id()), (&b"stream:stream"[..], Some("a<b")));
-        assert_eq!(usual.prefix(b"s").map(|(_, uri)| uri), Some(ns::STREAMS), "its elements may use it");
-        let taken = prefixed.replace(" id=", " xmlns:stream='u' id=");
-        let taken = header(&taken).unwrap();
-        assert!(Arc::ptr_eq(&taken, &taken.usual()));
-    }
-
-    #[test]
-    fn no_other_style_is_accepted() {
-        for xml in [
-            "<stream xmlns='jabber:client'>",
-            "<stream xmlns='jabber:client' xmlns:stream='http://etherx.jabber.org/streams'>",
-            "<stream>",
-            "<streams xmlns='http://etherx.jabber.org/streams'>",
-            "<s:stream xmlns:s='http://etherx.jabber.org/streams'>",
-            "<s:stream xmlns='http://etherx.jabber.org/streams' xmlns:s='http://etherx.jabber.org/streams'>",
-        ] {
-            assert!(header(xml).is_err(), "{xml}");
-        }
-        let mut framer = Framer::with_default_namespace(FrameLimits::new(4096, 8), ns::SERVER);
-        framer.buffer().extend_from_slice(OTHER.as_bytes());
-        assert!(framer.next_frame().is_err(), "servers are read by their default namespace");
     }
 }

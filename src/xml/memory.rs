@@ -3,14 +3,14 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// The shared bound.
+/// The memory for large elements of all streams.
 #[derive(Debug, Default)]
-pub struct Room {
+pub struct SharedMemory {
     limit: AtomicUsize,
     used: AtomicUsize,
 }
 
-impl Room {
+impl SharedMemory {
     /// Sets the bound, in bytes. It applies to elements that come later.
     pub fn update(&self, limit: usize) {
         self.limit.store(limit, Ordering::Relaxed);
@@ -22,28 +22,37 @@ impl Room {
     }
 }
 
+/// The part that one stream may take of the shared memory.
+#[derive(Clone, Debug)]
+pub struct MemoryShare {
+    /// Elements up to this number of bytes take none of it.
+    pub free: usize,
+    /// The shared memory.
+    pub memory: Arc<SharedMemory>,
+}
+
 /// The bytes that one element uses. Dropping it frees them.
 #[derive(Debug)]
 pub(super) struct Charge {
-    room: Arc<Room>,
+    memory: Arc<SharedMemory>,
     bytes: usize,
 }
 
 impl Charge {
-    pub(super) fn of(room: &Arc<Room>) -> Self {
-        Self { room: Arc::clone(room), bytes: 0 }
+    pub(super) fn of(memory: &Arc<SharedMemory>) -> Self {
+        Self { memory: Arc::clone(memory), bytes: 0 }
     }
 
-    /// Changes the number of bytes in use. Returns false, and changes nothing, if there is no room.
+    /// Changes the number of bytes in use. Returns false, and changes nothing, if that is too much.
     pub(super) fn set(&mut self, bytes: usize) -> bool {
         let Some(more) = bytes.checked_sub(self.bytes) else {
-            self.room.used.fetch_sub(self.bytes - bytes, Ordering::Relaxed);
+            self.memory.used.fetch_sub(self.bytes - bytes, Ordering::Relaxed);
             self.bytes = bytes;
             return true;
         };
-        let limit = self.room.limit.load(Ordering::Relaxed);
+        let limit = self.memory.limit.load(Ordering::Relaxed);
         let add = |used: usize| used.checked_add(more).filter(|used| *used <= limit);
-        let taken = self.room.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, add).is_ok();
+        let taken = self.memory.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, add).is_ok();
         if taken {
             self.bytes = bytes;
         }
@@ -53,7 +62,7 @@ impl Charge {
 
 impl Drop for Charge {
     fn drop(&mut self) {
-        self.room.used.fetch_sub(self.bytes, Ordering::Relaxed);
+        self.memory.used.fetch_sub(self.bytes, Ordering::Relaxed);
     }
 }
 
@@ -62,16 +71,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn elements_share_the_room_and_give_back_what_they_had() {
-        let room = Arc::new(Room::default());
-        room.update(100);
-        let (mut one, mut other) = (Charge::of(&room), Charge::of(&room));
+    fn elements_share_the_memory_and_give_back_what_they_had() {
+        let memory = Arc::new(SharedMemory::default());
+        memory.update(100);
+        let (mut one, mut other) = (Charge::of(&memory), Charge::of(&memory));
         assert!(one.set(60) && !other.set(41) && other.set(40) && !one.set(61));
-        assert_eq!(room.used(), 100);
+        assert_eq!(memory.used(), 100);
         assert!(one.set(10) && other.set(90));
         drop(other);
-        assert_eq!(room.used(), 10);
+        assert_eq!(memory.used(), 10);
         drop(one);
-        assert_eq!(room.used(), 0);
+        assert_eq!(memory.used(), 0);
     }
 }

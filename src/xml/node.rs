@@ -1,4 +1,4 @@
-//! A borrowed view of an element, read where it lies. Its bytes were checked by the framer: tags are well-formed and match,
+//! A borrowed view of an element, read in place. Its bytes were checked by the framer: tags are well-formed and match,
 //! and there are no comments, instructions or declarations.
 
 use std::borrow::Cow;
@@ -11,7 +11,7 @@ use quick_xml::events::Event;
 
 use super::chars::skip_space;
 use super::element::Element;
-use super::exact::tag::normalized;
+use super::exact::normalized;
 use super::scope::{Scope, lookup_in};
 
 /// An element inside an [`Element`], or its root. Ranges are offsets into [`Element::bytes`].
@@ -29,28 +29,40 @@ pub struct Node<'a> {
     scope: Scope,
 }
 
-/// Where a node lies.
-struct Span {
+/// The place of a node.
+struct NodeSpan {
     start: usize,
     start_tag_end: usize,
     end_tag_start: usize,
     end: usize,
 }
 
+impl Element {
+    /// A view of its root.
+    pub fn node(&self) -> Node<'_> {
+        Node::root(self)
+    }
+
+    /// Returns whether its root has this local name and namespace.
+    pub fn is(&self, name: &str, ns: &str) -> bool {
+        self.node().is(name, ns)
+    }
+}
+
 impl<'a> Node<'a> {
-    pub(super) fn root(element: &'a Element) -> Node<'a> {
+    fn root(element: &'a Element) -> Node<'a> {
         // The framer has checked it, so neither of these fails.
         let document = std::str::from_utf8(element.bytes()).unwrap_or_default();
         let end = document.len();
         let (start_tag_end, empty) = tag_end(document.as_bytes(), 0).unwrap_or((end, true));
         // What stands behind the last `<` is the root's end tag.
         let end_tag_start = if empty { end } else { memrchr(b'<', document.as_bytes()).unwrap_or(end) };
-        let span = Span { start: 0, start_tag_end, end_tag_start, end };
+        let span = NodeSpan { start: 0, start_tag_end, end_tag_start, end };
         Node::new(element, document, span, element.header().default_namespace(), Scope::default())
     }
 
-    fn new(element: &'a Element, document: &'a str, span: Span, default: &'a str, outer: Scope) -> Node<'a> {
-        let Span { start, start_tag_end, end_tag_start, end } = span;
+    fn new(element: &'a Element, document: &'a str, span: NodeSpan, default: &'a str, outer: Scope) -> Node<'a> {
+        let NodeSpan { start, start_tag_end, end_tag_start, end } = span;
         let decls = element.decls();
         let tag = start..start_tag_end;
         let (scope, normalized) = decls.map_or((outer, None), |decls| decls.enter(document, &tag, outer));
@@ -79,7 +91,7 @@ impl<'a> Node<'a> {
         self.ns
     }
 
-    /// Whether it has this local name and namespace.
+    /// Returns whether it has this local name and namespace.
     pub fn is(&self, name: &str, ns: &str) -> bool {
         self.name == name && self.ns == ns
     }
@@ -90,7 +102,7 @@ impl<'a> Node<'a> {
         self.raw_attr(name).map(normalized)
     }
 
-    /// Where an attribute lies in the element's bytes, with the white space before it; for cutting it out.
+    /// The range of an attribute in the element's bytes, with the white space before it, to cut it out.
     pub fn attr_range(&self, name: &str) -> Option<Range<usize>> {
         let value = self.raw_attr(name)?;
         let from = value.as_ptr().addr().checked_sub(self.document.as_ptr().addr())?;
@@ -143,22 +155,22 @@ impl<'a> Node<'a> {
         self.document.get(self.range()).unwrap_or_default().as_bytes()
     }
 
-    /// Where its bytes lie.
+    /// The range of its bytes.
     pub fn range(&self) -> Range<usize> {
         self.start..self.end
     }
 
-    /// Where its start tag lies.
+    /// The range of its start tag.
     pub fn start_tag(&self) -> Range<usize> {
         self.start..self.start_tag_end
     }
 
-    /// What lies between its start tag and its end tag; empty for `<x/>`.
+    /// The range between its start tag and its end tag; empty for `<x/>`.
     pub fn inner(&self) -> Range<usize> {
         self.start_tag_end..self.end_tag_start
     }
 
-    /// Whether it is written as `<x/>`.
+    /// Returns whether it is written as `<x/>`.
     pub fn is_empty_tag(&self) -> bool {
         self.start_tag_end == self.end
     }
@@ -168,7 +180,7 @@ impl<'a> Node<'a> {
         self.start + 1 + self.qualified_name().len()
     }
 
-    /// What lies between `<` and `>` or `/>`.
+    /// The text between `<` and `>` or `/>`.
     fn tag(&self) -> &'a str {
         let tag = self.document.get(self.start_tag()).unwrap_or_default();
         let tag = tag.strip_prefix('<').unwrap_or(tag);
@@ -216,7 +228,7 @@ impl std::fmt::Debug for Node<'_> {
 /// The elements directly within a [`Node`].
 pub struct Children<'a> {
     parent: Node<'a>,
-    /// Where to look for the next one.
+    /// The place from which the next one is searched.
     at: usize,
 }
 
@@ -256,10 +268,10 @@ fn tag_end(bytes: &[u8], mut at: usize) -> Option<(usize, bool)> {
 }
 
 /// The element whose start tag is at `start`.
-fn element_at(bytes: &[u8], start: usize) -> Option<Span> {
+fn element_at(bytes: &[u8], start: usize) -> Option<NodeSpan> {
     let (start_tag_end, empty) = tag_end(bytes, start)?;
     if empty {
-        return Some(Span { start, start_tag_end, end_tag_start: start_tag_end, end: start_tag_end });
+        return Some(NodeSpan { start, start_tag_end, end_tag_start: start_tag_end, end: start_tag_end });
     }
     let (mut at, mut depth) = (start_tag_end, 1usize);
     loop {
@@ -268,7 +280,7 @@ fn element_at(bytes: &[u8], start: usize) -> Option<Span> {
             at = tag + memchr(b'>', bytes.get(tag..)?)? + 1;
             depth = depth.checked_sub(1)?;
             if depth == 0 {
-                return Some(Span { start, start_tag_end, end_tag_start: tag, end: at });
+                return Some(NodeSpan { start, start_tag_end, end_tag_start: tag, end: at });
             }
         } else {
             let (end, empty) = tag_end(bytes, tag)?;

@@ -24,7 +24,7 @@ pub(super) struct Open {
 
 /// The open elements, the innermost last.
 #[derive(Debug, Default)]
-pub(super) struct Opens {
+pub(super) struct OpenElements {
     /// The innermost ones; none only if none is open.
     near: Vec<Open>,
     far: Option<Box<Packed>>,
@@ -42,7 +42,7 @@ struct Packed {
     scope: Scope,
 }
 
-impl Opens {
+impl OpenElements {
     #[inline(always)]
     pub(super) fn is_empty(&self) -> bool {
         self.near.is_empty()
@@ -201,7 +201,7 @@ mod tests {
             state ^= state << 17;
             usize::try_from(state % n).unwrap()
         };
-        let (mut opens, mut expected) = (Opens::default(), Vec::<Open>::new());
+        let (mut opens, mut expected) = (OpenElements::default(), Vec::<Open>::new());
         let (mut at, mut scope, mut deepest) = (0, Scope::default(), 0);
         for round in 0..40_000 {
             let deeper = if round % 2000 < 1200 { 8 } else { 3 };
@@ -227,7 +227,7 @@ mod tests {
     #[test]
     fn an_open_element_of_three_bytes_costs_three_at_most() {
         let bytes = b"<a>".repeat(100_000);
-        let mut opens = Opens::default();
+        let mut opens = OpenElements::default();
         for at in (1..bytes.len()).step_by(3) {
             opens.push(Open { name: Spelled::new(&bytes, at, at + 1), scope: Scope::default() });
         }

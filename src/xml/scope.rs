@@ -1,4 +1,4 @@
-//! Which namespace a prefix stands for (Namespaces in XML 1.0 §6).
+//! Namespace declarations and their scopes (Namespaces in XML 1.0 §6).
 //!
 //! While an element is read, a table has the current declaration of each prefix. Afterwards the declarations of each tag stand
 //! side by side, in the order of their prefixes, and know where those of the tag around it are. Both ways a lookup is at most
@@ -8,17 +8,17 @@ use std::cmp::Ordering;
 use std::ops::Range;
 
 use super::error::{FrameError, Unfit};
-use super::exact::tag::{Attr, Attrs};
-use super::hash_table::{Table, keyed};
+use super::hash_table::Table;
 use super::header::Header;
 use super::limits::FrameLimits;
 use super::ns;
+use crate::hash;
 
 /// Marks the place of a name that was normalised.
 const NORMALIZED: u32 = 1 << 31;
 /// Marks a declaration, or its number in the table, that is not in scope any more.
 const CLOSED: u32 = 1 << 31;
-/// So many declarations are looked through one by one.
+/// Up to this number, declarations are searched one by one.
 const FEW: usize = 8;
 
 /// A namespace declaration inside an element. Default declarations are kept only when their name needs normalising,
@@ -41,12 +41,12 @@ pub(super) struct Decl {
 pub(super) struct Scope(u32);
 
 impl Scope {
-    /// The distance to another one that is around it.
+    /// The number of declarations between an outer scope and this one.
     pub(super) fn since(self, outer: Scope) -> usize {
         self.0.saturating_sub(outer.0) as usize
     }
 
-    /// The scope so far before it.
+    /// The scope with so many declarations less.
     pub(super) fn before(self, count: usize) -> Scope {
         Scope(self.0 - u32::try_from(count).unwrap_or_default())
     }
@@ -73,6 +73,13 @@ pub(super) struct Declared {
     current: Table,
     /// The number of declarations in scope.
     in_scope: usize,
+}
+
+/// A namespace that a tag declares.
+pub(super) struct Namespace<'a> {
+    pub(super) uri: &'a str,
+    /// The place where it is spelled like this; absent if it had to be normalised.
+    pub(super) at: Option<usize>,
 }
 
 fn ends_prefix(byte: u8) -> bool {
@@ -118,7 +125,7 @@ impl Decl {
         self.prefix_on(bytes).iter().take_while(|byte| !ends_prefix(**byte)).cmp(prefix)
     }
 
-    /// The same with that of another one.
+    /// Compares its prefix with that of another declaration.
     fn compare_with(&self, other: &Decl, bytes: &[u8]) -> Ordering {
         let prefix = |decl: &Decl| decl.prefix_on(bytes).iter().take_while(|byte| !ends_prefix(**byte));
         prefix(self).cmp(prefix(other))
@@ -140,13 +147,13 @@ impl Decls {
         within.get(decl.place()).unwrap_or_default()
     }
 
-    /// The same in an element that was checked.
+    /// Returns the namespace as text; the element was checked.
     fn uri_in<'a>(&'a self, decl: &Decl, document: &'a str) -> &'a str {
         let within = if decl.uri & NORMALIZED == 0 { document } else { &self.normalized };
         within.get(decl.place()).unwrap_or_default()
     }
 
-    /// What `prefix` stands for within this scope of the whole element; `None` if only the stream header can say.
+    /// The namespace of `prefix` within this scope of the whole element; `None` if only the stream header may declare it.
     fn resolve<'a>(&'a self, document: &'a str, mut scope: Scope, prefix: &[u8]) -> Option<&'a str> {
         let bytes = document.as_bytes();
         while let Some(last) = self.get(scope.0) {
@@ -159,7 +166,7 @@ impl Decls {
         None
     }
 
-    /// The declarations of the tag that lies there.
+    /// The declarations of the tag at this place.
     fn of_tag(&self, tag: &Range<usize>) -> Range<usize> {
         let before = |at: usize| self.list.partition_point(|decl| decl.at() < at);
         if self.list.is_empty() { 0..0 } else { before(tag.start)..before(tag.end) }
@@ -184,7 +191,7 @@ impl Declared {
         self.decls.memory() + self.current.memory()
     }
 
-    /// The element is whole: what was needed to read it goes.
+    /// Frees what only reading needs; the element is whole.
     pub(super) fn finish(&mut self) {
         self.current = Table::default();
         let Decls { list, normalized } = &mut self.decls;
@@ -203,18 +210,50 @@ impl Declared {
         &self.decls
     }
 
-    /// Takes up what the attributes of a tag declare, which stands in `outer`. Returns what is in scope within the tag's element.
-    pub(super) fn declare(
+    /// The number of declarations so far.
+    pub(super) fn len(&self) -> usize {
+        self.decls.list.len()
+    }
+
+    /// Adds a declaration of the tag that is being read: the place of its prefix, and the namespace.
+    pub(super) fn add(
         &mut self,
-        bytes: &[u8],
-        attrs: &Attrs,
-        outer: Scope,
+        prefix: Range<usize>,
+        namespace: &Namespace<'_>,
         limits: &FrameLimits,
-    ) -> Result<Scope, FrameError> {
-        let first = self.decls.list.len();
-        for attr in attrs.iter(bytes) {
-            self.add(bytes, &attr, limits)?;
+    ) -> Result<(), FrameError> {
+        self.in_scope += 1;
+        if self.in_scope > limits.prefixes() {
+            return Err(FrameError::TooMany { what: "namespace prefixes", limit: limits.prefixes() });
         }
+        let Decls { list, normalized } = &mut self.decls;
+        if list.len() == limits.declarations() {
+            return Err(FrameError::TooMany { what: "namespace declarations", limit: limits.declarations() });
+        }
+        let place = match namespace.at {
+            Some(at) => offset(at),
+            None => {
+                let place = offset(normalized.len()) | NORMALIZED;
+                normalized.push_str(namespace.uri);
+                place
+            }
+        };
+        if list.len() == list.capacity() {
+            list.reserve_exact(list.len() / 8 + 4);
+        }
+        list.push(Decl {
+            prefix: offset(prefix.start),
+            uri: place,
+            uri_len: offset(namespace.uri.len()),
+            hash_or_first: short(hash::of_bytes(namespace.uri.as_bytes())),
+            hides_or_outer: 0,
+        });
+        Ok(())
+    }
+
+    /// Brings the declarations from number `first` on into scope: those of one tag, which stands in `outer`. Returns the scope
+    /// within the tag's element.
+    pub(super) fn enter(&mut self, bytes: &[u8], first: usize, outer: Scope) -> Result<Scope, FrameError> {
         let own = self.decls.list.get_mut(first..).unwrap_or_default();
         if own.is_empty() {
             return Ok(outer);
@@ -233,41 +272,6 @@ impl Declared {
         Ok(Scope(offset(self.decls.list.len())))
     }
 
-    fn add(&mut self, bytes: &[u8], attr: &Attr, limits: &FrameLimits) -> Result<(), FrameError> {
-        let Some(prefix) = declared_prefix(bytes, attr) else { return Ok(()) };
-        let uri = attr.value(bytes);
-        check_binding(bytes.get(prefix.clone()).unwrap_or_default(), &uri, attr.name.start)?;
-        if prefix.is_empty() && attr.plain {
-            return Ok(());
-        }
-        self.in_scope += 1;
-        if self.in_scope > limits.prefixes() {
-            return Err(FrameError::TooMany { what: "namespace prefixes", limit: limits.prefixes() });
-        }
-        let Decls { list, normalized } = &mut self.decls;
-        if list.len() == limits.declarations() {
-            return Err(FrameError::TooMany { what: "namespace declarations", limit: limits.declarations() });
-        }
-        let place = if attr.plain {
-            offset(attr.value.start)
-        } else {
-            let place = offset(normalized.len()) | NORMALIZED;
-            normalized.push_str(&uri);
-            place
-        };
-        if list.len() == list.capacity() {
-            list.reserve_exact(list.len() / 8 + 4);
-        }
-        list.push(Decl {
-            prefix: offset(prefix.start),
-            uri: place,
-            uri_len: offset(uri.len()),
-            hash_or_first: short(keyed(uri.as_bytes())),
-            hides_or_outer: 0,
-        });
-        Ok(())
-    }
-
     fn bring_into_scope(&mut self, bytes: &[u8], index: usize) {
         if self.decls.list.get(index).is_none_or(Decl::is_closed) {
             return;
@@ -284,10 +288,10 @@ impl Declared {
         let prefix_of = |number: u32| decls.get(number & !CLOSED).map(|decl| decl.prefix(bytes)).unwrap_or_default();
         let prefix = decls.list.get(index).map(|decl| decl.prefix(bytes)).unwrap_or_default();
         let same = |number: u32| decls.get(number & !CLOSED).is_some_and(|decl| decl.has_prefix(bytes, prefix));
-        self.current.replace(keyed(prefix), number, same, |n| keyed(prefix_of(n)))
+        self.current.replace(hash::of_bytes(prefix), number, same, |n| hash::of_bytes(prefix_of(n)))
     }
 
-    /// An element ends whose tag has made `own` of `outer`.
+    /// Ends the scope `own` of an element whose tag begins at `tag`; `outer` is the scope around it.
     #[cold]
     pub(super) fn leave(&mut self, bytes: &[u8], tag: usize, own: Scope, outer: Scope) {
         let last = own.0 as usize;
@@ -312,7 +316,7 @@ impl Declared {
         let Self { decls, current, .. } = self;
         let same = |number: u32| decls.get(number & !CLOSED).is_some_and(|decl| decl.has_prefix(bytes, prefix));
         let decl = if decls.list.len() > FEW {
-            decls.get(current.find(keyed(prefix), same)?)?
+            decls.get(current.find(hash::of_bytes(prefix), same)?)?
         } else {
             let mut open = decls.list.iter().rev().filter(|decl| !decl.is_closed());
             open.find(|decl| decl.has_prefix(bytes, prefix))?
@@ -321,33 +325,12 @@ impl Declared {
     }
 }
 
-/// As much of a hash as a declaration has room for.
+/// The part of a hash that fits into a declaration.
 fn short(hash: u64) -> u32 {
     (hash >> 32) as u32
 }
 
-/// The prefix that the attribute declares: empty for `xmlns`, `None` if it is no declaration.
-pub(super) fn declared_prefix(bytes: &[u8], attr: &Attr) -> Option<Range<usize>> {
-    let name = attr.name;
-    if name.has_prefix() {
-        let local = name.end - name.local(bytes).len();
-        return (name.prefix(bytes) == b"xmlns").then_some(local..name.end);
-    }
-    (name.whole(bytes) == b"xmlns").then_some(name.end..name.end)
-}
-
-/// Namespaces in XML 1.0 §3: `xml` and `xmlns` and their namespaces are taken, and only the default can be undeclared.
-fn check_binding(prefix: &[u8], uri: &str, at: usize) -> Result<(), FrameError> {
-    let what = match (prefix, uri) {
-        (b"xml", ns::XML) => return Ok(()),
-        (b"xml" | b"xmlns", _) | (_, ns::XML | ns::XMLNS) => Unfit::Reserved,
-        ([_, ..], "") => Unfit::Undeclared,
-        ([..], _) => return Ok(()),
-    };
-    Err(FrameError::unfit(what, at))
-}
-
-/// What a prefix was found to stand for, and whose declaration said so.
+/// The namespace of a prefix, and where it is declared.
 #[derive(Clone, Copy)]
 pub(super) enum Binding<'a> {
     /// A declaration within the element.
@@ -375,7 +358,7 @@ impl<'a> Binding<'a> {
     pub(super) fn hash(self) -> u32 {
         match self {
             Binding::Own { hash, .. } => hash,
-            Binding::Xml | Binding::Header(..) => short(keyed(self.uri())),
+            Binding::Xml | Binding::Header(..) => short(hash::of_bytes(self.uri())),
         }
     }
 }

@@ -7,12 +7,13 @@ use bytes::Bytes;
 use memchr::{memchr, memchr2};
 
 use super::chars::{check_value, skip_space};
-use super::element::{Element, Kind};
+use super::element::Element;
 use super::error::{FrameError, Restricted, Unfit};
-use super::exact::tag::normalized;
+use super::exact::normalized;
+use super::excerpt::excerpt;
 use super::header::Header;
-use super::scan::kind;
-use super::{XmlWriter, excerpt};
+use super::kind::Kind;
+use super::writer::XmlWriter;
 
 /// The most bytes of an attribute's value that are kept: the length of a full JID (RFC 7622 §3.1).
 const VALUE: usize = 3071;
@@ -83,7 +84,7 @@ pub struct Skipped {
 
 /// The place in the element of the next byte.
 #[derive(Clone, Copy, Debug)]
-enum Place {
+enum Within {
     Content,
     /// Behind `<`.
     Markup,
@@ -112,7 +113,7 @@ pub(super) struct Read {
 /// Progress in an element that is skipped.
 #[derive(Debug)]
 pub(super) struct Skip {
-    place: Place,
+    within: Within,
     depth: usize,
     /// The name of the element, unless it is very long, and what there is of the end tag's.
     name: Option<Box<[u8]>>,
@@ -129,7 +130,7 @@ impl Skip {
         let name = (root.name.len() <= NAME).then(|| root.name.into());
         let whole = read.bytes > 0 && read.depth == 0;
         let skipped = Some(Box::new(skipped));
-        Self { place: Place::Content, depth: read.depth, name, end: Vec::new(), whole, skipped }
+        Self { within: Within::Content, depth: read.depth, name, end: Vec::new(), whole, skipped }
     }
 
     fn count(&mut self, bytes: usize) {
@@ -143,11 +144,11 @@ impl Skip {
         let mut at = 0;
         while let Some(byte) = bytes.get(at).copied().filter(|_| !self.whole) {
             let rest = bytes.get(at..).unwrap_or_default();
-            let run = match self.place {
-                Place::Content => memchr(b'<', rest),
-                Place::Value(quote) => memchr2(quote, b'<', rest),
-                Place::CData(0) => memchr(b']', rest),
-                Place::Markup | Place::Start(_) | Place::End | Place::Declaration(_) | Place::CData(_) => Some(0),
+            let run = match self.within {
+                Within::Content => memchr(b'<', rest),
+                Within::Value(quote) => memchr2(quote, b'<', rest),
+                Within::CData(0) => memchr(b']', rest),
+                Within::Markup | Within::Start(_) | Within::End | Within::Declaration(_) | Within::CData(_) => Some(0),
             };
             match run {
                 Some(0) => {
@@ -165,48 +166,48 @@ impl Skip {
     /// Takes a byte that may change the place. Returns whether it is the last one.
     fn step(&mut self, byte: u8) -> Result<bool, FrameError> {
         let mut whole = false;
-        self.place = match (self.place, byte) {
-            (Place::Content, _) => Place::Markup,
-            (Place::Markup, b'/') => {
+        self.within = match (self.within, byte) {
+            (Within::Content, _) => Within::Markup,
+            (Within::Markup, b'/') => {
                 self.end.clear();
-                Place::End
+                Within::End
             }
-            (Place::Markup, b'!') => Place::Declaration(0),
-            (Place::Markup, b'<' | b'>' | b'?') | (Place::Start(_) | Place::Value(_) | Place::End, b'<') => {
+            (Within::Markup, b'!') => Within::Declaration(0),
+            (Within::Markup, b'<' | b'>' | b'?') | (Within::Start(_) | Within::Value(_) | Within::End, b'<') => {
                 return Err(FrameError::malformed("malformed tag", 0));
             }
-            (Place::Start(last), b'>') => {
+            (Within::Start(last), b'>') => {
                 self.depth += usize::from(last != b'/');
                 whole = self.depth == 0;
-                Place::Content
+                Within::Content
             }
-            (Place::Start(_), quote @ (b'\'' | b'"')) => Place::Value(quote),
-            (Place::Markup | Place::Start(_) | Place::Value(_), _) => Place::Start(byte),
-            (Place::End, b'>') => {
+            (Within::Start(_), quote @ (b'\'' | b'"')) => Within::Value(quote),
+            (Within::Markup | Within::Start(_) | Within::Value(_), _) => Within::Start(byte),
+            (Within::End, b'>') => {
                 self.depth -= 1;
                 whole = self.depth == 0;
                 if whole && self.name.as_ref().is_some_and(|name| **name != *self.end.trim_ascii_end()) {
                     return Err(FrameError::malformed("end tag does not match", 0));
                 }
-                Place::Content
+                Within::Content
             }
-            (Place::End, _) => {
+            (Within::End, _) => {
                 if self.depth == 1 && self.end.len() <= NAME {
                     self.end.push(byte);
                 }
-                Place::End
+                Within::End
             }
-            (Place::Declaration(seen), _) if CDATA.get(seen) == Some(&byte) => {
+            (Within::Declaration(seen), _) if CDATA.get(seen) == Some(&byte) => {
                 if seen + 1 == CDATA.len() {
-                    Place::CData(0)
+                    Within::CData(0)
                 } else {
-                    Place::Declaration(seen + 1)
+                    Within::Declaration(seen + 1)
                 }
             }
-            (Place::Declaration(_), _) => return Err(FrameError::malformed("unknown markup", 0)),
-            (Place::CData(2), b'>') => Place::Content,
-            (Place::CData(seen), b']') => Place::CData((seen + 1).min(2)),
-            (Place::CData(_), _) => Place::CData(0),
+            (Within::Declaration(_), _) => return Err(FrameError::malformed("unknown markup", 0)),
+            (Within::CData(2), b'>') => Within::Content,
+            (Within::CData(seen), b']') => Within::CData((seen + 1).min(2)),
+            (Within::CData(_), _) => Within::CData(0),
         };
         Ok(whole)
     }
@@ -255,7 +256,7 @@ impl<'a> Root<'a> {
             [..] => (self.name.get(prefix.len() + 1..).unwrap_or_default(), header.prefix(prefix).map(|(_, uri)| uri)),
         };
         let namespace = self.declared.as_deref().or(inherited);
-        if namespace == Some(header.default_namespace()) { kind(local) } else { Kind::Other }
+        if namespace == Some(header.default_namespace()) { Kind::of(local) } else { Kind::Other }
     }
 
     /// The remains of the element.

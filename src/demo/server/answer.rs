@@ -2,7 +2,8 @@
 
 use bytes::Bytes;
 
-use crate::xml::{Node, XmlWriter, ns};
+pub(super) use crate::xml::answer as reply;
+use crate::xml::{Node, ns};
 
 /// On whose behalf the server answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,16 +71,4 @@ pub(super) fn error(request: &Node<'_>, kind: &str, condition: &str) -> Bytes {
     let mut xml = reply(request, "error");
     xml.start("error").attr("type", kind).start(condition).attr("xmlns", ns::STANZA_ERRORS);
     xml.finish()
-}
-
-/// A stanza of the same name and id, addressed back.
-pub(super) fn reply(request: &Node<'_>, kind: &str) -> XmlWriter {
-    let mut xml = XmlWriter::new();
-    xml.start(request.name()).attr("type", kind);
-    for (name, value) in [("id", request.attr("id")), ("from", request.attr("to")), ("to", request.attr("from"))] {
-        if let Some(value) = value {
-            xml.attr(name, &value);
-        }
-    }
-    xml
 }

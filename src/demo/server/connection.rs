@@ -205,7 +205,7 @@ impl Connection {
                     }
                     return Ok(frame);
                 }
-                Err(WireError::Frame(error)) => return Err(StreamEnd::Refused(error.condition())),
+                Err(WireError::Frame(error)) => return Err(StreamEnd::Refused(error.condition().name())),
                 Ok(None) | Err(WireError::Io(_) | WireError::Stalled(_)) => return Err(StreamEnd::Lost),
             }
         }

@@ -1,13 +1,14 @@
-//! What messages and iqs say of calls.
+//! Call signalling in messages and iqs.
 
 use std::borrow::Cow;
 
-use super::{Class, Noise};
+use super::class::Class;
+use super::noise::Noise;
 use crate::xml::{Node, ns};
 
-/// A step in the life of a call, as a message tells of it (XEP-0353, XEP-0482).
+/// A step of a call (XEP-0353, XEP-0482).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Step {
+pub(super) enum CallStep {
     /// `propose` of audio or video.
     Offer,
     /// `invite`, which the message names and not an `id` of its own.
@@ -26,8 +27,8 @@ pub(super) enum Step {
     Ringing,
 }
 
-impl Step {
-    /// What it means when somebody else took it.
+impl CallStep {
+    /// The class of the stanza if somebody else sent it.
     pub(super) fn by_others(self) -> Class {
         match self {
             Self::Offer | Self::Invite => Class::Call,
@@ -38,40 +39,40 @@ impl Step {
         }
     }
 
-    /// Whether a call to the account needs no further ringing when another of its clients took it.
+    /// Returns whether a call to the account needs no further ringing once another of its clients took this step.
     pub(super) fn settles(self) -> bool {
         matches!(self, Self::Answer | Self::Finish | Self::Left)
     }
 }
 
-/// What a message says of a call.
-pub(super) struct Signal<'a> {
-    pub(super) step: Step,
+/// The call signalling of a message.
+pub(super) struct CallSignal<'a> {
+    pub(super) step: CallStep,
     /// Its `id`, which names the call.
     pub(super) id: Option<Cow<'a, str>>,
 }
 
-impl<'a> Signal<'a> {
+impl<'a> CallSignal<'a> {
     /// Reads a child of a message in a namespace of XEP-0353 or XEP-0482.
     pub(super) fn read(child: &Node<'a>) -> Option<Self> {
         let invites = child.ns() == ns::CALL_INVITES;
         let step = match child.name() {
-            "propose" if !invites && has_media(child) => Step::Offer,
-            "propose" if !invites => Step::OtherOffer,
-            "invite" if invites => Step::Invite,
-            "retract" => Step::Retract,
-            "finish" if !invites => Step::Finish,
-            "accept" | "reject" => Step::Answer,
-            "proceed" if !invites => Step::Answer,
-            "ringing" if !invites => Step::Ringing,
-            "left" if invites => Step::Left,
+            "propose" if !invites && has_media(child) => CallStep::Offer,
+            "propose" if !invites => CallStep::OtherOffer,
+            "invite" if invites => CallStep::Invite,
+            "retract" => CallStep::Retract,
+            "finish" if !invites => CallStep::Finish,
+            "accept" | "reject" => CallStep::Answer,
+            "proceed" if !invites => CallStep::Answer,
+            "ringing" if !invites => CallStep::Ringing,
+            "left" if invites => CallStep::Left,
             _ => return None,
         };
         Some(Self { step, id: child.attr("id") })
     }
 }
 
-/// What an iq of type `set` from somebody else says of a call. A `session-terminate` (XEP-0166) counts as the end
+/// The call signalling of an iq of type `set` from somebody else. A `session-terminate` (XEP-0166) counts as the end
 /// of a call, since a `session-initiate` counts as its beginning.
 pub(super) fn jingle<'a>(iq: &Node<'a>) -> Option<(Class, Option<Cow<'a, str>>)> {
     let jingle = iq.child("jingle", ns::JINGLE)?;

@@ -1,16 +1,18 @@
-//! Who wrote a message, and what it means from them.
+//! The class of a message, by its author and its payloads.
 
 use std::borrow::Cow;
 
-use super::call::Step;
-use super::payloads::Parts;
-use super::{Class, Context, Noise, Reading};
+use super::call::CallStep;
+use super::class::Class;
+use super::classified::{Classified, Context};
+use super::mucsub_event;
+use super::noise::Noise;
+use super::payloads::Payloads;
 use crate::jid::{BareJid, Jid};
-use crate::push::mucsub;
-use crate::push::rooms::{address, bare};
+use crate::push::address::{address, bare};
 use crate::xml::{Node, ns};
 
-/// Whose doing a message is.
+/// The author of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Author {
     /// Somebody else's, or the server's: what comes without `from` has no client behind it.
@@ -25,7 +27,7 @@ enum Author {
 
 /// The type of a message (RFC 6121 §5.2.2); what is unknown is `normal`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
+enum MessageType {
     /// `chat` and `normal`.
     Single,
     Groupchat,
@@ -33,26 +35,26 @@ enum Kind {
     Error,
 }
 
-fn kind(message: &Node<'_>) -> Kind {
+fn kind(message: &Node<'_>) -> MessageType {
     match message.attr("type").as_deref() {
-        Some("groupchat") => Kind::Groupchat,
-        Some("headline") => Kind::Headline,
-        Some("error") => Kind::Error,
-        _ => Kind::Single,
+        Some("groupchat") => MessageType::Groupchat,
+        Some("headline") => MessageType::Headline,
+        Some("error") => MessageType::Error,
+        _ => MessageType::Single,
     }
 }
 
-/// Reads a message, or what is in it if it is a carbon, or comes from a room that is subscribed to.
-pub(super) fn read<'a>(outer: Node<'a>, context: Context<'_>) -> Reading<'a> {
+/// Classifies a message. A carbon, and a message of a room that is subscribed to, are unwrapped first.
+pub(super) fn read<'a>(outer: Node<'a>, context: Context<'_>) -> Classified<'a> {
     let from = address(&outer, "from");
-    let letter = match carbon(&outer, from.as_ref(), context.account) {
-        Some((way, inner)) => Letter { from: address(&inner, "from"), message: inner, carbon: Some(way), context },
-        None => match mucsub::inner(&outer, from.as_ref(), context.rooms) {
-            Some(inner) => Letter { from: address(&inner, "from"), message: inner, carbon: None, context },
-            None => Letter { from, message: outer, carbon: None, context },
+    let unwrapped = match carbon(&outer, from.as_ref(), context.account) {
+        Some((way, inner)) => Unwrapped { from: address(&inner, "from"), message: inner, carbon: Some(way), context },
+        None => match mucsub_event::message(&outer, from.as_ref(), context.rooms) {
+            Some(inner) => Unwrapped { from: address(&inner, "from"), message: inner, carbon: None, context },
+            None => Unwrapped { from, message: outer, carbon: None, context },
         },
     };
-    letter.read()
+    unwrapped.read()
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,7 +66,7 @@ enum Direction {
 /// XEP-0280 §11: only the own bare JID may send carbons; from anyone else a message is what its outside is. An error may give
 /// back what it answers, so it is not opened.
 fn carbon<'a>(outer: &Node<'a>, from: Option<&Jid>, account: &BareJid) -> Option<(Direction, Node<'a>)> {
-    if !is_account(from, account) || kind(outer) == Kind::Error {
+    if !is_account(from, account) || kind(outer) == MessageType::Error {
         return None;
     }
     let (direction, carbon) = outer.children().find_map(|child| match (child.ns(), child.name()) {
@@ -75,54 +77,54 @@ fn carbon<'a>(outer: &Node<'a>, from: Option<&Jid>, account: &BareJid) -> Option
     Some((direction, carbon.child("forwarded", ns::FORWARD)?.child("message", ns::CLIENT)?))
 }
 
-/// Whether the account's server speaks for it. RFC 6120 §8.1.2.1: it does so without `from`, too.
+/// Returns whether the account's server speaks for it. RFC 6120 §8.1.2.1: it does so without `from`, too.
 fn is_account(from: Option<&Jid>, account: &BareJid) -> bool {
     from.is_none_or(|from| from == account)
 }
 
 /// A message out of its carbon.
-struct Letter<'a, 'c> {
+struct Unwrapped<'a, 'c> {
     from: Option<Jid>,
     message: Node<'a>,
     carbon: Option<Direction>,
     context: Context<'c>,
 }
 
-impl<'a> Letter<'a, '_> {
-    fn read(self) -> Reading<'a> {
+impl<'a> Unwrapped<'a, '_> {
+    fn read(self) -> Classified<'a> {
         let Self { ref from, message, context, .. } = self;
         let kind = kind(&message);
-        let room = from.as_ref().filter(|_| kind == Kind::Groupchat);
-        let mut parts = Parts::read(&message, room.map_or(context.account.as_str(), bare));
-        let author = self.author(kind, &parts);
-        let stanza_id = parts.stanza_id.take();
-        if kind == Kind::Error || room.is_some_and(|room| parts.delayed && is_history(&message, room)) {
-            let noise = if kind == Kind::Error { Noise::Error } else { Noise::RoomHistory };
-            return Reading { stanza_id, chat: self.chat(author), ..Reading::new(Class::Noise(noise), message) };
+        let room = from.as_ref().filter(|_| kind == MessageType::Groupchat);
+        let mut payloads = Payloads::read(&message, room.map_or(context.account.as_str(), bare));
+        let author = self.author(kind, &payloads);
+        let stanza_id = payloads.stanza_id.take();
+        if kind == MessageType::Error || room.is_some_and(|room| payloads.delayed && is_history(&message, room)) {
+            let noise = if kind == MessageType::Error { Noise::Error } else { Noise::RoomHistory };
+            return Classified { stanza_id, chat: self.chat(author), ..Classified::new(Class::Noise(noise), message) };
         }
-        if let Some(last) = self.read_elsewhere(&parts) {
+        if let Some(last) = self.read_elsewhere(&payloads) {
             let chat = last.attr("id").map(|id| Jid::new(&id).into_bare());
-            return Reading { stanza_id, chat, own: true, ..Reading::new(Class::ReadSync, message) };
+            return Classified { stanza_id, chat, own: true, ..Classified::new(Class::ReadSync, message) };
         }
-        let class = class(author, kind, &parts);
-        let own = author != Author::Other && parts.by_a_person();
+        let class = class(author, kind, &payloads);
+        let own = author != Author::Other && payloads.by_a_person();
         let call = match class {
-            Class::Call | Class::CallEnd => call_id(kind, &message, parts, stanza_id.as_ref()),
+            Class::Call | Class::CallEnd => call_id(kind, &message, payloads, stanza_id.as_ref()),
             Class::Message | Class::Invite | Class::Subscribe | Class::ReadSync | Class::Noise(_) => None,
         };
         let chat = self.chat(author);
-        let mut reading = Reading { class, stanza: message, chat, call, own, stanza_id };
+        let mut reading = Classified { class, stanza: message, chat, call, own, stanza_id };
         if reading.inviter().is_some_and(|inviter| inviter == *context.account) {
             reading.class = Class::Noise(Noise::NoteToSelf);
         }
         reading
     }
 
-    fn author(&self, kind: Kind, parts: &Parts<'_>) -> Author {
+    fn author(&self, kind: MessageType, payloads: &Payloads<'_>) -> Author {
         let Context { account, rooms } = self.context;
         match &self.from {
             _ if self.carbon == Some(Direction::Sent) => Author::Carbon,
-            Some(from) if kind == Kind::Groupchat && rooms.is_own(from, parts.occupant_id.as_deref()) => {
+            Some(from) if kind == MessageType::Groupchat && rooms.is_own(from, payloads.occupant_id.as_deref()) => {
                 Author::Reflection
             }
             Some(from) if bare(from) == account.as_str() => Author::Account,
@@ -139,11 +141,11 @@ impl<'a> Letter<'a, '_> {
     }
 
     /// XEP-0490 §4: the item of what was read last.
-    fn read_elsewhere(&self, parts: &Parts<'a>) -> Option<Node<'a>> {
+    fn read_elsewhere(&self, payloads: &Payloads<'a>) -> Option<Node<'a>> {
         if !is_account(self.from.as_ref(), self.context.account) {
             return None;
         }
-        let items = parts.event?.child("items", ns::PUBSUB_EVENT)?;
+        let items = payloads.event?.child("items", ns::PUBSUB_EVENT)?;
         let items = Some(items).filter(|items| items.attr("node").as_deref() == Some(ns::MDS))?;
         items.children().filter(|item| item.is("item", ns::PUBSUB_EVENT)).last()
     }
@@ -155,20 +157,20 @@ fn is_history(message: &Node<'_>, room: &Jid) -> bool {
     delays.filter_map(|delay| address(&delay, "from")).any(|by| bare(&by) == bare(room))
 }
 
-fn class(author: Author, kind: Kind, parts: &Parts<'_>) -> Class {
+fn class(author: Author, kind: MessageType, payloads: &Payloads<'_>) -> Class {
     if author == Author::Other {
-        return by_others(kind, parts);
+        return by_others(kind, payloads);
     }
-    if parts.signal.as_ref().is_some_and(|signal| signal.step.settles()) {
+    if payloads.signal.as_ref().is_some_and(|signal| signal.step.settles()) {
         return Class::CallEnd;
     }
-    if parts.displayed {
+    if payloads.displayed {
         return Class::ReadSync;
     }
     match author {
         Author::Carbon => Class::Noise(Noise::SentCarbon),
         Author::Reflection => Class::Noise(Noise::Reflection),
-        Author::Other | Author::Account => match by_others(kind, parts) {
+        Author::Other | Author::Account => match by_others(kind, payloads) {
             noise @ Class::Noise(_) => noise,
             Class::Call | Class::CallEnd | Class::Message | Class::Invite | Class::Subscribe | Class::ReadSync => {
                 Class::Noise(Noise::NoteToSelf)
@@ -177,26 +179,35 @@ fn class(author: Author, kind: Kind, parts: &Parts<'_>) -> Class {
     }
 }
 
-fn by_others(kind: Kind, parts: &Parts<'_>) -> Class {
-    match (kind, &parts.signal) {
-        (Kind::Headline, _) if parts.event.is_some() => Class::Noise(Noise::PubsubEvent),
-        (Kind::Headline, _) => Class::Noise(Noise::Headline),
+fn by_others(kind: MessageType, payloads: &Payloads<'_>) -> Class {
+    match (kind, &payloads.signal) {
+        (MessageType::Headline, _) if payloads.event.is_some() => Class::Noise(Noise::PubsubEvent),
+        (MessageType::Headline, _) => Class::Noise(Noise::Headline),
         (_, Some(signal)) => signal.step.by_others(),
         // In a room it is only a mention: invitations go to people (XEP-0249, XEP-0045 §7.8.2).
-        (Kind::Single, None) if parts.invitation => Class::Invite,
-        _ => parts.words().map_or_else(Class::Noise, |()| Class::Message),
+        (MessageType::Single, None) if payloads.invitation => Class::Invite,
+        _ => payloads.words().map_or_else(Class::Noise, |()| Class::Message),
     }
 }
 
 /// XEP-0482 §3.1: an invitation to a call is named by the room, else by its sender.
-fn call_id(kind: Kind, message: &Node<'_>, parts: Parts<'_>, stanza_id: Option<&Cow<'_, str>>) -> Option<String> {
-    let signal = parts.signal?;
+fn call_id(
+    kind: MessageType,
+    message: &Node<'_>,
+    payloads: Payloads<'_>,
+    stanza_id: Option<&Cow<'_, str>>,
+) -> Option<String> {
+    let signal = payloads.signal?;
     let id = match signal.step {
-        Step::Invite if kind == Kind::Groupchat => stanza_id.cloned(),
-        Step::Invite => parts.origin_id.or_else(|| message.attr("id")),
-        Step::Offer | Step::OtherOffer | Step::Retract | Step::Finish | Step::Answer | Step::Left | Step::Ringing => {
-            signal.id
-        }
+        CallStep::Invite if kind == MessageType::Groupchat => stanza_id.cloned(),
+        CallStep::Invite => payloads.origin_id.or_else(|| message.attr("id")),
+        CallStep::Offer
+        | CallStep::OtherOffer
+        | CallStep::Retract
+        | CallStep::Finish
+        | CallStep::Answer
+        | CallStep::Left
+        | CallStep::Ringing => signal.id,
     };
     id.map(Cow::into_owned)
 }

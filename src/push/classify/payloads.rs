@@ -1,26 +1,16 @@
-//! What stands directly within a message, found in one pass.
+//! The payloads of a message: its children, read in one pass.
 
 use std::borrow::Cow;
 
-use super::Noise;
-use super::call::{Signal, Step};
+use super::call::{CallSignal, CallStep};
+use super::noise::Noise;
 use crate::jid::Jid;
+use crate::push::encryption::Encryption;
 use crate::xml::{Node, ns};
 
-/// How a message is encrypted; the greatest that it contains decides.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Encryption {
-    /// XEP-0380 says that it is.
-    Announced,
-    /// OMEMO without a payload only moves keys. A body beside it is for clients without OMEMO, not something written.
-    Keys,
-    /// There is an encrypted text.
-    Text,
-}
-
-/// What stands directly within a message.
+/// The payloads of a message.
 #[derive(Default)]
-pub(super) struct Parts<'a> {
+pub(super) struct Payloads<'a> {
     /// A body that is not blank.
     text: bool,
     /// The body stands in for something that does not notify.
@@ -28,7 +18,7 @@ pub(super) struct Parts<'a> {
     encryption: Option<Encryption>,
     /// It changes an earlier message.
     edit: Option<Noise>,
-    /// What it is if it says nothing: the first child that tells.
+    /// The kind of a message without a text: by the first child that shows it.
     silent: Option<Noise>,
     /// A chat state that a person at the client causes.
     attentive: bool,
@@ -37,7 +27,7 @@ pub(super) struct Parts<'a> {
     /// It invites to a room.
     pub(super) invitation: bool,
     /// It tells of a call.
-    pub(super) signal: Option<Signal<'a>>,
+    pub(super) signal: Option<CallSignal<'a>>,
     /// A publish-subscribe event.
     pub(super) event: Option<Node<'a>>,
     /// It was delayed, whoever says so.
@@ -48,17 +38,17 @@ pub(super) struct Parts<'a> {
     pub(super) stanza_id: Option<Cow<'a, str>>,
 }
 
-impl<'a> Parts<'a> {
+impl<'a> Payloads<'a> {
     /// Reads a message; `archive` is who may have given it its stanza-id (XEP-0359).
     pub(super) fn read(message: &Node<'a>, archive: &str) -> Self {
-        let mut parts = Self::default();
+        let mut payloads = Self::default();
         for child in message.children() {
-            parts.take(child, archive);
+            payloads.take(child, archive);
         }
-        parts
+        payloads
     }
 
-    /// Whether a person would read a message from somebody else, and if not, why.
+    /// Returns whether a person would read the message if somebody else sent it, and if not, why.
     pub(super) fn words(&self) -> Result<(), Noise> {
         match (self.edit, self.encryption) {
             (Some(edit), _) => Err(edit),
@@ -70,9 +60,9 @@ impl<'a> Parts<'a> {
         }
     }
 
-    /// Whether a person did it, not a client of its own accord: clients send receipts, keys and `ringing` while nobody is there.
+    /// Returns whether a person caused it. Clients send receipts, keys and `ringing` by themselves, while nobody is there.
     pub(super) fn by_a_person(&self) -> bool {
-        let signal = self.signal.as_ref().is_some_and(|signal| signal.step != Step::Ringing);
+        let signal = self.signal.as_ref().is_some_and(|signal| signal.step != CallStep::Ringing);
         signal
             || self.displayed
             || self.attentive
@@ -107,7 +97,7 @@ impl<'a> Parts<'a> {
             }
             (ns::FALLBACK, "fallback") => self.stands_in |= stands_in(&child),
             (ns::JINGLE_MESSAGE0 | ns::JINGLE_MESSAGE1 | ns::CALL_INVITES, _) => {
-                self.signal = self.signal.take().or_else(|| Signal::read(&child));
+                self.signal = self.signal.take().or_else(|| CallSignal::read(&child));
             }
             (ns::CONFERENCE, "x") => self.invitation = true,
             (ns::MUC_USER, "x") => child.children().for_each(|inner| self.room_says(&inner)),
@@ -117,7 +107,7 @@ impl<'a> Parts<'a> {
             }
             (ns::FORWARD, "forwarded") | (ns::CARBONS, "sent" | "received") => self.silent(Noise::Forward),
             (uri, _) if uri.starts_with(ns::MAM_ANY) => self.silent(Noise::Archive),
-            _ => self.encryption = self.encryption.max(encryption(&child)),
+            _ => self.encryption = self.encryption.max(Encryption::of(&child)),
         }
     }
 
@@ -153,24 +143,7 @@ fn edit(child: &Node<'_>) -> Option<Noise> {
     }
 }
 
-/// Whether a child of a message holds an encrypted text.
-pub(super) fn is_encrypted(child: &Node<'_>) -> bool {
-    encryption(child) == Some(Encryption::Text)
-}
-
-fn encryption(child: &Node<'_>) -> Option<Encryption> {
-    match (child.ns(), child.name()) {
-        (ns::OMEMO_AXOLOTL | ns::OMEMO0 | ns::OMEMO1 | ns::OMEMO2, "encrypted") => {
-            let payload = child.child("payload", child.ns()).is_some();
-            Some(if payload { Encryption::Text } else { Encryption::Keys })
-        }
-        (ns::PGP_ENCRYPTED, "x") | (ns::OPENPGP, "openpgp") => Some(Encryption::Text),
-        (ns::EME, "encryption") => Some(Encryption::Announced),
-        _ => None,
-    }
-}
-
-/// Whether the whole body is a fallback for what does not notify. XEP-0428 §2.2: only who understands what it stands for
+/// Returns whether the whole body is a fallback for something that does not notify. XEP-0428 §2.2: only who understands what it stands for
 /// may disregard it, so a fallback for a file, for encryption or for something unknown is a text.
 fn stands_in(fallback: &Node<'_>) -> bool {
     let noise = matches!(

@@ -4,6 +4,7 @@ use proptest::prelude::*;
 
 use super::Class::{Call, CallEnd, Invite, Message, ReadSync, Subscribe};
 use super::*;
+use crate::push::rooms::Rooms;
 use crate::session::tests::element;
 
 const ACCOUNT: &str = "juliet@capulet.lit";
@@ -56,7 +57,7 @@ fn rooms() -> Rooms {
     rooms
 }
 
-fn reading<T>(stanza: &str, then: impl FnOnce(Reading<'_>) -> T) -> T {
+fn reading<T>(stanza: &str, then: impl FnOnce(Classified<'_>) -> T) -> T {
     let (account, rooms) = (BareJid::new(ACCOUNT).unwrap(), rooms());
     then(read(&element(stanza), Context { account: &account, rooms: &rooms }))
 }

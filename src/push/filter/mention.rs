@@ -1,7 +1,7 @@
 //! Whether a message in a room is meant for the user.
 
 use crate::jid::{BareJid, Jid};
-use crate::push::message_text::Wording;
+use crate::push::message_text::MessageText;
 use crate::push::roster::Roster;
 use crate::xml::{Node, ns};
 
@@ -22,10 +22,10 @@ impl Occupant<'_> {
         if message.children().any(|child| self.is_referred_to(&child) || self.is_answered(&child)) {
             return true;
         }
-        match Wording::of(message) {
-            Wording::Encrypted => true,
-            Wording::Silence => false,
-            Wording::Text(text) => self.nicks.iter().flatten().any(|nick| has_word(&text, nick)),
+        match MessageText::of(message) {
+            MessageText::Encrypted => true,
+            MessageText::Absent => false,
+            MessageText::Readable(text) => self.nicks.iter().flatten().any(|nick| has_word(&text, nick)),
         }
     }
 

@@ -1,28 +1,28 @@
-//! What there is to tell about one stanza.
+//! The details of one stanza that a notification may show.
 
 use crate::jid::{BareJid, Jid};
-use crate::push::classify::{Class, Reading};
-use crate::push::encrypt::{Kind, Letter};
-use crate::push::message_text::Wording;
-use crate::push::registration::Secret;
+use crate::push::classify::{Class, Classified};
+use crate::push::encrypted_summary::{EncryptedSummary, Topic};
+use crate::push::message_text::MessageText;
+use crate::secret::Secret;
 use crate::xml::{Node, XmlWriter, ns};
 
-/// What there is to tell about the newest stanza that notifies. It outlives the stanza, which may wait on disk.
+/// The details of the newest stanza that notifies. They outlive the stanza, which may wait on disk.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Detail {
     pub(super) important: bool,
-    pub(super) told: Option<Told>,
+    pub(super) newest: Option<Newest>,
 }
 
-/// What a person is told.
+/// The details that a person may see.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Told {
+pub(super) struct Newest {
     pub(super) from: Jid,
     chat: BareJid,
     about: About,
-    /// What was written.
+    /// The text of the message.
     pub(super) text: Option<Secret<String>>,
-    /// What to say where nothing was, or nothing that can be read.
+    /// The text to show where the message has none, or none that can be read.
     note: &'static str,
 }
 
@@ -37,9 +37,9 @@ enum About {
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Call {
     sid: String,
-    /// What happened: the name of the element of XEP-0353.
+    /// The name of the element of XEP-0353.
     action: &'static str,
-    /// What a call that rings carries. Never empty then.
+    /// The media of a call that rings. Never empty then.
     media: Vec<&'static str>,
 }
 
@@ -49,25 +49,25 @@ const MAX_TEXT: usize = 4 * 1024;
 const MAX_SID: usize = 256;
 
 impl Detail {
-    /// What there is to tell about a stanza: nothing if nobody waits for it, or it is not known by whom it is.
-    pub fn of(reading: &Reading<'_>) -> Self {
-        Self { important: reading.class.is_important(), told: Told::of(reading) }
+    /// The details of a stanza: none if it does not notify, or its sender is not known.
+    pub fn of(reading: &Classified<'_>) -> Self {
+        Self { important: reading.class.is_important(), newest: Newest::of(reading) }
     }
 
-    /// The same for those that are not told who wrote, or what: see [`Extensions::says_more`].
+    /// The details for registrations that see neither sender nor text: see [`Extensions::says_more`].
     ///
     /// [`Extensions::says_more`]: crate::push::registration::Extensions::says_more
-    pub fn brief(reading: &Reading<'_>) -> Self {
-        Self { important: reading.class.is_important(), told: None }
+    pub fn brief(reading: &Classified<'_>) -> Self {
+        Self { important: reading.class.is_important(), newest: None }
     }
 }
 
-impl Told {
-    fn of(reading: &Reading<'_>) -> Option<Self> {
+impl Newest {
+    fn of(reading: &Classified<'_>) -> Option<Self> {
         let stanza = &reading.stanza;
         let wording = match reading.class {
-            Class::Message | Class::Invite => Wording::of(stanza),
-            Class::Call | Class::CallEnd | Class::Subscribe | Class::ReadSync | Class::Noise(_) => Wording::Silence,
+            Class::Message | Class::Invite => MessageText::of(stanza),
+            Class::Call | Class::CallEnd | Class::Subscribe | Class::ReadSync | Class::Noise(_) => MessageText::Absent,
         };
         let note = note(reading.class, &wording)?;
         // RFC 6120 §8.1.2.1: without `from` it is the account itself.
@@ -85,18 +85,18 @@ impl Told {
         Some(Self { from, chat, about, text, note })
     }
 
-    /// Whether it is about a call that a client with `<jingle/>` rings for, or stops to.
+    /// Returns whether it is about a call that a client with `<jingle/>` rings for, or stops to.
     pub(super) fn is_call(&self) -> bool {
         matches!(self.about, About::Call(_))
     }
 
-    /// The letter to a device; calls are such only for those that ask for them.
-    pub(super) fn letter(&self, unread: usize, jingle: bool) -> Letter<'_> {
+    /// The summary that is encrypted for a device. Calls are such only for devices that ask for them.
+    pub(super) fn encrypted_summary(&self, unread: usize, jingle: bool) -> EncryptedSummary<'_> {
         let message = self.text.as_ref().map_or(self.note, |text| text.expose());
-        let letter = Letter {
+        let summary = EncryptedSummary {
             unread,
             sender: self.chat.as_str().into(),
-            kind: Kind::Chat,
+            topic: Topic::Chat,
             nickname: None,
             message: Some(message),
             sid: None,
@@ -105,17 +105,24 @@ impl Told {
         match &self.about {
             About::Room { nickname } => {
                 let nickname = nickname.as_ref().map(|nick| nick.expose().as_str());
-                Letter { kind: Kind::Groupchat, nickname, ..letter }
+                EncryptedSummary { topic: Topic::Groupchat, nickname, ..summary }
             }
             About::Call(call) if jingle => {
                 let sender = self.from.as_str().into();
-                Letter { kind: Kind::Call, sender, message: None, sid: Some(&call.sid), media: &call.media, ..letter }
+                EncryptedSummary {
+                    topic: Topic::Call,
+                    sender,
+                    message: None,
+                    sid: Some(&call.sid),
+                    media: &call.media,
+                    ..summary
+                }
             }
-            About::Person | About::Call(_) => letter,
+            About::Person | About::Call(_) => summary,
         }
     }
 
-    /// What a device with `<jingle/>` but without `<encrypt/>` is told about a call.
+    /// Writes what a device with `<jingle/>` but without `<encrypt/>` gets about a call.
     pub(super) fn write_call(&self, xml: &mut XmlWriter) {
         let About::Call(call) = &self.about else { return };
         xml.start("jingle").attr("xmlns", ns::TIGASE_JINGLE).attr("action", call.action).attr("sid", &call.sid);
@@ -126,9 +133,9 @@ impl Told {
     }
 }
 
-fn note(class: Class, wording: &Wording) -> Option<&'static str> {
+fn note(class: Class, wording: &MessageText) -> Option<&'static str> {
     Some(match class {
-        Class::Message if matches!(wording, Wording::Encrypted) => "New encrypted message",
+        Class::Message if matches!(wording, MessageText::Encrypted) => "New encrypted message",
         Class::Message => "New message",
         Class::Invite => "Invitation to a group chat",
         Class::Subscribe => "Contact request",
@@ -138,15 +145,15 @@ fn note(class: Class, wording: &Wording) -> Option<&'static str> {
     })
 }
 
-fn text(wording: Wording) -> Option<Secret<String>> {
-    let Wording::Text(mut text) = wording else { return None };
+fn text(wording: MessageText) -> Option<Secret<String>> {
+    let MessageText::Readable(mut text) = wording else { return None };
     let ends = text.char_indices().map(|(at, c)| at + c.len_utf8());
     text.truncate(ends.take_while(|end| *end <= MAX_TEXT).last().unwrap_or_default());
     Some(Secret::new(text))
 }
 
 /// A call that Siskin knows how to take: XEP-0353, or a Jingle session at once. Not an invitation of XEP-0482.
-fn call(reading: &Reading<'_>) -> Option<Call> {
+fn call(reading: &Classified<'_>) -> Option<Call> {
     if !matches!(reading.class, Class::Call | Class::CallEnd) {
         return None;
     }

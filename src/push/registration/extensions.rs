@@ -7,9 +7,10 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
 
-use super::{RequestError, Secret};
-use crate::config;
+use super::RequestError;
 use crate::jid::{BareJid, Jid};
+use crate::push::settings::Settings;
+use crate::secret::Secret;
 use crate::xml::{Node, ns};
 
 /// Siskin asks for encryption only if it sees all of these.
@@ -23,7 +24,7 @@ const ALL_OR_NONE: [&str; 6] = [
 ];
 
 /// What the account offers in its disco#info (XEP-0357 §4.1), as the operator set it.
-pub fn features(settings: &config::Push) -> Vec<&'static str> {
+pub fn features(settings: &Settings) -> Vec<&'static str> {
     let mut features = vec![ns::PUSH];
     if settings.extensions {
         features.extend(ALL_OR_NONE);
@@ -92,13 +93,13 @@ const MAX_SIZE: usize = 5 * 1024;
 
 impl Extensions {
     /// Whether a notification may say who wrote, what, or that it rings, and not only how much waits.
-    pub fn says_more(&self, settings: &config::Push) -> bool {
+    pub fn says_more(&self, settings: &Settings) -> bool {
         let operator = settings.with_sender || settings.with_body;
         operator || self.encrypt.is_some() || (self.jingle && settings.jingle)
     }
 
     /// Reads what `<enable/>` asks for, as far as the operator lets it. Addresses that are none are left out.
-    pub(super) fn parse(enable: &Node<'_>, settings: &config::Push) -> Result<Self, RequestError> {
+    pub(super) fn parse(enable: &Node<'_>, settings: &Settings) -> Result<Self, RequestError> {
         let mut asked = Self::default();
         if !settings.extensions {
             return Ok(asked);

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::*;
 use crate::jid::BareJid;
+use crate::push::settings::Settings;
 use crate::session::tests::element;
 
 const SISKIN: &str = "<enable xmlns='urn:xmpp:push:0' jid='push.tigase.im' node='n1' away='true'>\
@@ -19,16 +20,16 @@ fn bare(jid: &str) -> BareJid {
     BareJid::new(jid).unwrap()
 }
 
-fn settings(extensions: bool, jingle: bool) -> config::Push {
-    config::Push { extensions, jingle, ..config::Push::default() }
+fn settings(extensions: bool, jingle: bool) -> Settings {
+    Settings { extensions, jingle, ..Settings::default() }
 }
 
-fn parse(xml: &str, settings: &config::Push) -> Result<Request, RequestError> {
+fn parse(xml: &str, settings: &Settings) -> Result<Request, RequestError> {
     let own = FullJid::new("juliet@example.org/phone").unwrap();
     Request::parse(&element(xml).node(), &own, settings).expect("a request of push")
 }
 
-fn extensions(xml: &str, settings: &config::Push) -> Extensions {
+fn extensions(xml: &str, settings: &Settings) -> Extensions {
     match parse(xml, settings) {
         Ok(Request::Enable { extensions, .. }) => *extensions,
         other => panic!("{other:?} of {xml}"),
@@ -125,7 +126,7 @@ fn a_request_that_cannot_be_met_says_why() {
         ),
     ] {
         assert_eq!(parse(&xml, &settings(true, true)), Err(error), "{xml}");
-        assert_eq!(error.condition(), condition);
+        assert_eq!(error.condition().name(), condition);
     }
     assert_eq!(extensions(&groupchat(1_000), &settings(true, true)).groupchat.unwrap().len(), 1_000);
 }

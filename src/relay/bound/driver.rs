@@ -7,7 +7,7 @@ mod turn;
 
 use std::collections::VecDeque;
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::Instant;
 
 use tokio::runtime;
@@ -267,8 +267,11 @@ impl Driver {
             drop(reply.send(Err(Refused { client, too_high: Some(too_high) })));
             return;
         }
-        client.framer().make_lean();
-        resumption.server_header = resumption.server_header.lean();
+        {
+            let mut headers = self.relay.headers.lock().unwrap_or_else(PoisonError::into_inner);
+            client.framer().intern_header(&mut headers);
+            resumption.server_header = resumption.server_header.interned(&mut headers);
+        }
         if let Some(old) = self.client.replace(client) {
             self.relay.farewell(*old);
         }

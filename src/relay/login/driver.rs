@@ -14,8 +14,8 @@ use tokio_util::sync::WaitForCancellationFuture;
 
 use super::server_clock::ServerClock;
 use crate::limits::{Eviction, Limit, Refusal, Stage};
-use crate::metrics::{LoginOutcome, ResumeOutcome};
-use crate::net::conn::ConnEvent;
+use crate::metrics::{ConnectOutcome, LoginOutcome, ResumeOutcome};
+use crate::net::conn::{ConnEvent, Io};
 use crate::net::proxy_protocol::{self, Addresses, Tls};
 use crate::net::upstream::{Terms, UpstreamConn};
 use crate::relay::backpressure::{Reading, Stops, Waiting};
@@ -26,7 +26,7 @@ use crate::relay::{Client, Relay};
 use crate::session::negotiate::{CloseReason, Held, Input, Negotiation, Output, Stop};
 use crate::session::sieve::Notice;
 use crate::session::{Bound, EndReason};
-use crate::xml::Share;
+use crate::xml::MemoryShare;
 use wait::Patience;
 
 /// A login that became a session of its own.
@@ -173,12 +173,12 @@ impl Driver<'_> {
 
     fn poll_legs(&mut self, cx: &mut Context<'_>, read_client: bool, read_upstream: bool) -> Poll<Event> {
         if let Some(client) = &mut self.client
-            && let Poll::Ready(event) = client.poll_event(cx, read_client)
+            && let Poll::Ready(event) = client.poll_event(cx, Io::read_if(read_client))
         {
             return Poll::Ready(Event::Client(event));
         }
         match &mut self.upstream {
-            Some(upstream) => upstream.poll_event(cx, read_upstream).map(Event::Upstream),
+            Some(upstream) => upstream.poll_event(cx, Io::read_if(read_upstream)).map(Event::Upstream),
             None => Poll::Pending,
         }
     }
@@ -389,7 +389,8 @@ impl Driver<'_> {
         let tls = self.client.as_ref().and_then(|client| Tls::of(client.stream().state()));
         let client = proxy_protocol::Client { addresses: self.addresses, tls };
         let connected = self.wait_for(way.connect(&terms, Some(&client)), Patience::Bounded).await?;
-        self.relay.metrics.upstream(host, connected.is_ok());
+        let outcome = if connected.is_ok() { ConnectOutcome::Connected } else { ConnectOutcome::Failed };
+        self.relay.metrics.upstream(host, outcome);
         Some(match connected {
             Ok(mut conn) => {
                 if let (Some(wanted), Some(spoken)) = (terms.tls, conn.stream().version())
@@ -398,7 +399,7 @@ impl Driver<'_> {
                     self.relay.notices.tell(host.to_owned(), Notice::OtherTls);
                 }
                 let free = self.snapshot.config.limits.stanza;
-                conn.framer().skip_unfit(Some(Share { free, room: self.relay.guards.large() }));
+                conn.framer().skip_unfit(Some(MemoryShare { free, memory: self.relay.guards.large() }));
                 self.upstream = Some(conn);
                 Input::Connected(way.leg())
             }

@@ -40,7 +40,7 @@ impl Negotiation {
         // XEP-0198 §4: both counters are zero from here on, for the features are no stanza.
         bound.enabled = inline.enable.map(|enable| enable.grant(self.dice));
         bound.inactive = inline.inactive;
-        let hold = self.settings.push.max_hibernation_timeout;
+        let hold = self.settings.hibernation.max_timeout;
         let enabled = bound.enabled.as_ref().map(|enabled| enabled.xml(hold));
         self.write_client(rewrite::sasl2::welcome(success, enabled, failed));
         self.state = State::Welcomed(Some(bound));

@@ -47,8 +47,10 @@ fn a_silent_clients_stanzas_are_acknowledged_from_disk_after_a_second() {
 #[test]
 fn a_configured_time_holds_for_both_kinds_of_server() {
     for server_sm in [false, true] {
-        let stream_management =
-            config::StreamManagement { spool_after: Some(Duration::from_millis(300)), ..Default::default() };
+        let stream_management = crate::session::settings::StreamManagement {
+            spool_after: Some(Duration::from_millis(300)),
+            ..Default::default()
+        };
         let settings = Settings { session_queue: 1 << 20, stream_management, ..Settings::default() };
         let mut rig = Rig::start(settings, server_sm, Vec::new());
         rig.upstream(ENABLED);

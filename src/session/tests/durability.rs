@@ -491,7 +491,9 @@ fn a_hold_that_ends_soon_wakes_the_device() {
 
 #[test]
 fn once_notified_a_device_may_have_only_so_long() {
-    let mut rig = Rig::set(|push| push.hibernation_after_push = Some(Duration::from_secs(600))).pushing();
+    let hibernation =
+        crate::session::settings::Hibernation { after_push: Some(Duration::from_secs(600)), ..Default::default() };
+    let mut rig = Rig::with(Settings { session_queue: 1 << 20, hibernation, ..Settings::default() }).pushing();
     rig.lose_client();
     rig.seconds(3600);
     rig.upstream(&message(1));

@@ -8,8 +8,8 @@ use super::super::SmId;
 use super::super::negotiate::{CloseReason, Held, Input, Negotiation, Output, Proof, Stop};
 use super::super::sieve::{Leg, Notice};
 use super::*;
-use crate::config::ChannelBinding;
 use crate::jid::BareJid;
+use crate::session::settings::ChannelBinding;
 
 const FEATURES: &str = "<stream:features><mechanisms xmlns='urn:ietf:params:xml:ns:xmpp-sasl'>\
                         <mechanism>PLAIN</mechanism></mechanisms></stream:features>";

@@ -37,12 +37,12 @@ use super::{
     Attachment, Bound, Clock, DeviceMemory, EndReason, Event, Input, Output, Owner, Peer, Resumption, Session,
     Settings, Stored, WakeReason, sm,
 };
-use crate::config;
 use crate::jid::{FullJid, Jid};
 use crate::push::absent::Notice;
 use crate::push::account::{Account, Change, Device, DeviceId, LoginId};
 use crate::push::notification::Publish;
 use crate::push::registration::Target;
+use crate::push::settings::Settings as PushSettings;
 use crate::xml::{Element, Frame, Header};
 
 static NUMBERS: AtomicU64 = AtomicU64::new(1);
@@ -121,8 +121,8 @@ impl Rig {
         Self::start(settings, false, Vec::new())
     }
 
-    fn set(adjust: impl FnOnce(&mut config::Push)) -> Self {
-        let mut push = config::Push::default();
+    fn set(adjust: impl FnOnce(&mut PushSettings)) -> Self {
+        let mut push = PushSettings::default();
         adjust(&mut push);
         Self::with(Settings { session_queue: 1 << 20, push: Arc::new(push), ..Settings::default() })
     }

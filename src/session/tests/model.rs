@@ -26,10 +26,10 @@ use super::super::{
     Settings, sm,
 };
 use super::{DEVICE, dice, header};
-use crate::config::{Push, StreamManagement};
 use crate::jid::FullJid;
 use crate::push::account::{Account, Device, DeviceId, LoginId};
 use crate::push::registration::{Registration, Target};
+use crate::session::settings::{Hibernation, StreamManagement};
 use crate::xml::{Element, Frame, Header};
 use actors::{Client, Leg};
 use disk::Disk;
@@ -434,7 +434,7 @@ impl World {
             wake_before_expiry: Duration::from_secs(5),
             ..StreamManagement::default()
         };
-        let push = Push { max_hibernation_timeout: Duration::from_secs(60), ..Push::default() };
+        let hibernation = Hibernation { max_timeout: Duration::from_secs(60), ..Hibernation::default() };
         let now = Instant::now();
         let mut world = Self {
             variant,
@@ -446,7 +446,7 @@ impl World {
             memory: Arc::default(),
             settings: Arc::new(Settings {
                 stream_management,
-                push: Arc::new(push),
+                hibernation,
                 session_queue: if variant.roomy { 20 * SESSION_QUEUE } else { SESSION_QUEUE },
                 seed: 1,
                 ..Settings::default()

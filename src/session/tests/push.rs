@@ -40,7 +40,7 @@ fn the_account_has_push_in_its_disco_info() {
 
 #[test]
 fn a_server_without_disco_for_accounts_is_answered_for() {
-    let push = crate::config::Push { extensions: false, ..Default::default() };
+    let push = PushSettings { extensions: false, ..Default::default() };
     let mut rig = Rig::with(Settings { push: push.into(), session_queue: 1 << 20, ..Settings::default() });
     rig.client(
         "<iq type='get' id='d' to='Juliet@example.org'><query xmlns='http://jabber.org/protocol/disco#info'/></iq>",

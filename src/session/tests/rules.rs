@@ -30,7 +30,7 @@ fn displayed() -> String {
 
 impl Rig {
     /// A device that has been dark for long.
-    fn dark(adjust: impl FnOnce(&mut config::Push)) -> Self {
+    fn dark(adjust: impl FnOnce(&mut PushSettings)) -> Self {
         let mut rig = Self::set(adjust).pushing();
         rig.lose_client();
         rig.seconds(5);
@@ -80,7 +80,7 @@ fn rules_that_change_act_for_what_comes_while_the_device_is_away() {
     assert_eq!(rig.publishes[0].summary.body.as_ref().map(|body| body.expose().as_str()), Some("New Message!"));
     assert_eq!(rig.counts(), [1]);
     let (with_body, min_interval) = (true, Duration::from_secs(60));
-    let push = config::Push { with_body, min_interval, ..(*rig.session.settings().push).clone() };
+    let push = PushSettings { with_body, min_interval, ..(*rig.session.settings().push).clone() };
     let settings = Settings { push: Arc::new(push), ..rig.session.settings().clone() };
     rig.input(Input::Settings(Arc::new(settings)));
     rig.upstream(&message(2));

@@ -8,7 +8,8 @@ use super::row::SPOOLS;
 use super::*;
 use crate::jid::BareJid;
 use crate::push::account::{Account, Change, DeviceId, LoginId};
-use crate::push::registration::{Field, Registration, Secret, Target};
+use crate::push::registration::{Field, Registration, Target};
+use crate::secret::Secret;
 
 mod ageing;
 mod convert;

@@ -28,7 +28,7 @@ pub(in crate::xml) struct Boundary {
 
 impl Boundary {
     /// Whether the current token has not been looked at.
-    pub(in crate::xml) fn is_fresh(&self) -> bool {
+    pub(super) fn is_fresh(&self) -> bool {
         self.seen == 0
     }
 

@@ -1,5 +1,25 @@
-//! The exact path: every token that XML 1.0 allows, read once its end has come.
+//! The exact path: reads every token that XMPP allows, and names what is wrong with any other.
+//!
+//! | file | holds |
+//! |---|---|
+//! | `reader.rs` | [`ExactReader`]: one token of an element |
+//! | `header.rs` | [`HeaderScan`]: the stream header |
+//! | `boundary.rs` | the search for the end of a token, across chunks |
+//! | `tag.rs` | names, attributes and tags |
+//! | `declare.rs` | namespace declarations and prefixes of a tag |
+//! | `names.rs` | names beyond ASCII |
 
-pub(super) mod boundary;
-pub(super) mod names;
-pub(super) mod tag;
+mod boundary;
+mod declare;
+mod header;
+mod names;
+mod reader;
+mod tag;
+
+pub(super) use boundary::Boundary;
+pub(super) use header::HeaderScan;
+#[cfg(test)]
+pub(super) use names::is_name;
+pub(super) use reader::ExactReader;
+pub(super) use tag::end_tag;
+pub(crate) use tag::normalized;

@@ -1,7 +1,9 @@
-//! Characters above ASCII that may stand in a name, as XML 1.0 had them up to its 4th edition (appendix B).
+//! Names with `:` or characters above ASCII. Names have the characters of XML 1.0 up to its 4th edition (appendix B).
 //!
 //! The 5th edition allows more. Parsers that follow the 4th one, such as expat, end the stream at these, so no such name is
 //! passed on.
+
+use crate::xml::error::{FrameError, Unfit};
 
 /// `Letter`: may start a name.
 #[rustfmt::skip]
@@ -60,8 +62,24 @@ const REST: [(u16, u16); 108] = [
     (0x3031, 0x3035), (0x3099, 0x309A), (0x309D, 0x309E), (0x30FC, 0x30FE),
 ];
 
+/// Checks a name that holds `:` or bytes above ASCII. Returns where its colon is, `start` if it has none
+/// (Namespaces in XML 1.0 §4 `QName`).
+pub(super) fn check(bytes: &[u8], start: usize, end: usize) -> Result<usize, FrameError> {
+    let malformed = FrameError::unfit(Unfit::Name, start);
+    let name = std::str::from_utf8(bytes.get(start..end).unwrap_or_default()).map_err(|_| FrameError::BadEncoding)?;
+    let ncname = |part: &str| {
+        let mut chars = part.chars();
+        chars.next().is_some_and(is_start) && chars.all(is_name)
+    };
+    match name.split_once(':') {
+        None if ncname(name) => Ok(start),
+        Some((prefix, local)) if ncname(prefix) && ncname(local) => Ok(start + prefix.len()),
+        Some(_) | None => Err(malformed),
+    }
+}
+
 /// Returns whether the character may start a name.
-pub(in crate::xml) fn is_start(c: char) -> bool {
+fn is_start(c: char) -> bool {
     matches!(c, 'A'..='Z' | '_' | 'a'..='z') || is_in(&START, c)
 }
 

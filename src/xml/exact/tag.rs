@@ -8,52 +8,54 @@ use quick_xml::XmlVersion;
 use quick_xml::events::attributes::Attribute;
 use quick_xml::name::QName;
 
-use crate::xml::chars::{CHECK, NAME, START, check_name, check_value, class, plain_run, skip_space};
+use super::names;
+use crate::hash;
+use crate::xml::chars::{CHECK, NAME, START, check_value, class, plain_run, skip_space};
 use crate::xml::error::{FrameError, Unfit};
-use crate::xml::hash_table::{Table, keyed};
+use crate::xml::hash_table::Table;
 
 /// So many attributes of a tag are compared each with each, and kept; further ones are read again where they are needed.
 const FEW: usize = 32;
 
 /// A qualified name: `start..end`, with its colon at `colon`, or no colon when that equals `start`.
 #[derive(Clone, Copy, Debug)]
-pub(in crate::xml) struct Name {
-    pub(in crate::xml) start: usize,
-    pub(in crate::xml) end: usize,
+pub(super) struct Name {
+    pub(super) start: usize,
+    pub(super) end: usize,
     colon: usize,
 }
 
 impl Name {
-    pub(in crate::xml) fn has_prefix(&self) -> bool {
+    pub(super) fn has_prefix(&self) -> bool {
         self.colon != self.start
     }
 
-    pub(in crate::xml) fn prefix<'a>(&self, bytes: &'a [u8]) -> &'a [u8] {
+    pub(super) fn prefix<'a>(&self, bytes: &'a [u8]) -> &'a [u8] {
         bytes.get(self.start..self.colon).unwrap_or_default()
     }
 
-    pub(in crate::xml) fn local<'a>(&self, bytes: &'a [u8]) -> &'a [u8] {
+    pub(super) fn local<'a>(&self, bytes: &'a [u8]) -> &'a [u8] {
         let start = if self.has_prefix() { self.colon + 1 } else { self.start };
         bytes.get(start..self.end).unwrap_or_default()
     }
 
-    pub(in crate::xml) fn whole<'a>(&self, bytes: &'a [u8]) -> &'a [u8] {
+    pub(super) fn whole<'a>(&self, bytes: &'a [u8]) -> &'a [u8] {
         bytes.get(self.start..self.end).unwrap_or_default()
     }
 }
 
 /// An attribute as written.
 #[derive(Clone, Debug)]
-pub(in crate::xml) struct Attr {
-    pub(in crate::xml) name: Name,
-    pub(in crate::xml) value: Range<usize>,
+pub(super) struct Attr {
+    pub(super) name: Name,
+    pub(super) value: Range<usize>,
     /// The value is printable ASCII without references: it means what it spells.
-    pub(in crate::xml) plain: bool,
+    pub(super) plain: bool,
 }
 
 impl Attr {
     /// The value with references resolved and white space normalised (XML 1.0 §3.3.3).
-    pub(in crate::xml) fn value<'a>(&self, bytes: &'a [u8]) -> Cow<'a, str> {
+    pub(super) fn value<'a>(&self, bytes: &'a [u8]) -> Cow<'a, str> {
         let raw = bytes.get(self.value.clone()).unwrap_or_default();
         let raw = std::str::from_utf8(raw).unwrap_or_default();
         if self.plain {
@@ -71,7 +73,7 @@ pub(crate) fn normalized(raw: &str) -> Cow<'_, str> {
 
 /// The attributes of a tag.
 #[derive(Debug, Default)]
-pub(in crate::xml) struct Attrs {
+pub(super) struct Attrs {
     few: Vec<Attr>,
     /// Where the rest of them begins; zero if there are no more.
     rest: u32,
@@ -83,7 +85,7 @@ pub(in crate::xml) struct Attrs {
 
 impl Attrs {
     /// All of them, in their order.
-    pub(in crate::xml) fn iter<'a>(&'a self, bytes: &'a [u8]) -> impl Iterator<Item = Attr> + 'a {
+    pub(super) fn iter<'a>(&'a self, bytes: &'a [u8]) -> impl Iterator<Item = Attr> + 'a {
         let mut at = self.rest as usize;
         let rest = std::iter::from_fn(move || {
             let attr = next_attribute(bytes, at).ok().flatten().filter(|_| at > 0)?;
@@ -94,7 +96,7 @@ impl Attrs {
     }
 
     /// Whether some may declare a namespace.
-    pub(in crate::xml) fn declares(&self) -> bool {
+    pub(super) fn declares(&self) -> bool {
         self.declares
     }
 
@@ -104,13 +106,13 @@ impl Attrs {
     }
 
     /// Bytes of memory that they have.
-    pub(in crate::xml) fn memory(&self) -> usize {
+    pub(super) fn memory(&self) -> usize {
         self.few.capacity() * size_of::<Attr>()
     }
 
     /// Reads attributes from `at` on, `most` at most; returns the offset of what follows them and white space.
     #[inline]
-    pub(in crate::xml) fn read(&mut self, bytes: &[u8], mut at: usize, most: usize) -> Result<usize, FrameError> {
+    pub(super) fn read(&mut self, bytes: &[u8], mut at: usize, most: usize) -> Result<usize, FrameError> {
         self.few.clear();
         (self.rest, self.prefixed, self.declares) = (0, false, false);
         let mut lengths = 0u64;
@@ -142,7 +144,7 @@ impl Attrs {
             let own = name.whole(bytes);
             let same = |number| own == name_at(number);
             let number = u32::try_from(name.start).unwrap_or_default();
-            names.replace(keyed(own), number, same, |number| keyed(name_at(number))).is_some()
+            names.replace(hash::of_bytes(own), number, same, |number| hash::of_bytes(name_at(number))).is_some()
         };
         for attr in &self.few {
             add(attr.name);
@@ -171,19 +173,19 @@ fn given_twice(name: &[u8], at: usize) -> FrameError {
 
 /// A start tag or empty-element tag.
 #[derive(Clone, Copy, Debug)]
-pub(in crate::xml) struct Tag {
-    pub(in crate::xml) name: Name,
+pub(super) struct Tag {
+    pub(super) name: Name,
     /// Offset behind the `>`.
-    pub(in crate::xml) end: usize,
+    pub(super) end: usize,
     /// Written as `<x/>`.
-    pub(in crate::xml) empty: bool,
+    pub(super) empty: bool,
     /// The element or an attribute has a prefix.
-    pub(in crate::xml) prefixed: bool,
+    pub(super) prefixed: bool,
 }
 
 /// Reads the start tag at `at`. Its attributes, `most` at most, replace what is in `attrs`.
 #[inline]
-pub(in crate::xml) fn start_tag(bytes: &[u8], at: usize, attrs: &mut Attrs, most: usize) -> Result<Tag, FrameError> {
+pub(super) fn start_tag(bytes: &[u8], at: usize, attrs: &mut Attrs, most: usize) -> Result<Tag, FrameError> {
     let name = name(bytes, at + 1)?;
     let close = attrs.read(bytes, name.end, most)?;
     let prefixed = name.has_prefix() || attrs.prefixed;
@@ -195,7 +197,7 @@ pub(in crate::xml) fn start_tag(bytes: &[u8], at: usize, attrs: &mut Attrs, most
 }
 
 #[inline]
-pub(in crate::xml) fn name(bytes: &[u8], start: usize) -> Result<Name, FrameError> {
+pub(super) fn name(bytes: &[u8], start: usize) -> Result<Name, FrameError> {
     let rest = bytes.get(start..).unwrap_or_default();
     let mut seen = 0;
     let end = rest.iter().position(|byte| {
@@ -210,7 +212,7 @@ pub(in crate::xml) fn name(bytes: &[u8], start: usize) -> Result<Name, FrameErro
         return Err(FrameError::unfit(Unfit::Name, start));
     }
     let end = start + len;
-    let colon = if seen & CHECK != 0 { check_name(bytes, start, end)? } else { start };
+    let colon = if seen & CHECK != 0 { names::check(bytes, start, end)? } else { start };
     Ok(Name { start, end, colon })
 }
 

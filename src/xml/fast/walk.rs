@@ -1,176 +1,178 @@
-//! The short way through an element: token by token, and block by block where tags are small and many.
+//! The fast path through an element: token by token, and block by block where tags are small and many.
 //!
-//! Everything here has to become part of the function that was compiled for the processor at hand, hence so much
-//! `inline(always)`.
+//! Everything here has to become part of the function that is compiled for the processor at hand, hence the `inline(always)`.
 
 use fearless_simd::{Level, Simd, dispatch};
 
 use super::block::{Block, DenseKind, DenseTag, MOST};
 use super::cursor::{Ahead, Cursor, Key, Names};
-use crate::xml::element::Kind;
 use crate::xml::header::Header;
+use crate::xml::kind::Kind;
 use crate::xml::open_elements::{Open, Spelled};
-use crate::xml::scan::{Scan, kind};
-use crate::xml::scope::Scope;
+use crate::xml::progress::Progress;
 
-/// So many tokens are taken one by one, and if they have fewer bytes than this each, what follows is taken as dense.
+/// After this number of tokens that have fewer than [`SMALL`] bytes on average, blocks are tried.
 const FEW: usize = 6;
 const SMALL: usize = 12;
-/// So many tags a block has to hold for another one.
+/// The number of tags in a block from which on another block is tried.
 const DENSE: u32 = 3;
-/// How the namespaces begin that must not be declared.
+/// The first bytes of the namespaces that must not be declared.
 const HTTP: u64 = u64::from_le_bytes(*b"http://w");
 
-impl Scan {
-    /// Takes tokens while they are whole and ordinary. Says whether the element is complete.
-    pub(in crate::xml) fn ordinary(&mut self, level: Level, bytes: &[u8], header: &Header, depth: usize) -> bool {
-        if header.default_namespace() != header.content_namespace() {
-            return false;
-        }
-        let content = header.default_namespace().as_bytes();
-        dispatch!(level, simd => self.ordinary_tokens(simd, bytes, content, depth))
+/// Takes tokens while they are whole and ordinary. Returns whether the element is complete.
+pub(in crate::xml) fn advance(
+    level: Level,
+    progress: &mut Progress,
+    bytes: &[u8],
+    header: &Header,
+    depth: usize,
+) -> bool {
+    if header.default_namespace() != header.content_namespace() {
+        return false;
     }
+    let content = header.default_namespace().as_bytes();
+    dispatch!(level, simd => tokens(simd, progress, bytes, content, depth))
+}
 
-    #[inline(always)]
-    fn ordinary_tokens<S: Simd>(&mut self, simd: S, bytes: &[u8], content: &[u8], depth: usize) -> bool {
-        let mut cursor = Cursor::new(simd, bytes, self.at);
-        if self.open.is_empty() {
-            match self.ordinary_root(&mut cursor, bytes, content, depth) {
-                Some(true) => {
-                    self.at = cursor.place();
+#[inline(always)]
+fn tokens<S: Simd>(simd: S, progress: &mut Progress, bytes: &[u8], content: &[u8], depth: usize) -> bool {
+    let mut cursor = Cursor::new(simd, bytes, progress.at());
+    if progress.is_outside() {
+        match root(progress, &mut cursor, bytes, content, depth) {
+            Some(true) => {
+                progress.advance_to(cursor.place());
+                return true;
+            }
+            Some(false) => {}
+            None => return false,
+        }
+    }
+    let (mut tokens, mut since) = (0, cursor.place());
+    loop {
+        let at = cursor.place();
+        tokens += 1;
+        if tokens == FEW {
+            let dense = at - since <= FEW * SMALL;
+            (tokens, since) = (0, at);
+            if dense {
+                let reached = dense_tags(simd, progress, bytes, at, depth);
+                if progress.is_outside() {
+                    progress.advance_to(reached);
                     return true;
                 }
-                Some(false) => {}
-                None => return false,
+                if reached != at {
+                    cursor.go_to(reached);
+                }
+                continue;
             }
         }
-        let (mut tokens, mut since) = (0, cursor.place());
-        loop {
-            let at = cursor.place();
-            tokens += 1;
-            if tokens == FEW {
-                let dense = at - since <= FEW * SMALL;
-                (tokens, since) = (0, at);
-                if dense {
-                    let reached = self.dense_tags(simd, bytes, at, depth);
-                    if self.open.is_empty() {
-                        self.at = reached;
-                        return true;
-                    }
-                    if reached != at {
-                        cursor.go_to(reached);
-                    }
-                    continue;
+        let taken = match cursor.ahead() {
+            Ahead::Start => start_tag(progress, &mut cursor, depth),
+            Ahead::Text => cursor.text(),
+            Ahead::End => match end_tag(progress, &mut cursor, bytes) {
+                Some(()) if progress.is_outside() => {
+                    progress.advance_to(cursor.place());
+                    return true;
                 }
-            }
-            let taken = match cursor.ahead() {
-                Ahead::Start => self.ordinary_start(&mut cursor, depth),
-                Ahead::Text => cursor.text(),
-                Ahead::End => match self.ordinary_end(&mut cursor, bytes) {
-                    Some(()) if self.open.is_empty() => {
-                        self.at = cursor.place();
-                        return true;
-                    }
-                    taken => taken,
-                },
-            };
-            if taken.is_none() {
-                self.at = at;
-                return false;
-            }
-        }
-    }
-
-    /// Takes tags, with the text between them, while they come in numbers; returns where it ends. It ends with the element,
-    /// too.
-    #[inline(always)]
-    fn dense_tags<S: Simd>(&mut self, simd: S, bytes: &[u8], mut at: usize, depth: usize) -> usize {
-        while self.open.len().saturating_add(MOST) <= depth
-            && let Some(mut block) = Block::new(simd, bytes, at)
-        {
-            let (begin, few) = (at, block.len() < DENSE);
-            while let Some(tag) = block.next() {
-                let name = Spelled { start: begin + tag.name, len: tag.name_len, word: block.word(tag.name) };
-                at = begin + tag.end;
-                if tag.kind == DenseKind::End {
-                    if !self.dense_end(&name, bytes) {
-                        return begin + tag.start;
-                    }
-                    if self.open.is_empty() {
-                        return at;
-                    }
-                    continue;
-                }
-                if block.is_notable() && attributes(&block, tag).is_none() {
-                    return begin + tag.start;
-                }
-                if tag.kind == DenseKind::Start {
-                    match block.end_of(&name) {
-                        Some(end) => at = begin + end,
-                        None => self.open.push(Open { name, scope: self.scope() }),
-                    }
-                }
-            }
-            if few {
-                break;
-            }
-        }
-        at
-    }
-
-    #[inline(always)]
-    fn dense_end(&mut self, name: &Spelled, bytes: &[u8]) -> bool {
-        let Some(Open { name: open, .. }) = self.open.last() else { return false };
-        let same = if name.is_short() { open.begins(name.word) } else { open.bytes(bytes) == name.bytes(bytes) };
-        if !same || open.len != name.len {
+                taken => taken,
+            },
+        };
+        if taken.is_none() {
+            progress.advance_to(at);
             return false;
         }
-        self.close(bytes);
-        true
-    }
-
-    /// Says whether the tag is all there is.
-    #[inline(always)]
-    fn ordinary_root<S: Simd>(
-        &mut self,
-        cursor: &mut Cursor<'_, S>,
-        bytes: &[u8],
-        content: &[u8],
-        depth: usize,
-    ) -> Option<bool> {
-        let tag = cursor.start_tag().filter(|_| depth > 0)?;
-        let stanza = tag.xmlns.is_none_or(|range| bytes.get(range) == Some(content));
-        self.found.kind = if stanza { kind(tag.name.bytes(bytes)) } else { Kind::Other };
-        if !tag.empty {
-            self.open.push(Open { name: tag.name, scope: Scope::default() });
-        }
-        Some(tag.empty)
-    }
-
-    #[inline(always)]
-    fn ordinary_start<S: Simd>(&mut self, cursor: &mut Cursor<'_, S>, depth: usize) -> Option<()> {
-        let tag = cursor.start_tag().filter(|_| self.open.len() < depth)?;
-        if !tag.empty && !cursor.rest_of_leaf(&tag.name) {
-            self.open.push(Open { name: tag.name, scope: self.scope() });
-        }
-        Some(())
-    }
-
-    #[inline(always)]
-    fn ordinary_end<S: Simd>(&mut self, cursor: &mut Cursor<'_, S>, bytes: &[u8]) -> Option<()> {
-        cursor.end_tag(&self.open.last()?.name)?;
-        self.close(bytes);
-        Some(())
     }
 }
 
-/// Whether no attribute of the tag may be given twice or declare a namespace that must not be declared.
+/// Takes tags, with the text between them, while they come in numbers. Returns the place where it stops, which is the end of
+/// the element at the latest.
+#[inline(always)]
+fn dense_tags<S: Simd>(simd: S, progress: &mut Progress, bytes: &[u8], mut at: usize, depth: usize) -> usize {
+    while progress.depth().saturating_add(MOST) <= depth
+        && let Some(mut block) = Block::new(simd, bytes, at)
+    {
+        let (begin, few) = (at, block.len() < DENSE);
+        while let Some(tag) = block.next() {
+            let name = Spelled { start: begin + tag.name, len: tag.name_len, word: block.word(tag.name) };
+            at = begin + tag.end;
+            if tag.kind == DenseKind::End {
+                if !dense_end(progress, &name, bytes) {
+                    return begin + tag.start;
+                }
+                if progress.is_outside() {
+                    return at;
+                }
+                continue;
+            }
+            if block.is_notable() && attributes(&block, tag).is_none() {
+                return begin + tag.start;
+            }
+            if tag.kind == DenseKind::Start {
+                match block.end_of(&name) {
+                    Some(end) => at = begin + end,
+                    None => progress.open(name),
+                }
+            }
+        }
+        if few {
+            break;
+        }
+    }
+    at
+}
+
+#[inline(always)]
+fn dense_end(progress: &mut Progress, name: &Spelled, bytes: &[u8]) -> bool {
+    let Some(Open { name: open, .. }) = progress.innermost() else { return false };
+    let same = if name.is_short() { open.begins(name.word) } else { open.bytes(bytes) == name.bytes(bytes) };
+    if !same || open.len != name.len {
+        return false;
+    }
+    progress.close(bytes);
+    true
+}
+
+/// Takes the root's start tag. Returns whether that is the whole element.
+#[inline(always)]
+fn root<S: Simd>(
+    progress: &mut Progress,
+    cursor: &mut Cursor<'_, S>,
+    bytes: &[u8],
+    content: &[u8],
+    depth: usize,
+) -> Option<bool> {
+    let tag = cursor.start_tag().filter(|_| depth > 0)?;
+    let stanza = tag.xmlns.is_none_or(|range| bytes.get(range) == Some(content));
+    progress.set_kind(if stanza { Kind::of(tag.name.bytes(bytes)) } else { Kind::Other });
+    if !tag.empty {
+        progress.open(tag.name);
+    }
+    Some(tag.empty)
+}
+
+#[inline(always)]
+fn start_tag<S: Simd>(progress: &mut Progress, cursor: &mut Cursor<'_, S>, depth: usize) -> Option<()> {
+    let tag = cursor.start_tag().filter(|_| progress.depth() < depth)?;
+    if !tag.empty && !cursor.rest_of_leaf(&tag.name) {
+        progress.open(tag.name);
+    }
+    Some(())
+}
+
+#[inline(always)]
+fn end_tag<S: Simd>(progress: &mut Progress, cursor: &mut Cursor<'_, S>, bytes: &[u8]) -> Option<()> {
+    cursor.end_tag(&progress.innermost()?.name)?;
+    progress.close(bytes);
+    Some(())
+}
+
+/// Returns `None` if an attribute of the tag may be given twice, or may declare a namespace that must not be declared.
 #[inline(always)]
 fn attributes(block: &Block<'_>, mut tag: DenseTag) -> Option<()> {
     let many = tag.has_many();
     let mut names = Names::default();
     while let Some((start, len)) = tag.next_attribute() {
-        // Only a value like this may name such a namespace.
+        // Only a value that begins like this may name such a namespace.
         if block.word(start + len + 2) == HTTP {
             return None;
         }
@@ -190,6 +192,7 @@ mod tests {
 
     use super::*;
     use crate::xml::FrameLimits;
+    use crate::xml::scan::Scan;
 
     /// Levels of nesting, enough for blocks.
     const DEEP: usize = MOST + 6;
@@ -199,7 +202,7 @@ mod tests {
         [Level::new(), Level::baseline()]
     }
 
-    /// What comes of bytes that end where `cut` says first, and then are whole.
+    /// The result for bytes that are first cut at `cut`, and then whole.
     fn read(level: Option<Level>, bytes: &[u8], cut: usize, depth: usize) -> String {
         let (header, limits) = (Header::bare(), FrameLimits::new(bytes.len(), depth));
         let mut scan = Scan::default();
@@ -210,14 +213,14 @@ mod tests {
         format!("{result:?} {:?}", result.is_ok().then(|| scan.finish()))
     }
 
-    /// The short way and the careful way say the same. Returns whether the bytes are an element.
+    /// Checks that the fast path and the exact path agree. Returns whether the bytes are an element.
     fn check(bytes: &[u8], cut: usize, depth: usize) -> bool {
-        let careful = read(None, bytes, bytes.len(), depth);
+        let exact = read(None, bytes, bytes.len(), depth);
         for level in levels() {
             let shown = String::from_utf8_lossy(bytes);
-            assert_eq!(read(Some(level), bytes, cut, depth), careful, "{level:?}, cut at {cut}: {shown}");
+            assert_eq!(read(Some(level), bytes, cut, depth), exact, "{level:?}, cut at {cut}: {shown}");
         }
-        careful.starts_with("Ok(Some")
+        exact.starts_with("Ok(Some")
     }
 
     const PIECES: &[&str] = &[
@@ -294,7 +297,7 @@ mod tests {
     ];
 
     #[test]
-    fn every_piece_is_read_as_the_careful_way_reads_it_wherever_it_stands() {
+    fn every_piece_is_read_as_the_exact_path_reads_it_wherever_it_stands() {
         let (mut right, mut wrong) = (0, 0);
         for piece in PIECES {
             for offset in 0..70 {
@@ -316,7 +319,7 @@ mod tests {
     }
 
     #[test]
-    fn any_byte_in_any_place_of_dense_tags_is_read_as_the_careful_way_reads_it() {
+    fn any_byte_in_any_place_of_dense_tags_is_read_as_the_exact_path_reads_it() {
         let document = "<a><b c='1'>2</b><d/><e f='3' g='4'/>5<h><i/></h><j k='6' l='7'>8</j>".to_owned()
             + &"<f n='3'><v k='t'>5</v></f><ab cd='ef' />".repeat(4)
             + "</a>";
@@ -337,7 +340,7 @@ mod tests {
     }
 
     #[test]
-    fn elements_are_nested_as_deeply_as_the_careful_way_allows() {
+    fn elements_are_nested_as_deeply_as_the_exact_path_allows() {
         for levels in 1..2 * DEEP {
             for tag in ["<a>", "<a b='c'>", "<a><d/>"] {
                 let document = tag.repeat(levels) + &"<b>c</b>".repeat(20) + &"</a>".repeat(levels);
@@ -367,13 +370,13 @@ mod tests {
         #![proptest_config(ProptestConfig { cases: 2048, failure_persistence: None, ..ProptestConfig::default() })]
 
         #[test]
-        fn documents_are_read_as_the_careful_way_reads_them(bytes in document(), cut in any::<Index>()) {
+        fn documents_are_read_as_the_exact_path_reads_them(bytes in document(), cut in any::<Index>()) {
             check(&bytes, cut.index(bytes.len()), DEEP);
         }
     }
 
     #[test]
-    fn the_short_way_is_taken() {
+    fn the_fast_path_is_taken() {
         let header: Arc<Header> = Header::bare();
         let tags = "<f n='3'><v k='t'>5</v></f>".repeat(40);
         for document in [
@@ -386,8 +389,8 @@ mod tests {
             format!("<a>{tags}</a>"),
         ] {
             for level in levels() {
-                let mut scan = Scan::default();
-                assert!(scan.ordinary(level, document.as_bytes(), &header, DEEP), "{level:?}: {document}");
+                let mut progress = Progress::default();
+                assert!(advance(level, &mut progress, document.as_bytes(), &header, DEEP), "{level:?}: {document}");
             }
         }
     }

@@ -10,7 +10,7 @@ use proptest::prelude::*;
 use proptest::sample::{Index, select};
 use proptest::test_runner::FileFailurePersistence;
 
-use crate::xml::exact::names::is_name;
+use crate::xml::exact::is_name;
 use crate::xml::{Element, Frame, FrameError, FrameLimits, Framer, Header, Node, Unfit, ns};
 
 const HEADER: &str = "<?xml version='1.0'?><stream:stream xmlns='jabber:client' \

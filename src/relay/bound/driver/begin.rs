@@ -1,6 +1,6 @@
 //! The beginning of a session's task: it enters the registry, and the store is asked whose device it is.
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use tokio::time::timeout;
@@ -20,7 +20,7 @@ use crate::relay::read_ahead::{Served, while_served};
 use crate::relay::status::Seen;
 use crate::relay::timer::Alarm;
 use crate::session::{Clock, Session};
-use crate::xml::{self, Header};
+use crate::xml::{self, Framer, Header, HeaderCache};
 
 /// How long the store may take to say whose device has logged in.
 const STORE: Duration = Duration::from_secs(60);
@@ -31,8 +31,11 @@ impl Driver {
     pub(super) async fn begin(relay: Arc<Relay>, login: Box<Login>) -> Option<(Box<Self>, Vec<Wake>)> {
         let Login { mut bound, mut client, peer, mut upstream } = *login;
         // The session shares the headers of its legs.
-        bound.client_header = shared(&bound.client_header, client.framer().make_lean());
-        bound.server_header = shared(&bound.server_header, upstream.framer().make_lean());
+        {
+            let mut headers = relay.headers.lock().unwrap_or_else(PoisonError::into_inner);
+            bound.client_header = shared(&bound.client_header, client.framer(), &mut headers);
+            bound.server_header = shared(&bound.server_header, upstream.framer(), &mut headers);
+        }
         let resource = bound.jid.resource().to_owned();
         let (handle, commands) = relay.registry.enter(relay.store.next_login(), login::held(&bound), resource);
         let membership = Membership::new(Arc::clone(&relay), Arc::clone(&handle));
@@ -92,6 +95,7 @@ impl Driver {
 }
 
 /// The header of a leg: the same that its framer has, unless its peer writes it in another style.
-fn shared(header: &Arc<Header>, lean: Option<Arc<Header>>) -> Arc<Header> {
-    lean.filter(|lean| lean.means_the_same(header)).unwrap_or_else(|| header.lean())
+fn shared(header: &Arc<Header>, framer: &mut Framer, headers: &mut HeaderCache) -> Arc<Header> {
+    let interned = framer.intern_header(headers);
+    interned.filter(|interned| interned.means_the_same(header)).unwrap_or_else(|| header.interned(headers))
 }

@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use super::Driver;
 use crate::limits::Rates;
-use crate::net::conn::ConnEvent;
+use crate::net::conn::{ConnEvent, Io};
 use crate::registry::handle::COMMANDS;
 use crate::registry::{Command, Mail};
 use crate::relay::backpressure::{Reading, Stops, Waiting};
@@ -132,7 +132,7 @@ impl Driver {
         if client_first && let Poll::Ready(wake) = self.poll_client(cx, read_client) {
             return Poll::Ready(wake);
         }
-        if let Poll::Ready(event) = self.upstream.poll_event(cx, read_upstream) {
+        if let Poll::Ready(event) = self.upstream.poll_event(cx, Io::read_if(read_upstream)) {
             return Poll::Ready(Wake::Upstream(event));
         }
         if client_first { Poll::Pending } else { self.poll_client(cx, read_client) }
@@ -140,7 +140,7 @@ impl Driver {
 
     fn poll_client(&mut self, cx: &mut Context<'_>, read: bool) -> Poll<Wake> {
         match &mut self.client {
-            Some(client) => client.poll_event(cx, read).map(Wake::Client),
+            Some(client) => client.poll_event(cx, Io::read_if(read)).map(Wake::Client),
             None => Poll::Pending,
         }
     }

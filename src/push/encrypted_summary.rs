@@ -4,8 +4,7 @@
 
 use std::borrow::Cow;
 
-use aes_gcm::aead::{Aead, KeyInit};
-use aes_gcm::{Aes128Gcm, Nonce};
+use aws_lc_rs::aead::{AES_128_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde::Serialize;
@@ -21,20 +20,20 @@ pub(super) fn iv(random: u128) -> Iv {
     iv
 }
 
-/// What a notification says, before encryption.
+/// The content of a notification, before encryption.
 #[derive(Serialize)]
-pub(super) struct Letter<'a> {
-    /// How many stanzas wait.
+pub(super) struct EncryptedSummary<'a> {
+    /// The number of stanzas that wait.
     pub(super) unread: usize,
-    /// Who wrote or calls: the bare JID of the chat, the full JID of a caller.
+    /// The bare JID of the chat, or the full JID of a caller.
     pub(super) sender: Cow<'a, str>,
-    /// What it is about.
+    /// The topic.
     #[serde(rename = "type")]
-    pub(super) kind: Kind,
-    /// Who wrote in a room.
+    pub(super) topic: Topic,
+    /// The nickname of the sender in a room.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) nickname: Option<&'a str>,
-    /// What was written.
+    /// The text.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) message: Option<&'a str>,
     /// The session of a call.
@@ -45,10 +44,10 @@ pub(super) struct Letter<'a> {
     pub(super) media: &'a [&'static str],
 }
 
-/// What a notification is about.
+/// The topic of a notification.
 #[derive(Clone, Copy, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub(super) enum Kind {
+pub(super) enum Topic {
     /// One person.
     Chat,
     /// A room.
@@ -57,14 +56,17 @@ pub(super) enum Kind {
     Call,
 }
 
-impl Letter<'_> {
+impl EncryptedSummary<'_> {
     /// The text of `<encrypted/>`: base64 of the ciphertext and its tag. The message is cut to what the client takes.
     pub(super) fn seal(mut self, asked: &Encrypt, iv: &Iv) -> String {
         self.fit(room(asked.max_size));
-        // Neither step fails on so few bytes. If one did, nothing would be said rather than anything in the clear.
-        let json = serde_json::to_vec(&self).unwrap_or_default();
-        let sealed = Aes128Gcm::new(asked.key.expose().into()).encrypt(&Nonce::from(*iv), json.as_slice());
-        STANDARD.encode(sealed.unwrap_or_default())
+        // No step fails on so few bytes. If one did, nothing would be said rather than anything in the clear.
+        let mut json = serde_json::to_vec(&self).unwrap_or_default();
+        let sealed = UnboundKey::new(&AES_128_GCM, asked.key.expose()).and_then(|key| {
+            let nonce = Nonce::assume_unique_for_key(*iv);
+            LessSafeKey::new(key).seal_in_place_append_tag(nonce, Aad::empty(), &mut json)
+        });
+        STANDARD.encode(if sealed.is_ok() { json } else { Vec::new() })
     }
 
     /// Cuts the message so that the JSON has no more than `room` bytes, if that is enough.
@@ -83,12 +85,12 @@ impl Letter<'_> {
     }
 }
 
-/// How many bytes of JSON leave `max_size` bytes in base64, with 64 for what is around them.
+/// The bytes of JSON that make `max_size` bytes in base64, with 64 for what is around them.
 fn room(max_size: usize) -> usize {
     max_size.saturating_sub(64) * 6 / 8
 }
 
-/// How many bytes a character takes in a string of serde_json.
+/// The bytes that a character takes in a string of serde_json.
 fn written_len(c: char) -> usize {
     match c {
         '"' | '\\' | '\n' | '\r' | '\t' | '\u{8}' | '\u{C}' => 2,

@@ -1,0 +1,39 @@
+//! Hashes with a secret key, so that a peer cannot choose values that collide.
+
+use std::hash::{BuildHasher, DefaultHasher, Hash, RandomState};
+use std::sync::LazyLock;
+
+/// A hasher with this key. Whoever does not know the key cannot make two values that hash alike.
+pub fn keyed(key: u64) -> DefaultHasher {
+    let mut hasher = DefaultHasher::new();
+    key.hash(&mut hasher);
+    hasher
+}
+
+/// A hash for tables in memory. Its key is random and constant while the process runs. Only the speed of a table depends on it,
+/// never what is found.
+pub fn of_bytes(bytes: &[u8]) -> u64 {
+    static KEY: LazyLock<RandomState> = LazyLock::new(RandomState::new);
+    KEY.hash_one(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::hash::Hasher;
+
+    use super::*;
+
+    #[test]
+    fn a_hash_depends_on_the_key_and_on_the_value() {
+        let hash = |key: u64, value: &str| {
+            let mut hasher = keyed(key);
+            value.hash(&mut hasher);
+            hasher.finish()
+        };
+        assert_eq!(hash(1, "a"), hash(1, "a"));
+        assert_ne!(hash(1, "a"), hash(2, "a"));
+        assert_ne!(hash(1, "a"), hash(1, "b"));
+        assert_eq!(of_bytes(b"a"), of_bytes(b"a"));
+        assert_ne!(of_bytes(b"a"), of_bytes(b"b"));
+    }
+}

@@ -1,0 +1,115 @@
+//! Counters of connections, handshakes and logins.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::{Registry, Unit};
+
+use super::labels::{HostLabels, Labels, gauge, of_host};
+use super::latency::Latency;
+use super::outcome::{ConnectOutcome, Handshake, LoginOutcome, ResumeOutcome};
+
+/// The counters.
+#[derive(Debug, Default)]
+pub(super) struct Connections {
+    open: Gauge,
+    accepted: Counter,
+    handshakes: Family<Labels<1>, Counter>,
+    handshake_time: Latency,
+    logins: Family<Labels<1>, Counter>,
+    sasl_failures: Counter,
+    resumptions: Family<Labels<1>, Counter>,
+    upstream: Family<HostLabels, Counter>,
+    logging_in: Arc<AtomicUsize>,
+}
+
+/// A connection that has not become a session yet. It counts until this value is dropped.
+#[derive(Debug)]
+pub struct LoggingIn(Arc<AtomicUsize>);
+
+impl Drop for LoggingIn {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Connections {
+    // The encoder ends a counter's name with `_total`.
+    pub(super) fn register(&self, registry: &mut Registry) {
+        registry.register("connections", "Connected clients, those that log in included", self.open.clone());
+        registry.register("accepted_connections", "Connections that were accepted", self.accepted.clone());
+        registry.register("handshakes", "TLS handshakes of clients, by outcome", self.handshakes.clone());
+        let help = "How long handshakes took that were established";
+        registry.register_with_unit("handshake", help, Unit::Seconds, self.handshake_time.shared());
+        registry.register("logins", "Log-ins over TLS, by outcome", self.logins.clone());
+        registry.register("sasl_failures", "Log-ins that the server refused", self.sasl_failures.clone());
+        registry.register("resumptions", "Wishes to resume a session, by outcome", self.resumptions.clone());
+        let help = "Connections to the server of a host, by outcome";
+        registry.register("upstream_connects", help, self.upstream.clone());
+    }
+
+    pub(super) fn begin_at_zero(&self) {
+        for outcome in Handshake::ALL {
+            drop(self.handshakes.get_or_create(&[("outcome", outcome.name())]));
+        }
+        for outcome in LoginOutcome::all() {
+            drop(self.logins.get_or_create(&[("outcome", outcome.name())]));
+        }
+        for outcome in ResumeOutcome::ALL {
+            drop(self.resumptions.get_or_create(&[("outcome", outcome.name())]));
+        }
+    }
+
+    pub(super) fn serve_host(&self, host: &str) {
+        for outcome in ConnectOutcome::ALL {
+            drop(self.upstream.get_or_create(&of_host(host, ("outcome", outcome.name()))));
+        }
+    }
+
+    pub(super) fn logging_in(&self) -> LoggingIn {
+        self.accepted.inc();
+        self.logging_in.fetch_add(1, Ordering::Relaxed);
+        LoggingIn(Arc::clone(&self.logging_in))
+    }
+
+    /// The number of connected clients, given the number of sessions with their client.
+    pub(super) fn open(&self, with_client: usize) -> usize {
+        self.logging_in.load(Ordering::Relaxed).saturating_add(with_client)
+    }
+
+    pub(super) fn measure(&self, with_client: usize) {
+        self.open.set(gauge(self.open(with_client)));
+    }
+
+    pub(super) fn handshake(&self, outcome: Handshake, took: Duration) {
+        self.handshakes.get_or_create(&[("outcome", outcome.name())]).inc();
+        if outcome == Handshake::Established {
+            self.handshake_time.observe(took);
+        }
+    }
+
+    pub(super) fn login(&self, outcome: LoginOutcome) {
+        self.logins.get_or_create(&[("outcome", outcome.name())]).inc();
+    }
+
+    /// The number of logins with this outcome.
+    pub(super) fn logins(&self, outcome: LoginOutcome) -> u64 {
+        self.logins.get_or_create(&[("outcome", outcome.name())]).get()
+    }
+
+    pub(super) fn sasl_failure(&self) {
+        self.sasl_failures.inc();
+    }
+
+    pub(super) fn resumption(&self, outcome: ResumeOutcome) {
+        self.resumptions.get_or_create(&[("outcome", outcome.name())]).inc();
+    }
+
+    pub(super) fn upstream(&self, host: &str, outcome: ConnectOutcome) {
+        self.upstream.get_or_create(&of_host(host, ("outcome", outcome.name()))).inc();
+    }
+}

@@ -1,0 +1,85 @@
+//! Counters of the database, and of stanzas that it did not take.
+
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::{Registry, Unit};
+
+use super::handover::Handover;
+use super::labels::gauge;
+use super::latency::Latency;
+use super::measured::Disk;
+use super::unsaved::Unsaved;
+
+/// The metrics that the store counts itself.
+#[derive(Clone, Debug, Default)]
+pub struct StoreMetrics {
+    /// The time that commits take.
+    pub commits: Latency,
+    /// Stanzas that were lost because they cannot be read.
+    pub lost: Counter,
+}
+
+/// The counters.
+#[derive(Debug, Default)]
+pub(super) struct Storage {
+    store: StoreMetrics,
+    accounts: Gauge,
+    spooled: Gauge,
+    spool_bytes: Gauge,
+    store_bytes: Gauge,
+    spool_failed: Counter,
+    returned: Counter,
+    unsaved: Gauge,
+    unsaved_bytes: Gauge,
+}
+
+impl Storage {
+    pub(super) fn new(store: StoreMetrics) -> Self {
+        Self { store, ..Self::default() }
+    }
+
+    pub(super) fn register(&self, registry: &mut Registry, handover: &Handover) {
+        registry.register("accounts", "Accounts about which something is kept", self.accounts.clone());
+        registry.register("spool_stanzas", "Stanzas that wait on disk", self.spooled.clone());
+        let help = "Bytes that wait on disk, with what keeping them costs";
+        registry.register_with_unit("spool", help, Unit::Bytes, self.spool_bytes.clone());
+        let help = "Times that the spool began to refuse the stanzas of a session";
+        registry.register("spool_failed", help, self.spool_failed.clone());
+        let help = "Stanzas returned to their senders since neither disk nor memory had room";
+        registry.register("stanzas_returned", help, self.returned.clone());
+        let help = "Stanzas lost: neither disk nor memory had room and they may not be returned, \
+                    or the disk has them in a form that cannot be read";
+        registry.register("stanzas_lost", help, self.store.lost.clone());
+        handover.register(registry);
+        let help = "Stanzas that the spool refuses and only memory has: a crash loses them";
+        registry.register("unsaved_stanzas", help, self.unsaved.clone());
+        let help = "Bytes of the stanzas that the spool refuses and only memory has";
+        registry.register_with_unit("unsaved", help, Unit::Bytes, self.unsaved_bytes.clone());
+        registry.register_with_unit("store", "Size of the database", Unit::Bytes, self.store_bytes.clone());
+        let help = "How long commits to the disk took";
+        registry.register_with_unit("store_commit", help, Unit::Seconds, self.store.commits.shared());
+    }
+
+    pub(super) fn measure(&self, disk: &Disk) {
+        self.accounts.set(gauge(disk.accounts));
+        self.spooled.set(gauge(disk.spooled));
+        self.spool_bytes.set(gauge(disk.spool_bytes));
+        self.store_bytes.set(gauge(disk.store_bytes));
+    }
+
+    pub(super) fn spool_failed(&self) {
+        self.spool_failed.inc();
+    }
+
+    pub(super) fn returned(&self, stanzas: u64) {
+        self.returned.inc_by(stanzas);
+    }
+
+    pub(super) fn lost(&self, stanzas: u64) {
+        self.store.lost.inc_by(stanzas);
+    }
+
+    pub(super) fn unsaved(&self) -> Unsaved {
+        Unsaved::new(self.unsaved.clone(), self.unsaved_bytes.clone())
+    }
+}

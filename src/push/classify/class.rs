@@ -1,0 +1,45 @@
+//! The classes of stanzas.
+
+use std::fmt;
+
+use super::noise::Noise;
+
+/// The class of a stanza.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Class {
+    /// Somebody calls (XEP-0353 `propose`, XEP-0482 `invite`, a Jingle `session-initiate` over RTP).
+    Call,
+    /// A call is over, or was taken or declined by another client of the account.
+    CallEnd,
+    /// Somebody wrote: this notifies.
+    Message,
+    /// An invitation to a room (XEP-0249, XEP-0045 §7.8.2).
+    Invite,
+    /// Somebody asks to see the user's presence (RFC 6121 §3.1).
+    Subscribe,
+    /// Another client of the account has read [`Classified::chat`](super::Classified::chat) (XEP-0333 `displayed`, XEP-0490; of several chats, the last).
+    ReadSync,
+    /// Nothing that a person waits for.
+    Noise(Noise),
+}
+
+impl Class {
+    /// Its name in logs and metrics; [`Noise::name`] says more.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Call => "call",
+            Self::CallEnd => "call_end",
+            Self::Message => "message",
+            Self::Invite => "invite",
+            Self::Subscribe => "subscribe",
+            Self::ReadSync => "read_sync",
+            Self::Noise(_) => "noise",
+        }
+    }
+}
+
+impl fmt::Display for Class {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}

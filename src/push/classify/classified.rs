@@ -1,0 +1,83 @@
+//! A stanza with its class, and what else the rules need of it.
+
+use std::borrow::Cow;
+use std::hash::{Hash, Hasher};
+
+use super::class::Class;
+use crate::hash;
+use crate::jid::{BareJid, Jid};
+use crate::push::address::address;
+use crate::push::encryption::Encryption;
+use crate::push::rooms::Rooms;
+use crate::xml::{Node, ns};
+
+/// What the classifier knows of the account beside the stanza.
+#[derive(Clone, Copy, Debug)]
+pub struct Context<'a> {
+    /// The account that receives it.
+    pub account: &'a BareJid,
+    /// The rooms it is in, and as whom.
+    pub rooms: &'a Rooms,
+}
+
+/// A stanza as the person behind the account understands it.
+#[derive(Debug)]
+pub struct Classified<'a> {
+    /// Its class.
+    pub class: Class,
+    /// The stanza that a person would read: the one inside a carbon, in either direction, else the stanza itself.
+    pub stanza: Node<'a>,
+    /// The conversation that it belongs to: the bare JID of the other side, or of the room. An invitation by way of a room belongs to
+    /// the room, a direct one to the inviter; [`Classified::inviter`] names the person in both. `None` for presence and iqs that
+    /// are noise.
+    pub chat: Option<BareJid>,
+    /// The session of a call: of [`Class::Call`] and [`Class::CallEnd`] only.
+    pub call: Option<String>,
+    /// Another client of the account did it: its user is there. What clients do of their own accord does not count, such as
+    /// receipts, keys and `ringing`, nor that a chat was left.
+    pub own: bool,
+    /// The id in the archive of the account, or of the room (XEP-0359).
+    pub(super) stanza_id: Option<Cow<'a, str>>,
+}
+
+impl<'a> Classified<'a> {
+    pub(super) fn new(class: Class, stanza: Node<'a>) -> Self {
+        Self { class, stanza, chat: None, call: None, own: false, stanza_id: None }
+    }
+
+    /// Who invites, for [`Class::Invite`]: the sender (XEP-0249), or whom the room names (XEP-0045 §7.8.2), if it does.
+    pub fn inviter(&self) -> Option<BareJid> {
+        if self.class != Class::Invite {
+            return None;
+        }
+        let mediated = self.stanza.child("x", ns::MUC_USER).and_then(|x| x.child("invite", ns::MUC_USER));
+        address(&mediated.unwrap_or(self.stanza), "from").map(Jid::into_bare)
+    }
+
+    /// A hash that identifies the stanza, however often and by whatever way it comes: of the session of a call, its peer, and
+    /// whether it begins or ends; else of the id in the archive; else of sender, id and text. Nobody can make two stanzas
+    /// collide without the seed.
+    pub fn key(&self, seed: u64) -> u64 {
+        let mut hasher = hash::keyed(seed);
+        if let Some(call) = &self.call {
+            let caller = self.chat.as_ref().map(|chat| chat.as_str());
+            (self.class.name(), call, caller).hash(&mut hasher);
+            return hasher.finish();
+        }
+        self.stanza.attr("from").hash(&mut hasher);
+        self.stanza_id.hash(&mut hasher);
+        if self.stanza_id.is_none() {
+            let id = self.stanza.attr("id");
+            id.hash(&mut hasher);
+            for child in self.stanza.children() {
+                if child.is("body", ns::CLIENT) {
+                    child.text().hash(&mut hasher);
+                } else if id.is_none() && Encryption::is_text(&child) {
+                    // Nothing else differs between two encrypted texts.
+                    child.raw().hash(&mut hasher);
+                }
+            }
+        }
+        hasher.finish()
+    }
+}

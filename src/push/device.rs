@@ -1,0 +1,129 @@
+//! A device of an account, and the logins whose sessions it has open.
+
+use serde::{Deserialize, Deserializer, Serialize};
+
+use super::guard::Guard;
+
+/// Names a device within its account: random, never reused. The default, 0, is none's.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct DeviceId(pub u64);
+
+/// Names a login, and so the session that came of it. Ids rise in the order of the binds, across restarts too, and are never
+/// given out twice: of two sessions the one with the smaller id is the older. 0 is never given out: it stands for the logins
+/// of an older database, whose ids were random. They are older than all others.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct LoginId(pub u64);
+
+/// A login of an older database.
+const OLD: LoginId = LoginId(0);
+
+/// How many resumption ids of a device are remembered.
+const SM_IDS: usize = 4;
+/// One device of an account.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Device {
+    /// Its name.
+    pub id: DeviceId,
+    /// The resource that it bound last.
+    pub resource: String,
+    /// The id of its user agent (XEP-0388 §2.3), if it ever said one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub agent: Option<String>,
+    /// The resumption ids that it was given, oldest first: it may present any of them.
+    #[serde(default)]
+    pub sm_ids: Vec<String>,
+    /// Unix seconds of its last contact.
+    pub last_seen: u64,
+    /// The logins whose sessions are open on the server, oldest first. Still so at a start: they were lost with the process.
+    ///
+    /// None is ever left out while its session lives. Each stands for a session that was admitted (`connections`, and
+    /// `held_per_account` without a client), and the list is emptied at a start, so it is as long as an account has sessions.
+    #[serde(default, deserialize_with = "open_logins")]
+    pub open: Vec<LoginId>,
+    /// The stanzas that its client breaks on, if any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub guard: Option<Box<Guard>>,
+}
+
+impl Device {
+    /// A device of which nothing else is known yet.
+    pub(super) fn new(id: DeviceId) -> Self {
+        Self {
+            id,
+            resource: String::new(),
+            agent: None,
+            sm_ids: Vec::new(),
+            last_seen: 0,
+            open: Vec::new(),
+            guard: None,
+        }
+    }
+
+    /// Returns whether a session of it is open on the server.
+    pub fn is_open(&self) -> bool {
+        !self.open.is_empty()
+    }
+
+    /// Replaces the logins by one of an older database, if there are any.
+    pub(super) fn make_logins_old(&mut self) {
+        if self.is_open() {
+            self.open = vec![OLD];
+        }
+    }
+
+    /// Takes what is known of another record of the same device, which is the newer one.
+    pub(super) fn absorb(&mut self, newer: Device) {
+        self.resource = newer.resource;
+        self.agent = newer.agent.or(self.agent.take());
+        self.last_seen = self.last_seen.max(newer.last_seen);
+        self.add_logins(newer.open);
+        self.add_sm_ids(newer.sm_ids);
+        self.guard = newer.guard.or(self.guard.take());
+    }
+
+    /// Replaces the poison guard; an empty one is not kept.
+    pub(super) fn set_guard(&mut self, guard: Guard) {
+        self.guard = Some(guard).filter(|guard| !guard.is_empty()).map(Box::new);
+    }
+
+    /// Gives the stanzas back to their places that were set aside.
+    pub(super) fn release_set_aside(&mut self) {
+        if let Some(mut guard) = self.guard.take() {
+            guard.release();
+            self.guard = Some(guard).filter(|guard| !guard.is_empty());
+        }
+    }
+
+    /// Adds logins whose sessions are open.
+    pub(super) fn add_logins(&mut self, logins: impl IntoIterator<Item = LoginId>) {
+        self.open.extend(logins);
+        self.open.sort_unstable();
+        self.open.dedup();
+    }
+
+    /// Adds resumption ids; the oldest are forgotten.
+    pub(super) fn add_sm_ids(&mut self, sm_ids: impl IntoIterator<Item = String>) {
+        self.sm_ids.extend(sm_ids);
+        forget_oldest(&mut self.sm_ids, SM_IDS);
+    }
+}
+
+fn forget_oldest<T>(list: &mut Vec<T>, at_most: usize) {
+    list.drain(..list.len().saturating_sub(at_most));
+}
+
+/// Older records say only whether there is one.
+fn open_logins<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<LoginId>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Open {
+        Logins(Vec<LoginId>),
+        Is(bool),
+    }
+    Ok(match Open::deserialize(deserializer)? {
+        Open::Logins(logins) => logins,
+        Open::Is(open) => open.then_some(OLD).into_iter().collect(),
+    })
+}

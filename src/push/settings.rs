@@ -1,0 +1,65 @@
+//! The settings of notifications, as the operator chose them.
+
+use std::time::Duration;
+
+use crate::jid::Jid;
+
+/// The content and the times of notifications, and what clients may ask for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// The `last-message-body` of a notification about something important, when `with_body` is off. If it is empty, there is no
+    /// such field.
+    pub important_body: String,
+    /// Notifications carry the message's own body.
+    pub with_body: bool,
+    /// Notifications carry the sender's JID.
+    pub with_sender: bool,
+    /// Publish errors in a row that end a registration.
+    pub max_errors: u32,
+    /// Registrations that an account may have.
+    pub max_devices: usize,
+    /// The time for which a device must have been dark before its first notification.
+    pub batch_delay: Duration,
+    /// The least time between two notifications to one device.
+    pub min_interval: Duration,
+    /// Unimportant stanzas are notified too, without a text, as mod_cloud_notify does.
+    pub unimportant: bool,
+    /// Notifications wait until no other client of the account was active for this long. Calls do not wait.
+    pub grace: Duration,
+    /// The times after a notification at which a device that does not come is notified again. May be empty.
+    pub repush: Vec<Duration>,
+    /// Clients may ask for filters, priority and encrypted notifications (`tigase:push`).
+    pub extensions: bool,
+    /// Clients may ask that calls ring by notification alone (`tigase:push:jingle:0`). Only with [`Settings::extensions`].
+    pub jingle: bool,
+    /// The domains of the push services that may be used; any, if there are none.
+    pub services: Vec<String>,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        let minutes = |minutes: u64| Duration::from_secs(minutes * 60);
+        Self {
+            important_body: "New Message!".to_owned(),
+            with_body: false,
+            with_sender: false,
+            max_errors: 16,
+            max_devices: 5,
+            batch_delay: Duration::from_secs(1),
+            min_interval: Duration::from_secs(20),
+            unimportant: false,
+            grace: Duration::ZERO,
+            repush: vec![minutes(1), minutes(5), minutes(30)],
+            extensions: true,
+            jingle: false,
+            services: Vec::new(),
+        }
+    }
+}
+
+impl Settings {
+    /// Returns whether users may be notified through this push service.
+    pub fn allows(&self, service: &Jid) -> bool {
+        self.services.is_empty() || self.services.iter().any(|domain| domain == service.domain())
+    }
+}

@@ -1,0 +1,153 @@
+//! The exact path through an element: one token at a time, once its end has come.
+
+use std::cell::Cell;
+
+use super::boundary::{Boundary, Token};
+use super::declare::{check_prefixes, declare};
+use super::tag::{Attrs, Tag, end_tag, start_tag};
+use crate::xml::chars::{check_chars, check_text};
+use crate::xml::error::{FrameError, Restricted};
+use crate::xml::header::Header;
+use crate::xml::kind::Kind;
+use crate::xml::limits::FrameLimits;
+use crate::xml::open_elements::Spelled;
+use crate::xml::progress::Progress;
+use crate::xml::scope::{Binding, Scope, lookup};
+
+/// The state of the exact path: how far the end of the current token was searched, and room for attributes.
+#[derive(Debug, Default)]
+pub(in crate::xml) struct ExactReader {
+    boundary: Boundary,
+    attrs: Attrs,
+}
+
+impl ExactReader {
+    /// Returns whether no token is half searched, so that the fast path may go on.
+    #[inline(always)]
+    pub(in crate::xml) fn is_between_tokens(&self) -> bool {
+        self.boundary.is_fresh()
+    }
+
+    /// Reads a token. Returns false if it is not whole.
+    pub(in crate::xml) fn token(
+        &mut self,
+        progress: &mut Progress,
+        bytes: &[u8],
+        header: &Header,
+        limits: &FrameLimits,
+    ) -> Result<bool, FrameError> {
+        let at = progress.at();
+        let rest = bytes.get(at..).unwrap_or_default();
+        let Some((token, len)) = self.boundary.find(rest).map_err(|error| error.moved(at))? else {
+            return Ok(false);
+        };
+        let whole = bytes.get(..at + len).unwrap_or_default();
+        self.check(progress, whole, token, header, limits)?;
+        Ok(true)
+    }
+
+    /// Frees memory that is not in use.
+    pub(in crate::xml) fn shrink(&mut self) {
+        self.attrs = Attrs::default();
+    }
+
+    /// Bytes of memory in use.
+    pub(in crate::xml) fn memory(&self) -> usize {
+        self.attrs.memory()
+    }
+
+    /// Checks the token at the end of `bytes`.
+    fn check(
+        &mut self,
+        progress: &mut Progress,
+        bytes: &[u8],
+        token: Token,
+        header: &Header,
+        limits: &FrameLimits,
+    ) -> Result<(), FrameError> {
+        let at = progress.at();
+        let content = bytes.get(at..).unwrap_or_default();
+        match token {
+            Token::Start => {
+                let tag = start_tag(bytes, at, &mut self.attrs, limits.attributes())?;
+                return self.enter(progress, bytes, tag, header, limits);
+            }
+            Token::End => {
+                let name = progress.innermost().map(|open| open.name.bytes(bytes)).unwrap_or_default();
+                progress.advance_to(end_tag(bytes, at, name)?);
+                progress.close(bytes);
+                return Ok(());
+            }
+            Token::Text => check_text(content, at)?,
+            Token::CData => check_chars(content, at)?,
+            Token::Declaration => return Err(FrameError::Restricted(Restricted::ProcessingInstruction)),
+        }
+        progress.advance_to(bytes.len());
+        Ok(())
+    }
+
+    fn enter(
+        &self,
+        progress: &mut Progress,
+        bytes: &[u8],
+        tag: Tag,
+        header: &Header,
+        limits: &FrameLimits,
+    ) -> Result<(), FrameError> {
+        if progress.depth() >= limits.depth {
+            return Err(FrameError::TooDeep { limit: limits.depth });
+        }
+        let scope = self.namespaces(progress, bytes, tag, header, limits)?;
+        if progress.is_outside() {
+            progress.set_kind(self.kind(progress, bytes, tag, header));
+        }
+        if tag.empty {
+            progress.leave(bytes, tag.name.start, scope);
+        } else {
+            progress.open_with(Spelled::new(bytes, tag.name.start, tag.name.end), scope);
+        }
+        progress.advance_to(tag.end);
+        Ok(())
+    }
+
+    /// Adds the declarations of a tag, and checks that every prefix is bound and no attribute is given twice under two prefixes
+    /// (Namespaces in XML 1.0 §5, §6.3). Returns the scope within the element.
+    fn namespaces(
+        &self,
+        progress: &mut Progress,
+        bytes: &[u8],
+        tag: Tag,
+        header: &Header,
+        limits: &FrameLimits,
+    ) -> Result<Scope, FrameError> {
+        let mut scope = progress.scope();
+        if self.attrs.declares() {
+            scope = declare(progress.declared_mut(), bytes, &self.attrs, scope, limits)?;
+        }
+        if !tag.prefixed {
+            return Ok(scope);
+        }
+        let (declared, borrowed) = (progress.declared(), Cell::new(0));
+        check_prefixes(tag, &self.attrs, bytes, |name| {
+            let binding = lookup(declared, bytes, name.prefix(bytes), Some(header))?;
+            if let Binding::Header(index, _) = binding {
+                borrowed.set(borrowed.get() | 1 << index);
+            }
+            Some(binding)
+        })?;
+        progress.borrow_prefixes(borrowed.get());
+        Ok(scope)
+    }
+
+    fn kind(&self, progress: &Progress, bytes: &[u8], tag: Tag, header: &Header) -> Kind {
+        let content = header.content_namespace().as_bytes();
+        let is_stanza = if tag.name.has_prefix() {
+            lookup(progress.declared(), bytes, tag.name.prefix(bytes), Some(header))
+                .is_some_and(|binding| binding.uri() == content)
+        } else {
+            let own = self.attrs.iter(bytes).find(|attr| attr.name.whole(bytes) == b"xmlns");
+            own.map_or(header.default_namespace().as_bytes() == content, |attr| attr.value(bytes).as_bytes() == content)
+        };
+        if is_stanza { Kind::of(tag.name.local(bytes)) } else { Kind::Other }
+    }
+}

@@ -1,0 +1,136 @@
+//! What is known of an element while it is being read, on either path.
+
+use super::kind::Kind;
+use super::open_elements::{Open, OpenElements, Spelled};
+use super::scope::{Declared, Scope};
+
+/// Progress in one top-level element. Offsets count from its `<`.
+#[derive(Debug, Default)]
+pub(super) struct Progress {
+    at: usize,
+    open: OpenElements,
+    /// Few elements have any.
+    declared: Option<Box<Declared>>,
+    kind: Kind,
+    borrowed: u64,
+}
+
+/// The properties of a finished element.
+#[derive(Debug, Default)]
+pub(super) struct Found {
+    pub(super) kind: Kind,
+    /// The namespace declarations inside.
+    pub(super) decls: Option<Box<Declared>>,
+    /// One bit for each prefix of the stream header that is used.
+    pub(super) borrowed: u64,
+}
+
+impl Progress {
+    /// The place of the next token.
+    #[inline(always)]
+    pub(super) fn at(&self) -> usize {
+        self.at
+    }
+
+    /// Goes on to this place; everything before it is checked.
+    #[inline(always)]
+    pub(super) fn advance_to(&mut self, at: usize) {
+        self.at = at;
+    }
+
+    /// The number of open elements.
+    #[inline(always)]
+    pub(super) fn depth(&self) -> usize {
+        self.open.len()
+    }
+
+    /// Returns whether no element is open: before the root, and behind it.
+    #[inline(always)]
+    pub(super) fn is_outside(&self) -> bool {
+        self.open.is_empty()
+    }
+
+    /// The innermost open element.
+    #[inline(always)]
+    pub(super) fn innermost(&self) -> Option<&Open> {
+        self.open.last()
+    }
+
+    /// The namespace scope at this place.
+    #[inline(always)]
+    pub(super) fn scope(&self) -> Scope {
+        self.open.last().map(|open| open.scope).unwrap_or_default()
+    }
+
+    /// Sets the kind of the top-level element.
+    #[inline(always)]
+    pub(super) fn set_kind(&mut self, kind: Kind) {
+        self.kind = kind;
+    }
+
+    /// Opens an element that declares no namespace prefix.
+    #[inline(always)]
+    pub(super) fn open(&mut self, name: Spelled) {
+        let scope = self.scope();
+        self.open_with(name, scope);
+    }
+
+    /// Opens an element with this scope.
+    #[inline(always)]
+    pub(super) fn open_with(&mut self, name: Spelled, scope: Scope) {
+        self.open.push(Open { name, scope });
+    }
+
+    /// Closes the innermost element.
+    #[inline(always)]
+    pub(super) fn close(&mut self, bytes: &[u8]) {
+        if let Some(Open { name, scope }) = self.open.pop(bytes)
+            && scope != Scope::default()
+        {
+            self.leave(bytes, name.start, scope);
+        }
+    }
+
+    /// Ends the scope of an element whose name is at `start`.
+    pub(super) fn leave(&mut self, bytes: &[u8], start: usize, scope: Scope) {
+        let outer = self.scope();
+        if let Some(declared) = self.declared.as_mut().filter(|_| scope != outer) {
+            declared.leave(bytes, start, scope, outer);
+        }
+    }
+
+    /// The namespace declarations so far.
+    pub(super) fn declared(&self) -> Option<&Declared> {
+        self.declared.as_deref()
+    }
+
+    /// The namespace declarations so far, to add some.
+    pub(super) fn declared_mut(&mut self) -> &mut Declared {
+        self.declared.get_or_insert_default()
+    }
+
+    /// Notes the prefixes of the stream header, one bit each, that a tag uses.
+    pub(super) fn borrow_prefixes(&mut self, bits: u64) {
+        self.borrowed |= bits;
+    }
+
+    /// Frees memory that is not in use.
+    pub(super) fn shrink(&mut self) {
+        self.open.shrink();
+    }
+
+    /// Bytes of memory in use beside the element's own.
+    pub(super) fn memory(&self) -> usize {
+        self.open.memory() + self.declared.as_ref().map_or(0, |declared| declared.memory())
+    }
+
+    /// Returns what was found, and starts with the next element.
+    pub(super) fn finish(&mut self) -> Found {
+        self.at = 0;
+        let mut decls = self.declared.take().filter(|declared| !declared.is_empty());
+        if let Some(declared) = &mut decls {
+            declared.finish();
+        }
+        Found { kind: std::mem::take(&mut self.kind), decls, borrowed: std::mem::take(&mut self.borrowed) }
+    }
+}
