@@ -63,7 +63,7 @@ fn plain<T: ToOwned + AsRef<str> + ?Sized>(part: Cow<'_, T>) -> Cow<'_, str> {
     }
 }
 
-/// Whether it is still one part where it stands in an address.
+/// Returns whether it is still one part where it stands in an address.
 fn is_one_part(normal: &str) -> bool {
     !normal.contains(['@', '/'])
 }

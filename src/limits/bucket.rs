@@ -5,42 +5,42 @@ use std::time::{Duration, Instant};
 /// Nanoseconds in a second.
 const SECOND: u128 = 1_000_000_000;
 
-/// How fast a bucket fills, and how much it holds.
+/// The rate at which a bucket fills, and its size.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rate {
     /// Units in a second times the seconds of `units`.
     units: u128,
     nanoseconds: u128,
-    /// How long an empty bucket takes to be full.
+    /// The time in which an empty bucket becomes full.
     burst: Duration,
 }
 
 impl Rate {
-    /// So many units in a second, with a burst of two seconds' worth, as mod_limits of Prosody has it; `None` for 0: no limit.
+    /// This number of units in a second, with a burst of two seconds' worth, like Prosody's mod_limits; `None` for 0: no limit.
     pub fn per_second(units: usize) -> Option<Self> {
         let rate = Self { units: units as u128, nanoseconds: SECOND, burst: Duration::from_secs(2) };
         (units > 0).then_some(rate)
     }
 
-    /// So many units in a minute, which may all come at once; `None` for 0: no limit.
+    /// This number of units in a minute, which may all come at once; `None` for 0: no limit.
     pub fn per_minute(units: usize) -> Option<Self> {
         let rate = Self { units: units as u128, nanoseconds: 60 * SECOND, burst: Duration::from_secs(60) };
         (units > 0).then_some(rate)
     }
 
-    /// How long `units` take to come back.
+    /// The time in which `units` come back.
     fn cost(self, units: u64) -> Duration {
         let nanoseconds = (u128::from(units) * self.nanoseconds).div_ceil(self.units.max(1));
         Duration::from_nanos(u64::try_from(nanoseconds).unwrap_or(u64::MAX))
     }
 }
 
-/// What is left of an allowance. More may be taken than there is: the debt is then to be waited for.
+/// The rest of an allowance. More may be taken than there is: the debt has to be waited for.
 ///
 /// The rate is given with each call, so that another one can hold at any time.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Bucket {
-    /// When it is full again; `None` if it always was.
+    /// The time at which it is full again; `None` if it always was.
     full: Option<Instant>,
 }
 
@@ -59,18 +59,18 @@ impl Bucket {
         self.full = Some(after.min(last));
     }
 
-    /// When there is something to take again, if there is nothing now.
+    /// The time at which there is something to take again, if there is nothing now.
     pub fn ready_at(&self, now: Instant, rate: Rate) -> Option<Instant> {
         // At this moment the last unit is gone; behind it lies the debt.
         self.full.and_then(|full| full.checked_sub(rate.burst)).filter(|at| *at > now)
     }
 
-    /// Whether there is less than a whole unit to take.
+    /// Returns whether there is less than a whole unit to take.
     pub fn is_empty(&self, now: Instant, rate: Rate) -> bool {
         self.full.is_some_and(|full| full.saturating_duration_since(now) + rate.cost(1) > rate.burst)
     }
 
-    /// Whether nothing is missing, so that it need not be kept.
+    /// Returns whether nothing is missing, so that it need not be kept.
     pub fn is_full(&self, now: Instant) -> bool {
         self.full.is_none_or(|full| full <= now)
     }

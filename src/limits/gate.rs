@@ -1,4 +1,4 @@
-//! How many connections there may be: in all, of one network, and before their log-in.
+//! Bounds on connections: in all, of one network, and before their login.
 
 use std::collections::HashMap;
 use std::future::pending;
@@ -7,38 +7,47 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::oneshot;
 
+use super::limit::Limit;
 use super::network::Network;
-use super::unauthenticated::{Origin, Place, Stage, Waiting};
-use super::watch::{Limit, Watch};
+use super::unauthenticated::{EvictionRank, Origin, Stage, Unauthenticated};
+use super::watch::Watch;
 use crate::config::Limits;
 
-/// Who is connected.
+/// Counts connections, and admits new ones.
 #[derive(Clone, Debug)]
-pub struct Gate(Arc<Shared>);
+pub struct Gate(Arc<GateState>);
 
 #[derive(Debug)]
-struct Shared {
-    table: Mutex<Table>,
+struct GateState {
+    table: Mutex<Admissions>,
     watch: Arc<Watch>,
 }
 
 #[derive(Debug, Default)]
-struct Table {
+struct Admissions {
     connections: usize,
     per_address: usize,
     unauthenticated: usize,
     all: usize,
     networks: HashMap<Network, usize>,
-    waiting: Waiting,
+    waiting: Unauthenticated,
+}
+
+/// A connection that was admitted.
+struct Entered {
+    /// Another connection had to go for it.
+    evicted: bool,
+    rank: EvictionRank,
+    eviction: oneshot::Receiver<()>,
 }
 
 /// The right to be connected, returned when dropped.
 #[derive(Debug)]
 pub struct Permit {
-    gate: Arc<Shared>,
+    gate: Arc<GateState>,
     address: Option<IpAddr>,
     /// `None` once it has logged in.
-    place: Option<Place>,
+    rank: Option<EvictionRank>,
     eviction: Option<oneshot::Receiver<()>>,
 }
 
@@ -63,7 +72,7 @@ impl Eviction {
 impl Gate {
     /// A gate that lets nobody in before it has bounds.
     pub fn new(watch: Arc<Watch>) -> Self {
-        Self(Arc::new(Shared { table: Mutex::default(), watch }))
+        Self(Arc::new(GateState { table: Mutex::default(), watch }))
     }
 
     /// Other bounds for those that come.
@@ -86,11 +95,11 @@ impl Gate {
         let entered = table.enter(origin);
         drop(table);
         match entered {
-            Ok((evicted, (place, eviction))) => {
+            Ok(Entered { evicted, rank, eviction }) => {
                 if evicted {
                     self.0.reached(Limit::Unauthenticated, address);
                 }
-                Ok(Permit { gate: Arc::clone(&self.0), address, place: Some(place), eviction: Some(eviction) })
+                Ok(Permit { gate: Arc::clone(&self.0), address, rank: Some(rank), eviction: Some(eviction) })
             }
             Err(limit) => {
                 self.0.reached(limit, address);
@@ -99,22 +108,22 @@ impl Gate {
         }
     }
 
-    /// What counts and logs those that are refused.
+    /// The counters and log lines of those that are refused.
     pub fn watch(&self) -> &Watch {
         &self.0.watch
     }
 
-    /// How many connections there are.
+    /// The number of connections.
     pub fn len(&self) -> usize {
         self.0.table().all
     }
 
-    /// Whether there are none.
+    /// Returns whether there are none.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// How many of them have not logged in.
+    /// The number of connections that have not logged in.
     pub fn unauthenticated(&self) -> usize {
         self.0.table().waiting.len()
     }
@@ -141,7 +150,9 @@ impl Permit {
                 self.gate.reached(limit, Some(address));
                 return Err(limit);
             }
-            self.place = self.place.map(|place| table.waiting.moved((from, place), (to, place.0)));
+            if let Some(rank) = self.rank {
+                table.waiting.change_origin(from, to, rank);
+            }
         }
         drop(table);
         self.address = Some(address);
@@ -151,17 +162,17 @@ impl Permit {
     /// The connection has come further on its way to a log-in.
     pub fn reaches(&mut self, stage: Stage) {
         let origin = self.origin();
-        self.place = self.place.map(|place| self.gate.table().waiting.moved((origin, place), (origin, stage)));
+        self.rank = self.rank.map(|rank| self.gate.table().waiting.reach(origin, rank, stage));
     }
 
     /// It has logged in, and does not have to go any more.
     pub fn authenticated(&mut self) {
-        if let Some(place) = self.place.take() {
-            self.gate.table().waiting.leave(self.origin(), place);
+        if let Some(rank) = self.rank.take() {
+            self.gate.table().waiting.leave(self.origin(), rank);
         }
     }
 
-    /// What says when it has to go; asked for once.
+    /// The signal that it has to go; can be taken once.
     pub fn eviction(&mut self) -> Eviction {
         Eviction(self.eviction.take())
     }
@@ -177,14 +188,14 @@ impl Drop for Permit {
         let mut table = self.gate.table();
         table.all -= 1;
         table.uncount(origin);
-        if let Some(place) = self.place {
-            table.waiting.leave(origin, place);
+        if let Some(rank) = self.rank {
+            table.waiting.leave(origin, rank);
         }
     }
 }
 
-impl Shared {
-    fn table(&self) -> MutexGuard<'_, Table> {
+impl GateState {
+    fn table(&self) -> MutexGuard<'_, Admissions> {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -196,16 +207,17 @@ impl Shared {
     }
 }
 
-impl Table {
-    /// Whether another connection had to go for one more of this origin, and the new one's place.
-    fn enter(&mut self, origin: Origin) -> Result<(bool, (Place, oneshot::Receiver<()>)), Limit> {
+impl Admissions {
+    /// Admits one more connection of this origin.
+    fn enter(&mut self, origin: Origin) -> Result<Entered, Limit> {
         self.count(origin)?;
         let evicted = self.make_room(origin).inspect_err(|_| self.uncount(origin))?;
         self.all += 1;
-        Ok((evicted, self.waiting.enter(origin)))
+        let (rank, eviction) = self.waiting.enter(origin);
+        Ok(Entered { evicted, rank, eviction })
     }
 
-    /// Whether another connection had to go; it frees its own count when it is gone.
+    /// Returns whether another connection has to go. It frees its own count when it is gone.
     fn make_room(&mut self, origin: Origin) -> Result<bool, Limit> {
         if self.all >= self.connections {
             // Who has many that do nothing gives one to who has few. Between equals the one that is there stays, else

@@ -16,10 +16,10 @@ use super::network::Network;
 const LONGEST: Duration = Duration::from_secs(600);
 /// Addresses that are remembered. An attack from more than these has no use for many tries of each.
 const REMEMBERED: usize = 100_000;
-/// How often it is looked whom of these to forget, at most.
+/// The least time between two searches for addresses to forget.
 const SWEEP: Duration = Duration::from_secs(1);
 
-/// Who failed to log in lately.
+/// Addresses whose logins failed lately.
 #[derive(Debug, Default)]
 pub struct Logins(Mutex<Failures>);
 
@@ -31,7 +31,7 @@ struct Failures {
 }
 
 impl Failures {
-    /// Whether an address more can be remembered, once those that are forgiven are forgotten.
+    /// Returns whether an address more can be remembered, once those that are forgiven are forgotten.
     fn has_room(&mut self, now: Instant) -> bool {
         let is_time = self.swept.is_none_or(|at| now.saturating_duration_since(at) >= SWEEP);
         if self.by_network.len() >= REMEMBERED && is_time {
@@ -43,7 +43,7 @@ impl Failures {
 }
 
 impl Logins {
-    /// So many failures in a minute are let pass from now on; 0: all.
+    /// Sets the number of failures in a minute that are tolerated; 0: all.
     pub fn update(&self, per_minute: usize) {
         self.lock().rate = Rate::per_minute(per_minute);
     }
@@ -59,7 +59,7 @@ impl Logins {
         failures.by_network.entry(network).or_default().take_at_most(now, rate, 1, LONGEST);
     }
 
-    /// Whether log-ins from this address are not to be tried now.
+    /// Returns whether log-ins from this address are not to be tried now.
     pub fn is_locked_out(&self, now: Instant, address: IpAddr) -> bool {
         let failures = self.lock();
         let Some(rate) = failures.rate else { return false };

@@ -1,11 +1,12 @@
-//! What a peer may ask of this process while it runs: the state behind `[limits]`.
+//! Bounds on what peers may ask of this process: the state behind `[limits]`.
 //!
-//! Each limit has a word ([`Limit`]) that is its metric's label and its key in the configuration. Who reaches one is told so
-//! where the protocol has a word for it, counted, and logged, but not for each time: an attack does not fill the disk.
-//! All of it takes other bounds at any time ([`Guards::update`]).
+//! Each [`Limit`] has a name, which is its metric's label and its key in the configuration. Each hit is counted, answered where
+//! the protocol has a condition for it, and logged at most once every ten seconds per limit, so that an attack does not fill the
+//! disk. Bounds may change at any time ([`Guards::update`]).
 
 mod bucket;
 mod gate;
+mod limit;
 mod logins;
 mod network;
 mod throttle;
@@ -17,11 +18,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 pub use bucket::{Bucket, Rate};
 pub use gate::{Eviction, Gate, Permit};
+pub use limit::Limit;
 pub use logins::Logins;
 pub use network::Network;
 pub use throttle::{Rates, Throttle};
 pub use unauthenticated::Stage;
-pub use watch::{Limit, Refusal, Seldom, Watch};
+pub use watch::{Refusal, Seldom, Watch};
 
 use crate::config::Limits;
 use crate::metrics::Metrics;
@@ -95,13 +97,13 @@ impl Guards {
         Arc::clone(&self.large)
     }
 
-    /// How fast a client may send.
+    /// The rates at which a client may send.
     pub fn rates(&self) -> Rates {
         let per_second = |number: &AtomicUsize| Rate::per_second(number.load(Ordering::Relaxed));
         Rates { stanzas: per_second(&self.stanza_rate), bytes: per_second(&self.bandwidth) }
     }
 
-    /// How many sessions of one account may be held without their client.
+    /// The number of sessions of one account that may be held without their client.
     pub fn held_per_account(&self) -> usize {
         self.held_per_account.load(Ordering::Relaxed)
     }

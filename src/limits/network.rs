@@ -1,4 +1,4 @@
-//! Whose connections count together.
+//! Networks, whose connections are counted together.
 
 use std::net::IpAddr;
 

@@ -1,4 +1,4 @@
-//! How fast one client may send: it is read more slowly, and nothing that it sent is dropped.
+//! Throttles a client that sends too fast: it is read more slowly, and nothing that it sent is dropped.
 
 use std::time::Instant;
 
@@ -14,7 +14,7 @@ pub struct Rates {
     pub bytes: Option<Rate>,
 }
 
-/// What a session has left of both.
+/// The rest of both rates of a session.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Throttle {
     stanzas: Bucket,
@@ -38,7 +38,7 @@ impl Throttle {
         }
     }
 
-    /// When the client is to be read on, if not now.
+    /// The time at which the client may be read again, if not now.
     pub fn resumes_at(&self, now: Instant, rates: Rates) -> Option<Instant> {
         let stanzas = rates.stanzas.and_then(|rate| self.stanzas.ready_at(now, rate));
         stanzas.max(rates.bytes.and_then(|rate| self.bytes.ready_at(now, rate)))

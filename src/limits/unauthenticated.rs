@@ -7,7 +7,7 @@ use tokio::sync::oneshot;
 
 use super::network::Network;
 
-/// How far a connection has come that has not logged in.
+/// The stage that a connection has reached before its login.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Stage {
     /// It is there, and has sent who knows what.
@@ -18,83 +18,95 @@ pub enum Stage {
     Opened,
 }
 
-/// How far, and since when compared with the others: what is smallest goes first.
-pub(super) type Place = (Stage, u64);
+/// The order in which connections of one origin are evicted: the smallest first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct EvictionRank {
+    stage: Stage,
+    /// Rises with each connection.
+    number: u64,
+}
 
-/// Whose it is; `None` while the header of a trusted proxy is awaited.
+/// The network of a connection; `None` while the header of a trusted proxy is awaited.
 pub(super) type Origin = Option<Network>;
 
-type Group = BTreeMap<Place, oneshot::Sender<()>>;
+type Group = BTreeMap<EvictionRank, oneshot::Sender<()>>;
 
 /// All connections that have not logged in. Of the network with the most, the one that came the least far goes first, and of
 /// those the oldest: who floods from some addresses loses their own connections, and who floods from very many loses those
 /// that do nothing. Somebody who just logs in is done before their turn comes.
 #[derive(Debug, Default)]
-pub(super) struct Waiting {
+pub(super) struct Unauthenticated {
     next: u64,
     len: usize,
     groups: HashMap<Origin, Group>,
     /// The groups, the one that loses a connection first at the end. First places differ, so no two have the same rank.
-    ranks: BTreeSet<(usize, Reverse<Place>, Origin)>,
+    ranks: BTreeSet<(usize, Reverse<EvictionRank>, Origin)>,
 }
 
-impl Waiting {
+impl Unauthenticated {
     pub(super) fn len(&self) -> usize {
         self.len
     }
 
-    /// A connection more; the receiver hears when it has to go.
-    pub(super) fn enter(&mut self, origin: Origin) -> (Place, oneshot::Receiver<()>) {
+    /// Adds a connection. The receiver gets a message when it has to go.
+    pub(super) fn enter(&mut self, origin: Origin) -> (EvictionRank, oneshot::Receiver<()>) {
         let (sender, receiver) = oneshot::channel();
-        let place = (Stage::Accepted, self.next);
+        let rank = EvictionRank { stage: Stage::Accepted, number: self.next };
         self.next += 1;
-        self.insert(origin, place, sender);
-        (place, receiver)
+        self.insert(origin, rank, sender);
+        (rank, receiver)
     }
 
-    /// It is gone, or has logged in.
-    pub(super) fn leave(&mut self, origin: Origin, place: Place) {
-        drop(self.take(origin, place));
+    /// Removes a connection that is gone, or has logged in.
+    pub(super) fn leave(&mut self, origin: Origin, rank: EvictionRank) {
+        drop(self.take(origin, rank));
     }
 
-    /// It has come further, or said whose it is. One that has to go stays where it is.
-    pub(super) fn moved(&mut self, from: (Origin, Place), to: (Origin, Stage)) -> Place {
-        let (number, stage) = (from.1.1, to.1);
-        if let Some(sender) = self.take(from.0, from.1) {
-            self.insert(to.0, (stage, number), sender);
+    /// Notes that a connection has reached a stage. One that has to go is left as it is.
+    pub(super) fn reach(&mut self, origin: Origin, rank: EvictionRank, stage: Stage) -> EvictionRank {
+        let reached = EvictionRank { stage, ..rank };
+        if let Some(sender) = self.take(origin, rank) {
+            self.insert(origin, reached, sender);
         }
-        (stage, number)
+        reached
     }
 
-    /// How many of this origin there are.
+    /// Moves a connection to the network that a proxy has named.
+    pub(super) fn change_origin(&mut self, from: Origin, to: Origin, rank: EvictionRank) {
+        if let Some(sender) = self.take(from, rank) {
+            self.insert(to, rank, sender);
+        }
+    }
+
+    /// The number of connections of this origin.
     pub(super) fn of(&self, origin: Origin) -> usize {
         self.groups.get(&origin).map_or(0, Group::len)
     }
 
-    /// How many there are of the origin that has the most.
+    /// The number of connections of the origin that has the most.
     pub(super) fn most(&self) -> usize {
         self.ranks.last().map_or(0, |(count, ..)| *count)
     }
 
-    /// Makes the first go that has to; returns whose it was.
+    /// Evicts the first in order; returns its origin.
     pub(super) fn evict(&mut self) -> Option<Origin> {
-        let (_, Reverse(place), origin) = *self.ranks.last()?;
-        let sender = self.take(origin, place)?;
+        let (_, Reverse(rank), origin) = *self.ranks.last()?;
+        let sender = self.take(origin, rank)?;
         // If nobody listens it is going already.
         sender.send(()).ok();
         Some(origin)
     }
 
-    fn insert(&mut self, origin: Origin, place: Place, sender: oneshot::Sender<()>) {
+    fn insert(&mut self, origin: Origin, rank: EvictionRank, sender: oneshot::Sender<()>) {
         self.len += 1;
         self.unrank(origin);
-        self.groups.entry(origin).or_default().insert(place, sender);
+        self.groups.entry(origin).or_default().insert(rank, sender);
         self.rank(origin);
     }
 
-    fn take(&mut self, origin: Origin, place: Place) -> Option<oneshot::Sender<()>> {
+    fn take(&mut self, origin: Origin, rank: EvictionRank) -> Option<oneshot::Sender<()>> {
         self.unrank(origin);
-        let sender = self.groups.get_mut(&origin).and_then(|group| group.remove(&place));
+        let sender = self.groups.get_mut(&origin).and_then(|group| group.remove(&rank));
         self.len -= usize::from(sender.is_some());
         self.rank(origin);
         sender
@@ -113,9 +125,9 @@ impl Waiting {
         }
     }
 
-    fn rank_of(&self, origin: Origin) -> Option<(usize, Reverse<Place>, Origin)> {
+    fn rank_of(&self, origin: Origin) -> Option<(usize, Reverse<EvictionRank>, Origin)> {
         let group = self.groups.get(&origin)?;
-        group.first_key_value().map(|(place, _)| (group.len(), Reverse(*place), origin))
+        group.first_key_value().map(|(rank, _)| (group.len(), Reverse(*rank), origin))
     }
 }
 
@@ -133,7 +145,7 @@ mod tests {
 
     #[test]
     fn the_network_with_the_most_loses_its_oldest() {
-        let mut waiting = Waiting::default();
+        let mut waiting = Unauthenticated::default();
         let (_, mut single) = waiting.enter(network(1));
         let mut many: Vec<_> = (0..3).map(|_| waiting.enter(network(2)).1).collect();
         assert_eq!(waiting.evict(), Some(network(2)));
@@ -146,12 +158,12 @@ mod tests {
 
     #[test]
     fn among_equals_the_one_that_came_least_far_goes_and_then_the_oldest() {
-        let mut waiting = Waiting::default();
+        let mut waiting = Unauthenticated::default();
         let (first, mut oldest) = waiting.enter(network(1));
         let (_, mut second) = waiting.enter(network(2));
         let (_, mut third) = waiting.enter(network(3));
-        let place = waiting.moved((network(1), first), (network(1), Stage::Secured));
-        assert_eq!(place, (Stage::Secured, 0));
+        let rank = waiting.reach(network(1), first, Stage::Secured);
+        assert_eq!(rank, EvictionRank { stage: Stage::Secured, number: 0 });
         for receiver in [&mut second, &mut third, &mut oldest] {
             assert!(waiting.evict().is_some());
             assert!(has_to_go(receiver));
@@ -162,24 +174,24 @@ mod tests {
 
     #[test]
     fn who_has_left_or_was_told_to_go_is_not_told_again() {
-        let mut waiting = Waiting::default();
+        let mut waiting = Unauthenticated::default();
         let (first, _one) = waiting.enter(network(1));
         let (second, _two) = waiting.enter(None);
         waiting.leave(network(1), first);
         waiting.leave(network(1), first);
         assert_eq!(waiting.evict(), Some(None));
         // It has not noticed yet.
-        let place = waiting.moved((None, second), (network(1), Stage::Accepted));
+        waiting.change_origin(None, network(1), second);
         assert_eq!(waiting.len(), 0);
-        waiting.leave(network(1), place);
+        waiting.leave(network(1), second);
         assert_eq!(waiting.len(), 0);
     }
 
     #[test]
     fn who_says_whose_it_is_counts_there() {
-        let mut waiting = Waiting::default();
+        let mut waiting = Unauthenticated::default();
         let (place, _one) = waiting.enter(None);
-        waiting.moved((None, place), (network(1), Stage::Accepted));
+        waiting.change_origin(None, network(1), place);
         assert_eq!((waiting.of(None), waiting.of(network(1)), waiting.most(), waiting.len()), (0, 1, 1, 1));
     }
 }

@@ -4,119 +4,13 @@ use std::fmt::Display;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use super::limit::Limit;
 use crate::metrics::LimitsReached;
 
 /// A limit is logged no more often than this; the lines between are counted.
 const PAUSE: Duration = Duration::from_secs(10);
 
-/// The limits, by the names of their keys.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Limit {
-    /// `connections`
-    Connections,
-    /// `connections_per_address`
-    ConnectionsPerAddress,
-    /// `unauthenticated`
-    Unauthenticated,
-    /// `unauthenticated_stanza`
-    UnauthenticatedStanza,
-    /// `stanza`
-    Stanza,
-    /// `depth`
-    Depth,
-    /// `handshake_timeout`
-    HandshakeTimeout,
-    /// `authentication_timeout`
-    AuthenticationTimeout,
-    /// `server_timeout`
-    ServerTimeout,
-    /// `failed_logins_per_address`
-    FailedLoginsPerAddress,
-    /// `stanza_rate`
-    StanzaRate,
-    /// `bandwidth`
-    Bandwidth,
-    /// `held_per_account`
-    HeldPerAccount,
-    /// `session_queue`
-    SessionQueue,
-    /// `queue_memory`
-    QueueMemory,
-    /// `spool_per_session`
-    SpoolPerSession,
-    /// `spool_per_account`
-    SpoolPerAccount,
-    /// `spool`
-    Spool,
-}
-
-impl Limit {
-    /// All of them.
-    pub const ALL: [Self; 18] = [
-        Self::Connections,
-        Self::ConnectionsPerAddress,
-        Self::Unauthenticated,
-        Self::UnauthenticatedStanza,
-        Self::Stanza,
-        Self::Depth,
-        Self::HandshakeTimeout,
-        Self::AuthenticationTimeout,
-        Self::ServerTimeout,
-        Self::FailedLoginsPerAddress,
-        Self::StanzaRate,
-        Self::Bandwidth,
-        Self::HeldPerAccount,
-        Self::SessionQueue,
-        Self::QueueMemory,
-        Self::SpoolPerSession,
-        Self::SpoolPerAccount,
-        Self::Spool,
-    ];
-
-    /// Its key in `[limits]`, which is its label too.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Connections => "connections",
-            Self::ConnectionsPerAddress => "connections_per_address",
-            Self::Unauthenticated => "unauthenticated",
-            Self::UnauthenticatedStanza => "unauthenticated_stanza",
-            Self::Stanza => "stanza",
-            Self::Depth => "depth",
-            Self::HandshakeTimeout => "handshake_timeout",
-            Self::AuthenticationTimeout => "authentication_timeout",
-            Self::ServerTimeout => "server_timeout",
-            Self::FailedLoginsPerAddress => "failed_logins_per_address",
-            Self::StanzaRate => "stanza_rate",
-            Self::Bandwidth => "bandwidth",
-            Self::HeldPerAccount => "held_per_account",
-            Self::SessionQueue => "session_queue",
-            Self::QueueMemory => "queue_memory",
-            Self::SpoolPerSession => "spool_per_session",
-            Self::SpoolPerAccount => "spool_per_account",
-            Self::Spool => "spool",
-        }
-    }
-
-    /// What happens to whom reaches it.
-    pub fn consequence(self) -> &'static str {
-        match self {
-            Self::Connections | Self::ConnectionsPerAddress => "the connection is refused",
-            Self::Unauthenticated => "a connection that has not logged in is closed for a newer one",
-            Self::UnauthenticatedStanza | Self::Stanza | Self::Depth => "the stream is closed",
-            Self::HandshakeTimeout | Self::AuthenticationTimeout => "the connection is closed",
-            Self::ServerTimeout => "the client is told remote-connection-failed",
-            Self::FailedLoginsPerAddress => "log-ins are answered temporary-auth-failure",
-            Self::StanzaRate | Self::Bandwidth => "the client is read more slowly",
-            Self::HeldPerAccount => "the session that is held longest ends",
-            Self::SessionQueue | Self::QueueMemory => "what waits is on disk only",
-            Self::SpoolPerSession | Self::SpoolPerAccount | Self::Spool => {
-                "stanzas stay in memory, and what has no room there stays the server's or is returned"
-            }
-        }
-    }
-}
-
-/// What somebody can make happen as often as they like, so that it is not logged each time.
+/// Refusals that somebody can cause as often as they like, so that they are not logged each time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refusal {
     /// No PROXY header came where one has to.
@@ -133,15 +27,15 @@ pub enum Refusal {
 
 const REFUSALS: usize = 5;
 
-/// What was logged, and what was not.
+/// The time of the last line, and the number of lines left out since.
 #[derive(Debug, Default)]
-struct Said {
+struct Suppression {
     at: Option<Instant>,
     suppressed: u64,
 }
 
-impl Said {
-    /// How many were left out before, if it is time for a line again.
+impl Suppression {
+    /// Returns the number of lines left out, if it is time for a line again.
     fn next(&mut self, now: Instant) -> Option<u64> {
         if self.at.is_some_and(|at| now.saturating_duration_since(at) < PAUSE) {
             self.suppressed += 1;
@@ -154,7 +48,7 @@ impl Said {
 
 /// A log line whose cause others can repeat without end: it is written at most once in ten seconds.
 #[derive(Debug, Default)]
-pub struct Seldom(Mutex<Said>);
+pub struct Seldom(Mutex<Suppression>);
 
 impl Seldom {
     /// Returns how often the line was left out before, if it may be written now.
@@ -163,12 +57,12 @@ impl Seldom {
     }
 }
 
-/// Counts all, logs some.
+/// Counts every limit that is reached, and logs some.
 #[derive(Debug)]
 pub struct Watch {
     counted: LimitsReached,
-    said: Mutex<[Said; Limit::ALL.len()]>,
-    refused: Mutex<[Said; REFUSALS]>,
+    said: Mutex<[Suppression; Limit::ALL.len()]>,
+    refused: Mutex<[Suppression; REFUSALS]>,
 }
 
 impl Watch {
@@ -180,13 +74,13 @@ impl Watch {
         Self { counted, said: Mutex::default(), refused: Mutex::default() }
     }
 
-    /// Decides whether such a thing is logged now; if so, how many were not logged before.
+    /// Returns how many such refusals were not logged before, if this one may be logged.
     pub fn refused(&self, refusal: Refusal) -> Option<u64> {
         let mut said = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
         said.get_mut(refusal as usize).and_then(|said| said.next(Instant::now()))
     }
 
-    /// Somebody has reached a limit: `who` is an address, or whatever the span does not say already.
+    /// Counts that a limit was reached. `who`: an address, or whatever the span does not contain already.
     pub fn reached(&self, limit: Limit, who: impl Display) {
         self.counted.get_or_create(&[("limit", limit.name())]).inc();
         let suppressed = {
@@ -206,7 +100,7 @@ mod tests {
 
     #[test]
     fn a_limit_is_logged_now_and_then_with_what_was_left_out() {
-        let (start, mut said) = (Instant::now(), Said::default());
+        let (start, mut said) = (Instant::now(), Suppression::default());
         assert_eq!(said.next(start), Some(0));
         for _ in 0..10_000 {
             assert_eq!(said.next(start + PAUSE / 2), None);

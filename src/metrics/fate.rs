@@ -1,9 +1,9 @@
-//! What becomes of the stanzas that push services send on the domain's streams.
+//! The fates of stanzas that push services send on the domain's streams.
 
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 
-/// What became of a stanza that answers no notification of ours.
+/// The fate of a stanza that answers no notification.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fate {
     /// An answer that was given to the session it is for.
@@ -12,7 +12,7 @@ pub enum Fate {
     Dropped,
     /// An answer that nobody waits for.
     Ignored,
-    /// What a push service may not send: it ends the stream.
+    /// A push service may not send it: the stream ends.
     Refused,
     /// It came behind our footer.
     Late,

@@ -1,4 +1,4 @@
-//! How long things take.
+//! Durations.
 
 use std::time::Duration;
 
@@ -24,7 +24,7 @@ impl Latency {
         self.0.observe(took.as_secs_f64());
     }
 
-    /// What is registered.
+    /// The histogram, for the registry.
     pub(super) fn shared(&self) -> Histogram {
         self.0.clone()
     }

@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 
 use crate::session::liveness::Reach;
 
-/// What is measured only when somebody asks.
+/// Numbers that are measured on demand.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Measured {
     /// The sessions of each host that is served, or that has some still.
     pub sessions: BTreeMap<String, Tally>,
-    /// What is on disk; `None` if that cannot be told now.
+    /// The numbers of the database; `None` if it does not answer now.
     pub disk: Option<Disk>,
 }
 
@@ -24,18 +24,18 @@ pub struct Tally {
     pub dark: usize,
     /// Stanzas in memory that no client has acknowledged.
     pub queued: usize,
-    /// What they count for, in bytes.
+    /// Their bytes, with the overhead.
     pub queue_bytes: usize,
 }
 
-/// What is on disk.
+/// The numbers of the database.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Disk {
     /// Accounts about which something is kept.
     pub accounts: u64,
     /// Stanzas in the spool.
     pub spooled: u64,
-    /// What they count for, in bytes.
+    /// Their bytes, with the overhead.
     pub spool_bytes: u64,
     /// Bytes of the database's file.
     pub store_bytes: u64,
@@ -43,7 +43,7 @@ pub struct Disk {
     pub wakes_waiting: u64,
 }
 
-/// What has been counted since the start, as far as the page shows it.
+/// The counters since the start that the page shows.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Counted {
     /// Messages that came from clients.
@@ -61,7 +61,7 @@ pub struct Counted {
 }
 
 impl Tally {
-    /// How many sessions there are.
+    /// The number of sessions.
     pub fn sessions(&self) -> usize {
         self.live + self.suspect + self.dark
     }

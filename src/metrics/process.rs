@@ -1,4 +1,4 @@
-//! What the system says of this process, under the names that all Prometheus clients use. Read when it is asked for, from
+//! The process as the system sees it, under the names that all Prometheus clients use. Read on demand from
 //! proc(5); what cannot be read is left out.
 
 use std::fmt;

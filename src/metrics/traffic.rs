@@ -1,4 +1,4 @@
-//! What passes through sessions, counted on the hot path: an addition for a stanza's number and one for its bytes, in memory
+//! Counters of what passes through sessions, on the hot path: an addition for a stanza and one for its bytes, in memory
 //! that few sessions share.
 
 use std::fmt;
@@ -22,7 +22,7 @@ const DIRECTIONS: [(Direction, &str); 2] = [(Direction::In, "in"), (Direction::O
 const KINDS: [(Kind, &str); 4] =
     [(Kind::Message, "message"), (Kind::Presence, "presence"), (Kind::Iq, "iq"), (Kind::Other, "nonza")];
 
-/// Which of a session's two streams.
+/// One of a session's two streams.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Leg {
     /// The client's.
@@ -31,14 +31,14 @@ pub enum Leg {
     Upstream,
 }
 
-/// Whether something came or went.
+/// The direction of a stanza.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Direction {
     In,
     Out,
 }
 
-/// What one shard has counted. As large as two cache lines, and alone in them.
+/// The counters of one shard. As large as two cache lines, and alone in them.
 #[derive(Debug, Default)]
 #[repr(align(128))]
 struct Shard {
@@ -46,7 +46,7 @@ struct Shard {
     bytes: [AtomicU64; 4],
 }
 
-/// Where a session counts: what comes or goes together, and then all at once in its shard.
+/// The counters of a session. It adds them to its shard all at once.
 #[derive(Debug)]
 pub struct Tap {
     shard: Arc<Shard>,
@@ -123,7 +123,7 @@ fn kind(element: &[u8]) -> Kind {
     Kind::Other
 }
 
-/// What all sessions have counted.
+/// The counters of all sessions.
 #[derive(Debug, Default)]
 pub(super) struct Traffic {
     shards: [Arc<Shard>; SHARDS],
@@ -131,14 +131,14 @@ pub(super) struct Traffic {
 }
 
 impl Traffic {
-    /// Where the next session counts.
+    /// The counters of one more session.
     pub(super) fn tap(&self) -> Tap {
         let next = self.next.fetch_add(1, Ordering::Relaxed) % SHARDS;
         let shard = self.shards.get(next).map(Arc::clone).unwrap_or_default();
         Tap { shard, elements: [0; 16], bytes: [0; 4] }
     }
 
-    /// How many stanzas and nonzas have come or gone.
+    /// The number of stanzas and nonzas that have come or gone.
     pub(super) fn messages(&self, leg: Leg) -> (u64, u64) {
         let way = |direction| self.sum(|shard| shard.counters((leg, direction), Kind::Message).0);
         (way(Direction::In), way(Direction::Out))

@@ -1,4 +1,4 @@
-//! What only memory has of a session while the spool refuses its stanzas.
+//! The stanzas of a session that only memory has while the spool refuses them.
 
 use prometheus_client::metrics::gauge::Gauge;
 

@@ -17,9 +17,9 @@ pub const REPLY_MARK: usize = 64 * 1024;
 /// kept as runs; all else is relayed.
 #[derive(Debug, Default)]
 pub(super) struct Backlog {
-    /// What was written since nothing waited.
+    /// Bytes written since nothing waited.
     written: usize,
-    /// How much of that has left.
+    /// Bytes of those that have left.
     left: usize,
     replies: Option<Box<Replies>>,
     /// Relayed bytes have reached their mark and not fallen to half of it.
@@ -89,7 +89,7 @@ impl Backlog {
         self.watched = if self.waiting() == 0 { Watched::None } else { Watched::Until(self.written) };
     }
 
-    /// What has become of the watched bytes, where that is news: once that they wait, and then once that they have left.
+    /// News of the watched bytes: once that they wait, and then once that they have left.
     pub(super) fn departure(&mut self) -> Option<Departure> {
         let (watched, news) = match self.watched {
             Watched::Until(end) => (Watched::KnownToWait(end), Some(Departure::Waits)),
@@ -130,29 +130,29 @@ impl Backlog {
         self.written - self.left
     }
 
-    /// How many bytes of replies wait.
+    /// The bytes of replies that wait.
     pub(super) fn replies(&self) -> usize {
         self.replies.as_ref().map_or(0, |replies| replies.bytes)
     }
 
-    /// Whether relayed bytes are over their mark.
+    /// Returns whether relayed bytes are over their mark.
     pub(super) fn is_full(&self) -> bool {
         self.full
     }
 
-    /// Whether replies are over their mark.
+    /// Returns whether replies are over their mark.
     pub(super) fn owes_too_much(&self) -> bool {
         self.replies.as_ref().is_some_and(|replies| replies.over)
     }
 
-    /// Whether replies came over half their mark and have not all left since.
+    /// Returns whether replies came over half their mark and have not all left since.
     pub(super) fn owes_much(&self) -> bool {
         self.replies.as_ref().is_some_and(|replies| replies.many)
     }
 }
 
 impl Watched {
-    /// What is watched once all up to this position has left.
+    /// The state once all bytes up to this position have left.
     fn left(self, position: usize) -> Self {
         match self {
             Self::Until(end) if end <= position => Self::None,

@@ -24,7 +24,7 @@ const SOON: Duration = Duration::from_secs(14 * 24 * 60 * 60);
 /// The last second of the year 9999, which a certificate names that never ends (RFC 5280 §4.1.2.5).
 const NEVER: u64 = 253_402_300_799;
 
-/// Why a host has no usable certificate: the operator's, always.
+/// An error in a host's certificate, which the operator has to mend.
 #[derive(Debug, thiserror::Error)]
 pub enum CertificateError {
     /// The file is missing, or this user may not read it.
@@ -32,7 +32,7 @@ pub enum CertificateError {
     Unreadable {
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The error of the system.
         error: io::Error,
     },
     /// The file holds no PEM section of the wanted kind.
@@ -40,9 +40,9 @@ pub enum CertificateError {
     Empty {
         /// The file.
         path: PathBuf,
-        /// What was looked for.
+        /// The section that was searched for.
         wanted: &'static str,
-        /// How such a section begins.
+        /// The marker of such a section.
         marker: &'static str,
     },
     /// The key belongs to another certificate.
@@ -58,7 +58,7 @@ pub enum CertificateError {
     Unusable {
         /// The file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The error.
         error: rustls::Error,
     },
     /// A development certificate could not be written.
@@ -66,7 +66,7 @@ pub enum CertificateError {
     Unwritable {
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The error of the system.
         error: io::Error,
     },
     /// A development certificate could not be made.
@@ -74,12 +74,12 @@ pub enum CertificateError {
     NotMade {
         /// For which domain.
         domain: String,
-        /// Why not.
+        /// The error.
         error: rcgen::Error,
     },
 }
 
-/// What is wrong with a certificate that can be loaded.
+/// A defect of a certificate that can be loaded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Defect {
     /// Clients will refuse it: it does not name the domain.
@@ -106,7 +106,7 @@ impl Defect {
         }
     }
 
-    /// What to do about it.
+    /// The remedy.
     pub fn remedy(self) -> &'static str {
         match self {
             Self::NotForDomain => "get one that lists the domain as a DNS name",
@@ -160,7 +160,7 @@ pub fn load_or_make(host: &Host) -> Result<Arc<CertifiedKey>, CertificateError> 
     load(host)
 }
 
-/// What clients of a domain would object to at a time; who signed the certificate is not judged.
+/// The defects to which clients of a domain would object at a time. The issuer is not judged.
 pub fn judge(key: &CertifiedKey, domain: &str, now: SystemTime) -> Vec<Defect> {
     let Some((leaf, intermediates)) = key.cert.split_first() else { return Vec::new() };
     let Ok(parsed) = ParsedCertificate::try_from(leaf) else { return Vec::new() };
@@ -179,7 +179,7 @@ pub fn judge(key: &CertifiedKey, domain: &str, now: SystemTime) -> Vec<Defect> {
     defects
 }
 
-/// When a certificate ends, in Unix seconds.
+/// The end of a certificate, in Unix seconds.
 pub fn not_after(key: &CertifiedKey) -> u64 {
     let Some((leaf, intermediates)) = key.cert.split_first() else { return NEVER };
     let Ok(parsed) = ParsedCertificate::try_from(leaf) else { return NEVER };
@@ -189,7 +189,7 @@ pub fn not_after(key: &CertifiedKey) -> u64 {
     }
 }
 
-/// What is wrong with the dates of a certificate, at a time since the epoch. With no roots a chain can never be complete,
+/// The error in the dates of a certificate, at a time since the epoch. With no roots a chain can never be complete,
 /// but the dates of the certificate are looked at first.
 fn objection(
     parsed: &ParsedCertificate<'_>,
@@ -204,7 +204,7 @@ fn objection(
     }
 }
 
-/// Whether [`ensure_development`] would make a certificate: both files are missing, and the domain is reserved for
+/// Returns whether [`ensure_development`] would make a certificate: both files are missing, and the domain is reserved for
 /// development (RFC 6761 §6, RFC 2606 §3: `localhost`, `example.org` and its like, and what ends in `.localhost`,
 /// `.test` or `.example`). No other domain gets one, not even at the default path: clients would refuse it, and it
 /// would hide that the real one is missing.

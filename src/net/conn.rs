@@ -21,7 +21,7 @@ thread_local! {
     static SPARE: Cell<BytesMut> = Cell::default();
 }
 
-/// What happened on a connection.
+/// An event on a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ConnEvent {
     /// Bytes came: ask for frames.
@@ -101,7 +101,7 @@ impl<S: Wire> Conn<S> {
         self.permit.as_deref_mut()
     }
 
-    /// How many bytes came since this was asked before.
+    /// The number of bytes that came since the last call.
     pub fn take_received(&mut self) -> usize {
         std::mem::take(&mut self.received)
     }
@@ -152,27 +152,27 @@ impl<S: Wire> Conn<S> {
         self.out.extend_from_slice(bytes);
     }
 
-    /// How many bytes wait to be written.
+    /// The number of bytes that wait to be written.
     pub fn backlog(&self) -> usize {
         self.out.len() + self.stream.unsent()
     }
 
-    /// How many of them answer the peer itself.
+    /// The number of those that answer the peer itself.
     pub fn replies(&self) -> usize {
         self.waiting.replies()
     }
 
-    /// Whether the relayed bytes that wait have come over [`HIGH_WATER`], and not fallen to half of it since.
+    /// Returns whether the relayed bytes that wait have come over [`HIGH_WATER`], and not fallen to half of it since.
     pub fn is_full(&self) -> bool {
         self.waiting.is_full()
     }
 
-    /// Whether the replies that wait have come over [`REPLY_MARK`], and not fallen to half of it since.
+    /// Returns whether the replies that wait have come over [`REPLY_MARK`], and not fallen to half of it since.
     pub fn owes_too_much(&self) -> bool {
         self.waiting.owes_too_much()
     }
 
-    /// Whether the replies that wait have come over half of [`REPLY_MARK`], and not all left since.
+    /// Returns whether the replies that wait have come over half of [`REPLY_MARK`], and not all left since.
     pub fn owes_much(&self) -> bool {
         self.waiting.owes_much()
     }
@@ -182,13 +182,13 @@ impl<S: Wire> Conn<S> {
         self.waiting.watch();
     }
 
-    /// What has become of the watched bytes, where that is news: once that they wait, and then once that the kernel has taken
+    /// News of the watched bytes: once that they wait, and then once that the kernel has taken
     /// the last of them, which is an event. Bytes that leave with the next event are no news.
     pub fn departure(&mut self) -> Option<Departure> {
         self.waiting.departure()
     }
 
-    /// When the peer is to be given up for not reading, if nothing moves until then.
+    /// The time at which the peer is given up for not reading, if nothing moves until then.
     pub fn write_deadline(&self, write_timeout: Duration) -> Option<Instant> {
         self.stalled.map(|since| since + write_timeout)
     }

@@ -11,10 +11,10 @@ use tokio::net::{TcpListener, TcpStream};
 use crate::config::Listen;
 use crate::limits::{Gate, Limit, Permit, Refusal};
 
-/// How long to wait when the process is out of descriptors: accepting at once again would only spin.
+/// The pause when the process is out of descriptors: accepting again at once would only spin.
 const OUT_OF_DESCRIPTORS: Duration = Duration::from_millis(200);
 
-/// What comes of a connection: it may be served, or is to be turned away.
+/// The decision about a connection: it is served, or refused.
 pub type Admission = Result<Permit, Limit>;
 
 /// Accepts for ever and calls `serve` with each connection; end it by dropping the future.

@@ -20,7 +20,7 @@ use std::time::Duration;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::TcpStream;
 
-/// How long a TCP connection may be idle before the kernel asks whether the peer still exists.
+/// The time for which a TCP connection may be idle before the kernel asks whether the peer still exists.
 const KEEPALIVE: Duration = Duration::from_secs(120);
 
 /// Bytes that the kernel may hold of a connection: those that it has not sent, and in all. What it holds counts as sent, so it
@@ -29,8 +29,8 @@ const KEEPALIVE: Duration = Duration::from_secs(120);
 const UNSENT: u32 = 16 * 1024;
 const SEND_BUFFER: usize = 128 * 1024;
 
-/// How long the kernel may hold bytes that a peer does not acknowledge. Long, because it counts a peer that reads slowly, whose
-/// window is closed most of the time, as one that acknowledges nothing; `Conn::write_deadline` knows whether bytes move.
+/// The time for which the kernel may hold bytes that a peer does not acknowledge. Long, because a peer that reads slowly, whose
+/// window is closed most of the time, counts as one that acknowledges nothing; `Conn::write_deadline` knows whether bytes move.
 const UNACKNOWLEDGED: Duration = Duration::from_secs(300);
 
 /// Sets what every connection needs: no delay, small buffers, keepalive, and an end for data that nobody acknowledges.

@@ -32,7 +32,7 @@ const LOCAL: u8 = 0x20;
 pub struct Addresses {
     /// The client.
     pub client: SocketAddr,
-    /// Where it connected to.
+    /// The address to which it connected.
     pub server: SocketAddr,
 }
 
@@ -81,7 +81,7 @@ pub struct Client {
     pub tls: Option<Tls>,
 }
 
-/// Why a connection does not start with a PROXY header.
+/// An error in a PROXY header.
 #[derive(Debug, Error)]
 pub enum HeaderError {
     /// The connection is broken.
@@ -129,7 +129,7 @@ pub async fn read(tcp: &mut TcpStream) -> Result<Option<Addresses>, HeaderError>
     }
 }
 
-/// Where a header ends that starts so, if that is known.
+/// The end of a header that starts like this, if it is known.
 fn end(header: &[u8]) -> Result<Option<usize>, HeaderError> {
     let starts = |with: &[u8]| header.iter().zip(with).all(|(a, b)| a == b);
     if starts(SIGNATURE) {
@@ -168,7 +168,7 @@ fn parse(header: &[u8]) -> Result<Option<Addresses>, HeaderError> {
     }
 }
 
-/// What a connection to the server starts with. It always names somebody: ejabberd closes what is LOCAL or UNKNOWN.
+/// The PROXY header for the server. It always names an address: ejabberd closes connections that are LOCAL or UNKNOWN.
 ///
 /// # Errors
 /// Never with addresses that a socket or a header had.
@@ -190,7 +190,7 @@ pub fn header(version: ProxyProtocol, client: &Client) -> io::Result<Vec<u8>> {
 }
 
 impl Tls {
-    /// What was agreed on with a client, once the handshake is over.
+    /// The parameters that were agreed on with a client, once the handshake is over.
     pub fn of(connection: &CommonState) -> Option<Self> {
         let version = version(connection.protocol_version()?)?;
         Some(Self { version, cipher: cipher(connection.negotiated_cipher_suite()?.suite())? })

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use rustls::RootCertStore;
 
-/// Why there are no authorities: the operator's, always.
+/// An error in loading authorities, which the operator has to mend.
 #[derive(Debug, thiserror::Error)]
 pub enum RootsError {
     /// The file is missing, or this user may not read it.
@@ -13,7 +13,7 @@ pub enum RootsError {
     Unreadable {
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The error of the system.
         error: io::Error,
     },
     /// The file holds no certificate.
@@ -27,7 +27,7 @@ pub enum RootsError {
     Unusable {
         /// The file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The error.
         error: rustls::Error,
     },
     /// The system has none.
@@ -35,7 +35,7 @@ pub enum RootsError {
         "this system has no certificate authorities{reason}; install ca-certificates, set SSL_CERT_FILE, or name a file in upstream_ca or ca"
     )]
     NoSystemRoots {
-        /// What kept them from being read, if anything did.
+        /// The error that kept them from being read, if there was one.
         reason: String,
     },
 }

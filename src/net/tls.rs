@@ -143,7 +143,7 @@ pub(super) mod tests {
             config
         }
 
-        /// Whose certificate a client gets that indicates a name or none, while its stream is for `to`.
+        /// The host whose certificate a client gets that indicates a name or none, while its stream is for `to`.
         fn shown(&self, sni: Option<&str>, to: Option<&str>) -> &'static str {
             let mut config = self.client(&TLS13, &[]);
             config.enable_sni = sni.is_some();

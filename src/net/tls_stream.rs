@@ -23,9 +23,9 @@ const INCOMPLETE: usize = 80 * 1024;
 const SEAL: usize = 64 * 1024;
 
 thread_local! {
-    /// Where records arrive, and are opened.
+    /// The buffer in which records arrive, and are opened.
     static ARRIVALS: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
-    /// Where records are sealed, and leave from.
+    /// The buffer in which records are sealed, and from which they leave.
     static DEPARTURES: RefCell<WriteBuffer> = const { RefCell::new(WriteBuffer { bytes: Vec::new(), filled: 0 }) };
 }
 
@@ -35,11 +35,11 @@ pub struct TlsStream<S> {
     tls: UnbufferedServerConnection,
     /// The beginning of what is not whole.
     incomplete: Vec<u8>,
-    /// What came before it was asked for: a client may send right behind its part of the handshake.
+    /// Bytes that came with the handshake: a client may send right behind its part of it.
     early: BytesMut,
     /// Sealed, and not sent.
     sealed: BytesMut,
-    /// What is sealed is tickets, which nobody waits for: they leave in front of what is sealed next.
+    /// Only tickets are sealed, for which nobody waits: they leave in front of the next record.
     tickets: bool,
     /// The client ended its side in order.
     ended: bool,
@@ -85,7 +85,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> TlsStream<S> {
         Ok(stream)
     }
 
-    /// What was agreed on in the handshake.
+    /// The result of the handshake.
     pub fn state(&self) -> &CommonState {
         &self.tls
     }
@@ -273,7 +273,7 @@ fn broken(error: rustls::Error) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, error)
 }
 
-/// What is sealed behind all that the connection has to say of its own.
+/// The last bytes, sealed behind the connection's own records.
 #[derive(Clone, Copy)]
 enum Last<'a> {
     Nothing,
@@ -287,7 +287,7 @@ struct WriteBuffer {
     filled: usize,
 }
 
-/// Why nothing was sealed.
+/// An error in sealing.
 enum Unsealed {
     /// There was no room for so many bytes.
     Room(usize),
@@ -322,7 +322,7 @@ impl WriteBuffer {
         }
     }
 
-    /// What it holds, leaving it empty.
+    /// Takes its bytes, leaving it empty.
     fn take(&mut self) -> &[u8] {
         let filled = std::mem::take(&mut self.filled);
         self.bytes.get(..filled).unwrap_or_default()

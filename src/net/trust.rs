@@ -1,4 +1,4 @@
-//! Whom Pushward takes for the server behind: the authorities, the TLS settings, and what is wrong with a certificate.
+//! Trust in the server: the authorities, the TLS settings, and the errors of certificates.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -20,7 +20,7 @@ use super::tls::{ALPN, ascii};
 use crate::config::{Host, UpstreamTls};
 use crate::xml::excerpt;
 
-/// Why the certificate of a server cannot be judged: the operator's, always.
+/// An error in the settings for a server's certificate, which the operator has to mend.
 #[derive(Debug, thiserror::Error)]
 pub enum TrustError {
     /// There are no authorities.
@@ -37,7 +37,7 @@ pub enum TrustError {
     Library(#[from] Error),
 }
 
-/// What makes TLS connections to the server of one domain.
+/// The TLS settings for the server of one domain.
 #[derive(Clone)]
 pub struct Trust {
     settings: Settings,
@@ -55,7 +55,7 @@ impl Trust {
     /// offered.
     ///
     /// # Errors
-    /// What the library says; [`TlsFault::from`] knows what it means.
+    /// The error of the library; [`TlsFault::from`] interprets it.
     pub async fn handshake(&self, socket: Socket, only: Option<ProtocolVersion>) -> io::Result<TlsStream<Socket>> {
         let config = only.and_then(|version| self.settings.only(version)).unwrap_or(&self.settings.any);
         TlsConnector::from(Arc::clone(config)).connect(self.name.clone(), socket).await
@@ -98,7 +98,7 @@ pub struct Trusts {
 }
 
 impl Trusts {
-    /// What a host trusts whose server is connected with TLS.
+    /// The trust of a host whose server is connected with TLS.
     ///
     /// # Errors
     /// [`TrustError`].
@@ -120,7 +120,7 @@ impl Trusts {
     }
 }
 
-/// Why there is no TLS with a server, in the words of whom it concerns.
+/// An error in TLS with a server, in the operator's words.
 #[derive(Debug, thiserror::Error)]
 #[error("{what}")]
 pub struct TlsFault {
@@ -131,12 +131,12 @@ pub struct TlsFault {
 }
 
 impl TlsFault {
-    /// What to do about it.
+    /// The remedy.
     pub fn remedy(&self) -> &'static str {
         self.remedy
     }
 
-    /// Whether another version of TLS may succeed: the server was found neither to be another one nor to speak something else.
+    /// Returns whether another version of TLS may succeed: the server is not another one, and speaks TLS.
     pub fn may_be_of_the_version(&self) -> bool {
         self.of_version
     }

@@ -27,7 +27,7 @@ use crate::session::upgrade::{Refusal, Step, Upgrade};
 use crate::xml::{FrameError, FrameLimits};
 use version::Lacking;
 
-/// What a server may say before TLS.
+/// The bounds on what a server sends before TLS.
 const CLEAR_TEXT: FrameLimits = FrameLimits::new(64 << 10, 32);
 
 /// A framed connection to the server.
@@ -62,7 +62,7 @@ impl Stream {
 
 forward_io!(Stream { Plain, Tls });
 
-/// Why there is no connection to a server.
+/// An error in connecting to a server.
 #[derive(Debug, Error)]
 pub enum ConnectError {
     /// Neither a connection nor TLS in `connect_timeout`.
@@ -86,7 +86,7 @@ pub enum ConnectError {
 }
 
 impl ConnectError {
-    /// What to do about it.
+    /// The remedy.
     pub fn remedy(&self) -> &'static str {
         match self {
             Self::Io(error) if error.kind() == io::ErrorKind::PermissionDenied => {
@@ -154,14 +154,14 @@ enum Security {
     Direct(Trust),
 }
 
-/// How long and how much.
+/// Times and bounds of a connection.
 #[derive(Clone, Copy, Debug)]
 pub struct Terms {
     /// `[limits] connect_timeout`, for all up to TLS.
     pub connect_timeout: Duration,
     /// `[stream_management] write_timeout`.
     pub write_timeout: Duration,
-    /// What the server may say afterwards.
+    /// The bounds on what the server sends afterwards.
     pub limits: FrameLimits,
     /// The only version of TLS that is offered to a server that speaks it; `None`: all.
     pub tls: Option<ProtocolVersion>,
@@ -184,12 +184,12 @@ impl Way {
         Ok(Self { upstream, sources, proxy_protocol, domain, security, leg, lacking })
     }
 
-    /// Where it leads.
+    /// The server's address.
     pub fn upstream(&self) -> &Upstream {
         &self.upstream
     }
 
-    /// What a connection on this way can carry.
+    /// The security of a connection on this way.
     pub fn leg(&self) -> Leg {
         self.leg
     }

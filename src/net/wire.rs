@@ -1,4 +1,4 @@
-//! What carries the bytes of a connection.
+//! The transport of a connection's bytes.
 
 use std::cell::RefCell;
 use std::io;
@@ -12,7 +12,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 pub(super) const READ: usize = 64 * 1024;
 
 thread_local! {
-    /// Where reads arrive, so that a connection on which nothing comes owns no room for it.
+    /// The buffer of all reads, so that an idle connection owns none.
     static ARRIVALS: RefCell<Box<[u8]>> = RefCell::new(vec![0; READ].into());
 }
 
@@ -30,7 +30,7 @@ pub trait Wire {
     /// The connection is broken.
     fn poll_send(&mut self, cx: &mut Context<'_>, from: &mut BytesMut) -> Poll<io::Result<()>>;
 
-    /// How many bytes it has taken on that are not out; [`Wire::poll_send`] sends them, be it called with nothing.
+    /// The number of bytes that it has accepted and not sent; [`Wire::poll_send`] sends them, even if called with nothing.
     fn unsent(&self) -> usize {
         0
     }

@@ -12,12 +12,12 @@ use super::registration::{Registration, Target};
 use super::settings::Settings;
 use super::waiting::{Audience, Facts};
 
-/// What a session saw, and whom it concerns beside its own device.
+/// A stanza that a session saw and that concerns other devices.
 #[derive(Clone, Debug)]
 pub struct Notice {
-    /// What it is.
+    /// Its class.
     pub facts: Facts,
-    /// What may be said about it.
+    /// The details that may be shown.
     pub detail: Detail,
     /// The registrations that may be told, all of devices without a session.
     pub registrations: Vec<Registration>,
@@ -69,12 +69,12 @@ impl Absent {
         self.away.remove(&device);
     }
 
-    /// When [`Absent::next`] has something.
+    /// The time at which [`Absent::next`] has something.
     pub fn deadline(&self) -> Option<Instant> {
         self.away.values().filter_map(|away| away.pusher.deadline()).min()
     }
 
-    /// What is to be published now.
+    /// The publishes that are due.
     pub fn next(&mut self, now: Instant, dice: fn() -> u128) -> Vec<Publish> {
         let settings = &self.settings;
         self.away.values_mut().flat_map(|away| away.next(now, settings, dice)).collect()

@@ -42,7 +42,7 @@ impl PartialEq for Account {
 
 impl Eq for Account {}
 
-/// How many devices of an account are remembered.
+/// The number of devices of an account that are remembered.
 const DEVICES: usize = 32;
 
 impl Account {

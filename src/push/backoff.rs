@@ -1,10 +1,10 @@
-//! When a publish that did not get to its service is repeated.
+//! The times at which a publish that did not get to its service is repeated.
 
 use std::time::{Duration, Instant};
 
 /// The first pause; it doubles.
 const PAUSE: Duration = Duration::from_secs(10);
-/// How long a publish is repeated.
+/// The time for which a publish is repeated.
 const PATIENCE: Duration = Duration::from_secs(60 * 60);
 
 /// The repetitions of one publish: ever later, the last one an hour after the first failure.

@@ -19,7 +19,7 @@ pub struct LoginId(pub u64);
 /// A login of an older database.
 const OLD: LoginId = LoginId(0);
 
-/// How many resumption ids of a device are remembered.
+/// The number of resumption ids of a device that are remembered.
 const SM_IDS: usize = 4;
 /// One device of an account.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

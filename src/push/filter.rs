@@ -18,7 +18,7 @@ use crate::jid::{BareJid, Jid};
 use crate::xml::{Node, ns};
 use mention::Occupant;
 
-/// Why a stanza does not notify a registration.
+/// The reason why a stanza does not notify a registration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Blocked {
     /// The chat is muted.
@@ -56,10 +56,10 @@ impl fmt::Display for Blocked {
     }
 }
 
-/// Whether a registration wants to be notified of a stanza.
+/// Returns whether a registration wants to be notified of a stanza.
 ///
 /// # Errors
-/// Why not.
+/// The error.
 pub fn verdict(
     reading: &Classified<'_>,
     extensions: &Extensions,
@@ -100,7 +100,7 @@ pub fn verdict(
     Ok(())
 }
 
-/// Who invites, where the room says it for them (XEP-0045 §7.8.2). A room sends from its bare JID, which people cannot: they
+/// The inviter that a room names (XEP-0045 §7.8.2). A room sends from its bare JID, which people cannot: they
 /// do not get in by a friend's name.
 fn inviter(stanza: &Node<'_>) -> Option<BareJid> {
     address(stanza, "from").filter(|from| from.resource().is_none())?;

@@ -15,7 +15,7 @@ pub const MUCSUB: &str = "urn:xmpp:mucsub:0";
 const SUBSCRIPTIONS: usize = 256;
 /// Bytes of their names.
 const NAMES: usize = 64 * 1024;
-/// What one takes beside its names.
+/// The bytes of one beside its names.
 const ENTRY: usize = 64;
 
 /// A request of the client to subscribe to a room, or not to be subscribed any more.
@@ -55,12 +55,12 @@ pub struct Subscriptions {
 }
 
 impl Subscriptions {
-    /// Whether there are none.
+    /// Returns whether there are none.
     pub fn is_empty(&self) -> bool {
         self.nicks.is_none()
     }
 
-    /// Whether a request changes anything.
+    /// Returns whether a request changes anything.
     pub fn differs(&self, subscription: &Subscription) -> bool {
         self.nick(&subscription.room) != subscription.nick.as_deref()
     }
@@ -76,7 +76,7 @@ impl Subscriptions {
         self.nicks = Some(nicks).filter(|nicks| !nicks.is_empty());
     }
 
-    /// Whether this occupant is a client of the account.
+    /// Returns whether this occupant is a client of the account.
     pub(super) fn is_own(&self, occupant: &Jid) -> bool {
         let nick = self.nick(bare(occupant));
         nick.zip(occupant.resource()).is_some_and(|(own, nick)| own == nick)

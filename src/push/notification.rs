@@ -40,13 +40,13 @@ pub struct Summary {
     pub count: usize,
     /// `pending-subscription-count`, if there are any.
     pub subscriptions: usize,
-    /// Whether it is about something important. App servers see it by the text.
+    /// It is about something important. App servers see it by the text.
     pub important: bool,
     /// `last-message-sender`, with `with_sender`.
     pub sender: Option<String>,
     /// `last-message-body`: the text with `with_body`, else `important_body`.
     pub body: Option<Secret<String>>,
-    /// Whether the operator lets calls ring by notification: devices may have asked for it when that was so.
+    /// The operator lets calls ring by notification. Devices may have asked for it when that was so.
     calls: bool,
     /// The details for a device that asks for more.
     newest: Option<Box<Newest>>,

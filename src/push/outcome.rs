@@ -1,10 +1,10 @@
-//! What became of a publish, and what follows from it.
+//! The outcome of a publish, and the change that follows from it.
 
 use super::account::Change;
 use super::registration::Target;
 use crate::xml::{Node, excerpt, ns};
 
-/// What became of a publish.
+/// The outcome of a publish.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
     /// The push service accepted it.
@@ -19,11 +19,11 @@ pub enum Outcome {
     NotSent,
 }
 
-/// What servers on the way say in the service's name, and with any type (RFC 6120 §8.3.3.16 f.): the service is out of reach.
+/// Conditions by which servers on the way say, with any type (RFC 6120 §8.3.3.16 f.), that the service is out of reach.
 const OUT_OF_REACH: [&str; 2] = ["remote-server-not-found", "remote-server-timeout"];
 
 impl Outcome {
-    /// What the answer of a push service means.
+    /// Reads the answer of a push service.
     pub fn of(answer: &Node<'_>) -> Self {
         if answer.attr("type").as_deref() == Some("result") {
             return Self::Accepted;
@@ -52,12 +52,12 @@ impl Outcome {
         }
     }
 
-    /// Whether the same may be sent once more, after a while.
+    /// Returns whether the same may be sent once more, after a while.
     pub fn may_be_repeated(&self) -> bool {
         matches!(self, Self::Wait(_) | Self::NotSent)
     }
 
-    /// What is noted about the registration; `max_errors` in a row end it.
+    /// The change of the registration; `max_errors` in a row end it.
     pub fn change(&self, target: &Target, max_errors: u32, at: u64) -> Option<Change> {
         let target = target.clone();
         match self {

@@ -1,4 +1,4 @@
-//! Whether and when one device is notified: what waits for it, and its clock.
+//! The decisions to notify one device: the stanzas that wait for it, and its schedule.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -6,14 +6,14 @@ use std::time::{Duration, Instant};
 use super::classify::{Class, Noise};
 use super::filter::Blocked;
 use super::registration::Target;
-use super::rules::{Due, Schedule};
+use super::schedule::{Due, Schedule};
 use super::settings::Settings;
 use super::waiting::{Audience, Counts, Facts, Rung, WaitingStanzas};
 
 /// A call that came longer ago rings no more.
 const RINGS: Duration = Duration::from_secs(60);
 
-/// What is decided about one stanza for a device that cannot be reached: the name is the log field and the metric's label.
+/// The decision about one stanza for a device that cannot be reached. Its name is the log field and the metric's label.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
     /// It notifies, once the schedule lets it.
@@ -24,7 +24,7 @@ pub enum Verdict {
     Skip(Skip),
 }
 
-/// Why a stanza does not notify.
+/// The reasons why a stanza does not notify.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Skip {
     /// Nobody waits for such a stanza.
@@ -59,13 +59,13 @@ impl Verdict {
 pub struct Arrival {
     /// Since when the device cannot be reached.
     pub since: Instant,
-    /// How long ago the stanza came.
+    /// The age of the stanza.
     pub age: Duration,
     /// Its place among all that waits for the device.
     pub seq: u64,
-    /// What it is.
+    /// Its class.
     pub facts: Facts,
-    /// Which of the device's registrations may be told.
+    /// The device's registrations that may be notified.
     pub audience: Result<Audience, Blocked>,
 }
 
@@ -81,7 +81,7 @@ pub enum Push {
 }
 
 impl Push {
-    /// Whether this target is to be notified.
+    /// Returns whether this target is to be notified.
     pub fn is_for(&self, target: &Target) -> bool {
         match self {
             Self::News(Recipients::One(one)) => one == target,
@@ -90,7 +90,7 @@ impl Push {
     }
 }
 
-/// Whom a push is for.
+/// The recipients of a push.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Recipients {
     /// Every registration of the device.
@@ -157,7 +157,7 @@ impl Pusher {
         Verdict::Push
     }
 
-    /// What a stanza that does not notify changes for those that wait, and why it does not.
+    /// Applies a stanza that does not notify to those that wait. Returns the reason why it does not notify.
     fn unimportant(&mut self, facts: Facts) -> Option<Skip> {
         match facts.class {
             Class::ReadSync => {
@@ -222,18 +222,18 @@ impl Pusher {
         self.schedule.nothing_waits();
     }
 
-    /// What waits and is not `elsewhere` is looked at anew.
+    /// Forgets the waiting stanzas that are not `elsewhere`; they are judged again.
     pub fn recount(&mut self, elsewhere: impl Fn(u64) -> bool) {
         self.waiting.keep(elsewhere);
     }
 
-    /// Whether this place is that of a message that waits, and behind which a newer one of its conversation does: no push is
-    /// about it while the newer one waits.
+    /// Returns whether this place is that of a message that waits with a newer one of its conversation behind it: no push is about
+    /// it while the newer one waits.
     pub fn is_followed(&self, seq: u64) -> bool {
         self.waiting.is_followed(seq)
     }
 
-    /// When [`Pusher::next`] has something.
+    /// The time at which [`Pusher::next`] has something.
     pub fn deadline(&self) -> Option<Instant> {
         self.schedule.deadline()
     }
@@ -267,12 +267,12 @@ impl Pusher {
         }
     }
 
-    /// Whether nothing important waits.
+    /// Returns whether nothing important waits.
     pub fn is_quiet(&self) -> bool {
         self.waiting.is_empty()
     }
 
-    /// How much waits for the registration at this place among the device's.
+    /// The number of stanzas that wait for the registration at this place among the device's.
     pub fn counts(&self, place: usize) -> Counts {
         self.waiting.counts(place)
     }
@@ -282,7 +282,7 @@ impl Pusher {
         self.waiting.newest(place)
     }
 
-    /// Whether the registration at this place may be told of the stanza at place `seq`.
+    /// Returns whether the registration at this place may be told of the stanza at place `seq`.
     pub fn may_tell(&self, place: usize, seq: u64) -> bool {
         self.waiting.may_tell(place, seq)
     }

@@ -11,7 +11,7 @@ use crate::secret::Secret;
 use crate::xml::{ErrorType, Node, StanzaCondition, ns};
 pub use extensions::{Allow, Encrypt, Extensions, features};
 
-/// Where notifications of one registration go: XEP-0357 §5's `jid` and `node`.
+/// The target of one registration's notifications: XEP-0357 §5's `jid` and `node`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 pub struct Target {
     /// The push service.
@@ -21,7 +21,7 @@ pub struct Target {
 }
 
 impl Target {
-    /// Whether an address in a `from` is this push service.
+    /// Returns whether an address in a `from` is this push service.
     pub fn is_from(&self, from: &str) -> bool {
         Jid::new(from) == self.service
     }
@@ -34,16 +34,16 @@ impl fmt::Display for Target {
     }
 }
 
-/// What a client asks with `<enable/>` or `<disable/>` (XEP-0357 §5, §6).
+/// A request of a client: `<enable/>` or `<disable/>` (XEP-0357 §5, §6).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Request {
     /// Notify this target.
     Enable {
-        /// Where to publish.
+        /// The target.
         target: Target,
         /// The publish-options form; `None` if there is none.
         options: Option<Vec<Field>>,
-        /// What else the client asks for.
+        /// The extensions that the client asks for.
         extensions: Box<Extensions>,
     },
     /// Notify this node no more, or none of the service's.
@@ -89,7 +89,7 @@ impl RequestError {
     }
 }
 
-/// How many bytes of node and publish-options a registration may have.
+/// The bytes of node and publish-options that a registration may have.
 const MAX_OPTIONS: usize = 8 * 1024;
 
 impl Request {
@@ -162,12 +162,12 @@ pub struct Field {
 /// A device's wish to be notified.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Registration {
-    /// Where to publish.
+    /// The target.
     pub target: Target,
     /// The publish-options form; `None` if the client gave none.
     #[serde(default)]
     pub options: Option<Vec<Field>>,
-    /// What else the client asked for.
+    /// The extensions that the client asked for.
     #[serde(default, skip_serializing_if = "Extensions::is_default")]
     pub extensions: Box<Extensions>,
     /// The device that owns it.
@@ -185,7 +185,7 @@ pub struct Registration {
     pub undelivered_since: Option<u64>,
 }
 
-/// How exactly the last success is known, in seconds: a change of an account is a write to the disk.
+/// The precision of the last success, in seconds: a change of an account is a write to the disk.
 const SUCCESS_PRECISION: u64 = 60;
 
 impl Registration {
@@ -197,7 +197,7 @@ impl Registration {
         }
     }
 
-    /// Whether a success at these unix seconds makes no difference.
+    /// Returns whether a success at these unix seconds makes no difference.
     pub(super) fn knows_success(&self, at: u64) -> bool {
         self.errors == 0 && self.undelivered_since.is_none() && self.is_recent(at)
     }

@@ -13,7 +13,7 @@ const ROOMS: usize = 1024;
 /// Bytes of the names of rooms and nicks that are remembered; of more, as of more rooms.
 const BYTES: usize = 256 * 1024;
 
-/// What a room takes beside its names.
+/// The bytes of a room beside its names.
 const ROOM: usize = 96;
 
 /// XEP-0421: what is longer is no occupant id.
@@ -24,13 +24,13 @@ const OCCUPANT_ID_CHARS: usize = 128;
 pub struct Rooms {
     /// By the bare JID of the room.
     occupants: HashMap<String, Occupant>,
-    /// What their names take.
+    /// The bytes of their names.
     bytes: usize,
     /// Rooms that send their messages without being joined.
     subscriptions: Subscriptions,
 }
 
-/// Who the client is in a room.
+/// The client as an occupant of a room.
 #[derive(Clone, Debug)]
 struct Occupant {
     nick: String,
@@ -87,7 +87,7 @@ impl Rooms {
         }
     }
 
-    /// Whether none is known.
+    /// Returns whether none is known.
     pub fn is_empty(&self) -> bool {
         self.occupants.is_empty()
     }
@@ -97,18 +97,18 @@ impl Rooms {
         self.occupants.get(room.as_str()).map(|occupant| occupant.nick.as_str())
     }
 
-    /// Whether the client itself went into a room. Of others it is only said, by whoever is behind the address.
+    /// Returns whether the client itself went into a room. Of other rooms only the address behind says so.
     pub fn has_joined(&self, room: &BareJid) -> bool {
         self.occupants.get(room.as_str()).is_some_and(|occupant| occupant.joined)
     }
 
-    /// What the client's messages are marked with in a room, under any nick (XEP-0421).
+    /// The id that marks the client's messages in a room, under any nick (XEP-0421).
     pub fn occupant_id(&self, room: &BareJid) -> Option<&str> {
         self.occupants.get(room.as_str())?.id.as_deref()
     }
 
-    /// Whether this occupant is the client, or another client of the account. The occupant id decides where both are known:
-    /// a nick may have passed to somebody else.
+    /// Returns whether this occupant is the client, or another client of the account. The occupant id decides where both are
+    /// known: a nick may have passed to somebody else.
     pub fn is_own(&self, occupant: &Jid, id: Option<&str>) -> bool {
         let Some(own) = self.occupants.get(bare(occupant)) else { return self.subscriptions.is_own(occupant) };
         match (&own.id, id) {

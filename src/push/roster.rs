@@ -1,4 +1,4 @@
-//! Whom the account knows (RFC 6121 §2), learnt from the rosters that pass on their way to the client.
+//! The contacts of an account (RFC 6121 §2), learnt from the rosters that pass on their way to the client.
 
 use std::hash::{Hash, Hasher};
 
@@ -19,7 +19,7 @@ pub struct Roster {
     complete: bool,
 }
 
-/// How many contacts are kept. Who has more is asked nothing about strangers.
+/// The number of contacts that are kept. With more, nobody counts as a stranger.
 const CONTACTS: usize = 20_000;
 
 impl Roster {
@@ -48,18 +48,18 @@ impl Roster {
         self.contacts.capacity() * size_of::<u64>()
     }
 
-    /// Whether the roster was seen, all of it.
+    /// Returns whether the roster was seen, all of it.
     pub fn is_known(&self) -> bool {
         self.complete
     }
 
-    /// Whether the account knows somebody; itself and its server it always does.
+    /// Returns whether the account knows an address; itself and its server it always does.
     pub fn has(&self, jid: &BareJid) -> bool {
         let jid = self.hash(jid);
         jid == self.account || jid == self.server || self.contacts.binary_search(&jid).is_ok()
     }
 
-    /// Whether it is the account itself.
+    /// Returns whether it is the account itself.
     pub fn is_account(&self, jid: &BareJid) -> bool {
         self.hash(jid) == self.account
     }

@@ -1,4 +1,4 @@
-//! What waits for a device that cannot be reached, as far as notifications about it go.
+//! The stanzas that wait for a device that cannot be reached, as far as notifications need them.
 
 use std::collections::VecDeque;
 use std::hash::{Hash, Hasher};
@@ -9,9 +9,9 @@ use super::classify::{Class, Classified};
 use crate::hash;
 use crate::jid::BareJid;
 
-/// How long a stanza that was pushed is not pushed again.
+/// The time for which a stanza that was pushed is not pushed again.
 const MEMORY: Duration = Duration::from_secs(5 * 60);
-/// How many such stanzas are remembered; more, and the oldest may be pushed again.
+/// The number of such stanzas that are remembered; with more, the oldest may be pushed again.
 const REMEMBERED: usize = 256;
 /// Important stanzas that are counted; of more the oldest are not.
 const COUNTED: usize = 10_000;
@@ -23,16 +23,16 @@ const RUNG: usize = 16;
 /// The hash of a name.
 pub type Name = NonZeroU64;
 
-/// What the rules need to know of a stanza. Names are hashes, keyed by a random seed: they cannot be made to collide.
+/// A stanza as the rules need it. Names are hashes, keyed by a random seed: they cannot be made to collide.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Facts {
-    /// What it is.
+    /// Its class.
     pub class: Class,
     /// Equal for copies of the same stanza.
     pub key: u64,
-    /// Whose conversation it belongs to.
+    /// The conversation that it belongs to.
     pub chat: Option<Name>,
-    /// Which call it belongs to.
+    /// The call that it belongs to.
     pub call: Option<Name>,
     /// Another client of the account did it.
     pub own: bool,
@@ -78,7 +78,7 @@ impl Audience {
         Self(self.0 | bit(place))
     }
 
-    /// Whether the registration at this place is in it.
+    /// Returns whether the registration at this place is in it.
     pub fn has(self, place: usize) -> bool {
         self.0 & bit(place) != 0
     }
@@ -111,7 +111,7 @@ pub struct Rung {
     pub chat: Option<Name>,
 }
 
-/// How much waits.
+/// The number of stanzas that wait.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
     /// Important stanzas, subscription requests among them.
@@ -161,7 +161,7 @@ impl WaitingStanzas {
         self.noise = true;
     }
 
-    /// Whether a push is due about something unimportant; only once.
+    /// Returns whether a push is due about something unimportant; only once.
     pub fn take_noise(&mut self) -> bool {
         std::mem::take(&mut self.noise)
     }
@@ -176,7 +176,7 @@ impl WaitingStanzas {
         self.entries.retain(|entry| entry.call != Some(call));
     }
 
-    /// Whether this call was pushed.
+    /// Returns whether this call was pushed.
     pub fn has_rung(&self, call: Rung) -> bool {
         self.rung.contains(&call)
     }
@@ -204,7 +204,7 @@ impl WaitingStanzas {
         }
     }
 
-    /// Whether this is the place of a message, and a newer one of its conversation waits too.
+    /// Returns whether this is the place of a message, and a newer one of its conversation waits too.
     pub fn is_followed(&self, seq: u64) -> bool {
         let is_message = |entry: &&WaitingStanza| entry.class == Class::Message && entry.chat.is_some();
         let Some(at) = self.entries.iter().rposition(|entry| entry.seq == seq) else { return false };
@@ -212,7 +212,7 @@ impl WaitingStanzas {
         self.entries.range(at + 1..).any(|entry| entry.class == Class::Message && entry.chat == own.chat)
     }
 
-    /// What was said about this stanza is remembered.
+    /// Notes that a push was about this stanza.
     pub fn tell(&mut self, now: Instant, seq: u64) {
         let entries = self.entries.iter_mut().rev().filter(|entry| entry.seq == seq && !entry.told);
         tell(entries, now, &mut self.recent);
@@ -223,24 +223,24 @@ impl WaitingStanzas {
         tell(self.entries.iter_mut().filter(|entry| !entry.told), now, &mut self.recent);
     }
 
-    /// Whether something waits that no push was about.
+    /// Returns whether something waits that no push was about.
     pub fn has_news(&self) -> bool {
         self.noise || self.entries.iter().any(|entry| !entry.told)
     }
 
-    /// Whether nothing important waits.
+    /// Returns whether nothing important waits.
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
     }
 
-    /// How much waits for the registration at this place.
+    /// The number of stanzas that wait for the registration at this place.
     pub fn counts(&self, place: usize) -> Counts {
         let waiting = || self.entries.iter().filter(|entry| entry.audience.has(place));
         let subscriptions = waiting().filter(|entry| entry.class == Class::Subscribe).count();
         Counts { important: waiting().count(), subscriptions }
     }
 
-    /// Whether the registration at this place may be told of the stanza at place `seq`.
+    /// Returns whether the registration at this place may be told of the stanza at place `seq`.
     pub fn may_tell(&self, place: usize, seq: u64) -> bool {
         self.entries.iter().rev().any(|entry| entry.seq == seq && entry.audience.has(place))
     }

@@ -39,7 +39,7 @@ pub(super) fn class(byte: u8) -> u8 {
     CLASSES.get(usize::from(byte)).copied().unwrap_or(0)
 }
 
-/// Where the white space that begins at `at` ends.
+/// The end of the white space that begins at `at`.
 #[inline]
 pub(super) fn skip_space(bytes: &[u8], at: usize) -> usize {
     let rest = bytes.get(at..).unwrap_or_default();
@@ -49,7 +49,7 @@ pub(super) fn skip_space(bytes: &[u8], at: usize) -> usize {
 const ONES: u64 = 0x0101_0101_0101_0101;
 const HIGH: u64 = 0x8080_8080_8080_8080;
 
-/// How many bytes from the start are printable ASCII and none of `stops`.
+/// The number of bytes from the start that are printable ASCII and none of `stops`.
 #[inline]
 pub(super) fn plain_run(bytes: &[u8], stops: [u8; 3]) -> usize {
     let [a, b, c] = stops.map(|stop| ONES * u64::from(stop));
@@ -103,12 +103,12 @@ pub(super) fn check_chars(bytes: &[u8], at: usize) -> Result<(), FrameError> {
     }
 }
 
-/// Whether what holds no control characters is UTF-8 and XML characters (XML 1.0 §2.2 `Char`).
+/// Returns whether what holds no control characters is UTF-8 and XML characters (XML 1.0 §2.2 `Char`).
 pub(super) fn is_plain_unicode(bytes: &[u8]) -> bool {
     simdutf8::basic::from_utf8(bytes).is_ok() && noncharacter(bytes).is_none()
 }
 
-/// Where U+FFFE or U+FFFF is in UTF-8, the only characters without a control function that XML excludes: EF BF BE, EF BF BF.
+/// The place of U+FFFE or U+FFFF in UTF-8, the only non-control characters that XML excludes: EF BF BE, EF BF BF.
 fn noncharacter(bytes: &[u8]) -> Option<usize> {
     memchr::memchr_iter(0xEF, bytes).find(|found| matches!(bytes.get(found + 1..found + 3), Some([0xBF, 0xBE | 0xBF])))
 }

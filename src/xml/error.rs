@@ -5,13 +5,13 @@ use bytes::Bytes;
 use super::condition::StreamCondition;
 use super::writer::stream_error;
 
-/// Why a stream cannot be read on.
+/// An error in a stream, which cannot be read on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum FrameError {
     /// The bytes are not well-formed XML 1.0, or not namespace-well-formed.
     #[error("not well-formed: {what} at byte {at}")]
     NotWellFormed {
-        /// What was found.
+        /// The finding.
         what: &'static str,
         /// Where, in bytes from the start of the top-level element or stream header.
         at: usize,
@@ -19,7 +19,7 @@ pub enum FrameError {
     /// The tags are in order, but what stands in them or between them is not well-formed.
     #[error("not well-formed: {what} at byte {at}")]
     Unfit {
-        /// What was found.
+        /// The finding.
         what: Unfit,
         /// Where, in bytes from the start of the top-level element or stream header.
         at: usize,
@@ -42,9 +42,9 @@ pub enum FrameError {
     /// More attributes on a tag, or namespace prefixes in scope, than anybody needs.
     #[error("more than {limit} {what}")]
     TooMany {
-        /// What there is too much of.
+        /// The kind of thing that there is too much of.
         what: &'static str,
-        /// How many are allowed.
+        /// The number that is allowed.
         limit: usize,
     },
     /// The stream header is not `{streams}stream`, or its default namespace is not the expected one (RFC 6120 §4.8).
@@ -56,7 +56,7 @@ pub enum FrameError {
     /// Well-formed XML where the stream has no place for it (RFC 6120 §4.9.3.1).
     #[error("unexpected {what}")]
     BadFormat {
-        /// What was found.
+        /// The finding.
         what: &'static str,
     },
 }

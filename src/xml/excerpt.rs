@@ -1,4 +1,4 @@
-//! What a peer said, as it may stand in a log line or an operator's list.
+//! Text of a peer in a form that is safe in a log line or an operator's list.
 
 /// Characters that are kept.
 const EXCERPT: usize = 200;

@@ -292,7 +292,7 @@ mod tests {
         xmlns:stream='http://etherx.jabber.org/streams' to='example.org' version='1.0' xml:lang='en'>";
     const LIMITS: FrameLimits = FrameLimits::new(4096, 8);
 
-    /// What the framer makes of `input`, given in chunks of `chunk` bytes; runs of white space as one line.
+    /// The frames of `input`, given in chunks of `chunk` bytes; runs of white space as one line.
     fn frames(input: &[u8], chunk: usize) -> Vec<String> {
         let mut framer = Framer::new(LIMITS);
         let mut seen: Vec<String> = Vec::new();

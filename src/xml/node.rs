@@ -377,7 +377,7 @@ mod tests {
         assert!(root.child("c", "other").is_none());
     }
 
-    /// What an independent parser finds in an element: names, attributes, text directly within, depth first.
+    /// The result of an independent parser for an element: names, attributes, text directly within, depth first.
     fn oracle(xml: &str) -> Vec<String> {
         let mut reader = Reader::from_str(xml);
         let (mut found, mut open) = (Vec::<String>::new(), Vec::new());

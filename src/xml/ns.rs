@@ -73,7 +73,7 @@ pub const PUBSUB: &str = "http://jabber.org/protocol/pubsub";
 pub const PUBSUB_EVENT: &str = "http://jabber.org/protocol/pubsub#event";
 /// `FORM_TYPE` of publish options (XEP-0060 §7.1.5).
 pub const PUBLISH_OPTIONS: &str = "http://jabber.org/protocol/pubsub#publish-options";
-/// What the namespaces of all extensions of push that Siskin asks for begin with.
+/// The prefix of the namespaces of all extensions of push that Siskin asks for.
 pub const TIGASE_PUSH_ANY: &str = "tigase:push:";
 /// Extensions of push that Siskin asks for: encrypted payloads.
 pub const TIGASE_ENCRYPT: &str = "tigase:push:encrypt:0";
@@ -186,13 +186,13 @@ pub const UNIFIED_PUSH: &str = "http://gultsch.de/xmpp/drafts/unified-push";
 /// Entity capabilities (XEP-0115).
 pub const CAPS: &str = "http://jabber.org/protocol/caps";
 
-/// What the prefix `xml` is bound to (Namespaces in XML 1.0 §3).
+/// The namespace of the prefix `xml` (Namespaces in XML 1.0 §3).
 pub const XML: &str = "http://www.w3.org/XML/1998/namespace";
-/// What the prefix `xmlns` is bound to (Namespaces in XML 1.0 §3).
+/// The namespace of the prefix `xmlns` (Namespaces in XML 1.0 §3).
 pub const XMLNS: &str = "http://www.w3.org/2000/xmlns/";
 
 /// The queries of the login before SASL (XEP-0078).
 pub const IQ_AUTH_QUERY: &str = "jabber:iq:auth";
 
-/// What the namespaces of all versions of message archive management begin with (XEP-0313).
+/// The prefix of the namespaces of all versions of message archive management (XEP-0313).
 pub const MAM_ANY: &str = "urn:xmpp:mam:";

@@ -2,7 +2,7 @@
 
 use super::scope::Scope;
 
-/// So many innermost elements are kept at hand. Those around them are packed: about two bytes each.
+/// The number of innermost elements that are kept unpacked. Those around them are packed: about two bytes each.
 const AT_HAND: usize = 64;
 
 /// A name as it is spelled.
@@ -18,7 +18,7 @@ pub(super) struct Spelled {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Open {
     pub(super) name: Spelled,
-    /// What is in scope within it.
+    /// The namespace scope within it.
     pub(super) scope: Scope,
 }
 
@@ -172,13 +172,13 @@ impl Spelled {
         bytes.get(self.start..self.start + self.len).unwrap_or_default()
     }
 
-    /// Whether it fits into a word.
+    /// Returns whether it fits into a word.
     #[inline(always)]
     pub(super) fn is_short(&self) -> bool {
         self.len <= 8
     }
 
-    /// Whether a word begins with this short name.
+    /// Returns whether a word begins with this short name.
     #[inline(always)]
     pub(super) fn begins(&self, word: u64) -> bool {
         // Nothing is shifted out but what stands behind the name.

@@ -1,4 +1,4 @@
-//! What is known of an element while it is being read, on either path.
+//! The state of an element while it is being read, on either path.
 
 use super::kind::Kind;
 use super::open_elements::{Open, OpenElements, Spelled};

@@ -14,7 +14,7 @@ use super::limits::FrameLimits;
 use super::ns;
 use crate::hash;
 
-/// Marks the place of a name that was normalised.
+/// Marks the place of a namespace that was normalised.
 const NORMALIZED: u32 = 1 << 31;
 /// Marks a declaration, or its number in the table, that is not in scope any more.
 const CLOSED: u32 = 1 << 31;

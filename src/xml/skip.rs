@@ -218,7 +218,7 @@ struct Root<'a> {
     name: &'a [u8],
     /// The values of [`KEPT`].
     values: [Option<Cow<'a, str>>; 4],
-    /// What the tag declares its own name's prefix to stand for, or the default one if it has none.
+    /// The namespace that the tag declares for its own name's prefix, or the default one if it has none.
     declared: Option<Cow<'a, str>>,
 }
 

@@ -15,7 +15,7 @@ pub const STREAM_CLOSE: &[u8] = b"</stream:stream>";
 #[derive(Debug, Default)]
 pub struct XmlWriter {
     buffer: Vec<u8>,
-    /// Where in the buffer the names of the open elements lie.
+    /// The places of the names of the open elements in the buffer.
     open: Vec<Range<usize>>,
     in_tag: bool,
 }

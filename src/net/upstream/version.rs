@@ -1,4 +1,4 @@
-//! Which version of TLS a server is offered.
+//! The versions of TLS that a server does not speak.
 //!
 //! XEP-0515: a server says in SCRAM which version it sees, and a client fails if its own differs. So a server is offered the
 //! version of the client's leg alone. One that does not speak it is connected to with what it speaks: a login that may fail is
@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use rustls::ProtocolVersion;
 
-/// How long a version that a server did not speak is not offered alone.
+/// The time for which a version that a server did not speak is not offered alone.
 const REMEMBERED: Duration = Duration::from_secs(600);
 
 /// The version that a server does not speak, and since when that is known. It speaks the other one.
@@ -17,7 +17,7 @@ const REMEMBERED: Duration = Duration::from_secs(600);
 pub(super) struct Lacking(Mutex<Option<(ProtocolVersion, Instant)>>);
 
 impl Lacking {
-    /// Whether the server was seen not to speak this version of late.
+    /// Returns whether the server was seen not to speak this version of late.
     pub(super) fn has(&self, version: ProtocolVersion) -> bool {
         let lacking = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
         lacking.is_some_and(|(lacking, since)| lacking == version && since.elapsed() < REMEMBERED)

@@ -11,9 +11,9 @@ use crate::push::registration::{Registration, Target};
 pub enum Change {
     /// A device bound a resource.
     Login {
-        /// What to call it if it is a new one.
+        /// Its id if it is a new one.
         candidate: DeviceId,
-        /// What to call its session.
+        /// The id of its session.
         login: LoginId,
         /// The resource that it bound.
         resource: String,
@@ -41,9 +41,9 @@ pub enum Change {
     Enable {
         /// The new registration.
         registration: Registration,
-        /// Whether the owner presented a resumption id of its own, and so is known for certain.
+        /// The owner presented a resumption id of its own, and so is known for certain.
         certain: bool,
-        /// How many an account may have.
+        /// The number of registrations that an account may have.
         max_devices: usize,
     },
     /// Removes one node of a service, or all of the service's when `node` is absent.
@@ -62,21 +62,21 @@ pub enum Change {
     },
     /// A publish was answered with an error that counts; the registration goes once `max_errors` came in a row.
     Failed {
-        /// Which registration.
+        /// The registration's target.
         target: Target,
-        /// How many errors in a row end it.
+        /// The number of errors in a row that ends it.
         max_errors: u32,
     },
     /// A publish was accepted.
     Succeeded {
-        /// Which registration.
+        /// The registration's target.
         target: Target,
         /// Unix seconds.
         at: u64,
     },
     /// A publish was not delivered: its service is out of reach, or asks to wait.
     Undelivered {
-        /// Which registration.
+        /// The registration's target.
         target: Target,
         /// Unix seconds.
         at: u64,
@@ -87,7 +87,7 @@ pub enum Change {
     Guarded {
         /// The device.
         device: DeviceId,
-        /// What is known of it now.
+        /// Its new state.
         guard: Guard,
     },
     /// The operator has the stanzas go back to their places that were set aside for the account's devices.

@@ -11,7 +11,7 @@ use crate::push::encryption::Encryption;
 use crate::push::rooms::Rooms;
 use crate::xml::{Node, ns};
 
-/// What the classifier knows of the account beside the stanza.
+/// The account, as far as the class of a stanza depends on it.
 #[derive(Clone, Copy, Debug)]
 pub struct Context<'a> {
     /// The account that receives it.
@@ -45,7 +45,7 @@ impl<'a> Classified<'a> {
         Self { class, stanza, chat: None, call: None, own: false, stanza_id: None }
     }
 
-    /// Who invites, for [`Class::Invite`]: the sender (XEP-0249), or whom the room names (XEP-0045 §7.8.2), if it does.
+    /// The inviter, for [`Class::Invite`]: the sender (XEP-0249), or the one that the room names (XEP-0045 §7.8.2), if it does.
     pub fn inviter(&self) -> Option<BareJid> {
         if self.class != Class::Invite {
             return None;

@@ -1,8 +1,8 @@
-//! Why a stanza does not notify.
+//! The reasons why a stanza does not notify.
 
 use std::fmt;
 
-/// Why a stanza does not notify: the name is the log field and the metric's label.
+/// The reason why a stanza does not notify. Its name is the log field and the metric's label.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Noise {
     /// Presence of any type but `subscribe`.
@@ -15,13 +15,13 @@ pub enum Noise {
     Error,
     /// A message of type `headline` (RFC 6121 §5.2.2).
     Headline,
-    /// What another client of the account sent (XEP-0280).
+    /// A carbon of a message that another client of the account sent (XEP-0280).
     SentCarbon,
-    /// What the account itself wrote in a room, coming back (XEP-0045 §7.4).
+    /// A message of the account itself, coming back from a room (XEP-0045 §7.4).
     Reflection,
-    /// What was said in a room before the client came in (XEP-0045 §7.2).
+    /// A message of a room from before the client came in (XEP-0045 §7.2).
     RoomHistory,
-    /// What the account wrote to itself.
+    /// A message of the account to itself.
     NoteToSelf,
     /// A correction of an earlier message (XEP-0308).
     Correction,

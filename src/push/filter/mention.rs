@@ -1,4 +1,4 @@
-//! Whether a message in a room is meant for the user.
+//! Mentions: messages in a room that are meant for the user.
 
 use crate::jid::{BareJid, Jid};
 use crate::push::message_text::MessageText;
@@ -16,8 +16,8 @@ pub(super) struct Occupant<'a> {
 }
 
 impl Occupant<'_> {
-    /// Whether a message refers to the user (XEP-0372), answers the user (XEP-0461) or has a nick in its text. What only the
-    /// client can read may do so.
+    /// Returns whether a message refers to the user (XEP-0372), answers the user (XEP-0461) or has a nick in its text. A message
+    /// that only the client can read may do so.
     pub(super) fn is_mentioned(&self, message: &Node<'_>) -> bool {
         if message.children().any(|child| self.is_referred_to(&child) || self.is_answered(&child)) {
             return true;
@@ -70,7 +70,7 @@ fn hex(high: u8, low: u8) -> Option<u8> {
     Some(digit(high)? << 4 | digit(low)?)
 }
 
-/// Whether a word stands in a text by itself, in capital letters or not.
+/// Returns whether a word stands in a text by itself, in capital letters or not.
 fn has_word(text: &str, word: &str) -> bool {
     let (text, word) = (text.to_lowercase(), word.to_lowercase());
     let (Some(first), Some(last)) = (word.chars().next(), word.chars().next_back()) else { return false };
@@ -81,19 +81,19 @@ fn has_word(text: &str, word: &str) -> bool {
     })
 }
 
-/// Whether no word ends between the two.
+/// Returns whether no word ends between the two.
 fn is_joined(before: char, behind: char) -> bool {
     is_inner(before) && is_inner(behind)
 }
 
-/// Whether a character may be inside a word of a script that parts its words.
+/// Returns whether a character may be inside a word of a script that parts its words.
 fn is_inner(c: char) -> bool {
     // Combining marks belong to the letter before.
     let letter = c.is_alphanumeric() || c == '_' || ('\u{300}'..='\u{36F}').contains(&c);
     letter && !is_unparted(c)
 }
 
-/// Whether a character is of a script that writes words without spaces, or particles behind names without one: Thai, Lao,
+/// Returns whether a character is of a script that writes words without spaces, or particles behind names without one: Thai, Lao,
 /// Tibetan, Burmese, Khmer, kana, Han, Hangul.
 fn is_unparted(c: char) -> bool {
     matches!(c,

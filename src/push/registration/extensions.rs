@@ -1,4 +1,4 @@
-//! What a client asks for in the children of `<enable/>`: the extensions `tigase:push`, as Siskin and Snikket iOS send them.
+//! Requests in the children of `<enable/>`: the extensions `tigase:push`, as Siskin and Snikket iOS send them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -23,7 +23,7 @@ const ALL_OR_NONE: [&str; 6] = [
     ns::TIGASE_PRIORITY,
 ];
 
-/// What the account offers in its disco#info (XEP-0357 §4.1), as the operator set it.
+/// The features that the account offers in its disco#info (XEP-0357 §4.1), as the operator set it.
 pub fn features(settings: &Settings) -> Vec<&'static str> {
     let mut features = vec![ns::PUSH];
     if settings.extensions {
@@ -33,7 +33,7 @@ pub fn features(settings: &Settings) -> Vec<&'static str> {
     features
 }
 
-/// What a registration asks for beside being notified.
+/// The extensions that a registration asks for.
 #[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Extensions {
@@ -56,33 +56,33 @@ pub struct Extensions {
     pub away: bool,
 }
 
-/// What of a room notifies.
+/// The messages of a room that notify.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Allow {
     /// Everything.
     Always,
-    /// What mentions the user.
+    /// Those that mention the user.
     Mentioned {
-        /// Whom the user is there, if the client said so.
+        /// The user's nick there, if the client named it.
         nick: Option<String>,
     },
     /// Nothing.
     Never,
 }
 
-/// How to encrypt: AES-128-GCM.
+/// The encryption that a client asks for: AES-128-GCM.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Encrypt {
     /// The key, which the client made.
     pub key: Secret<[u8; 16]>,
-    /// How many bytes the encrypted notification may have.
+    /// The bytes that the encrypted notification may have.
     pub max_size: usize,
 }
 
-/// How many addresses a list may have.
+/// The number of addresses that a list may have.
 const MAX_LISTED: usize = 1_000;
-/// How many bytes a list may have.
+/// The bytes that a list may have.
 const MAX_LIST: usize = 64 * 1024;
 /// RFC 7622 §3.4: how many bytes a resource, and so a nick, may have.
 const MAX_NICK: usize = 1_023;
@@ -92,7 +92,7 @@ const DEFAULT_SIZE: usize = 3_000;
 const MAX_SIZE: usize = 5 * 1024;
 
 impl Extensions {
-    /// Whether a notification may say who wrote, what, or that it rings, and not only how much waits.
+    /// Returns whether a notification may show the sender, the text, or a call, and not only how much waits.
     pub fn says_more(&self, settings: &Settings) -> bool {
         let operator = settings.with_sender || settings.with_body;
         operator || self.encrypt.is_some() || (self.jingle && settings.jingle)

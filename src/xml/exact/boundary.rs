@@ -1,4 +1,4 @@
-//! Where a token ends, remembered across chunks.
+//! The search for the end of a token, remembered across chunks.
 //!
 //! A token is a tag, a run of text or a CDATA section. This says only where it ends; whether it is well-formed is checked
 //! once it is whole. No byte is looked at twice, however the bytes are cut.
@@ -9,7 +9,7 @@ use crate::xml::error::{FrameError, Restricted};
 
 const CDATA: &[u8] = b"<![CDATA[";
 
-/// What a token is.
+/// The kind of a token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::xml) enum Token {
     Start,
@@ -19,7 +19,7 @@ pub(in crate::xml) enum Token {
     Declaration,
 }
 
-/// How far the end of the current token has been looked for.
+/// How far the current token was searched for its end.
 #[derive(Debug, Default)]
 pub(in crate::xml) struct Boundary {
     seen: usize,
@@ -27,7 +27,7 @@ pub(in crate::xml) struct Boundary {
 }
 
 impl Boundary {
-    /// Whether the current token has not been looked at.
+    /// Returns whether the current token has not been looked at.
     pub(super) fn is_fresh(&self) -> bool {
         self.seen == 0
     }
@@ -87,7 +87,7 @@ impl Boundary {
     }
 }
 
-/// What the token that `bytes` starts with is, as soon as that is certain.
+/// The kind of the token that `bytes` starts with, as soon as it is certain.
 fn token(bytes: &[u8]) -> Result<Option<Token>, FrameError> {
     match bytes {
         [] | [b'<'] | [b'<', b'!'] => Ok(None),

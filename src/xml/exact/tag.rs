@@ -14,7 +14,7 @@ use crate::xml::chars::{CHECK, NAME, START, check_value, class, plain_run, skip_
 use crate::xml::error::{FrameError, Unfit};
 use crate::xml::hash_table::Table;
 
-/// So many attributes of a tag are compared each with each, and kept; further ones are read again where they are needed.
+/// The number of attributes of a tag that are kept and compared with one another; others are read again on demand.
 const FEW: usize = 32;
 
 /// A qualified name: `start..end`, with its colon at `colon`, or no colon when that equals `start`.
@@ -75,7 +75,7 @@ pub(crate) fn normalized(raw: &str) -> Cow<'_, str> {
 #[derive(Debug, Default)]
 pub(super) struct Attrs {
     few: Vec<Attr>,
-    /// Where the rest of them begins; zero if there are no more.
+    /// The place of the others; zero if there are none.
     rest: u32,
     /// Some has a prefix.
     prefixed: bool,
@@ -95,7 +95,7 @@ impl Attrs {
         self.few.iter().cloned().chain(rest)
     }
 
-    /// Whether some may declare a namespace.
+    /// Returns whether some may declare a namespace.
     pub(super) fn declares(&self) -> bool {
         self.declares
     }

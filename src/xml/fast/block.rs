@@ -3,7 +3,7 @@
 //! A block begins in content. A bit of a map stands for a byte, the lowest for the first. Every map is computed so that a bit
 //! depends on no higher ones; so whatever is wrong shows at its place or before, and the tags that end below the first error
 //! are well-formed: names in ASCII without prefix, one space between attributes, quotes of one kind, plain values and text.
-//! What else may be right is not known here.
+//! Other tags may be right as well; this does not know them.
 
 use fearless_simd::prelude::*;
 use fearless_simd::{Simd, i8x64, u8x64};
@@ -17,7 +17,7 @@ pub(super) const MOST: usize = WIDTH / 3 + 1;
 /// The same, and what is read together with the last of them.
 const SPAN: usize = WIDTH + 16;
 
-/// What the bytes of a block are, by themselves.
+/// The classes of the bytes of a block.
 struct Classes {
     less: u64,
     greater: u64,
@@ -43,11 +43,11 @@ struct Tags {
     /// The `>` of each.
     closes: u64,
     slashes: u64,
-    /// Where the names of elements end.
+    /// The ends of the names of elements.
     name_ends: u64,
-    /// Where the names of attributes begin.
+    /// The starts of the names of attributes.
     attributes: u64,
-    /// Where they end.
+    /// The `=` behind each of them.
     equals: u64,
     /// Some tag has more than one attribute, or one whose value begins with `h`.
     notable: bool,
@@ -63,9 +63,9 @@ pub(super) struct Block<'a> {
 #[derive(Clone, Copy)]
 pub(super) struct DenseTag {
     pub(super) kind: DenseKind,
-    /// Where its `<` is.
+    /// The place of its `<`.
     pub(super) start: usize,
-    /// Where its name begins.
+    /// The start of its name.
     pub(super) name: usize,
     pub(super) name_len: usize,
     /// Behind its `>`.
@@ -138,7 +138,7 @@ impl Block<'_> {
         Some(close + 1)
     }
 
-    /// Whether attributes need a look: there is a tag that has more than one, or one whose value begins with `h`.
+    /// Returns whether attributes need a look: there is a tag that has more than one, or one whose value begins with `h`.
     #[inline(always)]
     pub(super) fn is_notable(&self) -> bool {
         self.tags.notable
@@ -171,7 +171,7 @@ impl DenseTag {
         Some((start, len))
     }
 
-    /// Whether it has more than one.
+    /// Returns whether it has more than one.
     #[inline(always)]
     pub(super) fn has_many(&self) -> bool {
         self.equals & self.equals.wrapping_sub(1) != 0
@@ -258,7 +258,7 @@ fn equal<S: Simd>(block: u8x64<S>, byte: u8) -> u64 {
     block.simd_eq(byte).to_bitmask()
 }
 
-/// What is amiss if `mask` is to begin with each of `rises` and to end with each of `falls`.
+/// The bits that are wrong if `mask` has to begin at each of `rises` and to end at each of `falls`.
 #[inline(always)]
 fn not_edges(mask: u64, rises: u64, falls: u64) -> u64 {
     let edges = mask ^ mask << 1;

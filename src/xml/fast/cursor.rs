@@ -20,7 +20,7 @@ pub(super) struct Cursor<'a, S> {
     simd: S,
     bytes: &'a [u8],
     window: Window,
-    /// Where the window begins.
+    /// The place where the window begins.
     base: usize,
     /// The place, counted from there. It may have left the window.
     at: usize,
@@ -31,11 +31,11 @@ pub(super) struct PlainTag {
     pub(super) name: Spelled,
     /// Written as `<x/>`.
     pub(super) empty: bool,
-    /// Where the default namespace that it declares is spelled.
+    /// The place of the default namespace that it declares.
     pub(super) xmlns: Option<Range<usize>>,
 }
 
-/// What a token seems to be.
+/// The kind of token that seems to follow.
 pub(super) enum Ahead {
     Start,
     End,
@@ -48,13 +48,13 @@ impl<'a, S: Simd> Cursor<'a, S> {
         Self { simd, bytes, window: Window::new(simd, bytes, at), base: at, at: 0 }
     }
 
-    /// Where it is.
+    /// The current place.
     #[inline(always)]
     pub(super) fn place(&self) -> usize {
         self.base + self.at
     }
 
-    /// What the token here seems to be.
+    /// The kind of token that seems to follow.
     #[inline(always)]
     pub(super) fn ahead(&self) -> Ahead {
         match self.bytes.get(self.place()..).unwrap_or_default() {
@@ -175,7 +175,7 @@ impl<'a, S: Simd> Cursor<'a, S> {
         }
     }
 
-    /// Where the name behind the byte here ends.
+    /// The end of the name behind the byte at this place.
     #[inline(always)]
     fn name(&mut self) -> Option<usize> {
         let end = self.window.name_end(self.at + 1);

@@ -15,12 +15,12 @@ const SPAN: usize = WIDTH + 32;
 /// byte's.
 pub(super) struct Window {
     bytes: [u8; SPAN],
-    /// What may start an ASCII name.
+    /// Bytes that may start an ASCII name.
     starts: u64,
-    /// What cannot stand in an ASCII name without prefix.
+    /// Bytes that cannot stand in an ASCII name without prefix.
     others: u64,
-    /// What ends an attribute value or text, or cannot stand there without further look: `<`, `&`, `]`, quotes, control
-    /// characters, what is above ASCII.
+    /// Bytes that end an attribute value or text, or need a closer look there: `<`, `&`, `]`, quotes, control
+    /// characters, bytes above ASCII.
     stops: u64,
 }
 
@@ -60,14 +60,14 @@ impl Window {
         word.map_or(0, |word| u64::from_le_bytes(*word))
     }
 
-    /// Where the name that begins at `at` ends; `None` if there is none, or its end is not within the window.
+    /// The end of the name that begins at `at`; `None` if there is none, or its end is not within the window.
     #[inline(always)]
     pub(super) fn name_end(&self, at: usize) -> Option<usize> {
         let end = first(self.others & u64::MAX << (at % WIDTH))?;
         (self.starts & 1 << (at % WIDTH) != 0).then_some(end)
     }
 
-    /// Where the first stop from `at + SKIP` on is, if it is within the window. `at` is less than [`WIDTH`].
+    /// The place of the first stop from `at + SKIP` on, if it is within the window. `at` is less than [`WIDTH`].
     #[inline(always)]
     pub(super) fn stop<const SKIP: usize>(&self, at: usize) -> Option<usize> {
         first(self.stops & u64::MAX << SKIP << (at % WIDTH))
@@ -80,8 +80,8 @@ fn first(map: u64) -> Option<usize> {
     NonZeroU64::new(map).map(|map| map.trailing_zeros() as usize)
 }
 
-/// How many bytes of `bytes` from `at` on are printable, or above ASCII, and none of `stops`; and whether some among them, or
-/// close behind, are above ASCII.
+/// Returns the number of bytes from `at` on that are printable, or above ASCII, and none of `stops`; and whether some of them,
+/// or close behind, are above ASCII.
 #[inline(always)]
 pub(super) fn run<S: Simd>(simd: S, bytes: &[u8], mut at: usize, stops: [u8; 3]) -> (usize, bool) {
     let [a, b, c] = stops;
@@ -125,7 +125,7 @@ fn signed<S: Simd>(block: u8x64<S>) -> i8x64<S> {
     block.bitcast()
 }
 
-/// What may start a name, and what may stand in one.
+/// The bytes that may start a name, and those that may stand in one.
 #[inline(always)]
 fn names<S: Simd>(block: u8x64<S>) -> (mask8x64<S>, mask8x64<S>) {
     let letters = ((block | 0x20) - b'a').simd_le(b'z' - b'a') | block.simd_eq(b'_');

@@ -1,5 +1,5 @@
-//! When a device that cannot be reached is notified: at the leading edge of a burst, then at most once per interval, and again
-//! while it does not come.
+//! The schedule of notifications for a device that cannot be reached: at the start of a burst, then at most once per interval,
+//! and again while it does not come.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -27,7 +27,7 @@ pub struct Schedule {
     due: Option<Instant>,
     again: Option<Again>,
     retries: Vec<Retry>,
-    /// When another client of the account was last active.
+    /// The time at which another client of the account was last active.
     active: Option<Instant>,
     /// A call is to be notified.
     call: bool,
@@ -93,7 +93,7 @@ impl Schedule {
         self.due = Some(allowed.max(now));
     }
 
-    /// What waits was pushed before, to a device that was away, has been here, and has gone again without taking it.
+    /// Notes that the waiting stanzas were pushed before: the device came, and left again without taking them.
     pub fn still_waiting(&mut self, now: Instant) {
         self.again.get_or_insert(Again { pushed: now, next: 0 });
     }
@@ -135,7 +135,7 @@ impl Schedule {
         self.retries.retain(|retry| retry.target != *target);
     }
 
-    /// When [`Schedule::next`] has something.
+    /// The time at which [`Schedule::next`] has something.
     pub fn deadline(&self) -> Option<Instant> {
         let retry = self.retries.iter().filter_map(|retry| retry.due).min();
         // A call is taken at once.

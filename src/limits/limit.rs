@@ -1,0 +1,108 @@
+//! The limits, and what happens to whoever reaches one.
+
+/// The limits, by the names of their keys.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Limit {
+    /// `connections`
+    Connections,
+    /// `connections_per_address`
+    ConnectionsPerAddress,
+    /// `unauthenticated`
+    Unauthenticated,
+    /// `unauthenticated_stanza`
+    UnauthenticatedStanza,
+    /// `stanza`
+    Stanza,
+    /// `depth`
+    Depth,
+    /// `handshake_timeout`
+    HandshakeTimeout,
+    /// `authentication_timeout`
+    AuthenticationTimeout,
+    /// `server_timeout`
+    ServerTimeout,
+    /// `failed_logins_per_address`
+    FailedLoginsPerAddress,
+    /// `stanza_rate`
+    StanzaRate,
+    /// `bandwidth`
+    Bandwidth,
+    /// `held_per_account`
+    HeldPerAccount,
+    /// `session_queue`
+    SessionQueue,
+    /// `queue_memory`
+    QueueMemory,
+    /// `spool_per_session`
+    SpoolPerSession,
+    /// `spool_per_account`
+    SpoolPerAccount,
+    /// `spool`
+    Spool,
+}
+
+impl Limit {
+    /// All of them.
+    pub const ALL: [Self; 18] = [
+        Self::Connections,
+        Self::ConnectionsPerAddress,
+        Self::Unauthenticated,
+        Self::UnauthenticatedStanza,
+        Self::Stanza,
+        Self::Depth,
+        Self::HandshakeTimeout,
+        Self::AuthenticationTimeout,
+        Self::ServerTimeout,
+        Self::FailedLoginsPerAddress,
+        Self::StanzaRate,
+        Self::Bandwidth,
+        Self::HeldPerAccount,
+        Self::SessionQueue,
+        Self::QueueMemory,
+        Self::SpoolPerSession,
+        Self::SpoolPerAccount,
+        Self::Spool,
+    ];
+
+    /// Its key in `[limits]`, which is its label too.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Connections => "connections",
+            Self::ConnectionsPerAddress => "connections_per_address",
+            Self::Unauthenticated => "unauthenticated",
+            Self::UnauthenticatedStanza => "unauthenticated_stanza",
+            Self::Stanza => "stanza",
+            Self::Depth => "depth",
+            Self::HandshakeTimeout => "handshake_timeout",
+            Self::AuthenticationTimeout => "authentication_timeout",
+            Self::ServerTimeout => "server_timeout",
+            Self::FailedLoginsPerAddress => "failed_logins_per_address",
+            Self::StanzaRate => "stanza_rate",
+            Self::Bandwidth => "bandwidth",
+            Self::HeldPerAccount => "held_per_account",
+            Self::SessionQueue => "session_queue",
+            Self::QueueMemory => "queue_memory",
+            Self::SpoolPerSession => "spool_per_session",
+            Self::SpoolPerAccount => "spool_per_account",
+            Self::Spool => "spool",
+        }
+    }
+
+    /// The consequence for whoever reaches it.
+    pub fn consequence(self) -> &'static str {
+        match self {
+            Self::Connections | Self::ConnectionsPerAddress => "the connection is refused",
+            Self::Unauthenticated => "a connection that has not logged in is closed for a newer one",
+            Self::UnauthenticatedStanza | Self::Stanza | Self::Depth => "the stream is closed",
+            Self::HandshakeTimeout | Self::AuthenticationTimeout => "the connection is closed",
+            Self::ServerTimeout => "the client is told remote-connection-failed",
+            Self::FailedLoginsPerAddress => "log-ins are answered temporary-auth-failure",
+            Self::StanzaRate | Self::Bandwidth => "the client is read more slowly",
+            Self::HeldPerAccount => "the session that is held longest ends",
+            Self::SessionQueue | Self::QueueMemory => "what waits is on disk only",
+            Self::SpoolPerSession | Self::SpoolPerAccount | Self::Spool => {
+                "stanzas stay in memory, and what has no room there stays the server's or is returned"
+            }
+        }
+    }
+}
