@@ -12,6 +12,8 @@ use crate::demo::server::Account;
 use crate::demo::trace::Tap;
 use crate::demo::wire::FrameReader;
 use crate::jid::FullJid;
+use crate::session::sm::Handled;
+use crate::session::sm::nonza;
 use crate::xml::{Element, Kind, Node, XmlWriter, ns};
 
 impl Client {
@@ -104,12 +106,10 @@ impl Client {
     /// # Errors
     /// [`ClientError::Refused`], also if the session cannot be resumed, or any other.
     pub async fn enable_resumption(&mut self) -> Result<Enabled, ClientError> {
-        let mut enable = XmlWriter::new();
-        enable.start("enable").attr("xmlns", ns::SM).attr("resume", "true");
-        self.send(&enable.finish()).await?;
+        self.send(&nonza::enable(nonza::Resumption::Requested)).await?;
         let answer = self.expect("<enabled/>", ANSWER, |element| element.kind() == Kind::Other).await?;
         let node = answer.node();
-        let resumable = node.is("enabled", ns::SM) && matches!(node.attr("resume").as_deref(), Some("true" | "1"));
+        let resumable = node.is("enabled", ns::SM) && nonza::allows_resumption(&node);
         let Some(id) = node.attr("id").filter(|_| resumable) else {
             return Err(ClientError::Refused { what: "resumption", answer: shown(&answer) });
         };
@@ -123,9 +123,7 @@ impl Client {
     /// [`ClientError::Refused`], or any other.
     pub async fn resume(&mut self, session: &Resumption) -> Result<(), ClientError> {
         let Resumption { jid, previd, handled } = session;
-        let mut resume = XmlWriter::new();
-        resume.start("resume").attr("xmlns", ns::SM).attr("h", &handled.to_string()).attr("previd", previd);
-        self.send(&resume.finish()).await?;
+        self.send(&nonza::resume(previd, Handled::new(*handled))).await?;
         let answer = self.element(&Deadline::new("<resumed/>", ANSWER)).await?;
         let node = answer.node();
         if !node.is("resumed", ns::SM) || node.attr("previd").as_deref() != Some(previd) {

@@ -9,7 +9,6 @@ mod login;
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use bytes::Bytes;
 use tokio::time::{Instant, timeout_at};
 
 use connect::Socket;
@@ -19,6 +18,8 @@ pub use error::{ClientError, Seen};
 use super::trace::{Tap, redacted};
 use super::wire::{self, FrameReader};
 use crate::jid::FullJid;
+use crate::session::sm::Handled;
+use crate::session::sm::nonza;
 use crate::xml::{self, Element, Frame, Kind, XmlWriter, ns};
 
 /// How long an answer may take: 5 s.
@@ -206,7 +207,7 @@ impl Client {
         let managed = self.managed.as_mut().ok_or(ClientError::Unmanaged)?;
         managed.confirmed = None;
         let handled = managed.handled;
-        self.send(&[&ack(handled)[..], &request_ack()].concat()).await?;
+        self.send(&[&nonza::ack(Handled::new(handled))[..], &nonza::request()].concat()).await?;
         let deadline = Deadline::new("<a/>", ANSWER);
         while self.managed.as_ref().is_some_and(|managed| managed.confirmed.is_none()) {
             let element = self.element(&deadline).await?;
@@ -301,7 +302,7 @@ impl Client {
         }
         let node = element.node();
         if node.is("r", ns::SM) {
-            let answer = ack(managed.handled);
+            let answer = nonza::ack(Handled::new(managed.handled));
             self.send(&answer).await?;
             return Ok(None);
         }
@@ -344,16 +345,4 @@ impl Deadline {
 
 fn shown(element: &Element) -> String {
     redacted(element.bytes()).into_owned()
-}
-
-fn ack(handled: u32) -> Bytes {
-    let mut xml = XmlWriter::new();
-    xml.start("a").attr("xmlns", ns::SM).attr("h", &handled.to_string());
-    xml.finish()
-}
-
-fn request_ack() -> Bytes {
-    let mut xml = XmlWriter::new();
-    xml.start("r").attr("xmlns", ns::SM);
-    xml.finish()
 }

@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use super::{Negotiation, Output, Proof, State};
 use crate::jid::{self, FullJid};
+use crate::session::Bound;
 use crate::session::sender::is_host;
-use crate::session::{Bound, sm};
-use crate::xml::{Element, Kind, Node, ns};
+use crate::session::sm::nonza;
+use crate::xml::{Element, Kind, Node, StanzaCondition, ns};
 
 impl Negotiation {
     pub(super) fn client_binds(&mut self, element: &Element) {
@@ -16,10 +17,10 @@ impl Negotiation {
         }
         if node.is("resume", ns::CLIENT) {
             // QXmpp 1.4 asks so before its first bind, with an empty `previd`, and goes on once it is refused.
-            return self.reply(sm::failed("item-not-found", None));
+            return self.reply(nonza::failed(StanzaCondition::ItemNotFound, None));
         }
         if node.is("enable", ns::SM) {
-            return self.reply(sm::failed("unexpected-request", None));
+            return self.reply(nonza::failed(StanzaCondition::UnexpectedRequest, None));
         }
         if node.is("r", ns::SM) || node.is("a", ns::SM) {
             return;

@@ -16,7 +16,7 @@ const AGENT_ID: usize = 256;
 pub(super) struct Inline {
     pub(super) resume: Resume,
     /// XEP-0386 §3: `<enable/>` inside `<bind/>`.
-    pub(super) enable: Option<sm::Enable>,
+    pub(super) enable: Option<sm::nonza::Enable>,
     /// XEP-0386 §3: `<inactive/>` inside `<bind/>`.
     pub(super) inactive: bool,
 }
@@ -45,7 +45,7 @@ pub(super) struct Ask {
 impl Inline {
     fn read(node: &Node<'_>) -> Self {
         let bind = node.child("bind", ns::BIND2);
-        let enable = bind.and_then(|bind| bind.child("enable", ns::SM)).map(|enable| sm::Enable::read(&enable));
+        let enable = bind.and_then(|bind| bind.child("enable", ns::SM)).map(|enable| sm::nonza::Enable::read(&enable));
         let inactive = bind.is_some_and(|bind| bind.child("inactive", ns::CSI).is_some());
         Self { resume: Resume::Unasked, enable, inactive }
     }

@@ -5,8 +5,9 @@ use bytes::Bytes;
 use super::bind::bound_jid;
 use super::{Claim, CloseReason, Ended, Held, Negotiation, Output, State};
 use crate::jid::BareJid;
+use crate::session::sm::nonza;
 use crate::session::{Resumption, SmId, sm};
-use crate::xml::{self, Element, XmlWriter, ns};
+use crate::xml::{self, Element, StanzaCondition, XmlWriter, ns};
 
 impl Claim {
     /// Reads a `<resume/>`; nothing if it lacks what it needs.
@@ -19,7 +20,7 @@ impl Claim {
 impl Negotiation {
     pub(super) fn client_resumes(&mut self, node: &xml::Node<'_>) {
         let Some(claim) = Claim::read(node) else {
-            return self.reply(sm::failed("bad-request", None));
+            return self.reply(nonza::failed(StanzaCondition::BadRequest, None));
         };
         self.look_for(&claim);
         self.state = State::Finding(claim);
@@ -99,7 +100,7 @@ impl Negotiation {
     /// XEP-0198 §5: `h` is told only to the account whose session it was.
     pub(super) fn not_found(&self, ended: Option<Ended>) -> Bytes {
         let own = ended.filter(|ended| self.is_account(&ended.account));
-        sm::failed("item-not-found", own.map(|ended| ended.h))
+        nonza::failed(StanzaCondition::ItemNotFound, own.map(|ended| ended.h))
     }
 
     fn resume_failed(&mut self, ended: Option<Ended>) {

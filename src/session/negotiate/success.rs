@@ -5,8 +5,9 @@ use bytes::Bytes;
 use super::inline::{Inline, Resume};
 use super::{Negotiation, Phase, State};
 use crate::jid::{FullJid, Jid};
-use crate::session::{Bound, rewrite, sm};
-use crate::xml::{Element, ns};
+use crate::session::sm::nonza;
+use crate::session::{Bound, rewrite};
+use crate::xml::{Element, StanzaCondition, ns};
 
 impl Negotiation {
     pub(super) fn succeeded(&mut self, success: &Element) {
@@ -21,7 +22,7 @@ impl Negotiation {
             }
             Resume::Held(..) => Some(self.not_found(None)),
             Resume::Unknown(ended) => Some(self.not_found(ended)),
-            Resume::Malformed => Some(sm::failed("bad-request", None)),
+            Resume::Malformed => Some(nonza::failed(StanzaCondition::BadRequest, None)),
         };
         self.welcome(success, inline, failed);
     }
@@ -41,7 +42,7 @@ impl Negotiation {
         bound.enabled = inline.enable.map(|enable| enable.grant(self.dice));
         bound.inactive = inline.inactive;
         let hold = self.settings.push.max_hibernation_timeout;
-        let enabled = bound.enabled.as_ref().map(|enabled| enabled.xml(hold));
+        let enabled = bound.enabled.as_ref().map(|enabled| enabled.nonza(hold));
         self.write_client(rewrite::sasl2::welcome(success, enabled, failed));
         self.state = State::Welcomed(Some(bound));
     }

@@ -370,7 +370,7 @@ fn inline_session(earlier: Vec<Spooled>) -> Rig {
 
 fn inline_session_with(earlier: Vec<Spooled>, adjust: impl FnOnce(&mut Bound)) -> Rig {
     let id = SmId::new("abc");
-    let enabled = Some(sm::Enabled { id: Some(id), asked_max: None });
+    let enabled = Some(sm::nonza::Enabled { id: Some(id), asked_max: None });
     let settings = Settings { session_queue: 1 << 20, ..Settings::default() };
     Rig::begin(settings, earlier, |bound| {
         bound.enabled = enabled;
