@@ -3,12 +3,12 @@
 //! The same contract as [`super::Session`], plus [`Negotiation::wants_client`]: while an answer of the server decides what the
 //! next bytes of the client mean, the client's further frames stay where they are.
 
-mod bind;
+mod authenticating;
+mod binding;
 mod contract;
-mod exchange;
 mod inline;
 mod resume;
-mod success;
+mod welcome;
 
 use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;

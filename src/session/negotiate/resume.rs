@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use super::bind::bound_jid;
+use super::binding::bound_jid;
 use super::{Claim, CloseReason, Ended, Held, Negotiation, Output, State};
 use crate::jid::BareJid;
 use crate::session::sm::nonza;
