@@ -326,10 +326,10 @@ impl Driver<'_> {
                 self.count_resumption();
                 return self.find(&id).await;
             }
-            Output::HandOver(id, resumption) => {
+            Output::HandOver { id, resumption } => {
                 return self.hand_over(&id, resumption).await;
             }
-            Output::Release(proof, resource) => {
+            Output::Release { proof, resource } => {
                 if let Some(ghost) = self.relay.registry.held_resource(&proof, &resource) {
                     let relay = self.relay;
                     self.wait_for(relay.end(&ghost, EndReason::Superseded), Patience::Bounded).await;
@@ -340,7 +340,7 @@ impl Driver<'_> {
                 self.outcome = LoginOutcome::Bound;
                 self.done = true;
             }
-            Output::Notice(domain, notice) => self.relay.notices.tell(domain, notice),
+            Output::Notice { host, notice } => self.relay.notices.tell(host, notice),
             Output::Close(reason) => {
                 self.report_close(reason);
                 self.outcome = LoginOutcome::Closed(reason);

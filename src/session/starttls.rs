@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::Dice;
-use crate::xml::{self, Frame, XmlWriter, ns};
+use crate::xml::{self, Frame, StreamCondition, XmlWriter, ns};
 
 /// What to do after a frame of the clear-text stream.
 #[derive(Debug, PartialEq, Eq)]
@@ -44,14 +44,14 @@ impl StartTls {
                 Step::Proceed(xml.finish(), host.clone())
             }
             (Frame::Element(_), Some(_)) => Step::Refuse(xml::stream_error(
-                "policy-violation",
+                StreamCondition::PolicyViolation,
                 None,
                 Some("Use STARTTLS: nothing else is offered without encryption"),
             )),
             (Frame::Whitespace | Frame::Skipped(_), _) => Step::Wait,
             (Frame::Close, _) => Step::Refuse(Bytes::from_static(xml::STREAM_CLOSE)),
             (Frame::Open(_), Some(_)) | (Frame::Element(_), None) => {
-                Step::Refuse(xml::stream_error("bad-format", None, None))
+                Step::Refuse(xml::stream_error(StreamCondition::BadFormat, None, None))
             }
         }
     }
@@ -71,14 +71,13 @@ impl StartTls {
 }
 
 /// The served domain that a header is addressed to, or the stream error condition (RFC 6120 §4.9.3.6).
-pub(super) fn served(hosts: &HashSet<String>, header: &xml::Header) -> Result<String, &'static str> {
-    let to = header.to().ok_or("improper-addressing")?;
-    let host = crate::jid::domain(to).ok_or("improper-addressing")?;
-    if hosts.contains(&host) { Ok(host) } else { Err("host-unknown") }
+pub(super) fn served(hosts: &HashSet<String>, header: &xml::Header) -> Result<String, StreamCondition> {
+    let host = header.to().and_then(crate::jid::domain).ok_or(StreamCondition::ImproperAddressing)?;
+    if hosts.contains(&host) { Ok(host) } else { Err(StreamCondition::HostUnknown) }
 }
 
 /// A stream header and error for a stream that cannot be served (RFC 6120 §4.9.1.2).
-pub(super) fn refusal(header: &xml::Header, condition: &str, dice: Dice) -> Bytes {
+fn refusal(header: &xml::Header, condition: StreamCondition, dice: Dice) -> Bytes {
     let mut reply = xml::stream_header(header.to().unwrap_or_default(), &stream_id(dice), header.lang()).to_vec();
     reply.extend_from_slice(&xml::stream_error(condition, None, None));
     reply.into()

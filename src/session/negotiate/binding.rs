@@ -1,96 +1,242 @@
-//! Binding (RFC 6120 §7): the full JID in the server's result is whose session begins.
+//! Binding (RFC 6120 §7) and resumption (XEP-0198 §5). The full JID in the server's result is whose session begins; and whose
+//! session is resumed must be proven by the server (invariant 4).
 
-use std::sync::Arc;
-
-use super::{Negotiation, Output, Proof, State};
-use crate::jid::{self, FullJid};
-use crate::session::Bound;
+use super::contract::{Answer, Ended, Held, Output};
+use super::end::End;
+use super::legs::Legs;
+use super::login::Login;
+use super::streams::Streams;
+use crate::jid::{self, BareJid, FullJid};
+use crate::session::rewrite::offers::Offer;
 use crate::session::sender::is_host;
+use crate::session::skipped::unreadable;
 use crate::session::sm::nonza;
-use crate::xml::{Element, Kind, Node, StanzaCondition, ns};
+use crate::session::{Bound, Resumption};
+use crate::xml::{Element, Kind, Node, StanzaCondition, XmlWriter, ns};
 
-impl Negotiation {
-    pub(super) fn client_binds(&mut self, element: &Element) {
+/// The client is logged in, and binds or resumes.
+#[derive(Debug)]
+pub(super) struct Binding {
+    streams: Streams,
+    login: Login,
+    server_csi: bool,
+    server_sm: bool,
+    request: Request,
+    /// A bind of our own has bound the stream to the server.
+    probed: bool,
+}
+
+/// The request of the client that waits for an answer.
+#[derive(Debug)]
+enum Request {
+    None,
+    /// A bind with this iq id; empty if it has none.
+    Bind(String),
+    /// The registry is asked for the session.
+    Find(nonza::Resume),
+    /// The server is asked who this is, by a bind of our own.
+    Probe {
+        /// Its iq id.
+        id: String,
+        resume: nonza::Resume,
+        /// The account of the session.
+        account: BareJid,
+    },
+    /// The session gets the connection.
+    HandOver,
+}
+
+/// What follows an event.
+#[derive(Debug)]
+pub(super) enum Step {
+    /// The client has not bound yet.
+    Binding(Binding),
+    /// The session begins.
+    Session(Box<Bound>),
+}
+
+impl Binding {
+    /// The client has these features of the server.
+    pub(super) fn new(streams: Streams, login: Login, offer: &Offer) -> Self {
+        let (server_csi, server_sm) = (offer.csi, offer.sm);
+        Self { streams, login, server_csi, server_sm, request: Request::None, probed: false }
+    }
+
+    /// Returns whether the client's next element can be taken now.
+    pub(super) fn wants_client(&self) -> bool {
+        matches!(self.request, Request::None)
+    }
+
+    /// What the server has to send next, if it has to send something.
+    pub(super) fn awaits(&self) -> Option<Answer> {
+        match self.request {
+            Request::Bind(_) | Request::Probe { .. } => Some(Answer::Bind),
+            Request::None | Request::Find(_) | Request::HandOver => None,
+        }
+    }
+
+    /// Takes an element of the client.
+    pub(super) fn on_client(&mut self, element: &Element, legs: &mut Legs) -> Result<(), End> {
+        if !self.wants_client() {
+            return Err(End::OutOfOrder);
+        }
         let node = element.node();
         if node.is("resume", ns::SM) {
-            return self.client_resumes(&node);
-        }
-        if node.is("resume", ns::CLIENT) {
+            self.on_resume(&node, legs);
+        } else if node.is("resume", ns::CLIENT) {
             // QXmpp 1.4 asks so before its first bind, with an empty `previd`, and goes on once it is refused.
-            return self.reply(nonza::failed(StanzaCondition::ItemNotFound, None));
+            legs.reply(nonza::failed(StanzaCondition::ItemNotFound, None));
+        } else if node.is("enable", ns::SM) {
+            legs.reply(nonza::failed(StanzaCondition::UnexpectedRequest, None));
+        } else if node.is("r", ns::SM) || node.is("a", ns::SM) {
+            // It has no effect before stream management is enabled.
+        } else if element.kind() == Kind::Other {
+            return Err(End::not_forwarded(element.kind()));
+        } else {
+            self.on_stanza(element, &node, legs);
         }
-        if node.is("enable", ns::SM) {
-            return self.reply(nonza::failed(StanzaCondition::UnexpectedRequest, None));
-        }
-        if node.is("r", ns::SM) || node.is("a", ns::SM) {
-            return;
-        }
-        if element.kind() == Kind::Other {
-            return self.refuse_element(element);
-        }
+        Ok(())
+    }
+
+    fn on_stanza(&mut self, element: &Element, node: &Node<'_>, legs: &mut Legs) {
         let bind = node.child("bind", ns::BIND).filter(|_| element.kind() == Kind::Iq);
-        let resource =
-            bind.and_then(|bind| bind.child("resource", ns::BIND)).map(|r| jid::resource(&r.text()).into_owned());
-        if let (Some(proof), Some(resource)) = (self.proof(), resource) {
-            self.out(Output::Release(proof, resource));
+        let resource = bind.and_then(|bind| bind.child("resource", ns::BIND));
+        if let (Some(proof), Some(resource)) = (self.login.proof(), resource) {
+            let resource = jid::resource(&resource.text()).into_owned();
+            legs.out(Output::Release { proof, resource });
         }
-        self.out(Output::ToUpstream(element.bytes().clone()));
+        legs.pass_to_server(element);
         if bind.is_some() {
-            self.state = State::BindSent(node.attr("id").unwrap_or_default().into_owned());
+            self.request = Request::Bind(node.attr("id").unwrap_or_default().into_owned());
         }
     }
 
-    pub(super) fn bind_answered(&mut self, element: &Element, node: &Node<'_>) {
-        self.answered();
-        self.write_client(element.bytes().clone());
-        self.state = State::Binding;
-        if let Some(bound) = bound_jid(node).and_then(|jid| self.bound(jid)) {
-            self.become_session(bound);
+    fn on_resume(&mut self, node: &Node<'_>, legs: &mut Legs) {
+        let Some(resume) = nonza::Resume::read(node) else {
+            return legs.reply(nonza::failed(StanzaCondition::BadRequest, None));
+        };
+        self.login.on_presented(&resume.previd);
+        legs.find(&resume.previd);
+        self.request = Request::Find(resume);
+    }
+
+    /// Takes the answer to [`Output::Find`].
+    pub(super) fn on_found(&mut self, found: Result<Held, Option<Ended>>, legs: &mut Legs) -> Result<(), End> {
+        let Request::Find(resume) = std::mem::replace(&mut self.request, Request::None) else { return Ok(()) };
+        match found {
+            Err(ended) => self.fail_resume(ended, legs),
+            Ok(held) if self.login.is_proven(&held) => {
+                self.hand_over(resume, legs);
+                Ok(())
+            }
+            Ok(held) if self.login.account().is_some() || self.streams.host() != held.account.domain() => {
+                self.fail_resume(None, legs)
+            }
+            Ok(held) => {
+                self.probe(resume, held.account, legs);
+                Ok(())
+            }
         }
     }
 
-    /// What is known of a session with this JID.
-    pub(super) fn bound(&mut self, jid: FullJid) -> Option<Box<Bound>> {
-        let (client, server) = (self.client_header.as_ref()?, self.server_header.as_ref()?);
-        Some(Box::new(Bound {
-            jid,
-            identity: self.identity.take(),
-            client_header: Arc::clone(client),
-            server_header: Arc::clone(server),
-            presented: self.presented.take(),
-            agent: self.agent.take(),
-            enabled: None,
-            inactive: false,
-            server_csi: false,
-            server_sm: false,
-        }))
+    fn probe(&mut self, resume: nonza::Resume, account: BareJid, legs: &mut Legs) {
+        let id = legs.random_id();
+        let mut xml = XmlWriter::new();
+        xml.start("iq").attr("type", "set").attr("id", &id).start("bind").attr("xmlns", ns::BIND);
+        legs.write_server(xml.finish());
+        self.probed = true;
+        self.request = Request::Probe { id, resume, account };
     }
 
-    /// The connection is a session of its own, on a server that offers this.
-    pub(super) fn become_session(&mut self, mut bound: Box<Bound>) {
+    fn hand_over(&mut self, resume: nonza::Resume, legs: &mut Legs) {
+        let server_header = self.streams.server_header().clone();
+        let resumption = Resumption { h: resume.h, server_header, success: None };
+        legs.out(Output::HandOver { id: resume.previd, resumption });
+        self.request = Request::HandOver;
+    }
+
+    /// The session was gone when it was to get the connection.
+    pub(super) fn on_gone(&mut self, ended: Option<Ended>, legs: &mut Legs) -> Result<(), End> {
+        self.fail_resume(ended, legs)
+    }
+
+    fn fail_resume(&mut self, ended: Option<Ended>, legs: &mut Legs) -> Result<(), End> {
+        legs.reply(self.login.not_found(ended));
+        self.request = Request::None;
+        // The stream to the server is bound by the probe, so the client cannot bind on it.
+        if self.probed { Err(End::ResumeRefused) } else { Ok(()) }
+    }
+
+    /// Takes an element of the server.
+    pub(super) fn on_server(mut self, element: &Element, legs: &mut Legs) -> Result<Step, End> {
+        let node = element.node();
+        match &self.request {
+            Request::Bind(id) if self.is_bind_answer(element, &node, id) => {
+                return Ok(self.on_bound(element, &node, legs));
+            }
+            Request::Probe { id, .. } if self.is_bind_answer(element, &node, id) => self.on_probed(&node, legs)?,
+            Request::None | Request::Bind(_) => legs.pass_to_client(element),
+            // What the server sends to the probe's resource is not for the client.
+            Request::Find(_) | Request::Probe { .. } | Request::HandOver => {}
+        }
+        Ok(Step::Binding(self))
+    }
+
+    /// Takes an element of the server that was skipped. The login cannot go on without the answer to a bind.
+    pub(super) fn on_skipped(&self, element: &Element, legs: &mut Legs) -> Result<(), End> {
+        let node = element.node();
+        match &self.request {
+            Request::Bind(id) | Request::Probe { id, .. } if self.is_bind_answer(element, &node, id) => {
+                return Err(End::ServerError);
+            }
+            Request::None | Request::Bind(_) => pass_skipped_answer(element, &node, legs),
+            Request::Find(_) | Request::Probe { .. } | Request::HandOver => {}
+        }
+        Ok(())
+    }
+
+    fn on_bound(mut self, element: &Element, node: &Node<'_>, legs: &mut Legs) -> Step {
+        legs.pass_to_client(element);
+        let Some(jid) = bound_jid(node) else {
+            self.request = Request::None;
+            return Step::Binding(self);
+        };
+        let mut bound = self.login.bound(jid, &self.streams);
         (bound.server_csi, bound.server_sm) = (self.server_csi, self.server_sm);
-        self.out(Output::Bound(bound));
-        self.state = State::Done;
+        Step::Session(bound)
     }
 
-    /// Whether this is the server's answer to a bind with this iq id. RFC 6120 §8.1.3 wants an id, but there are clients without:
-    /// Prosody binds them, and copies what they sent.
-    pub(super) fn is_bind_answer(&self, element: &Element, node: &Node<'_>, id: &str) -> bool {
+    fn on_probed(&mut self, answer: &Node<'_>, legs: &mut Legs) -> Result<(), End> {
+        let Request::Probe { resume, account, .. } = std::mem::replace(&mut self.request, Request::None) else {
+            return Ok(());
+        };
+        if bound_jid(answer).is_none_or(|jid| jid.to_bare() != account) {
+            return self.fail_resume(None, legs);
+        }
+        self.hand_over(resume, legs);
+        Ok(())
+    }
+
+    /// Returns whether this is the server's answer to a bind with this iq id. RFC 6120 §8.1.3 requires an id, but some clients
+    /// send none: Prosody binds them, and copies what they sent.
+    fn is_bind_answer(&self, element: &Element, node: &Node<'_>, id: &str) -> bool {
         let jid = bound_jid(node).map(|jid| jid.to_bare());
         element.kind() == Kind::Iq
             && node.attr("id").unwrap_or_default() == id
             && matches!(node.attr("type").as_deref(), Some("result" | "error"))
-            && is_host(node.attr("from").as_deref(), &self.host, jid.as_ref().or(self.account.as_ref()))
-    }
-
-    fn proof(&self) -> Option<Proof> {
-        let login = || self.identity.clone().map(Proof::Login);
-        self.account.clone().map(Proof::Account).or_else(login)
+            && is_host(node.attr("from").as_deref(), self.streams.host(), jid.as_ref().or(self.login.account()))
     }
 }
 
-/// The full JID in a bind result.
-pub(super) fn bound_jid(answer: &Node<'_>) -> Option<FullJid> {
+/// Answers a request of the client whose answer was skipped.
+pub(super) fn pass_skipped_answer(element: &Element, node: &Node<'_>, legs: &mut Legs) {
+    if element.kind() == Kind::Iq && matches!(node.attr("type").as_deref(), Some("result" | "error")) {
+        legs.write_client(unreadable(node));
+    }
+}
+
+/// Returns the full JID in a bind result.
+fn bound_jid(answer: &Node<'_>) -> Option<FullJid> {
     let jid = answer.child("bind", ns::BIND)?.child("jid", ns::BIND)?.text();
     FullJid::new(&jid).ok()
 }

@@ -1,4 +1,4 @@
-//! What a [`Negotiation`](super::Negotiation) is told and what it wants done.
+//! The inputs and outputs of a [`Negotiation`](super::Negotiation).
 
 use bytes::Bytes;
 
@@ -98,13 +98,28 @@ pub enum Output {
     /// Look for a session that can be resumed under this id.
     Find(SmId),
     /// Hand the connection to that session and close the upstream stream.
-    HandOver(SmId, Resumption),
+    HandOver {
+        /// The id under which the session can be resumed.
+        id: SmId,
+        /// What the session needs to know.
+        resumption: Resumption,
+    },
     /// End the held session of this login that has this resource: the server would end it, or refuse the bind.
-    Release(Proof, String),
+    Release {
+        /// The login.
+        proof: Proof,
+        /// The resource.
+        resource: String,
+    },
     /// The connection is a session of its own.
     Bound(Box<Bound>),
-    /// Tell the operator of this host.
-    Notice(String, Notice),
+    /// Report a problem of a server to the operator.
+    Notice {
+        /// The host of the server.
+        host: String,
+        /// The problem.
+        notice: Notice,
+    },
     /// Write what is left to both legs and close them.
     Close(CloseReason),
 }

@@ -1,72 +1,136 @@
-//! What follows SASL2's `<success/>` (XEP-0388 §2.6): a held session, a bound one, or features to bind by.
+//! The time after SASL2's `<success/>` (XEP-0388 §2.6): it leads to a held session, to one that was bound with it, or to
+//! features to bind by.
 
 use bytes::Bytes;
 
-use super::inline::{Inline, Resume};
-use super::{Negotiation, Phase, State};
+use super::binding::{Binding, Step};
+use super::contract::{Ended, Output};
+use super::end::End;
+use super::inline::{Inline, InlineBind, Resume};
+use super::legs::Legs;
+use super::login::Login;
+use super::streams::Streams;
 use crate::jid::{FullJid, Jid};
+use crate::session::rewrite::Phase;
 use crate::session::sm::nonza;
-use crate::session::{Bound, rewrite};
+use crate::session::{Bound, Resumption, Settings, rewrite};
 use crate::xml::{Element, StanzaCondition, ns};
 
-impl Negotiation {
-    pub(super) fn succeeded(&mut self, success: &Element) {
-        // XEP-0388 §2.6.1: the server's word on who this is. Nothing else counts (invariant 4).
-        self.account = authorized(success).map(|jid| jid.to_bare());
-        let mut inline = std::mem::take(&mut self.inline);
-        let failed = match std::mem::take(&mut inline.resume) {
-            Resume::Unasked => None,
-            Resume::Held(claim, account) if self.account.as_ref() == Some(&account) => {
-                self.state = State::HandingOver(success.clone(), Box::new(inline));
-                return self.hand_over(claim, Some(success.clone()));
+/// A `<success/>` of SASL2 that the client has not got yet.
+#[derive(Debug)]
+pub(super) struct Success {
+    streams: Streams,
+    login: Login,
+    element: Element,
+    resume: Resume,
+    bind: InlineBind,
+}
+
+/// What follows a `<success/>`.
+#[derive(Debug)]
+pub(super) enum Admission {
+    /// A held session gets the connection.
+    HandingOver(HandingOver),
+    /// The client has its `<success/>`.
+    Welcomed(Welcomed),
+}
+
+impl Success {
+    /// The answer to an `<authenticate/>` with these requests. The account is the one that the server names: nothing else
+    /// counts (XEP-0388 §2.6.1, invariant 4).
+    pub(super) fn new(streams: Streams, login: Login, element: Element, inline: Inline) -> Self {
+        let login = login.of_account(authorized(&element).map(|jid| jid.to_bare()));
+        Self { streams, login, element, resume: inline.resume, bind: inline.bind }
+    }
+
+    /// Resumes the session that was asked for, if it is the login's; else welcomes the client.
+    pub(super) fn admit(mut self, settings: &Settings, legs: &mut Legs) -> Result<Admission, End> {
+        let failed = match std::mem::take(&mut self.resume) {
+            Resume::None => None,
+            Resume::Held(resume, account) if self.login.account() == Some(&account) => {
+                legs.out(Output::HandOver {
+                    id: resume.previd,
+                    resumption: Resumption {
+                        h: resume.h,
+                        server_header: self.streams.server_header().clone(),
+                        success: Some(self.element.clone()),
+                    },
+                });
+                return Ok(Admission::HandingOver(HandingOver(self)));
             }
-            Resume::Held(..) => Some(self.not_found(None)),
-            Resume::Unknown(ended) => Some(self.not_found(ended)),
+            Resume::Held(..) => Some(self.login.not_found(None)),
+            Resume::Unknown(ended) => Some(self.login.not_found(ended)),
             Resume::Malformed => Some(nonza::failed(StanzaCondition::BadRequest, None)),
         };
-        self.welcome(success, inline, failed);
+        self.welcome(failed, settings, legs).map(Admission::Welcomed)
     }
 
-    /// The client is let in, and resumes nothing. Without a `<bound/>` it binds once it has seen the features.
-    pub(super) fn welcome(&mut self, success: &Element, inline: Inline, failed: Option<Bytes>) {
-        if success.node().child("bound", ns::BIND2).is_none() {
-            self.write_client(rewrite::sasl2::welcome(success, None, failed));
-            self.state = State::Welcomed(None);
-            return;
+    /// The client is let in, and resumes nothing. Without a `<bound/>` it binds once it has the features.
+    fn welcome(self, failed: Option<Bytes>, settings: &Settings, legs: &mut Legs) -> Result<Welcomed, End> {
+        let Self { streams, login, element, bind, .. } = self;
+        if element.node().child("bound", ns::BIND2).is_none() {
+            legs.write_client(rewrite::sasl2::welcome(&element, None, failed));
+            return Ok(Welcomed { streams, next: Next::Bind(login) });
         }
-        let jid = authorized(success).and_then(|jid| FullJid::new(jid.as_str()).ok());
-        let Some(mut bound) = jid.and_then(|jid| self.bound(jid)) else {
-            return self.upstream_error();
-        };
+        let jid = authorized(&element).and_then(|jid| FullJid::new(jid.as_str()).ok()).ok_or(End::ServerError)?;
+        let mut bound = login.bound(jid, &streams);
         // XEP-0198 §4: both counters are zero from here on, for the features are no stanza.
-        bound.enabled = inline.enable.map(|enable| enable.grant(self.dice));
-        bound.inactive = inline.inactive;
-        let hold = self.settings.push.max_hibernation_timeout;
+        bound.enabled = bind.enable.map(|enable| enable.grant(legs.dice()));
+        bound.inactive = bind.inactive;
+        let hold = settings.push.max_hibernation_timeout;
         let enabled = bound.enabled.as_ref().map(|enabled| enabled.nonza(hold));
-        self.write_client(rewrite::sasl2::welcome(success, enabled, failed));
-        self.state = State::Welcomed(Some(bound));
-    }
-
-    /// XEP-0388 §2.6.3: the features follow at once, without a restart.
-    pub(super) fn features_follow(&mut self, features: &Element) {
-        let State::Welcomed(bound) = std::mem::replace(&mut self.state, State::Binding) else { return };
-        let bind2 = |bound: &Bound| Phase::Bound { managed: bound.enabled.is_some() };
-        self.authenticated_features(features, bound.as_deref().map_or(Phase::Authenticated, bind2));
-        if let Some(bound) = bound {
-            self.become_session(bound);
-        }
-    }
-
-    pub(super) fn authenticated_features(&mut self, element: &Element, phase: Phase) {
-        self.answered();
-        let offer = self.offer(element, phase, self.settings.stanza);
-        (self.server_csi, self.server_sm) = (offer.csi, offer.sm);
-        self.write_client(offer.shown.clone());
-        self.state = State::Binding;
+        legs.write_client(rewrite::sasl2::welcome(&element, enabled, failed));
+        Ok(Welcomed { streams, next: Next::Session(bound) })
     }
 }
 
-/// Whom the server let in.
+/// A held session gets the connection. If that fails, the `<success/>` is for the client.
+#[derive(Debug)]
+pub(super) struct HandingOver(Success);
+
+impl HandingOver {
+    /// The session is not there any more.
+    pub(super) fn on_gone(self, ended: Option<Ended>, settings: &Settings, legs: &mut Legs) -> Result<Welcomed, End> {
+        let failed = self.0.login.not_found(ended);
+        self.0.welcome(Some(failed), settings, legs)
+    }
+}
+
+/// The client has its `<success/>`: the server's features follow at once, without a restart (XEP-0388 §2.6.3).
+#[derive(Debug)]
+pub(super) struct Welcomed {
+    streams: Streams,
+    next: Next,
+}
+
+#[derive(Debug)]
+enum Next {
+    /// The client binds.
+    Bind(Login),
+    /// The session begins that was bound with the login.
+    Session(Box<Bound>),
+}
+
+impl Welcomed {
+    /// Takes the server's features.
+    pub(super) fn on_features(self, features: &Element, settings: &Settings, legs: &mut Legs) -> Step {
+        let phase = match &self.next {
+            Next::Bind(_) => Phase::Authenticated,
+            Next::Session(bound) => Phase::Bound { managed: bound.enabled.is_some() },
+        };
+        let offer = self.streams.offer(features, phase, settings);
+        legs.write_client(offer.shown.clone());
+        match self.next {
+            Next::Bind(login) => Step::Binding(Binding::new(self.streams, login, &offer)),
+            Next::Session(mut bound) => {
+                (bound.server_csi, bound.server_sm) = (offer.csi, offer.sm);
+                Step::Session(bound)
+            }
+        }
+    }
+}
+
+/// The JID that the server let in.
 fn authorized(success: &Element) -> Option<Jid> {
     Some(Jid::new(&success.node().child("authorization-identifier", ns::SASL2)?.text()))
 }

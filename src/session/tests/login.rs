@@ -123,10 +123,10 @@ impl Login {
                 Output::LoginRefused => self.refused += 1,
                 Output::Restart => self.restarts += 1,
                 Output::Find(id) => self.finds.push(id),
-                Output::HandOver(_, resumption) => self.handed_over = Some(resumption),
-                Output::Release(proof, resource) => self.released.push((proof, resource)),
+                Output::HandOver { resumption, .. } => self.handed_over = Some(resumption),
+                Output::Release { proof, resource } => self.released.push((proof, resource)),
                 Output::Bound(bound) => self.bound = Some(bound),
-                Output::Notice(_, notice) => self.notices.push(notice),
+                Output::Notice { notice, .. } => self.notices.push(notice),
                 Output::Close(reason) => self.closed = Some(reason),
             }
         }
