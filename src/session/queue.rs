@@ -8,10 +8,10 @@ mod flight;
 mod leg;
 mod number;
 mod queued;
-mod resting;
+mod spilled;
 mod room;
 mod spooled;
-mod tail;
+mod notes;
 
 use std::collections::VecDeque;
 
@@ -27,12 +27,12 @@ pub use flight::Unsaved;
 use flight::{Flight, Waiting};
 pub use number::STRIDE;
 pub use queued::{Company, Queued};
-pub use resting::NoStanza;
-use resting::Resting;
+pub use spilled::NoStanza;
+use spilled::Resting;
 pub use room::{Full, Load};
 pub use spooled::Spooled;
 use spooled::weight;
-use tail::Tail;
+use notes::Tail;
 
 /// Room for so many stanzas is kept while none is there.
 const FEW: usize = 4;
