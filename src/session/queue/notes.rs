@@ -1,4 +1,4 @@
-//! What must be known, at a session's end, of stanzas that only the spool has.
+//! Notes for the end of a session about stanzas that only the spool has.
 
 use std::collections::VecDeque;
 use std::ops::RangeInclusive;
@@ -16,7 +16,7 @@ const RUNS: usize = 1024;
 
 /// Notes about places behind all that is in memory, in their order.
 #[derive(Debug, Default)]
-pub struct Tail {
+pub struct Notes {
     /// iq requests, and how each is refused.
     requests: VecDeque<(u64, Bytes)>,
     refusals: usize,
@@ -24,7 +24,7 @@ pub struct Tail {
     archived: VecDeque<RangeInclusive<u64>>,
 }
 
-impl Tail {
+impl Notes {
     /// At this place is an iq request, to be answered so if the client never has it.
     pub fn note_request(&mut self, seq: u64, refusal: Bytes) {
         let cost = refusal.len().saturating_add(ENTRY);
@@ -86,7 +86,7 @@ mod tests {
 
     #[test]
     fn what_is_read_back_is_not_noted_any_more() {
-        let mut tail = Tail::default();
+        let mut tail = Notes::default();
         for seq in [3, 4, 5, 7, 8, 10, 11] {
             tail.note_archived(seq * STRIDE);
             tail.note_request(seq * STRIDE, Bytes::from_static(b"<iq/>"));
@@ -105,7 +105,7 @@ mod tests {
 
     #[test]
     fn notes_are_bounded_and_room_comes_back() {
-        let mut tail = Tail::default();
+        let mut tail = Notes::default();
         let refusal = Bytes::from(vec![b'x'; 1000]);
         for seq in (0..10_000).step_by(2) {
             tail.note_archived(seq * STRIDE);

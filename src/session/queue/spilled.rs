@@ -1,16 +1,18 @@
-//! Messages that rest: while nobody is there to read them, the spool alone has them, and they come back in their order.
+//! Messages that are spilled: while nobody is there to read them, the spool alone has them, and they come back in their order.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 
-use super::number::is_inherited;
-use super::spooled::{Spooled, weight};
-use super::{FEW, Queue, Queued};
-use crate::xml::{Element, Header, Kind};
+use super::queued::Queued;
+use super::spooled::Spooled;
+use crate::xml::{Element, Header};
 
-/// What memory must know of a message that rests.
+/// Room for so many places is kept at first.
+const FEW: usize = 4;
+
+/// What memory must know of a message that is spilled.
 #[derive(Clone, Copy, Debug)]
 struct Place {
     seq: u64,
@@ -20,32 +22,83 @@ struct Place {
     archived: bool,
 }
 
-/// The messages that rest, oldest first. Between them others may be in memory. All came on the stream of one header.
+/// The places of spilled messages, oldest first. All came on the stream of one header.
 #[derive(Debug)]
-pub(super) struct Resting {
+struct Places {
     header: Arc<Header>,
     places: VecDeque<Place>,
 }
 
-impl Resting {
-    pub(super) fn len(&self) -> usize {
-        self.places.len()
+/// What was read back is no stanza.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NoStanza;
+
+/// The messages that are spilled. Between them others may be in memory.
+#[derive(Debug, Default)]
+pub(super) struct Spill(Option<Box<Places>>);
+
+impl Spill {
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_none()
     }
 
-    /// What they count for, in bytes.
-    pub(super) fn weight(&self) -> usize {
+    pub(super) fn len(&self) -> usize {
+        self.0.as_ref().map_or(0, |spilled| spilled.places.len())
+    }
+
+    /// What the places count for, in bytes.
+    pub(super) fn bytes(&self) -> usize {
         self.len() * size_of::<Place>()
     }
 
+    /// The first number.
     pub(super) fn first(&self) -> Option<u64> {
-        self.places.front().map(|place| place.seq)
+        self.0.as_ref()?.places.front().map(|place| place.seq)
     }
 
     pub(super) fn has(&self, seq: u64) -> bool {
-        self.places.binary_search_by_key(&seq, |place| place.seq).is_ok()
+        self.0.as_ref().is_some_and(|spilled| spilled.places.binary_search_by_key(&seq, |place| place.seq).is_ok())
     }
 
-    /// All up to this place is read back, or is no more; what was known of the one there.
+    /// The numbers of those that are in the server's archive.
+    pub(super) fn archived(&self) -> impl Iterator<Item = u64> {
+        let places = self.0.iter().flat_map(|spilled| &spilled.places);
+        places.filter(|place| place.archived).map(|place| place.seq)
+    }
+
+    /// Adds a message. `archived`: the server's archive has it; `bare`: the header under which the spool has it. Returns `false`
+    /// if it could not be restored as it came.
+    pub(super) fn add(&mut self, item: &Queued, archived: bool, bare: &Arc<Header>) -> bool {
+        let header = item.element.header();
+        if self.0.as_ref().is_some_and(|spilled| !header.means_the_same(&spilled.header)) {
+            return false;
+        }
+        let added = item.element.on_stream(bare).len() - item.element.bytes().len();
+        let Ok(added) = u16::try_from(added) else { return false };
+        let new = || Box::new(Places { header: Arc::clone(header), places: VecDeque::new() });
+        self.0.get_or_insert_with(new).add(Place { seq: item.seq, added, archived });
+        true
+    }
+
+    /// Removes all up to what was read back; returns the message itself, byte for byte as it came.
+    pub(super) fn take(&mut self, item: &Spooled) -> Option<Result<Element, NoStanza>> {
+        let spilled = self.0.as_mut()?;
+        let place = spilled.take(item.seq);
+        let restored = place.map(|place| spilled.restored(place, item.bytes.clone()).ok_or(NoStanza));
+        if spilled.places.is_empty() {
+            self.0 = None;
+        }
+        restored
+    }
+
+    /// The spool has none of them any more.
+    pub(super) fn clear(&mut self) {
+        self.0 = None;
+    }
+}
+
+impl Places {
+    /// Removes all up to this number; returns what was known of the one with it.
     fn take(&mut self, seq: u64) -> Option<Place> {
         let count = self.places.partition_point(|place| place.seq <= seq);
         self.places.drain(..count).next_back().filter(|place| place.seq == seq)
@@ -59,7 +112,6 @@ impl Resting {
         self.places.insert(at, place);
     }
 
-    /// The message as it came, byte for byte.
     fn restored(&self, place: Place, bytes: Bytes) -> Option<Element> {
         let name_end = bytes.iter().position(|byte| matches!(byte, b' ' | b'\t' | b'\r' | b'\n' | b'/' | b'>'))?;
         let rest = bytes.get(name_end + usize::from(place.added)..)?;
@@ -70,141 +122,5 @@ impl Resting {
         original.extend_from_slice(bytes.get(..name_end)?);
         original.extend_from_slice(rest);
         Element::parse(original.freeze(), &self.header).ok()
-    }
-}
-
-/// What was read back is no stanza.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct NoStanza;
-
-impl Queue {
-    /// Lets unwritten messages rest that are on disk, up to this number on the server's leg, and of which `is_archived` says
-    /// that they may, and whether the server's archive has them. `bare`: the header under which the spool has them.
-    pub fn rest(&mut self, acked: u64, bare: &Arc<Header>, is_archived: impl Fn(&Queued) -> Option<bool>) {
-        let unwritten = self.items.len() - self.written;
-        // Those that are to stay need not be looked at for each that comes.
-        self.stayed = self.stayed.min(unwritten);
-        if unwritten <= self.stayed + self.stayed / 8 {
-            return;
-        }
-        let (mut at, written, committed) = (0, self.written, self.committed);
-        let (mut resting, mut freed, mut count) = (self.resting.take(), 0, 0);
-        let mut stayed = 0;
-        self.items.retain(|item| {
-            at += 1;
-            let own = !is_inherited(item.seq);
-            let on_disk = own && item.spooled && item.seq <= committed && item.ordinal.is_none_or(|o| o.get() <= acked);
-            if at <= written || !on_disk && item.durable {
-                return true;
-            }
-            stayed += 1;
-            if !on_disk || item.element.kind() != Kind::Message {
-                return true;
-            }
-            let Some(archived) = is_archived(item) else { return true };
-            let header = item.element.header();
-            let resting = resting
-                .get_or_insert_with(|| Box::new(Resting { header: Arc::clone(header), places: VecDeque::new() }));
-            let len = item.element.bytes().len();
-            let added = u16::try_from(item.element.on_stream(bare).len() - len);
-            let same = header.means_the_same(&resting.header);
-            let Some(added) = added.ok().filter(|_| same) else { return true };
-            resting.add(Place { seq: item.seq, added, archived });
-            (freed, count, stayed) = (freed + weight(len), count + 1, stayed - 1);
-            false
-        });
-        self.stayed = stayed;
-        (self.settled, self.considered) = (self.settled.min(written), self.considered.min(written));
-        self.notifying -= count;
-        self.resting = resting.filter(|resting| resting.len() > 0);
-        self.lose_memory(freed);
-        self.gain_memory(count * size_of::<Place>());
-        if self.items.capacity() > 2 * (self.items.len() + FEW) {
-            self.items.shrink_to(self.items.len() + FEW);
-        }
-    }
-
-    /// A stanza was read back from the spool: if it rested, it takes its place again. Returned is one that comes behind all that
-    /// is in memory, and is to be appended; memory, or the client, has the others.
-    ///
-    /// # Errors
-    /// [`NoStanza`] if something rested there that is no stanza any more: it does not wait from now on.
-    pub fn read_back(&mut self, item: Spooled) -> Result<Option<Spooled>, NoStanza> {
-        let mut place = None;
-        if let Some(mut resting) = self.resting.take() {
-            let weight = resting.weight();
-            place = resting.take(item.seq);
-            self.lose_memory(weight - resting.weight());
-            let restored = place.map(|place| resting.restored(place, item.bytes.clone()));
-            self.resting = Some(resting).filter(|resting| resting.len() > 0);
-            match restored {
-                Some(Some(element)) => self.put_back(element, &item),
-                Some(None) => return Err(NoStanza),
-                None => {}
-            }
-        }
-        let beyond = place.is_none() && self.tail.is_some_and(|after| item.seq > after);
-        Ok(beyond.then_some(item))
-    }
-
-    fn put_back(&mut self, element: Element, item: &Spooled) {
-        let queued = Queued::new(element, item.seq, item.received);
-        self.put_in_order(Queued { durable: true, waited: true, spooled: true, ..queued });
-    }
-
-    /// Whether messages rest.
-    pub fn rests(&self) -> bool {
-        self.resting.is_some()
-    }
-
-    /// The spool has none of those any more that rest.
-    pub(super) fn forget_resting(&mut self) {
-        if let Some(resting) = self.resting.take() {
-            self.lose_memory(resting.weight());
-        }
-    }
-
-    /// The places of messages that rest and are in the server's archive.
-    pub fn archived_at_rest(&self) -> impl Iterator<Item = u64> {
-        let places = self.resting.iter().flat_map(|resting| &resting.places);
-        places.filter(|place| place.archived).map(|place| place.seq)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::super::STRIDE;
-    use super::*;
-
-    #[test]
-    fn a_message_comes_back_as_it_came_whatever_was_added_for_the_spool() {
-        let header = "<stream:stream xmlns='jabber:client' xmlns:stream='http://etherx.jabber.org/streams' xml:lang='en' xmlns:p='u'>";
-        let header = Arc::new(Header::parse(header.into()).unwrap());
-        for xml in
-            ["<message><p:a/></message>", "<message\n to='a'/>", "<message/>", "<message xml:lang='de'></message>"]
-        {
-            let mut queue = Queue::new(1 << 20);
-            for _ in 0..2 {
-                let element = Element::parse(xml.into(), &header).unwrap();
-                let super::super::Place::Memory(seq) = queue.place(xml.len()) else { panic!("no room") };
-                queue.hold(Queued::new(element, seq, 0).of_leg(None, true));
-            }
-            let bare = Header::bare();
-            let spooled =
-                queue.take_unspooled(usize::MAX).into_iter().map(|Queued { element, seq, received, .. }| {
-                    let bytes = element.on_stream(&bare);
-                    Spooled { seq, received, shared: false, archived: false, bytes }
-                });
-            let spooled: Vec<_> = spooled.collect();
-            queue.committed(2 * STRIDE);
-            let before = queue.bytes();
-            queue.rest(0, &bare, |item| (item.seq == STRIDE).then_some(false));
-            assert!(queue.bytes() < before && queue.is_on_disk_only(STRIDE) && queue.write_next().is_none());
-            assert!(spooled.into_iter().all(|item| queue.read_back(item).unwrap().is_none()), "memory has the other");
-            assert_eq!((queue.bytes(), queue.len(), queue.has_tail()), (before, 2, false));
-            let written = queue.write_next().unwrap();
-            assert_eq!((written.seq, &written.element.bytes()[..]), (STRIDE, xml.as_bytes()));
-            assert!(Arc::ptr_eq(written.element.header(), &header));
-        }
     }
 }
