@@ -251,7 +251,7 @@ impl Negotiation {
                 Ok(State::after_bind(welcomed.on_features(element, settings, legs), legs))
             }
             State::Reopening(reopening) if is_features => {
-                Ok(State::Binding(reopening.on_features(element, settings, legs)))
+                Ok(State::Binding(Box::new(reopening.on_features(element, settings, legs))))
             }
             State::Restarting(_) => {
                 legs.pass_to_client(element);

@@ -21,7 +21,7 @@
 //! | `earlier` | the spools of earlier sessions |
 //! | `aside` | the stanzas that are set aside |
 //! | `room`, `budget` | bounds of memory |
-//! | `number`, `queued`, `spooled` | numbers; a stanza in memory, and on disk |
+//! | `number`, `queued`, `spooled`, `unsaved` | numbers; a stanza in memory, and on disk; what no disk has |
 
 mod aside;
 mod budget;
@@ -37,6 +37,7 @@ mod spilled;
 mod spooled;
 mod spooling;
 mod tail;
+mod unsaved;
 
 use std::num::NonZeroU64;
 use std::ops::RangeInclusive;
@@ -60,9 +61,9 @@ pub use earlier::Inherited;
 pub use number::STRIDE;
 pub use queued::{Company, Queued};
 pub use room::Full;
-pub use segments::Unsaved;
 pub use spilled::NoStanza;
 pub use spooled::{Load, Spooled};
+pub use unsaved::Unsaved;
 
 /// Where a pushed stanza went.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

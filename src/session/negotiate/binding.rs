@@ -50,7 +50,7 @@ enum Request {
 #[derive(Debug)]
 pub(super) enum Step {
     /// The client has not bound yet.
-    Binding(Binding),
+    Binding(Box<Binding>),
     /// The session begins.
     Session(Box<Bound>),
 }
@@ -168,7 +168,7 @@ impl Binding {
     }
 
     /// Takes an element of the server.
-    pub(super) fn on_server(mut self, element: &Element, legs: &mut Legs) -> Result<Step, End> {
+    pub(super) fn on_server(mut self: Box<Self>, element: &Element, legs: &mut Legs) -> Result<Step, End> {
         let node = element.node();
         match &self.request {
             Request::Bind(id) if self.is_bind_answer(element, &node, id) => {
@@ -195,14 +195,15 @@ impl Binding {
         Ok(())
     }
 
-    fn on_bound(mut self, element: &Element, node: &Node<'_>, legs: &mut Legs) -> Step {
+    fn on_bound(mut self: Box<Self>, element: &Element, node: &Node<'_>, legs: &mut Legs) -> Step {
         legs.pass_to_client(element);
         let Some(jid) = bound_jid(node) else {
             self.request = Request::None;
             return Step::Binding(self);
         };
-        let mut bound = self.login.bound(jid, &self.streams);
-        (bound.server_csi, bound.server_sm) = (self.server_csi, self.server_sm);
+        let Self { streams, login, server_csi, server_sm, .. } = *self;
+        let mut bound = login.bound(jid, &streams);
+        (bound.server_csi, bound.server_sm) = (server_csi, server_sm);
         Step::Session(bound)
     }
 

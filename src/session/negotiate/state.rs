@@ -31,7 +31,7 @@ pub(super) enum State {
     /// The restart was passed on: the server's header and features are awaited.
     Reopening(Reopening),
     /// The client binds or resumes.
-    Binding(Binding),
+    Binding(Box<Binding>),
     /// The connection was handed over, bound or closed.
     Done,
 }

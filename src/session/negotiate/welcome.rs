@@ -121,7 +121,7 @@ impl Welcomed {
         let offer = self.streams.offer(features, phase, settings);
         legs.write_client(offer.shown.clone());
         match self.next {
-            Next::Bind(login) => Step::Binding(Binding::new(self.streams, login, &offer)),
+            Next::Bind(login) => Step::Binding(Box::new(Binding::new(self.streams, login, &offer))),
             Next::Session(mut bound) => {
                 (bound.server_csi, bound.server_sm) = (offer.csi, offer.sm);
                 Step::Session(bound)

@@ -5,7 +5,7 @@ use std::num::NonZeroU64;
 use std::ops::RangeInclusive;
 
 use super::queued::Queued;
-use super::segments::Unsaved;
+use super::unsaved::Unsaved;
 
 /// What only the disk will have.
 #[derive(Debug)]

@@ -5,27 +5,13 @@ use std::num::NonZeroU64;
 
 use super::number::FIRST;
 use super::queued::Queued;
+use super::unsaved::Unsaved;
 
 /// Room for so many stanzas is kept while none is there.
 const FEW: usize = 4;
 
 /// [`Segments::check`] looks at each stanza of at most so many, so that the time of a debug build stays in proportion.
 pub(super) const CHECKED: usize = 64;
-
-/// Stanzas that neither the client nor the disk has.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Unsaved {
-    /// Stanzas.
-    pub stanzas: usize,
-    /// What they count for, in bytes.
-    pub bytes: usize,
-}
-
-impl Unsaved {
-    fn plus(self, item: &Queued) -> Self {
-        Self { stanzas: self.stanzas + 1, bytes: self.bytes + item.weight() }
-    }
-}
 
 /// How many stanzas at the front need not be looked at again.
 #[derive(Clone, Copy, Debug, Default)]

@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use super::notes::Notes;
 use super::queued::Queued;
-use super::segments::Unsaved;
 use super::spilled::NoStanza;
 use super::spooled::{Load, Spooled, weight};
+use super::unsaved::Unsaved;
 use super::{Place, Queue};
 use crate::push::account::LoginId;
 use crate::xml::{Element, Header, Kind};
