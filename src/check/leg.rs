@@ -10,7 +10,7 @@ use crate::config::{ChannelBinding, Config, Host, UpstreamTls};
 use crate::net::certificate;
 use crate::net::trust::Trusts;
 use crate::net::upstream::{Terms, Way};
-use crate::session::sieve::Notice;
+use crate::session::mechanism_filter::Notice;
 
 const END_POINT: &str = "tls-server-end-point";
 

@@ -8,7 +8,7 @@ use tokio::time::timeout;
 
 use crate::net::conn::ConnEvent;
 use crate::net::upstream::{ConnectError, Terms, UpstreamConn, Way};
-use crate::session::sieve::{Leg, Notice};
+use crate::session::mechanism_filter::{Leg, Notice};
 use crate::session::upgrade::{self, Upgrade};
 use crate::xml::{self, Element, Frame, FrameError, FrameLimits, Node, excerpt, ns};
 

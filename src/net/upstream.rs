@@ -23,7 +23,7 @@ use super::proxy_protocol::{self, Client};
 use super::socket::{Socket, Sources};
 use super::trust::{self, TlsFault, Trust, TrustError, Trusts};
 use crate::config::{Endpoint, Host, ProxyProtocol, Upstream, UpstreamTls};
-use crate::session::sieve::Leg;
+use crate::session::mechanism_filter::Leg;
 use crate::session::upgrade::{Refusal, Step, Upgrade};
 use crate::xml::{FrameError, FrameLimits};
 use version::Lacking;

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::sync::{Mutex, PoisonError};
 
-use crate::session::sieve::Notice;
+use crate::session::mechanism_filter::Notice;
 
 /// What was told already.
 #[derive(Debug, Default)]

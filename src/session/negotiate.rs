@@ -48,7 +48,7 @@ use opening::Opening;
 use state::State;
 use streams::ClientStream;
 
-use super::sieve::Leg;
+use super::mechanism_filter::Leg;
 use super::starttls::served;
 use super::{Dice, Settings};
 use crate::xml::{Element, Frame, FrameError, Header, Kind, StreamCondition, ns};

@@ -11,9 +11,9 @@ use super::welcome::Success;
 use crate::jid::{BareJid, Jid};
 use crate::session::SmId;
 use crate::session::answer;
+use crate::session::mechanism_filter::{Hidden, Notice};
 use crate::session::rewrite::sasl2::{self, authenticate};
 use crate::session::sasl::{Exchange, Profile, SaslIdentity};
-use crate::session::sieve::{Hidden, Notice};
 use crate::session::sm::nonza;
 use crate::xml::{Element, Kind, Node, XmlWriter, ns};
 

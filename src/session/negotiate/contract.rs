@@ -3,8 +3,8 @@
 use bytes::Bytes;
 
 use crate::jid::BareJid;
+use crate::session::mechanism_filter::{Leg, Notice};
 use crate::session::sasl::SaslIdentity;
-use crate::session::sieve::{Leg, Notice};
 use crate::session::{Bound, Resumption, SmId, sm};
 use crate::xml::Frame;
 

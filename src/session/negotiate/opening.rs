@@ -8,8 +8,8 @@ use super::end::End;
 use super::legs::Legs;
 use super::streams::ClientStream;
 use crate::session::Settings;
+use crate::session::mechanism_filter::{Leg, Notice};
 use crate::session::rewrite::Phase;
-use crate::session::sieve::{Leg, Notice};
 use crate::xml::{Element, Header};
 
 /// The client's header was passed on: the server's header and features are awaited.

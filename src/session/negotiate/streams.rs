@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use crate::session::Settings;
+use crate::session::mechanism_filter::Leg;
 use crate::session::rewrite::Phase;
 use crate::session::rewrite::offers::{Offer, Terms};
-use crate::session::sieve::Leg;
 use crate::xml::{Element, Header};
 
 /// The stream of a client to a host that is served.

@@ -5,8 +5,8 @@ use std::collections::HashSet;
 use base64::Engine as _;
 
 use super::super::SmId;
+use super::super::mechanism_filter::{Leg, Notice};
 use super::super::negotiate::{CloseReason, Held, Input, Negotiation, Output, Proof, Stop};
-use super::super::sieve::{Leg, Notice};
 use super::*;
 use crate::config::ChannelBinding;
 use crate::jid::BareJid;
