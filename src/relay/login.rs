@@ -23,7 +23,7 @@ use crate::metrics::{LoginOutcome, ResumeOutcome};
 use crate::net::conn::ConnEvent;
 use crate::net::proxy_protocol::{self, Addresses, Tls};
 use crate::net::upstream::{Terms, UpstreamConn};
-use crate::session::mechanism_filter::Notice;
+use crate::session::mechanism_filter::UpstreamWarning;
 use crate::session::negotiate::{CloseReason, Held, Input, Negotiation, Output, Stop};
 use crate::session::{Bound, EndReason};
 use crate::xml::Share;
@@ -340,7 +340,7 @@ impl Driver<'_> {
                 self.outcome = LoginOutcome::Bound;
                 self.done = true;
             }
-            Output::Notice { host, notice } => self.relay.notices.tell(host, notice),
+            Output::UpstreamWarning { host, warning } => self.relay.notices.tell(host, warning),
             Output::Close(reason) => {
                 self.report_close(reason);
                 self.outcome = LoginOutcome::Closed(reason);
@@ -396,7 +396,7 @@ impl Driver<'_> {
                 if let (Some(wanted), Some(spoken)) = (terms.tls, conn.stream().version())
                     && wanted != spoken
                 {
-                    self.relay.notices.tell(host.to_owned(), Notice::OtherTls);
+                    self.relay.notices.tell(host.to_owned(), UpstreamWarning::OtherTls);
                 }
                 let free = self.snapshot.config.limits.stanza;
                 conn.framer().skip_unfit(Some(Share { free, room: self.relay.guards.large() }));

@@ -30,9 +30,9 @@ pub struct Hidden {
     pub anything: bool,
 }
 
-/// What an operator should hear of the server behind.
+/// A problem of a server that its operator can solve.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Notice {
+pub enum UpstreamWarning {
     /// The server wants TLS, and its leg has none.
     TlsRequired,
     /// A client saw no channel binding where the server offers it, said so, and was refused.
@@ -43,7 +43,7 @@ pub enum Notice {
     OtherTls,
 }
 
-impl Notice {
+impl UpstreamWarning {
     /// What to do about it.
     pub fn remedy(self) -> &'static str {
         match self {
@@ -62,7 +62,7 @@ impl Notice {
     }
 }
 
-impl fmt::Display for Notice {
+impl fmt::Display for UpstreamWarning {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::TlsRequired => "the server requires TLS, which the connection to it does not have",

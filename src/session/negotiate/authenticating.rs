@@ -11,7 +11,7 @@ use super::welcome::Success;
 use crate::jid::{BareJid, Jid};
 use crate::session::SmId;
 use crate::session::answer;
-use crate::session::mechanism_filter::{Hidden, Notice};
+use crate::session::mechanism_filter::{Hidden, UpstreamWarning};
 use crate::session::rewrite::sasl2::{self, authenticate};
 use crate::session::sasl::{Exchange, Profile, SaslIdentity};
 use crate::session::sm::nonza;
@@ -189,7 +189,7 @@ impl Authenticating {
         if !self.awaits_server() || node.ns() != self.attempt.exchange.profile().ns() {
             return Err(End::ServerError);
         }
-        self.report_hidden(&node, legs);
+        self.warn_of_hidden(&node, legs);
         if node.name() == "success" {
             return Ok(self.on_success(element, legs));
         }
@@ -221,14 +221,16 @@ impl Authenticating {
     }
 
     /// What was hidden from the client may be why the server refuses the login now.
-    fn report_hidden(&self, answer: &Node<'_>, legs: &mut Legs) {
+    fn warn_of_hidden(&self, answer: &Node<'_>, legs: &mut Legs) {
         let exchange = &self.attempt.exchange;
-        let notice = match answer.name() {
-            "challenge" if self.hidden.anything && exchange.hashes_offers(&answer.text()) => Notice::OffersHashed,
-            "failure" if self.hidden.binding && exchange.missed_binding() => Notice::BindingMissed,
+        let warning = match answer.name() {
+            "challenge" if self.hidden.anything && exchange.hashes_offers(&answer.text()) => {
+                UpstreamWarning::OffersHashed
+            }
+            "failure" if self.hidden.binding && exchange.missed_binding() => UpstreamWarning::BindingMissed,
             _ => return,
         };
-        legs.out(Output::Notice { host: self.streams.host().to_owned(), notice });
+        legs.out(Output::UpstreamWarning { host: self.streams.host().to_owned(), warning });
     }
 }
 

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 
 use crate::jid::BareJid;
-use crate::session::mechanism_filter::{Leg, Notice};
+use crate::session::mechanism_filter::{Leg, UpstreamWarning};
 use crate::session::sasl::SaslIdentity;
 use crate::session::{Bound, Resumption, SmId, sm};
 use crate::xml::Frame;
@@ -114,11 +114,11 @@ pub enum Output {
     /// The connection is a session of its own.
     Bound(Box<Bound>),
     /// Report a problem of a server to the operator.
-    Notice {
+    UpstreamWarning {
         /// The host of the server.
         host: String,
         /// The problem.
-        notice: Notice,
+        warning: UpstreamWarning,
     },
     /// Write what is left to both legs and close them.
     Close(CloseReason),

@@ -8,7 +8,7 @@ use super::end::End;
 use super::legs::Legs;
 use super::streams::ClientStream;
 use crate::session::Settings;
-use crate::session::mechanism_filter::{Leg, Notice};
+use crate::session::mechanism_filter::{Leg, UpstreamWarning};
 use crate::session::rewrite::Phase;
 use crate::xml::{Element, Header};
 
@@ -49,7 +49,10 @@ impl Opening {
         let streams = self.client.answered(server_header, self.leg);
         let offer = streams.offer(features, Phase::Unauthenticated, settings);
         if streams.leg() == Leg::Plain && offer.requires_tls {
-            legs.out(Output::Notice { host: streams.host().to_owned(), notice: Notice::TlsRequired });
+            legs.out(Output::UpstreamWarning {
+                host: streams.host().to_owned(),
+                warning: UpstreamWarning::TlsRequired,
+            });
             return Err(End::ServerRequiresTls);
         }
         legs.write_client(offer.shown.clone());
