@@ -189,7 +189,7 @@ impl Driver<'_> {
         let [client, upstream] = self.write_deadlines();
         let reached = read_upstream && self.upstream.as_ref().is_some_and(|upstream| upstream.backlog() == 0);
         let patience = self.snapshot.config.limits.server_timeout;
-        let server = self.server_clock.deadline(Instant::now(), self.negotiation.owed(), reached, patience);
+        let server = self.server_clock.deadline(Instant::now(), self.negotiation.awaits(), reached, patience);
         let over = self.negotiation.deadline();
         [client, upstream, server].into_iter().flatten().fold(over, Instant::min)
     }

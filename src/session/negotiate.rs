@@ -53,7 +53,7 @@ use super::starttls::served;
 use super::{Dice, Settings};
 use crate::xml::{Element, Frame, FrameError, Header, Kind, StreamCondition, ns};
 
-pub use contract::{Answer, CloseReason, Ended, Held, Input, Output, Owed, Proof, Stop};
+pub use contract::{Answer, Awaited, CloseReason, Ended, Held, Input, Output, Proof, Stop};
 
 /// How many elements a connection may send before it is authenticated. A login needs a handful.
 const ELEMENTS: u32 = 64;
@@ -91,8 +91,8 @@ impl Negotiation {
     }
 
     /// What the server has to send next, if it is the server that is waited for.
-    pub fn owed(&self) -> Option<Owed> {
-        self.state.awaits().map(|answer| Owed { answer, given: self.given })
+    pub fn awaits(&self) -> Option<Awaited> {
+        self.state.awaits().map(|answer| Awaited { answer, given: self.given })
     }
 
     /// Whether log-ins are refused from now on, without the server being asked.

@@ -46,7 +46,7 @@ pub enum Stop {
 
 /// What the server has to send next. Two that are equal are one and the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Owed {
+pub struct Awaited {
     /// What it is.
     pub answer: Answer,
     /// How many answers it has given before.
@@ -54,7 +54,7 @@ pub struct Owed {
 }
 
 #[cfg(test)]
-impl Owed {
+impl Awaited {
     /// This answer, after so many others.
     pub(crate) fn of(answer: Answer, given: u64) -> Self {
         Self { answer, given }
