@@ -24,7 +24,7 @@ use super::socket::{Socket, Sources};
 use super::trust::{self, TlsFault, Trust, TrustError, Trusts};
 use crate::config::{Endpoint, Host, ProxyProtocol, Upstream, UpstreamTls};
 use crate::session::mechanism_filter::Leg;
-use crate::session::upgrade::{Refusal, Step, Upgrade};
+use crate::session::upgrade::{Refusal, Upgrade, UpgradeStep};
 use crate::xml::{FrameError, FrameLimits};
 use version::Lacking;
 
@@ -323,9 +323,9 @@ impl Way {
         loop {
             while let Some(frame) = conn.next_frame()? {
                 match upgrade.handle(&frame)? {
-                    Step::Wait => {}
-                    Step::Send(bytes) => conn.write(&bytes),
-                    Step::Proceed => return Ok(conn.into_inner()),
+                    UpgradeStep::Wait => {}
+                    UpgradeStep::Send(bytes) => conn.write(&bytes),
+                    UpgradeStep::Proceed => return Ok(conn.into_inner()),
                 }
             }
             if conn.event(true).await? == ConnEvent::Closed {

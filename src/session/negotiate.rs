@@ -11,7 +11,7 @@
 //! ```
 //!
 //! Each state is a type with the data that exists in it. Its methods take one event and return the state that follows, or the
-//! [`End`]. [`Legs`] collects the outputs.
+//! [`LoginEnd`]. [`Legs`] collects the outputs.
 //!
 //! | file | contents |
 //! |---|---|
@@ -23,7 +23,7 @@
 //! | `authenticating`, `inline` | `Authenticating` (SASL, SASL2), and the requests inside `<authenticate/>` |
 //! | `restart` | `Restarting`, `Reopening` (SASL) |
 //! | `welcome` | `HandingOver`, `Welcomed` (SASL2) |
-//! | `binding` | `Binding`: bind, resume |
+//! | `binding` | `AwaitingBind`: bind, resume |
 
 mod authenticating;
 mod binding;
@@ -42,10 +42,10 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Instant;
 
-use end::End;
+use end::LoginEnd;
 use legs::Legs;
 use opening::Opening;
-use state::State;
+use state::LoginState;
 use streams::ClientStream;
 
 use super::mechanism_filter::Leg;
@@ -62,7 +62,7 @@ const ELEMENTS: u32 = 64;
 pub struct Negotiation {
     hosts: Arc<HashSet<String>>,
     settings: Arc<Settings>,
-    state: State,
+    state: LoginState,
     legs: Legs,
     /// Logins are refused without asking the server.
     locked_out: bool,
@@ -76,7 +76,7 @@ pub struct Negotiation {
 impl Negotiation {
     /// A connection over TLS on which nothing was said yet.
     pub fn new(hosts: Arc<HashSet<String>>, settings: Arc<Settings>, dice: Dice, deadline: Instant) -> Self {
-        let (state, legs) = (State::Start, Legs::new(dice));
+        let (state, legs) = (LoginState::Start, Legs::new(dice));
         Self { hosts, settings, state, legs, locked_out: false, given: 0, elements: 0, deadline }
     }
 
@@ -112,11 +112,11 @@ impl Negotiation {
 
     /// Takes one event. Drain [`Negotiation::poll`] before the next.
     pub fn handle(&mut self, input: Input) {
-        if matches!(self.state, State::Done) {
+        if matches!(self.state, LoginState::Done) {
             return;
         }
         let (awaited, from_server) = (self.state.awaits(), matches!(input, Input::Upstream(_)));
-        let state = std::mem::replace(&mut self.state, State::Done);
+        let state = std::mem::replace(&mut self.state, LoginState::Done);
         match self.next(state, input) {
             Ok(next) => self.state = next,
             Err(end) => self.legs.end(&end),
@@ -128,23 +128,23 @@ impl Negotiation {
 
     /// The stream error for bytes of the client that are no XML stream.
     pub fn refuse_bytes(&mut self, error: &FrameError) {
-        self.legs.end(&End::from(error));
-        self.state = State::Done;
+        self.legs.end(&LoginEnd::from(error));
+        self.state = LoginState::Done;
     }
 
     /// Returns the state that follows.
-    fn next(&mut self, state: State, input: Input) -> Result<State, End> {
+    fn next(&mut self, state: LoginState, input: Input) -> Result<LoginState, LoginEnd> {
         match input {
             Input::Client(Frame::Whitespace | Frame::Skipped(_)) | Input::Upstream(Frame::Whitespace) => Ok(state),
             Input::Client(Frame::Open(header)) => self.on_client_header(state, header.usual()),
             Input::Client(Frame::Element(element)) => self.on_client_element(state, &as_usual(element)),
-            Input::Client(Frame::Close) => Err(End::ClientClosed),
+            Input::Client(Frame::Close) => Err(LoginEnd::ClientClosed),
             Input::Upstream(Frame::Open(header)) => self.on_server_header(state, header.usual()),
             Input::Upstream(Frame::Element(element)) => self.on_server_element(state, &as_usual(element)),
             Input::Upstream(Frame::Skipped(skipped)) => self.on_server_skipped(state, &skipped.element),
-            Input::Upstream(Frame::Close) => Err(End::ServerClosed),
+            Input::Upstream(Frame::Close) => Err(LoginEnd::ServerClosed),
             Input::Connected(leg) => Ok(self.on_connected(state, leg)),
-            Input::UpstreamLost => Err(End::ServerLost),
+            Input::UpstreamLost => Err(LoginEnd::ServerLost),
             Input::Found(found) => self.on_found(state, found),
             Input::Gone(ended) => self.on_gone(state, ended),
             Input::TooHigh(too_high) => Err(too_high.into()),
@@ -154,176 +154,176 @@ impl Negotiation {
 
     // The stream headers
 
-    fn on_client_header(&mut self, state: State, header: Arc<Header>) -> Result<State, End> {
+    fn on_client_header(&mut self, state: LoginState, header: Arc<Header>) -> Result<LoginState, LoginEnd> {
         match state {
-            State::Start => {
+            LoginState::Start => {
                 let host = self.host(&header)?;
                 self.legs.on_client_header(&header);
                 self.legs.out(Output::Connect(host.clone()));
-                Ok(State::Connecting(ClientStream::new(host, header)))
+                Ok(LoginState::Connecting(ClientStream::new(host, header)))
             }
-            State::Restarting(restarting) => {
+            LoginState::Restarting(restarting) => {
                 if self.host(&header)? != restarting.host() {
-                    return Err(End::HostUnknown { condition: StreamCondition::HostUnknown, header });
+                    return Err(LoginEnd::HostUnknown { condition: StreamCondition::HostUnknown, header });
                 }
-                Ok(State::Reopening(restarting.on_header(header, &mut self.legs)))
+                Ok(LoginState::Reopening(restarting.on_header(header, &mut self.legs)))
             }
-            State::Connecting(_)
-            | State::Opening(_)
-            | State::Authenticating(_)
-            | State::HandingOver(_)
-            | State::Welcomed(_)
-            | State::Reopening(_)
-            | State::Binding(_)
-            | State::Done => Err(End::OutOfOrder),
+            LoginState::Connecting(_)
+            | LoginState::Opening(_)
+            | LoginState::Authenticating(_)
+            | LoginState::HandingOver(_)
+            | LoginState::Welcomed(_)
+            | LoginState::Reopening(_)
+            | LoginState::Binding(_)
+            | LoginState::Done => Err(LoginEnd::OutOfOrder),
         }
     }
 
     /// Returns the served host that a header is addressed to.
-    fn host(&self, header: &Arc<Header>) -> Result<String, End> {
-        let refused = |condition| End::HostUnknown { condition, header: Arc::clone(header) };
+    fn host(&self, header: &Arc<Header>) -> Result<String, LoginEnd> {
+        let refused = |condition| LoginEnd::HostUnknown { condition, header: Arc::clone(header) };
         served(&self.hosts, header).map_err(refused)
     }
 
-    fn on_connected(&mut self, state: State, leg: Leg) -> State {
-        if let State::Connecting(client) = state {
-            State::Opening(Opening::new(client, leg, &mut self.legs))
+    fn on_connected(&mut self, state: LoginState, leg: Leg) -> LoginState {
+        if let LoginState::Connecting(client) = state {
+            LoginState::Opening(Opening::new(client, leg, &mut self.legs))
         } else {
             state
         }
     }
 
-    fn on_server_header(&mut self, mut state: State, header: Arc<Header>) -> Result<State, End> {
+    fn on_server_header(&mut self, mut state: LoginState, header: Arc<Header>) -> Result<LoginState, LoginEnd> {
         match &mut state {
-            State::Opening(opening) => opening.on_header(header, &mut self.legs),
-            State::Reopening(reopening) => reopening.on_header(header, &mut self.legs),
-            State::Start
-            | State::Connecting(_)
-            | State::Authenticating(_)
-            | State::HandingOver(_)
-            | State::Welcomed(_)
-            | State::Restarting(_)
-            | State::Binding(_)
-            | State::Done => return Err(End::ServerError),
+            LoginState::Opening(opening) => opening.on_header(header, &mut self.legs),
+            LoginState::Reopening(reopening) => reopening.on_header(header, &mut self.legs),
+            LoginState::Start
+            | LoginState::Connecting(_)
+            | LoginState::Authenticating(_)
+            | LoginState::HandingOver(_)
+            | LoginState::Welcomed(_)
+            | LoginState::Restarting(_)
+            | LoginState::Binding(_)
+            | LoginState::Done => return Err(LoginEnd::ServerError),
         }
         Ok(state)
     }
 
     // The elements
 
-    fn on_client_element(&mut self, mut state: State, element: &Element) -> Result<State, End> {
+    fn on_client_element(&mut self, mut state: LoginState, element: &Element) -> Result<LoginState, LoginEnd> {
         self.elements = self.elements.saturating_add(1);
         if self.elements > ELEMENTS && !state.is_authenticated() {
-            return Err(End::TooManyElements);
+            return Err(LoginEnd::TooManyElements);
         }
         match &mut state {
-            State::Authenticating(sasl) => sasl.on_client(element, self.locked_out, &mut self.legs)?,
-            State::Binding(binding) => binding.on_client(element, &mut self.legs)?,
-            State::Start
-            | State::Connecting(_)
-            | State::Opening(_)
-            | State::HandingOver(_)
-            | State::Welcomed(_)
-            | State::Restarting(_)
-            | State::Reopening(_)
-            | State::Done => return Err(End::OutOfOrder),
+            LoginState::Authenticating(sasl) => sasl.on_client(element, self.locked_out, &mut self.legs)?,
+            LoginState::Binding(binding) => binding.on_client(element, &mut self.legs)?,
+            LoginState::Start
+            | LoginState::Connecting(_)
+            | LoginState::Opening(_)
+            | LoginState::HandingOver(_)
+            | LoginState::Welcomed(_)
+            | LoginState::Restarting(_)
+            | LoginState::Reopening(_)
+            | LoginState::Done => return Err(LoginEnd::OutOfOrder),
         }
         Ok(state)
     }
 
-    fn on_server_element(&mut self, state: State, element: &Element) -> Result<State, End> {
+    fn on_server_element(&mut self, state: LoginState, element: &Element) -> Result<LoginState, LoginEnd> {
         let (node, settings, legs) = (element.node(), &self.settings, &mut self.legs);
         if node.is("error", ns::STREAMS) {
             // RFC 6120 §4.9.3.19: the other host is for clients of the server, and Pushward does not connect there.
             if node.child("see-other-host", ns::STREAM_ERRORS).is_some() {
-                return Err(End::ServerLost);
+                return Err(LoginEnd::ServerLost);
             }
             legs.pass_to_client(element);
             return Ok(state);
         }
         let is_features = node.is("features", ns::STREAMS);
         match state {
-            State::Opening(opening) if is_features => {
-                opening.on_features(element, settings, legs).map(State::Authenticating)
+            LoginState::Opening(opening) if is_features => {
+                opening.on_features(element, settings, legs).map(LoginState::Authenticating)
             }
-            State::Authenticating(sasl) => State::after_sasl(sasl.on_server(element, legs)?, settings, legs),
-            State::Welcomed(welcomed) if is_features => {
-                Ok(State::after_bind(welcomed.on_features(element, settings, legs), legs))
+            LoginState::Authenticating(sasl) => LoginState::after_sasl(sasl.on_server(element, legs)?, settings, legs),
+            LoginState::Welcomed(welcomed) if is_features => {
+                Ok(LoginState::after_bind(welcomed.on_features(element, settings, legs), legs))
             }
-            State::Reopening(reopening) if is_features => {
-                Ok(State::Binding(Box::new(reopening.on_features(element, settings, legs))))
+            LoginState::Reopening(reopening) if is_features => {
+                Ok(LoginState::Binding(Box::new(reopening.on_features(element, settings, legs))))
             }
-            State::Restarting(_) => {
+            LoginState::Restarting(_) => {
                 legs.pass_to_client(element);
                 Ok(state)
             }
-            State::Binding(binding) => Ok(State::after_bind(binding.on_server(element, legs)?, legs)),
-            State::Start
-            | State::Connecting(_)
-            | State::Opening(_)
-            | State::HandingOver(_)
-            | State::Welcomed(_)
-            | State::Reopening(_)
-            | State::Done => Err(End::ServerError),
+            LoginState::Binding(binding) => Ok(LoginState::after_bind(binding.on_server(element, legs)?, legs)),
+            LoginState::Start
+            | LoginState::Connecting(_)
+            | LoginState::Opening(_)
+            | LoginState::HandingOver(_)
+            | LoginState::Welcomed(_)
+            | LoginState::Reopening(_)
+            | LoginState::Done => Err(LoginEnd::ServerError),
         }
     }
 
     /// Takes an element of the server that no client could have read. If it is what is awaited, the login ends.
-    fn on_server_skipped(&mut self, state: State, element: &Element) -> Result<State, End> {
+    fn on_server_skipped(&mut self, state: LoginState, element: &Element) -> Result<LoginState, LoginEnd> {
         match &state {
-            State::Restarting(_) => binding::pass_skipped_answer(element, &element.node(), &mut self.legs),
-            State::Binding(binding) => binding.on_skipped(element, &mut self.legs)?,
-            State::Start
-            | State::Connecting(_)
-            | State::Opening(_)
-            | State::Authenticating(_)
-            | State::HandingOver(_)
-            | State::Welcomed(_)
-            | State::Reopening(_) => {
+            LoginState::Restarting(_) => binding::pass_skipped_answer(element, &element.node(), &mut self.legs),
+            LoginState::Binding(binding) => binding.on_skipped(element, &mut self.legs)?,
+            LoginState::Start
+            | LoginState::Connecting(_)
+            | LoginState::Opening(_)
+            | LoginState::Authenticating(_)
+            | LoginState::HandingOver(_)
+            | LoginState::Welcomed(_)
+            | LoginState::Reopening(_) => {
                 if element.kind() == Kind::Other {
-                    return Err(End::ServerError);
+                    return Err(LoginEnd::ServerError);
                 }
             }
-            State::Done => {}
+            LoginState::Done => {}
         }
         Ok(state)
     }
 
     // Resumption
 
-    fn on_found(&mut self, mut state: State, found: Result<Held, Option<Ended>>) -> Result<State, End> {
+    fn on_found(&mut self, mut state: LoginState, found: Result<Held, Option<Ended>>) -> Result<LoginState, LoginEnd> {
         match &mut state {
-            State::Authenticating(sasl) => sasl.on_found(found, &mut self.legs),
-            State::Binding(binding) => binding.on_found(found, &mut self.legs)?,
-            State::Start
-            | State::Connecting(_)
-            | State::Opening(_)
-            | State::HandingOver(_)
-            | State::Welcomed(_)
-            | State::Restarting(_)
-            | State::Reopening(_)
-            | State::Done => {}
+            LoginState::Authenticating(sasl) => sasl.on_found(found, &mut self.legs),
+            LoginState::Binding(binding) => binding.on_found(found, &mut self.legs)?,
+            LoginState::Start
+            | LoginState::Connecting(_)
+            | LoginState::Opening(_)
+            | LoginState::HandingOver(_)
+            | LoginState::Welcomed(_)
+            | LoginState::Restarting(_)
+            | LoginState::Reopening(_)
+            | LoginState::Done => {}
         }
         Ok(state)
     }
 
-    fn on_gone(&mut self, state: State, ended: Option<Ended>) -> Result<State, End> {
+    fn on_gone(&mut self, state: LoginState, ended: Option<Ended>) -> Result<LoginState, LoginEnd> {
         match state {
-            State::HandingOver(handing_over) => {
-                handing_over.on_gone(ended, &self.settings, &mut self.legs).map(State::Welcomed)
+            LoginState::HandingOver(handing_over) => {
+                handing_over.on_gone(ended, &self.settings, &mut self.legs).map(LoginState::Welcomed)
             }
-            State::Binding(mut binding) => {
+            LoginState::Binding(mut binding) => {
                 binding.on_gone(ended, &mut self.legs)?;
-                Ok(State::Binding(binding))
+                Ok(LoginState::Binding(binding))
             }
-            State::Start
-            | State::Connecting(_)
-            | State::Opening(_)
-            | State::Authenticating(_)
-            | State::Welcomed(_)
-            | State::Restarting(_)
-            | State::Reopening(_)
-            | State::Done => Ok(state),
+            LoginState::Start
+            | LoginState::Connecting(_)
+            | LoginState::Opening(_)
+            | LoginState::Authenticating(_)
+            | LoginState::Welcomed(_)
+            | LoginState::Restarting(_)
+            | LoginState::Reopening(_)
+            | LoginState::Done => Ok(state),
         }
     }
 }

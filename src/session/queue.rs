@@ -50,7 +50,7 @@ use aside::SetAside;
 use earlier::Earlier;
 use flight::Flight;
 use number::Numbers;
-use room::Room;
+use room::QueueRoom;
 use segments::Segments;
 use spilled::Spill;
 use tail::Tail;
@@ -84,7 +84,7 @@ pub struct Queue {
     flight: Flight,
     earlier: Earlier,
     aside: SetAside,
-    room: Room,
+    room: QueueRoom,
 }
 
 impl Queue {
@@ -98,7 +98,7 @@ impl Queue {
             flight: Flight::default(),
             earlier: Earlier::default(),
             aside: SetAside::default(),
-            room: Room::new(limit),
+            room: QueueRoom::new(limit),
         }
     }
 

@@ -22,7 +22,7 @@ impl Session {
     /// Our own stream management with the server (XEP-0198 §3): without resumption, and nothing of the client's.
     pub(super) fn enable_server_sm(&mut self, now: Instant) {
         if self.server.confirms() {
-            self.write_upstream(now, nonza::enable(nonza::Resumption::None));
+            self.write_upstream(now, nonza::enable());
         }
     }
 

@@ -106,7 +106,7 @@ impl Client {
     /// # Errors
     /// [`ClientError::Refused`], also if the session cannot be resumed, or any other.
     pub async fn enable_resumption(&mut self) -> Result<Enabled, ClientError> {
-        self.send(&nonza::enable(nonza::Resumption::Requested)).await?;
+        self.send(&nonza::enable_resumption()).await?;
         let answer = self.expect("<enabled/>", ANSWER, |element| element.kind() == Kind::Other).await?;
         let node = answer.node();
         let resumable = node.is("enabled", ns::SM) && nonza::allows_resumption(&node);

@@ -1,13 +1,13 @@
 //! SASL, in both profiles (RFC 6120 §6, XEP-0388): it passes through, one exchange at a time.
 
 use super::contract::{Ended, Held, Output};
-use super::end::End;
-use super::inline::{Inline, InlineBind, Resume};
+use super::end::LoginEnd;
+use super::inline::{BindRequests, Inline, InlineResume};
 use super::legs::Legs;
-use super::login::Login;
+use super::login::AcceptedLogin;
 use super::restart::Restarting;
 use super::streams::Streams;
-use super::welcome::Success;
+use super::welcome::Sasl2Success;
 use crate::jid::{BareJid, Jid};
 use crate::session::SmId;
 use crate::session::answer;
@@ -31,12 +31,12 @@ pub(super) struct Authenticating {
     attempt: Attempt,
     /// How many attempts were refused here.
     refused: u32,
-    turn: Turn,
+    turn: SaslTurn,
 }
 
 /// Who has to go on.
 #[derive(Debug)]
-enum Turn {
+enum SaslTurn {
     /// The client.
     Client,
     /// The server has the client's last SASL message.
@@ -56,35 +56,35 @@ struct Attempt {
 
 /// What follows an element of the server.
 #[derive(Debug)]
-pub(super) enum Verdict {
+pub(super) enum SaslStep {
     /// SASL goes on.
     GoesOn(Authenticating),
     /// The login is complete: both streams restart.
     Restart(Restarting),
     /// The login is complete, by SASL2.
-    Success(Success),
+    Sasl2Success(Sasl2Success),
 }
 
 impl Authenticating {
     /// The client has the features of the server, apart from those that are hidden.
     pub(super) fn new(streams: Streams, hidden: Hidden) -> Self {
-        Self { streams, hidden, attempt: Attempt::default(), refused: 0, turn: Turn::Client }
+        Self { streams, hidden, attempt: Attempt::default(), refused: 0, turn: SaslTurn::Client }
     }
 
     /// Returns whether the client's next element can be taken now.
     pub(super) fn wants_client(&self) -> bool {
-        matches!(self.turn, Turn::Client)
+        matches!(self.turn, SaslTurn::Client)
     }
 
     /// Returns whether the server has to answer a SASL message.
     pub(super) fn awaits_server(&self) -> bool {
-        matches!(self.turn, Turn::Server)
+        matches!(self.turn, SaslTurn::Server)
     }
 
     /// Takes an element of the client. `locked_out`: logins are refused without asking the server.
-    pub(super) fn on_client(&mut self, element: &Element, locked_out: bool, legs: &mut Legs) -> Result<(), End> {
+    pub(super) fn on_client(&mut self, element: &Element, locked_out: bool, legs: &mut Legs) -> Result<(), LoginEnd> {
         if !self.wants_client() {
-            return Err(End::OutOfOrder);
+            return Err(LoginEnd::OutOfOrder);
         }
         if element.kind() == Kind::Iq {
             on_unauthenticated_iq(element, legs);
@@ -105,19 +105,19 @@ impl Authenticating {
             "abort" if own => {}
             // XEP-0388 §2.6.2: further tasks, such as a second factor.
             "next" | "task-data" if own && node.ns() == ns::SASL2 => {}
-            _ => return Err(End::not_forwarded(element.kind())),
+            _ => return Err(LoginEnd::not_forwarded(element.kind())),
         }
         legs.pass_to_server(element);
-        self.turn = Turn::Server;
+        self.turn = SaslTurn::Server;
         Ok(())
     }
 
     /// RFC 6120 §6.5.10: right or wrong, it may be tried again later. A client that does not wait is closed (§6.4.5).
-    fn refuse(&mut self, profile: &str, legs: &mut Legs) -> Result<(), End> {
+    fn refuse(&mut self, profile: &str, legs: &mut Legs) -> Result<(), LoginEnd> {
         legs.out(Output::LoginRefused);
         self.refused += 1;
         if self.refused > RETRIES {
-            return Err(End::LockedOut);
+            return Err(LoginEnd::LockedOut);
         }
         let mut xml = XmlWriter::new();
         xml.start("failure").attr("xmlns", profile);
@@ -135,23 +135,23 @@ impl Authenticating {
             return self.forward_authenticate(element, legs);
         };
         let Some(resume) = nonza::Resume::read(&resume) else {
-            self.attempt.inline.resume = Resume::Malformed;
+            self.attempt.inline.resume = InlineResume::Malformed;
             return self.forward_authenticate(element, legs);
         };
         self.attempt.presented = Some(resume.previd.clone());
         legs.find(&resume.previd);
-        self.turn = Turn::Registry(Box::new((element.clone(), resume)));
+        self.turn = SaslTurn::Registry(Box::new((element.clone(), resume)));
     }
 
     /// Takes the answer to [`Output::Find`].
     pub(super) fn on_found(&mut self, found: Result<Held, Option<Ended>>, legs: &mut Legs) {
-        let Turn::Registry(asked) = std::mem::replace(&mut self.turn, Turn::Client) else { return };
+        let SaslTurn::Registry(asked) = std::mem::replace(&mut self.turn, SaslTurn::Client) else { return };
         let (element, resume) = *asked;
         self.attempt.inline.resume = match found {
-            Ok(held) if self.may_be(&held.account) => Resume::Held(resume, held.account),
+            Ok(held) if self.may_be(&held.account) => InlineResume::Held(resume, held.account),
             // It proves nothing yet, but a client cannot resume the session of somebody else.
-            Ok(_) => Resume::Unknown(None),
-            Err(ended) => Resume::Unknown(ended),
+            Ok(_) => InlineResume::Unknown(None),
+            Err(ended) => InlineResume::Unknown(ended),
         };
         self.forward_authenticate(&element, legs);
     }
@@ -164,17 +164,17 @@ impl Authenticating {
 
     fn forward_authenticate(&mut self, element: &Element, legs: &mut Legs) {
         let bind = match self.attempt.inline.resume {
-            Resume::Held(..) => sasl2::InlineBind::Withhold,
-            Resume::None | Resume::Unknown(_) | Resume::Malformed => sasl2::InlineBind::Forward,
+            InlineResume::Held(..) => sasl2::InlineBind::Withhold,
+            InlineResume::None | InlineResume::Unknown(_) | InlineResume::Malformed => sasl2::InlineBind::Forward,
         };
         legs.write_server(authenticate(element, bind));
-        self.turn = Turn::Server;
+        self.turn = SaslTurn::Server;
     }
 
     /// Takes an element of the server.
-    pub(super) fn on_server(mut self, element: &Element, legs: &mut Legs) -> Result<Verdict, End> {
-        if matches!(self.turn, Turn::Registry(_)) {
-            return Err(End::ServerError);
+    pub(super) fn on_server(mut self, element: &Element, legs: &mut Legs) -> Result<SaslStep, LoginEnd> {
+        if matches!(self.turn, SaslTurn::Registry(_)) {
+            return Err(LoginEnd::ServerError);
         }
         let node = element.node();
         let answers: &[&str] = match node.ns() {
@@ -184,10 +184,10 @@ impl Authenticating {
         };
         if !answers.contains(&node.name()) {
             legs.pass_to_client(element);
-            return Ok(Verdict::GoesOn(self));
+            return Ok(SaslStep::GoesOn(self));
         }
         if !self.awaits_server() || node.ns() != self.attempt.exchange.profile().ns() {
-            return Err(End::ServerError);
+            return Err(LoginEnd::ServerError);
         }
         self.warn_of_hidden(&node, legs);
         if node.name() == "success" {
@@ -200,23 +200,23 @@ impl Authenticating {
             }
         }
         legs.pass_to_client(element);
-        self.turn = Turn::Client;
-        Ok(Verdict::GoesOn(self))
+        self.turn = SaslTurn::Client;
+        Ok(SaslStep::GoesOn(self))
     }
 
-    fn on_success(self, success: &Element, legs: &mut Legs) -> Verdict {
+    fn on_success(self, success: &Element, legs: &mut Legs) -> SaslStep {
         let Attempt { exchange, inline, agent, presented } = self.attempt;
         let host = self.streams.host().to_owned();
         let identity = exchange.authcid().map(|authcid| SaslIdentity { host, authcid });
-        let login = Login::new(identity, presented, agent);
+        let login = AcceptedLogin::new(identity, presented, agent);
         legs.out(Output::Authenticated);
         match exchange.profile() {
             Profile::Sasl => {
                 legs.pass_to_client(success);
                 legs.out(Output::Restart);
-                Verdict::Restart(Restarting::new(self.streams, login))
+                SaslStep::Restart(Restarting::new(self.streams, login))
             }
-            Profile::Sasl2 => Verdict::Success(Success::new(self.streams, login, success.clone(), inline)),
+            Profile::Sasl2 => SaslStep::Sasl2Success(Sasl2Success::new(self.streams, login, success.clone(), inline)),
         }
     }
 
@@ -249,7 +249,7 @@ impl Attempt {
                 exchange.client_message(&initial.map(|initial| initial.text()).unwrap_or_default());
                 let agent = node.child("user-agent", ns::SASL2).and_then(|agent| agent.attr("id"));
                 let agent = agent.map(|id| id.into_owned()).filter(|id| !id.is_empty() && id.len() <= AGENT_ID);
-                let inline = Inline { resume: Resume::None, bind: InlineBind::read(node) };
+                let inline = Inline { resume: InlineResume::None, bind: BindRequests::read(node) };
                 Self { exchange, inline, agent, presented: None }
             }
         }

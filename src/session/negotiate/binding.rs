@@ -2,9 +2,9 @@
 //! session is resumed must be proven by the server (invariant 4).
 
 use super::contract::{Answer, Ended, Held, Output};
-use super::end::End;
+use super::end::LoginEnd;
 use super::legs::Legs;
-use super::login::Login;
+use super::login::AcceptedLogin;
 use super::streams::Streams;
 use crate::jid::{self, BareJid, FullJid};
 use crate::session::rewrite::offers::Offer;
@@ -16,19 +16,19 @@ use crate::xml::{Element, Kind, Node, StanzaCondition, XmlWriter, ns};
 
 /// The client is logged in, and binds or resumes.
 #[derive(Debug)]
-pub(super) struct Binding {
+pub(super) struct AwaitingBind {
     streams: Streams,
-    login: Login,
+    login: AcceptedLogin,
     server_csi: bool,
     server_sm: bool,
-    request: Request,
+    request: BindRequest,
     /// A bind of our own has bound the stream to the server.
     probed: bool,
 }
 
 /// The request of the client that waits for an answer.
 #[derive(Debug)]
-enum Request {
+enum BindRequest {
     None,
     /// A bind with this iq id; empty if it has none.
     Bind(String),
@@ -48,37 +48,37 @@ enum Request {
 
 /// What follows an event.
 #[derive(Debug)]
-pub(super) enum Step {
+pub(super) enum BindStep {
     /// The client has not bound yet.
-    Binding(Box<Binding>),
+    Unbound(Box<AwaitingBind>),
     /// The session begins.
     Session(Box<Bound>),
 }
 
-impl Binding {
+impl AwaitingBind {
     /// The client has these features of the server.
-    pub(super) fn new(streams: Streams, login: Login, offer: &Offer) -> Self {
+    pub(super) fn new(streams: Streams, login: AcceptedLogin, offer: &Offer) -> Self {
         let (server_csi, server_sm) = (offer.csi, offer.sm);
-        Self { streams, login, server_csi, server_sm, request: Request::None, probed: false }
+        Self { streams, login, server_csi, server_sm, request: BindRequest::None, probed: false }
     }
 
     /// Returns whether the client's next element can be taken now.
     pub(super) fn wants_client(&self) -> bool {
-        matches!(self.request, Request::None)
+        matches!(self.request, BindRequest::None)
     }
 
     /// What the server has to send next, if it has to send something.
     pub(super) fn awaits(&self) -> Option<Answer> {
         match self.request {
-            Request::Bind(_) | Request::Probe { .. } => Some(Answer::Bind),
-            Request::None | Request::Find(_) | Request::HandOver => None,
+            BindRequest::Bind(_) | BindRequest::Probe { .. } => Some(Answer::Bind),
+            BindRequest::None | BindRequest::Find(_) | BindRequest::HandOver => None,
         }
     }
 
     /// Takes an element of the client.
-    pub(super) fn on_client(&mut self, element: &Element, legs: &mut Legs) -> Result<(), End> {
+    pub(super) fn on_client(&mut self, element: &Element, legs: &mut Legs) -> Result<(), LoginEnd> {
         if !self.wants_client() {
-            return Err(End::OutOfOrder);
+            return Err(LoginEnd::OutOfOrder);
         }
         let node = element.node();
         if node.is("resume", ns::SM) {
@@ -91,7 +91,7 @@ impl Binding {
         } else if node.is("r", ns::SM) || node.is("a", ns::SM) {
             // It has no effect before stream management is enabled.
         } else if element.kind() == Kind::Other {
-            return Err(End::not_forwarded(element.kind()));
+            return Err(LoginEnd::not_forwarded(element.kind()));
         } else {
             self.on_stanza(element, &node, legs);
         }
@@ -107,7 +107,7 @@ impl Binding {
         }
         legs.pass_to_server(element);
         if bind.is_some() {
-            self.request = Request::Bind(node.attr("id").unwrap_or_default().into_owned());
+            self.request = BindRequest::Bind(node.attr("id").unwrap_or_default().into_owned());
         }
     }
 
@@ -117,12 +117,12 @@ impl Binding {
         };
         self.login.on_presented(&resume.previd);
         legs.find(&resume.previd);
-        self.request = Request::Find(resume);
+        self.request = BindRequest::Find(resume);
     }
 
     /// Takes the answer to [`Output::Find`].
-    pub(super) fn on_found(&mut self, found: Result<Held, Option<Ended>>, legs: &mut Legs) -> Result<(), End> {
-        let Request::Find(resume) = std::mem::replace(&mut self.request, Request::None) else { return Ok(()) };
+    pub(super) fn on_found(&mut self, found: Result<Held, Option<Ended>>, legs: &mut Legs) -> Result<(), LoginEnd> {
+        let BindRequest::Find(resume) = std::mem::replace(&mut self.request, BindRequest::None) else { return Ok(()) };
         match found {
             Err(ended) => self.fail_resume(ended, legs),
             Ok(held) if self.login.is_proven(&held) => {
@@ -145,70 +145,70 @@ impl Binding {
         xml.start("iq").attr("type", "set").attr("id", &id).start("bind").attr("xmlns", ns::BIND);
         legs.write_server(xml.finish());
         self.probed = true;
-        self.request = Request::Probe { id, resume, account };
+        self.request = BindRequest::Probe { id, resume, account };
     }
 
     fn hand_over(&mut self, resume: nonza::Resume, legs: &mut Legs) {
         let server_header = self.streams.server_header().clone();
         let resumption = Resumption { h: resume.h, server_header, success: None };
         legs.out(Output::HandOver { id: resume.previd, resumption });
-        self.request = Request::HandOver;
+        self.request = BindRequest::HandOver;
     }
 
     /// The session was gone when it was to get the connection.
-    pub(super) fn on_gone(&mut self, ended: Option<Ended>, legs: &mut Legs) -> Result<(), End> {
+    pub(super) fn on_gone(&mut self, ended: Option<Ended>, legs: &mut Legs) -> Result<(), LoginEnd> {
         self.fail_resume(ended, legs)
     }
 
-    fn fail_resume(&mut self, ended: Option<Ended>, legs: &mut Legs) -> Result<(), End> {
+    fn fail_resume(&mut self, ended: Option<Ended>, legs: &mut Legs) -> Result<(), LoginEnd> {
         legs.reply(self.login.not_found(ended));
-        self.request = Request::None;
+        self.request = BindRequest::None;
         // The stream to the server is bound by the probe, so the client cannot bind on it.
-        if self.probed { Err(End::ResumeRefused) } else { Ok(()) }
+        if self.probed { Err(LoginEnd::ResumeRefused) } else { Ok(()) }
     }
 
     /// Takes an element of the server.
-    pub(super) fn on_server(mut self: Box<Self>, element: &Element, legs: &mut Legs) -> Result<Step, End> {
+    pub(super) fn on_server(mut self: Box<Self>, element: &Element, legs: &mut Legs) -> Result<BindStep, LoginEnd> {
         let node = element.node();
         match &self.request {
-            Request::Bind(id) if self.is_bind_answer(element, &node, id) => {
+            BindRequest::Bind(id) if self.is_bind_answer(element, &node, id) => {
                 return Ok(self.on_bound(element, &node, legs));
             }
-            Request::Probe { id, .. } if self.is_bind_answer(element, &node, id) => self.on_probed(&node, legs)?,
-            Request::None | Request::Bind(_) => legs.pass_to_client(element),
+            BindRequest::Probe { id, .. } if self.is_bind_answer(element, &node, id) => self.on_probed(&node, legs)?,
+            BindRequest::None | BindRequest::Bind(_) => legs.pass_to_client(element),
             // What the server sends to the probe's resource is not for the client.
-            Request::Find(_) | Request::Probe { .. } | Request::HandOver => {}
+            BindRequest::Find(_) | BindRequest::Probe { .. } | BindRequest::HandOver => {}
         }
-        Ok(Step::Binding(self))
+        Ok(BindStep::Unbound(self))
     }
 
     /// Takes an element of the server that was skipped. The login cannot go on without the answer to a bind.
-    pub(super) fn on_skipped(&self, element: &Element, legs: &mut Legs) -> Result<(), End> {
+    pub(super) fn on_skipped(&self, element: &Element, legs: &mut Legs) -> Result<(), LoginEnd> {
         let node = element.node();
         match &self.request {
-            Request::Bind(id) | Request::Probe { id, .. } if self.is_bind_answer(element, &node, id) => {
-                return Err(End::ServerError);
+            BindRequest::Bind(id) | BindRequest::Probe { id, .. } if self.is_bind_answer(element, &node, id) => {
+                return Err(LoginEnd::ServerError);
             }
-            Request::None | Request::Bind(_) => pass_skipped_answer(element, &node, legs),
-            Request::Find(_) | Request::Probe { .. } | Request::HandOver => {}
+            BindRequest::None | BindRequest::Bind(_) => pass_skipped_answer(element, &node, legs),
+            BindRequest::Find(_) | BindRequest::Probe { .. } | BindRequest::HandOver => {}
         }
         Ok(())
     }
 
-    fn on_bound(mut self: Box<Self>, element: &Element, node: &Node<'_>, legs: &mut Legs) -> Step {
+    fn on_bound(mut self: Box<Self>, element: &Element, node: &Node<'_>, legs: &mut Legs) -> BindStep {
         legs.pass_to_client(element);
         let Some(jid) = bound_jid(node) else {
-            self.request = Request::None;
-            return Step::Binding(self);
+            self.request = BindRequest::None;
+            return BindStep::Unbound(self);
         };
         let Self { streams, login, server_csi, server_sm, .. } = *self;
         let mut bound = login.bound(jid, &streams);
         (bound.server_csi, bound.server_sm) = (server_csi, server_sm);
-        Step::Session(bound)
+        BindStep::Session(bound)
     }
 
-    fn on_probed(&mut self, answer: &Node<'_>, legs: &mut Legs) -> Result<(), End> {
-        let Request::Probe { resume, account, .. } = std::mem::replace(&mut self.request, Request::None) else {
+    fn on_probed(&mut self, answer: &Node<'_>, legs: &mut Legs) -> Result<(), LoginEnd> {
+        let BindRequest::Probe { resume, account, .. } = std::mem::replace(&mut self.request, BindRequest::None) else {
             return Ok(());
         };
         if bound_jid(answer).is_none_or(|jid| jid.to_bare() != account) {

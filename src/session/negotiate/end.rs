@@ -10,7 +10,7 @@ use crate::xml::{self, FrameError, Header, Kind, StreamCondition};
 
 /// The end of a login. Each has the reason for metrics and logs, and most have the stream error for the client.
 #[derive(Debug)]
-pub(super) enum End {
+pub(super) enum LoginEnd {
     /// The client closed its stream.
     ClientClosed,
     /// The client sent something that is not expected here.
@@ -54,7 +54,7 @@ pub(super) enum End {
     Shutdown,
 }
 
-impl End {
+impl LoginEnd {
     /// The end for an element of the client that is not forwarded.
     pub(super) fn not_forwarded(kind: Kind) -> Self {
         match kind {
@@ -114,7 +114,7 @@ impl End {
     }
 }
 
-impl From<Stop> for End {
+impl From<Stop> for LoginEnd {
     fn from(stop: Stop) -> Self {
         match stop {
             Stop::Timeout => Self::Timeout,
@@ -126,13 +126,13 @@ impl From<Stop> for End {
     }
 }
 
-impl From<&FrameError> for End {
+impl From<&FrameError> for LoginEnd {
     fn from(error: &FrameError) -> Self {
         Self::ClientError(error.stream_error())
     }
 }
 
-impl From<sm::TooHigh> for End {
+impl From<sm::TooHigh> for LoginEnd {
     fn from(too_high: sm::TooHigh) -> Self {
         let (condition, text) = (StreamCondition::UndefinedCondition, too_high.to_string());
         Self::ClientError(xml::stream_error(condition, Some(&too_high.condition()), Some(&text)))

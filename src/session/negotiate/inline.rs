@@ -9,14 +9,14 @@ use crate::xml::{Node, ns};
 #[derive(Debug, Default)]
 pub(super) struct Inline {
     /// The request to resume.
-    pub(super) resume: Resume,
+    pub(super) resume: InlineResume,
     /// The requests for the session that is bound.
-    pub(super) bind: InlineBind,
+    pub(super) bind: BindRequests,
 }
 
 /// The requests inside `<bind/>` (XEP-0386 §3).
 #[derive(Debug, Default)]
-pub(super) struct InlineBind {
+pub(super) struct BindRequests {
     /// `<enable/>`.
     pub(super) enable: Option<nonza::Enable>,
     /// `<inactive/>`.
@@ -25,7 +25,7 @@ pub(super) struct InlineBind {
 
 /// The request to resume, and what became of it before the server is asked who the client is.
 #[derive(Debug, Default)]
-pub(super) enum Resume {
+pub(super) enum InlineResume {
     /// There is none.
     #[default]
     None,
@@ -37,7 +37,7 @@ pub(super) enum Resume {
     Malformed,
 }
 
-impl InlineBind {
+impl BindRequests {
     /// Reads the requests in an `<authenticate/>`.
     pub(super) fn read(authenticate: &Node<'_>) -> Self {
         let bind = authenticate.child("bind", ns::BIND2);

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::contract::Output;
-use super::end::End;
+use super::end::LoginEnd;
 use crate::jid;
 use crate::session::{Dice, SmId};
 use crate::xml::{self, Element, Header};
@@ -103,8 +103,8 @@ impl Legs {
     }
 
     /// Ends the login: closes the streams that are open.
-    pub(super) fn end(&mut self, end: &End) {
-        if let End::ServerClosed = end {
+    pub(super) fn end(&mut self, end: &LoginEnd) {
+        if let LoginEnd::ServerClosed = end {
             self.write_client(Bytes::from_static(xml::STREAM_CLOSE));
         } else {
             let last = self.end_of_client_stream(end);
@@ -117,12 +117,12 @@ impl Legs {
     }
 
     /// Returns the end of the client's stream. An error needs a header in front if there was none (RFC 6120 §4.9.1.2).
-    fn end_of_client_stream(&self, end: &End) -> Bytes {
+    fn end_of_client_stream(&self, end: &LoginEnd) -> Bytes {
         let Some(error) = end.error() else { return Bytes::from_static(xml::STREAM_CLOSE) };
         let header = match (end, &self.opened) {
-            (End::HostUnknown { header, .. }, _) => self.answer_to(header),
+            (LoginEnd::HostUnknown { header, .. }, _) => self.answer_to(header),
             (_, Opened::Both) => return error,
-            (End::ServerLost | End::ServerSilent, Opened::Client(header)) => self.answer_to(header),
+            (LoginEnd::ServerLost | LoginEnd::ServerSilent, Opened::Client(header)) => self.answer_to(header),
             (_, Opened::Client(header)) => {
                 let host = header.to().and_then(jid::domain).unwrap_or_default();
                 xml::stream_header(&host, &self.random_id(), None)

@@ -14,7 +14,7 @@ use crate::xml::StanzaCondition;
 
 /// A login that the server accepted.
 #[derive(Debug, Default)]
-pub(super) struct Login {
+pub(super) struct AcceptedLogin {
     /// The name in the SASL exchange, if it was in the clear.
     identity: Option<SaslIdentity>,
     /// The account that the server named (XEP-0388 §2.6.1).
@@ -23,7 +23,7 @@ pub(super) struct Login {
     presented: Option<SmId>,
 }
 
-impl Login {
+impl AcceptedLogin {
     /// A login as the SASL exchange shows it. `presented`, `agent`: the resumption id and the user agent that came with it.
     pub(super) fn new(identity: Option<SaslIdentity>, presented: Option<SmId>, agent: Option<String>) -> Self {
         Self { identity, account: None, agent, presented }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::authenticating::Authenticating;
 use super::contract::{Answer, Output};
-use super::end::End;
+use super::end::LoginEnd;
 use super::legs::Legs;
 use super::streams::ClientStream;
 use crate::session::Settings;
@@ -44,8 +44,8 @@ impl Opening {
         features: &Element,
         settings: &Settings,
         legs: &mut Legs,
-    ) -> Result<Authenticating, End> {
-        let Some(server_header) = self.server_header else { return Err(End::ServerError) };
+    ) -> Result<Authenticating, LoginEnd> {
+        let Some(server_header) = self.server_header else { return Err(LoginEnd::ServerError) };
         let streams = self.client.answered(server_header, self.leg);
         let offer = streams.offer(features, Phase::Unauthenticated, settings);
         if streams.leg() == Leg::Plain && offer.requires_tls {
@@ -53,7 +53,7 @@ impl Opening {
                 host: streams.host().to_owned(),
                 warning: UpstreamWarning::TlsRequired,
             });
-            return Err(End::ServerRequiresTls);
+            return Err(LoginEnd::ServerRequiresTls);
         }
         legs.write_client(offer.shown.clone());
         Ok(Authenticating::new(streams, offer.hidden))

@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use super::binding::Binding;
+use super::binding::AwaitingBind;
 use super::contract::Answer;
 use super::legs::Legs;
-use super::login::Login;
+use super::login::AcceptedLogin;
 use super::streams::Streams;
 use crate::session::Settings;
 use crate::session::rewrite::Phase;
@@ -15,12 +15,12 @@ use crate::xml::{Element, Header};
 #[derive(Debug)]
 pub(super) struct Restarting {
     streams: Streams,
-    login: Login,
+    login: AcceptedLogin,
 }
 
 impl Restarting {
     /// A restart of these streams, for this login.
-    pub(super) fn new(streams: Streams, login: Login) -> Self {
+    pub(super) fn new(streams: Streams, login: AcceptedLogin) -> Self {
         Self { streams, login }
     }
 
@@ -41,7 +41,7 @@ impl Restarting {
 #[derive(Debug)]
 pub(super) struct Reopening {
     streams: Streams,
-    login: Login,
+    login: AcceptedLogin,
     awaits: Answer,
 }
 
@@ -59,9 +59,9 @@ impl Reopening {
     }
 
     /// Takes the server's features: the client can bind.
-    pub(super) fn on_features(self, features: &Element, settings: &Settings, legs: &mut Legs) -> Binding {
+    pub(super) fn on_features(self, features: &Element, settings: &Settings, legs: &mut Legs) -> AwaitingBind {
         let offer = self.streams.offer(features, Phase::Authenticated, settings);
         legs.write_client(offer.shown.clone());
-        Binding::new(self.streams, self.login, &offer)
+        AwaitingBind::new(self.streams, self.login, &offer)
     }
 }

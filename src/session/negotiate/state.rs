@@ -1,9 +1,9 @@
 //! The states of a login.
 
-use super::authenticating::{Authenticating, Verdict};
-use super::binding::{Binding, Step};
+use super::authenticating::{Authenticating, SaslStep};
+use super::binding::{AwaitingBind, BindStep};
 use super::contract::{Answer, Output};
-use super::end::End;
+use super::end::LoginEnd;
 use super::legs::Legs;
 use super::opening::Opening;
 use super::restart::{Reopening, Restarting};
@@ -13,7 +13,7 @@ use crate::session::Settings;
 
 /// How far a login is.
 #[derive(Debug)]
-pub(super) enum State {
+pub(super) enum LoginState {
     /// The client's header is awaited.
     Start,
     /// The server is being connected.
@@ -31,12 +31,12 @@ pub(super) enum State {
     /// The restart was passed on: the server's header and features are awaited.
     Reopening(Reopening),
     /// The client binds or resumes.
-    Binding(Box<Binding>),
+    Binding(Box<AwaitingBind>),
     /// The connection was handed over, bound or closed.
     Done,
 }
 
-impl State {
+impl LoginState {
     /// Returns whether the client's next frame can be taken now.
     pub(super) fn wants_client(&self) -> bool {
         match self {
@@ -78,11 +78,11 @@ impl State {
     }
 
     /// Returns the state that follows an element of the server during SASL.
-    pub(super) fn after_sasl(verdict: Verdict, settings: &Settings, legs: &mut Legs) -> Result<Self, End> {
+    pub(super) fn after_sasl(verdict: SaslStep, settings: &Settings, legs: &mut Legs) -> Result<Self, LoginEnd> {
         match verdict {
-            Verdict::GoesOn(sasl) => Ok(Self::Authenticating(sasl)),
-            Verdict::Restart(restarting) => Ok(Self::Restarting(restarting)),
-            Verdict::Success(success) => match success.admit(settings, legs)? {
+            SaslStep::GoesOn(sasl) => Ok(Self::Authenticating(sasl)),
+            SaslStep::Restart(restarting) => Ok(Self::Restarting(restarting)),
+            SaslStep::Sasl2Success(success) => match success.admit(settings, legs)? {
                 Admission::HandingOver(handing_over) => Ok(Self::HandingOver(handing_over)),
                 Admission::Welcomed(welcomed) => Ok(Self::Welcomed(welcomed)),
             },
@@ -90,10 +90,10 @@ impl State {
     }
 
     /// Returns the state that follows an event during the bind.
-    pub(super) fn after_bind(step: Step, legs: &mut Legs) -> Self {
+    pub(super) fn after_bind(step: BindStep, legs: &mut Legs) -> Self {
         match step {
-            Step::Binding(binding) => Self::Binding(binding),
-            Step::Session(bound) => {
+            BindStep::Unbound(binding) => Self::Binding(binding),
+            BindStep::Session(bound) => {
                 legs.out(Output::Bound(bound));
                 Self::Done
             }

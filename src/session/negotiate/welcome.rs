@@ -3,12 +3,12 @@
 
 use bytes::Bytes;
 
-use super::binding::{Binding, Step};
+use super::binding::{AwaitingBind, BindStep};
 use super::contract::{Ended, Output};
-use super::end::End;
-use super::inline::{Inline, InlineBind, Resume};
+use super::end::LoginEnd;
+use super::inline::{BindRequests, Inline, InlineResume};
 use super::legs::Legs;
-use super::login::Login;
+use super::login::AcceptedLogin;
 use super::streams::Streams;
 use crate::jid::{FullJid, Jid};
 use crate::session::rewrite::Phase;
@@ -18,12 +18,12 @@ use crate::xml::{Element, StanzaCondition, ns};
 
 /// A `<success/>` of SASL2 that the client has not got yet.
 #[derive(Debug)]
-pub(super) struct Success {
+pub(super) struct Sasl2Success {
     streams: Streams,
-    login: Login,
+    login: AcceptedLogin,
     element: Element,
-    resume: Resume,
-    bind: InlineBind,
+    resume: InlineResume,
+    bind: BindRequests,
 }
 
 /// What follows a `<success/>`.
@@ -35,19 +35,19 @@ pub(super) enum Admission {
     Welcomed(Welcomed),
 }
 
-impl Success {
+impl Sasl2Success {
     /// The answer to an `<authenticate/>` with these requests. The account is the one that the server names: nothing else
     /// counts (XEP-0388 §2.6.1, invariant 4).
-    pub(super) fn new(streams: Streams, login: Login, element: Element, inline: Inline) -> Self {
+    pub(super) fn new(streams: Streams, login: AcceptedLogin, element: Element, inline: Inline) -> Self {
         let login = login.of_account(authorized(&element).map(|jid| jid.to_bare()));
         Self { streams, login, element, resume: inline.resume, bind: inline.bind }
     }
 
     /// Resumes the session that was asked for, if it is the login's; else welcomes the client.
-    pub(super) fn admit(mut self, settings: &Settings, legs: &mut Legs) -> Result<Admission, End> {
+    pub(super) fn admit(mut self, settings: &Settings, legs: &mut Legs) -> Result<Admission, LoginEnd> {
         let failed = match std::mem::take(&mut self.resume) {
-            Resume::None => None,
-            Resume::Held(resume, account) if self.login.account() == Some(&account) => {
+            InlineResume::None => None,
+            InlineResume::Held(resume, account) if self.login.account() == Some(&account) => {
                 legs.out(Output::HandOver {
                     id: resume.previd,
                     resumption: Resumption {
@@ -58,21 +58,21 @@ impl Success {
                 });
                 return Ok(Admission::HandingOver(HandingOver(self)));
             }
-            Resume::Held(..) => Some(self.login.not_found(None)),
-            Resume::Unknown(ended) => Some(self.login.not_found(ended)),
-            Resume::Malformed => Some(nonza::failed(StanzaCondition::BadRequest, None)),
+            InlineResume::Held(..) => Some(self.login.not_found(None)),
+            InlineResume::Unknown(ended) => Some(self.login.not_found(ended)),
+            InlineResume::Malformed => Some(nonza::failed(StanzaCondition::BadRequest, None)),
         };
         self.welcome(failed, settings, legs).map(Admission::Welcomed)
     }
 
     /// The client is let in, and resumes nothing. Without a `<bound/>` it binds once it has the features.
-    fn welcome(self, failed: Option<Bytes>, settings: &Settings, legs: &mut Legs) -> Result<Welcomed, End> {
+    fn welcome(self, failed: Option<Bytes>, settings: &Settings, legs: &mut Legs) -> Result<Welcomed, LoginEnd> {
         let Self { streams, login, element, bind, .. } = self;
         if element.node().child("bound", ns::BIND2).is_none() {
             legs.write_client(rewrite::sasl2::welcome(&element, None, failed));
-            return Ok(Welcomed { streams, next: Next::Bind(login) });
+            return Ok(Welcomed { streams, next: AfterWelcome::Bind(login) });
         }
-        let jid = authorized(&element).and_then(|jid| FullJid::new(jid.as_str()).ok()).ok_or(End::ServerError)?;
+        let jid = authorized(&element).and_then(|jid| FullJid::new(jid.as_str()).ok()).ok_or(LoginEnd::ServerError)?;
         let mut bound = login.bound(jid, &streams);
         // XEP-0198 §4: both counters are zero from here on, for the features are no stanza.
         bound.enabled = bind.enable.map(|enable| enable.grant(legs.dice()));
@@ -80,17 +80,22 @@ impl Success {
         let hold = settings.push.max_hibernation_timeout;
         let enabled = bound.enabled.as_ref().map(|enabled| enabled.nonza(hold));
         legs.write_client(rewrite::sasl2::welcome(&element, enabled, failed));
-        Ok(Welcomed { streams, next: Next::Session(bound) })
+        Ok(Welcomed { streams, next: AfterWelcome::Session(bound) })
     }
 }
 
 /// A held session gets the connection. If that fails, the `<success/>` is for the client.
 #[derive(Debug)]
-pub(super) struct HandingOver(Success);
+pub(super) struct HandingOver(Sasl2Success);
 
 impl HandingOver {
     /// The session is not there any more.
-    pub(super) fn on_gone(self, ended: Option<Ended>, settings: &Settings, legs: &mut Legs) -> Result<Welcomed, End> {
+    pub(super) fn on_gone(
+        self,
+        ended: Option<Ended>,
+        settings: &Settings,
+        legs: &mut Legs,
+    ) -> Result<Welcomed, LoginEnd> {
         let failed = self.0.login.not_found(ended);
         self.0.welcome(Some(failed), settings, legs)
     }
@@ -100,31 +105,31 @@ impl HandingOver {
 #[derive(Debug)]
 pub(super) struct Welcomed {
     streams: Streams,
-    next: Next,
+    next: AfterWelcome,
 }
 
 #[derive(Debug)]
-enum Next {
+enum AfterWelcome {
     /// The client binds.
-    Bind(Login),
+    Bind(AcceptedLogin),
     /// The session begins that was bound with the login.
     Session(Box<Bound>),
 }
 
 impl Welcomed {
     /// Takes the server's features.
-    pub(super) fn on_features(self, features: &Element, settings: &Settings, legs: &mut Legs) -> Step {
+    pub(super) fn on_features(self, features: &Element, settings: &Settings, legs: &mut Legs) -> BindStep {
         let phase = match &self.next {
-            Next::Bind(_) => Phase::Authenticated,
-            Next::Session(bound) => Phase::Bound { managed: bound.enabled.is_some() },
+            AfterWelcome::Bind(_) => Phase::Authenticated,
+            AfterWelcome::Session(bound) => Phase::Bound { managed: bound.enabled.is_some() },
         };
         let offer = self.streams.offer(features, phase, settings);
         legs.write_client(offer.shown.clone());
         match self.next {
-            Next::Bind(login) => Step::Binding(Box::new(Binding::new(self.streams, login, &offer))),
-            Next::Session(mut bound) => {
+            AfterWelcome::Bind(login) => BindStep::Unbound(Box::new(AwaitingBind::new(self.streams, login, &offer))),
+            AfterWelcome::Session(mut bound) => {
                 (bound.server_csi, bound.server_sm) = (offer.csi, offer.sm);
-                Step::Session(bound)
+                BindStep::Session(bound)
             }
         }
     }

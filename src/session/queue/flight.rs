@@ -9,14 +9,14 @@ use super::unsaved::Unsaved;
 
 /// What only the disk will have.
 #[derive(Debug)]
-enum Waiting {
+enum InFlight {
     /// A stanza.
     Stanza(Queued),
     /// Numbers that are reserved for adopted stanzas, up to this one.
     Reserved(u64),
 }
 
-impl Waiting {
+impl InFlight {
     fn seq(&self) -> u64 {
         match self {
             Self::Stanza(item) => item.seq,
@@ -39,7 +39,7 @@ impl Waiting {
 /// Stanzas on their way to the disk, oldest first.
 #[derive(Debug, Default)]
 pub(super) struct Flight {
-    waiting: VecDeque<Waiting>,
+    waiting: VecDeque<InFlight>,
     bytes: usize,
     /// Ranges of adopted stanzas: nothing there came on the server's leg.
     reserved: Vec<RangeInclusive<u64>>,
@@ -58,12 +58,12 @@ impl Flight {
     }
 
     pub(super) fn stanzas(&self) -> impl Iterator<Item = &Queued> {
-        self.waiting.iter().filter_map(Waiting::stanza)
+        self.waiting.iter().filter_map(InFlight::stanza)
     }
 
     /// The next one to arrive, if it is a stanza.
     pub(super) fn first(&self) -> Option<&Queued> {
-        self.waiting.front().and_then(Waiting::stanza)
+        self.waiting.front().and_then(InFlight::stanza)
     }
 
     pub(super) fn unsaved(&self) -> Unsaved {
@@ -101,7 +101,7 @@ impl Flight {
     /// Returns whether the stanzas are in order and counted. Only debug builds ask.
     pub(super) fn check(&self) -> bool {
         self.waiting.len() > super::segments::CHECKED
-            || self.bytes == self.waiting.iter().map(Waiting::weight).sum::<usize>()
+            || self.bytes == self.waiting.iter().map(InFlight::weight).sum::<usize>()
                 && self.waiting.iter().is_sorted_by(|one, next| one.seq() < next.seq())
     }
 }
@@ -110,12 +110,12 @@ impl Flight {
 impl Flight {
     pub(super) fn push(&mut self, item: Queued) {
         self.bytes += item.weight();
-        self.waiting.push_back(Waiting::Stanza(item));
+        self.waiting.push_back(InFlight::Stanza(item));
     }
 
     /// Reserves these numbers for adopted stanzas.
     pub(super) fn reserve(&mut self, places: RangeInclusive<u64>) {
-        self.waiting.push_back(Waiting::Reserved(*places.end()));
+        self.waiting.push_back(InFlight::Reserved(*places.end()));
         self.reserved.push(places);
     }
 
@@ -138,8 +138,8 @@ impl Flight {
             self.waiting = VecDeque::new();
         }
         match taken {
-            Waiting::Stanza(item) => Some(item),
-            Waiting::Reserved(_) => None,
+            InFlight::Stanza(item) => Some(item),
+            InFlight::Reserved(_) => None,
         }
     }
 
@@ -148,7 +148,7 @@ impl Flight {
         // What was asked for is in front of what was not.
         let asked = self.waiting.partition_point(|waiting| waiting.stanza().is_none_or(|item| item.spooled));
         for waiting in self.waiting.iter_mut().skip(asked) {
-            if let Waiting::Stanza(item) = waiting
+            if let InFlight::Stanza(item) = waiting
                 && !take(item)
             {
                 break;
@@ -167,9 +167,9 @@ impl Flight {
     /// for adopted stanzas, which are not moved then.
     pub(super) fn on_refused(&mut self, committed: u64) -> bool {
         let waiting = self.waiting.len();
-        self.waiting.retain(|waiting| matches!(waiting, Waiting::Stanza(_)));
+        self.waiting.retain(|waiting| matches!(waiting, InFlight::Stanza(_)));
         for waiting in &mut self.waiting {
-            if let Waiting::Stanza(item) = waiting {
+            if let InFlight::Stanza(item) = waiting {
                 (item.spooled, item.doubtful) = (false, item.doubtful || item.spooled);
             }
         }
@@ -180,6 +180,6 @@ impl Flight {
     /// Removes stanzas that need not get to the disk.
     pub(super) fn remove_where(&mut self, unwanted: impl Fn(&Queued) -> bool) {
         self.waiting.retain(|waiting| !waiting.stanza().is_some_and(&unwanted));
-        self.bytes = self.waiting.iter().map(Waiting::weight).sum();
+        self.bytes = self.waiting.iter().map(InFlight::weight).sum();
     }
 }

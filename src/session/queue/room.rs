@@ -18,7 +18,7 @@ const IN_FLIGHT: usize = 64 << 10;
 
 /// The bounds of a queue's memory, and what is taken of the shared memory.
 #[derive(Debug)]
-pub(super) struct Room {
+pub(super) struct QueueRoom {
     limit: usize,
     share: Share,
     /// Bytes that the store works on.
@@ -27,7 +27,7 @@ pub(super) struct Room {
     full: Option<Full>,
 }
 
-impl Room {
+impl QueueRoom {
     pub(super) fn new(limit: usize) -> Self {
         Self { limit, share: Share::default(), at_store: 0, full: None }
     }

@@ -14,7 +14,7 @@ const FEW: usize = 4;
 
 /// What memory must know of a message that is spilled.
 #[derive(Clone, Copy, Debug)]
-struct Place {
+struct SpilledPlace {
     seq: u64,
     /// So many bytes were added behind its name for the spool.
     added: u16,
@@ -24,9 +24,9 @@ struct Place {
 
 /// The places of spilled messages, oldest first. All came on the stream of one header.
 #[derive(Debug)]
-struct Places {
+struct SpilledPlaces {
     header: Arc<Header>,
-    places: VecDeque<Place>,
+    places: VecDeque<SpilledPlace>,
 }
 
 /// What was read back is no stanza.
@@ -35,7 +35,7 @@ pub struct NoStanza;
 
 /// The messages that are spilled. Between them others may be in memory.
 #[derive(Debug, Default)]
-pub(super) struct Spill(Option<Box<Places>>);
+pub(super) struct Spill(Option<Box<SpilledPlaces>>);
 
 impl Spill {
     pub(super) fn is_empty(&self) -> bool {
@@ -48,7 +48,7 @@ impl Spill {
 
     /// What the places count for, in bytes.
     pub(super) fn bytes(&self) -> usize {
-        self.len() * size_of::<Place>()
+        self.len() * size_of::<SpilledPlace>()
     }
 
     /// The first number.
@@ -75,8 +75,8 @@ impl Spill {
         }
         let added = item.element.on_stream(bare).len() - item.element.bytes().len();
         let Ok(added) = u16::try_from(added) else { return false };
-        let new = || Box::new(Places { header: Arc::clone(header), places: VecDeque::new() });
-        self.0.get_or_insert_with(new).add(Place { seq: item.seq, added, archived });
+        let new = || Box::new(SpilledPlaces { header: Arc::clone(header), places: VecDeque::new() });
+        self.0.get_or_insert_with(new).add(SpilledPlace { seq: item.seq, added, archived });
         true
     }
 
@@ -97,14 +97,14 @@ impl Spill {
     }
 }
 
-impl Places {
+impl SpilledPlaces {
     /// Removes all up to this number; returns what was known of the one with it.
-    fn take(&mut self, seq: u64) -> Option<Place> {
+    fn take(&mut self, seq: u64) -> Option<SpilledPlace> {
         let count = self.places.partition_point(|place| place.seq <= seq);
         self.places.drain(..count).next_back().filter(|place| place.seq == seq)
     }
 
-    fn add(&mut self, place: Place) {
+    fn add(&mut self, place: SpilledPlace) {
         if self.places.len() == self.places.capacity() {
             self.places.reserve_exact((self.places.len() / 4).max(FEW));
         }
@@ -112,7 +112,7 @@ impl Places {
         self.places.insert(at, place);
     }
 
-    fn restored(&self, place: Place, bytes: Bytes) -> Option<Element> {
+    fn restored(&self, place: SpilledPlace, bytes: Bytes) -> Option<Element> {
         let name_end = bytes.iter().position(|byte| matches!(byte, b' ' | b'\t' | b'\r' | b'\n' | b'/' | b'>'))?;
         let rest = bytes.get(name_end + usize::from(place.added)..)?;
         if place.added == 0 {

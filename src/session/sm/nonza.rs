@@ -20,13 +20,15 @@ pub fn ack(h: Handled) -> Bytes {
     xml.finish()
 }
 
-/// Returns an `<enable/>`, with the request for resumption or without (XEP-0198 §3, §5).
-pub fn enable(resumption: Resumption) -> Bytes {
+/// Returns an `<enable/>` without resumption (XEP-0198 §3).
+pub fn enable() -> Bytes {
+    nonza("enable").finish()
+}
+
+/// Returns an `<enable/>` that asks for resumption (XEP-0198 §5).
+pub fn enable_resumption() -> Bytes {
     let mut xml = nonza("enable");
-    match resumption {
-        Resumption::Requested => xml.attr("resume", "true"),
-        Resumption::None => &mut xml,
-    };
+    xml.attr("resume", "true");
     xml.finish()
 }
 
@@ -58,15 +60,6 @@ fn nonza(name: &str) -> XmlWriter {
     let mut xml = XmlWriter::new();
     xml.start(name).attr("xmlns", ns::SM);
     xml
-}
-
-/// Whether an `<enable/>` asks for resumption.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Resumption {
-    /// It does.
-    Requested,
-    /// It does not.
-    None,
 }
 
 /// What a client asks for with `<enable/>` (XEP-0198 §3).
@@ -144,8 +137,8 @@ mod tests {
         for (nonza, expect) in [
             (request(), "<r xmlns='urn:xmpp:sm:3'/>"),
             (ack(h), "<a xmlns='urn:xmpp:sm:3' h='7'/>"),
-            (enable(Resumption::None), "<enable xmlns='urn:xmpp:sm:3'/>"),
-            (enable(Resumption::Requested), "<enable xmlns='urn:xmpp:sm:3' resume='true'/>"),
+            (enable(), "<enable xmlns='urn:xmpp:sm:3'/>"),
+            (enable_resumption(), "<enable xmlns='urn:xmpp:sm:3' resume='true'/>"),
             (enabled(None), "<enabled xmlns='urn:xmpp:sm:3'/>"),
             (enabled(Some(id.clone())), "<enabled xmlns='urn:xmpp:sm:3' id='a&apos;b' resume='true' max='60'/>"),
             (resume("a'b", h), "<resume xmlns='urn:xmpp:sm:3' h='7' previd='a&apos;b'/>"),
