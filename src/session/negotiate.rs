@@ -11,7 +11,7 @@
 //! ```
 //!
 //! Each state is a type with the data that exists in it. Its methods take one event and return the state that follows, or the
-//! [`LoginEnd`]. [`Legs`] collects the outputs.
+//! `LoginEnd`. `Legs` collects the outputs.
 //!
 //! | file | contents |
 //! |---|---|
