@@ -44,7 +44,7 @@
 //! [`net::listener`] accepts → a proxy in front says who the client is ([`net::proxy_protocol`]) → the relay's
 //! handshake makes it TLS ([`session::starttls`] answers the clear text) → its login drives a
 //! [`session::negotiate::Negotiation`]: header, SASL passed through, features rewritten ([`session::rewrite`],
-//! [`session::sieve`]), then either a bind, whose result names the [`session::Session`] that this task drives from then
+//! [`session::mechanism_filter`]), then either a bind, whose result names the [`session::Session`] that this task drives from then
 //! on, or a proven `<resume/>`, which moves the connection to the task of the held session. With SASL2 both are asked
 //! for inside the login and answered inside its `<success/>`.
 //!

@@ -11,7 +11,7 @@ use crate::exit;
 use crate::net::certificate;
 use crate::net::trust::Trusts;
 use crate::net::upstream::{Terms, Way};
-use crate::session::sieve::Notice;
+use crate::session::mechanism_filter::UpstreamWarning;
 
 const END_POINT: &str = "tls-server-end-point";
 
@@ -69,7 +69,7 @@ fn binding(report: &mut Report, at: &HostEntry<'_>, offer: &ServerOffer) {
     let Host { upstream, upstream_tls, channel_binding, .. } = at.host;
     let plus: Vec<_> = offer.mechanisms.iter().filter(|name| name.ends_with("-PLUS")).map(String::as_str).collect();
     let offered = [&plus[..], &offer.bindings.iter().map(String::as_str).collect::<Vec<_>>()].concat().join(", ");
-    let remedy = Notice::BindingMissed.remedy();
+    let remedy = UpstreamWarning::BindingMissed.remedy();
     let mut warn = |what: String, remedy: &str| report.warning(&at.problem("channel_binding", what, remedy));
     let survives = !plus.is_empty() && offer.bindings.iter().any(|name| name == END_POINT);
     match channel_binding {
@@ -115,7 +115,7 @@ async fn versions(report: &mut Report, at: &HostEntry<'_>, way: &Way, config: &C
             Err(error) => format!("the server at {upstream}, offered {name} alone: {error}"),
         };
         both = false;
-        report.warning(&at.problem("upstream_tls", what, Notice::OtherTls.remedy()));
+        report.warning(&at.problem("upstream_tls", what, UpstreamWarning::OtherTls.remedy()));
     }
     if both {
         report.fine(format_args!(

@@ -8,7 +8,7 @@ use tokio::time::timeout;
 
 use crate::net::conn::{ConnEvent, Io};
 use crate::net::upstream::{ConnectError, Terms, UpstreamConn, Way};
-use crate::session::sieve::{Leg, Notice};
+use crate::session::mechanism_filter::{Leg, UpstreamWarning};
 use crate::session::upgrade::{self, Upgrade};
 use crate::xml::{self, Element, Frame, FrameError, FrameLimits, Node, excerpt, ns};
 
@@ -53,7 +53,7 @@ impl ProbeError {
             Self::Refused(condition) if condition == "host-unknown" => {
                 "let the server serve the domain, or name another server"
             }
-            Self::TlsRequired | Self::NoMechanisms(Leg::Plain) => Notice::TlsRequired.remedy(),
+            Self::TlsRequired | Self::NoMechanisms(Leg::Plain) => UpstreamWarning::TlsRequired.remedy(),
             Self::NoMechanisms(Leg::Tls(_)) => {
                 "let the server offer SASL mechanisms to clients over TLS; its log says more"
             }

@@ -22,8 +22,8 @@ use super::proxy_protocol::{self, Client};
 use super::socket::{Socket, Sources};
 use super::trust::{self, TlsFault, Trust, TrustError, Trusts};
 use crate::config::{Endpoint, Host, ProxyProtocol, Upstream, UpstreamTls};
-use crate::session::sieve::Leg;
-use crate::session::upgrade::{Refusal, Step, Upgrade};
+use crate::session::mechanism_filter::Leg;
+use crate::session::upgrade::{Refusal, Upgrade, UpgradeStep};
 use crate::xml::{FrameError, FrameLimits};
 use version::Lacking;
 
@@ -274,9 +274,9 @@ impl Way {
         loop {
             while let Some(frame) = conn.next_frame()? {
                 match upgrade.handle(&frame)? {
-                    Step::Wait => {}
-                    Step::Send(bytes) => conn.write(&bytes),
-                    Step::Proceed => return Ok(conn.into_inner()),
+                    UpgradeStep::Wait => {}
+                    UpgradeStep::Send(bytes) => conn.write(&bytes),
+                    UpgradeStep::Proceed => return Ok(conn.into_inner()),
                 }
             }
             if conn.event(Io::ReadWrite).await? == ConnEvent::Closed {

@@ -16,7 +16,7 @@ use crate::limits::{Eviction, Limit, Stage};
 use crate::metrics::Handshake;
 use crate::net::conn::{Conn, ConnEvent, Io};
 use crate::net::tls_stream::TlsStream;
-use crate::session::starttls::{StartTls, Step};
+use crate::session::starttls::{StartTls, StartTlsStep};
 use crate::xml::{self, FrameError};
 
 /// Why there is no TLS.
@@ -107,14 +107,14 @@ async fn starttls(relay: &Relay, snapshot: &Snapshot, tcp: TcpStream) -> Result<
     loop {
         while let Some(frame) = next_frame(relay, &mut conn).await? {
             match stream.handle(&frame) {
-                Step::Wait => {}
-                Step::Reply(bytes) => conn.reply(&bytes),
-                Step::Proceed(bytes, host) => {
+                StartTlsStep::Wait => {}
+                StartTlsStep::Reply(bytes) => conn.reply(&bytes),
+                StartTlsStep::Proceed { reply: bytes, host } => {
                     conn.reply(&bytes);
                     conn.flush().await?;
                     return Ok((conn.into_inner(), host));
                 }
-                Step::Refuse(bytes) => {
+                StartTlsStep::Refuse(bytes) => {
                     conn.reply(&bytes);
                     conn.finish(FAREWELL).await;
                     return Err(Failure::Refused);

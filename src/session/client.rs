@@ -3,11 +3,11 @@
 use std::time::Instant;
 
 use super::presence::Own;
-use super::sm::{ack, failed};
+use super::sm::nonza::{self, ack, failed};
 use super::{EndReason, Greeting, Output, Peer, Session, Tracking, sm};
 use crate::push::account::Change;
 use crate::push::mucsub::MUCSUB;
-use crate::xml::{self, Element, Frame, Kind, Node, ns};
+use crate::xml::{self, Element, Frame, Kind, Node, StanzaCondition, ns};
 
 impl Session {
     /// Whether the client's next frame can be taken now.
@@ -65,7 +65,7 @@ impl Session {
             }
             (ns::SM, "a") => self.client_acked(now, &node),
             (ns::SM, "enable") => self.enable_client_sm(&node),
-            (ns::SM, _) => self.reply_client(failed("unexpected-request", None)),
+            (ns::SM, _) => self.reply_client(failed(StanzaCondition::UnexpectedRequest, None)),
             (ns::CSI, "active" | "inactive") => {
                 self.client_inactive = node.name() == "inactive";
                 self.client_is_awake(now);
@@ -138,17 +138,17 @@ impl Session {
 
     fn enable_client_sm(&mut self, node: &Node<'_>) {
         let preceding = match &self.tracking {
-            Tracking::Sm(_) => return self.reply_client(failed("unexpected-request", None)),
+            Tracking::Sm(_) => return self.reply_client(failed(StanzaCondition::UnexpectedRequest, None)),
             Tracking::Ping(leg, _) => leg.unacked(),
             Tracking::None => 0,
         };
-        let enabled = sm::Enable::read(node).grant(self.dice);
-        self.reply_client(enabled.xml(self.settings.hibernation.max_timeout));
+        let enabled = nonza::Enable::read(node).grant(self.dice);
+        self.reply_client(enabled.nonza(self.settings.hibernation.max_timeout));
         self.client_counts(enabled, preceding);
     }
 
     /// XEP-0198 §4: both counters are zero from here on; so many stanzas went out before and are not known to have arrived.
-    pub(super) fn client_counts(&mut self, enabled: sm::Enabled, preceding: usize) {
+    pub(super) fn client_counts(&mut self, enabled: nonza::Enabled, preceding: usize) {
         if let Some(id) = enabled.id {
             self.asked_max = enabled.asked_max;
             self.sm_id = Some(id.clone());

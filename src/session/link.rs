@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::ending::Leave;
 use super::liveness::Alarm;
+use super::sm::nonza;
 use super::{Closing, EndReason, Event, Greeting, Output, Peer, Resumption, Session, Tracking, rewrite, shed, sm};
 use crate::xml::{XmlWriter, ns};
 
@@ -121,10 +122,7 @@ impl Session {
         self.resuming = None;
         let Some(id) = self.sm_id.clone() else { return };
         self.confirm.rewind();
-        let h = self.confirm.handled().get().to_string();
-        let mut xml = XmlWriter::new();
-        xml.start("resumed").attr("xmlns", ns::SM).attr("h", &h).attr("previd", id.as_str());
-        let resumed = xml.finish();
+        let resumed = nonza::resumed(&id, self.confirm.handled());
         let success = self.welcome.take();
         self.reply_client(match success {
             Some(success) => rewrite::sasl2::resumed(&success, &self.bound.jid, &resumed),
@@ -201,21 +199,22 @@ impl Session {
 
     /// Asks what the client has read: by `<r/>`, or by ping.
     pub(super) fn ask_client(&mut self, now: Instant) {
-        let mut xml = XmlWriter::new();
-        match &mut self.tracking {
+        let question = match &mut self.tracking {
             Tracking::None => return,
             // One that waits behind a long backlog would be obsolete before its answer comes.
             Tracking::Ping(_, Some(_)) => return,
-            Tracking::Sm(_) => xml.start("r").attr("xmlns", ns::SM),
+            Tracking::Sm(_) => nonza::request(),
             Tracking::Ping(leg, open) => {
                 let id = self.pending.id((self.dice)());
                 let (from, to) = (self.bound.jid.domain(), self.bound.jid.as_str());
+                let mut xml = XmlWriter::new();
                 xml.start("iq").attr("type", "get").attr("id", &id).attr("from", from).attr("to", to);
+                xml.start("ping").attr("xmlns", ns::PING);
                 *open = Some((id, leg.sent()));
-                xml.start("ping").attr("xmlns", ns::PING)
+                xml.finish()
             }
         };
-        self.write_client(xml.finish());
+        self.write_client(question);
         self.unasked = 0;
         if self.liveness.asked(now) {
             self.out(Output::Watch(Peer::Client));

@@ -23,7 +23,7 @@
 //! | [`negotiate`] | from the first header over TLS to a bound or resumed session |
 //! | `negotiate/…` | `exchange` (SASL), `success` and `inline` (SASL2), `bind`, `resume`, `contract` (inputs and outputs) |
 //! | [`sasl`] | the name in a SASL exchange: who wants to log in |
-//! | [`sieve`] | removes the SASL offers that cannot pass a proxy that ends TLS |
+//! | [`mechanism_filter`] | removes the SASL offers that cannot pass a proxy that ends TLS |
 //! | **The session itself** | |
 //! | `mod` | [`Session`], [`Input`], [`Output`]: the contract with the relay |
 //! | `origin` | what a session begins with: [`Bound`], [`Owner`], [`SmId`], [`Dice`], [`Clock`] |
@@ -81,6 +81,7 @@ mod greeting;
 mod inherit;
 mod link;
 pub mod liveness;
+pub mod mechanism_filter;
 mod memory;
 pub mod negotiate;
 mod notify;
@@ -99,7 +100,6 @@ mod sender;
 mod server;
 pub mod settings;
 mod shed;
-pub mod sieve;
 mod skipped;
 pub mod sm;
 mod stamp;

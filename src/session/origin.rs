@@ -65,7 +65,7 @@ pub struct Bound {
     /// The id of the client's user agent (XEP-0388 §2.3).
     pub agent: Option<String>,
     /// The stream management that the client was given with its bind (XEP-0386 §3).
-    pub enabled: Option<sm::Enabled>,
+    pub enabled: Option<sm::nonza::Enabled>,
     /// Whether the client said with its bind that its user looks elsewhere (XEP-0352).
     pub inactive: bool,
     /// Whether the server offers client state indication (XEP-0352).

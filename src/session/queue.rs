@@ -1,41 +1,69 @@
 //! What waits for the client's ack, in the order it is delivered: written stanzas in front, unwritten ones behind, and behind
 //! those the ones that only the spool has.
+//!
+//! ```text
+//!           segments                   tail
+//!  ┌──────────┬────────────┐  ┌──────────────────┬──────────┐
+//!  │ written  │ unwritten  │  │ on disk          │ flight ──┼──▶ disk
+//!  └──────────┴─▲──────▲───┘  └──────────────────┴──────────┘
+//!               │      └── spill: messages between them that only the spool has
+//!               └── gap: where stanzas of earlier sessions come
+//! ```
+//!
+//! | file | contents |
+//! |---|---|
+//! | `queue` | [`Queue`]: what the client gets, what the server has to keep, what earlier sessions have left |
+//! | `setting_aside` | [`Queue`]: stanzas that are set aside and go back |
+//! | `spooling` | [`Queue`] between memory and the disk |
+//! | `segments` | the stanzas in memory, written and unwritten |
+//! | `spilled`, `tail`, `notes` | the stanzas that only the spool has |
+//! | `flight` | the stanzas on their way to the disk |
+//! | `earlier` | the spools of earlier sessions |
+//! | `aside` | the stanzas that are set aside |
+//! | `room`, `budget` | bounds of memory |
+//! | `number`, `queued`, `spooled`, `unsaved` | numbers; a stanza in memory, and on disk; what no disk has |
 
 mod aside;
 mod budget;
 mod earlier;
 mod flight;
-mod leg;
+mod notes;
 mod number;
 mod queued;
-mod resting;
 mod room;
+mod segments;
+mod setting_aside;
+mod spilled;
 mod spooled;
+mod spooling;
 mod tail;
+mod unsaved;
 
-use std::collections::VecDeque;
+use std::num::NonZeroU64;
+use std::ops::RangeInclusive;
+use std::sync::Arc;
 
 use crate::push::account::LoginId;
 use crate::xml::Element;
+
 use aside::SetAside;
-pub(super) use budget::Aside;
-pub use budget::Budget;
-use budget::Share;
 use earlier::Earlier;
-pub use earlier::Inherited;
-pub use flight::Unsaved;
-use flight::{Flight, Waiting};
-pub use number::STRIDE;
-pub use queued::{Company, Queued};
-pub use resting::NoStanza;
-use resting::Resting;
-pub use room::{Full, Load};
-pub use spooled::Spooled;
-use spooled::weight;
+use flight::Flight;
+use number::Numbers;
+use room::QueueRoom;
+use segments::Segments;
+use spilled::Spill;
 use tail::Tail;
 
-/// Room for so many stanzas is kept while none is there.
-const FEW: usize = 4;
+pub(super) use budget::Aside;
+pub use budget::Budget;
+pub use earlier::Inherited;
+pub use number::STRIDE;
+pub use queued::{Company, Queued};
+pub use room::Full;
+pub use spilled::NoStanza;
+pub use spooled::{Load, Spooled};
+pub use unsaved::Unsaved;
 
 /// Where a pushed stanza went.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,231 +77,171 @@ pub enum Place {
 /// The unacknowledged stanzas of a session. Memory is bounded; what exceeds it lives in the spool.
 #[derive(Debug)]
 pub struct Queue {
-    items: VecDeque<Queued>,
-    /// How many at the front were written to the current attachment.
-    written: usize,
-    /// How many at the front are settled for the server.
-    settled: usize,
-    /// How many at the front the spool has, or need not have.
-    considered: usize,
-    notifying: usize,
-    bytes: usize,
-    limit: usize,
-    share: Share,
-    /// Why what comes goes to the spool only, until it is asked for.
-    full: Option<Full>,
-    /// The first place of this session.
-    base: u64,
-    next_seq: u64,
-    /// Places up to here that were handed to the spool are on disk.
-    committed: u64,
-    /// What is to be read back begins behind this place.
-    tail: Option<u64>,
-    resting: Option<Box<Resting>>,
-    /// How many unwritten stanzas are to stay in memory, as they were last looked at.
-    stayed: usize,
-    noted: Option<Box<Tail>>,
-    /// What is on its way to the disk and not in `items`.
+    numbers: Numbers,
+    segments: Segments,
+    spill: Spill,
+    tail: Tail,
     flight: Flight,
-    /// What is left of earlier sessions.
-    earlier: Option<Box<Earlier>>,
-    /// Bytes that the store works on.
-    at_store: usize,
-    /// The highest number that the client has acknowledged.
-    passed: u64,
-    /// Durable stanzas among `items` that no disk has.
-    unsaved: Unsaved,
-    /// What the client breaks on.
-    aside: Option<Box<SetAside>>,
+    earlier: Earlier,
+    aside: SetAside,
+    room: QueueRoom,
 }
 
 impl Queue {
     /// An empty queue that holds up to `limit` bytes.
     pub fn new(limit: usize) -> Self {
-        let base = STRIDE;
         Self {
-            items: VecDeque::new(),
-            written: 0,
-            settled: 0,
-            considered: 0,
-            notifying: 0,
-            bytes: 0,
-            limit,
-            share: Share::default(),
-            full: None,
-            base,
-            next_seq: base,
-            committed: base.saturating_sub(1),
-            tail: None,
-            resting: None,
-            stayed: 0,
-            noted: None,
+            numbers: Numbers::default(),
+            segments: Segments::default(),
+            spill: Spill::default(),
+            tail: Tail::default(),
             flight: Flight::default(),
-            earlier: None,
-            at_store: 0,
-            passed: 0,
-            unsaved: Unsaved::default(),
-            aside: None,
+            earlier: Earlier::default(),
+            aside: SetAside::default(),
+            room: QueueRoom::new(limit),
         }
     }
 
     /// Holds up to `limit` bytes from now on; what is more already stays.
     pub fn change_limit(&mut self, limit: usize) {
-        self.limit = limit;
+        self.room.change_limit(limit);
     }
 
-    fn take_number(&mut self) -> u64 {
-        let seq = self.next_seq;
-        self.next_seq = seq.saturating_add(STRIDE);
-        seq
+    /// Lets the queue share memory with others, from its beginning.
+    pub fn share(&mut self, budget: Arc<Budget>) {
+        self.room.share(budget);
+        self.on_changed();
+    }
+
+    /// Lets the queues that share memory know how much of it this one has now.
+    pub fn tell_share(&mut self) {
+        self.room.tell();
+    }
+
+    /// The store works on so many bytes: they are memory that all queues share, until it is done.
+    pub fn charge_store(&mut self, bytes: usize) {
+        self.room.charge_store(bytes);
+    }
+
+    /// Why stanzas go to the spool only, once for each time that they begin to.
+    pub fn take_full(&mut self) -> Option<Full> {
+        self.room.take_full()
     }
 
     /// Whether the numbers come to their end.
     pub fn is_exhausted(&self) -> bool {
-        number::is_last(self.next_seq)
+        self.numbers.is_exhausted()
     }
 
-    /// The number of the newest stanza that was written, or acknowledged.
-    fn last_written(&self) -> u64 {
-        let last = self.written.checked_sub(1).and_then(|at| self.items.get(at));
-        last.map_or(self.passed, |item| item.seq.max(self.passed))
+    /// The number of the newest stanza, or of none that came yet.
+    pub fn newest(&self) -> u64 {
+        self.numbers.newest()
     }
 
-    /// Appends a stanza that was read back from the spool.
-    pub fn push_loaded(&mut self, seq: u64, element: Element, received: u64) {
-        self.skip_loaded(seq);
-        self.hold(Queued { durable: true, waited: true, spooled: true, ..Queued::new(element, seq, received) });
+    /// How many stanzas in memory are of a kind that may notify.
+    pub fn notifying(&self) -> usize {
+        self.segments.notifying()
     }
 
-    /// Appends a stanza that was given a place.
-    pub fn hold(&mut self, item: Queued) {
-        self.count(&item);
-        if self.items.len() == self.items.capacity() {
-            // Less than twice as much: many sessions hold few stanzas each, for long.
-            self.items.reserve_exact((self.items.len() / 2).max(FEW));
-        }
-        self.items.push_back(item);
+    /// How many stanzas wait, of those with their place in memory.
+    pub fn len(&self) -> usize {
+        self.segments.len() + self.spill.len()
+    }
+
+    /// What they count for, in bytes.
+    pub fn bytes(&self) -> usize {
+        self.segments.bytes() + self.aside.bytes() + self.spill.bytes()
+    }
+
+    /// Whether nothing waits that has its place in memory.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// All stanzas in memory, oldest first.
+    pub fn iter(&self) -> impl DoubleEndedIterator<Item = &Queued> {
+        self.segments.iter().filter(|item| !item.gone)
+    }
+
+    /// The stanza at this place, if memory has it.
+    pub fn find(&self, seq: u64) -> Option<&Queued> {
+        self.segments.find(seq)
     }
 
     /// From now on the stanzas keep no more alive than themselves.
     pub fn compact(&mut self) {
-        for item in &mut self.items {
-            item.element = item.element.compact();
-        }
+        self.segments.compact();
     }
 
-    /// Inserts a stanza where its number belongs.
-    fn put_in_order(&mut self, item: Queued) {
-        let at = self.items.partition_point(|other| other.seq < item.seq).max(self.written);
-        self.count(&item);
-        self.items.insert(at, item);
-        (self.settled, self.considered) = (self.settled.min(at), self.considered.min(at));
+    /// Accounts for the memory that is in use now. Each change ends with it.
+    fn on_changed(&mut self) {
+        self.room.set(self.bytes() + self.flight.bytes());
+        debug_assert!(self.check(), "{self:?}");
     }
 
-    fn count(&mut self, item: &Queued) {
-        let bytes = weight(item.element.bytes().len());
-        self.gain_memory(bytes);
-        self.notifying += usize::from(item.notifies);
-        if item.is_unsaved(self.committed) {
-            self.unsaved.stanzas += 1;
-            self.unsaved.bytes += bytes;
-        }
+    /// Returns whether the parts agree with each other. Only debug builds ask.
+    fn check(&self) -> bool {
+        let own = |item: &&Queued| !number::is_inherited(item.seq);
+        let newest = self.segments.iter().rev().find(own);
+        self.segments.check()
+            && self.flight.check()
+            && self.aside.check()
+            && self.room.check(self.bytes() + self.flight.bytes())
+            // The tail is behind all that memory has, and what is on its way to the disk belongs to it.
+            && newest.is_none_or(|newest| !self.tail.has(newest.seq))
+            && (self.flight.is_empty() || self.tail.is_open())
+            && self.spill.first().is_none_or(|first| !self.tail.has(first) && self.segments.find(first).is_none())
+    }
+}
+
+/// What the client gets.
+impl Queue {
+    /// Appends a stanza that was given a place.
+    pub fn hold(&mut self, item: Queued) {
+        self.segments.push(item);
+        self.on_changed();
     }
 
-    fn forget(&mut self, item: &Queued) {
-        let bytes = weight(item.element.bytes().len());
-        self.lose_memory(bytes);
-        self.notifying -= usize::from(item.notifies);
-        if item.is_unsaved(self.committed) {
-            self.saved(bytes);
-        }
-    }
-
-    fn saved(&mut self, bytes: usize) {
-        self.unsaved.stanzas = self.unsaved.stanzas.saturating_sub(1);
-        self.unsaved.bytes = self.unsaved.bytes.saturating_sub(bytes);
-    }
-
-    fn gain_memory(&mut self, bytes: usize) {
-        self.bytes += bytes;
-        self.share.take(bytes);
-    }
-
-    fn lose_memory(&mut self, bytes: usize) {
-        self.bytes -= bytes;
-        self.share.give_back(bytes);
-    }
-
-    /// A stanza that was read back is not for the client.
-    pub fn skip_loaded(&mut self, seq: u64) {
-        self.tail = Some(seq);
-        self.forget_notes(seq);
-    }
-
-    /// All that was on disk when it was asked for has been read back.
-    pub fn loaded_all(&mut self, committed: u64) {
-        self.tail = self.tail.map(|after| after.max(committed));
-        self.forget_resting();
-        self.forget_notes(committed);
-        self.end_tail();
-    }
-
-    /// A batch was read back: if it was the last one, newer stanzas go to memory again.
-    pub fn loaded_some(&mut self) {
-        self.end_tail();
-    }
-
-    fn end_tail(&mut self) {
-        if self.flight.waiting.is_empty() && self.tail.is_some_and(|after| after >= self.committed) {
-            self.tail = None;
-        }
-    }
-
-    /// What was handed to the spool up to here is on disk.
-    pub fn last_committed(&self) -> u64 {
-        self.committed
-    }
-
-    /// What is noted about stanzas that only the spool has.
-    pub fn noted(&mut self) -> &mut Tail {
-        self.noted.get_or_insert_default()
-    }
-
-    fn forget_notes(&mut self, up_to: u64) {
-        if let Some(noted) = &mut self.noted {
-            noted.forget(up_to);
-        }
-    }
-
-    fn forget_note(&mut self, seq: u64) {
-        if let Some(noted) = &mut self.noted {
-            noted.remove(seq);
-        }
-    }
-
-    /// Whether stanzas wait in the spool alone, behind which newer ones join.
-    pub fn has_tail(&self) -> bool {
-        self.tail.is_some() || self.resting.is_some() || self.has_gap()
+    /// The next stanza to be written; `None` if one comes first that is only on disk.
+    pub fn next_unwritten(&self) -> Option<&Queued> {
+        let next = self.segments.next_unwritten()?;
+        let first_elsewhere = self.spill.first().into_iter().chain(self.earlier.gap()).min();
+        first_elsewhere.is_none_or(|first| first > next.seq).then_some(next)
     }
 
     /// Takes the next unwritten stanza for writing, unless one that memory does not have comes first; it stays until acknowledged.
     pub fn write_next(&mut self) -> Option<&Queued> {
         self.next_unwritten()?;
-        self.written += 1;
-        self.items.get(self.written - 1)
+        self.segments.write_next()
+    }
+
+    /// Notes the time at which the last stanza was written.
+    pub fn note_written(&mut self, at: u32) {
+        self.segments.note_written(at);
+    }
+
+    /// Whether the client was sent something that it has not acknowledged.
+    pub fn awaits_ack(&self) -> bool {
+        self.segments.has_written()
+    }
+
+    /// The first stanza that was written and is not acknowledged.
+    pub fn first_unacked(&self) -> Option<&Queued> {
+        self.segments.written().find(|item| !item.gone)
+    }
+
+    /// The first `count` written stanzas, including those that were set aside after they were written.
+    pub fn first_written(&self, count: usize) -> impl Iterator<Item = &Queued> {
+        let written = self.segments.written().take(count);
+        written.filter_map(|item| if item.gone { self.aside.find(item.seq) } else { Some(item) })
     }
 
     /// Forgets the first `count` written stanzas: the client has them. Returns the spools that have some of them, each with its
     /// last one: the spools need not keep what is up to there. The own spool is `None`.
     pub fn acknowledge(&mut self, count: usize) -> Vec<(Option<LoginId>, u64)> {
         let mut spools: Vec<(Option<LoginId>, u64)> = Vec::new();
-        for _ in 0..count.min(self.written) {
-            let Some(item) = self.items.pop_front() else { break };
-            self.forget(&item);
-            self.written -= 1;
-            self.settled = self.settled.saturating_sub(1);
-            self.considered = self.considered.saturating_sub(1);
-            self.passed = self.passed.max(item.seq);
+        for _ in 0..count {
+            let Some(item) = self.segments.acknowledge() else { break };
             let (spool, place) = self.origin(item.seq).map_or((None, item.seq), |(spool, place)| (Some(spool), place));
             if !item.is_spooled() {
                 continue;
@@ -283,137 +251,127 @@ impl Queue {
                 None => spools.push((spool, place)),
             }
         }
-        if self.items.is_empty() {
-            self.items.shrink_to(FEW);
-        }
+        self.segments.shrink_if_empty();
         // One that took its place again may come before what has passed.
-        let first = self.items.front().map_or(u64::MAX, |item| item.seq);
-        self.forget_origins(self.passed.min(first.saturating_sub(1)));
+        let first = self.segments.iter().next().map_or(u64::MAX, |item| item.seq);
+        let passed = self.segments.passed().min(first.saturating_sub(1));
+        self.earlier.forget_origins(passed, |seq| self.aside.has(seq));
+        self.on_changed();
         spools
+    }
+
+    /// Everything is to be written again, to a new attachment, and says since when it waits. What was returned to its sender
+    /// need not be counted any more: the client has told how far it is.
+    pub fn rewind(&mut self) {
+        self.segments.rewind();
+        if self.segments.iter().any(|item| item.gone) {
+            self.segments.remove_where(|item| item.gone);
+        }
+        self.on_changed();
     }
 
     /// Removes an unwritten stanza that a newer one makes obsolete.
     pub fn remove_unwritten(&mut self, seq: u64) -> bool {
-        let Some(at) = self.items.iter().rposition(|item| item.seq == seq).filter(|at| *at >= self.written) else {
-            return false;
-        };
-        let Some(item) = self.items.remove(at) else { return false };
-        self.forget(&item);
-        self.settled = self.settled.min(at);
-        self.considered = self.considered.min(at);
-        true
+        let removed = self.segments.remove_unwritten(seq).is_some();
+        self.on_changed();
+        removed
     }
 
     /// The newest stanza is held: once written it says since when it waits.
     pub fn delay(&mut self, seq: u64) {
-        if let Some(item) = self.items.back_mut().filter(|item| item.seq == seq) {
-            item.waited = true;
-        }
-    }
-
-    /// Whether the client was sent something that it has not acknowledged.
-    pub fn awaits_ack(&self) -> bool {
-        self.written > 0
-    }
-
-    /// Everything is to be written again, to a new attachment, and says since when it waits.
-    pub fn rewind(&mut self) {
-        self.written = 0;
-        self.drop_returned();
-        for item in &mut self.items {
-            item.waited = true;
-        }
-    }
-
-    /// The client has told how far it is: what was returned in its absence need not be counted any more.
-    fn drop_returned(&mut self) {
-        if self.items.iter().any(|item| item.gone) {
-            self.remove_where(|item| item.gone);
-        }
-    }
-
-    /// The oldest durable stanza that the spool was not asked to take.
-    pub fn oldest_unspooled(&self) -> Option<&Queued> {
-        self.items.iter().skip(self.considered).find(|item| item.durable && !item.spooled)
-    }
-
-    /// What was handed to the spool up to this place is on disk.
-    pub fn committed(&mut self, seq: u64) {
-        let before = self.committed;
-        self.committed = before.max(seq);
-        let from = self.items.partition_point(|item| item.seq <= before);
-        let newly = self.items.iter().skip(from).take_while(|item| item.seq <= seq);
-        let newly = newly.filter(|item| item.is_unsaved(before) && item.spooled);
-        let (count, bytes) = newly.fold((0, 0), |(n, sum), item| (n + 1, sum + weight(item.element.bytes().len())));
-        self.unsaved.stanzas = self.unsaved.stanzas.saturating_sub(count);
-        self.unsaved.bytes = self.unsaved.bytes.saturating_sub(bytes);
-        while self.flight.waiting.front().is_some_and(|first| first.seq() <= seq) {
-            self.take_from_flight(0);
-        }
-        self.end_tail();
-    }
-
-    /// Whether all that must not be lost is on disk.
-    pub fn is_committed(&self) -> bool {
-        self.unsaved().stanzas == 0
-    }
-
-    /// The same for what came up to this number.
-    pub fn is_committed_to(&self, seq: u64) -> bool {
-        let in_memory = self.items.iter().find(|item| item.is_unsaved(self.committed)).map(|item| item.seq);
-        let flying = self.flight.waiting.iter().find_map(Waiting::stanza).map(|item| item.seq);
-        let aside = self.aside().filter(|item| item.is_unsaved(self.committed)).map(|item| item.seq).min();
-        in_memory.into_iter().chain(flying).chain(aside).all(|unsaved| unsaved > seq)
-    }
-
-    /// The number of the newest stanza, or of none that came yet.
-    pub fn newest(&self) -> u64 {
-        self.next_seq.saturating_sub(1)
+        self.segments.delay(seq);
     }
 
     /// Drops stanzas that need not be kept, and returns them.
-    pub fn remove_where(&mut self, mut unwanted: impl FnMut(&Queued) -> bool) -> Vec<Queued> {
-        let (given, kept): (Vec<_>, Vec<_>) = self.items.drain(..).partition(|item| unwanted(item));
-        self.items = kept.into();
-        (self.written, self.settled, self.considered) = (self.written.min(self.items.len()), 0, 0);
-        for item in &given {
-            self.forget(item);
+    pub fn remove_where(&mut self, unwanted: impl FnMut(&Queued) -> bool) -> Vec<Queued> {
+        let removed = self.segments.remove_where(unwanted);
+        self.on_changed();
+        removed
+    }
+}
+
+/// What the server has to keep.
+impl Queue {
+    /// The number of the first stanza on the server's leg that is neither the client's nor the disk's; `None` if all are.
+    pub fn first_unsettled(&mut self) -> Option<u64> {
+        self.segments.pass_settled();
+        self.find_unsettled()
+    }
+
+    /// The same without noting how far it was looked for.
+    pub fn find_unsettled(&self) -> Option<u64> {
+        let first = self.segments.first_unsettled().or_else(|| self.flight.first_unsettled());
+        first.into_iter().chain(self.aside.first_unsettled(self.last_committed())).min().map(NonZeroU64::get)
+    }
+
+    /// Forgets the stanzas beyond this number on the server's leg: the server has them still, and sends them elsewhere. Returns
+    /// the places that the spool must not keep.
+    pub fn give_back(&mut self, acked: u64) -> Vec<RangeInclusive<u64>> {
+        let theirs = |item: &Queued| item.ordinal.is_some_and(|ordinal| ordinal.get() > acked);
+        let given = self.remove_where(theirs);
+        let in_memory = given.iter().filter(|item| item.is_spooled()).map(|item| item.seq).min();
+        let in_flight = self.flight.stanzas().filter(|item| theirs(item)).map(|item| item.seq).min();
+        self.drop_from_flight(theirs);
+        let first = in_memory.into_iter().chain(in_flight).min();
+        first.map(|first| self.flight.not_adopted_from(first)).unwrap_or_default()
+    }
+}
+
+/// What earlier sessions of the device have left.
+impl Queue {
+    /// Opens the gap: the spools of earlier sessions were asked for.
+    pub fn open_gap(&mut self) {
+        self.earlier.open_gap(self.segments.last_written());
+    }
+
+    /// These spools belong to the session: all that earlier sessions have left, those included that were named before.
+    pub fn took_over(&mut self, spools: &[Inherited]) {
+        self.earlier.on_taken_over(spools);
+    }
+
+    /// The spools could not be asked for; they have to be asked for again.
+    pub fn not_taken_over(&mut self) {
+        self.earlier.on_not_taken_over();
+    }
+
+    /// Whether the gap is open.
+    pub fn has_gap(&self) -> bool {
+        self.earlier.gap().is_some()
+    }
+
+    /// Whether it is not known yet which spools there are.
+    pub fn awaits_spools(&self) -> bool {
+        self.earlier.is_asked()
+    }
+
+    /// A stanza of an earlier spool was read, and is for the client.
+    pub fn push_inherited(&mut self, spool: LoginId, place: u64, element: Element, received: u64) {
+        match self.earlier.on_read(spool, place) {
+            Some(seq) => self.segments.insert(Queued::read_back(element, seq, received)),
+            // It stays on disk, for a later session.
+            None => self.read_all_of(spool),
         }
-        given
+        self.on_changed();
     }
 
-    /// All stanzas in memory, oldest first.
-    pub fn iter(&self) -> impl DoubleEndedIterator<Item = &Queued> {
-        self.items.iter().filter(|item| !item.gone)
+    /// An earlier spool was read up to this place.
+    pub fn skip_inherited(&mut self, spool: LoginId, place: u64) {
+        self.earlier.skip(spool, place);
     }
 
-    /// The stanza at this place, if memory has it.
-    pub fn find(&self, seq: u64) -> Option<&Queued> {
-        self.items.binary_search_by_key(&seq, |item| item.seq).ok().and_then(|at| self.items.get(at))
+    /// An earlier spool has no more.
+    pub fn read_all_of(&mut self, spool: LoginId) {
+        self.earlier.skip(spool, u64::MAX);
+        self.close_gap();
     }
 
-    /// Whether the stanza at this place is not in memory, as far as it waits.
-    pub fn is_on_disk_only(&self, seq: u64) -> bool {
-        self.tail.is_some_and(|after| seq > after) || self.resting.as_ref().is_some_and(|resting| resting.has(seq))
+    /// Closes the gap if all spools have been read.
+    pub fn close_gap(&mut self) {
+        self.earlier.close_gap();
     }
 
-    /// How many stanzas in memory are of a kind that may notify.
-    pub fn notifying(&self) -> usize {
-        self.notifying
-    }
-
-    /// How many stanzas wait, of those with their place in memory.
-    pub fn len(&self) -> usize {
-        self.items.len() + self.resting.as_ref().map_or(0, |resting| resting.len())
-    }
-
-    /// What they count for, in bytes.
-    pub fn bytes(&self) -> usize {
-        self.bytes
-    }
-
-    /// Whether nothing waits that has its place in memory.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
+    /// Where the inherited stanza with this number lies.
+    pub fn origin(&self, seq: u64) -> Option<(LoginId, u64)> {
+        self.earlier.origin(seq)
     }
 }

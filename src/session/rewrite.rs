@@ -10,7 +10,7 @@ use std::time::SystemTime;
 
 use bytes::{Bytes, BytesMut};
 
-use super::sieve::{Leg, Sieve};
+use super::mechanism_filter::{Leg, MechanismFilter};
 use crate::push::registration;
 use crate::push::settings::Settings as PushSettings;
 use crate::xml::{Element, Kind, Node, XmlWriter, ns};
@@ -32,7 +32,7 @@ pub enum Phase {
 /// Features as the client may see them: what ends at Pushward is dropped, what Pushward provides is added.
 pub fn features(element: &Element, phase: Phase, leg: Leg) -> Bytes {
     let root = element.node();
-    let sieve = Sieve::new(&root, leg);
+    let filter = MechanismFilter::new(&root, leg);
     let (mut cuts, mut splices) = (Vec::new(), Vec::new());
     for child in root.children() {
         let done = matches!(phase, Phase::Bound { .. }) && child.is("bind", ns::BIND);
@@ -40,9 +40,9 @@ pub fn features(element: &Element, phase: Phase, leg: Leg) -> Bytes {
             cuts.push(child.range());
             continue;
         }
-        let sifted = cuts.len();
-        sieve.sift(&child, &mut cuts);
-        let gone = cuts.get(sifted) == Some(&child.range());
+        let before = cuts.len();
+        filter.cut(&child, &mut cuts);
+        let gone = cuts.get(before) == Some(&child.range());
         if !gone && child.is("authentication", ns::SASL2) {
             splices.extend(sasl2::authentication(&child));
         }

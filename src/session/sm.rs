@@ -1,11 +1,10 @@
 //! One leg of stream management (XEP-0198): exact counters, modulo 2^32.
 
-use std::time::Duration;
+pub mod nonza;
 
 use thiserror::Error;
 
-use super::{Dice, SmId};
-use crate::xml::{Node, XmlWriter, ns};
+use crate::xml::{XmlWriter, ns};
 
 /// A count of handled stanzas: XEP-0198 §4 `h`, which wraps from 2^32-1 to 0.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -64,67 +63,6 @@ impl TooHigh {
             .attr("xmlns", ns::SM)
             .attr("h", &self.h.0.to_string())
             .attr("send-count", &self.sent.0.to_string());
-        xml.finish()
-    }
-}
-
-/// XEP-0198 §4 `<a/>`.
-pub(super) fn ack(h: Handled) -> bytes::Bytes {
-    let mut xml = XmlWriter::new();
-    xml.start("a").attr("xmlns", ns::SM).attr("h", &h.0.to_string());
-    xml.finish()
-}
-
-/// XEP-0198 §3, §5: `<failed/>` with a stanza error condition, and the count of a session that has ended in order.
-pub(super) fn failed(condition: impl AsRef<str>, h: Option<Handled>) -> bytes::Bytes {
-    let mut xml = XmlWriter::new();
-    xml.start("failed").attr("xmlns", ns::SM);
-    if let Some(h) = h {
-        xml.attr("h", &h.get().to_string());
-    }
-    xml.start(condition.as_ref()).attr("xmlns", ns::STANZA_ERRORS);
-    xml.finish()
-}
-
-/// What a client asks for with `<enable/>` (XEP-0198 §3).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Enable {
-    resume: bool,
-    max: Option<u64>,
-}
-
-impl Enable {
-    /// Reads an `<enable/>`.
-    pub fn read(node: &Node<'_>) -> Self {
-        let resume = matches!(node.attr("resume").as_deref(), Some("true" | "1"));
-        Self { resume, max: node.attr("max").and_then(|max| max.parse().ok()) }
-    }
-
-    /// What the client gets: a resumption id only if it asked for one.
-    pub fn grant(self, dice: Dice) -> Enabled {
-        let id = self.resume.then(|| SmId::new(format!("{:032x}", dice())));
-        Enabled { id, asked_max: self.max.filter(|_| self.resume) }
-    }
-}
-
-/// Stream management as a client has it: XEP-0198 §4, both counters are zero from `<enabled/>` on.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Enabled {
-    /// The resumption id.
-    pub id: Option<SmId>,
-    /// XEP-0198 §5 `max` as the client asked, seconds.
-    pub asked_max: Option<u64>,
-}
-
-impl Enabled {
-    /// The `<enabled/>` of XEP-0198 §3; `hold`: how long a session is held at most.
-    pub fn xml(&self, hold: Duration) -> bytes::Bytes {
-        let mut xml = XmlWriter::new();
-        xml.start("enabled").attr("xmlns", ns::SM);
-        if let Some(id) = &self.id {
-            // Not "1": some clients know only the word.
-            xml.attr("id", id.as_str()).attr("resume", "true").attr("max", &hold.as_secs().to_string());
-        }
         xml.finish()
     }
 }

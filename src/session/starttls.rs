@@ -6,15 +6,20 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::Dice;
-use crate::xml::{self, Frame, XmlWriter, ns};
+use crate::xml::{self, Frame, StreamCondition, XmlWriter, ns};
 
 /// What to do after a frame of the clear-text stream.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Step {
+pub enum StartTlsStep {
     /// Write this and read on.
     Reply(Bytes),
     /// Write this, throw away what else was received in the clear (RFC 6120 §5.4.3.3), and negotiate TLS for this host.
-    Proceed(Bytes, String),
+    Proceed {
+        /// The answer.
+        reply: Bytes,
+        /// The served host.
+        host: String,
+    },
     /// Write this and close.
     Refuse(Bytes),
     /// Nothing.
@@ -35,50 +40,49 @@ impl StartTls {
     }
 
     /// Takes the client's next frame.
-    pub fn handle(&mut self, frame: &Frame) -> Step {
+    pub fn handle(&mut self, frame: &Frame) -> StartTlsStep {
         match (frame, &self.host) {
             (Frame::Open(header), None) => self.open(header),
             (Frame::Element(element), Some(host)) if element.is("starttls", ns::TLS) => {
                 let mut xml = XmlWriter::new();
                 xml.start("proceed").attr("xmlns", ns::TLS);
-                Step::Proceed(xml.finish(), host.clone())
+                StartTlsStep::Proceed { reply: xml.finish(), host: host.clone() }
             }
-            (Frame::Element(_), Some(_)) => Step::Refuse(xml::stream_error(
-                "policy-violation",
+            (Frame::Element(_), Some(_)) => StartTlsStep::Refuse(xml::stream_error(
+                StreamCondition::PolicyViolation,
                 None,
                 Some("Use STARTTLS: nothing else is offered without encryption"),
             )),
-            (Frame::Whitespace | Frame::Skipped(_), _) => Step::Wait,
-            (Frame::Close, _) => Step::Refuse(Bytes::from_static(xml::STREAM_CLOSE)),
+            (Frame::Whitespace | Frame::Skipped(_), _) => StartTlsStep::Wait,
+            (Frame::Close, _) => StartTlsStep::Refuse(Bytes::from_static(xml::STREAM_CLOSE)),
             (Frame::Open(_), Some(_)) | (Frame::Element(_), None) => {
-                Step::Refuse(xml::stream_error("bad-format", None, None))
+                StartTlsStep::Refuse(xml::stream_error(StreamCondition::BadFormat, None, None))
             }
         }
     }
 
-    fn open(&mut self, header: &xml::Header) -> Step {
+    fn open(&mut self, header: &xml::Header) -> StartTlsStep {
         let host = match served(&self.hosts, header) {
             Ok(host) => host,
-            Err(condition) => return Step::Refuse(refusal(header, condition, self.dice)),
+            Err(condition) => return StartTlsStep::Refuse(refusal(header, condition, self.dice)),
         };
         let mut reply = xml::stream_header(&host, &stream_id(self.dice), header.lang()).to_vec();
         let mut xml = XmlWriter::new();
         xml.start("stream:features").start("starttls").attr("xmlns", ns::TLS).start("required");
         reply.extend_from_slice(&xml.finish());
         self.host = Some(host);
-        Step::Reply(reply.into())
+        StartTlsStep::Reply(reply.into())
     }
 }
 
 /// The served domain that a header is addressed to, or the stream error condition (RFC 6120 §4.9.3.6).
-pub(super) fn served(hosts: &HashSet<String>, header: &xml::Header) -> Result<String, &'static str> {
-    let to = header.to().ok_or("improper-addressing")?;
-    let host = crate::jid::domain(to).ok_or("improper-addressing")?;
-    if hosts.contains(&host) { Ok(host) } else { Err("host-unknown") }
+pub(super) fn served(hosts: &HashSet<String>, header: &xml::Header) -> Result<String, StreamCondition> {
+    let host = header.to().and_then(crate::jid::domain).ok_or(StreamCondition::ImproperAddressing)?;
+    if hosts.contains(&host) { Ok(host) } else { Err(StreamCondition::HostUnknown) }
 }
 
 /// A stream header and error for a stream that cannot be served (RFC 6120 §4.9.1.2).
-pub(super) fn refusal(header: &xml::Header, condition: &str, dice: Dice) -> Bytes {
+fn refusal(header: &xml::Header, condition: StreamCondition, dice: Dice) -> Bytes {
     let mut reply = xml::stream_header(header.to().unwrap_or_default(), &stream_id(dice), header.lang()).to_vec();
     reply.extend_from_slice(&xml::stream_error(condition, None, None));
     reply.into()

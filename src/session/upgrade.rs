@@ -8,7 +8,7 @@ use crate::xml::{Element, Frame, XmlWriter, excerpt, ns};
 
 /// What to do after a frame of the server.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Step {
+pub enum UpgradeStep {
     /// Read on.
     Wait,
     /// Write this and read on.
@@ -53,7 +53,7 @@ impl Refusal {
 }
 
 #[derive(Debug)]
-enum State {
+enum UpgradeState {
     Header,
     Features,
     Proceed,
@@ -62,7 +62,7 @@ enum State {
 /// The clear-text stream of one connection.
 #[derive(Debug)]
 pub struct Upgrade {
-    state: State,
+    state: UpgradeState,
 }
 
 impl Upgrade {
@@ -73,37 +73,41 @@ impl Upgrade {
         let header = format!(
             "<?xml version='1.0'?><stream:stream xmlns='{client}' xmlns:stream='{streams}' to='{domain}' version='1.0'>"
         );
-        (Self { state: State::Header }, header.into())
+        (Self { state: UpgradeState::Header }, header.into())
     }
 
     /// Takes the server's next frame.
     ///
     /// # Errors
     /// [`Refusal`]: the connection is of no use any more.
-    pub fn handle(&mut self, frame: &Frame) -> Result<Step, Refusal> {
+    pub fn handle(&mut self, frame: &Frame) -> Result<UpgradeStep, Refusal> {
         match (frame, &self.state) {
-            (Frame::Whitespace | Frame::Skipped(_), _) => Ok(Step::Wait),
-            (Frame::Open(_), State::Header) => {
-                self.state = State::Features;
-                Ok(Step::Wait)
+            (Frame::Whitespace | Frame::Skipped(_), _) => Ok(UpgradeStep::Wait),
+            (Frame::Open(_), UpgradeState::Header) => {
+                self.state = UpgradeState::Features;
+                Ok(UpgradeStep::Wait)
             }
             (Frame::Element(element), _) if element.is("error", ns::STREAMS) => Err(stream_error(element)),
-            (Frame::Element(element), State::Features) if element.is("features", ns::STREAMS) => self.features(element),
-            (Frame::Element(element), State::Proceed) if element.is("proceed", ns::TLS) => Ok(Step::Proceed),
-            (Frame::Element(element), State::Proceed) if element.is("failure", ns::TLS) => Err(Refusal::Failed),
+            (Frame::Element(element), UpgradeState::Features) if element.is("features", ns::STREAMS) => {
+                self.features(element)
+            }
+            (Frame::Element(element), UpgradeState::Proceed) if element.is("proceed", ns::TLS) => {
+                Ok(UpgradeStep::Proceed)
+            }
+            (Frame::Element(element), UpgradeState::Proceed) if element.is("failure", ns::TLS) => Err(Refusal::Failed),
             (Frame::Close, _) => Err(Refusal::Stream("it was closed without a reason".to_owned())),
             (Frame::Open(_) | Frame::Element(_), _) => Err(Refusal::Protocol),
         }
     }
 
-    fn features(&mut self, features: &Element) -> Result<Step, Refusal> {
+    fn features(&mut self, features: &Element) -> Result<UpgradeStep, Refusal> {
         if features.node().child("starttls", ns::TLS).is_none() {
             return Err(Refusal::NotOffered);
         }
-        self.state = State::Proceed;
+        self.state = UpgradeState::Proceed;
         let mut xml = XmlWriter::new();
         xml.start("starttls").attr("xmlns", ns::TLS);
-        Ok(Step::Send(xml.finish()))
+        Ok(UpgradeStep::Send(xml.finish()))
     }
 }
 
@@ -135,10 +139,10 @@ mod tests {
     }
 
     /// The outcome of a stream on which the server says this after its header.
-    fn check(elements: &[&str], expect: Result<Step, Refusal>) {
+    fn check(elements: &[&str], expect: Result<UpgradeStep, Refusal>) {
         let (mut upgrade, _) = Upgrade::new("example.org");
         let mut outcome = upgrade.handle(&Frame::Open(header()));
-        assert_eq!(outcome, Ok(Step::Wait));
+        assert_eq!(outcome, Ok(UpgradeStep::Wait));
         for xml in elements {
             assert!(outcome.is_ok(), "{xml} comes too late");
             outcome = upgrade.handle(&said(xml));
@@ -160,8 +164,8 @@ mod tests {
     #[test]
     fn tls_starts_once_the_server_says_proceed() {
         let offer = features(STARTTLS);
-        check(&[&offer], Ok(Step::Send(STARTTLS.into())));
-        check(&[&offer, "<proceed xmlns='urn:ietf:params:xml:ns:xmpp-tls'/>"], Ok(Step::Proceed));
+        check(&[&offer], Ok(UpgradeStep::Send(STARTTLS.into())));
+        check(&[&offer, "<proceed xmlns='urn:ietf:params:xml:ns:xmpp-tls'/>"], Ok(UpgradeStep::Proceed));
         check(&[&offer, "<failure xmlns='urn:ietf:params:xml:ns:xmpp-tls'/>"], Err(Refusal::Failed));
     }
 

@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use super::answer::{self, iq_result};
 use super::sender::is_server;
-use super::sm::ack;
+use super::sm::nonza::{self, ack};
 use super::{EndReason, Event, Output, Peer, Session, rewrite, sm};
 use crate::push::account::Change;
 use crate::push::outcome::Outcome;
@@ -22,9 +22,7 @@ impl Session {
     /// Our own stream management with the server (XEP-0198 §3): without resumption, and nothing of the client's.
     pub(super) fn enable_server_sm(&mut self, now: Instant) {
         if self.server.confirms() {
-            let mut xml = XmlWriter::new();
-            xml.start("enable").attr("xmlns", ns::SM);
-            self.write_upstream(now, xml.finish());
+            self.write_upstream(now, nonza::enable());
         }
     }
 
@@ -135,18 +133,19 @@ impl Session {
 
     /// The same, also where a question about what was sent earlier is open.
     pub(super) fn ask(&mut self, now: Instant) {
-        let mut xml = XmlWriter::new();
-        if self.server.confirms() {
-            xml.start("r").attr("xmlns", ns::SM);
+        let question = if self.server.confirms() {
             self.confirm.asked(now);
+            nonza::request()
         } else {
+            let mut xml = XmlWriter::new();
             let id = self.pending.id((self.dice)());
             xml.start("iq").attr("type", "get").attr("id", &id).attr("to", self.bound.jid.domain());
             xml.start("ping").attr("xmlns", ns::PING);
             self.confirm.injected();
             self.confirm.pinged(now, id);
-        }
-        self.write_upstream(now, xml.finish());
+            xml.finish()
+        };
+        self.write_upstream(now, question);
         self.out(Output::Watch(Peer::Server));
     }
 

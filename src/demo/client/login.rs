@@ -12,6 +12,8 @@ use crate::demo::server::DemoAccount;
 use crate::demo::trace::StreamTap;
 use crate::demo::wire::FrameReader;
 use crate::jid::FullJid;
+use crate::session::sm::Handled;
+use crate::session::sm::nonza;
 use crate::xml::{Element, Kind, Node, XmlWriter, ns};
 
 impl DemoClient {
@@ -106,12 +108,10 @@ impl DemoClient {
     /// # Errors
     /// [`ClientError::Refused`], also if the session cannot be resumed, or any other.
     pub async fn enable_resumption(&mut self) -> Result<EnabledResponse, ClientError> {
-        let mut enable = XmlWriter::new();
-        enable.start("enable").attr("xmlns", ns::SM).attr("resume", "true");
-        self.send(&enable.finish()).await?;
+        self.send(&nonza::enable_resumption()).await?;
         let answer = self.expect("<enabled/>", ANSWER, |element| element.kind() == Kind::Other).await?;
         let node = answer.node();
-        let resumable = node.is("enabled", ns::SM) && matches!(node.attr("resume").as_deref(), Some("true" | "1"));
+        let resumable = node.is("enabled", ns::SM) && nonza::allows_resumption(&node);
         let Some(id) = node.attr("id").filter(|_| resumable) else {
             return Err(ClientError::Refused { what: "resumption", answer: shown(&answer) });
         };
@@ -125,9 +125,7 @@ impl DemoClient {
     /// [`ClientError::Refused`], or any other.
     pub async fn resume(&mut self, session: &SavedSession) -> Result<(), ClientError> {
         let SavedSession { jid, previd, handled } = session;
-        let mut resume = XmlWriter::new();
-        resume.start("resume").attr("xmlns", ns::SM).attr("h", &handled.to_string()).attr("previd", previd);
-        self.send(&resume.finish()).await?;
+        self.send(&nonza::resume(previd, Handled::new(*handled))).await?;
         let answer = self.element(&Deadline::new("<resumed/>", ANSWER)).await?;
         let node = answer.node();
         if !node.is("resumed", ns::SM) || node.attr("previd").as_deref() != Some(previd) {

@@ -9,7 +9,6 @@ mod login;
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use bytes::Bytes;
 use tokio::time::{Instant, timeout_at};
 
 use connect::ClientSocket;
@@ -19,6 +18,8 @@ pub use error::{ANSWER, ClientError, SeenElements};
 use super::trace::{StreamTap, redacted};
 use super::wire::{self, FrameReader};
 use crate::jid::FullJid;
+use crate::session::sm::Handled;
+use crate::session::sm::nonza;
 use crate::xml::{self, Element, Frame, Kind, XmlWriter, ns};
 
 /// Stanzas that wait to be asked for.
@@ -204,7 +205,7 @@ impl DemoClient {
         let managed = self.managed.as_mut().ok_or(ClientError::Unmanaged)?;
         managed.confirmed = None;
         let handled = managed.handled;
-        self.send(&[&ack(handled)[..], &request_ack()].concat()).await?;
+        self.send(&[&nonza::ack(Handled::new(handled))[..], &nonza::request()].concat()).await?;
         let deadline = Deadline::new("<a/>", ANSWER);
         while self.managed.as_ref().is_some_and(|managed| managed.confirmed.is_none()) {
             let element = self.element(&deadline).await?;
@@ -299,7 +300,7 @@ impl DemoClient {
         }
         let node = element.node();
         if node.is("r", ns::SM) {
-            let answer = ack(managed.handled);
+            let answer = nonza::ack(Handled::new(managed.handled));
             self.send(&answer).await?;
             return Ok(None);
         }
@@ -342,16 +343,4 @@ impl Deadline {
 
 fn shown(element: &Element) -> String {
     redacted(element.bytes()).into_owned()
-}
-
-fn ack(handled: u32) -> Bytes {
-    let mut xml = XmlWriter::new();
-    xml.start("a").attr("xmlns", ns::SM).attr("h", &handled.to_string());
-    xml.finish()
-}
-
-fn request_ack() -> Bytes {
-    let mut xml = XmlWriter::new();
-    xml.start("r").attr("xmlns", ns::SM);
-    xml.finish()
 }

@@ -23,8 +23,8 @@ use crate::relay::handshake::Secured;
 use crate::relay::snapshot::Snapshot;
 use crate::relay::timer::Alarm;
 use crate::relay::{Client, Relay};
+use crate::session::mechanism_filter::UpstreamWarning;
 use crate::session::negotiate::{CloseReason, Held, Input, Negotiation, Output, Stop};
-use crate::session::sieve::Notice;
 use crate::session::{Bound, EndReason};
 use crate::xml::MemoryShare;
 use wait::Patience;
@@ -188,7 +188,7 @@ impl Driver<'_> {
         let [client, upstream] = self.write_deadlines();
         let reached = read_upstream && self.upstream.as_ref().is_some_and(|upstream| upstream.backlog() == 0);
         let patience = self.snapshot.config.limits.server_timeout;
-        let server = self.server_clock.deadline(Instant::now(), self.negotiation.owed(), reached, patience);
+        let server = self.server_clock.deadline(Instant::now(), self.negotiation.awaits(), reached, patience);
         let over = self.negotiation.deadline();
         [client, upstream, server].into_iter().flatten().fold(over, Instant::min)
     }
@@ -325,10 +325,10 @@ impl Driver<'_> {
                 self.count_resumption();
                 return self.find(&id).await;
             }
-            Output::HandOver(id, resumption) => {
+            Output::HandOver { id, resumption } => {
                 return self.hand_over(&id, resumption).await;
             }
-            Output::Release(proof, resource) => {
+            Output::Release { proof, resource } => {
                 if let Some(ghost) = self.relay.registry.held_resource(&proof, &resource) {
                     let relay = self.relay;
                     self.wait_for(relay.end(&ghost, EndReason::Superseded), Patience::Bounded).await;
@@ -339,7 +339,7 @@ impl Driver<'_> {
                 self.outcome = LoginOutcome::Bound;
                 self.done = true;
             }
-            Output::Notice(domain, notice) => self.relay.notices.tell(domain, notice),
+            Output::UpstreamWarning { host, warning } => self.relay.notices.tell(host, warning),
             Output::Close(reason) => {
                 self.report_close(reason);
                 self.outcome = LoginOutcome::Closed(reason);
@@ -396,7 +396,7 @@ impl Driver<'_> {
                 if let (Some(wanted), Some(spoken)) = (terms.tls, conn.stream().version())
                     && wanted != spoken
                 {
-                    self.relay.notices.tell(host.to_owned(), Notice::OtherTls);
+                    self.relay.notices.tell(host.to_owned(), UpstreamWarning::OtherTls);
                 }
                 let free = self.snapshot.config.limits.stanza;
                 conn.framer().skip_unfit(Some(MemoryShare { free, memory: self.relay.guards.large() }));

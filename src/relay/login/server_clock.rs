@@ -1,13 +1,13 @@
-//! How long a server may take for what it owes a login.
+//! How long a server may take for the answer that a login awaits.
 
 use std::time::{Duration, Instant};
 
-use crate::session::negotiate::Owed;
+use crate::session::negotiate::Awaited;
 
 /// Since when the server has what it is to answer.
 #[derive(Debug, Default)]
 pub(super) struct ServerClock {
-    since: Option<(Owed, Instant)>,
+    since: Option<(Awaited, Instant)>,
 }
 
 impl ServerClock {
@@ -15,12 +15,12 @@ impl ServerClock {
     pub(super) fn deadline(
         &mut self,
         now: Instant,
-        owed: Option<Owed>,
+        awaited: Option<Awaited>,
         reached: bool,
         patience: Duration,
     ) -> Option<Instant> {
-        let begun = |owed| self.since.filter(|(same, _)| *same == owed).map_or(now, |(_, since)| since);
-        self.since = owed.filter(|_| reached).map(|owed| (owed, begun(owed)));
+        let begun = |awaited| self.since.filter(|(same, _)| *same == awaited).map_or(now, |(_, since)| since);
+        self.since = awaited.filter(|_| reached).map(|awaited| (awaited, begun(awaited)));
         self.since.map(|(_, since)| since + patience)
     }
 
@@ -37,21 +37,21 @@ mod tests {
 
     const PATIENCE: Duration = Duration::from_secs(25);
 
-    fn owed(answer: Answer, given: u64) -> Option<Owed> {
-        Some(Owed::of(answer, given))
+    fn awaited(answer: Answer, given: u64) -> Option<Awaited> {
+        Some(Awaited::of(answer, given))
     }
 
     #[test]
     fn the_clock_runs_from_when_the_request_has_left_until_the_answer_is_another() {
         let (begin, mut clock) = (Instant::now(), ServerClock::default());
         let at = |seconds| begin + Duration::from_secs(seconds);
-        let header = owed(Answer::Header, 0);
-        assert_eq!(clock.deadline(at(0), None, true, PATIENCE), None, "it owes nothing");
+        let header = awaited(Answer::Header, 0);
+        assert_eq!(clock.deadline(at(0), None, true, PATIENCE), None, "nothing is awaited");
         assert_eq!(clock.deadline(at(1), header, false, PATIENCE), None, "the request has not left");
         assert_eq!(clock.deadline(at(2), header, true, PATIENCE), Some(at(27)));
         assert_eq!(clock.deadline(at(20), header, true, PATIENCE), Some(at(27)), "looking at it does not put it off");
         assert_eq!([26, 27, 28].map(|seconds| clock.is_over(at(seconds), PATIENCE)), [false, true, true]);
-        let features = owed(Answer::Features, 1);
+        let features = awaited(Answer::Features, 1);
         assert_eq!(clock.deadline(at(21), features, true, PATIENCE), Some(at(46)), "each answer has its own time");
         assert!(!clock.is_over(at(27), PATIENCE));
     }
@@ -60,15 +60,15 @@ mod tests {
     fn of_two_answers_of_one_kind_each_has_its_own_time() {
         let (begin, mut clock) = (Instant::now(), ServerClock::default());
         let later = begin + Duration::from_secs(24);
-        clock.deadline(begin, owed(Answer::Sasl, 2), true, PATIENCE);
-        assert_eq!(clock.deadline(later, owed(Answer::Sasl, 3), true, PATIENCE), Some(later + PATIENCE));
+        clock.deadline(begin, awaited(Answer::Sasl, 2), true, PATIENCE);
+        assert_eq!(clock.deadline(later, awaited(Answer::Sasl, 3), true, PATIENCE), Some(later + PATIENCE));
     }
 
     #[test]
     fn while_the_server_is_not_read_no_clock_runs_and_then_it_begins_again() {
         let (begin, mut clock) = (Instant::now(), ServerClock::default());
         let at = |seconds| begin + Duration::from_secs(seconds);
-        let bind = owed(Answer::Bind, 4);
+        let bind = awaited(Answer::Bind, 4);
         clock.deadline(at(0), bind, true, PATIENCE);
         assert_eq!(clock.deadline(at(10), bind, false, PATIENCE), None);
         assert!(!clock.is_over(at(100), PATIENCE));
@@ -78,9 +78,9 @@ mod tests {
     }
 
     #[test]
-    fn a_changed_patience_holds_for_what_is_owed_already() {
+    fn a_changed_patience_holds_for_what_is_awaited_already() {
         let (begin, mut clock) = (Instant::now(), ServerClock::default());
-        let header = owed(Answer::Header, 0);
+        let header = awaited(Answer::Header, 0);
         clock.deadline(begin, header, true, PATIENCE);
         assert_eq!(clock.deadline(begin, header, true, PATIENCE * 2), Some(begin + PATIENCE * 2));
         assert!(!clock.is_over(begin + PATIENCE, PATIENCE * 2));

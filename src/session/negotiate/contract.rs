@@ -1,10 +1,10 @@
-//! What a [`Negotiation`](super::Negotiation) is told and what it wants done.
+//! The inputs and outputs of a [`Negotiation`](super::Negotiation).
 
 use bytes::Bytes;
 
 use crate::jid::BareJid;
+use crate::session::mechanism_filter::{Leg, UpstreamWarning};
 use crate::session::sasl::SaslIdentity;
-use crate::session::sieve::{Leg, Notice};
 use crate::session::{Bound, Resumption, SmId, sm};
 use crate::xml::Frame;
 
@@ -46,7 +46,7 @@ pub enum Stop {
 
 /// What the server has to send next. Two that are equal are one and the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Owed {
+pub struct Awaited {
     /// What it is.
     pub answer: Answer,
     /// How many answers it has given before.
@@ -54,7 +54,7 @@ pub struct Owed {
 }
 
 #[cfg(test)]
-impl Owed {
+impl Awaited {
     /// This answer, after so many others.
     pub(crate) fn of(answer: Answer, given: u64) -> Self {
         Self { answer, given }
@@ -98,13 +98,28 @@ pub enum Output {
     /// Look for a session that can be resumed under this id.
     Find(SmId),
     /// Hand the connection to that session and close the upstream stream.
-    HandOver(SmId, Resumption),
+    HandOver {
+        /// The id under which the session can be resumed.
+        id: SmId,
+        /// What the session needs to know.
+        resumption: Resumption,
+    },
     /// End the held session of this login that has this resource: the server would end it, or refuse the bind.
-    Release(Proof, String),
+    Release {
+        /// The login.
+        proof: Proof,
+        /// The resource.
+        resource: String,
+    },
     /// The connection is a session of its own.
     Bound(Box<Bound>),
-    /// Tell the operator of this host.
-    Notice(String, Notice),
+    /// Report a problem of a server to the operator.
+    UpstreamWarning {
+        /// The host of the server.
+        host: String,
+        /// The problem.
+        warning: UpstreamWarning,
+    },
     /// Write what is left to both legs and close them.
     Close(CloseReason),
 }

@@ -62,20 +62,17 @@ impl Share {
         (self.budget.room() + self.told).saturating_sub(self.taken)
     }
 
-    pub(super) fn take(&mut self, bytes: usize) {
-        self.taken += bytes;
-        self.tell_if_much();
-    }
-
-    pub(super) fn give_back(&mut self, bytes: usize) {
-        self.taken = self.taken.saturating_sub(bytes);
-        self.tell_if_much();
-    }
-
-    fn tell_if_much(&mut self) {
+    /// The queue has so many bytes now.
+    pub(super) fn set(&mut self, bytes: usize) {
+        self.taken = bytes;
         if self.taken.abs_diff(self.told) > UNTOLD {
             self.tell();
         }
+    }
+
+    /// Bytes that the queue has.
+    pub(super) fn taken(&self) -> usize {
+        self.taken
     }
 
     /// Lets the others know, at the latest when the session has nothing more to do.
@@ -107,10 +104,7 @@ impl Aside {
 
     /// The session has so many bytes now.
     pub(in crate::session) fn set(&mut self, bytes: usize) {
-        if self.0.taken != bytes {
-            self.0.taken = bytes;
-            self.0.tell_if_much();
-        }
+        self.0.set(bytes);
     }
 }
 
@@ -129,14 +123,14 @@ mod tests {
     #[test]
     fn what_a_queue_takes_counts_for_itself_at_once_and_for_others_when_it_is_much_or_told() {
         let (budget, [mut one, mut other]) = shares(4 * UNTOLD);
-        one.take(UNTOLD);
+        one.set(UNTOLD);
         assert_eq!((budget.used(), one.room(), other.room()), (0, 3 * UNTOLD, 4 * UNTOLD));
-        one.take(1);
+        one.set(UNTOLD + 1);
         assert_eq!((budget.used(), other.room()), (UNTOLD + 1, 3 * UNTOLD - 1));
-        other.take(5);
+        other.set(5);
         other.tell();
         assert_eq!(one.room(), 3 * UNTOLD - 6);
-        one.give_back(UNTOLD + 1);
+        one.set(0);
         assert_eq!((budget.used(), one.room()), (5, 4 * UNTOLD - 5));
     }
 
@@ -155,10 +149,10 @@ mod tests {
     #[test]
     fn what_a_queue_that_is_gone_had_is_free() {
         let (budget, [mut one, mut other]) = shares(usize::MAX);
-        one.take(100);
+        one.set(100);
         one.tell();
-        other.take(7);
-        one.give_back(60);
+        other.set(7);
+        one.set(40);
         drop((one, other));
         assert_eq!(budget.used(), 0);
     }

@@ -3,11 +3,16 @@
 //! A stanza that comes now gets the next multiple of [`STRIDE`]. Between two such numbers there is room: adopted stanzas follow
 //! the multiple directly, stanzas inherited from earlier sessions have the upper half.
 
+use std::ops::RangeInclusive;
+
 /// The distance between the numbers of two stanzas that came one after the other.
 pub const STRIDE: u64 = 1 << 32;
 
-/// How many numbers are set aside for adopted stanzas at once.
-pub(super) const RESERVED: u64 = 1 << 20;
+/// The number of the first stanza that comes.
+pub(super) const FIRST: u64 = STRIDE;
+
+/// How many numbers are reserved for adopted stanzas at once.
+const RESERVED: u64 = 1 << 20;
 
 /// Inherited stanzas have numbers in the upper half of a stride.
 const INHERITED: u64 = 1 << 31;
@@ -31,8 +36,45 @@ pub(super) fn inherited(before: u64, n: u64) -> Option<u64> {
 }
 
 /// Whether the numbers come to their end: a session has 2^32 of them.
-pub(super) fn is_last(seq: u64) -> bool {
+fn is_last(seq: u64) -> bool {
     seq >= LAST
+}
+
+/// Gives numbers to the stanzas that come.
+#[derive(Debug)]
+pub(super) struct Numbers {
+    next: u64,
+}
+
+impl Default for Numbers {
+    fn default() -> Self {
+        Self { next: FIRST }
+    }
+}
+
+impl Numbers {
+    /// Returns the number of a stanza that comes now.
+    pub(super) fn take(&mut self) -> u64 {
+        let seq = self.next;
+        self.next = seq.saturating_add(STRIDE);
+        seq
+    }
+
+    /// Returns numbers for adopted stanzas, which come before all stanzas that come from now on.
+    pub(super) fn reserve(&mut self) -> RangeInclusive<u64> {
+        let first = self.take();
+        first..=first + (RESERVED - 1)
+    }
+
+    /// The number of the newest stanza, or of none that came yet.
+    pub(super) fn newest(&self) -> u64 {
+        self.next.saturating_sub(1)
+    }
+
+    /// Whether the numbers come to their end.
+    pub(super) fn is_exhausted(&self) -> bool {
+        is_last(self.next)
+    }
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@ use std::num::NonZeroU64;
 use bytes::Bytes;
 
 use super::number::is_inherited;
+use super::spooled::weight;
 use crate::session::Cause;
 use crate::session::stamp::Ahead;
 use crate::xml::{Element, Kind, ns};
@@ -75,6 +76,11 @@ impl Queued {
         }
     }
 
+    /// A stanza that came at this time and was read back from a spool.
+    pub(super) fn read_back(element: Element, seq: u64, received: u64) -> Self {
+        Self { durable: true, waited: true, spooled: true, ..Self::new(element, seq, received) }
+    }
+
     /// The same for another cause than that somebody has sent it.
     pub fn because(self, cause: Cause) -> Self {
         Self { cause, ..self }
@@ -116,9 +122,26 @@ impl Queued {
         self.spooled || self.doubtful
     }
 
-    /// Returns whether the own spool was asked to take it and has not answered.
-    pub(super) fn is_asked(&self, base: u64, committed: u64) -> bool {
-        self.spooled && self.seq > committed && self.seq >= base && !is_inherited(self.seq)
+    /// What it takes of the queue's memory, in bytes.
+    pub(super) fn weight(&self) -> usize {
+        weight(self.element.bytes().len())
+    }
+
+    /// The own spool has refused what it was asked to take and has not answered. It may have it all the same.
+    pub(super) fn on_refused(&mut self, committed: u64) {
+        if self.spooled && self.seq > committed && !is_inherited(self.seq) {
+            (self.spooled, self.doubtful) = (false, true);
+        }
+    }
+
+    /// Returns whether it has to be spooled and was not handed to the spool yet.
+    pub(super) fn must_be_handed(&self) -> bool {
+        self.durable && !self.spooled && !is_inherited(self.seq)
+    }
+
+    /// Returns whether the own spool has it.
+    pub(super) fn is_on_disk(&self, committed: u64) -> bool {
+        self.spooled && self.seq <= committed && !is_inherited(self.seq)
     }
 
     /// Returns whether it must not be lost, and no disk has it.

@@ -1,9 +1,8 @@
-//! How much a queue may have in memory: its own bound, and what all queues share.
+//! The memory that a queue may have: its own bound, and what all queues share.
 
 use std::sync::Arc;
 
-use super::{Budget, Queue, Share};
-use crate::push::account::LoginId;
+use super::budget::{Budget, Share};
 
 /// What has no room any more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -14,99 +13,95 @@ pub enum Full {
     All,
 }
 
-/// What is to be read back from a spool.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Load {
-    /// The session that wrote the spool; `None` for the own one.
-    pub spool: Option<LoginId>,
-    /// Behind this place.
-    pub after: u64,
-    /// Stanzas of so much [`Spooled::weight`](super::Spooled::weight), one at least.
-    pub weight: usize,
-}
-
 /// Bytes that a session may have on their way to the disk where the memory for all is full.
 const IN_FLIGHT: usize = 64 << 10;
 
-impl Queue {
-    /// Lets the queue share memory with others, from its beginning.
-    pub fn share(&mut self, budget: Arc<Budget>) {
+/// The bounds of a queue's memory, and what is taken of the shared memory.
+#[derive(Debug)]
+pub(super) struct QueueRoom {
+    limit: usize,
+    share: Share,
+    /// Bytes that the store works on.
+    at_store: usize,
+    /// What had no room when stanzas began to go to the spool only, until it is asked for.
+    full: Option<Full>,
+}
+
+impl QueueRoom {
+    pub(super) fn new(limit: usize) -> Self {
+        Self { limit, share: Share::default(), at_store: 0, full: None }
+    }
+
+    /// Shares memory with others, from the beginning of the queue.
+    pub(super) fn share(&mut self, budget: Arc<Budget>) {
         self.share = Share::of(budget);
     }
 
-    /// Lets the queues that share memory know how much of it this one has now.
-    pub fn tell_share(&mut self) {
+    /// Changes the bound; what is more already stays.
+    pub(super) fn change_limit(&mut self, limit: usize) {
+        self.limit = limit;
+    }
+
+    /// The bound, in bytes.
+    pub(super) fn limit(&self) -> usize {
+        self.limit
+    }
+
+    /// Lets the other queues know how much this one has now.
+    pub(super) fn tell(&mut self) {
         self.share.tell();
     }
 
-    /// The store works on so many bytes: they are memory that all queues share, until it is done.
-    pub fn charge_store(&mut self, bytes: usize) {
-        self.share.take(bytes);
-        self.share.give_back(std::mem::replace(&mut self.at_store, bytes));
+    /// The store works on so many bytes.
+    pub(super) fn charge_store(&mut self, bytes: usize) {
+        let queued = self.share.taken() - self.at_store;
+        self.at_store = bytes;
+        self.set(queued);
     }
 
-    /// Why stanzas go to the spool only, once for each time that they begin to.
-    pub fn take_full(&mut self) -> Option<Full> {
-        self.full.take()
+    /// The queue has so many bytes now.
+    pub(super) fn set(&mut self, bytes: usize) {
+        self.share.set(bytes + self.at_store);
     }
 
-    /// What has no room for so much more.
-    pub(super) fn no_room(&self, weight: usize) -> Option<Full> {
-        if self.bytes + weight > self.limit {
+    /// Returns whether the queue is known to have so many bytes. Only debug builds ask.
+    pub(super) fn check(&self, bytes: usize) -> bool {
+        self.share.taken() == bytes + self.at_store
+    }
+
+    /// What has no room for `more` bytes in memory beside `bytes`.
+    pub(super) fn shortage(&self, bytes: usize, more: usize) -> Option<Full> {
+        if bytes + more > self.limit {
             Some(Full::Session)
-        } else if self.share.has_room(weight) {
+        } else if self.share.has_room(more) {
             None
         } else {
             Some(Full::All)
         }
     }
 
-    /// What is to be read back now.
-    pub fn wants_load(&self) -> Option<Load> {
-        let (spool, after) = self.next_load()?;
-        let room = (self.limit / 2).saturating_sub(self.held()).min(self.share.room());
-        // One stanza at a time goes on even where others have taken all.
-        let comes_first = spool.is_some() || self.resting.is_some();
-        // What was read and not acknowledged is written again first.
-        let none_written = self.written == 0 && self.next_unwritten().is_none();
-        let none_to_acknowledge = if comes_first { none_written } else { self.items.is_empty() };
-        let weight = room.max(usize::from(none_to_acknowledge));
-        (weight > 0).then_some(Load { spool, after, weight })
+    /// From now on stanzas go to the spool only, because of this.
+    pub(super) fn on_full(&mut self, full: Option<Full>) {
+        self.full = full;
     }
 
-    /// The spool to read back from, and behind which place.
-    fn next_load(&self) -> Option<(Option<LoginId>, u64)> {
-        let tail = || self.tail.filter(|after| *after < self.committed).map(|after| (None, after));
-        let resting = self.resting.as_ref().and_then(|resting| resting.first());
-        let gap = self.gap();
-        if let Some(first) = resting.filter(|first| gap.is_none_or(|before| *first < before)) {
-            return Some((None, first - 1));
-        }
-        match gap {
-            Some(before) if !self.has_adopted_before(before) => {
-                self.next_earlier().map(|(spool, after)| (Some(spool), after))
-            }
-            _ => tail(),
-        }
-    }
-
-    /// What the stanzas in memory count for.
-    fn held(&self) -> usize {
-        self.bytes - self.resting.as_ref().map_or(0, |resting| resting.weight())
-    }
-
-    /// Whether more stanzas may come from the server: else the disk is too slow for them.
-    pub fn has_room(&self) -> bool {
-        self.flight.bytes < self.room_for_unsaved()
+    /// Returns why stanzas go to the spool only, once for each time that they begin to.
+    pub(super) fn take_full(&mut self) -> Option<Full> {
+        self.full.take()
     }
 
     /// Bytes that may be neither the client's nor on disk while the disk is late or refuses.
-    pub(super) fn room_for_unsaved(&self) -> usize {
+    pub(super) fn for_unsaved(&self) -> usize {
         if self.share.has_room(1) { self.limit } else { self.limit.min(IN_FLIGHT) }
     }
 
-    /// Whether more can be read back before the client acknowledges something.
-    pub fn is_full(&self) -> bool {
-        self.held() >= self.limit / 2 || !self.share.has_room(1) && !self.items.is_empty()
+    /// Bytes that may be read back where stanzas of `held` bytes are in memory.
+    pub(super) fn for_load(&self, held: usize) -> usize {
+        (self.limit / 2).saturating_sub(held).min(self.share.room())
+    }
+
+    /// Returns whether nothing can be read back where stanzas of `held` bytes are in memory, unless it is the only stanza.
+    pub(super) fn is_full(&self, held: usize, is_empty: bool) -> bool {
+        held >= self.limit / 2 || !self.share.has_room(1) && !is_empty
     }
 }

@@ -4,6 +4,8 @@ use std::fmt;
 
 use bytes::Bytes;
 
+use crate::push::account::LoginId;
+
 /// What a queued stanza costs beside its bytes.
 const OVERHEAD: usize = 160;
 
@@ -32,6 +34,17 @@ impl Spooled {
     pub fn weight(&self) -> usize {
         weight(self.bytes.len())
     }
+}
+
+/// A request to read stanzas back from a spool.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Load {
+    /// The session that wrote the spool; `None` for the own one.
+    pub spool: Option<LoginId>,
+    /// Behind this place.
+    pub after: u64,
+    /// Stanzas of so much [`Spooled::weight`], one at least.
+    pub weight: usize,
 }
 
 impl fmt::Debug for Spooled {

@@ -1,119 +1,73 @@
-//! What must be known, at a session's end, of stanzas that only the spool has.
+//! The tail of the queue: the stanzas behind those in memory, which only the spool has.
 
-use std::collections::VecDeque;
-use std::ops::RangeInclusive;
+use super::notes::Notes;
 
-use bytes::Bytes;
-
-use super::number::next_own;
-
-/// Bytes of refusals that are kept, each with [`ENTRY`]. Requests beyond wait on disk until a session takes or drops them.
-const REFUSALS: usize = 64 << 10;
-/// What a refusal costs beside its bytes.
-const ENTRY: usize = 64;
-/// Runs of archived stanzas that are known. What is archived beyond is kept like what is not.
-const RUNS: usize = 1024;
-
-/// Notes about places behind all that is in memory, in their order.
+/// The stanzas behind a number: while there are any, newer ones join them.
 #[derive(Debug, Default)]
-pub struct Tail {
-    /// iq requests, and how each is refused.
-    requests: VecDeque<(u64, Bytes)>,
-    refusals: usize,
-    /// Stanzas that the server's archive has, side by side.
-    archived: VecDeque<RangeInclusive<u64>>,
+pub(super) struct Tail {
+    /// What is to be read back begins behind this number.
+    after: Option<u64>,
+    notes: Option<Box<Notes>>,
 }
 
 impl Tail {
-    /// At this place is an iq request, to be answered so if the client never has it.
-    pub fn note_request(&mut self, seq: u64, refusal: Bytes) {
-        let cost = refusal.len().saturating_add(ENTRY);
-        if self.refusals + cost <= REFUSALS {
-            self.refusals += cost;
-            self.requests.push_back((seq, refusal));
+    /// The tail begins behind this number, unless it has begun before.
+    pub(super) fn begin(&mut self, after: u64) {
+        self.after.get_or_insert(after);
+    }
+
+    /// Returns whether stanzas join the tail.
+    pub(super) fn is_open(&self) -> bool {
+        self.after.is_some()
+    }
+
+    /// The number behind which the tail begins.
+    pub(super) fn after(&self) -> Option<u64> {
+        self.after
+    }
+
+    /// Returns whether a stanza belongs to the tail.
+    pub(super) fn has(&self, seq: u64) -> bool {
+        self.after.is_some_and(|after| seq > after)
+    }
+
+    /// Returns whether the tail is open, and all of it that was committed has been read back.
+    pub(super) fn is_read_to(&self, committed: u64) -> bool {
+        self.after.is_some_and(|after| after >= committed)
+    }
+
+    /// The stanza with this number has been read back.
+    pub(super) fn on_read(&mut self, seq: u64) {
+        self.after = Some(seq);
+        self.forget_notes(seq);
+    }
+
+    /// All up to this number has been read back.
+    pub(super) fn on_read_all(&mut self, committed: u64) {
+        self.after = self.after.map(|after| after.max(committed));
+        self.forget_notes(committed);
+    }
+
+    /// Closes the tail: newer stanzas go to memory again.
+    pub(super) fn close(&mut self) {
+        self.after = None;
+    }
+
+    /// The notes about stanzas that only the spool has.
+    pub(super) fn notes(&mut self) -> &mut Notes {
+        self.notes.get_or_insert_default()
+    }
+
+    fn forget_notes(&mut self, up_to: u64) {
+        if let Some(notes) = &mut self.notes {
+            notes.forget(up_to);
         }
     }
 
-    /// The server's archive has the stanza at this place.
-    pub fn note_archived(&mut self, seq: u64) {
-        let runs = self.archived.len();
-        match self.archived.back_mut() {
-            Some(last) if next_own(*last.end()) == seq => *last = *last.start()..=seq,
-            _ if runs < RUNS => self.archived.push_back(seq..=seq),
-            _ => {}
+    /// The stanza with this number has been returned to its sender.
+    pub(super) fn forget_note(&mut self, seq: u64) {
+        if let Some(notes) = &mut self.notes {
+            notes.remove(seq);
         }
-    }
-
-    /// All up to this place has been read back, or is no more.
-    pub fn forget(&mut self, up_to: u64) {
-        while let Some((_, refusal)) = self.requests.front().filter(|(seq, _)| *seq <= up_to) {
-            self.refusals -= refusal.len() + ENTRY;
-            self.requests.pop_front();
-        }
-        while self.archived.front().is_some_and(|run| *run.end() <= up_to) {
-            self.archived.pop_front();
-        }
-        if let Some(run) = self.archived.front_mut().filter(|run| *run.start() <= up_to) {
-            *run = up_to + 1..=*run.end();
-        }
-    }
-
-    /// The stanza at this place has been returned to its sender.
-    pub fn remove(&mut self, seq: u64) {
-        if let Ok(at) = self.requests.binary_search_by_key(&seq, |(seq, _)| *seq)
-            && let Some((_, refusal)) = self.requests.remove(at)
-        {
-            self.refusals -= refusal.len() + ENTRY;
-        }
-    }
-
-    /// The requests that nobody will answer.
-    pub fn take_requests(&mut self) -> VecDeque<(u64, Bytes)> {
-        self.refusals = 0;
-        std::mem::take(&mut self.requests)
-    }
-
-    /// The places of what the server's archive has.
-    pub fn take_archived(&mut self) -> VecDeque<RangeInclusive<u64>> {
-        std::mem::take(&mut self.archived)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::super::STRIDE;
-    use super::*;
-
-    #[test]
-    fn what_is_read_back_is_not_noted_any_more() {
-        let mut tail = Tail::default();
-        for seq in [3, 4, 5, 7, 8, 10, 11] {
-            tail.note_archived(seq * STRIDE);
-            tail.note_request(seq * STRIDE, Bytes::from_static(b"<iq/>"));
-        }
-        tail.forget(4 * STRIDE);
-        tail.forget(7 * STRIDE);
-        tail.remove(11 * STRIDE);
-        assert_eq!(tail.archived.len(), 2);
-        let archived = tail.take_archived();
-        for (seq, is_archived) in [(7, false), (8, true), (9, false), (10, true), (11, true), (12, false)] {
-            assert_eq!(archived.iter().any(|run| run.contains(&(seq * STRIDE))), is_archived, "{seq}");
-        }
-        let requests: Vec<_> = tail.take_requests().iter().map(|(seq, _)| seq / STRIDE).collect();
-        assert_eq!(requests, [8, 10]);
-    }
-
-    #[test]
-    fn notes_are_bounded_and_room_comes_back() {
-        let mut tail = Tail::default();
-        let refusal = Bytes::from(vec![b'x'; 1000]);
-        for seq in (0..10_000).step_by(2) {
-            tail.note_archived(seq * STRIDE);
-            tail.note_request(seq * STRIDE, refusal.clone());
-        }
-        assert_eq!((tail.archived.len(), tail.requests.len()), (RUNS, REFUSALS / (1000 + ENTRY)));
-        tail.forget(9_998 * STRIDE);
-        tail.note_request(10_001 * STRIDE, refusal.clone());
-        assert_eq!((tail.archived.len(), tail.requests.len(), tail.refusals), (0, 1, 1000 + ENTRY));
     }
 }

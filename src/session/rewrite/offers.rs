@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use bytes::Bytes;
 
 use super::{Phase, features, limits};
-use crate::session::sieve::{Hidden, Leg, Sieve};
+use crate::session::mechanism_filter::{Hidden, Leg, MechanismFilter};
 use crate::session::upgrade;
 use crate::xml::{Element, Header, ns};
 
@@ -38,7 +38,7 @@ impl Offer {
         let limited = limited.and_then(|bytes| Element::parse(bytes, element.header()).ok());
         Self {
             shown: features(limited.as_ref().unwrap_or(element), terms.phase, terms.leg),
-            hidden: Sieve::new(&root, terms.leg).hidden(),
+            hidden: MechanismFilter::new(&root, terms.leg).hidden(),
             requires_tls: upgrade::requires_tls(element),
             csi: root.child("csi", ns::CSI).is_some(),
             sm: root.child("sm", ns::SM).is_some(),

@@ -20,7 +20,8 @@ pub enum InlineBind {
     Withhold,
 }
 
-/// The splices of an offer of SASL2: inline resumption, inline stream management. Which mechanisms pass is the sieve's to say.
+/// The splices of an offer of SASL2: inline resumption, inline stream management. The mechanisms are the business of
+/// [`MechanismFilter`](crate::session::mechanism_filter::MechanismFilter).
 pub(super) fn authentication(offer: &Node<'_>) -> Vec<Splice> {
     if let Some(inline) = offer.child("inline", ns::SASL2) {
         return inline_features(&inline);

@@ -5,8 +5,8 @@ use std::collections::HashSet;
 use base64::Engine as _;
 
 use super::super::SmId;
+use super::super::mechanism_filter::{Leg, UpstreamWarning};
 use super::super::negotiate::{CloseReason, Held, Input, Negotiation, Output, Proof, Stop};
-use super::super::sieve::{Leg, Notice};
 use super::*;
 use crate::jid::BareJid;
 use crate::session::settings::ChannelBinding;
@@ -28,7 +28,7 @@ pub(super) struct Login {
     pub(super) bound: Option<Box<Bound>>,
     pub(super) released: Vec<(Proof, String)>,
     pub(super) restarts: usize,
-    notices: Vec<Notice>,
+    warnings: Vec<UpstreamWarning>,
     sasl_failed: usize,
     failed: usize,
     refused: usize,
@@ -60,7 +60,7 @@ impl Login {
             bound: None,
             released: Vec::new(),
             restarts: 0,
-            notices: Vec::new(),
+            warnings: Vec::new(),
             sasl_failed: 0,
             failed: 0,
             refused: 0,
@@ -123,10 +123,10 @@ impl Login {
                 Output::LoginRefused => self.refused += 1,
                 Output::Restart => self.restarts += 1,
                 Output::Find(id) => self.finds.push(id),
-                Output::HandOver(_, resumption) => self.handed_over = Some(resumption),
-                Output::Release(proof, resource) => self.released.push((proof, resource)),
+                Output::HandOver { resumption, .. } => self.handed_over = Some(resumption),
+                Output::Release { proof, resource } => self.released.push((proof, resource)),
                 Output::Bound(bound) => self.bound = Some(bound),
-                Output::Notice(_, notice) => self.notices.push(notice),
+                Output::UpstreamWarning { warning, .. } => self.warnings.push(warning),
                 Output::Close(reason) => self.closed = Some(reason),
             }
         }
@@ -331,14 +331,14 @@ fn offered(leg: Leg, features: &str) -> Login {
 #[test]
 fn a_client_refused_for_the_channel_binding_it_misses_is_noticed() {
     for (features, first, expect) in [
-        (OFFERS_PLUS, "y,,n=juliet,r=1", &[Notice::BindingMissed][..]),
+        (OFFERS_PLUS, "y,,n=juliet,r=1", &[UpstreamWarning::BindingMissed][..]),
         (OFFERS_PLUS, "n,,n=juliet,r=1", &[]),
         (FEATURES, "y,,n=juliet,r=1", &[]),
     ] {
         let mut login = offered(Leg::Tls(ChannelBinding::Strip), features);
         scram(&mut login, first);
         login.upstream(REFUSED);
-        assert_eq!(login.notices, expect, "{first} of {features}");
+        assert_eq!(login.warnings, expect, "{first} of {features}");
         assert_eq!(login.to_client.last().map(String::as_str), Some(REFUSED));
     }
 }
@@ -346,14 +346,14 @@ fn a_client_refused_for_the_channel_binding_it_misses_is_noticed() {
 #[test]
 fn a_hash_of_offers_is_noticed_where_some_were_stripped() {
     for (features, server_first, expect) in [
-        (OFFERS_PLUS, "r=12,s=c2E=,i=4096,h=aGFzaA==", &[Notice::OffersHashed][..]),
+        (OFFERS_PLUS, "r=12,s=c2E=,i=4096,h=aGFzaA==", &[UpstreamWarning::OffersHashed][..]),
         (OFFERS_PLUS, "r=12,s=c2E=,i=4096", &[]),
         (FEATURES, "r=12,s=c2E=,i=4096,h=aGFzaA==", &[]),
     ] {
         let mut login = offered(Leg::Tls(ChannelBinding::Strip), features);
         scram(&mut login, "n,,n=juliet,r=1");
         challenge(&mut login, server_first);
-        assert_eq!(login.notices, expect, "{server_first} after {features}");
+        assert_eq!(login.warnings, expect, "{server_first} after {features}");
     }
 }
 
@@ -362,10 +362,10 @@ fn a_server_that_requires_tls_on_a_plain_leg_ends_the_login() {
     let required =
         "<stream:features><starttls xmlns='urn:ietf:params:xml:ns:xmpp-tls'><required/></starttls></stream:features>";
     let login = offered(Leg::Plain, required);
-    assert_eq!(login.notices, [Notice::TlsRequired]);
+    assert_eq!(login.warnings, [UpstreamWarning::TlsRequired]);
     assert_eq!(login.closed, Some(CloseReason::UpstreamWantsTls));
     assert!(login.to_client.last().is_some_and(|last| last.contains("<remote-connection-failed")));
-    assert!(offered(Leg::Tls(ChannelBinding::Strip), required).notices.is_empty());
+    assert!(offered(Leg::Tls(ChannelBinding::Strip), required).warnings.is_empty());
 }
 
 #[test]

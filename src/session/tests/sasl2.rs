@@ -55,7 +55,7 @@ fn ended(user: &str, h: u32) -> Option<Ended> {
 fn offered() -> Login {
     let mut login = Login::new();
     login.input(Input::Client(client_header("example.org")));
-    login.input(Input::Connected(crate::session::sieve::Leg::Plain));
+    login.input(Input::Connected(crate::session::mechanism_filter::Leg::Plain));
     login.input(Input::Upstream(Frame::Open(header())));
     login.upstream(OFFER);
     login.to_client.clear();
@@ -82,7 +82,7 @@ fn told(login: &Login) -> (&str, &[String]) {
 fn inline_resumption_and_stream_management_are_offered() {
     let mut login = Login::new();
     login.input(Input::Client(client_header("example.org")));
-    login.input(Input::Connected(crate::session::sieve::Leg::Plain));
+    login.input(Input::Connected(crate::session::mechanism_filter::Leg::Plain));
     login.input(Input::Upstream(Frame::Open(header())));
     login.upstream(OFFER);
     let features = login.to_client.last().unwrap();
@@ -202,7 +202,7 @@ fn what_the_server_does_not_say_proves_nothing() {
 fn a_client_that_says_it_is_somebody_else_keeps_its_bind() {
     let mut login = Login::new();
     login.input(Input::Client(client_header_with("example.org", " from='mallory@example.org'")));
-    login.input(Input::Connected(crate::session::sieve::Leg::Plain));
+    login.input(Input::Connected(crate::session::mechanism_filter::Leg::Plain));
     login.input(Input::Upstream(Frame::Open(header())));
     login.upstream(OFFER);
     login.to_upstream.clear();
@@ -370,7 +370,7 @@ fn inline_session(earlier: Vec<Spooled>) -> Rig {
 
 fn inline_session_with(earlier: Vec<Spooled>, adjust: impl FnOnce(&mut Bound)) -> Rig {
     let id = SmId::new("abc");
-    let enabled = Some(sm::Enabled { id: Some(id), asked_max: None });
+    let enabled = Some(sm::nonza::Enabled { id: Some(id), asked_max: None });
     let settings = Settings { session_queue: 1 << 20, ..Settings::default() };
     Rig::begin(settings, earlier, |bound| {
         bound.enabled = enabled;

@@ -1,8 +1,8 @@
-//! Which offers of a log-in can pass a proxy that ends TLS.
+//! Removes the login offers of a server that cannot pass a proxy that ends TLS.
 //!
-//! Channel binding ties a log-in to one TLS connection, and here there are two. Only `tls-server-end-point` (RFC 5929 §4),
-//! a hash of the certificate, is the same on both, where both show the same certificate. `*-PLUS` mechanisms and the types of
-//! XEP-0440 pass together or not at all: clients take one without the other for an attack (XEP-0440 §3).
+//! Channel binding ties authentication to one TLS connection. Behind a proxy there are two. Only `tls-server-end-point`
+//! (RFC 5929 §4), a hash of the certificate, is the same on both, where both show the same certificate. `*-PLUS` mechanisms and
+//! the types of XEP-0440 pass together or not at all: clients take one without the other for an attack (XEP-0440 §3).
 
 use std::fmt;
 use std::ops::Range;
@@ -30,9 +30,9 @@ pub struct Hidden {
     pub anything: bool,
 }
 
-/// What an operator should hear of the server behind.
+/// A problem of a server that its operator can solve.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Notice {
+pub enum UpstreamWarning {
     /// The server wants TLS, and its leg has none.
     TlsRequired,
     /// A client saw no channel binding where the server offers it, said so, and was refused.
@@ -43,7 +43,7 @@ pub enum Notice {
     OtherTls,
 }
 
-impl Notice {
+impl UpstreamWarning {
     /// What to do about it.
     pub fn remedy(self) -> &'static str {
         match self {
@@ -62,7 +62,7 @@ impl Notice {
     }
 }
 
-impl fmt::Display for Notice {
+impl fmt::Display for UpstreamWarning {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::TlsRequired => "the server requires TLS, which the connection to it does not have",
@@ -83,12 +83,12 @@ impl fmt::Display for Notice {
 
 /// What passes of the offers in one `<stream:features/>`.
 #[derive(Clone, Copy, Debug)]
-pub struct Sieve {
+pub struct MechanismFilter {
     end_point: bool,
     hidden: Hidden,
 }
 
-impl Sieve {
+impl MechanismFilter {
     /// For the features of a server on this leg.
     pub fn new(features: &Node<'_>, leg: Leg) -> Self {
         let lists = || features.children().filter(|child| holds_mechanisms(child));
@@ -104,22 +104,22 @@ impl Sieve {
         Self { end_point, hidden: Hidden { binding, anything } }
     }
 
-    /// What it holds back.
+    /// The offers that clients do not get.
     pub fn hidden(&self) -> Hidden {
         self.hidden
     }
 
     /// Adds the ranges to cut from one of the features, in ascending order.
-    pub fn sift(&self, feature: &Node<'_>, cuts: &mut Vec<Range<usize>>) {
+    pub fn cut(&self, feature: &Node<'_>, cuts: &mut Vec<Range<usize>>) {
         if feature.is("sasl-channel-binding", ns::SASL_CB) {
-            self.sift_list(feature, cuts, |child| child.attr("type").as_deref() == Some(END_POINT) && self.end_point);
+            self.cut_list(feature, cuts, |child| child.attr("type").as_deref() == Some(END_POINT) && self.end_point);
         } else if holds_mechanisms(feature) {
-            self.sift_list(feature, cuts, |m| m.name() != "mechanism" || passes(m.text().trim(), self.end_point));
+            self.cut_list(feature, cuts, |m| m.name() != "mechanism" || passes(m.text().trim(), self.end_point));
         }
     }
 
     /// An element without any mechanism is not offered (XEP-0388 §2.1, XEP-0484 §3.1).
-    fn sift_list(&self, list: &Node<'_>, cuts: &mut Vec<Range<usize>>, keep: impl Fn(&Node<'_>) -> bool) {
+    fn cut_list(&self, list: &Node<'_>, cuts: &mut Vec<Range<usize>>, keep: impl Fn(&Node<'_>) -> bool) {
         let is_offer = |child: &Node<'_>| matches!(child.name(), "mechanism" | "channel-binding");
         if !list.children().any(|child| is_offer(&child) && keep(&child)) {
             cuts.push(list.range());
@@ -129,18 +129,18 @@ impl Sieve {
             if !keep(&child) {
                 cuts.push(child.range());
             } else if child.is("inline", ns::SASL2) {
-                child.children().filter(|c| c.is("fast", ns::FAST)).for_each(|fast| self.sift_fast(&fast, cuts));
+                child.children().filter(|c| c.is("fast", ns::FAST)).for_each(|fast| self.cut_fast(&fast, cuts));
             }
         }
     }
 
     /// Tokens (XEP-0484): of those bound to a channel only what is bound to the certificate; and never in early data, which
     /// could be replayed.
-    fn sift_fast(&self, fast: &Node<'_>, cuts: &mut Vec<Range<usize>>) {
+    fn cut_fast(&self, fast: &Node<'_>, cuts: &mut Vec<Range<usize>>) {
         let whole = cuts.len();
         cuts.extend(fast.attr_range("tls-0rtt"));
         let early = cuts.get(whole).cloned();
-        self.sift_list(fast, cuts, |m| passes_token(m.text().trim(), self.end_point));
+        self.cut_list(fast, cuts, |m| passes_token(m.text().trim(), self.end_point));
         if early.is_some() && cuts.last() == Some(&fast.range()) {
             cuts.remove(whole);
         }
@@ -185,22 +185,22 @@ mod tests {
     }
 
     /// What is left of these features, and what was hidden.
-    fn sifted(features: &str, leg: Leg) -> (String, Hidden) {
+    fn filtered(features: &str, leg: Leg) -> (String, Hidden) {
         let features = format!("<stream:features>{features}</stream:features>");
         let element = element(&features);
-        let sieve = Sieve::new(&element.node(), leg);
+        let filter = MechanismFilter::new(&element.node(), leg);
         let mut cuts = Vec::new();
-        element.node().children().for_each(|child| sieve.sift(&child, &mut cuts));
+        element.node().children().for_each(|child| filter.cut(&child, &mut cuts));
         assert!(cuts.is_sorted_by_key(|cut| cut.start), "{cuts:?}");
         let mut left = features.clone();
         cuts.into_iter().rev().for_each(|cut| left.replace_range(cut, ""));
         let inner = left.strip_prefix("<stream:features>").and_then(|left| left.strip_suffix("</stream:features>"));
-        (inner.unwrap().to_owned(), sieve.hidden())
+        (inner.unwrap().to_owned(), filter.hidden())
     }
 
     fn check(features: &str, leg: Leg, expect: &str, hidden: (bool, bool)) {
         let (binding, anything) = hidden;
-        assert_eq!(sifted(features, leg), (expect.to_owned(), Hidden { binding, anything }));
+        assert_eq!(filtered(features, leg), (expect.to_owned(), Hidden { binding, anything }));
     }
 
     const PLUS: [&str; 4] = ["SCRAM-SHA-1-PLUS", "SCRAM-SHA-1", "EXTERNAL", "PLAIN"];

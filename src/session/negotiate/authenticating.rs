@@ -1,0 +1,272 @@
+//! SASL, in both profiles (RFC 6120 §6, XEP-0388): it passes through, one exchange at a time.
+
+use super::contract::{Ended, Held, Output};
+use super::end::LoginEnd;
+use super::inline::{BindRequests, Inline, InlineResume};
+use super::legs::Legs;
+use super::login::AcceptedLogin;
+use super::restart::Restarting;
+use super::streams::Streams;
+use super::welcome::Sasl2Success;
+use crate::jid::{BareJid, Jid};
+use crate::session::SmId;
+use crate::session::answer;
+use crate::session::mechanism_filter::{Hidden, UpstreamWarning};
+use crate::session::rewrite::sasl2::{self, authenticate};
+use crate::session::sasl::{Exchange, Profile, SaslIdentity};
+use crate::session::sm::nonza;
+use crate::xml::{Element, Kind, Node, XmlWriter, ns};
+
+/// Log-ins that are answered on a connection whose address is locked out.
+const RETRIES: u32 = 3;
+
+/// Bytes of a user agent's id that are worth keeping: it should be a UUID (XEP-0388 §2.3).
+const AGENT_ID: usize = 256;
+
+/// The client authenticates.
+#[derive(Debug)]
+pub(super) struct Authenticating {
+    streams: Streams,
+    hidden: Hidden,
+    attempt: Attempt,
+    /// How many attempts were refused here.
+    refused: u32,
+    turn: SaslTurn,
+}
+
+/// Who has to go on.
+#[derive(Debug)]
+enum SaslTurn {
+    /// The client.
+    Client,
+    /// The server has the client's last SASL message.
+    Server,
+    /// The registry is asked for the session that this `<authenticate/>` wants to resume.
+    Registry(Box<(Element, nonza::Resume)>),
+}
+
+/// One attempt to log in, and what the client says beside the SASL messages.
+#[derive(Debug, Default)]
+struct Attempt {
+    exchange: Exchange,
+    inline: Inline,
+    agent: Option<String>,
+    presented: Option<SmId>,
+}
+
+/// What follows an element of the server.
+#[derive(Debug)]
+pub(super) enum SaslStep {
+    /// SASL goes on.
+    GoesOn(Authenticating),
+    /// The login is complete: both streams restart.
+    Restart(Restarting),
+    /// The login is complete, by SASL2.
+    Sasl2Success(Sasl2Success),
+}
+
+impl Authenticating {
+    /// The client has the features of the server, apart from those that are hidden.
+    pub(super) fn new(streams: Streams, hidden: Hidden) -> Self {
+        Self { streams, hidden, attempt: Attempt::default(), refused: 0, turn: SaslTurn::Client }
+    }
+
+    /// Returns whether the client's next element can be taken now.
+    pub(super) fn wants_client(&self) -> bool {
+        matches!(self.turn, SaslTurn::Client)
+    }
+
+    /// Returns whether the server has to answer a SASL message.
+    pub(super) fn awaits_server(&self) -> bool {
+        matches!(self.turn, SaslTurn::Server)
+    }
+
+    /// Takes an element of the client. `locked_out`: logins are refused without asking the server.
+    pub(super) fn on_client(&mut self, element: &Element, locked_out: bool, legs: &mut Legs) -> Result<(), LoginEnd> {
+        if !self.wants_client() {
+            return Err(LoginEnd::OutOfOrder);
+        }
+        if element.kind() == Kind::Iq {
+            on_unauthenticated_iq(element, legs);
+            return Ok(());
+        }
+        let node = element.node();
+        if locked_out && (node.is("auth", ns::SASL) || node.is("authenticate", ns::SASL2)) {
+            return self.refuse(node.ns(), legs);
+        }
+        let own = node.ns() == self.attempt.exchange.profile().ns();
+        match node.name() {
+            "auth" if node.ns() == ns::SASL => self.attempt = Attempt::begin(Profile::Sasl, &node),
+            "authenticate" if node.ns() == ns::SASL2 => {
+                self.on_authenticate(element, legs);
+                return Ok(());
+            }
+            "response" if own => self.attempt.exchange.client_message(&node.text()),
+            "abort" if own => {}
+            // XEP-0388 §2.6.2: further tasks, such as a second factor.
+            "next" | "task-data" if own && node.ns() == ns::SASL2 => {}
+            _ => return Err(LoginEnd::not_forwarded(element.kind())),
+        }
+        legs.pass_to_server(element);
+        self.turn = SaslTurn::Server;
+        Ok(())
+    }
+
+    /// RFC 6120 §6.5.10: right or wrong, it may be tried again later. A client that does not wait is closed (§6.4.5).
+    fn refuse(&mut self, profile: &str, legs: &mut Legs) -> Result<(), LoginEnd> {
+        legs.out(Output::LoginRefused);
+        self.refused += 1;
+        if self.refused > RETRIES {
+            return Err(LoginEnd::LockedOut);
+        }
+        let mut xml = XmlWriter::new();
+        xml.start("failure").attr("xmlns", profile);
+        xml.start("temporary-auth-failure").attr("xmlns", ns::SASL).end();
+        legs.reply(xml.finish());
+        Ok(())
+    }
+
+    /// An `<authenticate/>`. Whether it resumes is decided before the server gets it: a bind for a session that is going to be
+    /// resumed would make the server end it.
+    fn on_authenticate(&mut self, element: &Element, legs: &mut Legs) {
+        let node = element.node();
+        self.attempt = Attempt::begin(Profile::Sasl2, &node);
+        let Some(resume) = node.child("resume", ns::SM) else {
+            return self.forward_authenticate(element, legs);
+        };
+        let Some(resume) = nonza::Resume::read(&resume) else {
+            self.attempt.inline.resume = InlineResume::Malformed;
+            return self.forward_authenticate(element, legs);
+        };
+        self.attempt.presented = Some(resume.previd.clone());
+        legs.find(&resume.previd);
+        self.turn = SaslTurn::Registry(Box::new((element.clone(), resume)));
+    }
+
+    /// Takes the answer to [`Output::Find`].
+    pub(super) fn on_found(&mut self, found: Result<Held, Option<Ended>>, legs: &mut Legs) {
+        let SaslTurn::Registry(asked) = std::mem::replace(&mut self.turn, SaslTurn::Client) else { return };
+        let (element, resume) = *asked;
+        self.attempt.inline.resume = match found {
+            Ok(held) if self.may_be(&held.account) => InlineResume::Held(resume, held.account),
+            // It proves nothing yet, but a client cannot resume the session of somebody else.
+            Ok(_) => InlineResume::Unknown(None),
+            Err(ended) => InlineResume::Unknown(ended),
+        };
+        self.forward_authenticate(&element, legs);
+    }
+
+    /// Returns whether the client claims to be this account, or does not say who it is.
+    fn may_be(&self, account: &BareJid) -> bool {
+        let same = |from: &str| Jid::new(from).bare() == account.as_str();
+        self.streams.host() == account.domain() && self.streams.client_header().from().is_none_or(same)
+    }
+
+    fn forward_authenticate(&mut self, element: &Element, legs: &mut Legs) {
+        let bind = match self.attempt.inline.resume {
+            InlineResume::Held(..) => sasl2::InlineBind::Withhold,
+            InlineResume::None | InlineResume::Unknown(_) | InlineResume::Malformed => sasl2::InlineBind::Forward,
+        };
+        legs.write_server(authenticate(element, bind));
+        self.turn = SaslTurn::Server;
+    }
+
+    /// Takes an element of the server.
+    pub(super) fn on_server(mut self, element: &Element, legs: &mut Legs) -> Result<SaslStep, LoginEnd> {
+        if matches!(self.turn, SaslTurn::Registry(_)) {
+            return Err(LoginEnd::ServerError);
+        }
+        let node = element.node();
+        let answers: &[&str] = match node.ns() {
+            ns::SASL => &["challenge", "success", "failure"],
+            ns::SASL2 => &["challenge", "success", "failure", "continue", "task-data"],
+            _ => &[],
+        };
+        if !answers.contains(&node.name()) {
+            legs.pass_to_client(element);
+            return Ok(SaslStep::GoesOn(self));
+        }
+        if !self.awaits_server() || node.ns() != self.attempt.exchange.profile().ns() {
+            return Err(LoginEnd::ServerError);
+        }
+        self.warn_of_hidden(&node, legs);
+        if node.name() == "success" {
+            return Ok(self.on_success(element, legs));
+        }
+        if node.name() == "failure" {
+            legs.out(Output::SaslFailed);
+            if is_clients_fault(&node) {
+                legs.out(Output::LoginFailed);
+            }
+        }
+        legs.pass_to_client(element);
+        self.turn = SaslTurn::Client;
+        Ok(SaslStep::GoesOn(self))
+    }
+
+    fn on_success(self, success: &Element, legs: &mut Legs) -> SaslStep {
+        let Attempt { exchange, inline, agent, presented } = self.attempt;
+        let host = self.streams.host().to_owned();
+        let identity = exchange.authcid().map(|authcid| SaslIdentity { host, authcid });
+        let login = AcceptedLogin::new(identity, presented, agent);
+        legs.out(Output::Authenticated);
+        match exchange.profile() {
+            Profile::Sasl => {
+                legs.pass_to_client(success);
+                legs.out(Output::Restart);
+                SaslStep::Restart(Restarting::new(self.streams, login))
+            }
+            Profile::Sasl2 => SaslStep::Sasl2Success(Sasl2Success::new(self.streams, login, success.clone(), inline)),
+        }
+    }
+
+    /// What was hidden from the client may be why the server refuses the login now.
+    fn warn_of_hidden(&self, answer: &Node<'_>, legs: &mut Legs) {
+        let exchange = &self.attempt.exchange;
+        let warning = match answer.name() {
+            "challenge" if self.hidden.anything && exchange.hashes_offers(&answer.text()) => {
+                UpstreamWarning::OffersHashed
+            }
+            "failure" if self.hidden.binding && exchange.missed_binding() => UpstreamWarning::BindingMissed,
+            _ => return,
+        };
+        legs.out(Output::UpstreamWarning { host: self.streams.host().to_owned(), warning });
+    }
+}
+
+impl Attempt {
+    /// Reads what begins an exchange. Earlier attempts have no effect on it.
+    fn begin(profile: Profile, node: &Node<'_>) -> Self {
+        let mechanism = node.attr("mechanism").unwrap_or_default().into_owned();
+        let mut exchange = Exchange::begin(profile, mechanism);
+        match profile {
+            Profile::Sasl => {
+                exchange.client_message(&node.text());
+                Self { exchange, ..Self::default() }
+            }
+            Profile::Sasl2 => {
+                let initial = node.child("initial-response", ns::SASL2);
+                exchange.client_message(&initial.map(|initial| initial.text()).unwrap_or_default());
+                let agent = node.child("user-agent", ns::SASL2).and_then(|agent| agent.attr("id"));
+                let agent = agent.map(|id| id.into_owned()).filter(|id| !id.is_empty() && id.len() <= AGENT_ID);
+                let inline = Inline { resume: InlineResume::None, bind: BindRequests::read(node) };
+                Self { exchange, inline, agent, presented: None }
+            }
+        }
+    }
+}
+
+/// In-band registration works before SASL. A login by XEP-0078 would not be noticed, so it is answered here.
+fn on_unauthenticated_iq(element: &Element, legs: &mut Legs) {
+    let node = element.node();
+    if node.children().any(|child| child.ns() == ns::IQ_AUTH_QUERY) {
+        legs.reply(answer::iq_error(&node, "cancel", "service-unavailable"));
+    } else {
+        legs.pass_to_server(element);
+    }
+}
+
+/// Returns whether a login failed for what the client sent: not because it gave up, nor because the server could not check it.
+fn is_clients_fault(failure: &Node<'_>) -> bool {
+    !failure.children().any(|condition| matches!(condition.name(), "aborted" | "temporary-auth-failure"))
+}

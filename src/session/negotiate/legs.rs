@@ -1,0 +1,138 @@
+//! The two legs of a login, as far as it writes to them.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::contract::Output;
+use super::end::LoginEnd;
+use crate::jid;
+use crate::session::{Dice, SmId};
+use crate::xml::{self, Element, Header};
+
+/// How far the streams of the two legs are open.
+#[derive(Debug)]
+enum Opened {
+    /// The client has sent no header.
+    None,
+    /// The client's header came. The client has not got one yet.
+    Client(Arc<Header>),
+    /// The client has the server's header.
+    Both,
+}
+
+/// Collects what is to be done, in order, and knows which streams an end has to close.
+#[derive(Debug)]
+pub(super) struct Legs {
+    dice: Dice,
+    opened: Opened,
+    outputs: VecDeque<Output>,
+}
+
+impl Legs {
+    /// Two legs without streams.
+    pub(super) fn new(dice: Dice) -> Self {
+        Self { dice, opened: Opened::None, outputs: VecDeque::new() }
+    }
+
+    /// The source of random numbers.
+    pub(super) fn dice(&self) -> Dice {
+        self.dice
+    }
+
+    /// Returns an id that nobody can guess.
+    pub(super) fn random_id(&self) -> String {
+        format!("{:032x}", (self.dice)())
+    }
+
+    /// Takes the next output.
+    pub(super) fn poll(&mut self) -> Option<Output> {
+        self.outputs.pop_front()
+    }
+
+    /// Adds an output.
+    pub(super) fn out(&mut self, output: Output) {
+        self.outputs.push_back(output);
+    }
+
+    /// Takes the header that opens the client's stream.
+    pub(super) fn on_client_header(&mut self, header: &Arc<Header>) {
+        self.opened = Opened::Client(Arc::clone(header));
+    }
+
+    /// Passes the client's header on to the server.
+    pub(super) fn open_server(&mut self, header: &Header) {
+        self.write_server(Bytes::copy_from_slice(header.bytes()));
+    }
+
+    /// Passes the server's header on to the client.
+    pub(super) fn open_client(&mut self, header: &Header) {
+        self.write_client(Bytes::copy_from_slice(header.bytes()));
+        self.opened = Opened::Both;
+    }
+
+    /// Writes to the client what the server sent.
+    pub(super) fn write_client(&mut self, bytes: Bytes) {
+        self.out(Output::ToClient(bytes));
+    }
+
+    /// Passes an element of the server on to the client.
+    pub(super) fn pass_to_client(&mut self, element: &Element) {
+        self.write_client(element.bytes().clone());
+    }
+
+    /// Writes to the client what answers its own bytes.
+    pub(super) fn reply(&mut self, bytes: Bytes) {
+        self.out(Output::ReplyToClient(bytes));
+    }
+
+    /// Writes to the server.
+    pub(super) fn write_server(&mut self, bytes: Bytes) {
+        self.out(Output::ToUpstream(bytes));
+    }
+
+    /// Passes an element of the client on to the server.
+    pub(super) fn pass_to_server(&mut self, element: &Element) {
+        self.write_server(element.bytes().clone());
+    }
+
+    /// Asks for the session that can be resumed under this id.
+    pub(super) fn find(&mut self, id: &SmId) {
+        self.out(Output::Find(id.clone()));
+    }
+
+    /// Ends the login: closes the streams that are open.
+    pub(super) fn end(&mut self, end: &LoginEnd) {
+        if let LoginEnd::ServerClosed = end {
+            self.write_client(Bytes::from_static(xml::STREAM_CLOSE));
+        } else {
+            let last = self.end_of_client_stream(end);
+            self.reply(last);
+            if let Opened::Both = self.opened {
+                self.write_server(Bytes::from_static(xml::STREAM_CLOSE));
+            }
+        }
+        self.out(Output::Close(end.reason()));
+    }
+
+    /// Returns the end of the client's stream. An error needs a header in front if there was none (RFC 6120 §4.9.1.2).
+    fn end_of_client_stream(&self, end: &LoginEnd) -> Bytes {
+        let Some(error) = end.error() else { return Bytes::from_static(xml::STREAM_CLOSE) };
+        let header = match (end, &self.opened) {
+            (LoginEnd::HostUnknown { header, .. }, _) => self.answer_to(header),
+            (_, Opened::Both) => return error,
+            (LoginEnd::ServerLost | LoginEnd::ServerSilent, Opened::Client(header)) => self.answer_to(header),
+            (_, Opened::Client(header)) => {
+                let host = header.to().and_then(jid::domain).unwrap_or_default();
+                xml::stream_header(&host, &self.random_id(), None)
+            }
+            (_, Opened::None) => xml::stream_header("", &self.random_id(), None),
+        };
+        [header, error].concat().into()
+    }
+
+    fn answer_to(&self, header: &Header) -> Bytes {
+        xml::stream_header(header.to().unwrap_or_default(), &self.random_id(), header.lang())
+    }
+}

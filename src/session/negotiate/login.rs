@@ -1,0 +1,91 @@
+//! Who the server let in, as far as it is known before the bind.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::contract::{Ended, Held, Proof};
+use super::streams::Streams;
+use crate::jid::{BareJid, FullJid};
+use crate::session::sasl::SaslIdentity;
+use crate::session::sm::nonza;
+use crate::session::{Bound, SmId};
+use crate::xml::StanzaCondition;
+
+/// A login that the server accepted.
+#[derive(Debug, Default)]
+pub(super) struct AcceptedLogin {
+    /// The name in the SASL exchange, if it was in the clear.
+    identity: Option<SaslIdentity>,
+    /// The account that the server named (XEP-0388 §2.6.1).
+    account: Option<BareJid>,
+    agent: Option<String>,
+    presented: Option<SmId>,
+}
+
+impl AcceptedLogin {
+    /// A login as the SASL exchange shows it. `presented`, `agent`: the resumption id and the user agent that came with it.
+    pub(super) fn new(identity: Option<SaslIdentity>, presented: Option<SmId>, agent: Option<String>) -> Self {
+        Self { identity, account: None, agent, presented }
+    }
+
+    /// The same for the account that the server named, if it named one.
+    pub(super) fn of_account(self, account: Option<BareJid>) -> Self {
+        Self { account, ..self }
+    }
+
+    /// The account that the server named.
+    pub(super) fn account(&self) -> Option<&BareJid> {
+        self.account.as_ref()
+    }
+
+    /// Notes the resumption id that the client presented.
+    pub(super) fn on_presented(&mut self, id: &SmId) {
+        self.presented = Some(id.clone());
+    }
+
+    /// What proves to other sessions that this is their account.
+    pub(super) fn proof(&self) -> Option<Proof> {
+        let login = || self.identity.clone().map(Proof::Login);
+        self.account.clone().map(Proof::Account).or_else(login)
+    }
+
+    /// Returns whether the session is known to be of this login's account. Invariant 4: proven by the server, for the very
+    /// exchange that it answered with `<success/>`.
+    pub(super) fn is_proven(&self, held: &Held) -> bool {
+        match &self.account {
+            Some(account) => *account == held.account,
+            None => held.identity.is_some() && held.identity == self.identity,
+        }
+    }
+
+    /// Returns the `<failed/>` for a session that is not there. XEP-0198 §5: its `h` is for the account of the session only.
+    pub(super) fn not_found(&self, ended: Option<Ended>) -> Bytes {
+        let own = ended.filter(|ended| self.is_account(&ended.account));
+        nonza::failed(StanzaCondition::ItemNotFound, own.map(|ended| ended.h))
+    }
+
+    fn is_account(&self, account: &BareJid) -> bool {
+        if let Some(own) = &self.account {
+            return own == account;
+        }
+        let guess = self.identity.as_ref().and_then(|id| BareJid::of_user(&id.authcid, &id.host));
+        guess.is_some_and(|guess| guess == *account)
+    }
+
+    /// Returns what a session with this JID begins with.
+    pub(super) fn bound(self, jid: FullJid, streams: &Streams) -> Box<Bound> {
+        Box::new(Bound {
+            jid,
+            identity: self.identity,
+            client_header: Arc::clone(streams.client_header()),
+            server_header: Arc::clone(streams.server_header()),
+            presented: self.presented,
+            agent: self.agent,
+            enabled: None,
+            inactive: false,
+            server_csi: false,
+            server_sm: false,
+        })
+    }
+}

@@ -1,0 +1,61 @@
+//! The opening of the server's stream: its header, then its features.
+
+use std::sync::Arc;
+
+use super::authenticating::Authenticating;
+use super::contract::{Answer, Output};
+use super::end::LoginEnd;
+use super::legs::Legs;
+use super::streams::ClientStream;
+use crate::session::Settings;
+use crate::session::mechanism_filter::{Leg, UpstreamWarning};
+use crate::session::rewrite::Phase;
+use crate::xml::{Element, Header};
+
+/// The client's header was passed on: the server's header and features are awaited.
+#[derive(Debug)]
+pub(super) struct Opening {
+    client: ClientStream,
+    leg: Leg,
+    server_header: Option<Arc<Header>>,
+}
+
+impl Opening {
+    /// Passes the client's header on to the server, over this leg.
+    pub(super) fn new(client: ClientStream, leg: Leg, legs: &mut Legs) -> Self {
+        legs.open_server(client.header());
+        Self { client, leg, server_header: None }
+    }
+
+    /// What the server has to send next.
+    pub(super) fn awaits(&self) -> Answer {
+        if self.server_header.is_none() { Answer::Header } else { Answer::Features }
+    }
+
+    /// Takes the server's header.
+    pub(super) fn on_header(&mut self, header: Arc<Header>, legs: &mut Legs) {
+        legs.open_client(&header);
+        self.server_header = Some(header);
+    }
+
+    /// Takes the server's features: SASL can begin.
+    pub(super) fn on_features(
+        self,
+        features: &Element,
+        settings: &Settings,
+        legs: &mut Legs,
+    ) -> Result<Authenticating, LoginEnd> {
+        let Some(server_header) = self.server_header else { return Err(LoginEnd::ServerError) };
+        let streams = self.client.answered(server_header, self.leg);
+        let offer = streams.offer(features, Phase::Unauthenticated, settings);
+        if streams.leg() == Leg::Plain && offer.requires_tls {
+            legs.out(Output::UpstreamWarning {
+                host: streams.host().to_owned(),
+                warning: UpstreamWarning::TlsRequired,
+            });
+            return Err(LoginEnd::ServerRequiresTls);
+        }
+        legs.write_client(offer.shown.clone());
+        Ok(Authenticating::new(streams, offer.hidden))
+    }
+}

@@ -1,0 +1,67 @@
+//! The restart of both streams after a `<success/>` of RFC 6120's SASL profile (§6.4.6).
+
+use std::sync::Arc;
+
+use super::binding::AwaitingBind;
+use super::contract::Answer;
+use super::legs::Legs;
+use super::login::AcceptedLogin;
+use super::streams::Streams;
+use crate::session::Settings;
+use crate::session::rewrite::Phase;
+use crate::xml::{Element, Header};
+
+/// `<success/>` was passed on: the client's header is awaited.
+#[derive(Debug)]
+pub(super) struct Restarting {
+    streams: Streams,
+    login: AcceptedLogin,
+}
+
+impl Restarting {
+    /// A restart of these streams, for this login.
+    pub(super) fn new(streams: Streams, login: AcceptedLogin) -> Self {
+        Self { streams, login }
+    }
+
+    /// The host of the stream, which the client has to name again.
+    pub(super) fn host(&self) -> &str {
+        self.streams.host()
+    }
+
+    /// Passes the client's header on to the server.
+    pub(super) fn on_header(mut self, header: Arc<Header>, legs: &mut Legs) -> Reopening {
+        legs.open_server(&header);
+        self.streams.on_client_restart(header);
+        Reopening { streams: self.streams, login: self.login, awaits: Answer::Header }
+    }
+}
+
+/// The client's second header was passed on: the server's header and features are awaited.
+#[derive(Debug)]
+pub(super) struct Reopening {
+    streams: Streams,
+    login: AcceptedLogin,
+    awaits: Answer,
+}
+
+impl Reopening {
+    /// What the server has to send next.
+    pub(super) fn awaits(&self) -> Answer {
+        self.awaits
+    }
+
+    /// Takes the server's header.
+    pub(super) fn on_header(&mut self, header: Arc<Header>, legs: &mut Legs) {
+        legs.open_client(&header);
+        self.streams.on_server_restart(header);
+        self.awaits = Answer::Features;
+    }
+
+    /// Takes the server's features: the client can bind.
+    pub(super) fn on_features(self, features: &Element, settings: &Settings, legs: &mut Legs) -> AwaitingBind {
+        let offer = self.streams.offer(features, Phase::Authenticated, settings);
+        legs.write_client(offer.shown.clone());
+        AwaitingBind::new(self.streams, self.login, &offer)
+    }
+}

@@ -1,0 +1,102 @@
+//! The states of a login.
+
+use super::authenticating::{Authenticating, SaslStep};
+use super::binding::{AwaitingBind, BindStep};
+use super::contract::{Answer, Output};
+use super::end::LoginEnd;
+use super::legs::Legs;
+use super::opening::Opening;
+use super::restart::{Reopening, Restarting};
+use super::streams::ClientStream;
+use super::welcome::{Admission, HandingOver, Welcomed};
+use crate::session::Settings;
+
+/// How far a login is.
+#[derive(Debug)]
+pub(super) enum LoginState {
+    /// The client's header is awaited.
+    Start,
+    /// The server is being connected.
+    Connecting(ClientStream),
+    /// The server's header and features are awaited.
+    Opening(Opening),
+    /// The client authenticates.
+    Authenticating(Authenticating),
+    /// A held session gets the connection; else this `<success/>` is for the client.
+    HandingOver(HandingOver),
+    /// SASL2's `<success/>` was passed on: the server's features are awaited.
+    Welcomed(Welcomed),
+    /// SASL's `<success/>` was passed on: the client restarts its stream.
+    Restarting(Restarting),
+    /// The restart was passed on: the server's header and features are awaited.
+    Reopening(Reopening),
+    /// The client binds or resumes.
+    Binding(Box<AwaitingBind>),
+    /// The connection was handed over, bound or closed.
+    Done,
+}
+
+impl LoginState {
+    /// Returns whether the client's next frame can be taken now.
+    pub(super) fn wants_client(&self) -> bool {
+        match self {
+            Self::Start | Self::Restarting(_) => true,
+            Self::Authenticating(sasl) => sasl.wants_client(),
+            Self::Binding(binding) => binding.wants_client(),
+            Self::Connecting(_)
+            | Self::Opening(_)
+            | Self::HandingOver(_)
+            | Self::Welcomed(_)
+            | Self::Reopening(_)
+            | Self::Done => false,
+        }
+    }
+
+    /// What the server has to send next, if the login waits for the server.
+    pub(super) fn awaits(&self) -> Option<Answer> {
+        match self {
+            Self::Opening(opening) => Some(opening.awaits()),
+            Self::Authenticating(sasl) => sasl.awaits_server().then_some(Answer::Sasl),
+            Self::Welcomed(_) => Some(Answer::Features),
+            Self::Reopening(reopening) => Some(reopening.awaits()),
+            Self::Binding(binding) => binding.awaits(),
+            Self::Start | Self::Connecting(_) | Self::HandingOver(_) | Self::Restarting(_) | Self::Done => None,
+        }
+    }
+
+    /// Returns whether the server has let the client in.
+    pub(super) fn is_authenticated(&self) -> bool {
+        match self {
+            Self::Start | Self::Connecting(_) | Self::Opening(_) | Self::Authenticating(_) => false,
+            Self::HandingOver(_)
+            | Self::Welcomed(_)
+            | Self::Restarting(_)
+            | Self::Reopening(_)
+            | Self::Binding(_)
+            | Self::Done => true,
+        }
+    }
+
+    /// Returns the state that follows an element of the server during SASL.
+    pub(super) fn after_sasl(verdict: SaslStep, settings: &Settings, legs: &mut Legs) -> Result<Self, LoginEnd> {
+        match verdict {
+            SaslStep::GoesOn(sasl) => Ok(Self::Authenticating(sasl)),
+            SaslStep::Restart(restarting) => Ok(Self::Restarting(restarting)),
+            SaslStep::Sasl2Success(success) => match success.admit(settings, legs)? {
+                Admission::HandingOver(handing_over) => Ok(Self::HandingOver(handing_over)),
+                Admission::Welcomed(welcomed) => Ok(Self::Welcomed(welcomed)),
+            },
+        }
+    }
+
+    /// Returns the state that follows an event during the bind.
+    pub(super) fn after_bind(step: BindStep, legs: &mut Legs) -> Self {
+        match step {
+            BindStep::Unbound(binding) => Self::Binding(binding),
+            BindStep::Session(bound) => {
+                legs.out(Output::Bound(bound));
+                Self::Done
+            }
+        }
+    }
+}

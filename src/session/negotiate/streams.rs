@@ -1,0 +1,83 @@
+//! The XML streams of a login: the client's, and the one to the server that was opened with the same header.
+
+use std::sync::Arc;
+
+use crate::session::Settings;
+use crate::session::mechanism_filter::Leg;
+use crate::session::rewrite::Phase;
+use crate::session::rewrite::offers::{Offer, Terms};
+use crate::xml::{Element, Header};
+
+/// The stream of a client to a host that is served.
+#[derive(Debug)]
+pub(super) struct ClientStream {
+    host: String,
+    header: Arc<Header>,
+}
+
+impl ClientStream {
+    /// A stream that this header opened.
+    pub(super) fn new(host: String, header: Arc<Header>) -> Self {
+        Self { host, header }
+    }
+
+    /// The header of the client.
+    pub(super) fn header(&self) -> &Header {
+        &self.header
+    }
+
+    /// The same once the server has answered with its header.
+    pub(super) fn answered(self, server_header: Arc<Header>, leg: Leg) -> Streams {
+        Streams { host: self.host, client_header: self.header, server_header, leg }
+    }
+}
+
+/// The streams of both legs, open.
+#[derive(Debug)]
+pub(super) struct Streams {
+    host: String,
+    client_header: Arc<Header>,
+    server_header: Arc<Header>,
+    leg: Leg,
+}
+
+impl Streams {
+    /// The served host.
+    pub(super) fn host(&self) -> &str {
+        &self.host
+    }
+
+    /// The header of the client.
+    pub(super) fn client_header(&self) -> &Arc<Header> {
+        &self.client_header
+    }
+
+    /// The header of the server.
+    pub(super) fn server_header(&self) -> &Arc<Header> {
+        &self.server_header
+    }
+
+    /// The leg to the server.
+    pub(super) fn leg(&self) -> Leg {
+        self.leg
+    }
+
+    /// Takes the header with which the client restarts its stream.
+    pub(super) fn on_client_restart(&mut self, header: Arc<Header>) {
+        self.client_header = header;
+    }
+
+    /// Takes the header with which the server restarts its stream.
+    pub(super) fn on_server_restart(&mut self, header: Arc<Header>) {
+        self.server_header = header;
+    }
+
+    /// Returns the server's features as the client may see them.
+    pub(super) fn offer(&self, features: &Element, phase: Phase, settings: &Settings) -> Arc<Offer> {
+        let max_bytes = match phase {
+            Phase::Unauthenticated => settings.unauthenticated_stanza,
+            Phase::Authenticated | Phase::Bound { .. } => settings.stanza,
+        };
+        settings.offers.read(features, Terms { phase, leg: self.leg, max_bytes })
+    }
+}

@@ -1,0 +1,119 @@
+//! Notes for the end of a session about stanzas that only the spool has.
+
+use std::collections::VecDeque;
+use std::ops::RangeInclusive;
+
+use bytes::Bytes;
+
+use super::number::next_own;
+
+/// Bytes of refusals that are kept, each with [`ENTRY`]. Requests beyond wait on disk until a session takes or drops them.
+const REFUSALS: usize = 64 << 10;
+/// What a refusal costs beside its bytes.
+const ENTRY: usize = 64;
+/// Runs of archived stanzas that are known. What is archived beyond is kept like what is not.
+const RUNS: usize = 1024;
+
+/// Notes about places behind all that is in memory, in their order.
+#[derive(Debug, Default)]
+pub struct Notes {
+    /// iq requests, and how each is refused.
+    requests: VecDeque<(u64, Bytes)>,
+    refusals: usize,
+    /// Stanzas that the server's archive has, side by side.
+    archived: VecDeque<RangeInclusive<u64>>,
+}
+
+impl Notes {
+    /// At this place is an iq request, to be answered so if the client never has it.
+    pub fn note_request(&mut self, seq: u64, refusal: Bytes) {
+        let cost = refusal.len().saturating_add(ENTRY);
+        if self.refusals + cost <= REFUSALS {
+            self.refusals += cost;
+            self.requests.push_back((seq, refusal));
+        }
+    }
+
+    /// The server's archive has the stanza at this place.
+    pub fn note_archived(&mut self, seq: u64) {
+        let runs = self.archived.len();
+        match self.archived.back_mut() {
+            Some(last) if next_own(*last.end()) == seq => *last = *last.start()..=seq,
+            _ if runs < RUNS => self.archived.push_back(seq..=seq),
+            _ => {}
+        }
+    }
+
+    /// All up to this place has been read back, or is no more.
+    pub fn forget(&mut self, up_to: u64) {
+        while let Some((_, refusal)) = self.requests.front().filter(|(seq, _)| *seq <= up_to) {
+            self.refusals -= refusal.len() + ENTRY;
+            self.requests.pop_front();
+        }
+        while self.archived.front().is_some_and(|run| *run.end() <= up_to) {
+            self.archived.pop_front();
+        }
+        if let Some(run) = self.archived.front_mut().filter(|run| *run.start() <= up_to) {
+            *run = up_to + 1..=*run.end();
+        }
+    }
+
+    /// The stanza at this place has been returned to its sender.
+    pub fn remove(&mut self, seq: u64) {
+        if let Ok(at) = self.requests.binary_search_by_key(&seq, |(seq, _)| *seq)
+            && let Some((_, refusal)) = self.requests.remove(at)
+        {
+            self.refusals -= refusal.len() + ENTRY;
+        }
+    }
+
+    /// The requests that nobody will answer.
+    pub fn take_requests(&mut self) -> VecDeque<(u64, Bytes)> {
+        self.refusals = 0;
+        std::mem::take(&mut self.requests)
+    }
+
+    /// The places of what the server's archive has.
+    pub fn take_archived(&mut self) -> VecDeque<RangeInclusive<u64>> {
+        std::mem::take(&mut self.archived)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::STRIDE;
+    use super::*;
+
+    #[test]
+    fn what_is_read_back_is_not_noted_any_more() {
+        let mut tail = Notes::default();
+        for seq in [3, 4, 5, 7, 8, 10, 11] {
+            tail.note_archived(seq * STRIDE);
+            tail.note_request(seq * STRIDE, Bytes::from_static(b"<iq/>"));
+        }
+        tail.forget(4 * STRIDE);
+        tail.forget(7 * STRIDE);
+        tail.remove(11 * STRIDE);
+        assert_eq!(tail.archived.len(), 2);
+        let archived = tail.take_archived();
+        for (seq, is_archived) in [(7, false), (8, true), (9, false), (10, true), (11, true), (12, false)] {
+            assert_eq!(archived.iter().any(|run| run.contains(&(seq * STRIDE))), is_archived, "{seq}");
+        }
+        let requests: Vec<_> = tail.take_requests().iter().map(|(seq, _)| seq / STRIDE).collect();
+        assert_eq!(requests, [8, 10]);
+    }
+
+    #[test]
+    fn notes_are_bounded_and_room_comes_back() {
+        let mut tail = Notes::default();
+        let refusal = Bytes::from(vec![b'x'; 1000]);
+        for seq in (0..10_000).step_by(2) {
+            tail.note_archived(seq * STRIDE);
+            tail.note_request(seq * STRIDE, refusal.clone());
+        }
+        assert_eq!((tail.archived.len(), tail.requests.len()), (RUNS, REFUSALS / (1000 + ENTRY)));
+        tail.forget(9_998 * STRIDE);
+        tail.note_request(10_001 * STRIDE, refusal.clone());
+        assert_eq!((tail.archived.len(), tail.requests.len(), tail.refusals), (0, 1, 1000 + ENTRY));
+    }
+}

@@ -1,0 +1,163 @@
+//! The queue, as far as stanzas are set aside because the client breaks on them.
+
+use std::ops::RangeInclusive;
+
+use super::Queue;
+use super::queued::Queued;
+use crate::push::account::LoginId;
+
+impl Queue {
+    /// Sets a written stanza aside. A placeholder stays in the queue, because the client may count the stanza.
+    pub fn set_written_aside(&mut self, seq: u64) {
+        let item = self.segments.remove_written(seq);
+        self.put_aside(item);
+    }
+
+    /// Sets aside the next stanza to be written.
+    pub fn set_next_aside(&mut self) {
+        let item = self.segments.remove_next();
+        self.put_aside(item);
+    }
+
+    fn put_aside(&mut self, item: Option<Queued>) {
+        if let Some(item) = item {
+            self.aside.add(item, self.room.limit() / 8, self.segments.committed());
+        }
+        self.on_changed();
+    }
+
+    /// The stanzas that are set aside.
+    pub fn aside(&self) -> impl Iterator<Item = &Queued> {
+        self.aside.iter()
+    }
+
+    /// The number of stanzas that are set aside.
+    pub fn count_aside(&self) -> usize {
+        self.aside.len()
+    }
+
+    /// Puts the chosen stanzas back in their places. Call it only when no written stanza awaits its acknowledgement.
+    pub fn take_back(&mut self, mut which: impl FnMut(&Queued) -> bool) {
+        for item in self.aside.remove(|item| !item.gone && which(item)) {
+            self.segments.insert(Queued { waited: true, ..item });
+        }
+        self.on_changed();
+    }
+
+    /// Removes the chosen stanzas from those that are set aside, and returns them.
+    pub fn remove_aside(&mut self, which: impl FnMut(&Queued) -> bool) -> Vec<Queued> {
+        let removed = self.aside.remove(which);
+        self.on_changed();
+        removed
+    }
+
+    /// Removes and returns the stanzas set aside that are among the first `count` written ones: the client has acknowledged them.
+    pub fn acknowledge_aside(&mut self, count: usize) -> Vec<Queued> {
+        if self.aside.is_empty() {
+            return Vec::new();
+        }
+        let written = self.segments.written().take(count).filter(|item| item.gone);
+        let written: Vec<u64> = written.map(|item| item.seq).collect();
+        self.remove_aside(|item| written.contains(&item.seq))
+    }
+
+    /// Returns `places` of a spool without the places of stanzas that are set aside. `None` is the session's own spool.
+    pub fn spare(&self, spool: Option<LoginId>, places: RangeInclusive<u64>) -> Vec<RangeInclusive<u64>> {
+        let place = |item: &Queued| match self.origin(item.seq) {
+            Some((other, place)) => (spool == Some(other)).then_some(place),
+            None => spool.is_none().then_some(item.seq),
+        };
+        let mut spared: Vec<u64> = self.aside().filter_map(place).filter(|place| places.contains(place)).collect();
+        spared.sort_unstable();
+        let (mut start, end) = (Some(*places.start()), *places.end());
+        let mut parts = Vec::with_capacity(spared.len() + 1);
+        for place in spared {
+            parts.extend(start.filter(|start| *start < place).map(|start| start..=place.saturating_sub(1)));
+            start = place.checked_add(1);
+        }
+        parts.extend(start.filter(|start| *start <= end).map(|start| start..=end));
+        parts
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::spooled::weight;
+    use super::super::{Place, STRIDE};
+    use super::*;
+    use crate::session::tests::{element, message};
+
+    const S: u64 = STRIDE;
+
+    fn hold(queue: &mut Queue, n: usize) {
+        let element = element(&message(n));
+        let Place::Memory(seq) = queue.place(element.bytes().len()) else { panic!("no room") };
+        queue.hold(Queued::new(element, seq, 0).of_leg(Some(n as u64), true));
+    }
+
+    fn spooled(queue: &mut Queue) {
+        let last = queue.take_unspooled(usize::MAX).iter().map(|item| item.seq).max();
+        queue.committed(last.unwrap_or_default());
+    }
+
+    fn written(queue: &mut Queue) -> Vec<u64> {
+        std::iter::from_fn(|| queue.write_next().map(|item| item.seq / S)).collect()
+    }
+
+    #[test]
+    fn what_is_set_aside_keeps_the_clients_count_and_is_spared_by_deletions() {
+        let mut queue = Queue::new(1 << 20);
+        (1..=4).for_each(|n| hold(&mut queue, n));
+        spooled(&mut queue);
+        assert_eq!(written(&mut queue), [1, 2, 3, 4]);
+        let bytes = queue.bytes();
+        queue.set_written_aside(S);
+        queue.set_written_aside(3 * S);
+        assert_eq!(queue.first_unacked().map(|item| item.seq), Some(2 * S));
+        assert_eq!((queue.iter().count(), queue.count_aside(), queue.bytes() >= bytes), (2, 2, true));
+        assert_eq!(queue.spare(None, 0..=4 * S), [0..=S - 1, S + 1..=3 * S - 1, 3 * S + 1..=4 * S]);
+        assert_eq!(queue.spare(None, 2 * S..=3 * S), [2 * S..=3 * S - 1]);
+        assert_eq!(queue.spare(None, 3 * S..=3 * S), []);
+        assert_eq!(queue.spare(Some(LoginId(9)), 0..=4 * S), [0..=4 * S]);
+        // The client has the first two.
+        assert_eq!(queue.first_written(2).map(|item| item.seq).collect::<Vec<_>>(), [S, 2 * S]);
+        assert_eq!(queue.acknowledge_aside(2).len(), 1);
+        queue.acknowledge(2);
+        queue.rewind();
+        assert_eq!((written(&mut queue), queue.count_aside()), (vec![4], 1));
+        queue.acknowledge(1);
+        queue.take_back(|_| true);
+        assert_eq!((written(&mut queue), queue.count_aside()), (vec![3], 0));
+        queue.acknowledge(1);
+        assert_eq!((queue.bytes(), queue.is_empty(), queue.spare(None, 0..=S)), (0, true, vec![0..=S]));
+    }
+
+    #[test]
+    fn what_is_set_aside_is_the_servers_until_a_disk_has_it() {
+        let mut queue = Queue::new(1 << 20);
+        (1..=2).for_each(|n| hold(&mut queue, n));
+        queue.set_next_aside();
+        assert_eq!((written(&mut queue), queue.first_unsettled()), (vec![2], Some(1)));
+        let asked: Vec<u64> = queue.take_unspooled(usize::MAX).iter().map(|item| item.seq).collect();
+        assert_eq!(asked, [S, 2 * S]);
+        queue.refused();
+        assert!(!queue.is_committed_to(S));
+        let again: Vec<u64> = queue.take_unspooled(usize::MAX).iter().map(|item| item.seq).collect();
+        assert_eq!(again, asked);
+        queue.committed(2 * S);
+        assert_eq!((queue.first_unsettled(), queue.is_committed_to(2 * S)), (None, true));
+    }
+
+    #[test]
+    fn memory_has_little_of_what_is_set_aside() {
+        let mut queue = Queue::new(8 * 1000);
+        (1..=5).for_each(|n| hold(&mut queue, n));
+        spooled(&mut queue);
+        (0..5).for_each(|_| queue.set_next_aside());
+        assert!(queue.bytes() <= 5 * weight(100), "{}", queue.bytes());
+        queue.take_back(|_| true);
+        let back = written(&mut queue).len();
+        assert_eq!((back + queue.count_aside(), back > 0, queue.count_aside() > 0), (5, true, true));
+        assert_eq!(queue.spare(None, 5 * S..=5 * S), []);
+    }
+}

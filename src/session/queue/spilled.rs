@@ -1,0 +1,126 @@
+//! Messages that are spilled: while nobody is there to read them, the spool alone has them, and they come back in their order.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+
+use super::queued::Queued;
+use super::spooled::Spooled;
+use crate::xml::{Element, Header};
+
+/// Room for so many places is kept at first.
+const FEW: usize = 4;
+
+/// What memory must know of a message that is spilled.
+#[derive(Clone, Copy, Debug)]
+struct SpilledPlace {
+    seq: u64,
+    /// So many bytes were added behind its name for the spool.
+    added: u16,
+    /// The server's archive has it.
+    archived: bool,
+}
+
+/// The places of spilled messages, oldest first. All came on the stream of one header.
+#[derive(Debug)]
+struct SpilledPlaces {
+    header: Arc<Header>,
+    places: VecDeque<SpilledPlace>,
+}
+
+/// What was read back is no stanza.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NoStanza;
+
+/// The messages that are spilled. Between them others may be in memory.
+#[derive(Debug, Default)]
+pub(super) struct Spill(Option<Box<SpilledPlaces>>);
+
+impl Spill {
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_none()
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.0.as_ref().map_or(0, |spilled| spilled.places.len())
+    }
+
+    /// What the places count for, in bytes.
+    pub(super) fn bytes(&self) -> usize {
+        self.len() * size_of::<SpilledPlace>()
+    }
+
+    /// The first number.
+    pub(super) fn first(&self) -> Option<u64> {
+        self.0.as_ref()?.places.front().map(|place| place.seq)
+    }
+
+    pub(super) fn has(&self, seq: u64) -> bool {
+        self.0.as_ref().is_some_and(|spilled| spilled.places.binary_search_by_key(&seq, |place| place.seq).is_ok())
+    }
+
+    /// The numbers of those that are in the server's archive.
+    pub(super) fn archived(&self) -> impl Iterator<Item = u64> {
+        let places = self.0.iter().flat_map(|spilled| &spilled.places);
+        places.filter(|place| place.archived).map(|place| place.seq)
+    }
+
+    /// Adds a message. `archived`: the server's archive has it; `bare`: the header under which the spool has it. Returns `false`
+    /// if it could not be restored as it came.
+    pub(super) fn add(&mut self, item: &Queued, archived: bool, bare: &Arc<Header>) -> bool {
+        let header = item.element.header();
+        if self.0.as_ref().is_some_and(|spilled| !header.means_the_same(&spilled.header)) {
+            return false;
+        }
+        let added = item.element.on_stream(bare).len() - item.element.bytes().len();
+        let Ok(added) = u16::try_from(added) else { return false };
+        let new = || Box::new(SpilledPlaces { header: Arc::clone(header), places: VecDeque::new() });
+        self.0.get_or_insert_with(new).add(SpilledPlace { seq: item.seq, added, archived });
+        true
+    }
+
+    /// Removes all up to what was read back; returns the message itself, byte for byte as it came.
+    pub(super) fn take(&mut self, item: &Spooled) -> Option<Result<Element, NoStanza>> {
+        let spilled = self.0.as_mut()?;
+        let place = spilled.take(item.seq);
+        let restored = place.map(|place| spilled.restored(place, item.bytes.clone()).ok_or(NoStanza));
+        if spilled.places.is_empty() {
+            self.0 = None;
+        }
+        restored
+    }
+
+    /// The spool has none of them any more.
+    pub(super) fn clear(&mut self) {
+        self.0 = None;
+    }
+}
+
+impl SpilledPlaces {
+    /// Removes all up to this number; returns what was known of the one with it.
+    fn take(&mut self, seq: u64) -> Option<SpilledPlace> {
+        let count = self.places.partition_point(|place| place.seq <= seq);
+        self.places.drain(..count).next_back().filter(|place| place.seq == seq)
+    }
+
+    fn add(&mut self, place: SpilledPlace) {
+        if self.places.len() == self.places.capacity() {
+            self.places.reserve_exact((self.places.len() / 4).max(FEW));
+        }
+        let at = self.places.partition_point(|other| other.seq < place.seq);
+        self.places.insert(at, place);
+    }
+
+    fn restored(&self, place: SpilledPlace, bytes: Bytes) -> Option<Element> {
+        let name_end = bytes.iter().position(|byte| matches!(byte, b' ' | b'\t' | b'\r' | b'\n' | b'/' | b'>'))?;
+        let rest = bytes.get(name_end + usize::from(place.added)..)?;
+        if place.added == 0 {
+            return Element::parse(bytes, &self.header).ok();
+        }
+        let mut original = BytesMut::with_capacity(name_end + rest.len());
+        original.extend_from_slice(bytes.get(..name_end)?);
+        original.extend_from_slice(rest);
+        Element::parse(original.freeze(), &self.header).ok()
+    }
+}
