@@ -19,7 +19,7 @@ use crate::relay::login::{self, Login};
 use crate::relay::read_ahead::{Served, while_served};
 use crate::relay::status::Seen;
 use crate::relay::timer::Alarm;
-use crate::session::{Clock, Session};
+use crate::session::{Bound, Clock, Session};
 use crate::xml::{self, Framer, Header, HeaderCache};
 
 /// How long the store may take to say whose device has logged in.
@@ -30,12 +30,7 @@ impl Driver {
     /// client was told.
     pub(super) async fn begin(relay: Arc<Relay>, login: Box<Login>) -> Option<(Box<Self>, Vec<Wake>)> {
         let Login { mut bound, mut client, peer, mut upstream } = *login;
-        // The session shares the headers of its legs.
-        {
-            let mut headers = relay.headers.lock().unwrap_or_else(PoisonError::into_inner);
-            bound.client_header = shared(&bound.client_header, client.framer(), &mut headers);
-            bound.server_header = shared(&bound.server_header, upstream.framer(), &mut headers);
-        }
+        share_headers(&relay, &mut bound, client.framer(), upstream.framer());
         let resource = bound.jid.resource().to_owned();
         let (handle, commands) = relay.registry.enter(relay.store.next_login(), login::held(&bound), resource);
         let membership = Membership::new(Arc::clone(&relay), Arc::clone(&handle));
@@ -92,6 +87,13 @@ impl Driver {
         let ends = near.map(Wake::Client).into_iter().chain(far.map(Wake::Upstream));
         Some((driver, ends.collect()))
     }
+}
+
+/// Lets the session share the headers of its legs with their framers, and namespace contexts with other sessions.
+fn share_headers(relay: &Relay, bound: &mut Bound, client: &mut Framer, upstream: &mut Framer) {
+    let mut headers = relay.headers.lock().unwrap_or_else(PoisonError::into_inner);
+    bound.client_header = shared(&bound.client_header, client, &mut headers);
+    bound.server_header = shared(&bound.server_header, upstream, &mut headers);
 }
 
 /// The header of a leg: the same that its framer has, unless its peer writes it in another style.
