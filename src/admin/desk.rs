@@ -19,11 +19,12 @@ use crate::config::Transport;
 use crate::daemon::{Outcome, Reloader};
 use crate::jid::{BareJid, Jid};
 use crate::metrics::{Disk, Measured, Tally, Wait};
-use crate::publish::selection::{Published, Standing};
+use crate::publish::Standing;
 use crate::push::account::{Account, Change, DeviceId};
 use crate::push::guard::Guard;
 use crate::push::registration;
-use crate::registry::Handle;
+use crate::registry::Published;
+use crate::relay::Handle;
 use crate::relay::Relay;
 use crate::store::{Backlog, Measures, Slot, StoreError};
 
@@ -409,7 +410,7 @@ fn session(handle: &Handle, backlog: Backlog) -> Session {
     Session {
         jid: Jid::new(&format!("{}/{}", handle.account().as_str(), handle.resource())).to_string(),
         state: handle.reach().into(),
-        since: handle.since(),
+        since: handle.since().get(),
         client: notes.peer,
         queued,
         queue_bytes,
@@ -418,7 +419,7 @@ fn session(handle: &Handle, backlog: Backlog) -> Session {
         set_aside: handle.set_aside(),
         services: notes.services,
         push: notes.push.map(last_publish),
-        verdict: notes.verdict.map(|(verdict, at)| LastVerdict { verdict: verdict.to_owned(), at }),
+        verdict: notes.verdict.map(|(verdict, at)| LastVerdict { verdict: verdict.to_owned(), at: at.get() }),
     }
 }
 

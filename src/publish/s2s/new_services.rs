@@ -16,12 +16,12 @@ const ACCOUNTS: usize = 4096;
 
 /// The push services that are known, and who has lately brought others.
 #[derive(Debug, Default)]
-pub(super) struct Newcomers {
+pub(super) struct NewServices {
     known: HashSet<String>,
     brought: HashMap<BareJid, Vec<(String, Instant)>>,
 }
 
-impl Newcomers {
+impl NewServices {
     /// A push service could be connected.
     pub(super) fn is_there(&mut self, domain: &str) {
         if self.known.len() >= KNOWN {
@@ -56,7 +56,7 @@ mod tests {
 
     #[test]
     fn an_account_brings_three_new_services_an_hour() {
-        let (mut newcomers, now) = (Newcomers::default(), Instant::now());
+        let (mut newcomers, now) = (NewServices::default(), Instant::now());
         let juliet = BareJid::new("juliet@example.org").unwrap();
         let romeo = BareJid::new("romeo@example.org").unwrap();
         for domain in ["a", "b", "c", "a"] {

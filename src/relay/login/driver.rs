@@ -12,6 +12,7 @@ use std::time::Instant;
 
 use tokio_util::sync::WaitForCancellationFuture;
 
+use super::patience::Patience;
 use super::server_clock::ServerClock;
 use crate::limits::{Eviction, Limit, Refusal, Stage};
 use crate::metrics::{LoginOutcome, ResumeOutcome};
@@ -19,15 +20,15 @@ use crate::net::conn::ConnEvent;
 use crate::net::proxy_protocol::{self, Addresses, Tls};
 use crate::net::upstream::{Terms, UpstreamConn};
 use crate::relay::backpressure::{Reading, Stops, Waiting};
+use crate::relay::client::Client;
 use crate::relay::handshake::Secured;
-use crate::relay::snapshot::Snapshot;
-use crate::relay::timer::Alarm;
-use crate::relay::{Client, Relay};
+use crate::relay::shared::Relay;
+use crate::relay::snapshot::{Authentication, Snapshot};
+use crate::relay::timer::Timer;
 use crate::session::negotiate::{CloseReason, Held, Input, Negotiation, Output, Stop};
 use crate::session::sieve::Notice;
 use crate::session::{Bound, EndReason};
 use crate::xml::Share;
-use wait::Patience;
 
 /// A login that became a session of its own.
 pub(in crate::relay) struct Login {
@@ -37,7 +38,7 @@ pub(in crate::relay) struct Login {
     pub(in crate::relay) upstream: UpstreamConn,
 }
 
-enum Event {
+enum LoginEvent {
     Client(std::io::Result<ConnEvent>),
     Upstream(std::io::Result<ConnEvent>),
     /// Some deadline has come.
@@ -55,15 +56,15 @@ struct Driver<'a> {
     client: Option<Box<Client>>,
     upstream: Option<UpstreamConn>,
     eviction: Eviction,
-    alarm: Alarm,
+    timer: Timer,
     server_clock: ServerClock,
-    authenticated: bool,
+    authentication: Authentication,
     bound: Option<Bound>,
-    /// What has come of the client's last wish to resume a session; nothing proves one until the session has the connection.
+    /// The outcome of the client's last attempt to resume a session; none is proven until the session has the connection.
     resumption: Option<ResumeOutcome>,
     outcome: LoginOutcome,
     /// What came while something else was waited for.
-    interrupted: Option<Event>,
+    interrupted: Option<LoginEvent>,
     done: bool,
 }
 
@@ -85,9 +86,9 @@ pub(in crate::relay) async fn run(
         client: Some(client),
         upstream: None,
         eviction,
-        alarm: Alarm::new(Instant::now()),
+        timer: Timer::new(Instant::now()),
         server_clock: ServerClock::default(),
-        authenticated: false,
+        authentication: Authentication::Pending,
         bound: None,
         resumption: None,
         outcome: LoginOutcome::Lost,
@@ -96,7 +97,7 @@ pub(in crate::relay) async fn run(
     };
     driver.drive().await;
     driver.count_resumption();
-    relay.metrics.login(driver.outcome);
+    relay.metrics().login(driver.outcome);
     let Driver { client, upstream, bound, .. } = driver;
     match (bound, client, upstream) {
         (Some(bound), Some(client), Some(upstream)) => {
@@ -104,10 +105,10 @@ pub(in crate::relay) async fn run(
         }
         (_, client, upstream) => {
             if let Some(client) = client {
-                relay.farewell(*client);
+                relay.background().close_gracefully(*client);
             }
             if let Some(upstream) = upstream {
-                relay.farewell(upstream);
+                relay.background().close_gracefully(upstream);
             }
             None
         }
@@ -117,7 +118,7 @@ pub(in crate::relay) async fn run(
 impl Driver<'_> {
     async fn drive(&mut self) {
         // One for all events: it is entered with locks that all connections share.
-        let mut shutdown = pin!(self.relay.shutdown.cancelled());
+        let mut shutdown = pin!(self.relay.shutdown().cancelled());
         loop {
             self.frames_from_client().await;
             if self.done {
@@ -128,39 +129,39 @@ impl Driver<'_> {
                 None => self.next_event(shutdown.as_mut()).await,
             };
             match event {
-                Event::Client(Ok(ConnEvent::Received | ConnEvent::Drained))
-                | Event::Upstream(Ok(ConnEvent::Drained)) => {}
-                Event::Client(Ok(ConnEvent::Closed) | Err(_)) => {
+                LoginEvent::Client(Ok(ConnEvent::Received | ConnEvent::Drained))
+                | LoginEvent::Upstream(Ok(ConnEvent::Drained)) => {}
+                LoginEvent::Client(Ok(ConnEvent::Closed) | Err(_)) => {
                     tracing::debug!("the client left before it logged in");
                     self.client = None;
                     return;
                 }
-                Event::Upstream(Ok(ConnEvent::Received)) => self.frames_from_upstream().await,
-                Event::Upstream(Ok(ConnEvent::Closed) | Err(_)) => {
+                LoginEvent::Upstream(Ok(ConnEvent::Received)) => self.frames_from_upstream().await,
+                LoginEvent::Upstream(Ok(ConnEvent::Closed) | Err(_)) => {
                     self.upstream = None;
                     self.take(Input::UpstreamLost).await;
                 }
-                Event::Deadline => self.deadline().await,
-                Event::Stop(stop) => self.take(Input::Stop(stop)).await,
+                LoginEvent::Deadline => self.deadline().await,
+                LoginEvent::Stop(stop) => self.take(Input::Stop(stop)).await,
             }
         }
     }
 
-    async fn next_event(&mut self, mut shutdown: Pin<&mut WaitForCancellationFuture<'_>>) -> Event {
+    async fn next_event(&mut self, mut shutdown: Pin<&mut WaitForCancellationFuture<'_>>) -> LoginEvent {
         let Reading { client: read_client, server: read_upstream } = self.reading();
         poll_fn(|cx| {
             if let Poll::Ready(event) = self.poll_legs(cx, read_client, read_upstream) {
                 return Poll::Ready(event);
             }
             if pin!(self.eviction.evicted()).poll(cx).is_ready() {
-                return Poll::Ready(Event::Stop(Stop::Crowded));
+                return Poll::Ready(LoginEvent::Stop(Stop::Crowded));
             }
             // Writing may have come to its end, or to a halt, just now.
             let deadline = self.next_deadline(read_upstream);
-            if self.alarm.poll(cx, Some(deadline)).is_ready() {
-                return Poll::Ready(Event::Deadline);
+            if self.timer.poll(cx, Some(deadline)).is_ready() {
+                return Poll::Ready(LoginEvent::Deadline);
             }
-            shutdown.as_mut().poll(cx).map(|()| Event::Stop(Stop::Shutdown))
+            shutdown.as_mut().poll(cx).map(|()| LoginEvent::Stop(Stop::Shutdown))
         })
         .await
     }
@@ -171,14 +172,14 @@ impl Driver<'_> {
         Reading::decide(self.client.as_deref().map(Waiting::of), self.upstream.as_ref().map(Waiting::of), stops)
     }
 
-    fn poll_legs(&mut self, cx: &mut Context<'_>, read_client: bool, read_upstream: bool) -> Poll<Event> {
+    fn poll_legs(&mut self, cx: &mut Context<'_>, read_client: bool, read_upstream: bool) -> Poll<LoginEvent> {
         if let Some(client) = &mut self.client
             && let Poll::Ready(event) = client.poll_event(cx, read_client)
         {
-            return Poll::Ready(Event::Client(event));
+            return Poll::Ready(LoginEvent::Client(event));
         }
         match &mut self.upstream {
-            Some(upstream) => upstream.poll_event(cx, read_upstream).map(Event::Upstream),
+            Some(upstream) => upstream.poll_event(cx, read_upstream).map(LoginEvent::Upstream),
             None => Poll::Pending,
         }
     }
@@ -228,14 +229,14 @@ impl Driver<'_> {
             match client.next_frame() {
                 Ok(Some(frame)) => {
                     let locked_out =
-                        self.relay.guards.logins().is_locked_out(Instant::now(), self.addresses.client.ip());
+                        self.relay.guards().logins().is_locked_out(Instant::now(), self.addresses.client.ip());
                     self.negotiation.lock_out(locked_out);
                     self.take(Input::Client(frame)).await;
                 }
                 Ok(None) => return,
                 Err(error) => {
                     tracing::debug!(%error, "the client's bytes are no XML stream");
-                    self.relay.too_much(&error, self.authenticated);
+                    self.relay.overload().on_frame_error(&error, self.authentication);
                     self.negotiation.refuse_bytes(&error);
                     self.perform().await;
                 }
@@ -250,12 +251,12 @@ impl Driver<'_> {
             };
             match upstream.next_frame() {
                 Ok(Some(frame)) => {
-                    self.relay.note_skipped(&frame);
+                    self.relay.reports().on_frame(&frame);
                     self.take(Input::Upstream(frame)).await;
                 }
                 Ok(None) => return,
                 Err(error) => {
-                    if let Some(suppressed) = self.relay.guards.watch().refused(Refusal::ServerError) {
+                    if let Some(suppressed) = self.relay.guards().watch().refused(Refusal::ServerError) {
                         tracing::warn!(%error, suppressed, "the server's bytes are no XML stream");
                     }
                     self.upstream = None;
@@ -267,7 +268,7 @@ impl Driver<'_> {
 
     fn count_resumption(&mut self) {
         if let Some(outcome) = self.resumption.take() {
-            self.relay.metrics.resumption(outcome);
+            self.relay.metrics().resumption(outcome);
         }
     }
 
@@ -302,16 +303,16 @@ impl Driver<'_> {
             Output::ToUpstream(bytes) => self.upstream.as_mut()?.write(&bytes),
             Output::Connect(host) => return self.connect(&host).await,
             Output::Authenticated => {
-                let limits = self.snapshot.limits(true);
-                self.authenticated = true;
+                let limits = self.snapshot.limits(Authentication::Done);
+                self.authentication = Authentication::Done;
                 let client = self.client.as_mut()?;
                 client.framer().set_limits(limits);
                 client.permit()?.authenticated();
             }
-            Output::SaslFailed => self.relay.metrics.sasl_failure(),
-            Output::LoginFailed => self.relay.guards.logins().failed(Instant::now(), self.addresses.client.ip()),
+            Output::SaslFailed => self.relay.metrics().sasl_failure(),
+            Output::LoginFailed => self.relay.guards().logins().failed(Instant::now(), self.addresses.client.ip()),
             Output::LoginRefused => {
-                self.relay.guards.watch().reached(Limit::FailedLoginsPerAddress, self.addresses.client.ip())
+                self.relay.guards().watch().reached(Limit::FailedLoginsPerAddress, self.addresses.client.ip())
             }
             Output::Restart => {
                 if let Some(client) = &mut self.client {
@@ -329,9 +330,10 @@ impl Driver<'_> {
                 return self.hand_over(&id, resumption).await;
             }
             Output::Release(proof, resource) => {
-                if let Some(ghost) = self.relay.registry.held_resource(&proof, &resource) {
+                if let Some(superseded) = self.relay.registry().held_resource(&proof, &resource) {
                     let relay = self.relay;
-                    self.wait_for(relay.end(&ghost, EndReason::Superseded), Patience::Bounded).await;
+                    self.wait_for(relay.accounts().end_session(&superseded, EndReason::Superseded), Patience::Bounded)
+                        .await;
                 }
             }
             Output::Bound(bound) => {
@@ -339,7 +341,7 @@ impl Driver<'_> {
                 self.outcome = LoginOutcome::Bound;
                 self.done = true;
             }
-            Output::Notice(domain, notice) => self.relay.notices.tell(domain, notice),
+            Output::Notice(domain, notice) => self.relay.warnings().warn(domain, notice),
             Output::Close(reason) => {
                 self.report_close(reason);
                 self.outcome = LoginOutcome::Closed(reason);
@@ -351,7 +353,7 @@ impl Driver<'_> {
 
     /// What anybody can make happen as often as they like is logged as its limit is, or for those who look for it.
     fn report_close(&self, reason: CloseReason) {
-        let watch = self.relay.guards.watch();
+        let watch = self.relay.guards().watch();
         match reason {
             CloseReason::Timeout => watch.reached(Limit::AuthenticationTimeout, self.addresses.client.ip()),
             CloseReason::ServerSilent => watch.reached(Limit::ServerTimeout, self.addresses.client.ip()),
@@ -389,22 +391,22 @@ impl Driver<'_> {
         let tls = self.client.as_ref().and_then(|client| Tls::of(client.stream().state()));
         let client = proxy_protocol::Client { addresses: self.addresses, tls };
         let connected = self.wait_for(way.connect(&terms, Some(&client)), Patience::Bounded).await?;
-        self.relay.metrics.upstream(host, connected.is_ok());
+        self.relay.metrics().upstream(host, connected.is_ok());
         Some(match connected {
             Ok(mut conn) => {
                 if let (Some(wanted), Some(spoken)) = (terms.tls, conn.stream().version())
                     && wanted != spoken
                 {
-                    self.relay.notices.tell(host.to_owned(), Notice::OtherTls);
+                    self.relay.warnings().warn(host.to_owned(), Notice::OtherTls);
                 }
                 let free = self.snapshot.config.limits.stanza;
-                conn.framer().skip_unfit(Some(Share { free, room: self.relay.guards.large() }));
+                conn.framer().skip_unfit(Some(Share { free, room: self.relay.guards().large() }));
                 self.upstream = Some(conn);
                 Input::Connected(way.leg())
             }
             Err(error) => {
                 let (upstream, remedy) = (way.upstream(), error.remedy());
-                if let Some(suppressed) = self.relay.guards.watch().refused(Refusal::Unreachable) {
+                if let Some(suppressed) = self.relay.guards().watch().refused(Refusal::Unreachable) {
                     tracing::warn!(domain = host, %upstream, %error, remedy, suppressed, "the server cannot be reached");
                 }
                 Input::UpstreamLost
