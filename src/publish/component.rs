@@ -7,9 +7,10 @@ use aws_lc_rs::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
+use super::answers::Answers;
 use super::error::{ComponentError, ConnectError, NoPermit};
 use super::namespace;
-use super::peer::{Answers, Link, Reaction, Stream, StreamPeer, next_frame};
+use super::peer::{Link, Reaction, Stream, StreamPeer, next_frame};
 use crate::config::{Component, Config, Speaker};
 use crate::jid::{BareJid, Jid};
 use crate::net::conn::Conn;

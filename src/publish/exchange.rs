@@ -9,9 +9,10 @@ use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 use tokio::time::timeout_at;
 
+use super::answers::Answers;
 use super::error::StreamLost;
 use super::namespace;
-use super::peer::{Answers, CLOSE_TIMEOUT, Job, Link, Reaction, Stream, StreamPeer, StreamTimeouts, answer};
+use super::peer::{CLOSE_TIMEOUT, Job, Link, Reaction, Stream, StreamPeer, StreamTimeouts, answer};
 use super::pending::{Answered, PendingPublishes};
 use super::selection::Attempt;
 use crate::net::conn::{Conn, ConnEvent};

@@ -5,7 +5,7 @@
 //! | `publisher.rs` | [`Publisher`]: tries the transports for a publish |
 //! | `selection.rs` | the order in which they are tried, and what is remembered of a push service |
 //! | `stream.rs`, `exchange.rs`, `pending.rs`, `backoff.rs` | a stream of our own: its task, its traffic, publishes without an answer, reconnection |
-//! | `peer.rs` | what that task needs of the other end |
+//! | `peer.rs`, `answers.rs` | what that task needs of the other end, and by which way it answers |
 //! | `component.rs` | `component`: as a component of the server (XEP-0114) |
 //! | `s2s/` | `s2s`: as the domain itself, over a stream of its own to the push service |
 //! | `session.rs` | `session`: through the user's own upstream stream, where the server stamps the full JID |
@@ -13,6 +13,7 @@
 //! | `probe.rs` | tries the transports without notifying anybody, for `pushward check` |
 //! | `settings.rs`, `error.rs` | the loaded configuration; errors |
 
+mod answers;
 mod backoff;
 mod component;
 mod error;

@@ -10,6 +10,7 @@ use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::oneshot;
 
+use super::answers::Answers;
 use super::error::{ConnectError, NoPermit, SkipReason};
 use super::selection::Attempt;
 use crate::jid::BareJid;
@@ -27,15 +28,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Duplex for S {}
 
 /// A connection, whatever is below it.
 pub(super) type Stream = Box<dyn Duplex>;
-
-/// The way of the answers to publishes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Answers {
-    /// They come back on the stream.
-    OnStream,
-    /// They go to the server of our host; nothing of them is known here.
-    ToServer,
-}
 
 /// A stream that stanzas may be written to.
 pub(super) struct Link {

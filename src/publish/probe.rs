@@ -7,7 +7,8 @@ use std::time::Duration;
 use rustls::sign::CertifiedKey;
 use tokio::time::timeout;
 
-use super::peer::{Answers, CLOSE_TIMEOUT, Stream, StreamPeer, next_frame};
+use super::answers::Answers;
+use super::peer::{CLOSE_TIMEOUT, Stream, StreamPeer, next_frame};
 use super::s2s::dial::{Dialer, Reached};
 use super::s2s::endpoints::Tls;
 use super::s2s::{inbound, pool};

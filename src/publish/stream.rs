@@ -11,10 +11,11 @@ use tokio::time::{sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
+use super::answers::Answers;
 use super::backoff::ReconnectBackoff;
 use super::error::{ConnectError, SkipReason, StreamLost};
 use super::exchange::{Exchange, ExchangeEvent};
-use super::peer::{Answers, CLOSE_TIMEOUT, Claim, Job, Link, StreamPeer, StreamTimeouts};
+use super::peer::{CLOSE_TIMEOUT, Claim, Job, Link, StreamPeer, StreamTimeouts};
 use super::selection::Attempt;
 use crate::jid::BareJid;
 use crate::push::notification::Publish;

@@ -28,7 +28,8 @@ use crate::jid;
 use crate::net::certificate::{self, Defect};
 use crate::net::conn::Conn;
 use crate::net::roots::{self, RootsError};
-use crate::publish::peer::{Answers, Link, Stream, next_frame};
+use crate::publish::answers::Answers;
+use crate::publish::peer::{Link, Stream, next_frame};
 use crate::xml::{FrameLimits, excerpt, ns};
 
 /// The ALPN name of server connections (XEP-0368 §4).

@@ -11,7 +11,7 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::{Bytes, BytesMut};
 
 use crate::jid::Jid;
-use crate::publish::peer::Answers;
+use crate::publish::answers::Answers;
 use crate::xml::{Element, Frame, Node, XmlWriter, excerpt, ns};
 
 /// What is to be done.
@@ -186,7 +186,7 @@ fn empty(name: &str, ns: &str) -> Bytes {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::publish::peer::Answers::{OnStream, ToServer};
+    use crate::publish::answers::Answers::{OnStream, ToServer};
     use crate::xml::{FrameLimits, Framer};
 
     const HEADER: &str = "<stream:stream xmlns='jabber:server' xmlns:stream='http://etherx.jabber.org/streams' id='1' \

@@ -37,7 +37,7 @@ use crate::session::{Attachment, EndReason, Input, Session};
 /// Bytes of a stanza whose work keeps others of the same worker waiting.
 const LARGE: usize = 1 << 20;
 
-struct Driver {
+struct SessionDriver {
     relay: Arc<Relay>,
     session: Session,
     handle: Arc<Handle>,
@@ -63,7 +63,7 @@ pub(in crate::relay) async fn run(relay: Arc<Relay>, login: Box<Login>) {
     Box::pin(driver.leave()).await;
 }
 
-impl Driver {
+impl SessionDriver {
     /// `events`: what has become of the connections meanwhile.
     async fn drive(&mut self, events: Vec<TaskEvent>) {
         // What came right behind the bind.

@@ -1,7 +1,7 @@
 //! Drives a [`Negotiation`]: one client over TLS, one fresh stream to the server.
 
+mod outputs;
 mod resume;
-mod wait;
 
 use std::future::{Future, poll_fn};
 use std::net::SocketAddr;
@@ -10,25 +10,26 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Instant;
 
+use tokio::select;
+use tokio::time::sleep_until;
 use tokio_util::sync::WaitForCancellationFuture;
 
-use super::patience::Patience;
+use super::patience::{Patience, STORE};
 use super::server_clock::ServerClock;
-use crate::limits::{Eviction, Limit, Refusal, Stage};
+use crate::limits::{Eviction, Refusal};
 use crate::metrics::{LoginOutcome, ResumeOutcome};
 use crate::net::conn::ConnEvent;
-use crate::net::proxy_protocol::{self, Addresses, Tls};
-use crate::net::upstream::{Terms, UpstreamConn};
+use crate::net::proxy_protocol::Addresses;
+use crate::net::upstream::UpstreamConn;
 use crate::relay::backpressure::{Reading, Stops, Waiting};
 use crate::relay::client::Client;
 use crate::relay::handshake::Secured;
+use crate::relay::read_ahead::{ReadAhead, while_there};
 use crate::relay::shared::Relay;
 use crate::relay::snapshot::{Authentication, Snapshot};
 use crate::relay::timer::Timer;
-use crate::session::negotiate::{CloseReason, Held, Input, Negotiation, Output, Stop};
-use crate::session::sieve::Notice;
-use crate::session::{Bound, EndReason};
-use crate::xml::Share;
+use crate::session::Bound;
+use crate::session::negotiate::{Held, Input, Negotiation, Stop};
 
 /// A login that became a session of its own.
 pub(in crate::relay) struct Login {
@@ -46,7 +47,7 @@ enum LoginEvent {
     Stop(Stop),
 }
 
-struct Driver<'a> {
+struct LoginDriver<'a> {
     relay: &'a Relay,
     /// What was current as the connection came.
     snapshot: Arc<Snapshot>,
@@ -78,7 +79,7 @@ pub(in crate::relay) async fn run(
     let Secured { client, eviction, elements } = secured;
     let mut negotiation = snapshot.negotiation();
     negotiation.sent_before(elements);
-    let mut driver = Driver {
+    let mut driver = LoginDriver {
         relay,
         negotiation,
         snapshot,
@@ -98,7 +99,7 @@ pub(in crate::relay) async fn run(
     driver.drive().await;
     driver.count_resumption();
     relay.metrics().login(driver.outcome);
-    let Driver { client, upstream, bound, .. } = driver;
+    let LoginDriver { client, upstream, bound, .. } = driver;
     match (bound, client, upstream) {
         (Some(bound), Some(client), Some(upstream)) => {
             Some(Box::new(Login { bound, client, peer: addresses.client, upstream }))
@@ -115,7 +116,7 @@ pub(in crate::relay) async fn run(
     }
 }
 
-impl Driver<'_> {
+impl LoginDriver<'_> {
     async fn drive(&mut self) {
         // One for all events: it is entered with locks that all connections share.
         let mut shutdown = pin!(self.relay.shutdown().cancelled());
@@ -277,141 +278,30 @@ impl Driver<'_> {
         self.perform().await;
     }
 
-    /// Performs outputs; what one of them answers is the next input, once all are drained.
-    async fn perform(&mut self) {
-        loop {
-            let mut answer = None;
-            while let Some(output) = self.negotiation.poll() {
-                if let Some(input) = self.perform_one(output).await {
-                    answer = Some(input);
-                }
-                if self.interrupted.is_some() {
-                    return;
-                }
-            }
-            match answer {
-                Some(input) => self.negotiation.handle(input),
-                None => return,
-            }
-        }
-    }
-
-    async fn perform_one(&mut self, output: Output) -> Option<Input> {
-        match output {
-            Output::ToClient(bytes) => self.client.as_mut()?.write(&bytes),
-            Output::ReplyToClient(bytes) => self.client.as_mut()?.reply(&bytes),
-            Output::ToUpstream(bytes) => self.upstream.as_mut()?.write(&bytes),
-            Output::Connect(host) => return self.connect(&host).await,
-            Output::Authenticated => {
-                let limits = self.snapshot.limits(Authentication::Done);
-                self.authentication = Authentication::Done;
-                let client = self.client.as_mut()?;
-                client.framer().set_limits(limits);
-                client.permit()?.authenticated();
-            }
-            Output::SaslFailed => self.relay.metrics().sasl_failure(),
-            Output::LoginFailed => self.relay.guards().logins().failed(Instant::now(), self.addresses.client.ip()),
-            Output::LoginRefused => {
-                self.relay.guards().watch().reached(Limit::FailedLoginsPerAddress, self.addresses.client.ip())
-            }
-            Output::Restart => {
-                if let Some(client) = &mut self.client {
-                    client.framer().restart();
-                }
-                if let Some(upstream) = &mut self.upstream {
-                    upstream.framer().restart();
-                }
-            }
-            Output::Find(id) => {
-                self.count_resumption();
-                return self.find(&id).await;
-            }
-            Output::HandOver(id, resumption) => {
-                return self.hand_over(&id, resumption).await;
-            }
-            Output::Release(proof, resource) => {
-                if let Some(superseded) = self.relay.registry().held_resource(&proof, &resource) {
-                    let relay = self.relay;
-                    self.wait_for(relay.accounts().end_session(&superseded, EndReason::Superseded), Patience::Bounded)
-                        .await;
-                }
-            }
-            Output::Bound(bound) => {
-                self.bound = Some(*bound);
-                self.outcome = LoginOutcome::Bound;
-                self.done = true;
-            }
-            Output::Notice(domain, notice) => self.relay.warnings().warn(domain, notice),
-            Output::Close(reason) => {
-                self.report_close(reason);
-                self.outcome = LoginOutcome::Closed(reason);
-                self.done = true;
-            }
-        }
+    /// Waits for `work`. `None` if the login is over before: [`LoginDriver::interrupted`] says why.
+    async fn wait_for<T>(&mut self, work: impl Future<Output = T>, patience: Patience) -> Option<T> {
+        let mut near = ReadAhead::new(self.client.as_deref_mut()?);
+        let mut far = self.upstream.as_mut().map(ReadAhead::new);
+        let over = self.negotiation.deadline();
+        let late = match patience {
+            Patience::Bounded => over,
+            Patience::Store => over.min(Instant::now() + STORE),
+        };
+        let stop = select! {
+            biased;
+            done = while_there(&mut near, far.as_mut(), work) => match done {
+                Some(done) => return Some(done),
+                None => None,
+            },
+            () = self.eviction.evicted() => Some(Stop::Crowded),
+            () = self.relay.shutdown().cancelled() => Some(Stop::Shutdown),
+            () = sleep_until(late.into()) => Some(if late < over { Stop::StoreLate } else { Stop::Timeout }),
+        };
+        self.interrupted = match stop {
+            Some(stop) => Some(LoginEvent::Stop(stop)),
+            None => near.into_end().map(LoginEvent::Client),
+        };
         None
-    }
-
-    /// What anybody can make happen as often as they like is logged as its limit is, or for those who look for it.
-    fn report_close(&self, reason: CloseReason) {
-        let watch = self.relay.guards().watch();
-        match reason {
-            CloseReason::Timeout => watch.reached(Limit::AuthenticationTimeout, self.addresses.client.ip()),
-            CloseReason::ServerSilent => watch.reached(Limit::ServerTimeout, self.addresses.client.ip()),
-            CloseReason::ClientClosed
-            | CloseReason::ClientError
-            | CloseReason::UpstreamClosed
-            | CloseReason::UpstreamLost
-            | CloseReason::UpstreamError
-            | CloseReason::UpstreamWantsTls
-            | CloseReason::HostUnknown
-            | CloseReason::ResumeRefused
-            | CloseReason::StoreLate
-            | CloseReason::Crowded
-            | CloseReason::TooManyElements
-            | CloseReason::LockedOut
-            | CloseReason::Shutdown => {}
-        }
-        tracing::debug!(?reason, "closed before login");
-    }
-
-    async fn connect(&mut self, host: &str) -> Option<Input> {
-        let snapshot = Arc::clone(&self.snapshot);
-        let Some(way) = snapshot.ways.to(host) else {
-            return Some(Input::UpstreamLost);
-        };
-        if let Some(permit) = self.client.as_mut().and_then(|client| client.permit()) {
-            permit.reaches(Stage::Opened);
-        }
-        let terms = Terms {
-            connect_timeout: self.snapshot.config.limits.connect_timeout,
-            write_timeout: self.snapshot.config.stream_management.write_timeout,
-            limits: self.snapshot.upstream_limits(),
-            tls: self.client.as_ref().and_then(|client| client.stream().state().protocol_version()),
-        };
-        let tls = self.client.as_ref().and_then(|client| Tls::of(client.stream().state()));
-        let client = proxy_protocol::Client { addresses: self.addresses, tls };
-        let connected = self.wait_for(way.connect(&terms, Some(&client)), Patience::Bounded).await?;
-        self.relay.metrics().upstream(host, connected.is_ok());
-        Some(match connected {
-            Ok(mut conn) => {
-                if let (Some(wanted), Some(spoken)) = (terms.tls, conn.stream().version())
-                    && wanted != spoken
-                {
-                    self.relay.warnings().warn(host.to_owned(), Notice::OtherTls);
-                }
-                let free = self.snapshot.config.limits.stanza;
-                conn.framer().skip_unfit(Some(Share { free, room: self.relay.guards().large() }));
-                self.upstream = Some(conn);
-                Input::Connected(way.leg())
-            }
-            Err(error) => {
-                let (upstream, remedy) = (way.upstream(), error.remedy());
-                if let Some(suppressed) = self.relay.guards().watch().refused(Refusal::Unreachable) {
-                    tracing::warn!(domain = host, %upstream, %error, remedy, suppressed, "the server cannot be reached");
-                }
-                Input::UpstreamLost
-            }
-        })
     }
 }
 

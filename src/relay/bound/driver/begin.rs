@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use tokio::time::timeout;
 
-use super::Driver;
+use super::SessionDriver;
 use crate::clock;
 use crate::metrics::Wait;
 use crate::publish::session::Carried;
@@ -28,7 +28,7 @@ const STORE: Duration = Duration::from_secs(60);
 
 /// The session, and what has become of its connections while the store was asked. `None` if the store was too late: the
 /// client was told.
-pub(super) async fn begin(relay: Arc<Relay>, login: Box<Login>) -> Option<(Box<Driver>, Vec<TaskEvent>)> {
+pub(super) async fn begin(relay: Arc<Relay>, login: Box<Login>) -> Option<(Box<SessionDriver>, Vec<TaskEvent>)> {
     let Login { mut bound, mut client, peer, mut upstream } = *login;
     // The session shares the headers of its legs.
     bound.client_header = shared(&bound.client_header, client.framer().make_lean());
@@ -66,7 +66,7 @@ pub(super) async fn begin(relay: Arc<Relay>, login: Box<Login>) -> Option<(Box<D
     let status = Status::new(relay.metrics());
     let legs = Legs::new(client, upstream, relay.metrics().tap());
     let jobs = Jobs::new(Arc::clone(&relay), Arc::clone(&handle));
-    let driver = Box::new(Driver {
+    let driver = Box::new(SessionDriver {
         relay,
         session,
         handle,

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use tokio::select;
 use tokio::time::sleep_until;
 
-use super::Driver;
+use super::SessionDriver;
 use crate::metrics::Wait;
 use crate::push::account::Change;
 use crate::registry::Mail;
@@ -17,7 +17,7 @@ use crate::relay::shared::Relay;
 /// How long the store may take with what the session has left, before the session leaves without it.
 const STORE: Duration = Duration::from_secs(5);
 
-impl Driver {
+impl SessionDriver {
     /// Finishes what the store was asked for, then leaves the registry. The mailbox is served meanwhile.
     pub(super) async fn leave(mut self: Box<Self>) {
         if let Some(reason) = self.ended {

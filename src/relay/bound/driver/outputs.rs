@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::Driver;
+use super::SessionDriver;
 use crate::publish::Eligible;
 use crate::publish::session::Asker;
 use crate::push::notification::Publish;
@@ -12,7 +12,7 @@ use crate::relay::jobs::{Done, Request, Spooling};
 use crate::session::{Closing, Input, Output, Stored};
 use crate::store::StoreError;
 
-impl Driver {
+impl SessionDriver {
     pub(super) fn take(&mut self, input: Input) {
         self.session.handle(self.now, input);
         self.perform();

@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
-use super::Driver;
+use super::LoginDriver;
 use crate::metrics::{LoginOutcome, ResumeOutcome, Wait};
 use crate::relay::client::{Attach, Command, Refused};
 use crate::relay::login::patience::Patience;
@@ -17,7 +17,7 @@ use crate::store::StoreError;
 /// How long a session may take to take a connection, or to refuse it.
 const HAND_OVER: Duration = Duration::from_secs(10);
 
-impl Driver<'_> {
+impl LoginDriver<'_> {
     /// A session that can be resumed, or what is remembered of one that has ended in order.
     pub(super) async fn find(&mut self, id: &SmId) -> Option<Input> {
         let found = match self.relay.registry().find(id) {
