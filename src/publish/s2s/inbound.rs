@@ -79,7 +79,7 @@ mod tests {
                 check(&addressed(what, to), &InboundVerdict::Refused);
             }
         }
-        let affiliation = |to: &str| {
+        let message = |to: &str| {
             format!(
                 "<message from='push.example' to='{to}'><pubsub xmlns='http://jabber.org/protocol/pubsub' node='n'>\
                  <affiliation jid='juliet@example.org' affiliation='none'/></pubsub></message>"
@@ -87,11 +87,11 @@ mod tests {
         };
         let affiliation = Affiliation { service: "push.example".parse().unwrap(), node: "n".to_owned(), is_none: true };
         check(
-            &affiliation("juliet@example.org"),
+            &message("juliet@example.org"),
             &InboundVerdict::Affiliation(BareJid::new("juliet@example.org").unwrap(), affiliation),
         );
-        check(&affiliation("romeo@example.org"), &InboundVerdict::Refused);
-        check(&affiliation("example.org"), &InboundVerdict::Refused);
+        check(&message("romeo@example.org"), &InboundVerdict::Refused);
+        check(&message("example.org"), &InboundVerdict::Refused);
     }
 
     #[test]
