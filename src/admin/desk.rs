@@ -2,7 +2,7 @@
 
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant, SystemTime};
 
 use super::history::{History, Sample};
@@ -27,6 +27,7 @@ use crate::registry::Published;
 use crate::relay::Handle;
 use crate::relay::Relay;
 use crate::store::{Backlog, Measures, Slot, StoreError};
+use crate::sync::lock;
 
 /// Accounts that are read from the disk at once.
 const PAGE: usize = 256;
@@ -137,7 +138,7 @@ impl Desk {
 
     fn history(&self) -> MutexGuard<'_, History> {
         // Numbers are numbers, also where another thread has panicked.
-        self.history.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.history)
     }
 
     fn connections(&self, total: Tally) -> usize {
