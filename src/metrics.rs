@@ -14,7 +14,7 @@ mod waits;
 
 use std::fmt;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use prometheus_client::encoding::text;
@@ -28,6 +28,7 @@ use prometheus_client::registry::{Registry, Unit};
 use crate::config::Transport;
 use crate::push::outcome::Outcome;
 use crate::session::liveness::Reach;
+use crate::sync::lock;
 use crate::xml::SkipReason;
 pub use fate::{Fate, Fates};
 pub use latency::Latency;
@@ -400,7 +401,7 @@ impl Metrics {
         let total = measured.total();
         self.connections.set(gauge(self.connections(total.live + total.suspect)));
         // What is set and what is told is of one moment, also for two who ask at once.
-        let _asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
+        let _asked = lock(&self.asked);
         // A host that is not served any more has no series.
         self.sessions.clear();
         for (host, tally) in &measured.sessions {

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::future::pending;
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use tokio::sync::oneshot;
 
@@ -11,6 +11,7 @@ use super::network::Network;
 use super::waiting::{Origin, Place, Stage, Waiting};
 use super::watch::{Limit, Watch};
 use crate::config::Limits;
+use crate::sync::lock;
 
 /// Who is connected.
 #[derive(Clone, Debug)]
@@ -185,7 +186,7 @@ impl Drop for Permit {
 
 impl Shared {
     fn table(&self) -> MutexGuard<'_, Table> {
-        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.table)
     }
 
     fn reached(&self, limit: Limit, address: Option<IpAddr>) {
