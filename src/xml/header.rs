@@ -1,6 +1,6 @@
 //! The stream header (RFC 6120 §4.7): what it says, and reading it as it arrives.
 
-use std::sync::{Arc, LazyLock, Mutex, PoisonError};
+use std::sync::{Arc, LazyLock, Mutex};
 
 use bytes::Bytes;
 
@@ -12,6 +12,7 @@ use super::ns;
 use super::scan::check_prefixes;
 use super::scope::{Declared, Scope, declared_prefix, lookup};
 use super::tag::{Attrs, Tag, start_tag};
+use crate::sync::lock;
 
 /// The bounds of a header's tag, on every leg.
 const LIMITS: FrameLimits = FrameLimits::new(0, 1);
@@ -68,7 +69,7 @@ impl Header {
     /// header itself is the stream's own, for each of its elements counts among those that hold it.
     pub fn lean(&self) -> Arc<Header> {
         static LATE: Mutex<Vec<Arc<Meaning>>> = Mutex::new(Vec::new());
-        let mut late = LATE.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut late = lock(&LATE);
         if let Some(known) = late.iter().find(|known| **known == self.meaning) {
             return Arc::new(Header { meaning: Arc::clone(known), said: None });
         }
