@@ -398,16 +398,9 @@ impl Jobs {
                 Done::Quiet(store.bury_known(own.login, id.as_str(), tombstone).await)
             }),
             Request::Wake(reason) => {
-                let wake = Wake { since: clock::unix_secs().get(), reason: stored(reason) };
+                let wake = Wake { since: clock::unix_secs().get(), reason };
                 Box::pin(async move { Done::Quiet(store.wake(&slot, wake).await) })
             }
         }
-    }
-}
-
-fn stored(reason: WakeReason) -> store::WakeReason {
-    match reason {
-        WakeReason::UpstreamLost => store::WakeReason::UpstreamLost,
-        WakeReason::Restart => store::WakeReason::Restart,
     }
 }
