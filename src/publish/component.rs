@@ -25,13 +25,13 @@ pub(super) fn is_fit(config: &Config, host: &str, service: &Jid) -> bool {
 }
 
 /// The server's component port, seen from one host.
-pub(super) struct Server {
+pub(super) struct ComponentPort {
     config: Arc<Config>,
     host: String,
     component: Component,
 }
 
-impl Server {
+impl ComponentPort {
     pub(super) fn new(config: Arc<Config>, host: String, component: Component) -> Self {
         Self { config, host, component }
     }
@@ -81,7 +81,7 @@ impl Server {
     }
 }
 
-impl StreamPeer for Server {
+impl StreamPeer for ComponentPort {
     type Permit = ();
 
     fn admit(&self, _account: Option<&BareJid>) -> Result<(), NoPermit> {

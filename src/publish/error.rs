@@ -1,4 +1,4 @@
-//! Why a publish did not leave by a transport, and why a stream of our own could not be had, or is over.
+//! Errors of transports: a publish that did not leave, a stream that could not be set up or was lost.
 
 use std::io;
 use std::time::Duration;
@@ -30,7 +30,7 @@ pub(super) enum SkipReason {
     /// Too many commands wait for the user's session.
     #[error("the account's session is busy")]
     SessionBusy,
-    /// The account has named too many push services that nobody used before.
+    /// The account has named too many new push services.
     #[error("the account has brought too many new push services")]
     TooManyNewServices,
     /// Too many streams are in backoff.

@@ -19,7 +19,7 @@ use crate::net::conn::{Conn, ConnEvent};
 use crate::push::outcome::Outcome;
 use crate::xml::{Element, Frame, Kind, STREAM_CLOSE, excerpt, ns, stream_error};
 
-/// How long what a peer may not send is answered, before the stream ends.
+/// The time for which a peer that has sent what it may not still gets answers, before the stream ends.
 const REFUSING: Duration = Duration::from_secs(1);
 /// Publishes of one stream whose answers are awaited; more wait in the queue.
 const PENDING: usize = 1024;
@@ -34,7 +34,7 @@ pub(super) struct Decision {
     error: Option<Bytes>,
 }
 
-/// What a link has to react to.
+/// An event of a link.
 #[derive(Debug)]
 pub(super) enum ExchangeEvent {
     Conn(std::io::Result<ConnEvent>),

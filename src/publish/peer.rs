@@ -1,4 +1,4 @@
-//! The other end of a stream of our own: what its task needs of a component port or a push service.
+//! The other end of a stream of our own: a component port or a push service, as the stream's task uses it.
 
 use std::future::Future;
 use std::io;
@@ -39,7 +39,7 @@ pub(super) struct Link {
     pub(super) idle: Option<Duration>,
 }
 
-/// What becomes of a stanza that answers no publish.
+/// The reaction to a stanza that answers no publish.
 #[derive(Debug)]
 pub(super) enum Reaction {
     Nothing,

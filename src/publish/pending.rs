@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use crate::jid::Jid;
 
-/// What an answer belongs to.
+/// The publish that an answer belongs to.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Answered<T> {
     /// It is the answer to this publish.
@@ -50,7 +50,7 @@ impl<T> PendingPublishes<T> {
         format!("{}-{random:032x}", self.prefix)
     }
 
-    /// What an answer with this id and sender is: the right id from anyone but the push service answers nothing.
+    /// Takes an answer with this id and sender. The right id from anyone but the push service answers nothing.
     pub(super) fn answer(&mut self, id: &str, from: Option<&str>) -> Answered<T> {
         if !id.starts_with(&self.prefix) {
             return Answered::NotOurs;

@@ -10,7 +10,7 @@ use tokio::time::timeout;
 use super::answers::Answers;
 use super::peer::{CLOSE_TIMEOUT, Stream, StreamPeer, next_frame};
 use super::s2s::dial::{Dialer, Reached};
-use super::s2s::endpoints::Tls;
+use super::s2s::endpoints::TlsMode;
 use super::s2s::{inbound, pool};
 use super::{component, namespace};
 use crate::config::{Config, Transport};
@@ -90,7 +90,7 @@ impl Probe {
             Err(error) => return Finding::Fails(error.to_string()),
         };
         let Reached { conn, address, tls, answers, offers_bidi } = reached;
-        let tls = if tls == Tls::Direct { "direct TLS" } else { "STARTTLS" };
+        let tls = if tls == TlsMode::Direct { "direct TLS" } else { "STARTTLS" };
         let seen = format!("{address} lets {host} in, with {tls}");
         if answers == Answers::OnStream {
             return match question(conn, host, service).await {
@@ -125,7 +125,7 @@ impl Probe {
             return Finding::Untried(what.to_owned());
         }
         let (address, domain) = (component.address.clone(), component.domain.clone());
-        let server = component::Server::new(Arc::clone(&self.config), host.to_owned(), component);
+        let server = component::ComponentPort::new(Arc::clone(&self.config), host.to_owned(), component);
         let link = match server.dial().await {
             Ok(link) => link,
             Err(error) => return Finding::Fails(error.to_string()),

@@ -110,7 +110,7 @@ impl Publisher {
             };
             let (queue, jobs) = stream::queue();
             let span = tracing::info_span!("component", domain = %component.domain);
-            let peer = component::Server::new(Arc::clone(config), domain.clone(), component.clone());
+            let peer = component::ComponentPort::new(Arc::clone(config), domain.clone(), component.clone());
             let timeouts =
                 StreamTimeouts { answer: config.push.publish_timeout, write: config.stream_management.write_timeout };
             let task = StreamTask { peer: Arc::new(peer), jobs, timeouts, shutdown: self.shutdown.clone() };

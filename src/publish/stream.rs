@@ -43,7 +43,7 @@ pub(super) fn enqueue(queue: &Queue, job: Job) -> Result<(), SkipReason> {
 }
 
 /// Why a link was left.
-enum Ended {
+enum StreamEnd {
     Lost(StreamLost),
     Idle,
     Shutdown,
@@ -96,14 +96,14 @@ impl<P: StreamPeer> StreamTask<P> {
             tracing::info!(from = %link.from, answers, "stream is up");
             backoff = ReconnectBackoff::default();
             match self.serve(link, first, permit).await {
-                Ended::Idle => tracing::info!("stream closed: nobody needs it"),
-                Ended::Lost(reason) => {
+                StreamEnd::Idle => tracing::info!("stream closed: nobody needs it"),
+                StreamEnd::Lost(reason) => {
                     tracing::info!(%reason, "stream lost");
                     if self.peer.is_eager() {
                         backoff.on_failure(Instant::now(), reason.into());
                     }
                 }
-                Ended::Shutdown => break,
+                StreamEnd::Shutdown => break,
             }
         }
         self.jobs.close();
@@ -145,7 +145,7 @@ impl<P: StreamPeer> StreamTask<P> {
         }
     }
 
-    async fn serve(&mut self, link: Link, first: Option<Job>, permit: P::Permit) -> Ended {
+    async fn serve(&mut self, link: Link, first: Option<Job>, permit: P::Permit) -> StreamEnd {
         let mut exchange = Exchange::new(link, self.timeouts);
         if let Some(job) = first {
             exchange.publish(job);
@@ -159,7 +159,7 @@ impl<P: StreamPeer> StreamTask<P> {
             if let Some(until) = leaving
                 && (exchange.is_answered() && self.jobs.is_empty() || until <= Instant::now())
             {
-                break Ended::Shutdown;
+                break StreamEnd::Shutdown;
             }
             let event = self.next_event(&mut exchange, leaving).await;
             let now = Instant::now();
@@ -168,13 +168,13 @@ impl<P: StreamPeer> StreamTask<P> {
                 StreamEvent::Job(None) => {}
                 StreamEvent::Exchange(event) => match exchange.on_event(event, &*self.peer) {
                     Ok(()) => {}
-                    Err(reason) => break Ended::Lost(reason),
+                    Err(reason) => break StreamEnd::Lost(reason),
                 },
                 StreamEvent::Shutdown => leaving = Some(now + CLOSE_TIMEOUT),
                 StreamEvent::Deadline => match exchange.overdue(now) {
-                    Some(reason) => break Ended::Lost(reason),
+                    Some(reason) => break StreamEnd::Lost(reason),
                     // Only if nothing has come into the queue meanwhile: what is in it needs the stream.
-                    None if exchange.is_idle(now) && self.jobs.is_empty() => break Ended::Idle,
+                    None if exchange.is_idle(now) && self.jobs.is_empty() => break StreamEnd::Idle,
                     None => {}
                 },
             }
@@ -185,7 +185,7 @@ impl<P: StreamPeer> StreamTask<P> {
             peer.count_late(late);
             drop(permit);
         };
-        if let Ended::Shutdown = ended {
+        if let StreamEnd::Shutdown = ended {
             close.await;
         } else {
             tokio::spawn(close.instrument(span));

@@ -47,7 +47,7 @@ impl Gauges {
         UnixSecs::new(self.since.load(Ordering::Relaxed))
     }
 
-    pub(super) fn set_queued(&self, (stanzas, bytes): (usize, usize)) {
+    pub(super) fn set_queued(&self, stanzas: usize, bytes: usize) {
         self.queued_stanzas.store(stanzas, Ordering::Relaxed);
         self.queued_bytes.store(bytes, Ordering::Relaxed);
     }

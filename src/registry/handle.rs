@@ -195,8 +195,8 @@ impl<C> Handle<C> {
     }
 
     /// Publishes the number of stanzas that wait in memory, and their bytes.
-    pub fn set_queued(&self, queued: (usize, usize)) {
-        self.gauges.set_queued(queued);
+    pub fn set_queued(&self, stanzas: usize, bytes: usize) {
+        self.gauges.set_queued(stanzas, bytes);
     }
 
     /// The number of stanzas that wait in memory, and their bytes.

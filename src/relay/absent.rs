@@ -23,14 +23,14 @@ use crate::registry::mailbox::{self, Mail, NotTaken, mailbox};
 use crate::session::Settings;
 use crate::store::Store;
 
-/// News of one account that wait; of more, the newest are dropped: a push that is due counts what waits anyway.
+/// AbsentMessage of one account that wait; of more, the newest are dropped: a push that is due counts what waits anyway.
 const NEWS: usize = 64;
 /// A task that has nothing to do ends; longer than any pause between two pushes about the same.
 const IDLE: Duration = Duration::from_secs(2 * 60 * 60);
 
-/// What an account's task reacts to.
+/// A message to an account's task.
 #[derive(Debug)]
-enum News {
+enum AbsentMessage {
     Seen(Box<Notice>),
     Back(DeviceId),
     Answered(Target, Outcome),
@@ -38,7 +38,7 @@ enum News {
 
 /// The tasks of accounts with devices that have no session.
 pub(super) struct AbsentDevices {
-    tasks: DashMap<BareJid, mailbox::Sender<News>>,
+    tasks: DashMap<BareJid, mailbox::Sender<AbsentMessage>>,
     dropped: Seldom,
     current: Arc<Current>,
     store: Store,
@@ -64,7 +64,7 @@ impl AbsentDevices {
 
     /// A session has seen something that concerns devices without one.
     pub(super) fn on_notice(self: &Arc<Self>, account: &BareJid, notice: Notice) {
-        let news = News::Seen(Box::new(notice));
+        let news = AbsentMessage::Seen(Box::new(notice));
         let entry = self.tasks.entry(account.clone()).or_insert_with(|| self.start(account));
         match entry.offer(news) {
             Ok(()) => {}
@@ -88,7 +88,7 @@ impl AbsentDevices {
     pub(super) fn on_device_back(&self, account: &BareJid, device: DeviceId) {
         if let Some(task) = self.tasks.get(account) {
             // One that has just ended knows of no device.
-            drop(task.deliver(News::Back(device)));
+            drop(task.deliver(AbsentMessage::Back(device)));
         }
     }
 
@@ -96,13 +96,18 @@ impl AbsentDevices {
         Arc::clone(&self.current.load().settings)
     }
 
-    fn start(self: &Arc<Self>, account: &BareJid) -> mailbox::Sender<News> {
+    fn start(self: &Arc<Self>, account: &BareJid) -> mailbox::Sender<AbsentMessage> {
         let (sender, receiver) = mailbox(NEWS);
         self.background.spawn(Arc::clone(self).run(account.clone(), sender.clone(), receiver));
         sender
     }
 
-    async fn run(self: Arc<Self>, account: BareJid, own: mailbox::Sender<News>, mut news: mailbox::Receiver<News>) {
+    async fn run(
+        self: Arc<Self>,
+        account: BareJid,
+        own: mailbox::Sender<AbsentMessage>,
+        mut news: mailbox::Receiver<AbsentMessage>,
+    ) {
         let mut absent = Absent::new(Arc::clone(&self.settings().push));
         loop {
             let idle = Instant::now() + IDLE;
@@ -118,14 +123,14 @@ impl AbsentDevices {
             let now = Instant::now();
             absent.change(&self.settings().push);
             match heard {
-                Some(News::Seen(notice)) => {
+                Some(AbsentMessage::Seen(notice)) => {
                     for verdict in absent.saw(now, &notice) {
                         tracing::debug!(%account, verdict = verdict.name(), "judged, for a device without a session");
                         self.metrics.verdict(verdict.name());
                     }
                 }
-                Some(News::Back(device)) => absent.back(device),
-                Some(News::Answered(target, outcome)) => absent.answered(now, &target, &outcome),
+                Some(AbsentMessage::Back(device)) => absent.back(device),
+                Some(AbsentMessage::Answered(target, outcome)) => absent.answered(now, &target, &outcome),
                 None if wake == idle => break,
                 None => {}
             }
@@ -136,7 +141,7 @@ impl AbsentDevices {
         self.tasks.remove_if(&account, |_, sender| sender.is_same(&own));
         news.close();
         // What came in the last moment.
-        while let Some(Mail::Message(News::Seen(notice))) = news.try_recv() {
+        while let Some(Mail::Message(AbsentMessage::Seen(notice))) = news.try_recv() {
             if !self.shutdown.is_cancelled() {
                 self.on_notice(&account, *notice);
             }
@@ -144,7 +149,7 @@ impl AbsentDevices {
     }
 
     /// Publishes for a device without a session, and reports the outcome to the account's task.
-    fn publish(self: &Arc<Self>, account: &BareJid, publish: Publish, task: &mailbox::Sender<News>) {
+    fn publish(self: &Arc<Self>, account: &BareJid, publish: Publish, task: &mailbox::Sender<AbsentMessage>) {
         let (absent, account, task) = (Arc::clone(self), account.clone(), task.clone());
         self.background.spawn(async move {
             let target = publish.target.clone();
@@ -156,7 +161,7 @@ impl AbsentDevices {
             }
             let outcome = absent.publishing.publish(&account, publish).await.outcome;
             // There is one such message for each publish of the task, which may have ended.
-            drop(task.deliver(News::Answered(target, outcome)));
+            drop(task.deliver(AbsentMessage::Answered(target, outcome)));
         });
     }
 }

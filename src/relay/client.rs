@@ -12,7 +12,7 @@ pub type Client = Conn<TlsStream<TcpStream>>;
 pub type Registry = registry::Registry<Client>;
 /// How others reach a session.
 pub type Handle = registry::Handle<Client>;
-/// What others ask of a session's task.
+/// A request to a session's task.
 pub(super) type Command = registry::Command<Client>;
 /// A connection that proved it may take the session over.
 pub(super) type Attach = registry::Attach<Client>;

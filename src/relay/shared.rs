@@ -1,4 +1,4 @@
-//! What all connections of a daemon share.
+//! The state that all connections of a daemon share.
 
 use std::sync::Arc;
 
@@ -28,7 +28,7 @@ use crate::registry::{Published, Sessions};
 use crate::session::Settings;
 use crate::store::{Store, StoreError};
 
-/// What all connections of a daemon share. It connects the components, each of which owns its state.
+/// The state that all connections of a daemon share. It connects the components, each of which owns its part.
 pub struct Relay {
     current: Arc<Current>,
     registry: Arc<Registry>,
@@ -196,12 +196,12 @@ impl Relay {
         &self.registry
     }
 
-    /// What is on disk.
+    /// The store.
     pub fn store(&self) -> &Store {
         &self.store
     }
 
-    /// What is counted.
+    /// The metrics.
     pub fn metrics(&self) -> &Metrics {
         &self.metrics
     }

@@ -1,4 +1,4 @@
-//! What a reload may change, loaded as a whole: a task that begins takes the current one, and keeps it.
+//! A configuration and all that it names, which a reload replaces as a whole: a task that begins takes the current one, and keeps it.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -18,7 +18,7 @@ use crate::publish::TransportSettings;
 use crate::session::{Settings, negotiate};
 use crate::xml::FrameLimits;
 
-/// What is current.
+/// The snapshot in force.
 pub type Current = ArcSwap<Snapshot>;
 
 /// Whether a client has logged in.
@@ -51,17 +51,17 @@ pub enum LoadError {
 pub struct Snapshot {
     /// As it was read.
     pub config: Arc<Config>,
-    /// What sessions are to know of it.
+    /// The settings of sessions.
     pub settings: Arc<Settings>,
     /// The domains served.
     pub domains: Arc<HashSet<String>>,
     /// The hosts' certificates, by domain, in the order of the configuration.
     pub keys: Vec<(String, Arc<CertifiedKey>)>,
-    /// What clients see.
+    /// The certificates for connections of clients.
     pub certificates: Certificates,
     /// The ways to the servers.
     pub ways: Ways,
-    /// What publishing needs.
+    /// The settings of publishing.
     pub(super) transports: Arc<TransportSettings>,
 }
 

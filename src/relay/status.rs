@@ -1,4 +1,4 @@
-//! What a session's task publishes for operators.
+//! Publishes the status of a session for operators.
 
 use std::time::{Duration, Instant};
 
@@ -11,7 +11,7 @@ use crate::push::pusher::Verdict;
 use crate::session::liveness::Reach;
 use crate::session::{Event, Session};
 
-/// What is counted and noted of one session.
+/// Counts and notes what operators see of one session.
 #[derive(Debug)]
 pub(super) struct Status {
     /// When the first stanza was judged that notifies, while no notification has left.
@@ -34,7 +34,8 @@ impl Status {
     pub(super) fn publish(&mut self, handle: &Handle, session: &Session) -> Option<Reach> {
         let reach = session.reach();
         let changed = handle.set_reach(reach);
-        handle.set_queued(session.queued());
+        let (stanzas, bytes) = session.queued();
+        handle.set_queued(stanzas, bytes);
         handle.set_set_aside(session.set_aside());
         let unsaved = session.unsaved();
         self.unsaved.set(unsaved.stanzas, unsaved.bytes);

@@ -1,4 +1,4 @@
-//! What a daemon does beside its sessions: what a start finds left over, and what grows old.
+//! Work beside the sessions: leftovers of the process before, ageing, wake pushes, certificates, revocations.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -13,7 +13,7 @@ pub(super) struct UpstreamWarnings {
 }
 
 impl UpstreamWarnings {
-    /// Warns of the server of a domain. What makes every login fail is logged at each of them, the rest once.
+    /// Warns of the server of a domain. A warning about what makes every login fail is logged at each of them, others once.
     pub(super) fn warn(&self, domain: String, notice: Notice) {
         let always = notice == Notice::TlsRequired;
         if lock(&self.logged).insert((domain.clone(), notice)) || always {

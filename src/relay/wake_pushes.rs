@@ -22,7 +22,7 @@ const ROUND: Duration = Duration::from_secs(10);
 /// Over how long the first round spreads its pushes, at least: not all phones call back at once.
 const JITTER: Duration = Duration::from_secs(5);
 
-/// What the rounds remember.
+/// The memory of the rounds.
 #[derive(Default)]
 struct RoundMemory {
     /// Devices that wait, as was logged.

@@ -19,7 +19,7 @@ use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
 use super::dns::Dns;
-use super::endpoints::{Candidate, Tls, is_here, is_open, is_open_here};
+use super::endpoints::{Candidate, TlsMode, is_here, is_open, is_open_here};
 use super::error::{AUTHORITY, NOT_XMPP, ReachCause, ReachError, describe_io};
 use super::handshake::{Handshake, HandshakeError, HandshakeStep};
 use crate::clock;
@@ -50,14 +50,14 @@ const EXTENDED_KEY_USAGE: &[u8] = &[0x06, 0x03, 0x55, 0x1d, 0x25];
 pub(in crate::publish) struct Reached {
     pub(in crate::publish) conn: Conn<Stream>,
     pub(in crate::publish) address: SocketAddr,
-    pub(in crate::publish) tls: Tls,
+    pub(in crate::publish) tls: TlsMode,
     /// They come back on the stream if XEP-0288 was agreed on.
     pub(in crate::publish) answers: Answers,
     /// The push service offers it.
     pub(in crate::publish) offers_bidi: bool,
 }
 
-/// What all connections to push services share.
+/// Connects to push services.
 pub(crate) struct Dialer {
     config: Arc<Config>,
     dns: Dns,
@@ -99,10 +99,10 @@ impl Dialer {
     async fn reach_patiently(&self, us: &str, peer: &str, wanted: Answers) -> Result<Reached, ReachError> {
         let route = self.config.push.routes.iter().find(|route| route.domain == peer);
         let roots = self.roots(route).await?;
-        let dialogue = Dialogue { dialer: self, us, peer, wanted, roots };
+        let attempt = ReachAttempt { dialer: self, us, peer, wanted, roots };
         match route {
-            Some(route) => dialogue.by_route(route).await,
-            None => dialogue.by_dns().await,
+            Some(route) => attempt.by_route(route).await,
+            None => attempt.by_dns().await,
         }
     }
 
@@ -123,7 +123,7 @@ fn no_roots(error: &impl ToString) -> ReachError {
 }
 
 /// One attempt to reach a push service.
-struct Dialogue<'a> {
+struct ReachAttempt<'a> {
     dialer: &'a Dialer,
     us: &'a str,
     peer: &'a str,
@@ -131,9 +131,9 @@ struct Dialogue<'a> {
     roots: Arc<RootCertStore>,
 }
 
-impl Dialogue<'_> {
+impl ReachAttempt<'_> {
     async fn by_route(&self, route: &Route) -> Result<Reached, ReachError> {
-        let tls = if route.direct_tls { Tls::Direct } else { Tls::Starttls };
+        let tls = if route.direct_tls { TlsMode::Direct } else { TlsMode::Starttls };
         let found = lookup_host((route.address.host.as_str(), route.address.port)).await;
         let unknown =
             |error: io::Error| ReachCause::RouteAddress { address: route.address.clone(), cause: error.to_string() };
@@ -175,7 +175,7 @@ impl Dialogue<'_> {
         Ok(addresses)
     }
 
-    async fn first_of(&self, addresses: Vec<SocketAddr>, tls: Tls) -> Result<Reached, ReachError> {
+    async fn first_of(&self, addresses: Vec<SocketAddr>, tls: TlsMode) -> Result<Reached, ReachError> {
         let mut last = ReachError::from(ReachCause::NoAddress);
         for address in addresses {
             last = match timeout(ATTEMPT, self.connect(address, tls)).await {
@@ -187,13 +187,13 @@ impl Dialogue<'_> {
         Err(last)
     }
 
-    async fn connect(&self, address: SocketAddr, tls: Tls) -> Result<Reached, ReachError> {
+    async fn connect(&self, address: SocketAddr, tls: TlsMode) -> Result<Reached, ReachError> {
         let tcp = TcpStream::connect(address).await?;
         crate::net::tune(&tcp, self.dialer.config.stream_management.write_timeout)?;
         let mut handshake = Handshake::new(self.us, self.peer, self.wanted);
         let tcp = match tls {
-            Tls::Direct => tcp,
-            Tls::Starttls => self.starttls(tcp, &mut handshake).await?,
+            TlsMode::Direct => tcp,
+            TlsMode::Starttls => self.starttls(tcp, &mut handshake).await?,
         };
         let secured = self.secure(tcp, tls).await?;
         let mut conn = self.framed(Box::new(secured) as Stream);
@@ -218,7 +218,11 @@ impl Dialogue<'_> {
         }
     }
 
-    async fn secure(&self, tcp: TcpStream, tls: Tls) -> Result<tokio_rustls::client::TlsStream<TcpStream>, ReachError> {
+    async fn secure(
+        &self,
+        tcp: TcpStream,
+        tls: TlsMode,
+    ) -> Result<tokio_rustls::client::TlsStream<TcpStream>, ReachError> {
         let name = jid::ascii(self.peer).and_then(|ascii| ServerName::try_from(ascii).ok());
         let unnamed = || ReachError::fatal(ReachCause::NoCertificateName(self.peer.to_owned()));
         let key = self.dialer.keys.get(self.us);
@@ -282,7 +286,7 @@ impl Dialogue<'_> {
         ours.contains(alert).then(|| ReachCause::CertificateRefused { alert: *alert, remedy: self.remedy() })
     }
 
-    /// What the operator can do about a certificate that is not taken.
+    /// The remedy for a host certificate that is not accepted.
     fn remedy(&self) -> &'static str {
         let Some(key) = self.dialer.keys.get(self.us) else { return "give the host a certificate" };
         let defects = certificate::judge(key, self.us, clock::now());
@@ -308,19 +312,23 @@ impl Dialogue<'_> {
     }
 }
 
-/// What can be done about a TLS handshake that we ended.
+/// The remedy for a TLS handshake that we ended.
 fn untrusted(error: &io::Error) -> &'static str {
     let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
     if let Some(rustls::Error::InvalidCertificate(_)) = inner { AUTHORITY } else { NOT_XMPP }
 }
 
-fn client_config(roots: Arc<RootCertStore>, key: &Arc<CertifiedKey>, tls: Tls) -> Result<ClientConfig, rustls::Error> {
+fn client_config(
+    roots: Arc<RootCertStore>,
+    key: &Arc<CertifiedKey>,
+    tls: TlsMode,
+) -> Result<ClientConfig, rustls::Error> {
     let resolver: Arc<dyn ResolvesClientCert> = Arc::new(SingleCertAndKey::from(CertifiedKey::clone(key)));
     let mut config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
         .with_protocol_versions(&[&TLS13, &TLS12])?
         .with_root_certificates(roots)
         .with_client_cert_resolver(resolver);
-    if tls == Tls::Direct {
+    if tls == TlsMode::Direct {
         config.alpn_protocols = vec![ALPN.to_vec()];
     }
     Ok(config)

@@ -8,7 +8,7 @@ const PORT: u16 = 5269;
 
 /// Whether a connection starts with TLS.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::publish) enum Tls {
+pub(in crate::publish) enum TlsMode {
     /// It does (XEP-0368).
     Direct,
     /// After `<starttls/>`.
@@ -39,7 +39,7 @@ pub(super) struct SrvRecords {
 pub(super) struct Candidate {
     pub(super) host: String,
     pub(super) port: u16,
-    pub(super) tls: Tls,
+    pub(super) tls: TlsMode,
 }
 
 /// Returns where a domain's server may be, in the order in which it is tried; empty: nowhere. `random(n)` is a number from 0 to
@@ -50,10 +50,12 @@ pub(super) fn order(
     mut random: impl FnMut(u32) -> u32,
 ) -> Vec<Candidate> {
     if direct.is_empty() && starttls.is_empty() {
-        return vec![Candidate { host: domain.to_owned(), port: PORT, tls: Tls::Starttls }];
+        return vec![Candidate { host: domain.to_owned(), port: PORT, tls: TlsMode::Starttls }];
     }
-    let both =
-        direct.into_iter().map(|srv| (Tls::Direct, srv)).chain(starttls.into_iter().map(|srv| (Tls::Starttls, srv)));
+    let both = direct
+        .into_iter()
+        .map(|srv| (TlsMode::Direct, srv))
+        .chain(starttls.into_iter().map(|srv| (TlsMode::Starttls, srv)));
     let mut left: Vec<_> = both.filter(|(_, srv)| !srv.target.is_empty()).collect();
     // RFC 2782: those of weight 0 come first among equals, so that they are seldom chosen but can be.
     left.sort_by_key(|(_, srv)| (srv.priority, srv.weight));
@@ -159,12 +161,15 @@ mod tests {
     fn names(direct: &[Srv], starttls: &[Srv], random: impl FnMut(u32) -> u32) -> Vec<String> {
         let records = SrvRecords { direct: direct.to_vec(), starttls: starttls.to_vec() };
         let candidates = order("push.example", records, random);
-        candidates.into_iter().map(|t| format!("{}{}", t.host, if t.tls == Tls::Direct { "!" } else { "" })).collect()
+        candidates
+            .into_iter()
+            .map(|t| format!("{}{}", t.host, if t.tls == TlsMode::Direct { "!" } else { "" }))
+            .collect()
     }
 
     #[test]
     fn without_records_it_is_the_domain_itself() {
-        let fallback = Candidate { host: "push.example".to_owned(), port: 5269, tls: Tls::Starttls };
+        let fallback = Candidate { host: "push.example".to_owned(), port: 5269, tls: TlsMode::Starttls };
         assert_eq!(order("push.example", SrvRecords::default(), |_| 0), [fallback]);
     }
 

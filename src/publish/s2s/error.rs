@@ -1,4 +1,4 @@
-//! Why a push service cannot be reached, and what the operator can do about it.
+//! Errors of reaching a push service, with the remedy for the operator.
 
 use std::fmt;
 use std::io;
@@ -128,7 +128,7 @@ impl ReachError {
         if self.is_final { self } else { Self { address: Some(address), ..self } }
     }
 
-    /// What the operator can do about it; empty: the message says so.
+    /// The remedy for the operator; empty: the message says it.
     pub(in crate::publish) fn remedy(&self) -> &'static str {
         self.cause.remedy()
     }

@@ -14,7 +14,7 @@ use crate::jid::Jid;
 use crate::publish::answers::Answers;
 use crate::xml::{Element, Frame, Node, XmlWriter, excerpt, ns};
 
-/// What is to be done.
+/// The next thing to do.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum HandshakeStep {
     /// Nothing: more is to come.
@@ -66,7 +66,7 @@ impl HandshakeError {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Phase {
+enum HandshakePhase {
     Clear,
     AskedTls,
     Secure,
@@ -81,16 +81,16 @@ pub(super) struct Handshake {
     peer: String,
     wanted: Answers,
     offers_bidi: bool,
-    phase: Phase,
+    phase: HandshakePhase,
 }
 
 impl Handshake {
     /// A stream from one domain to another, in the clear at first; `wanted`: the way of the answers that is asked for.
     pub(super) fn new(us: &str, peer: &str, wanted: Answers) -> Self {
-        Self { us: us.to_owned(), peer: peer.to_owned(), wanted, offers_bidi: false, phase: Phase::Clear }
+        Self { us: us.to_owned(), peer: peer.to_owned(), wanted, offers_bidi: false, phase: HandshakePhase::Clear }
     }
 
-    /// What is to be written first on a connection in the clear.
+    /// Returns the first bytes on a connection in the clear.
     pub(super) fn open(&self) -> Bytes {
         let mut xml = XmlWriter::new();
         xml.start("stream:stream").attr("xmlns", ns::SERVER).attr("xmlns:stream", ns::STREAMS);
@@ -102,7 +102,7 @@ impl Handshake {
 
     /// TLS is up, and the peer's certificate is its own: what is to be written first.
     pub(super) fn secured(&mut self) -> Bytes {
-        self.phase = Phase::Secure;
+        self.phase = HandshakePhase::Secure;
         self.open()
     }
 
@@ -131,22 +131,24 @@ impl Handshake {
         let node = element.node();
         match (node.ns(), node.name(), self.phase) {
             (ns::STREAMS, "error", _) => Err(HandshakeError::StreamError(condition(&node, ns::STREAM_ERRORS))),
-            (ns::STREAMS, "features", Phase::Clear) => {
+            (ns::STREAMS, "features", HandshakePhase::Clear) => {
                 node.child("starttls", ns::TLS).ok_or(HandshakeError::NoTls)?;
-                self.phase = Phase::AskedTls;
+                self.phase = HandshakePhase::AskedTls;
                 Ok(HandshakeStep::Write(empty("starttls", ns::TLS)))
             }
-            (ns::TLS, "proceed", Phase::AskedTls) => Ok(HandshakeStep::Secure),
-            (ns::TLS, "failure", Phase::AskedTls) => Err(HandshakeError::NoTls),
-            (ns::STREAMS, "features", Phase::Secure) => self.authenticate(&node),
-            (ns::SASL, "success", Phase::Authenticating { answers }) => {
-                self.phase = Phase::Authenticated { answers };
+            (ns::TLS, "proceed", HandshakePhase::AskedTls) => Ok(HandshakeStep::Secure),
+            (ns::TLS, "failure", HandshakePhase::AskedTls) => Err(HandshakeError::NoTls),
+            (ns::STREAMS, "features", HandshakePhase::Secure) => self.authenticate(&node),
+            (ns::SASL, "success", HandshakePhase::Authenticating { answers }) => {
+                self.phase = HandshakePhase::Authenticated { answers };
                 Ok(HandshakeStep::Restart(self.open()))
             }
-            (ns::SASL, "failure", Phase::Authenticating { .. }) => {
+            (ns::SASL, "failure", HandshakePhase::Authenticating { .. }) => {
                 Err(HandshakeError::Refused(condition(&node, ns::SASL)))
             }
-            (ns::STREAMS, "features", Phase::Authenticated { answers }) => Ok(HandshakeStep::Ready { answers }),
+            (ns::STREAMS, "features", HandshakePhase::Authenticated { answers }) => {
+                Ok(HandshakeStep::Ready { answers })
+            }
             (_, name, _) => Err(HandshakeError::Unexpected(excerpt(name))),
         }
     }
@@ -166,7 +168,7 @@ impl Handshake {
             xml.start("bidi").attr("xmlns", ns::BIDI).end();
         }
         xml.start("auth").attr("xmlns", ns::SASL).attr("mechanism", "EXTERNAL").text(&STANDARD.encode(&self.us));
-        self.phase = Phase::Authenticating { answers };
+        self.phase = HandshakePhase::Authenticating { answers };
         Ok(HandshakeStep::Write(xml.finish()))
     }
 }

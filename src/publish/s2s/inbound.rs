@@ -1,18 +1,18 @@
-//! What a push service may send on a stream that its answers come back on (XEP-0288). Users choose push services, so this is
-//! the internet: answers are taken, and affiliation messages.
+//! Stanzas of a push service on a stream that its answers come back on (XEP-0288). Users choose push services, so this is the
+//! internet: only answers and affiliation messages are taken.
 
 use crate::jid::{BareJid, Jid};
 use crate::push::affiliation::Affiliation;
 use crate::xml::Node;
 
-/// What is to become of a stanza that does not answer a publish of this stream.
+/// The verdict on a stanza that does not answer a publish of this stream.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum InboundVerdict {
     /// Its sender is of another domain: the stream ends at once.
     Foreign,
     /// It is for another domain: the stream ends at once.
     Misdirected,
-    /// An answer that nobody waits for.
+    /// An answer that is not awaited.
     Stray,
     /// An answer for the session with this full JID, if there is one.
     Answer(Jid),

@@ -1,12 +1,11 @@
-//! How many push services that nobody used before an account may bring: users choose them, and each is a connection to
-//! wherever they like.
+//! The limit of new push services for each account: users choose them, and each is a connection to wherever they like.
 
 use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
 use crate::jid::BareJid;
 
-/// How many an account may bring within [`HOUR`].
+/// New push services of an account within [`HOUR`].
 const BRINGS: usize = 3;
 const HOUR: Duration = Duration::from_secs(60 * 60);
 /// Push services that are known; of more, all are looked at anew.

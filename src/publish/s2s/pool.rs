@@ -69,7 +69,7 @@ pub struct Revocation {
     pub reply: oneshot::Sender<bool>,
 }
 
-/// What the streams report to, and what ends them.
+/// The rest of the process, as the streams use it.
 pub(in crate::publish) struct PoolEnvironment<'a> {
     pub(in crate::publish) sessions: Arc<dyn Sessions>,
     pub(in crate::publish) revocations: mpsc::Sender<Revocation>,
@@ -241,7 +241,7 @@ impl StreamPeer for Service {
     }
 }
 
-/// What the sender of a refused stanza gets.
+/// The error for the sender of a refused stanza, if it gets one.
 fn refusal(stanza: &Element) -> Option<Bytes> {
     let node = stanza.node();
     inbound::is_returned(&node).then(|| namespace::busy(&node))

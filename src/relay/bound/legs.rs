@@ -1,4 +1,4 @@
-//! The two connections of a session: what is read from them, what waits to be written, and how fast the client may send.
+//! The two connections of a session: reading, writing, and how fast the client may send.
 
 use std::io;
 use std::task::{Context, Poll};
@@ -9,7 +9,7 @@ use crate::limits::{Rates, Throttle, Watch};
 use crate::metrics::{Leg, Tap};
 use crate::net::conn::{ConnEvent, Departure};
 use crate::net::upstream::UpstreamConn;
-use crate::relay::backpressure::{Reading, Stops, Waiting};
+use crate::relay::backpressure::{PeerBacklog, Reading, Stops};
 use crate::relay::client::Client;
 use crate::session::Peer;
 use crate::xml::{Frame, FrameError};
@@ -97,7 +97,7 @@ impl Legs {
         }
     }
 
-    /// What has become of the questions that are watched, for each peer.
+    /// The departures of the questions that are watched, for each peer.
     pub(super) fn departures(&mut self) -> [(Peer, Option<Departure>); 2] {
         let client = self.client.as_mut().and_then(|client| client.departure());
         [(Peer::Client, client), (Peer::Server, self.upstream.departure())]
@@ -138,7 +138,7 @@ impl Legs {
     pub(super) fn reading(&self, now: Instant, rates: Rates, stops: Stops) -> Reading {
         let slowed = self.throttle.resumes_at(now, rates).is_some();
         let stops = Stops { client: stops.client || slowed, ..stops };
-        Reading::decide(self.client.as_deref().map(Waiting::of), Some(Waiting::of(&self.upstream)), stops)
+        Reading::decide(self.client.as_deref().map(PeerBacklog::of), Some(PeerBacklog::of(&self.upstream)), stops)
     }
 
     /// The peers that are read again (`false`), or not any more (`true`), since it was asked last.

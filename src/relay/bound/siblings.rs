@@ -9,7 +9,7 @@ use crate::relay::device_memories::MemoryShare;
 use crate::relay::shared::Relay;
 use crate::session::{DeviceMemory, Successor};
 
-/// What one session knows of the others of its device.
+/// The other sessions of a device, as one of them knows them.
 pub(super) struct Siblings {
     relay: Arc<Relay>,
     handle: Arc<Handle>,

@@ -11,7 +11,7 @@ use crate::session::Peer;
 /// How often in a row the two legs are served before the store and the clock come first.
 const LEGS: usize = 16;
 
-/// What a session's task has to react to.
+/// An event for a session's task.
 pub(super) enum TaskEvent {
     Client(io::Result<ConnEvent>),
     Upstream(io::Result<ConnEvent>),
@@ -49,8 +49,8 @@ impl Turn {
         if self.client_was_last { Peer::Server } else { Peer::Client }
     }
 
-    /// Whether commands are polled first. What others have said before holds for what the server sends behind it: a registration
-    /// that is gone is not pushed for. After as many as the queue holds the others come first once.
+    /// Whether commands are polled first. A command that came before a stanza of the server holds for it: a
+    /// registration that is gone is not pushed for. After as many as the queue holds the others come first once.
     pub(super) fn commands_first(&self) -> bool {
         self.commands < COMMANDS
     }

@@ -14,7 +14,7 @@ pub(super) struct Watched {
     is_draining: bool,
 }
 
-/// What is new of an account.
+/// The news of an account.
 pub(super) struct AccountNews {
     /// The account of this login was removed.
     pub(super) is_removed: bool,
@@ -41,7 +41,7 @@ impl Watched {
         Some(current)
     }
 
-    /// Takes what is published about the account of a login; returns what is new of it.
+    /// Takes what is published about the account of a login; returns the news.
     pub(super) fn take_news(&mut self, login: LoginId, news: News) -> AccountNews {
         let is_removed = news.removed >= login && !std::mem::replace(&mut self.is_removed, true);
         let newer = news.account.filter(|account| account.revision > self.revision);

@@ -15,13 +15,13 @@ use tokio::time::sleep_until;
 use tokio_util::sync::WaitForCancellationFuture;
 
 use super::patience::{Patience, STORE};
-use super::server_clock::ServerClock;
+use super::server_clock::{RequestState, ServerClock};
 use crate::limits::{Eviction, Refusal};
 use crate::metrics::{LoginOutcome, ResumeOutcome};
 use crate::net::conn::ConnEvent;
 use crate::net::proxy_protocol::Addresses;
 use crate::net::upstream::UpstreamConn;
-use crate::relay::backpressure::{Reading, Stops, Waiting};
+use crate::relay::backpressure::{PeerBacklog, Reading, Stops};
 use crate::relay::client::Client;
 use crate::relay::handshake::Secured;
 use crate::relay::read_ahead::{ReadAhead, while_there};
@@ -49,7 +49,7 @@ enum LoginEvent {
 
 struct LoginDriver<'a> {
     relay: &'a Relay,
-    /// What was current as the connection came.
+    /// The snapshot in force when the connection came.
     snapshot: Arc<Snapshot>,
     negotiation: Negotiation,
     addresses: Addresses,
@@ -64,7 +64,7 @@ struct LoginDriver<'a> {
     /// The outcome of the client's last attempt to resume a session; none is proven until the session has the connection.
     resumption: Option<ResumeOutcome>,
     outcome: LoginOutcome,
-    /// What came while something else was waited for.
+    /// An event that came while something else was waited for.
     interrupted: Option<LoginEvent>,
     done: bool,
 }
@@ -149,16 +149,16 @@ impl LoginDriver<'_> {
     }
 
     async fn next_event(&mut self, mut shutdown: Pin<&mut WaitForCancellationFuture<'_>>) -> LoginEvent {
-        let Reading { client: read_client, server: read_upstream } = self.reading();
+        let reading = self.reading();
         poll_fn(|cx| {
-            if let Poll::Ready(event) = self.poll_legs(cx, read_client, read_upstream) {
+            if let Poll::Ready(event) = self.poll_legs(cx, reading) {
                 return Poll::Ready(event);
             }
             if pin!(self.eviction.evicted()).poll(cx).is_ready() {
                 return Poll::Ready(LoginEvent::Stop(Stop::Crowded));
             }
             // Writing may have come to its end, or to a halt, just now.
-            let deadline = self.next_deadline(read_upstream);
+            let deadline = self.next_deadline(reading);
             if self.timer.poll(cx, Some(deadline)).is_ready() {
                 return Poll::Ready(LoginEvent::Deadline);
             }
@@ -170,27 +170,28 @@ impl LoginDriver<'_> {
     /// Which of the two legs are read now.
     fn reading(&self) -> Reading {
         let stops = Stops { client: !self.negotiation.wants_client(), ..Stops::default() };
-        Reading::decide(self.client.as_deref().map(Waiting::of), self.upstream.as_ref().map(Waiting::of), stops)
+        Reading::decide(self.client.as_deref().map(PeerBacklog::of), self.upstream.as_ref().map(PeerBacklog::of), stops)
     }
 
-    fn poll_legs(&mut self, cx: &mut Context<'_>, read_client: bool, read_upstream: bool) -> Poll<LoginEvent> {
+    fn poll_legs(&mut self, cx: &mut Context<'_>, reading: Reading) -> Poll<LoginEvent> {
         if let Some(client) = &mut self.client
-            && let Poll::Ready(event) = client.poll_event(cx, read_client)
+            && let Poll::Ready(event) = client.poll_event(cx, reading.client)
         {
             return Poll::Ready(LoginEvent::Client(event));
         }
         match &mut self.upstream {
-            Some(upstream) => upstream.poll_event(cx, read_upstream).map(LoginEvent::Upstream),
+            Some(upstream) => upstream.poll_event(cx, reading.server).map(LoginEvent::Upstream),
             None => Poll::Pending,
         }
     }
 
     /// When a peer that does not read, a server that does not answer, or the whole login is given up.
-    fn next_deadline(&mut self, read_upstream: bool) -> Instant {
+    fn next_deadline(&mut self, reading: Reading) -> Instant {
         let [client, upstream] = self.write_deadlines();
-        let reached = read_upstream && self.upstream.as_ref().is_some_and(|upstream| upstream.backlog() == 0);
+        let has_left = self.upstream.as_ref().is_some_and(|upstream| upstream.backlog() == 0);
+        let request = if reading.server && has_left { RequestState::Sent } else { RequestState::Waits };
         let patience = self.snapshot.config.limits.server_timeout;
-        let server = self.server_clock.deadline(Instant::now(), self.negotiation.owed(), reached, patience);
+        let server = self.server_clock.deadline(Instant::now(), self.negotiation.owed(), request, patience);
         let over = self.negotiation.deadline();
         [client, upstream, server].into_iter().flatten().fold(over, Instant::min)
     }
@@ -305,7 +306,7 @@ impl LoginDriver<'_> {
     }
 }
 
-/// What a session lets others know, so that a resumption can be proven.
+/// Returns what must be proven to resume the session.
 pub(in crate::relay) fn held(bound: &Bound) -> Held {
     Held { account: bound.jid.to_bare(), identity: bound.identity.clone() }
 }

@@ -90,7 +90,7 @@ impl LoginDriver<'_> {
         None
     }
 
-    /// What anybody can make happen as often as they like is logged as its limit is, or for those who look for it.
+    /// Logs the end of the login. Peers can cause it without end, so it is logged as its limit is, or at level debug.
     fn report_close(&self, reason: CloseReason) {
         let watch = self.relay.guards().watch();
         match reason {

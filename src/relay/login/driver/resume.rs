@@ -31,7 +31,7 @@ impl LoginDriver<'_> {
         Some(Input::Found(found))
     }
 
-    /// What is remembered of a session that has ended in order, or is ending: then once its count is final. `None` if the
+    /// Returns what is remembered of a session that has ended in order; of one that is ending, once its count is final. `None` if the
     /// login is over.
     async fn ended(&mut self, id: &SmId) -> Option<Option<Ended>> {
         let relay = self.relay;
