@@ -98,7 +98,7 @@ impl<T: Clone + Send + 'static> Latest<T> {
 }
 
 fn newest<T: Clone>(last: &Mutex<Option<(Instant, T)>>) -> Option<(Instant, T)> {
-    lock(&last).clone()
+    lock(last).clone()
 }
 
 #[cfg(test)]

@@ -25,8 +25,13 @@ pub(super) struct Accounts {
 }
 
 impl Accounts {
-    pub(super) fn new(store: Store, registry: Arc<Registry>, memories: Arc<Memories>, metrics: Arc<Metrics>) -> Self {
-        Self { store, registry, memories, metrics, not_stored: Seldom::default() }
+    pub(super) fn new(store: Store, registry: Arc<Registry>, metrics: Arc<Metrics>) -> Self {
+        Self { store, registry, memories: Arc::default(), metrics, not_stored: Seldom::default() }
+    }
+
+    /// The memories of the accounts' devices.
+    pub(super) fn memories(&self) -> &Arc<Memories> {
+        &self.memories
     }
 
     /// Changes an account, and publishes it to its sessions.

@@ -209,7 +209,7 @@ impl Jobs {
             };
             if let Ok((left, _)) = &answer {
                 relay.registry().publish_removal(handle.account(), up_to);
-                relay.memories().forget(handle.account());
+                relay.accounts().memories().forget(handle.account());
                 relay.registry().publish(handle.account(), left, Some(&handle));
             }
             Done::Changed(token, answer)

@@ -9,7 +9,6 @@ use super::accounts::Accounts;
 use super::background::Background;
 use super::certificates::CertificateCheck;
 use super::client::Registry;
-use super::device_memories::Memories;
 use super::overload::Overload;
 use super::publishing::Publishing;
 use super::reachability;
@@ -37,7 +36,6 @@ pub struct Relay {
     guards: Arc<Guards>,
     shutdown: CancellationToken,
     background: Background,
-    memories: Arc<Memories>,
     accounts: Arc<Accounts>,
     publishing: Arc<Publishing>,
     absent: Arc<AbsentDevices>,
@@ -57,9 +55,8 @@ impl Relay {
         let hosts = config.hosts.iter().map(|host| host.domain.as_str());
         let metrics = Arc::new(Metrics::with((store.commit_time(), store.lost()), hosts));
         let guards = Arc::new(Guards::new(&config.limits, &metrics));
-        let (background, memories) = (Background::default(), Arc::<Memories>::default());
-        let accounts =
-            Arc::new(Accounts::new(store.clone(), Arc::clone(&registry), Arc::clone(&memories), Arc::clone(&metrics)));
+        let background = Background::default();
+        let accounts = Arc::new(Accounts::new(store.clone(), Arc::clone(&registry), Arc::clone(&metrics)));
         let sessions: Arc<dyn Sessions> = Arc::clone(&registry) as _;
         let publisher = Publisher::new(transports, sessions, metrics.fates(), &shutdown);
         let publishing =
@@ -84,7 +81,6 @@ impl Relay {
             guards,
             shutdown,
             background,
-            memories,
             accounts,
             publishing,
             absent,
@@ -213,10 +209,6 @@ impl Relay {
 
     pub(super) fn background(&self) -> &Background {
         &self.background
-    }
-
-    pub(super) fn memories(&self) -> &Arc<Memories> {
-        &self.memories
     }
 
     pub(super) fn accounts(&self) -> &Arc<Accounts> {

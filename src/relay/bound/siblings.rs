@@ -25,7 +25,7 @@ impl Siblings {
     pub(super) fn new(relay: Arc<Relay>, handle: Arc<Handle>) -> Self {
         Self {
             predecessors: Predecessors::of(&relay, &handle),
-            memory: relay.memories().share(&handle),
+            memory: relay.accounts().memories().share(&handle),
             relay,
             handle,
             successor: None,
@@ -36,7 +36,7 @@ impl Siblings {
     /// The session has turned out to be of a device that was known before.
     pub(super) fn on_device_changed(&mut self) {
         self.predecessors = Predecessors::of(&self.relay, &self.handle);
-        self.memory = self.relay.memories().share(&self.handle);
+        self.memory = self.relay.accounts().memories().share(&self.handle);
     }
 
     /// The memory of the device.
