@@ -32,7 +32,7 @@ mod unsaved;
 mod waits;
 
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use prometheus_client::encoding::text;
@@ -40,6 +40,7 @@ use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
 
 use crate::config::Transport;
+use crate::sync::lock;
 use crate::xml::SkipReason;
 use connections::Connections;
 pub use connections::LoggingIn;
@@ -286,7 +287,7 @@ impl Metrics {
     /// Never in practice: a string takes all that is written to it.
     pub fn text(&self, measured: &Measured) -> Result<String, fmt::Error> {
         let total = measured.total();
-        let _encoding = self.encoding.lock().unwrap_or_else(PoisonError::into_inner);
+        let _encoding = lock(&self.encoding);
         self.connections.measure(total.live + total.suspect);
         self.sessions.measure(measured);
         if let Some(disk) = &measured.disk {

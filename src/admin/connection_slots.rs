@@ -4,8 +4,9 @@
 //! nothing, however many, do not keep a probe from its answer.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
+use crate::sync::lock;
 use tokio_util::sync::CancellationToken;
 
 /// ConnectionSlots for so many connections.
@@ -74,7 +75,7 @@ impl Drop for ConnectionSlot {
 
 impl Shared {
     fn taken(&self) -> MutexGuard<'_, Taken> {
-        self.taken.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.taken)
     }
 }
 

@@ -7,10 +7,11 @@ use super::protocol::{
 };
 use crate::config::Transport;
 use crate::jid::{BareJid, Jid};
-use crate::publish::selection::{Published, Standing};
+use crate::publish::Standing;
 use crate::push::account::Account;
 use crate::push::registration;
-use crate::registry::Handle;
+use crate::registry::Published;
+use crate::relay::Handle;
 use crate::store::Backlog;
 
 /// Returns the entry of a session.
@@ -19,7 +20,7 @@ pub(super) fn session_entry(handle: &Handle, backlog: Backlog) -> Session {
     Session {
         jid: Jid::new(&format!("{}/{}", handle.account().as_str(), handle.resource())).to_string(),
         state: handle.reach().into(),
-        since: handle.since(),
+        since: handle.since().get(),
         client: notes.peer,
         queued,
         queue_bytes,
@@ -28,7 +29,7 @@ pub(super) fn session_entry(handle: &Handle, backlog: Backlog) -> Session {
         set_aside: handle.set_aside(),
         services: notes.services,
         push: notes.push.map(|(published, at)| last_publish(published, at)),
-        verdict: notes.verdict.map(|(verdict, at)| LastVerdict { verdict: verdict.to_owned(), at }),
+        verdict: notes.verdict.map(|(verdict, at)| LastVerdict { verdict: verdict.to_owned(), at: at.get() }),
     }
 }
 

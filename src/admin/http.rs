@@ -22,13 +22,14 @@ use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::time::{sleep, timeout};
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::connection_slots::ConnectionSlots;
 use super::numbers::Numbers;
 use super::page::PAGE;
+use crate::net::listener::{AfterFailure, accept_each};
 
 /// Connections at once: one more closes the oldest.
 const CONNECTIONS: usize = 256;
@@ -40,8 +41,6 @@ const PATIENCE: Duration = Duration::from_secs(15);
 const HEADER: usize = 16 * 1024;
 /// Fields of a request's header.
 const HEADER_FIELDS: usize = 64;
-/// How long to wait after a failed accept: it may be for want of descriptors.
-const ACCEPT_AGAIN: Duration = Duration::from_millis(200);
 
 /// A dashboard for Grafana, from what `/metrics` tells.
 pub(super) const GRAFANA: &str = include_str!("grafana.json");
@@ -54,22 +53,16 @@ const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset
 /// Answers until it is told to stop.
 pub(super) async fn serve(listener: TcpListener, numbers: Arc<Numbers>, tasks: TaskTracker, stop: CancellationToken) {
     let slots = ConnectionSlots::new(CONNECTIONS);
-    let accept = async {
-        loop {
-            match listener.accept().await {
-                Ok((stream, _)) => {
-                    let (numbers, stop, place) = (Arc::clone(&numbers), stop.clone(), slots.enter());
-                    tasks.spawn(async move {
-                        stop.run_until_cancelled(place.run(timeout(PATIENCE, converse(stream, numbers)))).await;
-                    });
-                }
-                Err(error) => {
-                    tracing::debug!(%error, "cannot accept a request over HTTP");
-                    sleep(ACCEPT_AGAIN).await;
-                }
-            }
-        }
+    let serve = |(stream, _)| {
+        let (numbers, stop, slot) = (Arc::clone(&numbers), stop.clone(), slots.enter());
+        tasks.spawn(async move {
+            stop.run_until_cancelled(slot.run(timeout(PATIENCE, converse(stream, numbers)))).await;
+        });
     };
+    let accept = accept_each(&listener, serve, |error| {
+        tracing::debug!(%error, "cannot accept a request over HTTP");
+        AfterFailure::Pause
+    });
     stop.run_until_cancelled(accept).await;
 }
 

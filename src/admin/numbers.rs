@@ -1,7 +1,7 @@
 //! Numbers and readiness of the daemon: for the page, the metrics, the probes and `pushward status`.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant, SystemTime};
 
 use super::history::{History, Sample};
@@ -12,6 +12,7 @@ use super::store_queries::{LatestAnswer, Unanswered};
 use crate::metrics::{Disk, Measured, Tally, Wait};
 use crate::relay::Relay;
 use crate::store::Measures;
+use crate::sync::lock;
 
 /// How long numbers of the database and its health are waited for.
 const GLANCE: Duration = Duration::from_secs(1);
@@ -108,7 +109,7 @@ impl Numbers {
     }
 
     fn history(&self) -> MutexGuard<'_, History> {
-        self.history.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.history)
     }
 
     fn connections(&self, total: Tally) -> usize {

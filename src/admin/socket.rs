@@ -11,7 +11,7 @@ use socket2::{Domain, SockAddr, Type};
 use tokio::io::BufReader;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::Semaphore;
-use tokio::time::{sleep, timeout};
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -20,6 +20,7 @@ use super::connection_slots::{ConnectionSlot, ConnectionSlots};
 use super::error::AdminError;
 use super::handlers::Handlers;
 use super::protocol::{self, Answer, Request};
+use crate::net::listener::{AfterFailure, accept_each};
 
 /// Connections at once that have not asked for anything: one more closes the oldest.
 const CONNECTIONS: usize = 64;
@@ -29,8 +30,6 @@ const COMMANDS: usize = 16;
 const BACKLOG: i32 = 16;
 /// How long the operator may take to send a request.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// How long to wait after a failed accept: it may be for want of descriptors.
-const ACCEPT_AGAIN: Duration = Duration::from_millis(200);
 
 /// The socket, which nobody else has. Its file goes when it is dropped.
 #[derive(Debug)]
@@ -89,26 +88,20 @@ impl Socket {
     pub(super) async fn serve(self, handlers: Arc<Handlers>, tasks: TaskTracker, stop: CancellationToken) {
         let Self { listener, file } = self;
         let (slots, commands) = (ConnectionSlots::new(CONNECTIONS), Arc::new(Semaphore::new(COMMANDS)));
-        let accept = async {
-            loop {
-                match listener.accept().await {
-                    Ok((stream, _)) => {
-                        let (handlers, stop, place) = (Arc::clone(&handlers), stop.clone(), slots.enter());
-                        let commands = Arc::clone(&commands);
-                        tasks.spawn(async move {
-                            let conversation = converse(stream, &handlers, place, &commands);
-                            if let Some(Err(error)) = stop.run_until_cancelled(conversation).await {
-                                tracing::debug!(%error, "a command was not answered to its end");
-                            }
-                        });
-                    }
-                    Err(error) => {
-                        tracing::warn!(%error, "cannot accept on the admin socket");
-                        sleep(ACCEPT_AGAIN).await;
-                    }
+        let serve = |(stream, _)| {
+            let (handlers, stop, slot) = (Arc::clone(&handlers), stop.clone(), slots.enter());
+            let commands = Arc::clone(&commands);
+            tasks.spawn(async move {
+                let conversation = converse(stream, &handlers, slot, &commands);
+                if let Some(Err(error)) = stop.run_until_cancelled(conversation).await {
+                    tracing::debug!(%error, "a command was not answered to its end");
                 }
-            }
+            });
         };
+        let accept = accept_each(&listener, serve, |error| {
+            tracing::warn!(%error, "cannot accept on the admin socket");
+            AfterFailure::Pause
+        });
         stop.run_until_cancelled(accept).await;
         drop(file);
     }

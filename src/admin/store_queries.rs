@@ -4,7 +4,7 @@
 //! cannot be cancelled. So the number of questions under way is bounded: a disk that stalls costs that many threads, however
 //! often it is asked.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use thiserror::Error;
@@ -12,6 +12,7 @@ use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
 use crate::store::StoreError;
+use crate::sync::lock;
 
 /// Why the store has not answered.
 #[derive(Clone, Debug, Error)]
@@ -84,7 +85,7 @@ impl<T: Clone + Send + 'static> LatestAnswer<T> {
             }
             let put = Instant::now();
             let answer = question.await?;
-            *last.lock().unwrap_or_else(PoisonError::into_inner) = Some((put, answer.clone()));
+            *lock(&last) = Some((put, answer.clone()));
             Ok(answer)
         };
         self.questions.ask(fresh).await
@@ -97,7 +98,7 @@ impl<T: Clone + Send + 'static> LatestAnswer<T> {
 }
 
 fn newest<T: Clone>(last: &Mutex<Option<(Instant, T)>>) -> Option<(Instant, T)> {
-    last.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    lock(last).clone()
 }
 
 #[cfg(test)]

@@ -1,10 +1,11 @@
 //! The timeline on standard output: when, who, what.
 
 use std::io::{IsTerminal, Write};
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 use std::time::Instant;
 
 use super::trace::Sighting;
+use crate::sync::lock;
 
 /// The widest name of an actor.
 const WHO: usize = 12;
@@ -72,7 +73,7 @@ impl<W: Write> Timeline<W> {
 
     /// The time is taken under the lock, so that lines are in the order of their times.
     fn write(&self, line: impl FnOnce(f64) -> String) {
-        let mut out = self.out.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut out = lock(&self.out);
         let line = line(self.start.elapsed().as_secs_f64());
         // Whoever closed our output does not want to read on; the exit code still tells.
         drop(writeln!(out, "{line}").and_then(|()| out.flush()));

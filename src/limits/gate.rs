@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::future::pending;
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use tokio::sync::oneshot;
 
@@ -12,6 +12,7 @@ use super::network::Network;
 use super::unauthenticated::{EvictionRank, Origin, Stage, Unauthenticated};
 use super::watch::Watch;
 use crate::config::Limits;
+use crate::sync::lock;
 
 /// Counts connections, and admits new ones.
 #[derive(Clone, Debug)]
@@ -196,7 +197,7 @@ impl Drop for Permit {
 
 impl GateState {
     fn table(&self) -> MutexGuard<'_, Admissions> {
-        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.table)
     }
 
     fn reached(&self, limit: Limit, address: Option<IpAddr>) {

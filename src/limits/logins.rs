@@ -6,11 +6,12 @@
 
 use std::collections::HashMap;
 use std::net::IpAddr;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use super::bucket::{Bucket, Rate};
 use super::network::Network;
+use crate::sync::lock;
 
 /// Failures that ran at the same time count all; but an address is let try again after so long.
 const LONGEST: Duration = Duration::from_secs(600);
@@ -67,7 +68,7 @@ impl Logins {
     }
 
     fn lock(&self) -> MutexGuard<'_, Failures> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.0)
     }
 }
 

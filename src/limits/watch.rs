@@ -1,11 +1,12 @@
 //! Counting and logging who reaches a limit.
 
 use std::fmt::Display;
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use super::limit::Limit;
 use crate::metrics::LimitsReached;
+use crate::sync::lock;
 
 /// A limit is logged no more often than this; the lines between are counted.
 const PAUSE: Duration = Duration::from_secs(10);
@@ -53,7 +54,7 @@ pub struct Seldom(Mutex<Suppression>);
 impl Seldom {
     /// Returns how often the line was left out before, if it may be written now.
     pub fn next(&self) -> Option<u64> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).next(Instant::now())
+        lock(&self.0).next(Instant::now())
     }
 }
 
@@ -76,7 +77,7 @@ impl Watch {
 
     /// Returns how many such refusals were not logged before, if this one may be logged.
     pub fn refused(&self, refusal: Refusal) -> Option<u64> {
-        let mut said = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut said = lock(&self.refused);
         said.get_mut(refusal as usize).and_then(|said| said.next(Instant::now()))
     }
 
@@ -84,7 +85,7 @@ impl Watch {
     pub fn reached(&self, limit: Limit, who: impl Display) {
         self.counted.get_or_create(&[("limit", limit.name())]).inc();
         let suppressed = {
-            let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut said = lock(&self.said);
             said.get_mut(limit as usize).and_then(|said| said.next(Instant::now()))
         };
         if let Some(suppressed) = suppressed {

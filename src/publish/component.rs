@@ -7,8 +7,10 @@ use aws_lc_rs::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
+use super::answers::Answers;
+use super::error::{ComponentError, ConnectError, NoPermit};
 use super::namespace;
-use super::stream::{self, Heard, Link, Peer, Stream};
+use super::peer::{Link, Reaction, Stream, StreamPeer, next_frame};
 use crate::config::{Component, Config, Speaker};
 use crate::jid::{BareJid, Jid};
 use crate::net::conn::Conn;
@@ -23,23 +25,23 @@ pub(super) fn is_fit(config: &Config, host: &str, service: &Jid) -> bool {
 }
 
 /// The server's component port, seen from one host.
-pub(super) struct Server {
+pub(super) struct ComponentPort {
     config: Arc<Config>,
     host: String,
     component: Component,
 }
 
-impl Server {
+impl ComponentPort {
     pub(super) fn new(config: Arc<Config>, host: String, component: Component) -> Self {
         Self { config, host, component }
     }
 
-    async fn connect(&self) -> Result<Conn<Stream>, String> {
+    async fn connect(&self) -> Result<Conn<Stream>, ComponentError> {
         let address = &self.component.address;
-        let tcp = TcpStream::connect((address.host.as_str(), address.port));
-        let tcp = tcp.await.map_err(|error| format!("cannot connect to {address}: {error}"))?;
-        let tuned = crate::net::tune(&tcp, self.config.stream_management.write_timeout);
-        tuned.map_err(|error| format!("cannot connect to {address}: {error}"))?;
+        let failed =
+            |error: std::io::Error| ComponentError::Connect { address: address.clone(), cause: error.to_string() };
+        let tcp = TcpStream::connect((address.host.as_str(), address.port)).await.map_err(failed)?;
+        crate::net::tune(&tcp, self.config.stream_management.write_timeout).map_err(failed)?;
         // What others send to the component goes by here, too: none of it costs the stream.
         let limits = FrameLimits::server(self.config.limits.stanza);
         let mut conn = Conn::in_namespace(Box::new(tcp) as Stream, limits, ns::COMPONENT_ACCEPT);
@@ -48,71 +50,68 @@ impl Server {
     }
 
     /// XEP-0114 §3.
-    async fn handshake(&self, conn: &mut Conn<Stream>) -> Result<(), String> {
+    async fn handshake(&self, conn: &mut Conn<Stream>) -> Result<(), ComponentError> {
         conn.write(&header(&self.component.domain));
         loop {
-            match stream::frame(conn).await.map_err(|error| error.to_string())? {
+            match next_frame(conn).await.map_err(|error| ComponentError::Io(error.to_string()))? {
                 Frame::Open(header) => {
-                    let id = header.id().ok_or("the server's stream has no id")?;
+                    let id = header.id().ok_or(ComponentError::NoId)?;
                     conn.write(&proof(id, self.component.secret.expose()));
                 }
                 Frame::Element(element) if element.is("handshake", ns::COMPONENT_ACCEPT) => return Ok(()),
                 Frame::Element(element) => {
                     let node = element.node();
                     let condition = excerpt(node.children().next().map_or("nothing", |child| child.name()));
-                    let remedy = "compare [host.component] with the server's configuration";
-                    return Err(format!(
-                        "the server refuses the component {}: {condition}; {remedy}",
-                        self.component.domain
-                    ));
+                    return Err(ComponentError::Refused { domain: self.component.domain.clone(), condition });
                 }
                 Frame::Whitespace | Frame::Skipped(_) => {}
-                Frame::Close => return Err("the server closed the component's stream".to_owned()),
+                Frame::Close => return Err(ComponentError::Closed),
             }
         }
     }
 
-    async fn dial_patiently(&self) -> Result<Link, String> {
+    async fn dial_patiently(&self) -> Result<Link, ComponentError> {
         let mut conn = self.connect().await?;
         self.handshake(&mut conn).await?;
         let (from, answers) = match self.component.from {
-            Speaker::Component => (self.component.domain.clone(), true),
-            Speaker::Host => (self.host.clone(), false),
+            Speaker::Component => (self.component.domain.clone(), Answers::OnStream),
+            Speaker::Host => (self.host.clone(), Answers::ToServer),
         };
         Ok(Link { conn, from, answers, idle: None })
     }
 }
 
-impl Peer for Server {
-    type Place = ();
+impl StreamPeer for ComponentPort {
+    type Permit = ();
 
-    fn admit(&self, _account: Option<&BareJid>) -> Result<(), String> {
+    fn admit(&self, _account: Option<&BareJid>) -> Result<(), NoPermit> {
         Ok(())
     }
 
-    async fn dial(&self) -> Result<Link, String> {
-        let patience: Duration = self.config.limits.connect_timeout;
-        let dialled = timeout(patience, self.dial_patiently()).await;
-        dialled.unwrap_or_else(|_| Err(format!("no answer from {} within {patience:?}", self.component.address)))
+    async fn dial(&self) -> Result<Link, ConnectError> {
+        let within: Duration = self.config.limits.connect_timeout;
+        let silent = || ComponentError::Silent { address: self.component.address.clone(), within };
+        let dialled = timeout(within, self.dial_patiently()).await;
+        Ok(dialled.unwrap_or_else(|_| Err(silent()))?)
     }
 
-    fn heard(&self, stanza: Element, _answers: bool) -> Heard {
+    fn on_stanza(&self, stanza: Element, _answers: Answers) -> Reaction {
         let node = stanza.node();
-        if is_request(&node) { Heard::Reply(namespace::unavailable(&node)) } else { Heard::Nothing }
+        if is_request(&node) { Reaction::Reply(namespace::unavailable(&node)) } else { Reaction::Nothing }
     }
 
-    fn heard_other(&self, _before: u32) -> Heard {
-        Heard::Nothing
+    fn on_other(&self, _before: u32) -> Reaction {
+        Reaction::Nothing
     }
 
     // The server may send to its component what it likes.
-    fn misused(&self) {}
+    fn on_misuse(&self) {}
 
-    fn refused(&self) {}
+    fn count_refused(&self) {}
 
-    fn dropped(&self) {}
+    fn count_dropped(&self) {}
 
-    fn late(&self, _stanzas: u64) {}
+    fn count_late(&self, _stanzas: u64) {}
 
     fn retire(&self) -> bool {
         false

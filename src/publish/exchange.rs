@@ -4,32 +4,52 @@ use std::future::Future;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use tokio::select;
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 use tokio::time::timeout_at;
 
+use super::answers::Answers;
+use super::error::StreamLost;
 use super::namespace;
-use super::pending::{Answered, Open};
+use super::peer::{CLOSE_TIMEOUT, Job, Link, Reaction, Stream, StreamPeer, StreamTimeouts, answer};
+use super::pending::{Answered, PendingPublishes};
 use super::selection::Attempt;
-use super::stream::{FAREWELL, Heard, Job, Link, Patience, Peer, Stream};
 use crate::net::conn::{Conn, ConnEvent, Io};
 use crate::push::outcome::Outcome;
 use crate::xml::{Element, Frame, Kind, STREAM_CLOSE, excerpt, ns, stream_error};
 
-/// How long what a peer may not send is answered, before the stream ends.
+/// The time for which a peer that has sent what it may not still gets answers, before the stream ends.
 const REFUSING: Duration = Duration::from_secs(1);
-/// Stanzas that somebody else decides about at once; more are dropped.
+/// Publishes of one stream whose answers are awaited; more wait in the queue.
+const PENDING: usize = 1024;
+/// Stanzas that other tasks decide about at once; more are dropped.
 const ASKED: usize = 64;
 
+/// A stanza that another task has decided about.
+#[derive(Debug, Default)]
+pub(super) struct Decision {
+    refused: bool,
+    /// The error that its sender gets if it is refused.
+    error: Option<Bytes>,
+}
+
+/// An event of a link.
+#[derive(Debug)]
+pub(super) enum ExchangeEvent {
+    Conn(std::io::Result<ConnEvent>),
+    Decided(Decision),
+}
+
 /// A link in use.
-pub(super) struct Talk {
-    pub(super) conn: Conn<Stream>,
+pub(super) struct Exchange {
+    conn: Conn<Stream>,
     from: String,
-    answers: bool,
+    answers: Answers,
     idle: Option<Duration>,
     /// Since when nothing is awaited.
     quiet: Instant,
-    pub(super) open: Open<oneshot::Sender<Attempt>>,
+    pending: PendingPublishes<oneshot::Sender<Attempt>>,
     write: Duration,
     /// Elements of the peer that are no stanzas.
     others: u32,
@@ -39,22 +59,22 @@ pub(super) struct Talk {
     refusing: Option<Instant>,
     /// Since when the peer is not read, because it does not read what it is answered.
     unread: Option<Instant>,
-    /// Stanzas that somebody else decides about: whether each is refused, and the error that its sender gets.
-    pub(super) asked: JoinSet<(bool, Option<Bytes>)>,
+    /// Stanzas that another task decides about.
+    asked: JoinSet<Decision>,
 }
 
-impl Talk {
-    pub(super) fn new(link: Link, patience: Patience) -> Self {
+impl Exchange {
+    pub(super) fn new(link: Link, timeouts: StreamTimeouts) -> Self {
         let Link { conn, from, answers, idle } = link;
-        let open = Open::new(rand::random(), patience.answer);
+        let pending = PendingPublishes::new(rand::random(), timeouts.answer);
         Self {
             conn,
             from,
             answers,
             idle,
             quiet: Instant::now(),
-            open,
-            write: patience.write,
+            pending,
+            write: timeouts.write,
             others: 0,
             closed: false,
             refusing: None,
@@ -70,21 +90,22 @@ impl Talk {
             return;
         }
         self.quiet = Instant::now();
-        let id = if self.answers {
-            self.open.begin(self.quiet, rand::random(), (publish.target.service.clone(), reply))
-        } else {
-            answer(reply, Outcome::Unknown);
-            self.open.id(rand::random())
+        let id = match self.answers {
+            Answers::OnStream => self.pending.begin(self.quiet, rand::random(), publish.target.service.clone(), reply),
+            Answers::ToServer => {
+                answer(reply, Outcome::Unknown);
+                self.pending.id(rand::random())
+            }
         };
         self.conn.write(&publish.iq(&id, Some(&self.from)));
     }
 
     /// Whether the peer is read now. No clock runs for its answers while it is not.
-    pub(super) fn reads(&mut self, now: Instant) -> bool {
+    fn reads(&mut self, now: Instant) -> bool {
         let reads = !self.conn.owes_too_much();
         match self.unread {
             Some(since) if reads => {
-                self.open.postpone(now.saturating_duration_since(since));
+                self.pending.postpone(now.saturating_duration_since(since));
                 self.unread = None;
             }
             None if !reads => self.unread = Some(now),
@@ -93,13 +114,47 @@ impl Talk {
         reads
     }
 
-    /// Whether the stream is about to end, because the peer has sent what it may not.
-    pub(super) fn is_refusing(&self) -> bool {
-        self.refusing.is_some()
+    /// Whether another publish may be written. Not on a stream that is about to end because the
+    /// peer has sent what it may not.
+    pub(super) fn takes_more(&self) -> bool {
+        self.pending.len() < PENDING && !self.conn.is_full() && self.refusing.is_none()
     }
 
-    /// Takes what the peer has sent, as long as it reads its answers; the error is why the stream is over.
-    pub(super) fn frames(&mut self, peer: &impl Peer) -> Result<(), String> {
+    /// Whether no answer is awaited.
+    pub(super) fn is_answered(&self) -> bool {
+        self.pending.is_empty()
+    }
+
+    /// Waits for what comes next. Cancel safe.
+    pub(super) async fn next_event(&mut self) -> ExchangeEvent {
+        let read = self.reads(Instant::now());
+        select! {
+            event = self.conn.event(Io::read_if(read)) => ExchangeEvent::Conn(event),
+            Some(decided) = self.asked.join_next() => ExchangeEvent::Decided(decided.unwrap_or_default()),
+        }
+    }
+
+    /// Reacts to what has come.
+    ///
+    /// # Errors
+    /// The stream is over.
+    pub(super) fn on_event(&mut self, event: ExchangeEvent, peer: &impl StreamPeer) -> Result<(), StreamLost> {
+        match event {
+            // What had to wait in the framer comes once the peer has read enough.
+            ExchangeEvent::Conn(Ok(ConnEvent::Received | ConnEvent::Drained)) => self.frames(peer),
+            ExchangeEvent::Conn(Ok(ConnEvent::Closed)) => Err(StreamLost::Closed),
+            ExchangeEvent::Conn(Err(error)) => Err(error.into()),
+            ExchangeEvent::Decided(Decision { refused, error }) => {
+                if refused {
+                    self.refuse(peer, error);
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// Takes what the peer has sent, as long as it reads its answers.
+    fn frames(&mut self, peer: &impl StreamPeer) -> Result<(), StreamLost> {
         while !self.conn.owes_too_much() {
             match self.conn.next_frame() {
                 Ok(None) => return Ok(()),
@@ -107,52 +162,49 @@ impl Talk {
                 // What is left of it is enough for an answer.
                 Ok(Some(Frame::Skipped(skipped))) => self.element(skipped.element, peer)?,
                 Ok(Some(Frame::Whitespace)) => {}
-                Ok(Some(Frame::Close)) => return Err("closed by the peer".to_owned()),
-                Ok(Some(Frame::Open(_))) => return Err("the peer began anew".to_owned()),
+                Ok(Some(Frame::Close)) => return Err(StreamLost::Closed),
+                Ok(Some(Frame::Open(_))) => return Err(StreamLost::Reopened),
                 Err(error) => {
                     self.fail(error.condition().name());
-                    return Err(format!("not an XML stream: {error}"));
+                    return Err(StreamLost::NotXml(error));
                 }
             }
         }
         Ok(())
     }
 
-    fn element(&mut self, element: Element, peer: &impl Peer) -> Result<(), String> {
+    fn element(&mut self, element: Element, peer: &impl StreamPeer) -> Result<(), StreamLost> {
         if element.kind() == Kind::Other {
             let node = element.node();
             if !node.is("error", ns::STREAMS) {
-                let heard = peer.heard_other(self.others);
+                let reaction = peer.on_other(self.others);
                 self.others = self.others.saturating_add(1);
-                return self.obey(heard, peer);
+                return self.obey(reaction, peer);
             }
             let condition = node.children().find(|child| child.ns() == ns::STREAM_ERRORS && child.name() != "text");
-            return Err(format!(
-                "the peer says {}",
-                excerpt(condition.map_or("nothing", |condition| condition.name()))
-            ));
+            return Err(StreamLost::StreamError(excerpt(condition.map_or("nothing", |condition| condition.name()))));
         }
         let Some(stanza) = namespace::to_client(&element) else { return Ok(()) };
-        if self.answers && self.is_answer(&stanza) {
+        if self.answers == Answers::OnStream && self.is_answer(&stanza) {
             return Ok(());
         }
-        self.obey(peer.heard(stanza, self.answers), peer)
+        self.obey(peer.on_stanza(stanza, self.answers), peer)
     }
 
-    fn obey(&mut self, heard: Heard, peer: &impl Peer) -> Result<(), String> {
-        match heard {
-            Heard::Nothing => {}
-            Heard::Reply(bytes) => self.conn.reply(&bytes),
-            Heard::Refuse(error) => self.refuse(peer, error),
-            Heard::Ask(decided, error) if self.asked.len() < ASKED => {
-                // Whoever does not answer has not refused it.
-                self.asked.spawn(async move { (decided.await == Ok(false), error) });
+    fn obey(&mut self, reaction: Reaction, peer: &impl StreamPeer) -> Result<(), StreamLost> {
+        match reaction {
+            Reaction::Nothing => {}
+            Reaction::Reply(bytes) => self.conn.reply(&bytes),
+            Reaction::Refuse(error) => self.refuse(peer, error),
+            Reaction::Ask(decided, error) if self.asked.len() < ASKED => {
+                // Without a decision it is not refused.
+                self.asked.spawn(async move { Decision { refused: decided.await == Ok(false), error } });
             }
-            Heard::Ask(..) => peer.dropped(),
-            Heard::Close(condition) => {
-                peer.refused();
+            Reaction::Ask(..) => peer.count_dropped(),
+            Reaction::Close(condition) => {
+                peer.count_refused();
                 self.fail(condition);
-                return Err(format!("closed with {condition}: the peer sent what it may not"));
+                return Err(StreamLost::Misused(condition));
             }
         }
         Ok(())
@@ -165,12 +217,12 @@ impl Talk {
     }
 
     /// Refuses a stanza, and ends the stream soon.
-    pub(super) fn refuse(&mut self, peer: &impl Peer, error: Option<Bytes>) {
+    fn refuse(&mut self, peer: &impl StreamPeer, error: Option<Bytes>) {
         if self.refusing.is_none() {
             self.refusing = Some(Instant::now() + REFUSING);
-            peer.misused();
+            peer.on_misuse();
         }
-        peer.refused();
+        peer.count_refused();
         error.into_iter().for_each(|error| self.conn.reply(&error));
     }
 
@@ -182,9 +234,9 @@ impl Talk {
         if stanza.kind() != Kind::Iq {
             return false;
         }
-        match self.open.answer(&id, node.attr("from").as_deref()) {
+        match self.pending.answer(&id, node.attr("from").as_deref()) {
             Answered::NotOurs => return false,
-            Answered::Nobody => {}
+            Answered::NotAwaited => {}
             Answered::To(asker) => {
                 self.quiet = Instant::now();
                 answer(asker, Outcome::of(&node));
@@ -194,32 +246,32 @@ impl Talk {
     }
 
     pub(super) fn deadline(&self) -> Option<Instant> {
-        let idle = self.idle.filter(|_| self.open.is_empty()).map(|idle| self.quiet + idle);
-        let answer = self.open.deadline().filter(|_| self.unread.is_none());
+        let idle = self.idle.filter(|_| self.pending.is_empty()).map(|idle| self.quiet + idle);
+        let answer = self.pending.deadline().filter(|_| self.unread.is_none());
         [answer, self.conn.write_deadline(self.write), idle, self.refusing].into_iter().flatten().min()
     }
 
     /// Tells those whose answers are late; returns why the stream is over, if it is.
-    pub(super) fn overdue(&mut self, now: Instant) -> Option<String> {
-        while let Some(late) = self.unread.is_none().then(|| self.open.take_late(now)).flatten() {
+    pub(super) fn overdue(&mut self, now: Instant) -> Option<StreamLost> {
+        while let Some(late) = self.unread.is_none().then(|| self.pending.take_late(now)).flatten() {
             self.quiet = now;
             answer(late, Outcome::Unknown);
         }
         if self.refusing.is_some_and(|at| at <= now) {
-            return Some("the peer sent more than answers".to_owned());
+            return Some(StreamLost::MoreThanAnswers);
         }
         let stalled = self.conn.write_deadline(self.write).is_some_and(|at| at <= now);
-        stalled.then(|| "the peer does not read".to_owned())
+        stalled.then_some(StreamLost::Stalled)
     }
 
     pub(super) fn is_idle(&self, now: Instant) -> bool {
-        self.open.is_empty() && self.idle.is_some_and(|idle| self.quiet + idle <= now)
+        self.pending.is_empty() && self.idle.is_some_and(|idle| self.quiet + idle <= now)
     }
 
     /// Closes the stream, by what it returns; of what was written and not answered nothing more is known. Reads until the
     /// peer's own footer, and returns how many stanzas came before it.
     pub(super) fn end(mut self) -> impl Future<Output = u64> + Send + 'static {
-        for asker in self.open.into_askers() {
+        for asker in self.pending.into_askers() {
             answer(asker, Outcome::Unknown);
         }
         if !self.closed {
@@ -228,8 +280,8 @@ impl Talk {
         let (mut conn, answers) = (self.conn, self.answers);
         async move {
             let mut late = 0;
-            let until = tokio::time::Instant::now() + FAREWELL;
-            if answers {
+            let until = tokio::time::Instant::now() + CLOSE_TIMEOUT;
+            if answers == Answers::OnStream {
                 // Cancel safe: what was counted until then counts.
                 drop(timeout_at(until, behind_footer(&mut conn, &mut late)).await);
             }
@@ -253,9 +305,4 @@ async fn behind_footer(conn: &mut Conn<Stream>, late: &mut u64) {
             },
         }
     }
-}
-
-pub(super) fn answer(asker: oneshot::Sender<Attempt>, outcome: Outcome) {
-    // Whoever asked may have stopped waiting.
-    drop(asker.send(Attempt::Done(outcome)));
 }

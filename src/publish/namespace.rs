@@ -1,4 +1,4 @@
-//! What comes on a stream of another content namespace, put into that of clients.
+//! Rewrites stanzas from the content namespace of another stream to that of clients.
 
 use bytes::Bytes;
 use quick_xml::Reader;
@@ -47,12 +47,12 @@ fn rename(tag: &mut BytesStart<'_>, from: &str) -> Option<()> {
     Some(())
 }
 
-/// The answer to a request, or a message, that nobody here takes (RFC 6120 §8.3.3.19).
+/// The answer to a request, or a message, that is not taken here (RFC 6120 §8.3.3.19).
 pub(super) fn unavailable(stanza: &Node<'_>) -> Bytes {
     stanza_error(stanza, ErrorType::Cancel, StanzaCondition::ServiceUnavailable)
 }
 
-/// The answer to what is not taken on this stream, and may be on another (RFC 6120 §8.3.3.18). Rooms do not expel an occupant
+/// The answer to a stanza that is not taken on this stream, and may be on another (RFC 6120 §8.3.3.18). Rooms do not expel an occupant
 /// for it.
 pub(super) fn busy(stanza: &Node<'_>) -> Bytes {
     stanza_error(stanza, ErrorType::Wait, StanzaCondition::ResourceConstraint)

@@ -5,19 +5,19 @@ use std::time::{Duration, Instant};
 
 use crate::jid::Jid;
 
-/// What an answer is to us.
+/// The publish that an answer belongs to.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Answered<T> {
-    /// The answer that this one waits for.
+    /// It is the answer to this publish.
     To(T),
-    /// It has our id, and nobody waits for it any more.
-    Nobody,
+    /// It has our id, and is not awaited any more.
+    NotAwaited,
     /// It is not about a publish of ours.
     NotOurs,
 }
 
 #[derive(Debug)]
-struct Entry<T> {
+struct PendingPublish<T> {
     id: String,
     service: Jid,
     deadline: Instant,
@@ -26,22 +26,22 @@ struct Entry<T> {
 
 /// The publishes of one stream. Their ids begin with the same secret, so that an answer is known as ours however late it is.
 #[derive(Debug)]
-pub(super) struct Open<T> {
+pub(super) struct PendingPublishes<T> {
     prefix: String,
     timeout: Duration,
-    entries: VecDeque<Entry<T>>,
+    entries: VecDeque<PendingPublish<T>>,
 }
 
-impl<T> Open<T> {
-    /// None is open; `secret` is random, and answers may take `timeout`.
+impl<T> PendingPublishes<T> {
+    /// None is pending; `secret` is random, and answers may take `timeout`.
     pub(super) fn new(secret: u128, timeout: Duration) -> Self {
         Self { prefix: format!("{secret:032x}"), timeout, entries: VecDeque::new() }
     }
 
     /// A publish to a service is written; returns its id.
-    pub(super) fn begin(&mut self, now: Instant, random: u128, (service, asker): (Jid, T)) -> String {
+    pub(super) fn begin(&mut self, now: Instant, random: u128, service: Jid, asker: T) -> String {
         let id = self.id(random);
-        self.entries.push_back(Entry { id: id.clone(), service, deadline: now + self.timeout, asker });
+        self.entries.push_back(PendingPublish { id: id.clone(), service, deadline: now + self.timeout, asker });
         id
     }
 
@@ -50,14 +50,14 @@ impl<T> Open<T> {
         format!("{}-{random:032x}", self.prefix)
     }
 
-    /// What an answer with this id and sender is: the right id from anyone but the push service answers nothing.
+    /// Takes an answer with this id and sender. The right id from anyone but the push service answers nothing.
     pub(super) fn answer(&mut self, id: &str, from: Option<&str>) -> Answered<T> {
         if !id.starts_with(&self.prefix) {
             return Answered::NotOurs;
         }
         let from = from.map(Jid::new);
         let at = self.entries.iter().position(|entry| entry.id == id && from.as_ref() == Some(&entry.service));
-        at.and_then(|at| self.entries.remove(at)).map_or(Answered::Nobody, |entry| Answered::To(entry.asker))
+        at.and_then(|at| self.entries.remove(at)).map_or(Answered::NotAwaited, |entry| Answered::To(entry.asker))
     }
 
     /// The next one whose time is over.
@@ -76,12 +76,12 @@ impl<T> Open<T> {
         self.entries.front().map(|entry| entry.deadline)
     }
 
-    /// How many are open.
+    /// How many are pending.
     pub(super) fn len(&self) -> usize {
         self.entries.len()
     }
 
-    /// Whether none is open.
+    /// Whether none is pending.
     pub(super) fn is_empty(&self) -> bool {
         self.entries.is_empty()
     }
@@ -104,31 +104,31 @@ mod tests {
 
     #[test]
     fn an_answer_needs_the_id_and_the_sender() {
-        let (mut open, now) = (Open::new(7, TIMEOUT), Instant::now());
-        let id = open.begin(now, 1, (service(), 'a'));
-        assert_eq!(open.answer("x", Some("push.example")), Answered::NotOurs);
-        assert_eq!(open.answer(&id, Some("evil.example")), Answered::Nobody);
-        assert_eq!(open.answer(&id, None), Answered::Nobody);
-        assert_eq!(open.answer(&id, Some("PUSH.example")), Answered::To('a'));
-        assert_eq!(open.answer(&id, Some("push.example")), Answered::Nobody);
+        let (mut pending, now) = (PendingPublishes::new(7, TIMEOUT), Instant::now());
+        let id = pending.begin(now, 1, service(), 'a');
+        assert_eq!(pending.answer("x", Some("push.example")), Answered::NotOurs);
+        assert_eq!(pending.answer(&id, Some("evil.example")), Answered::NotAwaited);
+        assert_eq!(pending.answer(&id, None), Answered::NotAwaited);
+        assert_eq!(pending.answer(&id, Some("PUSH.example")), Answered::To('a'));
+        assert_eq!(pending.answer(&id, Some("push.example")), Answered::NotAwaited);
     }
 
     #[test]
     fn a_peer_that_was_not_read_has_more_time_to_answer() {
-        let (mut open, now) = (Open::new(7, TIMEOUT), Instant::now());
-        open.begin(now, 1, (service(), 'a'));
-        open.postpone(TIMEOUT / 2);
-        assert_eq!((open.take_late(now + TIMEOUT), open.deadline()), (None, Some(now + TIMEOUT * 3 / 2)));
+        let (mut pending, now) = (PendingPublishes::new(7, TIMEOUT), Instant::now());
+        pending.begin(now, 1, service(), 'a');
+        pending.postpone(TIMEOUT / 2);
+        assert_eq!((pending.take_late(now + TIMEOUT), pending.deadline()), (None, Some(now + TIMEOUT * 3 / 2)));
     }
 
     #[test]
     fn what_is_not_answered_in_time_is_late_in_order() {
-        let (mut open, now) = (Open::new(7, TIMEOUT), Instant::now());
-        open.begin(now, 1, (service(), 'a'));
-        let id = open.begin(now + TIMEOUT / 2, 2, (service(), 'b'));
-        assert_eq!((open.deadline(), open.take_late(now)), (Some(now + TIMEOUT), None));
-        assert_eq!((open.take_late(now + TIMEOUT), open.take_late(now + TIMEOUT)), (Some('a'), None));
-        assert_eq!((open.len(), open.answer(&id, Some("push.example"))), (1, Answered::To('b')));
-        assert!(open.is_empty());
+        let (mut pending, now) = (PendingPublishes::new(7, TIMEOUT), Instant::now());
+        pending.begin(now, 1, service(), 'a');
+        let id = pending.begin(now + TIMEOUT / 2, 2, service(), 'b');
+        assert_eq!((pending.deadline(), pending.take_late(now)), (Some(now + TIMEOUT), None));
+        assert_eq!((pending.take_late(now + TIMEOUT), pending.take_late(now + TIMEOUT)), (Some('a'), None));
+        assert_eq!((pending.len(), pending.answer(&id, Some("push.example"))), (1, Answered::To('b')));
+        assert!(pending.is_empty());
     }
 }

@@ -7,10 +7,12 @@ use std::time::Duration;
 use rustls::sign::CertifiedKey;
 use tokio::time::timeout;
 
+use super::answers::Answers;
+use super::peer::{CLOSE_TIMEOUT, Stream, StreamPeer, next_frame};
 use super::s2s::dial::{Dialer, Reached};
-use super::s2s::endpoints::Tls;
-use super::stream::{FAREWELL, Peer, Stream, frame};
-use super::{component, namespace, s2s};
+use super::s2s::endpoints::TlsMode;
+use super::s2s::{inbound, pool};
+use super::{component, namespace};
 use crate::config::{Config, Transport};
 use crate::jid::Jid;
 use crate::net::conn::Conn;
@@ -76,20 +78,21 @@ impl Probe {
     }
 
     async fn s2s(&self, host: &str, service: &Jid) -> Finding {
-        if !s2s::is_fit(&self.config, service) {
+        if !pool::is_fit(&self.config, service) {
             let what = "is not for names of this machine or its own hosts; a [[push.route]] would say where it is";
             return Finding::Unfit(what.to_owned());
         }
         // Where bidi is agreed on, the peer sends its stanzas for the host on this stream: only where nobody misses them.
         let bidi = self.config.push.s2s_bidi && self.company == Company::Alone;
-        let reached = match self.dialer.reach(host, service.domain(), bidi).await {
+        let wanted = if bidi { Answers::OnStream } else { Answers::ToServer };
+        let reached = match self.dialer.reach(host, service.domain(), wanted).await {
             Ok(reached) => reached,
-            Err(fault) => return Finding::Fails(fault.to_string()),
+            Err(error) => return Finding::Fails(error.to_string()),
         };
-        let Reached { conn, address, tls, bidi, offers_bidi } = reached;
-        let tls = if tls == Tls::Direct { "direct TLS" } else { "STARTTLS" };
+        let Reached { conn, address, tls, answers, offers_bidi } = reached;
+        let tls = if tls == TlsMode::Direct { "direct TLS" } else { "STARTTLS" };
         let seen = format!("{address} lets {host} in, with {tls}");
-        if bidi {
+        if answers == Answers::OnStream {
             return match question(conn, host, service).await {
                 Replied::Result => Finding::Goes(format!("{seen}; it answers on the same stream (bidi)")),
                 Replied::Error(condition) => Finding::Goes(format!("{seen}; it answers {condition} (bidi)")),
@@ -122,13 +125,13 @@ impl Probe {
             return Finding::Untried(what.to_owned());
         }
         let (address, domain) = (component.address.clone(), component.domain.clone());
-        let server = component::Server::new(Arc::clone(&self.config), host.to_owned(), component);
+        let server = component::ComponentPort::new(Arc::clone(&self.config), host.to_owned(), component);
         let link = match server.dial().await {
             Ok(link) => link,
-            Err(reason) => return Finding::Fails(reason),
+            Err(error) => return Finding::Fails(error.to_string()),
         };
         let seen = format!("the server at {address} lets {domain} in");
-        if !link.answers {
+        if link.answers == Answers::ToServer {
             close(link.conn).await;
             return Finding::Goes(format!("{seen}; answers go to the server (from = \"host\"): outcomes stay unknown"));
         }
@@ -170,7 +173,7 @@ async fn question(mut conn: Conn<Stream>, from: &str, service: &Jid) -> Replied 
 
 async fn answer(conn: &mut Conn<Stream>, id: &str, service: &Jid) -> Replied {
     loop {
-        let element = match frame(conn).await {
+        let element = match next_frame(conn).await {
             Ok(Frame::Element(element)) => element,
             Ok(Frame::Skipped(skipped)) => skipped.element,
             Ok(Frame::Whitespace) => continue,
@@ -182,7 +185,7 @@ async fn answer(conn: &mut Conn<Stream>, id: &str, service: &Jid) -> Replied {
         if is_answer(&node, id, service) {
             return judge(&stanza);
         }
-        if s2s::is_returned(&node) {
+        if inbound::is_returned(&node) {
             // It may be for somebody whom only the server knows.
             conn.reply(&namespace::busy(&node));
         }
@@ -210,7 +213,7 @@ fn judge(stanza: &Element) -> Replied {
 
 async fn close(mut conn: Conn<Stream>) {
     conn.write(STREAM_CLOSE);
-    conn.finish(FAREWELL).await;
+    conn.finish(CLOSE_TIMEOUT).await;
 }
 
 #[cfg(test)]

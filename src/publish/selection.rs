@@ -1,10 +1,12 @@
-//! Which transports are tried for a push service and in which order, and what is remembered of them.
+//! The selection of transports for a push service: the order in which they are tried, and what is remembered of them.
 
 use std::collections::{HashMap, VecDeque};
 use std::time::{Duration, Instant, SystemTime};
 
+use super::error::SkipReason;
 use crate::config::Transport;
 use crate::push::outcome::Outcome;
+use crate::registry::Published;
 
 /// How long a transport is preferred after one before it could not be used.
 const AFTER_SKIP: Duration = Duration::from_secs(60 * 60);
@@ -13,27 +15,18 @@ const AFTER_REFUSAL: Duration = Duration::from_secs(24 * 60 * 60);
 /// Push services that are remembered; of more, the longest unused is forgotten.
 const SERVICES: usize = 4096;
 
-/// What came of trying one transport.
+/// The result of trying one transport.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Attempt {
+pub(super) enum Attempt {
     /// The publish was written.
     Done(Outcome),
     /// It was not, for this reason.
-    Skipped(String),
-}
-
-/// What came of a publish in the end.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Published {
-    /// Which transport it left by; `None`: none.
-    pub transport: Option<Transport>,
-    /// What became of it.
-    pub outcome: Outcome,
+    Skipped(SkipReason),
 }
 
 /// One publish on its way through the transports.
 #[derive(Debug)]
-pub struct Trial {
+pub(super) struct Trial {
     left: VecDeque<Transport>,
     /// The transport that is known to work, if one is.
     known: Option<Transport>,
@@ -43,18 +36,18 @@ pub struct Trial {
 
 impl Trial {
     /// Tries these transports in order; `known`: the one that worked before.
-    pub fn new(order: Vec<Transport>, known: Option<Transport>) -> Self {
+    pub(super) fn new(order: Vec<Transport>, known: Option<Transport>) -> Self {
         Self { left: order.into(), known, refused: None, skipped: Vec::new() }
     }
 
     /// The transport to be tried now.
-    pub fn next_transport(&mut self) -> Option<Transport> {
+    pub(super) fn next_transport(&mut self) -> Option<Transport> {
         self.left.pop_front()
     }
 
     /// Takes what came of one; says what came of the publish, once that is certain. What was written is written again by
     /// another transport only if it was refused because of whom it was from.
-    pub fn tried(&mut self, transport: Transport, attempt: Attempt) -> Option<Published> {
+    pub(super) fn tried(&mut self, transport: Transport, attempt: Attempt) -> Option<Published> {
         match attempt {
             Attempt::Done(Outcome::Refused(condition)) if is_about_sender(&condition) => {
                 let outcome = Outcome::Refused(condition);
@@ -71,7 +64,7 @@ impl Trial {
 
     /// What came of the publish when no transport is left. A refusal does not count while the transport that is known to
     /// work is only out of reach.
-    pub fn end(self) -> Published {
+    pub(super) fn end(self) -> Published {
         let out_of_reach = self.known.is_some_and(|known| self.skipped.contains(&known));
         let not_sent = Published { transport: None, outcome: Outcome::NotSent };
         self.refused.filter(|_| !out_of_reach).unwrap_or(not_sent)
@@ -91,7 +84,7 @@ fn is_about_sender(condition: &str) -> bool {
     matches!(condition, "forbidden" | "not-authorized")
 }
 
-/// How things are with a push service, as operators are told.
+/// How things are with a push service, as operators see it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Standing {
     /// The transport that is tried next; `None`: there is none.
@@ -106,23 +99,23 @@ pub struct Standing {
 
 /// What is remembered of all push services.
 #[derive(Debug, Default)]
-pub struct Choice {
-    services: HashMap<String, Memory>,
+pub(super) struct TransportSelection {
+    services: HashMap<String, ServiceMemory>,
 }
 
 #[derive(Debug)]
-struct Memory {
+struct ServiceMemory {
     used: Instant,
     /// The transport that worked where another did not, and until when it is preferred.
     worked: Option<(Transport, Instant)>,
-    /// Why transports did not work, as it was told last.
-    told: HashMap<Transport, String>,
+    /// Why transports did not work, as it was logged last.
+    logged: HashMap<Transport, String>,
     last: Option<(Published, SystemTime)>,
 }
 
-impl Memory {
+impl ServiceMemory {
     fn new(now: Instant) -> Self {
-        Self { used: now, worked: None, told: HashMap::new(), last: None }
+        Self { used: now, worked: None, logged: HashMap::new(), last: None }
     }
 
     /// The transport that is preferred now, if it is fit.
@@ -132,9 +125,9 @@ impl Memory {
     }
 }
 
-impl Choice {
+impl TransportSelection {
     /// A publish to a service by the transports that are fit, the preferred one first.
-    pub fn trial(&mut self, now: Instant, service: &str, mut fit: Vec<Transport>) -> Trial {
+    pub(super) fn trial(&mut self, now: Instant, service: &str, mut fit: Vec<Transport>) -> Trial {
         let memory = self.memory(now, service);
         let known = memory.known(now, &fit);
         if let Some(known) = known {
@@ -144,50 +137,50 @@ impl Choice {
     }
 
     /// A transport worked for a service, on this trial.
-    pub fn worked(&mut self, now: Instant, service: &str, (transport, trial): (Transport, &Trial)) {
+    pub(super) fn on_success(&mut self, now: Instant, service: &str, transport: Transport, trial: &Trial) {
         let memory = self.memory(now, service);
-        memory.told.remove(&transport);
+        memory.logged.remove(&transport);
         if !trial.is_first() {
             let long = if trial.any_skipped() { AFTER_SKIP } else { AFTER_REFUSAL };
             memory.worked = Some((transport, now + long));
         }
     }
 
-    /// A transport did not work for a service: whether the reason is news.
-    pub fn is_news(&mut self, now: Instant, service: &str, (transport, reason): (Transport, &str)) -> bool {
-        let told = &mut self.memory(now, service).told;
-        let news = told.get(&transport).is_none_or(|last| last != reason);
-        told.insert(transport, reason.to_owned());
-        news
+    /// A transport did not work for a service: returns whether the reason is new.
+    pub(super) fn is_news(&mut self, now: Instant, service: &str, transport: Transport, reason: &str) -> bool {
+        let logged = &mut self.memory(now, service).logged;
+        let is_new = logged.get(&transport).is_none_or(|last| last != reason);
+        logged.insert(transport, reason.to_owned());
+        is_new
     }
 
-    /// A publish to a service came to its end, at a time of day.
-    pub fn ended(&mut self, now: Instant, service: &str, end: (Published, SystemTime)) {
-        self.memory(now, service).last = Some(end);
+    /// A publish to a service has ended; `at` is the time of day.
+    pub(super) fn on_end(&mut self, now: Instant, service: &str, published: Published, at: SystemTime) {
+        self.memory(now, service).last = Some((published, at));
     }
 
     /// How things are with a service, for an account whose publishes may go by the transports that are fit.
-    pub fn standing(&self, now: Instant, service: &str, fit: &[Transport]) -> Standing {
+    pub(super) fn standing(&self, now: Instant, service: &str, fit: &[Transport]) -> Standing {
         let Some(memory) = self.services.get(service) else {
             return Standing { next: fit.first().copied(), ..Standing::default() };
         };
-        let told = fit.iter().filter_map(|one| memory.told.get(one).map(|reason| (*one, reason.clone())));
+        let passed_over = fit.iter().filter_map(|one| memory.logged.get(one).map(|reason| (*one, reason.clone())));
         Standing {
             next: memory.known(now, fit).or_else(|| fit.first().copied()),
             last: memory.last.clone(),
-            passed_over: told.collect(),
+            passed_over: passed_over.collect(),
             one_way_until: None,
         }
     }
 
-    fn memory(&mut self, now: Instant, service: &str) -> &mut Memory {
+    fn memory(&mut self, now: Instant, service: &str) -> &mut ServiceMemory {
         if self.services.len() >= SERVICES && !self.services.contains_key(service) {
             let oldest = self.services.iter().min_by_key(|(_, memory)| memory.used);
             if let Some(oldest) = oldest.map(|(service, _)| service.clone()) {
                 self.services.remove(&oldest);
             }
         }
-        let memory = self.services.entry(service.to_owned()).or_insert_with(|| Memory::new(now));
+        let memory = self.services.entry(service.to_owned()).or_insert_with(|| ServiceMemory::new(now));
         memory.used = now;
         memory
     }
@@ -206,17 +199,21 @@ mod tests {
     }
 
     fn skipped() -> Attempt {
-        Attempt::Skipped("out of reach".to_owned())
+        Attempt::Skipped(SkipReason::NoSession)
     }
 
     /// Publishes once where transports fare so; returns which were tried, and what came of it.
-    fn publish(choice: &mut Choice, now: Instant, fare: impl Fn(Transport) -> Attempt) -> (Vec<Transport>, Published) {
-        let mut trial = choice.trial(now, SERVICE, ORDER.to_vec());
+    fn publish(
+        selection: &mut TransportSelection,
+        now: Instant,
+        fare: impl Fn(Transport) -> Attempt,
+    ) -> (Vec<Transport>, Published) {
+        let mut trial = selection.trial(now, SERVICE, ORDER.to_vec());
         let mut tried = Vec::new();
         while let Some(transport) = trial.next_transport() {
             tried.push(transport);
             if let Some(published) = trial.tried(transport, fare(transport)) {
-                choice.worked(now, SERVICE, (transport, &trial));
+                selection.on_success(now, SERVICE, transport, &trial);
                 return (tried, published);
             }
         }
@@ -250,77 +247,81 @@ mod tests {
             ),
         ];
         for (row, (fare, tried, expect)) in table.into_iter().enumerate() {
-            assert_eq!(publish(&mut Choice::default(), Instant::now(), fare), (tried.to_vec(), expect), "row {row}");
+            assert_eq!(
+                publish(&mut TransportSelection::default(), Instant::now(), fare),
+                (tried.to_vec(), expect),
+                "row {row}"
+            );
         }
     }
 
     #[test]
     fn what_worked_is_tried_first_until_the_others_deserve_another_chance() {
-        let (mut choice, now) = (Choice::default(), Instant::now());
+        let (mut selection, now) = (TransportSelection::default(), Instant::now());
         let fare = |t| if t == Session { Attempt::Done(Outcome::Accepted) } else { skipped() };
-        assert_eq!(publish(&mut choice, now, fare).0, ORDER);
-        assert_eq!(publish(&mut choice, now + AFTER_SKIP / 2, fare).0, [Session]);
-        assert_eq!(publish(&mut choice, now + AFTER_SKIP, fare).0, ORDER);
+        assert_eq!(publish(&mut selection, now, fare).0, ORDER);
+        assert_eq!(publish(&mut selection, now + AFTER_SKIP / 2, fare).0, [Session]);
+        assert_eq!(publish(&mut selection, now + AFTER_SKIP, fare).0, ORDER);
         let fare = |t| if t == Session { Attempt::Done(Outcome::Accepted) } else { refused("forbidden") };
         let now = now + 3 * AFTER_SKIP;
-        assert_eq!(publish(&mut choice, now, fare).0, ORDER);
-        assert_eq!(publish(&mut choice, now + AFTER_REFUSAL / 2, fare).0, [Session]);
-        assert_eq!(publish(&mut choice, now + AFTER_REFUSAL, fare).0, ORDER);
+        assert_eq!(publish(&mut selection, now, fare).0, ORDER);
+        assert_eq!(publish(&mut selection, now + AFTER_REFUSAL / 2, fare).0, [Session]);
+        assert_eq!(publish(&mut selection, now + AFTER_REFUSAL, fare).0, ORDER);
     }
 
     #[test]
     fn a_refusal_does_not_count_while_what_is_known_to_work_is_out_of_reach() {
-        let (mut choice, now) = (Choice::default(), Instant::now());
-        publish(&mut choice, now, |t| if t == Component { Attempt::Done(Outcome::Accepted) } else { skipped() });
+        let (mut selection, now) = (TransportSelection::default(), Instant::now());
+        publish(&mut selection, now, |t| if t == Component { Attempt::Done(Outcome::Accepted) } else { skipped() });
         let fare = |t| if t == Component { skipped() } else { refused("forbidden") };
-        assert_eq!(publish(&mut choice, now, fare).1.outcome, Outcome::NotSent);
+        assert_eq!(publish(&mut selection, now, fare).1.outcome, Outcome::NotSent);
         assert_eq!(
-            publish(&mut choice, now + AFTER_SKIP, fare).1,
+            publish(&mut selection, now + AFTER_SKIP, fare).1,
             by(Session, Outcome::Refused("forbidden".to_owned()))
         );
     }
 
     #[test]
     fn a_reason_is_news_once() {
-        let (mut choice, now) = (Choice::default(), Instant::now());
-        assert!(choice.is_news(now, SERVICE, (S2s, "a")));
-        assert!(!choice.is_news(now, SERVICE, (S2s, "a")));
-        assert!(choice.is_news(now, SERVICE, (S2s, "b")));
-        assert!(choice.is_news(now, SERVICE, (Component, "b")));
-        assert!(choice.is_news(now, "other.example", (S2s, "b")));
-        choice.worked(now, SERVICE, (S2s, &Trial::new(Vec::new(), None)));
-        assert!(choice.is_news(now, SERVICE, (S2s, "b")));
+        let (mut selection, now) = (TransportSelection::default(), Instant::now());
+        assert!(selection.is_news(now, SERVICE, S2s, "a"));
+        assert!(!selection.is_news(now, SERVICE, S2s, "a"));
+        assert!(selection.is_news(now, SERVICE, S2s, "b"));
+        assert!(selection.is_news(now, SERVICE, Component, "b"));
+        assert!(selection.is_news(now, "other.example", S2s, "b"));
+        selection.on_success(now, SERVICE, S2s, &Trial::new(Vec::new(), None));
+        assert!(selection.is_news(now, SERVICE, S2s, "b"));
     }
 
     #[test]
     fn operators_are_told_what_is_tried_next_and_why_others_are_not() {
-        let (mut choice, now) = (Choice::default(), Instant::now());
-        assert_eq!(choice.standing(now, SERVICE, &ORDER), Standing { next: Some(S2s), ..Standing::default() });
-        assert_eq!(choice.standing(now, SERVICE, &[]), Standing::default());
+        let (mut selection, now) = (TransportSelection::default(), Instant::now());
+        assert_eq!(selection.standing(now, SERVICE, &ORDER), Standing { next: Some(S2s), ..Standing::default() });
+        assert_eq!(selection.standing(now, SERVICE, &[]), Standing::default());
         let fare = |t| if t == Session { Attempt::Done(Outcome::Unknown) } else { skipped() };
-        let published = publish(&mut choice, now, fare).1;
-        assert!(choice.is_news(now, SERVICE, (S2s, "out of reach")));
+        let published = publish(&mut selection, now, fare).1;
+        assert!(selection.is_news(now, SERVICE, S2s, "out of reach"));
         let last = (published, SystemTime::UNIX_EPOCH);
-        choice.ended(now, SERVICE, last.clone());
+        selection.on_end(now, SERVICE, last.0.clone(), last.1);
         let expect = Standing {
             next: Some(Session),
             last: Some(last),
             passed_over: vec![(S2s, "out of reach".to_owned())],
             one_way_until: None,
         };
-        assert_eq!(choice.standing(now, SERVICE, &ORDER), expect);
+        assert_eq!(selection.standing(now, SERVICE, &ORDER), expect);
         // Another account has no session transport, and the first chance comes again.
-        assert_eq!(choice.standing(now, SERVICE, &[Component]).next, Some(Component));
-        assert_eq!(choice.standing(now + AFTER_SKIP, SERVICE, &ORDER).next, Some(S2s));
+        assert_eq!(selection.standing(now, SERVICE, &[Component]).next, Some(Component));
+        assert_eq!(selection.standing(now + AFTER_SKIP, SERVICE, &ORDER).next, Some(S2s));
     }
 
     #[test]
     fn services_that_are_remembered_are_bounded() {
-        let (mut choice, now) = (Choice::default(), Instant::now());
+        let (mut selection, now) = (TransportSelection::default(), Instant::now());
         for n in 0..2 * SERVICES as u64 {
-            choice.trial(now + Duration::from_secs(n), &n.to_string(), ORDER.to_vec());
+            selection.trial(now + Duration::from_secs(n), &n.to_string(), ORDER.to_vec());
         }
-        assert_eq!(choice.services.len(), SERVICES);
-        assert!(!choice.services.contains_key("0"));
+        assert_eq!(selection.services.len(), SERVICES);
+        assert!(!selection.services.contains_key("0"));
     }
 }

@@ -1,4 +1,4 @@
-//! The `session` transport: publishes through a user's own upstream stream, and who waits for their answers.
+//! The `session` transport: publishes through a user's own upstream stream, and the askers that wait for their answers.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -6,19 +6,20 @@ use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
+use super::error::SkipReason;
 use super::selection::Attempt;
 use crate::jid::BareJid;
 use crate::push::notification::Publish;
 use crate::push::outcome::Outcome;
 use crate::push::registration::Target;
-use crate::registry::{Command, NotTaken, Registry};
+use crate::registry::{NotTaken, Sessions};
 
-/// Who wants to know what became of a publish.
+/// The asker of a publish, who gets its outcome.
 #[derive(Debug)]
 pub enum Asker {
     /// The session that carries it, since then.
     Own(Target, Instant),
-    /// Somebody else.
+    /// Another task.
     Other(oneshot::Sender<Outcome>),
 }
 
@@ -37,7 +38,7 @@ impl Carried {
         self.next
     }
 
-    /// The publish with this number is done; says who asked.
+    /// The publish with this number is done; returns its asker.
     pub fn done(&mut self, number: u64) -> Option<Asker> {
         let asker = self.open.remove(&number);
         if self.open.is_empty() {
@@ -50,20 +51,17 @@ impl Carried {
 /// How long a session may take to say that an answer is late.
 pub(super) const GRACE: Duration = Duration::from_secs(5);
 
-/// Publishes through the user's own stream, whichever session's it is; a session that has not said after `patience` what came of
-/// it has not said so at all.
-pub(super) async fn carry(registry: &Registry, account: &BareJid, (publish, patience): (Publish, Duration)) -> Attempt {
-    let none = || Attempt::Skipped("the account has no session".to_owned());
-    let Some(carrier) = registry.any_session(account) else { return none() };
-    let (reply, replied) = oneshot::channel();
-    match carrier.offer(Command::Carry(Box::new(publish), reply)) {
+/// Publishes through the user's own stream, by any of the sessions; one that has not answered within `patience` leaves the
+/// outcome unknown.
+pub(super) async fn carry(sessions: &dyn Sessions, account: &BareJid, publish: Publish, patience: Duration) -> Attempt {
+    match sessions.carry(account, publish) {
         // The session gives each publish a deadline; one that is stuck gives none.
-        Ok(()) => Attempt::Done(match timeout(patience, replied).await {
+        Ok(replied) => Attempt::Done(match timeout(patience, replied).await {
             Ok(Ok(outcome)) => outcome,
             Ok(Err(_)) | Err(_) => Outcome::Unknown,
         }),
-        Err(NotTaken::Full(_)) => Attempt::Skipped("the account's session is busy".to_owned()),
-        Err(NotTaken::Gone(_)) => none(),
+        Err(NotTaken::Full(())) => Attempt::Skipped(SkipReason::SessionBusy),
+        Err(NotTaken::Gone(())) => Attempt::Skipped(SkipReason::NoSession),
     }
 }
 
@@ -73,11 +71,12 @@ mod tests {
     use crate::push::account::LoginId;
     use crate::push::notification::Summary;
     use crate::push::registration::Registration;
+    use crate::registry::Registry;
     use crate::session::negotiate::Held;
 
     #[tokio::test]
     async fn a_session_that_is_stuck_or_busy_holds_nobody_up() {
-        let registry = Registry::default();
+        let registry = Registry::<()>::default();
         let account = BareJid::new("juliet@example.org").unwrap();
         let enter =
             |login| registry.enter(LoginId(login), Held { account: account.clone(), identity: None }, "r".to_owned());
@@ -87,17 +86,17 @@ mod tests {
         let publish = Publish::new(&registration, Summary::wake(&crate::push::settings::Settings::default(), false), 1);
         let mut last = Attempt::Done(Outcome::Unknown);
         for attempts in 0.. {
-            last = carry(&registry, &account, (publish.clone(), Duration::from_millis(1))).await;
+            last = carry(&registry, &account, publish.clone(), Duration::from_millis(1)).await;
             if last != Attempt::Done(Outcome::Unknown) {
                 assert_eq!(attempts, 64);
                 break;
             }
         }
-        assert_eq!(last, Attempt::Skipped("the account's session is busy".to_owned()));
+        assert_eq!(last, Attempt::Skipped(SkipReason::SessionBusy));
         registry.leave(&handle);
         drop(commands);
         drop(enter(2));
-        let gone = carry(&registry, &account, (publish, Duration::from_secs(60))).await;
-        assert_eq!(gone, Attempt::Skipped("the account has no session".to_owned()));
+        let gone = carry(&registry, &account, publish, Duration::from_secs(60)).await;
+        assert_eq!(gone, Attempt::Skipped(SkipReason::NoSession));
     }
 }

@@ -29,6 +29,16 @@ pub enum NotTaken<T> {
     Gone(T),
 }
 
+impl<T> NotTaken<T> {
+    /// The same without the message.
+    pub fn without_message(self) -> NotTaken<()> {
+        match self {
+            Self::Full(_) => NotTaken::Full(()),
+            Self::Gone(_) => NotTaken::Gone(()),
+        }
+    }
+}
+
 /// What both ends share.
 #[derive(Debug)]
 struct Counts {

@@ -1,21 +1,38 @@
 //! The sessions of this process, by resumption id and by account, and what is published about their accounts.
+//!
+//! | file | holds |
+//! |---|---|
+//! | `handle.rs` | [`Handle`], [`Command`]: how others reach a session, and what they ask of its task |
+//! | `gauges.rs`, `succession.rs` | the parts of a handle: published numbers; giving way to a newer session |
+//! | `mailbox.rs` | [`mailbox`]: a queue whose senders never wait for room |
+//! | `sessions.rs`, `published.rs` | [`Sessions`], [`Published`]: what publishing needs of the sessions, and reports to them |
 
+mod gauges;
 pub mod handle;
 pub mod mailbox;
+mod published;
+mod sessions;
+mod succession;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use dashmap::DashMap;
+use tokio::sync::oneshot;
 
-use crate::jid::BareJid;
+use crate::jid::{BareJid, Jid};
 use crate::metrics::Tally;
 use crate::push::account::{Account, DeviceId, LoginId};
+use crate::push::notification::Publish;
+use crate::push::outcome::Outcome;
 use crate::session::SmId;
 use crate::session::liveness::Reach;
 use crate::session::negotiate::{Held, Proof};
+use crate::xml::Element;
 pub use handle::{Attach, Command, Handle, Notes, Refused, Routed};
 pub use mailbox::{Mail, NotTaken};
+pub use published::Published;
+pub use sessions::Sessions;
 
 /// What is published about an account: the newest value.
 #[derive(Clone, Debug, Default)]
@@ -27,22 +44,39 @@ pub struct News {
 }
 
 /// The sessions of an account.
-#[derive(Debug, Default)]
-struct Entry {
-    sessions: Vec<Arc<Handle>>,
+#[derive(Debug)]
+struct AccountSessions<C> {
+    sessions: Vec<Arc<Handle<C>>>,
     news: News,
 }
 
-/// All sessions.
-#[derive(Debug, Default)]
-pub struct Registry {
-    resumable: DashMap<SmId, Arc<Handle>>,
-    accounts: DashMap<BareJid, Entry>,
+impl<C> Default for AccountSessions<C> {
+    fn default() -> Self {
+        Self { sessions: Vec::new(), news: News::default() }
+    }
 }
 
-impl Registry {
+/// All sessions. `C`: the connection of a client.
+#[derive(Debug)]
+pub struct Registry<C> {
+    resumable: DashMap<SmId, Arc<Handle<C>>>,
+    accounts: DashMap<BareJid, AccountSessions<C>>,
+}
+
+impl<C> Default for Registry<C> {
+    fn default() -> Self {
+        Self { resumable: DashMap::new(), accounts: DashMap::new() }
+    }
+}
+
+impl<C> Registry<C> {
     /// Enters the session of a login and returns its handle and where its commands come.
-    pub fn enter(&self, login: LoginId, held: Held, resource: String) -> (Arc<Handle>, mailbox::Receiver<Command>) {
+    pub fn enter(
+        &self,
+        login: LoginId,
+        held: Held,
+        resource: String,
+    ) -> (Arc<Handle<C>>, mailbox::Receiver<Command<C>>) {
         let account = held.account.clone();
         let (handle, receiver) = Handle::new(login, held, resource);
         let handle = Arc::new(handle);
@@ -51,7 +85,7 @@ impl Registry {
     }
 
     /// Publishes an account to its sessions, unless a newer revision was published before.
-    pub fn publish(&self, account: &BareJid, state: &Account, not: Option<&Handle>) {
+    pub fn publish(&self, account: &BareJid, state: &Account, not: Option<&Handle<C>>) {
         let Some(mut entry) = self.accounts.get_mut(account) else { return };
         if entry.news.account.as_ref().is_some_and(|known| known.revision >= state.revision) {
             return;
@@ -74,7 +108,7 @@ impl Registry {
     }
 
     /// The session can be found under this id from now on.
-    pub fn resumable(&self, id: SmId, handle: &Arc<Handle>) {
+    pub fn resumable(&self, id: SmId, handle: &Arc<Handle<C>>) {
         let before = handle.set_resumable(Some(id.clone()));
         if let Some(before) = before.filter(|before| *before != id) {
             self.resumable.remove_if(&before, |_, current| current.login() == handle.login());
@@ -83,24 +117,24 @@ impl Registry {
     }
 
     /// The session that can be resumed under this id, or that is ending and could be until then.
-    pub fn find(&self, id: &SmId) -> Option<Arc<Handle>> {
+    pub fn find(&self, id: &SmId) -> Option<Arc<Handle<C>>> {
         self.resumable.get(id).map(|entry| Arc::clone(&entry))
     }
 
     /// The session cannot be found under an id any more.
-    pub fn not_resumable(&self, handle: &Handle) {
+    pub fn not_resumable(&self, handle: &Handle<C>) {
         if let Some(id) = handle.set_resumable(None) {
             self.resumable.remove_if(&id, |_, current| current.login() == handle.login());
         }
     }
 
     /// The held session that has bound this resource, if it is certain to be of the same account.
-    pub fn held_resource(&self, proof: &Proof, resource: &str) -> Option<Arc<Handle>> {
+    pub fn held_resource(&self, proof: &Proof, resource: &str) -> Option<Arc<Handle<C>>> {
         let (account, login) = match proof {
             Proof::Account(account) => (account.clone(), None),
             Proof::Login(login) => (BareJid::of_user(&login.authcid, &login.host)?, Some(login)),
         };
-        let same = |handle: &&Arc<Handle>| {
+        let same = |handle: &&Arc<Handle<C>>| {
             let proven = login.is_none() || handle.held().identity.as_ref() == login;
             proven && handle.resource() == resource && handle.is_dark()
         };
@@ -108,17 +142,17 @@ impl Registry {
     }
 
     /// All sessions of the account.
-    pub fn sessions(&self, account: &BareJid) -> Vec<Arc<Handle>> {
+    pub fn sessions(&self, account: &BareJid) -> Vec<Arc<Handle<C>>> {
         self.accounts.get(account).map_or_else(Vec::new, |entry| entry.sessions.clone())
     }
 
     /// Some session of the account.
-    pub fn any_session(&self, account: &BareJid) -> Option<Arc<Handle>> {
+    pub fn any_session(&self, account: &BareJid) -> Option<Arc<Handle<C>>> {
         self.accounts.get(account)?.sessions.first().cloned()
     }
 
     /// All sessions, in no order.
-    pub fn all(&self) -> Vec<Arc<Handle>> {
+    pub fn all(&self) -> Vec<Arc<Handle<C>>> {
         self.accounts.iter().flat_map(|entry| entry.value().sessions.clone()).collect()
     }
 
@@ -146,40 +180,40 @@ impl Registry {
     }
 
     /// The other sessions of the account.
-    pub fn siblings(&self, handle: &Handle) -> Vec<Arc<Handle>> {
+    pub fn siblings(&self, handle: &Handle<C>) -> Vec<Arc<Handle<C>>> {
         self.others(handle, |_| true)
     }
 
     /// The other sessions of the device, or of the full JID, that logged in before this one.
-    pub fn older(&self, handle: &Handle) -> Vec<Arc<Handle>> {
+    pub fn older(&self, handle: &Handle<C>) -> Vec<Arc<Handle<C>>> {
         self.others(handle, |other| other.login() < handle.login() && is_same(handle, other))
     }
 
     /// The newest session of the device, or of the full JID, that logged in behind this one.
-    pub fn newer(&self, handle: &Handle) -> Option<Arc<Handle>> {
+    pub fn newer(&self, handle: &Handle<C>) -> Option<Arc<Handle<C>>> {
         let newer = self.others(handle, |other| other.login() > handle.login() && is_same(handle, other));
         newer.into_iter().max_by_key(|other| other.login())
     }
 
     /// Whether another session of the device has its client, which acknowledges.
-    pub fn is_live_elsewhere(&self, handle: &Handle) -> bool {
-        let is_live = |other: &Handle| other.device() == handle.device() && other.reach() == Reach::Live;
+    pub fn is_live_elsewhere(&self, handle: &Handle<C>) -> bool {
+        let is_live = |other: &Handle<C>| other.device() == handle.device() && other.reach() == Reach::Live;
         !self.others(handle, |other| is_live(other) && !other.is_ending()).is_empty()
     }
 
     /// Lets the other sessions of the device, or of the full JID, look at each other.
-    pub fn notify_same(&self, handle: &Handle) {
+    pub fn notify_same(&self, handle: &Handle<C>) {
         self.others(handle, |other| is_same(handle, other)).iter().for_each(|other| other.notify());
     }
 
-    fn others(&self, handle: &Handle, wanted: impl Fn(&Handle) -> bool) -> Vec<Arc<Handle>> {
+    fn others(&self, handle: &Handle<C>, wanted: impl Fn(&Handle<C>) -> bool) -> Vec<Arc<Handle<C>>> {
         let Some(entry) = self.accounts.get(handle.account()) else { return Vec::new() };
         let others = entry.sessions.iter().filter(|other| other.login() != handle.login() && wanted(other));
         others.map(Arc::clone).collect()
     }
 
     /// Whether another session of the account has its client.
-    pub fn has_company(&self, handle: &Handle) -> bool {
+    pub fn has_company(&self, handle: &Handle<C>) -> bool {
         !self.others(handle, |other| !other.is_dark()).is_empty()
     }
 
@@ -195,7 +229,7 @@ impl Registry {
 
     /// Removes a session; another that has taken its place stays. Returns the other sessions of the account: those that come
     /// later know nothing of this one.
-    pub fn leave(&self, handle: &Handle) -> Vec<Arc<Handle>> {
+    pub fn leave(&self, handle: &Handle<C>) -> Vec<Arc<Handle<C>>> {
         self.not_resumable(handle);
         let mut others = Vec::new();
         self.accounts.remove_if_mut(handle.account(), |_, entry| {
@@ -207,8 +241,25 @@ impl Registry {
     }
 }
 
+impl<C: Send> Sessions for Registry<C> {
+    fn carry(&self, account: &BareJid, publish: Publish) -> Result<oneshot::Receiver<Outcome>, NotTaken<()>> {
+        let session = self.any_session(account).ok_or(NotTaken::Gone(()))?;
+        let (reply, replied) = oneshot::channel();
+        match session.offer(Command::Carry(Box::new(publish), reply)) {
+            Ok(()) => Ok(replied),
+            Err(refused) => Err(refused.without_message()),
+        }
+    }
+
+    fn route(&self, to: &Jid, stanza: Element) -> Result<(), NotTaken<()>> {
+        let sessions = self.sessions(&to.to_bare());
+        let session = to.resource().and_then(|to| sessions.iter().find(|session| session.resource() == to));
+        session.ok_or(NotTaken::Gone(()))?.route(stanza).map_err(NotTaken::without_message)
+    }
+}
+
 /// Whether two sessions of an account are of one device, or have the same full JID.
-fn is_same(one: &Handle, other: &Handle) -> bool {
+fn is_same<C>(one: &Handle<C>, other: &Handle<C>) -> bool {
     let device = one.device();
     device != DeviceId::default() && device == other.device() || one.resource() == other.resource()
 }
@@ -219,7 +270,7 @@ mod tests {
 
     #[tokio::test]
     async fn who_leaves_learns_of_the_others_and_not_of_those_of_other_accounts() {
-        let registry = Registry::default();
+        let registry = Registry::<()>::default();
         let enter = |login: u64, account: &str| {
             let held = Held { account: account.parse().unwrap(), identity: None };
             registry.enter(LoginId(login), held, "r".to_owned())

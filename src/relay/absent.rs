@@ -1,4 +1,4 @@
-//! Notifications for devices that have no session: one task for each account that has such devices and hears of something.
+//! Notifications for devices that have no session: one task for each account that has such devices and for which there is news.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -6,26 +6,29 @@ use std::time::{Duration, Instant};
 use dashmap::DashMap;
 use tokio::select;
 use tokio::time::sleep_until;
+use tokio_util::sync::CancellationToken;
 
-use super::Relay;
-use super::jobs::unix;
-use crate::config::Transport;
+use super::background::Background;
+use super::publishing::Publishing;
+use super::snapshot::Current;
 use crate::jid::BareJid;
-use crate::publish::selection::{Published, Standing};
+use crate::limits::Seldom;
+use crate::metrics::Metrics;
 use crate::push::absent::{Absent, Notice};
 use crate::push::account::DeviceId;
 use crate::push::notification::Publish;
 use crate::push::outcome::Outcome;
 use crate::push::registration::{Registration, Target};
 use crate::registry::mailbox::{self, Mail, NotTaken, mailbox};
-use crate::registry::{Command, Handle};
+use crate::session::Settings;
+use crate::store::Store;
 
-/// AbsentMessage of one account that wait; of more, the newest are dropped: a push that is due says how much waits anyway.
+/// AbsentMessage of one account that wait; of more, the newest are dropped: a push that is due counts what waits anyway.
 const NEWS: usize = 64;
 /// A task that has nothing to do ends; longer than any pause between two pushes about the same.
 const IDLE: Duration = Duration::from_secs(2 * 60 * 60);
 
-/// What an account's task hears.
+/// A message to an account's task.
 #[derive(Debug)]
 enum AbsentMessage {
     Seen(Box<Notice>),
@@ -33,50 +36,73 @@ enum AbsentMessage {
     Answered(Target, Outcome),
 }
 
-/// The tasks, by account.
-#[derive(Debug, Default)]
-pub(super) struct Absentees(DashMap<BareJid, mailbox::Sender<AbsentMessage>>);
+/// The tasks of accounts with devices that have no session.
+pub(super) struct AbsentDevices {
+    tasks: DashMap<BareJid, mailbox::Sender<AbsentMessage>>,
+    dropped: Seldom,
+    current: Arc<Current>,
+    store: Store,
+    publishing: Arc<Publishing>,
+    metrics: Arc<Metrics>,
+    background: Background,
+    shutdown: CancellationToken,
+}
 
-impl Relay {
-    /// A session saw something that concerns devices without one.
-    pub(super) fn elsewhere(self: &Arc<Self>, account: &BareJid, notice: Notice) {
+impl AbsentDevices {
+    /// There is no task yet.
+    pub(super) fn new(
+        current: Arc<Current>,
+        store: Store,
+        publishing: Arc<Publishing>,
+        metrics: Arc<Metrics>,
+        background: Background,
+        shutdown: CancellationToken,
+    ) -> Self {
+        let (tasks, dropped) = (DashMap::new(), Seldom::default());
+        Self { tasks, dropped, current, store, publishing, metrics, background, shutdown }
+    }
+
+    /// A session has seen something that concerns devices without one.
+    pub(super) fn on_notice(self: &Arc<Self>, account: &BareJid, notice: Notice) {
         let news = AbsentMessage::Seen(Box::new(notice));
-        let tasks = &self.absentees.0;
-        let entry = tasks.entry(account.clone()).or_insert_with(|| self.watch(account));
+        let entry = self.tasks.entry(account.clone()).or_insert_with(|| self.start(account));
         match entry.offer(news) {
             Ok(()) => {}
             Err(NotTaken::Full(_)) => {
-                if let Some(suppressed) = self.seldom.absent_dropped.next() {
+                if let Some(suppressed) = self.dropped.next() {
                     tracing::warn!(%account, suppressed, "absent_news_dropped: too much at once");
                 }
             }
             Err(NotTaken::Gone(news)) => {
-                // It ended for want of work in this moment.
+                // It has just ended, since it had nothing to do.
                 drop(entry);
-                let fresh = self.watch(account);
+                let fresh = self.start(account);
                 if fresh.offer(news).is_ok() {
-                    tasks.insert(account.clone(), fresh);
+                    self.tasks.insert(account.clone(), fresh);
                 }
             }
         }
     }
 
     /// A device of the account has a session again. There is one such message for each login.
-    pub(super) fn device_is_back(&self, account: &BareJid, device: DeviceId) {
-        if let Some(task) = self.absentees.0.get(account) {
+    pub(super) fn on_device_back(&self, account: &BareJid, device: DeviceId) {
+        if let Some(task) = self.tasks.get(account) {
             // One that has just ended knows of no device.
             drop(task.deliver(AbsentMessage::Back(device)));
         }
     }
 
-    fn watch(self: &Arc<Self>, account: &BareJid) -> mailbox::Sender<AbsentMessage> {
+    fn settings(&self) -> Arc<Settings> {
+        Arc::clone(&self.current.load().settings)
+    }
+
+    fn start(self: &Arc<Self>, account: &BareJid) -> mailbox::Sender<AbsentMessage> {
         let (sender, receiver) = mailbox(NEWS);
-        let task = Arc::clone(self).tell_absent(account.clone(), sender.clone(), receiver);
-        self.farewells.spawn(task);
+        self.background.spawn(Arc::clone(self).run(account.clone(), sender.clone(), receiver));
         sender
     }
 
-    async fn tell_absent(
+    async fn run(
         self: Arc<Self>,
         account: BareJid,
         own: mailbox::Sender<AbsentMessage>,
@@ -109,90 +135,33 @@ impl Relay {
                 None => {}
             }
             for publish in absent.next(now, rand::random) {
-                self.publish_for(&account, publish, &own);
+                self.publish(&account, publish, &own);
             }
         }
-        self.absentees.0.remove_if(&account, |_, sender| sender.is_same(&own));
+        self.tasks.remove_if(&account, |_, sender| sender.is_same(&own));
         news.close();
-        // What came in the very moment.
+        // What came in the last moment.
         while let Some(Mail::Message(AbsentMessage::Seen(notice))) = news.try_recv() {
             if !self.shutdown.is_cancelled() {
-                self.elsewhere(&account, *notice);
+                self.on_notice(&account, *notice);
             }
         }
     }
 
-    /// Publishes for a device without a session, and notes what became of it.
-    fn publish_for(self: &Arc<Self>, account: &BareJid, publish: Publish, task: &mailbox::Sender<AbsentMessage>) {
-        let (relay, account, task) = (Arc::clone(self), account.clone(), task.clone());
-        self.farewells.spawn(async move {
+    /// Publishes for a device without a session, and reports the outcome to the account's task.
+    fn publish(self: &Arc<Self>, account: &BareJid, publish: Publish, task: &mailbox::Sender<AbsentMessage>) {
+        let (absent, account, task) = (Arc::clone(self), account.clone(), task.clone());
+        self.background.spawn(async move {
             let target = publish.target.clone();
             // It may have been removed since, or its device may be back.
-            let known = relay.store.account_now(&account).await.unwrap_or_default();
+            let known = absent.store.account_now(&account).await.unwrap_or_default();
             let is_away = |r: &Registration| known.device(r.device).is_none_or(|device| !device.is_open());
             if !known.registrations.iter().any(|r| r.target == target && is_away(r)) {
                 return;
             }
-            let outcome = relay.publish(&account, publish).await.outcome;
+            let outcome = absent.publishing.publish(&account, publish).await.outcome;
             // There is one such message for each publish of the task, which may have ended.
             drop(task.deliver(AbsentMessage::Answered(target, outcome)));
         });
-    }
-
-    /// Publishes for an account by whatever transport is fit, and stores what follows from the answer.
-    pub async fn publish(&self, account: &BareJid, publish: Publish) -> Published {
-        let target = publish.target.clone();
-        tracing::info!(%account, service = %target, "published");
-        let published = self.publish_counted(account, publish).await;
-        let (outcome, transport) = (&published.outcome, published.transport.map_or("none", Transport::name));
-        tracing::info!(%account, service = %target, transport, ?outcome, "publish outcome");
-        self.note_outcome(account, &target, &published.outcome).await;
-        published
-    }
-
-    /// Publishes for a session, which then hears what became of it; or its account does, if it is over by then.
-    pub(super) async fn publish_for_session(self: Arc<Self>, session: Arc<Handle>, publish: Publish) {
-        let target = publish.target.clone();
-        let Published { transport, outcome } = self.publish_counted(session.account(), publish).await;
-        tracing::info!(service = %target, transport = transport.map_or("none", Transport::name), "transport chosen");
-        session.published(Published { transport, outcome: outcome.clone() });
-        if session.deliver(Command::Published(Box::new((target.clone(), outcome.clone())))).is_err() {
-            self.note_outcome(session.account(), &target, &outcome).await;
-        }
-    }
-
-    /// A session has carried a publish of its own since then: remembers and counts what became of it.
-    pub(super) fn published_by_session(
-        &self,
-        session: &Handle,
-        (target, since): (&Target, Instant),
-        outcome: &Outcome,
-    ) {
-        let published = Published { transport: Some(Transport::Session), outcome: outcome.clone() };
-        self.metrics.published(&published, since.elapsed());
-        session.published(published.clone());
-        self.publisher.ended(target, published);
-    }
-
-    /// How things are with the push service of a registration.
-    pub fn standing(&self, account: &BareJid, target: &Target) -> Standing {
-        self.publisher.standing(account, target)
-    }
-
-    /// Publishes for an account, and counts what became of it.
-    pub(super) async fn publish_counted(&self, account: &BareJid, publish: Publish) -> Published {
-        let began = Instant::now();
-        let published = self.publisher.publish(account, publish).await;
-        self.metrics.published(&published, began.elapsed());
-        published
-    }
-
-    /// Stores what follows from an answer.
-    pub(super) async fn note_outcome(&self, account: &BareJid, target: &Target, outcome: &Outcome) {
-        if let Some(change) = outcome.change(target, self.current().config.push.settings.max_errors, unix())
-            && let Err(error) = self.change_account(account, change).await
-        {
-            self.not_stored(&error);
-        }
     }
 }

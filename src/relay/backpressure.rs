@@ -1,4 +1,4 @@
-//! Which peers of a connection are read: the one place that decides it.
+//! Backpressure: the one place that decides which peers of a connection are read.
 //!
 //! A peer is not read while what was relayed from it, or what answers it, waits over its mark ([`crate::net::conn`]). That a
 //! peer reads slowly does not stop it from being read itself.
@@ -6,22 +6,22 @@
 use crate::net::conn::{Conn, HIGH_WATER};
 use crate::net::wire::Wire;
 
-/// What waits for one peer.
+/// The bytes that wait for one peer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Waiting {
+pub(super) struct PeerBacklog {
     /// Relayed bytes are over their mark.
     full: bool,
     /// Replies are over theirs.
     owes_too_much: bool,
 }
 
-impl Waiting {
+impl PeerBacklog {
     pub(super) fn of<S: Wire>(conn: &Conn<S>) -> Self {
         Self { full: conn.is_full(), owes_too_much: conn.owes_too_much() }
     }
 }
 
-/// What else stops a peer from being read: the lock step of login, a resumption, unconfirmed stanzas, the rates, the disk.
+/// Other reasons not to read a peer: the lock step of login, a resumption, unconfirmed stanzas, the rates, the disk.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Stops {
     pub(super) client: bool,
@@ -30,7 +30,7 @@ pub(super) struct Stops {
     pub(super) held: usize,
 }
 
-/// Which peers are read.
+/// The peers that are read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Reading {
     pub(super) client: bool,
@@ -39,7 +39,7 @@ pub(super) struct Reading {
 
 impl Reading {
     /// `None`: there is no such connection, so nothing waits there.
-    pub(super) fn decide(client: Option<Waiting>, server: Option<Waiting>, stops: Stops) -> Self {
+    pub(super) fn decide(client: Option<PeerBacklog>, server: Option<PeerBacklog>, stops: Stops) -> Self {
         let (client, server) = (client.unwrap_or_default(), server.unwrap_or_default());
         Self {
             client: !stops.client && !client.owes_too_much && !server.full && stops.held < HIGH_WATER,
@@ -53,7 +53,7 @@ mod tests {
     use super::*;
 
     fn check(client: (bool, bool), server: (bool, bool), stops: Stops, expect: (bool, bool)) {
-        let waiting = |(full, owes_too_much)| Some(Waiting { full, owes_too_much });
+        let waiting = |(full, owes_too_much)| Some(PeerBacklog { full, owes_too_much });
         let reading = Reading::decide(waiting(client), waiting(server), stops);
         assert_eq!((reading.client, reading.server), expect, "client {client:?} server {server:?} {stops:?}");
     }

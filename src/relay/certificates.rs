@@ -1,58 +1,73 @@
-//! Certificates that clients will object to, or soon will: said in the log and in the metrics, in time to be renewed.
+//! Reports certificates that clients reject, or soon will, in the log and in the metrics, in time to be renewed.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
-use super::Relay;
-use super::snapshot::Snapshot;
+use super::snapshot::{Current, Snapshot};
+use crate::clock;
+use crate::metrics::Metrics;
 use crate::net::certificate::{self, Defect};
+use crate::sync::lock;
 
-/// How often they are looked at.
-pub(super) const EVERY: Duration = Duration::from_secs(60 * 60);
-/// How long nothing more is said of a defect.
-const SAID: Duration = Duration::from_secs(24 * 60 * 60);
+/// How often the certificates are checked.
+pub(super) const CHECK_INTERVAL: Duration = Duration::from_secs(60 * 60);
+/// How long a defect that was logged is not logged again.
+const LOG_INTERVAL: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// What was said, and when.
+/// Checks the current certificates.
+pub(super) struct CertificateCheck {
+    current: Arc<Current>,
+    metrics: Arc<Metrics>,
+    logged: Mutex<LoggedDefects>,
+}
+
+/// The defects that were logged, and when.
 #[derive(Debug, Default)]
-pub(super) struct Said(Mutex<HashMap<(String, Defect), SystemTime>>);
+struct LoggedDefects(HashMap<(String, Defect), SystemTime>);
 
-impl Said {
-    /// Whether a defect is news, or was not told for a day; if so, it is told now.
-    fn is_due(&self, domain: &str, defect: Defect, now: SystemTime) -> bool {
-        let mut said = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let last = said.get(&(domain.to_owned(), defect));
-        let is_due = last.is_none_or(|at| now.duration_since(*at).is_ok_and(|age| age >= SAID));
+impl LoggedDefects {
+    /// Returns whether a defect is new, or was not logged for a day. If so, it counts as logged now.
+    fn is_due(&mut self, domain: &str, defect: Defect, now: SystemTime) -> bool {
+        let last = self.0.get(&(domain.to_owned(), defect));
+        let is_due = last.is_none_or(|at| now.duration_since(*at).is_ok_and(|age| age >= LOG_INTERVAL));
         if is_due {
-            said.insert((domain.to_owned(), defect), now);
+            self.0.insert((domain.to_owned(), defect), now);
         }
         is_due
     }
 
-    /// All are told again.
-    fn forget(&self) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    /// All are logged again.
+    fn forget(&mut self) {
+        self.0.clear();
     }
 }
 
-impl Relay {
-    /// Says what is wrong with the current certificates, each defect at once.
-    pub(super) fn look_at_certificates(&self) {
-        self.certificates_said.forget();
-        self.watch_certificates();
+impl CertificateCheck {
+    pub(super) fn new(current: Arc<Current>, metrics: Arc<Metrics>) -> Self {
+        Self { current, metrics, logged: Mutex::default() }
     }
 
-    /// Says what is wrong with the current certificates, each defect once a day.
-    pub(super) fn watch_certificates(&self) {
-        let (snapshot, now) = (self.current(), SystemTime::now());
+    /// Checks certificates that have just been loaded, and logs every defect.
+    pub(super) fn on_loaded(&self) {
+        lock(&self.logged).forget();
+        self.check();
+    }
+
+    /// Checks the certificates, and logs each defect once a day.
+    pub(super) fn check(&self) {
+        let (snapshot, now) = (self.current.load_full(), clock::now());
         self.metrics.forget_certificates();
         for (domain, key) in &snapshot.keys {
             let defects = certificate::judge(key, domain, now);
             let problems = Defect::ALL.map(|defect| (defect.name(), defects.contains(&defect)));
             self.metrics.certificate(domain, certificate::not_after(key), problems);
-            for defect in defects.into_iter().filter(|defect| self.certificates_said.is_due(domain, *defect, now)) {
-                let file = file(&snapshot, domain);
-                tracing::warn!(%domain, file, cause = %defect, remedy = defect.remedy(), "certificate problem");
+            for defect in defects {
+                let is_due = lock(&self.logged).is_due(domain, defect, now);
+                if is_due {
+                    let file = file(&snapshot, domain);
+                    tracing::warn!(%domain, file, cause = %defect, remedy = defect.remedy(), "certificate problem");
+                }
             }
         }
     }
@@ -68,16 +83,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_defect_is_told_once_a_day_for_each_host() {
-        let (said, start) = (Said::default(), SystemTime::now());
-        let is_due = |domain, after| said.is_due(domain, Defect::ExpiresSoon, start + after);
-        assert!(is_due("one.test", Duration::ZERO));
-        assert!(!is_due("one.test", SAID - EVERY));
-        assert!(is_due("two.test", SAID - EVERY));
-        assert!(said.is_due("one.test", Defect::Expired, start));
-        assert!(is_due("one.test", SAID));
-        assert!(!is_due("one.test", SAID + EVERY));
-        said.forget();
-        assert!(is_due("one.test", SAID + EVERY));
+    fn a_defect_is_logged_once_a_day_for_each_host() {
+        let (mut logged, start) = (LoggedDefects::default(), SystemTime::now());
+        let expires =
+            |logged: &mut LoggedDefects, domain, after| logged.is_due(domain, Defect::ExpiresSoon, start + after);
+        assert!(expires(&mut logged, "one.test", Duration::ZERO));
+        assert!(!expires(&mut logged, "one.test", LOG_INTERVAL - CHECK_INTERVAL));
+        assert!(expires(&mut logged, "two.test", LOG_INTERVAL - CHECK_INTERVAL));
+        assert!(logged.is_due("one.test", Defect::Expired, start));
+        assert!(expires(&mut logged, "one.test", LOG_INTERVAL));
+        assert!(!expires(&mut logged, "one.test", LOG_INTERVAL + CHECK_INTERVAL));
+        logged.forget();
+        assert!(expires(&mut logged, "one.test", LOG_INTERVAL + CHECK_INTERVAL));
     }
 }

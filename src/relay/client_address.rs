@@ -1,4 +1,4 @@
-//! Whom a connection is from: its peer, or whom a proxy names that is trusted to.
+//! The address of a client: the peer of its connection, or the one that a trusted proxy names.
 
 use std::net::SocketAddr;
 use std::time::Instant;
@@ -9,29 +9,36 @@ use tokio::time::timeout_at;
 use tracing::Span;
 use tracing::field::display;
 
-use super::Relay;
+use super::shared::Relay;
 use crate::config::Listen;
 use crate::limits::{Eviction, Permit, Refusal};
 use crate::net::proxy_protocol::{self, Addresses, HeaderError};
 
+/// A connection that was accepted.
+pub(super) struct Accepted {
+    pub(super) tcp: TcpStream,
+    pub(super) peer: SocketAddr,
+    pub(super) permit: Permit,
+}
+
 /// A connection whose client is known.
-pub(super) struct Arrival {
+pub(super) struct KnownClient {
     pub(super) tcp: TcpStream,
     pub(super) addresses: Addresses,
     /// Counts for the client's address.
     pub(super) permit: Permit,
-    /// Says when it has to make room for another one.
+    /// Fires when the connection has to make room for another one.
     pub(super) eviction: Eviction,
 }
 
-/// Reads the PROXY header where there has to be one, and says in the log why there is none.
-pub(super) async fn of(
+/// Reads the PROXY header where there has to be one, and logs why there is none.
+pub(super) async fn identify(
     relay: &Relay,
-    (mut tcp, peer): (TcpStream, SocketAddr),
+    accepted: Accepted,
     listen: &Listen,
-    mut permit: Permit,
     deadline: Instant,
-) -> Option<Arrival> {
+) -> Option<KnownClient> {
+    let Accepted { mut tcp, peer, mut permit } = accepted;
     let mut eviction = permit.eviction();
     // Fails only if the peer is gone.
     let mut addresses = Addresses::of(&tcp, peer).ok()?;
@@ -49,13 +56,13 @@ pub(super) async fn of(
                 return None;
             }
             Ok(Err(error)) => {
-                if let Some(suppressed) = relay.guards.watch().refused(Refusal::NoProxyHeader) {
+                if let Some(suppressed) = relay.guards().watch().refused(Refusal::NoProxyHeader) {
                     tracing::warn!(%error, suppressed, "refused: no PROXY header");
                 }
                 return None;
             }
             Err(_) => {
-                if let Some(suppressed) = relay.guards.watch().refused(Refusal::NoProxyHeader) {
+                if let Some(suppressed) = relay.guards().watch().refused(Refusal::NoProxyHeader) {
                     tracing::warn!(suppressed, "refused: no PROXY header within handshake_timeout");
                 }
                 return None;
@@ -64,8 +71,8 @@ pub(super) async fn of(
     }
     Span::current().record("peer", display(addresses.client));
     if let Err(limit) = permit.comes_from(addresses.client.ip()) {
-        relay.turn_away(tcp, listen.tls, limit);
+        relay.overload().turn_away(tcp, listen.tls, limit);
         return None;
     }
-    Some(Arrival { tcp, addresses, permit, eviction })
+    Some(KnownClient { tcp, addresses, permit, eviction })
 }

@@ -2,13 +2,14 @@
 //! is none. A restart forgets all of them.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
+use super::client::Handle;
 use crate::jid::BareJid;
 use crate::push::account::DeviceId;
-use crate::registry::Handle;
 use crate::session::DeviceMemory;
+use crate::sync::lock;
 
 /// The most bytes of all memories without a session. Beyond that, the older half of them is forgotten.
 const MAX_BYTES: usize = 16 << 20;
@@ -21,10 +22,10 @@ const SWEEP_INTERVAL: Duration = Duration::from_secs(3600);
 
 /// The memories of devices.
 #[derive(Debug, Default)]
-pub(super) struct Memories(Mutex<Held>);
+pub(super) struct Memories(Mutex<HeldMemories>);
 
 /// A session's share in the memory of its device.
-pub(super) struct Share {
+pub(super) struct MemoryShare {
     memories: Arc<Memories>,
     handle: Arc<Handle>,
     device: DeviceId,
@@ -32,8 +33,8 @@ pub(super) struct Share {
 }
 
 #[derive(Debug, Default)]
-struct Held {
-    devices: HashMap<(BareJid, DeviceId), Entry>,
+struct HeldMemories {
+    devices: HashMap<(BareJid, DeviceId), HeldMemory>,
     /// Bytes of the memories without a session.
     bytes: usize,
     /// The time of the last search for expired memories.
@@ -41,7 +42,7 @@ struct Held {
 }
 
 #[derive(Debug, Default)]
-struct Entry {
+struct HeldMemory {
     memory: Arc<DeviceMemory>,
     sessions: usize,
     /// The moment at which its last session left, and its bytes; `None` while there is a session.
@@ -50,10 +51,10 @@ struct Entry {
 
 impl Memories {
     /// Returns the memory of the session's device.
-    pub(super) fn share(self: &Arc<Self>, handle: &Arc<Handle>) -> Share {
+    pub(super) fn share(self: &Arc<Self>, handle: &Arc<Handle>) -> MemoryShare {
         let (handle, device) = (Arc::clone(handle), handle.device());
         let memory = self.held().share((handle.account().clone(), device));
-        Share { memories: Arc::clone(self), handle, device, memory }
+        MemoryShare { memories: Arc::clone(self), handle, device, memory }
     }
 
     /// Forgets the devices of an account that have no session. Where there is one, the session itself clears the memory.
@@ -61,26 +62,25 @@ impl Memories {
         self.held().retain(|(of, _), _| of != account);
     }
 
-    /// The memories stay valid if another thread has panicked.
-    fn held(&self) -> MutexGuard<'_, Held> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    fn held(&self) -> MutexGuard<'_, HeldMemories> {
+        lock(&self.0)
     }
 }
 
-impl Share {
+impl MemoryShare {
     pub(super) fn memory(&self) -> Arc<DeviceMemory> {
         Arc::clone(&self.memory)
     }
 }
 
-impl Drop for Share {
+impl Drop for MemoryShare {
     fn drop(&mut self) {
         let device = (self.handle.account().clone(), self.device);
         self.memories.held().leave(&device, Instant::now());
     }
 }
 
-impl Held {
+impl HeldMemories {
     fn share(&mut self, device: (BareJid, DeviceId)) -> Arc<DeviceMemory> {
         let entry = self.devices.entry(device).or_default();
         entry.sessions += 1;
@@ -140,14 +140,14 @@ mod tests {
     }
 
     /// A session of a device that has remembered so much.
-    fn had(held: &mut Held, device: &(BareJid, DeviceId), marks: u64, now: Instant) {
+    fn had(held: &mut HeldMemories, device: &(BareJid, DeviceId), marks: u64, now: Instant) {
         held.share(device.clone()).note_had(0..marks);
         held.leave(device, now);
     }
 
     #[test]
     fn sessions_of_a_device_share_a_memory_which_stays_for_the_next_one_if_anything_is_in_it() {
-        let (mut held, now) = (Held::default(), Instant::now());
+        let (mut held, now) = (HeldMemories::default(), Instant::now());
         let phone = device("romeo@example.org", 1);
         let (one, other) = (held.share(phone.clone()), held.share(phone.clone()));
         assert!(Arc::ptr_eq(&one, &other));
@@ -166,7 +166,7 @@ mod tests {
 
     #[test]
     fn memories_without_a_session_are_bounded_and_the_oldest_go() {
-        let (mut held, now) = (Held::default(), Instant::now());
+        let (mut held, now) = (HeldMemories::default(), Instant::now());
         let used = device("romeo@example.org", 0);
         held.share(used.clone()).note_had(0..1000);
         let (mut n, mut before) = (0, 0);
@@ -181,7 +181,7 @@ mod tests {
 
     #[test]
     fn a_memory_that_waits_too_long_is_forgotten() {
-        let (mut held, now) = (Held::default(), Instant::now());
+        let (mut held, now) = (HeldMemories::default(), Instant::now());
         had(&mut held, &device("romeo@example.org", 1), 1, now);
         had(&mut held, &device("romeo@example.org", 2), 1, now + RETENTION);
         assert_eq!((held.devices.len(), held.bytes > 0), (1, true));

@@ -3,14 +3,17 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use rustls::ServerConfig;
 use thiserror::Error;
 use tokio::net::TcpStream;
 use tokio::select;
 use tokio::time::timeout_at;
 
-use super::client_address::Arrival;
-use super::snapshot::Snapshot;
-use super::{Client, FAREWELL, Relay};
+use super::background::CLOSE_TIMEOUT;
+use super::client::Client;
+use super::client_address::KnownClient;
+use super::shared::Relay;
+use super::snapshot::{Authentication, Snapshot};
 use crate::config::ListenTls;
 use crate::limits::{Eviction, Limit, Stage};
 use crate::metrics::Handshake;
@@ -21,7 +24,7 @@ use crate::xml::{self, FrameError};
 
 /// Why there is no TLS.
 #[derive(Debug, Error)]
-enum Failure {
+enum TlsFailure {
     #[error("{0}")]
     Io(#[from] std::io::Error),
     #[error("the client left before TLS")]
@@ -35,30 +38,30 @@ enum Failure {
 /// A client over TLS.
 pub(super) struct Secured {
     pub(super) client: Box<Client>,
-    /// Says when it has to make room for another one.
+    /// Fires when the connection has to make room for another one.
     pub(super) eviction: Eviction,
     /// How many elements it has sent before, in the clear.
     pub(super) elements: u32,
 }
 
-/// Establishes TLS before the deadline, and says in the log why not.
+/// Establishes TLS before the deadline, or logs why not.
 ///
 /// `None` too if the connection has to make room for another one: it has said nothing that wants an answer.
 pub(super) async fn secure(
     relay: &Relay,
     snapshot: &Snapshot,
-    arrival: Arrival,
+    known: KnownClient,
     tls: ListenTls,
     deadline: Instant,
 ) -> Option<Secured> {
-    let Arrival { tcp, mut permit, mut eviction, .. } = arrival;
+    let KnownClient { tcp, mut permit, mut eviction, .. } = known;
     let attempt = async {
         crate::net::tune(&tcp, snapshot.config.stream_management.write_timeout)?;
         match tls {
-            ListenTls::Direct => accept(snapshot, tcp, None, true).await,
+            ListenTls::Direct => accept(tcp, snapshot.certificates.server_config(None, true), snapshot).await,
             ListenTls::Starttls => {
                 let (tcp, host) = Box::pin(starttls(relay, snapshot, tcp)).await?;
-                accept(snapshot, tcp, Some(&host), false).await
+                accept(tcp, snapshot.certificates.server_config(Some(&host), false), snapshot).await
             }
         }
     };
@@ -82,61 +85,60 @@ pub(super) async fn secure(
         }
         Err(_) => {
             match permit.address() {
-                Some(address) => relay.guards.watch().reached(Limit::HandshakeTimeout, address),
-                None => relay.guards.watch().reached(Limit::HandshakeTimeout, "a proxy's"),
+                Some(address) => relay.guards().watch().reached(Limit::HandshakeTimeout, address),
+                None => relay.guards().watch().reached(Limit::HandshakeTimeout, "a proxy's"),
             }
             (None, Handshake::Timeout)
         }
     };
-    relay.metrics.handshake(outcome, began.elapsed());
+    relay.metrics().handshake(outcome, began.elapsed());
     client
 }
 
-async fn accept(snapshot: &Snapshot, tcp: TcpStream, host: Option<&str>, direct: bool) -> Result<Client, Failure> {
-    // Who says nothing has no state of TLS, nor room for it.
+async fn accept(tcp: TcpStream, config: Arc<ServerConfig>, snapshot: &Snapshot) -> Result<Client, TlsFailure> {
+    // A client that sends nothing has no state of TLS, nor room for it.
     tcp.readable().await?;
-    let config = snapshot.certificates.server_config(host, direct);
     let tls = Box::pin(TlsStream::accept(tcp, config)).await?;
     tracing::debug!(version = ?tls.state().protocol_version(), "TLS is up");
-    Ok(Conn::new(tls, snapshot.limits(false)))
+    Ok(Conn::new(tls, snapshot.limits(Authentication::Pending)))
 }
 
-async fn starttls(relay: &Relay, snapshot: &Snapshot, tcp: TcpStream) -> Result<(TcpStream, String), Failure> {
-    let mut conn = Conn::new(tcp, snapshot.limits(false));
+async fn starttls(relay: &Relay, snapshot: &Snapshot, tcp: TcpStream) -> Result<(TcpStream, String), TlsFailure> {
+    let mut conn = Conn::new(tcp, snapshot.limits(Authentication::Pending));
     let mut stream = StartTls::new(Arc::clone(&snapshot.domains), rand::random);
     loop {
         while let Some(frame) = next_frame(relay, &mut conn).await? {
             match stream.handle(&frame) {
                 StartTlsStep::Wait => {}
                 StartTlsStep::Reply(bytes) => conn.reply(&bytes),
-                StartTlsStep::Proceed { reply: bytes, host } => {
-                    conn.reply(&bytes);
+                StartTlsStep::Proceed { reply, host } => {
+                    conn.reply(&reply);
                     conn.flush().await?;
                     return Ok((conn.into_inner(), host));
                 }
                 StartTlsStep::Refuse(bytes) => {
                     conn.reply(&bytes);
-                    conn.finish(FAREWELL).await;
-                    return Err(Failure::Refused);
+                    conn.finish(CLOSE_TIMEOUT).await;
+                    return Err(TlsFailure::Refused);
                 }
             }
         }
         if conn.event(Io::read_if(!conn.owes_too_much())).await? == ConnEvent::Closed {
-            return Err(Failure::Left);
+            return Err(TlsFailure::Left);
         }
     }
 }
 
-/// The next frame; the client hears of bytes that are none.
-async fn next_frame(relay: &Relay, conn: &mut Conn<TcpStream>) -> Result<Option<xml::Frame>, Failure> {
+/// The next frame; the client gets a stream error for bytes that are none.
+async fn next_frame(relay: &Relay, conn: &mut Conn<TcpStream>) -> Result<Option<xml::Frame>, TlsFailure> {
     match conn.next_frame() {
         Ok(frame) => Ok(frame),
         Err(error) => {
             conn.reply(&xml::stream_header("", "", None));
             conn.reply(&error.stream_error());
-            relay.too_much(&error, false);
+            relay.overload().on_frame_error(&error, Authentication::Pending);
             // Nothing more can be done for a peer that is gone already.
-            drop(tokio::time::timeout(FAREWELL, conn.flush()).await);
+            drop(tokio::time::timeout(CLOSE_TIMEOUT, conn.flush()).await);
             Err(error.into())
         }
     }

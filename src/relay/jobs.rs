@@ -12,11 +12,11 @@ use std::future::{Future, pending, ready};
 use std::ops::RangeInclusive;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::SystemTime;
 
-use super::Relay;
+use super::client::Handle;
+use super::shared::Relay;
+use crate::clock;
 use crate::push::account::{Account, Change, DeviceId, LoginId};
-use crate::registry::Handle;
 use crate::session::queue::{Inherited, Load, Spooled};
 use crate::session::{SmId, Token, WakeReason, sm};
 use crate::store::{self, Slot, SpoolId, StoreError, Tombstone, Wake};
@@ -86,8 +86,8 @@ impl Done {
         match self {
             Self::Spooled(Spooling { result: Err(StoreError::AccountRemoved { .. }), .. }) => {}
             Self::Spooled(Spooling { result: Err(error), refused, .. }) => {
-                relay.spool_refuses(&error);
-                relay.metrics.lost(refused as u64);
+                relay.overload().on_spool_error(&error);
+                relay.metrics().lost(refused as u64);
                 tracing::error!(%error, stanzas = refused, "spool_failed: stanzas of a session that has ended are lost");
             }
             Self::Changed(_, Err(error))
@@ -172,7 +172,7 @@ impl Jobs {
     /// Asks for something; it waits for what was asked before.
     pub(super) fn ask(&mut self, request: Request) {
         if self.at_work.is_some() && request.is_urgent() {
-            self.relay.store.hurry();
+            self.relay.store().hurry();
         }
         match request {
             Request::Spool(items, last) => self.spool(items, last),
@@ -200,17 +200,17 @@ impl Jobs {
             }
         }
         let (relay, handle) = (Arc::clone(&self.relay), Arc::clone(&self.handle));
-        let up_to = relay.store.newest_login();
-        let removed = relay.store.change_behind(account, Change::Removed);
+        let up_to = relay.store().newest_login();
+        let removed = relay.store().change_behind(account, Change::Removed);
         let removal = async move {
             let answer = match removed {
                 Ok(removed) => removed.await,
                 Err(error) => Err(error),
             };
             if let Ok((left, _)) = &answer {
-                relay.registry.publish_removal(handle.account(), up_to);
-                relay.memories.forget(handle.account());
-                relay.registry.publish(handle.account(), left, Some(&handle));
+                relay.registry().publish_removal(handle.account(), up_to);
+                relay.accounts().memories().forget(handle.account());
+                relay.registry().publish(handle.account(), left, Some(&handle));
             }
             Done::Changed(token, answer)
         };
@@ -341,7 +341,7 @@ impl Jobs {
 
     fn job(&self, request: Request) -> Job {
         let (relay, slot, handle) = (Arc::clone(&self.relay), self.slot(), Arc::clone(&self.handle));
-        let store = relay.store.clone();
+        let store = relay.store().clone();
         let own = SpoolId { account: slot.account.clone(), login: self.handle.login() };
         match request {
             Request::Begun(Begun(job)) => job,
@@ -357,7 +357,7 @@ impl Jobs {
                 Box::pin(async move {
                     let (result, moved) = spools::spool(&store, (&own, slot.device), items, places).await;
                     if moved.is_some() {
-                        relay.metrics.place_taken();
+                        relay.metrics().place_taken();
                     }
                     Done::Spooled(Spooling { moved, ..Spooling::new(last, result) })
                 })
@@ -394,25 +394,13 @@ impl Jobs {
             }
             Request::Bury(id, h) => Box::pin(async move {
                 let Slot { account, device } = slot;
-                let tombstone = Tombstone { account, device, h: h.get(), at: unix() };
+                let tombstone = Tombstone { account, device, h: h.get(), at: clock::unix_secs().get() };
                 Done::Quiet(store.bury_known(own.login, id.as_str(), tombstone).await)
             }),
             Request::Wake(reason) => {
-                let wake = Wake { since: unix(), reason: stored(reason) };
+                let wake = Wake { since: clock::unix_secs().get(), reason };
                 Box::pin(async move { Done::Quiet(store.wake(&slot, wake).await) })
             }
         }
     }
-}
-
-fn stored(reason: WakeReason) -> store::WakeReason {
-    match reason {
-        WakeReason::UpstreamLost => store::WakeReason::UpstreamLost,
-        WakeReason::Restart => store::WakeReason::Restart,
-    }
-}
-
-/// Unix seconds now.
-pub(crate) fn unix() -> u64 {
-    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }

@@ -1,11 +1,11 @@
-//! Whether the servers behind can be reached.
+//! Tests whether an upstream server can be reached.
 
 use std::time::Duration;
 
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-use super::Relay;
+use super::snapshot::Snapshot;
 use crate::net::upstream::Terms;
 
 /// How long the servers may take together, whatever a log-in may wait.
@@ -13,34 +13,27 @@ const PATIENCE: Duration = Duration::from_secs(3);
 /// Of so many hosts at once.
 const AT_ONCE: usize = 16;
 
-impl Relay {
-    /// Whether the server of any host takes connections, TLS included where it is used.
-    pub async fn reaches_a_server(&self) -> bool {
-        let snapshot = self.current();
-        let hosts = snapshot.config.hosts.iter();
-        let mut ways = hosts.filter_map(|host| snapshot.ways.to(&host.domain).cloned());
-        let terms = || Terms {
-            connect_timeout: PATIENCE,
-            write_timeout: PATIENCE,
-            limits: snapshot.upstream_limits(),
-            tls: None,
-        };
-        let search = async {
-            let mut tries = JoinSet::new();
-            loop {
-                while tries.len() < AT_ONCE
-                    && let Some(way) = ways.next()
-                {
-                    let terms = terms();
-                    tries.spawn(async move { way.connect(&terms, None).await.is_ok() });
-                }
-                match tries.join_next().await {
-                    Some(Ok(true)) => return true,
-                    Some(Ok(false) | Err(_)) => {}
-                    None => return false,
-                }
+/// Returns whether the server of any host takes connections, TLS included where it is used.
+pub(super) async fn reaches_a_server(snapshot: &Snapshot) -> bool {
+    let hosts = snapshot.config.hosts.iter();
+    let mut ways = hosts.filter_map(|host| snapshot.ways.to(&host.domain).cloned());
+    let terms =
+        || Terms { connect_timeout: PATIENCE, write_timeout: PATIENCE, limits: snapshot.upstream_limits(), tls: None };
+    let search = async {
+        let mut tries = JoinSet::new();
+        loop {
+            while tries.len() < AT_ONCE
+                && let Some(way) = ways.next()
+            {
+                let terms = terms();
+                tries.spawn(async move { way.connect(&terms, None).await.is_ok() });
             }
-        };
-        timeout(PATIENCE, search).await.unwrap_or(false)
-    }
+            match tries.join_next().await {
+                Some(Ok(true)) => return true,
+                Some(Ok(false) | Err(_)) => {}
+                None => return false,
+            }
+        }
+    };
+    timeout(PATIENCE, search).await.unwrap_or(false)
 }

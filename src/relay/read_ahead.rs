@@ -1,4 +1,4 @@
-//! Serving connections while their task waits for something else: what was gathered leaves, and what comes is read up to a bound.
+//! Connections whose task waits for something else: what was gathered is written, and what comes is read up to a bound.
 
 use std::future::{Future, poll_fn};
 use std::io;
@@ -8,16 +8,16 @@ use std::task::{Context, Poll};
 use crate::net::conn::{Conn, ConnEvent, Io};
 use crate::net::wire::Wire;
 
-/// Bytes that a connection may have sent and that nobody has taken yet; more stays with the peer.
+/// Bytes that a connection may have sent and that its task has not taken; more stays with the peer.
 const UNTAKEN: usize = 64 << 10;
 
 /// A connection while its task waits, and how it has ended meanwhile.
-pub(super) struct Served<'a, S> {
+pub(super) struct ReadAhead<'a, S> {
     conn: &'a mut Conn<S>,
     end: Option<io::Result<ConnEvent>>,
 }
 
-impl<'a, S: Wire> Served<'a, S> {
+impl<'a, S: Wire> ReadAhead<'a, S> {
     pub(super) fn new(conn: &'a mut Conn<S>) -> Self {
         Self { conn, end: None }
     }
@@ -41,7 +41,8 @@ impl<'a, S: Wire> Served<'a, S> {
 
 /// Waits for `work`, and serves both connections meanwhile. Cancel safe if `work` is.
 pub(super) async fn while_served<A: Wire, B: Wire, T>(
-    (one, other): (&mut Served<'_, A>, &mut Served<'_, B>),
+    one: &mut ReadAhead<'_, A>,
+    other: &mut ReadAhead<'_, B>,
     work: impl Future<Output = T>,
 ) -> T {
     let mut work = pin!(work);
@@ -55,7 +56,8 @@ pub(super) async fn while_served<A: Wire, B: Wire, T>(
 
 /// As [`while_served`], but not beyond the end of the first connection; there may be no second one. Cancel safe if `work` is.
 pub(super) async fn while_there<A: Wire, B: Wire, T>(
-    (one, mut other): (&mut Served<'_, A>, Option<&mut Served<'_, B>>),
+    one: &mut ReadAhead<'_, A>,
+    mut other: Option<&mut ReadAhead<'_, B>>,
     work: impl Future<Output = T>,
 ) -> Option<T> {
     let mut work = pin!(work);

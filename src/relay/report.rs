@@ -1,19 +1,36 @@
-//! What sessions report goes to the log and into the metrics, under the same names.
+//! Reports of sessions, in the log and in the metrics under the same names.
 
-use super::Relay;
-use crate::limits::{Limit, Refusal};
-use crate::metrics::Wait;
+use std::sync::Arc;
+
+use crate::limits::{Guards, Limit, Refusal};
+use crate::metrics::{Metrics, Wait};
 use crate::session::queue::Full;
 use crate::session::{Event, Reported, Shed};
-use crate::store::StoreError;
 use crate::xml::{Frame, Skipped};
 
 /// The most characters of a stanza's id in a log line.
 const ID: usize = 128;
 
-impl Relay {
-    /// Logs and counts a stanza of the server that is not passed on.
-    pub(super) fn note_skipped(&self, frame: &Frame) {
+/// Whether an event that a session may repeat without end is logged above level debug.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Volume {
+    Normal,
+    Debug,
+}
+
+/// Logs and counts.
+pub(super) struct Reports {
+    metrics: Arc<Metrics>,
+    guards: Arc<Guards>,
+}
+
+impl Reports {
+    pub(super) fn new(metrics: Arc<Metrics>, guards: Arc<Guards>) -> Self {
+        Self { metrics, guards }
+    }
+
+    /// Logs and counts a stanza of the server if it is not passed on.
+    pub(super) fn on_frame(&self, frame: &Frame) {
         let Frame::Skipped(skipped) = frame else { return };
         let Skipped { element, name, bytes, reason } = &**skipped;
         self.metrics.skipped(*reason);
@@ -31,15 +48,9 @@ impl Relay {
         }
     }
 
-    /// Logs that a change of an account failed. While the disk fails, a client can cause that as often as it likes.
-    pub(super) fn not_stored(&self, error: &StoreError) {
-        if let Some(suppressed) = self.seldom.not_stored.next() {
-            tracing::error!(%error, suppressed, "the account cannot be stored");
-        }
-    }
-
-    /// Logs and counts what a session reports. What it may repeat without end is logged at level debug unless it is `loud`.
-    pub(super) fn report(&self, event: &Event, loud: bool) {
+    /// Logs and counts what a session reports.
+    pub(super) fn on_event(&self, event: &Event, volume: Volume) {
+        let loud = volume == Volume::Normal;
         match event {
             Event::Dark { queued, registrations } => {
                 tracing::info!(queued, registrations, "dark: the session is held");

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
 
-use super::Relay;
+use super::shared::Relay;
 use super::snapshot::Snapshot;
 use crate::config::Config;
 use crate::store::Store;

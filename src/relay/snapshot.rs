@@ -1,4 +1,4 @@
-//! What a reload may change, loaded as a whole: whoever begins something takes the current one, and keeps it.
+//! A configuration and all that it names, which a reload replaces as a whole: a task that begins takes the current one, and keeps it.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -8,18 +8,27 @@ use arc_swap::ArcSwap;
 use rustls::sign::CertifiedKey;
 use thiserror::Error;
 
-use crate::config::{Component, Config, Transport};
+use crate::config::Config;
 use crate::net::certificate::{self, CertificateError};
 use crate::net::roots::RootsError;
 use crate::net::tls::Certificates;
 use crate::net::trust::TrustError;
 use crate::net::upstream::Ways;
-use crate::publish::Dialer;
+use crate::publish::TransportSettings;
 use crate::session::{Settings, negotiate};
 use crate::xml::FrameLimits;
 
-/// What is current.
+/// The snapshot in force.
 pub type Current = ArcSwap<Snapshot>;
+
+/// Whether a client has logged in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Authentication {
+    /// It has not: it may send less.
+    Pending,
+    /// It has.
+    Done,
+}
 
 /// Why a configuration that is right in itself cannot be used.
 #[derive(Debug, Error)]
@@ -42,18 +51,18 @@ pub enum LoadError {
 pub struct Snapshot {
     /// As it was read.
     pub config: Arc<Config>,
-    /// What sessions are to know of it.
+    /// The settings of sessions.
     pub settings: Arc<Settings>,
     /// The domains served.
     pub domains: Arc<HashSet<String>>,
     /// The hosts' certificates, by domain, in the order of the configuration.
     pub keys: Vec<(String, Arc<CertifiedKey>)>,
-    /// What clients see.
+    /// The certificates for connections of clients.
     pub certificates: Certificates,
     /// The ways to the servers.
     pub ways: Ways,
-    /// The way to push services.
-    pub(crate) dialer: Arc<Dialer>,
+    /// The settings of publishing.
+    pub(super) transports: Arc<TransportSettings>,
 }
 
 impl Snapshot {
@@ -73,9 +82,9 @@ impl Snapshot {
             }
         }
         let ways = Ways::load(&config.hosts).map_err(|error| problems.push(error.into()));
-        let dialer = Dialer::new(Arc::clone(&config), keys.iter().cloned().collect())
+        let transports = TransportSettings::load(Arc::clone(&config), keys.iter().cloned().collect())
             .map_err(|error| problems.push(error.into()));
-        let (Ok(ways), Ok(dialer), true) = (ways, dialer, problems.is_empty()) else { return Err(problems) };
+        let (Ok(ways), Ok(transports), true) = (ways, transports, problems.is_empty()) else { return Err(problems) };
         let certificates = Certificates::new(&keys).map_err(|error| vec![error.into()])?;
         let settings = Settings {
             stream_management: config.stream_management.clone(),
@@ -90,20 +99,17 @@ impl Snapshot {
             offers: Arc::default(),
         };
         let domains = Arc::new(config.hosts.iter().map(|host| host.domain.clone()).collect());
-        let (settings, dialer) = (Arc::new(settings), Arc::new(dialer));
-        Ok(Self { config, settings, domains, keys, certificates, ways, dialer })
-    }
-
-    /// The component of a host, where publishes may go by it.
-    pub(crate) fn component(&self, domain: &str) -> Option<&Component> {
-        let host = self.config.hosts.iter().find(|host| host.domain == domain)?;
-        host.component.as_ref().filter(|_| self.config.push.transports.contains(&Transport::Component))
+        let (settings, transports) = (Arc::new(settings), Arc::new(transports));
+        Ok(Self { config, settings, domains, keys, certificates, ways, transports })
     }
 
     /// The bounds of what a client may send at once.
-    pub(super) fn limits(&self, authenticated: bool) -> FrameLimits {
+    pub(super) fn limits(&self, authentication: Authentication) -> FrameLimits {
         let limits = &self.config.limits;
-        let bytes = if authenticated { limits.stanza } else { limits.unauthenticated_stanza };
+        let bytes = match authentication {
+            Authentication::Pending => limits.unauthenticated_stanza,
+            Authentication::Done => limits.stanza,
+        };
         FrameLimits::client(bytes, limits.depth)
     }
 

@@ -1,22 +1,19 @@
-//! What a session's task lets operators see of it.
+//! Publishes the status of a session for operators.
 
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
-use super::jobs::unix;
-use crate::config::Transport;
+use super::client::Handle;
+use super::report::Volume;
+use crate::clock;
 use crate::limits::{Bucket, Rate};
-use crate::metrics::{Metrics, Tap, Unsaved};
-use crate::publish::selection::Published;
+use crate::metrics::{Metrics, Unsaved};
 use crate::push::pusher::Verdict;
-use crate::registry::Handle;
 use crate::session::liveness::Reach;
 use crate::session::{Event, Session};
 
-/// What is counted and noted of one session.
+/// Counts and notes what operators see of one session.
 #[derive(Debug)]
-pub(super) struct Seen {
-    /// What passes through.
-    pub(super) tap: Tap,
+pub(super) struct Status {
     /// When the first stanza was judged that notifies, while no notification has left.
     notifies: Option<Instant>,
     unsaved: Unsaved,
@@ -28,18 +25,18 @@ pub(super) struct Seen {
 /// Such lines of one session in a minute.
 const LINES: usize = 30;
 
-impl Seen {
+impl Status {
     pub(super) fn new(metrics: &Metrics) -> Self {
-        Self { tap: metrics.tap(), notifies: None, unsaved: metrics.unsaved(), lines: Bucket::default(), silent: false }
+        Self { notifies: None, unsaved: metrics.unsaved(), lines: Bucket::default(), silent: false }
     }
 
     /// At the end of a wake-up: how the session is now. Returns whether its client can be reached, if that has changed.
-    pub(super) fn settle(&mut self, handle: &Handle, session: &Session) -> Option<Reach> {
-        self.tap.settle();
+    pub(super) fn publish(&mut self, handle: &Handle, session: &Session) -> Option<Reach> {
         let reach = session.reach();
         let changed = handle.set_reach(reach);
-        handle.set_queued(session.queued());
-        handle.note_set_aside(session.set_aside());
+        let (stanzas, bytes) = session.queued();
+        handle.set_queued(stanzas, bytes);
+        handle.set_set_aside(session.set_aside());
         let unsaved = session.unsaved();
         self.unsaved.set(unsaved.stanzas, unsaved.bytes);
         if reach == Reach::Live {
@@ -48,19 +45,19 @@ impl Seen {
         changed.then_some(reach)
     }
 
-    /// What the session reports.
-    pub(super) fn heard(&mut self, handle: &Handle, event: &Event) {
+    /// Takes note of what the session reports.
+    pub(super) fn on_event(&mut self, handle: &Handle, event: &Event) {
         if let Event::Judged(verdict) = event {
             if matches!(verdict, Verdict::Push | Verdict::Ring) {
                 self.notifies.get_or_insert_with(Instant::now);
             }
-            handle.note(|notes| notes.verdict = Some((verdict.name(), unix())));
+            handle.note(|notes| notes.verdict = Some((verdict.name(), clock::unix_secs())));
         }
     }
 
-    /// Whether an event may be logged above level debug: some can be repeated without end, and have so many lines in a minute.
-    pub(super) fn may_say(&mut self, now: Instant, event: &Event) -> bool {
-        let Some(rate) = Rate::per_minute(LINES).filter(|_| event.is_repeatable()) else { return true };
+    /// Returns how loud an event is logged: those that can be repeated without end have so many lines in a minute.
+    pub(super) fn volume(&mut self, now: Instant, event: &Event) -> Volume {
+        let Some(rate) = Rate::per_minute(LINES).filter(|_| event.is_repeatable()) else { return Volume::Normal };
         // It lasts until there is room for all of them again, so that each line is not followed by one that more are left out.
         let was = self.silent;
         self.silent = if was { !self.lines.is_full(now) } else { self.lines.is_empty(now, rate) };
@@ -69,30 +66,11 @@ impl Seen {
         } else if !was {
             tracing::warn!(a_minute = LINES, "too many lines of one session: more of them are at level debug only");
         }
-        !self.silent
+        if self.silent { Volume::Debug } else { Volume::Normal }
     }
 
-    /// A notification leaves.
-    pub(super) fn notified(&mut self, metrics: &Metrics) {
-        if let Some(since) = self.notifies.take() {
-            metrics.notified(since.elapsed());
-        }
-    }
-}
-
-impl Metrics {
-    /// A notification has come to its outcome, after so long.
-    pub(super) fn published(&self, published: &Published, took: Duration) {
-        self.publish(published.transport.map_or("none", Transport::name), published.outcome.name());
-        if let Some(transport) = published.transport {
-            self.publish_took(transport, took);
-        }
-    }
-}
-
-impl Handle {
-    /// A notification for the session has come to its outcome.
-    pub(super) fn published(&self, published: Published) {
-        self.note(|notes| notes.push = Some((published, SystemTime::now())));
+    /// A notification leaves. Returns how long it took, if it is the first since a stanza was judged that notifies.
+    pub(super) fn on_publish(&mut self) -> Option<Duration> {
+        self.notifies.take().map(|since| since.elapsed())
     }
 }

@@ -10,9 +10,9 @@ use tokio::time::{Sleep, sleep_until};
 /// A timer that is set again only where the deadline has come nearer; that it is further away shows when the timer goes off.
 /// One serves all events of a task, since timers are entered with locks that all tasks share.
 #[derive(Debug)]
-pub(super) struct Alarm(Pin<Box<Sleep>>);
+pub(super) struct Timer(Pin<Box<Sleep>>);
 
-impl Alarm {
+impl Timer {
     pub(super) fn new(now: Instant) -> Self {
         Self(Box::pin(sleep_until(now.into())))
     }

@@ -1,12 +1,15 @@
-//! What goes on beside the sessions: what a start finds left over, and what grows old.
+//! Work beside the sessions: leftovers of the process before, ageing, wake pushes, certificates, revocations.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::sleep;
 
-use super::jobs::unix;
-use super::{Relay, certificates};
+use super::certificates::CHECK_INTERVAL;
+use super::revocations::Revocations;
+use super::shared::Relay;
+use super::wake_pushes::WakePushes;
+use crate::clock;
 use crate::config::Config;
 use crate::store::Ttl;
 
@@ -18,39 +21,44 @@ const TOMBSTONES: Duration = Duration::from_secs(7 * 24 * 3600);
 impl Relay {
     /// Notes which sessions were lost with the process before. Before the first client comes.
     pub async fn recover(&self) {
-        match self.store.recover(unix()).await {
+        match self.store().recover(clock::unix_secs().get()).await {
             Ok(lost) if lost.is_empty() => {}
             Ok(lost) => tracing::warn!(sessions = lost.len(), "sessions were lost with the process before"),
             Err(error) => tracing::error!(%error, "lost sessions cannot be counted"),
         }
     }
 
-    /// What must go on for ever.
+    /// Ages the store, sends wake pushes, checks the certificates and handles revocations, until it is dropped.
     pub async fn upkeep(self: &Arc<Self>) {
-        tokio::join!(self.age(), self.wake(), self.watch_over_certificates(), self.heed_push_services());
+        tokio::join!(age(self), WakePushes::new(self).run(), check_certificates(self), handle_revocations(self));
     }
+}
 
-    /// Looks at the certificates, now and then, for ever.
-    async fn watch_over_certificates(&self) {
-        loop {
-            sleep(certificates::EVERY).await;
-            self.watch_certificates();
-        }
+async fn check_certificates(relay: &Relay) {
+    loop {
+        sleep(CHECK_INTERVAL).await;
+        relay.certificates().check();
     }
+}
 
-    /// Deletes what is too old, now and then, for ever.
-    async fn age(&self) {
-        loop {
-            let ttl = ttl(&self.current().config);
-            match self.store.expire(unix(), ttl).await {
-                Ok(expired) => {
-                    tracing::debug!(?expired, "aged");
-                    self.metrics.never_fetched(expired.stanzas);
-                }
-                Err(error) => tracing::error!(%error, "what is too old cannot be deleted"),
+async fn handle_revocations(relay: &Relay) {
+    if let Some(revocations) = relay.publishing().revocations() {
+        Revocations::new(relay.store().clone(), Arc::clone(relay.accounts())).run(revocations).await;
+    }
+}
+
+/// Deletes what is too old, now and then.
+async fn age(relay: &Relay) {
+    loop {
+        let ttl = ttl(&relay.current().config);
+        match relay.store().expire(clock::unix_secs().get(), ttl).await {
+            Ok(expired) => {
+                tracing::debug!(?expired, "aged");
+                relay.metrics().never_fetched(expired.stanzas);
             }
-            sleep(AGEING.min(ttl.orphan / 2).max(Duration::from_millis(100))).await;
+            Err(error) => tracing::error!(%error, "what is too old cannot be deleted"),
         }
+        sleep(AGEING.min(ttl.orphan / 2).max(Duration::from_millis(100))).await;
     }
 }
 

@@ -1,22 +1,22 @@
-//! What an operator should hear of the servers behind, once each.
+//! Warnings about upstream servers, each logged once.
 
 use std::collections::HashSet;
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 
 use crate::session::mechanism_filter::UpstreamWarning;
+use crate::sync::lock;
 
-/// What was told already.
+/// The warnings that were logged.
 #[derive(Debug, Default)]
-pub(super) struct Notices {
-    told: Mutex<HashSet<(String, UpstreamWarning)>>,
+pub(super) struct UpstreamWarnings {
+    logged: Mutex<HashSet<(String, UpstreamWarning)>>,
 }
 
-impl Notices {
-    /// Warns of the server of a domain. What makes every log-in fail is told at each, the rest once.
-    pub(super) fn tell(&self, domain: String, warning: UpstreamWarning) {
+impl UpstreamWarnings {
+    /// Warns of the server of a domain. A warning about what makes every login fail is logged at each of them, others once.
+    pub(super) fn warn(&self, domain: String, warning: UpstreamWarning) {
         let always = warning == UpstreamWarning::TlsRequired;
-        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
-        if told.insert((domain.clone(), warning)) || always {
+        if lock(&self.logged).insert((domain.clone(), warning)) || always {
             tracing::warn!(%domain, cause = %warning, remedy = warning.remedy(), "the server behind does not suit");
         }
     }

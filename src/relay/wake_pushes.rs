@@ -7,28 +7,32 @@ use std::time::{Duration, Instant};
 use tokio::task::JoinHandle;
 use tokio::time::sleep;
 
-use super::Relay;
+use super::background::Background;
+use super::client::Registry;
+use super::publishing::Publishing;
+use super::shared::Relay;
+use super::snapshot::Current;
 use crate::push::backoff::Backoff;
 use crate::push::guard::Guard;
 use crate::push::notification::{Publish, Summary};
-use crate::store::{Slot, StoreError, Wake};
+use crate::store::{Slot, Store, StoreError, Wake};
 
 /// How often the jobs are looked at.
 const ROUND: Duration = Duration::from_secs(10);
 /// Over how long the first round spreads its pushes, at least: not all phones call back at once.
 const JITTER: Duration = Duration::from_secs(5);
 
-/// What the rounds remember.
+/// The memory of the rounds.
 #[derive(Default)]
-struct Round {
-    /// Devices that wait, as was told.
-    told: HashSet<Slot>,
+struct RoundMemory {
+    /// Devices that wait, as was logged.
+    logged: HashSet<Slot>,
     under_way: HashMap<Slot, JoinHandle<Woken>>,
     /// Devices whose push services were out of reach, and when they are tried again.
     again: HashMap<Slot, (Backoff, Instant)>,
 }
 
-/// What came of waking a device.
+/// The result of waking a device.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Woken {
     /// A push service has it, or none is to have it; or nothing could carry it, so that the next round tries.
@@ -37,7 +41,7 @@ enum Woken {
     OutOfReach,
 }
 
-impl Round {
+impl RoundMemory {
     /// Takes what came of the pushes that are over. Returns the devices whose push services stayed out of reach for too long.
     async fn take_over(&mut self, now: Instant) -> Vec<Slot> {
         let mut given_up = Vec::new();
@@ -61,13 +65,33 @@ impl Round {
     }
 }
 
-impl Relay {
-    /// Sends wake pushes for ever.
-    pub(super) async fn wake(self: &Arc<Self>) {
-        let mut round = Round::default();
+/// Sends wake pushes.
+pub(super) struct WakePushes {
+    store: Store,
+    registry: Arc<Registry>,
+    publishing: Arc<Publishing>,
+    current: Arc<Current>,
+    background: Background,
+    memory: RoundMemory,
+}
+
+impl WakePushes {
+    pub(super) fn new(relay: &Relay) -> Self {
+        Self {
+            store: relay.store().clone(),
+            registry: Arc::clone(relay.registry()),
+            publishing: Arc::clone(relay.publishing()),
+            current: relay.shared_current(),
+            background: relay.background().clone(),
+            memory: RoundMemory::default(),
+        }
+    }
+
+    /// Sends wake pushes until it is dropped.
+    pub(super) async fn run(mut self) {
         let mut spread = JITTER;
         loop {
-            match self.wake_round(&mut round, spread).await {
+            match self.round(spread).await {
                 Ok(true) => spread = Duration::ZERO,
                 Ok(false) => {}
                 Err(error) => tracing::error!(%error, "wake pushes cannot be read"),
@@ -76,22 +100,22 @@ impl Relay {
         }
     }
 
-    /// Whether there was anything to do.
-    async fn wake_round(self: &Arc<Self>, round: &mut Round, spread: Duration) -> Result<bool, StoreError> {
-        for slot in round.take_over(Instant::now()).await {
-            self.woken(&slot).await;
+    /// Returns whether there was anything to do.
+    async fn round(&mut self, spread: Duration) -> Result<bool, StoreError> {
+        for slot in self.memory.take_over(Instant::now()).await {
+            woken(&self.store, &slot).await;
         }
         let wakes = self.store.wakes().await?;
-        let pause = Duration::from_secs(1) / self.current().config.stream_management.wake_rate.max(1);
+        let pause = Duration::from_secs(1) / self.current.load().config.stream_management.wake_rate.max(1);
         let jitter = |share: f64| spread.mul_f64(share / (wakes.len().max(1) as f64));
         let any = !wakes.is_empty();
         for (slot, wake) in &wakes {
-            if round.waits(slot, Instant::now()) {
+            if self.memory.waits(slot, Instant::now()) {
                 continue;
             }
-            let publishes = match self.wake_pushes(slot).await {
+            let publishes = match self.publishes(slot).await {
                 Err(error) if error.is_of_one_record() => {
-                    if round.told.insert(slot.clone()) {
+                    if self.memory.logged.insert(slot.clone()) {
                         tracing::error!(%error, "a device cannot be woken");
                     }
                     continue;
@@ -99,69 +123,76 @@ impl Relay {
                 publishes => publishes?,
             };
             if self.may_leave(slot, &publishes) {
-                let task = Arc::clone(self).wake_device(slot.clone(), *wake, publishes);
-                round.under_way.insert(slot.clone(), self.farewells.spawn(task));
+                let task =
+                    wake_device(Arc::clone(&self.publishing), self.store.clone(), slot.clone(), *wake, publishes);
+                self.memory.under_way.insert(slot.clone(), self.background.spawn(task));
                 sleep(pause + jitter(rand::random::<f64>() * 2.0)).await;
-            } else if round.told.insert(slot.clone()) {
-                waits(slot, wake);
+            } else if self.memory.logged.insert(slot.clone()) {
+                log_waits(slot, wake);
             }
         }
         let still_waits = |slot: &Slot| wakes.iter().any(|(waiting, _)| waiting == slot);
-        round.told.retain(still_waits);
-        round.again.retain(|slot, _| still_waits(slot));
+        self.memory.logged.retain(still_waits);
+        self.memory.again.retain(|slot, _| still_waits(slot));
         Ok(any)
     }
 
-    /// What is to be said to a device.
-    async fn wake_pushes(&self, slot: &Slot) -> Result<Vec<Publish>, StoreError> {
+    /// Returns the wake pushes for a device.
+    async fn publishes(&self, slot: &Slot) -> Result<Vec<Publish>, StoreError> {
         let account = self.store.account(&slot.account).await?;
         // What is set aside is no reason to come.
         let aside = account.guard(slot.device).map_or(0, Guard::count) as u64;
         let waits = self.store.backlog(slot).await?.count > aside;
-        let summary = Summary::wake(&self.current().config.push.settings, waits);
+        let summary = Summary::wake(&self.current.load().config.push.settings, waits);
         let publishes = account.owned(slot.device).map(|r| Publish::new(r, summary.clone(), rand::random()));
         Ok(publishes.collect())
     }
 
     /// Whether another session of the account can carry the pushes, or one of them needs none.
     fn may_leave(&self, slot: &Slot, publishes: &[Publish]) -> bool {
-        let needs_none = |publish: &Publish| self.publisher.needs_no_session(&slot.account, &publish.target);
+        let needs_none = |publish: &Publish| self.publishing.needs_no_session(&slot.account, &publish.target);
         self.registry.any_session(&slot.account).is_some() || publishes.iter().any(needs_none)
-    }
-
-    /// Wakes a device by all its registrations; it is done as soon as one push service may have the push.
-    async fn wake_device(self: Arc<Self>, slot: Slot, wake: Wake, publishes: Vec<Publish>) -> Woken {
-        let (mut left, mut out_of_reach) = (publishes.is_empty(), false);
-        for publish in publishes {
-            let published = self.publish(&slot.account, publish).await;
-            let Some(transport) = published.transport else { continue };
-            if published.outcome.may_be_repeated() {
-                out_of_reach = true;
-            } else if !left {
-                tracing::info!(account = %slot.account, reason = ?wake.reason, transport = transport.name(), "wake push sent");
-                left = true;
-            }
-        }
-        if left {
-            self.woken(&slot).await;
-        } else if out_of_reach {
-            tracing::info!(account = %slot.account, reason = ?wake.reason, "wake push not delivered: it is sent again later");
-            return Woken::OutOfReach;
-        } else {
-            waits(&slot, &wake);
-        }
-        Woken::Settled
-    }
-
-    /// The device is not woken again for the same reason.
-    async fn woken(&self, slot: &Slot) {
-        if let Err(error) = self.store.woken(slot).await {
-            tracing::error!(%error, "a wake push that was sent cannot be noted");
-        }
     }
 }
 
-fn waits(slot: &Slot, wake: &Wake) {
+/// Wakes a device by all its registrations; it is done as soon as one push service may have the push.
+async fn wake_device(
+    publishing: Arc<Publishing>,
+    store: Store,
+    slot: Slot,
+    wake: Wake,
+    publishes: Vec<Publish>,
+) -> Woken {
+    let (mut left, mut out_of_reach) = (publishes.is_empty(), false);
+    for publish in publishes {
+        let published = publishing.publish(&slot.account, publish).await;
+        let Some(transport) = published.transport else { continue };
+        if published.outcome.may_be_repeated() {
+            out_of_reach = true;
+        } else if !left {
+            tracing::info!(account = %slot.account, reason = ?wake.reason, transport = transport.name(), "wake push sent");
+            left = true;
+        }
+    }
+    if left {
+        woken(&store, &slot).await;
+    } else if out_of_reach {
+        tracing::info!(account = %slot.account, reason = ?wake.reason, "wake push not delivered: it is sent again later");
+        return Woken::OutOfReach;
+    } else {
+        log_waits(&slot, &wake);
+    }
+    Woken::Settled
+}
+
+/// The device is not woken again for the same reason.
+async fn woken(store: &Store, slot: &Slot) {
+    if let Err(error) = store.woken(slot).await {
+        tracing::error!(%error, "a wake push that was sent cannot be noted");
+    }
+}
+
+fn log_waits(slot: &Slot, wake: &Wake) {
     tracing::info!(account = %slot.account, reason = ?wake.reason, transport = "no_transport", "a wake push waits");
 }
 
@@ -184,13 +215,13 @@ mod tests {
         let slots = ["a@localhost", "b@localhost", "c@localhost"]
             .map(|account| Slot { account: account.parse().unwrap(), device: DeviceId(1) });
         for slot in &slots {
-            relay.store.wake(slot, Wake { since: 1, reason: WakeReason::Restart }).await.unwrap();
+            relay.store().wake(slot, Wake { since: 1, reason: WakeReason::Restart }).await.unwrap();
         }
-        relay.store.set_account(&slots[1].account, b"hunter2");
-        let mut round = Round::default();
+        relay.store().set_account(&slots[1].account, b"hunter2");
+        let mut pushes = WakePushes::new(&relay);
         for _ in 0..2 {
-            assert!(relay.wake_round(&mut round, Duration::ZERO).await.unwrap());
-            assert_eq!(round.told, HashSet::from(slots.clone()));
+            assert!(pushes.round(Duration::ZERO).await.unwrap());
+            assert_eq!(pushes.memory.logged, HashSet::from(slots.clone()));
         }
     }
 
@@ -199,7 +230,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let relay = rig::relay(directory.path());
         let slot = Slot { account: BareJid::new("juliet@example.org").unwrap(), device: DeviceId(1) };
-        let (candidate, login) = (slot.device, relay.store.next_login());
+        let (candidate, login) = (slot.device, relay.store().next_login());
         let known = Change::Login { candidate, login, resource: "r".into(), agent: None, presented: None, at: 1 };
         let registration = Registration {
             target: Target { service: "push.example.net".parse().unwrap(), node: None },
@@ -214,19 +245,19 @@ mod tests {
         let enable = Change::Enable { registration, certain: true, max_devices: 1 };
         let guarded = Change::Guarded { device: slot.device, guard: with_aside(Mark(1)) };
         for change in [known, enable, guarded] {
-            relay.store.change(&slot.account, change).await.unwrap();
+            relay.store().change(&slot.account, change).await.unwrap();
         }
         let spool = SpoolId { account: slot.account.clone(), login };
+        let pushes = WakePushes::new(&relay);
         for (seq, count) in [(1, 0), (2, 1)] {
             let item = Spooled { seq, received: 1, shared: false, archived: false, bytes: "<message/>".into() };
-            relay.store.spool(&spool, slot.device, vec![item]).await.unwrap();
-            let counts: Vec<_> =
-                relay.wake_pushes(&slot).await.unwrap().iter().map(|push| push.summary.count).collect();
+            relay.store().spool(&spool, slot.device, vec![item]).await.unwrap();
+            let counts: Vec<_> = pushes.publishes(&slot).await.unwrap().iter().map(|push| push.summary.count).collect();
             assert_eq!(counts, [count]);
         }
     }
 
-    async fn over(round: &mut Round, slot: &Slot, woken: Woken, now: Instant) -> Vec<Slot> {
+    async fn over(round: &mut RoundMemory, slot: &Slot, woken: Woken, now: Instant) -> Vec<Slot> {
         let task = tokio::spawn(async move { woken });
         while !task.is_finished() {
             tokio::task::yield_now().await;
@@ -238,7 +269,7 @@ mod tests {
     #[tokio::test]
     async fn a_device_whose_push_services_are_out_of_reach_is_woken_again_for_an_hour() {
         let slot = Slot { account: BareJid::new("juliet@example.org").unwrap(), device: DeviceId(1) };
-        let (mut round, start) = (Round::default(), Instant::now());
+        let (mut round, start) = (RoundMemory::default(), Instant::now());
         let (mut now, mut times) = (start, Vec::new());
         while over(&mut round, &slot, Woken::OutOfReach, now).await.is_empty() {
             let (_, at) = round.again[&slot];

@@ -35,11 +35,13 @@ pub enum Cause {
 }
 
 /// Why a device is to be woken.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum WakeReason {
+    /// Its session is or was held for as long as sessions are. No session asks for it; a database may have it.
+    Expired,
     /// The server ended the session.
     UpstreamLost,
-    /// The daemon stopped.
+    /// The daemon stopped, or its process was lost.
     Restart,
 }
 

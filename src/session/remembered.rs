@@ -2,11 +2,12 @@
 //! the device share it, since a server may repeat a message to another session than the one that had it.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use super::Session;
 use super::redelivered::{Kept, Own};
 use super::travel::Had;
+use crate::sync::lock;
 use crate::xml::Element;
 
 /// The memory that the sessions of a device share.
@@ -104,7 +105,7 @@ impl DeviceMemory {
 
     /// The memory stays valid if another thread has panicked.
     fn lock(&self) -> MutexGuard<'_, Option<Box<Remembered>>> {
-        self.remembered.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.remembered)
     }
 }
 

@@ -9,7 +9,7 @@ use std::fmt;
 use std::io;
 use std::ops::Bound;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, RwLock};
 use std::thread;
 
 use redb::{BackendError, Database, DatabaseError, StorageBackend, StorageError};
@@ -17,6 +17,7 @@ use redb::{BackendError, Database, DatabaseError, StorageBackend, StorageError};
 use super::place::Place;
 use super::{StoreError, renew};
 use crate::limits::Seldom;
+use crate::sync::{read, write};
 
 /// Bytes of the database that are kept in memory.
 const CACHE: usize = 4 << 20;
@@ -48,7 +49,7 @@ impl Disk {
 
     /// Does something with the database, unless it could not be opened again.
     pub(super) fn with<T>(&self, work: impl FnOnce(&Database) -> Result<T, StoreError>) -> Result<T, StoreError> {
-        match &self.held.read().unwrap_or_else(PoisonError::into_inner).database {
+        match &read(&self.held).database {
             Ok(database) => work(database),
             Err(error) => Err(error.clone()),
         }
@@ -58,7 +59,7 @@ impl Disk {
     /// may not be on disk, and the next start would not repair it.
     pub(super) fn close(&self) {
         let database = {
-            let mut held = self.held.write().unwrap_or_else(PoisonError::into_inner);
+            let mut held = write(&self.held);
             if held.sync_failed.load(Ordering::Acquire) {
                 return;
             }
@@ -69,7 +70,7 @@ impl Disk {
 
     /// Whether changes cannot be stored until the process is restarted.
     pub(super) fn has_failed(&self) -> bool {
-        self.held.read().unwrap_or_else(PoisonError::into_inner).sync_failed.load(Ordering::Acquire)
+        read(&self.held).sync_failed.load(Ordering::Acquire)
     }
 
     /// Bytes of the database's file.
@@ -100,7 +101,7 @@ impl Disk {
                 return other.map(|_| false);
             }
         };
-        let mut held = self.held.write().unwrap_or_else(PoisonError::into_inner);
+        let mut held = write(&self.held);
         if let Err(error) = self.place.replace() {
             drop(held);
             drop(fresh);
@@ -122,7 +123,7 @@ impl Disk {
 
     /// Opens the database again after this error, where that is safe.
     pub(super) fn recover(&self, error: &StoreError) {
-        let mut held = self.held.write().unwrap_or_else(PoisonError::into_inner);
+        let mut held = write(&self.held);
         if held.sync_failed.load(Ordering::Acquire) {
             if let Some(suppressed) = self.failures.next() {
                 tracing::error!(

@@ -47,8 +47,9 @@ use std::fs::{DirBuilder, File, OpenOptions, Permissions};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock};
 
+use crate::sync::lock;
 use prometheus_client::metrics::counter::Counter;
 use redb::{ReadTransaction, ReadableDatabase};
 use tokio::sync::{mpsc, oneshot};
@@ -164,7 +165,7 @@ impl Store {
 
     /// Sets other bounds of the spool; what waits already stays.
     pub fn set_limits(&self, limits: SpoolLimits) {
-        *self.shared.limits.lock().unwrap_or_else(PoisonError::into_inner) = limits;
+        *lock(&self.shared.limits) = limits;
     }
 
     /// How many transactions were committed since the store was opened; for metrics and tests.

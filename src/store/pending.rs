@@ -2,11 +2,12 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::ops::{Bound, RangeInclusive};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 
 use super::spool::SpoolId;
 use crate::jid::BareJid;
 use crate::push::account::LoginId;
+use crate::sync::lock;
 
 /// Removals that are remembered. One that is forgotten leaves the refusal of old sessions to the sessions themselves, which
 /// learn of the removal by another way.
@@ -80,11 +81,11 @@ struct Removal {
 
 impl Pending {
     fn hidden(&self) -> MutexGuard<'_, HashMap<SpoolId, Hidden>> {
-        self.hidden.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.hidden)
     }
 
     fn removals(&self) -> MutexGuard<'_, HashMap<BareJid, Removal>> {
-        self.removals.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.removals)
     }
 
     pub(super) fn hide(&self, spool: &SpoolId, places: &[RangeInclusive<u64>]) {

@@ -7,6 +7,7 @@ use super::record::{self, Reader};
 use super::{Slot, Store, StoreError, accounts};
 use crate::jid::BareJid;
 use crate::push::account::DeviceId;
+pub use crate::session::WakeReason;
 
 /// Bare JID, device → why it is to be woken.
 pub(super) const WAKES: TableDefinition<'static, (&'static str, u64), &'static [u8]> = TableDefinition::new("wakes");
@@ -18,17 +19,6 @@ pub struct Wake {
     pub since: u64,
     /// Why.
     pub reason: WakeReason,
-}
-
-/// Why a device is to be woken.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum WakeReason {
-    /// Its session is or was held for as long as sessions are.
-    Expired,
-    /// The server ended its session.
-    UpstreamLost,
-    /// Its session was lost with the process.
-    Restart,
 }
 
 impl Wake {

@@ -4,7 +4,7 @@ mod group;
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::thread::Thread;
 use std::time::Duration;
 use std::{fmt, io};
@@ -28,6 +28,7 @@ use super::row::Totals;
 use super::spool::{SpoolId, SpoolLimits};
 use crate::limits::Seldom;
 use crate::metrics::Latency;
+use crate::sync::lock;
 
 /// While commits follow each other this closely, each waits a little, so that more goes into one: a commit costs the processor
 /// and the disk as much for one job as for many.
@@ -160,7 +161,7 @@ pub(super) struct Shared {
 
 impl Shared {
     pub(super) fn limits(&self) -> SpoolLimits {
-        *self.limits.lock().unwrap_or_else(PoisonError::into_inner)
+        *lock(&self.limits)
     }
 
     /// So many changes were answered.

@@ -1,7 +1,7 @@
 //! Who is online, and what waits for who is not.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
@@ -15,6 +15,7 @@ use super::push::Notification;
 use super::settings::{DemoAccount, ServerSettings};
 use crate::demo::trace::Observer;
 use crate::jid::{BareJid, FullJid, JidError};
+use crate::sync::lock;
 use crate::xml::{Element, Header};
 
 /// Notifications that a listener may be behind.
@@ -130,7 +131,7 @@ impl Router {
     }
 
     fn state(&self) -> MutexGuard<'_, RouterState> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 
     /// Binds a resource; the session that had it before is closed (RFC 6120 §7.7.2.2).

@@ -4,9 +4,10 @@
 //! version of the client's leg alone. One that does not speak it is connected to with what it speaks: a login that may fail is
 //! better than one that cannot start.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
+use crate::sync::lock;
 use rustls::ProtocolVersion;
 
 /// The time for which a version that a server did not speak is not offered alone.
@@ -19,12 +20,12 @@ pub(super) struct Lacking(Mutex<Option<(ProtocolVersion, Instant)>>);
 impl Lacking {
     /// Returns whether the server was seen not to speak this version of late.
     pub(super) fn has(&self, version: ProtocolVersion) -> bool {
-        let lacking = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let lacking = *lock(&self.0);
         lacking.is_some_and(|(lacking, since)| lacking == version && since.elapsed() < REMEMBERED)
     }
 
     /// The server does not speak this version.
     pub(super) fn note(&self, version: ProtocolVersion) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some((version, Instant::now()));
+        *lock(&self.0) = Some((version, Instant::now()));
     }
 }

@@ -8,8 +8,8 @@ use hickory_resolver::net::runtime::TokioRuntimeProvider;
 use hickory_resolver::proto::rr::RData;
 use hickory_resolver::{Resolver, TokioResolver};
 
-use super::dial::{Fault, RESOLVE};
-use super::endpoints::{Srv, Target, is_global, order};
+use super::endpoints::{Candidate, Srv, SrvRecords, is_global, order};
+use super::error::{ReachCause, ReachError};
 use crate::jid;
 use crate::xml::excerpt;
 
@@ -18,7 +18,8 @@ const ADDRESSES: usize = 4;
 
 /// The name servers of the configuration, or the system's.
 pub(super) struct Dns {
-    resolver: Result<TokioResolver, String>,
+    /// Or why there is none.
+    resolver: Result<TokioResolver, ReachCause>,
 }
 
 impl Dns {
@@ -31,46 +32,44 @@ impl Dns {
             Ok(Resolver::builder_with_config(config, TokioRuntimeProvider::default()))
         };
         let resolver = builder.and_then(|builder| builder.build());
-        Self { resolver: resolver.map_err(|error| format!("no name servers: {error}")) }
+        Self { resolver: resolver.map_err(|error| ReachCause::NoNameServers(error.to_string())) }
     }
 
-    /// Where a domain's server may be, in the order in which it is tried.
-    pub(super) async fn targets(&self, domain: &str) -> Result<Vec<Target>, String> {
-        let ascii = jid::ascii(domain).ok_or_else(|| format!("{domain} is no name for the DNS"))?;
+    /// Returns where a domain's server may be, in the order in which it is tried; never nothing.
+    pub(super) async fn candidates(&self, domain: &str) -> Result<Vec<Candidate>, ReachCause> {
+        let ascii = jid::ascii(domain).ok_or_else(|| ReachCause::NotForDns(domain.to_owned()))?;
         let (direct, starttls) = tokio::join!(
             self.srv(format!("_xmpps-server._tcp.{ascii}.")),
             self.srv(format!("_xmpp-server._tcp.{ascii}."))
         );
-        let targets = order(&ascii, (direct?, starttls?), |n| rand::random_range(0..=n));
-        if targets.is_empty() { Err(format!("the DNS says that {domain} has no server")) } else { Ok(targets) }
+        let records = SrvRecords { direct: direct?, starttls: starttls? };
+        let candidates = order(&ascii, records, |n| rand::random_range(0..=n));
+        if candidates.is_empty() { Err(ReachCause::NoServer(domain.to_owned())) } else { Ok(candidates) }
     }
 
     /// The public addresses of a name.
-    pub(super) async fn addresses(&self, host: &str) -> Result<Vec<IpAddr>, Fault> {
-        let resolver = self.resolver().map_err(|reason| Fault::here(reason, RESOLVE))?;
-        let found = resolver.lookup_ip(format!("{host}.")).await;
+    pub(super) async fn addresses(&self, host: &str) -> Result<Vec<IpAddr>, ReachError> {
+        let found = self.resolver()?.lookup_ip(format!("{host}.")).await;
         let all: Vec<IpAddr> =
-            found.map_err(|error| Fault::here(excerpt(&format!("{host}: {error}")), RESOLVE))?.iter().collect();
+            found.map_err(|error| ReachCause::Dns(excerpt(&format!("{host}: {error}"))))?.iter().collect();
         let mut global: Vec<_> = all.iter().copied().filter(|address| is_global(*address)).collect();
         if global.is_empty() {
-            let first = all.first().map_or_else(String::new, IpAddr::to_string);
-            let what = format!("{} has no address on the public internet ({first})", excerpt(host));
-            return Err(Fault::here(what, "it needs a [[push.route]] if it is meant"));
+            return Err(ReachCause::NotPublic { host: excerpt(host), first: all.first().copied() }.into());
         }
         global.truncate(ADDRESSES);
         Ok(global)
     }
 
-    async fn srv(&self, name: String) -> Result<Vec<Srv>, String> {
+    async fn srv(&self, name: String) -> Result<Vec<Srv>, ReachCause> {
         let found = match self.resolver()?.srv_lookup(name.clone()).await {
             Ok(found) => found,
             Err(error) if is_absence(&error) => return Ok(Vec::new()),
-            Err(error) => return Err(excerpt(&format!("{name}: {error}"))),
+            Err(error) => return Err(ReachCause::Dns(excerpt(&format!("{name}: {error}")))),
         };
         Ok(found.answers().iter().filter_map(|record| record_of(&record.data)).collect())
     }
 
-    fn resolver(&self) -> Result<&TokioResolver, String> {
+    fn resolver(&self) -> Result<&TokioResolver, ReachCause> {
         self.resolver.as_ref().map_err(Clone::clone)
     }
 }

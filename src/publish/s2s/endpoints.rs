@@ -8,7 +8,7 @@ const PORT: u16 = 5269;
 
 /// Whether a connection starts with TLS.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::publish) enum Tls {
+pub(in crate::publish) enum TlsMode {
     /// It does (XEP-0368).
     Direct,
     /// After `<starttls/>`.
@@ -25,26 +25,37 @@ pub(super) struct Srv {
     pub(super) target: String,
 }
 
-/// A name and a port to connect to.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Target {
-    pub(super) host: String,
-    pub(super) port: u16,
-    pub(super) tls: Tls,
+/// The SRV records of a domain, by what a connection begins with.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct SrvRecords {
+    /// `_xmpps-server` (XEP-0368).
+    pub(super) direct: Vec<Srv>,
+    /// `_xmpp-server`
+    pub(super) starttls: Vec<Srv>,
 }
 
-/// Where a domain's server may be, in the order in which it is tried; empty: nowhere. `dice(n)` is a random number from 0 to
+/// A name and a port to connect to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Candidate {
+    pub(super) host: String,
+    pub(super) port: u16,
+    pub(super) tls: TlsMode,
+}
+
+/// Returns where a domain's server may be, in the order in which it is tried; empty: nowhere. `random(n)` is a number from 0 to
 /// `n`. Both kinds of records count as one set (XEP-0368 §3); without any, it is the domain itself (RFC 6120 §3.2.2).
 pub(super) fn order(
     domain: &str,
-    (direct, starttls): (Vec<Srv>, Vec<Srv>),
-    mut dice: impl FnMut(u32) -> u32,
-) -> Vec<Target> {
+    SrvRecords { direct, starttls }: SrvRecords,
+    mut random: impl FnMut(u32) -> u32,
+) -> Vec<Candidate> {
     if direct.is_empty() && starttls.is_empty() {
-        return vec![Target { host: domain.to_owned(), port: PORT, tls: Tls::Starttls }];
+        return vec![Candidate { host: domain.to_owned(), port: PORT, tls: TlsMode::Starttls }];
     }
-    let both =
-        direct.into_iter().map(|srv| (Tls::Direct, srv)).chain(starttls.into_iter().map(|srv| (Tls::Starttls, srv)));
+    let both = direct
+        .into_iter()
+        .map(|srv| (TlsMode::Direct, srv))
+        .chain(starttls.into_iter().map(|srv| (TlsMode::Starttls, srv)));
     let mut left: Vec<_> = both.filter(|(_, srv)| !srv.target.is_empty()).collect();
     // RFC 2782: those of weight 0 come first among equals, so that they are seldom chosen but can be.
     left.sort_by_key(|(_, srv)| (srv.priority, srv.weight));
@@ -53,7 +64,7 @@ pub(super) fn order(
         let priority = first.priority;
         let equals = left.iter().take_while(|(_, srv)| srv.priority == priority);
         let sum: u32 = equals.clone().map(|(_, srv)| u32::from(srv.weight)).sum();
-        let mut rest = dice(sum).min(sum);
+        let mut rest = random(sum).min(sum);
         let chosen = equals.clone().position(|(_, srv)| {
             let weight = u32::from(srv.weight);
             let is_it = rest <= weight;
@@ -61,7 +72,7 @@ pub(super) fn order(
             is_it
         });
         let (tls, srv) = left.remove(chosen.unwrap_or_default());
-        ordered.push(Target { host: srv.target, port: srv.port, tls });
+        ordered.push(Candidate { host: srv.target, port: srv.port, tls });
     }
     ordered
 }
@@ -147,15 +158,19 @@ mod tests {
         Srv { priority, weight, port: 5269, target: target.to_owned() }
     }
 
-    fn names(direct: &[Srv], starttls: &[Srv], dice: impl FnMut(u32) -> u32) -> Vec<String> {
-        let targets = order("push.example", (direct.to_vec(), starttls.to_vec()), dice);
-        targets.into_iter().map(|t| format!("{}{}", t.host, if t.tls == Tls::Direct { "!" } else { "" })).collect()
+    fn names(direct: &[Srv], starttls: &[Srv], random: impl FnMut(u32) -> u32) -> Vec<String> {
+        let records = SrvRecords { direct: direct.to_vec(), starttls: starttls.to_vec() };
+        let candidates = order("push.example", records, random);
+        candidates
+            .into_iter()
+            .map(|t| format!("{}{}", t.host, if t.tls == TlsMode::Direct { "!" } else { "" }))
+            .collect()
     }
 
     #[test]
     fn without_records_it_is_the_domain_itself() {
-        let fallback = Target { host: "push.example".to_owned(), port: 5269, tls: Tls::Starttls };
-        assert_eq!(order("push.example", (Vec::new(), Vec::new()), |_| 0), [fallback]);
+        let fallback = Candidate { host: "push.example".to_owned(), port: 5269, tls: TlsMode::Starttls };
+        assert_eq!(order("push.example", SrvRecords::default(), |_| 0), [fallback]);
     }
 
     #[test]

@@ -11,11 +11,12 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::{Bytes, BytesMut};
 
 use crate::jid::Jid;
+use crate::publish::answers::Answers;
 use crate::xml::{Element, Frame, Node, XmlWriter, excerpt, ns};
 
-/// What is to be done.
+/// The next thing to do.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Step {
+pub(super) enum HandshakeStep {
     /// Nothing: more is to come.
     Wait,
     /// Write these bytes.
@@ -24,16 +25,16 @@ pub(super) enum Step {
     Secure,
     /// Write these bytes; a stream header comes next.
     Restart(Bytes),
-    /// Stanzas may be written. Whether the peer may write some, too.
+    /// Stanzas may be written.
     Ready {
-        /// XEP-0288 was agreed on.
-        bidi: bool,
+        /// On the stream if XEP-0288 was agreed on.
+        answers: Answers,
     },
 }
 
 /// Why there is no stream.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub(super) enum Failure {
+pub(in crate::publish) enum HandshakeError {
     #[error("the peer offers no TLS")]
     NoTls,
     #[error("the peer's stream is not of version 1.0")]
@@ -53,7 +54,7 @@ pub(super) enum Failure {
     Refused(String),
 }
 
-impl Failure {
+impl HandshakeError {
     /// Whether the peer does not take our certificate.
     pub(super) fn is_about_certificate(&self) -> bool {
         match self {
@@ -65,12 +66,12 @@ impl Failure {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum State {
+enum HandshakePhase {
     Clear,
     AskedTls,
     Secure,
-    Authenticating { bidi: bool },
-    Authenticated { bidi: bool },
+    Authenticating { answers: Answers },
+    Authenticated { answers: Answers },
 }
 
 /// One attempt.
@@ -78,18 +79,18 @@ enum State {
 pub(super) struct Handshake {
     us: String,
     peer: String,
-    wants_bidi: bool,
+    wanted: Answers,
     offers_bidi: bool,
-    state: State,
+    phase: HandshakePhase,
 }
 
 impl Handshake {
-    /// A stream from one domain to another, in the clear at first.
-    pub(super) fn new(us: &str, peer: &str, wants_bidi: bool) -> Self {
-        Self { us: us.to_owned(), peer: peer.to_owned(), wants_bidi, offers_bidi: false, state: State::Clear }
+    /// A stream from one domain to another, in the clear at first; `wanted`: the way of the answers that is asked for.
+    pub(super) fn new(us: &str, peer: &str, wanted: Answers) -> Self {
+        Self { us: us.to_owned(), peer: peer.to_owned(), wanted, offers_bidi: false, phase: HandshakePhase::Clear }
     }
 
-    /// What is to be written first on a connection in the clear.
+    /// Returns the first bytes on a connection in the clear.
     pub(super) fn open(&self) -> Bytes {
         let mut xml = XmlWriter::new();
         xml.start("stream:stream").attr("xmlns", ns::SERVER).attr("xmlns:stream", ns::STREAMS);
@@ -101,7 +102,7 @@ impl Handshake {
 
     /// TLS is up, and the peer's certificate is its own: what is to be written first.
     pub(super) fn secured(&mut self) -> Bytes {
-        self.state = State::Secure;
+        self.phase = HandshakePhase::Secure;
         self.open()
     }
 
@@ -111,60 +112,64 @@ impl Handshake {
     }
 
     /// Takes the next frame of the peer.
-    pub(super) fn handle(&mut self, frame: &Frame) -> Result<Step, Failure> {
+    pub(super) fn handle(&mut self, frame: &Frame) -> Result<HandshakeStep, HandshakeError> {
         match frame {
-            Frame::Whitespace | Frame::Skipped(_) => Ok(Step::Wait),
-            Frame::Close => Err(Failure::Closed),
+            Frame::Whitespace | Frame::Skipped(_) => Ok(HandshakeStep::Wait),
+            Frame::Close => Err(HandshakeError::Closed),
             Frame::Open(header) => {
                 let from = header.from().map(Jid::new);
                 if let Some(from) = from.filter(|from| from.as_str() != self.peer) {
-                    return Err(Failure::Impostor(excerpt(from.as_str())));
+                    return Err(HandshakeError::Impostor(excerpt(from.as_str())));
                 }
-                if header.version() == Some("1.0") { Ok(Step::Wait) } else { Err(Failure::OldVersion) }
+                if header.version() == Some("1.0") { Ok(HandshakeStep::Wait) } else { Err(HandshakeError::OldVersion) }
             }
             Frame::Element(element) => self.element(element),
         }
     }
 
-    fn element(&mut self, element: &Element) -> Result<Step, Failure> {
+    fn element(&mut self, element: &Element) -> Result<HandshakeStep, HandshakeError> {
         let node = element.node();
-        match (node.ns(), node.name(), self.state) {
-            (ns::STREAMS, "error", _) => Err(Failure::StreamError(condition(&node, ns::STREAM_ERRORS))),
-            (ns::STREAMS, "features", State::Clear) => {
-                node.child("starttls", ns::TLS).ok_or(Failure::NoTls)?;
-                self.state = State::AskedTls;
-                Ok(Step::Write(empty("starttls", ns::TLS)))
+        match (node.ns(), node.name(), self.phase) {
+            (ns::STREAMS, "error", _) => Err(HandshakeError::StreamError(condition(&node, ns::STREAM_ERRORS))),
+            (ns::STREAMS, "features", HandshakePhase::Clear) => {
+                node.child("starttls", ns::TLS).ok_or(HandshakeError::NoTls)?;
+                self.phase = HandshakePhase::AskedTls;
+                Ok(HandshakeStep::Write(empty("starttls", ns::TLS)))
             }
-            (ns::TLS, "proceed", State::AskedTls) => Ok(Step::Secure),
-            (ns::TLS, "failure", State::AskedTls) => Err(Failure::NoTls),
-            (ns::STREAMS, "features", State::Secure) => self.authenticate(&node),
-            (ns::SASL, "success", State::Authenticating { bidi }) => {
-                self.state = State::Authenticated { bidi };
-                Ok(Step::Restart(self.open()))
+            (ns::TLS, "proceed", HandshakePhase::AskedTls) => Ok(HandshakeStep::Secure),
+            (ns::TLS, "failure", HandshakePhase::AskedTls) => Err(HandshakeError::NoTls),
+            (ns::STREAMS, "features", HandshakePhase::Secure) => self.authenticate(&node),
+            (ns::SASL, "success", HandshakePhase::Authenticating { answers }) => {
+                self.phase = HandshakePhase::Authenticated { answers };
+                Ok(HandshakeStep::Restart(self.open()))
             }
-            (ns::SASL, "failure", State::Authenticating { .. }) => Err(Failure::Refused(condition(&node, ns::SASL))),
-            (ns::STREAMS, "features", State::Authenticated { bidi }) => Ok(Step::Ready { bidi }),
-            (_, name, _) => Err(Failure::Unexpected(excerpt(name))),
+            (ns::SASL, "failure", HandshakePhase::Authenticating { .. }) => {
+                Err(HandshakeError::Refused(condition(&node, ns::SASL)))
+            }
+            (ns::STREAMS, "features", HandshakePhase::Authenticated { answers }) => {
+                Ok(HandshakeStep::Ready { answers })
+            }
+            (_, name, _) => Err(HandshakeError::Unexpected(excerpt(name))),
         }
     }
 
-    fn authenticate(&mut self, features: &Node<'_>) -> Result<Step, Failure> {
+    fn authenticate(&mut self, features: &Node<'_>) -> Result<HandshakeStep, HandshakeError> {
         let mechanisms = features.child("mechanisms", ns::SASL);
         let external =
             |mechanism: Node<'_>| mechanism.is("mechanism", ns::SASL) && mechanism.text().trim() == "EXTERNAL";
         if !mechanisms.is_some_and(|mechanisms| mechanisms.children().any(external)) {
-            return Err(Failure::NoExternal);
+            return Err(HandshakeError::NoExternal);
         }
         self.offers_bidi = features.child("bidi", ns::BIDI_FEATURE).is_some();
-        let bidi = self.wants_bidi && self.offers_bidi;
+        let answers = if self.offers_bidi { self.wanted } else { Answers::ToServer };
         let mut xml = XmlWriter::new();
-        if bidi {
+        if answers == Answers::OnStream {
             // XEP-0288 §2.1: before authentication, and not answered.
             xml.start("bidi").attr("xmlns", ns::BIDI).end();
         }
         xml.start("auth").attr("xmlns", ns::SASL).attr("mechanism", "EXTERNAL").text(&STANDARD.encode(&self.us));
-        self.state = State::Authenticating { bidi };
-        Ok(Step::Write(xml.finish()))
+        self.phase = HandshakePhase::Authenticating { answers };
+        Ok(HandshakeStep::Write(xml.finish()))
     }
 }
 
@@ -183,6 +188,7 @@ fn empty(name: &str, ns: &str) -> Bytes {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::publish::answers::Answers::{OnStream, ToServer};
     use crate::xml::{FrameLimits, Framer};
 
     const HEADER: &str = "<stream:stream xmlns='jabber:server' xmlns:stream='http://etherx.jabber.org/streams' id='1' \
@@ -197,24 +203,24 @@ mod tests {
     }
 
     impl Rig {
-        fn new(wants_bidi: bool) -> Self {
+        fn new(wanted: Answers) -> Self {
             let limits = FrameLimits::new(1 << 16, 16);
-            let handshake = Handshake::new("example.org", "push.example", wants_bidi);
+            let handshake = Handshake::new("example.org", "push.example", wanted);
             Self { handshake, framer: Framer::with_default_namespace(limits, ns::SERVER) }
         }
 
         /// A stream over TLS.
-        fn secure(wants_bidi: bool) -> Self {
-            let mut rig = Self::new(wants_bidi);
+        fn secure(wanted: Answers) -> Self {
+            let mut rig = Self::new(wanted);
             rig.handshake.secured();
-            assert_eq!(rig.peer(HEADER), Ok(Step::Wait));
+            assert_eq!(rig.peer(HEADER), Ok(HandshakeStep::Wait));
             rig
         }
 
         /// The peer says something: what comes of its last frame.
-        fn peer(&mut self, xml: &str) -> Result<Step, Failure> {
+        fn peer(&mut self, xml: &str) -> Result<HandshakeStep, HandshakeError> {
             self.framer.buffer().extend_from_slice(xml.as_bytes());
-            let mut last = Ok(Step::Wait);
+            let mut last = Ok(HandshakeStep::Wait);
             while let Some(frame) = self.framer.next_frame().unwrap() {
                 last = self.handshake.handle(&frame);
             }
@@ -223,7 +229,7 @@ mod tests {
 
         fn restart(&mut self) {
             self.framer.restart();
-            assert_eq!(self.peer(HEADER), Ok(Step::Wait));
+            assert_eq!(self.peer(HEADER), Ok(HandshakeStep::Wait));
         }
     }
 
@@ -231,16 +237,18 @@ mod tests {
         format!("<stream:features>{inner}</stream:features>")
     }
 
-    fn written(step: Result<Step, Failure>) -> String {
+    fn written(step: Result<HandshakeStep, HandshakeError>) -> String {
         match step {
-            Ok(Step::Write(bytes) | Step::Restart(bytes)) => String::from_utf8_lossy(&bytes).into_owned(),
+            Ok(HandshakeStep::Write(bytes) | HandshakeStep::Restart(bytes)) => {
+                String::from_utf8_lossy(&bytes).into_owned()
+            }
             other => panic!("{other:?}"),
         }
     }
 
     #[test]
     fn the_whole_way_with_answers_on_the_same_stream() {
-        let mut rig = Rig::new(true);
+        let mut rig = Rig::new(OnStream);
         let open = String::from_utf8_lossy(&rig.handshake.open()).into_owned();
         assert!(
             open.contains("xmlns='jabber:server'") && open.contains("from='example.org' to='push.example'"),
@@ -249,7 +257,7 @@ mod tests {
         rig.peer(HEADER).unwrap();
         let starttls = written(rig.peer(&features("<starttls xmlns='urn:ietf:params:xml:ns:xmpp-tls'/>")));
         assert_eq!(starttls, "<starttls xmlns='urn:ietf:params:xml:ns:xmpp-tls'/>");
-        assert_eq!(rig.peer("<proceed xmlns='urn:ietf:params:xml:ns:xmpp-tls'/>"), Ok(Step::Secure));
+        assert_eq!(rig.peer("<proceed xmlns='urn:ietf:params:xml:ns:xmpp-tls'/>"), Ok(HandshakeStep::Secure));
         assert_eq!(rig.handshake.secured(), open);
         rig.restart();
         assert_eq!(
@@ -259,23 +267,23 @@ mod tests {
         );
         assert_eq!(written(rig.peer("<success xmlns='urn:ietf:params:xml:ns:xmpp-sasl'/>")), open);
         rig.restart();
-        assert_eq!(rig.peer(&features("")), Ok(Step::Ready { bidi: true }));
+        assert_eq!(rig.peer(&features("")), Ok(HandshakeStep::Ready { answers: OnStream }));
     }
 
     #[test]
     fn bidi_is_agreed_on_only_where_both_want_it() {
-        for (wants, offered, agreed) in [
-            (true, BIDI, true),
-            (true, "", false),
-            (false, BIDI, false),
-            (true, "<bidi xmlns='urn:xmpp:bidi'/>", false),
+        for (wanted, offered, agreed) in [
+            (OnStream, BIDI, OnStream),
+            (OnStream, "", ToServer),
+            (ToServer, BIDI, ToServer),
+            (OnStream, "<bidi xmlns='urn:xmpp:bidi'/>", ToServer),
         ] {
-            let mut rig = Rig::secure(wants);
+            let mut rig = Rig::secure(wanted);
             let auth = written(rig.peer(&features(&format!("{offered}{EXTERNAL}"))));
-            assert_eq!(auth.contains("<bidi"), agreed, "{auth}");
+            assert_eq!(auth.contains("<bidi"), agreed == OnStream, "{auth}");
             rig.peer("<success xmlns='urn:ietf:params:xml:ns:xmpp-sasl'/>").unwrap();
             rig.restart();
-            assert_eq!(rig.peer(&features("")), Ok(Step::Ready { bidi: agreed }));
+            assert_eq!(rig.peer(&features("")), Ok(HandshakeStep::Ready { answers: agreed }));
         }
     }
 
@@ -283,16 +291,19 @@ mod tests {
     fn a_peer_that_does_not_take_the_certificate_is_told_apart() {
         let sasl = "urn:ietf:params:xml:ns:xmpp-sasl";
         let dialback = "<dialback xmlns='urn:xmpp:features:dialback'/>";
-        let failure = Rig::secure(true).peer(&features(dialback)).unwrap_err();
-        assert_eq!((failure.is_about_certificate(), failure), (true, Failure::NoExternal));
-        let mut rig = Rig::secure(true);
+        let failure = Rig::secure(OnStream).peer(&features(dialback)).unwrap_err();
+        assert_eq!((failure.is_about_certificate(), failure), (true, HandshakeError::NoExternal));
+        let mut rig = Rig::secure(OnStream);
         rig.peer(&features(EXTERNAL)).unwrap();
         let refusal = format!("<failure xmlns='{sasl}'><text>no</text><not-authorized/></failure>");
         let failure = rig.peer(&refusal).unwrap_err();
-        assert_eq!((failure.is_about_certificate(), failure), (true, Failure::Refused("not-authorized".to_owned())));
+        assert_eq!(
+            (failure.is_about_certificate(), failure),
+            (true, HandshakeError::Refused("not-authorized".to_owned()))
+        );
         let error = |condition: &str| {
             let error = format!("<{condition} xmlns='urn:ietf:params:xml:ns:xmpp-streams'/>");
-            Rig::secure(true).peer(&format!("<stream:error>{error}</stream:error>")).unwrap_err()
+            Rig::secure(OnStream).peer(&format!("<stream:error>{error}</stream:error>")).unwrap_err()
         };
         assert!(error("not-authorized").is_about_certificate());
         assert!(!error("host-unknown").is_about_certificate());
@@ -300,23 +311,23 @@ mod tests {
 
     #[test]
     fn nothing_but_tls_is_done_in_the_clear() {
-        let mut rig = Rig::new(true);
+        let mut rig = Rig::new(OnStream);
         rig.peer(HEADER).unwrap();
-        assert_eq!(rig.peer(&features(EXTERNAL)), Err(Failure::NoTls));
-        let mut rig = Rig::new(true);
+        assert_eq!(rig.peer(&features(EXTERNAL)), Err(HandshakeError::NoTls));
+        let mut rig = Rig::new(OnStream);
         rig.peer(HEADER).unwrap();
         rig.peer(&features("<starttls xmlns='urn:ietf:params:xml:ns:xmpp-tls'/>")).unwrap();
         let failure = rig.peer("<success xmlns='urn:ietf:params:xml:ns:xmpp-sasl'/>").unwrap_err();
-        assert_eq!(failure, Failure::Unexpected("success".to_owned()));
+        assert_eq!(failure, HandshakeError::Unexpected("success".to_owned()));
     }
 
     #[test]
     fn another_domain_and_another_version_are_refused() {
-        let header = |from: &str, to: &str| Rig::new(true).peer(&HEADER.replace(from, to));
-        assert_eq!(header("Push.example", "evil.example"), Err(Failure::Impostor("evil.example".to_owned())));
-        assert_eq!(header("version='1.0'", ""), Err(Failure::OldVersion));
-        assert_eq!(header("from='Push.example'", ""), Ok(Step::Wait));
-        let mut rig = Rig::secure(true);
-        assert_eq!(rig.peer("</stream:stream>"), Err(Failure::Closed));
+        let header = |from: &str, to: &str| Rig::new(OnStream).peer(&HEADER.replace(from, to));
+        assert_eq!(header("Push.example", "evil.example"), Err(HandshakeError::Impostor("evil.example".to_owned())));
+        assert_eq!(header("version='1.0'", ""), Err(HandshakeError::OldVersion));
+        assert_eq!(header("from='Push.example'", ""), Ok(HandshakeStep::Wait));
+        let mut rig = Rig::secure(OnStream);
+        assert_eq!(rig.peer("</stream:stream>"), Err(HandshakeError::Closed));
     }
 }

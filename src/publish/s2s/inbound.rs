@@ -1,18 +1,18 @@
-//! What a push service may send on a stream that its answers come back on (XEP-0288). Users choose push services, so this is
-//! the internet: answers are taken, and affiliation messages.
+//! Stanzas of a push service on a stream that its answers come back on (XEP-0288). Users choose push services, so this is the
+//! internet: only answers and affiliation messages are taken.
 
 use crate::jid::{BareJid, Jid};
 use crate::push::affiliation::Affiliation;
 use crate::xml::Node;
 
-/// What is to become of a stanza that does not answer a publish of this stream.
+/// The verdict on a stanza that does not answer a publish of this stream.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Verdict {
+pub(super) enum InboundVerdict {
     /// Its sender is of another domain: the stream ends at once.
     Foreign,
     /// It is for another domain: the stream ends at once.
     Misdirected,
-    /// An answer that nobody waits for.
+    /// An answer that is not awaited.
     Stray,
     /// An answer for the session with this full JID, if there is one.
     Answer(Jid),
@@ -23,20 +23,22 @@ pub(super) enum Verdict {
 }
 
 /// Judges a stanza on a stream from `peer` to `us` by its addresses (RFC 6120 §8.1.1.2, §8.1.2.2) and its kind.
-pub(super) fn judge(stanza: &Node<'_>, us: &str, peer: &str) -> Verdict {
+pub(super) fn judge(stanza: &Node<'_>, us: &str, peer: &str) -> InboundVerdict {
     let address = |name| stanza.attr(name).map(|jid| Jid::new(&jid));
     if address("from").is_none_or(|from| from.domain() != peer) {
-        return Verdict::Foreign;
+        return InboundVerdict::Foreign;
     }
     let to = address("to").filter(|to| to.domain() == us);
     if stanza.name() == "iq" && matches!(stanza.attr("type").as_deref(), Some("result" | "error")) {
         let session = to.filter(|to| to.node().is_some() && to.resource().is_some());
-        return session.map_or(Verdict::Stray, Verdict::Answer);
+        return session.map_or(InboundVerdict::Stray, InboundVerdict::Answer);
     }
-    let Some(to) = to else { return Verdict::Misdirected };
+    let Some(to) = to else { return InboundVerdict::Misdirected };
     let account = to.node().is_some().then(|| to.to_bare());
-    let told = account.and_then(|account| Affiliation::read(stanza, &account).map(|told| (account, told)));
-    told.map_or(Verdict::Refused, |(account, told)| Verdict::Affiliation(account, told))
+    let affiliation =
+        account.and_then(|account| Affiliation::read(stanza, &account).map(|affiliation| (account, affiliation)));
+    affiliation
+        .map_or(InboundVerdict::Refused, |(account, affiliation)| InboundVerdict::Affiliation(account, affiliation))
 }
 
 /// Returns whether the sender of a refused stanza gets an error. Requests, messages and subscriptions are answered (RFC 6121
@@ -56,7 +58,7 @@ mod tests {
     use crate::jid::addresses::ALL;
     use crate::xml::{Element, Header};
 
-    fn check(stanza: &str, expect: &Verdict) {
+    fn check(stanza: &str, expect: &InboundVerdict) {
         let element = Element::parse(stanza.to_owned().into(), &Header::bare()).unwrap();
         assert_eq!(judge(&element.node(), "example.org", "push.example"), *expect, "{stanza}");
     }
@@ -64,32 +66,32 @@ mod tests {
     #[test]
     fn answers_and_affiliations_are_taken_and_all_else_is_refused() {
         let addressed = |what: &str, to: &str| format!("<{what} from='a@Push.example/x' to='{to}'/>");
-        let session = || Verdict::Answer("juliet@example.org/phone".parse().unwrap());
+        let session = || InboundVerdict::Answer("juliet@example.org/phone".parse().unwrap());
         for kind in ["result", "error"] {
             let iq = format!("iq type='{kind}'");
             check(&addressed(&iq, "juliet@Example.org/phone"), &session());
             for to in ["juliet@example.org", "example.org", "example.org/x", "juliet@other.example/x", "", "@"] {
-                check(&addressed(&iq, to), &Verdict::Stray);
+                check(&addressed(&iq, to), &InboundVerdict::Stray);
             }
         }
         for what in ["iq type='get'", "iq type='set'", "iq", "message", "message type='error'", "presence"] {
             for to in ["juliet@example.org/phone", "juliet@example.org", "example.org"] {
-                check(&addressed(what, to), &Verdict::Refused);
+                check(&addressed(what, to), &InboundVerdict::Refused);
             }
         }
-        let affiliation = |to: &str| {
+        let message = |to: &str| {
             format!(
                 "<message from='push.example' to='{to}'><pubsub xmlns='http://jabber.org/protocol/pubsub' node='n'>\
                  <affiliation jid='juliet@example.org' affiliation='none'/></pubsub></message>"
             )
         };
-        let told = Affiliation { service: "push.example".parse().unwrap(), node: "n".to_owned(), is_none: true };
+        let affiliation = Affiliation { service: "push.example".parse().unwrap(), node: "n".to_owned(), is_none: true };
         check(
-            &affiliation("juliet@example.org"),
-            &Verdict::Affiliation(BareJid::new("juliet@example.org").unwrap(), told),
+            &message("juliet@example.org"),
+            &InboundVerdict::Affiliation(BareJid::new("juliet@example.org").unwrap(), affiliation),
         );
-        check(&affiliation("romeo@example.org"), &Verdict::Refused);
-        check(&affiliation("example.org"), &Verdict::Refused);
+        check(&message("romeo@example.org"), &InboundVerdict::Refused);
+        check(&message("example.org"), &InboundVerdict::Refused);
     }
 
     #[test]
@@ -101,26 +103,26 @@ mod tests {
                 judge(&element.node(), account.domain(), service.domain())
             };
             let answer = judge("<iq type='result' from='SERVICE' to='ACCOUNT/PHONE'/>");
-            assert_eq!(answer, Verdict::Answer(Jid::new(&at.tell("ACCOUNT/PHONE"))), "{}", at.name);
-            assert_eq!(judge("<iq type='result' from='SERVICE' to='ACCOUNT'/>"), Verdict::Stray, "{}", at.name);
+            assert_eq!(answer, InboundVerdict::Answer(Jid::new(&at.tell("ACCOUNT/PHONE"))), "{}", at.name);
+            assert_eq!(judge("<iq type='result' from='SERVICE' to='ACCOUNT'/>"), InboundVerdict::Stray, "{}", at.name);
             let none = "<message from='SERVICE' to='ACCOUNT'><pubsub xmlns='http://jabber.org/protocol/pubsub' node='n'>\
                 <affiliation jid='ACCOUNT' affiliation='none'/></pubsub></message>";
-            let told = Affiliation { service: service.clone(), node: "n".to_owned(), is_none: true };
-            assert_eq!(judge(none), Verdict::Affiliation(account.clone(), told), "{}", at.name);
-            assert_eq!(judge(&none.replace("from='SERVICE'", "from='ROOM'")), Verdict::Foreign, "{}", at.name);
-            assert_eq!(judge(&none.replace("to='ACCOUNT'", "to='ROOM'")), Verdict::Misdirected, "{}", at.name);
-            assert_eq!(judge(&none.replace("jid='ACCOUNT'", "jid='BARE'")), Verdict::Refused, "{}", at.name);
+            let affiliation = Affiliation { service: service.clone(), node: "n".to_owned(), is_none: true };
+            assert_eq!(judge(none), InboundVerdict::Affiliation(account.clone(), affiliation), "{}", at.name);
+            assert_eq!(judge(&none.replace("from='SERVICE'", "from='ROOM'")), InboundVerdict::Foreign, "{}", at.name);
+            assert_eq!(judge(&none.replace("to='ACCOUNT'", "to='ROOM'")), InboundVerdict::Misdirected, "{}", at.name);
+            assert_eq!(judge(&none.replace("jid='ACCOUNT'", "jid='BARE'")), InboundVerdict::Refused, "{}", at.name);
         }
     }
 
     #[test]
     fn a_stanza_comes_from_the_peer_and_goes_to_the_host() {
         for from in ["", "from='example.org'", "from='evil.example'", "from='x.push.example'", "from='@'"] {
-            check(&format!("<message {from} to='juliet@example.org'/>"), &Verdict::Foreign);
-            check(&format!("<iq type='result' {from} to='juliet@example.org/x'/>"), &Verdict::Foreign);
+            check(&format!("<message {from} to='juliet@example.org'/>"), &InboundVerdict::Foreign);
+            check(&format!("<iq type='result' {from} to='juliet@example.org/x'/>"), &InboundVerdict::Foreign);
         }
         for to in ["", "to='push.example'", "to='juliet@other.example'", "to='sub.example.org'"] {
-            check(&format!("<message from='push.example' {to}/>"), &Verdict::Misdirected);
+            check(&format!("<message from='push.example' {to}/>"), &InboundVerdict::Misdirected);
         }
     }
 

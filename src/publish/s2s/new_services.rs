@@ -1,12 +1,11 @@
-//! How many push services that nobody used before an account may bring: users choose them, and each is a connection to
-//! wherever they like.
+//! The limit of new push services for each account: users choose them, and each is a connection to wherever they like.
 
 use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
 use crate::jid::BareJid;
 
-/// How many an account may bring within [`HOUR`].
+/// New push services of an account within [`HOUR`].
 const BRINGS: usize = 3;
 const HOUR: Duration = Duration::from_secs(60 * 60);
 /// Push services that are known; of more, all are looked at anew.
@@ -16,12 +15,12 @@ const ACCOUNTS: usize = 4096;
 
 /// The push services that are known, and who has lately brought others.
 #[derive(Debug, Default)]
-pub(super) struct Newcomers {
+pub(super) struct NewServices {
     known: HashSet<String>,
     brought: HashMap<BareJid, Vec<(String, Instant)>>,
 }
 
-impl Newcomers {
+impl NewServices {
     /// A push service could be connected.
     pub(super) fn is_there(&mut self, domain: &str) {
         if self.known.len() >= KNOWN {
@@ -56,7 +55,7 @@ mod tests {
 
     #[test]
     fn an_account_brings_three_new_services_an_hour() {
-        let (mut newcomers, now) = (Newcomers::default(), Instant::now());
+        let (mut newcomers, now) = (NewServices::default(), Instant::now());
         let juliet = BareJid::new("juliet@example.org").unwrap();
         let romeo = BareJid::new("romeo@example.org").unwrap();
         for domain in ["a", "b", "c", "a"] {

@@ -1,13 +1,15 @@
-//! How many streams to push services there are, and who caused them: no account has more than a tenth.
+//! The number of streams to push services, by the account that caused them: none has more than a tenth.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use crate::jid::BareJid;
+use crate::publish::error::NoPermit;
+use crate::sync::lock;
 
 /// The streams that are connected or being connected, by the account that caused them.
 #[derive(Debug, Default)]
-pub(super) struct Places(Mutex<Taken>);
+pub(super) struct StreamPermits(Mutex<Taken>);
 
 #[derive(Debug, Default)]
 struct Taken {
@@ -17,36 +19,35 @@ struct Taken {
 
 /// The right to one stream, as long as it lives.
 #[derive(Debug)]
-pub(crate) struct Place {
-    places: Arc<Places>,
+pub(super) struct StreamPermit {
+    permits: Arc<StreamPermits>,
     account: BareJid,
 }
 
-impl Places {
-    /// Gives an account the right to one more stream where `most` may be; the error says why there is none.
-    pub(super) fn take(self: &Arc<Self>, account: &BareJid, most: usize) -> Result<Place, &'static str> {
+impl StreamPermits {
+    /// Gives an account the right to one more stream where `most` may be.
+    pub(super) fn take(self: &Arc<Self>, account: &BareJid, most: usize) -> Result<StreamPermit, NoPermit> {
         let mut taken = self.taken();
         if taken.all >= most {
-            return Err("s2s_connections is reached");
+            return Err(NoPermit::All);
         }
         let own = taken.by_account.get(account).copied().unwrap_or_default();
         if own >= (most / 10).max(1) {
-            return Err("the account has caused a tenth of s2s_connections");
+            return Err(NoPermit::Account);
         }
         taken.all += 1;
         taken.by_account.insert(account.clone(), own + 1);
-        Ok(Place { places: Arc::clone(self), account: account.clone() })
+        Ok(StreamPermit { permits: Arc::clone(self), account: account.clone() })
     }
 
-    fn taken(&self) -> std::sync::MutexGuard<'_, Taken> {
-        // The counts are right also where another thread has panicked.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    fn taken(&self) -> MutexGuard<'_, Taken> {
+        lock(&self.0)
     }
 }
 
-impl Drop for Place {
+impl Drop for StreamPermit {
     fn drop(&mut self) {
-        let mut taken = self.places.taken();
+        let mut taken = self.permits.taken();
         taken.all = taken.all.saturating_sub(1);
         match taken.by_account.get_mut(&self.account) {
             Some(own) if *own > 1 => *own -= 1,
@@ -63,14 +64,14 @@ mod tests {
     fn an_account_has_a_tenth_and_at_least_one() {
         let account = |name: &str| BareJid::new(&format!("{name}@example.org")).unwrap();
         for (most, tenth) in [(1, 1), (9, 1), (19, 1), (20, 2), (200, 20)] {
-            let places = Arc::new(Places::default());
-            let mut own: Vec<_> = (0..tenth).map(|_| places.take(&account("a"), most).unwrap()).collect();
-            assert!(places.take(&account("a"), most).is_err(), "{most}");
-            assert_eq!(places.take(&account("b"), most).is_ok(), most > tenth, "{most}");
+            let permits = Arc::new(StreamPermits::default());
+            let mut own: Vec<_> = (0..tenth).map(|_| permits.take(&account("a"), most).unwrap()).collect();
+            assert!(permits.take(&account("a"), most).is_err(), "{most}");
+            assert_eq!(permits.take(&account("b"), most).is_ok(), most > tenth, "{most}");
             own.pop();
-            assert!(places.take(&account("a"), most).is_ok(), "{most}");
+            assert!(permits.take(&account("a"), most).is_ok(), "{most}");
             drop(own);
-            let taken = places.taken();
+            let taken = permits.taken();
             assert_eq!((taken.all, taken.by_account.len()), (0, 0));
         }
     }

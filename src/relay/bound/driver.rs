@@ -2,63 +2,55 @@
 
 mod begin;
 mod leave;
-mod published;
-mod turn;
+mod outputs;
 
-use std::collections::VecDeque;
+use std::future::{Future, poll_fn};
 use std::io;
-use std::sync::{Arc, PoisonError};
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Instant;
 
 use tokio::runtime;
-use tracing::Instrument;
 
+use super::legs::Legs;
 use super::membership::Membership;
-use super::predecessors::Predecessors;
-use crate::limits::Throttle;
-use crate::metrics::{Fate, Leg};
+use super::siblings::Siblings;
+use super::turn::{TaskEvent, Turn};
+use super::watched::Watched;
+use crate::metrics::Fate;
 use crate::net::conn::{ConnEvent, Departure};
-use crate::net::upstream::UpstreamConn;
-use crate::publish::Way;
 use crate::publish::session::{Asker, Carried};
-use crate::push::notification::Publish;
 use crate::registry::mailbox;
-use crate::registry::{Attach, Command, Handle, Refused, Routed};
-use crate::relay::device_memories::Share;
-use crate::relay::jobs::{Done, Jobs, Request, Spooling};
+use crate::registry::{Mail, Routed};
+use crate::relay::backpressure::{Reading, Stops};
+use crate::relay::client::{Attach, Command, Handle, Refused};
+use crate::relay::jobs::Jobs;
 use crate::relay::login::Login;
-use crate::relay::status::Seen;
-use crate::relay::timer::Alarm;
-use crate::relay::{Client, Relay};
+use crate::relay::shared::Relay;
+use crate::relay::snapshot::Authentication;
+use crate::relay::status::Status;
+use crate::relay::timer::Timer;
 use crate::session::liveness::Reach;
-use crate::session::{Attachment, Closing, EndReason, Input, Output, Peer, Session, Stored};
-use crate::store::StoreError;
-use published::Published;
-use turn::{Turn, Wake};
+use crate::session::{Attachment, EndReason, Input, Session};
 
 /// Bytes of a stanza whose work keeps others of the same worker waiting.
 const LARGE: usize = 1 << 20;
 
-struct Driver {
+struct SessionDriver {
     relay: Arc<Relay>,
     session: Session,
-    device_memory: Share,
     handle: Arc<Handle>,
     membership: Membership,
-    published: Published,
-    /// Older sessions of the device that have not given way yet.
-    predecessors: Predecessors,
+    watched: Watched,
+    siblings: Siblings,
     commands: mailbox::Receiver<Command>,
-    client: Option<Box<Client>>,
-    throttle: Throttle,
-    upstream: UpstreamConn,
+    legs: Legs,
     jobs: Jobs,
     carried: Carried,
-    seen: Seen,
+    status: Status,
     turn: Turn,
-    /// Many replies wait for the client, as the session knows.
-    replies_wait: bool,
-    alarm: Alarm,
+    timer: Timer,
     /// When the current wake-up began: what came together came then.
     now: Instant,
     ended: Option<EndReason>,
@@ -66,23 +58,23 @@ struct Driver {
 
 /// Runs a session from its bind to its end. Both have boxes of their own: what they need is not kept in between.
 pub(in crate::relay) async fn run(relay: Arc<Relay>, login: Box<Login>) {
-    let Some((mut driver, wakes)) = Box::pin(Driver::begin(relay, login)).await else { return };
-    driver.drive(wakes).await;
+    let Some((mut driver, events)) = Box::pin(begin::begin(relay, login)).await else { return };
+    driver.drive(events).await;
     Box::pin(driver.leave()).await;
 }
 
-impl Driver {
-    /// `wakes`: what has become of the connections meanwhile.
-    async fn drive(&mut self, wakes: Vec<Wake>) {
+impl SessionDriver {
+    /// `events`: what has become of the connections meanwhile.
+    async fn drive(&mut self, events: Vec<TaskEvent>) {
         // What came right behind the bind.
         self.perform();
         self.look();
         self.frames_from_client();
         self.frames_from_upstream();
-        let mut wakes = wakes.into_iter();
+        let mut events = events.into_iter();
         while self.ended.is_none() {
             self.take(Input::Quiet);
-            self.settle();
+            self.publish_status();
             self.note_replies();
             // What had to wait may be wanted now.
             self.frames_from_client();
@@ -92,78 +84,129 @@ impl Driver {
             if self.ended.is_some() {
                 return;
             }
-            let wake = match wakes.next() {
-                Some(wake) => wake,
-                None => self.next_wake().await,
+            let event = match events.next() {
+                Some(event) => event,
+                None => self.next_event().await,
             };
             self.now = Instant::now();
             self.note_departures();
-            self.react(wake);
+            self.react(event);
         }
     }
 
     /// Lets others see how the session is at the end of a wake-up.
-    fn settle(&mut self) {
-        if let Some(reach) = self.seen.settle(&self.handle, &self.session) {
-            self.relay.registry.notify_same(&self.handle);
+    fn publish_status(&mut self) {
+        self.legs.count_traffic();
+        if let Some(reach) = self.status.publish(&self.handle, &self.session) {
+            self.relay.registry().notify_same(&self.handle);
             if reach == Reach::Dark {
-                self.relay.hold_no_more_than_allowed(&self.handle);
+                self.relay.overload().limit_held_sessions(&self.handle);
             }
         }
     }
 
-    fn react(&mut self, wake: Wake) {
-        match wake {
-            Wake::Upstream(Ok(ConnEvent::Drained)) | Wake::Client(Ok(ConnEvent::Drained)) => {}
-            Wake::Upstream(Ok(ConnEvent::Received)) => {
-                self.session.note_company(self.relay.registry.has_company(&self.handle));
+    // Events
+
+    /// Waits for the next event.
+    async fn next_event(&mut self) -> TaskEvent {
+        let write_timeout = self.session.settings().stream_management.write_timeout;
+        let guards = self.relay.guards();
+        let client_resumes = self.legs.resumes_at(self.now, guards.rates(), guards.watch());
+        let reading = self.reading();
+        self.note_pauses(reading);
+        let event = poll_fn(|cx| {
+            let (commands_first, legs_first) = (self.turn.commands_first(), self.turn.legs_first());
+            if commands_first && let Poll::Ready(event) = self.poll_commands(cx) {
+                return Poll::Ready(event);
+            }
+            if legs_first && let Poll::Ready(event) = self.legs.poll(cx, reading, self.turn.first_leg()) {
+                return Poll::Ready(event);
+            }
+            if !self.siblings.are_settled() && pin!(self.siblings.settled()).poll(cx).is_ready() {
+                return Poll::Ready(TaskEvent::OlderSettled);
+            }
+            if let Poll::Ready(done) = pin!(self.jobs.done()).poll(cx) {
+                return Poll::Ready(TaskEvent::Store(done));
+            }
+            // Writing may have come to a halt just now.
+            let deadlines = [client_resumes, self.legs.write_deadline(write_timeout), self.session.deadline()];
+            if self.timer.poll(cx, deadlines.into_iter().flatten().min()).is_ready() {
+                return Poll::Ready(TaskEvent::Deadline);
+            }
+            if !legs_first && let Poll::Ready(event) = self.legs.poll(cx, reading, self.turn.first_leg()) {
+                return Poll::Ready(event);
+            }
+            if commands_first { Poll::Pending } else { self.poll_commands(cx) }
+        })
+        .await;
+        self.turn.on_event(&event);
+        event
+    }
+
+    fn poll_commands(&mut self, cx: &mut Context<'_>) -> Poll<TaskEvent> {
+        match pin!(self.commands.recv()).poll(cx) {
+            Poll::Ready(Some(Mail::Message(command))) => Poll::Ready(TaskEvent::Command(command)),
+            Poll::Ready(Some(Mail::Changed)) => Poll::Ready(TaskEvent::Changed),
+            // The session's own handle keeps the queue open.
+            Poll::Ready(None) | Poll::Pending => Poll::Pending,
+        }
+    }
+
+    fn react(&mut self, event: TaskEvent) {
+        match event {
+            TaskEvent::Upstream(Ok(ConnEvent::Drained)) | TaskEvent::Client(Ok(ConnEvent::Drained)) => {}
+            TaskEvent::Upstream(Ok(ConnEvent::Received)) => {
+                self.session.note_company(self.relay.registry().has_company(&self.handle));
                 self.frames_from_upstream();
             }
-            Wake::Upstream(Ok(ConnEvent::Closed) | Err(_)) => self.take(Input::UpstreamLost),
-            Wake::Client(Ok(ConnEvent::Received)) => {
-                let received = self.client.as_mut().map_or(0, |client| client.take_received());
-                self.throttle.bytes(self.now, self.relay.guards.rates(), received);
+            TaskEvent::Upstream(Ok(ConnEvent::Closed) | Err(_)) => self.take(Input::UpstreamLost),
+            TaskEvent::Client(Ok(ConnEvent::Received)) => {
+                self.legs.on_client_received(self.now, self.relay.guards().rates());
                 self.frames_from_client();
             }
-            Wake::Client(Ok(ConnEvent::Closed)) => {
+            TaskEvent::Client(Ok(ConnEvent::Closed)) => {
                 self.client_lost("closed without a stream footer", Input::ClientBroke);
             }
-            Wake::Client(Err(error)) => {
+            TaskEvent::Client(Err(error)) => {
                 tracing::debug!(%error, "the client's connection broke");
                 self.client_lost("broken", if is_of_peer(&error) { Input::ClientBroke } else { Input::ClientLost });
             }
-            Wake::Command(Command::Attach(attach)) => self.attach(*attach),
-            Wake::Command(Command::Carry(publish, reply)) => {
+            TaskEvent::Command(command) => self.on_command(command),
+            TaskEvent::Changed => self.look(),
+            TaskEvent::OlderSettled => self.take(Input::OlderSettled),
+            TaskEvent::Store(done) => self.on_job_done(done),
+            TaskEvent::Deadline => self.on_deadline(),
+        }
+    }
+
+    fn on_command(&mut self, command: Command) {
+        match command {
+            Command::Attach(attach) => self.attach(*attach),
+            Command::Carry(publish, reply) => {
                 let number = self.carried.begin(Asker::Other(reply));
                 self.take(Input::Carry(number, publish));
             }
-            Wake::Command(Command::Published(published)) => self.take(Input::Published(published)),
-            Wake::Command(Command::Routed(routed)) => self.routed(&routed),
-            Wake::Changed => self.look(),
-            Wake::OlderSettled => self.take(Input::OlderSettled),
-            Wake::Store(done) => self.done(done),
-            Wake::Deadline => self.deadline(),
+            Command::Published(published) => self.take(Input::Published(published)),
+            Command::Routed(routed) => self.on_routed(&routed),
         }
     }
 
     /// An answer from a push service's stream, which serves many users: one that does not take it does not stop the stream.
-    fn routed(&mut self, routed: &Routed) {
-        if self.client.as_ref().is_some_and(|client| client.is_full()) || !self.session.wants_upstream() {
-            self.relay.metrics.fates().count(Fate::Dropped);
+    fn on_routed(&mut self, routed: &Routed) {
+        if self.legs.is_client_full() || !self.session.wants_upstream() {
+            self.relay.metrics().fates().count(Fate::Dropped);
             tracing::debug!("an answer of a push service is dropped: the client takes no more");
             return;
         }
         self.take(Input::Routed(routed.stanza.clone()));
     }
 
-    fn deadline(&mut self) {
-        let now = self.now;
+    fn on_deadline(&mut self) {
         let write_timeout = self.session.settings().stream_management.write_timeout;
-        let over = |deadline: Option<Instant>| deadline.is_some_and(|at| at <= now);
-        if self.client.as_ref().is_some_and(|client| over(client.write_deadline(write_timeout))) {
+        if self.legs.stalled(self.now, write_timeout).client {
             self.client_lost("does not read", Input::ClientLost);
         }
-        if over(self.upstream.write_deadline(write_timeout)) {
+        if self.legs.stalled(self.now, write_timeout).server {
             tracing::warn!("the server does not read");
             self.take(Input::UpstreamLost);
         }
@@ -172,49 +215,67 @@ impl Driver {
 
     fn client_lost(&mut self, how: &str, input: impl FnOnce(Attachment) -> Input) {
         tracing::debug!(how, "the client's connection is lost");
-        self.client = None;
+        drop(self.legs.detach());
         self.take(input(self.session.attachment()));
     }
 
-    /// Takes what the client has sent, up to where the session wants no more; the loop comes back for the rest.
-    fn frames_from_client(&mut self) {
-        let (rates, now) = (self.relay.guards.rates(), self.now);
-        while self.ended.is_none() && self.reading().client {
-            self.note_replies();
-            let Some(client) = &mut self.client else { return };
-            match client.next_frame() {
-                Ok(Some(frame)) => {
-                    if frame.is_stanza() {
-                        self.throttle.stanza(now, rates);
-                    }
-                    self.seen.tap.came(Leg::Client, &frame);
-                    self.take(Input::Client(self.session.attachment(), frame));
-                }
-                Ok(None) => return,
-                Err(error) => {
-                    tracing::info!(%error, "the client's bytes are no XML stream");
-                    self.relay.too_much(&error, true);
-                    self.session.refuse_bytes(now, &error);
-                    self.perform();
-                }
-            }
+    /// Puts a proven connection in the place of the one there is, which closes silently.
+    fn attach(&mut self, attach: Attach) {
+        if self.session.is_ending() {
+            // Once the count is final, the login learns from the tombstone how far the session came.
+            drop(attach.reply.send(Err(Refused { client: attach.client, too_high: None })));
+            return;
+        }
+        let Attach { mut client, peer, mut resumption, reply } = attach;
+        if let Err(too_high) = self.session.check_resume(resumption.h) {
+            // The login may be gone, too.
+            drop(reply.send(Err(Refused { client, too_high: Some(too_high) })));
+            return;
+        }
+        {
+            let mut headers = self.relay.headers();
+            client.framer().intern_header(&mut headers);
+            resumption.server_header = resumption.server_header.interned(&mut headers);
+        }
+        if let Some(old) = self.legs.attach(client) {
+            self.relay.background().close_gracefully(*old);
+        }
+        drop(reply.send(Ok(())));
+        self.handle.note(|notes| notes.peer = Some(peer));
+        self.take(Input::Attach(Box::new(resumption)));
+        // What the client sent right behind its `<resume/>`.
+        self.frames_from_client();
+    }
+
+    // What the peers have sent
+
+    /// Which of the two legs are read now.
+    fn reading(&self) -> Reading {
+        let stops = Stops {
+            client: !self.session.wants_client(),
+            server: !self.session.wants_upstream(),
+            held: self.session.held_bytes(),
+        };
+        self.legs.reading(self.now, self.relay.guards().rates(), stops)
+    }
+
+    /// Lets the session know of a peer that is not read, so that no clock runs for what that has to answer.
+    fn note_pauses(&mut self, reading: Reading) {
+        for (peer, paused) in self.legs.take_pauses(reading).into_iter().flatten() {
+            self.take(if paused { Input::Paused(peer) } else { Input::Unpaused(peer) });
         }
     }
 
     /// Lets the session know when many replies begin to wait for the client, and when all have left.
     fn note_replies(&mut self) {
-        let many = self.client.as_ref().is_some_and(|client| client.owes_much());
-        if many != self.replies_wait {
-            self.replies_wait = many;
+        if let Some(many) = self.legs.take_replies_wait() {
             self.take(Input::RepliesWait(many));
         }
     }
 
     /// Lets the session know of questions that had to wait behind other bytes, before the time for their answers is looked at.
     fn note_departures(&mut self) {
-        let client = self.client.as_mut().and_then(|client| client.departure());
-        let server = self.upstream.departure();
-        for (peer, departure) in [(Peer::Client, client), (Peer::Server, server)] {
+        for (peer, departure) in self.legs.departures() {
             match departure {
                 Some(Departure::Waits) => self.take(Input::Waits(peer)),
                 Some(Departure::Left) => self.take(Input::Left(peer)),
@@ -223,9 +284,27 @@ impl Driver {
         }
     }
 
+    /// Takes what the client has sent, up to where the session wants no more; the loop comes back for the rest.
+    fn frames_from_client(&mut self) {
+        let (rates, now) = (self.relay.guards().rates(), self.now);
+        while self.ended.is_none() && self.reading().client {
+            self.note_replies();
+            match self.legs.next_client_frame(now, rates) {
+                Ok(Some(frame)) => self.take(Input::Client(self.session.attachment(), frame)),
+                Ok(None) => return,
+                Err(error) => {
+                    tracing::info!(%error, "the client's bytes are no XML stream");
+                    self.relay.overload().on_frame_error(&error, Authentication::Done);
+                    self.session.refuse_bytes(now, &error);
+                    self.perform();
+                }
+            }
+        }
+    }
+
     /// Takes what the server has sent, up to where the session wants no more. Returns whether there was anything.
     fn frames_from_upstream(&mut self) -> bool {
-        let is_large = self.upstream.framer().buffer().len() > LARGE;
+        let is_large = self.legs.upstream_buffered() > LARGE;
         let workers = runtime::Handle::current().runtime_flavor() == runtime::RuntimeFlavor::MultiThread;
         if is_large && workers {
             // Other sessions of this worker go on meanwhile.
@@ -237,11 +316,10 @@ impl Driver {
     fn read_upstream(&mut self) -> bool {
         let mut any = false;
         while self.ended.is_none() && self.session.wants_upstream() {
-            match self.upstream.next_frame() {
+            match self.legs.next_upstream_frame() {
                 Ok(Some(frame)) => {
                     any = true;
-                    self.seen.tap.came(Leg::Upstream, &frame);
-                    self.relay.note_skipped(&frame);
+                    self.relay.reports().on_frame(&frame);
                     self.take(Input::Upstream(frame));
                 }
                 Ok(None) => break,
@@ -254,143 +332,47 @@ impl Driver {
         any
     }
 
-    /// Puts a proven connection in the place of the one there is, which closes silently.
-    fn attach(&mut self, attach: Attach) {
-        if self.session.is_ending() {
-            // Once the count is final, the login learns from the tombstone how far the session came.
-            drop(attach.reply.send(Err(Refused { client: attach.client, too_high: None })));
-            return;
-        }
-        let Attach { mut client, peer, mut resumption, reply } = attach;
-        if let Err(too_high) = self.session.check_resume(resumption.h) {
-            // If the login is gone too, nobody is left to tell.
-            drop(reply.send(Err(Refused { client, too_high: Some(too_high) })));
-            return;
-        }
-        {
-            let mut headers = self.relay.headers.lock().unwrap_or_else(PoisonError::into_inner);
-            client.framer().intern_header(&mut headers);
-            resumption.server_header = resumption.server_header.interned(&mut headers);
-        }
-        if let Some(old) = self.client.replace(client) {
-            self.relay.farewell(*old);
-        }
-        drop(reply.send(Ok(())));
-        self.handle.note(|notes| notes.peer = Some(peer));
-        self.take(Input::Attach(Box::new(resumption)));
-        // What the client sent right behind its `<resume/>`.
-        self.frames_from_client();
-    }
+    // What others have published
 
-    fn take(&mut self, input: Input) {
-        self.session.handle(self.now, input);
-        self.perform();
-        self.session.charge_store(self.jobs.bytes_at_work());
-    }
-
-    /// Performs what the session wants, and tells it what comes of it at once.
-    fn perform(&mut self) {
-        let mut answers = VecDeque::new();
-        loop {
-            while let Some(output) = self.session.poll() {
-                answers.extend(self.perform_one(output));
-            }
-            let Some(answer) = answers.pop_front() else { return self.note_ending() };
-            self.session.handle(self.now, answer);
+    /// Takes what has been published since the session looked last.
+    fn look(&mut self) {
+        if let Some(settings) = self.watched.take_settings(self.relay.settings()) {
+            self.take(Input::Settings(settings));
+        }
+        self.look_at_account();
+        self.look_at_siblings();
+        let wanted = self.handle.look();
+        if wanted.inherit {
+            self.take(Input::Inherit);
+        }
+        if let Some(reason) = wanted.give_way {
+            self.take(Input::GiveWay(reason));
+        }
+        self.note_ending();
+        self.handle.has_looked(wanted);
+        if self.relay.is_draining() && self.watched.take_drain() {
+            self.take(Input::Drain);
         }
     }
 
-    fn note_ending(&self) {
-        if self.session.is_ending() {
-            self.handle.set_ending();
+    fn look_at_account(&mut self) {
+        let news = self.relay.registry().news(self.handle.account());
+        let news = self.watched.take_news(self.handle.login(), news);
+        if news.is_removed {
+            self.take(Input::AccountRemoved);
+        }
+        if let Some(account) = news.newer {
+            self.take(Input::Account(Box::new((*account).clone())));
+            self.note_services();
         }
     }
 
-    fn perform_one(&mut self, output: Output) -> Option<Input> {
-        match output {
-            Output::ToClient(bytes) => self.write_client(&bytes, Client::write),
-            Output::ReplyToClient(bytes) => self.write_client(&bytes, Client::reply),
-            Output::ToUpstream(bytes) => {
-                self.seen.tap.went(Leg::Upstream, &bytes);
-                self.upstream.write(&bytes);
-            }
-            Output::ReplyToUpstream(bytes) => {
-                self.seen.tap.went(Leg::Upstream, &bytes);
-                self.upstream.reply(&bytes);
-            }
-            Output::Watch(Peer::Client) => self.client.iter_mut().for_each(|client| client.watch()),
-            Output::Watch(Peer::Server) => self.upstream.watch(),
-            Output::Resumable(id) => self.relay.registry.resumable(id, &self.handle),
-            Output::Store(token, change) => self.jobs.ask(Request::Change(token, *change)),
-            Output::Spool(items) => {
-                let last = items.last().map_or(0, |item| item.seq);
-                self.jobs.ask(Request::Spool(items, last));
-            }
-            Output::Unspool { spool, places } => self.jobs.ask(Request::Unspool(spool, vec![places])),
-            Output::Load(load) => self.jobs.ask(Request::Load(load)),
-            Output::TakeOver => self.jobs.ask(Request::TakeOver),
-            Output::Adopt { registered, places } => self.jobs.ask(Request::Adopt(registered, places)),
-            Output::Wake(reason) => self.jobs.ask(Request::Wake(reason)),
-            Output::Bury(id, h) => {
-                if !self.session.is_ending() {
-                    self.relay.registry.not_resumable(&self.handle);
-                }
-                self.jobs.ask(Request::Bury(id, h));
-            }
-            Output::Publish(publish) => return self.publish(publish),
-            Output::Carried(number, outcome) => match self.carried.done(number)? {
-                Asker::Own(target, since) => {
-                    self.relay.published_by_session(&self.handle, (&target, since), &outcome);
-                    return Some(Input::Published(Box::new((target, *outcome))));
-                }
-                // Whoever asked may have stopped waiting.
-                Asker::Other(reply) => drop(reply.send(*outcome)),
-            },
-            Output::Elsewhere(notice) => self.relay.elsewhere(self.handle.account(), *notice),
-            Output::Answered => {
-                if let Some(newer) = self.relay.registry.newer(&self.handle) {
-                    self.handle.answer(newer.login());
-                }
-            }
-            Output::CloseClient(closing) => self.close_client(closing),
-            Output::Event(event) => {
-                self.seen.heard(&self.handle, &event);
-                self.relay.report(&event, self.seen.may_say(self.now, &event));
-            }
-            Output::End(reason) => self.ended = Some(reason),
+    fn look_at_siblings(&mut self) {
+        if let Some(successor) = self.siblings.take_successor() {
+            self.take(Input::Successor(successor));
         }
-        None
-    }
-
-    fn write_client(&mut self, bytes: &[u8], gather: impl FnOnce(&mut Client, &[u8])) {
-        if let Some(client) = &mut self.client {
-            self.seen.tap.went(Leg::Client, bytes);
-            gather(client, bytes);
-        }
-    }
-
-    /// Where there is but the user's own stream, and this is it, the publish takes the short way.
-    fn publish(&mut self, publish: Box<Publish>) -> Option<Input> {
-        self.seen.notified(&self.relay.metrics);
-        let account = self.handle.account();
-        match self.relay.publisher.way(account, &publish.target) {
-            Way::Session => {
-                let number = self.carried.begin(Asker::Own(publish.target.clone(), Instant::now()));
-                return Some(Input::Carry(number, publish));
-            }
-            Way::NotAllowed | Way::Choice => {
-                let publishing = Arc::clone(&self.relay).publish_for_session(Arc::clone(&self.handle), *publish);
-                self.relay.farewells.spawn(publishing.in_current_span());
-            }
-        }
-        None
-    }
-
-    fn close_client(&mut self, closing: Closing) {
-        let Some(client) = self.client.take() else { return };
-        match closing {
-            Closing::Orderly => self.relay.farewell(*client),
-            Closing::Abrupt => drop(client),
+        if let Some(live) = self.siblings.take_live_elsewhere() {
+            self.take(Input::DeviceLive(live));
         }
     }
 
@@ -398,73 +380,9 @@ impl Driver {
         self.handle.note(|notes| notes.services = self.session.services());
     }
 
-    fn done(&mut self, done: Done) {
-        match done {
-            Done::Changed(token, Ok((account, device))) => {
-                if device.is_some_and(|device| device != self.session.device()) {
-                    self.predecessors = Predecessors::of(&self.relay, &self.handle);
-                    if !self.predecessors.are_settled() {
-                        self.session.expect_older();
-                    }
-                    self.share_device_memory();
-                    self.look_at_device();
-                }
-                self.published.has_revision(account.revision);
-                self.take(Input::Changed(Some(Box::new(account))));
-                self.note_services();
-                if let Some(token) = token {
-                    self.take(Input::Stored(token, Stored::Durable(device)));
-                }
-            }
-            Done::Changed(token, Err(error)) => {
-                self.relay.not_stored(&error);
-                self.take(Input::Changed(None));
-                if let Some(token) = token {
-                    self.take(Input::Stored(token, Stored::Failed));
-                }
-            }
-            Done::Spooled(Spooling { last, result, .. }) => self.spooled(last, result),
-            Done::Loaded(Ok(items)) => self.take(Input::Loaded(items)),
-            Done::Loaded(Err(error)) => {
-                tracing::error!(%error, "stanzas that wait cannot be read, trying again in 5 s");
-                self.take(Input::LoadFailed);
-            }
-            Done::TookOver(Ok(spools)) => self.take(Input::TookOver(spools)),
-            Done::TookOver(Err(StoreError::AccountRemoved { .. })) => {
-                self.take(Input::AccountRemoved);
-                self.take(Input::TookOver(Vec::new()));
-            }
-            Done::TookOver(Err(error)) => {
-                tracing::error!(%error, "stanzas of earlier sessions cannot be taken over, trying again in 5 s");
-                self.take(Input::TakeOverFailed);
-            }
-            Done::Quiet(Ok(()) | Err(StoreError::AccountRemoved { .. })) => {}
-            Done::Quiet(Err(error)) => tracing::error!(%error, "the store failed"),
-        }
-    }
-
-    /// The session has turned out to be of a device that was known before.
-    fn share_device_memory(&mut self) {
-        let share = self.relay.memories.share(&self.handle);
-        self.session.share_device_memory(share.memory());
-        self.device_memory = share;
-    }
-
-    fn spooled(&mut self, last: u64, result: Result<(), StoreError>) {
-        match result {
-            Ok(()) => self.take(Input::Spooled(last)),
-            // Nothing is kept of it, and nobody need be alarmed.
-            Err(StoreError::AccountRemoved { .. }) => {
-                self.take(Input::AccountRemoved);
-                self.take(Input::Spooled(last));
-            }
-            Err(error) => {
-                self.relay.spool_refuses(&error);
-                if self.session.spool_accepts() {
-                    tracing::error!(%error, "spool_failed: stanzas stay in memory, trying again every 5 s");
-                }
-                self.take(Input::SpoolRefused);
-            }
+    fn note_ending(&self) {
+        if self.session.is_ending() {
+            self.handle.set_ending();
         }
     }
 }

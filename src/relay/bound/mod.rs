@@ -1,7 +1,19 @@
 //! A bound session: the task that owns both legs until the session ends.
+//!
+//! | file | holds |
+//! |---|---|
+//! | `driver.rs` | the task: events go into the session; in `driver/` its beginning, the outputs, and its end |
+//! | `legs.rs` | both connections |
+//! | `turn.rs` | the order in which events are polled |
+//! | `watched.rs`, `siblings.rs`, `predecessors.rs` | what others publish: settings and account; the device's other sessions |
+//! | `membership.rs` | the entry in the registry |
 
 mod driver;
+mod legs;
 mod membership;
 mod predecessors;
+mod siblings;
+mod turn;
+mod watched;
 
 pub(super) use driver::run;

@@ -9,9 +9,9 @@ use tokio::time::timeout;
 use tracing::Instrument;
 
 use crate::metrics::Wait;
-use crate::registry::Handle;
 use crate::registry::handle::GIVE_WAY;
-use crate::relay::Relay;
+use crate::relay::client::Handle;
+use crate::relay::shared::Relay;
 
 /// Older sessions that are asked to give way, all at once.
 pub(super) struct Predecessors(Option<Pin<Box<dyn Future<Output = ()> + Send>>>);
@@ -19,7 +19,7 @@ pub(super) struct Predecessors(Option<Pin<Box<dyn Future<Output = ()> + Send>>>)
 impl Predecessors {
     /// Lets the older sessions of the device look at their successor. They never wait for this one: their logins are smaller.
     pub(super) fn of(relay: &Arc<Relay>, handle: &Arc<Handle>) -> Self {
-        let older = relay.registry.older(handle);
+        let older = relay.registry().older(handle);
         if older.is_empty() {
             return Self(None);
         }
@@ -32,7 +32,7 @@ impl Predecessors {
             }
             let all = async { while waiting.join_next().await.is_some() {} };
             if timeout(GIVE_WAY, all).await.is_err() {
-                relay.metrics.deadline_passed(Wait::OlderSessions);
+                relay.metrics().deadline_passed(Wait::OlderSessions);
                 tracing::warn!(within = ?GIVE_WAY, "older sessions of the device have not ended: they hand over later");
             }
         };

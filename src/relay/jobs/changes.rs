@@ -2,26 +2,10 @@
 
 use std::sync::Arc;
 
-use crate::jid::BareJid;
 use crate::push::account::{Account, Change, DeviceId};
-use crate::registry::Handle;
-use crate::relay::Relay;
+use crate::relay::client::Handle;
+use crate::relay::shared::Relay;
 use crate::store::StoreError;
-
-impl Relay {
-    /// Changes an account, and publishes it to its sessions.
-    ///
-    /// # Errors
-    /// As [`Store::change`](crate::store::Store::change).
-    pub async fn change_account(&self, account: &BareJid, change: Change) -> Result<(), StoreError> {
-        let concerns_others = change.concerns_others();
-        let (changed, _) = self.store.change(account, change).await?;
-        if concerns_others {
-            self.registry.publish(account, &changed, None);
-        }
-        Ok(())
-    }
-}
 
 /// Changes the account for a session, and publishes it to the others.
 pub(super) async fn change_account(
@@ -31,15 +15,15 @@ pub(super) async fn change_account(
 ) -> Result<(Account, Option<DeviceId>), StoreError> {
     let account = handle.account();
     let concerns_others = change.concerns_others();
-    let answer = relay.store.change(account, change).await?;
+    let answer = relay.store().change(account, change).await?;
     if let Some(device) = answer.1
         && device != handle.device()
     {
         handle.set_device(device);
-        relay.registry.notify_same(handle);
+        relay.registry().notify_same(handle);
     }
     if concerns_others {
-        relay.registry.publish(account, &answer.0, Some(handle));
+        relay.registry().publish(account, &answer.0, Some(handle));
     }
     Ok(answer)
 }

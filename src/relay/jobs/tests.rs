@@ -27,7 +27,7 @@ impl Rig {
         let relay = rig::relay(directory.path());
         let account: BareJid = "romeo@localhost".parse().unwrap();
         let held = Held { account: account.clone(), identity: None };
-        let (handle, _) = relay.registry.enter(relay.store.next_login(), held, "r".to_owned());
+        let (handle, _) = relay.registry().enter(relay.store().next_login(), held, "r".to_owned());
         handle.set_device(DeviceId(1));
         let own = SpoolId { account, login: handle.login() };
         Self { jobs: Jobs::new(Arc::clone(&relay), handle), relay, own, _directory: directory }
@@ -78,11 +78,11 @@ impl Rig {
 
     /// What is in the own spool.
     async fn stored(&self) -> Vec<u64> {
-        numbers(&self.relay.store.spooled(&self.own, 0, usize::MAX).await.unwrap())
+        numbers(&self.relay.store().spooled(&self.own, 0, usize::MAX).await.unwrap())
     }
 
     fn lost(&self) -> u64 {
-        let text = self.relay.metrics.text(&crate::metrics::Measured::default()).unwrap();
+        let text = self.relay.metrics().text(&crate::metrics::Measured::default()).unwrap();
         let line = text.lines().find_map(|line| line.strip_prefix("pushward_stanzas_lost_total "));
         line.unwrap().parse().unwrap()
     }
@@ -129,12 +129,12 @@ async fn what_the_client_acknowledges_before_its_job_begins_is_taken_out_of_it()
     assert_eq!(rig.stored().await, [3], "before the deletion");
     assert_eq!(rig.all().await, ["quiet true"]);
     // All of it.
-    let commits = rig.relay.store.commits();
+    let commits = rig.relay.store().commits();
     rig.ask();
     rig.spool([4, 5]);
     rig.unspool(0..=5);
     assert_eq!((rig.next().await, rig.next().await), ("took over".to_owned(), "spooled 5".to_owned()));
-    assert_eq!(rig.relay.store.commits(), commits);
+    assert_eq!(rig.relay.store().commits(), commits);
     assert_eq!(rig.all().await, ["quiet true"]);
     assert_eq!(rig.stored().await, [0; 0]);
 }
@@ -167,8 +167,8 @@ async fn stanzas_pass_deletions_of_what_was_delivered_only() {
 #[tokio::test]
 async fn the_spool_of_an_earlier_session_is_another() {
     let mut rig = Rig::new();
-    let earlier = SpoolId { login: rig.relay.store.next_login(), ..rig.own.clone() };
-    rig.relay.store.spool(&earlier, DeviceId(1), items([1, 2])).await.unwrap();
+    let earlier = SpoolId { login: rig.relay.store().next_login(), ..rig.own.clone() };
+    rig.relay.store().spool(&earlier, DeviceId(1), items([1, 2])).await.unwrap();
     rig.ask();
     rig.spool([1, 2]);
     rig.jobs.ask(Request::Unspool(Some(earlier.login), vec![0..=1]));
@@ -180,14 +180,14 @@ async fn the_spool_of_an_earlier_session_is_another() {
 #[tokio::test]
 async fn behind_a_refusal_nothing_is_spooled_until_it_is_offered_again() {
     let mut rig = Rig::new();
-    rig.relay.store.set_limits(FULL);
+    rig.relay.store().set_limits(FULL);
     rig.spool([1, 2]);
     rig.spool([3]);
     rig.jobs.ask(Request::Adopt(false, 4..=9));
     rig.spool([10]);
     rig.load(0);
     assert_eq!(rig.next().await, "refused 4");
-    rig.relay.store.set_limits(SpoolLimits::default());
+    rig.relay.store().set_limits(SpoolLimits::default());
     assert_eq!(rig.all().await, ["loaded []"]);
     rig.spool([1, 2, 3]);
     assert_eq!(rig.all().await, ["spooled 3"]);
@@ -197,7 +197,7 @@ async fn behind_a_refusal_nothing_is_spooled_until_it_is_offered_again() {
 #[tokio::test]
 async fn work_goes_on_where_the_wait_for_it_was_given_up() {
     let mut rig = Rig::new();
-    let stalled = rig.relay.store.stall();
+    let stalled = rig.relay.store().stall();
     rig.spool([1]);
     rig.spool([2]);
     rig.unspool(0..=1);
@@ -210,14 +210,14 @@ async fn work_goes_on_where_the_wait_for_it_was_given_up() {
     timeout(Duration::from_millis(10), &mut finish).await.unwrap_err();
     drop(stalled);
     timeout(Duration::from_secs(30), finish).await.unwrap();
-    assert_eq!(numbers(&relay.store.spooled(&own, 0, usize::MAX).await.unwrap()), [2]);
-    assert_eq!(relay.store.lost().get(), 0);
+    assert_eq!(numbers(&relay.store().spooled(&own, 0, usize::MAX).await.unwrap()), [2]);
+    assert_eq!(relay.store().lost().get(), 0);
 }
 
 #[tokio::test]
 async fn what_the_disk_refuses_once_the_session_is_over_is_lost_and_counted() {
     let mut rig = Rig::new();
-    rig.relay.store.set_limits(FULL);
+    rig.relay.store().set_limits(FULL);
     rig.spool([1, 2, 3]);
     rig.spool([4, 5]);
     // Of these five the client has two.
@@ -225,13 +225,13 @@ async fn what_the_disk_refuses_once_the_session_is_over_is_lost_and_counted() {
     rig.unspool(5..=5);
     let (relay, jobs) = (Arc::clone(&rig.relay), std::mem::replace(&mut rig.jobs, Rig::new().jobs));
     timeout(Duration::from_secs(30), jobs.finish()).await.unwrap();
-    assert_eq!((rig.lost(), relay.store.lost().get()), (3, 3));
+    assert_eq!((rig.lost(), relay.store().lost().get()), (3, 3));
 }
 
 #[tokio::test]
 async fn of_an_account_that_was_removed_nothing_is_lost() {
     let mut rig = Rig::new();
-    rig.relay.store.change(&rig.own.account, Change::Removed).await.unwrap();
+    rig.relay.store().change(&rig.own.account, Change::Removed).await.unwrap();
     rig.spool([1, 2, 3]);
     let jobs = std::mem::replace(&mut rig.jobs, Rig::new().jobs);
     timeout(Duration::from_secs(30), jobs.finish()).await.unwrap();
@@ -244,7 +244,7 @@ async fn a_stanza_whose_place_is_taken_gets_another_behind_all_that_the_spool_ev
     const S: u64 = STRIDE;
     let mut rig = Rig::new();
     let foreign = |n| Spooled { bytes: "<message id='foreign'/>".into(), ..items([n * S]).remove(0) };
-    let store = rig.relay.store.clone();
+    let store = rig.relay.store().clone();
     store.spool(&rig.own, DeviceId(1), vec![items([S]).remove(0), foreign(2), foreign(5)]).await.unwrap();
     // The first is there already.
     rig.spool([S, 2 * S, 3 * S]);
@@ -291,12 +291,12 @@ async fn a_stanza_that_cannot_be_read_does_not_block_the_session() {
     let mut rig = Rig::new();
     rig.spool([1, 2, 3]);
     assert_eq!(rig.all().await, ["spooled 3"]);
-    rig.relay.store.set_stanza(&rig.own, 1, b"hunter2");
+    rig.relay.store().set_stanza(&rig.own, 1, b"hunter2");
     rig.load(0);
     rig.load(0);
     assert_eq!(rig.all().await, ["loaded [2, 3]", "loaded [2, 3]"]);
     assert_eq!(rig.lost(), 1);
-    rig.relay.store.set_stanza(&rig.own, 3, b"");
+    rig.relay.store().set_stanza(&rig.own, 3, b"");
     rig.load(2);
     rig.unspool(0..=2);
     assert_eq!(rig.all().await, ["loaded []", "quiet true"], "all has been read");

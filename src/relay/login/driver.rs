@@ -1,7 +1,7 @@
 //! Drives a [`Negotiation`]: one client over TLS, one fresh stream to the server.
 
+mod outputs;
 mod resume;
-mod wait;
 
 use std::future::{Future, poll_fn};
 use std::net::SocketAddr;
@@ -10,24 +10,26 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Instant;
 
+use tokio::select;
+use tokio::time::sleep_until;
 use tokio_util::sync::WaitForCancellationFuture;
 
-use super::server_clock::ServerClock;
-use crate::limits::{Eviction, Limit, Refusal, Stage};
-use crate::metrics::{ConnectOutcome, LoginOutcome, ResumeOutcome};
+use super::patience::{Patience, STORE};
+use super::server_clock::{RequestState, ServerClock};
+use crate::limits::{Eviction, Refusal};
+use crate::metrics::{LoginOutcome, ResumeOutcome};
 use crate::net::conn::{ConnEvent, Io};
-use crate::net::proxy_protocol::{self, Addresses, Tls};
-use crate::net::upstream::{Terms, UpstreamConn};
-use crate::relay::backpressure::{Reading, Stops, Waiting};
+use crate::net::proxy_protocol::Addresses;
+use crate::net::upstream::UpstreamConn;
+use crate::relay::backpressure::{PeerBacklog, Reading, Stops};
+use crate::relay::client::Client;
 use crate::relay::handshake::Secured;
-use crate::relay::snapshot::Snapshot;
-use crate::relay::timer::Alarm;
-use crate::relay::{Client, Relay};
-use crate::session::mechanism_filter::UpstreamWarning;
-use crate::session::negotiate::{CloseReason, Held, Input, Negotiation, Output, Stop};
-use crate::session::{Bound, EndReason};
-use crate::xml::MemoryShare;
-use wait::Patience;
+use crate::relay::read_ahead::{ReadAhead, while_there};
+use crate::relay::shared::Relay;
+use crate::relay::snapshot::{Authentication, Snapshot};
+use crate::relay::timer::Timer;
+use crate::session::Bound;
+use crate::session::negotiate::{Held, Input, Negotiation, Stop};
 
 /// A login that became a session of its own.
 pub(in crate::relay) struct Login {
@@ -37,7 +39,7 @@ pub(in crate::relay) struct Login {
     pub(in crate::relay) upstream: UpstreamConn,
 }
 
-enum Event {
+enum LoginEvent {
     Client(std::io::Result<ConnEvent>),
     Upstream(std::io::Result<ConnEvent>),
     /// Some deadline has come.
@@ -45,9 +47,9 @@ enum Event {
     Stop(Stop),
 }
 
-struct Driver<'a> {
+struct LoginDriver<'a> {
     relay: &'a Relay,
-    /// What was current as the connection came.
+    /// The snapshot in force when the connection came.
     snapshot: Arc<Snapshot>,
     negotiation: Negotiation,
     addresses: Addresses,
@@ -55,15 +57,15 @@ struct Driver<'a> {
     client: Option<Box<Client>>,
     upstream: Option<UpstreamConn>,
     eviction: Eviction,
-    alarm: Alarm,
+    timer: Timer,
     server_clock: ServerClock,
-    authenticated: bool,
+    authentication: Authentication,
     bound: Option<Bound>,
-    /// What has come of the client's last wish to resume a session; nothing proves one until the session has the connection.
+    /// The outcome of the client's last attempt to resume a session; none is proven until the session has the connection.
     resumption: Option<ResumeOutcome>,
     outcome: LoginOutcome,
-    /// What came while something else was waited for.
-    interrupted: Option<Event>,
+    /// An event that came while something else was waited for.
+    interrupted: Option<LoginEvent>,
     done: bool,
 }
 
@@ -77,7 +79,7 @@ pub(in crate::relay) async fn run(
     let Secured { client, eviction, elements } = secured;
     let mut negotiation = snapshot.negotiation();
     negotiation.sent_before(elements);
-    let mut driver = Driver {
+    let mut driver = LoginDriver {
         relay,
         negotiation,
         snapshot,
@@ -85,9 +87,9 @@ pub(in crate::relay) async fn run(
         client: Some(client),
         upstream: None,
         eviction,
-        alarm: Alarm::new(Instant::now()),
+        timer: Timer::new(Instant::now()),
         server_clock: ServerClock::default(),
-        authenticated: false,
+        authentication: Authentication::Pending,
         bound: None,
         resumption: None,
         outcome: LoginOutcome::Lost,
@@ -96,28 +98,28 @@ pub(in crate::relay) async fn run(
     };
     driver.drive().await;
     driver.count_resumption();
-    relay.metrics.login(driver.outcome);
-    let Driver { client, upstream, bound, .. } = driver;
+    relay.metrics().login(driver.outcome);
+    let LoginDriver { client, upstream, bound, .. } = driver;
     match (bound, client, upstream) {
         (Some(bound), Some(client), Some(upstream)) => {
             Some(Box::new(Login { bound, client, peer: addresses.client, upstream }))
         }
         (_, client, upstream) => {
             if let Some(client) = client {
-                relay.farewell(*client);
+                relay.background().close_gracefully(*client);
             }
             if let Some(upstream) = upstream {
-                relay.farewell(upstream);
+                relay.background().close_gracefully(upstream);
             }
             None
         }
     }
 }
 
-impl Driver<'_> {
+impl LoginDriver<'_> {
     async fn drive(&mut self) {
         // One for all events: it is entered with locks that all connections share.
-        let mut shutdown = pin!(self.relay.shutdown.cancelled());
+        let mut shutdown = pin!(self.relay.shutdown().cancelled());
         loop {
             self.frames_from_client().await;
             if self.done {
@@ -128,39 +130,39 @@ impl Driver<'_> {
                 None => self.next_event(shutdown.as_mut()).await,
             };
             match event {
-                Event::Client(Ok(ConnEvent::Received | ConnEvent::Drained))
-                | Event::Upstream(Ok(ConnEvent::Drained)) => {}
-                Event::Client(Ok(ConnEvent::Closed) | Err(_)) => {
+                LoginEvent::Client(Ok(ConnEvent::Received | ConnEvent::Drained))
+                | LoginEvent::Upstream(Ok(ConnEvent::Drained)) => {}
+                LoginEvent::Client(Ok(ConnEvent::Closed) | Err(_)) => {
                     tracing::debug!("the client left before it logged in");
                     self.client = None;
                     return;
                 }
-                Event::Upstream(Ok(ConnEvent::Received)) => self.frames_from_upstream().await,
-                Event::Upstream(Ok(ConnEvent::Closed) | Err(_)) => {
+                LoginEvent::Upstream(Ok(ConnEvent::Received)) => self.frames_from_upstream().await,
+                LoginEvent::Upstream(Ok(ConnEvent::Closed) | Err(_)) => {
                     self.upstream = None;
                     self.take(Input::UpstreamLost).await;
                 }
-                Event::Deadline => self.deadline().await,
-                Event::Stop(stop) => self.take(Input::Stop(stop)).await,
+                LoginEvent::Deadline => self.deadline().await,
+                LoginEvent::Stop(stop) => self.take(Input::Stop(stop)).await,
             }
         }
     }
 
-    async fn next_event(&mut self, mut shutdown: Pin<&mut WaitForCancellationFuture<'_>>) -> Event {
-        let Reading { client: read_client, server: read_upstream } = self.reading();
+    async fn next_event(&mut self, mut shutdown: Pin<&mut WaitForCancellationFuture<'_>>) -> LoginEvent {
+        let reading = self.reading();
         poll_fn(|cx| {
-            if let Poll::Ready(event) = self.poll_legs(cx, read_client, read_upstream) {
+            if let Poll::Ready(event) = self.poll_legs(cx, reading) {
                 return Poll::Ready(event);
             }
             if pin!(self.eviction.evicted()).poll(cx).is_ready() {
-                return Poll::Ready(Event::Stop(Stop::Crowded));
+                return Poll::Ready(LoginEvent::Stop(Stop::Crowded));
             }
             // Writing may have come to its end, or to a halt, just now.
-            let deadline = self.next_deadline(read_upstream);
-            if self.alarm.poll(cx, Some(deadline)).is_ready() {
-                return Poll::Ready(Event::Deadline);
+            let deadline = self.next_deadline(reading);
+            if self.timer.poll(cx, Some(deadline)).is_ready() {
+                return Poll::Ready(LoginEvent::Deadline);
             }
-            shutdown.as_mut().poll(cx).map(|()| Event::Stop(Stop::Shutdown))
+            shutdown.as_mut().poll(cx).map(|()| LoginEvent::Stop(Stop::Shutdown))
         })
         .await
     }
@@ -168,27 +170,28 @@ impl Driver<'_> {
     /// Which of the two legs are read now.
     fn reading(&self) -> Reading {
         let stops = Stops { client: !self.negotiation.wants_client(), ..Stops::default() };
-        Reading::decide(self.client.as_deref().map(Waiting::of), self.upstream.as_ref().map(Waiting::of), stops)
+        Reading::decide(self.client.as_deref().map(PeerBacklog::of), self.upstream.as_ref().map(PeerBacklog::of), stops)
     }
 
-    fn poll_legs(&mut self, cx: &mut Context<'_>, read_client: bool, read_upstream: bool) -> Poll<Event> {
+    fn poll_legs(&mut self, cx: &mut Context<'_>, reading: Reading) -> Poll<LoginEvent> {
         if let Some(client) = &mut self.client
-            && let Poll::Ready(event) = client.poll_event(cx, Io::read_if(read_client))
+            && let Poll::Ready(event) = client.poll_event(cx, Io::read_if(reading.client))
         {
-            return Poll::Ready(Event::Client(event));
+            return Poll::Ready(LoginEvent::Client(event));
         }
         match &mut self.upstream {
-            Some(upstream) => upstream.poll_event(cx, Io::read_if(read_upstream)).map(Event::Upstream),
+            Some(upstream) => upstream.poll_event(cx, Io::read_if(reading.server)).map(LoginEvent::Upstream),
             None => Poll::Pending,
         }
     }
 
     /// When a peer that does not read, a server that does not answer, or the whole login is given up.
-    fn next_deadline(&mut self, read_upstream: bool) -> Instant {
+    fn next_deadline(&mut self, reading: Reading) -> Instant {
         let [client, upstream] = self.write_deadlines();
-        let reached = read_upstream && self.upstream.as_ref().is_some_and(|upstream| upstream.backlog() == 0);
+        let has_left = self.upstream.as_ref().is_some_and(|upstream| upstream.backlog() == 0);
+        let request = if reading.server && has_left { RequestState::Sent } else { RequestState::Waits };
         let patience = self.snapshot.config.limits.server_timeout;
-        let server = self.server_clock.deadline(Instant::now(), self.negotiation.awaits(), reached, patience);
+        let server = self.server_clock.deadline(Instant::now(), self.negotiation.awaits(), request, patience);
         let over = self.negotiation.deadline();
         [client, upstream, server].into_iter().flatten().fold(over, Instant::min)
     }
@@ -228,14 +231,14 @@ impl Driver<'_> {
             match client.next_frame() {
                 Ok(Some(frame)) => {
                     let locked_out =
-                        self.relay.guards.logins().is_locked_out(Instant::now(), self.addresses.client.ip());
+                        self.relay.guards().logins().is_locked_out(Instant::now(), self.addresses.client.ip());
                     self.negotiation.lock_out(locked_out);
                     self.take(Input::Client(frame)).await;
                 }
                 Ok(None) => return,
                 Err(error) => {
                     tracing::debug!(%error, "the client's bytes are no XML stream");
-                    self.relay.too_much(&error, self.authenticated);
+                    self.relay.overload().on_frame_error(&error, self.authentication);
                     self.negotiation.refuse_bytes(&error);
                     self.perform().await;
                 }
@@ -250,12 +253,12 @@ impl Driver<'_> {
             };
             match upstream.next_frame() {
                 Ok(Some(frame)) => {
-                    self.relay.note_skipped(&frame);
+                    self.relay.reports().on_frame(&frame);
                     self.take(Input::Upstream(frame)).await;
                 }
                 Ok(None) => return,
                 Err(error) => {
-                    if let Some(suppressed) = self.relay.guards.watch().refused(Refusal::ServerError) {
+                    if let Some(suppressed) = self.relay.guards().watch().refused(Refusal::ServerError) {
                         tracing::warn!(%error, suppressed, "the server's bytes are no XML stream");
                     }
                     self.upstream = None;
@@ -267,7 +270,7 @@ impl Driver<'_> {
 
     fn count_resumption(&mut self) {
         if let Some(outcome) = self.resumption.take() {
-            self.relay.metrics.resumption(outcome);
+            self.relay.metrics().resumption(outcome);
         }
     }
 
@@ -276,145 +279,34 @@ impl Driver<'_> {
         self.perform().await;
     }
 
-    /// Performs outputs; what one of them answers is the next input, once all are drained.
-    async fn perform(&mut self) {
-        loop {
-            let mut answer = None;
-            while let Some(output) = self.negotiation.poll() {
-                if let Some(input) = self.perform_one(output).await {
-                    answer = Some(input);
-                }
-                if self.interrupted.is_some() {
-                    return;
-                }
-            }
-            match answer {
-                Some(input) => self.negotiation.handle(input),
-                None => return,
-            }
-        }
-    }
-
-    async fn perform_one(&mut self, output: Output) -> Option<Input> {
-        match output {
-            Output::ToClient(bytes) => self.client.as_mut()?.write(&bytes),
-            Output::ReplyToClient(bytes) => self.client.as_mut()?.reply(&bytes),
-            Output::ToUpstream(bytes) => self.upstream.as_mut()?.write(&bytes),
-            Output::Connect(host) => return self.connect(&host).await,
-            Output::Authenticated => {
-                let limits = self.snapshot.limits(true);
-                self.authenticated = true;
-                let client = self.client.as_mut()?;
-                client.framer().set_limits(limits);
-                client.permit()?.authenticated();
-            }
-            Output::SaslFailed => self.relay.metrics.sasl_failure(),
-            Output::LoginFailed => self.relay.guards.logins().failed(Instant::now(), self.addresses.client.ip()),
-            Output::LoginRefused => {
-                self.relay.guards.watch().reached(Limit::FailedLoginsPerAddress, self.addresses.client.ip())
-            }
-            Output::Restart => {
-                if let Some(client) = &mut self.client {
-                    client.framer().restart();
-                }
-                if let Some(upstream) = &mut self.upstream {
-                    upstream.framer().restart();
-                }
-            }
-            Output::Find(id) => {
-                self.count_resumption();
-                return self.find(&id).await;
-            }
-            Output::HandOver { id, resumption } => {
-                return self.hand_over(&id, resumption).await;
-            }
-            Output::Release { proof, resource } => {
-                if let Some(ghost) = self.relay.registry.held_resource(&proof, &resource) {
-                    let relay = self.relay;
-                    self.wait_for(relay.end(&ghost, EndReason::Superseded), Patience::Bounded).await;
-                }
-            }
-            Output::Bound(bound) => {
-                self.bound = Some(*bound);
-                self.outcome = LoginOutcome::Bound;
-                self.done = true;
-            }
-            Output::UpstreamWarning { host, warning } => self.relay.notices.tell(host, warning),
-            Output::Close(reason) => {
-                self.report_close(reason);
-                self.outcome = LoginOutcome::Closed(reason);
-                self.done = true;
-            }
-        }
+    /// Waits for `work`. `None` if the login is over before: [`LoginDriver::interrupted`] says why.
+    async fn wait_for<T>(&mut self, work: impl Future<Output = T>, patience: Patience) -> Option<T> {
+        let mut near = ReadAhead::new(self.client.as_deref_mut()?);
+        let mut far = self.upstream.as_mut().map(ReadAhead::new);
+        let over = self.negotiation.deadline();
+        let late = match patience {
+            Patience::Bounded => over,
+            Patience::Store => over.min(Instant::now() + STORE),
+        };
+        let stop = select! {
+            biased;
+            done = while_there(&mut near, far.as_mut(), work) => match done {
+                Some(done) => return Some(done),
+                None => None,
+            },
+            () = self.eviction.evicted() => Some(Stop::Crowded),
+            () = self.relay.shutdown().cancelled() => Some(Stop::Shutdown),
+            () = sleep_until(late.into()) => Some(if late < over { Stop::StoreLate } else { Stop::Timeout }),
+        };
+        self.interrupted = match stop {
+            Some(stop) => Some(LoginEvent::Stop(stop)),
+            None => near.into_end().map(LoginEvent::Client),
+        };
         None
-    }
-
-    /// What anybody can make happen as often as they like is logged as its limit is, or for those who look for it.
-    fn report_close(&self, reason: CloseReason) {
-        let watch = self.relay.guards.watch();
-        match reason {
-            CloseReason::Timeout => watch.reached(Limit::AuthenticationTimeout, self.addresses.client.ip()),
-            CloseReason::ServerSilent => watch.reached(Limit::ServerTimeout, self.addresses.client.ip()),
-            CloseReason::ClientClosed
-            | CloseReason::ClientError
-            | CloseReason::UpstreamClosed
-            | CloseReason::UpstreamLost
-            | CloseReason::UpstreamError
-            | CloseReason::UpstreamWantsTls
-            | CloseReason::HostUnknown
-            | CloseReason::ResumeRefused
-            | CloseReason::StoreLate
-            | CloseReason::Crowded
-            | CloseReason::TooManyElements
-            | CloseReason::LockedOut
-            | CloseReason::Shutdown => {}
-        }
-        tracing::debug!(?reason, "closed before login");
-    }
-
-    async fn connect(&mut self, host: &str) -> Option<Input> {
-        let snapshot = Arc::clone(&self.snapshot);
-        let Some(way) = snapshot.ways.to(host) else {
-            return Some(Input::UpstreamLost);
-        };
-        if let Some(permit) = self.client.as_mut().and_then(|client| client.permit()) {
-            permit.reaches(Stage::Opened);
-        }
-        let terms = Terms {
-            connect_timeout: self.snapshot.config.limits.connect_timeout,
-            write_timeout: self.snapshot.config.stream_management.write_timeout,
-            limits: self.snapshot.upstream_limits(),
-            tls: self.client.as_ref().and_then(|client| client.stream().state().protocol_version()),
-        };
-        let tls = self.client.as_ref().and_then(|client| Tls::of(client.stream().state()));
-        let client = proxy_protocol::Client { addresses: self.addresses, tls };
-        let connected = self.wait_for(way.connect(&terms, Some(&client)), Patience::Bounded).await?;
-        let outcome = if connected.is_ok() { ConnectOutcome::Connected } else { ConnectOutcome::Failed };
-        self.relay.metrics.upstream(host, outcome);
-        Some(match connected {
-            Ok(mut conn) => {
-                if let (Some(wanted), Some(spoken)) = (terms.tls, conn.stream().version())
-                    && wanted != spoken
-                {
-                    self.relay.notices.tell(host.to_owned(), UpstreamWarning::OtherTls);
-                }
-                let free = self.snapshot.config.limits.stanza;
-                conn.framer().skip_unfit(Some(MemoryShare { free, memory: self.relay.guards.large() }));
-                self.upstream = Some(conn);
-                Input::Connected(way.leg())
-            }
-            Err(error) => {
-                let (upstream, remedy) = (way.upstream(), error.remedy());
-                if let Some(suppressed) = self.relay.guards.watch().refused(Refusal::Unreachable) {
-                    tracing::warn!(domain = host, %upstream, %error, remedy, suppressed, "the server cannot be reached");
-                }
-                Input::UpstreamLost
-            }
-        })
     }
 }
 
-/// What a session lets others know, so that a resumption can be proven.
+/// Returns what must be proven to resume the session.
 pub(in crate::relay) fn held(bound: &Bound) -> Held {
     Held { account: bound.jid.to_bare(), identity: bound.identity.clone() }
 }

@@ -1,6 +1,7 @@
 //! The login of a client, from the stream header to a bound or a resumed session.
 
 mod driver;
+mod patience;
 mod server_clock;
 
 pub(super) use driver::{Login, held, run};

@@ -1,8 +1,17 @@
-//! How long a server may take for the answer that a login awaits.
+//! The clock for the answers that a server has to give during a login.
 
 use std::time::{Duration, Instant};
 
 use crate::session::negotiate::Awaited;
+
+/// Whether the server can answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum RequestState {
+    /// All that was written to it has left, and it is read.
+    Sent,
+    /// Something waits to be written, or it is not read.
+    Waits,
+}
 
 /// Since when the server has what it is to answer.
 #[derive(Debug, Default)]
@@ -11,16 +20,16 @@ pub(super) struct ServerClock {
 }
 
 impl ServerClock {
-    /// When the server is given up. `reached`: all that was written to it has left, and it is read.
+    /// When the server is given up.
     pub(super) fn deadline(
         &mut self,
         now: Instant,
         awaited: Option<Awaited>,
-        reached: bool,
+        request: RequestState,
         patience: Duration,
     ) -> Option<Instant> {
         let begun = |awaited| self.since.filter(|(same, _)| *same == awaited).map_or(now, |(_, since)| since);
-        self.since = awaited.filter(|_| reached).map(|awaited| (awaited, begun(awaited)));
+        self.since = awaited.filter(|_| request == RequestState::Sent).map(|awaited| (awaited, begun(awaited)));
         self.since.map(|(_, since)| since + patience)
     }
 
@@ -46,13 +55,21 @@ mod tests {
         let (begin, mut clock) = (Instant::now(), ServerClock::default());
         let at = |seconds| begin + Duration::from_secs(seconds);
         let header = awaited(Answer::Header, 0);
-        assert_eq!(clock.deadline(at(0), None, true, PATIENCE), None, "nothing is awaited");
-        assert_eq!(clock.deadline(at(1), header, false, PATIENCE), None, "the request has not left");
-        assert_eq!(clock.deadline(at(2), header, true, PATIENCE), Some(at(27)));
-        assert_eq!(clock.deadline(at(20), header, true, PATIENCE), Some(at(27)), "looking at it does not put it off");
+        assert_eq!(clock.deadline(at(0), None, RequestState::Sent, PATIENCE), None, "it owes nothing");
+        assert_eq!(clock.deadline(at(1), header, RequestState::Waits, PATIENCE), None, "the request has not left");
+        assert_eq!(clock.deadline(at(2), header, RequestState::Sent, PATIENCE), Some(at(27)));
+        assert_eq!(
+            clock.deadline(at(20), header, RequestState::Sent, PATIENCE),
+            Some(at(27)),
+            "looking at it does not put it off"
+        );
         assert_eq!([26, 27, 28].map(|seconds| clock.is_over(at(seconds), PATIENCE)), [false, true, true]);
         let features = awaited(Answer::Features, 1);
-        assert_eq!(clock.deadline(at(21), features, true, PATIENCE), Some(at(46)), "each answer has its own time");
+        assert_eq!(
+            clock.deadline(at(21), features, RequestState::Sent, PATIENCE),
+            Some(at(46)),
+            "each answer has its own time"
+        );
         assert!(!clock.is_over(at(27), PATIENCE));
     }
 
@@ -60,8 +77,11 @@ mod tests {
     fn of_two_answers_of_one_kind_each_has_its_own_time() {
         let (begin, mut clock) = (Instant::now(), ServerClock::default());
         let later = begin + Duration::from_secs(24);
-        clock.deadline(begin, awaited(Answer::Sasl, 2), true, PATIENCE);
-        assert_eq!(clock.deadline(later, awaited(Answer::Sasl, 3), true, PATIENCE), Some(later + PATIENCE));
+        clock.deadline(begin, awaited(Answer::Sasl, 2), RequestState::Sent, PATIENCE);
+        assert_eq!(
+            clock.deadline(later, awaited(Answer::Sasl, 3), RequestState::Sent, PATIENCE),
+            Some(later + PATIENCE)
+        );
     }
 
     #[test]
@@ -69,20 +89,20 @@ mod tests {
         let (begin, mut clock) = (Instant::now(), ServerClock::default());
         let at = |seconds| begin + Duration::from_secs(seconds);
         let bind = awaited(Answer::Bind, 4);
-        clock.deadline(at(0), bind, true, PATIENCE);
-        assert_eq!(clock.deadline(at(10), bind, false, PATIENCE), None);
+        clock.deadline(at(0), bind, RequestState::Sent, PATIENCE);
+        assert_eq!(clock.deadline(at(10), bind, RequestState::Waits, PATIENCE), None);
         assert!(!clock.is_over(at(100), PATIENCE));
-        assert_eq!(clock.deadline(at(100), bind, true, PATIENCE), Some(at(125)));
-        assert_eq!(clock.deadline(at(101), None, true, PATIENCE), None, "it has answered");
+        assert_eq!(clock.deadline(at(100), bind, RequestState::Sent, PATIENCE), Some(at(125)));
+        assert_eq!(clock.deadline(at(101), None, RequestState::Sent, PATIENCE), None, "it has answered");
         assert!(!clock.is_over(at(200), PATIENCE));
     }
 
     #[test]
-    fn a_changed_patience_holds_for_what_is_awaited_already() {
+    fn a_changed_patience_holds_for_what_is_owed_already() {
         let (begin, mut clock) = (Instant::now(), ServerClock::default());
         let header = awaited(Answer::Header, 0);
-        clock.deadline(begin, header, true, PATIENCE);
-        assert_eq!(clock.deadline(begin, header, true, PATIENCE * 2), Some(begin + PATIENCE * 2));
+        clock.deadline(begin, header, RequestState::Sent, PATIENCE);
+        assert_eq!(clock.deadline(begin, header, RequestState::Sent, PATIENCE * 2), Some(begin + PATIENCE * 2));
         assert!(!clock.is_over(begin + PATIENCE, PATIENCE * 2));
     }
 }

@@ -2,13 +2,14 @@
 
 use std::collections::VecDeque;
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 
 use super::{Phase, features, limits};
 use crate::session::mechanism_filter::{Hidden, Leg, MechanismFilter};
 use crate::session::upgrade;
+use crate::sync::lock;
 use crate::xml::{Element, Header, ns};
 
 /// How many offers are remembered, the newest ones.
@@ -91,7 +92,7 @@ impl Offers {
     }
 
     fn known(&self) -> std::sync::MutexGuard<'_, VecDeque<Known>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.0)
     }
 }
 

@@ -5,32 +5,32 @@ use std::time::{Duration, Instant};
 
 use tokio::select;
 use tokio::time::sleep_until;
-use tracing::Instrument;
 
-use super::Driver;
+use super::SessionDriver;
 use crate::metrics::Wait;
 use crate::push::account::Change;
-use crate::registry::{Command, Handle, Mail, Refused};
-use crate::relay::Relay;
+use crate::registry::Mail;
+use crate::relay::client::{Command, Handle, Refused};
 use crate::relay::jobs::Jobs;
+use crate::relay::shared::Relay;
 
 /// How long the store may take with what the session has left, before the session leaves without it.
 const STORE: Duration = Duration::from_secs(5);
 
-impl Driver {
+impl SessionDriver {
     /// Finishes what the store was asked for, then leaves the registry. The mailbox is served meanwhile.
     pub(super) async fn leave(mut self: Box<Self>) {
         if let Some(reason) = self.ended {
             tracing::info!(?reason, "session ended");
         }
-        if let Some(client) = self.client.take() {
-            self.relay.farewell(*client);
+        if let Some(client) = self.legs.detach() {
+            self.relay.background().close_gracefully(*client);
         }
         self.finish_jobs().await;
-        let Self { relay, handle, mut membership, jobs, mut commands, upstream, .. } = *self;
+        let Self { relay, handle, mut membership, jobs, mut commands, legs, .. } = *self;
         if jobs.are_done() {
             // In order before whoever comes now logs in: it need not be on disk for that.
-            let ended = relay.store.change_behind(handle.account(), Change::Ended { login: handle.login() });
+            let ended = relay.store().change_behind(handle.account(), Change::Ended { login: handle.login() });
             membership.leave();
             let (by, left) = (Arc::clone(&relay), Arc::clone(&handle));
             let publish = async move {
@@ -39,16 +39,16 @@ impl Driver {
                     Err(error) => Err(error),
                 };
                 match ended {
-                    Ok((account, _)) => by.registry.publish(left.account(), &account, Some(&left)),
+                    Ok((account, _)) => by.registry().publish(left.account(), &account, Some(&left)),
                     Err(error) => tracing::error!(%error, "the end of a session cannot be stored"),
                 }
             };
-            relay.farewells.spawn(publish.in_current_span());
+            relay.background().spawn_in_span(publish);
         } else {
-            relay.metrics.deadline_passed(Wait::Store);
+            relay.metrics().deadline_passed(Wait::Store);
             tracing::warn!(within = ?STORE, jobs = jobs.len(), "the store is late: the session leaves, its last changes follow");
             membership.leave();
-            relay.farewells.spawn(follow(Arc::clone(&relay), Arc::clone(&handle), jobs).in_current_span());
+            relay.background().spawn_in_span(follow(Arc::clone(&relay), Arc::clone(&handle), jobs));
         }
         commands.close();
         while let Some(mail) = commands.try_recv() {
@@ -56,7 +56,7 @@ impl Driver {
                 decline(&relay, &handle, command);
             }
         }
-        relay.farewell(upstream);
+        relay.background().close_gracefully(legs.into_upstream());
     }
 
     /// Waits until the store has done all it was asked for, or is late.
@@ -78,8 +78,8 @@ impl Driver {
 /// Stores what a session has left behind, then lets the device's newest session take it over.
 async fn follow(relay: Arc<Relay>, handle: Arc<Handle>, jobs: Jobs) {
     jobs.finish().await;
-    relay.note_end(&handle).await;
-    if let Some(newer) = relay.registry.newer(&handle) {
+    relay.accounts().store_end(&handle).await;
+    if let Some(newer) = relay.registry().newer(&handle) {
         newer.inherit();
     }
 }
@@ -88,16 +88,16 @@ async fn follow(relay: Arc<Relay>, handle: Arc<Handle>, jobs: Jobs) {
 fn decline(relay: &Arc<Relay>, handle: &Arc<Handle>, command: Command) {
     match command {
         Command::Attach(attach) => {
-            // If the login is gone too, nobody is left to tell.
+            // The login may be gone, too.
             drop(attach.reply.send(Err(Refused { client: attach.client, too_high: None })));
         }
         Command::Published(published) => {
-            let (by, handle) = (Arc::clone(relay), Arc::clone(handle));
+            let (by, handle) = (Arc::clone(relay.publishing()), Arc::clone(handle));
             let note = async move {
                 let (target, outcome) = *published;
                 by.note_outcome(handle.account(), &target, &outcome).await;
             };
-            relay.farewells.spawn(note.in_current_span());
+            relay.background().spawn_in_span(note);
         }
         Command::Carry(..) | Command::Routed(_) => {}
     }

@@ -5,11 +5,11 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
-use super::Driver;
-use super::wait::Patience;
+use super::LoginDriver;
 use crate::metrics::{LoginOutcome, ResumeOutcome, Wait};
-use crate::registry::{Attach, Command, Refused};
-use crate::relay::Relay;
+use crate::relay::client::{Attach, Command, Refused};
+use crate::relay::login::patience::Patience;
+use crate::relay::shared::Relay;
 use crate::session::negotiate::{Ended, Input};
 use crate::session::{Resumption, SmId, sm};
 use crate::store::StoreError;
@@ -17,10 +17,10 @@ use crate::store::StoreError;
 /// How long a session may take to take a connection, or to refuse it.
 const HAND_OVER: Duration = Duration::from_secs(10);
 
-impl Driver<'_> {
+impl LoginDriver<'_> {
     /// A session that can be resumed, or what is remembered of one that has ended in order.
     pub(super) async fn find(&mut self, id: &SmId) -> Option<Input> {
-        let found = match self.relay.registry.find(id) {
+        let found = match self.relay.registry().find(id) {
             Some(handle) if !handle.is_ending() => Ok(handle.held().clone()),
             Some(_) | None => Err(self.ended(id).await?),
         };
@@ -31,7 +31,7 @@ impl Driver<'_> {
         Some(Input::Found(found))
     }
 
-    /// What is remembered of a session that has ended in order, or is ending: then once its count is final. `None` if the
+    /// Returns what is remembered of a session that has ended in order; of one that is ending, once its count is final. `None` if the
     /// login is over.
     async fn ended(&mut self, id: &SmId) -> Option<Option<Ended>> {
         let relay = self.relay;
@@ -53,7 +53,7 @@ impl Driver<'_> {
 
     /// `None` once the session has the connection, or the login is over.
     pub(super) async fn hand_over(&mut self, id: &SmId, resumption: Resumption) -> Option<Input> {
-        let Some(handle) = self.relay.registry.find(id) else {
+        let Some(handle) = self.relay.registry().find(id) else {
             return self.gone(id).await;
         };
         let client = self.client.take()?;
@@ -77,7 +77,7 @@ impl Driver<'_> {
             // Taken; or the session ended with the connection in its hands.
             Ok(Ok(Ok(())) | Err(_)) => {}
             Err(_) => {
-                self.relay.metrics.deadline_passed(Wait::HandOver);
+                self.relay.metrics().deadline_passed(Wait::HandOver);
                 tracing::error!(within = ?HAND_OVER, "a session has not taken the connection that resumes it");
             }
         }
@@ -92,13 +92,13 @@ impl Driver<'_> {
 
 /// The tombstone of a session; if it is ending, once its count is final.
 async fn tombstone(relay: &Relay, id: &SmId) -> Result<Option<Ended>, StoreError> {
-    if let Some(handle) = relay.registry.find(id)
+    if let Some(handle) = relay.registry().find(id)
         && !handle.ended().await
     {
-        relay.metrics.deadline_passed(Wait::Tombstone);
+        relay.metrics().deadline_passed(Wait::Tombstone);
         return Ok(None);
     }
-    let tombstone = relay.store.tombstone(id.as_str()).await?;
+    let tombstone = relay.store().tombstone(id.as_str()).await?;
     Ok(tombstone.map(|tombstone| Ended { account: tombstone.account, h: sm::Handled::new(tombstone.h) }))
 }
 

@@ -1,0 +1,54 @@
+//! The pause before a stream of our own is connected again.
+
+use std::time::{Duration, Instant};
+
+use super::error::SkipReason;
+
+/// The least pause between two attempts to connect.
+const SHORTEST: Duration = Duration::from_secs(1);
+/// The longest pause between two attempts to connect.
+const LONGEST: Duration = Duration::from_secs(5 * 60);
+
+/// The pause after failed attempts to connect. It doubles with each, and is drawn from its upper half at random.
+#[derive(Debug, Default)]
+pub(super) struct ReconnectBackoff {
+    failures: u32,
+    until: Option<Instant>,
+    reason: Option<SkipReason>,
+}
+
+impl ReconnectBackoff {
+    /// Takes note of a failure; the next pause begins.
+    pub(super) fn on_failure(&mut self, now: Instant, reason: SkipReason) {
+        let pause = SHORTEST.saturating_mul(1 << self.failures.min(16)).min(LONGEST);
+        self.failures = self.failures.saturating_add(1);
+        self.until = Some(now + pause.mul_f64(rand::random_range(0.5..1.0)));
+        self.reason = Some(reason);
+    }
+
+    /// The end of the pause, if there is one.
+    pub(super) fn until(&self, now: Instant) -> Option<Instant> {
+        self.until.filter(|until| *until > now)
+    }
+
+    /// The failure that the pause is for, while there is one.
+    pub(super) fn reason(&self, now: Instant) -> Option<&SkipReason> {
+        self.until(now).and(self.reason.as_ref())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_grow_and_are_bounded() {
+        let (mut backoff, now) = (ReconnectBackoff::default(), Instant::now());
+        for failures in 0..40 {
+            backoff.on_failure(now, SkipReason::StreamOver);
+            let pause = backoff.until(now).unwrap() - now;
+            let most = SHORTEST.saturating_mul(1 << failures.min(16)).min(LONGEST);
+            assert!(pause <= most && pause >= most / 2, "{pause:?} after {failures}");
+        }
+    }
+}

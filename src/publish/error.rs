@@ -1,0 +1,152 @@
+//! Errors of transports: a publish that did not leave, a stream that could not be set up or was lost.
+
+use std::io;
+use std::time::Duration;
+
+use thiserror::Error;
+
+use super::s2s::error::ReachError;
+use crate::config::Endpoint;
+use crate::xml::FrameError;
+
+/// Why a transport did not take a publish, which is then tried by the next one.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub(super) enum SkipReason {
+    /// The host has no component.
+    #[error("no [host.component]")]
+    NoComponent,
+    /// Too many publishes wait for the stream.
+    #[error("publish_queue_full")]
+    QueueFull,
+    /// The task of the stream has ended.
+    #[error("its stream is over")]
+    StreamOver,
+    /// The stream could not take the publish in time.
+    #[error("not ready within {0:?}")]
+    NotReady(Duration),
+    /// The user has no session.
+    #[error("the account has no session")]
+    NoSession,
+    /// Too many commands wait for the user's session.
+    #[error("the account's session is busy")]
+    SessionBusy,
+    /// The account has named too many new push services.
+    #[error("the account has brought too many new push services")]
+    TooManyNewServices,
+    /// Too many streams are in backoff.
+    #[error("too many push services are out of reach")]
+    TooManyOutOfReach,
+    /// No more streams may be opened.
+    #[error(transparent)]
+    NoPermit(#[from] NoPermit),
+    /// The stream could not be set up.
+    #[error(transparent)]
+    Unreachable(#[from] ConnectError),
+    /// The stream was up and was lost.
+    #[error(transparent)]
+    Lost(#[from] StreamLost),
+}
+
+/// Why a stream may not be opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub(super) enum NoPermit {
+    /// No account asks for it.
+    #[error("nobody wants the stream")]
+    Unwanted,
+    /// All streams together are too many.
+    #[error("s2s_connections is reached")]
+    All,
+    /// The streams that one account has caused are too many.
+    #[error("the account has caused a tenth of s2s_connections")]
+    Account,
+}
+
+/// Why there is no stream.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub(super) enum ConnectError {
+    /// A component's stream could not be set up.
+    #[error(transparent)]
+    Component(#[from] ComponentError),
+    /// A push service could not be reached.
+    #[error(transparent)]
+    S2s(#[from] ReachError),
+    /// The process ends.
+    #[error("the daemon stops")]
+    Stopping,
+}
+
+/// Why a component has no stream.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub(super) enum ComponentError {
+    /// The server's component port takes no connection: the server's fault or the network's, or a wrong address.
+    #[error("cannot connect to {address}: {cause}")]
+    Connect {
+        /// `[host.component] address`
+        address: Endpoint,
+        /// What the system said.
+        cause: String,
+    },
+    /// The server did not answer in time.
+    #[error("no answer from {address} within {within:?}")]
+    Silent {
+        /// `[host.component] address`
+        address: Endpoint,
+        /// `connect_timeout`
+        within: Duration,
+    },
+    /// The server does not let the component in: one of the two configurations is wrong.
+    #[error("the server refuses the component {domain}: {condition}; {remedy}", remedy = COMPARE)]
+    Refused {
+        /// `[host.component] domain`
+        domain: String,
+        /// The stream error.
+        condition: String,
+    },
+    /// The server's stream cannot be answered: the server's fault.
+    #[error("the server's stream has no id")]
+    NoId,
+    /// The server has closed the stream.
+    #[error("the server closed the component's stream")]
+    Closed,
+    /// The connection broke.
+    #[error("{0}")]
+    Io(String),
+}
+
+/// What the operator can do about a component that is refused.
+const COMPARE: &str = "compare [host.component] with the server's configuration";
+
+/// Why a stream that was up is over. Mostly the peer's fault.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub(super) enum StreamLost {
+    /// The peer closed the stream or the connection.
+    #[error("closed by the peer")]
+    Closed,
+    /// The peer opened the stream a second time.
+    #[error("the peer began anew")]
+    Reopened,
+    /// The peer's bytes are not XMPP.
+    #[error("not an XML stream: {0}")]
+    NotXml(FrameError),
+    /// The peer sent a stream error.
+    #[error("the peer says {0}")]
+    StreamError(String),
+    /// The peer sent what it may not, and got this stream error.
+    #[error("closed with {0}: the peer sent what it may not")]
+    Misused(&'static str),
+    /// The peer sent stanzas that are no answers.
+    #[error("the peer sent more than answers")]
+    MoreThanAnswers,
+    /// The peer does not take what is written to it.
+    #[error("the peer does not read")]
+    Stalled,
+    /// The connection broke.
+    #[error("{0}")]
+    Io(String),
+}
+
+impl From<io::Error> for StreamLost {
+    fn from(error: io::Error) -> Self {
+        Self::Io(error.to_string())
+    }
+}

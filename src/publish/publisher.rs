@@ -1,0 +1,235 @@
+//! Publishes by the transports that are fit, one after the other.
+
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use dashmap::DashMap;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::Instrument;
+
+use super::component;
+use super::error::SkipReason;
+use super::peer::StreamTimeouts;
+use super::s2s::pool::{self, Pool, PoolEnvironment, Revocation};
+use super::selection::{Attempt, Standing, TransportSelection};
+use super::session;
+use super::settings::{CurrentSettings, TransportSettings};
+use super::stream::{self, Queue, StreamTask};
+use crate::clock;
+use crate::config::Transport;
+use crate::jid::BareJid;
+use crate::metrics::Fates;
+use crate::push::notification::Publish;
+use crate::push::outcome::Outcome;
+use crate::push::registration::Target;
+use crate::registry::{Published, Sessions};
+use crate::sync::lock;
+
+/// How long a transport may take to be ready for a publish.
+const READY: Duration = Duration::from_secs(5);
+/// Affiliations that may wait; more are dropped and counted.
+const REVOCATIONS: usize = 256;
+
+/// The transports that are eligible for one publish.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Eligible {
+    /// The operator does not allow this push service: `services`.
+    Nothing,
+    /// The user's own session alone.
+    OwnSession,
+    /// Several.
+    Several,
+}
+
+/// Publishes by whatever transport is fit.
+pub struct Publisher {
+    current: Arc<CurrentSettings>,
+    sessions: Arc<dyn Sessions>,
+    selection: Mutex<TransportSelection>,
+    /// The queue of each host's component.
+    components: DashMap<String, Queue>,
+    pool: Pool,
+    /// The affiliations that push services send, until they are taken.
+    revocations: Mutex<Option<mpsc::Receiver<Revocation>>>,
+    tasks: TaskTracker,
+    shutdown: CancellationToken,
+}
+
+impl Publisher {
+    /// A publisher that ends its streams when `shutdown` is cancelled. Inside a runtime.
+    pub fn new(
+        settings: Arc<TransportSettings>,
+        sessions: Arc<dyn Sessions>,
+        fates: Fates,
+        shutdown: &CancellationToken,
+    ) -> Self {
+        let (current, tasks) = (Arc::new(CurrentSettings::new(settings)), TaskTracker::new());
+        let (sender, receiver) = mpsc::channel(REVOCATIONS);
+        let pool = Pool::new(
+            Arc::clone(&current),
+            PoolEnvironment { sessions: Arc::clone(&sessions), revocations: sender, fates, shutdown, tasks: &tasks },
+        );
+        let publisher = Self {
+            current,
+            sessions,
+            selection: Mutex::default(),
+            components: DashMap::new(),
+            pool,
+            revocations: Mutex::new(Some(receiver)),
+            tasks,
+            shutdown: shutdown.clone(),
+        };
+        publisher.connect_components();
+        publisher
+    }
+
+    /// Takes other settings. Streams under the ones before finish what they have; new ones use these.
+    pub fn reload(&self, settings: Arc<TransportSettings>) {
+        let before = self.current.swap(settings);
+        let now = self.current.load_full();
+        *lock(&self.selection) = TransportSelection::default();
+        self.pool.replace_streams();
+        self.components.retain(|domain, _| now.component(domain) == before.component(domain));
+        self.connect_components();
+    }
+
+    /// The affiliations that push services send, for the task that checks and stores them. `None` if they were taken before.
+    pub fn revocations(&self) -> Option<mpsc::Receiver<Revocation>> {
+        lock(&self.revocations).take()
+    }
+
+    /// Connects those that are not yet.
+    fn connect_components(&self) {
+        let settings = self.current.load_full();
+        let config = &settings.config;
+        for domain in config.hosts.iter().map(|host| &host.domain) {
+            let Some(component) = settings.component(domain).filter(|_| !self.components.contains_key(domain)) else {
+                continue;
+            };
+            let (queue, jobs) = stream::queue();
+            let span = tracing::info_span!("component", domain = %component.domain);
+            let peer = component::ComponentPort::new(Arc::clone(config), domain.clone(), component.clone());
+            let timeouts =
+                StreamTimeouts { answer: config.push.publish_timeout, write: config.stream_management.write_timeout };
+            let task = StreamTask { peer: Arc::new(peer), jobs, timeouts, shutdown: self.shutdown.clone() };
+            self.tasks.spawn(task.run().instrument(span));
+            self.components.insert(domain.clone(), queue);
+        }
+    }
+
+    /// Waits until all streams are closed.
+    pub async fn finished(&self) {
+        self.tasks.close();
+        self.tasks.wait().await;
+    }
+
+    /// The transports that are eligible for a publish of an account, now.
+    pub fn eligible(&self, account: &BareJid, target: &Target) -> Eligible {
+        let settings = self.current.load();
+        if !settings.config.push.allows(&target.service) {
+            return Eligible::Nothing;
+        }
+        if settings.config.push.transports == [Transport::Session] {
+            return Eligible::OwnSession;
+        }
+        match self.fit(account, target).as_slice() {
+            [Transport::Session] => Eligible::OwnSession,
+            _ => Eligible::Several,
+        }
+    }
+
+    /// Whether some transport may publish for an account that has no session.
+    pub fn needs_no_session(&self, account: &BareJid, target: &Target) -> bool {
+        self.current.load().config.push.allows(&target.service)
+            && self.fit(account, target).iter().any(|transport| *transport != Transport::Session)
+    }
+
+    /// Publishes for an account: what was written is not written again, unless it was refused because of whom it was from.
+    pub async fn publish(&self, account: &BareJid, publish: Publish) -> Published {
+        if !self.current.load().config.push.allows(&publish.target.service) {
+            return Published { transport: None, outcome: Outcome::Refused("not-allowed".to_owned()) };
+        }
+        let target = publish.target.clone();
+        let published = self.try_all(account, publish).await;
+        self.on_published(&target, published.clone());
+        published
+    }
+
+    /// A publish has ended, by the user's own session or in any other way.
+    pub fn on_published(&self, target: &Target, published: Published) {
+        let domain = target.service.domain();
+        lock(&self.selection).on_end(Instant::now(), domain, published, clock::now());
+    }
+
+    /// How things are with the push service of a registration, as far as this process has seen.
+    pub fn standing(&self, account: &BareJid, target: &Target) -> Standing {
+        let allowed = self.current.load().config.push.allows(&target.service);
+        let fit = if allowed { self.fit(account, target) } else { Vec::new() };
+        let domain = target.service.domain();
+        let (now, time) = (Instant::now(), clock::now());
+        let one_way = self.pool.one_way_until(domain).filter(|_| fit.contains(&Transport::S2s));
+        let one_way_until = one_way.map(|until| time + until.saturating_duration_since(now));
+        let standing = lock(&self.selection).standing(now, domain, &fit);
+        Standing { one_way_until, ..standing }
+    }
+
+    async fn try_all(&self, account: &BareJid, publish: Publish) -> Published {
+        let service = publish.target.service.domain().to_owned();
+        let fit = self.fit(account, &publish.target);
+        let mut trial = lock(&self.selection).trial(Instant::now(), &service, fit);
+        while let Some(transport) = trial.next_transport() {
+            let attempt = self.attempt(transport, account, publish.clone()).await;
+            let reason = match &attempt {
+                Attempt::Skipped(reason) => reason.to_string(),
+                Attempt::Done(outcome) => format!("{outcome:?}"),
+            };
+            match trial.tried(transport, attempt) {
+                Some(published) => {
+                    lock(&self.selection).on_success(Instant::now(), &service, transport, &trial);
+                    return published;
+                }
+                None => self.log_passed_over(&service, transport, &reason),
+            }
+        }
+        trial.end()
+    }
+
+    /// Logs why a transport was passed over; above level debug only if the reason is new.
+    fn log_passed_over(&self, service: &str, transport: Transport, reason: &str) {
+        let transport_name = transport.name();
+        let is_news = lock(&self.selection).is_news(Instant::now(), service, transport, reason);
+        if is_news {
+            tracing::warn!(%service, transport = transport_name, %reason, "transport passed over");
+        } else {
+            tracing::debug!(%service, transport = transport_name, %reason, "transport passed over");
+        }
+    }
+
+    async fn attempt(&self, transport: Transport, account: &BareJid, publish: Publish) -> Attempt {
+        match transport {
+            Transport::S2s => stream::submit(account, publish, READY, |job| self.pool.enqueue(job)).await,
+            Transport::Component => match self.components.get(account.domain()).map(|queue| queue.clone()) {
+                Some(queue) => stream::submit(account, publish, READY, |job| stream::enqueue(&queue, job)).await,
+                None => Attempt::Skipped(SkipReason::NoComponent),
+            },
+            Transport::Session => {
+                let patience = self.current.load().config.push.publish_timeout + session::GRACE;
+                session::carry(&*self.sessions, account, publish, patience).await
+            }
+        }
+    }
+
+    /// The transports that may be tried, in the configured order.
+    fn fit(&self, account: &BareJid, target: &Target) -> Vec<Transport> {
+        let host = account.domain();
+        let config = &self.current.load().config;
+        let is_fit = |transport: &Transport| match transport {
+            Transport::S2s => pool::is_fit(config, &target.service),
+            Transport::Component => component::is_fit(config, host, &target.service),
+            Transport::Session => true,
+        };
+        config.push.transports.iter().copied().filter(is_fit).collect()
+    }
+}

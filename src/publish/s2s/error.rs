@@ -1,0 +1,186 @@
+//! Errors of reaching a push service, with the remedy for the operator.
+
+use std::fmt;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use rustls::AlertDescription;
+use thiserror::Error;
+
+use super::handshake::HandshakeError;
+use crate::config::Endpoint;
+use crate::xml::excerpt;
+
+pub(super) const AUTHORITY: &str = "the push service needs another certificate; or, if its authority is its own, a [[push.route]] must name that as ca";
+pub(super) const NOT_XMPP: &str = "the push service must mend that; or name the right port in a [[push.route]]";
+const CLOSED: &str =
+    "let this machine connect to other servers, if a firewall forbids it; else the push service is down";
+const ROUTE: &str = "it needs a [[push.route]] if it is meant";
+const RESOLVE: &str = "let this machine resolve it, name other [dns] servers, or its address in a [[push.route]]";
+
+/// Why an address, or all of them, are of no use.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::publish) struct ReachError {
+    cause: ReachCause,
+    /// The address that was tried.
+    address: Option<SocketAddr>,
+    /// The push service has answered: no other address is tried.
+    is_final: bool,
+}
+
+/// The cause, with its data.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub(in crate::publish) enum ReachCause {
+    /// All addresses together took too long: a firewall, or the push service.
+    #[error("{peer} cannot be reached within {within:?}")]
+    Late { peer: String, within: Duration },
+    #[error("no address")]
+    NoAddress,
+    /// This machine's resolver cannot be used.
+    #[error("no name servers: {0}")]
+    NoNameServers(String),
+    /// The user's fault, who chose the push service.
+    #[error("{0} is no name for the DNS")]
+    NotForDns(String),
+    /// The name servers failed, or the name does not exist.
+    #[error("{0}")]
+    Dns(String),
+    /// The owner of the domain says so.
+    #[error("the DNS says that {0} has no server")]
+    NoServer(String),
+    #[error("{host} has no address on the public internet ({first})", first = first.map_or_else(String::new, |first| first.to_string()))]
+    NotPublic { host: String, first: Option<IpAddr> },
+    #[error("{host} is at port {port}, which is another service's")]
+    PortOfOthers { host: String, port: u16 },
+    #[error("{host} is this machine, at port {port}")]
+    ThisMachine { host: String, port: u16 },
+    /// The operator's `[[push.route]]` cannot be resolved.
+    #[error("{address}: {cause}")]
+    RouteAddress { address: Endpoint, cause: String },
+    #[error("not ready within {0:?}")]
+    NotReady(Duration),
+    /// The connection could not be made, or broke before TLS.
+    #[error("{0}")]
+    Io(String),
+    /// The connection broke after TLS.
+    #[error("{0}")]
+    Broken(String),
+    /// The push service does not speak XMPP as it must.
+    #[error("{0}")]
+    Handshake(HandshakeError),
+    /// The push service does not accept the host's certificate.
+    #[error("{error}")]
+    NotAuthenticated { error: HandshakeError, remedy: &'static str },
+    #[error("the peer refuses the certificate: {alert:?}")]
+    CertificateRefused { alert: AlertDescription, remedy: &'static str },
+    #[error("TLS failed: {cause}")]
+    Tls { cause: String, remedy: &'static str },
+    #[error("the peer skips TLS")]
+    SkipsTls,
+    #[error("the peer wants TLS within TLS")]
+    TlsInTls,
+    #[error("{0} is not a name that a certificate can hold")]
+    NoCertificateName(String),
+    #[error("{0} has no certificate")]
+    NoCertificate(String),
+    /// The host's certificate cannot be used for TLS.
+    #[error("{0}")]
+    OwnCertificate(String),
+    /// This system has no authorities.
+    #[error("{0}")]
+    Roots(String),
+}
+
+impl ReachCause {
+    fn remedy(&self) -> &'static str {
+        match self {
+            Self::Late { .. } | Self::NotReady(_) | Self::Io(_) => CLOSED,
+            Self::NoAddress | Self::NoNameServers(_) | Self::NotForDns(_) | Self::Dns(_) | Self::NoServer(_) => RESOLVE,
+            Self::NotPublic { .. } | Self::PortOfOthers { .. } | Self::ThisMachine { .. } => ROUTE,
+            Self::RouteAddress { .. } => "name another [[push.route]] address",
+            Self::Broken(_) | Self::Handshake(_) | Self::SkipsTls | Self::TlsInTls | Self::NoCertificateName(_) => {
+                NOT_XMPP
+            }
+            Self::NotAuthenticated { remedy, .. }
+            | Self::CertificateRefused { remedy, .. }
+            | Self::Tls { remedy, .. } => remedy,
+            Self::NoCertificate(_) => "give the host one",
+            Self::OwnCertificate(_) => "give the host another certificate",
+            Self::Roots(_) => "",
+        }
+    }
+}
+
+impl ReachError {
+    /// Returns the same error of a push service that has answered: no other address is tried.
+    pub(super) fn fatal(cause: ReachCause) -> Self {
+        Self { is_final: true, ..cause.into() }
+    }
+
+    /// Returns whether no other address is tried.
+    pub(super) fn is_final(&self) -> bool {
+        self.is_final
+    }
+
+    /// Names the address that was tried.
+    pub(super) fn at(self, address: SocketAddr) -> Self {
+        if self.is_final { self } else { Self { address: Some(address), ..self } }
+    }
+
+    /// The remedy for the operator; empty: the message says it.
+    pub(in crate::publish) fn remedy(&self) -> &'static str {
+        self.cause.remedy()
+    }
+}
+
+impl From<ReachCause> for ReachError {
+    fn from(cause: ReachCause) -> Self {
+        Self { cause, address: None, is_final: false }
+    }
+}
+
+impl From<io::Error> for ReachError {
+    fn from(error: io::Error) -> Self {
+        ReachCause::Io(describe_io(&error)).into()
+    }
+}
+
+impl fmt::Display for ReachError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(address) = self.address {
+            write!(f, "{address}: ")?;
+        }
+        write!(f, "{}", self.cause)?;
+        let remedy = self.remedy();
+        if remedy.is_empty() { Ok(()) } else { write!(f, "; {remedy}") }
+    }
+}
+
+impl std::error::Error for ReachError {}
+
+/// Returns a message for what went wrong with a connection, without the advice to programmers that the TLS library adds to an end
+/// without a close.
+pub(super) fn describe_io(error: &io::Error) -> String {
+    if error.kind() == io::ErrorKind::UnexpectedEof {
+        "the peer closed the connection".to_owned()
+    } else {
+        // A certificate may name what it likes.
+        excerpt(&error.to_string())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_names_the_address_and_the_remedy() {
+        let address: SocketAddr = "192.0.2.1:5269".parse().unwrap();
+        let late = ReachError::from(ReachCause::NotReady(Duration::from_secs(10))).at(address);
+        assert_eq!(late.to_string(), format!("192.0.2.1:5269: not ready within 10s; {CLOSED}"));
+        let answered = ReachError::fatal(ReachCause::TlsInTls).at(address);
+        assert_eq!(answered.to_string(), format!("the peer wants TLS within TLS; {NOT_XMPP}"));
+        assert_eq!(ReachError::fatal(ReachCause::Roots("none".to_owned())).to_string(), "none");
+    }
+}

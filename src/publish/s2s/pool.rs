@@ -1,0 +1,276 @@
+//! The streams to push services, and what they may send on them.
+
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Instant;
+
+use bytes::Bytes;
+use dashmap::DashMap;
+use dashmap::mapref::entry::Entry;
+use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::Instrument;
+
+use super::inbound::{self, InboundVerdict};
+use super::new_services::NewServices;
+use super::one_way::OneWay;
+use super::permits::{StreamPermit, StreamPermits};
+use crate::config::Config;
+use crate::jid::{BareJid, Jid};
+use crate::limits::Seldom;
+use crate::metrics::{Fate, Fates};
+use crate::publish::answers::Answers;
+use crate::publish::error::{ConnectError, NoPermit, SkipReason};
+use crate::publish::namespace;
+use crate::publish::peer::{Job, Link, Reaction, StreamPeer, StreamTimeouts};
+use crate::publish::settings::CurrentSettings;
+use crate::publish::stream::{self, Queue, StreamTask};
+use crate::push::affiliation::Affiliation;
+use crate::registry::{NotTaken, Sessions};
+use crate::sync::lock;
+use crate::xml::Element;
+
+/// Our host and the push service's domain.
+type Ends = (String, String);
+
+/// The streams to push services: one for each host and push service, as long as a publish wants it.
+pub(in crate::publish) struct Pool {
+    shared: Arc<Shared>,
+    shutdown: CancellationToken,
+    tasks: TaskTracker,
+}
+
+struct Shared {
+    current: Arc<CurrentSettings>,
+    sessions: Arc<dyn Sessions>,
+    streams: DashMap<Ends, Queue>,
+    new_services: Mutex<NewServices>,
+    one_way: Mutex<OneWay>,
+    permits: Arc<StreamPermits>,
+    revocations: mpsc::Sender<Revocation>,
+    fates: Fates,
+    drops: Seldom,
+}
+
+/// Streams that are up, being connected, in backoff or remembered, for each that may be up.
+const STREAMS: usize = 16;
+
+/// Elements that are no stanzas, as servers exchange them among each other, which a push service may send on one stream.
+const OTHERS: u32 = 16;
+
+/// An affiliation that a push service sent. The reply is whether the account has the registration.
+#[derive(Debug)]
+pub struct Revocation {
+    /// The account that it is for.
+    pub account: BareJid,
+    /// The registration and the affiliation.
+    pub affiliation: Affiliation,
+    /// Returns whether the account has the registration.
+    pub reply: oneshot::Sender<bool>,
+}
+
+/// The rest of the process, as the streams use it.
+pub(in crate::publish) struct PoolEnvironment<'a> {
+    pub(in crate::publish) sessions: Arc<dyn Sessions>,
+    pub(in crate::publish) revocations: mpsc::Sender<Revocation>,
+    pub(in crate::publish) fates: Fates,
+    pub(in crate::publish) shutdown: &'a CancellationToken,
+    pub(in crate::publish) tasks: &'a TaskTracker,
+}
+
+/// Whether a push service may be connected at all from one of our hosts: not where we or our neighbours live, unless there is
+/// a route.
+pub(in crate::publish) fn is_fit(config: &Config, service: &Jid) -> bool {
+    let domain = service.domain();
+    let routed = config.push.routes.iter().any(|route| route.domain == domain);
+    let own = config.hosts.iter().any(|host| host.domain == domain);
+    // RFC 6761 §6.3: such names are this machine's; and what has no letters is an address.
+    let local = domain == "localhost" || domain.ends_with(".localhost") || !domain.contains(char::is_alphabetic);
+    !own && (routed || !local && !domain.starts_with('['))
+}
+
+impl Pool {
+    /// No stream yet.
+    pub(in crate::publish) fn new(current: Arc<CurrentSettings>, environment: PoolEnvironment<'_>) -> Self {
+        let PoolEnvironment { sessions, revocations, fates, shutdown, tasks } = environment;
+        let shared = Shared {
+            current,
+            sessions,
+            streams: DashMap::new(),
+            new_services: Mutex::default(),
+            one_way: Mutex::default(),
+            permits: Arc::default(),
+            revocations,
+            fates,
+            drops: Seldom::default(),
+        };
+        Self { shared: Arc::new(shared), shutdown: shutdown.clone(), tasks: tasks.clone() }
+    }
+
+    /// All streams finish what they have; what comes goes by new ones.
+    pub(in crate::publish) fn replace_streams(&self) {
+        self.shared.streams.clear();
+    }
+
+    /// Until when a push service is not asked for answers on the stream, because it has sent more than that.
+    pub(in crate::publish) fn one_way_until(&self, domain: &str) -> Option<Instant> {
+        self.shared.one_way().until(Instant::now(), domain)
+    }
+
+    /// Puts a publish into the queue of its stream.
+    pub(in crate::publish) fn enqueue(&self, job: Job) -> Result<(), SkipReason> {
+        let account = &job.account;
+        let domain = job.publish.target.service.domain().to_owned();
+        if !self.shared.new_services().may_bring(Instant::now(), account, &domain) {
+            return Err(SkipReason::TooManyNewServices);
+        }
+        let ends = (account.domain().to_owned(), domain);
+        let most = self.shared.current.load().config.push.s2s_connections.saturating_mul(STREAMS);
+        let full = self.shared.streams.len() >= most;
+        match self.shared.streams.entry(ends.clone()) {
+            Entry::Vacant(_) if full => Err(SkipReason::TooManyOutOfReach),
+            Entry::Vacant(vacant) => stream::enqueue(&vacant.insert(self.start(ends)), job),
+            Entry::Occupied(occupied) => stream::enqueue(occupied.get(), job),
+        }
+    }
+
+    fn start(&self, ends: Ends) -> Queue {
+        let (queue, jobs) = stream::queue();
+        let config = &self.shared.current.load().config;
+        let timeouts =
+            StreamTimeouts { answer: config.push.publish_timeout, write: config.stream_management.write_timeout };
+        let span = tracing::info_span!("s2s", from = %ends.0, to = %ends.1);
+        let peer = Service { shared: Arc::clone(&self.shared), ends };
+        let task = StreamTask { peer: Arc::new(peer), jobs, timeouts, shutdown: self.shutdown.clone() };
+        self.tasks.spawn(task.run().instrument(span));
+        queue
+    }
+}
+
+impl Shared {
+    fn new_services(&self) -> MutexGuard<'_, NewServices> {
+        lock(&self.new_services)
+    }
+
+    fn one_way(&self) -> MutexGuard<'_, OneWay> {
+        lock(&self.one_way)
+    }
+}
+
+/// A push service, seen from one of our hosts.
+struct Service {
+    shared: Arc<Shared>,
+    ends: Ends,
+}
+
+impl StreamPeer for Service {
+    type Permit = StreamPermit;
+
+    fn admit(&self, account: Option<&BareJid>) -> Result<StreamPermit, NoPermit> {
+        let account = account.ok_or(NoPermit::Unwanted)?;
+        let most = self.shared.current.load().config.push.s2s_connections;
+        self.shared.permits.take(account, most)
+    }
+
+    async fn dial(&self) -> Result<Link, ConnectError> {
+        let (us, peer) = &self.ends;
+        let dialer = Arc::clone(&self.shared.current.load().dialer);
+        let one_way = self.shared.one_way().until(Instant::now(), peer);
+        let wanted = one_way.map_or(Answers::OnStream, |_| Answers::ToServer);
+        let link = dialer.dial(us, peer, wanted).await?;
+        self.shared.new_services().is_there(peer);
+        Ok(link)
+    }
+
+    fn on_stanza(&self, stanza: Element, answers: Answers) -> Reaction {
+        if answers == Answers::ToServer {
+            // The stream goes one way (RFC 6120 §10.1), so the peer does not route stanzas to us over it.
+            return self.done(Fate::Ignored);
+        }
+        let (us, peer) = &self.ends;
+        match inbound::judge(&stanza.node(), us, peer) {
+            InboundVerdict::Foreign => Reaction::Close("invalid-from"),
+            InboundVerdict::Misdirected => Reaction::Close("host-unknown"),
+            InboundVerdict::Stray => self.done(Fate::Ignored),
+            InboundVerdict::Answer(to) => self.done(self.deliver(&to, stanza)),
+            InboundVerdict::Affiliation(account, affiliation) => self.ask(account, affiliation, &stanza),
+            InboundVerdict::Refused => Reaction::Refuse(refusal(&stanza)),
+        }
+    }
+
+    fn on_other(&self, before: u32) -> Reaction {
+        if before < OTHERS {
+            return self.done(Fate::Ignored);
+        }
+        Reaction::Close("unsupported-stanza-type")
+    }
+
+    fn on_misuse(&self) {
+        let (_, peer) = &self.ends;
+        self.shared.one_way().note(Instant::now(), peer);
+        tracing::warn!(
+            "the push service sent more than answers: the stream ends, and for a day its answers are not asked for"
+        );
+    }
+
+    fn count_refused(&self) {
+        self.shared.fates.count(Fate::Refused);
+    }
+
+    fn count_dropped(&self) {
+        self.shared.fates.count(Fate::Dropped);
+        if let Some(suppressed) = self.shared.drops.next() {
+            tracing::warn!(suppressed, "too much is said of registrations at once: dropped");
+        }
+    }
+
+    fn count_late(&self, stanzas: u64) {
+        if stanzas > 0 {
+            self.shared.fates.count_many(Fate::Late, stanzas);
+            tracing::info!(stanzas, "stanzas behind the footer were not taken");
+        }
+    }
+
+    fn retire(&self) -> bool {
+        // Under the map's lock: what is not in the queue now will be in that of a new stream.
+        self.shared.streams.remove_if(&self.ends, |_, queue| queue.capacity() == queue.max_capacity()).is_some()
+    }
+
+    fn is_eager(&self) -> bool {
+        false
+    }
+}
+
+/// The error for the sender of a refused stanza, if it gets one.
+fn refusal(stanza: &Element) -> Option<Bytes> {
+    let node = stanza.node();
+    inbound::is_returned(&node).then(|| namespace::busy(&node))
+}
+
+impl Service {
+    fn done(&self, fate: Fate) -> Reaction {
+        self.shared.fates.count(fate);
+        Reaction::Nothing
+    }
+
+    /// Hands an answer to the session that has exactly this full JID. Does not wait.
+    fn deliver(&self, to: &Jid, stanza: Element) -> Fate {
+        match self.shared.sessions.route(to, stanza) {
+            Ok(()) => Fate::Delivered,
+            Err(NotTaken::Full(())) => Fate::Dropped,
+            Err(NotTaken::Gone(())) => Fate::Ignored,
+        }
+    }
+
+    /// Asks whether a registration is this push service's to take back.
+    fn ask(&self, account: BareJid, affiliation: Affiliation, stanza: &Element) -> Reaction {
+        let (reply, replied) = oneshot::channel();
+        match self.shared.revocations.try_send(Revocation { account, affiliation, reply }) {
+            Ok(()) => Reaction::Ask(replied, refusal(stanza)),
+            Err(_) => {
+                self.count_dropped();
+                Reaction::Nothing
+            }
+        }
+    }
+}

@@ -1,0 +1,66 @@
+//! The numbers that a session publishes of itself.
+
+use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
+
+use crate::clock::{self, UnixSecs};
+use crate::session::liveness::Reach;
+
+/// The numbers of one session: the newest values.
+#[derive(Debug)]
+pub(super) struct Gauges {
+    /// A [`Reach`].
+    reach: AtomicU8,
+    /// Unix seconds.
+    since: AtomicU64,
+    queued_stanzas: AtomicUsize,
+    queued_bytes: AtomicUsize,
+    set_aside: AtomicUsize,
+}
+
+impl Gauges {
+    pub(super) fn new() -> Self {
+        Self {
+            reach: AtomicU8::default(),
+            since: AtomicU64::new(clock::unix_secs().get()),
+            queued_stanzas: AtomicUsize::default(),
+            queued_bytes: AtomicUsize::default(),
+            set_aside: AtomicUsize::default(),
+        }
+    }
+
+    pub(super) fn reach(&self) -> Reach {
+        let number = self.reach.load(Ordering::Relaxed);
+        Reach::ALL.into_iter().find(|reach| *reach as u8 == number).unwrap_or_default()
+    }
+
+    /// Returns whether that has changed.
+    pub(super) fn set_reach(&self, reach: Reach) -> bool {
+        let changed = self.reach() != reach;
+        if changed {
+            self.since.store(clock::unix_secs().get(), Ordering::Relaxed);
+            self.reach.store(reach as u8, Ordering::Relaxed);
+        }
+        changed
+    }
+
+    pub(super) fn since(&self) -> UnixSecs {
+        UnixSecs::new(self.since.load(Ordering::Relaxed))
+    }
+
+    pub(super) fn set_queued(&self, stanzas: usize, bytes: usize) {
+        self.queued_stanzas.store(stanzas, Ordering::Relaxed);
+        self.queued_bytes.store(bytes, Ordering::Relaxed);
+    }
+
+    pub(super) fn queued(&self) -> (usize, usize) {
+        (self.queued_stanzas.load(Ordering::Relaxed), self.queued_bytes.load(Ordering::Relaxed))
+    }
+
+    pub(super) fn set_set_aside(&self, stanzas: usize) {
+        self.set_aside.store(stanzas, Ordering::Relaxed);
+    }
+
+    pub(super) fn set_aside(&self) -> usize {
+        self.set_aside.load(Ordering::Relaxed)
+    }
+}

@@ -1,0 +1,108 @@
+//! How a session gives way to a newer one of its device: what others want of it, and how far it is.
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use tokio::sync::Notify;
+
+use crate::push::account::LoginId;
+use crate::session::EndReason;
+use crate::sync::lock;
+
+/// What others want of a session, until it has looked.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Wanted {
+    /// That it ends for this reason, if it is held.
+    pub give_way: Option<EndReason>,
+    /// That it takes over what a session of its device has left.
+    pub inherit: bool,
+}
+
+/// What is wanted of one session, and how far it has come.
+#[derive(Debug, Default)]
+pub(super) struct Succession {
+    wanted: Mutex<Wanted>,
+    /// The newest login that was answered: its session and this one both stay.
+    answered: AtomicU64,
+    ending: AtomicBool,
+    ended: AtomicBool,
+    /// Notified when one of the above has changed.
+    changed: Notify,
+}
+
+impl Succession {
+    pub(super) fn want_end(&self, reason: EndReason) {
+        lock(&self.wanted).give_way.get_or_insert(reason);
+    }
+
+    pub(super) fn want_inheritance(&self) {
+        lock(&self.wanted).inherit = true;
+    }
+
+    pub(super) fn wanted(&self) -> Wanted {
+        *lock(&self.wanted)
+    }
+
+    /// The session has done, or declined, what was wanted.
+    pub(super) fn settle(&self, at: Wanted) {
+        let mut wanted = lock(&self.wanted);
+        if wanted.give_way == at.give_way {
+            wanted.give_way = None;
+        }
+        wanted.inherit &= !at.inherit;
+        drop(wanted);
+        self.changed.notify_waiters();
+    }
+
+    pub(super) fn answer(&self, login: LoginId) {
+        self.answered.fetch_max(login.0, Ordering::Relaxed);
+        self.changed.notify_waiters();
+    }
+
+    pub(super) fn set_ending(&self) {
+        if !self.ending.swap(true, Ordering::Relaxed) {
+            self.changed.notify_waiters();
+        }
+    }
+
+    pub(super) fn is_ending(&self) -> bool {
+        self.ending.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn set_ended(&self) {
+        self.ended.store(true, Ordering::Release);
+        self.changed.notify_waiters();
+    }
+
+    fn has_ended(&self) -> bool {
+        self.ended.load(Ordering::Acquire)
+    }
+
+    /// Waits until the session has ended, or has answered this later login or one behind it. Cancel safe.
+    pub(super) async fn settled(&self, login: LoginId) {
+        self.until(|| self.has_ended() || self.answered.load(Ordering::Relaxed) >= login.0).await;
+    }
+
+    /// Waits until the session has ended. Cancel safe.
+    pub(super) async fn ended(&self) {
+        self.until(|| self.has_ended()).await;
+    }
+
+    /// Waits until the session has ended, or has declined to end. Cancel safe.
+    pub(super) async fn ended_or_stays(&self) {
+        let stays = || !self.is_ending() && self.wanted().give_way.is_none();
+        self.until(|| self.has_ended() || stays()).await;
+    }
+
+    async fn until(&self, is: impl Fn() -> bool) {
+        loop {
+            let changed = self.changed.notified();
+            tokio::pin!(changed);
+            changed.as_mut().enable();
+            if is() {
+                return;
+            }
+            changed.await;
+        }
+    }
+}

@@ -1,0 +1,139 @@
+//! Changes of accounts, and the sessions that they concern.
+
+use std::sync::Arc;
+
+use tokio::task::JoinSet;
+
+use super::client::{Handle, Registry};
+use super::device_memories::Memories;
+use crate::clock;
+use crate::jid::BareJid;
+use crate::limits::Seldom;
+use crate::metrics::{Metrics, Wait};
+use crate::push::account::{Account, Change, Device, DeviceId};
+use crate::registry::handle::GIVE_WAY;
+use crate::session::{Bound, EndReason, Owner};
+use crate::store::{LoggedIn, Store, StoreError};
+
+/// Changes accounts in the store, and publishes them to their sessions.
+pub(super) struct Accounts {
+    store: Store,
+    registry: Arc<Registry>,
+    memories: Arc<Memories>,
+    metrics: Arc<Metrics>,
+    not_stored: Seldom,
+}
+
+impl Accounts {
+    pub(super) fn new(store: Store, registry: Arc<Registry>, metrics: Arc<Metrics>) -> Self {
+        Self { store, registry, memories: Arc::default(), metrics, not_stored: Seldom::default() }
+    }
+
+    /// The memories of the accounts' devices.
+    pub(super) fn memories(&self) -> &Arc<Memories> {
+        &self.memories
+    }
+
+    /// Changes an account, and publishes it to its sessions.
+    ///
+    /// # Errors
+    /// As [`Store::change`].
+    pub(super) async fn change(&self, account: &BareJid, change: Change) -> Result<(), StoreError> {
+        let concerns_others = change.concerns_others();
+        let (changed, _) = self.store.change(account, change).await?;
+        if concerns_others {
+            self.registry.publish(account, &changed, None);
+        }
+        Ok(())
+    }
+
+    /// Logs that a change of an account failed. While the disk fails, a client can cause that as often as it likes.
+    pub(super) fn log_not_stored(&self, error: &StoreError) {
+        if let Some(suppressed) = self.not_stored.next() {
+            tracing::error!(%error, suppressed, "the account cannot be stored");
+        }
+    }
+
+    /// Stores the login of a session, and returns its device. If the store fails, the session goes on as that of a new device.
+    pub(super) async fn log_in(&self, handle: &Handle, bound: &Bound) -> Owner {
+        let candidate = DeviceId(rand::random());
+        let presented = bound.presented.as_ref().map(|id| id.as_str().to_owned());
+        let resource = bound.jid.resource().to_owned();
+        let (agent, login, at) = (bound.agent.clone(), handle.login(), clock::unix_secs().get());
+        let change = Change::Login { candidate, login, resource, agent, presented: presented.clone(), at };
+        let logged_in = self.store.log_in(handle.account(), change).await.unwrap_or_else(|error| {
+            tracing::error!(%error, "the account cannot be read or stored");
+            LoggedIn { account: Account::default(), device: None, knew_agent: false, waits: false }
+        });
+        let LoggedIn { account, device: known_device, knew_agent, waits } = logged_in;
+        let device = known_device.unwrap_or(candidate);
+        handle.set_device(device);
+        self.registry.publish(handle.account(), &account, Some(handle));
+        let known = |id: &String| account.device(device).is_some_and(|d| d.sm_ids.contains(id));
+        let certain = knew_agent || presented.as_ref().is_some_and(known);
+        Owner { device, certain, account, waits, older: false }
+    }
+
+    /// Takes a session out of the registry, and lets the device's other sessions know.
+    pub(super) fn unregister(&self, handle: &Handle) {
+        self.registry.leave(handle);
+        handle.set_ended();
+        self.registry.notify_same(handle);
+        if let Some(newer) = self.registry.newer(handle) {
+            newer.inherit();
+        }
+    }
+
+    /// Stores that the session of a login has ended, behind all that was stored for it.
+    pub(super) async fn store_end(&self, handle: &Handle) {
+        let login = handle.login();
+        if let Err(error) = self.change(handle.account(), Change::Ended { login }).await {
+            tracing::error!(%error, "the end of a session cannot be stored");
+        }
+    }
+
+    /// Has a session end if it is held, and waits for that.
+    pub(super) async fn end_session(&self, session: &Handle, reason: EndReason) {
+        if !session.end(reason).await {
+            self.metrics.deadline_passed(Wait::GiveWay);
+            tracing::warn!(account = %session.account(), ?reason, within = ?GIVE_WAY, "session has not given way");
+        }
+    }
+
+    /// Ends the held sessions of an account and returns how many there were, once all that they had is on disk.
+    pub(super) async fn end_held(self: &Arc<Self>, account: &BareJid) -> usize {
+        let held = self.registry.sessions(account).into_iter().filter(|handle| handle.is_dark());
+        let end = |handle: Arc<Handle>| {
+            let accounts = Arc::clone(self);
+            async move { accounts.end_session(&handle, EndReason::Superseded).await }
+        };
+        let mut ending: JoinSet<()> = held.map(end).collect();
+        let ended = ending.len();
+        while ending.join_next().await.is_some() {}
+        ended
+    }
+
+    /// Writes again what the sessions of a forgotten account need to go on, and returns how many there are: if their devices were
+    /// unknown, what is spooled for them would be lost. They are notified, so that they know of no registration any more.
+    /// `before`: what was kept about the account.
+    ///
+    /// # Errors
+    /// As [`Store::change`].
+    pub(super) async fn remember_live(&self, account: &BareJid, before: &Account) -> Result<usize, StoreError> {
+        self.memories.forget(account);
+        let sessions = self.registry.sessions(account);
+        let is_here = |device: &&Device| sessions.iter().any(|handle| handle.device() == device.id);
+        for device in before.devices.iter().filter(is_here) {
+            for login in device.open.iter().copied() {
+                let (candidate, resource, agent) = (device.id, device.resource.clone(), device.agent.clone());
+                let at = clock::unix_secs().get();
+                let login = Change::Login { candidate, login, resource, agent, presented: None, at };
+                self.change(account, login).await?;
+            }
+            for sm_id in device.sm_ids.iter().cloned() {
+                self.change(account, Change::Resumable { device: device.id, sm_id }).await?;
+            }
+        }
+        Ok(sessions.len())
+    }
+}

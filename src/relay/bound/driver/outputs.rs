@@ -1,0 +1,179 @@
+//! Performs the outputs of the session, and gives it the results of its jobs.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::SessionDriver;
+use crate::publish::Eligible;
+use crate::publish::session::Asker;
+use crate::push::notification::Publish;
+use crate::relay::jobs::{Done, Request, Spooling};
+use crate::session::{Closing, Input, Output, Stored};
+use crate::store::StoreError;
+
+impl SessionDriver {
+    pub(super) fn take(&mut self, input: Input) {
+        self.session.handle(self.now, input);
+        self.perform();
+        self.session.charge_store(self.jobs.bytes_at_work());
+    }
+
+    /// Performs the session's outputs; what comes of them at once is its next input.
+    pub(super) fn perform(&mut self) {
+        let mut answers = VecDeque::new();
+        loop {
+            while let Some(output) = self.session.poll() {
+                answers.extend(self.perform_one(output));
+            }
+            let Some(answer) = answers.pop_front() else { return self.note_ending() };
+            self.session.handle(self.now, answer);
+        }
+    }
+
+    fn perform_one(&mut self, output: Output) -> Option<Input> {
+        match output {
+            Output::ToClient(bytes) => self.legs.write_client(&bytes),
+            Output::ReplyToClient(bytes) => self.legs.reply_to_client(&bytes),
+            Output::ToUpstream(bytes) => self.legs.write_upstream(&bytes),
+            Output::ReplyToUpstream(bytes) => self.legs.reply_to_upstream(&bytes),
+            Output::Watch(peer) => self.legs.watch(peer),
+            Output::Resumable(id) => self.relay.registry().resumable(id, &self.handle),
+            Output::Store(token, change) => self.jobs.ask(Request::Change(token, *change)),
+            Output::Spool(items) => {
+                let last = items.last().map_or(0, |item| item.seq);
+                self.jobs.ask(Request::Spool(items, last));
+            }
+            Output::Unspool { spool, places } => self.jobs.ask(Request::Unspool(spool, vec![places])),
+            Output::Load(load) => self.jobs.ask(Request::Load(load)),
+            Output::TakeOver => self.jobs.ask(Request::TakeOver),
+            Output::Adopt { registered, places } => self.jobs.ask(Request::Adopt(registered, places)),
+            Output::Wake(reason) => self.jobs.ask(Request::Wake(reason)),
+            Output::Bury(id, h) => {
+                if !self.session.is_ending() {
+                    self.relay.registry().not_resumable(&self.handle);
+                }
+                self.jobs.ask(Request::Bury(id, h));
+            }
+            Output::Publish(publish) => return self.publish(publish),
+            Output::Carried(number, outcome) => match self.carried.done(number)? {
+                Asker::Own(target, since) => {
+                    self.relay.publishing().on_published_by_session(&self.handle, &target, since, &outcome);
+                    return Some(Input::Published(Box::new((target, *outcome))));
+                }
+                // The asker may have stopped waiting.
+                Asker::Other(reply) => drop(reply.send(*outcome)),
+            },
+            Output::Elsewhere(notice) => self.relay.absent().on_notice(self.handle.account(), *notice),
+            Output::Answered => {
+                if let Some(newer) = self.relay.registry().newer(&self.handle) {
+                    self.handle.answer(newer.login());
+                }
+            }
+            Output::CloseClient(closing) => self.close_client(closing),
+            Output::Event(event) => {
+                self.status.on_event(&self.handle, &event);
+                self.relay.reports().on_event(&event, self.status.volume(self.now, &event));
+            }
+            Output::End(reason) => self.ended = Some(reason),
+        }
+        None
+    }
+
+    /// Publishes. Where there is but the user's own stream, and this is it, the session writes the publish itself.
+    fn publish(&mut self, publish: Box<Publish>) -> Option<Input> {
+        if let Some(took) = self.status.on_publish() {
+            self.relay.metrics().notified(took);
+        }
+        let publishing = self.relay.publishing();
+        match publishing.eligible(self.handle.account(), &publish.target) {
+            Eligible::OwnSession => {
+                let number = self.carried.begin(Asker::Own(publish.target.clone(), Instant::now()));
+                return Some(Input::Carry(number, publish));
+            }
+            Eligible::Nothing | Eligible::Several => {
+                let publishing = Arc::clone(publishing).publish_for_session(Arc::clone(&self.handle), *publish);
+                self.relay.background().spawn_in_span(publishing);
+            }
+        }
+        None
+    }
+
+    fn close_client(&mut self, closing: Closing) {
+        let Some(client) = self.legs.detach() else { return };
+        match closing {
+            Closing::Orderly => self.relay.background().close_gracefully(*client),
+            Closing::Abrupt => drop(client),
+        }
+    }
+
+    // What the store has done
+
+    pub(super) fn on_job_done(&mut self, done: Done) {
+        match done {
+            Done::Changed(token, Ok((account, device))) => {
+                if device.is_some_and(|device| device != self.session.device()) {
+                    self.on_device_changed();
+                }
+                self.watched.on_revision(account.revision);
+                self.take(Input::Changed(Some(Box::new(account))));
+                self.note_services();
+                if let Some(token) = token {
+                    self.take(Input::Stored(token, Stored::Durable(device)));
+                }
+            }
+            Done::Changed(token, Err(error)) => {
+                self.relay.accounts().log_not_stored(&error);
+                self.take(Input::Changed(None));
+                if let Some(token) = token {
+                    self.take(Input::Stored(token, Stored::Failed));
+                }
+            }
+            Done::Spooled(Spooling { last, result, .. }) => self.on_spooled(last, result),
+            Done::Loaded(Ok(items)) => self.take(Input::Loaded(items)),
+            Done::Loaded(Err(error)) => {
+                tracing::error!(%error, "stanzas that wait cannot be read, trying again in 5 s");
+                self.take(Input::LoadFailed);
+            }
+            Done::TookOver(Ok(spools)) => self.take(Input::TookOver(spools)),
+            Done::TookOver(Err(StoreError::AccountRemoved { .. })) => {
+                self.take(Input::AccountRemoved);
+                self.take(Input::TookOver(Vec::new()));
+            }
+            Done::TookOver(Err(error)) => {
+                tracing::error!(%error, "stanzas of earlier sessions cannot be taken over, trying again in 5 s");
+                self.take(Input::TakeOverFailed);
+            }
+            Done::Quiet(Ok(()) | Err(StoreError::AccountRemoved { .. })) => {}
+            Done::Quiet(Err(error)) => tracing::error!(%error, "the store failed"),
+        }
+    }
+
+    /// The session has turned out to be of a device that was known before.
+    fn on_device_changed(&mut self) {
+        self.siblings.on_device_changed();
+        if !self.siblings.are_settled() {
+            self.session.expect_older();
+        }
+        self.session.share_device_memory(self.siblings.memory());
+        self.look_at_siblings();
+    }
+
+    fn on_spooled(&mut self, last: u64, result: Result<(), StoreError>) {
+        match result {
+            Ok(()) => self.take(Input::Spooled(last)),
+            // Nothing is kept of it, which is no failure.
+            Err(StoreError::AccountRemoved { .. }) => {
+                self.take(Input::AccountRemoved);
+                self.take(Input::Spooled(last));
+            }
+            Err(error) => {
+                self.relay.overload().on_spool_error(&error);
+                if self.session.spool_accepts() {
+                    tracing::error!(%error, "spool_failed: stanzas stay in memory, trying again every 5 s");
+                }
+                self.take(Input::SpoolRefused);
+            }
+        }
+    }
+}

@@ -1,0 +1,223 @@
+//! The two connections of a session: reading, writing, and how fast the client may send.
+
+use std::io;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use super::turn::TaskEvent;
+use crate::limits::{Rates, Throttle, Watch};
+use crate::metrics::{Leg, Tap};
+use crate::net::conn::{ConnEvent, Departure, Io};
+use crate::net::upstream::UpstreamConn;
+use crate::relay::backpressure::{PeerBacklog, Reading, Stops};
+use crate::relay::client::Client;
+use crate::session::Peer;
+use crate::xml::{Frame, FrameError};
+
+/// The connections of a session. Its client may be gone; its server is there until the session ends.
+pub(super) struct Legs {
+    client: Option<Box<Client>>,
+    upstream: UpstreamConn,
+    throttle: Throttle,
+    tap: Tap,
+    /// Many replies wait for the client, as the session knows.
+    replies_wait: bool,
+    /// The client is not read, as the session knows.
+    client_paused: bool,
+    /// The server is not read, as the session knows.
+    server_paused: bool,
+}
+
+/// The peers whose write deadline has passed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Stalled {
+    pub(super) client: bool,
+    pub(super) server: bool,
+}
+
+impl Legs {
+    pub(super) fn new(client: Box<Client>, upstream: UpstreamConn, tap: Tap) -> Self {
+        Self {
+            client: Some(client),
+            upstream,
+            throttle: Throttle::default(),
+            tap,
+            replies_wait: false,
+            client_paused: false,
+            server_paused: false,
+        }
+    }
+
+    /// Puts a connection in the place of the client's, which is returned.
+    pub(super) fn attach(&mut self, client: Box<Client>) -> Option<Box<Client>> {
+        self.client.replace(client)
+    }
+
+    /// Takes the client's connection away.
+    pub(super) fn detach(&mut self) -> Option<Box<Client>> {
+        self.client.take()
+    }
+
+    /// The session has ended: returns the server's connection.
+    pub(super) fn into_upstream(self) -> UpstreamConn {
+        self.upstream
+    }
+
+    // Writing
+
+    pub(super) fn write_client(&mut self, bytes: &[u8]) {
+        if let Some(client) = &mut self.client {
+            self.tap.went(Leg::Client, bytes);
+            client.write(bytes);
+        }
+    }
+
+    pub(super) fn reply_to_client(&mut self, bytes: &[u8]) {
+        if let Some(client) = &mut self.client {
+            self.tap.went(Leg::Client, bytes);
+            client.reply(bytes);
+        }
+    }
+
+    pub(super) fn write_upstream(&mut self, bytes: &[u8]) {
+        self.tap.went(Leg::Upstream, bytes);
+        self.upstream.write(bytes);
+    }
+
+    pub(super) fn reply_to_upstream(&mut self, bytes: &[u8]) {
+        self.tap.went(Leg::Upstream, bytes);
+        self.upstream.reply(bytes);
+    }
+
+    /// Watches for the departure of what was written last.
+    pub(super) fn watch(&mut self, peer: Peer) {
+        match peer {
+            Peer::Client => self.client.iter_mut().for_each(|client| client.watch()),
+            Peer::Server => self.upstream.watch(),
+        }
+    }
+
+    /// The departures of the questions that are watched, for each peer.
+    pub(super) fn departures(&mut self) -> [(Peer, Option<Departure>); 2] {
+        let client = self.client.as_mut().and_then(|client| client.departure());
+        [(Peer::Client, client), (Peer::Server, self.upstream.departure())]
+    }
+
+    /// Whether many replies wait for the client, if that has changed since it was asked last.
+    pub(super) fn take_replies_wait(&mut self) -> Option<bool> {
+        let many = self.client.as_ref().is_some_and(|client| client.owes_much());
+        let before = std::mem::replace(&mut self.replies_wait, many);
+        (many != before).then_some(many)
+    }
+
+    /// Whether the client has more relayed bytes waiting than it may.
+    pub(super) fn is_client_full(&self) -> bool {
+        self.client.as_ref().is_some_and(|client| client.is_full())
+    }
+
+    /// When the first peer is given up that does not read.
+    pub(super) fn write_deadline(&self, write_timeout: Duration) -> Option<Instant> {
+        let [client, server] = self.write_deadlines(write_timeout);
+        client.into_iter().chain(server).min()
+    }
+
+    /// The peers that have not read for too long.
+    pub(super) fn stalled(&self, now: Instant, write_timeout: Duration) -> Stalled {
+        let [client, server] = self.write_deadlines(write_timeout).map(|deadline| deadline.is_some_and(|at| at <= now));
+        Stalled { client, server }
+    }
+
+    fn write_deadlines(&self, write_timeout: Duration) -> [Option<Instant>; 2] {
+        let client = self.client.as_ref().and_then(|client| client.write_deadline(write_timeout));
+        [client, self.upstream.write_deadline(write_timeout)]
+    }
+
+    // Reading
+
+    /// Which of the two are read now.
+    pub(super) fn reading(&self, now: Instant, rates: Rates, stops: Stops) -> Reading {
+        let slowed = self.throttle.resumes_at(now, rates).is_some();
+        let stops = Stops { client: stops.client || slowed, ..stops };
+        Reading::decide(self.client.as_deref().map(PeerBacklog::of), Some(PeerBacklog::of(&self.upstream)), stops)
+    }
+
+    /// The peers that are read again (`false`), or not any more (`true`), since it was asked last.
+    pub(super) fn take_pauses(&mut self, reading: Reading) -> [Option<(Peer, bool)>; 2] {
+        let client = self.client.is_some() && !reading.client;
+        let client_before = std::mem::replace(&mut self.client_paused, client);
+        let server = !reading.server;
+        let server_before = std::mem::replace(&mut self.server_paused, server);
+        [
+            (client != client_before).then_some((Peer::Client, client)),
+            (server != server_before).then_some((Peer::Server, server)),
+        ]
+    }
+
+    /// When the client may go on, if it has sent too much lately. A limit that it has just reached is counted.
+    pub(super) fn resumes_at(&mut self, now: Instant, rates: Rates, watch: &Watch) -> Option<Instant> {
+        if rates == Rates::default() {
+            return None;
+        }
+        if let Some(limit) = self.throttle.newly_held(now, rates) {
+            watch.reached(limit, "a client");
+        }
+        self.throttle.resumes_at(now, rates)
+    }
+
+    /// Polls both, the `first` one first; only those that are read return what was received.
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>, reading: Reading, first: Peer) -> Poll<TaskEvent> {
+        let client_first = first == Peer::Client;
+        if client_first && let Poll::Ready(event) = self.poll_client(cx, reading) {
+            return Poll::Ready(TaskEvent::Client(event));
+        }
+        if let Poll::Ready(event) = self.upstream.poll_event(cx, Io::read_if(reading.server)) {
+            return Poll::Ready(TaskEvent::Upstream(event));
+        }
+        if client_first { Poll::Pending } else { self.poll_client(cx, reading).map(TaskEvent::Client) }
+    }
+
+    fn poll_client(&mut self, cx: &mut Context<'_>, reading: Reading) -> Poll<io::Result<ConnEvent>> {
+        match &mut self.client {
+            Some(client) => client.poll_event(cx, Io::read_if(reading.client)),
+            None => Poll::Pending,
+        }
+    }
+
+    /// Bytes of the client were received.
+    pub(super) fn on_client_received(&mut self, now: Instant, rates: Rates) {
+        let received = self.client.as_mut().map_or(0, |client| client.take_received());
+        self.throttle.bytes(now, rates, received);
+    }
+
+    /// Takes the client's next frame.
+    pub(super) fn next_client_frame(&mut self, now: Instant, rates: Rates) -> Result<Option<Frame>, FrameError> {
+        let Some(client) = &mut self.client else { return Ok(None) };
+        let frame = client.next_frame()?;
+        if let Some(frame) = &frame {
+            if frame.is_stanza() {
+                self.throttle.stanza(now, rates);
+            }
+            self.tap.came(Leg::Client, frame);
+        }
+        Ok(frame)
+    }
+
+    /// Takes the server's next frame.
+    pub(super) fn next_upstream_frame(&mut self) -> Result<Option<Frame>, FrameError> {
+        let frame = self.upstream.next_frame()?;
+        if let Some(frame) = &frame {
+            self.tap.came(Leg::Upstream, frame);
+        }
+        Ok(frame)
+    }
+
+    /// The bytes of the server that were received and not taken.
+    pub(super) fn upstream_buffered(&mut self) -> usize {
+        self.upstream.framer().buffer().len()
+    }
+
+    /// Adds what has passed to the metrics.
+    pub(super) fn count_traffic(&mut self) {
+        self.tap.settle();
+    }
+}

@@ -1,0 +1,58 @@
+//! Published values that a session follows: the settings, its account, and the drain.
+
+use std::sync::Arc;
+
+use crate::push::account::{Account, LoginId};
+use crate::registry::News;
+use crate::session::Settings;
+
+/// The values that the session has taken.
+pub(super) struct Watched {
+    settings: Arc<Settings>,
+    revision: u64,
+    is_removed: bool,
+    is_draining: bool,
+}
+
+/// The news of an account.
+pub(super) struct AccountNews {
+    /// The account of this login was removed.
+    pub(super) is_removed: bool,
+    /// A newer revision.
+    pub(super) newer: Option<Arc<Account>>,
+}
+
+impl Watched {
+    pub(super) fn new(settings: Arc<Settings>) -> Self {
+        Self { settings, revision: 0, is_removed: false, is_draining: false }
+    }
+
+    /// The session has this revision of its account.
+    pub(super) fn on_revision(&mut self, revision: u64) {
+        self.revision = revision.max(self.revision);
+    }
+
+    /// Takes the settings in force; returns them if they are new.
+    pub(super) fn take_settings(&mut self, current: Arc<Settings>) -> Option<Arc<Settings>> {
+        if Arc::ptr_eq(&current, &self.settings) {
+            return None;
+        }
+        self.settings = Arc::clone(&current);
+        Some(current)
+    }
+
+    /// Takes what is published about the account of a login; returns the news.
+    pub(super) fn take_news(&mut self, login: LoginId, news: News) -> AccountNews {
+        let is_removed = news.removed >= login && !std::mem::replace(&mut self.is_removed, true);
+        let newer = news.account.filter(|account| account.revision > self.revision);
+        if let Some(account) = &newer {
+            self.on_revision(account.revision);
+        }
+        AccountNews { is_removed, newer }
+    }
+
+    /// Takes note that the daemon drains; returns whether that is new.
+    pub(super) fn take_drain(&mut self) -> bool {
+        !std::mem::replace(&mut self.is_draining, true)
+    }
+}

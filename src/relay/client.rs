@@ -1,0 +1,20 @@
+//! The types of [`crate::registry`] for connections of clients.
+
+use tokio::net::TcpStream;
+
+use crate::net::conn::Conn;
+use crate::net::tls_stream::TlsStream;
+use crate::registry;
+
+/// A client's framed connection.
+pub type Client = Conn<TlsStream<TcpStream>>;
+/// All sessions.
+pub type Registry = registry::Registry<Client>;
+/// How others reach a session.
+pub type Handle = registry::Handle<Client>;
+/// A request to a session's task.
+pub(super) type Command = registry::Command<Client>;
+/// A connection that proved it may take the session over.
+pub(super) type Attach = registry::Attach<Client>;
+/// A connection that was not taken, given back.
+pub(super) type Refused = registry::Refused<Client>;

@@ -1,0 +1,157 @@
+//! Performs the outputs of the negotiation.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::LoginDriver;
+use crate::limits::{Limit, Refusal, Stage};
+use crate::metrics::{ConnectOutcome, LoginOutcome};
+use crate::net::proxy_protocol::{self, Tls};
+use crate::net::upstream::Terms;
+use crate::relay::login::patience::Patience;
+use crate::relay::snapshot::Authentication;
+use crate::session::EndReason;
+use crate::session::mechanism_filter::UpstreamWarning;
+use crate::session::negotiate::{CloseReason, Input, Output};
+use crate::xml::MemoryShare;
+
+impl LoginDriver<'_> {
+    /// Performs outputs; what one of them answers is the next input, once all are drained.
+    pub(super) async fn perform(&mut self) {
+        loop {
+            let mut answer = None;
+            while let Some(output) = self.negotiation.poll() {
+                if let Some(input) = self.perform_one(output).await {
+                    answer = Some(input);
+                }
+                if self.interrupted.is_some() {
+                    return;
+                }
+            }
+            match answer {
+                Some(input) => self.negotiation.handle(input),
+                None => return,
+            }
+        }
+    }
+
+    async fn perform_one(&mut self, output: Output) -> Option<Input> {
+        match output {
+            Output::ToClient(bytes) => self.client.as_mut()?.write(&bytes),
+            Output::ReplyToClient(bytes) => self.client.as_mut()?.reply(&bytes),
+            Output::ToUpstream(bytes) => self.upstream.as_mut()?.write(&bytes),
+            Output::Connect(host) => return self.connect(&host).await,
+            Output::Authenticated => {
+                let limits = self.snapshot.limits(Authentication::Done);
+                self.authentication = Authentication::Done;
+                let client = self.client.as_mut()?;
+                client.framer().set_limits(limits);
+                client.permit()?.authenticated();
+            }
+            Output::SaslFailed => self.relay.metrics().sasl_failure(),
+            Output::LoginFailed => self.relay.guards().logins().failed(Instant::now(), self.addresses.client.ip()),
+            Output::LoginRefused => {
+                self.relay.guards().watch().reached(Limit::FailedLoginsPerAddress, self.addresses.client.ip())
+            }
+            Output::Restart => {
+                if let Some(client) = &mut self.client {
+                    client.framer().restart();
+                }
+                if let Some(upstream) = &mut self.upstream {
+                    upstream.framer().restart();
+                }
+            }
+            Output::Find(id) => {
+                self.count_resumption();
+                return self.find(&id).await;
+            }
+            Output::HandOver { id, resumption } => {
+                return self.hand_over(&id, resumption).await;
+            }
+            Output::Release { proof, resource } => {
+                if let Some(superseded) = self.relay.registry().held_resource(&proof, &resource) {
+                    let relay = self.relay;
+                    self.wait_for(relay.accounts().end_session(&superseded, EndReason::Superseded), Patience::Bounded)
+                        .await;
+                }
+            }
+            Output::Bound(bound) => {
+                self.bound = Some(*bound);
+                self.outcome = LoginOutcome::Bound;
+                self.done = true;
+            }
+            Output::UpstreamWarning { host, warning } => self.relay.warnings().warn(host, warning),
+            Output::Close(reason) => {
+                self.report_close(reason);
+                self.outcome = LoginOutcome::Closed(reason);
+                self.done = true;
+            }
+        }
+        None
+    }
+
+    /// Logs the end of the login. Peers can cause it without end, so it is logged as its limit is, or at level debug.
+    fn report_close(&self, reason: CloseReason) {
+        let watch = self.relay.guards().watch();
+        match reason {
+            CloseReason::Timeout => watch.reached(Limit::AuthenticationTimeout, self.addresses.client.ip()),
+            CloseReason::ServerSilent => watch.reached(Limit::ServerTimeout, self.addresses.client.ip()),
+            CloseReason::ClientClosed
+            | CloseReason::ClientError
+            | CloseReason::UpstreamClosed
+            | CloseReason::UpstreamLost
+            | CloseReason::UpstreamError
+            | CloseReason::UpstreamWantsTls
+            | CloseReason::HostUnknown
+            | CloseReason::ResumeRefused
+            | CloseReason::StoreLate
+            | CloseReason::Crowded
+            | CloseReason::TooManyElements
+            | CloseReason::LockedOut
+            | CloseReason::Shutdown => {}
+        }
+        tracing::debug!(?reason, "closed before login");
+    }
+
+    async fn connect(&mut self, host: &str) -> Option<Input> {
+        let snapshot = Arc::clone(&self.snapshot);
+        let Some(way) = snapshot.ways.to(host) else {
+            return Some(Input::UpstreamLost);
+        };
+        if let Some(permit) = self.client.as_mut().and_then(|client| client.permit()) {
+            permit.reaches(Stage::Opened);
+        }
+        let terms = Terms {
+            connect_timeout: self.snapshot.config.limits.connect_timeout,
+            write_timeout: self.snapshot.config.stream_management.write_timeout,
+            limits: self.snapshot.upstream_limits(),
+            tls: self.client.as_ref().and_then(|client| client.stream().state().protocol_version()),
+        };
+        let tls = self.client.as_ref().and_then(|client| Tls::of(client.stream().state()));
+        let client = proxy_protocol::Client { addresses: self.addresses, tls };
+        let connected = self.wait_for(way.connect(&terms, Some(&client)), Patience::Bounded).await?;
+        self.relay
+            .metrics()
+            .upstream(host, if connected.is_ok() { ConnectOutcome::Connected } else { ConnectOutcome::Failed });
+        Some(match connected {
+            Ok(mut conn) => {
+                if let (Some(wanted), Some(spoken)) = (terms.tls, conn.stream().version())
+                    && wanted != spoken
+                {
+                    self.relay.warnings().warn(host.to_owned(), UpstreamWarning::OtherTls);
+                }
+                let free = self.snapshot.config.limits.stanza;
+                conn.framer().skip_unfit(Some(MemoryShare { free, memory: self.relay.guards().large() }));
+                self.upstream = Some(conn);
+                Input::Connected(way.leg())
+            }
+            Err(error) => {
+                let (upstream, remedy) = (way.upstream(), error.remedy());
+                if let Some(suppressed) = self.relay.guards().watch().refused(Refusal::Unreachable) {
+                    tracing::warn!(domain = host, %upstream, %error, remedy, suppressed, "the server cannot be reached");
+                }
+                Input::UpstreamLost
+            }
+        })
+    }
+}

@@ -1,0 +1,128 @@
+//! Publishes for sessions and accounts, and what follows from their outcomes.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::mpsc;
+
+use super::accounts::Accounts;
+use super::client::{Command, Handle};
+use super::snapshot::Current;
+use crate::clock;
+use crate::config::Transport;
+use crate::jid::BareJid;
+use crate::metrics::Metrics;
+use crate::publish::{Eligible, Publisher, Revocation, Standing, TransportSettings};
+use crate::push::notification::Publish;
+use crate::push::outcome::Outcome;
+use crate::push::registration::Target;
+use crate::registry::Published;
+
+/// Publishes, counts the outcomes, and stores what follows from them.
+pub(super) struct Publishing {
+    publisher: Publisher,
+    accounts: Arc<Accounts>,
+    current: Arc<Current>,
+    metrics: Arc<Metrics>,
+}
+
+impl Publishing {
+    pub(super) fn new(
+        publisher: Publisher,
+        accounts: Arc<Accounts>,
+        current: Arc<Current>,
+        metrics: Arc<Metrics>,
+    ) -> Self {
+        Self { publisher, accounts, current, metrics }
+    }
+
+    /// Publishes for an account by whatever transport is fit, and stores what follows from the answer.
+    pub(super) async fn publish(&self, account: &BareJid, publish: Publish) -> Published {
+        let target = publish.target.clone();
+        tracing::info!(%account, service = %target, "published");
+        let published = self.publish_counted(account, publish).await;
+        let (outcome, transport) = (&published.outcome, published.transport_name());
+        tracing::info!(%account, service = %target, transport, ?outcome, "publish outcome");
+        self.note_outcome(account, &target, &published.outcome).await;
+        published
+    }
+
+    /// Publishes for a session, which gets the outcome; if it has ended by then, its account does.
+    pub(super) async fn publish_for_session(self: Arc<Self>, session: Arc<Handle>, publish: Publish) {
+        let target = publish.target.clone();
+        let published = self.publish_counted(session.account(), publish).await;
+        tracing::info!(service = %target, transport = published.transport_name(), "transport chosen");
+        note_push(&session, published.clone());
+        let outcome = published.outcome;
+        if session.deliver(Command::Published(Box::new((target.clone(), outcome.clone())))).is_err() {
+            self.note_outcome(session.account(), &target, &outcome).await;
+        }
+    }
+
+    /// A session has carried a publish of its own that was asked for at `since`: remembers and counts the outcome.
+    pub(super) fn on_published_by_session(&self, session: &Handle, target: &Target, since: Instant, outcome: &Outcome) {
+        let published = Published { transport: Some(Transport::Session), outcome: outcome.clone() };
+        self.count(&published, since.elapsed());
+        note_push(session, published.clone());
+        self.publisher.on_published(target, published);
+    }
+
+    /// The transports that are eligible for a publish of an account, now.
+    pub(super) fn eligible(&self, account: &BareJid, target: &Target) -> Eligible {
+        self.publisher.eligible(account, target)
+    }
+
+    /// Whether some transport may publish for an account that has no session.
+    pub(super) fn needs_no_session(&self, account: &BareJid, target: &Target) -> bool {
+        self.publisher.needs_no_session(account, target)
+    }
+
+    /// How things are with the push service of a registration.
+    pub(super) fn standing(&self, account: &BareJid, target: &Target) -> Standing {
+        self.publisher.standing(account, target)
+    }
+
+    /// The affiliations that push services send. `None` if they were taken before.
+    pub(super) fn revocations(&self) -> Option<mpsc::Receiver<Revocation>> {
+        self.publisher.revocations()
+    }
+
+    /// Takes other settings of the transports.
+    pub(super) fn reload(&self, settings: Arc<TransportSettings>) {
+        self.publisher.reload(settings);
+    }
+
+    /// Waits until all streams are closed.
+    pub(super) async fn finished(&self) {
+        self.publisher.finished().await;
+    }
+
+    /// Stores what follows from an outcome.
+    pub(super) async fn note_outcome(&self, account: &BareJid, target: &Target, outcome: &Outcome) {
+        let max_errors = self.current.load().config.push.settings.max_errors;
+        if let Some(change) = outcome.change(target, max_errors, clock::unix_secs().get())
+            && let Err(error) = self.accounts.change(account, change).await
+        {
+            self.accounts.log_not_stored(&error);
+        }
+    }
+
+    async fn publish_counted(&self, account: &BareJid, publish: Publish) -> Published {
+        let began = Instant::now();
+        let published = self.publisher.publish(account, publish).await;
+        self.count(&published, began.elapsed());
+        published
+    }
+
+    fn count(&self, published: &Published, took: Duration) {
+        self.metrics.publish(published.transport_name(), published.outcome.name());
+        if let Some(transport) = published.transport {
+            self.metrics.publish_took(transport, took);
+        }
+    }
+}
+
+/// Notes the outcome of a session's notification for operators.
+fn note_push(session: &Handle, published: Published) {
+    session.note(|notes| notes.push = Some((published, clock::now())));
+}

@@ -1,0 +1,62 @@
+//! The stages of a connection: each is a future of its own, so that a connection that is idle needs little memory.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use tokio::net::TcpStream;
+use tracing::Instrument;
+
+use super::shared::Relay;
+use super::{bound, client_address, handshake, login};
+use crate::config::Listen;
+use crate::net::listener::Admission;
+
+impl Relay {
+    /// Serves one connection for as long as it, or the session that it becomes, lives.
+    pub fn serve(
+        self: Arc<Self>,
+        tcp: TcpStream,
+        peer: SocketAddr,
+        listen: Arc<Listen>,
+        admission: Admission,
+    ) -> impl Future<Output = ()> + Send + use<> {
+        use tracing::field::Empty;
+        let span = tracing::info_span!("session", peer = Empty, proxy = Empty, jid = Empty);
+        // Made here, so that the task has no room for what only the login is about.
+        let login = Box::pin(Arc::clone(&self).log_in(tcp, peer, listen, admission));
+        let stages = async move {
+            if let Some(login) = login.await {
+                tracing::Span::current().record("jid", tracing::field::display(&login.bound.jid));
+                Box::pin(bound::run(self, login)).await;
+            }
+        };
+        stages.instrument(span)
+    }
+
+    /// Each stage, and what it gives to the next, in a box of its own: a connection that sends nothing needs little, and a session
+    /// that lasts for days keeps nothing of its handshake.
+    async fn log_in(
+        self: Arc<Self>,
+        tcp: TcpStream,
+        peer: SocketAddr,
+        listen: Arc<Listen>,
+        admission: Admission,
+    ) -> Option<Box<login::Login>> {
+        let permit = match admission {
+            Ok(permit) => permit,
+            Err(limit) => {
+                self.overload().turn_away(tcp, listen.tls, limit);
+                return None;
+            }
+        };
+        let _logging_in = self.metrics().logging_in();
+        let snapshot = self.current();
+        let deadline = Instant::now() + snapshot.config.limits.handshake_timeout;
+        let accepted = client_address::Accepted { tcp, peer, permit };
+        let known = Box::pin(client_address::identify(&self, accepted, &listen, deadline)).await?;
+        let addresses = known.addresses;
+        let secured = Box::pin(handshake::secure(&self, &snapshot, known, listen.tls, deadline)).await?;
+        Box::pin(login::run(&self, snapshot, secured, addresses)).await
+    }
+}
