@@ -6,7 +6,7 @@ use std::time::Duration;
 use clap::parser::ValueSource;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
-use crate::admin::protocol::Request;
+use crate::admin::protocol::AdminRequest;
 use crate::jid::{BareJid, Jid};
 use crate::paths::PACKAGED_CONFIG;
 use crate::secret::Secret;
@@ -20,14 +20,14 @@ pub struct Cli {
     /// The configuration file; where there is none of that name, /etc/pushward/config.toml
     #[arg(long, short, global = true, value_name = "FILE", default_value = "config.toml")]
     pub config: PathBuf,
-    /// What to do; `None` is [`Command::Run`].
+    /// What to do; `None` is [`CliCommand::Run`].
     #[command(subcommand)]
-    command: Option<Command>,
+    command: Option<CliCommand>,
 }
 
 /// What to do.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Subcommand)]
-pub enum Command {
+pub enum CliCommand {
     /// Serve clients (the default)
     #[default]
     Run,
@@ -154,20 +154,20 @@ impl DaemonCommand {
     }
 
     /// The request, and how its answer is printed.
-    pub fn into_request(self) -> (Request, OutputFormat) {
+    pub fn into_request(self) -> (AdminRequest, OutputFormat) {
         match self {
-            Self::Status(view) => (Request::Status, view.output),
-            Self::Sessions(view) => (Request::Sessions, view.output),
-            Self::Reload(output) => (Request::Reload, output),
-            Self::Push(PushCommand::List { jid, output }) => (Request::PushList { account: jid }, output),
+            Self::Status(view) => (AdminRequest::Status, view.output),
+            Self::Sessions(view) => (AdminRequest::Sessions, view.output),
+            Self::Reload(output) => (AdminRequest::Reload, output),
+            Self::Push(PushCommand::List { jid, output }) => (AdminRequest::PushList { account: jid }, output),
             Self::Push(PushCommand::Ping { jid, push_jid, node, output }) => {
-                (Request::PushPing { account: jid, service: push_jid, node: node.map(Secret::new) }, output)
+                (AdminRequest::PushPing { account: jid, service: push_jid, node: node.map(Secret::new) }, output)
             }
             Self::Push(PushCommand::Remove { jid, push_jid, node, output }) => {
-                (Request::PushRemove { account: jid, service: push_jid, node: node.map(Secret::new) }, output)
+                (AdminRequest::PushRemove { account: jid, service: push_jid, node: node.map(Secret::new) }, output)
             }
-            Self::Release { jid, output } => (Request::Release { account: jid }, output),
-            Self::Forget { jid, output } => (Request::Forget { account: jid }, output),
+            Self::Release { jid, output } => (AdminRequest::Release { account: jid }, output),
+            Self::Forget { jid, output } => (AdminRequest::Forget { account: jid }, output),
         }
     }
 }
@@ -200,7 +200,7 @@ impl Cli {
     }
 
     /// What to do.
-    pub fn command(&self) -> Command {
+    pub fn command(&self) -> CliCommand {
         self.command.clone().unwrap_or_default()
     }
 }
@@ -209,7 +209,7 @@ impl Cli {
 mod tests {
     use super::*;
 
-    fn check(arguments: &[&str], config: &str, command: Command) {
+    fn check(arguments: &[&str], config: &str, command: CliCommand) {
         let cli = Cli::try_parse_from(["pushward"].iter().chain(arguments)).unwrap();
         assert_eq!((cli.config.as_path(), cli.command()), (Path::new(config), command), "{arguments:?}");
     }
@@ -217,16 +217,16 @@ mod tests {
     #[test]
     fn commands_and_options_are_understood_in_any_order() {
         <Cli as CommandFactory>::command().debug_assert();
-        check(&[], "config.toml", Command::Run);
-        check(&["run"], "config.toml", Command::Run);
-        check(&["--config", "a.toml"], "a.toml", Command::Run);
-        check(&["--config", "a.toml", "check"], "a.toml", Command::Check);
-        check(&["check", "--config", "a.toml"], "a.toml", Command::Check);
-        check(&["demo"], "config.toml", Command::Demo(demo::DemoOptions::default()));
+        check(&[], "config.toml", CliCommand::Run);
+        check(&["run"], "config.toml", CliCommand::Run);
+        check(&["--config", "a.toml"], "a.toml", CliCommand::Run);
+        check(&["--config", "a.toml", "check"], "a.toml", CliCommand::Check);
+        check(&["check", "--config", "a.toml"], "a.toml", CliCommand::Check);
+        check(&["demo"], "config.toml", CliCommand::Demo(demo::DemoOptions::default()));
         check(
             &["demo", "--serve", "--verbose"],
             "config.toml",
-            Command::Demo(demo::DemoOptions { serve: true, verbose: true }),
+            CliCommand::Demo(demo::DemoOptions { serve: true, verbose: true }),
         );
     }
 
@@ -234,7 +234,7 @@ mod tests {
     fn what_is_watched_is_asked_anew_each_time() {
         let every = |arguments: &[&str]| {
             let cli = Cli::try_parse_from(["pushward"].iter().chain(arguments)).map_err(|error| error.to_string())?;
-            let Command::Ask(ask) = cli.command() else { panic!("{arguments:?}") };
+            let CliCommand::Ask(ask) = cli.command() else { panic!("{arguments:?}") };
             Ok::<_, String>(ask.watched_every())
         };
         assert_eq!(every(&["sessions"]), Ok(None));
@@ -254,22 +254,23 @@ mod tests {
     fn commands_to_the_daemon_become_requests() {
         let ask = |arguments: &[&str]| {
             let cli = Cli::try_parse_from(["pushward"].iter().chain(arguments)).unwrap();
-            let Command::Ask(ask) = cli.command() else { panic!("{arguments:?}") };
+            let CliCommand::Ask(ask) = cli.command() else { panic!("{arguments:?}") };
             ask.into_request()
         };
         let (text, json) = (OutputFormat { json: false }, OutputFormat { json: true });
         let (account, service): (BareJid, Jid) = ("a@b".parse().unwrap(), "push.b".parse().unwrap());
-        assert_eq!(ask(&["status"]), (Request::Status, text));
-        assert_eq!(ask(&["sessions", "--json"]), (Request::Sessions, json));
-        assert_eq!(ask(&["reload"]), (Request::Reload, text));
-        assert_eq!(ask(&["push", "list"]), (Request::PushList { account: None }, text));
-        assert_eq!(ask(&["push", "list", "A@B"]), (Request::PushList { account: Some(account.clone()) }, text));
+        assert_eq!(ask(&["status"]), (AdminRequest::Status, text));
+        assert_eq!(ask(&["sessions", "--json"]), (AdminRequest::Sessions, json));
+        assert_eq!(ask(&["reload"]), (AdminRequest::Reload, text));
+        assert_eq!(ask(&["push", "list"]), (AdminRequest::PushList { account: None }, text));
+        assert_eq!(ask(&["push", "list", "A@B"]), (AdminRequest::PushList { account: Some(account.clone()) }, text));
         let node = Some(Secret::new("n".to_owned()));
-        let ping = Request::PushPing { account: account.clone(), service: Some(service.clone()), node: node.clone() };
+        let ping =
+            AdminRequest::PushPing { account: account.clone(), service: Some(service.clone()), node: node.clone() };
         assert_eq!(ask(&["push", "ping", "a@b", "push.b", "n", "--json"]), (ping, json));
-        let remove = Request::PushRemove { account: account.clone(), service, node };
+        let remove = AdminRequest::PushRemove { account: account.clone(), service, node };
         assert_eq!(ask(&["push", "remove", "a@b", "push.b", "n"]), (remove, text));
-        assert_eq!(ask(&["release", "a@b"]), (Request::Release { account: account.clone() }, text));
-        assert_eq!(ask(&["forget", "a@b"]), (Request::Forget { account }, text));
+        assert_eq!(ask(&["release", "a@b"]), (AdminRequest::Release { account: account.clone() }, text));
+        assert_eq!(ask(&["forget", "a@b"]), (AdminRequest::Forget { account }, text));
     }
 }

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::process::ExitCode;
 
-use pushward::cli::{Cli, Command};
+use pushward::cli::{Cli, CliCommand};
 use pushward::config::Config;
 use pushward::{admin, check, daemon, demo, exit, log, service, setup};
 
@@ -24,12 +24,12 @@ fn main() -> ExitCode {
 
 async fn command(cli: Cli) -> ExitCode {
     match cli.command() {
-        Command::Run => run(&cli.config).await,
-        Command::Check => check::run(&cli.config).await,
-        Command::Setup(options) => setup::run(&cli.config, options).await,
-        Command::Print { what } => service::print::run(what, Cli::definition()),
-        Command::Demo(options) => demo::run(options).await,
-        Command::Ask(ask) => admin::command::run(&cli.config, ask.into()).await,
+        CliCommand::Run => run(&cli.config).await,
+        CliCommand::Check => check::run(&cli.config).await,
+        CliCommand::Setup(options) => setup::run(&cli.config, options).await,
+        CliCommand::Print { what } => service::print::run(what, Cli::definition()),
+        CliCommand::Demo(options) => demo::run(options).await,
+        CliCommand::Ask(ask) => admin::command::run(&cli.config, ask.into()).await,
     }
 }
 

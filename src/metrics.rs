@@ -47,18 +47,18 @@ pub use connections::LoggingIn;
 pub use fate::{Fate, Fates};
 use handover::Handover;
 pub use latency::Latency;
-pub use measured::{Counted, Disk, Measured, Tally};
+pub use measured::{Counted, DiskUsage, Measured, Tally};
 use notifications::Notifications;
 pub use operation::LimitsReached;
 use operation::Operation;
-pub use outcome::{ConnectOutcome, Handshake, LoginOutcome, ReloadOutcome, ResumeOutcome};
+pub use outcome::{ConnectOutcome, HandshakeOutcome, LoginOutcome, ReloadOutcome, ResumeOutcome};
 use process::Process;
-use sessions::Sessions;
+use sessions::SessionMetrics;
 use storage::Storage;
 pub use storage::StoreMetrics;
 use traffic::Traffic;
-pub use traffic::{Leg, Tap};
-pub use unsaved::Unsaved;
+pub use traffic::{MeteredLeg, Tap};
+pub use unsaved::UnsavedGauge;
 pub use waits::Wait;
 
 /// The metrics of a process.
@@ -67,7 +67,7 @@ pub struct Metrics {
     registry: Registry,
     traffic: Arc<Traffic>,
     connections: Connections,
-    sessions: Sessions,
+    sessions: SessionMetrics,
     notifications: Notifications,
     storage: Storage,
     handover: Handover,
@@ -94,7 +94,7 @@ impl Metrics {
             registry: Registry::default(),
             traffic: Arc::default(),
             connections: Connections::default(),
-            sessions: Sessions::default(),
+            sessions: SessionMetrics::default(),
             notifications: Notifications::default(),
             storage: Storage::new(store),
             handover: Handover::default(),
@@ -146,7 +146,7 @@ impl Metrics {
     }
 
     /// Counts a handshake, and the time that it took.
-    pub fn handshake(&self, outcome: Handshake, took: Duration) {
+    pub fn handshake(&self, outcome: HandshakeOutcome, took: Duration) {
         self.connections.handshake(outcome, took);
     }
 
@@ -232,7 +232,7 @@ impl Metrics {
     }
 
     /// The stanzas of a session that only memory has while the spool refuses them: none so far.
-    pub fn unsaved(&self) -> Unsaved {
+    pub fn unsaved(&self) -> UnsavedGauge {
         self.storage.unsaved()
     }
 
@@ -301,7 +301,7 @@ impl Metrics {
 
     /// What has been counted since the start.
     pub fn counted(&self) -> Counted {
-        let (messages_in, messages_out) = self.traffic.messages(Leg::Client);
+        let (messages_in, messages_out) = self.traffic.messages(MeteredLeg::Client);
         let mut counted = Counted { messages_in, messages_out, ..Counted::default() };
         for outcome in LoginOutcome::all() {
             let is_in = matches!(outcome, LoginOutcome::Bound | LoginOutcome::Resumed);
@@ -347,13 +347,13 @@ mod tests {
         metrics.certificate("one.test", 2_000_000_000, [("expired", false), ("expires_soon", true)]);
         let _client = metrics.logging_in();
         drop(metrics.logging_in());
-        metrics.handshake(Handshake::Established, Duration::from_millis(7));
+        metrics.handshake(HandshakeOutcome::Established, Duration::from_millis(7));
         metrics.login(LoginOutcome::Closed(CloseReason::Timeout));
         metrics.resumption(ResumeOutcome::NotProven);
         metrics.upstream("example.org", ConnectOutcome::Failed);
-        metrics.tap().went(Leg::Client, b"<message/>");
+        metrics.tap().went(MeteredLeg::Client, b"<message/>");
         let tally = Tally { live: 1, suspect: 1, dark: 3, queued: 5, queue_bytes: 600 };
-        let disk = Disk { accounts: 6, spooled: 7, spool_bytes: 800, store_bytes: 9000, wakes_waiting: 4 };
+        let disk = DiskUsage { accounts: 6, spooled: 7, spool_bytes: 800, store_bytes: 9000, wakes_waiting: 4 };
         let text = metrics.text(&measured(tally, Some(disk))).unwrap();
         for line in [
             concat!("pushward_build_info{version=\"", env!("CARGO_PKG_VERSION"), "\"} 1"),
@@ -403,7 +403,7 @@ mod tests {
         assert!(text.ends_with("# EOF\n"), "{text}");
     }
 
-    fn measured(tally: Tally, disk: Option<Disk>) -> Measured {
+    fn measured(tally: Tally, disk: Option<DiskUsage>) -> Measured {
         Measured { sessions: [("example.org".to_owned(), tally)].into(), disk }
     }
 
@@ -434,7 +434,7 @@ mod tests {
     #[test]
     fn the_page_is_told_what_was_counted() {
         let metrics = Metrics::new();
-        metrics.tap().went(Leg::Client, b"<message/>");
+        metrics.tap().went(MeteredLeg::Client, b"<message/>");
         metrics.login(LoginOutcome::Resumed);
         metrics.login(LoginOutcome::Closed(CloseReason::HostUnknown));
         metrics.publish("none", "not_sent");

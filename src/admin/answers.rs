@@ -7,7 +7,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::unix::OwnedWriteHalf;
 use tokio::time::timeout;
 
-use super::protocol::{self, Answer};
+use super::protocol::{self, AdminAnswer};
 
 /// How long the operator may take to read a line.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -17,9 +17,9 @@ pub(super) type Refusal = String;
 
 /// Writes the lines of an answer.
 #[derive(Debug)]
-pub(super) struct Answers(OwnedWriteHalf);
+pub(super) struct AnswerWriter(OwnedWriteHalf);
 
-impl Answers {
+impl AnswerWriter {
     pub(super) fn new(socket: OwnedWriteHalf) -> Self {
         Self(socket)
     }
@@ -28,7 +28,7 @@ impl Answers {
     ///
     /// # Errors
     /// The operator has gone, or does not read.
-    pub(super) async fn send(&mut self, answer: &Answer) -> io::Result<()> {
+    pub(super) async fn send(&mut self, answer: &AdminAnswer) -> io::Result<()> {
         let line = protocol::line(answer)?;
         timeout(PATIENCE, self.0.write_all(&line)).await?
     }

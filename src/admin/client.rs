@@ -8,7 +8,7 @@ use tokio::io::{AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
 use tokio::time::timeout;
 
-use super::protocol::{self, Answer, Registration, Request};
+use super::protocol::{self, AdminAnswer, AdminRequest, RegistrationEntry};
 use crate::config::Config;
 
 /// How long the daemon may take for a line, beside what a push service may take.
@@ -35,23 +35,23 @@ pub(crate) enum AskError {
 ///
 /// # Errors
 /// There is nobody to ask, or no whole answer.
-pub(crate) async fn registrations(config: &Config) -> Result<Vec<Registration>, AskError> {
+pub(crate) async fn registrations(config: &Config) -> Result<Vec<RegistrationEntry>, AskError> {
     let mut registrations = Vec::new();
     let take = |answer| {
-        if let Answer::Registration(registration) = answer {
+        if let AdminAnswer::Registration(registration) = answer {
             registrations.push(registration);
         }
         Ok(())
     };
-    ask(config, &Request::PushList { account: None }, take).await?;
+    ask(config, &AdminRequest::PushList { account: None }, take).await?;
     Ok(registrations)
 }
 
 /// Asks, and has each line of the answer taken.
 pub(super) async fn ask(
     config: &Config,
-    request: &Request,
-    mut take: impl FnMut(Answer) -> Result<(), AskError>,
+    request: &AdminRequest,
+    mut take: impl FnMut(AdminAnswer) -> Result<(), AskError>,
 ) -> Result<(), AskError> {
     let place = config.admin.socket.display().to_string();
     let mut stream = UnixStream::connect(&config.admin.socket).await.map_err(|error| {
@@ -63,11 +63,11 @@ pub(super) async fn ask(
     timeout(patience, stream.write_all(&line)).await.map_err(|_| AskError::Late)?.map_err(AskError::Broken)?;
     let mut reader = BufReader::new(stream);
     loop {
-        let read = timeout(patience, protocol::read::<Answer>(&mut reader)).await.map_err(|_| AskError::Late)?;
+        let read = timeout(patience, protocol::read::<AdminAnswer>(&mut reader)).await.map_err(|_| AskError::Late)?;
         match read.map_err(AskError::Broken)? {
             None => return Err(AskError::Broken(io::ErrorKind::UnexpectedEof.into())),
-            Some(Answer::End) => return Ok(()),
-            Some(Answer::Failed { reason }) => return Err(AskError::Refused(reason)),
+            Some(AdminAnswer::End) => return Ok(()),
+            Some(AdminAnswer::Failed { reason }) => return Err(AskError::Refused(reason)),
             Some(answer) => take(answer)?,
         }
     }

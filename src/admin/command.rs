@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use super::client::{AskError, ask};
-use super::protocol::{Answer, Ping, PingOutcome, Reloaded, Request};
+use super::protocol::{AdminAnswer, AdminRequest, Ping, PingOutcome, Reloaded};
 use super::watch;
 use crate::config::Config;
 use crate::exit;
@@ -15,7 +15,7 @@ use crate::exit;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Invocation {
     /// The request.
-    pub request: Request,
+    pub request: AdminRequest,
     /// Print JSON, one object a line.
     pub json: bool,
     /// Ask again after each of these intervals; `None` asks once.
@@ -55,7 +55,7 @@ pub async fn run(path: &Path, command: Invocation) -> ExitCode {
 }
 
 /// Returns whether all was done that was asked for.
-async fn converse(config: &Config, request: &Request, json: bool) -> Result<bool, AskError> {
+async fn converse(config: &Config, request: &AdminRequest, json: bool) -> Result<bool, AskError> {
     let mut fine = true;
     let ended = ask(config, request, |answer| {
         fine &= is_fine(&answer);
@@ -71,22 +71,22 @@ async fn converse(config: &Config, request: &Request, json: bool) -> Result<bool
     }
 }
 
-fn is_fine(answer: &Answer) -> bool {
+fn is_fine(answer: &AdminAnswer) -> bool {
     match answer {
-        Answer::Ping(Ping { outcome, .. }) => *outcome == PingOutcome::Accepted,
-        Answer::Reloaded(Reloaded { done, .. }) => *done,
-        Answer::Failed { .. } => false,
-        Answer::Status(_)
-        | Answer::Session(_)
-        | Answer::Registration(_)
-        | Answer::Removed(_)
-        | Answer::Released(_)
-        | Answer::Forgotten(_)
-        | Answer::End => true,
+        AdminAnswer::Ping(Ping { outcome, .. }) => *outcome == PingOutcome::Accepted,
+        AdminAnswer::Reloaded(Reloaded { done, .. }) => *done,
+        AdminAnswer::Failed { .. } => false,
+        AdminAnswer::Status(_)
+        | AdminAnswer::Session(_)
+        | AdminAnswer::Registration(_)
+        | AdminAnswer::Removed(_)
+        | AdminAnswer::Released(_)
+        | AdminAnswer::Forgotten(_)
+        | AdminAnswer::End => true,
     }
 }
 
-fn print(answer: &Answer, json: bool) -> io::Result<()> {
+fn print(answer: &AdminAnswer, json: bool) -> io::Result<()> {
     let mut stdout = io::stdout().lock();
     match answer.json()?.filter(|_| json) {
         Some(object) => writeln!(stdout, "{object}"),

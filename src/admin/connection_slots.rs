@@ -11,16 +11,16 @@ use tokio_util::sync::CancellationToken;
 
 /// ConnectionSlots for so many connections.
 #[derive(Clone, Debug)]
-pub(super) struct ConnectionSlots(Arc<Shared>);
+pub(super) struct ConnectionSlots(Arc<SlotTable>);
 
 #[derive(Debug)]
-struct Shared {
+struct SlotTable {
     most: usize,
-    taken: Mutex<Taken>,
+    taken: Mutex<TakenSlots>,
 }
 
 #[derive(Debug, Default)]
-struct Taken {
+struct TakenSlots {
     next: u64,
     /// In the order in which they came.
     connections: VecDeque<(u64, CancellationToken)>,
@@ -29,7 +29,7 @@ struct Taken {
 /// One of them, returned when dropped.
 #[derive(Debug)]
 pub(super) struct ConnectionSlot {
-    shared: Arc<Shared>,
+    shared: Arc<SlotTable>,
     number: u64,
     evicted: CancellationToken,
 }
@@ -37,7 +37,7 @@ pub(super) struct ConnectionSlot {
 impl ConnectionSlots {
     /// Room for `most`, one at least.
     pub(super) fn new(most: usize) -> Self {
-        Self(Arc::new(Shared { most: most.max(1), taken: Mutex::default() }))
+        Self(Arc::new(SlotTable { most: most.max(1), taken: Mutex::default() }))
     }
 
     /// Takes a place, that of the oldest connection if all are taken.
@@ -73,8 +73,8 @@ impl Drop for ConnectionSlot {
     }
 }
 
-impl Shared {
-    fn taken(&self) -> MutexGuard<'_, Taken> {
+impl SlotTable {
+    fn taken(&self) -> MutexGuard<'_, TakenSlots> {
         lock(&self.taken)
     }
 }

@@ -3,7 +3,8 @@
 use std::time::SystemTime;
 
 use super::protocol::{
-    LastPublish, LastVerdict, PassedOver, PingOutcome, Registration, Session, State, printable, shortened,
+    LastPublish, LastVerdict, PassedOver, PingOutcome, RegistrationEntry, SessionEntry, SessionState, printable,
+    shortened,
 };
 use crate::config::Transport;
 use crate::jid::{BareJid, Jid};
@@ -15,9 +16,9 @@ use crate::relay::Handle;
 use crate::store::Backlog;
 
 /// Returns the entry of a session.
-pub(super) fn session_entry(handle: &Handle, backlog: Backlog) -> Session {
+pub(super) fn session_entry(handle: &Handle, backlog: Backlog) -> SessionEntry {
     let (notes, (queued, queue_bytes)) = (handle.notes(), handle.queued());
-    Session {
+    SessionEntry {
         jid: Jid::new(&format!("{}/{}", handle.account().as_str(), handle.resource())).to_string(),
         state: handle.reach().into(),
         since: handle.since().get(),
@@ -38,11 +39,11 @@ pub(super) fn registration_entry(
     account: &BareJid,
     record: &Account,
     registration: &registration::Registration,
-    state: State,
+    state: SessionState,
     standing: Standing,
-) -> Registration {
+) -> RegistrationEntry {
     let Standing { next, last, passed_over, one_way_until } = standing;
-    Registration {
+    RegistrationEntry {
         account: account.clone(),
         resource: record.device(registration.device).map(|device| device.resource.clone()),
         service: registration.target.service.clone(),

@@ -4,11 +4,11 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::answers::{Answers, Refusal};
+use super::answers::{AnswerWriter, Refusal};
 use super::entries::{registration_entry, session_entry};
-use super::numbers::Numbers;
+use super::numbers::DaemonNumbers;
 use super::ping::ping;
-use super::protocol::{Answer, Forgotten, Released, Reloaded, Removed, Request, State};
+use super::protocol::{AdminAnswer, AdminRequest, Forgotten, Released, Reloaded, Removed, SessionState};
 use super::selection::{Selection, select};
 use super::store_queries::{StoreQueries, Unanswered};
 use crate::daemon::{ReloadReport, Reloader};
@@ -29,12 +29,12 @@ const COMMANDS: usize = 16;
 pub(super) struct Handlers {
     relay: Arc<Relay>,
     reloader: Reloader,
-    numbers: Arc<Numbers>,
+    numbers: Arc<DaemonNumbers>,
     queries: StoreQueries,
 }
 
 impl Handlers {
-    pub(super) fn new(relay: Arc<Relay>, reloader: Reloader, numbers: Arc<Numbers>) -> Self {
+    pub(super) fn new(relay: Arc<Relay>, reloader: Reloader, numbers: Arc<DaemonNumbers>) -> Self {
         Self { relay, reloader, numbers, queries: StoreQueries::new(COMMANDS, PATIENCE) }
     }
 
@@ -42,22 +42,26 @@ impl Handlers {
     ///
     /// # Errors
     /// Who asked has gone, or does not read.
-    pub(super) async fn answer(&self, request: Request, answers: &mut Answers) -> io::Result<Result<(), Refusal>> {
+    pub(super) async fn answer(
+        &self,
+        request: AdminRequest,
+        answers: &mut AnswerWriter,
+    ) -> io::Result<Result<(), Refusal>> {
         let one = match request {
-            Request::Sessions => return self.sessions(answers).await,
-            Request::PushList { account: Some(account) } => return self.list(&account, answers).await,
-            Request::PushList { account: None } => return self.list_all(answers).await,
-            Request::PushPing { account, service, node } => {
+            AdminRequest::Sessions => return self.sessions(answers).await,
+            AdminRequest::PushList { account: Some(account) } => return self.list(&account, answers).await,
+            AdminRequest::PushList { account: None } => return self.list_all(answers).await,
+            AdminRequest::PushPing { account, service, node } => {
                 return self.ping(&account, &Selection { service, node }, answers).await;
             }
-            Request::Status => self.numbers.status().await.map(Answer::Status).map_err(refusal),
-            Request::PushRemove { account, service, node } => {
+            AdminRequest::Status => self.numbers.status().await.map(AdminAnswer::Status).map_err(refusal),
+            AdminRequest::PushRemove { account, service, node } => {
                 let selection = Selection { service: Some(service), node };
-                self.remove(&account, &selection).await.map(Answer::Removed)
+                self.remove(&account, &selection).await.map(AdminAnswer::Removed)
             }
-            Request::Reload => Ok(Answer::Reloaded(self.reload().await)),
-            Request::Release { account } => self.release(&account).await.map(Answer::Released),
-            Request::Forget { account } => self.forget(account).await.map(Answer::Forgotten),
+            AdminRequest::Reload => Ok(AdminAnswer::Reloaded(self.reload().await)),
+            AdminRequest::Release { account } => self.release(&account).await.map(AdminAnswer::Released),
+            AdminRequest::Forget { account } => self.forget(account).await.map(AdminAnswer::Forgotten),
         };
         match one {
             Ok(answer) => answers.send(&answer).await.map(Ok),
@@ -72,7 +76,7 @@ impl Handlers {
         }
     }
 
-    async fn sessions(&self, answers: &mut Answers) -> io::Result<Result<(), Refusal>> {
+    async fn sessions(&self, answers: &mut AnswerWriter) -> io::Result<Result<(), Refusal>> {
         let store = self.relay.store().clone();
         let backlogs = match self.ask(async move { store.backlogs().await }).await {
             Ok(backlogs) => backlogs,
@@ -83,19 +87,19 @@ impl Handlers {
         for handle in sessions {
             let slot = Slot { account: handle.account().clone(), device: handle.device() };
             let backlog = backlogs.get(&slot).copied().unwrap_or_default();
-            answers.send(&Answer::Session(session_entry(&handle, backlog))).await?;
+            answers.send(&AdminAnswer::Session(session_entry(&handle, backlog))).await?;
         }
         Ok(Ok(()))
     }
 
-    async fn list(&self, account: &BareJid, answers: &mut Answers) -> io::Result<Result<(), Refusal>> {
+    async fn list(&self, account: &BareJid, answers: &mut AnswerWriter) -> io::Result<Result<(), Refusal>> {
         match self.account(account).await {
             Ok(state) => self.tell_registrations(account, &state, answers).await.map(Ok),
             Err(error) => Ok(Err(refusal(error))),
         }
     }
 
-    async fn list_all(&self, answers: &mut Answers) -> io::Result<Result<(), Refusal>> {
+    async fn list_all(&self, answers: &mut AnswerWriter) -> io::Result<Result<(), Refusal>> {
         let mut after = None;
         loop {
             let store = self.relay.store().clone();
@@ -113,27 +117,32 @@ impl Handlers {
         }
     }
 
-    async fn tell_registrations(&self, account: &BareJid, state: &Account, answers: &mut Answers) -> io::Result<()> {
+    async fn tell_registrations(
+        &self,
+        account: &BareJid,
+        state: &Account,
+        answers: &mut AnswerWriter,
+    ) -> io::Result<()> {
         for r in &state.registrations {
             let standing = self.relay.standing(account, &r.target);
             let registration = registration_entry(account, state, r, self.state(account, r.device), standing);
-            answers.send(&Answer::Registration(registration)).await?;
+            answers.send(&AdminAnswer::Registration(registration)).await?;
         }
         Ok(())
     }
 
     /// Returns the best state of the sessions of a device.
-    fn state(&self, account: &BareJid, device: DeviceId) -> State {
+    fn state(&self, account: &BareJid, device: DeviceId) -> SessionState {
         let sessions = self.relay.registry().sessions(account);
         let own = sessions.iter().filter(|handle| handle.device() == device);
-        own.map(|handle| State::from(handle.reach())).max().unwrap_or(State::None)
+        own.map(|handle| SessionState::from(handle.reach())).max().unwrap_or(SessionState::None)
     }
 
     async fn ping(
         &self,
         account: &BareJid,
         selection: &Selection,
-        answers: &mut Answers,
+        answers: &mut AnswerWriter,
     ) -> io::Result<Result<(), Refusal>> {
         let state = match self.account(account).await {
             Ok(state) => state,
@@ -144,7 +153,7 @@ impl Handlers {
             Err(refusal) => return Ok(Err(refusal)),
         };
         for answer in ping(&self.relay, account, registrations).await {
-            answers.send(&Answer::Ping(answer)).await?;
+            answers.send(&AdminAnswer::Ping(answer)).await?;
         }
         Ok(Ok(()))
     }

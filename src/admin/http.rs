@@ -27,7 +27,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::connection_slots::ConnectionSlots;
-use super::numbers::Numbers;
+use super::numbers::DaemonNumbers;
 use super::page::PAGE;
 use crate::net::listener::{AfterFailure, accept_each};
 
@@ -51,7 +51,12 @@ const TEXT: &str = "text/plain; charset=utf-8";
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// Answers until it is told to stop.
-pub(super) async fn serve(listener: TcpListener, numbers: Arc<Numbers>, tasks: TaskTracker, stop: CancellationToken) {
+pub(super) async fn serve(
+    listener: TcpListener,
+    numbers: Arc<DaemonNumbers>,
+    tasks: TaskTracker,
+    stop: CancellationToken,
+) {
     let slots = ConnectionSlots::new(CONNECTIONS);
     let serve = |(stream, _)| {
         let (numbers, stop, slot) = (Arc::clone(&numbers), stop.clone(), slots.enter());
@@ -66,7 +71,7 @@ pub(super) async fn serve(listener: TcpListener, numbers: Arc<Numbers>, tasks: T
     stop.run_until_cancelled(accept).await;
 }
 
-async fn converse(stream: TcpStream, numbers: Arc<Numbers>) {
+async fn converse(stream: TcpStream, numbers: Arc<DaemonNumbers>) {
     // A connection that sends nothing has no room for a request.
     if !matches!(timeout(HEADER_PATIENCE, stream.readable()).await, Ok(Ok(()))) {
         return;
@@ -88,7 +93,7 @@ async fn converse(stream: TcpStream, numbers: Arc<Numbers>) {
     }
 }
 
-async fn respond(numbers: &Numbers, request: &Request<Incoming>) -> Response<Full<Bytes>> {
+async fn respond(numbers: &DaemonNumbers, request: &Request<Incoming>) -> Response<Full<Bytes>> {
     if request.method() != Method::GET && request.method() != Method::HEAD {
         let mut response = page(StatusCode::METHOD_NOT_ALLOWED, TEXT, "only GET and HEAD are answered\n");
         response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));

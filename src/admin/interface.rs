@@ -8,8 +8,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::error::AdminError;
 use super::handlers::Handlers;
-use super::numbers::Numbers;
-use super::socket::Socket;
+use super::numbers::DaemonNumbers;
+use super::socket::CommandSocket;
 use super::{history, http};
 use crate::config;
 use crate::daemon::{OperatorInterface, Reloader, Serving};
@@ -19,14 +19,14 @@ use crate::relay::Relay;
 #[derive(Debug)]
 pub struct Interface {
     page: Option<TcpListener>,
-    socket: Socket,
+    socket: CommandSocket,
 }
 
 impl OperatorInterface for Interface {
     type Error = AdminError;
 
     async fn bind(config: &config::Admin) -> Result<Self, AdminError> {
-        let socket = Socket::bind(&config.socket).await?;
+        let socket = CommandSocket::bind(&config.socket).await?;
         let page = match config.listen {
             Some(address) => {
                 let listener = TcpListener::bind(address).await;
@@ -39,7 +39,7 @@ impl OperatorInterface for Interface {
 
     fn serve(self, relay: Arc<Relay>, reloader: Reloader) -> Serving {
         let serving = Serving::default();
-        let numbers = Arc::new(Numbers::new(Arc::clone(&relay)));
+        let numbers = Arc::new(DaemonNumbers::new(Arc::clone(&relay)));
         let (stop, tasks) = (serving.stop.clone(), serving.tasks.clone());
         let measuring = Arc::clone(&numbers);
         tasks.spawn(stop.clone().run_until_cancelled_owned(async move { measuring.measure_once().await }));
@@ -58,7 +58,7 @@ impl OperatorInterface for Interface {
 }
 
 /// Keeps the numbers of the last hour, for the page.
-async fn sample(numbers: Arc<Numbers>, stop: CancellationToken) {
+async fn sample(numbers: Arc<DaemonNumbers>, stop: CancellationToken) {
     let mut ticks = interval(history::EVERY);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let sample = async {

@@ -6,10 +6,10 @@ use std::time::{Duration, Instant, SystemTime};
 
 use super::history::{History, Sample};
 use super::page_data::{DaemonData, PageData};
-use super::protocol::Status;
+use super::protocol::DaemonStatus;
 use super::reachability::Reachability;
 use super::store_queries::{LatestAnswer, Unanswered};
-use crate::metrics::{Disk, Measured, Tally, Wait};
+use crate::metrics::{DiskUsage, Measured, Tally, Wait};
 use crate::relay::Relay;
 use crate::store::Measures;
 use crate::sync::lock;
@@ -18,18 +18,18 @@ use crate::sync::lock;
 const GLANCE: Duration = Duration::from_secs(1);
 
 /// The numbers of a daemon.
-pub(super) struct Numbers {
+pub(super) struct DaemonNumbers {
     relay: Arc<Relay>,
     started: Instant,
     history: Mutex<History>,
     servers: Reachability,
-    disk: LatestAnswer<Disk>,
+    disk: LatestAnswer<DiskUsage>,
     health: LatestAnswer<()>,
     /// The database is late with its numbers, as was logged.
     late: AtomicBool,
 }
 
-impl Numbers {
+impl DaemonNumbers {
     pub(super) fn new(relay: Arc<Relay>) -> Self {
         Self {
             relay,
@@ -125,11 +125,11 @@ impl Numbers {
     }
 
     /// Returns the numbers of the database, or those of its last answer.
-    async fn disk(&self) -> Result<Disk, Unanswered> {
+    async fn disk(&self) -> Result<DiskUsage, Unanswered> {
         let (store, state) = (self.relay.store().clone(), self.relay.current().config.state.clone());
         let measure = async move {
             let Measures { accounts, wakes, stanzas, bytes, file } = store.measures(&state).await?;
-            Ok(Disk { accounts, spooled: stanzas, spool_bytes: bytes, store_bytes: file, wakes_waiting: wakes })
+            Ok(DiskUsage { accounts, spooled: stanzas, spool_bytes: bytes, store_bytes: file, wakes_waiting: wakes })
         };
         let answer = self.disk.ask(measure).await;
         let answer = self.count_late(answer);
@@ -156,10 +156,10 @@ impl Numbers {
     ///
     /// # Errors
     /// The database has never answered.
-    pub(super) async fn status(&self) -> Result<Status, Unanswered> {
+    pub(super) async fn status(&self) -> Result<DaemonStatus, Unanswered> {
         let total = self.relay.registry().tally().into_values().fold(Tally::default(), Tally::and);
         let disk = self.disk().await?;
-        Ok(Status {
+        Ok(DaemonStatus {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             uptime: self.started.elapsed().as_secs(),
             draining: self.is_draining(),

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use super::history::{EVERY, History, Sample};
-use crate::metrics::{Counted, Disk, Measured, Tally};
+use crate::metrics::{Counted, DiskUsage, Measured, Tally};
 
 /// The whole of `/status.json`.
 #[derive(Clone, Debug, Serialize)]
@@ -69,12 +69,8 @@ impl PageData {
             hosts: measured.sessions.iter().map(host).collect(),
             queued: total.queued,
             queue_bytes: total.queue_bytes,
-            disk: measured.disk.map(|Disk { accounts, spooled, spool_bytes, store_bytes, wakes_waiting }| DiskRow {
-                accounts,
-                spooled,
-                spool_bytes,
-                store_bytes,
-                wakes_waiting,
+            disk: measured.disk.map(|DiskUsage { accounts, spooled, spool_bytes, store_bytes, wakes_waiting }| {
+                DiskRow { accounts, spooled, spool_bytes, store_bytes, wakes_waiting }
             }),
             messages_in: counted.messages_in,
             messages_out: counted.messages_out,

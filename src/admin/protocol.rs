@@ -1,5 +1,5 @@
-//! What is spoken on the socket: one line with a [`Request`], then lines with an [`Answer`] each, the last of them
-//! [`Answer::End`] or [`Answer::Failed`]. Lines are JSON. Nodes are shortened and publish-options left out: they are secrets.
+//! What is spoken on the socket: one line with a [`AdminRequest`], then lines with an [`AdminAnswer`] each, the last of them
+//! [`AdminAnswer::End`] or [`AdminAnswer::Failed`]. Lines are JSON. Nodes are shortened and publish-options left out: they are secrets.
 
 mod display;
 
@@ -20,17 +20,17 @@ const LINE: u64 = 64 * 1024;
 /// What the operator wants.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "command", rename_all = "snake_case", deny_unknown_fields)]
-pub enum Request {
-    /// How the daemon is: one [`Answer::Status`].
+pub enum AdminRequest {
+    /// How the daemon is: one [`AdminAnswer::Status`].
     Status,
-    /// Who is there: an [`Answer::Session`] each.
+    /// Who is there: an [`AdminAnswer::Session`] each.
     Sessions,
-    /// Who is notified, of one account or of all: an [`Answer::Registration`] each.
+    /// Who is notified, of one account or of all: an [`AdminAnswer::Registration`] each.
     PushList {
         /// The account.
         account: Option<BareJid>,
     },
-    /// Notify: an [`Answer::Ping`] for each registration.
+    /// Notify: an [`AdminAnswer::Ping`] for each registration.
     PushPing {
         /// The account.
         account: BareJid,
@@ -39,7 +39,7 @@ pub enum Request {
         /// One node there, in full or as it is listed, or all.
         node: Option<Secret<String>>,
     },
-    /// Remove registrations: one [`Answer::Removed`].
+    /// Remove registrations: one [`AdminAnswer::Removed`].
     PushRemove {
         /// The account.
         account: BareJid,
@@ -48,14 +48,14 @@ pub enum Request {
         /// One node there, in full or as it is listed, or all.
         node: Option<Secret<String>>,
     },
-    /// Take the configuration anew: one [`Answer::Reloaded`].
+    /// Take the configuration anew: one [`AdminAnswer::Reloaded`].
     Reload,
-    /// Deliver the stanzas that are set aside for an account's devices: one [`Answer::Released`].
+    /// Deliver the stanzas that are set aside for an account's devices: one [`AdminAnswer::Released`].
     Release {
         /// The account.
         account: BareJid,
     },
-    /// Delete all that is kept about an account, known or not: one [`Answer::Forgotten`].
+    /// Delete all that is kept about an account, known or not: one [`AdminAnswer::Forgotten`].
     Forget {
         /// The account.
         account: BareJid,
@@ -65,13 +65,13 @@ pub enum Request {
 /// One line of what the daemon says.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Answer {
+pub enum AdminAnswer {
     /// How the daemon is.
-    Status(Status),
+    Status(DaemonStatus),
     /// A session.
-    Session(Session),
+    Session(SessionEntry),
     /// A registration.
-    Registration(Registration),
+    Registration(RegistrationEntry),
     /// What became of a notification.
     Ping(Ping),
     /// What was removed.
@@ -93,7 +93,7 @@ pub enum Answer {
 
 /// How the daemon is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Status {
+pub struct DaemonStatus {
     /// Its version.
     pub version: String,
     /// Seconds since its start.
@@ -136,7 +136,7 @@ pub struct Reloaded {
 /// Whether a client is there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum State {
+pub enum SessionState {
     /// There is no session.
     None,
     /// The session is held without it.
@@ -147,7 +147,7 @@ pub enum State {
     Live,
 }
 
-impl From<Reach> for State {
+impl From<Reach> for SessionState {
     fn from(reach: Reach) -> Self {
         match reach {
             Reach::Live => Self::Live,
@@ -159,11 +159,11 @@ impl From<Reach> for State {
 
 /// A session.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Session {
+pub struct SessionEntry {
     /// The full JID.
     pub jid: String,
-    /// Never [`State::None`].
-    pub state: State,
+    /// Never [`SessionState::None`].
+    pub state: SessionState,
     /// Since when it is so, in unix seconds.
     pub since: u64,
     /// Where its client is from, or was last.
@@ -198,7 +198,7 @@ pub struct LastVerdict {
 
 /// A registration.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Registration {
+pub struct RegistrationEntry {
     /// Whose it is.
     pub account: BareJid,
     /// The resource that the device bound last; `None` if nothing is known of the device.
@@ -208,7 +208,7 @@ pub struct Registration {
     /// The node, [`shortened`].
     pub node: Option<String>,
     /// Whether the device is there.
-    pub state: State,
+    pub state: SessionState,
     /// Errors in a row.
     pub errors: u32,
     /// Unix seconds of the last notification that was accepted, to the minute.
@@ -296,7 +296,7 @@ pub struct Removed {
     pub registrations: usize,
 }
 
-/// The answer to [`Request::Release`].
+/// The answer to [`AdminRequest::Release`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Released {
     /// The number of stanzas that go back to their places.
@@ -318,7 +318,7 @@ pub struct Forgotten {
     pub live: usize,
 }
 
-impl Answer {
+impl AdminAnswer {
     /// What it says, as one JSON object for machines; `None` if it only ends the answer.
     ///
     /// # Errors
@@ -410,15 +410,15 @@ mod tests {
         }
     }
 
-    async fn check(bytes: &[u8], expect: Result<Option<Request>, &str>) {
-        let read = read::<Request>(&mut &bytes[..]).await;
+    async fn check(bytes: &[u8], expect: Result<Option<AdminRequest>, &str>) {
+        let read = read::<AdminRequest>(&mut &bytes[..]).await;
         assert_eq!(read.map_err(|error| error.to_string()), expect.map_err(str::to_owned));
     }
 
     #[tokio::test]
     async fn a_request_is_one_line_of_bounded_length() {
         check(b"", Ok(None)).await;
-        check(b"{\"command\":\"status\"}\nrest", Ok(Some(Request::Status))).await;
+        check(b"{\"command\":\"status\"}\nrest", Ok(Some(AdminRequest::Status))).await;
         check(b"{\"command\":\"status\"}", Err("a line is cut short or too long")).await;
         check(&vec![b' '; 1 << 20], Err("a line is cut short or too long")).await;
         check(b"{\"command\":\"stop\"}\n", Err("not understood at byte 17")).await;
@@ -430,17 +430,17 @@ mod tests {
         let service: Jid = "push.example.net".parse().unwrap();
         let node = Some(Secret::new("n".to_owned()));
         for request in [
-            Request::Sessions,
-            Request::Reload,
-            Request::PushList { account: None },
-            Request::PushPing { account: account.clone(), service: None, node: None },
-            Request::PushRemove { account: account.clone(), service, node },
-            Request::Release { account: account.clone() },
-            Request::Forget { account },
+            AdminRequest::Sessions,
+            AdminRequest::Reload,
+            AdminRequest::PushList { account: None },
+            AdminRequest::PushPing { account: account.clone(), service: None, node: None },
+            AdminRequest::PushRemove { account: account.clone(), service, node },
+            AdminRequest::Release { account: account.clone() },
+            AdminRequest::Forget { account },
         ] {
             assert_eq!(read(&mut line(&request).unwrap().as_slice()).await.unwrap(), Some(request));
         }
-        for answer in [Answer::End, Answer::Failed { reason: "why".to_owned() }] {
+        for answer in [AdminAnswer::End, AdminAnswer::Failed { reason: "why".to_owned() }] {
             assert_eq!(read(&mut line(&answer).unwrap().as_slice()).await.unwrap(), Some(answer));
         }
     }

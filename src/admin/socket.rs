@@ -15,11 +15,11 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::answers::Answers;
+use super::answers::AnswerWriter;
 use super::connection_slots::{ConnectionSlot, ConnectionSlots};
 use super::error::AdminError;
 use super::handlers::Handlers;
-use super::protocol::{self, Answer, Request};
+use super::protocol::{self, AdminAnswer, AdminRequest};
 use crate::net::listener::{AfterFailure, accept_each};
 
 /// Connections at once that have not asked for anything: one more closes the oldest.
@@ -33,7 +33,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 /// The socket, which nobody else has. Its file goes when it is dropped.
 #[derive(Debug)]
-pub(super) struct Socket {
+pub(super) struct CommandSocket {
     listener: UnixListener,
     file: SocketFile,
 }
@@ -67,7 +67,7 @@ fn identity(path: &Path) -> Option<(u64, u64)> {
     fs::symlink_metadata(path).ok().map(|file| (file.dev(), file.ino()))
 }
 
-impl Socket {
+impl CommandSocket {
     /// Makes the socket, with mode 0600. One that a dead process has left is replaced.
     pub(super) async fn bind(path: &Path) -> Result<Self, AdminError> {
         remove_if_stale(path).await?;
@@ -131,24 +131,24 @@ async fn converse(
     commands: &Semaphore,
 ) -> io::Result<()> {
     let (read, write) = stream.into_split();
-    let (mut answers, mut read) = (Answers::new(write), BufReader::new(read));
+    let (mut answers, mut read) = (AnswerWriter::new(write), BufReader::new(read));
     let begin = async {
-        let asked = timeout(PATIENCE, protocol::read::<Request>(&mut read)).await?;
+        let asked = timeout(PATIENCE, protocol::read::<AdminRequest>(&mut read)).await?;
         Ok::<_, io::Error>((asked, timeout(PATIENCE, commands.acquire()).await))
     };
     let Some(begun) = place.run(begin).await else { return Ok(()) };
     let (asked, command) = begun?;
     drop(place);
     let Ok(_command) = command else {
-        return answers.send(&Answer::Failed { reason: "too many commands at once".to_owned() }).await;
+        return answers.send(&AdminAnswer::Failed { reason: "too many commands at once".to_owned() }).await;
     };
     let last = match asked {
         Ok(Some(request)) => match handlers.answer(request, &mut answers).await? {
-            Ok(()) => Answer::End,
-            Err(reason) => Answer::Failed { reason },
+            Ok(()) => AdminAnswer::End,
+            Err(reason) => AdminAnswer::Failed { reason },
         },
         Ok(None) => return Ok(()),
-        Err(error) => Answer::Failed { reason: error.to_string() },
+        Err(error) => AdminAnswer::Failed { reason: error.to_string() },
     };
     answers.send(&last).await
 }
@@ -161,7 +161,7 @@ mod tests {
     async fn a_socket_is_for_its_owner_and_goes_with_it() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("admin.sock");
-        let socket = Socket::bind(&path).await.unwrap();
+        let socket = CommandSocket::bind(&path).await.unwrap();
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         drop(socket);
         assert!(!path.exists());
@@ -172,8 +172,8 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("admin.sock");
         drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
-        let socket = Socket::bind(&path).await.unwrap();
-        assert!(matches!(Socket::bind(&path).await, Err(AdminError::InUse(_))));
+        let socket = CommandSocket::bind(&path).await.unwrap();
+        assert!(matches!(CommandSocket::bind(&path).await, Err(AdminError::InUse(_))));
         assert!(path.exists());
         drop(socket);
     }
@@ -183,7 +183,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("admin.sock");
         fs::write(&path, "precious").unwrap();
-        assert!(matches!(Socket::bind(&path).await, Err(AdminError::NotASocket(_))));
+        assert!(matches!(CommandSocket::bind(&path).await, Err(AdminError::NotASocket(_))));
         assert_eq!(fs::read_to_string(&path).unwrap(), "precious");
     }
 
@@ -191,9 +191,9 @@ mod tests {
     async fn another_socket_of_the_same_name_stays() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("admin.sock");
-        let first = Socket::bind(&path).await.unwrap();
+        let first = CommandSocket::bind(&path).await.unwrap();
         fs::remove_file(&path).unwrap();
-        let second = Socket::bind(&path).await.unwrap();
+        let second = CommandSocket::bind(&path).await.unwrap();
         drop(first);
         assert!(path.exists());
         drop(second);

@@ -13,7 +13,7 @@ use tokio::sync::mpsc;
 use tokio::time::sleep;
 
 use super::client::{AskError, ask};
-use super::protocol::{Answer, Request};
+use super::protocol::{AdminAnswer, AdminRequest};
 use crate::config::Config;
 use observation::Observation;
 use screen::{KeyPress, Screen};
@@ -23,8 +23,8 @@ use table::{Scroll, render};
 ///
 /// # Errors
 /// The terminal cannot be used; without one, also that there is no answer.
-pub(super) async fn run(config: Config, request: &Request, json: bool, every: Duration) -> Result<(), AskError> {
-    let sessions = matches!(request, Request::Sessions);
+pub(super) async fn run(config: Config, request: &AdminRequest, json: bool, every: Duration) -> Result<(), AskError> {
+    let sessions = matches!(request, AdminRequest::Sessions);
     let (sender, mut observations) = mpsc::channel(1);
     tokio::spawn(async move {
         while sender.send(observation(&config, sessions).await).await.is_ok() {
@@ -45,8 +45,8 @@ pub(super) async fn run(config: Config, request: &Request, json: bool, every: Du
 
 async fn observation(config: &Config, with_sessions: bool) -> Result<Observation, AskError> {
     let (mut status, mut sessions) = (None, Vec::new());
-    ask(config, &Request::Status, |answer| {
-        if let Answer::Status(it) = answer {
+    ask(config, &AdminRequest::Status, |answer| {
+        if let AdminAnswer::Status(it) = answer {
             status = Some(it);
         }
         Ok(())
@@ -54,8 +54,8 @@ async fn observation(config: &Config, with_sessions: bool) -> Result<Observation
     .await?;
     let status = status.ok_or_else(|| AskError::Broken(io::ErrorKind::InvalidData.into()))?;
     if with_sessions {
-        ask(config, &Request::Sessions, |answer| {
-            if let Answer::Session(session) = answer {
+        ask(config, &AdminRequest::Sessions, |answer| {
+            if let AdminAnswer::Session(session) = answer {
                 sessions.push(session);
             }
             Ok(())

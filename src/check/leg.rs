@@ -10,7 +10,7 @@ use crate::config::{ChannelBinding, Config, Host, UpstreamTls};
 use crate::exit;
 use crate::net::certificate;
 use crate::net::trust::Trusts;
-use crate::net::upstream::{Terms, Way};
+use crate::net::upstream::{ConnectTerms, Way};
 use crate::session::mechanism_filter::UpstreamWarning;
 
 const END_POINT: &str = "tls-server-end-point";
@@ -44,8 +44,8 @@ pub(super) async fn server(report: &mut Report, at: &HostEntry<'_>, config: &Con
 }
 
 /// How a server is probed.
-pub(crate) fn terms(config: &Config) -> Terms {
-    Terms {
+pub(crate) fn terms(config: &Config) -> ConnectTerms {
+    ConnectTerms {
         connect_timeout: config.limits.connect_timeout,
         write_timeout: config.stream_management.write_timeout,
         limits: crate::xml::FrameLimits::server(config.limits.upstream_stanza),
@@ -106,7 +106,7 @@ async fn versions(report: &mut Report, at: &HostEntry<'_>, way: &Way, config: &C
     let Host { domain, upstream, .. } = at.host;
     let mut both = true;
     for (version, name) in [(ProtocolVersion::TLSv1_2, "TLS 1.2"), (ProtocolVersion::TLSv1_3, "TLS 1.3")] {
-        let what = match way.connect(&Terms { tls: Some(version), ..terms(config) }, None).await {
+        let what = match way.connect(&ConnectTerms { tls: Some(version), ..terms(config) }, None).await {
             Ok(conn) if conn.stream().version() == Some(version) => continue,
             Ok(_) => format!(
                 "the server at {upstream} does not speak {name}: a client that does is connected with another version on the way \

@@ -7,7 +7,7 @@ use rustls::pki_types::CertificateDer;
 use tokio::time::timeout;
 
 use crate::net::conn::{ConnEvent, Io};
-use crate::net::upstream::{ConnectError, Terms, UpstreamConn, Way};
+use crate::net::upstream::{ConnectError, ConnectTerms, UpstreamConn, Way};
 use crate::session::mechanism_filter::{Leg, UpstreamWarning};
 use crate::session::upgrade::{self, Upgrade};
 use crate::xml::{self, Element, Frame, FrameError, FrameLimits, Node, excerpt, ns};
@@ -69,10 +69,10 @@ impl ProbeError {
 pub(crate) async fn probe(
     way: &Way,
     domain: &str,
-    terms: &Terms,
+    terms: &ConnectTerms,
     id: &mut Option<String>,
 ) -> Result<ServerOffer, ProbeError> {
-    let mut conn = way.connect(&Terms { limits: LIMITS, ..*terms }, None).await?;
+    let mut conn = way.connect(&ConnectTerms { limits: LIMITS, ..*terms }, None).await?;
     let features = match timeout(terms.connect_timeout, features(&mut conn, domain, id)).await {
         Ok(features) => features?,
         Err(_) => return Err(ProbeError::Silent(terms.connect_timeout)),

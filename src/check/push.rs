@@ -16,7 +16,7 @@ use crate::config::{Config, Problem, Transport};
 use crate::exit;
 use crate::jid::Jid;
 use crate::net::certificate;
-use crate::publish::probe::{Company, Finding, Probe};
+use crate::publish::probe::{Probe, ProbeContext, ProbeFinding};
 use crate::store;
 
 /// Pairs of a host and a push service that are tried; of more, those with the most registrations.
@@ -34,7 +34,7 @@ struct Pair {
 }
 
 /// What each transport that is tried came to, in their order.
-type Findings = Vec<(Transport, Finding)>;
+type Findings = Vec<(Transport, ProbeFinding)>;
 
 /// Tries the push services that the configuration names, and those that are registered.
 pub(super) async fn services(report: &mut Report, path: &Path, config: &Arc<Config>) {
@@ -58,18 +58,18 @@ pub(super) async fn services(report: &mut Report, path: &Path, config: &Arc<Conf
 }
 
 /// The hosts' push services that are registered, each with the number of its registrations, as far as that can be told.
-async fn registered(report: &mut Report, config: &Config) -> (BTreeMap<Pair, usize>, Company) {
+async fn registered(report: &mut Report, config: &Config) -> (BTreeMap<Pair, usize>, ProbeContext) {
     let mut pairs = BTreeMap::new();
     let company = match client::registrations(config).await {
         Ok(registrations) => {
             registrations.iter().for_each(|r| count(&mut pairs, r.account.domain(), &r.service));
             report.fine(format_args!("push services: {}, as the running pushward says", summary(&pairs)));
-            return (pairs, Company::Daemon);
+            return (pairs, ProbeContext::Daemon);
         }
-        Err(AskError::Nobody(_)) => Company::Alone,
+        Err(AskError::Nobody(_)) => ProbeContext::Alone,
         Err(error) => {
             report.fine(format_args!("push services: the registered ones cannot be told: {error}"));
-            return (pairs, Company::Daemon);
+            return (pairs, ProbeContext::Daemon);
         }
     };
     let directory = config.state.clone();
@@ -146,7 +146,7 @@ async fn try_all(probe: &Arc<Probe>, config: &Arc<Config>, pairs: Vec<Pair>) -> 
             let mut findings = Findings::new();
             for transport in config.push.transports.iter().copied() {
                 let tried = timeout_at(deadline, probe.try_transport(transport, &host, &service)).await;
-                let late = || Finding::Untried(format!("was not tried to its end within {PATIENCE:?}"));
+                let late = || ProbeFinding::Untried(format!("was not tried to its end within {PATIENCE:?}"));
                 findings.push((transport, tried.unwrap_or_else(|_| late())));
             }
             (index, findings)
@@ -169,13 +169,13 @@ fn judge(report: &mut Report, path: &Path, Pair { host, service }: &Pair, findin
     for (transport, finding) in findings {
         let at = format!("{service}, from {host}: {}", transport.name());
         match finding {
-            Finding::Goes(seen) => report.fine(printable(&format!("{at}: {seen}"))),
-            Finding::Untried(why) => report.fine(format_args!("{at}: {why}")),
-            Finding::Unfit(why) => report.fine(format_args!("{at} {why}")),
-            Finding::Fails(why) => report.fine(printable(&format!("{at} fails: {why}"))),
-            Finding::Absent => {}
+            ProbeFinding::Goes(seen) => report.fine(printable(&format!("{at}: {seen}"))),
+            ProbeFinding::Untried(why) => report.fine(format_args!("{at}: {why}")),
+            ProbeFinding::Unfit(why) => report.fine(format_args!("{at} {why}")),
+            ProbeFinding::Fails(why) => report.fine(printable(&format!("{at} fails: {why}"))),
+            ProbeFinding::Absent => {}
         }
-        unusable &= !matches!(finding, Finding::Goes(_) | Finding::Untried(_));
+        unusable &= !matches!(finding, ProbeFinding::Goes(_) | ProbeFinding::Untried(_));
     }
     if unusable {
         let what = format!("no transport reaches {service} from {host}");
@@ -192,7 +192,7 @@ fn problem(path: &Path, key: &str, what: String, remedy: &str) -> Problem {
 mod tests {
     use super::*;
 
-    fn check(findings: &[(Transport, Finding)], exit: u8, lines: usize) {
+    fn check(findings: &[(Transport, ProbeFinding)], exit: u8, lines: usize) {
         let mut report = Report::default();
         let pair = Pair { host: "example.org".to_owned(), service: "push.example".parse().unwrap() };
         judge(&mut report, Path::new("config.toml"), &pair, &findings.to_vec());
@@ -202,12 +202,12 @@ mod tests {
     #[test]
     fn a_push_service_is_a_problem_only_if_no_transport_may_reach_it() {
         use Transport::{Component, S2s, Session};
-        let fails = || Finding::Fails("why; remedy".to_owned());
-        let untried = || Finding::Untried("why".to_owned());
-        check(&[(S2s, Finding::Goes("there".to_owned())), (Component, fails())], 0, 2);
-        check(&[(S2s, fails()), (Component, Finding::Absent), (Session, untried())], 0, 2);
-        check(&[(S2s, fails()), (Component, Finding::Absent)], exit::UNAVAILABLE, 2);
-        check(&[(S2s, Finding::Unfit("is not for it".to_owned()))], exit::UNAVAILABLE, 2);
+        let fails = || ProbeFinding::Fails("why; remedy".to_owned());
+        let untried = || ProbeFinding::Untried("why".to_owned());
+        check(&[(S2s, ProbeFinding::Goes("there".to_owned())), (Component, fails())], 0, 2);
+        check(&[(S2s, fails()), (Component, ProbeFinding::Absent), (Session, untried())], 0, 2);
+        check(&[(S2s, fails()), (Component, ProbeFinding::Absent)], exit::UNAVAILABLE, 2);
+        check(&[(S2s, ProbeFinding::Unfit("is not for it".to_owned()))], exit::UNAVAILABLE, 2);
     }
 
     #[test]

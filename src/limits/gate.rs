@@ -9,7 +9,7 @@ use tokio::sync::oneshot;
 
 use super::limit::Limit;
 use super::network::Network;
-use super::unauthenticated::{EvictionRank, Origin, Stage, Unauthenticated};
+use super::unauthenticated::{ClientOrigin, EvictionRank, Stage, Unauthenticated};
 use super::watch::Watch;
 use crate::config::Limits;
 use crate::sync::lock;
@@ -178,7 +178,7 @@ impl Permit {
         Eviction(self.eviction.take())
     }
 
-    fn origin(&self) -> Origin {
+    fn origin(&self) -> ClientOrigin {
         self.address.map(Network::from)
     }
 }
@@ -210,7 +210,7 @@ impl GateState {
 
 impl Admissions {
     /// Admits one more connection of this origin.
-    fn enter(&mut self, origin: Origin) -> Result<Entered, Limit> {
+    fn enter(&mut self, origin: ClientOrigin) -> Result<Entered, Limit> {
         self.count(origin)?;
         let evicted = self.make_room(origin).inspect_err(|_| self.uncount(origin))?;
         self.all += 1;
@@ -219,7 +219,7 @@ impl Admissions {
     }
 
     /// Returns whether another connection has to go. It frees its own count when it is gone.
-    fn make_room(&mut self, origin: Origin) -> Result<bool, Limit> {
+    fn make_room(&mut self, origin: ClientOrigin) -> Result<bool, Limit> {
         if self.all >= self.connections {
             // Who has many that do nothing gives one to who has few. Between equals the one that is there stays, else
             // nobody would get through when all come at once.
@@ -232,7 +232,7 @@ impl Admissions {
         Ok(self.waiting.evict().is_some())
     }
 
-    fn count(&mut self, origin: Origin) -> Result<(), Limit> {
+    fn count(&mut self, origin: ClientOrigin) -> Result<(), Limit> {
         let Some(network) = origin else { return Ok(()) };
         let count = self.networks.entry(network).or_insert(0);
         if *count >= self.per_address {
@@ -242,7 +242,7 @@ impl Admissions {
         Ok(())
     }
 
-    fn uncount(&mut self, origin: Origin) {
+    fn uncount(&mut self, origin: ClientOrigin) {
         let Some(network) = origin else { return };
         if let Some(count) = self.networks.get_mut(&network) {
             *count -= 1;

@@ -22,7 +22,7 @@ const SWEEP: Duration = Duration::from_secs(1);
 
 /// Addresses whose logins failed lately.
 #[derive(Debug, Default)]
-pub struct Logins(Mutex<Failures>);
+pub struct FailedLogins(Mutex<Failures>);
 
 #[derive(Debug, Default)]
 struct Failures {
@@ -43,7 +43,7 @@ impl Failures {
     }
 }
 
-impl Logins {
+impl FailedLogins {
     /// Sets the number of failures in a minute that are tolerated; 0: all.
     pub fn update(&self, per_minute: usize) {
         self.lock().rate = Rate::per_minute(per_minute);
@@ -76,8 +76,8 @@ impl Logins {
 mod tests {
     use super::*;
 
-    fn logins(per_minute: usize) -> Logins {
-        let logins = Logins::default();
+    fn logins(per_minute: usize) -> FailedLogins {
+        let logins = FailedLogins::default();
         logins.update(per_minute);
         logins
     }

@@ -19,11 +19,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 pub use bucket::{Bucket, Rate};
 pub use gate::{Eviction, Gate, Permit};
 pub use limit::Limit;
-pub use logins::Logins;
+pub use logins::FailedLogins;
 pub use network::Network;
 pub use throttle::{Rates, Throttle};
 pub use unauthenticated::Stage;
-pub use watch::{Refusal, Seldom, Watch};
+pub use watch::{ConnectionRefusal, Seldom, Watch};
 
 use crate::config::Limits;
 use crate::metrics::Metrics;
@@ -35,7 +35,7 @@ use crate::xml::SharedMemory;
 pub struct Guards {
     watch: Arc<Watch>,
     gate: Gate,
-    logins: Logins,
+    logins: FailedLogins,
     queues: Arc<Budget>,
     large: Arc<SharedMemory>,
     stanza_rate: AtomicUsize,
@@ -50,7 +50,7 @@ impl Guards {
         let guards = Self {
             gate: Gate::new(Arc::clone(&watch)),
             watch,
-            logins: Logins::default(),
+            logins: FailedLogins::default(),
             queues: Arc::default(),
             large: Arc::default(),
             stanza_rate: AtomicUsize::default(),
@@ -83,7 +83,7 @@ impl Guards {
     }
 
     /// Failed log-ins by address.
-    pub fn logins(&self) -> &Logins {
+    pub fn logins(&self) -> &FailedLogins {
         &self.logins
     }
 

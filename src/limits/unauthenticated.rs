@@ -27,9 +27,9 @@ pub(super) struct EvictionRank {
 }
 
 /// The network of a connection; `None` while the header of a trusted proxy is awaited.
-pub(super) type Origin = Option<Network>;
+pub(super) type ClientOrigin = Option<Network>;
 
-type Group = BTreeMap<EvictionRank, oneshot::Sender<()>>;
+type AddressGroup = BTreeMap<EvictionRank, oneshot::Sender<()>>;
 
 /// All connections that have not logged in. Of the network with the most, the one that came the least far goes first, and of
 /// those the oldest: who floods from some addresses loses their own connections, and who floods from very many loses those
@@ -38,9 +38,9 @@ type Group = BTreeMap<EvictionRank, oneshot::Sender<()>>;
 pub(super) struct Unauthenticated {
     next: u64,
     len: usize,
-    groups: HashMap<Origin, Group>,
+    groups: HashMap<ClientOrigin, AddressGroup>,
     /// The groups, the one that loses a connection first at the end. First places differ, so no two have the same rank.
-    ranks: BTreeSet<(usize, Reverse<EvictionRank>, Origin)>,
+    ranks: BTreeSet<(usize, Reverse<EvictionRank>, ClientOrigin)>,
 }
 
 impl Unauthenticated {
@@ -49,7 +49,7 @@ impl Unauthenticated {
     }
 
     /// Adds a connection. The receiver gets a message when it has to go.
-    pub(super) fn enter(&mut self, origin: Origin) -> (EvictionRank, oneshot::Receiver<()>) {
+    pub(super) fn enter(&mut self, origin: ClientOrigin) -> (EvictionRank, oneshot::Receiver<()>) {
         let (sender, receiver) = oneshot::channel();
         let rank = EvictionRank { stage: Stage::Accepted, number: self.next };
         self.next += 1;
@@ -58,12 +58,12 @@ impl Unauthenticated {
     }
 
     /// Removes a connection that is gone, or has logged in.
-    pub(super) fn leave(&mut self, origin: Origin, rank: EvictionRank) {
+    pub(super) fn leave(&mut self, origin: ClientOrigin, rank: EvictionRank) {
         drop(self.take(origin, rank));
     }
 
     /// Notes that a connection has reached a stage. One that has to go is left as it is.
-    pub(super) fn reach(&mut self, origin: Origin, rank: EvictionRank, stage: Stage) -> EvictionRank {
+    pub(super) fn reach(&mut self, origin: ClientOrigin, rank: EvictionRank, stage: Stage) -> EvictionRank {
         let reached = EvictionRank { stage, ..rank };
         if let Some(sender) = self.take(origin, rank) {
             self.insert(origin, reached, sender);
@@ -72,15 +72,15 @@ impl Unauthenticated {
     }
 
     /// Moves a connection to the network that a proxy has named.
-    pub(super) fn change_origin(&mut self, from: Origin, to: Origin, rank: EvictionRank) {
+    pub(super) fn change_origin(&mut self, from: ClientOrigin, to: ClientOrigin, rank: EvictionRank) {
         if let Some(sender) = self.take(from, rank) {
             self.insert(to, rank, sender);
         }
     }
 
     /// The number of connections of this origin.
-    pub(super) fn of(&self, origin: Origin) -> usize {
-        self.groups.get(&origin).map_or(0, Group::len)
+    pub(super) fn of(&self, origin: ClientOrigin) -> usize {
+        self.groups.get(&origin).map_or(0, AddressGroup::len)
     }
 
     /// The number of connections of the origin that has the most.
@@ -89,7 +89,7 @@ impl Unauthenticated {
     }
 
     /// Evicts the first in order; returns its origin.
-    pub(super) fn evict(&mut self) -> Option<Origin> {
+    pub(super) fn evict(&mut self) -> Option<ClientOrigin> {
         let (_, Reverse(rank), origin) = *self.ranks.last()?;
         let sender = self.take(origin, rank)?;
         // If nobody listens it is going already.
@@ -97,14 +97,14 @@ impl Unauthenticated {
         Some(origin)
     }
 
-    fn insert(&mut self, origin: Origin, rank: EvictionRank, sender: oneshot::Sender<()>) {
+    fn insert(&mut self, origin: ClientOrigin, rank: EvictionRank, sender: oneshot::Sender<()>) {
         self.len += 1;
         self.unrank(origin);
         self.groups.entry(origin).or_default().insert(rank, sender);
         self.rank(origin);
     }
 
-    fn take(&mut self, origin: Origin, rank: EvictionRank) -> Option<oneshot::Sender<()>> {
+    fn take(&mut self, origin: ClientOrigin, rank: EvictionRank) -> Option<oneshot::Sender<()>> {
         self.unrank(origin);
         let sender = self.groups.get_mut(&origin).and_then(|group| group.remove(&rank));
         self.len -= usize::from(sender.is_some());
@@ -112,20 +112,20 @@ impl Unauthenticated {
         sender
     }
 
-    fn unrank(&mut self, origin: Origin) {
+    fn unrank(&mut self, origin: ClientOrigin) {
         if let Some(rank) = self.rank_of(origin) {
             self.ranks.remove(&rank);
         }
     }
 
-    fn rank(&mut self, origin: Origin) {
+    fn rank(&mut self, origin: ClientOrigin) {
         match self.rank_of(origin) {
             Some(rank) => drop(self.ranks.insert(rank)),
             None => drop(self.groups.remove(&origin)),
         }
     }
 
-    fn rank_of(&self, origin: Origin) -> Option<(usize, Reverse<EvictionRank>, Origin)> {
+    fn rank_of(&self, origin: ClientOrigin) -> Option<(usize, Reverse<EvictionRank>, ClientOrigin)> {
         let group = self.groups.get(&origin)?;
         group.first_key_value().map(|(rank, _)| (group.len(), Reverse(*rank), origin))
     }
@@ -135,7 +135,7 @@ impl Unauthenticated {
 mod tests {
     use super::*;
 
-    fn network(number: u32) -> Origin {
+    fn network(number: u32) -> ClientOrigin {
         Some(Network::V4(number))
     }
 

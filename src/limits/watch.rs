@@ -13,7 +13,7 @@ const PAUSE: Duration = Duration::from_secs(10);
 
 /// Refusals that somebody can cause as often as they like, so that they are not logged each time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Refusal {
+pub enum ConnectionRefusal {
     /// No PROXY header came where one has to.
     NoProxyHeader,
     /// The connection is not from one of `trusted_proxies`.
@@ -76,7 +76,7 @@ impl Watch {
     }
 
     /// Returns how many such refusals were not logged before, if this one may be logged.
-    pub fn refused(&self, refusal: Refusal) -> Option<u64> {
+    pub fn refused(&self, refusal: ConnectionRefusal) -> Option<u64> {
         let mut said = lock(&self.refused);
         said.get_mut(refusal as usize).and_then(|said| said.next(Instant::now()))
     }
@@ -113,8 +113,13 @@ mod tests {
     #[test]
     fn connections_that_are_refused_are_logged_now_and_then_for_each_cause() {
         let watch = Watch::new(crate::metrics::Metrics::new().limits_reached());
-        let all =
-            [Refusal::NoProxyHeader, Refusal::NotTrusted, Refusal::Unreachable, Refusal::ServerError, Refusal::Skipped];
+        let all = [
+            ConnectionRefusal::NoProxyHeader,
+            ConnectionRefusal::NotTrusted,
+            ConnectionRefusal::Unreachable,
+            ConnectionRefusal::ServerError,
+            ConnectionRefusal::Skipped,
+        ];
         for refusal in all {
             assert_eq!(watch.refused(refusal), Some(0), "{refusal:?}");
             assert_eq!(watch.refused(refusal), None, "{refusal:?}");

@@ -11,7 +11,7 @@ use prometheus_client::registry::{Registry, Unit};
 
 use super::labels::{HostLabels, Labels, gauge, of_host};
 use super::latency::Latency;
-use super::outcome::{ConnectOutcome, Handshake, LoginOutcome, ResumeOutcome};
+use super::outcome::{ConnectOutcome, HandshakeOutcome, LoginOutcome, ResumeOutcome};
 
 /// The counters.
 #[derive(Debug, Default)]
@@ -53,7 +53,7 @@ impl Connections {
     }
 
     pub(super) fn begin_at_zero(&self) {
-        for outcome in Handshake::ALL {
+        for outcome in HandshakeOutcome::ALL {
             drop(self.handshakes.get_or_create(&[("outcome", outcome.name())]));
         }
         for outcome in LoginOutcome::all() {
@@ -85,9 +85,9 @@ impl Connections {
         self.open.set(gauge(self.open(with_client)));
     }
 
-    pub(super) fn handshake(&self, outcome: Handshake, took: Duration) {
+    pub(super) fn handshake(&self, outcome: HandshakeOutcome, took: Duration) {
         self.handshakes.get_or_create(&[("outcome", outcome.name())]).inc();
-        if outcome == Handshake::Established {
+        if outcome == HandshakeOutcome::Established {
             self.handshake_time.observe(took);
         }
     }

@@ -10,7 +10,7 @@ pub struct Measured {
     /// The sessions of each host that is served, or that has some still.
     pub sessions: BTreeMap<String, Tally>,
     /// The numbers of the database; `None` if it does not answer now.
-    pub disk: Option<Disk>,
+    pub disk: Option<DiskUsage>,
 }
 
 /// Sessions and what waits for them in memory.
@@ -30,7 +30,7 @@ pub struct Tally {
 
 /// The numbers of the database.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Disk {
+pub struct DiskUsage {
     /// Accounts about which something is kept.
     pub accounts: u64,
     /// Stanzas in the spool.

@@ -7,7 +7,7 @@ use crate::session::negotiate::CloseReason;
 
 /// The outcome of a TLS handshake.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Handshake {
+pub enum HandshakeOutcome {
     /// TLS is up.
     Established,
     /// The peer left, broke the protocol, or could not agree on TLS.
@@ -84,7 +84,7 @@ impl ReloadOutcome {
     }
 }
 
-impl Handshake {
+impl HandshakeOutcome {
     pub(super) const ALL: [Self; 3] = [Self::Established, Self::Failed, Self::Timeout];
 
     pub(super) fn name(self) -> &'static str {

@@ -13,7 +13,7 @@ use crate::xml::SkipReason;
 
 /// The counters.
 #[derive(Debug, Default)]
-pub(super) struct Sessions {
+pub(super) struct SessionMetrics {
     by_state: Family<HostLabels, Gauge>,
     queued: Gauge,
     queue_bytes: Gauge,
@@ -22,7 +22,7 @@ pub(super) struct Sessions {
     failed: Counter,
 }
 
-impl Sessions {
+impl SessionMetrics {
     pub(super) fn register(&self, registry: &mut Registry) {
         let help = "Sessions, with their client (live), with one that is late (suspect), or without (dark)";
         registry.register("sessions", help, self.by_state.clone());

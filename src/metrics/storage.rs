@@ -7,8 +7,8 @@ use prometheus_client::registry::{Registry, Unit};
 use super::handover::Handover;
 use super::labels::gauge;
 use super::latency::Latency;
-use super::measured::Disk;
-use super::unsaved::Unsaved;
+use super::measured::DiskUsage;
+use super::unsaved::UnsavedGauge;
 
 /// The metrics that the store counts itself.
 #[derive(Clone, Debug, Default)]
@@ -60,7 +60,7 @@ impl Storage {
         registry.register_with_unit("store_commit", help, Unit::Seconds, self.store.commits.shared());
     }
 
-    pub(super) fn measure(&self, disk: &Disk) {
+    pub(super) fn measure(&self, disk: &DiskUsage) {
         self.accounts.set(gauge(disk.accounts));
         self.spooled.set(gauge(disk.spooled));
         self.spool_bytes.set(gauge(disk.spool_bytes));
@@ -79,7 +79,7 @@ impl Storage {
         self.store.lost.inc_by(stanzas);
     }
 
-    pub(super) fn unsaved(&self) -> Unsaved {
-        Unsaved::new(self.unsaved.clone(), self.unsaved_bytes.clone())
+    pub(super) fn unsaved(&self) -> UnsavedGauge {
+        UnsavedGauge::new(self.unsaved.clone(), self.unsaved_bytes.clone())
     }
 }

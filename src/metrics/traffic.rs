@@ -17,14 +17,14 @@ use crate::xml::{Frame, Kind};
 /// Sessions are dealt out to so many shards, so that the processors seldom count in the same memory.
 const SHARDS: usize = 16;
 
-const LEGS: [(Leg, &str); 2] = [(Leg::Client, "client"), (Leg::Upstream, "upstream")];
-const DIRECTIONS: [(Direction, &str); 2] = [(Direction::In, "in"), (Direction::Out, "out")];
+const LEGS: [(MeteredLeg, &str); 2] = [(MeteredLeg::Client, "client"), (MeteredLeg::Upstream, "upstream")];
+const DIRECTIONS: [(TrafficDirection, &str); 2] = [(TrafficDirection::In, "in"), (TrafficDirection::Out, "out")];
 const KINDS: [(Kind, &str); 4] =
     [(Kind::Message, "message"), (Kind::Presence, "presence"), (Kind::Iq, "iq"), (Kind::Other, "nonza")];
 
 /// One of a session's two streams.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Leg {
+pub enum MeteredLeg {
     /// The client's.
     Client,
     /// The server's.
@@ -33,7 +33,7 @@ pub enum Leg {
 
 /// The direction of a stanza.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Direction {
+enum TrafficDirection {
     In,
     Out,
 }
@@ -56,18 +56,18 @@ pub struct Tap {
 
 impl Tap {
     /// A frame came on this leg.
-    pub fn came(&mut self, leg: Leg, frame: &Frame) {
+    pub fn came(&mut self, leg: MeteredLeg, frame: &Frame) {
         if let Frame::Element(element) = frame {
-            self.count((leg, Direction::In), element.kind(), element.bytes().len());
+            self.count((leg, TrafficDirection::In), element.kind(), element.bytes().len());
         }
     }
 
     /// An element leaves on this leg.
-    pub fn went(&mut self, leg: Leg, element: &[u8]) {
-        self.count((leg, Direction::Out), kind(element), element.len());
+    pub fn went(&mut self, leg: MeteredLeg, element: &[u8]) {
+        self.count((leg, TrafficDirection::Out), kind(element), element.len());
     }
 
-    fn count(&mut self, way: (Leg, Direction), kind: Kind, bytes: usize) {
+    fn count(&mut self, way: (MeteredLeg, TrafficDirection), kind: Kind, bytes: usize) {
         let (element, size) = numbers(way, kind);
         if let (Some(elements), Some(sizes)) = (self.elements.get_mut(element), self.bytes.get_mut(size)) {
             *elements += 1;
@@ -93,7 +93,7 @@ impl Drop for Tap {
 }
 
 /// The places of the counters of a kind's elements and of all bytes that go one way.
-fn numbers((leg, direction): (Leg, Direction), kind: Kind) -> (usize, usize) {
+fn numbers((leg, direction): (MeteredLeg, TrafficDirection), kind: Kind) -> (usize, usize) {
     let way = leg as usize * 2 + direction as usize;
     let kind = match kind {
         Kind::Message => 0,
@@ -106,7 +106,7 @@ fn numbers((leg, direction): (Leg, Direction), kind: Kind) -> (usize, usize) {
 
 impl Shard {
     /// Both are there: the numbers of the variants leave no gap.
-    fn counters(&self, way: (Leg, Direction), kind: Kind) -> (Option<&AtomicU64>, Option<&AtomicU64>) {
+    fn counters(&self, way: (MeteredLeg, TrafficDirection), kind: Kind) -> (Option<&AtomicU64>, Option<&AtomicU64>) {
         let (element, size) = numbers(way, kind);
         (self.elements.get(element), self.bytes.get(size))
     }
@@ -139,9 +139,9 @@ impl Traffic {
     }
 
     /// The number of stanzas and nonzas that have come or gone.
-    pub(super) fn messages(&self, leg: Leg) -> (u64, u64) {
+    pub(super) fn messages(&self, leg: MeteredLeg) -> (u64, u64) {
         let way = |direction| self.sum(|shard| shard.counters((leg, direction), Kind::Message).0);
-        (way(Direction::In), way(Direction::Out))
+        (way(TrafficDirection::In), way(TrafficDirection::Out))
     }
 
     fn sum(&self, counter: impl Fn(&Shard) -> Option<&AtomicU64>) -> u64 {
@@ -168,7 +168,7 @@ impl Collector for Traffic {
     }
 }
 
-fn ways() -> impl Iterator<Item = ((Leg, Direction), Labels<2>)> {
+fn ways() -> impl Iterator<Item = ((MeteredLeg, TrafficDirection), Labels<2>)> {
     LEGS.into_iter().flat_map(|(leg, leg_word)| {
         DIRECTIONS
             .into_iter()
@@ -218,9 +218,9 @@ mod tests {
     fn what_sessions_count_in_different_shards_is_added_up() {
         let traffic = Traffic::default();
         for _ in 0..SHARDS + 1 {
-            traffic.tap().went(Leg::Client, b"<message/>");
+            traffic.tap().went(MeteredLeg::Client, b"<message/>");
         }
-        assert_eq!(traffic.messages(Leg::Client), (0, SHARDS as u64 + 1));
-        assert_eq!(traffic.messages(Leg::Upstream), (0, 0));
+        assert_eq!(traffic.messages(MeteredLeg::Client), (0, SHARDS as u64 + 1));
+        assert_eq!(traffic.messages(MeteredLeg::Upstream), (0, 0));
     }
 }

@@ -4,12 +4,12 @@ use prometheus_client::metrics::gauge::Gauge;
 
 /// The part of one session in two gauges; it is taken out when dropped.
 #[derive(Debug)]
-pub struct Unsaved {
+pub struct UnsavedGauge {
     stanzas: (Gauge, usize),
     bytes: (Gauge, usize),
 }
 
-impl Unsaved {
+impl UnsavedGauge {
     pub(super) fn new(stanzas: Gauge, bytes: Gauge) -> Self {
         Self { stanzas: (stanzas, 0), bytes: (bytes, 0) }
     }
@@ -25,7 +25,7 @@ impl Unsaved {
     }
 }
 
-impl Drop for Unsaved {
+impl Drop for UnsavedGauge {
     fn drop(&mut self) {
         self.set(0, 0);
     }

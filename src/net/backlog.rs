@@ -16,20 +16,20 @@ pub const REPLY_MARK: usize = 64 * 1024;
 /// Positions are counted in bytes written since nothing waited. Replies are the exception on the hot path, so only they are
 /// kept as runs; all else is relayed.
 #[derive(Debug, Default)]
-pub(super) struct Backlog {
+pub(super) struct WriteBacklog {
     /// Bytes written since nothing waited.
     written: usize,
     /// Bytes of those that have left.
     left: usize,
-    replies: Option<Box<Replies>>,
+    replies: Option<Box<ReplyBacklog>>,
     /// Relayed bytes have reached their mark and not fallen to half of it.
     full: bool,
-    watched: Watched,
+    watched: WatchedBytes,
 }
 
 /// Bytes whose departure is to be known.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum Watched {
+enum WatchedBytes {
     /// None, or they left before anybody knew that they waited.
     #[default]
     None,
@@ -52,7 +52,7 @@ pub enum Departure {
 
 /// The replies that wait.
 #[derive(Debug, Default)]
-struct Replies {
+struct ReplyBacklog {
     /// From where to where, in order; neighbours are one.
     runs: VecDeque<(usize, usize)>,
     bytes: usize,
@@ -62,7 +62,7 @@ struct Replies {
     many: bool,
 }
 
-impl Backlog {
+impl WriteBacklog {
     /// Relayed bytes were written.
     #[inline]
     pub(super) fn relayed(&mut self, len: usize) {
@@ -86,15 +86,15 @@ impl Backlog {
 
     /// Watches all that was written so far, in place of what was watched before.
     pub(super) fn watch(&mut self) {
-        self.watched = if self.waiting() == 0 { Watched::None } else { Watched::Until(self.written) };
+        self.watched = if self.waiting() == 0 { WatchedBytes::None } else { WatchedBytes::Until(self.written) };
     }
 
     /// News of the watched bytes: once that they wait, and then once that they have left.
     pub(super) fn departure(&mut self) -> Option<Departure> {
         let (watched, news) = match self.watched {
-            Watched::Until(end) => (Watched::KnownToWait(end), Some(Departure::Waits)),
-            Watched::Left => (Watched::None, Some(Departure::Left)),
-            unchanged @ (Watched::None | Watched::KnownToWait(_)) => (unchanged, None),
+            WatchedBytes::Until(end) => (WatchedBytes::KnownToWait(end), Some(Departure::Waits)),
+            WatchedBytes::Left => (WatchedBytes::None, Some(Departure::Left)),
+            unchanged @ (WatchedBytes::None | WatchedBytes::KnownToWait(_)) => (unchanged, None),
         };
         self.watched = watched;
         news
@@ -106,13 +106,13 @@ impl Backlog {
         if waiting == 0 {
             let waited_for = self.full || self.replies.as_ref().is_some_and(|replies| replies.many);
             let watched = self.watched.left(self.written);
-            let departed = watched != self.watched && watched == Watched::Left;
+            let departed = watched != self.watched && watched == WatchedBytes::Left;
             *self = Self { watched, ..Self::default() };
             return waited_for || departed;
         }
         self.left = self.left.max(self.written.saturating_sub(waiting));
         let watched = self.watched.left(self.left);
-        let mut changed = watched != self.watched && watched == Watched::Left;
+        let mut changed = watched != self.watched && watched == WatchedBytes::Left;
         self.watched = watched;
         if let Some(replies) = &mut self.replies {
             changed |= replies.settle(self.left);
@@ -151,7 +151,7 @@ impl Backlog {
     }
 }
 
-impl Watched {
+impl WatchedBytes {
     /// The state once all bytes up to this position have left.
     fn left(self, position: usize) -> Self {
         match self {
@@ -162,7 +162,7 @@ impl Watched {
     }
 }
 
-impl Replies {
+impl ReplyBacklog {
     fn settle(&mut self, left: usize) -> bool {
         while let Some((start, end)) = self.runs.front_mut().filter(|(start, _)| *start < left) {
             let until = left.min(*end);
@@ -185,13 +185,13 @@ impl Replies {
 mod tests {
     use super::*;
 
-    fn state(backlog: &Backlog) -> (usize, usize) {
+    fn state(backlog: &WriteBacklog) -> (usize, usize) {
         (backlog.waiting() - backlog.replies(), backlog.replies())
     }
 
     #[test]
     fn bytes_are_counted_by_their_cause_as_they_leave_in_order() {
-        let mut backlog = Backlog::default();
+        let mut backlog = WriteBacklog::default();
         backlog.relayed(100);
         backlog.replied(30);
         backlog.replied(20);
@@ -211,7 +211,7 @@ mod tests {
 
     #[test]
     fn what_encryption_adds_is_never_counted_as_written() {
-        let mut backlog = Backlog::default();
+        let mut backlog = WriteBacklog::default();
         backlog.relayed(1000);
         backlog.replied(10);
         backlog.settle(1032);
@@ -223,14 +223,14 @@ mod tests {
 
     #[test]
     fn neighbouring_replies_are_one_run() {
-        let mut backlog = Backlog::default();
+        let mut backlog = WriteBacklog::default();
         (0..1000).for_each(|_| backlog.replied(30));
         assert_eq!(backlog.replies.as_ref().unwrap().runs.len(), 1);
     }
 
     #[test]
     fn relayed_bytes_stop_their_source_from_their_mark_down_to_half_of_it() {
-        let mut backlog = Backlog::default();
+        let mut backlog = WriteBacklog::default();
         backlog.replied(HIGH_WATER);
         assert!(!backlog.is_full(), "replies are none of theirs");
         backlog.settle(0);
@@ -247,8 +247,8 @@ mod tests {
 
     #[test]
     fn replies_stop_their_peer_at_their_mark_and_are_many_from_half_of_it_until_all_have_left() {
-        let mut backlog = Backlog::default();
-        let states = |backlog: &Backlog| (backlog.owes_much(), backlog.owes_too_much());
+        let mut backlog = WriteBacklog::default();
+        let states = |backlog: &WriteBacklog| (backlog.owes_much(), backlog.owes_too_much());
         backlog.relayed(HIGH_WATER / 2);
         backlog.replied(REPLY_MARK / 2 - 1);
         assert_eq!(states(&backlog), (false, false));
@@ -266,7 +266,7 @@ mod tests {
 
     #[test]
     fn watched_bytes_wait_until_the_last_of_them_has_left_whatever_comes_behind_them() {
-        let mut backlog = Backlog::default();
+        let mut backlog = WriteBacklog::default();
         backlog.relayed(1000);
         backlog.watch();
         backlog.relayed(1000);
@@ -282,7 +282,7 @@ mod tests {
 
     #[test]
     fn watched_bytes_that_leave_before_anybody_asks_are_no_event() {
-        let mut backlog = Backlog::default();
+        let mut backlog = WriteBacklog::default();
         backlog.watch();
         assert_eq!(backlog.departure(), None, "nothing waits");
         for waiting in [10, 0] {
@@ -296,7 +296,7 @@ mod tests {
 
     #[test]
     fn only_what_was_watched_last_is_told() {
-        let mut backlog = Backlog::default();
+        let mut backlog = WriteBacklog::default();
         backlog.relayed(100);
         backlog.watch();
         assert_eq!(backlog.departure(), Some(Departure::Waits));
@@ -310,7 +310,7 @@ mod tests {
 
     #[test]
     fn what_leaves_at_once_is_told_as_well() {
-        let mut backlog = Backlog::default();
+        let mut backlog = WriteBacklog::default();
         backlog.replied(REPLY_MARK);
         assert!(backlog.settle(0));
         backlog.relayed(HIGH_WATER);

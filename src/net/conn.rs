@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use bytes::BytesMut;
 use tokio::time::timeout;
 
-use super::backlog::Backlog;
+use super::backlog::WriteBacklog;
 pub use super::backlog::{Departure, HIGH_WATER, REPLY_MARK};
 use super::wire::Wire;
 use crate::limits::Permit;
@@ -53,7 +53,7 @@ pub struct Conn<S> {
     stream: S,
     framer: Framer,
     out: BytesMut,
-    waiting: Backlog,
+    waiting: WriteBacklog,
     /// Written into the stream, perhaps not yet out of its own buffers.
     unflushed: bool,
     /// Since when no written byte has moved, while there are any.
@@ -77,7 +77,7 @@ impl<S: Wire> Conn<S> {
             stream,
             framer: Framer::new(limits),
             out: BytesMut::new(),
-            waiting: Backlog::default(),
+            waiting: WriteBacklog::default(),
             unflushed: false,
             stalled: None,
             received: 0,

@@ -11,7 +11,7 @@ use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream, unix};
 use tokio::time::sleep;
 
 use crate::config::Listen;
-use crate::limits::{Gate, Limit, Permit, Refusal};
+use crate::limits::{ConnectionRefusal, Gate, Limit, Permit};
 
 /// The pause after a failed accept that would fail again at once: the process may be out of descriptors.
 const PAUSE: Duration = Duration::from_millis(200);
@@ -83,7 +83,7 @@ pub async fn accept(
         None => serve(tcp, peer, gate.admit(Some(peer.ip().to_canonical()))),
         Some(proxies) if proxies.trust(peer.ip()) => serve(tcp, peer, gate.admit(None)),
         Some(_) => {
-            if let Some(suppressed) = gate.watch().refused(Refusal::NotTrusted) {
+            if let Some(suppressed) = gate.watch().refused(ConnectionRefusal::NotTrusted) {
                 tracing::warn!(%peer, suppressed, "refused: not one of trusted_proxies");
             }
         }

@@ -74,7 +74,7 @@ pub struct Tls {
 
 /// A client, as the server behind is told of it.
 #[derive(Clone, Copy, Debug)]
-pub struct Client {
+pub struct ProxiedClient {
     /// Both ends of its connection.
     pub addresses: Addresses,
     /// Its TLS, as it ends here.
@@ -172,7 +172,7 @@ fn parse(header: &[u8]) -> Result<Option<Addresses>, HeaderError> {
 ///
 /// # Errors
 /// Never with addresses that a socket or a header had.
-pub fn header(version: ProxyProtocol, client: &Client) -> io::Result<Vec<u8>> {
+pub fn header(version: ProxyProtocol, client: &ProxiedClient) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     let mut header = ProxyHeader::with_address(client.addresses.of_one_family());
     let written = match version {

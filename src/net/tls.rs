@@ -18,13 +18,13 @@ pub(super) const ALPN: &[u8] = b"xmpp-client";
 /// The certificates of all hosts, and the TLS settings that choose among them.
 #[derive(Debug)]
 pub struct Certificates {
-    by_host: HashMap<String, Settings>,
-    fallback: Settings,
+    by_host: HashMap<String, TlsSettings>,
+    fallback: TlsSettings,
 }
 
 /// The settings for connections to one host.
 #[derive(Clone, Debug)]
-struct Settings {
+struct TlsSettings {
     plain: Arc<ServerConfig>,
     alpn: Arc<ServerConfig>,
 }
@@ -39,7 +39,7 @@ impl Certificates {
         let by_name: HashMap<_, _> = keys.iter().map(|(domain, key)| (ascii(domain), Arc::clone(key))).collect();
         let by_name = Arc::new(by_name);
         let settings = |key: &Arc<CertifiedKey>| {
-            Settings::new(Arc::new(Resolver { by_name: Arc::clone(&by_name), fallback: Arc::clone(key) }))
+            TlsSettings::new(Arc::new(Resolver { by_name: Arc::clone(&by_name), fallback: Arc::clone(key) }))
         };
         let fallback = settings(&first)?;
         let by_host = keys.iter().map(|(domain, key)| Ok((ascii(domain), settings(key)?)));
@@ -57,7 +57,7 @@ impl Certificates {
     }
 }
 
-impl Settings {
+impl TlsSettings {
     fn new(resolver: Arc<Resolver>) -> Result<Self, rustls::Error> {
         let mut config = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
             .with_protocol_versions(&[&TLS13, &TLS12])?

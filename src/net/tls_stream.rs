@@ -108,7 +108,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> TlsStream<S> {
             old.copy_from_slice(&self.incomplete);
             let arrived = room.get_mut(..held + count).unwrap_or_default();
             let opened = DEPARTURES.with_borrow_mut(|room| {
-                let opened = self.process(arrived, into, Last::Nothing, room);
+                let opened = self.process(arrived, into, LastBytes::Nothing, room);
                 let sealed = room.take();
                 self.tickets &= sealed.is_empty();
                 self.sealed.extend_from_slice(sealed);
@@ -136,7 +136,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> TlsStream<S> {
         &mut self,
         arrived: &mut [u8],
         into: &mut BytesMut,
-        last: Last<'_>,
+        last: LastBytes<'_>,
         room: &mut WriteBuffer,
     ) -> io::Result<usize> {
         let mut done = 0;
@@ -158,14 +158,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> TlsStream<S> {
                 Ok(ConnectionState::PeerClosed) => self.ended = true,
                 Ok(ConnectionState::WriteTraffic(mut traffic)) => {
                     match last {
-                        Last::Data(plain) => room.seal(|room| Ok(traffic.encrypt(plain, room)?))?,
-                        Last::Close => room.seal(|room| Ok(traffic.queue_close_notify(room)?))?,
-                        Last::Nothing => {}
+                        LastBytes::Data(plain) => room.seal(|room| Ok(traffic.encrypt(plain, room)?))?,
+                        LastBytes::Close => room.seal(|room| Ok(traffic.queue_close_notify(room)?))?,
+                        LastBytes::Nothing => {}
                     }
                     over = true;
                 }
                 Ok(ConnectionState::BlockedHandshake | ConnectionState::Closed) => {
-                    if let Last::Data(_) = last {
+                    if let LastBytes::Data(_) = last {
                         return Err(io::ErrorKind::BrokenPipe.into());
                     }
                     over = true;
@@ -198,7 +198,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> TlsStream<S> {
     }
 
     /// Seals this and sends what it can; the rest is kept.
-    fn poll_seal(&mut self, cx: &mut Context<'_>, last: Last<'_>) -> Poll<io::Result<()>> {
+    fn poll_seal(&mut self, cx: &mut Context<'_>, last: LastBytes<'_>) -> Poll<io::Result<()>> {
         DEPARTURES.with_borrow_mut(|room| {
             // The library's state refers to a message of the handshake that has come in part.
             let (mut arrived, mut early) = (std::mem::take(&mut self.incomplete), std::mem::take(&mut self.early));
@@ -248,7 +248,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire for TlsStream<S> {
         ready!(self.poll_sealed(cx))?;
         while !from.is_empty() {
             let next = from.get(..SEAL).unwrap_or(from);
-            let (len, sent) = (next.len(), self.poll_seal(cx, Last::Data(next)));
+            let (len, sent) = (next.len(), self.poll_seal(cx, LastBytes::Data(next)));
             from.advance(len);
             ready!(sent)?;
         }
@@ -263,7 +263,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire for TlsStream<S> {
         ready!(self.poll_sealed(cx))?;
         if !self.closing {
             self.closing = true;
-            ready!(self.poll_seal(cx, Last::Close))?;
+            ready!(self.poll_seal(cx, LastBytes::Close))?;
         }
         Pin::new(&mut self.io).poll_shutdown(cx)
     }
@@ -275,7 +275,7 @@ fn broken(error: rustls::Error) -> io::Error {
 
 /// The last bytes, sealed behind the connection's own records.
 #[derive(Clone, Copy)]
-enum Last<'a> {
+enum LastBytes<'a> {
     Nothing,
     Data(&'a [u8]),
     Close,

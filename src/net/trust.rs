@@ -40,7 +40,7 @@ pub enum TrustError {
 /// The TLS settings for the server of one domain.
 #[derive(Clone)]
 pub struct Trust {
-    settings: Settings,
+    settings: TrustSettings,
     name: ServerName<'static>,
 }
 
@@ -64,12 +64,12 @@ impl Trust {
 
 /// The TLS settings of what is trusted: with all versions, and with one.
 #[derive(Clone, Debug)]
-struct Settings {
+struct TrustSettings {
     any: Arc<ClientConfig>,
     each: [(ProtocolVersion, Arc<ClientConfig>); 2],
 }
 
-impl Settings {
+impl TrustSettings {
     fn new(roots: RootCertStore, direct: bool) -> Result<Self, Error> {
         let roots = Arc::new(roots);
         let offering = |versions: &[&'static SupportedProtocolVersion]| {
@@ -94,7 +94,7 @@ impl Settings {
 /// Loads what hosts trust; hosts that trust the same share it, and their TLS sessions.
 #[derive(Debug, Default)]
 pub struct Trusts {
-    loaded: HashMap<(Option<PathBuf>, bool), Settings>,
+    loaded: HashMap<(Option<PathBuf>, bool), TrustSettings>,
 }
 
 impl Trusts {
@@ -114,7 +114,7 @@ impl Trusts {
             Some(path) => roots::in_file(path)?,
             None => roots::system()?,
         };
-        let settings = Settings::new(roots, direct)?;
+        let settings = TrustSettings::new(roots, direct)?;
         self.loaded.insert(key, settings.clone());
         Ok(Trust { settings, name })
     }

@@ -18,12 +18,12 @@ use tokio_rustls::client::TlsStream;
 
 use super::conn::{Conn, ConnEvent, Io};
 use super::forward::forward_io;
-use super::proxy_protocol::{self, Client};
+use super::proxy_protocol::{self, ProxiedClient};
 use super::socket::{Socket, Sources};
 use super::trust::{self, TlsFault, Trust, TrustError, Trusts};
 use crate::config::{Endpoint, Host, ProxyProtocol, Upstream, UpstreamTls};
 use crate::session::mechanism_filter::Leg;
-use crate::session::upgrade::{Refusal, Upgrade, UpgradeStep};
+use crate::session::upgrade::{Upgrade, UpgradeRefusal, UpgradeStep};
 use crate::xml::{FrameError, FrameLimits};
 use version::Lacking;
 
@@ -31,18 +31,18 @@ use version::Lacking;
 const CLEAR_TEXT: FrameLimits = FrameLimits::new(64 << 10, 32);
 
 /// A framed connection to the server.
-pub type UpstreamConn = Conn<Stream>;
+pub type UpstreamConn = Conn<UpstreamStream>;
 
 /// The bytes of a connection to the server.
 #[derive(Debug)]
-pub enum Stream {
+pub enum UpstreamStream {
     /// As they are.
     Plain(Socket),
     /// Encrypted.
     Tls(Box<TlsStream<Socket>>),
 }
 
-impl Stream {
+impl UpstreamStream {
     /// The certificate that the server showed.
     pub fn certificate(&self) -> Option<&CertificateDer<'static>> {
         match self {
@@ -60,7 +60,7 @@ impl Stream {
     }
 }
 
-forward_io!(Stream { Plain, Tls });
+forward_io!(UpstreamStream { Plain, Tls });
 
 /// An error in connecting to a server.
 #[derive(Debug, Error)]
@@ -79,7 +79,7 @@ pub enum ConnectError {
     Frame(#[from] FrameError),
     /// The server does not begin TLS.
     #[error(transparent)]
-    Refused(#[from] Refusal),
+    Refused(#[from] UpgradeRefusal),
     /// There is no TLS with this server, or it is not the server that it should be.
     #[error(transparent)]
     Tls(#[from] TlsFault),
@@ -156,7 +156,7 @@ enum Security {
 
 /// Times and bounds of a connection.
 #[derive(Clone, Copy, Debug)]
-pub struct Terms {
+pub struct ConnectTerms {
     /// `[limits] connect_timeout`, for all up to TLS.
     pub connect_timeout: Duration,
     /// `[stream_management] write_timeout`.
@@ -198,7 +198,11 @@ impl Way {
     ///
     /// # Errors
     /// [`ConnectError`].
-    pub async fn connect(&self, terms: &Terms, client: Option<&Client>) -> Result<UpstreamConn, ConnectError> {
+    pub async fn connect(
+        &self,
+        terms: &ConnectTerms,
+        client: Option<&ProxiedClient>,
+    ) -> Result<UpstreamConn, ConnectError> {
         match timeout(terms.connect_timeout, self.speak(terms, client)).await {
             Ok(stream) => Ok(Conn::new(stream?, terms.limits)),
             Err(_) => Err(ConnectError::Timeout(terms.connect_timeout)),
@@ -206,7 +210,11 @@ impl Way {
     }
 
     /// Connects with the version of TLS that is wanted, or with what the server speaks.
-    async fn speak(&self, terms: &Terms, client: Option<&Client>) -> Result<Stream, ConnectError> {
+    async fn speak(
+        &self,
+        terms: &ConnectTerms,
+        client: Option<&ProxiedClient>,
+    ) -> Result<UpstreamStream, ConnectError> {
         let Some(only) = terms.tls.filter(|version| !self.lacking.has(*version)) else {
             return self.attempt(terms, client, None).await;
         };
@@ -225,24 +233,24 @@ impl Way {
 
     async fn attempt(
         &self,
-        terms: &Terms,
-        client: Option<&Client>,
+        terms: &ConnectTerms,
+        client: Option<&ProxiedClient>,
         only: Option<ProtocolVersion>,
-    ) -> Result<Stream, ConnectError> {
+    ) -> Result<UpstreamStream, ConnectError> {
         let mut socket = self.dial(terms).await?;
         if self.proxy_protocol != ProxyProtocol::Off {
-            let ourselves = Client { addresses: socket.addresses()?, tls: None };
+            let ourselves = ProxiedClient { addresses: socket.addresses()?, tls: None };
             let header = proxy_protocol::header(self.proxy_protocol, client.unwrap_or(&ourselves))?;
             socket.write_all(&header).await?;
         }
         match &self.security {
-            Security::Off { .. } => Ok(Stream::Plain(socket)),
+            Security::Off { .. } => Ok(UpstreamStream::Plain(socket)),
             Security::Direct(trust) => secure(socket, trust, only).await,
             Security::Starttls(trust) => secure(self.upgraded(socket).await?, trust, only).await,
         }
     }
 
-    async fn dial(&self, terms: &Terms) -> Result<Socket, ConnectError> {
+    async fn dial(&self, terms: &ConnectTerms) -> Result<Socket, ConnectError> {
         match &self.upstream {
             Upstream::Unix(path) => Ok(Socket::Unix(UnixStream::connect(path).await?)),
             Upstream::Tcp(endpoint) => {
@@ -286,10 +294,10 @@ impl Way {
     }
 }
 
-async fn secure(socket: Socket, trust: &Trust, only: Option<ProtocolVersion>) -> Result<Stream, ConnectError> {
+async fn secure(socket: Socket, trust: &Trust, only: Option<ProtocolVersion>) -> Result<UpstreamStream, ConnectError> {
     let tls = trust.handshake(socket, only).await.map_err(TlsFault::from)?;
     tracing::debug!(version = ?tls.get_ref().1.protocol_version(), "TLS with the server is up");
-    Ok(Stream::Tls(Box::new(tls)))
+    Ok(UpstreamStream::Tls(Box::new(tls)))
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::error::SkipReason;
+use super::error::UnsentReason;
 
 /// The least pause between two attempts to connect.
 const SHORTEST: Duration = Duration::from_secs(1);
@@ -14,12 +14,12 @@ const LONGEST: Duration = Duration::from_secs(5 * 60);
 pub(super) struct ReconnectBackoff {
     failures: u32,
     until: Option<Instant>,
-    reason: Option<SkipReason>,
+    reason: Option<UnsentReason>,
 }
 
 impl ReconnectBackoff {
     /// Takes note of a failure; the next pause begins.
-    pub(super) fn on_failure(&mut self, now: Instant, reason: SkipReason) {
+    pub(super) fn on_failure(&mut self, now: Instant, reason: UnsentReason) {
         let pause = SHORTEST.saturating_mul(1 << self.failures.min(16)).min(LONGEST);
         self.failures = self.failures.saturating_add(1);
         self.until = Some(now + pause.mul_f64(rand::random_range(0.5..1.0)));
@@ -32,7 +32,7 @@ impl ReconnectBackoff {
     }
 
     /// The failure that the pause is for, while there is one.
-    pub(super) fn reason(&self, now: Instant) -> Option<&SkipReason> {
+    pub(super) fn reason(&self, now: Instant) -> Option<&UnsentReason> {
         self.until(now).and(self.reason.as_ref())
     }
 }
@@ -45,7 +45,7 @@ mod tests {
     fn pauses_grow_and_are_bounded() {
         let (mut backoff, now) = (ReconnectBackoff::default(), Instant::now());
         for failures in 0..40 {
-            backoff.on_failure(now, SkipReason::StreamOver);
+            backoff.on_failure(now, UnsentReason::StreamOver);
             let pause = backoff.until(now).unwrap() - now;
             let most = SHORTEST.saturating_mul(1 << failures.min(16)).min(LONGEST);
             assert!(pause <= most && pause >= most / 2, "{pause:?} after {failures}");

@@ -7,10 +7,10 @@ use aws_lc_rs::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use super::answers::Answers;
-use super::error::{ComponentError, ConnectError, NoPermit};
+use super::answers::AnswerPolicy;
+use super::error::{ComponentError, NoPermit, StreamConnectError};
 use super::namespace;
-use super::peer::{Link, Reaction, Stream, StreamPeer, next_frame};
+use super::peer::{PeerLink, PublishStream, Reaction, StreamPeer, next_frame};
 use crate::config::{Component, Config, Speaker};
 use crate::jid::{BareJid, Jid};
 use crate::net::conn::Conn;
@@ -36,7 +36,7 @@ impl ComponentPort {
         Self { config, host, component }
     }
 
-    async fn connect(&self) -> Result<Conn<Stream>, ComponentError> {
+    async fn connect(&self) -> Result<Conn<PublishStream>, ComponentError> {
         let address = &self.component.address;
         let failed =
             |error: std::io::Error| ComponentError::Connect { address: address.clone(), cause: error.to_string() };
@@ -44,13 +44,13 @@ impl ComponentPort {
         crate::net::tune(&tcp, self.config.stream_management.write_timeout).map_err(failed)?;
         // What others send to the component goes by here, too: none of it costs the stream.
         let limits = FrameLimits::server(self.config.limits.stanza);
-        let mut conn = Conn::in_namespace(Box::new(tcp) as Stream, limits, ns::COMPONENT_ACCEPT);
+        let mut conn = Conn::in_namespace(Box::new(tcp) as PublishStream, limits, ns::COMPONENT_ACCEPT);
         conn.framer().skip_unfit(None);
         Ok(conn)
     }
 
     /// XEP-0114 §3.
-    async fn handshake(&self, conn: &mut Conn<Stream>) -> Result<(), ComponentError> {
+    async fn handshake(&self, conn: &mut Conn<PublishStream>) -> Result<(), ComponentError> {
         conn.write(&header(&self.component.domain));
         loop {
             match next_frame(conn).await.map_err(|error| ComponentError::Io(error.to_string()))? {
@@ -70,14 +70,14 @@ impl ComponentPort {
         }
     }
 
-    async fn dial_patiently(&self) -> Result<Link, ComponentError> {
+    async fn dial_patiently(&self) -> Result<PeerLink, ComponentError> {
         let mut conn = self.connect().await?;
         self.handshake(&mut conn).await?;
         let (from, answers) = match self.component.from {
-            Speaker::Component => (self.component.domain.clone(), Answers::OnStream),
-            Speaker::Host => (self.host.clone(), Answers::ToServer),
+            Speaker::Component => (self.component.domain.clone(), AnswerPolicy::OnStream),
+            Speaker::Host => (self.host.clone(), AnswerPolicy::ToServer),
         };
-        Ok(Link { conn, from, answers, idle: None })
+        Ok(PeerLink { conn, from, answers, idle: None })
     }
 }
 
@@ -88,14 +88,14 @@ impl StreamPeer for ComponentPort {
         Ok(())
     }
 
-    async fn dial(&self) -> Result<Link, ConnectError> {
+    async fn dial(&self) -> Result<PeerLink, StreamConnectError> {
         let within: Duration = self.config.limits.connect_timeout;
         let silent = || ComponentError::Silent { address: self.component.address.clone(), within };
         let dialled = timeout(within, self.dial_patiently()).await;
         Ok(dialled.unwrap_or_else(|_| Err(silent()))?)
     }
 
-    fn on_stanza(&self, stanza: Element, _answers: Answers) -> Reaction {
+    fn on_stanza(&self, stanza: Element, _answers: AnswerPolicy) -> Reaction {
         let node = stanza.node();
         if is_request(&node) { Reaction::Reply(namespace::unavailable(&node)) } else { Reaction::Nothing }
     }

@@ -11,7 +11,7 @@ use crate::xml::FrameError;
 
 /// Why a transport did not take a publish, which is then tried by the next one.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
-pub(super) enum SkipReason {
+pub(super) enum UnsentReason {
     /// The host has no component.
     #[error("no [host.component]")]
     NoComponent,
@@ -41,7 +41,7 @@ pub(super) enum SkipReason {
     NoPermit(#[from] NoPermit),
     /// The stream could not be set up.
     #[error(transparent)]
-    Unreachable(#[from] ConnectError),
+    Unreachable(#[from] StreamConnectError),
     /// The stream was up and was lost.
     #[error(transparent)]
     Lost(#[from] StreamLost),
@@ -63,7 +63,7 @@ pub(super) enum NoPermit {
 
 /// Why there is no stream.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
-pub(super) enum ConnectError {
+pub(super) enum StreamConnectError {
     /// A component's stream could not be set up.
     #[error(transparent)]
     Component(#[from] ComponentError),

@@ -9,11 +9,11 @@ use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 use tokio::time::timeout_at;
 
-use super::answers::Answers;
+use super::answers::AnswerPolicy;
 use super::error::StreamLost;
 use super::namespace;
-use super::peer::{CLOSE_TIMEOUT, Job, Link, Reaction, Stream, StreamPeer, StreamTimeouts, answer};
-use super::pending::{Answered, PendingPublishes};
+use super::peer::{CLOSE_TIMEOUT, PeerLink, PublishJob, PublishStream, Reaction, StreamPeer, StreamTimeouts, answer};
+use super::pending::{AnsweredPublish, PendingPublishes};
 use super::selection::Attempt;
 use crate::net::conn::{Conn, ConnEvent, Io};
 use crate::push::outcome::Outcome;
@@ -43,9 +43,9 @@ pub(super) enum ExchangeEvent {
 
 /// A link in use.
 pub(super) struct Exchange {
-    conn: Conn<Stream>,
+    conn: Conn<PublishStream>,
     from: String,
-    answers: Answers,
+    answers: AnswerPolicy,
     idle: Option<Duration>,
     /// Since when nothing is awaited.
     quiet: Instant,
@@ -64,8 +64,8 @@ pub(super) struct Exchange {
 }
 
 impl Exchange {
-    pub(super) fn new(link: Link, timeouts: StreamTimeouts) -> Self {
-        let Link { conn, from, answers, idle } = link;
+    pub(super) fn new(link: PeerLink, timeouts: StreamTimeouts) -> Self {
+        let PeerLink { conn, from, answers, idle } = link;
         let pending = PendingPublishes::new(rand::random(), timeouts.answer);
         Self {
             conn,
@@ -83,16 +83,18 @@ impl Exchange {
         }
     }
 
-    pub(super) fn publish(&mut self, job: Job) {
-        let Job { publish, claim, reply, .. } = job;
+    pub(super) fn publish(&mut self, job: PublishJob) {
+        let PublishJob { publish, claim, reply, .. } = job;
         if !claim.take() {
             // Another transport has it by now.
             return;
         }
         self.quiet = Instant::now();
         let id = match self.answers {
-            Answers::OnStream => self.pending.begin(self.quiet, rand::random(), publish.target.service.clone(), reply),
-            Answers::ToServer => {
+            AnswerPolicy::OnStream => {
+                self.pending.begin(self.quiet, rand::random(), publish.target.service.clone(), reply)
+            }
+            AnswerPolicy::ToServer => {
                 answer(reply, Outcome::Unknown);
                 self.pending.id(rand::random())
             }
@@ -185,7 +187,7 @@ impl Exchange {
             return Err(StreamLost::StreamError(excerpt(condition.map_or("nothing", |condition| condition.name()))));
         }
         let Some(stanza) = namespace::to_client(&element) else { return Ok(()) };
-        if self.answers == Answers::OnStream && self.is_answer(&stanza) {
+        if self.answers == AnswerPolicy::OnStream && self.is_answer(&stanza) {
             return Ok(());
         }
         self.obey(peer.on_stanza(stanza, self.answers), peer)
@@ -235,9 +237,9 @@ impl Exchange {
             return false;
         }
         match self.pending.answer(&id, node.attr("from").as_deref()) {
-            Answered::NotOurs => return false,
-            Answered::NotAwaited => {}
-            Answered::To(asker) => {
+            AnsweredPublish::NotOurs => return false,
+            AnsweredPublish::NotAwaited => {}
+            AnsweredPublish::To(asker) => {
                 self.quiet = Instant::now();
                 answer(asker, Outcome::of(&node));
             }
@@ -281,7 +283,7 @@ impl Exchange {
         async move {
             let mut late = 0;
             let until = tokio::time::Instant::now() + CLOSE_TIMEOUT;
-            if answers == Answers::OnStream {
+            if answers == AnswerPolicy::OnStream {
                 // Cancel safe: what was counted until then counts.
                 drop(timeout_at(until, behind_footer(&mut conn, &mut late)).await);
             }
@@ -292,7 +294,7 @@ impl Exchange {
 }
 
 /// Counts the stanzas that come until the peer's footer.
-async fn behind_footer(conn: &mut Conn<Stream>, late: &mut u64) {
+async fn behind_footer(conn: &mut Conn<PublishStream>, late: &mut u64) {
     loop {
         match conn.next_frame() {
             Ok(Some(Frame::Element(element))) if element.kind() != Kind::Other => *late = late.saturating_add(1),

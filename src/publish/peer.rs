@@ -10,8 +10,8 @@ use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::oneshot;
 
-use super::answers::Answers;
-use super::error::{ConnectError, NoPermit, SkipReason};
+use super::answers::AnswerPolicy;
+use super::error::{NoPermit, StreamConnectError, UnsentReason};
 use super::selection::Attempt;
 use crate::jid::BareJid;
 use crate::net::conn::{Conn, ConnEvent, Io};
@@ -27,14 +27,14 @@ pub(super) trait Duplex: AsyncRead + AsyncWrite + Unpin + Send {}
 impl<S: AsyncRead + AsyncWrite + Unpin + Send> Duplex for S {}
 
 /// A connection, whatever is below it.
-pub(super) type Stream = Box<dyn Duplex>;
+pub(super) type PublishStream = Box<dyn Duplex>;
 
 /// A stream that stanzas may be written to.
-pub(super) struct Link {
-    pub(super) conn: Conn<Stream>,
+pub(super) struct PeerLink {
+    pub(super) conn: Conn<PublishStream>,
     /// The sender of the publishes.
     pub(super) from: String,
-    pub(super) answers: Answers,
+    pub(super) answers: AnswerPolicy,
     /// How long it stays open when nothing is awaited; `None`: for ever.
     pub(super) idle: Option<Duration>,
 }
@@ -59,9 +59,9 @@ pub(super) trait StreamPeer: Send + Sync + 'static {
     /// Gives the account that wants the stream the right to it.
     fn admit(&self, account: Option<&BareJid>) -> Result<Self::Permit, NoPermit>;
     /// Connects.
-    fn dial(&self) -> impl Future<Output = Result<Link, ConnectError>> + Send;
-    /// Takes a stanza, in the namespace of clients, from a link with such [`Link::answers`]. Does not wait.
-    fn on_stanza(&self, stanza: Element, answers: Answers) -> Reaction;
+    fn dial(&self) -> impl Future<Output = Result<PeerLink, StreamConnectError>> + Send;
+    /// Takes a stanza, in the namespace of clients, from a link with such [`PeerLink::answers`]. Does not wait.
+    fn on_stanza(&self, stanza: Element, answers: AnswerPolicy) -> Reaction;
     /// Takes an element that is no stanza, behind so many others of this link.
     fn on_other(&self, before: u32) -> Reaction;
     /// The peer has sent what it may not, for the first time on this link.
@@ -90,7 +90,7 @@ impl Claim {
 
 /// A publish for a stream.
 #[derive(Debug)]
-pub(super) struct Job {
+pub(super) struct PublishJob {
     /// The account whose device is notified.
     pub(super) account: BareJid,
     pub(super) publish: Publish,
@@ -98,8 +98,8 @@ pub(super) struct Job {
     pub(super) reply: oneshot::Sender<Attempt>,
 }
 
-impl Job {
-    pub(super) fn skip(self, reason: &SkipReason) {
+impl PublishJob {
+    pub(super) fn skip(self, reason: &UnsentReason) {
         if self.claim.take() {
             // The one who asked may have stopped waiting.
             drop(self.reply.send(Attempt::Skipped(reason.clone())));

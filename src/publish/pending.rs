@@ -7,7 +7,7 @@ use crate::jid::Jid;
 
 /// The publish that an answer belongs to.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Answered<T> {
+pub(super) enum AnsweredPublish<T> {
     /// It is the answer to this publish.
     To(T),
     /// It has our id, and is not awaited any more.
@@ -51,13 +51,14 @@ impl<T> PendingPublishes<T> {
     }
 
     /// Takes an answer with this id and sender. The right id from anyone but the push service answers nothing.
-    pub(super) fn answer(&mut self, id: &str, from: Option<&str>) -> Answered<T> {
+    pub(super) fn answer(&mut self, id: &str, from: Option<&str>) -> AnsweredPublish<T> {
         if !id.starts_with(&self.prefix) {
-            return Answered::NotOurs;
+            return AnsweredPublish::NotOurs;
         }
         let from = from.map(Jid::new);
         let at = self.entries.iter().position(|entry| entry.id == id && from.as_ref() == Some(&entry.service));
-        at.and_then(|at| self.entries.remove(at)).map_or(Answered::NotAwaited, |entry| Answered::To(entry.asker))
+        at.and_then(|at| self.entries.remove(at))
+            .map_or(AnsweredPublish::NotAwaited, |entry| AnsweredPublish::To(entry.asker))
     }
 
     /// The next one whose time is over.
@@ -106,11 +107,11 @@ mod tests {
     fn an_answer_needs_the_id_and_the_sender() {
         let (mut pending, now) = (PendingPublishes::new(7, TIMEOUT), Instant::now());
         let id = pending.begin(now, 1, service(), 'a');
-        assert_eq!(pending.answer("x", Some("push.example")), Answered::NotOurs);
-        assert_eq!(pending.answer(&id, Some("evil.example")), Answered::NotAwaited);
-        assert_eq!(pending.answer(&id, None), Answered::NotAwaited);
-        assert_eq!(pending.answer(&id, Some("PUSH.example")), Answered::To('a'));
-        assert_eq!(pending.answer(&id, Some("push.example")), Answered::NotAwaited);
+        assert_eq!(pending.answer("x", Some("push.example")), AnsweredPublish::NotOurs);
+        assert_eq!(pending.answer(&id, Some("evil.example")), AnsweredPublish::NotAwaited);
+        assert_eq!(pending.answer(&id, None), AnsweredPublish::NotAwaited);
+        assert_eq!(pending.answer(&id, Some("PUSH.example")), AnsweredPublish::To('a'));
+        assert_eq!(pending.answer(&id, Some("push.example")), AnsweredPublish::NotAwaited);
     }
 
     #[test]
@@ -128,7 +129,7 @@ mod tests {
         let id = pending.begin(now + TIMEOUT / 2, 2, service(), 'b');
         assert_eq!((pending.deadline(), pending.take_late(now)), (Some(now + TIMEOUT), None));
         assert_eq!((pending.take_late(now + TIMEOUT), pending.take_late(now + TIMEOUT)), (Some('a'), None));
-        assert_eq!((pending.len(), pending.answer(&id, Some("push.example"))), (1, Answered::To('b')));
+        assert_eq!((pending.len(), pending.answer(&id, Some("push.example"))), (1, AnsweredPublish::To('b')));
         assert!(pending.is_empty());
     }
 }

@@ -7,8 +7,8 @@ use std::time::Duration;
 use rustls::sign::CertifiedKey;
 use tokio::time::timeout;
 
-use super::answers::Answers;
-use super::peer::{CLOSE_TIMEOUT, Stream, StreamPeer, next_frame};
+use super::answers::AnswerPolicy;
+use super::peer::{CLOSE_TIMEOUT, PublishStream, StreamPeer, next_frame};
 use super::s2s::dial::{Dialer, Reached};
 use super::s2s::endpoints::TlsMode;
 use super::s2s::{inbound, pool};
@@ -24,7 +24,7 @@ const ANSWER: Duration = Duration::from_secs(10);
 
 /// How far a transport came.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Finding {
+pub enum ProbeFinding {
     /// Notifications can leave by it: what was seen.
     Goes(String),
     /// They cannot: the cause, and what to do about it.
@@ -39,7 +39,7 @@ pub enum Finding {
 
 /// Who else has connections for the same hosts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Company {
+pub enum ProbeContext {
     /// Nobody: what comes on ours is nobody else's.
     Alone,
     /// A running daemon: no stream of its own may be taken from it.
@@ -50,7 +50,7 @@ pub enum Company {
 pub struct Probe {
     config: Arc<Config>,
     dialer: Dialer,
-    company: Company,
+    company: ProbeContext,
 }
 
 impl Probe {
@@ -61,46 +61,46 @@ impl Probe {
     pub fn new(
         config: Arc<Config>,
         keys: HashMap<String, Arc<CertifiedKey>>,
-        company: Company,
+        company: ProbeContext,
     ) -> Result<Self, RootsError> {
         Ok(Self { dialer: Dialer::new(Arc::clone(&config), keys)?, config, company })
     }
 
     /// Goes from a host to a push service by a transport as far as it goes without notifying anybody; within a minute.
-    pub async fn try_transport(&self, transport: Transport, host: &str, service: &Jid) -> Finding {
+    pub async fn try_transport(&self, transport: Transport, host: &str, service: &Jid) -> ProbeFinding {
         match transport {
             Transport::S2s => self.s2s(host, service).await,
             Transport::Component => self.component(host, service).await,
             Transport::Session => {
-                Finding::Untried("needs the session of a user; `pushward push ping` tries it".to_owned())
+                ProbeFinding::Untried("needs the session of a user; `pushward push ping` tries it".to_owned())
             }
         }
     }
 
-    async fn s2s(&self, host: &str, service: &Jid) -> Finding {
+    async fn s2s(&self, host: &str, service: &Jid) -> ProbeFinding {
         if !pool::is_fit(&self.config, service) {
             let what = "is not for names of this machine or its own hosts; a [[push.route]] would say where it is";
-            return Finding::Unfit(what.to_owned());
+            return ProbeFinding::Unfit(what.to_owned());
         }
         // Where bidi is agreed on, the peer sends its stanzas for the host on this stream: only where nobody misses them.
-        let bidi = self.config.push.s2s_bidi && self.company == Company::Alone;
-        let wanted = if bidi { Answers::OnStream } else { Answers::ToServer };
+        let bidi = self.config.push.s2s_bidi && self.company == ProbeContext::Alone;
+        let wanted = if bidi { AnswerPolicy::OnStream } else { AnswerPolicy::ToServer };
         let reached = match self.dialer.reach(host, service.domain(), wanted).await {
             Ok(reached) => reached,
-            Err(error) => return Finding::Fails(error.to_string()),
+            Err(error) => return ProbeFinding::Fails(error.to_string()),
         };
         let Reached { conn, address, tls, answers, offers_bidi } = reached;
         let tls = if tls == TlsMode::Direct { "direct TLS" } else { "STARTTLS" };
         let seen = format!("{address} lets {host} in, with {tls}");
-        if answers == Answers::OnStream {
+        if answers == AnswerPolicy::OnStream {
             return match question(conn, host, service).await {
-                Replied::Result => Finding::Goes(format!("{seen}; it answers on the same stream (bidi)")),
-                Replied::Error(condition) => Finding::Goes(format!("{seen}; it answers {condition} (bidi)")),
-                Replied::Down(condition) => Finding::Fails(format!(
+                Replied::Result => ProbeFinding::Goes(format!("{seen}; it answers on the same stream (bidi)")),
+                Replied::Error(condition) => ProbeFinding::Goes(format!("{seen}; it answers {condition} (bidi)")),
+                Replied::Down(condition) => ProbeFinding::Fails(format!(
                     "{seen}, but says {condition} of the push service; wait until its operator has mended that"
                 )),
                 Replied::Nothing(why) => {
-                    Finding::Goes(format!("{seen}, but no answer came on the stream (bidi): {why}"))
+                    ProbeFinding::Goes(format!("{seen}, but no answer came on the stream (bidi): {why}"))
                 }
             };
         }
@@ -110,35 +110,37 @@ impl Probe {
             (true, false) => "answers go to the server, since s2s_bidi is off: outcomes stay unknown",
             (false, _) => "answers go to the server (no bidi): outcomes stay unknown",
         };
-        Finding::Goes(format!("{seen}; {answers}"))
+        ProbeFinding::Goes(format!("{seen}; {answers}"))
     }
 
-    async fn component(&self, host: &str, service: &Jid) -> Finding {
+    async fn component(&self, host: &str, service: &Jid) -> ProbeFinding {
         let own = self.config.hosts.iter().find(|own| own.domain == host);
-        let Some(component) = own.and_then(|own| own.component.clone()) else { return Finding::Absent };
+        let Some(component) = own.and_then(|own| own.component.clone()) else { return ProbeFinding::Absent };
         if !component::is_fit(&self.config, host, service) {
-            return Finding::Unfit("is not for users of its own hosts".to_owned());
+            return ProbeFinding::Unfit("is not for users of its own hosts".to_owned());
         }
-        if self.company == Company::Daemon {
+        if self.company == ProbeContext::Daemon {
             // A second stream would be refused, or take answers from the first.
             let what = "the running pushward has the component's only stream; `pushward push ping` tries it";
-            return Finding::Untried(what.to_owned());
+            return ProbeFinding::Untried(what.to_owned());
         }
         let (address, domain) = (component.address.clone(), component.domain.clone());
         let server = component::ComponentPort::new(Arc::clone(&self.config), host.to_owned(), component);
         let link = match server.dial().await {
             Ok(link) => link,
-            Err(error) => return Finding::Fails(error.to_string()),
+            Err(error) => return ProbeFinding::Fails(error.to_string()),
         };
         let seen = format!("the server at {address} lets {domain} in");
-        if link.answers == Answers::ToServer {
+        if link.answers == AnswerPolicy::ToServer {
             close(link.conn).await;
-            return Finding::Goes(format!("{seen}; answers go to the server (from = \"host\"): outcomes stay unknown"));
+            return ProbeFinding::Goes(format!(
+                "{seen}; answers go to the server (from = \"host\"): outcomes stay unknown"
+            ));
         }
         match question(link.conn, &link.from, service).await {
-            Replied::Result => Finding::Goes(format!("{seen}; the push service answers")),
-            Replied::Error(condition) => Finding::Goes(format!("{seen}; the push service answers {condition}")),
-            Replied::Down(why) | Replied::Nothing(why) => Finding::Fails(format!(
+            Replied::Result => ProbeFinding::Goes(format!("{seen}; the push service answers")),
+            Replied::Error(condition) => ProbeFinding::Goes(format!("{seen}; the push service answers {condition}")),
+            Replied::Down(why) | Replied::Nothing(why) => ProbeFinding::Fails(format!(
                 "{seen}, but the push service cannot be reached through it: {why}; let the server connect to other servers, \
                  or take \"component\" out of transports"
             )),
@@ -157,7 +159,7 @@ enum Replied {
 }
 
 /// Asks the push service what it is (XEP-0030 §3), which changes nothing there, and closes the stream.
-async fn question(mut conn: Conn<Stream>, from: &str, service: &Jid) -> Replied {
+async fn question(mut conn: Conn<PublishStream>, from: &str, service: &Jid) -> Replied {
     let id = format!("{:032x}", rand::random::<u128>());
     let mut xml = XmlWriter::new();
     xml.start("iq").attr("type", "get").attr("id", &id).attr("from", from).attr("to", service.as_str());
@@ -171,7 +173,7 @@ async fn question(mut conn: Conn<Stream>, from: &str, service: &Jid) -> Replied 
     replied
 }
 
-async fn answer(conn: &mut Conn<Stream>, id: &str, service: &Jid) -> Replied {
+async fn answer(conn: &mut Conn<PublishStream>, id: &str, service: &Jid) -> Replied {
     loop {
         let element = match next_frame(conn).await {
             Ok(Frame::Element(element)) => element,
@@ -211,7 +213,7 @@ fn judge(stanza: &Element) -> Replied {
     }
 }
 
-async fn close(mut conn: Conn<Stream>) {
+async fn close(mut conn: Conn<PublishStream>) {
     conn.write(STREAM_CLOSE);
     conn.finish(CLOSE_TIMEOUT).await;
 }

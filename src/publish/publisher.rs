@@ -10,13 +10,13 @@ use tokio_util::task::TaskTracker;
 use tracing::Instrument;
 
 use super::component;
-use super::error::SkipReason;
+use super::error::UnsentReason;
 use super::peer::StreamTimeouts;
 use super::s2s::pool::{self, Pool, PoolEnvironment, Revocation};
 use super::selection::{Attempt, Standing, TransportSelection};
 use super::session;
 use super::settings::{CurrentSettings, TransportSettings};
-use super::stream::{self, Queue, StreamTask};
+use super::stream::{self, PublishQueue, StreamTask};
 use crate::clock;
 use crate::config::Transport;
 use crate::jid::BareJid;
@@ -49,7 +49,7 @@ pub struct Publisher {
     sessions: Arc<dyn Sessions>,
     selection: Mutex<TransportSelection>,
     /// The queue of each host's component.
-    components: DashMap<String, Queue>,
+    components: DashMap<String, PublishQueue>,
     pool: Pool,
     /// The affiliations that push services send, until they are taken.
     revocations: Mutex<Option<mpsc::Receiver<Revocation>>>,
@@ -212,7 +212,7 @@ impl Publisher {
             Transport::S2s => stream::submit(account, publish, READY, |job| self.pool.enqueue(job)).await,
             Transport::Component => match self.components.get(account.domain()).map(|queue| queue.clone()) {
                 Some(queue) => stream::submit(account, publish, READY, |job| stream::enqueue(&queue, job)).await,
-                None => Attempt::Skipped(SkipReason::NoComponent),
+                None => Attempt::Skipped(UnsentReason::NoComponent),
             },
             Transport::Session => {
                 let patience = self.current.load().config.push.publish_timeout + session::GRACE;

@@ -3,7 +3,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::time::{Duration, Instant, SystemTime};
 
-use super::error::SkipReason;
+use super::error::UnsentReason;
 use crate::config::Transport;
 use crate::push::outcome::Outcome;
 use crate::registry::Published;
@@ -21,7 +21,7 @@ pub(super) enum Attempt {
     /// The publish was written.
     Done(Outcome),
     /// It was not, for this reason.
-    Skipped(SkipReason),
+    Skipped(UnsentReason),
 }
 
 /// One publish on its way through the transports.
@@ -199,7 +199,7 @@ mod tests {
     }
 
     fn skipped() -> Attempt {
-        Attempt::Skipped(SkipReason::NoSession)
+        Attempt::Skipped(UnsentReason::NoSession)
     }
 
     /// Publishes once where transports fare so; returns which were tried, and what came of it.

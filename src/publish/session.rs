@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
-use super::error::SkipReason;
+use super::error::UnsentReason;
 use super::selection::Attempt;
 use crate::jid::BareJid;
 use crate::push::notification::Publish;
@@ -60,8 +60,8 @@ pub(super) async fn carry(sessions: &dyn Sessions, account: &BareJid, publish: P
             Ok(Ok(outcome)) => outcome,
             Ok(Err(_)) | Err(_) => Outcome::Unknown,
         }),
-        Err(NotTaken::Full(())) => Attempt::Skipped(SkipReason::SessionBusy),
-        Err(NotTaken::Gone(())) => Attempt::Skipped(SkipReason::NoSession),
+        Err(NotTaken::Full(())) => Attempt::Skipped(UnsentReason::SessionBusy),
+        Err(NotTaken::Gone(())) => Attempt::Skipped(UnsentReason::NoSession),
     }
 }
 
@@ -92,11 +92,11 @@ mod tests {
                 break;
             }
         }
-        assert_eq!(last, Attempt::Skipped(SkipReason::SessionBusy));
+        assert_eq!(last, Attempt::Skipped(UnsentReason::SessionBusy));
         registry.leave(&handle);
         drop(commands);
         drop(enter(2));
         let gone = carry(&registry, &account, publish, Duration::from_secs(60)).await;
-        assert_eq!(gone, Attempt::Skipped(SkipReason::NoSession));
+        assert_eq!(gone, Attempt::Skipped(UnsentReason::NoSession));
     }
 }

@@ -11,11 +11,11 @@ use tokio::time::{sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
-use super::answers::Answers;
+use super::answers::AnswerPolicy;
 use super::backoff::ReconnectBackoff;
-use super::error::{ConnectError, SkipReason, StreamLost};
+use super::error::{StreamConnectError, StreamLost, UnsentReason};
 use super::exchange::{Exchange, ExchangeEvent};
-use super::peer::{CLOSE_TIMEOUT, Claim, Job, Link, StreamPeer, StreamTimeouts};
+use super::peer::{CLOSE_TIMEOUT, Claim, PeerLink, PublishJob, StreamPeer, StreamTimeouts};
 use super::selection::Attempt;
 use crate::jid::BareJid;
 use crate::push::notification::Publish;
@@ -27,18 +27,18 @@ const QUEUE: usize = 4096;
 const PARKED: Duration = Duration::from_secs(60);
 
 /// The queue of a stream.
-pub(super) type Queue = mpsc::Sender<Job>;
+pub(super) type PublishQueue = mpsc::Sender<PublishJob>;
 
 /// A queue, and its end for the task.
-pub(super) fn queue() -> (Queue, mpsc::Receiver<Job>) {
+pub(super) fn queue() -> (PublishQueue, mpsc::Receiver<PublishJob>) {
     mpsc::channel(QUEUE)
 }
 
 /// Puts a publish into the queue of a stream.
-pub(super) fn enqueue(queue: &Queue, job: Job) -> Result<(), SkipReason> {
+pub(super) fn enqueue(queue: &PublishQueue, job: PublishJob) -> Result<(), UnsentReason> {
     queue.try_send(job).map_err(|error| match error {
-        TrySendError::Full(_) => SkipReason::QueueFull,
-        TrySendError::Closed(_) => SkipReason::StreamOver,
+        TrySendError::Full(_) => UnsentReason::QueueFull,
+        TrySendError::Closed(_) => UnsentReason::StreamOver,
     })
 }
 
@@ -51,7 +51,7 @@ enum StreamEnd {
 
 /// What the task has to react to.
 enum StreamEvent {
-    Job(Option<Job>),
+    Job(Option<PublishJob>),
     Exchange(ExchangeEvent),
     Deadline,
     Shutdown,
@@ -60,7 +60,7 @@ enum StreamEvent {
 /// The task of one stream.
 pub(super) struct StreamTask<P> {
     pub(super) peer: Arc<P>,
-    pub(super) jobs: mpsc::Receiver<Job>,
+    pub(super) jobs: mpsc::Receiver<PublishJob>,
     pub(super) timeouts: StreamTimeouts,
     pub(super) shutdown: CancellationToken,
 }
@@ -79,20 +79,20 @@ impl<P: StreamPeer> StreamTask<P> {
             };
             let dialled = select! {
                 dialled = self.peer.dial() => dialled,
-                () = self.shutdown.cancelled() => Err(ConnectError::Stopping),
+                () = self.shutdown.cancelled() => Err(StreamConnectError::Stopping),
             };
             let link = match dialled {
                 Ok(link) => link,
                 Err(reason) => {
                     tracing::debug!(%reason, "no stream");
-                    let reason = SkipReason::from(reason);
+                    let reason = UnsentReason::from(reason);
                     first.into_iter().for_each(|job| job.skip(&reason));
                     self.skip_all(&reason);
                     backoff.on_failure(Instant::now(), reason);
                     continue;
                 }
             };
-            let answers = link.answers == Answers::OnStream;
+            let answers = link.answers == AnswerPolicy::OnStream;
             tracing::info!(from = %link.from, answers, "stream is up");
             backoff = ReconnectBackoff::default();
             match self.serve(link, first, permit).await {
@@ -107,11 +107,11 @@ impl<P: StreamPeer> StreamTask<P> {
             }
         }
         self.jobs.close();
-        self.skip_all(&ConnectError::Stopping.into());
+        self.skip_all(&StreamConnectError::Stopping.into());
     }
 
     /// Waits until a stream is wanted, and returns the publish that wants it, if one does; `None`: the task is over.
-    async fn wanted(&mut self, backoff: &ReconnectBackoff) -> Option<Option<Job>> {
+    async fn wanted(&mut self, backoff: &ReconnectBackoff) -> Option<Option<PublishJob>> {
         let parked = Instant::now() + PARKED;
         loop {
             let now = Instant::now();
@@ -139,13 +139,13 @@ impl<P: StreamPeer> StreamTask<P> {
     }
 
     /// Leaves all that waits to other transports.
-    fn skip_all(&mut self, reason: &SkipReason) {
+    fn skip_all(&mut self, reason: &UnsentReason) {
         while let Ok(job) = self.jobs.try_recv() {
             job.skip(reason);
         }
     }
 
-    async fn serve(&mut self, link: Link, first: Option<Job>, permit: P::Permit) -> StreamEnd {
+    async fn serve(&mut self, link: PeerLink, first: Option<PublishJob>, permit: P::Permit) -> StreamEnd {
         let mut exchange = Exchange::new(link, self.timeouts);
         if let Some(job) = first {
             exchange.publish(job);
@@ -215,21 +215,21 @@ pub(super) async fn submit(
     account: &BareJid,
     publish: Publish,
     ready: Duration,
-    send: impl FnOnce(Job) -> Result<(), SkipReason>,
+    send: impl FnOnce(PublishJob) -> Result<(), UnsentReason>,
 ) -> Attempt {
     let (reply, mut replied) = oneshot::channel();
     let claim = Claim::default();
-    if let Err(reason) = send(Job { account: account.clone(), publish, claim: claim.clone(), reply }) {
+    if let Err(reason) = send(PublishJob { account: account.clone(), publish, claim: claim.clone(), reply }) {
         return Attempt::Skipped(reason);
     }
     let answered = match timeout(ready, &mut replied).await {
         Ok(answered) => answered,
-        Err(_) if claim.take() => return Attempt::Skipped(SkipReason::NotReady(ready)),
+        Err(_) if claim.take() => return Attempt::Skipped(UnsentReason::NotReady(ready)),
         Err(_) => replied.await,
     };
     // Without an answer the task is gone: what it had taken may have been written.
     let lost = || {
-        if claim.take() { Attempt::Skipped(SkipReason::StreamOver) } else { Attempt::Done(Outcome::Unknown) }
+        if claim.take() { Attempt::Skipped(UnsentReason::StreamOver) } else { Attempt::Done(Outcome::Unknown) }
     };
     answered.unwrap_or_else(|_| lost())
 }
@@ -267,7 +267,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_publish_that_was_written_is_waited_for() {
-        let write = |job: Job| {
+        let write = |job: PublishJob| {
             assert!(job.claim.take());
             tokio::spawn(async move {
                 tokio::time::sleep(3 * SOON).await;
@@ -280,12 +280,12 @@ mod tests {
 
     #[tokio::test]
     async fn what_a_task_that_is_gone_had_taken_may_have_been_written() {
-        let lost = |job: Job| {
+        let lost = |job: PublishJob| {
             drop(job);
             Ok(())
         };
         assert!(matches!(submit(&account(), publish(), SOON, lost).await, Attempt::Skipped(_)));
-        let lost = |job: Job| {
+        let lost = |job: PublishJob| {
             job.claim.take();
             Ok(())
         };

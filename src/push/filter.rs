@@ -16,7 +16,7 @@ use super::rooms::Rooms;
 use super::roster::Roster;
 use crate::jid::{BareJid, Jid};
 use crate::xml::{Node, ns};
-use mention::Occupant;
+use mention::OwnOccupant;
 
 /// The reason why a stanza does not notify a registration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,7 +87,7 @@ pub fn verdict(
             Some(Allow::Mentioned { nick }) => {
                 // The nick of the registration may be one of yesterday.
                 let nicks = [nick.as_deref(), rooms.nick(&chat)];
-                let mentioned = Occupant { roster, room: &chat, nicks }.is_mentioned(stanza);
+                let mentioned = OwnOccupant { roster, room: &chat, nicks }.is_mentioned(stanza);
                 if mentioned { Ok(()) } else { Err(Blocked::NotMentioned) }
             }
         };

@@ -85,7 +85,7 @@ pub struct Refused<C> {
 
 /// What an operator may want to know of a session.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Notes {
+pub struct SessionNotes {
     /// Where the client is from, or was last.
     pub peer: Option<SocketAddr>,
     /// The push services that notify the device.
@@ -104,7 +104,7 @@ pub struct Handle<C> {
     resource: String,
     device: AtomicU64,
     gauges: Gauges,
-    notes: Mutex<Notes>,
+    notes: Mutex<SessionNotes>,
     commands: mailbox::Sender<Command<C>>,
     /// Bytes of answers that came over streams of push services, and that the session has not taken.
     routed: Arc<AtomicUsize>,
@@ -215,12 +215,12 @@ impl<C> Handle<C> {
     }
 
     /// Notes something for operators.
-    pub fn note(&self, note: impl FnOnce(&mut Notes)) {
+    pub fn note(&self, note: impl FnOnce(&mut SessionNotes)) {
         note(&mut lock(&self.notes));
     }
 
     /// What was noted.
-    pub fn notes(&self) -> Notes {
+    pub fn notes(&self) -> SessionNotes {
         lock(&self.notes).clone()
     }
 

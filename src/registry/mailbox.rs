@@ -41,7 +41,7 @@ impl<T> NotTaken<T> {
 
 /// What both ends share.
 #[derive(Debug)]
-struct Counts {
+struct MailboxCounts {
     bound: usize,
     /// Messages that wait.
     waiting: AtomicUsize,
@@ -53,20 +53,20 @@ struct Counts {
 #[derive(Debug)]
 pub struct Sender<T> {
     queue: UnboundedSender<Mail<T>>,
-    counts: Arc<Counts>,
+    counts: Arc<MailboxCounts>,
 }
 
 /// The task's end. Messages come in the order in which they were sent.
 #[derive(Debug)]
 pub struct Receiver<T> {
     queue: UnboundedReceiver<Mail<T>>,
-    counts: Arc<Counts>,
+    counts: Arc<MailboxCounts>,
 }
 
 /// A mailbox in which [`Sender::offer`] leaves at most `bound` messages.
 pub fn mailbox<T>(bound: usize) -> (Sender<T>, Receiver<T>) {
     let (sender, receiver) = mpsc::unbounded();
-    let counts = Arc::new(Counts { bound, waiting: AtomicUsize::new(0), notified: AtomicBool::new(false) });
+    let counts = Arc::new(MailboxCounts { bound, waiting: AtomicUsize::new(0), notified: AtomicBool::new(false) });
     (Sender { queue: sender, counts: Arc::clone(&counts) }, Receiver { queue: receiver, counts })
 }
 

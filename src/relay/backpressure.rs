@@ -32,12 +32,12 @@ pub(super) struct Stops {
 
 /// The peers that are read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Reading {
+pub(super) struct ReadableLegs {
     pub(super) client: bool,
     pub(super) server: bool,
 }
 
-impl Reading {
+impl ReadableLegs {
     /// `None`: there is no such connection, so nothing waits there.
     pub(super) fn decide(client: Option<PeerBacklog>, server: Option<PeerBacklog>, stops: Stops) -> Self {
         let (client, server) = (client.unwrap_or_default(), server.unwrap_or_default());
@@ -54,7 +54,7 @@ mod tests {
 
     fn check(client: (bool, bool), server: (bool, bool), stops: Stops, expect: (bool, bool)) {
         let waiting = |(full, owes_too_much)| Some(PeerBacklog { full, owes_too_much });
-        let reading = Reading::decide(waiting(client), waiting(server), stops);
+        let reading = ReadableLegs::decide(waiting(client), waiting(server), stops);
         assert_eq!((reading.client, reading.server), expect, "client {client:?} server {server:?} {stops:?}");
     }
 
@@ -79,6 +79,6 @@ mod tests {
 
     #[test]
     fn where_there_is_no_connection_nothing_waits() {
-        assert_eq!(Reading::decide(None, None, Stops::default()), Reading { client: true, server: true });
+        assert_eq!(ReadableLegs::decide(None, None, Stops::default()), ReadableLegs { client: true, server: true });
     }
 }

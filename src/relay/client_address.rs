@@ -11,7 +11,7 @@ use tracing::field::display;
 
 use super::shared::Relay;
 use crate::config::Listen;
-use crate::limits::{Eviction, Permit, Refusal};
+use crate::limits::{ConnectionRefusal, Eviction, Permit};
 use crate::net::proxy_protocol::{self, Addresses, HeaderError};
 
 /// A connection that was accepted.
@@ -56,13 +56,13 @@ pub(super) async fn identify(
                 return None;
             }
             Ok(Err(error)) => {
-                if let Some(suppressed) = relay.guards().watch().refused(Refusal::NoProxyHeader) {
+                if let Some(suppressed) = relay.guards().watch().refused(ConnectionRefusal::NoProxyHeader) {
                     tracing::warn!(%error, suppressed, "refused: no PROXY header");
                 }
                 return None;
             }
             Err(_) => {
-                if let Some(suppressed) = relay.guards().watch().refused(Refusal::NoProxyHeader) {
+                if let Some(suppressed) = relay.guards().watch().refused(ConnectionRefusal::NoProxyHeader) {
                     tracing::warn!(suppressed, "refused: no PROXY header within handshake_timeout");
                 }
                 return None;

@@ -25,7 +25,7 @@ const SWEEP_INTERVAL: Duration = Duration::from_secs(3600);
 pub(super) struct Memories(Mutex<HeldMemories>);
 
 /// A session's share in the memory of its device.
-pub(super) struct MemoryShare {
+pub(super) struct DeviceMemoryShare {
     memories: Arc<Memories>,
     handle: Arc<Handle>,
     device: DeviceId,
@@ -51,10 +51,10 @@ struct HeldMemory {
 
 impl Memories {
     /// Returns the memory of the session's device.
-    pub(super) fn share(self: &Arc<Self>, handle: &Arc<Handle>) -> MemoryShare {
+    pub(super) fn share(self: &Arc<Self>, handle: &Arc<Handle>) -> DeviceMemoryShare {
         let (handle, device) = (Arc::clone(handle), handle.device());
         let memory = self.held().share((handle.account().clone(), device));
-        MemoryShare { memories: Arc::clone(self), handle, device, memory }
+        DeviceMemoryShare { memories: Arc::clone(self), handle, device, memory }
     }
 
     /// Forgets the devices of an account that have no session. Where there is one, the session itself clears the memory.
@@ -67,13 +67,13 @@ impl Memories {
     }
 }
 
-impl MemoryShare {
+impl DeviceMemoryShare {
     pub(super) fn memory(&self) -> Arc<DeviceMemory> {
         Arc::clone(&self.memory)
     }
 }
 
-impl Drop for MemoryShare {
+impl Drop for DeviceMemoryShare {
     fn drop(&mut self) {
         let device = (self.handle.account().clone(), self.device);
         self.memories.held().leave(&device, Instant::now());

@@ -16,7 +16,7 @@ use super::shared::Relay;
 use super::snapshot::{Authentication, Snapshot};
 use crate::config::ListenTls;
 use crate::limits::{Eviction, Limit, Stage};
-use crate::metrics::Handshake;
+use crate::metrics::HandshakeOutcome;
 use crate::net::conn::{Conn, ConnEvent, Io};
 use crate::net::tls_stream::TlsStream;
 use crate::session::starttls::{StartTls, StartTlsStep};
@@ -77,18 +77,18 @@ pub(super) async fn secure(
             // `<starttls/>`: anything else would have been refused.
             let elements = u32::from(tls == ListenTls::Starttls);
             let client = Box::new(client.with_permit(permit));
-            (Some(Secured { client, eviction, elements }), Handshake::Established)
+            (Some(Secured { client, eviction, elements }), HandshakeOutcome::Established)
         }
         Ok(Err(error)) => {
             tracing::debug!(%error, "no TLS");
-            (None, Handshake::Failed)
+            (None, HandshakeOutcome::Failed)
         }
         Err(_) => {
             match permit.address() {
                 Some(address) => relay.guards().watch().reached(Limit::HandshakeTimeout, address),
                 None => relay.guards().watch().reached(Limit::HandshakeTimeout, "a proxy's"),
             }
-            (None, Handshake::Timeout)
+            (None, HandshakeOutcome::Timeout)
         }
     };
     relay.metrics().handshake(outcome, began.elapsed());

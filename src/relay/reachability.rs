@@ -6,7 +6,7 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use super::snapshot::Snapshot;
-use crate::net::upstream::Terms;
+use crate::net::upstream::ConnectTerms;
 
 /// How long the servers may take together, whatever a log-in may wait.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -17,8 +17,12 @@ const AT_ONCE: usize = 16;
 pub(super) async fn reaches_a_server(snapshot: &Snapshot) -> bool {
     let hosts = snapshot.config.hosts.iter();
     let mut ways = hosts.filter_map(|host| snapshot.ways.to(&host.domain).cloned());
-    let terms =
-        || Terms { connect_timeout: PATIENCE, write_timeout: PATIENCE, limits: snapshot.upstream_limits(), tls: None };
+    let terms = || ConnectTerms {
+        connect_timeout: PATIENCE,
+        write_timeout: PATIENCE,
+        limits: snapshot.upstream_limits(),
+        tls: None,
+    };
     let search = async {
         let mut tries = JoinSet::new();
         loop {

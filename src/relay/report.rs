@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::limits::{Guards, Limit, Refusal};
+use crate::limits::{ConnectionRefusal, Guards, Limit};
 use crate::metrics::{Metrics, Wait};
 use crate::session::queue::Full;
 use crate::session::{Event, Reported, Shed};
@@ -34,7 +34,7 @@ impl Reports {
         let Frame::Skipped(skipped) = frame else { return };
         let Skipped { element, name, bytes, reason } = &**skipped;
         self.metrics.skipped(*reason);
-        if let Some(suppressed) = self.guards.watch().refused(Refusal::Skipped) {
+        if let Some(suppressed) = self.guards.watch().refused(ConnectionRefusal::Skipped) {
             let id = element.node().attr("id").map(|id| id.chars().take(ID).collect::<String>());
             let reason = reason.name();
             tracing::warn!(

@@ -6,17 +6,17 @@ use super::client::Handle;
 use super::report::Volume;
 use crate::clock;
 use crate::limits::{Bucket, Rate};
-use crate::metrics::{Metrics, Unsaved};
+use crate::metrics::{Metrics, UnsavedGauge};
 use crate::push::pusher::Verdict;
 use crate::session::liveness::Reach;
 use crate::session::{Event, Session};
 
 /// Counts and notes what operators see of one session.
 #[derive(Debug)]
-pub(super) struct Status {
+pub(super) struct SessionStatus {
     /// When the first stanza was judged that notifies, while no notification has left.
     notifies: Option<Instant>,
-    unsaved: Unsaved,
+    unsaved: UnsavedGauge,
     /// Lines that the client or its peers can cause as often as they like.
     lines: Bucket,
     silent: bool,
@@ -25,7 +25,7 @@ pub(super) struct Status {
 /// Such lines of one session in a minute.
 const LINES: usize = 30;
 
-impl Status {
+impl SessionStatus {
     pub(super) fn new(metrics: &Metrics) -> Self {
         Self { notifies: None, unsaved: metrics.unsaved(), lines: Bucket::default(), silent: false }
     }

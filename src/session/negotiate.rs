@@ -53,7 +53,7 @@ use super::starttls::served;
 use super::{Dice, Settings};
 use crate::xml::{Element, Frame, FrameError, Header, Kind, StreamCondition, ns};
 
-pub use contract::{Answer, Awaited, CloseReason, Ended, Held, Input, Output, Proof, Stop};
+pub use contract::{Answer, Awaited, CloseReason, Ended, Held, LoginInput, LoginOutput, Proof, Stop};
 
 /// How many elements a connection may send before it is authenticated. A login needs a handful.
 const ELEMENTS: u32 = 64;
@@ -106,16 +106,16 @@ impl Negotiation {
     }
 
     /// The next effect, `None` when all are taken.
-    pub fn poll(&mut self) -> Option<Output> {
+    pub fn poll(&mut self) -> Option<LoginOutput> {
         self.legs.poll()
     }
 
     /// Takes one event. Drain [`Negotiation::poll`] before the next.
-    pub fn handle(&mut self, input: Input) {
+    pub fn handle(&mut self, input: LoginInput) {
         if matches!(self.state, LoginState::Done) {
             return;
         }
-        let (awaited, from_server) = (self.state.awaits(), matches!(input, Input::Upstream(_)));
+        let (awaited, from_server) = (self.state.awaits(), matches!(input, LoginInput::Upstream(_)));
         let state = std::mem::replace(&mut self.state, LoginState::Done);
         match self.next(state, input) {
             Ok(next) => self.state = next,
@@ -133,22 +133,24 @@ impl Negotiation {
     }
 
     /// Returns the state that follows.
-    fn next(&mut self, state: LoginState, input: Input) -> Result<LoginState, LoginEnd> {
+    fn next(&mut self, state: LoginState, input: LoginInput) -> Result<LoginState, LoginEnd> {
         match input {
-            Input::Client(Frame::Whitespace | Frame::Skipped(_)) | Input::Upstream(Frame::Whitespace) => Ok(state),
-            Input::Client(Frame::Open(header)) => self.on_client_header(state, header.usual()),
-            Input::Client(Frame::Element(element)) => self.on_client_element(state, &as_usual(element)),
-            Input::Client(Frame::Close) => Err(LoginEnd::ClientClosed),
-            Input::Upstream(Frame::Open(header)) => self.on_server_header(state, header.usual()),
-            Input::Upstream(Frame::Element(element)) => self.on_server_element(state, &as_usual(element)),
-            Input::Upstream(Frame::Skipped(skipped)) => self.on_server_skipped(state, &skipped.element),
-            Input::Upstream(Frame::Close) => Err(LoginEnd::ServerClosed),
-            Input::Connected(leg) => Ok(self.on_connected(state, leg)),
-            Input::UpstreamLost => Err(LoginEnd::ServerLost),
-            Input::Found(found) => self.on_found(state, found),
-            Input::Gone(ended) => self.on_gone(state, ended),
-            Input::TooHigh(too_high) => Err(too_high.into()),
-            Input::Stop(stop) => Err(stop.into()),
+            LoginInput::Client(Frame::Whitespace | Frame::Skipped(_)) | LoginInput::Upstream(Frame::Whitespace) => {
+                Ok(state)
+            }
+            LoginInput::Client(Frame::Open(header)) => self.on_client_header(state, header.usual()),
+            LoginInput::Client(Frame::Element(element)) => self.on_client_element(state, &as_usual(element)),
+            LoginInput::Client(Frame::Close) => Err(LoginEnd::ClientClosed),
+            LoginInput::Upstream(Frame::Open(header)) => self.on_server_header(state, header.usual()),
+            LoginInput::Upstream(Frame::Element(element)) => self.on_server_element(state, &as_usual(element)),
+            LoginInput::Upstream(Frame::Skipped(skipped)) => self.on_server_skipped(state, &skipped.element),
+            LoginInput::Upstream(Frame::Close) => Err(LoginEnd::ServerClosed),
+            LoginInput::Connected(leg) => Ok(self.on_connected(state, leg)),
+            LoginInput::UpstreamLost => Err(LoginEnd::ServerLost),
+            LoginInput::Found(found) => self.on_found(state, found),
+            LoginInput::Gone(ended) => self.on_gone(state, ended),
+            LoginInput::TooHigh(too_high) => Err(too_high.into()),
+            LoginInput::Stop(stop) => Err(stop.into()),
         }
     }
 
@@ -159,7 +161,7 @@ impl Negotiation {
             LoginState::Start => {
                 let host = self.host(&header)?;
                 self.legs.on_client_header(&header);
-                self.legs.out(Output::Connect(host.clone()));
+                self.legs.out(LoginOutput::Connect(host.clone()));
                 Ok(LoginState::Connecting(ClientStream::new(host, header)))
             }
             LoginState::Restarting(restarting) => {

@@ -41,7 +41,7 @@ impl Profile {
 
 /// One SASL exchange, from `<auth/>` or `<authenticate/>` to the server's answer.
 #[derive(Debug, Default)]
-pub struct Exchange {
+pub struct SaslExchange {
     profile: Profile,
     mechanism: String,
     /// What the first message of the client said; `None` inside when it named nobody in the clear.
@@ -50,7 +50,7 @@ pub struct Exchange {
     missed_binding: bool,
 }
 
-impl Exchange {
+impl SaslExchange {
     /// A new exchange: what any before said counts no more.
     pub fn begin(profile: Profile, mechanism: String) -> Self {
         Self { profile, mechanism, first: None, missed_binding: false }
@@ -143,21 +143,21 @@ mod tests {
 
     #[test]
     fn only_the_first_message_of_the_latest_exchange_counts() {
-        let mut exchange = Exchange::begin(Profile::Sasl, "SCRAM-SHA-1".into());
+        let mut exchange = SaslExchange::begin(Profile::Sasl, "SCRAM-SHA-1".into());
         exchange.client_message(&STANDARD.encode("n,a=x,n=mallory,r=1"));
         exchange.client_message(&STANDARD.encode("n,,n=juliet,r=1"));
         assert_eq!(exchange.authcid(), None);
-        let mut exchange = Exchange::begin(Profile::Sasl2, "PLAIN".into());
+        let mut exchange = SaslExchange::begin(Profile::Sasl2, "PLAIN".into());
         exchange.client_message("");
         exchange.client_message(&STANDARD.encode("\0juliet\0x"));
         assert_eq!(exchange.authcid().as_deref(), Some("juliet"));
-        assert_eq!(Exchange::begin(Profile::Sasl, "PLAIN".into()).authcid(), None);
+        assert_eq!(SaslExchange::begin(Profile::Sasl, "PLAIN".into()).authcid(), None);
     }
 
     #[test]
     fn what_a_client_misses_and_a_server_hashes_is_seen_in_scram_only() {
         let missed = |mechanism: &str, message: &str| {
-            let mut exchange = Exchange::begin(Profile::Sasl, mechanism.into());
+            let mut exchange = SaslExchange::begin(Profile::Sasl, mechanism.into());
             exchange.client_message(&STANDARD.encode(message));
             exchange.missed_binding()
         };
@@ -166,7 +166,7 @@ mod tests {
         assert!(!missed("SCRAM-SHA-1-PLUS", "p=tls-server-end-point,,n=juliet,r=abc"));
         assert!(!missed("X-OTHER", "y,,n=juliet,r=abc"));
         let hashes = |mechanism: &str, message: &str| {
-            Exchange::begin(Profile::Sasl, mechanism.into()).hashes_offers(&STANDARD.encode(message))
+            SaslExchange::begin(Profile::Sasl, mechanism.into()).hashes_offers(&STANDARD.encode(message))
         };
         assert!(hashes("SCRAM-SHA-1", "r=abc,s=c2FsdA==,i=4096,h=aGFzaA=="));
         assert!(hashes("SCRAM-SHA-256", "r=abc,s=c2FsdA==,i=4096,d=aGFzaA=="));

@@ -19,7 +19,7 @@ pub enum UpgradeStep {
 
 /// Why there will be no TLS on this stream.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Refusal {
+pub enum UpgradeRefusal {
     /// The server's features are without STARTTLS.
     #[error("it does not offer STARTTLS")]
     NotOffered,
@@ -34,7 +34,7 @@ pub enum Refusal {
     Protocol,
 }
 
-impl Refusal {
+impl UpgradeRefusal {
     /// What to do about it.
     pub fn remedy(&self) -> &'static str {
         match self {
@@ -79,8 +79,8 @@ impl Upgrade {
     /// Takes the server's next frame.
     ///
     /// # Errors
-    /// [`Refusal`]: the connection is of no use any more.
-    pub fn handle(&mut self, frame: &Frame) -> Result<UpgradeStep, Refusal> {
+    /// [`UpgradeRefusal`]: the connection is of no use any more.
+    pub fn handle(&mut self, frame: &Frame) -> Result<UpgradeStep, UpgradeRefusal> {
         match (frame, &self.state) {
             (Frame::Whitespace | Frame::Skipped(_), _) => Ok(UpgradeStep::Wait),
             (Frame::Open(_), UpgradeState::Header) => {
@@ -94,15 +94,17 @@ impl Upgrade {
             (Frame::Element(element), UpgradeState::Proceed) if element.is("proceed", ns::TLS) => {
                 Ok(UpgradeStep::Proceed)
             }
-            (Frame::Element(element), UpgradeState::Proceed) if element.is("failure", ns::TLS) => Err(Refusal::Failed),
-            (Frame::Close, _) => Err(Refusal::Stream("it was closed without a reason".to_owned())),
-            (Frame::Open(_) | Frame::Element(_), _) => Err(Refusal::Protocol),
+            (Frame::Element(element), UpgradeState::Proceed) if element.is("failure", ns::TLS) => {
+                Err(UpgradeRefusal::Failed)
+            }
+            (Frame::Close, _) => Err(UpgradeRefusal::Stream("it was closed without a reason".to_owned())),
+            (Frame::Open(_) | Frame::Element(_), _) => Err(UpgradeRefusal::Protocol),
         }
     }
 
-    fn features(&mut self, features: &Element) -> Result<UpgradeStep, Refusal> {
+    fn features(&mut self, features: &Element) -> Result<UpgradeStep, UpgradeRefusal> {
         if features.node().child("starttls", ns::TLS).is_none() {
-            return Err(Refusal::NotOffered);
+            return Err(UpgradeRefusal::NotOffered);
         }
         self.state = UpgradeState::Proceed;
         let mut xml = XmlWriter::new();
@@ -111,8 +113,8 @@ impl Upgrade {
     }
 }
 
-fn stream_error(error: &Element) -> Refusal {
-    Refusal::Stream(stream_error_condition(error))
+fn stream_error(error: &Element) -> UpgradeRefusal {
+    UpgradeRefusal::Stream(stream_error_condition(error))
 }
 
 /// The condition of a `<stream:error/>`.
@@ -139,7 +141,7 @@ mod tests {
     }
 
     /// The outcome of a stream on which the server says this after its header.
-    fn check(elements: &[&str], expect: Result<UpgradeStep, Refusal>) {
+    fn check(elements: &[&str], expect: Result<UpgradeStep, UpgradeRefusal>) {
         let (mut upgrade, _) = Upgrade::new("example.org");
         let mut outcome = upgrade.handle(&Frame::Open(header()));
         assert_eq!(outcome, Ok(UpgradeStep::Wait));
@@ -166,34 +168,34 @@ mod tests {
         let offer = features(STARTTLS);
         check(&[&offer], Ok(UpgradeStep::Send(STARTTLS.into())));
         check(&[&offer, "<proceed xmlns='urn:ietf:params:xml:ns:xmpp-tls'/>"], Ok(UpgradeStep::Proceed));
-        check(&[&offer, "<failure xmlns='urn:ietf:params:xml:ns:xmpp-tls'/>"], Err(Refusal::Failed));
+        check(&[&offer, "<failure xmlns='urn:ietf:params:xml:ns:xmpp-tls'/>"], Err(UpgradeRefusal::Failed));
     }
 
     #[test]
     fn a_server_without_starttls_is_named_with_what_to_change() {
-        check(&["<stream:features/>"], Err(Refusal::NotOffered));
-        check(&[&features("<starttls xmlns='urn:x'/>")], Err(Refusal::NotOffered));
-        assert!(Refusal::NotOffered.remedy().contains("upstream_tls = \"off\""));
+        check(&["<stream:features/>"], Err(UpgradeRefusal::NotOffered));
+        check(&[&features("<starttls xmlns='urn:x'/>")], Err(UpgradeRefusal::NotOffered));
+        assert!(UpgradeRefusal::NotOffered.remedy().contains("upstream_tls = \"off\""));
     }
 
     #[test]
     fn whatever_comes_out_of_turn_ends_the_attempt() {
         let proceed = "<proceed xmlns='urn:ietf:params:xml:ns:xmpp-tls'/>";
-        check(&[proceed], Err(Refusal::Protocol));
+        check(&[proceed], Err(UpgradeRefusal::Protocol));
         let offer = features(STARTTLS);
-        check(&[&offer, &offer], Err(Refusal::Protocol));
-        check(&[&offer, "<proceed xmlns='urn:x'/>"], Err(Refusal::Protocol));
-        check(&[&offer, "<success xmlns='urn:ietf:params:xml:ns:xmpp-sasl'/>"], Err(Refusal::Protocol));
+        check(&[&offer, &offer], Err(UpgradeRefusal::Protocol));
+        check(&[&offer, "<proceed xmlns='urn:x'/>"], Err(UpgradeRefusal::Protocol));
+        check(&[&offer, "<success xmlns='urn:ietf:params:xml:ns:xmpp-sasl'/>"], Err(UpgradeRefusal::Protocol));
         let (mut upgrade, _) = Upgrade::new("example.org");
-        assert_eq!(upgrade.handle(&said(&offer)), Err(Refusal::Protocol));
-        assert!(matches!(upgrade.handle(&Frame::Close), Err(Refusal::Stream(_))));
+        assert_eq!(upgrade.handle(&said(&offer)), Err(UpgradeRefusal::Protocol));
+        assert!(matches!(upgrade.handle(&Frame::Close), Err(UpgradeRefusal::Stream(_))));
     }
 
     #[test]
     fn a_stream_error_is_named_by_its_condition() {
         let error = "<stream:error><text xmlns='urn:ietf:params:xml:ns:xmpp-streams'>no</text>\
             <host-unknown xmlns='urn:ietf:params:xml:ns:xmpp-streams'/></stream:error>";
-        check(&[error], Err(Refusal::Stream("host-unknown".to_owned())));
+        check(&[error], Err(UpgradeRefusal::Stream("host-unknown".to_owned())));
     }
 
     #[test]

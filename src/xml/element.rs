@@ -9,7 +9,7 @@ use super::header::Header;
 use super::kind::Kind;
 use super::limits::FrameLimits;
 use super::memory::Charge;
-use super::progress::Found;
+use super::progress::FoundElement;
 use super::scan::Scan;
 use super::scope::{Declared, Decls};
 
@@ -49,8 +49,8 @@ impl Element {
         }
     }
 
-    pub(super) fn new(bytes: Bytes, header: Arc<Header>, found: Found, charge: Option<Charge>) -> Element {
-        let Found { kind, decls, borrowed } = found;
+    pub(super) fn new(bytes: Bytes, header: Arc<Header>, found: FoundElement, charge: Option<Charge>) -> Element {
+        let FoundElement { kind, decls, borrowed } = found;
         let plain = decls.is_none() && borrowed == 0 && charge.is_none();
         let rare = (!plain).then(|| Arc::new(Rare { decls, borrowed, _charge: charge }));
         Element { bytes, header, rare, kind }

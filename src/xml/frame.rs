@@ -14,7 +14,7 @@ use super::limits::FrameLimits;
 use super::memory::{Charge, MemoryShare};
 use super::ns;
 use super::scan::Scan;
-use super::skip::{Read, Skip, SkipReason, Skipped};
+use super::skip::{ElementSkip, Read, SkipReason, Skipped};
 
 /// The longest element, in bytes: offsets within it are small.
 const LARGEST: usize = i32::MAX as usize;
@@ -62,7 +62,7 @@ pub struct Framer {
 struct Skips {
     share: Option<MemoryShare>,
     charge: Option<Charge>,
-    current: Option<Skip>,
+    current: Option<ElementSkip>,
 }
 
 /// The part of the stream that comes next.
@@ -232,7 +232,7 @@ impl Framer {
         let Some(skips) = &mut self.skips else { return Ok(None) };
         let scan = std::mem::take(&mut self.scan);
         let read = Read { bytes: scan.checked(), depth: scan.depth() };
-        let skip = Skip::new(&self.buffer, header, read, reason);
+        let skip = ElementSkip::new(&self.buffer, header, read, reason);
         self.buffer.advance(scan.checked());
         skips.charge = None;
         skips.current = Some(skip);

@@ -8,14 +8,14 @@ use super::ns;
 
 /// A stream header, kept as it came.
 pub struct Header {
-    context: Arc<Context>,
+    context: Arc<NamespaceContext>,
     /// Absent in an interned header.
-    own: Option<Box<Own>>,
+    own: Option<Box<OwnHeader>>,
 }
 
 /// The part of a header that the meaning of its elements depends on.
 #[derive(PartialEq, Eq)]
-pub(super) struct Context {
+pub(super) struct NamespaceContext {
     pub(super) name: Box<[u8]>,
     pub(super) default: Box<str>,
     pub(super) prefixes: Box<[(Box<str>, Box<str>)]>,
@@ -23,7 +23,7 @@ pub(super) struct Context {
 }
 
 /// The part of a header that belongs to one stream.
-pub(super) struct Own {
+pub(super) struct OwnHeader {
     pub(super) bytes: Bytes,
     pub(super) from: Option<Box<str>>,
     pub(super) to: Option<Box<str>>,
@@ -36,14 +36,14 @@ pub(super) struct Own {
 /// Whoever opens streams keeps one of these for all of them.
 #[derive(Default)]
 pub struct HeaderCache {
-    recent: Vec<Arc<Context>>,
+    recent: Vec<Arc<NamespaceContext>>,
 }
 
 impl HeaderCache {
     /// The number of contexts that are kept.
     const SIZE: usize = 16;
 
-    fn intern(&mut self, context: &Arc<Context>) -> Arc<Context> {
+    fn intern(&mut self, context: &Arc<NamespaceContext>) -> Arc<NamespaceContext> {
         if let Some(known) = self.recent.iter().find(|known| *known == context) {
             return Arc::clone(known);
         }
@@ -62,7 +62,7 @@ impl std::fmt::Debug for HeaderCache {
 }
 
 impl Header {
-    pub(super) fn new(context: Context, own: Own) -> Self {
+    pub(super) fn new(context: NamespaceContext, own: OwnHeader) -> Self {
         Header { context: Arc::new(context), own: Some(Box::new(own)) }
     }
 
@@ -94,7 +94,7 @@ impl Header {
         self.own().map(|own| &*own.bytes).unwrap_or_default()
     }
 
-    fn own(&self) -> Option<&Own> {
+    fn own(&self) -> Option<&OwnHeader> {
         self.own.as_deref()
     }
 

@@ -8,12 +8,12 @@ pub struct FrameLimits {
     pub bytes: usize,
     /// Nested elements, the top-level one included.
     pub depth: usize,
-    peer: Peer,
+    peer: LimitedPeer,
 }
 
 /// The kind of peer.
 #[derive(Clone, Copy, Debug)]
-enum Peer {
+enum LimitedPeer {
     Internet,
     Client,
     Server,
@@ -22,41 +22,41 @@ enum Peer {
 impl FrameLimits {
     /// The bounds of a peer on the internet.
     pub const fn new(bytes: usize, depth: usize) -> Self {
-        Self { bytes, depth, peer: Peer::Internet }
+        Self { bytes, depth, peer: LimitedPeer::Internet }
     }
 
     /// The bounds of a client.
     pub const fn client(bytes: usize, depth: usize) -> Self {
-        Self { bytes, depth, peer: Peer::Client }
+        Self { bytes, depth, peer: LimitedPeer::Client }
     }
 
     /// The bounds of the own server: bytes alone.
     pub const fn server(bytes: usize) -> Self {
-        Self { bytes, depth: usize::MAX, peer: Peer::Server }
+        Self { bytes, depth: usize::MAX, peer: LimitedPeer::Server }
     }
 
     /// Attributes on one tag.
     pub(super) const fn attributes(&self) -> usize {
         match self.peer {
-            Peer::Internet => 128,
-            Peer::Client => 1024,
-            Peer::Server => usize::MAX,
+            LimitedPeer::Internet => 128,
+            LimitedPeer::Client => 1024,
+            LimitedPeer::Server => usize::MAX,
         }
     }
 
     /// Prefixes that an element declares and that are in scope at any one place.
     pub(super) const fn prefixes(&self) -> usize {
         match self.peer {
-            Peer::Internet | Peer::Client => 64,
-            Peer::Server => usize::MAX,
+            LimitedPeer::Internet | LimitedPeer::Client => 64,
+            LimitedPeer::Server => usize::MAX,
         }
     }
 
     /// Declarations within an element.
     pub(super) const fn declarations(&self) -> usize {
         match self.peer {
-            Peer::Internet | Peer::Client => 4096,
-            Peer::Server => usize::MAX,
+            LimitedPeer::Internet | LimitedPeer::Client => 4096,
+            LimitedPeer::Server => usize::MAX,
         }
     }
 }

@@ -16,7 +16,7 @@ pub(super) struct Spelled {
 
 /// An element whose end tag has not come.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Open {
+pub(super) struct OpenElement {
     pub(super) name: Spelled,
     /// The namespace scope within it.
     pub(super) scope: Scope,
@@ -26,7 +26,7 @@ pub(super) struct Open {
 #[derive(Debug, Default)]
 pub(super) struct OpenElements {
     /// The innermost ones; none only if none is open.
-    near: Vec<Open>,
+    near: Vec<OpenElement>,
     far: Option<Box<Packed>>,
 }
 
@@ -54,12 +54,12 @@ impl OpenElements {
     }
 
     #[inline(always)]
-    pub(super) fn last(&self) -> Option<&Open> {
+    pub(super) fn last(&self) -> Option<&OpenElement> {
         self.near.last()
     }
 
     #[inline(always)]
-    pub(super) fn push(&mut self, open: Open) {
+    pub(super) fn push(&mut self, open: OpenElement) {
         if self.near.len() == AT_HAND {
             self.pack();
         }
@@ -68,7 +68,7 @@ impl OpenElements {
 
     /// Takes the innermost one. `bytes`: where the names are.
     #[inline(always)]
-    pub(super) fn pop(&mut self, bytes: &[u8]) -> Option<Open> {
+    pub(super) fn pop(&mut self, bytes: &[u8]) -> Option<OpenElement> {
         let open = self.near.pop();
         if self.near.is_empty() && self.far.is_some() {
             self.unpack(bytes);
@@ -83,7 +83,7 @@ impl OpenElements {
 
     /// Bytes of memory that it has.
     pub(super) fn memory(&self) -> usize {
-        self.near.capacity() * size_of::<Open>() + self.far.as_ref().map_or(0, |far| far.bytes.capacity())
+        self.near.capacity() * size_of::<OpenElement>() + self.far.as_ref().map_or(0, |far| far.bytes.capacity())
     }
 
     #[cold]
@@ -111,7 +111,7 @@ impl OpenElements {
 }
 
 impl Packed {
-    fn push(&mut self, Open { name, scope }: Open) {
+    fn push(&mut self, OpenElement { name, scope }: OpenElement) {
         let gained = scope.since(self.scope);
         if gained > 0 {
             self.put(gained);
@@ -122,7 +122,7 @@ impl Packed {
         self.count += 1;
     }
 
-    fn pop(&mut self, bytes: &[u8]) -> Option<Open> {
+    fn pop(&mut self, bytes: &[u8]) -> Option<OpenElement> {
         self.count = self.count.checked_sub(1)?;
         let (start, scope) = (self.start, self.scope);
         self.start -= self.take();
@@ -130,7 +130,7 @@ impl Packed {
         if len & 1 == 1 {
             self.scope = scope.before(self.take());
         }
-        Some(Open { name: Spelled::new(bytes, start, start + (len >> 1)), scope })
+        Some(OpenElement { name: Spelled::new(bytes, start, start + (len >> 1)), scope })
     }
 
     /// Appends a number, seven bits a byte, the lowest last: each byte but the first is marked.
@@ -201,7 +201,7 @@ mod tests {
             state ^= state << 17;
             usize::try_from(state % n).unwrap()
         };
-        let (mut opens, mut expected) = (OpenElements::default(), Vec::<Open>::new());
+        let (mut opens, mut expected) = (OpenElements::default(), Vec::<OpenElement>::new());
         let (mut at, mut scope, mut deepest) = (0, Scope::default(), 0);
         for round in 0..40_000 {
             let deeper = if round % 2000 < 1200 { 8 } else { 3 };
@@ -209,11 +209,11 @@ mod tests {
                 let len = 1 + if below(50) == 0 { below(3000) } else { below(12) };
                 scope = if below(4) == 0 { scope.after(below(400)) } else { scope };
                 let name = Spelled::new(&bytes, at + 1, (at + 1 + len).min(bytes.len()));
-                expected.push(Open { name, scope });
-                opens.push(Open { name, scope });
+                expected.push(OpenElement { name, scope });
+                opens.push(OpenElement { name, scope });
                 at += len + 2;
             } else if let Some(open) = expected.pop() {
-                let Open { name, scope: within } = opens.pop(&bytes).unwrap();
+                let OpenElement { name, scope: within } = opens.pop(&bytes).unwrap();
                 assert_eq!((name.start, name.len, name.word), (open.name.start, open.name.len, open.name.word));
                 assert_eq!(within, open.scope);
                 scope = expected.last().map(|open| open.scope).unwrap_or_default();
@@ -229,8 +229,8 @@ mod tests {
         let bytes = b"<a>".repeat(100_000);
         let mut opens = OpenElements::default();
         for at in (1..bytes.len()).step_by(3) {
-            opens.push(Open { name: Spelled::new(&bytes, at, at + 1), scope: Scope::default() });
+            opens.push(OpenElement { name: Spelled::new(&bytes, at, at + 1), scope: Scope::default() });
         }
-        assert!(opens.memory() <= bytes.len() + AT_HAND * size_of::<Open>(), "{}", opens.memory());
+        assert!(opens.memory() <= bytes.len() + AT_HAND * size_of::<OpenElement>(), "{}", opens.memory());
     }
 }

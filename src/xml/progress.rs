@@ -1,7 +1,7 @@
 //! The state of an element while it is being read, on either path.
 
 use super::kind::Kind;
-use super::open_elements::{Open, OpenElements, Spelled};
+use super::open_elements::{OpenElement, OpenElements, Spelled};
 use super::scope::{Declared, Scope};
 
 /// Progress in one top-level element. Offsets count from its `<`.
@@ -17,7 +17,7 @@ pub(super) struct Progress {
 
 /// The properties of a finished element.
 #[derive(Debug, Default)]
-pub(super) struct Found {
+pub(super) struct FoundElement {
     pub(super) kind: Kind,
     /// The namespace declarations inside.
     pub(super) decls: Option<Box<Declared>>,
@@ -52,7 +52,7 @@ impl Progress {
 
     /// The innermost open element.
     #[inline(always)]
-    pub(super) fn innermost(&self) -> Option<&Open> {
+    pub(super) fn innermost(&self) -> Option<&OpenElement> {
         self.open.last()
     }
 
@@ -78,13 +78,13 @@ impl Progress {
     /// Opens an element with this scope.
     #[inline(always)]
     pub(super) fn open_with(&mut self, name: Spelled, scope: Scope) {
-        self.open.push(Open { name, scope });
+        self.open.push(OpenElement { name, scope });
     }
 
     /// Closes the innermost element.
     #[inline(always)]
     pub(super) fn close(&mut self, bytes: &[u8]) {
-        if let Some(Open { name, scope }) = self.open.pop(bytes)
+        if let Some(OpenElement { name, scope }) = self.open.pop(bytes)
             && scope != Scope::default()
         {
             self.leave(bytes, name.start, scope);
@@ -125,12 +125,12 @@ impl Progress {
     }
 
     /// Returns what was found, and starts with the next element.
-    pub(super) fn finish(&mut self) -> Found {
+    pub(super) fn finish(&mut self) -> FoundElement {
         self.at = 0;
         let mut decls = self.declared.take().filter(|declared| !declared.is_empty());
         if let Some(declared) = &mut decls {
             declared.finish();
         }
-        Found { kind: std::mem::take(&mut self.kind), decls, borrowed: std::mem::take(&mut self.borrowed) }
+        FoundElement { kind: std::mem::take(&mut self.kind), decls, borrowed: std::mem::take(&mut self.borrowed) }
     }
 }

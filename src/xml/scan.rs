@@ -11,7 +11,7 @@ use super::exact::ExactReader;
 use super::fast;
 use super::header::Header;
 use super::limits::FrameLimits;
-use super::progress::{Found, Progress};
+use super::progress::{FoundElement, Progress};
 
 /// The check of one top-level element.
 #[derive(Debug, Default)]
@@ -73,7 +73,7 @@ impl Scan {
     }
 
     /// Returns what was found in the element, and is ready for the next one.
-    pub(super) fn finish(&mut self) -> Found {
+    pub(super) fn finish(&mut self) -> FoundElement {
         self.progress.finish()
     }
 

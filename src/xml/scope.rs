@@ -312,7 +312,7 @@ impl Declared {
         self.in_scope -= last - first;
     }
 
-    fn resolve<'a>(&'a self, bytes: &'a [u8], prefix: &[u8]) -> Option<Binding<'a>> {
+    fn resolve<'a>(&'a self, bytes: &'a [u8], prefix: &[u8]) -> Option<PrefixBinding<'a>> {
         let Self { decls, current, .. } = self;
         let same = |number: u32| decls.get(number & !CLOSED).is_some_and(|decl| decl.has_prefix(bytes, prefix));
         let decl = if decls.list.len() > FEW {
@@ -321,7 +321,7 @@ impl Declared {
             let mut open = decls.list.iter().rev().filter(|decl| !decl.is_closed());
             open.find(|decl| decl.has_prefix(bytes, prefix))?
         };
-        Some(Binding::Own { uri: decls.uri(decl, bytes), hash: decl.hash_or_first })
+        Some(PrefixBinding::Own { uri: decls.uri(decl, bytes), hash: decl.hash_or_first })
     }
 }
 
@@ -332,7 +332,7 @@ fn short(hash: u64) -> u32 {
 
 /// The namespace of a prefix, and where it is declared.
 #[derive(Clone, Copy)]
-pub(super) enum Binding<'a> {
+pub(super) enum PrefixBinding<'a> {
     /// A declaration within the element.
     Own {
         /// The namespace.
@@ -346,19 +346,19 @@ pub(super) enum Binding<'a> {
     Header(usize, &'a [u8]),
 }
 
-impl<'a> Binding<'a> {
+impl<'a> PrefixBinding<'a> {
     pub(super) fn uri(self) -> &'a [u8] {
         match self {
-            Binding::Own { uri, .. } | Binding::Header(_, uri) => uri,
-            Binding::Xml => ns::XML.as_bytes(),
+            PrefixBinding::Own { uri, .. } | PrefixBinding::Header(_, uri) => uri,
+            PrefixBinding::Xml => ns::XML.as_bytes(),
         }
     }
 
     /// A hash of the namespace, so that two need not be compared unless they are likely to be the same.
     pub(super) fn hash(self) -> u32 {
         match self {
-            Binding::Own { hash, .. } => hash,
-            Binding::Xml | Binding::Header(..) => short(hash::of_bytes(self.uri())),
+            PrefixBinding::Own { hash, .. } => hash,
+            PrefixBinding::Xml | PrefixBinding::Header(..) => short(hash::of_bytes(self.uri())),
         }
     }
 }
@@ -369,15 +369,15 @@ pub(super) fn lookup<'a>(
     bytes: &'a [u8],
     prefix: &[u8],
     header: Option<&'a Header>,
-) -> Option<Binding<'a>> {
+) -> Option<PrefixBinding<'a>> {
     if prefix == b"xml" {
-        return Some(Binding::Xml);
+        return Some(PrefixBinding::Xml);
     }
     if let Some(binding) = declared.and_then(|declared| declared.resolve(bytes, prefix)) {
         return Some(binding);
     }
     let (index, uri) = header?.prefix(prefix)?;
-    Some(Binding::Header(index, uri.as_bytes()))
+    Some(PrefixBinding::Header(index, uri.as_bytes()))
 }
 
 /// Looks a non-empty prefix up in a scope of a whole element, then in the stream header.

@@ -112,7 +112,7 @@ pub(super) struct Read {
 
 /// Progress in an element that is skipped.
 #[derive(Debug)]
-pub(super) struct Skip {
+pub(super) struct ElementSkip {
     within: Within,
     depth: usize,
     /// The name of the element, unless it is very long, and what there is of the end tag's.
@@ -122,7 +122,7 @@ pub(super) struct Skip {
     skipped: Option<Box<Skipped>>,
 }
 
-impl Skip {
+impl ElementSkip {
     /// Skips the element that starts with `bytes`, from the end of what was `read` of it.
     pub(super) fn new(bytes: &[u8], header: &Arc<Header>, read: Read, reason: SkipReason) -> Self {
         let root = Root::read(bytes);
@@ -317,7 +317,7 @@ mod tests {
     fn skip(bytes: &[u8], chunk: usize) -> Result<Option<(Box<Skipped>, usize)>, FrameError> {
         let header = "<stream:stream xmlns='jabber:client' xmlns:stream='http://etherx.jabber.org/streams' xmlns:c='jabber:client'>";
         let header = Arc::new(Header::parse(header.into()).unwrap());
-        let mut skip = Skip::new(bytes, &header, Read { bytes: 0, depth: 0 }, SkipReason::Prefix);
+        let mut skip = ElementSkip::new(bytes, &header, Read { bytes: 0, depth: 0 }, SkipReason::Prefix);
         let mut read = 0;
         for part in bytes.chunks(chunk) {
             let (count, skipped) = skip.advance(part)?;
@@ -372,7 +372,7 @@ mod tests {
             ("<a id='1'/>", "<skipped xmlns=''/>"),
         ] {
             let header = Header::bare();
-            let skip = Skip::new(xml.as_bytes(), &header, Read { bytes: 0, depth: 0 }, SkipReason::TooLarge);
+            let skip = ElementSkip::new(xml.as_bytes(), &header, Read { bytes: 0, depth: 0 }, SkipReason::TooLarge);
             let left = skip.skipped.unwrap().element;
             assert_eq!(left.bytes(), expected);
             let parsed = Element::parse(left.bytes().clone(), &header).unwrap();

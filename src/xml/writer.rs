@@ -45,7 +45,7 @@ impl XmlWriter {
     pub fn attr(&mut self, name: &str, value: &str) -> &mut Self {
         debug_assert!(self.in_tag, "attribute {name} behind the start tag");
         if self.in_tag {
-            self.put(" ").put(name).put("='").put(&escaped(value, Place::Value)).put("'");
+            self.put(" ").put(name).put("='").put(&escaped(value, WriterPlace::Value)).put("'");
         }
         self
     }
@@ -53,7 +53,7 @@ impl XmlWriter {
     /// Adds character data. Characters that XML cannot carry are left out.
     pub fn text(&mut self, text: &str) -> &mut Self {
         self.close_tag();
-        self.put(&escaped(text, Place::Text))
+        self.put(&escaped(text, WriterPlace::Text))
     }
 
     /// Adds bytes that are XML already.
@@ -106,13 +106,13 @@ impl XmlWriter {
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Place {
+enum WriterPlace {
     Text,
     Value,
 }
 
 /// Escapes, also the white space that a reader would normalise away (XML 1.0 §2.11, §3.3.3).
-fn escaped(text: &str, place: Place) -> Cow<'_, str> {
+fn escaped(text: &str, place: WriterPlace) -> Cow<'_, str> {
     // The first byte of U+FFFE and U+FFFF, and of others.
     const MAYBE_NONCHARACTER: u8 = 0xEF;
     let stays = |byte: u8| byte >= b' ' && !matches!(byte, b'<' | b'>' | b'&' | b'\'' | b'"' | MAYBE_NONCHARACTER);
@@ -126,9 +126,9 @@ fn escaped(text: &str, place: Place) -> Cow<'_, str> {
         out.push_str(&escape(clean));
         match (special, place) {
             (Some('\r'), _) => out.push_str("&#13;"),
-            (Some(c @ ('\t' | '\n')), Place::Text) => out.push(c),
-            (Some('\t'), Place::Value) => out.push_str("&#9;"),
-            (Some('\n'), Place::Value) => out.push_str("&#10;"),
+            (Some(c @ ('\t' | '\n')), WriterPlace::Text) => out.push(c),
+            (Some('\t'), WriterPlace::Value) => out.push_str("&#9;"),
+            (Some('\n'), WriterPlace::Value) => out.push_str("&#10;"),
             (Some(_) | None, _) => {}
         }
     }
@@ -137,7 +137,7 @@ fn escaped(text: &str, place: Place) -> Cow<'_, str> {
 
 /// The header of a client stream that we open in answer to a client's (RFC 6120 §4.7). `lang`: `en` if there is none.
 pub fn stream_header(from: &str, id: &str, lang: Option<&str>) -> Bytes {
-    let value = |value| escaped(value, Place::Value);
+    let value = |value| escaped(value, WriterPlace::Value);
     let (from, id, lang) = (value(from), value(id), value(lang.unwrap_or("en")));
     let (client, streams) = (ns::CLIENT, ns::STREAMS);
     Bytes::from(format!(

@@ -6,11 +6,11 @@ use std::time::{Duration, SystemTime};
 use bytesize::ByteSize;
 
 use super::{
-    Answer, Forgotten, LastPublish, LastVerdict, Ping, PingOutcome, Registration, Released, Reloaded, Removed, Session,
-    State, Status, printable,
+    AdminAnswer, DaemonStatus, Forgotten, LastPublish, LastVerdict, Ping, PingOutcome, RegistrationEntry, Released,
+    Reloaded, Removed, SessionEntry, SessionState, printable,
 };
 
-impl fmt::Display for Answer {
+impl fmt::Display for AdminAnswer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Status(status) => status.fmt(f),
@@ -31,7 +31,7 @@ impl fmt::Display for Answer {
     }
 }
 
-impl fmt::Display for Status {
+impl fmt::Display for DaemonStatus {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let uptime = humantime::format_duration(Duration::from_secs(self.uptime));
         let draining = if self.draining { ", draining" } else { "" };
@@ -53,7 +53,7 @@ impl fmt::Display for Reloaded {
     }
 }
 
-impl fmt::Display for Session {
+impl fmt::Display for SessionEntry {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}  {} since {}", self.jid, self.state, Time(self.since))?;
         if let Some(client) = &self.client {
@@ -73,7 +73,7 @@ impl fmt::Display for Session {
     }
 }
 
-impl fmt::Display for State {
+impl fmt::Display for SessionState {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::None => "none",
@@ -84,7 +84,7 @@ impl fmt::Display for State {
     }
 }
 
-impl fmt::Display for Registration {
+impl fmt::Display for RegistrationEntry {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { account, service, state, errors, .. } = self;
         let (resource, node) =

@@ -2,15 +2,15 @@
 
 use serde::Serialize;
 
-use crate::admin::protocol::{Session, Status};
+use crate::admin::protocol::{DaemonStatus, SessionEntry};
 
 /// The answers of one moment.
 #[derive(Clone, Debug, Serialize)]
 pub(super) struct Observation {
     /// Unix seconds.
     pub(super) at: u64,
-    pub(super) status: Status,
+    pub(super) status: DaemonStatus,
     /// Present if sessions were asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) sessions: Option<Vec<Session>>,
+    pub(super) sessions: Option<Vec<SessionEntry>>,
 }

@@ -8,7 +8,7 @@ use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
 use super::observation::Observation;
 use super::screen::{By, Size};
-use crate::admin::protocol::{LastPublish, LastVerdict, Session, State, Status};
+use crate::admin::protocol::{DaemonStatus, LastPublish, LastVerdict, SessionEntry, SessionState};
 
 /// Between two columns.
 const GAP: usize = 2;
@@ -31,7 +31,7 @@ const COLUMNS: [(&str, Cell); 9] = [
 ];
 
 /// What stands in a column, at a time in unix seconds.
-type Cell = fn(u64, &Session) -> String;
+type Cell = fn(u64, &SessionEntry) -> String;
 
 /// How far the table is scrolled.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -92,7 +92,7 @@ pub(super) fn render(
 }
 
 fn headline(Observation { status, .. }: &Observation, width: usize) -> String {
-    let Status { version, live, suspect, dark, .. } = status;
+    let DaemonStatus { version, live, suspect, dark, .. } = status;
     let draining = if status.draining { ", draining" } else { "" };
     let line = format!(
         "pushward {version}, up {}{draining}   {live} live  {suspect} suspect  {dark} dark   {} in memory  {} on disk",
@@ -104,7 +104,7 @@ fn headline(Observation { status, .. }: &Observation, width: usize) -> String {
 }
 
 /// The header and a page of rows.
-fn table(now: u64, sessions: &[Session], first: usize, Size { width, height }: Size) -> Vec<String> {
+fn table(now: u64, sessions: &[SessionEntry], first: usize, Size { width, height }: Size) -> Vec<String> {
     let shown: Vec<_> = sessions.iter().skip(first).take(height).collect();
     let rows: Vec<Vec<String>> =
         shown.iter().map(|session| COLUMNS.iter().map(|(_, cell)| printable(&cell(now, session))).collect()).collect();
@@ -128,9 +128,9 @@ fn table(now: u64, sessions: &[Session], first: usize, Size { width, height }: S
     for (row, session) in rows.iter().zip(&shown) {
         let line = line(row, &widths, width);
         lines.push(match session.state {
-            State::Live => line,
-            State::Suspect => line.yellow().to_string(),
-            State::Dark | State::None => line.dim().to_string(),
+            SessionState::Live => line,
+            SessionState::Suspect => line.yellow().to_string(),
+            SessionState::Dark | SessionState::None => line.dim().to_string(),
         });
     }
     lines
@@ -171,7 +171,7 @@ fn printable(text: &str) -> String {
     text.chars().map(plain).collect()
 }
 
-fn last_push(now: u64, session: &Session) -> String {
+fn last_push(now: u64, session: &SessionEntry) -> String {
     match &session.push {
         Some(LastPublish { transport, outcome, at, .. }) => {
             format!("{outcome} by {} {}", transport.as_deref().unwrap_or("none"), age(now, *at))
@@ -180,14 +180,14 @@ fn last_push(now: u64, session: &Session) -> String {
     }
 }
 
-fn last_verdict(now: u64, session: &Session) -> String {
+fn last_verdict(now: u64, session: &SessionEntry) -> String {
     match &session.verdict {
         Some(LastVerdict { verdict, at }) => format!("{verdict} {}", age(now, *at)),
         None => "-".to_owned(),
     }
 }
 
-fn services(_: u64, session: &Session) -> String {
+fn services(_: u64, session: &SessionEntry) -> String {
     let services: Vec<_> = session.services.iter().map(ToString::to_string).collect();
     if services.is_empty() { "-".to_owned() } else { services.join(" ") }
 }
@@ -202,7 +202,7 @@ fn age(now: u64, at: u64) -> String {
 }
 
 /// Seconds, in the two largest units.
-fn aside(session: &Session) -> String {
+fn aside(session: &SessionEntry) -> String {
     if session.set_aside > 0 { format!(" ({} aside)", session.set_aside) } else { String::new() }
 }
 
@@ -216,10 +216,10 @@ mod tests {
     use super::*;
     use crate::admin::protocol::PingOutcome;
 
-    fn session(jid: &str) -> Session {
-        Session {
+    fn session(jid: &str) -> SessionEntry {
+        SessionEntry {
             jid: jid.to_owned(),
-            state: State::Live,
+            state: SessionState::Live,
             since: 940,
             client: "192.0.2.7:50123".parse().ok(),
             queued: 3,
@@ -238,8 +238,8 @@ mod tests {
         }
     }
 
-    fn observation(sessions: Vec<Session>) -> Observation {
-        let status = Status {
+    fn observation(sessions: Vec<SessionEntry>) -> Observation {
+        let status = DaemonStatus {
             version: "1.2.3".to_owned(),
             uptime: 90_061,
             draining: false,

@@ -31,7 +31,7 @@ const LOGIN: Duration = Duration::from_secs(30);
 const ATTEMPTS: usize = 3;
 
 /// Why a stream ends.
-enum StreamEnd {
+enum ClientStreamEnd {
     /// The client closed it.
     Closed,
     /// The client broke the protocol: the stream error's condition.
@@ -40,7 +40,7 @@ enum StreamEnd {
     Lost,
 }
 
-impl From<Violation> for StreamEnd {
+impl From<Violation> for ClientStreamEnd {
     fn from(Violation(condition): Violation) -> Self {
         Self::Refused(condition)
     }
@@ -75,7 +75,7 @@ pub(super) async fn serve(router: Arc<Router>, tcp: TcpStream, shutdown: Cancell
             end
         }
         Ok(Err(end)) => end,
-        Err(_) => StreamEnd::Refused("connection-timeout"),
+        Err(_) => ClientStreamEnd::Refused("connection-timeout"),
     };
     connection.finish(end);
     if let Err(error) = writing.await {
@@ -84,7 +84,7 @@ pub(super) async fn serve(router: Arc<Router>, tcp: TcpStream, shutdown: Cancell
 }
 
 impl Connection {
-    async fn login(&mut self) -> Result<BoundClient, StreamEnd> {
+    async fn login(&mut self) -> Result<BoundClient, ClientStreamEnd> {
         let mut features = XmlWriter::new();
         features.start("stream:features").start("mechanisms").attr("xmlns", ns::SASL).start("mechanism").text("PLAIN");
         self.open(features.finish()).await?;
@@ -98,27 +98,27 @@ impl Connection {
         self.bind(&account, header).await
     }
 
-    async fn open(&mut self, features: Bytes) -> Result<Arc<Header>, StreamEnd> {
-        let Frame::Open(theirs) = self.frame().await? else { return Err(StreamEnd::Refused("bad-format")) };
+    async fn open(&mut self, features: Bytes) -> Result<Arc<Header>, ClientStreamEnd> {
+        let Frame::Open(theirs) = self.frame().await? else { return Err(ClientStreamEnd::Refused("bad-format")) };
         let own = self.header(theirs.lang());
         self.send(own.clone()).await;
         self.opened = true;
         if theirs.to().is_some_and(|to| to != self.router.domain()) {
-            return Err(StreamEnd::Refused("host-unknown"));
+            return Err(ClientStreamEnd::Refused("host-unknown"));
         }
         self.send(features).await;
-        Header::parse(own).map(Arc::new).map_err(|_| StreamEnd::Refused("internal-server-error"))
+        Header::parse(own).map(Arc::new).map_err(|_| ClientStreamEnd::Refused("internal-server-error"))
     }
 
     fn header(&self, lang: Option<&str>) -> Bytes {
         xml::stream_header(self.router.domain(), &format!("{:032x}", rand::random::<u128>()), lang)
     }
 
-    async fn authenticate(&mut self) -> Result<BareJid, StreamEnd> {
+    async fn authenticate(&mut self) -> Result<BareJid, ClientStreamEnd> {
         for _ in 0..ATTEMPTS {
             let element = self.element().await?;
             if !element.is("auth", ns::SASL) {
-                return Err(StreamEnd::Refused("not-authorized"));
+                return Err(ClientStreamEnd::Refused("not-authorized"));
             }
             let node = element.node();
             let failure = match plain(&node) {
@@ -137,15 +137,15 @@ impl Connection {
             xml.start("failure").attr("xmlns", ns::SASL).start(failure);
             self.send(xml.finish()).await;
         }
-        Err(StreamEnd::Refused("policy-violation"))
+        Err(ClientStreamEnd::Refused("policy-violation"))
     }
 
-    async fn bind(&mut self, account: &BareJid, header: Arc<Header>) -> Result<BoundClient, StreamEnd> {
+    async fn bind(&mut self, account: &BareJid, header: Arc<Header>) -> Result<BoundClient, ClientStreamEnd> {
         loop {
             let element = self.element().await?;
             let node = element.node();
             let Some(bind) = node.child("bind", ns::BIND).filter(|_| element.kind() == Kind::Iq) else {
-                return Err(StreamEnd::Refused("not-authorized"));
+                return Err(ClientStreamEnd::Refused("not-authorized"));
             };
             let wanted = bind.child("resource", ns::BIND).map(|resource| resource.text().into_owned());
             let resource = wanted.filter(|resource| !resource.is_empty());
@@ -166,10 +166,10 @@ impl Connection {
         BoundClient { router: Arc::clone(&self.router), jid, binding, link }
     }
 
-    async fn stanzas(&mut self, bound: &BoundClient) -> StreamEnd {
+    async fn stanzas(&mut self, bound: &BoundClient) -> ClientStreamEnd {
         loop {
             let handled = match self.element().await {
-                Ok(element) => bound.handle(&element).await.map_err(StreamEnd::from),
+                Ok(element) => bound.handle(&element).await.map_err(ClientStreamEnd::from),
                 Err(end) => Err(end),
             };
             if let Err(end) = handled {
@@ -178,20 +178,20 @@ impl Connection {
         }
     }
 
-    async fn element(&mut self) -> Result<Element, StreamEnd> {
+    async fn element(&mut self) -> Result<Element, ClientStreamEnd> {
         match self.frame().await? {
             Frame::Element(element) => Ok(element),
-            Frame::Close => Err(StreamEnd::Closed),
-            Frame::Open(_) | Frame::Skipped(_) | Frame::Whitespace => Err(StreamEnd::Refused("bad-format")),
+            Frame::Close => Err(ClientStreamEnd::Closed),
+            Frame::Open(_) | Frame::Skipped(_) | Frame::Whitespace => Err(ClientStreamEnd::Refused("bad-format")),
         }
     }
 
     /// The next frame that is no white space.
-    async fn frame(&mut self) -> Result<Frame, StreamEnd> {
+    async fn frame(&mut self) -> Result<Frame, ClientStreamEnd> {
         loop {
             let read = select! {
-                () = self.close.cancelled() => return Err(StreamEnd::Refused("conflict")),
-                () = self.shutdown.cancelled() => return Err(StreamEnd::Refused("system-shutdown")),
+                () = self.close.cancelled() => return Err(ClientStreamEnd::Refused("conflict")),
+                () = self.shutdown.cancelled() => return Err(ClientStreamEnd::Refused("system-shutdown")),
                 read = self.reader.next() => read,
             };
             match read {
@@ -205,8 +205,8 @@ impl Connection {
                     }
                     return Ok(frame);
                 }
-                Err(WireError::Frame(error)) => return Err(StreamEnd::Refused(error.condition().name())),
-                Ok(None) | Err(WireError::Io(_) | WireError::Stalled(_)) => return Err(StreamEnd::Lost),
+                Err(WireError::Frame(error)) => return Err(ClientStreamEnd::Refused(error.condition().name())),
+                Ok(None) | Err(WireError::Io(_) | WireError::Stalled(_)) => return Err(ClientStreamEnd::Lost),
             }
         }
     }
@@ -218,12 +218,12 @@ impl Connection {
     }
 
     /// Queues the last words as far as there is room, and lets the writer end.
-    fn finish(self, end: StreamEnd) {
+    fn finish(self, end: ClientStreamEnd) {
         let mut last = BytesMut::new();
         match end {
-            StreamEnd::Lost => return,
-            StreamEnd::Closed => last.extend_from_slice(xml::STREAM_CLOSE),
-            StreamEnd::Refused(condition) => {
+            ClientStreamEnd::Lost => return,
+            ClientStreamEnd::Closed => last.extend_from_slice(xml::STREAM_CLOSE),
+            ClientStreamEnd::Refused(condition) => {
                 if !self.opened {
                     last.extend_from_slice(&self.header(None));
                 }

@@ -135,12 +135,12 @@ async fn what_is_no_header_is_refused_at_its_first_byte() {
     check_refused(&endless, "the PROXY header is longer than 107 bytes").await;
 }
 
-fn told(version: ProxyProtocol, client: &Client) -> Vec<u8> {
+fn told(version: ProxyProtocol, client: &ProxiedClient) -> Vec<u8> {
     header(version, client).unwrap()
 }
 
-fn client(addresses: Addresses, tls: Option<Tls>) -> Client {
-    Client { addresses, tls }
+fn client(addresses: Addresses, tls: Option<Tls>) -> ProxiedClient {
+    ProxiedClient { addresses, tls }
 }
 
 #[test]
@@ -197,7 +197,7 @@ proptest! {
         let clean = |address: SocketAddr| SocketAddr::new(address.ip(), address.port());
         let addresses = Addresses { client: clean(client), server: clean(server) }.canonical();
         for version in [ProxyProtocol::V1, ProxyProtocol::V2] {
-            let header = header(version, &Client { addresses, tls: None }).unwrap();
+            let header = header(version, &ProxiedClient { addresses, tls: None }).unwrap();
             prop_assert_eq!(end(&header).unwrap(), Some(header.len()));
             prop_assert_eq!(parse(&header).unwrap(), Some(addresses));
         }

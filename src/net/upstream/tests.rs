@@ -84,14 +84,14 @@ fn host(upstream: Upstream, tls: UpstreamTls, ca: Option<PathBuf>) -> Host {
     }
 }
 
-const TERMS: Terms = Terms {
+const TERMS: ConnectTerms = ConnectTerms {
     connect_timeout: Duration::from_secs(5),
     write_timeout: Duration::from_secs(5),
     limits: CLEAR_TEXT,
     tls: None,
 };
 
-async fn connected(host: &Host) -> Result<Stream, ConnectError> {
+async fn connected(host: &Host) -> Result<UpstreamStream, ConnectError> {
     let way = Way::new(host, &mut Trusts::default()).unwrap();
     Ok(way.connect(&TERMS, None).await?.into_inner())
 }
@@ -149,7 +149,7 @@ async fn a_server_speaks_the_version_of_the_client_or_what_it_speaks() {
             let way = Way::new(&host(upstream, tls, Some(ca.clone())), &mut Trusts::default()).unwrap();
             // What is lacking is remembered by the second time.
             for (wanted, expect) in BOTH.into_iter().zip(expect).chain(BOTH.into_iter().zip(expect)) {
-                let conn = way.connect(&Terms { tls: Some(wanted), ..TERMS }, None).await.unwrap();
+                let conn = way.connect(&ConnectTerms { tls: Some(wanted), ..TERMS }, None).await.unwrap();
                 assert_eq!(conn.stream().version(), Some(expect), "{wanted:?} of {versions:?}");
                 assert_eq!(way.lacking.has(wanted), wanted != expect);
             }
@@ -211,7 +211,7 @@ async fn a_server_that_stays_silent_is_given_up() {
     let ca = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(ca.path(), certificate::self_signed("chat.test").unwrap().0).unwrap();
     let host = host(upstream, UpstreamTls::Starttls, Some(ca.path().to_owned()));
-    let terms = Terms { connect_timeout: Duration::from_millis(50), ..TERMS };
+    let terms = ConnectTerms { connect_timeout: Duration::from_millis(50), ..TERMS };
     let error =
         Way::new(&host, &mut Trusts::default()).unwrap().connect(&terms, None).await.expect_err("no connection");
     assert_eq!(error.to_string(), "cannot be connected to: no answer within 50ms");
@@ -223,16 +223,16 @@ async fn without_tls_only_this_machine_is_connected_to_unless_asked_for() {
     let mut host = host(outside, UpstreamTls::Off, None);
     check_error(&host, "its name leads to 192.0.2.1", "upstream_tls = \"starttls\"").await;
     host.upstream = server(vec![], None).await;
-    assert!(matches!(connected(&host).await, Ok(Stream::Plain(_))));
+    assert!(matches!(connected(&host).await, Ok(UpstreamStream::Plain(_))));
     if let Upstream::Tcp(endpoint) = &mut host.upstream {
         endpoint.host = "localhost".to_owned();
     }
-    assert!(matches!(connected(&host).await, Ok(Stream::Plain(_))));
+    assert!(matches!(connected(&host).await, Ok(UpstreamStream::Plain(_))));
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("c2s.sock");
     let _listener = UnixListener::bind(&path).unwrap();
     let unix = Host { upstream: Upstream::Unix(path), ..host.clone() };
-    assert!(matches!(connected(&unix).await, Ok(Stream::Plain(Socket::Unix(_)))));
+    assert!(matches!(connected(&unix).await, Ok(UpstreamStream::Plain(Socket::Unix(_)))));
     host.upstream_insecure = true;
     assert!(connected(&host).await.is_ok());
 }

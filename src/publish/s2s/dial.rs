@@ -21,15 +21,15 @@ use tokio_rustls::TlsConnector;
 use super::dns::Dns;
 use super::endpoints::{Candidate, TlsMode, is_here, is_open, is_open_here};
 use super::error::{AUTHORITY, NOT_XMPP, ReachCause, ReachError, describe_io};
-use super::handshake::{Handshake, HandshakeError, HandshakeStep};
+use super::handshake::{HandshakeError, HandshakeStep, ServerHandshake};
 use crate::clock;
 use crate::config::{Config, Route};
 use crate::jid;
 use crate::net::certificate::{self, Defect};
 use crate::net::conn::Conn;
 use crate::net::roots::{self, RootsError};
-use crate::publish::answers::Answers;
-use crate::publish::peer::{Link, Stream, next_frame};
+use crate::publish::answers::AnswerPolicy;
+use crate::publish::peer::{PeerLink, PublishStream, next_frame};
 use crate::xml::{FrameLimits, excerpt, ns};
 
 /// The ALPN name of server connections (XEP-0368 §4).
@@ -48,11 +48,11 @@ const EXTENDED_KEY_USAGE: &[u8] = &[0x06, 0x03, 0x55, 0x1d, 0x25];
 
 /// A push service that has let us in.
 pub(in crate::publish) struct Reached {
-    pub(in crate::publish) conn: Conn<Stream>,
+    pub(in crate::publish) conn: Conn<PublishStream>,
     pub(in crate::publish) address: SocketAddr,
     pub(in crate::publish) tls: TlsMode,
     /// They come back on the stream if XEP-0288 was agreed on.
-    pub(in crate::publish) answers: Answers,
+    pub(in crate::publish) answers: AnswerPolicy,
     /// The push service offers it.
     pub(in crate::publish) offers_bidi: bool,
 }
@@ -80,23 +80,28 @@ impl Dialer {
 
     /// Connects from a host to a domain. Answers are asked for on the stream if they are `wanted` there and the configuration
     /// allows it.
-    pub(super) async fn dial(&self, us: &str, peer: &str, wanted: Answers) -> Result<Link, ReachError> {
-        let wanted = if self.config.push.s2s_bidi { wanted } else { Answers::ToServer };
+    pub(super) async fn dial(&self, us: &str, peer: &str, wanted: AnswerPolicy) -> Result<PeerLink, ReachError> {
+        let wanted = if self.config.push.s2s_bidi { wanted } else { AnswerPolicy::ToServer };
         let Reached { conn, answers, .. } = self.reach(us, peer, wanted).await?;
         let idle = Some(match answers {
-            Answers::OnStream => IDLE_BIDI,
-            Answers::ToServer => IDLE,
+            AnswerPolicy::OnStream => IDLE_BIDI,
+            AnswerPolicy::ToServer => IDLE,
         });
-        Ok(Link { conn, from: us.to_owned(), answers, idle })
+        Ok(PeerLink { conn, from: us.to_owned(), answers, idle })
     }
 
     /// The same, with how far it came; `wanted`: whether the push service is asked to answer on the stream.
-    pub(in crate::publish) async fn reach(&self, us: &str, peer: &str, wanted: Answers) -> Result<Reached, ReachError> {
+    pub(in crate::publish) async fn reach(
+        &self,
+        us: &str,
+        peer: &str,
+        wanted: AnswerPolicy,
+    ) -> Result<Reached, ReachError> {
         let dialled = timeout(DIAL, self.reach_patiently(us, peer, wanted)).await;
         dialled.unwrap_or_else(|_| Err(ReachCause::Late { peer: peer.to_owned(), within: DIAL }.into()))
     }
 
-    async fn reach_patiently(&self, us: &str, peer: &str, wanted: Answers) -> Result<Reached, ReachError> {
+    async fn reach_patiently(&self, us: &str, peer: &str, wanted: AnswerPolicy) -> Result<Reached, ReachError> {
         let route = self.config.push.routes.iter().find(|route| route.domain == peer);
         let roots = self.roots(route).await?;
         let attempt = ReachAttempt { dialer: self, us, peer, wanted, roots };
@@ -127,7 +132,7 @@ struct ReachAttempt<'a> {
     dialer: &'a Dialer,
     us: &'a str,
     peer: &'a str,
-    wanted: Answers,
+    wanted: AnswerPolicy,
     roots: Arc<RootCertStore>,
 }
 
@@ -190,20 +195,20 @@ impl ReachAttempt<'_> {
     async fn connect(&self, address: SocketAddr, tls: TlsMode) -> Result<Reached, ReachError> {
         let tcp = TcpStream::connect(address).await?;
         crate::net::tune(&tcp, self.dialer.config.stream_management.write_timeout)?;
-        let mut handshake = Handshake::new(self.us, self.peer, self.wanted);
+        let mut handshake = ServerHandshake::new(self.us, self.peer, self.wanted);
         let tcp = match tls {
             TlsMode::Direct => tcp,
             TlsMode::Starttls => self.starttls(tcp, &mut handshake).await?,
         };
         let secured = self.secure(tcp, tls).await?;
-        let mut conn = self.framed(Box::new(secured) as Stream);
+        let mut conn = self.framed(Box::new(secured) as PublishStream);
         conn.write(&handshake.secured());
         let answers = self.until_ready(&mut conn, &mut handshake).await?;
         conn.framer().set_limits(self.limits(self.dialer.config.limits.stanza));
         Ok(Reached { conn, address, tls, answers, offers_bidi: handshake.offers_bidi() })
     }
 
-    async fn starttls(&self, tcp: TcpStream, handshake: &mut Handshake) -> Result<TcpStream, ReachError> {
+    async fn starttls(&self, tcp: TcpStream, handshake: &mut ServerHandshake) -> Result<TcpStream, ReachError> {
         let mut conn =
             Conn::in_namespace(tcp, self.limits(self.dialer.config.limits.unauthenticated_stanza), ns::SERVER);
         conn.write(&handshake.open());
@@ -237,7 +242,11 @@ impl ReachAttempt<'_> {
     }
 
     /// Returns the way of the answers.
-    async fn until_ready(&self, conn: &mut Conn<Stream>, handshake: &mut Handshake) -> Result<Answers, ReachError> {
+    async fn until_ready(
+        &self,
+        conn: &mut Conn<PublishStream>,
+        handshake: &mut ServerHandshake,
+    ) -> Result<AnswerPolicy, ReachError> {
         loop {
             let frame = match next_frame(conn).await {
                 Ok(frame) => frame,
@@ -303,7 +312,7 @@ impl ReachAttempt<'_> {
         }
     }
 
-    fn framed(&self, stream: Stream) -> Conn<Stream> {
+    fn framed(&self, stream: PublishStream) -> Conn<PublishStream> {
         Conn::in_namespace(stream, self.limits(self.dialer.config.limits.unauthenticated_stanza), ns::SERVER)
     }
 

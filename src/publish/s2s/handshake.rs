@@ -11,7 +11,7 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::{Bytes, BytesMut};
 
 use crate::jid::Jid;
-use crate::publish::answers::Answers;
+use crate::publish::answers::AnswerPolicy;
 use crate::xml::{Element, Frame, Node, XmlWriter, excerpt, ns};
 
 /// The next thing to do.
@@ -21,14 +21,14 @@ pub(super) enum HandshakeStep {
     Wait,
     /// Write these bytes.
     Write(Bytes),
-    /// Establish TLS, then write what [`Handshake::secured`] says.
+    /// Establish TLS, then write what [`ServerHandshake::secured`] says.
     Secure,
     /// Write these bytes; a stream header comes next.
     Restart(Bytes),
     /// Stanzas may be written.
     Ready {
         /// On the stream if XEP-0288 was agreed on.
-        answers: Answers,
+        answers: AnswerPolicy,
     },
 }
 
@@ -70,23 +70,23 @@ enum HandshakePhase {
     Clear,
     AskedTls,
     Secure,
-    Authenticating { answers: Answers },
-    Authenticated { answers: Answers },
+    Authenticating { answers: AnswerPolicy },
+    Authenticated { answers: AnswerPolicy },
 }
 
 /// One attempt.
 #[derive(Debug)]
-pub(super) struct Handshake {
+pub(super) struct ServerHandshake {
     us: String,
     peer: String,
-    wanted: Answers,
+    wanted: AnswerPolicy,
     offers_bidi: bool,
     phase: HandshakePhase,
 }
 
-impl Handshake {
+impl ServerHandshake {
     /// A stream from one domain to another, in the clear at first; `wanted`: the way of the answers that is asked for.
-    pub(super) fn new(us: &str, peer: &str, wanted: Answers) -> Self {
+    pub(super) fn new(us: &str, peer: &str, wanted: AnswerPolicy) -> Self {
         Self { us: us.to_owned(), peer: peer.to_owned(), wanted, offers_bidi: false, phase: HandshakePhase::Clear }
     }
 
@@ -161,9 +161,9 @@ impl Handshake {
             return Err(HandshakeError::NoExternal);
         }
         self.offers_bidi = features.child("bidi", ns::BIDI_FEATURE).is_some();
-        let answers = if self.offers_bidi { self.wanted } else { Answers::ToServer };
+        let answers = if self.offers_bidi { self.wanted } else { AnswerPolicy::ToServer };
         let mut xml = XmlWriter::new();
-        if answers == Answers::OnStream {
+        if answers == AnswerPolicy::OnStream {
             // XEP-0288 §2.1: before authentication, and not answered.
             xml.start("bidi").attr("xmlns", ns::BIDI).end();
         }
@@ -188,7 +188,7 @@ fn empty(name: &str, ns: &str) -> Bytes {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::publish::answers::Answers::{OnStream, ToServer};
+    use crate::publish::answers::AnswerPolicy::{OnStream, ToServer};
     use crate::xml::{FrameLimits, Framer};
 
     const HEADER: &str = "<stream:stream xmlns='jabber:server' xmlns:stream='http://etherx.jabber.org/streams' id='1' \
@@ -198,19 +198,19 @@ mod tests {
     const BIDI: &str = "<bidi xmlns='urn:xmpp:features:bidi'/>";
 
     struct Rig {
-        handshake: Handshake,
+        handshake: ServerHandshake,
         framer: Framer,
     }
 
     impl Rig {
-        fn new(wanted: Answers) -> Self {
+        fn new(wanted: AnswerPolicy) -> Self {
             let limits = FrameLimits::new(1 << 16, 16);
-            let handshake = Handshake::new("example.org", "push.example", wanted);
+            let handshake = ServerHandshake::new("example.org", "push.example", wanted);
             Self { handshake, framer: Framer::with_default_namespace(limits, ns::SERVER) }
         }
 
         /// A stream over TLS.
-        fn secure(wanted: Answers) -> Self {
+        fn secure(wanted: AnswerPolicy) -> Self {
             let mut rig = Self::new(wanted);
             rig.handshake.secured();
             assert_eq!(rig.peer(HEADER), Ok(HandshakeStep::Wait));

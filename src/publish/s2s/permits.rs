@@ -9,10 +9,10 @@ use crate::sync::lock;
 
 /// The streams that are connected or being connected, by the account that caused them.
 #[derive(Debug, Default)]
-pub(super) struct StreamPermits(Mutex<Taken>);
+pub(super) struct StreamPermits(Mutex<TakenPermits>);
 
 #[derive(Debug, Default)]
-struct Taken {
+struct TakenPermits {
     all: usize,
     by_account: HashMap<BareJid, usize>,
 }
@@ -40,7 +40,7 @@ impl StreamPermits {
         Ok(StreamPermit { permits: Arc::clone(self), account: account.clone() })
     }
 
-    fn taken(&self) -> MutexGuard<'_, Taken> {
+    fn taken(&self) -> MutexGuard<'_, TakenPermits> {
         lock(&self.0)
     }
 }

@@ -19,12 +19,12 @@ use crate::config::Config;
 use crate::jid::{BareJid, Jid};
 use crate::limits::Seldom;
 use crate::metrics::{Fate, Fates};
-use crate::publish::answers::Answers;
-use crate::publish::error::{ConnectError, NoPermit, SkipReason};
+use crate::publish::answers::AnswerPolicy;
+use crate::publish::error::{NoPermit, StreamConnectError, UnsentReason};
 use crate::publish::namespace;
-use crate::publish::peer::{Job, Link, Reaction, StreamPeer, StreamTimeouts};
+use crate::publish::peer::{PeerLink, PublishJob, Reaction, StreamPeer, StreamTimeouts};
 use crate::publish::settings::CurrentSettings;
-use crate::publish::stream::{self, Queue, StreamTask};
+use crate::publish::stream::{self, PublishQueue, StreamTask};
 use crate::push::affiliation::Affiliation;
 use crate::registry::{NotTaken, Sessions};
 use crate::sync::lock;
@@ -35,15 +35,15 @@ type Ends = (String, String);
 
 /// The streams to push services: one for each host and push service, as long as a publish wants it.
 pub(in crate::publish) struct Pool {
-    shared: Arc<Shared>,
+    shared: Arc<PoolState>,
     shutdown: CancellationToken,
     tasks: TaskTracker,
 }
 
-struct Shared {
+struct PoolState {
     current: Arc<CurrentSettings>,
     sessions: Arc<dyn Sessions>,
-    streams: DashMap<Ends, Queue>,
+    streams: DashMap<Ends, PublishQueue>,
     new_services: Mutex<NewServices>,
     one_way: Mutex<OneWay>,
     permits: Arc<StreamPermits>,
@@ -93,7 +93,7 @@ impl Pool {
     /// No stream yet.
     pub(in crate::publish) fn new(current: Arc<CurrentSettings>, environment: PoolEnvironment<'_>) -> Self {
         let PoolEnvironment { sessions, revocations, fates, shutdown, tasks } = environment;
-        let shared = Shared {
+        let shared = PoolState {
             current,
             sessions,
             streams: DashMap::new(),
@@ -118,23 +118,23 @@ impl Pool {
     }
 
     /// Puts a publish into the queue of its stream.
-    pub(in crate::publish) fn enqueue(&self, job: Job) -> Result<(), SkipReason> {
+    pub(in crate::publish) fn enqueue(&self, job: PublishJob) -> Result<(), UnsentReason> {
         let account = &job.account;
         let domain = job.publish.target.service.domain().to_owned();
         if !self.shared.new_services().may_bring(Instant::now(), account, &domain) {
-            return Err(SkipReason::TooManyNewServices);
+            return Err(UnsentReason::TooManyNewServices);
         }
         let ends = (account.domain().to_owned(), domain);
         let most = self.shared.current.load().config.push.s2s_connections.saturating_mul(STREAMS);
         let full = self.shared.streams.len() >= most;
         match self.shared.streams.entry(ends.clone()) {
-            Entry::Vacant(_) if full => Err(SkipReason::TooManyOutOfReach),
+            Entry::Vacant(_) if full => Err(UnsentReason::TooManyOutOfReach),
             Entry::Vacant(vacant) => stream::enqueue(&vacant.insert(self.start(ends)), job),
             Entry::Occupied(occupied) => stream::enqueue(occupied.get(), job),
         }
     }
 
-    fn start(&self, ends: Ends) -> Queue {
+    fn start(&self, ends: Ends) -> PublishQueue {
         let (queue, jobs) = stream::queue();
         let config = &self.shared.current.load().config;
         let timeouts =
@@ -147,7 +147,7 @@ impl Pool {
     }
 }
 
-impl Shared {
+impl PoolState {
     fn new_services(&self) -> MutexGuard<'_, NewServices> {
         lock(&self.new_services)
     }
@@ -159,7 +159,7 @@ impl Shared {
 
 /// A push service, seen from one of our hosts.
 struct Service {
-    shared: Arc<Shared>,
+    shared: Arc<PoolState>,
     ends: Ends,
 }
 
@@ -172,18 +172,18 @@ impl StreamPeer for Service {
         self.shared.permits.take(account, most)
     }
 
-    async fn dial(&self) -> Result<Link, ConnectError> {
+    async fn dial(&self) -> Result<PeerLink, StreamConnectError> {
         let (us, peer) = &self.ends;
         let dialer = Arc::clone(&self.shared.current.load().dialer);
         let one_way = self.shared.one_way().until(Instant::now(), peer);
-        let wanted = one_way.map_or(Answers::OnStream, |_| Answers::ToServer);
+        let wanted = one_way.map_or(AnswerPolicy::OnStream, |_| AnswerPolicy::ToServer);
         let link = dialer.dial(us, peer, wanted).await?;
         self.shared.new_services().is_there(peer);
         Ok(link)
     }
 
-    fn on_stanza(&self, stanza: Element, answers: Answers) -> Reaction {
-        if answers == Answers::ToServer {
+    fn on_stanza(&self, stanza: Element, answers: AnswerPolicy) -> Reaction {
+        if answers == AnswerPolicy::ToServer {
             // The stream goes one way (RFC 6120 §10.1), so the peer does not route stanzas to us over it.
             return self.done(Fate::Ignored);
         }

@@ -6,7 +6,7 @@ use crate::push::roster::Roster;
 use crate::xml::{Node, ns};
 
 /// The user in a room.
-pub(super) struct Occupant<'a> {
+pub(super) struct OwnOccupant<'a> {
     /// Knows who it is.
     pub(super) roster: &'a Roster,
     /// Where.
@@ -15,7 +15,7 @@ pub(super) struct Occupant<'a> {
     pub(super) nicks: [Option<&'a str>; 2],
 }
 
-impl Occupant<'_> {
+impl OwnOccupant<'_> {
     /// Returns whether a message refers to the user (XEP-0372), answers the user (XEP-0461) or has a nick in its text. A message
     /// that only the client can read may do so.
     pub(super) fn is_mentioned(&self, message: &Node<'_>) -> bool {
@@ -114,7 +114,7 @@ mod tests {
     fn is_mentioned(inner: &str) -> bool {
         let roster = &Roster::new(&BareJid::new("juliet@example.org").unwrap(), 7);
         let room = &BareJid::new("coven@rooms.org").unwrap();
-        let occupant = Occupant { roster, room, nicks: [Some("Juliet C"), Some("jule")] };
+        let occupant = OwnOccupant { roster, room, nicks: [Some("Juliet C"), Some("jule")] };
         occupant.is_mentioned(&element(&format!("<message type='groupchat'>{inner}</message>")).node())
     }
 

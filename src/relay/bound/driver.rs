@@ -13,23 +13,23 @@ use std::time::Instant;
 
 use tokio::runtime;
 
-use super::legs::Legs;
+use super::legs::SessionLegs;
 use super::membership::Membership;
 use super::siblings::Siblings;
-use super::turn::{TaskEvent, Turn};
-use super::watched::Watched;
+use super::turn::{TaskEvent, TaskTurn};
+use super::watched::WatchedValues;
 use crate::metrics::Fate;
 use crate::net::conn::{ConnEvent, Departure};
 use crate::publish::session::{Asker, Carried};
 use crate::registry::mailbox;
 use crate::registry::{Mail, Routed};
-use crate::relay::backpressure::{Reading, Stops};
+use crate::relay::backpressure::{ReadableLegs, Stops};
 use crate::relay::client::{Attach, Command, Handle, Refused};
 use crate::relay::jobs::Jobs;
 use crate::relay::login::Login;
 use crate::relay::shared::Relay;
 use crate::relay::snapshot::Authentication;
-use crate::relay::status::Status;
+use crate::relay::status::SessionStatus;
 use crate::relay::timer::Timer;
 use crate::session::liveness::Reach;
 use crate::session::{Attachment, EndReason, Input, Session};
@@ -42,14 +42,14 @@ struct SessionDriver {
     session: Session,
     handle: Arc<Handle>,
     membership: Membership,
-    watched: Watched,
+    watched: WatchedValues,
     siblings: Siblings,
     commands: mailbox::Receiver<Command>,
-    legs: Legs,
+    legs: SessionLegs,
     jobs: Jobs,
     carried: Carried,
-    status: Status,
-    turn: Turn,
+    status: SessionStatus,
+    turn: TaskTurn,
     timer: Timer,
     /// When the current wake-up began: what came together came then.
     now: Instant,
@@ -250,7 +250,7 @@ impl SessionDriver {
     // What the peers have sent
 
     /// Which of the two legs are read now.
-    fn reading(&self) -> Reading {
+    fn reading(&self) -> ReadableLegs {
         let stops = Stops {
             client: !self.session.wants_client(),
             server: !self.session.wants_upstream(),
@@ -260,7 +260,7 @@ impl SessionDriver {
     }
 
     /// Lets the session know of a peer that is not read, so that no clock runs for what that has to answer.
-    fn note_pauses(&mut self, reading: Reading) {
+    fn note_pauses(&mut self, reading: ReadableLegs) {
         for (peer, paused) in self.legs.take_pauses(reading).into_iter().flatten() {
             self.take(if paused { Input::Paused(peer) } else { Input::Unpaused(peer) });
         }

@@ -6,16 +6,16 @@ use std::time::{Duration, Instant};
 
 use super::turn::TaskEvent;
 use crate::limits::{Rates, Throttle, Watch};
-use crate::metrics::{Leg, Tap};
+use crate::metrics::{MeteredLeg, Tap};
 use crate::net::conn::{ConnEvent, Departure, Io};
 use crate::net::upstream::UpstreamConn;
-use crate::relay::backpressure::{PeerBacklog, Reading, Stops};
+use crate::relay::backpressure::{PeerBacklog, ReadableLegs, Stops};
 use crate::relay::client::Client;
 use crate::session::Peer;
 use crate::xml::{Frame, FrameError};
 
 /// The connections of a session. Its client may be gone; its server is there until the session ends.
-pub(super) struct Legs {
+pub(super) struct SessionLegs {
     client: Option<Box<Client>>,
     upstream: UpstreamConn,
     throttle: Throttle,
@@ -35,7 +35,7 @@ pub(super) struct Stalled {
     pub(super) server: bool,
 }
 
-impl Legs {
+impl SessionLegs {
     pub(super) fn new(client: Box<Client>, upstream: UpstreamConn, tap: Tap) -> Self {
         Self {
             client: Some(client),
@@ -67,25 +67,25 @@ impl Legs {
 
     pub(super) fn write_client(&mut self, bytes: &[u8]) {
         if let Some(client) = &mut self.client {
-            self.tap.went(Leg::Client, bytes);
+            self.tap.went(MeteredLeg::Client, bytes);
             client.write(bytes);
         }
     }
 
     pub(super) fn reply_to_client(&mut self, bytes: &[u8]) {
         if let Some(client) = &mut self.client {
-            self.tap.went(Leg::Client, bytes);
+            self.tap.went(MeteredLeg::Client, bytes);
             client.reply(bytes);
         }
     }
 
     pub(super) fn write_upstream(&mut self, bytes: &[u8]) {
-        self.tap.went(Leg::Upstream, bytes);
+        self.tap.went(MeteredLeg::Upstream, bytes);
         self.upstream.write(bytes);
     }
 
     pub(super) fn reply_to_upstream(&mut self, bytes: &[u8]) {
-        self.tap.went(Leg::Upstream, bytes);
+        self.tap.went(MeteredLeg::Upstream, bytes);
         self.upstream.reply(bytes);
     }
 
@@ -135,14 +135,14 @@ impl Legs {
     // Reading
 
     /// Which of the two are read now.
-    pub(super) fn reading(&self, now: Instant, rates: Rates, stops: Stops) -> Reading {
+    pub(super) fn reading(&self, now: Instant, rates: Rates, stops: Stops) -> ReadableLegs {
         let slowed = self.throttle.resumes_at(now, rates).is_some();
         let stops = Stops { client: stops.client || slowed, ..stops };
-        Reading::decide(self.client.as_deref().map(PeerBacklog::of), Some(PeerBacklog::of(&self.upstream)), stops)
+        ReadableLegs::decide(self.client.as_deref().map(PeerBacklog::of), Some(PeerBacklog::of(&self.upstream)), stops)
     }
 
     /// The peers that are read again (`false`), or not any more (`true`), since it was asked last.
-    pub(super) fn take_pauses(&mut self, reading: Reading) -> [Option<(Peer, bool)>; 2] {
+    pub(super) fn take_pauses(&mut self, reading: ReadableLegs) -> [Option<(Peer, bool)>; 2] {
         let client = self.client.is_some() && !reading.client;
         let client_before = std::mem::replace(&mut self.client_paused, client);
         let server = !reading.server;
@@ -165,7 +165,7 @@ impl Legs {
     }
 
     /// Polls both, the `first` one first; only those that are read return what was received.
-    pub(super) fn poll(&mut self, cx: &mut Context<'_>, reading: Reading, first: Peer) -> Poll<TaskEvent> {
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>, reading: ReadableLegs, first: Peer) -> Poll<TaskEvent> {
         let client_first = first == Peer::Client;
         if client_first && let Poll::Ready(event) = self.poll_client(cx, reading) {
             return Poll::Ready(TaskEvent::Client(event));
@@ -176,7 +176,7 @@ impl Legs {
         if client_first { Poll::Pending } else { self.poll_client(cx, reading).map(TaskEvent::Client) }
     }
 
-    fn poll_client(&mut self, cx: &mut Context<'_>, reading: Reading) -> Poll<io::Result<ConnEvent>> {
+    fn poll_client(&mut self, cx: &mut Context<'_>, reading: ReadableLegs) -> Poll<io::Result<ConnEvent>> {
         match &mut self.client {
             Some(client) => client.poll_event(cx, Io::read_if(reading.client)),
             None => Poll::Pending,
@@ -197,7 +197,7 @@ impl Legs {
             if frame.is_stanza() {
                 self.throttle.stanza(now, rates);
             }
-            self.tap.came(Leg::Client, frame);
+            self.tap.came(MeteredLeg::Client, frame);
         }
         Ok(frame)
     }
@@ -206,7 +206,7 @@ impl Legs {
     pub(super) fn next_upstream_frame(&mut self) -> Result<Option<Frame>, FrameError> {
         let frame = self.upstream.next_frame()?;
         if let Some(frame) = &frame {
-            self.tap.came(Leg::Upstream, frame);
+            self.tap.came(MeteredLeg::Upstream, frame);
         }
         Ok(frame)
     }

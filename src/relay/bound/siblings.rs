@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::predecessors::Predecessors;
 use crate::push::account::LoginId;
 use crate::relay::client::{Handle, Registry};
-use crate::relay::device_memories::MemoryShare;
+use crate::relay::device_memories::DeviceMemoryShare;
 use crate::relay::shared::Relay;
 use crate::session::{DeviceMemory, Successor};
 
@@ -17,7 +17,7 @@ pub(super) struct Siblings {
     predecessors: Predecessors,
     successor: Option<LoginId>,
     is_live_elsewhere: bool,
-    memory: MemoryShare,
+    memory: DeviceMemoryShare,
 }
 
 impl Siblings {

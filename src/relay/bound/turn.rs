@@ -26,7 +26,7 @@ pub(super) enum TaskEvent {
 
 /// The sources of the last events.
 #[derive(Debug, Default)]
-pub(super) struct Turn {
+pub(super) struct TaskTurn {
     client_was_last: bool,
     /// Commands that were taken one after the other.
     commands: usize,
@@ -34,7 +34,7 @@ pub(super) struct Turn {
     legs: usize,
 }
 
-impl Turn {
+impl TaskTurn {
     pub(super) fn on_event(&mut self, event: &TaskEvent) {
         self.client_was_last = matches!(event, TaskEvent::Client(_));
         let command = matches!(event, TaskEvent::Command(_) | TaskEvent::Changed);

@@ -7,7 +7,7 @@ use crate::registry::News;
 use crate::session::Settings;
 
 /// The values that the session has taken.
-pub(super) struct Watched {
+pub(super) struct WatchedValues {
     settings: Arc<Settings>,
     revision: u64,
     is_removed: bool,
@@ -22,7 +22,7 @@ pub(super) struct AccountNews {
     pub(super) newer: Option<Arc<Account>>,
 }
 
-impl Watched {
+impl WatchedValues {
     pub(super) fn new(settings: Arc<Settings>) -> Self {
         Self { settings, revision: 0, is_removed: false, is_draining: false }
     }

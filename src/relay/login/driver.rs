@@ -16,12 +16,12 @@ use tokio_util::sync::WaitForCancellationFuture;
 
 use super::patience::{Patience, STORE};
 use super::server_clock::{RequestState, ServerClock};
-use crate::limits::{Eviction, Refusal};
+use crate::limits::{ConnectionRefusal, Eviction};
 use crate::metrics::{LoginOutcome, ResumeOutcome};
 use crate::net::conn::{ConnEvent, Io};
 use crate::net::proxy_protocol::Addresses;
 use crate::net::upstream::UpstreamConn;
-use crate::relay::backpressure::{PeerBacklog, Reading, Stops};
+use crate::relay::backpressure::{PeerBacklog, ReadableLegs, Stops};
 use crate::relay::client::Client;
 use crate::relay::handshake::Secured;
 use crate::relay::read_ahead::{ReadAhead, while_there};
@@ -29,7 +29,7 @@ use crate::relay::shared::Relay;
 use crate::relay::snapshot::{Authentication, Snapshot};
 use crate::relay::timer::Timer;
 use crate::session::Bound;
-use crate::session::negotiate::{Held, Input, Negotiation, Stop};
+use crate::session::negotiate::{Held, LoginInput, Negotiation, Stop};
 
 /// A login that became a session of its own.
 pub(in crate::relay) struct Login {
@@ -140,10 +140,10 @@ impl LoginDriver<'_> {
                 LoginEvent::Upstream(Ok(ConnEvent::Received)) => self.frames_from_upstream().await,
                 LoginEvent::Upstream(Ok(ConnEvent::Closed) | Err(_)) => {
                     self.upstream = None;
-                    self.take(Input::UpstreamLost).await;
+                    self.take(LoginInput::UpstreamLost).await;
                 }
                 LoginEvent::Deadline => self.deadline().await,
-                LoginEvent::Stop(stop) => self.take(Input::Stop(stop)).await,
+                LoginEvent::Stop(stop) => self.take(LoginInput::Stop(stop)).await,
             }
         }
     }
@@ -168,12 +168,16 @@ impl LoginDriver<'_> {
     }
 
     /// Which of the two legs are read now.
-    fn reading(&self) -> Reading {
+    fn reading(&self) -> ReadableLegs {
         let stops = Stops { client: !self.negotiation.wants_client(), ..Stops::default() };
-        Reading::decide(self.client.as_deref().map(PeerBacklog::of), self.upstream.as_ref().map(PeerBacklog::of), stops)
+        ReadableLegs::decide(
+            self.client.as_deref().map(PeerBacklog::of),
+            self.upstream.as_ref().map(PeerBacklog::of),
+            stops,
+        )
     }
 
-    fn poll_legs(&mut self, cx: &mut Context<'_>, reading: Reading) -> Poll<LoginEvent> {
+    fn poll_legs(&mut self, cx: &mut Context<'_>, reading: ReadableLegs) -> Poll<LoginEvent> {
         if let Some(client) = &mut self.client
             && let Poll::Ready(event) = client.poll_event(cx, Io::read_if(reading.client))
         {
@@ -186,7 +190,7 @@ impl LoginDriver<'_> {
     }
 
     /// When a peer that does not read, a server that does not answer, or the whole login is given up.
-    fn next_deadline(&mut self, reading: Reading) -> Instant {
+    fn next_deadline(&mut self, reading: ReadableLegs) -> Instant {
         let [client, upstream] = self.write_deadlines();
         let has_left = self.upstream.as_ref().is_some_and(|upstream| upstream.backlog() == 0);
         let request = if reading.server && has_left { RequestState::Sent } else { RequestState::Waits };
@@ -215,11 +219,11 @@ impl LoginDriver<'_> {
         } else if over(upstream) {
             tracing::debug!("the server does not read");
             self.upstream = None;
-            self.take(Input::UpstreamLost).await;
+            self.take(LoginInput::UpstreamLost).await;
         } else if self.negotiation.deadline() <= now {
-            self.take(Input::Stop(Stop::Timeout)).await;
+            self.take(LoginInput::Stop(Stop::Timeout)).await;
         } else if self.server_clock.is_over(now, self.snapshot.config.limits.server_timeout) {
-            self.take(Input::Stop(Stop::ServerSilent)).await;
+            self.take(LoginInput::Stop(Stop::ServerSilent)).await;
         }
     }
 
@@ -233,7 +237,7 @@ impl LoginDriver<'_> {
                     let locked_out =
                         self.relay.guards().logins().is_locked_out(Instant::now(), self.addresses.client.ip());
                     self.negotiation.lock_out(locked_out);
-                    self.take(Input::Client(frame)).await;
+                    self.take(LoginInput::Client(frame)).await;
                 }
                 Ok(None) => return,
                 Err(error) => {
@@ -254,15 +258,15 @@ impl LoginDriver<'_> {
             match upstream.next_frame() {
                 Ok(Some(frame)) => {
                     self.relay.reports().on_frame(&frame);
-                    self.take(Input::Upstream(frame)).await;
+                    self.take(LoginInput::Upstream(frame)).await;
                 }
                 Ok(None) => return,
                 Err(error) => {
-                    if let Some(suppressed) = self.relay.guards().watch().refused(Refusal::ServerError) {
+                    if let Some(suppressed) = self.relay.guards().watch().refused(ConnectionRefusal::ServerError) {
                         tracing::warn!(%error, suppressed, "the server's bytes are no XML stream");
                     }
                     self.upstream = None;
-                    self.take(Input::UpstreamLost).await;
+                    self.take(LoginInput::UpstreamLost).await;
                 }
             }
         }
@@ -274,7 +278,7 @@ impl LoginDriver<'_> {
         }
     }
 
-    async fn take(&mut self, input: Input) {
+    async fn take(&mut self, input: LoginInput) {
         self.negotiation.handle(input);
         self.perform().await;
     }

@@ -1,6 +1,6 @@
 //! SASL, in both profiles (RFC 6120 §6, XEP-0388): it passes through, one exchange at a time.
 
-use super::contract::{Ended, Held, Output};
+use super::contract::{Ended, Held, LoginOutput};
 use super::end::LoginEnd;
 use super::inline::{BindRequests, Inline, InlineResume};
 use super::legs::Legs;
@@ -13,7 +13,7 @@ use crate::session::SmId;
 use crate::session::answer;
 use crate::session::mechanism_filter::{Hidden, UpstreamWarning};
 use crate::session::rewrite::sasl2::{self, authenticate};
-use crate::session::sasl::{Exchange, Profile, SaslIdentity};
+use crate::session::sasl::{Profile, SaslExchange, SaslIdentity};
 use crate::session::sm::nonza;
 use crate::xml::{Element, Kind, Node, XmlWriter, ns};
 
@@ -28,7 +28,7 @@ const AGENT_ID: usize = 256;
 pub(super) struct Authenticating {
     streams: Streams,
     hidden: Hidden,
-    attempt: Attempt,
+    attempt: SaslAttempt,
     /// How many attempts were refused here.
     refused: u32,
     turn: SaslTurn,
@@ -47,8 +47,8 @@ enum SaslTurn {
 
 /// One attempt to log in, and what the client says beside the SASL messages.
 #[derive(Debug, Default)]
-struct Attempt {
-    exchange: Exchange,
+struct SaslAttempt {
+    exchange: SaslExchange,
     inline: Inline,
     agent: Option<String>,
     presented: Option<SmId>,
@@ -68,7 +68,7 @@ pub(super) enum SaslStep {
 impl Authenticating {
     /// The client has the features of the server, apart from those that are hidden.
     pub(super) fn new(streams: Streams, hidden: Hidden) -> Self {
-        Self { streams, hidden, attempt: Attempt::default(), refused: 0, turn: SaslTurn::Client }
+        Self { streams, hidden, attempt: SaslAttempt::default(), refused: 0, turn: SaslTurn::Client }
     }
 
     /// Returns whether the client's next element can be taken now.
@@ -96,7 +96,7 @@ impl Authenticating {
         }
         let own = node.ns() == self.attempt.exchange.profile().ns();
         match node.name() {
-            "auth" if node.ns() == ns::SASL => self.attempt = Attempt::begin(Profile::Sasl, &node),
+            "auth" if node.ns() == ns::SASL => self.attempt = SaslAttempt::begin(Profile::Sasl, &node),
             "authenticate" if node.ns() == ns::SASL2 => {
                 self.on_authenticate(element, legs);
                 return Ok(());
@@ -114,7 +114,7 @@ impl Authenticating {
 
     /// RFC 6120 §6.5.10: right or wrong, it may be tried again later. A client that does not wait is closed (§6.4.5).
     fn refuse(&mut self, profile: &str, legs: &mut Legs) -> Result<(), LoginEnd> {
-        legs.out(Output::LoginRefused);
+        legs.out(LoginOutput::LoginRefused);
         self.refused += 1;
         if self.refused > RETRIES {
             return Err(LoginEnd::LockedOut);
@@ -130,7 +130,7 @@ impl Authenticating {
     /// resumed would make the server end it.
     fn on_authenticate(&mut self, element: &Element, legs: &mut Legs) {
         let node = element.node();
-        self.attempt = Attempt::begin(Profile::Sasl2, &node);
+        self.attempt = SaslAttempt::begin(Profile::Sasl2, &node);
         let Some(resume) = node.child("resume", ns::SM) else {
             return self.forward_authenticate(element, legs);
         };
@@ -143,7 +143,7 @@ impl Authenticating {
         self.turn = SaslTurn::Registry(Box::new((element.clone(), resume)));
     }
 
-    /// Takes the answer to [`Output::Find`].
+    /// Takes the answer to [`LoginOutput::Find`].
     pub(super) fn on_found(&mut self, found: Result<Held, Option<Ended>>, legs: &mut Legs) {
         let SaslTurn::Registry(asked) = std::mem::replace(&mut self.turn, SaslTurn::Client) else { return };
         let (element, resume) = *asked;
@@ -194,9 +194,9 @@ impl Authenticating {
             return Ok(self.on_success(element, legs));
         }
         if node.name() == "failure" {
-            legs.out(Output::SaslFailed);
+            legs.out(LoginOutput::SaslFailed);
             if is_clients_fault(&node) {
-                legs.out(Output::LoginFailed);
+                legs.out(LoginOutput::LoginFailed);
             }
         }
         legs.pass_to_client(element);
@@ -205,15 +205,15 @@ impl Authenticating {
     }
 
     fn on_success(self, success: &Element, legs: &mut Legs) -> SaslStep {
-        let Attempt { exchange, inline, agent, presented } = self.attempt;
+        let SaslAttempt { exchange, inline, agent, presented } = self.attempt;
         let host = self.streams.host().to_owned();
         let identity = exchange.authcid().map(|authcid| SaslIdentity { host, authcid });
         let login = AcceptedLogin::new(identity, presented, agent);
-        legs.out(Output::Authenticated);
+        legs.out(LoginOutput::Authenticated);
         match exchange.profile() {
             Profile::Sasl => {
                 legs.pass_to_client(success);
-                legs.out(Output::Restart);
+                legs.out(LoginOutput::Restart);
                 SaslStep::Restart(Restarting::new(self.streams, login))
             }
             Profile::Sasl2 => SaslStep::Sasl2Success(Sasl2Success::new(self.streams, login, success.clone(), inline)),
@@ -230,15 +230,15 @@ impl Authenticating {
             "failure" if self.hidden.binding && exchange.missed_binding() => UpstreamWarning::BindingMissed,
             _ => return,
         };
-        legs.out(Output::UpstreamWarning { host: self.streams.host().to_owned(), warning });
+        legs.out(LoginOutput::UpstreamWarning { host: self.streams.host().to_owned(), warning });
     }
 }
 
-impl Attempt {
+impl SaslAttempt {
     /// Reads what begins an exchange. Earlier attempts have no effect on it.
     fn begin(profile: Profile, node: &Node<'_>) -> Self {
         let mechanism = node.attr("mechanism").unwrap_or_default().into_owned();
-        let mut exchange = Exchange::begin(profile, mechanism);
+        let mut exchange = SaslExchange::begin(profile, mechanism);
         match profile {
             Profile::Sasl => {
                 exchange.client_message(&node.text());

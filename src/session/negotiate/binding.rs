@@ -1,7 +1,7 @@
 //! Binding (RFC 6120 §7) and resumption (XEP-0198 §5). The full JID in the server's result is whose session begins; and whose
 //! session is resumed must be proven by the server (invariant 4).
 
-use super::contract::{Answer, Ended, Held, Output};
+use super::contract::{Answer, Ended, Held, LoginOutput};
 use super::end::LoginEnd;
 use super::legs::Legs;
 use super::login::AcceptedLogin;
@@ -103,7 +103,7 @@ impl AwaitingBind {
         let resource = bind.and_then(|bind| bind.child("resource", ns::BIND));
         if let (Some(proof), Some(resource)) = (self.login.proof(), resource) {
             let resource = jid::resource(&resource.text()).into_owned();
-            legs.out(Output::Release { proof, resource });
+            legs.out(LoginOutput::Release { proof, resource });
         }
         legs.pass_to_server(element);
         if bind.is_some() {
@@ -120,7 +120,7 @@ impl AwaitingBind {
         self.request = BindRequest::Find(resume);
     }
 
-    /// Takes the answer to [`Output::Find`].
+    /// Takes the answer to [`LoginOutput::Find`].
     pub(super) fn on_found(&mut self, found: Result<Held, Option<Ended>>, legs: &mut Legs) -> Result<(), LoginEnd> {
         let BindRequest::Find(resume) = std::mem::replace(&mut self.request, BindRequest::None) else { return Ok(()) };
         match found {
@@ -151,7 +151,7 @@ impl AwaitingBind {
     fn hand_over(&mut self, resume: nonza::Resume, legs: &mut Legs) {
         let server_header = self.streams.server_header().clone();
         let resumption = Resumption { h: resume.h, server_header, success: None };
-        legs.out(Output::HandOver { id: resume.previd, resumption });
+        legs.out(LoginOutput::HandOver { id: resume.previd, resumption });
         self.request = BindRequest::HandOver;
     }
 

@@ -10,7 +10,7 @@ use crate::xml::Frame;
 
 /// What happened.
 #[derive(Debug)]
-pub enum Input {
+pub enum LoginInput {
     /// A frame from the client.
     Client(Frame),
     /// A frame from the server.
@@ -19,7 +19,7 @@ pub enum Input {
     Connected(Leg),
     /// The server could not be reached, or its connection broke.
     UpstreamLost,
-    /// The answer to [`Output::Find`]: a session, or what a session that has ended had handled.
+    /// The answer to [`LoginOutput::Find`]: a session, or what a session that has ended had handled.
     Found(Result<Held, Option<Ended>>),
     /// The session was gone when it was to be handed over; what it had handled, if it ended in order.
     Gone(Option<Ended>),
@@ -76,14 +76,14 @@ pub enum Answer {
 
 /// What to do, in order.
 #[derive(Debug)]
-pub enum Output {
+pub enum LoginOutput {
     /// Write to the client what the server sent.
     ToClient(Bytes),
     /// Write to the client what answers its own bytes.
     ReplyToClient(Bytes),
     /// Write to the server.
     ToUpstream(Bytes),
-    /// Connect to the server of this host, then say [`Input::Connected`].
+    /// Connect to the server of this host, then say [`LoginInput::Connected`].
     Connect(String),
     /// The server let the client in: the larger limits hold.
     Authenticated,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::contract::Output;
+use super::contract::LoginOutput;
 use super::end::LoginEnd;
 use crate::jid;
 use crate::session::{Dice, SmId};
@@ -27,7 +27,7 @@ enum Opened {
 pub(super) struct Legs {
     dice: Dice,
     opened: Opened,
-    outputs: VecDeque<Output>,
+    outputs: VecDeque<LoginOutput>,
 }
 
 impl Legs {
@@ -47,12 +47,12 @@ impl Legs {
     }
 
     /// Takes the next output.
-    pub(super) fn poll(&mut self) -> Option<Output> {
+    pub(super) fn poll(&mut self) -> Option<LoginOutput> {
         self.outputs.pop_front()
     }
 
     /// Adds an output.
-    pub(super) fn out(&mut self, output: Output) {
+    pub(super) fn out(&mut self, output: LoginOutput) {
         self.outputs.push_back(output);
     }
 
@@ -74,7 +74,7 @@ impl Legs {
 
     /// Writes to the client what the server sent.
     pub(super) fn write_client(&mut self, bytes: Bytes) {
-        self.out(Output::ToClient(bytes));
+        self.out(LoginOutput::ToClient(bytes));
     }
 
     /// Passes an element of the server on to the client.
@@ -84,12 +84,12 @@ impl Legs {
 
     /// Writes to the client what answers its own bytes.
     pub(super) fn reply(&mut self, bytes: Bytes) {
-        self.out(Output::ReplyToClient(bytes));
+        self.out(LoginOutput::ReplyToClient(bytes));
     }
 
     /// Writes to the server.
     pub(super) fn write_server(&mut self, bytes: Bytes) {
-        self.out(Output::ToUpstream(bytes));
+        self.out(LoginOutput::ToUpstream(bytes));
     }
 
     /// Passes an element of the client on to the server.
@@ -99,7 +99,7 @@ impl Legs {
 
     /// Asks for the session that can be resumed under this id.
     pub(super) fn find(&mut self, id: &SmId) {
-        self.out(Output::Find(id.clone()));
+        self.out(LoginOutput::Find(id.clone()));
     }
 
     /// Ends the login: closes the streams that are open.
@@ -113,7 +113,7 @@ impl Legs {
                 self.write_server(Bytes::from_static(xml::STREAM_CLOSE));
             }
         }
-        self.out(Output::Close(end.reason()));
+        self.out(LoginOutput::Close(end.reason()));
     }
 
     /// Returns the end of the client's stream. An error needs a header in front if there was none (RFC 6120 §4.9.1.2).

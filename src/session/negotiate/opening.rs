@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::authenticating::Authenticating;
-use super::contract::{Answer, Output};
+use super::contract::{Answer, LoginOutput};
 use super::end::LoginEnd;
 use super::legs::Legs;
 use super::streams::ClientStream;
@@ -49,7 +49,7 @@ impl Opening {
         let streams = self.client.answered(server_header, self.leg);
         let offer = streams.offer(features, Phase::Unauthenticated, settings);
         if streams.leg() == Leg::Plain && offer.requires_tls {
-            legs.out(Output::UpstreamWarning {
+            legs.out(LoginOutput::UpstreamWarning {
                 host: streams.host().to_owned(),
                 warning: UpstreamWarning::TlsRequired,
             });

@@ -2,13 +2,13 @@
 
 use super::authenticating::{Authenticating, SaslStep};
 use super::binding::{AwaitingBind, BindStep};
-use super::contract::{Answer, Output};
+use super::contract::{Answer, LoginOutput};
 use super::end::LoginEnd;
 use super::legs::Legs;
 use super::opening::Opening;
 use super::restart::{Reopening, Restarting};
 use super::streams::ClientStream;
-use super::welcome::{Admission, HandingOver, Welcomed};
+use super::welcome::{HandingOver, LoginSuccess, Welcomed};
 use crate::session::Settings;
 
 /// How far a login is.
@@ -83,8 +83,8 @@ impl LoginState {
             SaslStep::GoesOn(sasl) => Ok(Self::Authenticating(sasl)),
             SaslStep::Restart(restarting) => Ok(Self::Restarting(restarting)),
             SaslStep::Sasl2Success(success) => match success.admit(settings, legs)? {
-                Admission::HandingOver(handing_over) => Ok(Self::HandingOver(handing_over)),
-                Admission::Welcomed(welcomed) => Ok(Self::Welcomed(welcomed)),
+                LoginSuccess::HandingOver(handing_over) => Ok(Self::HandingOver(handing_over)),
+                LoginSuccess::Welcomed(welcomed) => Ok(Self::Welcomed(welcomed)),
             },
         }
     }
@@ -94,7 +94,7 @@ impl LoginState {
         match step {
             BindStep::Unbound(binding) => Self::Binding(binding),
             BindStep::Session(bound) => {
-                legs.out(Output::Bound(bound));
+                legs.out(LoginOutput::Bound(bound));
                 Self::Done
             }
         }

@@ -4,7 +4,7 @@
 use bytes::Bytes;
 
 use super::binding::{AwaitingBind, BindStep};
-use super::contract::{Ended, Output};
+use super::contract::{Ended, LoginOutput};
 use super::end::LoginEnd;
 use super::inline::{BindRequests, Inline, InlineResume};
 use super::legs::Legs;
@@ -28,7 +28,7 @@ pub(super) struct Sasl2Success {
 
 /// What follows a `<success/>`.
 #[derive(Debug)]
-pub(super) enum Admission {
+pub(super) enum LoginSuccess {
     /// A held session gets the connection.
     HandingOver(HandingOver),
     /// The client has its `<success/>`.
@@ -44,11 +44,11 @@ impl Sasl2Success {
     }
 
     /// Resumes the session that was asked for, if it is the login's; else welcomes the client.
-    pub(super) fn admit(mut self, settings: &Settings, legs: &mut Legs) -> Result<Admission, LoginEnd> {
+    pub(super) fn admit(mut self, settings: &Settings, legs: &mut Legs) -> Result<LoginSuccess, LoginEnd> {
         let failed = match std::mem::take(&mut self.resume) {
             InlineResume::None => None,
             InlineResume::Held(resume, account) if self.login.account() == Some(&account) => {
-                legs.out(Output::HandOver {
+                legs.out(LoginOutput::HandOver {
                     id: resume.previd,
                     resumption: Resumption {
                         h: resume.h,
@@ -56,13 +56,13 @@ impl Sasl2Success {
                         success: Some(self.element.clone()),
                     },
                 });
-                return Ok(Admission::HandingOver(HandingOver(self)));
+                return Ok(LoginSuccess::HandingOver(HandingOver(self)));
             }
             InlineResume::Held(..) => Some(self.login.not_found(None)),
             InlineResume::Unknown(ended) => Some(self.login.not_found(ended)),
             InlineResume::Malformed => Some(nonza::failed(StanzaCondition::BadRequest, None)),
         };
-        self.welcome(failed, settings, legs).map(Admission::Welcomed)
+        self.welcome(failed, settings, legs).map(LoginSuccess::Welcomed)
     }
 
     /// The client is let in, and resumes nothing. Without a `<bound/>` it binds once it has the features.

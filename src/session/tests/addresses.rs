@@ -1,7 +1,7 @@
 //! Sessions whose addresses are of every kind: what holds for plain names holds for all.
 
 use super::super::deliver::is_archived;
-use super::super::negotiate::{CloseReason, Held, Input as Step};
+use super::super::negotiate::{CloseReason, Held, LoginInput as Step};
 use super::super::queue::Company;
 use super::super::shed::returned;
 use super::super::travel::may_travel;

@@ -6,7 +6,7 @@ use base64::Engine as _;
 
 use super::super::SmId;
 use super::super::mechanism_filter::{Leg, UpstreamWarning};
-use super::super::negotiate::{CloseReason, Held, Input, Negotiation, Output, Proof, Stop};
+use super::super::negotiate::{CloseReason, Held, LoginInput, LoginOutput, Negotiation, Proof, Stop};
 use super::*;
 use crate::jid::BareJid;
 use crate::session::settings::ChannelBinding;
@@ -71,9 +71,9 @@ impl Login {
     /// A stream on which SASL may begin.
     pub(super) fn opened() -> Self {
         let mut login = Self::new();
-        login.input(Input::Client(client_header("example.org")));
-        login.input(Input::Connected(Leg::Plain));
-        login.input(Input::Upstream(Frame::Open(header())));
+        login.input(LoginInput::Client(client_header("example.org")));
+        login.input(LoginInput::Connected(Leg::Plain));
+        login.input(LoginInput::Upstream(Frame::Open(header())));
         login.upstream(FEATURES);
         login
     }
@@ -93,8 +93,8 @@ impl Login {
     }
 
     pub(super) fn restart(&mut self) {
-        self.input(Input::Client(client_header("example.org")));
-        self.input(Input::Upstream(Frame::Open(header())));
+        self.input(LoginInput::Client(client_header("example.org")));
+        self.input(LoginInput::Upstream(Frame::Open(header())));
         self.upstream(BIND);
         self.to_client.clear();
         self.to_upstream.clear();
@@ -102,32 +102,32 @@ impl Login {
 
     pub(super) fn client(&mut self, xml: &str) {
         assert!(self.negotiation.wants_client(), "{xml} would have to wait");
-        self.input(Input::Client(frame(xml)));
+        self.input(LoginInput::Client(frame(xml)));
     }
 
     pub(super) fn upstream(&mut self, xml: &str) {
-        self.input(Input::Upstream(frame(xml)));
+        self.input(LoginInput::Upstream(frame(xml)));
     }
 
-    pub(super) fn input(&mut self, input: Input) {
+    pub(super) fn input(&mut self, input: LoginInput) {
         self.negotiation.handle(input);
         let text = |bytes: Bytes| String::from_utf8(bytes.to_vec()).unwrap();
         while let Some(output) = self.negotiation.poll() {
             match output {
-                Output::ToClient(bytes) | Output::ReplyToClient(bytes) => self.to_client.push(text(bytes)),
-                Output::ToUpstream(bytes) => self.to_upstream.push(text(bytes)),
-                Output::Connect(host) => self.connects.push(host),
-                Output::Authenticated => {}
-                Output::SaslFailed => self.sasl_failed += 1,
-                Output::LoginFailed => self.failed += 1,
-                Output::LoginRefused => self.refused += 1,
-                Output::Restart => self.restarts += 1,
-                Output::Find(id) => self.finds.push(id),
-                Output::HandOver { resumption, .. } => self.handed_over = Some(resumption),
-                Output::Release { proof, resource } => self.released.push((proof, resource)),
-                Output::Bound(bound) => self.bound = Some(bound),
-                Output::UpstreamWarning { warning, .. } => self.warnings.push(warning),
-                Output::Close(reason) => self.closed = Some(reason),
+                LoginOutput::ToClient(bytes) | LoginOutput::ReplyToClient(bytes) => self.to_client.push(text(bytes)),
+                LoginOutput::ToUpstream(bytes) => self.to_upstream.push(text(bytes)),
+                LoginOutput::Connect(host) => self.connects.push(host),
+                LoginOutput::Authenticated => {}
+                LoginOutput::SaslFailed => self.sasl_failed += 1,
+                LoginOutput::LoginFailed => self.failed += 1,
+                LoginOutput::LoginRefused => self.refused += 1,
+                LoginOutput::Restart => self.restarts += 1,
+                LoginOutput::Find(id) => self.finds.push(id),
+                LoginOutput::HandOver { resumption, .. } => self.handed_over = Some(resumption),
+                LoginOutput::Release { proof, resource } => self.released.push((proof, resource)),
+                LoginOutput::Bound(bound) => self.bound = Some(bound),
+                LoginOutput::UpstreamWarning { warning, .. } => self.warnings.push(warning),
+                LoginOutput::Close(reason) => self.closed = Some(reason),
             }
         }
     }
@@ -135,7 +135,7 @@ impl Login {
     pub(super) fn found(&mut self, user: &str) {
         let identity = Some(SaslIdentity { host: "example.org".into(), authcid: user.into() });
         let account = BareJid::new(&format!("{user}@example.org")).unwrap();
-        self.input(Input::Found(Ok(Held { account, identity })));
+        self.input(LoginInput::Found(Ok(Held { account, identity })));
     }
 
     pub(super) fn resumed_from(&self) -> Option<u32> {
@@ -164,7 +164,7 @@ fn headers_and_sasl_pass_as_they_came() {
 #[test]
 fn an_unknown_host_is_refused_without_asking_any_server() {
     let mut login = Login::new();
-    login.input(Input::Client(client_header("example.com")));
+    login.input(LoginInput::Client(client_header("example.com")));
     assert_eq!(login.closed, Some(CloseReason::HostUnknown));
     assert!(login.to_client[0].contains("from='example.com'") && login.to_client[0].contains("<host-unknown"));
     assert_eq!(login.connects, Vec::<String>::new());
@@ -173,8 +173,8 @@ fn an_unknown_host_is_refused_without_asking_any_server() {
 #[test]
 fn a_server_that_is_down_is_a_stream_error_behind_a_header() {
     let mut login = Login::new();
-    login.input(Input::Client(client_header("example.org")));
-    login.input(Input::UpstreamLost);
+    login.input(LoginInput::Client(client_header("example.org")));
+    login.input(LoginInput::UpstreamLost);
     let reply = login.to_client.concat();
     assert!(reply.starts_with("<?xml version='1.0'?><stream:stream"), "{reply}");
     assert!(reply.contains("<remote-connection-failed") && reply.ends_with("</stream:stream>"), "{reply}");
@@ -265,7 +265,7 @@ fn what_a_failed_login_said_proves_nothing() {
 fn an_unknown_previd_fails_and_the_client_binds_on() {
     let mut login = Login::authenticated("juliet");
     login.client(RESUME);
-    login.input(Input::Found(Err(None)));
+    login.input(LoginInput::Found(Err(None)));
     assert_eq!(
         login.to_client,
         ["<failed xmlns='urn:xmpp:sm:3'><item-not-found xmlns='urn:ietf:params:xml:ns:xmpp-stanzas'/></failed>"]
@@ -279,7 +279,7 @@ fn a_session_that_ended_while_it_was_resumed_fails_too() {
     let mut login = Login::authenticated("juliet");
     login.client(RESUME);
     login.found("juliet");
-    login.input(Input::Gone(None));
+    login.input(LoginInput::Gone(None));
     assert!(login.to_client[0].starts_with("<failed "));
     login.client("<iq type='set' id='b'><bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'/></iq>");
 }
@@ -321,9 +321,9 @@ fn challenge(login: &mut Login, text: &str) {
 
 fn offered(leg: Leg, features: &str) -> Login {
     let mut login = Login::new();
-    login.input(Input::Client(client_header("example.org")));
-    login.input(Input::Connected(leg));
-    login.input(Input::Upstream(Frame::Open(header())));
+    login.input(LoginInput::Client(client_header("example.org")));
+    login.input(LoginInput::Connected(leg));
+    login.input(LoginInput::Upstream(Frame::Open(header())));
     login.upstream(features);
     login
 }
@@ -420,7 +420,7 @@ fn a_locked_out_login_is_refused_here_and_the_server_is_not_asked() {
 #[test]
 fn a_login_that_has_to_make_room_is_told_so() {
     let mut login = Login::opened();
-    login.input(Input::Stop(Stop::Crowded));
+    login.input(LoginInput::Stop(Stop::Crowded));
     assert!(login.to_client.last().is_some_and(|last| last.contains("<resource-constraint")));
     assert_eq!(login.closed, Some(CloseReason::Crowded));
 }

@@ -1,7 +1,7 @@
 //! What some clients and servers do that others do not: each of it is legal, or has to be put up with.
 
 use super::super::mechanism_filter::Leg;
-use super::super::negotiate::Input as Happened;
+use super::super::negotiate::LoginInput as Happened;
 use super::login::Login;
 use super::*;
 

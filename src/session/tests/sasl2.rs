@@ -2,7 +2,7 @@
 
 use base64::Engine as _;
 
-use super::super::negotiate::{CloseReason, Ended, Input, Proof};
+use super::super::negotiate::{CloseReason, Ended, LoginInput, Proof};
 use super::super::{Input as SessionInput, SmId};
 use super::login::{Login, client_header, client_header_with};
 use super::*;
@@ -54,9 +54,9 @@ fn ended(user: &str, h: u32) -> Option<Ended> {
 /// A stream on which SASL2 may begin.
 fn offered() -> Login {
     let mut login = Login::new();
-    login.input(Input::Client(client_header("example.org")));
-    login.input(Input::Connected(crate::session::mechanism_filter::Leg::Plain));
-    login.input(Input::Upstream(Frame::Open(header())));
+    login.input(LoginInput::Client(client_header("example.org")));
+    login.input(LoginInput::Connected(crate::session::mechanism_filter::Leg::Plain));
+    login.input(LoginInput::Upstream(Frame::Open(header())));
     login.upstream(OFFER);
     login.to_client.clear();
     login.to_upstream.clear();
@@ -81,9 +81,9 @@ fn told(login: &Login) -> (&str, &[String]) {
 #[test]
 fn inline_resumption_and_stream_management_are_offered() {
     let mut login = Login::new();
-    login.input(Input::Client(client_header("example.org")));
-    login.input(Input::Connected(crate::session::mechanism_filter::Leg::Plain));
-    login.input(Input::Upstream(Frame::Open(header())));
+    login.input(LoginInput::Client(client_header("example.org")));
+    login.input(LoginInput::Connected(crate::session::mechanism_filter::Leg::Plain));
+    login.input(LoginInput::Upstream(Frame::Open(header())));
     login.upstream(OFFER);
     let features = login.to_client.last().unwrap();
     assert!(features.contains("<feature xmlns='urn:xmpp:bind:0' var='urn:xmpp:sm:3'/>"), "{features}");
@@ -153,7 +153,7 @@ fn a_live_session_is_resumed_and_nothing_is_bound_beside_it() {
 fn an_unknown_session_fails_beside_a_fresh_bind() {
     for (ended, h) in [(None, ""), (ended("juliet", 7), " h='7'"), (ended("romeo", 7), "")] {
         let mut login = resuming("juliet");
-        login.input(Input::Found(Err(ended)));
+        login.input(LoginInput::Found(Err(ended)));
         assert_eq!(login.to_upstream, [authenticate("juliet", &bind(TAG))]);
         login.upstream(&success("juliet@example.org/Phone~x", &bound("")));
         login.upstream(FEATURES);
@@ -201,9 +201,9 @@ fn what_the_server_does_not_say_proves_nothing() {
 #[test]
 fn a_client_that_says_it_is_somebody_else_keeps_its_bind() {
     let mut login = Login::new();
-    login.input(Input::Client(client_header_with("example.org", " from='mallory@example.org'")));
-    login.input(Input::Connected(crate::session::mechanism_filter::Leg::Plain));
-    login.input(Input::Upstream(Frame::Open(header())));
+    login.input(LoginInput::Client(client_header_with("example.org", " from='mallory@example.org'")));
+    login.input(LoginInput::Connected(crate::session::mechanism_filter::Leg::Plain));
+    login.input(LoginInput::Upstream(Frame::Open(header())));
     login.upstream(OFFER);
     login.to_upstream.clear();
     login.client(&authenticate("mallory", &format!("{}{RESUME}", bind(TAG))));
@@ -216,7 +216,7 @@ fn a_session_that_ended_meanwhile_leaves_the_client_to_bind() {
     let mut login = resuming("juliet");
     login.found("juliet");
     login.upstream(&success("juliet@example.org", ""));
-    login.input(Input::Gone(ended("juliet", 9)));
+    login.input(LoginInput::Gone(ended("juliet", 9)));
     let failed = format!("<failed xmlns='urn:xmpp:sm:3' h='9'>{NOT_FOUND}");
     assert_eq!(
         login.to_client,
@@ -308,7 +308,7 @@ fn a_login_without_inline_features_binds_and_resumes_as_of_old() {
 
     let mut login = logged_in("juliet");
     login.client(RESUME);
-    login.input(Input::Found(Err(ended("juliet", 7))));
+    login.input(LoginInput::Found(Err(ended("juliet", 7))));
     assert_eq!(login.to_client, [format!("<failed xmlns='urn:xmpp:sm:3' h='7'>{NOT_FOUND}")]);
     login.client("<iq type='set' id='b'><bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'/></iq>");
     login.upstream(
@@ -348,7 +348,7 @@ fn nothing_stands_between_success_and_features() {
     let mut login = offered();
     login.client(&authenticate("juliet", &bind(TAG)));
     login.upstream(&success("juliet@example.org/Phone~x", &bound("")));
-    login.input(Input::Upstream(Frame::Whitespace));
+    login.input(LoginInput::Upstream(Frame::Whitespace));
     assert_eq!(login.to_client.len(), 1);
     login.upstream("<message><body>too early</body></message>");
     assert_eq!(login.closed, Some(CloseReason::UpstreamError));

@@ -11,7 +11,7 @@ const CDATA: &[u8] = b"<![CDATA[";
 
 /// The kind of a token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::xml) enum Token {
+pub(in crate::xml) enum XmlToken {
     Start,
     End,
     Text,
@@ -34,17 +34,17 @@ impl Boundary {
 
     /// The kind and length of the token that `bytes` starts with, when it is whole. `bytes` may have grown since the last
     /// call; its start must be the same.
-    pub(in crate::xml) fn find(&mut self, bytes: &[u8]) -> Result<Option<(Token, usize)>, FrameError> {
+    pub(in crate::xml) fn find(&mut self, bytes: &[u8]) -> Result<Option<(XmlToken, usize)>, FrameError> {
         let Some(token) = token(bytes)? else {
             return Ok(None);
         };
         let rest = bytes.get(self.seen..).unwrap_or_default();
         let end = match token {
-            Token::Text => memchr(b'<', rest).map(|found| self.seen + found),
-            Token::End => memchr(b'>', rest).map(|found| self.seen + found + 1),
-            Token::Start => self.tag_end(bytes),
-            Token::CData => self.terminated(bytes, CDATA.len(), b"]]>"),
-            Token::Declaration => self.terminated(bytes, 2, b"?>"),
+            XmlToken::Text => memchr(b'<', rest).map(|found| self.seen + found),
+            XmlToken::End => memchr(b'>', rest).map(|found| self.seen + found + 1),
+            XmlToken::Start => self.tag_end(bytes),
+            XmlToken::CData => self.terminated(bytes, CDATA.len(), b"]]>"),
+            XmlToken::Declaration => self.terminated(bytes, 2, b"?>"),
         };
         match end {
             Some(_) => *self = Boundary::default(),
@@ -88,17 +88,17 @@ impl Boundary {
 }
 
 /// The kind of the token that `bytes` starts with, as soon as it is certain.
-fn token(bytes: &[u8]) -> Result<Option<Token>, FrameError> {
+fn token(bytes: &[u8]) -> Result<Option<XmlToken>, FrameError> {
     match bytes {
         [] | [b'<'] | [b'<', b'!'] => Ok(None),
-        [b'<', b'/', ..] => Ok(Some(Token::End)),
-        [b'<', b'?', ..] => Ok(Some(Token::Declaration)),
+        [b'<', b'/', ..] => Ok(Some(XmlToken::End)),
+        [b'<', b'?', ..] => Ok(Some(XmlToken::Declaration)),
         [b'<', b'!', b'-', ..] => Err(FrameError::Restricted(Restricted::Comment)),
         [b'<', b'!', b'D', ..] => Err(FrameError::Restricted(Restricted::Doctype)),
-        [b'<', b'!', ..] if bytes.starts_with(CDATA) => Ok(Some(Token::CData)),
+        [b'<', b'!', ..] if bytes.starts_with(CDATA) => Ok(Some(XmlToken::CData)),
         [b'<', b'!', ..] if CDATA.starts_with(bytes) => Ok(None),
         [b'<', b'!', ..] => Err(FrameError::malformed("unknown markup", 0)),
-        [b'<', ..] => Ok(Some(Token::Start)),
-        [_, ..] => Ok(Some(Token::Text)),
+        [b'<', ..] => Ok(Some(XmlToken::Start)),
+        [_, ..] => Ok(Some(XmlToken::Text)),
     }
 }

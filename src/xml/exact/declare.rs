@@ -2,13 +2,13 @@
 
 use std::ops::Range;
 
-use super::tag::{Attr, Attrs, Name, Tag, name};
+use super::tag::{Attr, Attrs, Tag, TagName, name};
 use crate::hash;
 use crate::xml::error::{FrameError, Unfit};
 use crate::xml::hash_table::Table;
 use crate::xml::limits::FrameLimits;
 use crate::xml::ns;
-use crate::xml::scope::{Binding, Declared, Namespace, Scope};
+use crate::xml::scope::{Declared, Namespace, PrefixBinding, Scope};
 
 /// Up to this number, attributes with prefixes are compared with one another.
 const FEW: usize = 16;
@@ -61,19 +61,19 @@ pub(super) fn check_prefixes<'a>(
     tag: Tag,
     attrs: &Attrs,
     bytes: &[u8],
-    resolve: impl Fn(Name) -> Option<Binding<'a>>,
+    resolve: impl Fn(TagName) -> Option<PrefixBinding<'a>>,
 ) -> Result<(), FrameError> {
-    let unbound = |name: Name| FrameError::unfit(Unfit::Unbound, name.start);
+    let unbound = |name: TagName| FrameError::unfit(Unfit::Unbound, name.start);
     if tag.name.has_prefix() && resolve(tag.name).is_none_or(|binding| binding.uri() == ns::XMLNS.as_bytes()) {
         return Err(unbound(tag.name));
     }
-    let (mut few, mut many) = (Vec::<(Name, Binding<'_>)>::new(), Table::default());
+    let (mut few, mut many) = (Vec::<(TagName, PrefixBinding<'_>)>::new(), Table::default());
     let prefixed = attrs.iter(bytes).filter(|attr| attr.name.has_prefix() && declared_prefix(bytes, attr).is_none());
     let mut prefixed = prefixed.peekable();
     while let Some(attr) = prefixed.next() {
         let binding = resolve(attr.name).ok_or_else(|| unbound(attr.name))?;
         let local = attr.name.local(bytes);
-        let same = |name: Name, other: Binding<'_>| {
+        let same = |name: TagName, other: PrefixBinding<'_>| {
             // Namespaces can be long: they are compared only if they are likely to be the same.
             name.local(bytes) == local && other.hash() == binding.hash() && other.uri() == binding.uri()
         };
@@ -85,8 +85,9 @@ pub(super) fn check_prefixes<'a>(
                 let name = name(bytes, number as usize).ok()?;
                 Some((name, resolve(name)?))
             };
-            let hash =
-                |(name, binding): (Name, Binding<'_>)| hash::of_bytes(name.local(bytes)) ^ u64::from(binding.hash());
+            let hash = |(name, binding): (TagName, PrefixBinding<'_>)| {
+                hash::of_bytes(name.local(bytes)) ^ u64::from(binding.hash())
+            };
             let number = u32::try_from(attr.name.start).unwrap_or_default();
             let is_same = |number| read(number).is_some_and(|(name, other)| same(name, other));
             let before = many.replace(hash((attr.name, binding)), number, is_same, |n| read(n).map_or(0, hash));

@@ -4,12 +4,12 @@ use std::sync::{Arc, LazyLock};
 
 use bytes::Bytes;
 
-use super::boundary::{Boundary, Token};
+use super::boundary::{Boundary, XmlToken};
 use super::declare::{check_prefixes, declare, declared_prefix};
 use super::tag::{Attrs, Tag, start_tag};
 use crate::xml::chars::{SPACE, class, skip_space};
 use crate::xml::error::{FrameError, Restricted};
-use crate::xml::header::{Context, Header, Own};
+use crate::xml::header::{Header, NamespaceContext, OwnHeader};
 use crate::xml::limits::FrameLimits;
 use crate::xml::ns;
 use crate::xml::scope::{Declared, Scope, lookup};
@@ -95,16 +95,16 @@ impl HeaderScan {
             };
             let whole = bytes.get(..self.at + len).unwrap_or_default();
             match token {
-                Token::Declaration if !self.declared && is_declaration(whole) => {
+                XmlToken::Declaration if !self.declared && is_declaration(whole) => {
                     check_declaration(whole)?;
                     self.declared = true;
                     self.at = whole.len();
                 }
-                Token::Declaration => {
+                XmlToken::Declaration => {
                     return Err(FrameError::Restricted(Restricted::ProcessingInstruction));
                 }
-                Token::Start => return self.header(whole, default).map(Some),
-                Token::End | Token::Text | Token::CData => {
+                XmlToken::Start => return self.header(whole, default).map(Some),
+                XmlToken::End | XmlToken::Text | XmlToken::CData => {
                     return Err(FrameError::malformed("no stream header", self.at));
                 }
             }
@@ -143,13 +143,13 @@ fn describe(bytes: &[u8], tag: Tag, attrs: &Attrs) -> Header {
     };
     let declared = attrs.iter(bytes).filter_map(|attr| declared_prefix(bytes, &attr).map(|prefix| (attr, prefix)));
     let prefixes = declared.filter(|(_, prefix)| !prefix.is_empty());
-    let context = Context {
+    let context = NamespaceContext {
         name: tag.name.whole(bytes).into(),
         default: value(b"xmlns").unwrap_or_default(),
         prefixes: prefixes.map(|(attr, prefix)| (text(prefix), attr.value(bytes).into())).collect(),
         lang: value(b"xml:lang"),
     };
-    let own = Own {
+    let own = OwnHeader {
         from: value(b"from"),
         to: value(b"to"),
         id: value(b"id"),

@@ -2,7 +2,7 @@
 
 use std::cell::Cell;
 
-use super::boundary::{Boundary, Token};
+use super::boundary::{Boundary, XmlToken};
 use super::declare::{check_prefixes, declare};
 use super::tag::{Attrs, Tag, end_tag, start_tag};
 use crate::xml::chars::{check_chars, check_text};
@@ -12,7 +12,7 @@ use crate::xml::kind::Kind;
 use crate::xml::limits::FrameLimits;
 use crate::xml::open_elements::Spelled;
 use crate::xml::progress::Progress;
-use crate::xml::scope::{Binding, Scope, lookup};
+use crate::xml::scope::{PrefixBinding, Scope, lookup};
 
 /// The state of the exact path: how far the end of the current token was searched, and room for attributes.
 #[derive(Debug, Default)]
@@ -61,26 +61,26 @@ impl ExactReader {
         &mut self,
         progress: &mut Progress,
         bytes: &[u8],
-        token: Token,
+        token: XmlToken,
         header: &Header,
         limits: &FrameLimits,
     ) -> Result<(), FrameError> {
         let at = progress.at();
         let content = bytes.get(at..).unwrap_or_default();
         match token {
-            Token::Start => {
+            XmlToken::Start => {
                 let tag = start_tag(bytes, at, &mut self.attrs, limits.attributes())?;
                 return self.enter(progress, bytes, tag, header, limits);
             }
-            Token::End => {
+            XmlToken::End => {
                 let name = progress.innermost().map(|open| open.name.bytes(bytes)).unwrap_or_default();
                 progress.advance_to(end_tag(bytes, at, name)?);
                 progress.close(bytes);
                 return Ok(());
             }
-            Token::Text => check_text(content, at)?,
-            Token::CData => check_chars(content, at)?,
-            Token::Declaration => return Err(FrameError::Restricted(Restricted::ProcessingInstruction)),
+            XmlToken::Text => check_text(content, at)?,
+            XmlToken::CData => check_chars(content, at)?,
+            XmlToken::Declaration => return Err(FrameError::Restricted(Restricted::ProcessingInstruction)),
         }
         progress.advance_to(bytes.len());
         Ok(())
@@ -130,7 +130,7 @@ impl ExactReader {
         let (declared, borrowed) = (progress.declared(), Cell::new(0));
         check_prefixes(tag, &self.attrs, bytes, |name| {
             let binding = lookup(declared, bytes, name.prefix(bytes), Some(header))?;
-            if let Binding::Header(index, _) = binding {
+            if let PrefixBinding::Header(index, _) = binding {
                 borrowed.set(borrowed.get() | 1 << index);
             }
             Some(binding)

@@ -19,13 +19,13 @@ const FEW: usize = 32;
 
 /// A qualified name: `start..end`, with its colon at `colon`, or no colon when that equals `start`.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Name {
+pub(super) struct TagName {
     pub(super) start: usize,
     pub(super) end: usize,
     colon: usize,
 }
 
-impl Name {
+impl TagName {
     pub(super) fn has_prefix(&self) -> bool {
         self.colon != self.start
     }
@@ -47,7 +47,7 @@ impl Name {
 /// An attribute as written.
 #[derive(Clone, Debug)]
 pub(super) struct Attr {
-    pub(super) name: Name,
+    pub(super) name: TagName,
     pub(super) value: Range<usize>,
     /// The value is printable ASCII without references: it means what it spells.
     pub(super) plain: bool,
@@ -100,7 +100,7 @@ impl Attrs {
         self.declares
     }
 
-    fn note(&mut self, bytes: &[u8], name: Name) {
+    fn note(&mut self, bytes: &[u8], name: TagName) {
         self.prefixed |= name.has_prefix();
         self.declares |= name.whole(bytes).starts_with(b"xmlns");
     }
@@ -140,7 +140,7 @@ impl Attrs {
         let (rest, mut count) = (u32::try_from(at).unwrap_or_default(), FEW);
         let mut names = Table::default();
         let name_at = |number: u32| name(bytes, number as usize).map(|name| name.whole(bytes)).unwrap_or_default();
-        let mut add = |name: Name| {
+        let mut add = |name: TagName| {
             let own = name.whole(bytes);
             let same = |number| own == name_at(number);
             let number = u32::try_from(name.start).unwrap_or_default();
@@ -174,7 +174,7 @@ fn given_twice(name: &[u8], at: usize) -> FrameError {
 /// A start tag or empty-element tag.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Tag {
-    pub(super) name: Name,
+    pub(super) name: TagName,
     /// Offset behind the `>`.
     pub(super) end: usize,
     /// Written as `<x/>`.
@@ -197,7 +197,7 @@ pub(super) fn start_tag(bytes: &[u8], at: usize, attrs: &mut Attrs, most: usize)
 }
 
 #[inline]
-pub(super) fn name(bytes: &[u8], start: usize) -> Result<Name, FrameError> {
+pub(super) fn name(bytes: &[u8], start: usize) -> Result<TagName, FrameError> {
     let rest = bytes.get(start..).unwrap_or_default();
     let mut seen = 0;
     let end = rest.iter().position(|byte| {
@@ -213,7 +213,7 @@ pub(super) fn name(bytes: &[u8], start: usize) -> Result<Name, FrameError> {
     }
     let end = start + len;
     let colon = if seen & CHECK != 0 { names::check(bytes, start, end)? } else { start };
-    Ok(Name { start, end, colon })
+    Ok(TagName { start, end, colon })
 }
 
 /// The attribute behind the white space at `at`, if one is there.

@@ -8,7 +8,7 @@ use std::ops::Range;
 
 use fearless_simd::Simd;
 
-use super::window::{WIDTH, Window, run};
+use super::window::{ByteWindow, WIDTH, run};
 use crate::xml::chars::{check_reference, is_plain_unicode};
 use crate::xml::ns;
 use crate::xml::open_elements::Spelled;
@@ -19,7 +19,7 @@ const XMLNS: u64 = u64::from_le_bytes(*b"xmlns\0\0\0");
 pub(super) struct Cursor<'a, S> {
     simd: S,
     bytes: &'a [u8],
-    window: Window,
+    window: ByteWindow,
     /// The place where the window begins.
     base: usize,
     /// The place, counted from there. It may have left the window.
@@ -36,7 +36,7 @@ pub(super) struct PlainTag {
 }
 
 /// The kind of token that seems to follow.
-pub(super) enum Ahead {
+pub(super) enum LookAhead {
     Start,
     End,
     Text,
@@ -45,7 +45,7 @@ pub(super) enum Ahead {
 impl<'a, S: Simd> Cursor<'a, S> {
     #[inline(always)]
     pub(super) fn new(simd: S, bytes: &'a [u8], at: usize) -> Self {
-        Self { simd, bytes, window: Window::new(simd, bytes, at), base: at, at: 0 }
+        Self { simd, bytes, window: ByteWindow::new(simd, bytes, at), base: at, at: 0 }
     }
 
     /// The current place.
@@ -56,11 +56,11 @@ impl<'a, S: Simd> Cursor<'a, S> {
 
     /// The kind of token that seems to follow.
     #[inline(always)]
-    pub(super) fn ahead(&self) -> Ahead {
+    pub(super) fn ahead(&self) -> LookAhead {
         match self.bytes.get(self.place()..).unwrap_or_default() {
-            [b'<', b'/', ..] => Ahead::End,
-            [b'<', ..] => Ahead::Start,
-            [..] => Ahead::Text,
+            [b'<', b'/', ..] => LookAhead::End,
+            [b'<', ..] => LookAhead::Start,
+            [..] => LookAhead::Text,
         }
     }
 
@@ -197,7 +197,7 @@ impl<'a, S: Simd> Cursor<'a, S> {
     /// Moves to `at`, and the window with it.
     #[inline(always)]
     pub(super) fn go_to(&mut self, at: usize) {
-        self.window = Window::new(self.simd, self.bytes, at);
+        self.window = ByteWindow::new(self.simd, self.bytes, at);
         self.base = at;
         self.at = 0;
     }

@@ -5,10 +5,10 @@
 use fearless_simd::{Level, Simd, dispatch};
 
 use super::block::{Block, DenseKind, DenseTag, MOST};
-use super::cursor::{Ahead, Cursor, Key, Names};
+use super::cursor::{Cursor, Key, LookAhead, Names};
 use crate::xml::header::Header;
 use crate::xml::kind::Kind;
-use crate::xml::open_elements::{Open, Spelled};
+use crate::xml::open_elements::{OpenElement, Spelled};
 use crate::xml::progress::Progress;
 
 /// After this number of tokens that have fewer than [`SMALL`] bytes on average, blocks are tried.
@@ -67,9 +67,9 @@ fn tokens<S: Simd>(simd: S, progress: &mut Progress, bytes: &[u8], content: &[u8
             }
         }
         let taken = match cursor.ahead() {
-            Ahead::Start => start_tag(progress, &mut cursor, depth),
-            Ahead::Text => cursor.text(),
-            Ahead::End => match end_tag(progress, &mut cursor, bytes) {
+            LookAhead::Start => start_tag(progress, &mut cursor, depth),
+            LookAhead::Text => cursor.text(),
+            LookAhead::End => match end_tag(progress, &mut cursor, bytes) {
                 Some(()) if progress.is_outside() => {
                     progress.advance_to(cursor.place());
                     return true;
@@ -123,7 +123,7 @@ fn dense_tags<S: Simd>(simd: S, progress: &mut Progress, bytes: &[u8], mut at: u
 
 #[inline(always)]
 fn dense_end(progress: &mut Progress, name: &Spelled, bytes: &[u8]) -> bool {
-    let Some(Open { name: open, .. }) = progress.innermost() else { return false };
+    let Some(OpenElement { name: open, .. }) = progress.innermost() else { return false };
     let same = if name.is_short() { open.begins(name.word) } else { open.bytes(bytes) == name.bytes(bytes) };
     if !same || open.len != name.len {
         return false;

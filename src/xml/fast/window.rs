@@ -13,7 +13,7 @@ const SPAN: usize = WIDTH + 32;
 
 /// The bytes from one place on, zeros behind the end. Positions count from there, and the lowest bit of a map is the first
 /// byte's.
-pub(super) struct Window {
+pub(super) struct ByteWindow {
     bytes: [u8; SPAN],
     /// Bytes that may start an ASCII name.
     starts: u64,
@@ -24,7 +24,7 @@ pub(super) struct Window {
     stops: u64,
 }
 
-impl Window {
+impl ByteWindow {
     /// The window on `bytes` from `at` on.
     #[inline(always)]
     pub(super) fn new<S: Simd>(simd: S, bytes: &[u8], at: usize) -> Self {
@@ -156,7 +156,7 @@ mod tests {
                 for at in 0..WIDTH {
                     let mut bytes = [b'x'; 2 * SPAN];
                     bytes[at + 1] = byte;
-                    let window = dispatch!(level, simd => Window::new(simd, &bytes, 1));
+                    let window = dispatch!(level, simd => ByteWindow::new(simd, &bytes, 1));
                     let bit = 1 << at;
                     let found = (window.starts & bit != 0, window.others & bit == 0, window.stops & bit != 0);
                     assert_eq!(found, (letter, name, stop), "{level:?}: {byte} at {at}");
@@ -195,7 +195,7 @@ mod tests {
     fn a_window_ends_with_zeros_behind_the_bytes() {
         for len in 0..SPAN + 2 {
             let bytes = vec![b'x'; len];
-            let window = dispatch!(Level::new(), simd => Window::new(simd, &bytes, 0));
+            let window = dispatch!(Level::new(), simd => ByteWindow::new(simd, &bytes, 0));
             assert_eq!(window.name_end(0), (1..WIDTH).contains(&len).then_some(len));
             assert_eq!(window.stop::<0>(0).unwrap_or(WIDTH), len.min(WIDTH));
         }

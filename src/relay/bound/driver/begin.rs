@@ -9,16 +9,16 @@ use super::SessionDriver;
 use crate::clock;
 use crate::metrics::Wait;
 use crate::publish::session::Carried;
-use crate::relay::bound::legs::Legs;
+use crate::relay::bound::legs::SessionLegs;
 use crate::relay::bound::membership::Membership;
 use crate::relay::bound::siblings::Siblings;
-use crate::relay::bound::turn::{TaskEvent, Turn};
-use crate::relay::bound::watched::Watched;
+use crate::relay::bound::turn::{TaskEvent, TaskTurn};
+use crate::relay::bound::watched::WatchedValues;
 use crate::relay::jobs::Jobs;
 use crate::relay::login::{self, Login};
 use crate::relay::read_ahead::{ReadAhead, while_served};
 use crate::relay::shared::Relay;
-use crate::relay::status::Status;
+use crate::relay::status::SessionStatus;
 use crate::relay::timer::Timer;
 use crate::session::{Bound, Clock, Session};
 use crate::xml::{self, Framer, Header, HeaderCache};
@@ -38,7 +38,7 @@ pub(super) async fn begin(relay: Arc<Relay>, login: Box<Login>) -> Option<(Box<S
         // The client has it from its `<success/>`, and may come back with it before the store has answered.
         relay.registry().resumable(id, &handle);
     }
-    let watched = Watched::new(relay.settings());
+    let watched = WatchedValues::new(relay.settings());
     let (mut near, mut far) = (ReadAhead::new(&mut *client), ReadAhead::new(&mut upstream));
     let asked = timeout(STORE, relay.accounts().log_in(&handle, &bound));
     let asked = while_served(&mut near, &mut far, asked).await;
@@ -61,8 +61,8 @@ pub(super) async fn begin(relay: Arc<Relay>, login: Box<Login>) -> Option<(Box<S
     session.share_device_memory(siblings.memory());
     tracing::info!("bound");
     handle.note(|notes| (notes.peer, notes.services) = (Some(peer), session.services()));
-    let status = Status::new(relay.metrics());
-    let legs = Legs::new(client, upstream, relay.metrics().tap());
+    let status = SessionStatus::new(relay.metrics());
+    let legs = SessionLegs::new(client, upstream, relay.metrics().tap());
     let jobs = Jobs::new(Arc::clone(&relay), Arc::clone(&handle));
     let driver = Box::new(SessionDriver {
         relay,
@@ -76,7 +76,7 @@ pub(super) async fn begin(relay: Arc<Relay>, login: Box<Login>) -> Option<(Box<S
         jobs,
         carried: Carried::default(),
         status,
-        turn: Turn::default(),
+        turn: TaskTurn::default(),
         timer: Timer::new(clock.now),
         now: clock.now,
         ended: None,

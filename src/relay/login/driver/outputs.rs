@@ -4,15 +4,15 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::LoginDriver;
-use crate::limits::{Limit, Refusal, Stage};
+use crate::limits::{ConnectionRefusal, Limit, Stage};
 use crate::metrics::{ConnectOutcome, LoginOutcome};
 use crate::net::proxy_protocol::{self, Tls};
-use crate::net::upstream::Terms;
+use crate::net::upstream::ConnectTerms;
 use crate::relay::login::patience::Patience;
 use crate::relay::snapshot::Authentication;
 use crate::session::EndReason;
 use crate::session::mechanism_filter::UpstreamWarning;
-use crate::session::negotiate::{CloseReason, Input, Output};
+use crate::session::negotiate::{CloseReason, LoginInput, LoginOutput};
 use crate::xml::MemoryShare;
 
 impl LoginDriver<'_> {
@@ -35,25 +35,25 @@ impl LoginDriver<'_> {
         }
     }
 
-    async fn perform_one(&mut self, output: Output) -> Option<Input> {
+    async fn perform_one(&mut self, output: LoginOutput) -> Option<LoginInput> {
         match output {
-            Output::ToClient(bytes) => self.client.as_mut()?.write(&bytes),
-            Output::ReplyToClient(bytes) => self.client.as_mut()?.reply(&bytes),
-            Output::ToUpstream(bytes) => self.upstream.as_mut()?.write(&bytes),
-            Output::Connect(host) => return self.connect(&host).await,
-            Output::Authenticated => {
+            LoginOutput::ToClient(bytes) => self.client.as_mut()?.write(&bytes),
+            LoginOutput::ReplyToClient(bytes) => self.client.as_mut()?.reply(&bytes),
+            LoginOutput::ToUpstream(bytes) => self.upstream.as_mut()?.write(&bytes),
+            LoginOutput::Connect(host) => return self.connect(&host).await,
+            LoginOutput::Authenticated => {
                 let limits = self.snapshot.limits(Authentication::Done);
                 self.authentication = Authentication::Done;
                 let client = self.client.as_mut()?;
                 client.framer().set_limits(limits);
                 client.permit()?.authenticated();
             }
-            Output::SaslFailed => self.relay.metrics().sasl_failure(),
-            Output::LoginFailed => self.relay.guards().logins().failed(Instant::now(), self.addresses.client.ip()),
-            Output::LoginRefused => {
+            LoginOutput::SaslFailed => self.relay.metrics().sasl_failure(),
+            LoginOutput::LoginFailed => self.relay.guards().logins().failed(Instant::now(), self.addresses.client.ip()),
+            LoginOutput::LoginRefused => {
                 self.relay.guards().watch().reached(Limit::FailedLoginsPerAddress, self.addresses.client.ip())
             }
-            Output::Restart => {
+            LoginOutput::Restart => {
                 if let Some(client) = &mut self.client {
                     client.framer().restart();
                 }
@@ -61,27 +61,27 @@ impl LoginDriver<'_> {
                     upstream.framer().restart();
                 }
             }
-            Output::Find(id) => {
+            LoginOutput::Find(id) => {
                 self.count_resumption();
                 return self.find(&id).await;
             }
-            Output::HandOver { id, resumption } => {
+            LoginOutput::HandOver { id, resumption } => {
                 return self.hand_over(&id, resumption).await;
             }
-            Output::Release { proof, resource } => {
+            LoginOutput::Release { proof, resource } => {
                 if let Some(superseded) = self.relay.registry().held_resource(&proof, &resource) {
                     let relay = self.relay;
                     self.wait_for(relay.accounts().end_session(&superseded, EndReason::Superseded), Patience::Bounded)
                         .await;
                 }
             }
-            Output::Bound(bound) => {
+            LoginOutput::Bound(bound) => {
                 self.bound = Some(*bound);
                 self.outcome = LoginOutcome::Bound;
                 self.done = true;
             }
-            Output::UpstreamWarning { host, warning } => self.relay.warnings().warn(host, warning),
-            Output::Close(reason) => {
+            LoginOutput::UpstreamWarning { host, warning } => self.relay.warnings().warn(host, warning),
+            LoginOutput::Close(reason) => {
                 self.report_close(reason);
                 self.outcome = LoginOutcome::Closed(reason);
                 self.done = true;
@@ -113,22 +113,22 @@ impl LoginDriver<'_> {
         tracing::debug!(?reason, "closed before login");
     }
 
-    async fn connect(&mut self, host: &str) -> Option<Input> {
+    async fn connect(&mut self, host: &str) -> Option<LoginInput> {
         let snapshot = Arc::clone(&self.snapshot);
         let Some(way) = snapshot.ways.to(host) else {
-            return Some(Input::UpstreamLost);
+            return Some(LoginInput::UpstreamLost);
         };
         if let Some(permit) = self.client.as_mut().and_then(|client| client.permit()) {
             permit.reaches(Stage::Opened);
         }
-        let terms = Terms {
+        let terms = ConnectTerms {
             connect_timeout: self.snapshot.config.limits.connect_timeout,
             write_timeout: self.snapshot.config.stream_management.write_timeout,
             limits: self.snapshot.upstream_limits(),
             tls: self.client.as_ref().and_then(|client| client.stream().state().protocol_version()),
         };
         let tls = self.client.as_ref().and_then(|client| Tls::of(client.stream().state()));
-        let client = proxy_protocol::Client { addresses: self.addresses, tls };
+        let client = proxy_protocol::ProxiedClient { addresses: self.addresses, tls };
         let connected = self.wait_for(way.connect(&terms, Some(&client)), Patience::Bounded).await?;
         self.relay
             .metrics()
@@ -143,14 +143,14 @@ impl LoginDriver<'_> {
                 let free = self.snapshot.config.limits.stanza;
                 conn.framer().skip_unfit(Some(MemoryShare { free, memory: self.relay.guards().large() }));
                 self.upstream = Some(conn);
-                Input::Connected(way.leg())
+                LoginInput::Connected(way.leg())
             }
             Err(error) => {
                 let (upstream, remedy) = (way.upstream(), error.remedy());
-                if let Some(suppressed) = self.relay.guards().watch().refused(Refusal::Unreachable) {
+                if let Some(suppressed) = self.relay.guards().watch().refused(ConnectionRefusal::Unreachable) {
                     tracing::warn!(domain = host, %upstream, %error, remedy, suppressed, "the server cannot be reached");
                 }
-                Input::UpstreamLost
+                LoginInput::UpstreamLost
             }
         })
     }

@@ -10,7 +10,7 @@ use crate::metrics::{LoginOutcome, ResumeOutcome, Wait};
 use crate::relay::client::{Attach, Command, Refused};
 use crate::relay::login::patience::Patience;
 use crate::relay::shared::Relay;
-use crate::session::negotiate::{Ended, Input};
+use crate::session::negotiate::{Ended, LoginInput};
 use crate::session::{Resumption, SmId, sm};
 use crate::store::StoreError;
 
@@ -19,7 +19,7 @@ const HAND_OVER: Duration = Duration::from_secs(10);
 
 impl LoginDriver<'_> {
     /// A session that can be resumed, or what is remembered of one that has ended in order.
-    pub(super) async fn find(&mut self, id: &SmId) -> Option<Input> {
+    pub(super) async fn find(&mut self, id: &SmId) -> Option<LoginInput> {
         let found = match self.relay.registry().find(id) {
             Some(handle) if !handle.is_ending() => Ok(handle.held().clone()),
             Some(_) | None => Err(self.ended(id).await?),
@@ -28,7 +28,7 @@ impl LoginDriver<'_> {
             Ok(_) => ResumeOutcome::NotProven,
             Err(ended) => no_session(ended),
         });
-        Some(Input::Found(found))
+        Some(LoginInput::Found(found))
     }
 
     /// Returns what is remembered of a session that has ended in order; of one that is ending, once its count is final. `None` if the
@@ -45,14 +45,14 @@ impl LoginDriver<'_> {
     }
 
     /// The session was there a moment ago.
-    async fn gone(&mut self, id: &SmId) -> Option<Input> {
+    async fn gone(&mut self, id: &SmId) -> Option<LoginInput> {
         let ended = self.ended(id).await?;
         self.resumption = Some(no_session(&ended));
-        Some(Input::Gone(ended))
+        Some(LoginInput::Gone(ended))
     }
 
     /// `None` once the session has the connection, or the login is over.
-    pub(super) async fn hand_over(&mut self, id: &SmId, resumption: Resumption) -> Option<Input> {
+    pub(super) async fn hand_over(&mut self, id: &SmId, resumption: Resumption) -> Option<LoginInput> {
         let Some(handle) = self.relay.registry().find(id) else {
             return self.gone(id).await;
         };
@@ -69,7 +69,7 @@ impl LoginDriver<'_> {
                 return match too_high {
                     Some(too_high) => {
                         self.resumption = Some(ResumeOutcome::TooHigh);
-                        Some(Input::TooHigh(too_high))
+                        Some(LoginInput::TooHigh(too_high))
                     }
                     None => self.gone(id).await,
                 };
