@@ -1,5 +1,6 @@
 //! Registrations: what a client asks for with `<enable/>` (XEP-0357 §5).
 
+mod error;
 mod extensions;
 
 use std::fmt;
@@ -8,7 +9,8 @@ use super::device::DeviceId;
 use super::settings::Settings;
 use crate::jid::{FullJid, Jid};
 use crate::secret::Secret;
-use crate::xml::{ErrorType, Node, StanzaCondition, ns};
+use crate::xml::{Node, ns};
+pub use error::RequestError;
 pub use extensions::{Allow, Encrypt, Extensions, features};
 
 /// The target of one registration's notifications: XEP-0357 §5's `jid` and `node`.
@@ -48,45 +50,6 @@ pub enum Request {
     },
     /// Notify this node no more, or none of the service's.
     Disable(Jid, Option<String>),
-}
-
-/// The client's fault: why a request cannot be met.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum RequestError {
-    /// There is no `jid`, or it is not one.
-    #[error("the push service's jid is missing or malformed")]
-    Jid,
-    /// The client names itself as the push service.
-    #[error("the push service is the client itself")]
-    OwnJid,
-    /// The operator does not want this push service: `services`.
-    #[error("the push service is not among those that may be used")]
-    NotAllowed,
-    /// More than is reasonable to keep.
-    #[error("the request is too large to keep")]
-    TooLarge,
-    /// It asks for a way of encryption that is not known.
-    #[error("the algorithm is unknown")]
-    Algorithm,
-    /// The key is not base64 or not of the right length.
-    #[error("the key is malformed")]
-    Key,
-}
-
-impl RequestError {
-    /// The type of the stanza error (RFC 6120 §8.3.2).
-    pub fn kind(self) -> ErrorType {
-        if self == Self::NotAllowed { ErrorType::Cancel } else { ErrorType::Modify }
-    }
-
-    /// The condition of the stanza error (RFC 6120 §8.3.3).
-    pub fn condition(self) -> StanzaCondition {
-        match self {
-            Self::Algorithm => StanzaCondition::FeatureNotImplemented,
-            Self::NotAllowed => StanzaCondition::NotAllowed,
-            Self::Jid | Self::OwnJid | Self::TooLarge | Self::Key => StanzaCondition::BadRequest,
-        }
-    }
 }
 
 /// The bytes of node and publish-options that a registration may have.

@@ -7,7 +7,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
 
-use super::RequestError;
+use super::error::RequestError;
 use crate::jid::{BareJid, Jid};
 use crate::push::settings::Settings;
 use crate::secret::Secret;

@@ -1,6 +1,6 @@
 //! Drives a [`Session`]: the task that owns both legs until the session ends.
 
-mod begin;
+pub(super) mod begin;
 mod leave;
 mod outputs;
 
@@ -26,7 +26,6 @@ use crate::registry::{Mail, Routed};
 use crate::relay::backpressure::{ReadableLegs, Stops};
 use crate::relay::client::{Attach, Command, Handle, Refused};
 use crate::relay::jobs::Jobs;
-use crate::relay::login::Login;
 use crate::relay::shared::Relay;
 use crate::relay::snapshot::Authentication;
 use crate::relay::status::SessionStatus;
@@ -37,7 +36,7 @@ use crate::session::{Attachment, EndReason, Input, Session};
 /// Bytes of a stanza whose work keeps others of the same worker waiting.
 const LARGE: usize = 1 << 20;
 
-struct SessionDriver {
+pub(super) struct SessionDriver {
     relay: Arc<Relay>,
     session: Session,
     handle: Arc<Handle>,
@@ -56,16 +55,9 @@ struct SessionDriver {
     ended: Option<EndReason>,
 }
 
-/// Runs a session from its bind to its end. Both have boxes of their own: what they need is not kept in between.
-pub(in crate::relay) async fn run(relay: Arc<Relay>, login: Box<Login>) {
-    let Some((mut driver, events)) = Box::pin(begin::begin(relay, login)).await else { return };
-    driver.drive(events).await;
-    Box::pin(driver.leave()).await;
-}
-
 impl SessionDriver {
     /// `events`: what has become of the connections meanwhile.
-    async fn drive(&mut self, events: Vec<TaskEvent>) {
+    pub(super) async fn drive(&mut self, events: Vec<TaskEvent>) {
         // What came right behind the bind.
         self.perform();
         self.look();

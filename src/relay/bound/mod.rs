@@ -16,4 +16,14 @@ mod siblings;
 mod turn;
 mod watched;
 
-pub(super) use driver::run;
+use std::sync::Arc;
+
+use super::login::Login;
+use super::shared::Relay;
+
+/// Runs a session from its bind to its end. Both have boxes of their own: what they need is not kept in between.
+pub(in crate::relay) async fn run(relay: Arc<Relay>, login: Box<Login>) {
+    let Some((mut driver, events)) = Box::pin(driver::begin::begin(relay, login)).await else { return };
+    driver.drive(events).await;
+    Box::pin(driver.leave()).await;
+}

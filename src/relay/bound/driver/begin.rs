@@ -28,7 +28,10 @@ const STORE: Duration = Duration::from_secs(60);
 
 /// The session, and what has become of its connections while the store was asked. `None` if the store was too late: the
 /// client was told.
-pub(super) async fn begin(relay: Arc<Relay>, login: Box<Login>) -> Option<(Box<SessionDriver>, Vec<TaskEvent>)> {
+pub(in crate::relay::bound) async fn begin(
+    relay: Arc<Relay>,
+    login: Box<Login>,
+) -> Option<(Box<SessionDriver>, Vec<TaskEvent>)> {
     let Login { mut bound, mut client, peer, mut upstream } = *login;
     share_headers(&relay, &mut bound, client.framer(), upstream.framer());
     let resource = bound.jid.resource().to_owned();

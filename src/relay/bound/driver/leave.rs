@@ -19,7 +19,7 @@ const STORE: Duration = Duration::from_secs(5);
 
 impl SessionDriver {
     /// Finishes what the store was asked for, then leaves the registry. The mailbox is served meanwhile.
-    pub(super) async fn leave(mut self: Box<Self>) {
+    pub(in crate::relay::bound) async fn leave(mut self: Box<Self>) {
         if let Some(reason) = self.ended {
             tracing::info!(?reason, "session ended");
         }
