@@ -76,13 +76,13 @@ pub(super) fn ack(h: Handled) -> bytes::Bytes {
 }
 
 /// XEP-0198 §3, §5: `<failed/>` with a stanza error condition, and the count of a session that has ended in order.
-pub(super) fn failed(condition: &str, h: Option<Handled>) -> bytes::Bytes {
+pub(super) fn failed(condition: impl AsRef<str>, h: Option<Handled>) -> bytes::Bytes {
     let mut xml = XmlWriter::new();
     xml.start("failed").attr("xmlns", ns::SM);
     if let Some(h) = h {
         xml.attr("h", &h.get().to_string());
     }
-    xml.start(condition).attr("xmlns", ns::STANZA_ERRORS);
+    xml.start(condition.as_ref()).attr("xmlns", ns::STANZA_ERRORS);
     xml.finish()
 }
 

@@ -147,9 +147,9 @@ pub fn stream_header(from: &str, id: &str, lang: Option<&str>) -> Bytes {
 }
 
 /// A stream error and the end of the stream (RFC 6120 §4.9). `application`: an application-specific condition, already XML.
-pub fn stream_error(condition: &str, application: Option<&[u8]>, text: Option<&str>) -> Bytes {
+pub fn stream_error(condition: impl AsRef<str>, application: Option<&[u8]>, text: Option<&str>) -> Bytes {
     let mut error = XmlWriter::new();
-    error.start("stream:error").start(condition).attr("xmlns", ns::STREAM_ERRORS).end();
+    error.start("stream:error").start(condition.as_ref()).attr("xmlns", ns::STREAM_ERRORS).end();
     if let Some(text) = text {
         error.start("text").attr("xmlns", ns::STREAM_ERRORS).attr("xml:lang", "en").text(text).end();
     }

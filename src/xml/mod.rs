@@ -11,6 +11,7 @@
 //! | `element.rs` | [`Element`]: one top-level element, and carrying it to another stream |
 //! | `stanza.rs` | [`Node`]: the borrowed view |
 //! | `build.rs` | [`XmlWriter`], [`stream_header`], [`stream_error`] |
+//! | `condition.rs` | the conditions of stream and stanza errors |
 //! | `scan.rs` | the check of an element, token by token |
 //! | `tag.rs`, `boundary.rs` | the careful way: tokens, and where they end |
 //! | `walk.rs`, `ordinary.rs`, `dense.rs` | the short way: through an element, token by token, and many small tags at once |
@@ -22,6 +23,7 @@
 mod boundary;
 mod build;
 mod chars;
+mod condition;
 mod dense;
 mod digest;
 mod element;
@@ -45,6 +47,7 @@ mod walk;
 mod window;
 
 pub use build::{STREAM_CLOSE, XmlWriter, stream_error, stream_header};
+pub use condition::{ErrorType, StanzaCondition, StreamCondition};
 pub use element::{Element, Kind};
 pub use error::{FrameError, Restricted, Unfit};
 pub use excerpt::excerpt;
