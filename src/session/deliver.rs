@@ -178,7 +178,7 @@ impl Session {
 
     pub(super) fn spool_if_due(&mut self, now: Instant) {
         let first = self.queue.first_unsettled();
-        let crowded = self.server.is_on() && self.server.unsettled(first) >= server::UNACKED;
+        let crowded = self.server.is_on() && self.server.unsettled(first) >= server::leg::UNACKED;
         if self.spool_due().is_some_and(|at| at <= now) || crowded {
             self.spool_all();
         }

@@ -26,15 +26,15 @@
 //! | [`sieve`] | removes the SASL offers that cannot pass a proxy that ends TLS |
 //! | **The session itself** | |
 //! | `mod` | [`Session`], [`Input`], [`Output`]: the contract with the relay |
-//! | `origin` | what a session begins with: [`Bound`], [`Owner`], [`SmId`], [`Dice`], [`Clock`] |
+//! | `identity` | what a session begins with: [`Bound`], [`Owner`], [`SmId`], [`Dice`], [`Clock`] |
 //! | `settings` | configuration that may change while the session runs |
 //! | `event` | reports for the log and the metrics, and the reasons of ends |
 //! | `seen` | what an operator sees of a session |
 //! | `memory` | what a session keeps beside its queue, and its bounds |
 //! | **The client leg** | |
-//! | `client` | frames from the client |
+//! | `from_client` | frames from the client |
 //! | `request` | iq requests of the client that concern Pushward: registrations, features, archive, removal of the account |
-//! | [`confirm`] | which stanzas of the client the server has taken, so that they may be acknowledged |
+//! | `server/confirmation` | which stanzas of the client the server has taken, so that they may be acknowledged |
 //! | `behind` | stanzas of the client that wait behind its presence |
 //! | `csi` | client state indication (XEP-0352) where the server has none |
 //! | [`liveness`] | live, suspect, dark; requests for acknowledgements and their deadlines |
@@ -42,8 +42,8 @@
 //! | `pause` | stops the clocks for answers while a peer is not read |
 //! | `poison` | applies the poison guard: suspect stanzas, stanzas set aside |
 //! | **The server leg** | |
-//! | `upstream` | frames from the server |
-//! | `server` | stream management with the server |
+//! | `from_server` | frames from the server |
+//! | `server/leg` | stream management with the server |
 //! | `answer` | answers to requests of Pushward; errors that Pushward writes |
 //! | `sender` | checks the sender of an answer |
 //! | `skipped` | stanzas of the server that were skipped |
@@ -69,22 +69,22 @@
 
 mod answer;
 mod behind;
-mod client;
-pub mod confirm;
 mod contacts;
 mod csi;
 mod deliver;
 mod ending;
 mod event;
+mod from_client;
+mod from_server;
 mod given_back;
 mod greeting;
+mod identity;
 mod inherit;
 mod link;
 pub mod liveness;
 mod memory;
 pub mod negotiate;
 mod notify;
-mod origin;
 mod pause;
 mod poison;
 mod presence;
@@ -109,7 +109,6 @@ mod successor;
 pub(crate) mod tests;
 mod travel;
 pub mod upgrade;
-mod upstream;
 
 use std::collections::VecDeque;
 use std::ops::RangeInclusive;
@@ -129,7 +128,7 @@ use crate::push::rooms::Rooms;
 use crate::push::roster::Roster;
 use crate::xml::{Element, Frame, Header};
 pub use event::{Cause, Closing, EndReason, Event, Peer, Reported, Stored, Token, WakeReason};
-pub use origin::{Attachment, Bound, Clock, Dice, Owner, Resumption, SmId};
+pub use identity::{Attachment, Bound, Clock, Dice, Owner, Resumption, SmId};
 pub use remembered::DeviceMemory;
 pub use settings::Settings;
 pub use shed::Shed;
@@ -137,15 +136,15 @@ pub use successor::Successor;
 
 use answer::Pending;
 use behind::Behind;
-use confirm::Confirmation;
 use ending::{Leave, Phase};
 use greeting::Greeting;
+use identity::Binding;
 use liveness::Liveness;
-use origin::Binding;
 use poison::Vigil;
 use queue::{Inherited, Queue, Spooled};
 use request::Promise;
-use server::ServerLeg;
+use server::confirmation::Confirmation;
+use server::leg::ServerLeg;
 use shed::Spool;
 use sm::Tracking;
 use successor::Succession;

@@ -121,7 +121,7 @@ impl Session {
 
     /// Whether the server keeps more for us than it may, and so many stanzas besides.
     fn owes(&self, besides: u64) -> bool {
-        self.server.is_on() && self.server.unsettled(self.queue.find_unsettled()) >= server::UNACKED + besides
+        self.server.is_on() && self.server.unsettled(self.queue.find_unsettled()) >= server::leg::UNACKED + besides
     }
 
     /// Gives up the oldest stanzas that no disk has, as many as are too many while nobody is there to read them.

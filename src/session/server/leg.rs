@@ -1,0 +1,124 @@
+//! The server's leg of stream management: what came, and how much of it we have acknowledged.
+
+use std::time::{Duration, Instant};
+
+use crate::session::sm::Handled;
+
+/// Stanzas that may be unacknowledged while the client is live before the spool takes over: servers give up at 500.
+pub(in crate::session) const UNACKED: u64 = 250;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    /// The server has none, or refused it.
+    Off,
+    /// `<enable/>` was sent at this moment: what is sent counts, what comes does not yet.
+    Asked(Instant),
+    On,
+}
+
+/// The stanzas that the server counts.
+#[derive(Debug)]
+pub(in crate::session) struct ServerLeg {
+    state: State,
+    received: u64,
+    acked: u64,
+    /// The server was told less than it had sent: more follows as soon as it may.
+    owed: bool,
+    /// It has said why it ends the stream.
+    says_why: bool,
+}
+
+impl ServerLeg {
+    pub(in crate::session) fn new(now: Instant, offered: bool) -> Self {
+        Self {
+            state: if offered { State::Asked(now) } else { State::Off },
+            received: 0,
+            acked: 0,
+            owed: false,
+            says_why: false,
+        }
+    }
+
+    pub(in crate::session) fn enabled(&mut self) {
+        self.state = State::On;
+    }
+
+    pub(in crate::session) fn refused(&mut self) {
+        self.state = State::Off;
+    }
+
+    /// Since when the server owes the answer to `<enable/>`.
+    pub(in crate::session) fn asked(&mut self) -> Option<&mut Instant> {
+        match &mut self.state {
+            State::Asked(since) => Some(since),
+            State::Off | State::On => None,
+        }
+    }
+
+    /// When that answer is late, if it may take so long.
+    pub(in crate::session) fn deadline(&self, patience: Duration) -> Option<Instant> {
+        match self.state {
+            State::Asked(since) => Some(since + patience),
+            State::Off | State::On => None,
+        }
+    }
+
+    pub(in crate::session) fn is_on(&self) -> bool {
+        self.state == State::On
+    }
+
+    /// Whether the server confirms what it gets by `<a/>`.
+    pub(in crate::session) fn confirms(&self) -> bool {
+        self.state != State::Off
+    }
+
+    /// A stanza came; its number, if the server counts it.
+    pub(in crate::session) fn on_received(&mut self) -> Option<u64> {
+        self.is_on().then(|| {
+            self.received += 1;
+            self.received
+        })
+    }
+
+    /// A stream error came: the server ends the stream in order, and sends elsewhere what it was not acknowledged.
+    pub(in crate::session) fn says_why(&mut self) {
+        self.says_why = true;
+    }
+
+    /// Whether a stream error came.
+    pub(in crate::session) fn has_said_why(&self) -> bool {
+        self.says_why
+    }
+
+    /// How many stanzas we have acknowledged.
+    pub(in crate::session) fn acked(&self) -> u64 {
+        self.acked
+    }
+
+    /// How many stanzas before the first unsettled one are not acknowledged; or of all, if all are settled.
+    fn settled(&self, first_unsettled: Option<u64>) -> u64 {
+        first_unsettled.map_or(self.received, |first| first - 1).max(self.acked)
+    }
+
+    /// How many stanzas the server keeps for us.
+    pub(in crate::session) fn unsettled(&self, first_unsettled: Option<u64>) -> u64 {
+        self.received - self.settled(first_unsettled)
+    }
+
+    /// The server's `<r/>`: the `h` to answer at once.
+    pub(in crate::session) fn answer(&mut self, first_unsettled: Option<u64>) -> Handled {
+        self.acked = self.settled(first_unsettled);
+        self.owed = self.acked < self.received;
+        Handled::wrapping(self.acked)
+    }
+
+    /// The `h` of an `<a/>` that nobody asked for, if there is one to send: at once if `eager`, else when one is owed.
+    pub(in crate::session) fn take_owed(&mut self, first_unsettled: Option<u64>, eager: bool) -> Option<Handled> {
+        let settled = self.settled(first_unsettled);
+        let due = eager || self.owed || settled - self.acked >= UNACKED / 2;
+        if !self.is_on() || settled == self.acked || !due {
+            return None;
+        }
+        Some(self.answer(first_unsettled))
+    }
+}
