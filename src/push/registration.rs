@@ -7,7 +7,7 @@ use std::fmt;
 use super::account::DeviceId;
 use crate::config;
 use crate::jid::{FullJid, Jid};
-use crate::xml::{Node, ns};
+use crate::xml::{ErrorType, Node, StanzaCondition, ns};
 pub use extensions::{Allow, Encrypt, Extensions, features};
 
 /// Text that must never reach a log: prints as `[redacted]`.
@@ -97,16 +97,16 @@ pub enum RequestError {
 
 impl RequestError {
     /// The type of the stanza error (RFC 6120 §8.3.2).
-    pub fn kind(self) -> &'static str {
-        if self == Self::NotAllowed { "cancel" } else { "modify" }
+    pub fn kind(self) -> ErrorType {
+        if self == Self::NotAllowed { ErrorType::Cancel } else { ErrorType::Modify }
     }
 
     /// The condition of the stanza error (RFC 6120 §8.3.3).
-    pub fn condition(self) -> &'static str {
+    pub fn condition(self) -> StanzaCondition {
         match self {
-            Self::Algorithm => "feature-not-implemented",
-            Self::NotAllowed => "not-allowed",
-            Self::Jid | Self::OwnJid | Self::TooLarge | Self::Key => "bad-request",
+            Self::Algorithm => StanzaCondition::FeatureNotImplemented,
+            Self::NotAllowed => StanzaCondition::NotAllowed,
+            Self::Jid | Self::OwnJid | Self::TooLarge | Self::Key => StanzaCondition::BadRequest,
         }
     }
 }

@@ -31,7 +31,9 @@ use crate::publish::Way;
 use crate::publish::session::{Asker, Carried};
 use crate::push::notification::Publish;
 use crate::session::liveness::Reach;
-use crate::session::{Attachment, Closing, EndReason, Input, Output, Peer, Session, Stored};
+use crate::session::{
+    Attachment, Closing, EndReason, Input, Orphans, Output, Peer, PublishResult, Replies, Session, Stored,
+};
 use crate::store::StoreError;
 use membership::Membership;
 use predecessors::Predecessors;
@@ -137,9 +139,12 @@ impl Driver {
             Wake::Command(Command::Attach(attach)) => self.attach(*attach),
             Wake::Command(Command::Carry(publish, reply)) => {
                 let number = self.carried.begin(Asker::Other(reply));
-                self.take(Input::Carry(number, publish));
+                self.take(Input::Carry { number, publish });
             }
-            Wake::Command(Command::Published(published)) => self.take(Input::Published(published)),
+            Wake::Command(Command::Published(published)) => {
+                let (target, outcome) = *published;
+                self.take(Input::Published(Box::new(PublishResult { target, outcome })));
+            }
             Wake::Command(Command::Routed(routed)) => self.routed(&routed),
             Wake::Changed => self.look(),
             Wake::OlderSettled => self.take(Input::OlderSettled),
@@ -190,7 +195,7 @@ impl Driver {
                         self.throttle.stanza(now, rates);
                     }
                     self.seen.tap.came(Leg::Client, &frame);
-                    self.take(Input::Client(self.session.attachment(), frame));
+                    self.take(Input::Client { attachment: self.session.attachment(), frame });
                 }
                 Ok(None) => return,
                 Err(error) => {
@@ -208,7 +213,7 @@ impl Driver {
         let many = self.client.as_ref().is_some_and(|client| client.owes_much());
         if many != self.replies_wait {
             self.replies_wait = many;
-            self.take(Input::RepliesWait(many));
+            self.take(Input::RepliesWait(if many { Replies::Many } else { Replies::Few }));
         }
     }
 
@@ -320,7 +325,7 @@ impl Driver {
             Output::Watch(Peer::Client) => self.client.iter_mut().for_each(|client| client.watch()),
             Output::Watch(Peer::Server) => self.upstream.watch(),
             Output::Resumable(id) => self.relay.registry.resumable(id, &self.handle),
-            Output::Store(token, change) => self.jobs.ask(Request::Change(token, *change)),
+            Output::Store { token, change } => self.jobs.ask(Request::Change(token, *change)),
             Output::Spool(items) => {
                 let last = items.last().map_or(0, |item| item.seq);
                 self.jobs.ask(Request::Spool(items, last));
@@ -328,19 +333,21 @@ impl Driver {
             Output::Unspool { spool, places } => self.jobs.ask(Request::Unspool(spool, vec![places])),
             Output::Load(load) => self.jobs.ask(Request::Load(load)),
             Output::TakeOver => self.jobs.ask(Request::TakeOver),
-            Output::Adopt { registered, places } => self.jobs.ask(Request::Adopt(registered, places)),
+            Output::Adopt { orphans, places } => {
+                self.jobs.ask(Request::Adopt(orphans == Orphans::OfRegistered, places));
+            }
             Output::Wake(reason) => self.jobs.ask(Request::Wake(reason)),
-            Output::Bury(id, h) => {
+            Output::SaveTombstone { id, h } => {
                 if !self.session.is_ending() {
                     self.relay.registry.not_resumable(&self.handle);
                 }
                 self.jobs.ask(Request::Bury(id, h));
             }
             Output::Publish(publish) => return self.publish(publish),
-            Output::Carried(number, outcome) => match self.carried.done(number)? {
+            Output::Carried { number, outcome } => match self.carried.done(number)? {
                 Asker::Own(target, since) => {
                     self.relay.published_by_session(&self.handle, (&target, since), &outcome);
-                    return Some(Input::Published(Box::new((target, *outcome))));
+                    return Some(Input::Published(Box::new(PublishResult { target, outcome: *outcome })));
                 }
                 // Whoever asked may have stopped waiting.
                 Asker::Other(reply) => drop(reply.send(*outcome)),
@@ -375,7 +382,7 @@ impl Driver {
         match self.relay.publisher.way(account, &publish.target) {
             Way::Session => {
                 let number = self.carried.begin(Asker::Own(publish.target.clone(), Instant::now()));
-                return Some(Input::Carry(number, publish));
+                return Some(Input::Carry { number, publish });
             }
             Way::NotAllowed | Way::Choice => {
                 let publishing = Arc::clone(&self.relay).publish_for_session(Arc::clone(&self.handle), *publish);
@@ -412,14 +419,14 @@ impl Driver {
                 self.take(Input::Changed(Some(Box::new(account))));
                 self.note_services();
                 if let Some(token) = token {
-                    self.take(Input::Stored(token, Stored::Durable(device)));
+                    self.take(Input::Stored { token, stored: Stored::Durable(device) });
                 }
             }
             Done::Changed(token, Err(error)) => {
                 self.relay.not_stored(&error);
                 self.take(Input::Changed(None));
                 if let Some(token) = token {
-                    self.take(Input::Stored(token, Stored::Failed));
+                    self.take(Input::Stored { token, stored: Stored::Failed });
                 }
             }
             Done::Spooled(Spooling { last, result, .. }) => self.spooled(last, result),
@@ -451,11 +458,11 @@ impl Driver {
 
     fn spooled(&mut self, last: u64, result: Result<(), StoreError>) {
         match result {
-            Ok(()) => self.take(Input::Spooled(last)),
+            Ok(()) => self.take(Input::Spooled { up_to: last }),
             // Nothing is kept of it, and nobody need be alarmed.
             Err(StoreError::AccountRemoved { .. }) => {
                 self.take(Input::AccountRemoved);
-                self.take(Input::Spooled(last));
+                self.take(Input::Spooled { up_to: last });
             }
             Err(error) => {
                 self.relay.spool_refuses(&error);

@@ -5,10 +5,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use super::sasl::SaslIdentity;
+use super::sender::is_server;
 use super::sm;
-use crate::jid::FullJid;
+use crate::jid::{BareJid, FullJid, Jid};
 use crate::push::account::{Account, DeviceId};
-use crate::xml::{Element, Header};
+use crate::xml::{Element, Header, Node};
 
 /// Where unguessable numbers come from: the shell passes a cryptographic generator, tests a counter.
 pub type Dice = fn() -> u128;
@@ -74,17 +75,95 @@ pub struct Bound {
     pub server_sm: bool,
 }
 
-/// What a session keeps of its [`Bound`].
-pub(super) struct Binding {
-    pub(super) jid: FullJid,
-    pub(super) client_header: Arc<Header>,
-    pub(super) server_csi: bool,
+/// What identifies a session and does not change while it lives. Its components share it.
+pub(super) struct Identity {
+    jid: FullJid,
+    account: BareJid,
+    /// The header that opened the stream to the server.
+    client_header: Arc<Header>,
+    /// A header that declares nothing: the spool's stanzas depend on no stream.
+    bare_header: Arc<Header>,
+    /// The server offers client state indication (XEP-0352).
+    server_csi: bool,
+    clock: Clock,
+    random: Dice,
 }
 
-impl Binding {
-    pub(super) fn of(bound: Bound) -> Self {
-        let Bound { jid, client_header, server_csi, .. } = bound;
-        Self { jid, client_header, server_csi }
+impl Identity {
+    pub(super) fn new(jid: FullJid, client_header: Arc<Header>, server_csi: bool, clock: Clock, random: Dice) -> Self {
+        let (account, bare_header) = (jid.to_bare(), Header::bare());
+        Self { jid, account, client_header, bare_header, server_csi, clock, random }
+    }
+
+    pub(super) fn jid(&self) -> &FullJid {
+        &self.jid
+    }
+
+    pub(super) fn account(&self) -> &BareJid {
+        &self.account
+    }
+
+    pub(super) fn domain(&self) -> &str {
+        self.jid.domain()
+    }
+
+    pub(super) fn client_header(&self) -> &Arc<Header> {
+        &self.client_header
+    }
+
+    pub(super) fn bare_header(&self) -> &Arc<Header> {
+        &self.bare_header
+    }
+
+    pub(super) fn server_has_csi(&self) -> bool {
+        self.server_csi
+    }
+
+    pub(super) fn clock(&self) -> &Clock {
+        &self.clock
+    }
+
+    pub(super) fn unix_ms(&self, now: Instant) -> u64 {
+        self.clock.unix_ms(now)
+    }
+
+    pub(super) fn unix(&self, now: Instant) -> u64 {
+        self.clock.unix(now)
+    }
+
+    /// Milliseconds on a clock of the session's own, which wraps after 49 days. Only differences mean something.
+    pub(super) fn elapsed_ms(&self, now: Instant) -> u32 {
+        let passed = now.saturating_duration_since(self.clock.now).as_millis();
+        u32::try_from(passed & u128::from(u32::MAX)).unwrap_or_default()
+    }
+
+    /// A random number that nobody can guess.
+    pub(super) fn random(&self) -> u128 {
+        (self.random)()
+    }
+
+    pub(super) fn random_source(&self) -> Dice {
+        self.random
+    }
+
+    /// Whether an answer with this sender is the server's.
+    pub(super) fn is_server(&self, from: Option<&str>) -> bool {
+        is_server(from, &self.jid)
+    }
+
+    pub(super) fn is_account(&self, to: &str) -> bool {
+        Jid::new(to) == self.account
+    }
+
+    pub(super) fn is_host(&self, to: &str) -> bool {
+        Jid::new(to).as_str() == self.domain()
+    }
+
+    /// Whether a message from another account is addressed to the full JID of this client.
+    pub(super) fn is_addressed_from_elsewhere(&self, message: &Node<'_>) -> bool {
+        let address = |name: &str| message.attr(name).map(|jid| Jid::new(&jid));
+        let (from, to) = (address("from"), address("to"));
+        to.is_some_and(|to| to == self.jid) && from.is_some_and(|from| from.to_bare() != self.account)
     }
 }
 

@@ -19,11 +19,11 @@ use bytes::Bytes;
 pub use contract::{Answer, CloseReason, Ended, Held, Input, Output, Owed, Proof, Stop};
 use inline::{Ask, Inline};
 
+use super::answer::unreadable;
 use super::rewrite::Phase;
 use super::rewrite::offers::{Offer, Terms};
 use super::sasl::{Exchange, SaslIdentity};
 use super::sieve::{Hidden, Leg, Notice};
-use super::skipped::unreadable;
 use super::starttls::{refusal, served};
 use super::{Bound, Dice, Settings, SmId, sm};
 use crate::jid::BareJid;

@@ -41,17 +41,6 @@ fn sort(node: &Node<'_>) -> Sort {
     }
 }
 
-/// Whether a stanza must not be lost: messages, subscription presence, iq requests (invariant 2).
-pub(super) fn is_durable(element: &Element) -> bool {
-    let of_type = |types: &[&str]| element.node().attr("type").is_some_and(|t| types.contains(&t.as_ref()));
-    match element.kind() {
-        Kind::Message => true,
-        Kind::Presence => of_type(&["subscribe", "subscribed", "unsubscribe", "unsubscribed"]),
-        Kind::Iq => of_type(&["get", "set"]),
-        Kind::Other => false,
-    }
-}
-
 /// The client's own presence.
 #[derive(Debug, Default)]
 pub(super) struct Own {

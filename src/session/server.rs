@@ -1,4 +1,464 @@
-//! The stream to the server.
+//! The stream to the server: what is written to it, what it confirms, which of our requests it has not answered.
 
-pub(super) mod confirmation;
-pub(super) mod leg;
+mod confirmation;
+mod leg;
+mod pending;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+
+use super::contract::{Output, Replies};
+use super::effects::Effects;
+use super::event::Peer;
+use super::identity::Identity;
+use super::ids::RequestIds;
+use super::sm::{Handled, ack};
+use crate::push::notification::Publish;
+use crate::push::outcome::Outcome;
+use crate::xml::{self, Element, Node, XmlWriter, ns};
+use confirmation::Confirmation;
+use leg::ServerLeg;
+pub(super) use leg::UNACKED;
+use pending::{OpenPublish, Pending};
+
+/// The stream to the server.
+pub(super) struct ServerStream {
+    identity: Arc<Identity>,
+    leg: ServerLeg,
+    confirmation: Confirmation,
+    pending: Pending,
+    /// When something was written last.
+    written: Instant,
+    /// The footer was written: nothing follows it.
+    is_closed: bool,
+}
+
+/// How a server ends its stream with an error.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum StreamError {
+    /// The client is to be told.
+    Passed,
+    /// RFC 6120 §4.9.3.19: the server sends its clients elsewhere, where nobody is there for ours; they come back here.
+    SeeOtherHost,
+}
+
+/// A publish for the user's own stream.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct CarriedPublish<'a> {
+    /// The relay's number of it.
+    pub(super) number: u64,
+    pub(super) publish: &'a Publish,
+    /// When its outcome counts as unknown.
+    pub(super) deadline: Instant,
+}
+
+/// What an iq result or error of the server answers.
+#[derive(Debug)]
+pub(super) enum Answered {
+    /// A request of the client that does not concern Pushward.
+    Client,
+    /// The client's request for the features of its account.
+    Features,
+    /// The client's request to remove its account: it is removed.
+    Removal,
+    /// A ping behind what was sent: the server has that.
+    Ping,
+    /// A publish.
+    Publish {
+        /// The relay's number of it.
+        number: u64,
+        /// What became of it.
+        outcome: Outcome,
+    },
+    /// A request of Pushward that is not waited for any more (invariant 5: a late answer is still ours).
+    Late,
+}
+
+impl ServerStream {
+    pub(super) fn new(identity: Arc<Identity>, ids: RequestIds, offers_sm: bool) -> Self {
+        let now = identity.clock().now;
+        Self {
+            identity,
+            leg: ServerLeg::new(now, offers_sm),
+            confirmation: Confirmation::default(),
+            pending: Pending::new(ids),
+            written: now,
+            is_closed: false,
+        }
+    }
+
+    // What is written
+
+    /// Our own stream management with the server (XEP-0198 §3): without resumption, and nothing of the client's.
+    pub(super) fn enable(&mut self, now: Instant, effects: &mut Effects) {
+        if self.leg.confirms() {
+            let mut xml = XmlWriter::new();
+            xml.start("enable").attr("xmlns", ns::SM);
+            self.write(now, xml.finish(), effects);
+        }
+    }
+
+    /// Writes what comes from elsewhere.
+    pub(super) fn write(&mut self, now: Instant, bytes: Bytes, effects: &mut Effects) {
+        self.put(now, Output::ToUpstream(bytes), effects);
+    }
+
+    /// Answers what the server itself has sent.
+    fn reply(&mut self, now: Instant, bytes: Bytes, effects: &mut Effects) {
+        self.put(now, Output::ReplyToUpstream(bytes), effects);
+    }
+
+    fn put(&mut self, now: Instant, output: Output, effects: &mut Effects) {
+        if self.is_closed {
+            return;
+        }
+        self.written = now;
+        effects.push(output);
+    }
+
+    /// Forwards an element of the client as it is.
+    pub(super) fn forward(&mut self, now: Instant, element: Element, effects: &mut Effects) {
+        let bytes = element.into_stream(self.identity.client_header());
+        self.write(now, bytes, effects);
+    }
+
+    /// Forwards a stanza of the client.
+    pub(super) fn forward_stanza(&mut self, now: Instant, stanza: Element, effects: &mut Effects) {
+        self.confirmation.forwarded();
+        self.forward(now, stanza, effects);
+    }
+
+    /// Answers a stanza of the server by one of our own.
+    pub(super) fn answer(&mut self, now: Instant, stanza: Bytes, effects: &mut Effects) {
+        self.confirmation.injected();
+        self.reply(now, stanza, effects);
+    }
+
+    /// Writes a stanza of our own.
+    pub(super) fn inject(&mut self, now: Instant, stanza: Bytes, effects: &mut Effects) {
+        self.confirmation.injected();
+        self.write(now, stanza, effects);
+    }
+
+    /// Tells the server that the client is active (XEP-0352 §5.2).
+    pub(super) fn send_active(&mut self, now: Instant, effects: &mut Effects) {
+        let mut xml = XmlWriter::new();
+        xml.start("active").attr("xmlns", ns::CSI);
+        self.write(now, xml.finish(), effects);
+    }
+
+    /// Asks for the roster.
+    pub(super) fn ask_for_roster(&mut self, now: Instant, effects: &mut Effects) {
+        let id = self.pending.id(self.identity.random());
+        let mut xml = XmlWriter::new();
+        xml.start("iq").attr("type", "get").attr("id", &id).start("query").attr("xmlns", ns::ROSTER);
+        self.inject(now, xml.finish(), effects);
+    }
+
+    /// Sends a publish through the user's own stream, where the server stamps the full JID.
+    pub(super) fn publish(&mut self, now: Instant, carried: &CarriedPublish<'_>, effects: &mut Effects) {
+        let CarriedPublish { number, publish, deadline } = *carried;
+        let id = self.pending.id(self.identity.random());
+        let iq = publish.iq(&id, None);
+        let service = publish.target.service.clone();
+        self.pending.publish(OpenPublish { id, number, service, deadline: Some(deadline) });
+        self.inject(now, iq, effects);
+    }
+
+    /// Writes whitespace if nothing was written for this long.
+    pub(super) fn keep_alive(&mut self, now: Instant, every: Duration, effects: &mut Effects) {
+        if self.written + every <= now {
+            self.write(now, Bytes::from_static(b" "), effects);
+        }
+    }
+
+    /// Writes the footer.
+    pub(super) fn close(&mut self, now: Instant, effects: &mut Effects) {
+        self.write(now, Bytes::from_static(xml::STREAM_CLOSE), effects);
+        self.is_closed = true;
+    }
+
+    /// Writes nothing any more.
+    pub(super) fn end(&mut self) {
+        self.is_closed = true;
+    }
+
+    // Stream management
+
+    /// Whether the server counts what it sends.
+    pub(super) fn counts(&self) -> bool {
+        self.leg.is_on()
+    }
+
+    /// The number of stanzas that are acknowledged to the server.
+    pub(super) fn acked(&self) -> u64 {
+        self.leg.acked()
+    }
+
+    /// The number of stanzas that the server keeps for us.
+    pub(super) fn unsettled(&self, first_unsettled: Option<u64>) -> u64 {
+        self.leg.unsettled(first_unsettled)
+    }
+
+    /// Whether a stream error came.
+    pub(super) fn has_said_why(&self) -> bool {
+        self.leg.has_said_why()
+    }
+
+    /// A stanza came; its number, if the server counts it.
+    pub(super) fn on_stanza(&mut self) -> Option<u64> {
+        self.leg.on_received()
+    }
+
+    /// The server's answer to our `<enable/>`.
+    pub(super) fn on_enabled(&mut self) {
+        self.leg.enabled();
+    }
+
+    /// The server has refused our `<enable/>`.
+    pub(super) fn on_refused(&mut self) {
+        self.leg.refused();
+    }
+
+    /// Answers the server's `<r/>`.
+    pub(super) fn on_ack_request(&mut self, now: Instant, first_unsettled: Option<u64>, effects: &mut Effects) {
+        let h = self.leg.answer(first_unsettled);
+        self.reply(now, ack(h), effects);
+    }
+
+    /// Takes the server's `<a/>`; whether it is one.
+    pub(super) fn on_ack(&mut self, node: &Node<'_>) -> bool {
+        let h = node.attr("h").and_then(|h| Handled::parse(&h));
+        h.map(|h| self.confirmation.server_acked(h)).is_some()
+    }
+
+    /// Takes a stream error.
+    pub(super) fn on_stream_error(&mut self, error: &Node<'_>) -> StreamError {
+        self.leg.says_why();
+        let elsewhere = error.child("see-other-host", ns::STREAM_ERRORS).is_some();
+        if elsewhere { StreamError::SeeOtherHost } else { StreamError::Passed }
+    }
+
+    /// Whether a stream error confirms that the account was removed. XEP-0077 §3.2: with the account its streams end, with one of
+    /// these conditions.
+    pub(super) fn takes_back_account(&mut self, now: Instant, error: &Node<'_>) -> bool {
+        let removed = ["not-authorized", "conflict"].iter().any(|name| error.child(name, ns::STREAM_ERRORS).is_some());
+        removed && self.pending.take_unnamed_removal(now)
+    }
+
+    /// Sends the `<a/>` that is owed to the server.
+    pub(super) fn settle_owed(&mut self, now: Instant, first_unsettled: Option<u64>, effects: &mut Effects) {
+        if let Some(h) = self.leg.take_owed(first_unsettled, false) {
+            self.reply(now, ack(h), effects);
+        }
+    }
+
+    /// Sends an `<a/>` if there is anything to acknowledge, whether it is waited for or not.
+    pub(super) fn settle(&mut self, now: Instant, first_unsettled: Option<u64>, effects: &mut Effects) {
+        if let Some(h) = self.leg.take_owed(first_unsettled, true) {
+            self.reply(now, ack(h), effects);
+        }
+    }
+
+    // What the server has of the client
+
+    /// Asks the server what it has, unless it was asked or has all.
+    pub(super) fn ask_if_needed(&mut self, now: Instant, effects: &mut Effects) {
+        if self.confirmation.must_ask() {
+            self.ask(now, effects);
+        }
+    }
+
+    /// Asks the server what it has: by `<r/>`, or by a ping behind what was sent.
+    pub(super) fn ask(&mut self, now: Instant, effects: &mut Effects) {
+        let mut xml = XmlWriter::new();
+        if self.leg.confirms() {
+            xml.start("r").attr("xmlns", ns::SM);
+            self.confirmation.asked(now);
+        } else {
+            let id = self.pending.id(self.identity.random());
+            xml.start("iq").attr("type", "get").attr("id", &id).attr("to", self.identity.domain());
+            xml.start("ping").attr("xmlns", ns::PING);
+            self.confirmation.injected();
+            self.confirmation.pinged(now, id);
+        }
+        self.write(now, xml.finish(), effects);
+        effects.push(Output::Watch(Peer::Server));
+    }
+
+    /// Asks the server what it has, if the pause between two questions is over.
+    pub(super) fn ask_if_due(&mut self, now: Instant, effects: &mut Effects) {
+        if self.confirmation.must_ask() && self.confirmation.pause().is_none_or(|at| at <= now) {
+            self.ask(now, effects);
+        }
+    }
+
+    /// When the server is to be asked; `None` if it is to be asked at once, or not at all.
+    pub(super) fn question_due(&self) -> Option<Instant> {
+        self.confirmation.pause().filter(|_| self.confirmation.must_ask())
+    }
+
+    /// Whether the server was asked and has not answered.
+    pub(super) fn is_asked(&self) -> bool {
+        self.confirmation.is_asked()
+    }
+
+    /// The `h` for the client: the server has its stanzas up to here.
+    pub(super) fn handled(&self) -> Handled {
+        self.confirmation.handled()
+    }
+
+    /// Whether the server has all that the client sent.
+    pub(super) fn has_all(&self) -> bool {
+        self.confirmation.is_complete()
+    }
+
+    /// Whether the client may send more.
+    pub(super) fn has_room(&self) -> bool {
+        self.confirmation.has_room()
+    }
+
+    /// When the client's `<r/>` is to be answered, whatever the server does.
+    pub(super) fn answer_deadline(&self) -> Option<Instant> {
+        self.confirmation.answer_deadline()
+    }
+
+    /// Bytes of memory in use.
+    pub(super) fn memory(&self) -> usize {
+        self.confirmation.memory()
+    }
+
+    /// The client begins to count its stanzas.
+    pub(super) fn on_client_enabled(&mut self) {
+        self.confirmation.enable();
+    }
+
+    /// A stanza of the client was answered here.
+    pub(super) fn on_answered_here(&mut self) {
+        self.confirmation.consumed();
+    }
+
+    /// The client resumes: what is beyond the returned count it sends again.
+    pub(super) fn on_client_resumed(&mut self) -> Handled {
+        self.confirmation.rewind();
+        self.confirmation.handled()
+    }
+
+    /// The client's `<r/>`, behind so many stanzas that were not forwarded yet.
+    pub(super) fn on_client_asks(&mut self, now: Instant, unforwarded: u64) {
+        self.confirmation.client_asks(now, unforwarded);
+    }
+
+    /// Replies that wait for the client came over half their mark, or have all left since.
+    pub(super) fn on_replies_wait(&mut self, now: Instant, many: Replies, unforwarded: u64) {
+        self.confirmation.answer_together(now, many == Replies::Many, unforwarded);
+    }
+
+    /// The number of `<a/>`s that are to be sent to the client now.
+    pub(super) fn take_answers(&mut self, now: Instant) -> usize {
+        self.confirmation.take_answers(now)
+    }
+
+    // Requests
+
+    /// The client has asked for the features of its account.
+    pub(super) fn on_features_request(&mut self, id: &str) {
+        self.pending.query(id);
+    }
+
+    /// The client has asked to remove its account.
+    pub(super) fn on_removal_request(&mut self, now: Instant, id: &str) {
+        self.pending.removal(now, id);
+    }
+
+    /// Whether no answer of the server can concern Pushward.
+    pub(super) fn awaits_nothing(&self) -> bool {
+        self.pending.is_idle()
+    }
+
+    /// Whether an answer with this id belongs to a request of Pushward.
+    pub(super) fn is_ours(&self, id: &str) -> bool {
+        self.pending.is_ours(id)
+    }
+
+    /// Takes an iq that came from the server: what it answers. A request answers nothing that Pushward knows.
+    pub(super) fn on_answer(&mut self, node: &Node<'_>) -> Answered {
+        let (id, Some(kind)) = (node.attr("id").unwrap_or_default(), node.attr("type")) else {
+            return Answered::Client;
+        };
+        if kind != "result" && kind != "error" {
+            return Answered::Client;
+        }
+        let from = node.attr("from");
+        let is_server = self.identity.is_server(from.as_deref());
+        if self.pending.is_ours(&id) {
+            let of_server = is_server && matches!(Outcome::of(node), Outcome::Wait(_));
+            if let Some(open) = self.pending.take_publish(&id, from.as_deref(), of_server) {
+                let outcome = open.deadline.map(|_| Outcome::of(node));
+                return outcome.map_or(Answered::Late, |outcome| Answered::Publish { number: open.number, outcome });
+            }
+            let confirmed = is_server && self.confirmation.ping_answered(&id);
+            return if confirmed { Answered::Ping } else { Answered::Late };
+        }
+        // The ids are the client's, and others may know them.
+        if !is_server {
+            return Answered::Client;
+        }
+        if self.pending.take_removal(&id, &kind) {
+            return Answered::Removal;
+        }
+        if self.pending.take_query(&id) { Answered::Features } else { Answered::Client }
+    }
+
+    /// The number of the next publish whose time is over; its late answer will still be swallowed.
+    pub(super) fn take_late_publish(&mut self, now: Instant) -> Option<u64> {
+        self.pending.take_late(now)
+    }
+
+    // Time
+
+    /// The server is not read from now on: no clock runs for what it was asked.
+    pub(super) fn on_paused(&mut self, now: Instant) {
+        self.confirmation.pause_server(now);
+    }
+
+    /// The server is read again.
+    pub(super) fn on_unpaused(&mut self, now: Instant) {
+        let later = self.confirmation.unpause_server(now);
+        if let Some(since) = self.leg.asked() {
+            *since += later(*since);
+        }
+    }
+
+    /// The open question waits to be written: no clock runs for its answer.
+    pub(super) fn on_question_waits(&mut self) {
+        self.confirmation.question_waits();
+    }
+
+    /// The open question has left: from now on the server may be late with its answer.
+    pub(super) fn on_question_left(&mut self, now: Instant) {
+        self.confirmation.question_left(now);
+    }
+
+    /// Whether the server has confirmed nothing for too long: its connection counts as lost.
+    pub(super) fn is_lost(&self, now: Instant) -> bool {
+        self.confirmation.server_deadline().is_some_and(|at| at <= now)
+    }
+
+    /// Whether the server's answer to our `<enable/>` is late, if it may take so long.
+    pub(super) fn is_silent(&self, now: Instant, patience: Duration) -> bool {
+        self.enable_deadline(patience).is_some_and(|at| at <= now)
+    }
+
+    fn enable_deadline(&self, patience: Duration) -> Option<Instant> {
+        self.leg.deadline(patience).filter(|_| !self.confirmation.is_server_paused())
+    }
+
+    /// When the stream has something to do: `patience` is the time for the answer to `<enable/>`, `keepalive` the longest silence.
+    pub(super) fn deadline(&self, patience: Duration, keepalive: Duration) -> Option<Instant> {
+        let waits = [self.pending.deadline(), self.confirmation.server_deadline(), self.enable_deadline(patience)];
+        waits.into_iter().flatten().chain([self.written + keepalive]).min()
+    }
+}

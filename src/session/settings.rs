@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::Session;
 use super::rewrite::offers::Offers;
 use crate::config;
 
@@ -40,20 +39,5 @@ impl Default for Settings {
             seed: 0,
             offers: Arc::default(),
         }
-    }
-}
-
-impl Session {
-    /// What it goes by.
-    pub fn settings(&self) -> &Settings {
-        &self.settings
-    }
-
-    /// Goes by others from now on. What is under way keeps its time: a wait that has begun, a hold that was granted.
-    pub(super) fn settings_changed(&mut self, settings: Arc<Settings>) {
-        self.liveness.change(&settings.stream_management);
-        self.queue.change_limit(settings.session_queue);
-        self.pusher.change(Arc::clone(&settings.push));
-        self.settings = settings;
     }
 }

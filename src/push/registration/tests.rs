@@ -125,7 +125,7 @@ fn a_request_that_cannot_be_met_says_why() {
         ),
     ] {
         assert_eq!(parse(&xml, &settings(true, true)), Err(error), "{xml}");
-        assert_eq!(error.condition(), condition);
+        assert_eq!(error.condition().name(), condition);
     }
     assert_eq!(extensions(&groupchat(1_000), &settings(true, true)).groupchat.unwrap().len(), 1_000);
 }

@@ -6,7 +6,7 @@ use super::Driver;
 use crate::push::account::LoginId;
 use crate::relay::Relay;
 use crate::relay::registry::Handle;
-use crate::session::{Input, Settings, Successor};
+use crate::session::{Input, OtherSession, Settings, Successor};
 
 /// The published values that the session has taken.
 pub(super) struct Published {
@@ -89,7 +89,7 @@ impl Driver {
         }
         let live = self.relay.registry.is_live_elsewhere(&self.handle);
         if live != std::mem::replace(&mut self.published.is_live_elsewhere, live) {
-            self.take(Input::DeviceLive(live));
+            self.take(Input::OtherSession(if live { OtherSession::Live } else { OtherSession::Away }));
         }
     }
 }

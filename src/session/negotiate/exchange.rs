@@ -4,7 +4,7 @@ use super::{CloseReason, Negotiation, Output, State};
 use crate::session::answer;
 use crate::session::sasl::{Exchange, Profile, SaslIdentity};
 use crate::session::sieve::Notice;
-use crate::xml::{Element, Kind, Node, XmlWriter, ns};
+use crate::xml::{Element, ErrorType, Kind, Node, StanzaCondition, XmlWriter, ns};
 
 /// Log-ins that are answered on a connection whose address is locked out.
 const RETRIES: u32 = 3;
@@ -64,7 +64,7 @@ impl Negotiation {
     fn unauthenticated_iq(&mut self, element: &Element) {
         let node = element.node();
         if node.children().any(|child| child.ns() == ns::IQ_AUTH_QUERY) {
-            let reply = answer::iq_error(&node, "cancel", "service-unavailable");
+            let reply = answer::iq_error(&node, ErrorType::Cancel, StanzaCondition::ServiceUnavailable);
             return self.reply(reply);
         }
         self.out(Output::ToUpstream(element.bytes().clone()));

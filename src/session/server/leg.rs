@@ -18,7 +18,7 @@ enum State {
 
 /// The stanzas that the server counts.
 #[derive(Debug)]
-pub(in crate::session) struct ServerLeg {
+pub(super) struct ServerLeg {
     state: State,
     received: u64,
     acked: u64,
@@ -29,7 +29,7 @@ pub(in crate::session) struct ServerLeg {
 }
 
 impl ServerLeg {
-    pub(in crate::session) fn new(now: Instant, offered: bool) -> Self {
+    pub(super) fn new(now: Instant, offered: bool) -> Self {
         Self {
             state: if offered { State::Asked(now) } else { State::Off },
             received: 0,
@@ -39,16 +39,16 @@ impl ServerLeg {
         }
     }
 
-    pub(in crate::session) fn enabled(&mut self) {
+    pub(super) fn enabled(&mut self) {
         self.state = State::On;
     }
 
-    pub(in crate::session) fn refused(&mut self) {
+    pub(super) fn refused(&mut self) {
         self.state = State::Off;
     }
 
     /// Since when the server owes the answer to `<enable/>`.
-    pub(in crate::session) fn asked(&mut self) -> Option<&mut Instant> {
+    pub(super) fn asked(&mut self) -> Option<&mut Instant> {
         match &mut self.state {
             State::Asked(since) => Some(since),
             State::Off | State::On => None,
@@ -56,24 +56,24 @@ impl ServerLeg {
     }
 
     /// When that answer is late, if it may take so long.
-    pub(in crate::session) fn deadline(&self, patience: Duration) -> Option<Instant> {
+    pub(super) fn deadline(&self, patience: Duration) -> Option<Instant> {
         match self.state {
             State::Asked(since) => Some(since + patience),
             State::Off | State::On => None,
         }
     }
 
-    pub(in crate::session) fn is_on(&self) -> bool {
+    pub(super) fn is_on(&self) -> bool {
         self.state == State::On
     }
 
     /// Whether the server confirms what it gets by `<a/>`.
-    pub(in crate::session) fn confirms(&self) -> bool {
+    pub(super) fn confirms(&self) -> bool {
         self.state != State::Off
     }
 
     /// A stanza came; its number, if the server counts it.
-    pub(in crate::session) fn on_received(&mut self) -> Option<u64> {
+    pub(super) fn on_received(&mut self) -> Option<u64> {
         self.is_on().then(|| {
             self.received += 1;
             self.received
@@ -81,17 +81,17 @@ impl ServerLeg {
     }
 
     /// A stream error came: the server ends the stream in order, and sends elsewhere what it was not acknowledged.
-    pub(in crate::session) fn says_why(&mut self) {
+    pub(super) fn says_why(&mut self) {
         self.says_why = true;
     }
 
     /// Whether a stream error came.
-    pub(in crate::session) fn has_said_why(&self) -> bool {
+    pub(super) fn has_said_why(&self) -> bool {
         self.says_why
     }
 
     /// How many stanzas we have acknowledged.
-    pub(in crate::session) fn acked(&self) -> u64 {
+    pub(super) fn acked(&self) -> u64 {
         self.acked
     }
 
@@ -101,19 +101,19 @@ impl ServerLeg {
     }
 
     /// How many stanzas the server keeps for us.
-    pub(in crate::session) fn unsettled(&self, first_unsettled: Option<u64>) -> u64 {
+    pub(super) fn unsettled(&self, first_unsettled: Option<u64>) -> u64 {
         self.received - self.settled(first_unsettled)
     }
 
     /// The server's `<r/>`: the `h` to answer at once.
-    pub(in crate::session) fn answer(&mut self, first_unsettled: Option<u64>) -> Handled {
+    pub(super) fn answer(&mut self, first_unsettled: Option<u64>) -> Handled {
         self.acked = self.settled(first_unsettled);
         self.owed = self.acked < self.received;
         Handled::wrapping(self.acked)
     }
 
     /// The `h` of an `<a/>` that nobody asked for, if there is one to send: at once if `eager`, else when one is owed.
-    pub(in crate::session) fn take_owed(&mut self, first_unsettled: Option<u64>, eager: bool) -> Option<Handled> {
+    pub(super) fn take_owed(&mut self, first_unsettled: Option<u64>, eager: bool) -> Option<Handled> {
         let settled = self.settled(first_unsettled);
         let due = eager || self.owed || settled - self.acked >= UNACKED / 2;
         if !self.is_on() || settled == self.acked || !due {
