@@ -1,5 +1,6 @@
 //! The stream to the client: its current attachment, what it acknowledges, and under which id it can be resumed.
 
+mod acknowledgements;
 mod resumption;
 
 use std::sync::Arc;
@@ -8,75 +9,48 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 
 use super::contract::Output;
+use super::csi::Activity;
 use super::effects::Effects;
 use super::event::{Closing, Peer};
 use super::identity::{Attachment, Identity, Resumption, SmId};
-use super::ids::RequestIds;
 use super::liveness::{Alarm, Liveness, Reach};
-use super::rewrite;
+use super::rewrite::sasl2;
 use super::settings::Settings;
-use super::sm::{ClientLeg, Enabled, Handled, TooHigh, Tracking, ack};
-use crate::xml::{Element, Header, Kind, Node, XmlWriter, ns};
+use super::sm::{Enabled, Handled, TooHigh, ack};
+use crate::xml::{Element, Header, Node, XmlWriter, ns};
+use acknowledgements::Acknowledgements;
+pub(super) use acknowledgements::PingAnswer;
 use resumption::ResumptionId;
 
-/// The stream to the client. Connections come and go, the stream stays.
+/// The stream to the client, over one connection after the other.
 pub(super) struct ClientStream {
     identity: Arc<Identity>,
-    ids: RequestIds,
     attachment: Attachment,
     /// The header of the stream that the current attachment reads.
     header: Arc<Header>,
-    tracking: Tracking,
+    acknowledgements: Acknowledgements,
     resumption_id: ResumptionId,
     /// A resumption that waits until the server has confirmed what the client sent before.
     resuming: Option<Instant>,
     /// The `<success/>` of SASL2 that is to tell the client of its resumption.
     success: Option<Box<Element>>,
     liveness: Liveness,
-    /// Stanzas written since the client was last asked for an acknowledgement.
-    unasked: usize,
     activity: Activity,
     /// The end of the session has begun: nothing is written any more.
     is_closed: bool,
 }
 
-/// Whether the client's user looks at it (XEP-0352).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Activity {
-    Active,
-    Inactive,
-}
-
-/// What an iq of the client is to the open ping.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum PingAnswer {
-    /// It is no answer to a request of Pushward.
-    Not,
-    /// It answers a request that is not waited for (invariant 5: it is still ours).
-    Late,
-    /// It acknowledges so many more stanzas.
-    Acknowledges(usize),
-}
-
 impl ClientStream {
-    pub(super) fn new(
-        identity: Arc<Identity>,
-        ids: RequestIds,
-        header: Arc<Header>,
-        activity: Activity,
-        liveness: Liveness,
-    ) -> Self {
+    pub(super) fn new(identity: Arc<Identity>, header: Arc<Header>, activity: Activity, liveness: Liveness) -> Self {
         Self {
             identity,
-            ids,
             attachment: Attachment::FIRST,
             header,
-            tracking: Tracking::None,
+            acknowledgements: Acknowledgements::default(),
             resumption_id: ResumptionId::default(),
             resuming: None,
             success: None,
             liveness,
-            unasked: 0,
             activity,
             is_closed: false,
         }
@@ -109,6 +83,11 @@ impl ClientStream {
     /// Whether the client is there, and the end of the session has not begun.
     pub(super) fn is_open(&self) -> bool {
         !self.is_dark() && !self.is_closed
+    }
+
+    /// Whether the session is held without its client, and its end has not begun.
+    pub(super) fn is_held(&self) -> bool {
+        self.is_dark() && !self.is_closed
     }
 
     /// Whether the client is there, and has been told that it is back.
@@ -192,23 +171,17 @@ impl ClientStream {
 
     /// Whether a connection may resume with this `h`.
     pub(super) fn check_resume(&self, h: Handled) -> Result<(), TooHigh> {
-        match &self.tracking {
-            Tracking::Sm(leg) => leg.check(h),
-            Tracking::None | Tracking::Ping(..) => Ok(()),
-        }
+        self.acknowledgements.check(h)
     }
 
     /// Takes the `h` of a client that resumes: the number of stanzas that it acknowledges. All others are to be written again.
     pub(super) fn rewind(&mut self, h: Handled) -> Option<usize> {
-        let Tracking::Sm(leg) = &mut self.tracking else { return None };
-        let acked = leg.acknowledge(h).ok()?;
-        leg.rewind();
-        Some(acked)
+        self.acknowledgements.rewind(h)
     }
 
     /// A new connection takes the stream up.
     pub(super) fn attach(&mut self, now: Instant, resumption: Resumption) {
-        self.unasked = 0;
+        self.acknowledgements.on_attached();
         self.attachment = self.attachment.next();
         self.header = resumption.server_header;
         self.success = resumption.success.map(Box::new);
@@ -225,7 +198,7 @@ impl ClientStream {
         self.resuming.is_some()
     }
 
-    /// Whether the time of a resumption that waits is over.
+    /// Whether a resumption has waited long enough.
     pub(super) fn is_resumption_due(&self, now: Instant) -> bool {
         self.resuming.is_some_and(|at| at <= now)
     }
@@ -243,7 +216,7 @@ impl ClientStream {
         xml.start("resumed").attr("xmlns", ns::SM).attr("h", &h.get().to_string()).attr("previd", id.as_str());
         let resumed = xml.finish();
         effects.reply_to_client(match self.success.take() {
-            Some(success) => rewrite::sasl2::resumed(&success, self.identity.jid(), &resumed),
+            Some(success) => sasl2::resumed(&success, self.identity.jid(), &resumed),
             None => resumed,
         });
     }
@@ -271,32 +244,25 @@ impl ClientStream {
         effects.push(Output::CloseClient(closing));
     }
 
-    // Stream management
-
     /// Whether the client counts stanzas (XEP-0198).
     pub(super) fn counts(&self) -> bool {
-        matches!(self.tracking, Tracking::Sm(_))
+        self.acknowledgements.counts()
     }
 
     /// Whether it is known what the client has.
     pub(super) fn is_tracked(&self) -> bool {
-        !matches!(self.tracking, Tracking::None)
+        self.acknowledgements.are_known()
     }
 
     /// Whether the client may enable stream management: if so, the number of stanzas that it has not acknowledged.
     pub(super) fn may_enable(&self) -> Option<usize> {
-        match &self.tracking {
-            Tracking::Sm(_) => None,
-            Tracking::Ping(leg, _) => Some(leg.unacked()),
-            Tracking::None => Some(0),
-        }
+        self.acknowledgements.may_enable()
     }
 
     /// XEP-0198 §4: both counters are zero from here on; so many stanzas went out before and are not known to have arrived. Returns
     /// the id under which the session can be resumed from now on.
     pub(super) fn on_enabled(&mut self, enabled: Enabled, preceding: usize) -> Option<SmId> {
-        self.tracking = Tracking::Sm(ClientLeg::behind(preceding));
-        self.unasked = preceding;
+        self.acknowledgements.enable(preceding);
         self.liveness.enable();
         self.resumption_id.grant(enabled)
     }
@@ -312,41 +278,24 @@ impl ClientStream {
     /// From now on stanzas wait until the client has shown that it has them; it is not asked.
     pub(super) fn track_silently(&mut self) {
         if !self.is_tracked() {
-            self.tracking = Tracking::Ping(ClientLeg::default(), None);
+            self.acknowledgements.track_by_ping();
         }
     }
 
     /// A stanza was written.
     pub(super) fn on_stanza_written(&mut self) {
-        if let Tracking::Sm(leg) | Tracking::Ping(leg, _) = &mut self.tracking {
-            leg.on_sent();
-        }
-        self.unasked += 1;
+        self.acknowledgements.on_written();
     }
 
     /// Stanzas written since the client was last asked for an acknowledgement.
     pub(super) fn unasked(&self) -> usize {
-        self.unasked
+        self.acknowledgements.unasked()
     }
 
     /// Asks what the client has read: by `<r/>`, or by ping.
     pub(super) fn ask(&mut self, now: Instant, effects: &mut Effects) {
-        let mut xml = XmlWriter::new();
-        match &mut self.tracking {
-            Tracking::None => return,
-            // One that waits behind a long backlog would be obsolete before its answer comes.
-            Tracking::Ping(_, Some(_)) => return,
-            Tracking::Sm(_) => xml.start("r").attr("xmlns", ns::SM),
-            Tracking::Ping(leg, open) => {
-                let id = self.ids.next(self.identity.random());
-                let (from, to) = (self.identity.domain(), self.identity.jid().as_str());
-                xml.start("iq").attr("type", "get").attr("id", &id).attr("from", from).attr("to", to);
-                *open = Some((id, leg.sent()));
-                xml.start("ping").attr("xmlns", ns::PING)
-            }
-        };
-        effects.to_client(xml.finish());
-        self.unasked = 0;
+        let Some(question) = self.acknowledgements.ask(&self.identity) else { return };
+        effects.to_client(question);
         if self.liveness.asked(now) {
             effects.push(Output::Watch(Peer::Client));
         }
@@ -354,7 +303,7 @@ impl ClientStream {
 
     /// Asks what the client has read, unless it was asked about all of it.
     pub(super) fn ask_about_written(&mut self, now: Instant, effects: &mut Effects) {
-        if self.unasked > 0 {
+        if self.acknowledgements.unasked() > 0 {
             self.ask(now, effects);
         }
     }
@@ -362,7 +311,7 @@ impl ClientStream {
     /// Whether the client is to be asked about stanzas that were written. A client whose count stays behind is asked again only
     /// when there is more for it to count.
     pub(super) fn may_be_asked(&self) -> bool {
-        self.unasked > 0 && self.liveness.may_ask() && self.resuming.is_none()
+        self.acknowledgements.unasked() > 0 && self.liveness.may_ask() && self.resuming.is_none()
     }
 
     /// When the pause between two questions is over; `None` if there is none.
@@ -370,50 +319,31 @@ impl ClientStream {
         self.liveness.pause()
     }
 
-    /// Whether the pause between two questions is over.
-    pub(super) fn is_pause_over(&self, now: Instant) -> bool {
-        self.liveness.pause().is_none_or(|at| at <= now)
-    }
-
     /// Takes the client's `<a/>`: the number of stanzas that it newly acknowledges; `None` if it does not count.
     pub(super) fn on_ack(&mut self, h: Handled) -> Option<Result<usize, TooHigh>> {
-        let Tracking::Sm(leg) = &mut self.tracking else { return None };
-        Some(leg.acknowledge(h))
+        self.acknowledgements.on_ack(h)
     }
 
     /// The client has acknowledged stanzas.
     pub(super) fn on_acknowledged(&mut self, now: Instant, effects: &mut Effects) {
-        let complete = match &self.tracking {
-            // Each earlier ping is obsolete.
-            Tracking::None | Tracking::Ping(..) => true,
-            Tracking::Sm(leg) => leg.unacked() <= self.unasked,
-        };
-        if self.liveness.acked(now, complete) {
+        if self.liveness.acked(now, self.acknowledgements.are_complete()) {
             effects.push(Output::Watch(Peer::Client));
         }
     }
 
     /// Whether this is the client's answer to our own ping, which is still to be taken.
     pub(super) fn is_ping_answer(&self, element: &Element) -> bool {
-        let Tracking::Ping(_, Some((ping, _))) = &self.tracking else { return false };
-        element.kind() == Kind::Iq && element.node().attr("id").is_some_and(|id| id == ping.as_str())
+        self.acknowledgements.is_ping_answer(element)
     }
 
     /// Takes the client's answer to our own ping.
     pub(super) fn on_ping_answer(&mut self, node: &Node<'_>) -> PingAnswer {
-        if !matches!(node.attr("type").as_deref(), Some("result" | "error")) {
-            return PingAnswer::Not;
-        }
-        let Some(id) = node.attr("id").filter(|id| self.ids.is_ours(id)) else { return PingAnswer::Not };
-        // An answer that came behind the client's `<enable/>` is late as well.
-        let Tracking::Ping(leg, open) = &mut self.tracking else { return PingAnswer::Late };
-        let Some((_, covers)) = open.take_if(|(ping, _)| *ping == id) else { return PingAnswer::Late };
-        PingAnswer::Acknowledges(leg.acknowledge(covers).unwrap_or_default())
+        self.acknowledgements.on_ping_answer(node, &self.identity)
     }
 
     /// Whether a request of Pushward was sent to the client.
     pub(super) fn was_pinged(&self) -> bool {
-        self.ids.are_used()
+        self.acknowledgements.was_pinged()
     }
 
     /// Sends so many `<a/>`s.
@@ -422,8 +352,6 @@ impl ClientStream {
             effects.reply_to_client(ack(h));
         }
     }
-
-    // Client state indication
 
     /// The client says whether its user looks at it.
     pub(super) fn on_activity(&mut self, activity: Activity) {

@@ -10,6 +10,13 @@ use crate::xml::{Kind, Node, ns};
 /// Stanzas that are held before all of them are written: what an idle client may have to catch up on at once.
 const HELD: usize = 256;
 
+/// Whether the client's user looks at it (XEP-0352).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Activity {
+    Active,
+    Inactive,
+}
+
 /// Whether a stanza for a client in the background waits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Urgency {

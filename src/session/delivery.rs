@@ -4,14 +4,17 @@
 //! |---|---|
 //! | `disk` | stanzas go to the spool and come back; what happens while it refuses them |
 //! | `suspects` | the poison guard: suspect stanzas are written alone, others are set aside |
+//! | `leftovers` | what becomes of stanzas at the session's end |
+//! | `incoming`, `written` | a stanza as it comes, and as it is written |
 
 mod disk;
+mod incoming;
+mod leftovers;
 mod suspects;
+mod written;
 
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
-
-use bytes::Bytes;
+use std::time::Instant;
 
 use super::account::AccountView;
 use super::archive::is_archived;
@@ -24,12 +27,11 @@ use super::given_back::GivenBack;
 use super::identity::Identity;
 use super::kind::{is_durable, is_request, refusal};
 use super::presence::{Coalesced, Own, Waiting};
-use super::queue::{Budget, Place, Queue, Queued, Unsaved};
+use super::queue::{Budget, Place, Queue, Queued};
 use super::redelivered::Own as OwnMessages;
 use super::refill::Refill;
 use super::remembered::DeviceMemory;
 use super::replies::SpooledReplies;
-use super::rewrite;
 use super::server::ServerStream;
 use super::settings::Settings;
 use super::shed::{Shed, Spool};
@@ -37,7 +39,9 @@ use super::stamp::Stamps;
 use super::travel::{is_from_room, marks};
 use super::vigil::Vigil;
 use crate::push::rooms::Rooms;
-use crate::xml::{Element, Header, Kind};
+use crate::xml::{Element, Kind};
+pub(super) use incoming::{Incoming, Placed};
+use written::for_client;
 
 /// After so many stanzas of a replay the client is asked for an acknowledgement.
 const REPLAY_BURST: usize = 100;
@@ -65,26 +69,6 @@ pub(super) struct Delivery {
     memory: Arc<DeviceMemory>,
     /// Another client of the account is there.
     has_company: bool,
-}
-
-/// A stanza for the client.
-#[derive(Debug)]
-pub(super) struct Incoming {
-    pub(super) element: Element,
-    /// Its number on the server's stream, if the server counts.
-    pub(super) ordinal: Option<u64>,
-    pub(super) cause: Cause,
-}
-
-/// Where a stanza for the client went.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Placed {
-    /// Into memory: it is to be written.
-    Memory(u64),
-    /// Into memory, where it waits for a client in the background.
-    HeldBack(u64),
-    /// Only the spool is to have it.
-    Spool(u64),
 }
 
 impl Delivery {
@@ -133,8 +117,9 @@ impl Delivery {
         self.queue.charge_store(bytes);
     }
 
-    /// Lets other sessions know how much memory the queue has, at the end of a wake-up.
-    pub(super) fn on_quiet(&mut self) {
+    /// Reports what was given up, and lets other sessions know how much memory the queue has, at the end of a wake-up.
+    pub(super) fn on_quiet(&mut self, effects: &mut Effects) {
+        self.report_shed(effects);
         self.queue.tell_share();
     }
 
@@ -148,11 +133,6 @@ impl Delivery {
     /// The stanzas that wait.
     pub(super) fn queue(&self) -> &Queue {
         &self.queue
-    }
-
-    /// Whether durable stanzas have a place: else the disk is too slow for what comes.
-    pub(super) fn has_room(&self) -> bool {
-        self.queue.has_room()
     }
 
     /// Whether so many replies are on their way to the disk that the client is not read.
@@ -174,16 +154,6 @@ impl Delivery {
     pub(super) fn memory(&self) -> usize {
         let given_back = self.given_back.as_ref().map_or(0, |given_back| given_back.memory());
         self.memory.memory() + given_back + self.presence.memory()
-    }
-
-    #[cfg(test)]
-    pub(super) fn given_back(&self) -> Option<&GivenBack> {
-        self.given_back.as_deref()
-    }
-
-    #[cfg(test)]
-    pub(super) fn unreported(&self) -> Shed {
-        self.shed
     }
 
     // A stanza comes
@@ -309,11 +279,6 @@ impl Delivery {
         self.held.is_some()
     }
 
-    /// Whether the session has no sequence numbers left.
-    pub(super) fn is_exhausted(&self) -> bool {
-        self.queue.is_exhausted()
-    }
-
     // Stanzas are written and acknowledged
 
     /// Writes what has not been written to the current attachment.
@@ -363,34 +328,16 @@ impl Delivery {
     /// The client resumes: everything is to be written again.
     pub(super) fn rewind(&mut self, account: &AccountView) {
         self.queue.rewind();
-        self.take_back_released(account);
-    }
-
-    /// All presence that waited is to be written to a client that resumes.
-    pub(super) fn forget_waiting_presence(&mut self) {
         self.presence.clear();
+        self.take_back_released(account);
     }
 
     // The end
 
-    /// The number of the newest stanza, or of none that came yet.
-    pub(super) fn newest(&self) -> u64 {
-        self.queue.newest()
-    }
-
     /// Leaves all stanzas to the server that were not acknowledged to it. The server sends them elsewhere.
     pub(super) fn give_back(&mut self, acked: u64, effects: &mut Effects) {
-        let is_theirs = |item: &&Queued| item.ordinal.is_some_and(|ordinal| ordinal.get() > acked);
-        let theirs: Vec<Queued> = self.queue.iter().chain(self.queue.in_flight()).filter(is_theirs).cloned().collect();
+        let theirs = leftovers::give_back(&mut self.queue, acked, effects);
         self.given_back.get_or_insert_default().hold(theirs.into_iter());
-        for item in self.queue.remove_aside(|item| is_theirs(&item)) {
-            self.discard(&item, effects);
-        }
-        for given in self.queue.give_back(acked) {
-            for places in self.queue.spare(None, given) {
-                effects.push(Output::Unspool { spool: None, places });
-            }
-        }
     }
 
     /// Holds a stanza that came after the session's end and is not acknowledged to the server, which sends it elsewhere.
@@ -413,7 +360,7 @@ impl Delivery {
     }
 
     /// The server's connection has broken: it may be dead, or send again what it was not acknowledged. Messages are kept and
-    /// remembered. Subscription presence is not kept: the server repeats it until it is answered.
+    /// remembered.
     pub(super) fn keep_what_may_come_again(
         &mut self,
         now: Instant,
@@ -421,12 +368,7 @@ impl Delivery {
         account: &AccountView,
         effects: &mut Effects,
     ) {
-        let is_unacked = |item: &Queued| item.ordinal.is_some_and(|ordinal| ordinal.get() > acked);
-        let repeated = |item: &Queued| is_unacked(item) && item.durable && item.element.kind() == Kind::Presence;
-        for item in self.queue.remove_where(repeated) {
-            self.discard(&item, effects);
-        }
-        self.queue.drop_from_flight(repeated);
+        leftovers::forget_repeated(&mut self.queue, acked, effects);
         if account.is_removed() {
             return;
         }
@@ -439,70 +381,13 @@ impl Delivery {
         }
     }
 
-    /// Nobody will answer the iq requests that the client does not have (RFC 6120 §8.2.3): they are refused, if `server` is there.
-    pub(super) fn refuse_requests(
-        &mut self,
-        now: Instant,
-        mut server: Option<&mut ServerStream>,
-        effects: &mut Effects,
-    ) {
-        let aside = self.queue.remove_aside(|item| is_request(&item.element));
-        for request in self.queue.remove_where(|item| is_request(&item.element)).into_iter().chain(aside) {
-            self.discard(&request, effects);
-            if let Some(server) = server.as_deref_mut() {
-                server.answer(now, refusal(&request.element), effects);
-            }
-        }
-        let noted = self.queue.noted().take_requests();
-        self.queue.drop_from_flight(|item| noted.iter().any(|(seq, _)| *seq == item.seq));
-        for (seq, refusal) in noted {
-            effects.push(Output::Unspool { spool: None, places: seq..=seq });
-            if let Some(server) = server.as_deref_mut() {
-                server.answer(now, refusal, effects);
-            }
-        }
+    /// Nobody will answer the iq requests that the client does not have: they are refused, if `server` is there.
+    pub(super) fn refuse_requests(&mut self, now: Instant, server: Option<&mut ServerStream>, effects: &mut Effects) {
+        leftovers::refuse_requests(&mut self.queue, now, server, effects);
     }
 
     /// Drops what the server's archive has: the device finds it there.
     pub(super) fn forget_archived(&mut self, effects: &mut Effects) {
-        let identity = Arc::clone(&self.identity);
-        let account = identity.account();
-        for item in self.queue.remove_where(|item| is_archived(&item.element, account)) {
-            self.discard(&item, effects);
-        }
-        let spilled: Vec<u64> = self.queue.archived_at_rest().collect();
-        for seq in spilled {
-            effects.push(Output::Unspool { spool: None, places: seq..=seq });
-        }
-        self.queue.drop_from_flight(|item| is_archived(&item.element, account));
-        for places in self.queue.noted().take_archived() {
-            effects.push(Output::Unspool { spool: None, places });
-        }
+        leftovers::forget_archived(&mut self.queue, self.identity.account(), effects);
     }
-
-    /// Deletes a stanza from the spool that has it, if one has.
-    fn discard(&self, item: &Queued, effects: &mut Effects) {
-        let (spool, place) = match self.queue.origin(item.seq) {
-            Some((spool, place)) => (Some(spool), place),
-            None if item.is_spooled() => (None, item.seq),
-            None => return,
-        };
-        effects.push(Output::Unspool { spool, places: place..=place });
-    }
-
-    /// What is neither the client's nor on disk while the spool refuses.
-    pub(super) fn unsaved(&self) -> Unsaved {
-        if self.spool.accepts() { Unsaved::default() } else { self.queue.unsaved() }
-    }
-}
-
-/// A stanza as it is written on the stream that `header` opened; if it waited, with its delay, stamped by `domain`.
-fn for_client(item: &Queued, domain: &str, header: &Arc<Header>) -> Bytes {
-    let delayed = || {
-        let stamp = SystemTime::UNIX_EPOCH + Duration::from_millis(item.received);
-        let bytes = rewrite::delayed(&item.element, domain, stamp)?;
-        Element::parse(bytes, item.element.header()).ok()
-    };
-    let delayed = if item.waited { delayed() } else { None };
-    delayed.as_ref().unwrap_or(&item.element).on_stream(header)
 }

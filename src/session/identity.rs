@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
+use super::ids::RequestIds;
 use super::sasl::SaslIdentity;
 use super::sender::is_server;
 use super::sm;
@@ -87,12 +88,14 @@ pub(super) struct Identity {
     server_csi: bool,
     clock: Clock,
     random: Dice,
+    request_ids: RequestIds,
 }
 
 impl Identity {
     pub(super) fn new(jid: FullJid, client_header: Arc<Header>, server_csi: bool, clock: Clock, random: Dice) -> Self {
         let (account, bare_header) = (jid.to_bare(), Header::bare());
-        Self { jid, account, client_header, bare_header, server_csi, clock, random }
+        let request_ids = RequestIds::new(random());
+        Self { jid, account, client_header, bare_header, server_csi, clock, random, request_ids }
     }
 
     pub(super) fn jid(&self) -> &FullJid {
@@ -140,6 +143,16 @@ impl Identity {
     /// A random number that nobody can guess.
     pub(super) fn random(&self) -> u128 {
         (self.random)()
+    }
+
+    /// A new id for an iq request of Pushward itself.
+    pub(super) fn new_request_id(&self) -> String {
+        self.request_ids.next(self.random())
+    }
+
+    /// The ids of Pushward's own requests.
+    pub(super) fn request_ids(&self) -> &RequestIds {
+        &self.request_ids
     }
 
     pub(super) fn random_source(&self) -> Dice {

@@ -1,24 +1,19 @@
 //! Ids of the iq requests that Pushward itself sends on a session's streams.
 
-use std::sync::Arc;
-
-/// Ids that nobody can guess, and a prefix by which an answer is known as Pushward's however late it comes.
-#[derive(Clone, Debug)]
+/// Ids that nobody can guess, with a prefix by which an answer is known as Pushward's however late it comes.
+#[derive(Debug)]
 pub(super) struct RequestIds {
-    prefix: Arc<str>,
-    /// An id was used.
-    used: bool,
+    prefix: String,
 }
 
 impl RequestIds {
     /// Ids that begin with a random number.
     pub(super) fn new(random: u128) -> Self {
-        Self { prefix: format!("{random:032x}").into(), used: false }
+        Self { prefix: format!("{random:032x}") }
     }
 
     /// A new id, with a random number.
-    pub(super) fn next(&mut self, random: u128) -> String {
-        self.used = true;
+    pub(super) fn next(&self, random: u128) -> String {
         let mut id = String::with_capacity(self.prefix.len() + 33);
         id.push_str(&self.prefix);
         id.push('-');
@@ -30,12 +25,7 @@ impl RequestIds {
 
     /// Whether an answer with this id belongs to a request of Pushward.
     pub(super) fn is_ours(&self, id: &str) -> bool {
-        id.starts_with(&*self.prefix)
-    }
-
-    /// Whether there ever was a request.
-    pub(super) fn are_used(&self) -> bool {
-        self.used
+        id.starts_with(&self.prefix)
     }
 
     /// A key for hashes that nobody who does not know the prefix can make collide.

@@ -9,81 +9,56 @@
 //! The contract: [`Session::handle`] takes one [`Input`], then [`Session::poll`] is drained of [`Output`]s until it returns `None`
 //! before the next input, and [`Session::deadline`] says when [`Input::Timeout`] is due. At the end of every wake-up, when nothing
 //! more is at hand, the relay passes [`Input::Quiet`] once. A session knows no socket, clock, disk or randomness: the time is an
-//! argument, and random ids come from the [`Dice`] it was given.
-//!
-//! A connection that has not bound yet is a [`negotiate::Negotiation`]; binding yields the [`Bound`] that makes a `Session`.
+//! argument, and random ids come from the [`Dice`] it was given. A connection that has not bound yet is a [`negotiate::Negotiation`]; binding yields the [`Bound`] that makes a `Session`.
 //!
 //! # Components
 //!
-//! A session is made of components. Each owns its fields and changes them by its own methods: `on_…` for events, verbs for what
-//! is done, nouns for questions, `deadline` for its time. They write what the relay is to do into the `Effects` that they are
-//! passed; what another component has to do about it is their return value. `Session` itself only passes events on:
-//! `traffic` those of frames and stanzas, `transitions` those of the session's life.
+//! Each component owns its fields and changes them by its own methods: `on_…` for events, verbs for what is done, nouns for
+//! questions, `deadline` for its time. It puts what the relay is to do into the `Effects` that it is passed; what another
+//! component has to do is its return value. [`Session`] passes events on (`traffic`) and drives its life (`transitions`).
 //!
-//! | component | file | what it owns |
-//! |---|---|---|
-//! | `ClientStream` | `client` | attachment, acknowledgements and liveness of the client, resumption id and tombstone |
-//! | `ServerStream` | `server` | stream management with the server, what it confirms, requests of Pushward that it has not answered |
-//! | `AccountView` | `account` | the account and the device, changes and requests that the store has not answered |
-//! | `Delivery` | `delivery` | the queue, the spool, waiting presence, stanzas held back or set aside, messages left to the server |
-//! | `Notifier` | `notifier` | pushes, calls, rooms, the roster |
-//! | `Own` | `presence` | the client's own presence |
-//! | `Backlog` | `backlog` | stanzas of earlier sessions, and what of the client waits behind them |
-//! | `OrphanSearch` | `orphans` | when to look for stanzas of other devices that nobody fetches |
-//! | `Succession` | `succession` | a newer session of the same device |
-//! | `Lifecycle` | `lifecycle` | the way to the end |
+//! | component | what it owns |
+//! |---|---|
+//! | `DeviceSide` | the device: |
+//! | · `ClientStream` | attachment, acknowledgements and liveness of the client, resumption id and tombstone |
+//! | · `AccountView` | the account and the device, changes and requests that the store has not answered |
+//! | · `Delivery` | the queue, the spool, waiting presence, stanzas held back or set aside, messages left to the server |
+//! | · `Notifier` | pushes, calls, rooms, the roster |
+//! | · `Own`, `Backlog`, `OrphanSearch` | the client's presence; stanzas of earlier sessions; stanzas that nobody fetches |
+//! | `ServerStream` | stream management with the server, what it confirms, requests that it has not answered |
+//! | `Succession`, `Lifecycle` | a newer session of the same device; the way to the end |
 //!
-//! Dependencies point down: `notifier` → `delivery` → `client`, `server`, `account` → `effects`, `identity` → `contract` → leaves.
+//! Dependencies point down: `device` → `notifier` → `delivery` → `client`, `server`, `account` → `effects`, `identity` → `contract`
+//! → leaves.
 //!
 //! # Files
 //!
 //! | file | contents |
 //! |---|---|
 //! | **Before the session** | |
-//! | [`starttls`] | the clear-text stream of a client before TLS |
-//! | [`upgrade`] | the clear-text stream to a server that speaks STARTTLS |
-//! | [`negotiate`] | from the first header over TLS to a bound or resumed session |
-//! | `negotiate/…` | `exchange` (SASL), `success` and `inline` (SASL2), `bind`, `resume`, `contract` (inputs and outputs) |
-//! | [`sasl`] | the name in a SASL exchange: who wants to log in |
-//! | [`sieve`] | removes the SASL offers that cannot pass a proxy that ends TLS |
-//! | **The session itself** | |
-//! | `mod`, `traffic`, `transitions` | [`Session`] |
-//! | `contract` | [`Input`], [`Output`] |
-//! | `identity` | what a session begins with: [`Bound`], [`Owner`], [`SmId`], [`Dice`], [`Clock`]; what identifies it |
-//! | `effects` | outputs that the relay has not taken |
-//! | `settings` | configuration that may change while the session runs |
-//! | `event` | reports for the log and the metrics, and the reasons of ends |
-//! | **Parts of the client stream** | |
-//! | [`liveness`] | live, suspect, dark; requests for acknowledgements and their deadlines |
-//! | `client/resumption` | the resumption id and its tombstone |
-//! | [`sm`] | counters of stream management (XEP-0198) |
-//! | `csi` | client state indication (XEP-0352) where the server has none |
-//! | **Parts of the server stream** | |
-//! | `server/leg` | stream management with the server |
-//! | `server/confirmation` | which stanzas of the client the server has taken, so that they may be acknowledged |
-//! | `server/pending`, `ids` | requests and their ids |
-//! | `pause` | stops the clocks for answers while a peer is not read |
-//! | **Parts of the account view** | |
-//! | `account/request` | iq requests of the client that concern Pushward |
-//! | `account/promise` | replies that wait for the store |
-//! | **Parts of delivery** | |
-//! | [`queue`] | stanzas that wait for the client's acknowledgement; below it sequence numbers, spools, budgets, and what is set aside |
-//! | `delivery/disk`, `refill`, `replies` | to the spool and back |
-//! | `shed` | the spool refuses stanzas: what is kept, returned or lost |
-//! | `delivery/suspects`, `vigil`, `marks` | the poison guard: suspect stanzas, stanzas set aside |
-//! | `stamp` | times for delay stamps |
-//! | `given_back` | messages that an ending session leaves to its server |
-//! | `remembered` | the memory that the sessions of a device share |
-//! | `redelivered` | recognizes messages that a server sends a second time |
-//! | `travel` | which messages may go to another device of the account |
-//! | **Parts of the notifier** | |
-//! | `notifier/calls`, `ringing` | calls of a device that is there |
-//! | **Parts of the backlog** | |
-//! | `behind` | frames of the client that wait behind its presence |
-//! | **About stanzas** | |
-//! | `kind`, `archive` | what must not be lost, what is a request, what the server's archive has |
+//! | [`starttls`], [`upgrade`] | the clear-text streams of a client and to a server before TLS |
+//! | [`negotiate`] and below | from the first header over TLS to a bound or resumed session |
+//! | [`sasl`], [`sieve`] | who wants to log in; SASL offers that cannot pass a proxy that ends TLS |
+//! | **The session** | |
+//! | `contract`, `event` | [`Input`], [`Output`]; reports for the log and the metrics, reasons of ends |
+//! | `identity`, `settings` | what a session begins with and what identifies it; configuration that may change |
+//! | **The client** | |
+//! | `client/…` | its acknowledgements; the resumption id and its tombstone |
+//! | [`liveness`], `pause` | live, suspect, dark; clocks stand still while a peer is not read |
+//! | [`sm`], `csi` | counters of stream management (XEP-0198); client state indication (XEP-0352) where the server has none |
+//! | **The server and the account** | |
+//! | `server/…`, `ids` | stream management, what the server confirms, requests and their ids |
 //! | `answer`, `sender` | answers that Pushward writes itself; who may have sent an answer of the server |
-//! | [`rewrite`] | stanzas that are changed on their way; below it `offers` and `sasl2` (stream features) |
+//! | `account/…` | iq requests of the client that concern Pushward, replies that wait for the store |
+//! | **Stanzas for the client** | |
+//! | [`queue`] and below | stanzas that wait for the client's acknowledgement |
+//! | `delivery/…`, `given_back` | disk, suspects of the poison guard, what is left at the end, what is left to the server |
+//! | `shed`, `refill`, `replies` | a spool that refuses; stanzas that are read back; replies on their way to the disk |
+//! | `vigil`, `marks` | the watch over an attachment for the poison guard; the hashes by which it knows stanzas |
+//! | `stamp`, `kind`, `archive` | delay stamps; what must not be lost, what is a request, what the server's archive has |
+//! | `remembered`, `redelivered`, `travel` | the memory of a device: messages sent twice, messages that other devices may have |
+//! | `behind`, `ringing` | frames that wait behind a presence; calls that a live client has not acknowledged |
+//! | [`rewrite`] and below | stanzas and stream features that are changed on their way |
 
 mod account;
 mod answer;
@@ -94,6 +69,7 @@ mod client;
 mod contract;
 mod csi;
 mod delivery;
+mod device;
 mod effects;
 mod event;
 mod given_back;
@@ -124,8 +100,6 @@ pub mod sieve;
 pub mod sm;
 mod stamp;
 pub mod starttls;
-mod status;
-mod storage;
 mod succession;
 #[cfg(test)]
 pub(crate) mod tests;
@@ -138,6 +112,10 @@ mod vigil;
 use std::sync::Arc;
 use std::time::Instant;
 
+use crate::jid::Jid;
+use crate::push::account::DeviceId;
+use crate::push::guard::Guard;
+use crate::xml::FrameError;
 pub use contract::{Input, Orphans, OtherSession, Output, PublishResult, Replies};
 pub use event::{Cause, Closing, EndReason, Event, Peer, Reported, Stored, Token, WakeReason};
 pub use identity::{Attachment, Bound, Clock, Dice, Owner, Resumption, SmId};
@@ -146,19 +124,13 @@ pub use settings::Settings;
 pub use shed::Shed;
 pub use succession::Successor;
 
-use account::AccountView;
-use backlog::Backlog;
-use client::{Activity, ClientStream};
-use delivery::Delivery;
+use csi::Activity;
+use device::{Arrival, DeviceSide};
 use effects::{Effects, WakeUp};
 use identity::Identity;
-use ids::RequestIds;
 use lifecycle::Lifecycle;
-use liveness::Liveness;
-use notifier::Notifier;
-use orphans::OrphanSearch;
-use presence::Own;
-use queue::Aside;
+use liveness::Reach;
+use queue::{Aside, Budget, Unsaved};
 use server::{CarriedPublish, ServerStream};
 use succession::Succession;
 
@@ -167,14 +139,8 @@ pub struct Session {
     settings: Arc<Settings>,
     identity: Arc<Identity>,
     effects: Effects,
-    client: ClientStream,
+    device: DeviceSide,
     server: ServerStream,
-    account: AccountView,
-    delivery: Delivery,
-    notifier: Notifier,
-    presence: Own,
-    backlog: Backlog,
-    orphans: OrphanSearch,
     succession: Succession,
     lifecycle: Lifecycle,
     /// What the session has of the shared memory beside its queue.
@@ -186,33 +152,18 @@ impl Session {
     pub fn new(settings: Arc<Settings>, bound: Bound, owner: Owner, dice: Dice, clock: Clock) -> Self {
         let Bound { jid, client_header, server_header, enabled, inactive, server_csi, server_sm, .. } = bound;
         let identity = Arc::new(Identity::new(jid, client_header, server_csi, clock, dice));
-        let ids = RequestIds::new(dice());
         let activity = if inactive { Activity::Inactive } else { Activity::Active };
-        let liveness = Liveness::new(&settings.stream_management, clock.now);
-        let backlog = Backlog::new(owner.waits, owner.older);
-        let account = AccountView::new(Arc::clone(&identity), owner);
-        let mut session = Self {
-            effects: Effects::default(),
-            client: ClientStream::new(Arc::clone(&identity), ids.clone(), server_header, activity, liveness),
-            server: ServerStream::new(Arc::clone(&identity), ids, server_sm),
-            delivery: Delivery::new(Arc::clone(&identity), Arc::clone(&settings)),
-            notifier: Notifier::new(Arc::clone(&identity), Arc::clone(&settings), &account),
-            account,
-            presence: Own::default(),
-            backlog,
-            orphans: OrphanSearch::default(),
-            succession: Succession::default(),
-            lifecycle: Lifecycle::new(),
-            aside: Aside::default(),
-            identity,
-            settings,
-        };
-        session.server.enable(clock.now, &mut session.effects);
+        let arrival = Arrival { header: server_header, activity };
+        let mut server = ServerStream::new(Arc::clone(&identity), server_sm);
+        let mut device = DeviceSide::new(Arc::clone(&identity), Arc::clone(&settings), arrival, owner);
+        let mut effects = Effects::default();
+        server.enable(clock.now, &mut effects);
         if let Some(enabled) = enabled {
-            session.on_client_counts(enabled, 0);
+            device.on_enabled(enabled, 0, &mut server, &mut effects);
         }
-        session.track_if_needed();
-        session
+        device.track_if_needed();
+        let (succession, lifecycle, aside) = (Succession::default(), Lifecycle::new(), Aside::default());
+        Self { settings, identity, effects, device, server, succession, lifecycle, aside }
     }
 
     /// Takes one event. Drain [`Session::poll`] before the next.
@@ -221,12 +172,13 @@ impl Session {
         if self.lifecycle.is_over() {
             return;
         }
-        let current = self.client.attachment();
+        let current = self.attachment();
+        let Self { device, server, effects, .. } = self;
         match input {
             Input::Client { attachment, frame } if attachment == current => self.on_client_frame(now, frame),
             Input::ClientLost(attachment) if attachment == current => self.on_client_lost(now),
             Input::ClientBroke(attachment) if attachment == current => {
-                self.on_client_ends(now);
+                device.on_client_ends(now, effects);
                 self.on_client_lost(now);
             }
             // Invariant 10: only the owner detaches.
@@ -234,54 +186,63 @@ impl Session {
             Input::Upstream(frame) => self.on_server_frame(now, frame),
             Input::UpstreamLost => self.on_server_lost(now),
             Input::Attach(resumption) => self.on_attach(now, *resumption),
-            Input::Account(account) => self.on_account(now, account),
-            Input::AccountRemoved => self.on_account_removed(),
-            Input::Changed(account) => self.on_changed(now, account),
-            Input::Stored { token, stored } => self.on_stored(now, token, stored),
-            Input::Spooled { up_to } => self.on_spooled(now, up_to),
-            Input::SpoolRefused => self.on_spool_refused(now),
-            Input::Loaded(items) => self.on_loaded(now, items),
-            Input::TookOver(spools) => self.on_took_over(now, &spools),
-            Input::LoadFailed => self.delivery.on_load_failed(now),
-            Input::TakeOverFailed => self.delivery.on_take_over_failed(now),
-            Input::OlderSettled => self.on_older_settled(now),
-            Input::Inherit => self.on_inherit(),
-            Input::GiveWay(reason) => self.on_give_way(now, reason),
-            Input::Successor(successor) => self.on_successor(now, successor),
-            Input::OtherSession(other) => {
-                if self.notifier.on_other_session(other) {
-                    self.push_due(now);
+            Input::Account(account) => device.on_account(now, account, server, effects),
+            Input::AccountRemoved => device.on_account_removed(),
+            Input::Changed(account) => {
+                device.on_changed(now, account, server, effects);
+                self.leave_if_due(now);
+            }
+            Input::Stored { token, stored } => {
+                if let Some(reply) = device.on_stored(token, stored, effects) {
+                    self.deliver_reply(now, reply);
+                    self.leave_if_due(now);
                 }
             }
+            Input::Spooled { up_to } => self.on_spooled(now, up_to),
+            Input::SpoolRefused => {
+                device.on_spool_refused(now, server, effects);
+                if self.is_ending() {
+                    self.drive_end(now);
+                }
+            }
+            Input::Loaded(items) => device.on_loaded(now, items, server, effects),
+            Input::TookOver(spools) => device.on_took_over(now, &spools, server, effects),
+            Input::LoadFailed => device.delivery_mut().on_load_failed(now),
+            Input::TakeOverFailed => device.delivery_mut().on_take_over_failed(now),
+            Input::OlderSettled => device.on_older_settled(now, server, effects),
+            Input::Inherit => device.on_inherit(effects),
+            Input::GiveWay(reason) => self.on_give_way(now, reason),
+            Input::Successor(successor) => self.on_successor(now, successor),
+            Input::OtherSession(other) => device.on_other_session(now, other, server, effects),
             Input::Carry { number, publish } => {
                 let deadline = now + self.settings.push.publish_timeout;
-                let carried = CarriedPublish { number, publish: &publish, deadline };
-                self.server.publish(now, &carried, &mut self.effects);
+                server.publish(now, &CarriedPublish { number, publish: &publish, deadline }, effects);
             }
-            Input::Published(published) => self.on_published(now, *published),
+            Input::Published(result) => device.on_published(now, *result, server, effects),
             Input::Routed(stanza) => self.on_routed(now, stanza),
-            Input::Paused(Peer::Client) => self.client.on_paused(now),
-            Input::Paused(Peer::Server) => self.server.on_paused(now),
+            Input::Paused(Peer::Client) => device.client_mut().on_paused(now),
+            Input::Paused(Peer::Server) => server.on_paused(now),
             Input::Unpaused(Peer::Client) => {
-                self.client.on_unpaused(now);
-                self.notifier.on_client_unpaused(now);
+                device.on_unpaused(now);
                 self.succession.on_client_unpaused(now);
             }
-            Input::Unpaused(Peer::Server) => self.server.on_unpaused(now),
-            Input::Waits(Peer::Client) => self.client.on_question_waits(),
-            Input::Waits(Peer::Server) => self.server.on_question_waits(),
-            Input::Left(Peer::Client) => self.client.on_question_left(now),
-            Input::Left(Peer::Server) => self.server.on_question_left(now),
+            Input::Unpaused(Peer::Server) => server.on_unpaused(now),
+            Input::Waits(Peer::Client) => device.client_mut().on_question_waits(),
+            Input::Waits(Peer::Server) => server.on_question_waits(),
+            Input::Left(Peer::Client) => device.client_mut().on_question_left(now),
+            Input::Left(Peer::Server) => server.on_question_left(now),
             Input::RepliesWait(replies) => {
-                self.server.on_replies_wait(now, replies, self.backlog.stanzas_behind());
-                self.answer_client(now);
+                server.on_replies_wait(now, replies, device.backlog().stanzas_behind());
+                device.answer(now, server, effects);
             }
-            Input::Settings(settings) => self.on_settings(settings),
+            Input::Settings(settings) => {
+                device.on_settings(Arc::clone(&settings));
+                self.settings = settings;
+            }
             Input::Drain => self.on_drain(now),
             Input::Quiet => {
                 self.on_quiet(now);
-                self.delivery.report_shed(&mut self.effects);
-                self.delivery.on_quiet();
+                self.device.delivery_mut().on_quiet(&mut self.effects);
                 self.aside.set(self.memory_aside());
             }
             Input::Timeout => self.on_timeout(now),
@@ -299,22 +260,139 @@ impl Session {
         if let Some(deadline) = self.lifecycle.end_deadline() {
             return Some(deadline);
         }
-        let Settings { server_timeout, stream_management, .. } = &*self.settings;
         [
-            self.client.deadline(),
-            self.notifier.deadline(&self.account),
+            self.device.deadline(),
+            self.server.deadline(&self.settings),
+            self.server.answer_deadline().filter(|_| self.device.may_answer()),
+            self.server.question_due().filter(|_| self.device.client().counts()),
             self.succession_deadline(),
-            self.notifier.call_deadline().filter(|_| !self.client.is_paused()),
-            self.server.deadline(*server_timeout, stream_management.upstream_keepalive),
-            self.server.answer_deadline().filter(|_| self.may_answer_client()),
-            self.server.question_due().filter(|_| self.client.counts()),
-            self.client.question_pause().filter(|_| self.delivery.has_unread() && self.client.may_be_asked()),
             self.lifecycle.leave_deadline(),
-            self.delivery.deadline(&self.client),
-            self.orphans.deadline(),
         ]
         .into_iter()
         .flatten()
         .min()
+    }
+
+    /// Lets the session share memory with others. Call it before the first input.
+    pub fn share_memory(&mut self, budget: Arc<Budget>) {
+        self.aside = Aside::of(Arc::clone(&budget));
+        self.device.delivery_mut().share_memory(budget);
+    }
+
+    /// Makes the session use the memory of its device. Call it before the first input, and again if the device turns out to be
+    /// another one. What was remembered so far moves there.
+    pub fn share_device_memory(&mut self, memory: Arc<DeviceMemory>) {
+        self.device.delivery_mut().share_device_memory(memory);
+    }
+
+    /// Other clients of the account are there, or not: they have what comes to the account.
+    pub fn note_company(&mut self, has_company: bool) {
+        self.device.delivery_mut().note_company(has_company);
+    }
+
+    /// The store has so many bytes of the session in its hands; they count for the memory that all sessions share.
+    pub fn charge_store(&mut self, bytes: usize) {
+        self.device.delivery_mut().charge_store(bytes);
+    }
+
+    /// Older sessions turned out to be of the same device: what they have is waited for.
+    pub fn expect_older(&mut self) {
+        self.device.backlog_mut().expect_older();
+    }
+
+    /// The stream error for bytes of the client that are no XML stream (RFC 6120 §4.9.3); the session ends.
+    pub fn refuse_bytes(&mut self, now: Instant, error: &FrameError) {
+        self.effects.reply_to_client(error.stream_error());
+        self.begin_end(now, EndReason::ClientError);
+    }
+
+    /// Whether a connection may resume with this `h`; asked before the old attachment is given up.
+    ///
+    /// # Errors
+    /// The client claims stanzas that were never sent.
+    pub fn check_resume(&self, h: sm::Handled) -> Result<(), sm::TooHigh> {
+        self.device.client().check_resume(h)
+    }
+
+    /// The configuration that the session follows.
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// The device whose session it is.
+    pub fn device(&self) -> DeviceId {
+        self.device.account().device()
+    }
+
+    /// The current attachment.
+    pub fn attachment(&self) -> Attachment {
+        self.device.client().attachment()
+    }
+
+    /// Whether the client's next frame can be taken now.
+    pub fn wants_client(&self) -> bool {
+        !self.device.client().is_resuming() && self.server.has_room() && !self.device.delivery().owes_too_much()
+    }
+
+    /// Whether the server's next frame can be taken now: else the disk is too slow for what comes, or refuses it.
+    pub fn wants_upstream(&self) -> bool {
+        let sheds = !self.device.delivery().spool_accepts() && self.device.client().is_dark() && !self.is_ending();
+        sheds || self.device.delivery().queue().has_room() && !self.is_paused()
+    }
+
+    /// Whether the server is not read: the spool refuses, and memory has as much as it may of what the client has not got.
+    pub(super) fn is_paused(&self) -> bool {
+        self.device.client().is_open() && self.device.delivery().is_over_bounds(&self.server)
+    }
+
+    /// Whether the end has begun: the session cannot be resumed any more.
+    pub fn is_ending(&self) -> bool {
+        self.lifecycle.is_ending()
+    }
+
+    /// Whether the client can be reached.
+    pub fn reach(&self) -> Reach {
+        self.device.client().reach()
+    }
+
+    /// Whether the session is held without a usable client connection.
+    pub fn is_dark(&self) -> bool {
+        self.device.client().is_dark()
+    }
+
+    /// How many stanzas wait in memory for the client's acknowledgement, and what they count for in bytes.
+    pub fn queued(&self) -> (usize, usize) {
+        (self.device.delivery().queue().len(), self.device.delivery().queue().bytes())
+    }
+
+    /// Bytes of the client that wait to be relayed to the server behind a presence.
+    pub fn held_bytes(&self) -> usize {
+        self.device.backlog().bytes_behind()
+    }
+
+    /// The number of stanzas that are set aside for the device.
+    pub fn set_aside(&self) -> usize {
+        self.device.account().guard().map_or(0, Guard::count)
+    }
+
+    /// What a crash would lose while the spool refuses, unless the server has it too.
+    pub fn unsaved(&self) -> Unsaved {
+        self.device.delivery().unsaved()
+    }
+
+    /// Whether the spool takes what it is handed.
+    pub fn spool_accepts(&self) -> bool {
+        self.device.delivery().spool_accepts()
+    }
+
+    /// The push services that notify the device.
+    pub fn services(&self) -> Vec<Jid> {
+        let services: Box<[Jid]> = self.device.account().owned().map(|r| r.target.service.clone()).collect();
+        services.into_vec()
+    }
+
+    /// Bytes of memory that the session has beside its queue.
+    fn memory_aside(&self) -> usize {
+        self.device.memory() + self.server.memory()
     }
 }

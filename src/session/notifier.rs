@@ -1,6 +1,7 @@
 //! When a session pushes for its device, what it tells other devices, and what becomes of a publish.
 
 mod calls;
+mod situation;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -26,6 +27,7 @@ use crate::push::rooms::Rooms;
 use crate::push::roster::Roster;
 use crate::push::waiting::{Audience, Facts};
 use crate::xml::{Element, Node, ns};
+pub(super) use situation::{Fresh, Kept, Situation};
 
 /// Decides about pushes for the device.
 pub(super) struct Notifier {
@@ -52,37 +54,6 @@ pub(super) struct Notifier {
 struct Beyond {
     seq: u64,
     stanza: Element,
-}
-
-/// The device as it is when something is decided.
-#[derive(Clone, Copy)]
-pub(super) struct Situation<'a> {
-    pub(super) account: &'a AccountView,
-    pub(super) delivery: &'a Delivery,
-    /// Since when stanzas cannot be expected to be read: `None` while the client is live.
-    pub(super) unreachable_since: Option<Instant>,
-}
-
-impl Situation<'_> {
-    /// Since when the device cannot be reached, if it has a registration.
-    fn since(&self) -> Option<Instant> {
-        self.unreachable_since.filter(|_| self.account.has_registration())
-    }
-}
-
-/// A stanza that has just come.
-#[derive(Clone, Copy)]
-pub(super) struct Fresh<'a> {
-    pub(super) stanza: &'a Element,
-    pub(super) seq: u64,
-    pub(super) kept: Kept,
-}
-
-/// Where a stanza that has just come is kept.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kept {
-    InMemory,
-    OnDiskOnly,
 }
 
 /// A stanza that has just been read.

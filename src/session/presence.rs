@@ -41,6 +41,13 @@ fn sort(node: &Node<'_>) -> Sort {
     }
 }
 
+/// Whether the session may go on for its pushes if the client closes its stream behind an `unavailable`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Linger {
+    Possible,
+    Impossible,
+}
+
 /// The client's own presence.
 #[derive(Debug, Default)]
 pub(super) struct Own {

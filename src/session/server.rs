@@ -1,27 +1,31 @@
 //! The stream to the server: what is written to it, what it confirms, which of our requests it has not answered.
 
+mod answered;
 mod confirmation;
 mod leg;
 mod pending;
+mod writer;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
+use super::answer::iq_result;
 use super::contract::{Output, Replies};
 use super::effects::Effects;
 use super::event::Peer;
 use super::identity::Identity;
-use super::ids::RequestIds;
+use super::settings::Settings;
 use super::sm::{Handled, ack};
-use crate::push::notification::Publish;
 use crate::push::outcome::Outcome;
 use crate::xml::{self, Element, Node, XmlWriter, ns};
+pub(super) use answered::{Answered, CarriedPublish, StreamError};
 use confirmation::Confirmation;
 use leg::ServerLeg;
-pub(super) use leg::UNACKED;
+pub(super) use leg::{Settling, UNACKED};
 use pending::{OpenPublish, Pending};
+use writer::Writer;
 
 /// The stream to the server.
 pub(super) struct ServerStream {
@@ -29,67 +33,20 @@ pub(super) struct ServerStream {
     leg: ServerLeg,
     confirmation: Confirmation,
     pending: Pending,
-    /// When something was written last.
-    written: Instant,
-    /// The footer was written: nothing follows it.
-    is_closed: bool,
-}
-
-/// How a server ends its stream with an error.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum StreamError {
-    /// The client is to be told.
-    Passed,
-    /// RFC 6120 §4.9.3.19: the server sends its clients elsewhere, where nobody is there for ours; they come back here.
-    SeeOtherHost,
-}
-
-/// A publish for the user's own stream.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct CarriedPublish<'a> {
-    /// The relay's number of it.
-    pub(super) number: u64,
-    pub(super) publish: &'a Publish,
-    /// When its outcome counts as unknown.
-    pub(super) deadline: Instant,
-}
-
-/// What an iq result or error of the server answers.
-#[derive(Debug)]
-pub(super) enum Answered {
-    /// A request of the client that does not concern Pushward.
-    Client,
-    /// The client's request for the features of its account.
-    Features,
-    /// The client's request to remove its account: it is removed.
-    Removal,
-    /// A ping behind what was sent: the server has that.
-    Ping,
-    /// A publish.
-    Publish {
-        /// The relay's number of it.
-        number: u64,
-        /// What became of it.
-        outcome: Outcome,
-    },
-    /// A request of Pushward that is not waited for any more (invariant 5: a late answer is still ours).
-    Late,
+    writer: Writer,
 }
 
 impl ServerStream {
-    pub(super) fn new(identity: Arc<Identity>, ids: RequestIds, offers_sm: bool) -> Self {
+    pub(super) fn new(identity: Arc<Identity>, offers_sm: bool) -> Self {
         let now = identity.clock().now;
         Self {
-            identity,
             leg: ServerLeg::new(now, offers_sm),
             confirmation: Confirmation::default(),
-            pending: Pending::new(ids),
-            written: now,
-            is_closed: false,
+            pending: Pending::new(Arc::clone(&identity)),
+            writer: Writer::new(now),
+            identity,
         }
     }
-
-    // What is written
 
     /// Our own stream management with the server (XEP-0198 §3): without resumption, and nothing of the client's.
     pub(super) fn enable(&mut self, now: Instant, effects: &mut Effects) {
@@ -102,20 +59,12 @@ impl ServerStream {
 
     /// Writes what comes from elsewhere.
     pub(super) fn write(&mut self, now: Instant, bytes: Bytes, effects: &mut Effects) {
-        self.put(now, Output::ToUpstream(bytes), effects);
+        self.writer.write(now, Output::ToUpstream(bytes), effects);
     }
 
     /// Answers what the server itself has sent.
     fn reply(&mut self, now: Instant, bytes: Bytes, effects: &mut Effects) {
-        self.put(now, Output::ReplyToUpstream(bytes), effects);
-    }
-
-    fn put(&mut self, now: Instant, output: Output, effects: &mut Effects) {
-        if self.is_closed {
-            return;
-        }
-        self.written = now;
-        effects.push(output);
+        self.writer.write(now, Output::ReplyToUpstream(bytes), effects);
     }
 
     /// Forwards an element of the client as it is.
@@ -136,6 +85,16 @@ impl ServerStream {
         self.reply(now, stanza, effects);
     }
 
+    /// Answers a ping (XEP-0199) in place of the client; whether the iq is one.
+    pub(super) fn answer_ping(&mut self, now: Instant, iq: &Element, effects: &mut Effects) -> bool {
+        let node = iq.node();
+        let is_ping = node.attr("type").as_deref() == Some("get") && node.child("ping", ns::PING).is_some();
+        if is_ping {
+            self.answer(now, iq_result(&node), effects);
+        }
+        is_ping
+    }
+
     /// Writes a stanza of our own.
     pub(super) fn inject(&mut self, now: Instant, stanza: Bytes, effects: &mut Effects) {
         self.confirmation.injected();
@@ -151,7 +110,7 @@ impl ServerStream {
 
     /// Asks for the roster.
     pub(super) fn ask_for_roster(&mut self, now: Instant, effects: &mut Effects) {
-        let id = self.pending.id(self.identity.random());
+        let id = self.pending.id();
         let mut xml = XmlWriter::new();
         xml.start("iq").attr("type", "get").attr("id", &id).start("query").attr("xmlns", ns::ROSTER);
         self.inject(now, xml.finish(), effects);
@@ -160,7 +119,7 @@ impl ServerStream {
     /// Sends a publish through the user's own stream, where the server stamps the full JID.
     pub(super) fn publish(&mut self, now: Instant, carried: &CarriedPublish<'_>, effects: &mut Effects) {
         let CarriedPublish { number, publish, deadline } = *carried;
-        let id = self.pending.id(self.identity.random());
+        let id = self.pending.id();
         let iq = publish.iq(&id, None);
         let service = publish.target.service.clone();
         self.pending.publish(OpenPublish { id, number, service, deadline: Some(deadline) });
@@ -169,20 +128,18 @@ impl ServerStream {
 
     /// Writes whitespace if nothing was written for this long.
     pub(super) fn keep_alive(&mut self, now: Instant, every: Duration, effects: &mut Effects) {
-        if self.written + every <= now {
-            self.write(now, Bytes::from_static(b" "), effects);
-        }
+        self.writer.keep_alive(now, every, effects);
     }
 
     /// Writes the footer.
     pub(super) fn close(&mut self, now: Instant, effects: &mut Effects) {
         self.write(now, Bytes::from_static(xml::STREAM_CLOSE), effects);
-        self.is_closed = true;
+        self.writer.end();
     }
 
     /// Writes nothing any more.
     pub(super) fn end(&mut self) {
-        self.is_closed = true;
+        self.writer.end();
     }
 
     // Stream management
@@ -248,16 +205,9 @@ impl ServerStream {
         removed && self.pending.take_unnamed_removal(now)
     }
 
-    /// Sends the `<a/>` that is owed to the server.
-    pub(super) fn settle_owed(&mut self, now: Instant, first_unsettled: Option<u64>, effects: &mut Effects) {
-        if let Some(h) = self.leg.take_owed(first_unsettled, false) {
-            self.reply(now, ack(h), effects);
-        }
-    }
-
-    /// Sends an `<a/>` if there is anything to acknowledge, whether it is waited for or not.
-    pub(super) fn settle(&mut self, now: Instant, first_unsettled: Option<u64>, effects: &mut Effects) {
-        if let Some(h) = self.leg.take_owed(first_unsettled, true) {
+    /// Sends an `<a/>`, if there is anything to acknowledge.
+    pub(super) fn settle(&mut self, now: Instant, settling: Settling, unsettled: Option<u64>, effects: &mut Effects) {
+        if let Some(h) = self.leg.settle(settling, unsettled) {
             self.reply(now, ack(h), effects);
         }
     }
@@ -278,7 +228,7 @@ impl ServerStream {
             xml.start("r").attr("xmlns", ns::SM);
             self.confirmation.asked(now);
         } else {
-            let id = self.pending.id(self.identity.random());
+            let id = self.pending.id();
             xml.start("iq").attr("type", "get").attr("id", &id).attr("to", self.identity.domain());
             xml.start("ping").attr("xmlns", ns::PING);
             self.confirmation.injected();
@@ -385,39 +335,21 @@ impl ServerStream {
 
     /// Takes an iq that came from the server: what it answers. A request answers nothing that Pushward knows.
     pub(super) fn on_answer(&mut self, node: &Node<'_>) -> Answered {
-        let (id, Some(kind)) = (node.attr("id").unwrap_or_default(), node.attr("type")) else {
-            return Answered::Client;
-        };
-        if kind != "result" && kind != "error" {
-            return Answered::Client;
-        }
-        let from = node.attr("from");
-        let is_server = self.identity.is_server(from.as_deref());
-        if self.pending.is_ours(&id) {
-            let of_server = is_server && matches!(Outcome::of(node), Outcome::Wait(_));
-            if let Some(open) = self.pending.take_publish(&id, from.as_deref(), of_server) {
-                let outcome = open.deadline.map(|_| Outcome::of(node));
-                return outcome.map_or(Answered::Late, |outcome| Answered::Publish { number: open.number, outcome });
+        let is_server = self.identity.is_server(node.attr("from").as_deref());
+        match self.pending.on_answer(node, is_server) {
+            Answered::Late if is_server && self.confirmation.ping_answered(&node.attr("id").unwrap_or_default()) => {
+                Answered::Ping
             }
-            let confirmed = is_server && self.confirmation.ping_answered(&id);
-            return if confirmed { Answered::Ping } else { Answered::Late };
+            answered => answered,
         }
-        // The ids are the client's, and others may know them.
-        if !is_server {
-            return Answered::Client;
-        }
-        if self.pending.take_removal(&id, &kind) {
-            return Answered::Removal;
-        }
-        if self.pending.take_query(&id) { Answered::Features } else { Answered::Client }
     }
 
-    /// The number of the next publish whose time is over; its late answer will still be swallowed.
-    pub(super) fn take_late_publish(&mut self, now: Instant) -> Option<u64> {
-        self.pending.take_late(now)
+    /// Declares the outcome of publishes unknown whose time is over; a late answer will still be swallowed.
+    pub(super) fn give_up_late_publishes(&mut self, now: Instant, effects: &mut Effects) {
+        while let Some(number) = self.pending.take_late(now) {
+            effects.push(Output::Carried { number, outcome: Box::new(Outcome::Unknown) });
+        }
     }
-
-    // Time
 
     /// The server is not read from now on: no clock runs for what it was asked.
     pub(super) fn on_paused(&mut self, now: Instant) {
@@ -456,9 +388,11 @@ impl ServerStream {
         self.leg.deadline(patience).filter(|_| !self.confirmation.is_server_paused())
     }
 
-    /// When the stream has something to do: `patience` is the time for the answer to `<enable/>`, `keepalive` the longest silence.
-    pub(super) fn deadline(&self, patience: Duration, keepalive: Duration) -> Option<Instant> {
-        let waits = [self.pending.deadline(), self.confirmation.server_deadline(), self.enable_deadline(patience)];
-        waits.into_iter().flatten().chain([self.written + keepalive]).min()
+    /// When the stream has something to do.
+    pub(super) fn deadline(&self, settings: &Settings) -> Option<Instant> {
+        let enabled = self.enable_deadline(settings.server_timeout);
+        let keepalive = self.writer.deadline(settings.stream_management.upstream_keepalive);
+        let waits = [self.pending.deadline(), self.confirmation.server_deadline(), enabled, Some(keepalive)];
+        waits.into_iter().flatten().min()
     }
 }

@@ -1,40 +1,35 @@
-//! Frames of both streams, and stanzas on their way from one to the other.
+//! Frames of both streams, the end of the server's, and stanzas on their way from one to the other.
 
 use std::time::Instant;
 
 use bytes::Bytes;
 
 use super::account::request::ClientRequest;
-use super::answer::{self, iq_error, iq_result, message_error};
-use super::backlog::FirstPresence;
-use super::client::{Activity, PingAnswer};
+use super::answer::{self, iq_error, message_error};
 use super::contract::Output;
-use super::csi::{Urgency, urgency};
-use super::delivery::{Incoming, Placed};
+use super::csi::Activity;
+use super::delivery::Incoming;
 use super::event::{Cause, EndReason, Event};
 use super::kind::{is_request, refusal};
-use super::notifier::{Fresh, Kept};
-use super::presence::Own;
+use super::presence::Linger;
 use super::server::{Answered, StreamError};
 use super::sm::{self, failed};
 use super::{Session, rewrite};
-use crate::push::account::Change;
 use crate::push::mucsub::MUCSUB;
-use crate::push::outcome::Outcome;
 use crate::xml::{self, Element, ErrorType, Frame, Kind, Node, Skipped, StanzaCondition, StreamCondition, ns};
 
 impl Session {
     // The client's frames
 
     pub(super) fn on_client_frame(&mut self, now: Instant, frame: Frame) {
-        self.client.on_frame(now);
+        self.device.client_mut().on_frame(now);
         if self.succession.on_sign_of_life() {
             self.effects.push(Output::Answered);
         }
         if self.lifecycle.is_ending() || self.lifecycle.is_leaving() {
             return;
         }
-        if let Some(frame) = self.backlog.follow(frame, |element| self.client.is_ping_answer(element)) {
+        if let Some(frame) = self.device.follow(frame) {
             self.take_client_frame(now, frame);
         }
     }
@@ -42,10 +37,10 @@ impl Session {
     /// Takes a frame whose turn it is.
     fn take_client_frame(&mut self, now: Instant, frame: Frame) {
         if matches!(frame, Frame::Close) {
-            self.on_client_ends(now);
+            self.device.on_client_ends(now, &mut self.effects);
             return self.on_client_closes(now);
         }
-        self.send_parting(now);
+        self.device.send_parting(now, &mut self.server, &mut self.effects);
         match frame {
             Frame::Whitespace | Frame::Skipped(_) | Frame::Close => {}
             Frame::Element(element) if element.kind() == Kind::Other => self.on_client_nonza(now, element),
@@ -57,7 +52,7 @@ impl Session {
     /// The presence that waited has been forwarded: what came behind it follows.
     pub(super) fn go_on_behind_presence(&mut self, now: Instant) {
         while !self.lifecycle.is_ending()
-            && let Some(frame) = self.backlog.next_behind()
+            && let Some(frame) = self.device.next_behind()
         {
             self.take_client_frame(now, frame);
         }
@@ -71,9 +66,9 @@ impl Session {
     fn on_client_nonza(&mut self, now: Instant, element: Element) {
         let node = element.node();
         match (node.ns(), node.name()) {
-            (ns::SM, "r") if self.client.counts() => {
-                self.server.on_client_asks(now, self.backlog.stanzas_behind());
-                self.answer_client(now);
+            (ns::SM, "r") if self.device.client().counts() => {
+                self.server.on_client_asks(now, self.device.backlog().stanzas_behind());
+                self.device.answer(now, &mut self.server, &mut self.effects);
             }
             (ns::SM, "r") => {}
             (ns::SM, "a") => self.on_client_ack(now, &node),
@@ -81,14 +76,15 @@ impl Session {
             (ns::SM, _) => self.effects.reply_to_client(failed(StanzaCondition::UnexpectedRequest, None)),
             (ns::CSI, "active" | "inactive") => {
                 let inactive = node.name() == "inactive";
-                self.client.on_activity(if inactive { Activity::Inactive } else { Activity::Active });
-                self.write_held_back(now);
+                let activity = if inactive { Activity::Inactive } else { Activity::Active };
+                self.device.client_mut().on_activity(activity);
+                self.device.write_held_back(now, &mut self.effects);
                 if self.identity.server_has_csi() {
                     self.server.forward(now, element, &mut self.effects);
                 }
             }
             // It is about the client's stream, which it closes now (RFC 6120 §4.9.1.1), and no fault of the server's.
-            (ns::STREAMS, "error") => self.on_client_ends(now),
+            (ns::STREAMS, "error") => self.device.on_client_ends(now, &mut self.effects),
             // Elements that would change the upstream stream behind our back.
             (ns::TLS | ns::SASL | ns::SASL2 | ns::COMPRESS_PROTOCOL | ns::SM2, _) => {
                 self.refuse_client(now, StreamCondition::UnsupportedStanzaType);
@@ -97,30 +93,17 @@ impl Session {
         }
     }
 
-    /// Sends the client its `<a/>`, if one is due: never ahead of a replay.
-    pub(super) fn answer_client(&mut self, now: Instant) {
-        if self.may_answer_client() {
-            let count = self.server.take_answers(now);
-            self.client.send_acks(count, self.server.handled(), &mut self.effects);
-        }
-    }
-
-    /// Whether an `<a/>` may be sent to the client: it is there, and all that it missed has been written.
-    pub(super) fn may_answer_client(&self) -> bool {
-        let replaying = self.client.is_resuming() || self.delivery.queue().has_tail();
-        !self.client.is_dark() && !replaying && self.client.counts()
-    }
-
     fn on_client_ack(&mut self, now: Instant, node: &Node<'_>) {
+        let client = self.device.client_mut();
         let Some(h) = node.attr("h").and_then(|h| sm::Handled::parse(&h)) else {
-            if self.client.counts() {
+            if client.counts() {
                 self.refuse_client(now, StreamCondition::BadFormat);
             }
             return;
         };
-        match self.client.on_ack(h) {
+        match client.on_ack(h) {
             None => {}
-            Some(Ok(count)) => self.on_acknowledged(now, count),
+            Some(Ok(count)) => self.device.on_acknowledged(now, count, &mut self.effects),
             Some(Err(too_high)) => {
                 let (condition, text) = (too_high.condition(), too_high.to_string());
                 let error = xml::stream_error(StreamCondition::UndefinedCondition, Some(&condition), Some(&text));
@@ -130,107 +113,37 @@ impl Session {
         }
     }
 
-    fn on_acknowledged(&mut self, now: Instant, count: usize) {
-        self.take_acknowledged(now, count);
-        let Self { client, account, effects, .. } = self;
-        self.delivery.go_on_behind_suspect(now, client, account, effects);
-    }
-
-    /// The client has the first so many stanzas that were written to it.
-    pub(super) fn take_acknowledged(&mut self, now: Instant, count: usize) {
-        self.delivery.clear_of_suspicion(now, count, &mut self.account, &mut self.effects);
-        self.delivery.on_acknowledged(count, &mut self.effects);
-        self.client.on_acknowledged(now, &mut self.effects);
-        self.notifier.on_acknowledged(&self.delivery);
-    }
-
     fn on_client_enables(&mut self, node: &Node<'_>) {
-        let Some(preceding) = self.client.may_enable() else {
+        let Some(preceding) = self.device.client().may_enable() else {
             return self.effects.reply_to_client(failed(StanzaCondition::UnexpectedRequest, None));
         };
         let enabled = sm::Enable::read(node).grant(self.identity.random_source());
         self.effects.reply_to_client(enabled.xml(self.settings.push.max_hibernation_timeout));
-        self.on_client_counts(enabled, preceding);
-    }
-
-    /// XEP-0198 §4: both counters are zero from here on; so many stanzas went out before and are not known to have arrived.
-    pub(super) fn on_client_counts(&mut self, enabled: sm::Enabled, preceding: usize) {
-        if let Some(id) = self.client.on_enabled(enabled, preceding) {
-            let (device, sm_id) = (self.account.device(), id.as_str().to_owned());
-            self.account.change(Change::Resumable { device, sm_id }, &mut self.effects);
-            self.effects.push(Output::Resumable(id));
-        }
-        self.server.on_client_enabled();
-        if self.backlog.on_enabled() {
-            self.take_over_if_settled();
-        }
+        self.device.on_enabled(enabled, preceding, &mut self.server, &mut self.effects);
     }
 
     fn on_client_stanza(&mut self, now: Instant, element: Element) {
-        self.write_held_back(now);
-        if element.kind() == Kind::Iq && (self.is_ping_answer(now, &element) || self.answers_request(now, &element)) {
-            // XEP-0198 §4: handled, whoever answers it.
-            return self.server.on_answered_here();
-        }
-        if element.kind() == Kind::Iq
-            && element.mentions(MUCSUB)
-            && self.account.on_subscription(&element.node(), &mut self.effects)
-        {
-            self.notifier.on_subscriptions(&self.account);
-        }
-        if element.kind() == Kind::Presence {
-            if Own::is_parting(&element) && self.may_come_to_linger() {
-                return self.presence.part(element);
+        self.device.write_held_back(now, &mut self.effects);
+        if element.kind() == Kind::Iq {
+            let is_ours = self.device.is_ping_answer(now, &element, &mut self.effects);
+            if is_ours || self.answers_request(now, &element) {
+                // XEP-0198 §4: handled, whoever answers it.
+                return self.server.on_answered_here();
             }
-            if self.presence.sent(&element) && self.waits_for_backlog(&element) {
-                return;
+            if element.mentions(MUCSUB) {
+                self.device.on_subscription(&element.node(), &mut self.effects);
             }
         }
-        self.forward_stanza(now, element);
-    }
-
-    /// Whether the client's available presence waits until what the device missed before has been written.
-    fn waits_for_backlog(&mut self, presence: &Element) -> bool {
-        match self.backlog.on_presence(presence) {
-            FirstPresence::Passes => false,
-            FirstPresence::Waits => true,
-            FirstPresence::ReadsBacklog => {
-                // What comes meanwhile is not certain to be read, whatever the client enables behind its presence.
-                self.track_if_needed();
-                self.take_over_if_settled();
-                true
-            }
+        let forwarded = if element.kind() == Kind::Presence {
+            let may_linger = !self.succession.has_successor() && self.device.may_come_to_linger();
+            let linger = if may_linger { Linger::Possible } else { Linger::Impossible };
+            self.device.on_presence(element, linger, &mut self.effects)
+        } else {
+            Some(element)
+        };
+        if let Some(stanza) = forwarded {
+            self.device.forward(now, stanza, &mut self.server, &mut self.effects);
         }
-    }
-
-    /// The `unavailable` that waited for a footer passes, because something else came.
-    pub(super) fn send_parting(&mut self, now: Instant) {
-        if let Some(parting) = self.presence.take_parting() {
-            self.presence.sent(&parting);
-            self.forward_stanza(now, parting);
-        }
-    }
-
-    /// Forwards a stanza of the client, which counts it.
-    pub(super) fn forward_stanza(&mut self, now: Instant, stanza: Element) {
-        if stanza.kind() == Kind::Presence {
-            self.notifier.on_presence_sent(&stanza.node());
-            if self.presence.is_available() && self.backlog.on_available() {
-                self.await_orphans(now);
-                self.ask_for_roster(now);
-            }
-        }
-        self.server.forward_stanza(now, stanza, &mut self.effects);
-    }
-
-    /// Takes the client's answer to our own ping; whether it is one.
-    fn is_ping_answer(&mut self, now: Instant, iq: &Element) -> bool {
-        match self.client.on_ping_answer(&iq.node()) {
-            PingAnswer::Not => return false,
-            PingAnswer::Late => {}
-            PingAnswer::Acknowledges(count) => self.on_acknowledged(now, count),
-        }
-        true
     }
 
     /// Answers an iq that is ours to answer, and notes one whose answer concerns us.
@@ -241,11 +154,12 @@ impl Session {
             None => {}
             Some(ClientRequest::Features) => self.server.on_features_request(&id()),
             Some(ClientRequest::Removal) => self.server.on_removal_request(now, &id()),
-            Some(ClientRequest::Archive) => self.account.on_archive_query(),
+            Some(ClientRequest::Archive) => self.device.account_mut().on_archive_query(),
             Some(ClientRequest::Push(request)) => {
-                let Self { settings, effects, .. } = self;
-                if let Some(reply) = self.account.on_push_request(now, &node, request, settings, effects) {
-                    self.deliver_own(now, reply);
+                let Self { settings, effects, device, .. } = self;
+                let reply = device.account_mut().on_push_request(now, &node, request, settings, effects);
+                if let Some(reply) = reply {
+                    self.deliver_reply(now, reply);
                 }
                 return true;
             }
@@ -279,7 +193,7 @@ impl Session {
             (ns::SM, "r") => {
                 // What was given back stays unacknowledged.
                 let given_back = self.gives_back().then(|| self.server.acked() + 1);
-                let unsettled = given_back.or_else(|| self.delivery.first_unsettled());
+                let unsettled = given_back.or_else(|| self.device.delivery_mut().first_unsettled());
                 self.server.on_ack_request(now, unsettled, &mut self.effects);
             }
             (ns::SM, "a") => {
@@ -289,55 +203,51 @@ impl Session {
             }
             (ns::STREAMS, "error") => {
                 if self.server.takes_back_account(now, &node) {
-                    self.remove_account();
+                    self.device.remove_account(&mut self.effects);
                 }
                 match self.server.on_stream_error(&node) {
                     StreamError::SeeOtherHost => self.on_server_lost(now),
-                    StreamError::Passed => self.client.pass(element, &mut self.effects),
+                    StreamError::Passed => self.device.client().pass(element, &mut self.effects),
                 }
             }
-            _ => self.client.pass(element, &mut self.effects),
+            _ => self.device.client().pass(element, &mut self.effects),
         }
     }
 
     fn on_server_confirms(&mut self, now: Instant) {
+        let Self { device, server, effects, .. } = self;
         if self.lifecycle.is_ending() {
-            return self.save_tombstone();
+            return device.save_tombstone(server, effects);
         }
-        if self.client.is_resuming() && self.server.has_all() {
-            self.send_resumed(now);
+        if device.client().is_resuming() && server.has_all() {
+            device.send_resumed(now, server, effects);
         }
-        self.answer_client(now);
+        device.answer(now, server, effects);
     }
 
     fn on_server_stanza(&mut self, now: Instant, element: Element, ordinal: Option<u64>) {
-        if self.delivery.is_redelivered(now, &element) {
+        if self.device.delivery().is_redelivered(now, &element) {
             return self.effects.event(Event::Redelivered);
         }
         if element.kind() == Kind::Iq {
-            self.notifier.on_iq(&element);
-            let awaits_answer = !self.server.awaits_nothing() || self.client.was_pinged();
+            self.device.learn_from_iq(&element);
+            let awaits_answer = !self.server.awaits_nothing() || self.device.client().was_pinged();
             if awaits_answer && self.takes_answer(now, &element, ordinal) {
                 return;
             }
-            if !self.client.is_open() && self.answers_ping(now, &element) {
+            // XEP-0199: while the client is dark, pings are answered for it, so that nobody takes it for gone.
+            if !self.device.client().is_open() && self.server.answer_ping(now, &element, &mut self.effects) {
                 return;
             }
         }
-        if element.kind() == Kind::Presence {
-            self.notifier.on_room_presence(&element);
-        }
-        if element.kind() == Kind::Message && self.account.has_any_registration() {
-            self.take_revocation(now, &element);
-        }
-        self.delivery.note_had(&element, &self.account);
-        self.deliver(now, element, ordinal, Cause::Relayed);
+        self.device.learn(now, &element, &mut self.server, &mut self.effects);
+        self.deliver(now, Incoming { element, ordinal, cause: Cause::Relayed });
     }
 
     /// An answer for the client came by another way than the server's stream, which therefore does not count it.
     pub(super) fn on_routed(&mut self, now: Instant, answer: Element) {
         if answer.kind() == Kind::Iq && !self.takes_answer(now, &answer, None) {
-            self.deliver(now, answer, None, Cause::Relayed);
+            self.deliver(now, Incoming { element: answer, ordinal: None, cause: Cause::Relayed });
         }
     }
 
@@ -355,7 +265,7 @@ impl Session {
                 true
             }
             Answered::Removal => {
-                self.remove_account();
+                self.device.remove_account(&mut self.effects);
                 false
             }
             Answered::Features => {
@@ -365,7 +275,8 @@ impl Session {
                     _ => rewrite::account_info(element, push),
                 };
                 let rewritten = info.and_then(|bytes| Element::parse(bytes, element.header()).ok());
-                self.deliver(now, rewritten.unwrap_or_else(|| element.clone()), ordinal, Cause::Relayed);
+                let element = rewritten.unwrap_or_else(|| element.clone());
+                self.deliver(now, Incoming { element, ordinal, cause: Cause::Relayed });
                 true
             }
         }
@@ -411,98 +322,76 @@ impl Session {
         }
     }
 
-    /// The server has removed the account: nothing of it is kept.
-    fn remove_account(&mut self) {
-        self.on_account_removed();
-        self.account.change(Change::Removed, &mut self.effects);
+    // The server is lost
+
+    pub(super) fn on_server_closes(&mut self, now: Instant) {
+        let close = Bytes::from_static(xml::STREAM_CLOSE);
+        if self.lifecycle.is_ending() {
+            if self.lifecycle.last().is_some() {
+                self.server.write(now, close, &mut self.effects);
+            }
+            return self.on_server_ended_in_order();
+        }
+        // RFC 6120 §4.4: it is answered.
+        self.server.write(now, close.clone(), &mut self.effects);
+        self.device.client().write(close, &mut self.effects);
+        self.begin_end(now, EndReason::UpstreamClosed);
     }
 
-    /// XEP-0199: while the client is dark, pings are answered for it, so that nobody takes it for gone.
-    pub(super) fn answers_ping(&mut self, now: Instant, iq: &Element) -> bool {
-        let node = iq.node();
-        if node.attr("type").as_deref() != Some("get") || node.child("ping", ns::PING).is_none() {
-            return false;
+    /// Without a footer the client comes back and logs in again.
+    pub(super) fn on_server_lost(&mut self, now: Instant) {
+        if !self.lifecycle.is_ending() {
+            return self.begin_end(now, EndReason::UpstreamLost);
         }
-        self.server.answer(now, iq_result(&node), &mut self.effects);
-        true
+        if self.server.has_said_why() {
+            return self.on_server_ended_in_order();
+        }
+        if self.lifecycle.last().is_some_and(|last| self.keeps(last.reason)) {
+            self.keep_what_may_come_again(now);
+        }
+        if self.device.delivery_mut().take_given_back() {
+            self.keep_what_may_come_again(now);
+        }
+        self.end();
+    }
+
+    /// The server has ended its stream in order: it sends elsewhere all that it was not acknowledged.
+    fn on_server_ended_in_order(&mut self) {
+        let keeps = self.lifecycle.last().is_some_and(|last| self.keeps(last.reason));
+        if keeps && self.server.counts() {
+            self.give_back();
+        }
+        self.end();
+    }
+
+    /// The server has not answered our `<enable/>` in time: the client is to come back.
+    pub(super) fn on_server_silent(&mut self, now: Instant) {
+        self.effects.event(Event::ServerSilent);
+        self.tell_client(StreamCondition::RemoteConnectionFailed);
+        self.begin_end(now, EndReason::UpstreamSilent);
     }
 
     // Stanzas for the client
 
     /// Writes a stanza to the client, or lets it wait.
-    fn deliver(&mut self, now: Instant, element: Element, ordinal: Option<u64>, cause: Cause) {
+    fn deliver(&mut self, now: Instant, stanza: Incoming) {
         if self.gives_back() {
             // Not acknowledged any more, so the server sends it elsewhere.
-            return self.delivery.hold_given_back(now, Incoming { element, ordinal, cause }, self.notifier.rooms());
+            return self.device.hold_given_back(now, stanza);
         }
-        if self.lifecycle.is_ending() && is_request(&element) {
-            return self.server.answer(now, refusal(&element), &mut self.effects);
+        if self.lifecycle.is_ending() && is_request(&stanza.element) {
+            return self.server.answer(now, refusal(&stanza.element), &mut self.effects);
         }
-        if self.delivery.is_exhausted() {
+        if self.device.delivery().queue().is_exhausted() {
             self.begin_end(now, EndReason::Exhausted);
         }
-        if !self.client.is_tracked() && self.client.is_open() {
-            let stanza = Incoming { element, ordinal, cause };
-            return self.delivery.write_untracked(&stanza, &self.client, &mut self.effects);
-        }
-        let urgency = self.urgency(&element);
-        let waits = self.client.is_dark() || urgency != Urgency::Now;
-        if waits && self.delivery.cancels_out(&element, &self.presence) {
-            return;
-        }
-        let fresh = self.notifier.may_push(&element, self.situation()).then(|| element.clone());
-        let Self { client, notifier, effects, .. } = self;
-        let stanza = Incoming { element, ordinal, cause };
-        let (seq, kept) = match self.delivery.accept(now, stanza, urgency, client, notifier.rooms(), effects) {
-            Placed::Memory(seq) => {
-                self.write_waiting(now);
-                (seq, Kept::InMemory)
-            }
-            Placed::HeldBack(seq) => (seq, Kept::InMemory),
-            Placed::Spool(seq) => {
-                self.delivery.spool_all(&self.account, &mut self.effects);
-                (seq, Kept::OnDiskOnly)
-            }
-        };
-        if let Some(stanza) = &fresh {
-            self.give_up_late_publishes(now);
-            self.notify(|notifier, situation, effects| {
-                notifier.on_stanza(now, Fresh { stanza, seq, kept }, situation, effects)
-            });
-        }
-        self.keep_within_bounds(now);
+        self.device.deliver(now, stanza, &mut self.server, &mut self.effects);
     }
 
-    /// How urgent a stanza is for the client. Where the server has no client state indication, Pushward keeps from a client in the
-    /// background what it need not be woken for.
-    fn urgency(&self, element: &Element) -> Urgency {
-        let holds_back = self.client.is_in_background() && !self.identity.server_has_csi();
-        if holds_back { urgency(element.kind(), &self.notifier.read(element)) } else { Urgency::Now }
-    }
-
-    /// A stanza of our own making counts and waits like any other.
-    pub(super) fn deliver_own(&mut self, now: Instant, bytes: Bytes) {
-        if let Ok(element) = Element::parse(bytes, self.client.header()) {
-            self.deliver(now, element, None, Cause::Reply);
-        }
-    }
-
-    /// Writes what has not been written to the current attachment.
-    pub(super) fn write_waiting(&mut self, now: Instant) {
-        self.delivery.write_waiting(now, &mut self.client, &self.account, &mut self.effects);
-    }
-
-    /// The client is busy anyway: what was held goes to it, before anything that it says takes effect (XEP-0352 §5.1).
-    fn write_held_back(&mut self, now: Instant) {
-        if self.delivery.has_held_back() {
-            self.write_waiting(now);
-        }
-    }
-
-    /// Declares the outcome of carried publishes unknown whose time is over.
-    pub(super) fn give_up_late_publishes(&mut self, now: Instant) {
-        while let Some(number) = self.server.take_late_publish(now) {
-            self.effects.push(Output::Carried { number, outcome: Box::new(Outcome::Unknown) });
+    /// A reply of our own counts and waits like any other stanza.
+    pub(super) fn deliver_reply(&mut self, now: Instant, reply: Bytes) {
+        if let Ok(element) = Element::parse(reply, self.device.client().header()) {
+            self.deliver(now, Incoming { element, ordinal: None, cause: Cause::Reply });
         }
     }
 }

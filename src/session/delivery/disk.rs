@@ -10,10 +10,12 @@ use crate::session::client::ClientStream;
 use crate::session::contract::{Orphans, Output};
 use crate::session::effects::Effects;
 use crate::session::event::Event;
+#[cfg(test)]
+use crate::session::given_back::GivenBack;
 use crate::session::kind::is_durable;
-use crate::session::queue::{Company, Inherited, NoStanza, Queued, Spooled};
+use crate::session::queue::{Company, Inherited, NoStanza, Queued, Spooled, Unsaved};
 use crate::session::refill::{Again, Loading};
-use crate::session::server::{ServerStream, UNACKED};
+use crate::session::server::{ServerStream, Settling, UNACKED};
 use crate::session::shed::{ASK_AGAIN, Shed, Spool, TRIAL, returned};
 use crate::session::travel::{marks, may_travel};
 use crate::xml::{Element, Kind};
@@ -86,14 +88,9 @@ impl Delivery {
         self.spool.accepts()
     }
 
-    /// Whether the disk has what came up to this number.
-    pub(in crate::session) fn is_committed_to(&self, seq: u64) -> bool {
-        self.queue.is_committed_to(seq)
-    }
-
-    /// Whether the disk has all that must not be lost.
-    pub(in crate::session) fn is_committed(&self) -> bool {
-        self.queue.is_committed()
+    /// What is neither the client's nor on disk while the spool refuses.
+    pub(in crate::session) fn unsaved(&self) -> Unsaved {
+        if self.spool.accepts() { Unsaved::default() } else { self.queue.unsaved() }
     }
 
     /// What was handed to the spool up to this number is on disk.
@@ -329,7 +326,7 @@ impl Delivery {
             self.shed(now, &item, Some(server), effects);
         }
         let unsettled = self.queue.first_unsettled();
-        server.settle(now, unsettled, effects);
+        server.settle(now, Settling::AtOnce, unsettled, effects);
     }
 
     /// Gives up all that no disk has. Stanzas are returned to their senders if `server` can still be told.
@@ -383,5 +380,15 @@ impl Delivery {
     /// When stanzas are to go to the spool, or the disk is to be asked again.
     pub(in crate::session) fn deadline(&self, client: &ClientStream) -> Option<Instant> {
         [self.spool_due(client), self.spool.deadline(), self.refill.deadline()].into_iter().flatten().min()
+    }
+
+    #[cfg(test)]
+    pub(in crate::session) fn given_back(&self) -> Option<&GivenBack> {
+        self.given_back.as_deref()
+    }
+
+    #[cfg(test)]
+    pub(in crate::session) fn unreported(&self) -> Shed {
+        self.shed
     }
 }

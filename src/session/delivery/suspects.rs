@@ -4,6 +4,7 @@
 use std::time::{Duration, Instant};
 
 use super::Delivery;
+use super::leftovers::discard;
 use crate::push::guard::{End, Finding, First, Guard};
 use crate::session::account::AccountView;
 use crate::session::client::ClientStream;
@@ -83,7 +84,7 @@ impl Delivery {
         guard.acknowledged(self.since(now, self.vigil.began()), stanzas);
         account.set_guard(guard, effects);
         for item in self.queue.acknowledge_aside(count) {
-            self.discard(&item, effects);
+            discard(&self.queue, &item, effects);
         }
     }
 

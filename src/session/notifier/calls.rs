@@ -2,7 +2,8 @@
 
 use std::time::Instant;
 
-use super::{HoldEnd, Notifier, Situation};
+use super::situation::Situation;
+use super::{HoldEnd, Notifier};
 use crate::push::classify::{Class, Reading};
 use crate::push::notification::{Detail, Summary};
 use crate::push::pusher::{Arrival, Verdict};

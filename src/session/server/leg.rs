@@ -16,6 +16,15 @@ enum State {
     On,
 }
 
+/// When stanzas are acknowledged to the server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::session) enum Settling {
+    /// Once the server waits for it.
+    WhenOwed,
+    /// Now, as many as may be.
+    AtOnce,
+}
+
 /// The stanzas that the server counts.
 #[derive(Debug)]
 pub(super) struct ServerLeg {
@@ -112,10 +121,10 @@ impl ServerLeg {
         Handled::wrapping(self.acked)
     }
 
-    /// The `h` of an `<a/>` that nobody asked for, if there is one to send: at once if `eager`, else when one is owed.
-    pub(super) fn take_owed(&mut self, first_unsettled: Option<u64>, eager: bool) -> Option<Handled> {
+    /// The `h` of an `<a/>` that nobody asked for, if there is one to send.
+    pub(super) fn settle(&mut self, settling: Settling, first_unsettled: Option<u64>) -> Option<Handled> {
         let settled = self.settled(first_unsettled);
-        let due = eager || self.owed || settled - self.acked >= UNACKED / 2;
+        let due = settling == Settling::AtOnce || self.owed || settled - self.acked >= UNACKED / 2;
         if !self.is_on() || settled == self.acked || !due {
             return None;
         }

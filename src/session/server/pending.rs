@@ -2,10 +2,14 @@
 
 use std::collections::VecDeque;
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::answered::Answered;
 use crate::jid::Jid;
-use crate::session::ids::RequestIds;
+use crate::push::outcome::Outcome;
+use crate::session::identity::Identity;
+use crate::xml::Node;
 
 /// Open queries of the account's features: a client asks a few at a time.
 const QUERIES: usize = 32;
@@ -35,9 +39,10 @@ struct Removal {
 const REMOVAL: Duration = Duration::from_secs(60);
 
 /// What is remembered about requests until their answers come. Both lists are bounded: the oldest go first.
-#[derive(Debug)]
 pub(super) struct Pending {
-    ids: RequestIds,
+    identity: Arc<Identity>,
+    /// There was a request of Pushward on this stream.
+    has_asked: bool,
     /// Hashes of ids: the client chooses how long those are.
     queries: VecDeque<u64>,
     /// The client's request to remove its account.
@@ -46,23 +51,24 @@ pub(super) struct Pending {
 }
 
 impl Pending {
-    pub(super) fn new(ids: RequestIds) -> Self {
-        Self { ids, queries: VecDeque::new(), removal: None, publishes: VecDeque::new() }
+    pub(super) fn new(identity: Arc<Identity>) -> Self {
+        Self { identity, has_asked: false, queries: VecDeque::new(), removal: None, publishes: VecDeque::new() }
     }
 
     /// A new iq id of ours.
-    pub(super) fn id(&mut self, random: u128) -> String {
-        self.ids.next(random)
+    pub(super) fn id(&mut self) -> String {
+        self.has_asked = true;
+        self.identity.new_request_id()
     }
 
     /// Whether an answer with this id belongs to a request of ours.
     pub(super) fn is_ours(&self, id: &str) -> bool {
-        self.ids.is_ours(id)
+        self.identity.request_ids().is_ours(id)
     }
 
     /// Whether no answer can concern us: then none need be parsed.
     pub(super) fn is_idle(&self) -> bool {
-        !self.ids.are_used() && self.queries.is_empty() && self.removal.is_none()
+        !self.has_asked && self.queries.is_empty() && self.removal.is_none()
     }
 
     /// The client asked for the account's features. A request without an id has no answer that is known as its own.
@@ -78,7 +84,7 @@ impl Pending {
     }
 
     /// Whether this is the answer to the client's query of the account's features.
-    pub(super) fn take_query(&mut self, id: &str) -> bool {
+    fn take_query(&mut self, id: &str) -> bool {
         let id = self.hash(id);
         let found = self.queries.iter().position(|q| *q == id);
         found.is_some_and(|at| self.queries.remove(at).is_some())
@@ -93,13 +99,13 @@ impl Pending {
     /// Nobody who does not know the key can choose ids that collide.
     fn hash(&self, id: &str) -> u64 {
         let mut hasher = DefaultHasher::new();
-        (self.ids.key(), id).hash(&mut hasher);
+        (self.identity.request_ids().key(), id).hash(&mut hasher);
         hasher.finish()
     }
 
     /// Whether this answer of the server confirms that the account is removed. A refusal is remembered; without an id, it is
     /// the only answer that counts.
-    pub(super) fn take_removal(&mut self, id: &str, kind: &str) -> bool {
+    fn take_removal(&mut self, id: &str, kind: &str) -> bool {
         let id = (!id.is_empty()).then(|| self.hash(id));
         let is_answer = |removal: &mut Box<Removal>| removal.id == id && (id.is_some() || kind == "error");
         self.removal.take_if(is_answer).is_some() && kind == "result"
@@ -120,7 +126,7 @@ impl Pending {
 
     /// The publish that this answer belongs to: the random id and the right `from`, both. `of_server`: the server says that it did
     /// not arrive, which it may say in its own name.
-    pub(super) fn take_publish(&mut self, id: &str, from: Option<&str>, of_server: bool) -> Option<OpenPublish> {
+    fn take_publish(&mut self, id: &str, from: Option<&str>, of_server: bool) -> Option<OpenPublish> {
         let ours = |p: &OpenPublish| {
             let is_service = |from: &str| from == p.service.as_str() || Jid::new(from) == p.service;
             p.id == id && (of_server || from.is_some_and(is_service))
@@ -143,5 +149,26 @@ impl Pending {
     /// When the next publish is late.
     pub(super) fn deadline(&self) -> Option<Instant> {
         self.publishes.iter().filter_map(|p| p.deadline).min()
+    }
+
+    /// Takes an iq: what it answers. `is_server`: it comes from the server itself.
+    pub(super) fn on_answer(&mut self, node: &Node<'_>, is_server: bool) -> Answered {
+        let (id, Some(kind)) = (node.attr("id").unwrap_or_default(), node.attr("type")) else {
+            return Answered::Client;
+        };
+        if kind != "result" && kind != "error" {
+            return Answered::Client;
+        }
+        if self.is_ours(&id) {
+            let of_server = is_server && matches!(Outcome::of(node), Outcome::Wait(_));
+            let open = self.take_publish(&id, node.attr("from").as_deref(), of_server);
+            let Some(OpenPublish { number, deadline: Some(_), .. }) = open else { return Answered::Late };
+            return Answered::Publish { number, outcome: Outcome::of(node) };
+        }
+        // The ids are the client's, and others may know them.
+        if is_server && self.take_removal(&id, &kind) {
+            return Answered::Removal;
+        }
+        if is_server && self.take_query(&id) { Answered::Features } else { Answered::Client }
     }
 }

@@ -348,7 +348,7 @@ fn overflowing() -> Rig {
     for n in 1..=4 {
         rig.upstream(&message(n));
     }
-    assert!(rig.session.delivery.queue().has_tail());
+    assert!(rig.session.device.delivery().queue().has_tail());
     rig.clear();
     rig
 }
@@ -387,7 +387,7 @@ fn archived_messages_that_only_the_spool_has_are_not_kept_either() {
         rig.upstream(archived);
         rig.upstream(&message(6));
         rig.upstream(archived);
-        assert_eq!((rig.session.delivery.queue().len(), rig.spool.len()), (2, 9));
+        assert_eq!((rig.session.device.delivery().queue().len(), rig.spool.len()), (2, 9));
         rig.seconds(601);
         assert_eq!((rig.spool.len(), rig.ended), (kept, Some(EndReason::Expired)));
     }

@@ -21,7 +21,8 @@ fn an_ack_that_waits_for_the_backlog_does_not_keep_the_session_awake() {
     let mut rig = Rig::start(Settings { session_queue: 1 << 20, ..Settings::default() }, false, Vec::new());
     rig.client("<enable xmlns='urn:xmpp:sm:3' resume='true'/>");
     rig.disk_is_slow = true;
-    rig.session.take_over();
+    let Session { device, effects, .. } = &mut rig.session;
+    device.take_over(effects);
     rig.drain();
     rig.client("<r xmlns='urn:xmpp:sm:3'/>");
     rig.seconds(5);
@@ -55,9 +56,8 @@ fn what_was_adopted_stays_when_the_server_takes_back_the_rest() {
     rig.upstream("<enabled xmlns='urn:xmpp:sm:3'/>");
     rig.upstream(&message(1));
     rig.orphans = vec![waiting(1, &message(7))];
-    let Session { delivery, account, effects, .. } = &mut rig.session;
-    delivery.adopt(Orphans::OfUnregistered, account, effects);
-    rig.session.track_if_needed();
+    let Session { device, effects, .. } = &mut rig.session;
+    device.adopt(Orphans::OfUnregistered, effects);
     rig.drain();
     rig.disk_is_slow = true;
     rig.upstream(&message(2));

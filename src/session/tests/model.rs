@@ -639,7 +639,7 @@ impl World {
             | Output::Load(_)
             | Output::TakeOver
             | Output::Adopt { .. } => {
-                let rests = |session: &Session| session.delivery.queue().rests();
+                let rests = |session: &Session| session.device.delivery().queue().rests();
                 if matches!(output, Output::Load(_)) && self.session.as_ref().is_some_and(rests) {
                     count(&self.coverage.rests);
                 }
@@ -780,9 +780,9 @@ impl World {
         self.life.resumable = None;
         self.client.hang_up(None);
         self.disk.crash(revives);
-        let held = refused
-            .iter()
-            .flat_map(|session| session.delivery.queue().iter().chain(session.delivery.queue().in_flight()));
+        let held = refused.iter().flat_map(|session| {
+            session.device.delivery().queue().iter().chain(session.device.delivery().queue().in_flight())
+        });
         self.disk.died_with.extend(held.filter_map(|item| number(str_of(item.element.bytes()))));
         self.resolve_leg(reads);
         // The server's memory outlives the session's.

@@ -243,7 +243,7 @@ fn tiny_stanzas_come_back_from_the_spool_only_as_memory_has_room() {
     rig.resume(0);
     let mut h = 0;
     while h < 500 {
-        let waiting = rig.session.delivery.queue().len();
+        let waiting = rig.session.device.delivery().queue().len();
         assert!((1..=limit / 160).contains(&waiting), "{waiting} in memory, {h} acknowledged");
         h += waiting;
         rig.client(&format!("<a xmlns='urn:xmpp:sm:3' h='{h}'/>"));
@@ -331,14 +331,14 @@ fn without_memory_for_all_a_session_goes_on_from_disk_in_order() {
     for n in 2..=50 {
         rig.upstream(&message(n));
     }
-    assert_eq!((rig.session.delivery.queue().len(), rig.spool.len()), (1, 50));
+    assert_eq!((rig.session.device.delivery().queue().len(), rig.spool.len()), (1, 50));
     assert_eq!(memory.used(), one);
     let full = rig.events.iter().filter(|event| matches!(event, Event::QueueFull(Full::All))).count();
     assert_eq!(full, 1);
     rig.clear();
     rig.resume(0);
     for h in 1..=50 {
-        assert_eq!(rig.session.delivery.queue().len(), 1, "{h}");
+        assert_eq!(rig.session.device.delivery().queue().len(), 1, "{h}");
         rig.client(&format!("<a xmlns='urn:xmpp:sm:3' h='{h}'/>"));
     }
     assert_eq!(rig.delivered(), (1..=50).collect::<Vec<_>>());

@@ -324,7 +324,7 @@ impl World {
     pub(super) fn inherit(&mut self, count: u8) {
         let Some(session) = &self.session else { return };
         // What it leaves is the session's at once, or waits for its presence.
-        let at_once = session.backlog.is_done() && !session.backlog.awaits_older();
+        let at_once = session.device.backlog().is_done() && !session.device.backlog().awaits_older();
         self.life.ghosts += 1;
         let login = LoginId(self.disk.line.own.0 - 500 + self.life.ghosts);
         for seq in 1..=u64::from(count) {

@@ -224,8 +224,9 @@ impl World {
             let Output::Event(event) = output else { return 0 };
             if let Event::Shed(shed) = &**event { shed.lost } else { 0 }
         };
-        let counted =
-            |session: &Session| session.delivery.unreported().lost + session.effects.iter().map(told).sum::<u32>();
+        let counted = |session: &Session| {
+            session.device.delivery().unreported().lost + session.effects.iter().map(told).sum::<u32>()
+        };
         let lost = self.lost + self.session.as_ref().map_or(0, |session| usize::try_from(counted(session)).unwrap());
         let life = Some(self.life.number);
         let covered = |n: &&usize| {
@@ -302,7 +303,7 @@ impl World {
     /// A session that has given all back holds what comes after that only as far as there is room.
     fn has_no_room_for(&self, n: usize) -> bool {
         let session = self.session.as_ref().filter(|session| session.gives_back());
-        let Some(given_back) = session.and_then(|session| session.delivery.given_back()) else { return false };
+        let Some(given_back) = session.and_then(|session| session.device.delivery().given_back()) else { return false };
         let is_held = given_back.messages().iter().any(|item| number(str_of(item.element.bytes())) == Some(n));
         let is_full = given_back.later() + self.handed[n].xml.len() > self.settings.session_queue;
         is_full && !is_held && self.handed[n].fed.is_some()
@@ -366,7 +367,7 @@ impl World {
     /// Oracle 4: bounded memory.
     fn check_memory(&mut self) {
         let Some(session) = &self.session else { return };
-        let bytes: usize = session.delivery.queue().iter().map(|item| item.element.bytes().len() + 160).sum();
+        let bytes: usize = session.device.delivery().queue().iter().map(|item| item.element.bytes().len() + 160).sum();
         let largest = 1000;
         let limit = self.settings.session_queue + largest;
         let unsaved = session.unsaved().bytes;
@@ -388,7 +389,7 @@ impl World {
         }
         let mut held: HashSet<usize> = self.disk.has().chain(self.disk.expects()).collect();
         if let Some(session) = &self.session {
-            let items = session.delivery.queue().iter().chain(session.delivery.queue().in_flight());
+            let items = session.device.delivery().queue().iter().chain(session.device.delivery().queue().in_flight());
             held.extend(items.filter_map(|item| number(str_of(item.element.bytes()))));
         }
         self.older_has(&mut held);
@@ -468,10 +469,9 @@ impl World {
     }
 
     fn is_settled(&self) -> bool {
-        let waits = self
-            .session
-            .as_ref()
-            .is_some_and(|session| !session.delivery.queue().is_empty() || session.delivery.queue().has_tail());
+        let waits = self.session.as_ref().is_some_and(|session| {
+            !session.device.delivery().queue().is_empty() || session.device.delivery().queue().has_tail()
+        });
         !waits
             && self.older.is_none()
             && self.disk.is_idle()
@@ -483,7 +483,7 @@ impl World {
     fn is_set_aside(&self, n: usize) -> bool {
         let Some(session) = &self.session else { return false };
         let element = Element::parse(Bytes::copy_from_slice(self.handed[n].xml.as_bytes()), &self.header).unwrap();
-        is_set_aside(session.account.guard(), &element)
+        is_set_aside(session.device.account().guard(), &element)
     }
 
     fn check_accounts(&mut self) {
