@@ -6,7 +6,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::event::{Closing, EndReason, Event, Peer, Stored, Token, WakeReason};
-use super::identity::{Attachment, Resumption, SmId};
+use super::identity::Resumption;
+use super::names::{Attachment, SmId};
 use super::queue::{Inherited, Load, Spooled};
 use super::settings::Settings;
 use super::sm::Handled;

@@ -18,11 +18,12 @@ use std::time::Instant;
 
 use super::account::AccountView;
 use super::archive::is_archived;
+use super::cause::Cause;
 use super::client::ClientStream;
 use super::contract::Output;
 use super::csi::{Held, Urgency};
 use super::effects::Effects;
-use super::event::{Cause, Event};
+use super::event::Event;
 use super::given_back::GivenBack;
 use super::identity::Identity;
 use super::kind::{is_durable, is_request, refusal};

@@ -4,8 +4,9 @@ use std::collections::VecDeque;
 
 use bytes::Bytes;
 
+use super::cause::Cause;
 use super::contract::Output;
-use super::event::{Cause, Event};
+use super::event::Event;
 
 /// Room for so many effects is kept from one event of a wake-up to the next.
 const FEW: usize = 4;

@@ -9,7 +9,8 @@
 //! The contract: [`Session::handle`] takes one [`Input`], then [`Session::poll`] is drained of [`Output`]s until it returns `None`
 //! before the next input, and [`Session::deadline`] says when [`Input::Timeout`] is due. At the end of every wake-up, when nothing
 //! more is at hand, the relay passes [`Input::Quiet`] once. A session knows no socket, clock, disk or randomness: the time is an
-//! argument, and random ids come from the [`Dice`] it was given. A connection that has not bound yet is a [`negotiate::Negotiation`]; binding yields the [`Bound`] that makes a `Session`.
+//! argument, and random ids come from the [`Dice`] it was given. A connection that has not bound yet is a
+//! [`negotiate::Negotiation`]; binding yields the [`Bound`] that makes a `Session`.
 //!
 //! # Components
 //!
@@ -41,7 +42,7 @@
 //! | [`sasl`], [`sieve`] | who wants to log in; SASL offers that cannot pass a proxy that ends TLS |
 //! | **The session** | |
 //! | `contract`, `event` | [`Input`], [`Output`]; reports for the log and the metrics, reasons of ends |
-//! | `identity`, `settings` | what a session begins with and what identifies it; configuration that may change |
+//! | `identity`, `names`, `settings` | what a session begins with and what identifies it; configuration that may change |
 //! | **The client** | |
 //! | `client/…` | its acknowledgements; the resumption id and its tombstone |
 //! | [`liveness`], `pause` | live, suspect, dark; clocks stand still while a peer is not read |
@@ -65,6 +66,7 @@ mod answer;
 mod archive;
 mod backlog;
 mod behind;
+mod cause;
 mod client;
 mod contract;
 mod csi;
@@ -79,6 +81,7 @@ mod kind;
 mod lifecycle;
 pub mod liveness;
 mod marks;
+mod names;
 pub mod negotiate;
 mod notifier;
 mod orphans;
@@ -116,9 +119,11 @@ use crate::jid::Jid;
 use crate::push::account::DeviceId;
 use crate::push::guard::Guard;
 use crate::xml::FrameError;
+pub use cause::Cause;
 pub use contract::{Input, Orphans, OtherSession, Output, PublishResult, Replies};
-pub use event::{Cause, Closing, EndReason, Event, Peer, Reported, Stored, Token, WakeReason};
-pub use identity::{Attachment, Bound, Clock, Dice, Owner, Resumption, SmId};
+pub use event::{Closing, EndReason, Event, Peer, Reported, Stored, Token, WakeReason};
+pub use identity::{Bound, Clock, Owner, Resumption};
+pub use names::{Attachment, Dice, SmId};
 pub use remembered::DeviceMemory;
 pub use settings::Settings;
 pub use shed::Shed;

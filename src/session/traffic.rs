@@ -6,10 +6,11 @@ use bytes::Bytes;
 
 use super::account::request::ClientRequest;
 use super::answer::{self, iq_error, message_error};
+use super::cause::Cause;
 use super::contract::Output;
 use super::csi::Activity;
 use super::delivery::Incoming;
-use super::event::{Cause, EndReason, Event};
+use super::event::{EndReason, Event};
 use super::kind::{is_request, refusal};
 use super::presence::Linger;
 use super::server::{Answered, StreamError};

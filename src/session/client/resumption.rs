@@ -1,6 +1,6 @@
 //! The id under which a client may resume its session, and the tombstone of an id that cannot be resumed any more.
 
-use crate::session::identity::SmId;
+use crate::session::names::SmId;
 use crate::session::sm::{Enabled, Handled};
 
 /// The resumption id of a session (XEP-0198 §5).

@@ -1,6 +1,6 @@
 //! A stanza for the client, and its place.
 
-use crate::session::event::Cause;
+use crate::session::cause::Cause;
 use crate::xml::Element;
 
 /// A stanza for the client.
