@@ -260,8 +260,8 @@ impl ClientStream {
         self.acknowledgements.may_enable()
     }
 
-    /// XEP-0198 §4: both counters are zero from here on; so many stanzas went out before and are not known to have arrived. Returns
-    /// the id under which the session can be resumed from now on.
+    /// XEP-0198 §4: both counters are zero from here on; so many stanzas went out before and are not known to have arrived.
+    /// Returns the id under which the session can be resumed from now on.
     pub(super) fn on_enabled(&mut self, enabled: Enabled, preceding: usize) -> Option<SmId> {
         self.acknowledgements.enable(preceding);
         self.liveness.enable();
@@ -296,7 +296,7 @@ impl ClientStream {
     /// Asks what the client has read: by `<r/>`, or by ping.
     pub(super) fn ask(&mut self, now: Instant, effects: &mut Effects) {
         let Some(question) = self.acknowledgements.ask(&self.identity) else { return };
-        effects.to_client(question);
+        effects.write_to_client(question);
         if self.liveness.asked(now) {
             effects.push(Output::Watch(Peer::Client));
         }
@@ -372,14 +372,14 @@ impl ClientStream {
     /// Writes an element that is no stanza, if the client is there.
     pub(super) fn pass(&self, element: &Element, effects: &mut Effects) {
         if self.is_open() {
-            effects.to_client(element.on_stream(&self.header));
+            effects.write_to_client(element.on_stream(&self.header));
         }
     }
 
     /// Writes this, if the client is there.
     pub(super) fn write(&self, bytes: Bytes, effects: &mut Effects) {
         if !self.is_dark() {
-            effects.to_client(bytes);
+            effects.write_to_client(bytes);
         }
     }
 

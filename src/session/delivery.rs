@@ -348,7 +348,8 @@ impl Delivery {
         self.given_back.get_or_insert_default().hold_later(item, limit);
     }
 
-    /// Keeps for the device what was left to the server, because the server's connection has broken. Returns whether anything was.
+    /// Keeps for the device what was left to the server, because the server's connection has broken. Returns whether anything
+    /// was.
     pub(super) fn take_given_back(&mut self) -> bool {
         let Some(given_back) = self.given_back.take() else { return false };
         for item in given_back.into_messages() {

@@ -32,6 +32,7 @@ use super::server::ServerStream;
 use super::settings::Settings;
 use super::shed::ASK_AGAIN;
 use super::sm::Enabled;
+use super::succession::{Succession, Successor};
 use crate::push::account::Change;
 use crate::xml::{Element, Frame, Header};
 
@@ -46,6 +47,7 @@ pub(super) struct DeviceSide {
     presence: Own,
     backlog: Backlog,
     orphans: OrphanSearch,
+    succession: Succession,
 }
 
 /// How a client comes with its bind.
@@ -80,6 +82,7 @@ impl DeviceSide {
             presence: Own::default(),
             backlog,
             orphans: OrphanSearch::default(),
+            succession: Succession::default(),
             identity,
             settings,
         }
@@ -145,19 +148,62 @@ impl DeviceSide {
     }
 
     /// Whether the session goes on for its pushes when the client closes its stream, as it does when an app is suspended.
-    pub(super) fn may_linger(&self) -> bool {
-        self.settings.push.linger && self.account.has_registration() && self.presence.is_available()
+    fn may_linger(&self) -> bool {
+        self.account.has_registration() && self.lingers()
     }
 
     /// The same, where a registration that is being stored counts.
     pub(super) fn may_come_to_linger(&self) -> bool {
-        let awaited = self.settings.push.linger && self.account.awaits_registration();
-        self.may_linger() || awaited && self.presence.is_available()
+        (self.account.has_registration() || self.account.awaits_registration()) && self.lingers()
     }
 
-    /// The presence that the client shows while it lingers.
+    fn lingers(&self) -> bool {
+        self.settings.push.linger && !self.succession.has_successor() && self.presence.is_available()
+    }
+
+    // A newer session
+
+    /// Whether a newer session of the device exists.
+    pub(super) fn has_successor(&self) -> bool {
+        self.succession.has_successor()
+    }
+
+    /// A newer session of the device has logged in, or is gone. Returns whether this one is to give way at once.
+    pub(super) fn on_successor(&mut self, now: Instant, successor: Option<Successor>, effects: &mut Effects) -> bool {
+        let Some(Successor { same_address }) = successor else {
+            self.succession.forget();
+            return false;
+        };
+        if self.client.is_dark() || same_address {
+            return true;
+        }
+        self.succession.ask(now);
+        self.client.track_by_ping();
+        self.client.ask(now, effects);
+        false
+    }
+
+    /// Whether the client has not shown in time that it is there: the newer session takes its place.
+    pub(super) fn is_superseded(&self, now: Instant) -> bool {
+        self.succession_deadline().is_some_and(|at| at <= now)
+    }
+
+    /// When the client counts as silent; never while it is not read.
+    fn succession_deadline(&self) -> Option<Instant> {
+        self.succession.deadline().filter(|_| !self.client.is_paused())
+    }
+
+    /// The client has sent a frame.
+    pub(super) fn on_frame(&mut self, now: Instant, effects: &mut Effects) {
+        self.client.on_frame(now);
+        if self.succession.on_sign_of_life() {
+            effects.push(Output::Answered);
+        }
+    }
+
+    /// The presence that a client shows while the session goes on for its pushes; `None` if the session does not.
     pub(super) fn lingering_presence(&self) -> Option<Bytes> {
-        self.presence.lingering()
+        self.presence.lingering().filter(|_| self.may_linger())
     }
 
     /// Takes the `unavailable` of a client that closes its stream.
@@ -305,6 +351,7 @@ impl DeviceSide {
     pub(super) fn on_unpaused(&mut self, now: Instant) {
         self.client.on_unpaused(now);
         self.notifier.on_client_unpaused(now);
+        self.succession.on_client_unpaused(now);
     }
 
     pub(super) fn deadline(&self) -> Option<Instant> {
@@ -316,6 +363,7 @@ impl DeviceSide {
             self.notifier.call_deadline().filter(|_| !self.client.is_paused()),
             self.delivery.deadline(&self.client),
             self.orphans.deadline(),
+            self.succession_deadline(),
         ]
         .into_iter()
         .flatten()

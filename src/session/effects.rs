@@ -42,7 +42,7 @@ impl Effects {
     }
 
     /// Writes to the client what comes from elsewhere.
-    pub(super) fn to_client(&mut self, bytes: Bytes) {
+    pub(super) fn write_to_client(&mut self, bytes: Bytes) {
         self.push(Output::ToClient(bytes));
     }
 
@@ -54,7 +54,7 @@ impl Effects {
     /// Writes a stanza to the client, for this reason.
     pub(super) fn stanza_to_client(&mut self, bytes: Bytes, cause: Cause) {
         match cause {
-            Cause::Relayed => self.to_client(bytes),
+            Cause::Relayed => self.write_to_client(bytes),
             Cause::Reply => self.reply_to_client(bytes),
         }
     }

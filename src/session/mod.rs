@@ -6,10 +6,10 @@
 //!                                  └─────────┘ ──Output::Store, Publish, …──▶ the relay
 //! ```
 //!
-//! The contract: [`Session::handle`] takes one [`Input`], then [`Session::poll`] is drained of [`Output`]s until it returns `None`
-//! before the next input, and [`Session::deadline`] says when [`Input::Timeout`] is due. At the end of every wake-up, when nothing
-//! more is at hand, the relay passes [`Input::Quiet`] once. A session knows no socket, clock, disk or randomness: the time is an
-//! argument, and random ids come from the [`Dice`] it was given. A connection that has not bound yet is a
+//! The contract: [`Session::handle`] takes one [`Input`], then [`Session::poll`] is drained of [`Output`]s until it returns
+//! `None` before the next input, and [`Session::deadline`] says when [`Input::Timeout`] is due. At the end of every wake-up,
+//! when nothing more is at hand, the relay passes [`Input::Quiet`] once. A session knows no socket, clock, disk or randomness:
+//! the time is an argument, and random ids come from the [`Dice`] it was given. A connection that has not bound yet is a
 //! [`negotiate::Negotiation`]; binding yields the [`Bound`] that makes a `Session`.
 //!
 //! # Components
@@ -26,11 +26,12 @@
 //! | · `Delivery` | the queue, the spool, waiting presence, stanzas held back or set aside, messages left to the server |
 //! | · `Notifier` | pushes, calls, rooms, the roster |
 //! | · `Own`, `Backlog`, `OrphanSearch` | the client's presence; stanzas of earlier sessions; stanzas that nobody fetches |
+//! | · `Succession` | a newer session of the same device |
 //! | `ServerStream` | stream management with the server, what it confirms, requests that it has not answered |
-//! | `Succession`, `Lifecycle` | a newer session of the same device; the way to the end |
+//! | `Lifecycle` | the way to the end |
 //!
-//! Dependencies point down: `device` → `notifier` → `delivery` → `client`, `server`, `account` → `effects`, `identity` → `contract`
-//! → leaves.
+//! Dependencies point down: `device` → `notifier` → `delivery` → `client`, `server`, `account` → `effects`, `identity` →
+//! `contract` → leaves.
 //!
 //! # Files
 //!
@@ -136,8 +137,7 @@ use identity::Identity;
 use lifecycle::Lifecycle;
 use liveness::Reach;
 use queue::{Aside, Budget, Unsaved};
-use server::{CarriedPublish, ServerStream};
-use succession::Succession;
+use server::ServerStream;
 
 /// A bound session: both legs, what waits, and the pushes about it.
 pub struct Session {
@@ -146,7 +146,6 @@ pub struct Session {
     effects: Effects,
     device: DeviceSide,
     server: ServerStream,
-    succession: Succession,
     lifecycle: Lifecycle,
     /// What the session has of the shared memory beside its queue.
     aside: Aside,
@@ -167,8 +166,7 @@ impl Session {
             device.on_enabled(enabled, 0, &mut server, &mut effects);
         }
         device.track_if_needed();
-        let (succession, lifecycle, aside) = (Succession::default(), Lifecycle::new(), Aside::default());
-        Self { settings, identity, effects, device, server, succession, lifecycle, aside }
+        Self { settings, identity, effects, device, server, lifecycle: Lifecycle::new(), aside: Aside::default() }
     }
 
     /// Takes one event. Drain [`Session::poll`] before the next.
@@ -197,19 +195,9 @@ impl Session {
                 device.on_changed(now, account, server, effects);
                 self.leave_if_due(now);
             }
-            Input::Stored { token, stored } => {
-                if let Some(reply) = device.on_stored(token, stored, effects) {
-                    self.deliver_reply(now, reply);
-                    self.leave_if_due(now);
-                }
-            }
+            Input::Stored { token, stored } => self.on_stored(now, token, stored),
             Input::Spooled { up_to } => self.on_spooled(now, up_to),
-            Input::SpoolRefused => {
-                device.on_spool_refused(now, server, effects);
-                if self.is_ending() {
-                    self.drive_end(now);
-                }
-            }
+            Input::SpoolRefused => self.on_spool_refused(now),
             Input::Loaded(items) => device.on_loaded(now, items, server, effects),
             Input::TookOver(spools) => device.on_took_over(now, &spools, server, effects),
             Input::LoadFailed => device.delivery_mut().on_load_failed(now),
@@ -219,18 +207,12 @@ impl Session {
             Input::GiveWay(reason) => self.on_give_way(now, reason),
             Input::Successor(successor) => self.on_successor(now, successor),
             Input::OtherSession(other) => device.on_other_session(now, other, server, effects),
-            Input::Carry { number, publish } => {
-                let deadline = now + self.settings.push.publish_timeout;
-                server.publish(now, &CarriedPublish { number, publish: &publish, deadline }, effects);
-            }
+            Input::Carry { number, publish } => self.carry(now, number, &publish),
             Input::Published(result) => device.on_published(now, *result, server, effects),
             Input::Routed(stanza) => self.on_routed(now, stanza),
             Input::Paused(Peer::Client) => device.client_mut().on_paused(now),
             Input::Paused(Peer::Server) => server.on_paused(now),
-            Input::Unpaused(Peer::Client) => {
-                device.on_unpaused(now);
-                self.succession.on_client_unpaused(now);
-            }
+            Input::Unpaused(Peer::Client) => device.on_unpaused(now),
             Input::Unpaused(Peer::Server) => server.on_unpaused(now),
             Input::Waits(Peer::Client) => device.client_mut().on_question_waits(),
             Input::Waits(Peer::Server) => server.on_question_waits(),
@@ -240,19 +222,18 @@ impl Session {
                 server.on_replies_wait(now, replies, device.backlog().stanzas_behind());
                 device.answer(now, server, effects);
             }
-            Input::Settings(settings) => {
-                device.on_settings(Arc::clone(&settings));
-                self.settings = settings;
-            }
+            Input::Settings(settings) => self.on_settings(settings),
             Input::Drain => self.on_drain(now),
-            Input::Quiet => {
-                self.on_quiet(now);
-                self.device.delivery_mut().on_quiet(&mut self.effects);
-                self.aside.set(self.memory_aside());
-            }
+            Input::Quiet => self.on_quiet(now),
             Input::Timeout => self.on_timeout(now),
         }
         self.go_on_behind_presence(now);
+    }
+
+    /// Follows another configuration. What is under way keeps its time: a wait that has begun, a hold that was granted.
+    fn on_settings(&mut self, settings: Arc<Settings>) {
+        self.device.on_settings(Arc::clone(&settings));
+        self.settings = settings;
     }
 
     /// The next effect, `None` when all are taken.
@@ -270,7 +251,6 @@ impl Session {
             self.server.deadline(&self.settings),
             self.server.answer_deadline().filter(|_| self.device.may_answer()),
             self.server.question_due().filter(|_| self.device.client().counts()),
-            self.succession_deadline(),
             self.lifecycle.leave_deadline(),
         ]
         .into_iter()

@@ -126,8 +126,8 @@ impl Notifier {
         }
     }
 
-    /// Whether the roster is to be asked for: once, if it matters. The client may have it stored, and ask for changes only (RFC 6121
-    /// §2.6).
+    /// Whether the roster is to be asked for: once, if it matters. The client may have it stored, and ask for changes only (RFC
+    /// 6121 §2.6).
     pub(super) fn take_roster_request(&mut self, account: &AccountView) -> bool {
         let asks = !self.asked_for_roster && account.wants_roster();
         self.asked_for_roster |= asks;
@@ -193,9 +193,10 @@ impl Notifier {
             self.tell_absent_devices(&reading, facts, situation.account, effects);
         }
         let Some(since) = situation.since() else {
-            match reading.class {
-                Class::Call => self.ring(now, seq, &reading, situation.account, effects),
-                _ => self.end_call(&reading, facts, situation.account, effects),
+            if reading.class == Class::Call {
+                self.ring(now, seq, &reading, situation.account, effects);
+            } else {
+                self.end_call(&reading, facts, situation.account, effects);
             }
             return None;
         };

@@ -336,12 +336,10 @@ impl ServerStream {
     /// Takes an iq that came from the server: what it answers. A request answers nothing that Pushward knows.
     pub(super) fn on_answer(&mut self, node: &Node<'_>) -> Answered {
         let is_server = self.identity.is_server(node.attr("from").as_deref());
-        match self.pending.on_answer(node, is_server) {
-            Answered::Late if is_server && self.confirmation.ping_answered(&node.attr("id").unwrap_or_default()) => {
-                Answered::Ping
-            }
-            answered => answered,
-        }
+        let answered = self.pending.on_answer(node, is_server);
+        let id = || node.attr("id").unwrap_or_default();
+        let is_ping = is_server && answered.is_late() && self.confirmation.ping_answered(&id());
+        if is_ping { Answered::Ping } else { answered }
     }
 
     /// Declares the outcome of publishes unknown whose time is over; a late answer will still be swallowed.

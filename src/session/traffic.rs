@@ -13,20 +13,16 @@ use super::delivery::Incoming;
 use super::event::{EndReason, Event};
 use super::kind::{is_request, refusal};
 use super::presence::Linger;
-use super::server::{Answered, StreamError};
+use super::server::{Answered, CarriedPublish, StreamError};
 use super::sm::{self, failed};
 use super::{Session, rewrite};
 use crate::push::mucsub::MUCSUB;
+use crate::push::notification::Publish;
 use crate::xml::{self, Element, ErrorType, Frame, Kind, Node, Skipped, StanzaCondition, StreamCondition, ns};
 
 impl Session {
-    // The client's frames
-
     pub(super) fn on_client_frame(&mut self, now: Instant, frame: Frame) {
-        self.device.client_mut().on_frame(now);
-        if self.succession.on_sign_of_life() {
-            self.effects.push(Output::Answered);
-        }
+        self.device.on_frame(now, &mut self.effects);
         if self.lifecycle.is_ending() || self.lifecycle.is_leaving() {
             return;
         }
@@ -136,8 +132,7 @@ impl Session {
             }
         }
         let forwarded = if element.kind() == Kind::Presence {
-            let may_linger = !self.succession.has_successor() && self.device.may_come_to_linger();
-            let linger = if may_linger { Linger::Possible } else { Linger::Impossible };
+            let linger = if self.device.may_come_to_linger() { Linger::Possible } else { Linger::Impossible };
             self.device.on_presence(element, linger, &mut self.effects)
         } else {
             Some(element)
@@ -250,6 +245,12 @@ impl Session {
         if answer.kind() == Kind::Iq && !self.takes_answer(now, &answer, None) {
             self.deliver(now, Incoming { element: answer, ordinal: None, cause: Cause::Relayed });
         }
+    }
+
+    /// Sends a publish through the user's own stream.
+    pub(super) fn carry(&mut self, now: Instant, number: u64, publish: &Publish) {
+        let deadline = now + self.settings.push.publish_timeout;
+        self.server.publish(now, &CarriedPublish { number, publish, deadline }, &mut self.effects);
     }
 
     /// Takes the answers to our own requests, and rewrites those that concern us.

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use super::Session;
 use super::contract::Output;
 use super::device::Silence;
-use super::event::{Closing, EndReason, Event, WakeReason};
+use super::event::{Closing, EndReason, Event, Stored, Token, WakeReason};
 use super::identity::Resumption;
 use super::lifecycle::{Last, Leave};
 use super::server::Settling;
@@ -32,7 +32,7 @@ impl Session {
         }
         device.release_backlog(now, server, effects);
         device.send_parting(now, server, effects);
-        if self.succession.has_successor() {
+        if device.has_successor() {
             return self.begin_end(now, EndReason::Superseded);
         }
         if !device.is_to_be_held() && device.account().awaits_registration() {
@@ -71,7 +71,14 @@ impl Session {
 
     // Time
 
+    /// The wake-up ends.
     pub(super) fn on_quiet(&mut self, now: Instant) {
+        self.go_on(now);
+        self.device.delivery_mut().on_quiet(&mut self.effects);
+        self.aside.set(self.memory_aside());
+    }
+
+    fn go_on(&mut self, now: Instant) {
         if self.lifecycle.is_ending() {
             self.device.spool_all(&mut self.effects);
             return self.drive_end(now);
@@ -109,7 +116,7 @@ impl Session {
         if self.lifecycle.is_ending() {
             return self.drive_end(now);
         }
-        if self.succession_deadline().is_some_and(|at| at <= now) {
+        if self.device.is_superseded(now) {
             return self.be_superseded(now);
         }
         match self.device.on_alarm(now, &mut self.server, &mut self.effects) {
@@ -148,33 +155,34 @@ impl Session {
         }
     }
 
+    pub(super) fn on_spool_refused(&mut self, now: Instant) {
+        self.device.on_spool_refused(now, &mut self.server, &mut self.effects);
+        if self.lifecycle.is_ending() {
+            self.drive_end(now);
+        }
+    }
+
+    /// The store has answered a request of the client.
+    pub(super) fn on_stored(&mut self, now: Instant, token: Token, stored: Stored) {
+        if let Some(reply) = self.device.on_stored(token, stored, &mut self.effects) {
+            self.deliver_reply(now, reply);
+            self.leave_if_due(now);
+        }
+    }
+
     // A newer session, and the daemon's wishes
 
     pub(super) fn on_successor(&mut self, now: Instant, successor: Option<Successor>) {
-        let Some(Successor { same_address }) = successor else {
-            self.succession.forget();
-            return;
-        };
-        if self.lifecycle.is_ending() {
-            return;
+        let ignored = successor.is_some() && self.lifecycle.is_ending();
+        if !ignored && self.device.on_successor(now, successor, &mut self.effects) {
+            self.be_superseded(now);
         }
-        if self.device.client().is_dark() || same_address {
-            return self.be_superseded(now);
-        }
-        self.succession.ask(now);
-        self.device.client_mut().track_by_ping();
-        self.device.client_mut().ask(now, &mut self.effects);
     }
 
     /// Ends in favour of the newer session; a client that is still connected is told why (RFC 6120 §4.9.3.3).
     fn be_superseded(&mut self, now: Instant) {
         self.tell_client(StreamCondition::Conflict);
         self.begin_end(now, EndReason::Superseded);
-    }
-
-    /// When the client counts as silent; never while it is not read.
-    pub(super) fn succession_deadline(&self) -> Option<Instant> {
-        self.succession.deadline().filter(|_| !self.device.client().is_paused())
     }
 
     pub(super) fn on_give_way(&mut self, now: Instant, reason: EndReason) {
@@ -235,8 +243,7 @@ impl Session {
         if !self.device.client().is_dark() {
             self.effects.reply_to_client(Bytes::from_static(xml::STREAM_CLOSE));
         }
-        let lingers = !self.succession.has_successor() && self.device.may_linger();
-        if let Some(presence) = self.device.lingering_presence().filter(|_| lingers) {
+        if let Some(presence) = self.device.lingering_presence() {
             return self.linger(now, presence);
         }
         if let Some(parting) = parting {

@@ -166,8 +166,8 @@ impl Delivery {
         true
     }
 
-    /// Takes the stanzas that were asked for. None means that there is no more, of the own spool up to what was on disk when it was
-    /// asked for.
+    /// Takes the stanzas that were asked for. None means that there is no more, of the own spool up to what was on disk when it
+    /// was asked for.
     pub(in crate::session) fn on_loaded(
         &mut self,
         now: Instant,

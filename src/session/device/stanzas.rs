@@ -18,8 +18,8 @@ use crate::xml::{Element, Frame, Kind};
 impl DeviceSide {
     // From the client
 
-    /// Takes presence of the client; returns it if it is to be forwarded now. Where the session may linger, an `unavailable` waits
-    /// for what comes next.
+    /// Takes presence of the client; returns it if it is to be forwarded now. Where the session may linger, an `unavailable`
+    /// waits for what comes next.
     pub(in crate::session) fn on_presence(
         &mut self,
         presence: Element,
@@ -170,8 +170,8 @@ impl DeviceSide {
         self.keep_within_bounds(now, server, effects);
     }
 
-    /// How urgent a stanza is for the client. Where the server has no client state indication, Pushward keeps from a client in the
-    /// background what it need not be woken for.
+    /// How urgent a stanza is for the client. Where the server has no client state indication, Pushward keeps from a client in
+    /// the background what it need not be woken for.
     fn urgency(&self, element: &Element) -> Urgency {
         let holds_back = self.client.is_in_background() && !self.identity.server_has_csi();
         if holds_back { urgency(element.kind(), &self.notifier.read(element)) } else { Urgency::Now }

@@ -220,8 +220,8 @@ impl DeviceSide {
         self.delivery.on_spooled(up_to, &self.account, effects);
     }
 
-    /// Leaves messages to the spool alone while nobody can read them. With more registrations they may have to be judged again for
-    /// one of them.
+    /// Leaves messages to the spool alone while nobody can read them. With more registrations they may have to be judged again
+    /// for one of them.
     pub(in crate::session) fn spill(&mut self, acked: u64) {
         if self.client.is_held() && self.account.owned().count() == 1 {
             let notifier = &self.notifier;

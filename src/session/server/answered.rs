@@ -45,3 +45,10 @@ pub(in crate::session) enum Answered {
     /// A request of Pushward that is not waited for any more (invariant 5: a late answer is still ours).
     Late,
 }
+
+impl Answered {
+    /// Whether nobody waits for the answer, as far as requests are concerned.
+    pub(super) fn is_late(&self) -> bool {
+        matches!(self, Self::Late)
+    }
+}

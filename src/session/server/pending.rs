@@ -124,8 +124,8 @@ impl Pending {
         self.publishes.push_back(publish);
     }
 
-    /// The publish that this answer belongs to: the random id and the right `from`, both. `of_server`: the server says that it did
-    /// not arrive, which it may say in its own name.
+    /// The publish that this answer belongs to: the random id and the right `from`, both. `of_server`: the server says that it
+    /// did not arrive, which it may say in its own name.
     fn take_publish(&mut self, id: &str, from: Option<&str>, of_server: bool) -> Option<OpenPublish> {
         let ours = |p: &OpenPublish| {
             let is_service = |from: &str| from == p.service.as_str() || Jid::new(from) == p.service;
