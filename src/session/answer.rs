@@ -1,171 +1,10 @@
-//! Requests whose answers concern Pushward: the account's disco#info, and its own publishes; and iqs that it answers itself.
-
-use std::collections::VecDeque;
-use std::hash::{DefaultHasher, Hash, Hasher};
-use std::time::{Duration, Instant};
+//! Answers to stanzas that Pushward writes itself.
 
 use bytes::Bytes;
 
-use crate::jid::Jid;
 use crate::push::registration;
 use crate::push::settings::Settings as PushSettings;
-use crate::xml::{Node, XmlWriter, ns};
-
-/// Open queries of the account's features: a client asks a few at a time.
-const QUERIES: usize = 32;
-/// Publishes whose answers are awaited or, once late, still to be swallowed.
-const PUBLISHES: usize = 64;
-
-/// A publish that left through this stream.
-#[derive(Clone, Debug)]
-pub(super) struct OpenPublish {
-    pub(super) id: String,
-    /// What the relay knows it by.
-    pub(super) number: u64,
-    pub(super) service: Jid,
-    /// `None` once the outcome was declared unknown: a late answer is still ours.
-    pub(super) deadline: Option<Instant>,
-}
-
-/// The client's request to remove its account (XEP-0077 §3.2).
-#[derive(Clone, Copy, Debug)]
-struct Removal {
-    /// A hash of its id; `None` if it has none, so that no answer can confirm it.
-    id: Option<u64>,
-    since: Instant,
-}
-
-/// How long after a request without an id the end of the stream is what became of it.
-const REMOVAL: Duration = Duration::from_secs(60);
-
-/// What is remembered about requests until their answers come. Both lists are bounded: the oldest go first.
-#[derive(Debug)]
-pub(super) struct Pending {
-    /// Begins every iq id of ours on this stream, so that an answer is known as ours however late it comes.
-    prefix: String,
-    /// Whether there ever was a request of ours on this stream.
-    asked: bool,
-    /// Hashes of ids: the client chooses how long those are.
-    queries: VecDeque<u64>,
-    /// The client's request to remove its account.
-    removal: Option<Box<Removal>>,
-    publishes: VecDeque<OpenPublish>,
-}
-
-impl Pending {
-    /// Nothing is open; `secret` is random.
-    pub(super) fn new(secret: u128) -> Self {
-        Self {
-            prefix: format!("{secret:032x}"),
-            asked: false,
-            queries: VecDeque::new(),
-            removal: None,
-            publishes: VecDeque::new(),
-        }
-    }
-
-    /// A new iq id of ours.
-    pub(super) fn id(&mut self, random: u128) -> String {
-        self.asked = true;
-        let mut id = String::with_capacity(self.prefix.len() + 33);
-        id.push_str(&self.prefix);
-        id.push('-');
-        for digit in (0..32).rev().map(|place| (random >> (4 * place)) & 0xf) {
-            id.extend(u32::try_from(digit).ok().and_then(|digit| char::from_digit(digit, 16)));
-        }
-        id
-    }
-
-    /// Whether an answer with this id belongs to a request of ours.
-    pub(super) fn is_ours(&self, id: &str) -> bool {
-        id.starts_with(&self.prefix)
-    }
-
-    /// Whether no answer can concern us: then none need be parsed.
-    pub(super) fn is_idle(&self) -> bool {
-        !self.asked && self.queries.is_empty() && self.removal.is_none()
-    }
-
-    /// The client asked for the account's features. A request without an id has no answer that is known as its own.
-    pub(super) fn query(&mut self, id: &str) {
-        if id.is_empty() {
-            return;
-        }
-        if self.queries.len() == QUERIES {
-            self.queries.pop_front();
-        }
-        let id = self.hash(id);
-        self.queries.push_back(id);
-    }
-
-    /// Whether this is the answer to the client's query of the account's features.
-    pub(super) fn take_query(&mut self, id: &str) -> bool {
-        let id = self.hash(id);
-        let found = self.queries.iter().position(|q| *q == id);
-        found.is_some_and(|at| self.queries.remove(at).is_some())
-    }
-
-    /// The client asks the server to remove its account.
-    pub(super) fn removal(&mut self, now: Instant, id: &str) {
-        let id = (!id.is_empty()).then(|| self.hash(id));
-        self.removal = Some(Box::new(Removal { id, since: now }));
-    }
-
-    /// Nobody who does not know the prefix can choose ids that collide.
-    fn hash(&self, id: &str) -> u64 {
-        let mut hasher = DefaultHasher::new();
-        (&self.prefix, id).hash(&mut hasher);
-        hasher.finish()
-    }
-
-    /// Whether this answer of the server confirms that the account is removed. A refusal is remembered; without an id, it is
-    /// the only answer that counts.
-    pub(super) fn take_removal(&mut self, id: &str, kind: &str) -> bool {
-        let id = (!id.is_empty()).then(|| self.hash(id));
-        let is_answer = |removal: &mut Box<Removal>| removal.id == id && (id.is_some() || kind == "error");
-        self.removal.take_if(is_answer).is_some() && kind == "result"
-    }
-
-    /// Whether the end of the stream confirms that the account is removed: the request had no id, and was not refused.
-    pub(super) fn take_unnamed_removal(&mut self, now: Instant) -> bool {
-        self.removal.take_if(|removal| removal.id.is_none()).is_some_and(|removal| now <= removal.since + REMOVAL)
-    }
-
-    /// A publish was sent.
-    pub(super) fn publish(&mut self, publish: OpenPublish) {
-        if self.publishes.len() == PUBLISHES {
-            self.publishes.pop_front();
-        }
-        self.publishes.push_back(publish);
-    }
-
-    /// The publish that this answer belongs to: the random id and the right `from`, both. `of_server`: the server says that it did
-    /// not arrive, which it may say in its own name.
-    pub(super) fn take_publish(&mut self, id: &str, from: Option<&str>, of_server: bool) -> Option<OpenPublish> {
-        let ours = |p: &OpenPublish| {
-            let is_service = |from: &str| from == p.service.as_str() || Jid::new(from) == p.service;
-            p.id == id && (of_server || from.is_some_and(is_service))
-        };
-        let at = self.publishes.iter().position(ours)?;
-        let publish = self.publishes.remove(at);
-        if self.publishes.is_empty() {
-            self.publishes = VecDeque::new();
-        }
-        publish
-    }
-
-    /// The next publish whose time is over; its late answer will still be swallowed.
-    pub(super) fn take_late(&mut self, now: Instant) -> Option<u64> {
-        let late = self.publishes.iter_mut().find(|p| p.deadline.is_some_and(|at| at <= now))?;
-        late.deadline = None;
-        Some(late.number)
-    }
-
-    /// When the next publish is late.
-    pub(super) fn deadline(&self) -> Option<Instant> {
-        self.publishes.iter().filter_map(|p| p.deadline).min()
-    }
-}
+use crate::xml::{ErrorType, Node, StanzaCondition, XmlWriter, ns};
 
 /// An empty result for an iq request (RFC 6120 §8.2.3), addressed back to the asker.
 pub(super) fn iq_result(request: &Node<'_>) -> Bytes {
@@ -175,19 +14,19 @@ pub(super) fn iq_result(request: &Node<'_>) -> Bytes {
 }
 
 /// An error for an iq request (RFC 6120 §8.3).
-pub(super) fn iq_error(request: &Node<'_>, kind: &str, condition: &str) -> Bytes {
+pub(super) fn iq_error(request: &Node<'_>, kind: ErrorType, condition: StanzaCondition) -> Bytes {
     error("iq", request, kind, condition)
 }
 
 /// An error for a message (RFC 6120 §8.3).
-pub(super) fn message_error(message: &Node<'_>, kind: &str, condition: &str) -> Bytes {
+pub(super) fn message_error(message: &Node<'_>, kind: ErrorType, condition: StanzaCondition) -> Bytes {
     error("message", message, kind, condition)
 }
 
-fn error(name: &str, stanza: &Node<'_>, kind: &str, condition: &str) -> Bytes {
+fn error(name: &str, stanza: &Node<'_>, kind: ErrorType, condition: StanzaCondition) -> Bytes {
     let mut xml = XmlWriter::new();
     answer(&mut xml, name, stanza, "error");
-    xml.start("error").attr("type", kind).start(condition).attr("xmlns", ns::STANZA_ERRORS);
+    xml.start("error").attr("type", kind.name()).start(condition.name()).attr("xmlns", ns::STANZA_ERRORS);
     xml.finish()
 }
 
@@ -215,4 +54,20 @@ fn answer(xml: &mut XmlWriter, name: &str, request: &Node<'_>, kind: &str) {
             xml.attr(name, &value);
         }
     }
+}
+
+/// Returns the error (RFC 6120 §8.3) that a client gets in place of a skipped answer to its iq.
+pub(super) fn unreadable(answer: &Node<'_>) -> Bytes {
+    let mut xml = XmlWriter::new();
+    xml.start("iq").attr("type", "error");
+    for name in ["id", "from", "to"] {
+        if let Some(value) = answer.attr(name) {
+            xml.attr(name, &value);
+        }
+    }
+    xml.start("error")
+        .attr("type", ErrorType::Modify.name())
+        .start(StanzaCondition::NotAcceptable.name())
+        .attr("xmlns", ns::STANZA_ERRORS);
+    xml.finish()
 }

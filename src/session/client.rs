@@ -1,257 +1,389 @@
-//! How a [`Session`] reacts to its client.
+//! The stream to the client: its current attachment, what it acknowledges, and under which id it can be resumed.
 
-use std::time::Instant;
+mod acknowledgements;
+mod resumption;
 
-use super::presence::Own;
-use super::sm::nonza::{self, ack, failed};
-use super::{EndReason, Greeting, Output, Peer, Session, Tracking, sm};
-use crate::push::account::Change;
-use crate::push::mucsub::MUCSUB;
-use crate::xml::{self, Element, Frame, Kind, Node, StanzaCondition, ns};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-impl Session {
-    /// Whether the client's next frame can be taken now.
-    pub fn wants_client(&self) -> bool {
-        self.resuming.is_none() && self.confirm.has_room() && !self.behind.owes_too_much()
+use bytes::Bytes;
+
+use super::contract::Output;
+use super::csi::Activity;
+use super::effects::Effects;
+use super::event::{Closing, Peer};
+use super::identity::{Identity, Resumption};
+use super::liveness::{Alarm, Liveness, Reach};
+use super::names::{Attachment, SmId};
+use super::rewrite::sasl2;
+use super::settings::Settings;
+use super::sm::nonza::{self, Enabled, ack};
+use super::sm::{Handled, TooHigh};
+use crate::xml::{Element, Header, Node};
+use acknowledgements::Acknowledgements;
+pub(super) use acknowledgements::PingAnswer;
+use resumption::ResumptionId;
+
+/// The stream to the client, over one connection after the other.
+pub(super) struct ClientStream {
+    identity: Arc<Identity>,
+    attachment: Attachment,
+    /// The header of the stream that the current attachment reads.
+    header: Arc<Header>,
+    acknowledgements: Acknowledgements,
+    resumption_id: ResumptionId,
+    /// A resumption that waits until the server has confirmed what the client sent before.
+    resuming: Option<Instant>,
+    /// The `<success/>` of SASL2 that is to tell the client of its resumption.
+    success: Option<Box<Element>>,
+    liveness: Liveness,
+    activity: Activity,
+    /// The end of the session has begun: nothing is written any more.
+    is_closed: bool,
+}
+
+impl ClientStream {
+    pub(super) fn new(identity: Arc<Identity>, header: Arc<Header>, activity: Activity, liveness: Liveness) -> Self {
+        Self {
+            identity,
+            attachment: Attachment::FIRST,
+            header,
+            acknowledgements: Acknowledgements::default(),
+            resumption_id: ResumptionId::default(),
+            resuming: None,
+            success: None,
+            liveness,
+            activity,
+            is_closed: false,
+        }
     }
 
-    pub(super) fn client_frame(&mut self, now: Instant, frame: Frame) {
+    pub(super) fn attachment(&self) -> Attachment {
+        self.attachment
+    }
+
+    /// The header of the stream that the current attachment reads.
+    pub(super) fn header(&self) -> &Arc<Header> {
+        &self.header
+    }
+
+    pub(super) fn on_settings(&mut self, settings: &Settings) {
+        self.liveness.change(&settings.stream_management);
+    }
+
+    // Whether the client can be reached
+
+    pub(super) fn reach(&self) -> Reach {
+        self.liveness.reach()
+    }
+
+    /// Whether there is no usable connection.
+    pub(super) fn is_dark(&self) -> bool {
+        self.liveness.is_dark()
+    }
+
+    /// Whether the client is there, and the end of the session has not begun.
+    pub(super) fn is_open(&self) -> bool {
+        !self.is_dark() && !self.is_closed
+    }
+
+    /// Whether the session is held without its client, and its end has not begun.
+    pub(super) fn is_held(&self) -> bool {
+        self.is_dark() && !self.is_closed
+    }
+
+    /// Whether the client is there, and has been told that it is back.
+    pub(super) fn is_written_to(&self) -> bool {
+        self.is_open() && self.resuming.is_none()
+    }
+
+    /// Since when stanzas cannot be expected to be read: `None` while the client is live.
+    pub(super) fn unreachable_since(&self) -> Option<Instant> {
+        self.liveness.unreachable_since()
+    }
+
+    /// Whether the client is there, and not read.
+    pub(super) fn is_paused(&self) -> bool {
+        self.liveness.is_paused()
+    }
+
+    /// The client sent something.
+    pub(super) fn on_frame(&mut self, now: Instant) {
         self.liveness.heard(now);
-        self.on_sign_of_life();
-        if self.is_ending() || self.leaving.is_some() {
-            return;
+    }
+
+    /// The next alarm whose time has come.
+    pub(super) fn on_timeout(&mut self, now: Instant) -> Option<Alarm> {
+        self.liveness.alarm(now)
+    }
+
+    /// The client is not read from now on: no clock runs for what it was asked.
+    pub(super) fn on_paused(&mut self, now: Instant) {
+        self.liveness.stop_clock(now);
+    }
+
+    /// The client is read again.
+    pub(super) fn on_unpaused(&mut self, now: Instant) {
+        self.liveness.go_on(now);
+    }
+
+    /// The open question waits to be written: no clock runs for its answer.
+    pub(super) fn on_question_waits(&mut self) {
+        self.liveness.question_waits();
+    }
+
+    /// The open question has left: from now on the client may be late with its answer.
+    pub(super) fn on_question_left(&mut self, now: Instant) {
+        self.liveness.question_left(now);
+    }
+
+    // Loss and resumption
+
+    /// How long the session is held without its client; `has_push`: its device has a registration.
+    pub(super) fn hold(&self, settings: &Settings, has_push: bool) -> Duration {
+        if has_push {
+            return settings.hibernation.max_timeout;
         }
-        if let Some(frame) = self.follow_presence(frame) {
-            self.follow(now, frame);
+        let asked = self.resumption_id.asked_max().map_or(Duration::MAX, Duration::from_secs);
+        settings.stream_management.resume_timeout.min(asked)
+    }
+
+    /// The connection is gone; the session is held for this long.
+    pub(super) fn on_lost(&mut self, now: Instant, hold: Duration) {
+        (self.resuming, self.success) = (None, None);
+        self.liveness.go_dark(now, now + hold);
+    }
+
+    /// A dark client is held for this long since it was lost.
+    pub(super) fn hold_for(&mut self, hold: Duration) {
+        if let Some(since) = self.liveness.unreachable_since().filter(|_| self.is_dark()) {
+            self.liveness.hold_until(since + hold);
         }
     }
 
-    /// Takes a frame whose turn it is.
-    pub(super) fn follow(&mut self, now: Instant, frame: Frame) {
-        if matches!(frame, Frame::Close) {
-            self.client_ends(now);
-            return self.client_closes(now);
-        }
-        self.part(now);
-        match frame {
-            Frame::Whitespace | Frame::Skipped(_) | Frame::Close => {}
-            Frame::Element(element) if element.kind() == Kind::Other => self.client_nonza(now, element),
-            Frame::Element(element) => self.client_stanza(now, element),
-            Frame::Open(_) => self.client_error(now, "bad-format"),
-        }
+    /// The hold of a dark client ends then, unless it ends before.
+    pub(super) fn hold_at_most(&mut self, end: Instant) {
+        self.liveness.hold_at_most(end);
     }
 
-    /// The stream error for bytes of the client that are no XML stream (RFC 6120 §4.9.3); the session ends.
-    pub fn refuse_bytes(&mut self, now: Instant, error: &xml::FrameError) {
-        self.reply_client(error.stream_error());
-        self.begin_end(now, EndReason::ClientError);
+    /// Whether the session can be resumed.
+    pub(super) fn is_resumable(&self) -> bool {
+        self.resumption_id.id().is_some()
     }
 
-    fn client_error(&mut self, now: Instant, condition: &str) {
-        self.reply_client(xml::stream_error(condition, None, None));
-        self.begin_end(now, EndReason::ClientError);
+    /// Whether a connection may resume with this `h`.
+    pub(super) fn check_resume(&self, h: Handled) -> Result<(), TooHigh> {
+        self.acknowledgements.check(h)
     }
 
-    // Nonzas
-
-    fn client_nonza(&mut self, now: Instant, element: Element) {
-        let node = element.node();
-        match (node.ns(), node.name()) {
-            (ns::SM, "r") => {
-                if let Tracking::Sm(_) = self.tracking {
-                    self.confirm.client_asks(now, self.behind.stanzas());
-                    self.answer_client(now);
-                }
-            }
-            (ns::SM, "a") => self.client_acked(now, &node),
-            (ns::SM, "enable") => self.enable_client_sm(&node),
-            (ns::SM, _) => self.reply_client(failed(StanzaCondition::UnexpectedRequest, None)),
-            (ns::CSI, "active" | "inactive") => {
-                self.client_inactive = node.name() == "inactive";
-                self.client_is_awake(now);
-                if self.bound.server_csi {
-                    self.forward(now, element);
-                }
-            }
-            // It is about the client's stream, which it closes now (RFC 6120 §4.9.1.1), and no fault of the server's.
-            (ns::STREAMS, "error") => self.client_ends(now),
-            // Elements that would change the upstream stream behind our back.
-            (ns::TLS | ns::SASL | ns::SASL2 | ns::COMPRESS_PROTOCOL | ns::SM2, _) => {
-                self.client_error(now, "unsupported-stanza-type");
-            }
-            _ => self.forward(now, element),
-        }
+    /// Takes the `h` of a client that resumes: the number of stanzas that it acknowledges. All others are to be written again.
+    pub(super) fn rewind(&mut self, h: Handled) -> Option<usize> {
+        self.acknowledgements.rewind(h)
     }
 
-    /// Sends the client its `<a/>`, if one is due: never ahead of a replay.
-    pub(super) fn answer_client(&mut self, now: Instant) {
-        if !self.may_answer_client() {
-            return;
-        }
-        for _ in 0..self.confirm.take_answers(now) {
-            self.reply_client(ack(self.confirm.handled()));
-        }
+    /// A new connection takes the stream up.
+    pub(super) fn attach(&mut self, now: Instant, resumption: Resumption) {
+        self.acknowledgements.on_attached();
+        self.attachment = self.attachment.next();
+        self.header = resumption.server_header;
+        self.success = resumption.success.map(Box::new);
+        self.liveness.attach(now);
     }
 
-    /// Whether an `<a/>` may be sent to the client: it is there, and all that it missed has been written.
-    pub(super) fn may_answer_client(&self) -> bool {
-        let replaying = self.resuming.is_some() || self.queue.has_tail();
-        !self.is_dark() && !replaying && matches!(self.tracking, Tracking::Sm(_))
+    /// The client is told of its resumption once the server has confirmed what it sent, or at this time.
+    pub(super) fn await_confirmation(&mut self, until: Instant) {
+        self.resuming = Some(until);
     }
 
-    fn client_acked(&mut self, now: Instant, node: &Node<'_>) {
-        let Tracking::Sm(leg) = &mut self.tracking else { return };
-        let Some(h) = node.attr("h").and_then(|h| sm::Handled::parse(&h)) else {
-            return self.client_error(now, "bad-format");
-        };
-        match leg.acknowledge(h) {
-            Ok(count) => {
-                self.client_has(now, count);
-                self.go_on_behind_suspect(now);
-            }
-            Err(too_high) => {
-                let text = too_high.to_string();
-                self.reply_client(xml::stream_error("undefined-condition", Some(&too_high.condition()), Some(&text)));
-                self.begin_end(now, EndReason::ClientError);
-            }
+    /// Whether a resumption waits for the server.
+    pub(super) fn is_resuming(&self) -> bool {
+        self.resuming.is_some()
+    }
+
+    /// Whether a resumption has waited long enough.
+    pub(super) fn is_resumption_due(&self, now: Instant) -> bool {
+        self.resuming.is_some_and(|at| at <= now)
+    }
+
+    /// Begins to tell the client that it is back; whether it can be told.
+    pub(super) fn begin_resumed(&mut self) -> bool {
+        self.resuming = None;
+        self.is_resumable()
+    }
+
+    /// Tells the client that it is back.
+    pub(super) fn send_resumed(&mut self, h: Handled, effects: &mut Effects) {
+        let Some(id) = self.resumption_id.id() else { return };
+        let resumed = nonza::resumed(id, h);
+        effects.reply_to_client(match self.success.take() {
+            Some(success) => sasl2::resumed(&success, self.identity.jid(), &resumed),
+            None => resumed,
+        });
+    }
+
+    /// Ends the time of the resumption id; whether there was one.
+    pub(super) fn retire_id(&mut self) -> bool {
+        self.resumption_id.retire()
+    }
+
+    /// Whether the resumption id was retired.
+    pub(super) fn has_tombstone(&self) -> bool {
+        self.resumption_id.is_retired()
+    }
+
+    /// Saves the count of what the client sent for the retired id, so that the client need not send that again.
+    pub(super) fn save_tombstone(&mut self, h: Handled, effects: &mut Effects) {
+        if let Some(id) = self.resumption_id.save(h) {
+            effects.push(Output::SaveTombstone { id, h });
         }
     }
 
-    /// The client has the first so many stanzas that were written to it.
-    pub(super) fn client_has(&mut self, now: Instant, count: usize) {
-        self.clear_of_suspicion(now, count);
-        for (spool, last) in self.queue.acknowledge(count) {
-            for places in self.queue.spare(spool, 0..=last) {
-                self.out(Output::Unspool { spool, places });
-            }
-        }
-        let complete = match &self.tracking {
-            // Each earlier ping is obsolete.
-            Tracking::None | Tracking::Ping(..) => true,
-            Tracking::Sm(leg) => leg.unacked() <= self.unasked,
-        };
-        if self.liveness.acked(now, complete) {
-            self.out(Output::Watch(Peer::Client));
-        }
-        self.contact();
+    /// Closes the connection; nothing is written from now on.
+    pub(super) fn close(&mut self, closing: Closing, effects: &mut Effects) {
+        self.is_closed = true;
+        effects.push(Output::CloseClient(closing));
     }
 
-    fn enable_client_sm(&mut self, node: &Node<'_>) {
-        let preceding = match &self.tracking {
-            Tracking::Sm(_) => return self.reply_client(failed(StanzaCondition::UnexpectedRequest, None)),
-            Tracking::Ping(leg, _) => leg.unacked(),
-            Tracking::None => 0,
-        };
-        let enabled = nonza::Enable::read(node).grant(self.dice);
-        self.reply_client(enabled.nonza(self.settings.hibernation.max_timeout));
-        self.client_counts(enabled, preceding);
+    /// Whether the client counts stanzas (XEP-0198).
+    pub(super) fn counts(&self) -> bool {
+        self.acknowledgements.counts()
+    }
+
+    /// Whether it is known what the client has.
+    pub(super) fn is_tracked(&self) -> bool {
+        self.acknowledgements.are_known()
+    }
+
+    /// Whether the client may enable stream management: if so, the number of stanzas that it has not acknowledged.
+    pub(super) fn may_enable(&self) -> Option<usize> {
+        self.acknowledgements.may_enable()
     }
 
     /// XEP-0198 §4: both counters are zero from here on; so many stanzas went out before and are not known to have arrived.
-    pub(super) fn client_counts(&mut self, enabled: nonza::Enabled, preceding: usize) {
-        if let Some(id) = enabled.id {
-            self.asked_max = enabled.asked_max;
-            self.sm_id = Some(id.clone());
-            let (device, sm_id) = (self.owner.device, id.as_str().to_owned());
-            self.change(None, Change::Resumable { device, sm_id });
-            self.out(Output::Resumable(id));
-        }
-        self.tracking = Tracking::Sm(sm::ClientLeg::behind(preceding));
-        self.unasked = preceding;
-        self.confirm.enable();
+    /// Returns the id under which the session can be resumed from now on.
+    pub(super) fn on_enabled(&mut self, enabled: Enabled, preceding: usize) -> Option<SmId> {
+        self.acknowledgements.enable(preceding);
         self.liveness.enable();
-        if matches!(self.greeting, Greeting::Backlog) {
-            self.greeting = Greeting::Sending(None);
-            self.take_over_if_settled();
-        }
+        self.resumption_id.grant(enabled)
     }
 
-    /// A client with a registration that knows no stream management is asked by ping what it has read.
+    /// From now on a client that knows no stream management is asked by ping what it has read.
     pub(super) fn track_by_ping(&mut self) {
-        let needed = self.owned().next().is_some() || self.queue.has_tail() || self.holds_presence();
-        if needed && matches!(self.tracking, Tracking::None) {
-            self.tracking = Tracking::Ping(sm::ClientLeg::default(), None);
+        if !self.is_tracked() {
+            self.track_silently();
             self.liveness.enable();
         }
     }
 
-    // Stanzas
-
-    fn client_stanza(&mut self, now: Instant, element: Element) {
-        self.client_is_awake(now);
-        if element.kind() == Kind::Iq && (self.answers_ping(now, &element) || self.answer_iq(now, &element)) {
-            // XEP-0198 §4: handled, whoever answers it.
-            return self.confirm.consumed();
-        }
-        if element.kind() == Kind::Iq && element.mentions(MUCSUB) {
-            self.subscribes(now, &element);
-        }
-        if element.kind() == Kind::Presence {
-            if Own::is_parting(&element) && self.may_come_to_linger() {
-                return self.own_presence.part(element);
-            }
-            if self.own_presence.sent(&element) && self.greet(&element) {
-                return;
-            }
-        }
-        self.forward_counted(now, element);
-    }
-
-    /// The `unavailable` that waited for a footer passes, because something else came.
-    pub(super) fn part(&mut self, now: Instant) {
-        if let Some(parting) = self.own_presence.take_parting() {
-            self.own_presence.sent(&parting);
-            self.forward_counted(now, parting);
+    /// From now on stanzas wait until the client has shown that it has them; it is not asked.
+    pub(super) fn track_silently(&mut self) {
+        if !self.is_tracked() {
+            self.acknowledgements.track_by_ping();
         }
     }
 
-    pub(super) fn forward_counted(&mut self, now: Instant, element: Element) {
-        if element.kind() == Kind::Presence {
-            self.rooms.sent(&element.node());
-            if matches!(self.greeting, Greeting::Awaited) && self.own_presence.is_available() {
-                self.greeting = Greeting::Done;
-                self.await_orphans(now);
-                self.ask_for_roster(now);
-            }
-        }
-        self.confirm.forwarded();
-        self.forward(now, element);
+    /// A stanza was written.
+    pub(super) fn on_stanza_written(&mut self) {
+        self.acknowledgements.on_written();
     }
 
-    fn forward(&mut self, now: Instant, element: Element) {
-        let bytes = element.into_stream(&self.bound.client_header);
-        self.write_upstream(now, bytes);
+    /// Stanzas written since the client was last asked for an acknowledgement.
+    pub(super) fn unasked(&self) -> usize {
+        self.acknowledgements.unasked()
+    }
+
+    /// Asks what the client has read: by `<r/>`, or by ping.
+    pub(super) fn ask(&mut self, now: Instant, effects: &mut Effects) {
+        let Some(question) = self.acknowledgements.ask(&self.identity) else { return };
+        effects.write_to_client(question);
+        if self.liveness.asked(now) {
+            effects.push(Output::Watch(Peer::Client));
+        }
+    }
+
+    /// Asks what the client has read, unless it was asked about all of it.
+    pub(super) fn ask_about_written(&mut self, now: Instant, effects: &mut Effects) {
+        if self.acknowledgements.unasked() > 0 {
+            self.ask(now, effects);
+        }
+    }
+
+    /// Whether the client is to be asked about stanzas that were written. A client whose count stays behind is asked again only
+    /// when there is more for it to count.
+    pub(super) fn may_be_asked(&self) -> bool {
+        self.acknowledgements.unasked() > 0 && self.liveness.may_ask() && self.resuming.is_none()
+    }
+
+    /// When the pause between two questions is over; `None` if there is none.
+    pub(super) fn question_pause(&self) -> Option<Instant> {
+        self.liveness.pause()
+    }
+
+    /// Takes the client's `<a/>`: the number of stanzas that it newly acknowledges; `None` if it does not count.
+    pub(super) fn on_ack(&mut self, h: Handled) -> Option<Result<usize, TooHigh>> {
+        self.acknowledgements.on_ack(h)
+    }
+
+    /// The client has acknowledged stanzas.
+    pub(super) fn on_acknowledged(&mut self, now: Instant, effects: &mut Effects) {
+        if self.liveness.acked(now, self.acknowledgements.are_complete()) {
+            effects.push(Output::Watch(Peer::Client));
+        }
     }
 
     /// Whether this is the client's answer to our own ping, which is still to be taken.
     pub(super) fn is_ping_answer(&self, element: &Element) -> bool {
-        let Tracking::Ping(_, Some((ping, _))) = &self.tracking else { return false };
-        element.kind() == Kind::Iq && element.node().attr("id").is_some_and(|id| id == ping.as_str())
+        self.acknowledgements.is_ping_answer(element)
     }
 
-    /// Whether this is the client's answer to our own ping.
-    fn answers_ping(&mut self, now: Instant, element: &Element) -> bool {
-        let node = element.node();
-        if !matches!(node.attr("type").as_deref(), Some("result" | "error")) {
-            return false;
+    /// Takes the client's answer to our own ping.
+    pub(super) fn on_ping_answer(&mut self, node: &Node<'_>) -> PingAnswer {
+        self.acknowledgements.on_ping_answer(node, &self.identity)
+    }
+
+    /// Whether a request of Pushward was sent to the client.
+    pub(super) fn was_pinged(&self) -> bool {
+        self.acknowledgements.was_pinged()
+    }
+
+    /// Sends so many `<a/>`s.
+    pub(super) fn send_acks(&self, count: usize, h: Handled, effects: &mut Effects) {
+        for _ in 0..count {
+            effects.reply_to_client(ack(h));
         }
-        let Some(id) = node.attr("id").filter(|id| self.pending.is_ours(id)) else { return false };
-        let Tracking::Ping(leg, open) = &mut self.tracking else {
-            // Invariant 5: an answer that came behind the client's `<enable/>` is still ours.
-            return true;
-        };
-        let Some((_, covers)) = open.take_if(|(ping, _)| *ping == id) else { return true };
-        let count = leg.acknowledge(covers).unwrap_or_default();
-        self.client_has(now, count);
-        self.go_on_behind_suspect(now);
-        true
     }
 
-    /// The client has read something: what it was notified about is its own now.
-    fn contact(&mut self) {
-        self.pusher.contact(|seq| self.queue.is_on_disk_only(seq));
-        let unread = self.queue.iter().next().map_or(u64::MAX, |item| item.seq);
-        self.ringing = self.ringing.filter(|(seq, _)| *seq >= unread);
-        self.beyond = self.beyond.take().filter(|_| self.queue.has_tail());
+    /// The client says whether its user looks at it.
+    pub(super) fn on_activity(&mut self, activity: Activity) {
+        self.activity = activity;
+    }
+
+    /// Whether the client is in the background, there, and acknowledges.
+    pub(super) fn is_in_background(&self) -> bool {
+        self.activity == Activity::Inactive && self.is_tracked() && self.is_open()
+    }
+
+    /// XEP-0352 §5.2: a resumed stream begins active. Returns whether it was inactive before.
+    pub(super) fn become_active(&mut self) -> bool {
+        std::mem::replace(&mut self.activity, Activity::Active) == Activity::Inactive
+    }
+
+    /// Writes an element that is no stanza, if the client is there.
+    pub(super) fn pass(&self, element: &Element, effects: &mut Effects) {
+        if self.is_open() {
+            effects.write_to_client(element.on_stream(&self.header));
+        }
+    }
+
+    /// Writes this, if the client is there.
+    pub(super) fn write(&self, bytes: Bytes, effects: &mut Effects) {
+        if !self.is_dark() {
+            effects.write_to_client(bytes);
+        }
+    }
+
+    /// When the next alarm is due, or a resumption has waited long enough.
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        self.liveness.deadline().into_iter().chain(self.resuming).min()
     }
 }

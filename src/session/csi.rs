@@ -3,14 +3,19 @@
 
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::time::Instant;
 
-use super::{Session, Tracking};
-use crate::push::classify::{Class, Noise};
-use crate::xml::{Element, Kind, Node, ns};
+use crate::push::classify::{Class, Classified, Noise};
+use crate::xml::{Kind, Node, ns};
 
 /// Stanzas that are held before all of them are written: what an idle client may have to catch up on at once.
 const HELD: usize = 256;
+
+/// Whether the client's user looks at it (XEP-0352).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Activity {
+    Active,
+    Inactive,
+}
 
 /// Whether a stanza for a client in the background waits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,7 +26,7 @@ pub(super) enum Urgency {
     Later(Option<u64>),
 }
 
-/// The client's state, and what is held for it.
+/// What is held for a client in the background.
 #[derive(Debug, Default)]
 pub(super) struct Held {
     /// The newest stanza of each kind that makes older ones obsolete.
@@ -30,61 +35,27 @@ pub(super) struct Held {
 }
 
 impl Held {
-    /// A stanza waits at this place; the place of the one that it makes obsolete.
-    fn hold(&mut self, key: Option<u64>, seq: u64) -> Option<u64> {
+    /// A stanza waits under this sequence number. Returns the number of the one that it makes obsolete.
+    pub(super) fn hold(&mut self, key: Option<u64>, seq: u64) -> Option<u64> {
         self.count += 1;
         key.and_then(|key| self.newest.insert(key, seq))
     }
+
+    /// Whether so many are held that all of them are to be written.
+    pub(super) fn is_full(&self) -> bool {
+        self.count >= HELD
+    }
 }
 
-impl Session {
-    /// Whether there is a client in the background, and nobody but us to keep things from it.
-    pub(super) fn holds_back(&self) -> bool {
-        self.client_inactive
-            && !self.bound.server_csi
-            && !matches!(self.tracking, Tracking::None)
-            && !self.is_dark()
-            && !self.is_ending()
-    }
-
-    /// What was held is being written.
-    pub(super) fn release(&mut self) {
-        self.held = None;
-    }
-
-    /// The client is busy anyway: what was held goes to it, before anything that it says takes effect (XEP-0352 §5.1).
-    pub(super) fn client_is_awake(&mut self, now: Instant) {
-        if self.held.is_some() {
-            self.write_waiting(now);
-        }
-    }
-
-    /// A stanza joined the queue that may wait there; whether it does.
-    pub(super) fn keep_back(&mut self, urgency: Urgency, seq: u64) -> bool {
-        let Urgency::Later(key) = urgency else { return false };
-        let held = self.held.get_or_insert_default();
-        let full = held.count + 1 >= HELD;
-        if let Some(obsolete) = held.hold(key, seq) {
-            // What is on disk goes when the client has it.
-            if self.queue.find(obsolete).is_some_and(|item| !item.is_spooled()) {
-                self.queue.remove_unwritten(obsolete);
-            }
-        }
-        self.queue.delay(seq);
-        !full
-    }
-
-    /// How urgent a stanza is for a client in the background.
-    pub(super) fn urgency(&self, element: &Element) -> Urgency {
-        let reading = self.read(element);
-        let stanza = &reading.stanza;
-        match (element.kind(), reading.class) {
-            (Kind::Presence, Class::Noise(_)) => presence(stanza),
-            (Kind::Message, Class::Noise(Noise::ChatState)) => Urgency::Later(key("state", stanza.attr("from"))),
-            (Kind::Message, Class::Noise(Noise::Receipt | Noise::Headline)) => Urgency::Later(None),
-            (Kind::Message, Class::Noise(Noise::PubsubEvent)) => Urgency::Later(event(stanza)),
-            (Kind::Message | Kind::Presence | Kind::Iq | Kind::Other, _) => Urgency::Now,
-        }
+/// How urgent a stanza is for a client in the background.
+pub(super) fn urgency(kind: Kind, reading: &Classified<'_>) -> Urgency {
+    let stanza = &reading.stanza;
+    match (kind, reading.class) {
+        (Kind::Presence, Class::Noise(_)) => presence(stanza),
+        (Kind::Message, Class::Noise(Noise::ChatState)) => Urgency::Later(key("state", stanza.attr("from"))),
+        (Kind::Message, Class::Noise(Noise::Receipt | Noise::Headline)) => Urgency::Later(None),
+        (Kind::Message, Class::Noise(Noise::PubsubEvent)) => Urgency::Later(event(stanza)),
+        (Kind::Message | Kind::Presence | Kind::Iq | Kind::Other, _) => Urgency::Now,
     }
 }
 

@@ -25,15 +25,6 @@ pub enum Peer {
     Server,
 }
 
-/// Why a stanza is written to the client.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Cause {
-    /// Somebody else sent it.
-    Relayed,
-    /// It answers what the client has sent.
-    Reply,
-}
-
 /// Why a device is to be woken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum WakeReason {

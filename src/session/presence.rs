@@ -41,15 +41,11 @@ fn sort(node: &Node<'_>) -> Sort {
     }
 }
 
-/// Whether a stanza must not be lost: messages, subscription presence, iq requests (invariant 2).
-pub(super) fn is_durable(element: &Element) -> bool {
-    let of_type = |types: &[&str]| element.node().attr("type").is_some_and(|t| types.contains(&t.as_ref()));
-    match element.kind() {
-        Kind::Message => true,
-        Kind::Presence => of_type(&["subscribe", "subscribed", "unsubscribe", "unsubscribed"]),
-        Kind::Iq => of_type(&["get", "set"]),
-        Kind::Other => false,
-    }
+/// Whether the session may go on for its pushes if the client closes its stream behind an `unavailable`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Linger {
+    Possible,
+    Impossible,
 }
 
 /// The client's own presence.

@@ -6,11 +6,8 @@
 
 use std::collections::VecDeque;
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::time::Instant;
 
-use super::deliver::own_stanza_id;
-use super::queue::Queued;
-use super::{Event, Session};
+use super::archive::own_stanza_id;
 use crate::jid::{BareJid, Jid};
 use crate::xml::{Element, Kind, Node, ns};
 
@@ -160,43 +157,6 @@ impl Own<'_> {
             }
         }
         hasher.finish()
-    }
-}
-
-impl Session {
-    /// The server's connection has broken: it may be dead, or send again what it was not acknowledged. Messages are kept and
-    /// remembered. Subscription presence is not kept: the server repeats it until it is answered.
-    pub(super) fn keep_what_may_come_again(&mut self, now: Instant) {
-        let acked = self.server.acked();
-        let is_unacked = |item: &Queued| item.ordinal.is_some_and(|ordinal| ordinal.get() > acked);
-        let repeated = |item: &Queued| is_unacked(item) && item.durable && item.element.kind() == Kind::Presence;
-        for item in self.queue.remove_where(repeated) {
-            self.discard(&item);
-        }
-        self.queue.drop_from_flight(repeated);
-        if self.removed {
-            return;
-        }
-        // An acknowledgement that was on its way may be lost as well.
-        let counted = self.queue.iter().chain(self.queue.in_flight()).filter(|item| item.ordinal.is_some());
-        let messages = counted.map(|item| &item.element).filter(|element| element.kind() == Kind::Message);
-        let added = self.device_memory.keep(self.epoch.unix_ms(now), messages, self.own());
-        if added > 0 {
-            self.event(Event::Kept(added));
-        }
-    }
-
-    /// Whether a stanza is the second delivery of one that was kept.
-    pub(super) fn is_redelivered(&mut self, now: Instant, element: &Element) -> bool {
-        let again = self.device_memory.absorbs(self.epoch.unix_ms(now), element, self.own());
-        if again {
-            self.event(Event::Redelivered);
-        }
-        again
-    }
-
-    fn own(&self) -> Own<'_> {
-        Own { account: &self.account, seed: self.settings.seed }
     }
 }
 

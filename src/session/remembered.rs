@@ -2,9 +2,8 @@
 //! the device share it, since a server may repeat a message to another session than the one that had it.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Mutex, MutexGuard};
 
-use super::Session;
 use super::redelivered::{Kept, Own};
 use super::travel::Had;
 use crate::sync::lock;
@@ -80,7 +79,7 @@ impl DeviceMemory {
     }
 
     /// Moves everything from another memory into this one.
-    fn take_from(&self, other: &Self) {
+    pub(super) fn take_from(&self, other: &Self) {
         if other.is_empty() {
             return;
         }
@@ -106,21 +105,6 @@ impl DeviceMemory {
     /// The memory stays valid if another thread has panicked.
     fn lock(&self) -> MutexGuard<'_, Option<Box<Remembered>>> {
         lock(&self.remembered)
-    }
-}
-
-impl Session {
-    /// Makes the session use `memory`, which the device's sessions share. Call it before the first input, and again if the
-    /// session turns out to belong to a device that was known before. What the session remembered so far moves into `memory`.
-    pub fn share_device_memory(&mut self, memory: Arc<DeviceMemory>) {
-        memory.take_from(&self.device_memory);
-        self.device_memory = memory;
-    }
-
-    /// Takes note that the account was removed, and clears the memory.
-    pub(super) fn forget_account(&mut self) {
-        self.removed = true;
-        self.device_memory.clear();
     }
 }
 

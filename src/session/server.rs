@@ -1,124 +1,396 @@
-//! The server's leg of stream management: what came, and how much of it we have acknowledged.
+//! The stream to the server: what is written to it, what it confirms, which of our requests it has not answered.
 
+mod answered;
+mod confirmation;
+mod leg;
+mod pending;
+mod writer;
+
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
+
+use super::answer::iq_result;
+use super::contract::{Output, Replies};
+use super::effects::Effects;
+use super::event::Peer;
+use super::identity::Identity;
+use super::settings::Settings;
 use super::sm::Handled;
+use super::sm::nonza::{self, ack};
+use crate::push::outcome::Outcome;
+use crate::xml::{self, Element, Node, XmlWriter, ns};
+pub(super) use answered::{Answered, CarriedPublish, StreamError};
+use confirmation::Confirmation;
+use leg::ServerLeg;
+pub(super) use leg::{Settling, UNACKED};
+use pending::{OpenPublish, Pending};
+use writer::Writer;
 
-/// Stanzas that may be unacknowledged while the client is live before the spool takes over: servers give up at 500.
-pub(super) const UNACKED: u64 = 250;
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum State {
-    /// The server has none, or refused it.
-    Off,
-    /// `<enable/>` was sent at this moment: what is sent counts, what comes does not yet.
-    Asked(Instant),
-    On,
+/// The stream to the server.
+pub(super) struct ServerStream {
+    identity: Arc<Identity>,
+    leg: ServerLeg,
+    confirmation: Confirmation,
+    pending: Pending,
+    writer: Writer,
 }
 
-/// The stanzas that the server counts.
-#[derive(Debug)]
-pub(super) struct ServerLeg {
-    state: State,
-    received: u64,
-    acked: u64,
-    /// The server was told less than it had sent: more follows as soon as it may.
-    owed: bool,
-    /// It has said why it ends the stream.
-    says_why: bool,
-}
-
-impl ServerLeg {
-    pub(super) fn new(now: Instant, offered: bool) -> Self {
+impl ServerStream {
+    pub(super) fn new(identity: Arc<Identity>, offers_sm: bool) -> Self {
+        let now = identity.clock().now;
         Self {
-            state: if offered { State::Asked(now) } else { State::Off },
-            received: 0,
-            acked: 0,
-            owed: false,
-            says_why: false,
+            leg: ServerLeg::new(now, offers_sm),
+            confirmation: Confirmation::default(),
+            pending: Pending::new(Arc::clone(&identity)),
+            writer: Writer::new(now),
+            identity,
         }
     }
 
-    pub(super) fn enabled(&mut self) {
-        self.state = State::On;
-    }
-
-    pub(super) fn refused(&mut self) {
-        self.state = State::Off;
-    }
-
-    /// Since when the server owes the answer to `<enable/>`.
-    pub(super) fn asked(&mut self) -> Option<&mut Instant> {
-        match &mut self.state {
-            State::Asked(since) => Some(since),
-            State::Off | State::On => None,
+    /// Our own stream management with the server (XEP-0198 §3): without resumption, and nothing of the client's.
+    pub(super) fn enable(&mut self, now: Instant, effects: &mut Effects) {
+        if self.leg.confirms() {
+            self.write(now, nonza::enable(), effects);
         }
     }
 
-    /// When that answer is late, if it may take so long.
-    pub(super) fn deadline(&self, patience: Duration) -> Option<Instant> {
-        match self.state {
-            State::Asked(since) => Some(since + patience),
-            State::Off | State::On => None,
+    /// Writes what comes from elsewhere.
+    pub(super) fn write(&mut self, now: Instant, bytes: Bytes, effects: &mut Effects) {
+        self.writer.write(now, Output::ToUpstream(bytes), effects);
+    }
+
+    /// Answers what the server itself has sent.
+    fn reply(&mut self, now: Instant, bytes: Bytes, effects: &mut Effects) {
+        self.writer.write(now, Output::ReplyToUpstream(bytes), effects);
+    }
+
+    /// Forwards an element of the client as it is.
+    pub(super) fn forward(&mut self, now: Instant, element: Element, effects: &mut Effects) {
+        let bytes = element.into_stream(self.identity.client_header());
+        self.write(now, bytes, effects);
+    }
+
+    /// Forwards a stanza of the client.
+    pub(super) fn forward_stanza(&mut self, now: Instant, stanza: Element, effects: &mut Effects) {
+        self.confirmation.forwarded();
+        self.forward(now, stanza, effects);
+    }
+
+    /// Answers a stanza of the server by one of our own.
+    pub(super) fn answer(&mut self, now: Instant, stanza: Bytes, effects: &mut Effects) {
+        self.confirmation.injected();
+        self.reply(now, stanza, effects);
+    }
+
+    /// Answers a ping (XEP-0199) in place of the client; whether the iq is one.
+    pub(super) fn answer_ping(&mut self, now: Instant, iq: &Element, effects: &mut Effects) -> bool {
+        let node = iq.node();
+        let is_ping = node.attr("type").as_deref() == Some("get") && node.child("ping", ns::PING).is_some();
+        if is_ping {
+            self.answer(now, iq_result(&node), effects);
         }
+        is_ping
     }
 
-    pub(super) fn is_on(&self) -> bool {
-        self.state == State::On
+    /// Writes a stanza of our own.
+    pub(super) fn inject(&mut self, now: Instant, stanza: Bytes, effects: &mut Effects) {
+        self.confirmation.injected();
+        self.write(now, stanza, effects);
     }
 
-    /// Whether the server confirms what it gets by `<a/>`.
-    pub(super) fn confirms(&self) -> bool {
-        self.state != State::Off
+    /// Tells the server that the client is active (XEP-0352 §5.2).
+    pub(super) fn send_active(&mut self, now: Instant, effects: &mut Effects) {
+        let mut xml = XmlWriter::new();
+        xml.start("active").attr("xmlns", ns::CSI);
+        self.write(now, xml.finish(), effects);
     }
 
-    /// A stanza came; its number, if the server counts it.
-    pub(super) fn on_received(&mut self) -> Option<u64> {
-        self.is_on().then(|| {
-            self.received += 1;
-            self.received
-        })
+    /// Asks for the roster.
+    pub(super) fn ask_for_roster(&mut self, now: Instant, effects: &mut Effects) {
+        let id = self.pending.id();
+        let mut xml = XmlWriter::new();
+        xml.start("iq").attr("type", "get").attr("id", &id).start("query").attr("xmlns", ns::ROSTER);
+        self.inject(now, xml.finish(), effects);
     }
 
-    /// A stream error came: the server ends the stream in order, and sends elsewhere what it was not acknowledged.
-    pub(super) fn says_why(&mut self) {
-        self.says_why = true;
+    /// Sends a publish through the user's own stream, where the server stamps the full JID.
+    pub(super) fn publish(&mut self, now: Instant, carried: &CarriedPublish<'_>, effects: &mut Effects) {
+        let CarriedPublish { number, publish, deadline } = *carried;
+        let id = self.pending.id();
+        let iq = publish.iq(&id, None);
+        let service = publish.target.service.clone();
+        self.pending.publish(OpenPublish { id, number, service, deadline: Some(deadline) });
+        self.inject(now, iq, effects);
+    }
+
+    /// Writes whitespace if nothing was written for this long.
+    pub(super) fn keep_alive(&mut self, now: Instant, every: Duration, effects: &mut Effects) {
+        self.writer.keep_alive(now, every, effects);
+    }
+
+    /// Writes the footer.
+    pub(super) fn close(&mut self, now: Instant, effects: &mut Effects) {
+        self.write(now, Bytes::from_static(xml::STREAM_CLOSE), effects);
+        self.writer.end();
+    }
+
+    /// Writes nothing any more.
+    pub(super) fn end(&mut self) {
+        self.writer.end();
+    }
+
+    // Stream management
+
+    /// Whether the server counts what it sends.
+    pub(super) fn counts(&self) -> bool {
+        self.leg.is_on()
+    }
+
+    /// The number of stanzas that are acknowledged to the server.
+    pub(super) fn acked(&self) -> u64 {
+        self.leg.acked()
+    }
+
+    /// The number of stanzas that the server keeps for us.
+    pub(super) fn unsettled(&self, first_unsettled: Option<u64>) -> u64 {
+        self.leg.unsettled(first_unsettled)
     }
 
     /// Whether a stream error came.
     pub(super) fn has_said_why(&self) -> bool {
-        self.says_why
+        self.leg.has_said_why()
     }
 
-    /// How many stanzas we have acknowledged.
-    pub(super) fn acked(&self) -> u64 {
-        self.acked
+    /// A stanza came; its number, if the server counts it.
+    pub(super) fn on_stanza(&mut self) -> Option<u64> {
+        self.leg.on_received()
     }
 
-    /// How many stanzas before the first unsettled one are not acknowledged; or of all, if all are settled.
-    fn settled(&self, first_unsettled: Option<u64>) -> u64 {
-        first_unsettled.map_or(self.received, |first| first - 1).max(self.acked)
+    /// The server's answer to our `<enable/>`.
+    pub(super) fn on_enabled(&mut self) {
+        self.leg.enabled();
     }
 
-    /// How many stanzas the server keeps for us.
-    pub(super) fn unsettled(&self, first_unsettled: Option<u64>) -> u64 {
-        self.received - self.settled(first_unsettled)
+    /// The server has refused our `<enable/>`.
+    pub(super) fn on_refused(&mut self) {
+        self.leg.refused();
     }
 
-    /// The server's `<r/>`: the `h` to answer at once.
-    pub(super) fn answer(&mut self, first_unsettled: Option<u64>) -> Handled {
-        self.acked = self.settled(first_unsettled);
-        self.owed = self.acked < self.received;
-        Handled::wrapping(self.acked)
+    /// Answers the server's `<r/>`.
+    pub(super) fn on_ack_request(&mut self, now: Instant, first_unsettled: Option<u64>, effects: &mut Effects) {
+        let h = self.leg.answer(first_unsettled);
+        self.reply(now, ack(h), effects);
     }
 
-    /// The `h` of an `<a/>` that nobody asked for, if there is one to send: at once if `eager`, else when one is owed.
-    pub(super) fn take_owed(&mut self, first_unsettled: Option<u64>, eager: bool) -> Option<Handled> {
-        let settled = self.settled(first_unsettled);
-        let due = eager || self.owed || settled - self.acked >= UNACKED / 2;
-        if !self.is_on() || settled == self.acked || !due {
-            return None;
+    /// Takes the server's `<a/>`; whether it is one.
+    pub(super) fn on_ack(&mut self, node: &Node<'_>) -> bool {
+        let h = node.attr("h").and_then(|h| Handled::parse(&h));
+        h.map(|h| self.confirmation.server_acked(h)).is_some()
+    }
+
+    /// Takes a stream error.
+    pub(super) fn on_stream_error(&mut self, error: &Node<'_>) -> StreamError {
+        self.leg.says_why();
+        let elsewhere = error.child("see-other-host", ns::STREAM_ERRORS).is_some();
+        if elsewhere { StreamError::SeeOtherHost } else { StreamError::Passed }
+    }
+
+    /// Whether a stream error confirms that the account was removed. XEP-0077 §3.2: with the account its streams end, with one of
+    /// these conditions.
+    pub(super) fn takes_back_account(&mut self, now: Instant, error: &Node<'_>) -> bool {
+        let removed = ["not-authorized", "conflict"].iter().any(|name| error.child(name, ns::STREAM_ERRORS).is_some());
+        removed && self.pending.take_unnamed_removal(now)
+    }
+
+    /// Sends an `<a/>`, if there is anything to acknowledge.
+    pub(super) fn settle(&mut self, now: Instant, settling: Settling, unsettled: Option<u64>, effects: &mut Effects) {
+        if let Some(h) = self.leg.settle(settling, unsettled) {
+            self.reply(now, ack(h), effects);
         }
-        Some(self.answer(first_unsettled))
+    }
+
+    // What the server has of the client
+
+    /// Asks the server what it has, unless it was asked or has all.
+    pub(super) fn ask_if_needed(&mut self, now: Instant, effects: &mut Effects) {
+        if self.confirmation.must_ask() {
+            self.ask(now, effects);
+        }
+    }
+
+    /// Asks the server what it has: by `<r/>`, or by a ping behind what was sent.
+    pub(super) fn ask(&mut self, now: Instant, effects: &mut Effects) {
+        let question = if self.leg.confirms() {
+            self.confirmation.asked(now);
+            nonza::request()
+        } else {
+            let mut xml = XmlWriter::new();
+            let id = self.pending.id();
+            xml.start("iq").attr("type", "get").attr("id", &id).attr("to", self.identity.domain());
+            xml.start("ping").attr("xmlns", ns::PING);
+            self.confirmation.injected();
+            self.confirmation.pinged(now, id);
+            xml.finish()
+        };
+        self.write(now, question, effects);
+        effects.push(Output::Watch(Peer::Server));
+    }
+
+    /// Asks the server what it has, if the pause between two questions is over.
+    pub(super) fn ask_if_due(&mut self, now: Instant, effects: &mut Effects) {
+        if self.confirmation.must_ask() && self.confirmation.pause().is_none_or(|at| at <= now) {
+            self.ask(now, effects);
+        }
+    }
+
+    /// When the server is to be asked; `None` if it is to be asked at once, or not at all.
+    pub(super) fn question_due(&self) -> Option<Instant> {
+        self.confirmation.pause().filter(|_| self.confirmation.must_ask())
+    }
+
+    /// Whether the server was asked and has not answered.
+    pub(super) fn is_asked(&self) -> bool {
+        self.confirmation.is_asked()
+    }
+
+    /// The `h` for the client: the server has its stanzas up to here.
+    pub(super) fn handled(&self) -> Handled {
+        self.confirmation.handled()
+    }
+
+    /// Whether the server has all that the client sent.
+    pub(super) fn has_all(&self) -> bool {
+        self.confirmation.is_complete()
+    }
+
+    /// Whether the client may send more.
+    pub(super) fn has_room(&self) -> bool {
+        self.confirmation.has_room()
+    }
+
+    /// When the client's `<r/>` is to be answered, whatever the server does.
+    pub(super) fn answer_deadline(&self) -> Option<Instant> {
+        self.confirmation.answer_deadline()
+    }
+
+    /// Bytes of memory in use.
+    pub(super) fn memory(&self) -> usize {
+        self.confirmation.memory()
+    }
+
+    /// The client begins to count its stanzas.
+    pub(super) fn on_client_enabled(&mut self) {
+        self.confirmation.enable();
+    }
+
+    /// A stanza of the client was answered here.
+    pub(super) fn on_answered_here(&mut self) {
+        self.confirmation.consumed();
+    }
+
+    /// The client resumes: what is beyond the returned count it sends again.
+    pub(super) fn on_client_resumed(&mut self) -> Handled {
+        self.confirmation.rewind();
+        self.confirmation.handled()
+    }
+
+    /// The client's `<r/>`, behind so many stanzas that were not forwarded yet.
+    pub(super) fn on_client_asks(&mut self, now: Instant, unforwarded: u64) {
+        self.confirmation.client_asks(now, unforwarded);
+    }
+
+    /// Replies that wait for the client came over half their mark, or have all left since.
+    pub(super) fn on_replies_wait(&mut self, now: Instant, many: Replies, unforwarded: u64) {
+        self.confirmation.answer_together(now, many == Replies::Many, unforwarded);
+    }
+
+    /// The number of `<a/>`s that are to be sent to the client now.
+    pub(super) fn take_answers(&mut self, now: Instant) -> usize {
+        self.confirmation.take_answers(now)
+    }
+
+    // Requests
+
+    /// The client has asked for the features of its account.
+    pub(super) fn on_features_request(&mut self, id: &str) {
+        self.pending.query(id);
+    }
+
+    /// The client has asked to remove its account.
+    pub(super) fn on_removal_request(&mut self, now: Instant, id: &str) {
+        self.pending.removal(now, id);
+    }
+
+    /// Whether no answer of the server can concern Pushward.
+    pub(super) fn awaits_nothing(&self) -> bool {
+        self.pending.is_idle()
+    }
+
+    /// Whether an answer with this id belongs to a request of Pushward.
+    pub(super) fn is_ours(&self, id: &str) -> bool {
+        self.pending.is_ours(id)
+    }
+
+    /// Takes an iq that came from the server: what it answers. A request answers nothing that Pushward knows.
+    pub(super) fn on_answer(&mut self, node: &Node<'_>) -> Answered {
+        let is_server = self.identity.is_server(node.attr("from").as_deref());
+        let answered = self.pending.on_answer(node, is_server);
+        let id = || node.attr("id").unwrap_or_default();
+        let is_ping = is_server && answered.is_late() && self.confirmation.ping_answered(&id());
+        if is_ping { Answered::Ping } else { answered }
+    }
+
+    /// Declares the outcome of publishes unknown whose time is over; a late answer will still be swallowed.
+    pub(super) fn give_up_late_publishes(&mut self, now: Instant, effects: &mut Effects) {
+        while let Some(number) = self.pending.take_late(now) {
+            effects.push(Output::Carried { number, outcome: Box::new(Outcome::Unknown) });
+        }
+    }
+
+    /// The server is not read from now on: no clock runs for what it was asked.
+    pub(super) fn on_paused(&mut self, now: Instant) {
+        self.confirmation.pause_server(now);
+    }
+
+    /// The server is read again.
+    pub(super) fn on_unpaused(&mut self, now: Instant) {
+        let later = self.confirmation.unpause_server(now);
+        if let Some(since) = self.leg.asked() {
+            *since += later(*since);
+        }
+    }
+
+    /// The open question waits to be written: no clock runs for its answer.
+    pub(super) fn on_question_waits(&mut self) {
+        self.confirmation.question_waits();
+    }
+
+    /// The open question has left: from now on the server may be late with its answer.
+    pub(super) fn on_question_left(&mut self, now: Instant) {
+        self.confirmation.question_left(now);
+    }
+
+    /// Whether the server has confirmed nothing for too long: its connection counts as lost.
+    pub(super) fn is_lost(&self, now: Instant) -> bool {
+        self.confirmation.server_deadline().is_some_and(|at| at <= now)
+    }
+
+    /// Whether the server's answer to our `<enable/>` is late, if it may take so long.
+    pub(super) fn is_silent(&self, now: Instant, patience: Duration) -> bool {
+        self.enable_deadline(patience).is_some_and(|at| at <= now)
+    }
+
+    fn enable_deadline(&self, patience: Duration) -> Option<Instant> {
+        self.leg.deadline(patience).filter(|_| !self.confirmation.is_server_paused())
+    }
+
+    /// When the stream has something to do.
+    pub(super) fn deadline(&self, settings: &Settings) -> Option<Instant> {
+        let enabled = self.enable_deadline(settings.server_timeout);
+        let keepalive = self.writer.deadline(settings.stream_management.upstream_keepalive);
+        let waits = [self.pending.deadline(), self.confirmation.server_deadline(), enabled, Some(keepalive)];
+        waits.into_iter().flatten().min()
     }
 }

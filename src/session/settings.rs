@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::Session;
 use super::rewrite::offers::Offers;
 use crate::push::settings::Settings as PushSettings;
 
@@ -133,19 +132,4 @@ pub enum ChannelBinding {
     Strip,
     /// `tls-server-end-point` (RFC 5929 §4) passes: Pushward and the server show the same certificate.
     ServerEndPoint,
-}
-
-impl Session {
-    /// What it goes by.
-    pub fn settings(&self) -> &Settings {
-        &self.settings
-    }
-
-    /// Goes by others from now on. What is under way keeps its time: a wait that has begun, a hold that was granted.
-    pub(super) fn settings_changed(&mut self, settings: Arc<Settings>) {
-        self.liveness.change(&settings.stream_management);
-        self.queue.change_limit(settings.session_queue);
-        self.pusher.change(Arc::clone(&settings.push));
-        self.settings = settings;
-    }
 }

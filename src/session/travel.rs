@@ -7,9 +7,9 @@
 use std::collections::{HashSet, VecDeque};
 use std::hash::{DefaultHasher, Hash, Hasher};
 
-use super::Session;
-use super::deliver::own_stanza_id;
+use super::archive::own_stanza_id;
 use super::queue::Company;
+use super::redelivered::Own;
 use crate::jid::{BareJid, Jid};
 use crate::push::classify::says_something;
 use crate::push::rooms::Rooms;
@@ -60,40 +60,26 @@ impl Had {
     }
 }
 
-impl Session {
-    /// A message came for the device, or was read for it from an earlier session's spool: no other device's copy is needed.
-    pub(super) fn note_had(&mut self, element: &Element) {
-        if element.kind() == Kind::Message && self.owner.account.devices.len() > 1 && !self.removed {
-            self.device_memory.note_had(self.marks(element));
-        }
-    }
-
-    /// Whether the device got this message before, as a copy or carbon.
-    pub(super) fn has_had(&self, element: &Element) -> bool {
-        self.device_memory.has_had(self.marks(element))
-    }
-
-    /// What a conversational message is known by: its id in the own archive, and the sender with the id that it gave.
-    fn marks(&self, element: &Element) -> impl Iterator<Item = u64> + use<> {
-        let root = element.node();
-        let inner = forwarded(element, &root);
-        let node = inner.unwrap_or(root);
-        let hash = |what: &str, of: (&str, &str)| {
-            let mut hasher = DefaultHasher::new();
-            (self.settings.seed, what, of).hash(&mut hasher);
-            hasher.finish()
-        };
-        let sent = node.attr("from").zip(node.attr("id")).map(|(from, id)| hash("sent", (&from, &id)));
-        let archived = match inner {
-            None => own_stanza_id(element, &self.account),
-            Some(inner) => inner_stanza_id(&inner, &self.account),
-        };
-        let archived = archived.map(|id| hash("archived", ("", &id)));
-        sent.into_iter().chain(archived).filter({
-            let conversational = is_conversational(&node);
-            move |_| conversational
-        })
-    }
+/// The hashes by which a conversational message is known: its id in the own archive, and the sender with the id that it gave.
+pub(super) fn marks(element: &Element, own: Own<'_>) -> impl Iterator<Item = u64> + use<> {
+    let root = element.node();
+    let inner = forwarded(element, &root);
+    let node = inner.unwrap_or(root);
+    let hash = |what: &str, of: (&str, &str)| {
+        let mut hasher = DefaultHasher::new();
+        (own.seed, what, of).hash(&mut hasher);
+        hasher.finish()
+    };
+    let sent = node.attr("from").zip(node.attr("id")).map(|(from, id)| hash("sent", (&from, &id)));
+    let archived = match inner {
+        None => own_stanza_id(element, own.account),
+        Some(inner) => inner_stanza_id(&inner, own.account),
+    };
+    let archived = archived.map(|id| hash("archived", ("", &id)));
+    sent.into_iter().chain(archived).filter({
+        let conversational = is_conversational(&node);
+        move |_| conversational
+    })
 }
 
 /// The message inside a carbon of one that came for another device (XEP-0280).

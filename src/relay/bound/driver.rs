@@ -31,7 +31,7 @@ use crate::relay::snapshot::Authentication;
 use crate::relay::status::SessionStatus;
 use crate::relay::timer::Timer;
 use crate::session::liveness::Reach;
-use crate::session::{Attachment, EndReason, Input, Session};
+use crate::session::{Attachment, EndReason, Input, OtherSession, PublishResult, Replies, Session};
 
 /// Bytes of a stanza whose work keeps others of the same worker waiting.
 const LARGE: usize = 1 << 20;
@@ -176,9 +176,12 @@ impl SessionDriver {
             Command::Attach(attach) => self.attach(*attach),
             Command::Carry(publish, reply) => {
                 let number = self.carried.begin(Asker::Other(reply));
-                self.take(Input::Carry(number, publish));
+                self.take(Input::Carry { number, publish });
             }
-            Command::Published(published) => self.take(Input::Published(published)),
+            Command::Published(published) => {
+                let (target, outcome) = *published;
+                self.take(Input::Published(Box::new(PublishResult { target, outcome })));
+            }
             Command::Routed(routed) => self.on_routed(&routed),
         }
     }
@@ -261,7 +264,7 @@ impl SessionDriver {
     /// Lets the session know when many replies begin to wait for the client, and when all have left.
     fn note_replies(&mut self) {
         if let Some(many) = self.legs.take_replies_wait() {
-            self.take(Input::RepliesWait(many));
+            self.take(Input::RepliesWait(if many { Replies::Many } else { Replies::Few }));
         }
     }
 
@@ -282,7 +285,7 @@ impl SessionDriver {
         while self.ended.is_none() && self.reading().client {
             self.note_replies();
             match self.legs.next_client_frame(now, rates) {
-                Ok(Some(frame)) => self.take(Input::Client(self.session.attachment(), frame)),
+                Ok(Some(frame)) => self.take(Input::Client { attachment: self.session.attachment(), frame }),
                 Ok(None) => return,
                 Err(error) => {
                     tracing::info!(%error, "the client's bytes are no XML stream");
@@ -364,7 +367,7 @@ impl SessionDriver {
             self.take(Input::Successor(successor));
         }
         if let Some(live) = self.siblings.take_live_elsewhere() {
-            self.take(Input::DeviceLive(live));
+            self.take(Input::OtherSession(if live { OtherSession::Live } else { OtherSession::Away }));
         }
     }
 

@@ -15,7 +15,7 @@ use crate::session::mechanism_filter::{Hidden, UpstreamWarning};
 use crate::session::rewrite::sasl2::{self, authenticate};
 use crate::session::sasl::{Profile, SaslExchange, SaslIdentity};
 use crate::session::sm::nonza;
-use crate::xml::{Element, Kind, Node, XmlWriter, ns};
+use crate::xml::{Element, ErrorType, Kind, Node, StanzaCondition, XmlWriter, ns};
 
 /// Log-ins that are answered on a connection whose address is locked out.
 const RETRIES: u32 = 3;
@@ -260,7 +260,7 @@ impl SaslAttempt {
 fn on_unauthenticated_iq(element: &Element, legs: &mut Legs) {
     let node = element.node();
     if node.children().any(|child| child.ns() == ns::IQ_AUTH_QUERY) {
-        legs.reply(answer::iq_error(&node, "cancel", "service-unavailable"));
+        legs.reply(answer::iq_error(&node, ErrorType::Cancel, StanzaCondition::ServiceUnavailable));
     } else {
         legs.pass_to_server(element);
     }

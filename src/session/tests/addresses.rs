@@ -1,6 +1,6 @@
 //! Sessions whose addresses are of every kind: what holds for plain names holds for all.
 
-use super::super::deliver::is_archived;
+use super::super::archive::is_archived;
 use super::super::negotiate::{CloseReason, Held, LoginInput as Step};
 use super::super::queue::Company;
 use super::super::shed::returned;
@@ -83,7 +83,7 @@ fn what_was_read_elsewhere_rings_no_more() {
 fn who_leaves_a_room_is_still_there() {
     for at in ALL {
         let mut rig = device(&at);
-        rig.input(Input::Client(rig.session.attachment(), Frame::Close));
+        rig.input(Input::Client { attachment: rig.session.attachment(), frame: Frame::Close });
         rig.input(Input::Quiet);
         assert!(
             rig.to_upstream.iter().any(|xml| xml.contains("<show>xa</show>")),

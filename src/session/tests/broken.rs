@@ -128,7 +128,7 @@ fn what_the_client_has_acknowledged_is_remembered_by_the_devices_next_sessions()
     second.client("<a xmlns='urn:xmpp:sm:3' h='1'/>");
     assert_eq!(second.delivered(), [1]);
     assert!(second.earlier.values().all(BTreeMap::is_empty));
-    second.input(Input::Client(second.session.attachment(), Frame::Close));
+    second.input(Input::Client { attachment: second.session.attachment(), frame: Frame::Close });
     second.confirm();
     assert!(second.ended.is_some());
     let mut third = next(second);
@@ -147,7 +147,7 @@ fn all_that_was_given_back_to_a_server_that_dies_is_kept() {
     rig.disk_is_slow = true;
     let large = |n: usize| message(n).replace("text", &"x".repeat(700));
     (1..=3).for_each(|n| rig.upstream(&large(n)));
-    rig.input(Input::Client(rig.session.attachment(), Frame::Close));
+    rig.input(Input::Client { attachment: rig.session.attachment(), frame: Frame::Close });
     rig.upstream(&message(4));
     assert!(rig.to_upstream.last().unwrap() == "</stream:stream>");
     let aside = rig.session.memory_aside();

@@ -348,7 +348,7 @@ fn overflowing() -> Rig {
     for n in 1..=4 {
         rig.upstream(&message(n));
     }
-    assert!(rig.session.queue.has_tail());
+    assert!(rig.session.device.delivery().queue().has_tail());
     rig.clear();
     rig
 }
@@ -387,7 +387,7 @@ fn archived_messages_that_only_the_spool_has_are_not_kept_either() {
         rig.upstream(archived);
         rig.upstream(&message(6));
         rig.upstream(archived);
-        assert_eq!((rig.session.queue.len(), rig.spool.len()), (2, 9));
+        assert_eq!((rig.session.device.delivery().queue().len(), rig.spool.len()), (2, 9));
         rig.seconds(601);
         assert_eq!((rig.spool.len(), rig.ended), (kept, Some(EndReason::Expired)));
     }
@@ -438,7 +438,7 @@ fn a_client_that_closes_its_stream_lingers_for_its_pushes() {
     rig.to_upstream.clear();
     rig.client("<presence type='unavailable'/>");
     assert_eq!(rig.to_upstream, Vec::<String>::new());
-    rig.input(Input::Client(Attachment::FIRST, Frame::Close));
+    rig.input(Input::Client { attachment: Attachment::FIRST, frame: Frame::Close });
     assert_eq!(rig.to_upstream, ["<presence><show>xa</show><priority>0</priority></presence>"]);
     assert_eq!((rig.closed, rig.ended, rig.buried.len()), (1, None, 1));
     rig.seconds(5);
@@ -454,7 +454,7 @@ fn an_unavailable_that_is_no_parting_passes_with_the_next_frame() {
     rig.client("<presence type='unavailable'/>");
     rig.client("<message to='romeo@example.net'/>");
     assert_eq!(rig.to_upstream, ["<presence type='unavailable'/>", "<message to='romeo@example.net'/>"]);
-    rig.input(Input::Client(Attachment::FIRST, Frame::Close));
+    rig.input(Input::Client { attachment: Attachment::FIRST, frame: Frame::Close });
     rig.confirm();
     assert_eq!(rig.ended, Some(EndReason::ClientClosed), "who is not available does not linger");
 }
@@ -579,7 +579,7 @@ fn leaving(with_sm: bool, end: impl Fn(&mut Rig)) -> Rig {
 
 fn close(rig: &mut Rig) {
     rig.client("<presence type='unavailable'/>");
-    rig.input(Input::Client(Attachment::FIRST, Frame::Close));
+    rig.input(Input::Client { attachment: Attachment::FIRST, frame: Frame::Close });
 }
 
 #[test]

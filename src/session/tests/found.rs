@@ -1,6 +1,7 @@
 //! What the model has found, each as short as it gets.
 
 use super::*;
+use crate::session::Orphans;
 
 fn waiting(seq: u64, xml: &str) -> Spooled {
     let bytes = Bytes::copy_from_slice(xml.as_bytes());
@@ -20,7 +21,8 @@ fn an_ack_that_waits_for_the_backlog_does_not_keep_the_session_awake() {
     let mut rig = Rig::start(Settings { session_queue: 1 << 20, ..Settings::default() }, false, Vec::new());
     rig.client("<enable xmlns='urn:xmpp:sm:3' resume='true'/>");
     rig.disk_is_slow = true;
-    rig.session.take_over();
+    let Session { device, effects, .. } = &mut rig.session;
+    device.take_over(effects);
     rig.drain();
     rig.client("<r xmlns='urn:xmpp:sm:3'/>");
     rig.seconds(5);
@@ -40,7 +42,7 @@ fn what_was_given_back_is_not_acknowledged_afterwards() {
     rig.disk_is_slow = true;
     rig.upstream(&message(1));
     rig.seconds(31);
-    rig.input(Input::Client(rig.session.attachment(), Frame::Close));
+    rig.input(Input::Client { attachment: rig.session.attachment(), frame: Frame::Close });
     rig.sync();
     rig.upstream("<r xmlns='urn:xmpp:sm:3'/>");
     assert_eq!(rig.to_upstream.last().unwrap(), "</stream:stream>");
@@ -54,7 +56,8 @@ fn what_was_adopted_stays_when_the_server_takes_back_the_rest() {
     rig.upstream("<enabled xmlns='urn:xmpp:sm:3'/>");
     rig.upstream(&message(1));
     rig.orphans = vec![waiting(1, &message(7))];
-    rig.session.adopt(false);
+    let Session { device, effects, .. } = &mut rig.session;
+    device.adopt(Orphans::OfUnregistered, effects);
     rig.drain();
     rig.disk_is_slow = true;
     rig.upstream(&message(2));
@@ -175,7 +178,7 @@ fn a_client_that_was_told_to_go_is_told_nothing_more() {
 fn what_comes_while_the_session_ends_is_spooled_at_once() {
     let mut rig = enabled(Rig::new());
     rig.server_confirms = false;
-    rig.input(Input::Client(rig.session.attachment(), Frame::Close));
+    rig.input(Input::Client { attachment: rig.session.attachment(), frame: Frame::Close });
     rig.upstream(&message(1));
     assert_eq!(rig.spool.len(), 1);
     assert_eq!(rig.ended, None);

@@ -2,6 +2,7 @@
 
 use super::durability::{managed, plain};
 use super::*;
+use crate::session::backlog::Backlog;
 
 const ENABLE: &str = "<enable xmlns='urn:xmpp:sm:3' resume='true'/>";
 
@@ -98,12 +99,11 @@ fn a_request_to_an_earlier_session_is_dropped_and_deleted() {
 #[test]
 fn presence_and_backlog_wait_until_older_sessions_have_ended_or_answered() {
     let mut rig = plain();
-    rig.session.owner.older = true;
-    rig.session.greeting = super::super::Greeting::Backlog;
+    *rig.session.device.backlog_mut() = Backlog::new(false, true);
     rig.leave(1, vec![left(1, 1)]);
     rig.client_available();
     assert_eq!(rig.delivered(), [] as [usize; 0]);
-    assert!(rig.to_upstream.is_empty() && rig.session.holds_presence(), "{:?}", rig.to_upstream);
+    assert!(rig.to_upstream.is_empty() && rig.session.device.backlog().holds_presence(), "{:?}", rig.to_upstream);
     rig.input(Input::OlderSettled);
     rig.input(Input::Quiet);
     assert_eq!(rig.delivered(), [1]);
@@ -117,7 +117,11 @@ fn a_backlog_larger_than_memory_is_read_as_the_client_acknowledges_it() {
     rig.client(ENABLE);
     rig.upstream(&message(31));
     for h in 1..=31 {
-        assert!(rig.session.queue.bytes() <= 2000 + 300, "{}", rig.session.queue.bytes());
+        assert!(
+            rig.session.device.delivery().queue().bytes() <= 2000 + 300,
+            "{}",
+            rig.session.device.delivery().queue().bytes()
+        );
         ack(&mut rig, h);
     }
     assert_eq!(rig.delivered(), (1..=31).collect::<Vec<_>>());
@@ -140,9 +144,9 @@ fn a_client_that_resumes_again_and_again_and_acknowledges_nothing_does_not_fill_
     rig.disk_is_slow = true;
     (13..=20).for_each(|n| rig.upstream(&message(n)));
     rig.resume(0);
-    let bytes = rig.session.queue.bytes();
+    let bytes = rig.session.device.delivery().queue().bytes();
     (0..5).for_each(|_| rig.resume(0));
-    assert_eq!((rig.session.queue.bytes(), rig.delivered()), (bytes, vec![1; 6]));
+    assert_eq!((rig.session.device.delivery().queue().bytes(), rig.delivered()), (bytes, vec![1; 6]));
     rig.disk_is_slow = false;
     rig.sync();
     (1..=21).for_each(|h| ack(&mut rig, h));

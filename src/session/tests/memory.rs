@@ -29,7 +29,7 @@ fn requests_with_long_ids_do_not_wait_for_the_store() {
     let id = "x".repeat(100 << 10);
     let enable = "<enable xmlns='urn:xmpp:push:0' jid='push.example' node='n'/>";
     rig.client(&format!("<iq type='set' id='{id}'>{enable}</iq>"));
-    assert_eq!((rig.session.promised(), rig.stored.len()), (0, 0));
+    assert_eq!((rig.session.device.account().promised(), rig.stored.len()), (0, 0));
     let answer = rig.to_client.pop().unwrap();
     assert!(answer.contains(&id) && answer.contains("resource-constraint"));
 }

@@ -34,8 +34,8 @@ use bytes::Bytes;
 use super::queue::{Inherited, Load, Spooled};
 use super::sasl::SaslIdentity;
 use super::{
-    Attachment, Bound, Clock, DeviceMemory, EndReason, Event, Input, Output, Owner, Peer, Resumption, Session,
-    Settings, Stored, WakeReason, sm,
+    Attachment, Bound, Clock, DeviceMemory, EndReason, Event, Input, Output, Owner, Peer, PublishResult, Resumption,
+    Session, Settings, Stored, WakeReason, sm,
 };
 use crate::jid::{FullJid, Jid};
 use crate::push::absent::Notice;
@@ -242,18 +242,18 @@ impl Rig {
                 Output::ToUpstream(bytes) | Output::ReplyToUpstream(bytes) => self.to_upstream.push(text(bytes)),
                 Output::Watch(peer) => self.watched.push(peer),
                 Output::Resumable(id) => self.previd = Some(id.as_str().to_owned()),
-                Output::Store(token, change) if self.store_is_late => {
+                Output::Store { token, change } if self.store_is_late => {
                     self.stored.push((*change).clone());
                     let device = self.account.apply(*change);
                     self.unanswered.push(Input::Changed(Some(Box::new(self.account.clone()))));
-                    self.unanswered.extend(token.map(|token| Input::Stored(token, Stored::Durable(device))));
+                    self.unanswered.extend(token.map(|token| Input::Stored { token, stored: Stored::Durable(device) }));
                 }
-                Output::Store(token, change) => {
+                Output::Store { token, change } => {
                     self.stored.push((*change).clone());
                     let device = self.account.apply(*change);
                     self.session.handle(self.now, Input::Changed(Some(Box::new(self.account.clone()))));
                     if let Some(token) = token {
-                        self.session.handle(self.now, Input::Stored(token, Stored::Durable(device)));
+                        self.session.handle(self.now, Input::Stored { token, stored: Stored::Durable(device) });
                     }
                 }
                 Output::Spool(_) if self.spool_refuses => self.disk_says(Input::SpoolRefused),
@@ -261,7 +261,7 @@ impl Rig {
                     let last = items.last().unwrap().seq;
                     assert!(items.iter().map(|i| i.seq).is_sorted() && self.spool.keys().all(|k| *k < items[0].seq));
                     self.spool.extend(items.into_iter().map(|item| (item.seq, item)));
-                    self.disk_says(Input::Spooled(last));
+                    self.disk_says(Input::Spooled { up_to: last });
                 }
                 Output::Unspool { spool, places } => self.spool_of(spool).retain(|seq, _| !places.contains(seq)),
                 Output::TakeOver => {
@@ -289,14 +289,15 @@ impl Rig {
                     for (item, seq) in std::mem::take(&mut self.orphans).into_iter().zip(first..) {
                         self.spool.insert(seq, Spooled { seq, ..item });
                     }
-                    self.disk_says(Input::Spooled(last));
+                    self.disk_says(Input::Spooled { up_to: last });
                 }
-                Output::Bury(_, h) => self.buried.push(h.get()),
+                Output::SaveTombstone { h, .. } => self.buried.push(h.get()),
                 Output::Wake(reason) => self.wakes.push(reason),
                 Output::Publish(publish) => self.publishes.push(*publish),
-                Output::Carried(number, outcome) => {
+                Output::Carried { number, outcome } => {
                     let target = self.carried[usize::try_from(number).unwrap()].clone();
-                    self.session.handle(self.now, Input::Published(Box::new((target, *outcome))));
+                    self.session
+                        .handle(self.now, Input::Published(Box::new(PublishResult { target, outcome: *outcome })));
                 }
                 Output::Elsewhere(notice) => self.elsewhere.push(*notice),
                 Output::Answered => self.answered += 1,
@@ -350,7 +351,7 @@ impl Rig {
     }
 
     fn client(&mut self, xml: &str) {
-        self.input(Input::Client(self.session.attachment(), frame(xml)));
+        self.input(Input::Client { attachment: self.session.attachment(), frame: frame(xml) });
         self.input(Input::Quiet);
         self.confirm();
     }

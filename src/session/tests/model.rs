@@ -22,8 +22,7 @@ use proptest::test_runner::{Config, FileFailurePersistence, RngAlgorithm, TestCa
 
 use super::super::queue::{Budget, Full};
 use super::super::{
-    Attachment, Bound, Clock, DeviceMemory, EndReason, Event, Greeting, Input, Output, Owner, Resumption, Session,
-    Settings, sm,
+    Attachment, Bound, Clock, DeviceMemory, EndReason, Event, Input, Output, Owner, Resumption, Session, Settings, sm,
 };
 use super::{DEVICE, dice, header};
 use crate::jid::FullJid;
@@ -578,7 +577,7 @@ impl World {
         session.handle(self.now, input);
         self.drain();
         for publish in std::mem::take(&mut self.publishes) {
-            self.handle(Input::Carry(0, Box::new(publish)));
+            self.handle(Input::Carry { number: 0, publish: Box::new(publish) });
         }
     }
 
@@ -611,7 +610,7 @@ impl World {
                 count(&self.coverage.pushes);
                 self.publishes.push(*publish);
             }
-            Output::Carried(..) | Output::Elsewhere(_) | Output::Answered | Output::Watch(_) => {}
+            Output::Carried { .. } | Output::Elsewhere(_) | Output::Answered | Output::Watch(_) => {}
             Output::CloseClient(closing) => {
                 self.say(|| format!("session closes the connection: {closing:?}"));
                 let conn = self.life.attached.take();
@@ -633,14 +632,14 @@ impl World {
                 self.ended(reason);
             }
             Output::Wake(_) => {}
-            Output::Bury(..)
-            | Output::Store(..)
+            Output::SaveTombstone { .. }
+            | Output::Store { .. }
             | Output::Spool(_)
             | Output::Unspool { .. }
             | Output::Load(_)
             | Output::TakeOver
             | Output::Adopt { .. } => {
-                let rests = |session: &Session| session.queue.rests();
+                let rests = |session: &Session| session.device.delivery().queue().rests();
                 if matches!(output, Output::Load(_)) && self.session.as_ref().is_some_and(rests) {
                     count(&self.coverage.rests);
                 }
@@ -781,7 +780,9 @@ impl World {
         self.life.resumable = None;
         self.client.hang_up(None);
         self.disk.crash(revives);
-        let held = refused.iter().flat_map(|session| session.queue.iter().chain(session.queue.in_flight()));
+        let held = refused.iter().flat_map(|session| {
+            session.device.delivery().queue().iter().chain(session.device.delivery().queue().in_flight())
+        });
         self.disk.died_with.extend(held.filter_map(|item| number(str_of(item.element.bytes()))));
         self.resolve_leg(reads);
         // The server's memory outlives the session's.

@@ -235,7 +235,7 @@ fn a_footer_and_a_stream_error_are_ends_of_the_client_and_count_once() {
                 assert!(!rig.to_upstream.iter().any(|xml| xml.contains("error")), "it is no error of the server");
                 rig.input(Input::ClientLost(rig.session.attachment()));
             } else {
-                rig.input(Input::Client(rig.session.attachment(), Frame::Close));
+                rig.input(Input::Client { attachment: rig.session.attachment(), frame: Frame::Close });
                 rig.input(Input::ClientBroke(rig.session.attachment()));
             }
             rig.input(Input::Quiet);
@@ -456,7 +456,7 @@ fn what_no_disk_has_at_the_end_stays_the_servers() {
         if !late {
             rig.seconds(2);
         }
-        rig.input(Input::Client(rig.session.attachment(), Frame::Close));
+        rig.input(Input::Client { attachment: rig.session.attachment(), frame: Frame::Close });
         rig.input(Input::Quiet);
         rig.sync();
         // The server delivers it again, and it is known by then.

@@ -19,7 +19,7 @@ impl Rig {
         self.to_upstream.clear();
         for publish in std::mem::take(&mut self.publishes) {
             self.carried.push(publish.target.clone());
-            self.input(Input::Carry(self.carried.len() as u64 - 1, Box::new(publish)));
+            self.input(Input::Carry { number: self.carried.len() as u64 - 1, publish: Box::new(publish) });
         }
         std::mem::take(&mut self.to_upstream)
     }
@@ -73,15 +73,15 @@ fn enable_is_answered_only_once_it_is_stored_and_never_forwarded() {
         let mut rig = Rig::new();
         let enable =
             format!("<iq type='set' id='p'{to}><enable xmlns='urn:xmpp:push:0' jid='push.example' node='n'/></iq>");
-        rig.session.handle(rig.now, Input::Client(Attachment::FIRST, frame(&enable)));
-        let Some(Output::Store(Some(token), change)) = rig.session.poll() else { panic!("nothing to store") };
+        rig.session.handle(rig.now, Input::Client { attachment: Attachment::FIRST, frame: frame(&enable) });
+        let Some(Output::Store { token: Some(token), change }) = rig.session.poll() else { panic!("nothing to store") };
         let Change::Enable { registration, .. } = *change else {
             panic!("nothing to store");
         };
         assert!(rig.session.poll().is_none());
         assert_eq!(registration.target, Target { service: Jid::new("push.example"), node: Some("n".into()) });
         assert_eq!(registration.device, DEVICE);
-        rig.input(Input::Stored(token, Stored::Durable(None)));
+        rig.input(Input::Stored { token, stored: Stored::Durable(None) });
         let from = to.replace("to=", "from=");
         assert_eq!(rig.to_client, [format!("<iq type='result' id='p'{from}/>")]);
         assert_eq!(rig.to_upstream, Vec::<String>::new());
@@ -92,9 +92,9 @@ fn enable_is_answered_only_once_it_is_stored_and_never_forwarded() {
 fn a_registration_that_cannot_be_stored_is_refused_for_now() {
     let mut rig = Rig::new();
     let enable = "<iq type='set' id='p'><enable xmlns='urn:xmpp:push:0' jid='push.example'/></iq>";
-    rig.session.handle(rig.now, Input::Client(Attachment::FIRST, frame(enable)));
-    let Some(Output::Store(Some(token), _)) = rig.session.poll() else { panic!("nothing to store") };
-    rig.input(Input::Stored(token, Stored::Failed));
+    rig.session.handle(rig.now, Input::Client { attachment: Attachment::FIRST, frame: frame(enable) });
+    let Some(Output::Store { token: Some(token), .. }) = rig.session.poll() else { panic!("nothing to store") };
+    rig.input(Input::Stored { token, stored: Stored::Failed });
     assert!(rig.to_client[0].contains("<error type='wait'><internal-server-error"), "{:?}", rig.to_client);
 }
 
@@ -395,7 +395,7 @@ fn a_success_is_stored_once_a_minute_and_at_once_where_it_makes_a_difference() {
     let target = rig.account.registrations[0].target.clone();
     let mut check = |seconds, outcome: Outcome, expect: usize| {
         rig.seconds(seconds);
-        rig.input(Input::Published(Box::new((target.clone(), outcome))));
+        rig.input(Input::Published(Box::new(PublishResult { target: target.clone(), outcome })));
         let stored = rig.stored.iter().filter(|change| matches!(change, Change::Succeeded { .. })).count();
         assert_eq!(stored, expect, "{:?}", rig.stored);
     };
@@ -414,11 +414,14 @@ fn a_success_is_said_again_if_the_last_could_not_be_stored() {
     let mut rig = Rig::with_push();
     let target = rig.account.registrations[0].target.clone();
     let refused = Outcome::Refused("item-not-found".to_owned());
-    rig.input(Input::Published(Box::new((target.clone(), refused))));
-    rig.session.handle(rig.now, Input::Published(Box::new((target.clone(), Outcome::Accepted))));
+    rig.input(Input::Published(Box::new(PublishResult { target: target.clone(), outcome: refused })));
+    rig.session.handle(
+        rig.now,
+        Input::Published(Box::new(PublishResult { target: target.clone(), outcome: Outcome::Accepted })),
+    );
     while rig.session.poll().is_some() {}
     rig.input(Input::Changed(None));
     assert_eq!(rig.account.registrations[0].errors, 1);
-    rig.input(Input::Published(Box::new((target, Outcome::Accepted))));
+    rig.input(Input::Published(Box::new(PublishResult { target, outcome: Outcome::Accepted })));
     assert_eq!(rig.account.registrations[0].errors, 0);
 }

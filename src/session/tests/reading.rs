@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::{Rig, element, message};
 use crate::session::queue::Spooled;
-use crate::session::{EndReason, Event, Input, Output, Peer, Settings};
+use crate::session::{EndReason, Event, Input, Output, Peer, Replies, Settings};
 
 const ASK: &str = "<r xmlns='urn:xmpp:sm:3'/>";
 
@@ -90,14 +90,14 @@ fn requests_for_acks_that_come_while_answers_wait_get_one_together() {
     let mut rig = Rig::with_push();
     rig.client(ASK);
     assert_eq!(acks(&rig.to_client).len(), 1);
-    rig.input(Input::RepliesWait(true));
+    rig.input(Input::RepliesWait(Replies::Many));
     for n in 0..1000 {
         rig.client(&format!("<message id='{n}'/>"));
         rig.client(ASK);
     }
     rig.seconds(1);
     assert_eq!(acks(&rig.to_client).len(), 1);
-    rig.input(Input::RepliesWait(false));
+    rig.input(Input::RepliesWait(Replies::Few));
     assert_eq!(acks(&rig.to_client).len(), 2);
     let first = acks(&rig.to_client)[0];
     assert_eq!(acks(&rig.to_client)[1], first + 1000);
@@ -128,7 +128,7 @@ fn what_answers_a_peer_is_told_from_what_is_relayed_to_it() {
         seen
     };
     let attachment = crate::session::Attachment::FIRST;
-    let client = |xml: &str| Input::Client(attachment, super::frame(xml));
+    let client = |xml: &str| Input::Client { attachment, frame: super::frame(xml) };
     assert_eq!(replies(client(ASK)), (0, 1));
     assert_eq!(replies(client("<x xmlns='urn:xmpp:sm:3'/>")), (0, 1));
     assert_eq!(replies(client("<iq type='set' id='1'><enable xmlns='urn:xmpp:push:0'/></iq>")), (0, 1));
@@ -198,7 +198,7 @@ fn acknowledgements_and_requests_for_them_do_not_wait_behind_a_presence() {
 fn a_footer_behind_a_presence_that_waits_ends_the_session_after_all_of_it() {
     let mut rig = held();
     rig.client("<message id='1'/>");
-    rig.input(Input::Client(rig.session.attachment(), crate::xml::Frame::Close));
+    rig.input(Input::Client { attachment: rig.session.attachment(), frame: crate::xml::Frame::Close });
     assert_eq!(rig.ended, None);
     catch_up(&mut rig);
     rig.confirm();

@@ -7,7 +7,7 @@ const VERSION: &str = "<iq type='get' id='q' from='romeo@example.net/x'><query x
 
 fn full(mut rig: Rig) -> Rig {
     rig.client_available();
-    if rig.session.server.is_on() {
+    if rig.session.server.counts() {
         rig.upstream("<a xmlns='urn:xmpp:sm:3' h='1'/>");
     }
     rig.to_upstream.clear();

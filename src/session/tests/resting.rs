@@ -15,7 +15,13 @@ fn dark() -> Rig {
 
 impl Rig {
     fn in_memory(&self) -> Vec<usize> {
-        let ids = self.session.queue.iter().map(|item| item.element.node().attr("id").unwrap().parse().unwrap());
+        let ids = self
+            .session
+            .device
+            .delivery()
+            .queue()
+            .iter()
+            .map(|item| item.element.node().attr("id").unwrap().parse().unwrap());
         ids.collect()
     }
 }

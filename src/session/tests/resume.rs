@@ -127,7 +127,7 @@ fn only_the_owner_detaches() {
     let mut rig = sm_rig();
     rig.resume(0);
     rig.clear();
-    rig.input(Input::Client(Attachment::FIRST, frame(&message(1))));
+    rig.input(Input::Client { attachment: Attachment::FIRST, frame: frame(&message(1)) });
     rig.input(Input::ClientLost(Attachment::FIRST));
     assert!(!rig.session.is_dark());
     assert_eq!(rig.to_upstream, Vec::<String>::new());
@@ -243,7 +243,7 @@ fn tiny_stanzas_come_back_from_the_spool_only_as_memory_has_room() {
     rig.resume(0);
     let mut h = 0;
     while h < 500 {
-        let waiting = rig.session.queue.len();
+        let waiting = rig.session.device.delivery().queue().len();
         assert!((1..=limit / 160).contains(&waiting), "{waiting} in memory, {h} acknowledged");
         h += waiting;
         rig.client(&format!("<a xmlns='urn:xmpp:sm:3' h='{h}'/>"));
@@ -254,7 +254,7 @@ fn tiny_stanzas_come_back_from_the_spool_only_as_memory_has_room() {
 #[test]
 fn closes_and_errors_travel_both_ways() {
     let mut rig = sm_rig();
-    rig.input(Input::Client(Attachment::FIRST, Frame::Close));
+    rig.input(Input::Client { attachment: Attachment::FIRST, frame: Frame::Close });
     rig.confirm();
     assert_eq!(rig.to_upstream, ["</stream:stream>"]);
     assert_eq!(rig.to_client, ["</stream:stream>"]);
@@ -331,14 +331,14 @@ fn without_memory_for_all_a_session_goes_on_from_disk_in_order() {
     for n in 2..=50 {
         rig.upstream(&message(n));
     }
-    assert_eq!((rig.session.queue.len(), rig.spool.len()), (1, 50));
+    assert_eq!((rig.session.device.delivery().queue().len(), rig.spool.len()), (1, 50));
     assert_eq!(memory.used(), one);
     let full = rig.events.iter().filter(|event| matches!(event, Event::QueueFull(Full::All))).count();
     assert_eq!(full, 1);
     rig.clear();
     rig.resume(0);
     for h in 1..=50 {
-        assert_eq!(rig.session.queue.len(), 1, "{h}");
+        assert_eq!(rig.session.device.delivery().queue().len(), 1, "{h}");
         rig.client(&format!("<a xmlns='urn:xmpp:sm:3' h='{h}'/>"));
     }
     assert_eq!(rig.delivered(), (1..=50).collect::<Vec<_>>());

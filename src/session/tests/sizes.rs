@@ -28,7 +28,7 @@ fn an_idle_session_is_about_two_kilobytes() {
 fn room_for_effects_is_kept_from_one_event_of_a_wake_up_to_the_next_and_not_behind_the_last() {
     let mut rig = Rig::with_push();
     rig.input(Input::Upstream(frame("<message from='romeo@example.net/x' id='1'><body>x</body></message>")));
-    assert_ne!(rig.session.outputs.capacity(), 0);
+    assert_ne!(rig.session.effects.capacity(), 0);
     rig.input(Input::Quiet);
-    assert_eq!(rig.session.outputs.capacity(), 0);
+    assert_eq!(rig.session.effects.capacity(), 0);
 }

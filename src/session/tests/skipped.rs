@@ -164,7 +164,7 @@ fn one_that_comes_while_a_session_gives_back_stays_the_servers() {
     // It came before the server counts, so it is kept here.
     rig.upstream(&message(1));
     rig.upstream("<enabled xmlns='urn:xmpp:sm:3'/>");
-    rig.input(Input::Client(rig.session.attachment(), Frame::Close));
+    rig.input(Input::Client { attachment: rig.session.attachment(), frame: Frame::Close });
     rig.clear();
     skip(&mut rig, &format!("<iq {ROMEO} {PHONE} id='1' type='get'"));
     assert!(rig.to_upstream.is_empty(), "{:?}", rig.to_upstream);

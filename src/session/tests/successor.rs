@@ -1,7 +1,7 @@
 //! Two sessions of one device: which one gives way, and when.
 
 use super::*;
-use crate::session::Successor;
+use crate::session::{OtherSession, Successor};
 
 const ENABLE: &str = "<enable xmlns='urn:xmpp:sm:3' resume='true'/>";
 
@@ -61,7 +61,7 @@ fn whatever_a_client_sends_shows_that_it_is_there() {
     for sent in frames {
         let mut rig = managed();
         succeed(&mut rig, false);
-        rig.input(Input::Client(rig.session.attachment(), sent));
+        rig.input(Input::Client { attachment: rig.session.attachment(), frame: sent });
         assert_eq!(rig.answered, 1);
         rig.seconds(10);
         assert_eq!((rig.ended, rig.answered), (None, 1));
@@ -111,11 +111,11 @@ fn each_newer_session_is_answered_anew() {
 #[test]
 fn nothing_is_pushed_while_another_session_of_the_device_has_its_client() {
     let mut rig = Rig::with_push();
-    rig.input(Input::DeviceLive(true));
+    rig.input(Input::OtherSession(OtherSession::Live));
     rig.lose_client();
     rig.upstream(&message(1));
     rig.seconds(30);
     assert_eq!(rig.publishes.len(), 0);
-    rig.input(Input::DeviceLive(false));
+    rig.input(Input::OtherSession(OtherSession::Away));
     assert_eq!(rig.publishes.len(), 1);
 }

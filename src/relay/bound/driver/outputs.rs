@@ -9,7 +9,7 @@ use crate::publish::Eligible;
 use crate::publish::session::Asker;
 use crate::push::notification::Publish;
 use crate::relay::jobs::{Done, Request, Spooling};
-use crate::session::{Closing, Input, Output, Stored};
+use crate::session::{Closing, Input, Orphans, Output, PublishResult, Stored};
 use crate::store::StoreError;
 
 impl SessionDriver {
@@ -39,7 +39,7 @@ impl SessionDriver {
             Output::ReplyToUpstream(bytes) => self.legs.reply_to_upstream(&bytes),
             Output::Watch(peer) => self.legs.watch(peer),
             Output::Resumable(id) => self.relay.registry().resumable(id, &self.handle),
-            Output::Store(token, change) => self.jobs.ask(Request::Change(token, *change)),
+            Output::Store { token, change } => self.jobs.ask(Request::Change(token, *change)),
             Output::Spool(items) => {
                 let last = items.last().map_or(0, |item| item.seq);
                 self.jobs.ask(Request::Spool(items, last));
@@ -47,19 +47,21 @@ impl SessionDriver {
             Output::Unspool { spool, places } => self.jobs.ask(Request::Unspool(spool, vec![places])),
             Output::Load(load) => self.jobs.ask(Request::Load(load)),
             Output::TakeOver => self.jobs.ask(Request::TakeOver),
-            Output::Adopt { registered, places } => self.jobs.ask(Request::Adopt(registered, places)),
+            Output::Adopt { orphans, places } => {
+                self.jobs.ask(Request::Adopt(orphans == Orphans::OfRegistered, places));
+            }
             Output::Wake(reason) => self.jobs.ask(Request::Wake(reason)),
-            Output::Bury(id, h) => {
+            Output::SaveTombstone { id, h } => {
                 if !self.session.is_ending() {
                     self.relay.registry().not_resumable(&self.handle);
                 }
                 self.jobs.ask(Request::Bury(id, h));
             }
             Output::Publish(publish) => return self.publish(publish),
-            Output::Carried(number, outcome) => match self.carried.done(number)? {
+            Output::Carried { number, outcome } => match self.carried.done(number)? {
                 Asker::Own(target, since) => {
                     self.relay.publishing().on_published_by_session(&self.handle, &target, since, &outcome);
-                    return Some(Input::Published(Box::new((target, *outcome))));
+                    return Some(Input::Published(Box::new(PublishResult { target, outcome: *outcome })));
                 }
                 // The asker may have stopped waiting.
                 Asker::Other(reply) => drop(reply.send(*outcome)),
@@ -89,7 +91,7 @@ impl SessionDriver {
         match publishing.eligible(self.handle.account(), &publish.target) {
             Eligible::OwnSession => {
                 let number = self.carried.begin(Asker::Own(publish.target.clone(), Instant::now()));
-                return Some(Input::Carry(number, publish));
+                return Some(Input::Carry { number, publish });
             }
             Eligible::Nothing | Eligible::Several => {
                 let publishing = Arc::clone(publishing).publish_for_session(Arc::clone(&self.handle), *publish);
@@ -119,14 +121,14 @@ impl SessionDriver {
                 self.take(Input::Changed(Some(Box::new(account))));
                 self.note_services();
                 if let Some(token) = token {
-                    self.take(Input::Stored(token, Stored::Durable(device)));
+                    self.take(Input::Stored { token, stored: Stored::Durable(device) });
                 }
             }
             Done::Changed(token, Err(error)) => {
                 self.relay.accounts().log_not_stored(&error);
                 self.take(Input::Changed(None));
                 if let Some(token) = token {
-                    self.take(Input::Stored(token, Stored::Failed));
+                    self.take(Input::Stored { token, stored: Stored::Failed });
                 }
             }
             Done::Spooled(Spooling { last, result, .. }) => self.on_spooled(last, result),
@@ -161,11 +163,11 @@ impl SessionDriver {
 
     fn on_spooled(&mut self, last: u64, result: Result<(), StoreError>) {
         match result {
-            Ok(()) => self.take(Input::Spooled(last)),
+            Ok(()) => self.take(Input::Spooled { up_to: last }),
             // Nothing is kept of it, which is no failure.
             Err(StoreError::AccountRemoved { .. }) => {
                 self.take(Input::AccountRemoved);
-                self.take(Input::Spooled(last));
+                self.take(Input::Spooled { up_to: last });
             }
             Err(error) => {
                 self.relay.overload().on_spool_error(&error);

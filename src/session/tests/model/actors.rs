@@ -474,7 +474,7 @@ impl World {
             self.client_acked(acks);
             let attachment = self.session.as_ref().unwrap().attachment();
             let frame = self.frame(&xml);
-            self.handle(Input::Client(attachment, frame));
+            self.handle(Input::Client { attachment, frame });
         }
         fed
     }
@@ -642,7 +642,7 @@ impl World {
             let frame = self.frame("<message id='late'/>");
             let Some(session) = &mut self.session else { return };
             let before = (session.is_dark(), session.attachment());
-            session.handle(self.now, Input::Client(attachment, frame));
+            session.handle(self.now, Input::Client { attachment, frame });
             session.handle(self.now, Input::ClientLost(attachment));
             let (output, after) = (session.poll(), (session.is_dark(), session.attachment()));
             count(&self.coverage.late_events);

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::ops::RangeInclusive;
 
 use super::super::super::queue::{Inherited, Load, Spooled};
-use super::super::super::{Stored, Token};
+use super::super::super::{Orphans, Stored, Token};
 use super::oracle::number;
 use super::*;
 use crate::push::account::Change;
@@ -126,7 +126,7 @@ impl Disk {
             let n = number(str_of(&item.bytes));
             self.spools.insert((self.line.own, item.seq), (n, item));
         }
-        Input::Spooled(last)
+        Input::Spooled { up_to: last }
     }
 
     fn unspool(&mut self, login: LoginId, places: &RangeInclusive<u64>) {
@@ -189,7 +189,7 @@ impl World {
     pub(super) fn ask_disk(&mut self, output: Output) {
         self.say(|| format!("session: {output:?}"));
         let job = match output {
-            Output::Store(token, change) => Job::Store(token, *change),
+            Output::Store { token, change } => Job::Store(token, *change),
             Output::Spool(items) => {
                 self.check_places(&items);
                 count(&self.coverage.overflows);
@@ -216,8 +216,8 @@ impl World {
                 Job::Load(spool.unwrap_or(self.disk.line.own), after, weight)
             }
             Output::TakeOver => Job::TakeOver,
-            Output::Adopt { registered, places } => Job::Adopt(registered, places),
-            Output::Bury(id, h) => {
+            Output::Adopt { orphans, places } => Job::Adopt(orphans == Orphans::OfRegistered, places),
+            Output::SaveTombstone { id, h } => {
                 let id = id.as_str().to_owned();
                 self.check_told(h.get(), "tombstone");
                 self.life.resumable = self.life.resumable.take().filter(|resumable| *resumable != id);
@@ -231,7 +231,7 @@ impl World {
             | Output::Resumable(_)
             | Output::Wake(_)
             | Output::Publish(_)
-            | Output::Carried(..)
+            | Output::Carried { .. }
             | Output::Elsewhere(_)
             | Output::Answered
             | Output::CloseClient(_)
@@ -270,7 +270,7 @@ impl World {
             Job::Store(token, change) => {
                 let device = self.disk.account.apply(change);
                 let changed = Input::Changed(Some(Box::new(self.disk.account.clone())));
-                let stored = token.map(|token| Input::Stored(token, Stored::Durable(device)));
+                let stored = token.map(|token| Input::Stored { token, stored: Stored::Durable(device) });
                 [changed].into_iter().chain(stored).collect()
             }
             Job::Spool(items, last) => {
@@ -300,7 +300,7 @@ impl World {
             Job::Adopt(registered, places) => {
                 let moved = self.disk.adopt(registered, &places);
                 (0..moved).for_each(|_| count(&self.coverage.orphans));
-                vec![Input::Spooled(*places.end())]
+                vec![Input::Spooled { up_to: *places.end() }]
             }
             Job::Bury(id, h) => {
                 self.disk.tombstones.insert(id, h);
@@ -324,7 +324,7 @@ impl World {
     pub(super) fn inherit(&mut self, count: u8) {
         let Some(session) = &self.session else { return };
         // What it leaves is the session's at once, or waits for its presence.
-        let at_once = matches!(session.greeting, Greeting::Done) && !session.owner.older;
+        let at_once = session.device.backlog().is_done() && !session.device.backlog().awaits_older();
         self.life.ghosts += 1;
         let login = LoginId(self.disk.line.own.0 - 500 + self.life.ghosts);
         for seq in 1..=u64::from(count) {

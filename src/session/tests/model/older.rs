@@ -58,7 +58,7 @@ impl World {
             self.older = Some(older);
             return;
         }
-        if self.session.as_ref().is_some_and(|session| matches!(session.greeting, Greeting::Done)) {
+        if self.session.as_ref().is_some_and(|session| session.device.backlog().is_done()) {
             self.hand_over_late(older.life.number);
         }
         if older.waited_for.is_some() {
@@ -153,7 +153,7 @@ impl World {
         let Some(older) = &self.older else { return };
         held.extend(older.line.expects());
         if let Some(session) = &older.session {
-            let items = session.queue.iter().chain(session.queue.in_flight());
+            let items = session.device.delivery().queue().iter().chain(session.device.delivery().queue().in_flight());
             held.extend(items.filter_map(|item| number(str_of(item.element.bytes()))));
         }
     }

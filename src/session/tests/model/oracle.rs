@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 
 use super::*;
+use crate::session::marks::is_set_aside;
 
 /// A numbered stanza for the client, and where it is.
 #[derive(Debug)]
@@ -223,7 +224,9 @@ impl World {
             let Output::Event(event) = output else { return 0 };
             if let Event::Shed(shed) = &**event { shed.lost } else { 0 }
         };
-        let counted = |session: &Session| session.shed.lost + session.outputs.iter().map(told).sum::<u32>();
+        let counted = |session: &Session| {
+            session.device.delivery().unreported().lost + session.effects.iter().map(told).sum::<u32>()
+        };
         let lost = self.lost + self.session.as_ref().map_or(0, |session| usize::try_from(counted(session)).unwrap());
         let life = Some(self.life.number);
         let covered = |n: &&usize| {
@@ -300,9 +303,9 @@ impl World {
     /// A session that has given all back holds what comes after that only as far as there is room.
     fn has_no_room_for(&self, n: usize) -> bool {
         let session = self.session.as_ref().filter(|session| session.gives_back());
-        let Some(given_back) = session.and_then(|session| session.given_back.as_ref()) else { return false };
-        let is_held = given_back.messages.iter().any(|item| number(str_of(item.element.bytes())) == Some(n));
-        let is_full = given_back.later + self.handed[n].xml.len() > self.settings.session_queue;
+        let Some(given_back) = session.and_then(|session| session.device.delivery().given_back()) else { return false };
+        let is_held = given_back.messages().iter().any(|item| number(str_of(item.element.bytes())) == Some(n));
+        let is_full = given_back.later() + self.handed[n].xml.len() > self.settings.session_queue;
         is_full && !is_held && self.handed[n].fed.is_some()
     }
 
@@ -364,7 +367,7 @@ impl World {
     /// Oracle 4: bounded memory.
     fn check_memory(&mut self) {
         let Some(session) = &self.session else { return };
-        let bytes: usize = session.queue.iter().map(|item| item.element.bytes().len() + 160).sum();
+        let bytes: usize = session.device.delivery().queue().iter().map(|item| item.element.bytes().len() + 160).sum();
         let largest = 1000;
         let limit = self.settings.session_queue + largest;
         let unsaved = session.unsaved().bytes;
@@ -386,7 +389,7 @@ impl World {
         }
         let mut held: HashSet<usize> = self.disk.has().chain(self.disk.expects()).collect();
         if let Some(session) = &self.session {
-            let items = session.queue.iter().chain(session.queue.in_flight());
+            let items = session.device.delivery().queue().iter().chain(session.device.delivery().queue().in_flight());
             held.extend(items.filter_map(|item| number(str_of(item.element.bytes()))));
         }
         self.older_has(&mut held);
@@ -466,7 +469,9 @@ impl World {
     }
 
     fn is_settled(&self) -> bool {
-        let waits = self.session.as_ref().is_some_and(|session| !session.queue.is_empty() || session.queue.has_tail());
+        let waits = self.session.as_ref().is_some_and(|session| {
+            !session.device.delivery().queue().is_empty() || session.device.delivery().queue().has_tail()
+        });
         !waits
             && self.older.is_none()
             && self.disk.is_idle()
@@ -478,7 +483,7 @@ impl World {
     fn is_set_aside(&self, n: usize) -> bool {
         let Some(session) = &self.session else { return false };
         let element = Element::parse(Bytes::copy_from_slice(self.handed[n].xml.as_bytes()), &self.header).unwrap();
-        session.is_set_aside(&element)
+        is_set_aside(session.device.account().guard(), &element)
     }
 
     fn check_accounts(&mut self) {

@@ -6,8 +6,8 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use super::pause::Pause;
-use super::sm::Handled;
+use crate::session::pause::Pause;
+use crate::session::sm::Handled;
 
 /// How long a client's `<r/>` may wait for a confirmation that is expected.
 const ACK_PATIENCE: Duration = Duration::from_millis(200);
@@ -37,7 +37,7 @@ struct Question {
 
 /// The client's stanzas on their way to the server. Counts are of the whole session, and wrap only on the wire.
 #[derive(Debug, Default)]
-pub struct Confirmation {
+pub(super) struct Confirmation {
     /// The client counts: only then does anybody ask what the server has.
     counting: bool,
     /// Stanzas of the client since its `<enable/>`.
@@ -90,7 +90,7 @@ impl Confirmation {
     }
 
     /// The client begins to count.
-    pub fn enable(&mut self) {
+    pub(super) fn enable(&mut self) {
         self.counting = true;
         self.received = 0;
         self.open.clear();
@@ -98,12 +98,12 @@ impl Confirmation {
     }
 
     /// A stanza of the client was answered here.
-    pub fn consumed(&mut self) {
+    pub(super) fn consumed(&mut self) {
         self.received += 1;
     }
 
     /// A stanza of the client is written to the server.
-    pub fn forwarded(&mut self) {
+    pub(super) fn forwarded(&mut self) {
         self.received += 1;
         self.sent += 1;
         if self.counting {
@@ -113,19 +113,19 @@ impl Confirmation {
     }
 
     /// The client resumes with the `h` that it is told now: what is beyond, it sends again, under the same numbers.
-    pub fn rewind(&mut self) {
+    pub(super) fn rewind(&mut self) {
         self.received = self.count();
         self.open.clear();
         (self.due, self.owed, self.deferred) = (None, None, false);
     }
 
     /// A stanza of our own is written to the server.
-    pub fn injected(&mut self) {
+    pub(super) fn injected(&mut self) {
         self.sent += 1;
     }
 
     /// The `h` for the client: its stanzas up to here are the server's.
-    pub fn handled(&self) -> Handled {
+    pub(super) fn handled(&self) -> Handled {
         Handled::wrapping(self.count())
     }
 
@@ -134,28 +134,28 @@ impl Confirmation {
     }
 
     /// Whether the server has all.
-    pub fn is_complete(&self) -> bool {
+    pub(super) fn is_complete(&self) -> bool {
         self.open.is_empty()
     }
 
     /// Whether the client may send more.
-    pub fn has_room(&self) -> bool {
+    pub(super) fn has_room(&self) -> bool {
         self.open.len() < OPEN
     }
 
     /// Whether the server was asked and has not answered.
-    pub fn is_asked(&self) -> bool {
+    pub(super) fn is_asked(&self) -> bool {
         self.question.is_some()
     }
 
     /// Whether the server is to be asked: something is unconfirmed, and no question is open.
-    pub fn must_ask(&self) -> bool {
+    pub(super) fn must_ask(&self) -> bool {
         !self.open.is_empty() && self.question.is_none()
     }
 
     /// Until when the next question waits: where the client does not wait for it, and where a server whose count stays behind
     /// was asked about the same before.
-    pub fn pause(&self) -> Option<Instant> {
+    pub(super) fn pause(&self) -> Option<Instant> {
         if self.unasked == 0 && self.fruitless > 0 {
             let longer = 1 << self.fruitless.min(LONGEST_PAUSE);
             return self.asked.map(|at| at + PACE * longer);
@@ -165,12 +165,12 @@ impl Confirmation {
     }
 
     /// An `<r/>` was sent to the server.
-    pub fn asked(&mut self, now: Instant) {
+    pub(super) fn asked(&mut self, now: Instant) {
         self.question_sent(now, None);
     }
 
     /// A ping with this id was sent to the server, behind all that was sent before.
-    pub fn pinged(&mut self, now: Instant, id: String) {
+    pub(super) fn pinged(&mut self, now: Instant, id: String) {
         self.question_sent(now, Some((id, self.sent)));
     }
 
@@ -180,7 +180,7 @@ impl Confirmation {
     }
 
     /// The server's `<a/>`.
-    pub fn server_acked(&mut self, h: Handled) {
+    pub(super) fn server_acked(&mut self, h: Handled) {
         let answers = self.question.take().is_some();
         // The stanzas between the oldest open one and the newest are fewer than 2^31.
         let behind = Handled::wrapping(self.sent).since(h);
@@ -190,7 +190,7 @@ impl Confirmation {
     }
 
     /// Whether this is the answer to the open ping; if so, what was sent before it is confirmed.
-    pub fn ping_answered(&mut self, id: &str) -> bool {
+    pub(super) fn ping_answered(&mut self, id: &str) -> bool {
         let matches = |q: &&Question| q.ping.as_ref().is_some_and(|(ping, _)| ping == id);
         let Some((_, covers)) = self.question.as_ref().filter(matches).and_then(|q| q.ping.clone()) else {
             return false;
@@ -211,7 +211,7 @@ impl Confirmation {
 
     /// The client's `<r/>`, behind so many stanzas that were not forwarded yet. It is answered by
     /// [`Confirmation::take_answers`], together with others where there are many.
-    pub fn client_asks(&mut self, now: Instant, unforwarded: u64) {
+    pub(super) fn client_asks(&mut self, now: Instant, unforwarded: u64) {
         if self.together {
             self.deferred = true;
             return;
@@ -222,7 +222,7 @@ impl Confirmation {
     }
 
     /// Many answers wait to be written, or all have left: then the `<r/>`s that came meanwhile get one.
-    pub fn answer_together(&mut self, now: Instant, many: bool, unforwarded: u64) {
+    pub(super) fn answer_together(&mut self, now: Instant, many: bool, unforwarded: u64) {
         self.together = many;
         if !many && std::mem::take(&mut self.deferred) {
             self.client_asks(now, unforwarded);
@@ -230,7 +230,7 @@ impl Confirmation {
     }
 
     /// How many `<a/>`s are to be sent to the client now: one for each `<r/>`, or one that nobody asked for.
-    pub fn take_answers(&mut self, now: Instant) -> usize {
+    pub(super) fn take_answers(&mut self, now: Instant) -> usize {
         let count = self.count();
         if let Some(due) = self.due.take_if(|due| due.target <= count || due.deadline <= now) {
             self.owed = (count < due.target).then_some(Owed { target: due.target, told: count });
@@ -242,39 +242,39 @@ impl Confirmation {
     }
 
     /// When an answer is due whatever the server does.
-    pub fn answer_deadline(&self) -> Option<Instant> {
+    pub(super) fn answer_deadline(&self) -> Option<Instant> {
         self.due.map(|due| due.deadline)
     }
 
     /// When the server counts as lost, if it does not answer until then.
-    pub fn server_deadline(&self) -> Option<Instant> {
+    pub(super) fn server_deadline(&self) -> Option<Instant> {
         let runs = |question: &&Question| !question.waits && !self.pause.is_on();
         self.question.as_ref().filter(runs).map(|question| question.since + SERVER_PATIENCE)
     }
 
     /// The open question has not left.
-    pub fn question_waits(&mut self) {
+    pub(super) fn question_waits(&mut self) {
         if let Some(question) = &mut self.question {
             question.waits = true;
         }
     }
 
     /// The open question has left.
-    pub fn question_left(&mut self, now: Instant) {
+    pub(super) fn question_left(&mut self, now: Instant) {
         if let Some(question) = self.question.as_mut().filter(|question| question.waits) {
             (question.since, question.waits) = (now, false);
         }
     }
 
     /// The server is not read from now on: its answer may have come.
-    pub fn pause_server(&mut self, now: Instant) {
+    pub(super) fn pause_server(&mut self, now: Instant) {
         self.pause.begin(now);
     }
 
     /// The server is read again.
     ///
     /// Returns how much later whatever it was asked for at a moment is due.
-    pub fn unpause_server(&mut self, now: Instant) -> impl Fn(Instant) -> Duration + use<> {
+    pub(super) fn unpause_server(&mut self, now: Instant) -> impl Fn(Instant) -> Duration + use<> {
         let later = self.pause.end(now);
         if let Some(question) = &mut self.question {
             question.since += later(question.since);

@@ -1,0 +1,40 @@
+//! The client's iq requests that concern Pushward: registrations (XEP-0357), features, the archive, the account's end.
+
+use crate::push::registration::{Request, RequestError};
+use crate::push::settings::Settings as PushSettings;
+use crate::session::identity::Identity;
+use crate::xml::{Element, ns};
+
+/// A request of the client that concerns Pushward.
+#[derive(Debug)]
+pub(in crate::session) enum ClientRequest {
+    /// The features of the account: the answer is rewritten.
+    Features,
+    /// The removal of the account.
+    Removal,
+    /// A query of the account's archive.
+    Archive,
+    /// A registration, which Pushward answers.
+    Push(Result<Request, RequestError>),
+}
+
+impl ClientRequest {
+    /// Reads an iq of the client; `None` if it does not concern Pushward.
+    pub(in crate::session) fn read(iq: &Element, identity: &Identity, settings: &PushSettings) -> Option<Self> {
+        // Most iqs need no second look.
+        if ![ns::PUSH, ns::DISCO_INFO, ns::MAM_ANY, ns::REGISTER].iter().any(|ns| iq.mentions(ns)) {
+            return None;
+        }
+        let node = iq.node();
+        let account = node.attr("to").is_none_or(|to| identity.is_account(&to));
+        let host = node.attr("to").is_some_and(|to| identity.is_host(&to));
+        let child = node.children().next().filter(|_| account || host)?;
+        match (node.attr("type").as_deref()?, child.name(), child.ns()) {
+            ("get", "query", ns::DISCO_INFO) if account && child.attr("node").is_none() => Some(Self::Features),
+            ("set", "query", ns::REGISTER) if child.child("remove", ns::REGISTER).is_some() => Some(Self::Removal),
+            ("set", "query", mam) if account && mam.starts_with(ns::MAM_ANY) => Some(Self::Archive),
+            ("set", ..) => Request::parse(&child, identity.jid(), settings).map(Self::Push),
+            _ => None,
+        }
+    }
+}

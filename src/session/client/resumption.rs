@@ -1,0 +1,61 @@
+//! The id under which a client may resume its session, and the tombstone of an id that cannot be resumed any more.
+
+use crate::session::names::SmId;
+use crate::session::sm::Handled;
+use crate::session::sm::nonza::Enabled;
+
+/// The resumption id of a session (XEP-0198 §5).
+#[derive(Debug, Default)]
+pub(super) struct ResumptionId {
+    id: Option<SmId>,
+    /// XEP-0198 §5 `max` as the client asked, seconds.
+    asked_max: Option<u64>,
+    tombstone: Option<Box<Tombstone>>,
+}
+
+#[derive(Debug)]
+struct Tombstone {
+    id: SmId,
+    /// The count that was saved last.
+    saved: Option<Handled>,
+}
+
+impl ResumptionId {
+    /// Takes what was granted to the client; returns a new id.
+    pub(super) fn grant(&mut self, enabled: Enabled) -> Option<SmId> {
+        let id = enabled.id?;
+        self.asked_max = enabled.asked_max;
+        self.id = Some(id.clone());
+        Some(id)
+    }
+
+    /// The id, while the session can be resumed.
+    pub(super) fn id(&self) -> Option<&SmId> {
+        self.id.as_ref()
+    }
+
+    /// XEP-0198 §5 `max` as the client asked, seconds.
+    pub(super) fn asked_max(&self) -> Option<u64> {
+        self.asked_max
+    }
+
+    /// Ends the time of the id; whether there was one.
+    pub(super) fn retire(&mut self) -> bool {
+        let retired = self.id.take().map(|id| Box::new(Tombstone { id, saved: None }));
+        let is_retired = retired.is_some();
+        self.tombstone = retired.or(self.tombstone.take());
+        is_retired
+    }
+
+    /// Whether the id was retired.
+    pub(super) fn is_retired(&self) -> bool {
+        self.tombstone.is_some()
+    }
+
+    /// Returns the id whose tombstone is to be saved with this count, unless it was saved with it.
+    pub(super) fn save(&mut self, h: Handled) -> Option<SmId> {
+        let tombstone = self.tombstone.as_deref_mut().filter(|tombstone| tombstone.saved != Some(h))?;
+        tombstone.saved = Some(h);
+        Some(tombstone.id.clone())
+    }
+}

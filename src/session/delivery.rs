@@ -1,0 +1,395 @@
+//! Stanzas on their way to the client: at once, from memory, or through the spool.
+//!
+//! | file | contents |
+//! |---|---|
+//! | `disk` | stanzas go to the spool and come back; what happens while it refuses them |
+//! | `suspects` | the poison guard: suspect stanzas are written alone, others are set aside |
+//! | `leftovers` | what becomes of stanzas at the session's end |
+//! | `incoming`, `written` | a stanza as it comes, and as it is written |
+
+mod disk;
+mod incoming;
+mod leftovers;
+mod suspects;
+mod written;
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::account::AccountView;
+use super::archive::is_archived;
+use super::cause::Cause;
+use super::client::ClientStream;
+use super::contract::Output;
+use super::csi::{Held, Urgency};
+use super::effects::Effects;
+use super::event::Event;
+use super::given_back::GivenBack;
+use super::identity::Identity;
+use super::kind::{is_durable, is_request, refusal};
+use super::presence::{Coalesced, Own, Waiting};
+use super::queue::{Budget, Place, Queue, Queued};
+use super::redelivered::Own as OwnMessages;
+use super::refill::Refill;
+use super::remembered::DeviceMemory;
+use super::replies::SpooledReplies;
+use super::server::ServerStream;
+use super::settings::Settings;
+use super::shed::{Shed, Spool};
+use super::stamp::Stamps;
+use super::travel::{is_from_room, marks};
+use super::vigil::Vigil;
+use crate::push::rooms::Rooms;
+use crate::xml::{Element, Kind};
+pub(super) use incoming::{Incoming, Placed};
+use written::for_client;
+
+/// After so many stanzas of a replay the client is asked for an acknowledgement.
+const REPLAY_BURST: usize = 100;
+
+/// The stanzas that the client does not have.
+pub(super) struct Delivery {
+    identity: Arc<Identity>,
+    settings: Arc<Settings>,
+    queue: Queue,
+    stamps: Stamps,
+    /// Whether the spool takes what it is handed.
+    spool: Spool,
+    /// What was shed since the last report.
+    shed: Shed,
+    refill: Refill,
+    /// Replies on their way to the disk.
+    replies: SpooledReplies,
+    /// What is held for a client in the background.
+    held: Option<Box<Held>>,
+    /// Presence of others that waits.
+    presence: Waiting,
+    vigil: Vigil,
+    given_back: Option<Box<GivenBack>>,
+    /// What the device's sessions remember.
+    memory: Arc<DeviceMemory>,
+    /// Another client of the account is there.
+    has_company: bool,
+}
+
+impl Delivery {
+    pub(super) fn new(identity: Arc<Identity>, settings: Arc<Settings>) -> Self {
+        Self {
+            queue: Queue::new(settings.session_queue),
+            identity,
+            settings,
+            stamps: Stamps::default(),
+            spool: Spool::Accepts,
+            shed: Shed::default(),
+            refill: Refill::default(),
+            replies: SpooledReplies::default(),
+            held: None,
+            presence: Waiting::default(),
+            vigil: Vigil::default(),
+            given_back: None,
+            memory: Arc::default(),
+            has_company: false,
+        }
+    }
+
+    pub(super) fn on_settings(&mut self, settings: Arc<Settings>) {
+        self.queue.change_limit(settings.session_queue);
+        self.settings = settings;
+    }
+
+    /// Lets the queue share memory with those of other sessions.
+    pub(super) fn share_memory(&mut self, budget: Arc<Budget>) {
+        self.queue.share(budget);
+    }
+
+    /// Uses the memory that the device's sessions share. What was remembered so far moves there.
+    pub(super) fn share_device_memory(&mut self, memory: Arc<DeviceMemory>) {
+        memory.take_from(&self.memory);
+        self.memory = memory;
+    }
+
+    /// Other clients of the account are there, or not.
+    pub(super) fn note_company(&mut self, has_company: bool) {
+        self.has_company = has_company;
+    }
+
+    /// The store has so many bytes of the session in its hands.
+    pub(super) fn charge_store(&mut self, bytes: usize) {
+        self.queue.charge_store(bytes);
+    }
+
+    /// Reports what was given up, and lets other sessions know how much memory the queue has, at the end of a wake-up.
+    pub(super) fn on_quiet(&mut self, effects: &mut Effects) {
+        self.report_shed(effects);
+        self.queue.tell_share();
+    }
+
+    /// The account was removed: nothing is remembered.
+    pub(super) fn on_account_removed(&self) {
+        self.memory.clear();
+    }
+
+    // Questions
+
+    /// The stanzas that wait.
+    pub(super) fn queue(&self) -> &Queue {
+        &self.queue
+    }
+
+    /// Whether so many replies are on their way to the disk that the client is not read.
+    pub(super) fn owes_too_much(&self) -> bool {
+        self.replies.owe_too_much()
+    }
+
+    /// The first number on the server's stream that is neither the client's nor the disk's; `None` if all are.
+    pub(super) fn first_unsettled(&mut self) -> Option<u64> {
+        self.queue.first_unsettled()
+    }
+
+    /// Whether the client is to be asked what it has read of what was written.
+    pub(super) fn has_unread(&self) -> bool {
+        self.queue.notifying() > 0 && self.queue.awaits_ack()
+    }
+
+    /// Bytes of memory beside the queue.
+    pub(super) fn memory(&self) -> usize {
+        let given_back = self.given_back.as_ref().map_or(0, |given_back| given_back.memory());
+        self.memory.memory() + given_back + self.presence.memory()
+    }
+
+    // A stanza comes
+
+    /// Whether a stanza is the second delivery of a message that was kept.
+    pub(super) fn is_redelivered(&self, now: Instant, element: &Element) -> bool {
+        self.memory.absorbs(self.identity.unix_ms(now), element, self.own())
+    }
+
+    /// A message came for the device, or was read for it from an earlier session's spool: no other device's copy is needed.
+    pub(super) fn note_had(&self, element: &Element, account: &AccountView) {
+        if element.kind() == Kind::Message && account.has_other_devices() && !account.is_removed() {
+            self.memory.note_had(marks(element, self.own()));
+        }
+    }
+
+    fn own(&self) -> OwnMessages<'_> {
+        OwnMessages { account: self.identity.account(), seed: self.settings.seed }
+    }
+
+    /// Writes a stanza to a client of which nobody knows what it has: it counts as read.
+    pub(super) fn write_untracked(&mut self, stanza: &Incoming, client: &ClientStream, effects: &mut Effects) {
+        if stanza.element.kind() == Kind::Presence {
+            self.presence.written(&stanza.element);
+        }
+        effects.stanza_to_client(stanza.element.on_stream(client.header()), stanza.cause);
+    }
+
+    /// Lets presence replace what the same sender said before, and says whether the two cancel out.
+    pub(super) fn cancels_out(&mut self, element: &Element, own: &Own) -> bool {
+        if element.kind() != Kind::Presence {
+            return false;
+        }
+        match self.presence.coalesce(element, own) {
+            Coalesced::Keep => false,
+            Coalesced::Replace(older) => {
+                self.queue.remove_unwritten(older);
+                false
+            }
+            Coalesced::Cancel(older) => self.queue.remove_unwritten(older),
+        }
+    }
+
+    /// Gives a stanza its place in memory, or lets it wait for the spool.
+    pub(super) fn accept(
+        &mut self,
+        now: Instant,
+        stanza: Incoming,
+        urgency: Urgency,
+        client: &ClientStream,
+        rooms: &Rooms,
+        effects: &mut Effects,
+    ) -> Placed {
+        let Incoming { element, ordinal, cause } = stanza;
+        let waits = client.is_dark() || urgency != Urgency::Now;
+        let place = self.queue.place(element.bytes().len());
+        let seq = match place {
+            Place::Memory(seq) | Place::SpoolOnly(seq) => seq,
+        };
+        if waits && matches!(place, Place::Memory(_)) && element.kind() == Kind::Presence {
+            self.presence.queued(&element, seq);
+        }
+        // What may wait long keeps no more alive than itself.
+        let compact = client.is_dark() || matches!(place, Place::SpoolOnly(_));
+        let element = if compact { element.compact() } else { element };
+        let item = self.item(now, Incoming { element, ordinal, cause }, seq, rooms);
+        match place {
+            Place::Memory(_) => {
+                self.queue.hold(item.because(cause));
+                if self.holds_back(urgency, seq) { Placed::HeldBack(seq) } else { Placed::Memory(seq) }
+            }
+            Place::SpoolOnly(_) => {
+                if cause == Cause::Reply {
+                    self.replies.add(seq, item.element.bytes().len());
+                }
+                self.hold_for_spool(item, effects);
+                Placed::Spool(seq)
+            }
+        }
+    }
+
+    fn item(&mut self, now: Instant, stanza: Incoming, seq: u64, rooms: &Rooms) -> Queued {
+        let Incoming { element, ordinal, .. } = stanza;
+        let stamp = self.stamps.next(self.identity.unix_ms(now));
+        let (durable, from_room) = (is_durable(&element), is_from_room(&element, rooms));
+        let item = Queued::new(element, seq, stamp.received).ahead_by(stamp.ahead);
+        item.in_company(self.has_company).of_room(from_room).of_leg(ordinal, durable)
+    }
+
+    /// A stanza has no place in memory: the spool is to take it.
+    fn hold_for_spool(&mut self, item: Queued, effects: &mut Effects) {
+        if let Some(full) = self.queue.take_full() {
+            effects.event(Event::QueueFull(full));
+        }
+        let seq = item.seq;
+        if is_request(&item.element) {
+            self.queue.noted().note_request(seq, refusal(&item.element));
+        }
+        if is_archived(&item.element, self.identity.account()) {
+            self.queue.noted().note_archived(seq);
+        }
+        self.queue.hold_for_spool(item);
+    }
+
+    /// Whether the stanza that has just joined the queue waits there for a client in the background.
+    fn holds_back(&mut self, urgency: Urgency, seq: u64) -> bool {
+        let Urgency::Later(key) = urgency else { return false };
+        let held = self.held.get_or_insert_default();
+        let obsolete = held.hold(key, seq);
+        let is_full = held.is_full();
+        if let Some(obsolete) = obsolete {
+            // What is on disk goes when the client has it.
+            if self.queue.find(obsolete).is_some_and(|item| !item.is_spooled()) {
+                self.queue.remove_unwritten(obsolete);
+            }
+        }
+        self.queue.delay(seq);
+        !is_full
+    }
+
+    /// Whether stanzas are held for a client in the background.
+    pub(super) fn has_held_back(&self) -> bool {
+        self.held.is_some()
+    }
+
+    // Stanzas are written and acknowledged
+
+    /// Writes what has not been written to the current attachment.
+    pub(super) fn write_waiting(
+        &mut self,
+        now: Instant,
+        client: &mut ClientStream,
+        account: &AccountView,
+        effects: &mut Effects,
+    ) {
+        if !client.is_written_to() {
+            return;
+        }
+        self.held = None;
+        let written = self.identity.elapsed_ms(now);
+        while self.may_write_next(now, client, account, effects)
+            && let Some(item) = self.queue.write_next()
+        {
+            let bytes = for_client(item, self.identity.domain(), client.header());
+            if item.element.kind() == Kind::Presence {
+                self.presence.written(&item.element);
+            }
+            effects.stanza_to_client(bytes, item.cause);
+            self.queue.note_written(written);
+            client.on_stanza_written();
+            if client.unasked() >= REPLAY_BURST {
+                client.ask(now, effects);
+            }
+        }
+        self.ask_about_suspect(now, client, effects);
+    }
+
+    /// The client has the first so many stanzas that were written to it.
+    pub(super) fn on_acknowledged(&mut self, count: usize, effects: &mut Effects) {
+        for (spool, last) in self.queue.acknowledge(count) {
+            for places in self.queue.spare(spool, 0..=last) {
+                effects.push(Output::Unspool { spool, places });
+            }
+        }
+    }
+
+    /// The connection is gone: what waits may wait long.
+    pub(super) fn on_client_lost(&mut self) {
+        self.queue.compact();
+    }
+
+    /// The client resumes: everything is to be written again.
+    pub(super) fn rewind(&mut self, account: &AccountView) {
+        self.queue.rewind();
+        self.presence.clear();
+        self.take_back_released(account);
+    }
+
+    // The end
+
+    /// Leaves all stanzas to the server that were not acknowledged to it. The server sends them elsewhere.
+    pub(super) fn give_back(&mut self, acked: u64, effects: &mut Effects) {
+        let theirs = leftovers::give_back(&mut self.queue, acked, effects);
+        self.given_back.get_or_insert_default().hold(theirs.into_iter());
+    }
+
+    /// Holds a stanza that came after the session's end and is not acknowledged to the server, which sends it elsewhere.
+    pub(super) fn hold_given_back(&mut self, now: Instant, stanza: Incoming, rooms: &Rooms) {
+        let limit = self.settings.session_queue;
+        let item = self.item(now, stanza, 0, rooms);
+        self.given_back.get_or_insert_default().hold_later(item, limit);
+    }
+
+    /// Keeps for the device what was left to the server, because the server's connection has broken. Returns whether anything
+    /// was.
+    pub(super) fn take_given_back(&mut self) -> bool {
+        let Some(given_back) = self.given_back.take() else { return false };
+        for item in given_back.into_messages() {
+            match self.queue.place(item.element.bytes().len()) {
+                Place::Memory(seq) => self.queue.hold(item.anew(seq)),
+                Place::SpoolOnly(seq) => self.queue.hold_for_spool(item.anew(seq)),
+            }
+        }
+        true
+    }
+
+    /// The server's connection has broken: it may be dead, or send again what it was not acknowledged. Messages are kept and
+    /// remembered.
+    pub(super) fn keep_what_may_come_again(
+        &mut self,
+        now: Instant,
+        acked: u64,
+        account: &AccountView,
+        effects: &mut Effects,
+    ) {
+        leftovers::forget_repeated(&mut self.queue, acked, effects);
+        if account.is_removed() {
+            return;
+        }
+        // An acknowledgement that was on its way may be lost as well.
+        let counted = self.queue.iter().chain(self.queue.in_flight()).filter(|item| item.ordinal.is_some());
+        let messages = counted.map(|item| &item.element).filter(|element| element.kind() == Kind::Message);
+        let added = self.memory.keep(self.identity.unix_ms(now), messages, self.own());
+        if added > 0 {
+            effects.event(Event::Kept(added));
+        }
+    }
+
+    /// Nobody will answer the iq requests that the client does not have: they are refused, if `server` is there.
+    pub(super) fn refuse_requests(&mut self, now: Instant, server: Option<&mut ServerStream>, effects: &mut Effects) {
+        leftovers::refuse_requests(&mut self.queue, now, server, effects);
+    }
+
+    /// Drops what the server's archive has: the device finds it there.
+    pub(super) fn forget_archived(&mut self, effects: &mut Effects) {
+        leftovers::forget_archived(&mut self.queue, self.identity.account(), effects);
+    }
+}

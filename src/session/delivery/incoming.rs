@@ -1,0 +1,24 @@
+//! A stanza for the client, and its place.
+
+use crate::session::cause::Cause;
+use crate::xml::Element;
+
+/// A stanza for the client.
+#[derive(Debug)]
+pub(in crate::session) struct Incoming {
+    pub(in crate::session) element: Element,
+    /// Its number on the server's stream, if the server counts.
+    pub(in crate::session) ordinal: Option<u64>,
+    pub(in crate::session) cause: Cause,
+}
+
+/// Where a stanza for the client went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::session) enum Placed {
+    /// Into memory: it is to be written.
+    Memory(u64),
+    /// Into memory, where it waits for a client in the background.
+    HeldBack(u64),
+    /// Only the spool is to have it.
+    Spool(u64),
+}

@@ -1,0 +1,372 @@
+//! The device's side of a session: the stream to its client, its account, the stanzas that it does not have, and the pushes that
+//! tell it of them.
+//!
+//! | file | contents |
+//! |---|---|
+//! | `stanzas` | stanzas on their way to and from the client; its loss, its return |
+//! | `store` | what the store and push services say: the account, publishes, stanzas on disk |
+
+mod stanzas;
+mod store;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+
+use super::account::AccountView;
+use super::backlog::Backlog;
+use super::client::ClientStream;
+use super::contract::{Orphans, Output};
+use super::csi::Activity;
+use super::delivery::Delivery;
+use super::effects::Effects;
+use super::event::Event;
+use super::identity::{Identity, Owner};
+use super::liveness::{Alarm, Liveness};
+use super::notifier::Notifier;
+use super::orphans::OrphanSearch;
+use super::presence::Own;
+use super::refill::Again;
+use super::server::ServerStream;
+use super::settings::Settings;
+use super::shed::ASK_AGAIN;
+use super::sm::nonza::Enabled;
+use super::succession::{Succession, Successor};
+use crate::push::account::Change;
+use crate::xml::{Element, Frame, Header};
+
+/// The device's side of a session.
+pub(super) struct DeviceSide {
+    identity: Arc<Identity>,
+    settings: Arc<Settings>,
+    client: ClientStream,
+    account: AccountView,
+    delivery: Delivery,
+    notifier: Notifier,
+    presence: Own,
+    backlog: Backlog,
+    orphans: OrphanSearch,
+    succession: Succession,
+}
+
+/// How a client comes with its bind.
+pub(super) struct Arrival {
+    /// The header of the stream that it reads.
+    pub(super) header: Arc<Header>,
+    pub(super) activity: Activity,
+}
+
+/// What the silence of a client means for the session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Silence {
+    /// Nothing.
+    Tolerated,
+    /// Its connection is given up.
+    Lost,
+    /// Nobody has resumed the session in time.
+    Expired,
+}
+
+impl DeviceSide {
+    pub(super) fn new(identity: Arc<Identity>, settings: Arc<Settings>, arrival: Arrival, owner: Owner) -> Self {
+        let liveness = Liveness::new(&settings.stream_management, identity.clock().now);
+        let Arrival { header, activity } = arrival;
+        let backlog = Backlog::new(owner.waits, owner.older);
+        let account = AccountView::new(Arc::clone(&identity), owner);
+        Self {
+            client: ClientStream::new(Arc::clone(&identity), header, activity, liveness),
+            delivery: Delivery::new(Arc::clone(&identity), Arc::clone(&settings)),
+            notifier: Notifier::new(Arc::clone(&identity), Arc::clone(&settings), &account),
+            account,
+            presence: Own::default(),
+            backlog,
+            orphans: OrphanSearch::default(),
+            succession: Succession::default(),
+            identity,
+            settings,
+        }
+    }
+
+    pub(super) fn on_settings(&mut self, settings: Arc<Settings>) {
+        self.client.on_settings(&settings);
+        self.delivery.on_settings(Arc::clone(&settings));
+        self.notifier.on_settings(Arc::clone(&settings));
+        self.settings = settings;
+    }
+
+    // Components, for questions
+
+    pub(super) fn client(&self) -> &ClientStream {
+        &self.client
+    }
+
+    pub(super) fn account(&self) -> &AccountView {
+        &self.account
+    }
+
+    pub(super) fn delivery(&self) -> &Delivery {
+        &self.delivery
+    }
+
+    pub(super) fn backlog(&self) -> &Backlog {
+        &self.backlog
+    }
+
+    pub(super) fn client_mut(&mut self) -> &mut ClientStream {
+        &mut self.client
+    }
+
+    pub(super) fn account_mut(&mut self) -> &mut AccountView {
+        &mut self.account
+    }
+
+    pub(super) fn delivery_mut(&mut self) -> &mut Delivery {
+        &mut self.delivery
+    }
+
+    pub(super) fn backlog_mut(&mut self) -> &mut Backlog {
+        &mut self.backlog
+    }
+
+    /// Bytes of memory beside the queue. Each part is bounded.
+    pub(super) fn memory(&self) -> usize {
+        let stanzas = self.delivery.memory() + self.presence.memory();
+        stanzas + self.notifier.memory() + self.account.promised()
+    }
+
+    // Whether the session goes on without its client
+
+    /// Whether the session is held without its client.
+    pub(super) fn is_to_be_held(&self) -> bool {
+        self.client.is_resumable() || self.account.has_registration()
+    }
+
+    /// How long the session is held without its client.
+    fn hold(&self) -> Duration {
+        self.client.hold(&self.settings, self.account.has_registration())
+    }
+
+    /// Whether the session goes on for its pushes when the client closes its stream, as it does when an app is suspended.
+    fn may_linger(&self) -> bool {
+        self.account.has_registration() && self.lingers()
+    }
+
+    /// The same, where a registration that is being stored counts.
+    pub(super) fn may_come_to_linger(&self) -> bool {
+        (self.account.has_registration() || self.account.awaits_registration()) && self.lingers()
+    }
+
+    fn lingers(&self) -> bool {
+        self.settings.hibernation.linger && !self.succession.has_successor() && self.presence.is_available()
+    }
+
+    // A newer session
+
+    /// Whether a newer session of the device exists.
+    pub(super) fn has_successor(&self) -> bool {
+        self.succession.has_successor()
+    }
+
+    /// A newer session of the device has logged in, or is gone. Returns whether this one is to give way at once.
+    pub(super) fn on_successor(&mut self, now: Instant, successor: Option<Successor>, effects: &mut Effects) -> bool {
+        let Some(Successor { same_address }) = successor else {
+            self.succession.forget();
+            return false;
+        };
+        if self.client.is_dark() || same_address {
+            return true;
+        }
+        self.succession.ask(now);
+        self.client.track_by_ping();
+        self.client.ask(now, effects);
+        false
+    }
+
+    /// Whether the client has not shown in time that it is there: the newer session takes its place.
+    pub(super) fn is_superseded(&self, now: Instant) -> bool {
+        self.succession_deadline().is_some_and(|at| at <= now)
+    }
+
+    /// When the client counts as silent; never while it is not read.
+    fn succession_deadline(&self) -> Option<Instant> {
+        self.succession.deadline().filter(|_| !self.client.is_paused())
+    }
+
+    /// The client has sent a frame.
+    pub(super) fn on_frame(&mut self, now: Instant, effects: &mut Effects) {
+        self.client.on_frame(now);
+        if self.succession.on_sign_of_life() {
+            effects.push(Output::Answered);
+        }
+    }
+
+    /// The presence that a client shows while the session goes on for its pushes; `None` if the session does not.
+    pub(super) fn lingering_presence(&self) -> Option<Bytes> {
+        self.presence.lingering().filter(|_| self.may_linger())
+    }
+
+    /// Takes the `unavailable` of a client that closes its stream.
+    pub(super) fn take_parting(&mut self) -> Option<Element> {
+        self.presence.take_parting()
+    }
+
+    /// The id can be resumed no more; what the client sent is remembered for it.
+    pub(super) fn retire_id(&mut self, server: &ServerStream, effects: &mut Effects) {
+        if self.client.retire_id() {
+            self.save_tombstone(server, effects);
+        }
+    }
+
+    /// What the server confirms later was the client's too: it is not to send that again.
+    pub(super) fn save_tombstone(&mut self, server: &ServerStream, effects: &mut Effects) {
+        if !self.account.is_removed() {
+            self.client.save_tombstone(server.handled(), effects);
+        }
+    }
+
+    // Stream management of the client
+
+    /// XEP-0198 §4: both counters are zero from here on; so many stanzas went out before and are not known to have arrived.
+    pub(super) fn on_enabled(
+        &mut self,
+        enabled: Enabled,
+        preceding: usize,
+        server: &mut ServerStream,
+        effects: &mut Effects,
+    ) {
+        if let Some(id) = self.client.on_enabled(enabled, preceding) {
+            let (device, sm_id) = (self.account.device(), id.as_str().to_owned());
+            self.account.change(Change::Resumable { device, sm_id }, effects);
+            effects.push(Output::Resumable(id));
+        }
+        server.on_client_enabled();
+        if self.backlog.on_enabled() {
+            self.take_over_if_settled(effects);
+        }
+    }
+
+    /// A client with a registration that knows no stream management is asked by ping what it has read.
+    pub(super) fn track_if_needed(&mut self) {
+        let has_backlog = self.delivery.queue().has_tail() || self.backlog.holds_presence();
+        if has_backlog || self.account.has_registration() {
+            self.client.track_by_ping();
+        }
+    }
+
+    /// Whether an `<a/>` may be sent to the client: it is there, and all that it missed has been written.
+    pub(super) fn may_answer(&self) -> bool {
+        let replaying = self.client.is_resuming() || self.delivery.queue().has_tail();
+        !self.client.is_dark() && !replaying && self.client.counts()
+    }
+
+    /// Sends the client its `<a/>`, if one is due: never ahead of a replay.
+    pub(super) fn answer(&mut self, now: Instant, server: &mut ServerStream, effects: &mut Effects) {
+        if self.may_answer() {
+            let count = server.take_answers(now);
+            self.client.send_acks(count, server.handled(), effects);
+        }
+    }
+
+    /// Asks the client what it has read, if it is to be asked and the pause between two questions is over.
+    pub(super) fn ask_if_due(&mut self, now: Instant, effects: &mut Effects) {
+        let is_paused = self.client.question_pause().is_some_and(|until| until > now);
+        if self.delivery.has_unread() && self.client.may_be_asked() && !is_paused {
+            self.client.ask(now, effects);
+        }
+    }
+
+    /// Lets a frame of the client wait behind a presence that waits, or returns it.
+    pub(super) fn follow(&mut self, frame: Frame) -> Option<Frame> {
+        self.backlog.follow(frame, |element| self.client.is_ping_answer(element))
+    }
+
+    /// The client itself ends its stream or connection.
+    pub(super) fn on_client_ends(&mut self, now: Instant, effects: &mut Effects) {
+        if self.client.is_open() {
+            self.delivery.on_client_ends(now, &mut self.account, effects);
+        }
+    }
+
+    // Time
+
+    /// Follows the alarm of the client whose time has come.
+    pub(super) fn on_alarm(&mut self, now: Instant, server: &mut ServerStream, effects: &mut Effects) -> Silence {
+        match self.client.on_timeout(now) {
+            Some(Alarm::Probe) => self.client.ask(now, effects),
+            Some(Alarm::Suspect) => {
+                effects.event(Event::Suspect);
+                self.push_for_waiting(now, server, effects);
+            }
+            Some(Alarm::GiveUp) => return Silence::Lost,
+            Some(Alarm::Wake) => self.notify(effects, |notifier, situation, effects| {
+                notifier.wake(situation, effects);
+                None
+            }),
+            Some(Alarm::Expired) => return Silence::Expired,
+            None => {}
+        }
+        Silence::Tolerated
+    }
+
+    /// Takes orphans, asks a disk again that has failed, and pushes what is due.
+    pub(super) fn on_timeout(&mut self, now: Instant, server: &mut ServerStream, effects: &mut Effects) {
+        self.take_orphans(now, effects);
+        let again = self.delivery.on_timeout(now, &self.account, effects);
+        if again == Some(Again::Spools) {
+            self.take_over(effects);
+        }
+        if again.is_some() {
+            self.refill_if_there(now, server, effects);
+        }
+        if !self.client.is_paused() {
+            self.notify(effects, |notifier, situation, effects| notifier.on_call_timeout(now, situation, effects));
+        }
+        self.push_due(now, server, effects);
+    }
+
+    /// What no other device will fetch comes to this one, a while after its first presence.
+    fn await_orphans(&mut self, now: Instant) {
+        if self.account.has_other_devices() {
+            self.orphans.begin(now + self.settings.stream_management.orphan_grace);
+        }
+    }
+
+    fn take_orphans(&mut self, now: Instant, effects: &mut Effects) {
+        let Some(orphans) = self.orphans.on_timeout(now) else { return };
+        if !self.delivery.spool_accepts() {
+            return self.orphans.postpone(now + ASK_AGAIN, orphans);
+        }
+        self.adopt(orphans, effects);
+        self.orphans.on_adopted(now, orphans, self.settings.stream_management.resume_timeout);
+    }
+
+    /// Moves orphans to this session's spool: they join behind what waits already.
+    pub(super) fn adopt(&mut self, orphans: Orphans, effects: &mut Effects) {
+        self.delivery.adopt(orphans, &self.account, effects);
+        self.track_if_needed();
+    }
+
+    /// The client is read again.
+    pub(super) fn on_unpaused(&mut self, now: Instant) {
+        self.client.on_unpaused(now);
+        self.notifier.on_client_unpaused(now);
+        self.succession.on_client_unpaused(now);
+    }
+
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        let asks = self.delivery.has_unread() && self.client.may_be_asked();
+        [
+            self.client.deadline(),
+            self.client.question_pause().filter(|_| asks),
+            self.notifier.deadline(&self.account),
+            self.notifier.call_deadline().filter(|_| !self.client.is_paused()),
+            self.delivery.deadline(&self.client),
+            self.orphans.deadline(),
+            self.succession_deadline(),
+        ]
+        .into_iter()
+        .flatten()
+        .min()
+    }
+}

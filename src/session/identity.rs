@@ -1,0 +1,194 @@
+//! What a session begins with, and what names it.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use super::ids::RequestIds;
+use super::names::{Dice, SmId};
+use super::sasl::SaslIdentity;
+use super::sender::is_server;
+use super::sm;
+use crate::jid::{BareJid, FullJid, Jid};
+use crate::push::account::{Account, DeviceId};
+use crate::xml::{Element, Header, Node};
+
+/// What login established, and a [`Session`](super::Session) begins with.
+#[derive(Debug)]
+pub struct Bound {
+    /// The full JID of the bind result: the server's word, hence the session's identity.
+    pub jid: FullJid,
+    /// Who the server let in, where the SASL mechanism says it in the clear.
+    pub identity: Option<SaslIdentity>,
+    /// The header that opened the upstream stream: the client's, of its last restart.
+    pub client_header: Arc<Header>,
+    /// The header that the server answered with, which the client has seen.
+    pub server_header: Arc<Header>,
+    /// The resumption id that the client presented before, in vain.
+    pub presented: Option<SmId>,
+    /// The id of the client's user agent (XEP-0388 §2.3).
+    pub agent: Option<String>,
+    /// The stream management that the client was given with its bind (XEP-0386 §3).
+    pub enabled: Option<sm::nonza::Enabled>,
+    /// Whether the client said with its bind that its user looks elsewhere (XEP-0352).
+    pub inactive: bool,
+    /// Whether the server offers client state indication (XEP-0352).
+    pub server_csi: bool,
+    /// Whether the server offers stream management (XEP-0198).
+    pub server_sm: bool,
+}
+
+/// What identifies a session and does not change while it lives. Its components share it.
+pub(super) struct Identity {
+    jid: FullJid,
+    account: BareJid,
+    /// The header that opened the stream to the server.
+    client_header: Arc<Header>,
+    /// A header that declares nothing: the spool's stanzas depend on no stream.
+    bare_header: Arc<Header>,
+    /// The server offers client state indication (XEP-0352).
+    server_csi: bool,
+    clock: Clock,
+    random: Dice,
+    request_ids: RequestIds,
+}
+
+impl Identity {
+    pub(super) fn new(jid: FullJid, client_header: Arc<Header>, server_csi: bool, clock: Clock, random: Dice) -> Self {
+        let (account, bare_header) = (jid.to_bare(), Header::bare());
+        let request_ids = RequestIds::new(random());
+        Self { jid, account, client_header, bare_header, server_csi, clock, random, request_ids }
+    }
+
+    pub(super) fn jid(&self) -> &FullJid {
+        &self.jid
+    }
+
+    pub(super) fn account(&self) -> &BareJid {
+        &self.account
+    }
+
+    pub(super) fn domain(&self) -> &str {
+        self.jid.domain()
+    }
+
+    pub(super) fn client_header(&self) -> &Arc<Header> {
+        &self.client_header
+    }
+
+    pub(super) fn bare_header(&self) -> &Arc<Header> {
+        &self.bare_header
+    }
+
+    pub(super) fn server_has_csi(&self) -> bool {
+        self.server_csi
+    }
+
+    pub(super) fn clock(&self) -> &Clock {
+        &self.clock
+    }
+
+    pub(super) fn unix_ms(&self, now: Instant) -> u64 {
+        self.clock.unix_ms(now)
+    }
+
+    pub(super) fn unix(&self, now: Instant) -> u64 {
+        self.clock.unix(now)
+    }
+
+    /// Milliseconds on a clock of the session's own, which wraps after 49 days. Only differences mean something.
+    pub(super) fn elapsed_ms(&self, now: Instant) -> u32 {
+        let passed = now.saturating_duration_since(self.clock.now).as_millis();
+        u32::try_from(passed & u128::from(u32::MAX)).unwrap_or_default()
+    }
+
+    /// A random number that nobody can guess.
+    pub(super) fn random(&self) -> u128 {
+        (self.random)()
+    }
+
+    /// A new id for an iq request of Pushward itself.
+    pub(super) fn new_request_id(&self) -> String {
+        self.request_ids.next(self.random())
+    }
+
+    /// The ids of Pushward's own requests.
+    pub(super) fn request_ids(&self) -> &RequestIds {
+        &self.request_ids
+    }
+
+    pub(super) fn random_source(&self) -> Dice {
+        self.random
+    }
+
+    /// Whether an answer with this sender is the server's.
+    pub(super) fn is_server(&self, from: Option<&str>) -> bool {
+        is_server(from, &self.jid)
+    }
+
+    pub(super) fn is_account(&self, to: &str) -> bool {
+        Jid::new(to) == self.account
+    }
+
+    pub(super) fn is_host(&self, to: &str) -> bool {
+        Jid::new(to).as_str() == self.domain()
+    }
+
+    /// Whether a message from another account is addressed to the full JID of this client.
+    pub(super) fn is_addressed_from_elsewhere(&self, message: &Node<'_>) -> bool {
+        let address = |name: &str| message.attr(name).map(|jid| Jid::new(&jid));
+        let (from, to) = (address("from"), address("to"));
+        to.is_some_and(|to| to == self.jid) && from.is_some_and(|from| from.to_bare() != self.account)
+    }
+}
+
+/// The device that logged in, and what is kept about its account.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Owner {
+    /// The device.
+    pub device: DeviceId,
+    /// Whether its user agent was known, or it presented a resumption id of its own: then it is known for certain.
+    pub certain: bool,
+    /// Its account, as the store has it.
+    pub account: Account,
+    /// Whether spools of the device's earlier sessions have stanzas.
+    pub waits: bool,
+    /// Whether older sessions of the device are still to end, give way or answer.
+    pub older: bool,
+}
+
+/// One moment on both clocks.
+#[derive(Clone, Copy, Debug)]
+pub struct Clock {
+    /// The monotonic clock.
+    pub now: Instant,
+    /// The calendar.
+    pub wall: SystemTime,
+}
+
+impl Clock {
+    /// Unix milliseconds of a moment after it was read.
+    pub fn unix_ms(&self, at: Instant) -> u64 {
+        u64::try_from(self.since_epoch(at).as_millis()).unwrap_or(u64::MAX)
+    }
+
+    /// Unix seconds of a moment after it was read.
+    pub fn unix(&self, at: Instant) -> u64 {
+        self.since_epoch(at).as_secs()
+    }
+
+    fn since_epoch(&self, at: Instant) -> Duration {
+        let wall = self.wall + at.saturating_duration_since(self.now);
+        wall.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default()
+    }
+}
+
+/// A connection that proved it may take a session over.
+#[derive(Clone, Debug)]
+pub struct Resumption {
+    /// XEP-0198 §5: the last stanza the client handled.
+    pub h: sm::Handled,
+    /// The header that the client's new stream was answered with.
+    pub server_header: Arc<Header>,
+    /// The server's `<success/>` (XEP-0388 §2.6) that is to carry the news; without one, it was passed on before.
+    pub success: Option<Element>,
+}

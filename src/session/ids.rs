@@ -1,0 +1,35 @@
+//! Ids of the iq requests that Pushward itself sends on a session's streams.
+
+/// Ids that nobody can guess, with a prefix by which an answer is known as Pushward's however late it comes.
+#[derive(Debug)]
+pub(super) struct RequestIds {
+    prefix: String,
+}
+
+impl RequestIds {
+    /// Ids that begin with a random number.
+    pub(super) fn new(random: u128) -> Self {
+        Self { prefix: format!("{random:032x}") }
+    }
+
+    /// A new id, with a random number.
+    pub(super) fn next(&self, random: u128) -> String {
+        let mut id = String::with_capacity(self.prefix.len() + 33);
+        id.push_str(&self.prefix);
+        id.push('-');
+        for digit in (0..32).rev().map(|place| (random >> (4 * place)) & 0xf) {
+            id.extend(u32::try_from(digit).ok().and_then(|digit| char::from_digit(digit, 16)));
+        }
+        id
+    }
+
+    /// Whether an answer with this id belongs to a request of Pushward.
+    pub(super) fn is_ours(&self, id: &str) -> bool {
+        id.starts_with(&self.prefix)
+    }
+
+    /// A key for hashes that nobody who does not know the prefix can make collide.
+    pub(super) fn key(&self) -> &str {
+        &self.prefix
+    }
+}

@@ -1,0 +1,27 @@
+//! Which stanzas must not be lost, and which are requests.
+
+use bytes::Bytes;
+
+use super::answer::iq_error;
+use crate::xml::{Element, ErrorType, Kind, StanzaCondition};
+
+/// Whether a stanza must not be lost: messages, subscription presence, iq requests (invariant 2).
+pub(super) fn is_durable(element: &Element) -> bool {
+    let of_type = |types: &[&str]| element.node().attr("type").is_some_and(|t| types.contains(&t.as_ref()));
+    match element.kind() {
+        Kind::Message => true,
+        Kind::Presence => of_type(&["subscribe", "subscribed", "unsubscribe", "unsubscribed"]),
+        Kind::Iq => of_type(&["get", "set"]),
+        Kind::Other => false,
+    }
+}
+
+/// Whether somebody waits for an answer to it (RFC 6120 §8.2.3).
+pub(super) fn is_request(element: &Element) -> bool {
+    element.kind() == Kind::Iq && is_durable(element)
+}
+
+/// The answer to a request that the client will never have.
+pub(super) fn refusal(request: &Element) -> Bytes {
+    iq_error(&request.node(), ErrorType::Cancel, StanzaCondition::ServiceUnavailable)
+}

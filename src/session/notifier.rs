@@ -1,0 +1,399 @@
+//! When a session pushes for its device, what it tells other devices, and what becomes of a publish.
+
+mod calls;
+mod situation;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::account::AccountView;
+use super::contract::{OtherSession, Output};
+use super::delivery::Delivery;
+use super::effects::Effects;
+use super::event::Event;
+use super::identity::Identity;
+use super::marks::{has_set_aside, is_set_aside};
+use super::queue::Queued;
+use super::ringing::{Ringing, may_ring};
+use super::settings::Settings;
+use crate::push::absent::Notice;
+use crate::push::classify::{self, Class, Classified, Context};
+use crate::push::filter::{self, Blocked};
+use crate::push::notification::{Detail, Publish, Summary};
+use crate::push::outcome::Outcome;
+use crate::push::pusher::{Arrival, Push, Pusher, Recipients};
+use crate::push::registration::{Registration, Target};
+use crate::push::rooms::Rooms;
+use crate::push::roster::Roster;
+use crate::push::waiting::{Audience, Facts};
+use crate::xml::{Element, Node, ns};
+pub(super) use situation::{Fresh, Kept, Situation};
+
+/// Decides about pushes for the device.
+pub(super) struct Notifier {
+    identity: Arc<Identity>,
+    settings: Arc<Settings>,
+    pusher: Pusher,
+    rooms: Rooms,
+    roster: Roster,
+    /// Contacts matter, and the server was asked for them.
+    asked_for_roster: bool,
+    /// The newest sequence number whose stanza was judged.
+    judged: u64,
+    /// A call that the client has not acknowledged.
+    ringing: Option<Ringing>,
+    /// The newest important stanza, where memory does not have it.
+    beyond: Option<Box<Beyond>>,
+    /// Other devices of the account have registrations, but no session.
+    has_absent_devices: bool,
+    other_session: OtherSession,
+}
+
+/// A stanza that only the disk has.
+#[derive(Debug)]
+struct Beyond {
+    seq: u64,
+    stanza: Element,
+}
+
+/// A stanza that has just been read.
+#[derive(Clone, Copy)]
+struct JustRead<'a, 'b> {
+    seq: u64,
+    reading: &'a Classified<'b>,
+}
+
+/// Until when a dark device that was notified has to come back; `None`: no longer than before.
+pub(super) type HoldEnd = Option<Instant>;
+
+impl Notifier {
+    pub(super) fn new(identity: Arc<Identity>, settings: Arc<Settings>, account: &AccountView) -> Self {
+        let mut rooms = Rooms::default();
+        rooms.subscribed(&account.record().subscriptions);
+        Self {
+            pusher: Pusher::new(Arc::clone(&settings.push)),
+            rooms,
+            roster: Roster::new(identity.account(), settings.seed),
+            asked_for_roster: false,
+            judged: 0,
+            ringing: None,
+            beyond: None,
+            has_absent_devices: account.absent().next().is_some(),
+            other_session: OtherSession::Away,
+            identity,
+            settings,
+        }
+    }
+
+    pub(super) fn on_settings(&mut self, settings: Arc<Settings>) {
+        self.pusher.change(Arc::clone(&settings.push));
+        self.settings = settings;
+    }
+
+    /// Bytes of memory in use.
+    pub(super) fn memory(&self) -> usize {
+        let beyond = self.beyond.as_deref().map_or(0, |beyond| beyond.stanza.bytes().len());
+        self.rooms.memory() + self.roster.memory() + self.pusher.memory() + beyond
+    }
+
+    // What is known of the account
+
+    /// The account has another state.
+    pub(super) fn on_account(&mut self, account: &AccountView) {
+        self.on_subscriptions(account);
+        self.has_absent_devices = account.absent().next().is_some();
+    }
+
+    /// The account is subscribed to other rooms.
+    pub(super) fn on_subscriptions(&mut self, account: &AccountView) {
+        self.rooms.subscribed(&account.record().subscriptions);
+    }
+
+    /// The rooms that the client is in.
+    pub(super) fn rooms(&self) -> &Rooms {
+        &self.rooms
+    }
+
+    /// The client sends presence.
+    pub(super) fn on_presence_sent(&mut self, presence: &Node<'_>) {
+        self.rooms.sent(presence);
+    }
+
+    /// The client is sent presence by a room.
+    pub(super) fn on_room_presence(&mut self, presence: &Element) {
+        if presence.mentions(ns::MUC_USER) {
+            self.rooms.received(&presence.node());
+        }
+    }
+
+    /// Whether the roster is to be asked for: once, if it matters. The client may have it stored, and ask for changes only (RFC
+    /// 6121 §2.6).
+    pub(super) fn take_roster_request(&mut self, account: &AccountView) -> bool {
+        let asks = !self.asked_for_roster && account.wants_roster();
+        self.asked_for_roster |= asks;
+        asks
+    }
+
+    /// Takes a roster, or a change of it, on its way to the client.
+    pub(super) fn on_iq(&mut self, iq: &Element) {
+        let is_roster = self.asked_for_roster && iq.mentions(ns::ROSTER);
+        if is_roster && self.identity.is_server(iq.node().attr("from").as_deref()) {
+            self.roster.learn(&iq.node());
+        }
+    }
+
+    // What a stanza means
+
+    /// What a stanza means to the person behind the account.
+    pub(super) fn read<'a>(&self, element: &'a Element) -> Classified<'a> {
+        classify::read(element, Context { account: self.identity.account(), rooms: &self.rooms })
+    }
+
+    fn facts(&self, reading: &Classified<'_>) -> Facts {
+        Facts::of(reading, self.settings.seed)
+    }
+
+    /// Whether a stanza may have to be pushed for.
+    pub(super) fn may_push(&self, element: &Element, situation: Situation<'_>) -> bool {
+        let account = situation.account;
+        let concerns = situation.since().is_some() || self.has_absent_devices || may_ring(element, account);
+        concerns && !is_set_aside(account.guard(), element)
+    }
+
+    /// Which of the device's registrations may be told of a stanza.
+    fn audience(&self, reading: &Classified<'_>, account: &AccountView) -> Result<Audience, Blocked> {
+        let mut audience = Audience::NOBODY;
+        let mut blocked = None;
+        for (place, registration) in account.owned().enumerate() {
+            match filter::verdict(reading, &registration.extensions, &self.roster, &self.rooms) {
+                Ok(()) => audience = audience.with(place),
+                Err(why) => blocked = Some(why),
+            }
+        }
+        blocked.filter(|_| audience == Audience::NOBODY).map_or(Ok(audience), Err)
+    }
+
+    // Stanzas come, and are read
+
+    /// A stanza came.
+    pub(super) fn on_stanza(
+        &mut self,
+        now: Instant,
+        fresh: Fresh<'_>,
+        situation: Situation<'_>,
+        effects: &mut Effects,
+    ) -> HoldEnd {
+        let Fresh { stanza, seq, kept } = fresh;
+        if !self.may_push(stanza, situation) {
+            return None;
+        }
+        let reading = self.read(stanza);
+        let facts = self.facts(&reading);
+        if self.has_absent_devices {
+            self.tell_absent_devices(&reading, facts, situation.account, effects);
+        }
+        let Some(since) = situation.since() else {
+            if reading.class == Class::Call {
+                self.ring(now, seq, &reading, situation.account, effects);
+            } else {
+                self.end_call(&reading, facts, situation.account, effects);
+            }
+            return None;
+        };
+        let audience = self.audience(&reading, situation.account);
+        let arrival = Arrival { since, age: Duration::ZERO, seq, facts, audience };
+        if kept == Kept::OnDiskOnly && reading.class.is_important() && arrival.audience.is_ok() {
+            self.beyond = Some(Box::new(Beyond { seq, stanza: stanza.compact() }));
+        }
+        self.judge(now, arrival, &reading, situation.account, effects);
+        self.push_all_due(now, Some(JustRead { seq, reading: &reading }), situation, effects)
+    }
+
+    /// The client has become unreachable, or can be notified now: what waits already may be worth a push.
+    pub(super) fn push_for_waiting(
+        &mut self,
+        now: Instant,
+        situation: Situation<'_>,
+        effects: &mut Effects,
+    ) -> HoldEnd {
+        let since = situation.since()?;
+        let Situation { account, delivery, .. } = situation;
+        let queue = delivery.queue();
+        self.pusher.recount(|seq| queue.is_on_disk_only(seq));
+        let waiting = queue.iter().filter(|item| !has_set_aside(account.guard(), item));
+        for Queued { element, seq, received, .. } in waiting.chain(delivery.released(account)) {
+            let reading = self.read(element);
+            let age = Duration::from_millis(self.identity.unix_ms(now).saturating_sub(*received));
+            let (facts, audience) = (self.facts(&reading), self.audience(&reading, account));
+            self.judge(now, Arrival { since, age, seq: *seq, facts, audience }, &reading, account, effects);
+        }
+        self.push_due(now, situation, effects)
+    }
+
+    fn judge(
+        &mut self,
+        now: Instant,
+        arrival: Arrival,
+        reading: &Classified<'_>,
+        account: &AccountView,
+        effects: &mut Effects,
+    ) {
+        let Arrival { seq, facts, .. } = arrival;
+        let verdict = self.pusher.arrived(now, arrival);
+        self.end_call(reading, facts, account, effects);
+        // What is looked at again was reported before.
+        if seq > self.judged {
+            self.judged = seq;
+            effects.event(Event::Judged(verdict));
+        }
+    }
+
+    /// The client has read something: what it was notified about is its own now.
+    pub(super) fn on_acknowledged(&mut self, delivery: &Delivery) {
+        let queue = delivery.queue();
+        self.pusher.contact(|seq| queue.is_on_disk_only(seq));
+        let unread = queue.iter().next().map_or(u64::MAX, |item| item.seq);
+        self.ringing = self.ringing.filter(|ringing| ringing.seq() >= unread);
+        self.forget_read_back(delivery);
+    }
+
+    /// Stanzas were read back from disk: memory may have the newest important one now.
+    pub(super) fn forget_read_back(&mut self, delivery: &Delivery) {
+        self.beyond = self.beyond.take().filter(|_| delivery.queue().has_tail());
+    }
+
+    /// Whether a push tells of another stanza than this one of the same conversation.
+    pub(super) fn is_followed(&self, seq: u64) -> bool {
+        self.pusher.is_followed(seq)
+    }
+
+    // Pushes
+
+    /// Sends the pushes that are due.
+    pub(super) fn push_due(&mut self, now: Instant, situation: Situation<'_>, effects: &mut Effects) -> HoldEnd {
+        self.push_all_due(now, None, situation, effects)
+    }
+
+    fn push_all_due(
+        &mut self,
+        now: Instant,
+        fresh: Option<JustRead<'_, '_>>,
+        situation: Situation<'_>,
+        effects: &mut Effects,
+    ) -> HoldEnd {
+        let mut is_important = false;
+        while self.may_push_now(situation.account)
+            && let Some(push) = self.pusher.next(now)
+        {
+            self.push(&push, fresh, situation, effects);
+            is_important |= push != Push::Noise;
+        }
+        // A device that was notified has only so long to come back, as with mod_cloud_notify.
+        self.settings.hibernation.after_push.filter(|_| is_important).map(|hold| now + hold)
+    }
+
+    fn may_push_now(&self, account: &AccountView) -> bool {
+        account.has_registration() && self.other_session == OtherSession::Away
+    }
+
+    fn push(&mut self, push: &Push, fresh: Option<JustRead<'_, '_>>, situation: Situation<'_>, effects: &mut Effects) {
+        for place in 0..situation.account.owned().count() {
+            let newest = match push {
+                Push::Call(seq) => self.pusher.may_tell(place, *seq).then_some(*seq),
+                Push::News(_) => self.pusher.newest(place),
+                Push::Noise => None,
+            };
+            if newest.is_none() && *push != Push::Noise {
+                continue;
+            }
+            let detail = newest.and_then(|seq| self.detail(place, seq, fresh, situation));
+            let summary = Summary::new(&self.settings.push, self.pusher.counts(place), detail);
+            let wanted = |at: usize, r: &Registration| at == place && push.is_for(&r.target);
+            self.publish_where(&summary, wanted, situation.account, effects);
+        }
+    }
+
+    /// What the registration at this place is told of a stanza that waits, if memory has it.
+    fn detail(
+        &self,
+        place: usize,
+        seq: u64,
+        fresh: Option<JustRead<'_, '_>>,
+        situation: Situation<'_>,
+    ) -> Option<Detail> {
+        let settings = &self.settings.push;
+        let says_more = situation.account.owned().nth(place).is_some_and(|r| r.extensions.says_more(settings));
+        let detail = |reading: &Classified<'_>| if says_more { Detail::of(reading) } else { Detail::brief(reading) };
+        if let Some(JustRead { reading, .. }) = fresh.filter(|fresh| fresh.seq == seq) {
+            return Some(detail(reading));
+        }
+        let beyond = self.beyond.as_deref().filter(|beyond| beyond.seq == seq).map(|beyond| &beyond.stanza);
+        let stanza = beyond.or_else(|| situation.delivery.queue().find(seq).map(|item| &item.element))?;
+        Some(detail(&self.read(stanza)))
+    }
+
+    /// Wakes the device, whether something important waits or not.
+    pub(super) fn wake(&mut self, situation: Situation<'_>, effects: &mut Effects) {
+        if self.pusher.is_quiet() {
+            let summary = Summary::wake(&self.settings.push, false);
+            self.publish_where(&summary, |_, _| true, situation.account, effects);
+        } else {
+            self.push(&Push::News(Recipients::All), None, situation, effects);
+        }
+    }
+
+    fn publish_where(
+        &self,
+        summary: &Summary,
+        wanted: impl Fn(usize, &Registration) -> bool,
+        account: &AccountView,
+        effects: &mut Effects,
+    ) {
+        let recipients = account.owned().enumerate().filter(|(place, r)| wanted(*place, r)).map(|(_, r)| r);
+        for registration in recipients {
+            let publish = Publish::new(registration, summary.clone(), self.identity.random());
+            effects.event(Event::Published(publish.target.clone()));
+            effects.push(Output::Publish(Box::new(publish)));
+        }
+    }
+
+    /// A push service has answered a publish of this device, or has not in time.
+    pub(super) fn on_published(&mut self, now: Instant, target: &Target, outcome: &Outcome) {
+        self.pusher.answered(now, target, outcome.may_be_repeated());
+    }
+
+    /// Another session of the device has its client, or has it no more. Returns whether pushes may be due now.
+    pub(super) fn on_other_session(&mut self, other: OtherSession) -> bool {
+        let before = std::mem::replace(&mut self.other_session, other);
+        before == OtherSession::Live && other == OtherSession::Away
+    }
+
+    /// Tells devices without a session what they cannot see themselves.
+    fn tell_absent_devices(
+        &self,
+        reading: &Classified<'_>,
+        facts: Facts,
+        account: &AccountView,
+        effects: &mut Effects,
+    ) {
+        if !reading.class.is_important() && !facts.own && facts.class != Class::CallEnd {
+            return;
+        }
+        let may_tell = |r: &&Registration| filter::verdict(reading, &r.extensions, &self.roster, &self.rooms).is_ok();
+        let registrations: Vec<_> = account.absent().filter(may_tell).cloned().collect();
+        if !registrations.is_empty() {
+            let notice = Notice { facts, detail: Detail::of(reading), registrations };
+            effects.push(Output::Elsewhere(Box::new(notice)));
+        }
+    }
+
+    /// When a push is due.
+    pub(super) fn deadline(&self, account: &AccountView) -> Option<Instant> {
+        self.pusher.deadline().filter(|_| self.may_push_now(account))
+    }
+
+    /// When a call was left unacknowledged for too long.
+    pub(super) fn call_deadline(&self) -> Option<Instant> {
+        self.ringing.map(Ringing::until)
+    }
+}

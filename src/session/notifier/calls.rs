@@ -1,0 +1,79 @@
+//! Calls of a device that is there: it is notified if it does not acknowledge them.
+
+use std::time::Instant;
+
+use super::situation::Situation;
+use super::{HoldEnd, Notifier};
+use crate::push::classify::{Class, Classified};
+use crate::push::notification::{Detail, Summary};
+use crate::push::pusher::{Arrival, Verdict};
+use crate::push::waiting::Facts;
+use crate::session::account::AccountView;
+use crate::session::effects::Effects;
+use crate::session::event::Event;
+use crate::session::ringing::{PATIENCE, Ringing};
+
+impl Notifier {
+    /// A call for a live client: it has five seconds to acknowledge it, unless it wants calls by push alone.
+    pub(super) fn ring(
+        &mut self,
+        now: Instant,
+        seq: u64,
+        reading: &Classified<'_>,
+        account: &AccountView,
+        effects: &mut Effects,
+    ) {
+        let Ok(audience) = self.audience(reading, account) else { return };
+        self.ringing.get_or_insert(Ringing::new(now, seq));
+        let by_push = self.settings.push.jingle;
+        let wanted =
+            by_push && account.owned().enumerate().any(|(place, r)| r.extensions.jingle && audience.has(place));
+        if wanted && self.pusher.rings(now, self.facts(reading)) {
+            effects.event(Event::Judged(Verdict::Ring));
+            let summary = Summary::new(&self.settings.push, self.pusher.counts(0), Some(Detail::of(reading)));
+            self.publish_where(&summary, |place, r| r.extensions.jingle && audience.has(place), account, effects);
+        }
+    }
+
+    /// Pushes a call that a live client has left unacknowledged for too long.
+    pub(in crate::session) fn on_call_timeout(
+        &mut self,
+        now: Instant,
+        situation: Situation<'_>,
+        effects: &mut Effects,
+    ) -> HoldEnd {
+        let Situation { account, delivery, unreachable_since } = situation;
+        let ringing = self.ringing.take_if(|ringing| ringing.until() <= now)?;
+        let stanza = &delivery.queue().find(ringing.seq())?.element;
+        let reading = self.read(stanza);
+        let (facts, audience) = (self.facts(&reading), self.audience(&reading, account));
+        let arrival = Arrival { since: now, age: PATIENCE, seq: ringing.seq(), facts, audience };
+        if unreachable_since.is_some() {
+            return None;
+        }
+        self.judge(now, arrival, &reading, account, effects);
+        self.push_due(now, situation, effects)
+    }
+
+    /// The client was not read for a while, so its acknowledgement of a call may have come.
+    pub(in crate::session) fn on_client_unpaused(&mut self, now: Instant) {
+        self.ringing = self.ringing.map(|ringing| ringing.prolonged(now));
+    }
+
+    /// Whoever was told by push that it rings, and takes calls by push alone, is told that it rings no more.
+    pub(super) fn end_call(
+        &mut self,
+        reading: &Classified<'_>,
+        facts: Facts,
+        account: &AccountView,
+        effects: &mut Effects,
+    ) {
+        if reading.class != Class::CallEnd || !self.pusher.call_over(facts) {
+            return;
+        }
+        self.ringing = None;
+        let by_push = self.settings.push.jingle;
+        let summary = Summary::new(&self.settings.push, self.pusher.counts(0), Some(Detail::of(reading)));
+        self.publish_where(&summary, |_, r| by_push && r.extensions.jingle, account, effects);
+    }
+}

@@ -1,0 +1,38 @@
+//! What the notifier looks at when it decides.
+
+use std::time::Instant;
+
+use crate::session::account::AccountView;
+use crate::session::delivery::Delivery;
+use crate::xml::Element;
+
+/// The device as it is when something is decided.
+#[derive(Clone, Copy)]
+pub(in crate::session) struct Situation<'a> {
+    pub(in crate::session) account: &'a AccountView,
+    pub(in crate::session) delivery: &'a Delivery,
+    /// Since when stanzas cannot be expected to be read: `None` while the client is live.
+    pub(in crate::session) unreachable_since: Option<Instant>,
+}
+
+impl Situation<'_> {
+    /// Since when the device cannot be reached, if it has a registration.
+    pub(super) fn since(&self) -> Option<Instant> {
+        self.unreachable_since.filter(|_| self.account.has_registration())
+    }
+}
+
+/// A stanza that has just come.
+#[derive(Clone, Copy)]
+pub(in crate::session) struct Fresh<'a> {
+    pub(in crate::session) stanza: &'a Element,
+    pub(in crate::session) seq: u64,
+    pub(in crate::session) kept: Kept,
+}
+
+/// Where a stanza that has just come is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::session) enum Kept {
+    InMemory,
+    OnDiskOnly,
+}

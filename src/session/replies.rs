@@ -1,0 +1,32 @@
+//! Replies of Pushward that had no place in memory and are on their way to the disk.
+
+/// Bytes of replies that may be on their way to the disk.
+const REPLIES: usize = 64 << 10;
+
+/// Replies on their way to the disk. Few sessions have any.
+#[derive(Debug, Default)]
+pub(super) struct SpooledReplies(Option<Box<Replies>>);
+
+#[derive(Debug, Default)]
+struct Replies {
+    bytes: usize,
+    last: u64,
+}
+
+impl SpooledReplies {
+    /// A reply to the client had no place in memory.
+    pub(super) fn add(&mut self, seq: u64, len: usize) {
+        let replies = self.0.get_or_insert_default();
+        **replies = Replies { bytes: replies.bytes.saturating_add(len), last: seq };
+    }
+
+    /// What was handed to the spool up to this sequence number is on disk.
+    pub(super) fn on_spooled(&mut self, seq: u64) {
+        self.0 = self.0.take().filter(|replies| replies.last > seq);
+    }
+
+    /// Whether they are over the mark for replies that wait to be written.
+    pub(super) fn owe_too_much(&self) -> bool {
+        self.0.as_ref().is_some_and(|replies| replies.bytes >= REPLIES)
+    }
+}

@@ -1,0 +1,133 @@
+//! The server's leg of stream management: what came, and how much of it we have acknowledged.
+
+use std::time::{Duration, Instant};
+
+use crate::session::sm::Handled;
+
+/// Stanzas that may be unacknowledged while the client is live before the spool takes over: servers give up at 500.
+pub(in crate::session) const UNACKED: u64 = 250;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    /// The server has none, or refused it.
+    Off,
+    /// `<enable/>` was sent at this moment: what is sent counts, what comes does not yet.
+    Asked(Instant),
+    On,
+}
+
+/// When stanzas are acknowledged to the server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::session) enum Settling {
+    /// Once the server waits for it.
+    WhenOwed,
+    /// Now, as many as may be.
+    AtOnce,
+}
+
+/// The stanzas that the server counts.
+#[derive(Debug)]
+pub(super) struct ServerLeg {
+    state: State,
+    received: u64,
+    acked: u64,
+    /// The server was told less than it had sent: more follows as soon as it may.
+    owed: bool,
+    /// It has said why it ends the stream.
+    says_why: bool,
+}
+
+impl ServerLeg {
+    pub(super) fn new(now: Instant, offered: bool) -> Self {
+        Self {
+            state: if offered { State::Asked(now) } else { State::Off },
+            received: 0,
+            acked: 0,
+            owed: false,
+            says_why: false,
+        }
+    }
+
+    pub(super) fn enabled(&mut self) {
+        self.state = State::On;
+    }
+
+    pub(super) fn refused(&mut self) {
+        self.state = State::Off;
+    }
+
+    /// Since when the server owes the answer to `<enable/>`.
+    pub(super) fn asked(&mut self) -> Option<&mut Instant> {
+        match &mut self.state {
+            State::Asked(since) => Some(since),
+            State::Off | State::On => None,
+        }
+    }
+
+    /// When that answer is late, if it may take so long.
+    pub(super) fn deadline(&self, patience: Duration) -> Option<Instant> {
+        match self.state {
+            State::Asked(since) => Some(since + patience),
+            State::Off | State::On => None,
+        }
+    }
+
+    pub(super) fn is_on(&self) -> bool {
+        self.state == State::On
+    }
+
+    /// Whether the server confirms what it gets by `<a/>`.
+    pub(super) fn confirms(&self) -> bool {
+        self.state != State::Off
+    }
+
+    /// A stanza came; its number, if the server counts it.
+    pub(super) fn on_received(&mut self) -> Option<u64> {
+        self.is_on().then(|| {
+            self.received += 1;
+            self.received
+        })
+    }
+
+    /// A stream error came: the server ends the stream in order, and sends elsewhere what it was not acknowledged.
+    pub(super) fn says_why(&mut self) {
+        self.says_why = true;
+    }
+
+    /// Whether a stream error came.
+    pub(super) fn has_said_why(&self) -> bool {
+        self.says_why
+    }
+
+    /// How many stanzas we have acknowledged.
+    pub(super) fn acked(&self) -> u64 {
+        self.acked
+    }
+
+    /// How many stanzas before the first unsettled one are not acknowledged; or of all, if all are settled.
+    fn settled(&self, first_unsettled: Option<u64>) -> u64 {
+        first_unsettled.map_or(self.received, |first| first - 1).max(self.acked)
+    }
+
+    /// How many stanzas the server keeps for us.
+    pub(super) fn unsettled(&self, first_unsettled: Option<u64>) -> u64 {
+        self.received - self.settled(first_unsettled)
+    }
+
+    /// The server's `<r/>`: the `h` to answer at once.
+    pub(super) fn answer(&mut self, first_unsettled: Option<u64>) -> Handled {
+        self.acked = self.settled(first_unsettled);
+        self.owed = self.acked < self.received;
+        Handled::wrapping(self.acked)
+    }
+
+    /// The `h` of an `<a/>` that nobody asked for, if there is one to send.
+    pub(super) fn settle(&mut self, settling: Settling, first_unsettled: Option<u64>) -> Option<Handled> {
+        let settled = self.settled(first_unsettled);
+        let due = settling == Settling::AtOnce || self.owed || settled - self.acked >= UNACKED / 2;
+        if !self.is_on() || settled == self.acked || !due {
+            return None;
+        }
+        Some(self.answer(first_unsettled))
+    }
+}

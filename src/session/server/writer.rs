@@ -1,0 +1,46 @@
+//! What is written to the server: nothing behind the footer, and something now and then.
+
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+
+use crate::session::contract::Output;
+use crate::session::effects::Effects;
+
+/// The writing end of the stream to the server.
+#[derive(Debug)]
+pub(super) struct Writer {
+    /// When something was written last.
+    written: Instant,
+    is_closed: bool,
+}
+
+impl Writer {
+    pub(super) fn new(now: Instant) -> Self {
+        Self { written: now, is_closed: false }
+    }
+
+    pub(super) fn write(&mut self, now: Instant, output: Output, effects: &mut Effects) {
+        if !self.is_closed {
+            self.written = now;
+            effects.push(output);
+        }
+    }
+
+    /// Writes whitespace if nothing was written for this long.
+    pub(super) fn keep_alive(&mut self, now: Instant, every: Duration, effects: &mut Effects) {
+        if self.deadline(every) <= now {
+            self.write(now, Output::ToUpstream(Bytes::from_static(b" ")), effects);
+        }
+    }
+
+    /// Writes nothing any more.
+    pub(super) fn end(&mut self) {
+        self.is_closed = true;
+    }
+
+    /// When whitespace is to be written, if nothing else is.
+    pub(super) fn deadline(&self, every: Duration) -> Instant {
+        self.written + every
+    }
+}
