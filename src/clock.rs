@@ -92,6 +92,12 @@ impl UnixMillis {
         Duration::from_millis(self.0.saturating_sub(earlier.0))
     }
 
+    /// Returns the time that is `by` later, in whole milliseconds.
+    #[must_use]
+    pub fn plus(self, by: Duration) -> Self {
+        Self(self.0.saturating_add(u64::try_from(by.as_millis()).unwrap_or(u64::MAX)))
+    }
+
     /// Returns the same time in whole seconds.
     pub const fn to_secs(self) -> UnixSecs {
         UnixSecs(self.0 / 1000)

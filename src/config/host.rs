@@ -9,7 +9,7 @@ use super::section::{At, Section};
 use super::transport::{self, Component};
 use super::upstream::{self, ProxyProtocol, Upstream};
 use super::value::file_name;
-pub use crate::session::settings::ChannelBinding;
+pub use crate::session::mechanism_filter::ChannelBinding;
 
 const UPSTREAM_TLS: [(&str, UpstreamTls); 3] =
     [("off", UpstreamTls::Off), ("starttls", UpstreamTls::Starttls), ("direct", UpstreamTls::Direct)];

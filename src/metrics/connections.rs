@@ -66,7 +66,7 @@ impl Connections {
 
     pub(super) fn serve_host(&self, host: &str) {
         for outcome in ConnectOutcome::ALL {
-            drop(self.upstream.get_or_create(&of_host(host, ("outcome", outcome.name()))));
+            drop(self.upstream.get_or_create(&of_host(host, "outcome", outcome.name())));
         }
     }
 
@@ -110,6 +110,6 @@ impl Connections {
     }
 
     pub(super) fn upstream(&self, host: &str, outcome: ConnectOutcome) {
-        self.upstream.get_or_create(&of_host(host, ("outcome", outcome.name()))).inc();
+        self.upstream.get_or_create(&of_host(host, "outcome", outcome.name())).inc();
     }
 }

@@ -5,8 +5,8 @@ pub(super) type Labels<const N: usize> = [(&'static str, &'static str); N];
 /// A domain of the configuration, and a word of this program.
 pub(super) type HostLabels = ([(&'static str, String); 1], Labels<1>);
 
-pub(super) fn of_host(host: &str, word: (&'static str, &'static str)) -> HostLabels {
-    ([("host", host.to_owned())], [word])
+pub(super) fn of_host(host: &str, label: &'static str, value: &'static str) -> HostLabels {
+    ([("host", host.to_owned())], [(label, value)])
 }
 
 pub(super) fn gauge(number: impl TryInto<i64>) -> i64 {

@@ -53,7 +53,7 @@ impl SessionMetrics {
             for (state, sessions) in
                 [(Reach::Live, tally.live), (Reach::Suspect, tally.suspect), (Reach::Dark, tally.dark)]
             {
-                self.by_state.get_or_create(&of_host(host, ("state", state.name()))).set(gauge(sessions));
+                self.by_state.get_or_create(&of_host(host, "state", state.name())).set(gauge(sessions));
             }
         }
         let total = measured.total();

@@ -58,17 +58,17 @@ impl Tap {
     /// A frame came on this leg.
     pub fn came(&mut self, leg: MeteredLeg, frame: &Frame) {
         if let Frame::Element(element) = frame {
-            self.count((leg, TrafficDirection::In), element.kind(), element.bytes().len());
+            self.count(leg, TrafficDirection::In, element.kind(), element.bytes().len());
         }
     }
 
     /// An element leaves on this leg.
     pub fn went(&mut self, leg: MeteredLeg, element: &[u8]) {
-        self.count((leg, TrafficDirection::Out), kind(element), element.len());
+        self.count(leg, TrafficDirection::Out, kind(element), element.len());
     }
 
-    fn count(&mut self, way: (MeteredLeg, TrafficDirection), kind: Kind, bytes: usize) {
-        let (element, size) = numbers(way, kind);
+    fn count(&mut self, leg: MeteredLeg, direction: TrafficDirection, kind: Kind, bytes: usize) {
+        let (element, size) = numbers(leg, direction, kind);
         if let (Some(elements), Some(sizes)) = (self.elements.get_mut(element), self.bytes.get_mut(size)) {
             *elements += 1;
             *sizes += bytes as u64;
@@ -93,7 +93,7 @@ impl Drop for Tap {
 }
 
 /// The places of the counters of a kind's elements and of all bytes that go one way.
-fn numbers((leg, direction): (MeteredLeg, TrafficDirection), kind: Kind) -> (usize, usize) {
+fn numbers(leg: MeteredLeg, direction: TrafficDirection, kind: Kind) -> (usize, usize) {
     let way = leg as usize * 2 + direction as usize;
     let kind = match kind {
         Kind::Message => 0,
@@ -106,8 +106,13 @@ fn numbers((leg, direction): (MeteredLeg, TrafficDirection), kind: Kind) -> (usi
 
 impl Shard {
     /// Both are there: the numbers of the variants leave no gap.
-    fn counters(&self, way: (MeteredLeg, TrafficDirection), kind: Kind) -> (Option<&AtomicU64>, Option<&AtomicU64>) {
-        let (element, size) = numbers(way, kind);
+    fn counters(
+        &self,
+        leg: MeteredLeg,
+        direction: TrafficDirection,
+        kind: Kind,
+    ) -> (Option<&AtomicU64>, Option<&AtomicU64>) {
+        let (element, size) = numbers(leg, direction, kind);
         (self.elements.get(element), self.bytes.get(size))
     }
 }
@@ -140,7 +145,7 @@ impl Traffic {
 
     /// The number of stanzas and nonzas that have come or gone.
     pub(super) fn messages(&self, leg: MeteredLeg) -> (u64, u64) {
-        let way = |direction| self.sum(|shard| shard.counters((leg, direction), Kind::Message).0);
+        let way = |direction| self.sum(|shard| shard.counters(leg, direction, Kind::Message).0);
         (way(TrafficDirection::In), way(TrafficDirection::Out))
     }
 
@@ -153,16 +158,16 @@ impl Collector for Traffic {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
         let help = "Stanzas and nonzas of sessions, by stream, direction and kind.";
         let mut elements = encoder.encode_descriptor("stanzas", help, None, MetricType::Counter)?;
-        for (way, words) in ways() {
+        for ((leg, direction), words) in ways() {
             for (kind, word) in KINDS {
                 let labels = [words[0], words[1], ("kind", word)];
-                encode(&mut elements, &labels, self.sum(|shard| shard.counters(way, kind).0))?;
+                encode(&mut elements, &labels, self.sum(|shard| shard.counters(leg, direction, kind).0))?;
             }
         }
         let help = "Bytes of stanzas and nonzas of sessions, by stream and direction, before TLS.";
         let mut bytes = encoder.encode_descriptor("stanza", help, Some(&Unit::Bytes), MetricType::Counter)?;
-        for (way, words) in ways() {
-            encode(&mut bytes, &words, self.sum(|shard| shard.counters(way, Kind::Other).1))?;
+        for ((leg, direction), words) in ways() {
+            encode(&mut bytes, &words, self.sum(|shard| shard.counters(leg, direction, Kind::Other).1))?;
         }
         Ok(())
     }
@@ -204,10 +209,10 @@ mod tests {
     #[test]
     fn every_way_and_kind_has_a_counter_of_its_own() {
         let shard = Shard::default();
-        for (way, _) in ways() {
+        for ((leg, direction), _) in ways() {
             for (kind, _) in KINDS {
-                let (elements, bytes) = shard.counters(way, kind);
-                assert_eq!(elements.unwrap().fetch_add(1, Ordering::Relaxed), 0, "{way:?} {kind:?}");
+                let (elements, bytes) = shard.counters(leg, direction, kind);
+                assert_eq!(elements.unwrap().fetch_add(1, Ordering::Relaxed), 0, "{leg:?} {direction:?} {kind:?}");
                 bytes.unwrap().fetch_add(1, Ordering::Relaxed);
             }
         }

@@ -32,9 +32,16 @@ pub(super) struct DeviceMemoryShare {
     memory: Arc<DeviceMemory>,
 }
 
+/// A device of an account.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct AccountDevice {
+    account: BareJid,
+    device: DeviceId,
+}
+
 #[derive(Debug, Default)]
 struct HeldMemories {
-    devices: HashMap<(BareJid, DeviceId), HeldMemory>,
+    devices: HashMap<AccountDevice, HeldMemory>,
     /// Bytes of the memories without a session.
     bytes: usize,
     /// The time of the last search for expired memories.
@@ -53,13 +60,13 @@ impl Memories {
     /// Returns the memory of the session's device.
     pub(super) fn share(self: &Arc<Self>, handle: &Arc<Handle>) -> DeviceMemoryShare {
         let (handle, device) = (Arc::clone(handle), handle.device());
-        let memory = self.held().share((handle.account().clone(), device));
+        let memory = self.held().share(AccountDevice { account: handle.account().clone(), device });
         DeviceMemoryShare { memories: Arc::clone(self), handle, device, memory }
     }
 
     /// Forgets the devices of an account that have no session. Where there is one, the session itself clears the memory.
     pub(super) fn forget(&self, account: &BareJid) {
-        self.held().retain(|(of, _), _| of != account);
+        self.held().retain(|of, _| of.account != *account);
     }
 
     fn held(&self) -> MutexGuard<'_, HeldMemories> {
@@ -75,13 +82,13 @@ impl DeviceMemoryShare {
 
 impl Drop for DeviceMemoryShare {
     fn drop(&mut self) {
-        let device = (self.handle.account().clone(), self.device);
+        let device = AccountDevice { account: self.handle.account().clone(), device: self.device };
         self.memories.held().leave(&device, Instant::now());
     }
 }
 
 impl HeldMemories {
-    fn share(&mut self, device: (BareJid, DeviceId)) -> Arc<DeviceMemory> {
+    fn share(&mut self, device: AccountDevice) -> Arc<DeviceMemory> {
         let entry = self.devices.entry(device).or_default();
         entry.sessions += 1;
         if let Some((_, bytes)) = entry.left.take() {
@@ -91,7 +98,7 @@ impl HeldMemories {
     }
 
     /// Takes note that a session of the device has ended.
-    fn leave(&mut self, device: &(BareJid, DeviceId), now: Instant) {
+    fn leave(&mut self, device: &AccountDevice, now: Instant) {
         let Some(entry) = self.devices.get_mut(device) else { return };
         entry.sessions = entry.sessions.saturating_sub(1);
         if entry.sessions > 0 {
@@ -123,7 +130,7 @@ impl HeldMemories {
     }
 
     /// Forgets the memories without a session for which `stays` is false.
-    fn retain(&mut self, stays: impl Fn(&(BareJid, DeviceId), Instant) -> bool) {
+    fn retain(&mut self, stays: impl Fn(&AccountDevice, Instant) -> bool) {
         self.devices.retain(|device, entry| entry.left.is_none_or(|(at, _)| stays(device, at)));
         self.bytes = self.devices.values().filter_map(|entry| entry.left).map(|(_, bytes)| bytes).sum();
     }
@@ -135,12 +142,12 @@ mod tests {
 
     const SECOND: Duration = Duration::from_secs(1);
 
-    fn device(account: &str, n: u64) -> (BareJid, DeviceId) {
-        (account.parse().unwrap(), DeviceId(n))
+    fn device(account: &str, n: u64) -> AccountDevice {
+        AccountDevice { account: account.parse().unwrap(), device: DeviceId(n) }
     }
 
     /// A session of a device that has remembered so much.
-    fn had(held: &mut HeldMemories, device: &(BareJid, DeviceId), marks: u64, now: Instant) {
+    fn had(held: &mut HeldMemories, device: &AccountDevice, marks: u64, now: Instant) {
         held.share(device.clone()).note_had(0..marks);
         held.leave(device, now);
     }
@@ -195,7 +202,7 @@ mod tests {
         let used = memories.held().share(device("romeo@example.org", 2));
         had(&mut memories.held(), &juliet, 1, now);
         let one = memories.held().bytes / 2;
-        memories.forget(&romeo.0);
+        memories.forget(&romeo.account);
         let held = memories.held();
         assert!(!held.devices.contains_key(&romeo) && held.devices.contains_key(&juliet));
         assert_eq!((held.devices.len(), held.bytes), (2, one));

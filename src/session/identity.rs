@@ -1,13 +1,14 @@
 //! What a session begins with, and what names it.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::Instant;
 
 use super::ids::RequestIds;
 use super::names::{Dice, SmId};
 use super::sasl::SaslIdentity;
 use super::sender::is_server;
 use super::sm;
+use crate::clock::UnixMillis;
 use crate::jid::{BareJid, FullJid, Jid};
 use crate::push::account::{Account, DeviceId};
 use crate::xml::{Element, Header, Node};
@@ -88,11 +89,11 @@ impl Identity {
     }
 
     pub(super) fn unix_ms(&self, now: Instant) -> u64 {
-        self.clock.unix_ms(now)
+        self.clock.calendar(now).get()
     }
 
     pub(super) fn unix(&self, now: Instant) -> u64 {
-        self.clock.unix(now)
+        self.clock.calendar(now).to_secs().get()
     }
 
     /// Milliseconds on a clock of the session's own, which wraps after 49 days. Only differences mean something.
@@ -162,23 +163,13 @@ pub struct Clock {
     /// The monotonic clock.
     pub now: Instant,
     /// The calendar.
-    pub wall: SystemTime,
+    pub wall: UnixMillis,
 }
 
 impl Clock {
-    /// Unix milliseconds of a moment after it was read.
-    pub fn unix_ms(&self, at: Instant) -> u64 {
-        u64::try_from(self.since_epoch(at).as_millis()).unwrap_or(u64::MAX)
-    }
-
-    /// Unix seconds of a moment after it was read.
-    pub fn unix(&self, at: Instant) -> u64 {
-        self.since_epoch(at).as_secs()
-    }
-
-    fn since_epoch(&self, at: Instant) -> Duration {
-        let wall = self.wall + at.saturating_duration_since(self.now);
-        wall.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default()
+    /// Returns the calendar time of a moment after the clocks were read.
+    pub fn calendar(&self, at: Instant) -> UnixMillis {
+        self.wall.plus(at.saturating_duration_since(self.now))
     }
 }
 

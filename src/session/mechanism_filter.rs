@@ -7,10 +7,19 @@
 use std::fmt;
 use std::ops::Range;
 
-use crate::session::settings::ChannelBinding;
 use crate::xml::{Node, ns};
 
 const END_POINT: &str = "tls-server-end-point";
+
+/// The treatment of the channel binding that a server offers on its own TLS connection with Pushward.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ChannelBinding {
+    /// It is removed: clients see none of it.
+    #[default]
+    Strip,
+    /// `tls-server-end-point` (RFC 5929 §4) passes: Pushward and the server show the same certificate.
+    ServerEndPoint,
+}
 
 /// How the server is connected, which decides what it may offer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -4,16 +4,16 @@
 
 pub mod offers;
 pub mod sasl2;
+mod splice;
 
-use std::ops::Range;
-use std::time::SystemTime;
-
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 
 use super::mechanism_filter::{Leg, MechanismFilter};
+use crate::clock::UnixMillis;
 use crate::push::registration;
 use crate::push::settings::Settings as PushSettings;
 use crate::xml::{Element, Kind, Node, XmlWriter, ns};
+use splice::{append, splice};
 
 /// Which `<stream:features/>` these are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -116,51 +116,16 @@ pub fn account_info(element: &Element, settings: &PushSettings) -> Option<Bytes>
 }
 
 /// A stanza that waited, with the time it came (XEP-0203), unless it says so already. An iq takes no delay.
-pub fn delayed(element: &Element, domain: &str, received: SystemTime) -> Option<Bytes> {
+pub fn delayed(element: &Element, domain: &str, received: UnixMillis) -> Option<Bytes> {
     let root = element.node();
     let takes_delay = matches!(element.kind(), Kind::Message | Kind::Presence);
     if !takes_delay || root.child("delay", ns::DELAY).is_some() {
         return None;
     }
     let mut delay = XmlWriter::new();
-    let stamp = humantime::format_rfc3339_millis(received).to_string();
+    let stamp = humantime::format_rfc3339_millis(received.to_time()?).to_string();
     delay.start("delay").attr("xmlns", ns::DELAY).attr("from", domain).attr("stamp", &stamp);
     Some(splice(element, &[append(&root, &delay.finish())]))
-}
-
-/// What is put in the place of a range of an element's bytes.
-type Splice = (Range<usize>, Vec<u8>);
-
-/// Replaces ranges of an element's bytes, given in ascending order.
-fn splice(element: &Element, splices: &[Splice]) -> Bytes {
-    let bytes = element.bytes();
-    let grown: usize = splices.iter().map(|(_, with)| with.len()).sum();
-    let mut out = BytesMut::with_capacity(bytes.len() + grown);
-    let mut copied = 0;
-    for (range, with) in splices {
-        out.extend_from_slice(bytes.get(copied..range.start).unwrap_or_default());
-        out.extend_from_slice(with);
-        copied = range.end;
-    }
-    out.extend_from_slice(bytes.get(copied..).unwrap_or_default());
-    out.freeze()
-}
-
-/// The splice that makes `child` the last child of `parent`.
-fn append(parent: &Node<'_>, child: &[u8]) -> Splice {
-    if !parent.is_empty_tag() {
-        let end = parent.inner().end;
-        return (end..end, child.to_vec());
-    }
-    let raw = parent.raw();
-    let name = raw.iter().skip(1).take_while(|b| !b.is_ascii_whitespace() && **b != b'/').copied();
-    let mut with = vec![b'>'];
-    with.extend_from_slice(child);
-    with.extend_from_slice(b"</");
-    with.extend(name);
-    with.push(b'>');
-    let end = parent.range().end;
-    (end.saturating_sub(2)..end, with)
 }
 
 #[cfg(test)]
@@ -310,7 +275,7 @@ mod tests {
 
     #[test]
     fn a_message_that_waited_says_since_when_and_an_iq_does_not() {
-        let at = SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(1_000_000_000);
+        let at = UnixMillis::new(1_000_000_000_000);
         check(
             &delayed(&element("<message><body>x</body></message>"), "example.org", at).unwrap(),
             "<message><body>x</body><delay xmlns='urn:xmpp:delay' from='example.org' stamp='2001-09-09T01:46:40.000Z'/></message>",

@@ -123,13 +123,3 @@ impl StreamManagement {
         self.spool_after.unwrap_or(default)
     }
 }
-
-/// The treatment of the channel binding that a server offers on its own TLS connection with Pushward.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum ChannelBinding {
-    /// It is removed: clients see none of it.
-    #[default]
-    Strip,
-    /// `tls-server-end-point` (RFC 5929 §4) passes: Pushward and the server show the same certificate.
-    ServerEndPoint,
-}

@@ -1,10 +1,10 @@
 //! A stanza as it is written to the client.
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 
+use crate::clock::UnixMillis;
 use crate::session::queue::Queued;
 use crate::session::rewrite;
 use crate::xml::{Element, Header};
@@ -12,8 +12,7 @@ use crate::xml::{Element, Header};
 /// A stanza as it is written on the stream that `header` opened; if it waited, with its delay, stamped by `domain`.
 pub(super) fn for_client(item: &Queued, domain: &str, header: &Arc<Header>) -> Bytes {
     let delayed = || {
-        let stamp = SystemTime::UNIX_EPOCH + Duration::from_millis(item.received);
-        let bytes = rewrite::delayed(&item.element, domain, stamp)?;
+        let bytes = rewrite::delayed(&item.element, domain, UnixMillis::new(item.received))?;
         Element::parse(bytes, item.element.header()).ok()
     };
     let delayed = if item.waited { delayed() } else { None };

@@ -105,7 +105,7 @@ impl fmt::Debug for Offers {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::session::settings::ChannelBinding;
+    use crate::session::mechanism_filter::ChannelBinding;
 
     const TERMS: Terms = Terms { phase: Phase::Unauthenticated, leg: Leg::Plain, max_bytes: 10_000 };
     const OFFER: &str = "<stream:features><x:mechanisms><x:mechanism>SCRAM-SHA-1-PLUS</x:mechanism>\

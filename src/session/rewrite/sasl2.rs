@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use super::{Splice, append, splice};
+use super::splice::{Splice, append, splice};
 use crate::jid::FullJid;
 use crate::xml::{Element, Node, XmlWriter, ns};
 

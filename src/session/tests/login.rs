@@ -9,7 +9,7 @@ use super::super::mechanism_filter::{Leg, UpstreamWarning};
 use super::super::negotiate::{CloseReason, Held, LoginInput, LoginOutput, Negotiation, Proof, Stop};
 use super::*;
 use crate::jid::BareJid;
-use crate::session::settings::ChannelBinding;
+use crate::session::mechanism_filter::ChannelBinding;
 
 const FEATURES: &str = "<stream:features><mechanisms xmlns='urn:ietf:params:xml:ns:xmpp-sasl'>\
                         <mechanism>PLAIN</mechanism></mechanisms></stream:features>";

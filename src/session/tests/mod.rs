@@ -27,7 +27,7 @@ mod successor;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
@@ -37,6 +37,7 @@ use super::{
     Attachment, Bound, Clock, DeviceMemory, EndReason, Event, Input, Output, Owner, Peer, PublishResult, Resumption,
     Session, Settings, Stored, WakeReason, sm,
 };
+use crate::clock::UnixMillis;
 use crate::jid::{FullJid, Jid};
 use crate::push::absent::Notice;
 use crate::push::account::{Account, Change, Device, DeviceId, LoginId};
@@ -158,7 +159,7 @@ impl Rig {
         let account = Account { devices: vec![device], ..Account::default() };
         let waits = !earlier.is_empty();
         let owner = Owner { device: DEVICE, certain: false, account: account.clone(), waits, older: false };
-        let clock = Clock { now, wall: SystemTime::UNIX_EPOCH + Duration::from_secs(1) };
+        let clock = Clock { now, wall: UnixMillis::new(1000) };
         let session = Session::new(Arc::new(settings), bound, owner, dice, clock);
         let mut rig = Self {
             session,

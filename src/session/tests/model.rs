@@ -13,7 +13,7 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::fmt::Write as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use proptest::prelude::*;
@@ -25,6 +25,7 @@ use super::super::{
     Attachment, Bound, Clock, DeviceMemory, EndReason, Event, Input, Output, Owner, Resumption, Session, Settings, sm,
 };
 use super::{DEVICE, dice, header};
+use crate::clock::UnixMillis;
 use crate::jid::FullJid;
 use crate::push::account::{Account, Device, DeviceId, LoginId};
 use crate::push::registration::{Registration, Target};
@@ -395,7 +396,7 @@ struct World {
     variant: Variant,
     coverage: Arc<Coverage>,
     now: Instant,
-    wall: SystemTime,
+    wall: UnixMillis,
     /// When the session's deadline was last minded.
     minded: Instant,
     began: Instant,
@@ -439,7 +440,7 @@ impl World {
             variant,
             coverage,
             now,
-            wall: SystemTime::UNIX_EPOCH + Duration::from_secs(1),
+            wall: UnixMillis::new(1000),
             minded: now,
             began: now,
             memory: Arc::default(),
@@ -549,7 +550,7 @@ impl World {
             Action::Pass(ms) => self.pass(Duration::from_millis(ms.into())),
             Action::Stall(ms) => {
                 self.now += Duration::from_millis(ms.into());
-                self.wall += Duration::from_millis(ms.into());
+                self.wall = self.wall.plus(Duration::from_millis(ms.into()));
             }
             Action::Settle => self.catch_up(false),
             Action::Crash { reads, revives } => self.crash(reads, revives),
@@ -709,7 +710,7 @@ impl World {
         let until = self.now + duration;
         let next = |world: &Self| world.deadline().into_iter().chain(world.older_deadline()).min();
         while let Some(at) = next(self).filter(|at| *at <= until) {
-            self.wall += at.saturating_duration_since(self.now);
+            self.wall = self.wall.plus(at.saturating_duration_since(self.now));
             self.now = self.now.max(at);
             if self.deadline().is_some_and(|at| at <= self.now) {
                 self.handle(Input::Timeout);
@@ -722,7 +723,7 @@ impl World {
                 return;
             }
         }
-        self.wall += until.saturating_duration_since(self.now);
+        self.wall = self.wall.plus(until.saturating_duration_since(self.now));
         self.now = until;
         self.minded = until;
     }

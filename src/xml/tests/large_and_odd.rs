@@ -154,7 +154,7 @@ fn relay(xml: &str) {
     let account = BareJid::new("juliet@example.org").unwrap();
     let context = Context { account: &account, rooms: &Rooms::default() };
     assert!(classify::read(&element, context).class.is_important());
-    let now = std::time::SystemTime::now();
+    let now = crate::clock::unix_millis();
     let bytes = rewrite::delayed(&element, "example.org", now).unwrap();
     let kept = Element::parse(bytes, element.header()).unwrap().on_stream(&Header::bare());
     let again = Element::parse(kept, &Header::bare()).unwrap();

@@ -56,7 +56,7 @@ pub(in crate::relay::bound) async fn begin(
         return None;
     };
     relay.absent().on_device_back(handle.account(), owner.device);
-    let clock = Clock { now: Instant::now(), wall: clock::now() };
+    let clock = Clock { now: Instant::now(), wall: clock::unix_millis() };
     let siblings = Siblings::new(Arc::clone(&relay), Arc::clone(&handle));
     owner.older = !siblings.are_settled();
     let mut session = Session::new(relay.settings(), bound, owner, rand::random, clock);
