@@ -7,7 +7,7 @@ use redb::{ReadTransaction, ReadableTable, ReadableTableMetadata, Table, TableDe
 use serde_json::error::Category;
 use tokio::sync::oneshot;
 
-use super::batch::Batch;
+use super::embedded::transaction::Batch;
 use super::writer::{Job, Work};
 use super::{Slot, Store, StoreError};
 use crate::jid::BareJid;

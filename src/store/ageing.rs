@@ -7,13 +7,13 @@ use redb::{ReadTransaction, ReadableTable};
 
 use super::Store;
 use super::accounts::{self, ACCOUNTS};
-use super::batch::Batch;
-use super::erase::{Budget, PIECE};
+use super::embedded::erase::{Budget, PIECE};
+use super::embedded::transaction::Batch;
+use super::embedded::unreadable::Unreadable;
 use super::error::{StoreError, tolerate};
 use super::row::{self, Row, SPOOLS};
 use super::spool::{Slot, SpoolId, Spooled};
 use super::tombstone::{TOMBSTONES, Tombstone};
-use super::unreadable::Unreadable;
 use super::wake::{Wake, WakeReason};
 use crate::jid::BareJid;
 use crate::push::account::LoginId;

@@ -40,7 +40,7 @@
 //! # The file
 //!
 //! redb uses freed pages again but shrinks the file little by itself. A file of 64 MiB or more that is mostly free is
-//! renewed, when it is opened and while the store runs (`renew.rs`): what it holds is copied into a fresh file beside it,
+//! renewed, when it is opened and while the store runs (`embedded::compact`): what it holds is copied into a fresh file beside it,
 //! which takes its place by a rename. Until the rename the old file is the database, and it was not touched.
 
 use std::fs::{DirBuilder, File, OpenOptions, Permissions};
@@ -56,45 +56,38 @@ use tokio_util::sync::CancellationToken;
 
 mod accounts;
 mod ageing;
-mod batch;
-mod convert;
-mod disk;
-mod erase;
+mod deletions;
+mod embedded;
 mod error;
-mod inherit;
 mod measure;
-mod meta;
-mod peek;
-mod pending;
-mod place;
 mod record;
-mod renew;
 mod row;
 mod spool;
 mod spools;
 #[cfg(test)]
 mod tests;
 mod tombstone;
-mod unreadable;
 mod wake;
 mod writer;
 
 pub use accounts::{AccountPage, LoggedIn};
 pub use ageing::{Expired, Ttl};
+pub use embedded::inherit::Inherited;
+pub use embedded::peek::peek;
 pub use error::{SpoolBound, StoreError};
-pub use inherit::Inherited;
 pub use measure::Measures;
-pub use peek::peek;
 pub use spool::{Backlog, ITEM_OVERHEAD, Slot, SpoolId, SpoolLimits, Spooled};
 pub use tombstone::Tombstone;
 pub use wake::{Wake, WakeReason};
 
 use crate::metrics::Latency;
-use batch::Batch;
-use disk::Disk;
-use meta::Logins;
-use pending::Pending;
-use place::{InDirectory, inaccessible};
+use deletions::Pending;
+use embedded::compact;
+use embedded::disk::Disk;
+use embedded::meta::{self, Logins};
+use embedded::transaction::Batch;
+
+use embedded::paths::{InDirectory, inaccessible};
 use writer::{Job, Shared, Work};
 
 /// The database's name in the state directory.
@@ -143,8 +136,8 @@ impl Store {
         let disk = Disk::new(InDirectory::new(directory))?;
         disk.with(meta::prepare)?;
         let len = disk.len().map_err(inaccessible(&path))?;
-        if renew::is_sparse(len, disk.with(erase::held)?) {
-            renew::shrink(&disk, &mut |copied| !renew::is_vain(len, copied));
+        if compact::is_sparse(len, disk.with(embedded::erase::held)?) {
+            compact::shrink(&disk, &mut |copied| !compact::is_vain(len, copied));
         }
         Self::start(disk, limits)
     }

@@ -9,12 +9,12 @@ use std::ops::{ControlFlow, RangeInclusive};
 use bytes::Bytes;
 use redb::{ReadTransaction, ReadableTable, TableDefinition};
 
-use super::batch::Batch;
-use super::erase::DOOMED;
-use super::pending::Hidden;
+use super::deletions::Hidden;
+use super::embedded::erase::DOOMED;
+use super::embedded::transaction::Batch;
+use super::embedded::unreadable::Unreadable;
 use super::record::{self, Reader};
 use super::row::Row;
-use super::unreadable::Unreadable;
 use super::{SpoolBound, StoreError, accounts};
 use crate::config;
 use crate::jid::BareJid;

@@ -4,7 +4,7 @@ use std::ops::RangeInclusive;
 
 use tokio::sync::oneshot;
 
-use super::batch::Batch;
+use super::embedded::transaction::Batch;
 use super::row::{self, SPOOLS, Totals};
 use super::spool::{self, Backlog, Slot, SpoolId, Spooled};
 use super::writer::{Job, Work};

@@ -2,7 +2,7 @@
 
 use redb::TableDefinition;
 
-use super::batch::Batch;
+use super::embedded::transaction::Batch;
 use super::record::{self, Reader};
 use super::{Store, StoreError};
 use crate::jid::BareJid;

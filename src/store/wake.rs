@@ -2,7 +2,7 @@
 
 use redb::{ReadTransaction, ReadableTable, TableDefinition};
 
-use super::batch::Batch;
+use super::embedded::transaction::Batch;
 use super::record::{self, Reader};
 use super::{Slot, Store, StoreError, accounts};
 use crate::jid::BareJid;

@@ -18,12 +18,12 @@ use tokio_util::sync::DropGuard;
 
 use self::group::{Group, Window};
 use super::StoreError;
-use super::batch::Batch;
-use super::disk::Disk;
-use super::erase::Budget;
-use super::meta::Logins;
-use super::pending::Pending;
-use super::renew::{self, Renewal};
+use super::deletions::Pending;
+use super::embedded::compact::{self, Renewal};
+use super::embedded::disk::Disk;
+use super::embedded::erase::Budget;
+use super::embedded::meta::Logins;
+use super::embedded::transaction::Batch;
 use super::row::Totals;
 use super::spool::{SpoolId, SpoolLimits};
 use crate::limits::Seldom;
@@ -281,9 +281,9 @@ impl Writer {
         let began = Instant::now();
         let len = self.shared.disk.len().unwrap_or_default();
         let mut vain = None;
-        let renewed = renew::shrink(&self.shared.disk, &mut |copied| {
-            vain = renew::is_vain(len, copied).then_some(len);
-            vain.is_none() && (began.elapsed() < renew::BUDGET || jobs.is_empty())
+        let renewed = compact::shrink(&self.shared.disk, &mut |copied| {
+            vain = compact::is_vain(len, copied).then_some(len);
+            vain.is_none() && (began.elapsed() < compact::BUDGET || jobs.is_empty())
         });
         if renewed {
             self.renewal.succeeded(Instant::now());

@@ -52,7 +52,7 @@ async fn verify(store: &Store) {
         [("nurse", u64::MAX), ("romeo", 1), ("romeo", 2), ("romeo", 3), ("romeo", 9)].map(|(n, d)| (n.to_owned(), d))
     );
     let tables = |database: &Database| Ok(database.begin_read()?.list_tables()?.count());
-    assert_eq!(store.shared.disk.with(tables).unwrap(), meta::TABLES);
+    assert_eq!(store.shared.disk.with(tables).unwrap(), embedded::meta::TABLES);
     check_counts(store);
 }
 
@@ -148,7 +148,7 @@ async fn a_database_of_a_newer_version_is_refused_and_left_alone() {
     let set = |version: u64| {
         let database = Database::open(directory.path().join(FILE)).unwrap();
         let transaction = database.begin_write().unwrap();
-        transaction.open_table(meta::META).unwrap().insert("schema", version).unwrap();
+        transaction.open_table(embedded::meta::META).unwrap().insert("schema", version).unwrap();
         transaction.commit().unwrap();
     };
     set(3);
@@ -166,12 +166,12 @@ async fn what_cannot_be_read_in_the_version_before_stops_neither_the_start_nor_w
         let database = Database::open(directory.path().join(FILE)).unwrap();
         let transaction = database.begin_write().unwrap();
         {
-            let mut stanzas = transaction.open_table(crate::store::convert::OLD_SPOOL).unwrap();
+            let mut stanzas = transaction.open_table(crate::store::embedded::convert::OLD_SPOOL).unwrap();
             let romeo = account("romeo");
             for seq in [1_700_000_200_000 << 16, (1_700_000_200_000 << 16) + 7] {
                 stanzas.insert((romeo.as_str(), 2, seq), &b"hunter2"[..]).unwrap();
             }
-            let mut slots = transaction.open_table(crate::store::convert::OLD_SLOTS).unwrap();
+            let mut slots = transaction.open_table(crate::store::embedded::convert::OLD_SLOTS).unwrap();
             slots.insert((romeo.as_str(), 1), &b""[..]).unwrap();
         }
         transaction.commit().unwrap();

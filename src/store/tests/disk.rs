@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use redb::StorageBackend;
 
-use crate::store::disk::Disk;
-use crate::store::place::Place;
+use crate::store::embedded::disk::Disk;
+use crate::store::embedded::paths::Place;
 use crate::store::{SpoolLimits, Store, StoreError};
 
 /// A disk in memory that counts its steps (writes, syncs, changes of length, renames) and fails from one of them on. What

@@ -11,11 +11,11 @@ use crate::push::account::{Account, Change, DeviceId, LoginId};
 use crate::push::registration::{Field, Registration, Secret, Target};
 
 mod ageing;
+mod compact;
 mod convert;
 mod crash;
 mod disk;
 mod pieces;
-mod renew;
 mod slots;
 mod spools;
 mod unreadable;

@@ -62,7 +62,7 @@ pub(super) fn check_counts(store: &Store) {
     let check = |database: &Database| {
         let transaction = database.begin_read()?;
         let mut held = std::collections::HashMap::<(String, u64), (u64, u64)>::new();
-        let doomed = transaction.open_table(erase::DOOMED)?;
+        let doomed = transaction.open_table(embedded::erase::DOOMED)?;
         for entry in redb::ReadableTable::iter(&transaction.open_table(spool::STANZAS)?)? {
             let (key, record) = entry?;
             let (account, login, seq) = key.value();

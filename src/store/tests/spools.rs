@@ -252,7 +252,7 @@ async fn rows_that_are_damaged_are_passed_over_and_end_nothing() {
         let database = Database::open(other.path().join(FILE)).unwrap();
         let transaction = database.begin_write().unwrap();
         transaction.open_table(SPOOLS).unwrap().insert((account("romeo").as_str(), 2), record).unwrap();
-        transaction.open_table(meta::META).unwrap().insert("login", u64::MAX).unwrap();
+        transaction.open_table(embedded::meta::META).unwrap().insert("login", u64::MAX).unwrap();
         transaction.commit().unwrap();
         drop(database);
         let store = Store::open(other.path()).unwrap();

@@ -5,50 +5,50 @@ use std::collections::HashMap;
 use prometheus_client::metrics::counter::Counter;
 use redb::{Table, WriteTransaction};
 
-use super::accounts::ACCOUNTS;
-use super::erase::{Budget, DOOMED};
-use super::error::StoreError;
-use super::meta::{Logins, META};
-use super::pending::Pending;
-use super::row::{SPOOLS, Totals};
-use super::spool::{STANZAS, SpoolId, SpoolLimits};
-use super::tombstone::{BURIED, TOMBSTONES};
-use super::wake::WAKES;
 use crate::jid::BareJid;
 use crate::push::account::LoginId;
+use crate::store::accounts::ACCOUNTS;
+use crate::store::deletions::Pending;
+use crate::store::embedded::erase::{Budget, DOOMED};
+use crate::store::embedded::meta::{Logins, META};
+use crate::store::error::StoreError;
+use crate::store::row::{SPOOLS, Totals};
+use crate::store::spool::{STANZAS, SpoolId, SpoolLimits};
+use crate::store::tombstone::{BURIED, TOMBSTONES};
+use crate::store::wake::WAKES;
 
 /// A transaction in the making.
-pub(super) struct Batch<'t> {
-    pub(super) accounts: Table<'t, &'static str, &'static [u8]>,
-    pub(super) stanzas: Table<'t, (&'static str, u64, u64), &'static [u8]>,
-    pub(super) spools: Table<'t, (&'static str, u64), &'static [u8]>,
-    pub(super) doomed: Table<'t, (&'static str, u64), u64>,
-    pub(super) meta: Table<'t, &'static str, u64>,
-    pub(super) tombstones: Table<'t, &'static str, &'static [u8]>,
-    pub(super) buried: Table<'t, (&'static str, &'static str), ()>,
-    pub(super) wakes: Table<'t, (&'static str, u64), &'static [u8]>,
-    pub(super) limits: SpoolLimits,
+pub(in crate::store) struct Batch<'t> {
+    pub(in crate::store) accounts: Table<'t, &'static str, &'static [u8]>,
+    pub(in crate::store) stanzas: Table<'t, (&'static str, u64, u64), &'static [u8]>,
+    pub(in crate::store) spools: Table<'t, (&'static str, u64), &'static [u8]>,
+    pub(in crate::store) doomed: Table<'t, (&'static str, u64), u64>,
+    pub(in crate::store) meta: Table<'t, &'static str, u64>,
+    pub(in crate::store) tombstones: Table<'t, &'static str, &'static [u8]>,
+    pub(in crate::store) buried: Table<'t, (&'static str, &'static str), ()>,
+    pub(in crate::store) wakes: Table<'t, (&'static str, u64), &'static [u8]>,
+    pub(in crate::store) limits: SpoolLimits,
     /// Bytes that wait, as counted against the limits.
-    pub(super) totals: Totals,
-    pub(super) pending: &'t Pending,
-    pub(super) logins: &'t Logins,
+    pub(in crate::store) totals: Totals,
+    pub(in crate::store) pending: &'t Pending,
+    pub(in crate::store) logins: &'t Logins,
     /// Stanzas that were added.
-    pub(super) added: usize,
+    pub(in crate::store) added: usize,
     /// Stanzas that are lost because they cannot be read.
-    pub(super) lost: &'t Counter,
+    pub(in crate::store) lost: &'t Counter,
     /// What may be deleted before other jobs get their turn.
-    pub(super) budget: Budget,
+    pub(in crate::store) budget: Budget,
     /// Of these spools, what is hidden below a place was deleted in this transaction; or all of it.
-    pub(super) swept: HashMap<SpoolId, Option<u64>>,
+    pub(in crate::store) swept: HashMap<SpoolId, Option<u64>>,
     /// Accounts that were removed in this transaction, for all logins up to one.
-    pub(super) removals: Vec<(BareJid, LoginId)>,
+    pub(in crate::store) removals: Vec<(BareJid, LoginId)>,
     /// Whether there is anything to commit.
-    pub(super) differs: bool,
+    pub(in crate::store) differs: bool,
 }
 
 impl<'t> Batch<'t> {
     /// Opens the tables; adds up the rows unless `totals` are known.
-    pub(super) fn open(
+    pub(in crate::store) fn open(
         transaction: &'t WriteTransaction,
         (pending, logins, lost): (&'t Pending, &'t Logins, &'t Counter),
         limits: SpoolLimits,

@@ -7,21 +7,21 @@
 
 use redb::{Database, ReadableTable, Table, TableDefinition};
 
-use super::StoreError;
-use super::meta::{self, META};
-use super::row::{Row, SPOOLS};
-use super::spool::{STANZAS, measure};
 use crate::jid::BareJid;
 use crate::push::account::{DeviceId, LoginId};
+use crate::store::StoreError;
+use crate::store::embedded::meta::{self, META};
+use crate::store::row::{Row, SPOOLS};
+use crate::store::spool::{STANZAS, measure};
 
 /// Bare JID, device, place → stanza.
-pub(super) const OLD_SPOOL: TableDefinition<'static, (&'static str, u64, u64), &'static [u8]> =
+pub(in crate::store) const OLD_SPOOL: TableDefinition<'static, (&'static str, u64, u64), &'static [u8]> =
     TableDefinition::new("spool");
 /// Bare JID, device → row.
-pub(super) const OLD_SLOTS: TableDefinition<'static, (&'static str, u64), &'static [u8]> =
+pub(in crate::store) const OLD_SLOTS: TableDefinition<'static, (&'static str, u64), &'static [u8]> =
     TableDefinition::new("slots");
 /// The old tables. They are deleted when nothing is left in them.
-pub(super) const OLD: [&str; 2] = ["spool", "slots"];
+pub(in crate::store) const OLD: [&str; 2] = ["spool", "slots"];
 
 /// The login under which a slot's stanzas are put, while it is converted.
 const CONVERTING: &str = "converting";
@@ -31,7 +31,7 @@ const PIECE: usize = if cfg!(test) { 256 } else { 4096 };
 const PIECE_BYTES: usize = 4 << 20;
 
 /// Converts all slots and deletes the old tables.
-pub(super) fn convert(database: &Database) -> Result<(), StoreError> {
+pub(in crate::store) fn convert(database: &Database) -> Result<(), StoreError> {
     let mut stanzas = 0u64;
     while let Some(moved) = piece(database)? {
         stanzas = stanzas.saturating_add(moved);

@@ -10,24 +10,24 @@ use std::ops::RangeInclusive;
 use prometheus_client::metrics::counter::Counter;
 use redb::ReadableTable;
 
-use super::batch::Batch;
-use super::error::tolerate;
-use super::row::{self, Row};
-use super::spool::{SpoolId, measure};
-use super::{Store, StoreError, accounts};
 use crate::jid::BareJid;
 use crate::push::account::{DeviceId, LoginId};
+use crate::store::embedded::transaction::Batch;
+use crate::store::error::tolerate;
+use crate::store::row::{self, Row};
+use crate::store::spool::{SpoolId, measure};
+use crate::store::{Store, StoreError, accounts};
 
 /// Stanzas of a spool that cannot be read.
 #[derive(Debug, Default)]
-pub(super) struct Unreadable {
+pub(in crate::store) struct Unreadable {
     places: Vec<RangeInclusive<u64>>,
     /// Of the first of them.
     error: Option<StoreError>,
 }
 
 impl Unreadable {
-    pub(super) fn add(&mut self, seq: u64, error: StoreError) {
+    pub(in crate::store) fn add(&mut self, seq: u64, error: StoreError) {
         self.places.push(seq..=seq);
         self.error.get_or_insert(error);
     }
@@ -46,7 +46,7 @@ impl Unreadable {
 impl Store {
     /// Counts, logs and deletes stanzas that cannot be read. Waits for the disk; this process does not show them again, whatever
     /// becomes of that.
-    pub(super) async fn set_aside(&self, spool: &SpoolId, unreadable: Unreadable) {
+    pub(in crate::store) async fn set_aside(&self, spool: &SpoolId, unreadable: Unreadable) {
         if unreadable.places.is_empty() {
             return;
         }
@@ -59,7 +59,7 @@ impl Store {
 
 impl Batch<'_> {
     /// Counts and logs stanzas that cannot be read, and has them deleted.
-    pub(super) fn set_aside(&mut self, spool: &SpoolId, unreadable: &Unreadable) {
+    pub(in crate::store) fn set_aside(&mut self, spool: &SpoolId, unreadable: &Unreadable) {
         if unreadable.places.is_empty() {
             return;
         }
@@ -72,7 +72,7 @@ impl Batch<'_> {
     ///
     /// # Errors
     /// As [`row::load`], if it is not known which device the stanzas are for.
-    pub(super) fn row(&mut self, spool: &SpoolId) -> Result<Option<Row>, StoreError> {
+    pub(in crate::store) fn row(&mut self, spool: &SpoolId) -> Result<Option<Row>, StoreError> {
         match row::load(&self.spools, spool) {
             Err(error) if error.is_of_one_record() => match self.device_of(spool)? {
                 Some(device) => self.rebuild(spool, device).map(Some),
@@ -96,7 +96,7 @@ impl Batch<'_> {
     }
 
     /// Writes the row of a spool from what is in it.
-    pub(super) fn rebuild(&mut self, spool: &SpoolId, device: DeviceId) -> Result<Row, StoreError> {
+    pub(in crate::store) fn rebuild(&mut self, spool: &SpoolId, device: DeviceId) -> Result<Row, StoreError> {
         let row = self.counted(spool, device)?;
         tracing::error!(
             account = %spool.account, login = spool.login.0, stanzas = row.backlog.count,
@@ -123,7 +123,7 @@ impl Batch<'_> {
 
     /// Builds the rows again that cannot be read. Where nothing says which device a spool is for, its stanzas are lost and
     /// deleted; unless the account cannot be read either.
-    pub(super) fn rebuild_rows(&mut self) -> Result<(), StoreError> {
+    pub(in crate::store) fn rebuild_rows(&mut self) -> Result<(), StoreError> {
         let mut unreadable = Vec::new();
         for entry in self.spools.iter()? {
             let (key, record) = entry?;

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::super::renew::LARGE;
+use super::super::embedded::compact::LARGE;
 use super::slots::{all, check_counts, item, items, of, put, slot};
 use super::*;
 

@@ -1,6 +1,6 @@
 //! Deleting stanzas, in pieces: whatever else the writer is asked for gets its turn between two of them.
 //!
-//! What is deleted is first hidden ([`Pending`](super::pending::Pending)), so that no reader sees it any more, and then swept
+//! What is deleted is first hidden ([`Pending`](crate::store::deletions::Pending)), so that no reader sees it any more, and then swept
 //! from the disk. A spool that is deleted as a whole is *doomed*: its row goes at once, and a record says up to which place its
 //! stanzas are to be wiped. Logins are never given out twice, so that nobody else's stanzas can get there meanwhile. A crash
 //! before the last piece leaves the record, and the next start goes on with it.
@@ -9,26 +9,26 @@ use std::ops::RangeInclusive;
 
 use redb::{Database, ReadableDatabase, ReadableTable, ReadableTableMetadata, TableDefinition};
 
-use super::StoreError;
-use super::batch::Batch;
-use super::error::tolerate;
-use super::row::{self, Row, SPOOLS, Totals};
-use super::spool::{SpoolId, measure};
 use crate::jid::BareJid;
 use crate::push::account::{DeviceId, LoginId};
+use crate::store::StoreError;
+use crate::store::embedded::transaction::Batch;
+use crate::store::error::tolerate;
+use crate::store::row::{self, Row, SPOOLS, Totals};
+use crate::store::spool::{SpoolId, measure};
 
 /// Bare JID, login → the place up to which the stanzas of the spool are deleted.
-pub(super) const DOOMED: TableDefinition<'static, (&'static str, u64), u64> = TableDefinition::new("doomed");
+pub(in crate::store) const DOOMED: TableDefinition<'static, (&'static str, u64), u64> = TableDefinition::new("doomed");
 
 /// Stanzas of a piece.
-pub(super) const PIECE: usize = 256;
+pub(in crate::store) const PIECE: usize = 256;
 /// Bytes of stanzas after which a piece ends.
 const PIECE_BYTES: usize = 4 << 20;
 /// Ranges of places that are looked at in a piece.
 const RANGES: usize = 1024;
 
 /// Bytes of the spools, as of the last commit; no bound is known while more is to be deleted.
-pub(super) fn held(database: &Database) -> Result<u64, StoreError> {
+pub(in crate::store) fn held(database: &Database) -> Result<u64, StoreError> {
     let transaction = database.begin_read()?;
     match transaction.open_table(DOOMED)?.is_empty()? {
         true => Ok(Totals::count(&transaction.open_table(SPOOLS)?)?.all()),
@@ -38,33 +38,33 @@ pub(super) fn held(database: &Database) -> Result<u64, StoreError> {
 
 /// What may still be deleted in a piece.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Budget {
+pub(in crate::store) struct Budget {
     stanzas: usize,
     bytes: usize,
 }
 
 impl Budget {
     /// That of a piece.
-    pub(super) fn piece() -> Self {
+    pub(in crate::store) fn piece() -> Self {
         Self { stanzas: PIECE, bytes: PIECE_BYTES }
     }
 
     /// No bound: nobody waits.
-    pub(super) fn unbounded() -> Self {
+    pub(in crate::store) fn unbounded() -> Self {
         Self { stanzas: usize::MAX, bytes: usize::MAX }
     }
 
     /// Stanzas that were deleted of a piece's.
-    pub(super) fn spent(&self) -> usize {
+    pub(in crate::store) fn spent(&self) -> usize {
         PIECE.saturating_sub(self.stanzas)
     }
 
-    pub(super) fn is_spent(&self) -> bool {
+    pub(in crate::store) fn is_spent(&self) -> bool {
         self.stanzas == 0 || self.bytes == 0
     }
 
     /// Whether one more of so many bytes may be deleted.
-    pub(super) fn spend(&mut self, bytes: usize) -> bool {
+    pub(in crate::store) fn spend(&mut self, bytes: usize) -> bool {
         let any = !self.is_spent();
         self.stanzas = self.stanzas.saturating_sub(1);
         self.bytes = self.bytes.saturating_sub(bytes);
@@ -74,14 +74,14 @@ impl Budget {
 
 impl Batch<'_> {
     /// Hides places of a spool from all readers, until they are swept.
-    pub(super) fn hide(&mut self, spool: &SpoolId, places: &[RangeInclusive<u64>]) {
+    pub(in crate::store) fn hide(&mut self, spool: &SpoolId, places: &[RangeInclusive<u64>]) {
         self.pending.hide(spool, places);
         // What was swept before does not cover these.
         self.swept.remove(spool);
     }
 
     /// Deletes what is hidden, and what is doomed, as far as the budget goes. Returns whether more is left.
-    pub(super) fn erase(&mut self) -> Result<bool, StoreError> {
+    pub(in crate::store) fn erase(&mut self) -> Result<bool, StoreError> {
         let mut more = false;
         for spool in self.pending.spools() {
             if self.swept.get(&spool).is_some_and(Option::is_none) {
@@ -96,7 +96,7 @@ impl Batch<'_> {
     }
 
     /// As [`Batch::sweep`]; a spool whose row cannot be read is passed over.
-    pub(super) fn sweep_if_readable(&mut self, spool: &SpoolId) -> Result<bool, StoreError> {
+    pub(in crate::store) fn sweep_if_readable(&mut self, spool: &SpoolId) -> Result<bool, StoreError> {
         match self.sweep(spool) {
             Err(error) => {
                 tolerate(Err(error))?;
@@ -108,7 +108,7 @@ impl Batch<'_> {
     }
 
     /// Deletes what is hidden of a spool, as far as the budget goes. Returns whether nothing is left.
-    pub(super) fn sweep(&mut self, spool: &SpoolId) -> Result<bool, StoreError> {
+    pub(in crate::store) fn sweep(&mut self, spool: &SpoolId) -> Result<bool, StoreError> {
         let from = self.swept.get(spool).copied().flatten().unwrap_or(0);
         let ranges = self.pending.first(spool, from, RANGES.saturating_add(1));
         let before = self.row(spool)?;
@@ -138,7 +138,7 @@ impl Batch<'_> {
 
     /// Deletes places of a spool, counting down its row, as far as the budget goes. Returns where it stopped, unless it is
     /// done.
-    pub(super) fn delete(
+    pub(in crate::store) fn delete(
         &mut self,
         spool: &SpoolId,
         row: &mut Row,
@@ -164,7 +164,7 @@ impl Batch<'_> {
     }
 
     /// Stores the row of a spool from which something was deleted, or removes it if nobody needs it.
-    pub(super) fn shrink(&mut self, spool: &SpoolId, before: Row, after: Row) -> Result<(), StoreError> {
+    pub(in crate::store) fn shrink(&mut self, spool: &SpoolId, before: Row, after: Row) -> Result<(), StoreError> {
         if before == after {
             return Ok(());
         }
@@ -187,7 +187,7 @@ impl Batch<'_> {
     }
 
     /// Deletes a spool and its row.
-    pub(super) fn doom(&mut self, spool: &SpoolId, row: Row) -> Result<(), StoreError> {
+    pub(in crate::store) fn doom(&mut self, spool: &SpoolId, row: Row) -> Result<(), StoreError> {
         if row.backlog.count > 0 {
             self.mark(spool, row.backlog.last_seq)?;
         }
@@ -204,7 +204,7 @@ impl Batch<'_> {
     }
 
     /// Deletes the spools of a device.
-    pub(super) fn doom_device(&mut self, account: &BareJid, device: DeviceId) -> Result<(), StoreError> {
+    pub(in crate::store) fn doom_device(&mut self, account: &BareJid, device: DeviceId) -> Result<(), StoreError> {
         let rows = row::of(&self.spools, account)?;
         let lost = rows.iter().filter(|(_, row)| row.device == device);
         let stanzas = lost.fold(0u64, |sum, (_, row)| sum.saturating_add(row.backlog.count));
@@ -216,7 +216,7 @@ impl Batch<'_> {
     }
 
     /// Deletes the spools of an account up to a login. A row that cannot be read goes too, with whatever is there.
-    pub(super) fn doom_account(&mut self, account: &BareJid, up_to: LoginId) -> Result<(), StoreError> {
+    pub(in crate::store) fn doom_account(&mut self, account: &BareJid, up_to: LoginId) -> Result<(), StoreError> {
         let mut unreadable = Vec::new();
         for entry in self.spools.range((account.as_str(), 0)..=(account.as_str(), up_to.0))? {
             let (key, record) = entry?;
@@ -244,7 +244,7 @@ impl Batch<'_> {
     }
 
     /// The session of a login has ended: its spool goes if nothing is in it.
-    pub(super) fn close_spool(&mut self, account: &BareJid, login: LoginId) -> Result<(), StoreError> {
+    pub(in crate::store) fn close_spool(&mut self, account: &BareJid, login: LoginId) -> Result<(), StoreError> {
         let spool = SpoolId { account: account.clone(), login };
         match self.row(&spool)? {
             Some(row) if !self.has_any(&spool, &row)? => self.doom(&spool, row),

@@ -12,42 +12,42 @@ use redb::{
 };
 use tokio::time::Instant;
 
-use super::StoreError;
-use super::accounts::ACCOUNTS;
-use super::disk::Disk;
-use super::erase::DOOMED;
-use super::meta::{META, TABLES};
-use super::row::SPOOLS;
-use super::spool::STANZAS;
-use super::tombstone::{BURIED, TOMBSTONES};
-use super::wake::WAKES;
+use crate::store::StoreError;
+use crate::store::accounts::ACCOUNTS;
+use crate::store::embedded::disk::Disk;
+use crate::store::embedded::erase::DOOMED;
+use crate::store::embedded::meta::{META, TABLES};
+use crate::store::row::SPOOLS;
+use crate::store::spool::STANZAS;
+use crate::store::tombstone::{BURIED, TOMBSTONES};
+use crate::store::wake::WAKES;
 
 /// Bytes from which on a file is worth it.
-pub(super) const LARGE: u64 = 64 << 20;
+pub(in crate::store) const LARGE: u64 = 64 << 20;
 /// How long nothing may have been committed before.
 const QUIET: Duration = Duration::from_secs(1);
 /// Where there is no such pause, it is done after this long all the same.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// How long jobs wait for a copy; one that takes longer is given up once a job waits.
-pub(super) const BUDGET: Duration = Duration::from_millis(250);
+pub(in crate::store) const BUDGET: Duration = Duration::from_millis(250);
 /// The time until the next attempt: the first is the least, and each that fails doubles it.
 const PAUSES: [Duration; 2] = [Duration::from_secs(60), Duration::from_secs(60 * 60)];
 /// Bytes of records that are copied between two looks at what waits.
 const CHUNK: u64 = 2 << 20;
 
 /// Whether a file of so many bytes is mostly free, if its records need so many.
-pub(super) fn is_sparse(len: u64, held: u64) -> bool {
+pub(in crate::store) fn is_sparse(len: u64, held: u64) -> bool {
     len >= LARGE && held < len / 4
 }
 
 /// Whether a copy of so many bytes is too large to be worth it.
-pub(super) fn is_vain(len: u64, copied: u64) -> bool {
+pub(in crate::store) fn is_vain(len: u64, copied: u64) -> bool {
     copied > len / 2
 }
 
 /// When the file is to be renewed.
 #[derive(Debug)]
-pub(super) struct Renewal {
+pub(in crate::store) struct Renewal {
     /// Since when it is sparse.
     since: Option<Instant>,
     /// When something was last committed.
@@ -59,32 +59,32 @@ pub(super) struct Renewal {
 }
 
 impl Renewal {
-    pub(super) fn new(now: Instant) -> Self {
+    pub(in crate::store) fn new(now: Instant) -> Self {
         Self { since: None, committed: now, not_before: now, pause: PAUSES[0], floor: 0 }
     }
 
     /// Something was committed, after which the file has `len` bytes and the spool counts for `held`.
-    pub(super) fn committed(&mut self, now: Instant, len: u64, held: u64) {
+    pub(in crate::store) fn committed(&mut self, now: Instant, len: u64, held: u64) {
         self.committed = now;
         let sparse = is_sparse(len, held.saturating_add(self.floor));
         self.since = sparse.then(|| self.since.unwrap_or(now));
     }
 
     /// When it is to be done, as far as is known now.
-    pub(super) fn deadline(&self) -> Option<Instant> {
+    pub(in crate::store) fn deadline(&self) -> Option<Instant> {
         let since = self.since?;
         Some((self.committed + QUIET).min(since + PATIENCE).max(self.not_before))
     }
 
     /// It was done.
-    pub(super) fn succeeded(&mut self, now: Instant) {
+    pub(in crate::store) fn succeeded(&mut self, now: Instant) {
         self.since = None;
         self.pause = PAUSES[0];
         self.not_before = now + self.pause;
     }
 
     /// It was given up. `vain`: so much of these bytes is needed that it is not worth it.
-    pub(super) fn failed(&mut self, now: Instant, vain: Option<u64>) {
+    pub(in crate::store) fn failed(&mut self, now: Instant, vain: Option<u64>) {
         if let Some(len) = vain {
             self.floor = len / 2;
             self.since = None;
@@ -95,7 +95,7 @@ impl Renewal {
 }
 
 /// Renews the file, unless `go_on` gives it up; returns whether it was. Blocks, and is to be called while nobody writes.
-pub(super) fn shrink(disk: &Disk, go_on: &mut dyn FnMut(u64) -> bool) -> bool {
+pub(in crate::store) fn shrink(disk: &Disk, go_on: &mut dyn FnMut(u64) -> bool) -> bool {
     let (began, before) = (Instant::now(), disk.len());
     let renewed = disk.renew(go_on);
     let duration = began.elapsed();
@@ -116,7 +116,11 @@ pub(super) fn shrink(disk: &Disk, go_on: &mut dyn FnMut(u64) -> bool) -> bool {
 
 /// Copies all records, as of the last commit, and returns whether it came to the end: it is asked at each step, and told how
 /// many bytes were copied. What it returns `true` for is on disk.
-pub(super) fn copy(from: &Database, to: &Database, go_on: &mut dyn FnMut(u64) -> bool) -> Result<bool, StoreError> {
+pub(in crate::store) fn copy(
+    from: &Database,
+    to: &Database,
+    go_on: &mut dyn FnMut(u64) -> bool,
+) -> Result<bool, StoreError> {
     let from = from.begin_read()?;
     if from.list_tables()?.count() != TABLES {
         tracing::warn!("the database has tables of another version, and stays as large as it is");

@@ -4,15 +4,15 @@ use std::ops::{ControlFlow, RangeInclusive};
 
 use redb::ReadTransaction;
 
-use super::accounts;
-use super::batch::Batch;
-use super::row::{self, Row, SPOOLS};
-use super::spool::{Backlog, SpoolId, Spooled, measure};
-use super::unreadable::Unreadable;
-use super::writer::Work;
-use super::{Store, StoreError};
 use crate::jid::BareJid;
 use crate::push::account::{DeviceId, LoginId};
+use crate::store::accounts;
+use crate::store::embedded::transaction::Batch;
+use crate::store::embedded::unreadable::Unreadable;
+use crate::store::row::{self, Row, SPOOLS};
+use crate::store::spool::{Backlog, SpoolId, Spooled, measure};
+use crate::store::writer::Work;
+use crate::store::{Store, StoreError};
 
 /// Records that are looked at in search of shared stanzas before others get their turn.
 const LOOKS: usize = 4096;
@@ -164,7 +164,7 @@ impl Batch<'_> {
             let (mut bytes, mut unreadable) = (0usize, Unreadable::default());
             self.each_stanza(&spool, search.from, |seq, record| {
                 search.from = seq;
-                if looks == 0 || found.len() >= super::erase::PIECE || bytes >= PIECE_BYTES {
+                if looks == 0 || found.len() >= crate::store::embedded::erase::PIECE || bytes >= PIECE_BYTES {
                     return ControlFlow::Break(());
                 }
                 looks -= 1;
@@ -222,7 +222,7 @@ impl Batch<'_> {
     }
 
     /// Removes the row of a closed spool from which the last stanza went.
-    pub(super) fn drop_if_empty(&mut self, spool: &SpoolId, row: Row) -> Result<(), StoreError> {
+    pub(in crate::store) fn drop_if_empty(&mut self, spool: &SpoolId, row: Row) -> Result<(), StoreError> {
         if row.backlog.count == 0 {
             self.spools.remove(spool.key())?;
         }
