@@ -17,6 +17,7 @@ mod problem;
 mod push;
 mod read;
 mod section;
+mod store;
 mod stream_management;
 #[cfg(test)]
 mod tests;
@@ -32,6 +33,7 @@ pub use listen::{Listen, ListenTls, TrustedProxies};
 pub use log::{Log, LogFormat};
 pub use problem::{ConfigErrors, Problem};
 pub use push::Push;
+pub use store::Store;
 pub use stream_management::StreamManagement;
 pub use transport::{Component, Route, Speaker, Transport};
 pub use upstream::{Endpoint, ProxyProtocol, Upstream};
@@ -61,6 +63,8 @@ pub struct Config {
     pub push: Push,
     /// Bounds on what a peer may ask of this process.
     pub limits: Limits,
+    /// How the database is used.
+    pub store: Store,
     /// The name servers that are asked for push services: the system's if there are none.
     pub dns: Vec<SocketAddr>,
     /// How the operator asks the daemon.

@@ -8,7 +8,9 @@ use toml::de::DeTable;
 use super::problem::Report;
 use super::section::Section;
 use super::value::file_name;
-use super::{Config, HOUR, Listen, SECOND, admin, host, limits, listen, log, push, stream_management, transport};
+use super::{
+    Config, HOUR, Listen, SECOND, admin, host, limits, listen, log, push, store, stream_management, transport,
+};
 
 /// Reads the whole file. What it returns counts only if nothing was added to the report.
 pub(super) fn config<'t>(report: &'t Report<'t>, text: &'t str, path: &Path) -> Config {
@@ -31,6 +33,7 @@ pub(super) fn config<'t>(report: &'t Report<'t>, text: &'t str, path: &Path) -> 
     let stream_management = stream_management::read(root.table("stream_management", "[stream_management]"));
     let push = push::read(root.table("push", "[push]"), &stream_management, &directory);
     let limits = limits::read(root.table("limits", "[limits]"));
+    let store = store::read(root.table("store", "[store]"));
     let state = directory.join(state);
     let admin = admin::read(root.table("admin", "[admin]"), &directory, &state, &listen);
     let dns = transport::dns(root.table("dns", "[dns]"));
@@ -45,6 +48,7 @@ pub(super) fn config<'t>(report: &'t Report<'t>, text: &'t str, path: &Path) -> 
         stream_management,
         push,
         limits,
+        store,
         dns,
         admin,
         log,

@@ -97,6 +97,7 @@ impl Relay {
         let hosts = config.hosts.iter().map(|host| host.domain.as_str());
         let metrics = Metrics::with((store.commit_time(), store.lost()), hosts);
         let guards = Guards::new(&config.limits, &metrics);
+        store.set_patience(config.store.patience);
         Self {
             publisher: Publisher::new(Arc::clone(&current), Arc::clone(&registry), (metrics.fates(), &shutdown)),
             current,
@@ -177,6 +178,7 @@ impl Relay {
     pub fn switch(self: &Arc<Self>, snapshot: Snapshot) {
         let before = self.current.swap(Arc::new(snapshot));
         self.store.set_limits((&self.current.load().config.limits).into());
+        self.store.set_patience(self.current.load().config.store.patience);
         let now = self.current();
         self.guards.update(&now.config.limits);
         now.config.hosts.iter().for_each(|host| self.metrics.serve_host(&host.domain));

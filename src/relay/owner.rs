@@ -1,5 +1,9 @@
 //! Whose device a fresh session is, as the store knows it.
 
+use std::sync::Arc;
+
+use tracing::Instrument;
+
 use super::registry::Handle;
 use super::{Relay, jobs};
 use crate::push::account::{Change, DeviceId};
@@ -7,14 +11,25 @@ use crate::session::{Bound, Owner};
 use crate::store::{LoggedIn, StoreError};
 
 /// Stores who logged in. Without a store the session goes on, as a device that is new.
-pub(super) async fn owner(relay: &Relay, handle: &Handle, bound: &Bound) -> Owner {
+pub(super) async fn owner(relay: &Arc<Relay>, handle: &Arc<Handle>, bound: &Bound) -> Owner {
     let candidate = DeviceId(rand::random());
     let presented = bound.presented.as_ref().map(|id| id.as_str().to_owned());
     let resource = bound.jid.resource().to_owned();
     let (agent, login, at) = (bound.agent.clone(), handle.login(), jobs::unix());
     let change = Change::Login { candidate, login, resource, agent, presented: presented.clone(), at };
-    let logged_in = match relay.store.log_in(handle.account(), change).await {
-        Ok(logged_in) => logged_in,
+    let known = relay.registry.news(handle.account()).account;
+    let logged_in = match relay.store.log_in_knowing(handle.account(), known, change).await {
+        Ok((logged_in, stored)) => {
+            let (by, handle) = (Arc::clone(relay), Arc::clone(handle));
+            let publish = async move {
+                // What failed was logged.
+                if let Ok((account, _)) = stored.await {
+                    by.registry.publish(handle.account(), &account, Some(&handle));
+                }
+            };
+            relay.farewells.spawn(publish.in_current_span());
+            logged_in
+        }
         Err(error) => {
             let account = unless_broken(Err(error));
             LoggedIn { account, device: None, knew_agent: false, waits: false }

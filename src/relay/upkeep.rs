@@ -42,7 +42,8 @@ impl Relay {
     async fn age(&self) {
         loop {
             let ttl = ttl(&self.current().config);
-            match self.store.expire(unix(), ttl).await {
+            let publish = |account: &_, state: &_| self.registry.publish(account, state, None);
+            match self.store.expire_noting(unix(), ttl, publish).await {
                 Ok(expired) => {
                     tracing::debug!(?expired, "aged");
                     self.metrics.never_fetched(expired.stanzas);

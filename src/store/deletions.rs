@@ -1,10 +1,11 @@
 //! Deletions that were ordered and are not on disk yet, and removals of accounts. Both are known in memory only.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::{Bound, RangeInclusive};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use super::spool::SpoolId;
+use super::op::Deletion;
+use super::values::SpoolId;
 use crate::jid::BareJid;
 use crate::push::account::LoginId;
 
@@ -12,7 +13,10 @@ use crate::push::account::LoginId;
 /// learn of the removal by another way.
 const REMOVALS: usize = 1 << 16;
 
-/// Places of a spool whose stanzas are deleted for every reader, though they may still be on disk: start → end, neither
+/// Ranges of a spool that one deletion lists.
+const RANGES: usize = 1024;
+
+/// Sequence numbers of a spool whose stanzas are deleted for every reader, though they may still be on disk: start → end, neither
 /// overlapping nor adjacent.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Hidden(BTreeMap<u64, u64>);
@@ -47,16 +51,18 @@ impl Hidden {
         within.into_iter().chain(self.0.range(behind).map(|(start, end)| *start..=*end)).take(at_most).collect()
     }
 
-    /// Forgets everything below a place.
-    fn forget_below(&mut self, place: u64) {
-        while let Some(first) = self.0.first_entry() {
-            let (start, end) = (*first.key(), *first.get());
-            if start >= place {
-                return;
+    /// Shows places again.
+    fn show_all(&mut self, places: &RangeInclusive<u64>) {
+        let (first, last) = (*places.start(), *places.end());
+        let within = |(start, end): (&u64, &u64)| (*end >= first && *start <= last).then_some((*start, *end));
+        let touched: Vec<_> = self.0.range(..=last).rev().map_while(within).collect();
+        for (start, end) in touched {
+            self.0.remove(&start);
+            if let Some(before) = first.checked_sub(1).filter(|before| *before >= start) {
+                self.0.insert(start, before);
             }
-            first.remove();
-            if end >= place {
-                self.0.insert(place, end);
+            if let Some(behind) = last.checked_add(1).filter(|behind| *behind <= end) {
+                self.0.insert(behind, end);
             }
         }
     }
@@ -64,9 +70,31 @@ impl Hidden {
 
 /// What is known in memory of deletions and removals.
 #[derive(Debug, Default)]
-pub(super) struct Pending {
-    hidden: Mutex<HashMap<SpoolId, Hidden>>,
+pub(super) struct Deletions {
+    spools: Mutex<Spools>,
     removals: Mutex<HashMap<BareJid, Removal>>,
+}
+
+#[derive(Debug, Default)]
+struct Spools {
+    hidden: HashMap<SpoolId, Hidden>,
+    /// Stanzas whose callers stopped waiting for their commit. Their callers may hand them over again, under the same numbers.
+    given_up: HashMap<SpoolId, BTreeSet<u64>>,
+}
+
+impl Spools {
+    fn hide(&mut self, spool: &SpoolId, places: impl IntoIterator<Item = RangeInclusive<u64>>) {
+        if !self.hidden.contains_key(spool) {
+            self.hidden.insert(spool.clone(), Hidden::default());
+        }
+        if let Some(hidden) = self.hidden.get_mut(spool) {
+            places.into_iter().for_each(|places| hidden.insert(&places));
+        }
+    }
+
+    fn deletion(&self, spool: &SpoolId) -> Option<Deletion> {
+        Some(Deletion { spool: spool.clone(), ranges: self.hidden.get(spool)?.first(0, RANGES) })
+    }
 }
 
 /// The newest removal of an account.
@@ -78,56 +106,104 @@ struct Removal {
     again: Vec<LoginId>,
 }
 
-impl Pending {
-    fn hidden(&self) -> MutexGuard<'_, HashMap<SpoolId, Hidden>> {
-        self.hidden.lock().unwrap_or_else(PoisonError::into_inner)
+impl Deletions {
+    fn spools(&self) -> MutexGuard<'_, Spools> {
+        self.spools.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn removals(&self) -> MutexGuard<'_, HashMap<BareJid, Removal>> {
         self.removals.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Hides stanzas from all readers, until they are gone from the disk.
     pub(super) fn hide(&self, spool: &SpoolId, places: &[RangeInclusive<u64>]) {
-        let mut all = self.hidden();
-        if !all.contains_key(spool) {
-            all.insert(spool.clone(), Hidden::default());
-        }
-        if let Some(hidden) = all.get_mut(spool) {
-            places.iter().for_each(|places| hidden.insert(places));
-        }
+        self.spools().hide(spool, places.iter().cloned());
     }
 
-    /// What is hidden of a spool.
+    /// Hides stanzas that may come into a spool later, because their caller does not wait for them any more.
+    pub(super) fn give_up(&self, spool: &SpoolId, seqs: &[u64]) {
+        let mut spools = self.spools();
+        spools.hide(spool, seqs.iter().map(|seq| *seq..=*seq));
+        spools.given_up.entry(spool.clone()).or_default().extend(seqs);
+    }
+
+    /// The caller hands over stanzas again that it had given up. Returns their numbers: what is there from before is to be deleted
+    /// first.
+    pub(super) fn take_back(&self, spool: &SpoolId, seqs: impl Iterator<Item = u64>) -> Vec<u64> {
+        let mut spools = self.spools();
+        let Spools { hidden, given_up } = &mut *spools;
+        let Some(known) = given_up.get_mut(spool) else { return Vec::new() };
+        let taken: Vec<u64> = seqs.filter(|seq| known.remove(seq)).collect();
+        if known.is_empty() {
+            given_up.remove(spool);
+        }
+        if let Some(hidden) = hidden.get_mut(spool) {
+            taken.iter().for_each(|seq| hidden.show_all(&(*seq..=*seq)));
+        }
+        taken
+    }
+
+    /// Nothing is handed over again of this spool.
+    pub(super) fn forget_given_up(&self, spool: &SpoolId) {
+        self.spools().given_up.remove(spool);
+    }
+
+    /// The hidden stanzas of a spool.
     pub(super) fn of(&self, spool: &SpoolId) -> Hidden {
-        self.hidden().get(spool).cloned().unwrap_or_default()
+        self.spools().hidden.get(spool).cloned().unwrap_or_default()
     }
 
-    /// The first hidden ranges of a spool from a place on.
-    pub(super) fn first(&self, spool: &SpoolId, from: u64, at_most: usize) -> Vec<RangeInclusive<u64>> {
-        self.hidden().get(spool).map(|hidden| hidden.first(from, at_most)).unwrap_or_default()
+    /// The hidden stanzas of an account's spools.
+    pub(super) fn of_account(&self, account: &BareJid) -> HashMap<SpoolId, Hidden> {
+        let spools = self.spools();
+        let own = spools.hidden.iter().filter(|(spool, _)| spool.account == *account);
+        own.map(|(spool, hidden)| (spool.clone(), hidden.clone())).collect()
     }
 
-    /// The spools of which something is hidden.
-    pub(super) fn spools(&self) -> Vec<SpoolId> {
-        self.hidden().keys().cloned().collect()
+    /// What is to be deleted from a spool.
+    pub(super) fn deletion(&self, spool: &SpoolId) -> Option<Deletion> {
+        self.spools().deletion(spool)
+    }
+
+    /// What is to be deleted from all spools.
+    pub(super) fn all(&self) -> Vec<Deletion> {
+        let spools = self.spools();
+        spools.hidden.keys().filter_map(|spool| spools.deletion(spool)).collect()
     }
 
     /// The spools of an account of which something is hidden.
     pub(super) fn spools_of(&self, account: &BareJid) -> Vec<SpoolId> {
-        self.hidden().keys().filter(|spool| spool.account == *account).cloned().collect()
+        self.spools().hidden.keys().filter(|spool| spool.account == *account).cloned().collect()
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.hidden().is_empty()
+        self.spools().hidden.is_empty()
     }
 
-    /// What is hidden of a spool below a place is gone from the disk.
-    pub(super) fn gone(&self, spool: &SpoolId, below: Option<u64>) {
-        let mut all = self.hidden();
-        match (below, all.get_mut(spool)) {
-            (Some(below), Some(hidden)) => hidden.forget_below(below),
-            (None, Some(_)) => drop(all.remove(spool)),
-            (_, None) => {}
+    /// Returns whether a stanza is hidden.
+    pub(super) fn is_hidden(&self, spool: &SpoolId, seq: u64) -> bool {
+        self.spools().hidden.get(spool).is_some_and(|hidden| hidden.end_of(seq).is_some())
+    }
+
+    /// Returns whether nothing of a spool is hidden.
+    pub(super) fn is_settled(&self, spool: &SpoolId) -> bool {
+        !self.spools().hidden.contains_key(spool)
+    }
+
+    /// What this deletion named is gone from the disk, up to where it has come.
+    pub(super) fn gone(&self, deletion: &Deletion, below: Option<u64>) {
+        let mut spools = self.spools();
+        let Some(hidden) = spools.hidden.get_mut(&deletion.spool) else { return };
+        for range in &deletion.ranges {
+            let end = match below {
+                Some(below) if *range.start() >= below => break,
+                Some(below) => (*range.end()).min(below.saturating_sub(1)),
+                None => *range.end(),
+            };
+            hidden.show_all(&(*range.start()..=end));
+        }
+        if hidden.0.is_empty() {
+            spools.hidden.remove(&deletion.spool);
         }
     }
 
@@ -174,19 +250,22 @@ mod tests {
             assert_eq!(hidden.end_of(place), end, "{place}");
         }
         assert_eq!(hidden.first(6, 2), [6..=9, 20..=35]);
-        hidden.forget_below(22);
+        hidden.show_all(&(0..=21));
         assert_eq!(hidden.first(0, 9), [22..=35, 40..=u64::MAX]);
         hidden.insert(&(0..=100));
         assert_eq!(hidden.first(0, 9), [0..=u64::MAX]);
+        hidden.show_all(&(7..=7));
+        hidden.show_all(&(90..=u64::MAX));
+        assert_eq!(hidden.first(0, 9), [0..=6, 8..=89]);
     }
 
     #[test]
     fn a_removal_refuses_old_logins_unless_they_are_entered_again() {
-        let (pending, account) = (Pending::default(), "romeo@example.org".parse().unwrap());
-        assert!(!pending.is_removed(&account, LoginId(1)));
-        pending.removed(&account, LoginId(7));
-        pending.entered(&account, LoginId(3));
-        let removed = [1, 3, 7, 8].map(|login| pending.is_removed(&account, LoginId(login)));
+        let (deletions, account) = (Deletions::default(), "romeo@example.org".parse().unwrap());
+        assert!(!deletions.is_removed(&account, LoginId(1)));
+        deletions.removed(&account, LoginId(7));
+        deletions.entered(&account, LoginId(3));
+        let removed = [1, 3, 7, 8].map(|login| deletions.is_removed(&account, LoginId(login)));
         assert_eq!(removed, [true, false, true, false]);
     }
 }

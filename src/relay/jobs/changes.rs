@@ -18,6 +18,8 @@ impl Relay {
         let (changed, _) = self.store.change(account, change).await?;
         if concerns_others {
             self.registry.publish(account, &changed, None);
+        } else {
+            self.registry.keep(account, &changed);
         }
         Ok(())
     }
@@ -40,6 +42,8 @@ pub(super) async fn change_account(
     }
     if concerns_others {
         relay.registry.publish(account, &answer.0, Some(handle));
+    } else {
+        relay.registry.keep(account, &answer.0);
     }
     Ok(answer)
 }

@@ -1,4 +1,4 @@
-//! A sparse file is renewed: what it holds is copied into a fresh one, which then takes its place.
+//! Compaction: what a file that is mostly free holds is copied into a fresh one, which then takes its place.
 //!
 //! redb's own compaction moves pages inside the file, in transactions that cannot be cut short and take seconds where much
 //! is free. A copy costs only what is left, can be given up at any step, and leaves readers alone. It is good only if
@@ -12,15 +12,9 @@ use redb::{
 };
 use tokio::time::Instant;
 
-use crate::store::StoreError;
-use crate::store::accounts::ACCOUNTS;
-use crate::store::embedded::disk::Disk;
-use crate::store::embedded::erase::DOOMED;
-use crate::store::embedded::meta::{META, TABLES};
-use crate::store::row::SPOOLS;
-use crate::store::spool::STANZAS;
-use crate::store::tombstone::{BURIED, TOMBSTONES};
-use crate::store::wake::WAKES;
+use super::disk::Disk;
+use crate::store::error::StoreError;
+use crate::store::schema::{ACCOUNTS, BURIED, DOOMED, META, SPOOLS, STANZAS, TABLES, TOMBSTONES, WAKES};
 
 /// Bytes from which on a file is worth it.
 pub(in crate::store) const LARGE: u64 = 64 << 20;
@@ -45,9 +39,9 @@ pub(in crate::store) fn is_vain(len: u64, copied: u64) -> bool {
     copied > len / 2
 }
 
-/// When the file is to be renewed.
+/// When the file is to be compacted.
 #[derive(Debug)]
-pub(in crate::store) struct Renewal {
+pub(in crate::store) struct Compaction {
     /// Since when it is sparse.
     since: Option<Instant>,
     /// When something was last committed.
@@ -58,7 +52,7 @@ pub(in crate::store) struct Renewal {
     floor: u64,
 }
 
-impl Renewal {
+impl Compaction {
     pub(in crate::store) fn new(now: Instant) -> Self {
         Self { since: None, committed: now, not_before: now, pause: PAUSES[0], floor: 0 }
     }
@@ -94,12 +88,12 @@ impl Renewal {
     }
 }
 
-/// Renews the file, unless `go_on` gives it up; returns whether it was. Blocks, and is to be called while nobody writes.
+/// Compacts the file, unless `go_on` gives it up; returns whether it was. Blocks, and is to be called while nobody writes.
 pub(in crate::store) fn shrink(disk: &Disk, go_on: &mut dyn FnMut(u64) -> bool) -> bool {
     let (began, before) = (Instant::now(), disk.len());
-    let renewed = disk.renew(go_on);
+    let compacted = disk.compact(go_on);
     let duration = began.elapsed();
-    match (renewed, before.and_then(|before| Ok((before, disk.len()?)))) {
+    match (compacted, before.and_then(|before| Ok((before, disk.len()?)))) {
         (Ok(true), Ok((before, after))) => tracing::info!(before, after, ?duration, "the database's file was renewed"),
         (Ok(true), Err(error)) => tracing::warn!(%error, "how large the database's file is cannot be found out"),
         (Ok(false), _) => {
@@ -199,45 +193,45 @@ mod tests {
     const MIB: u64 = 1 << 20;
 
     #[test]
-    fn a_sparse_file_is_renewed_in_the_first_pause_or_after_a_minute() {
+    fn a_sparse_file_is_compacted_in_the_first_pause_or_after_a_minute() {
         let begin = Instant::now();
-        let mut renewal = Renewal::new(begin);
+        let mut compaction = Compaction::new(begin);
         let at = |seconds| begin + Duration::from_secs(seconds);
-        renewal.committed(at(0), 200 * MIB, 100 * MIB);
-        assert_eq!(renewal.deadline(), None);
-        renewal.committed(at(1), 200 * MIB, 10 * MIB);
-        assert_eq!(renewal.deadline(), Some(at(1) + QUIET));
-        renewal.committed(at(50), 200 * MIB, 10 * MIB);
-        assert_eq!(renewal.deadline(), Some(at(50) + QUIET));
-        renewal.committed(at(61), 200 * MIB, 10 * MIB);
-        assert_eq!(renewal.deadline(), Some(at(1) + PATIENCE));
-        renewal.committed(at(61), 200 * MIB, 100 * MIB);
-        assert_eq!(renewal.deadline(), None);
+        compaction.committed(at(0), 200 * MIB, 100 * MIB);
+        assert_eq!(compaction.deadline(), None);
+        compaction.committed(at(1), 200 * MIB, 10 * MIB);
+        assert_eq!(compaction.deadline(), Some(at(1) + QUIET));
+        compaction.committed(at(50), 200 * MIB, 10 * MIB);
+        assert_eq!(compaction.deadline(), Some(at(50) + QUIET));
+        compaction.committed(at(61), 200 * MIB, 10 * MIB);
+        assert_eq!(compaction.deadline(), Some(at(1) + PATIENCE));
+        compaction.committed(at(61), 200 * MIB, 100 * MIB);
+        assert_eq!(compaction.deadline(), None);
     }
 
     #[test]
     fn small_files_are_left_alone() {
         let now = Instant::now();
-        let mut renewal = Renewal::new(now);
-        renewal.committed(now, LARGE - 1, 0);
-        assert_eq!(renewal.deadline(), None);
+        let mut compaction = Compaction::new(now);
+        compaction.committed(now, LARGE - 1, 0);
+        assert_eq!(compaction.deadline(), None);
     }
 
     #[test]
     fn attempts_that_fail_become_rarer_and_vain_ones_wait_for_a_larger_file() {
         let now = Instant::now();
-        let mut renewal = Renewal::new(now);
-        renewal.committed(now, 200 * MIB, 0);
+        let mut compaction = Compaction::new(now);
+        compaction.committed(now, 200 * MIB, 0);
         for pause in [60, 120, 240] {
-            renewal.failed(now, None);
-            assert_eq!(renewal.deadline(), Some(now + Duration::from_secs(pause)));
+            compaction.failed(now, None);
+            assert_eq!(compaction.deadline(), Some(now + Duration::from_secs(pause)));
         }
-        renewal.failed(now, Some(200 * MIB));
-        renewal.committed(now, 399 * MIB, 0);
-        assert_eq!(renewal.deadline(), None);
-        renewal.committed(now, 401 * MIB, 0);
-        assert!(renewal.deadline().is_some());
-        renewal.succeeded(now);
-        assert_eq!(renewal.deadline(), None);
+        compaction.failed(now, Some(200 * MIB));
+        compaction.committed(now, 399 * MIB, 0);
+        assert_eq!(compaction.deadline(), None);
+        compaction.committed(now, 401 * MIB, 0);
+        assert!(compaction.deadline().is_some());
+        compaction.succeeded(now);
+        assert_eq!(compaction.deadline(), None);
     }
 }

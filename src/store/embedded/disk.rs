@@ -14,10 +14,10 @@ use std::thread;
 
 use redb::{BackendError, Database, DatabaseError, StorageBackend, StorageError};
 
+use super::compact;
+use super::paths::Place;
 use crate::limits::Seldom;
-use crate::store::StoreError;
-use crate::store::embedded::compact;
-use crate::store::embedded::paths::Place;
+use crate::store::error::StoreError;
 
 /// Bytes of the database that are kept in memory.
 const CACHE: usize = 4 << 20;
@@ -90,7 +90,7 @@ impl Disk {
 
     /// Copies what the database holds into a fresh one, which takes its place; returns whether it did, which `go_on` is
     /// asked for at each step, and told how many bytes were copied. To be called while nobody else writes; others may read.
-    pub(in crate::store) fn renew(&self, go_on: &mut dyn FnMut(u64) -> bool) -> Result<bool, StoreError> {
+    pub(in crate::store) fn compact(&self, go_on: &mut dyn FnMut(u64) -> bool) -> Result<bool, StoreError> {
         // Whether the copy can be synced is nothing to the store until it is the database.
         let sync_failed = Arc::new(AtomicBool::new(false));
         let mut copy = || {

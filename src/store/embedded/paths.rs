@@ -9,8 +9,10 @@ use std::sync::Arc;
 use redb::StorageBackend;
 use redb::backends::FileBackend;
 
-use crate::store::{FILE, StoreError};
+use crate::store::error::StoreError;
 
+/// The database's name in the state directory.
+pub(in crate::store) const FILE: &str = "pushward.redb";
 /// The name of a fresh file until it takes the database's place.
 const FRESH: &str = "pushward.redb.new";
 
