@@ -154,6 +154,7 @@ impl Store {
             newest: Newest::behind(opening.revision),
             logins: Logins::behind(opening.login),
             hurry: AtomicBool::new(false),
+            is_stopping: AtomicBool::new(false),
         });
         let (jobs, waiting) = mpsc::unbounded_channel();
         let ended = CancellationToken::new();
@@ -167,6 +168,7 @@ impl Store {
     /// Refuses further changes, for every clone, and returns once all accepted ones were answered and the database is closed.
     /// Can be called again.
     pub async fn shutdown(&self) {
+        self.shared.is_stopping.store(true, Ordering::Relaxed);
         // An error means that the writer was told before, or has died.
         drop(self.jobs.send(Job::Stop));
         self.ended.cancelled().await;

@@ -67,7 +67,8 @@ pub(super) enum Op {
     ///
     /// Idempotent; a repetition counts nothing.
     Expire { spool: SpoolId, before: u64 },
-    /// Writes into the row of a spool what is in it. If its session has ended and nothing is, the row goes. Idempotent.
+    /// Writes into the row of a spool what is in it, if the group has something else to commit. If its session has ended and nothing is,
+    /// the row goes. Idempotent.
     SaveCount { spool: SpoolId, count: Count, has_ended: bool },
 }
 

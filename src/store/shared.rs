@@ -39,6 +39,8 @@ pub(super) struct Shared {
     pub(super) logins: Logins,
     /// Somebody now waits behind a patient job.
     pub(super) hurry: AtomicBool,
+    /// The store is shut down.
+    pub(super) is_stopping: AtomicBool,
 }
 
 impl Shared {

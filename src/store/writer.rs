@@ -21,6 +21,7 @@ pub(super) use self::tasks::{Asking, Awaited, Job, Scope, Task, Ticket, What};
 use super::engine::{self, Committed, Engine, Failure, Opening};
 use super::error::StoreError;
 use super::op::{Deletion, Op};
+use super::schema::Count;
 use super::shared::Shared;
 use super::values::SpoolId;
 use crate::limits::Seldom;
@@ -116,12 +117,15 @@ impl Writer {
             self.perform(group, &jobs);
         }
         if !self.shared.deletions.is_empty() {
-            self.perform(Group::last(), &jobs);
+            self.perform(Group::last(self.not_saved()), &jobs);
         }
-        let counts = &self.shared.counts;
-        let counts: Vec<_> = self.not_counted.iter().map(|spool| (spool.clone(), counts.of(spool))).collect();
         // Whoever has a handle still cannot keep it open.
-        self.shared.engine.close(&counts);
+        self.shared.engine.close(&self.not_saved());
+    }
+
+    /// What is in the spools whose rows do not say it.
+    fn not_saved(&self) -> Vec<(SpoolId, Count)> {
+        self.not_counted.iter().map(|spool| (spool.clone(), self.shared.counts.of(spool))).collect()
     }
 
     /// A group with what is to have another turn, and with counts of spools to which no session adds any more.
@@ -223,21 +227,18 @@ impl Writer {
         match self.commit(&mut group, &lazy, jobs) {
             Ok(committed) => {
                 let took = committed.took;
-                self.note(&committed, &lazy);
-                self.settle(group, committed.outcomes);
                 if let Some(took) = took {
                     self.shared.commit_time.observe(took);
                     self.shared.commits.fetch_add(1, Ordering::Relaxed);
                     (self.committed, self.commit_took) = (Some(Instant::now()), took);
                 }
+                self.note(&committed, &lazy);
+                self.settle(group, committed.outcomes, took.is_some());
                 let is_left = took.is_some() && !self.shared.deletions.is_empty();
                 self.due = match committed.more || is_left {
                     true => Some(Instant::now()),
                     false => self.due.filter(|_| !self.shared.deletions.is_empty()),
                 };
-                if !self.ended.is_empty() {
-                    self.due.get_or_insert_with(|| Instant::now() + LAZY);
-                }
             }
             Err(error) => self.fail(group, &error),
         }
@@ -283,7 +284,8 @@ impl Writer {
                 let jobs = group.ops.len();
                 tracing::error!(jobs, suppressed, "the database has not answered: the same is asked again");
             }
-            if jobs.is_closed() && begun.elapsed() >= shared.patience() {
+            let is_over = jobs.is_closed() || shared.is_stopping.load(Ordering::Relaxed);
+            if is_over && begun.elapsed() >= shared.patience() {
                 return Err(StoreError::NoAnswer { within: shared.patience() });
             }
             if asked == 0 {

@@ -7,9 +7,10 @@ use tokio::time::timeout;
 
 use super::*;
 use crate::jid::BareJid;
+use crate::push::account::DeviceId;
 use crate::relay::rig;
 use crate::session::negotiate::Held;
-use crate::session::queue::STRIDE;
+use crate::session::queue::{Load, STRIDE};
 use crate::store::tests::engine::Fault;
 use crate::store::{SpoolLimits, Store};
 

@@ -94,7 +94,8 @@ pub(super) fn device_of(tx: &Transaction<'_>, spool: &SpoolId) -> Result<Option<
     Ok(state.device_of(spool.login).or(only))
 }
 
-/// Writes into the row of a spool what is in it. If its session has ended and nothing is, the row goes.
+/// Writes into the row of a spool what is in it, if there is something else to commit. If its session has ended and nothing is, the row
+/// goes.
 pub(super) fn save_count(
     tx: &mut Transaction<'_>,
     spool: &SpoolId,
@@ -110,7 +111,7 @@ pub(super) fn save_count(
     if has_ended && tx.spools.is_empty(spool)? {
         return tx.spools.doom(spool);
     }
-    if row.count == Some(count) { Ok(()) } else { tx.spools.set_row(spool, Row { count: Some(count), ..row }) }
+    tx.spools.save_row(spool, Row { count: Some(count), ..row })
 }
 
 /// The session of a login has ended: its spool goes if nothing is in it.

@@ -112,8 +112,13 @@ impl<'t> Spools<'t> {
     }
 
     pub(super) fn set_row(&mut self, spool: &SpoolId, row: Row) -> Result<(), StoreError> {
-        self.rows.insert(spool.key(), row.encode().as_slice())?;
         self.differs = true;
+        self.save_row(spool, row)
+    }
+
+    /// Stores a row that is no reason to commit.
+    pub(super) fn save_row(&mut self, spool: &SpoolId, row: Row) -> Result<(), StoreError> {
+        self.rows.insert(spool.key(), row.encode().as_slice())?;
         Ok(())
     }
 

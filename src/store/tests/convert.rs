@@ -148,10 +148,10 @@ async fn a_database_of_a_newer_version_is_refused_and_left_alone() {
         transaction.open_table(schema::META).unwrap().insert("schema", version).unwrap();
         transaction.commit().unwrap();
     };
-    set(3);
+    set(4);
     let error = Store::open(directory.path()).unwrap_err();
-    assert!(matches!(error, StoreError::NewerSchema { version: 3 }), "{error}");
-    set(2);
+    assert!(matches!(error, StoreError::NewerSchema { version: 4 }), "{error}");
+    set(3);
     Store::open(directory.path()).unwrap();
 }
 

@@ -94,9 +94,13 @@ pub(super) struct Group {
 }
 
 impl Group {
-    /// The last one: all that is hidden is deleted.
-    pub(super) fn last() -> Self {
-        Self { is_due: true, is_last: true, ..Self::default() }
+    /// The last one: all that is hidden is deleted, and counted off from these counts.
+    pub(super) fn last(counts: Vec<(SpoolId, Count)>) -> Self {
+        let mut group = Self { is_due: true, is_last: true, ..Self::default() };
+        for (spool, count) in counts {
+            group.push(Op::SaveCount { spool, count, has_ended: false }, Entry::Own);
+        }
+        group
     }
 
     pub(super) fn is_full(&self) -> bool {

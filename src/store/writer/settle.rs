@@ -88,15 +88,19 @@ impl Writer {
     }
 
     /// Answers the tasks of a group that was committed.
-    pub(super) fn settle(&mut self, group: Group, outcomes: Vec<Outcome>) {
+    pub(super) fn settle(&mut self, group: Group, outcomes: Vec<Outcome>, is_committed: bool) {
         let shared = Arc::clone(&self.shared);
         group.removals.iter().for_each(|(account, up_to)| shared.deletions.removed(account, *up_to));
         for ((op, entry), outcome) in group.ops.into_iter().zip(group.entries).zip(outcomes) {
             if let (Op::Delete(deletion), Outcome::Done(Effect::Deleted(progress))) = (&op, &outcome) {
                 note_progress(&shared, deletion, *progress);
             }
-            if let Op::SaveCount { spool, .. } = &op {
-                self.not_counted.remove(spool);
+            if let Op::SaveCount { spool, has_ended, .. } = &op {
+                if is_committed {
+                    self.not_counted.remove(spool);
+                } else if *has_ended {
+                    self.ended.push_back(spool.clone());
+                }
             }
             let Entry::Asked(asked) = entry else { continue };
             match outcome {
@@ -190,7 +194,7 @@ impl Writer {
         for (op, entry) in group.ops.into_iter().zip(group.entries).rev() {
             match (&op, entry) {
                 (_, Entry::Asked(asked)) => self.refuse(&op, asked, error.clone()),
-                (Op::SaveCount { spool, .. }, Entry::Own) => self.ended.push_back(spool.clone()),
+                (Op::SaveCount { spool, has_ended: true, .. }, Entry::Own) => self.ended.push_back(spool.clone()),
                 (_, Entry::Own) => {}
             }
         }
