@@ -15,6 +15,7 @@ use std::time::SystemTime;
 
 use super::Relay;
 use super::registry::Handle;
+use crate::metrics::Wait;
 use crate::push::account::{Change, LoginId};
 use crate::session::queue::{Inherited, Spooled};
 use crate::session::{Token, WakeReason};
@@ -149,6 +150,9 @@ impl Jobs {
         let Some(job) = &mut self.at_work else { return pending().await };
         let mut done = job.await;
         (self.at_work, self.bytes_at_work) = (None, 0);
+        if done.is_late() {
+            self.relay.metrics.deadline_passed(Wait::Store);
+        }
         let offered = std::mem::take(&mut self.offered);
         if let Done::Spooled(spooling) = &mut done {
             if let Some(renumbering) = spooling.moved.take() {

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::Store;
+use super::engine::Engine;
 use super::error::StoreError;
 use super::newest::ChangeId;
 use super::op::{Effect, Op};
@@ -102,9 +103,9 @@ impl Store {
             if let Change::Login { agent, login, .. } = &login { (agent.clone(), *login) } else { (None, LoginId(0)) };
         let reader = self.shared.newest.read(account);
         let hidden = self.shared.deletions.of_account(account);
-        let Answer::Spools { account: read, spools } =
-            self.read(Query::Spools { account: account.clone(), hidden }).await?
-        else {
+        let query = Query::Spools { account: account.clone(), hidden };
+        // Whoever logs in waits as long as the caller lets them.
+        let Answer::Spools { account: read, spools } = self.shared.engine.read(query).await? else {
             return Err(StoreError::Mistaken);
         };
         let newest = known.filter(|known| read.as_ref().is_ok_and(|read| read.revision < known.revision));

@@ -86,7 +86,7 @@ use deletions::Deletions;
 use embedded::Embedded;
 use embedded::disk::Disk;
 use embedded::paths::{FILE, InDirectory, inaccessible};
-use engine::{Engine, Engines};
+use engine::{Engine, Engines, Opening};
 use logins::Logins;
 use newest::Newest;
 use op::{Effect, Op};
@@ -135,12 +135,18 @@ impl Store {
         // Else a crash could lose the file's name, and with it what was committed to the file.
         File::open(directory).and_then(|handle| handle.sync_all()).map_err(inaccessible(directory))?;
         let engine = Embedded::new(Disk::new(InDirectory::new(directory))?)?;
-        engine.compact_if_sparse().map_err(inaccessible(&path))?;
-        Self::start(Engines::Embedded(engine), limits)
+        let opening = engine.opening()?;
+        engine.compact_if_sparse(&opening).map_err(inaccessible(&path))?;
+        Self::begin(Engines::Embedded(engine), opening, limits)
     }
 
+    #[cfg(test)]
     fn start(engine: Engines, limits: SpoolLimits) -> Result<Self, StoreError> {
-        let mut opening = engine.opening()?;
+        let opening = engine.opening()?;
+        Self::begin(engine, opening, limits)
+    }
+
+    fn begin(engine: Engines, mut opening: Opening, limits: SpoolLimits) -> Result<Self, StoreError> {
         let shared = Arc::new(Shared {
             engine,
             limits: Mutex::new(limits),

@@ -71,6 +71,17 @@ impl fmt::Debug for Begun {
 }
 
 impl Done {
+    /// Returns whether the store stopped waiting for its database.
+    pub(super) fn is_late(&self) -> bool {
+        let error = match self {
+            Self::Changed(_, result) => result.as_ref().err(),
+            Self::Spooled(Spooling { result, .. }) | Self::Quiet(result) => result.as_ref().err(),
+            Self::Loaded(result) => result.as_ref().err(),
+            Self::TookOver(result) => result.as_ref().err(),
+        };
+        matches!(error, Some(StoreError::NoAnswer { .. }))
+    }
+
     /// Logs what failed, for a session that has ended.
     pub(in crate::relay) fn report(self, relay: &Relay) {
         match self {

@@ -46,7 +46,7 @@ use tokio::time::Instant;
 use super::engine::{Committed, Engine, Failure, Group, Opening};
 use super::error::StoreError;
 use super::query::{Answer, Query};
-use super::schema::{Count, WAKES};
+use super::schema::{Count, DOOMED, WAKES};
 use super::values::SpoolId;
 use compact::Compaction;
 use disk::Disk;
@@ -73,16 +73,12 @@ impl Embedded {
     ///
     /// # Errors
     /// What the system says about the file.
-    pub(super) fn compact_if_sparse(&self) -> io::Result<()> {
+    pub(super) fn compact_if_sparse(&self, opening: &Opening) -> io::Result<()> {
         let len = self.disk.len()?;
-        let held = self.disk.with(|database| {
-            let is_doomed = !database.begin_read()?.open_table(super::schema::DOOMED)?.is_empty()?;
-            let counts = open::opening(database)?.counts;
-            let bytes = counts.iter().fold(0u64, |sum, (_, count)| sum.saturating_add(count.backlog.bytes));
-            // No bound is known while more is to be deleted.
-            Ok(if is_doomed { u64::MAX } else { bytes })
-        });
-        if held.is_ok_and(|held| compact::is_sparse(len, held)) {
+        let held = opening.counts.iter().fold(0u64, |sum, (_, count)| sum.saturating_add(count.backlog.bytes));
+        let doomed = self.disk.with(|database| Ok(database.begin_read()?.open_table(DOOMED)?.len()?));
+        // How much is needed is not known while more is to be deleted.
+        if doomed.is_ok_and(|doomed| doomed == 0) && compact::is_sparse(len, held) {
             compact::shrink(&self.disk, &mut |copied| !compact::is_vain(len, copied));
         }
         Ok(())

@@ -33,8 +33,7 @@ fn expected(name: &str, device: u64) -> Vec<Spooled> {
 
 /// Everything must be for the device that it was for, in the same order, under logins that are given out no more.
 async fn verify(store: &Store) {
-    let mut rows = Vec::new();
-    store.disk().with(|database| Ok(rows.extend(super::rows(database)))).unwrap();
+    let rows = store.disk().with(|database| Ok(super::rows(database))).unwrap();
     let next = store.next_login();
     let mut devices = Vec::new();
     for (spool, row) in rows {

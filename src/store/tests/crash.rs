@@ -285,8 +285,7 @@ async fn play(store: &Store, seed: u64, rounds: usize) -> [Promise; 3] {
 /// What is found of an account, but for what was deleted and may still be there.
 async fn find(store: &Store, name: &str, promise: &Promise) -> Model {
     let mut found = Model { account: store.account(&account(name)).await.unwrap(), ..Model::default() };
-    let mut rows = Vec::new();
-    store.disk().with(|database| Ok(rows.extend(super::rows(database)))).unwrap();
+    let rows = store.disk().with(|database| Ok(super::rows(database))).unwrap();
     for (spool, row) in rows.into_iter().filter(|(spool, _)| spool.account == account(name)) {
         let fading = promise.fading.get(&spool.login.0).copied().unwrap_or(0);
         let items = store.spooled(&spool, 0, usize::MAX).await.unwrap();
