@@ -183,6 +183,19 @@ async fn while_an_outcome_is_unknown_others_are_read_and_log_ins_and_ends_are_no
 }
 
 #[tokio::test]
+async fn a_change_that_was_given_up_is_not_made_when_the_same_group_is_asked_for_again() {
+    let rig = Rig::new().await;
+    rig.store.set_patience(PATIENCE);
+    rig.faults.set(Fault::LosesGroups);
+    let refused = rig.store.change(&rig.phone.account, enable_on(1, "n", 1)).await;
+    assert!(matches!(refused, Err(StoreError::NoAnswer { .. })));
+    rig.until_asked_again().await;
+    rig.faults.set(Fault::None);
+    let (account, _) = rig.store.change(&rig.phone.account, Change::Seen { device: DeviceId(1), at: 9 }).await.unwrap();
+    assert_eq!((account.devices[0].last_seen, account.registrations.len()), (9, 0));
+}
+
+#[tokio::test]
 async fn a_shutdown_ends_though_the_database_never_answers() {
     let rig = Rig::new().await;
     rig.store.set_patience(PATIENCE);
