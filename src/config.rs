@@ -20,6 +20,7 @@ mod log;
 mod problem;
 mod push;
 mod section;
+mod store;
 mod stream_management;
 #[cfg(test)]
 mod tests;
@@ -37,6 +38,7 @@ pub use listen::{Listen, ListenTls, TrustedProxies};
 pub use log::{Log, LogFormat};
 pub use problem::{ConfigErrors, Problem};
 pub use push::Push;
+pub use store::StoreSettings;
 pub use stream_management::StreamManagement;
 pub use transport::{Component, Route, Speaker, Transport};
 pub use upstream::{ProxyProtocol, Upstream};
@@ -65,6 +67,8 @@ pub struct Config {
     pub push: Push,
     /// Bounds on what a peer may ask of this process.
     pub limits: Limits,
+    /// How the database is used.
+    pub store: StoreSettings,
     /// The name servers that are asked for push services: the system's if there are none.
     pub dns: Vec<SocketAddr>,
     /// How the operator asks the daemon.
@@ -119,6 +123,7 @@ fn read<'t>(report: &'t ProblemReport<'t>, text: &'t str, path: &Path) -> Config
     let state = directory.join(state);
     let admin = admin::read(root.table("admin", "[admin]"), &directory, &state, &listen);
     let dns = transport::dns(root.table("dns", "[dns]"));
+    let store = store::read(root.table("store", "[store]"));
     let log = log::read(root.table("log", "[log]"));
     root.finish();
     Config {
@@ -133,6 +138,7 @@ fn read<'t>(report: &'t ProblemReport<'t>, text: &'t str, path: &Path) -> Config
         dns,
         admin,
         log,
+        store,
     }
 }
 

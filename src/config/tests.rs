@@ -211,6 +211,11 @@ fn a_value_out_of_bounds_is_refused_with_the_bounds() {
         "config.toml:2: [limits] stanza: \"9 KB\" is out of bounds; write a size from \"10000 B\" to \"64 MiB\"",
     );
     check(
+        "[store]\npatience = \"10ms\"",
+        "config.toml:2: [store] patience: \"10ms\" is out of bounds; \
+         write a duration from \"1s\" to \"1h\", such as \"1m\"",
+    );
+    check(
         "[push]\nmax_devices = 0",
         "config.toml:2: [push] max_devices: 0 is out of bounds; write a whole number from 1 to 100",
     );

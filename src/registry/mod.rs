@@ -95,6 +95,14 @@ impl<C> Registry<C> {
         others.for_each(|other| other.notify());
     }
 
+    /// Keeps the newest revision of an account that its sessions need not look at.
+    pub fn keep(&self, account: &BareJid, state: &Account) {
+        let Some(mut entry) = self.accounts.get_mut(account) else { return };
+        if entry.news.account.as_ref().is_none_or(|known| known.revision < state.revision) {
+            entry.news.account = Some(Arc::new(state.clone()));
+        }
+    }
+
     /// Publishes that an account was removed, with the sessions of this login and of all before.
     pub fn publish_removal(&self, account: &BareJid, up_to: LoginId) {
         let Some(mut entry) = self.accounts.get_mut(account) else { return };

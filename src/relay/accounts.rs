@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use tokio::task::JoinSet;
 
+use super::background::Background;
 use super::client::{Handle, Registry};
 use super::device_memories::Memories;
 use crate::clock;
@@ -43,6 +44,8 @@ impl Accounts {
         let (changed, _) = self.store.change(account, change).await?;
         if concerns_others {
             self.registry.publish(account, &changed, None);
+        } else {
+            self.registry.keep(account, &changed);
         }
         Ok(())
     }
@@ -55,16 +58,35 @@ impl Accounts {
     }
 
     /// Stores the login of a session, and returns its device. If the store fails, the session goes on as that of a new device.
-    pub(super) async fn log_in(&self, handle: &Handle, bound: &Bound) -> Owner {
+    /// What the login has changed is published in the background, once it is stored.
+    pub(super) async fn log_in(
+        self: &Arc<Self>,
+        handle: &Arc<Handle>,
+        bound: &Bound,
+        background: &Background,
+    ) -> Owner {
         let candidate = DeviceId(rand::random());
         let presented = bound.presented.as_ref().map(|id| id.as_str().to_owned());
         let resource = bound.jid.resource().to_owned();
         let (agent, login, at) = (bound.agent.clone(), handle.login(), clock::unix_secs().get());
         let change = Change::Login { candidate, login, resource, agent, presented: presented.clone(), at };
-        let logged_in = self.store.log_in(handle.account(), change).await.unwrap_or_else(|error| {
-            tracing::error!(%error, "the account cannot be read or stored");
-            LoggedIn { account: Account::default(), device: None, knew_agent: false, waits: false }
-        });
+        let known = self.registry.news(handle.account()).account;
+        let logged_in = match self.store.log_in_knowing(handle.account(), known, change).await {
+            Ok((logged_in, stored)) => {
+                let (accounts, handle) = (Arc::clone(self), Arc::clone(handle));
+                background.spawn(async move {
+                    // What failed was logged.
+                    if let Ok((account, _)) = stored.await {
+                        accounts.registry.publish(handle.account(), &account, Some(&handle));
+                    }
+                });
+                logged_in
+            }
+            Err(error) => {
+                tracing::error!(%error, "the account cannot be read or stored");
+                LoggedIn { account: Account::default(), device: None, knew_agent: false, waits: false }
+            }
+        };
         let LoggedIn { account, device: known_device, knew_agent, waits } = logged_in;
         let device = known_device.unwrap_or(candidate);
         handle.set_device(device);

@@ -1,107 +1,28 @@
 //! What a session asks of the store: one thing after the other, in order, while the session goes on.
 
 mod changes;
-mod places;
+mod renumbering;
+mod request;
 mod spools;
 #[cfg(test)]
 mod tests;
 
 use std::collections::VecDeque;
-use std::fmt;
-use std::future::{Future, pending, ready};
+use std::future::{pending, ready};
 use std::ops::RangeInclusive;
-use std::pin::Pin;
 use std::sync::Arc;
 
 use super::client::Handle;
 use super::shared::Relay;
 use crate::clock;
-use crate::push::account::{Account, Change, DeviceId, LoginId};
-use crate::session::queue::{Inherited, Load, Spooled};
-use crate::session::{SmId, Token, WakeReason, sm};
+use crate::metrics::Wait;
+use crate::push::account::{Change, LoginId};
+use crate::session::Token;
+use crate::session::queue::{Inherited, Spooled};
 use crate::store::{self, Slot, SpoolId, StoreError, Tombstone, Wake};
-use places::Places;
-
-/// What the store is asked.
-#[derive(Debug)]
-pub(super) enum Request {
-    Change(Option<Token>, Change),
-    /// Stanzas, and the number of the last one: some may have been delivered since.
-    Spool(Vec<Spooled>, u64),
-    /// Of the spool of this login, or of the own one.
-    Unspool(Option<LoginId>, Vec<RangeInclusive<u64>>),
-    Load(Load),
-    TakeOver,
-    /// Of devices with a registration, or of those without; and the numbers that they get.
-    Adopt(bool, RangeInclusive<u64>),
-    Bury(SmId, sm::Handled),
-    Wake(WakeReason),
-    /// What the store was asked for already.
-    Begun(Begun),
-}
-
-/// What came of it, as far as the session is told.
-#[derive(Debug)]
-pub(super) enum Done {
-    Changed(Option<Token>, Result<(Account, Option<DeviceId>), StoreError>),
-    Spooled(Spooling),
-    Loaded(Result<Vec<Spooled>, StoreError>),
-    TookOver(Result<Vec<Inherited>, StoreError>),
-    /// Nobody waits for it.
-    Quiet(Result<(), StoreError>),
-}
-
-/// What came of stanzas that were handed to the spool.
-#[derive(Debug)]
-pub(super) struct Spooling {
-    /// The number of the last one.
-    pub(super) last: u64,
-    pub(super) result: Result<(), StoreError>,
-    /// How many the spool did not take that the client has not acknowledged.
-    refused: usize,
-    /// Where they are, if they moved.
-    moved: Option<Places>,
-}
-
-impl Spooling {
-    fn new(last: u64, result: Result<(), StoreError>) -> Self {
-        Self { last, result, refused: 0, moved: None }
-    }
-}
-
-type Job = Pin<Box<dyn Future<Output = Done> + Send>>;
-
-/// A job that does not wait for those before it.
-pub(super) struct Begun(Job);
-
-impl fmt::Debug for Begun {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Begun").finish_non_exhaustive()
-    }
-}
-
-impl Done {
-    /// Logs what failed, for a session that has ended.
-    pub(super) fn report(self, relay: &Relay) {
-        match self {
-            Self::Spooled(Spooling { result: Err(StoreError::AccountRemoved { .. }), .. }) => {}
-            Self::Spooled(Spooling { result: Err(error), refused, .. }) => {
-                relay.overload().on_spool_error(&error);
-                relay.metrics().lost(refused as u64);
-                tracing::error!(%error, stanzas = refused, "spool_failed: stanzas of a session that has ended are lost");
-            }
-            Self::Changed(_, Err(error))
-            | Self::Loaded(Err(error))
-            | Self::TookOver(Err(error))
-            | Self::Quiet(Err(error)) => tracing::error!(%error, "the store failed as the session ended"),
-            Self::Changed(_, Ok(_))
-            | Self::Spooled(Spooling { result: Ok(()), .. })
-            | Self::Loaded(Ok(_))
-            | Self::TookOver(Ok(_))
-            | Self::Quiet(Ok(())) => {}
-        }
-    }
-}
+use renumbering::Renumbering;
+use request::{Begun, Job, is_delivered};
+pub(super) use request::{Done, Request, Spooling};
 
 /// A session's line to the store.
 pub(super) struct Jobs {
@@ -113,47 +34,8 @@ pub(super) struct Jobs {
     bytes_at_work: usize,
     /// Their numbers, without those that the client has acknowledged since.
     offered: Vec<u64>,
-    /// Where the session's stanzas are in its spool.
-    places: Places,
-}
-
-impl Request {
-    /// Whether something is waited for until it is done.
-    fn is_urgent(&self) -> bool {
-        match self {
-            Self::Spool(..) | Self::Unspool(..) => false,
-            Self::Change(None, change) => {
-                !matches!(change, Change::Succeeded { .. } | Change::Resumable { .. } | Change::Guarded { .. })
-            }
-            Self::Change(Some(_), _)
-            | Self::Load(_)
-            | Self::TakeOver
-            | Self::Adopt(..)
-            | Self::Bury(..)
-            | Self::Wake(_)
-            | Self::Begun(_) => true,
-        }
-    }
-
-    /// Whether stanzas that come later may be spooled before it.
-    fn may_be_passed(&self) -> bool {
-        match self {
-            Self::Unspool(_, places) => places.iter().all(is_delivered),
-            Self::Adopt(..) => false,
-            Self::Spool(..)
-            | Self::Change(..)
-            | Self::Load(_)
-            | Self::TakeOver
-            | Self::Bury(..)
-            | Self::Wake(_)
-            | Self::Begun(_) => true,
-        }
-    }
-}
-
-/// Whether a deletion names the beginning of a spool, which the client has.
-fn is_delivered(places: &RangeInclusive<u64>) -> bool {
-    *places.start() == 0
+    /// The sequence numbers that the session's stanzas have in its spool.
+    renumbering: Renumbering,
 }
 
 impl Jobs {
@@ -165,7 +47,7 @@ impl Jobs {
             at_work: None,
             bytes_at_work: 0,
             offered: Vec::new(),
-            places: Places::default(),
+            renumbering: Renumbering::default(),
         }
     }
 
@@ -176,7 +58,7 @@ impl Jobs {
         }
         match request {
             Request::Spool(items, last) => self.spool(items, last),
-            Request::Unspool(spool, places) => places.into_iter().for_each(|places| self.unspool(spool, places)),
+            Request::Unspool(spool, seqs) => seqs.into_iter().for_each(|seqs| self.unspool(spool, seqs)),
             Request::Change(token, Change::Removed) => self.remove_account(token),
             Request::Change(..)
             | Request::Load(_)
@@ -234,27 +116,27 @@ impl Jobs {
 
     /// What was not handed to the store yet is taken back. The rest is deleted behind what the store works on, all in one
     /// transaction.
-    fn unspool(&mut self, spool: Option<LoginId>, places: RangeInclusive<u64>) {
+    fn unspool(&mut self, spool: Option<LoginId>, seqs: RangeInclusive<u64>) {
         if spool.is_none() {
             for request in &mut self.waiting {
                 if let Request::Spool(items, _) = request {
-                    items.retain(|item| !places.contains(&item.seq));
+                    items.retain(|item| !seqs.contains(&item.seq));
                 }
             }
-            self.offered.retain(|seq| !places.contains(seq));
+            self.offered.retain(|seq| !seqs.contains(seq));
         }
-        let (delivered, last) = (is_delivered(&places), self.waiting.len().saturating_sub(1));
+        let (delivered, last) = (is_delivered(&seqs), self.waiting.len().saturating_sub(1));
         let joined = self.waiting.iter_mut().enumerate().rev().find_map(|(at, request)| {
             let Request::Unspool(other, waiting) = request else { return None };
             let joins = *other == spool && (at == last || delivered && waiting.iter().all(is_delivered));
             joins.then_some(waiting)
         });
         let Some(waiting) = joined else {
-            return self.waiting.push_back(Request::Unspool(spool, vec![places]));
+            return self.waiting.push_back(Request::Unspool(spool, vec![seqs]));
         };
         match waiting.iter_mut().find(|other| delivered && is_delivered(other)) {
-            Some(other) => *other = 0..=*places.end().max(other.end()),
-            None => waiting.push(places),
+            Some(other) => *other = 0..=*seqs.end().max(other.end()),
+            None => waiting.push(seqs),
         }
     }
 
@@ -268,10 +150,13 @@ impl Jobs {
         let Some(job) = &mut self.at_work else { return pending().await };
         let mut done = job.await;
         (self.at_work, self.bytes_at_work) = (None, 0);
+        if done.is_late() {
+            self.relay.metrics().deadline_passed(Wait::Store);
+        }
         let offered = std::mem::take(&mut self.offered);
         if let Done::Spooled(spooling) = &mut done {
-            if let Some(places) = spooling.moved.take() {
-                self.places = places;
+            if let Some(renumbering) = spooling.moved.take() {
+                self.renumbering = renumbering;
             }
             if spooling.result.is_err() {
                 spooling.refused = offered.len().saturating_add(self.withdraw());
@@ -353,9 +238,9 @@ impl Jobs {
                 Box::pin(ready(Done::Spooled(Spooling::new(last, Ok(())))))
             }
             Request::Spool(items, last) => {
-                let places = self.places.clone();
+                let renumbering = self.renumbering.clone();
                 Box::pin(async move {
-                    let (result, moved) = spools::spool(&store, (&own, slot.device), items, places).await;
+                    let (result, moved) = spools::spool(&store, (&own, slot.device), items, renumbering).await;
                     if moved.is_some() {
                         relay.metrics().place_taken();
                     }
@@ -363,17 +248,18 @@ impl Jobs {
                 })
             }
             Request::Unspool(spool, numbers) => {
-                let places = match spool {
-                    None => numbers.into_iter().flat_map(|numbers| self.places.ranges(numbers)).collect(),
+                let seqs = match spool {
+                    None => numbers.into_iter().flat_map(|numbers| self.renumbering.ranges(numbers)).collect(),
                     Some(_) => numbers,
                 };
                 let spool = spool.map_or(own.clone(), |login| SpoolId { login, ..own });
-                Box::pin(async move { Done::Quiet(spools::unspool(&store, &spool, places).await) })
+                Box::pin(async move { Done::Quiet(spools::unspool(&store, &spool, seqs).await) })
             }
             Request::Load(load) => {
-                let places = if load.spool.is_none() { self.places.clone() } else { Places::default() };
+                let is_own = load.spool.is_none();
+                let renumbering = if is_own { self.renumbering.clone() } else { Renumbering::default() };
                 let spool = load.spool.map_or(own.clone(), |login| SpoolId { login, ..own });
-                Box::pin(async move { Done::Loaded(spools::load(&store, &spool, &load, &places).await) })
+                Box::pin(async move { Done::Loaded(spools::load(&store, &spool, &load, &renumbering).await) })
             }
             Request::TakeOver => Box::pin(async move {
                 let spools = store.take_over(&slot.account, slot.device, own.login).await;
@@ -384,11 +270,11 @@ impl Jobs {
             Request::Adopt(registered, numbers) => {
                 let last = *numbers.end();
                 // None of them was used so far: they are side by side.
-                let places = self.places.place(*numbers.start())..=self.places.place(last);
+                let seqs = self.renumbering.seq(*numbers.start())..=self.renumbering.seq(last);
                 Box::pin(async move {
                     // One that ends could only leave it to the next.
                     let stays = || !handle.is_ending();
-                    spools::adopt(&store, (&slot, &own), (registered, stays), places).await;
+                    spools::adopt(&store, (&slot, &own), (registered, stays), seqs).await;
                     Done::Spooled(Spooling::new(last, Ok(())))
                 })
             }

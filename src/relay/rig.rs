@@ -11,6 +11,10 @@ use crate::config::Config;
 use crate::store::Store;
 
 pub(super) fn relay(directory: &Path) -> Arc<Relay> {
+    relay_with(directory, Store::open(directory).unwrap())
+}
+
+pub(super) fn relay_with(directory: &Path, store: Store) -> Arc<Relay> {
     let file = |name: &str| directory.join(name).display().to_string();
     let config = format!(
         "[[host]]\ndomain = 'localhost'\ncertificate = '{}'\nkey = '{}'\nupstream = '127.0.0.1:1'",
@@ -18,5 +22,5 @@ pub(super) fn relay(directory: &Path) -> Arc<Relay> {
         file("c.key")
     );
     let snapshot = Snapshot::load(Config::parse(&config, Path::new("c")).unwrap(), 1).unwrap();
-    Arc::new(Relay::new(snapshot, Store::open(directory).unwrap(), CancellationToken::new()))
+    Arc::new(Relay::new(snapshot, store, CancellationToken::new()))
 }

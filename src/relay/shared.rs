@@ -62,6 +62,7 @@ impl Relay {
             hosts,
         ));
         let guards = Arc::new(Guards::new(&config.limits, &metrics));
+        store.set_patience(config.store.patience);
         let background = Background::default();
         let accounts = Arc::new(Accounts::new(store.clone(), Arc::clone(&registry), Arc::clone(&metrics)));
         let sessions: Arc<dyn Sessions> = Arc::clone(&registry) as _;
@@ -113,6 +114,7 @@ impl Relay {
         let transports = Arc::clone(&snapshot.transports);
         self.current.store(Arc::new(snapshot));
         self.store.set_limits((&self.current.load().config.limits).into());
+        self.store.set_patience(self.current.load().config.store.patience);
         let now = self.current();
         self.guards.update(&now.config.limits);
         now.config.hosts.iter().for_each(|host| self.metrics.serve_host(&host.domain));

@@ -51,7 +51,8 @@ async fn handle_revocations(relay: &Relay) {
 async fn age(relay: &Relay) {
     loop {
         let ttl = ttl(&relay.current().config);
-        match relay.store().expire(clock::unix_secs().get(), ttl).await {
+        let publish = |account: &_, state: &_| relay.registry().publish(account, state, None);
+        match relay.store().expire_noting(clock::unix_secs().get(), ttl, publish).await {
             Ok(expired) => {
                 tracing::debug!(?expired, "aged");
                 relay.metrics().never_fetched(expired.stanzas);

@@ -1,44 +1,41 @@
-//! The accounts: one byte of version, then JSON.
+//! What is asked of the store about accounts, their devices, and what a restart and time do to them.
 
-use std::ops::Bound;
-use std::time::SystemTime;
+use std::sync::Arc;
+use std::time::Duration;
 
-use redb::{ReadTransaction, ReadableTable, ReadableTableMetadata, Table, TableDefinition};
-use serde_json::error::Category;
-use tokio::sync::oneshot;
-
-use super::batch::Batch;
-use super::writer::{Job, Work};
-use super::{Slot, Store, StoreError};
+use super::Store;
+use super::engine::Engine;
+use super::error::StoreError;
+use super::newest::ChangeId;
+use super::op::{Effect, Op};
+use super::query::{Answer, Piece, Query};
+use super::shared::unix_ms;
+use super::values::{AccountPage, Expired, LoggedIn, Slot, SpoolId, Tombstone, Ttl, Wake, WakeReason};
+use super::writer::{Asking, Awaited, Task, Ticket, What};
 use crate::jid::BareJid;
 use crate::push::account::{Account, Change, DeviceId, LoginId};
-
-/// Bare JID → its [`Account`]. An account without devices and registrations has no record.
-pub(super) const ACCOUNTS: TableDefinition<'static, &'static str, &'static [u8]> = TableDefinition::new("accounts");
-
-/// The version of the records that are written. A change of [`Account`] that serde cannot bridge needs a new one.
-const VERSION: u8 = 2;
-/// The version before, in which the ids of logins were random: they count as older than all that are given out now.
-const RANDOM_LOGINS: u8 = 1;
 
 impl Store {
     /// What is kept about an account, as it is on disk; the default if nothing is.
     ///
     /// # Errors
-    /// [`StoreError::UnknownVersion`], [`StoreError::Corrupt`], [`StoreError::Database`]; [`StoreError::Closed`] if the
-    /// runtime is shutting down.
+    /// [`StoreError::UnknownVersion`], [`StoreError::Corrupt`], [`StoreError::Database`], [`StoreError::NoAnswer`];
+    /// [`StoreError::Closed`] if the runtime is shutting down.
     pub async fn account(&self, account: &BareJid) -> Result<Account, StoreError> {
-        let account = account.clone();
-        self.read(move |transaction| read(transaction, &account)).await
+        let Answer::Account(account) = self.read(Query::Account { account: account.clone() }).await? else {
+            return Err(StoreError::Mistaken);
+        };
+        Ok(account)
     }
 
     /// What is kept about an account after all changes up to now, be they on disk or not.
     ///
     /// # Errors
-    /// As [`Store::account`]; [`StoreError::Closed`] after [`Store::shutdown`].
+    /// As [`Store::account`].
     pub async fn account_now(&self, account: &BareJid) -> Result<Account, StoreError> {
-        let account = account.clone();
-        self.write_in_turn(move |batch| load(&batch.accounts, &account)).await
+        let reader = self.shared.newest.read(account);
+        let read = self.account(account).await?;
+        Ok(reader.after(read))
     }
 
     /// Changes an account and returns it once the change is on disk, with what [`Account::apply`] returned. Changes of an
@@ -56,31 +53,18 @@ impl Store {
     /// Not cancel safe: dropped while waiting, the change may be applied or not.
     ///
     /// # Errors
-    /// As [`Store::account`], and nothing was changed; except after [`StoreError::Database`], when that is unknown.
-    /// [`StoreError::Closed`] after [`Store::shutdown`].
+    /// As [`Store::account`], and nothing was changed; except after [`StoreError::Database`] and [`StoreError::NoAnswer`], when that
+    /// is unknown. [`StoreError::Closed`] after [`Store::shutdown`].
     pub async fn change(&self, account: &BareJid, change: Change) -> Result<(Account, Option<DeviceId>), StoreError> {
         let patiently = matches!(change, Change::Succeeded { .. } | Change::Resumable { .. });
-        let (work, answered) = self.change_work(account, change);
-        self.ask((if patiently { work.patiently() } else { work }, answered)).await
-    }
-
-    fn change_work(&self, account: &BareJid, change: Change) -> (Work, Answered) {
-        let account = account.clone();
-        if change != Change::Removed {
-            return Work::new(0, move |batch| batch.change(&account, change));
-        }
-        let (up_to, mut removal) = (self.shared.logins.highest(), None);
-        Work::in_pieces(move |batch| {
-            let removal = match &mut removal {
-                Some(removal) => removal,
-                None => removal.insert(batch.remove_account(&account, up_to)?),
-            };
-            Ok(batch.clear_some_graves(&mut removal.graves)?.then(|| (removal.left.clone(), None)))
-        })
+        let awaited = if patiently { Awaited::Sometime } else { Awaited::Commit };
+        let (ticket, asking) = Ticket::new();
+        self.send_change(account, change, (ticket, awaited))?;
+        changed(self.wait(asking).await?)
     }
 
     /// As [`Store::change`] for what a session leaves behind, but returns as soon as the change is in order: all later changes of
-    /// the account come behind it. Does not wait. What [`Store::change`] would return can be waited for.
+    /// the account come behind it. Does not wait. What [`Store::change`] would return can be waited for, without end.
     ///
     /// # Errors
     /// [`StoreError::Closed`] after [`Store::shutdown`]; the future's are those of [`Store::change`].
@@ -89,247 +73,306 @@ impl Store {
         account: &BareJid,
         change: Change,
     ) -> Result<impl Future<Output = Result<(Account, Option<DeviceId>), StoreError>> + use<>, StoreError> {
-        let (work, answered) = self.change_work(account, change);
-        self.send(Job::Work(work.patiently()))?;
-        Ok(async move { answered.await.map_err(|_| StoreError::Closed)? })
+        let (ticket, asking) = Ticket::without_end();
+        self.send_change(account, change, (ticket, Awaited::Sometime))?;
+        Ok(answered(asking))
     }
 
-    /// Applies a login as [`Store::change`] does, and says whether anything waits for its device at that moment. All later changes come behind it, but it is not on disk yet and reads do not see it: a crash may forget it
-    /// unless a later change was stored, and so may a commit that fails, which is logged.
+    /// Applies a login as [`Store::change`] does, and returns what is known of its device at that moment. All later changes come
+    /// behind it, but it is not on disk yet and reads do not see it: a crash may forget it unless a later change was stored, and so may
+    /// a commit that fails, which is logged.
     ///
     /// # Errors
     /// As [`Store::change`]. A spool that cannot be read is logged and counts as empty.
     pub async fn log_in(&self, account: &BareJid, login: Change) -> Result<LoggedIn, StoreError> {
-        let account = account.clone();
-        self.write_in_turn(move |batch| {
-            let (agent, id) = if let Change::Login { agent, login, .. } = &login {
-                (agent.clone(), *login)
-            } else {
-                (None, LoginId(0))
-            };
-            let knows = |known: Account| known.devices.iter().any(|device| device.agent == agent);
-            let knew_agent = agent.is_some() && knows(load(&batch.accounts, &account)?);
-            let (state, device) = batch.change(&account, login)?;
-            let waits = match device {
-                Some(device) => batch.waits(&Slot { account, device }, id)?,
-                None => false,
-            };
-            Ok(LoggedIn { account: state, device, knew_agent, waits })
-        })
-        .await
+        Ok(self.log_in_knowing(account, None, login).await?.0)
     }
-}
 
-type Answered = oneshot::Receiver<Result<(Account, Option<DeviceId>), StoreError>>;
+    /// The same for an account of which a newer state may be known than is on disk. Also returns what [`Store::change_behind`] does.
+    ///
+    /// # Errors
+    /// As [`Store::log_in`].
+    pub async fn log_in_knowing(
+        &self,
+        account: &BareJid,
+        known: Option<Arc<Account>>,
+        login: Change,
+    ) -> Result<(LoggedIn, impl Future<Output = Result<(Account, Option<DeviceId>), StoreError>> + use<>), StoreError>
+    {
+        let (agent, id) =
+            if let Change::Login { agent, login, .. } = &login { (agent.clone(), *login) } else { (None, LoginId(0)) };
+        let reader = self.shared.newest.read(account);
+        let hidden = self.shared.deletions.of_account(account);
+        let query = Query::Spools { account: account.clone(), hidden };
+        // Whoever logs in waits as long as the caller lets them.
+        let Answer::Spools { account: read, spools } = self.shared.engine.read(query).await? else {
+            return Err(StoreError::Mistaken);
+        };
+        let newest = known.filter(|known| read.as_ref().is_ok_and(|read| read.revision < known.revision));
+        let read = newest.map_or(read, |newest| Ok((*newest).clone()))?;
+        let (ticket, asking) = Ticket::without_end();
+        let (before, after, device, sent) = reader.accept(read, &login, |id| {
+            self.enqueue(self.change_task(account, login.clone(), (ticket, Awaited::Sometime), id))
+        });
+        self.sent(sent)?;
+        let knew_agent = agent.is_some() && before.devices.iter().any(|device| device.agent == agent);
+        let waits = spools.iter().any(|spool| Some(spool.device) == device && spool.login != id && spool.waits);
+        Ok((LoggedIn { account: after, device, knew_agent, waits }, answered(asking)))
+    }
 
-/// What [`Store::log_in`] found.
-#[derive(Clone, Debug)]
-pub struct LoggedIn {
-    /// The account after the change.
-    pub account: Account,
-    /// As [`Store::change`] returns it.
-    pub device: Option<DeviceId>,
-    /// Whether a device with this user agent was known before.
-    pub knew_agent: bool,
-    /// Whether a spool of the device other than the session's own has stanzas.
-    pub waits: bool,
-}
+    fn send_change(
+        &self,
+        account: &BareJid,
+        change: Change,
+        (ticket, awaited): (Ticket, Awaited),
+    ) -> Result<(), StoreError> {
+        let accepted = change.clone();
+        let sent = self
+            .shared
+            .newest
+            .accept(account, &accepted, |id| self.enqueue(self.change_task(account, change, (ticket, awaited), id)));
+        self.sent(sent)
+    }
 
-/// Unix milliseconds now.
-pub(super) fn unix_ms() -> u64 {
-    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
-}
+    fn change_task(
+        &self,
+        account: &BareJid,
+        change: Change,
+        (ticket, awaited): (Ticket, Awaited),
+        id: ChangeId,
+    ) -> Task {
+        let (account, revision) = (account.clone(), id.revision);
+        let op = if change == Change::Removed {
+            Op::Remove { account, up_to: self.shared.logins.highest(), revision, left: None }
+        } else {
+            Op::Change { account, change, revision }
+        };
+        let what = What::Write(op);
+        Task { what, weight: 0, awaited, ticket, behalf: None, change: Some(id), is_second_try: false }
+    }
 
-/// Some of the accounts, in the order of their names.
-#[derive(Clone, Debug, Default)]
-pub struct AccountPage {
-    /// The accounts.
-    pub accounts: Vec<(BareJid, Account)>,
-    /// Where the next page begins: behind this name; `None` if this is the last.
-    pub next: Option<String>,
-}
-
-impl Store {
     /// The accounts behind a name that [`AccountPage::next`] gave, or from the first, as of the last commit: at most
     /// `limit` records are looked at. Those that cannot be read are logged and passed over.
     ///
     /// # Errors
     /// [`StoreError::Database`]; [`StoreError::Closed`] if the runtime is shutting down.
     pub async fn accounts(&self, after: Option<String>, limit: usize) -> Result<AccountPage, StoreError> {
-        self.read(move |transaction| page(transaction, after.as_deref(), limit)).await
+        let Answer::Accounts(page) = self.read(Query::Accounts { after, limit }).await? else {
+            return Err(StoreError::Mistaken);
+        };
+        Ok(page)
     }
 
-    /// How many accounts have a record, as of the last commit.
+    /// The number of accounts that have a record, as of the last commit.
     ///
     /// # Errors
     /// As [`Store::accounts`].
     pub async fn account_count(&self) -> Result<u64, StoreError> {
-        self.read(|transaction| Ok(transaction.open_table(ACCOUNTS)?.len()?)).await
+        let Answer::Sizes { accounts, .. } = self.read(Query::Sizes).await? else { return Err(StoreError::Mistaken) };
+        Ok(accounts)
     }
 }
 
-/// Some of the accounts, as [`Store::accounts`] gives them.
-pub(super) fn page(
-    transaction: &ReadTransaction,
-    after: Option<&str>,
-    limit: usize,
-) -> Result<AccountPage, StoreError> {
-    let table = transaction.open_table(ACCOUNTS)?;
-    let from = after.map_or(Bound::Unbounded, Bound::Excluded);
-    let mut page = AccountPage::default();
-    for (n, entry) in table.range::<&str>((from, Bound::Unbounded))?.take(limit.max(1)).enumerate() {
-        let (key, record) = entry?;
-        if n + 1 == limit.max(1) {
-            page.next = Some(key.value().to_owned());
-        }
-        let Ok(account) = BareJid::new(key.value()) else { continue };
-        match decode(&account, record.value()) {
-            Ok(state) => page.accounts.push((account, state)),
-            Err(error) => tracing::error!(%error, "passed over"),
-        }
-    }
-    Ok(page)
-}
-
-impl Batch<'_> {
-    fn change(&mut self, account: &BareJid, change: Change) -> Result<(Account, Option<DeviceId>), StoreError> {
-        let before = load(&self.accounts, account)?;
-        let mut after = before.clone();
-        let logs_in = if let Change::Login { login, .. } = &change { Some(*login) } else { None };
-        let ended = if let Change::Ended { login } = &change { Some(*login) } else { None };
-        let enabling = if let Change::Enable { registration, .. } = &change { Some(registration.device) } else { None };
-        let device = after.apply(change);
-        if let (Some(newcomer), Some(known)) = (enabling, device)
-            && newcomer != known
-        {
-            let slot = |device| Slot { account: account.clone(), device };
-            self.merge_slots(&slot(newcomer), &slot(known))?;
-        }
-        if let (Some(login), Some(device)) = (logs_in, device) {
-            self.pending.entered(account, login);
-            self.note_login(login)?;
-            self.delete_wake(account, device)?;
-        }
-        if let Some(login) = ended {
-            self.close_spool(account, login)?;
-        }
-        if before != after {
-            // What is removed and comes again is newer than what it was.
-            after.revision = unix_ms().max(before.revision.saturating_add(1));
-        }
-        self.replace(account, &before, &after)?;
-        Ok((after, device))
+impl Store {
+    /// Writes a session's tombstone and returns once it is on disk. `sm_id` is the resumption id that the session had.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`], and it may be there or not; [`StoreError::Closed`] after [`Store::shutdown`].
+    pub async fn bury(&self, sm_id: &str, tombstone: Tombstone) -> Result<(), StoreError> {
+        self.write(Op::SaveTombstone { sm_id: sm_id.to_owned(), tombstone }).await.map(drop)
     }
 
-    /// Stores an account and deletes what depended on that which it has no more.
-    pub(super) fn replace(&mut self, account: &BareJid, before: &Account, after: &Account) -> Result<(), StoreError> {
-        if before == after {
-            return Ok(());
+    /// As [`Store::bury`], unless the account was removed since the session's login: nothing is kept of it.
+    ///
+    /// # Errors
+    /// As [`Store::bury`].
+    pub async fn bury_known(&self, login: LoginId, sm_id: &str, tombstone: Tombstone) -> Result<(), StoreError> {
+        let session = SpoolId { account: tombstone.account.clone(), login };
+        let what = What::Write(Op::SaveTombstone { sm_id: sm_id.to_owned(), tombstone });
+        match self.ask(what, 0, Awaited::Commit, Some(session)).await {
+            Ok(_) | Err(StoreError::AccountRemoved { .. }) => Ok(()),
+            Err(error) => Err(error),
         }
-        let record = encode(account, after)?;
-        for device in before.devices.iter().map(|device| device.id).filter(|id| after.device(*id).is_none()) {
-            self.delete_slot(&Slot { account: account.clone(), device })?;
-        }
-        for device in before.registrations.iter().map(|r| r.device).filter(|id| after.owned(*id).next().is_none()) {
-            self.delete_wake(account, device)?;
-        }
-        self.differs = true;
-        save(&mut self.accounts, account, record.as_deref())
     }
 
-    /// Deletes what is kept about an account and belongs to logins up to this one. The tombstones are left to the caller.
-    fn remove_account(&mut self, account: &BareJid, up_to: LoginId) -> Result<Removal, StoreError> {
-        let before = match load(&self.accounts, account) {
-            Err(error @ StoreError::Database(_)) => return Err(error),
-            other => other.ok(),
+    /// The tombstone of the session that had this resumption id. The caller compares the account.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`]; [`StoreError::Closed`] if the runtime is shutting down.
+    pub async fn tombstone(&self, sm_id: &str) -> Result<Option<Tombstone>, StoreError> {
+        let Answer::Tombstone(tombstone) = self.read(Query::Tombstone { sm_id: sm_id.to_owned() }).await? else {
+            return Err(StoreError::Mistaken);
         };
-        let had = self.accounts.get(account.as_str())?.is_some();
-        // Somebody who logged in since belongs to a new account of that name.
-        let mut left = Account::default();
-        for mut device in before.iter().flat_map(|before| before.devices.clone()) {
-            device.open.retain(|login| *login > up_to);
-            if device.is_open() {
-                left.devices.push(device);
+        Ok(tombstone)
+    }
+
+    /// Notes that a device is to be woken, in place of an earlier note, and returns once that is on disk. A login of the
+    /// device undoes it, as does the loss of its last registration.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`], and it may be noted or not; [`StoreError::Closed`] after [`Store::shutdown`].
+    pub async fn wake(&self, slot: &Slot, wake: Wake) -> Result<(), StoreError> {
+        self.write(Op::SaveWake { slot: slot.clone(), wake }).await.map(drop)
+    }
+
+    /// The devices that are to be woken. A note that cannot be read is replaced: the device is woken too.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`]; [`StoreError::Closed`] if the runtime is shutting down.
+    pub async fn wakes(&self) -> Result<Vec<(Slot, Wake)>, StoreError> {
+        let Answer::Wakes(noted) = self.read(Query::Wakes).await? else { return Err(StoreError::Mistaken) };
+        let mut wakes = Vec::with_capacity(noted.len());
+        for (slot, wake) in noted {
+            let wake = match wake {
+                Some(wake) => wake,
+                None => self.replace_wake(&slot).await?,
+            };
+            wakes.push((slot, wake));
+        }
+        Ok(wakes)
+    }
+
+    /// Writes a note that cannot be read again, as far as its key says what it was.
+    async fn replace_wake(&self, slot: &Slot) -> Result<Wake, StoreError> {
+        let wake = Wake { since: unix_ms() / 1000, reason: WakeReason::Restart };
+        tracing::error!(account = %slot.account, "the note that a device is to be woken could not be read: it is replaced");
+        self.wake(slot, wake).await?;
+        Ok(wake)
+    }
+
+    /// Notes that a device needs not to be woken any more.
+    ///
+    /// # Errors
+    /// As [`Store::wake`].
+    pub async fn woken(&self, slot: &Slot) -> Result<(), StoreError> {
+        self.write(Op::DeleteWake { slot: slot.clone() }).await.map(drop)
+    }
+
+    // Age, and a restart
+
+    /// To be called once, before anybody logs in: the sessions that were open when the process ended are lost. Marks their
+    /// devices so, notes those that own a registration to be woken, unless they are noted already, deletes empty spools, and
+    /// returns the slots of all, in one transaction. `now` is in unix seconds. Accounts that cannot be read are passed over.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`], [`StoreError::Closed`].
+    pub async fn recover(&self, now: u64) -> Result<Vec<Slot>, StoreError> {
+        let Effect::Recovered(slots) = self.write_many(|revision| Op::Recover { now, revision }).await? else {
+            return Err(StoreError::Mistaken);
+        };
+        Ok(slots)
+    }
+
+    /// Deletes what is too old at `now`, unix seconds, piece by piece; what waits for a device that is forgotten goes with
+    /// it. Records that cannot be read are passed over.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`], [`StoreError::Closed`]; what was deleted before stays deleted.
+    pub async fn expire(&self, now: u64, ttl: Ttl) -> Result<Expired, StoreError> {
+        self.expire_noting(now, ttl, |_, _| {}).await
+    }
+
+    /// The same. Calls back with each account that has changed.
+    ///
+    /// # Errors
+    /// As [`Store::expire`].
+    pub async fn expire_noting(
+        &self,
+        now: u64,
+        ttl: Ttl,
+        note: impl FnMut(&BareJid, &Account),
+    ) -> Result<Expired, StoreError> {
+        let before = |ttl: Duration| now.saturating_sub(ttl.as_secs());
+        Ok(Expired {
+            registrations: self.expire_registrations(before(ttl.registration), note).await?,
+            tombstones: self.expire_tombstones(before(ttl.tombstone)).await?,
+            stanzas: self.expire_stanzas(before(ttl.orphan).saturating_mul(1000)).await?,
+        })
+    }
+
+    async fn expire_registrations(
+        &self,
+        before: u64,
+        mut note: impl FnMut(&BareJid, &Account),
+    ) -> Result<u64, StoreError> {
+        let (mut from, mut count) = (Some(String::new()), 0u64);
+        while let Some(after) = from {
+            let Answer::Unseen(Piece { due, next }) = self.read(Query::Unseen { after, before }).await? else {
+                return Err(StoreError::Mistaken);
+            };
+            from = next;
+            if due.is_empty() {
+                continue;
+            }
+            let forget = |revision| Op::Forget { accounts: due, before, revision };
+            let Effect::Forgot(changed, gone) = self.write_many(forget).await? else {
+                return Err(StoreError::Mistaken);
+            };
+            changed.iter().for_each(|(account, state)| note(account, state));
+            count = count.saturating_add(gone);
+        }
+        Ok(count)
+    }
+
+    async fn expire_tombstones(&self, before: u64) -> Result<u64, StoreError> {
+        let (mut from, mut count) = (Some(String::new()), 0u64);
+        while let Some(after) = from {
+            let Answer::OldTombstones(Piece { due, next }) = self.read(Query::OldTombstones { after, before }).await?
+            else {
+                return Err(StoreError::Mistaken);
+            };
+            from = next;
+            if !due.is_empty() {
+                count = count.saturating_add(self.expired(Op::ExpireTombstones { sm_ids: due, before }).await?);
             }
         }
-        let revision = before.as_ref().map_or(0, |before| before.revision);
-        self.differs |= before.is_none_or(|before| before != left) && had;
-        let record = encode(account, &left)?;
-        save(&mut self.accounts, account, record.as_deref())?;
-        self.doom_account(account, up_to)?;
-        self.delete_wakes(account, |device| left.device(device).is_none())?;
-        self.removals.push((account.clone(), up_to));
-        left.revision = unix_ms().max(revision.saturating_add(1));
-        Ok(Removal { left, graves: self.graves(account)? })
+        Ok(count)
+    }
+
+    async fn expire_stanzas(&self, before: u64) -> Result<u64, StoreError> {
+        let (mut from, mut count) = (Some((String::new(), 0)), 0u64);
+        while let Some(after) = from {
+            let Answer::Away(Piece { due, next }) = self.read(Query::Away { after }).await? else {
+                return Err(StoreError::Mistaken);
+            };
+            from = next;
+            for spool in due {
+                loop {
+                    let gone = self.expired(Op::Expire { spool: spool.clone(), before }).await?;
+                    count = count.saturating_add(gone);
+                    if gone == 0 {
+                        break;
+                    }
+                }
+            }
+        }
+        Ok(count)
+    }
+
+    /// Has something written that changes many accounts.
+    async fn write_many(&self, op: impl FnOnce(u64) -> Op) -> Result<Effect, StoreError> {
+        let (ticket, asking) = Ticket::new();
+        let sent = self.shared.newest.in_order(|revision| {
+            let what = What::Write(op(revision));
+            let (awaited, behalf) = (Awaited::Commit, None);
+            self.enqueue(Task { what, weight: 0, awaited, ticket, behalf, change: None, is_second_try: false })
+        });
+        self.sent(sent)?;
+        self.wait(asking).await
+    }
+
+    async fn expired(&self, op: Op) -> Result<u64, StoreError> {
+        let Effect::Expired(count) = self.write(op).await? else { return Err(StoreError::Mistaken) };
+        Ok(count)
     }
 }
 
-/// What an account's removal leaves to do.
-struct Removal {
-    left: Account,
-    /// The tombstones that are still to be deleted.
-    graves: Vec<String>,
+fn changed(effect: Effect) -> Result<(Account, Option<DeviceId>), StoreError> {
+    let Effect::Changed(account, device) = effect else { return Err(StoreError::Mistaken) };
+    Ok((account, device))
 }
 
-/// An account as of the last commit.
-pub(super) fn read(transaction: &ReadTransaction, account: &BareJid) -> Result<Account, StoreError> {
-    load(&transaction.open_table(ACCOUNTS)?, account)
-}
-
-/// An account in an open table.
-pub(super) fn load(
-    table: &impl ReadableTable<&'static str, &'static [u8]>,
-    account: &BareJid,
-) -> Result<Account, StoreError> {
-    match table.get(account.as_str())? {
-        Some(record) => decode(account, record.value()),
-        None => Ok(Account::default()),
-    }
-}
-
-fn save(
-    table: &mut Table<'_, &'static str, &'static [u8]>,
-    account: &BareJid,
-    record: Option<&[u8]>,
-) -> Result<(), StoreError> {
-    match record {
-        Some(record) => table.insert(account.as_str(), record)?,
-        None => table.remove(account.as_str())?,
-    };
-    Ok(())
-}
-
-/// The record of an account, if it has one.
-fn encode(account: &BareJid, state: &Account) -> Result<Option<Vec<u8>>, StoreError> {
-    if *state == Account::default() {
-        return Ok(None);
-    }
-    let mut record = vec![VERSION];
-    match serde_json::to_writer(&mut record, state) {
-        Ok(()) => Ok(Some(record)),
-        Err(error) => Err(corrupt(account, &error, record.len())),
-    }
-}
-
-/// The account in a record.
-pub(super) fn decode(account: &BareJid, record: &[u8]) -> Result<Account, StoreError> {
-    let parse = |json| serde_json::from_slice(json).map_err(|error| corrupt(account, &error, record.len()));
-    match record.split_first() {
-        Some((&VERSION, json)) => parse(json),
-        Some((&RANDOM_LOGINS, json)) => parse(json).map(Account::with_old_logins),
-        Some((&version, _)) => Err(StoreError::UnknownVersion { account: account.clone(), version }),
-        None => Err(StoreError::Corrupt { account: account.clone(), reason: "empty record", at: 0, len: 0 }),
-    }
-}
-
-/// serde's own message may quote values, which are secrets.
-fn corrupt(account: &BareJid, error: &serde_json::Error, len: usize) -> StoreError {
-    let reason = match error.classify() {
-        Category::Io => "unwritable",
-        Category::Syntax => "not JSON",
-        Category::Data => "not an account",
-        Category::Eof => "cut short",
-    };
-    StoreError::Corrupt { account: account.clone(), reason, at: error.column(), len }
+/// Waits for the outcome of a change without end.
+async fn answered(asking: Asking) -> Result<(Account, Option<DeviceId>), StoreError> {
+    changed(asking.answered.await.map_err(|_| StoreError::Closed)??)
 }

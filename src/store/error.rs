@@ -59,7 +59,7 @@ pub enum StoreError {
         /// Which bound.
         which: SpoolBound,
     },
-    /// The caller's: another stanza has or had this place in the spool, or the call's are not in order; nothing was
+    /// The caller's: another stanza has or had this sequence number in the spool, or the call's are not in order; nothing was
     /// changed.
     #[error("place {seq} of the spool is taken: its last is {last_seq}")]
     PlaceTaken {
@@ -77,6 +77,16 @@ pub enum StoreError {
     /// The machine's: it has no thread for the writer.
     #[error("no thread can be started for the store: {0}")]
     NoThread(Arc<std::io::Error>),
+    /// The database's: it has not said in time whether a change is stored. Nothing of it will come into force that could be delivered
+    /// twice: stanzas are deleted again if they come into the spool after all.
+    #[error("the database has not answered within {within:?}; the change counts as refused")]
+    NoAnswer {
+        /// `[store] patience`.
+        within: std::time::Duration,
+    },
+    /// The engine's: it has answered something else than it was asked.
+    #[error("the database has answered another question")]
+    Mistaken,
     /// Nobody's: the store was shut down, or its writer has died.
     #[error("the store is shut down")]
     Closed,

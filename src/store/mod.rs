@@ -1,33 +1,37 @@
-//! What must outlive the process: accounts, the stanzas that wait for their devices, tombstones and wakes, in one redb
-//! database.
+//! What must outlive the process: accounts, the stanzas that wait for their devices, tombstones and wakes.
 //!
-//! Reads see what is on disk. Changes go through one writer thread that performs whatever waits in one transaction with
+//! ```text
+//!  callers ── Store ── accounts, spools: calls become an Op or a Query ─────┐
+//!               │                                                           │ reads
+//!             writer: groups, windows, patience, bounds, lazy deletions     │
+//!               │ commit(group of Op) → outcome of each                     │
+//!             engine: the seam ─────────────────────────────────────────────┘
+//!               └── embedded: redb in the state directory
+//! ```
+//!
+//! | file | content |
+//! |---|---|
+//! | `accounts`, `spools` | the calls of the store |
+//! | `writer` | the one thread that has groups of writes committed |
+//! | `deletions`, `counts`, `newest`, `logins` | what the writer and the calls know in memory |
+//! | `engine`, `op`, `query` | the seam: writes, reads and outcomes as data |
+//! | `embedded` | redb |
+//! | `schema` | tables, keys, records, version |
+//! | `values`, `error` | what callers see |
+//!
+//! Reads see what is on disk. Changes go through one writer thread that has whatever waits committed as one transaction with
 //! one sync, and are answered only then (invariant 2 of the crate); deletions of what was delivered may wait for the next.
-//! Nobody is promised anything by a log-in, which is answered when it is in order: what it leads to is stored behind it.
-//!
-//! # Tables
-//!
-//! | table | key → value | module |
-//! |---|---|---|
-//! | `accounts` | bare JID → a version byte (2), then JSON of an [`Account`](crate::push::account::Account) | `accounts` |
-//! | `spools` | bare JID, login → row: device, owner, last place, count, bytes, number of shared stanzas | `row` |
-//! | `stanzas` | bare JID, login, place → stanza | `spool` |
-//! | `doomed` | bare JID, login → the place up to which the stanzas of the spool are deleted | `erase` |
-//! | `tombstones`, `buried` | resumption id → tombstone; bare JID, resumption id | `tombstone` |
-//! | `wakes` | bare JID, device → wake | `wake` |
-//! | `meta` | `schema` → the version of the tables (2); `login` → the highest login that was used | `meta` |
-//!
-//! **Versions.** A database without `meta`, or with tables of version 1 (`slots`, `spool`: a spool belonged to a device), is
-//! converted when it is opened (`convert`), in pieces; a crash in between loses nothing, and the next start goes on. A database
-//! whose `schema` is newer is refused ([`StoreError::NewerSchema`]). An older version of this program refuses the account
-//! records of this one, and leaves its spools alone. A record that cannot be read blocks no other (`unreadable`).
+//! A login promises nothing to anybody: it is answered when it is in order, and what it leads to is stored behind it.
 //!
 //! **A spool** is named by the login whose session created it ([`SpoolId`]); its row says which device it is for and which
 //! login's session reads it, its *owner*. [`Store::take_over`] changes the owner, and a device that turns out to be another
-//! changes the device: no stanza is copied. The row of a spool in which nothing is goes when its session ends.
+//! changes the device: no stanza is copied. The row of a spool in which nothing is goes when its session ends. What is in a spool is
+//! counted in memory; on disk a stanza is one row.
 //!
-//! **Deletions** run in pieces of at most 256 stanzas, and the writer takes other jobs between two pieces. What is deleted is
-//! hidden from readers at once (`pending`, `erase`).
+//! **Outcomes.** A write is committed, refused (a bound, a disk that is full or fails), or its outcome is unknown. Then the same is
+//! asked again until it is known. A caller waits for `[store] patience`; after that the write counts as refused
+//! ([`StoreError::NoAnswer`]), and stanzas that come into a spool all the same are deleted again and read by nobody: their session may
+//! have given them back to their senders, or hand them over again under the same numbers.
 //!
 //! **Repeating a call** whose outcome is unknown is safe: [`Store::spool`] passes over what is there already; deletions,
 //! [`Store::take_over`] and [`Store::change`] come to the same state; [`Store::adopt_shared`] moves what is left.
@@ -36,70 +40,60 @@
 //!
 //! No caller waits for room in the writer's queue: it has no bound of its own. It is bounded by what was admitted before, since
 //! each session and each upkeep task has one call at work and waits for its answer before the next.
-//!
-//! # The file
-//!
-//! redb uses freed pages again but shrinks the file little by itself. A file of 64 MiB or more that is mostly free is
-//! renewed, when it is opened and while the store runs (`renew.rs`): what it holds is copied into a fresh file beside it,
-//! which takes its place by a rename. Until the rename the old file is the database, and it was not touched.
 
 use std::fs::{DirBuilder, File, OpenOptions, Permissions};
+use std::io;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
-use crate::sync::lock;
 use prometheus_client::metrics::counter::Counter;
-use redb::{ReadTransaction, ReadableDatabase};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 mod accounts;
-mod ageing;
-mod batch;
-mod convert;
-mod disk;
-mod erase;
+mod counts;
+mod deletions;
+mod embedded;
+mod engine;
 mod error;
-mod inherit;
-mod measure;
-mod meta;
-mod peek;
-mod pending;
-mod place;
-mod record;
-mod renew;
-mod row;
-mod spool;
+mod logins;
+mod newest;
+mod op;
+mod query;
+mod schema;
+mod shared;
 mod spools;
 #[cfg(test)]
-mod tests;
-mod tombstone;
-mod unreadable;
-mod wake;
+pub(crate) mod tests;
+mod values;
 mod writer;
 
-pub use accounts::{AccountPage, LoggedIn};
-pub use ageing::{Expired, Ttl};
+pub use crate::session::queue::Spooled;
+pub use embedded::peek::peek;
 pub use error::{SpoolBound, StoreError};
-pub use inherit::Inherited;
-pub use measure::Measures;
-pub use peek::peek;
-pub use spool::{Backlog, ITEM_OVERHEAD, Slot, SpoolId, SpoolLimits, Spooled};
-pub use tombstone::Tombstone;
-pub use wake::{Wake, WakeReason};
+pub use values::{
+    AccountPage, Backlog, Expired, ITEM_OVERHEAD, Inherited, LoggedIn, Measures, Slot, SpoolId, SpoolLimits, Tombstone,
+    Ttl, Wake, WakeReason,
+};
 
 use crate::metrics::Latency;
-use batch::Batch;
-use disk::Disk;
-use meta::Logins;
-use pending::Pending;
-use place::{InDirectory, inaccessible};
-use writer::{Job, Shared, Work};
-
-/// The database's name in the state directory.
-const FILE: &str = "pushward.redb";
+use crate::sync::lock;
+use counts::Counts;
+use deletions::Deletions;
+use embedded::Embedded;
+use embedded::disk::Disk;
+use embedded::paths::{FILE, InDirectory, inaccessible};
+use engine::{Engine, Engines, Opening};
+use logins::Logins;
+use newest::Newest;
+use op::{Effect, Op};
+use query::{Answer, Query};
+use shared::{PATIENCE, Shared};
+use writer::{Asking, Awaited, Job, Task, Ticket, What};
 
 /// A handle of the store; clones share it. Once the last one is dropped the writer ends, and the database is closed;
 /// at once after [`Store::shutdown`].
@@ -122,7 +116,7 @@ impl Store {
 
     /// Opens or creates the database in a directory, which is created with mode 0700; the file has mode 0600. Blocks:
     /// after a crash the database is repaired first, one of an older version is converted, and a large file that is mostly free
-    /// is renewed.
+    /// is compacted.
     ///
     /// # Errors
     /// [`StoreError::Inaccessible`], [`StoreError::InUse`], [`StoreError::NewerSchema`], [`StoreError::Database`] if the file is no
@@ -141,24 +135,53 @@ impl Store {
             .map_err(inaccessible(&path))?;
         // Else a crash could lose the file's name, and with it what was committed to the file.
         File::open(directory).and_then(|handle| handle.sync_all()).map_err(inaccessible(directory))?;
-        let disk = Disk::new(InDirectory::new(directory))?;
-        disk.with(meta::prepare)?;
-        let len = disk.len().map_err(inaccessible(&path))?;
-        if renew::is_sparse(len, disk.with(erase::held)?) {
-            renew::shrink(&disk, &mut |copied| !renew::is_vain(len, copied));
-        }
-        Self::start(disk, limits)
+        let engine = Embedded::new(Disk::new(InDirectory::new(directory))?)?;
+        let opening = engine.opening()?;
+        engine.compact_if_sparse(&opening).map_err(inaccessible(&path))?;
+        Self::begin(Engines::Embedded(engine), opening, limits)
+    }
+
+    #[cfg(test)]
+    fn start(engine: Engines, limits: SpoolLimits) -> Result<Self, StoreError> {
+        let opening = engine.opening()?;
+        Self::begin(engine, opening, limits)
+    }
+
+    fn begin(engine: Engines, mut opening: Opening, limits: SpoolLimits) -> Result<Self, StoreError> {
+        let shared = Arc::new(Shared {
+            engine,
+            limits: Mutex::new(limits),
+            patience: AtomicU64::new(0),
+            commits: AtomicU64::new(0),
+            unanswered: AtomicU64::new(0),
+            commit_time: Latency::default(),
+            lost: Counter::default(),
+            deletions: Deletions::default(),
+            counts: Counts::new(std::mem::take(&mut opening.counts)),
+            newest: Newest::behind(opening.revision),
+            logins: Logins::behind(opening.login),
+            hurry: AtomicBool::new(false),
+            is_stopping: AtomicBool::new(false),
+        });
+        let (jobs, waiting) = mpsc::unbounded_channel();
+        let ended = CancellationToken::new();
+        writer::spawn(Arc::clone(&shared), waiting, &opening, ended.clone().drop_guard())
+            .map_err(|error| StoreError::NoThread(Arc::new(error)))?;
+        let store = Self { shared, jobs, ended };
+        store.set_patience(PATIENCE);
+        Ok(store)
     }
 
     /// Refuses further changes, for every clone, and returns once all accepted ones were answered and the database is closed.
     /// Can be called again.
     pub async fn shutdown(&self) {
+        self.shared.is_stopping.store(true, Ordering::Relaxed);
         // An error means that the writer was told before, or has died.
         drop(self.jobs.send(Job::Stop));
         self.ended.cancelled().await;
     }
 
-    /// How many changes were accepted and not answered yet.
+    /// The number of changes that were accepted and not answered yet.
     pub fn unanswered(&self) -> u64 {
         self.shared.unanswered.load(Ordering::Relaxed)
     }
@@ -168,7 +191,13 @@ impl Store {
         *lock(&self.shared.limits) = limits;
     }
 
-    /// How many transactions were committed since the store was opened; for metrics and tests.
+    /// Sets how long a call waits for a database that does not answer: `[store] patience`.
+    pub fn set_patience(&self, patience: Duration) {
+        let milliseconds = u64::try_from(patience.as_millis()).unwrap_or(u64::MAX);
+        self.shared.patience.store(milliseconds, Ordering::Relaxed);
+    }
+
+    /// The number of transactions that were committed since the store was opened; for metrics and tests.
     pub fn commits(&self) -> u64 {
         self.shared.commits.load(Ordering::Relaxed)
     }
@@ -178,92 +207,101 @@ impl Store {
         &self.shared.commit_time
     }
 
-    /// How many stanzas were lost because the disk has them in a form that cannot be read.
+    /// The number of stanzas that were lost because the disk has them in a form that cannot be read.
     pub fn lost(&self) -> &Counter {
         &self.shared.lost
     }
 
-    fn start(disk: Disk, limits: SpoolLimits) -> Result<Self, StoreError> {
-        disk.with(meta::prepare)?;
-        let shared = Arc::new(Shared {
-            logins: disk.with(Logins::read)?,
-            disk,
-            limits: Mutex::new(limits),
-            commits: AtomicU64::new(0),
-            unanswered: AtomicU64::new(0),
-            commit_time: Latency::default(),
-            lost: Counter::default(),
-            pending: Pending::default(),
-            hurry: AtomicBool::new(false),
-            thread: OnceLock::new(),
-        });
-        let (jobs, waiting) = mpsc::unbounded_channel();
-        let ended = CancellationToken::new();
-        writer::spawn(Arc::clone(&shared), waiting, ended.clone().drop_guard())
-            .map_err(|error| StoreError::NoThread(Arc::new(error)))?;
-        Ok(Self { shared, jobs, ended })
+    /// What the database in a directory holds.
+    ///
+    /// # Errors
+    /// As [`Store::account`].
+    pub async fn measures(&self, directory: &Path) -> Result<Measures, StoreError> {
+        let Answer::Sizes { accounts, wakes } = self.read(Query::Sizes).await? else {
+            return Err(StoreError::Mistaken);
+        };
+        let directory = directory.to_owned();
+        // The file system may stall too.
+        let file = tokio::task::spawn_blocking(move || Self::file_size(&directory)).await;
+        let file = file.map_err(|_| StoreError::Closed)?.unwrap_or_default();
+        let (stanzas, bytes) = self.shared.counts.all();
+        Ok(Measures { accounts, wakes, stanzas, bytes, file })
+    }
+
+    /// Returns an error if the database cannot be read, or not be written as far as is known.
+    ///
+    /// # Errors
+    /// What is wrong.
+    pub async fn health(&self) -> Result<(), StoreError> {
+        self.shared.engine.health().await
+    }
+
+    /// Bytes of the database's file in a directory.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn file_size(directory: &Path) -> io::Result<u64> {
+        Ok(std::fs::metadata(directory.join(FILE))?.len())
+    }
+
+    /// Lets the writer hurry: somebody now waits behind a change that nobody waited for so far.
+    pub(crate) fn hurry(&self) {
+        self.shared.hurry.store(true, Ordering::Relaxed);
     }
 
     /// Reads what the last commit left.
-    async fn read<T: Send + 'static>(
-        &self,
-        read: impl FnOnce(&ReadTransaction) -> Result<T, StoreError> + Send + 'static,
-    ) -> Result<T, StoreError> {
-        let shared = Arc::clone(&self.shared);
-        let job = move || shared.disk.with(|database| read(&database.begin_read()?));
-        tokio::task::spawn_blocking(job).await.map_err(|_| StoreError::Closed)?
+    async fn read(&self, query: Query) -> Result<Answer, StoreError> {
+        let patience = self.shared.patience();
+        match timeout(patience, self.shared.engine.read(query)).await {
+            Ok(answer) => answer,
+            Err(_) => Err(StoreError::NoAnswer { within: patience }),
+        }
     }
 
-    /// Has the writer do something, and returns the result once it is on disk. `weight`: bytes that it brings.
-    async fn write<T: Send + 'static>(
+    /// Has the writer do something, and returns the outcome once it is on disk.
+    async fn write(&self, op: Op) -> Result<Effect, StoreError> {
+        self.ask(What::Write(op), 0, Awaited::Commit, None).await
+    }
+
+    /// The same with all that can be said of a task. `weight`: bytes that it brings; `behalf`: the session for which it is.
+    async fn ask(
         &self,
+        what: What,
         weight: usize,
-        write: impl FnOnce(&mut Batch<'_>) -> Result<T, StoreError> + Send + 'static,
-    ) -> Result<T, StoreError> {
-        self.ask(Work::new(weight, write)).await
+        awaited: Awaited,
+        behalf: Option<SpoolId>,
+    ) -> Result<Effect, StoreError> {
+        let (ticket, asking) = Ticket::new();
+        self.send(Task { what, weight, awaited, ticket, behalf, change: None, is_second_try: false })?;
+        self.wait(asking).await
     }
 
-    /// The same for what nobody waits for: while many changes come, it may wait for more of them, 40 ms at most.
-    async fn write_patiently<T: Send + 'static>(
-        &self,
-        weight: usize,
-        write: impl FnOnce(&mut Batch<'_>) -> Result<T, StoreError> + Send + 'static,
-    ) -> Result<T, StoreError> {
-        let (work, answered) = Work::new(weight, write);
-        self.ask((work.patiently(), answered)).await
+    /// Waits for an outcome as long as a caller does.
+    async fn wait(&self, mut asking: Asking) -> Result<Effect, StoreError> {
+        let patience = self.shared.patience();
+        match timeout(patience, &mut asking.answered).await {
+            Ok(answer) => answer.map_err(|_| StoreError::Closed)?,
+            Err(_) => asking.give_up().unwrap_or(Err(StoreError::NoAnswer { within: patience })),
+        }
     }
 
-    /// Has the writer do something in its turn, and returns the result at once: a crash, or a commit that fails, may forget it.
-    async fn write_in_turn<T: Send + 'static>(
-        &self,
-        write: impl FnOnce(&mut Batch<'_>) -> Result<T, StoreError> + Send + 'static,
-    ) -> Result<T, StoreError> {
-        let (work, answered) = Work::new(0, write);
-        self.send(Job::Work(work.at_once()))?;
-        self.shared.call();
-        answered.await.map_err(|_| StoreError::Closed)?
+    /// Puts a task into the writer's queue, without waiting.
+    fn send(&self, task: Task) -> Result<(), StoreError> {
+        self.sent(self.enqueue(task))
     }
 
-    async fn ask<T>(
-        &self,
-        (work, answered): (Work, oneshot::Receiver<Result<T, StoreError>>),
-    ) -> Result<T, StoreError> {
-        self.send(Job::Work(work))?;
-        answered.await.map_err(|_| StoreError::Closed)?
+    /// The same, for a caller that holds a lock: what the queue does not take must go to [`Store::sent`] behind that.
+    fn enqueue(&self, task: Task) -> Result<(), Box<Task>> {
+        self.shared.unanswered.fetch_add(1, Ordering::Relaxed);
+        match self.jobs.send(Job::Task(Box::new(task))) {
+            Err(mpsc::error::SendError(Job::Task(task))) => Err(task),
+            Ok(()) | Err(_) => Ok(()),
+        }
     }
 
-    /// Puts a job into the writer's queue, without waiting.
-    fn send(&self, job: Job) -> Result<(), StoreError> {
-        let changes = u64::from(matches!(job, Job::Work(_)));
-        self.shared.unanswered.fetch_add(changes, Ordering::Relaxed);
-        self.jobs.send(job).map_err(|_| {
-            self.shared.answered(changes);
-            StoreError::Closed
-        })
-    }
-
-    /// Somebody now waits behind a change that nobody waited for so far.
-    pub(crate) fn hurry(&self) {
-        self.shared.hurry.store(true, Ordering::Relaxed);
+    fn sent(&self, sent: Result<(), Box<Task>>) -> Result<(), StoreError> {
+        let Err(task) = sent else { return Ok(()) };
+        self.shared.answer(task.ticket, task.change, Err(StoreError::Closed));
+        Err(StoreError::Closed)
     }
 }

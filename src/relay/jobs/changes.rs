@@ -24,6 +24,8 @@ pub(super) async fn change_account(
     }
     if concerns_others {
         relay.registry().publish(account, &answer.0, Some(handle));
+    } else {
+        relay.registry().keep(account, &answer.0);
     }
     Ok(answer)
 }

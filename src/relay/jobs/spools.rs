@@ -2,43 +2,43 @@
 
 use std::ops::RangeInclusive;
 
-use super::is_delivered;
-use super::places::Places;
+use super::renumbering::Renumbering;
+use super::request::is_delivered;
 use crate::push::account::DeviceId;
 use crate::session::queue::{Load, Spooled};
 use crate::store::{Slot, SpoolId, Store, StoreError};
 
-/// Stores stanzas at their places. If one is taken by something else, it and all behind it get others, which are returned.
+/// Stores stanzas under their sequence numbers. If one is taken by something else, it and all behind it get others, which are returned.
 pub(super) async fn spool(
     store: &Store,
     (own, device): (&SpoolId, DeviceId),
     items: Vec<Spooled>,
-    mut places: Places,
-) -> (Result<(), StoreError>, Option<Places>) {
-    let placed = |places: &Places| -> Vec<Spooled> {
-        items.iter().map(|item| Spooled { seq: places.place(item.seq), ..item.clone() }).collect()
+    mut renumbering: Renumbering,
+) -> (Result<(), StoreError>, Option<Renumbering>) {
+    let renumbered = |renumbering: &Renumbering| -> Vec<Spooled> {
+        items.iter().map(|item| Spooled { seq: renumbering.seq(item.seq), ..item.clone() }).collect()
     };
-    let result = store.spool(own, device, placed(&places)).await;
+    let result = store.spool(own, device, renumbered(&renumbering)).await;
     let Err(StoreError::PlaceTaken { seq, last_seq }) = result else { return (result, None) };
-    if !places.avoid(seq, last_seq) {
+    if !renumbering.avoid(seq, last_seq) {
         return (result, None);
     }
     tracing::warn!(place = seq, last_seq, "place_taken: stanzas go behind all that the spool ever had");
-    (store.spool(own, device, placed(&places)).await, Some(places))
+    (store.spool(own, device, renumbered(&renumbering)).await, Some(renumbering))
 }
 
-/// Reads stanzas, and passes over what is at none of the places.
+/// Reads stanzas, and passes over what has none of the session's numbers.
 pub(super) async fn load(
     store: &Store,
     spool: &SpoolId,
     load: &Load,
-    places: &Places,
+    renumbering: &Renumbering,
 ) -> Result<Vec<Spooled>, StoreError> {
-    let mut after = places.behind(load.after);
+    let mut after = renumbering.behind(load.after);
     loop {
         let read = store.spooled(spool, after, load.weight).await?;
         let Some(last) = read.last().map(|item| item.seq) else { return Ok(read) };
-        let own = read.into_iter().filter_map(|item| Some(Spooled { seq: places.number(item.seq)?, ..item }));
+        let own = read.into_iter().filter_map(|item| Some(Spooled { seq: renumbering.number(item.seq)?, ..item }));
         let own: Vec<_> = own.collect();
         if !own.is_empty() {
             return Ok(own);
@@ -48,14 +48,10 @@ pub(super) async fn load(
 }
 
 /// Deletes stanzas: at once, unless all were delivered.
-pub(super) async fn unspool(
-    store: &Store,
-    spool: &SpoolId,
-    places: Vec<RangeInclusive<u64>>,
-) -> Result<(), StoreError> {
-    match places.as_slice() {
+pub(super) async fn unspool(store: &Store, spool: &SpoolId, seqs: Vec<RangeInclusive<u64>>) -> Result<(), StoreError> {
+    match seqs.as_slice() {
         [delivered] if is_delivered(delivered) => store.unspool(spool, *delivered.end()).await,
-        _ => store.discard(spool, places).await,
+        _ => store.discard(spool, seqs).await,
     }
 }
 
@@ -65,9 +61,9 @@ pub(super) async fn adopt(
     store: &Store,
     to: (&Slot, &SpoolId),
     (registered, stays): (bool, impl Fn() -> bool),
-    places: RangeInclusive<u64>,
+    seqs: RangeInclusive<u64>,
 ) {
-    if let Err(error) = orphans(store, to, (registered, stays), places).await {
+    if let Err(error) = orphans(store, to, (registered, stays), seqs).await {
         tracing::error!(%error, "stanzas of other devices cannot be adopted");
     }
 }
@@ -76,7 +72,7 @@ async fn orphans(
     store: &Store,
     (slot, own): (&Slot, &SpoolId),
     (registered, stays): (bool, impl Fn() -> bool),
-    mut places: RangeInclusive<u64>,
+    mut seqs: RangeInclusive<u64>,
 ) -> Result<(), StoreError> {
     if !stays() {
         return Ok(());
@@ -89,12 +85,12 @@ async fn orphans(
             continue;
         }
         // A few at a time, so that the store serves others in between.
-        while stays() && !places.is_empty() {
-            let moved = store.adopt_shared(&slot.account, device, (own, slot.device), places.clone()).await?;
+        while stays() && !seqs.is_empty() {
+            let moved = store.adopt_shared(&slot.account, device, (own, slot.device), seqs.clone()).await?;
             if moved == 0 {
                 break;
             }
-            places = places.start().saturating_add(moved)..=*places.end();
+            seqs = seqs.start().saturating_add(moved)..=*seqs.end();
         }
     }
     Ok(())

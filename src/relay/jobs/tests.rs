@@ -7,10 +7,12 @@ use tokio::time::timeout;
 
 use super::*;
 use crate::jid::BareJid;
+use crate::push::account::DeviceId;
 use crate::relay::rig;
 use crate::session::negotiate::Held;
-use crate::session::queue::STRIDE;
-use crate::store::SpoolLimits;
+use crate::session::queue::{Load, STRIDE};
+use crate::store::tests::engine::Fault;
+use crate::store::{SpoolLimits, Store};
 
 const FULL: SpoolLimits = SpoolLimits { per_session: 0, per_account: 0, all: 0 };
 
@@ -25,6 +27,10 @@ impl Rig {
     fn new() -> Self {
         let directory = tempdir().unwrap();
         let relay = rig::relay(directory.path());
+        Self::of(relay, directory)
+    }
+
+    fn of(relay: Arc<Relay>, directory: TempDir) -> Self {
         let account: BareJid = "romeo@localhost".parse().unwrap();
         let held = Held { account: account.clone(), identity: None };
         let (handle, _) = relay.registry().enter(relay.store().next_login(), held, "r".to_owned());
@@ -58,7 +64,7 @@ impl Rig {
             Done::Changed(..) => "changed".to_owned(),
             Done::Spooled(Spooling { last, result: Ok(()), .. }) => format!("spooled {last}"),
             Done::Spooled(Spooling { result: Err(error), refused, .. }) => {
-                assert!(matches!(error, StoreError::SpoolFull { .. }), "{error}");
+                assert!(matches!(error, StoreError::SpoolFull { .. } | StoreError::NoAnswer { .. }), "{error}");
                 format!("refused {refused}")
             }
             Done::Loaded(items) => format!("loaded {:?}", numbers(&items.unwrap())),
@@ -212,6 +218,54 @@ async fn work_goes_on_where_the_wait_for_it_was_given_up() {
     timeout(Duration::from_secs(30), finish).await.unwrap();
     assert_eq!(numbers(&relay.store().spooled(&own, 0, usize::MAX).await.unwrap()), [2]);
     assert_eq!(relay.store().lost().get(), 0);
+}
+
+/// The database does not answer for longer than `[store] patience`: the session takes that for a refusal, and offers its stanzas again.
+#[tokio::test]
+async fn what_the_store_gives_up_waiting_for_is_refused_and_stored_once_when_it_is_offered_again() {
+    for fault in [Fault::StallsBefore, Fault::StallsBehind, Fault::LosesAnswers, Fault::LosesGroups] {
+        let directory = tempdir().unwrap();
+        let (store, faults) = Store::faulty(directory.path());
+        let mut rig = Rig::of(rig::relay_with(directory.path(), store), directory);
+        rig.relay.store().set_patience(Duration::from_millis(200));
+        faults.set(fault);
+        rig.spool([1, 2, 3]);
+        rig.spool([4]);
+        assert_eq!(rig.next().await, "refused 4", "{fault:?}");
+        // The client came back, and got 1 and 2 from memory.
+        rig.relay.store().set_patience(Duration::from_secs(60));
+        rig.unspool(0..=2);
+        rig.spool([3, 4]);
+        rig.load(0);
+        faults.set(Fault::None);
+        let all = rig.all().await;
+        assert_eq!(all, ["quiet true", "spooled 4", "loaded [3, 4]"], "{fault:?}");
+        assert_eq!((rig.stored().await, rig.lost()), (vec![3, 4], 0));
+    }
+}
+
+/// The session has given its stanzas back to their senders, and is over. The device's next session gets none of them.
+#[tokio::test]
+async fn what_a_session_gave_back_is_not_delivered_by_the_next_when_the_store_answers_late() {
+    for fault in [Fault::StallsBehind, Fault::LosesAnswers] {
+        let directory = tempdir().unwrap();
+        let (store, faults) = Store::faulty(directory.path());
+        let mut rig = Rig::of(rig::relay_with(directory.path(), store), directory);
+        let store = rig.relay.store().clone();
+        store.set_patience(Duration::from_millis(200));
+        faults.set(fault);
+        rig.spool([1, 2]);
+        // As the session sheds them.
+        rig.unspool(1..=1);
+        rig.unspool(2..=2);
+        assert_eq!(rig.next().await, "refused 0", "{fault:?}");
+        store.set_patience(Duration::from_secs(60));
+        faults.set(Fault::None);
+        let inherited = store.take_over(&rig.own.account, DeviceId(1), store.next_login()).await.unwrap();
+        assert_eq!(inherited, [], "{fault:?}");
+        assert_eq!(rig.all().await, ["quiet true"]);
+        assert_eq!((rig.stored().await, rig.lost()), (vec![], 0));
+    }
 }
 
 #[tokio::test]

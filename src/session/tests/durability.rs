@@ -632,3 +632,36 @@ fn a_session_whose_client_vanishes_is_held_for_a_registration_that_is_being_stor
     rig.seconds(6);
     assert_eq!(rig.ended, Some(EndReason::ClientLost));
 }
+
+/// The store asks a database that does not answer until `[store] patience` is over, and then says that it refuses.
+#[test]
+fn a_session_waits_for_a_database_that_does_not_answer_while_both_peers_are_served() {
+    let mut rig = managed();
+    rig.client_available();
+    rig.upstream("<a xmlns='urn:xmpp:sm:3' h='1'/>");
+    rig.lose_client();
+    rig.disk_is_slow = true;
+    for n in 1..=3 {
+        rig.upstream(&message(n));
+    }
+    rig.seconds(50);
+    assert_eq!((rig.server_asks(), rig.ended), (0, None), "unacknowledged, and in memory");
+    rig.clear();
+    rig.resume(0);
+    assert_eq!(rig.delivered(), [1, 2, 3]);
+    rig.client("<a xmlns='urn:xmpp:sm:3' h='2'/>");
+    assert_eq!(rig.server_asks(), 2, "what the client has");
+    // The store deletes again what comes into the spool late.
+    rig.unanswered = vec![Input::SpoolRefused];
+    rig.spool.clear();
+    rig.disk_is_slow = false;
+    rig.sync();
+    rig.seconds(6);
+    assert_eq!(rig.spool.len(), 1, "the third is offered again");
+    assert_eq!(rig.server_asks(), 3);
+    rig.client("<a xmlns='urn:xmpp:sm:3' h='3'/>");
+    rig.lose_client();
+    rig.clear();
+    rig.resume(3);
+    assert_eq!((rig.delivered(), rig.spool.len()), (vec![], 0));
+}

@@ -33,18 +33,14 @@ fn expected(name: &str, device: u64) -> Vec<Spooled> {
 
 /// Everything must be for the device that it was for, in the same order, under logins that are given out no more.
 async fn verify(store: &Store) {
-    let mut rows = Vec::new();
-    let read = |database: &Database| {
-        row::each(&database.begin_read()?.open_table(SPOOLS)?, |spool, row| rows.push((spool, row)))
-    };
-    store.shared.disk.with(read).unwrap();
+    let rows = store.disk().with(|database| Ok(super::rows(database))).unwrap();
     let next = store.next_login();
     let mut devices = Vec::new();
     for (spool, row) in rows {
         assert!(row.owner == spool.login && spool.login < next && spool.login > LoginId(0));
         let name = spool.account.to_string().replace("@example.org", "");
         assert_eq!(store.spooled(&spool, 0, usize::MAX).await.unwrap(), expected(&name, row.device.0));
-        assert_eq!(row.backlog.last_seq, expected(&name, row.device.0).last().unwrap().seq);
+        assert_eq!(store.shared.counts.of(&spool).backlog.last_seq, expected(&name, row.device.0).last().unwrap().seq);
         devices.push((name, row.device.0));
     }
     assert_eq!(
@@ -52,7 +48,7 @@ async fn verify(store: &Store) {
         [("nurse", u64::MAX), ("romeo", 1), ("romeo", 2), ("romeo", 3), ("romeo", 9)].map(|(n, d)| (n.to_owned(), d))
     );
     let tables = |database: &Database| Ok(database.begin_read()?.list_tables()?.count());
-    assert_eq!(store.shared.disk.with(tables).unwrap(), meta::TABLES);
+    assert_eq!(store.disk().with(tables).unwrap(), schema::TABLES);
     check_counts(store);
 }
 
@@ -148,13 +144,13 @@ async fn a_database_of_a_newer_version_is_refused_and_left_alone() {
     let set = |version: u64| {
         let database = Database::open(directory.path().join(FILE)).unwrap();
         let transaction = database.begin_write().unwrap();
-        transaction.open_table(meta::META).unwrap().insert("schema", version).unwrap();
+        transaction.open_table(schema::META).unwrap().insert("schema", version).unwrap();
         transaction.commit().unwrap();
     };
-    set(3);
+    set(4);
     let error = Store::open(directory.path()).unwrap_err();
-    assert!(matches!(error, StoreError::NewerSchema { version: 3 }), "{error}");
-    set(2);
+    assert!(matches!(error, StoreError::NewerSchema { version: 4 }), "{error}");
+    set(3);
     Store::open(directory.path()).unwrap();
 }
 
@@ -166,12 +162,12 @@ async fn what_cannot_be_read_in_the_version_before_stops_neither_the_start_nor_w
         let database = Database::open(directory.path().join(FILE)).unwrap();
         let transaction = database.begin_write().unwrap();
         {
-            let mut stanzas = transaction.open_table(crate::store::convert::OLD_SPOOL).unwrap();
+            let mut stanzas = transaction.open_table(crate::store::schema::OLD_SPOOL).unwrap();
             let romeo = account("romeo");
             for seq in [1_700_000_200_000 << 16, (1_700_000_200_000 << 16) + 7] {
                 stanzas.insert((romeo.as_str(), 2, seq), &b"hunter2"[..]).unwrap();
             }
-            let mut slots = transaction.open_table(crate::store::convert::OLD_SLOTS).unwrap();
+            let mut slots = transaction.open_table(crate::store::schema::OLD_SLOTS).unwrap();
             slots.insert((romeo.as_str(), 1), &b""[..]).unwrap();
         }
         transaction.commit().unwrap();

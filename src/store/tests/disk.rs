@@ -6,8 +6,10 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use redb::StorageBackend;
 
-use crate::store::disk::Disk;
-use crate::store::place::Place;
+use crate::store::embedded::Embedded;
+use crate::store::embedded::disk::Disk;
+use crate::store::embedded::paths::Place;
+use crate::store::engine::Engines;
 use crate::store::{SpoolLimits, Store, StoreError};
 
 /// A disk in memory that counts its steps (writes, syncs, changes of length, renames) and fails from one of them on. What
@@ -116,7 +118,11 @@ impl TestDisk {
     }
 
     pub(super) fn store(&self) -> Result<Store, StoreError> {
-        Store::start(Disk::new(self.clone())?, SpoolLimits::default())
+        Store::start(Engines::Embedded(self.engine()?), SpoolLimits::default())
+    }
+
+    pub(super) fn engine(&self) -> Result<Embedded, StoreError> {
+        Embedded::new(Disk::new(self.clone())?)
     }
 
     /// Whether it has not failed yet.

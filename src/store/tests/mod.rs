@@ -3,8 +3,7 @@
 use redb::{Database, ReadableDatabase, ReadableTableMetadata};
 
 use self::disk::TestDisk;
-use super::accounts::ACCOUNTS;
-use super::row::SPOOLS;
+use super::schema::{ACCOUNTS, SPOOLS};
 use super::*;
 use crate::jid::BareJid;
 use crate::push::account::{Account, Change, DeviceId, LoginId};
@@ -12,24 +11,31 @@ use crate::push::registration::{Field, Registration, Target};
 use crate::secret::Secret;
 
 mod ageing;
+mod compact;
 mod convert;
 mod crash;
 mod disk;
+pub(crate) mod engine;
+mod outcomes;
 mod pieces;
-mod renew;
 mod slots;
 mod spools;
 mod unreadable;
+mod version_2;
 
 impl Store {
+    /// The file of the database.
+    fn disk(&self) -> &Disk {
+        match &self.shared.engine {
+            Engines::Embedded(engine) => engine.disk(),
+            Engines::Faulty(engine) => engine.disk(),
+        }
+    }
+
     /// Keeps the writer from its work until what this returns is dropped.
     pub(crate) fn stall(&self) -> std::sync::mpsc::Sender<()> {
         let (go_on, stalled) = std::sync::mpsc::channel();
-        let (work, _) = Work::new(0, move |_| {
-            stalled.recv().ok();
-            Ok(())
-        });
-        self.send(Job::Work(work)).unwrap();
+        self.jobs.send(Job::Stall(stalled)).unwrap();
         go_on
     }
 
@@ -37,10 +43,10 @@ impl Store {
     pub(crate) fn set_stanza(&self, spool: &SpoolId, seq: u64, record: &[u8]) {
         let write = |database: &Database| {
             let transaction = database.begin_write()?;
-            transaction.open_table(spool::STANZAS)?.insert(spool.place(seq), record)?;
+            transaction.open_table(schema::STANZAS)?.insert(spool.place(seq), record)?;
             Ok(transaction.commit()?)
         };
-        self.shared.disk.with(write).unwrap();
+        self.disk().with(write).unwrap();
     }
 
     /// Puts bytes where the record of an account is.
@@ -50,7 +56,7 @@ impl Store {
             transaction.open_table(ACCOUNTS)?.insert(account.as_str(), record)?;
             Ok(transaction.commit()?)
         };
-        self.shared.disk.with(write).unwrap();
+        self.disk().with(write).unwrap();
     }
 }
 
@@ -106,6 +112,20 @@ async fn accounts_are_listed_page_by_page_and_what_cannot_be_read_is_passed_over
 
 fn nodes(account: &Account) -> Vec<&str> {
     account.registrations.iter().filter_map(|r| r.target.node.as_deref()).collect()
+}
+
+/// The rows of all spools.
+fn rows(database: &Database) -> Vec<(SpoolId, schema::Row)> {
+    let table = database.begin_read().unwrap().open_table(SPOOLS).unwrap();
+    let mut rows = Vec::new();
+    for entry in redb::ReadableTable::iter(&table).unwrap() {
+        let (key, record) = entry.unwrap();
+        let (name, login) = key.value();
+        let spool = SpoolId { account: BareJid::new(name).unwrap(), login: LoginId(login) };
+        let row = schema::Row::decode(&spool.account, record.value()).unwrap();
+        rows.push((spool, row));
+    }
+    rows
 }
 
 /// Puts bytes where an account's record is.
@@ -184,7 +204,7 @@ async fn an_account_without_devices_and_registrations_has_no_record() {
     let service = "push.example.net".parse().unwrap();
     let (left, _) = store.change(&account("romeo"), Change::Disable { service, node: None }).await.unwrap();
     assert_eq!(left, Account::default());
-    let record = store.shared.disk.with(|database| {
+    let record = store.disk().with(|database| {
         let table = database.begin_read()?.open_table(ACCOUNTS)?;
         Ok(table.get(account("romeo").as_str())?.is_some())
     });

@@ -46,8 +46,8 @@ async fn worst(store: &Store, work: impl Future<Output = ()>) -> Duration {
 
 /// Until nothing is left to be deleted.
 async fn wiped(store: &Store) {
-    let doomed = |database: &Database| Ok(database.begin_read()?.open_table(erase::DOOMED)?.len()?);
-    while store.shared.disk.with(doomed).unwrap() > 0 || !store.shared.pending.is_empty() {
+    let doomed = |database: &Database| Ok(database.begin_read()?.open_table(schema::DOOMED)?.len()?);
+    while store.disk().with(doomed).unwrap() > 0 || !store.shared.deletions.is_empty() {
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
 }
@@ -185,8 +185,8 @@ async fn crash(order: Order) {
             check_counts(&store);
             // The next start goes on with what was begun.
             let doomed = async |store: &Store| {
-                let doomed = |database: &Database| Ok(database.begin_read()?.open_table(erase::DOOMED)?.len()?);
-                store.shared.disk.with(doomed).unwrap()
+                let doomed = |database: &Database| Ok(database.begin_read()?.open_table(schema::DOOMED)?.len()?);
+                store.disk().with(doomed).unwrap()
             };
             let until = Instant::now() + Duration::from_secs(20);
             while doomed(&store).await > 0 {

@@ -106,7 +106,7 @@ async fn the_rows_of_sessions_that_left_nothing_go_with_them() {
     }
     let rows = |store: &Store| {
         let count = |database: &Database| Ok(database.begin_read()?.open_table(SPOOLS)?.len()?);
-        store.shared.disk.with(count).unwrap()
+        store.disk().with(count).unwrap()
     };
     store.backlog(&slot("romeo", 1)).await.unwrap();
     assert_eq!(rows(&store), 1);
@@ -252,7 +252,7 @@ async fn rows_that_are_damaged_are_passed_over_and_end_nothing() {
         let database = Database::open(other.path().join(FILE)).unwrap();
         let transaction = database.begin_write().unwrap();
         transaction.open_table(SPOOLS).unwrap().insert((account("romeo").as_str(), 2), record).unwrap();
-        transaction.open_table(meta::META).unwrap().insert("login", u64::MAX).unwrap();
+        transaction.open_table(schema::META).unwrap().insert("login", u64::MAX).unwrap();
         transaction.commit().unwrap();
         drop(database);
         let store = Store::open(other.path()).unwrap();

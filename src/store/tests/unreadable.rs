@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use redb::ReadableTable;
 
+use super::schema::STANZAS;
+use super::schema::WAKES;
 use super::slots::{all, check_counts, enable_on, ended, items, login, of, put, seqs, slot};
-use super::spool::STANZAS;
-use super::wake::WAKES;
 use super::*;
 
 const SECRET: &str = "hunter2";
@@ -18,7 +18,7 @@ fn change(store: &Store, change: impl Fn(&redb::WriteTransaction)) {
         change(&transaction);
         Ok(transaction.commit()?)
     };
-    store.shared.disk.with(write).unwrap();
+    store.disk().with(write).unwrap();
 }
 
 /// Damages stanzas: the version is one that nobody writes, or nothing but the version is left.
@@ -46,7 +46,7 @@ fn stored(store: &Store, spool: &SpoolId) -> Vec<u64> {
         let places = table.range(spool.places(0..=u64::MAX))?.map(|entry| entry.unwrap().0.value().2);
         Ok(places.collect())
     };
-    store.shared.disk.with(read).unwrap()
+    store.disk().with(read).unwrap()
 }
 
 #[tokio::test]
@@ -260,7 +260,7 @@ async fn a_tombstone_that_cannot_be_read_says_as_little_as_none_and_goes() {
         store.bury(id, good.clone()).await.unwrap();
     }
     change(&store, |transaction| {
-        transaction.open_table(tombstone::TOMBSTONES).unwrap().insert("a", &b"\x01\x00"[..]).unwrap();
+        transaction.open_table(schema::TOMBSTONES).unwrap().insert("a", &b"\x01\x00"[..]).unwrap();
     });
     assert_eq!((store.tombstone("a").await.unwrap(), store.tombstone("b").await.unwrap()), (None, Some(good.clone())));
     let ttl = [(); 3].map(|()| Duration::from_secs(500));

@@ -1,12 +1,14 @@
 //! What goes into one transaction, and how long it waits for more.
 
-use std::collections::VecDeque;
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use tokio::sync::mpsc;
-
-use super::{Awaited, Job, Shared, Work};
+use super::{Awaited, Scope, Task, Ticket};
+use crate::jid::BareJid;
+use crate::push::account::LoginId;
+use crate::store::newest::ChangeId;
+use crate::store::op::{Deletion, Op};
+use crate::store::schema::Count;
+use crate::store::values::SpoolId;
 
 /// The most jobs of one transaction.
 const GROUP: usize = 1024;
@@ -15,7 +17,7 @@ const GROUP_BYTES: usize = 8 << 20;
 /// How long a commit waits for more jobs while many come.
 const GATHER: Duration = Duration::from_millis(8);
 /// How long one waits as long as nobody waits for any of its jobs.
-const PATIENCE: Duration = Duration::from_millis(40);
+const LONGEST: Duration = Duration::from_millis(40);
 
 /// How long a transaction waits for more jobs.
 pub(super) struct Window {
@@ -29,125 +31,135 @@ impl Window {
         Self { opened, until: opened + GATHER }
     }
 
-    /// Whether more jobs have come, as long as none is waited for by more than itself.
-    pub(super) fn more(
-        &mut self,
-        shared: &Shared,
-        group: &mut Group,
-        incoming: &mut mpsc::UnboundedReceiver<Job>,
-    ) -> bool {
-        while !group.is_full() {
-            let now = Instant::now();
-            if now >= self.until {
-                let hurry = shared.hurry.swap(false, Ordering::Relaxed);
-                if hurry || group.urgent || now >= self.opened + PATIENCE {
-                    return false;
-                }
-                self.until += GATHER;
+    /// Sleeps until more jobs are to be looked for; returns whether to look. A group that somebody waits for is given one time only,
+    /// and so is any group once somebody hurries.
+    pub(super) fn wait(&mut self, is_urgent: bool, take_hurry: impl FnOnce() -> bool) -> bool {
+        let now = Instant::now();
+        if now >= self.until {
+            if take_hurry() || is_urgent || now >= self.opened + LONGEST {
+                return false;
             }
-            std::thread::park_timeout(self.until.saturating_duration_since(now));
-            group.fill(incoming);
-            if !group.jobs.is_empty() {
-                return true;
-            }
+            self.until += GATHER;
         }
-        false
+        std::thread::sleep(self.until.saturating_duration_since(now));
+        true
     }
+}
+
+/// A write in a group, and what is to be done with its outcome.
+pub(super) enum Entry {
+    /// Somebody asked for it.
+    Asked(Asked),
+    /// A deletion in front of a write that must not see what is deleted; or a count.
+    Own,
+}
+
+/// A write that somebody asked for.
+pub(super) struct Asked {
+    pub(super) awaited: Awaited,
+    pub(super) ticket: Ticket,
+    pub(super) behalf: Option<SpoolId>,
+    pub(super) change: Option<ChangeId>,
+    pub(super) admitted: Option<Admitted>,
+}
+
+/// Stanzas that were counted before they are stored.
+pub(super) struct Admitted {
+    pub(super) added: Count,
+    /// The last sequence number of the spool before.
+    pub(super) before: u64,
+    /// Those that the caller had given up and handed over again.
+    pub(super) again: Vec<u64>,
 }
 
 /// What goes into one transaction.
 #[derive(Default)]
 pub(super) struct Group {
-    /// Those that are not performed yet.
-    pub(super) jobs: VecDeque<Job>,
-    /// How many there were.
+    pub(super) ops: Vec<Op>,
+    /// One for each write.
+    pub(super) entries: Vec<Entry>,
+    /// Those who wait until nothing of a spool is hidden any more.
+    pub(super) settling: Vec<(Scope, Ticket)>,
+    /// Accounts that are removed, for all logins up to one.
+    pub(super) removals: Vec<(BareJid, LoginId)>,
+    /// The number of jobs that were taken.
     taken: usize,
-    /// How many of them need the transaction.
-    pub(super) works: usize,
     bytes: usize,
     /// Somebody waits for one of them.
     urgent: bool,
     /// Deletions that wait are to be committed, whatever else there is.
-    pub(super) settles: bool,
+    pub(super) is_due: bool,
     /// They are deleted all at once: nobody else waits.
-    pub(super) unbounded: bool,
+    pub(super) is_last: bool,
 }
 
 impl Group {
-    /// Takes the jobs that wait, as far as there is room.
-    pub(super) fn fill(&mut self, jobs: &mut mpsc::UnboundedReceiver<Job>) {
-        while !self.is_full() {
-            match jobs.try_recv() {
-                Ok(job) => self.push(job, jobs),
-                Err(mpsc::error::TryRecvError::Empty | mpsc::error::TryRecvError::Disconnected) => break,
-            }
+    /// The last one: all that is hidden is deleted, and counted off from these counts.
+    pub(super) fn last(counts: Vec<(SpoolId, Count)>) -> Self {
+        let mut group = Self { is_due: true, is_last: true, ..Self::default() };
+        for (spool, count) in counts {
+            group.push(Op::SaveCount { spool, count, has_ended: false }, Entry::Own);
         }
+        group
     }
 
-    fn is_full(&self) -> bool {
+    pub(super) fn is_full(&self) -> bool {
         self.taken >= GROUP || self.bytes >= GROUP_BYTES
     }
 
-    pub(super) fn push(&mut self, job: Job, jobs: &mut mpsc::UnboundedReceiver<Job>) {
-        match &job {
-            Job::Work(work) => {
-                self.works += 1;
-                self.bytes = self.bytes.saturating_add(work.weight);
-                self.urgent |= work.awaited == Awaited::Commit;
-            }
-            Job::Unspool { .. } => {}
-            Job::Stop => {
-                self.urgent = true;
-                return jobs.close();
-            }
-        }
-        self.taken += 1;
-        self.jobs.push_back(job);
+    /// Returns whether there is nothing to commit.
+    pub(super) fn is_empty(&self) -> bool {
+        self.ops.is_empty() && self.settling.is_empty() && !self.is_due
     }
 
-    /// Is there for jobs that are to have another turn, too.
-    pub(super) fn go_on_with(&mut self, unfinished: &VecDeque<Work>) {
-        self.works += unfinished.len();
-        self.urgent |= unfinished.iter().any(|work| work.awaited == Awaited::Commit);
+    /// Notes that a task was taken.
+    pub(super) fn take(&mut self, task: &Task) {
+        self.taken = self.taken.saturating_add(1);
+        self.bytes = self.bytes.saturating_add(task.weight);
+        self.urgent |= task.awaited == Awaited::Commit;
     }
 
-    /// Whether somebody waits for a commit.
+    /// Nobody may wait for long any more.
+    pub(super) fn hurry(&mut self) {
+        self.urgent = true;
+    }
+
+    /// Returns whether somebody waits for a commit.
     pub(super) fn is_urgent(&self) -> bool {
         self.urgent
     }
 
-    /// Has deletions that wait committed.
-    pub(super) fn settle(&mut self) {
-        self.works += 1;
-        self.settles = true;
+    pub(super) fn push(&mut self, op: Op, entry: Entry) {
+        self.ops.push(op);
+        self.entries.push(entry);
     }
 
-    /// Has all deletions that wait committed at once.
-    pub(super) fn settle_all(&mut self) {
-        self.settle();
-        self.unbounded = true;
+    /// Deletes stanzas before the writes that come behind.
+    pub(super) fn delete_first(&mut self, deletion: Deletion) {
+        self.push(Op::Delete(deletion), Entry::Own);
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::writer::What;
 
-    fn work() -> Work {
-        Work::new(1, |_| Ok(())).0
+    fn task(awaited: Awaited) -> Task {
+        let what = What::Settle(Scope::Account("romeo@example.org".parse().unwrap()));
+        Task { what, weight: 1, awaited, ticket: Ticket::nobody(), behalf: None, change: None, is_second_try: false }
     }
 
     #[test]
     fn a_commit_has_patience_only_while_nobody_waits_for_any_of_it() {
-        let (sender, mut jobs) = mpsc::unbounded_channel();
         let mut group = Group::default();
-        group.push(Job::Work(work().patiently()), &mut jobs);
-        group.push(Job::Work(work().patiently()), &mut jobs);
+        group.take(&task(Awaited::Sometime));
+        group.take(&task(Awaited::Sometime));
         assert!(!group.urgent);
-        group.push(Job::Work(work()), &mut jobs);
+        group.take(&task(Awaited::Commit));
         assert!(group.urgent);
         let mut group = Group::default();
-        group.push(Job::Stop, &mut jobs);
-        assert!(group.urgent && sender.is_closed());
+        group.hurry();
+        assert!(group.urgent);
     }
 }

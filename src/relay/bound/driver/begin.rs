@@ -43,7 +43,7 @@ pub(in crate::relay::bound) async fn begin(
     }
     let watched = WatchedValues::new(relay.settings());
     let (mut near, mut far) = (ReadAhead::new(&mut *client), ReadAhead::new(&mut upstream));
-    let asked = timeout(STORE, relay.accounts().log_in(&handle, &bound));
+    let asked = timeout(STORE, relay.accounts().log_in(&handle, &bound, relay.background()));
     let asked = while_served(&mut near, &mut far, asked).await;
     let (near, far) = (near.into_end(), far.into_end());
     let Ok(mut owner) = asked else {

@@ -4,10 +4,11 @@ use std::path::Path;
 
 use redb::{DatabaseError, ReadOnlyDatabase, ReadableDatabase, StorageError};
 
-use super::accounts::page;
-use super::{FILE, StoreError};
+use super::paths::FILE;
+use super::queries::page;
 use crate::jid::BareJid;
 use crate::push::account::Account;
+use crate::store::error::StoreError;
 
 /// The accounts in the database of a directory, which is not changed; `None` if there is no database. Blocks. Accounts that
 /// cannot be read are logged and passed over.

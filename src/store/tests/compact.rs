@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::super::renew::LARGE;
+use super::super::embedded::compact::LARGE;
 use super::slots::{all, check_counts, item, items, of, put, slot};
 use super::*;
 
@@ -112,16 +112,16 @@ async fn a_copy_that_is_given_up_or_fails_leaves_everything_as_it_was() {
     let disk = TestDisk::new(Vec::new(), usize::MAX);
     let store = disk.store().unwrap();
     put(&store, &slot("romeo", 1), items(1..=3)).await.unwrap();
-    assert!(!store.shared.disk.renew(&mut |_| false).unwrap());
+    assert!(!store.disk().compact(&mut |_| false).unwrap());
     disk.fail_syncs(true);
-    store.shared.disk.renew(&mut |_| true).unwrap_err();
+    store.disk().compact(&mut |_| true).unwrap_err();
     disk.fail_syncs(false);
     disk.fail_writes(true);
-    store.shared.disk.renew(&mut |_| true).unwrap_err();
+    store.disk().compact(&mut |_| true).unwrap_err();
     disk.fail_writes(false);
     put(&store, &slot("romeo", 1), items(4..=5)).await.unwrap();
     assert_eq!(all(&store, &slot("romeo", 1)).await.len(), 5);
-    assert!(store.shared.disk.renew(&mut |_| true).unwrap());
+    assert!(store.disk().compact(&mut |_| true).unwrap());
     assert_eq!(all(&store, &slot("romeo", 1)).await.len(), 5);
     check_counts(&store);
 }
@@ -137,13 +137,13 @@ async fn nothing_is_promised_while_a_crash_may_bring_the_old_file_back() {
     let counted = TestDisk::new(bytes.clone(), usize::MAX);
     let store = counted.store().unwrap();
     let before = counted.steps();
-    assert!(store.shared.disk.renew(&mut |_| true).unwrap());
+    assert!(store.disk().compact(&mut |_| true).unwrap());
     let steps = counted.steps();
     assert!(steps > before);
     // The last step is that which makes the rename certain.
     let disk = TestDisk::new(bytes, steps - 1);
     let store = disk.store().unwrap();
-    store.shared.disk.renew(&mut |_| true).unwrap_err();
+    store.disk().compact(&mut |_| true).unwrap_err();
     disk.heal();
     put(&store, &slot("romeo", 1), items(4..=5)).await.unwrap_err();
     store.health().await.unwrap_err();

@@ -5,26 +5,14 @@
 //! large spool needs little memory; what moved is deleted from the old table in the same transaction. A crash in between leaves
 //! some on either side, and the next start goes on.
 
-use redb::{Database, ReadableTable, Table, TableDefinition};
+use redb::{Database, ReadableTable, Table};
 
-use super::StoreError;
-use super::meta::{self, META};
-use super::row::{Row, SPOOLS};
-use super::spool::{STANZAS, measure};
+use super::accounts::{number, raise};
 use crate::jid::BareJid;
 use crate::push::account::{DeviceId, LoginId};
+use crate::store::error::StoreError;
+use crate::store::schema::{META, OLD_SLOTS, OLD_SPOOL, Row, SPOOLS, STANZAS, key, measure};
 
-/// Bare JID, device, place → stanza.
-pub(super) const OLD_SPOOL: TableDefinition<'static, (&'static str, u64, u64), &'static [u8]> =
-    TableDefinition::new("spool");
-/// Bare JID, device → row.
-pub(super) const OLD_SLOTS: TableDefinition<'static, (&'static str, u64), &'static [u8]> =
-    TableDefinition::new("slots");
-/// The old tables. They are deleted when nothing is left in them.
-pub(super) const OLD: [&str; 2] = ["spool", "slots"];
-
-/// The login under which a slot's stanzas are put, while it is converted.
-const CONVERTING: &str = "converting";
 /// Stanzas that move in one transaction.
 const PIECE: usize = if cfg!(test) { 256 } else { 4096 };
 /// Bytes of stanzas after which a piece ends.
@@ -65,13 +53,13 @@ fn piece(database: &Database) -> Result<Option<u64>, StoreError> {
 
 /// The login of the slot that is being converted.
 fn login(meta: &mut Table<'_, &'static str, u64>) -> Result<LoginId, StoreError> {
-    if let Some(login) = meta.get(CONVERTING)?.map(|login| login.value()) {
+    if let Some(login) = number(meta, key::CONVERTING)? {
         return Ok(LoginId(login));
     }
-    let login = LoginId(meta::highest(meta)?.0.saturating_add(1));
-    meta::raise(meta, login)?;
-    meta.insert(CONVERTING, login.0)?;
-    Ok(login)
+    let login = number(meta, key::LOGIN)?.unwrap_or_default().saturating_add(1);
+    raise(meta, key::LOGIN, login)?;
+    meta.insert(key::CONVERTING, login)?;
+    Ok(LoginId(login))
 }
 
 struct Old<'t> {
@@ -109,6 +97,7 @@ impl Old<'_> {
             None => None,
         }
         .unwrap_or(Row::new(DeviceId(device), login));
+        let mut count = row.count.unwrap_or_default();
         let (mut moved, mut bytes, mut last, mut left) = (0usize, 0usize, None, false);
         for entry in self.stanzas.range((account, device, 0)..=(account, device, u64::MAX))? {
             let (key, record) = entry?;
@@ -119,8 +108,8 @@ impl Old<'_> {
             let (seq, record) = (key.value().2, record.value());
             stanzas.insert((account, login.0, seq), record)?;
             let (cost, shared) = measure(record);
-            row.add(cost, shared);
-            row.backlog.last_seq = row.backlog.last_seq.max(seq);
+            count.add(cost, shared);
+            count.backlog.last_seq = count.backlog.last_seq.max(seq);
             (moved, bytes, last) = (moved.saturating_add(1), bytes.saturating_add(record.len()), Some(seq));
         }
         if let Some(last) = last {
@@ -128,10 +117,11 @@ impl Old<'_> {
         }
         if !left {
             self.slots.remove((account, device))?;
-            meta.remove(CONVERTING)?;
+            meta.remove(key::CONVERTING)?;
         }
         // A slot in which nothing waits needs no spool: new ones have places of their own.
-        if row.backlog.count > 0 {
+        if count.backlog.count > 0 {
+            row.count = Some(count);
             spools.insert((account, login.0), row.encode().as_slice())?;
         }
         Ok(moved as u64)

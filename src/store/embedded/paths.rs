@@ -9,13 +9,15 @@ use std::sync::Arc;
 use redb::StorageBackend;
 use redb::backends::FileBackend;
 
-use super::{FILE, StoreError};
+use crate::store::error::StoreError;
 
+/// The database's name in the state directory.
+pub(in crate::store) const FILE: &str = "pushward.redb";
 /// The name of a fresh file until it takes the database's place.
 const FRESH: &str = "pushward.redb.new";
 
 /// Where the database lies.
-pub(super) trait Place: Send + Sync {
+pub(in crate::store) trait Place: Send + Sync {
     /// Opens what is there; called again for every recovery.
     fn open(&self) -> Result<Box<dyn StorageBackend>, StoreError>;
 
@@ -36,20 +38,20 @@ pub(super) trait Place: Send + Sync {
 }
 
 /// A file in the state directory.
-pub(super) struct InDirectory {
+pub(in crate::store) struct InDirectory {
     directory: PathBuf,
     path: PathBuf,
     fresh: PathBuf,
 }
 
 impl InDirectory {
-    pub(super) fn new(directory: &Path) -> Self {
+    pub(in crate::store) fn new(directory: &Path) -> Self {
         Self { directory: directory.to_owned(), path: directory.join(FILE), fresh: directory.join(FRESH) }
     }
 }
 
 /// What a path that cannot be used is told as.
-pub(super) fn inaccessible(path: &Path) -> impl Fn(io::Error) -> StoreError + use<> {
+pub(in crate::store) fn inaccessible(path: &Path) -> impl Fn(io::Error) -> StoreError + use<> {
     let path = path.to_owned();
     move |error| StoreError::Inaccessible { path: path.clone(), error: Arc::new(error) }
 }

@@ -14,16 +14,17 @@ use std::thread;
 
 use redb::{BackendError, Database, DatabaseError, StorageBackend, StorageError};
 
-use super::place::Place;
-use super::{StoreError, renew};
+use super::compact;
+use super::paths::Place;
 use crate::limits::Seldom;
+use crate::store::error::StoreError;
 use crate::sync::{read, write};
 
 /// Bytes of the database that are kept in memory.
 const CACHE: usize = 4 << 20;
 
 /// The database, or why there is none.
-pub(super) struct Disk {
+pub(in crate::store) struct Disk {
     place: Box<dyn Place>,
     held: RwLock<Held>,
     /// Lines about a disk that has failed: each change that is tried causes one.
@@ -38,7 +39,7 @@ struct Held {
 
 impl Disk {
     /// Opens the database.
-    pub(super) fn new(place: impl Place + 'static) -> Result<Self, StoreError> {
+    pub(in crate::store) fn new(place: impl Place + 'static) -> Result<Self, StoreError> {
         let sync_failed = Arc::new(AtomicBool::new(false));
         let database = database(place.open()?, &sync_failed)?;
         // What an earlier process began, while it had the database.
@@ -48,7 +49,10 @@ impl Disk {
     }
 
     /// Does something with the database, unless it could not be opened again.
-    pub(super) fn with<T>(&self, work: impl FnOnce(&Database) -> Result<T, StoreError>) -> Result<T, StoreError> {
+    pub(in crate::store) fn with<T>(
+        &self,
+        work: impl FnOnce(&Database) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
         match &read(&self.held).database {
             Ok(database) => work(database),
             Err(error) => Err(error.clone()),
@@ -57,7 +61,7 @@ impl Disk {
 
     /// Closes the database, once nobody reads any more. After a failed sync it stays open: closing it would mark as whole what
     /// may not be on disk, and the next start would not repair it.
-    pub(super) fn close(&self) {
+    pub(in crate::store) fn close(&self) {
         let database = {
             let mut held = write(&self.held);
             if held.sync_failed.load(Ordering::Acquire) {
@@ -69,17 +73,17 @@ impl Disk {
     }
 
     /// Whether changes cannot be stored until the process is restarted.
-    pub(super) fn has_failed(&self) -> bool {
+    pub(in crate::store) fn has_failed(&self) -> bool {
         read(&self.held).sync_failed.load(Ordering::Acquire)
     }
 
     /// Bytes of the database's file.
-    pub(super) fn len(&self) -> io::Result<u64> {
+    pub(in crate::store) fn len(&self) -> io::Result<u64> {
         self.place.len()
     }
 
     /// Tries once more to open a database that could not be opened again.
-    pub(super) fn ensure_open(&self) {
+    pub(in crate::store) fn ensure_open(&self) {
         if let Err(error) = self.with(|_| Ok(())) {
             self.recover(&error);
         }
@@ -87,12 +91,12 @@ impl Disk {
 
     /// Copies what the database holds into a fresh one, which takes its place; returns whether it did, which `go_on` is
     /// asked for at each step, and told how many bytes were copied. To be called while nobody else writes; others may read.
-    pub(super) fn renew(&self, go_on: &mut dyn FnMut(u64) -> bool) -> Result<bool, StoreError> {
+    pub(in crate::store) fn compact(&self, go_on: &mut dyn FnMut(u64) -> bool) -> Result<bool, StoreError> {
         // Whether the copy can be synced is nothing to the store until it is the database.
         let sync_failed = Arc::new(AtomicBool::new(false));
         let mut copy = || {
             let fresh = database(self.place.fresh()?, &sync_failed)?;
-            Ok(self.with(|current| renew::copy(current, &fresh, go_on))?.then_some(fresh))
+            Ok(self.with(|current| compact::copy(current, &fresh, go_on))?.then_some(fresh))
         };
         let fresh = match copy() {
             Ok(Some(fresh)) => fresh,
@@ -122,7 +126,7 @@ impl Disk {
     }
 
     /// Opens the database again after this error, where that is safe.
-    pub(super) fn recover(&self, error: &StoreError) {
+    pub(in crate::store) fn recover(&self, error: &StoreError) {
         let mut held = write(&self.held);
         if held.sync_failed.load(Ordering::Acquire) {
             if let Some(suppressed) = self.failures.next() {

@@ -1,4 +1,4 @@
-//! A sparse file is renewed: what it holds is copied into a fresh one, which then takes its place.
+//! Compaction: what a file that is mostly free holds is copied into a fresh one, which then takes its place.
 //!
 //! redb's own compaction moves pages inside the file, in transactions that cannot be cut short and take seconds where much
 //! is free. A copy costs only what is left, can be given up at any step, and leaves readers alone. It is good only if
@@ -12,42 +12,36 @@ use redb::{
 };
 use tokio::time::Instant;
 
-use super::StoreError;
-use super::accounts::ACCOUNTS;
 use super::disk::Disk;
-use super::erase::DOOMED;
-use super::meta::{META, TABLES};
-use super::row::SPOOLS;
-use super::spool::STANZAS;
-use super::tombstone::{BURIED, TOMBSTONES};
-use super::wake::WAKES;
+use crate::store::error::StoreError;
+use crate::store::schema::{ACCOUNTS, BURIED, DOOMED, META, SPOOLS, STANZAS, TABLES, TOMBSTONES, WAKES};
 
 /// Bytes from which on a file is worth it.
-pub(super) const LARGE: u64 = 64 << 20;
+pub(in crate::store) const LARGE: u64 = 64 << 20;
 /// How long nothing may have been committed before.
 const QUIET: Duration = Duration::from_secs(1);
 /// Where there is no such pause, it is done after this long all the same.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// How long jobs wait for a copy; one that takes longer is given up once a job waits.
-pub(super) const BUDGET: Duration = Duration::from_millis(250);
+pub(in crate::store) const BUDGET: Duration = Duration::from_millis(250);
 /// The time until the next attempt: the first is the least, and each that fails doubles it.
 const PAUSES: [Duration; 2] = [Duration::from_secs(60), Duration::from_secs(60 * 60)];
 /// Bytes of records that are copied between two looks at what waits.
 const CHUNK: u64 = 2 << 20;
 
 /// Whether a file of so many bytes is mostly free, if its records need so many.
-pub(super) fn is_sparse(len: u64, held: u64) -> bool {
+pub(in crate::store) fn is_sparse(len: u64, held: u64) -> bool {
     len >= LARGE && held < len / 4
 }
 
 /// Whether a copy of so many bytes is too large to be worth it.
-pub(super) fn is_vain(len: u64, copied: u64) -> bool {
+pub(in crate::store) fn is_vain(len: u64, copied: u64) -> bool {
     copied > len / 2
 }
 
-/// When the file is to be renewed.
+/// When the file is to be compacted.
 #[derive(Debug)]
-pub(super) struct Renewal {
+pub(in crate::store) struct Compaction {
     /// Since when it is sparse.
     since: Option<Instant>,
     /// When something was last committed.
@@ -58,33 +52,33 @@ pub(super) struct Renewal {
     floor: u64,
 }
 
-impl Renewal {
-    pub(super) fn new(now: Instant) -> Self {
+impl Compaction {
+    pub(in crate::store) fn new(now: Instant) -> Self {
         Self { since: None, committed: now, not_before: now, pause: PAUSES[0], floor: 0 }
     }
 
     /// Something was committed, after which the file has `len` bytes and the spool counts for `held`.
-    pub(super) fn committed(&mut self, now: Instant, len: u64, held: u64) {
+    pub(in crate::store) fn committed(&mut self, now: Instant, len: u64, held: u64) {
         self.committed = now;
         let sparse = is_sparse(len, held.saturating_add(self.floor));
         self.since = sparse.then(|| self.since.unwrap_or(now));
     }
 
     /// When it is to be done, as far as is known now.
-    pub(super) fn deadline(&self) -> Option<Instant> {
+    pub(in crate::store) fn deadline(&self) -> Option<Instant> {
         let since = self.since?;
         Some((self.committed + QUIET).min(since + PATIENCE).max(self.not_before))
     }
 
     /// It was done.
-    pub(super) fn succeeded(&mut self, now: Instant) {
+    pub(in crate::store) fn succeeded(&mut self, now: Instant) {
         self.since = None;
         self.pause = PAUSES[0];
         self.not_before = now + self.pause;
     }
 
     /// It was given up. `vain`: so much of these bytes is needed that it is not worth it.
-    pub(super) fn failed(&mut self, now: Instant, vain: Option<u64>) {
+    pub(in crate::store) fn failed(&mut self, now: Instant, vain: Option<u64>) {
         if let Some(len) = vain {
             self.floor = len / 2;
             self.since = None;
@@ -94,12 +88,12 @@ impl Renewal {
     }
 }
 
-/// Renews the file, unless `go_on` gives it up; returns whether it was. Blocks, and is to be called while nobody writes.
-pub(super) fn shrink(disk: &Disk, go_on: &mut dyn FnMut(u64) -> bool) -> bool {
+/// Compacts the file, unless `go_on` gives it up; returns whether it was. Blocks, and is to be called while nobody writes.
+pub(in crate::store) fn shrink(disk: &Disk, go_on: &mut dyn FnMut(u64) -> bool) -> bool {
     let (began, before) = (Instant::now(), disk.len());
-    let renewed = disk.renew(go_on);
+    let compacted = disk.compact(go_on);
     let duration = began.elapsed();
-    match (renewed, before.and_then(|before| Ok((before, disk.len()?)))) {
+    match (compacted, before.and_then(|before| Ok((before, disk.len()?)))) {
         (Ok(true), Ok((before, after))) => tracing::info!(before, after, ?duration, "the database's file was renewed"),
         (Ok(true), Err(error)) => tracing::warn!(%error, "how large the database's file is cannot be found out"),
         (Ok(false), _) => {
@@ -116,7 +110,11 @@ pub(super) fn shrink(disk: &Disk, go_on: &mut dyn FnMut(u64) -> bool) -> bool {
 
 /// Copies all records, as of the last commit, and returns whether it came to the end: it is asked at each step, and told how
 /// many bytes were copied. What it returns `true` for is on disk.
-pub(super) fn copy(from: &Database, to: &Database, go_on: &mut dyn FnMut(u64) -> bool) -> Result<bool, StoreError> {
+pub(in crate::store) fn copy(
+    from: &Database,
+    to: &Database,
+    go_on: &mut dyn FnMut(u64) -> bool,
+) -> Result<bool, StoreError> {
     let from = from.begin_read()?;
     if from.list_tables()?.count() != TABLES {
         tracing::warn!("the database has tables of another version, and stays as large as it is");
@@ -195,45 +193,45 @@ mod tests {
     const MIB: u64 = 1 << 20;
 
     #[test]
-    fn a_sparse_file_is_renewed_in_the_first_pause_or_after_a_minute() {
+    fn a_sparse_file_is_compacted_in_the_first_pause_or_after_a_minute() {
         let begin = Instant::now();
-        let mut renewal = Renewal::new(begin);
+        let mut compaction = Compaction::new(begin);
         let at = |seconds| begin + Duration::from_secs(seconds);
-        renewal.committed(at(0), 200 * MIB, 100 * MIB);
-        assert_eq!(renewal.deadline(), None);
-        renewal.committed(at(1), 200 * MIB, 10 * MIB);
-        assert_eq!(renewal.deadline(), Some(at(1) + QUIET));
-        renewal.committed(at(50), 200 * MIB, 10 * MIB);
-        assert_eq!(renewal.deadline(), Some(at(50) + QUIET));
-        renewal.committed(at(61), 200 * MIB, 10 * MIB);
-        assert_eq!(renewal.deadline(), Some(at(1) + PATIENCE));
-        renewal.committed(at(61), 200 * MIB, 100 * MIB);
-        assert_eq!(renewal.deadline(), None);
+        compaction.committed(at(0), 200 * MIB, 100 * MIB);
+        assert_eq!(compaction.deadline(), None);
+        compaction.committed(at(1), 200 * MIB, 10 * MIB);
+        assert_eq!(compaction.deadline(), Some(at(1) + QUIET));
+        compaction.committed(at(50), 200 * MIB, 10 * MIB);
+        assert_eq!(compaction.deadline(), Some(at(50) + QUIET));
+        compaction.committed(at(61), 200 * MIB, 10 * MIB);
+        assert_eq!(compaction.deadline(), Some(at(1) + PATIENCE));
+        compaction.committed(at(61), 200 * MIB, 100 * MIB);
+        assert_eq!(compaction.deadline(), None);
     }
 
     #[test]
     fn small_files_are_left_alone() {
         let now = Instant::now();
-        let mut renewal = Renewal::new(now);
-        renewal.committed(now, LARGE - 1, 0);
-        assert_eq!(renewal.deadline(), None);
+        let mut compaction = Compaction::new(now);
+        compaction.committed(now, LARGE - 1, 0);
+        assert_eq!(compaction.deadline(), None);
     }
 
     #[test]
     fn attempts_that_fail_become_rarer_and_vain_ones_wait_for_a_larger_file() {
         let now = Instant::now();
-        let mut renewal = Renewal::new(now);
-        renewal.committed(now, 200 * MIB, 0);
+        let mut compaction = Compaction::new(now);
+        compaction.committed(now, 200 * MIB, 0);
         for pause in [60, 120, 240] {
-            renewal.failed(now, None);
-            assert_eq!(renewal.deadline(), Some(now + Duration::from_secs(pause)));
+            compaction.failed(now, None);
+            assert_eq!(compaction.deadline(), Some(now + Duration::from_secs(pause)));
         }
-        renewal.failed(now, Some(200 * MIB));
-        renewal.committed(now, 399 * MIB, 0);
-        assert_eq!(renewal.deadline(), None);
-        renewal.committed(now, 401 * MIB, 0);
-        assert!(renewal.deadline().is_some());
-        renewal.succeeded(now);
-        assert_eq!(renewal.deadline(), None);
+        compaction.failed(now, Some(200 * MIB));
+        compaction.committed(now, 399 * MIB, 0);
+        assert_eq!(compaction.deadline(), None);
+        compaction.committed(now, 401 * MIB, 0);
+        assert!(compaction.deadline().is_some());
+        compaction.succeeded(now);
+        assert_eq!(compaction.deadline(), None);
     }
 }

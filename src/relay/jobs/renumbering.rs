@@ -1,0 +1,115 @@
+//! The sequence numbers that a session's stanzas have in its spool, where they are others than the session's own numbers.
+//!
+//! Usually both are the same. If the store says that a sequence number is taken by something else, all numbers from there on get
+//! sequence numbers behind everything that the spool ever had. What is in between is not this session's: it is neither read nor deleted.
+
+use std::ops::RangeInclusive;
+
+use crate::session::queue::STRIDE;
+
+/// Numbers from this one on have sequence numbers that are higher by so much.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Shift {
+    from: u64,
+    by: u64,
+}
+
+/// The shifts, in the order of the numbers. Empty if all sequence numbers are the session's own.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(in crate::relay) struct Renumbering(Vec<Shift>);
+
+impl Renumbering {
+    /// The sequence number of a number.
+    pub(super) fn seq(&self, number: u64) -> u64 {
+        let shift = self.0.iter().rev().find(|shift| shift.from <= number);
+        number.saturating_add(shift.map_or(0, |shift| shift.by))
+    }
+
+    /// The number that has a sequence number, if one has.
+    pub(super) fn number(&self, seq: u64) -> Option<u64> {
+        let shift = self.0.iter().rev().find(|shift| shift.from.saturating_add(shift.by) <= seq);
+        let number = seq.checked_sub(shift.map_or(0, |shift| shift.by))?;
+        (self.seq(number) == seq).then_some(number)
+    }
+
+    /// The last sequence number before that of the number behind this one.
+    pub(super) fn behind(&self, number: u64) -> u64 {
+        number.checked_add(1).map_or(u64::MAX, |next| self.seq(next).saturating_sub(1))
+    }
+
+    /// The sequence numbers of numbers side by side.
+    pub(super) fn ranges(&self, numbers: RangeInclusive<u64>) -> impl Iterator<Item = RangeInclusive<u64>> {
+        let (first, last) = numbers.into_inner();
+        let begins = std::iter::once(0).chain(self.0.iter().map(|shift| shift.from));
+        let ends = self.0.iter().map(|shift| shift.from.saturating_sub(1)).chain([u64::MAX]);
+        let parts = begins.zip(ends).map(move |(begin, end)| begin.max(first)..=end.min(last));
+        parts.filter(|part| part.start() <= part.end()).map(|part| self.seq(*part.start())..=self.seq(*part.end()))
+    }
+
+    /// This sequence number is taken, and the last one that was ever used is known: the number that has it, and all behind it, get
+    /// higher ones than that. Returns whether there are any.
+    pub(super) fn avoid(&mut self, taken: u64, last: u64) -> bool {
+        let Some(from) = self.number(taken) else { return false };
+        let strides = (last.saturating_sub(from) / STRIDE).saturating_add(1);
+        let Some(by) = strides.checked_mul(STRIDE).filter(|by| from.checked_add(*by).is_some()) else { return false };
+        self.0.retain(|shift| shift.from < from);
+        self.0.push(Shift { from, by });
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const S: u64 = STRIDE;
+
+    fn ranges(renumbering: &Renumbering, numbers: RangeInclusive<u64>) -> Vec<RangeInclusive<u64>> {
+        renumbering.ranges(numbers).collect()
+    }
+
+    #[test]
+    fn numbers_are_their_own_sequence_numbers_until_one_is_taken() {
+        let renumbering = Renumbering::default();
+        for number in [0, 1, S, 7 * S, u64::MAX] {
+            assert_eq!((renumbering.seq(number), renumbering.number(number)), (number, Some(number)));
+        }
+        assert_eq!((renumbering.behind(4), renumbering.behind(u64::MAX)), (4, u64::MAX));
+        assert_eq!(ranges(&renumbering, 0..=u64::MAX), [0..=u64::MAX]);
+    }
+
+    #[test]
+    fn behind_a_sequence_number_that_is_taken_all_numbers_move_and_stay_in_their_order() {
+        let mut renumbering = Renumbering::default();
+        assert!(renumbering.avoid(3 * S, 9 * S + 5));
+        // 3 is behind 9 now.
+        let at = |n: u64| renumbering.seq(n * S) / S;
+        assert_eq!([1, 2, 3, 4].map(at), [1, 2, 10, 11]);
+        assert_eq!(
+            (renumbering.behind(2 * S), renumbering.behind(3 * S - 1)),
+            (2 * S, 10 * S - 1),
+            "what is between is not read"
+        );
+        for (place, number) in [(2 * S, Some(2 * S)), (3 * S, None), (9 * S, None), (10 * S, Some(3 * S))] {
+            assert_eq!(renumbering.number(place), number);
+        }
+        assert_eq!(ranges(&renumbering, 0..=4 * S), [0..=3 * S - 1, 10 * S..=11 * S]);
+        assert_eq!(ranges(&renumbering, S..=S), [S..=S]);
+        assert_eq!(ranges(&renumbering, 5 * S..=u64::MAX), [12 * S..=u64::MAX]);
+        // A second time, further on, and a third time before that.
+        assert!(renumbering.avoid(12 * S, 20 * S));
+        let at = |n: u64| renumbering.seq(n * S) / S;
+        assert_eq!([2, 4, 5, 6].map(at), [2, 11, 21, 22]);
+        assert_eq!(ranges(&renumbering, 0..=6 * S).len(), 3);
+        assert!(renumbering.avoid(11 * S, 30 * S));
+        let at = |n: u64| renumbering.seq(n * S) / S;
+        assert_eq!([2, 3, 4, 5, 6].map(at), [2, 10, 31, 32, 33]);
+    }
+
+    #[test]
+    fn where_no_sequence_numbers_are_left_nothing_moves() {
+        let mut renumbering = Renumbering::default();
+        assert!(!renumbering.avoid(S, u64::MAX));
+        assert_eq!(renumbering, Renumbering::default());
+    }
+}

@@ -1,0 +1,151 @@
+//! What waits in the spools, counted in memory: one entry for each spool in which something is, or was while its session is open.
+//!
+//! The writer's thread is the only one that changes it. What a write adds is counted before its commit, so that the bounds hold for all
+//! writes of a group, and is taken back if the commit fails.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard};
+
+use super::error::{SpoolBound, StoreError};
+use super::op::Counted;
+use super::schema::Count;
+use super::values::{SpoolId, SpoolLimits};
+use crate::jid::BareJid;
+use crate::push::account::LoginId;
+use crate::sync::lock;
+
+/// The counts of all spools.
+#[derive(Debug, Default)]
+pub(super) struct Counts(Mutex<Spools>);
+
+#[derive(Debug, Default)]
+struct Spools {
+    /// By account, then by login.
+    accounts: HashMap<BareJid, Vec<(LoginId, Count)>>,
+    stanzas: u64,
+    bytes: u64,
+}
+
+impl Spools {
+    fn get(&self, spool: &SpoolId) -> Option<&Count> {
+        self.accounts.get(&spool.account)?.iter().find(|(login, _)| *login == spool.login).map(|(_, count)| count)
+    }
+
+    /// Changes the count of a spool, and the sums.
+    fn change(&mut self, spool: &SpoolId, change: impl FnOnce(&mut Count)) {
+        let spools = match self.accounts.get_mut(&spool.account) {
+            Some(spools) => spools,
+            None => self.accounts.entry(spool.account.clone()).or_default(),
+        };
+        let mut count = match spools.iter().find(|(login, _)| *login == spool.login) {
+            Some((_, count)) => *count,
+            None => Count::default(),
+        };
+        let before = count.backlog;
+        change(&mut count);
+        let after = count.backlog;
+        match spools.iter_mut().find(|(login, _)| *login == spool.login) {
+            Some((_, known)) => *known = count,
+            None => spools.push((spool.login, count)),
+        }
+        self.stanzas = self.stanzas.saturating_sub(before.count).saturating_add(after.count);
+        self.bytes = self.bytes.saturating_sub(before.bytes).saturating_add(after.bytes);
+    }
+
+    fn remove(&mut self, spool: &SpoolId) {
+        self.change(spool, |count| *count = Count::default());
+        if let Some(spools) = self.accounts.get_mut(&spool.account) {
+            spools.retain(|(login, _)| *login != spool.login);
+            if spools.is_empty() {
+                self.accounts.remove(&spool.account);
+            }
+        }
+    }
+}
+
+impl Counts {
+    pub(super) fn new(counts: Vec<(SpoolId, Count)>) -> Self {
+        let mut spools = Spools::default();
+        for (spool, count) in counts {
+            spools.change(&spool, |known| *known = count);
+        }
+        Self(Mutex::new(spools))
+    }
+
+    fn spools(&self) -> MutexGuard<'_, Spools> {
+        lock(&self.0)
+    }
+
+    /// What is in a spool.
+    pub(super) fn of(&self, spool: &SpoolId) -> Count {
+        self.spools().get(spool).copied().unwrap_or_default()
+    }
+
+    /// The spools of an account.
+    pub(super) fn of_account(&self, account: &BareJid) -> Vec<(LoginId, Count)> {
+        self.spools().accounts.get(account).cloned().unwrap_or_default()
+    }
+
+    /// The number of stanzas in all spools, and their bytes.
+    pub(super) fn all(&self) -> (u64, u64) {
+        let spools = self.spools();
+        (spools.stanzas, spools.bytes)
+    }
+
+    /// Counts stanzas that come into a spool, unless they break a bound.
+    pub(super) fn admit(&self, spool: &SpoolId, added: Count, limits: &SpoolLimits) -> Result<(), StoreError> {
+        let mut spools = self.spools();
+        let own = spools.get(spool).map_or(0, |count| count.backlog.bytes);
+        let account = spools.accounts.get(&spool.account).into_iter().flatten();
+        let account = account.fold(0u64, |sum, (_, count)| sum.saturating_add(count.backlog.bytes));
+        let bounds = [
+            (SpoolBound::PerSession, own, limits.per_session),
+            (SpoolBound::PerAccount, account, limits.of_account()),
+            (SpoolBound::All, spools.bytes, limits.all),
+        ];
+        let bytes = added.backlog.bytes;
+        if let Some((which, _, limit)) = bounds.into_iter().find(|(_, held, limit)| held.saturating_add(bytes) > *limit)
+        {
+            return Err(StoreError::SpoolFull { limit, which });
+        }
+        spools.change(spool, |count| add(count, added));
+        Ok(())
+    }
+
+    /// Takes back what was admitted. The spool is as it was before.
+    pub(super) fn take_back(&self, spool: &SpoolId, added: Count, last_seq: u64) {
+        self.spools().change(spool, |count| {
+            count.subtract(added);
+            count.backlog.last_seq = last_seq;
+        });
+    }
+
+    /// Notes what an engine has done.
+    pub(super) fn note(&self, spool: &SpoolId, counted: Counted) {
+        let mut spools = self.spools();
+        match counted {
+            Counted::Added(added) => spools.change(spool, |count| add(count, added)),
+            Counted::Removed(removed) => spools.change(spool, |count| count.subtract(removed)),
+            Counted::Emptied => spools.change(spool, |count| {
+                let last_seq = count.backlog.last_seq;
+                *count = Count::default();
+                count.backlog.last_seq = last_seq;
+            }),
+            Counted::Gone => spools.remove(spool),
+        }
+    }
+
+    /// Sets what was counted anew. The last sequence number does not fall.
+    pub(super) fn set(&self, spool: &SpoolId, counted: Count) {
+        self.spools().change(spool, |count| {
+            let last_seq = count.backlog.last_seq.max(counted.backlog.last_seq);
+            *count = counted;
+            count.backlog.last_seq = last_seq;
+        });
+    }
+}
+
+fn add(count: &mut Count, added: Count) {
+    count.backlog = count.backlog.and(added.backlog);
+    count.shared = count.shared.saturating_add(added.shared);
+}

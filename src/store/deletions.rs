@@ -1,0 +1,272 @@
+//! Deletions that were ordered and are not on disk yet, and removals of accounts. Both are known in memory only.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::ops::{Bound, RangeInclusive};
+use std::sync::{Mutex, MutexGuard};
+
+use super::op::Deletion;
+use super::values::SpoolId;
+use crate::jid::BareJid;
+use crate::push::account::LoginId;
+use crate::sync::lock;
+
+/// Removals that are remembered. One that is forgotten leaves the refusal of old sessions to the sessions themselves, which
+/// learn of the removal by another way.
+const REMOVALS: usize = 1 << 16;
+
+/// Ranges of a spool that one deletion lists.
+const RANGES: usize = 1024;
+
+/// Sequence numbers of a spool whose stanzas are deleted for every reader, though they may still be on disk: start → end, neither
+/// overlapping nor adjacent.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Hidden(BTreeMap<u64, u64>);
+
+impl Hidden {
+    pub(super) fn insert(&mut self, places: &RangeInclusive<u64>) {
+        let (mut start, mut end) = (*places.start(), *places.end());
+        if start > end {
+            return;
+        }
+        if let Some((&before, &last)) = self.0.range(..=start).next_back()
+            && last.saturating_add(1) >= start
+        {
+            (start, end) = (before, end.max(last));
+        }
+        while let Some((&next, &last)) = self.0.range(start..=end.saturating_add(1)).next() {
+            self.0.remove(&next);
+            end = end.max(last);
+        }
+        self.0.insert(start, end);
+    }
+
+    /// The last of the hidden places that follow each other from this one on, if it is hidden.
+    pub(super) fn end_of(&self, place: u64) -> Option<u64> {
+        self.0.range(..=place).next_back().map(|(_, end)| *end).filter(|end| *end >= place)
+    }
+
+    /// The first hidden ranges from a place on.
+    pub(super) fn first(&self, from: u64, at_most: usize) -> Vec<RangeInclusive<u64>> {
+        let within = self.end_of(from).map(|end| from..=end);
+        let behind = (Bound::Excluded(from), Bound::Unbounded);
+        within.into_iter().chain(self.0.range(behind).map(|(start, end)| *start..=*end)).take(at_most).collect()
+    }
+
+    /// Shows places again.
+    fn show_all(&mut self, places: &RangeInclusive<u64>) {
+        let (first, last) = (*places.start(), *places.end());
+        let within = |(start, end): (&u64, &u64)| (*end >= first && *start <= last).then_some((*start, *end));
+        let touched: Vec<_> = self.0.range(..=last).rev().map_while(within).collect();
+        for (start, end) in touched {
+            self.0.remove(&start);
+            if let Some(before) = first.checked_sub(1).filter(|before| *before >= start) {
+                self.0.insert(start, before);
+            }
+            if let Some(behind) = last.checked_add(1).filter(|behind| *behind <= end) {
+                self.0.insert(behind, end);
+            }
+        }
+    }
+}
+
+/// What is known in memory of deletions and removals.
+#[derive(Debug, Default)]
+pub(super) struct Deletions {
+    spools: Mutex<Spools>,
+    removals: Mutex<HashMap<BareJid, Removal>>,
+}
+
+#[derive(Debug, Default)]
+struct Spools {
+    hidden: HashMap<SpoolId, Hidden>,
+    /// Stanzas whose callers stopped waiting for their commit. Their callers may hand them over again, under the same numbers.
+    given_up: HashMap<SpoolId, BTreeSet<u64>>,
+}
+
+impl Spools {
+    fn hide(&mut self, spool: &SpoolId, places: impl IntoIterator<Item = RangeInclusive<u64>>) {
+        if !self.hidden.contains_key(spool) {
+            self.hidden.insert(spool.clone(), Hidden::default());
+        }
+        if let Some(hidden) = self.hidden.get_mut(spool) {
+            places.into_iter().for_each(|places| hidden.insert(&places));
+        }
+    }
+
+    fn deletion(&self, spool: &SpoolId) -> Option<Deletion> {
+        Some(Deletion { spool: spool.clone(), ranges: self.hidden.get(spool)?.first(0, RANGES) })
+    }
+}
+
+/// The newest removal of an account.
+#[derive(Clone, Debug)]
+struct Removal {
+    /// The highest login that had been given out.
+    up_to: LoginId,
+    /// Those that were entered again since then, because their sessions go on.
+    again: Vec<LoginId>,
+}
+
+impl Deletions {
+    fn spools(&self) -> MutexGuard<'_, Spools> {
+        lock(&self.spools)
+    }
+
+    fn removals(&self) -> MutexGuard<'_, HashMap<BareJid, Removal>> {
+        lock(&self.removals)
+    }
+
+    /// Hides stanzas from all readers, until they are gone from the disk.
+    pub(super) fn hide(&self, spool: &SpoolId, places: &[RangeInclusive<u64>]) {
+        self.spools().hide(spool, places.iter().cloned());
+    }
+
+    /// Hides stanzas that may come into a spool later, because their caller does not wait for them any more.
+    pub(super) fn give_up(&self, spool: &SpoolId, seqs: &[u64]) {
+        let mut spools = self.spools();
+        spools.hide(spool, seqs.iter().map(|seq| *seq..=*seq));
+        spools.given_up.entry(spool.clone()).or_default().extend(seqs);
+    }
+
+    /// The caller hands over stanzas again that it had given up. Returns their numbers: what is there from before is to be deleted
+    /// first.
+    pub(super) fn take_back(&self, spool: &SpoolId, seqs: impl Iterator<Item = u64>) -> Vec<u64> {
+        let mut spools = self.spools();
+        let Spools { hidden, given_up } = &mut *spools;
+        let Some(known) = given_up.get_mut(spool) else { return Vec::new() };
+        let taken: Vec<u64> = seqs.filter(|seq| known.remove(seq)).collect();
+        if known.is_empty() {
+            given_up.remove(spool);
+        }
+        if let Some(hidden) = hidden.get_mut(spool) {
+            taken.iter().for_each(|seq| hidden.show_all(&(*seq..=*seq)));
+        }
+        taken
+    }
+
+    /// Nothing is handed over again of this spool.
+    pub(super) fn forget_given_up(&self, spool: &SpoolId) {
+        self.spools().given_up.remove(spool);
+    }
+
+    /// The hidden stanzas of a spool.
+    pub(super) fn of(&self, spool: &SpoolId) -> Hidden {
+        self.spools().hidden.get(spool).cloned().unwrap_or_default()
+    }
+
+    /// The hidden stanzas of an account's spools.
+    pub(super) fn of_account(&self, account: &BareJid) -> HashMap<SpoolId, Hidden> {
+        let spools = self.spools();
+        let own = spools.hidden.iter().filter(|(spool, _)| spool.account == *account);
+        own.map(|(spool, hidden)| (spool.clone(), hidden.clone())).collect()
+    }
+
+    /// What is to be deleted from a spool.
+    pub(super) fn deletion(&self, spool: &SpoolId) -> Option<Deletion> {
+        self.spools().deletion(spool)
+    }
+
+    /// What is to be deleted from all spools.
+    pub(super) fn all(&self) -> Vec<Deletion> {
+        let spools = self.spools();
+        spools.hidden.keys().filter_map(|spool| spools.deletion(spool)).collect()
+    }
+
+    /// The spools of an account of which something is hidden.
+    pub(super) fn spools_of(&self, account: &BareJid) -> Vec<SpoolId> {
+        self.spools().hidden.keys().filter(|spool| spool.account == *account).cloned().collect()
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.spools().hidden.is_empty()
+    }
+
+    /// Returns whether a stanza is hidden.
+    pub(super) fn is_hidden(&self, spool: &SpoolId, seq: u64) -> bool {
+        self.spools().hidden.get(spool).is_some_and(|hidden| hidden.end_of(seq).is_some())
+    }
+
+    /// Returns whether nothing of a spool is hidden.
+    pub(super) fn is_settled(&self, spool: &SpoolId) -> bool {
+        !self.spools().hidden.contains_key(spool)
+    }
+
+    /// What this deletion named is gone from the disk, up to where it has come.
+    pub(super) fn gone(&self, deletion: &Deletion, below: Option<u64>) {
+        let mut spools = self.spools();
+        let Some(hidden) = spools.hidden.get_mut(&deletion.spool) else { return };
+        for range in &deletion.ranges {
+            let end = match below {
+                Some(below) if *range.start() >= below => break,
+                Some(below) => (*range.end()).min(below.saturating_sub(1)),
+                None => *range.end(),
+            };
+            hidden.show_all(&(*range.start()..=end));
+        }
+        if hidden.0.is_empty() {
+            spools.hidden.remove(&deletion.spool);
+        }
+    }
+
+    /// Whether a login's account was removed since.
+    pub(super) fn is_removed(&self, account: &BareJid, login: LoginId) -> bool {
+        let removals = self.removals();
+        removals.get(account).is_some_and(|removal| login <= removal.up_to && !removal.again.contains(&login))
+    }
+
+    /// An account is removed, for all logins up to this one.
+    pub(super) fn removed(&self, account: &BareJid, up_to: LoginId) {
+        let mut removals = self.removals();
+        removals.insert(account.clone(), Removal { up_to, again: Vec::new() });
+        if removals.len() > REMOVALS {
+            let oldest = removals.iter().min_by_key(|(_, removal)| removal.up_to).map(|(account, _)| account.clone());
+            oldest.map(|account| removals.remove(&account));
+        }
+    }
+
+    /// A login is entered again after its account was removed.
+    pub(super) fn entered(&self, account: &BareJid, login: LoginId) {
+        if let Some(removal) = self.removals().get_mut(account)
+            && login <= removal.up_to
+            && !removal.again.contains(&login)
+        {
+            removal.again.push(login);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hidden_ranges_are_merged_and_forgotten_from_the_front() {
+        let mut hidden = Hidden::default();
+        for places in [5..=7, 20..=30, 8..=9, 1..=2, 3..=3, 40..=u64::MAX, 25..=35] {
+            hidden.insert(&places);
+        }
+        assert_eq!(hidden.first(0, 9), [1..=3, 5..=9, 20..=35, 40..=u64::MAX]);
+        for (place, end) in [(0, None), (1, Some(3)), (4, None), (20, Some(35)), (36, None), (u64::MAX, Some(u64::MAX))]
+        {
+            assert_eq!(hidden.end_of(place), end, "{place}");
+        }
+        assert_eq!(hidden.first(6, 2), [6..=9, 20..=35]);
+        hidden.show_all(&(0..=21));
+        assert_eq!(hidden.first(0, 9), [22..=35, 40..=u64::MAX]);
+        hidden.insert(&(0..=100));
+        assert_eq!(hidden.first(0, 9), [0..=u64::MAX]);
+        hidden.show_all(&(7..=7));
+        hidden.show_all(&(90..=u64::MAX));
+        assert_eq!(hidden.first(0, 9), [0..=6, 8..=89]);
+    }
+
+    #[test]
+    fn a_removal_refuses_old_logins_unless_they_are_entered_again() {
+        let (deletions, account) = (Deletions::default(), "romeo@example.org".parse().unwrap());
+        assert!(!deletions.is_removed(&account, LoginId(1)));
+        deletions.removed(&account, LoginId(7));
+        deletions.entered(&account, LoginId(3));
+        let removed = [1, 3, 7, 8].map(|login| deletions.is_removed(&account, LoginId(login)));
+        assert_eq!(removed, [true, false, true, false]);
+    }
+}

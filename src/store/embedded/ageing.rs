@@ -1,0 +1,176 @@
+//! What time and a restart do to records.
+
+use std::ops::{Bound, ControlFlow};
+
+use redb::ReadTransaction;
+
+use super::spools::{Budget, PIECE};
+use super::transaction::Transaction;
+use super::{accounts, change, deliver, inherit};
+use crate::jid::BareJid;
+use crate::push::account::LoginId;
+use crate::session::queue::Spooled;
+use crate::store::error::{StoreError, tolerate};
+use crate::store::op::{Effect, Unreadable};
+use crate::store::query::Piece;
+use crate::store::schema::{ACCOUNTS, Row, SPOOLS, TOMBSTONES, decode_account};
+use crate::store::values::{Slot, SpoolId, Tombstone, Wake, WakeReason};
+
+/// Closes the logins that a crash left open, notes wakes for their devices, and returns these.
+pub(super) fn recover(tx: &mut Transaction<'_>, now: u64, revision: u64) -> Result<Vec<Slot>, StoreError> {
+    // While the accounts still say which logins were open.
+    let (unreadable, empty) = tx.spools.look_at_all()?;
+    inherit::rebuild_rows(tx, unreadable)?;
+    let mut slots = Vec::new();
+    for (account, old) in tx.accounts.find(|state| state.devices.iter().any(|device| device.is_open()))? {
+        let mut state = old.clone();
+        state.revision = revision;
+        for device in state.devices.iter_mut().filter(|device| device.is_open()) {
+            device.open.clear();
+            let slot = Slot { account: account.clone(), device: device.id };
+            if old.owned(device.id).next().is_some() {
+                tx.wakes.save_unless_noted(&slot, Wake { since: now, reason: WakeReason::Restart })?;
+            }
+            slots.push(slot);
+        }
+        change::replace(tx, &account, (&old, &state))?;
+    }
+    // No session is open.
+    empty.iter().try_for_each(|spool| tx.spools.doom(spool))?;
+    Ok(slots)
+}
+
+/// Forgets what was not seen for long.
+pub(super) fn forget(
+    tx: &mut Transaction<'_>,
+    accounts: &[BareJid],
+    before: u64,
+    revision: u64,
+) -> Result<Effect, StoreError> {
+    let (mut changed, mut count) = (Vec::new(), 0u64);
+    for account in accounts {
+        let old = match tx.accounts.load(account) {
+            Ok(old) => old,
+            Err(error) => {
+                tolerate(Err(error))?;
+                continue;
+            }
+        };
+        let mut state = old.clone();
+        count = count.saturating_add(state.forget_unseen(before) as u64);
+        if state != old {
+            state.revision = revision;
+            change::replace(tx, account, (&old, &state))?;
+            changed.push((account.clone(), state));
+        }
+    }
+    Ok(Effect::Forgot(changed, count))
+}
+
+/// Deletes from a spool's front what came before this time in unix milliseconds, at most a piece, unless its device has an open
+/// session; returns how many. The first that came later ends it. The row goes with the last stanza.
+pub(super) fn expire(tx: &mut Transaction<'_>, spool: &SpoolId, before: u64) -> Result<u64, StoreError> {
+    match expire_readable(tx, spool, before) {
+        Err(error) => tolerate(Err(error)).map(|()| 0),
+        gone => gone,
+    }
+}
+
+fn expire_readable(tx: &mut Transaction<'_>, spool: &SpoolId, before: u64) -> Result<u64, StoreError> {
+    let Some(row) = deliver::row(tx, spool)? else { return Ok(0) };
+    if !tx.accounts.load(&spool.account)?.is_away(row.device) {
+        return Ok(0);
+    }
+    let (mut old, mut last, mut unreadable) = (0u64, None, Unreadable::of(spool));
+    tx.spools.each(spool, 0, |seq, record| match Spooled::decode(&spool.account, seq, record) {
+        Ok(item) if item.received < before && old < PIECE as u64 => {
+            (old, last) = (old.saturating_add(1), Some(seq));
+            ControlFlow::Continue(())
+        }
+        Ok(_) => ControlFlow::Break(()),
+        Err(error) => {
+            unreadable.add(seq, error);
+            ControlFlow::Continue(())
+        }
+    })?;
+    let mut count = 0;
+    if let Some(last) = last {
+        tx.spools.budget = Budget::piece();
+        count = tx.spools.delete(spool, 0..=last)?.stanzas;
+    }
+    // Those before it went as well.
+    if !unreadable.places.is_empty() {
+        tx.unreadable.push(unreadable);
+    }
+    if tx.spools.is_empty(spool)? {
+        tx.spools.doom(spool)?;
+    }
+    if count > 0 {
+        let account = &spool.account;
+        tracing::warn!(%account, stanzas = count, "never_fetched: what no device has fetched in time is deleted");
+    }
+    Ok(count)
+}
+
+/// Accounts behind a name that have something unseen for long.
+pub(super) fn unseen(
+    transaction: &ReadTransaction,
+    after: &str,
+    before: u64,
+) -> Result<Piece<String, BareJid>, StoreError> {
+    let table = transaction.open_table(ACCOUNTS)?;
+    let mut piece = Piece { due: Vec::new(), next: None };
+    for entry in table.range::<&str>((Bound::Excluded(after), Bound::Unbounded))?.take(PIECE) {
+        let (key, record) = entry?;
+        piece.next = Some(key.value().to_owned());
+        let Ok(account) = BareJid::new(key.value()) else { continue };
+        if let Ok(mut state) = decode_account(&account, record.value()) {
+            let old = state.clone();
+            state.forget_unseen(before);
+            if state != old {
+                piece.due.push(account);
+            }
+        }
+    }
+    Ok(piece)
+}
+
+/// Tombstones behind a resumption id that are old.
+pub(super) fn old_tombstones(
+    transaction: &ReadTransaction,
+    after: &str,
+    before: u64,
+) -> Result<Piece<String, String>, StoreError> {
+    let table = transaction.open_table(TOMBSTONES)?;
+    let mut piece = Piece { due: Vec::new(), next: None };
+    for entry in table.range::<&str>((Bound::Excluded(after), Bound::Unbounded))?.take(PIECE) {
+        let (key, record) = entry?;
+        piece.next = Some(key.value().to_owned());
+        if Tombstone::decode(record.value()).is_none_or(|tombstone| tombstone.at < before) {
+            piece.due.push(key.value().to_owned());
+        }
+    }
+    Ok(piece)
+}
+
+/// Spools behind this one whose devices have no open session.
+pub(super) fn away(
+    transaction: &ReadTransaction,
+    after: &(String, u64),
+) -> Result<Piece<(String, u64), SpoolId>, StoreError> {
+    let (spools, records) = (transaction.open_table(SPOOLS)?, transaction.open_table(ACCOUNTS)?);
+    let mut piece = Piece { due: Vec::new(), next: None };
+    let start = Bound::Excluded((after.0.as_str(), after.1));
+    for entry in spools.range::<(&str, u64)>((start, Bound::Unbounded))?.take(PIECE) {
+        let (key, record) = entry?;
+        let (account, login) = key.value();
+        piece.next = Some((account.to_owned(), login));
+        let Ok(account) = BareJid::new(account) else { continue };
+        let Ok(row) = Row::decode(&account, record.value()) else { continue };
+        // One that cannot be read may be open.
+        if accounts::load(&records, &account).is_ok_and(|state| state.is_away(row.device)) {
+            piece.due.push(SpoolId { account, login: LoginId(login) });
+        }
+    }
+    Ok(piece)
+}

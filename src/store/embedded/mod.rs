@@ -1,0 +1,191 @@
+//! The embedded engine: one redb database in the state directory.
+//!
+//! | file | content |
+//! |---|---|
+//! | `open` | tables that are missing, older versions (`convert`), counting |
+//! | `transaction` | a group of writes, one after the other |
+//! | `accounts`, `spools`, `tombstones`, `wakes` | the tables of each kind of record, in one transaction |
+//! | `change`, `deliver`, `inherit`, `ageing` | the writes that concern several of them |
+//! | `queries` | reads |
+//! | `disk`, `paths` | the file, its recovery after errors, its replacement |
+//! | `compact` | a file that is mostly free is copied into a fresh one |
+//! | `peek` | a look at the database while no daemon runs |
+//!
+//! **Deletions** run in pieces of at most 256 stanzas, and other writes get their turn between two pieces. A spool that is deleted as a
+//! whole is *doomed*: its row goes at once, and a record says up to which sequence number its stanzas are to be wiped. Logins are never
+//! given out twice, so that no other stanzas can get there meanwhile. A crash before the last piece leaves the record, and the next
+//! start goes on with it.
+//!
+//! **Records that cannot be read** never block others. The row of a spool is built again. A tombstone says as little as none. The record
+//! of an account is kept as it is and refused alone. Stanzas are reported, and the store has them deleted.
+
+mod accounts;
+mod ageing;
+mod change;
+pub(super) mod compact;
+mod convert;
+mod deliver;
+pub(super) mod disk;
+mod inherit;
+mod open;
+pub(super) mod paths;
+pub(super) mod peek;
+mod queries;
+mod spools;
+mod tombstones;
+mod transaction;
+mod wakes;
+
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use redb::{Database, ReadableDatabase, ReadableTableMetadata};
+use tokio::task::spawn_blocking;
+use tokio::time::Instant;
+
+use super::engine::{Committed, Engine, Failure, Group, Opening};
+use super::error::StoreError;
+use super::query::{Answer, Query};
+use super::schema::{Count, DOOMED, WAKES};
+use super::values::SpoolId;
+use crate::sync::lock;
+use compact::Compaction;
+use disk::Disk;
+use transaction::Transaction;
+
+/// The embedded engine.
+#[derive(Debug)]
+pub(super) struct Embedded {
+    disk: Arc<Disk>,
+    compaction: Mutex<Compaction>,
+}
+
+impl Embedded {
+    /// Prepares a database for use. A large file that is mostly free is compacted.
+    ///
+    /// # Errors
+    /// [`StoreError::NewerSchema`], [`StoreError::Database`].
+    pub(super) fn new(disk: Disk) -> Result<Self, StoreError> {
+        disk.with(open::prepare)?;
+        Ok(Self { disk: Arc::new(disk), compaction: Mutex::new(Compaction::new(Instant::now())) })
+    }
+
+    /// Compacts the file if it is large and mostly free.
+    ///
+    /// # Errors
+    /// What the system says about the file.
+    pub(super) fn compact_if_sparse(&self, opening: &Opening) -> io::Result<()> {
+        let len = self.disk.len()?;
+        let held = opening.counts.iter().fold(0u64, |sum, (_, count)| sum.saturating_add(count.backlog.bytes));
+        let doomed = self.disk.with(|database| Ok(database.begin_read()?.open_table(DOOMED)?.len()?));
+        // How much is needed is not known while more is to be deleted.
+        if doomed.is_ok_and(|doomed| doomed == 0) && compact::is_sparse(len, held) {
+            compact::shrink(&self.disk, &mut |copied| !compact::is_vain(len, copied));
+        }
+        Ok(())
+    }
+
+    /// The database's file.
+    #[cfg(test)]
+    pub(super) fn disk(&self) -> &Disk {
+        &self.disk
+    }
+
+    fn compaction(&self) -> MutexGuard<'_, Compaction> {
+        lock(&self.compaction)
+    }
+
+    fn transact(&self, database: &Database, group: &Group<'_>) -> Result<Committed, StoreError> {
+        let transaction = database.begin_write()?;
+        let mut tables = Transaction::open(&transaction)?;
+        let mut committed = tables.perform(group)?;
+        let differs = tables.differs();
+        drop(tables);
+        if !differs {
+            transaction.abort()?;
+            return Ok(committed);
+        }
+        let began = std::time::Instant::now();
+        transaction.commit()?;
+        committed.took = Some(began.elapsed());
+        // While more is to be deleted, a copy would have that too. One that cannot be measured is not compacted.
+        let held = if committed.more { u64::MAX } else { group.held };
+        self.compaction().committed(Instant::now(), self.disk.len().unwrap_or_default(), held);
+        Ok(committed)
+    }
+}
+
+impl Engine for Embedded {
+    fn opening(&self) -> Result<Opening, StoreError> {
+        self.disk.with(open::opening)
+    }
+
+    /// A disk error refuses the group: the database falls back to the last commit, or is closed until the next start
+    /// ([`Disk::recover`]). So the outcome is always known.
+    fn commit(&self, group: &Group<'_>) -> Result<Committed, Failure> {
+        self.disk.ensure_open();
+        self.disk.with(|database| self.transact(database, group)).map_err(|error| {
+            self.disk.recover(&error);
+            Failure::Refused(error)
+        })
+    }
+
+    async fn read(&self, query: Query) -> Result<Answer, StoreError> {
+        let disk = Arc::clone(&self.disk);
+        let read = move || disk.with(|database| queries::answer(&database.begin_read()?, query));
+        spawn_blocking(read).await.map_err(|_| StoreError::Closed)?
+    }
+
+    async fn health(&self) -> Result<(), StoreError> {
+        let disk = Arc::clone(&self.disk);
+        // Both wait for locks that are held while the database is opened again.
+        let look = move || {
+            if disk.has_failed() {
+                let error =
+                    io::Error::other("the disk failed to sync: nothing can be stored until pushward is restarted");
+                return Err(StoreError::Database(Arc::new(error.into())));
+            }
+            disk.with(|database| Ok(database.begin_read()?.open_table(WAKES)?.len()?))?;
+            // What is read may be in memory: the disk is asked too.
+            disk.len().map(drop).map_err(|error| StoreError::from(redb::StorageError::Io(error)))
+        };
+        spawn_blocking(look).await.map_err(|_| StoreError::Closed)?
+    }
+
+    fn maintenance(&self) -> Option<Instant> {
+        self.compaction().deadline()
+    }
+
+    /// Compacts the file; gives up if writes wait for too long.
+    fn maintain(&self, is_wanted: &dyn Fn() -> bool) {
+        let began = Instant::now();
+        let len = self.disk.len().unwrap_or_default();
+        let mut vain = None;
+        let done = compact::shrink(&self.disk, &mut |copied| {
+            vain = compact::is_vain(len, copied).then_some(len);
+            vain.is_none() && (began.elapsed() < compact::BUDGET || !is_wanted())
+        });
+        if done {
+            self.compaction().succeeded(Instant::now());
+        } else {
+            self.compaction().failed(Instant::now(), vain);
+        }
+    }
+
+    fn close(&self, counts: &[(SpoolId, Count)]) {
+        let save = |database: &Database| {
+            let transaction = database.begin_write()?;
+            let mut tables = Transaction::open(&transaction)?;
+            let mut save = |(spool, count): &(SpoolId, Count)| deliver::save_count(&mut tables, spool, *count, false);
+            counts.iter().try_for_each(&mut save)?;
+            drop(tables);
+            Ok(transaction.commit()?)
+        };
+        if !counts.is_empty()
+            && let Err(error) = self.disk.with(save)
+        {
+            tracing::warn!(%error, "the stanzas that wait are counted at the next start");
+        }
+        self.disk.close();
+    }
+}

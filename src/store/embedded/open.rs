@@ -1,0 +1,104 @@
+//! Opens a database: makes the tables that are missing, converts what an older version wrote, and counts.
+
+use redb::{Database, ReadableDatabase, ReadableTable, TableHandle};
+
+use super::{accounts, convert, spools};
+use crate::jid::BareJid;
+use crate::push::account::LoginId;
+use crate::store::engine::Opening;
+use crate::store::error::StoreError;
+use crate::store::schema::{
+    ACCOUNTS, BURIED, DOOMED, META, OLD_SLOTS, OLD_SPOOL, Row, SPOOLS, STANZAS, TOMBSTONES, VERSION, WAKES,
+    decode_account, key,
+};
+use crate::store::values::SpoolId;
+
+/// Makes the tables that are missing, and converts what an older version wrote.
+///
+/// # Errors
+/// [`StoreError::NewerSchema`], [`StoreError::Database`].
+pub(super) fn prepare(database: &Database) -> Result<(), StoreError> {
+    let transaction = database.begin_read()?;
+    let there: Vec<_> = transaction.list_tables()?.map(|table| table.name().to_owned()).collect();
+    let has = |name: &str| there.iter().any(|known| known == name);
+    let version = match has(META.name()) {
+        true => accounts::number(&transaction.open_table(META)?, key::SCHEMA)?,
+        false => None,
+    };
+    drop(transaction);
+    if let Some(version) = version.filter(|version| *version > VERSION) {
+        return Err(StoreError::NewerSchema { version });
+    }
+    let all = [ACCOUNTS.name(), SPOOLS.name(), STANZAS.name(), DOOMED.name(), TOMBSTONES.name(), BURIED.name()];
+    if version != Some(VERSION) || !all.into_iter().chain([WAKES.name()]).all(has) {
+        create(database)?;
+    }
+    if [OLD_SLOTS.name(), OLD_SPOOL.name()].into_iter().any(has) {
+        convert::convert(database)?;
+    }
+    Ok(())
+}
+
+/// Makes the tables. From version 2 nothing else is to be done: its rows say what is in their spools, as rows of this version may.
+fn create(database: &Database) -> Result<(), StoreError> {
+    let transaction = database.begin_write()?;
+    transaction.open_table(SPOOLS)?;
+    transaction.open_table(STANZAS)?;
+    transaction.open_table(DOOMED)?;
+    transaction.open_table(TOMBSTONES)?;
+    transaction.open_table(BURIED)?;
+    transaction.open_table(WAKES)?;
+    {
+        let accounts = transaction.open_table(ACCOUNTS)?;
+        let mut meta = transaction.open_table(META)?;
+        if accounts::number(&meta, key::REVISION)?.is_none() {
+            accounts::raise(&mut meta, key::REVISION, highest_revision(&accounts)?)?;
+        }
+        meta.insert(key::SCHEMA, VERSION)?;
+    }
+    transaction.commit()?;
+    Ok(())
+}
+
+fn highest_revision(accounts: &impl ReadableTable<&'static str, &'static [u8]>) -> Result<u64, StoreError> {
+    let mut highest = 0;
+    for entry in accounts.iter()? {
+        let (key, record) = entry?;
+        let Ok(account) = BareJid::new(key.value()) else { continue };
+        highest = decode_account(&account, record.value()).map_or(highest, |state| highest.max(state.revision));
+    }
+    Ok(highest)
+}
+
+/// What the database holds. The stanzas of a spool are counted if its row does not say it: after a crash.
+pub(super) fn opening(database: &Database) -> Result<Opening, StoreError> {
+    let transaction = database.begin_read()?;
+    let meta = transaction.open_table(META)?;
+    let number = |name| accounts::number(&meta, name).map(Option::unwrap_or_default);
+    let (mut login, revision) = (LoginId(number(key::LOGIN)?), number(key::REVISION)?);
+    let (stanzas, doomed) = (transaction.open_table(STANZAS)?, transaction.open_table(DOOMED)?);
+    let (mut counts, mut not_counted) = (Vec::new(), Vec::new());
+    for entry in transaction.open_table(SPOOLS)?.iter()? {
+        let (key, record) = entry?;
+        let (account, name) = key.value();
+        let Ok(account) = BareJid::new(account) else { continue };
+        let spool = SpoolId { account, login: LoginId(name) };
+        let row = Row::decode(&spool.account, record.value()).map_err(|error| {
+            tracing::error!(%error, "the row of a spool cannot be read");
+        });
+        if let Ok(row) = row {
+            // What names a spool was used, whatever else is written.
+            login = login.max(spool.login).max(row.owner);
+        }
+        let count = match row.ok().and_then(|row| row.count) {
+            Some(count) => count,
+            None => {
+                let up_to = doomed.get(spool.key())?.map_or(0, |up_to| up_to.value());
+                not_counted.push(spool.clone());
+                spools::count(&stanzas, &spool, up_to)?
+            }
+        };
+        counts.push((spool, count));
+    }
+    Ok(Opening { login, revision, counts, not_counted })
+}

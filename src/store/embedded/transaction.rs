@@ -1,0 +1,200 @@
+//! One transaction: all tables, and the writes of a group one after the other.
+
+use std::time::Instant;
+
+use redb::WriteTransaction;
+
+use super::accounts::Accounts;
+use super::spools::{Budget, Spools};
+use super::tombstones::Tombstones;
+use super::wakes::Wakes;
+use super::{ageing, change, deliver, inherit};
+use crate::store::engine::{Committed, Group};
+use crate::store::error::StoreError;
+use crate::store::op::{Deletion, Effect, Op, Outcome, Progress, Unreadable};
+use crate::store::values::SpoolId;
+
+/// The tables, open in one transaction.
+pub(super) struct Transaction<'t> {
+    pub(super) accounts: Accounts<'t>,
+    pub(super) spools: Spools<'t>,
+    pub(super) tombstones: Tombstones<'t>,
+    pub(super) wakes: Wakes<'t>,
+    /// See [`Committed`].
+    pub(super) unreadable: Vec<Unreadable>,
+    pub(super) forgotten: Vec<SpoolId>,
+    pub(super) lost: u64,
+}
+
+/// A deletion, and how far it is.
+struct Deleting<'a> {
+    deletion: &'a Deletion,
+    /// The write that it is, if it is one.
+    op: Option<usize>,
+    progress: Option<Progress>,
+}
+
+impl<'t> Transaction<'t> {
+    pub(super) fn open(transaction: &'t WriteTransaction) -> Result<Self, StoreError> {
+        Ok(Self {
+            accounts: Accounts::open(transaction)?,
+            spools: Spools::open(transaction)?,
+            tombstones: Tombstones::open(transaction)?,
+            wakes: Wakes::open(transaction)?,
+            unreadable: Vec::new(),
+            forgotten: Vec::new(),
+            lost: 0,
+        })
+    }
+
+    /// Returns whether there is anything to commit.
+    pub(super) fn differs(&self) -> bool {
+        self.accounts.differs() || self.spools.differs() || self.tombstones.differs() || self.wakes.differs()
+    }
+
+    /// Performs the writes of a group, then its deletions as far as there is time.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`]: none of it must be committed.
+    pub(super) fn perform(&mut self, group: &Group<'_>) -> Result<Committed, StoreError> {
+        let mut outcomes = Vec::with_capacity(group.ops.len());
+        let mut deleting: Vec<Deleting<'_>> = Vec::new();
+        for (number, op) in group.ops.iter().enumerate() {
+            let is_open = |d: &Deleting<'_>| d.progress != Some(Progress::Done) && op.follows(&d.deletion.spool);
+            if deleting.iter().any(is_open) {
+                outcomes.push(Outcome::Unfinished(op.clone()));
+                continue;
+            }
+            if let Op::Delete(deletion) = op {
+                let progress = Some(self.delete(deletion, None)?);
+                deleting.push(Deleting { deletion, op: Some(number), progress });
+                outcomes.push(Outcome::Done(Effect::Nothing));
+                continue;
+            }
+            match self.perform_one(op) {
+                Ok(outcome) => outcomes.push(outcome),
+                Err(error @ StoreError::Database(_)) => return Err(error),
+                Err(error) => outcomes.push(Outcome::Refused(error)),
+            }
+        }
+        deleting.extend(group.lazy.iter().map(|deletion| Deleting { deletion, op: None, progress: None }));
+        let more = self.go_on_deleting(group, &mut deleting)?;
+        let mut lazy = Vec::new();
+        for Deleting { op, progress, .. } in deleting {
+            match (op.and_then(|number| outcomes.get_mut(number)), progress) {
+                (Some(outcome), Some(progress)) => *outcome = Outcome::Done(Effect::Deleted(progress)),
+                (None, Some(progress)) => lazy.push(progress),
+                (_, None) => {}
+            }
+        }
+        Ok(Committed {
+            outcomes,
+            lazy,
+            counted: self.spools.take_counted(),
+            unreadable: std::mem::take(&mut self.unreadable),
+            forgotten: std::mem::take(&mut self.forgotten),
+            lost: self.lost,
+            more,
+            took: None,
+        })
+    }
+
+    fn perform_one(&mut self, op: &Op) -> Result<Outcome, StoreError> {
+        let effect = match op {
+            Op::Change { account, change, revision } => change::change(self, account, change, *revision)?,
+            Op::Remove { .. } | Op::Adopt { .. } => return self.perform_turn(op),
+            Op::Spool { spool, device, items, known } => deliver::spool(self, (spool, *device), items, *known)?,
+            // The caller performs it.
+            Op::Delete(_) => Effect::Nothing,
+            Op::TakeOver { account, device, to } => inherit::take_over(self, account, *device, *to)?,
+            Op::SaveTombstone { sm_id, tombstone } => {
+                self.tombstones.save(sm_id, tombstone)?;
+                Effect::Nothing
+            }
+            Op::ExpireTombstones { sm_ids, before } => Effect::Expired(self.tombstones.expire(sm_ids, *before)?),
+            Op::SaveWake { slot, wake } => {
+                self.wakes.save(slot, *wake)?;
+                Effect::Nothing
+            }
+            Op::DeleteWake { slot } => {
+                self.wakes.delete(&slot.account, slot.device)?;
+                Effect::Nothing
+            }
+            Op::Recover { now, revision } => Effect::Recovered(ageing::recover(self, *now, *revision)?),
+            Op::Forget { accounts, before, revision } => ageing::forget(self, accounts, *before, *revision)?,
+            Op::Expire { spool, before } => Effect::Expired(ageing::expire(self, spool, *before)?),
+            Op::SaveCount { spool, count, has_ended } => {
+                deliver::save_count(self, spool, *count, *has_ended)?;
+                Effect::Nothing
+            }
+        };
+        Ok(Outcome::Done(effect))
+    }
+
+    /// Performs a turn of a write that may take several.
+    fn perform_turn(&mut self, op: &Op) -> Result<Outcome, StoreError> {
+        if let Op::Remove { account, up_to, revision, left } = op {
+            let removal = match left {
+                Some(removal) => (**removal).clone(),
+                None => change::remove(self, account, *up_to, *revision)?,
+            };
+            return change::remove_tombstones(self, (account, *up_to, *revision), removal);
+        }
+        inherit::adopt(self, op)
+    }
+
+    /// Deletes stanzas from where it stopped before, as far as the budget goes.
+    fn delete(&mut self, deletion: &Deletion, before: Option<Progress>) -> Result<Progress, StoreError> {
+        let from = match before {
+            Some(Progress::Done) => return Ok(Progress::Done),
+            Some(Progress::Below(seq)) => seq,
+            None => 0,
+        };
+        for range in deletion.ranges.iter().filter(|range| *range.end() >= from) {
+            let range = (*range.start()).max(from)..=*range.end();
+            let Some(left) = self.spools.delete(&deletion.spool, range.clone())?.left else { continue };
+            let last = self.spools.last(&deletion.spool)?;
+            // Nothing is left before it, and nothing behind: the rest is doomed at once.
+            if let Some(last) = last.filter(|last| *last <= *range.end())
+                && deletion.ranges.first().is_some_and(|first| *first.start() == 0 && first.end() == range.end())
+            {
+                self.spools.empty(&deletion.spool, last)?;
+                return Ok(Progress::Done);
+            }
+            return Ok(Progress::Below(left));
+        }
+        Ok(Progress::Done)
+    }
+
+    /// Deletes in pieces for as long as there is time, if there is anything to commit or the deletions are due. Returns whether more is
+    /// doomed.
+    ///
+    /// Always more is deleted than the group adds: so what waits for deletion does not grow, however many stanzas come and however
+    /// slow the disk is.
+    fn go_on_deleting(&mut self, group: &Group<'_>, deleting: &mut [Deleting<'_>]) -> Result<bool, StoreError> {
+        let (began, added) = (Instant::now(), group.ops.iter().map(Op::added).fold(0, usize::saturating_add));
+        let mut erased = 0usize;
+        if !(self.differs() || group.is_due) {
+            return Ok(false);
+        }
+        loop {
+            let mut more = false;
+            for one in deleting.iter_mut().filter(|one| one.progress != Some(Progress::Done)) {
+                if self.spools.budget.is_spent() {
+                    more = true;
+                    break;
+                }
+                let progress = self.delete(one.deletion, one.progress)?;
+                one.progress = Some(progress);
+                more |= progress != Progress::Done;
+            }
+            let doomed = self.spools.wipe()?;
+            erased = erased.saturating_add(self.spools.budget.spent());
+            self.spools.budget = Budget::piece();
+            let is_over = began.elapsed() >= group.time || (group.is_wanted)();
+            if !(more || doomed) || is_over && erased >= added.saturating_mul(2) {
+                return Ok(doomed);
+            }
+        }
+    }
+}

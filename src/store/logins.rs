@@ -1,0 +1,32 @@
+//! The ids of logins.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::push::account::LoginId;
+
+/// Gives out the ids of logins, in rising order.
+#[derive(Debug)]
+pub(super) struct Logins(AtomicU64);
+
+impl Logins {
+    /// Goes on behind the highest that was used.
+    pub(super) fn behind(highest: LoginId) -> Self {
+        Self(AtomicU64::new(highest.0))
+    }
+
+    pub(super) fn next(&self) -> LoginId {
+        let before = self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |last| last.checked_add(1));
+        // Only a damaged database gets there.
+        LoginId(before.unwrap_or(u64::MAX).saturating_add(1))
+    }
+
+    /// Notes that a login is in use.
+    pub(super) fn saw(&self, login: LoginId) {
+        self.0.fetch_max(login.0, Ordering::Relaxed);
+    }
+
+    /// The highest that was given out.
+    pub(super) fn highest(&self) -> LoginId {
+        LoginId(self.0.load(Ordering::Relaxed))
+    }
+}

@@ -1,0 +1,205 @@
+//! Changes of accounts that were accepted and are not answered yet: what an account is after them is known before any is on disk.
+//!
+//! Each change gets a revision in the order in which the writer gets it. An account that was read has the changes up to its revision.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard};
+
+use super::shared::unix_ms;
+use crate::jid::BareJid;
+use crate::push::account::{Account, Change, DeviceId};
+use crate::sync::lock;
+
+/// Accounts with changes that are not answered.
+#[derive(Debug, Default)]
+pub(super) struct Newest(Mutex<Accounts>);
+
+#[derive(Debug, Default)]
+struct Accounts {
+    open: HashMap<BareJid, Open>,
+    /// The highest revision that was given to a change. Revisions grow across restarts, too.
+    revision: u64,
+}
+
+#[derive(Debug, Default)]
+struct Open {
+    /// In their order.
+    changes: Vec<Accepted>,
+    /// While somebody reads the account, changes that are answered meanwhile stay: it is not known whether the reader sees them.
+    readers: usize,
+}
+
+#[derive(Debug)]
+struct Accepted {
+    revision: u64,
+    change: Change,
+    is_answered: bool,
+}
+
+/// Names an accepted change.
+#[derive(Debug)]
+pub(super) struct ChangeId {
+    account: BareJid,
+    /// The revision of the account after it.
+    pub(super) revision: u64,
+}
+
+impl Newest {
+    /// Goes on behind the highest revision that was stored.
+    pub(super) fn behind(revision: u64) -> Self {
+        Self(Mutex::new(Accounts { revision, ..Accounts::default() }))
+    }
+
+    fn accounts(&self) -> MutexGuard<'_, Accounts> {
+        lock(&self.0)
+    }
+
+    /// Accepts a change behind all earlier ones of its account. `send` puts it into the writer's queue in the same order.
+    pub(super) fn accept<T>(&self, account: &BareJid, change: &Change, send: impl FnOnce(ChangeId) -> T) -> T {
+        self.accounts().accept(account, change, send)
+    }
+
+    /// Gives a revision to a write that concerns many accounts. `send` puts it into the writer's queue in the same order.
+    pub(super) fn in_order<T>(&self, send: impl FnOnce(u64) -> T) -> T {
+        let mut accounts = self.accounts();
+        let revision = accounts.next_revision();
+        send(revision)
+    }
+
+    /// A change was answered: it is on disk, or refused.
+    pub(super) fn answered(&self, change: &ChangeId, is_stored: bool) {
+        let mut accounts = self.accounts();
+        let Some(open) = accounts.open.get_mut(&change.account) else { return };
+        if is_stored && open.readers > 0 {
+            let known = open.changes.iter_mut().find(|known| known.revision == change.revision);
+            known.into_iter().for_each(|known| known.is_answered = true);
+        } else {
+            open.changes.retain(|known| known.revision != change.revision);
+        }
+        accounts.forget_if_idle(&change.account);
+    }
+
+    /// Begins to read an account. To be called before it is read.
+    pub(super) fn read<'n>(&'n self, account: &BareJid) -> Reader<'n> {
+        self.accounts().open.entry(account.clone()).or_default().readers += 1;
+        Reader { newest: self, account: account.clone() }
+    }
+}
+
+impl Accounts {
+    fn accept<T>(&mut self, account: &BareJid, change: &Change, send: impl FnOnce(ChangeId) -> T) -> T {
+        let revision = self.next_revision();
+        let accepted = Accepted { revision, change: change.clone(), is_answered: false };
+        self.open.entry(account.clone()).or_default().changes.push(accepted);
+        send(ChangeId { account: account.clone(), revision })
+    }
+
+    fn next_revision(&mut self) -> u64 {
+        self.revision = unix_ms().max(self.revision.saturating_add(1));
+        self.revision
+    }
+
+    fn forget_if_idle(&mut self, account: &BareJid) {
+        if let Some(open) = self.open.get_mut(account) {
+            if open.readers == 0 {
+                open.changes.retain(|known| !known.is_answered);
+            }
+            if open.readers == 0 && open.changes.is_empty() {
+                self.open.remove(account);
+            }
+        }
+    }
+
+    /// The account after all accepted changes.
+    fn after(&self, account: &BareJid, mut state: Account) -> Account {
+        let read = state.revision;
+        let changes = self.open.get(account).into_iter().flat_map(|open| &open.changes);
+        for accepted in changes.filter(|accepted| accepted.revision > read) {
+            state.apply(accepted.change.clone());
+            state.revision = accepted.revision;
+        }
+        state
+    }
+}
+
+/// Somebody who reads an account from the disk.
+pub(super) struct Reader<'n> {
+    newest: &'n Newest,
+    account: BareJid,
+}
+
+impl Reader<'_> {
+    /// The account after all changes that were accepted up to now. `read` is what the disk has.
+    pub(super) fn after(&self, read: Account) -> Account {
+        self.newest.accounts().after(&self.account, read)
+    }
+
+    /// Accepts a change, and returns the account before it, the account after it, and what [`Account::apply`] returned.
+    pub(super) fn accept<T>(
+        &self,
+        read: Account,
+        change: &Change,
+        send: impl FnOnce(ChangeId) -> T,
+    ) -> (Account, Account, Option<DeviceId>, T) {
+        let mut accounts = self.newest.accounts();
+        let before = accounts.after(&self.account, read);
+        let sent = accounts.accept(&self.account, change, send);
+        let revision = accounts.revision;
+        drop(accounts);
+        let mut after = before.clone();
+        let device = after.apply(change.clone());
+        after.revision = revision;
+        (before, after, device, sent)
+    }
+}
+
+impl Drop for Reader<'_> {
+    fn drop(&mut self) {
+        let mut accounts = self.newest.accounts();
+        if let Some(open) = accounts.open.get_mut(&self.account) {
+            open.readers = open.readers.saturating_sub(1);
+        }
+        accounts.forget_if_idle(&self.account);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn subscribed(newest: &Newest, account: &BareJid, at: u64) -> ChangeId {
+        newest.accept(account, &login(at), |id| id)
+    }
+
+    fn login(at: u64) -> Change {
+        let (candidate, login) = (DeviceId(at), crate::push::account::LoginId(at));
+        Change::Login { candidate, login, resource: at.to_string(), agent: None, presented: None, at }
+    }
+
+    fn devices(account: &Account) -> Vec<u64> {
+        account.devices.iter().map(|device| device.id.0).collect()
+    }
+
+    #[test]
+    fn a_reader_sees_what_was_accepted_before_and_while_it_reads() {
+        let (newest, account) = (Newest::behind(u64::MAX - 9), "romeo@example.org".parse().unwrap());
+        let first = subscribed(&newest, &account, 1);
+        let reader = newest.read(&account);
+        // On disk, which may have been read before.
+        newest.answered(&first, true);
+        let second = subscribed(&newest, &account, 2);
+        newest.answered(&second, false);
+        let third = subscribed(&newest, &account, 3);
+        let after = reader.after(Account::default());
+        assert_eq!((devices(&after), after.revision), (vec![1, 3], third.revision));
+        let read = Account { revision: first.revision, ..Account::default() };
+        assert_eq!(devices(&reader.after(read)), [3], "what was read has the first");
+        let (before, after, device, fourth) = reader.accept(Account::default(), &login(4), |id| id);
+        assert_eq!((devices(&before), devices(&after)), (vec![1, 3], vec![1, 3, 4]));
+        assert_eq!((device, after.revision), (Some(DeviceId(4)), fourth.revision));
+        drop(reader);
+        newest.answered(&third, true);
+        assert_eq!(devices(&newest.read(&account).after(Account::default())), [4], "the others are on disk");
+        assert!(newest.in_order(|revision| revision) > fourth.revision);
+    }
+}

@@ -1,0 +1,106 @@
+//! What the writer shares with the handles of the store.
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, SystemTime};
+
+use prometheus_client::metrics::counter::Counter;
+
+use super::counts::Counts;
+use super::deletions::Deletions;
+use super::engine::Engines;
+use super::error::StoreError;
+use super::logins::Logins;
+use super::newest::{ChangeId, Newest};
+use super::op::{Effect, Unreadable};
+use super::values::{SpoolId, SpoolLimits};
+use super::writer::{Scope, Ticket};
+use crate::jid::BareJid;
+use crate::metrics::Latency;
+use crate::sync::lock;
+
+/// `[store] patience` unless another is set.
+pub(super) const PATIENCE: Duration = Duration::from_secs(60);
+
+#[derive(Debug)]
+pub(super) struct Shared {
+    pub(super) engine: Engines,
+    pub(super) limits: Mutex<SpoolLimits>,
+    /// In milliseconds.
+    pub(super) patience: AtomicU64,
+    pub(super) commits: AtomicU64,
+    /// Changes that were accepted and not answered.
+    pub(super) unanswered: AtomicU64,
+    pub(super) commit_time: Latency,
+    /// Stanzas that are lost because they cannot be read, or nobody has fetched them.
+    pub(super) lost: Counter,
+    pub(super) deletions: Deletions,
+    pub(super) counts: Counts,
+    pub(super) newest: Newest,
+    pub(super) logins: Logins,
+    /// Somebody now waits behind a patient job.
+    pub(super) hurry: AtomicBool,
+    /// The store is shut down.
+    pub(super) is_stopping: AtomicBool,
+}
+
+impl Shared {
+    pub(super) fn limits(&self) -> SpoolLimits {
+        *lock(&self.limits)
+    }
+
+    /// How long a caller waits for an outcome.
+    pub(super) fn patience(&self) -> Duration {
+        Duration::from_millis(self.patience.load(Ordering::Relaxed))
+    }
+
+    /// Answers a question.
+    pub(super) fn answer(&self, ticket: Ticket, change: Option<ChangeId>, answer: Result<Effect, StoreError>) {
+        if let Some(change) = change {
+            self.newest.answered(&change, answer.is_ok());
+        }
+        self.unanswered.fetch_sub(1, Ordering::Relaxed);
+        ticket.answer(answer);
+    }
+
+    /// Returns whether what was hidden is gone from the disk.
+    pub(super) fn is_settled(&self, scope: &Scope) -> bool {
+        match scope {
+            Scope::Spool(spool) => self.deletions.is_settled(spool),
+            Scope::Account(account) => self.deletions.spools_of(account).is_empty(),
+        }
+    }
+
+    /// Counts and logs stanzas that cannot be read.
+    pub(super) fn note_unreadable(&self, unreadable: &Unreadable) {
+        let Unreadable { spool, places, error: Some(error) } = unreadable else { return };
+        let (stanzas, first) = (places.len(), places.first().map(|places| *places.start()));
+        self.lost.inc_by(stanzas as u64);
+        tracing::error!(
+            account = %spool.account, login = spool.login.0, stanzas, first, %error,
+            "stanzas on disk cannot be read: they are lost and deleted"
+        );
+    }
+
+    /// Counts and logs what was in spools that went with their devices.
+    pub(super) fn note_forgotten(&self, spools: &[SpoolId]) {
+        let mut lost: Vec<(&BareJid, u64)> = Vec::new();
+        for spool in spools {
+            let stanzas = self.counts.of(spool).backlog.count;
+            match lost.iter_mut().find(|(account, _)| **account == spool.account) {
+                Some((_, sum)) => *sum = sum.saturating_add(stanzas),
+                None => lost.push((&spool.account, stanzas)),
+            }
+        }
+        for (account, stanzas) in lost.into_iter().filter(|(_, stanzas)| *stanzas > 0) {
+            self.lost.inc_by(stanzas);
+            tracing::warn!(%account, stanzas, "never_fetched: what waited for a device that is forgotten is deleted");
+        }
+    }
+}
+
+/// Unix milliseconds now.
+pub(super) fn unix_ms() -> u64 {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,207 @@
+//! Outcomes that are unknown for a while, or for too long.
+
+use std::time::Duration;
+
+use super::engine::{Fault, Faults};
+use super::slots::{check_counts, enable_on, ended, item, items, login, of, slot};
+use super::*;
+
+const PATIENCE: Duration = Duration::from_millis(300);
+
+struct Rig {
+    store: Store,
+    faults: Arc<Faults>,
+    phone: Slot,
+    _directory: tempfile::TempDir,
+}
+
+impl Rig {
+    async fn new() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let (store, faults) = Store::faulty(directory.path());
+        let phone = slot("romeo", 1);
+        store.log_in(&phone.account, login(1, "phone", 1)).await.unwrap();
+        store.spool(&of(&phone), phone.device, items([1])).await.unwrap();
+        Self { store, faults, phone, _directory: directory }
+    }
+
+    /// Puts stanzas into the phone's spool, without waiting.
+    fn spool(&self, seqs: impl IntoIterator<Item = u64>) -> tokio::task::JoinHandle<Result<(), StoreError>> {
+        let (store, phone, items) = (self.store.clone(), self.phone.clone(), items(seqs));
+        tokio::spawn(async move { store.spool(&of(&phone), phone.device, items).await })
+    }
+
+    async fn read(&self) -> Vec<u64> {
+        super::slots::seqs(&self.store, &self.phone).await
+    }
+
+    /// What is on disk, be it hidden or not.
+    fn stored(&self) -> Vec<u64> {
+        let read = |database: &Database| {
+            let table = database.begin_read()?.open_table(schema::STANZAS)?;
+            let mut seqs = Vec::new();
+            for entry in redb::ReadableTable::iter(&table)? {
+                seqs.push(entry?.0.value().2);
+            }
+            Ok(seqs)
+        };
+        self.store.disk().with(read).unwrap()
+    }
+
+    async fn until(&self, what: &str, is: impl Fn(&Self) -> bool) {
+        let begin = std::time::Instant::now();
+        while !is(self) {
+            assert!(begin.elapsed() < Duration::from_secs(30), "{what}: {:?} on disk", self.stored());
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    }
+
+    async fn until_asked_again(&self) {
+        let asked = self.faults.asked();
+        self.until("asked again", |rig| rig.faults.asked() >= asked + 2).await;
+    }
+}
+
+fn no_answer(outcome: Result<(), StoreError>) -> bool {
+    matches!(outcome, Err(StoreError::NoAnswer { within }) if within == PATIENCE)
+}
+
+#[tokio::test]
+async fn a_group_whose_answer_is_lost_is_asked_for_until_it_is_known_and_done_once() {
+    for fault in [Fault::LosesAnswers, Fault::LosesGroups] {
+        let rig = Rig::new().await;
+        rig.store.change(&rig.phone.account, enable_on(1, "n", 1)).await.unwrap();
+        let before = rig.store.account(&rig.phone.account).await.unwrap();
+        let target = before.registrations[0].target.clone();
+        rig.faults.set(fault);
+        let spooled = rig.spool(2..=5);
+        let (store, account) = (rig.store.clone(), rig.phone.account.clone());
+        let failed = Change::Failed { target, max_errors: 9 };
+        let failed = tokio::spawn(async move { store.change(&account, failed).await });
+        rig.store.unspool(&of(&rig.phone), 1).await.unwrap();
+        rig.until_asked_again().await;
+        assert!(!spooled.is_finished() && !failed.is_finished());
+        // It is not on disk for certain, but others that log in see the account as it will be.
+        assert_eq!(rig.store.account_now(&rig.phone.account).await.unwrap().registrations[0].errors, 1);
+        rig.faults.set(Fault::None);
+        spooled.await.unwrap().unwrap();
+        let (after, _) = failed.await.unwrap().unwrap();
+        assert_eq!(after.registrations[0].errors, 1, "{fault:?}: not counted twice");
+        assert!(after.revision > before.revision);
+        assert_eq!(rig.read().await, [2, 3, 4, 5]);
+        rig.store.settle(&rig.phone.account).await.unwrap();
+        assert_eq!((rig.stored(), rig.store.backlog(&rig.phone).await.unwrap().count), (vec![2, 3, 4, 5], 4));
+        check_counts(&rig.store);
+    }
+}
+
+/// Its session has given the stanzas back to their senders.
+#[tokio::test]
+async fn what_is_stored_after_its_caller_has_stopped_waiting_is_read_by_nobody_and_deleted() {
+    for fault in [Fault::StallsBefore, Fault::StallsBehind, Fault::LosesAnswers, Fault::LosesGroups] {
+        let rig = Rig::new().await;
+        rig.store.set_patience(PATIENCE);
+        rig.faults.set(fault);
+        assert!(no_answer(rig.spool(2..=5).await.unwrap()), "{fault:?}");
+        if matches!(fault, Fault::StallsBehind | Fault::LosesAnswers) {
+            assert_eq!(rig.stored(), [1, 2, 3, 4, 5], "it is on disk");
+        }
+        assert_eq!(rig.read().await, [1]);
+        rig.store.set_patience(Duration::from_secs(60));
+        rig.faults.set(Fault::None);
+        // The device's next session.
+        rig.store.change(&rig.phone.account, ended(1)).await.unwrap();
+        let next = rig.store.log_in(&rig.phone.account, login(2, "phone", 2)).await.unwrap();
+        assert!(next.waits);
+        let inherited = rig.store.take_over(&rig.phone.account, rig.phone.device, LoginId(2)).await.unwrap();
+        assert_eq!(inherited.iter().map(|i| (i.spool.0, i.backlog.count)).collect::<Vec<_>>(), [(1, 1)], "{fault:?}");
+        assert_eq!(rig.read().await, [1]);
+        rig.until("deleted", |rig| rig.stored() == [1]).await;
+        check_counts(&rig.store);
+    }
+}
+
+/// Its session has kept the stanzas in memory.
+#[tokio::test]
+async fn what_is_handed_over_again_under_the_same_numbers_is_stored_once() {
+    for fault in [Fault::StallsBefore, Fault::StallsBehind, Fault::LosesAnswers, Fault::LosesGroups] {
+        let rig = Rig::new().await;
+        rig.store.set_patience(PATIENCE);
+        rig.faults.set(fault);
+        assert!(no_answer(rig.spool(2..=5).await.unwrap()), "{fault:?}");
+        // Again while the first is undecided, and once more.
+        assert!(no_answer(rig.spool(2..=3).await.unwrap()), "{fault:?}");
+        rig.store.set_patience(Duration::from_secs(60));
+        let again = rig.spool(2..=3);
+        rig.faults.set(Fault::None);
+        again.await.unwrap().unwrap();
+        assert_eq!(rig.read().await, [1, 2, 3], "{fault:?}");
+        // The client has 4 meanwhile.
+        rig.spool(5..=6).await.unwrap().unwrap();
+        assert_eq!(rig.read().await, [1, 2, 3, 5, 6], "{fault:?}");
+        rig.store.settle(&rig.phone.account).await.unwrap();
+        assert_eq!((rig.stored(), rig.read().await), (vec![1, 2, 3, 5, 6], vec![1, 2, 3, 5, 6]));
+        let error = rig.store.spool(&of(&rig.phone), rig.phone.device, vec![item(3)]).await;
+        error.unwrap();
+        check_counts(&rig.store);
+    }
+}
+
+#[tokio::test]
+async fn a_refusal_is_told_at_once() {
+    let rig = Rig::new().await;
+    rig.store.set_limits(SpoolLimits { per_session: 0, per_account: 0, all: 0 });
+    assert!(matches!(rig.spool([2]).await.unwrap(), Err(StoreError::SpoolFull { .. })));
+    let disk = TestDisk::new(Vec::new(), usize::MAX);
+    let store = disk.store().unwrap();
+    disk.fail_writes(true);
+    let spool = of(&rig.phone);
+    let refused = store.spool(&spool, rig.phone.device, items([1]));
+    let refused = tokio::time::timeout(Duration::from_secs(20), refused).await.unwrap();
+    assert!(matches!(refused, Err(StoreError::Database(_))));
+}
+
+#[tokio::test]
+async fn while_an_outcome_is_unknown_others_are_read_and_log_ins_and_ends_are_not_lost() {
+    let rig = Rig::new().await;
+    rig.store.set_patience(PATIENCE);
+    rig.faults.set(Fault::StallsBefore);
+    let spooled = rig.spool([2]);
+    rig.until("asked", |rig| rig.faults.asked() > 1).await;
+    let other = rig.store.log_in(&rig.phone.account, login(7, "tablet", 7)).await.unwrap();
+    let again = rig.store.log_in(&rig.phone.account, login(8, "tablet", 8)).await.unwrap();
+    assert_eq!((other.device, again.device), (Some(DeviceId(7)), Some(DeviceId(7))), "it is known already");
+    let end = rig.store.change_behind(&rig.phone.account, ended(7)).unwrap();
+    assert!(no_answer(spooled.await.unwrap()));
+    let refused = rig.store.change(&rig.phone.account, enable_on(7, "n", 1)).await;
+    assert!(matches!(refused, Err(StoreError::NoAnswer { .. })));
+    rig.faults.set(Fault::None);
+    let (account, _) = end.await.unwrap();
+    let open = |account: &Account| account.device(DeviceId(7)).unwrap().open.clone();
+    assert_eq!((open(&account), account.registrations.len()), (vec![LoginId(8)], 0), "the refused one was withdrawn");
+    assert_eq!(open(&rig.store.account(&rig.phone.account).await.unwrap()), [LoginId(8)]);
+}
+
+#[tokio::test]
+async fn a_change_that_was_given_up_is_not_made_when_the_same_group_is_asked_for_again() {
+    let rig = Rig::new().await;
+    rig.store.set_patience(PATIENCE);
+    rig.faults.set(Fault::LosesGroups);
+    let refused = rig.store.change(&rig.phone.account, enable_on(1, "n", 1)).await;
+    assert!(matches!(refused, Err(StoreError::NoAnswer { .. })));
+    rig.until_asked_again().await;
+    rig.faults.set(Fault::None);
+    let (account, _) = rig.store.change(&rig.phone.account, Change::Seen { device: DeviceId(1), at: 9 }).await.unwrap();
+    assert_eq!((account.devices[0].last_seen, account.registrations.len()), (9, 0));
+}
+
+#[tokio::test]
+async fn a_shutdown_ends_though_the_database_never_answers() {
+    let rig = Rig::new().await;
+    rig.store.set_patience(PATIENCE);
+    rig.faults.set(Fault::LosesGroups);
+    let spooled = rig.spool([2]);
+    rig.until_asked_again().await;
+    tokio::time::timeout(Duration::from_secs(30), rig.store.shutdown()).await.unwrap();
+    assert!(spooled.await.unwrap().is_err());
+}

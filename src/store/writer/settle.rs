@@ -1,0 +1,214 @@
+//! What is done with the outcomes of a group.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use tokio::time::Instant;
+
+use super::group::{Asked, Entry, Group};
+use super::{Awaited, LAZY, Task, What, Writer};
+use crate::push::account::Change;
+use crate::store::engine::{Committed, Engine};
+use crate::store::error::StoreError;
+use crate::store::op::{Counted, Deletion, Effect, Op, Outcome, Progress, Unreadable};
+use crate::store::query::{Answer, Query};
+use crate::store::shared::Shared;
+use crate::store::values::SpoolId;
+
+impl Writer {
+    /// Takes writes out of a group whose callers have stopped waiting.
+    pub(super) fn withdraw(&mut self, group: &mut Group) {
+        let (ops, entries) = (std::mem::take(&mut group.ops), std::mem::take(&mut group.entries));
+        for (op, entry) in ops.into_iter().zip(entries) {
+            match entry {
+                Entry::Asked(asked) if asked.ticket.is_given_up() => self.refuse(&op, asked, StoreError::Closed),
+                entry @ (Entry::Asked(_) | Entry::Own) => group.push(op, entry),
+            }
+        }
+    }
+
+    /// The spools of which a group may change the number of stanzas.
+    pub(super) fn touched(&self, group: &Group, lazy: &[Deletion]) -> HashSet<SpoolId> {
+        let mut spools: HashSet<SpoolId> = lazy.iter().map(|deletion| deletion.spool.clone()).collect();
+        for op in &group.ops {
+            match op {
+                Op::Spool { spool, .. } | Op::Expire { spool, .. } | Op::Delete(Deletion { spool, .. }) => {
+                    spools.insert(spool.clone());
+                }
+                Op::Adopt { account, .. } => {
+                    let own = self.shared.counts.of_account(account);
+                    spools.extend(own.into_iter().map(|(login, _)| SpoolId { account: account.clone(), login }));
+                }
+                Op::Change { .. }
+                | Op::Remove { .. }
+                | Op::TakeOver { .. }
+                | Op::SaveTombstone { .. }
+                | Op::ExpireTombstones { .. }
+                | Op::SaveWake { .. }
+                | Op::DeleteWake { .. }
+                | Op::Recover { .. }
+                | Op::Forget { .. }
+                | Op::SaveCount { .. } => {}
+            }
+        }
+        spools
+    }
+
+    /// Counts spools anew: of what was added and deleted, some was done when it was first asked for.
+    pub(super) fn recount(&self, spools: HashSet<SpoolId>) {
+        for spool in spools {
+            let count = self.timer.block_on(self.shared.engine.read(Query::Count { spool: spool.clone() }));
+            if let Ok(Answer::Count(count)) = count {
+                self.shared.counts.set(&spool, count);
+            }
+        }
+    }
+
+    /// Notes what a commit has changed.
+    pub(super) fn note(&mut self, committed: &Committed, lazy: &[Deletion]) {
+        let shared = Arc::clone(&self.shared);
+        shared.note_forgotten(&committed.forgotten);
+        shared.lost.inc_by(committed.lost);
+        for (spool, counted) in &committed.counted {
+            shared.counts.note(spool, *counted);
+            if *counted == Counted::Gone {
+                self.not_counted.remove(spool);
+                shared.deletions.forget_given_up(spool);
+            }
+        }
+        for (deletion, progress) in lazy.iter().zip(&committed.lazy) {
+            note_progress(&shared, deletion, *progress);
+        }
+        for unreadable in &committed.unreadable {
+            shared.note_unreadable(unreadable);
+            let Unreadable { spool, places, .. } = unreadable;
+            shared.deletions.hide(spool, places);
+            self.due.get_or_insert_with(|| Instant::now() + LAZY);
+        }
+    }
+
+    /// Answers the tasks of a group that was committed.
+    pub(super) fn settle(&mut self, group: Group, outcomes: Vec<Outcome>, is_committed: bool) {
+        let shared = Arc::clone(&self.shared);
+        group.removals.iter().for_each(|(account, up_to)| shared.deletions.removed(account, *up_to));
+        for ((op, entry), outcome) in group.ops.into_iter().zip(group.entries).zip(outcomes) {
+            if let (Op::Delete(deletion), Outcome::Done(Effect::Deleted(progress))) = (&op, &outcome) {
+                note_progress(&shared, deletion, *progress);
+            }
+            if let Op::SaveCount { spool, has_ended, .. } = &op {
+                if is_committed {
+                    self.not_counted.remove(spool);
+                } else if *has_ended {
+                    self.ended.push_back(spool.clone());
+                }
+            }
+            let Entry::Asked(asked) = entry else { continue };
+            match outcome {
+                Outcome::Done(effect) => {
+                    self.note_rows(&op, &effect);
+                    shared.answer(asked.ticket, asked.change, Ok(effect));
+                }
+                Outcome::Unfinished(op) => self.put_off(op, asked),
+                Outcome::Refused(error) => self.refuse(&op, asked, error),
+            }
+        }
+        for (scope, ticket) in group.settling {
+            if shared.is_settled(&scope) {
+                shared.answer(ticket, None, Ok(Effect::Nothing));
+            } else {
+                let what = What::Settle(scope);
+                let (awaited, weight) = (Awaited::Commit, 0);
+                let task = Task { what, weight, awaited, ticket, behalf: None, change: None, is_second_try: false };
+                self.unfinished.push_back(task);
+            }
+        }
+    }
+
+    /// Notes which rows do not say any more what is in their spools, and which sessions have ended.
+    fn note_rows(&mut self, op: &Op, effect: &Effect) {
+        match (op, effect) {
+            (Op::Spool { spool, .. } | Op::Adopt { to: spool, .. }, _) => {
+                if self.shared.counts.of(spool).backlog.last_seq > 0 {
+                    self.not_counted.insert(spool.clone());
+                }
+            }
+            (Op::TakeOver { account, .. }, Effect::TookOver(logins)) => {
+                let spools = logins.iter().map(|login| SpoolId { account: account.clone(), login: *login });
+                self.not_counted.extend(spools);
+            }
+            (Op::Change { account, change: Change::Ended { login }, .. }, _) => {
+                let spool = SpoolId { account: account.clone(), login: *login };
+                self.shared.deletions.forget_given_up(&spool);
+                if self.not_counted.contains(&spool) {
+                    self.ended.push_back(spool);
+                }
+            }
+            (
+                Op::Change { .. }
+                | Op::Remove { .. }
+                | Op::Delete(_)
+                | Op::TakeOver { .. }
+                | Op::SaveTombstone { .. }
+                | Op::ExpireTombstones { .. }
+                | Op::SaveWake { .. }
+                | Op::DeleteWake { .. }
+                | Op::Recover { .. }
+                | Op::Forget { .. }
+                | Op::Expire { .. }
+                | Op::SaveCount { .. },
+                _,
+            ) => {}
+        }
+    }
+
+    /// A write is to have another turn.
+    fn put_off(&mut self, op: Op, asked: Asked) {
+        self.take_back(&op, &asked);
+        let Asked { awaited, ticket, behalf, change, .. } = asked;
+        let task = Task { what: What::Write(op), weight: 0, awaited, ticket, behalf, change, is_second_try: false };
+        self.unfinished.push_back(task);
+    }
+
+    /// A write is not done.
+    fn refuse(&mut self, op: &Op, asked: Asked, error: StoreError) {
+        self.take_back(op, &asked);
+        self.shared.answer(asked.ticket, asked.change, Err(error));
+    }
+
+    /// Counts stanzas no more that were not stored.
+    fn take_back(&self, op: &Op, asked: &Asked) {
+        if let (Op::Spool { spool, .. }, Some(admitted)) = (op, &asked.admitted) {
+            self.shared.counts.take_back(spool, admitted.added, admitted.before);
+            if !admitted.again.is_empty() {
+                self.shared.deletions.give_up(spool, &admitted.again);
+            }
+        }
+    }
+
+    /// Nothing of a group is stored. Deletions go with the next transaction that succeeds.
+    pub(super) fn fail(&mut self, group: Group, error: &StoreError) {
+        if let Some(suppressed) = self.failures.next() {
+            tracing::error!(%error, jobs = group.ops.len(), suppressed, "nothing was stored");
+        }
+        self.due = None;
+        for (op, entry) in group.ops.into_iter().zip(group.entries).rev() {
+            match (&op, entry) {
+                (_, Entry::Asked(asked)) => self.refuse(&op, asked, error.clone()),
+                (Op::SaveCount { spool, has_ended: true, .. }, Entry::Own) => self.ended.push_back(spool.clone()),
+                (_, Entry::Own) => {}
+            }
+        }
+        let settling = group.settling.into_iter().map(|(_, ticket)| (ticket, None));
+        let unfinished = self.unfinished.drain(..).map(|task| (task.ticket, task.change));
+        for (ticket, change) in settling.chain(unfinished) {
+            self.shared.answer(ticket, change, Err(error.clone()));
+        }
+    }
+}
+
+fn note_progress(shared: &Shared, deletion: &Deletion, progress: Progress) {
+    match progress {
+        Progress::Done => shared.deletions.gone(deletion, None),
+        Progress::Below(seq) => shared.deletions.gone(deletion, Some(seq)),
+    }
+}
