@@ -9,9 +9,9 @@ use super::error::StoreError;
 use super::newest::ChangeId;
 use super::op::{Effect, Op};
 use super::query::{Answer, Piece, Query};
-use super::shared::unix_ms;
+use super::tasks::{Asking, Awaited, Task, Ticket, What};
+use super::unix::unix_ms;
 use super::values::{AccountPage, Expired, LoggedIn, Slot, SpoolId, Tombstone, Ttl, Wake, WakeReason};
-use super::writer::{Asking, Awaited, Task, Ticket, What};
 use crate::jid::BareJid;
 use crate::push::account::{Account, Change, DeviceId, LoginId};
 

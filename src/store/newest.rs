@@ -5,7 +5,7 @@
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use super::shared::unix_ms;
+use super::unix::unix_ms;
 use crate::jid::BareJid;
 use crate::push::account::{Account, Change, DeviceId};
 

@@ -14,7 +14,7 @@ use std::thread;
 
 use redb::{BackendError, Database, DatabaseError, StorageBackend, StorageError};
 
-use super::compact;
+use super::copy;
 use super::paths::Place;
 use crate::limits::Seldom;
 use crate::store::error::StoreError;
@@ -95,7 +95,7 @@ impl Disk {
         let sync_failed = Arc::new(AtomicBool::new(false));
         let mut copy = || {
             let fresh = database(self.place.fresh()?, &sync_failed)?;
-            Ok(self.with(|current| compact::copy(current, &fresh, go_on))?.then_some(fresh))
+            Ok(self.with(|current| copy::copy(current, &fresh, go_on))?.then_some(fresh))
         };
         let fresh = match copy() {
             Ok(Some(fresh)) => fresh,

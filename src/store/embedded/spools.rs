@@ -13,7 +13,7 @@ use crate::session::queue::Spooled;
 use crate::store::error::StoreError;
 use crate::store::op::Counted;
 use crate::store::schema::{Count, DOOMED, Row, SPOOLS, STANZAS, measure};
-use crate::store::values::SpoolId;
+use crate::store::values::{Backlog, SpoolId};
 
 type Stanzas<'t> = Table<'t, (&'static str, u64, u64), &'static [u8]>;
 type Rows<'t> = Table<'t, (&'static str, u64), &'static [u8]>;
@@ -260,7 +260,7 @@ impl<'t> Spools<'t> {
         match self.row(spool) {
             Ok(Some(row)) if row.owner != spool.login => self.drop_row(spool),
             Ok(Some(row)) if row.count.is_some() => {
-                let backlog = crate::store::Backlog { last_seq: last, ..Default::default() };
+                let backlog = Backlog { last_seq: last, ..Default::default() };
                 self.set_row(spool, Row { count: Some(Count { backlog, shared: 0 }), ..row })
             }
             Ok(_) => Ok(()),

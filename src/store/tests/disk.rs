@@ -9,7 +9,7 @@ use redb::StorageBackend;
 use crate::store::embedded::Embedded;
 use crate::store::embedded::disk::Disk;
 use crate::store::embedded::paths::Place;
-use crate::store::engine::Engines;
+use crate::store::engines::Engines;
 use crate::store::{SpoolLimits, Store, StoreError};
 
 /// A disk in memory that counts its steps (writes, syncs, changes of length, renames) and fails from one of them on. What

@@ -1,13 +1,14 @@
 //! What a task must pass before it goes into a group: removals of accounts, bounds, and deletions in front of it.
 
+use super::Writer;
 use super::group::{Admitted, Asked, Entry, Group};
-use super::{Scope, Task, What, Writer};
 use crate::push::account::Change;
 use crate::session::queue::Spooled;
 use crate::store::deletions::Deletions;
 use crate::store::error::StoreError;
 use crate::store::op::{Deletion, Effect, Op};
 use crate::store::schema::Count;
+use crate::store::tasks::{Scope, Task, What};
 use crate::store::values::SpoolId;
 
 impl Writer {

@@ -6,13 +6,14 @@ use std::sync::Arc;
 use tokio::time::Instant;
 
 use super::group::{Asked, Entry, Group};
-use super::{Awaited, LAZY, Task, What, Writer};
+use super::{LAZY, Writer};
 use crate::push::account::Change;
 use crate::store::engine::{Committed, Engine};
 use crate::store::error::StoreError;
 use crate::store::op::{Counted, Deletion, Effect, Op, Outcome, Progress, Unreadable};
 use crate::store::query::{Answer, Query};
 use crate::store::shared::Shared;
+use crate::store::tasks::{Awaited, Task, What};
 use crate::store::values::SpoolId;
 
 impl Writer {
