@@ -178,15 +178,15 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError::Database`], and it may be there or not; [`StoreError::Closed`] after [`Store::shutdown`].
-    pub async fn bury(&self, sm_id: &str, tombstone: Tombstone) -> Result<(), StoreError> {
+    pub async fn save_tombstone(&self, sm_id: &str, tombstone: Tombstone) -> Result<(), StoreError> {
         self.write(Op::SaveTombstone { sm_id: sm_id.to_owned(), tombstone }).await.map(drop)
     }
 
-    /// As [`Store::bury`], unless the account was removed since the session's login: nothing is kept of it.
+    /// As [`Store::save_tombstone`], unless the account was removed since the session's login: nothing is kept of it.
     ///
     /// # Errors
-    /// As [`Store::bury`].
-    pub async fn bury_known(&self, login: LoginId, sm_id: &str, tombstone: Tombstone) -> Result<(), StoreError> {
+    /// As [`Store::save_tombstone`].
+    pub async fn save_tombstone_of(&self, login: LoginId, sm_id: &str, tombstone: Tombstone) -> Result<(), StoreError> {
         let session = SpoolId { account: tombstone.account.clone(), login };
         let what = What::Write(Op::SaveTombstone { sm_id: sm_id.to_owned(), tombstone });
         match self.ask(what, 0, Awaited::Commit, Some(session)).await {

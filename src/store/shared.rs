@@ -72,8 +72,8 @@ impl Shared {
 
     /// Counts and logs stanzas that cannot be read.
     pub(super) fn note_unreadable(&self, unreadable: &Unreadable) {
-        let Unreadable { spool, places, error: Some(error) } = unreadable else { return };
-        let (stanzas, first) = (places.len(), places.first().map(|places| *places.start()));
+        let Unreadable { spool, seqs, error: Some(error) } = unreadable else { return };
+        let (stanzas, first) = (seqs.len(), seqs.first().map(|seqs| *seqs.start()));
         self.lost.inc_by(stanzas as u64);
         tracing::error!(
             account = %spool.account, login = spool.login.0, stanzas, first, %error,

@@ -99,7 +99,7 @@ fn expire_readable(tx: &mut Tables<'_>, spool: &SpoolId, before: u64) -> Result<
         count = tx.spools.delete(spool, 0..=last)?.stanzas;
     }
     // Those before it went as well.
-    if !unreadable.places.is_empty() {
+    if !unreadable.seqs.is_empty() {
         tx.unreadable.push(unreadable);
     }
     if tx.spools.is_empty(spool)? {

@@ -1,4 +1,4 @@
-//! Compaction: what a file that is mostly free holds is copied into a fresh one, which then takes its place.
+//! Compaction: what a file that is mostly free holds is copied into a fresh one, which then replaces it.
 //!
 //! redb's own compaction moves pages inside the file, in transactions that cannot be cut short and take seconds where much
 //! is free. A copy costs only what is left, can be given up at any step, and leaves readers alone. It is good only if

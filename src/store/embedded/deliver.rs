@@ -21,7 +21,7 @@ pub(super) fn spool(
         if item.seq > last_seq {
             last_seq = item.seq;
         } else if !tx.spools.holds(spool, item)? {
-            return Err(StoreError::PlaceTaken { seq: item.seq, last_seq });
+            return Err(StoreError::SequenceTaken { seq: item.seq, last_seq });
         }
     }
     if last_seq > known {
@@ -45,7 +45,7 @@ pub(super) fn prepare_row(
             // What was in it before the account was removed may still be there.
             let doomed = tx.spools.doomed(spool)?;
             if let Some(item) = items.iter().find(|item| item.seq > known && item.seq <= doomed) {
-                return Err(StoreError::PlaceTaken { seq: item.seq, last_seq: doomed });
+                return Err(StoreError::SequenceTaken { seq: item.seq, last_seq: doomed });
             }
             // The session may not know yet that its device turned out to be another.
             let state = tx.accounts.load_if_readable(&spool.account)?;

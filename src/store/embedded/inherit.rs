@@ -127,7 +127,7 @@ fn find(tx: &mut Tables<'_>, search: &mut Search) -> Result<Option<Found>, Store
             }
             ControlFlow::Continue(())
         })?;
-        if !unreadable.places.is_empty() {
+        if !unreadable.seqs.is_empty() {
             tx.unreadable.push(unreadable);
         }
         if !found.is_empty() {

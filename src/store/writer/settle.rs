@@ -82,8 +82,8 @@ impl Writer {
         }
         for unreadable in &committed.unreadable {
             shared.note_unreadable(unreadable);
-            let Unreadable { spool, places, .. } = unreadable;
-            shared.deletions.hide(spool, places);
+            let Unreadable { spool, seqs, .. } = unreadable;
+            shared.deletions.hide(spool, seqs);
             self.due.get_or_insert_with(|| Instant::now() + LAZY);
         }
     }
