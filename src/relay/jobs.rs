@@ -64,7 +64,7 @@ impl Jobs {
             | Request::Load(_)
             | Request::TakeOver
             | Request::Adopt(..)
-            | Request::Bury(..)
+            | Request::Tombstone(..)
             | Request::Wake(_)
             | Request::Begun(_) => self.waiting.push_back(request),
         }
@@ -180,7 +180,7 @@ impl Jobs {
             | Request::Change(..)
             | Request::Load(_)
             | Request::TakeOver
-            | Request::Bury(..)
+            | Request::Tombstone(..)
             | Request::Wake(_)
             | Request::Begun(_) => true,
         });
@@ -278,10 +278,10 @@ impl Jobs {
                     Done::Spooled(Spooling::new(last, Ok(())))
                 })
             }
-            Request::Bury(id, h) => Box::pin(async move {
+            Request::Tombstone(id, h) => Box::pin(async move {
                 let Slot { account, device } = slot;
                 let tombstone = Tombstone { account, device, h: h.get(), at: clock::unix_secs().get() };
-                Done::Quiet(store.bury_known(own.login, id.as_str(), tombstone).await)
+                Done::Quiet(store.save_tombstone_of(own.login, id.as_str(), tombstone).await)
             }),
             Request::Wake(reason) => {
                 let wake = Wake { since: clock::unix_secs().get(), reason };

@@ -9,9 +9,8 @@ use super::error::StoreError;
 use super::newest::ChangeId;
 use super::op::{Effect, Op};
 use super::query::{Answer, Piece, Query};
-use super::shared::unix_ms;
+use super::tasks::{Asking, Awaited, Task, Ticket, What};
 use super::values::{AccountPage, Expired, LoggedIn, Slot, SpoolId, Tombstone, Ttl, Wake, WakeReason};
-use super::writer::{Asking, Awaited, Task, Ticket, What};
 use crate::jid::BareJid;
 use crate::push::account::{Account, Change, DeviceId, LoginId};
 
@@ -178,15 +177,15 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError::Database`], and it may be there or not; [`StoreError::Closed`] after [`Store::shutdown`].
-    pub async fn bury(&self, sm_id: &str, tombstone: Tombstone) -> Result<(), StoreError> {
+    pub async fn save_tombstone(&self, sm_id: &str, tombstone: Tombstone) -> Result<(), StoreError> {
         self.write(Op::SaveTombstone { sm_id: sm_id.to_owned(), tombstone }).await.map(drop)
     }
 
-    /// As [`Store::bury`], unless the account was removed since the session's login: nothing is kept of it.
+    /// As [`Store::save_tombstone`], unless the account was removed since the session's login: nothing is kept of it.
     ///
     /// # Errors
-    /// As [`Store::bury`].
-    pub async fn bury_known(&self, login: LoginId, sm_id: &str, tombstone: Tombstone) -> Result<(), StoreError> {
+    /// As [`Store::save_tombstone`].
+    pub async fn save_tombstone_of(&self, login: LoginId, sm_id: &str, tombstone: Tombstone) -> Result<(), StoreError> {
         let session = SpoolId { account: tombstone.account.clone(), login };
         let what = What::Write(Op::SaveTombstone { sm_id: sm_id.to_owned(), tombstone });
         match self.ask(what, 0, Awaited::Commit, Some(session)).await {
@@ -234,7 +233,7 @@ impl Store {
 
     /// Writes a note that cannot be read again, as far as its key says what it was.
     async fn replace_wake(&self, slot: &Slot) -> Result<Wake, StoreError> {
-        let wake = Wake { since: unix_ms() / 1000, reason: WakeReason::Restart };
+        let wake = Wake { since: crate::clock::unix_millis().get() / 1000, reason: WakeReason::Restart };
         tracing::error!(account = %slot.account, "the note that a device is to be woken could not be read: it is replaced");
         self.wake(slot, wake).await?;
         Ok(wake)

@@ -23,8 +23,8 @@ const RANGES: usize = 1024;
 pub(super) struct Hidden(BTreeMap<u64, u64>);
 
 impl Hidden {
-    pub(super) fn insert(&mut self, places: &RangeInclusive<u64>) {
-        let (mut start, mut end) = (*places.start(), *places.end());
+    pub(super) fn insert(&mut self, seqs: &RangeInclusive<u64>) {
+        let (mut start, mut end) = (*seqs.start(), *seqs.end());
         if start > end {
             return;
         }
@@ -40,21 +40,21 @@ impl Hidden {
         self.0.insert(start, end);
     }
 
-    /// The last of the hidden places that follow each other from this one on, if it is hidden.
-    pub(super) fn end_of(&self, place: u64) -> Option<u64> {
-        self.0.range(..=place).next_back().map(|(_, end)| *end).filter(|end| *end >= place)
+    /// The last of the hidden seqs that follow each other from this one on, if it is hidden.
+    pub(super) fn end_of(&self, seq: u64) -> Option<u64> {
+        self.0.range(..=seq).next_back().map(|(_, end)| *end).filter(|end| *end >= seq)
     }
 
-    /// The first hidden ranges from a place on.
+    /// The first hidden ranges from a seq on.
     pub(super) fn first(&self, from: u64, at_most: usize) -> Vec<RangeInclusive<u64>> {
         let within = self.end_of(from).map(|end| from..=end);
         let behind = (Bound::Excluded(from), Bound::Unbounded);
         within.into_iter().chain(self.0.range(behind).map(|(start, end)| *start..=*end)).take(at_most).collect()
     }
 
-    /// Shows places again.
-    fn show_all(&mut self, places: &RangeInclusive<u64>) {
-        let (first, last) = (*places.start(), *places.end());
+    /// Shows seqs again.
+    fn show_all(&mut self, seqs: &RangeInclusive<u64>) {
+        let (first, last) = (*seqs.start(), *seqs.end());
         let within = |(start, end): (&u64, &u64)| (*end >= first && *start <= last).then_some((*start, *end));
         let touched: Vec<_> = self.0.range(..=last).rev().map_while(within).collect();
         for (start, end) in touched {
@@ -84,12 +84,12 @@ struct Spools {
 }
 
 impl Spools {
-    fn hide(&mut self, spool: &SpoolId, places: impl IntoIterator<Item = RangeInclusive<u64>>) {
+    fn hide(&mut self, spool: &SpoolId, seqs: impl IntoIterator<Item = RangeInclusive<u64>>) {
         if !self.hidden.contains_key(spool) {
             self.hidden.insert(spool.clone(), Hidden::default());
         }
         if let Some(hidden) = self.hidden.get_mut(spool) {
-            places.into_iter().for_each(|places| hidden.insert(&places));
+            seqs.into_iter().for_each(|seqs| hidden.insert(&seqs));
         }
     }
 
@@ -117,8 +117,8 @@ impl Deletions {
     }
 
     /// Hides stanzas from all readers, until they are gone from the disk.
-    pub(super) fn hide(&self, spool: &SpoolId, places: &[RangeInclusive<u64>]) {
-        self.spools().hide(spool, places.iter().cloned());
+    pub(super) fn hide(&self, spool: &SpoolId, seqs: &[RangeInclusive<u64>]) {
+        self.spools().hide(spool, seqs.iter().cloned());
     }
 
     /// Hides stanzas that may come into a spool later, because their caller does not wait for them any more.
@@ -242,13 +242,12 @@ mod tests {
     #[test]
     fn hidden_ranges_are_merged_and_forgotten_from_the_front() {
         let mut hidden = Hidden::default();
-        for places in [5..=7, 20..=30, 8..=9, 1..=2, 3..=3, 40..=u64::MAX, 25..=35] {
-            hidden.insert(&places);
+        for seqs in [5..=7, 20..=30, 8..=9, 1..=2, 3..=3, 40..=u64::MAX, 25..=35] {
+            hidden.insert(&seqs);
         }
         assert_eq!(hidden.first(0, 9), [1..=3, 5..=9, 20..=35, 40..=u64::MAX]);
-        for (place, end) in [(0, None), (1, Some(3)), (4, None), (20, Some(35)), (36, None), (u64::MAX, Some(u64::MAX))]
-        {
-            assert_eq!(hidden.end_of(place), end, "{place}");
+        for (seq, end) in [(0, None), (1, Some(3)), (4, None), (20, Some(35)), (36, None), (u64::MAX, Some(u64::MAX))] {
+            assert_eq!(hidden.end_of(seq), end, "{seq}");
         }
         assert_eq!(hidden.first(6, 2), [6..=9, 20..=35]);
         hidden.show_all(&(0..=21));

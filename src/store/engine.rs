@@ -7,13 +7,10 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::embedded::Embedded;
 use super::error::StoreError;
 use super::op::{Counted, Deletion, Op, Outcome, Progress, Unreadable};
 use super::query::{Answer, Query};
 use super::schema::Count;
-#[cfg(test)]
-use super::tests::engine::Faulty;
 use super::values::SpoolId;
 use crate::push::account::LoginId;
 
@@ -112,72 +109,4 @@ pub(super) enum Failure {
     /// Not known: the database did not answer.
     #[cfg_attr(not(test), expect(dead_code, reason = "the embedded engine always knows"))]
     Unknown,
-}
-
-/// The engine of a store.
-#[derive(Debug)]
-pub(super) enum Engines {
-    /// redb, in the state directory.
-    Embedded(Embedded),
-    /// For tests: stalls, and loses answers.
-    #[cfg(test)]
-    Faulty(Faulty),
-}
-
-impl Engine for Engines {
-    fn opening(&self) -> Result<Opening, StoreError> {
-        match self {
-            Self::Embedded(engine) => engine.opening(),
-            #[cfg(test)]
-            Self::Faulty(engine) => engine.opening(),
-        }
-    }
-
-    fn commit(&self, group: &Group<'_>) -> Result<Committed, Failure> {
-        match self {
-            Self::Embedded(engine) => engine.commit(group),
-            #[cfg(test)]
-            Self::Faulty(engine) => engine.commit(group),
-        }
-    }
-
-    async fn read(&self, query: Query) -> Result<Answer, StoreError> {
-        match self {
-            Self::Embedded(engine) => engine.read(query).await,
-            #[cfg(test)]
-            Self::Faulty(engine) => engine.read(query).await,
-        }
-    }
-
-    async fn health(&self) -> Result<(), StoreError> {
-        match self {
-            Self::Embedded(engine) => engine.health().await,
-            #[cfg(test)]
-            Self::Faulty(engine) => engine.health().await,
-        }
-    }
-
-    fn maintenance(&self) -> Option<Instant> {
-        match self {
-            Self::Embedded(engine) => engine.maintenance(),
-            #[cfg(test)]
-            Self::Faulty(engine) => engine.maintenance(),
-        }
-    }
-
-    fn maintain(&self, is_wanted: &dyn Fn() -> bool) {
-        match self {
-            Self::Embedded(engine) => engine.maintain(is_wanted),
-            #[cfg(test)]
-            Self::Faulty(engine) => engine.maintain(is_wanted),
-        }
-    }
-
-    fn close(&self, counts: &[(SpoolId, Count)]) {
-        match self {
-            Self::Embedded(engine) => engine.close(counts),
-            #[cfg(test)]
-            Self::Faulty(engine) => engine.close(counts),
-        }
-    }
 }

@@ -62,10 +62,10 @@ pub enum StoreError {
     /// The caller's: another stanza has or had this sequence number in the spool, or the call's are not in order; nothing was
     /// changed.
     #[error("place {seq} of the spool is taken: its last is {last_seq}")]
-    PlaceTaken {
-        /// The place that was asked for.
+    SequenceTaken {
+        /// The sequence number that was asked for.
         seq: u64,
-        /// The last place that was ever used.
+        /// The last one that was ever used.
         last_seq: u64,
     },
     /// The user's or the operator's: the account was removed after the session's login; nothing of it is kept.

@@ -14,7 +14,9 @@
 //! | `accounts`, `spools` | the calls of the store |
 //! | `writer` | the one thread that has groups of writes committed |
 //! | `deletions`, `counts`, `newest`, `logins` | what the writer and the calls know in memory |
+//! | `tasks`, `shared` | what calls and the writer hand to each other |
 //! | `engine`, `op`, `query` | the seam: writes, reads and outcomes as data |
+//! | `engines` | the choice of an engine |
 //! | `embedded` | redb |
 //! | `schema` | tables, keys, records, version |
 //! | `values`, `error` | what callers see |
@@ -59,6 +61,7 @@ mod counts;
 mod deletions;
 mod embedded;
 mod engine;
+mod engines;
 mod error;
 mod logins;
 mod newest;
@@ -67,6 +70,7 @@ mod query;
 mod schema;
 mod shared;
 mod spools;
+mod tasks;
 #[cfg(test)]
 pub(crate) mod tests;
 mod values;
@@ -87,13 +91,14 @@ use deletions::Deletions;
 use embedded::Embedded;
 use embedded::disk::Disk;
 use embedded::paths::{FILE, InDirectory, inaccessible};
-use engine::{Engine, Engines, Opening};
+use engine::{Engine, Opening};
+use engines::Engines;
 use logins::Logins;
 use newest::Newest;
 use op::{Effect, Op};
 use query::{Answer, Query};
 use shared::{PATIENCE, Shared};
-use writer::{Asking, Awaited, Job, Task, Ticket, What};
+use tasks::{Asking, Awaited, Job, Task, Ticket, What};
 
 /// A handle of the store; clones share it. Once the last one is dropped the writer ends, and the database is closed;
 /// at once after [`Store::shutdown`].

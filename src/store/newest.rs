@@ -5,7 +5,6 @@
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard};
 
-use super::shared::unix_ms;
 use crate::jid::BareJid;
 use crate::push::account::{Account, Change, DeviceId};
 use crate::sync::lock;
@@ -95,7 +94,7 @@ impl Accounts {
     }
 
     fn next_revision(&mut self) -> u64 {
-        self.revision = unix_ms().max(self.revision.saturating_add(1));
+        self.revision = crate::clock::unix_millis().get().max(self.revision.saturating_add(1));
         self.revision
     }
 

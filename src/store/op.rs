@@ -179,18 +179,18 @@ pub(super) enum Counted {
 #[derive(Clone, Debug)]
 pub(super) struct Unreadable {
     pub(super) spool: SpoolId,
-    pub(super) places: Vec<RangeInclusive<u64>>,
+    pub(super) seqs: Vec<RangeInclusive<u64>>,
     /// Of the first of them.
     pub(super) error: Option<StoreError>,
 }
 
 impl Unreadable {
     pub(super) fn of(spool: &SpoolId) -> Self {
-        Self { spool: spool.clone(), places: Vec::new(), error: None }
+        Self { spool: spool.clone(), seqs: Vec::new(), error: None }
     }
 
     pub(super) fn add(&mut self, seq: u64, error: StoreError) {
-        self.places.push(seq..=seq);
+        self.seqs.push(seq..=seq);
         self.error.get_or_insert(error);
     }
 }

@@ -88,12 +88,12 @@ impl SpoolId {
     }
 
     /// The key of a stanza.
-    pub(super) fn place(&self, seq: u64) -> (&str, u64, u64) {
+    pub(super) fn stanza_key(&self, seq: u64) -> (&str, u64, u64) {
         (self.account.as_str(), self.login.0, seq)
     }
 
-    pub(super) fn places(&self, seqs: RangeInclusive<u64>) -> RangeInclusive<(&str, u64, u64)> {
-        self.place(*seqs.start())..=self.place(*seqs.end())
+    pub(super) fn stanza_keys(&self, seqs: RangeInclusive<u64>) -> RangeInclusive<(&str, u64, u64)> {
+        self.stanza_key(*seqs.start())..=self.stanza_key(*seqs.end())
     }
 }
 

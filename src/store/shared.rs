@@ -2,19 +2,19 @@
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use prometheus_client::metrics::counter::Counter;
 
 use super::counts::Counts;
 use super::deletions::Deletions;
-use super::engine::Engines;
+use super::engines::Engines;
 use super::error::StoreError;
 use super::logins::Logins;
 use super::newest::{ChangeId, Newest};
 use super::op::{Effect, Unreadable};
+use super::tasks::{Scope, Ticket};
 use super::values::{SpoolId, SpoolLimits};
-use super::writer::{Scope, Ticket};
 use crate::jid::BareJid;
 use crate::metrics::Latency;
 use crate::sync::lock;
@@ -73,8 +73,8 @@ impl Shared {
 
     /// Counts and logs stanzas that cannot be read.
     pub(super) fn note_unreadable(&self, unreadable: &Unreadable) {
-        let Unreadable { spool, places, error: Some(error) } = unreadable else { return };
-        let (stanzas, first) = (places.len(), places.first().map(|places| *places.start()));
+        let Unreadable { spool, seqs, error: Some(error) } = unreadable else { return };
+        let (stanzas, first) = (seqs.len(), seqs.first().map(|seqs| *seqs.start()));
         self.lost.inc_by(stanzas as u64);
         tracing::error!(
             account = %spool.account, login = spool.login.0, stanzas, first, %error,
@@ -97,10 +97,4 @@ impl Shared {
             tracing::warn!(%account, stanzas, "never_fetched: what waited for a device that is forgotten is deleted");
         }
     }
-}
-
-/// Unix milliseconds now.
-pub(super) fn unix_ms() -> u64 {
-    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }

@@ -9,8 +9,8 @@ use super::Store;
 use super::error::StoreError;
 use super::op::{Effect, Op};
 use super::query::{Answer, Held, Query};
+use super::tasks::{Awaited, Job, Scope, What};
 use super::values::{Backlog, Inherited, Slot, SpoolId};
-use super::writer::{Awaited, Job, Scope, What};
 use crate::jid::BareJid;
 use crate::push::account::{Account, DeviceId, LoginId};
 use crate::session::queue::Spooled;
@@ -35,7 +35,7 @@ impl Store {
     /// Not cancel safe: dropped while waiting, the stanzas may be on disk or not.
     ///
     /// # Errors
-    /// [`StoreError::SpoolFull`], [`StoreError::PlaceTaken`], [`StoreError::AccountRemoved`], [`StoreError::UnknownVersion`],
+    /// [`StoreError::SpoolFull`], [`StoreError::SequenceTaken`], [`StoreError::AccountRemoved`], [`StoreError::UnknownVersion`],
     /// [`StoreError::Corrupt`]: none is stored. [`StoreError::NoAnswer`]: none is read by anybody, until the same are handed over again.
     /// [`StoreError::Database`]: unknown. [`StoreError::Closed`] after [`Store::shutdown`].
     pub async fn spool(&self, spool: &SpoolId, device: DeviceId, items: Vec<Spooled>) -> Result<(), StoreError> {
@@ -59,10 +59,10 @@ impl Store {
         let hidden = self.shared.deletions.of(spool);
         let query = Query::Stanzas { spool: spool.clone(), hidden, after, weight };
         let Answer::Stanzas(items, unreadable) = self.read(query).await? else { return Err(StoreError::Mistaken) };
-        if !unreadable.places.is_empty() {
+        if !unreadable.seqs.is_empty() {
             self.shared.note_unreadable(&unreadable);
             // This process does not show them again, whatever becomes of that.
-            if let Err(error) = self.discard(spool, unreadable.places).await {
+            if let Err(error) = self.discard(spool, unreadable.seqs).await {
                 tracing::warn!(%error, "stanzas that cannot be read are not deleted yet");
             }
         }
@@ -89,8 +89,8 @@ impl Store {
     ///
     /// # Errors
     /// As [`Store::account`]; this process shows none of them again all the same, and tries once more with its next commits.
-    pub async fn discard(&self, spool: &SpoolId, places: Vec<RangeInclusive<u64>>) -> Result<(), StoreError> {
-        let what = What::Discard(spool.clone(), places);
+    pub async fn discard(&self, spool: &SpoolId, seqs: Vec<RangeInclusive<u64>>) -> Result<(), StoreError> {
+        let what = What::Discard(spool.clone(), seqs);
         self.ask(what, 0, Awaited::Commit, None).await.map(drop)
     }
 

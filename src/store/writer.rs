@@ -3,7 +3,6 @@
 mod admit;
 mod group;
 mod settle;
-mod tasks;
 
 use std::collections::{HashSet, VecDeque};
 use std::io;
@@ -17,12 +16,12 @@ use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::DropGuard;
 
 use self::group::{Entry, Group, Window};
-pub(super) use self::tasks::{Asking, Awaited, Job, Scope, Task, Ticket, What};
 use super::engine::{self, Committed, Engine, Failure, Opening};
 use super::error::StoreError;
 use super::op::{Deletion, Op};
 use super::schema::Count;
 use super::shared::Shared;
+use super::tasks::{Job, Task};
 use super::values::SpoolId;
 use crate::limits::Seldom;
 

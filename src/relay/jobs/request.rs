@@ -24,7 +24,7 @@ pub(in crate::relay) enum Request {
     TakeOver,
     /// Of devices with a registration, or of those without; and the numbers that they get.
     Adopt(bool, RangeInclusive<u64>),
-    Bury(SmId, sm::Handled),
+    Tombstone(SmId, sm::Handled),
     Wake(WakeReason),
     /// What the store was asked for already.
     Begun(Begun),
@@ -116,7 +116,7 @@ impl Request {
             | Self::Load(_)
             | Self::TakeOver
             | Self::Adopt(..)
-            | Self::Bury(..)
+            | Self::Tombstone(..)
             | Self::Wake(_)
             | Self::Begun(_) => true,
         }
@@ -131,7 +131,7 @@ impl Request {
             | Self::Change(..)
             | Self::Load(_)
             | Self::TakeOver
-            | Self::Bury(..)
+            | Self::Tombstone(..)
             | Self::Wake(_)
             | Self::Begun(_) => true,
         }

@@ -19,7 +19,7 @@ pub(super) async fn spool(
         items.iter().map(|item| Spooled { seq: renumbering.seq(item.seq), ..item.clone() }).collect()
     };
     let result = store.spool(own, device, renumbered(&renumbering)).await;
-    let Err(StoreError::PlaceTaken { seq, last_seq }) = result else { return (result, None) };
+    let Err(StoreError::SequenceTaken { seq, last_seq }) = result else { return (result, None) };
     if !renumbering.avoid(seq, last_seq) {
         return (result, None);
     }

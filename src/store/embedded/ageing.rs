@@ -5,7 +5,7 @@ use std::ops::{Bound, ControlFlow};
 use redb::ReadTransaction;
 
 use super::spools::{Budget, PIECE};
-use super::transaction::Transaction;
+use super::tables::Tables;
 use super::{accounts, change, deliver, inherit};
 use crate::jid::BareJid;
 use crate::push::account::LoginId;
@@ -17,7 +17,7 @@ use crate::store::schema::{ACCOUNTS, Row, SPOOLS, TOMBSTONES, decode_account};
 use crate::store::values::{Slot, SpoolId, Tombstone, Wake, WakeReason};
 
 /// Closes the logins that a crash left open, notes wakes for their devices, and returns these.
-pub(super) fn recover(tx: &mut Transaction<'_>, now: u64, revision: u64) -> Result<Vec<Slot>, StoreError> {
+pub(super) fn recover(tx: &mut Tables<'_>, now: u64, revision: u64) -> Result<Vec<Slot>, StoreError> {
     // While the accounts still say which logins were open.
     let (unreadable, empty) = tx.spools.look_at_all()?;
     inherit::rebuild_rows(tx, unreadable)?;
@@ -42,7 +42,7 @@ pub(super) fn recover(tx: &mut Transaction<'_>, now: u64, revision: u64) -> Resu
 
 /// Forgets what was not seen for long.
 pub(super) fn forget(
-    tx: &mut Transaction<'_>,
+    tx: &mut Tables<'_>,
     accounts: &[BareJid],
     before: u64,
     revision: u64,
@@ -69,14 +69,14 @@ pub(super) fn forget(
 
 /// Deletes from a spool's front what came before this time in unix milliseconds, at most a piece, unless its device has an open
 /// session; returns how many. The first that came later ends it. The row goes with the last stanza.
-pub(super) fn expire(tx: &mut Transaction<'_>, spool: &SpoolId, before: u64) -> Result<u64, StoreError> {
+pub(super) fn expire(tx: &mut Tables<'_>, spool: &SpoolId, before: u64) -> Result<u64, StoreError> {
     match expire_readable(tx, spool, before) {
         Err(error) => tolerate(Err(error)).map(|()| 0),
         gone => gone,
     }
 }
 
-fn expire_readable(tx: &mut Transaction<'_>, spool: &SpoolId, before: u64) -> Result<u64, StoreError> {
+fn expire_readable(tx: &mut Tables<'_>, spool: &SpoolId, before: u64) -> Result<u64, StoreError> {
     let Some(row) = deliver::row(tx, spool)? else { return Ok(0) };
     if !tx.accounts.load(&spool.account)?.is_away(row.device) {
         return Ok(0);
@@ -99,7 +99,7 @@ fn expire_readable(tx: &mut Transaction<'_>, spool: &SpoolId, before: u64) -> Re
         count = tx.spools.delete(spool, 0..=last)?.stanzas;
     }
     // Those before it went as well.
-    if !unreadable.places.is_empty() {
+    if !unreadable.seqs.is_empty() {
         tx.unreadable.push(unreadable);
     }
     if tx.spools.is_empty(spool)? {

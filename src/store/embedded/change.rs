@@ -1,7 +1,7 @@
 //! Changes of accounts, and what depends on them: wakes, spools, tombstones.
 
 use super::deliver;
-use super::transaction::Transaction;
+use super::tables::Tables;
 use crate::jid::BareJid;
 use crate::push::account::{Account, Change, DeviceId, LoginId};
 use crate::store::error::StoreError;
@@ -10,7 +10,7 @@ use crate::store::values::{Slot, SpoolId};
 
 /// Applies a change.
 pub(super) fn change(
-    tx: &mut Transaction<'_>,
+    tx: &mut Tables<'_>,
     account: &BareJid,
     change: &Change,
     revision: u64,
@@ -47,7 +47,7 @@ pub(super) fn change(
 
 /// Stores an account and deletes what depended on that which it has no more.
 pub(super) fn replace(
-    tx: &mut Transaction<'_>,
+    tx: &mut Tables<'_>,
     account: &BareJid,
     (before, after): (&Account, &Account),
 ) -> Result<(), StoreError> {
@@ -67,7 +67,7 @@ pub(super) fn replace(
 
 /// Deletes what is kept about an account and belongs to logins up to this one, without the tombstones.
 pub(super) fn remove(
-    tx: &mut Transaction<'_>,
+    tx: &mut Tables<'_>,
     account: &BareJid,
     up_to: LoginId,
     revision: u64,
@@ -92,7 +92,7 @@ pub(super) fn remove(
 
 /// Deletes the tombstones of a removed account as far as the budget goes.
 pub(super) fn remove_tombstones(
-    tx: &mut Transaction<'_>,
+    tx: &mut Tables<'_>,
     (account, up_to, revision): (&BareJid, LoginId, u64),
     mut removal: Removal,
 ) -> Result<Outcome, StoreError> {

@@ -1,4 +1,4 @@
-//! Compaction: what a file that is mostly free holds is copied into a fresh one, which then takes its place.
+//! Compaction: what a file that is mostly free holds is copied into a fresh one, which then replaces it.
 //!
 //! redb's own compaction moves pages inside the file, in transactions that cannot be cut short and take seconds where much
 //! is free. A copy costs only what is left, can be given up at any step, and leaves readers alone. It is good only if
@@ -6,15 +6,9 @@
 
 use std::time::Duration;
 
-use redb::{
-    Database, Durability, Key, ReadTransaction, ReadableDatabase, ReadableTable, ReadableTableMetadata,
-    TableDefinition, Value,
-};
 use tokio::time::Instant;
 
 use super::disk::Disk;
-use crate::store::error::StoreError;
-use crate::store::schema::{ACCOUNTS, BURIED, DOOMED, META, SPOOLS, STANZAS, TABLES, TOMBSTONES, WAKES};
 
 /// Bytes from which on a file is worth it.
 pub(in crate::store) const LARGE: u64 = 64 << 20;
@@ -26,8 +20,6 @@ const PATIENCE: Duration = Duration::from_secs(60);
 pub(in crate::store) const BUDGET: Duration = Duration::from_millis(250);
 /// The time until the next attempt: the first is the least, and each that fails doubles it.
 const PAUSES: [Duration; 2] = [Duration::from_secs(60), Duration::from_secs(60 * 60)];
-/// Bytes of records that are copied between two looks at what waits.
-const CHUNK: u64 = 2 << 20;
 
 /// Whether a file of so many bytes is mostly free, if its records need so many.
 pub(in crate::store) fn is_sparse(len: u64, held: u64) -> bool {
@@ -106,84 +98,6 @@ pub(in crate::store) fn shrink(disk: &Disk, go_on: &mut dyn FnMut(u64) -> bool) 
         }
     }
     true
-}
-
-/// Copies all records, as of the last commit, and returns whether it came to the end: it is asked at each step, and told how
-/// many bytes were copied. What it returns `true` for is on disk.
-pub(in crate::store) fn copy(
-    from: &Database,
-    to: &Database,
-    go_on: &mut dyn FnMut(u64) -> bool,
-) -> Result<bool, StoreError> {
-    let from = from.begin_read()?;
-    if from.list_tables()?.count() != TABLES {
-        tracing::warn!("the database has tables of another version, and stays as large as it is");
-        return Ok(false);
-    }
-    let mut copy = Copy { from, to, copied: 0, go_on };
-    let whole = copy.table(ACCOUNTS)?
-        && copy.table(META)?
-        && copy.table(SPOOLS)?
-        && copy.table(DOOMED)?
-        && copy.table(WAKES)?
-        && copy.table(TOMBSTONES)?
-        && copy.table(BURIED)?
-        && copy.table(STANZAS)?;
-    if whole {
-        to.begin_write()?.commit()?;
-    }
-    Ok(whole)
-}
-
-struct Copy<'a> {
-    from: ReadTransaction,
-    to: &'a Database,
-    /// Bytes of keys and values.
-    copied: u64,
-    go_on: &'a mut dyn FnMut(u64) -> bool,
-}
-
-impl Copy<'_> {
-    /// Copies a table, and returns whether it came to the end.
-    fn table<K: Key, V: Value>(&mut self, definition: TableDefinition<'static, K, V>) -> Result<bool, StoreError> {
-        let table = self.from.open_table(definition)?;
-        let mut rows = table.iter()?;
-        let mut count = 0u64;
-        loop {
-            let mut transaction = self.to.begin_write()?;
-            let (begin, mut at_end) = (self.copied, false);
-            let mut copy = transaction.open_table(definition)?;
-            while !at_end && self.copied.saturating_sub(begin) < CHUNK {
-                let Some(row) = rows.next() else {
-                    at_end = true;
-                    continue;
-                };
-                let (key, value) = row?;
-                let (key, value) = (key.value(), value.value());
-                let len = K::as_bytes(&key).as_ref().len().saturating_add(V::as_bytes(&value).as_ref().len());
-                copy.insert(key, value)?;
-                self.copied = self.copied.saturating_add(len as u64);
-                count = count.saturating_add(1);
-            }
-            let same = !at_end || copy.len()? == table.len()?;
-            drop(copy);
-            if at_end {
-                // The last transaction of all is synced, and these with it.
-                transaction.set_durability(Durability::None)?;
-            }
-            transaction.commit()?;
-            if !same {
-                tracing::error!(table = redb::TableHandle::name(&definition), count, "not copied wholly");
-                return Ok(false);
-            }
-            if !(self.go_on)(self.copied) {
-                return Ok(false);
-            }
-            if at_end {
-                return Ok(true);
-            }
-        }
-    }
 }
 
 #[cfg(test)]

@@ -119,7 +119,7 @@ impl Old<'_> {
             self.slots.remove((account, device))?;
             meta.remove(key::CONVERTING)?;
         }
-        // A slot in which nothing waits needs no spool: new ones have places of their own.
+        // A slot in which nothing waits needs no spool: new sessions have numbers of their own.
         if count.backlog.count > 0 {
             row.count = Some(count);
             spools.insert((account, login.0), row.encode().as_slice())?;

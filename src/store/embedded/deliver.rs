@@ -1,6 +1,6 @@
 //! Stanzas that come into a spool.
 
-use super::transaction::Transaction;
+use super::tables::Tables;
 use crate::jid::BareJid;
 use crate::push::account::DeviceId;
 use crate::session::queue::Spooled;
@@ -11,7 +11,7 @@ use crate::store::values::SpoolId;
 
 /// Adds stanzas to a spool, all or none. Those up to `known` must be there already.
 pub(super) fn spool(
-    tx: &mut Transaction<'_>,
+    tx: &mut Tables<'_>,
     (spool, device): (&SpoolId, DeviceId),
     items: &[Spooled],
     known: u64,
@@ -21,7 +21,7 @@ pub(super) fn spool(
         if item.seq > last_seq {
             last_seq = item.seq;
         } else if !tx.spools.holds(spool, item)? {
-            return Err(StoreError::PlaceTaken { seq: item.seq, last_seq });
+            return Err(StoreError::SequenceTaken { seq: item.seq, last_seq });
         }
     }
     if last_seq > known {
@@ -33,7 +33,7 @@ pub(super) fn spool(
 
 /// Lets the row of a spool say that the spool is counted in memory. A new spool gets one.
 pub(super) fn prepare_row(
-    tx: &mut Transaction<'_>,
+    tx: &mut Tables<'_>,
     (spool, device): (&SpoolId, DeviceId),
     items: &[Spooled],
     known: u64,
@@ -45,7 +45,7 @@ pub(super) fn prepare_row(
             // What was in it before the account was removed may still be there.
             let doomed = tx.spools.doomed(spool)?;
             if let Some(item) = items.iter().find(|item| item.seq > known && item.seq <= doomed) {
-                return Err(StoreError::PlaceTaken { seq: item.seq, last_seq: doomed });
+                return Err(StoreError::SequenceTaken { seq: item.seq, last_seq: doomed });
             }
             // The session may not know yet that its device turned out to be another.
             let state = tx.accounts.load_if_readable(&spool.account)?;
@@ -59,7 +59,7 @@ pub(super) fn prepare_row(
 }
 
 /// Writes the row of a spool that cannot be read again.
-pub(super) fn rebuild(tx: &mut Transaction<'_>, spool: &SpoolId, device: DeviceId) -> Result<(), StoreError> {
+pub(super) fn rebuild(tx: &mut Tables<'_>, spool: &SpoolId, device: DeviceId) -> Result<(), StoreError> {
     tracing::error!(
         account = %spool.account, login = spool.login.0,
         "the row of a spool could not be read: it was built again"
@@ -71,7 +71,7 @@ pub(super) fn rebuild(tx: &mut Transaction<'_>, spool: &SpoolId, device: DeviceI
 ///
 /// # Errors
 /// What is wrong with it, if it is not known which device the stanzas are for.
-pub(super) fn row(tx: &mut Transaction<'_>, spool: &SpoolId) -> Result<Option<Row>, StoreError> {
+pub(super) fn row(tx: &mut Tables<'_>, spool: &SpoolId) -> Result<Option<Row>, StoreError> {
     match tx.spools.row(spool) {
         Err(error) if error.is_of_one_record() => match device_of(tx, spool)? {
             Some(device) => {
@@ -85,7 +85,7 @@ pub(super) fn row(tx: &mut Transaction<'_>, spool: &SpoolId) -> Result<Option<Ro
 }
 
 /// The device that a spool is for, as its account says: that of its session, or the only one.
-pub(super) fn device_of(tx: &Transaction<'_>, spool: &SpoolId) -> Result<Option<DeviceId>, StoreError> {
+pub(super) fn device_of(tx: &Tables<'_>, spool: &SpoolId) -> Result<Option<DeviceId>, StoreError> {
     let Some(state) = tx.accounts.load_if_readable(&spool.account)? else { return Ok(None) };
     let only = match state.devices.as_slice() {
         [only] => Some(only.id),
@@ -97,7 +97,7 @@ pub(super) fn device_of(tx: &Transaction<'_>, spool: &SpoolId) -> Result<Option<
 /// Writes into the row of a spool what is in it, if there is something else to commit. If its session has ended and nothing is, the row
 /// goes.
 pub(super) fn save_count(
-    tx: &mut Transaction<'_>,
+    tx: &mut Tables<'_>,
     spool: &SpoolId,
     count: Count,
     has_ended: bool,
@@ -115,13 +115,13 @@ pub(super) fn save_count(
 }
 
 /// The session of a login has ended: its spool goes if nothing is in it.
-pub(super) fn close(tx: &mut Transaction<'_>, spool: &SpoolId) -> Result<(), StoreError> {
+pub(super) fn close(tx: &mut Tables<'_>, spool: &SpoolId) -> Result<(), StoreError> {
     if tx.spools.is_empty(spool)? { tx.spools.doom(spool) } else { Ok(()) }
 }
 
 /// One device turns out to be another. Its spools become the other's.
 pub(super) fn merge(
-    tx: &mut Transaction<'_>,
+    tx: &mut Tables<'_>,
     account: &BareJid,
     (newcomer, known): (DeviceId, DeviceId),
 ) -> Result<(), StoreError> {

@@ -14,8 +14,8 @@ use std::thread;
 
 use redb::{BackendError, Database, DatabaseError, StorageBackend, StorageError};
 
-use super::compact;
-use super::paths::Place;
+use super::copy;
+use super::paths::Location;
 use crate::limits::Seldom;
 use crate::store::error::StoreError;
 use crate::sync::{read, write};
@@ -23,9 +23,9 @@ use crate::sync::{read, write};
 /// Bytes of the database that are kept in memory.
 const CACHE: usize = 4 << 20;
 
-/// The database, or why there is none.
+/// The database, or the error that keeps it from being opened.
 pub(in crate::store) struct Disk {
-    place: Box<dyn Place>,
+    location: Box<dyn Location>,
     held: RwLock<Held>,
     /// Lines about a disk that has failed: each change that is tried causes one.
     failures: Seldom,
@@ -33,19 +33,19 @@ pub(in crate::store) struct Disk {
 
 struct Held {
     database: Result<Database, StoreError>,
-    /// Whether what lies in the database's place ever failed to sync.
+    /// True if the database's file ever failed to sync.
     sync_failed: Arc<AtomicBool>,
 }
 
 impl Disk {
     /// Opens the database.
-    pub(in crate::store) fn new(place: impl Place + 'static) -> Result<Self, StoreError> {
+    pub(in crate::store) fn new(location: impl Location + 'static) -> Result<Self, StoreError> {
         let sync_failed = Arc::new(AtomicBool::new(false));
-        let database = database(place.open()?, &sync_failed)?;
+        let database = database(location.open()?, &sync_failed)?;
         // What an earlier process began, while it had the database.
-        place.discard();
+        location.discard();
         let held = RwLock::new(Held { database: Ok(database), sync_failed });
-        Ok(Self { place: Box::new(place), held, failures: Seldom::default() })
+        Ok(Self { location: Box::new(location), held, failures: Seldom::default() })
     }
 
     /// Does something with the database, unless it could not be opened again.
@@ -79,7 +79,7 @@ impl Disk {
 
     /// Bytes of the database's file.
     pub(in crate::store) fn len(&self) -> io::Result<u64> {
-        self.place.len()
+        self.location.len()
     }
 
     /// Tries once more to open a database that could not be opened again.
@@ -89,31 +89,31 @@ impl Disk {
         }
     }
 
-    /// Copies what the database holds into a fresh one, which takes its place; returns whether it did, which `go_on` is
-    /// asked for at each step, and told how many bytes were copied. To be called while nobody else writes; others may read.
+    /// Copies what the database holds into a fresh file, which replaces the old one; returns whether it did. `go_on` is asked at each
+    /// step, with the number of bytes that were copied. To be called while nobody else writes; others may read.
     pub(in crate::store) fn compact(&self, go_on: &mut dyn FnMut(u64) -> bool) -> Result<bool, StoreError> {
         // Whether the copy can be synced is nothing to the store until it is the database.
         let sync_failed = Arc::new(AtomicBool::new(false));
         let mut copy = || {
-            let fresh = database(self.place.fresh()?, &sync_failed)?;
-            Ok(self.with(|current| compact::copy(current, &fresh, go_on))?.then_some(fresh))
+            let fresh = database(self.location.fresh()?, &sync_failed)?;
+            Ok(self.with(|current| copy::copy(current, &fresh, go_on))?.then_some(fresh))
         };
         let fresh = match copy() {
             Ok(Some(fresh)) => fresh,
             other => {
-                self.place.discard();
+                self.location.discard();
                 return other.map(|_| false);
             }
         };
         let mut held = write(&self.held);
-        if let Err(error) = self.place.replace() {
+        if let Err(error) = self.location.replace() {
             drop(held);
             drop(fresh);
-            self.place.discard();
+            self.location.discard();
             return Err(StorageError::Io(error).into());
         }
         // After a crash either may be there, so that nothing can be promised until only the fresh one can.
-        let settled = self.place.settle().map_err(|error| StoreError::from(StorageError::Io(error)));
+        let settled = self.location.settle().map_err(|error| StoreError::from(StorageError::Io(error)));
         if settled.is_err() {
             sync_failed.store(true, Ordering::Release);
         }
@@ -139,7 +139,7 @@ impl Disk {
         }
         // The old one must release its lock first.
         held.database = Err(error.clone());
-        held.database = self.place.open().and_then(|backend| database(backend, &held.sync_failed));
+        held.database = self.location.open().and_then(|backend| database(backend, &held.sync_failed));
     }
 }
 

@@ -4,7 +4,7 @@ use std::ops::{ControlFlow, RangeInclusive};
 
 use super::deliver::{self, prepare_row};
 use super::spools::PIECE;
-use super::transaction::Transaction;
+use super::tables::Tables;
 use crate::jid::BareJid;
 use crate::push::account::{DeviceId, LoginId};
 use crate::session::queue::Spooled;
@@ -20,7 +20,7 @@ const PIECE_BYTES: usize = 4 << 20;
 
 /// Makes a login the owner of what ended sessions of the device have left.
 pub(super) fn take_over(
-    tx: &mut Transaction<'_>,
+    tx: &mut Tables<'_>,
     account: &BareJid,
     device: DeviceId,
     to: LoginId,
@@ -42,7 +42,7 @@ pub(super) fn take_over(
 }
 
 /// Moves shared stanzas of one spool of a device without a session into another spool.
-pub(super) fn adopt(tx: &mut Transaction<'_>, op: &Op) -> Result<Outcome, StoreError> {
+pub(super) fn adopt(tx: &mut Tables<'_>, op: &Op) -> Result<Outcome, StoreError> {
     let Op::Adopt { account, from, to, device, seqs, without, search } = op else {
         return Ok(Outcome::Done(Effect::Nothing));
     };
@@ -80,7 +80,7 @@ pub(super) fn adopt(tx: &mut Transaction<'_>, op: &Op) -> Result<Outcome, StoreE
 }
 
 /// The number of stanzas at these numbers: they moved there when the same group was committed before.
-fn adopted_before(tx: &Transaction<'_>, to: &SpoolId, seqs: &RangeInclusive<u64>) -> Result<Option<u64>, StoreError> {
+fn adopted_before(tx: &Tables<'_>, to: &SpoolId, seqs: &RangeInclusive<u64>) -> Result<Option<u64>, StoreError> {
     let mut count = 0u64;
     tx.spools.each(to, *seqs.start(), |seq, _| {
         if seq > *seqs.end() {
@@ -93,7 +93,7 @@ fn adopted_before(tx: &Transaction<'_>, to: &SpoolId, seqs: &RangeInclusive<u64>
 }
 
 /// The spools of a device that no session has, the last one first.
-fn begin(tx: &Transaction<'_>, account: &BareJid, from: DeviceId, without: &[LoginId]) -> Result<Search, StoreError> {
+fn begin(tx: &Tables<'_>, account: &BareJid, from: DeviceId, without: &[LoginId]) -> Result<Search, StoreError> {
     let state = tx.accounts.load(account)?;
     let closed = |(spool, row): &(SpoolId, Row)| {
         let is_open = |login| state.device_of(login).is_some();
@@ -107,7 +107,7 @@ fn begin(tx: &Transaction<'_>, account: &BareJid, from: DeviceId, without: &[Log
 type Found = Option<(SpoolId, Vec<Spooled>)>;
 
 /// The next shared stanzas; `None` if the search goes on in the next turn.
-fn find(tx: &mut Transaction<'_>, search: &mut Search) -> Result<Option<Found>, StoreError> {
+fn find(tx: &mut Tables<'_>, search: &mut Search) -> Result<Option<Found>, StoreError> {
     let (mut looks, mut found) = (LOOKS, Vec::new());
     while let Some(spool) = search.spools.last().cloned() {
         let (mut bytes, mut unreadable) = (0usize, Unreadable::of(&spool));
@@ -127,7 +127,7 @@ fn find(tx: &mut Transaction<'_>, search: &mut Search) -> Result<Option<Found>, 
             }
             ControlFlow::Continue(())
         })?;
-        if !unreadable.places.is_empty() {
+        if !unreadable.seqs.is_empty() {
             tx.unreadable.push(unreadable);
         }
         if !found.is_empty() {
@@ -144,7 +144,7 @@ fn find(tx: &mut Transaction<'_>, search: &mut Search) -> Result<Option<Found>, 
 
 /// Builds the rows again that cannot be read. Where nothing says which device a spool is for, its stanzas are lost and deleted;
 /// unless the account cannot be read either.
-pub(super) fn rebuild_rows(tx: &mut Transaction<'_>, unreadable: Vec<SpoolId>) -> Result<(), StoreError> {
+pub(super) fn rebuild_rows(tx: &mut Tables<'_>, unreadable: Vec<SpoolId>) -> Result<(), StoreError> {
     for spool in unreadable {
         if let Err(error) = tx.accounts.load(&spool.account) {
             crate::store::error::tolerate(Err(error))?;

@@ -4,11 +4,12 @@
 //! |---|---|
 //! | `open` | tables that are missing, older versions (`convert`), counting |
 //! | `transaction` | a group of writes, one after the other |
-//! | `accounts`, `spools`, `tombstones`, `wakes` | the tables of each kind of record, in one transaction |
+//! | `tables` | all tables, open in one transaction |
+//! | `accounts`, `spools`, `tombstones`, `wakes` | the tables of each kind of record |
 //! | `change`, `deliver`, `inherit`, `ageing` | the writes that concern several of them |
 //! | `queries` | reads |
 //! | `disk`, `paths` | the file, its recovery after errors, its replacement |
-//! | `compact` | a file that is mostly free is copied into a fresh one |
+//! | `compact`, `copy` | a file that is mostly free is copied into a fresh one |
 //! | `peek` | a look at the database while no daemon runs |
 //!
 //! **Deletions** run in pieces of at most 256 stanzas, and other writes get their turn between two pieces. A spool that is deleted as a
@@ -24,6 +25,7 @@ mod ageing;
 mod change;
 pub(super) mod compact;
 mod convert;
+mod copy;
 mod deliver;
 pub(super) mod disk;
 mod inherit;
@@ -32,6 +34,7 @@ pub(super) mod paths;
 pub(super) mod peek;
 mod queries;
 mod spools;
+mod tables;
 mod tombstones;
 mod transaction;
 mod wakes;
@@ -51,7 +54,7 @@ use super::values::SpoolId;
 use crate::sync::lock;
 use compact::Compaction;
 use disk::Disk;
-use transaction::Transaction;
+use tables::Tables;
 
 /// The embedded engine.
 #[derive(Debug)]
@@ -97,7 +100,7 @@ impl Embedded {
 
     fn transact(&self, database: &Database, group: &Group<'_>) -> Result<Committed, StoreError> {
         let transaction = database.begin_write()?;
-        let mut tables = Transaction::open(&transaction)?;
+        let mut tables = Tables::open(&transaction)?;
         let mut committed = tables.perform(group)?;
         let differs = tables.differs();
         drop(tables);
@@ -175,7 +178,7 @@ impl Engine for Embedded {
     fn close(&self, counts: &[(SpoolId, Count)]) {
         let save = |database: &Database| {
             let transaction = database.begin_write()?;
-            let mut tables = Transaction::open(&transaction)?;
+            let mut tables = Tables::open(&transaction)?;
             let mut save = |(spool, count): &(SpoolId, Count)| deliver::save_count(&mut tables, spool, *count, false);
             counts.iter().try_for_each(&mut save)?;
             drop(tables);

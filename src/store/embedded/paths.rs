@@ -1,4 +1,4 @@
-//! Where the database lies, and how a fresh one takes its place.
+//! The location of the database, and how a fresh file replaces it.
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -13,27 +13,27 @@ use crate::store::error::StoreError;
 
 /// The database's name in the state directory.
 pub(in crate::store) const FILE: &str = "pushward.redb";
-/// The name of a fresh file until it takes the database's place.
+/// The name of a fresh file until it replaces the database.
 const FRESH: &str = "pushward.redb.new";
 
-/// Where the database lies.
-pub(in crate::store) trait Place: Send + Sync {
+/// The location of a database.
+pub(in crate::store) trait Location: Send + Sync {
     /// Opens what is there; called again for every recovery.
     fn open(&self) -> Result<Box<dyn StorageBackend>, StoreError>;
 
     /// Bytes of what is there.
     fn len(&self) -> io::Result<u64>;
 
-    /// Something empty beside it, in place of what was left there.
+    /// Opens an empty file beside it; what was left there is thrown away.
     fn fresh(&self) -> Result<Box<dyn StorageBackend>, StoreError>;
 
     /// Throws away what is beside it, if anything is.
     fn discard(&self);
 
-    /// Puts what is beside it in its place, at once and wholly; if that fails, nothing has changed.
+    /// Replaces it with what is beside it, at once and wholly; if that fails, nothing has changed.
     fn replace(&self) -> io::Result<()>;
 
-    /// Returns once a crash cannot undo [`Place::replace`].
+    /// Returns once a crash cannot undo [`Location::replace`].
     fn settle(&self) -> io::Result<()>;
 }
 
@@ -50,13 +50,13 @@ impl InDirectory {
     }
 }
 
-/// What a path that cannot be used is told as.
+/// Makes the error of a path that cannot be used.
 pub(in crate::store) fn inaccessible(path: &Path) -> impl Fn(io::Error) -> StoreError + use<> {
     let path = path.to_owned();
     move |error| StoreError::Inaccessible { path: path.clone(), error: Arc::new(error) }
 }
 
-impl Place for InDirectory {
+impl Location for InDirectory {
     fn open(&self) -> Result<Box<dyn StorageBackend>, StoreError> {
         let file = OpenOptions::new().read(true).write(true).open(&self.path).map_err(inaccessible(&self.path))?;
         Ok(Box::new(FileBackend::new(file)?))

@@ -162,7 +162,7 @@ fn each(
             let Some(behind) = end.checked_add(1) else { return Ok(()) };
             from = behind;
         }
-        for entry in table.range(spool.places(from..=u64::MAX))? {
+        for entry in table.range(spool.stanza_keys(from..=u64::MAX))? {
             let (key, record) = entry?;
             let seq = key.value().2;
             if let Some(end) = hidden.end_of(seq) {

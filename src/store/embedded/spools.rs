@@ -13,7 +13,7 @@ use crate::session::queue::Spooled;
 use crate::store::error::StoreError;
 use crate::store::op::Counted;
 use crate::store::schema::{Count, DOOMED, Row, SPOOLS, STANZAS, measure};
-use crate::store::values::SpoolId;
+use crate::store::values::{Backlog, SpoolId};
 
 type Stanzas<'t> = Table<'t, (&'static str, u64, u64), &'static [u8]>;
 type Rows<'t> = Table<'t, (&'static str, u64), &'static [u8]>;
@@ -148,12 +148,12 @@ impl<'t> Spools<'t> {
 
     /// Returns whether a stanza is in a spool, byte for byte.
     pub(super) fn holds(&self, spool: &SpoolId, item: &Spooled) -> Result<bool, StoreError> {
-        Ok(self.stanzas.get(spool.place(item.seq))?.is_some_and(|there| there.value() == item.encode().as_slice()))
+        Ok(self.stanzas.get(spool.stanza_key(item.seq))?.is_some_and(|there| there.value() == item.encode().as_slice()))
     }
 
     /// Puts a stanza into a spool. The caller counts it.
     pub(super) fn insert(&mut self, spool: &SpoolId, item: &Spooled) -> Result<(), StoreError> {
-        self.stanzas.insert(spool.place(item.seq), item.encode().as_slice())?;
+        self.stanzas.insert(spool.stanza_key(item.seq), item.encode().as_slice())?;
         self.differs = true;
         Ok(())
     }
@@ -171,7 +171,7 @@ impl<'t> Spools<'t> {
         mut take: impl FnMut(u64, &[u8]) -> ControlFlow<()>,
     ) -> Result<(), StoreError> {
         let Some(behind) = self.doomed(spool)?.checked_add(1) else { return Ok(()) };
-        for entry in self.stanzas.range(spool.places(from.max(behind)..=u64::MAX))? {
+        for entry in self.stanzas.range(spool.stanza_keys(from.max(behind)..=u64::MAX))? {
             let (key, record) = entry?;
             if take(key.value().2, record.value()).is_break() {
                 break;
@@ -199,15 +199,15 @@ impl<'t> Spools<'t> {
 
     /// Deletes a stanza that moves to another spool. The caller counts it.
     pub(super) fn remove(&mut self, spool: &SpoolId, seq: u64) -> Result<(), StoreError> {
-        self.stanzas.remove(spool.place(seq))?;
+        self.stanzas.remove(spool.stanza_key(seq))?;
         self.differs = true;
         Ok(())
     }
 
     /// Deletes stanzas as far as the budget goes.
-    pub(super) fn delete(&mut self, spool: &SpoolId, places: RangeInclusive<u64>) -> Result<Deleted, StoreError> {
-        let (start, mut last, mut left, mut freed) = (*places.start(), None, None, Count::default());
-        for entry in self.stanzas.range(spool.places(places))? {
+    pub(super) fn delete(&mut self, spool: &SpoolId, seqs: RangeInclusive<u64>) -> Result<Deleted, StoreError> {
+        let (start, mut last, mut left, mut freed) = (*seqs.start(), None, None, Count::default());
+        for entry in self.stanzas.range(spool.stanza_keys(seqs))? {
             let (key, record) = entry?;
             let seq = key.value().2;
             if !self.budget.spend(record.value().len()) {
@@ -219,7 +219,7 @@ impl<'t> Spools<'t> {
             last = Some(seq);
         }
         if let Some(last) = last {
-            self.stanzas.retain_in(spool.places(start..=last), |_, _| false)?;
+            self.stanzas.retain_in(spool.stanza_keys(start..=last), |_, _| false)?;
             self.differs = true;
             self.freed(spool, freed)?;
         }
@@ -249,7 +249,7 @@ impl<'t> Spools<'t> {
 
     /// The number of the last stanza in a spool.
     pub(super) fn last(&self, spool: &SpoolId) -> Result<Option<u64>, StoreError> {
-        let last = self.stanzas.range(spool.places(0..=u64::MAX))?.next_back().transpose()?;
+        let last = self.stanzas.range(spool.stanza_keys(0..=u64::MAX))?.next_back().transpose()?;
         Ok(last.map(|(key, _)| key.value().2))
     }
 
@@ -260,7 +260,7 @@ impl<'t> Spools<'t> {
         match self.row(spool) {
             Ok(Some(row)) if row.owner != spool.login => self.drop_row(spool),
             Ok(Some(row)) if row.count.is_some() => {
-                let backlog = crate::store::Backlog { last_seq: last, ..Default::default() };
+                let backlog = Backlog { last_seq: last, ..Default::default() };
                 self.set_row(spool, Row { count: Some(Count { backlog, shared: 0 }), ..row })
             }
             Ok(_) => Ok(()),
@@ -376,7 +376,7 @@ pub(super) fn count(
     let mut counted = Count::default();
     counted.backlog.last_seq = doomed;
     let Some(behind) = doomed.checked_add(1) else { return Ok(counted) };
-    for entry in table.range(spool.places(behind..=u64::MAX))? {
+    for entry in table.range(spool.stanza_keys(behind..=u64::MAX))? {
         let (key, record) = entry?;
         let (cost, shared) = measure(record.value());
         counted.add(cost, shared);

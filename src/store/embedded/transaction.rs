@@ -1,30 +1,13 @@
-//! One transaction: all tables, and the writes of a group one after the other.
+//! The writes of a group, one after the other.
 
 use std::time::Instant;
 
-use redb::WriteTransaction;
-
-use super::accounts::Accounts;
-use super::spools::{Budget, Spools};
-use super::tombstones::Tombstones;
-use super::wakes::Wakes;
+use super::spools::Budget;
+use super::tables::Tables;
 use super::{ageing, change, deliver, inherit};
 use crate::store::engine::{Committed, Group};
 use crate::store::error::StoreError;
-use crate::store::op::{Deletion, Effect, Op, Outcome, Progress, Unreadable};
-use crate::store::values::SpoolId;
-
-/// The tables, open in one transaction.
-pub(super) struct Transaction<'t> {
-    pub(super) accounts: Accounts<'t>,
-    pub(super) spools: Spools<'t>,
-    pub(super) tombstones: Tombstones<'t>,
-    pub(super) wakes: Wakes<'t>,
-    /// See [`Committed`].
-    pub(super) unreadable: Vec<Unreadable>,
-    pub(super) forgotten: Vec<SpoolId>,
-    pub(super) lost: u64,
-}
+use crate::store::op::{Deletion, Effect, Op, Outcome, Progress};
 
 /// A deletion, and how far it is.
 struct Deleting<'a> {
@@ -34,24 +17,7 @@ struct Deleting<'a> {
     progress: Option<Progress>,
 }
 
-impl<'t> Transaction<'t> {
-    pub(super) fn open(transaction: &'t WriteTransaction) -> Result<Self, StoreError> {
-        Ok(Self {
-            accounts: Accounts::open(transaction)?,
-            spools: Spools::open(transaction)?,
-            tombstones: Tombstones::open(transaction)?,
-            wakes: Wakes::open(transaction)?,
-            unreadable: Vec::new(),
-            forgotten: Vec::new(),
-            lost: 0,
-        })
-    }
-
-    /// Returns whether there is anything to commit.
-    pub(super) fn differs(&self) -> bool {
-        self.accounts.differs() || self.spools.differs() || self.tombstones.differs() || self.wakes.differs()
-    }
-
+impl Tables<'_> {
     /// Performs the writes of a group, then its deletions as far as there is time.
     ///
     /// # Errors

@@ -19,8 +19,8 @@ fn grave(name: &str, at: u64) -> Tombstone {
 async fn a_tombstone_survives_a_restart_and_can_be_replaced() {
     let directory = tempfile::tempdir().unwrap();
     let store = Store::open(directory.path()).unwrap();
-    store.bury("one", grave("romeo", 1)).await.unwrap();
-    store.bury("one", grave("juliet", 2)).await.unwrap();
+    store.save_tombstone("one", grave("romeo", 1)).await.unwrap();
+    store.save_tombstone("one", grave("juliet", 2)).await.unwrap();
     store.shutdown().await;
     drop(store);
     let store = Store::open(directory.path()).unwrap();
@@ -82,7 +82,7 @@ async fn old_tombstones_and_registrations_go_with_all_that_hangs_on_them() {
     let directory = tempfile::tempdir().unwrap();
     let store = Store::open(directory.path()).unwrap();
     for n in 0..600 {
-        store.bury(&format!("id{n}"), grave("romeo", if n < 300 { 100 } else { 900 })).await.unwrap();
+        store.save_tombstone(&format!("id{n}"), grave("romeo", if n < 300 { 100 } else { 900 })).await.unwrap();
     }
     let romeo = account("romeo");
     for (device, seen) in [(1, 100), (2, 100), (3, 900)] {

@@ -202,7 +202,7 @@ async fn call(store: &Store, name: &str, model: &Model, call: &Call) -> Result<(
         }
         Call::Bury(id) => {
             let tombstone = Tombstone { account: account(name), device: DeviceId(1), h: 1, at: 1 };
-            store.bury(&format!("{name} {id}"), tombstone).await
+            store.save_tombstone(&format!("{name} {id}"), tombstone).await
         }
     }
 }

@@ -8,8 +8,8 @@ use redb::StorageBackend;
 
 use crate::store::embedded::Embedded;
 use crate::store::embedded::disk::Disk;
-use crate::store::embedded::paths::Place;
-use crate::store::engine::Engines;
+use crate::store::embedded::paths::Location;
+use crate::store::engines::Engines;
 use crate::store::{SpoolLimits, Store, StoreError};
 
 /// A disk in memory that counts its steps (writes, syncs, changes of length, renames) and fails from one of them on. What
@@ -192,7 +192,7 @@ impl TestDisk {
     }
 }
 
-impl Place for TestDisk {
+impl Location for TestDisk {
     fn open(&self) -> Result<Box<dyn StorageBackend>, StoreError> {
         let current = self.lock().current;
         Ok(self.file(current))

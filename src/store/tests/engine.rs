@@ -7,7 +7,8 @@ use tokio::time::Instant;
 
 use crate::store::embedded::Embedded;
 use crate::store::embedded::disk::Disk;
-use crate::store::engine::{Committed, Engine, Engines, Failure, Group, Opening};
+use crate::store::engine::{Committed, Engine, Failure, Group, Opening};
+use crate::store::engines::Engines;
 use crate::store::error::StoreError;
 use crate::store::query::{Answer, Query};
 use crate::store::schema::Count;

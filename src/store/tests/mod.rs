@@ -43,7 +43,7 @@ impl Store {
     pub(crate) fn set_stanza(&self, spool: &SpoolId, seq: u64, record: &[u8]) {
         let write = |database: &Database| {
             let transaction = database.begin_write()?;
-            transaction.open_table(schema::STANZAS)?.insert(spool.place(seq), record)?;
+            transaction.open_table(schema::STANZAS)?.insert(spool.stanza_key(seq), record)?;
             Ok(transaction.commit()?)
         };
         self.disk().with(write).unwrap();

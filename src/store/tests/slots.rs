@@ -230,7 +230,7 @@ async fn a_call_can_be_repeated_but_no_place_is_used_twice() {
 
     let other = Spooled { bytes: "<other/>".into(), ..item(4) };
     let error = put(&store, &slot, vec![item(5), other.clone()]).await.unwrap_err();
-    assert!(matches!(error, StoreError::PlaceTaken { seq: 4, last_seq: 5 }), "{error}");
+    assert!(matches!(error, StoreError::SequenceTaken { seq: 4, last_seq: 5 }), "{error}");
     put(&store, &slot, vec![other]).await.unwrap_err();
     put(&store, &slot, items([0])).await.unwrap_err();
     put(&store, &slot, vec![item(6), Spooled { shared: false, ..item(6) }]).await.unwrap_err();
@@ -402,7 +402,7 @@ async fn nothing_is_kept_of_an_account_that_was_removed() {
         put(&store, &slot(name, 9), items(1..=3)).await.unwrap();
         store.wake(&slot(name, 1), wake).await.unwrap();
         let tombstone = Tombstone { account: account(name), device: DeviceId(1), h, at: 1 };
-        store.bury(&format!("id-{name}"), tombstone).await.unwrap();
+        store.save_tombstone(&format!("id-{name}"), tombstone).await.unwrap();
     }
     let (state, _) = store.change(&account("romeo"), Change::Removed).await.unwrap();
     assert_eq!(state, Account::default());

@@ -27,9 +27,9 @@ fn spoil(store: &Store, spool: &SpoolId, places: impl IntoIterator<Item = u64>) 
     change(store, |transaction| {
         let mut table = transaction.open_table(STANZAS).unwrap();
         for seq in &places {
-            let mut record = table.get(spool.place(*seq)).unwrap().unwrap().value().to_vec();
+            let mut record = table.get(spool.stanza_key(*seq)).unwrap().unwrap().value().to_vec();
             record[0] = b'h';
-            table.insert(spool.place(*seq), record.as_slice()).unwrap();
+            table.insert(spool.stanza_key(*seq), record.as_slice()).unwrap();
         }
     });
 }
@@ -43,7 +43,7 @@ fn set_row(store: &Store, spool: &SpoolId, record: &[u8]) {
 fn stored(store: &Store, spool: &SpoolId) -> Vec<u64> {
     let read = |database: &Database| {
         let table = database.begin_read()?.open_table(STANZAS)?;
-        let places = table.range(spool.places(0..=u64::MAX))?.map(|entry| entry.unwrap().0.value().2);
+        let places = table.range(spool.stanza_keys(0..=u64::MAX))?.map(|entry| entry.unwrap().0.value().2);
         Ok(places.collect())
     };
     store.disk().with(read).unwrap()
@@ -257,7 +257,7 @@ async fn a_tombstone_that_cannot_be_read_says_as_little_as_none_and_goes() {
     let store = Store::open(directory.path()).unwrap();
     let good = Tombstone { account: account("romeo"), device: DeviceId(1), h: 7, at: 1000 };
     for id in ["a", "b"] {
-        store.bury(id, good.clone()).await.unwrap();
+        store.save_tombstone(id, good.clone()).await.unwrap();
     }
     change(&store, |transaction| {
         transaction.open_table(schema::TOMBSTONES).unwrap().insert("a", &b"\x01\x00"[..]).unwrap();

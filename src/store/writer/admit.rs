@@ -1,13 +1,14 @@
 //! What a task must pass before it goes into a group: removals of accounts, bounds, and deletions in front of it.
 
+use super::Writer;
 use super::group::{Admitted, Asked, Entry, Group};
-use super::{Scope, Task, What, Writer};
 use crate::push::account::Change;
 use crate::session::queue::Spooled;
 use crate::store::deletions::Deletions;
 use crate::store::error::StoreError;
 use crate::store::op::{Deletion, Effect, Op};
 use crate::store::schema::Count;
+use crate::store::tasks::{Scope, Task, What};
 use crate::store::values::SpoolId;
 
 impl Writer {
@@ -19,8 +20,8 @@ impl Writer {
         }
         let scope = match &what {
             What::Settle(scope) => Some(scope.clone()),
-            What::Discard(spool, places) => {
-                self.shared.deletions.hide(spool, places);
+            What::Discard(spool, seqs) => {
+                self.shared.deletions.hide(spool, seqs);
                 Some(Scope::Spool(spool.clone()))
             }
             What::Write(_) => None,
@@ -156,7 +157,7 @@ fn fresh(items: &[Spooled], known: u64, deletions: &Deletions, spool: &SpoolId) 
             last_seq = item.seq;
             added.add(item.cost(), item.shared);
         } else if item.seq > known || deletions.is_hidden(spool, item.seq) {
-            return Err(StoreError::PlaceTaken { seq: item.seq, last_seq });
+            return Err(StoreError::SequenceTaken { seq: item.seq, last_seq });
         }
     }
     added.backlog.last_seq = last_seq;

@@ -2,12 +2,12 @@
 
 use std::time::{Duration, Instant};
 
-use super::{Awaited, Scope, Task, Ticket};
 use crate::jid::BareJid;
 use crate::push::account::LoginId;
 use crate::store::newest::ChangeId;
 use crate::store::op::{Deletion, Op};
 use crate::store::schema::Count;
+use crate::store::tasks::{Awaited, Scope, Task, Ticket};
 use crate::store::values::SpoolId;
 
 /// The most jobs of one transaction.
@@ -143,7 +143,7 @@ impl Group {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::writer::What;
+    use crate::store::tasks::What;
 
     fn task(awaited: Awaited) -> Task {
         let what = What::Settle(Scope::Account("romeo@example.org".parse().unwrap()));

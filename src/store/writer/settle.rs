@@ -6,13 +6,14 @@ use std::sync::Arc;
 use tokio::time::Instant;
 
 use super::group::{Asked, Entry, Group};
-use super::{Awaited, LAZY, Task, What, Writer};
+use super::{LAZY, Writer};
 use crate::push::account::Change;
 use crate::store::engine::{Committed, Engine};
 use crate::store::error::StoreError;
 use crate::store::op::{Counted, Deletion, Effect, Op, Outcome, Progress, Unreadable};
 use crate::store::query::{Answer, Query};
 use crate::store::shared::Shared;
+use crate::store::tasks::{Awaited, Task, What};
 use crate::store::values::SpoolId;
 
 impl Writer {
@@ -81,8 +82,8 @@ impl Writer {
         }
         for unreadable in &committed.unreadable {
             shared.note_unreadable(unreadable);
-            let Unreadable { spool, places, .. } = unreadable;
-            shared.deletions.hide(spool, places);
+            let Unreadable { spool, seqs, .. } = unreadable;
+            shared.deletions.hide(spool, seqs);
             self.due.get_or_insert_with(|| Instant::now() + LAZY);
         }
     }

@@ -55,7 +55,7 @@ impl SessionDriver {
                 if !self.session.is_ending() {
                     self.relay.registry().not_resumable(&self.handle);
                 }
-                self.jobs.ask(Request::Bury(id, h));
+                self.jobs.ask(Request::Tombstone(id, h));
             }
             Output::Publish(publish) => return self.publish(publish),
             Output::Carried { number, outcome } => match self.carried.done(number)? {

@@ -7,15 +7,15 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokio::sync::oneshot;
 
+use super::error::StoreError;
+use super::newest::ChangeId;
+use super::op::{Effect, Op};
+use super::values::SpoolId;
 use crate::jid::BareJid;
-use crate::store::error::StoreError;
-use crate::store::newest::ChangeId;
-use crate::store::op::{Effect, Op};
-use crate::store::values::SpoolId;
 
 /// A job for the writer.
 #[derive(Debug)]
-pub(in crate::store) enum Job {
+pub(super) enum Job {
     /// Do this in the next transaction.
     Task(Box<Task>),
     /// Delete what is in a spool up to this number, with the next transactions or in a second.
@@ -29,22 +29,22 @@ pub(in crate::store) enum Job {
 
 /// Something to do in a transaction.
 #[derive(Debug)]
-pub(in crate::store) struct Task {
-    pub(in crate::store) what: What,
+pub(super) struct Task {
+    pub(super) what: What,
     /// Bytes that it brings.
-    pub(in crate::store) weight: usize,
-    pub(in crate::store) awaited: Awaited,
-    pub(in crate::store) ticket: Ticket,
+    pub(super) weight: usize,
+    pub(super) awaited: Awaited,
+    pub(super) ticket: Ticket,
     /// The session for which it is done: it is refused once the account was removed.
-    pub(in crate::store) behalf: Option<SpoolId>,
-    pub(in crate::store) change: Option<ChangeId>,
+    pub(super) behalf: Option<SpoolId>,
+    pub(super) change: Option<ChangeId>,
     /// It was put off once until what was deleted is not counted any more.
-    pub(in crate::store) is_second_try: bool,
+    pub(super) is_second_try: bool,
 }
 
 /// What is to be done.
 #[derive(Debug)]
-pub(in crate::store) enum What {
+pub(super) enum What {
     Write(Op),
     /// Answer once what is hidden is gone from the disk.
     Settle(Scope),
@@ -54,14 +54,14 @@ pub(in crate::store) enum What {
 
 /// Spools.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(in crate::store) enum Scope {
+pub(super) enum Scope {
     Spool(SpoolId),
     Account(BareJid),
 }
 
 /// How long the commit may wait for more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::store) enum Awaited {
+pub(super) enum Awaited {
     /// Somebody waits for it.
     Commit,
     /// What asked for it goes on meanwhile.
@@ -69,20 +69,20 @@ pub(in crate::store) enum Awaited {
 }
 
 /// The writer's end of a question.
-pub(in crate::store) struct Ticket {
+pub(super) struct Ticket {
     answer: Option<oneshot::Sender<Result<Effect, StoreError>>>,
     given_up: Option<Arc<AtomicBool>>,
 }
 
 /// The end of whoever asked.
-pub(in crate::store) struct Asking {
-    pub(in crate::store) answered: oneshot::Receiver<Result<Effect, StoreError>>,
+pub(super) struct Asking {
+    pub(super) answered: oneshot::Receiver<Result<Effect, StoreError>>,
     given_up: Option<Arc<AtomicBool>>,
 }
 
 impl Ticket {
     /// A question whose asker may stop waiting.
-    pub(in crate::store) fn new() -> (Self, Asking) {
+    pub(super) fn new() -> (Self, Asking) {
         let (answer, answered) = oneshot::channel();
         let given_up = Arc::new(AtomicBool::new(false));
         let asking = Asking { answered, given_up: Some(Arc::clone(&given_up)) };
@@ -90,22 +90,22 @@ impl Ticket {
     }
 
     /// A question that is asked until it is answered.
-    pub(in crate::store) fn without_end() -> (Self, Asking) {
+    pub(super) fn without_end() -> (Self, Asking) {
         let (answer, answered) = oneshot::channel();
         (Self { answer: Some(answer), given_up: None }, Asking { answered, given_up: None })
     }
 
     #[cfg(test)]
-    pub(in crate::store) fn nobody() -> Self {
+    pub(super) fn nobody() -> Self {
         Self { answer: None, given_up: None }
     }
 
     /// Returns whether the asker counts it as refused already.
-    pub(in crate::store) fn is_given_up(&self) -> bool {
+    pub(super) fn is_given_up(&self) -> bool {
         self.given_up.as_ref().is_some_and(|given_up| given_up.load(Ordering::Acquire))
     }
 
-    pub(in crate::store) fn answer(self, answer: Result<Effect, StoreError>) {
+    pub(super) fn answer(self, answer: Result<Effect, StoreError>) {
         if let Some(sender) = self.answer {
             // A caller that was cancelled no longer waits; what it asked for stands.
             drop(sender.send(answer));
@@ -115,7 +115,7 @@ impl Ticket {
 
 impl Asking {
     /// Stops waiting. Returns the answer if it has come in this moment.
-    pub(in crate::store) fn give_up(mut self) -> Option<Result<Effect, StoreError>> {
+    pub(super) fn give_up(mut self) -> Option<Result<Effect, StoreError>> {
         self.answered.close();
         let answer = self.answered.try_recv().ok();
         if answer.is_none() {

@@ -1,0 +1,86 @@
+//! Copies a database, in chunks, until it is given up.
+
+use redb::{
+    Database, Durability, Key, ReadTransaction, ReadableDatabase, ReadableTable, ReadableTableMetadata,
+    TableDefinition, Value,
+};
+
+use crate::store::error::StoreError;
+use crate::store::schema::{ACCOUNTS, BURIED, DOOMED, META, SPOOLS, STANZAS, TABLES, TOMBSTONES, WAKES};
+
+/// Bytes of records that are copied between two looks at what waits.
+const CHUNK: u64 = 2 << 20;
+
+/// Copies all records, as of the last commit, and returns whether it came to the end: it is asked at each step, and told how
+/// many bytes were copied. What it returns `true` for is on disk.
+pub(super) fn copy(from: &Database, to: &Database, go_on: &mut dyn FnMut(u64) -> bool) -> Result<bool, StoreError> {
+    let from = from.begin_read()?;
+    if from.list_tables()?.count() != TABLES {
+        tracing::warn!("the database has tables of another version, and stays as large as it is");
+        return Ok(false);
+    }
+    let mut copy = Copy { from, to, copied: 0, go_on };
+    let whole = copy.table(ACCOUNTS)?
+        && copy.table(META)?
+        && copy.table(SPOOLS)?
+        && copy.table(DOOMED)?
+        && copy.table(WAKES)?
+        && copy.table(TOMBSTONES)?
+        && copy.table(BURIED)?
+        && copy.table(STANZAS)?;
+    if whole {
+        to.begin_write()?.commit()?;
+    }
+    Ok(whole)
+}
+
+struct Copy<'a> {
+    from: ReadTransaction,
+    to: &'a Database,
+    /// Bytes of keys and values.
+    copied: u64,
+    go_on: &'a mut dyn FnMut(u64) -> bool,
+}
+
+impl Copy<'_> {
+    /// Copies a table, and returns whether it came to the end.
+    fn table<K: Key, V: Value>(&mut self, definition: TableDefinition<'static, K, V>) -> Result<bool, StoreError> {
+        let table = self.from.open_table(definition)?;
+        let mut rows = table.iter()?;
+        let mut count = 0u64;
+        loop {
+            let mut transaction = self.to.begin_write()?;
+            let (begin, mut at_end) = (self.copied, false);
+            let mut copy = transaction.open_table(definition)?;
+            while !at_end && self.copied.saturating_sub(begin) < CHUNK {
+                let Some(row) = rows.next() else {
+                    at_end = true;
+                    continue;
+                };
+                let (key, value) = row?;
+                let (key, value) = (key.value(), value.value());
+                let len = K::as_bytes(&key).as_ref().len().saturating_add(V::as_bytes(&value).as_ref().len());
+                copy.insert(key, value)?;
+                self.copied = self.copied.saturating_add(len as u64);
+                count = count.saturating_add(1);
+            }
+            let same = !at_end || copy.len()? == table.len()?;
+            drop(copy);
+            if at_end {
+                // The last transaction of all is synced, and these with it.
+                transaction.set_durability(Durability::None)?;
+            }
+            transaction.commit()?;
+            if !same {
+                tracing::error!(table = redb::TableHandle::name(&definition), count, "not copied wholly");
+                return Ok(false);
+            }
+            if !(self.go_on)(self.copied) {
+                return Ok(false);
+            }
+            if at_end {
+                return Ok(true);
+            }
+        }
+    }
+}

@@ -1,0 +1,80 @@
+//! The choice of an engine.
+
+use tokio::time::Instant;
+
+use super::embedded::Embedded;
+use super::engine::{Committed, Engine, Failure, Group, Opening};
+use super::error::StoreError;
+use super::query::{Answer, Query};
+use super::schema::Count;
+#[cfg(test)]
+use super::tests::engine::Faulty;
+use super::values::SpoolId;
+
+/// The engine of a store.
+#[derive(Debug)]
+pub(super) enum Engines {
+    /// redb, in the state directory.
+    Embedded(Embedded),
+    /// For tests: stalls, and loses answers.
+    #[cfg(test)]
+    Faulty(Faulty),
+}
+
+impl Engine for Engines {
+    fn opening(&self) -> Result<Opening, StoreError> {
+        match self {
+            Self::Embedded(engine) => engine.opening(),
+            #[cfg(test)]
+            Self::Faulty(engine) => engine.opening(),
+        }
+    }
+
+    fn commit(&self, group: &Group<'_>) -> Result<Committed, Failure> {
+        match self {
+            Self::Embedded(engine) => engine.commit(group),
+            #[cfg(test)]
+            Self::Faulty(engine) => engine.commit(group),
+        }
+    }
+
+    async fn read(&self, query: Query) -> Result<Answer, StoreError> {
+        match self {
+            Self::Embedded(engine) => engine.read(query).await,
+            #[cfg(test)]
+            Self::Faulty(engine) => engine.read(query).await,
+        }
+    }
+
+    async fn health(&self) -> Result<(), StoreError> {
+        match self {
+            Self::Embedded(engine) => engine.health().await,
+            #[cfg(test)]
+            Self::Faulty(engine) => engine.health().await,
+        }
+    }
+
+    fn maintenance(&self) -> Option<Instant> {
+        match self {
+            Self::Embedded(engine) => engine.maintenance(),
+            #[cfg(test)]
+            Self::Faulty(engine) => engine.maintenance(),
+        }
+    }
+
+    fn maintain(&self, is_wanted: &dyn Fn() -> bool) {
+        match self {
+            Self::Embedded(engine) => engine.maintain(is_wanted),
+            #[cfg(test)]
+            Self::Faulty(engine) => engine.maintain(is_wanted),
+        }
+    }
+
+    fn close(&self, counts: &[(SpoolId, Count)]) {
+        match self {
+            Self::Embedded(engine) => engine.close(counts),
+            #[cfg(test)]
+            Self::Faulty(engine) => engine.close(counts),
+        }
+    }
+}
