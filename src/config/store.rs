@@ -8,7 +8,8 @@ use super::units::{HOUR, MINUTE, SECOND};
 /// `[store]`: how the database is used.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StoreSettings {
-    /// How long a session waits for a database that does not answer, with its stanzas in memory: 60 s. Then they count as refused.
+    /// How long a session waits for a database that does not answer, with its stanzas in memory: 60 s. Then they count as
+    /// refused.
     pub patience: Duration,
 }
 

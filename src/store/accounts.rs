@@ -52,8 +52,8 @@ impl Store {
     /// Not cancel safe: dropped while waiting, the change may be applied or not.
     ///
     /// # Errors
-    /// As [`Store::account`], and nothing was changed; except after [`StoreError::Database`] and [`StoreError::NoAnswer`], when that
-    /// is unknown. [`StoreError::Closed`] after [`Store::shutdown`].
+    /// As [`Store::account`], and nothing was changed; except after [`StoreError::Database`] and [`StoreError::NoAnswer`], when
+    /// that is unknown. [`StoreError::Closed`] after [`Store::shutdown`].
     pub async fn change(&self, account: &BareJid, change: Change) -> Result<(Account, Option<DeviceId>), StoreError> {
         let patiently = matches!(change, Change::Succeeded { .. } | Change::Resumable { .. });
         let awaited = if patiently { Awaited::Sometime } else { Awaited::Commit };
@@ -78,8 +78,8 @@ impl Store {
     }
 
     /// Applies a login as [`Store::change`] does, and returns what is known of its device at that moment. All later changes come
-    /// behind it, but it is not on disk yet and reads do not see it: a crash may forget it unless a later change was stored, and so may
-    /// a commit that fails, which is logged.
+    /// behind it, but it is not on disk yet and reads do not see it: a crash may forget it unless a later change was stored, and
+    /// so may a commit that fails, which is logged.
     ///
     /// # Errors
     /// As [`Store::change`]. A spool that cannot be read is logged and counts as empty.
@@ -87,7 +87,8 @@ impl Store {
         Ok(self.log_in_knowing(account, None, login).await?.0)
     }
 
-    /// The same for an account of which a newer state may be known than is on disk. Also returns what [`Store::change_behind`] does.
+    /// The same for an account of which a newer state may be known than is on disk. Also returns what [`Store::change_behind`]
+    /// does.
     ///
     /// # Errors
     /// As [`Store::log_in`].

@@ -1,7 +1,7 @@
 //! What waits in the spools, counted in memory: one entry for each spool in which something is, or was while its session is open.
 //!
-//! The writer's thread is the only one that changes it. What a write adds is counted before its commit, so that the bounds hold for all
-//! writes of a group, and is taken back if the commit fails.
+//! The writer's thread is the only one that changes it. What a write adds is counted before its commit, so that the bounds hold
+//! for all writes of a group, and is taken back if the commit fails.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard};

@@ -128,8 +128,8 @@ impl Deletions {
         spools.given_up.entry(spool.clone()).or_default().extend(seqs);
     }
 
-    /// The caller hands over stanzas again that it had given up. Returns their numbers: what is there from before is to be deleted
-    /// first.
+    /// The caller hands over stanzas again that it had given up. Returns their numbers: what is there from before is to be
+    /// deleted first.
     pub(super) fn take_back(&self, spool: &SpoolId, seqs: impl Iterator<Item = u64>) -> Vec<u64> {
         let mut spools = self.spools();
         let Spools { hidden, given_up } = &mut *spools;

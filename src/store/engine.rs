@@ -1,7 +1,7 @@
 //! The seam between the store and the database behind it.
 //!
-//! The store groups writes, waits for outcomes, checks bounds and counts. An engine commits a group as one transaction and answers reads.
-//! It is chosen once; callers of the store do not know which it is.
+//! The store groups writes, waits for outcomes, checks bounds and counts. An engine commits a group as one transaction and
+//! answers reads. It is chosen once; callers of the store do not know which it is.
 
 use std::time::Duration;
 
@@ -25,8 +25,8 @@ pub(super) trait Engine: Send + Sync {
     /// Commits a group in its order, as one transaction. Blocks, and is called by one thread.
     ///
     /// # Errors
-    /// [`Failure::Refused`]: nothing of it is in force, or ever will be. [`Failure::Unknown`]: it may be in force now or later. Once the
-    /// engine has answered a later call, that is decided.
+    /// [`Failure::Refused`]: nothing of it is in force, or ever will be. [`Failure::Unknown`]: it may be in force now or later.
+    /// Once the engine has answered a later call, that is decided.
     fn commit(&self, group: &Group<'_>) -> Result<Committed, Failure>;
 
     /// Answers a question from what was last committed.
@@ -44,8 +44,8 @@ pub(super) trait Engine: Send + Sync {
     /// When [`Engine::maintain`] is to be called.
     fn maintenance(&self) -> Option<Instant>;
 
-    /// Does what the engine needs for itself, until `is_wanted` says that writes wait and it has taken long enough. Blocks, and is
-    /// called by the thread that commits.
+    /// Does what the engine needs for itself, until `is_wanted` says that writes wait and it has taken long enough. Blocks, and
+    /// is called by the thread that commits.
     fn maintain(&self, is_wanted: &dyn Fn() -> bool);
 
     /// Writes what is in spools whose rows do not say it, and closes the database. Nothing is committed or read after it.

@@ -77,8 +77,8 @@ pub enum StoreError {
     /// The machine's: it has no thread for the writer.
     #[error("no thread can be started for the store: {0}")]
     NoThread(Arc<std::io::Error>),
-    /// The database's: it has not said in time whether a change is stored. Nothing of it will come into force that could be delivered
-    /// twice: stanzas are deleted again if they come into the spool after all.
+    /// The database's: it has not said in time whether a change is stored. Nothing of it will come into force that could be
+    /// delivered twice: stanzas are deleted again if they come into the spool after all.
     #[error("the database has not answered within {within:?}; the change counts as refused")]
     NoAnswer {
         /// `[store] patience`.

@@ -27,13 +27,13 @@
 //!
 //! **A spool** is named by the login whose session created it ([`SpoolId`]); its row says which device it is for and which
 //! login's session reads it, its *owner*. [`Store::take_over`] changes the owner, and a device that turns out to be another
-//! changes the device: no stanza is copied. The row of a spool in which nothing is goes when its session ends. What is in a spool is
-//! counted in memory; on disk a stanza is one row.
+//! changes the device: no stanza is copied. The row of a spool in which nothing is goes when its session ends. What is in a spool
+//! is counted in memory; on disk a stanza is one row.
 //!
-//! **Outcomes.** A write is committed, refused (a bound, a disk that is full or fails), or its outcome is unknown. Then the same is
-//! asked again until it is known. A caller waits for `[store] patience`; after that the write counts as refused
-//! ([`StoreError::NoAnswer`]), and stanzas that come into a spool all the same are deleted again and read by nobody: their session may
-//! have given them back to their senders, or hand them over again under the same numbers.
+//! **Outcomes.** A write is committed, refused (a bound, a disk that is full or fails), or its outcome is unknown. Then the same
+//! is asked again until it is known. A caller waits for `[store] patience`; after that the write counts as refused
+//! ([`StoreError::NoAnswer`]), and stanzas that come into a spool all the same are deleted again and read by nobody: their
+//! session may have given them back to their senders, or hand them over again under the same numbers.
 //!
 //! **Repeating a call** whose outcome is unknown is safe: [`Store::spool`] passes over what is there already; deletions,
 //! [`Store::take_over`] and [`Store::change`] come to the same state; [`Store::adopt_shared`] moves what is left.
@@ -124,8 +124,8 @@ impl Store {
     /// is compacted.
     ///
     /// # Errors
-    /// [`StoreError::Inaccessible`], [`StoreError::InUse`], [`StoreError::NewerSchema`], [`StoreError::Database`] if the file is no
-    /// database.
+    /// [`StoreError::Inaccessible`], [`StoreError::InUse`], [`StoreError::NewerSchema`], [`StoreError::Database`] if the file is
+    /// no database.
     pub fn open_with(directory: &Path, limits: SpoolLimits) -> Result<Self, StoreError> {
         DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(inaccessible(directory))?;
         let path = directory.join(FILE);

@@ -1,6 +1,7 @@
 //! Changes of accounts that were accepted and are not answered yet: what an account is after them is known before any is on disk.
 //!
-//! Each change gets a revision in the order in which the writer gets it. An account that was read has the changes up to its revision.
+//! Each change gets a revision in the order in which the writer gets it. An account that was read has the changes up to its
+//! revision.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard};

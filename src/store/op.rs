@@ -1,7 +1,8 @@
 //! Writes as data.
 //!
-//! An engine commits writes in groups. After an outcome that is unknown the same group is committed again, so every [`Op`] says why a
-//! repetition does no harm: it is *idempotent* (a second time it changes nothing), or *checked* (the engine sees that it was done).
+//! An engine commits writes in groups. After an outcome that is unknown the same group is committed again, so every [`Op`] says
+//! why a repetition does no harm: it is *idempotent* (a second time it changes nothing), or *checked* (the engine sees that it
+//! was done).
 
 use std::ops::RangeInclusive;
 
@@ -24,7 +25,8 @@ pub(super) enum Op {
     ///
     /// Idempotent, as long as it is repeated before later writes.
     Remove { account: BareJid, up_to: LoginId, revision: u64, left: Option<Box<Removal>> },
-    /// Adds stanzas to a spool, all or none. The spool has had stanzas up to `known`: those up to there must be in it, byte for byte.
+    /// Adds stanzas to a spool, all or none. The spool has had stanzas up to `known`: those up to there must be in it, byte for
+    /// byte.
     ///
     /// Idempotent: behind `known` a stanza replaces the one with its number.
     Spool { spool: SpoolId, device: DeviceId, items: Vec<Spooled>, known: u64 },
@@ -67,8 +69,8 @@ pub(super) enum Op {
     ///
     /// Idempotent; a repetition counts nothing.
     Expire { spool: SpoolId, before: u64 },
-    /// Writes into the row of a spool what is in it, if the group has something else to commit. If its session has ended and nothing is,
-    /// the row goes. Idempotent.
+    /// Writes into the row of a spool what is in it, if the group has something else to commit. If its session has ended and
+    /// nothing is, the row goes. Idempotent.
     SaveCount { spool: SpoolId, count: Count, has_ended: bool },
 }
 

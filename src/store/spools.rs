@@ -36,8 +36,8 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError::SpoolFull`], [`StoreError::SequenceTaken`], [`StoreError::AccountRemoved`], [`StoreError::UnknownVersion`],
-    /// [`StoreError::Corrupt`]: none is stored. [`StoreError::NoAnswer`]: none is read by anybody, until the same are handed over again.
-    /// [`StoreError::Database`]: unknown. [`StoreError::Closed`] after [`Store::shutdown`].
+    /// [`StoreError::Corrupt`]: none is stored. [`StoreError::NoAnswer`]: none is read by anybody, until the same are handed over
+    /// again. [`StoreError::Database`]: unknown. [`StoreError::Closed`] after [`Store::shutdown`].
     pub async fn spool(&self, spool: &SpoolId, device: DeviceId, items: Vec<Spooled>) -> Result<(), StoreError> {
         let weight = items.iter().map(|item| item.bytes.len()).fold(0, usize::saturating_add);
         let seqs: Vec<u64> = items.iter().map(|item| item.seq).collect();

@@ -30,8 +30,8 @@ use crate::limits::Seldom;
 const BUSY: Duration = Duration::from_millis(20);
 /// How long a deletion may wait for another job's commit.
 const LAZY: Duration = Duration::from_secs(1);
-/// How long a transaction goes on deleting, piece by piece, while nobody waits for its commit. On a disk that is slow to commit it is
-/// longer: half of the time that the last commit took.
+/// How long a transaction goes on deleting, piece by piece, while nobody waits for its commit. On a disk that is slow to commit
+/// it is longer: half of the time that the last commit took.
 const ERASING: Duration = Duration::from_millis(10);
 /// The time until an engine is asked again that has not said what came of a group: the first is the least, the second the most.
 const ASK_AGAIN: [Duration; 2] = [Duration::from_millis(50), Duration::from_secs(1)];

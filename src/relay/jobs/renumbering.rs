@@ -1,7 +1,8 @@
 //! The sequence numbers that a session's stanzas have in its spool, where they are others than the session's own numbers.
 //!
 //! Usually both are the same. If the store says that a sequence number is taken by something else, all numbers from there on get
-//! sequence numbers behind everything that the spool ever had. What is in between is not this session's: it is neither read nor deleted.
+//! sequence numbers behind everything that the spool ever had. What is in between is not this session's: it is neither read nor
+//! deleted.
 
 use std::ops::RangeInclusive;
 
@@ -46,8 +47,8 @@ impl Renumbering {
         parts.filter(|part| part.start() <= part.end()).map(|part| self.seq(*part.start())..=self.seq(*part.end()))
     }
 
-    /// This sequence number is taken, and the last one that was ever used is known: the number that has it, and all behind it, get
-    /// higher ones than that. Returns whether there are any.
+    /// This sequence number is taken, and the last one that was ever used is known: the number that has it, and all behind it,
+    /// get higher ones than that. Returns whether there are any.
     pub(super) fn avoid(&mut self, taken: u64, last: u64) -> bool {
         let Some(from) = self.number(taken) else { return false };
         let strides = (last.saturating_sub(from) / STRIDE).saturating_add(1);

@@ -8,7 +8,8 @@ use crate::push::account::DeviceId;
 use crate::session::queue::{Load, Spooled};
 use crate::store::{Slot, SpoolId, Store, StoreError};
 
-/// Stores stanzas under their sequence numbers. If one is taken by something else, it and all behind it get others, which are returned.
+/// Stores stanzas under their sequence numbers. If one is taken by something else, it and all behind it get others, which are
+/// returned.
 pub(super) async fn spool(
     store: &Store,
     (own, device): (&SpoolId, DeviceId),

@@ -220,7 +220,8 @@ async fn work_goes_on_where_the_wait_for_it_was_given_up() {
     assert_eq!(relay.store().lost().get(), 0);
 }
 
-/// The database does not answer for longer than `[store] patience`: the session takes that for a refusal, and offers its stanzas again.
+/// The database does not answer for longer than `[store] patience`: the session takes that for a refusal, and offers its stanzas
+/// again.
 #[tokio::test]
 async fn what_the_store_gives_up_waiting_for_is_refused_and_stored_once_when_it_is_offered_again() {
     for fault in [Fault::StallsBefore, Fault::StallsBehind, Fault::LosesAnswers, Fault::LosesGroups] {

@@ -94,8 +94,8 @@ pub(super) fn device_of(tx: &Tables<'_>, spool: &SpoolId) -> Result<Option<Devic
     Ok(state.device_of(spool.login).or(only))
 }
 
-/// Writes into the row of a spool what is in it, if there is something else to commit. If its session has ended and nothing is, the row
-/// goes.
+/// Writes into the row of a spool what is in it, if there is something else to commit. If its session has ended and nothing is,
+/// the row goes.
 pub(super) fn save_count(
     tx: &mut Tables<'_>,
     spool: &SpoolId,

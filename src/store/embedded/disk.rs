@@ -89,8 +89,8 @@ impl Disk {
         }
     }
 
-    /// Copies what the database holds into a fresh file, which replaces the old one; returns whether it did. `go_on` is asked at each
-    /// step, with the number of bytes that were copied. To be called while nobody else writes; others may read.
+    /// Copies what the database holds into a fresh file, which replaces the old one; returns whether it did. `go_on` is asked at
+    /// each step, with the number of bytes that were copied. To be called while nobody else writes; others may read.
     pub(in crate::store) fn compact(&self, go_on: &mut dyn FnMut(u64) -> bool) -> Result<bool, StoreError> {
         // Whether the copy can be synced is nothing to the store until it is the database.
         let sync_failed = Arc::new(AtomicBool::new(false));

@@ -12,13 +12,13 @@
 //! | `compact`, `copy` | a file that is mostly free is copied into a fresh one |
 //! | `peek` | a look at the database while no daemon runs |
 //!
-//! **Deletions** run in pieces of at most 256 stanzas, and other writes get their turn between two pieces. A spool that is deleted as a
-//! whole is *doomed*: its row goes at once, and a record says up to which sequence number its stanzas are to be wiped. Logins are never
-//! given out twice, so that no other stanzas can get there meanwhile. A crash before the last piece leaves the record, and the next
-//! start goes on with it.
+//! **Deletions** run in pieces of at most 256 stanzas, and other writes get their turn between two pieces. A spool that is
+//! deleted as a whole is *doomed*: its row goes at once, and a record says up to which sequence number its stanzas are to be
+//! wiped. Logins are never given out twice, so that no other stanzas can get there meanwhile. A crash before the last piece
+//! leaves the record, and the next start goes on with it.
 //!
-//! **Records that cannot be read** never block others. The row of a spool is built again. A tombstone says as little as none. The record
-//! of an account is kept as it is and refused alone. Stanzas are reported, and the store has them deleted.
+//! **Records that cannot be read** never block others. The row of a spool is built again. A tombstone says as little as none. The
+//! record of an account is kept as it is and refused alone. Stanzas are reported, and the store has them deleted.
 
 mod accounts;
 mod ageing;

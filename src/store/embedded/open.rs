@@ -39,7 +39,8 @@ pub(super) fn prepare(database: &Database) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// Makes the tables. From version 2 nothing else is to be done: its rows say what is in their spools, as rows of this version may.
+/// Makes the tables. From version 2 nothing else is to be done: its rows say what is in their spools, as rows of this version
+/// may.
 fn create(database: &Database) -> Result<(), StoreError> {
     let transaction = database.begin_write()?;
     transaction.open_table(SPOOLS)?;

@@ -119,8 +119,8 @@ fn of_account(
     Ok(held)
 }
 
-/// The stanzas of a spool behind a number: one at least, then up to so much [`Spooled::weight`]. Those that cannot be read are passed
-/// over, and returned apart.
+/// The stanzas of a spool behind a number: one at least, then up to so much [`Spooled::weight`]. Those that cannot be read are
+/// passed over, and returned apart.
 fn stanzas(
     transaction: &ReadTransaction,
     (spool, hidden): (&SpoolId, &Hidden),

@@ -1,7 +1,7 @@
 //! The tables of the spools: rows, stanzas, and what is doomed.
 //!
-//! A spool is named by the login whose session created it. Its stanzas have keys side by side, in order. While a session adds to it, a
-//! stanza is one row: the store counts in memory, and the row of the spool says so ([`Row::count`]).
+//! A spool is named by the login whose session created it. Its stanzas have keys side by side, in order. While a session adds to
+//! it, a stanza is one row: the store counts in memory, and the row of the spool says so ([`Row::count`]).
 
 use std::ops::{ControlFlow, RangeInclusive};
 

@@ -132,11 +132,11 @@ impl Tables<'_> {
         Ok(Progress::Done)
     }
 
-    /// Deletes in pieces for as long as there is time, if there is anything to commit or the deletions are due. Returns whether more is
-    /// doomed.
+    /// Deletes in pieces for as long as there is time, if there is anything to commit or the deletions are due. Returns whether
+    /// more is doomed.
     ///
-    /// Always more is deleted than the group adds: so what waits for deletion does not grow, however many stanzas come and however
-    /// slow the disk is.
+    /// Always more is deleted than the group adds: so what waits for deletion does not grow, however many stanzas come and
+    /// however slow the disk is.
     fn go_on_deleting(&mut self, group: &Group<'_>, deleting: &mut [Deleting<'_>]) -> Result<bool, StoreError> {
         let (began, added) = (Instant::now(), group.ops.iter().map(Op::added).fold(0, usize::saturating_add));
         let mut erased = 0usize;

@@ -22,8 +22,8 @@ fn numbers(numbers: &[u64]) -> Vec<u8> {
     [1].into_iter().chain(numbers.iter().flat_map(|number| number.to_be_bytes())).collect()
 }
 
-/// Three stanzas wait in the spool of login 4, of device 1 and read by login 6, which is open; one in that of login 6. Two of login 5
-/// are doomed.
+/// Three stanzas wait in the spool of login 4, of device 1 and read by login 6, which is open; one in that of login 6. Two of
+/// login 5 are doomed.
 fn write(database: &Database) {
     let transaction = database.begin_write().unwrap();
     {

@@ -31,8 +31,8 @@ impl Window {
         Self { opened, until: opened + GATHER }
     }
 
-    /// Sleeps until more jobs are to be looked for; returns whether to look. A group that somebody waits for is given one time only,
-    /// and so is any group once somebody hurries.
+    /// Sleeps until more jobs are to be looked for; returns whether to look. A group that somebody waits for is given one time
+    /// only, and so is any group once somebody hurries.
     pub(super) fn wait(&mut self, is_urgent: bool, take_hurry: impl FnOnce() -> bool) -> bool {
         let now = Instant::now();
         if now >= self.until {
