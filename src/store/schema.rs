@@ -15,7 +15,7 @@
 //! 1. A spool belonged to a device (`slots`, `spool`); there was no `meta`.
 //! 2. A spool belongs to a session. Each row of `spools` counts the stanzas of its spool.
 //! 3. The row of a spool to which a session adds counts nothing ([`Row::count`]); `meta` has `revision`. The row of version 2 is
-//! a    row of version 3 that counts, so that nothing but `meta` has to be written anew.
+//!    a row of version 3 that counts, so that nothing but `meta` has to be written anew.
 //!
 //! An older database is converted when it is opened (`embedded::convert`). A newer one is refused, and nothing is changed. Each
 //! record has a version of its own besides: a record of a newer version is refused alone.
