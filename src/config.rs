@@ -37,7 +37,7 @@ pub use limits::Limits;
 pub use listen::{Listen, ListenTls, TrustedProxies};
 pub use log::{Log, LogFormat};
 pub use problem::{ConfigErrors, Problem};
-pub use push::Push;
+pub use push::PushConfig;
 pub use store::StoreSettings;
 pub use stream_management::StreamManagement;
 pub use transport::{Component, Route, Speaker, Transport};
@@ -64,7 +64,7 @@ pub struct Config {
     /// Stream management and liveness (XEP-0198).
     pub stream_management: StreamManagement,
     /// Notifications (XEP-0357).
-    pub push: Push,
+    pub push: PushConfig,
     /// Bounds on what a peer may ask of this process.
     pub limits: Limits,
     /// How the database is used.

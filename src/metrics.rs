@@ -47,7 +47,7 @@ pub use connections::LoggingIn;
 pub use fate::{Fate, Fates};
 use handover::Handover;
 pub use latency::Latency;
-pub use measured::{Counted, DiskUsage, Measured, Tally};
+pub use measured::{CounterValues, DiskUsage, Measured, Tally};
 use notifications::Notifications;
 pub use operation::LimitsReached;
 use operation::Operation;
@@ -300,9 +300,9 @@ impl Metrics {
     }
 
     /// What has been counted since the start.
-    pub fn counted(&self) -> Counted {
+    pub fn counted(&self) -> CounterValues {
         let (messages_in, messages_out) = self.traffic.messages(MeteredLeg::Client);
-        let mut counted = Counted { messages_in, messages_out, ..Counted::default() };
+        let mut counted = CounterValues { messages_in, messages_out, ..CounterValues::default() };
         for outcome in LoginOutcome::all() {
             let is_in = matches!(outcome, LoginOutcome::Bound | LoginOutcome::Resumed);
             let logins = if is_in { &mut counted.logins } else { &mut counted.failed_logins };

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use crate::metrics::{Counted, Measured};
+use crate::metrics::{CounterValues, Measured};
 
 /// How often numbers are noted.
 pub(super) const EVERY: Duration = Duration::from_secs(10);
@@ -32,7 +32,7 @@ pub(super) struct Sample {
 }
 
 impl Sample {
-    pub(super) fn new(at: u64, connections: usize, measured: &Measured, counted: &Counted) -> Self {
+    pub(super) fn new(at: u64, connections: usize, measured: &Measured, counted: &CounterValues) -> Self {
         let total = measured.total();
         let published = |accepted: bool| -> u64 {
             counted

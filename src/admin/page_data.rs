@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use super::history::{EVERY, History, Sample};
-use crate::metrics::{Counted, DiskUsage, Measured, Tally};
+use crate::metrics::{CounterValues, DiskUsage, Measured, Tally};
 
 /// The whole of `/status.json`.
 #[derive(Clone, Debug, Serialize)]
@@ -57,7 +57,7 @@ struct DiskRow {
 }
 
 impl PageData {
-    pub(super) fn new(about: DaemonData, measured: &Measured, counted: Counted, history: &History) -> Self {
+    pub(super) fn new(about: DaemonData, measured: &Measured, counted: CounterValues, history: &History) -> Self {
         let total = measured.total();
         let host = |(host, tally): (&String, &Tally)| {
             let Tally { live, suspect, dark, .. } = *tally;

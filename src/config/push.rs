@@ -9,14 +9,14 @@ use super::transport::{self, Route, Transport};
 use super::units::{DAY, HOUR, MINUTE, MOMENT};
 use super::value::Wrong;
 use crate::jid::Jid;
-use crate::push::settings::Settings;
+use crate::push::settings::PushSettings;
 use crate::session::settings::Hibernation;
 
 /// `[push]`: content and times of notifications, and the ways by which they travel.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Push {
+pub struct PushConfig {
     /// Content and times.
-    pub settings: Settings,
+    pub settings: PushSettings,
     /// The hold of sessions with a registration.
     pub hibernation: Hibernation,
     /// How long a push service may take to answer: 60 s.
@@ -33,10 +33,10 @@ pub struct Push {
     pub routes: Vec<Route>,
 }
 
-impl Default for Push {
+impl Default for PushConfig {
     fn default() -> Self {
         Self {
-            settings: Settings::default(),
+            settings: PushSettings::default(),
             hibernation: Hibernation::default(),
             publish_timeout: MINUTE,
             registration_ttl: 90 * 24 * HOUR,
@@ -48,17 +48,17 @@ impl Default for Push {
     }
 }
 
-impl Push {
+impl PushConfig {
     /// Returns whether users may be notified through this push service.
     pub fn allows(&self, service: &Jid) -> bool {
         self.settings.allows(service)
     }
 }
 
-pub(super) fn read(mut s: Section<'_>, stream_management: &StreamManagement, directory: &Path) -> Push {
-    let d = Push::default();
+pub(super) fn read(mut s: Section<'_>, stream_management: &StreamManagement, directory: &Path) -> PushConfig {
+    let d = PushConfig::default();
     let [hold_line, jingle_line] = ["max_hibernation_timeout", "jingle"].map(|key| s.line_of(key));
-    let read = Push {
+    let read = PushConfig {
         settings: settings(&mut s, d.settings),
         hibernation: hibernation(&mut s, &d.hibernation),
         publish_timeout: s.duration("publish_timeout", d.publish_timeout, MOMENT..=HOUR),
@@ -79,8 +79,8 @@ pub(super) fn read(mut s: Section<'_>, stream_management: &StreamManagement, dir
     read
 }
 
-fn settings(s: &mut Section<'_>, d: Settings) -> Settings {
-    Settings {
+fn settings(s: &mut Section<'_>, d: PushSettings) -> PushSettings {
+    PushSettings {
         important_body: s.parsed("important_body", body).map_or(d.important_body, |at| at.value),
         with_body: s.boolean("with_body", d.with_body),
         with_sender: s.boolean("with_sender", d.with_sender),

@@ -45,7 +45,7 @@ pub struct DiskUsage {
 
 /// The counters since the start that the page shows.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Counted {
+pub struct CounterValues {
     /// Messages that came from clients.
     pub messages_in: u64,
     /// Messages that went to clients.

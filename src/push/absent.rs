@@ -9,7 +9,7 @@ use super::notification::{Detail, Publish, Summary};
 use super::outcome::Outcome;
 use super::pusher::{Arrival, Push, Pusher, Verdict};
 use super::registration::{Registration, Target};
-use super::settings::Settings;
+use super::settings::PushSettings;
 use super::waiting::{Audience, Facts};
 
 /// A stanza that a session saw and that concerns other devices.
@@ -26,7 +26,7 @@ pub struct Notice {
 /// The devices of one account that have no session.
 #[derive(Debug)]
 pub struct Absent {
-    settings: Arc<Settings>,
+    settings: Arc<PushSettings>,
     away: HashMap<DeviceId, Away>,
 }
 
@@ -40,12 +40,12 @@ struct Away {
 
 impl Absent {
     /// None is known to be away.
-    pub fn new(settings: Arc<Settings>) -> Self {
+    pub fn new(settings: Arc<PushSettings>) -> Self {
         Self { settings, away: HashMap::new() }
     }
 
     /// Goes by other rules from now on.
-    pub fn change(&mut self, settings: &Arc<Settings>) {
+    pub fn change(&mut self, settings: &Arc<PushSettings>) {
         if !Arc::ptr_eq(settings, &self.settings) {
             self.away.values_mut().for_each(|away| away.pusher.change(Arc::clone(settings)));
             self.settings = Arc::clone(settings);
@@ -92,7 +92,7 @@ impl Absent {
 const LONG: Duration = Duration::from_secs(3600);
 
 impl Away {
-    fn new(settings: Arc<Settings>) -> Self {
+    fn new(settings: Arc<PushSettings>) -> Self {
         Self { pusher: Pusher::new(settings), registrations: Vec::new(), newest: None, seen: 0 }
     }
 
@@ -117,7 +117,7 @@ impl Away {
         self.pusher.arrived(now, Arrival { since, age: Duration::ZERO, seq, facts, audience: Ok(audience) })
     }
 
-    fn next(&mut self, now: Instant, settings: &Settings, dice: fn() -> u128) -> Vec<Publish> {
+    fn next(&mut self, now: Instant, settings: &PushSettings, dice: fn() -> u128) -> Vec<Publish> {
         let mut publishes = Vec::new();
         while let Some(push) = self.pusher.next(now) {
             for (place, registration) in self.registrations.iter().enumerate() {
@@ -169,7 +169,7 @@ mod tests {
     }
 
     fn absent() -> Absent {
-        Absent::new(Arc::new(Settings::default()))
+        Absent::new(Arc::new(PushSettings::default()))
     }
 
     fn nodes(publishes: Vec<Publish>) -> Vec<(String, usize)> {

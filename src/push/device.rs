@@ -118,12 +118,12 @@ fn forget_oldest<T>(list: &mut Vec<T>, at_most: usize) {
 fn open_logins<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<LoginId>, D::Error> {
     #[derive(Deserialize)]
     #[serde(untagged)]
-    enum Open {
+    enum OpenField {
         Logins(Vec<LoginId>),
         Is(bool),
     }
-    Ok(match Open::deserialize(deserializer)? {
-        Open::Logins(logins) => logins,
-        Open::Is(open) => open.then_some(OLD).into_iter().collect(),
+    Ok(match OpenField::deserialize(deserializer)? {
+        OpenField::Logins(logins) => logins,
+        OpenField::Is(open) => open.then_some(OLD).into_iter().collect(),
     })
 }

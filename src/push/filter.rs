@@ -114,7 +114,7 @@ mod tests {
     use crate::jid::addresses::{ALL, Addresses};
     use crate::push::classify::{self, Context};
     use crate::push::registration::Request;
-    use crate::push::settings::Settings;
+    use crate::push::settings::PushSettings;
     use crate::session::tests::element;
 
     fn jid(jid: &str) -> BareJid {
@@ -237,7 +237,7 @@ mod tests {
     fn asked(at: &Addresses, inside: &str) -> Extensions {
         let own = FullJid::new(&at.tell("ACCOUNT/PHONE")).unwrap();
         let xml = format!("<enable xmlns='urn:xmpp:push:0' jid='SERVICE' node='n'>{inside}</enable>");
-        let settings = Settings { services: vec![jid(at.service).domain().to_owned()], ..Settings::default() };
+        let settings = PushSettings { services: vec![jid(at.service).domain().to_owned()], ..PushSettings::default() };
         match Request::parse(&element(&at.tell(&xml)).node(), &own, &settings) {
             Some(Ok(Request::Enable { target, extensions, .. })) => {
                 assert!(target.service.as_str() == at.service && target.is_from(at.service), "{}", at.name);

@@ -8,12 +8,12 @@ use bytes::Bytes;
 
 use super::encrypted_summary::{Iv, iv};
 use super::registration::{Extensions, Field, Registration, Target};
-use super::settings::Settings;
-use super::waiting::Counts;
+use super::settings::PushSettings;
+use super::waiting::WaitingCounts;
 use crate::secret::Secret;
 use crate::xml::{XmlWriter, ns};
 pub use detail::Detail;
-use detail::Newest;
+use detail::NewestDetails;
 
 /// Bytes of a usual publish iq beside what is in its `<notification/>`.
 const IQ: usize = 512;
@@ -49,12 +49,12 @@ pub struct Summary {
     /// The operator lets calls ring by notification. Devices may have asked for it when that was so.
     calls: bool,
     /// The details for a device that asks for more.
-    newest: Option<Box<Newest>>,
+    newest: Option<Box<NewestDetails>>,
 }
 
 impl Summary {
     /// Shows as much of the newest stanza as the operator allows. `newest`: absent if it is not at hand.
-    pub fn new(settings: &Settings, counts: Counts, newest: Option<Detail>) -> Self {
+    pub fn new(settings: &PushSettings, counts: WaitingCounts, newest: Option<Detail>) -> Self {
         let important = newest.as_ref().map_or(counts.important > 0, |newest| newest.important);
         let newest = newest.and_then(|newest| newest.newest);
         let sender = newest.as_ref().filter(|_| settings.with_sender).map(|newest| newest.from.to_string());
@@ -71,8 +71,8 @@ impl Summary {
     }
 
     /// Asks the device to come back, with a text only if something important waits.
-    pub fn wake(settings: &Settings, waits: bool) -> Self {
-        Self::new(settings, Counts { important: usize::from(waits), subscriptions: 0 }, None)
+    pub fn wake(settings: &PushSettings, waits: bool) -> Self {
+        Self::new(settings, WaitingCounts { important: usize::from(waits), subscriptions: 0 }, None)
     }
 
     fn write(&self, xml: &mut XmlWriter) {
@@ -97,7 +97,7 @@ impl Summary {
     }
 }
 
-fn important_body(settings: &Settings) -> Option<Secret<String>> {
+fn important_body(settings: &PushSettings) -> Option<Secret<String>> {
     Some(&settings.important_body).filter(|body| !body.is_empty()).map(|body| Secret::new(body.clone()))
 }
 

@@ -7,8 +7,8 @@ use super::classify::{Class, Noise};
 use super::filter::Blocked;
 use super::registration::Target;
 use super::schedule::{Due, Schedule};
-use super::settings::Settings;
-use super::waiting::{Audience, Counts, Facts, Rung, WaitingStanzas};
+use super::settings::PushSettings;
+use super::waiting::{Audience, WaitingCounts, Facts, Rung, WaitingStanzas};
 
 /// A call that came longer ago rings no more.
 const RINGS: Duration = Duration::from_secs(60);
@@ -102,7 +102,7 @@ pub enum Recipients {
 /// The push rules of one device.
 #[derive(Clone, Debug)]
 pub struct Pusher {
-    settings: Arc<Settings>,
+    settings: Arc<PushSettings>,
     schedule: Schedule,
     waiting: WaitingStanzas,
     /// Calls to be pushed.
@@ -111,7 +111,7 @@ pub struct Pusher {
 
 impl Pusher {
     /// A device about which nothing was pushed yet.
-    pub fn new(settings: Arc<Settings>) -> Self {
+    pub fn new(settings: Arc<PushSettings>) -> Self {
         let schedule = Schedule::new(Arc::clone(&settings));
         Self { settings, schedule, waiting: WaitingStanzas::default(), calls: Vec::new() }
     }
@@ -122,7 +122,7 @@ impl Pusher {
     }
 
     /// Goes by other rules from now on; a push that is due stays due when it was.
-    pub fn change(&mut self, settings: Arc<Settings>) {
+    pub fn change(&mut self, settings: Arc<PushSettings>) {
         self.schedule.change(Arc::clone(&settings));
         self.settings = settings;
     }
@@ -273,7 +273,7 @@ impl Pusher {
     }
 
     /// The number of stanzas that wait for the registration at this place among the device's.
-    pub fn counts(&self, place: usize) -> Counts {
+    pub fn counts(&self, place: usize) -> WaitingCounts {
         self.waiting.counts(place)
     }
 

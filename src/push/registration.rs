@@ -6,7 +6,7 @@ mod extensions;
 use std::fmt;
 
 use super::device::DeviceId;
-use super::settings::Settings;
+use super::settings::PushSettings;
 use crate::jid::{FullJid, Jid};
 use crate::secret::Secret;
 use crate::xml::{Node, ns};
@@ -60,7 +60,7 @@ impl Request {
     ///
     /// # Errors
     /// [`RequestError`] with the reason.
-    pub fn parse(child: &Node<'_>, own: &FullJid, settings: &Settings) -> Option<Result<Self, RequestError>> {
+    pub fn parse(child: &Node<'_>, own: &FullJid, settings: &PushSettings) -> Option<Result<Self, RequestError>> {
         if child.ns() != ns::PUSH {
             return None;
         }
@@ -80,7 +80,7 @@ fn service(child: &Node<'_>) -> Result<Jid, RequestError> {
     Some(Jid::new(&jid)).filter(Jid::is_routable).ok_or(RequestError::Jid)
 }
 
-fn enable_request(child: &Node<'_>, own: &FullJid, settings: &Settings) -> Result<Request, RequestError> {
+fn enable_request(child: &Node<'_>, own: &FullJid, settings: &PushSettings) -> Result<Request, RequestError> {
     let service = service(child)?;
     if service.to_bare() == own.to_bare() {
         return Err(RequestError::OwnJid);

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::backoff::Backoff;
 use super::registration::Target;
-use super::settings::Settings;
+use super::settings::PushSettings;
 
 /// Calls of so long ago count for the bound on calls.
 const CALL_WINDOW: Duration = Duration::from_secs(60);
@@ -22,7 +22,7 @@ const CALLS: usize = 5;
 /// nothing. A device that does not come is notified again after each of `repush`.
 #[derive(Clone, Debug)]
 pub struct Schedule {
-    settings: Arc<Settings>,
+    settings: Arc<PushSettings>,
     last_push: Option<Instant>,
     due: Option<Instant>,
     again: Option<Again>,
@@ -65,7 +65,7 @@ pub enum Due {
 
 impl Schedule {
     /// A device about which nothing was pushed yet.
-    pub fn new(settings: Arc<Settings>) -> Self {
+    pub fn new(settings: Arc<PushSettings>) -> Self {
         Self {
             settings,
             last_push: None,
@@ -79,7 +79,7 @@ impl Schedule {
     }
 
     /// Goes by other times from now on; what is due stays due.
-    pub fn change(&mut self, settings: Arc<Settings>) {
+    pub fn change(&mut self, settings: Arc<PushSettings>) {
         self.settings = settings;
     }
 
@@ -197,8 +197,8 @@ mod tests {
     }
 
     impl Rig {
-        fn new(adjust: impl FnOnce(&mut Settings)) -> Self {
-            let mut settings = Settings::default();
+        fn new(adjust: impl FnOnce(&mut PushSettings)) -> Self {
+            let mut settings = PushSettings::default();
             adjust(&mut settings);
             Self { start: Instant::now(), schedule: Schedule::new(Arc::new(settings)) }
         }

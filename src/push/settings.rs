@@ -6,7 +6,7 @@ use crate::jid::Jid;
 
 /// The content and the times of notifications, and what clients may ask for.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Settings {
+pub struct PushSettings {
     /// The `last-message-body` of a notification about something important, when `with_body` is off. If it is empty, there is no
     /// such field.
     pub important_body: String,
@@ -30,13 +30,13 @@ pub struct Settings {
     pub repush: Vec<Duration>,
     /// Clients may ask for filters, priority and encrypted notifications (`tigase:push`).
     pub extensions: bool,
-    /// Clients may ask that calls ring by notification alone (`tigase:push:jingle:0`). Only with [`Settings::extensions`].
+    /// Clients may ask that calls ring by notification alone (`tigase:push:jingle:0`). Only with [`PushSettings::extensions`].
     pub jingle: bool,
     /// The domains of the push services that may be used; any, if there are none.
     pub services: Vec<String>,
 }
 
-impl Default for Settings {
+impl Default for PushSettings {
     fn default() -> Self {
         let minutes = |minutes: u64| Duration::from_secs(minutes * 60);
         Self {
@@ -57,7 +57,7 @@ impl Default for Settings {
     }
 }
 
-impl Settings {
+impl PushSettings {
     /// Returns whether users may be notified through this push service.
     pub fn allows(&self, service: &Jid) -> bool {
         self.services.is_empty() || self.services.iter().any(|domain| domain == service.domain())

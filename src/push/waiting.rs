@@ -113,7 +113,7 @@ pub struct Rung {
 
 /// The number of stanzas that wait.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counts {
+pub struct WaitingCounts {
     /// Important stanzas, subscription requests among them.
     pub important: usize,
     /// Subscription requests.
@@ -234,10 +234,10 @@ impl WaitingStanzas {
     }
 
     /// The number of stanzas that wait for the registration at this place.
-    pub fn counts(&self, place: usize) -> Counts {
+    pub fn counts(&self, place: usize) -> WaitingCounts {
         let waiting = || self.entries.iter().filter(|entry| entry.audience.has(place));
         let subscriptions = waiting().filter(|entry| entry.class == Class::Subscribe).count();
-        Counts { important: waiting().count(), subscriptions }
+        WaitingCounts { important: waiting().count(), subscriptions }
     }
 
     /// Returns whether the registration at this place may be told of the stanza at place `seq`.
@@ -302,8 +302,8 @@ mod tests {
         waiting.add(now, 1, message(1), first.with(1));
         waiting.add(now, 2, facts(Class::Subscribe, 2), first);
         waiting.add(now, 3, message(3), second);
-        assert_eq!(waiting.counts(0), Counts { important: 2, subscriptions: 1 });
-        assert_eq!(waiting.counts(1), Counts { important: 2, subscriptions: 0 });
+        assert_eq!(waiting.counts(0), WaitingCounts { important: 2, subscriptions: 1 });
+        assert_eq!(waiting.counts(1), WaitingCounts { important: 2, subscriptions: 0 });
         assert_eq!((waiting.newest(0), waiting.newest(1)), (Some(2), Some(3)));
         assert!(waiting.may_tell(1, 3) && !waiting.may_tell(0, 3));
     }

@@ -20,7 +20,7 @@ use crate::push::notification::Publish;
 use crate::push::outcome::Outcome;
 use crate::push::registration::Target;
 use crate::session::liveness::Reach;
-use crate::session::negotiate::Held;
+use crate::session::negotiate::HeldSession;
 use crate::session::{EndReason, Resumption, SmId, sm};
 use crate::sync::lock;
 use crate::xml::Element;
@@ -100,7 +100,7 @@ pub struct SessionNotes {
 #[derive(Debug)]
 pub struct Handle<C> {
     login: LoginId,
-    held: Held,
+    held: HeldSession,
     resource: String,
     device: AtomicU64,
     gauges: Gauges,
@@ -115,7 +115,7 @@ pub struct Handle<C> {
 
 impl<C> Handle<C> {
     /// A handle, and where the session's commands come.
-    pub(super) fn new(login: LoginId, held: Held, resource: String) -> (Self, mailbox::Receiver<Command<C>>) {
+    pub(super) fn new(login: LoginId, held: HeldSession, resource: String) -> (Self, mailbox::Receiver<Command<C>>) {
         let (commands, receiver) = mailbox(COMMANDS);
         let handle = Self {
             login,
@@ -138,7 +138,7 @@ impl<C> Handle<C> {
     }
 
     /// What must be proven to resume the session.
-    pub fn held(&self) -> &Held {
+    pub fn held(&self) -> &HeldSession {
         &self.held
     }
 

@@ -27,7 +27,7 @@ use crate::push::notification::Publish;
 use crate::push::outcome::Outcome;
 use crate::session::SmId;
 use crate::session::liveness::Reach;
-use crate::session::negotiate::{Held, Proof};
+use crate::session::negotiate::{HeldSession, Proof};
 use crate::xml::Element;
 pub use handle::{Attach, Command, Handle, Refused, Routed, SessionNotes};
 pub use mailbox::{Mail, NotTaken};
@@ -74,7 +74,7 @@ impl<C> Registry<C> {
     pub fn enter(
         &self,
         login: LoginId,
-        held: Held,
+        held: HeldSession,
         resource: String,
     ) -> (Arc<Handle<C>>, mailbox::Receiver<Command<C>>) {
         let account = held.account.clone();
@@ -280,7 +280,7 @@ mod tests {
     async fn who_leaves_learns_of_the_others_and_not_of_those_of_other_accounts() {
         let registry = Registry::<()>::default();
         let enter = |login: u64, account: &str| {
-            let held = Held { account: account.parse().unwrap(), identity: None };
+            let held = HeldSession { account: account.parse().unwrap(), identity: None };
             registry.enter(LoginId(login), held, "r".to_owned())
         };
         let (first, _commands) = enter(1, "romeo@example.org");

@@ -15,7 +15,7 @@ use crate::limits::{ConnectionRefusal, Eviction, Permit};
 use crate::net::proxy_protocol::{self, Addresses, HeaderError};
 
 /// A connection that was accepted.
-pub(super) struct Accepted {
+pub(super) struct AcceptedConnection {
     pub(super) tcp: TcpStream,
     pub(super) peer: SocketAddr,
     pub(super) permit: Permit,
@@ -34,11 +34,11 @@ pub(super) struct KnownClient {
 /// Reads the PROXY header where there has to be one, and logs why there is none.
 pub(super) async fn identify(
     relay: &Relay,
-    accepted: Accepted,
+    accepted: AcceptedConnection,
     listen: &Listen,
     deadline: Instant,
 ) -> Option<KnownClient> {
-    let Accepted { mut tcp, peer, mut permit } = accepted;
+    let AcceptedConnection { mut tcp, peer, mut permit } = accepted;
     let mut eviction = permit.eviction();
     // Fails only if the peer is gone.
     let mut addresses = Addresses::of(&tcp, peer).ok()?;

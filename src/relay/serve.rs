@@ -53,7 +53,7 @@ impl Relay {
         let _logging_in = self.metrics().logging_in();
         let snapshot = self.current();
         let deadline = Instant::now() + snapshot.config.limits.handshake_timeout;
-        let accepted = client_address::Accepted { tcp, peer, permit };
+        let accepted = client_address::AcceptedConnection { tcp, peer, permit };
         let known = Box::pin(client_address::identify(&self, accepted, &listen, deadline)).await?;
         let addresses = known.addresses;
         let secured = Box::pin(handshake::secure(&self, &snapshot, known, listen.tls, deadline)).await?;

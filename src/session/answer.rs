@@ -3,7 +3,7 @@
 use bytes::Bytes;
 
 use crate::push::registration;
-use crate::push::settings::Settings as PushSettings;
+use crate::push::settings::PushSettings;
 use crate::xml::{ErrorType, Node, StanzaCondition, XmlWriter, ns};
 
 /// An empty result for an iq request (RFC 6120 §8.2.3), addressed back to the asker.

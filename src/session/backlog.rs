@@ -6,7 +6,7 @@ use crate::xml::{Element, Frame, Kind, ns};
 
 /// What stands before the client's first available presence.
 #[derive(Debug)]
-enum State {
+enum BacklogState {
     /// The device's spools have stanzas of earlier sessions: they go first.
     Unread,
     /// They are on their way; the presence waits.
@@ -19,8 +19,8 @@ enum State {
 
 /// The backlog of a device, and what waits behind it.
 #[derive(Debug)]
-pub(super) struct Backlog {
-    state: State,
+pub(super) struct BacklogReading {
+    state: BacklogState,
     /// Older sessions of the device are still to end, give way or answer.
     awaits_older: bool,
     behind: Behind,
@@ -37,10 +37,10 @@ pub(super) enum FirstPresence {
     ReadsBacklog,
 }
 
-impl Backlog {
+impl BacklogReading {
     /// `waits`: spools of earlier sessions have stanzas; `awaits_older`: older sessions are still to end, give way or answer.
     pub(super) fn new(waits: bool, awaits_older: bool) -> Self {
-        let state = if waits || awaits_older { State::Unread } else { State::Written };
+        let state = if waits || awaits_older { BacklogState::Unread } else { BacklogState::Written };
         Self { state, awaits_older, behind: Behind::default() }
     }
 
@@ -63,20 +63,20 @@ impl Backlog {
     /// Whether stanzas of earlier sessions are to be read now: the client has asked for them.
     pub(super) fn is_asked_for(&self) -> bool {
         match self.state {
-            State::Sending(_) | State::Done => true,
-            State::Unread | State::Written => false,
+            BacklogState::Sending(_) | BacklogState::Done => true,
+            BacklogState::Unread | BacklogState::Written => false,
         }
     }
 
     /// A session of the device has ended and left stanzas. Returns whether they are to be read now.
     pub(super) fn on_inherit(&mut self) -> bool {
         match self.state {
-            State::Written => {
-                self.state = State::Unread;
+            BacklogState::Written => {
+                self.state = BacklogState::Unread;
                 false
             }
-            State::Unread => false,
-            State::Done | State::Sending(_) => true,
+            BacklogState::Unread => false,
+            BacklogState::Done | BacklogState::Sending(_) => true,
         }
     }
 
@@ -84,9 +84,9 @@ impl Backlog {
 
     /// The client begins to count. Returns whether the backlog is to be read.
     pub(super) fn on_enabled(&mut self) -> bool {
-        let is_unread = matches!(self.state, State::Unread);
+        let is_unread = matches!(self.state, BacklogState::Unread);
         if is_unread {
-            self.state = State::Sending(None);
+            self.state = BacklogState::Sending(None);
         }
         is_unread
     }
@@ -94,45 +94,45 @@ impl Backlog {
     /// The client sends available presence to everybody.
     pub(super) fn on_presence(&mut self, presence: &Element) -> FirstPresence {
         let first = match self.state {
-            State::Unread => FirstPresence::ReadsBacklog,
+            BacklogState::Unread => FirstPresence::ReadsBacklog,
             // What follows a presence that waits comes after it.
-            State::Sending(_) => FirstPresence::Waits,
-            State::Written | State::Done => return FirstPresence::Passes,
+            BacklogState::Sending(_) => FirstPresence::Waits,
+            BacklogState::Written | BacklogState::Done => return FirstPresence::Passes,
         };
-        self.state = State::Sending(Some(Box::new(presence.compact())));
+        self.state = BacklogState::Sending(Some(Box::new(presence.compact())));
         first
     }
 
     /// Whether the client's presence waits.
     pub(super) fn holds_presence(&self) -> bool {
-        matches!(self.state, State::Sending(Some(_)))
+        matches!(self.state, BacklogState::Sending(Some(_)))
     }
 
     /// Whether the backlog is on its way.
     pub(super) fn is_sending(&self) -> bool {
-        matches!(self.state, State::Sending(_))
+        matches!(self.state, BacklogState::Sending(_))
     }
 
     /// The backlog has been written. Returns the presence that waited.
     pub(super) fn on_written(&mut self) -> Option<Element> {
-        match std::mem::replace(&mut self.state, State::Written) {
-            State::Sending(presence) => presence.map(|presence| *presence),
-            State::Unread | State::Written | State::Done => None,
+        match std::mem::replace(&mut self.state, BacklogState::Written) {
+            BacklogState::Sending(presence) => presence.map(|presence| *presence),
+            BacklogState::Unread | BacklogState::Written | BacklogState::Done => None,
         }
     }
 
     /// Presence of an available client is forwarded. Returns whether it is the first one.
     pub(super) fn on_available(&mut self) -> bool {
-        let is_first = matches!(self.state, State::Written);
+        let is_first = matches!(self.state, BacklogState::Written);
         if is_first {
-            self.state = State::Done;
+            self.state = BacklogState::Done;
         }
         is_first
     }
 
     /// A client that counts resumes: what waited was not acknowledged, so it sends it again.
     pub(super) fn on_resumed(&mut self) {
-        if let State::Sending(presence) = &mut self.state {
+        if let BacklogState::Sending(presence) = &mut self.state {
             *presence = None;
             self.behind.forget();
         }
@@ -182,8 +182,8 @@ impl Backlog {
             return Vec::new();
         }
         let presence = match &mut self.state {
-            State::Sending(presence) => presence.take().map(|presence| *presence),
-            State::Unread | State::Written | State::Done => None,
+            BacklogState::Sending(presence) => presence.take().map(|presence| *presence),
+            BacklogState::Unread | BacklogState::Written | BacklogState::Done => None,
         };
         let behind = std::iter::from_fn(|| self.behind.pop()).filter_map(|frame| match frame {
             Frame::Element(element) if element.kind() != Kind::Other => Some(element),
@@ -194,6 +194,6 @@ impl Backlog {
 
     #[cfg(test)]
     pub(super) fn is_done(&self) -> bool {
-        matches!(self.state, State::Done)
+        matches!(self.state, BacklogState::Done)
     }
 }

@@ -28,13 +28,13 @@ pub(super) enum Urgency {
 
 /// What is held for a client in the background.
 #[derive(Debug, Default)]
-pub(super) struct Held {
+pub(super) struct HeldStanzas {
     /// The newest stanza of each kind that makes older ones obsolete.
     newest: HashMap<u64, u64>,
     count: usize,
 }
 
-impl Held {
+impl HeldStanzas {
     /// A stanza waits under this sequence number. Returns the number of the one that it makes obsolete.
     pub(super) fn hold(&mut self, key: Option<u64>, seq: u64) -> Option<u64> {
         self.count += 1;

@@ -21,15 +21,15 @@ use super::archive::is_archived;
 use super::cause::Cause;
 use super::client::ClientStream;
 use super::contract::Output;
-use super::csi::{Held, Urgency};
+use super::csi::{HeldStanzas, Urgency};
 use super::effects::Effects;
 use super::event::Event;
 use super::given_back::GivenBack;
 use super::identity::Identity;
 use super::kind::{is_durable, is_request, refusal};
-use super::presence::{Coalesced, Own, Waiting};
+use super::presence::{Coalesced, OwnPresence, Waiting};
 use super::queue::{Budget, Place, Queue, Queued};
-use super::redelivered::Own as OwnMessages;
+use super::redelivered::OwnMessages;
 use super::refill::Refill;
 use super::remembered::DeviceMemory;
 use super::replies::SpooledReplies;
@@ -61,7 +61,7 @@ pub(super) struct Delivery {
     /// Replies on their way to the disk.
     replies: SpooledReplies,
     /// What is held for a client in the background.
-    held: Option<Box<Held>>,
+    held: Option<Box<HeldStanzas>>,
     /// Presence of others that waits.
     presence: Waiting,
     vigil: Vigil,
@@ -184,7 +184,7 @@ impl Delivery {
     }
 
     /// Lets presence replace what the same sender said before, and says whether the two cancel out.
-    pub(super) fn cancels_out(&mut self, element: &Element, own: &Own) -> bool {
+    pub(super) fn cancels_out(&mut self, element: &Element, own: &OwnPresence) -> bool {
         if element.kind() != Kind::Presence {
             return false;
         }

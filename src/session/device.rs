@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 
 use super::account::AccountView;
-use super::backlog::Backlog;
+use super::backlog::BacklogReading;
 use super::client::ClientStream;
 use super::contract::{Orphans, Output};
 use super::csi::Activity;
@@ -26,13 +26,13 @@ use super::identity::{Identity, Owner};
 use super::liveness::{Alarm, Liveness};
 use super::notifier::Notifier;
 use super::orphans::OrphanSearch;
-use super::presence::Own;
-use super::refill::Again;
+use super::presence::OwnPresence;
+use super::refill::ReadAgain;
 use super::server::ServerStream;
 use super::settings::Settings;
 use super::shed::ASK_AGAIN;
 use super::sm::nonza::Enabled;
-use super::succession::{Succession, Successor};
+use super::succession::{NewerSession, Successor};
 use crate::push::account::Change;
 use crate::xml::{Element, Frame, Header};
 
@@ -44,14 +44,14 @@ pub(super) struct DeviceSide {
     account: AccountView,
     delivery: Delivery,
     notifier: Notifier,
-    presence: Own,
-    backlog: Backlog,
+    presence: OwnPresence,
+    backlog: BacklogReading,
     orphans: OrphanSearch,
-    succession: Succession,
+    succession: NewerSession,
 }
 
 /// How a client comes with its bind.
-pub(super) struct Arrival {
+pub(super) struct DeviceArrival {
     /// The header of the stream that it reads.
     pub(super) header: Arc<Header>,
     pub(super) activity: Activity,
@@ -69,20 +69,20 @@ pub(super) enum Silence {
 }
 
 impl DeviceSide {
-    pub(super) fn new(identity: Arc<Identity>, settings: Arc<Settings>, arrival: Arrival, owner: Owner) -> Self {
+    pub(super) fn new(identity: Arc<Identity>, settings: Arc<Settings>, arrival: DeviceArrival, owner: Owner) -> Self {
         let liveness = Liveness::new(&settings.stream_management, identity.clock().now);
-        let Arrival { header, activity } = arrival;
-        let backlog = Backlog::new(owner.waits, owner.older);
+        let DeviceArrival { header, activity } = arrival;
+        let backlog = BacklogReading::new(owner.waits, owner.older);
         let account = AccountView::new(Arc::clone(&identity), owner);
         Self {
             client: ClientStream::new(Arc::clone(&identity), header, activity, liveness),
             delivery: Delivery::new(Arc::clone(&identity), Arc::clone(&settings)),
             notifier: Notifier::new(Arc::clone(&identity), Arc::clone(&settings), &account),
             account,
-            presence: Own::default(),
+            presence: OwnPresence::default(),
             backlog,
             orphans: OrphanSearch::default(),
-            succession: Succession::default(),
+            succession: NewerSession::default(),
             identity,
             settings,
         }
@@ -109,7 +109,7 @@ impl DeviceSide {
         &self.delivery
     }
 
-    pub(super) fn backlog(&self) -> &Backlog {
+    pub(super) fn backlog(&self) -> &BacklogReading {
         &self.backlog
     }
 
@@ -125,7 +125,7 @@ impl DeviceSide {
         &mut self.delivery
     }
 
-    pub(super) fn backlog_mut(&mut self) -> &mut Backlog {
+    pub(super) fn backlog_mut(&mut self) -> &mut BacklogReading {
         &mut self.backlog
     }
 
@@ -313,7 +313,7 @@ impl DeviceSide {
     pub(super) fn on_timeout(&mut self, now: Instant, server: &mut ServerStream, effects: &mut Effects) {
         self.take_orphans(now, effects);
         let again = self.delivery.on_timeout(now, &self.account, effects);
-        if again == Some(Again::Spools) {
+        if again == Some(ReadAgain::Spools) {
             self.take_over(effects);
         }
         if again.is_some() {

@@ -32,7 +32,7 @@ pub enum Leg {
 
 /// What clients are not shown of what a server offers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Hidden {
+pub struct HiddenOffers {
     /// Channel binding: a client that could do it says so (`y`), and the server takes that for an attack (RFC 5802 §6).
     pub binding: bool,
     /// Anything that a server may have hashed (XEP-0474).
@@ -94,7 +94,7 @@ impl fmt::Display for UpstreamWarning {
 #[derive(Clone, Copy, Debug)]
 pub struct MechanismFilter {
     end_point: bool,
-    hidden: Hidden,
+    hidden: HiddenOffers,
 }
 
 impl MechanismFilter {
@@ -110,11 +110,11 @@ impl MechanismFilter {
         let binding = plus && !end_point;
         let narrowed = types.iter().any(|t| !end_point || t != END_POINT);
         let anything = narrowed || names().any(|m| !passes(m.text().trim(), end_point));
-        Self { end_point, hidden: Hidden { binding, anything } }
+        Self { end_point, hidden: HiddenOffers { binding, anything } }
     }
 
     /// The offers that clients do not get.
-    pub fn hidden(&self) -> Hidden {
+    pub fn hidden(&self) -> HiddenOffers {
         self.hidden
     }
 
@@ -194,7 +194,7 @@ mod tests {
     }
 
     /// What is left of these features, and what was hidden.
-    fn filtered(features: &str, leg: Leg) -> (String, Hidden) {
+    fn filtered(features: &str, leg: Leg) -> (String, HiddenOffers) {
         let features = format!("<stream:features>{features}</stream:features>");
         let element = element(&features);
         let filter = MechanismFilter::new(&element.node(), leg);
@@ -209,7 +209,7 @@ mod tests {
 
     fn check(features: &str, leg: Leg, expect: &str, hidden: (bool, bool)) {
         let (binding, anything) = hidden;
-        assert_eq!(filtered(features, leg), (expect.to_owned(), Hidden { binding, anything }));
+        assert_eq!(filtered(features, leg), (expect.to_owned(), HiddenOffers { binding, anything }));
     }
 
     const PLUS: [&str; 4] = ["SCRAM-SHA-1-PLUS", "SCRAM-SHA-1", "EXTERNAL", "PLAIN"];

@@ -131,12 +131,12 @@ pub use shed::Shed;
 pub use succession::Successor;
 
 use csi::Activity;
-use device::{Arrival, DeviceSide};
+use device::{DeviceArrival, DeviceSide};
 use effects::{Effects, WakeUp};
 use identity::Identity;
 use lifecycle::Lifecycle;
 use liveness::Reach;
-use queue::{Aside, Budget, Unsaved};
+use queue::{AsideMemory, Budget, Unsaved};
 use server::ServerStream;
 
 /// A bound session: both legs, what waits, and the pushes about it.
@@ -148,7 +148,7 @@ pub struct Session {
     server: ServerStream,
     lifecycle: Lifecycle,
     /// What the session has of the shared memory beside its queue.
-    aside: Aside,
+    aside: AsideMemory,
 }
 
 impl Session {
@@ -157,7 +157,7 @@ impl Session {
         let Bound { jid, client_header, server_header, enabled, inactive, server_csi, server_sm, .. } = bound;
         let identity = Arc::new(Identity::new(jid, client_header, server_csi, clock, dice));
         let activity = if inactive { Activity::Inactive } else { Activity::Active };
-        let arrival = Arrival { header: server_header, activity };
+        let arrival = DeviceArrival { header: server_header, activity };
         let mut server = ServerStream::new(Arc::clone(&identity), server_sm);
         let mut device = DeviceSide::new(Arc::clone(&identity), Arc::clone(&settings), arrival, owner);
         let mut effects = Effects::default();
@@ -166,7 +166,7 @@ impl Session {
             device.on_enabled(enabled, 0, &mut server, &mut effects);
         }
         device.track_if_needed();
-        Self { settings, identity, effects, device, server, lifecycle: Lifecycle::new(), aside: Aside::default() }
+        Self { settings, identity, effects, device, server, lifecycle: Lifecycle::new(), aside: AsideMemory::default() }
     }
 
     /// Takes one event. Drain [`Session::poll`] before the next.
@@ -260,7 +260,7 @@ impl Session {
 
     /// Lets the session share memory with others. Call it before the first input.
     pub fn share_memory(&mut self, budget: Arc<Budget>) {
-        self.aside = Aside::of(Arc::clone(&budget));
+        self.aside = AsideMemory::of(Arc::clone(&budget));
         self.device.delivery_mut().share_memory(budget);
     }
 

@@ -44,16 +44,16 @@ use std::time::Instant;
 
 use end::LoginEnd;
 use legs::Legs;
-use opening::Opening;
+use opening::OpeningLogin;
 use state::LoginState;
-use streams::ClientStream;
+use streams::LoginClientStream;
 
 use super::mechanism_filter::Leg;
 use super::starttls::served;
 use super::{Dice, Settings};
 use crate::xml::{Element, Frame, FrameError, Header, Kind, StreamCondition, ns};
 
-pub use contract::{Answer, Awaited, CloseReason, Ended, Held, LoginInput, LoginOutput, Proof, Stop};
+pub use contract::{ServerAnswer, Awaited, CloseReason, Ended, HeldSession, LoginInput, LoginOutput, Proof, Stop};
 
 /// How many elements a connection may send before it is authenticated. A login needs a handful.
 const ELEMENTS: u32 = 64;
@@ -162,7 +162,7 @@ impl Negotiation {
                 let host = self.host(&header)?;
                 self.legs.on_client_header(&header);
                 self.legs.out(LoginOutput::Connect(host.clone()));
-                Ok(LoginState::Connecting(ClientStream::new(host, header)))
+                Ok(LoginState::Connecting(LoginClientStream::new(host, header)))
             }
             LoginState::Restarting(restarting) => {
                 if self.host(&header)? != restarting.host() {
@@ -189,7 +189,7 @@ impl Negotiation {
 
     fn on_connected(&mut self, state: LoginState, leg: Leg) -> LoginState {
         if let LoginState::Connecting(client) = state {
-            LoginState::Opening(Opening::new(client, leg, &mut self.legs))
+            LoginState::Opening(OpeningLogin::new(client, leg, &mut self.legs))
         } else {
             state
         }
@@ -293,7 +293,7 @@ impl Negotiation {
 
     // Resumption
 
-    fn on_found(&mut self, mut state: LoginState, found: Result<Held, Option<Ended>>) -> Result<LoginState, LoginEnd> {
+    fn on_found(&mut self, mut state: LoginState, found: Result<HeldSession, Option<Ended>>) -> Result<LoginState, LoginEnd> {
         match &mut state {
             LoginState::Authenticating(sasl) => sasl.on_found(found, &mut self.legs),
             LoginState::Binding(binding) => binding.on_found(found, &mut self.legs)?,

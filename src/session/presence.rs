@@ -50,7 +50,7 @@ pub(super) enum Linger {
 
 /// The client's own presence.
 #[derive(Debug, Default)]
-pub(super) struct Own {
+pub(super) struct OwnPresence {
     /// The client is available to everybody.
     available: bool,
     /// Its last available presence to everybody, as a lingering session shows it.
@@ -61,7 +61,7 @@ pub(super) struct Own {
     directed: HashSet<u64>,
 }
 
-impl Own {
+impl OwnPresence {
     /// Notes a presence stanza of the client, and says whether it is its first or later available broadcast.
     pub(super) fn sent(&mut self, element: &Element) -> bool {
         let node = element.node();
@@ -187,7 +187,7 @@ pub(super) enum Coalesced {
 
 impl Waiting {
     /// Whether an older presence of the same sender is made obsolete; [`Waiting::queued`] must follow unless they cancel out.
-    pub(super) fn coalesce(&mut self, element: &Element, own: &Own) -> Coalesced {
+    pub(super) fn coalesce(&mut self, element: &Element, own: &OwnPresence) -> Coalesced {
         let node = element.node();
         let Some((from, sort)) = plain(&node) else { return Coalesced::Keep };
         let Some((older, older_sort)) = self.by_sender.remove(&self.by_sender.hasher().hash_one(from.as_str())) else {
@@ -254,7 +254,7 @@ mod tests {
 
     #[test]
     fn a_long_presence_is_remembered_in_short() {
-        let mut own = Own::default();
+        let mut own = OwnPresence::default();
         let status = "x".repeat(1 << 20);
         assert!(own.sent(&element(&format!("<presence><status>{status}</status><priority>5</priority></presence>"))));
         let shown = "<presence><show>xa</show><priority>0</priority></presence>";
@@ -266,7 +266,7 @@ mod tests {
 
     #[test]
     fn what_is_kept_of_presence_is_bounded() {
-        let (mut own, mut waiting) = (Own::default(), Waiting::default());
+        let (mut own, mut waiting) = (OwnPresence::default(), Waiting::default());
         for n in 0..SENDERS + 1000 {
             let long = "x".repeat(1000);
             own.sent(&element(&format!("<presence to='{n}{long}@{n}.example/{long}'/>")));

@@ -55,7 +55,7 @@ use segments::Segments;
 use spilled::Spill;
 use tail::Tail;
 
-pub(super) use budget::Aside;
+pub(super) use budget::AsideMemory;
 pub use budget::Budget;
 pub use earlier::Inherited;
 pub use number::STRIDE;

@@ -18,7 +18,7 @@ const REMEMBERED: u64 = 3_600_000;
 
 /// What is known of a message that was kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Copy {
+struct RepeatedMessage {
     /// Until when it is remembered, Unix milliseconds.
     until: u64,
     marks: Marks,
@@ -35,16 +35,16 @@ struct Marks {
 
 /// Whose messages they are, and by which key they are hashed.
 #[derive(Clone, Copy)]
-pub(super) struct Own<'a> {
+pub(super) struct OwnMessages<'a> {
     pub(super) account: &'a BareJid,
     pub(super) seed: u64,
 }
 
 /// The messages that a device's sessions have kept when their servers' connections broke, oldest first.
 #[derive(Debug, Default)]
-pub(super) struct Kept(VecDeque<Copy>);
+pub(super) struct KeptMessages(VecDeque<RepeatedMessage>);
 
-impl Kept {
+impl KeptMessages {
     /// Whether nothing is remembered.
     pub(super) fn is_empty(&self) -> bool {
         self.0.is_empty()
@@ -71,10 +71,10 @@ impl Kept {
     }
 
     /// Remembers a message that was kept.
-    pub(super) fn keep(&mut self, now: u64, message: &Element, own: Own<'_>) {
+    pub(super) fn keep(&mut self, now: u64, message: &Element, own: OwnMessages<'_>) {
         let marks = own.marks(message);
         if marks.archived.is_some() || marks.content.is_some() {
-            self.0.push_back(Copy { until: now.saturating_add(REMEMBERED), marks });
+            self.0.push_back(RepeatedMessage { until: now.saturating_add(REMEMBERED), marks });
             self.shorten();
         }
     }
@@ -84,7 +84,7 @@ impl Kept {
     }
 
     /// Returns whether a message that comes late is the second delivery of a kept one. Each is taken for one only once.
-    pub(super) fn absorbs(&mut self, now: u64, message: &Element, own: Own<'_>) -> bool {
+    pub(super) fn absorbs(&mut self, now: u64, message: &Element, own: OwnMessages<'_>) -> bool {
         if self.is_empty() {
             return false;
         }
@@ -96,7 +96,7 @@ impl Kept {
 
     /// Bytes of memory that it has.
     pub(super) fn memory(&self) -> usize {
-        self.0.capacity() * size_of::<Copy>()
+        self.0.capacity() * size_of::<RepeatedMessage>()
     }
 }
 
@@ -109,7 +109,7 @@ impl Marks {
     }
 }
 
-impl Own<'_> {
+impl OwnMessages<'_> {
     fn hasher(self) -> DefaultHasher {
         let mut hasher = DefaultHasher::new();
         self.seed.hash(&mut hasher);
@@ -178,7 +178,7 @@ mod tests {
 
     fn check(kept: &Element, comes: &Element, absorbed: bool) {
         let account = BareJid::new("juliet@example.org").unwrap();
-        let own = Own { account: &account, seed: 7 };
+        let own = OwnMessages { account: &account, seed: 7 };
         let memory = DeviceMemory::default();
         memory.keep(0, std::iter::once(kept), own);
         assert_eq!(memory.absorbs(1, comes, own), absorbed, "{:?}", comes.bytes());
@@ -228,11 +228,11 @@ mod tests {
     #[test]
     fn the_newest_thousand_are_remembered_for_an_hour() {
         let account = BareJid::new("juliet@example.org").unwrap();
-        let own = Own { account: &account, seed: 7 };
-        let mut memory = Kept::default();
+        let own = OwnMessages { account: &account, seed: 7 };
+        let mut memory = KeptMessages::default();
         let id = |n: usize| format!(" id='{n}'");
         (0..=MOST).for_each(|n| memory.keep(0, &message(&id(n), ""), own));
-        let mut other = Kept::default();
+        let mut other = KeptMessages::default();
         other.keep(1, &message(" id='other'", ""), own);
         memory.add(other);
         assert_eq!(memory.len(), MOST);

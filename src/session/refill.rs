@@ -18,7 +18,7 @@ pub(super) struct Loading {
 
 /// What to ask the disk for again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Again {
+pub(super) enum ReadAgain {
     /// Stanzas.
     Stanzas,
     /// The spools of earlier sessions, too.
@@ -68,9 +68,9 @@ impl Refill {
     }
 
     /// What is to be asked for again now.
-    pub(super) fn on_timeout(&mut self, now: Instant) -> Option<Again> {
+    pub(super) fn on_timeout(&mut self, now: Instant) -> Option<ReadAgain> {
         self.again_at.take_if(|at| *at <= now)?;
-        Some(if std::mem::take(&mut self.retakes) { Again::Spools } else { Again::Stanzas })
+        Some(if std::mem::take(&mut self.retakes) { ReadAgain::Spools } else { ReadAgain::Stanzas })
     }
 
     pub(super) fn deadline(&self) -> Option<Instant> {

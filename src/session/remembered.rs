@@ -4,7 +4,7 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard};
 
-use super::redelivered::{Kept, Own};
+use super::redelivered::{KeptMessages, OwnMessages};
 use super::travel::Had;
 use crate::sync::lock;
 use crate::xml::Element;
@@ -21,7 +21,7 @@ pub struct DeviceMemory {
 #[derive(Debug, Default)]
 struct Remembered {
     /// Messages that the server may send a second time.
-    kept: Kept,
+    kept: KeptMessages,
     /// Messages that the device has got.
     had: Had,
 }
@@ -43,7 +43,7 @@ impl DeviceMemory {
     }
 
     /// Remembers messages that were kept when the server's connection broke. Returns the number of messages added.
-    pub(super) fn keep<'a>(&self, now: u64, messages: impl Iterator<Item = &'a Element>, own: Own<'_>) -> usize {
+    pub(super) fn keep<'a>(&self, now: u64, messages: impl Iterator<Item = &'a Element>, own: OwnMessages<'_>) -> usize {
         self.update(|remembered| {
             let kept = &mut remembered.kept;
             let before = kept.len();
@@ -53,7 +53,7 @@ impl DeviceMemory {
     }
 
     /// Returns whether this is the second delivery of a kept message. A kept message is matched only once.
-    pub(super) fn absorbs(&self, now: u64, message: &Element, own: Own<'_>) -> bool {
+    pub(super) fn absorbs(&self, now: u64, message: &Element, own: OwnMessages<'_>) -> bool {
         !self.is_empty()
             && own.comes_late(message)
             && self.update(|remembered| remembered.kept.absorbs(now, message, own))

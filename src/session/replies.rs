@@ -5,10 +5,10 @@ const REPLIES: usize = 64 << 10;
 
 /// Replies on their way to the disk. Few sessions have any.
 #[derive(Debug, Default)]
-pub(super) struct SpooledReplies(Option<Box<Replies>>);
+pub(super) struct SpooledReplies(Option<Box<StoredReplies>>);
 
 #[derive(Debug, Default)]
-struct Replies {
+struct StoredReplies {
     bytes: usize,
     last: u64,
 }
@@ -17,7 +17,7 @@ impl SpooledReplies {
     /// A reply to the client had no place in memory.
     pub(super) fn add(&mut self, seq: u64, len: usize) {
         let replies = self.0.get_or_insert_default();
-        **replies = Replies { bytes: replies.bytes.saturating_add(len), last: seq };
+        **replies = StoredReplies { bytes: replies.bytes.saturating_add(len), last: seq };
     }
 
     /// What was handed to the spool up to this sequence number is on disk.

@@ -11,13 +11,13 @@ use bytes::Bytes;
 use super::mechanism_filter::{Leg, MechanismFilter};
 use crate::clock::UnixMillis;
 use crate::push::registration;
-use crate::push::settings::Settings as PushSettings;
+use crate::push::settings::PushSettings;
 use crate::xml::{Element, Kind, Node, XmlWriter, ns};
 use splice::{append, splice};
 
 /// Which `<stream:features/>` these are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Phase {
+pub enum FeaturesPhase {
     /// Over TLS, before SASL.
     Unauthenticated,
     /// After SASL.
@@ -30,12 +30,12 @@ pub enum Phase {
 }
 
 /// Features as the client may see them: what ends at Pushward is dropped, what Pushward provides is added.
-pub fn features(element: &Element, phase: Phase, leg: Leg) -> Bytes {
+pub fn features(element: &Element, phase: FeaturesPhase, leg: Leg) -> Bytes {
     let root = element.node();
     let filter = MechanismFilter::new(&root, leg);
     let (mut cuts, mut splices) = (Vec::new(), Vec::new());
     for child in root.children() {
-        let done = matches!(phase, Phase::Bound { .. }) && child.is("bind", ns::BIND);
+        let done = matches!(phase, FeaturesPhase::Bound { .. }) && child.is("bind", ns::BIND);
         if done || dropped(&child) {
             cuts.push(child.range());
             continue;
@@ -49,10 +49,10 @@ pub fn features(element: &Element, phase: Phase, leg: Leg) -> Bytes {
     }
     splices.extend(cuts.into_iter().map(|cut| (cut, Vec::new())));
     splices.sort_by_key(|(range, _)| range.start);
-    if phase != Phase::Unauthenticated {
+    if phase != FeaturesPhase::Unauthenticated {
         let mut ours = XmlWriter::new();
         // xmpp.js does whatever is offered, though it was done inline: it would resume the session that it has just begun.
-        if phase != (Phase::Bound { managed: true }) {
+        if phase != (FeaturesPhase::Bound { managed: true }) {
             ours.start("sm").attr("xmlns", ns::SM).end();
         }
         if root.child("csi", ns::CSI).is_none() {
@@ -149,7 +149,7 @@ mod tests {
              <register xmlns='http://jabber.org/features/iq-register'/></stream:features>",
         );
         check(
-            &super::features(&features, Phase::Unauthenticated, Leg::Plain),
+            &super::features(&features, FeaturesPhase::Unauthenticated, Leg::Plain),
             "<stream:features><mechanisms xmlns='urn:ietf:params:xml:ns:xmpp-sasl'><mechanism>SCRAM-SHA-1</mechanism>\
              <mechanism>PLAIN</mechanism></mechanisms><register xmlns='http://jabber.org/features/iq-register'/></stream:features>",
         );
@@ -162,12 +162,12 @@ mod tests {
              <sm xmlns='urn:xmpp:sm:3'/><csi xmlns='urn:xmpp:csi:0'/></stream:features>",
         );
         check(
-            &super::features(&features, Phase::Authenticated, Leg::Plain),
+            &super::features(&features, FeaturesPhase::Authenticated, Leg::Plain),
             "<stream:features><bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'/><csi xmlns='urn:xmpp:csi:0'/>\
              <sm xmlns='urn:xmpp:sm:3'/></stream:features>",
         );
         check(
-            &super::features(&element("<stream:features/>"), Phase::Authenticated, Leg::Plain),
+            &super::features(&element("<stream:features/>"), FeaturesPhase::Authenticated, Leg::Plain),
             "<stream:features><sm xmlns='urn:xmpp:sm:3'/><csi xmlns='urn:xmpp:csi:0'/></stream:features>",
         );
     }
@@ -178,7 +178,7 @@ mod tests {
             "<stream:features><bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'><required/></bind>\
              <sm xmlns='urn:xmpp:sm:3'/><ver xmlns='urn:xmpp:features:rosterver'/></stream:features>",
         );
-        let after = |managed| super::features(&features, Phase::Bound { managed }, Leg::Plain);
+        let after = |managed| super::features(&features, FeaturesPhase::Bound { managed }, Leg::Plain);
         check(
             &after(true),
             "<stream:features><ver xmlns='urn:xmpp:features:rosterver'/><csi xmlns='urn:xmpp:csi:0'/></stream:features>",
@@ -214,7 +214,7 @@ mod tests {
              <session xmlns='urn:ietf:params:xml:ns:xmpp-session'/></stream:features>",
         );
         check(
-            &super::features(&features, Phase::Authenticated, Leg::Plain),
+            &super::features(&features, FeaturesPhase::Authenticated, Leg::Plain),
             "<stream:features><bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'><required/></bind>\
              <session xmlns='urn:ietf:params:xml:ns:xmpp-session'/><sm xmlns='urn:xmpp:sm:3'/>\
              <csi xmlns='urn:xmpp:csi:0'/></stream:features>",

@@ -26,7 +26,7 @@ use confirmation::Confirmation;
 use leg::ServerLeg;
 pub(super) use leg::{Settling, UNACKED};
 use pending::{OpenPublish, Pending};
-use writer::Writer;
+use writer::ServerWriter;
 
 /// The stream to the server.
 pub(super) struct ServerStream {
@@ -34,7 +34,7 @@ pub(super) struct ServerStream {
     leg: ServerLeg,
     confirmation: Confirmation,
     pending: Pending,
-    writer: Writer,
+    writer: ServerWriter,
 }
 
 impl ServerStream {
@@ -44,7 +44,7 @@ impl ServerStream {
             leg: ServerLeg::new(now, offers_sm),
             confirmation: Confirmation::default(),
             pending: Pending::new(Arc::clone(&identity)),
-            writer: Writer::new(now),
+            writer: ServerWriter::new(now),
             identity,
         }
     }

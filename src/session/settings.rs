@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::rewrite::offers::Offers;
-use crate::push::settings::Settings as PushSettings;
+use crate::push::settings::PushSettings;
 
 const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_secs(60);

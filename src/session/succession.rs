@@ -18,7 +18,7 @@ pub struct Successor {
 
 /// What is known of a newer session of the device.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) enum Succession {
+pub(super) enum NewerSession {
     /// There is none.
     #[default]
     Newest,
@@ -28,7 +28,7 @@ pub(super) enum Succession {
     Both,
 }
 
-impl Succession {
+impl NewerSession {
     /// Whether a newer session of the device exists.
     pub(super) fn has_successor(self) -> bool {
         self != Self::Newest

@@ -9,7 +9,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 
 use super::archive::own_stanza_id;
 use super::queue::Company;
-use super::redelivered::Own;
+use super::redelivered::OwnMessages;
 use crate::jid::{BareJid, Jid};
 use crate::push::classify::says_something;
 use crate::push::rooms::Rooms;
@@ -61,7 +61,7 @@ impl Had {
 }
 
 /// The hashes by which a conversational message is known: its id in the own archive, and the sender with the id that it gave.
-pub(super) fn marks(element: &Element, own: Own<'_>) -> impl Iterator<Item = u64> + use<> {
+pub(super) fn marks(element: &Element, own: OwnMessages<'_>) -> impl Iterator<Item = u64> + use<> {
     let root = element.node();
     let inner = forwarded(element, &root);
     let node = inner.unwrap_or(root);

@@ -2,11 +2,11 @@
 
 use super::kind::Kind;
 use super::open_elements::{OpenElement, OpenElements, Spelled};
-use super::scope::{Declared, Scope};
+use super::scope::{Declared, NamespaceScope};
 
 /// Progress in one top-level element. Offsets count from its `<`.
 #[derive(Debug, Default)]
-pub(super) struct Progress {
+pub(super) struct ScanProgress {
     at: usize,
     open: OpenElements,
     /// Few elements have any.
@@ -25,7 +25,7 @@ pub(super) struct FoundElement {
     pub(super) borrowed: u64,
 }
 
-impl Progress {
+impl ScanProgress {
     /// The place of the next token.
     #[inline(always)]
     pub(super) fn at(&self) -> usize {
@@ -58,7 +58,7 @@ impl Progress {
 
     /// The namespace scope at this place.
     #[inline(always)]
-    pub(super) fn scope(&self) -> Scope {
+    pub(super) fn scope(&self) -> NamespaceScope {
         self.open.last().map(|open| open.scope).unwrap_or_default()
     }
 
@@ -77,7 +77,7 @@ impl Progress {
 
     /// Opens an element with this scope.
     #[inline(always)]
-    pub(super) fn open_with(&mut self, name: Spelled, scope: Scope) {
+    pub(super) fn open_with(&mut self, name: Spelled, scope: NamespaceScope) {
         self.open.push(OpenElement { name, scope });
     }
 
@@ -85,14 +85,14 @@ impl Progress {
     #[inline(always)]
     pub(super) fn close(&mut self, bytes: &[u8]) {
         if let Some(OpenElement { name, scope }) = self.open.pop(bytes)
-            && scope != Scope::default()
+            && scope != NamespaceScope::default()
         {
             self.leave(bytes, name.start, scope);
         }
     }
 
     /// Ends the scope of an element whose name is at `start`.
-    pub(super) fn leave(&mut self, bytes: &[u8], start: usize, scope: Scope) {
+    pub(super) fn leave(&mut self, bytes: &[u8], start: usize, scope: NamespaceScope) {
         let outer = self.scope();
         if let Some(declared) = self.declared.as_mut().filter(|_| scope != outer) {
             declared.leave(bytes, start, scope, outer);

@@ -1,7 +1,7 @@
 //! One forward pass over a top-level element that checks everything that XMPP allows of XML 1.0 and its namespaces.
 //!
 //! The fast path takes ordinary tokens. The exact path takes one token when the fast path declines it, and one that is cut off
-//! by the end of the bytes. Both leave the same [`Progress`], so that frames and errors are the same on either path and under
+//! by the end of the bytes. Both leave the same [`ScanProgress`], so that frames and errors are the same on either path and under
 //! any chunking, and the work is linear in the bytes.
 
 use fearless_simd::Level;
@@ -11,12 +11,12 @@ use super::exact::ExactReader;
 use super::fast;
 use super::header::Header;
 use super::limits::FrameLimits;
-use super::progress::{FoundElement, Progress};
+use super::progress::{FoundElement, ScanProgress};
 
 /// The check of one top-level element.
 #[derive(Debug, Default)]
 pub(super) struct Scan {
-    progress: Progress,
+    progress: ScanProgress,
     exact: ExactReader,
 }
 

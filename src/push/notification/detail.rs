@@ -11,12 +11,12 @@ use crate::xml::{Node, XmlWriter, ns};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Detail {
     pub(super) important: bool,
-    pub(super) newest: Option<Newest>,
+    pub(super) newest: Option<NewestDetails>,
 }
 
 /// The details that a person may see.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Newest {
+pub(super) struct NewestDetails {
     pub(super) from: Jid,
     chat: BareJid,
     about: About,
@@ -51,7 +51,7 @@ const MAX_SID: usize = 256;
 impl Detail {
     /// The details of a stanza: none if it does not notify, or its sender is not known.
     pub fn of(reading: &Classified<'_>) -> Self {
-        Self { important: reading.class.is_important(), newest: Newest::of(reading) }
+        Self { important: reading.class.is_important(), newest: NewestDetails::of(reading) }
     }
 
     /// The details for registrations that see neither sender nor text: see [`Extensions::says_more`].
@@ -62,7 +62,7 @@ impl Detail {
     }
 }
 
-impl Newest {
+impl NewestDetails {
     fn of(reading: &Classified<'_>) -> Option<Self> {
         let stanza = &reading.stanza;
         let wording = match reading.class {

@@ -9,7 +9,7 @@ use crate::push::account::DeviceId;
 use crate::push::classify::{self, Class, Context};
 use crate::push::registration::Encrypt;
 use crate::push::rooms::Rooms;
-use crate::push::settings::Settings;
+use crate::push::settings::PushSettings;
 use crate::session::tests::element;
 use crate::xml::{Element, Header};
 
@@ -40,12 +40,12 @@ fn registration(extensions: Extensions) -> Registration {
     }
 }
 
-fn counts(important: usize) -> Counts {
-    Counts { important, subscriptions: 0 }
+fn counts(important: usize) -> WaitingCounts {
+    WaitingCounts { important, subscriptions: 0 }
 }
 
 /// What a stanza means, whatever the classifier thinks of it.
-fn summary(settings: &Settings, counts: Counts, stanza: &str, class: Class) -> Summary {
+fn summary(settings: &PushSettings, counts: WaitingCounts, stanza: &str, class: Class) -> Summary {
     let element = element(stanza);
     let context = Context { account: &BareJid::new("juliet@example.org").unwrap(), rooms: &Rooms::default() };
     let mut reading = classify::read(&element, context);
@@ -97,7 +97,7 @@ fn the_publish_is_what_every_known_app_server_takes() {
     let options = vec![field("FORM_TYPE", Some("hidden"), ns::PUBLISH_OPTIONS), field("secret", None, "s'3")];
     let extensions = Extensions { priority: true, ..Extensions::default() };
     let registration = Registration { options: Some(options), ..registration(extensions) };
-    let summary = summary(&Settings::default(), counts(3), HI, Class::Message);
+    let summary = summary(&PushSettings::default(), counts(3), HI, Class::Message);
     let publish = Publish::new(&registration, summary, RANDOM);
     assert_eq!(
         publish.iq("sc-1", Some("example.org")),
@@ -121,7 +121,7 @@ fn the_publish_is_what_every_known_app_server_takes() {
     );
     let bare = Registration { options: None, ..registration };
     let bare = Registration { target: Target { node: None, ..bare.target.clone() }, ..bare };
-    let publish = Publish::new(&bare, Summary::wake(&Settings::default(), false), RANDOM);
+    let publish = Publish::new(&bare, Summary::wake(&PushSettings::default(), false), RANDOM);
     assert_eq!(
         publish.iq("sc-2", None),
         "<iq type='set' id='sc-2' to='push.example'><pubsub xmlns='http://jabber.org/protocol/pubsub'><publish><item>\
@@ -134,14 +134,14 @@ fn the_publish_is_what_every_known_app_server_takes() {
 
 #[test]
 fn the_form_says_as_much_as_the_operator_allows() {
-    let silent = Settings { important_body: String::new(), ..Settings::default() };
-    let open = Settings { with_body: true, with_sender: true, ..Settings::default() };
+    let silent = PushSettings { important_body: String::new(), ..PushSettings::default() };
+    let open = PushSettings { with_body: true, with_sender: true, ..PushSettings::default() };
     let count = ("message-count", "1");
     let sender = ("last-message-sender", "romeo@example.net/x");
     let body = |body: &'static str| ("last-message-body", body);
-    let two = Counts { important: 2, subscriptions: 1 };
+    let two = WaitingCounts { important: 2, subscriptions: 1 };
     let subscribe = "<presence type='subscribe' from='romeo@example.net'/>";
-    let plain = Settings::default();
+    let plain = PushSettings::default();
     for (settings, counts, stanza, class, expect) in [
         (&plain, counts(1), HI, Class::Message, vec![count, body("New Message!")]),
         (&silent, counts(1), HI, Class::Message, vec![count]),
@@ -186,17 +186,17 @@ fn an_encrypted_notification_is_for_the_device_alone() {
         (CALL, Class::Call, chat("Incoming call")),
         (invited_call, Class::Call, chat("Incoming call")),
     ] {
-        let summary = summary(&Settings::default(), counts(2), stanza, class);
+        let summary = summary(&PushSettings::default(), counts(2), stanza, class);
         assert_eq!(decrypted(&notification(&encrypting(3000, false), &summary)), (expect, None), "{stanza}");
     }
     // A wake push has nobody to name: it says numbers, in the clear.
-    let wake = Summary::wake(&Settings { with_body: true, with_sender: true, ..Settings::default() }, false);
+    let wake = Summary::wake(&PushSettings { with_body: true, with_sender: true, ..PushSettings::default() }, false);
     assert_eq!(notification(&encrypting(3000, true), &wake), form(&[("message-count", "0")]));
 }
 
 #[test]
 fn calls_ring_on_devices_that_asked_for_them() {
-    let settings = Settings { jingle: true, ..Settings::default() };
+    let settings = PushSettings { jingle: true, ..PushSettings::default() };
     let initiate = "<iq type='set' from='romeo@example.net/x'><jingle xmlns='urn:xmpp:jingle:1' action='session-initiate' \
         sid='c1'><content><description xmlns='urn:xmpp:jingle:apps:rtp:1' media='audio'/></content></jingle></iq>";
     let call = |media: &[&str]| json!({"unread": 1, "sender": "romeo@example.net/x", "type": "call", "sid": "c1", "media": media});
@@ -227,7 +227,7 @@ fn calls_ring_on_devices_that_asked_for_them() {
 /// Devices that asked while `jingle` was on keep that in their registrations.
 #[test]
 fn calls_ring_nowhere_once_the_operator_has_turned_that_off() {
-    let settings = Settings::default();
+    let settings = PushSettings::default();
     let extensions = Extensions { jingle: true, priority: true, ..Extensions::default() };
     for (stanza, class) in [(CALL, Class::Call), (HUNG_UP, Class::CallEnd)] {
         let summary = summary(&settings, counts(1), stanza, class);
@@ -239,7 +239,7 @@ fn calls_ring_nowhere_once_the_operator_has_turned_that_off() {
 
 #[test]
 fn a_message_is_cut_to_what_the_device_takes() {
-    let settings = Settings::default();
+    let settings = PushSettings::default();
     for text in ["x", "é", "🦀", "\"", "a\nb\\", "x\u{301}"] {
         let body = text.repeat(5_000 / text.len());
         let mut xml = XmlWriter::new();
@@ -269,7 +269,7 @@ fn a_message_is_cut_to_what_the_device_takes() {
 /// Invariant 8.
 #[test]
 fn what_is_said_is_not_printed() {
-    let settings = Settings { with_body: true, ..Settings::default() };
+    let settings = PushSettings { with_body: true, ..PushSettings::default() };
     let secret = "<message from='romeo@example.net/x' type='groupchat'><body>hunter2</body></message>";
     let summary = summary(&settings, counts(1), secret, Class::Message);
     let publish = Publish::new(&registration(encrypting(3000, true)), summary.clone(), RANDOM);
@@ -281,8 +281,8 @@ fn what_is_said_is_not_printed() {
 #[test]
 fn who_is_told_no_more_than_how_much_waits_needs_no_details() {
     let context = Context { account: &BareJid::new("juliet@example.org").unwrap(), rooms: &Rooms::default() };
-    let plain = Settings::default();
-    let jingle = Settings { jingle: true, ..Settings::default() };
+    let plain = PushSettings::default();
+    let jingle = PushSettings { jingle: true, ..PushSettings::default() };
     let priority = Extensions { priority: true, ..Extensions::default() };
     let unheard = Extensions { jingle: true, ..Extensions::default() };
     for (settings, extensions) in
@@ -300,11 +300,11 @@ fn who_is_told_no_more_than_how_much_waits_needs_no_details() {
 
 #[test]
 fn who_is_told_more_needs_details() {
-    let quiet = Settings::default();
-    let check = |settings: &Settings, extensions: Extensions| assert!(extensions.says_more(settings));
-    check(&Settings { with_sender: true, ..quiet.clone() }, Extensions::default());
-    check(&Settings { with_body: true, ..quiet.clone() }, Extensions::default());
-    check(&Settings { jingle: true, ..quiet.clone() }, Extensions { jingle: true, ..Extensions::default() });
+    let quiet = PushSettings::default();
+    let check = |settings: &PushSettings, extensions: Extensions| assert!(extensions.says_more(settings));
+    check(&PushSettings { with_sender: true, ..quiet.clone() }, Extensions::default());
+    check(&PushSettings { with_body: true, ..quiet.clone() }, Extensions::default());
+    check(&PushSettings { jingle: true, ..quiet.clone() }, Extensions { jingle: true, ..Extensions::default() });
     check(
         &quiet,
         Extensions { encrypt: Some(Encrypt { key: Secret::new(KEY), max_size: 3072 }), ..Extensions::default() },

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::error::RequestError;
 use crate::jid::{BareJid, Jid};
-use crate::push::settings::Settings;
+use crate::push::settings::PushSettings;
 use crate::secret::Secret;
 use crate::xml::{Node, ns};
 
@@ -24,7 +24,7 @@ const ALL_OR_NONE: [&str; 6] = [
 ];
 
 /// The features that the account offers in its disco#info (XEP-0357 §4.1), as the operator set it.
-pub fn features(settings: &Settings) -> Vec<&'static str> {
+pub fn features(settings: &PushSettings) -> Vec<&'static str> {
     let mut features = vec![ns::PUSH];
     if settings.extensions {
         features.extend(ALL_OR_NONE);
@@ -93,13 +93,13 @@ const MAX_SIZE: usize = 5 * 1024;
 
 impl Extensions {
     /// Returns whether a notification may show the sender, the text, or a call, and not only how much waits.
-    pub fn says_more(&self, settings: &Settings) -> bool {
+    pub fn says_more(&self, settings: &PushSettings) -> bool {
         let operator = settings.with_sender || settings.with_body;
         operator || self.encrypt.is_some() || (self.jingle && settings.jingle)
     }
 
     /// Reads what `<enable/>` asks for, as far as the operator lets it. Addresses that are none are left out.
-    pub(super) fn parse(enable: &Node<'_>, settings: &Settings) -> Result<Self, RequestError> {
+    pub(super) fn parse(enable: &Node<'_>, settings: &PushSettings) -> Result<Self, RequestError> {
         let mut asked = Self::default();
         if !settings.extensions {
             return Ok(asked);

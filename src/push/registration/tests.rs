@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::*;
 use crate::jid::BareJid;
-use crate::push::settings::Settings;
+use crate::push::settings::PushSettings;
 use crate::session::tests::element;
 
 const SISKIN: &str = "<enable xmlns='urn:xmpp:push:0' jid='push.tigase.im' node='n1' away='true'>\
@@ -20,16 +20,16 @@ fn bare(jid: &str) -> BareJid {
     BareJid::new(jid).unwrap()
 }
 
-fn settings(extensions: bool, jingle: bool) -> Settings {
-    Settings { extensions, jingle, ..Settings::default() }
+fn settings(extensions: bool, jingle: bool) -> PushSettings {
+    PushSettings { extensions, jingle, ..PushSettings::default() }
 }
 
-fn parse(xml: &str, settings: &Settings) -> Result<Request, RequestError> {
+fn parse(xml: &str, settings: &PushSettings) -> Result<Request, RequestError> {
     let own = FullJid::new("juliet@example.org/phone").unwrap();
     Request::parse(&element(xml).node(), &own, settings).expect("a request of push")
 }
 
-fn extensions(xml: &str, settings: &Settings) -> Extensions {
+fn extensions(xml: &str, settings: &PushSettings) -> Extensions {
     match parse(xml, settings) {
         Ok(Request::Enable { extensions, .. }) => *extensions,
         other => panic!("{other:?} of {xml}"),

@@ -53,14 +53,14 @@ mod tests {
     use super::*;
     use crate::push::account::{Change, DeviceId};
     use crate::relay::rig::relay;
-    use crate::session::negotiate::Held;
+    use crate::session::negotiate::HeldSession;
 
     /// A session whose task failed stayed in the registry for ever, with its device taken for connected.
     #[tokio::test]
     async fn a_session_whose_task_fails_leaves_the_registry_and_its_login_is_closed() {
         let directory = tempdir().unwrap();
         let relay = relay(directory.path());
-        let held = Held { account: "romeo@localhost".parse().unwrap(), identity: None };
+        let held = HeldSession { account: "romeo@localhost".parse().unwrap(), identity: None };
         let (handle, _commands) = relay.registry().enter(relay.store().next_login(), held.clone(), "r".to_owned());
         let (candidate, login) = (DeviceId(1), handle.login());
         let change = Change::Login { candidate, login, resource: "r".to_owned(), agent: None, presented: None, at: 1 };

@@ -9,7 +9,7 @@ use super::*;
 use crate::jid::BareJid;
 use crate::push::account::DeviceId;
 use crate::relay::rig;
-use crate::session::negotiate::Held;
+use crate::session::negotiate::HeldSession;
 use crate::session::queue::{Load, STRIDE};
 use crate::store::tests::engine::Fault;
 use crate::store::{SpoolLimits, Store};
@@ -32,7 +32,7 @@ impl Rig {
 
     fn of(relay: Arc<Relay>, directory: TempDir) -> Self {
         let account: BareJid = "romeo@localhost".parse().unwrap();
-        let held = Held { account: account.clone(), identity: None };
+        let held = HeldSession { account: account.clone(), identity: None };
         let (handle, _) = relay.registry().enter(relay.store().next_login(), held, "r".to_owned());
         handle.set_device(DeviceId(1));
         let own = SpoolId { account, login: handle.login() };

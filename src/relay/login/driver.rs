@@ -29,7 +29,7 @@ use crate::relay::shared::Relay;
 use crate::relay::snapshot::{Authentication, Snapshot};
 use crate::relay::timer::Timer;
 use crate::session::Bound;
-use crate::session::negotiate::{Held, LoginInput, Negotiation, Stop};
+use crate::session::negotiate::{HeldSession, LoginInput, Negotiation, Stop};
 
 /// A login that became a session of its own.
 pub(in crate::relay) struct Login {
@@ -311,6 +311,6 @@ impl LoginDriver<'_> {
 }
 
 /// Returns what must be proven to resume the session.
-pub(in crate::relay) fn held(bound: &Bound) -> Held {
-    Held { account: bound.jid.to_bare(), identity: bound.identity.clone() }
+pub(in crate::relay) fn held(bound: &Bound) -> HeldSession {
+    HeldSession { account: bound.jid.to_bare(), identity: bound.identity.clone() }
 }

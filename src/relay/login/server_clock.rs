@@ -42,11 +42,11 @@ impl ServerClock {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::session::negotiate::Answer;
+    use crate::session::negotiate::ServerAnswer;
 
     const PATIENCE: Duration = Duration::from_secs(25);
 
-    fn awaited(answer: Answer, given: u64) -> Option<Awaited> {
+    fn awaited(answer: ServerAnswer, given: u64) -> Option<Awaited> {
         Some(Awaited::of(answer, given))
     }
 
@@ -54,7 +54,7 @@ mod tests {
     fn the_clock_runs_from_when_the_request_has_left_until_the_answer_is_another() {
         let (begin, mut clock) = (Instant::now(), ServerClock::default());
         let at = |seconds| begin + Duration::from_secs(seconds);
-        let header = awaited(Answer::Header, 0);
+        let header = awaited(ServerAnswer::Header, 0);
         assert_eq!(clock.deadline(at(0), None, RequestState::Sent, PATIENCE), None, "it owes nothing");
         assert_eq!(clock.deadline(at(1), header, RequestState::Waits, PATIENCE), None, "the request has not left");
         assert_eq!(clock.deadline(at(2), header, RequestState::Sent, PATIENCE), Some(at(27)));
@@ -64,7 +64,7 @@ mod tests {
             "looking at it does not put it off"
         );
         assert_eq!([26, 27, 28].map(|seconds| clock.is_over(at(seconds), PATIENCE)), [false, true, true]);
-        let features = awaited(Answer::Features, 1);
+        let features = awaited(ServerAnswer::Features, 1);
         assert_eq!(
             clock.deadline(at(21), features, RequestState::Sent, PATIENCE),
             Some(at(46)),
@@ -77,9 +77,9 @@ mod tests {
     fn of_two_answers_of_one_kind_each_has_its_own_time() {
         let (begin, mut clock) = (Instant::now(), ServerClock::default());
         let later = begin + Duration::from_secs(24);
-        clock.deadline(begin, awaited(Answer::Sasl, 2), RequestState::Sent, PATIENCE);
+        clock.deadline(begin, awaited(ServerAnswer::Sasl, 2), RequestState::Sent, PATIENCE);
         assert_eq!(
-            clock.deadline(later, awaited(Answer::Sasl, 3), RequestState::Sent, PATIENCE),
+            clock.deadline(later, awaited(ServerAnswer::Sasl, 3), RequestState::Sent, PATIENCE),
             Some(later + PATIENCE)
         );
     }
@@ -88,7 +88,7 @@ mod tests {
     fn while_the_server_is_not_read_no_clock_runs_and_then_it_begins_again() {
         let (begin, mut clock) = (Instant::now(), ServerClock::default());
         let at = |seconds| begin + Duration::from_secs(seconds);
-        let bind = awaited(Answer::Bind, 4);
+        let bind = awaited(ServerAnswer::Bind, 4);
         clock.deadline(at(0), bind, RequestState::Sent, PATIENCE);
         assert_eq!(clock.deadline(at(10), bind, RequestState::Waits, PATIENCE), None);
         assert!(!clock.is_over(at(100), PATIENCE));
@@ -100,7 +100,7 @@ mod tests {
     #[test]
     fn a_changed_patience_holds_for_what_is_owed_already() {
         let (begin, mut clock) = (Instant::now(), ServerClock::default());
-        let header = awaited(Answer::Header, 0);
+        let header = awaited(ServerAnswer::Header, 0);
         clock.deadline(begin, header, RequestState::Sent, PATIENCE);
         assert_eq!(clock.deadline(begin, header, RequestState::Sent, PATIENCE * 2), Some(begin + PATIENCE * 2));
         assert!(!clock.is_over(begin + PATIENCE, PATIENCE * 2));

@@ -1,7 +1,7 @@
 //! The client's iq requests that concern Pushward: registrations (XEP-0357), features, the archive, the account's end.
 
 use crate::push::registration::{Request, RequestError};
-use crate::push::settings::Settings as PushSettings;
+use crate::push::settings::PushSettings;
 use crate::session::identity::Identity;
 use crate::xml::{Element, ns};
 

@@ -10,11 +10,11 @@ pub(super) struct ResumptionId {
     id: Option<SmId>,
     /// XEP-0198 §5 `max` as the client asked, seconds.
     asked_max: Option<u64>,
-    tombstone: Option<Box<Tombstone>>,
+    tombstone: Option<Box<RetiredId>>,
 }
 
 #[derive(Debug)]
-struct Tombstone {
+struct RetiredId {
     id: SmId,
     /// The count that was saved last.
     saved: Option<Handled>,
@@ -41,7 +41,7 @@ impl ResumptionId {
 
     /// Ends the time of the id; whether there was one.
     pub(super) fn retire(&mut self) -> bool {
-        let retired = self.id.take().map(|id| Box::new(Tombstone { id, saved: None }));
+        let retired = self.id.take().map(|id| Box::new(RetiredId { id, saved: None }));
         let is_retired = retired.is_some();
         self.tombstone = retired.or(self.tombstone.take());
         is_retired

@@ -14,7 +14,7 @@ use crate::session::event::Event;
 use crate::session::given_back::GivenBack;
 use crate::session::kind::is_durable;
 use crate::session::queue::{Company, Inherited, NoStanza, Queued, Spooled, Unsaved};
-use crate::session::refill::{Again, Loading};
+use crate::session::refill::{ReadAgain, Loading};
 use crate::session::server::{ServerStream, Settling, UNACKED};
 use crate::session::shed::{ASK_AGAIN, Shed, Spool, TRIAL, returned};
 use crate::session::travel::{marks, may_travel};
@@ -372,7 +372,7 @@ impl Delivery {
         now: Instant,
         account: &AccountView,
         effects: &mut Effects,
-    ) -> Option<Again> {
+    ) -> Option<ReadAgain> {
         self.ask_spool_again(now, account, effects);
         self.refill.on_timeout(now)
     }

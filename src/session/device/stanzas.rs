@@ -11,7 +11,7 @@ use crate::session::effects::Effects;
 use crate::session::event::Event;
 use crate::session::identity::Resumption;
 use crate::session::notifier::{Fresh, Kept};
-use crate::session::presence::{Linger, Own};
+use crate::session::presence::{Linger, OwnPresence};
 use crate::session::server::ServerStream;
 use crate::xml::{Element, Frame, Kind};
 
@@ -26,7 +26,7 @@ impl DeviceSide {
         linger: Linger,
         effects: &mut Effects,
     ) -> Option<Element> {
-        if Own::is_parting(&presence) && linger == Linger::Possible {
+        if OwnPresence::is_parting(&presence) && linger == Linger::Possible {
             self.presence.part(presence);
             return None;
         }

@@ -1,6 +1,6 @@
 //! SASL, in both profiles (RFC 6120 §6, XEP-0388): it passes through, one exchange at a time.
 
-use super::contract::{Ended, Held, LoginOutput};
+use super::contract::{Ended, HeldSession, LoginOutput};
 use super::end::LoginEnd;
 use super::inline::{BindRequests, Inline, InlineResume};
 use super::legs::Legs;
@@ -11,7 +11,7 @@ use super::welcome::Sasl2Success;
 use crate::jid::{BareJid, Jid};
 use crate::session::SmId;
 use crate::session::answer;
-use crate::session::mechanism_filter::{Hidden, UpstreamWarning};
+use crate::session::mechanism_filter::{HiddenOffers, UpstreamWarning};
 use crate::session::rewrite::sasl2::{self, authenticate};
 use crate::session::sasl::{Profile, SaslExchange, SaslIdentity};
 use crate::session::sm::nonza;
@@ -27,7 +27,7 @@ const AGENT_ID: usize = 256;
 #[derive(Debug)]
 pub(super) struct Authenticating {
     streams: Streams,
-    hidden: Hidden,
+    hidden: HiddenOffers,
     attempt: SaslAttempt,
     /// How many attempts were refused here.
     refused: u32,
@@ -67,7 +67,7 @@ pub(super) enum SaslStep {
 
 impl Authenticating {
     /// The client has the features of the server, apart from those that are hidden.
-    pub(super) fn new(streams: Streams, hidden: Hidden) -> Self {
+    pub(super) fn new(streams: Streams, hidden: HiddenOffers) -> Self {
         Self { streams, hidden, attempt: SaslAttempt::default(), refused: 0, turn: SaslTurn::Client }
     }
 
@@ -144,7 +144,7 @@ impl Authenticating {
     }
 
     /// Takes the answer to [`LoginOutput::Find`].
-    pub(super) fn on_found(&mut self, found: Result<Held, Option<Ended>>, legs: &mut Legs) {
+    pub(super) fn on_found(&mut self, found: Result<HeldSession, Option<Ended>>, legs: &mut Legs) {
         let SaslTurn::Registry(asked) = std::mem::replace(&mut self.turn, SaslTurn::Client) else { return };
         let (element, resume) = *asked;
         self.attempt.inline.resume = match found {

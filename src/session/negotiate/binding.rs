@@ -1,7 +1,7 @@
 //! Binding (RFC 6120 §7) and resumption (XEP-0198 §5). The full JID in the server's result is whose session begins; and whose
 //! session is resumed must be proven by the server (invariant 4).
 
-use super::contract::{Answer, Ended, Held, LoginOutput};
+use super::contract::{ServerAnswer, Ended, HeldSession, LoginOutput};
 use super::end::LoginEnd;
 use super::legs::Legs;
 use super::login::AcceptedLogin;
@@ -68,9 +68,9 @@ impl AwaitingBind {
     }
 
     /// What the server has to send next, if it has to send something.
-    pub(super) fn awaits(&self) -> Option<Answer> {
+    pub(super) fn awaits(&self) -> Option<ServerAnswer> {
         match self.request {
-            BindRequest::Bind(_) | BindRequest::Probe { .. } => Some(Answer::Bind),
+            BindRequest::Bind(_) | BindRequest::Probe { .. } => Some(ServerAnswer::Bind),
             BindRequest::None | BindRequest::Find(_) | BindRequest::HandOver => None,
         }
     }
@@ -121,7 +121,7 @@ impl AwaitingBind {
     }
 
     /// Takes the answer to [`LoginOutput::Find`].
-    pub(super) fn on_found(&mut self, found: Result<Held, Option<Ended>>, legs: &mut Legs) -> Result<(), LoginEnd> {
+    pub(super) fn on_found(&mut self, found: Result<HeldSession, Option<Ended>>, legs: &mut Legs) -> Result<(), LoginEnd> {
         let BindRequest::Find(resume) = std::mem::replace(&mut self.request, BindRequest::None) else { return Ok(()) };
         match found {
             Err(ended) => self.fail_resume(ended, legs),

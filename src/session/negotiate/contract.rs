@@ -20,7 +20,7 @@ pub enum LoginInput {
     /// The server could not be reached, or its connection broke.
     UpstreamLost,
     /// The answer to [`LoginOutput::Find`]: a session, or what a session that has ended had handled.
-    Found(Result<Held, Option<Ended>>),
+    Found(Result<HeldSession, Option<Ended>>),
     /// The session was gone when it was to be handed over; what it had handled, if it ended in order.
     Gone(Option<Ended>),
     /// The client claims stanzas that the session never sent.
@@ -48,7 +48,7 @@ pub enum Stop {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Awaited {
     /// What it is.
-    pub answer: Answer,
+    pub answer: ServerAnswer,
     /// How many answers it has given before.
     pub(super) given: u64,
 }
@@ -56,14 +56,14 @@ pub struct Awaited {
 #[cfg(test)]
 impl Awaited {
     /// This answer, after so many others.
-    pub(crate) fn of(answer: Answer, given: u64) -> Self {
+    pub(crate) fn of(answer: ServerAnswer, given: u64) -> Self {
         Self { answer, given }
     }
 }
 
 /// An answer that the login cannot go on without.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Answer {
+pub enum ServerAnswer {
     /// The stream header.
     Header,
     /// The stream features.
@@ -212,7 +212,7 @@ pub enum Proof {
 
 /// What must be proven to resume a session.
 #[derive(Clone, Debug)]
-pub struct Held {
+pub struct HeldSession {
     /// The account of the session.
     pub account: BareJid,
     /// Who created it, where that is known in the clear.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::contract::{Ended, Held, Proof};
+use super::contract::{Ended, HeldSession, Proof};
 use super::streams::Streams;
 use crate::jid::{BareJid, FullJid};
 use crate::session::sasl::SaslIdentity;
@@ -52,7 +52,7 @@ impl AcceptedLogin {
 
     /// Returns whether the session is known to be of this login's account. Invariant 4: proven by the server, for the very
     /// exchange that it answered with `<success/>`.
-    pub(super) fn is_proven(&self, held: &Held) -> bool {
+    pub(super) fn is_proven(&self, held: &HeldSession) -> bool {
         match &self.account {
             Some(account) => *account == held.account,
             None => held.identity.is_some() && held.identity == self.identity,

@@ -3,33 +3,33 @@
 use std::sync::Arc;
 
 use super::authenticating::Authenticating;
-use super::contract::{Answer, LoginOutput};
+use super::contract::{ServerAnswer, LoginOutput};
 use super::end::LoginEnd;
 use super::legs::Legs;
-use super::streams::ClientStream;
+use super::streams::LoginClientStream;
 use crate::session::Settings;
 use crate::session::mechanism_filter::{Leg, UpstreamWarning};
-use crate::session::rewrite::Phase;
+use crate::session::rewrite::FeaturesPhase;
 use crate::xml::{Element, Header};
 
 /// The client's header was passed on: the server's header and features are awaited.
 #[derive(Debug)]
-pub(super) struct Opening {
-    client: ClientStream,
+pub(super) struct OpeningLogin {
+    client: LoginClientStream,
     leg: Leg,
     server_header: Option<Arc<Header>>,
 }
 
-impl Opening {
+impl OpeningLogin {
     /// Passes the client's header on to the server, over this leg.
-    pub(super) fn new(client: ClientStream, leg: Leg, legs: &mut Legs) -> Self {
+    pub(super) fn new(client: LoginClientStream, leg: Leg, legs: &mut Legs) -> Self {
         legs.open_server(client.header());
         Self { client, leg, server_header: None }
     }
 
     /// What the server has to send next.
-    pub(super) fn awaits(&self) -> Answer {
-        if self.server_header.is_none() { Answer::Header } else { Answer::Features }
+    pub(super) fn awaits(&self) -> ServerAnswer {
+        if self.server_header.is_none() { ServerAnswer::Header } else { ServerAnswer::Features }
     }
 
     /// Takes the server's header.
@@ -47,7 +47,7 @@ impl Opening {
     ) -> Result<Authenticating, LoginEnd> {
         let Some(server_header) = self.server_header else { return Err(LoginEnd::ServerError) };
         let streams = self.client.answered(server_header, self.leg);
-        let offer = streams.offer(features, Phase::Unauthenticated, settings);
+        let offer = streams.offer(features, FeaturesPhase::Unauthenticated, settings);
         if streams.leg() == Leg::Plain && offer.requires_tls {
             legs.out(LoginOutput::UpstreamWarning {
                 host: streams.host().to_owned(),

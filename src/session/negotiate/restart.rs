@@ -3,12 +3,12 @@
 use std::sync::Arc;
 
 use super::binding::AwaitingBind;
-use super::contract::Answer;
+use super::contract::ServerAnswer;
 use super::legs::Legs;
 use super::login::AcceptedLogin;
 use super::streams::Streams;
 use crate::session::Settings;
-use crate::session::rewrite::Phase;
+use crate::session::rewrite::FeaturesPhase;
 use crate::xml::{Element, Header};
 
 /// `<success/>` was passed on: the client's header is awaited.
@@ -33,7 +33,7 @@ impl Restarting {
     pub(super) fn on_header(mut self, header: Arc<Header>, legs: &mut Legs) -> Reopening {
         legs.open_server(&header);
         self.streams.on_client_restart(header);
-        Reopening { streams: self.streams, login: self.login, awaits: Answer::Header }
+        Reopening { streams: self.streams, login: self.login, awaits: ServerAnswer::Header }
     }
 }
 
@@ -42,12 +42,12 @@ impl Restarting {
 pub(super) struct Reopening {
     streams: Streams,
     login: AcceptedLogin,
-    awaits: Answer,
+    awaits: ServerAnswer,
 }
 
 impl Reopening {
     /// What the server has to send next.
-    pub(super) fn awaits(&self) -> Answer {
+    pub(super) fn awaits(&self) -> ServerAnswer {
         self.awaits
     }
 
@@ -55,12 +55,12 @@ impl Reopening {
     pub(super) fn on_header(&mut self, header: Arc<Header>, legs: &mut Legs) {
         legs.open_client(&header);
         self.streams.on_server_restart(header);
-        self.awaits = Answer::Features;
+        self.awaits = ServerAnswer::Features;
     }
 
     /// Takes the server's features: the client can bind.
     pub(super) fn on_features(self, features: &Element, settings: &Settings, legs: &mut Legs) -> AwaitingBind {
-        let offer = self.streams.offer(features, Phase::Authenticated, settings);
+        let offer = self.streams.offer(features, FeaturesPhase::Authenticated, settings);
         legs.write_client(offer.shown.clone());
         AwaitingBind::new(self.streams, self.login, &offer)
     }

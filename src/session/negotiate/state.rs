@@ -2,12 +2,12 @@
 
 use super::authenticating::{Authenticating, SaslStep};
 use super::binding::{AwaitingBind, BindStep};
-use super::contract::{Answer, LoginOutput};
+use super::contract::{ServerAnswer, LoginOutput};
 use super::end::LoginEnd;
 use super::legs::Legs;
-use super::opening::Opening;
+use super::opening::OpeningLogin;
 use super::restart::{Reopening, Restarting};
-use super::streams::ClientStream;
+use super::streams::LoginClientStream;
 use super::welcome::{HandingOver, LoginSuccess, Welcomed};
 use crate::session::Settings;
 
@@ -17,9 +17,9 @@ pub(super) enum LoginState {
     /// The client's header is awaited.
     Start,
     /// The server is being connected.
-    Connecting(ClientStream),
+    Connecting(LoginClientStream),
     /// The server's header and features are awaited.
-    Opening(Opening),
+    Opening(OpeningLogin),
     /// The client authenticates.
     Authenticating(Authenticating),
     /// A held session gets the connection; else this `<success/>` is for the client.
@@ -53,11 +53,11 @@ impl LoginState {
     }
 
     /// What the server has to send next, if the login waits for the server.
-    pub(super) fn awaits(&self) -> Option<Answer> {
+    pub(super) fn awaits(&self) -> Option<ServerAnswer> {
         match self {
             Self::Opening(opening) => Some(opening.awaits()),
-            Self::Authenticating(sasl) => sasl.awaits_server().then_some(Answer::Sasl),
-            Self::Welcomed(_) => Some(Answer::Features),
+            Self::Authenticating(sasl) => sasl.awaits_server().then_some(ServerAnswer::Sasl),
+            Self::Welcomed(_) => Some(ServerAnswer::Features),
             Self::Reopening(reopening) => Some(reopening.awaits()),
             Self::Binding(binding) => binding.awaits(),
             Self::Start | Self::Connecting(_) | Self::HandingOver(_) | Self::Restarting(_) | Self::Done => None,

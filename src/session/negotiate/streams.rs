@@ -4,18 +4,18 @@ use std::sync::Arc;
 
 use crate::session::Settings;
 use crate::session::mechanism_filter::Leg;
-use crate::session::rewrite::Phase;
+use crate::session::rewrite::FeaturesPhase;
 use crate::session::rewrite::offers::{Offer, Terms};
 use crate::xml::{Element, Header};
 
 /// The stream of a client to a host that is served.
 #[derive(Debug)]
-pub(super) struct ClientStream {
+pub(super) struct LoginClientStream {
     host: String,
     header: Arc<Header>,
 }
 
-impl ClientStream {
+impl LoginClientStream {
     /// A stream that this header opened.
     pub(super) fn new(host: String, header: Arc<Header>) -> Self {
         Self { host, header }
@@ -73,10 +73,10 @@ impl Streams {
     }
 
     /// Returns the server's features as the client may see them.
-    pub(super) fn offer(&self, features: &Element, phase: Phase, settings: &Settings) -> Arc<Offer> {
+    pub(super) fn offer(&self, features: &Element, phase: FeaturesPhase, settings: &Settings) -> Arc<Offer> {
         let max_bytes = match phase {
-            Phase::Unauthenticated => settings.unauthenticated_stanza,
-            Phase::Authenticated | Phase::Bound { .. } => settings.stanza,
+            FeaturesPhase::Unauthenticated => settings.unauthenticated_stanza,
+            FeaturesPhase::Authenticated | FeaturesPhase::Bound { .. } => settings.stanza,
         };
         settings.offers.read(features, Terms { phase, leg: self.leg, max_bytes })
     }

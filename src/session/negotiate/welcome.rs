@@ -11,7 +11,7 @@ use super::legs::Legs;
 use super::login::AcceptedLogin;
 use super::streams::Streams;
 use crate::jid::{FullJid, Jid};
-use crate::session::rewrite::Phase;
+use crate::session::rewrite::FeaturesPhase;
 use crate::session::sm::nonza;
 use crate::session::{Bound, Resumption, Settings, rewrite};
 use crate::xml::{Element, StanzaCondition, ns};
@@ -120,8 +120,8 @@ impl Welcomed {
     /// Takes the server's features.
     pub(super) fn on_features(self, features: &Element, settings: &Settings, legs: &mut Legs) -> BindStep {
         let phase = match &self.next {
-            AfterWelcome::Bind(_) => Phase::Authenticated,
-            AfterWelcome::Session(bound) => Phase::Bound { managed: bound.enabled.is_some() },
+            AfterWelcome::Bind(_) => FeaturesPhase::Authenticated,
+            AfterWelcome::Session(bound) => FeaturesPhase::Bound { managed: bound.enabled.is_some() },
         };
         let offer = self.streams.offer(features, phase, settings);
         legs.write_client(offer.shown.clone());

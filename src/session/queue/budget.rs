@@ -95,9 +95,9 @@ impl Drop for Share {
 
 /// What a session has of the shared memory beside its queue: presence, rooms, contacts, open requests.
 #[derive(Debug, Default)]
-pub(in crate::session) struct Aside(Share);
+pub(in crate::session) struct AsideMemory(Share);
 
-impl Aside {
+impl AsideMemory {
     pub(in crate::session) fn of(budget: Arc<Budget>) -> Self {
         Self(Share::of(budget))
     }
@@ -137,7 +137,7 @@ mod tests {
     #[test]
     fn what_a_session_has_beside_its_queue_is_taken_from_the_same_memory() {
         let (budget, [queue, _]) = shares(4 * UNTOLD);
-        let mut aside = Aside::of(Arc::clone(&budget));
+        let mut aside = AsideMemory::of(Arc::clone(&budget));
         aside.set(3 * UNTOLD);
         assert_eq!(queue.room(), UNTOLD);
         aside.set(5);

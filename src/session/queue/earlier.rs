@@ -40,7 +40,7 @@ struct Origin {
 }
 
 #[derive(Debug, Default)]
-struct Spools {
+struct EarlierSpools {
     spools: Vec<Reading>,
     origins: VecDeque<Origin>,
     /// How many stanzas were read.
@@ -53,7 +53,7 @@ struct Spools {
 
 /// The spools of earlier sessions; most sessions have none.
 #[derive(Debug, Default)]
-pub(super) struct Earlier(Option<Box<Spools>>);
+pub(super) struct Earlier(Option<Box<EarlierSpools>>);
 
 impl Earlier {
     /// Opens the gap behind this number: the spools of earlier sessions were asked for.

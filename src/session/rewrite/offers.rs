@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 
-use super::{Phase, features, limits};
-use crate::session::mechanism_filter::{Hidden, Leg, MechanismFilter};
+use super::{FeaturesPhase, features, limits};
+use crate::session::mechanism_filter::{HiddenOffers, Leg, MechanismFilter};
 use crate::session::upgrade;
 use crate::sync::lock;
 use crate::xml::{Element, Header, ns};
@@ -23,7 +23,7 @@ pub struct Offer {
     /// As the client may see it.
     pub shown: Bytes,
     /// What is held back of the ways to log in.
-    pub hidden: Hidden,
+    pub hidden: HiddenOffers,
     /// The server wants TLS.
     pub requires_tls: bool,
     /// The server has client state indication (XEP-0352).
@@ -51,7 +51,7 @@ impl Offer {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Terms {
     /// Which features these are.
-    pub phase: Phase,
+    pub phase: FeaturesPhase,
     /// How the server is connected.
     pub leg: Leg,
     /// The most that a client's stanza may have, in bytes.
@@ -107,7 +107,7 @@ mod tests {
     use super::*;
     use crate::session::mechanism_filter::ChannelBinding;
 
-    const TERMS: Terms = Terms { phase: Phase::Unauthenticated, leg: Leg::Plain, max_bytes: 10_000 };
+    const TERMS: Terms = Terms { phase: FeaturesPhase::Unauthenticated, leg: Leg::Plain, max_bytes: 10_000 };
     const OFFER: &str = "<stream:features><x:mechanisms><x:mechanism>SCRAM-SHA-1-PLUS</x:mechanism>\
                          <x:mechanism>PLAIN</x:mechanism></x:mechanisms>\
                          <sasl-channel-binding xmlns='urn:xmpp:sasl-cb:0'><channel-binding type='tls-server-end-point'/>\
@@ -125,7 +125,7 @@ mod tests {
     fn what_is_remembered_of_an_offer_is_what_reading_it_gives() {
         let offers = Offers::default();
         let legs = [Leg::Plain, Leg::Tls(ChannelBinding::Strip), Leg::Tls(ChannelBinding::ServerEndPoint)];
-        let phases = [Phase::Unauthenticated, Phase::Authenticated, Phase::Bound { managed: true }];
+        let phases = [FeaturesPhase::Unauthenticated, FeaturesPhase::Authenticated, FeaturesPhase::Bound { managed: true }];
         let limits = |bytes| {
             format!(
                 "<stream:features><limits xmlns='urn:xmpp:stream-limits:0'><max-bytes>{bytes}</max-bytes></limits>\

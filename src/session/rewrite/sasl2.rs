@@ -116,7 +116,7 @@ fn removal(node: &Node<'_>) -> Splice {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Leg, Phase, features};
+    use super::super::{Leg, FeaturesPhase, features};
     use super::*;
     use crate::session::tests::element;
 
@@ -127,7 +127,7 @@ mod tests {
     fn check_offer(offer: &str, expect: &str) {
         let offered = element(&format!("<stream:features>{offer}</stream:features>"));
         check(
-            &features(&offered, Phase::Unauthenticated, Leg::Plain),
+            &features(&offered, FeaturesPhase::Unauthenticated, Leg::Plain),
             &format!("<stream:features>{expect}</stream:features>"),
         );
     }

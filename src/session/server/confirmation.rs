@@ -56,7 +56,7 @@ pub(super) struct Confirmation {
     /// Answers in a row that confirmed nothing although something is unconfirmed.
     fruitless: u32,
     /// The client's `<r/>`s that are not answered.
-    due: Option<Due>,
+    due: Option<AnswerDue>,
     /// The client was told less than it asked for: more follows as soon as there is more to tell.
     owed: Option<Owed>,
     /// Answers wait to be written: the next one waits until they have left, and is for all.
@@ -67,7 +67,7 @@ pub(super) struct Confirmation {
 
 /// Open `<r/>`s of the client.
 #[derive(Clone, Copy, Debug)]
-struct Due {
+struct AnswerDue {
     /// How many.
     requests: usize,
     /// The stanzas that they are about.
@@ -218,7 +218,7 @@ impl Confirmation {
         }
         let (requests, deadline) = self.due.map_or((0, now + ACK_PATIENCE), |due| (due.requests, due.deadline));
         let target = self.received.saturating_add(unforwarded);
-        self.due = Some(Due { requests: (requests + 1).min(ONE_BY_ONE), target, deadline });
+        self.due = Some(AnswerDue { requests: (requests + 1).min(ONE_BY_ONE), target, deadline });
     }
 
     /// Many answers wait to be written, or all have left: then the `<r/>`s that came meanwhile get one.

@@ -8,7 +8,7 @@ use crate::session::sm::Handled;
 pub(in crate::session) const UNACKED: u64 = 250;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum State {
+enum LegState {
     /// The server has none, or refused it.
     Off,
     /// `<enable/>` was sent at this moment: what is sent counts, what comes does not yet.
@@ -28,7 +28,7 @@ pub(in crate::session) enum Settling {
 /// The stanzas that the server counts.
 #[derive(Debug)]
 pub(super) struct ServerLeg {
-    state: State,
+    state: LegState,
     received: u64,
     acked: u64,
     /// The server was told less than it had sent: more follows as soon as it may.
@@ -40,7 +40,7 @@ pub(super) struct ServerLeg {
 impl ServerLeg {
     pub(super) fn new(now: Instant, offered: bool) -> Self {
         Self {
-            state: if offered { State::Asked(now) } else { State::Off },
+            state: if offered { LegState::Asked(now) } else { LegState::Off },
             received: 0,
             acked: 0,
             owed: false,
@@ -49,36 +49,36 @@ impl ServerLeg {
     }
 
     pub(super) fn enabled(&mut self) {
-        self.state = State::On;
+        self.state = LegState::On;
     }
 
     pub(super) fn refused(&mut self) {
-        self.state = State::Off;
+        self.state = LegState::Off;
     }
 
     /// Since when the server owes the answer to `<enable/>`.
     pub(super) fn asked(&mut self) -> Option<&mut Instant> {
         match &mut self.state {
-            State::Asked(since) => Some(since),
-            State::Off | State::On => None,
+            LegState::Asked(since) => Some(since),
+            LegState::Off | LegState::On => None,
         }
     }
 
     /// When that answer is late, if it may take so long.
     pub(super) fn deadline(&self, patience: Duration) -> Option<Instant> {
         match self.state {
-            State::Asked(since) => Some(since + patience),
-            State::Off | State::On => None,
+            LegState::Asked(since) => Some(since + patience),
+            LegState::Off | LegState::On => None,
         }
     }
 
     pub(super) fn is_on(&self) -> bool {
-        self.state == State::On
+        self.state == LegState::On
     }
 
     /// Whether the server confirms what it gets by `<a/>`.
     pub(super) fn confirms(&self) -> bool {
-        self.state != State::Off
+        self.state != LegState::Off
     }
 
     /// A stanza came; its number, if the server counts it.

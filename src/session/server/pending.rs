@@ -29,7 +29,7 @@ pub(super) struct OpenPublish {
 
 /// The client's request to remove its account (XEP-0077 §3.2).
 #[derive(Clone, Copy, Debug)]
-struct Removal {
+struct AccountRemovalRequest {
     /// A hash of its id; `None` if it has none, so that no answer can confirm it.
     id: Option<u64>,
     since: Instant,
@@ -46,7 +46,7 @@ pub(super) struct Pending {
     /// Hashes of ids: the client chooses how long those are.
     queries: VecDeque<u64>,
     /// The client's request to remove its account.
-    removal: Option<Box<Removal>>,
+    removal: Option<Box<AccountRemovalRequest>>,
     publishes: VecDeque<OpenPublish>,
 }
 
@@ -93,7 +93,7 @@ impl Pending {
     /// The client asks the server to remove its account.
     pub(super) fn removal(&mut self, now: Instant, id: &str) {
         let id = (!id.is_empty()).then(|| self.hash(id));
-        self.removal = Some(Box::new(Removal { id, since: now }));
+        self.removal = Some(Box::new(AccountRemovalRequest { id, since: now }));
     }
 
     /// Nobody who does not know the key can choose ids that collide.
@@ -107,7 +107,7 @@ impl Pending {
     /// the only answer that counts.
     fn take_removal(&mut self, id: &str, kind: &str) -> bool {
         let id = (!id.is_empty()).then(|| self.hash(id));
-        let is_answer = |removal: &mut Box<Removal>| removal.id == id && (id.is_some() || kind == "error");
+        let is_answer = |removal: &mut Box<AccountRemovalRequest>| removal.id == id && (id.is_some() || kind == "error");
         self.removal.take_if(is_answer).is_some() && kind == "result"
     }
 

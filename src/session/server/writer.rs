@@ -9,13 +9,13 @@ use crate::session::effects::Effects;
 
 /// The writing end of the stream to the server.
 #[derive(Debug)]
-pub(super) struct Writer {
+pub(super) struct ServerWriter {
     /// When something was written last.
     written: Instant,
     is_closed: bool,
 }
 
-impl Writer {
+impl ServerWriter {
     pub(super) fn new(now: Instant) -> Self {
         Self { written: now, is_closed: false }
     }

@@ -1,7 +1,7 @@
 //! Sessions whose addresses are of every kind: what holds for plain names holds for all.
 
 use super::super::archive::is_archived;
-use super::super::negotiate::{CloseReason, Held, LoginInput as Step};
+use super::super::negotiate::{CloseReason, HeldSession, LoginInput as Step};
 use super::super::queue::Company;
 use super::super::shed::returned;
 use super::super::travel::may_travel;
@@ -187,7 +187,7 @@ fn a_resumption_is_proven_by_the_same_address_only() {
         let mut login = authenticated("somebody");
         login.client("<resume xmlns='urn:xmpp:sm:3' previd='abc' h='3'/>");
         let account = BareJid::new(account).unwrap();
-        login.input(Step::Found(Ok(Held { account: account.clone(), identity: None })));
+        login.input(Step::Found(Ok(HeldSession { account: account.clone(), identity: None })));
         let probe = element(login.to_upstream.last().unwrap()).node().attr("id").unwrap().into_owned();
         login.upstream(&bind_result(&probe, proof));
         assert_eq!(login.resumed_from().is_some(), resumes, "{account} by {proof}");

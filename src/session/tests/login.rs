@@ -6,7 +6,7 @@ use base64::Engine as _;
 
 use super::super::SmId;
 use super::super::mechanism_filter::{Leg, UpstreamWarning};
-use super::super::negotiate::{CloseReason, Held, LoginInput, LoginOutput, Negotiation, Proof, Stop};
+use super::super::negotiate::{CloseReason, HeldSession, LoginInput, LoginOutput, Negotiation, Proof, Stop};
 use super::*;
 use crate::jid::BareJid;
 use crate::session::mechanism_filter::ChannelBinding;
@@ -135,7 +135,7 @@ impl Login {
     pub(super) fn found(&mut self, user: &str) {
         let identity = Some(SaslIdentity { host: "example.org".into(), authcid: user.into() });
         let account = BareJid::new(&format!("{user}@example.org")).unwrap();
-        self.input(LoginInput::Found(Ok(Held { account, identity })));
+        self.input(LoginInput::Found(Ok(HeldSession { account, identity })));
     }
 
     pub(super) fn resumed_from(&self) -> Option<u32> {

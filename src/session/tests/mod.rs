@@ -43,7 +43,7 @@ use crate::push::absent::Notice;
 use crate::push::account::{Account, Change, Device, DeviceId, LoginId};
 use crate::push::notification::Publish;
 use crate::push::registration::Target;
-use crate::push::settings::Settings as PushSettings;
+use crate::push::settings::PushSettings;
 use crate::xml::{Element, Frame, Header};
 
 static NUMBERS: AtomicU64 = AtomicU64::new(1);

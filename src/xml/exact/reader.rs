@@ -11,8 +11,8 @@ use crate::xml::header::Header;
 use crate::xml::kind::Kind;
 use crate::xml::limits::FrameLimits;
 use crate::xml::open_elements::Spelled;
-use crate::xml::progress::Progress;
-use crate::xml::scope::{PrefixBinding, Scope, lookup};
+use crate::xml::progress::ScanProgress;
+use crate::xml::scope::{PrefixBinding, NamespaceScope, lookup};
 
 /// The state of the exact path: how far the end of the current token was searched, and room for attributes.
 #[derive(Debug, Default)]
@@ -31,7 +31,7 @@ impl ExactReader {
     /// Reads a token. Returns false if it is not whole.
     pub(in crate::xml) fn token(
         &mut self,
-        progress: &mut Progress,
+        progress: &mut ScanProgress,
         bytes: &[u8],
         header: &Header,
         limits: &FrameLimits,
@@ -59,7 +59,7 @@ impl ExactReader {
     /// Checks the token at the end of `bytes`.
     fn check(
         &mut self,
-        progress: &mut Progress,
+        progress: &mut ScanProgress,
         bytes: &[u8],
         token: XmlToken,
         header: &Header,
@@ -88,7 +88,7 @@ impl ExactReader {
 
     fn enter(
         &self,
-        progress: &mut Progress,
+        progress: &mut ScanProgress,
         bytes: &[u8],
         tag: Tag,
         header: &Header,
@@ -114,12 +114,12 @@ impl ExactReader {
     /// (Namespaces in XML 1.0 §5, §6.3). Returns the scope within the element.
     fn namespaces(
         &self,
-        progress: &mut Progress,
+        progress: &mut ScanProgress,
         bytes: &[u8],
         tag: Tag,
         header: &Header,
         limits: &FrameLimits,
-    ) -> Result<Scope, FrameError> {
+    ) -> Result<NamespaceScope, FrameError> {
         let mut scope = progress.scope();
         if self.attrs.declares() {
             scope = declare(progress.declared_mut(), bytes, &self.attrs, scope, limits)?;
@@ -139,7 +139,7 @@ impl ExactReader {
         Ok(scope)
     }
 
-    fn kind(&self, progress: &Progress, bytes: &[u8], tag: Tag, header: &Header) -> Kind {
+    fn kind(&self, progress: &ScanProgress, bytes: &[u8], tag: Tag, header: &Header) -> Kind {
         let content = header.content_namespace().as_bytes();
         let is_stanza = if tag.name.has_prefix() {
             lookup(progress.declared(), bytes, tag.name.prefix(bytes), Some(header))

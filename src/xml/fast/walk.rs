@@ -9,7 +9,7 @@ use super::cursor::{Cursor, Key, LookAhead, Names};
 use crate::xml::header::Header;
 use crate::xml::kind::Kind;
 use crate::xml::open_elements::{OpenElement, Spelled};
-use crate::xml::progress::Progress;
+use crate::xml::progress::ScanProgress;
 
 /// After this number of tokens that have fewer than [`SMALL`] bytes on average, blocks are tried.
 const FEW: usize = 6;
@@ -22,7 +22,7 @@ const HTTP: u64 = u64::from_le_bytes(*b"http://w");
 /// Takes tokens while they are whole and ordinary. Returns whether the element is complete.
 pub(in crate::xml) fn advance(
     level: Level,
-    progress: &mut Progress,
+    progress: &mut ScanProgress,
     bytes: &[u8],
     header: &Header,
     depth: usize,
@@ -35,7 +35,7 @@ pub(in crate::xml) fn advance(
 }
 
 #[inline(always)]
-fn tokens<S: Simd>(simd: S, progress: &mut Progress, bytes: &[u8], content: &[u8], depth: usize) -> bool {
+fn tokens<S: Simd>(simd: S, progress: &mut ScanProgress, bytes: &[u8], content: &[u8], depth: usize) -> bool {
     let mut cursor = Cursor::new(simd, bytes, progress.at());
     if progress.is_outside() {
         match root(progress, &mut cursor, bytes, content, depth) {
@@ -87,7 +87,7 @@ fn tokens<S: Simd>(simd: S, progress: &mut Progress, bytes: &[u8], content: &[u8
 /// Takes tags, with the text between them, while they come in numbers. Returns the place where it stops, which is the end of
 /// the element at the latest.
 #[inline(always)]
-fn dense_tags<S: Simd>(simd: S, progress: &mut Progress, bytes: &[u8], mut at: usize, depth: usize) -> usize {
+fn dense_tags<S: Simd>(simd: S, progress: &mut ScanProgress, bytes: &[u8], mut at: usize, depth: usize) -> usize {
     while progress.depth().saturating_add(MOST) <= depth
         && let Some(mut block) = Block::new(simd, bytes, at)
     {
@@ -122,7 +122,7 @@ fn dense_tags<S: Simd>(simd: S, progress: &mut Progress, bytes: &[u8], mut at: u
 }
 
 #[inline(always)]
-fn dense_end(progress: &mut Progress, name: &Spelled, bytes: &[u8]) -> bool {
+fn dense_end(progress: &mut ScanProgress, name: &Spelled, bytes: &[u8]) -> bool {
     let Some(OpenElement { name: open, .. }) = progress.innermost() else { return false };
     let same = if name.is_short() { open.begins(name.word) } else { open.bytes(bytes) == name.bytes(bytes) };
     if !same || open.len != name.len {
@@ -135,7 +135,7 @@ fn dense_end(progress: &mut Progress, name: &Spelled, bytes: &[u8]) -> bool {
 /// Takes the root's start tag. Returns whether that is the whole element.
 #[inline(always)]
 fn root<S: Simd>(
-    progress: &mut Progress,
+    progress: &mut ScanProgress,
     cursor: &mut Cursor<'_, S>,
     bytes: &[u8],
     content: &[u8],
@@ -151,7 +151,7 @@ fn root<S: Simd>(
 }
 
 #[inline(always)]
-fn start_tag<S: Simd>(progress: &mut Progress, cursor: &mut Cursor<'_, S>, depth: usize) -> Option<()> {
+fn start_tag<S: Simd>(progress: &mut ScanProgress, cursor: &mut Cursor<'_, S>, depth: usize) -> Option<()> {
     let tag = cursor.start_tag().filter(|_| progress.depth() < depth)?;
     if !tag.empty && !cursor.rest_of_leaf(&tag.name) {
         progress.open(tag.name);
@@ -160,7 +160,7 @@ fn start_tag<S: Simd>(progress: &mut Progress, cursor: &mut Cursor<'_, S>, depth
 }
 
 #[inline(always)]
-fn end_tag<S: Simd>(progress: &mut Progress, cursor: &mut Cursor<'_, S>, bytes: &[u8]) -> Option<()> {
+fn end_tag<S: Simd>(progress: &mut ScanProgress, cursor: &mut Cursor<'_, S>, bytes: &[u8]) -> Option<()> {
     cursor.end_tag(&progress.innermost()?.name)?;
     progress.close(bytes);
     Some(())
@@ -389,7 +389,7 @@ mod tests {
             format!("<a>{tags}</a>"),
         ] {
             for level in levels() {
-                let mut progress = Progress::default();
+                let mut progress = ScanProgress::default();
                 assert!(advance(level, &mut progress, document.as_bytes(), &header, DEEP), "{level:?}: {document}");
             }
         }
