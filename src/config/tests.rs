@@ -112,15 +112,14 @@ fn transports_are_some_of_three_each_once() {
         "config.toml:2: [push] transports: unknown transport \"smtp\"; \
          write some of \"s2s\", \"component\" and \"session\", each once",
     );
-    assert_eq!(push("services = [\"PushConfig.example\"]").unwrap().settings.services, ["push.example"]);
+    assert_eq!(push("services = [\"Push.example\"]").unwrap().settings.services, ["push.example"]);
     let errors = push("services = [\"a@b\"]").unwrap_err().to_string();
     assert!(errors.starts_with("config.toml:2: [push] services: \"a@b\" is not a domain"), "{errors}");
 }
 
 #[test]
 fn a_route_needs_a_domain_and_an_address() {
-    let full =
-        "[[push.route]]\ndomain = \"PushConfig.example\"\naddress = \"10.0.0.5:5270\"\ntls = \"starttls\"\nca = \"ca.pem\"";
+    let full = "[[push.route]]\ndomain = \"Push.example\"\naddress = \"10.0.0.5:5270\"\ntls = \"starttls\"\nca = \"ca.pem\"";
     let [route] = parse(&with_host(full)).unwrap().push.routes.try_into().unwrap();
     let address = Endpoint { host: "10.0.0.5".to_owned(), port: 5270 };
     let expect = Route { domain: "push.example".to_owned(), address, direct_tls: false, ca: Some("ca.pem".into()) };

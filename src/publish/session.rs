@@ -78,12 +78,14 @@ mod tests {
     async fn a_session_that_is_stuck_or_busy_holds_nobody_up() {
         let registry = Registry::<()>::default();
         let account = BareJid::new("juliet@example.org").unwrap();
-        let enter =
-            |login| registry.enter(LoginId(login), HeldSession { account: account.clone(), identity: None }, "r".to_owned());
+        let enter = |login| {
+            registry.enter(LoginId(login), HeldSession { account: account.clone(), identity: None }, "r".to_owned())
+        };
         let (handle, commands) = enter(1);
         let registration = r#"{"target":{"service":"push.example","node":"n"},"device":1,"last_seen":0}"#;
         let registration: Registration = serde_json::from_str(registration).unwrap();
-        let publish = Publish::new(&registration, Summary::wake(&crate::push::settings::PushSettings::default(), false), 1);
+        let publish =
+            Publish::new(&registration, Summary::wake(&crate::push::settings::PushSettings::default(), false), 1);
         let mut last = Attempt::Done(Outcome::Unknown);
         for attempts in 0.. {
             last = carry(&registry, &account, publish.clone(), Duration::from_millis(1)).await;

@@ -8,7 +8,7 @@ use super::filter::Blocked;
 use super::registration::Target;
 use super::schedule::{Due, Schedule};
 use super::settings::PushSettings;
-use super::waiting::{Audience, WaitingCounts, Facts, Rung, WaitingStanzas};
+use super::waiting::{Audience, Facts, Rung, WaitingCounts, WaitingStanzas};
 
 /// A call that came longer ago rings no more.
 const RINGS: Duration = Duration::from_secs(60);

@@ -22,13 +22,13 @@ use crate::session::queue::{Inherited, Spooled};
 use crate::store::{self, Slot, SpoolId, StoreError, Tombstone, Wake};
 use renumbering::Renumbering;
 use request::{Begun, Job, is_delivered};
-pub(super) use request::{Done, Request, Spooling};
+pub(super) use request::{Done, Spooling, StoreRequest};
 
 /// A session's line to the store.
 pub(super) struct Jobs {
     relay: Arc<Relay>,
     handle: Arc<Handle>,
-    waiting: VecDeque<Request>,
+    waiting: VecDeque<StoreRequest>,
     at_work: Option<Job>,
     /// Bytes of the stanzas that the store works on.
     bytes_at_work: usize,
@@ -52,21 +52,21 @@ impl Jobs {
     }
 
     /// Asks for something; it waits for what was asked before.
-    pub(super) fn ask(&mut self, request: Request) {
+    pub(super) fn ask(&mut self, request: StoreRequest) {
         if self.at_work.is_some() && request.is_urgent() {
             self.relay.store().hurry();
         }
         match request {
-            Request::Spool(items, last) => self.spool(items, last),
-            Request::Unspool(spool, seqs) => seqs.into_iter().for_each(|seqs| self.unspool(spool, seqs)),
-            Request::Change(token, Change::Removed) => self.remove_account(token),
-            Request::Change(..)
-            | Request::Load(_)
-            | Request::TakeOver
-            | Request::Adopt(..)
-            | Request::Tombstone(..)
-            | Request::Wake(_)
-            | Request::Begun(_) => self.waiting.push_back(request),
+            StoreRequest::Spool(items, last) => self.spool(items, last),
+            StoreRequest::Unspool(spool, seqs) => seqs.into_iter().for_each(|seqs| self.unspool(spool, seqs)),
+            StoreRequest::Change(token, Change::Removed) => self.remove_account(token),
+            StoreRequest::Change(..)
+            | StoreRequest::Load(_)
+            | StoreRequest::TakeOver
+            | StoreRequest::Adopt(..)
+            | StoreRequest::Tombstone(..)
+            | StoreRequest::Wake(_)
+            | StoreRequest::Begun(_) => self.waiting.push_back(request),
         }
         self.begin();
     }
@@ -76,9 +76,9 @@ impl Jobs {
     fn remove_account(&mut self, token: Option<Token>) {
         let account = self.handle.account();
         for request in &mut self.waiting {
-            if let Request::Change(token, _) = request {
+            if let StoreRequest::Change(token, _) = request {
                 let removed = StoreError::AccountRemoved { account: account.clone() };
-                *request = Request::Begun(Begun(Box::pin(ready(Done::Changed(*token, Err(removed))))));
+                *request = StoreRequest::Begun(Begun(Box::pin(ready(Done::Changed(*token, Err(removed))))));
             }
         }
         let (relay, handle) = (Arc::clone(&self.relay), Arc::clone(&self.handle));
@@ -96,13 +96,13 @@ impl Jobs {
             }
             Done::Changed(token, answer)
         };
-        self.waiting.push_back(Request::Begun(Begun(Box::pin(removal))));
+        self.waiting.push_back(StoreRequest::Begun(Begun(Box::pin(removal))));
     }
 
     /// What waits to be spooled goes in one transaction.
     fn spool(&mut self, mut items: Vec<Spooled>, last: u64) {
         for request in self.waiting.iter_mut().rev() {
-            if let Request::Spool(waiting, end) = request {
+            if let StoreRequest::Spool(waiting, end) = request {
                 waiting.append(&mut items);
                 *end = last;
                 return;
@@ -111,7 +111,7 @@ impl Jobs {
                 break;
             }
         }
-        self.waiting.push_back(Request::Spool(items, last));
+        self.waiting.push_back(StoreRequest::Spool(items, last));
     }
 
     /// What was not handed to the store yet is taken back. The rest is deleted behind what the store works on, all in one
@@ -119,7 +119,7 @@ impl Jobs {
     fn unspool(&mut self, spool: Option<LoginId>, seqs: RangeInclusive<u64>) {
         if spool.is_none() {
             for request in &mut self.waiting {
-                if let Request::Spool(items, _) = request {
+                if let StoreRequest::Spool(items, _) = request {
                     items.retain(|item| !seqs.contains(&item.seq));
                 }
             }
@@ -127,12 +127,12 @@ impl Jobs {
         }
         let (delivered, last) = (is_delivered(&seqs), self.waiting.len().saturating_sub(1));
         let joined = self.waiting.iter_mut().enumerate().rev().find_map(|(at, request)| {
-            let Request::Unspool(other, waiting) = request else { return None };
+            let StoreRequest::Unspool(other, waiting) = request else { return None };
             let joins = *other == spool && (at == last || delivered && waiting.iter().all(is_delivered));
             joins.then_some(waiting)
         });
         let Some(waiting) = joined else {
-            return self.waiting.push_back(Request::Unspool(spool, vec![seqs]));
+            return self.waiting.push_back(StoreRequest::Unspool(spool, vec![seqs]));
         };
         match waiting.iter_mut().find(|other| delivered && is_delivered(other)) {
             Some(other) => *other = 0..=*seqs.end().max(other.end()),
@@ -171,18 +171,18 @@ impl Jobs {
     fn withdraw(&mut self) -> usize {
         let mut stanzas = 0usize;
         self.waiting.retain(|request| match request {
-            Request::Spool(items, _) => {
+            StoreRequest::Spool(items, _) => {
                 stanzas = stanzas.saturating_add(items.len());
                 false
             }
-            Request::Adopt(..) => false,
-            Request::Unspool(..)
-            | Request::Change(..)
-            | Request::Load(_)
-            | Request::TakeOver
-            | Request::Tombstone(..)
-            | Request::Wake(_)
-            | Request::Begun(_) => true,
+            StoreRequest::Adopt(..) => false,
+            StoreRequest::Unspool(..)
+            | StoreRequest::Change(..)
+            | StoreRequest::Load(_)
+            | StoreRequest::TakeOver
+            | StoreRequest::Tombstone(..)
+            | StoreRequest::Wake(_)
+            | StoreRequest::Begun(_) => true,
         });
         stanzas
     }
@@ -217,27 +217,27 @@ impl Jobs {
             // Most sessions ask for nothing most of the time.
             self.waiting = VecDeque::new();
         }
-        if let Request::Spool(items, _) = &request {
+        if let StoreRequest::Spool(items, _) = &request {
             self.bytes_at_work = items.iter().map(Spooled::weight).sum();
             self.offered = items.iter().map(|item| item.seq).collect();
         }
         self.at_work = Some(self.job(request));
     }
 
-    fn job(&self, request: Request) -> Job {
+    fn job(&self, request: StoreRequest) -> Job {
         let (relay, slot, handle) = (Arc::clone(&self.relay), self.slot(), Arc::clone(&self.handle));
         let store = relay.store().clone();
         let own = SpoolId { account: slot.account.clone(), login: self.handle.login() };
         match request {
-            Request::Begun(Begun(job)) => job,
-            Request::Change(token, change) => {
+            StoreRequest::Begun(Begun(job)) => job,
+            StoreRequest::Change(token, change) => {
                 Box::pin(async move { Done::Changed(token, changes::change_account(&relay, &handle, change).await) })
             }
             // All of it was delivered meanwhile.
-            Request::Spool(items, last) if items.is_empty() => {
+            StoreRequest::Spool(items, last) if items.is_empty() => {
                 Box::pin(ready(Done::Spooled(Spooling::new(last, Ok(())))))
             }
-            Request::Spool(items, last) => {
+            StoreRequest::Spool(items, last) => {
                 let renumbering = self.renumbering.clone();
                 Box::pin(async move {
                     let (result, moved) = spools::spool(&store, (&own, slot.device), items, renumbering).await;
@@ -247,7 +247,7 @@ impl Jobs {
                     Done::Spooled(Spooling { moved, ..Spooling::new(last, result) })
                 })
             }
-            Request::Unspool(spool, numbers) => {
+            StoreRequest::Unspool(spool, numbers) => {
                 let seqs = match spool {
                     None => numbers.into_iter().flat_map(|numbers| self.renumbering.ranges(numbers)).collect(),
                     Some(_) => numbers,
@@ -255,19 +255,19 @@ impl Jobs {
                 let spool = spool.map_or(own.clone(), |login| SpoolId { login, ..own });
                 Box::pin(async move { Done::Quiet(spools::unspool(&store, &spool, seqs).await) })
             }
-            Request::Load(load) => {
+            StoreRequest::Load(load) => {
                 let is_own = load.spool.is_none();
                 let renumbering = if is_own { self.renumbering.clone() } else { Renumbering::default() };
                 let spool = load.spool.map_or(own.clone(), |login| SpoolId { login, ..own });
                 Box::pin(async move { Done::Loaded(spools::load(&store, &spool, &load, &renumbering).await) })
             }
-            Request::TakeOver => Box::pin(async move {
+            StoreRequest::TakeOver => Box::pin(async move {
                 let spools = store.take_over(&slot.account, slot.device, own.login).await;
                 let inherited =
-                    |spool: store::Inherited| Inherited { spool: spool.spool, last_seq: spool.backlog.last_seq };
+                    |spool: store::InheritedSpool| Inherited { spool: spool.spool, last_seq: spool.backlog.last_seq };
                 Done::TookOver(spools.map(|spools| spools.into_iter().map(inherited).collect()))
             }),
-            Request::Adopt(registered, numbers) => {
+            StoreRequest::Adopt(registered, numbers) => {
                 let last = *numbers.end();
                 // None of them was used so far: they are side by side.
                 let seqs = self.renumbering.seq(*numbers.start())..=self.renumbering.seq(last);
@@ -278,12 +278,12 @@ impl Jobs {
                     Done::Spooled(Spooling::new(last, Ok(())))
                 })
             }
-            Request::Tombstone(id, h) => Box::pin(async move {
+            StoreRequest::Tombstone(id, h) => Box::pin(async move {
                 let Slot { account, device } = slot;
                 let tombstone = Tombstone { account, device, h: h.get(), at: clock::unix_secs().get() };
                 Done::Quiet(store.save_tombstone_of(own.login, id.as_str(), tombstone).await)
             }),
-            Request::Wake(reason) => {
+            StoreRequest::Wake(reason) => {
                 let wake = Wake { since: clock::unix_secs().get(), reason };
                 Box::pin(async move { Done::Quiet(store.wake(&slot, wake).await) })
             }

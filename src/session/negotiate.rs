@@ -53,7 +53,7 @@ use super::starttls::served;
 use super::{Dice, Settings};
 use crate::xml::{Element, Frame, FrameError, Header, Kind, StreamCondition, ns};
 
-pub use contract::{ServerAnswer, Awaited, CloseReason, Ended, HeldSession, LoginInput, LoginOutput, Proof, Stop};
+pub use contract::{Awaited, CloseReason, Ended, HeldSession, LoginInput, LoginOutput, Proof, ServerAnswer, Stop};
 
 /// How many elements a connection may send before it is authenticated. A login needs a handful.
 const ELEMENTS: u32 = 64;
@@ -293,7 +293,11 @@ impl Negotiation {
 
     // Resumption
 
-    fn on_found(&mut self, mut state: LoginState, found: Result<HeldSession, Option<Ended>>) -> Result<LoginState, LoginEnd> {
+    fn on_found(
+        &mut self,
+        mut state: LoginState,
+        found: Result<HeldSession, Option<Ended>>,
+    ) -> Result<LoginState, LoginEnd> {
         match &mut state {
             LoginState::Authenticating(sasl) => sasl.on_found(found, &mut self.legs),
             LoginState::Binding(binding) => binding.on_found(found, &mut self.legs)?,

@@ -43,7 +43,12 @@ impl DeviceMemory {
     }
 
     /// Remembers messages that were kept when the server's connection broke. Returns the number of messages added.
-    pub(super) fn keep<'a>(&self, now: u64, messages: impl Iterator<Item = &'a Element>, own: OwnMessages<'_>) -> usize {
+    pub(super) fn keep<'a>(
+        &self,
+        now: u64,
+        messages: impl Iterator<Item = &'a Element>,
+        own: OwnMessages<'_>,
+    ) -> usize {
         self.update(|remembered| {
             let kept = &mut remembered.kept;
             let before = kept.len();

@@ -8,8 +8,8 @@ use super::engine::Engine;
 use super::error::StoreError;
 use super::newest::ChangeId;
 use super::op::{Effect, Op};
-use super::query::{Answer, Piece, Query};
-use super::tasks::{Asking, Awaited, Task, Ticket, What};
+use super::query::{Piece, Query, QueryAnswer};
+use super::tasks::{Asking, Task, TaskWait, Ticket, What};
 use super::values::{AccountPage, Expired, LoggedIn, Slot, SpoolId, Tombstone, Ttl, Wake, WakeReason};
 use crate::jid::BareJid;
 use crate::push::account::{Account, Change, DeviceId, LoginId};
@@ -21,7 +21,7 @@ impl Store {
     /// [`StoreError::UnknownVersion`], [`StoreError::Corrupt`], [`StoreError::Database`], [`StoreError::NoAnswer`];
     /// [`StoreError::Closed`] if the runtime is shutting down.
     pub async fn account(&self, account: &BareJid) -> Result<Account, StoreError> {
-        let Answer::Account(account) = self.read(Query::Account { account: account.clone() }).await? else {
+        let QueryAnswer::Account(account) = self.read(Query::Account { account: account.clone() }).await? else {
             return Err(StoreError::Mistaken);
         };
         Ok(account)
@@ -56,7 +56,7 @@ impl Store {
     /// that is unknown. [`StoreError::Closed`] after [`Store::shutdown`].
     pub async fn change(&self, account: &BareJid, change: Change) -> Result<(Account, Option<DeviceId>), StoreError> {
         let patiently = matches!(change, Change::Succeeded { .. } | Change::Resumable { .. });
-        let awaited = if patiently { Awaited::Sometime } else { Awaited::Commit };
+        let awaited = if patiently { TaskWait::Sometime } else { TaskWait::Commit };
         let (ticket, asking) = Ticket::new();
         self.send_change(account, change, (ticket, awaited))?;
         changed(self.wait(asking).await?)
@@ -73,7 +73,7 @@ impl Store {
         change: Change,
     ) -> Result<impl Future<Output = Result<(Account, Option<DeviceId>), StoreError>> + use<>, StoreError> {
         let (ticket, asking) = Ticket::without_end();
-        self.send_change(account, change, (ticket, Awaited::Sometime))?;
+        self.send_change(account, change, (ticket, TaskWait::Sometime))?;
         Ok(answered(asking))
     }
 
@@ -105,14 +105,14 @@ impl Store {
         let hidden = self.shared.deletions.of_account(account);
         let query = Query::Spools { account: account.clone(), hidden };
         // Whoever logs in waits as long as the caller lets them.
-        let Answer::Spools { account: read, spools } = self.shared.engine.read(query).await? else {
+        let QueryAnswer::Spools { account: read, spools } = self.shared.engine.read(query).await? else {
             return Err(StoreError::Mistaken);
         };
         let newest = known.filter(|known| read.as_ref().is_ok_and(|read| read.revision < known.revision));
         let read = newest.map_or(read, |newest| Ok((*newest).clone()))?;
         let (ticket, asking) = Ticket::without_end();
         let (before, after, device, sent) = reader.accept(read, &login, |id| {
-            self.enqueue(self.change_task(account, login.clone(), (ticket, Awaited::Sometime), id))
+            self.enqueue(self.change_task(account, login.clone(), (ticket, TaskWait::Sometime), id))
         });
         self.sent(sent)?;
         let knew_agent = agent.is_some() && before.devices.iter().any(|device| device.agent == agent);
@@ -124,7 +124,7 @@ impl Store {
         &self,
         account: &BareJid,
         change: Change,
-        (ticket, awaited): (Ticket, Awaited),
+        (ticket, awaited): (Ticket, TaskWait),
     ) -> Result<(), StoreError> {
         let accepted = change.clone();
         let sent = self
@@ -138,7 +138,7 @@ impl Store {
         &self,
         account: &BareJid,
         change: Change,
-        (ticket, awaited): (Ticket, Awaited),
+        (ticket, awaited): (Ticket, TaskWait),
         id: ChangeId,
     ) -> Task {
         let (account, revision) = (account.clone(), id.revision);
@@ -157,7 +157,7 @@ impl Store {
     /// # Errors
     /// [`StoreError::Database`]; [`StoreError::Closed`] if the runtime is shutting down.
     pub async fn accounts(&self, after: Option<String>, limit: usize) -> Result<AccountPage, StoreError> {
-        let Answer::Accounts(page) = self.read(Query::Accounts { after, limit }).await? else {
+        let QueryAnswer::Accounts(page) = self.read(Query::Accounts { after, limit }).await? else {
             return Err(StoreError::Mistaken);
         };
         Ok(page)
@@ -168,7 +168,9 @@ impl Store {
     /// # Errors
     /// As [`Store::accounts`].
     pub async fn account_count(&self) -> Result<u64, StoreError> {
-        let Answer::Sizes { accounts, .. } = self.read(Query::Sizes).await? else { return Err(StoreError::Mistaken) };
+        let QueryAnswer::Sizes { accounts, .. } = self.read(Query::Sizes).await? else {
+            return Err(StoreError::Mistaken);
+        };
         Ok(accounts)
     }
 }
@@ -189,7 +191,7 @@ impl Store {
     pub async fn save_tombstone_of(&self, login: LoginId, sm_id: &str, tombstone: Tombstone) -> Result<(), StoreError> {
         let session = SpoolId { account: tombstone.account.clone(), login };
         let what = What::Write(Op::SaveTombstone { sm_id: sm_id.to_owned(), tombstone });
-        match self.ask(what, 0, Awaited::Commit, Some(session)).await {
+        match self.ask(what, 0, TaskWait::Commit, Some(session)).await {
             Ok(_) | Err(StoreError::AccountRemoved { .. }) => Ok(()),
             Err(error) => Err(error),
         }
@@ -200,7 +202,7 @@ impl Store {
     /// # Errors
     /// [`StoreError::Database`]; [`StoreError::Closed`] if the runtime is shutting down.
     pub async fn tombstone(&self, sm_id: &str) -> Result<Option<Tombstone>, StoreError> {
-        let Answer::Tombstone(tombstone) = self.read(Query::Tombstone { sm_id: sm_id.to_owned() }).await? else {
+        let QueryAnswer::Tombstone(tombstone) = self.read(Query::Tombstone { sm_id: sm_id.to_owned() }).await? else {
             return Err(StoreError::Mistaken);
         };
         Ok(tombstone)
@@ -220,7 +222,7 @@ impl Store {
     /// # Errors
     /// [`StoreError::Database`]; [`StoreError::Closed`] if the runtime is shutting down.
     pub async fn wakes(&self) -> Result<Vec<(Slot, Wake)>, StoreError> {
-        let Answer::Wakes(noted) = self.read(Query::Wakes).await? else { return Err(StoreError::Mistaken) };
+        let QueryAnswer::Wakes(noted) = self.read(Query::Wakes).await? else { return Err(StoreError::Mistaken) };
         let mut wakes = Vec::with_capacity(noted.len());
         for (slot, wake) in noted {
             let wake = match wake {
@@ -297,7 +299,7 @@ impl Store {
     ) -> Result<u64, StoreError> {
         let (mut from, mut count) = (Some(String::new()), 0u64);
         while let Some(after) = from {
-            let Answer::Unseen(Piece { due, next }) = self.read(Query::Unseen { after, before }).await? else {
+            let QueryAnswer::Unseen(Piece { due, next }) = self.read(Query::Unseen { after, before }).await? else {
                 return Err(StoreError::Mistaken);
             };
             from = next;
@@ -317,7 +319,8 @@ impl Store {
     async fn expire_tombstones(&self, before: u64) -> Result<u64, StoreError> {
         let (mut from, mut count) = (Some(String::new()), 0u64);
         while let Some(after) = from {
-            let Answer::OldTombstones(Piece { due, next }) = self.read(Query::OldTombstones { after, before }).await?
+            let QueryAnswer::OldTombstones(Piece { due, next }) =
+                self.read(Query::OldTombstones { after, before }).await?
             else {
                 return Err(StoreError::Mistaken);
             };
@@ -332,7 +335,7 @@ impl Store {
     async fn expire_stanzas(&self, before: u64) -> Result<u64, StoreError> {
         let (mut from, mut count) = (Some((String::new(), 0)), 0u64);
         while let Some(after) = from {
-            let Answer::Away(Piece { due, next }) = self.read(Query::Away { after }).await? else {
+            let QueryAnswer::Away(Piece { due, next }) = self.read(Query::Away { after }).await? else {
                 return Err(StoreError::Mistaken);
             };
             from = next;
@@ -354,7 +357,7 @@ impl Store {
         let (ticket, asking) = Ticket::new();
         let sent = self.shared.newest.in_order(|revision| {
             let what = What::Write(op(revision));
-            let (awaited, behalf) = (Awaited::Commit, None);
+            let (awaited, behalf) = (TaskWait::Commit, None);
             self.enqueue(Task { what, weight: 0, awaited, ticket, behalf, change: None, is_second_try: false })
         });
         self.sent(sent)?;

@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard};
 
 use super::error::{SpoolBound, StoreError};
-use super::op::Counted;
+use super::op::CountChange;
 use super::schema::Count;
 use super::values::{SpoolId, SpoolLimits};
 use crate::jid::BareJid;
@@ -16,17 +16,17 @@ use crate::sync::lock;
 
 /// The counts of all spools.
 #[derive(Debug, Default)]
-pub(super) struct Counts(Mutex<Spools>);
+pub(super) struct SpoolCounts(Mutex<CountedSpools>);
 
 #[derive(Debug, Default)]
-struct Spools {
+struct CountedSpools {
     /// By account, then by login.
     accounts: HashMap<BareJid, Vec<(LoginId, Count)>>,
     stanzas: u64,
     bytes: u64,
 }
 
-impl Spools {
+impl CountedSpools {
     fn get(&self, spool: &SpoolId) -> Option<&Count> {
         self.accounts.get(&spool.account)?.iter().find(|(login, _)| *login == spool.login).map(|(_, count)| count)
     }
@@ -63,16 +63,16 @@ impl Spools {
     }
 }
 
-impl Counts {
+impl SpoolCounts {
     pub(super) fn new(counts: Vec<(SpoolId, Count)>) -> Self {
-        let mut spools = Spools::default();
+        let mut spools = CountedSpools::default();
         for (spool, count) in counts {
             spools.change(&spool, |known| *known = count);
         }
         Self(Mutex::new(spools))
     }
 
-    fn spools(&self) -> MutexGuard<'_, Spools> {
+    fn spools(&self) -> MutexGuard<'_, CountedSpools> {
         lock(&self.0)
     }
 
@@ -121,17 +121,17 @@ impl Counts {
     }
 
     /// Notes what an engine has done.
-    pub(super) fn note(&self, spool: &SpoolId, counted: Counted) {
+    pub(super) fn note(&self, spool: &SpoolId, counted: CountChange) {
         let mut spools = self.spools();
         match counted {
-            Counted::Added(added) => spools.change(spool, |count| add(count, added)),
-            Counted::Removed(removed) => spools.change(spool, |count| count.subtract(removed)),
-            Counted::Emptied => spools.change(spool, |count| {
+            CountChange::Added(added) => spools.change(spool, |count| add(count, added)),
+            CountChange::Removed(removed) => spools.change(spool, |count| count.subtract(removed)),
+            CountChange::Emptied => spools.change(spool, |count| {
                 let last_seq = count.backlog.last_seq;
                 *count = Count::default();
                 count.backlog.last_seq = last_seq;
             }),
-            Counted::Gone => spools.remove(spool),
+            CountChange::Gone => spools.remove(spool),
         }
     }
 

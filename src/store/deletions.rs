@@ -20,9 +20,9 @@ const RANGES: usize = 1024;
 /// Sequence numbers of a spool whose stanzas are deleted for every reader, though they may still be on disk: start → end, neither
 /// overlapping nor adjacent.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Hidden(BTreeMap<u64, u64>);
+pub(super) struct HiddenRanges(BTreeMap<u64, u64>);
 
-impl Hidden {
+impl HiddenRanges {
     pub(super) fn insert(&mut self, seqs: &RangeInclusive<u64>) {
         let (mut start, mut end) = (*seqs.start(), *seqs.end());
         if start > end {
@@ -72,21 +72,21 @@ impl Hidden {
 /// What is known in memory of deletions and removals.
 #[derive(Debug, Default)]
 pub(super) struct Deletions {
-    spools: Mutex<Spools>,
-    removals: Mutex<HashMap<BareJid, Removal>>,
+    spools: Mutex<DeletedSpools>,
+    removals: Mutex<HashMap<BareJid, RemovedAccount>>,
 }
 
 #[derive(Debug, Default)]
-struct Spools {
-    hidden: HashMap<SpoolId, Hidden>,
+struct DeletedSpools {
+    hidden: HashMap<SpoolId, HiddenRanges>,
     /// Stanzas whose callers stopped waiting for their commit. Their callers may hand them over again, under the same numbers.
     given_up: HashMap<SpoolId, BTreeSet<u64>>,
 }
 
-impl Spools {
+impl DeletedSpools {
     fn hide(&mut self, spool: &SpoolId, seqs: impl IntoIterator<Item = RangeInclusive<u64>>) {
         if !self.hidden.contains_key(spool) {
-            self.hidden.insert(spool.clone(), Hidden::default());
+            self.hidden.insert(spool.clone(), HiddenRanges::default());
         }
         if let Some(hidden) = self.hidden.get_mut(spool) {
             seqs.into_iter().for_each(|seqs| hidden.insert(&seqs));
@@ -100,7 +100,7 @@ impl Spools {
 
 /// The newest removal of an account.
 #[derive(Clone, Debug)]
-struct Removal {
+struct RemovedAccount {
     /// The highest login that had been given out.
     up_to: LoginId,
     /// Those that were entered again since then, because their sessions go on.
@@ -108,11 +108,11 @@ struct Removal {
 }
 
 impl Deletions {
-    fn spools(&self) -> MutexGuard<'_, Spools> {
+    fn spools(&self) -> MutexGuard<'_, DeletedSpools> {
         lock(&self.spools)
     }
 
-    fn removals(&self) -> MutexGuard<'_, HashMap<BareJid, Removal>> {
+    fn removals(&self) -> MutexGuard<'_, HashMap<BareJid, RemovedAccount>> {
         lock(&self.removals)
     }
 
@@ -132,7 +132,7 @@ impl Deletions {
     /// deleted first.
     pub(super) fn take_back(&self, spool: &SpoolId, seqs: impl Iterator<Item = u64>) -> Vec<u64> {
         let mut spools = self.spools();
-        let Spools { hidden, given_up } = &mut *spools;
+        let DeletedSpools { hidden, given_up } = &mut *spools;
         let Some(known) = given_up.get_mut(spool) else { return Vec::new() };
         let taken: Vec<u64> = seqs.filter(|seq| known.remove(seq)).collect();
         if known.is_empty() {
@@ -150,12 +150,12 @@ impl Deletions {
     }
 
     /// The hidden stanzas of a spool.
-    pub(super) fn of(&self, spool: &SpoolId) -> Hidden {
+    pub(super) fn of(&self, spool: &SpoolId) -> HiddenRanges {
         self.spools().hidden.get(spool).cloned().unwrap_or_default()
     }
 
     /// The hidden stanzas of an account's spools.
-    pub(super) fn of_account(&self, account: &BareJid) -> HashMap<SpoolId, Hidden> {
+    pub(super) fn of_account(&self, account: &BareJid) -> HashMap<SpoolId, HiddenRanges> {
         let spools = self.spools();
         let own = spools.hidden.iter().filter(|(spool, _)| spool.account == *account);
         own.map(|(spool, hidden)| (spool.clone(), hidden.clone())).collect()
@@ -217,7 +217,7 @@ impl Deletions {
     /// An account is removed, for all logins up to this one.
     pub(super) fn removed(&self, account: &BareJid, up_to: LoginId) {
         let mut removals = self.removals();
-        removals.insert(account.clone(), Removal { up_to, again: Vec::new() });
+        removals.insert(account.clone(), RemovedAccount { up_to, again: Vec::new() });
         if removals.len() > REMOVALS {
             let oldest = removals.iter().min_by_key(|(_, removal)| removal.up_to).map(|(account, _)| account.clone());
             oldest.map(|account| removals.remove(&account));
@@ -241,7 +241,7 @@ mod tests {
 
     #[test]
     fn hidden_ranges_are_merged_and_forgotten_from_the_front() {
-        let mut hidden = Hidden::default();
+        let mut hidden = HiddenRanges::default();
         for seqs in [5..=7, 20..=30, 8..=9, 1..=2, 3..=3, 40..=u64::MAX, 25..=35] {
             hidden.insert(&seqs);
         }

@@ -8,8 +8,8 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::error::StoreError;
-use super::op::{Counted, Deletion, Op, Outcome, Progress, Unreadable};
-use super::query::{Answer, Query};
+use super::op::{CountChange, Deletion, Op, OpOutcome, OpProgress, Unreadable};
+use super::query::{Query, QueryAnswer};
 use super::schema::Count;
 use super::values::SpoolId;
 use crate::push::account::LoginId;
@@ -20,20 +20,20 @@ pub(super) trait Engine: Send + Sync {
     ///
     /// # Errors
     /// [`StoreError::Database`].
-    fn opening(&self) -> Result<Opening, StoreError>;
+    fn opening(&self) -> Result<OpeningState, StoreError>;
 
     /// Commits a group in its order, as one transaction. Blocks, and is called by one thread.
     ///
     /// # Errors
     /// [`Failure::Refused`]: nothing of it is in force, or ever will be. [`Failure::Unknown`]: it may be in force now or later.
     /// Once the engine has answered a later call, that is decided.
-    fn commit(&self, group: &Group<'_>) -> Result<Committed, Failure>;
+    fn commit(&self, group: &OpGroup<'_>) -> Result<Committed, Failure>;
 
     /// Answers a question from what was last committed.
     ///
     /// # Errors
     /// [`StoreError::Database`], and what is wrong with the record that was asked for.
-    fn read(&self, query: Query) -> impl Future<Output = Result<Answer, StoreError>> + Send;
+    fn read(&self, query: Query) -> impl Future<Output = Result<QueryAnswer, StoreError>> + Send;
 
     /// Returns an error if the database cannot be read, or not be written as far as is known.
     ///
@@ -54,7 +54,7 @@ pub(super) trait Engine: Send + Sync {
 
 /// What a database holds when it is opened.
 #[derive(Debug, Default)]
-pub(super) struct Opening {
+pub(super) struct OpeningState {
     /// The highest login that was used.
     pub(super) login: LoginId,
     /// The highest revision of an account that was stored.
@@ -66,7 +66,7 @@ pub(super) struct Opening {
 }
 
 /// Writes of one transaction.
-pub(super) struct Group<'a> {
+pub(super) struct OpGroup<'a> {
     pub(super) ops: &'a [Op],
     /// Deletions that nobody waits for. They are performed behind the writes, as far as there is time, if anything is committed.
     pub(super) lazy: &'a [Deletion],
@@ -84,11 +84,11 @@ pub(super) struct Group<'a> {
 #[derive(Debug, Default)]
 pub(super) struct Committed {
     /// One for each write.
-    pub(super) outcomes: Vec<Outcome>,
+    pub(super) outcomes: Vec<OpOutcome>,
     /// One for each lazy deletion that was begun.
-    pub(super) lazy: Vec<Progress>,
+    pub(super) lazy: Vec<OpProgress>,
     /// In the order in which it happened.
-    pub(super) counted: Vec<(SpoolId, Counted)>,
+    pub(super) counted: Vec<(SpoolId, CountChange)>,
     /// Stanzas that were found to be unreadable. They are still there.
     pub(super) unreadable: Vec<Unreadable>,
     /// Spools that were deleted with their devices. What was in them, nobody has fetched.

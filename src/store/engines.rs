@@ -3,9 +3,9 @@
 use tokio::time::Instant;
 
 use super::embedded::Embedded;
-use super::engine::{Committed, Engine, Failure, Group, Opening};
+use super::engine::{Committed, Engine, Failure, OpGroup, OpeningState};
 use super::error::StoreError;
-use super::query::{Answer, Query};
+use super::query::{Query, QueryAnswer};
 use super::schema::Count;
 #[cfg(test)]
 use super::tests::engine::Faulty;
@@ -22,7 +22,7 @@ pub(super) enum Engines {
 }
 
 impl Engine for Engines {
-    fn opening(&self) -> Result<Opening, StoreError> {
+    fn opening(&self) -> Result<OpeningState, StoreError> {
         match self {
             Self::Embedded(engine) => engine.opening(),
             #[cfg(test)]
@@ -30,7 +30,7 @@ impl Engine for Engines {
         }
     }
 
-    fn commit(&self, group: &Group<'_>) -> Result<Committed, Failure> {
+    fn commit(&self, group: &OpGroup<'_>) -> Result<Committed, Failure> {
         match self {
             Self::Embedded(engine) => engine.commit(group),
             #[cfg(test)]
@@ -38,7 +38,7 @@ impl Engine for Engines {
         }
     }
 
-    async fn read(&self, query: Query) -> Result<Answer, StoreError> {
+    async fn read(&self, query: Query) -> Result<QueryAnswer, StoreError> {
         match self {
             Self::Embedded(engine) => engine.read(query).await,
             #[cfg(test)]

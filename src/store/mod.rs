@@ -80,25 +80,25 @@ pub use crate::session::queue::Spooled;
 pub use embedded::peek::peek;
 pub use error::{SpoolBound, StoreError};
 pub use values::{
-    AccountPage, Backlog, Expired, ITEM_OVERHEAD, Inherited, LoggedIn, Measures, Slot, SpoolId, SpoolLimits, Tombstone,
-    Ttl, Wake, WakeReason,
+    AccountPage, Backlog, Expired, ITEM_OVERHEAD, InheritedSpool, LoggedIn, Measures, Slot, SpoolId, SpoolLimits,
+    Tombstone, Ttl, Wake, WakeReason,
 };
 
 use crate::metrics::Latency;
 use crate::sync::lock;
-use counts::Counts;
+use counts::SpoolCounts;
 use deletions::Deletions;
 use embedded::Embedded;
 use embedded::disk::Disk;
 use embedded::paths::{FILE, InDirectory, inaccessible};
-use engine::{Engine, Opening};
+use engine::{Engine, OpeningState};
 use engines::Engines;
 use logins::Logins;
-use newest::Newest;
+use newest::NewestRecords;
 use op::{Effect, Op};
-use query::{Answer, Query};
+use query::{Query, QueryAnswer};
 use shared::{PATIENCE, Shared};
-use tasks::{Asking, Awaited, Job, Task, Ticket, What};
+use tasks::{Asking, Job, Task, TaskWait, Ticket, What};
 
 /// A handle of the store; clones share it. Once the last one is dropped the writer ends, and the database is closed;
 /// at once after [`Store::shutdown`].
@@ -152,7 +152,7 @@ impl Store {
         Self::begin(engine, opening, limits)
     }
 
-    fn begin(engine: Engines, mut opening: Opening, limits: SpoolLimits) -> Result<Self, StoreError> {
+    fn begin(engine: Engines, mut opening: OpeningState, limits: SpoolLimits) -> Result<Self, StoreError> {
         let shared = Arc::new(Shared {
             engine,
             limits: Mutex::new(limits),
@@ -162,8 +162,8 @@ impl Store {
             commit_time: Latency::default(),
             lost: Counter::default(),
             deletions: Deletions::default(),
-            counts: Counts::new(std::mem::take(&mut opening.counts)),
-            newest: Newest::behind(opening.revision),
+            counts: SpoolCounts::new(std::mem::take(&mut opening.counts)),
+            newest: NewestRecords::behind(opening.revision),
             logins: Logins::behind(opening.login),
             hurry: AtomicBool::new(false),
             is_stopping: AtomicBool::new(false),
@@ -222,7 +222,7 @@ impl Store {
     /// # Errors
     /// As [`Store::account`].
     pub async fn measures(&self, directory: &Path) -> Result<Measures, StoreError> {
-        let Answer::Sizes { accounts, wakes } = self.read(Query::Sizes).await? else {
+        let QueryAnswer::Sizes { accounts, wakes } = self.read(Query::Sizes).await? else {
             return Err(StoreError::Mistaken);
         };
         let directory = directory.to_owned();
@@ -255,7 +255,7 @@ impl Store {
     }
 
     /// Reads what the last commit left.
-    async fn read(&self, query: Query) -> Result<Answer, StoreError> {
+    async fn read(&self, query: Query) -> Result<QueryAnswer, StoreError> {
         let patience = self.shared.patience();
         match timeout(patience, self.shared.engine.read(query)).await {
             Ok(answer) => answer,
@@ -265,7 +265,7 @@ impl Store {
 
     /// Has the writer do something, and returns the outcome once it is on disk.
     async fn write(&self, op: Op) -> Result<Effect, StoreError> {
-        self.ask(What::Write(op), 0, Awaited::Commit, None).await
+        self.ask(What::Write(op), 0, TaskWait::Commit, None).await
     }
 
     /// The same with all that can be said of a task. `weight`: bytes that it brings; `behalf`: the session for which it is.
@@ -273,7 +273,7 @@ impl Store {
         &self,
         what: What,
         weight: usize,
-        awaited: Awaited,
+        awaited: TaskWait,
         behalf: Option<SpoolId>,
     ) -> Result<Effect, StoreError> {
         let (ticket, asking) = Ticket::new();

@@ -12,17 +12,17 @@ use crate::sync::lock;
 
 /// Accounts with changes that are not answered.
 #[derive(Debug, Default)]
-pub(super) struct Newest(Mutex<Accounts>);
+pub(super) struct NewestRecords(Mutex<NewestAccounts>);
 
 #[derive(Debug, Default)]
-struct Accounts {
-    open: HashMap<BareJid, Open>,
+struct NewestAccounts {
+    open: HashMap<BareJid, OpenAccount>,
     /// The highest revision that was given to a change. Revisions grow across restarts, too.
     revision: u64,
 }
 
 #[derive(Debug, Default)]
-struct Open {
+struct OpenAccount {
     /// In their order.
     changes: Vec<Accepted>,
     /// While somebody reads the account, changes that are answered meanwhile stay: it is not known whether the reader sees them.
@@ -44,13 +44,13 @@ pub(super) struct ChangeId {
     pub(super) revision: u64,
 }
 
-impl Newest {
+impl NewestRecords {
     /// Goes on behind the highest revision that was stored.
     pub(super) fn behind(revision: u64) -> Self {
-        Self(Mutex::new(Accounts { revision, ..Accounts::default() }))
+        Self(Mutex::new(NewestAccounts { revision, ..NewestAccounts::default() }))
     }
 
-    fn accounts(&self) -> MutexGuard<'_, Accounts> {
+    fn accounts(&self) -> MutexGuard<'_, NewestAccounts> {
         lock(&self.0)
     }
 
@@ -80,13 +80,13 @@ impl Newest {
     }
 
     /// Begins to read an account. To be called before it is read.
-    pub(super) fn read<'n>(&'n self, account: &BareJid) -> Reader<'n> {
+    pub(super) fn read<'n>(&'n self, account: &BareJid) -> NewestReader<'n> {
         self.accounts().open.entry(account.clone()).or_default().readers += 1;
-        Reader { newest: self, account: account.clone() }
+        NewestReader { newest: self, account: account.clone() }
     }
 }
 
-impl Accounts {
+impl NewestAccounts {
     fn accept<T>(&mut self, account: &BareJid, change: &Change, send: impl FnOnce(ChangeId) -> T) -> T {
         let revision = self.next_revision();
         let accepted = Accepted { revision, change: change.clone(), is_answered: false };
@@ -123,12 +123,12 @@ impl Accounts {
 }
 
 /// Somebody who reads an account from the disk.
-pub(super) struct Reader<'n> {
-    newest: &'n Newest,
+pub(super) struct NewestReader<'n> {
+    newest: &'n NewestRecords,
     account: BareJid,
 }
 
-impl Reader<'_> {
+impl NewestReader<'_> {
     /// The account after all changes that were accepted up to now. `read` is what the disk has.
     pub(super) fn after(&self, read: Account) -> Account {
         self.newest.accounts().after(&self.account, read)
@@ -153,7 +153,7 @@ impl Reader<'_> {
     }
 }
 
-impl Drop for Reader<'_> {
+impl Drop for NewestReader<'_> {
     fn drop(&mut self) {
         let mut accounts = self.newest.accounts();
         if let Some(open) = accounts.open.get_mut(&self.account) {
@@ -167,7 +167,7 @@ impl Drop for Reader<'_> {
 mod tests {
     use super::*;
 
-    fn subscribed(newest: &Newest, account: &BareJid, at: u64) -> ChangeId {
+    fn subscribed(newest: &NewestRecords, account: &BareJid, at: u64) -> ChangeId {
         newest.accept(account, &login(at), |id| id)
     }
 
@@ -182,7 +182,7 @@ mod tests {
 
     #[test]
     fn a_reader_sees_what_was_accepted_before_and_while_it_reads() {
-        let (newest, account) = (Newest::behind(u64::MAX - 9), "romeo@example.org".parse().unwrap());
+        let (newest, account) = (NewestRecords::behind(u64::MAX - 9), "romeo@example.org".parse().unwrap());
         let first = subscribed(&newest, &account, 1);
         let reader = newest.read(&account);
         // On disk, which may have been read before.

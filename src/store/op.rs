@@ -24,7 +24,7 @@ pub(super) enum Op {
     /// Deletes what is kept about an account and belongs to logins up to this one.
     ///
     /// Idempotent, as long as it is repeated before later writes.
-    Remove { account: BareJid, up_to: LoginId, revision: u64, left: Option<Box<Removal>> },
+    Remove { account: BareJid, up_to: LoginId, revision: u64, left: Option<Box<RecordRemoval>> },
     /// Adds stanzas to a spool, all or none. The spool has had stanzas up to `known`: those up to there must be in it, byte for
     /// byte.
     ///
@@ -47,7 +47,7 @@ pub(super) enum Op {
         seqs: RangeInclusive<u64>,
         /// Spools without a shared stanza.
         without: Vec<LoginId>,
-        search: Option<Search>,
+        search: Option<SpoolSearch>,
     },
     /// Writes the tombstone of a session. Idempotent.
     SaveTombstone { sm_id: String, tombstone: Tombstone },
@@ -101,7 +101,7 @@ impl Op {
 
 /// What the removal of an account leaves to do.
 #[derive(Clone, Debug)]
-pub(super) struct Removal {
+pub(super) struct RecordRemoval {
     /// The account after it.
     pub(super) account: Account,
     /// The resumption ids of tombstones that are still to be deleted.
@@ -110,7 +110,7 @@ pub(super) struct Removal {
 
 /// A search for shared stanzas, spool by spool.
 #[derive(Clone, Debug)]
-pub(super) struct Search {
+pub(super) struct SpoolSearch {
     /// Those still to be looked through, the next one last.
     pub(super) spools: Vec<SpoolId>,
     /// Where to go on in the next one.
@@ -127,7 +127,7 @@ pub(super) struct Deletion {
 
 /// How far a deletion has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Progress {
+pub(super) enum OpProgress {
     /// Everything below this number is gone.
     Below(u64),
     /// All of it is gone.
@@ -136,7 +136,7 @@ pub(super) enum Progress {
 
 /// What came of a write in a group that was committed.
 #[derive(Debug)]
-pub(super) enum Outcome {
+pub(super) enum OpOutcome {
     /// It was done.
     Done(Effect),
     /// Some of it was done. This goes on with it.
@@ -151,7 +151,7 @@ pub(super) enum Effect {
     Nothing,
     /// The account after a change, and what [`Account::apply`] returned.
     Changed(Account, Option<DeviceId>),
-    Deleted(Progress),
+    Deleted(OpProgress),
     /// The spools, in the order of their logins.
     TookOver(Vec<LoginId>),
     /// The number of stanzas that moved.
@@ -166,7 +166,7 @@ pub(super) enum Effect {
 
 /// How the number of stanzas in a spool has changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Counted {
+pub(super) enum CountChange {
     /// These were added, up to [`last_seq`](super::Backlog::last_seq).
     Added(Count),
     /// These were deleted.

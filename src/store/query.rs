@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use super::deletions::Hidden;
+use super::deletions::HiddenRanges;
 use super::error::StoreError;
 use super::op::Unreadable;
 use super::schema::Count;
@@ -14,36 +14,36 @@ use crate::session::queue::Spooled;
 /// A read.
 #[derive(Clone, Debug)]
 pub(super) enum Query {
-    /// What is kept about an account. [`Answer::Account`].
+    /// What is kept about an account. [`QueryAnswer::Account`].
     Account { account: BareJid },
-    /// The accounts behind a name, at most so many records. [`Answer::Accounts`].
+    /// The accounts behind a name, at most so many records. [`QueryAnswer::Accounts`].
     Accounts { after: Option<String>, limit: usize },
-    /// The number of accounts, and of wakes. [`Answer::Sizes`].
+    /// The number of accounts, and of wakes. [`QueryAnswer::Sizes`].
     Sizes,
-    /// The spools of an account, and the account. `hidden`: stanzas that count as deleted. [`Answer::Spools`].
-    Spools { account: BareJid, hidden: HashMap<SpoolId, Hidden> },
-    /// The spools of all accounts. [`Answer::Devices`].
+    /// The spools of an account, and the account. `hidden`: stanzas that count as deleted. [`QueryAnswer::Spools`].
+    Spools { account: BareJid, hidden: HashMap<SpoolId, HiddenRanges> },
+    /// The spools of all accounts. [`QueryAnswer::Devices`].
     Devices,
-    /// Counts the stanzas of a spool. [`Answer::Count`].
+    /// Counts the stanzas of a spool. [`QueryAnswer::Count`].
     Count { spool: SpoolId },
     /// The stanzas of a spool behind a number that are not hidden: one at least, then up to so much [`Spooled::weight`].
-    /// [`Answer::Stanzas`].
-    Stanzas { spool: SpoolId, hidden: Hidden, after: u64, weight: usize },
-    /// The tombstone of a resumption id. [`Answer::Tombstone`].
+    /// [`QueryAnswer::Stanzas`].
+    Stanzas { spool: SpoolId, hidden: HiddenRanges, after: u64, weight: usize },
+    /// The tombstone of a resumption id. [`QueryAnswer::Tombstone`].
     Tombstone { sm_id: String },
-    /// The devices that are to be woken. [`Answer::Wakes`].
+    /// The devices that are to be woken. [`QueryAnswer::Wakes`].
     Wakes,
-    /// Accounts behind a name with something that was not seen since then, unix seconds. [`Answer::Unseen`].
+    /// Accounts behind a name with something that was not seen since then, unix seconds. [`QueryAnswer::Unseen`].
     Unseen { after: String, before: u64 },
-    /// Tombstones behind a resumption id that are older than this, unix seconds. [`Answer::OldTombstones`].
+    /// Tombstones behind a resumption id that are older than this, unix seconds. [`QueryAnswer::OldTombstones`].
     OldTombstones { after: String, before: u64 },
-    /// Spools behind this one whose devices have no session. [`Answer::Away`].
+    /// Spools behind this one whose devices have no session. [`QueryAnswer::Away`].
     Away { after: (String, u64) },
 }
 
 /// The answer to a [`Query`].
 #[derive(Debug)]
-pub(super) enum Answer {
+pub(super) enum QueryAnswer {
     Account(Account),
     Accounts(AccountPage),
     Sizes {
@@ -52,7 +52,7 @@ pub(super) enum Answer {
     },
     Spools {
         account: Result<Account, StoreError>,
-        spools: Vec<Held>,
+        spools: Vec<HeldContents>,
     },
     Devices(Vec<(SpoolId, DeviceId)>),
     Count(Count),
@@ -67,7 +67,7 @@ pub(super) enum Answer {
 
 /// A spool of an account.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Held {
+pub(super) struct HeldContents {
     /// The login that names it.
     pub(super) login: LoginId,
     /// The device that the stanzas are for.

@@ -199,7 +199,7 @@ impl Row {
     }
 
     pub(super) fn decode(account: &BareJid, record: &[u8]) -> Result<Self, StoreError> {
-        let mut reader = Reader::new(account, record)?;
+        let mut reader = RecordReader::new(account, record)?;
         let (device, owner) = (DeviceId(reader.u64()?), LoginId(reader.u64()?));
         let (last_seq, count, bytes, shared) = (reader.u64()?, reader.u64()?, reader.u64()?, reader.u64()?);
         let counted = Count { backlog: Backlog { count, bytes, last_seq }, shared };
@@ -222,7 +222,7 @@ impl Spooled {
     }
 
     pub(super) fn decode(account: &BareJid, seq: u64, record: &[u8]) -> Result<Self, StoreError> {
-        let mut reader = Reader::new(account, record)?;
+        let mut reader = RecordReader::new(account, record)?;
         let flags = reader.byte()?;
         let received = reader.u64()?;
         let bytes = Bytes::copy_from_slice(reader.rest);
@@ -253,7 +253,7 @@ impl Tombstone {
         /// Version, device, h and time.
         const HEADER: usize = 21;
         let account = BareJid::new(std::str::from_utf8(record.get(HEADER..)?).ok()?).ok()?;
-        let mut reader = Reader::new(&account, record).ok()?;
+        let mut reader = RecordReader::new(&account, record).ok()?;
         let (device, h, at) = (DeviceId(reader.u64().ok()?), reader.u32().ok()?, reader.u64().ok()?);
         Some(Self { account, device, h, at })
     }
@@ -272,7 +272,7 @@ impl Wake {
     }
 
     pub(super) fn decode(account: &BareJid, record: &[u8]) -> Result<Self, StoreError> {
-        let mut reader = Reader::new(account, record)?;
+        let mut reader = RecordReader::new(account, record)?;
         let reason = match reader.byte()? {
             0 => WakeReason::Expired,
             1 => WakeReason::UpstreamLost,
@@ -291,13 +291,13 @@ fn start(capacity: usize) -> Vec<u8> {
 }
 
 /// Reads a compact record piece by piece.
-struct Reader<'r> {
+struct RecordReader<'r> {
     account: &'r BareJid,
     len: usize,
     rest: &'r [u8],
 }
 
-impl<'r> Reader<'r> {
+impl<'r> RecordReader<'r> {
     /// Checks the version.
     fn new(account: &'r BareJid, record: &'r [u8]) -> Result<Self, StoreError> {
         match record.split_first() {

@@ -6,14 +6,14 @@ use std::time::Duration;
 
 use prometheus_client::metrics::counter::Counter;
 
-use super::counts::Counts;
+use super::counts::SpoolCounts;
 use super::deletions::Deletions;
 use super::engines::Engines;
 use super::error::StoreError;
 use super::logins::Logins;
-use super::newest::{ChangeId, Newest};
+use super::newest::{ChangeId, NewestRecords};
 use super::op::{Effect, Unreadable};
-use super::tasks::{Scope, Ticket};
+use super::tasks::{TaskScope, Ticket};
 use super::values::{SpoolId, SpoolLimits};
 use crate::jid::BareJid;
 use crate::metrics::Latency;
@@ -35,8 +35,8 @@ pub(super) struct Shared {
     /// Stanzas that are lost because they cannot be read, or nobody has fetched them.
     pub(super) lost: Counter,
     pub(super) deletions: Deletions,
-    pub(super) counts: Counts,
-    pub(super) newest: Newest,
+    pub(super) counts: SpoolCounts,
+    pub(super) newest: NewestRecords,
     pub(super) logins: Logins,
     /// Somebody now waits behind a patient job.
     pub(super) hurry: AtomicBool,
@@ -64,10 +64,10 @@ impl Shared {
     }
 
     /// Returns whether what was hidden is gone from the disk.
-    pub(super) fn is_settled(&self, scope: &Scope) -> bool {
+    pub(super) fn is_settled(&self, scope: &TaskScope) -> bool {
         match scope {
-            Scope::Spool(spool) => self.deletions.is_settled(spool),
-            Scope::Account(account) => self.deletions.spools_of(account).is_empty(),
+            TaskScope::Spool(spool) => self.deletions.is_settled(spool),
+            TaskScope::Account(account) => self.deletions.spools_of(account).is_empty(),
         }
     }
 

@@ -8,9 +8,9 @@ use tokio::sync::oneshot;
 use super::Store;
 use super::error::StoreError;
 use super::op::{Effect, Op};
-use super::query::{Answer, Held, Query};
-use super::tasks::{Awaited, Job, Scope, What};
-use super::values::{Backlog, Inherited, Slot, SpoolId};
+use super::query::{HeldContents, Query, QueryAnswer};
+use super::tasks::{Job, TaskScope, TaskWait, What};
+use super::values::{Backlog, InheritedSpool, Slot, SpoolId};
 use crate::jid::BareJid;
 use crate::push::account::{Account, DeviceId, LoginId};
 use crate::session::queue::Spooled;
@@ -42,7 +42,7 @@ impl Store {
         let weight = items.iter().map(|item| item.bytes.len()).fold(0, usize::saturating_add);
         let seqs: Vec<u64> = items.iter().map(|item| item.seq).collect();
         let what = What::Write(Op::Spool { spool: spool.clone(), device, items, known: 0 });
-        let outcome = self.ask(what, weight, Awaited::Sometime, Some(spool.clone())).await;
+        let outcome = self.ask(what, weight, TaskWait::Sometime, Some(spool.clone())).await;
         if let Err(StoreError::NoAnswer { .. }) = outcome {
             // They may come into the spool after all, when their session has done something else with them.
             self.shared.deletions.give_up(spool, &seqs);
@@ -58,7 +58,7 @@ impl Store {
     pub async fn spooled(&self, spool: &SpoolId, after: u64, weight: usize) -> Result<Vec<Spooled>, StoreError> {
         let hidden = self.shared.deletions.of(spool);
         let query = Query::Stanzas { spool: spool.clone(), hidden, after, weight };
-        let Answer::Stanzas(items, unreadable) = self.read(query).await? else { return Err(StoreError::Mistaken) };
+        let QueryAnswer::Stanzas(items, unreadable) = self.read(query).await? else { return Err(StoreError::Mistaken) };
         if !unreadable.seqs.is_empty() {
             self.shared.note_unreadable(&unreadable);
             // This process does not show them again, whatever becomes of that.
@@ -91,7 +91,7 @@ impl Store {
     /// As [`Store::account`]; this process shows none of them again all the same, and tries once more with its next commits.
     pub async fn discard(&self, spool: &SpoolId, seqs: Vec<RangeInclusive<u64>>) -> Result<(), StoreError> {
         let what = What::Discard(spool.clone(), seqs);
-        self.ask(what, 0, Awaited::Commit, None).await.map(drop)
+        self.ask(what, 0, TaskWait::Commit, None).await.map(drop)
     }
 
     /// Makes a session the owner of the spools that ended sessions of its device have left, and returns them, in the order of
@@ -106,14 +106,14 @@ impl Store {
         account: &BareJid,
         device: DeviceId,
         to: LoginId,
-    ) -> Result<Vec<Inherited>, StoreError> {
+    ) -> Result<Vec<InheritedSpool>, StoreError> {
         let session = SpoolId { account: account.clone(), login: to };
         let what = What::Write(Op::TakeOver { account: account.clone(), device, to });
-        let Effect::TookOver(spools) = self.ask(what, 0, Awaited::Commit, Some(session)).await? else {
+        let Effect::TookOver(spools) = self.ask(what, 0, TaskWait::Commit, Some(session)).await? else {
             return Err(StoreError::Mistaken);
         };
         let of = |spool| self.shared.counts.of(&SpoolId { account: account.clone(), login: spool }).backlog;
-        Ok(spools.into_iter().map(|spool| Inherited { spool, backlog: of(spool) }).collect())
+        Ok(spools.into_iter().map(|spool| InheritedSpool { spool, backlog: of(spool) }).collect())
     }
 
     /// Moves stanzas that are addressed to the account itself from the spools that ended sessions of another device have left
@@ -134,7 +134,7 @@ impl Store {
         let without = spools.filter(|(_, count)| count.shared == 0).map(|(login, _)| login).collect();
         let (account, to, session) = (account.clone(), to.clone(), to.clone());
         let what = What::Write(Op::Adopt { account, from, to, device, seqs, without, search: None });
-        let Effect::Adopted(moved) = self.ask(what, 0, Awaited::Commit, Some(session)).await? else {
+        let Effect::Adopted(moved) = self.ask(what, 0, TaskWait::Commit, Some(session)).await? else {
             return Err(StoreError::Mistaken);
         };
         Ok(moved)
@@ -176,7 +176,7 @@ impl Store {
     /// # Errors
     /// As [`Store::account`].
     pub async fn backlogs(&self) -> Result<HashMap<Slot, Backlog>, StoreError> {
-        let Answer::Devices(spools) = self.read(Query::Devices).await? else { return Err(StoreError::Mistaken) };
+        let QueryAnswer::Devices(spools) = self.read(Query::Devices).await? else { return Err(StoreError::Mistaken) };
         let mut backlogs = HashMap::<Slot, Backlog>::new();
         for (spool, device) in spools {
             let backlog = self.shared.counts.of(&spool).backlog;
@@ -203,12 +203,12 @@ impl Store {
     ) -> Result<(Result<Account, StoreError>, Vec<(DeviceId, Backlog)>), StoreError> {
         self.settle(account).await?;
         let query = Query::Spools { account: account.clone(), hidden: HashMap::new() };
-        let Answer::Spools { account: state, spools } = self.read(query).await? else {
+        let QueryAnswer::Spools { account: state, spools } = self.read(query).await? else {
             return Err(StoreError::Mistaken);
         };
         let counts = self.shared.counts.of_account(account);
         let count = |login| counts.iter().find(|(known, _)| *known == login).map(|(_, count)| count.backlog);
-        let with_counts = |Held { login, device, .. }: Held| (device, count(login).unwrap_or_default());
+        let with_counts = |HeldContents { login, device, .. }: HeldContents| (device, count(login).unwrap_or_default());
         Ok((state, spools.into_iter().map(with_counts).collect()))
     }
 
@@ -217,6 +217,6 @@ impl Store {
         if self.shared.deletions.spools_of(account).is_empty() {
             return Ok(());
         }
-        self.ask(What::Settle(Scope::Account(account.clone())), 0, Awaited::Commit, None).await.map(drop)
+        self.ask(What::Settle(TaskScope::Account(account.clone())), 0, TaskWait::Commit, None).await.map(drop)
     }
 }

@@ -33,7 +33,7 @@ pub(super) struct Task {
     pub(super) what: What,
     /// Bytes that it brings.
     pub(super) weight: usize,
-    pub(super) awaited: Awaited,
+    pub(super) awaited: TaskWait,
     pub(super) ticket: Ticket,
     /// The session for which it is done: it is refused once the account was removed.
     pub(super) behalf: Option<SpoolId>,
@@ -47,21 +47,21 @@ pub(super) struct Task {
 pub(super) enum What {
     Write(Op),
     /// Answer once what is hidden is gone from the disk.
-    Settle(Scope),
+    Settle(TaskScope),
     /// Hide stanzas, then the same.
     Discard(SpoolId, Vec<RangeInclusive<u64>>),
 }
 
 /// Spools.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Scope {
+pub(super) enum TaskScope {
     Spool(SpoolId),
     Account(BareJid),
 }
 
 /// How long the commit may wait for more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Awaited {
+pub(super) enum TaskWait {
     /// Somebody waits for it.
     Commit,
     /// What asked for it goes on meanwhile.

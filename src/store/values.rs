@@ -87,7 +87,7 @@ impl From<&config::Limits> for SpoolLimits {
 
 /// A spool that a session took over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Inherited {
+pub struct InheritedSpool {
     /// The login that names it.
     pub spool: LoginId,
     /// What is in it.

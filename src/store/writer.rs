@@ -15,8 +15,8 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::DropGuard;
 
-use self::group::{Entry, Group, Window};
-use super::engine::{self, Committed, Engine, Failure, Opening};
+use self::group::{Entry, JobGroup, Window};
+use super::engine::{self, Committed, Engine, Failure, OpeningState};
 use super::error::StoreError;
 use super::op::{Deletion, Op};
 use super::schema::Count;
@@ -43,7 +43,7 @@ const ROWS: usize = 64;
 pub(super) fn spawn(
     shared: Arc<Shared>,
     jobs: mpsc::UnboundedReceiver<Job>,
-    opening: &Opening,
+    opening: &OpeningState,
     ended: DropGuard,
 ) -> io::Result<()> {
     let timer = runtime::Builder::new_current_thread().enable_time().build()?;
@@ -116,7 +116,7 @@ impl Writer {
             self.perform(group, &jobs);
         }
         if !self.shared.deletions.is_empty() {
-            self.perform(Group::last(self.not_saved()), &jobs);
+            self.perform(JobGroup::last(self.not_saved()), &jobs);
         }
         // Whoever has a handle still cannot keep it open.
         self.shared.engine.close(&self.not_saved());
@@ -128,8 +128,8 @@ impl Writer {
     }
 
     /// A group with what is to have another turn, and with counts of spools to which no session adds any more.
-    fn begin(&mut self) -> Group {
-        let mut group = Group::default();
+    fn begin(&mut self) -> JobGroup {
+        let mut group = JobGroup::default();
         for _ in 0..self.unfinished.len() {
             let Some(task) = self.unfinished.pop_front() else { break };
             group.take(&task);
@@ -172,7 +172,7 @@ impl Writer {
         job.map_or(Next::Closed, Next::Job)
     }
 
-    fn take(&mut self, job: Job, group: &mut Group, jobs: &mut mpsc::UnboundedReceiver<Job>) {
+    fn take(&mut self, job: Job, group: &mut JobGroup, jobs: &mut mpsc::UnboundedReceiver<Job>) {
         match job {
             Job::Task(task) => {
                 group.take(&task);
@@ -195,7 +195,7 @@ impl Writer {
     }
 
     /// Takes the jobs that wait, as far as there is room.
-    fn fill(&mut self, group: &mut Group, jobs: &mut mpsc::UnboundedReceiver<Job>) {
+    fn fill(&mut self, group: &mut JobGroup, jobs: &mut mpsc::UnboundedReceiver<Job>) {
         while !group.is_full() {
             match jobs.try_recv() {
                 Ok(job) => self.take(job, group, jobs),
@@ -205,7 +205,7 @@ impl Writer {
     }
 
     /// Waits for more while many jobs come.
-    fn gather(&mut self, group: &mut Group, jobs: &mut mpsc::UnboundedReceiver<Job>) {
+    fn gather(&mut self, group: &mut JobGroup, jobs: &mut mpsc::UnboundedReceiver<Job>) {
         if group.is_empty() || self.committed.is_none_or(|at| at.elapsed() >= BUSY) {
             return;
         }
@@ -216,7 +216,7 @@ impl Writer {
     }
 
     /// Has a group committed, and answers each of its tasks.
-    fn perform(&mut self, mut group: Group, jobs: &mpsc::UnboundedReceiver<Job>) {
+    fn perform(&mut self, mut group: JobGroup, jobs: &mpsc::UnboundedReceiver<Job>) {
         if group.is_empty() {
             return;
         }
@@ -249,7 +249,7 @@ impl Writer {
     /// Asks the engine until it knows what came of the group.
     fn commit(
         &mut self,
-        group: &mut Group,
+        group: &mut JobGroup,
         lazy: &[Deletion],
         jobs: &mpsc::UnboundedReceiver<Job>,
     ) -> Result<Committed, StoreError> {
@@ -259,7 +259,7 @@ impl Writer {
             let least = if group.is_urgent() { Duration::ZERO } else { ERASING };
             let time = if group.is_last { Duration::MAX } else { least.max(self.commit_took / 2) };
             let is_wanted = || !group.is_last && !jobs.is_empty();
-            let committed = shared.engine.commit(&engine::Group {
+            let committed = shared.engine.commit(&engine::OpGroup {
                 ops: &group.ops,
                 lazy,
                 is_due: group.is_due || self.due.is_some_and(|at| at <= Instant::now()),

@@ -61,7 +61,13 @@ impl<'a> Node<'a> {
         Node::new(element, document, span, element.header().default_namespace(), NamespaceScope::default())
     }
 
-    fn new(element: &'a Element, document: &'a str, span: NodeSpan, default: &'a str, outer: NamespaceScope) -> Node<'a> {
+    fn new(
+        element: &'a Element,
+        document: &'a str,
+        span: NodeSpan,
+        default: &'a str,
+        outer: NamespaceScope,
+    ) -> Node<'a> {
         let NodeSpan { start, start_tag_end, end_tag_start, end } = span;
         let decls = element.decls();
         let tag = start..start_tag_end;

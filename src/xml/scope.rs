@@ -174,7 +174,12 @@ impl Decls {
 
     /// The scope within the element whose start tag lies there, in `outer`; and the default namespace that the tag declares, if
     /// that had to be normalised.
-    pub(super) fn enter<'a>(&'a self, document: &'a str, tag: &Range<usize>, outer: NamespaceScope) -> (NamespaceScope, Option<&'a str>) {
+    pub(super) fn enter<'a>(
+        &'a self,
+        document: &'a str,
+        tag: &Range<usize>,
+        outer: NamespaceScope,
+    ) -> (NamespaceScope, Option<&'a str>) {
         let own = self.of_tag(tag);
         if own.is_empty() {
             return (outer, None);
@@ -253,7 +258,12 @@ impl Declared {
 
     /// Brings the declarations from number `first` on into scope: those of one tag, which stands in `outer`. Returns the scope
     /// within the tag's element.
-    pub(super) fn enter(&mut self, bytes: &[u8], first: usize, outer: NamespaceScope) -> Result<NamespaceScope, FrameError> {
+    pub(super) fn enter(
+        &mut self,
+        bytes: &[u8],
+        first: usize,
+        outer: NamespaceScope,
+    ) -> Result<NamespaceScope, FrameError> {
         let own = self.decls.list.get_mut(first..).unwrap_or_default();
         if own.is_empty() {
             return Ok(outer);

@@ -14,7 +14,7 @@ use crate::store::StoreError;
 
 /// What the store is asked.
 #[derive(Debug)]
-pub(in crate::relay) enum Request {
+pub(in crate::relay) enum StoreRequest {
     Change(Option<Token>, Change),
     /// Stanzas, and the number of the last one: some may have been delivered since.
     Spool(Vec<Spooled>, u64),
@@ -104,7 +104,7 @@ impl Done {
     }
 }
 
-impl Request {
+impl StoreRequest {
     /// Whether something is waited for until it is done.
     pub(super) fn is_urgent(&self) -> bool {
         match self {

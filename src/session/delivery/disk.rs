@@ -14,7 +14,7 @@ use crate::session::event::Event;
 use crate::session::given_back::GivenBack;
 use crate::session::kind::is_durable;
 use crate::session::queue::{Company, Inherited, NoStanza, Queued, Spooled, Unsaved};
-use crate::session::refill::{ReadAgain, Loading};
+use crate::session::refill::{Loading, ReadAgain};
 use crate::session::server::{ServerStream, Settling, UNACKED};
 use crate::session::shed::{ASK_AGAIN, Shed, Spool, TRIAL, returned};
 use crate::session::travel::{marks, may_travel};

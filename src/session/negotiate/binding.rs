@@ -1,7 +1,7 @@
 //! Binding (RFC 6120 §7) and resumption (XEP-0198 §5). The full JID in the server's result is whose session begins; and whose
 //! session is resumed must be proven by the server (invariant 4).
 
-use super::contract::{ServerAnswer, Ended, HeldSession, LoginOutput};
+use super::contract::{Ended, HeldSession, LoginOutput, ServerAnswer};
 use super::end::LoginEnd;
 use super::legs::Legs;
 use super::login::AcceptedLogin;
@@ -121,7 +121,11 @@ impl AwaitingBind {
     }
 
     /// Takes the answer to [`LoginOutput::Find`].
-    pub(super) fn on_found(&mut self, found: Result<HeldSession, Option<Ended>>, legs: &mut Legs) -> Result<(), LoginEnd> {
+    pub(super) fn on_found(
+        &mut self,
+        found: Result<HeldSession, Option<Ended>>,
+        legs: &mut Legs,
+    ) -> Result<(), LoginEnd> {
         let BindRequest::Find(resume) = std::mem::replace(&mut self.request, BindRequest::None) else { return Ok(()) };
         match found {
             Err(ended) => self.fail_resume(ended, legs),

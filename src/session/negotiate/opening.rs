@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::authenticating::Authenticating;
-use super::contract::{ServerAnswer, LoginOutput};
+use super::contract::{LoginOutput, ServerAnswer};
 use super::end::LoginEnd;
 use super::legs::Legs;
 use super::streams::LoginClientStream;

@@ -2,7 +2,7 @@
 
 use super::authenticating::{Authenticating, SaslStep};
 use super::binding::{AwaitingBind, BindStep};
-use super::contract::{ServerAnswer, LoginOutput};
+use super::contract::{LoginOutput, ServerAnswer};
 use super::end::LoginEnd;
 use super::legs::Legs;
 use super::opening::OpeningLogin;

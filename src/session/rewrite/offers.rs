@@ -125,7 +125,8 @@ mod tests {
     fn what_is_remembered_of_an_offer_is_what_reading_it_gives() {
         let offers = Offers::default();
         let legs = [Leg::Plain, Leg::Tls(ChannelBinding::Strip), Leg::Tls(ChannelBinding::ServerEndPoint)];
-        let phases = [FeaturesPhase::Unauthenticated, FeaturesPhase::Authenticated, FeaturesPhase::Bound { managed: true }];
+        let phases =
+            [FeaturesPhase::Unauthenticated, FeaturesPhase::Authenticated, FeaturesPhase::Bound { managed: true }];
         let limits = |bytes| {
             format!(
                 "<stream:features><limits xmlns='urn:xmpp:stream-limits:0'><max-bytes>{bytes}</max-bytes></limits>\

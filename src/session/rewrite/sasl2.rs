@@ -116,7 +116,7 @@ fn removal(node: &Node<'_>) -> Splice {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Leg, FeaturesPhase, features};
+    use super::super::{FeaturesPhase, Leg, features};
     use super::*;
     use crate::session::tests::element;
 

@@ -107,7 +107,8 @@ impl Pending {
     /// the only answer that counts.
     fn take_removal(&mut self, id: &str, kind: &str) -> bool {
         let id = (!id.is_empty()).then(|| self.hash(id));
-        let is_answer = |removal: &mut Box<AccountRemovalRequest>| removal.id == id && (id.is_some() || kind == "error");
+        let is_answer =
+            |removal: &mut Box<AccountRemovalRequest>| removal.id == id && (id.is_some() || kind == "error");
         self.removal.take_if(is_answer).is_some() && kind == "result"
     }
 

@@ -8,13 +8,13 @@ use crate::store::error::StoreError;
 use crate::store::schema::{ACCOUNTS, META, decode_account, encode_account, key};
 
 /// The accounts, in one transaction.
-pub(super) struct Accounts<'t> {
+pub(super) struct AccountRows<'t> {
     records: Table<'t, &'static str, &'static [u8]>,
     meta: Table<'t, &'static str, u64>,
     differs: bool,
 }
 
-impl<'t> Accounts<'t> {
+impl<'t> AccountRows<'t> {
     pub(super) fn open(transaction: &'t WriteTransaction) -> Result<Self, StoreError> {
         let (records, meta) = (transaction.open_table(ACCOUNTS)?, transaction.open_table(META)?);
         Ok(Self { records, meta, differs: false })

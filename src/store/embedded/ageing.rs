@@ -4,7 +4,7 @@ use std::ops::{Bound, ControlFlow};
 
 use redb::ReadTransaction;
 
-use super::spools::{Budget, PIECE};
+use super::spools::{ErasureBudget, PIECE};
 use super::tables::Tables;
 use super::{accounts, change, deliver, inherit};
 use crate::jid::BareJid;
@@ -95,7 +95,7 @@ fn expire_readable(tx: &mut Tables<'_>, spool: &SpoolId, before: u64) -> Result<
     })?;
     let mut count = 0;
     if let Some(last) = last {
-        tx.spools.budget = Budget::piece();
+        tx.spools.budget = ErasureBudget::piece();
         count = tx.spools.delete(spool, 0..=last)?.stanzas;
     }
     // Those before it went as well.

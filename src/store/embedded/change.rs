@@ -5,7 +5,7 @@ use super::tables::Tables;
 use crate::jid::BareJid;
 use crate::push::account::{Account, Change, DeviceId, LoginId};
 use crate::store::error::StoreError;
-use crate::store::op::{Effect, Op, Outcome, Removal};
+use crate::store::op::{Effect, Op, OpOutcome, RecordRemoval};
 use crate::store::values::{Slot, SpoolId};
 
 /// Applies a change.
@@ -71,7 +71,7 @@ pub(super) fn remove(
     account: &BareJid,
     up_to: LoginId,
     revision: u64,
-) -> Result<Removal, StoreError> {
+) -> Result<RecordRemoval, StoreError> {
     let before = tx.accounts.load_if_readable(account)?;
     // A session that has logged in since belongs to a new account of that name.
     let mut left = Account::default();
@@ -87,22 +87,22 @@ pub(super) fn remove(
     }
     tx.spools.doom_account(account, up_to)?;
     tx.wakes.delete_of(account, |device: DeviceId| left.device(device).is_none())?;
-    Ok(Removal { account: left, tombstones: tx.tombstones.of(account)? })
+    Ok(RecordRemoval { account: left, tombstones: tx.tombstones.of(account)? })
 }
 
 /// Deletes the tombstones of a removed account as far as the budget goes.
 pub(super) fn remove_tombstones(
     tx: &mut Tables<'_>,
     (account, up_to, revision): (&BareJid, LoginId, u64),
-    mut removal: Removal,
-) -> Result<Outcome, StoreError> {
+    mut removal: RecordRemoval,
+) -> Result<OpOutcome, StoreError> {
     while !removal.tombstones.is_empty() && tx.spools.budget.spend(0) {
         let Some(sm_id) = removal.tombstones.pop() else { break };
         tx.tombstones.delete(&sm_id)?;
     }
     if removal.tombstones.is_empty() {
-        return Ok(Outcome::Done(Effect::Changed(removal.account, None)));
+        return Ok(OpOutcome::Done(Effect::Changed(removal.account, None)));
     }
     let left = Some(Box::new(removal));
-    Ok(Outcome::Unfinished(Op::Remove { account: account.clone(), up_to, revision, left }))
+    Ok(OpOutcome::Unfinished(Op::Remove { account: account.clone(), up_to, revision, left }))
 }

@@ -19,7 +19,7 @@ pub(super) fn copy(from: &Database, to: &Database, go_on: &mut dyn FnMut(u64) ->
         tracing::warn!("the database has tables of another version, and stays as large as it is");
         return Ok(false);
     }
-    let mut copy = Copy { from, to, copied: 0, go_on };
+    let mut copy = FileCopy { from, to, copied: 0, go_on };
     let whole = copy.table(ACCOUNTS)?
         && copy.table(META)?
         && copy.table(SPOOLS)?
@@ -34,7 +34,7 @@ pub(super) fn copy(from: &Database, to: &Database, go_on: &mut dyn FnMut(u64) ->
     Ok(whole)
 }
 
-struct Copy<'a> {
+struct FileCopy<'a> {
     from: ReadTransaction,
     to: &'a Database,
     /// Bytes of keys and values.
@@ -42,7 +42,7 @@ struct Copy<'a> {
     go_on: &'a mut dyn FnMut(u64) -> bool,
 }
 
-impl Copy<'_> {
+impl FileCopy<'_> {
     /// Copies a table, and returns whether it came to the end.
     fn table<K: Key, V: Value>(&mut self, definition: TableDefinition<'static, K, V>) -> Result<bool, StoreError> {
         let table = self.from.open_table(definition)?;

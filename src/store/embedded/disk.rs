@@ -26,12 +26,12 @@ const CACHE: usize = 4 << 20;
 /// The database, or the error that keeps it from being opened.
 pub(in crate::store) struct Disk {
     location: Box<dyn Location>,
-    held: RwLock<Held>,
+    held: RwLock<OpenDatabase>,
     /// Lines about a disk that has failed: each change that is tried causes one.
     failures: Seldom,
 }
 
-struct Held {
+struct OpenDatabase {
     database: Result<Database, StoreError>,
     /// True if the database's file ever failed to sync.
     sync_failed: Arc<AtomicBool>,
@@ -44,7 +44,7 @@ impl Disk {
         let database = database(location.open()?, &sync_failed)?;
         // What an earlier process began, while it had the database.
         location.discard();
-        let held = RwLock::new(Held { database: Ok(database), sync_failed });
+        let held = RwLock::new(OpenDatabase { database: Ok(database), sync_failed });
         Ok(Self { location: Box::new(location), held, failures: Seldom::default() })
     }
 
@@ -118,7 +118,7 @@ impl Disk {
             sync_failed.store(true, Ordering::Release);
         }
         let database = settled.clone().map(|()| fresh);
-        let old = std::mem::replace(&mut *held, Held { database, sync_failed });
+        let old = std::mem::replace(&mut *held, OpenDatabase { database, sync_failed });
         drop(held);
         // The system takes its time to free a large file, and nobody needs to wait; if no thread can be had, it ends here.
         drop(thread::Builder::new().name("store-old".to_owned()).spawn(move || drop(old)));

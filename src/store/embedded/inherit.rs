@@ -9,7 +9,7 @@ use crate::jid::BareJid;
 use crate::push::account::{DeviceId, LoginId};
 use crate::session::queue::Spooled;
 use crate::store::error::StoreError;
-use crate::store::op::{Effect, Op, Outcome, Search, Unreadable};
+use crate::store::op::{Effect, Op, OpOutcome, SpoolSearch, Unreadable};
 use crate::store::schema::{Count, Row, measure};
 use crate::store::values::SpoolId;
 
@@ -42,12 +42,12 @@ pub(super) fn take_over(
 }
 
 /// Moves shared stanzas of one spool of a device without a session into another spool.
-pub(super) fn adopt(tx: &mut Tables<'_>, op: &Op) -> Result<Outcome, StoreError> {
+pub(super) fn adopt(tx: &mut Tables<'_>, op: &Op) -> Result<OpOutcome, StoreError> {
     let Op::Adopt { account, from, to, device, seqs, without, search } = op else {
-        return Ok(Outcome::Done(Effect::Nothing));
+        return Ok(OpOutcome::Done(Effect::Nothing));
     };
     if let Some(moved) = adopted_before(tx, to, seqs)? {
-        return Ok(Outcome::Done(Effect::Adopted(moved)));
+        return Ok(OpOutcome::Done(Effect::Adopted(moved)));
     }
     let mut search = match search {
         Some(search) => search.clone(),
@@ -56,12 +56,20 @@ pub(super) fn adopt(tx: &mut Tables<'_>, op: &Op) -> Result<Outcome, StoreError>
     let Some(found) = find(tx, &mut search)? else {
         let search = Some(search);
         let (account, to, seqs, without) = (account.clone(), to.clone(), seqs.clone(), without.clone());
-        return Ok(Outcome::Unfinished(Op::Adopt { account, from: *from, to, device: *device, seqs, without, search }));
+        return Ok(OpOutcome::Unfinished(Op::Adopt {
+            account,
+            from: *from,
+            to,
+            device: *device,
+            seqs,
+            without,
+            search,
+        }));
     };
-    let Some((spool, items)) = found else { return Ok(Outcome::Done(Effect::Adopted(0))) };
+    let Some((spool, items)) = found else { return Ok(OpOutcome::Done(Effect::Adopted(0))) };
     let items: Vec<_> = items.into_iter().zip(seqs.clone()).collect();
     if items.is_empty() {
-        return Ok(Outcome::Done(Effect::Adopted(0)));
+        return Ok(OpOutcome::Done(Effect::Adopted(0)));
     }
     prepare_row(tx, (to, *device), &[], 0)?;
     let mut moved = Count::default();
@@ -76,7 +84,7 @@ pub(super) fn adopt(tx: &mut Tables<'_>, op: &Op) -> Result<Outcome, StoreError>
     if tx.spools.is_empty(&spool)? {
         tx.spools.drop_row(&spool)?;
     }
-    Ok(Outcome::Done(Effect::Adopted(moved.backlog.count)))
+    Ok(OpOutcome::Done(Effect::Adopted(moved.backlog.count)))
 }
 
 /// The number of stanzas at these numbers: they moved there when the same group was committed before.
@@ -93,21 +101,21 @@ fn adopted_before(tx: &Tables<'_>, to: &SpoolId, seqs: &RangeInclusive<u64>) -> 
 }
 
 /// The spools of a device that no session has, the last one first.
-fn begin(tx: &Tables<'_>, account: &BareJid, from: DeviceId, without: &[LoginId]) -> Result<Search, StoreError> {
+fn begin(tx: &Tables<'_>, account: &BareJid, from: DeviceId, without: &[LoginId]) -> Result<SpoolSearch, StoreError> {
     let state = tx.accounts.load(account)?;
     let closed = |(spool, row): &(SpoolId, Row)| {
         let is_open = |login| state.device_of(login).is_some();
         row.device == from && !is_open(spool.login) && !is_open(row.owner) && !without.contains(&spool.login)
     };
     let rows = tx.spools.rows_of(account)?.into_iter().filter(closed);
-    Ok(Search { spools: rows.map(|(spool, _)| spool).rev().collect(), from: 0 })
+    Ok(SpoolSearch { spools: rows.map(|(spool, _)| spool).rev().collect(), from: 0 })
 }
 
 /// Shared stanzas of one spool, at most a piece; `None` if no spool has any.
 type Found = Option<(SpoolId, Vec<Spooled>)>;
 
 /// The next shared stanzas; `None` if the search goes on in the next turn.
-fn find(tx: &mut Tables<'_>, search: &mut Search) -> Result<Option<Found>, StoreError> {
+fn find(tx: &mut Tables<'_>, search: &mut SpoolSearch) -> Result<Option<Found>, StoreError> {
     let (mut looks, mut found) = (LOOKS, Vec::new());
     while let Some(spool) = search.spools.last().cloned() {
         let (mut bytes, mut unreadable) = (0usize, Unreadable::of(&spool));

@@ -46,9 +46,9 @@ use redb::{Database, ReadableDatabase, ReadableTableMetadata};
 use tokio::task::spawn_blocking;
 use tokio::time::Instant;
 
-use super::engine::{Committed, Engine, Failure, Group, Opening};
+use super::engine::{Committed, Engine, Failure, OpGroup, OpeningState};
 use super::error::StoreError;
-use super::query::{Answer, Query};
+use super::query::{Query, QueryAnswer};
 use super::schema::{Count, DOOMED, WAKES};
 use super::values::SpoolId;
 use crate::sync::lock;
@@ -77,7 +77,7 @@ impl Embedded {
     ///
     /// # Errors
     /// What the system says about the file.
-    pub(super) fn compact_if_sparse(&self, opening: &Opening) -> io::Result<()> {
+    pub(super) fn compact_if_sparse(&self, opening: &OpeningState) -> io::Result<()> {
         let len = self.disk.len()?;
         let held = opening.counts.iter().fold(0u64, |sum, (_, count)| sum.saturating_add(count.backlog.bytes));
         let doomed = self.disk.with(|database| Ok(database.begin_read()?.open_table(DOOMED)?.len()?));
@@ -98,7 +98,7 @@ impl Embedded {
         lock(&self.compaction)
     }
 
-    fn transact(&self, database: &Database, group: &Group<'_>) -> Result<Committed, StoreError> {
+    fn transact(&self, database: &Database, group: &OpGroup<'_>) -> Result<Committed, StoreError> {
         let transaction = database.begin_write()?;
         let mut tables = Tables::open(&transaction)?;
         let mut committed = tables.perform(group)?;
@@ -119,13 +119,13 @@ impl Embedded {
 }
 
 impl Engine for Embedded {
-    fn opening(&self) -> Result<Opening, StoreError> {
+    fn opening(&self) -> Result<OpeningState, StoreError> {
         self.disk.with(open::opening)
     }
 
     /// A disk error refuses the group: the database falls back to the last commit, or is closed until the next start
     /// ([`Disk::recover`]). So the outcome is always known.
-    fn commit(&self, group: &Group<'_>) -> Result<Committed, Failure> {
+    fn commit(&self, group: &OpGroup<'_>) -> Result<Committed, Failure> {
         self.disk.ensure_open();
         self.disk.with(|database| self.transact(database, group)).map_err(|error| {
             self.disk.recover(&error);
@@ -133,7 +133,7 @@ impl Engine for Embedded {
         })
     }
 
-    async fn read(&self, query: Query) -> Result<Answer, StoreError> {
+    async fn read(&self, query: Query) -> Result<QueryAnswer, StoreError> {
         let disk = Arc::clone(&self.disk);
         let read = move || disk.with(|database| queries::answer(&database.begin_read()?, query));
         spawn_blocking(read).await.map_err(|_| StoreError::Closed)?

@@ -5,7 +5,7 @@ use redb::{Database, ReadableDatabase, ReadableTable, TableHandle};
 use super::{accounts, convert, spools};
 use crate::jid::BareJid;
 use crate::push::account::LoginId;
-use crate::store::engine::Opening;
+use crate::store::engine::OpeningState;
 use crate::store::error::StoreError;
 use crate::store::schema::{
     ACCOUNTS, BURIED, DOOMED, META, OLD_SLOTS, OLD_SPOOL, Row, SPOOLS, STANZAS, TOMBSTONES, VERSION, WAKES,
@@ -72,7 +72,7 @@ fn highest_revision(accounts: &impl ReadableTable<&'static str, &'static [u8]>) 
 }
 
 /// What the database holds. The stanzas of a spool are counted if its row does not say it: after a crash.
-pub(super) fn opening(database: &Database) -> Result<Opening, StoreError> {
+pub(super) fn opening(database: &Database) -> Result<OpeningState, StoreError> {
     let transaction = database.begin_read()?;
     let meta = transaction.open_table(META)?;
     let number = |name| accounts::number(&meta, name).map(Option::unwrap_or_default);
@@ -101,5 +101,5 @@ pub(super) fn opening(database: &Database) -> Result<Opening, StoreError> {
         };
         counts.push((spool, count));
     }
-    Ok(Opening { login, revision, counts, not_counted })
+    Ok(OpeningState { login, revision, counts, not_counted })
 }

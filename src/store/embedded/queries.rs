@@ -9,18 +9,20 @@ use super::{accounts, ageing, spools, wakes};
 use crate::jid::BareJid;
 use crate::push::account::LoginId;
 use crate::session::queue::Spooled;
-use crate::store::deletions::Hidden;
+use crate::store::deletions::HiddenRanges;
 use crate::store::error::StoreError;
 use crate::store::op::Unreadable;
-use crate::store::query::{Answer, Held, Query};
+use crate::store::query::{HeldContents, Query, QueryAnswer};
 use crate::store::schema::{ACCOUNTS, DOOMED, Row, SPOOLS, STANZAS, TOMBSTONES, WAKES, decode_account};
 use crate::store::values::{AccountPage, SpoolId, Tombstone};
 
-pub(super) fn answer(transaction: &ReadTransaction, query: Query) -> Result<Answer, StoreError> {
+pub(super) fn answer(transaction: &ReadTransaction, query: Query) -> Result<QueryAnswer, StoreError> {
     Ok(match query {
-        Query::Account { account } => Answer::Account(accounts::load(&transaction.open_table(ACCOUNTS)?, &account)?),
-        Query::Accounts { after, limit } => Answer::Accounts(page(transaction, after.as_deref(), limit)?),
-        Query::Sizes => Answer::Sizes {
+        Query::Account { account } => {
+            QueryAnswer::Account(accounts::load(&transaction.open_table(ACCOUNTS)?, &account)?)
+        }
+        Query::Accounts { after, limit } => QueryAnswer::Accounts(page(transaction, after.as_deref(), limit)?),
+        Query::Sizes => QueryAnswer::Sizes {
             accounts: transaction.open_table(ACCOUNTS)?.len()?,
             wakes: transaction.open_table(WAKES)?.len()?,
         },
@@ -30,31 +32,31 @@ pub(super) fn answer(transaction: &ReadTransaction, query: Query) -> Result<Answ
                 Err(error @ StoreError::Database(_)) => return Err(error),
                 loaded => loaded,
             };
-            Answer::Spools { account, spools }
+            QueryAnswer::Spools { account, spools }
         }
         Query::Devices => {
             let mut devices = Vec::new();
             each_row(transaction, |spool, row| devices.push((spool, row.device)))?;
-            Answer::Devices(devices)
+            QueryAnswer::Devices(devices)
         }
         Query::Count { spool } => {
             let doomed = doomed(transaction, &spool)?;
-            Answer::Count(spools::count(&transaction.open_table(STANZAS)?, &spool, doomed)?)
+            QueryAnswer::Count(spools::count(&transaction.open_table(STANZAS)?, &spool, doomed)?)
         }
         Query::Stanzas { spool, hidden, after, weight } => {
             let (items, unreadable) = stanzas(transaction, (&spool, &hidden), after, weight)?;
-            Answer::Stanzas(items, unreadable)
+            QueryAnswer::Stanzas(items, unreadable)
         }
         Query::Tombstone { sm_id } => {
             let record = transaction.open_table(TOMBSTONES)?.get(sm_id.as_str())?;
-            Answer::Tombstone(record.and_then(|record| Tombstone::decode(record.value())))
+            QueryAnswer::Tombstone(record.and_then(|record| Tombstone::decode(record.value())))
         }
-        Query::Wakes => Answer::Wakes(wakes::all(transaction)?),
-        Query::Unseen { after, before } => Answer::Unseen(ageing::unseen(transaction, &after, before)?),
+        Query::Wakes => QueryAnswer::Wakes(wakes::all(transaction)?),
+        Query::Unseen { after, before } => QueryAnswer::Unseen(ageing::unseen(transaction, &after, before)?),
         Query::OldTombstones { after, before } => {
-            Answer::OldTombstones(ageing::old_tombstones(transaction, &after, before)?)
+            QueryAnswer::OldTombstones(ageing::old_tombstones(transaction, &after, before)?)
         }
-        Query::Away { after } => Answer::Away(ageing::away(transaction, &after)?),
+        Query::Away { after } => QueryAnswer::Away(ageing::away(transaction, &after)?),
     })
 }
 
@@ -102,10 +104,10 @@ fn each_row(transaction: &ReadTransaction, mut take: impl FnMut(SpoolId, Row)) -
 fn of_account(
     transaction: &ReadTransaction,
     account: &BareJid,
-    hidden: &HashMap<SpoolId, Hidden>,
-) -> Result<Vec<Held>, StoreError> {
+    hidden: &HashMap<SpoolId, HiddenRanges>,
+) -> Result<Vec<HeldContents>, StoreError> {
     let (rows, stanzas) = (transaction.open_table(SPOOLS)?, transaction.open_table(STANZAS)?);
-    let nothing = Hidden::default();
+    let nothing = HiddenRanges::default();
     let mut held = Vec::new();
     for (spool, row) in spools::rows_of(&rows, account)? {
         let Some(from) = doomed(transaction, &spool)?.checked_add(1) else { continue };
@@ -114,7 +116,7 @@ fn of_account(
             waits = true;
             ControlFlow::Break(())
         })?;
-        held.push(Held { login: spool.login, device: row.device, waits });
+        held.push(HeldContents { login: spool.login, device: row.device, waits });
     }
     Ok(held)
 }
@@ -123,7 +125,7 @@ fn of_account(
 /// passed over, and returned apart.
 fn stanzas(
     transaction: &ReadTransaction,
-    (spool, hidden): (&SpoolId, &Hidden),
+    (spool, hidden): (&SpoolId, &HiddenRanges),
     after: u64,
     weight: usize,
 ) -> Result<(Vec<Spooled>, Unreadable), StoreError> {
@@ -152,7 +154,7 @@ fn stanzas(
 /// Calls back with the number and record of each stanza of a spool from a number on that is not hidden.
 fn each(
     table: &impl ReadableTable<(&'static str, u64, u64), &'static [u8]>,
-    (spool, hidden): (&SpoolId, &Hidden),
+    (spool, hidden): (&SpoolId, &HiddenRanges),
     from: u64,
     mut take: impl FnMut(u64, &[u8]) -> ControlFlow<()>,
 ) -> Result<(), StoreError> {

@@ -11,7 +11,7 @@ use crate::jid::BareJid;
 use crate::push::account::{DeviceId, LoginId};
 use crate::session::queue::Spooled;
 use crate::store::error::StoreError;
-use crate::store::op::Counted;
+use crate::store::op::CountChange;
 use crate::store::schema::{Count, DOOMED, Row, SPOOLS, STANZAS, measure};
 use crate::store::values::{Backlog, SpoolId};
 
@@ -19,13 +19,13 @@ type Stanzas<'t> = Table<'t, (&'static str, u64, u64), &'static [u8]>;
 type Rows<'t> = Table<'t, (&'static str, u64), &'static [u8]>;
 
 /// The spools, in one transaction.
-pub(super) struct Spools<'t> {
+pub(super) struct SpoolRows<'t> {
     stanzas: Stanzas<'t>,
     rows: Rows<'t>,
     doomed: Table<'t, (&'static str, u64), u64>,
-    pub(super) budget: Budget,
+    pub(super) budget: ErasureBudget,
     /// How the numbers of stanzas have changed.
-    counted: Vec<(SpoolId, Counted)>,
+    counted: Vec<(SpoolId, CountChange)>,
     differs: bool,
 }
 
@@ -44,12 +44,12 @@ const PIECE_BYTES: usize = 4 << 20;
 
 /// What may still be deleted in a piece: other writes wait no longer than for one.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Budget {
+pub(super) struct ErasureBudget {
     stanzas: usize,
     bytes: usize,
 }
 
-impl Budget {
+impl ErasureBudget {
     /// That of a piece.
     pub(super) fn piece() -> Self {
         Self { stanzas: PIECE, bytes: PIECE_BYTES }
@@ -73,13 +73,13 @@ impl Budget {
     }
 }
 
-impl<'t> Spools<'t> {
+impl<'t> SpoolRows<'t> {
     pub(super) fn open(transaction: &'t WriteTransaction) -> Result<Self, StoreError> {
         Ok(Self {
             stanzas: transaction.open_table(STANZAS)?,
             rows: transaction.open_table(SPOOLS)?,
             doomed: transaction.open_table(DOOMED)?,
-            budget: Budget::piece(),
+            budget: ErasureBudget::piece(),
             counted: Vec::new(),
             differs: false,
         })
@@ -91,11 +91,11 @@ impl<'t> Spools<'t> {
     }
 
     /// Takes how the numbers of stanzas have changed.
-    pub(super) fn take_counted(&mut self) -> Vec<(SpoolId, Counted)> {
+    pub(super) fn take_counted(&mut self) -> Vec<(SpoolId, CountChange)> {
         std::mem::take(&mut self.counted)
     }
 
-    fn note(&mut self, spool: &SpoolId, counted: Counted) {
+    fn note(&mut self, spool: &SpoolId, counted: CountChange) {
         self.counted.push((spool.clone(), counted));
     }
 
@@ -160,7 +160,7 @@ impl<'t> Spools<'t> {
 
     /// Notes stanzas that came into a spool from another.
     pub(super) fn note_added(&mut self, spool: &SpoolId, added: Count) {
-        self.note(spool, Counted::Added(added));
+        self.note(spool, CountChange::Added(added));
     }
 
     /// Calls back with the number and record of each stanza of a spool from a number on that is not deleted.
@@ -228,7 +228,7 @@ impl<'t> Spools<'t> {
 
     /// Notes stanzas that are gone from a spool. The row goes with the last of them, if its session has ended.
     pub(super) fn freed(&mut self, spool: &SpoolId, freed: Count) -> Result<(), StoreError> {
-        self.note(spool, Counted::Removed(freed));
+        self.note(spool, CountChange::Removed(freed));
         let row = match self.row(spool) {
             // It is built again when it is needed.
             Err(error) if error.is_of_one_record() => return Ok(()),
@@ -256,7 +256,7 @@ impl<'t> Spools<'t> {
     /// Empties a spool: all its stanzas up to this one are doomed.
     pub(super) fn empty(&mut self, spool: &SpoolId, last: u64) -> Result<(), StoreError> {
         self.mark(spool, last)?;
-        self.note(spool, Counted::Emptied);
+        self.note(spool, CountChange::Emptied);
         match self.row(spool) {
             Ok(Some(row)) if row.owner != spool.login => self.drop_row(spool),
             Ok(Some(row)) if row.count.is_some() => {
@@ -280,7 +280,7 @@ impl<'t> Spools<'t> {
     /// Deletes the row of a spool in which nothing is any more.
     pub(super) fn drop_row(&mut self, spool: &SpoolId) -> Result<(), StoreError> {
         self.differs |= self.rows.remove(spool.key())?.is_some();
-        self.note(spool, Counted::Gone);
+        self.note(spool, CountChange::Gone);
         Ok(())
     }
 

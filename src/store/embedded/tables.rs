@@ -2,8 +2,8 @@
 
 use redb::WriteTransaction;
 
-use super::accounts::Accounts;
-use super::spools::Spools;
+use super::accounts::AccountRows;
+use super::spools::SpoolRows;
 use super::tombstones::Tombstones;
 use super::wakes::Wakes;
 use crate::store::error::StoreError;
@@ -12,8 +12,8 @@ use crate::store::values::SpoolId;
 
 /// The tables, open in one transaction.
 pub(super) struct Tables<'t> {
-    pub(super) accounts: Accounts<'t>,
-    pub(super) spools: Spools<'t>,
+    pub(super) accounts: AccountRows<'t>,
+    pub(super) spools: SpoolRows<'t>,
     pub(super) tombstones: Tombstones<'t>,
     pub(super) wakes: Wakes<'t>,
     /// See [`Committed`](crate::store::engine::Committed).
@@ -25,8 +25,8 @@ pub(super) struct Tables<'t> {
 impl<'t> Tables<'t> {
     pub(super) fn open(transaction: &'t WriteTransaction) -> Result<Self, StoreError> {
         Ok(Self {
-            accounts: Accounts::open(transaction)?,
-            spools: Spools::open(transaction)?,
+            accounts: AccountRows::open(transaction)?,
+            spools: SpoolRows::open(transaction)?,
             tombstones: Tombstones::open(transaction)?,
             wakes: Wakes::open(transaction)?,
             unreadable: Vec::new(),

@@ -2,19 +2,19 @@
 
 use std::time::Instant;
 
-use super::spools::Budget;
+use super::spools::ErasureBudget;
 use super::tables::Tables;
 use super::{ageing, change, deliver, inherit};
-use crate::store::engine::{Committed, Group};
+use crate::store::engine::{Committed, OpGroup};
 use crate::store::error::StoreError;
-use crate::store::op::{Deletion, Effect, Op, Outcome, Progress};
+use crate::store::op::{Deletion, Effect, Op, OpOutcome, OpProgress};
 
 /// A deletion, and how far it is.
 struct Deleting<'a> {
     deletion: &'a Deletion,
     /// The write that it is, if it is one.
     op: Option<usize>,
-    progress: Option<Progress>,
+    progress: Option<OpProgress>,
 }
 
 impl Tables<'_> {
@@ -22,25 +22,25 @@ impl Tables<'_> {
     ///
     /// # Errors
     /// [`StoreError::Database`]: none of it must be committed.
-    pub(super) fn perform(&mut self, group: &Group<'_>) -> Result<Committed, StoreError> {
+    pub(super) fn perform(&mut self, group: &OpGroup<'_>) -> Result<Committed, StoreError> {
         let mut outcomes = Vec::with_capacity(group.ops.len());
         let mut deleting: Vec<Deleting<'_>> = Vec::new();
         for (number, op) in group.ops.iter().enumerate() {
-            let is_open = |d: &Deleting<'_>| d.progress != Some(Progress::Done) && op.follows(&d.deletion.spool);
+            let is_open = |d: &Deleting<'_>| d.progress != Some(OpProgress::Done) && op.follows(&d.deletion.spool);
             if deleting.iter().any(is_open) {
-                outcomes.push(Outcome::Unfinished(op.clone()));
+                outcomes.push(OpOutcome::Unfinished(op.clone()));
                 continue;
             }
             if let Op::Delete(deletion) = op {
                 let progress = Some(self.delete(deletion, None)?);
                 deleting.push(Deleting { deletion, op: Some(number), progress });
-                outcomes.push(Outcome::Done(Effect::Nothing));
+                outcomes.push(OpOutcome::Done(Effect::Nothing));
                 continue;
             }
             match self.perform_one(op) {
                 Ok(outcome) => outcomes.push(outcome),
                 Err(error @ StoreError::Database(_)) => return Err(error),
-                Err(error) => outcomes.push(Outcome::Refused(error)),
+                Err(error) => outcomes.push(OpOutcome::Refused(error)),
             }
         }
         deleting.extend(group.lazy.iter().map(|deletion| Deleting { deletion, op: None, progress: None }));
@@ -48,7 +48,7 @@ impl Tables<'_> {
         let mut lazy = Vec::new();
         for Deleting { op, progress, .. } in deleting {
             match (op.and_then(|number| outcomes.get_mut(number)), progress) {
-                (Some(outcome), Some(progress)) => *outcome = Outcome::Done(Effect::Deleted(progress)),
+                (Some(outcome), Some(progress)) => *outcome = OpOutcome::Done(Effect::Deleted(progress)),
                 (None, Some(progress)) => lazy.push(progress),
                 (_, None) => {}
             }
@@ -65,7 +65,7 @@ impl Tables<'_> {
         })
     }
 
-    fn perform_one(&mut self, op: &Op) -> Result<Outcome, StoreError> {
+    fn perform_one(&mut self, op: &Op) -> Result<OpOutcome, StoreError> {
         let effect = match op {
             Op::Change { account, change, revision } => change::change(self, account, change, *revision)?,
             Op::Remove { .. } | Op::Adopt { .. } => return self.perform_turn(op),
@@ -94,11 +94,11 @@ impl Tables<'_> {
                 Effect::Nothing
             }
         };
-        Ok(Outcome::Done(effect))
+        Ok(OpOutcome::Done(effect))
     }
 
     /// Performs a turn of a write that may take several.
-    fn perform_turn(&mut self, op: &Op) -> Result<Outcome, StoreError> {
+    fn perform_turn(&mut self, op: &Op) -> Result<OpOutcome, StoreError> {
         if let Op::Remove { account, up_to, revision, left } = op {
             let removal = match left {
                 Some(removal) => (**removal).clone(),
@@ -110,10 +110,10 @@ impl Tables<'_> {
     }
 
     /// Deletes stanzas from where it stopped before, as far as the budget goes.
-    fn delete(&mut self, deletion: &Deletion, before: Option<Progress>) -> Result<Progress, StoreError> {
+    fn delete(&mut self, deletion: &Deletion, before: Option<OpProgress>) -> Result<OpProgress, StoreError> {
         let from = match before {
-            Some(Progress::Done) => return Ok(Progress::Done),
-            Some(Progress::Below(seq)) => seq,
+            Some(OpProgress::Done) => return Ok(OpProgress::Done),
+            Some(OpProgress::Below(seq)) => seq,
             None => 0,
         };
         for range in deletion.ranges.iter().filter(|range| *range.end() >= from) {
@@ -125,11 +125,11 @@ impl Tables<'_> {
                 && deletion.ranges.first().is_some_and(|first| *first.start() == 0 && first.end() == range.end())
             {
                 self.spools.empty(&deletion.spool, last)?;
-                return Ok(Progress::Done);
+                return Ok(OpProgress::Done);
             }
-            return Ok(Progress::Below(left));
+            return Ok(OpProgress::Below(left));
         }
-        Ok(Progress::Done)
+        Ok(OpProgress::Done)
     }
 
     /// Deletes in pieces for as long as there is time, if there is anything to commit or the deletions are due. Returns whether
@@ -137,7 +137,7 @@ impl Tables<'_> {
     ///
     /// Always more is deleted than the group adds: so what waits for deletion does not grow, however many stanzas come and
     /// however slow the disk is.
-    fn go_on_deleting(&mut self, group: &Group<'_>, deleting: &mut [Deleting<'_>]) -> Result<bool, StoreError> {
+    fn go_on_deleting(&mut self, group: &OpGroup<'_>, deleting: &mut [Deleting<'_>]) -> Result<bool, StoreError> {
         let (began, added) = (Instant::now(), group.ops.iter().map(Op::added).fold(0, usize::saturating_add));
         let mut erased = 0usize;
         if !(self.differs() || group.is_due) {
@@ -145,18 +145,18 @@ impl Tables<'_> {
         }
         loop {
             let mut more = false;
-            for one in deleting.iter_mut().filter(|one| one.progress != Some(Progress::Done)) {
+            for one in deleting.iter_mut().filter(|one| one.progress != Some(OpProgress::Done)) {
                 if self.spools.budget.is_spent() {
                     more = true;
                     break;
                 }
                 let progress = self.delete(one.deletion, one.progress)?;
                 one.progress = Some(progress);
-                more |= progress != Progress::Done;
+                more |= progress != OpProgress::Done;
             }
             let doomed = self.spools.wipe()?;
             erased = erased.saturating_add(self.spools.budget.spent());
-            self.spools.budget = Budget::piece();
+            self.spools.budget = ErasureBudget::piece();
             let is_over = began.elapsed() >= group.time || (group.is_wanted)();
             if !(more || doomed) || is_over && erased >= added.saturating_mul(2) {
                 return Ok(doomed);

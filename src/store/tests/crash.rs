@@ -182,7 +182,7 @@ async fn call(store: &Store, name: &str, model: &Model, call: &Call) -> Result<(
             let inherited = store.take_over(&account(name), DeviceId(*device), LoginId(*to)).await?;
             let expected: Vec<_> = model.inheritance(*device, *to);
             assert_eq!(inherited.iter().map(|i| i.spool.0).collect::<Vec<_>>(), expected);
-            for Inherited { spool, backlog } in inherited {
+            for InheritedSpool { spool, backlog } in inherited {
                 assert_eq!(backlog.count, model.spools[&spool.0].items.len() as u64);
             }
             Ok(())

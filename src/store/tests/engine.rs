@@ -7,10 +7,10 @@ use tokio::time::Instant;
 
 use crate::store::embedded::Embedded;
 use crate::store::embedded::disk::Disk;
-use crate::store::engine::{Committed, Engine, Failure, Group, Opening};
+use crate::store::engine::{Committed, Engine, Failure, OpGroup, OpeningState};
 use crate::store::engines::Engines;
 use crate::store::error::StoreError;
-use crate::store::query::{Answer, Query};
+use crate::store::query::{Query, QueryAnswer};
 use crate::store::schema::Count;
 use crate::store::values::{SpoolId, SpoolLimits};
 use crate::store::{InDirectory, Store};
@@ -90,11 +90,11 @@ impl Faulty {
 }
 
 impl Engine for Faulty {
-    fn opening(&self) -> Result<Opening, StoreError> {
+    fn opening(&self) -> Result<OpeningState, StoreError> {
         self.inner.opening()
     }
 
-    fn commit(&self, group: &Group<'_>) -> Result<Committed, Failure> {
+    fn commit(&self, group: &OpGroup<'_>) -> Result<Committed, Failure> {
         self.faults.asked.fetch_add(1, Ordering::Relaxed);
         let fault = self.faults.now();
         match fault {
@@ -113,7 +113,7 @@ impl Engine for Faulty {
         }
     }
 
-    async fn read(&self, query: Query) -> Result<Answer, StoreError> {
+    async fn read(&self, query: Query) -> Result<QueryAnswer, StoreError> {
         self.inner.read(query).await
     }
 

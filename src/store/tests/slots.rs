@@ -351,7 +351,7 @@ async fn a_newcomer_that_turns_out_to_be_a_known_device_brings_its_spool() {
     put(&store, &newcomer, items([4])).await.unwrap();
     let inherited = store.take_over(&romeo, DeviceId(1), LoginId(2)).await.unwrap();
     let backlog = Backlog { count: 1, bytes: item(5).cost(), last_seq: 5 };
-    assert_eq!(inherited, [Inherited { spool: LoginId(1), backlog }]);
+    assert_eq!(inherited, [InheritedSpool { spool: LoginId(1), backlog }]);
     assert_eq!((seqs(&store, &known).await, seqs(&store, &newcomer).await), (vec![5], vec![2, 3, 4]));
     check_counts(&store);
 }

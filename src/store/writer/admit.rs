@@ -1,19 +1,19 @@
 //! What a task must pass before it goes into a group: removals of accounts, bounds, and deletions in front of it.
 
 use super::Writer;
-use super::group::{Admitted, Asked, Entry, Group};
+use super::group::{Admitted, Asked, Entry, JobGroup};
 use crate::push::account::Change;
 use crate::session::queue::Spooled;
 use crate::store::deletions::Deletions;
 use crate::store::error::StoreError;
 use crate::store::op::{Deletion, Effect, Op};
 use crate::store::schema::Count;
-use crate::store::tasks::{Scope, Task, What};
+use crate::store::tasks::{Task, TaskScope, What};
 use crate::store::values::SpoolId;
 
 impl Writer {
     /// Puts a task into a group, or answers it.
-    pub(super) fn admit(&mut self, task: Task, group: &mut Group) {
+    pub(super) fn admit(&mut self, task: Task, group: &mut JobGroup) {
         let Task { what, weight, awaited, ticket, behalf, change, is_second_try } = task;
         if ticket.is_given_up() {
             return self.shared.answer(ticket, change, Err(StoreError::Closed));
@@ -22,7 +22,7 @@ impl Writer {
             What::Settle(scope) => Some(scope.clone()),
             What::Discard(spool, seqs) => {
                 self.shared.deletions.hide(spool, seqs);
-                Some(Scope::Spool(spool.clone()))
+                Some(TaskScope::Spool(spool.clone()))
             }
             What::Write(_) => None,
         };
@@ -52,10 +52,10 @@ impl Writer {
     }
 
     /// Deletes what is hidden in front of what comes; returns whether anything is.
-    fn delete_first(&self, scope: &Scope, group: &mut Group) -> bool {
+    fn delete_first(&self, scope: &TaskScope, group: &mut JobGroup) -> bool {
         let spools = match scope {
-            Scope::Spool(spool) => vec![spool.clone()],
-            Scope::Account(account) => self.shared.deletions.spools_of(account),
+            TaskScope::Spool(spool) => vec![spool.clone()],
+            TaskScope::Account(account) => self.shared.deletions.spools_of(account),
         };
         let mut any = false;
         for deletion in spools.iter().filter_map(|spool| self.shared.deletions.deletion(spool)) {
@@ -66,12 +66,12 @@ impl Writer {
     }
 
     /// Returns whether the account of a session was removed since its login.
-    fn is_removed(&self, session: &SpoolId, group: &Group) -> bool {
+    fn is_removed(&self, session: &SpoolId, group: &JobGroup) -> bool {
         let newly = |(account, up_to): &(_, _)| *account == session.account && session.login <= *up_to;
         group.removals.iter().any(newly) || self.shared.deletions.is_removed(&session.account, session.login)
     }
 
-    fn prepare(&self, op: &mut Op, group: &mut Group) -> Result<Option<Admitted>, StoreError> {
+    fn prepare(&self, op: &mut Op, group: &mut JobGroup) -> Result<Option<Admitted>, StoreError> {
         match op {
             Op::Change { account, change, .. } => {
                 if let Change::Login { login, .. } = change {
@@ -80,7 +80,7 @@ impl Writer {
                 }
                 if let Change::Ended { login } = change {
                     let (account, login) = (account.clone(), *login);
-                    self.delete_first(&Scope::Spool(SpoolId { account, login }), group);
+                    self.delete_first(&TaskScope::Spool(SpoolId { account, login }), group);
                 }
             }
             Op::Remove { account, up_to, left: None, .. } => group.removals.push((account.clone(), *up_to)),
@@ -90,11 +90,11 @@ impl Writer {
                 return Ok(Some(admitted.0));
             }
             Op::TakeOver { account, .. } | Op::Adopt { account, .. } => {
-                let scope = Scope::Account(account.clone());
+                let scope = TaskScope::Account(account.clone());
                 self.delete_first(&scope, group);
             }
             Op::Expire { spool, .. } => {
-                self.delete_first(&Scope::Spool(spool.clone()), group);
+                self.delete_first(&TaskScope::Spool(spool.clone()), group);
             }
             Op::Remove { .. }
             | Op::Delete(_)
@@ -114,7 +114,7 @@ impl Writer {
         &self,
         spool: &SpoolId,
         items: &[Spooled],
-        group: &mut Group,
+        group: &mut JobGroup,
     ) -> Result<(Admitted, u64), StoreError> {
         let shared = &self.shared;
         let before = shared.counts.of(spool).backlog.last_seq;

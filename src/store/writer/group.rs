@@ -7,7 +7,7 @@ use crate::push::account::LoginId;
 use crate::store::newest::ChangeId;
 use crate::store::op::{Deletion, Op};
 use crate::store::schema::Count;
-use crate::store::tasks::{Awaited, Scope, Task, Ticket};
+use crate::store::tasks::{Task, TaskScope, TaskWait, Ticket};
 use crate::store::values::SpoolId;
 
 /// The most jobs of one transaction.
@@ -56,7 +56,7 @@ pub(super) enum Entry {
 
 /// A write that somebody asked for.
 pub(super) struct Asked {
-    pub(super) awaited: Awaited,
+    pub(super) awaited: TaskWait,
     pub(super) ticket: Ticket,
     pub(super) behalf: Option<SpoolId>,
     pub(super) change: Option<ChangeId>,
@@ -74,12 +74,12 @@ pub(super) struct Admitted {
 
 /// What goes into one transaction.
 #[derive(Default)]
-pub(super) struct Group {
+pub(super) struct JobGroup {
     pub(super) ops: Vec<Op>,
     /// One for each write.
     pub(super) entries: Vec<Entry>,
     /// Those who wait until nothing of a spool is hidden any more.
-    pub(super) settling: Vec<(Scope, Ticket)>,
+    pub(super) settling: Vec<(TaskScope, Ticket)>,
     /// Accounts that are removed, for all logins up to one.
     pub(super) removals: Vec<(BareJid, LoginId)>,
     /// The number of jobs that were taken.
@@ -93,7 +93,7 @@ pub(super) struct Group {
     pub(super) is_last: bool,
 }
 
-impl Group {
+impl JobGroup {
     /// The last one: all that is hidden is deleted, and counted off from these counts.
     pub(super) fn last(counts: Vec<(SpoolId, Count)>) -> Self {
         let mut group = Self { is_due: true, is_last: true, ..Self::default() };
@@ -116,7 +116,7 @@ impl Group {
     pub(super) fn take(&mut self, task: &Task) {
         self.taken = self.taken.saturating_add(1);
         self.bytes = self.bytes.saturating_add(task.weight);
-        self.urgent |= task.awaited == Awaited::Commit;
+        self.urgent |= task.awaited == TaskWait::Commit;
     }
 
     /// Nobody may wait for long any more.
@@ -145,20 +145,20 @@ mod tests {
     use super::*;
     use crate::store::tasks::What;
 
-    fn task(awaited: Awaited) -> Task {
-        let what = What::Settle(Scope::Account("romeo@example.org".parse().unwrap()));
+    fn task(awaited: TaskWait) -> Task {
+        let what = What::Settle(TaskScope::Account("romeo@example.org".parse().unwrap()));
         Task { what, weight: 1, awaited, ticket: Ticket::nobody(), behalf: None, change: None, is_second_try: false }
     }
 
     #[test]
     fn a_commit_has_patience_only_while_nobody_waits_for_any_of_it() {
-        let mut group = Group::default();
-        group.take(&task(Awaited::Sometime));
-        group.take(&task(Awaited::Sometime));
+        let mut group = JobGroup::default();
+        group.take(&task(TaskWait::Sometime));
+        group.take(&task(TaskWait::Sometime));
         assert!(!group.urgent);
-        group.take(&task(Awaited::Commit));
+        group.take(&task(TaskWait::Commit));
         assert!(group.urgent);
-        let mut group = Group::default();
+        let mut group = JobGroup::default();
         group.hurry();
         assert!(group.urgent);
     }

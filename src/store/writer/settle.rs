@@ -5,20 +5,20 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
-use super::group::{Asked, Entry, Group};
+use super::group::{Asked, Entry, JobGroup};
 use super::{LAZY, Writer};
 use crate::push::account::Change;
 use crate::store::engine::{Committed, Engine};
 use crate::store::error::StoreError;
-use crate::store::op::{Counted, Deletion, Effect, Op, Outcome, Progress, Unreadable};
-use crate::store::query::{Answer, Query};
+use crate::store::op::{CountChange, Deletion, Effect, Op, OpOutcome, OpProgress, Unreadable};
+use crate::store::query::{Query, QueryAnswer};
 use crate::store::shared::Shared;
-use crate::store::tasks::{Awaited, Task, What};
+use crate::store::tasks::{Task, TaskWait, What};
 use crate::store::values::SpoolId;
 
 impl Writer {
     /// Takes writes out of a group whose callers have stopped waiting.
-    pub(super) fn withdraw(&mut self, group: &mut Group) {
+    pub(super) fn withdraw(&mut self, group: &mut JobGroup) {
         let (ops, entries) = (std::mem::take(&mut group.ops), std::mem::take(&mut group.entries));
         for (op, entry) in ops.into_iter().zip(entries) {
             match entry {
@@ -29,7 +29,7 @@ impl Writer {
     }
 
     /// The spools of which a group may change the number of stanzas.
-    pub(super) fn touched(&self, group: &Group, lazy: &[Deletion]) -> HashSet<SpoolId> {
+    pub(super) fn touched(&self, group: &JobGroup, lazy: &[Deletion]) -> HashSet<SpoolId> {
         let mut spools: HashSet<SpoolId> = lazy.iter().map(|deletion| deletion.spool.clone()).collect();
         for op in &group.ops {
             match op {
@@ -59,7 +59,7 @@ impl Writer {
     pub(super) fn recount(&self, spools: HashSet<SpoolId>) {
         for spool in spools {
             let count = self.timer.block_on(self.shared.engine.read(Query::Count { spool: spool.clone() }));
-            if let Ok(Answer::Count(count)) = count {
+            if let Ok(QueryAnswer::Count(count)) = count {
                 self.shared.counts.set(&spool, count);
             }
         }
@@ -72,7 +72,7 @@ impl Writer {
         shared.lost.inc_by(committed.lost);
         for (spool, counted) in &committed.counted {
             shared.counts.note(spool, *counted);
-            if *counted == Counted::Gone {
+            if *counted == CountChange::Gone {
                 self.not_counted.remove(spool);
                 shared.deletions.forget_given_up(spool);
             }
@@ -89,11 +89,11 @@ impl Writer {
     }
 
     /// Answers the tasks of a group that was committed.
-    pub(super) fn settle(&mut self, group: Group, outcomes: Vec<Outcome>, is_committed: bool) {
+    pub(super) fn settle(&mut self, group: JobGroup, outcomes: Vec<OpOutcome>, is_committed: bool) {
         let shared = Arc::clone(&self.shared);
         group.removals.iter().for_each(|(account, up_to)| shared.deletions.removed(account, *up_to));
         for ((op, entry), outcome) in group.ops.into_iter().zip(group.entries).zip(outcomes) {
-            if let (Op::Delete(deletion), Outcome::Done(Effect::Deleted(progress))) = (&op, &outcome) {
+            if let (Op::Delete(deletion), OpOutcome::Done(Effect::Deleted(progress))) = (&op, &outcome) {
                 note_progress(&shared, deletion, *progress);
             }
             if let Op::SaveCount { spool, has_ended, .. } = &op {
@@ -105,12 +105,12 @@ impl Writer {
             }
             let Entry::Asked(asked) = entry else { continue };
             match outcome {
-                Outcome::Done(effect) => {
+                OpOutcome::Done(effect) => {
                     self.note_rows(&op, &effect);
                     shared.answer(asked.ticket, asked.change, Ok(effect));
                 }
-                Outcome::Unfinished(op) => self.put_off(op, asked),
-                Outcome::Refused(error) => self.refuse(&op, asked, error),
+                OpOutcome::Unfinished(op) => self.put_off(op, asked),
+                OpOutcome::Refused(error) => self.refuse(&op, asked, error),
             }
         }
         for (scope, ticket) in group.settling {
@@ -118,7 +118,7 @@ impl Writer {
                 shared.answer(ticket, None, Ok(Effect::Nothing));
             } else {
                 let what = What::Settle(scope);
-                let (awaited, weight) = (Awaited::Commit, 0);
+                let (awaited, weight) = (TaskWait::Commit, 0);
                 let task = Task { what, weight, awaited, ticket, behalf: None, change: None, is_second_try: false };
                 self.unfinished.push_back(task);
             }
@@ -187,7 +187,7 @@ impl Writer {
     }
 
     /// Nothing of a group is stored. Deletions go with the next transaction that succeeds.
-    pub(super) fn fail(&mut self, group: Group, error: &StoreError) {
+    pub(super) fn fail(&mut self, group: JobGroup, error: &StoreError) {
         if let Some(suppressed) = self.failures.next() {
             tracing::error!(%error, jobs = group.ops.len(), suppressed, "nothing was stored");
         }
@@ -207,9 +207,9 @@ impl Writer {
     }
 }
 
-fn note_progress(shared: &Shared, deletion: &Deletion, progress: Progress) {
+fn note_progress(shared: &Shared, deletion: &Deletion, progress: OpProgress) {
     match progress {
-        Progress::Done => shared.deletions.gone(deletion, None),
-        Progress::Below(seq) => shared.deletions.gone(deletion, Some(seq)),
+        OpProgress::Done => shared.deletions.gone(deletion, None),
+        OpProgress::Below(seq) => shared.deletions.gone(deletion, Some(seq)),
     }
 }

@@ -8,7 +8,7 @@ use crate::xml::error::{FrameError, Unfit};
 use crate::xml::hash_table::Table;
 use crate::xml::limits::FrameLimits;
 use crate::xml::ns;
-use crate::xml::scope::{Declared, Namespace, PrefixBinding, NamespaceScope};
+use crate::xml::scope::{Declared, Namespace, NamespaceScope, PrefixBinding};
 
 /// Up to this number, attributes with prefixes are compared with one another.
 const FEW: usize = 16;

@@ -12,7 +12,7 @@ use crate::xml::kind::Kind;
 use crate::xml::limits::FrameLimits;
 use crate::xml::open_elements::Spelled;
 use crate::xml::progress::ScanProgress;
-use crate::xml::scope::{PrefixBinding, NamespaceScope, lookup};
+use crate::xml::scope::{NamespaceScope, PrefixBinding, lookup};
 
 /// The state of the exact path: how far the end of the current token was searched, and room for attributes.
 #[derive(Debug, Default)]

@@ -8,7 +8,7 @@ use super::SessionDriver;
 use crate::publish::Eligible;
 use crate::publish::session::Asker;
 use crate::push::notification::Publish;
-use crate::relay::jobs::{Done, Request, Spooling};
+use crate::relay::jobs::{Done, Spooling, StoreRequest};
 use crate::session::{Closing, Input, Orphans, Output, PublishResult, Stored};
 use crate::store::StoreError;
 
@@ -39,23 +39,23 @@ impl SessionDriver {
             Output::ReplyToUpstream(bytes) => self.legs.reply_to_upstream(&bytes),
             Output::Watch(peer) => self.legs.watch(peer),
             Output::Resumable(id) => self.relay.registry().resumable(id, &self.handle),
-            Output::Store { token, change } => self.jobs.ask(Request::Change(token, *change)),
+            Output::Store { token, change } => self.jobs.ask(StoreRequest::Change(token, *change)),
             Output::Spool(items) => {
                 let last = items.last().map_or(0, |item| item.seq);
-                self.jobs.ask(Request::Spool(items, last));
+                self.jobs.ask(StoreRequest::Spool(items, last));
             }
-            Output::Unspool { spool, places } => self.jobs.ask(Request::Unspool(spool, vec![places])),
-            Output::Load(load) => self.jobs.ask(Request::Load(load)),
-            Output::TakeOver => self.jobs.ask(Request::TakeOver),
+            Output::Unspool { spool, places } => self.jobs.ask(StoreRequest::Unspool(spool, vec![places])),
+            Output::Load(load) => self.jobs.ask(StoreRequest::Load(load)),
+            Output::TakeOver => self.jobs.ask(StoreRequest::TakeOver),
             Output::Adopt { orphans, places } => {
-                self.jobs.ask(Request::Adopt(orphans == Orphans::OfRegistered, places));
+                self.jobs.ask(StoreRequest::Adopt(orphans == Orphans::OfRegistered, places));
             }
-            Output::Wake(reason) => self.jobs.ask(Request::Wake(reason)),
+            Output::Wake(reason) => self.jobs.ask(StoreRequest::Wake(reason)),
             Output::SaveTombstone { id, h } => {
                 if !self.session.is_ending() {
                     self.relay.registry().not_resumable(&self.handle);
                 }
-                self.jobs.ask(Request::Tombstone(id, h));
+                self.jobs.ask(StoreRequest::Tombstone(id, h));
             }
             Output::Publish(publish) => return self.publish(publish),
             Output::Carried { number, outcome } => match self.carried.done(number)? {
