@@ -9,7 +9,7 @@ use std::sync::{Mutex, MutexGuard};
 use super::error::{SpoolBound, StoreError};
 use super::op::CountChange;
 use super::schema::Count;
-use super::values::{SpoolId, SpoolLimits};
+use super::values::{Backlog, SpoolId, SpoolLimits};
 use crate::jid::BareJid;
 use crate::push::account::LoginId;
 use crate::sync::lock;
@@ -24,6 +24,8 @@ struct CountedSpools {
     accounts: HashMap<BareJid, Vec<(LoginId, Count)>>,
     stanzas: u64,
     bytes: u64,
+    /// The part of both that no commit has confirmed yet.
+    uncommitted: Backlog,
 }
 
 impl CountedSpools {
@@ -50,6 +52,11 @@ impl CountedSpools {
         }
         self.stanzas = self.stanzas.saturating_sub(before.count).saturating_add(after.count);
         self.bytes = self.bytes.saturating_sub(before.bytes).saturating_add(after.bytes);
+    }
+
+    fn settle(&mut self, added: Count) {
+        self.uncommitted.count = self.uncommitted.count.saturating_sub(added.backlog.count);
+        self.uncommitted.bytes = self.uncommitted.bytes.saturating_sub(added.backlog.bytes);
     }
 
     fn remove(&mut self, spool: &SpoolId) {
@@ -86,10 +93,17 @@ impl SpoolCounts {
         self.spools().accounts.get(account).cloned().unwrap_or_default()
     }
 
-    /// The number of stanzas in all spools, and their bytes.
+    /// The number of stanzas in all spools, and their bytes, with those of the group that is being committed.
     pub(super) fn all(&self) -> (u64, u64) {
         let spools = self.spools();
         (spools.stanzas, spools.bytes)
+    }
+
+    /// The number of stanzas in all spools that are on disk, and their bytes.
+    pub(super) fn on_disk(&self) -> (u64, u64) {
+        let spools = self.spools();
+        let Backlog { count, bytes, .. } = spools.uncommitted;
+        (spools.stanzas.saturating_sub(count), spools.bytes.saturating_sub(bytes))
     }
 
     /// Counts stanzas that come into a spool, unless they break a bound.
@@ -109,12 +123,20 @@ impl SpoolCounts {
             return Err(StoreError::SpoolFull { limit, which });
         }
         spools.change(spool, |count| add(count, added));
+        spools.uncommitted = spools.uncommitted.and(added.backlog);
         Ok(())
+    }
+
+    /// Notes that stanzas which were admitted are on disk.
+    pub(super) fn on_committed(&self, added: Count) {
+        self.spools().settle(added);
     }
 
     /// Takes back what was admitted. The spool is as it was before.
     pub(super) fn take_back(&self, spool: &SpoolId, added: Count, last_seq: u64) {
-        self.spools().change(spool, |count| {
+        let mut spools = self.spools();
+        spools.settle(added);
+        spools.change(spool, |count| {
             count.subtract(added);
             count.backlog.last_seq = last_seq;
         });

@@ -229,7 +229,7 @@ impl Store {
         // The file system may stall too.
         let file = tokio::task::spawn_blocking(move || Self::file_size(&directory)).await;
         let file = file.map_err(|_| StoreError::Closed)?.unwrap_or_default();
-        let (stanzas, bytes) = self.shared.counts.all();
+        let (stanzas, bytes) = self.shared.counts.on_disk();
         Ok(Measures { accounts, wakes, stanzas, bytes, file })
     }
 

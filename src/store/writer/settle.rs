@@ -106,6 +106,9 @@ impl Writer {
             let Entry::Asked(asked) = entry else { continue };
             match outcome {
                 OpOutcome::Done(effect) => {
+                    if let Some(admitted) = &asked.admitted {
+                        shared.counts.on_committed(admitted.added);
+                    }
                     self.note_rows(&op, &effect);
                     shared.answer(asked.ticket, asked.change, Ok(effect));
                 }
