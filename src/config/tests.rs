@@ -119,7 +119,8 @@ fn transports_are_some_of_three_each_once() {
 
 #[test]
 fn a_route_needs_a_domain_and_an_address() {
-    let full = "[[push.route]]\ndomain = \"Push.example\"\naddress = \"10.0.0.5:5270\"\ntls = \"starttls\"\nca = \"ca.pem\"";
+    let full =
+        "[[push.route]]\ndomain = \"Push.example\"\naddress = \"10.0.0.5:5270\"\ntls = \"starttls\"\nca = \"ca.pem\"";
     let [route] = parse(&with_host(full)).unwrap().push.routes.try_into().unwrap();
     let address = Endpoint { host: "10.0.0.5".to_owned(), port: 5270 };
     let expect = Route { domain: "push.example".to_owned(), address, direct_tls: false, ca: Some("ca.pem".into()) };

@@ -12,7 +12,7 @@ use quick_xml::events::Event;
 use super::chars::skip_space;
 use super::element::Element;
 use super::exact::normalized;
-use super::scope::{NamespaceScope, lookup_in};
+use super::scope::{ScopeId, lookup_in};
 
 /// An element inside an [`Element`], or its root. Ranges are offsets into [`Element::bytes`].
 #[derive(Clone, Copy)]
@@ -26,7 +26,7 @@ pub struct Node<'a> {
     name: &'a str,
     ns: &'a str,
     default: &'a str,
-    scope: NamespaceScope,
+    scope: ScopeId,
 }
 
 /// The place of a node.
@@ -58,16 +58,10 @@ impl<'a> Node<'a> {
         // What stands behind the last `<` is the root's end tag.
         let end_tag_start = if empty { end } else { memrchr(b'<', document.as_bytes()).unwrap_or(end) };
         let span = NodeSpan { start: 0, start_tag_end, end_tag_start, end };
-        Node::new(element, document, span, element.header().default_namespace(), NamespaceScope::default())
+        Node::new(element, document, span, element.header().default_namespace(), ScopeId::default())
     }
 
-    fn new(
-        element: &'a Element,
-        document: &'a str,
-        span: NodeSpan,
-        default: &'a str,
-        outer: NamespaceScope,
-    ) -> Node<'a> {
+    fn new(element: &'a Element, document: &'a str, span: NodeSpan, default: &'a str, outer: ScopeId) -> Node<'a> {
         let NodeSpan { start, start_tag_end, end_tag_start, end } = span;
         let decls = element.decls();
         let tag = start..start_tag_end;

@@ -1,6 +1,6 @@
 //! The elements that are open, and the names that their end tags have to repeat.
 
-use super::scope::NamespaceScope;
+use super::scope::ScopeId;
 
 /// The number of innermost elements that are kept unpacked. Those around them are packed: about two bytes each.
 const AT_HAND: usize = 64;
@@ -19,7 +19,7 @@ pub(super) struct Spelled {
 pub(super) struct OpenElement {
     pub(super) name: Spelled,
     /// The namespace scope within it.
-    pub(super) scope: NamespaceScope,
+    pub(super) scope: ScopeId,
 }
 
 /// The open elements, the innermost last.
@@ -39,7 +39,7 @@ struct Packed {
     /// The place of the last one's name.
     start: usize,
     /// The scope within the last one.
-    scope: NamespaceScope,
+    scope: ScopeId,
 }
 
 impl OpenElements {
@@ -202,7 +202,7 @@ mod tests {
             usize::try_from(state % n).unwrap()
         };
         let (mut opens, mut expected) = (OpenElements::default(), Vec::<OpenElement>::new());
-        let (mut at, mut scope, mut deepest) = (0, NamespaceScope::default(), 0);
+        let (mut at, mut scope, mut deepest) = (0, ScopeId::default(), 0);
         for round in 0..40_000 {
             let deeper = if round % 2000 < 1200 { 8 } else { 3 };
             if below(10) < deeper && at < 190_000 {
@@ -229,7 +229,7 @@ mod tests {
         let bytes = b"<a>".repeat(100_000);
         let mut opens = OpenElements::default();
         for at in (1..bytes.len()).step_by(3) {
-            opens.push(OpenElement { name: Spelled::new(&bytes, at, at + 1), scope: NamespaceScope::default() });
+            opens.push(OpenElement { name: Spelled::new(&bytes, at, at + 1), scope: ScopeId::default() });
         }
         assert!(opens.memory() <= bytes.len() + AT_HAND * size_of::<OpenElement>(), "{}", opens.memory());
     }

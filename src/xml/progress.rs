@@ -2,7 +2,7 @@
 
 use super::kind::Kind;
 use super::open_elements::{OpenElement, OpenElements, Spelled};
-use super::scope::{Declared, NamespaceScope};
+use super::scope::{Declared, ScopeId};
 
 /// Progress in one top-level element. Offsets count from its `<`.
 #[derive(Debug, Default)]
@@ -58,7 +58,7 @@ impl ScanProgress {
 
     /// The namespace scope at this place.
     #[inline(always)]
-    pub(super) fn scope(&self) -> NamespaceScope {
+    pub(super) fn scope(&self) -> ScopeId {
         self.open.last().map(|open| open.scope).unwrap_or_default()
     }
 
@@ -77,7 +77,7 @@ impl ScanProgress {
 
     /// Opens an element with this scope.
     #[inline(always)]
-    pub(super) fn open_with(&mut self, name: Spelled, scope: NamespaceScope) {
+    pub(super) fn open_with(&mut self, name: Spelled, scope: ScopeId) {
         self.open.push(OpenElement { name, scope });
     }
 
@@ -85,14 +85,14 @@ impl ScanProgress {
     #[inline(always)]
     pub(super) fn close(&mut self, bytes: &[u8]) {
         if let Some(OpenElement { name, scope }) = self.open.pop(bytes)
-            && scope != NamespaceScope::default()
+            && scope != ScopeId::default()
         {
             self.leave(bytes, name.start, scope);
         }
     }
 
     /// Ends the scope of an element whose name is at `start`.
-    pub(super) fn leave(&mut self, bytes: &[u8], start: usize, scope: NamespaceScope) {
+    pub(super) fn leave(&mut self, bytes: &[u8], start: usize, scope: ScopeId) {
         let outer = self.scope();
         if let Some(declared) = self.declared.as_mut().filter(|_| scope != outer) {
             declared.leave(bytes, start, scope, outer);

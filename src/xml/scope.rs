@@ -38,22 +38,22 @@ pub(super) struct Decl {
 
 /// A place among the declarations: behind those of the innermost tag that has some; zero is none.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct NamespaceScope(u32);
+pub(super) struct ScopeId(u32);
 
-impl NamespaceScope {
+impl ScopeId {
     /// The number of declarations between an outer scope and this one.
-    pub(super) fn since(self, outer: NamespaceScope) -> usize {
+    pub(super) fn since(self, outer: ScopeId) -> usize {
         self.0.saturating_sub(outer.0) as usize
     }
 
     /// The scope with so many declarations less.
-    pub(super) fn before(self, count: usize) -> NamespaceScope {
-        NamespaceScope(self.0 - u32::try_from(count).unwrap_or_default())
+    pub(super) fn before(self, count: usize) -> ScopeId {
+        ScopeId(self.0 - u32::try_from(count).unwrap_or_default())
     }
 
     #[cfg(test)]
-    pub(super) fn after(self, count: usize) -> NamespaceScope {
-        NamespaceScope(self.0 + u32::try_from(count).unwrap())
+    pub(super) fn after(self, count: usize) -> ScopeId {
+        ScopeId(self.0 + u32::try_from(count).unwrap())
     }
 }
 
@@ -154,14 +154,14 @@ impl Decls {
     }
 
     /// The namespace of `prefix` within this scope of the whole element; `None` if only the stream header may declare it.
-    fn resolve<'a>(&'a self, document: &'a str, mut scope: NamespaceScope, prefix: &[u8]) -> Option<&'a str> {
+    fn resolve<'a>(&'a self, document: &'a str, mut scope: ScopeId, prefix: &[u8]) -> Option<&'a str> {
         let bytes = document.as_bytes();
         while let Some(last) = self.get(scope.0) {
             let tag = self.list.get(last.hash_or_first as usize..scope.0 as usize)?;
             if let Ok(at) = tag.binary_search_by(|decl| decl.compare(bytes, prefix)) {
                 return tag.get(at).map(|decl| self.uri_in(decl, document));
             }
-            scope = NamespaceScope(last.hides_or_outer);
+            scope = ScopeId(last.hides_or_outer);
         }
         None
     }
@@ -178,15 +178,15 @@ impl Decls {
         &'a self,
         document: &'a str,
         tag: &Range<usize>,
-        outer: NamespaceScope,
-    ) -> (NamespaceScope, Option<&'a str>) {
+        outer: ScopeId,
+    ) -> (ScopeId, Option<&'a str>) {
         let own = self.of_tag(tag);
         if own.is_empty() {
             return (outer, None);
         }
         let first = self.list.get(own.start);
         let default = first.filter(|decl| decl.has_prefix(document.as_bytes(), b""));
-        (NamespaceScope(offset(own.end)), default.map(|decl| self.uri_in(decl, document)))
+        (ScopeId(offset(own.end)), default.map(|decl| self.uri_in(decl, document)))
     }
 }
 
@@ -258,12 +258,7 @@ impl Declared {
 
     /// Brings the declarations from number `first` on into scope: those of one tag, which stands in `outer`. Returns the scope
     /// within the tag's element.
-    pub(super) fn enter(
-        &mut self,
-        bytes: &[u8],
-        first: usize,
-        outer: NamespaceScope,
-    ) -> Result<NamespaceScope, FrameError> {
+    pub(super) fn enter(&mut self, bytes: &[u8], first: usize, outer: ScopeId) -> Result<ScopeId, FrameError> {
         let own = self.decls.list.get_mut(first..).unwrap_or_default();
         if own.is_empty() {
             return Ok(outer);
@@ -279,7 +274,7 @@ impl Declared {
             let first = if first > FEW { first } else { 0 };
             (first..len).for_each(|index| self.bring_into_scope(bytes, index));
         }
-        Ok(NamespaceScope(offset(self.decls.list.len())))
+        Ok(ScopeId(offset(self.decls.list.len())))
     }
 
     fn bring_into_scope(&mut self, bytes: &[u8], index: usize) {
@@ -303,7 +298,7 @@ impl Declared {
 
     /// Ends the scope `own` of an element whose tag begins at `tag`; `outer` is the scope around it.
     #[cold]
-    pub(super) fn leave(&mut self, bytes: &[u8], tag: usize, own: NamespaceScope, outer: NamespaceScope) {
+    pub(super) fn leave(&mut self, bytes: &[u8], tag: usize, own: ScopeId, outer: ScopeId) {
         let last = own.0 as usize;
         let declared = self.decls.list.get(..last).unwrap_or_default();
         let first = declared.partition_point(|decl| decl.at() < tag);
@@ -394,7 +389,7 @@ pub(super) fn lookup<'a>(
 pub(super) fn lookup_in<'a>(
     decls: Option<&'a Decls>,
     document: &'a str,
-    scope: NamespaceScope,
+    scope: ScopeId,
     prefix: &[u8],
     header: &'a Header,
 ) -> Option<&'a str> {

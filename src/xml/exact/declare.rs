@@ -8,7 +8,7 @@ use crate::xml::error::{FrameError, Unfit};
 use crate::xml::hash_table::Table;
 use crate::xml::limits::FrameLimits;
 use crate::xml::ns;
-use crate::xml::scope::{Declared, Namespace, NamespaceScope, PrefixBinding};
+use crate::xml::scope::{Declared, Namespace, PrefixBinding, ScopeId};
 
 /// Up to this number, attributes with prefixes are compared with one another.
 const FEW: usize = 16;
@@ -18,9 +18,9 @@ pub(super) fn declare(
     declared: &mut Declared,
     bytes: &[u8],
     attrs: &Attrs,
-    outer: NamespaceScope,
+    outer: ScopeId,
     limits: &FrameLimits,
-) -> Result<NamespaceScope, FrameError> {
+) -> Result<ScopeId, FrameError> {
     let first = declared.len();
     for attr in attrs.iter(bytes) {
         let Some(prefix) = declared_prefix(bytes, &attr) else { continue };

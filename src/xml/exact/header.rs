@@ -12,7 +12,7 @@ use crate::xml::error::{FrameError, Restricted};
 use crate::xml::header::{Header, NamespaceContext, OwnHeader};
 use crate::xml::limits::FrameLimits;
 use crate::xml::ns;
-use crate::xml::scope::{Declared, NamespaceScope, lookup};
+use crate::xml::scope::{Declared, ScopeId, lookup};
 
 /// The bounds of a header's tag, on every leg.
 const LIMITS: FrameLimits = FrameLimits::new(0, 1);
@@ -115,7 +115,7 @@ impl HeaderScan {
         let mut attrs = Attrs::default();
         let tag = start_tag(bytes, self.at, &mut attrs, LIMITS.attributes())?;
         let mut declared = Declared::default();
-        declare(&mut declared, bytes, &attrs, NamespaceScope::default(), &LIMITS)?;
+        declare(&mut declared, bytes, &attrs, ScopeId::default(), &LIMITS)?;
         check_prefixes(tag, &attrs, bytes, |name| lookup(Some(&declared), bytes, name.prefix(bytes), None))?;
         let header = describe(bytes, tag, &attrs);
         let streams = match tag.name.has_prefix() {

@@ -12,7 +12,7 @@ use crate::xml::kind::Kind;
 use crate::xml::limits::FrameLimits;
 use crate::xml::open_elements::Spelled;
 use crate::xml::progress::ScanProgress;
-use crate::xml::scope::{NamespaceScope, PrefixBinding, lookup};
+use crate::xml::scope::{PrefixBinding, ScopeId, lookup};
 
 /// The state of the exact path: how far the end of the current token was searched, and room for attributes.
 #[derive(Debug, Default)]
@@ -119,7 +119,7 @@ impl ExactReader {
         tag: Tag,
         header: &Header,
         limits: &FrameLimits,
-    ) -> Result<NamespaceScope, FrameError> {
+    ) -> Result<ScopeId, FrameError> {
         let mut scope = progress.scope();
         if self.attrs.declares() {
             scope = declare(progress.declared_mut(), bytes, &self.attrs, scope, limits)?;
