@@ -33,7 +33,7 @@ mod value;
 pub use admin::Admin;
 pub use endpoint::Endpoint;
 pub use host::{ChannelBinding, Host, UpstreamTls};
-pub use limits::Limits;
+pub use limits::{ConnectionLimits, Limits, PeerTimeouts, QueueLimits, RateLimits, SpoolSizes, StanzaLimits};
 pub use listen::{Listen, ListenTls, TrustedProxies};
 pub use log::{Log, LogFormat};
 pub use problem::{ConfigErrors, Problem};

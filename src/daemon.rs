@@ -72,7 +72,7 @@ impl Daemon {
     pub async fn start<I: OperatorInterface>(config: Config) -> Result<Self, StartError> {
         let snapshot = Snapshot::load(config, rand::random()).map_err(StartError::Load)?;
         let config = snapshot.config.clone();
-        let (state, limits) = (config.state.clone(), (&config.limits).into());
+        let (state, limits) = (config.state.clone(), (&config.limits.spools).into());
         let opening = spawn_blocking(move || Store::open_with(&state, limits));
         let store = opening.await.unwrap_or(Err(StoreError::Closed))?;
         let (accepting, shutdown, connections) =

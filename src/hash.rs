@@ -4,7 +4,7 @@ use std::hash::{BuildHasher, DefaultHasher, Hash, RandomState};
 use std::sync::LazyLock;
 
 /// A hasher with this key. Whoever does not know the key cannot make two values that hash alike.
-pub fn keyed(key: u64) -> DefaultHasher {
+pub fn keyed(key: impl Hash) -> DefaultHasher {
     let mut hasher = DefaultHasher::new();
     key.hash(&mut hasher);
     hasher

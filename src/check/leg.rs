@@ -46,9 +46,9 @@ pub(super) async fn server(report: &mut Report, at: &HostEntry<'_>, config: &Con
 /// How a server is probed.
 pub(crate) fn terms(config: &Config) -> ConnectTerms {
     ConnectTerms {
-        connect_timeout: config.limits.connect_timeout,
+        connect_timeout: config.limits.timeouts.connect,
         write_timeout: config.stream_management.write_timeout,
-        limits: crate::xml::FrameLimits::server(config.limits.upstream_stanza),
+        limits: crate::xml::FrameLimits::server(config.limits.stanzas.upstream),
         tls: None,
     }
 }

@@ -11,104 +11,227 @@ const SMALLEST_STANZA: usize = 10_000;
 /// `[limits]`: bounds on what a peer may ask of this process.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Client connections at once: 100,000.
-    pub connections: usize,
-    /// Client connections at once from one address, or one IPv6 /64: 1,000.
-    pub connections_per_address: usize,
-    /// Client connections at once that have not logged in: 10,000. One more closes another one.
-    pub unauthenticated: usize,
-    /// Bytes of a stanza before authentication: 16 KiB. RFC 6120 §13.12 wants 10,000 at least.
-    pub unauthenticated_stanza: usize,
-    /// Bytes of a client's stanza after authentication: 1 MiB.
-    pub stanza: usize,
-    /// Bytes of a stanza of the server: 64 MiB. A longer one is skipped.
-    pub upstream_stanza: usize,
-    /// Nested elements in a client's stanza: 128.
-    pub depth: usize,
-    /// Bytes that may wait for the client of one session: 4 MiB.
-    pub session_queue: usize,
-    /// Bytes that may wait for all clients together in memory: 1 GiB. More is on disk only.
-    pub queue_memory: usize,
-    /// Bytes that may wait on disk for one session: 64 MiB.
-    pub spool_per_session: usize,
-    /// Bytes that may wait on disk for one account: 512 MiB, and never more than an eighth of `spool`.
-    pub spool_per_account: usize,
-    /// Bytes that may wait on disk in all: 10 GiB.
-    pub spool: usize,
-    /// How long TLS may take to be established: 30 s.
-    pub handshake_timeout: Duration,
-    /// How long a client may take to log in: 5 min (RFC 6120 §6.4 leaves room for a user who types a password).
-    pub authentication_timeout: Duration,
-    /// Failed log-ins in a minute from one address, or one IPv6 /64: 30; 0 for no limit.
-    pub failed_logins_per_address: usize,
-    /// Sessions of one account that are held without their client: 16. One more ends the one that is held longest.
+    /// Of client connections.
+    pub connections: ConnectionLimits,
+    /// Of each stanza.
+    pub stanzas: StanzaLimits,
+    /// Of what waits for clients in memory.
+    pub queues: QueueLimits,
+    /// Of what waits for clients on disk.
+    pub spools: SpoolSizes,
+    /// Of the time that a peer may take.
+    pub timeouts: PeerTimeouts,
+    /// Of what comes in a second or a minute.
+    pub rates: RateLimits,
+    /// `held_per_account`: sessions of one account that are held without their client: 16. One more ends the one that is held
+    /// longest.
     pub held_per_account: usize,
-    /// Stanzas that a session may send in a second: 0 for no limit.
-    pub stanza_rate: usize,
-    /// Bytes that a session may send in a second: 0 for no limit.
-    pub bandwidth: usize,
-    /// How long connecting to the server may take: 10 s.
-    pub connect_timeout: Duration,
-    /// How long each answer of the server may take during login: 25 s.
-    pub server_timeout: Duration,
+}
+
+/// Bounds of client connections.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConnectionLimits {
+    /// `connections`: at once: 100,000.
+    pub all: usize,
+    /// `connections_per_address`: at once from one address, or one IPv6 /64: 1,000.
+    pub per_address: usize,
+    /// `unauthenticated`: at once that have not logged in: 10,000. One more closes another one.
+    pub unauthenticated: usize,
+}
+
+/// Bounds of each stanza.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StanzaLimits {
+    /// `unauthenticated_stanza`: bytes before authentication: 16 KiB. RFC 6120 §13.12 wants 10,000 at least.
+    pub unauthenticated: usize,
+    /// `stanza`: bytes of a client's after authentication: 1 MiB.
+    pub client: usize,
+    /// `upstream_stanza`: bytes of the server's: 64 MiB. A longer one is skipped.
+    pub upstream: usize,
+    /// `depth`: nested elements in a client's: 128.
+    pub depth: usize,
+}
+
+/// Bounds of what waits for clients in memory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct QueueLimits {
+    /// `session_queue`: bytes that may wait for the client of one session: 4 MiB.
+    pub per_session: usize,
+    /// `queue_memory`: bytes that may wait for all clients together in memory: 1 GiB. More is on disk only.
+    pub memory: usize,
+}
+
+/// Bounds of what waits for clients on disk.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SpoolSizes {
+    /// `spool_per_session`: bytes for one session: 64 MiB.
+    pub per_session: usize,
+    /// `spool_per_account`: bytes for one account: 512 MiB, and never more than an eighth of `all`.
+    pub per_account: usize,
+    /// `spool`: bytes in all: 10 GiB.
+    pub all: usize,
+}
+
+/// Bounds of the time that a peer may take.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PeerTimeouts {
+    /// `handshake_timeout`: until TLS is established: 30 s.
+    pub handshake: Duration,
+    /// `authentication_timeout`: until a client is logged in: 5 min (RFC 6120 §6.4 leaves room for a user who types a password).
+    pub authentication: Duration,
+    /// `connect_timeout`: until the server is connected: 10 s.
+    pub connect: Duration,
+    /// `server_timeout`: for each answer of the server during login: 25 s.
+    pub server: Duration,
+}
+
+/// Bounds of what comes in a second or a minute.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RateLimits {
+    /// `failed_logins_per_address`: failed log-ins in a minute from one address, or one IPv6 /64: 30; 0 for no limit.
+    pub failed_logins_per_address: usize,
+    /// `stanza_rate`: stanzas that a session may send in a second: 0 for no limit.
+    pub stanzas: usize,
+    /// `bandwidth`: bytes that a session may send in a second: 0 for no limit.
+    pub bytes: usize,
 }
 
 impl Default for Limits {
     fn default() -> Self {
         Self {
-            connections: 100_000,
-            connections_per_address: 1_000,
-            unauthenticated: 10_000,
-            unauthenticated_stanza: 16 << 10,
-            stanza: 1 << 20,
-            upstream_stanza: 64 << 20,
-            depth: 128,
-            session_queue: 4 << 20,
-            queue_memory: 1 << 30,
-            spool_per_session: 64 << 20,
-            spool_per_account: 512 << 20,
-            spool: 10 << 30,
-            handshake_timeout: 30 * SECOND,
-            authentication_timeout: 5 * MINUTE,
-            failed_logins_per_address: 30,
+            connections: ConnectionLimits::default(),
+            stanzas: StanzaLimits::default(),
+            queues: QueueLimits::default(),
+            spools: SpoolSizes::default(),
+            timeouts: PeerTimeouts::default(),
+            rates: RateLimits::default(),
             held_per_account: 16,
-            stanza_rate: 0,
-            bandwidth: 0,
-            connect_timeout: 10 * SECOND,
-            server_timeout: 25 * SECOND,
+        }
+    }
+}
+
+impl Default for ConnectionLimits {
+    fn default() -> Self {
+        Self { all: 100_000, per_address: 1_000, unauthenticated: 10_000 }
+    }
+}
+
+impl Default for StanzaLimits {
+    fn default() -> Self {
+        Self { unauthenticated: 16 << 10, client: 1 << 20, upstream: 64 << 20, depth: 128 }
+    }
+}
+
+impl Default for QueueLimits {
+    fn default() -> Self {
+        Self { per_session: 4 << 20, memory: 1 << 30 }
+    }
+}
+
+impl Default for SpoolSizes {
+    fn default() -> Self {
+        Self { per_session: 64 << 20, per_account: 512 << 20, all: 10 << 30 }
+    }
+}
+
+impl Default for PeerTimeouts {
+    fn default() -> Self {
+        Self { handshake: 30 * SECOND, authentication: 5 * MINUTE, connect: 10 * SECOND, server: 25 * SECOND }
+    }
+}
+
+impl Default for RateLimits {
+    fn default() -> Self {
+        Self { failed_logins_per_address: 30, stanzas: 0, bytes: 0 }
+    }
+}
+
+impl ConnectionLimits {
+    fn read(s: &mut Section<'_>) -> Self {
+        let d = Self::default();
+        Self {
+            all: s.number("connections", d.all, 1..=10_000_000),
+            per_address: s.number("connections_per_address", d.per_address, 1..=10_000_000),
+            unauthenticated: s.number("unauthenticated", d.unauthenticated, 1..=10_000_000),
+        }
+    }
+}
+
+impl StanzaLimits {
+    fn read(s: &mut Section<'_>) -> Self {
+        let d = Self::default();
+        let stanzas = SMALLEST_STANZA..=64 << 20;
+        Self {
+            unauthenticated: s.size("unauthenticated_stanza", d.unauthenticated, stanzas.clone()),
+            client: s.size("stanza", d.client, stanzas),
+            upstream: s.size("upstream_stanza", d.upstream, SMALLEST_STANZA..=1 << 30),
+            depth: s.number("depth", d.depth, 16..=10_000),
+        }
+    }
+}
+
+impl QueueLimits {
+    fn read(s: &mut Section<'_>) -> Self {
+        let d = Self::default();
+        Self {
+            per_session: s.size("session_queue", d.per_session, SMALLEST_STANZA..=1 << 30),
+            memory: s.size("queue_memory", d.memory, SMALLEST_STANZA..=1 << 50),
+        }
+    }
+}
+
+impl SpoolSizes {
+    fn read(s: &mut Section<'_>) -> Self {
+        let d = Self::default();
+        Self {
+            per_session: s.size("spool_per_session", d.per_session, SMALLEST_STANZA..=1 << 40),
+            per_account: s.size("spool_per_account", d.per_account, SMALLEST_STANZA..=1 << 50),
+            all: s.size("spool", d.all, SMALLEST_STANZA..=1 << 50),
+        }
+    }
+}
+
+impl PeerTimeouts {
+    fn read(s: &mut Section<'_>) -> Self {
+        let d = Self::default();
+        Self {
+            handshake: s.duration("handshake_timeout", d.handshake, MOMENT..=HOUR),
+            authentication: s.duration("authentication_timeout", d.authentication, MOMENT..=HOUR),
+            connect: s.duration("connect_timeout", d.connect, MOMENT..=10 * MINUTE),
+            server: s.duration("server_timeout", d.server, MOMENT..=10 * MINUTE),
+        }
+    }
+}
+
+impl RateLimits {
+    fn read(s: &mut Section<'_>) -> Self {
+        let d = Self::default();
+        Self {
+            failed_logins_per_address: s.number(
+                "failed_logins_per_address",
+                d.failed_logins_per_address,
+                0..=1_000_000,
+            ),
+            stanzas: s.number("stanza_rate", d.stanzas, 0..=1_000_000_000),
+            bytes: s.size("bandwidth", d.bytes, 0..=1 << 40),
         }
     }
 }
 
 pub(super) fn read(mut s: Section<'_>) -> Limits {
-    let d = Limits::default();
     let [per_address, unauthenticated, upstream, queue] =
         ["connections_per_address", "unauthenticated_stanza", "upstream_stanza", "session_queue"]
             .map(|key| (key, s.line_of(key)));
-    let stanzas = SMALLEST_STANZA..=64 << 20;
     let read = Limits {
-        connections: s.number("connections", d.connections, 1..=10_000_000),
-        connections_per_address: s.number("connections_per_address", d.connections_per_address, 1..=10_000_000),
-        unauthenticated: s.number("unauthenticated", d.unauthenticated, 1..=10_000_000),
-        unauthenticated_stanza: s.size("unauthenticated_stanza", d.unauthenticated_stanza, stanzas.clone()),
-        stanza: s.size("stanza", d.stanza, stanzas),
-        upstream_stanza: s.size("upstream_stanza", d.upstream_stanza, SMALLEST_STANZA..=1 << 30),
-        depth: s.number("depth", d.depth, 16..=10_000),
-        session_queue: s.size("session_queue", d.session_queue, SMALLEST_STANZA..=1 << 30),
-        queue_memory: s.size("queue_memory", d.queue_memory, SMALLEST_STANZA..=1 << 50),
-        spool_per_session: s.size("spool_per_session", d.spool_per_session, SMALLEST_STANZA..=1 << 40),
-        spool_per_account: s.size("spool_per_account", d.spool_per_account, SMALLEST_STANZA..=1 << 50),
-        spool: s.size("spool", d.spool, SMALLEST_STANZA..=1 << 50),
-        handshake_timeout: s.duration("handshake_timeout", d.handshake_timeout, MOMENT..=HOUR),
-        authentication_timeout: s.duration("authentication_timeout", d.authentication_timeout, MOMENT..=HOUR),
-        failed_logins_per_address: s.number("failed_logins_per_address", d.failed_logins_per_address, 0..=1_000_000),
-        held_per_account: s.number("held_per_account", d.held_per_account, 1..=1_000_000),
-        stanza_rate: s.number("stanza_rate", d.stanza_rate, 0..=1_000_000_000),
-        bandwidth: s.size("bandwidth", d.bandwidth, 0..=1 << 40),
-        connect_timeout: s.duration("connect_timeout", d.connect_timeout, MOMENT..=10 * MINUTE),
-        server_timeout: s.duration("server_timeout", d.server_timeout, MOMENT..=10 * MINUTE),
+        connections: ConnectionLimits::read(&mut s),
+        stanzas: StanzaLimits::read(&mut s),
+        queues: QueueLimits::read(&mut s),
+        spools: SpoolSizes::read(&mut s),
+        timeouts: PeerTimeouts::read(&mut s),
+        rates: RateLimits::read(&mut s),
+        held_per_account: s.number("held_per_account", Limits::default().held_per_account, 1..=1_000_000),
     };
-    let stanza = display(read.stanza);
+    let stanza = display(read.stanzas.client);
     let smaller = |what: &str| format!("smaller than stanza ({stanza}), so {what}");
     let contradiction = |(key, line): (&str, usize), wrong: bool, what: &str, remedy: &str| {
         if wrong {
@@ -117,25 +240,25 @@ pub(super) fn read(mut s: Section<'_>) -> Limits {
     };
     contradiction(
         per_address,
-        read.connections_per_address > read.connections,
+        read.connections.per_address > read.connections.all,
         "more than connections",
         "make it as large as connections, or smaller",
     );
     contradiction(
         unauthenticated,
-        read.unauthenticated_stanza > read.stanza,
+        read.stanzas.unauthenticated > read.stanzas.client,
         "more than stanza",
         "make it as large as stanza, or smaller",
     );
     contradiction(
         upstream,
-        read.upstream_stanza < read.stanza,
+        read.stanzas.upstream < read.stanzas.client,
         &smaller("some stanzas that clients may send could not be delivered"),
         "set it to at least that",
     );
     contradiction(
         queue,
-        read.session_queue < read.stanza,
+        read.queues.per_session < read.stanzas.client,
         &smaller("the largest stanza could not wait"),
         "set it to at least that",
     );

@@ -235,7 +235,7 @@ fn a_value_out_of_bounds_is_refused_with_the_bounds() {
         );
     }
     let smallest = parse(&with_host("[limits]\nstanza = \"10000 B\"\nunauthenticated_stanza = \"10000 B\"")).unwrap();
-    assert_eq!(smallest.limits.stanza, 10_000);
+    assert_eq!(smallest.limits.stanzas.client, 10_000);
     for text in ["max_errors = -1", "max_errors = 99999999999999999999", "max_errors = 0x7fffffff"] {
         let errors = parse(&with_host(&format!("[push]\n{text}"))).unwrap_err().to_string();
         assert!(errors.contains("[push] max_errors"), "{errors}");

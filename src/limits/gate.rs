@@ -11,7 +11,7 @@ use super::limit::Limit;
 use super::network::Network;
 use super::unauthenticated::{ClientOrigin, EvictionRank, Stage, Unauthenticated};
 use super::watch::Watch;
-use crate::config::Limits;
+use crate::config::ConnectionLimits;
 use crate::sync::lock;
 
 /// Counts connections, and admits new ones.
@@ -77,10 +77,10 @@ impl Gate {
     }
 
     /// Other bounds for those that come.
-    pub fn update(&self, limits: &Limits) {
+    pub fn update(&self, limits: &ConnectionLimits) {
         let mut table = self.0.table();
-        table.connections = limits.connections;
-        table.per_address = limits.connections_per_address;
+        table.connections = limits.all;
+        table.per_address = limits.per_address;
         table.unauthenticated = limits.unauthenticated;
     }
 
@@ -260,7 +260,7 @@ mod tests {
 
     fn gate(connections: usize, per_address: usize, unauthenticated: usize) -> Gate {
         let gate = Gate::new(Arc::new(Watch::new(Metrics::new().limits_reached())));
-        let limits = Limits { connections, connections_per_address: per_address, unauthenticated, ..Limits::default() };
+        let limits = ConnectionLimits { all: connections, per_address, unauthenticated };
         gate.update(&limits);
         gate
     }
@@ -339,7 +339,7 @@ mod tests {
         let gate = gate(100, 100, 100);
         let mut all: Vec<_> = (0..5).map(|_| gate.admit(from(1)).unwrap()).collect();
         all.iter_mut().for_each(Permit::authenticated);
-        let limits = Limits { connections: 5, ..Limits::default() };
+        let limits = ConnectionLimits { all: 5, ..ConnectionLimits::default() };
         gate.update(&limits);
         assert_eq!(gate.admit(from(1)).unwrap_err(), Limit::Connections);
         assert_eq!(gate.len(), 5);

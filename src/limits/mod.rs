@@ -63,12 +63,12 @@ impl Guards {
 
     /// Other bounds hold from now on. What is beyond them already stays: they are for what comes.
     pub fn update(&self, limits: &Limits) {
-        self.gate.update(limits);
-        self.logins.update(limits.failed_logins_per_address);
-        self.queues.update(limits.queue_memory);
-        self.large.update(limits.queue_memory / 4);
-        self.stanza_rate.store(limits.stanza_rate, Ordering::Relaxed);
-        self.bandwidth.store(limits.bandwidth, Ordering::Relaxed);
+        self.gate.update(&limits.connections);
+        self.logins.update(limits.rates.failed_logins_per_address);
+        self.queues.update(limits.queues.memory);
+        self.large.update(limits.queues.memory / 4);
+        self.stanza_rate.store(limits.rates.stanzas, Ordering::Relaxed);
+        self.bandwidth.store(limits.rates.bytes, Ordering::Relaxed);
         self.held_per_account.store(limits.held_per_account, Ordering::Relaxed);
     }
 

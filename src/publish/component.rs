@@ -43,7 +43,7 @@ impl ComponentPort {
         let tcp = TcpStream::connect((address.host.as_str(), address.port)).await.map_err(failed)?;
         crate::net::tune(&tcp, self.config.stream_management.write_timeout).map_err(failed)?;
         // What others send to the component goes by here, too: none of it costs the stream.
-        let limits = FrameLimits::server(self.config.limits.stanza);
+        let limits = FrameLimits::server(self.config.limits.stanzas.client);
         let mut conn = Conn::in_namespace(Box::new(tcp) as PublishStream, limits, ns::COMPONENT_ACCEPT);
         conn.framer().skip_unfit(None);
         Ok(conn)
@@ -89,7 +89,7 @@ impl StreamPeer for ComponentPort {
     }
 
     async fn dial(&self) -> Result<PeerLink, StreamConnectError> {
-        let within: Duration = self.config.limits.connect_timeout;
+        let within: Duration = self.config.limits.timeouts.connect;
         let silent = || ComponentError::Silent { address: self.component.address.clone(), within };
         let dialled = timeout(within, self.dial_patiently()).await;
         Ok(dialled.unwrap_or_else(|_| Err(silent()))?)

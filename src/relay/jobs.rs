@@ -240,7 +240,7 @@ impl Jobs {
             StoreRequest::Spool(items, last) => {
                 let renumbering = self.renumbering.clone();
                 Box::pin(async move {
-                    let (result, moved) = spools::spool(&store, (&own, slot.device), items, renumbering).await;
+                    let (result, moved) = spools::spool(&store, &own, slot.device, items, renumbering).await;
                     if moved.is_some() {
                         relay.metrics().place_taken();
                     }
@@ -274,7 +274,7 @@ impl Jobs {
                 Box::pin(async move {
                     // One that ends could only leave it to the next.
                     let stays = || !handle.is_ending();
-                    spools::adopt(&store, (&slot, &own), (registered, stays), seqs).await;
+                    spools::adopt(&store, &slot, &own, registered, stays, seqs).await;
                     Done::Spooled(Spooling::new(last, Ok(())))
                 })
             }

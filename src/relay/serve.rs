@@ -52,7 +52,7 @@ impl Relay {
         };
         let _logging_in = self.metrics().logging_in();
         let snapshot = self.current();
-        let deadline = Instant::now() + snapshot.config.limits.handshake_timeout;
+        let deadline = Instant::now() + snapshot.config.limits.timeouts.handshake;
         let accepted = client_address::AcceptedConnection { tcp, peer, permit };
         let known = Box::pin(client_address::identify(&self, accepted, &listen, deadline)).await?;
         let addresses = known.addresses;

@@ -113,7 +113,7 @@ impl Relay {
     pub fn switch(&self, snapshot: Snapshot) {
         let transports = Arc::clone(&snapshot.transports);
         self.current.store(Arc::new(snapshot));
-        self.store.set_limits((&self.current.load().config.limits).into());
+        self.store.set_limits((&self.current.load().config.limits.spools).into());
         self.store.set_patience(self.current.load().config.store.patience);
         let now = self.current();
         self.guards.update(&now.config.limits);

@@ -91,10 +91,10 @@ impl Snapshot {
             push: Arc::new(config.push.settings.clone()),
             hibernation: config.push.hibernation.clone(),
             publish_timeout: config.push.publish_timeout,
-            server_timeout: config.limits.server_timeout,
-            session_queue: config.limits.session_queue,
-            unauthenticated_stanza: config.limits.unauthenticated_stanza,
-            stanza: config.limits.stanza,
+            server_timeout: config.limits.timeouts.server,
+            session_queue: config.limits.queues.per_session,
+            unauthenticated_stanza: config.limits.stanzas.unauthenticated,
+            stanza: config.limits.stanzas.client,
             seed,
             offers: Arc::default(),
         };
@@ -107,20 +107,20 @@ impl Snapshot {
     pub(super) fn limits(&self, authentication: Authentication) -> FrameLimits {
         let limits = &self.config.limits;
         let bytes = match authentication {
-            Authentication::Pending => limits.unauthenticated_stanza,
-            Authentication::Done => limits.stanza,
+            Authentication::Pending => limits.stanzas.unauthenticated,
+            Authentication::Done => limits.stanzas.client,
         };
-        FrameLimits::client(bytes, limits.depth)
+        FrameLimits::client(bytes, limits.stanzas.depth)
     }
 
     /// The bounds of what a server may send at once.
     pub(super) fn upstream_limits(&self) -> FrameLimits {
-        FrameLimits::server(self.config.limits.upstream_stanza)
+        FrameLimits::server(self.config.limits.stanzas.upstream)
     }
 
     /// A client begins to log in.
     pub(super) fn negotiation(&self) -> negotiate::Negotiation {
-        let deadline = Instant::now() + self.config.limits.authentication_timeout;
+        let deadline = Instant::now() + self.config.limits.timeouts.authentication;
         let settings = Arc::clone(&self.settings);
         negotiate::Negotiation::new(Arc::clone(&self.domains), settings, rand::random, deadline)
     }

@@ -36,7 +36,7 @@ impl Shortage {
 /// to a push service or server. Sessions whose client is away keep theirs to the server, and are not counted.
 pub fn needed(config: &Config) -> u64 {
     let streams = config.push.s2s_connections + config.hosts.len() + config.listen.len();
-    let connections = (config.limits.connections as u64).saturating_mul(2);
+    let connections = (config.limits.connections.all as u64).saturating_mul(2);
     connections.saturating_add(streams as u64).saturating_add(OWN)
 }
 

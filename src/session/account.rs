@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 
-use super::answer::{iq_error, iq_result};
+use super::answer::iq_result;
 use super::contract::Output;
 use super::effects::Effects;
 use super::event::{Event, Stored, Token};
@@ -19,7 +19,7 @@ use crate::push::affiliation::Affiliation;
 use crate::push::guard::Guard;
 use crate::push::mucsub::Subscription;
 use crate::push::registration::{Extensions, Registration, Request, RequestError, Target};
-use crate::xml::{Element, ErrorType, Node, StanzaCondition};
+use crate::xml::{Element, ErrorType, Node, StanzaCondition, stanza_error};
 use promise::Promises;
 
 /// Changes that the store has not answered, beyond which subscriptions to rooms are not noted.
@@ -253,14 +253,14 @@ impl AccountView {
         effects: &mut Effects,
     ) -> Option<Bytes> {
         if !self.promises.has_room(iq.attr("id").map_or(0, |id| id.len())) {
-            return Some(iq_error(iq, ErrorType::Wait, StanzaCondition::ResourceConstraint));
+            return Some(stanza_error(iq, ErrorType::Wait, StanzaCondition::ResourceConstraint));
         }
         if self.is_removed {
             // Who has the account's name next is not to be pushed for by it.
-            return Some(iq_error(iq, ErrorType::Cancel, StanzaCondition::ItemNotFound));
+            return Some(stanza_error(iq, ErrorType::Cancel, StanzaCondition::ItemNotFound));
         }
         let (change, event) = match request {
-            Err(error) => return Some(iq_error(iq, error.kind(), error.condition())),
+            Err(error) => return Some(stanza_error(iq, error.kind(), error.condition())),
             Ok(Request::Enable { target, options, extensions }) => {
                 let event = Event::PushEnabled(target.clone());
                 let registration = Registration {
@@ -278,7 +278,7 @@ impl AccountView {
             }
             Ok(Request::Disable(service, node)) => (Change::Disable { service, node }, Event::PushDisabled),
         };
-        let on_failure = iq_error(iq, ErrorType::Wait, StanzaCondition::InternalServerError);
+        let on_failure = stanza_error(iq, ErrorType::Wait, StanzaCondition::InternalServerError);
         let token = self.promises.add(event, iq_result(iq), on_failure);
         self.store(Some(token), change, effects);
         None

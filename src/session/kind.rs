@@ -2,8 +2,7 @@
 
 use bytes::Bytes;
 
-use super::answer::iq_error;
-use crate::xml::{Element, ErrorType, Kind, StanzaCondition};
+use crate::xml::{self, Element, ErrorType, Kind, StanzaCondition, stanza_error};
 
 /// Whether a stanza must not be lost: messages, subscription presence, iq requests (invariant 2).
 pub(super) fn is_durable(element: &Element) -> bool {
@@ -11,17 +10,17 @@ pub(super) fn is_durable(element: &Element) -> bool {
     match element.kind() {
         Kind::Message => true,
         Kind::Presence => of_type(&["subscribe", "subscribed", "unsubscribe", "unsubscribed"]),
-        Kind::Iq => of_type(&["get", "set"]),
+        Kind::Iq => xml::is_request(&element.node()),
         Kind::Other => false,
     }
 }
 
 /// Whether somebody waits for an answer to it (RFC 6120 §8.2.3).
 pub(super) fn is_request(element: &Element) -> bool {
-    element.kind() == Kind::Iq && is_durable(element)
+    element.kind() == Kind::Iq && xml::is_request(&element.node())
 }
 
 /// The answer to a request that the client will never have.
 pub(super) fn refusal(request: &Element) -> Bytes {
-    iq_error(&request.node(), ErrorType::Cancel, StanzaCondition::ServiceUnavailable)
+    stanza_error(&request.node(), ErrorType::Cancel, StanzaCondition::ServiceUnavailable)
 }

@@ -5,9 +5,10 @@
 //! delivery is known by its `<delay/>`, which only the own host or account may have written.
 
 use std::collections::VecDeque;
-use std::hash::{DefaultHasher, Hash, Hasher};
+use std::hash::{Hash, Hasher};
 
 use super::archive::own_stanza_id;
+use crate::hash::keyed;
 use crate::jid::{BareJid, Jid};
 use crate::xml::{Element, Kind, Node, ns};
 
@@ -110,12 +111,6 @@ impl Marks {
 }
 
 impl OwnMessages<'_> {
-    fn hasher(self) -> DefaultHasher {
-        let mut hasher = DefaultHasher::new();
-        self.seed.hash(&mut hasher);
-        hasher
-    }
-
     /// Whether the server itself says that a message comes late (XEP-0203).
     pub(super) fn comes_late(self, message: &Element) -> bool {
         let by_own = |delay: &Node<'_>| {
@@ -130,7 +125,7 @@ impl OwnMessages<'_> {
     fn marks(self, message: &Element) -> Marks {
         let node = message.node();
         let archived = own_stanza_id(message, self.account).map(|id| {
-            let mut hasher = self.hasher();
+            let mut hasher = keyed(self.seed);
             node.attr("from").hash(&mut hasher);
             id.hash(&mut hasher);
             hasher.finish()
@@ -139,14 +134,14 @@ impl OwnMessages<'_> {
     }
 
     fn content(self, node: &Node<'_>) -> u64 {
-        let mut hasher = self.hasher();
+        let mut hasher = keyed(self.seed);
         for name in ["from", "to", "id"] {
             node.attr(name).hash(&mut hasher);
         }
         // RFC 6121 §5.2.2: without a type it is normal.
         node.attr("type").as_deref().unwrap_or("normal").hash(&mut hasher);
         let attribute = |name: &str, value: &str| {
-            let mut hasher = self.hasher();
+            let mut hasher = keyed(self.seed);
             (name, value).hash(&mut hasher);
             hasher.finish()
         };

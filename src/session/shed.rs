@@ -8,10 +8,9 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
-use super::answer::{iq_error, message_error};
 use super::kind::is_request;
 use crate::jid::{BareJid, Jid};
-use crate::xml::{Element, ErrorType, Kind, StanzaCondition};
+use crate::xml::{Element, ErrorType, Kind, StanzaCondition, stanza_error};
 
 /// How long after a refusal the spool is asked again.
 pub(super) const ASK_AGAIN: Duration = Duration::from_secs(5);
@@ -56,7 +55,7 @@ pub struct Shed {
 pub(super) fn returned(element: &Element, account: &BareJid, alone: bool) -> Option<Bytes> {
     let node = element.node();
     if is_request(element) {
-        return Some(iq_error(&node, ErrorType::Wait, StanzaCondition::ResourceConstraint));
+        return Some(stanza_error(&node, ErrorType::Wait, StanzaCondition::ResourceConstraint));
     }
     let conversational = matches!(node.attr("type").as_deref(), None | Some("chat" | "normal"));
     if element.kind() != Kind::Message || !conversational {
@@ -65,6 +64,5 @@ pub(super) fn returned(element: &Element, account: &BareJid, alone: bool) -> Opt
     let from = Jid::new(&node.attr("from")?);
     let to_client = node.attr("to").is_some_and(|to| Jid::new(&to).resource().is_some());
     let foreign = from.to_bare() != *account;
-    (foreign && (to_client || alone))
-        .then(|| message_error(&node, ErrorType::Wait, StanzaCondition::ResourceConstraint))
+    (foreign && (to_client || alone)).then(|| stanza_error(&node, ErrorType::Wait, StanzaCondition::ResourceConstraint))
 }

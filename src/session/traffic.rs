@@ -5,7 +5,7 @@ use std::time::Instant;
 use bytes::Bytes;
 
 use super::account::request::ClientRequest;
-use super::answer::{self, iq_error, message_error};
+use super::answer;
 use super::cause::Cause;
 use super::contract::Output;
 use super::csi::Activity;
@@ -19,7 +19,9 @@ use super::sm::nonza::{self, failed};
 use super::{Session, rewrite};
 use crate::push::mucsub::MUCSUB;
 use crate::push::notification::Publish;
-use crate::xml::{self, Element, ErrorType, Frame, Kind, Node, Skipped, StanzaCondition, StreamCondition, ns};
+use crate::xml::{
+    self, Element, ErrorType, Frame, Kind, Node, Skipped, StanzaCondition, StreamCondition, ns, stanza_error,
+};
 
 impl Session {
     pub(super) fn on_client_frame(&mut self, now: Instant, frame: Frame) {
@@ -298,12 +300,14 @@ impl Session {
         }
         let node = element.node();
         let answer = match (element.kind(), node.attr("type").as_deref()) {
-            (Kind::Iq, Some("get" | "set")) => Some(iq_error(&node, ErrorType::Modify, StanzaCondition::NotAcceptable)),
+            (Kind::Iq, Some("get" | "set")) => {
+                Some(stanza_error(&node, ErrorType::Modify, StanzaCondition::NotAcceptable))
+            }
             (Kind::Iq, Some("result" | "error")) => return self.on_skipped_answer(now, element, ordinal),
             (Kind::Message, Some("error" | "groupchat" | "headline")) => None,
             // Other messages get no error: another client may have them, and an error would show strangers who is online.
             (Kind::Message, _) if self.identity.is_addressed_from_elsewhere(&node) => {
-                Some(message_error(&node, ErrorType::Wait, StanzaCondition::ResourceConstraint))
+                Some(stanza_error(&node, ErrorType::Wait, StanzaCondition::ResourceConstraint))
             }
             (Kind::Message | Kind::Presence | Kind::Iq | Kind::Other, _) => None,
         };

@@ -5,11 +5,12 @@
 //! servers treat a normal one alike. A device that got it as a copy or carbon does not get it again.
 
 use std::collections::{HashSet, VecDeque};
-use std::hash::{DefaultHasher, Hash, Hasher};
+use std::hash::{Hash, Hasher};
 
 use super::archive::own_stanza_id;
 use super::queue::Company;
 use super::redelivered::OwnMessages;
+use crate::hash::keyed;
 use crate::jid::{BareJid, Jid};
 use crate::push::classify::says_something;
 use crate::push::rooms::Rooms;
@@ -66,8 +67,8 @@ pub(super) fn marks(element: &Element, own: OwnMessages<'_>) -> impl Iterator<It
     let inner = forwarded(element, &root);
     let node = inner.unwrap_or(root);
     let hash = |what: &str, of: (&str, &str)| {
-        let mut hasher = DefaultHasher::new();
-        (own.seed, what, of).hash(&mut hasher);
+        let mut hasher = keyed(own.seed);
+        (what, of).hash(&mut hasher);
         hasher.finish()
     };
     let sent = node.attr("from").zip(node.attr("id")).map(|(from, id)| hash("sent", (&from, &id)));

@@ -58,7 +58,7 @@ impl Store {
         let patiently = matches!(change, Change::Succeeded { .. } | Change::Resumable { .. });
         let awaited = if patiently { TaskWait::Sometime } else { TaskWait::Commit };
         let (ticket, asking) = Ticket::new();
-        self.send_change(account, change, (ticket, awaited))?;
+        self.send_change(account, change, ticket, awaited)?;
         changed(self.wait(asking).await?)
     }
 
@@ -73,7 +73,7 @@ impl Store {
         change: Change,
     ) -> Result<impl Future<Output = Result<(Account, Option<DeviceId>), StoreError>> + use<>, StoreError> {
         let (ticket, asking) = Ticket::without_end();
-        self.send_change(account, change, (ticket, TaskWait::Sometime))?;
+        self.send_change(account, change, ticket, TaskWait::Sometime)?;
         Ok(answered(asking))
     }
 
@@ -112,7 +112,7 @@ impl Store {
         let read = newest.map_or(read, |newest| Ok((*newest).clone()))?;
         let (ticket, asking) = Ticket::without_end();
         let (before, after, device, sent) = reader.accept(read, &login, |id| {
-            self.enqueue(self.change_task(account, login.clone(), (ticket, TaskWait::Sometime), id))
+            self.enqueue(self.change_task(account, login.clone(), ticket, TaskWait::Sometime, id))
         });
         self.sent(sent)?;
         let knew_agent = agent.is_some() && before.devices.iter().any(|device| device.agent == agent);
@@ -124,23 +124,18 @@ impl Store {
         &self,
         account: &BareJid,
         change: Change,
-        (ticket, awaited): (Ticket, TaskWait),
+        ticket: Ticket,
+        awaited: TaskWait,
     ) -> Result<(), StoreError> {
         let accepted = change.clone();
         let sent = self
             .shared
             .newest
-            .accept(account, &accepted, |id| self.enqueue(self.change_task(account, change, (ticket, awaited), id)));
+            .accept(account, &accepted, |id| self.enqueue(self.change_task(account, change, ticket, awaited, id)));
         self.sent(sent)
     }
 
-    fn change_task(
-        &self,
-        account: &BareJid,
-        change: Change,
-        (ticket, awaited): (Ticket, TaskWait),
-        id: ChangeId,
-    ) -> Task {
+    fn change_task(&self, account: &BareJid, change: Change, ticket: Ticket, awaited: TaskWait, id: ChangeId) -> Task {
         let (account, revision) = (account.clone(), id.revision);
         let op = if change == Change::Removed {
             Op::Remove { account, up_to: self.shared.logins.highest(), revision, left: None }

@@ -127,7 +127,8 @@ impl Store {
         &self,
         account: &BareJid,
         from: DeviceId,
-        (to, device): (&SpoolId, DeviceId),
+        to: &SpoolId,
+        device: DeviceId,
         seqs: RangeInclusive<u64>,
     ) -> Result<u64, StoreError> {
         let spools = self.shared.counts.of_account(account).into_iter();

@@ -75,13 +75,9 @@ impl Default for SpoolLimits {
     }
 }
 
-impl From<&config::Limits> for SpoolLimits {
-    fn from(limits: &config::Limits) -> Self {
-        Self {
-            per_session: limits.spool_per_session as u64,
-            per_account: limits.spool_per_account as u64,
-            all: limits.spool as u64,
-        }
+impl From<&config::SpoolSizes> for SpoolLimits {
+    fn from(sizes: &config::SpoolSizes) -> Self {
+        Self { per_session: sizes.per_session as u64, per_account: sizes.per_account as u64, all: sizes.all as u64 }
     }
 }
 

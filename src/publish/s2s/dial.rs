@@ -204,13 +204,13 @@ impl ReachAttempt<'_> {
         let mut conn = self.framed(Box::new(secured) as PublishStream);
         conn.write(&handshake.secured());
         let answers = self.until_ready(&mut conn, &mut handshake).await?;
-        conn.framer().set_limits(self.limits(self.dialer.config.limits.stanza));
+        conn.framer().set_limits(self.limits(self.dialer.config.limits.stanzas.client));
         Ok(Reached { conn, address, tls, answers, offers_bidi: handshake.offers_bidi() })
     }
 
     async fn starttls(&self, tcp: TcpStream, handshake: &mut ServerHandshake) -> Result<TcpStream, ReachError> {
         let mut conn =
-            Conn::in_namespace(tcp, self.limits(self.dialer.config.limits.unauthenticated_stanza), ns::SERVER);
+            Conn::in_namespace(tcp, self.limits(self.dialer.config.limits.stanzas.unauthenticated), ns::SERVER);
         conn.write(&handshake.open());
         loop {
             let frame = next_frame(&mut conn).await?;
@@ -313,11 +313,11 @@ impl ReachAttempt<'_> {
     }
 
     fn framed(&self, stream: PublishStream) -> Conn<PublishStream> {
-        Conn::in_namespace(stream, self.limits(self.dialer.config.limits.unauthenticated_stanza), ns::SERVER)
+        Conn::in_namespace(stream, self.limits(self.dialer.config.limits.stanzas.unauthenticated), ns::SERVER)
     }
 
     fn limits(&self, bytes: usize) -> FrameLimits {
-        FrameLimits::new(bytes, self.dialer.config.limits.depth)
+        FrameLimits::new(bytes, self.dialer.config.limits.stanzas.depth)
     }
 }
 

@@ -12,7 +12,8 @@ use crate::store::{Slot, SpoolId, Store, StoreError};
 /// returned.
 pub(super) async fn spool(
     store: &Store,
-    (own, device): (&SpoolId, DeviceId),
+    own: &SpoolId,
+    device: DeviceId,
     items: Vec<Spooled>,
     mut renumbering: Renumbering,
 ) -> (Result<(), StoreError>, Option<Renumbering>) {
@@ -60,19 +61,23 @@ pub(super) async fn unspool(store: &Store, spool: &SpoolId, seqs: Vec<RangeInclu
 /// cannot be moved stays where it is.
 pub(super) async fn adopt(
     store: &Store,
-    to: (&Slot, &SpoolId),
-    (registered, stays): (bool, impl Fn() -> bool),
+    slot: &Slot,
+    own: &SpoolId,
+    registered: bool,
+    stays: impl Fn() -> bool,
     seqs: RangeInclusive<u64>,
 ) {
-    if let Err(error) = orphans(store, to, (registered, stays), seqs).await {
+    if let Err(error) = orphans(store, slot, own, registered, stays, seqs).await {
         tracing::error!(%error, "stanzas of other devices cannot be adopted");
     }
 }
 
 async fn orphans(
     store: &Store,
-    (slot, own): (&Slot, &SpoolId),
-    (registered, stays): (bool, impl Fn() -> bool),
+    slot: &Slot,
+    own: &SpoolId,
+    registered: bool,
+    stays: impl Fn() -> bool,
     mut seqs: RangeInclusive<u64>,
 ) -> Result<(), StoreError> {
     if !stays() {
@@ -87,7 +92,7 @@ async fn orphans(
         }
         // A few at a time, so that the store serves others in between.
         while stays() && !seqs.is_empty() {
-            let moved = store.adopt_shared(&slot.account, device, (own, slot.device), seqs.clone()).await?;
+            let moved = store.adopt_shared(&slot.account, device, own, slot.device, seqs.clone()).await?;
             if moved == 0 {
                 break;
             }

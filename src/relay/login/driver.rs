@@ -194,7 +194,7 @@ impl LoginDriver<'_> {
         let [client, upstream] = self.write_deadlines();
         let has_left = self.upstream.as_ref().is_some_and(|upstream| upstream.backlog() == 0);
         let request = if reading.server && has_left { RequestState::Sent } else { RequestState::Waits };
-        let patience = self.snapshot.config.limits.server_timeout;
+        let patience = self.snapshot.config.limits.timeouts.server;
         let server = self.server_clock.deadline(Instant::now(), self.negotiation.awaits(), request, patience);
         let over = self.negotiation.deadline();
         [client, upstream, server].into_iter().flatten().fold(over, Instant::min)
@@ -222,7 +222,7 @@ impl LoginDriver<'_> {
             self.take(LoginInput::UpstreamLost).await;
         } else if self.negotiation.deadline() <= now {
             self.take(LoginInput::Stop(Stop::Timeout)).await;
-        } else if self.server_clock.is_over(now, self.snapshot.config.limits.server_timeout) {
+        } else if self.server_clock.is_over(now, self.snapshot.config.limits.timeouts.server) {
             self.take(LoginInput::Stop(Stop::ServerSilent)).await;
         }
     }

@@ -10,12 +10,11 @@ use super::streams::Streams;
 use super::welcome::Sasl2Success;
 use crate::jid::{BareJid, Jid};
 use crate::session::SmId;
-use crate::session::answer;
 use crate::session::mechanism_filter::{HiddenOffers, UpstreamWarning};
 use crate::session::rewrite::sasl2::{self, authenticate};
 use crate::session::sasl::{Profile, SaslExchange, SaslIdentity};
 use crate::session::sm::nonza;
-use crate::xml::{Element, ErrorType, Kind, Node, StanzaCondition, XmlWriter, ns};
+use crate::xml::{Element, ErrorType, Kind, Node, StanzaCondition, XmlWriter, ns, stanza_error};
 
 /// Log-ins that are answered on a connection whose address is locked out.
 const RETRIES: u32 = 3;
@@ -260,7 +259,7 @@ impl SaslAttempt {
 fn on_unauthenticated_iq(element: &Element, legs: &mut Legs) {
     let node = element.node();
     if node.children().any(|child| child.ns() == ns::IQ_AUTH_QUERY) {
-        legs.reply(answer::iq_error(&node, ErrorType::Cancel, StanzaCondition::ServiceUnavailable));
+        legs.reply(stanza_error(&node, ErrorType::Cancel, StanzaCondition::ServiceUnavailable));
     } else {
         legs.pass_to_server(element);
     }

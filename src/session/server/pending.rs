@@ -1,11 +1,12 @@
 //! Requests whose answers concern Pushward: the client's about the account, and its own.
 
 use std::collections::VecDeque;
-use std::hash::{DefaultHasher, Hash, Hasher};
+use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::answered::Answered;
+use crate::hash::keyed;
 use crate::jid::Jid;
 use crate::push::outcome::Outcome;
 use crate::session::identity::Identity;
@@ -98,8 +99,8 @@ impl Pending {
 
     /// Nobody who does not know the key can choose ids that collide.
     fn hash(&self, id: &str) -> u64 {
-        let mut hasher = DefaultHasher::new();
-        (self.identity.request_ids().key(), id).hash(&mut hasher);
+        let mut hasher = keyed(self.identity.request_ids().key());
+        id.hash(&mut hasher);
         hasher.finish()
     }
 

@@ -33,7 +33,7 @@ pub(super) fn recover(tx: &mut Tables<'_>, now: u64, revision: u64) -> Result<Ve
             }
             slots.push(slot);
         }
-        change::replace(tx, &account, (&old, &state))?;
+        change::replace(tx, &account, &old, &state)?;
     }
     // No session is open.
     empty.iter().try_for_each(|spool| tx.spools.doom(spool))?;
@@ -60,7 +60,7 @@ pub(super) fn forget(
         count = count.saturating_add(state.forget_unseen(before) as u64);
         if state != old {
             state.revision = revision;
-            change::replace(tx, account, (&old, &state))?;
+            change::replace(tx, account, &old, &state)?;
             changed.push((account.clone(), state));
         }
     }

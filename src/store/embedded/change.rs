@@ -27,7 +27,7 @@ pub(super) fn change(
     {
         // It has just been in contact, so that only the newcomer's wake counts.
         let slot = |device| Slot { account: account.clone(), device };
-        deliver::merge(tx, account, (registration.device, known))?;
+        deliver::merge(tx, account, registration.device, known)?;
         tx.wakes.shift(&slot(registration.device), &slot(known))?;
     }
     if let (Change::Login { login, .. }, Some(device)) = (change, device) {
@@ -41,7 +41,7 @@ pub(super) fn change(
         // What is removed and comes again is newer than what it was.
         after.revision = revision;
     }
-    replace(tx, account, (&before, &after))?;
+    replace(tx, account, &before, &after)?;
     Ok(Effect::Changed(after, device))
 }
 
@@ -49,7 +49,8 @@ pub(super) fn change(
 pub(super) fn replace(
     tx: &mut Tables<'_>,
     account: &BareJid,
-    (before, after): (&Account, &Account),
+    before: &Account,
+    after: &Account,
 ) -> Result<(), StoreError> {
     if before == after {
         return Ok(());
@@ -93,7 +94,9 @@ pub(super) fn remove(
 /// Deletes the tombstones of a removed account as far as the budget goes.
 pub(super) fn remove_tombstones(
     tx: &mut Tables<'_>,
-    (account, up_to, revision): (&BareJid, LoginId, u64),
+    account: &BareJid,
+    up_to: LoginId,
+    revision: u64,
     mut removal: RecordRemoval,
 ) -> Result<OpOutcome, StoreError> {
     while !removal.tombstones.is_empty() && tx.spools.budget.spend(0) {

@@ -12,7 +12,8 @@ use crate::store::values::SpoolId;
 /// Adds stanzas to a spool, all or none. Those up to `known` must be there already.
 pub(super) fn spool(
     tx: &mut Tables<'_>,
-    (spool, device): (&SpoolId, DeviceId),
+    spool: &SpoolId,
+    device: DeviceId,
     items: &[Spooled],
     known: u64,
 ) -> Result<Effect, StoreError> {
@@ -25,7 +26,7 @@ pub(super) fn spool(
         }
     }
     if last_seq > known {
-        prepare_row(tx, (spool, device), items, known)?;
+        prepare_row(tx, spool, device, items, known)?;
         items.iter().filter(|item| item.seq > known).try_for_each(|item| tx.spools.insert(spool, item))?;
     }
     Ok(Effect::Nothing)
@@ -34,7 +35,8 @@ pub(super) fn spool(
 /// Lets the row of a spool say that the spool is counted in memory. A new spool gets one.
 pub(super) fn prepare_row(
     tx: &mut Tables<'_>,
-    (spool, device): (&SpoolId, DeviceId),
+    spool: &SpoolId,
+    device: DeviceId,
     items: &[Spooled],
     known: u64,
 ) -> Result<(), StoreError> {
@@ -123,7 +125,8 @@ pub(super) fn close(tx: &mut Tables<'_>, spool: &SpoolId) -> Result<(), StoreErr
 pub(super) fn merge(
     tx: &mut Tables<'_>,
     account: &BareJid,
-    (newcomer, known): (DeviceId, DeviceId),
+    newcomer: DeviceId,
+    known: DeviceId,
 ) -> Result<(), StoreError> {
     for (spool, row) in tx.spools.rows_of(account)? {
         if row.device == newcomer {

@@ -71,7 +71,7 @@ pub(super) fn adopt(tx: &mut Tables<'_>, op: &Op) -> Result<OpOutcome, StoreErro
     if items.is_empty() {
         return Ok(OpOutcome::Done(Effect::Adopted(0)));
     }
-    prepare_row(tx, (to, *device), &[], 0)?;
+    prepare_row(tx, to, *device, &[], 0)?;
     let mut moved = Count::default();
     for (item, seq) in items {
         tx.spools.remove(&spool, item.seq)?;

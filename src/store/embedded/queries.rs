@@ -44,7 +44,7 @@ pub(super) fn answer(transaction: &ReadTransaction, query: Query) -> Result<Quer
             QueryAnswer::Count(spools::count(&transaction.open_table(STANZAS)?, &spool, doomed)?)
         }
         Query::Stanzas { spool, hidden, after, weight } => {
-            let (items, unreadable) = stanzas(transaction, (&spool, &hidden), after, weight)?;
+            let (items, unreadable) = stanzas(transaction, &spool, &hidden, after, weight)?;
             QueryAnswer::Stanzas(items, unreadable)
         }
         Query::Tombstone { sm_id } => {
@@ -112,7 +112,7 @@ fn of_account(
     for (spool, row) in spools::rows_of(&rows, account)? {
         let Some(from) = doomed(transaction, &spool)?.checked_add(1) else { continue };
         let mut waits = false;
-        each(&stanzas, (&spool, hidden.get(&spool).unwrap_or(&nothing)), from, |_, _| {
+        each(&stanzas, &spool, hidden.get(&spool).unwrap_or(&nothing), from, |_, _| {
             waits = true;
             ControlFlow::Break(())
         })?;
@@ -125,14 +125,15 @@ fn of_account(
 /// passed over, and returned apart.
 fn stanzas(
     transaction: &ReadTransaction,
-    (spool, hidden): (&SpoolId, &HiddenRanges),
+    spool: &SpoolId,
+    hidden: &HiddenRanges,
     after: u64,
     weight: usize,
 ) -> Result<(Vec<Spooled>, Unreadable), StoreError> {
     let (mut items, mut unreadable) = (Vec::new(), Unreadable::of(spool));
     let Some(from) = after.max(doomed(transaction, spool)?).checked_add(1) else { return Ok((items, unreadable)) };
     let mut left = Some(weight);
-    each(&transaction.open_table(STANZAS)?, (spool, hidden), from, |seq, record| {
+    each(&transaction.open_table(STANZAS)?, spool, hidden, from, |seq, record| {
         let item = match Spooled::decode(&spool.account, seq, record) {
             Ok(item) => item,
             Err(error) => {
@@ -154,7 +155,8 @@ fn stanzas(
 /// Calls back with the number and record of each stanza of a spool from a number on that is not hidden.
 fn each(
     table: &impl ReadableTable<(&'static str, u64, u64), &'static [u8]>,
-    (spool, hidden): (&SpoolId, &HiddenRanges),
+    spool: &SpoolId,
+    hidden: &HiddenRanges,
     from: u64,
     mut take: impl FnMut(u64, &[u8]) -> ControlFlow<()>,
 ) -> Result<(), StoreError> {

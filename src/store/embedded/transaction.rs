@@ -69,7 +69,7 @@ impl Tables<'_> {
         let effect = match op {
             Op::Change { account, change, revision } => change::change(self, account, change, *revision)?,
             Op::Remove { .. } | Op::Adopt { .. } => return self.perform_turn(op),
-            Op::Spool { spool, device, items, known } => deliver::spool(self, (spool, *device), items, *known)?,
+            Op::Spool { spool, device, items, known } => deliver::spool(self, spool, *device, items, *known)?,
             // The caller performs it.
             Op::Delete(_) => Effect::Nothing,
             Op::TakeOver { account, device, to } => inherit::take_over(self, account, *device, *to)?,
@@ -104,7 +104,7 @@ impl Tables<'_> {
                 Some(removal) => (**removal).clone(),
                 None => change::remove(self, account, *up_to, *revision)?,
             };
-            return change::remove_tombstones(self, (account, *up_to, *revision), removal);
+            return change::remove_tombstones(self, account, *up_to, *revision, removal);
         }
         inherit::adopt(self, op)
     }

@@ -103,7 +103,7 @@ async fn a_database_of_the_version_before_opens_and_delivers_everything_in_the_s
     // What nobody fetches, a device takes that is here.
     let to = SpoolId { account: romeo.clone(), login: store.next_login() };
     assert_eq!(
-        store.adopt_shared(&romeo, DeviceId(3), (&to, DeviceId(2)), 1..=99).await.unwrap(),
+        store.adopt_shared(&romeo, DeviceId(3), &to, DeviceId(2), 1..=99).await.unwrap(),
         4,
         "five less a request"
     );

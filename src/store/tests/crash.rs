@@ -191,7 +191,7 @@ async fn call(store: &Store, name: &str, model: &Model, call: &Call) -> Result<(
             let last = model.spools.get(to).map_or(0, |pile| pile.last);
             let device = model.account.device_of(LoginId(*to)).unwrap();
             let (to, places) = (spool(*to), last + 1..=u64::MAX);
-            let moved = store.adopt_shared(&to.account, DeviceId(*from), (&to, device), places).await?;
+            let moved = store.adopt_shared(&to.account, DeviceId(*from), &to, device, places).await?;
             assert_eq!(moved, model.shared(*from).map_or(0, |(_, items)| items.len() as u64));
             Ok(())
         }

@@ -105,7 +105,7 @@ async fn no_log_in_waits_for_a_large_spool_to_be_taken_over_or_its_stanzas_to_be
         let mut moved = 0;
         while moved < 2560 {
             let places = moved + 1..=u64::MAX;
-            moved += store.adopt_shared(&romeo, DeviceId(spool.login.0), (&to, DeviceId(70)), places).await.unwrap();
+            moved += store.adopt_shared(&romeo, DeviceId(spool.login.0), &to, DeviceId(70), places).await.unwrap();
         }
         store.log_in(&romeo, login(80, "phone", 80)).await.unwrap();
         let device = DeviceId(spool.login.0);

@@ -127,7 +127,7 @@ async fn what_is_addressed_to_the_account_moves_to_another_device_once_and_in_pi
     }
     let to = enter(&store, "romeo", 3, "tablet").await;
     let adopt =
-        async |first: u64, last: u64| store.adopt_shared(&romeo, from, (&to, DeviceId(3)), first..=last).await.unwrap();
+        async |first: u64, last: u64| store.adopt_shared(&romeo, from, &to, DeviceId(3), first..=last).await.unwrap();
     assert_eq!(adopt(1, u64::MAX).await, 0, "its sessions are open");
     store.change(&romeo, ended(1)).await.unwrap();
     store.unspool(&SpoolId { account: romeo.clone(), login: LoginId(1) }, 100).await.unwrap();
@@ -168,7 +168,7 @@ async fn an_account_that_reaches_its_bound_is_refused_and_others_are_not() {
     put(&store, &slot("juliet", 3), items(1..=5)).await.unwrap();
     // Moving is never refused.
     store.change(&a.account, ended(1)).await.unwrap();
-    assert_eq!(store.adopt_shared(&a.account, DeviceId(1), (&b, DeviceId(2)), 10..=20).await.unwrap(), 1);
+    assert_eq!(store.adopt_shared(&a.account, DeviceId(1), &b, DeviceId(2), 10..=20).await.unwrap(), 1);
     // It is counted anew at a start, and never more than an eighth of all.
     store.shutdown().await;
     drop(store);
@@ -207,7 +207,7 @@ async fn a_removal_deletes_what_was_there_when_it_was_ordered_and_refuses_the_se
     }
     let error = store.take_over(&romeo, DeviceId(2), old.login).await.unwrap_err();
     assert!(matches!(error, StoreError::AccountRemoved { .. }), "{error}");
-    let error = store.adopt_shared(&romeo, DeviceId(2), (&old, DeviceId(1)), 1..=9).await.unwrap_err();
+    let error = store.adopt_shared(&romeo, DeviceId(2), &old, DeviceId(1), 1..=9).await.unwrap_err();
     assert!(matches!(error, StoreError::AccountRemoved { .. }), "{error}");
     assert_eq!(store.spooled(&old, 0, usize::MAX).await.unwrap(), []);
     assert_eq!(store.spooled(&new, 0, usize::MAX).await.unwrap(), items(1..=5));

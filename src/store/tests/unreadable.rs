@@ -127,7 +127,7 @@ async fn what_others_left_is_taken_over_and_adopted_around_what_cannot_be_read()
     assert_eq!(store.lost().get(), 3);
     // Those with an even number are shared.
     let to = SpoolId { account: romeo.clone(), login: LoginId(3) };
-    let adopt = async |places| store.adopt_shared(&romeo, tablet.device, (&to, phone.device), places).await.unwrap();
+    let adopt = async |places| store.adopt_shared(&romeo, tablet.device, &to, phone.device, places).await.unwrap();
     assert_eq!(adopt(1..=99).await, 3);
     assert_eq!(adopt(4..=99).await, 0);
     assert_eq!(store.spooled(&to, 0, usize::MAX).await.unwrap().len(), 3);

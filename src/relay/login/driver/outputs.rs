@@ -122,7 +122,7 @@ impl LoginDriver<'_> {
             permit.reaches(Stage::Opened);
         }
         let terms = ConnectTerms {
-            connect_timeout: self.snapshot.config.limits.connect_timeout,
+            connect_timeout: self.snapshot.config.limits.timeouts.connect,
             write_timeout: self.snapshot.config.stream_management.write_timeout,
             limits: self.snapshot.upstream_limits(),
             tls: self.client.as_ref().and_then(|client| client.stream().state().protocol_version()),
@@ -140,7 +140,7 @@ impl LoginDriver<'_> {
                 {
                     self.relay.warnings().warn(host.to_owned(), UpstreamWarning::OtherTls);
                 }
-                let free = self.snapshot.config.limits.stanza;
+                let free = self.snapshot.config.limits.stanzas.client;
                 conn.framer().skip_unfit(Some(MemoryShare { free, memory: self.relay.guards().large() }));
                 self.upstream = Some(conn);
                 LoginInput::Connected(way.leg())
