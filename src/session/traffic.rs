@@ -19,9 +19,7 @@ use super::sm::nonza::{self, failed};
 use super::{Session, rewrite};
 use crate::push::mucsub::MUCSUB;
 use crate::push::notification::Publish;
-use crate::xml::{
-    self, Element, ErrorType, Frame, Kind, Node, Skipped, StanzaCondition, StreamCondition, ns, stanza_error,
-};
+use crate::xml::{self, Element, Frame, Kind, Node, Skipped, StanzaCondition, StreamCondition, ns, stanza_error};
 
 impl Session {
     pub(super) fn on_client_frame(&mut self, now: Instant, frame: Frame) {
@@ -301,13 +299,13 @@ impl Session {
         let node = element.node();
         let answer = match (element.kind(), node.attr("type").as_deref()) {
             (Kind::Iq, Some("get" | "set")) => {
-                Some(stanza_error(&node, ErrorType::Modify, StanzaCondition::NotAcceptable))
+                Some(stanza_error(&node, xml::ErrorType::Modify, StanzaCondition::NotAcceptable))
             }
             (Kind::Iq, Some("result" | "error")) => return self.on_skipped_answer(now, element, ordinal),
             (Kind::Message, Some("error" | "groupchat" | "headline")) => None,
             // Other messages get no error: another client may have them, and an error would show strangers who is online.
             (Kind::Message, _) if self.identity.is_addressed_from_elsewhere(&node) => {
-                Some(stanza_error(&node, ErrorType::Wait, StanzaCondition::ResourceConstraint))
+                Some(stanza_error(&node, xml::ErrorType::Wait, StanzaCondition::ResourceConstraint))
             }
             (Kind::Message | Kind::Presence | Kind::Iq | Kind::Other, _) => None,
         };
@@ -377,8 +375,6 @@ impl Session {
         self.tell_client(StreamCondition::RemoteConnectionFailed);
         self.begin_end(now, EndReason::UpstreamSilent);
     }
-
-    // Stanzas for the client
 
     /// Writes a stanza to the client, or lets it wait.
     fn deliver(&mut self, now: Instant, stanza: Incoming) {

@@ -1,8 +1,7 @@
 //! Namespace declarations and their scopes (Namespaces in XML 1.0 §6).
 //!
 //! While an element is read, a table has the current declaration of each prefix. Afterwards the declarations of each tag stand
-//! side by side, in the order of their prefixes, and know where those of the tag around it are. Both ways a lookup is at most
-//! logarithmic in the number of declarations.
+//! side by side, ordered by prefix, and refer to those of the tag around it. A lookup takes at most logarithmic time.
 
 use std::cmp::Ordering;
 use std::ops::Range;
