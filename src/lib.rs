@@ -12,23 +12,28 @@
 //!
 //! # Where things are
 //!
+//! From the bottom up: a module uses only modules of lower rows. `tests/architecture` fails on any other arrow, and on two files
+//! that use each other.
+//!
 //! | module | what it does | what it does not know |
 //! |---|---|---|
-//! | [`xml`] | bytes in any chunking → checked frames; a borrowed view of an element; escaping writers | what a stanza means |
-//! | [`session`] | login ([`session::negotiate`]), then the bound session: both legs of stream management, liveness, queue, rewrites, ends | sockets, clock, disk, dice |
-//! | [`push`] | what a stanza means, whether and when to notify, what is said, what a registration is | sessions, time of day |
+//! | [`clock`], [`hash`], [`sync`], [`secret`], [`exit`], [`paths`] | calendar time, keyed hashes, locks, values that are not logged, exit codes, packaged paths | |
 //! | [`jid`] | addresses as they are compared | |
-//! | [`net`] | listeners, the PROXY protocol, TLS, framed connections, the way to the server and whether it is trusted | XMPP beyond frames and STARTTLS |
-//! | [`relay`] | one task per session: an event goes into the core, its outputs are performed; the registry of sessions | protocol rules |
-//! | [`store`] | the redb database: accounts, spool, tombstones, wakes; one writer thread, group commit | who asks |
-//! | [`publish`] | the choice of transport; streams to push services as a domain, and to servers as a component | what is said, whom for |
-//! | [`daemon`] | bind, accept, signals, drain; reload: all of a [`relay::snapshot`] or nothing | |
-//! | [`admin`] | a unix socket for the operator's commands and their live table; over HTTP a page, metrics and probes | secrets |
+//! | [`xml`] | bytes in any chunking → checked frames; a borrowed view of an element; escaping writers | what a stanza means |
+//! | [`push`] | what a stanza means, whether and when to notify, what is said, what a registration is | sessions, time of day |
+//! | [`session`] | login ([`session::negotiate`]), then the bound session: both legs of stream management, liveness, queue, rewrites, ends | sockets, clock, disk, dice |
+//! | [`config`] | what an operator writes; fills the settings of the core | |
+//! | [`metrics`], [`log`] | what is counted; where log lines go | who anybody is |
 //! | [`limits`] | who may connect, fail, send and wait how much | what comes of it |
-//! | [`metrics`] | what is counted | who anybody is |
-//! | [`config`], [`check`], [`setup`], [`cli`], [`log`] | what an operator writes and reads | |
+//! | [`store`] | accounts, spool, tombstones, wakes: operations and queries that an engine answers; redb below, one writer thread, group commit | who asks |
+//! | [`registry`] | handles of the sessions and the commands to them | what a command does |
+//! | [`net`] | listeners, the PROXY protocol, TLS, framed connections, the way to the server and whether it is trusted | XMPP beyond frames and STARTTLS |
+//! | [`publish`] | the choice of transport; streams to push services as a domain, and to servers as a component | what is said, whom for |
+//! | [`relay`] | one task per session: an event goes into the core, its outputs are performed | protocol rules |
 //! | [`service`] | readiness, watchdog, passed sockets and descriptors; unit, manual page and package | |
-//! | [`demo`] | the main job in one process, through a real daemon | |
+//! | [`daemon`] | bind, accept, signals, drain; reload: all of a [`relay::snapshot`] or nothing | what operators can ask |
+//! | [`admin`] | a unix socket for the operator's commands and their live table; over HTTP a page, metrics and probes | secrets |
+//! | [`check`], [`setup`], [`demo`], [`cli`] | the commands; `demo` shows the main job in one process, through a real daemon | |
 //!
 //! `xml`, `session`, `push` and `jid` are the pure core: sans-IO, no tokio. Time is an argument, random numbers are passed
 //! in, effects are values ([`session::Output`]). So all of stream management and push timing runs in tests under virtual

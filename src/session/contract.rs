@@ -37,7 +37,7 @@ pub enum Input {
     Upstream(Frame),
     /// The server's connection ended without a stream footer.
     UpstreamLost,
-    /// A new connection takes the session over; [`Session::check_resume`] has accepted its `h`.
+    /// A new connection takes the session over; [`Session::check_resume`](super::Session::check_resume) has accepted its `h`.
     Attach(Box<Resumption>),
     /// What is kept about the account has been changed by another session: as the store has it now.
     Account(Box<Account>),
