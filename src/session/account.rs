@@ -192,8 +192,9 @@ impl AccountView {
         let newest = [self.newest.take(), account].into_iter().flatten().max_by_key(|account| account.revision);
         // Our own changes are ahead of what is answered before them.
         if self.open_changes > 0 {
+            let removed = newest.as_deref().is_some_and(|newest| self.drop_removed(newest));
             self.newest = newest;
-            return Update::Ignored;
+            return if removed { Update::OtherRegistrations } else { Update::Ignored };
         }
         let Some(account) = newest.filter(|account| account.revision >= self.account.revision) else {
             return Update::Ignored;
@@ -201,6 +202,16 @@ impl AccountView {
         let is_same = account.owned(self.device).map(wishes).eq(self.owned().map(wishes));
         self.account = *account;
         if is_same { Update::SameRegistrations } else { Update::OtherRegistrations }
+    }
+
+    /// Drops the registrations that a newer state does not have: no change of our own that is still open brings one back before its
+    /// own answer. Returns whether this device had one of them.
+    fn drop_removed(&mut self, newest: &Account) -> bool {
+        let had = self.owned().count();
+        if newest.revision >= self.account.revision {
+            self.account.registrations.retain(|r| newest.registrations.iter().any(|kept| kept.target == r.target));
+        }
+        self.owned().count() < had
     }
 
     /// The account was removed.

@@ -99,6 +99,24 @@ fn a_registration_that_cannot_be_stored_is_refused_for_now() {
 }
 
 #[test]
+fn a_removed_registration_is_not_notified_while_a_later_change_is_unanswered() {
+    let mut rig = Rig::with_push();
+    rig.store_is_late = true;
+    rig.client("<iq type='set' id='q'><disable xmlns='urn:xmpp:push:0' jid='push.example'/></iq>");
+    rig.lose_client();
+    // The return of the client is stored as well, and nothing waits for the answer.
+    rig.resume(1);
+    let changes: Vec<_> = rig.unanswered.drain(..2).collect();
+    assert!(rig.unanswered.iter().any(|answer| matches!(answer, Input::Changed(_))), "{:?}", rig.stored);
+    changes.into_iter().for_each(|answer| rig.input(answer));
+    assert!(rig.to_client.concat().contains("id='q'"), "{:?}", rig.to_client);
+    rig.lose_client();
+    rig.upstream("<message from='romeo@example.net/orchard' type='chat' id='1'><body>hello</body></message>");
+    rig.seconds(60);
+    assert_eq!(rig.publishes.len(), 0);
+}
+
+#[test]
 fn a_malformed_enable_is_a_bad_request() {
     for jid in ["", " jid=''", " jid='juliet@example.org'", " jid='juliet@example.org/phone'", " jid='@'"] {
         let mut rig = Rig::new();
