@@ -30,7 +30,7 @@ impl Store {
     /// Puts stanzas into the spool of a session, all or none, and returns once they are on disk. `device` is the session's.
     /// Each `seq` must be higher than the one before and than [`Backlog::last_seq`]; a stanza that is there already, equal in
     /// everything, is passed over, so that a call whose outcome is unknown can be repeated. While many calls come, they wait
-    /// for each other, 24 ms at most.
+    /// for each other, 40 ms at most.
     ///
     /// Not cancel safe: dropped while waiting, the stanzas may be on disk or not.
     ///

@@ -17,7 +17,7 @@ const GROUP_BYTES: usize = 8 << 20;
 /// How long a commit waits for more jobs while many come.
 const GATHER: Duration = Duration::from_millis(8);
 /// How long one waits as long as nobody waits for any of its jobs.
-const LONGEST: Duration = Duration::from_millis(24);
+const LONGEST: Duration = Duration::from_millis(40);
 
 /// How long a transaction waits for more jobs.
 pub(super) struct Window {
