@@ -4,14 +4,19 @@ Tells on stdout, one JSON object a line, what it draws, and at last its exit cod
 Takes on stdin, one JSON object a line, keys to press or a signal to send.
 """
 import codecs
+import ctypes
 import fcntl
 import json
 import os
 import pty
 import select
+import signal
 import struct
 import sys
 import termios
+
+
+PR_SET_PDEATHSIG = 1
 
 
 def tell(**what):
@@ -24,6 +29,8 @@ fcntl.ioctl(inside, termios.TIOCSWINSZ, struct.pack("HHHH", int(lines), int(colu
 before = termios.tcgetattr(inside)
 program = os.fork()
 if program == 0:
+    # The program ends with this one, however that ends: Profanity survives the loss of its terminal, and spins.
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     os.setsid()
     fcntl.ioctl(inside, termios.TIOCSCTTY, 0)
     for descriptor in (0, 1, 2):
@@ -43,7 +50,10 @@ while True:
     if sys.stdin.fileno() in ready:
         piece = os.read(sys.stdin.fileno(), 65536)
         if not piece:
+            # The test has ended.
             watched.remove(sys.stdin.fileno())
+            if code is None:
+                os.kill(program, signal.SIGKILL)
         *whole, pending = (pending + piece).split(b"\n")
         for line in whole:
             order = json.loads(line)
