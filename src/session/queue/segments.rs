@@ -263,9 +263,17 @@ impl Segments {
 
     /// Removes stanzas that need not be kept, in either segment.
     pub(super) fn remove_where(&mut self, mut unwanted: impl FnMut(&Queued) -> bool) -> Vec<Queued> {
-        let (given, kept): (Vec<_>, Vec<_>) = self.items.drain(..).partition(|item| unwanted(item));
-        self.items = kept.into();
-        (self.written, self.prefixes) = (self.written.min(self.items.len()), Prefixes::default());
+        let (mut given, mut kept) = (Vec::new(), VecDeque::new());
+        let (had_written, mut kept_written) = (self.written, 0);
+        for (at, item) in self.items.drain(..).enumerate() {
+            if unwanted(&item) {
+                given.push(item);
+            } else {
+                kept_written += usize::from(at < had_written);
+                kept.push_back(item);
+            }
+        }
+        (self.items, self.written, self.prefixes) = (kept, kept_written, Prefixes::default());
         for item in &given {
             self.uncount(item);
         }
@@ -394,5 +402,27 @@ impl Segments {
         while self.items.get(self.prefixes.settled).is_some_and(|item| item.is_settled(committed)) {
             self.prefixes.settled += 1;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::STRIDE;
+    use super::*;
+    use crate::xml::{Element, Header};
+
+    #[test]
+    fn a_removed_stanza_that_was_written_does_not_count_an_unwritten_one_as_written() {
+        let mut segments = Segments::default();
+        for place in 1..=4 {
+            let element = Element::parse("<message/>".into(), &Header::bare()).unwrap();
+            segments.push(Queued::new(element, place * STRIDE, 0).of_leg(None, true));
+        }
+        segments.write_next();
+        segments.write_next();
+        let removed = segments.remove_where(|item| [STRIDE, 4 * STRIDE].contains(&item.seq));
+        assert_eq!(removed.iter().map(|item| item.seq).collect::<Vec<_>>(), [STRIDE, 4 * STRIDE]);
+        assert_eq!(segments.written().map(|item| item.seq).collect::<Vec<_>>(), [2 * STRIDE]);
+        assert_eq!(segments.next_unwritten().map(|item| item.seq), Some(3 * STRIDE));
     }
 }
