@@ -6,6 +6,7 @@ use super::protocol::{
     LastPublish, LastVerdict, PassedOver, PingOutcome, RegistrationEntry, SessionEntry, SessionState, printable,
     shortened,
 };
+use crate::clock::UnixSecs;
 use crate::config::Transport;
 use crate::jid::{BareJid, Jid};
 use crate::publish::Standing;
@@ -50,9 +51,9 @@ pub(super) fn registration_entry(
         node: registration.target.node.as_deref().map(shortened),
         state,
         errors: registration.errors,
-        last_success: registration.last_success,
-        undelivered_since: registration.undelivered_since,
-        last_seen: registration.last_seen,
+        last_success: registration.last_success.map(UnixSecs::get),
+        undelivered_since: registration.undelivered_since.map(UnixSecs::get),
+        last_seen: registration.last_seen.get(),
         transport: next.map(|transport| transport.name().to_owned()),
         last: last.map(|(published, at)| last_publish(published, at)),
         passed_over: passed_over.into_iter().map(|(transport, reason)| passed_over_entry(transport, &reason)).collect(),

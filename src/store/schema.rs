@@ -28,6 +28,7 @@ use serde_json::error::Category;
 
 use super::error::StoreError;
 use super::values::{Backlog, ITEM_OVERHEAD, Slot, SpoolId, Tombstone, Wake, WakeReason};
+use crate::clock::UnixMillis;
 use crate::jid::BareJid;
 use crate::push::account::{Account, DeviceId, LoginId};
 use crate::session::queue::Spooled;
@@ -216,7 +217,7 @@ impl Spooled {
     pub(super) fn encode(&self) -> Vec<u8> {
         let mut record = start(self.bytes.len().saturating_add(9));
         record.push(u8::from(self.shared) | u8::from(self.archived) << 1);
-        record.extend_from_slice(&self.received.to_be_bytes());
+        record.extend_from_slice(&self.received.get().to_be_bytes());
         record.extend_from_slice(&self.bytes);
         record
     }
@@ -224,7 +225,7 @@ impl Spooled {
     pub(super) fn decode(account: &BareJid, seq: u64, record: &[u8]) -> Result<Self, StoreError> {
         let mut reader = RecordReader::new(account, record)?;
         let flags = reader.byte()?;
-        let received = reader.u64()?;
+        let received = UnixMillis::new(reader.u64()?);
         let bytes = Bytes::copy_from_slice(reader.rest);
         Ok(Self { seq, received, shared: flags & 1 != 0, archived: flags & 2 != 0, bytes })
     }

@@ -7,6 +7,7 @@ use redb::ReadTransaction;
 use super::spools::{ErasureBudget, PIECE};
 use super::tables::Tables;
 use super::{accounts, change, deliver, inherit};
+use crate::clock::UnixSecs;
 use crate::jid::BareJid;
 use crate::push::account::LoginId;
 use crate::session::queue::Spooled;
@@ -57,7 +58,7 @@ pub(super) fn forget(
             }
         };
         let mut state = old.clone();
-        count = count.saturating_add(state.forget_unseen(before) as u64);
+        count = count.saturating_add(state.forget_unseen(UnixSecs::new(before)) as u64);
         if state != old {
             state.revision = revision;
             change::replace(tx, account, &old, &state)?;
@@ -83,7 +84,7 @@ fn expire_readable(tx: &mut Tables<'_>, spool: &SpoolId, before: u64) -> Result<
     }
     let (mut old, mut last, mut unreadable) = (0u64, None, Unreadable::of(spool));
     tx.spools.each(spool, 0, |seq, record| match Spooled::decode(&spool.account, seq, record) {
-        Ok(item) if item.received < before && old < PIECE as u64 => {
+        Ok(item) if item.received.get() < before && old < PIECE as u64 => {
             (old, last) = (old.saturating_add(1), Some(seq));
             ControlFlow::Continue(())
         }
@@ -126,7 +127,7 @@ pub(super) fn unseen(
         let Ok(account) = BareJid::new(key.value()) else { continue };
         if let Ok(mut state) = decode_account(&account, record.value()) {
             let old = state.clone();
-            state.forget_unseen(before);
+            state.forget_unseen(UnixSecs::new(before));
             if state != old {
                 piece.due.push(account);
             }

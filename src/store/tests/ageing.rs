@@ -88,7 +88,9 @@ async fn old_tombstones_and_registrations_go_with_all_that_hangs_on_them() {
     for (device, seen) in [(1, 100), (2, 100), (3, 900)] {
         store.change(&romeo, login(device, &format!("r{device}"), seen)).await.unwrap();
         store.change(&romeo, enable_on(device, &format!("n{device}"), seen)).await.unwrap();
-        put(&store, &slot("romeo", device), vec![Spooled { received: 999_000, ..item(1) }]).await.unwrap();
+        put(&store, &slot("romeo", device), vec![Spooled { received: UnixMillis::new(999_000), ..item(1) }])
+            .await
+            .unwrap();
     }
     store.change(&romeo, ended(1)).await.unwrap();
     store.wake(&slot("romeo", 1), Wake { since: 1, reason: WakeReason::Expired }).await.unwrap();

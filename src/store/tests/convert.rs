@@ -23,7 +23,7 @@ fn stanza(name: &str, device: u64, seq: u64) -> Spooled {
     let (start, end) = if seq % 11 == 7 { ("iq type='get'", "iq") } else { ("message", "message") };
     let bytes = format!("<{start} id='{seq}' to='{name}@example.org'><body>{device} {seq}</body></{end}>").into();
     let (received, shared, archived) = (1_700_000_000_000 + seq % 1000, seq.is_multiple_of(2), seq.is_multiple_of(3));
-    Spooled { seq, received, shared, archived, bytes }
+    Spooled { seq, received: UnixMillis::new(received), shared, archived, bytes }
 }
 
 fn expected(name: &str, device: u64) -> Vec<Spooled> {
@@ -90,7 +90,7 @@ async fn a_database_of_the_version_before_opens_and_delivers_everything_in_the_s
             resource: resource.to_owned(),
             agent,
             presented: None,
-            at: 1,
+            at: UnixSecs::new(1),
         };
         let logged_in = store.log_in(&romeo, change).await.unwrap();
         assert_eq!((logged_in.device, logged_in.waits), (Some(DeviceId(device)), true));

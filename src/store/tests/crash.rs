@@ -78,7 +78,7 @@ impl Model {
                 let count = 1 + dice.below(4);
                 let spooled = |n| Spooled {
                     seq: last + 1 + n,
-                    received: 1,
+                    received: UnixMillis::new(1),
                     shared: n % 2 == 0,
                     archived: false,
                     bytes: format!("{round} {n} {}", "x".repeat(if n == 2 { 5000 } else { 10 })).into(),
@@ -94,7 +94,7 @@ impl Model {
             14 => Call::Change(ended(login)),
             15 | 16 => Call::Change(enable_on(device, "the phone's", 1)),
             _ if dice.below(4) == 0 => Call::Change(Change::Removed),
-            _ => Call::Change(Change::Seen { device: DeviceId(device), at: round as u64 }),
+            _ => Call::Change(Change::Seen { device: DeviceId(device), at: UnixSecs::new(round as u64) }),
         }
     }
 

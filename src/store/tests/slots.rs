@@ -20,7 +20,13 @@ pub(super) async fn put(store: &Store, slot: &Slot, items: Vec<Spooled>) -> Resu
 
 pub(super) fn item(seq: u64) -> Spooled {
     let bytes = format!("<message id='{seq}'><body>hunter2</body></message>").into();
-    Spooled { seq, received: seq * 1000, shared: seq.is_multiple_of(2), archived: seq.is_multiple_of(3), bytes }
+    Spooled {
+        seq,
+        received: UnixMillis::new(seq * 1000),
+        shared: seq.is_multiple_of(2),
+        archived: seq.is_multiple_of(3),
+        bytes,
+    }
 }
 
 pub(super) fn items(seqs: impl IntoIterator<Item = u64>) -> Vec<Spooled> {
@@ -37,7 +43,14 @@ pub(super) async fn seqs(store: &Store, slot: &Slot) -> Vec<u64> {
 
 pub(super) fn login(device: u64, resource: &str, at: u64) -> Change {
     let (candidate, login) = (DeviceId(device), LoginId(device));
-    Change::Login { candidate, login, resource: resource.to_owned(), agent: None, presented: None, at }
+    Change::Login {
+        candidate,
+        login,
+        resource: resource.to_owned(),
+        agent: None,
+        presented: None,
+        at: UnixSecs::new(at),
+    }
 }
 
 /// The end of the session that [`login`] began.
@@ -529,15 +542,18 @@ async fn log_ins_and_ends_are_in_order_before_any_is_on_disk() {
     for n in 2..=20 {
         let logged_in = store.log_in(&slot.account, login(n, "phone", n)).await.unwrap();
         let device = logged_in.account.device(logged_in.device.unwrap()).unwrap().clone();
-        assert_eq!((device.id, device.open, device.last_seen), (DeviceId(2), vec![LoginId(n)], n));
+        assert_eq!((device.id, device.open, device.last_seen), (DeviceId(2), vec![LoginId(n)], UnixSecs::new(n)));
         assert!(!logged_in.knew_agent);
         ends.push(store.change_behind(&slot.account, ended(n)).unwrap());
         last = n;
     }
     let now = store.account_now(&slot.account).await.unwrap();
-    assert_eq!((now.devices.len(), now.devices[0].is_open(), now.devices[0].last_seen), (1, false, last));
+    assert_eq!(
+        (now.devices.len(), now.devices[0].is_open(), now.devices[0].last_seen),
+        (1, false, UnixSecs::new(last))
+    );
     for (end, at) in ends.into_iter().zip(2..) {
-        assert_eq!(end.await.unwrap().0.devices[0].last_seen, at);
+        assert_eq!(end.await.unwrap().0.devices[0].last_seen, UnixSecs::new(at));
     }
     assert_eq!(store.account(&slot.account).await.unwrap(), now);
     assert!(store.commits() < 2 * 19, "{} commits for as many log-ins and ends", store.commits());
@@ -554,7 +570,7 @@ async fn a_user_agent_is_known_once_it_has_logged_in() {
         resource: "phone".to_owned(),
         agent: agent.map(str::to_owned),
         presented: None,
-        at: 1,
+        at: UnixSecs::new(1),
     };
     for (agent, known) in [(None, false), (Some("a"), false), (Some("a"), true), (Some("b"), false), (None, false)] {
         let logged_in = store.log_in(&slot.account, login(1, agent)).await.unwrap();

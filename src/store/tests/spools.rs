@@ -140,7 +140,7 @@ async fn what_is_addressed_to_the_account_moves_to_another_device_once_and_in_pi
     assert_eq!(adopt(900, u64::MAX).await, 0);
     let moved = store.spooled(&to, 0, usize::MAX).await.unwrap();
     let order: Vec<_> = (102..=700).chain(2..=700).filter(|seq| seq % 2 == 0).collect();
-    assert_eq!(moved.iter().map(|item| item.received / 1000).collect::<Vec<_>>(), order);
+    assert_eq!(moved.iter().map(|item| item.received.get() / 1000).collect::<Vec<_>>(), order);
     assert!(moved.is_sorted_by(|a, b| a.seq < b.seq));
     let left = seqs(&store, &slot("romeo", 1)).await;
     assert_eq!(left, (101..=699).step_by(2).chain([1000]).collect::<Vec<_>>(), "requests were for their session");

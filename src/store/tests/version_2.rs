@@ -39,7 +39,7 @@ fn write(database: &Database) {
         for (login, seq) in [(4, 1), (4, 2), (4, 4), (5, 1), (5, 2), (6, 3)] {
             let item = item(seq);
             let mut record = vec![1, u8::from(item.shared) | u8::from(item.archived) << 1];
-            record.extend_from_slice(&item.received.to_be_bytes());
+            record.extend_from_slice(&item.received.get().to_be_bytes());
             record.extend_from_slice(&item.bytes);
             stanzas.insert((ROMEO, login, seq), record.as_slice()).unwrap();
         }
