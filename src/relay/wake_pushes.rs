@@ -216,7 +216,7 @@ mod tests {
         let slots = ["a@localhost", "b@localhost", "c@localhost"]
             .map(|account| Slot { account: account.parse().unwrap(), device: DeviceId(1) });
         for slot in &slots {
-            relay.store().wake(slot, Wake { since: 1, reason: WakeReason::Restart }).await.unwrap();
+            relay.store().wake(slot, Wake { since: UnixSecs::new(1), reason: WakeReason::Restart }).await.unwrap();
         }
         relay.store().set_account(&slots[1].account, b"hunter2");
         let mut pushes = WakePushes::new(&relay);

@@ -7,7 +7,7 @@ use redb::ReadTransaction;
 use super::spools::{ErasureBudget, PIECE};
 use super::tables::Tables;
 use super::{accounts, change, deliver, inherit};
-use crate::clock::UnixSecs;
+use crate::clock::{UnixMillis, UnixSecs};
 use crate::jid::BareJid;
 use crate::push::account::LoginId;
 use crate::session::queue::Spooled;
@@ -18,7 +18,7 @@ use crate::store::schema::{ACCOUNTS, Row, SPOOLS, TOMBSTONES, decode_account};
 use crate::store::values::{Slot, SpoolId, Tombstone, Wake, WakeReason};
 
 /// Closes the logins that a crash left open, notes wakes for their devices, and returns these.
-pub(super) fn recover(tx: &mut Tables<'_>, now: u64, revision: u64) -> Result<Vec<Slot>, StoreError> {
+pub(super) fn recover(tx: &mut Tables<'_>, now: UnixSecs, revision: u64) -> Result<Vec<Slot>, StoreError> {
     // While the accounts still say which logins were open.
     let (unreadable, empty) = tx.spools.look_at_all()?;
     inherit::rebuild_rows(tx, unreadable)?;
@@ -45,7 +45,7 @@ pub(super) fn recover(tx: &mut Tables<'_>, now: u64, revision: u64) -> Result<Ve
 pub(super) fn forget(
     tx: &mut Tables<'_>,
     accounts: &[BareJid],
-    before: u64,
+    before: UnixSecs,
     revision: u64,
 ) -> Result<Effect, StoreError> {
     let (mut changed, mut count) = (Vec::new(), 0u64);
@@ -58,7 +58,7 @@ pub(super) fn forget(
             }
         };
         let mut state = old.clone();
-        count = count.saturating_add(state.forget_unseen(UnixSecs::new(before)) as u64);
+        count = count.saturating_add(state.forget_unseen(before) as u64);
         if state != old {
             state.revision = revision;
             change::replace(tx, account, &old, &state)?;
@@ -68,23 +68,23 @@ pub(super) fn forget(
     Ok(Effect::Forgot(changed, count))
 }
 
-/// Deletes from a spool's front what came before this time in unix milliseconds, at most a piece, unless its device has an open
+/// Deletes from a spool's front what came before this time, at most a piece, unless its device has an open
 /// session; returns how many. The first that came later ends it. The row goes with the last stanza.
-pub(super) fn expire(tx: &mut Tables<'_>, spool: &SpoolId, before: u64) -> Result<u64, StoreError> {
+pub(super) fn expire(tx: &mut Tables<'_>, spool: &SpoolId, before: UnixMillis) -> Result<u64, StoreError> {
     match expire_readable(tx, spool, before) {
         Err(error) => tolerate(Err(error)).map(|()| 0),
         gone => gone,
     }
 }
 
-fn expire_readable(tx: &mut Tables<'_>, spool: &SpoolId, before: u64) -> Result<u64, StoreError> {
+fn expire_readable(tx: &mut Tables<'_>, spool: &SpoolId, before: UnixMillis) -> Result<u64, StoreError> {
     let Some(row) = deliver::row(tx, spool)? else { return Ok(0) };
     if !tx.accounts.load(&spool.account)?.is_away(row.device) {
         return Ok(0);
     }
     let (mut old, mut last, mut unreadable) = (0u64, None, Unreadable::of(spool));
     tx.spools.each(spool, 0, |seq, record| match Spooled::decode(&spool.account, seq, record) {
-        Ok(item) if item.received.get() < before && old < PIECE as u64 => {
+        Ok(item) if item.received < before && old < PIECE as u64 => {
             (old, last) = (old.saturating_add(1), Some(seq));
             ControlFlow::Continue(())
         }
@@ -117,7 +117,7 @@ fn expire_readable(tx: &mut Tables<'_>, spool: &SpoolId, before: u64) -> Result<
 pub(super) fn unseen(
     transaction: &ReadTransaction,
     after: &str,
-    before: u64,
+    before: UnixSecs,
 ) -> Result<Piece<String, BareJid>, StoreError> {
     let table = transaction.open_table(ACCOUNTS)?;
     let mut piece = Piece { due: Vec::new(), next: None };
@@ -127,7 +127,7 @@ pub(super) fn unseen(
         let Ok(account) = BareJid::new(key.value()) else { continue };
         if let Ok(mut state) = decode_account(&account, record.value()) {
             let old = state.clone();
-            state.forget_unseen(UnixSecs::new(before));
+            state.forget_unseen(before);
             if state != old {
                 piece.due.push(account);
             }
@@ -140,7 +140,7 @@ pub(super) fn unseen(
 pub(super) fn old_tombstones(
     transaction: &ReadTransaction,
     after: &str,
-    before: u64,
+    before: UnixSecs,
 ) -> Result<Piece<String, String>, StoreError> {
     let table = transaction.open_table(TOMBSTONES)?;
     let mut piece = Piece { due: Vec::new(), next: None };

@@ -201,7 +201,7 @@ async fn call(store: &Store, name: &str, model: &Model, call: &Call) -> Result<(
             Ok(())
         }
         Call::Bury(id) => {
-            let tombstone = Tombstone { account: account(name), device: DeviceId(1), h: 1, at: 1 };
+            let tombstone = Tombstone { account: account(name), device: DeviceId(1), h: 1, at: UnixSecs::new(1) };
             store.save_tombstone(&format!("{name} {id}"), tombstone).await
         }
     }

@@ -347,7 +347,7 @@ async fn a_newcomer_that_turns_out_to_be_a_known_device_brings_its_spool() {
     store.change(&romeo, enable_on(1, "phone", 1)).await.unwrap();
     put(&store, &known, items(1..=5)).await.unwrap();
     store.change(&romeo, ended(1)).await.unwrap();
-    store.wake(&known, Wake { since: 2, reason: WakeReason::UpstreamLost }).await.unwrap();
+    store.wake(&known, Wake { since: UnixSecs::new(2), reason: WakeReason::UpstreamLost }).await.unwrap();
     store.change(&romeo, login(2, "new", 3)).await.unwrap();
     put(&store, &newcomer, items(1..=3)).await.unwrap();
     store.unspool(&of(&newcomer), 1).await.unwrap();
@@ -377,7 +377,7 @@ async fn a_merge_keeps_the_newcomers_wake() {
     store.change(&romeo, login(1, "old", 1)).await.unwrap();
     store.change(&romeo, enable_on(1, "phone", 1)).await.unwrap();
     store.change(&romeo, login(2, "new", 3)).await.unwrap();
-    let wake = Wake { since: 4, reason: WakeReason::Expired };
+    let wake = Wake { since: UnixSecs::new(4), reason: WakeReason::Expired };
     store.wake(&slot("romeo", 2), wake).await.unwrap();
     store.change(&romeo, enable_on(2, "phone", 5)).await.unwrap();
     assert_eq!(store.wakes().await.unwrap(), [(slot("romeo", 1), wake)]);
@@ -407,14 +407,14 @@ async fn what_waits_for_a_forgotten_device_is_deleted() {
 async fn nothing_is_kept_of_an_account_that_was_removed() {
     let directory = tempfile::tempdir().unwrap();
     let store = Store::open(directory.path()).unwrap();
-    let (wake, h) = (Wake { since: 1, reason: WakeReason::Expired }, 7);
+    let (wake, h) = (Wake { since: UnixSecs::new(1), reason: WakeReason::Expired }, 7);
     for name in ["romeo", "romeo2"] {
         store.change(&account(name), login(1, "r", 1)).await.unwrap();
         store.change(&account(name), enable_on(1, "one", 1)).await.unwrap();
         put(&store, &slot(name, 1), items(1..=3)).await.unwrap();
         put(&store, &slot(name, 9), items(1..=3)).await.unwrap();
         store.wake(&slot(name, 1), wake).await.unwrap();
-        let tombstone = Tombstone { account: account(name), device: DeviceId(1), h, at: 1 };
+        let tombstone = Tombstone { account: account(name), device: DeviceId(1), h, at: UnixSecs::new(1) };
         store.save_tombstone(&format!("id-{name}"), tombstone).await.unwrap();
     }
     let (state, _) = store.change(&account("romeo"), Change::Removed).await.unwrap();

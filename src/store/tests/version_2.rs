@@ -74,7 +74,7 @@ async fn verify(store: &Store) {
     assert_eq!(store.backlog(&phone).await.unwrap().count, 4);
     assert_eq!(store.account(&romeo).await.unwrap().device_of(LoginId(6)), Some(phone.device));
     assert_eq!(store.tombstone("grave").await.unwrap().unwrap().h, 7);
-    let restart = Wake { since: 5, reason: WakeReason::Restart };
+    let restart = Wake { since: UnixSecs::new(5), reason: WakeReason::Restart };
     assert_eq!(store.wakes().await.unwrap(), [(super::slots::slot("romeo", 2), restart)]);
     check_counts(store);
 }
