@@ -22,7 +22,7 @@ pub(super) fn session_entry(handle: &Handle, backlog: Backlog) -> SessionEntry {
     SessionEntry {
         jid: Jid::new(&format!("{}/{}", handle.account().as_str(), handle.resource())).to_string(),
         state: handle.reach().into(),
-        since: handle.since().get(),
+        since: handle.since(),
         client: notes.peer,
         queued,
         queue_bytes,
@@ -31,7 +31,7 @@ pub(super) fn session_entry(handle: &Handle, backlog: Backlog) -> SessionEntry {
         set_aside: handle.set_aside(),
         services: notes.services,
         push: notes.push.map(|(published, at)| last_publish(published, at)),
-        verdict: notes.verdict.map(|(verdict, at)| LastVerdict { verdict: verdict.to_owned(), at: at.get() }),
+        verdict: notes.verdict.map(|(verdict, at)| LastVerdict { verdict: verdict.to_owned(), at }),
     }
 }
 
@@ -51,25 +51,20 @@ pub(super) fn registration_entry(
         node: registration.target.node.as_deref().map(shortened),
         state,
         errors: registration.errors,
-        last_success: registration.last_success.map(UnixSecs::get),
-        undelivered_since: registration.undelivered_since.map(UnixSecs::get),
-        last_seen: registration.last_seen.get(),
+        last_success: registration.last_success,
+        undelivered_since: registration.undelivered_since,
+        last_seen: registration.last_seen,
         transport: next.map(|transport| transport.name().to_owned()),
         last: last.map(|(published, at)| last_publish(published, at)),
         passed_over: passed_over.into_iter().map(|(transport, reason)| passed_over_entry(transport, &reason)).collect(),
-        bidi_off_until: one_way_until.map(unix_of),
+        bidi_off_until: one_way_until.map(UnixSecs::from),
     }
-}
-
-/// Unix seconds of a time of day.
-fn unix_of(at: SystemTime) -> u64 {
-    at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs()
 }
 
 fn last_publish(published: Published, at: SystemTime) -> LastPublish {
     let (outcome, condition) = PingOutcome::of(published.outcome);
     let transport = published.transport.map(|transport| transport.name().to_owned());
-    LastPublish { transport, outcome, condition, at: unix_of(at) }
+    LastPublish { transport, outcome, condition, at: at.into() }
 }
 
 fn passed_over_entry(transport: Transport, reason: &str) -> PassedOver {
