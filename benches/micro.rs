@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
+use pushward::clock::UnixMillis;
 use pushward::jid::BareJid;
 use pushward::push::account::{DeviceId, LoginId};
 use pushward::push::classify::{Context, read};
@@ -127,7 +128,7 @@ fn queue(c: &mut Criterion) {
         bencher.iter(|| {
             for _ in 0..BATCH {
                 let Place::Memory(seq) = queue.place(message.bytes().len()) else { panic!("no room") };
-                queue.hold(Queued::new(message.clone(), seq, 0).of_leg(None, true));
+                queue.hold(Queued::new(message.clone(), seq, UnixMillis::new(0)).of_leg(None, true));
             }
             for _ in 0..BATCH {
                 black_box(queue.write_next());
@@ -177,7 +178,8 @@ fn spool_of(number: usize) -> SpoolId {
 async fn commit(store: &Store, sessions: usize, seq: u64) {
     let tasks = (0..sessions).map(|number| {
         let (store, spool) = (store.clone(), spool_of(number));
-        let item = Spooled { seq, received: 0, shared: true, archived: false, bytes: Bytes::from(text(200)) };
+        let item =
+            Spooled { seq, received: UnixMillis::new(0), shared: true, archived: false, bytes: Bytes::from(text(200)) };
         tokio::spawn(async move { store.spool(&spool, DeviceId(1), vec![item]).await.unwrap() })
     });
     for task in tasks.collect::<Vec<_>>() {

@@ -98,6 +98,12 @@ impl UnixMillis {
         Self(self.0.saturating_add(u64::try_from(by.as_millis()).unwrap_or(u64::MAX)))
     }
 
+    /// Returns the time that is `by` earlier, in whole milliseconds; the epoch at the earliest.
+    #[must_use]
+    pub fn minus(self, by: Duration) -> Self {
+        Self(self.0.saturating_sub(u64::try_from(by.as_millis()).unwrap_or(u64::MAX)))
+    }
+
     /// Returns the same time in whole seconds.
     pub const fn to_secs(self) -> UnixSecs {
         UnixSecs(self.0 / 1000)

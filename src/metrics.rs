@@ -39,6 +39,7 @@ use prometheus_client::encoding::text;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
 
+use crate::clock::UnixSecs;
 use crate::config::Transport;
 use crate::sync::lock;
 use crate::xml::SkipReason;
@@ -261,8 +262,8 @@ impl Metrics {
         self.handover.never_fetched(stanzas);
     }
 
-    /// Notes when the configuration was taken, in Unix seconds.
-    pub fn configured(&self, at: u64) {
+    /// Notes when the configuration was taken.
+    pub fn configured(&self, at: UnixSecs) {
         self.operation.configured(at);
     }
 
@@ -276,8 +277,8 @@ impl Metrics {
         self.operation.forget_certificates();
     }
 
-    /// Notes the end of the certificate of a configured domain, in Unix seconds, and its problems.
-    pub fn certificate<const N: usize>(&self, domain: &str, not_after: u64, problems: [(&'static str, bool); N]) {
+    /// Notes the end of the certificate of a configured domain, and its problems.
+    pub fn certificate<const N: usize>(&self, domain: &str, not_after: UnixSecs, problems: [(&'static str, bool); N]) {
         self.operation.certificate(domain, not_after, problems);
     }
 
@@ -340,11 +341,11 @@ mod tests {
         unsaved.set(7, 700);
         unsaved.set(4, 400);
         metrics.unsaved().set(9, 900);
-        metrics.configured(5);
+        metrics.configured(UnixSecs::new(5));
         metrics.reload(ReloadOutcome::Done);
-        metrics.certificate("gone.test", 1, [("expired", true)]);
+        metrics.certificate("gone.test", UnixSecs::new(1), [("expired", true)]);
         metrics.forget_certificates();
-        metrics.certificate("one.test", 2_000_000_000, [("expired", false), ("expires_soon", true)]);
+        metrics.certificate("one.test", UnixSecs::new(2_000_000_000), [("expired", false), ("expires_soon", true)]);
         let _client = metrics.logging_in();
         drop(metrics.logging_in());
         metrics.handshake(HandshakeOutcome::Established, Duration::from_millis(7));

@@ -6,6 +6,7 @@ use super::protocol::{
     LastPublish, LastVerdict, PassedOver, PingOutcome, RegistrationEntry, SessionEntry, SessionState, printable,
     shortened,
 };
+use crate::clock::UnixSecs;
 use crate::config::Transport;
 use crate::jid::{BareJid, Jid};
 use crate::publish::Standing;
@@ -21,7 +22,7 @@ pub(super) fn session_entry(handle: &Handle, backlog: Backlog) -> SessionEntry {
     SessionEntry {
         jid: Jid::new(&format!("{}/{}", handle.account().as_str(), handle.resource())).to_string(),
         state: handle.reach().into(),
-        since: handle.since().get(),
+        since: handle.since(),
         client: notes.peer,
         queued,
         queue_bytes,
@@ -30,7 +31,7 @@ pub(super) fn session_entry(handle: &Handle, backlog: Backlog) -> SessionEntry {
         set_aside: handle.set_aside(),
         services: notes.services,
         push: notes.push.map(|(published, at)| last_publish(published, at)),
-        verdict: notes.verdict.map(|(verdict, at)| LastVerdict { verdict: verdict.to_owned(), at: at.get() }),
+        verdict: notes.verdict.map(|(verdict, at)| LastVerdict { verdict: verdict.to_owned(), at }),
     }
 }
 
@@ -56,19 +57,14 @@ pub(super) fn registration_entry(
         transport: next.map(|transport| transport.name().to_owned()),
         last: last.map(|(published, at)| last_publish(published, at)),
         passed_over: passed_over.into_iter().map(|(transport, reason)| passed_over_entry(transport, &reason)).collect(),
-        bidi_off_until: one_way_until.map(unix_of),
+        bidi_off_until: one_way_until.map(UnixSecs::from),
     }
-}
-
-/// Unix seconds of a time of day.
-fn unix_of(at: SystemTime) -> u64 {
-    at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs()
 }
 
 fn last_publish(published: Published, at: SystemTime) -> LastPublish {
     let (outcome, condition) = PingOutcome::of(published.outcome);
     let transport = published.transport.map(|transport| transport.name().to_owned());
-    LastPublish { transport, outcome, condition, at: unix_of(at) }
+    LastPublish { transport, outcome, condition, at: at.into() }
 }
 
 fn passed_over_entry(transport: Transport, reason: &str) -> PassedOver {

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use crate::clock::UnixSecs;
 use crate::metrics::{CounterValues, Measured};
 
 /// How often numbers are noted.
@@ -15,8 +16,8 @@ const KEPT: usize = 360;
 /// The numbers of one moment. Counters stand as they were, since the start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub(super) struct Sample {
-    /// Unix seconds.
-    at: u64,
+    /// The moment.
+    at: UnixSecs,
     connections: usize,
     live: usize,
     suspect: usize,
@@ -32,7 +33,7 @@ pub(super) struct Sample {
 }
 
 impl Sample {
-    pub(super) fn new(at: u64, connections: usize, measured: &Measured, counted: &CounterValues) -> Self {
+    pub(super) fn new(at: UnixSecs, connections: usize, measured: &Measured, counted: &CounterValues) -> Self {
         let total = measured.total();
         let published = |accepted: bool| -> u64 {
             counted
@@ -87,9 +88,9 @@ mod tests {
     fn an_hour_is_kept_and_no_more() {
         let mut history = History::default();
         for at in 0..1000 {
-            history.push(Sample { at, ..Sample::default() });
+            history.push(Sample { at: UnixSecs::new(at), ..Sample::default() });
         }
         let samples = history.samples();
-        assert_eq!((samples.len(), samples[0].at, samples[359].at), (360, 640, 999));
+        assert_eq!((samples.len(), samples[0].at.get(), samples[359].at.get()), (360, 640, 999));
     }
 }

@@ -2,13 +2,14 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use super::history::{History, Sample};
 use super::page_data::{DaemonData, PageData};
 use super::protocol::DaemonStatus;
 use super::reachability::Reachability;
 use super::store_queries::{LatestAnswer, Unanswered};
+use crate::clock;
 use crate::metrics::{DiskUsage, Measured, Tally, Wait};
 use crate::relay::Relay;
 use crate::store::Measures;
@@ -86,7 +87,7 @@ impl DaemonNumbers {
         let (measured, metrics) = (self.measured().await, self.relay.metrics());
         let about = DaemonData {
             version: env!("CARGO_PKG_VERSION"),
-            now: unix(),
+            now: clock::unix_secs(),
             uptime: self.started.elapsed().as_secs(),
             draining: self.is_draining(),
             connections: self.connections(measured.total()),
@@ -104,7 +105,7 @@ impl DaemonNumbers {
     pub(super) async fn sample(&self) {
         let measured = self.measured().await;
         let connections = self.connections(measured.total());
-        let sample = Sample::new(unix(), connections, &measured, &self.relay.metrics().counted());
+        let sample = Sample::new(clock::unix_secs(), connections, &measured, &self.relay.metrics().counted());
         self.history().push(sample);
     }
 
@@ -183,8 +184,4 @@ impl DaemonNumbers {
             Unanswered::Failed(_) => {}
         })
     }
-}
-
-fn unix() -> u64 {
-    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }

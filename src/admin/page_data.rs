@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use super::history::{EVERY, History, Sample};
+use crate::clock::UnixSecs;
 use crate::metrics::{CounterValues, DiskUsage, Measured, Tally};
 
 /// The whole of `/status.json`.
@@ -31,8 +32,8 @@ pub(super) struct PageData {
 #[derive(Clone, Copy, Debug, Serialize)]
 pub(super) struct DaemonData {
     pub(super) version: &'static str,
-    /// Unix seconds.
-    pub(super) now: u64,
+    /// The present time.
+    pub(super) now: UnixSecs,
     /// Seconds since the start.
     pub(super) uptime: u64,
     pub(super) draining: bool,

@@ -9,6 +9,7 @@ use std::net::SocketAddr;
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncReadExt};
 
+use crate::clock::UnixSecs;
 use crate::jid::{BareJid, Jid};
 use crate::push::outcome::Outcome;
 use crate::secret::Secret;
@@ -164,8 +165,8 @@ pub struct SessionEntry {
     pub jid: String,
     /// Never [`SessionState::None`].
     pub state: SessionState,
-    /// Since when it is so, in unix seconds.
-    pub since: u64,
+    /// Since when it is so.
+    pub since: UnixSecs,
     /// Where its client is from, or was last.
     pub client: Option<SocketAddr>,
     /// Stanzas in memory that await an acknowledgement.
@@ -192,8 +193,8 @@ pub struct SessionEntry {
 pub struct LastVerdict {
     /// What was decided, and why.
     pub verdict: String,
-    /// When, in unix seconds.
-    pub at: u64,
+    /// When.
+    pub at: UnixSecs,
 }
 
 /// A registration.
@@ -211,13 +212,13 @@ pub struct RegistrationEntry {
     pub state: SessionState,
     /// Errors in a row.
     pub errors: u32,
-    /// Unix seconds of the last notification that was accepted, to the minute.
-    pub last_success: Option<u64>,
-    /// Unix seconds since when no notification has reached its push service; `None`: the last one has.
+    /// The time of the last notification that was accepted, to the minute.
+    pub last_success: Option<UnixSecs>,
+    /// Since when no notification has reached its push service; `None`: the last one has.
     #[serde(default)]
-    pub undelivered_since: Option<u64>,
-    /// Unix seconds of the device's last contact.
-    pub last_seen: u64,
+    pub undelivered_since: Option<UnixSecs>,
+    /// The time of the device's last contact.
+    pub last_seen: UnixSecs,
     /// The transport by which its push service is told next; `None`: there is none.
     #[serde(default)]
     pub transport: Option<String>,
@@ -227,9 +228,9 @@ pub struct RegistrationEntry {
     /// Transports that its push service was not told by when they were tried last.
     #[serde(default)]
     pub passed_over: Vec<PassedOver>,
-    /// Until when its push service is not asked for answers on the domain's stream, unix seconds: it has sent more than answers.
+    /// Until when its push service is not asked for answers on the domain's stream: it has sent more than answers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub bidi_off_until: Option<u64>,
+    pub bidi_off_until: Option<UnixSecs>,
 }
 
 /// What came of the last notification to a push service.
@@ -242,8 +243,8 @@ pub struct LastPublish {
     /// The stanza error condition that it was refused with.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub condition: Option<String>,
-    /// Unix seconds.
-    pub at: u64,
+    /// When.
+    pub at: UnixSecs,
 }
 
 /// A transport that was passed over.

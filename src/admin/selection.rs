@@ -44,6 +44,7 @@ fn some(found: Vec<&Registration>) -> Result<Vec<&Registration>, Refusal> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clock::UnixSecs;
     use crate::push::account::DeviceId;
     use crate::push::registration::Target;
 
@@ -52,7 +53,7 @@ mod tests {
             target: Target { service: service.parse().unwrap(), node: node.map(str::to_owned) },
             options: None,
             device: DeviceId(1),
-            last_seen: 0,
+            last_seen: UnixSecs::new(0),
             errors: 0,
             last_success: None,
             undelivered_since: None,

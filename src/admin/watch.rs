@@ -5,7 +5,7 @@ mod screen;
 mod table;
 
 use std::io::{self, IsTerminal, Write};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use tokio::select;
 use tokio::signal::unix::{SignalKind, signal};
@@ -14,6 +14,7 @@ use tokio::time::sleep;
 
 use super::client::{AskError, ask};
 use super::protocol::{AdminAnswer, AdminRequest};
+use crate::clock;
 use crate::config::Config;
 use observation::Observation;
 use screen::{KeyPress, Screen};
@@ -62,8 +63,7 @@ async fn observation(config: &Config, with_sessions: bool) -> Result<Observation
         })
         .await?;
     }
-    let at = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs());
-    Ok(Observation { at, status, sessions: with_sessions.then_some(sessions) })
+    Ok(Observation { at: clock::unix_secs(), status, sessions: with_sessions.then_some(sessions) })
 }
 
 fn print(observation: &Observation, json: bool) -> io::Result<()> {

@@ -7,6 +7,7 @@ use prometheus_client::registry::Registry;
 
 use super::labels::{Labels, gauge};
 use super::outcome::ReloadOutcome;
+use crate::clock::UnixSecs;
 
 /// The number of times that each limit was reached.
 pub type LimitsReached = Family<Labels<1>, Counter>;
@@ -43,8 +44,8 @@ impl Operation {
         self.limits_reached.clone()
     }
 
-    pub(super) fn configured(&self, at: u64) {
-        self.reload_success.set(gauge(at));
+    pub(super) fn configured(&self, at: UnixSecs) {
+        self.reload_success.set(gauge(at.get()));
     }
 
     pub(super) fn reload(&self, outcome: ReloadOutcome) {
@@ -59,11 +60,11 @@ impl Operation {
     pub(super) fn certificate<const N: usize>(
         &self,
         domain: &str,
-        not_after: u64,
+        not_after: UnixSecs,
         problems: [(&'static str, bool); N],
     ) {
         let domain = || ("domain", domain.to_owned());
-        self.certificate_expiry.get_or_create(&[domain()]).set(gauge(not_after));
+        self.certificate_expiry.get_or_create(&[domain()]).set(gauge(not_after.get()));
         for (problem, has) in problems {
             let labels = [domain(), ("problem", problem.to_owned())];
             self.certificate_problem.get_or_create(&labels).set(i64::from(has));

@@ -16,13 +16,14 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::server::ParsedCertificate;
 use rustls::sign::CertifiedKey;
 
+use crate::clock::UnixSecs;
 use crate::config::Host;
 use crate::jid;
 
 /// The longest that a certificate may still be valid for [`judge`] to say that it ends soon.
 const SOON: Duration = Duration::from_secs(14 * 24 * 60 * 60);
 /// The last second of the year 9999, which a certificate names that never ends (RFC 5280 §4.1.2.5).
-const NEVER: u64 = 253_402_300_799;
+const NEVER: UnixSecs = UnixSecs::new(253_402_300_799);
 
 /// An error in a host's certificate, which the operator has to mend.
 #[derive(Debug, thiserror::Error)]
@@ -179,12 +180,12 @@ pub fn judge(key: &CertifiedKey, domain: &str, now: SystemTime) -> Vec<Defect> {
     defects
 }
 
-/// The end of a certificate, in Unix seconds.
-pub fn not_after(key: &CertifiedKey) -> u64 {
+/// The end of a certificate.
+pub fn not_after(key: &CertifiedKey) -> UnixSecs {
     let Some((leaf, intermediates)) = key.cert.split_first() else { return NEVER };
     let Ok(parsed) = ParsedCertificate::try_from(leaf) else { return NEVER };
-    match objection(&parsed, intermediates, Duration::from_secs(NEVER)) {
-        Some(ExpiredContext { not_after, .. }) => not_after.as_secs(),
+    match objection(&parsed, intermediates, Duration::from_secs(NEVER.get())) {
+        Some(ExpiredContext { not_after, .. }) => UnixSecs::new(not_after.as_secs()),
         _ => NEVER,
     }
 }
@@ -396,7 +397,7 @@ mod tests {
         assert_eq!(judge(&key, "localhost", end - day), [Defect::ExpiresSoon]);
         assert_eq!(judge(&key, "localhost", end - 14 * day + day / 2), [Defect::ExpiresSoon]);
         assert_eq!(judge(&key, "localhost", end - 14 * day - day / 2), []);
-        assert_eq!(UNIX_EPOCH + Duration::from_secs(not_after(&key)), end);
+        assert_eq!(not_after(&key), end.into());
     }
 
     fn humantime_end(year: i32) -> u64 {

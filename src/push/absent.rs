@@ -140,6 +140,7 @@ impl Away {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clock::UnixSecs;
     use crate::jid::BareJid;
     use crate::push::classify::{self, Context};
     use crate::push::rooms::Rooms;
@@ -150,7 +151,7 @@ mod tests {
             target: Target { service: "push.example".parse().unwrap(), node: Some(node.to_owned()) },
             options: None,
             device: DeviceId(device),
-            last_seen: 0,
+            last_seen: UnixSecs::new(0),
             errors: 0,
             last_success: None,
             undelivered_since: None,

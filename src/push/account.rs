@@ -14,6 +14,7 @@ pub use super::device::{Device, DeviceId, LoginId};
 use super::guard::Guard;
 use super::mucsub::Subscriptions;
 use super::registration::{Registration, Target};
+use crate::clock::UnixSecs;
 
 /// All that is kept about an account.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -108,8 +109,8 @@ impl Account {
         None
     }
 
-    /// Returns whether [`Change::Succeeded`] at these unix seconds would make no difference to the registration.
-    pub fn knows_success(&self, target: &Target, at: u64) -> bool {
+    /// Returns whether [`Change::Succeeded`] at this time would make no difference to the registration.
+    pub fn knows_success(&self, target: &Target, at: UnixSecs) -> bool {
         self.registrations.iter().find(|r| r.target == *target).is_some_and(|r| r.knows_success(at))
     }
 
@@ -123,9 +124,9 @@ impl Account {
         self.registrations.iter_mut().for_each(|r| (r.last_success, r.undelivered_since) = (None, None));
     }
 
-    /// Forgets the registrations and devices without an open session that were not seen since `before`, unix seconds, and the
+    /// Forgets the registrations and devices without an open session that were not seen since `before`, and the
     /// registrations whose service has been out of reach since then; returns how many registrations went.
-    pub fn forget_unseen(&mut self, before: u64) -> usize {
+    pub fn forget_unseen(&mut self, before: UnixSecs) -> usize {
         let had = self.registrations.len();
         let open: Vec<_> = self.devices.iter().filter(|d| d.is_open()).map(|d| d.id).collect();
         let is_out_of_reach = |r: &Registration| r.undelivered_since.is_some_and(|since| since < before);
@@ -179,7 +180,7 @@ impl Account {
         self.devices.iter_mut().find(|d| d.id == id)
     }
 
-    fn seen(&mut self, device: DeviceId, at: u64) {
+    fn seen(&mut self, device: DeviceId, at: UnixSecs) {
         if let Some(device) = self.device_mut(device) {
             device.last_seen = device.last_seen.max(at);
         }

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Deserializer, Serialize};
 
 use super::guard::Guard;
+use crate::clock::UnixSecs;
 
 /// Names a device within its account: random, never reused. The default, 0, is none's.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -34,8 +35,8 @@ pub struct Device {
     /// The resumption ids that it was given, oldest first: it may present any of them.
     #[serde(default)]
     pub sm_ids: Vec<String>,
-    /// Unix seconds of its last contact.
-    pub last_seen: u64,
+    /// The time of its last contact.
+    pub last_seen: UnixSecs,
     /// The logins whose sessions are open on the server, oldest first. Still so at a start: they were lost with the process.
     ///
     /// None is ever left out while its session lives. Each stands for a session that was admitted (`connections`, and
@@ -55,7 +56,7 @@ impl Device {
             resource: String::new(),
             agent: None,
             sm_ids: Vec::new(),
-            last_seen: 0,
+            last_seen: UnixSecs::default(),
             open: Vec::new(),
             guard: None,
         }

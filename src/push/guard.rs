@@ -15,14 +15,16 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::clock::UnixMillis;
+
 /// The longest time between the writing of a stanza, or the start of an attachment, and an end that counts.
 pub const PATIENCE: Duration = Duration::from_secs(5);
 /// The number of ends after which a stanza is written alone.
 const ENDS: u8 = 2;
 /// The most stanzas of one device that can be set aside at the same time.
 const MAX_SET_ASIDE: usize = 100;
-/// The time for which the guard is off for a device after it has set aside the wrong stanzas, in milliseconds.
-const PAUSE: u64 = 3_600_000;
+/// The time for which the guard is off for a device after it has set aside the wrong stanzas.
+const PAUSE: Duration = Duration::from_secs(3600);
 
 /// The hash that identifies a stanza.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -41,8 +43,8 @@ struct Suspect {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Aside {
     mark: Mark,
-    /// Unix milliseconds of the moment at which it was set aside.
-    since: u64,
+    /// The time at which it was set aside.
+    since: UnixMillis,
 }
 
 /// The guard of one device. Empty unless its client has ended soon after a stanza.
@@ -56,9 +58,9 @@ pub struct Guard {
     /// A stanza was just set aside. The next attachment shows whether it was the cause.
     #[serde(skip_serializing_if = "is_false")]
     trial: bool,
-    /// The guard is off until this time, Unix milliseconds.
+    /// The guard is off until this time.
     #[serde(skip_serializing_if = "Option::is_none")]
-    paused_until: Option<u64>,
+    paused_until: Option<UnixMillis>,
 }
 
 /// Tells serde which fields to leave out.
@@ -70,8 +72,8 @@ fn is_false(value: &bool) -> bool {
 /// The end of an attachment by the client itself: a stream error, a footer, a closed or reset connection.
 #[derive(Clone, Copy, Debug)]
 pub struct End {
-    /// Unix milliseconds.
-    pub now: u64,
+    /// The time of the end.
+    pub now: UnixMillis,
     /// The time since its bind or resumption.
     pub lasted: Duration,
     /// The first stanza that the client had not acknowledged.
@@ -121,7 +123,7 @@ impl Guard {
         if trial && end.lasted <= PATIENCE {
             let aside = std::mem::take(&mut self.aside);
             self.suspect = None;
-            self.paused_until = Some(end.now.saturating_add(PAUSE));
+            self.paused_until = Some(end.now.plus(PAUSE));
             return Finding::GivenBack(aside.len());
         }
         match end.first.filter(|first| first.written <= PATIENCE) {
@@ -130,7 +132,7 @@ impl Guard {
         }
     }
 
-    fn suspects(&mut self, now: u64, first: First) -> Finding {
+    fn suspects(&mut self, now: UnixMillis, first: First) -> Finding {
         let ends = self.suspect.filter(|suspect| suspect.mark == first.mark).map_or(0, |suspect| suspect.ends);
         if ends >= ENDS && first.alone && self.aside.len() < MAX_SET_ASIDE {
             self.suspect = None;
@@ -143,9 +145,8 @@ impl Guard {
     }
 
     /// Forgets stanzas that are older than `ttl`, and a pause that is over.
-    pub fn age(&mut self, now: u64, ttl: Duration) {
-        let ttl = u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX);
-        self.aside.retain(|aside| aside.since.saturating_add(ttl) > now);
+    pub fn age(&mut self, now: UnixMillis, ttl: Duration) {
+        self.aside.retain(|aside| aside.since.plus(ttl) > now);
         self.paused_until = self.paused_until.filter(|until| *until > now);
     }
 
@@ -177,7 +178,7 @@ impl Guard {
     }
 
     /// Returns whether a stanza has to be written alone, with nothing after it until it is acknowledged.
-    pub fn wants_alone(&self, mark: Mark, now: u64) -> bool {
+    pub fn wants_alone(&self, mark: Mark, now: UnixMillis) -> bool {
         let paused = self.paused_until.is_some_and(|until| until > now);
         !paused && self.suspect.is_some_and(|suspect| suspect.mark == mark && suspect.ends >= ENDS)
     }
@@ -213,12 +214,12 @@ pub(crate) mod tests {
     #[derive(Default)]
     struct Rig {
         guard: Guard,
-        now: u64,
+        now: UnixMillis,
     }
 
     impl Rig {
         fn end(&mut self, first: Option<Mark>, written: u64, lasted: u64) -> Finding {
-            self.now += lasted;
+            self.now = self.now.plus(Duration::from_millis(lasted));
             let alone = |mark| self.guard.wants_alone(mark, self.now);
             let first = first.map(|mark| First { mark, written: Duration::from_millis(written), alone: alone(mark) });
             let finding =
@@ -241,7 +242,7 @@ pub(crate) mod tests {
         }
 
         fn acknowledges(&mut self, lasted: u64, marks: &[Mark]) {
-            self.now += lasted;
+            self.now = self.now.plus(Duration::from_millis(lasted));
             self.guard.acknowledged(Duration::from_millis(lasted), marks.iter().copied());
         }
     }
@@ -278,10 +279,10 @@ pub(crate) mod tests {
         let mut rig = Rig::default();
         for _ in 0..5 {
             let first = Some(First { mark: POISON, written: Duration::ZERO, alone: false });
-            let end = End { now: 0, lasted: Duration::from_secs(60), first, ttl: TTL };
+            let end = End { now: UnixMillis::default(), lasted: Duration::from_secs(60), first, ttl: TTL };
             assert_eq!(rig.guard.ended(end), Finding::Suspected);
         }
-        assert!(rig.guard.wants_alone(POISON, 0));
+        assert!(rig.guard.wants_alone(POISON, UnixMillis::default()));
     }
 
     #[test]
@@ -318,8 +319,8 @@ pub(crate) mod tests {
             rig.set_aside(POISON);
             assert_eq!(rig.end(first, 0, lasted), Finding::GivenBack(1));
             assert_eq!(rig.guard.count(), 0);
-            let until = rig.now + PAUSE;
-            while rig.now + SECOND < until {
+            let until = rig.now.plus(PAUSE);
+            while rig.now.plus(Duration::from_millis(SECOND)) < until {
                 assert_eq!(rig.breaks_on(POISON), Finding::Nothing);
                 assert!(!rig.guard.wants_alone(POISON, rig.now));
             }
@@ -378,7 +379,7 @@ pub(crate) mod tests {
             rig.acknowledges(6000, &[]);
         }
         assert_eq!([POISON; 4].map(|mark| rig.breaks_on(mark)), [Finding::Suspected; 4], "there is no room");
-        rig.now += u64::try_from(TTL.as_millis()).unwrap();
+        rig.now = rig.now.plus(TTL);
         assert_eq!((rig.breaks_on(POISON), rig.guard.count()), (Finding::SetAside, 1));
     }
 }

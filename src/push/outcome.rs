@@ -2,6 +2,7 @@
 
 use super::account::Change;
 use super::registration::Target;
+use crate::clock::UnixSecs;
 use crate::xml::{Node, excerpt, ns};
 
 /// The outcome of a publish.
@@ -58,7 +59,7 @@ impl Outcome {
     }
 
     /// The change of the registration; `max_errors` in a row end it.
-    pub fn change(&self, target: &Target, max_errors: u32, at: u64) -> Option<Change> {
+    pub fn change(&self, target: &Target, max_errors: u32, at: UnixSecs) -> Option<Change> {
         let target = target.clone();
         match self {
             Self::Accepted => Some(Change::Succeeded { target, at }),
@@ -97,8 +98,8 @@ mod tests {
     #[test]
     fn what_no_service_has_got_is_noted_and_what_may_have_arrived_is_not() {
         let target = Target { service: "push.example".parse().unwrap(), node: None };
-        let changes = |outcome: Outcome| outcome.change(&target, 3, 7);
-        let undelivered = Some(Change::Undelivered { target: target.clone(), at: 7 });
+        let changes = |outcome: Outcome| outcome.change(&target, 3, UnixSecs::new(7));
+        let undelivered = Some(Change::Undelivered { target: target.clone(), at: UnixSecs::new(7) });
         assert_eq!(changes(Outcome::NotSent), undelivered);
         assert_eq!(changes(Outcome::Wait("remote-server-timeout".into())), undelivered);
         assert_eq!(changes(Outcome::Unknown), None);

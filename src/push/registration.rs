@@ -4,9 +4,11 @@ mod error;
 mod extensions;
 
 use std::fmt;
+use std::time::Duration;
 
 use super::device::DeviceId;
 use super::settings::PushSettings;
+use crate::clock::UnixSecs;
 use crate::jid::{FullJid, Jid};
 use crate::secret::Secret;
 use crate::xml::{Node, ns};
@@ -135,38 +137,38 @@ pub struct Registration {
     pub extensions: Box<Extensions>,
     /// The device that owns it.
     pub device: DeviceId,
-    /// Unix seconds of the device's last contact.
-    pub last_seen: u64,
+    /// The time of the device's last contact.
+    pub last_seen: UnixSecs,
     /// Publish errors in a row, `wait` errors not counted.
     #[serde(default)]
     pub errors: u32,
-    /// Unix seconds of the last publish that was accepted, to the minute; `None` if none was yet.
+    /// The time of the last publish that was accepted, to the minute; `None` if none was yet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub last_success: Option<u64>,
-    /// Unix seconds of the first publish that was not delivered since the service last answered; `None` if none was.
+    pub last_success: Option<UnixSecs>,
+    /// The time of the first publish that was not delivered since the service last answered; `None` if none was.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub undelivered_since: Option<u64>,
+    pub undelivered_since: Option<UnixSecs>,
 }
 
-/// The precision of the last success, in seconds: a change of an account is a write to the disk.
-const SUCCESS_PRECISION: u64 = 60;
+/// The precision of the last success: a change of an account is a write to the disk.
+const SUCCESS_PRECISION: Duration = Duration::from_secs(60);
 
 impl Registration {
-    /// A publish was accepted, at these unix seconds.
-    pub(super) fn succeeded(&mut self, at: u64) {
+    /// A publish was accepted at this time.
+    pub(super) fn succeeded(&mut self, at: UnixSecs) {
         (self.errors, self.undelivered_since) = (0, None);
         if !self.is_recent(at) {
             self.last_success = Some(at);
         }
     }
 
-    /// Returns whether a success at these unix seconds makes no difference.
-    pub(super) fn knows_success(&self, at: u64) -> bool {
+    /// Returns whether a success at this time makes no difference.
+    pub(super) fn knows_success(&self, at: UnixSecs) -> bool {
         self.errors == 0 && self.undelivered_since.is_none() && self.is_recent(at)
     }
 
-    fn is_recent(&self, at: u64) -> bool {
-        self.last_success.is_some_and(|last| at < last.saturating_add(SUCCESS_PRECISION))
+    fn is_recent(&self, at: UnixSecs) -> bool {
+        self.last_success.is_some_and(|last| at < last.plus(SUCCESS_PRECISION))
     }
 }
 

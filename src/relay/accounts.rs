@@ -68,7 +68,7 @@ impl Accounts {
         let candidate = DeviceId(rand::random());
         let presented = bound.presented.as_ref().map(|id| id.as_str().to_owned());
         let resource = bound.jid.resource().to_owned();
-        let (agent, login, at) = (bound.agent.clone(), handle.login(), clock::unix_secs().get());
+        let (agent, login, at) = (bound.agent.clone(), handle.login(), clock::unix_secs());
         let change = Change::Login { candidate, login, resource, agent, presented: presented.clone(), at };
         let known = self.registry.news(handle.account()).account;
         let logged_in = match self.store.log_in_knowing(handle.account(), known, change).await {
@@ -148,7 +148,7 @@ impl Accounts {
         for device in before.devices.iter().filter(is_here) {
             for login in device.open.iter().copied() {
                 let (candidate, resource, agent) = (device.id, device.resource.clone(), device.agent.clone());
-                let at = clock::unix_secs().get();
+                let at = clock::unix_secs();
                 let login = Change::Login { candidate, login, resource, agent, presented: None, at };
                 self.change(account, login).await?;
             }

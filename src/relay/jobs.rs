@@ -280,11 +280,11 @@ impl Jobs {
             }
             StoreRequest::Tombstone(id, h) => Box::pin(async move {
                 let Slot { account, device } = slot;
-                let tombstone = Tombstone { account, device, h: h.get(), at: clock::unix_secs().get() };
+                let tombstone = Tombstone { account, device, h: h.get(), at: clock::unix_secs() };
                 Done::Quiet(store.save_tombstone_of(own.login, id.as_str(), tombstone).await)
             }),
             StoreRequest::Wake(reason) => {
-                let wake = Wake { since: clock::unix_secs().get(), reason };
+                let wake = Wake { since: clock::unix_secs(), reason };
                 Box::pin(async move { Done::Quiet(store.wake(&slot, wake).await) })
             }
         }

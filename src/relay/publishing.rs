@@ -100,7 +100,7 @@ impl Publishing {
     /// Stores what follows from an outcome.
     pub(super) async fn note_outcome(&self, account: &BareJid, target: &Target, outcome: &Outcome) {
         let max_errors = self.current.load().config.push.settings.max_errors;
-        if let Some(change) = outcome.change(target, max_errors, clock::unix_secs().get())
+        if let Some(change) = outcome.change(target, max_errors, clock::unix_secs())
             && let Err(error) = self.accounts.change(account, change).await
         {
             self.accounts.log_not_stored(&error);

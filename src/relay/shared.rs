@@ -125,7 +125,7 @@ impl Relay {
 
     /// The configuration has come into force.
     pub fn configured(&self) {
-        self.metrics.configured(clock::unix_secs().get());
+        self.metrics.configured(clock::unix_secs());
         self.certificates.on_loaded();
     }
 

@@ -21,7 +21,7 @@ const TOMBSTONES: Duration = Duration::from_secs(7 * 24 * 3600);
 impl Relay {
     /// Notes which sessions were lost with the process before. Before the first client comes.
     pub async fn recover(&self) {
-        match self.store().recover(clock::unix_secs().get()).await {
+        match self.store().recover(clock::unix_secs()).await {
             Ok(lost) if lost.is_empty() => {}
             Ok(lost) => tracing::warn!(sessions = lost.len(), "sessions were lost with the process before"),
             Err(error) => tracing::error!(%error, "lost sessions cannot be counted"),
@@ -52,7 +52,7 @@ async fn age(relay: &Relay) {
     loop {
         let ttl = ttl(&relay.current().config);
         let publish = |account: &_, state: &_| relay.registry().publish(account, state, None);
-        match relay.store().expire_noting(clock::unix_secs().get(), ttl, publish).await {
+        match relay.store().expire_noting(clock::unix_secs(), ttl, publish).await {
             Ok(expired) => {
                 tracing::debug!(?expired, "aged");
                 relay.metrics().never_fetched(expired.stanzas);

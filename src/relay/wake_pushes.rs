@@ -199,6 +199,7 @@ fn log_waits(slot: &Slot, wake: &Wake) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clock::{UnixMillis, UnixSecs};
     use crate::jid::BareJid;
     use crate::push::account::{Change, DeviceId};
     use crate::push::guard::Mark;
@@ -215,7 +216,7 @@ mod tests {
         let slots = ["a@localhost", "b@localhost", "c@localhost"]
             .map(|account| Slot { account: account.parse().unwrap(), device: DeviceId(1) });
         for slot in &slots {
-            relay.store().wake(slot, Wake { since: 1, reason: WakeReason::Restart }).await.unwrap();
+            relay.store().wake(slot, Wake { since: UnixSecs::new(1), reason: WakeReason::Restart }).await.unwrap();
         }
         relay.store().set_account(&slots[1].account, b"hunter2");
         let mut pushes = WakePushes::new(&relay);
@@ -231,12 +232,19 @@ mod tests {
         let relay = rig::relay(directory.path());
         let slot = Slot { account: BareJid::new("juliet@example.org").unwrap(), device: DeviceId(1) };
         let (candidate, login) = (slot.device, relay.store().next_login());
-        let known = Change::Login { candidate, login, resource: "r".into(), agent: None, presented: None, at: 1 };
+        let known = Change::Login {
+            candidate,
+            login,
+            resource: "r".into(),
+            agent: None,
+            presented: None,
+            at: UnixSecs::new(1),
+        };
         let registration = Registration {
             target: Target { service: "push.example.net".parse().unwrap(), node: None },
             options: None,
             device: slot.device,
-            last_seen: 1,
+            last_seen: UnixSecs::new(1),
             errors: 0,
             extensions: Default::default(),
             last_success: None,
@@ -250,7 +258,13 @@ mod tests {
         let spool = SpoolId { account: slot.account.clone(), login };
         let pushes = WakePushes::new(&relay);
         for (seq, count) in [(1, 0), (2, 1)] {
-            let item = Spooled { seq, received: 1, shared: false, archived: false, bytes: "<message/>".into() };
+            let item = Spooled {
+                seq,
+                received: UnixMillis::new(1),
+                shared: false,
+                archived: false,
+                bytes: "<message/>".into(),
+            };
             relay.store().spool(&spool, slot.device, vec![item]).await.unwrap();
             let counts: Vec<_> = pushes.publishes(&slot).await.unwrap().iter().map(|push| push.summary.count).collect();
             assert_eq!(counts, [count]);

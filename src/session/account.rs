@@ -145,7 +145,7 @@ impl AccountView {
     /// The device was in contact, which the store keeps for the choice of which device to forget first.
     pub(super) fn note_contact(&mut self, now: Instant, effects: &mut Effects) {
         if self.has_registration() {
-            let at = self.identity.unix(now);
+            let at = self.identity.calendar(now).to_secs();
             self.change(Change::Seen { device: self.device, at }, effects);
         }
     }
@@ -278,7 +278,7 @@ impl AccountView {
                     target,
                     options,
                     device: self.device,
-                    last_seen: self.identity.unix(now),
+                    last_seen: self.identity.calendar(now).to_secs(),
                     errors: 0,
                     last_success: None,
                     undelivered_since: None,

@@ -161,7 +161,7 @@ impl Delivery {
 
     /// Whether a stanza is the second delivery of a message that was kept.
     pub(super) fn is_redelivered(&self, now: Instant, element: &Element) -> bool {
-        self.memory.absorbs(self.identity.unix_ms(now), element, self.own())
+        self.memory.absorbs(self.identity.calendar(now), element, self.own())
     }
 
     /// A message came for the device, or was read for it from an earlier session's spool: no other device's copy is needed.
@@ -238,7 +238,7 @@ impl Delivery {
 
     fn item(&mut self, now: Instant, stanza: Incoming, seq: u64, rooms: &Rooms) -> Queued {
         let Incoming { element, ordinal, .. } = stanza;
-        let stamp = self.stamps.next(self.identity.unix_ms(now));
+        let stamp = self.stamps.next(self.identity.calendar(now));
         let (durable, from_room) = (is_durable(&element), is_from_room(&element, rooms));
         let item = Queued::new(element, seq, stamp.received).ahead_by(stamp.ahead);
         item.in_company(self.has_company).of_room(from_room).of_leg(ordinal, durable)
@@ -377,7 +377,7 @@ impl Delivery {
         // An acknowledgement that was on its way may be lost as well.
         let counted = self.queue.iter().chain(self.queue.in_flight()).filter(|item| item.ordinal.is_some());
         let messages = counted.map(|item| &item.element).filter(|element| element.kind() == Kind::Message);
-        let added = self.memory.keep(self.identity.unix_ms(now), messages, self.own());
+        let added = self.memory.keep(self.identity.calendar(now), messages, self.own());
         if added > 0 {
             effects.event(Event::Kept(added));
         }

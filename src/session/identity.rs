@@ -88,12 +88,8 @@ impl Identity {
         &self.clock
     }
 
-    pub(super) fn unix_ms(&self, now: Instant) -> u64 {
-        self.clock.calendar(now).get()
-    }
-
-    pub(super) fn unix(&self, now: Instant) -> u64 {
-        self.clock.calendar(now).to_secs().get()
+    pub(super) fn calendar(&self, now: Instant) -> UnixMillis {
+        self.clock.calendar(now)
     }
 
     /// Milliseconds on a clock of the session's own, which wraps after 49 days. Only differences mean something.

@@ -6,6 +6,7 @@ use aws_lc_rs::digest::{Context, SHA256};
 
 use super::event::Reported;
 use super::queue::Queued;
+use crate::clock::UnixMillis;
 use crate::push::guard::{Guard, Mark};
 use crate::xml::{Element, ns};
 
@@ -37,7 +38,7 @@ pub(super) fn mark_of(item: &Queued) -> Mark {
 }
 
 /// The hash of a stanza: addresses, type, id and children, without the elements that the server adds at each delivery.
-fn mark(element: &Element, received: Option<u64>) -> Mark {
+fn mark(element: &Element, received: Option<UnixMillis>) -> Mark {
     let node = element.node();
     let mut hasher = Stable::new();
     if let Some(received) = received {

@@ -223,7 +223,7 @@ impl Notifier {
         let waiting = queue.iter().filter(|item| !has_set_aside(account.guard(), item));
         for Queued { element, seq, received, .. } in waiting.chain(delivery.released(account)) {
             let reading = self.read(element);
-            let age = Duration::from_millis(self.identity.unix_ms(now).saturating_sub(*received));
+            let age = self.identity.calendar(now).since(*received);
             let (facts, audience) = (self.facts(&reading), self.audience(&reading, account));
             self.judge(now, Arrival { since, age, seq: *seq, facts, audience }, &reading, account, effects);
         }

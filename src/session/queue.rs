@@ -43,6 +43,7 @@ use std::num::NonZeroU64;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
+use crate::clock::UnixMillis;
 use crate::push::account::LoginId;
 use crate::xml::Element;
 
@@ -345,7 +346,7 @@ impl Queue {
     }
 
     /// A stanza of an earlier spool was read, and is for the client.
-    pub fn push_inherited(&mut self, spool: LoginId, place: u64, element: Element, received: u64) {
+    pub fn push_inherited(&mut self, spool: LoginId, place: u64, element: Element, received: UnixMillis) {
         match self.earlier.on_read(spool, place) {
             Some(seq) => self.segments.insert(Queued::read_back(element, seq, received)),
             // It stays on disk, for a later session.

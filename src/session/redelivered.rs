@@ -6,22 +6,24 @@
 
 use std::collections::VecDeque;
 use std::hash::{Hash, Hasher};
+use std::time::Duration;
 
 use super::archive::own_stanza_id;
+use crate::clock::UnixMillis;
 use crate::hash::keyed;
 use crate::jid::{BareJid, Jid};
 use crate::xml::{Element, Kind, Node, ns};
 
 /// Kept messages that are remembered of a device.
 const MOST: usize = 1000;
-/// How long each is, in milliseconds.
-const REMEMBERED: u64 = 3_600_000;
+/// How long each is.
+const REMEMBERED: Duration = Duration::from_secs(3600);
 
 /// What is known of a message that was kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct RepeatedMessage {
-    /// Until when it is remembered, Unix milliseconds.
-    until: u64,
+    /// Until when it is remembered.
+    until: UnixMillis,
     marks: Marks,
 }
 
@@ -63,8 +65,8 @@ impl KeptMessages {
         self.shorten();
     }
 
-    /// Forgets what is too old at a time in Unix milliseconds.
-    fn age(&mut self, now: u64) {
+    /// Forgets what is too old at this time.
+    fn age(&mut self, now: UnixMillis) {
         self.0.retain(|copy| copy.until > now);
         if self.0.is_empty() {
             self.0 = VecDeque::new();
@@ -72,10 +74,10 @@ impl KeptMessages {
     }
 
     /// Remembers a message that was kept.
-    pub(super) fn keep(&mut self, now: u64, message: &Element, own: OwnMessages<'_>) {
+    pub(super) fn keep(&mut self, now: UnixMillis, message: &Element, own: OwnMessages<'_>) {
         let marks = own.marks(message);
         if marks.archived.is_some() || marks.content.is_some() {
-            self.0.push_back(RepeatedMessage { until: now.saturating_add(REMEMBERED), marks });
+            self.0.push_back(RepeatedMessage { until: now.plus(REMEMBERED), marks });
             self.shorten();
         }
     }
@@ -85,7 +87,7 @@ impl KeptMessages {
     }
 
     /// Returns whether a message that comes late is the second delivery of a kept one. Each is taken for one only once.
-    pub(super) fn absorbs(&mut self, now: u64, message: &Element, own: OwnMessages<'_>) -> bool {
+    pub(super) fn absorbs(&mut self, now: UnixMillis, message: &Element, own: OwnMessages<'_>) -> bool {
         if self.is_empty() {
             return false;
         }
@@ -175,9 +177,9 @@ mod tests {
         let account = BareJid::new("juliet@example.org").unwrap();
         let own = OwnMessages { account: &account, seed: 7 };
         let memory = DeviceMemory::default();
-        memory.keep(0, std::iter::once(kept), own);
-        assert_eq!(memory.absorbs(1, comes, own), absorbed, "{:?}", comes.bytes());
-        assert!(!memory.absorbs(1, comes, own), "each absorbs one delivery");
+        memory.keep(UnixMillis::new(0), std::iter::once(kept), own);
+        assert_eq!(memory.absorbs(UnixMillis::new(1), comes, own), absorbed, "{:?}", comes.bytes());
+        assert!(!memory.absorbs(UnixMillis::new(1), comes, own), "each absorbs one delivery");
     }
 
     #[test]
@@ -225,18 +227,19 @@ mod tests {
         let account = BareJid::new("juliet@example.org").unwrap();
         let own = OwnMessages { account: &account, seed: 7 };
         let mut memory = KeptMessages::default();
+        let end = UnixMillis::new(0).plus(REMEMBERED);
         let id = |n: usize| format!(" id='{n}'");
-        (0..=MOST).for_each(|n| memory.keep(0, &message(&id(n), ""), own));
+        (0..=MOST).for_each(|n| memory.keep(UnixMillis::new(0), &message(&id(n), ""), own));
         let mut other = KeptMessages::default();
-        other.keep(1, &message(" id='other'", ""), own);
+        other.keep(UnixMillis::new(1), &message(" id='other'", ""), own);
         memory.add(other);
         assert_eq!(memory.len(), MOST);
         for (n, absorbed) in [(0, false), (1, false), (2, true)] {
-            assert_eq!(memory.absorbs(REMEMBERED - 1, &late(&id(n), ""), own), absorbed, "{n}");
+            assert_eq!(memory.absorbs(end.minus(Duration::from_millis(1)), &late(&id(n), ""), own), absorbed, "{n}");
         }
-        assert!(!memory.absorbs(REMEMBERED, &late(&id(3), ""), own));
+        assert!(!memory.absorbs(end, &late(&id(3), ""), own));
         assert_eq!(memory.len(), 1);
-        memory.age(REMEMBERED + 1);
+        memory.age(end.plus(Duration::from_millis(1)));
         assert_eq!(memory.memory(), 0);
     }
 }

@@ -6,6 +6,7 @@ use std::sync::{Mutex, MutexGuard};
 
 use super::redelivered::{KeptMessages, OwnMessages};
 use super::travel::Had;
+use crate::clock::UnixMillis;
 use crate::sync::lock;
 use crate::xml::Element;
 
@@ -45,7 +46,7 @@ impl DeviceMemory {
     /// Remembers messages that were kept when the server's connection broke. Returns the number of messages added.
     pub(super) fn keep<'a>(
         &self,
-        now: u64,
+        now: UnixMillis,
         messages: impl Iterator<Item = &'a Element>,
         own: OwnMessages<'_>,
     ) -> usize {
@@ -58,7 +59,7 @@ impl DeviceMemory {
     }
 
     /// Returns whether this is the second delivery of a kept message. A kept message is matched only once.
-    pub(super) fn absorbs(&self, now: u64, message: &Element, own: OwnMessages<'_>) -> bool {
+    pub(super) fn absorbs(&self, now: UnixMillis, message: &Element, own: OwnMessages<'_>) -> bool {
         !self.is_empty()
             && own.comes_late(message)
             && self.update(|remembered| remembered.kept.absorbs(now, message, own))

@@ -1,7 +1,6 @@
 //! What is asked of the store about accounts, their devices, and what a restart and time do to them.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use super::Store;
 use super::engine::Engine;
@@ -11,6 +10,7 @@ use super::op::{Effect, Op};
 use super::query::{Piece, Query, QueryAnswer};
 use super::tasks::{Asking, Task, TaskWait, Ticket, What};
 use super::values::{AccountPage, Expired, LoggedIn, Slot, SpoolId, Tombstone, Ttl, Wake, WakeReason};
+use crate::clock::{self, UnixMillis, UnixSecs};
 use crate::jid::BareJid;
 use crate::push::account::{Account, Change, DeviceId, LoginId};
 
@@ -231,7 +231,7 @@ impl Store {
 
     /// Writes a note that cannot be read again, as far as its key says what it was.
     async fn replace_wake(&self, slot: &Slot) -> Result<Wake, StoreError> {
-        let wake = Wake { since: crate::clock::unix_millis().get() / 1000, reason: WakeReason::Restart };
+        let wake = Wake { since: clock::unix_secs(), reason: WakeReason::Restart };
         tracing::error!(account = %slot.account, "the note that a device is to be woken could not be read: it is replaced");
         self.wake(slot, wake).await?;
         Ok(wake)
@@ -249,23 +249,23 @@ impl Store {
 
     /// To be called once, before anybody logs in: the sessions that were open when the process ended are lost. Marks their
     /// devices so, notes those that own a registration to be woken, unless they are noted already, deletes empty spools, and
-    /// returns the slots of all, in one transaction. `now` is in unix seconds. Accounts that cannot be read are passed over.
+    /// returns the slots of all, in one transaction. Accounts that cannot be read are passed over.
     ///
     /// # Errors
     /// [`StoreError::Database`], [`StoreError::Closed`].
-    pub async fn recover(&self, now: u64) -> Result<Vec<Slot>, StoreError> {
+    pub async fn recover(&self, now: UnixSecs) -> Result<Vec<Slot>, StoreError> {
         let Effect::Recovered(slots) = self.write_many(|revision| Op::Recover { now, revision }).await? else {
             return Err(StoreError::Mistaken);
         };
         Ok(slots)
     }
 
-    /// Deletes what is too old at `now`, unix seconds, piece by piece; what waits for a device that is forgotten goes with
+    /// Deletes what is too old at `now`, piece by piece; what waits for a device that is forgotten goes with
     /// it. Records that cannot be read are passed over.
     ///
     /// # Errors
     /// [`StoreError::Database`], [`StoreError::Closed`]; what was deleted before stays deleted.
-    pub async fn expire(&self, now: u64, ttl: Ttl) -> Result<Expired, StoreError> {
+    pub async fn expire(&self, now: UnixSecs, ttl: Ttl) -> Result<Expired, StoreError> {
         self.expire_noting(now, ttl, |_, _| {}).await
     }
 
@@ -275,21 +275,20 @@ impl Store {
     /// As [`Store::expire`].
     pub async fn expire_noting(
         &self,
-        now: u64,
+        now: UnixSecs,
         ttl: Ttl,
         note: impl FnMut(&BareJid, &Account),
     ) -> Result<Expired, StoreError> {
-        let before = |ttl: Duration| now.saturating_sub(ttl.as_secs());
         Ok(Expired {
-            registrations: self.expire_registrations(before(ttl.registration), note).await?,
-            tombstones: self.expire_tombstones(before(ttl.tombstone)).await?,
-            stanzas: self.expire_stanzas(before(ttl.orphan).saturating_mul(1000)).await?,
+            registrations: self.expire_registrations(now.minus(ttl.registration), note).await?,
+            tombstones: self.expire_tombstones(now.minus(ttl.tombstone)).await?,
+            stanzas: self.expire_stanzas(now.minus(ttl.orphan).to_millis()).await?,
         })
     }
 
     async fn expire_registrations(
         &self,
-        before: u64,
+        before: UnixSecs,
         mut note: impl FnMut(&BareJid, &Account),
     ) -> Result<u64, StoreError> {
         let (mut from, mut count) = (Some(String::new()), 0u64);
@@ -311,7 +310,7 @@ impl Store {
         Ok(count)
     }
 
-    async fn expire_tombstones(&self, before: u64) -> Result<u64, StoreError> {
+    async fn expire_tombstones(&self, before: UnixSecs) -> Result<u64, StoreError> {
         let (mut from, mut count) = (Some(String::new()), 0u64);
         while let Some(after) = from {
             let QueryAnswer::OldTombstones(Piece { due, next }) =
@@ -327,7 +326,7 @@ impl Store {
         Ok(count)
     }
 
-    async fn expire_stanzas(&self, before: u64) -> Result<u64, StoreError> {
+    async fn expire_stanzas(&self, before: UnixMillis) -> Result<u64, StoreError> {
         let (mut from, mut count) = (Some((String::new(), 0)), 0u64);
         while let Some(after) = from {
             let QueryAnswer::Away(Piece { due, next }) = self.read(Query::Away { after }).await? else {

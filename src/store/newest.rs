@@ -166,6 +166,7 @@ impl Drop for NewestReader<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clock::UnixSecs;
 
     fn subscribed(newest: &NewestRecords, account: &BareJid, at: u64) -> ChangeId {
         newest.accept(account, &login(at), |id| id)
@@ -173,7 +174,14 @@ mod tests {
 
     fn login(at: u64) -> Change {
         let (candidate, login) = (DeviceId(at), crate::push::account::LoginId(at));
-        Change::Login { candidate, login, resource: at.to_string(), agent: None, presented: None, at }
+        Change::Login {
+            candidate,
+            login,
+            resource: at.to_string(),
+            agent: None,
+            presented: None,
+            at: UnixSecs::new(at),
+        }
     }
 
     fn devices(account: &Account) -> Vec<u64> {

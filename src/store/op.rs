@@ -9,6 +9,7 @@ use std::ops::RangeInclusive;
 use super::error::StoreError;
 use super::schema::Count;
 use super::values::{Slot, SpoolId, Tombstone, Wake};
+use crate::clock::{UnixMillis, UnixSecs};
 use crate::jid::BareJid;
 use crate::push::account::{Account, Change, DeviceId, LoginId};
 use crate::session::queue::Spooled;
@@ -51,24 +52,24 @@ pub(super) enum Op {
     },
     /// Writes the tombstone of a session. Idempotent.
     SaveTombstone { sm_id: String, tombstone: Tombstone },
-    /// Deletes tombstones that are older than this, unix seconds. Idempotent.
-    ExpireTombstones { sm_ids: Vec<String>, before: u64 },
+    /// Deletes tombstones that are older than this. Idempotent.
+    ExpireTombstones { sm_ids: Vec<String>, before: UnixSecs },
     /// Notes that a device is to be woken. Idempotent.
     SaveWake { slot: Slot, wake: Wake },
     /// Deletes such a note. Idempotent.
     DeleteWake { slot: Slot },
-    /// Closes the logins that a crash left open, and notes wakes for their devices. `now`: unix seconds.
+    /// Closes the logins that a crash left open, and notes wakes for their devices.
     ///
     /// Idempotent in what it writes. A repetition finds no open login any more, and names none.
-    Recover { now: u64, revision: u64 },
-    /// Forgets registrations and devices of accounts that were not seen since then, unix seconds.
+    Recover { now: UnixSecs, revision: u64 },
+    /// Forgets registrations and devices of accounts that were not seen since then.
     ///
     /// Idempotent; a repetition counts nothing.
-    Forget { accounts: Vec<BareJid>, before: u64, revision: u64 },
-    /// Deletes stanzas at the front of a spool that came before then, unix milliseconds, unless its device has a session.
+    Forget { accounts: Vec<BareJid>, before: UnixSecs, revision: u64 },
+    /// Deletes stanzas at the front of a spool that came before then, unless its device has a session.
     ///
     /// Idempotent; a repetition counts nothing.
-    Expire { spool: SpoolId, before: u64 },
+    Expire { spool: SpoolId, before: UnixMillis },
     /// Writes into the row of a spool what is in it, if the group has something else to commit. If its session has ended and
     /// nothing is, the row goes. Idempotent.
     SaveCount { spool: SpoolId, count: Count, has_ended: bool },

@@ -7,6 +7,7 @@ use super::error::StoreError;
 use super::op::Unreadable;
 use super::schema::Count;
 use super::values::{AccountPage, Slot, SpoolId, Tombstone, Wake};
+use crate::clock::UnixSecs;
 use crate::jid::BareJid;
 use crate::push::account::{Account, DeviceId, LoginId};
 use crate::session::queue::Spooled;
@@ -33,10 +34,10 @@ pub(super) enum Query {
     Tombstone { sm_id: String },
     /// The devices that are to be woken. [`QueryAnswer::Wakes`].
     Wakes,
-    /// Accounts behind a name with something that was not seen since then, unix seconds. [`QueryAnswer::Unseen`].
-    Unseen { after: String, before: u64 },
-    /// Tombstones behind a resumption id that are older than this, unix seconds. [`QueryAnswer::OldTombstones`].
-    OldTombstones { after: String, before: u64 },
+    /// Accounts behind a name with something that was not seen since then. [`QueryAnswer::Unseen`].
+    Unseen { after: String, before: UnixSecs },
+    /// Tombstones behind a resumption id that are older than this. [`QueryAnswer::OldTombstones`].
+    OldTombstones { after: String, before: UnixSecs },
     /// Spools behind this one whose devices have no session. [`QueryAnswer::Away`].
     Away { after: (String, u64) },
 }

@@ -28,6 +28,7 @@ use serde_json::error::Category;
 
 use super::error::StoreError;
 use super::values::{Backlog, ITEM_OVERHEAD, Slot, SpoolId, Tombstone, Wake, WakeReason};
+use crate::clock::{UnixMillis, UnixSecs};
 use crate::jid::BareJid;
 use crate::push::account::{Account, DeviceId, LoginId};
 use crate::session::queue::Spooled;
@@ -216,7 +217,7 @@ impl Spooled {
     pub(super) fn encode(&self) -> Vec<u8> {
         let mut record = start(self.bytes.len().saturating_add(9));
         record.push(u8::from(self.shared) | u8::from(self.archived) << 1);
-        record.extend_from_slice(&self.received.to_be_bytes());
+        record.extend_from_slice(&self.received.get().to_be_bytes());
         record.extend_from_slice(&self.bytes);
         record
     }
@@ -224,7 +225,7 @@ impl Spooled {
     pub(super) fn decode(account: &BareJid, seq: u64, record: &[u8]) -> Result<Self, StoreError> {
         let mut reader = RecordReader::new(account, record)?;
         let flags = reader.byte()?;
-        let received = reader.u64()?;
+        let received = UnixMillis::new(reader.u64()?);
         let bytes = Bytes::copy_from_slice(reader.rest);
         Ok(Self { seq, received, shared: flags & 1 != 0, archived: flags & 2 != 0, bytes })
     }
@@ -243,7 +244,7 @@ impl Tombstone {
         let mut record = start(64);
         record.extend_from_slice(&self.device.0.to_be_bytes());
         record.extend_from_slice(&self.h.to_be_bytes());
-        record.extend_from_slice(&self.at.to_be_bytes());
+        record.extend_from_slice(&self.at.get().to_be_bytes());
         record.extend_from_slice(self.account.as_str().as_bytes());
         record
     }
@@ -254,7 +255,7 @@ impl Tombstone {
         const HEADER: usize = 21;
         let account = BareJid::new(std::str::from_utf8(record.get(HEADER..)?).ok()?).ok()?;
         let mut reader = RecordReader::new(&account, record).ok()?;
-        let (device, h, at) = (DeviceId(reader.u64().ok()?), reader.u32().ok()?, reader.u64().ok()?);
+        let (device, h, at) = (DeviceId(reader.u64().ok()?), reader.u32().ok()?, UnixSecs::new(reader.u64().ok()?));
         Some(Self { account, device, h, at })
     }
 }
@@ -267,7 +268,7 @@ impl Wake {
             WakeReason::UpstreamLost => 1,
             WakeReason::Restart => 2,
         });
-        record.extend_from_slice(&self.since.to_be_bytes());
+        record.extend_from_slice(&self.since.get().to_be_bytes());
         record
     }
 
@@ -279,7 +280,7 @@ impl Wake {
             2 => WakeReason::Restart,
             _ => return Err(reader.corrupt("not a reason")),
         };
-        Ok(Self { since: reader.u64()?, reason })
+        Ok(Self { since: UnixSecs::new(reader.u64()?), reason })
     }
 }
 

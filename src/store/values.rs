@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::clock::UnixSecs;
 use crate::config;
 use crate::jid::BareJid;
 use crate::push::account::{Account, DeviceId, LoginId};
@@ -121,15 +122,15 @@ pub struct Tombstone {
     pub device: DeviceId,
     /// The number of the client's stanzas that it had handled: XEP-0198's `h`.
     pub h: u32,
-    /// When it ended, in unix seconds.
-    pub at: u64,
+    /// When it ended.
+    pub at: UnixSecs,
 }
 
 /// A note that a device is to be woken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Wake {
-    /// Since when, in unix seconds.
-    pub since: u64,
+    /// Since when.
+    pub since: UnixSecs,
     /// The reason.
     pub reason: WakeReason,
 }

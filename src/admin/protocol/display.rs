@@ -1,7 +1,7 @@
 //! The daemon's answers as they are told to people.
 
 use std::fmt;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use bytesize::ByteSize;
 
@@ -9,6 +9,7 @@ use super::{
     AdminAnswer, DaemonStatus, Forgotten, LastPublish, LastVerdict, Ping, PingOutcome, RegistrationEntry, Released,
     Reloaded, Removed, SessionEntry, SessionState, printable,
 };
+use crate::clock::{self, UnixSecs};
 
 impl fmt::Display for AdminAnswer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -112,14 +113,13 @@ impl fmt::Display for LastPublish {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         told(f, self.outcome, self.condition.as_deref())?;
         let transport = self.transport.as_deref().unwrap_or("no transport");
-        write!(f, " by {transport} {} ago", humantime::format_duration(since(SystemTime::now(), self.at)))
+        write!(f, " by {transport} {} ago", humantime::format_duration(since(clock::unix_secs(), self.at)))
     }
 }
 
-/// How long ago unix seconds were, to the second or, after an hour, to the minute.
-fn since(now: SystemTime, at: u64) -> Duration {
-    let now = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
-    let seconds = now.saturating_sub(at);
+/// The time from `at` to `now`, to the second or, after an hour, to the minute.
+fn since(now: UnixSecs, at: UnixSecs) -> Duration {
+    let seconds = now.since(at).as_secs();
     Duration::from_secs(if seconds < 3600 { seconds } else { seconds - seconds % 60 })
 }
 
@@ -151,14 +151,14 @@ impl fmt::Display for PingOutcome {
     }
 }
 
-/// Unix seconds, written as a date.
-struct Time(u64);
+/// A time, written as a date.
+struct Time(UnixSecs);
 
 impl fmt::Display for Time {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         /// The last second of the year 9999, which a date can name.
-        const LAST: u64 = 253_402_300_799;
-        let time = SystemTime::UNIX_EPOCH + Duration::from_secs(self.0.min(LAST));
+        const LAST: UnixSecs = UnixSecs::new(253_402_300_799);
+        let time = self.0.min(LAST).to_time().ok_or(fmt::Error)?;
         humantime::format_rfc3339_seconds(time).fmt(f)
     }
 }

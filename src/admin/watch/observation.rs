@@ -3,12 +3,13 @@
 use serde::Serialize;
 
 use crate::admin::protocol::{DaemonStatus, SessionEntry};
+use crate::clock::UnixSecs;
 
 /// The answers of one moment.
 #[derive(Clone, Debug, Serialize)]
 pub(super) struct Observation {
-    /// Unix seconds.
-    pub(super) at: u64,
+    /// The moment.
+    pub(super) at: UnixSecs,
     pub(super) status: DaemonStatus,
     /// Present if sessions were asked for.
     #[serde(skip_serializing_if = "Option::is_none")]

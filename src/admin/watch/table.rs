@@ -9,6 +9,7 @@ use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 use super::observation::Observation;
 use super::screen::{By, Size};
 use crate::admin::protocol::{DaemonStatus, LastPublish, LastVerdict, SessionEntry, SessionState};
+use crate::clock::UnixSecs;
 
 /// Between two columns.
 const GAP: usize = 2;
@@ -30,8 +31,8 @@ const COLUMNS: [(&str, Cell); 9] = [
     ("LAST VERDICT", last_verdict),
 ];
 
-/// What stands in a column, at a time in unix seconds.
-type Cell = fn(u64, &SessionEntry) -> String;
+/// What stands in a column at this time.
+type Cell = fn(UnixSecs, &SessionEntry) -> String;
 
 /// How far the table is scrolled.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -96,7 +97,7 @@ fn headline(Observation { status, .. }: &Observation, width: usize) -> String {
     let draining = if status.draining { ", draining" } else { "" };
     let line = format!(
         "pushward {version}, up {}{draining}   {live} live  {suspect} suspect  {dark} dark   {} in memory  {} on disk",
-        short(status.uptime),
+        short(Duration::from_secs(status.uptime)),
         amount(status.queued as u64, status.queue_bytes as u64),
         amount(status.spooled, status.spool_bytes),
     );
@@ -104,7 +105,7 @@ fn headline(Observation { status, .. }: &Observation, width: usize) -> String {
 }
 
 /// The header and a page of rows.
-fn table(now: u64, sessions: &[SessionEntry], first: usize, Size { width, height }: Size) -> Vec<String> {
+fn table(now: UnixSecs, sessions: &[SessionEntry], first: usize, Size { width, height }: Size) -> Vec<String> {
     let shown: Vec<_> = sessions.iter().skip(first).take(height).collect();
     let rows: Vec<Vec<String>> =
         shown.iter().map(|session| COLUMNS.iter().map(|(_, cell)| printable(&cell(now, session))).collect()).collect();
@@ -171,7 +172,7 @@ fn printable(text: &str) -> String {
     text.chars().map(plain).collect()
 }
 
-fn last_push(now: u64, session: &SessionEntry) -> String {
+fn last_push(now: UnixSecs, session: &SessionEntry) -> String {
     match &session.push {
         Some(LastPublish { transport, outcome, at, .. }) => {
             format!("{outcome} by {} {}", transport.as_deref().unwrap_or("none"), age(now, *at))
@@ -180,14 +181,14 @@ fn last_push(now: u64, session: &SessionEntry) -> String {
     }
 }
 
-fn last_verdict(now: u64, session: &SessionEntry) -> String {
+fn last_verdict(now: UnixSecs, session: &SessionEntry) -> String {
     match &session.verdict {
         Some(LastVerdict { verdict, at }) => format!("{verdict} {}", age(now, *at)),
         None => "-".to_owned(),
     }
 }
 
-fn services(_: u64, session: &SessionEntry) -> String {
+fn services(_: UnixSecs, session: &SessionEntry) -> String {
     let services: Vec<_> = session.services.iter().map(ToString::to_string).collect();
     if services.is_empty() { "-".to_owned() } else { services.join(" ") }
 }
@@ -197,17 +198,17 @@ fn amount(stanzas: u64, bytes: u64) -> String {
     if stanzas == 0 { "0".to_owned() } else { format!("{stanzas} ({})", ByteSize(bytes).display().iec_short()) }
 }
 
-fn age(now: u64, at: u64) -> String {
-    short(now.saturating_sub(at))
+fn age(now: UnixSecs, at: UnixSecs) -> String {
+    short(now.since(at))
 }
 
-/// Seconds, in the two largest units.
 fn aside(session: &SessionEntry) -> String {
     if session.set_aside > 0 { format!(" ({} aside)", session.set_aside) } else { String::new() }
 }
 
-fn short(seconds: u64) -> String {
-    let text = humantime::format_duration(Duration::from_secs(seconds)).to_string();
+/// In the two largest units.
+fn short(time: Duration) -> String {
+    let text = humantime::format_duration(time).to_string();
     text.split(' ').take(2).collect::<Vec<_>>().join(" ")
 }
 
@@ -220,7 +221,7 @@ mod tests {
         SessionEntry {
             jid: jid.to_owned(),
             state: SessionState::Live,
-            since: 940,
+            since: UnixSecs::new(940),
             client: "192.0.2.7:50123".parse().ok(),
             queued: 3,
             queue_bytes: 2048,
@@ -232,9 +233,9 @@ mod tests {
                 transport: Some("s2s".to_owned()),
                 outcome: PingOutcome::Accepted,
                 condition: None,
-                at: 995,
+                at: UnixSecs::new(995),
             }),
-            verdict: Some(LastVerdict { verdict: "no_text".to_owned(), at: 997 }),
+            verdict: Some(LastVerdict { verdict: "no_text".to_owned(), at: UnixSecs::new(997) }),
         }
     }
 
@@ -254,7 +255,7 @@ mod tests {
             spool_bytes: 0,
             wakes_waiting: 0,
         };
-        Observation { at: 1000, status, sessions: Some(sessions) }
+        Observation { at: UnixSecs::new(1000), status, sessions: Some(sessions) }
     }
 
     /// Without colours.

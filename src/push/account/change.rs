@@ -1,5 +1,6 @@
 //! Changes of an account.
 
+use crate::clock::UnixSecs;
 use crate::jid::Jid;
 use crate::push::device::{DeviceId, LoginId};
 use crate::push::guard::Guard;
@@ -21,8 +22,8 @@ pub enum Change {
         agent: Option<String>,
         /// The resumption id that it presented before, in vain.
         presented: Option<String>,
-        /// Unix seconds.
-        at: u64,
+        /// The time.
+        at: UnixSecs,
     },
     /// A device was given a resumption id.
     Resumable {
@@ -57,8 +58,8 @@ pub enum Change {
     Seen {
         /// The device.
         device: DeviceId,
-        /// Unix seconds.
-        at: u64,
+        /// The time.
+        at: UnixSecs,
     },
     /// A publish was answered with an error that counts; the registration goes once `max_errors` came in a row.
     Failed {
@@ -71,15 +72,15 @@ pub enum Change {
     Succeeded {
         /// The registration's target.
         target: Target,
-        /// Unix seconds.
-        at: u64,
+        /// The time.
+        at: UnixSecs,
     },
     /// A publish was not delivered: its service is out of reach, or asks to wait.
     Undelivered {
         /// The registration's target.
         target: Target,
-        /// Unix seconds.
-        at: u64,
+        /// The time.
+        at: UnixSecs,
     },
     /// A client subscribes to a room, or not any more (MUC/Sub).
     Subscribes(Subscription),

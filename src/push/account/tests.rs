@@ -3,7 +3,7 @@ use super::*;
 fn login(candidate: u64, resource: &str, presented: Option<&str>, at: u64) -> Change {
     let presented = presented.map(str::to_owned);
     let (candidate, login) = (DeviceId(candidate), LoginId(candidate));
-    Change::Login { candidate, login, resource: resource.to_owned(), agent: None, presented, at }
+    Change::Login { candidate, login, resource: resource.to_owned(), agent: None, presented, at: UnixSecs::new(at) }
 }
 
 fn ended(login: u64) -> Change {
@@ -19,7 +19,7 @@ fn enable(device: u64, node: &str, certain: bool, last_seen: u64) -> Change {
         target: target(node),
         options: None,
         device: DeviceId(device),
-        last_seen,
+        last_seen: UnixSecs::new(last_seen),
         errors: 0,
         extensions: Default::default(),
         last_success: None,
@@ -76,29 +76,31 @@ fn a_device_is_known_by_its_user_agent_before_all_else() {
 /// Its device is seen every day, so that alone would keep it for ever.
 #[test]
 fn a_registration_ends_whose_service_stays_out_of_reach() {
-    let undelivered = |at| Change::Undelivered { target: target("n"), at };
+    let undelivered = |at| Change::Undelivered { target: target("n"), at: UnixSecs::new(at) };
     let away = |changes: Vec<Change>| {
         let mut account = applied([login(1, "a", None, 1), enable(1, "n", false, 1)]);
         for change in changes {
             account.apply(change);
         }
-        account.apply(Change::Seen { device: DeviceId(1), at: 100 });
+        account.apply(Change::Seen { device: DeviceId(1), at: UnixSecs::new(100) });
         account
     };
-    let ends = |mut account: Account, before| account.forget_unseen(before) == 1;
+    let ends = |mut account: Account, before| account.forget_unseen(UnixSecs::new(before)) == 1;
     let change = undelivered(10);
     assert!(!change.concerns_others());
     assert!(ends(away(vec![change.clone(), undelivered(50)]), 11));
     assert!(!ends(away(vec![change.clone(), undelivered(50)]), 10));
     assert!(!ends(away(vec![]), 11));
-    let answers =
-        [Change::Succeeded { target: target("n"), at: 20 }, Change::Failed { target: target("n"), max_errors: 16 }];
+    let answers = [
+        Change::Succeeded { target: target("n"), at: UnixSecs::new(20) },
+        Change::Failed { target: target("n"), max_errors: 16 },
+    ];
     for answer in answers {
         assert!(!ends(away(vec![change.clone(), answer]), 11), "the service has answered");
     }
     assert!(ends(away(vec![change.clone(), enable(1, "n", false, 20)]), 11), "a re-enable proves nothing");
     let mut account = away(vec![change]);
-    assert!(account.knows_undelivered(&target("n")) && !account.knows_success(&target("n"), 10));
+    assert!(account.knows_undelivered(&target("n")) && !account.knows_success(&target("n"), UnixSecs::new(10)));
     account.doubt_publishes();
     assert!(!account.knows_undelivered(&target("n")));
     assert_eq!(account.registrations[0].errors, 0);
@@ -120,7 +122,7 @@ fn the_target_of_another_device_tells_that_the_two_are_one() {
     assert_eq!(account.apply(enable(2, "n", false, 2)), Some(DeviceId(1)));
     assert_eq!(ids(&account), [1]);
     let device = account.device(DeviceId(1)).unwrap();
-    assert_eq!((device.resource.as_str(), device.is_open(), device.last_seen), ("b", true, 2));
+    assert_eq!((device.resource.as_str(), device.is_open(), device.last_seen), ("b", true, UnixSecs::new(2)));
     assert_eq!(account.owned(DeviceId(1)).count(), 1);
     account.apply(ended(2));
     assert!(!account.device(DeviceId(1)).unwrap().is_open(), "its session is known by its login, whoever it is of");
@@ -176,7 +178,7 @@ fn no_open_login_is_left_out_however_many_there_are() {
         account.apply(ended(n));
     }
     assert!(account.device(DeviceId(1)).is_some_and(Device::is_open));
-    assert_eq!(account.forget_unseen(u64::MAX), 0);
+    assert_eq!(account.forget_unseen(UnixSecs::new(u64::MAX)), 0);
     assert_eq!(ids(&account), [1]);
 }
 
@@ -221,14 +223,14 @@ fn enabling_again_forgives_errors_only_with_other_options() {
 
 #[test]
 fn the_last_success_is_kept_to_the_minute_and_survives_enabling_again() {
-    let succeeded = |at| Change::Succeeded { target: target("n"), at };
+    let succeeded = |at| Change::Succeeded { target: target("n"), at: UnixSecs::new(at) };
     let mut account = applied([login(1, "a", None, 1), enable(1, "n", false, 1)]);
     for (at, kept) in [(100, 100), (159, 100), (160, 160), (90, 160)] {
         account.apply(succeeded(at));
-        assert_eq!(account.registrations.first().and_then(|r| r.last_success), Some(kept), "{at}");
+        assert_eq!(account.registrations.first().and_then(|r| r.last_success), Some(UnixSecs::new(kept)), "{at}");
     }
     account.apply(enable(1, "n", false, 2));
-    assert_eq!(account.registrations.first().and_then(|r| r.last_success), Some(160));
+    assert_eq!(account.registrations.first().and_then(|r| r.last_success), Some(UnixSecs::new(160)));
 }
 
 #[test]
@@ -253,7 +255,7 @@ fn the_unseen_are_forgotten_unless_they_are_here() {
     }
     account.apply(ended(1));
     account.apply(ended(3));
-    assert_eq!(account.forget_unseen(20), 1);
+    assert_eq!(account.forget_unseen(UnixSecs::new(20)), 1);
     assert_eq!(ids(&account), [2, 3]);
     assert_eq!(account.registrations.len(), 2);
 }

@@ -4,6 +4,7 @@ use aws_lc_rs::aead::{AES_128_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 use serde_json::{Value, json};
 
 use super::*;
+use crate::clock::UnixSecs;
 use crate::jid::BareJid;
 use crate::push::account::DeviceId;
 use crate::push::classify::{self, Class, Context};
@@ -33,7 +34,7 @@ fn registration(extensions: Extensions) -> Registration {
         options: None,
         extensions: extensions.into(),
         device: DeviceId(1),
-        last_seen: 0,
+        last_seen: UnixSecs::new(0),
         errors: 0,
         last_success: None,
         undelivered_since: None,

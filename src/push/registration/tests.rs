@@ -161,7 +161,7 @@ fn registrations_are_kept_with_what_they_ask_for_and_old_ones_are_read() {
         options: None,
         extensions: siskin(true).into(),
         device: DeviceId(1),
-        last_seen: 1,
+        last_seen: UnixSecs::new(1),
         errors: 0,
         last_success: None,
         undelivered_since: None,

@@ -51,6 +51,7 @@ mod tests {
     use tempfile::tempdir;
 
     use super::*;
+    use crate::clock::UnixSecs;
     use crate::push::account::{Change, DeviceId};
     use crate::relay::rig::relay;
     use crate::session::negotiate::HeldSession;
@@ -63,7 +64,14 @@ mod tests {
         let held = HeldSession { account: "romeo@localhost".parse().unwrap(), identity: None };
         let (handle, _commands) = relay.registry().enter(relay.store().next_login(), held.clone(), "r".to_owned());
         let (candidate, login) = (DeviceId(1), handle.login());
-        let change = Change::Login { candidate, login, resource: "r".to_owned(), agent: None, presented: None, at: 1 };
+        let change = Change::Login {
+            candidate,
+            login,
+            resource: "r".to_owned(),
+            agent: None,
+            presented: None,
+            at: UnixSecs::new(1),
+        };
         relay.store().change(&held.account, change).await.unwrap();
         let membership = Membership::new(Arc::clone(&relay), Arc::clone(&handle));
         let task = tokio::spawn(async move {

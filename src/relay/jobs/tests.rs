@@ -6,6 +6,7 @@ use tempfile::{TempDir, tempdir};
 use tokio::time::timeout;
 
 use super::*;
+use crate::clock::{UnixMillis, UnixSecs};
 use crate::jid::BareJid;
 use crate::push::account::DeviceId;
 use crate::relay::rig;
@@ -97,7 +98,7 @@ impl Rig {
 fn items(numbers: impl IntoIterator<Item = u64>) -> Vec<Spooled> {
     let item = |seq| Spooled {
         seq,
-        received: 1,
+        received: UnixMillis::new(1),
         shared: true,
         archived: false,
         bytes: format!("<message id='{seq}'><body>hunter2</body></message>").into(),
@@ -328,7 +329,7 @@ async fn a_stanza_whose_place_is_taken_gets_another_behind_all_that_the_spool_ev
     // What the session adopts comes behind, too.
     let login = |login, device, resource: &str| {
         let (candidate, resource) = (DeviceId(device), resource.to_owned());
-        Change::Login { candidate, login, resource, agent: None, presented: None, at: 1 }
+        Change::Login { candidate, login, resource, agent: None, presented: None, at: UnixSecs::new(1) }
     };
     let other = SpoolId { login: store.next_login(), ..rig.own.clone() };
     store.log_in(&other.account, login(rig.own.login, 1, "r")).await.unwrap();

@@ -28,10 +28,9 @@ impl Delivery {
         let oldest = self.queue.oldest_unspooled().filter(|_| self.spool.accepts())?;
         let spool_after = self.settings.stream_management.spool_after(oldest.ordinal.is_some());
         let wait = if client.is_dark() { Duration::ZERO } else { spool_after };
-        let received = oldest.received.saturating_sub(oldest.ahead.milliseconds());
-        let start = self.identity.clock().now;
-        let since_start = received.saturating_sub(self.identity.unix_ms(start));
-        Some(start + Duration::from_millis(since_start) + wait)
+        let received = oldest.received.minus(oldest.ahead.duration());
+        let start = self.identity.clock();
+        Some(start.now + received.since(start.wall) + wait)
     }
 
     /// Hands stanzas to the spool if they have waited long enough, or the server keeps too many for us.
@@ -254,7 +253,7 @@ impl Delivery {
 
     /// A stanza from the spool, if it is not too old. One that is no stanza is reported.
     fn fresh(&self, now: Instant, item: &Spooled, effects: &mut Effects) -> Option<Element> {
-        let age = Duration::from_millis(self.identity.unix_ms(now).saturating_sub(item.received));
+        let age = self.identity.calendar(now).since(item.received);
         let in_time = age <= self.settings.stream_management.orphan_ttl;
         match Element::parse(item.bytes.clone(), self.identity.bare_header()) {
             Ok(element) if in_time => Some(element),

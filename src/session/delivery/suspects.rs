@@ -23,7 +23,7 @@ impl Delivery {
     pub(in crate::session) fn on_attached(&mut self, now: Instant, account: &mut AccountView, effects: &mut Effects) {
         self.vigil = Vigil::new(self.identity.elapsed_ms(now));
         if let Some(mut guard) = account.guard().cloned() {
-            guard.age(self.identity.unix_ms(now), self.settings.stream_management.orphan_ttl);
+            guard.age(self.identity.calendar(now), self.settings.stream_management.orphan_ttl);
             account.set_guard(guard, effects);
         }
     }
@@ -43,7 +43,7 @@ impl Delivery {
             (item.seq, First { mark: mark_of(item), written, alone: self.vigil.is_alone() })
         });
         let end = End {
-            now: self.identity.unix_ms(now),
+            now: self.identity.calendar(now),
             lasted: self.since(now, self.vigil.began()),
             first: first.map(|(_, first)| first),
             ttl: self.settings.stream_management.orphan_ttl,
@@ -105,9 +105,9 @@ impl Delivery {
         if self.vigil.is_alone() {
             return false;
         }
-        let unix = self.identity.unix_ms(now);
+        let time = self.identity.calendar(now);
         let next = self.queue.next_unwritten().map(mark_of);
-        if !next.is_some_and(|mark| guard.wants_alone(mark, unix)) {
+        if !next.is_some_and(|mark| guard.wants_alone(mark, time)) {
             return true;
         }
         if self.queue.awaits_ack() {

@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::clock::UnixMillis;
 use crate::session::queue::Queued;
 use crate::session::rewrite;
 use crate::xml::{Element, Header};
@@ -12,7 +11,7 @@ use crate::xml::{Element, Header};
 /// A stanza as it is written on the stream that `header` opened; if it waited, with its delay, stamped by `domain`.
 pub(super) fn for_client(item: &Queued, domain: &str, header: &Arc<Header>) -> Bytes {
     let delayed = || {
-        let bytes = rewrite::delayed(&item.element, domain, UnixMillis::new(item.received))?;
+        let bytes = rewrite::delayed(&item.element, domain, item.received)?;
         Element::parse(bytes, item.element.header()).ok()
     };
     let delayed = if item.waited { delayed() } else { None };

@@ -155,7 +155,7 @@ impl DeviceSide {
     ) {
         let PublishResult { target, outcome } = result;
         self.notifier.on_published(now, &target, &outcome);
-        let (at, account) = (self.identity.unix(now), self.account.record());
+        let (at, account) = (self.identity.calendar(now).to_secs(), self.account.record());
         // What the account says already need not be written again.
         let known = match &outcome {
             Outcome::Accepted => account.knows_success(&target, at),

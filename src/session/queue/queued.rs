@@ -6,6 +6,7 @@ use bytes::Bytes;
 
 use super::number::is_inherited;
 use super::spooled::weight;
+use crate::clock::UnixMillis;
 use crate::session::Cause;
 use crate::session::stamp::Ahead;
 use crate::xml::{Element, Kind, ns};
@@ -27,8 +28,8 @@ pub enum Company {
 pub struct Queued {
     /// The stanza as the server sent it.
     pub element: Element,
-    /// When it came, Unix milliseconds.
-    pub received: u64,
+    /// When it came.
+    pub received: UnixMillis,
     /// How much later that is than the clock said.
     pub ahead: Ahead,
     /// Its number in the queue.
@@ -57,7 +58,7 @@ pub struct Queued {
 
 impl Queued {
     /// A stanza that came at this time, without a number, and need not be kept.
-    pub fn new(element: Element, seq: u64, received: u64) -> Self {
+    pub fn new(element: Element, seq: u64, received: UnixMillis) -> Self {
         Self {
             notifies: may_notify(&element),
             element,
@@ -77,7 +78,7 @@ impl Queued {
     }
 
     /// A stanza that came at this time and was read back from a spool.
-    pub(super) fn read_back(element: Element, seq: u64, received: u64) -> Self {
+    pub(super) fn read_back(element: Element, seq: u64, received: UnixMillis) -> Self {
         Self { durable: true, waited: true, spooled: true, ..Self::new(element, seq, received) }
     }
 

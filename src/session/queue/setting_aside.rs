@@ -85,6 +85,7 @@ mod tests {
     use super::super::spooled::weight;
     use super::super::{Place, STRIDE};
     use super::*;
+    use crate::clock::UnixMillis;
     use crate::session::tests::{element, message};
 
     const S: u64 = STRIDE;
@@ -92,7 +93,7 @@ mod tests {
     fn hold(queue: &mut Queue, n: usize) {
         let element = element(&message(n));
         let Place::Memory(seq) = queue.place(element.bytes().len()) else { panic!("no room") };
-        queue.hold(Queued::new(element, seq, 0).of_leg(Some(n as u64), true));
+        queue.hold(Queued::new(element, seq, UnixMillis::new(0)).of_leg(Some(n as u64), true));
     }
 
     fn spooled(queue: &mut Queue) {

@@ -4,6 +4,7 @@ use std::fmt;
 
 use bytes::Bytes;
 
+use crate::clock::UnixMillis;
 use crate::push::account::LoginId;
 
 /// What a queued stanza costs beside its bytes.
@@ -19,8 +20,8 @@ pub(super) fn weight(len: usize) -> usize {
 pub struct Spooled {
     /// Its place among all stanzas for the device, ascending, never reused.
     pub seq: u64,
-    /// When it came, Unix milliseconds.
-    pub received: u64,
+    /// When it came.
+    pub received: UnixMillis,
     /// Addressed to the account itself, so that another device may have it.
     pub shared: bool,
     /// The server's archive has it: `<stanza-id/>` (XEP-0359) by the own bare JID.

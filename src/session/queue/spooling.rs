@@ -9,6 +9,7 @@ use super::spilled::NoStanza;
 use super::spooled::{Load, Spooled, weight};
 use super::unsaved::Unsaved;
 use super::{Place, Queue};
+use crate::clock::UnixMillis;
 use crate::push::account::LoginId;
 use crate::xml::{Element, Header, Kind};
 
@@ -252,7 +253,7 @@ impl Queue {
     }
 
     /// Appends a stanza that was read back from the spool.
-    pub fn push_loaded(&mut self, seq: u64, element: Element, received: u64) {
+    pub fn push_loaded(&mut self, seq: u64, element: Element, received: UnixMillis) {
         self.skip_loaded(seq);
         self.hold(Queued::read_back(element, seq, received));
     }
@@ -323,7 +324,7 @@ mod tests {
             for _ in 0..2 {
                 let element = Element::parse(xml.into(), &header).unwrap();
                 let super::super::Place::Memory(seq) = queue.place(xml.len()) else { panic!("no room") };
-                queue.hold(Queued::new(element, seq, 0).of_leg(None, true));
+                queue.hold(Queued::new(element, seq, UnixMillis::new(0)).of_leg(None, true));
             }
             let bare = Header::bare();
             let spooled =

@@ -260,7 +260,7 @@ fn another_devices_message_does_not_come_to_one_that_has_it_as_a_copy_or_carbon(
     rig.upstream(&carbon(inner(9, sid)));
     let orphan = |(n, sid): (usize, &str)| Spooled {
         seq: 0,
-        received: 1000,
+        received: UnixMillis::new(1000),
         shared: true,
         archived: false,
         bytes: inner(n, sid).into(),
@@ -270,7 +270,8 @@ fn another_devices_message_does_not_come_to_one_that_has_it_as_a_copy_or_carbon(
     rig.client_available();
     rig.seconds(10);
     assert_eq!(rig.delivered(), [3]);
-    let adopted: Vec<_> = rig.spool.values().filter(|item| item.received == 1000 && item.shared).collect();
+    let adopted: Vec<_> =
+        rig.spool.values().filter(|item| item.received == UnixMillis::new(1000) && item.shared).collect();
     assert_eq!(adopted.len(), 1, "the others are deleted");
     // The next session knows it too.
     rig.lose_client();

@@ -178,7 +178,7 @@ fn what_the_server_confirms_in_parting_counts_too() {
 fn a_fresh_session_of_a_device_gets_what_waited_before_its_presence_passes() {
     let earlier = |seq| Spooled {
         seq,
-        received: 0,
+        received: UnixMillis::new(0),
         shared: true,
         archived: false,
         bytes: Bytes::from(message(usize::try_from(seq).unwrap())),

@@ -37,7 +37,7 @@ use super::{
     Attachment, Bound, Clock, DeviceMemory, EndReason, Event, Input, Output, Owner, Peer, PublishResult, Resumption,
     Session, Settings, Stored, WakeReason, sm,
 };
-use crate::clock::UnixMillis;
+use crate::clock::{UnixMillis, UnixSecs};
 use crate::jid::{FullJid, Jid};
 use crate::push::absent::Notice;
 use crate::push::account::{Account, Change, Device, DeviceId, LoginId};
@@ -152,7 +152,7 @@ impl Rig {
             resource: "phone".into(),
             agent: None,
             sm_ids: Vec::new(),
-            last_seen: 0,
+            last_seen: UnixSecs::new(0),
             open: vec![LoginId(1)],
             guard: None,
         };

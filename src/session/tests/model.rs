@@ -25,7 +25,7 @@ use super::super::{
     Attachment, Bound, Clock, DeviceMemory, EndReason, Event, Input, Output, Owner, Resumption, Session, Settings, sm,
 };
 use super::{DEVICE, dice, header};
-use crate::clock::UnixMillis;
+use crate::clock::{UnixMillis, UnixSecs};
 use crate::jid::FullJid;
 use crate::push::account::{Account, Device, DeviceId, LoginId};
 use crate::push::registration::{Registration, Target};
@@ -829,7 +829,7 @@ fn account(variant: Variant) -> Account {
         resource: resource.into(),
         agent: None,
         sm_ids: Vec::new(),
-        last_seen: 0,
+        last_seen: UnixSecs::new(0),
         open: (id == DEVICE).then_some(LoginId(1)).into_iter().collect(),
         guard: None,
     };
@@ -838,7 +838,7 @@ fn account(variant: Variant) -> Account {
         target,
         options: None,
         device: DEVICE,
-        last_seen: 0,
+        last_seen: UnixSecs::new(0),
         errors: 0,
         last_success: None,
         undelivered_since: None,

@@ -72,7 +72,7 @@ impl Rig {
 
 /// Something waits.
 fn left() -> Spooled {
-    Spooled { seq: 1, received: 1000, shared: false, archived: false, bytes: Bytes::from(message(99)) }
+    Spooled { seq: 1, received: UnixMillis::new(1000), shared: false, archived: false, bytes: Bytes::from(message(99)) }
 }
 
 /// A client that can resume, and messages that were written to it.

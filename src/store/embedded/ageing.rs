@@ -7,6 +7,7 @@ use redb::ReadTransaction;
 use super::spools::{ErasureBudget, PIECE};
 use super::tables::Tables;
 use super::{accounts, change, deliver, inherit};
+use crate::clock::{UnixMillis, UnixSecs};
 use crate::jid::BareJid;
 use crate::push::account::LoginId;
 use crate::session::queue::Spooled;
@@ -17,7 +18,7 @@ use crate::store::schema::{ACCOUNTS, Row, SPOOLS, TOMBSTONES, decode_account};
 use crate::store::values::{Slot, SpoolId, Tombstone, Wake, WakeReason};
 
 /// Closes the logins that a crash left open, notes wakes for their devices, and returns these.
-pub(super) fn recover(tx: &mut Tables<'_>, now: u64, revision: u64) -> Result<Vec<Slot>, StoreError> {
+pub(super) fn recover(tx: &mut Tables<'_>, now: UnixSecs, revision: u64) -> Result<Vec<Slot>, StoreError> {
     // While the accounts still say which logins were open.
     let (unreadable, empty) = tx.spools.look_at_all()?;
     inherit::rebuild_rows(tx, unreadable)?;
@@ -44,7 +45,7 @@ pub(super) fn recover(tx: &mut Tables<'_>, now: u64, revision: u64) -> Result<Ve
 pub(super) fn forget(
     tx: &mut Tables<'_>,
     accounts: &[BareJid],
-    before: u64,
+    before: UnixSecs,
     revision: u64,
 ) -> Result<Effect, StoreError> {
     let (mut changed, mut count) = (Vec::new(), 0u64);
@@ -67,16 +68,16 @@ pub(super) fn forget(
     Ok(Effect::Forgot(changed, count))
 }
 
-/// Deletes from a spool's front what came before this time in unix milliseconds, at most a piece, unless its device has an open
+/// Deletes from a spool's front what came before this time, at most a piece, unless its device has an open
 /// session; returns how many. The first that came later ends it. The row goes with the last stanza.
-pub(super) fn expire(tx: &mut Tables<'_>, spool: &SpoolId, before: u64) -> Result<u64, StoreError> {
+pub(super) fn expire(tx: &mut Tables<'_>, spool: &SpoolId, before: UnixMillis) -> Result<u64, StoreError> {
     match expire_readable(tx, spool, before) {
         Err(error) => tolerate(Err(error)).map(|()| 0),
         gone => gone,
     }
 }
 
-fn expire_readable(tx: &mut Tables<'_>, spool: &SpoolId, before: u64) -> Result<u64, StoreError> {
+fn expire_readable(tx: &mut Tables<'_>, spool: &SpoolId, before: UnixMillis) -> Result<u64, StoreError> {
     let Some(row) = deliver::row(tx, spool)? else { return Ok(0) };
     if !tx.accounts.load(&spool.account)?.is_away(row.device) {
         return Ok(0);
@@ -116,7 +117,7 @@ fn expire_readable(tx: &mut Tables<'_>, spool: &SpoolId, before: u64) -> Result<
 pub(super) fn unseen(
     transaction: &ReadTransaction,
     after: &str,
-    before: u64,
+    before: UnixSecs,
 ) -> Result<Piece<String, BareJid>, StoreError> {
     let table = transaction.open_table(ACCOUNTS)?;
     let mut piece = Piece { due: Vec::new(), next: None };
@@ -139,7 +140,7 @@ pub(super) fn unseen(
 pub(super) fn old_tombstones(
     transaction: &ReadTransaction,
     after: &str,
-    before: u64,
+    before: UnixSecs,
 ) -> Result<Piece<String, String>, StoreError> {
     let table = transaction.open_table(TOMBSTONES)?;
     let mut piece = Piece { due: Vec::new(), next: None };

@@ -2,6 +2,7 @@
 
 use redb::{ReadableTable, Table, WriteTransaction};
 
+use crate::clock::UnixSecs;
 use crate::jid::BareJid;
 use crate::store::error::StoreError;
 use crate::store::schema::{BURIED, TOMBSTONES};
@@ -42,8 +43,8 @@ impl<'t> Tombstones<'t> {
         Ok(())
     }
 
-    /// Deletes those of some tombstones that are older than this, unix seconds, or cannot be read. Returns how many.
-    pub(super) fn expire(&mut self, sm_ids: &[String], before: u64) -> Result<u64, StoreError> {
+    /// Deletes those of some tombstones that are older than this, or cannot be read. Returns how many.
+    pub(super) fn expire(&mut self, sm_ids: &[String], before: UnixSecs) -> Result<u64, StoreError> {
         let mut count = 0u64;
         for sm_id in sm_ids {
             let young = self.records.get(sm_id.as_str())?.and_then(|record| Tombstone::decode(record.value()));

@@ -12,7 +12,7 @@ const TTL: Ttl = Ttl {
 };
 
 fn grave(name: &str, at: u64) -> Tombstone {
-    Tombstone { account: account(name), device: DeviceId(3), h: u32::MAX, at }
+    Tombstone { account: account(name), device: DeviceId(3), h: u32::MAX, at: UnixSecs::new(at) }
 }
 
 #[tokio::test]
@@ -40,9 +40,9 @@ async fn a_wake_stands_until_the_device_comes_back_or_needs_none() {
         store.change(&romeo, enable_on(device, &format!("n{device}"), 1)).await.unwrap();
     }
     for (device, reason) in [(1, WakeReason::Expired), (2, WakeReason::UpstreamLost), (3, WakeReason::Restart)] {
-        store.wake(&slot("romeo", device), Wake { since: device, reason }).await.unwrap();
+        store.wake(&slot("romeo", device), Wake { since: UnixSecs::new(device), reason }).await.unwrap();
     }
-    let wake = |device, reason| (slot("romeo", device), Wake { since: device, reason });
+    let wake = |device, reason| (slot("romeo", device), Wake { since: UnixSecs::new(device), reason });
     let [one, two, three] =
         [wake(1, WakeReason::Expired), wake(2, WakeReason::UpstreamLost), wake(3, WakeReason::Restart)];
     assert_eq!(store.wakes().await.unwrap(), [one, two.clone(), three.clone()]);
@@ -67,7 +67,7 @@ async fn old_stanzas_go_unless_their_device_is_here() {
     // A device that the account does not know.
     put(&store, &slot("nurse", 1), items(1..=3)).await.unwrap();
 
-    let expired = store.expire(701, TTL).await.unwrap();
+    let expired = store.expire(UnixSecs::new(701), TTL).await.unwrap();
     assert_eq!(expired, Expired { stanzas: 600 + 3, tombstones: 0, registrations: 0 });
     assert_eq!(seqs(&store, &slot("romeo", 2)).await, (601..=700).collect::<Vec<_>>());
     assert_eq!(store.backlog(&slot("romeo", 2)).await.unwrap().last_seq, 700);
@@ -88,12 +88,14 @@ async fn old_tombstones_and_registrations_go_with_all_that_hangs_on_them() {
     for (device, seen) in [(1, 100), (2, 100), (3, 900)] {
         store.change(&romeo, login(device, &format!("r{device}"), seen)).await.unwrap();
         store.change(&romeo, enable_on(device, &format!("n{device}"), seen)).await.unwrap();
-        put(&store, &slot("romeo", device), vec![Spooled { received: 999_000, ..item(1) }]).await.unwrap();
+        put(&store, &slot("romeo", device), vec![Spooled { received: UnixMillis::new(999_000), ..item(1) }])
+            .await
+            .unwrap();
     }
     store.change(&romeo, ended(1)).await.unwrap();
-    store.wake(&slot("romeo", 1), Wake { since: 1, reason: WakeReason::Expired }).await.unwrap();
+    store.wake(&slot("romeo", 1), Wake { since: UnixSecs::new(1), reason: WakeReason::Expired }).await.unwrap();
 
-    let expired = store.expire(1000, TTL).await.unwrap();
+    let expired = store.expire(UnixSecs::new(1000), TTL).await.unwrap();
     assert_eq!(expired, Expired { stanzas: 0, tombstones: 300, registrations: 1 });
     let state = store.account(&romeo).await.unwrap();
     assert_eq!(nodes(&state), ["n3", "n2"]);
@@ -102,7 +104,7 @@ async fn old_tombstones_and_registrations_go_with_all_that_hangs_on_them() {
     assert_eq!(store.wakes().await.unwrap(), []);
     assert_eq!(store.tombstone("id299").await.unwrap(), None);
     assert!(store.tombstone("id300").await.unwrap().is_some());
-    assert_eq!(store.expire(1000, TTL).await.unwrap(), Expired::default());
+    assert_eq!(store.expire(UnixSecs::new(1000), TTL).await.unwrap(), Expired::default());
 }
 
 #[tokio::test]
@@ -115,8 +117,8 @@ async fn an_unreadable_account_stops_neither_ageing_nor_a_start() {
     drop(store);
     overwrite(directory.path(), &account("bad"), b"\x03from the future");
     let store = Store::open(directory.path()).unwrap();
-    assert_eq!(store.recover(5).await.unwrap(), [slot("romeo", 1)]);
-    assert_eq!(store.expire(1000, TTL).await.unwrap(), Expired::default());
+    assert_eq!(store.recover(UnixSecs::new(5)).await.unwrap(), [slot("romeo", 1)]);
+    assert_eq!(store.expire(UnixSecs::new(1000), TTL).await.unwrap(), Expired::default());
     assert_eq!(store.account(&account("romeo")).await.unwrap(), Account::default());
     assert_eq!(seqs(&store, &slot("bad", 1)).await, [1]);
     store.change(&account("bad"), Change::Removed).await.unwrap();
@@ -135,12 +137,12 @@ async fn after_a_crash_lost_devices_are_named_and_those_with_push_are_to_be_woke
     }
     store.change(&account("romeo"), ended(3)).await.unwrap();
     let before = store.commits();
-    let lost = store.recover(50).await.unwrap();
+    let lost = store.recover(UnixSecs::new(50)).await.unwrap();
     assert_eq!(lost, [slot("juliet", 1), slot("romeo", 1), slot("romeo", 2)]);
     assert_eq!(store.commits(), before + 1);
-    let restart = Wake { since: 50, reason: WakeReason::Restart };
+    let restart = Wake { since: UnixSecs::new(50), reason: WakeReason::Restart };
     assert_eq!(store.wakes().await.unwrap(), [(slot("romeo", 1), restart)]);
     assert!(store.account(&account("romeo")).await.unwrap().devices.iter().all(|device| !device.is_open()));
-    assert_eq!(store.recover(60).await.unwrap(), []);
+    assert_eq!(store.recover(UnixSecs::new(60)).await.unwrap(), []);
     assert_eq!(store.wakes().await.unwrap(), [(slot("romeo", 1), restart)]);
 }

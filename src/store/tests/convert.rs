@@ -23,7 +23,7 @@ fn stanza(name: &str, device: u64, seq: u64) -> Spooled {
     let (start, end) = if seq % 11 == 7 { ("iq type='get'", "iq") } else { ("message", "message") };
     let bytes = format!("<{start} id='{seq}' to='{name}@example.org'><body>{device} {seq}</body></{end}>").into();
     let (received, shared, archived) = (1_700_000_000_000 + seq % 1000, seq.is_multiple_of(2), seq.is_multiple_of(3));
-    Spooled { seq, received, shared, archived, bytes }
+    Spooled { seq, received: UnixMillis::new(received), shared, archived, bytes }
 }
 
 fn expected(name: &str, device: u64) -> Vec<Spooled> {
@@ -65,15 +65,16 @@ async fn a_database_of_the_version_before_opens_and_delivers_everything_in_the_s
     assert_eq!(nodes(&state), ["tablet", "phone"]);
     let wake =
         |device, since, reason| (Slot { account: account("romeo"), device: DeviceId(device) }, Wake { since, reason });
-    let expired = wake(2, 1_700_000_003, WakeReason::Expired);
+    let expired = wake(2, UnixSecs::new(1_700_000_003), WakeReason::Expired);
     assert_eq!(store.wakes().await.unwrap(), std::slice::from_ref(&expired));
     for (id, name, device, h) in [("grave-romeo", "romeo", 1, 17), ("grave-juliet", "juliet", 4, u32::MAX)] {
-        let tombstone = Tombstone { account: account(name), device: DeviceId(device), h, at: 1_700_000_004 };
+        let tombstone =
+            Tombstone { account: account(name), device: DeviceId(device), h, at: UnixSecs::new(1_700_000_004) };
         assert_eq!(store.tombstone(id).await.unwrap(), Some(tombstone));
     }
-    let lost = store.recover(1_700_000_009).await.unwrap();
+    let lost = store.recover(UnixSecs::new(1_700_000_009)).await.unwrap();
     assert_eq!(lost.iter().map(|slot| slot.device.0).collect::<Vec<_>>(), [4, u64::MAX, 1]);
-    assert_eq!(store.wakes().await.unwrap(), [wake(1, 1_700_000_009, WakeReason::Restart), expired]);
+    assert_eq!(store.wakes().await.unwrap(), [wake(1, UnixSecs::new(1_700_000_009), WakeReason::Restart), expired]);
 
     // The devices come back, the phone with its user agent and the tablet with its resource.
     let orphans = store.orphans(&romeo, DeviceId(2)).await.unwrap();
@@ -90,7 +91,7 @@ async fn a_database_of_the_version_before_opens_and_delivers_everything_in_the_s
             resource: resource.to_owned(),
             agent,
             presented: None,
-            at: 1,
+            at: UnixSecs::new(1),
         };
         let logged_in = store.log_in(&romeo, change).await.unwrap();
         assert_eq!((logged_in.device, logged_in.waits), (Some(DeviceId(device)), true));
@@ -173,7 +174,7 @@ async fn what_cannot_be_read_in_the_version_before_stops_neither_the_start_nor_w
         transaction.commit().unwrap();
     }
     let store = Store::open(directory.path()).unwrap();
-    store.recover(1).await.unwrap();
+    store.recover(UnixSecs::new(1)).await.unwrap();
     let mut read = Vec::new();
     for (slot, _) in store.backlogs().await.unwrap() {
         let taken = store.take_over(&slot.account, slot.device, store.next_login()).await.unwrap();

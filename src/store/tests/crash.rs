@@ -78,7 +78,7 @@ impl Model {
                 let count = 1 + dice.below(4);
                 let spooled = |n| Spooled {
                     seq: last + 1 + n,
-                    received: 1,
+                    received: UnixMillis::new(1),
                     shared: n % 2 == 0,
                     archived: false,
                     bytes: format!("{round} {n} {}", "x".repeat(if n == 2 { 5000 } else { 10 })).into(),
@@ -94,7 +94,7 @@ impl Model {
             14 => Call::Change(ended(login)),
             15 | 16 => Call::Change(enable_on(device, "the phone's", 1)),
             _ if dice.below(4) == 0 => Call::Change(Change::Removed),
-            _ => Call::Change(Change::Seen { device: DeviceId(device), at: round as u64 }),
+            _ => Call::Change(Change::Seen { device: DeviceId(device), at: UnixSecs::new(round as u64) }),
         }
     }
 
@@ -201,7 +201,7 @@ async fn call(store: &Store, name: &str, model: &Model, call: &Call) -> Result<(
             Ok(())
         }
         Call::Bury(id) => {
-            let tombstone = Tombstone { account: account(name), device: DeviceId(1), h: 1, at: 1 };
+            let tombstone = Tombstone { account: account(name), device: DeviceId(1), h: 1, at: UnixSecs::new(1) };
             store.save_tombstone(&format!("{name} {id}"), tombstone).await
         }
     }

@@ -5,6 +5,7 @@ use redb::{Database, ReadableDatabase, ReadableTableMetadata};
 use self::disk::TestDisk;
 use super::schema::{ACCOUNTS, SPOOLS};
 use super::*;
+use crate::clock::{UnixMillis, UnixSecs};
 use crate::jid::BareJid;
 use crate::push::account::{Account, Change, DeviceId, LoginId};
 use crate::push::registration::{Field, Registration, Target};
@@ -74,7 +75,7 @@ fn registration(node: &str, last_seen: u64) -> Registration {
         }]),
         extensions: Box::default(),
         device: DeviceId(1),
-        last_seen,
+        last_seen: UnixSecs::new(last_seen),
         errors: 0,
         last_success: None,
         undelivered_since: None,
@@ -217,7 +218,7 @@ async fn a_change_that_makes_no_difference_costs_no_commit() {
     let store = Store::open(directory.path()).unwrap();
     store.change(&account("romeo"), enable("one", 5)).await.unwrap();
     let before = store.commits();
-    let seen = Change::Seen { device: DeviceId(1), at: 5 };
+    let seen = Change::Seen { device: DeviceId(1), at: UnixSecs::new(5) };
     assert_eq!(nodes(&store.change(&account("romeo"), seen).await.unwrap().0), ["one"]);
     assert_eq!(store.commits(), before);
 }

@@ -192,8 +192,9 @@ async fn a_change_that_was_given_up_is_not_made_when_the_same_group_is_asked_for
     rig.until_asked_again().await;
     rig.store.set_patience(Duration::from_secs(60));
     rig.faults.set(Fault::None);
-    let (account, _) = rig.store.change(&rig.phone.account, Change::Seen { device: DeviceId(1), at: 9 }).await.unwrap();
-    assert_eq!((account.devices[0].last_seen, account.registrations.len()), (9, 0));
+    let (account, _) =
+        rig.store.change(&rig.phone.account, Change::Seen { device: DeviceId(1), at: UnixSecs::new(9) }).await.unwrap();
+    assert_eq!((account.devices[0].last_seen, account.registrations.len()), (UnixSecs::new(9), 0));
 }
 
 #[tokio::test]

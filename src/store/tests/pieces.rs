@@ -150,7 +150,10 @@ async fn crash(order: Order) {
                 Order::Forget => {
                     let ttl = Duration::ZERO;
                     store
-                        .expire(1 << 40, Ttl { orphan: Duration::MAX, tombstone: ttl, registration: ttl })
+                        .expire(
+                            UnixSecs::new(1 << 40),
+                            Ttl { orphan: Duration::MAX, tombstone: ttl, registration: ttl },
+                        )
                         .await
                         .is_ok()
                 }

@@ -20,7 +20,13 @@ pub(super) async fn put(store: &Store, slot: &Slot, items: Vec<Spooled>) -> Resu
 
 pub(super) fn item(seq: u64) -> Spooled {
     let bytes = format!("<message id='{seq}'><body>hunter2</body></message>").into();
-    Spooled { seq, received: seq * 1000, shared: seq.is_multiple_of(2), archived: seq.is_multiple_of(3), bytes }
+    Spooled {
+        seq,
+        received: UnixMillis::new(seq * 1000),
+        shared: seq.is_multiple_of(2),
+        archived: seq.is_multiple_of(3),
+        bytes,
+    }
 }
 
 pub(super) fn items(seqs: impl IntoIterator<Item = u64>) -> Vec<Spooled> {
@@ -37,7 +43,14 @@ pub(super) async fn seqs(store: &Store, slot: &Slot) -> Vec<u64> {
 
 pub(super) fn login(device: u64, resource: &str, at: u64) -> Change {
     let (candidate, login) = (DeviceId(device), LoginId(device));
-    Change::Login { candidate, login, resource: resource.to_owned(), agent: None, presented: None, at }
+    Change::Login {
+        candidate,
+        login,
+        resource: resource.to_owned(),
+        agent: None,
+        presented: None,
+        at: UnixSecs::new(at),
+    }
 }
 
 /// The end of the session that [`login`] began.
@@ -334,7 +347,7 @@ async fn a_newcomer_that_turns_out_to_be_a_known_device_brings_its_spool() {
     store.change(&romeo, enable_on(1, "phone", 1)).await.unwrap();
     put(&store, &known, items(1..=5)).await.unwrap();
     store.change(&romeo, ended(1)).await.unwrap();
-    store.wake(&known, Wake { since: 2, reason: WakeReason::UpstreamLost }).await.unwrap();
+    store.wake(&known, Wake { since: UnixSecs::new(2), reason: WakeReason::UpstreamLost }).await.unwrap();
     store.change(&romeo, login(2, "new", 3)).await.unwrap();
     put(&store, &newcomer, items(1..=3)).await.unwrap();
     store.unspool(&of(&newcomer), 1).await.unwrap();
@@ -364,7 +377,7 @@ async fn a_merge_keeps_the_newcomers_wake() {
     store.change(&romeo, login(1, "old", 1)).await.unwrap();
     store.change(&romeo, enable_on(1, "phone", 1)).await.unwrap();
     store.change(&romeo, login(2, "new", 3)).await.unwrap();
-    let wake = Wake { since: 4, reason: WakeReason::Expired };
+    let wake = Wake { since: UnixSecs::new(4), reason: WakeReason::Expired };
     store.wake(&slot("romeo", 2), wake).await.unwrap();
     store.change(&romeo, enable_on(2, "phone", 5)).await.unwrap();
     assert_eq!(store.wakes().await.unwrap(), [(slot("romeo", 1), wake)]);
@@ -394,14 +407,14 @@ async fn what_waits_for_a_forgotten_device_is_deleted() {
 async fn nothing_is_kept_of_an_account_that_was_removed() {
     let directory = tempfile::tempdir().unwrap();
     let store = Store::open(directory.path()).unwrap();
-    let (wake, h) = (Wake { since: 1, reason: WakeReason::Expired }, 7);
+    let (wake, h) = (Wake { since: UnixSecs::new(1), reason: WakeReason::Expired }, 7);
     for name in ["romeo", "romeo2"] {
         store.change(&account(name), login(1, "r", 1)).await.unwrap();
         store.change(&account(name), enable_on(1, "one", 1)).await.unwrap();
         put(&store, &slot(name, 1), items(1..=3)).await.unwrap();
         put(&store, &slot(name, 9), items(1..=3)).await.unwrap();
         store.wake(&slot(name, 1), wake).await.unwrap();
-        let tombstone = Tombstone { account: account(name), device: DeviceId(1), h, at: 1 };
+        let tombstone = Tombstone { account: account(name), device: DeviceId(1), h, at: UnixSecs::new(1) };
         store.save_tombstone(&format!("id-{name}"), tombstone).await.unwrap();
     }
     let (state, _) = store.change(&account("romeo"), Change::Removed).await.unwrap();
@@ -529,15 +542,18 @@ async fn log_ins_and_ends_are_in_order_before_any_is_on_disk() {
     for n in 2..=20 {
         let logged_in = store.log_in(&slot.account, login(n, "phone", n)).await.unwrap();
         let device = logged_in.account.device(logged_in.device.unwrap()).unwrap().clone();
-        assert_eq!((device.id, device.open, device.last_seen), (DeviceId(2), vec![LoginId(n)], n));
+        assert_eq!((device.id, device.open, device.last_seen), (DeviceId(2), vec![LoginId(n)], UnixSecs::new(n)));
         assert!(!logged_in.knew_agent);
         ends.push(store.change_behind(&slot.account, ended(n)).unwrap());
         last = n;
     }
     let now = store.account_now(&slot.account).await.unwrap();
-    assert_eq!((now.devices.len(), now.devices[0].is_open(), now.devices[0].last_seen), (1, false, last));
+    assert_eq!(
+        (now.devices.len(), now.devices[0].is_open(), now.devices[0].last_seen),
+        (1, false, UnixSecs::new(last))
+    );
     for (end, at) in ends.into_iter().zip(2..) {
-        assert_eq!(end.await.unwrap().0.devices[0].last_seen, at);
+        assert_eq!(end.await.unwrap().0.devices[0].last_seen, UnixSecs::new(at));
     }
     assert_eq!(store.account(&slot.account).await.unwrap(), now);
     assert!(store.commits() < 2 * 19, "{} commits for as many log-ins and ends", store.commits());
@@ -554,7 +570,7 @@ async fn a_user_agent_is_known_once_it_has_logged_in() {
         resource: "phone".to_owned(),
         agent: agent.map(str::to_owned),
         presented: None,
-        at: 1,
+        at: UnixSecs::new(1),
     };
     for (agent, known) in [(None, false), (Some("a"), false), (Some("a"), true), (Some("b"), false), (None, false)] {
         let logged_in = store.log_in(&slot.account, login(1, agent)).await.unwrap();

@@ -67,7 +67,7 @@ async fn a_session_takes_over_what_ended_ones_of_its_device_have_left_in_the_ord
     store.shutdown().await;
     drop(store);
     let store = Store::open(directory.path()).unwrap();
-    store.recover(1).await.unwrap();
+    store.recover(UnixSecs::new(1)).await.unwrap();
     let inherited = store.take_over(&romeo, DeviceId(3), LoginId(8)).await.unwrap();
     assert_eq!(inherited.iter().map(|i| i.spool.0).collect::<Vec<_>>(), [1, 4]);
     assert_eq!(store.next_login(), LoginId(8), "a login that only took over leaves no trace but in the rows");
@@ -110,7 +110,7 @@ async fn the_rows_of_sessions_that_left_nothing_go_with_them() {
     };
     store.backlog(&slot("romeo", 1)).await.unwrap();
     assert_eq!(rows(&store), 1);
-    store.recover(1).await.unwrap();
+    store.recover(UnixSecs::new(1)).await.unwrap();
     assert_eq!(rows(&store), 0);
     check_counts(&store);
 }
@@ -140,7 +140,7 @@ async fn what_is_addressed_to_the_account_moves_to_another_device_once_and_in_pi
     assert_eq!(adopt(900, u64::MAX).await, 0);
     let moved = store.spooled(&to, 0, usize::MAX).await.unwrap();
     let order: Vec<_> = (102..=700).chain(2..=700).filter(|seq| seq % 2 == 0).collect();
-    assert_eq!(moved.iter().map(|item| item.received / 1000).collect::<Vec<_>>(), order);
+    assert_eq!(moved.iter().map(|item| item.received.get() / 1000).collect::<Vec<_>>(), order);
     assert!(moved.is_sorted_by(|a, b| a.seq < b.seq));
     let left = seqs(&store, &slot("romeo", 1)).await;
     assert_eq!(left, (101..=699).step_by(2).chain([1000]).collect::<Vec<_>>(), "requests were for their session");

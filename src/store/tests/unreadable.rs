@@ -149,7 +149,7 @@ async fn what_cannot_be_read_does_not_keep_what_is_behind_it_from_growing_old() 
         tombstone: Duration::from_secs(1000),
         registration: Duration::from_secs(1000),
     };
-    store.expire(9, ttl).await.unwrap();
+    store.expire(UnixSecs::new(9), ttl).await.unwrap();
     assert_eq!(seqs(&store, &phone).await, [6, 7, 9]);
     assert_eq!(store.lost().get(), 3);
     check_counts(&store);
@@ -191,7 +191,7 @@ async fn a_row_that_cannot_be_read_is_built_again() {
     drop(store);
 
     let store = Store::open(directory.path()).unwrap();
-    let lost = store.recover(1).await.unwrap();
+    let lost = store.recover(UnixSecs::new(1)).await.unwrap();
     assert_eq!(lost.iter().map(|slot| slot.device.0).collect::<Vec<_>>(), [6, 1, 2]);
     let backlogs = store.backlogs().await.unwrap();
     let counts: HashMap<_, _> = backlogs.iter().map(|(slot, backlog)| (slot.device.0, backlog.count)).collect();
@@ -225,7 +225,7 @@ async fn an_account_that_cannot_be_read_does_not_keep_a_session_from_going_on() 
     store.shutdown().await;
     drop(store);
     let store = Store::open(directory.path()).unwrap();
-    store.recover(1).await.unwrap();
+    store.recover(UnixSecs::new(1)).await.unwrap();
     assert_eq!(store.backlogs().await.unwrap().len(), 1);
 }
 
@@ -237,7 +237,7 @@ async fn a_wake_that_cannot_be_read_wakes_its_device_all_the_same() {
     for n in 1..=3 {
         store.change(&romeo, login(n, &format!("r{n}"), 1)).await.unwrap();
         store.change(&romeo, enable_on(n, &format!("n{n}"), 1)).await.unwrap();
-        store.wake(&slot("romeo", n), Wake { since: n, reason: WakeReason::Expired }).await.unwrap();
+        store.wake(&slot("romeo", n), Wake { since: UnixSecs::new(n), reason: WakeReason::Expired }).await.unwrap();
     }
     change(&store, |transaction| {
         transaction.open_table(WAKES).unwrap().insert(slot("romeo", 1).key(), &b"\x01\x07"[..]).unwrap();
@@ -255,7 +255,7 @@ async fn a_wake_that_cannot_be_read_wakes_its_device_all_the_same() {
 async fn a_tombstone_that_cannot_be_read_says_as_little_as_none_and_goes() {
     let directory = tempfile::tempdir().unwrap();
     let store = Store::open(directory.path()).unwrap();
-    let good = Tombstone { account: account("romeo"), device: DeviceId(1), h: 7, at: 1000 };
+    let good = Tombstone { account: account("romeo"), device: DeviceId(1), h: 7, at: UnixSecs::new(1000) };
     for id in ["a", "b"] {
         store.save_tombstone(id, good.clone()).await.unwrap();
     }
@@ -265,7 +265,7 @@ async fn a_tombstone_that_cannot_be_read_says_as_little_as_none_and_goes() {
     assert_eq!((store.tombstone("a").await.unwrap(), store.tombstone("b").await.unwrap()), (None, Some(good.clone())));
     let ttl = [(); 3].map(|()| Duration::from_secs(500));
     let ttl = Ttl { orphan: ttl[0], tombstone: ttl[1], registration: ttl[2] };
-    assert_eq!(store.expire(1001, ttl).await.unwrap().tombstones, 1);
+    assert_eq!(store.expire(UnixSecs::new(1001), ttl).await.unwrap().tombstones, 1);
     assert_eq!(store.tombstone("b").await.unwrap(), Some(good));
     store.change(&account("romeo"), Change::Removed).await.unwrap();
     assert_eq!(store.tombstone("b").await.unwrap(), None);

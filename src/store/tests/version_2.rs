@@ -39,7 +39,7 @@ fn write(database: &Database) {
         for (login, seq) in [(4, 1), (4, 2), (4, 4), (5, 1), (5, 2), (6, 3)] {
             let item = item(seq);
             let mut record = vec![1, u8::from(item.shared) | u8::from(item.archived) << 1];
-            record.extend_from_slice(&item.received.to_be_bytes());
+            record.extend_from_slice(&item.received.get().to_be_bytes());
             record.extend_from_slice(&item.bytes);
             stanzas.insert((ROMEO, login, seq), record.as_slice()).unwrap();
         }
@@ -74,7 +74,7 @@ async fn verify(store: &Store) {
     assert_eq!(store.backlog(&phone).await.unwrap().count, 4);
     assert_eq!(store.account(&romeo).await.unwrap().device_of(LoginId(6)), Some(phone.device));
     assert_eq!(store.tombstone("grave").await.unwrap().unwrap().h, 7);
-    let restart = Wake { since: 5, reason: WakeReason::Restart };
+    let restart = Wake { since: UnixSecs::new(5), reason: WakeReason::Restart };
     assert_eq!(store.wakes().await.unwrap(), [(super::slots::slot("romeo", 2), restart)]);
     check_counts(store);
 }

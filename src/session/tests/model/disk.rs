@@ -333,15 +333,11 @@ impl World {
             let inherited_by = at_once.then_some(self.life.number);
             self.handed.push(Handed { inherited_by, ..Handed::orphan() });
             self.open.insert(n);
-            let item = Spooled { seq, received: self.unix_ms(), shared: false, archived: false, bytes: xml.into() };
+            let item = Spooled { seq, received: self.wall, shared: false, archived: false, bytes: xml.into() };
             self.disk.leave(login, n, item);
         }
         super::count(&self.coverage.inherits);
         self.handle(Input::Inherit);
-    }
-
-    fn unix_ms(&self) -> u64 {
-        self.wall.get()
     }
 
     pub(super) fn disk_catches_up(&mut self) {
@@ -356,7 +352,7 @@ impl World {
         let xml = format!("<message from='romeo@example.net/x' id='s{n}'><body>orphan</body></message>");
         self.handed.push(Handed::orphan());
         self.open.insert(n);
-        let item = Spooled { seq: 0, received: self.unix_ms(), shared: true, archived: false, bytes: Bytes::from(xml) };
+        let item = Spooled { seq: 0, received: self.wall, shared: true, archived: false, bytes: Bytes::from(xml) };
         self.disk.others.push(item);
     }
 }
