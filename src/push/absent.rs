@@ -83,7 +83,7 @@ impl Absent {
     /// A push service has answered.
     pub fn answered(&mut self, now: Instant, target: &Target, outcome: &Outcome) {
         for away in self.away.values_mut() {
-            away.pusher.answered(now, target, outcome.may_be_repeated());
+            away.pusher.answered(now, target, outcome);
         }
     }
 }

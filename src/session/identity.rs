@@ -10,7 +10,7 @@ use super::sender::is_server;
 use super::sm;
 use crate::clock::UnixMillis;
 use crate::jid::{BareJid, FullJid, Jid};
-use crate::push::account::{Account, DeviceId};
+use crate::push::account::{Account, DeviceId, DeviceRecognition};
 use crate::xml::{Element, Header, Node};
 
 /// What login established, and a [`Session`](super::Session) begins with.
@@ -147,8 +147,8 @@ impl Identity {
 pub struct Owner {
     /// The device.
     pub device: DeviceId,
-    /// Whether its user agent was known, or it presented a resumption id of its own: then it is known for certain.
-    pub certain: bool,
+    /// How it was recognized.
+    pub recognition: DeviceRecognition,
     /// Its account, as the store has it.
     pub account: Account,
     /// Whether spools of the device's earlier sessions have stanzas.

@@ -1,7 +1,7 @@
 //! Changes of an account.
 
 use crate::jid::Jid;
-use crate::push::device::{DeviceId, LoginId};
+use crate::push::device::{DeviceId, DeviceRecognition, LoginId};
 use crate::push::guard::Guard;
 use crate::push::mucsub::Subscription;
 use crate::push::registration::{Registration, Target};
@@ -41,8 +41,8 @@ pub enum Change {
     Enable {
         /// The new registration.
         registration: Registration,
-        /// The owner presented a resumption id of its own, and so is known for certain.
-        certain: bool,
+        /// How its device was recognized.
+        recognition: DeviceRecognition,
         /// The number of registrations that an account may have.
         max_devices: usize,
     },

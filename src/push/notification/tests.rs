@@ -121,7 +121,7 @@ fn the_publish_is_what_every_known_app_server_takes() {
     );
     let bare = Registration { options: None, ..registration };
     let bare = Registration { target: Target { node: None, ..bare.target.clone() }, ..bare };
-    let publish = Publish::new(&bare, Summary::wake(&PushSettings::default(), false), RANDOM);
+    let publish = Publish::new(&bare, Summary::wake(&PushSettings::default()), RANDOM);
     assert_eq!(
         publish.iq("sc-2", None),
         "<iq type='set' id='sc-2' to='push.example'><pubsub xmlns='http://jabber.org/protocol/pubsub'><publish><item>\
@@ -161,9 +161,9 @@ fn the_form_says_as_much_as_the_operator_allows() {
         let summary = summary(settings, counts, stanza, class);
         assert_eq!(notification(&Extensions::default(), &summary), form(&expect), "{stanza}");
     }
-    let waits = notification(&Extensions::default(), &Summary::wake(&open, true));
+    let waits = notification(&Extensions::default(), &Summary::wake_for_important(&open));
     assert_eq!(waits, form(&[count, body("New Message!")]));
-    let nothing = notification(&Extensions::default(), &Summary::wake(&open, false));
+    let nothing = notification(&Extensions::default(), &Summary::wake(&open));
     assert_eq!(nothing, form(&[("message-count", "0")]));
 }
 
@@ -190,7 +190,7 @@ fn an_encrypted_notification_is_for_the_device_alone() {
         assert_eq!(decrypted(&notification(&encrypting(3000, false), &summary)), (expect, None), "{stanza}");
     }
     // A wake push has nobody to name: it says numbers, in the clear.
-    let wake = Summary::wake(&PushSettings { with_body: true, with_sender: true, ..PushSettings::default() }, false);
+    let wake = Summary::wake(&PushSettings { with_body: true, with_sender: true, ..PushSettings::default() });
     assert_eq!(notification(&encrypting(3000, true), &wake), form(&[("message-count", "0")]));
 }
 

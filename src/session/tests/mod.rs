@@ -40,7 +40,7 @@ use super::{
 use crate::clock::UnixMillis;
 use crate::jid::{FullJid, Jid};
 use crate::push::absent::Notice;
-use crate::push::account::{Account, Change, Device, DeviceId, LoginId};
+use crate::push::account::{Account, Change, Device, DeviceId, DeviceRecognition, LoginId};
 use crate::push::notification::Publish;
 use crate::push::registration::Target;
 use crate::push::settings::PushSettings;
@@ -158,7 +158,13 @@ impl Rig {
         };
         let account = Account { devices: vec![device], ..Account::default() };
         let waits = !earlier.is_empty();
-        let owner = Owner { device: DEVICE, certain: false, account: account.clone(), waits, older: false };
+        let owner = Owner {
+            device: DEVICE,
+            recognition: DeviceRecognition::Guessed,
+            account: account.clone(),
+            waits,
+            older: false,
+        };
         let clock = Clock { now, wall: UnixMillis::new(1000) };
         let session = Session::new(Arc::new(settings), bound, owner, dice, clock);
         let mut rig = Self {

@@ -27,7 +27,7 @@ use super::super::{
 use super::{DEVICE, dice, header};
 use crate::clock::UnixMillis;
 use crate::jid::FullJid;
-use crate::push::account::{Account, Device, DeviceId, LoginId};
+use crate::push::account::{Account, Device, DeviceId, DeviceRecognition, LoginId};
 use crate::push::registration::{Registration, Target};
 use crate::session::settings::{Hibernation, StreamManagement};
 use crate::xml::{Element, Frame, Header};
@@ -745,7 +745,7 @@ impl World {
         };
         let owner = Owner {
             device: DEVICE,
-            certain: true,
+            recognition: DeviceRecognition::Certain,
             account: self.disk.account.clone(),
             waits: !self.disk.spools.is_empty(),
             older: self.older.is_some() || self.life.number % 3 == 2,

@@ -6,7 +6,7 @@ use self::disk::TestDisk;
 use super::schema::{ACCOUNTS, SPOOLS};
 use super::*;
 use crate::jid::BareJid;
-use crate::push::account::{Account, Change, DeviceId, LoginId};
+use crate::push::account::{Account, Change, DeviceId, DeviceRecognition, LoginId};
 use crate::push::registration::{Field, Registration, Target};
 use crate::secret::Secret;
 
@@ -82,7 +82,11 @@ fn registration(node: &str, last_seen: u64) -> Registration {
 }
 
 fn enable(node: &str, last_seen: u64) -> Change {
-    Change::Enable { registration: registration(node, last_seen), certain: false, max_devices: 3 }
+    Change::Enable {
+        registration: registration(node, last_seen),
+        recognition: DeviceRecognition::Guessed,
+        max_devices: 3,
+    }
 }
 
 #[tokio::test]

@@ -47,7 +47,7 @@ pub(super) fn ended(device: u64) -> Change {
 
 pub(super) fn enable_on(device: u64, node: &str, last_seen: u64) -> Change {
     let registration = Registration { device: DeviceId(device), ..registration(node, last_seen) };
-    Change::Enable { registration, certain: false, max_devices: 5 }
+    Change::Enable { registration, recognition: DeviceRecognition::Guessed, max_devices: 5 }
 }
 
 /// Stores on the disk what is deleted already in memory, and opens it again.
