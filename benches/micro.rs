@@ -127,7 +127,7 @@ fn queue(c: &mut Criterion) {
         bencher.iter(|| {
             for _ in 0..BATCH {
                 let Place::Memory(seq) = queue.place(message.bytes().len()) else { panic!("no room") };
-                queue.hold(Queued::new(message.clone(), seq, 0).of_leg(None, true));
+                queue.hold(Queued::new(message.clone(), seq, 0).durable());
             }
             for _ in 0..BATCH {
                 black_box(queue.write_next());

@@ -28,7 +28,7 @@ use super::given_back::GivenBack;
 use super::identity::Identity;
 use super::kind::{is_durable, is_request, refusal};
 use super::presence::{Coalesced, OwnPresence, Waiting};
-use super::queue::{Budget, Place, Queue, Queued};
+use super::queue::{Budget, Company, Place, Queue, Queued};
 use super::redelivered::OwnMessages;
 use super::refill::Refill;
 use super::remembered::DeviceMemory;
@@ -239,9 +239,15 @@ impl Delivery {
     fn item(&mut self, now: Instant, stanza: Incoming, seq: u64, rooms: &Rooms) -> Queued {
         let Incoming { element, ordinal, .. } = stanza;
         let stamp = self.stamps.next(self.identity.unix_ms(now));
-        let (durable, from_room) = (is_durable(&element), is_from_room(&element, rooms));
+        let company = match self.has_company {
+            _ if is_from_room(&element, rooms) => Company::Room,
+            true => Company::Others,
+            false => Company::None,
+        };
+        let durable = is_durable(&element);
         let item = Queued::new(element, seq, stamp.received).ahead_by(stamp.ahead);
-        item.in_company(self.has_company).of_room(from_room).of_leg(ordinal, durable)
+        let item = item.in_company(company).of_leg(ordinal);
+        if durable { item.durable() } else { item }
     }
 
     /// A stanza has no place in memory: the spool is to take it.

@@ -154,11 +154,11 @@ pub struct Session {
 impl Session {
     /// A session whose client is attached by [`Attachment::FIRST`].
     pub fn new(settings: Arc<Settings>, bound: Bound, owner: Owner, dice: Dice, clock: Clock) -> Self {
-        let Bound { jid, client_header, server_header, enabled, inactive, server_csi, server_sm, .. } = bound;
-        let identity = Arc::new(Identity::new(jid, client_header, server_csi, clock, dice));
+        let Bound { jid, client_header, server_header, enabled, inactive, server, .. } = bound;
+        let identity = Arc::new(Identity::new(jid, client_header, server, clock, dice));
         let activity = if inactive { Activity::Inactive } else { Activity::Active };
         let arrival = DeviceArrival { header: server_header, activity };
-        let mut server = ServerStream::new(Arc::clone(&identity), server_sm);
+        let mut server = ServerStream::new(Arc::clone(&identity));
         let mut device = DeviceSide::new(Arc::clone(&identity), Arc::clone(&settings), arrival, owner);
         let mut effects = Effects::default();
         server.enable(clock.now, &mut effects);

@@ -61,7 +61,7 @@ pub use earlier::Inherited;
 pub use number::STRIDE;
 pub use queued::{Company, Queued};
 pub use room::Full;
-pub use spilled::NoStanza;
+pub use spilled::{ArchiveCopy, NoStanza};
 pub use spooled::{Load, Spooled};
 pub use unsaved::Unsaved;
 

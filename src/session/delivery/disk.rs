@@ -13,7 +13,7 @@ use crate::session::event::Event;
 #[cfg(test)]
 use crate::session::given_back::GivenBack;
 use crate::session::kind::is_durable;
-use crate::session::queue::{Company, Inherited, NoStanza, Queued, Spooled, Unsaved};
+use crate::session::queue::{ArchiveCopy, Inherited, NoStanza, Queued, Spooled, Unsaved};
 use crate::session::refill::{Loading, ReadAgain};
 use crate::session::server::{ServerStream, Settling, UNACKED};
 use crate::session::shed::{ASK_AGAIN, Shed, Spool, TRIAL, returned};
@@ -26,8 +26,12 @@ impl Delivery {
     /// When durable stanzas are to be handed to the spool that nobody else is certain to keep.
     pub(in crate::session) fn spool_due(&self, client: &ClientStream) -> Option<Instant> {
         let oldest = self.queue.oldest_unspooled().filter(|_| self.spool.accepts())?;
-        let spool_after = self.settings.stream_management.spool_after(oldest.ordinal.is_some());
-        let wait = if client.is_dark() { Duration::ZERO } else { spool_after };
+        let settings = &self.settings.stream_management;
+        let wait = match oldest.ordinal {
+            _ if client.is_dark() => Duration::ZERO,
+            Some(_) => settings.spool_after_counted(),
+            None => settings.spool_after_uncounted(),
+        };
         let received = oldest.received.saturating_sub(oldest.ahead.milliseconds());
         let start = self.identity.clock().now;
         let since_start = received.saturating_sub(self.identity.unix_ms(start));
@@ -137,7 +141,11 @@ impl Delivery {
             return;
         }
         let (account, bare) = (self.identity.account(), self.identity.bare_header());
-        self.queue.rest(acked, bare, |item| may_spill(item.seq).then(|| is_archived(&item.element, account)));
+        let archive_copy = |item: &Queued| match is_archived(&item.element, account) {
+            true => ArchiveCopy::Present,
+            false => ArchiveCopy::Absent,
+        };
+        self.queue.rest(acked, bare, |item| may_spill(item.seq).then(|| archive_copy(item)));
     }
 
     // Back from disk
@@ -346,7 +354,7 @@ impl Delivery {
         if item.is_spooled() {
             effects.push(Output::Unspool { spool: None, places: item.seq..=item.seq });
         }
-        let error = returned(&item.element, self.identity.account(), item.company != Company::Others);
+        let error = returned(&item.element, self.identity.account(), item.company);
         match error.zip(server) {
             Some((error, server)) => {
                 server.inject(now, error, effects);

@@ -128,7 +128,7 @@ impl Welcomed {
         match self.next {
             AfterWelcome::Bind(login) => BindStep::Unbound(Box::new(AwaitingBind::new(self.streams, login, &offer))),
             AfterWelcome::Session(mut bound) => {
-                (bound.server_csi, bound.server_sm) = (offer.csi, offer.sm);
+                bound.server = offer.server;
                 BindStep::Session(bound)
             }
         }

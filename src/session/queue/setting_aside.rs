@@ -92,7 +92,7 @@ mod tests {
     fn hold(queue: &mut Queue, n: usize) {
         let element = element(&message(n));
         let Place::Memory(seq) = queue.place(element.bytes().len()) else { panic!("no room") };
-        queue.hold(Queued::new(element, seq, 0).of_leg(Some(n as u64), true));
+        queue.hold(Queued::new(element, seq, 0).of_leg(Some(n as u64)).durable());
     }
 
     fn spooled(queue: &mut Queue) {

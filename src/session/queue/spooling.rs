@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::notes::Notes;
 use super::queued::Queued;
-use super::spilled::NoStanza;
+use super::spilled::{ArchiveCopy, NoStanza};
 use super::spooled::{Load, Spooled, weight};
 use super::unsaved::Unsaved;
 use super::{Place, Queue};
@@ -232,7 +232,8 @@ impl Queue {
 
     /// Whether more can be read back before the client acknowledges something.
     pub fn is_full(&self) -> bool {
-        self.room.is_full(self.held(), self.segments.is_empty())
+        let held = self.held();
+        self.room.is_full_for_load(held) || self.room.is_exhausted() && !self.segments.is_empty()
     }
 
     /// A stanza was read back from the spool: if it rested, it takes its place again. Returned is one that comes behind all that
@@ -275,13 +276,12 @@ impl Queue {
         self.on_changed();
     }
 
-    /// Lets unwritten messages rest that are on disk, up to this number on the server's leg, and of which `is_archived` says
-    /// that they may, and whether the server's archive has them. `bare`: the header under which the spool has them.
-    pub fn rest(&mut self, acked: u64, bare: &Arc<Header>, is_archived: impl Fn(&Queued) -> Option<bool>) {
+    /// Lets unwritten messages rest that are on disk, up to this number on the server's leg, unless `archive_copy` is `None`.
+    /// `bare`: the header under which the spool has them.
+    pub fn rest(&mut self, acked: u64, bare: &Arc<Header>, archive_copy: impl Fn(&Queued) -> Option<ArchiveCopy>) {
         let spill = &mut self.spill;
         self.segments.spill(acked, |item| {
-            item.element.kind() == Kind::Message
-                && is_archived(item).is_some_and(|archived| spill.add(item, archived, bare))
+            item.element.kind() == Kind::Message && archive_copy(item).is_some_and(|copy| spill.add(item, copy, bare))
         });
         self.on_changed();
     }
@@ -323,7 +323,7 @@ mod tests {
             for _ in 0..2 {
                 let element = Element::parse(xml.into(), &header).unwrap();
                 let super::super::Place::Memory(seq) = queue.place(xml.len()) else { panic!("no room") };
-                queue.hold(Queued::new(element, seq, 0).of_leg(None, true));
+                queue.hold(Queued::new(element, seq, 0).durable());
             }
             let bare = Header::bare();
             let spooled =
@@ -334,7 +334,7 @@ mod tests {
             let spooled: Vec<_> = spooled.collect();
             queue.committed(2 * STRIDE);
             let before = queue.bytes();
-            queue.rest(0, &bare, |item| (item.seq == STRIDE).then_some(false));
+            queue.rest(0, &bare, |item| (item.seq == STRIDE).then_some(ArchiveCopy::Absent));
             assert!(queue.bytes() < before && queue.is_on_disk_only(STRIDE) && queue.write_next().is_none());
             assert!(spooled.into_iter().all(|item| queue.read_back(item).unwrap().is_none()), "memory has the other");
             assert_eq!((queue.bytes(), queue.len(), queue.has_tail()), (before, 2, false));

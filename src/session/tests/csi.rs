@@ -25,7 +25,7 @@ impl Rig {
     /// A client with stream management that is in the background.
     fn inactive(server_csi: bool) -> Self {
         let settings = Settings { session_queue: 1 << 20, ..Settings::default() };
-        let mut rig = Self::begin(settings, Vec::new(), |bound| bound.server_csi = server_csi);
+        let mut rig = Self::begin(settings, Vec::new(), |bound| bound.server.csi = server_csi);
         rig.client("<enable xmlns='urn:xmpp:sm:3' resume='true'/>");
         rig.client(INACTIVE);
         rig.clear();

@@ -2,7 +2,7 @@
 
 use super::durability::{managed, plain};
 use super::*;
-use crate::session::backlog::BacklogReading;
+use crate::session::backlog::{BacklogReading, EarlierSessions};
 
 const ENABLE: &str = "<enable xmlns='urn:xmpp:sm:3' resume='true'/>";
 
@@ -99,7 +99,7 @@ fn a_request_to_an_earlier_session_is_dropped_and_deleted() {
 #[test]
 fn presence_and_backlog_wait_until_older_sessions_have_ended_or_answered() {
     let mut rig = plain();
-    *rig.session.device.backlog_mut() = BacklogReading::new(false, true);
+    *rig.session.device.backlog_mut() = BacklogReading::new(EarlierSessions::Unsettled);
     rig.leave(1, vec![left(1, 1)]);
     rig.client_available();
     assert_eq!(rig.delivered(), [] as [usize; 0]);

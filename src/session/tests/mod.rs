@@ -32,6 +32,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 
 use super::queue::{Inherited, Load, Spooled};
+use super::rewrite::offers::ServerFeatures;
 use super::sasl::SaslIdentity;
 use super::{
     Attachment, Bound, Clock, DeviceMemory, EndReason, Event, Input, Output, Owner, Peer, PublishResult, Resumption,
@@ -129,7 +130,7 @@ impl Rig {
     }
 
     fn start(settings: Settings, server_sm: bool, earlier: Vec<Spooled>) -> Self {
-        Self::begin(settings, earlier, |bound| bound.server_sm = server_sm)
+        Self::begin(settings, earlier, |bound| bound.server.sm = server_sm)
     }
 
     fn begin(settings: Settings, earlier: Vec<Spooled>, adjust: impl FnOnce(&mut Bound)) -> Self {
@@ -143,8 +144,7 @@ impl Rig {
             agent: None,
             enabled: None,
             inactive: false,
-            server_csi: true,
-            server_sm: false,
+            server: ServerFeatures { csi: true, sm: false },
         };
         adjust(&mut bound);
         let device = Device {
@@ -158,13 +158,8 @@ impl Rig {
         };
         let account = Account { devices: vec![device], ..Account::default() };
         let waits = !earlier.is_empty();
-        let owner = Owner {
-            device: DEVICE,
-            recognition: DeviceRecognition::Guessed,
-            account: account.clone(),
-            waits,
-            older: false,
-        };
+        let recognition = DeviceRecognition::Guessed;
+        let owner = Owner { device: DEVICE, recognition, account: account.clone(), waits, older: false };
         let clock = Clock { now, wall: UnixMillis::new(1000) };
         let session = Session::new(Arc::new(settings), bound, owner, dice, clock);
         let mut rig = Self {

@@ -29,6 +29,7 @@ use crate::clock::UnixMillis;
 use crate::jid::FullJid;
 use crate::push::account::{Account, Device, DeviceId, DeviceRecognition, LoginId};
 use crate::push::registration::{Registration, Target};
+use crate::session::rewrite::offers::ServerFeatures;
 use crate::session::settings::{Hibernation, StreamManagement};
 use crate::xml::{Element, Frame, Header};
 use actors::{Client, Leg};
@@ -740,8 +741,7 @@ impl World {
             agent: None,
             enabled: None,
             inactive: false,
-            server_csi: true,
-            server_sm: self.variant.server_sm,
+            server: ServerFeatures { csi: true, sm: self.variant.server_sm },
         };
         let owner = Owner {
             device: DEVICE,

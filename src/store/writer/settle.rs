@@ -89,10 +89,11 @@ impl Writer {
     }
 
     /// Answers the tasks of a group that was committed.
-    pub(super) fn settle(&mut self, group: JobGroup, outcomes: Vec<OpOutcome>, is_committed: bool) {
+    pub(super) fn settle(&mut self, group: JobGroup, committed: Committed) {
+        let is_committed = committed.took.is_some();
         let shared = Arc::clone(&self.shared);
         group.removals.iter().for_each(|(account, up_to)| shared.deletions.removed(account, *up_to));
-        for ((op, entry), outcome) in group.ops.into_iter().zip(group.entries).zip(outcomes) {
+        for ((op, entry), outcome) in group.ops.into_iter().zip(group.entries).zip(committed.outcomes) {
             if let (Op::Delete(deletion), OpOutcome::Done(Effect::Deleted(progress))) = (&op, &outcome) {
                 note_progress(&shared, deletion, *progress);
             }
