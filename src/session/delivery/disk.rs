@@ -72,7 +72,7 @@ impl Delivery {
         let Some(last) = items.last().map(|item| item.seq) else { return };
         if account.is_removed() {
             // Nothing is kept of a removed account.
-            return self.queue.committed(last);
+            return self.queue.on_committed(last);
         }
         effects.push(Output::Spool(items.iter().map(|item| self.spooled_form(item)).collect()));
     }
@@ -99,7 +99,7 @@ impl Delivery {
 
     /// What was handed to the spool up to this number is on disk.
     pub(in crate::session) fn on_spooled(&mut self, seq: u64, account: &AccountView, effects: &mut Effects) {
-        self.queue.committed(seq);
+        self.queue.on_committed(seq);
         self.on_spool_accepts(account, effects);
         self.replies.on_spooled(seq);
     }
@@ -114,7 +114,7 @@ impl Delivery {
 
     /// Nothing of what the spool was handed is on disk. Returns whether adopted stanzas were among it.
     pub(in crate::session) fn on_spool_refused(&mut self, now: Instant, effects: &mut Effects) -> bool {
-        let adopted = self.queue.refused();
+        let adopted = self.queue.on_refused();
         if self.spool.accepts() {
             effects.event(Event::SpoolRefuses);
         }
@@ -145,7 +145,7 @@ impl Delivery {
             true => ArchiveCopy::Present,
             false => ArchiveCopy::Absent,
         };
-        self.queue.rest(acked, bare, |item| may_spill(item.seq).then(|| archive_copy(item)));
+        self.queue.spill(acked, bare, |item| may_spill(item.seq).then(|| archive_copy(item)));
     }
 
     // Back from disk
@@ -162,7 +162,7 @@ impl Delivery {
 
     /// Whether stanzas that memory does not have come before those that were not written.
     pub(in crate::session) fn is_replaying(&self) -> bool {
-        self.queue.rests() || self.queue.has_gap()
+        self.queue.has_spilled() || self.queue.has_gap()
     }
 
     /// Asks for what only the spool has and there is room for; whether there is any.
@@ -284,7 +284,7 @@ impl Delivery {
 
     /// The same for the spools of earlier sessions.
     pub(in crate::session) fn on_take_over_failed(&mut self, now: Instant) {
-        self.queue.not_taken_over();
+        self.queue.on_not_taken_over();
         self.refill.on_take_over_failed(now);
     }
 
@@ -296,7 +296,7 @@ impl Delivery {
 
     /// The spools that belong to the session now.
     pub(in crate::session) fn on_took_over(&mut self, spools: &[Inherited]) {
-        self.queue.took_over(spools);
+        self.queue.on_taken_over(spools);
     }
 
     /// Moves stanzas of other devices to this session's spool: they join behind what waits already.

@@ -641,7 +641,7 @@ impl World {
             | Output::Load(_)
             | Output::TakeOver
             | Output::Adopt { .. } => {
-                let rests = |session: &Session| session.device.delivery().queue().rests();
+                let rests = |session: &Session| session.device.delivery().queue().has_spilled();
                 if matches!(output, Output::Load(_)) && self.session.as_ref().is_some_and(rests) {
                     count(&self.coverage.rests);
                 }
