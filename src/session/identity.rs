@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::ids::RequestIds;
-use super::names::{Dice, SmId};
+use super::names::{RandomSource, SmId};
 use super::rewrite::offers::ServerFeatures;
 use super::sasl::SaslIdentity;
 use super::sender::is_server;
@@ -47,7 +47,7 @@ pub(super) struct Identity {
     bare_header: Arc<Header>,
     server: ServerFeatures,
     clock: Clock,
-    random: Dice,
+    random: RandomSource,
     request_ids: RequestIds,
 }
 
@@ -57,7 +57,7 @@ impl Identity {
         client_header: Arc<Header>,
         server: ServerFeatures,
         clock: Clock,
-        random: Dice,
+        random: RandomSource,
     ) -> Self {
         let (account, bare_header) = (jid.to_bare(), Header::bare());
         let request_ids = RequestIds::new(random());
@@ -125,7 +125,7 @@ impl Identity {
         &self.request_ids
     }
 
-    pub(super) fn random_source(&self) -> Dice {
+    pub(super) fn random_source(&self) -> RandomSource {
         self.random
     }
 

@@ -9,7 +9,7 @@
 //! The contract: [`Session::handle`] takes one [`Input`], then [`Session::poll`] is drained of [`Output`]s until it returns
 //! `None` before the next input, and [`Session::deadline`] says when [`Input::Timeout`] is due. At the end of every wake-up,
 //! when nothing more is at hand, the relay passes [`Input::Quiet`] once. A session knows no socket, clock, disk or randomness:
-//! the time is an argument, and random ids come from the [`Dice`] it was given. A connection that has not bound yet is a
+//! the time is an argument, and random ids come from the [`RandomSource`] it was given. A connection that has not bound yet is a
 //! [`negotiate::Negotiation`]; binding yields the [`Bound`] that makes a `Session`.
 //!
 //! # Components
@@ -124,7 +124,7 @@ pub use cause::Cause;
 pub use contract::{Input, Orphans, OtherSession, Output, PublishResult, Replies};
 pub use event::{Closing, EndReason, Event, Peer, Reported, Stored, Token, WakeReason};
 pub use identity::{Bound, Clock, Owner, Resumption};
-pub use names::{Attachment, Dice, SmId};
+pub use names::{Attachment, RandomSource, SmId};
 pub use remembered::DeviceMemory;
 pub use settings::Settings;
 pub use shed::Shed;
@@ -153,9 +153,9 @@ pub struct Session {
 
 impl Session {
     /// A session whose client is attached by [`Attachment::FIRST`].
-    pub fn new(settings: Arc<Settings>, bound: Bound, owner: Owner, dice: Dice, clock: Clock) -> Self {
+    pub fn new(settings: Arc<Settings>, bound: Bound, owner: Owner, random: RandomSource, clock: Clock) -> Self {
         let Bound { jid, client_header, server_header, enabled, inactive, server, .. } = bound;
-        let identity = Arc::new(Identity::new(jid, client_header, server, clock, dice));
+        let identity = Arc::new(Identity::new(jid, client_header, server, clock, random));
         let activity = if inactive { Activity::Inactive } else { Activity::Active };
         let arrival = DeviceArrival { header: server_header, activity };
         let mut server = ServerStream::new(Arc::clone(&identity));

@@ -50,7 +50,7 @@ use streams::LoginClientStream;
 
 use super::mechanism_filter::Leg;
 use super::starttls::served;
-use super::{Dice, Settings};
+use super::{RandomSource, Settings};
 use crate::xml::{Element, Frame, FrameError, Header, Kind, StreamCondition, ns};
 
 pub use contract::{
@@ -76,8 +76,8 @@ pub struct Negotiation {
 
 impl Negotiation {
     /// A connection over TLS on which nothing was said yet.
-    pub fn new(hosts: Arc<HashSet<String>>, settings: Arc<Settings>, dice: Dice, deadline: Instant) -> Self {
-        let (state, legs) = (LoginState::Start, Legs::new(dice));
+    pub fn new(hosts: Arc<HashSet<String>>, settings: Arc<Settings>, random: RandomSource, deadline: Instant) -> Self {
+        let (state, legs) = (LoginState::Start, Legs::new(random));
         Self { hosts, settings, state, legs, lockout: Lockout::Inactive, given: 0, elements: 0, deadline }
     }
 

@@ -51,7 +51,7 @@ impl Login {
     pub(super) fn new() -> Self {
         let hosts = Arc::new(HashSet::from(["example.org".to_owned()]));
         Self {
-            negotiation: Negotiation::new(hosts, Arc::default(), dice, Instant::now()),
+            negotiation: Negotiation::new(hosts, Arc::default(), random, Instant::now()),
             to_client: Vec::new(),
             to_upstream: Vec::new(),
             connects: Vec::new(),

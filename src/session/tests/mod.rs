@@ -49,8 +49,8 @@ use crate::xml::{Element, Frame, Header};
 
 static NUMBERS: AtomicU64 = AtomicU64::new(1);
 
-/// Dice that never show the same twice, which is all that the core relies on.
-pub(crate) fn dice() -> u128 {
+/// Numbers that never repeat, which is all that the core relies on.
+pub(crate) fn random() -> u128 {
     u128::from(NUMBERS.fetch_add(1, Ordering::Relaxed))
 }
 
@@ -161,7 +161,7 @@ impl Rig {
         let recognition = DeviceRecognition::Guessed;
         let owner = Owner { device: DEVICE, recognition, account: account.clone(), waits, older: false };
         let clock = Clock { now, wall: UnixMillis::new(1000) };
-        let session = Session::new(Arc::new(settings), bound, owner, dice, clock);
+        let session = Session::new(Arc::new(settings), bound, owner, random, clock);
         let mut rig = Self {
             session,
             now,

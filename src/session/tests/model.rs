@@ -24,7 +24,7 @@ use super::super::queue::{Budget, Full};
 use super::super::{
     Attachment, Bound, Clock, DeviceMemory, EndReason, Event, Input, Output, Owner, Resumption, Session, Settings, sm,
 };
-use super::{DEVICE, dice, header};
+use super::{DEVICE, header, random};
 use crate::clock::UnixMillis;
 use crate::jid::FullJid;
 use crate::push::account::{Account, Device, DeviceId, DeviceRecognition, LoginId};
@@ -759,7 +759,7 @@ impl World {
         (line.own, line.last_seq, line.handed_over) = (login, 0, 0);
         self.disk.open = self.lives().skip(1).map(Life::login).chain([login]).collect();
         let clock = Clock { now: self.now, wall: self.wall };
-        let mut session = Session::new(Arc::clone(&self.settings), bound, owner, dice, clock);
+        let mut session = Session::new(Arc::clone(&self.settings), bound, owner, random, clock);
         session.share_memory(Arc::clone(&self.memory));
         session.share_device_memory(Arc::clone(&self.device_memory));
         self.life = Life::new(number, self.variant.server_sm);
