@@ -76,6 +76,7 @@ mod device;
 mod effects;
 mod event;
 mod given_back;
+mod hosts;
 mod identity;
 mod ids;
 mod kind;

@@ -48,8 +48,8 @@ use opening::OpeningLogin;
 use state::LoginState;
 use streams::LoginClientStream;
 
+use super::hosts::served_host;
 use super::mechanism_filter::Leg;
-use super::starttls::served;
 use super::{RandomSource, Settings};
 use crate::xml::{Element, Frame, FrameError, Header, Kind, StreamCondition, ns};
 
@@ -185,7 +185,7 @@ impl Negotiation {
     /// Returns the served host that a header is addressed to.
     fn host(&self, header: &Arc<Header>) -> Result<String, LoginEnd> {
         let refused = |condition| LoginEnd::HostUnknown { condition, header: Arc::clone(header) };
-        served(&self.hosts, header).map_err(refused)
+        served_host(&self.hosts, header).map_err(refused)
     }
 
     fn on_connected(&mut self, state: LoginState, leg: Leg) -> LoginState {

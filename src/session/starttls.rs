@@ -6,6 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::RandomSource;
+use super::hosts::served_host;
 use crate::xml::{self, Frame, StreamCondition, XmlWriter, ns};
 
 /// What to do after a frame of the clear-text stream.
@@ -62,7 +63,7 @@ impl StartTls {
     }
 
     fn open(&mut self, header: &xml::Header) -> StartTlsStep {
-        let host = match served(&self.hosts, header) {
+        let host = match served_host(&self.hosts, header) {
             Ok(host) => host,
             Err(condition) => return StartTlsStep::Refuse(refusal(header, condition, self.random)),
         };
@@ -73,12 +74,6 @@ impl StartTls {
         self.host = Some(host);
         StartTlsStep::Reply(reply.into())
     }
-}
-
-/// The served domain that a header is addressed to, or the stream error condition (RFC 6120 §4.9.3.6).
-pub(super) fn served(hosts: &HashSet<String>, header: &xml::Header) -> Result<String, StreamCondition> {
-    let host = header.to().and_then(crate::jid::domain).ok_or(StreamCondition::ImproperAddressing)?;
-    if hosts.contains(&host) { Ok(host) } else { Err(StreamCondition::HostUnknown) }
 }
 
 /// A stream header and error for a stream that cannot be served (RFC 6120 §4.9.1.2).
