@@ -82,9 +82,13 @@ fn decrypted(notification: &str) -> (Value, Option<String>) {
     (serde_json::from_slice(json).unwrap(), node.attr("type").map(|kind| kind.into_owned()))
 }
 
-fn encrypting(max_size: usize, jingle: bool) -> Extensions {
+fn encrypting(max_size: usize) -> Extensions {
     let encrypt = Some(Encrypt { key: Secret::new(KEY), max_size });
-    Extensions { encrypt, jingle, ..Extensions::default() }
+    Extensions { encrypt, ..Extensions::default() }
+}
+
+fn encrypting_calls() -> Extensions {
+    Extensions { jingle: true, ..encrypting(3000) }
 }
 
 #[test]
@@ -187,11 +191,11 @@ fn an_encrypted_notification_is_for_the_device_alone() {
         (invited_call, Class::Call, chat("Incoming call")),
     ] {
         let summary = summary(&PushSettings::default(), counts(2), stanza, class);
-        assert_eq!(decrypted(&notification(&encrypting(3000, false), &summary)), (expect, None), "{stanza}");
+        assert_eq!(decrypted(&notification(&encrypting(3000), &summary)), (expect, None), "{stanza}");
     }
     // A wake push has nobody to name: it says numbers, in the clear.
     let wake = Summary::wake(&PushSettings { with_body: true, with_sender: true, ..PushSettings::default() });
-    assert_eq!(notification(&encrypting(3000, true), &wake), form(&[("message-count", "0")]));
+    assert_eq!(notification(&encrypting_calls(), &wake), form(&[("message-count", "0")]));
 }
 
 #[test]
@@ -208,7 +212,7 @@ fn calls_ring_on_devices_that_asked_for_them() {
     ] {
         let summary = summary(&settings, counts(1), stanza, class);
         let voip = Some("voip".to_owned());
-        assert_eq!(decrypted(&notification(&encrypting(3000, true), &summary)), (expect, voip), "{stanza}");
+        assert_eq!(decrypted(&notification(&encrypting_calls(), &summary)), (expect, voip), "{stanza}");
     }
 
     let extensions = Extensions { jingle: true, priority: true, ..Extensions::default() };
@@ -232,7 +236,7 @@ fn calls_ring_nowhere_once_the_operator_has_turned_that_off() {
     for (stanza, class) in [(CALL, Class::Call), (HUNG_UP, Class::CallEnd)] {
         let summary = summary(&settings, counts(1), stanza, class);
         assert!(!notification(&extensions, &summary).contains("jingle"), "{stanza}");
-        let (json, kind) = decrypted(&notification(&encrypting(3000, true), &summary));
+        let (json, kind) = decrypted(&notification(&encrypting_calls(), &summary));
         assert_eq!((json.get("sid"), kind), (None, None), "{stanza}");
     }
 }
@@ -247,7 +251,7 @@ fn a_message_is_cut_to_what_the_device_takes() {
         let stanza = String::from_utf8(xml.finish().to_vec()).unwrap();
         let summary = summary(&settings, counts(1), &stanza, Class::Message);
         for max_size in [0, 100, 200, 201, 202, 203, 1_000, 3_000, 5_120] {
-            let notification = notification(&encrypting(max_size, false), &summary);
+            let notification = notification(&encrypting(max_size), &summary);
             let (json, _) = decrypted(&notification);
             let message = json.get("message").map(|message| message.as_str().unwrap());
             assert!(body.starts_with(message.unwrap_or_default()));
@@ -272,7 +276,7 @@ fn what_is_said_is_not_printed() {
     let settings = PushSettings { with_body: true, ..PushSettings::default() };
     let secret = "<message from='romeo@example.net/x' type='groupchat'><body>hunter2</body></message>";
     let summary = summary(&settings, counts(1), secret, Class::Message);
-    let publish = Publish::new(&registration(encrypting(3000, true)), summary.clone(), RANDOM);
+    let publish = Publish::new(&registration(encrypting_calls()), summary.clone(), RANDOM);
     let printed = format!("{summary:?}{publish:?}");
     assert!(printed.contains("redacted") && !printed.contains("hunter2"), "{printed}");
     assert_eq!(publish.summary.newest, None);

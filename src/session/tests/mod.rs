@@ -120,7 +120,7 @@ impl Rig {
     }
 
     fn with(settings: Settings) -> Self {
-        Self::start(settings, false, Vec::new())
+        Self::start(settings, Vec::new())
     }
 
     fn set(adjust: impl FnOnce(&mut PushSettings)) -> Self {
@@ -129,8 +129,12 @@ impl Rig {
         Self::with(Settings { session_queue: 1 << 20, push: Arc::new(push), ..Settings::default() })
     }
 
-    fn start(settings: Settings, server_sm: bool, earlier: Vec<Spooled>) -> Self {
-        Self::begin(settings, earlier, |bound| bound.server.sm = server_sm)
+    fn start(settings: Settings, earlier: Vec<Spooled>) -> Self {
+        Self::begin(settings, earlier, |_| {})
+    }
+
+    fn start_with_server_sm(settings: Settings, earlier: Vec<Spooled>) -> Self {
+        Self::begin(settings, earlier, |bound| bound.server.sm = true)
     }
 
     fn begin(settings: Settings, earlier: Vec<Spooled>, adjust: impl FnOnce(&mut Bound)) -> Self {

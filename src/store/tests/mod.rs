@@ -384,12 +384,12 @@ async fn a_disk_that_was_full_for_a_while_is_used_again() {
     let disk = TestDisk::new(Vec::new(), usize::MAX);
     let store = disk.store().unwrap();
     store.change(&account("romeo"), enable("before", 1)).await.unwrap();
-    disk.fail_writes(true);
+    disk.fail_writes();
     for _ in 0..3 {
         let error = store.change(&account("romeo"), enable("during", 2)).await.unwrap_err();
         assert!(matches!(error, StoreError::Database(_)), "{error}");
     }
-    disk.fail_writes(false);
+    disk.allow_writes();
     let last = store.change(&account("romeo"), enable("after", 3)).await.unwrap().0;
     assert_eq!(nodes(&last), ["after", "before"]);
     assert_eq!(store.account(&account("romeo")).await.unwrap(), last);
@@ -401,9 +401,9 @@ async fn after_a_failed_sync_nothing_is_promised_any_more() {
     let disk = TestDisk::new(Vec::new(), usize::MAX);
     let store = disk.store().unwrap();
     store.change(&account("romeo"), enable("before", 1)).await.unwrap();
-    disk.fail_syncs(true);
+    disk.fail_syncs();
     store.change(&account("romeo"), enable("during", 2)).await.unwrap_err();
-    disk.fail_syncs(false);
+    disk.allow_syncs();
     for _ in 0..3 {
         store.change(&account("romeo"), enable("after", 3)).await.unwrap_err();
     }
