@@ -11,7 +11,7 @@ use pushward::jid::BareJid;
 use pushward::push::account::{DeviceId, LoginId};
 use pushward::push::classify::{Context, read};
 use pushward::push::rooms::Rooms;
-use pushward::session::queue::{Place, Queue, Queued};
+use pushward::session::queue::{Placement, Queue, Queued};
 use pushward::store::{SpoolId, Spooled, Store};
 use pushward::xml::{Element, Frame, FrameLimits, Framer, stream_header};
 
@@ -127,8 +127,8 @@ fn queue(c: &mut Criterion) {
     c.bench_function("queue/32 stanzas in, written, acknowledged", |bencher| {
         bencher.iter(|| {
             for _ in 0..BATCH {
-                let Place::Memory(seq) = queue.place(message.bytes().len()) else { panic!("no room") };
-                queue.hold(Queued::new(message.clone(), seq, UnixMillis::new(0)).of_leg(None, true));
+                let Placement::Memory(seq) = queue.place(message.bytes().len()) else { panic!("no room") };
+                queue.hold(Queued::new(message.clone(), seq, UnixMillis::new(0)).durable());
             }
             for _ in 0..BATCH {
                 black_box(queue.write_next());

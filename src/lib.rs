@@ -21,7 +21,7 @@
 //! | [`jid`] | addresses as they are compared | |
 //! | [`xml`] | bytes in any chunking → checked frames; a borrowed view of an element; escaping writers | what a stanza means |
 //! | [`push`] | what a stanza means, whether and when to notify, what is said, what a registration is | sessions, time of day |
-//! | [`session`] | login ([`session::negotiate`]), then the bound session: both legs of stream management, liveness, queue, rewrites, ends | sockets, clock, disk, dice |
+//! | [`session`] | login ([`session::negotiate`]), then the bound session: both legs of stream management, liveness, queue, rewrites, ends | sockets, clock, disk, randomness |
 //! | [`config`] | what an operator writes; fills the settings of the core | |
 //! | [`metrics`], [`log`] | what is counted; where log lines go | who anybody is |
 //! | [`limits`] | who may connect, fail, send and wait how much | what comes of it |

@@ -35,13 +35,8 @@ pub(super) struct Sample {
 impl Sample {
     pub(super) fn new(at: UnixSecs, connections: usize, measured: &Measured, counted: &CounterValues) -> Self {
         let total = measured.total();
-        let published = |accepted: bool| -> u64 {
-            counted
-                .publishes
-                .iter()
-                .filter(|(name, _)| (**name == "accepted") == accepted)
-                .map(|(_, count)| count)
-                .sum()
+        let published = |is_counted: fn(&str) -> bool| -> u64 {
+            counted.publishes.iter().filter(|(name, _)| is_counted(name)).map(|(_, count)| count).sum()
         };
         Self {
             at,
@@ -53,8 +48,8 @@ impl Sample {
             messages_out: counted.messages_out,
             logins: counted.logins,
             failed_logins: counted.failed_logins,
-            published: published(true),
-            publish_failed: published(false),
+            published: published(|outcome| outcome == "accepted"),
+            publish_failed: published(|outcome| outcome != "accepted"),
             queue_bytes: total.queue_bytes,
             spool_bytes: measured.disk.unwrap_or_default().spool_bytes,
         }

@@ -25,7 +25,7 @@ pub(super) async fn ping(relay: &Arc<Relay>, account: &BareJid, registrations: V
 
 async fn one(relay: Arc<Relay>, account: BareJid, registration: Registration) -> Ping {
     let started = Instant::now();
-    let summary = Summary::wake(&relay.current().config.push.settings, false);
+    let summary = Summary::wake(&relay.current().config.push.settings);
     let published = relay.publish(&account, Publish::new(&registration, summary, rand::random())).await;
     let (outcome, condition) = PingOutcome::of(published.outcome);
     Ping {

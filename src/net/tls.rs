@@ -47,13 +47,17 @@ impl Certificates {
         Ok(Self { by_host, fallback })
     }
 
-    /// The TLS settings of a connection: its certificate is that of the server name the client indicates (RFC 6066
-    /// §3), else of `host`, the `to` of its stream header, else of the first host. With `alpn` (direct TLS, XEP-0368)
-    /// `xmpp-client` is agreed on where it is offered, and clients that offer only other protocols are refused with
-    /// `no_application_protocol` (RFC 7301 §3.2).
-    pub fn server_config(&self, host: Option<&str>, alpn: bool) -> Arc<ServerConfig> {
+    /// The TLS settings of a connection that asked for STARTTLS: its certificate is that of the server name the client
+    /// indicates (RFC 6066 §3), else of `host`, the `to` of its stream header, else of the first host.
+    pub fn starttls_config(&self, host: Option<&str>) -> Arc<ServerConfig> {
         let settings = host.and_then(|host| self.by_host.get(&ascii(host))).unwrap_or(&self.fallback);
-        Arc::clone(if alpn { &settings.alpn } else { &settings.plain })
+        Arc::clone(&settings.plain)
+    }
+
+    /// The TLS settings of a connection with direct TLS (XEP-0368), which has sent no `to`. `xmpp-client` is agreed on where
+    /// it is offered, and clients that offer only other protocols are refused with `no_application_protocol` (RFC 7301 §3.2).
+    pub fn direct_config(&self) -> Arc<ServerConfig> {
+        Arc::clone(&self.fallback.alpn)
     }
 }
 
@@ -152,7 +156,7 @@ pub(super) mod tests {
                 .into_iter()
                 .find(|domain| {
                     let expected = sni.unwrap_or(domain);
-                    let server = self.certificates.server_config(to, false);
+                    let server = self.certificates.starttls_config(to);
                     match handshake(config.clone(), expected, server) {
                         Ok((client, _)) => client.peer_certificates().unwrap()[0] == self.leaves[domain],
                         Err(_) => false,
@@ -215,7 +219,7 @@ pub(super) mod tests {
         let refuses = |name: &[u8]| {
             let domain = ServerName::try_from("two.test").unwrap();
             let mut client = ClientConnection::new(Arc::new(fixture.client(&TLS13, &[])), domain).unwrap();
-            let mut server = ServerConnection::new(fixture.certificates.server_config(None, false)).unwrap();
+            let mut server = ServerConnection::new(fixture.certificates.starttls_config(None)).unwrap();
             let mut hello = Vec::new();
             client.write_tls(&mut hello).unwrap();
             let at = hello.windows(name.len()).position(|bytes| bytes == b"two.test").expect("the name in the hello");
@@ -241,7 +245,7 @@ pub(super) mod tests {
         let fixture = Fixture::new();
         for (version, expect) in [(&TLS12, ProtocolVersion::TLSv1_2), (&TLS13, ProtocolVersion::TLSv1_3)] {
             let config = fixture.client(version, &[]);
-            let server = fixture.certificates.server_config(Some("two.test"), false);
+            let server = fixture.certificates.starttls_config(Some("two.test"));
             let (client, _) = handshake(config.clone(), "two.test", Arc::clone(&server)).unwrap();
             assert_eq!(client.protocol_version(), Some(expect));
             assert_eq!(client.handshake_kind(), Some(HandshakeKind::Full));
@@ -254,16 +258,16 @@ pub(super) mod tests {
     fn alpn_is_agreed_on_where_it_is_offered_and_only_then() {
         let fixture = Fixture::new();
         for version in [&TLS12, &TLS13] {
-            let agreed = |offered: &[&str], alpn: bool| {
-                let server = fixture.certificates.server_config(None, alpn);
-                let (client, _) = handshake(fixture.client(version, offered), "one.test", server)?;
+            let (direct, starttls) = (fixture.certificates.direct_config(), fixture.certificates.starttls_config(None));
+            let agreed = |offered: &[&str], server: &Arc<ServerConfig>| {
+                let (client, _) = handshake(fixture.client(version, offered), "one.test", Arc::clone(server))?;
                 Ok::<_, rustls::Error>(client.alpn_protocol().map(<[u8]>::to_vec))
             };
-            assert_eq!(agreed(&["xmpp-client"], true).unwrap().as_deref(), Some(ALPN));
-            assert_eq!(agreed(&["h2", "xmpp-client"], true).unwrap().as_deref(), Some(ALPN));
-            assert_eq!(agreed(&[], true).unwrap(), None);
-            assert_eq!(agreed(&["xmpp-client"], false).unwrap(), None);
-            let refused = agreed(&["xmpp-server", "h2"], true).unwrap_err();
+            assert_eq!(agreed(&["xmpp-client"], &direct).unwrap().as_deref(), Some(ALPN));
+            assert_eq!(agreed(&["h2", "xmpp-client"], &direct).unwrap().as_deref(), Some(ALPN));
+            assert_eq!(agreed(&[], &direct).unwrap(), None);
+            assert_eq!(agreed(&["xmpp-client"], &starttls).unwrap(), None);
+            let refused = agreed(&["xmpp-server", "h2"], &direct).unwrap_err();
             assert_eq!(refused, rustls::Error::AlertReceived(AlertDescription::NoApplicationProtocol));
         }
     }

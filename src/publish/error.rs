@@ -7,7 +7,7 @@ use thiserror::Error;
 
 use super::s2s::error::ReachError;
 use crate::config::Endpoint;
-use crate::xml::FrameError;
+use crate::xml::{FrameError, StreamCondition};
 
 /// Why a transport did not take a publish, which is then tried by the next one.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
@@ -132,8 +132,8 @@ pub(super) enum StreamLost {
     #[error("the peer says {0}")]
     StreamError(String),
     /// The peer sent what it may not, and got this stream error.
-    #[error("closed with {0}: the peer sent what it may not")]
-    Misused(&'static str),
+    #[error("closed with {}: the peer sent what it may not", .0.name())]
+    Misused(StreamCondition),
     /// The peer sent stanzas that are no answers.
     #[error("the peer sent more than answers")]
     MoreThanAnswers,

@@ -17,7 +17,7 @@ use super::pending::{AnsweredPublish, PendingPublishes};
 use super::selection::Attempt;
 use crate::net::conn::{Conn, ConnEvent, Io};
 use crate::push::outcome::Outcome;
-use crate::xml::{Element, Frame, Kind, STREAM_CLOSE, excerpt, ns, stream_error};
+use crate::xml::{Element, Frame, Kind, STREAM_CLOSE, StreamCondition, excerpt, ns, stream_error};
 
 /// The time for which a peer that has sent what it may not still gets answers, before the stream ends.
 const REFUSING: Duration = Duration::from_secs(1);
@@ -167,7 +167,7 @@ impl Exchange {
                 Ok(Some(Frame::Close)) => return Err(StreamLost::Closed),
                 Ok(Some(Frame::Open(_))) => return Err(StreamLost::Reopened),
                 Err(error) => {
-                    self.fail(error.condition().name());
+                    self.fail(error.condition());
                     return Err(StreamLost::NotXml(error));
                 }
             }
@@ -213,7 +213,7 @@ impl Exchange {
     }
 
     /// Writes a stream error, which ends with our footer.
-    fn fail(&mut self, condition: &str) {
+    fn fail(&mut self, condition: StreamCondition) {
         self.conn.reply(&stream_error(condition, None, None));
         self.closed = true;
     }

@@ -17,7 +17,7 @@ use crate::jid::BareJid;
 use crate::net::conn::{Conn, ConnEvent, Io};
 use crate::push::notification::Publish;
 use crate::push::outcome::Outcome;
-use crate::xml::{Element, Frame};
+use crate::xml::{Element, Frame, StreamCondition};
 
 /// How long a peer may take to read the last bytes and the close.
 pub(super) const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
@@ -49,7 +49,7 @@ pub(super) enum Reaction {
     /// Another task decides. `false` means [`Reaction::Refuse`].
     Ask(oneshot::Receiver<bool>, Option<Bytes>),
     /// The peer may not send such a thing: the stream ends at once with this error.
-    Close(&'static str),
+    Close(StreamCondition),
 }
 
 /// The other end of a stream of our own.

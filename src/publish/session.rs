@@ -84,8 +84,7 @@ mod tests {
         let (handle, commands) = enter(1);
         let registration = r#"{"target":{"service":"push.example","node":"n"},"device":1,"last_seen":0}"#;
         let registration: Registration = serde_json::from_str(registration).unwrap();
-        let publish =
-            Publish::new(&registration, Summary::wake(&crate::push::settings::PushSettings::default(), false), 1);
+        let publish = Publish::new(&registration, Summary::wake(&crate::push::settings::PushSettings::default()), 1);
         let mut last = Attempt::Done(Outcome::Unknown);
         for attempts in 0.. {
             last = carry(&registry, &account, publish.clone(), Duration::from_millis(1)).await;

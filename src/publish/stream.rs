@@ -245,7 +245,7 @@ mod tests {
         let registration: Registration =
             serde_json::from_str(r#"{"target":{"service":"push.example","node":"n"},"device":1,"last_seen":0}"#)
                 .unwrap();
-        Publish::new(&registration, Summary::wake(&crate::push::settings::PushSettings::default(), false), 1)
+        Publish::new(&registration, Summary::wake(&crate::push::settings::PushSettings::default()), 1)
     }
 
     fn account() -> BareJid {

@@ -75,15 +75,15 @@ impl Absent {
     }
 
     /// The publishes that are due.
-    pub fn next(&mut self, now: Instant, dice: fn() -> u128) -> Vec<Publish> {
+    pub fn next(&mut self, now: Instant, random: fn() -> u128) -> Vec<Publish> {
         let settings = &self.settings;
-        self.away.values_mut().flat_map(|away| away.next(now, settings, dice)).collect()
+        self.away.values_mut().flat_map(|away| away.next(now, settings, random)).collect()
     }
 
     /// A push service has answered.
     pub fn answered(&mut self, now: Instant, target: &Target, outcome: &Outcome) {
         for away in self.away.values_mut() {
-            away.pusher.answered(now, target, outcome.may_be_repeated());
+            away.pusher.answered(now, target, outcome);
         }
     }
 }
@@ -117,7 +117,7 @@ impl Away {
         self.pusher.arrived(now, Arrival { since, age: Duration::ZERO, seq, facts, audience: Ok(audience) })
     }
 
-    fn next(&mut self, now: Instant, settings: &PushSettings, dice: fn() -> u128) -> Vec<Publish> {
+    fn next(&mut self, now: Instant, settings: &PushSettings, random: fn() -> u128) -> Vec<Publish> {
         let mut publishes = Vec::new();
         while let Some(push) = self.pusher.next(now) {
             for (place, registration) in self.registrations.iter().enumerate() {
@@ -129,7 +129,7 @@ impl Away {
                 if tells {
                     let newest = self.newest.clone().filter(|_| push != Push::Noise);
                     let summary = Summary::new(settings, self.pusher.counts(place), newest);
-                    publishes.push(Publish::new(registration, summary, dice()));
+                    publishes.push(Publish::new(registration, summary, random()));
                 }
             }
         }
@@ -144,7 +144,7 @@ mod tests {
     use crate::jid::BareJid;
     use crate::push::classify::{self, Context};
     use crate::push::rooms::Rooms;
-    use crate::session::tests::{dice, element};
+    use crate::session::tests::{element, random};
 
     fn registration(device: u64, node: &str) -> Registration {
         Registration {
@@ -185,20 +185,20 @@ mod tests {
         let both = [registration(1, "a"), registration(2, "b")];
         absent.saw(now, &notice(&message(1), &both));
         absent.saw(now, &notice(&message(1), &both));
-        assert_eq!(nodes(absent.next(now, dice)), [("a".into(), 1), ("b".into(), 1)]);
+        assert_eq!(nodes(absent.next(now, random)), [("a".into(), 1), ("b".into(), 1)]);
         absent.saw(now, &notice(&message(1), &both));
         let later = now + Duration::from_secs(30);
-        assert_eq!(nodes(absent.next(later, dice)), []);
+        assert_eq!(nodes(absent.next(later, random)), []);
     }
 
     #[test]
     fn what_comes_soon_after_is_counted_and_pushed_at_the_end_of_the_interval() {
         let (mut absent, now) = (absent(), Instant::now());
         absent.saw(now, &notice(&message(1), &[registration(1, "a")]));
-        absent.next(now, dice);
+        absent.next(now, random);
         absent.saw(now, &notice(&message(2), &[registration(1, "a")]));
         assert_eq!(absent.deadline(), Some(now + Duration::from_secs(20)));
-        assert_eq!(nodes(absent.next(now + Duration::from_secs(20), dice)), [("a".into(), 2)]);
+        assert_eq!(nodes(absent.next(now + Duration::from_secs(20), random)), [("a".into(), 2)]);
     }
 
     #[test]
@@ -206,15 +206,15 @@ mod tests {
         let (mut absent, now) = (absent(), Instant::now());
         absent.saw(now, &notice(&message(1), &[registration(1, "a")]));
         absent.back(DeviceId(1));
-        assert_eq!((absent.deadline(), nodes(absent.next(now, dice))), (None, Vec::new()));
+        assert_eq!((absent.deadline(), nodes(absent.next(now, random))), (None, Vec::new()));
     }
 
     #[test]
     fn what_a_service_refuses_for_now_is_tried_again() {
         let (mut absent, now) = (absent(), Instant::now());
         absent.saw(now, &notice(&message(1), &[registration(1, "a")]));
-        absent.next(now, dice);
+        absent.next(now, random);
         absent.answered(now, &registration(1, "a").target, &Outcome::NotSent);
-        assert_eq!(nodes(absent.next(now + Duration::from_secs(10), dice)), [("a".into(), 1)]);
+        assert_eq!(nodes(absent.next(now + Duration::from_secs(10), random)), [("a".into(), 1)]);
     }
 }

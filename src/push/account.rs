@@ -10,7 +10,7 @@ mod tests;
 use serde::{Deserialize, Serialize};
 
 pub use self::change::Change;
-pub use super::device::{Device, DeviceId, LoginId};
+pub use super::device::{Device, DeviceId, DeviceRecognition, LoginId};
 use super::guard::Guard;
 use super::mucsub::Subscriptions;
 use super::registration::{Registration, Target};
@@ -65,8 +65,8 @@ impl Account {
                 self.forget_devices();
                 return Some(device);
             }
-            Change::Enable { registration, certain, max_devices } => {
-                return Some(self.enable(registration, certain, max_devices));
+            Change::Enable { registration, recognition, max_devices } => {
+                return Some(self.enable(registration, recognition, max_devices));
             }
             Change::Resumable { device, sm_id } => {
                 if let Some(device) = self.device_mut(device) {
@@ -210,14 +210,20 @@ impl Account {
         }
     }
 
-    fn enable(&mut self, mut registration: Registration, certain: bool, max_devices: usize) -> DeviceId {
+    fn enable(
+        &mut self,
+        mut registration: Registration,
+        recognition: DeviceRecognition,
+        max_devices: usize,
+    ) -> DeviceId {
         // A re-enable with the same options keeps the error count: it is no proof that the service works again.
         let old = self.registrations.iter().find(|r| r.target == registration.target);
         let same = old.filter(|old| old.options == registration.options);
         registration.errors = same.map_or(0, |old| old.errors);
         registration.undelivered_since = same.and_then(|old| old.undelivered_since);
         registration.last_success = old.and_then(|old| old.last_success);
-        let owner = old.map(|old| old.device).filter(|owner| *owner != registration.device && !certain);
+        let may_be_another = recognition == DeviceRecognition::Guessed;
+        let owner = old.map(|old| old.device).filter(|owner| *owner != registration.device && may_be_another);
         if let Some(owner) = owner.filter(|owner| self.device(*owner).is_some()) {
             self.merge(registration.device, owner);
             registration.device = owner;

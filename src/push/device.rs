@@ -22,6 +22,16 @@ const OLD: LoginId = LoginId(0);
 
 /// The number of resumption ids of a device that are remembered.
 const SM_IDS: usize = 4;
+
+/// How the device of a login was recognized.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DeviceRecognition {
+    /// By its user agent, or by a resumption id of its own.
+    Certain,
+    /// By its resource, or not at all: it may turn out to be another device.
+    Guessed,
+}
+
 /// One device of an account.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Device {

@@ -13,7 +13,7 @@ use super::waiting::WaitingCounts;
 use crate::secret::Secret;
 use crate::xml::{XmlWriter, ns};
 pub use detail::Detail;
-use detail::NewestDetails;
+use detail::{CallForm, NewestDetails};
 
 /// Bytes of a usual publish iq beside what is in its `<notification/>`.
 const IQ: usize = 512;
@@ -70,9 +70,14 @@ impl Summary {
         }
     }
 
-    /// Asks the device to come back, with a text only if something important waits.
-    pub fn wake(settings: &PushSettings, waits: bool) -> Self {
-        Self::new(settings, WaitingCounts { important: usize::from(waits), subscriptions: 0 }, None)
+    /// Asks the device to come back, without a text.
+    pub fn wake(settings: &PushSettings) -> Self {
+        Self::new(settings, WaitingCounts::default(), None)
+    }
+
+    /// Asks the device to come back, because something important waits.
+    pub fn wake_for_important(settings: &PushSettings) -> Self {
+        Self::new(settings, WaitingCounts { important: 1, subscriptions: 0 }, None)
     }
 
     fn write(&self, xml: &mut XmlWriter) {
@@ -163,7 +168,8 @@ fn content(extensions: &Extensions, summary: &Summary, iv: &Iv) -> Bytes {
 /// The content encrypted under the device's key. There is none where only numbers are known: it needs a sender.
 fn sealed(extensions: &Extensions, summary: &Summary, iv: &Iv) -> Option<String> {
     let (asked, newest) = (extensions.encrypt.as_ref()?, summary.newest.as_ref()?);
-    Some(newest.encrypted_summary(summary.count, extensions.jingle && summary.calls).seal(asked, iv))
+    let call_form = if extensions.jingle && summary.calls { CallForm::Call } else { CallForm::Message };
+    Some(newest.encrypted_summary(summary.count, call_form).seal(asked, iv))
 }
 
 fn write_field(xml: &mut XmlWriter, field: &Field) {

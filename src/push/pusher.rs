@@ -5,10 +5,11 @@ use std::time::{Duration, Instant};
 
 use super::classify::{Class, Noise};
 use super::filter::Blocked;
+use super::outcome::Outcome;
 use super::registration::Target;
 use super::schedule::{Due, Schedule};
 use super::settings::PushSettings;
-use super::waiting::{Audience, Facts, Rung, WaitingCounts, WaitingStanzas};
+use super::waiting::{Audience, CallEnder, Facts, Rung, WaitingCounts, WaitingStanzas};
 
 /// A call that came longer ago rings no more.
 const RINGS: Duration = Duration::from_secs(60);
@@ -194,7 +195,8 @@ impl Pusher {
 
     /// A call is over; whether a push said that it had begun.
     pub fn call_over(&mut self, facts: Facts) -> bool {
-        facts.rung().is_some_and(|call| self.waiting.over(call, facts.own))
+        let ender = if facts.own { CallEnder::Account } else { CallEnder::Peer };
+        facts.rung().is_some_and(|call| self.waiting.over(call, ender))
     }
 
     fn settle(&mut self) {
@@ -207,8 +209,8 @@ impl Pusher {
     }
 
     /// A push service has answered.
-    pub fn answered(&mut self, now: Instant, target: &Target, refused_for_now: bool) {
-        if refused_for_now && !self.waiting.is_empty() {
+    pub fn answered(&mut self, now: Instant, target: &Target, outcome: &Outcome) {
+        if outcome.may_be_repeated() && !self.waiting.is_empty() {
             self.schedule.refused_for_now(now, target);
         } else {
             self.schedule.settled(target);

@@ -39,6 +39,15 @@ struct Occupant {
     joined: bool,
 }
 
+/// The party that says that the client is in a room.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum OccupancySource {
+    /// The client, which joins it.
+    Client,
+    /// The address of the room.
+    Room,
+}
+
 impl Rooms {
     /// Notes directed presence of the client: it joins (XEP-0045 §7.2) or leaves (§7.14). `unavailable` to everybody leaves all
     /// rooms, so only what the server is told may be noted.
@@ -51,7 +60,9 @@ impl Rooms {
                 let subscriptions = std::mem::take(&mut self.subscriptions);
                 *self = Self { subscriptions, ..Self::default() };
             }
-            (None, Some(to)) if presence.child("x", ns::MUC).is_some() => self.learn(&to, None, true),
+            (None, Some(to)) if presence.child("x", ns::MUC).is_some() => {
+                self.learn(&to, None, OccupancySource::Client)
+            }
             _ => {}
         }
     }
@@ -73,13 +84,13 @@ impl Rooms {
             None if says("110") => {
                 let id = presence.child("occupant-id", ns::OCCUPANT_ID).and_then(|id| id.attr("id"));
                 let id = id.filter(|id| id.chars().count() <= OCCUPANT_ID_CHARS).map(|id| id.into_owned());
-                self.learn(&from, id, false);
+                self.learn(&from, id, OccupancySource::Room);
             }
             Some("unavailable") if says("110") || self.is_own(&from, None) => {
                 // XEP-0045 §7.6: who changes the nick leaves under the old one.
                 let nick = x.child("item", ns::MUC_USER).and_then(|item| item.attr("nick"));
                 match nick.filter(|_| says("303")).map(|nick| Jid::new(&format!("{}/{nick}", bare(&from)))) {
-                    Some(renamed) => self.learn(&renamed, None, false),
+                    Some(renamed) => self.learn(&renamed, None, OccupancySource::Room),
                     None => self.forget(bare(&from)),
                 }
             }
@@ -117,7 +128,8 @@ impl Rooms {
         }
     }
 
-    fn learn(&mut self, occupant: &Jid, id: Option<String>, joined: bool) {
+    fn learn(&mut self, occupant: &Jid, id: Option<String>, source: OccupancySource) {
+        let joined = source == OccupancySource::Client;
         let Some(nick) = occupant.resource().map(|nick| nick.to_owned()) else { return };
         if let Some(mut known) = self.take(bare(occupant)) {
             known.nick = nick;

@@ -131,6 +131,15 @@ pub struct WaitingStanzas {
     noise: bool,
 }
 
+/// The party that ended a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CallEnder {
+    /// The other party.
+    Peer,
+    /// Another client of the account, which need not say with whom the call was.
+    Account,
+}
+
 impl WaitingStanzas {
     /// Bytes of memory that it has.
     pub fn memory(&self) -> usize {
@@ -189,10 +198,10 @@ impl WaitingStanzas {
         self.rung.push_back(call);
     }
 
-    /// The call is over; whether it was pushed, so that its end is to be pushed too. `own`: the account says so itself, and need
-    /// not say with whom.
-    pub fn over(&mut self, call: Rung, own: bool) -> bool {
-        let at = self.rung.iter().position(|rung| *rung == call || own && rung.call == call.call);
+    /// The call is over; whether it was pushed, so that its end is to be pushed too.
+    pub fn over(&mut self, call: Rung, ender: CallEnder) -> bool {
+        let of_account = |rung: &Rung| ender == CallEnder::Account && rung.call == call.call;
+        let at = self.rung.iter().position(|rung| *rung == call || of_account(rung));
         at.is_some_and(|at| self.rung.remove(at).is_some())
     }
 
@@ -337,11 +346,11 @@ mod tests {
     fn a_call_rings_once_and_ends_once() {
         let mut waiting = WaitingStanzas::default();
         let call = Rung { call: Name::new(5).unwrap(), chat: Name::new(7) };
-        assert!(!waiting.over(call, false));
+        assert!(!waiting.over(call, CallEnder::Peer));
         waiting.ring(call);
         assert!(waiting.has_rung(call));
-        assert!(waiting.over(call, false));
-        assert!(!waiting.over(call, false));
+        assert!(waiting.over(call, CallEnder::Peer));
+        assert!(!waiting.over(call, CallEnder::Peer));
     }
 
     #[test]
@@ -350,9 +359,9 @@ mod tests {
         let call = Rung { call: Name::new(5).unwrap(), chat: Name::new(7) };
         let stranger = Rung { chat: Name::new(8), ..call };
         waiting.ring(call);
-        assert!(!waiting.has_rung(stranger) && !waiting.over(stranger, false));
+        assert!(!waiting.has_rung(stranger) && !waiting.over(stranger, CallEnder::Peer));
         // A client of the account tells the others, by a message to the account.
-        assert!(waiting.over(stranger, true));
+        assert!(waiting.over(stranger, CallEnder::Account));
     }
 
     #[test]

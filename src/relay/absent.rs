@@ -40,26 +40,23 @@ enum AbsentMessage {
 pub(super) struct AbsentDevices {
     tasks: DashMap<BareJid, mailbox::Sender<AbsentMessage>>,
     dropped: Seldom,
-    current: Arc<Current>,
-    store: Store,
-    publishing: Arc<Publishing>,
-    metrics: Arc<Metrics>,
-    background: Background,
-    shutdown: CancellationToken,
+    uses: AbsentDependencies,
+}
+
+/// The parts of the relay that the tasks use.
+pub(super) struct AbsentDependencies {
+    pub(super) current: Arc<Current>,
+    pub(super) store: Store,
+    pub(super) publishing: Arc<Publishing>,
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) background: Background,
+    pub(super) shutdown: CancellationToken,
 }
 
 impl AbsentDevices {
     /// There is no task yet.
-    pub(super) fn new(
-        current: Arc<Current>,
-        store: Store,
-        publishing: Arc<Publishing>,
-        metrics: Arc<Metrics>,
-        background: Background,
-        shutdown: CancellationToken,
-    ) -> Self {
-        let (tasks, dropped) = (DashMap::new(), Seldom::default());
-        Self { tasks, dropped, current, store, publishing, metrics, background, shutdown }
+    pub(super) fn new(uses: AbsentDependencies) -> Self {
+        Self { tasks: DashMap::new(), dropped: Seldom::default(), uses }
     }
 
     /// A session has seen something that concerns devices without one.
@@ -93,12 +90,12 @@ impl AbsentDevices {
     }
 
     fn settings(&self) -> Arc<Settings> {
-        Arc::clone(&self.current.load().settings)
+        Arc::clone(&self.uses.current.load().settings)
     }
 
     fn start(self: &Arc<Self>, account: &BareJid) -> mailbox::Sender<AbsentMessage> {
         let (sender, receiver) = mailbox(NEWS);
-        self.background.spawn(Arc::clone(self).run(account.clone(), sender.clone(), receiver));
+        self.uses.background.spawn(Arc::clone(self).run(account.clone(), sender.clone(), receiver));
         sender
     }
 
@@ -118,7 +115,7 @@ impl AbsentDevices {
                     Some(Mail::Changed) | None => continue,
                 },
                 () = sleep_until(wake.into()) => None,
-                () = self.shutdown.cancelled() => break,
+                () = self.uses.shutdown.cancelled() => break,
             };
             let now = Instant::now();
             absent.change(&self.settings().push);
@@ -126,7 +123,7 @@ impl AbsentDevices {
                 Some(AbsentMessage::Seen(notice)) => {
                     for verdict in absent.saw(now, &notice) {
                         tracing::debug!(%account, verdict = verdict.name(), "judged, for a device without a session");
-                        self.metrics.verdict(verdict.name());
+                        self.uses.metrics.verdict(verdict.name());
                     }
                 }
                 Some(AbsentMessage::Back(device)) => absent.back(device),
@@ -142,7 +139,7 @@ impl AbsentDevices {
         news.close();
         // What came in the last moment.
         while let Some(Mail::Message(AbsentMessage::Seen(notice))) = news.try_recv() {
-            if !self.shutdown.is_cancelled() {
+            if !self.uses.shutdown.is_cancelled() {
                 self.on_notice(&account, *notice);
             }
         }
@@ -151,15 +148,15 @@ impl AbsentDevices {
     /// Publishes for a device without a session, and reports the outcome to the account's task.
     fn publish(self: &Arc<Self>, account: &BareJid, publish: Publish, task: &mailbox::Sender<AbsentMessage>) {
         let (absent, account, task) = (Arc::clone(self), account.clone(), task.clone());
-        self.background.spawn(async move {
+        self.uses.background.spawn(async move {
             let target = publish.target.clone();
             // It may have been removed since, or its device may be back.
-            let known = absent.store.account_now(&account).await.unwrap_or_default();
+            let known = absent.uses.store.account_now(&account).await.unwrap_or_default();
             let is_away = |r: &Registration| known.device(r.device).is_none_or(|device| !device.is_open());
             if !known.registrations.iter().any(|r| r.target == target && is_away(r)) {
                 return;
             }
-            let outcome = absent.publishing.publish(&account, publish).await.outcome;
+            let outcome = absent.uses.publishing.publish(&account, publish).await.outcome;
             // There is one such message for each publish of the task, which may have ended.
             drop(task.deliver(AbsentMessage::Answered(target, outcome)));
         });

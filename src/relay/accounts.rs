@@ -11,7 +11,7 @@ use crate::clock;
 use crate::jid::BareJid;
 use crate::limits::Seldom;
 use crate::metrics::{Metrics, Wait};
-use crate::push::account::{Account, Change, Device, DeviceId};
+use crate::push::account::{Account, Change, Device, DeviceId, DeviceRecognition};
 use crate::registry::handle::GIVE_WAY;
 use crate::session::{Bound, EndReason, Owner};
 use crate::store::{LoggedIn, Store, StoreError};
@@ -92,8 +92,11 @@ impl Accounts {
         handle.set_device(device);
         self.registry.publish(handle.account(), &account, Some(handle));
         let known = |id: &String| account.device(device).is_some_and(|d| d.sm_ids.contains(id));
-        let certain = knew_agent || presented.as_ref().is_some_and(known);
-        Owner { device, certain, account, waits, older: false }
+        let recognition = match knew_agent || presented.as_ref().is_some_and(known) {
+            true => DeviceRecognition::Certain,
+            false => DeviceRecognition::Guessed,
+        };
+        Owner { device, recognition, account, waits, older: false }
     }
 
     /// Takes a session out of the registry, and lets the device's other sessions know.

@@ -58,10 +58,10 @@ pub(super) async fn secure(
     let attempt = async {
         crate::net::tune(&tcp, snapshot.config.stream_management.write_timeout)?;
         match tls {
-            ListenTls::Direct => accept(tcp, snapshot.certificates.server_config(None, true), snapshot).await,
+            ListenTls::Direct => accept(tcp, snapshot.certificates.direct_config(), snapshot).await,
             ListenTls::Starttls => {
                 let (tcp, host) = Box::pin(starttls(relay, snapshot, tcp)).await?;
-                accept(tcp, snapshot.certificates.server_config(Some(&host), false), snapshot).await
+                accept(tcp, snapshot.certificates.starttls_config(Some(&host)), snapshot).await
             }
         }
     };

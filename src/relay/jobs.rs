@@ -267,14 +267,14 @@ impl Jobs {
                     |spool: store::InheritedSpool| Inherited { spool: spool.spool, last_seq: spool.backlog.last_seq };
                 Done::TookOver(spools.map(|spools| spools.into_iter().map(inherited).collect()))
             }),
-            StoreRequest::Adopt(registered, numbers) => {
+            StoreRequest::Adopt(orphans, numbers) => {
                 let last = *numbers.end();
                 // None of them was used so far: they are side by side.
                 let seqs = self.renumbering.seq(*numbers.start())..=self.renumbering.seq(last);
                 Box::pin(async move {
                     // One that ends could only leave it to the next.
                     let stays = || !handle.is_ending();
-                    spools::adopt(&store, &slot, &own, registered, stays, seqs).await;
+                    spools::adopt(&store, &slot, &own, orphans, stays, seqs).await;
                     Done::Spooled(Spooling::new(last, Ok(())))
                 })
             }

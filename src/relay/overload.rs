@@ -16,7 +16,7 @@ use crate::config::ListenTls;
 use crate::limits::{Guards, Limit};
 use crate::session::EndReason;
 use crate::store::{SpoolBound, StoreError};
-use crate::xml::{self, FrameError};
+use crate::xml::{self, FrameError, StreamCondition};
 
 /// How long a client that is turned away has for reading why.
 const REFUSAL_TIMEOUT: Duration = Duration::from_secs(1);
@@ -100,9 +100,9 @@ impl Overload {
 
 async fn refuse(mut tcp: TcpStream, limit: Limit) -> io::Result<()> {
     let (condition, text) = if limit == Limit::ConnectionsPerAddress {
-        ("policy-violation", "Too many connections from your address")
+        (StreamCondition::PolicyViolation, "Too many connections from your address")
     } else {
-        ("resource-constraint", "Too many connections")
+        (StreamCondition::ResourceConstraint, "Too many connections")
     };
     let mut reply = xml::stream_header("", "", None).to_vec();
     reply.extend_from_slice(&xml::stream_error(condition, None, Some(text)));

@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use tokio_util::sync::CancellationToken;
 
-use super::absent::AbsentDevices;
+use super::absent::{AbsentDependencies, AbsentDevices};
 use super::accounts::Accounts;
 use super::background::Background;
 use super::certificates::CertificateCheck;
@@ -69,14 +69,14 @@ impl Relay {
         let publisher = Publisher::new(transports, sessions, metrics.fates(), &shutdown);
         let publishing =
             Arc::new(Publishing::new(publisher, Arc::clone(&accounts), Arc::clone(&current), Arc::clone(&metrics)));
-        let absent = Arc::new(AbsentDevices::new(
-            Arc::clone(&current),
-            store.clone(),
-            Arc::clone(&publishing),
-            Arc::clone(&metrics),
-            background.clone(),
-            shutdown.clone(),
-        ));
+        let absent = Arc::new(AbsentDevices::new(AbsentDependencies {
+            current: Arc::clone(&current),
+            store: store.clone(),
+            publishing: Arc::clone(&publishing),
+            metrics: Arc::clone(&metrics),
+            background: background.clone(),
+            shutdown: shutdown.clone(),
+        }));
         Self {
             certificates: CertificateCheck::new(Arc::clone(&current), Arc::clone(&metrics)),
             overload: Overload::new(Arc::clone(&guards), Arc::clone(&registry), background.clone()),

@@ -143,7 +143,8 @@ impl WakePushes {
         // What is set aside is no reason to come.
         let aside = account.guard(slot.device).map_or(0, Guard::count) as u64;
         let waits = self.store.backlog(slot).await?.count > aside;
-        let summary = Summary::wake(&self.current.load().config.push.settings, waits);
+        let settings = &self.current.load().config.push.settings;
+        let summary = if waits { Summary::wake_for_important(settings) } else { Summary::wake(settings) };
         let publishes = account.owned(slot.device).map(|r| Publish::new(r, summary.clone(), rand::random()));
         Ok(publishes.collect())
     }
@@ -201,7 +202,7 @@ mod tests {
     use super::*;
     use crate::clock::{UnixMillis, UnixSecs};
     use crate::jid::BareJid;
-    use crate::push::account::{Change, DeviceId};
+    use crate::push::account::{Change, DeviceId, DeviceRecognition};
     use crate::push::guard::Mark;
     use crate::push::guard::tests::with_aside;
     use crate::push::registration::{Registration, Target};
@@ -250,7 +251,7 @@ mod tests {
             last_success: None,
             undelivered_since: None,
         };
-        let enable = Change::Enable { registration, certain: true, max_devices: 1 };
+        let enable = Change::Enable { registration, recognition: DeviceRecognition::Certain, max_devices: 1 };
         let guarded = Change::Guarded { device: slot.device, guard: with_aside(Mark(1)) };
         for change in [known, enable, guarded] {
             relay.store().change(&slot.account, change).await.unwrap();

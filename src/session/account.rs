@@ -14,7 +14,7 @@ use super::effects::Effects;
 use super::event::{Event, Stored, Token};
 use super::identity::{Identity, Owner};
 use super::settings::Settings;
-use crate::push::account::{Account, Change, DeviceId};
+use crate::push::account::{Account, Change, DeviceId, DeviceRecognition};
 use crate::push::affiliation::Affiliation;
 use crate::push::guard::Guard;
 use crate::push::mucsub::Subscription;
@@ -29,8 +29,7 @@ const OPEN_CHANGES: u32 = 32;
 pub(super) struct AccountView {
     identity: Arc<Identity>,
     device: DeviceId,
-    /// The device is known for certain.
-    is_certain: bool,
+    recognition: DeviceRecognition,
     account: Account,
     /// Changes that the store has not answered.
     open_changes: u32,
@@ -67,11 +66,11 @@ pub(super) struct Reply {
 
 impl AccountView {
     pub(super) fn new(identity: Arc<Identity>, owner: Owner) -> Self {
-        let Owner { device, certain: is_certain, account, .. } = owner;
+        let Owner { device, recognition, account, .. } = owner;
         Self {
             identity,
             device,
-            is_certain,
+            recognition,
             account,
             open_changes: 0,
             newest: None,
@@ -284,8 +283,8 @@ impl AccountView {
                     undelivered_since: None,
                     extensions,
                 };
-                let (certain, max_devices) = (self.is_certain, settings.push.max_devices);
-                (Change::Enable { registration, certain, max_devices }, event)
+                let (recognition, max_devices) = (self.recognition, settings.push.max_devices);
+                (Change::Enable { registration, recognition, max_devices }, event)
             }
             Ok(Request::Disable(service, node)) => (Change::Disable { service, node }, Event::PushDisabled),
         };

@@ -2,6 +2,7 @@
 //! it sends behind that, wait until they have been written.
 
 use super::behind::Behind;
+use super::identity::Owner;
 use crate::xml::{Element, Frame, Kind, ns};
 
 /// What stands before the client's first available presence.
@@ -37,11 +38,34 @@ pub(super) enum FirstPresence {
     ReadsBacklog,
 }
 
+/// The earlier sessions of a device at the start of a new one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum EarlierSessions {
+    /// They have ended, and their spools are empty.
+    Gone,
+    /// They have ended, and their spools have stanzas.
+    LeftStanzas,
+    /// Some are still to end, give way or answer.
+    Unsettled,
+}
+
+impl EarlierSessions {
+    pub(super) fn of(owner: &Owner) -> Self {
+        match (owner.older, owner.waits) {
+            (true, _) => Self::Unsettled,
+            (false, true) => Self::LeftStanzas,
+            (false, false) => Self::Gone,
+        }
+    }
+}
+
 impl BacklogReading {
-    /// `waits`: spools of earlier sessions have stanzas; `awaits_older`: older sessions are still to end, give way or answer.
-    pub(super) fn new(waits: bool, awaits_older: bool) -> Self {
-        let state = if waits || awaits_older { BacklogState::Unread } else { BacklogState::Written };
-        Self { state, awaits_older, behind: Behind::default() }
+    pub(super) fn new(earlier: EarlierSessions) -> Self {
+        let state = match earlier {
+            EarlierSessions::Gone => BacklogState::Written,
+            EarlierSessions::LeftStanzas | EarlierSessions::Unsettled => BacklogState::Unread,
+        };
+        Self { state, awaits_older: earlier == EarlierSessions::Unsettled, behind: Behind::default() }
     }
 
     // Older sessions

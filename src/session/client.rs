@@ -139,11 +139,8 @@ impl ClientStream {
 
     // Loss and resumption
 
-    /// How long the session is held without its client; `has_push`: its device has a registration.
-    pub(super) fn hold(&self, settings: &Settings, has_push: bool) -> Duration {
-        if has_push {
-            return settings.hibernation.max_timeout;
-        }
+    /// How long the session of a device without a registration is held without its client.
+    pub(super) fn hold(&self, settings: &Settings) -> Duration {
         let asked = self.resumption_id.asked_max().map_or(Duration::MAX, Duration::from_secs);
         settings.stream_management.resume_timeout.min(asked)
     }
@@ -326,7 +323,7 @@ impl ClientStream {
 
     /// The client has acknowledged stanzas.
     pub(super) fn on_acknowledged(&mut self, now: Instant, effects: &mut Effects) {
-        if self.liveness.acked(now, self.acknowledgements.are_complete()) {
+        if self.liveness.acked(now, self.acknowledgements.coverage()) {
             effects.push(Output::Watch(Peer::Client));
         }
     }

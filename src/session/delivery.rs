@@ -28,7 +28,7 @@ use super::given_back::GivenBack;
 use super::identity::Identity;
 use super::kind::{is_durable, is_request, refusal};
 use super::presence::{Coalesced, OwnPresence, Waiting};
-use super::queue::{Budget, Place, Queue, Queued};
+use super::queue::{Budget, Company, Placement, Queue, Queued};
 use super::redelivered::OwnMessages;
 use super::refill::Refill;
 use super::remembered::DeviceMemory;
@@ -212,21 +212,21 @@ impl Delivery {
         let waits = client.is_dark() || urgency != Urgency::Now;
         let place = self.queue.place(element.bytes().len());
         let seq = match place {
-            Place::Memory(seq) | Place::SpoolOnly(seq) => seq,
+            Placement::Memory(seq) | Placement::SpoolOnly(seq) => seq,
         };
-        if waits && matches!(place, Place::Memory(_)) && element.kind() == Kind::Presence {
+        if waits && matches!(place, Placement::Memory(_)) && element.kind() == Kind::Presence {
             self.presence.queued(&element, seq);
         }
         // What may wait long keeps no more alive than itself.
-        let compact = client.is_dark() || matches!(place, Place::SpoolOnly(_));
+        let compact = client.is_dark() || matches!(place, Placement::SpoolOnly(_));
         let element = if compact { element.compact() } else { element };
         let item = self.item(now, Incoming { element, ordinal, cause }, seq, rooms);
         match place {
-            Place::Memory(_) => {
+            Placement::Memory(_) => {
                 self.queue.hold(item.because(cause));
                 if self.holds_back(urgency, seq) { Placed::HeldBack(seq) } else { Placed::Memory(seq) }
             }
-            Place::SpoolOnly(_) => {
+            Placement::SpoolOnly(_) => {
                 if cause == Cause::Reply {
                     self.replies.add(seq, item.element.bytes().len());
                 }
@@ -239,9 +239,15 @@ impl Delivery {
     fn item(&mut self, now: Instant, stanza: Incoming, seq: u64, rooms: &Rooms) -> Queued {
         let Incoming { element, ordinal, .. } = stanza;
         let stamp = self.stamps.next(self.identity.calendar(now));
-        let (durable, from_room) = (is_durable(&element), is_from_room(&element, rooms));
+        let company = match self.has_company {
+            _ if is_from_room(&element, rooms) => Company::Room,
+            true => Company::Others,
+            false => Company::None,
+        };
+        let durable = is_durable(&element);
         let item = Queued::new(element, seq, stamp.received).ahead_by(stamp.ahead);
-        item.in_company(self.has_company).of_room(from_room).of_leg(ordinal, durable)
+        let item = item.in_company(company).of_leg(ordinal);
+        if durable { item.durable() } else { item }
     }
 
     /// A stanza has no place in memory: the spool is to take it.
@@ -354,8 +360,8 @@ impl Delivery {
         let Some(given_back) = self.given_back.take() else { return false };
         for item in given_back.into_messages() {
             match self.queue.place(item.element.bytes().len()) {
-                Place::Memory(seq) => self.queue.hold(item.anew(seq)),
-                Place::SpoolOnly(seq) => self.queue.hold_for_spool(item.anew(seq)),
+                Placement::Memory(seq) => self.queue.hold(item.anew(seq)),
+                Placement::SpoolOnly(seq) => self.queue.hold_for_spool(item.anew(seq)),
             }
         }
         true

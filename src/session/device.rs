@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 
 use super::account::AccountView;
-use super::backlog::BacklogReading;
+use super::backlog::{BacklogReading, EarlierSessions};
 use super::client::ClientStream;
 use super::contract::{Orphans, Output};
 use super::csi::Activity;
@@ -72,7 +72,7 @@ impl DeviceSide {
     pub(super) fn new(identity: Arc<Identity>, settings: Arc<Settings>, arrival: DeviceArrival, owner: Owner) -> Self {
         let liveness = Liveness::new(&settings.stream_management, identity.clock().now);
         let DeviceArrival { header, activity } = arrival;
-        let backlog = BacklogReading::new(owner.waits, owner.older);
+        let backlog = BacklogReading::new(EarlierSessions::of(&owner));
         let account = AccountView::new(Arc::clone(&identity), owner);
         Self {
             client: ClientStream::new(Arc::clone(&identity), header, activity, liveness),
@@ -144,7 +144,10 @@ impl DeviceSide {
 
     /// How long the session is held without its client.
     fn hold(&self) -> Duration {
-        self.client.hold(&self.settings, self.account.has_registration())
+        if self.account.has_registration() {
+            return self.settings.hibernation.max_timeout;
+        }
+        self.client.hold(&self.settings)
     }
 
     /// Whether the session goes on for its pushes when the client closes its stream, as it does when an app is suspended.

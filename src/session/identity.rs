@@ -4,13 +4,14 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::ids::RequestIds;
-use super::names::{Dice, SmId};
+use super::names::{RandomSource, SmId};
+use super::rewrite::offers::ServerFeatures;
 use super::sasl::SaslIdentity;
 use super::sender::is_server;
 use super::sm;
 use crate::clock::UnixMillis;
 use crate::jid::{BareJid, FullJid, Jid};
-use crate::push::account::{Account, DeviceId};
+use crate::push::account::{Account, DeviceId, DeviceRecognition};
 use crate::xml::{Element, Header, Node};
 
 /// What login established, and a [`Session`](super::Session) begins with.
@@ -32,10 +33,8 @@ pub struct Bound {
     pub enabled: Option<sm::nonza::Enabled>,
     /// Whether the client said with its bind that its user looks elsewhere (XEP-0352).
     pub inactive: bool,
-    /// Whether the server offers client state indication (XEP-0352).
-    pub server_csi: bool,
-    /// Whether the server offers stream management (XEP-0198).
-    pub server_sm: bool,
+    /// What the server offers of what Pushward itself uses.
+    pub server: ServerFeatures,
 }
 
 /// What identifies a session and does not change while it lives. Its components share it.
@@ -46,18 +45,23 @@ pub(super) struct Identity {
     client_header: Arc<Header>,
     /// A header that declares nothing: the spool's stanzas depend on no stream.
     bare_header: Arc<Header>,
-    /// The server offers client state indication (XEP-0352).
-    server_csi: bool,
+    server: ServerFeatures,
     clock: Clock,
-    random: Dice,
+    random: RandomSource,
     request_ids: RequestIds,
 }
 
 impl Identity {
-    pub(super) fn new(jid: FullJid, client_header: Arc<Header>, server_csi: bool, clock: Clock, random: Dice) -> Self {
+    pub(super) fn new(
+        jid: FullJid,
+        client_header: Arc<Header>,
+        server: ServerFeatures,
+        clock: Clock,
+        random: RandomSource,
+    ) -> Self {
         let (account, bare_header) = (jid.to_bare(), Header::bare());
         let request_ids = RequestIds::new(random());
-        Self { jid, account, client_header, bare_header, server_csi, clock, random, request_ids }
+        Self { jid, account, client_header, bare_header, server, clock, random, request_ids }
     }
 
     pub(super) fn jid(&self) -> &FullJid {
@@ -81,7 +85,11 @@ impl Identity {
     }
 
     pub(super) fn server_has_csi(&self) -> bool {
-        self.server_csi
+        self.server.csi
+    }
+
+    pub(super) fn server_has_sm(&self) -> bool {
+        self.server.sm
     }
 
     pub(super) fn clock(&self) -> &Clock {
@@ -113,7 +121,7 @@ impl Identity {
         &self.request_ids
     }
 
-    pub(super) fn random_source(&self) -> Dice {
+    pub(super) fn random_source(&self) -> RandomSource {
         self.random
     }
 
@@ -143,8 +151,8 @@ impl Identity {
 pub struct Owner {
     /// The device.
     pub device: DeviceId,
-    /// Whether its user agent was known, or it presented a resumption id of its own: then it is known for certain.
-    pub certain: bool,
+    /// How it was recognized.
+    pub recognition: DeviceRecognition,
     /// Its account, as the store has it.
     pub account: Account,
     /// Whether spools of the device's earlier sessions have stanzas.

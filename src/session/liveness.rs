@@ -81,6 +81,15 @@ pub struct Liveness {
     wake_before_expiry: Duration,
 }
 
+/// The open questions that an `<a/>` answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AckCoverage {
+    /// All of them.
+    All,
+    /// The oldest one.
+    Oldest,
+}
+
 impl Liveness {
     /// A client that has just bound.
     pub fn new(settings: &StreamManagement, now: Instant) -> Self {
@@ -159,10 +168,13 @@ impl Liveness {
         first
     }
 
-    /// An `<a/>` came; `complete` if it leaves no question open. Else it answers the oldest one, and what is to be answered next
-    /// has its whole time. Returns whether the clock starts anew.
-    pub fn acked(&mut self, now: Instant, complete: bool) -> bool {
-        self.open = if complete { 0 } else { self.open.saturating_sub(1) };
+    /// An `<a/>` came. Where it answers only the oldest question, the next one has its whole time. Returns whether the clock
+    /// starts anew.
+    pub fn acked(&mut self, now: Instant, coverage: AckCoverage) -> bool {
+        self.open = match coverage {
+            AckCoverage::All => 0,
+            AckCoverage::Oldest => self.open.saturating_sub(1),
+        };
         if self.is_dark() {
             return false;
         }

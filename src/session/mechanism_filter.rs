@@ -93,7 +93,7 @@ impl fmt::Display for UpstreamWarning {
 /// What passes of the offers in one `<stream:features/>`.
 #[derive(Clone, Copy, Debug)]
 pub struct MechanismFilter {
-    end_point: bool,
+    binding: ChannelBinding,
     hidden: HiddenOffers,
 }
 
@@ -107,10 +107,10 @@ impl MechanismFilter {
         let types: Vec<_> = types.iter().flat_map(Node::children).filter_map(|t| t.attr("type")).collect();
         let known = types.iter().any(|t| t == END_POINT);
         let end_point = leg == Leg::Tls(ChannelBinding::ServerEndPoint) && plus && known;
-        let binding = plus && !end_point;
+        let binding = if end_point { ChannelBinding::ServerEndPoint } else { ChannelBinding::Strip };
         let narrowed = types.iter().any(|t| !end_point || t != END_POINT);
-        let anything = narrowed || names().any(|m| !passes(m.text().trim(), end_point));
-        Self { end_point, hidden: HiddenOffers { binding, anything } }
+        let anything = narrowed || names().any(|m| !passes(m.text().trim(), binding));
+        Self { binding, hidden: HiddenOffers { binding: plus && !end_point, anything } }
     }
 
     /// The offers that clients do not get.
@@ -121,9 +121,10 @@ impl MechanismFilter {
     /// Adds the ranges to cut from one of the features, in ascending order.
     pub fn cut(&self, feature: &Node<'_>, cuts: &mut Vec<Range<usize>>) {
         if feature.is("sasl-channel-binding", ns::SASL_CB) {
-            self.cut_list(feature, cuts, |child| child.attr("type").as_deref() == Some(END_POINT) && self.end_point);
+            let keeps = self.binding == ChannelBinding::ServerEndPoint;
+            self.cut_list(feature, cuts, |child| child.attr("type").as_deref() == Some(END_POINT) && keeps);
         } else if holds_mechanisms(feature) {
-            self.cut_list(feature, cuts, |m| m.name() != "mechanism" || passes(m.text().trim(), self.end_point));
+            self.cut_list(feature, cuts, |m| m.name() != "mechanism" || passes(m.text().trim(), self.binding));
         }
     }
 
@@ -149,7 +150,7 @@ impl MechanismFilter {
         let whole = cuts.len();
         cuts.extend(fast.attr_range("tls-0rtt"));
         let early = cuts.get(whole).cloned();
-        self.cut_list(fast, cuts, |m| passes_token(m.text().trim(), self.end_point));
+        self.cut_list(fast, cuts, |m| passes_token(m.text().trim(), self.binding));
         if early.is_some() && cuts.last() == Some(&fast.range()) {
             cuts.remove(whole);
         }
@@ -162,13 +163,14 @@ fn holds_mechanisms(feature: &Node<'_>) -> bool {
 
 /// Not those that need the client's own TLS channel to the server, nor what may negotiate a security layer of its own.
 /// DIGEST-MD5 could too, but no server here offers one, and a list that is shorter than the server's fails XEP-0474.
-fn passes(mechanism: &str, end_point: bool) -> bool {
-    !matches!(mechanism, "EXTERNAL" | "GSSAPI") && (end_point || !mechanism.ends_with("-PLUS"))
+fn passes(mechanism: &str, binding: ChannelBinding) -> bool {
+    let may_bind = binding == ChannelBinding::ServerEndPoint;
+    !matches!(mechanism, "EXTERNAL" | "GSSAPI") && (may_bind || !mechanism.ends_with("-PLUS"))
 }
 
 /// XEP-0484 §5: `HT-`, the hash, and the kind of binding: `NONE`, `ENDP`, `UNIQ` or `EXPR`.
-fn passes_token(mechanism: &str, end_point: bool) -> bool {
-    mechanism.ends_with("-NONE") || end_point && mechanism.ends_with("-ENDP")
+fn passes_token(mechanism: &str, binding: ChannelBinding) -> bool {
+    mechanism.ends_with("-NONE") || binding == ChannelBinding::ServerEndPoint && mechanism.ends_with("-ENDP")
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@
 //! The contract: [`Session::handle`] takes one [`Input`], then [`Session::poll`] is drained of [`Output`]s until it returns
 //! `None` before the next input, and [`Session::deadline`] says when [`Input::Timeout`] is due. At the end of every wake-up,
 //! when nothing more is at hand, the relay passes [`Input::Quiet`] once. A session knows no socket, clock, disk or randomness:
-//! the time is an argument, and random ids come from the [`Dice`] it was given. A connection that has not bound yet is a
+//! the time is an argument, and random ids come from the [`RandomSource`] it was given. A connection that has not bound yet is a
 //! [`negotiate::Negotiation`]; binding yields the [`Bound`] that makes a `Session`.
 //!
 //! # Components
@@ -76,6 +76,7 @@ mod device;
 mod effects;
 mod event;
 mod given_back;
+mod hosts;
 mod identity;
 mod ids;
 mod kind;
@@ -124,7 +125,7 @@ pub use cause::Cause;
 pub use contract::{Input, Orphans, OtherSession, Output, PublishResult, Replies};
 pub use event::{Closing, EndReason, Event, Peer, Reported, Stored, Token, WakeReason};
 pub use identity::{Bound, Clock, Owner, Resumption};
-pub use names::{Attachment, Dice, SmId};
+pub use names::{Attachment, RandomSource, SmId};
 pub use remembered::DeviceMemory;
 pub use settings::Settings;
 pub use shed::Shed;
@@ -153,12 +154,12 @@ pub struct Session {
 
 impl Session {
     /// A session whose client is attached by [`Attachment::FIRST`].
-    pub fn new(settings: Arc<Settings>, bound: Bound, owner: Owner, dice: Dice, clock: Clock) -> Self {
-        let Bound { jid, client_header, server_header, enabled, inactive, server_csi, server_sm, .. } = bound;
-        let identity = Arc::new(Identity::new(jid, client_header, server_csi, clock, dice));
+    pub fn new(settings: Arc<Settings>, bound: Bound, owner: Owner, random: RandomSource, clock: Clock) -> Self {
+        let Bound { jid, client_header, server_header, enabled, inactive, server, .. } = bound;
+        let identity = Arc::new(Identity::new(jid, client_header, server, clock, random));
         let activity = if inactive { Activity::Inactive } else { Activity::Active };
         let arrival = DeviceArrival { header: server_header, activity };
-        let mut server = ServerStream::new(Arc::clone(&identity), server_sm);
+        let mut server = ServerStream::new(Arc::clone(&identity));
         let mut device = DeviceSide::new(Arc::clone(&identity), Arc::clone(&settings), arrival, owner);
         let mut effects = Effects::default();
         server.enable(clock.now, &mut effects);

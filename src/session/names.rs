@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 /// Where unguessable numbers come from: the shell passes a cryptographic generator, tests a counter.
-pub type Dice = fn() -> u128;
+pub type RandomSource = fn() -> u128;
 
 /// One TCP connection of a client to a session. A later attachment has a larger number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

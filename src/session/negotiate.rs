@@ -48,12 +48,14 @@ use opening::OpeningLogin;
 use state::LoginState;
 use streams::LoginClientStream;
 
+use super::hosts::served_host;
 use super::mechanism_filter::Leg;
-use super::starttls::served;
-use super::{Dice, Settings};
+use super::{RandomSource, Settings};
 use crate::xml::{Element, Frame, FrameError, Header, Kind, StreamCondition, ns};
 
-pub use contract::{Awaited, CloseReason, Ended, HeldSession, LoginInput, LoginOutput, Proof, ServerAnswer, Stop};
+pub use contract::{
+    Awaited, CloseReason, Ended, HeldSession, Lockout, LoginInput, LoginOutput, Proof, ServerAnswer, Stop,
+};
 
 /// How many elements a connection may send before it is authenticated. A login needs a handful.
 const ELEMENTS: u32 = 64;
@@ -64,8 +66,7 @@ pub struct Negotiation {
     settings: Arc<Settings>,
     state: LoginState,
     legs: Legs,
-    /// Logins are refused without asking the server.
-    locked_out: bool,
+    lockout: Lockout,
     /// How many awaited answers the server has given.
     given: u64,
     /// How many elements the client has sent.
@@ -75,9 +76,9 @@ pub struct Negotiation {
 
 impl Negotiation {
     /// A connection over TLS on which nothing was said yet.
-    pub fn new(hosts: Arc<HashSet<String>>, settings: Arc<Settings>, dice: Dice, deadline: Instant) -> Self {
-        let (state, legs) = (LoginState::Start, Legs::new(dice));
-        Self { hosts, settings, state, legs, locked_out: false, given: 0, elements: 0, deadline }
+    pub fn new(hosts: Arc<HashSet<String>>, settings: Arc<Settings>, random: RandomSource, deadline: Instant) -> Self {
+        let (state, legs) = (LoginState::Start, Legs::new(random));
+        Self { hosts, settings, state, legs, lockout: Lockout::Inactive, given: 0, elements: 0, deadline }
     }
 
     /// Whether the client's next frame can be taken now.
@@ -95,9 +96,9 @@ impl Negotiation {
         self.state.awaits().map(|answer| Awaited { answer, given: self.given })
     }
 
-    /// Whether log-ins are refused from now on, without the server being asked.
-    pub fn lock_out(&mut self, locked_out: bool) {
-        self.locked_out = locked_out;
+    /// Sets whether log-ins are refused from now on, without the server being asked.
+    pub fn set_lockout(&mut self, lockout: Lockout) {
+        self.lockout = lockout;
     }
 
     /// When [`Stop::Timeout`] is due.
@@ -184,7 +185,7 @@ impl Negotiation {
     /// Returns the served host that a header is addressed to.
     fn host(&self, header: &Arc<Header>) -> Result<String, LoginEnd> {
         let refused = |condition| LoginEnd::HostUnknown { condition, header: Arc::clone(header) };
-        served(&self.hosts, header).map_err(refused)
+        served_host(&self.hosts, header).map_err(refused)
     }
 
     fn on_connected(&mut self, state: LoginState, leg: Leg) -> LoginState {
@@ -219,7 +220,7 @@ impl Negotiation {
             return Err(LoginEnd::TooManyElements);
         }
         match &mut state {
-            LoginState::Authenticating(sasl) => sasl.on_client(element, self.locked_out, &mut self.legs)?,
+            LoginState::Authenticating(sasl) => sasl.on_client(element, self.lockout, &mut self.legs)?,
             LoginState::Binding(binding) => binding.on_client(element, &mut self.legs)?,
             LoginState::Start
             | LoginState::Connecting(_)

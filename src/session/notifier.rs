@@ -335,7 +335,7 @@ impl Notifier {
     /// Wakes the device, whether something important waits or not.
     pub(super) fn wake(&mut self, situation: Situation<'_>, effects: &mut Effects) {
         if self.pusher.is_quiet() {
-            let summary = Summary::wake(&self.settings.push, false);
+            let summary = Summary::wake(&self.settings.push);
             self.publish_where(&summary, |_, _| true, situation.account, effects);
         } else {
             self.push(&Push::News(Recipients::All), None, situation, effects);
@@ -359,7 +359,7 @@ impl Notifier {
 
     /// A push service has answered a publish of this device, or has not in time.
     pub(super) fn on_published(&mut self, now: Instant, target: &Target, outcome: &Outcome) {
-        self.pusher.answered(now, target, outcome.may_be_repeated());
+        self.pusher.answered(now, target, outcome);
     }
 
     /// Another session of the device has its client, or has it no more. Returns whether pushes may be due now.

@@ -62,13 +62,13 @@ pub use earlier::Inherited;
 pub use number::STRIDE;
 pub use queued::{Company, Queued};
 pub use room::Full;
-pub use spilled::NoStanza;
+pub use spilled::{ArchiveCopy, NoStanza};
 pub use spooled::{Load, Spooled};
 pub use unsaved::Unsaved;
 
 /// Where a pushed stanza went.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Place {
+pub enum Placement {
     /// Into memory.
     Memory(u64),
     /// There is no room, or older ones are before it: only the spool is to have it until its turn comes.
@@ -326,12 +326,12 @@ impl Queue {
     }
 
     /// These spools belong to the session: all that earlier sessions have left, those included that were named before.
-    pub fn took_over(&mut self, spools: &[Inherited]) {
+    pub fn on_taken_over(&mut self, spools: &[Inherited]) {
         self.earlier.on_taken_over(spools);
     }
 
     /// The spools could not be asked for; they have to be asked for again.
-    pub fn not_taken_over(&mut self) {
+    pub fn on_not_taken_over(&mut self) {
         self.earlier.on_not_taken_over();
     }
 

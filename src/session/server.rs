@@ -38,10 +38,10 @@ pub(super) struct ServerStream {
 }
 
 impl ServerStream {
-    pub(super) fn new(identity: Arc<Identity>, offers_sm: bool) -> Self {
+    pub(super) fn new(identity: Arc<Identity>) -> Self {
         let now = identity.clock().now;
         Self {
-            leg: ServerLeg::new(now, offers_sm),
+            leg: if identity.server_has_sm() { ServerLeg::asking(now) } else { ServerLeg::off() },
             confirmation: Confirmation::default(),
             pending: Pending::new(Arc::clone(&identity)),
             writer: ServerWriter::new(now),
@@ -303,7 +303,7 @@ impl ServerStream {
 
     /// Replies that wait for the client came over half their mark, or have all left since.
     pub(super) fn on_replies_wait(&mut self, now: Instant, many: Replies, unforwarded: u64) {
-        self.confirmation.answer_together(now, many == Replies::Many, unforwarded);
+        self.confirmation.answer_together(now, many, unforwarded);
     }
 
     /// The number of `<a/>`s that are to be sent to the client now.

@@ -116,10 +116,13 @@ impl Default for StreamManagement {
 }
 
 impl StreamManagement {
-    /// How long a stanza may be unacknowledged by a live client before it is spooled; `counted`: the server's stream management
-    /// counts it.
-    pub fn spool_after(&self, counted: bool) -> Duration {
-        let default = if counted { SECOND } else { Duration::from_millis(100) };
-        self.spool_after.unwrap_or(default)
+    /// How long a stanza that the server's stream management counts may be unacknowledged by a live client before it is spooled.
+    pub fn spool_after_counted(&self) -> Duration {
+        self.spool_after.unwrap_or(SECOND)
+    }
+
+    /// The same for a stanza that the server does not count.
+    pub fn spool_after_uncounted(&self) -> Duration {
+        self.spool_after.unwrap_or(Duration::from_millis(100))
     }
 }

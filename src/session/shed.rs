@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 
 use super::kind::is_request;
+use super::queue::Company;
 use crate::jid::{BareJid, Jid};
 use crate::xml::{Element, ErrorType, Kind, StanzaCondition, stanza_error};
 
@@ -51,8 +52,8 @@ pub struct Shed {
 }
 
 /// The error with which a stanza goes back that nobody can keep; `None` if it must not be answered. What came to the account is
-/// only answered if no other client was there to get it (`alone`).
-pub(super) fn returned(element: &Element, account: &BareJid, alone: bool) -> Option<Bytes> {
+/// only answered if no other client was there to get it.
+pub(super) fn returned(element: &Element, account: &BareJid, company: Company) -> Option<Bytes> {
     let node = element.node();
     if is_request(element) {
         return Some(stanza_error(&node, ErrorType::Wait, StanzaCondition::ResourceConstraint));
@@ -64,5 +65,6 @@ pub(super) fn returned(element: &Element, account: &BareJid, alone: bool) -> Opt
     let from = Jid::new(&node.attr("from")?);
     let to_client = node.attr("to").is_some_and(|to| Jid::new(&to).resource().is_some());
     let foreign = from.to_bare() != *account;
-    (foreign && (to_client || alone)).then(|| stanza_error(&node, ErrorType::Wait, StanzaCondition::ResourceConstraint))
+    (foreign && (to_client || company != Company::Others))
+        .then(|| stanza_error(&node, ErrorType::Wait, StanzaCondition::ResourceConstraint))
 }

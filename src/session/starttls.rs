@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::Dice;
+use super::RandomSource;
+use super::hosts::served_host;
 use crate::xml::{self, Frame, StreamCondition, XmlWriter, ns};
 
 /// What to do after a frame of the clear-text stream.
@@ -29,14 +30,14 @@ pub enum StartTlsStep {
 /// The clear-text stream of one connection.
 pub struct StartTls {
     hosts: Arc<HashSet<String>>,
-    dice: Dice,
+    random: RandomSource,
     host: Option<String>,
 }
 
 impl StartTls {
     /// A stream on which nothing was said yet; `hosts` are the served domains.
-    pub fn new(hosts: Arc<HashSet<String>>, dice: Dice) -> Self {
-        Self { hosts, dice, host: None }
+    pub fn new(hosts: Arc<HashSet<String>>, random: RandomSource) -> Self {
+        Self { hosts, random, host: None }
     }
 
     /// Takes the client's next frame.
@@ -62,11 +63,11 @@ impl StartTls {
     }
 
     fn open(&mut self, header: &xml::Header) -> StartTlsStep {
-        let host = match served(&self.hosts, header) {
+        let host = match served_host(&self.hosts, header) {
             Ok(host) => host,
-            Err(condition) => return StartTlsStep::Refuse(refusal(header, condition, self.dice)),
+            Err(condition) => return StartTlsStep::Refuse(refusal(header, condition, self.random)),
         };
-        let mut reply = xml::stream_header(&host, &stream_id(self.dice), header.lang()).to_vec();
+        let mut reply = xml::stream_header(&host, &stream_id(self.random), header.lang()).to_vec();
         let mut xml = XmlWriter::new();
         xml.start("stream:features").start("starttls").attr("xmlns", ns::TLS).start("required");
         reply.extend_from_slice(&xml.finish());
@@ -75,19 +76,13 @@ impl StartTls {
     }
 }
 
-/// The served domain that a header is addressed to, or the stream error condition (RFC 6120 §4.9.3.6).
-pub(super) fn served(hosts: &HashSet<String>, header: &xml::Header) -> Result<String, StreamCondition> {
-    let host = header.to().and_then(crate::jid::domain).ok_or(StreamCondition::ImproperAddressing)?;
-    if hosts.contains(&host) { Ok(host) } else { Err(StreamCondition::HostUnknown) }
-}
-
 /// A stream header and error for a stream that cannot be served (RFC 6120 §4.9.1.2).
-fn refusal(header: &xml::Header, condition: StreamCondition, dice: Dice) -> Bytes {
-    let mut reply = xml::stream_header(header.to().unwrap_or_default(), &stream_id(dice), header.lang()).to_vec();
+fn refusal(header: &xml::Header, condition: StreamCondition, random: RandomSource) -> Bytes {
+    let mut reply = xml::stream_header(header.to().unwrap_or_default(), &stream_id(random), header.lang()).to_vec();
     reply.extend_from_slice(&xml::stream_error(condition, None, None));
     reply.into()
 }
 
-fn stream_id(dice: Dice) -> String {
-    format!("{:032x}", dice())
+fn stream_id(random: RandomSource) -> String {
+    format!("{:032x}", random())
 }

@@ -36,8 +36,8 @@ impl Vigil {
         self.alone = true;
     }
 
-    /// Stanzas were acknowledged; `awaits_more`: others that were written are not.
-    pub(super) fn on_acknowledged(&mut self, awaits_more: bool) {
-        self.alone &= awaits_more;
+    /// All that was written is acknowledged.
+    pub(super) fn on_all_acknowledged(&mut self) {
+        self.alone = false;
     }
 }

@@ -11,16 +11,13 @@ const TRIES: usize = 5;
 /// Asks, where there is somebody to ask.
 #[derive(Debug)]
 pub(super) struct Prompt {
-    terminal: bool,
+    /// There is a terminal, and its user wants to be asked.
+    pub(super) interactive: bool,
 }
 
 impl Prompt {
-    pub(super) fn new(terminal: bool) -> Self {
-        Self { terminal }
-    }
-
     pub(super) fn asks(&self) -> bool {
-        self.terminal
+        self.interactive
     }
 
     /// The answer, or the suggestion where there is none. An empty suggestion is none: the question is asked again.

@@ -48,7 +48,7 @@ async fn write(output: &Path, options: SetupOptions) -> Result<String, SetupErro
     if output.exists() && !options.force {
         return Err(SetupError::Exists(output.to_owned()));
     }
-    let mut asker = Prompt::new(!options.yes && io::stdin().is_terminal());
+    let mut asker = Prompt { interactive: !options.yes && io::stdin().is_terminal() };
     if options.domain.is_none() && !asker.asks() {
         return Err(SetupError::Missing(missing(&options)));
     }

@@ -66,17 +66,22 @@ impl NewestRecords {
         send(revision)
     }
 
-    /// A change was answered: it is on disk, or refused.
-    pub(super) fn answered(&self, change: &ChangeId, is_stored: bool) {
+    /// A change is on disk.
+    pub(super) fn on_stored(&self, change: &ChangeId) {
         let mut accounts = self.accounts();
-        let Some(open) = accounts.open.get_mut(&change.account) else { return };
-        if is_stored && open.readers > 0 {
-            let known = open.changes.iter_mut().find(|known| known.revision == change.revision);
-            known.into_iter().for_each(|known| known.is_answered = true);
-        } else {
-            open.changes.retain(|known| known.revision != change.revision);
+        match accounts.open.get_mut(&change.account) {
+            Some(open) if open.readers > 0 => {
+                let known = open.changes.iter_mut().find(|known| known.revision == change.revision);
+                known.into_iter().for_each(|known| known.is_answered = true);
+                accounts.forget_if_idle(&change.account);
+            }
+            Some(_) | None => accounts.forget(change),
         }
-        accounts.forget_if_idle(&change.account);
+    }
+
+    /// A change was refused.
+    pub(super) fn on_refused(&self, change: &ChangeId) {
+        self.accounts().forget(change);
     }
 
     /// Begins to read an account. To be called before it is read.
@@ -92,6 +97,12 @@ impl NewestAccounts {
         let accepted = Accepted { revision, change: change.clone(), is_answered: false };
         self.open.entry(account.clone()).or_default().changes.push(accepted);
         send(ChangeId { account: account.clone(), revision })
+    }
+
+    fn forget(&mut self, change: &ChangeId) {
+        let Some(open) = self.open.get_mut(&change.account) else { return };
+        open.changes.retain(|known| known.revision != change.revision);
+        self.forget_if_idle(&change.account);
     }
 
     fn next_revision(&mut self) -> u64 {
@@ -194,9 +205,9 @@ mod tests {
         let first = subscribed(&newest, &account, 1);
         let reader = newest.read(&account);
         // On disk, which may have been read before.
-        newest.answered(&first, true);
+        newest.on_stored(&first);
         let second = subscribed(&newest, &account, 2);
-        newest.answered(&second, false);
+        newest.on_refused(&second);
         let third = subscribed(&newest, &account, 3);
         let after = reader.after(Account::default());
         assert_eq!((devices(&after), after.revision), (vec![1, 3], third.revision));
@@ -206,7 +217,7 @@ mod tests {
         assert_eq!((devices(&before), devices(&after)), (vec![1, 3], vec![1, 3, 4]));
         assert_eq!((device, after.revision), (Some(DeviceId(4)), fourth.revision));
         drop(reader);
-        newest.answered(&third, true);
+        newest.on_stored(&third);
         assert_eq!(devices(&newest.read(&account).after(Account::default())), [4], "the others are on disk");
         assert!(newest.in_order(|revision| revision) > fourth.revision);
     }

@@ -57,7 +57,10 @@ impl Shared {
     /// Answers a question.
     pub(super) fn answer(&self, ticket: Ticket, change: Option<ChangeId>, answer: Result<Effect, StoreError>) {
         if let Some(change) = change {
-            self.newest.answered(&change, answer.is_ok());
+            match &answer {
+                Ok(_) => self.newest.on_stored(&change),
+                Err(_) => self.newest.on_refused(&change),
+            }
         }
         self.unanswered.fetch_sub(1, Ordering::Relaxed);
         ticket.answer(answer);

@@ -232,9 +232,10 @@ impl Writer {
                     (self.committed, self.commit_took) = (Some(Instant::now()), took);
                 }
                 self.note(&committed, &lazy);
-                self.settle(group, committed.outcomes, took.is_some());
+                let more = committed.more;
+                self.settle(group, committed);
                 let is_left = took.is_some() && !self.shared.deletions.is_empty();
-                self.due = match committed.more || is_left {
+                self.due = match more || is_left {
                     true => Some(Instant::now()),
                     false => self.due.filter(|_| !self.shared.deletions.is_empty()),
                 };

@@ -67,12 +67,6 @@ impl StreamCondition {
     }
 }
 
-impl AsRef<str> for StreamCondition {
-    fn as_ref(&self) -> &str {
-        self.name()
-    }
-}
-
 /// The condition of a stanza error (RFC 6120 §8.3.3).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StanzaCondition {
@@ -110,12 +104,6 @@ impl StanzaCondition {
             Self::ServiceUnavailable => "service-unavailable",
             Self::UnexpectedRequest => "unexpected-request",
         }
-    }
-}
-
-impl AsRef<str> for StanzaCondition {
-    fn as_ref(&self) -> &str {
-        self.name()
     }
 }
 

@@ -6,6 +6,7 @@ use std::ops::Range;
 use bytes::Bytes;
 use quick_xml::escape::escape;
 
+use super::condition::StreamCondition;
 use super::ns;
 
 /// The end of a stream (RFC 6120 §4.4).
@@ -147,9 +148,9 @@ pub fn stream_header(from: &str, id: &str, lang: Option<&str>) -> Bytes {
 }
 
 /// A stream error and the end of the stream (RFC 6120 §4.9). `application`: an application-specific condition, already XML.
-pub fn stream_error(condition: impl AsRef<str>, application: Option<&[u8]>, text: Option<&str>) -> Bytes {
+pub fn stream_error(condition: StreamCondition, application: Option<&[u8]>, text: Option<&str>) -> Bytes {
     let mut error = XmlWriter::new();
-    error.start("stream:error").start(condition.as_ref()).attr("xmlns", ns::STREAM_ERRORS).end();
+    error.start("stream:error").start(condition.name()).attr("xmlns", ns::STREAM_ERRORS).end();
     if let Some(text) = text {
         error.start("text").attr("xmlns", ns::STREAM_ERRORS).attr("xml:lang", "en").text(text).end();
     }
@@ -193,7 +194,7 @@ mod tests {
 
     #[test]
     fn a_stream_error_ends_the_stream() {
-        let error = stream_error("policy-violation", Some(b"<x xmlns='urn:x'/>"), Some("a < b"));
+        let error = stream_error(StreamCondition::PolicyViolation, Some(b"<x xmlns='urn:x'/>"), Some("a < b"));
         assert_eq!(
             error,
             "<stream:error><policy-violation xmlns='urn:ietf:params:xml:ns:xmpp-streams'/>\

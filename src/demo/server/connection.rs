@@ -19,7 +19,7 @@ use super::stanza::{BoundClient, Violation};
 use crate::demo::trace::StreamTap;
 use crate::demo::wire::{self, FrameReader, WireError};
 use crate::jid::{BareJid, FullJid};
-use crate::xml::{self, Element, Frame, Header, Kind, Node, XmlWriter, ns};
+use crate::xml::{self, Element, Frame, Header, Kind, Node, StreamCondition, XmlWriter, ns};
 
 /// Stanzas that wait to be written to one client; then whoever writes to it waits.
 const QUEUE: usize = 1024;
@@ -35,7 +35,7 @@ enum ClientStreamEnd {
     /// The client closed it.
     Closed,
     /// The client broke the protocol: the stream error's condition.
-    Refused(&'static str),
+    Refused(StreamCondition),
     /// The connection is gone.
     Lost,
 }
@@ -75,7 +75,7 @@ pub(super) async fn serve(router: Arc<Router>, tcp: TcpStream, shutdown: Cancell
             end
         }
         Ok(Err(end)) => end,
-        Err(_) => ClientStreamEnd::Refused("connection-timeout"),
+        Err(_) => ClientStreamEnd::Refused(StreamCondition::ConnectionTimeout),
     };
     connection.finish(end);
     if let Err(error) = writing.await {
@@ -99,15 +99,17 @@ impl Connection {
     }
 
     async fn open(&mut self, features: Bytes) -> Result<Arc<Header>, ClientStreamEnd> {
-        let Frame::Open(theirs) = self.frame().await? else { return Err(ClientStreamEnd::Refused("bad-format")) };
+        let Frame::Open(theirs) = self.frame().await? else {
+            return Err(ClientStreamEnd::Refused(StreamCondition::BadFormat));
+        };
         let own = self.header(theirs.lang());
         self.send(own.clone()).await;
         self.opened = true;
         if theirs.to().is_some_and(|to| to != self.router.domain()) {
-            return Err(ClientStreamEnd::Refused("host-unknown"));
+            return Err(ClientStreamEnd::Refused(StreamCondition::HostUnknown));
         }
         self.send(features).await;
-        Header::parse(own).map(Arc::new).map_err(|_| ClientStreamEnd::Refused("internal-server-error"))
+        Header::parse(own).map(Arc::new).map_err(|_| ClientStreamEnd::Refused(StreamCondition::InternalServerError))
     }
 
     fn header(&self, lang: Option<&str>) -> Bytes {
@@ -118,7 +120,7 @@ impl Connection {
         for _ in 0..ATTEMPTS {
             let element = self.element().await?;
             if !element.is("auth", ns::SASL) {
-                return Err(ClientStreamEnd::Refused("not-authorized"));
+                return Err(ClientStreamEnd::Refused(StreamCondition::NotAuthorized));
             }
             let node = element.node();
             let failure = match plain(&node) {
@@ -137,7 +139,7 @@ impl Connection {
             xml.start("failure").attr("xmlns", ns::SASL).start(failure);
             self.send(xml.finish()).await;
         }
-        Err(ClientStreamEnd::Refused("policy-violation"))
+        Err(ClientStreamEnd::Refused(StreamCondition::PolicyViolation))
     }
 
     async fn bind(&mut self, account: &BareJid, header: Arc<Header>) -> Result<BoundClient, ClientStreamEnd> {
@@ -145,7 +147,7 @@ impl Connection {
             let element = self.element().await?;
             let node = element.node();
             let Some(bind) = node.child("bind", ns::BIND).filter(|_| element.kind() == Kind::Iq) else {
-                return Err(ClientStreamEnd::Refused("not-authorized"));
+                return Err(ClientStreamEnd::Refused(StreamCondition::NotAuthorized));
             };
             let wanted = bind.child("resource", ns::BIND).map(|resource| resource.text().into_owned());
             let resource = wanted.filter(|resource| !resource.is_empty());
@@ -182,7 +184,9 @@ impl Connection {
         match self.frame().await? {
             Frame::Element(element) => Ok(element),
             Frame::Close => Err(ClientStreamEnd::Closed),
-            Frame::Open(_) | Frame::Skipped(_) | Frame::Whitespace => Err(ClientStreamEnd::Refused("bad-format")),
+            Frame::Open(_) | Frame::Skipped(_) | Frame::Whitespace => {
+                Err(ClientStreamEnd::Refused(StreamCondition::BadFormat))
+            }
         }
     }
 
@@ -190,8 +194,8 @@ impl Connection {
     async fn frame(&mut self) -> Result<Frame, ClientStreamEnd> {
         loop {
             let read = select! {
-                () = self.close.cancelled() => return Err(ClientStreamEnd::Refused("conflict")),
-                () = self.shutdown.cancelled() => return Err(ClientStreamEnd::Refused("system-shutdown")),
+                () = self.close.cancelled() => return Err(ClientStreamEnd::Refused(StreamCondition::Conflict)),
+                () = self.shutdown.cancelled() => return Err(ClientStreamEnd::Refused(StreamCondition::SystemShutdown)),
                 read = self.reader.next() => read,
             };
             match read {
@@ -205,7 +209,7 @@ impl Connection {
                     }
                     return Ok(frame);
                 }
-                Err(WireError::Frame(error)) => return Err(ClientStreamEnd::Refused(error.condition().name())),
+                Err(WireError::Frame(error)) => return Err(ClientStreamEnd::Refused(error.condition())),
                 Ok(None) | Err(WireError::Io(_) | WireError::Stalled(_)) => return Err(ClientStreamEnd::Lost),
             }
         }

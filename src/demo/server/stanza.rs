@@ -7,11 +7,11 @@ use super::edit::with_attribute;
 use super::push;
 use super::router::{BindingId, ClientLink, Presence, Router};
 use crate::jid::{BareJid, FullJid, Jid};
-use crate::xml::{Element, Kind, Node, XmlWriter, ns};
+use crate::xml::{Element, Kind, Node, StreamCondition, XmlWriter, ns};
 
 /// The client breaks the protocol: the condition of the stream error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Violation(pub(super) &'static str);
+pub(super) struct Violation(pub(super) StreamCondition);
 
 /// A bound client.
 pub(super) struct BoundClient {
@@ -39,7 +39,7 @@ impl BoundClient {
             Kind::Message => self.message(&element).await,
             Kind::Presence => self.presence(&element).await,
             Kind::Iq => self.iq(&element).await,
-            Kind::Other => return Err(Violation("unsupported-stanza-type")),
+            Kind::Other => return Err(Violation(StreamCondition::UnsupportedStanzaType)),
         }
         Ok(())
     }
@@ -50,7 +50,7 @@ impl BoundClient {
             None => Ok(with_attribute(element, "from", self.jid.as_str())),
             Some(from) => match Jid::new(&from) {
                 from if from == self.jid || from == self.jid.to_bare() => Ok(element.clone()),
-                _ => Err(Violation("invalid-from")),
+                _ => Err(Violation(StreamCondition::InvalidFrom)),
             },
         }
     }

@@ -23,7 +23,7 @@ async fn connect(io: DuplexStream, fixture: &Fixture, version: &'static Supporte
 async fn pair(version: &'static SupportedProtocolVersion, on_their_way: usize) -> (Server, Client) {
     let fixture = Fixture::new();
     let (ours, theirs) = duplex(on_their_way);
-    let config = fixture.certificates.server_config(None, false);
+    let config = fixture.certificates.starttls_config(None);
     let (server, client) = join!(TlsStream::accept(ours, config), connect(theirs, &fixture, version));
     (server.unwrap(), client)
 }
@@ -56,7 +56,7 @@ async fn echo(io: DuplexStream, config: Arc<ServerConfig>) {
 #[tokio::test]
 async fn bytes_pass_both_ways_whatever_the_chunks() {
     let fixture = Fixture::new();
-    let config = fixture.certificates.server_config(None, false);
+    let config = fixture.certificates.starttls_config(None);
     for version in VERSIONS {
         for (on_their_way, len) in [(1, 700), (7, 5_000), (4_096, 200_000), (1 << 20, 200_000)] {
             let (ours, theirs) = duplex(on_their_way);
@@ -98,7 +98,7 @@ async fn tickets_leave_with_what_is_said_first() {
 async fn what_comes_right_behind_the_handshake_is_not_lost() {
     let fixture = Fixture::new();
     let (ours, theirs) = duplex(1 << 16);
-    let config = fixture.certificates.server_config(None, false);
+    let config = fixture.certificates.starttls_config(None);
     let hasty = async {
         let mut client = connect(theirs, &fixture, &TLS13).await;
         client.write_all(b"at once").await.unwrap();
@@ -156,7 +156,7 @@ async fn a_peer_that_speaks_no_tls_is_told_so() {
     let fixture = Fixture::new();
     let (ours, mut theirs) = duplex(1 << 16);
     theirs.write_all(b"<?xml version='1.0'?><stream:stream to='one.test'>").await.unwrap();
-    let error = TlsStream::accept(ours, fixture.certificates.server_config(None, false)).await.unwrap_err();
+    let error = TlsStream::accept(ours, fixture.certificates.starttls_config(None)).await.unwrap_err();
     assert_eq!(error.kind(), io::ErrorKind::InvalidData, "{error}");
     let mut answer = Vec::new();
     theirs.read_to_end(&mut answer).await.unwrap();
@@ -187,7 +187,7 @@ async fn what_has_no_end_is_not_waited_for_without_bound() {
     theirs.write_all(&hello).await.unwrap();
     let more = [&[22, 3, 1, 0, 1][..], &[0]].concat();
     theirs.write_all(&more.repeat(40_000)).await.unwrap();
-    let error = TlsStream::accept(ours, fixture.certificates.server_config(None, false)).await.unwrap_err();
+    let error = TlsStream::accept(ours, fixture.certificates.starttls_config(None)).await.unwrap_err();
     assert_eq!(error.kind(), io::ErrorKind::InvalidData, "{error}");
 }
 

@@ -28,7 +28,7 @@ use crate::publish::stream::{self, PublishQueue, StreamTask};
 use crate::push::affiliation::Affiliation;
 use crate::registry::{NotTaken, Sessions};
 use crate::sync::lock;
-use crate::xml::Element;
+use crate::xml::{Element, StreamCondition};
 
 /// Our host and the push service's domain.
 type Ends = (String, String);
@@ -189,8 +189,8 @@ impl StreamPeer for Service {
         }
         let (us, peer) = &self.ends;
         match inbound::judge(&stanza.node(), us, peer) {
-            InboundVerdict::Foreign => Reaction::Close("invalid-from"),
-            InboundVerdict::Misdirected => Reaction::Close("host-unknown"),
+            InboundVerdict::Foreign => Reaction::Close(StreamCondition::InvalidFrom),
+            InboundVerdict::Misdirected => Reaction::Close(StreamCondition::HostUnknown),
             InboundVerdict::Stray => self.done(Fate::Ignored),
             InboundVerdict::Answer(to) => self.done(self.deliver(&to, stanza)),
             InboundVerdict::Affiliation(account, affiliation) => self.ask(account, affiliation, &stanza),
@@ -202,7 +202,7 @@ impl StreamPeer for Service {
         if before < OTHERS {
             return self.done(Fate::Ignored);
         }
-        Reaction::Close("unsupported-stanza-type")
+        Reaction::Close(StreamCondition::UnsupportedStanzaType)
     }
 
     fn on_misuse(&self) {

@@ -2,7 +2,7 @@
 
 use crate::clock::UnixSecs;
 use crate::jid::Jid;
-use crate::push::device::{DeviceId, LoginId};
+use crate::push::device::{DeviceId, DeviceRecognition, LoginId};
 use crate::push::guard::Guard;
 use crate::push::mucsub::Subscription;
 use crate::push::registration::{Registration, Target};
@@ -42,8 +42,8 @@ pub enum Change {
     Enable {
         /// The new registration.
         registration: Registration,
-        /// The owner presented a resumption id of its own, and so is known for certain.
-        certain: bool,
+        /// How its device was recognized.
+        recognition: DeviceRecognition,
         /// The number of registrations that an account may have.
         max_devices: usize,
     },

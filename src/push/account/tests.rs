@@ -14,7 +14,11 @@ fn target(node: &str) -> Target {
     Target { service: "push.example.net".parse().unwrap(), node: Some(node.to_owned()) }
 }
 
-fn enable(device: u64, node: &str, certain: bool, last_seen: u64) -> Change {
+fn enable(device: u64, node: &str, last_seen: u64) -> Change {
+    enable_as(DeviceRecognition::Guessed, device, node, last_seen)
+}
+
+fn enable_as(recognition: DeviceRecognition, device: u64, node: &str, last_seen: u64) -> Change {
     let registration = Registration {
         target: target(node),
         options: None,
@@ -25,7 +29,7 @@ fn enable(device: u64, node: &str, certain: bool, last_seen: u64) -> Change {
         last_success: None,
         undelivered_since: None,
     };
-    Change::Enable { registration, certain, max_devices: 3 }
+    Change::Enable { registration, recognition, max_devices: 3 }
 }
 
 fn applied(changes: impl IntoIterator<Item = Change>) -> Account {
@@ -78,7 +82,7 @@ fn a_device_is_known_by_its_user_agent_before_all_else() {
 fn a_registration_ends_whose_service_stays_out_of_reach() {
     let undelivered = |at| Change::Undelivered { target: target("n"), at: UnixSecs::new(at) };
     let away = |changes: Vec<Change>| {
-        let mut account = applied([login(1, "a", None, 1), enable(1, "n", false, 1)]);
+        let mut account = applied([login(1, "a", None, 1), enable(1, "n", 1)]);
         for change in changes {
             account.apply(change);
         }
@@ -98,7 +102,7 @@ fn a_registration_ends_whose_service_stays_out_of_reach() {
     for answer in answers {
         assert!(!ends(away(vec![change.clone(), answer]), 11), "the service has answered");
     }
-    assert!(ends(away(vec![change.clone(), enable(1, "n", false, 20)]), 11), "a re-enable proves nothing");
+    assert!(ends(away(vec![change.clone(), enable(1, "n", 20)]), 11), "a re-enable proves nothing");
     let mut account = away(vec![change]);
     assert!(account.knows_undelivered(&target("n")) && !account.knows_success(&target("n"), UnixSecs::new(10)));
     account.doubt_publishes();
@@ -117,9 +121,9 @@ fn only_the_latest_resumption_ids_are_remembered() {
 
 #[test]
 fn the_target_of_another_device_tells_that_the_two_are_one() {
-    let mut account = applied([login(1, "a", None, 1), enable(1, "n", false, 1), login(2, "b", None, 2)]);
+    let mut account = applied([login(1, "a", None, 1), enable(1, "n", 1), login(2, "b", None, 2)]);
     account.apply(ended(1));
-    assert_eq!(account.apply(enable(2, "n", false, 2)), Some(DeviceId(1)));
+    assert_eq!(account.apply(enable(2, "n", 2)), Some(DeviceId(1)));
     assert_eq!(ids(&account), [1]);
     let device = account.device(DeviceId(1)).unwrap();
     assert_eq!((device.resource.as_str(), device.is_open(), device.last_seen), ("b", true, UnixSecs::new(2)));
@@ -132,10 +136,10 @@ fn the_target_of_another_device_tells_that_the_two_are_one() {
 fn what_a_client_breaks_on_is_known_of_the_device_until_it_is_released() {
     let guard = crate::push::guard::tests::with_aside(crate::push::guard::Mark(1));
     let guarded = |device| Change::Guarded { device: DeviceId(device), guard: guard.clone() };
-    let mut account = applied([login(1, "a", None, 1), enable(1, "n", false, 1), login(2, "b", None, 2), guarded(2)]);
+    let mut account = applied([login(1, "a", None, 1), enable(1, "n", 1), login(2, "b", None, 2), guarded(2)]);
     assert_eq!((account.guard(DeviceId(1)), account.guard(DeviceId(2))), (None, Some(&guard)));
     // The registration shows that both are one device.
-    account.apply(enable(2, "n", false, 2));
+    account.apply(enable(2, "n", 2));
     assert_eq!((ids(&account), account.guard(DeviceId(1))), (vec![1], Some(&guard)));
     account.apply(guarded(9));
     account.apply(Change::Released);
@@ -197,8 +201,8 @@ fn a_device_of_an_older_record_is_open_until_it_is_found_lost() {
 
 #[test]
 fn a_device_that_is_known_for_certain_takes_the_target_over() {
-    let mut account = applied([login(1, "a", None, 1), enable(1, "n", false, 1), login(2, "b", None, 2)]);
-    assert_eq!(account.apply(enable(2, "n", true, 2)), Some(DeviceId(2)));
+    let mut account = applied([login(1, "a", None, 1), enable(1, "n", 1), login(2, "b", None, 2)]);
+    assert_eq!(account.apply(enable_as(DeviceRecognition::Certain, 2, "n", 2)), Some(DeviceId(2)));
     assert_eq!(ids(&account), [1, 2]);
     assert_eq!((account.owned(DeviceId(1)).count(), account.owned(DeviceId(2)).count()), (0, 1));
 }
@@ -206,10 +210,10 @@ fn a_device_that_is_known_for_certain_takes_the_target_over() {
 #[test]
 fn enabling_again_forgives_errors_only_with_other_options() {
     let failed = || Change::Failed { target: target("n"), max_errors: 3 };
-    let mut account = applied([login(1, "a", None, 1), enable(1, "n", false, 1), failed(), failed()]);
-    account.apply(enable(1, "n", false, 2));
+    let mut account = applied([login(1, "a", None, 1), enable(1, "n", 1), failed(), failed()]);
+    account.apply(enable(1, "n", 2));
     assert_eq!(account.registrations.first().map(|r| r.errors), Some(2));
-    let mut changed = enable(1, "n", false, 3);
+    let mut changed = enable(1, "n", 3);
     if let Change::Enable { registration, .. } = &mut changed {
         registration.options = Some(Vec::new());
     }
@@ -224,19 +228,19 @@ fn enabling_again_forgives_errors_only_with_other_options() {
 #[test]
 fn the_last_success_is_kept_to_the_minute_and_survives_enabling_again() {
     let succeeded = |at| Change::Succeeded { target: target("n"), at: UnixSecs::new(at) };
-    let mut account = applied([login(1, "a", None, 1), enable(1, "n", false, 1)]);
+    let mut account = applied([login(1, "a", None, 1), enable(1, "n", 1)]);
     for (at, kept) in [(100, 100), (159, 100), (160, 160), (90, 160)] {
         account.apply(succeeded(at));
         assert_eq!(account.registrations.first().and_then(|r| r.last_success), Some(UnixSecs::new(kept)), "{at}");
     }
-    account.apply(enable(1, "n", false, 2));
+    account.apply(enable(1, "n", 2));
     assert_eq!(account.registrations.first().and_then(|r| r.last_success), Some(UnixSecs::new(160)));
 }
 
 #[test]
 fn of_too_many_devices_the_longest_unseen_goes_but_none_with_a_session_or_push() {
     let mut account = applied([login(1000, "here", None, 0), login(1001, "push", None, 0)]);
-    account.apply(enable(1001, "n", false, 0));
+    account.apply(enable(1001, "n", 0));
     account.apply(ended(1001));
     for n in 1..=100 {
         account.apply(login(n, &n.to_string(), None, n));
@@ -251,7 +255,7 @@ fn the_unseen_are_forgotten_unless_they_are_here() {
     let mut account = Account::default();
     for (device, at) in [(1, 10), (2, 10), (3, 20)] {
         account.apply(login(device, &device.to_string(), None, at));
-        account.apply(enable(device, &device.to_string(), false, at));
+        account.apply(enable(device, &device.to_string(), at));
     }
     account.apply(ended(1));
     account.apply(ended(3));

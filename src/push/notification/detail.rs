@@ -62,6 +62,15 @@ impl Detail {
     }
 }
 
+/// How an encrypted summary shows a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum CallForm {
+    /// As a call, for a device that asked for `jingle`.
+    Call,
+    /// As a message.
+    Message,
+}
+
 impl NewestDetails {
     fn of(reading: &Classified<'_>) -> Option<Self> {
         let stanza = &reading.stanza;
@@ -90,8 +99,8 @@ impl NewestDetails {
         matches!(self.about, About::Call(_))
     }
 
-    /// The summary that is encrypted for a device. Calls are such only for devices that ask for them.
-    pub(super) fn encrypted_summary(&self, unread: usize, jingle: bool) -> EncryptedSummary<'_> {
+    /// The summary that is encrypted for a device.
+    pub(super) fn encrypted_summary(&self, unread: usize, call_form: CallForm) -> EncryptedSummary<'_> {
         let message = self.text.as_ref().map_or(self.note, |text| text.expose());
         let summary = EncryptedSummary {
             unread,
@@ -107,7 +116,7 @@ impl NewestDetails {
                 let nickname = nickname.as_ref().map(|nick| nick.expose().as_str());
                 EncryptedSummary { topic: Topic::Groupchat, nickname, ..summary }
             }
-            About::Call(call) if jingle => {
+            About::Call(call) if call_form == CallForm::Call => {
                 let sender = self.from.as_str().into();
                 EncryptedSummary {
                     topic: Topic::Call,

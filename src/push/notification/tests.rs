@@ -83,9 +83,13 @@ fn decrypted(notification: &str) -> (Value, Option<String>) {
     (serde_json::from_slice(json).unwrap(), node.attr("type").map(|kind| kind.into_owned()))
 }
 
-fn encrypting(max_size: usize, jingle: bool) -> Extensions {
+fn encrypting(max_size: usize) -> Extensions {
     let encrypt = Some(Encrypt { key: Secret::new(KEY), max_size });
-    Extensions { encrypt, jingle, ..Extensions::default() }
+    Extensions { encrypt, ..Extensions::default() }
+}
+
+fn encrypting_calls() -> Extensions {
+    Extensions { jingle: true, ..encrypting(3000) }
 }
 
 #[test]
@@ -122,7 +126,7 @@ fn the_publish_is_what_every_known_app_server_takes() {
     );
     let bare = Registration { options: None, ..registration };
     let bare = Registration { target: Target { node: None, ..bare.target.clone() }, ..bare };
-    let publish = Publish::new(&bare, Summary::wake(&PushSettings::default(), false), RANDOM);
+    let publish = Publish::new(&bare, Summary::wake(&PushSettings::default()), RANDOM);
     assert_eq!(
         publish.iq("sc-2", None),
         "<iq type='set' id='sc-2' to='push.example'><pubsub xmlns='http://jabber.org/protocol/pubsub'><publish><item>\
@@ -162,9 +166,9 @@ fn the_form_says_as_much_as_the_operator_allows() {
         let summary = summary(settings, counts, stanza, class);
         assert_eq!(notification(&Extensions::default(), &summary), form(&expect), "{stanza}");
     }
-    let waits = notification(&Extensions::default(), &Summary::wake(&open, true));
+    let waits = notification(&Extensions::default(), &Summary::wake_for_important(&open));
     assert_eq!(waits, form(&[count, body("New Message!")]));
-    let nothing = notification(&Extensions::default(), &Summary::wake(&open, false));
+    let nothing = notification(&Extensions::default(), &Summary::wake(&open));
     assert_eq!(nothing, form(&[("message-count", "0")]));
 }
 
@@ -188,11 +192,11 @@ fn an_encrypted_notification_is_for_the_device_alone() {
         (invited_call, Class::Call, chat("Incoming call")),
     ] {
         let summary = summary(&PushSettings::default(), counts(2), stanza, class);
-        assert_eq!(decrypted(&notification(&encrypting(3000, false), &summary)), (expect, None), "{stanza}");
+        assert_eq!(decrypted(&notification(&encrypting(3000), &summary)), (expect, None), "{stanza}");
     }
     // A wake push has nobody to name: it says numbers, in the clear.
-    let wake = Summary::wake(&PushSettings { with_body: true, with_sender: true, ..PushSettings::default() }, false);
-    assert_eq!(notification(&encrypting(3000, true), &wake), form(&[("message-count", "0")]));
+    let wake = Summary::wake(&PushSettings { with_body: true, with_sender: true, ..PushSettings::default() });
+    assert_eq!(notification(&encrypting_calls(), &wake), form(&[("message-count", "0")]));
 }
 
 #[test]
@@ -209,7 +213,7 @@ fn calls_ring_on_devices_that_asked_for_them() {
     ] {
         let summary = summary(&settings, counts(1), stanza, class);
         let voip = Some("voip".to_owned());
-        assert_eq!(decrypted(&notification(&encrypting(3000, true), &summary)), (expect, voip), "{stanza}");
+        assert_eq!(decrypted(&notification(&encrypting_calls(), &summary)), (expect, voip), "{stanza}");
     }
 
     let extensions = Extensions { jingle: true, priority: true, ..Extensions::default() };
@@ -233,7 +237,7 @@ fn calls_ring_nowhere_once_the_operator_has_turned_that_off() {
     for (stanza, class) in [(CALL, Class::Call), (HUNG_UP, Class::CallEnd)] {
         let summary = summary(&settings, counts(1), stanza, class);
         assert!(!notification(&extensions, &summary).contains("jingle"), "{stanza}");
-        let (json, kind) = decrypted(&notification(&encrypting(3000, true), &summary));
+        let (json, kind) = decrypted(&notification(&encrypting_calls(), &summary));
         assert_eq!((json.get("sid"), kind), (None, None), "{stanza}");
     }
 }
@@ -248,7 +252,7 @@ fn a_message_is_cut_to_what_the_device_takes() {
         let stanza = String::from_utf8(xml.finish().to_vec()).unwrap();
         let summary = summary(&settings, counts(1), &stanza, Class::Message);
         for max_size in [0, 100, 200, 201, 202, 203, 1_000, 3_000, 5_120] {
-            let notification = notification(&encrypting(max_size, false), &summary);
+            let notification = notification(&encrypting(max_size), &summary);
             let (json, _) = decrypted(&notification);
             let message = json.get("message").map(|message| message.as_str().unwrap());
             assert!(body.starts_with(message.unwrap_or_default()));
@@ -273,7 +277,7 @@ fn what_is_said_is_not_printed() {
     let settings = PushSettings { with_body: true, ..PushSettings::default() };
     let secret = "<message from='romeo@example.net/x' type='groupchat'><body>hunter2</body></message>";
     let summary = summary(&settings, counts(1), secret, Class::Message);
-    let publish = Publish::new(&registration(encrypting(3000, true)), summary.clone(), RANDOM);
+    let publish = Publish::new(&registration(encrypting_calls()), summary.clone(), RANDOM);
     let printed = format!("{summary:?}{publish:?}");
     assert!(printed.contains("redacted") && !printed.contains("hunter2"), "{printed}");
     assert_eq!(publish.summary.newest, None);

@@ -20,8 +20,16 @@ fn bare(jid: &str) -> BareJid {
     BareJid::new(jid).unwrap()
 }
 
-fn settings(extensions: bool, jingle: bool) -> PushSettings {
-    PushSettings { extensions, jingle, ..PushSettings::default() }
+fn all_allowed() -> PushSettings {
+    PushSettings { extensions: true, jingle: true, ..PushSettings::default() }
+}
+
+fn all_but_jingle() -> PushSettings {
+    PushSettings { jingle: false, ..all_allowed() }
+}
+
+fn no_extensions() -> PushSettings {
+    PushSettings { extensions: false, ..all_but_jingle() }
 }
 
 fn parse(xml: &str, settings: &PushSettings) -> Result<Request, RequestError> {
@@ -40,7 +48,7 @@ fn enable(inner: &str) -> String {
     format!("<enable xmlns='urn:xmpp:push:0' jid='push.example'>{inner}</enable>")
 }
 
-fn siskin(jingle: bool) -> Extensions {
+fn siskin() -> Extensions {
     let rules = [
         (bare("coven@chat.example"), Allow::Always),
         (bare("forres@chat.example"), Allow::Mentioned { nick: Some("Juliet".to_owned()) }),
@@ -51,19 +59,19 @@ fn siskin(jingle: bool) -> Extensions {
         groupchat: Some(BTreeMap::from(rules)),
         priority: true,
         encrypt: Some(Encrypt { key: Secret::new(std::array::from_fn(|n| u8::try_from(n).unwrap())), max_size: 3072 }),
-        jingle,
+        jingle: true,
         away: true,
     }
 }
 
 #[test]
 fn what_siskin_asks_for_is_understood_as_far_as_the_operator_lets_it() {
-    assert_eq!(extensions(SISKIN, &settings(true, true)), siskin(true));
-    assert_eq!(extensions(SISKIN, &settings(true, false)), siskin(false));
-    assert_eq!(extensions(SISKIN, &settings(false, false)), Extensions::default());
+    assert_eq!(extensions(SISKIN, &all_allowed()), siskin());
+    assert_eq!(extensions(SISKIN, &all_but_jingle()), Extensions { jingle: false, ..siskin() });
+    assert_eq!(extensions(SISKIN, &no_extensions()), Extensions::default());
     // What is ignored cannot be wrong either.
     let strange = enable("<encrypt xmlns='tigase:push:encrypt:0' alg='rot13'/>");
-    assert_eq!(extensions(&strange, &settings(false, false)), Extensions::default());
+    assert_eq!(extensions(&strange, &no_extensions()), Extensions::default());
 }
 
 #[test]
@@ -76,8 +84,7 @@ fn the_form_is_kept_as_conversations_and_monal_send_it() {
         ))
     };
     for (var, value) in [("secret", "s3"), ("pushModule", "monalProdiOS")] {
-        let Ok(Request::Enable { target, options, extensions }) = parse(&form(var, value), &settings(true, true))
-        else {
+        let Ok(Request::Enable { target, options, extensions }) = parse(&form(var, value), &all_allowed()) else {
             panic!("no registration");
         };
         assert_eq!((target.service.as_str(), target.node), ("push.example", None));
@@ -125,10 +132,10 @@ fn a_request_that_cannot_be_met_says_why() {
             "bad-request",
         ),
     ] {
-        assert_eq!(parse(&xml, &settings(true, true)), Err(error), "{xml}");
+        assert_eq!(parse(&xml, &all_allowed()), Err(error), "{xml}");
         assert_eq!(error.condition().name(), condition);
     }
-    assert_eq!(extensions(&groupchat(1_000), &settings(true, true)).groupchat.unwrap().len(), 1_000);
+    assert_eq!(extensions(&groupchat(1_000), &all_allowed()).groupchat.unwrap().len(), 1_000);
 }
 
 #[test]
@@ -141,7 +148,7 @@ fn entries_that_mean_nothing_are_left_out() {
              <room jid='d@x.org' allow='mentioned' nick=''/></groupchat><muted xmlns='urn:x'/>\
              <encrypt xmlns='tigase:push:encrypt:0' alg='aes-128-gcm' max-size='much'> AAEC\tAwQFBgcI\r\nCQoL DA0ODw= =\n</encrypt>",
         ),
-        &settings(true, true),
+        &all_allowed(),
     );
     assert_eq!(asked.muted, BTreeSet::from([bare("a@x.org")]));
     let rules = [(bare("c@x.org"), Allow::Never), (bare("d@x.org"), Allow::Mentioned { nick: None })];
@@ -149,7 +156,7 @@ fn entries_that_mean_nothing_are_left_out() {
     let encrypt = asked.encrypt.unwrap();
     assert_eq!(encrypt.max_size, 3000);
     assert_eq!(*encrypt.key.expose(), [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15], "white space is legal");
-    let empty = extensions(&enable("<groupchat xmlns='tigase:push:filter:groupchat:0'/>"), &settings(true, true));
+    let empty = extensions(&enable("<groupchat xmlns='tigase:push:filter:groupchat:0'/>"), &all_allowed());
     assert_eq!(empty.groupchat, Some(BTreeMap::new()));
 }
 
@@ -159,7 +166,7 @@ fn registrations_are_kept_with_what_they_ask_for_and_old_ones_are_read() {
     let registration = Registration {
         target,
         options: None,
-        extensions: siskin(true).into(),
+        extensions: siskin().into(),
         device: DeviceId(1),
         last_seen: UnixSecs::new(1),
         errors: 0,
@@ -177,7 +184,7 @@ fn registrations_are_kept_with_what_they_ask_for_and_old_ones_are_read() {
 /// Invariant 8.
 #[test]
 fn neither_keys_nor_chats_are_printed() {
-    let printed = format!("{:?}", siskin(true));
+    let printed = format!("{:?}", siskin());
     assert_eq!(
         printed,
         "Extensions { muted: 1, ignore_unknown: true, groupchat: Some(2), priority: true, \
@@ -187,8 +194,8 @@ fn neither_keys_nor_chats_are_printed() {
 
 #[test]
 fn the_extensions_are_offered_all_or_none() {
-    assert_eq!(features(&settings(false, true)), [ns::PUSH]);
-    let without = features(&settings(true, false));
+    assert_eq!(features(&PushSettings { jingle: true, ..no_extensions() }), [ns::PUSH]);
+    let without = features(&all_but_jingle());
     assert_eq!(
         without,
         [
@@ -201,5 +208,5 @@ fn the_extensions_are_offered_all_or_none() {
             "tigase:push:priority:0"
         ]
     );
-    assert_eq!(features(&settings(true, true)), [without.as_slice(), &["tigase:push:jingle:0"]].concat());
+    assert_eq!(features(&all_allowed()), [without.as_slice(), &["tigase:push:jingle:0"]].concat());
 }

@@ -9,7 +9,7 @@ use super::renumbering::Renumbering;
 use crate::push::account::{Account, Change, DeviceId, LoginId};
 use crate::relay::shared::Relay;
 use crate::session::queue::{Inherited, Load, Spooled};
-use crate::session::{SmId, Token, WakeReason, sm};
+use crate::session::{Orphans, SmId, Token, WakeReason, sm};
 use crate::store::StoreError;
 
 /// What the store is asked.
@@ -22,8 +22,8 @@ pub(in crate::relay) enum StoreRequest {
     Unspool(Option<LoginId>, Vec<RangeInclusive<u64>>),
     Load(Load),
     TakeOver,
-    /// Of devices with a registration, or of those without; and the numbers that they get.
-    Adopt(bool, RangeInclusive<u64>),
+    /// The orphans, and the numbers that they get.
+    Adopt(Orphans, RangeInclusive<u64>),
     Tombstone(SmId, sm::Handled),
     Wake(WakeReason),
     /// What the store was asked for already.

@@ -5,6 +5,7 @@ use std::ops::RangeInclusive;
 use super::renumbering::Renumbering;
 use super::request::is_delivered;
 use crate::push::account::DeviceId;
+use crate::session::Orphans;
 use crate::session::queue::{Load, Spooled};
 use crate::store::{Slot, SpoolId, Store, StoreError};
 
@@ -63,11 +64,11 @@ pub(super) async fn adopt(
     store: &Store,
     slot: &Slot,
     own: &SpoolId,
-    registered: bool,
+    which: Orphans,
     stays: impl Fn() -> bool,
     seqs: RangeInclusive<u64>,
 ) {
-    if let Err(error) = orphans(store, slot, own, registered, stays, seqs).await {
+    if let Err(error) = orphans(store, slot, own, which, stays, seqs).await {
         tracing::error!(%error, "stanzas of other devices cannot be adopted");
     }
 }
@@ -76,7 +77,7 @@ async fn orphans(
     store: &Store,
     slot: &Slot,
     own: &SpoolId,
-    registered: bool,
+    which: Orphans,
     stays: impl Fn() -> bool,
     mut seqs: RangeInclusive<u64>,
 ) -> Result<(), StoreError> {
@@ -87,7 +88,8 @@ async fn orphans(
     for (device, _) in store.orphans(&slot.account, slot.device).await? {
         // Of a device that is not known any more nobody may have anything: its account was removed.
         let Some(known) = account.device(device) else { continue };
-        if known.is_open() || account.owned(device).next().is_some() != registered {
+        let is_registered = account.owned(device).next().is_some();
+        if known.is_open() || is_registered != (which == Orphans::OfRegistered) {
             continue;
         }
         // A few at a time, so that the store serves others in between.

@@ -10,6 +10,7 @@ use crate::clock::{UnixMillis, UnixSecs};
 use crate::jid::BareJid;
 use crate::push::account::DeviceId;
 use crate::relay::rig;
+use crate::session::Orphans;
 use crate::session::negotiate::HeldSession;
 use crate::session::queue::{Load, STRIDE};
 use crate::store::tests::engine::Fault;
@@ -190,7 +191,7 @@ async fn behind_a_refusal_nothing_is_spooled_until_it_is_offered_again() {
     rig.relay.store().set_limits(FULL);
     rig.spool([1, 2]);
     rig.spool([3]);
-    rig.jobs.ask(StoreRequest::Adopt(false, 4..=9));
+    rig.jobs.ask(StoreRequest::Adopt(Orphans::OfUnregistered, 4..=9));
     rig.spool([10]);
     rig.load(0);
     assert_eq!(rig.next().await, "refused 4");
@@ -336,7 +337,7 @@ async fn a_stanza_whose_place_is_taken_gets_another_behind_all_that_the_spool_ev
     store.log_in(&other.account, login(other.login, 2, "other")).await.unwrap();
     store.spool(&other, DeviceId(2), items([7])).await.unwrap();
     store.change(&other.account, Change::Ended { login: other.login }).await.unwrap();
-    rig.jobs.ask(StoreRequest::Adopt(false, 5 * S..=5 * S + 9));
+    rig.jobs.ask(StoreRequest::Adopt(Orphans::OfUnregistered, 5 * S..=5 * S + 9));
     rig.spool([6 * S]);
     rig.load(4 * S);
     assert_eq!(rig.all().await, [spooled(5 * S + 9), spooled(6 * S), loaded(&[5 * S, 6 * S])]);

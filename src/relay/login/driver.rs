@@ -29,7 +29,7 @@ use crate::relay::shared::Relay;
 use crate::relay::snapshot::{Authentication, Snapshot};
 use crate::relay::timer::Timer;
 use crate::session::Bound;
-use crate::session::negotiate::{HeldSession, LoginInput, Negotiation, Stop};
+use crate::session::negotiate::{HeldSession, Lockout, LoginInput, Negotiation, Stop};
 
 /// A login that became a session of its own.
 pub(in crate::relay) struct Login {
@@ -236,7 +236,8 @@ impl LoginDriver<'_> {
                 Ok(Some(frame)) => {
                     let locked_out =
                         self.relay.guards().logins().is_locked_out(Instant::now(), self.addresses.client.ip());
-                    self.negotiation.lock_out(locked_out);
+                    let lockout = if locked_out { Lockout::Active } else { Lockout::Inactive };
+                    self.negotiation.set_lockout(lockout);
                     self.take(LoginInput::Client(frame)).await;
                 }
                 Ok(None) => return,

@@ -3,6 +3,7 @@
 use bytes::Bytes;
 
 use crate::session::identity::Identity;
+use crate::session::liveness::AckCoverage;
 use crate::session::sm::nonza;
 use crate::session::sm::{ClientLeg, Handled, TooHigh, Tracking};
 use crate::xml::{Element, Kind, Node, XmlWriter, ns};
@@ -88,12 +89,12 @@ impl Acknowledgements {
         self.was_pinged
     }
 
-    /// Whether all that the client was asked about is acknowledged.
-    pub(super) fn are_complete(&self) -> bool {
+    /// The questions that the last acknowledgement answers.
+    pub(super) fn coverage(&self) -> AckCoverage {
         match &self.tracking {
+            Tracking::Sm(leg) if leg.unacked() > self.unasked => AckCoverage::Oldest,
             // Each earlier ping is obsolete.
-            Tracking::None | Tracking::Ping(..) => true,
-            Tracking::Sm(leg) => leg.unacked() <= self.unasked,
+            Tracking::Sm(_) | Tracking::None | Tracking::Ping(..) => AckCoverage::All,
         }
     }
 

@@ -13,7 +13,7 @@ use crate::session::event::Event;
 #[cfg(test)]
 use crate::session::given_back::GivenBack;
 use crate::session::kind::is_durable;
-use crate::session::queue::{Company, Inherited, NoStanza, Queued, Spooled, Unsaved};
+use crate::session::queue::{ArchiveCopy, Inherited, NoStanza, Queued, Spooled, Unsaved};
 use crate::session::refill::{Loading, ReadAgain};
 use crate::session::server::{ServerStream, Settling, UNACKED};
 use crate::session::shed::{ASK_AGAIN, Shed, Spool, TRIAL, returned};
@@ -26,8 +26,12 @@ impl Delivery {
     /// When durable stanzas are to be handed to the spool that nobody else is certain to keep.
     pub(in crate::session) fn spool_due(&self, client: &ClientStream) -> Option<Instant> {
         let oldest = self.queue.oldest_unspooled().filter(|_| self.spool.accepts())?;
-        let spool_after = self.settings.stream_management.spool_after(oldest.ordinal.is_some());
-        let wait = if client.is_dark() { Duration::ZERO } else { spool_after };
+        let settings = &self.settings.stream_management;
+        let wait = match oldest.ordinal {
+            _ if client.is_dark() => Duration::ZERO,
+            Some(_) => settings.spool_after_counted(),
+            None => settings.spool_after_uncounted(),
+        };
         let received = oldest.received.minus(oldest.ahead.duration());
         let start = self.identity.clock();
         Some(start.now + received.since(start.wall) + wait)
@@ -67,7 +71,7 @@ impl Delivery {
         let Some(last) = items.last().map(|item| item.seq) else { return };
         if account.is_removed() {
             // Nothing is kept of a removed account.
-            return self.queue.committed(last);
+            return self.queue.on_committed(last);
         }
         effects.push(Output::Spool(items.iter().map(|item| self.spooled_form(item)).collect()));
     }
@@ -94,7 +98,7 @@ impl Delivery {
 
     /// What was handed to the spool up to this number is on disk.
     pub(in crate::session) fn on_spooled(&mut self, seq: u64, account: &AccountView, effects: &mut Effects) {
-        self.queue.committed(seq);
+        self.queue.on_committed(seq);
         self.on_spool_accepts(account, effects);
         self.replies.on_spooled(seq);
     }
@@ -109,7 +113,7 @@ impl Delivery {
 
     /// Nothing of what the spool was handed is on disk. Returns whether adopted stanzas were among it.
     pub(in crate::session) fn on_spool_refused(&mut self, now: Instant, effects: &mut Effects) -> bool {
-        let adopted = self.queue.refused();
+        let adopted = self.queue.on_refused();
         if self.spool.accepts() {
             effects.event(Event::SpoolRefuses);
         }
@@ -136,7 +140,11 @@ impl Delivery {
             return;
         }
         let (account, bare) = (self.identity.account(), self.identity.bare_header());
-        self.queue.rest(acked, bare, |item| may_spill(item.seq).then(|| is_archived(&item.element, account)));
+        let archive_copy = |item: &Queued| match is_archived(&item.element, account) {
+            true => ArchiveCopy::Present,
+            false => ArchiveCopy::Absent,
+        };
+        self.queue.spill(acked, bare, |item| may_spill(item.seq).then(|| archive_copy(item)));
     }
 
     // Back from disk
@@ -153,7 +161,7 @@ impl Delivery {
 
     /// Whether stanzas that memory does not have come before those that were not written.
     pub(in crate::session) fn is_replaying(&self) -> bool {
-        self.queue.rests() || self.queue.has_gap()
+        self.queue.has_spilled() || self.queue.has_gap()
     }
 
     /// Asks for what only the spool has and there is room for; whether there is any.
@@ -275,7 +283,7 @@ impl Delivery {
 
     /// The same for the spools of earlier sessions.
     pub(in crate::session) fn on_take_over_failed(&mut self, now: Instant) {
-        self.queue.not_taken_over();
+        self.queue.on_not_taken_over();
         self.refill.on_take_over_failed(now);
     }
 
@@ -287,7 +295,7 @@ impl Delivery {
 
     /// The spools that belong to the session now.
     pub(in crate::session) fn on_took_over(&mut self, spools: &[Inherited]) {
-        self.queue.took_over(spools);
+        self.queue.on_taken_over(spools);
     }
 
     /// Moves stanzas of other devices to this session's spool: they join behind what waits already.
@@ -345,7 +353,7 @@ impl Delivery {
         if item.is_spooled() {
             effects.push(Output::Unspool { spool: None, places: item.seq..=item.seq });
         }
-        let error = returned(&item.element, self.identity.account(), item.company != Company::Others);
+        let error = returned(&item.element, self.identity.account(), item.company);
         match error.zip(server) {
             Some((error, server)) => {
                 server.inject(now, error, effects);

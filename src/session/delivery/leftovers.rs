@@ -68,7 +68,7 @@ pub(super) fn forget_archived(queue: &mut Queue, account: &BareJid, effects: &mu
     for item in queue.remove_where(|item| is_archived(&item.element, account)) {
         discard(queue, &item, effects);
     }
-    let spilled: Vec<u64> = queue.archived_at_rest().collect();
+    let spilled: Vec<u64> = queue.archived_of_spilled().collect();
     for seq in spilled {
         effects.push(Output::Unspool { spool: None, places: seq..=seq });
     }

@@ -141,7 +141,9 @@ impl Delivery {
         if account.guard().is_none() && !self.vigil.is_alone() {
             return;
         }
-        self.vigil.on_acknowledged(self.queue.first_unacked().is_some());
+        if self.queue.first_unacked().is_none() {
+            self.vigil.on_all_acknowledged();
+        }
         self.write_waiting(now, client, account, effects);
         self.ask_about_suspect(now, client, effects);
     }

@@ -245,7 +245,7 @@ impl DeviceSide {
         self.delivery.on_attached(now, &mut self.account, effects);
         self.take_acknowledged(now, acked, effects);
         self.delivery.rewind(&self.account);
-        if self.delivery.queue().rests() {
+        if self.delivery.queue().has_spilled() {
             // First, so that it need not wait for what else the store is told.
             self.delivery.load(effects);
         }
@@ -266,7 +266,7 @@ impl DeviceSide {
         self.client.send_resumed(h, effects);
         effects.event(Event::Resumed { replayed: self.delivery.queue().len() });
         self.write_waiting(now, effects);
-        if !self.delivery.queue().rests() && !self.delivery.is_alone() {
+        if !self.delivery.queue().has_spilled() && !self.delivery.is_alone() {
             self.client.ask(now, effects);
         }
         // XEP-0352 §5.2: a resumed stream begins active, whatever the server last heard.

@@ -1,6 +1,6 @@
 //! SASL, in both profiles (RFC 6120 §6, XEP-0388): it passes through, one exchange at a time.
 
-use super::contract::{Ended, HeldSession, LoginOutput};
+use super::contract::{Ended, HeldSession, Lockout, LoginOutput};
 use super::end::LoginEnd;
 use super::inline::{BindRequests, Inline, InlineResume};
 use super::legs::Legs;
@@ -80,8 +80,8 @@ impl Authenticating {
         matches!(self.turn, SaslTurn::Server)
     }
 
-    /// Takes an element of the client. `locked_out`: logins are refused without asking the server.
-    pub(super) fn on_client(&mut self, element: &Element, locked_out: bool, legs: &mut Legs) -> Result<(), LoginEnd> {
+    /// Takes an element of the client.
+    pub(super) fn on_client(&mut self, element: &Element, lockout: Lockout, legs: &mut Legs) -> Result<(), LoginEnd> {
         if !self.wants_client() {
             return Err(LoginEnd::OutOfOrder);
         }
@@ -90,7 +90,7 @@ impl Authenticating {
             return Ok(());
         }
         let node = element.node();
-        if locked_out && (node.is("auth", ns::SASL) || node.is("authenticate", ns::SASL2)) {
+        if lockout == Lockout::Active && (node.is("auth", ns::SASL) || node.is("authenticate", ns::SASL2)) {
             return self.refuse(node.ns(), legs);
         }
         let own = node.ns() == self.attempt.exchange.profile().ns();

@@ -8,7 +8,7 @@ use super::login::AcceptedLogin;
 use super::streams::Streams;
 use crate::jid::{self, BareJid, FullJid};
 use crate::session::answer::unreadable;
-use crate::session::rewrite::offers::Offer;
+use crate::session::rewrite::offers::{Offer, ServerFeatures};
 use crate::session::sender::is_host;
 use crate::session::sm::nonza;
 use crate::session::{Bound, Resumption};
@@ -19,8 +19,7 @@ use crate::xml::{Element, Kind, Node, StanzaCondition, XmlWriter, ns};
 pub(super) struct AwaitingBind {
     streams: Streams,
     login: AcceptedLogin,
-    server_csi: bool,
-    server_sm: bool,
+    server: ServerFeatures,
     request: BindRequest,
     /// A bind of our own has bound the stream to the server.
     probed: bool,
@@ -58,8 +57,7 @@ pub(super) enum BindStep {
 impl AwaitingBind {
     /// The client has these features of the server.
     pub(super) fn new(streams: Streams, login: AcceptedLogin, offer: &Offer) -> Self {
-        let (server_csi, server_sm) = (offer.csi, offer.sm);
-        Self { streams, login, server_csi, server_sm, request: BindRequest::None, probed: false }
+        Self { streams, login, server: offer.server, request: BindRequest::None, probed: false }
     }
 
     /// Returns whether the client's next element can be taken now.
@@ -205,9 +203,9 @@ impl AwaitingBind {
             self.request = BindRequest::None;
             return BindStep::Unbound(self);
         };
-        let Self { streams, login, server_csi, server_sm, .. } = *self;
+        let Self { streams, login, server, .. } = *self;
         let mut bound = login.bound(jid, &streams);
-        (bound.server_csi, bound.server_sm) = (server_csi, server_sm);
+        bound.server = server;
         BindStep::Session(bound)
     }
 

@@ -8,6 +8,15 @@ use crate::session::sasl::SaslIdentity;
 use crate::session::{Bound, Resumption, SmId, sm};
 use crate::xml::Frame;
 
+/// Whether the logins of a client address are refused, because too many have failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lockout {
+    /// They are passed to the server.
+    Inactive,
+    /// They are refused without asking the server.
+    Active,
+}
+
 /// What happened.
 #[derive(Debug)]
 pub enum LoginInput {

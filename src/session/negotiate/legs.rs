@@ -8,7 +8,7 @@ use bytes::Bytes;
 use super::contract::LoginOutput;
 use super::end::LoginEnd;
 use crate::jid;
-use crate::session::{Dice, SmId};
+use crate::session::{RandomSource, SmId};
 use crate::xml::{self, Element, Header};
 
 /// How far the streams of the two legs are open.
@@ -25,25 +25,25 @@ enum Opened {
 /// Collects what is to be done, in order, and knows which streams an end has to close.
 #[derive(Debug)]
 pub(super) struct Legs {
-    dice: Dice,
+    random: RandomSource,
     opened: Opened,
     outputs: VecDeque<LoginOutput>,
 }
 
 impl Legs {
     /// Two legs without streams.
-    pub(super) fn new(dice: Dice) -> Self {
-        Self { dice, opened: Opened::None, outputs: VecDeque::new() }
+    pub(super) fn new(random: RandomSource) -> Self {
+        Self { random, opened: Opened::None, outputs: VecDeque::new() }
     }
 
     /// The source of random numbers.
-    pub(super) fn dice(&self) -> Dice {
-        self.dice
+    pub(super) fn random_source(&self) -> RandomSource {
+        self.random
     }
 
     /// Returns an id that nobody can guess.
     pub(super) fn random_id(&self) -> String {
-        format!("{:032x}", (self.dice)())
+        format!("{:032x}", (self.random)())
     }
 
     /// Takes the next output.

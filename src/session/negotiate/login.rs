@@ -7,6 +7,7 @@ use bytes::Bytes;
 use super::contract::{Ended, HeldSession, Proof};
 use super::streams::Streams;
 use crate::jid::{BareJid, FullJid};
+use crate::session::rewrite::offers::ServerFeatures;
 use crate::session::sasl::SaslIdentity;
 use crate::session::sm::nonza;
 use crate::session::{Bound, SmId};
@@ -84,8 +85,7 @@ impl AcceptedLogin {
             agent: self.agent,
             enabled: None,
             inactive: false,
-            server_csi: false,
-            server_sm: false,
+            server: ServerFeatures::default(),
         })
     }
 }

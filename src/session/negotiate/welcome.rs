@@ -75,7 +75,7 @@ impl Sasl2Success {
         let jid = authorized(&element).and_then(|jid| FullJid::new(jid.as_str()).ok()).ok_or(LoginEnd::ServerError)?;
         let mut bound = login.bound(jid, &streams);
         // XEP-0198 §4: both counters are zero from here on, for the features are no stanza.
-        bound.enabled = bind.enable.map(|enable| enable.grant(legs.dice()));
+        bound.enabled = bind.enable.map(|enable| enable.grant(legs.random_source()));
         bound.inactive = bind.inactive;
         let hold = settings.hibernation.max_timeout;
         let enabled = bound.enabled.as_ref().map(|enabled| enabled.nonza(hold));
@@ -128,7 +128,7 @@ impl Welcomed {
         match self.next {
             AfterWelcome::Bind(login) => BindStep::Unbound(Box::new(AwaitingBind::new(self.streams, login, &offer))),
             AfterWelcome::Session(mut bound) => {
-                (bound.server_csi, bound.server_sm) = (offer.csi, offer.sm);
+                bound.server = offer.server;
                 BindStep::Session(bound)
             }
         }

@@ -92,20 +92,19 @@ impl Queued {
         Self { ahead, ..self }
     }
 
-    /// The same with its number on the server's leg, and whether it must not be lost.
-    pub fn of_leg(self, ordinal: Option<u64>, durable: bool) -> Self {
-        Self { ordinal: ordinal.and_then(NonZeroU64::new), durable, ..self }
+    /// The same with its number on the server's leg.
+    pub fn of_leg(self, ordinal: Option<u64>) -> Self {
+        Self { ordinal: ordinal.and_then(NonZeroU64::new), ..self }
     }
 
-    /// The same if other clients of the account were there when it came.
-    pub fn in_company(self, has_company: bool) -> Self {
-        let company = if has_company { Company::Others } else { Company::None };
+    /// The same if it must not be lost.
+    pub fn durable(self) -> Self {
+        Self { durable: true, ..self }
+    }
+
+    /// The same with those who were there when it came.
+    pub fn in_company(self, company: Company) -> Self {
         Self { company, ..self }
-    }
-
-    /// The same if it came from a room that the client was in.
-    pub fn of_room(self, from_room: bool) -> Self {
-        if from_room { Self { company: Company::Room, ..self } } else { self }
     }
 
     /// The time of its writing to the client, in milliseconds of the session's own count.

@@ -100,8 +100,13 @@ impl QueueRoom {
         (self.limit / 2).saturating_sub(held).min(self.share.room())
     }
 
-    /// Returns whether nothing can be read back where stanzas of `held` bytes are in memory, unless it is the only stanza.
-    pub(super) fn is_full(&self, held: usize, is_empty: bool) -> bool {
-        held >= self.limit / 2 || !self.share.has_room(1) && !is_empty
+    /// Returns whether stanzas of `held` bytes leave no room to read back more.
+    pub(super) fn is_full_for_load(&self, held: usize) -> bool {
+        held >= self.limit / 2
+    }
+
+    /// Returns whether the memory for all is full.
+    pub(super) fn is_exhausted(&self) -> bool {
+        !self.share.has_room(1)
     }
 }

@@ -409,6 +409,7 @@ impl Segments {
 mod tests {
     use super::super::STRIDE;
     use super::*;
+    use crate::clock::UnixMillis;
     use crate::xml::{Element, Header};
 
     #[test]
@@ -416,7 +417,7 @@ mod tests {
         let mut segments = Segments::default();
         for place in 1..=4 {
             let element = Element::parse("<message/>".into(), &Header::bare()).unwrap();
-            segments.push(Queued::new(element, place * STRIDE, 0).of_leg(None, true));
+            segments.push(Queued::new(element, place * STRIDE, UnixMillis::new(0)).durable());
         }
         segments.write_next();
         segments.write_next();

@@ -83,7 +83,7 @@ impl Queue {
 #[cfg(test)]
 mod tests {
     use super::super::spooled::weight;
-    use super::super::{Place, STRIDE};
+    use super::super::{Placement, STRIDE};
     use super::*;
     use crate::clock::UnixMillis;
     use crate::session::tests::{element, message};
@@ -92,13 +92,13 @@ mod tests {
 
     fn hold(queue: &mut Queue, n: usize) {
         let element = element(&message(n));
-        let Place::Memory(seq) = queue.place(element.bytes().len()) else { panic!("no room") };
-        queue.hold(Queued::new(element, seq, UnixMillis::new(0)).of_leg(Some(n as u64), true));
+        let Placement::Memory(seq) = queue.place(element.bytes().len()) else { panic!("no room") };
+        queue.hold(Queued::new(element, seq, UnixMillis::new(0)).of_leg(Some(n as u64)).durable());
     }
 
     fn spooled(queue: &mut Queue) {
         let last = queue.take_unspooled(usize::MAX).iter().map(|item| item.seq).max();
-        queue.committed(last.unwrap_or_default());
+        queue.on_committed(last.unwrap_or_default());
     }
 
     fn written(queue: &mut Queue) -> Vec<u64> {
@@ -141,11 +141,11 @@ mod tests {
         assert_eq!((written(&mut queue), queue.first_unsettled()), (vec![2], Some(1)));
         let asked: Vec<u64> = queue.take_unspooled(usize::MAX).iter().map(|item| item.seq).collect();
         assert_eq!(asked, [S, 2 * S]);
-        queue.refused();
+        queue.on_refused();
         assert!(!queue.is_committed_to(S));
         let again: Vec<u64> = queue.take_unspooled(usize::MAX).iter().map(|item| item.seq).collect();
         assert_eq!(again, asked);
-        queue.committed(2 * S);
+        queue.on_committed(2 * S);
         assert_eq!((queue.first_unsettled(), queue.is_committed_to(2 * S)), (None, true));
     }
 

@@ -29,6 +29,15 @@ struct SpilledPlaces {
     places: VecDeque<SpilledPlace>,
 }
 
+/// Whether the server's archive has a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ArchiveCopy {
+    /// It has.
+    Present,
+    /// It has not, or does not say so.
+    Absent,
+}
+
 /// What was read back is no stanza.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NoStanza;
@@ -66,9 +75,8 @@ impl Spill {
         places.filter(|place| place.archived).map(|place| place.seq)
     }
 
-    /// Adds a message. `archived`: the server's archive has it; `bare`: the header under which the spool has it. Returns `false`
-    /// if it could not be restored as it came.
-    pub(super) fn add(&mut self, item: &Queued, archived: bool, bare: &Arc<Header>) -> bool {
+    /// Adds a message. `bare`: the header under which the spool has it. Returns `false` if it could not be restored as it came.
+    pub(super) fn add(&mut self, item: &Queued, archive_copy: ArchiveCopy, bare: &Arc<Header>) -> bool {
         let header = item.element.header();
         if self.0.as_ref().is_some_and(|spilled| !header.means_the_same(&spilled.header)) {
             return false;
@@ -76,6 +84,7 @@ impl Spill {
         let added = item.element.on_stream(bare).len() - item.element.bytes().len();
         let Ok(added) = u16::try_from(added) else { return false };
         let new = || Box::new(SpilledPlaces { header: Arc::clone(header), places: VecDeque::new() });
+        let archived = archive_copy == ArchiveCopy::Present;
         self.0.get_or_insert_with(new).add(SpilledPlace { seq: item.seq, added, archived });
         true
     }

@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use super::notes::Notes;
 use super::queued::Queued;
-use super::spilled::NoStanza;
+use super::spilled::{ArchiveCopy, NoStanza};
 use super::spooled::{Load, Spooled, weight};
 use super::unsaved::Unsaved;
-use super::{Place, Queue};
+use super::{Placement, Queue};
 use crate::clock::UnixMillis;
 use crate::push::account::LoginId;
 use crate::xml::{Element, Header, Kind};
@@ -16,27 +16,27 @@ use crate::xml::{Element, Header, Kind};
 /// Stanzas that go to the spool.
 impl Queue {
     /// The place of a stanza of so many bytes that came now. [`Queue::hold`] or [`Queue::hold_for_spool`] must follow.
-    pub fn place(&mut self, len: usize) -> Place {
+    pub fn place(&mut self, len: usize) -> Placement {
         let seq = self.numbers.take();
         if !self.tail.is_open() {
             let full = self.room.shortage(self.bytes(), weight(len));
             if full.is_none() {
-                return Place::Memory(seq);
+                return Placement::Memory(seq);
             }
             self.tail.begin(seq - 1);
             self.room.on_full(full);
         }
-        Place::SpoolOnly(seq)
+        Placement::SpoolOnly(seq)
     }
 
-    /// Lets a stanza that was given [`Place::SpoolOnly`] wait for the disk.
+    /// Lets a stanza that was given [`Placement::SpoolOnly`] wait for the disk.
     pub fn hold_for_spool(&mut self, item: Queued) {
         self.flight.push(item);
         self.on_changed();
     }
 
     /// Gives away numbers for stanzas that the spool will have: they come before all that is pushed from now on. Returns the
-    /// first and the last; [`Queue::committed`] with the last one says that they are there.
+    /// first and the last; [`Queue::on_committed`] with the last one says that they are there.
     pub fn reserve(&mut self) -> RangeInclusive<u64> {
         let places = self.numbers.reserve();
         self.tail.begin(places.start() - 1);
@@ -79,7 +79,7 @@ impl Queue {
     }
 
     /// What was handed to the spool up to this place is on disk.
-    pub fn committed(&mut self, seq: u64) {
+    pub fn on_committed(&mut self, seq: u64) {
         self.segments.on_committed(seq);
         self.flight.on_committed(seq);
         self.close_tail();
@@ -88,7 +88,7 @@ impl Queue {
 
     /// The spool has refused what it was asked to take, or was not asked in the end. Returns whether numbers were set aside for
     /// adopted stanzas, which are not moved then.
-    pub fn refused(&mut self) -> bool {
+    pub fn on_refused(&mut self) -> bool {
         let committed = self.last_committed();
         self.segments.on_refused();
         self.aside.on_refused(committed);
@@ -199,7 +199,7 @@ impl Queue {
     pub fn wants_load(&self) -> Option<Load> {
         let (spool, after) = self.next_load()?;
         // One stanza at a time goes on even where others have taken all.
-        let comes_first = spool.is_some() || self.rests();
+        let comes_first = spool.is_some() || self.has_spilled();
         // What was read and not acknowledged is written again first.
         let none_written = !self.segments.has_written() && self.next_unwritten().is_none();
         let none_to_acknowledge = if comes_first { none_written } else { self.segments.is_empty() };
@@ -233,14 +233,15 @@ impl Queue {
 
     /// Whether more can be read back before the client acknowledges something.
     pub fn is_full(&self) -> bool {
-        self.room.is_full(self.held(), self.segments.is_empty())
+        let held = self.held();
+        self.room.is_full_for_load(held) || self.room.is_exhausted() && !self.segments.is_empty()
     }
 
-    /// A stanza was read back from the spool: if it rested, it takes its place again. Returned is one that comes behind all that
+    /// A stanza was read back from the spool: if it was spilled, it takes its place again. Returned is one that comes behind all that
     /// is in memory, and is to be appended; memory, or the client, has the others.
     ///
     /// # Errors
-    /// [`NoStanza`] if something rested there that is no stanza any more: it does not wait from now on.
+    /// [`NoStanza`] if what was spilled there is no stanza any more: it does not wait from now on.
     pub fn read_back(&mut self, item: Spooled) -> Result<Option<Spooled>, NoStanza> {
         let restored = self.spill.take(&item);
         let is_new = restored.is_none() && self.tail.has(item.seq);
@@ -276,30 +277,29 @@ impl Queue {
         self.on_changed();
     }
 
-    /// Lets unwritten messages rest that are on disk, up to this number on the server's leg, and of which `is_archived` says
-    /// that they may, and whether the server's archive has them. `bare`: the header under which the spool has them.
-    pub fn rest(&mut self, acked: u64, bare: &Arc<Header>, is_archived: impl Fn(&Queued) -> Option<bool>) {
+    /// Leaves unwritten messages to the spool that are on disk, up to this number on the server's leg, unless `archive_copy` is `None`.
+    /// `bare`: the header under which the spool has them.
+    pub fn spill(&mut self, acked: u64, bare: &Arc<Header>, archive_copy: impl Fn(&Queued) -> Option<ArchiveCopy>) {
         let spill = &mut self.spill;
         self.segments.spill(acked, |item| {
-            item.element.kind() == Kind::Message
-                && is_archived(item).is_some_and(|archived| spill.add(item, archived, bare))
+            item.element.kind() == Kind::Message && archive_copy(item).is_some_and(|copy| spill.add(item, copy, bare))
         });
         self.on_changed();
     }
 
-    /// Whether messages rest.
-    pub fn rests(&self) -> bool {
+    /// Whether messages are spilled.
+    pub fn has_spilled(&self) -> bool {
         !self.spill.is_empty()
     }
 
-    /// The places of messages that rest and are in the server's archive.
-    pub fn archived_at_rest(&self) -> impl Iterator<Item = u64> {
+    /// The places of spilled messages that are in the server's archive.
+    pub fn archived_of_spilled(&self) -> impl Iterator<Item = u64> {
         self.spill.archived()
     }
 
     /// Whether stanzas wait in the spool alone, behind which newer ones join.
     pub fn has_tail(&self) -> bool {
-        self.tail.is_open() || self.rests() || self.has_gap()
+        self.tail.is_open() || self.has_spilled() || self.has_gap()
     }
 
     /// Whether the stanza at this place is not in memory, as far as it waits.
@@ -323,8 +323,8 @@ mod tests {
             let mut queue = Queue::new(1 << 20);
             for _ in 0..2 {
                 let element = Element::parse(xml.into(), &header).unwrap();
-                let super::super::Place::Memory(seq) = queue.place(xml.len()) else { panic!("no room") };
-                queue.hold(Queued::new(element, seq, UnixMillis::new(0)).of_leg(None, true));
+                let super::super::Placement::Memory(seq) = queue.place(xml.len()) else { panic!("no room") };
+                queue.hold(Queued::new(element, seq, UnixMillis::new(0)).durable());
             }
             let bare = Header::bare();
             let spooled =
@@ -333,9 +333,9 @@ mod tests {
                     Spooled { seq, received, shared: false, archived: false, bytes }
                 });
             let spooled: Vec<_> = spooled.collect();
-            queue.committed(2 * STRIDE);
+            queue.on_committed(2 * STRIDE);
             let before = queue.bytes();
-            queue.rest(0, &bare, |item| (item.seq == STRIDE).then_some(false));
+            queue.spill(0, &bare, |item| (item.seq == STRIDE).then_some(ArchiveCopy::Absent));
             assert!(queue.bytes() < before && queue.is_on_disk_only(STRIDE) && queue.write_next().is_none());
             assert!(spooled.into_iter().all(|item| queue.read_back(item).unwrap().is_none()), "memory has the other");
             assert_eq!((queue.bytes(), queue.len(), queue.has_tail()), (before, 2, false));

@@ -26,9 +26,16 @@ pub struct Offer {
     pub hidden: HiddenOffers,
     /// The server wants TLS.
     pub requires_tls: bool,
-    /// The server has client state indication (XEP-0352).
+    /// What Pushward itself uses of the server.
+    pub server: ServerFeatures,
+}
+
+/// The features of a server that Pushward itself uses.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ServerFeatures {
+    /// Client state indication (XEP-0352).
     pub csi: bool,
-    /// The server has stream management (XEP-0198).
+    /// Stream management (XEP-0198).
     pub sm: bool,
 }
 
@@ -41,8 +48,10 @@ impl Offer {
             shown: features(limited.as_ref().unwrap_or(element), terms.phase, terms.leg),
             hidden: MechanismFilter::new(&root, terms.leg).hidden(),
             requires_tls: upgrade::requires_tls(element),
-            csi: root.child("csi", ns::CSI).is_some(),
-            sm: root.child("sm", ns::SM).is_some(),
+            server: ServerFeatures {
+                csi: root.child("csi", ns::CSI).is_some(),
+                sm: root.child("sm", ns::SM).is_some(),
+            },
         }
     }
 }

@@ -6,6 +6,7 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
+use crate::session::contract::Replies;
 use crate::session::pause::Pause;
 use crate::session::sm::Handled;
 
@@ -81,6 +82,15 @@ struct AnswerDue {
 struct Owed {
     target: u64,
     told: u64,
+}
+
+/// What makes the server confirm stanzas.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum ConfirmationKind {
+    /// Our question.
+    Answer,
+    /// Nothing: it does so of its own accord.
+    Unasked,
 }
 
 impl Confirmation {
@@ -181,11 +191,11 @@ impl Confirmation {
 
     /// The server's `<a/>`.
     pub(super) fn server_acked(&mut self, h: Handled) {
-        let answers = self.question.take().is_some();
+        let kind = if self.question.take().is_some() { ConfirmationKind::Answer } else { ConfirmationKind::Unasked };
         // The stanzas between the oldest open one and the newest are fewer than 2^31.
         let behind = Handled::wrapping(self.sent).since(h);
         if u64::from(behind) <= self.sent {
-            self.confirm(self.sent - u64::from(behind), answers);
+            self.confirm(self.sent - u64::from(behind), kind);
         }
     }
 
@@ -196,14 +206,15 @@ impl Confirmation {
             return false;
         };
         self.question = None;
-        self.confirm(covers, true);
+        self.confirm(covers, ConfirmationKind::Answer);
         true
     }
 
-    /// The server has what was sent up to here, as it says in an answer or unasked.
-    fn confirm(&mut self, sent: u64, answers: bool) {
+    /// The server has what was sent up to here.
+    fn confirm(&mut self, sent: u64, kind: ConfirmationKind) {
         let stays = self.open.front().is_some_and(|(_, place)| *place > sent);
-        self.fruitless = if stays { self.fruitless.saturating_add(u32::from(answers)) } else { 0 };
+        self.fruitless =
+            if stays { self.fruitless.saturating_add(u32::from(kind == ConfirmationKind::Answer)) } else { 0 };
         while self.open.front().is_some_and(|(_, place)| *place <= sent) {
             self.open.pop_front();
         }
@@ -222,9 +233,9 @@ impl Confirmation {
     }
 
     /// Many answers wait to be written, or all have left: then the `<r/>`s that came meanwhile get one.
-    pub(super) fn answer_together(&mut self, now: Instant, many: bool, unforwarded: u64) {
-        self.together = many;
-        if !many && std::mem::take(&mut self.deferred) {
+    pub(super) fn answer_together(&mut self, now: Instant, waiting: Replies, unforwarded: u64) {
+        self.together = waiting == Replies::Many;
+        if !self.together && std::mem::take(&mut self.deferred) {
             self.client_asks(now, unforwarded);
         }
     }

@@ -38,14 +38,14 @@ pub(super) struct ServerLeg {
 }
 
 impl ServerLeg {
-    pub(super) fn new(now: Instant, offered: bool) -> Self {
-        Self {
-            state: if offered { LegState::Asked(now) } else { LegState::Off },
-            received: 0,
-            acked: 0,
-            owed: false,
-            says_why: false,
-        }
+    /// For a server that offers stream management: it is enabled now.
+    pub(super) fn asking(now: Instant) -> Self {
+        Self { state: LegState::Asked(now), ..Self::off() }
+    }
+
+    /// For a server without stream management.
+    pub(super) fn off() -> Self {
+        Self { state: LegState::Off, received: 0, acked: 0, owed: false, says_why: false }
     }
 
     pub(super) fn enabled(&mut self) {

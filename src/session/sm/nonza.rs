@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::Handled;
-use crate::session::{Dice, SmId};
+use crate::session::{RandomSource, SmId};
 use crate::xml::{Node, StanzaCondition, XmlWriter, ns};
 
 /// Returns the `<r/>` that requests an acknowledgement (XEP-0198 §4).
@@ -76,8 +76,8 @@ impl Enable {
     }
 
     /// Returns what the client gets: a resumption id only if it asked for one.
-    pub fn grant(self, dice: Dice) -> Enabled {
-        let id = self.resume.then(|| SmId::new(format!("{:032x}", dice())));
+    pub fn grant(self, random: RandomSource) -> Enabled {
+        let id = self.resume.then(|| SmId::new(format!("{:032x}", random())));
         Enabled { id, asked_max: self.max.filter(|_| self.resume) }
     }
 }

@@ -113,7 +113,7 @@ fn what_is_shared_archived_and_returned_does_not_depend_on_the_names() {
         assert_eq!(["ACCOUNT", "BARE", "ACCOUNT/PHONE"].map(archived), [true, false, false], "{}", at.name);
         let is_returned = |from: &str, to: &str| {
             let xml = at.tell(&format!("<message from='{from}' to='{to}'>{BODY}</message>"));
-            returned(&element(&xml), &account, false).is_some()
+            returned(&element(&xml), &account, Company::Others).is_some()
         };
         let pairs = [("OTHER", "ACCOUNT/PHONE"), ("OTHER", "ACCOUNT"), ("ACCOUNT/x", "ACCOUNT/PHONE")];
         assert_eq!(pairs.map(|(from, to)| is_returned(from, to)), [true, false, false], "{}", at.name);

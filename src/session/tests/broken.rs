@@ -22,7 +22,7 @@ fn ids(spool: &BTreeMap<u64, Spooled>) -> Vec<String> {
 /// The device's next session, with what the one before has left.
 fn next(before: Rig) -> Rig {
     let earlier: Vec<_> = before.spool.into_values().collect();
-    let mut rig = Rig::start(Settings { session_queue: 1 << 20, ..Settings::default() }, true, earlier);
+    let mut rig = Rig::start_with_server_sm(Settings { session_queue: 1 << 20, ..Settings::default() }, earlier);
     rig.upstream(ENABLED);
     rig.share(before.memory);
     rig.client("<enable xmlns='urn:xmpp:sm:3' resume='true'/>");
@@ -52,7 +52,7 @@ fn a_configured_time_holds_for_both_kinds_of_server() {
             ..Default::default()
         };
         let settings = Settings { session_queue: 1 << 20, stream_management, ..Settings::default() };
-        let mut rig = Rig::start(settings, server_sm, Vec::new());
+        let mut rig = Rig::begin(settings, Vec::new(), |bound| bound.server.sm = server_sm);
         rig.upstream(ENABLED);
         rig.client("<enable xmlns='urn:xmpp:sm:3' resume='true'/>");
         rig.upstream(&message(1));
@@ -140,7 +140,7 @@ fn what_the_client_has_acknowledged_is_remembered_by_the_devices_next_sessions()
 /// It was held as far as its bytes had room in a queue that waits, but what is on its way to the disk is beside that.
 #[test]
 fn all_that_was_given_back_to_a_server_that_dies_is_kept() {
-    let mut rig = Rig::start(Settings { session_queue: 1600, ..Settings::default() }, true, Vec::new());
+    let mut rig = Rig::start_with_server_sm(Settings { session_queue: 1600, ..Settings::default() }, Vec::new());
     rig.upstream(ENABLED);
     rig.client("<enable xmlns='urn:xmpp:sm:3' resume='true'/>");
     rig.server_confirms = false;

@@ -22,10 +22,14 @@ fn tune(title: &str) -> String {
 }
 
 impl Rig {
-    /// A client with stream management that is in the background.
-    fn inactive(server_csi: bool) -> Self {
+    /// A client with stream management that is in the background, where the server does not know it.
+    fn inactive() -> Self {
+        Self::inactive_with(ServerFeatures { csi: false, sm: false })
+    }
+
+    fn inactive_with(server: ServerFeatures) -> Self {
         let settings = Settings { session_queue: 1 << 20, ..Settings::default() };
-        let mut rig = Self::begin(settings, Vec::new(), |bound| bound.server_csi = server_csi);
+        let mut rig = Self::begin(settings, Vec::new(), |bound| bound.server = server);
         rig.client("<enable xmlns='urn:xmpp:sm:3' resume='true'/>");
         rig.client(INACTIVE);
         rig.clear();
@@ -47,7 +51,7 @@ const NOTHING: [String; 0] = [];
 
 #[test]
 fn what_nobody_waits_for_is_held_until_something_comes_that_somebody_does() {
-    let mut rig = Rig::inactive(false);
+    let mut rig = Rig::inactive();
     let (there, typing) = (presence("romeo@example.net", "away"), state("romeo@example.net", "composing"));
     rig.upstream(&there);
     rig.upstream(&typing);
@@ -59,7 +63,7 @@ fn what_nobody_waits_for_is_held_until_something_comes_that_somebody_does() {
 
 #[test]
 fn what_was_held_says_since_when() {
-    let mut rig = Rig::inactive(false);
+    let mut rig = Rig::inactive();
     rig.upstream(&presence("romeo@example.net", "away"));
     rig.seconds(60);
     rig.client(ACTIVE);
@@ -72,7 +76,7 @@ fn what_was_held_says_since_when() {
 
 #[test]
 fn the_newest_makes_older_ones_of_its_kind_obsolete() {
-    let mut rig = Rig::inactive(false);
+    let mut rig = Rig::inactive();
     for stanza in [
         presence("romeo@example.net", "away"),
         state("romeo@example.net", "composing"),
@@ -106,7 +110,7 @@ fn whatever_a_client_in_the_background_may_need_comes_at_once() {
         "<message from='romeo@example.net/x'><unheard-of xmlns='urn:x'/></message>",
         "<iq from='example.org' type='get' id='1'><query xmlns='jabber:iq:version'/></iq>",
     ] {
-        let mut rig = Rig::inactive(false);
+        let mut rig = Rig::inactive();
         rig.upstream(stanza);
         assert_eq!(rig.written(), [stanza]);
     }
@@ -114,7 +118,7 @@ fn whatever_a_client_in_the_background_may_need_comes_at_once() {
 
 #[test]
 fn a_stanza_of_the_client_brings_what_was_held_before_it_takes_effect() {
-    let mut rig = Rig::inactive(false);
+    let mut rig = Rig::inactive();
     let there = presence("romeo@example.net", "away");
     rig.upstream(&there);
     rig.client("<message to='romeo@example.net'><body>hi</body></message>");
@@ -123,7 +127,7 @@ fn a_stanza_of_the_client_brings_what_was_held_before_it_takes_effect() {
 
 #[test]
 fn what_is_held_is_bounded() {
-    let mut rig = Rig::inactive(false);
+    let mut rig = Rig::inactive();
     for n in 0..256 {
         rig.upstream(&presence(&format!("{n}@example.net"), "away"));
     }
@@ -132,7 +136,7 @@ fn what_is_held_is_bounded() {
 
 #[test]
 fn where_the_server_has_it_the_server_does_it() {
-    let mut rig = Rig::inactive(true);
+    let mut rig = Rig::inactive_with(ServerFeatures { csi: true, sm: false });
     let there = presence("romeo@example.net", "away");
     rig.upstream(&there);
     assert_eq!(rig.written(), [there]);
@@ -140,7 +144,7 @@ fn where_the_server_has_it_the_server_does_it() {
 
 #[test]
 fn a_resumed_client_is_active_and_numbers_are_given_when_written() {
-    let mut rig = Rig::inactive(false);
+    let mut rig = Rig::inactive();
     rig.upstream(&state("romeo@example.net", "composing"));
     rig.upstream(&state("romeo@example.net", "paused"));
     rig.lose_client();

@@ -11,7 +11,7 @@ fn settings() -> Settings {
 
 /// A resumable session before a server with stream management.
 pub(super) fn managed() -> Rig {
-    let mut rig = Rig::start(settings(), true, Vec::new());
+    let mut rig = Rig::start_with_server_sm(settings(), Vec::new());
     assert_eq!(rig.to_upstream, ["<enable xmlns='urn:xmpp:sm:3'/>"]);
     rig.upstream("<enabled xmlns='urn:xmpp:sm:3'/>");
     rig.client(ENABLE);
@@ -183,7 +183,7 @@ fn a_fresh_session_of_a_device_gets_what_waited_before_its_presence_passes() {
         archived: false,
         bytes: Bytes::from(message(usize::try_from(seq).unwrap())),
     };
-    let mut rig = Rig::start(settings(), false, vec![earlier(1), earlier(2)]);
+    let mut rig = Rig::start(settings(), vec![earlier(1), earlier(2)]);
     rig.client(ENABLE);
     assert_eq!(rig.delivered(), [1, 2]);
     assert!(rig.to_client.iter().all(|xml| !xml.starts_with("<message") || xml.contains("<delay ")));
@@ -562,12 +562,14 @@ fn a_client_is_never_sent_to_another_host() {
     assert_eq!(rig.ended, Some(EndReason::UpstreamLost));
 }
 
-/// A session with a client that has come, sent a request for a registration behind its presence, and is gone in one write.
-fn leaving(with_sm: bool, end: impl Fn(&mut Rig)) -> Rig {
+fn resumable() -> Rig {
     let mut rig = Rig::with(settings());
-    if with_sm {
-        rig.client("<enable xmlns='urn:xmpp:sm:3' resume='true'/>");
-    }
+    rig.client("<enable xmlns='urn:xmpp:sm:3' resume='true'/>");
+    rig
+}
+
+/// A session with a client that has come, sent a request for a registration behind its presence, and is gone in one write.
+fn leaving(mut rig: Rig, end: impl Fn(&mut Rig)) -> Rig {
     rig.client_available();
     rig.store_is_late = true;
     rig.client("<iq type='set' id='p'><enable xmlns='urn:xmpp:push:0' jid='push.example' node='n'/></iq>");
@@ -585,7 +587,7 @@ fn close(rig: &mut Rig) {
 #[test]
 fn a_client_that_closes_its_stream_behind_a_request_gets_the_answer_and_lingers() {
     for (with_sm, stays) in [(true, true), (true, false), (false, true), (false, false)] {
-        let mut rig = leaving(with_sm, close);
+        let mut rig = leaving(if with_sm { resumable() } else { Rig::with(settings()) }, close);
         if !stays {
             rig.lose_client();
         }
@@ -610,7 +612,7 @@ fn a_client_that_closes_its_stream_behind_a_request_gets_the_answer_and_lingers(
 
 #[test]
 fn a_client_that_leaves_behind_a_request_waits_five_seconds_for_the_store() {
-    let mut rig = leaving(true, close);
+    let mut rig = leaving(resumable(), close);
     rig.seconds(4);
     assert_eq!((rig.ended, rig.closed), (None, 0));
     rig.seconds(2);
@@ -621,14 +623,14 @@ fn a_client_that_leaves_behind_a_request_waits_five_seconds_for_the_store() {
 
 #[test]
 fn a_session_whose_client_vanishes_is_held_for_a_registration_that_is_being_stored() {
-    let mut rig = leaving(false, Rig::lose_client);
+    let mut rig = leaving(Rig::with(settings()), Rig::lose_client);
     rig.upstream(&message(1));
     rig.sync();
     assert!(rig.session.is_dark() && rig.ended.is_none());
     rig.seconds(5);
     assert_eq!((rig.publishes.len(), rig.spool.len()), (1, 1));
 
-    let mut rig = leaving(false, Rig::lose_client);
+    let mut rig = leaving(Rig::with(settings()), Rig::lose_client);
     rig.seconds(6);
     assert_eq!(rig.ended, Some(EndReason::ClientLost));
 }

@@ -18,7 +18,7 @@ fn enabled(mut rig: Rig) -> Rig {
 /// it did not: the session was woken over and over until the disk had answered.
 #[test]
 fn an_ack_that_waits_for_the_backlog_does_not_keep_the_session_awake() {
-    let mut rig = Rig::start(Settings { session_queue: 1 << 20, ..Settings::default() }, false, Vec::new());
+    let mut rig = Rig::start(Settings { session_queue: 1 << 20, ..Settings::default() }, Vec::new());
     rig.client("<enable xmlns='urn:xmpp:sm:3' resume='true'/>");
     rig.disk_is_slow = true;
     let Session { device, effects, .. } = &mut rig.session;
@@ -36,7 +36,8 @@ fn an_ack_that_waits_for_the_backlog_does_not_keep_the_session_awake() {
 /// acknowledged all that it had just given back.
 #[test]
 fn what_was_given_back_is_not_acknowledged_afterwards() {
-    let mut rig = enabled(Rig::start(Settings { session_queue: 1 << 20, ..Settings::default() }, true, Vec::new()));
+    let mut rig =
+        enabled(Rig::start_with_server_sm(Settings { session_queue: 1 << 20, ..Settings::default() }, Vec::new()));
     rig.upstream("<enabled xmlns='urn:xmpp:sm:3'/>");
     rig.server_confirms = false;
     rig.disk_is_slow = true;
@@ -52,7 +53,8 @@ fn what_was_given_back_is_not_acknowledged_afterwards() {
 /// disk, all that the session had adopted since.
 #[test]
 fn what_was_adopted_stays_when_the_server_takes_back_the_rest() {
-    let mut rig = enabled(Rig::start(Settings { session_queue: 1 << 20, ..Settings::default() }, true, Vec::new()));
+    let mut rig =
+        enabled(Rig::start_with_server_sm(Settings { session_queue: 1 << 20, ..Settings::default() }, Vec::new()));
     rig.upstream("<enabled xmlns='urn:xmpp:sm:3'/>");
     rig.upstream(&message(1));
     rig.orphans = vec![waiting(1, &message(7))];
@@ -103,8 +105,7 @@ fn a_presence_that_is_held_is_counted_before_a_takeover() {
 /// sent it again, and both were forwarded and counted.
 #[test]
 fn a_presence_that_waits_for_the_backlog_is_forwarded_once_after_a_takeover() {
-    let mut rig =
-        Rig::start(Settings { session_queue: 1 << 20, ..Settings::default() }, false, vec![waiting(1, &message(1))]);
+    let mut rig = Rig::start(Settings { session_queue: 1 << 20, ..Settings::default() }, vec![waiting(1, &message(1))]);
     rig.disk_is_slow = true;
     rig.client("<enable xmlns='urn:xmpp:sm:3' resume='true'/>");
     rig.client("<presence/>");
@@ -120,7 +121,7 @@ fn a_presence_that_waits_for_the_backlog_is_forwarded_once_after_a_takeover() {
 #[test]
 fn the_presence_of_an_earlier_session_is_not_told() {
     let earlier = vec![waiting(1, &message(1)), waiting(2, "<presence from='nurse@example.net/x'/>")];
-    let mut rig = Rig::start(Settings { session_queue: 1 << 20, ..Settings::default() }, false, earlier);
+    let mut rig = Rig::start(Settings { session_queue: 1 << 20, ..Settings::default() }, earlier);
     rig.client("<enable xmlns='urn:xmpp:sm:3' resume='true'/>");
     assert_eq!(rig.delivered(), [1]);
     assert!(!rig.to_client.iter().any(|xml| xml.starts_with("<presence")), "{:?}", rig.to_client);
@@ -151,7 +152,8 @@ fn an_answer_that_waited_in_the_spool_is_not_refused() {
 /// trusted for 30 s that the server kept it.
 #[test]
 fn what_the_server_does_not_count_is_spooled_in_time() {
-    let mut rig = enabled(Rig::start(Settings { session_queue: 1 << 20, ..Settings::default() }, true, Vec::new()));
+    let mut rig =
+        enabled(Rig::start_with_server_sm(Settings { session_queue: 1 << 20, ..Settings::default() }, Vec::new()));
     rig.upstream(&message(1));
     rig.upstream("<enabled xmlns='urn:xmpp:sm:3'/>");
     rig.seconds(1);

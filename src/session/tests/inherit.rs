@@ -2,7 +2,7 @@
 
 use super::durability::{managed, plain};
 use super::*;
-use crate::session::backlog::BacklogReading;
+use crate::session::backlog::{BacklogReading, EarlierSessions};
 
 const ENABLE: &str = "<enable xmlns='urn:xmpp:sm:3' resume='true'/>";
 
@@ -16,7 +16,7 @@ fn ack(rig: &mut Rig, h: u32) {
 
 #[test]
 fn the_spools_of_earlier_sessions_are_read_in_the_order_of_their_binds() {
-    let mut rig = Rig::start(Settings { session_queue: 1 << 20, ..Settings::default() }, false, vec![left(9, 3)]);
+    let mut rig = Rig::start(Settings { session_queue: 1 << 20, ..Settings::default() }, vec![left(9, 3)]);
     rig.leave(2, vec![left(1, 4), left(2, 5)]);
     rig.client(ENABLE);
     rig.upstream(&message(6));
@@ -32,7 +32,7 @@ fn the_spools_of_earlier_sessions_are_read_in_the_order_of_their_binds() {
 fn what_is_no_stanza_in_an_earlier_spool_is_lost_alone() {
     let garbage = |seq| Spooled { bytes: "\u{fffd}".into(), ..left(seq, 0) };
     let spooled = vec![garbage(1), left(2, 3), garbage(3), left(4, 5)];
-    let mut rig = Rig::start(Settings { session_queue: 1 << 20, ..Settings::default() }, false, spooled);
+    let mut rig = Rig::start(Settings { session_queue: 1 << 20, ..Settings::default() }, spooled);
     rig.client(ENABLE);
     rig.upstream(&message(6));
     assert_eq!(rig.delivered(), [3, 5, 6]);
@@ -88,8 +88,7 @@ fn several_older_sessions_may_leave_something_to_a_session_that_is_dark() {
 fn a_request_to_an_earlier_session_is_dropped_and_deleted() {
     let request = b"<iq type='get' id='q' from='romeo@example.net/x'><query xmlns='jabber:iq:version'/></iq>";
     let request = Spooled { bytes: Bytes::from_static(request), ..left(1, 0) };
-    let mut rig =
-        Rig::start(Settings { session_queue: 1 << 20, ..Settings::default() }, false, vec![request, left(2, 1)]);
+    let mut rig = Rig::start(Settings { session_queue: 1 << 20, ..Settings::default() }, vec![request, left(2, 1)]);
     rig.client(ENABLE);
     assert_eq!(rig.delivered(), [1]);
     assert!(!rig.to_client.iter().any(|xml| xml.contains("id='q'")), "{:?}", rig.to_client);
@@ -99,7 +98,7 @@ fn a_request_to_an_earlier_session_is_dropped_and_deleted() {
 #[test]
 fn presence_and_backlog_wait_until_older_sessions_have_ended_or_answered() {
     let mut rig = plain();
-    *rig.session.device.backlog_mut() = BacklogReading::new(false, true);
+    *rig.session.device.backlog_mut() = BacklogReading::new(EarlierSessions::Unsettled);
     rig.leave(1, vec![left(1, 1)]);
     rig.client_available();
     assert_eq!(rig.delivered(), [] as [usize; 0]);
@@ -113,7 +112,7 @@ fn presence_and_backlog_wait_until_older_sessions_have_ended_or_answered() {
 #[test]
 fn a_backlog_larger_than_memory_is_read_as_the_client_acknowledges_it() {
     let stanzas: Vec<Spooled> = (1..=30).map(|n| left(n, usize::try_from(n).unwrap())).collect();
-    let mut rig = Rig::start(Settings { session_queue: 2000, ..Settings::default() }, false, stanzas);
+    let mut rig = Rig::start(Settings { session_queue: 2000, ..Settings::default() }, stanzas);
     rig.client(ENABLE);
     rig.upstream(&message(31));
     for h in 1..=31 {
@@ -132,7 +131,7 @@ fn a_backlog_larger_than_memory_is_read_as_the_client_acknowledges_it() {
 #[test]
 fn a_client_that_resumes_again_and_again_and_acknowledges_nothing_does_not_fill_memory() {
     let stanzas: Vec<Spooled> = (1..=10).map(|n| left(n, usize::try_from(n).unwrap())).collect();
-    let mut rig = Rig::start(Settings { session_queue: 2000, ..Settings::default() }, false, stanzas);
+    let mut rig = Rig::start(Settings { session_queue: 2000, ..Settings::default() }, stanzas);
     rig.disk_is_slow = true;
     rig.client(ENABLE);
     rig.client("<iq type='set' id='p'><enable xmlns='urn:xmpp:push:0' jid='push.example' node='n'/></iq>");
@@ -155,7 +154,7 @@ fn a_client_that_resumes_again_and_again_and_acknowledges_nothing_does_not_fill_
 
 #[test]
 fn spools_that_cannot_be_read_are_read_again() {
-    let mut rig = Rig::start(Settings { session_queue: 1 << 20, ..Settings::default() }, false, vec![left(1, 1)]);
+    let mut rig = Rig::start(Settings { session_queue: 1 << 20, ..Settings::default() }, vec![left(1, 1)]);
     rig.disk_is_slow = true;
     rig.client(ENABLE);
     rig.unanswered.clear();

@@ -6,7 +6,7 @@ use base64::Engine as _;
 
 use super::super::SmId;
 use super::super::mechanism_filter::{Leg, UpstreamWarning};
-use super::super::negotiate::{CloseReason, HeldSession, LoginInput, LoginOutput, Negotiation, Proof, Stop};
+use super::super::negotiate::{CloseReason, HeldSession, Lockout, LoginInput, LoginOutput, Negotiation, Proof, Stop};
 use super::*;
 use crate::jid::BareJid;
 use crate::session::mechanism_filter::ChannelBinding;
@@ -51,7 +51,7 @@ impl Login {
     pub(super) fn new() -> Self {
         let hosts = Arc::new(HashSet::from(["example.org".to_owned()]));
         Self {
-            negotiation: Negotiation::new(hosts, Arc::default(), dice, Instant::now()),
+            negotiation: Negotiation::new(hosts, Arc::default(), random, Instant::now()),
             to_client: Vec::new(),
             to_upstream: Vec::new(),
             connects: Vec::new(),
@@ -396,7 +396,7 @@ fn a_failed_login_counts_unless_the_client_gave_up_or_the_server_could_not_ask()
 #[test]
 fn a_locked_out_login_is_refused_here_and_the_server_is_not_asked() {
     let mut login = Login::opened();
-    login.negotiation.lock_out(true);
+    login.negotiation.set_lockout(Lockout::Active);
     login.to_upstream.clear();
     let sasl = "<auth xmlns='urn:ietf:params:xml:ns:xmpp-sasl' mechanism='PLAIN'>AGp1bGlldABzZWNyZXQ=</auth>";
     let sasl2 = "<authenticate xmlns='urn:xmpp:sasl:2' mechanism='PLAIN'/>";

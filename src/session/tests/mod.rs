@@ -32,6 +32,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 
 use super::queue::{Inherited, Load, Spooled};
+use super::rewrite::offers::ServerFeatures;
 use super::sasl::SaslIdentity;
 use super::{
     Attachment, Bound, Clock, DeviceMemory, EndReason, Event, Input, Output, Owner, Peer, PublishResult, Resumption,
@@ -40,7 +41,7 @@ use super::{
 use crate::clock::{UnixMillis, UnixSecs};
 use crate::jid::{FullJid, Jid};
 use crate::push::absent::Notice;
-use crate::push::account::{Account, Change, Device, DeviceId, LoginId};
+use crate::push::account::{Account, Change, Device, DeviceId, DeviceRecognition, LoginId};
 use crate::push::notification::Publish;
 use crate::push::registration::Target;
 use crate::push::settings::PushSettings;
@@ -48,8 +49,8 @@ use crate::xml::{Element, Frame, Header};
 
 static NUMBERS: AtomicU64 = AtomicU64::new(1);
 
-/// Dice that never show the same twice, which is all that the core relies on.
-pub(crate) fn dice() -> u128 {
+/// Numbers that never repeat, which is all that the core relies on.
+pub(crate) fn random() -> u128 {
     u128::from(NUMBERS.fetch_add(1, Ordering::Relaxed))
 }
 
@@ -119,7 +120,7 @@ impl Rig {
     }
 
     fn with(settings: Settings) -> Self {
-        Self::start(settings, false, Vec::new())
+        Self::start(settings, Vec::new())
     }
 
     fn set(adjust: impl FnOnce(&mut PushSettings)) -> Self {
@@ -128,8 +129,12 @@ impl Rig {
         Self::with(Settings { session_queue: 1 << 20, push: Arc::new(push), ..Settings::default() })
     }
 
-    fn start(settings: Settings, server_sm: bool, earlier: Vec<Spooled>) -> Self {
-        Self::begin(settings, earlier, |bound| bound.server_sm = server_sm)
+    fn start(settings: Settings, earlier: Vec<Spooled>) -> Self {
+        Self::begin(settings, earlier, |_| {})
+    }
+
+    fn start_with_server_sm(settings: Settings, earlier: Vec<Spooled>) -> Self {
+        Self::begin(settings, earlier, |bound| bound.server.sm = true)
     }
 
     fn begin(settings: Settings, earlier: Vec<Spooled>, adjust: impl FnOnce(&mut Bound)) -> Self {
@@ -143,8 +148,7 @@ impl Rig {
             agent: None,
             enabled: None,
             inactive: false,
-            server_csi: true,
-            server_sm: false,
+            server: ServerFeatures { csi: true, sm: false },
         };
         adjust(&mut bound);
         let device = Device {
@@ -158,9 +162,10 @@ impl Rig {
         };
         let account = Account { devices: vec![device], ..Account::default() };
         let waits = !earlier.is_empty();
-        let owner = Owner { device: DEVICE, certain: false, account: account.clone(), waits, older: false };
+        let recognition = DeviceRecognition::Guessed;
+        let owner = Owner { device: DEVICE, recognition, account: account.clone(), waits, older: false };
         let clock = Clock { now, wall: UnixMillis::new(1000) };
-        let session = Session::new(Arc::new(settings), bound, owner, dice, clock);
+        let session = Session::new(Arc::new(settings), bound, owner, random, clock);
         let mut rig = Self {
             session,
             now,

@@ -24,11 +24,12 @@ use super::super::queue::{Budget, Full};
 use super::super::{
     Attachment, Bound, Clock, DeviceMemory, EndReason, Event, Input, Output, Owner, Resumption, Session, Settings, sm,
 };
-use super::{DEVICE, dice, header};
+use super::{DEVICE, header, random};
 use crate::clock::{UnixMillis, UnixSecs};
 use crate::jid::FullJid;
-use crate::push::account::{Account, Device, DeviceId, LoginId};
+use crate::push::account::{Account, Device, DeviceId, DeviceRecognition, LoginId};
 use crate::push::registration::{Registration, Target};
+use crate::session::rewrite::offers::ServerFeatures;
 use crate::session::settings::{Hibernation, StreamManagement};
 use crate::xml::{Element, Frame, Header};
 use actors::{Client, Leg};
@@ -640,7 +641,7 @@ impl World {
             | Output::Load(_)
             | Output::TakeOver
             | Output::Adopt { .. } => {
-                let rests = |session: &Session| session.device.delivery().queue().rests();
+                let rests = |session: &Session| session.device.delivery().queue().has_spilled();
                 if matches!(output, Output::Load(_)) && self.session.as_ref().is_some_and(rests) {
                     count(&self.coverage.rests);
                 }
@@ -740,12 +741,11 @@ impl World {
             agent: None,
             enabled: None,
             inactive: false,
-            server_csi: true,
-            server_sm: self.variant.server_sm,
+            server: ServerFeatures { csi: true, sm: self.variant.server_sm },
         };
         let owner = Owner {
             device: DEVICE,
-            certain: true,
+            recognition: DeviceRecognition::Certain,
             account: self.disk.account.clone(),
             waits: !self.disk.spools.is_empty(),
             older: self.older.is_some() || self.life.number % 3 == 2,
@@ -759,7 +759,7 @@ impl World {
         (line.own, line.last_seq, line.handed_over) = (login, 0, 0);
         self.disk.open = self.lives().skip(1).map(Life::login).chain([login]).collect();
         let clock = Clock { now: self.now, wall: self.wall };
-        let mut session = Session::new(Arc::clone(&self.settings), bound, owner, dice, clock);
+        let mut session = Session::new(Arc::clone(&self.settings), bound, owner, random, clock);
         session.share_memory(Arc::clone(&self.memory));
         session.share_device_memory(Arc::clone(&self.device_memory));
         self.life = Life::new(number, self.variant.server_sm);

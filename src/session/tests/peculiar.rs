@@ -65,22 +65,30 @@ fn a_task_that_upgrades_what_the_server_has_passes() {
          {upgrade}<bind xmlns='urn:xmpp:bind:0'><enable xmlns='urn:xmpp:sm:3' resume='true'/></bind></authenticate>"
     ));
     assert!(login.to_upstream.last().unwrap().contains(upgrade), "{:?}", login.to_upstream);
-    let mut passes = |from_server: bool, xml: String| {
-        match from_server {
-            true => login.upstream(&xml),
-            false => login.client(&xml),
-        }
-        let written = if from_server { &login.to_client } else { &login.to_upstream };
+    let mut passes = |from: Peer, xml: String| {
+        let written = match from {
+            Peer::Server => {
+                login.upstream(&xml);
+                &login.to_client
+            }
+            Peer::Client => {
+                login.client(&xml);
+                &login.to_upstream
+            }
+        };
         assert_eq!(written.last(), Some(&xml));
     };
-    passes(true, format!("<challenge xmlns='{SASL2}'>cj1hYmM=</challenge>"));
-    passes(false, format!("<response xmlns='{SASL2}'>Yz1iaXdz</response>"));
+    passes(Peer::Server, format!("<challenge xmlns='{SASL2}'>cj1hYmM=</challenge>"));
+    passes(Peer::Client, format!("<response xmlns='{SASL2}'>Yz1iaXdz</response>"));
     let tasks = "<additional-data>dj0x</additional-data><tasks><task>UPGR-SCRAM-SHA-256</task></tasks>";
-    passes(true, format!("<continue xmlns='{SASL2}'>{tasks}</continue>"));
-    passes(false, format!("<next xmlns='{SASL2}' task='UPGR-SCRAM-SHA-256'/>"));
+    passes(Peer::Server, format!("<continue xmlns='{SASL2}'>{tasks}</continue>"));
+    passes(Peer::Client, format!("<next xmlns='{SASL2}' task='UPGR-SCRAM-SHA-256'/>"));
     let salt = "<salt xmlns='urn:xmpp:scram-upgrade:0' iterations='4096'>QV9TWENSWFE2c2VrOGJmX1o=</salt>";
-    passes(true, format!("<task-data xmlns='{SASL2}'>{salt}</task-data>"));
-    passes(false, format!("<task-data xmlns='{SASL2}'><hash xmlns='urn:xmpp:scram-upgrade:0'>BAj3</hash></task-data>"));
+    passes(Peer::Server, format!("<task-data xmlns='{SASL2}'>{salt}</task-data>"));
+    passes(
+        Peer::Client,
+        format!("<task-data xmlns='{SASL2}'><hash xmlns='urn:xmpp:scram-upgrade:0'>BAj3</hash></task-data>"),
+    );
     login.upstream(&format!(
         "<success xmlns='{SASL2}'><authorization-identifier>juliet@example.org/x</authorization-identifier>\
          <bound xmlns='urn:xmpp:bind:0'/></success>"

@@ -143,7 +143,6 @@ fn held() -> Rig {
     let bytes = message(7).into();
     let mut rig = Rig::start(
         Settings { session_queue: 1 << 20, ..Settings::default() },
-        false,
         vec![Spooled { seq: 1, received: UnixMillis::new(0), shared: false, archived: false, bytes }],
     );
     rig.disk_is_slow = true;
@@ -229,7 +228,8 @@ fn unhurried() -> Settings {
 
 #[test]
 fn a_server_that_does_not_answer_enable_is_given_up_after_server_timeout() {
-    let mut rig = Rig::start(Settings { server_timeout: Duration::from_secs(7), ..unhurried() }, true, Vec::new());
+    let mut rig =
+        Rig::start_with_server_sm(Settings { server_timeout: Duration::from_secs(7), ..unhurried() }, Vec::new());
     rig.client("<enable xmlns='urn:xmpp:sm:3' resume='true'/>");
     rig.clear();
     rig.seconds(4);
@@ -245,7 +245,7 @@ fn a_server_that_does_not_answer_enable_is_given_up_after_server_timeout() {
     assert!(rig.events.contains(&Event::ServerSilent));
 
     for answer in ["<enabled xmlns='urn:xmpp:sm:3'/>", "<failed xmlns='urn:xmpp:sm:3'/>"] {
-        let mut rig = Rig::start(unhurried(), true, Vec::new());
+        let mut rig = Rig::start_with_server_sm(unhurried(), Vec::new());
         rig.upstream(answer);
         rig.seconds(600);
         assert_eq!(rig.ended, None, "{answer}");

@@ -120,7 +120,7 @@ fn a_fresh_login_is_bound_and_counts_from_its_success() {
     assert_eq!(login.restarts, 0);
     assert_eq!(session.jid.as_str(), "juliet@example.org/Phone~x");
     assert_eq!(session.agent.as_deref(), Some("d4565fa7-4d72-4749-b3d3-740edbf87770"));
-    assert_eq!((enabled.asked_max, session.server_sm, session.server_csi), (Some(90), true, true));
+    assert_eq!((enabled.asked_max, session.server.sm, session.server.csi), (Some(90), true, true));
     assert_eq!(session.identity.unwrap().authcid, "juliet");
 }
 
@@ -365,7 +365,7 @@ fn a_bind_without_a_full_jid_is_none() {
 // The session that comes of it
 
 fn inline_session(earlier: Vec<Spooled>) -> Rig {
-    inline_session_with(earlier, |bound| bound.server_sm = true)
+    inline_session_with(earlier, |bound| bound.server.sm = true)
 }
 
 fn inline_session_with(earlier: Vec<Spooled>, adjust: impl FnOnce(&mut Bound)) -> Rig {
@@ -399,7 +399,7 @@ fn a_session_that_began_with_stream_management_counts_both_ways_from_there() {
 #[test]
 fn a_client_that_is_bound_in_the_background_is_left_alone_from_the_start() {
     for (inactive, written) in [(true, 0), (false, 1)] {
-        let mut rig = inline_session_with(Vec::new(), |bound| (bound.inactive, bound.server_csi) = (inactive, false));
+        let mut rig = inline_session_with(Vec::new(), |bound| (bound.inactive, bound.server.csi) = (inactive, false));
         rig.upstream("<presence from='romeo@example.net/x'/>");
         assert_eq!(rig.to_client.iter().filter(|xml| xml.starts_with("<presence")).count(), written);
     }

@@ -137,7 +137,7 @@ fn a_push_service_that_answered_has_answered() {
 /// The server counts what it sent, and not what it is.
 #[test]
 fn stanzas_count_for_the_servers_stream_management_and_nothing_else_does() {
-    let mut rig = Rig::start(Settings::default(), true, Vec::new());
+    let mut rig = Rig::start_with_server_sm(Settings::default(), Vec::new());
     rig.upstream("<enabled xmlns='urn:xmpp:sm:3'/>");
     rig.client("<enable xmlns='urn:xmpp:sm:3' resume='true'/>");
     let h = |rig: &mut Rig| {
@@ -158,7 +158,7 @@ fn stanzas_count_for_the_servers_stream_management_and_nothing_else_does() {
 
 #[test]
 fn one_that_comes_while_a_session_gives_back_stays_the_servers() {
-    let mut rig = Rig::start(Settings::default(), true, Vec::new());
+    let mut rig = Rig::start_with_server_sm(Settings::default(), Vec::new());
     rig.client("<enable xmlns='urn:xmpp:sm:3' resume='true'/>");
     rig.disk_is_slow = true;
     // It came before the server counts, so it is kept here.

@@ -203,7 +203,7 @@ fn a_client_that_enables_stream_management_behind_a_ping_is_not_late_with_its_an
 
 #[test]
 fn a_server_whose_count_stays_behind_is_asked_ever_more_seldom() {
-    let mut rig = Rig::start(crate::session::Settings::default(), true, Vec::new());
+    let mut rig = Rig::start_with_server_sm(crate::session::Settings::default(), Vec::new());
     rig.upstream("<enabled xmlns='urn:xmpp:sm:3'/>");
     rig.client("<enable xmlns='urn:xmpp:sm:3' resume='true'/>");
     rig.clear();

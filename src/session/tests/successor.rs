@@ -12,8 +12,12 @@ fn managed() -> Rig {
     rig
 }
 
-fn succeed(rig: &mut Rig, same_address: bool) {
-    rig.input(Input::Successor(Some(Successor { same_address })));
+fn succeed_elsewhere(rig: &mut Rig) {
+    rig.input(Input::Successor(Some(Successor { same_address: false })));
+}
+
+fn succeed_at_same_address(rig: &mut Rig) {
+    rig.input(Input::Successor(Some(Successor { same_address: true })));
 }
 
 fn is_told_of_conflict(rig: &Rig) -> bool {
@@ -24,7 +28,7 @@ fn is_told_of_conflict(rig: &Rig) -> bool {
 fn a_session_without_its_client_gives_way_at_once() {
     let mut rig = managed();
     rig.lose_client();
-    succeed(&mut rig, false);
+    succeed_elsewhere(&mut rig);
     rig.confirm();
     assert_eq!((rig.ended, rig.answered), (Some(EndReason::Superseded), 0));
 }
@@ -32,7 +36,7 @@ fn a_session_without_its_client_gives_way_at_once() {
 #[test]
 fn a_session_of_the_same_full_jid_gives_way_at_once_and_its_client_is_told() {
     let mut rig = managed();
-    succeed(&mut rig, true);
+    succeed_at_same_address(&mut rig);
     rig.confirm();
     assert_eq!(rig.ended, Some(EndReason::Superseded));
     assert!(is_told_of_conflict(&rig), "{:?}", rig.to_client);
@@ -41,7 +45,7 @@ fn a_session_of_the_same_full_jid_gives_way_at_once_and_its_client_is_told() {
 #[test]
 fn a_client_that_shows_nothing_for_two_seconds_is_ended_with_a_conflict() {
     let mut rig = managed();
-    succeed(&mut rig, false);
+    succeed_elsewhere(&mut rig);
     assert_eq!(rig.to_client, ["<r xmlns='urn:xmpp:sm:3'/>"]);
     rig.pass(Duration::from_millis(1999));
     assert_eq!((rig.ended, rig.answered), (None, 0));
@@ -60,7 +64,7 @@ fn whatever_a_client_sends_shows_that_it_is_there() {
     ];
     for sent in frames {
         let mut rig = managed();
-        succeed(&mut rig, false);
+        succeed_elsewhere(&mut rig);
         rig.input(Input::Client { attachment: rig.session.attachment(), frame: sent });
         assert_eq!(rig.answered, 1);
         rig.seconds(10);
@@ -71,7 +75,7 @@ fn whatever_a_client_sends_shows_that_it_is_there() {
 #[test]
 fn a_client_without_stream_management_is_asked_by_ping_and_its_answer_stays_here() {
     let mut rig = Rig::new();
-    succeed(&mut rig, false);
+    succeed_elsewhere(&mut rig);
     let ping = element(rig.to_client.last().unwrap());
     assert!(ping.node().child("ping", "urn:xmpp:ping").is_some());
     rig.clear();
@@ -82,7 +86,7 @@ fn a_client_without_stream_management_is_asked_by_ping_and_its_answer_stays_here
 #[test]
 fn of_two_living_copies_the_older_ends_when_it_loses_its_client() {
     let mut rig = managed();
-    succeed(&mut rig, false);
+    succeed_elsewhere(&mut rig);
     rig.client("<a xmlns='urn:xmpp:sm:3' h='0'/>");
     rig.lose_client();
     assert_eq!(rig.ended, Some(EndReason::Superseded));
@@ -91,7 +95,7 @@ fn of_two_living_copies_the_older_ends_when_it_loses_its_client() {
 #[test]
 fn an_older_session_whose_successor_is_gone_is_held_again() {
     let mut rig = managed();
-    succeed(&mut rig, false);
+    succeed_elsewhere(&mut rig);
     rig.client("<a xmlns='urn:xmpp:sm:3' h='0'/>");
     rig.input(Input::Successor(None));
     rig.lose_client();
@@ -102,7 +106,7 @@ fn an_older_session_whose_successor_is_gone_is_held_again() {
 fn each_newer_session_is_answered_anew() {
     let mut rig = managed();
     for n in 1..=3 {
-        succeed(&mut rig, false);
+        succeed_elsewhere(&mut rig);
         rig.client("<a xmlns='urn:xmpp:sm:3' h='0'/>");
         assert_eq!(rig.answered, n);
     }

@@ -96,24 +96,27 @@ pub(super) fn device_of(tx: &Tables<'_>, spool: &SpoolId) -> Result<Option<Devic
     Ok(state.device_of(spool.login).or(only))
 }
 
-/// Writes into the row of a spool what is in it, if there is something else to commit. If its session has ended and nothing is,
-/// the row goes.
-pub(super) fn save_count(
-    tx: &mut Tables<'_>,
-    spool: &SpoolId,
-    count: Count,
-    has_ended: bool,
-) -> Result<(), StoreError> {
-    let row = match tx.spools.row(spool) {
-        // It is built again when it is needed.
-        Err(error) if error.is_of_one_record() => return Ok(()),
-        row => row?,
-    };
-    let Some(row) = row else { return Ok(()) };
-    if has_ended && tx.spools.is_empty(spool)? {
+/// Writes into the row of a spool what is in it, if there is something else to commit.
+pub(super) fn save_count(tx: &mut Tables<'_>, spool: &SpoolId, count: Count) -> Result<(), StoreError> {
+    let Some(row) = row_to_count(tx, spool)? else { return Ok(()) };
+    tx.spools.save_row(spool, Row { count: Some(count), ..row })
+}
+
+/// The same for a spool whose session has ended. If nothing is in it, the row goes.
+pub(super) fn save_last_count(tx: &mut Tables<'_>, spool: &SpoolId, count: Count) -> Result<(), StoreError> {
+    let Some(row) = row_to_count(tx, spool)? else { return Ok(()) };
+    if tx.spools.is_empty(spool)? {
         return tx.spools.doom(spool);
     }
     tx.spools.save_row(spool, Row { count: Some(count), ..row })
+}
+
+fn row_to_count(tx: &Tables<'_>, spool: &SpoolId) -> Result<Option<Row>, StoreError> {
+    match tx.spools.row(spool) {
+        // It is built again when it is needed.
+        Err(error) if error.is_of_one_record() => Ok(None),
+        row => row,
+    }
 }
 
 /// The session of a login has ended: its spool goes if nothing is in it.

@@ -179,7 +179,7 @@ impl Engine for Embedded {
         let save = |database: &Database| {
             let transaction = database.begin_write()?;
             let mut tables = Tables::open(&transaction)?;
-            let mut save = |(spool, count): &(SpoolId, Count)| deliver::save_count(&mut tables, spool, *count, false);
+            let mut save = |(spool, count): &(SpoolId, Count)| deliver::save_count(&mut tables, spool, *count);
             counts.iter().try_for_each(&mut save)?;
             drop(tables);
             Ok(transaction.commit()?)

@@ -90,7 +90,8 @@ impl Tables<'_> {
             Op::Forget { accounts, before, revision } => ageing::forget(self, accounts, *before, *revision)?,
             Op::Expire { spool, before } => Effect::Expired(ageing::expire(self, spool, *before)?),
             Op::SaveCount { spool, count, has_ended } => {
-                deliver::save_count(self, spool, *count, *has_ended)?;
+                let save = if *has_ended { deliver::save_last_count } else { deliver::save_count };
+                save(self, spool, *count)?;
                 Effect::Nothing
             }
         };

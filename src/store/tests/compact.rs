@@ -113,12 +113,12 @@ async fn a_copy_that_is_given_up_or_fails_leaves_everything_as_it_was() {
     let store = disk.store().unwrap();
     put(&store, &slot("romeo", 1), items(1..=3)).await.unwrap();
     assert!(!store.disk().compact(&mut |_| false).unwrap());
-    disk.fail_syncs(true);
+    disk.fail_syncs();
     store.disk().compact(&mut |_| true).unwrap_err();
-    disk.fail_syncs(false);
-    disk.fail_writes(true);
+    disk.allow_syncs();
+    disk.fail_writes();
     store.disk().compact(&mut |_| true).unwrap_err();
-    disk.fail_writes(false);
+    disk.allow_writes();
     put(&store, &slot("romeo", 1), items(4..=5)).await.unwrap();
     assert_eq!(all(&store, &slot("romeo", 1)).await.len(), 5);
     assert!(store.disk().compact(&mut |_| true).unwrap());

@@ -140,14 +140,24 @@ impl TestDisk {
         self.lock().steps_left = usize::MAX;
     }
 
-    /// From now on writes fail, or do not, as on a full disk.
-    pub(super) fn fail_writes(&self, fail: bool) {
-        self.lock().writes_fail = fail;
+    /// From now on writes fail, as on a full disk.
+    pub(super) fn fail_writes(&self) {
+        self.lock().writes_fail = true;
     }
 
-    /// From now on syncs fail, or do not.
-    pub(super) fn fail_syncs(&self, fail: bool) {
-        self.lock().syncs_fail = fail;
+    /// From now on writes succeed.
+    pub(super) fn allow_writes(&self) {
+        self.lock().writes_fail = false;
+    }
+
+    /// From now on syncs fail.
+    pub(super) fn fail_syncs(&self) {
+        self.lock().syncs_fail = true;
+    }
+
+    /// From now on syncs succeed.
+    pub(super) fn allow_syncs(&self) {
+        self.lock().syncs_fail = false;
     }
 
     /// What can be on the disk after a crash, each but once.

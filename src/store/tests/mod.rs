@@ -7,7 +7,7 @@ use super::schema::{ACCOUNTS, SPOOLS};
 use super::*;
 use crate::clock::{UnixMillis, UnixSecs};
 use crate::jid::BareJid;
-use crate::push::account::{Account, Change, DeviceId, LoginId};
+use crate::push::account::{Account, Change, DeviceId, DeviceRecognition, LoginId};
 use crate::push::registration::{Field, Registration, Target};
 use crate::secret::Secret;
 
@@ -83,7 +83,11 @@ fn registration(node: &str, last_seen: u64) -> Registration {
 }
 
 fn enable(node: &str, last_seen: u64) -> Change {
-    Change::Enable { registration: registration(node, last_seen), certain: false, max_devices: 3 }
+    Change::Enable {
+        registration: registration(node, last_seen),
+        recognition: DeviceRecognition::Guessed,
+        max_devices: 3,
+    }
 }
 
 #[tokio::test]
@@ -381,12 +385,12 @@ async fn a_disk_that_was_full_for_a_while_is_used_again() {
     let disk = TestDisk::new(Vec::new(), usize::MAX);
     let store = disk.store().unwrap();
     store.change(&account("romeo"), enable("before", 1)).await.unwrap();
-    disk.fail_writes(true);
+    disk.fail_writes();
     for _ in 0..3 {
         let error = store.change(&account("romeo"), enable("during", 2)).await.unwrap_err();
         assert!(matches!(error, StoreError::Database(_)), "{error}");
     }
-    disk.fail_writes(false);
+    disk.allow_writes();
     let last = store.change(&account("romeo"), enable("after", 3)).await.unwrap().0;
     assert_eq!(nodes(&last), ["after", "before"]);
     assert_eq!(store.account(&account("romeo")).await.unwrap(), last);
@@ -398,9 +402,9 @@ async fn after_a_failed_sync_nothing_is_promised_any_more() {
     let disk = TestDisk::new(Vec::new(), usize::MAX);
     let store = disk.store().unwrap();
     store.change(&account("romeo"), enable("before", 1)).await.unwrap();
-    disk.fail_syncs(true);
+    disk.fail_syncs();
     store.change(&account("romeo"), enable("during", 2)).await.unwrap_err();
-    disk.fail_syncs(false);
+    disk.allow_syncs();
     for _ in 0..3 {
         store.change(&account("romeo"), enable("after", 3)).await.unwrap_err();
     }

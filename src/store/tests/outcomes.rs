@@ -154,7 +154,7 @@ async fn a_refusal_is_told_at_once() {
     assert!(matches!(rig.spool([2]).await.unwrap(), Err(StoreError::SpoolFull { .. })));
     let disk = TestDisk::new(Vec::new(), usize::MAX);
     let store = disk.store().unwrap();
-    disk.fail_writes(true);
+    disk.fail_writes();
     let spool = of(&rig.phone);
     let refused = store.spool(&spool, rig.phone.device, items([1]));
     let refused = tokio::time::timeout(Duration::from_secs(20), refused).await.unwrap();

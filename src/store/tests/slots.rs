@@ -60,7 +60,7 @@ pub(super) fn ended(device: u64) -> Change {
 
 pub(super) fn enable_on(device: u64, node: &str, last_seen: u64) -> Change {
     let registration = Registration { device: DeviceId(device), ..registration(node, last_seen) };
-    Change::Enable { registration, certain: false, max_devices: 5 }
+    Change::Enable { registration, recognition: DeviceRecognition::Guessed, max_devices: 5 }
 }
 
 /// Stores on the disk what is deleted already in memory, and opens it again.
@@ -440,13 +440,13 @@ async fn a_full_disk_fails_calls_until_there_is_room_and_forgets_no_deletion() {
     let store = disk.store().unwrap();
     let slot = slot("romeo", 1);
     put(&store, &slot, items(1..=3)).await.unwrap();
-    disk.fail_writes(true);
+    disk.fail_writes();
     store.unspool(&of(&slot), 2).await.unwrap();
     for _ in 0..3 {
         let error = put(&store, &slot, items(4..=5)).await.unwrap_err();
         assert!(matches!(error, StoreError::Database(_)), "{error}");
     }
-    disk.fail_writes(false);
+    disk.allow_writes();
     put(&store, &slot, items(4..=5)).await.unwrap();
     assert_eq!(seqs(&store, &slot).await, [3, 4, 5]);
     check_counts(&store);
@@ -527,7 +527,7 @@ async fn a_log_in_waits_for_no_disk_and_what_is_promised_behind_it_does() {
     let disk = TestDisk::new(Vec::new(), usize::MAX);
     let store = disk.store().unwrap();
     let slot = slot("romeo", 1);
-    disk.fail_syncs(true);
+    disk.fail_syncs();
     let logged_in = store.log_in(&slot.account, login(1, "phone", 1)).await.unwrap();
     assert_eq!(logged_in.device, Some(slot.device));
     put(&store, &slot, items(1..=1)).await.unwrap_err();

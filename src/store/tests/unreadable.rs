@@ -95,13 +95,13 @@ async fn a_disk_that_fails_is_not_taken_for_garbage() {
     let phone = slot("romeo", 1);
     put(&store, &phone, items(1..=3)).await.unwrap();
     spoil(&store, &of(&phone), [1]);
-    disk.fail_writes(true);
+    disk.fail_writes();
     assert_eq!(seqs(&store, &phone).await, [2, 3], "though nothing can be deleted now");
     for _ in 0..2 {
         let error = store.spooled(&of(&phone), 0, usize::MAX).await.unwrap_err();
         assert!(matches!(error, StoreError::Database(_)) && !error.is_of_one_record(), "{error}");
     }
-    disk.fail_writes(false);
+    disk.allow_writes();
     put(&store, &phone, items([4])).await.unwrap();
     assert_eq!(seqs(&store, &phone).await, [2, 3, 4]);
     assert_eq!(store.lost().get(), 1, "it was not read again");

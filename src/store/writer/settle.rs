@@ -89,10 +89,11 @@ impl Writer {
     }
 
     /// Answers the tasks of a group that was committed.
-    pub(super) fn settle(&mut self, group: JobGroup, outcomes: Vec<OpOutcome>, is_committed: bool) {
+    pub(super) fn settle(&mut self, group: JobGroup, committed: Committed) {
+        let is_committed = committed.took.is_some();
         let shared = Arc::clone(&self.shared);
         group.removals.iter().for_each(|(account, up_to)| shared.deletions.removed(account, *up_to));
-        for ((op, entry), outcome) in group.ops.into_iter().zip(group.entries).zip(outcomes) {
+        for ((op, entry), outcome) in group.ops.into_iter().zip(group.entries).zip(committed.outcomes) {
             if let (Op::Delete(deletion), OpOutcome::Done(Effect::Deleted(progress))) = (&op, &outcome) {
                 note_progress(&shared, deletion, *progress);
             }
@@ -130,38 +131,21 @@ impl Writer {
 
     /// Notes which rows do not say any more what is in their spools, and which sessions have ended.
     fn note_rows(&mut self, op: &Op, effect: &Effect) {
-        match (op, effect) {
-            (Op::Spool { spool, .. } | Op::Adopt { to: spool, .. }, _) => {
-                if self.shared.counts.of(spool).backlog.last_seq > 0 {
-                    self.not_counted.insert(spool.clone());
-                }
+        if let Op::Spool { spool, .. } | Op::Adopt { to: spool, .. } = op
+            && self.shared.counts.of(spool).backlog.last_seq > 0
+        {
+            self.not_counted.insert(spool.clone());
+        }
+        if let (Op::TakeOver { account, .. }, Effect::TookOver(logins)) = (op, effect) {
+            let spools = logins.iter().map(|login| SpoolId { account: account.clone(), login: *login });
+            self.not_counted.extend(spools);
+        }
+        if let Op::Change { account, change: Change::Ended { login }, .. } = op {
+            let spool = SpoolId { account: account.clone(), login: *login };
+            self.shared.deletions.forget_given_up(&spool);
+            if self.not_counted.contains(&spool) {
+                self.ended.push_back(spool);
             }
-            (Op::TakeOver { account, .. }, Effect::TookOver(logins)) => {
-                let spools = logins.iter().map(|login| SpoolId { account: account.clone(), login: *login });
-                self.not_counted.extend(spools);
-            }
-            (Op::Change { account, change: Change::Ended { login }, .. }, _) => {
-                let spool = SpoolId { account: account.clone(), login: *login };
-                self.shared.deletions.forget_given_up(&spool);
-                if self.not_counted.contains(&spool) {
-                    self.ended.push_back(spool);
-                }
-            }
-            (
-                Op::Change { .. }
-                | Op::Remove { .. }
-                | Op::Delete(_)
-                | Op::TakeOver { .. }
-                | Op::SaveTombstone { .. }
-                | Op::ExpireTombstones { .. }
-                | Op::SaveWake { .. }
-                | Op::DeleteWake { .. }
-                | Op::Recover { .. }
-                | Op::Forget { .. }
-                | Op::Expire { .. }
-                | Op::SaveCount { .. },
-                _,
-            ) => {}
         }
     }
 

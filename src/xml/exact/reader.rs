@@ -21,6 +21,15 @@ pub(in crate::xml) struct ExactReader {
     attrs: Attrs,
 }
 
+/// What a token is checked with.
+#[derive(Clone, Copy)]
+struct TokenContext<'a> {
+    /// All bytes up to its end.
+    bytes: &'a [u8],
+    header: &'a Header,
+    limits: &'a FrameLimits,
+}
+
 impl ExactReader {
     /// Returns whether no token is half searched, so that the fast path may go on.
     #[inline(always)]
@@ -42,7 +51,7 @@ impl ExactReader {
             return Ok(false);
         };
         let whole = bytes.get(..at + len).unwrap_or_default();
-        self.check(progress, whole, token, header, limits)?;
+        self.check(progress, token, TokenContext { bytes: whole, header, limits })?;
         Ok(true)
     }
 
@@ -56,21 +65,20 @@ impl ExactReader {
         self.attrs.memory()
     }
 
-    /// Checks the token at the end of `bytes`.
+    /// Checks the token at the end of the bytes.
     fn check(
         &mut self,
         progress: &mut ScanProgress,
-        bytes: &[u8],
         token: XmlToken,
-        header: &Header,
-        limits: &FrameLimits,
+        context: TokenContext<'_>,
     ) -> Result<(), FrameError> {
+        let TokenContext { bytes, limits, .. } = context;
         let at = progress.at();
         let content = bytes.get(at..).unwrap_or_default();
         match token {
             XmlToken::Start => {
                 let tag = start_tag(bytes, at, &mut self.attrs, limits.attributes())?;
-                return self.enter(progress, bytes, tag, header, limits);
+                return self.enter(progress, tag, context);
             }
             XmlToken::End => {
                 let name = progress.innermost().map(|open| open.name.bytes(bytes)).unwrap_or_default();
@@ -86,20 +94,14 @@ impl ExactReader {
         Ok(())
     }
 
-    fn enter(
-        &self,
-        progress: &mut ScanProgress,
-        bytes: &[u8],
-        tag: Tag,
-        header: &Header,
-        limits: &FrameLimits,
-    ) -> Result<(), FrameError> {
+    fn enter(&self, progress: &mut ScanProgress, tag: Tag, context: TokenContext<'_>) -> Result<(), FrameError> {
+        let TokenContext { bytes, limits, .. } = context;
         if progress.depth() >= limits.depth {
             return Err(FrameError::TooDeep { limit: limits.depth });
         }
-        let scope = self.namespaces(progress, bytes, tag, header, limits)?;
+        let scope = self.namespaces(progress, tag, context)?;
         if progress.is_outside() {
-            progress.set_kind(self.kind(progress, bytes, tag, header));
+            progress.set_kind(self.kind(progress, tag, context));
         }
         if tag.empty {
             progress.leave(bytes, tag.name.start, scope);
@@ -115,11 +117,10 @@ impl ExactReader {
     fn namespaces(
         &self,
         progress: &mut ScanProgress,
-        bytes: &[u8],
         tag: Tag,
-        header: &Header,
-        limits: &FrameLimits,
+        context: TokenContext<'_>,
     ) -> Result<ScopeId, FrameError> {
+        let TokenContext { bytes, header, limits } = context;
         let mut scope = progress.scope();
         if self.attrs.declares() {
             scope = declare(progress.declared_mut(), bytes, &self.attrs, scope, limits)?;
@@ -139,7 +140,8 @@ impl ExactReader {
         Ok(scope)
     }
 
-    fn kind(&self, progress: &ScanProgress, bytes: &[u8], tag: Tag, header: &Header) -> Kind {
+    fn kind(&self, progress: &ScanProgress, tag: Tag, context: TokenContext<'_>) -> Kind {
+        let TokenContext { bytes, header, .. } = context;
         let content = header.content_namespace().as_bytes();
         let is_stanza = if tag.name.has_prefix() {
             lookup(progress.declared(), bytes, tag.name.prefix(bytes), Some(header))

@@ -150,7 +150,8 @@ impl<'a, S: Simd> Cursor<'a, S> {
                     continue;
                 }
                 None => {
-                    let end = value(self.simd, self.bytes, start, quote, key.is_xmlns())?;
+                    let references = if key.is_xmlns() { References::Refused } else { References::Decoded };
+                    let end = value(self.simd, self.bytes, start, quote, references)?;
                     names.add(&key, self.window.word(name_end.saturating_sub(8)))?;
                     self.go_to(end);
                 }
@@ -274,9 +275,19 @@ fn text<S: Simd>(simd: S, bytes: &[u8], start: usize) -> Option<usize> {
     )
 }
 
-/// Reads an attribute value from `start` on; returns where its quote is. In a `plain` one nothing needs decoding.
+/// What becomes of a reference in an attribute value.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum References {
+    /// It is checked, and decoded later.
+    Decoded,
+    /// The value is left to the exact path: a namespace is compared as it stands.
+    Refused,
+}
+
+/// Reads an attribute value from `start` on; returns where its quote is.
 #[inline(never)]
-fn value<S: Simd>(simd: S, bytes: &[u8], start: usize, quote: u8, plain: bool) -> Option<usize> {
+fn value<S: Simd>(simd: S, bytes: &[u8], start: usize, quote: u8, references: References) -> Option<usize> {
+    let plain = references == References::Refused;
     simd.vectorize(
         #[inline(always)]
         || {

@@ -21,7 +21,7 @@ use crate::relay::shared::Relay;
 use crate::relay::status::SessionStatus;
 use crate::relay::timer::Timer;
 use crate::session::{Bound, Clock, Session};
-use crate::xml::{self, Framer, Header, HeaderCache};
+use crate::xml::{self, Framer, Header, HeaderCache, StreamCondition};
 
 /// How long the store may take to return the device of a login.
 const STORE: Duration = Duration::from_secs(60);
@@ -49,7 +49,7 @@ pub(in crate::relay::bound) async fn begin(
     let Ok(mut owner) = asked else {
         relay.metrics().deadline_passed(Wait::Login);
         tracing::error!(within = ?STORE, "the store has not answered a login: the client is closed");
-        client.write(&xml::stream_error("internal-server-error", None, None));
+        client.write(&xml::stream_error(StreamCondition::InternalServerError, None, None));
         upstream.write(xml::STREAM_CLOSE);
         relay.background().close_gracefully(*client);
         relay.background().close_gracefully(upstream);

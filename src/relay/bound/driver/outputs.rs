@@ -9,7 +9,7 @@ use crate::publish::Eligible;
 use crate::publish::session::Asker;
 use crate::push::notification::Publish;
 use crate::relay::jobs::{Done, Spooling, StoreRequest};
-use crate::session::{Closing, Input, Orphans, Output, PublishResult, Stored};
+use crate::session::{Closing, Input, Output, PublishResult, Stored};
 use crate::store::StoreError;
 
 impl SessionDriver {
@@ -47,9 +47,7 @@ impl SessionDriver {
             Output::Unspool { spool, places } => self.jobs.ask(StoreRequest::Unspool(spool, vec![places])),
             Output::Load(load) => self.jobs.ask(StoreRequest::Load(load)),
             Output::TakeOver => self.jobs.ask(StoreRequest::TakeOver),
-            Output::Adopt { orphans, places } => {
-                self.jobs.ask(StoreRequest::Adopt(orphans == Orphans::OfRegistered, places));
-            }
+            Output::Adopt { orphans, places } => self.jobs.ask(StoreRequest::Adopt(orphans, places)),
             Output::Wake(reason) => self.jobs.ask(StoreRequest::Wake(reason)),
             Output::SaveTombstone { id, h } => {
                 if !self.session.is_ending() {

@@ -17,7 +17,7 @@ pub(super) enum Job {
     Unspool(LoginId, RangeInclusive<u64>),
     Load(LoginId, u64, usize),
     TakeOver,
-    Adopt(bool, RangeInclusive<u64>),
+    Adopt(Orphans, RangeInclusive<u64>),
     Bury(String, u32),
 }
 
@@ -160,8 +160,11 @@ impl Disk {
     }
 
     /// An iq was meant for the session that it was sent to.
-    fn adopt(&mut self, registered: bool, places: &RangeInclusive<u64>) -> usize {
-        let moving = if registered { Vec::new() } else { std::mem::take(&mut self.others) };
+    fn adopt(&mut self, orphans: Orphans, places: &RangeInclusive<u64>) -> usize {
+        let moving = match orphans {
+            Orphans::OfRegistered => Vec::new(),
+            Orphans::OfUnregistered => std::mem::take(&mut self.others),
+        };
         self.fading.clear();
         let mut moved = 0;
         for (seq, item) in places.clone().zip(moving) {
@@ -216,7 +219,7 @@ impl World {
                 Job::Load(spool.unwrap_or(self.disk.line.own), after, weight)
             }
             Output::TakeOver => Job::TakeOver,
-            Output::Adopt { orphans, places } => Job::Adopt(orphans == Orphans::OfRegistered, places),
+            Output::Adopt { orphans, places } => Job::Adopt(orphans, places),
             Output::SaveTombstone { id, h } => {
                 let id = id.as_str().to_owned();
                 self.check_told(h.get(), "tombstone");
@@ -297,8 +300,8 @@ impl World {
                 spools.iter().for_each(|_| count(&self.coverage.adoptions));
                 vec![Input::TookOver(spools)]
             }
-            Job::Adopt(registered, places) => {
-                let moved = self.disk.adopt(registered, &places);
+            Job::Adopt(orphans, places) => {
+                let moved = self.disk.adopt(orphans, &places);
                 (0..moved).for_each(|_| count(&self.coverage.orphans));
                 vec![Input::Spooled { up_to: *places.end() }]
             }

@@ -326,7 +326,7 @@ impl World {
 
     /// What a crash may cost: what no server counts, if it is new or on its way to the disk.
     pub(super) fn excuse_crash(&mut self) {
-        let spool_after = self.settings.stream_management.spool_after(false);
+        let spool_after = self.settings.stream_management.spool_after_uncounted();
         let durable: BTreeSet<usize> = self.disk.has().collect();
         let lost: Vec<usize> = self.open.iter().filter(|n| !durable.contains(n)).copied().collect();
         for n in lost {
