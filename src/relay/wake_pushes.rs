@@ -205,6 +205,7 @@ mod tests {
     use crate::push::guard::tests::with_aside;
     use crate::push::registration::{Registration, Target};
     use crate::relay::rig;
+    use crate::seq::Seq;
     use crate::store::{SpoolId, Spooled, WakeReason};
 
     /// The round ended there, and no device behind it was woken.
@@ -250,7 +251,8 @@ mod tests {
         let spool = SpoolId { account: slot.account.clone(), login };
         let pushes = WakePushes::new(&relay);
         for (seq, count) in [(1, 0), (2, 1)] {
-            let item = Spooled { seq, received: 1, shared: false, archived: false, bytes: "<message/>".into() };
+            let item =
+                Spooled { seq: Seq::new(seq), received: 1, shared: false, archived: false, bytes: "<message/>".into() };
             relay.store().spool(&spool, slot.device, vec![item]).await.unwrap();
             let counts: Vec<_> = pushes.publishes(&slot).await.unwrap().iter().map(|push| push.summary.count).collect();
             assert_eq!(counts, [count]);

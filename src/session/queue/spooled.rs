@@ -5,6 +5,7 @@ use std::fmt;
 use bytes::Bytes;
 
 use crate::push::account::LoginId;
+use crate::seq::Seq;
 
 /// What a queued stanza costs beside its bytes.
 const OVERHEAD: usize = 160;
@@ -18,7 +19,7 @@ pub(super) fn weight(len: usize) -> usize {
 #[derive(Clone, PartialEq, Eq)]
 pub struct Spooled {
     /// Its place among all stanzas for the device, ascending, never reused.
-    pub seq: u64,
+    pub seq: Seq,
     /// When it came, Unix milliseconds.
     pub received: u64,
     /// Addressed to the account itself, so that another device may have it.
@@ -42,7 +43,7 @@ pub struct Load {
     /// The session that wrote the spool; `None` for the own one.
     pub spool: Option<LoginId>,
     /// Behind this place.
-    pub after: u64,
+    pub after: Seq,
     /// Stanzas of so much [`Spooled::weight`], one at least.
     pub weight: usize,
 }

@@ -10,6 +10,7 @@ use super::spooled::{Load, Spooled, weight};
 use super::unsaved::Unsaved;
 use super::{Place, Queue};
 use crate::push::account::LoginId;
+use crate::seq::Seq;
 use crate::xml::{Element, Header, Kind};
 
 /// Stanzas that go to the spool.
@@ -22,7 +23,7 @@ impl Queue {
             if full.is_none() {
                 return Place::Memory(seq);
             }
-            self.tail.begin(seq - 1);
+            self.tail.begin(seq.previous());
             self.room.on_full(full);
         }
         Place::SpoolOnly(seq)
@@ -36,9 +37,9 @@ impl Queue {
 
     /// Gives away numbers for stanzas that the spool will have: they come before all that is pushed from now on. Returns the
     /// first and the last; [`Queue::committed`] with the last one says that they are there.
-    pub fn reserve(&mut self) -> RangeInclusive<u64> {
+    pub fn reserve(&mut self) -> RangeInclusive<Seq> {
         let places = self.numbers.reserve();
-        self.tail.begin(places.start() - 1);
+        self.tail.begin(places.start().previous());
         self.flight.reserve(places.clone());
         places
     }
@@ -78,7 +79,7 @@ impl Queue {
     }
 
     /// What was handed to the spool up to this place is on disk.
-    pub fn committed(&mut self, seq: u64) {
+    pub fn committed(&mut self, seq: Seq) {
         self.segments.on_committed(seq);
         self.flight.on_committed(seq);
         self.close_tail();
@@ -98,7 +99,7 @@ impl Queue {
     }
 
     /// What was handed to the spool up to here is on disk.
-    pub fn last_committed(&self) -> u64 {
+    pub fn last_committed(&self) -> Seq {
         self.segments.committed()
     }
 
@@ -108,7 +109,7 @@ impl Queue {
     }
 
     /// The same for what came up to this number.
-    pub fn is_committed_to(&self, seq: u64) -> bool {
+    pub fn is_committed_to(&self, seq: Seq) -> bool {
         let flying = self.flight.stanzas().next().map(|item| item.seq);
         let aside = self.aside.first_unsaved(self.last_committed());
         self.segments.first_unsaved().into_iter().chain(flying).chain(aside).all(|unsaved| unsaved > seq)
@@ -175,7 +176,7 @@ impl Queue {
     }
 
     /// Whether this is the number of an adopted stanza.
-    pub fn is_adopted(&self, seq: u64) -> bool {
+    pub fn is_adopted(&self, seq: Seq) -> bool {
         self.flight.is_adopted(seq)
     }
 
@@ -207,10 +208,10 @@ impl Queue {
     }
 
     /// The spool to read back from, and behind which place.
-    fn next_load(&self) -> Option<(Option<LoginId>, u64)> {
+    fn next_load(&self) -> Option<(Option<LoginId>, Seq)> {
         let gap = self.earlier.gap();
         if let Some(first) = self.spill.first().filter(|first| gap.is_none_or(|before| *first < before)) {
-            return Some((None, first - 1));
+            return Some((None, first.previous()));
         }
         match gap {
             Some(before) if !self.has_adopted_before(before) => {
@@ -221,7 +222,7 @@ impl Queue {
     }
 
     /// Whether adopted stanzas on disk come before this number.
-    fn has_adopted_before(&self, seq: u64) -> bool {
+    fn has_adopted_before(&self, seq: Seq) -> bool {
         self.tail.after().is_some_and(|after| self.flight.has_adopted_between(after, seq))
     }
 
@@ -252,13 +253,13 @@ impl Queue {
     }
 
     /// Appends a stanza that was read back from the spool.
-    pub fn push_loaded(&mut self, seq: u64, element: Element, received: u64) {
+    pub fn push_loaded(&mut self, seq: Seq, element: Element, received: u64) {
         self.skip_loaded(seq);
         self.hold(Queued::read_back(element, seq, received));
     }
 
     /// A stanza that was read back is not for the client.
-    pub fn skip_loaded(&mut self, seq: u64) {
+    pub fn skip_loaded(&mut self, seq: Seq) {
         self.tail.on_read(seq);
     }
 
@@ -268,7 +269,7 @@ impl Queue {
     }
 
     /// All that was on disk when it was asked for has been read back.
-    pub fn loaded_all(&mut self, committed: u64) {
+    pub fn loaded_all(&mut self, committed: Seq) {
         self.tail.on_read_all(committed);
         self.spill.clear();
         self.close_tail();
@@ -292,7 +293,7 @@ impl Queue {
     }
 
     /// The places of messages that rest and are in the server's archive.
-    pub fn archived_at_rest(&self) -> impl Iterator<Item = u64> {
+    pub fn archived_at_rest(&self) -> impl Iterator<Item = Seq> {
         self.spill.archived()
     }
 
@@ -302,7 +303,7 @@ impl Queue {
     }
 
     /// Whether the stanza at this place is not in memory, as far as it waits.
-    pub fn is_on_disk_only(&self, seq: u64) -> bool {
+    pub fn is_on_disk_only(&self, seq: Seq) -> bool {
         self.tail.has(seq) || self.spill.has(seq)
     }
 }
@@ -319,7 +320,7 @@ mod tests {
         for xml in
             ["<message><p:a/></message>", "<message\n to='a'/>", "<message/>", "<message xml:lang='de'></message>"]
         {
-            let mut queue = Queue::new(1 << 20);
+            let (mut queue, first) = (Queue::new(1 << 20), Seq::new(STRIDE));
             for _ in 0..2 {
                 let element = Element::parse(xml.into(), &header).unwrap();
                 let super::super::Place::Memory(seq) = queue.place(xml.len()) else { panic!("no room") };
@@ -332,14 +333,14 @@ mod tests {
                     Spooled { seq, received, shared: false, archived: false, bytes }
                 });
             let spooled: Vec<_> = spooled.collect();
-            queue.committed(2 * STRIDE);
+            queue.committed(Seq::new(2 * STRIDE));
             let before = queue.bytes();
-            queue.rest(0, &bare, |item| (item.seq == STRIDE).then_some(false));
-            assert!(queue.bytes() < before && queue.is_on_disk_only(STRIDE) && queue.write_next().is_none());
+            queue.rest(0, &bare, |item| (item.seq == first).then_some(false));
+            assert!(queue.bytes() < before && queue.is_on_disk_only(first) && queue.write_next().is_none());
             assert!(spooled.into_iter().all(|item| queue.read_back(item).unwrap().is_none()), "memory has the other");
             assert_eq!((queue.bytes(), queue.len(), queue.has_tail()), (before, 2, false));
             let written = queue.write_next().unwrap();
-            assert_eq!((written.seq, &written.element.bytes()[..]), (STRIDE, xml.as_bytes()));
+            assert_eq!((written.seq, &written.element.bytes()[..]), (first, xml.as_bytes()));
             assert!(Arc::ptr_eq(written.element.header(), &header));
         }
     }
