@@ -11,6 +11,7 @@ use pushward::jid::BareJid;
 use pushward::push::account::{DeviceId, LoginId};
 use pushward::push::classify::{Context, read};
 use pushward::push::rooms::Rooms;
+use pushward::seq::Seq;
 use pushward::session::queue::{Placement, Queue, Queued};
 use pushward::store::{SpoolId, Spooled, Store};
 use pushward::xml::{Element, Frame, FrameLimits, Framer, stream_header};
@@ -143,7 +144,7 @@ fn spool(c: &mut Criterion) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let directory = tempfile::tempdir().unwrap();
     let store = Store::open(directory.path()).unwrap();
-    let mut seq = 0;
+    let mut seq = Seq::ZERO;
     let mut group = c.benchmark_group("spool");
     group.sample_size(20).measurement_time(Duration::from_secs(3));
     for sessions in [1, BATCH] {
@@ -152,7 +153,7 @@ fn spool(c: &mut Criterion) {
             bencher.iter_custom(|rounds| {
                 let begin = Instant::now();
                 for _ in 0..rounds {
-                    seq += 1;
+                    seq = seq.next();
                     runtime.block_on(commit(&store, sessions, seq));
                 }
                 begin.elapsed()
@@ -163,7 +164,7 @@ fn spool(c: &mut Criterion) {
         let spool = spool_of(0);
         bencher.iter_batched(
             || spool.clone(),
-            |spool| runtime.block_on(store.spooled(&spool, 0, 64 << 10)).unwrap(),
+            |spool| runtime.block_on(store.spooled(&spool, Seq::ZERO, 64 << 10)).unwrap(),
             BatchSize::SmallInput,
         );
     });
@@ -175,7 +176,7 @@ fn spool_of(number: usize) -> SpoolId {
     SpoolId { account: format!("user{number}@example.org").parse().unwrap(), login: LoginId(1) }
 }
 
-async fn commit(store: &Store, sessions: usize, seq: u64) {
+async fn commit(store: &Store, sessions: usize, seq: Seq) {
     let tasks = (0..sessions).map(|number| {
         let (store, spool) = (store.clone(), spool_of(number));
         let item =

@@ -17,7 +17,7 @@
 //!
 //! | module | what it does | what it does not know |
 //! |---|---|---|
-//! | [`clock`], [`hash`], [`sync`], [`secret`], [`exit`], [`paths`] | calendar time, keyed hashes, locks, values that are not logged, exit codes, packaged paths | |
+//! | [`clock`], [`seq`], [`hash`], [`sync`], [`secret`], [`exit`], [`paths`] | calendar time, places in sequences, keyed hashes, locks, values that are not logged, exit codes, packaged paths | |
 //! | [`jid`] | addresses as they are compared | |
 //! | [`xml`] | bytes in any chunking → checked frames; a borrowed view of an element; escaping writers | what a stanza means |
 //! | [`push`] | what a stanza means, whether and when to notify, what is said, what a registration is | sessions, time of day |
@@ -97,6 +97,7 @@ pub mod push;
 pub mod registry;
 pub mod relay;
 pub mod secret;
+pub mod seq;
 pub mod service;
 pub mod session;
 pub mod setup;

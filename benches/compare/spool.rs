@@ -9,6 +9,7 @@ use bytes::Bytes;
 use pushward::clock::UnixMillis;
 use pushward::jid::BareJid;
 use pushward::push::account::{DeviceId, LoginId};
+use pushward::seq::Seq;
 use pushward::store::{SpoolId, Spooled, Store};
 use tempfile::TempDir;
 
@@ -60,7 +61,13 @@ async fn commits(sessions: usize) -> (f64, f64) {
                         break;
                     }
                     let bytes = Bytes::from(vec![b'x'; STANZA]);
-                    let item = Spooled { seq, received: UnixMillis::new(0), shared: false, archived: false, bytes };
+                    let item = Spooled {
+                        seq: Seq::new(seq),
+                        received: UnixMillis::new(0),
+                        shared: false,
+                        archived: false,
+                        bytes,
+                    };
                     store.spool(&spool, DeviceId(1), vec![item]).await.unwrap();
                     done.fetch_add(1, Ordering::Relaxed);
                 }

@@ -11,6 +11,7 @@ use super::pusher::{Arrival, Push, Pusher, Verdict};
 use super::registration::{Registration, Target};
 use super::settings::PushSettings;
 use super::waiting::{Audience, Facts};
+use crate::seq::Seq;
 
 /// A stanza that a session saw and that concerns other devices.
 #[derive(Clone, Debug)]
@@ -35,7 +36,7 @@ struct Away {
     pusher: Pusher,
     registrations: Vec<Registration>,
     newest: Option<Detail>,
-    seen: u64,
+    seen: Seq,
 }
 
 impl Absent {
@@ -93,7 +94,7 @@ const LONG: Duration = Duration::from_secs(3600);
 
 impl Away {
     fn new(settings: Arc<PushSettings>) -> Self {
-        Self { pusher: Pusher::new(settings), registrations: Vec::new(), newest: None, seen: 0 }
+        Self { pusher: Pusher::new(settings), registrations: Vec::new(), newest: None, seen: Seq::ZERO }
     }
 
     fn saw(&mut self, now: Instant, device: DeviceId, notice: &Notice) -> Verdict {
@@ -108,7 +109,7 @@ impl Away {
             }
             audience = audience.with(place);
         }
-        self.seen += 1;
+        self.seen = self.seen.next();
         let since = now.checked_sub(LONG).unwrap_or(now);
         let (seq, facts) = (self.seen, notice.facts);
         if facts.class.is_important() {

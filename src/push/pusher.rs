@@ -10,6 +10,7 @@ use super::registration::Target;
 use super::schedule::{Due, Schedule};
 use super::settings::PushSettings;
 use super::waiting::{Audience, CallEnder, Facts, Rung, WaitingCounts, WaitingStanzas};
+use crate::seq::Seq;
 
 /// A call that came longer ago rings no more.
 const RINGS: Duration = Duration::from_secs(60);
@@ -63,7 +64,7 @@ pub struct Arrival {
     /// The age of the stanza.
     pub age: Duration,
     /// Its place among all that waits for the device.
-    pub seq: u64,
+    pub seq: Seq,
     /// Its class.
     pub facts: Facts,
     /// The device's registrations that may be notified.
@@ -78,7 +79,7 @@ pub enum Push {
     /// Nothing important waits, but the operator wants a push about everything.
     Noise,
     /// Somebody calls: to those that may be told of the stanza at this place.
-    Call(u64),
+    Call(Seq),
 }
 
 impl Push {
@@ -107,7 +108,7 @@ pub struct Pusher {
     schedule: Schedule,
     waiting: WaitingStanzas,
     /// Calls to be pushed.
-    calls: Vec<u64>,
+    calls: Vec<Seq>,
 }
 
 impl Pusher {
@@ -218,20 +219,20 @@ impl Pusher {
     }
 
     /// The device was in contact: what is not `elsewhere` is its own, or is counted anew when it leaves.
-    pub fn contact(&mut self, elsewhere: impl Fn(u64) -> bool) {
+    pub fn contact(&mut self, elsewhere: impl Fn(Seq) -> bool) {
         self.waiting.keep(elsewhere);
         self.calls.clear();
         self.schedule.nothing_waits();
     }
 
     /// Forgets the waiting stanzas that are not `elsewhere`; they are judged again.
-    pub fn recount(&mut self, elsewhere: impl Fn(u64) -> bool) {
+    pub fn recount(&mut self, elsewhere: impl Fn(Seq) -> bool) {
         self.waiting.keep(elsewhere);
     }
 
     /// Returns whether this place is that of a message that waits with a newer one of its conversation behind it: no push is about
     /// it while the newer one waits.
-    pub fn is_followed(&self, seq: u64) -> bool {
+    pub fn is_followed(&self, seq: Seq) -> bool {
         self.waiting.is_followed(seq)
     }
 
@@ -280,12 +281,12 @@ impl Pusher {
     }
 
     /// The place of the newest stanza that the registration at this place may be told of.
-    pub fn newest(&self, place: usize) -> Option<u64> {
+    pub fn newest(&self, place: usize) -> Option<Seq> {
         self.waiting.newest(place)
     }
 
     /// Returns whether the registration at this place may be told of the stanza at place `seq`.
-    pub fn may_tell(&self, place: usize, seq: u64) -> bool {
+    pub fn may_tell(&self, place: usize, seq: Seq) -> bool {
         self.waiting.may_tell(place, seq)
     }
 }

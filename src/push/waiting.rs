@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use super::classify::{Class, Classified};
 use crate::hash;
 use crate::jid::BareJid;
+use crate::seq::Seq;
 
 /// The time for which a stanza that was pushed is not pushed again.
 const MEMORY: Duration = Duration::from_secs(5 * 60);
@@ -92,7 +93,7 @@ fn bit(place: usize) -> u32 {
 /// An important stanza that the device does not have.
 #[derive(Clone, Copy, Debug)]
 struct WaitingStanza {
-    seq: u64,
+    seq: Seq,
     key: u64,
     chat: Option<Name>,
     call: Option<Name>,
@@ -148,7 +149,7 @@ impl WaitingStanzas {
     }
 
     /// An important stanza waits; `false` if it, or a copy, waits already or was pushed within the last five minutes.
-    pub fn add(&mut self, now: Instant, seq: u64, facts: Facts, audience: Audience) -> bool {
+    pub fn add(&mut self, now: Instant, seq: Seq, facts: Facts, audience: Audience) -> bool {
         while self.recent.front().is_some_and(|(at, _)| *at + MEMORY <= now) {
             self.recent.pop_front();
         }
@@ -206,7 +207,7 @@ impl WaitingStanzas {
     }
 
     /// The device has what is not `elsewhere`, or it is to be counted anew.
-    pub fn keep(&mut self, elsewhere: impl Fn(u64) -> bool) {
+    pub fn keep(&mut self, elsewhere: impl Fn(Seq) -> bool) {
         self.entries.retain(|entry| elsewhere(entry.seq));
         if self.entries.is_empty() {
             self.entries = VecDeque::new();
@@ -214,7 +215,7 @@ impl WaitingStanzas {
     }
 
     /// Returns whether this is the place of a message, and a newer one of its conversation waits too.
-    pub fn is_followed(&self, seq: u64) -> bool {
+    pub fn is_followed(&self, seq: Seq) -> bool {
         let is_message = |entry: &&WaitingStanza| entry.class == Class::Message && entry.chat.is_some();
         let Some(at) = self.entries.iter().rposition(|entry| entry.seq == seq) else { return false };
         let Some(own) = self.entries.get(at).filter(is_message) else { return false };
@@ -222,7 +223,7 @@ impl WaitingStanzas {
     }
 
     /// Notes that a push was about this stanza.
-    pub fn tell(&mut self, now: Instant, seq: u64) {
+    pub fn tell(&mut self, now: Instant, seq: Seq) {
         let entries = self.entries.iter_mut().rev().filter(|entry| entry.seq == seq && !entry.told);
         tell(entries, now, &mut self.recent);
     }
@@ -250,12 +251,12 @@ impl WaitingStanzas {
     }
 
     /// Returns whether the registration at this place may be told of the stanza at place `seq`.
-    pub fn may_tell(&self, place: usize, seq: u64) -> bool {
+    pub fn may_tell(&self, place: usize, seq: Seq) -> bool {
         self.entries.iter().rev().any(|entry| entry.seq == seq && entry.audience.has(place))
     }
 
     /// The place of the newest stanza for the registration at this place.
-    pub fn newest(&self, place: usize) -> Option<u64> {
+    pub fn newest(&self, place: usize) -> Option<Seq> {
         self.entries.iter().rev().find(|entry| entry.audience.has(place)).map(|entry| entry.seq)
     }
 }
@@ -293,53 +294,53 @@ mod tests {
     #[test]
     fn a_copy_of_what_waits_or_was_pushed_of_late_is_no_news() {
         let (mut waiting, now) = (WaitingStanzas::default(), Instant::now());
-        assert!(waiting.add(now, 1, message(1), Audience::ALL));
-        assert!(!waiting.add(now, 2, message(1), Audience::ALL), "it waits");
+        assert!(waiting.add(now, Seq::new(1), message(1), Audience::ALL));
+        assert!(!waiting.add(now, Seq::new(2), message(1), Audience::ALL), "it waits");
         waiting.tell_all(now);
         assert!(!waiting.has_news());
         waiting.keep(|_| false);
-        assert!(!waiting.add(now, 1, message(1), Audience::ALL), "it was pushed");
+        assert!(!waiting.add(now, Seq::new(1), message(1), Audience::ALL), "it was pushed");
         assert_eq!(waiting.counts(0).important, 1, "but counts");
         waiting.keep(|_| false);
-        assert!(waiting.add(now + MEMORY, 1, message(1), Audience::ALL));
+        assert!(waiting.add(now + MEMORY, Seq::new(1), message(1), Audience::ALL));
     }
 
     #[test]
     fn each_registration_has_its_own_count_and_newest() {
         let (mut waiting, now) = (WaitingStanzas::default(), Instant::now());
         let (first, second) = (Audience::NOBODY.with(0), Audience::NOBODY.with(1));
-        waiting.add(now, 1, message(1), first.with(1));
-        waiting.add(now, 2, facts(Class::Subscribe, 2), first);
-        waiting.add(now, 3, message(3), second);
+        waiting.add(now, Seq::new(1), message(1), first.with(1));
+        waiting.add(now, Seq::new(2), facts(Class::Subscribe, 2), first);
+        waiting.add(now, Seq::new(3), message(3), second);
         assert_eq!(waiting.counts(0), WaitingCounts { important: 2, subscriptions: 1 });
         assert_eq!(waiting.counts(1), WaitingCounts { important: 2, subscriptions: 0 });
-        assert_eq!((waiting.newest(0), waiting.newest(1)), (Some(2), Some(3)));
-        assert!(waiting.may_tell(1, 3) && !waiting.may_tell(0, 3));
+        assert_eq!((waiting.newest(0), waiting.newest(1)), (Some(Seq::new(2)), Some(Seq::new(3))));
+        assert!(waiting.may_tell(1, Seq::new(3)) && !waiting.may_tell(0, Seq::new(3)));
     }
 
     #[test]
     fn a_read_conversation_waits_no_more_but_a_request_stays() {
         let (mut waiting, now) = (WaitingStanzas::default(), Instant::now());
-        waiting.add(now, 1, message(1), Audience::ALL);
-        waiting.add(now, 2, facts(Class::Subscribe, 2), Audience::ALL);
+        waiting.add(now, Seq::new(1), message(1), Audience::ALL);
+        waiting.add(now, Seq::new(2), facts(Class::Subscribe, 2), Audience::ALL);
         waiting.read(Name::new(8).unwrap());
         assert_eq!(waiting.counts(0).important, 2, "another conversation");
         waiting.read(Name::new(7).unwrap());
-        assert_eq!(waiting.newest(0), Some(2));
+        assert_eq!(waiting.newest(0), Some(Seq::new(2)));
     }
 
     #[test]
     fn a_message_is_followed_by_a_newer_one_of_its_conversation_alone() {
         let (mut waiting, now) = (WaitingStanzas::default(), Instant::now());
         let other = |key| Facts { chat: Name::new(8), ..message(key) };
-        waiting.add(now, 1, message(1), Audience::ALL);
-        waiting.add(now, 2, facts(Class::Call, 2), Audience::ALL);
-        waiting.add(now, 3, other(3), Audience::ALL);
-        assert!((1..=4).all(|seq| !waiting.is_followed(seq)), "a call may be over soon");
-        waiting.add(now, 4, message(4), Audience::ALL);
-        assert_eq!([1, 2, 3, 4].map(|seq| waiting.is_followed(seq)), [true, false, false, false]);
-        waiting.keep(|seq| seq == 1);
-        assert!(!waiting.is_followed(1));
+        waiting.add(now, Seq::new(1), message(1), Audience::ALL);
+        waiting.add(now, Seq::new(2), facts(Class::Call, 2), Audience::ALL);
+        waiting.add(now, Seq::new(3), other(3), Audience::ALL);
+        assert!((1..=4).all(|seq| !waiting.is_followed(Seq::new(seq))), "a call may be over soon");
+        waiting.add(now, Seq::new(4), message(4), Audience::ALL);
+        assert_eq!([1, 2, 3, 4].map(|seq| waiting.is_followed(Seq::new(seq))), [true, false, false, false]);
+        waiting.keep(|seq| seq == Seq::new(1));
+        assert!(!waiting.is_followed(Seq::new(1)));
     }
 
     #[test]
@@ -368,7 +369,7 @@ mod tests {
     fn what_is_remembered_is_bounded() {
         let (mut waiting, now) = (WaitingStanzas::default(), Instant::now());
         for n in 0..20_000 {
-            waiting.add(now, n, message(n), Audience::ALL);
+            waiting.add(now, Seq::new(n), message(n), Audience::ALL);
             if n % 1000 == 999 {
                 waiting.tell_all(now);
             }

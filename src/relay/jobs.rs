@@ -17,6 +17,7 @@ use super::shared::Relay;
 use crate::clock;
 use crate::metrics::Wait;
 use crate::push::account::{Change, LoginId};
+use crate::seq::Seq;
 use crate::session::Token;
 use crate::session::queue::{Inherited, Spooled};
 use crate::store::{self, Slot, SpoolId, StoreError, Tombstone, Wake};
@@ -33,7 +34,7 @@ pub(super) struct Jobs {
     /// Bytes of the stanzas that the store works on.
     bytes_at_work: usize,
     /// Their numbers, without those that the client has acknowledged since.
-    offered: Vec<u64>,
+    offered: Vec<Seq>,
     /// The sequence numbers that the session's stanzas have in its spool.
     renumbering: Renumbering,
 }
@@ -100,7 +101,7 @@ impl Jobs {
     }
 
     /// What waits to be spooled goes in one transaction.
-    fn spool(&mut self, mut items: Vec<Spooled>, last: u64) {
+    fn spool(&mut self, mut items: Vec<Spooled>, last: Seq) {
         for request in self.waiting.iter_mut().rev() {
             if let StoreRequest::Spool(waiting, end) = request {
                 waiting.append(&mut items);
@@ -116,7 +117,7 @@ impl Jobs {
 
     /// What was not handed to the store yet is taken back. The rest is deleted behind what the store works on, all in one
     /// transaction.
-    fn unspool(&mut self, spool: Option<LoginId>, seqs: RangeInclusive<u64>) {
+    fn unspool(&mut self, spool: Option<LoginId>, seqs: RangeInclusive<Seq>) {
         if spool.is_none() {
             for request in &mut self.waiting {
                 if let StoreRequest::Spool(items, _) = request {
@@ -135,7 +136,7 @@ impl Jobs {
             return self.waiting.push_back(StoreRequest::Unspool(spool, vec![seqs]));
         };
         match waiting.iter_mut().find(|other| delivered && is_delivered(other)) {
-            Some(other) => *other = 0..=*seqs.end().max(other.end()),
+            Some(other) => *other = Seq::ZERO..=*seqs.end().max(other.end()),
             None => waiting.push(seqs),
         }
     }

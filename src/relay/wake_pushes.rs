@@ -207,6 +207,7 @@ mod tests {
     use crate::push::guard::tests::with_aside;
     use crate::push::registration::{Registration, Target};
     use crate::relay::rig;
+    use crate::seq::Seq;
     use crate::store::{SpoolId, Spooled, WakeReason};
 
     /// The round ended there, and no device behind it was woken.
@@ -260,7 +261,7 @@ mod tests {
         let pushes = WakePushes::new(&relay);
         for (seq, count) in [(1, 0), (2, 1)] {
             let item = Spooled {
-                seq,
+                seq: Seq::new(seq),
                 received: UnixMillis::new(1),
                 shared: false,
                 archived: false,

@@ -17,6 +17,7 @@ use crate::push::account::{Account, Change, LoginId};
 use crate::push::notification::Publish;
 use crate::push::outcome::Outcome;
 use crate::push::registration::Target;
+use crate::seq::Seq;
 use crate::xml::{Element, Frame};
 
 /// What happened, as the relay tells it. Small, because each is handed on: what is large is rare, and boxed.
@@ -53,7 +54,7 @@ pub enum Input {
     /// What was handed to the spool is on disk.
     Spooled {
         /// Up to this sequence number.
-        up_to: u64,
+        up_to: Seq,
     },
     /// The spool does not take what it was handed, nor anything that was handed to it since.
     SpoolRefused,
@@ -138,7 +139,7 @@ pub enum Output {
         /// The session that wrote the spool; `None` for the own one.
         spool: Option<LoginId>,
         /// The places.
-        places: RangeInclusive<u64>,
+        places: RangeInclusive<Seq>,
     },
     /// Read back stanzas, then say [`Input::Loaded`].
     Load(Load),
@@ -150,7 +151,7 @@ pub enum Output {
         /// Those of which devices.
         orphans: Orphans,
         /// The places.
-        places: RangeInclusive<u64>,
+        places: RangeInclusive<Seq>,
     },
     /// Remember the client's `h` for this id after the session's end.
     SaveTombstone {

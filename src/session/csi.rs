@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 use crate::push::classify::{Class, Classified, Noise};
+use crate::seq::Seq;
 use crate::xml::{Kind, Node, ns};
 
 /// Stanzas that are held before all of them are written: what an idle client may have to catch up on at once.
@@ -30,13 +31,13 @@ pub(super) enum Urgency {
 #[derive(Debug, Default)]
 pub(super) struct HeldStanzas {
     /// The newest stanza of each kind that makes older ones obsolete.
-    newest: HashMap<u64, u64>,
+    newest: HashMap<u64, Seq>,
     count: usize,
 }
 
 impl HeldStanzas {
     /// A stanza waits under this sequence number. Returns the number of the one that it makes obsolete.
-    pub(super) fn hold(&mut self, key: Option<u64>, seq: u64) -> Option<u64> {
+    pub(super) fn hold(&mut self, key: Option<u64>, seq: Seq) -> Option<Seq> {
         self.count += 1;
         key.and_then(|key| self.newest.insert(key, seq))
     }

@@ -40,6 +40,7 @@ use super::stamp::Stamps;
 use super::travel::{is_from_room, marks};
 use super::vigil::Vigil;
 use crate::push::rooms::Rooms;
+use crate::seq::Seq;
 use crate::xml::{Element, Kind};
 pub(super) use incoming::{Incoming, Placed};
 use written::for_client;
@@ -236,7 +237,7 @@ impl Delivery {
         }
     }
 
-    fn item(&mut self, now: Instant, stanza: Incoming, seq: u64, rooms: &Rooms) -> Queued {
+    fn item(&mut self, now: Instant, stanza: Incoming, seq: Seq, rooms: &Rooms) -> Queued {
         let Incoming { element, ordinal, .. } = stanza;
         let stamp = self.stamps.next(self.identity.calendar(now));
         let company = match self.has_company {
@@ -266,7 +267,7 @@ impl Delivery {
     }
 
     /// Whether the stanza that has just joined the queue waits there for a client in the background.
-    fn holds_back(&mut self, urgency: Urgency, seq: u64) -> bool {
+    fn holds_back(&mut self, urgency: Urgency, seq: Seq) -> bool {
         let Urgency::Later(key) = urgency else { return false };
         let held = self.held.get_or_insert_default();
         let obsolete = held.hold(key, seq);
@@ -321,7 +322,7 @@ impl Delivery {
     /// The client has the first so many stanzas that were written to it.
     pub(super) fn on_acknowledged(&mut self, count: usize, effects: &mut Effects) {
         for (spool, last) in self.queue.acknowledge(count) {
-            for places in self.queue.spare(spool, 0..=last) {
+            for places in self.queue.spare(spool, Seq::ZERO..=last) {
                 effects.push(Output::Unspool { spool, places });
             }
         }
@@ -350,7 +351,7 @@ impl Delivery {
     /// Holds a stanza that came after the session's end and is not acknowledged to the server, which sends it elsewhere.
     pub(super) fn hold_given_back(&mut self, now: Instant, stanza: Incoming, rooms: &Rooms) {
         let limit = self.settings.session_queue;
-        let item = self.item(now, stanza, 0, rooms);
+        let item = self.item(now, stanza, Seq::ZERO, rooms);
         self.given_back.get_or_insert_default().hold_later(item, limit);
     }
 

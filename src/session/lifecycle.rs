@@ -7,6 +7,7 @@
 use std::time::{Duration, Instant};
 
 use super::event::EndReason;
+use crate::seq::Seq;
 
 /// How long the spool may take for the last stanzas.
 const SPOOL_PATIENCE: Duration = Duration::from_secs(5);
@@ -44,7 +45,7 @@ enum Phase {
 pub(super) struct Last {
     pub(super) reason: EndReason,
     /// The number of the newest stanza as the end began. Those that come later follow while the server closes its stream.
-    pub(super) newest: u64,
+    pub(super) newest: Seq,
     /// The server was asked for an answer behind all that it has sent.
     pub(super) is_asked: bool,
     deadline: Instant,
@@ -143,7 +144,7 @@ impl Lifecycle {
     }
 
     /// Begins the end; `newest`: the number of the newest stanza.
-    pub(super) fn begin_end(&mut self, now: Instant, reason: EndReason, newest: u64) {
+    pub(super) fn begin_end(&mut self, now: Instant, reason: EndReason, newest: Seq) {
         let deadline = now + SPOOL_PATIENCE;
         self.phase = Phase::Spooling(Last { reason, deadline, newest, is_asked: false });
     }

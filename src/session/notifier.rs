@@ -26,6 +26,7 @@ use crate::push::registration::{Registration, Target};
 use crate::push::rooms::Rooms;
 use crate::push::roster::Roster;
 use crate::push::waiting::{Audience, Facts};
+use crate::seq::Seq;
 use crate::xml::{Element, Node, ns};
 pub(super) use situation::{Fresh, Kept, Situation};
 
@@ -39,7 +40,7 @@ pub(super) struct Notifier {
     /// Contacts matter, and the server was asked for them.
     asked_for_roster: bool,
     /// The newest sequence number whose stanza was judged.
-    judged: u64,
+    judged: Seq,
     /// A call that the client has not acknowledged.
     ringing: Option<Ringing>,
     /// The newest important stanza, where memory does not have it.
@@ -52,14 +53,14 @@ pub(super) struct Notifier {
 /// A stanza that only the disk has.
 #[derive(Debug)]
 struct Beyond {
-    seq: u64,
+    seq: Seq,
     stanza: Element,
 }
 
 /// A stanza that has just been read.
 #[derive(Clone, Copy)]
 struct JustRead<'a, 'b> {
-    seq: u64,
+    seq: Seq,
     reading: &'a Classified<'b>,
 }
 
@@ -75,7 +76,7 @@ impl Notifier {
             rooms,
             roster: Roster::new(identity.account(), settings.seed),
             asked_for_roster: false,
-            judged: 0,
+            judged: Seq::ZERO,
             ringing: None,
             beyond: None,
             has_absent_devices: account.absent().next().is_some(),
@@ -252,7 +253,7 @@ impl Notifier {
     pub(super) fn on_acknowledged(&mut self, delivery: &Delivery) {
         let queue = delivery.queue();
         self.pusher.contact(|seq| queue.is_on_disk_only(seq));
-        let unread = queue.iter().next().map_or(u64::MAX, |item| item.seq);
+        let unread = queue.iter().next().map_or(Seq::MAX, |item| item.seq);
         self.ringing = self.ringing.filter(|ringing| ringing.seq() >= unread);
         self.forget_read_back(delivery);
     }
@@ -263,7 +264,7 @@ impl Notifier {
     }
 
     /// Whether a push tells of another stanza than this one of the same conversation.
-    pub(super) fn is_followed(&self, seq: u64) -> bool {
+    pub(super) fn is_followed(&self, seq: Seq) -> bool {
         self.pusher.is_followed(seq)
     }
 
@@ -317,7 +318,7 @@ impl Notifier {
     fn detail(
         &self,
         place: usize,
-        seq: u64,
+        seq: Seq,
         fresh: Option<JustRead<'_, '_>>,
         situation: Situation<'_>,
     ) -> Option<Detail> {

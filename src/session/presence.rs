@@ -6,6 +6,7 @@ use std::hash::BuildHasher;
 use bytes::Bytes;
 
 use crate::jid::Jid;
+use crate::seq::Seq;
 use crate::xml::{Element, Kind, Node, XmlWriter, ns};
 
 /// Rooms and others that the client sends presence to; more are treated as unknown.
@@ -169,7 +170,7 @@ fn write_copy(xml: &mut XmlWriter, node: &Node<'_>) {
 #[derive(Debug, Default)]
 pub(super) struct Waiting {
     /// By a hash of the full JID.
-    by_sender: HashMap<u64, (u64, Sort)>,
+    by_sender: HashMap<u64, (Seq, Sort)>,
     /// Hashes of the full JIDs that the client was told are available.
     told: HashSet<u64>,
 }
@@ -180,9 +181,9 @@ pub(super) enum Coalesced {
     /// It waits like any other stanza.
     Keep,
     /// It replaces this older one.
-    Replace(u64),
+    Replace(Seq),
     /// It and this older one cancel out.
-    Cancel(u64),
+    Cancel(Seq),
 }
 
 impl Waiting {
@@ -201,7 +202,7 @@ impl Waiting {
     }
 
     /// A presence stanza was queued at this place.
-    pub(super) fn queued(&mut self, element: &Element, seq: u64) {
+    pub(super) fn queued(&mut self, element: &Element, seq: Seq) {
         if let Some((from, sort)) = plain(&element.node()) {
             let sender = self.by_sender.hasher().hash_one(from.as_str());
             if self.by_sender.len() < SENDERS || self.by_sender.contains_key(&sender) {
@@ -271,7 +272,7 @@ mod tests {
             let long = "x".repeat(1000);
             own.sent(&element(&format!("<presence to='{n}{long}@{n}.example/{long}'/>")));
             let presence = element(&format!("<presence from='{n}{long}@{n}.example/{long}'/>"));
-            waiting.queued(&presence, n as u64);
+            waiting.queued(&presence, Seq::new(n as u64));
             waiting.written(&presence);
         }
         assert!(own.memory() < 64 << 10 && waiting.memory() < 512 << 10, "{} {}", own.memory(), waiting.memory());

@@ -45,6 +45,7 @@ use std::sync::Arc;
 
 use crate::clock::UnixMillis;
 use crate::push::account::LoginId;
+use crate::seq::Seq;
 use crate::xml::Element;
 
 use aside::SetAside;
@@ -70,9 +71,9 @@ pub use unsaved::Unsaved;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Placement {
     /// Into memory.
-    Memory(u64),
+    Memory(Seq),
     /// There is no room, or older ones are before it: only the spool is to have it until its turn comes.
-    SpoolOnly(u64),
+    SpoolOnly(Seq),
 }
 
 /// The unacknowledged stanzas of a session. Memory is bounded; what exceeds it lives in the spool.
@@ -135,7 +136,7 @@ impl Queue {
     }
 
     /// The number of the newest stanza, or of none that came yet.
-    pub fn newest(&self) -> u64 {
+    pub fn newest(&self) -> Seq {
         self.numbers.newest()
     }
 
@@ -165,7 +166,7 @@ impl Queue {
     }
 
     /// The stanza at this place, if memory has it.
-    pub fn find(&self, seq: u64) -> Option<&Queued> {
+    pub fn find(&self, seq: Seq) -> Option<&Queued> {
         self.segments.find(seq)
     }
 
@@ -239,8 +240,8 @@ impl Queue {
 
     /// Forgets the first `count` written stanzas: the client has them. Returns the spools that have some of them, each with its
     /// last one: the spools need not keep what is up to there. The own spool is `None`.
-    pub fn acknowledge(&mut self, count: usize) -> Vec<(Option<LoginId>, u64)> {
-        let mut spools: Vec<(Option<LoginId>, u64)> = Vec::new();
+    pub fn acknowledge(&mut self, count: usize) -> Vec<(Option<LoginId>, Seq)> {
+        let mut spools: Vec<(Option<LoginId>, Seq)> = Vec::new();
         for _ in 0..count {
             let Some(item) = self.segments.acknowledge() else { break };
             let (spool, place) = self.origin(item.seq).map_or((None, item.seq), |(spool, place)| (Some(spool), place));
@@ -254,8 +255,8 @@ impl Queue {
         }
         self.segments.shrink_if_empty();
         // One that took its place again may come before what has passed.
-        let first = self.segments.iter().next().map_or(u64::MAX, |item| item.seq);
-        let passed = self.segments.passed().min(first.saturating_sub(1));
+        let first = self.segments.iter().next().map_or(Seq::MAX, |item| item.seq);
+        let passed = self.segments.passed().min(first.previous());
         self.earlier.forget_origins(passed, |seq| self.aside.has(seq));
         self.on_changed();
         spools
@@ -272,14 +273,14 @@ impl Queue {
     }
 
     /// Removes an unwritten stanza that a newer one makes obsolete.
-    pub fn remove_unwritten(&mut self, seq: u64) -> bool {
+    pub fn remove_unwritten(&mut self, seq: Seq) -> bool {
         let removed = self.segments.remove_unwritten(seq).is_some();
         self.on_changed();
         removed
     }
 
     /// The newest stanza is held: once written it says since when it waits.
-    pub fn delay(&mut self, seq: u64) {
+    pub fn delay(&mut self, seq: Seq) {
         self.segments.delay(seq);
     }
 
@@ -307,7 +308,7 @@ impl Queue {
 
     /// Forgets the stanzas beyond this number on the server's leg: the server has them still, and sends them elsewhere. Returns
     /// the places that the spool must not keep.
-    pub fn give_back(&mut self, acked: u64) -> Vec<RangeInclusive<u64>> {
+    pub fn give_back(&mut self, acked: u64) -> Vec<RangeInclusive<Seq>> {
         let theirs = |item: &Queued| item.ordinal.is_some_and(|ordinal| ordinal.get() > acked);
         let given = self.remove_where(theirs);
         let in_memory = given.iter().filter(|item| item.is_spooled()).map(|item| item.seq).min();
@@ -346,7 +347,7 @@ impl Queue {
     }
 
     /// A stanza of an earlier spool was read, and is for the client.
-    pub fn push_inherited(&mut self, spool: LoginId, place: u64, element: Element, received: UnixMillis) {
+    pub fn push_inherited(&mut self, spool: LoginId, place: Seq, element: Element, received: UnixMillis) {
         match self.earlier.on_read(spool, place) {
             Some(seq) => self.segments.insert(Queued::read_back(element, seq, received)),
             // It stays on disk, for a later session.
@@ -356,13 +357,13 @@ impl Queue {
     }
 
     /// An earlier spool was read up to this place.
-    pub fn skip_inherited(&mut self, spool: LoginId, place: u64) {
+    pub fn skip_inherited(&mut self, spool: LoginId, place: Seq) {
         self.earlier.skip(spool, place);
     }
 
     /// An earlier spool has no more.
     pub fn read_all_of(&mut self, spool: LoginId) {
-        self.earlier.skip(spool, u64::MAX);
+        self.earlier.skip(spool, Seq::MAX);
         self.close_gap();
     }
 
@@ -372,7 +373,7 @@ impl Queue {
     }
 
     /// Where the inherited stanza with this number lies.
-    pub fn origin(&self, seq: u64) -> Option<(LoginId, u64)> {
+    pub fn origin(&self, seq: Seq) -> Option<(LoginId, Seq)> {
         self.earlier.origin(seq)
     }
 }

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use crate::push::account::LoginId;
+use crate::seq::Seq;
 
 /// How long after a failure the disk is read again.
 const READ_AGAIN: Duration = Duration::from_secs(5);
@@ -13,7 +14,7 @@ pub(super) struct Loading {
     /// The session that wrote the spool; `None` for the own one.
     pub(super) spool: Option<LoginId>,
     /// What was on disk of the own spool when they were asked for.
-    pub(super) committed: u64,
+    pub(super) committed: Seq,
 }
 
 /// What to ask the disk for again.

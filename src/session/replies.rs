@@ -1,5 +1,7 @@
 //! Replies of Pushward that had no place in memory and are on their way to the disk.
 
+use crate::seq::Seq;
+
 /// Bytes of replies that may be on their way to the disk.
 const REPLIES: usize = 64 << 10;
 
@@ -10,18 +12,18 @@ pub(super) struct SpooledReplies(Option<Box<StoredReplies>>);
 #[derive(Debug, Default)]
 struct StoredReplies {
     bytes: usize,
-    last: u64,
+    last: Seq,
 }
 
 impl SpooledReplies {
     /// A reply to the client had no place in memory.
-    pub(super) fn add(&mut self, seq: u64, len: usize) {
+    pub(super) fn add(&mut self, seq: Seq, len: usize) {
         let replies = self.0.get_or_insert_default();
         **replies = StoredReplies { bytes: replies.bytes.saturating_add(len), last: seq };
     }
 
     /// What was handed to the spool up to this sequence number is on disk.
-    pub(super) fn on_spooled(&mut self, seq: u64) {
+    pub(super) fn on_spooled(&mut self, seq: Seq) {
         self.0 = self.0.take().filter(|replies| replies.last > seq);
     }
 

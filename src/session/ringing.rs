@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::account::AccountView;
+use crate::seq::Seq;
 use crate::xml::{Element, ns};
 
 /// How long a live client may leave a call unacknowledged before it is pushed.
@@ -11,17 +12,17 @@ pub(super) const PATIENCE: Duration = Duration::from_secs(5);
 /// A call that is to be pushed if the client does not acknowledge it.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Ringing {
-    seq: u64,
+    seq: Seq,
     until: Instant,
 }
 
 impl Ringing {
-    pub(super) fn new(now: Instant, seq: u64) -> Self {
+    pub(super) fn new(now: Instant, seq: Seq) -> Self {
         Self { seq, until: now + PATIENCE }
     }
 
     /// The sequence number of the call's stanza.
-    pub(super) fn seq(self) -> u64 {
+    pub(super) fn seq(self) -> Seq {
         self.seq
     }
 

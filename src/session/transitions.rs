@@ -12,6 +12,7 @@ use super::identity::Resumption;
 use super::lifecycle::{Last, Leave};
 use super::server::Settling;
 use super::succession::Successor;
+use crate::seq::Seq;
 use crate::xml::{self, StreamCondition};
 
 /// How long a resumption waits for the server to confirm what the client sent before.
@@ -145,7 +146,7 @@ impl Session {
     }
 
     /// What was handed to the spool is on disk.
-    pub(super) fn on_spooled(&mut self, now: Instant, up_to: u64) {
+    pub(super) fn on_spooled(&mut self, now: Instant, up_to: Seq) {
         self.device.on_spooled(up_to, &mut self.effects);
         // A server that dies forgets what it was not told of, or sends it a second time.
         self.settle(now);

@@ -12,6 +12,7 @@ use super::schema::Count;
 use super::values::{Backlog, SpoolId, SpoolLimits};
 use crate::jid::BareJid;
 use crate::push::account::LoginId;
+use crate::seq::Seq;
 use crate::sync::lock;
 
 /// The counts of all spools.
@@ -133,7 +134,7 @@ impl SpoolCounts {
     }
 
     /// Takes back what was admitted. The spool is as it was before.
-    pub(super) fn take_back(&self, spool: &SpoolId, added: Count, last_seq: u64) {
+    pub(super) fn take_back(&self, spool: &SpoolId, added: Count, last_seq: Seq) {
         let mut spools = self.spools();
         spools.settle(added);
         spools.change(spool, |count| {

@@ -8,6 +8,7 @@ use super::op::Deletion;
 use super::values::SpoolId;
 use crate::jid::BareJid;
 use crate::push::account::LoginId;
+use crate::seq::Seq;
 use crate::sync::lock;
 
 /// Removals that are remembered. One that is forgotten leaves the refusal of old sessions to the sessions themselves, which
@@ -20,20 +21,20 @@ const RANGES: usize = 1024;
 /// Sequence numbers of a spool whose stanzas are deleted for every reader, though they may still be on disk: start → end, neither
 /// overlapping nor adjacent.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct HiddenRanges(BTreeMap<u64, u64>);
+pub(super) struct HiddenRanges(BTreeMap<Seq, Seq>);
 
 impl HiddenRanges {
-    pub(super) fn insert(&mut self, seqs: &RangeInclusive<u64>) {
+    pub(super) fn insert(&mut self, seqs: &RangeInclusive<Seq>) {
         let (mut start, mut end) = (*seqs.start(), *seqs.end());
         if start > end {
             return;
         }
         if let Some((&before, &last)) = self.0.range(..=start).next_back()
-            && last.saturating_add(1) >= start
+            && last.next() >= start
         {
             (start, end) = (before, end.max(last));
         }
-        while let Some((&next, &last)) = self.0.range(start..=end.saturating_add(1)).next() {
+        while let Some((&next, &last)) = self.0.range(start..=end.next()).next() {
             self.0.remove(&next);
             end = end.max(last);
         }
@@ -41,28 +42,28 @@ impl HiddenRanges {
     }
 
     /// The last of the hidden seqs that follow each other from this one on, if it is hidden.
-    pub(super) fn end_of(&self, seq: u64) -> Option<u64> {
+    pub(super) fn end_of(&self, seq: Seq) -> Option<Seq> {
         self.0.range(..=seq).next_back().map(|(_, end)| *end).filter(|end| *end >= seq)
     }
 
     /// The first hidden ranges from a seq on.
-    pub(super) fn first(&self, from: u64, at_most: usize) -> Vec<RangeInclusive<u64>> {
+    pub(super) fn first(&self, from: Seq, at_most: usize) -> Vec<RangeInclusive<Seq>> {
         let within = self.end_of(from).map(|end| from..=end);
         let behind = (Bound::Excluded(from), Bound::Unbounded);
         within.into_iter().chain(self.0.range(behind).map(|(start, end)| *start..=*end)).take(at_most).collect()
     }
 
     /// Shows seqs again.
-    fn show_all(&mut self, seqs: &RangeInclusive<u64>) {
+    fn show_all(&mut self, seqs: &RangeInclusive<Seq>) {
         let (first, last) = (*seqs.start(), *seqs.end());
-        let within = |(start, end): (&u64, &u64)| (*end >= first && *start <= last).then_some((*start, *end));
+        let within = |(start, end): (&Seq, &Seq)| (*end >= first && *start <= last).then_some((*start, *end));
         let touched: Vec<_> = self.0.range(..=last).rev().map_while(within).collect();
         for (start, end) in touched {
             self.0.remove(&start);
-            if let Some(before) = first.checked_sub(1).filter(|before| *before >= start) {
+            if let Some(before) = first.checked_minus(1).filter(|before| *before >= start) {
                 self.0.insert(start, before);
             }
-            if let Some(behind) = last.checked_add(1).filter(|behind| *behind <= end) {
+            if let Some(behind) = last.checked_next().filter(|behind| *behind <= end) {
                 self.0.insert(behind, end);
             }
         }
@@ -80,11 +81,11 @@ pub(super) struct Deletions {
 struct DeletedSpools {
     hidden: HashMap<SpoolId, HiddenRanges>,
     /// Stanzas whose callers stopped waiting for their commit. Their callers may hand them over again, under the same numbers.
-    given_up: HashMap<SpoolId, BTreeSet<u64>>,
+    given_up: HashMap<SpoolId, BTreeSet<Seq>>,
 }
 
 impl DeletedSpools {
-    fn hide(&mut self, spool: &SpoolId, seqs: impl IntoIterator<Item = RangeInclusive<u64>>) {
+    fn hide(&mut self, spool: &SpoolId, seqs: impl IntoIterator<Item = RangeInclusive<Seq>>) {
         if !self.hidden.contains_key(spool) {
             self.hidden.insert(spool.clone(), HiddenRanges::default());
         }
@@ -94,7 +95,7 @@ impl DeletedSpools {
     }
 
     fn deletion(&self, spool: &SpoolId) -> Option<Deletion> {
-        Some(Deletion { spool: spool.clone(), ranges: self.hidden.get(spool)?.first(0, RANGES) })
+        Some(Deletion { spool: spool.clone(), ranges: self.hidden.get(spool)?.first(Seq::ZERO, RANGES) })
     }
 }
 
@@ -117,12 +118,12 @@ impl Deletions {
     }
 
     /// Hides stanzas from all readers, until they are gone from the disk.
-    pub(super) fn hide(&self, spool: &SpoolId, seqs: &[RangeInclusive<u64>]) {
+    pub(super) fn hide(&self, spool: &SpoolId, seqs: &[RangeInclusive<Seq>]) {
         self.spools().hide(spool, seqs.iter().cloned());
     }
 
     /// Hides stanzas that may come into a spool later, because their caller does not wait for them any more.
-    pub(super) fn give_up(&self, spool: &SpoolId, seqs: &[u64]) {
+    pub(super) fn give_up(&self, spool: &SpoolId, seqs: &[Seq]) {
         let mut spools = self.spools();
         spools.hide(spool, seqs.iter().map(|seq| *seq..=*seq));
         spools.given_up.entry(spool.clone()).or_default().extend(seqs);
@@ -130,11 +131,11 @@ impl Deletions {
 
     /// The caller hands over stanzas again that it had given up. Returns their numbers: what is there from before is to be
     /// deleted first.
-    pub(super) fn take_back(&self, spool: &SpoolId, seqs: impl Iterator<Item = u64>) -> Vec<u64> {
+    pub(super) fn take_back(&self, spool: &SpoolId, seqs: impl Iterator<Item = Seq>) -> Vec<Seq> {
         let mut spools = self.spools();
         let DeletedSpools { hidden, given_up } = &mut *spools;
         let Some(known) = given_up.get_mut(spool) else { return Vec::new() };
-        let taken: Vec<u64> = seqs.filter(|seq| known.remove(seq)).collect();
+        let taken: Vec<Seq> = seqs.filter(|seq| known.remove(seq)).collect();
         if known.is_empty() {
             given_up.remove(spool);
         }
@@ -182,7 +183,7 @@ impl Deletions {
     }
 
     /// Returns whether a stanza is hidden.
-    pub(super) fn is_hidden(&self, spool: &SpoolId, seq: u64) -> bool {
+    pub(super) fn is_hidden(&self, spool: &SpoolId, seq: Seq) -> bool {
         self.spools().hidden.get(spool).is_some_and(|hidden| hidden.end_of(seq).is_some())
     }
 
@@ -192,13 +193,13 @@ impl Deletions {
     }
 
     /// What this deletion named is gone from the disk, up to where it has come.
-    pub(super) fn gone(&self, deletion: &Deletion, below: Option<u64>) {
+    pub(super) fn gone(&self, deletion: &Deletion, below: Option<Seq>) {
         let mut spools = self.spools();
         let Some(hidden) = spools.hidden.get_mut(&deletion.spool) else { return };
         for range in &deletion.ranges {
             let end = match below {
                 Some(below) if *range.start() >= below => break,
-                Some(below) => (*range.end()).min(below.saturating_sub(1)),
+                Some(below) => (*range.end()).min(below.previous()),
                 None => *range.end(),
             };
             hidden.show_all(&(*range.start()..=end));
@@ -243,20 +244,23 @@ mod tests {
     fn hidden_ranges_are_merged_and_forgotten_from_the_front() {
         let mut hidden = HiddenRanges::default();
         for seqs in [5..=7, 20..=30, 8..=9, 1..=2, 3..=3, 40..=u64::MAX, 25..=35] {
-            hidden.insert(&seqs);
+            hidden.insert(&Seq::range(seqs));
         }
-        assert_eq!(hidden.first(0, 9), [1..=3, 5..=9, 20..=35, 40..=u64::MAX]);
+        assert_eq!(
+            hidden.first(Seq::new(0), 9),
+            [Seq::range(1..=3), Seq::range(5..=9), Seq::range(20..=35), Seq::range(40..=u64::MAX)]
+        );
         for (seq, end) in [(0, None), (1, Some(3)), (4, None), (20, Some(35)), (36, None), (u64::MAX, Some(u64::MAX))] {
-            assert_eq!(hidden.end_of(seq), end, "{seq}");
+            assert_eq!(hidden.end_of(Seq::new(seq)), end.map(Seq::new), "{seq}");
         }
-        assert_eq!(hidden.first(6, 2), [6..=9, 20..=35]);
-        hidden.show_all(&(0..=21));
-        assert_eq!(hidden.first(0, 9), [22..=35, 40..=u64::MAX]);
-        hidden.insert(&(0..=100));
-        assert_eq!(hidden.first(0, 9), [0..=u64::MAX]);
-        hidden.show_all(&(7..=7));
-        hidden.show_all(&(90..=u64::MAX));
-        assert_eq!(hidden.first(0, 9), [0..=6, 8..=89]);
+        assert_eq!(hidden.first(Seq::new(6), 2), [Seq::range(6..=9), Seq::range(20..=35)]);
+        hidden.show_all(&Seq::range(0..=21));
+        assert_eq!(hidden.first(Seq::new(0), 9), [Seq::range(22..=35), Seq::range(40..=u64::MAX)]);
+        hidden.insert(&Seq::range(0..=100));
+        assert_eq!(hidden.first(Seq::new(0), 9), [Seq::range(0..=u64::MAX)]);
+        hidden.show_all(&Seq::range(7..=7));
+        hidden.show_all(&Seq::range(90..=u64::MAX));
+        assert_eq!(hidden.first(Seq::new(0), 9), [Seq::range(0..=6), Seq::range(8..=89)]);
     }
 
     #[test]

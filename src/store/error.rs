@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::jid::BareJid;
+use crate::seq::Seq;
 
 /// Why the store did not do what it was asked.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -64,9 +65,9 @@ pub enum StoreError {
     #[error("place {seq} of the spool is taken: its last is {last_seq}")]
     SequenceTaken {
         /// The sequence number that was asked for.
-        seq: u64,
+        seq: Seq,
         /// The last one that was ever used.
-        last_seq: u64,
+        last_seq: Seq,
     },
     /// The user's or the operator's: the account was removed after the session's login; nothing of it is kept.
     #[error("the account {account} was removed after this session logged in")]

@@ -12,6 +12,7 @@ use super::values::{Slot, SpoolId, Tombstone, Wake};
 use crate::clock::{UnixMillis, UnixSecs};
 use crate::jid::BareJid;
 use crate::push::account::{Account, Change, DeviceId, LoginId};
+use crate::seq::Seq;
 use crate::session::queue::Spooled;
 
 /// A write.
@@ -30,7 +31,7 @@ pub(super) enum Op {
     /// byte.
     ///
     /// Idempotent: behind `known` a stanza replaces the one with its number.
-    Spool { spool: SpoolId, device: DeviceId, items: Vec<Spooled>, known: u64 },
+    Spool { spool: SpoolId, device: DeviceId, items: Vec<Spooled>, known: Seq },
     /// Deletes stanzas. Idempotent.
     Delete(Deletion),
     /// Makes a login the owner of the spools that ended sessions of the device have left.
@@ -45,7 +46,7 @@ pub(super) enum Op {
         from: DeviceId,
         to: SpoolId,
         device: DeviceId,
-        seqs: RangeInclusive<u64>,
+        seqs: RangeInclusive<Seq>,
         /// Spools without a shared stanza.
         without: Vec<LoginId>,
         search: Option<SpoolSearch>,
@@ -115,7 +116,7 @@ pub(super) struct SpoolSearch {
     /// Those still to be looked through, the next one last.
     pub(super) spools: Vec<SpoolId>,
     /// Where to go on in the next one.
-    pub(super) from: u64,
+    pub(super) from: Seq,
 }
 
 /// Stanzas of a spool that are to be deleted, in the order of their numbers.
@@ -123,14 +124,14 @@ pub(super) struct SpoolSearch {
 pub(super) struct Deletion {
     pub(super) spool: SpoolId,
     /// Not all, if there are many.
-    pub(super) ranges: Vec<RangeInclusive<u64>>,
+    pub(super) ranges: Vec<RangeInclusive<Seq>>,
 }
 
 /// How far a deletion has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum OpProgress {
     /// Everything below this number is gone.
-    Below(u64),
+    Below(Seq),
     /// All of it is gone.
     Done,
 }
@@ -182,7 +183,7 @@ pub(super) enum CountChange {
 #[derive(Clone, Debug)]
 pub(super) struct Unreadable {
     pub(super) spool: SpoolId,
-    pub(super) seqs: Vec<RangeInclusive<u64>>,
+    pub(super) seqs: Vec<RangeInclusive<Seq>>,
     /// Of the first of them.
     pub(super) error: Option<StoreError>,
 }
@@ -192,7 +193,7 @@ impl Unreadable {
         Self { spool: spool.clone(), seqs: Vec::new(), error: None }
     }
 
-    pub(super) fn add(&mut self, seq: u64, error: StoreError) {
+    pub(super) fn add(&mut self, seq: Seq, error: StoreError) {
         self.seqs.push(seq..=seq);
         self.error.get_or_insert(error);
     }

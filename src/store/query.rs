@@ -10,6 +10,7 @@ use super::values::{AccountPage, Slot, SpoolId, Tombstone, Wake};
 use crate::clock::UnixSecs;
 use crate::jid::BareJid;
 use crate::push::account::{Account, DeviceId, LoginId};
+use crate::seq::Seq;
 use crate::session::queue::Spooled;
 
 /// A read.
@@ -29,7 +30,7 @@ pub(super) enum Query {
     Count { spool: SpoolId },
     /// The stanzas of a spool behind a number that are not hidden: one at least, then up to so much [`Spooled::weight`].
     /// [`QueryAnswer::Stanzas`].
-    Stanzas { spool: SpoolId, hidden: HiddenRanges, after: u64, weight: usize },
+    Stanzas { spool: SpoolId, hidden: HiddenRanges, after: Seq, weight: usize },
     /// The tombstone of a resumption id. [`QueryAnswer::Tombstone`].
     Tombstone { sm_id: String },
     /// The devices that are to be woken. [`QueryAnswer::Wakes`].

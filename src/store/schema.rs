@@ -31,6 +31,7 @@ use super::values::{Backlog, ITEM_OVERHEAD, Slot, SpoolId, Tombstone, Wake, Wake
 use crate::clock::{UnixMillis, UnixSecs};
 use crate::jid::BareJid;
 use crate::push::account::{Account, DeviceId, LoginId};
+use crate::seq::Seq;
 use crate::session::queue::Spooled;
 
 /// The version of the tables that is written.
@@ -89,11 +90,11 @@ impl SpoolId {
     }
 
     /// The key of a stanza.
-    pub(super) fn stanza_key(&self, seq: u64) -> (&str, u64, u64) {
-        (self.account.as_str(), self.login.0, seq)
+    pub(super) fn stanza_key(&self, seq: Seq) -> (&str, u64, u64) {
+        (self.account.as_str(), self.login.0, seq.get())
     }
 
-    pub(super) fn stanza_keys(&self, seqs: RangeInclusive<u64>) -> RangeInclusive<(&str, u64, u64)> {
+    pub(super) fn stanza_keys(&self, seqs: RangeInclusive<Seq>) -> RangeInclusive<(&str, u64, u64)> {
         self.stanza_key(*seqs.start())..=self.stanza_key(*seqs.end())
     }
 }
@@ -193,7 +194,7 @@ impl Row {
             Some(count) => (count.backlog, count.shared),
             None => (Backlog { count: Self::NOT_COUNTED, ..Backlog::default() }, 0),
         };
-        for number in [self.device.0, self.owner.0, count.last_seq, count.count, count.bytes, shared] {
+        for number in [self.device.0, self.owner.0, count.last_seq.get(), count.count, count.bytes, shared] {
             record.extend_from_slice(&number.to_be_bytes());
         }
         record
@@ -202,7 +203,7 @@ impl Row {
     pub(super) fn decode(account: &BareJid, record: &[u8]) -> Result<Self, StoreError> {
         let mut reader = RecordReader::new(account, record)?;
         let (device, owner) = (DeviceId(reader.u64()?), LoginId(reader.u64()?));
-        let (last_seq, count, bytes, shared) = (reader.u64()?, reader.u64()?, reader.u64()?, reader.u64()?);
+        let (last_seq, count, bytes, shared) = (Seq::new(reader.u64()?), reader.u64()?, reader.u64()?, reader.u64()?);
         let counted = Count { backlog: Backlog { count, bytes, last_seq }, shared };
         Ok(Self { device, owner, count: Some(counted).filter(|_| count != Self::NOT_COUNTED) })
     }
@@ -222,7 +223,7 @@ impl Spooled {
         record
     }
 
-    pub(super) fn decode(account: &BareJid, seq: u64, record: &[u8]) -> Result<Self, StoreError> {
+    pub(super) fn decode(account: &BareJid, seq: Seq, record: &[u8]) -> Result<Self, StoreError> {
         let mut reader = RecordReader::new(account, record)?;
         let flags = reader.byte()?;
         let received = UnixMillis::new(reader.u64()?);

@@ -77,7 +77,7 @@ impl Shared {
     /// Counts and logs stanzas that cannot be read.
     pub(super) fn note_unreadable(&self, unreadable: &Unreadable) {
         let Unreadable { spool, seqs, error: Some(error) } = unreadable else { return };
-        let (stanzas, first) = (seqs.len(), seqs.first().map(|seqs| *seqs.start()));
+        let (stanzas, first) = (seqs.len(), seqs.first().map(|seqs| seqs.start().get()));
         self.lost.inc_by(stanzas as u64);
         tracing::error!(
             account = %spool.account, login = spool.login.0, stanzas, first, %error,

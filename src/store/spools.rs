@@ -13,6 +13,7 @@ use super::tasks::{Job, TaskScope, TaskWait, What};
 use super::values::{Backlog, InheritedSpool, Slot, SpoolId};
 use crate::jid::BareJid;
 use crate::push::account::{Account, DeviceId, LoginId};
+use crate::seq::Seq;
 use crate::session::queue::Spooled;
 
 impl Store {
@@ -40,8 +41,8 @@ impl Store {
     /// again. [`StoreError::Database`]: unknown. [`StoreError::Closed`] after [`Store::shutdown`].
     pub async fn spool(&self, spool: &SpoolId, device: DeviceId, items: Vec<Spooled>) -> Result<(), StoreError> {
         let weight = items.iter().map(|item| item.bytes.len()).fold(0, usize::saturating_add);
-        let seqs: Vec<u64> = items.iter().map(|item| item.seq).collect();
-        let what = What::Write(Op::Spool { spool: spool.clone(), device, items, known: 0 });
+        let seqs: Vec<Seq> = items.iter().map(|item| item.seq).collect();
+        let what = What::Write(Op::Spool { spool: spool.clone(), device, items, known: Seq::ZERO });
         let outcome = self.ask(what, weight, TaskWait::Sometime, Some(spool.clone())).await;
         if let Err(StoreError::NoAnswer { .. }) = outcome {
             // They may come into the spool after all, when their session has done something else with them.
@@ -55,7 +56,7 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError::Database`], [`StoreError::NoAnswer`]; [`StoreError::Closed`] if the runtime is shutting down.
-    pub async fn spooled(&self, spool: &SpoolId, after: u64, weight: usize) -> Result<Vec<Spooled>, StoreError> {
+    pub async fn spooled(&self, spool: &SpoolId, after: Seq, weight: usize) -> Result<Vec<Spooled>, StoreError> {
         let hidden = self.shared.deletions.of(spool);
         let query = Query::Stanzas { spool: spool.clone(), hidden, after, weight };
         let QueryAnswer::Stanzas(items, unreadable) = self.read(query).await? else { return Err(StoreError::Mistaken) };
@@ -75,7 +76,7 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError::Closed`] after [`Store::shutdown`].
-    pub async fn unspool(&self, spool: &SpoolId, up_to: u64) -> Result<(), StoreError> {
+    pub async fn unspool(&self, spool: &SpoolId, up_to: Seq) -> Result<(), StoreError> {
         let (accepted, answered) = oneshot::channel();
         self.jobs.send(Job::Unspool { spool: spool.clone(), up_to, accepted }).map_err(|_| StoreError::Closed)?;
         answered.await.map_err(|_| StoreError::Closed)
@@ -89,7 +90,7 @@ impl Store {
     ///
     /// # Errors
     /// As [`Store::account`]; this process shows none of them again all the same, and tries once more with its next commits.
-    pub async fn discard(&self, spool: &SpoolId, seqs: Vec<RangeInclusive<u64>>) -> Result<(), StoreError> {
+    pub async fn discard(&self, spool: &SpoolId, seqs: Vec<RangeInclusive<Seq>>) -> Result<(), StoreError> {
         let what = What::Discard(spool.clone(), seqs);
         self.ask(what, 0, TaskWait::Commit, None).await.map(drop)
     }
@@ -129,7 +130,7 @@ impl Store {
         from: DeviceId,
         to: &SpoolId,
         device: DeviceId,
-        seqs: RangeInclusive<u64>,
+        seqs: RangeInclusive<Seq>,
     ) -> Result<u64, StoreError> {
         let spools = self.shared.counts.of_account(account).into_iter();
         let without = spools.filter(|(_, count)| count.shared == 0).map(|(login, _)| login).collect();

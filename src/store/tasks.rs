@@ -12,6 +12,7 @@ use super::newest::ChangeId;
 use super::op::{Effect, Op};
 use super::values::SpoolId;
 use crate::jid::BareJid;
+use crate::seq::Seq;
 
 /// A job for the writer.
 #[derive(Debug)]
@@ -19,7 +20,7 @@ pub(super) enum Job {
     /// Do this in the next transaction.
     Task(Box<Task>),
     /// Delete what is in a spool up to this number, with the next transactions or in a second.
-    Unspool { spool: SpoolId, up_to: u64, accepted: oneshot::Sender<()> },
+    Unspool { spool: SpoolId, up_to: Seq, accepted: oneshot::Sender<()> },
     /// Take no more jobs, and end once the accepted ones are answered.
     Stop,
     /// Do nothing until the other end is dropped.
@@ -49,7 +50,7 @@ pub(super) enum What {
     /// Answer once what is hidden is gone from the disk.
     Settle(TaskScope),
     /// Hide stanzas, then the same.
-    Discard(SpoolId, Vec<RangeInclusive<u64>>),
+    Discard(SpoolId, Vec<RangeInclusive<Seq>>),
 }
 
 /// Spools.

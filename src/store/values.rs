@@ -6,6 +6,7 @@ use crate::clock::UnixSecs;
 use crate::config;
 use crate::jid::BareJid;
 use crate::push::account::{Account, DeviceId, LoginId};
+use crate::seq::Seq;
 pub use crate::session::WakeReason;
 
 /// Bytes that a stanza counts for beyond its own: its key, its record's header, its share of the tree.
@@ -38,7 +39,7 @@ pub struct Backlog {
     pub bytes: u64,
     /// The last sequence number ever used in the spool, 0 if none was; of several spools, the highest. It outlives the stanzas
     /// as long as the session that created the spool is open.
-    pub last_seq: u64,
+    pub last_seq: Seq,
 }
 
 impl Backlog {

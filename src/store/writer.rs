@@ -24,6 +24,7 @@ use super::shared::Shared;
 use super::tasks::{Job, Task};
 use super::values::SpoolId;
 use crate::limits::Seldom;
+use crate::seq::Seq;
 
 /// While commits follow each other this closely, each waits a little, so that more goes into one: a commit costs the processor
 /// and the disk as much for one job as for many.
@@ -181,7 +182,7 @@ impl Writer {
             Job::Unspool { spool, up_to, accepted } => {
                 self.due.get_or_insert_with(|| Instant::now() + LAZY);
                 // From here on, it is in order, and readers see it.
-                self.shared.deletions.hide(&spool, &[0..=up_to]);
+                self.shared.deletions.hide(&spool, &[Seq::ZERO..=up_to]);
                 // A caller that was cancelled no longer waits.
                 accepted.send(()).ok();
             }

@@ -6,12 +6,13 @@
 
 use std::ops::RangeInclusive;
 
+use crate::seq::Seq;
 use crate::session::queue::STRIDE;
 
 /// Numbers from this one on have sequence numbers that are higher by so much.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Shift {
-    from: u64,
+    from: Seq,
     by: u64,
 }
 
@@ -21,38 +22,38 @@ pub(in crate::relay) struct Renumbering(Vec<Shift>);
 
 impl Renumbering {
     /// The sequence number of a number.
-    pub(super) fn seq(&self, number: u64) -> u64 {
+    pub(super) fn seq(&self, number: Seq) -> Seq {
         let shift = self.0.iter().rev().find(|shift| shift.from <= number);
-        number.saturating_add(shift.map_or(0, |shift| shift.by))
+        number.plus(shift.map_or(0, |shift| shift.by))
     }
 
     /// The number that has a sequence number, if one has.
-    pub(super) fn number(&self, seq: u64) -> Option<u64> {
-        let shift = self.0.iter().rev().find(|shift| shift.from.saturating_add(shift.by) <= seq);
-        let number = seq.checked_sub(shift.map_or(0, |shift| shift.by))?;
+    pub(super) fn number(&self, seq: Seq) -> Option<Seq> {
+        let shift = self.0.iter().rev().find(|shift| shift.from.plus(shift.by) <= seq);
+        let number = seq.checked_minus(shift.map_or(0, |shift| shift.by))?;
         (self.seq(number) == seq).then_some(number)
     }
 
     /// The last sequence number before that of the number behind this one.
-    pub(super) fn behind(&self, number: u64) -> u64 {
-        number.checked_add(1).map_or(u64::MAX, |next| self.seq(next).saturating_sub(1))
+    pub(super) fn behind(&self, number: Seq) -> Seq {
+        number.checked_next().map_or(Seq::MAX, |next| self.seq(next).previous())
     }
 
     /// The sequence numbers of numbers side by side.
-    pub(super) fn ranges(&self, numbers: RangeInclusive<u64>) -> impl Iterator<Item = RangeInclusive<u64>> {
+    pub(super) fn ranges(&self, numbers: RangeInclusive<Seq>) -> impl Iterator<Item = RangeInclusive<Seq>> {
         let (first, last) = numbers.into_inner();
-        let begins = std::iter::once(0).chain(self.0.iter().map(|shift| shift.from));
-        let ends = self.0.iter().map(|shift| shift.from.saturating_sub(1)).chain([u64::MAX]);
+        let begins = std::iter::once(Seq::ZERO).chain(self.0.iter().map(|shift| shift.from));
+        let ends = self.0.iter().map(|shift| shift.from.previous()).chain([Seq::MAX]);
         let parts = begins.zip(ends).map(move |(begin, end)| begin.max(first)..=end.min(last));
         parts.filter(|part| part.start() <= part.end()).map(|part| self.seq(*part.start())..=self.seq(*part.end()))
     }
 
     /// This sequence number is taken, and the last one that was ever used is known: the number that has it, and all behind it,
     /// get higher ones than that. Returns whether there are any.
-    pub(super) fn avoid(&mut self, taken: u64, last: u64) -> bool {
+    pub(super) fn avoid(&mut self, taken: Seq, last: Seq) -> bool {
         let Some(from) = self.number(taken) else { return false };
-        let strides = (last.saturating_sub(from) / STRIDE).saturating_add(1);
-        let Some(by) = strides.checked_mul(STRIDE).filter(|by| from.checked_add(*by).is_some()) else { return false };
+        let strides = (last.since(from) / STRIDE).saturating_add(1);
+        let Some(by) = strides.checked_mul(STRIDE).filter(|by| from.checked_plus(*by).is_some()) else { return false };
         self.0.retain(|shift| shift.from < from);
         self.0.push(Shift { from, by });
         true
@@ -66,51 +67,52 @@ mod tests {
     const S: u64 = STRIDE;
 
     fn ranges(renumbering: &Renumbering, numbers: RangeInclusive<u64>) -> Vec<RangeInclusive<u64>> {
-        renumbering.ranges(numbers).collect()
+        let ranges = renumbering.ranges(Seq::range(numbers));
+        ranges.map(|range| range.start().get()..=range.end().get()).collect()
     }
 
     #[test]
     fn numbers_are_their_own_sequence_numbers_until_one_is_taken() {
         let renumbering = Renumbering::default();
-        for number in [0, 1, S, 7 * S, u64::MAX] {
+        for number in [0, 1, S, 7 * S, u64::MAX].map(Seq::new) {
             assert_eq!((renumbering.seq(number), renumbering.number(number)), (number, Some(number)));
         }
-        assert_eq!((renumbering.behind(4), renumbering.behind(u64::MAX)), (4, u64::MAX));
+        assert_eq!((renumbering.behind(Seq::new(4)), renumbering.behind(Seq::MAX)), (Seq::new(4), Seq::MAX));
         assert_eq!(ranges(&renumbering, 0..=u64::MAX), [0..=u64::MAX]);
     }
 
     #[test]
     fn behind_a_sequence_number_that_is_taken_all_numbers_move_and_stay_in_their_order() {
         let mut renumbering = Renumbering::default();
-        assert!(renumbering.avoid(3 * S, 9 * S + 5));
+        assert!(renumbering.avoid(Seq::new(3 * S), Seq::new(9 * S + 5)));
         // 3 is behind 9 now.
-        let at = |n: u64| renumbering.seq(n * S) / S;
+        let at = |n: u64| renumbering.seq(Seq::new(n * S)).get() / S;
         assert_eq!([1, 2, 3, 4].map(at), [1, 2, 10, 11]);
         assert_eq!(
-            (renumbering.behind(2 * S), renumbering.behind(3 * S - 1)),
-            (2 * S, 10 * S - 1),
+            (renumbering.behind(Seq::new(2 * S)), renumbering.behind(Seq::new(3 * S - 1))),
+            (Seq::new(2 * S), Seq::new(10 * S - 1)),
             "what is between is not read"
         );
         for (place, number) in [(2 * S, Some(2 * S)), (3 * S, None), (9 * S, None), (10 * S, Some(3 * S))] {
-            assert_eq!(renumbering.number(place), number);
+            assert_eq!(renumbering.number(Seq::new(place)), number.map(Seq::new));
         }
         assert_eq!(ranges(&renumbering, 0..=4 * S), [0..=3 * S - 1, 10 * S..=11 * S]);
         assert_eq!(ranges(&renumbering, S..=S), [S..=S]);
         assert_eq!(ranges(&renumbering, 5 * S..=u64::MAX), [12 * S..=u64::MAX]);
         // A second time, further on, and a third time before that.
-        assert!(renumbering.avoid(12 * S, 20 * S));
-        let at = |n: u64| renumbering.seq(n * S) / S;
+        assert!(renumbering.avoid(Seq::new(12 * S), Seq::new(20 * S)));
+        let at = |n: u64| renumbering.seq(Seq::new(n * S)).get() / S;
         assert_eq!([2, 4, 5, 6].map(at), [2, 11, 21, 22]);
         assert_eq!(ranges(&renumbering, 0..=6 * S).len(), 3);
-        assert!(renumbering.avoid(11 * S, 30 * S));
-        let at = |n: u64| renumbering.seq(n * S) / S;
+        assert!(renumbering.avoid(Seq::new(11 * S), Seq::new(30 * S)));
+        let at = |n: u64| renumbering.seq(Seq::new(n * S)).get() / S;
         assert_eq!([2, 3, 4, 5, 6].map(at), [2, 10, 31, 32, 33]);
     }
 
     #[test]
     fn where_no_sequence_numbers_are_left_nothing_moves() {
         let mut renumbering = Renumbering::default();
-        assert!(!renumbering.avoid(S, u64::MAX));
+        assert!(!renumbering.avoid(Seq::new(S), Seq::MAX));
         assert_eq!(renumbering, Renumbering::default());
     }
 }

@@ -8,6 +8,7 @@ use std::pin::Pin;
 use super::renumbering::Renumbering;
 use crate::push::account::{Account, Change, DeviceId, LoginId};
 use crate::relay::shared::Relay;
+use crate::seq::Seq;
 use crate::session::queue::{Inherited, Load, Spooled};
 use crate::session::{Orphans, SmId, Token, WakeReason, sm};
 use crate::store::StoreError;
@@ -17,13 +18,13 @@ use crate::store::StoreError;
 pub(in crate::relay) enum StoreRequest {
     Change(Option<Token>, Change),
     /// Stanzas, and the number of the last one: some may have been delivered since.
-    Spool(Vec<Spooled>, u64),
+    Spool(Vec<Spooled>, Seq),
     /// Of the spool of this login, or of the own one.
-    Unspool(Option<LoginId>, Vec<RangeInclusive<u64>>),
+    Unspool(Option<LoginId>, Vec<RangeInclusive<Seq>>),
     Load(Load),
     TakeOver,
     /// The orphans, and the numbers that they get.
-    Adopt(Orphans, RangeInclusive<u64>),
+    Adopt(Orphans, RangeInclusive<Seq>),
     Tombstone(SmId, sm::Handled),
     Wake(WakeReason),
     /// What the store was asked for already.
@@ -45,7 +46,7 @@ pub(in crate::relay) enum Done {
 #[derive(Debug)]
 pub(in crate::relay) struct Spooling {
     /// The number of the last one.
-    pub(in crate::relay) last: u64,
+    pub(in crate::relay) last: Seq,
     pub(in crate::relay) result: Result<(), StoreError>,
     /// How many the spool did not take that the client has not acknowledged.
     pub(super) refused: usize,
@@ -54,7 +55,7 @@ pub(in crate::relay) struct Spooling {
 }
 
 impl Spooling {
-    pub(super) fn new(last: u64, result: Result<(), StoreError>) -> Self {
+    pub(super) fn new(last: Seq, result: Result<(), StoreError>) -> Self {
         Self { last, result, refused: 0, moved: None }
     }
 }
@@ -139,6 +140,6 @@ impl StoreRequest {
 }
 
 /// Whether a deletion names the beginning of a spool, which the client has.
-pub(super) fn is_delivered(seqs: &RangeInclusive<u64>) -> bool {
-    *seqs.start() == 0
+pub(super) fn is_delivered(seqs: &RangeInclusive<Seq>) -> bool {
+    *seqs.start() == Seq::ZERO
 }

@@ -5,6 +5,7 @@ use std::ops::RangeInclusive;
 use super::renumbering::Renumbering;
 use super::request::is_delivered;
 use crate::push::account::DeviceId;
+use crate::seq::Seq;
 use crate::session::Orphans;
 use crate::session::queue::{Load, Spooled};
 use crate::store::{Slot, SpoolId, Store, StoreError};
@@ -26,7 +27,11 @@ pub(super) async fn spool(
     if !renumbering.avoid(seq, last_seq) {
         return (result, None);
     }
-    tracing::warn!(place = seq, last_seq, "place_taken: stanzas go behind all that the spool ever had");
+    tracing::warn!(
+        place = seq.get(),
+        last_seq = last_seq.get(),
+        "place_taken: stanzas go behind all that the spool ever had"
+    );
     (store.spool(own, device, renumbered(&renumbering)).await, Some(renumbering))
 }
 
@@ -51,7 +56,7 @@ pub(super) async fn load(
 }
 
 /// Deletes stanzas: at once, unless all were delivered.
-pub(super) async fn unspool(store: &Store, spool: &SpoolId, seqs: Vec<RangeInclusive<u64>>) -> Result<(), StoreError> {
+pub(super) async fn unspool(store: &Store, spool: &SpoolId, seqs: Vec<RangeInclusive<Seq>>) -> Result<(), StoreError> {
     match seqs.as_slice() {
         [delivered] if is_delivered(delivered) => store.unspool(spool, *delivered.end()).await,
         _ => store.discard(spool, seqs).await,
@@ -66,7 +71,7 @@ pub(super) async fn adopt(
     own: &SpoolId,
     which: Orphans,
     stays: impl Fn() -> bool,
-    seqs: RangeInclusive<u64>,
+    seqs: RangeInclusive<Seq>,
 ) {
     if let Err(error) = orphans(store, slot, own, which, stays, seqs).await {
         tracing::error!(%error, "stanzas of other devices cannot be adopted");
@@ -79,7 +84,7 @@ async fn orphans(
     own: &SpoolId,
     which: Orphans,
     stays: impl Fn() -> bool,
-    mut seqs: RangeInclusive<u64>,
+    mut seqs: RangeInclusive<Seq>,
 ) -> Result<(), StoreError> {
     if !stays() {
         return Ok(());
@@ -98,7 +103,7 @@ async fn orphans(
             if moved == 0 {
                 break;
             }
-            seqs = seqs.start().saturating_add(moved)..=*seqs.end();
+            seqs = seqs.start().plus(moved)..=*seqs.end();
         }
     }
     Ok(())

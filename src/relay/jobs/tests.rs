@@ -48,11 +48,11 @@ impl Rig {
     }
 
     fn unspool(&mut self, numbers: RangeInclusive<u64>) {
-        self.jobs.ask(StoreRequest::Unspool(None, vec![numbers]));
+        self.jobs.ask(StoreRequest::Unspool(None, vec![Seq::range(numbers)]));
     }
 
     fn load(&mut self, after: u64) {
-        self.jobs.ask(StoreRequest::Load(Load { spool: None, after, weight: usize::MAX }));
+        self.jobs.ask(StoreRequest::Load(Load { spool: None, after: Seq::new(after), weight: usize::MAX }));
     }
 
     /// Something that nothing depends on.
@@ -86,7 +86,7 @@ impl Rig {
 
     /// What is in the own spool.
     async fn stored(&self) -> Vec<u64> {
-        numbers(&self.relay.store().spooled(&self.own, 0, usize::MAX).await.unwrap())
+        numbers(&self.relay.store().spooled(&self.own, Seq::ZERO, usize::MAX).await.unwrap())
     }
 
     fn lost(&self) -> u64 {
@@ -98,7 +98,7 @@ impl Rig {
 
 fn items(numbers: impl IntoIterator<Item = u64>) -> Vec<Spooled> {
     let item = |seq| Spooled {
-        seq,
+        seq: Seq::new(seq),
         received: UnixMillis::new(1),
         shared: true,
         archived: false,
@@ -108,7 +108,7 @@ fn items(numbers: impl IntoIterator<Item = u64>) -> Vec<Spooled> {
 }
 
 fn numbers(items: &[Spooled]) -> Vec<u64> {
-    items.iter().map(|item| item.seq).collect()
+    items.iter().map(|item| item.seq.get()).collect()
 }
 
 #[tokio::test]
@@ -179,8 +179,8 @@ async fn the_spool_of_an_earlier_session_is_another() {
     rig.relay.store().spool(&earlier, DeviceId(1), items([1, 2])).await.unwrap();
     rig.ask();
     rig.spool([1, 2]);
-    rig.jobs.ask(StoreRequest::Unspool(Some(earlier.login), vec![0..=1]));
-    rig.jobs.ask(StoreRequest::Load(Load { spool: Some(earlier.login), after: 0, weight: usize::MAX }));
+    rig.jobs.ask(StoreRequest::Unspool(Some(earlier.login), vec![Seq::range(0..=1)]));
+    rig.jobs.ask(StoreRequest::Load(Load { spool: Some(earlier.login), after: Seq::ZERO, weight: usize::MAX }));
     assert_eq!(rig.all().await, ["took over", "spooled 2", "quiet true", "loaded [2]"]);
     assert_eq!(rig.stored().await, [1, 2]);
 }
@@ -191,7 +191,7 @@ async fn behind_a_refusal_nothing_is_spooled_until_it_is_offered_again() {
     rig.relay.store().set_limits(FULL);
     rig.spool([1, 2]);
     rig.spool([3]);
-    rig.jobs.ask(StoreRequest::Adopt(Orphans::OfUnregistered, 4..=9));
+    rig.jobs.ask(StoreRequest::Adopt(Orphans::OfUnregistered, Seq::range(4..=9)));
     rig.spool([10]);
     rig.load(0);
     assert_eq!(rig.next().await, "refused 4");
@@ -218,7 +218,7 @@ async fn work_goes_on_where_the_wait_for_it_was_given_up() {
     timeout(Duration::from_millis(10), &mut finish).await.unwrap_err();
     drop(stalled);
     timeout(Duration::from_secs(30), finish).await.unwrap();
-    assert_eq!(numbers(&relay.store().spooled(&own, 0, usize::MAX).await.unwrap()), [2]);
+    assert_eq!(numbers(&relay.store().spooled(&own, Seq::ZERO, usize::MAX).await.unwrap()), [2]);
     assert_eq!(relay.store().lost().get(), 0);
 }
 
@@ -313,14 +313,14 @@ async fn a_stanza_whose_place_is_taken_gets_another_behind_all_that_the_spool_ev
     let outcomes = [spooled(3 * S), loaded(&[S, 2 * S, 3 * S]), spooled(4 * S), loaded(&[S, 2 * S, 3 * S, 4 * S])];
     assert_eq!(rig.all().await, outcomes);
     assert_eq!(rig.stored().await, [S, 2 * S, 5 * S, 6 * S, 7 * S, 8 * S]);
-    rig.jobs.ask(StoreRequest::Load(Load { spool: None, after: S, weight: 1 }));
+    rig.jobs.ask(StoreRequest::Load(Load { spool: None, after: Seq::new(S), weight: 1 }));
     assert_eq!(rig.all().await, [loaded(&[2 * S])], "however little is read at once");
     // The numbers of earlier spools are their own.
     let earlier = SpoolId { login: store.next_login(), ..rig.own.clone() };
     store.spool(&earlier, DeviceId(1), items([2 * S, 3 * S])).await.unwrap();
-    rig.jobs.ask(StoreRequest::Load(Load { spool: Some(earlier.login), after: 0, weight: usize::MAX }));
-    rig.jobs.ask(StoreRequest::Unspool(Some(earlier.login), vec![2 * S..=2 * S]));
-    rig.jobs.ask(StoreRequest::Load(Load { spool: Some(earlier.login), after: 0, weight: usize::MAX }));
+    rig.jobs.ask(StoreRequest::Load(Load { spool: Some(earlier.login), after: Seq::ZERO, weight: usize::MAX }));
+    rig.jobs.ask(StoreRequest::Unspool(Some(earlier.login), vec![Seq::range(2 * S..=2 * S)]));
+    rig.jobs.ask(StoreRequest::Load(Load { spool: Some(earlier.login), after: Seq::ZERO, weight: usize::MAX }));
     assert_eq!(rig.all().await, [loaded(&[2 * S, 3 * S]), "quiet true".to_owned(), loaded(&[3 * S])]);
     // What is not the session's is not deleted.
     rig.unspool(0..=3 * S);
@@ -337,7 +337,7 @@ async fn a_stanza_whose_place_is_taken_gets_another_behind_all_that_the_spool_ev
     store.log_in(&other.account, login(other.login, 2, "other")).await.unwrap();
     store.spool(&other, DeviceId(2), items([7])).await.unwrap();
     store.change(&other.account, Change::Ended { login: other.login }).await.unwrap();
-    rig.jobs.ask(StoreRequest::Adopt(Orphans::OfUnregistered, 5 * S..=5 * S + 9));
+    rig.jobs.ask(StoreRequest::Adopt(Orphans::OfUnregistered, Seq::range(5 * S..=5 * S + 9)));
     rig.spool([6 * S]);
     rig.load(4 * S);
     assert_eq!(rig.all().await, [spooled(5 * S + 9), spooled(6 * S), loaded(&[5 * S, 6 * S])]);

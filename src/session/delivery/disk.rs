@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::Delivery;
 use crate::push::account::LoginId;
+use crate::seq::Seq;
 use crate::session::account::AccountView;
 use crate::session::archive::is_archived;
 use crate::session::client::ClientStream;
@@ -97,7 +98,7 @@ impl Delivery {
     }
 
     /// What was handed to the spool up to this number is on disk.
-    pub(in crate::session) fn on_spooled(&mut self, seq: u64, account: &AccountView, effects: &mut Effects) {
+    pub(in crate::session) fn on_spooled(&mut self, seq: Seq, account: &AccountView, effects: &mut Effects) {
         self.queue.on_committed(seq);
         self.on_spool_accepts(account, effects);
         self.replies.on_spooled(seq);
@@ -135,7 +136,7 @@ impl Delivery {
     }
 
     /// Leaves messages to the spool alone while nobody can read them, if they are on disk and `may_spill`.
-    pub(in crate::session) fn spill(&mut self, acked: u64, may_spill: impl Fn(u64) -> bool) {
+    pub(in crate::session) fn spill(&mut self, acked: u64, may_spill: impl Fn(Seq) -> bool) {
         if self.refill.is_loading() {
             return;
         }
@@ -190,7 +191,7 @@ impl Delivery {
         self.queue.loaded_some();
     }
 
-    fn on_own(&mut self, now: Instant, committed: u64, items: Vec<Spooled>, effects: &mut Effects) {
+    fn on_own(&mut self, now: Instant, committed: Seq, items: Vec<Spooled>, effects: &mut Effects) {
         if items.is_empty() {
             self.queue.loaded_all(committed);
         }

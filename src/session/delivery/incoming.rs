@@ -1,5 +1,6 @@
 //! A stanza for the client, and its place.
 
+use crate::seq::Seq;
 use crate::session::cause::Cause;
 use crate::xml::Element;
 
@@ -16,9 +17,9 @@ pub(in crate::session) struct Incoming {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::session) enum Placed {
     /// Into memory: it is to be written.
-    Memory(u64),
+    Memory(Seq),
     /// Into memory, where it waits for a client in the background.
-    HeldBack(u64),
+    HeldBack(Seq),
     /// Only the spool is to have it.
-    Spool(u64),
+    Spool(Seq),
 }

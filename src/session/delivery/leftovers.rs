@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use crate::jid::BareJid;
+use crate::seq::Seq;
 use crate::session::archive::is_archived;
 use crate::session::contract::Output;
 use crate::session::effects::Effects;
@@ -68,7 +69,7 @@ pub(super) fn forget_archived(queue: &mut Queue, account: &BareJid, effects: &mu
     for item in queue.remove_where(|item| is_archived(&item.element, account)) {
         discard(queue, &item, effects);
     }
-    let spilled: Vec<u64> = queue.archived_of_spilled().collect();
+    let spilled: Vec<Seq> = queue.archived_of_spilled().collect();
     for seq in spilled {
         effects.push(Output::Unspool { spool: None, places: seq..=seq });
     }

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use super::DeviceSide;
 use crate::push::account::{Account, Change};
 use crate::push::outcome::Outcome;
+use crate::seq::Seq;
 use crate::session::account::{Reply, Update};
 use crate::session::contract::{OtherSession, PublishResult};
 use crate::session::effects::Effects;
@@ -216,7 +217,7 @@ impl DeviceSide {
     }
 
     /// What was handed to the spool is on disk.
-    pub(in crate::session) fn on_spooled(&mut self, up_to: u64, effects: &mut Effects) {
+    pub(in crate::session) fn on_spooled(&mut self, up_to: Seq, effects: &mut Effects) {
         self.delivery.on_spooled(up_to, &self.account, effects);
     }
 

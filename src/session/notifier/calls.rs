@@ -8,6 +8,7 @@ use crate::push::classify::{Class, Classified};
 use crate::push::notification::{Detail, Summary};
 use crate::push::pusher::{Arrival, Verdict};
 use crate::push::waiting::Facts;
+use crate::seq::Seq;
 use crate::session::account::AccountView;
 use crate::session::effects::Effects;
 use crate::session::event::Event;
@@ -18,7 +19,7 @@ impl Notifier {
     pub(super) fn ring(
         &mut self,
         now: Instant,
-        seq: u64,
+        seq: Seq,
         reading: &Classified<'_>,
         account: &AccountView,
         effects: &mut Effects,

@@ -2,6 +2,7 @@
 
 use std::time::Instant;
 
+use crate::seq::Seq;
 use crate::session::account::AccountView;
 use crate::session::delivery::Delivery;
 use crate::xml::Element;
@@ -26,7 +27,7 @@ impl Situation<'_> {
 #[derive(Clone, Copy)]
 pub(in crate::session) struct Fresh<'a> {
     pub(in crate::session) stanza: &'a Element,
-    pub(in crate::session) seq: u64,
+    pub(in crate::session) seq: Seq,
     pub(in crate::session) kept: Kept,
 }
 

@@ -4,6 +4,7 @@
 use std::num::NonZeroU64;
 
 use super::queued::Queued;
+use crate::seq::Seq;
 
 #[derive(Debug, Default)]
 struct Stanzas {
@@ -38,21 +39,21 @@ impl SetAside {
         self.0.as_ref().map_or(0, |aside| aside.bytes)
     }
 
-    pub(super) fn has(&self, seq: u64) -> bool {
+    pub(super) fn has(&self, seq: Seq) -> bool {
         self.iter().any(|item| item.seq == seq)
     }
 
-    pub(super) fn find(&self, seq: u64) -> Option<&Queued> {
+    pub(super) fn find(&self, seq: Seq) -> Option<&Queued> {
         self.iter().find(|item| item.seq == seq)
     }
 
     /// The number of the oldest stanza that neither the client nor the disk has.
-    pub(super) fn first_unsaved(&self, committed: u64) -> Option<u64> {
+    pub(super) fn first_unsaved(&self, committed: Seq) -> Option<Seq> {
         self.iter().filter(|item| item.is_unsaved(committed)).map(|item| item.seq).min()
     }
 
     /// The lowest number, on the server's leg, of the stanzas that the server has to keep.
-    pub(super) fn first_unsettled(&self, committed: u64) -> Option<NonZeroU64> {
+    pub(super) fn first_unsettled(&self, committed: Seq) -> Option<NonZeroU64> {
         self.iter().filter(|item| !item.is_settled(committed)).filter_map(|item| item.ordinal).min()
     }
 
@@ -63,7 +64,7 @@ impl SetAside {
 
     /// Adds a stanza. If more than `room` would be in memory, only the disk keeps its content, if it has it: the stanza comes
     /// back with the device's next session.
-    pub(super) fn add(&mut self, item: Queued, room: usize, committed: u64) {
+    pub(super) fn add(&mut self, item: Queued, room: usize, committed: Seq) {
         let on_disk = item.durable && item.is_settled(committed) && !item.is_unsaved(committed);
         let fits = self.bytes() + item.weight() <= room;
         let item = if on_disk && !fits { Queued { spooled: true, ..item.gone() } } else { item };
@@ -90,7 +91,7 @@ impl SetAside {
     }
 
     /// The spool has refused what it was asked to take.
-    pub(super) fn on_refused(&mut self, committed: u64) {
+    pub(super) fn on_refused(&mut self, committed: Seq) {
         self.iter_mut().for_each(|item| item.on_refused(committed));
     }
 }

@@ -7,6 +7,7 @@ use std::collections::VecDeque;
 
 use super::number::{inherited, is_inherited, next_own};
 use crate::push::account::LoginId;
+use crate::seq::Seq;
 
 /// A spool of an earlier session that belongs to this session now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -14,15 +15,15 @@ pub struct Inherited {
     /// The session that wrote it.
     pub spool: LoginId,
     /// The number of its last stanza.
-    pub last_seq: u64,
+    pub last_seq: Seq,
 }
 
 /// How far a spool has been read.
 #[derive(Clone, Copy, Debug)]
 struct Reading {
     spool: LoginId,
-    after: u64,
-    last_seq: u64,
+    after: Seq,
+    last_seq: Seq,
 }
 
 impl Reading {
@@ -34,9 +35,9 @@ impl Reading {
 /// A stanza of an earlier spool in memory: its number in the queue, and where it lies.
 #[derive(Clone, Copy, Debug)]
 struct Origin {
-    seq: u64,
+    seq: Seq,
     spool: LoginId,
-    place: u64,
+    place: Seq,
 }
 
 #[derive(Debug, Default)]
@@ -46,7 +47,7 @@ struct EarlierSpools {
     /// How many stanzas were read.
     read: u64,
     /// The first number behind the gap, while it is open.
-    before: Option<u64>,
+    before: Option<Seq>,
     /// Questions for the spools that are not answered.
     asked: u32,
 }
@@ -57,7 +58,7 @@ pub(super) struct Earlier(Option<Box<EarlierSpools>>);
 
 impl Earlier {
     /// Opens the gap behind this number: the spools of earlier sessions were asked for.
-    pub(super) fn open_gap(&mut self, last_written: u64) {
+    pub(super) fn open_gap(&mut self, last_written: Seq) {
         let earlier = self.0.get_or_insert_default();
         earlier.before.get_or_insert(next_own(last_written));
         earlier.asked = earlier.asked.saturating_add(1);
@@ -70,7 +71,7 @@ impl Earlier {
         let known = |spool: LoginId| earlier.spools.iter().find(|reading| reading.spool == spool);
         let reading = |new: &Inherited| Reading {
             spool: new.spool,
-            after: known(new.spool).map_or(0, |reading| reading.after),
+            after: known(new.spool).map_or(Seq::ZERO, |reading| reading.after),
             last_seq: new.last_seq,
         };
         earlier.spools = spools.iter().map(reading).collect();
@@ -90,19 +91,19 @@ impl Earlier {
     }
 
     /// The first number behind the gap, if it is open.
-    pub(super) fn gap(&self) -> Option<u64> {
+    pub(super) fn gap(&self) -> Option<Seq> {
         self.0.as_ref().and_then(|earlier| earlier.before)
     }
 
     /// The spool that is to be read next, and behind which place.
-    pub(super) fn next(&self) -> Option<(LoginId, u64)> {
+    pub(super) fn next(&self) -> Option<(LoginId, Seq)> {
         let earlier = self.0.as_ref().filter(|earlier| earlier.asked == 0)?;
         let next = earlier.spools.iter().find(|reading| !reading.is_done())?;
         Some((next.spool, next.after))
     }
 
     /// A stanza was read. Returns its number in the queue, `None` if no number is left.
-    pub(super) fn on_read(&mut self, spool: LoginId, place: u64) -> Option<u64> {
+    pub(super) fn on_read(&mut self, spool: LoginId, place: Seq) -> Option<Seq> {
         let earlier = self.0.as_mut()?;
         let seq = inherited(earlier.before?, earlier.read)?;
         earlier.read += 1;
@@ -113,7 +114,7 @@ impl Earlier {
     }
 
     /// A spool was read up to this place.
-    pub(super) fn skip(&mut self, spool: LoginId, place: u64) {
+    pub(super) fn skip(&mut self, spool: LoginId, place: Seq) {
         if let Some(earlier) = &mut self.0
             && let Some(reading) = earlier.spools.iter_mut().find(|reading| reading.spool == spool)
         {
@@ -134,14 +135,14 @@ impl Earlier {
     }
 
     /// The spool and the place of the inherited stanza with this number.
-    pub(super) fn origin(&self, seq: u64) -> Option<(LoginId, u64)> {
+    pub(super) fn origin(&self, seq: Seq) -> Option<(LoginId, Seq)> {
         let origins = &self.0.as_ref().filter(|_| is_inherited(seq))?.origins;
         let at = origins.binary_search_by_key(&seq, |origin| origin.seq).ok()?;
         origins.get(at).map(|origin| (origin.spool, origin.place))
     }
 
     /// The queue has no stanza up to this number any more, apart from those that are needed.
-    pub(super) fn forget_origins(&mut self, up_to: u64, is_needed: impl Fn(u64) -> bool) {
+    pub(super) fn forget_origins(&mut self, up_to: Seq, is_needed: impl Fn(Seq) -> bool) {
         let Some(earlier) = &mut self.0 else { return };
         let passed = earlier.origins.partition_point(|origin| origin.seq <= up_to);
         let needed: Vec<Origin> = earlier.origins.drain(..passed).filter(|origin| is_needed(origin.seq)).collect();

@@ -6,6 +6,7 @@ use std::ops::RangeInclusive;
 
 use super::queued::Queued;
 use super::unsaved::Unsaved;
+use crate::seq::Seq;
 
 /// What only the disk will have.
 #[derive(Debug)]
@@ -13,11 +14,11 @@ enum InFlight {
     /// A stanza.
     Stanza(Queued),
     /// Numbers that are reserved for adopted stanzas, up to this one.
-    Reserved(u64),
+    Reserved(Seq),
 }
 
 impl InFlight {
-    fn seq(&self) -> u64 {
+    fn seq(&self) -> Seq {
         match self {
             Self::Stanza(item) => item.seq,
             Self::Reserved(last) => *last,
@@ -42,7 +43,7 @@ pub(super) struct Flight {
     waiting: VecDeque<InFlight>,
     bytes: usize,
     /// Ranges of adopted stanzas: nothing there came on the server's leg.
-    reserved: Vec<RangeInclusive<u64>>,
+    reserved: Vec<RangeInclusive<Seq>>,
 }
 
 /// Questions.
@@ -76,25 +77,25 @@ impl Flight {
     }
 
     /// Returns whether this is the number of an adopted stanza.
-    pub(super) fn is_adopted(&self, seq: u64) -> bool {
+    pub(super) fn is_adopted(&self, seq: Seq) -> bool {
         self.reserved.iter().any(|places| places.contains(&seq))
     }
 
     /// Returns whether there are adopted stanzas behind `after` and before `before`.
-    pub(super) fn has_adopted_between(&self, after: u64, before: u64) -> bool {
+    pub(super) fn has_adopted_between(&self, after: Seq, before: Seq) -> bool {
         self.reserved.iter().any(|places| *places.start() < before && after < *places.end())
     }
 
     /// The places from `first` on that are not of adopted stanzas.
-    pub(super) fn not_adopted_from(&self, first: u64) -> Vec<RangeInclusive<u64>> {
+    pub(super) fn not_adopted_from(&self, first: Seq) -> Vec<RangeInclusive<Seq>> {
         let (mut start, mut places) = (first, Vec::new());
         for reserved in self.reserved.iter().filter(|reserved| *reserved.end() >= first) {
             if start < *reserved.start() {
-                places.push(start..=reserved.start() - 1);
+                places.push(start..=reserved.start().previous());
             }
-            start = reserved.end() + 1;
+            start = reserved.end().next();
         }
-        places.push(start..=u64::MAX);
+        places.push(start..=Seq::MAX);
         places
     }
 
@@ -114,7 +115,7 @@ impl Flight {
     }
 
     /// Reserves these numbers for adopted stanzas.
-    pub(super) fn reserve(&mut self, places: RangeInclusive<u64>) {
+    pub(super) fn reserve(&mut self, places: RangeInclusive<Seq>) {
         self.waiting.push_back(InFlight::Reserved(*places.end()));
         self.reserved.push(places);
     }
@@ -157,7 +158,7 @@ impl Flight {
     }
 
     /// All up to this number is on disk.
-    pub(super) fn on_committed(&mut self, seq: u64) {
+    pub(super) fn on_committed(&mut self, seq: Seq) {
         while self.waiting.front().is_some_and(|first| first.seq() <= seq) {
             self.take(0);
         }
@@ -165,7 +166,7 @@ impl Flight {
 
     /// The spool has refused what it was asked to take; what was committed before stays. Returns whether numbers were reserved
     /// for adopted stanzas, which are not moved then.
-    pub(super) fn on_refused(&mut self, committed: u64) -> bool {
+    pub(super) fn on_refused(&mut self, committed: Seq) -> bool {
         let waiting = self.waiting.len();
         self.waiting.retain(|waiting| matches!(waiting, InFlight::Stanza(_)));
         for waiting in &mut self.waiting {

@@ -6,6 +6,7 @@ use std::ops::RangeInclusive;
 use bytes::Bytes;
 
 use super::number::next_own;
+use crate::seq::Seq;
 
 /// Bytes of refusals that are kept, each with [`ENTRY`]. Requests beyond wait on disk until a session takes or drops them.
 const REFUSALS: usize = 64 << 10;
@@ -18,15 +19,15 @@ const RUNS: usize = 1024;
 #[derive(Debug, Default)]
 pub struct Notes {
     /// iq requests, and how each is refused.
-    requests: VecDeque<(u64, Bytes)>,
+    requests: VecDeque<(Seq, Bytes)>,
     refusals: usize,
     /// Stanzas that the server's archive has, side by side.
-    archived: VecDeque<RangeInclusive<u64>>,
+    archived: VecDeque<RangeInclusive<Seq>>,
 }
 
 impl Notes {
     /// At this place is an iq request, to be answered so if the client never has it.
-    pub fn note_request(&mut self, seq: u64, refusal: Bytes) {
+    pub fn note_request(&mut self, seq: Seq, refusal: Bytes) {
         let cost = refusal.len().saturating_add(ENTRY);
         if self.refusals + cost <= REFUSALS {
             self.refusals += cost;
@@ -35,7 +36,7 @@ impl Notes {
     }
 
     /// The server's archive has the stanza at this place.
-    pub fn note_archived(&mut self, seq: u64) {
+    pub fn note_archived(&mut self, seq: Seq) {
         let runs = self.archived.len();
         match self.archived.back_mut() {
             Some(last) if next_own(*last.end()) == seq => *last = *last.start()..=seq,
@@ -45,7 +46,7 @@ impl Notes {
     }
 
     /// All up to this place has been read back, or is no more.
-    pub fn forget(&mut self, up_to: u64) {
+    pub fn forget(&mut self, up_to: Seq) {
         while let Some((_, refusal)) = self.requests.front().filter(|(seq, _)| *seq <= up_to) {
             self.refusals -= refusal.len() + ENTRY;
             self.requests.pop_front();
@@ -54,12 +55,12 @@ impl Notes {
             self.archived.pop_front();
         }
         if let Some(run) = self.archived.front_mut().filter(|run| *run.start() <= up_to) {
-            *run = up_to + 1..=*run.end();
+            *run = up_to.next()..=*run.end();
         }
     }
 
     /// The stanza at this place has been returned to its sender.
-    pub fn remove(&mut self, seq: u64) {
+    pub fn remove(&mut self, seq: Seq) {
         if let Ok(at) = self.requests.binary_search_by_key(&seq, |(seq, _)| *seq)
             && let Some((_, refusal)) = self.requests.remove(at)
         {
@@ -68,13 +69,13 @@ impl Notes {
     }
 
     /// The requests that nobody will answer.
-    pub fn take_requests(&mut self) -> VecDeque<(u64, Bytes)> {
+    pub fn take_requests(&mut self) -> VecDeque<(Seq, Bytes)> {
         self.refusals = 0;
         std::mem::take(&mut self.requests)
     }
 
     /// The places of what the server's archive has.
-    pub fn take_archived(&mut self) -> VecDeque<RangeInclusive<u64>> {
+    pub fn take_archived(&mut self) -> VecDeque<RangeInclusive<Seq>> {
         std::mem::take(&mut self.archived)
     }
 }
@@ -88,18 +89,18 @@ mod tests {
     fn what_is_read_back_is_not_noted_any_more() {
         let mut tail = Notes::default();
         for seq in [3, 4, 5, 7, 8, 10, 11] {
-            tail.note_archived(seq * STRIDE);
-            tail.note_request(seq * STRIDE, Bytes::from_static(b"<iq/>"));
+            tail.note_archived(Seq::new(seq * STRIDE));
+            tail.note_request(Seq::new(seq * STRIDE), Bytes::from_static(b"<iq/>"));
         }
-        tail.forget(4 * STRIDE);
-        tail.forget(7 * STRIDE);
-        tail.remove(11 * STRIDE);
+        tail.forget(Seq::new(4 * STRIDE));
+        tail.forget(Seq::new(7 * STRIDE));
+        tail.remove(Seq::new(11 * STRIDE));
         assert_eq!(tail.archived.len(), 2);
         let archived = tail.take_archived();
         for (seq, is_archived) in [(7, false), (8, true), (9, false), (10, true), (11, true), (12, false)] {
-            assert_eq!(archived.iter().any(|run| run.contains(&(seq * STRIDE))), is_archived, "{seq}");
+            assert_eq!(archived.iter().any(|run| run.contains(&Seq::new(seq * STRIDE))), is_archived, "{seq}");
         }
-        let requests: Vec<_> = tail.take_requests().iter().map(|(seq, _)| seq / STRIDE).collect();
+        let requests: Vec<_> = tail.take_requests().iter().map(|(seq, _)| seq.get() / STRIDE).collect();
         assert_eq!(requests, [8, 10]);
     }
 
@@ -108,12 +109,12 @@ mod tests {
         let mut tail = Notes::default();
         let refusal = Bytes::from(vec![b'x'; 1000]);
         for seq in (0..10_000).step_by(2) {
-            tail.note_archived(seq * STRIDE);
-            tail.note_request(seq * STRIDE, refusal.clone());
+            tail.note_archived(Seq::new(seq * STRIDE));
+            tail.note_request(Seq::new(seq * STRIDE), refusal.clone());
         }
         assert_eq!((tail.archived.len(), tail.requests.len()), (RUNS, REFUSALS / (1000 + ENTRY)));
-        tail.forget(9_998 * STRIDE);
-        tail.note_request(10_001 * STRIDE, refusal.clone());
+        tail.forget(Seq::new(9_998 * STRIDE));
+        tail.note_request(Seq::new(10_001 * STRIDE), refusal.clone());
         assert_eq!((tail.archived.len(), tail.requests.len(), tail.refusals), (0, 1, 1000 + ENTRY));
     }
 }

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use super::number::is_inherited;
 use super::spooled::weight;
 use crate::clock::UnixMillis;
+use crate::seq::Seq;
 use crate::session::Cause;
 use crate::session::stamp::Ahead;
 use crate::xml::{Element, Kind, ns};
@@ -33,7 +34,7 @@ pub struct Queued {
     /// How much later that is than the clock said.
     pub ahead: Ahead,
     /// Its number in the queue.
-    pub seq: u64,
+    pub seq: Seq,
     /// Its number on the server's stream management leg, if it has one: they count from one.
     pub ordinal: Option<NonZeroU64>,
     /// Of a kind that must not be lost (invariant 2).
@@ -58,7 +59,7 @@ pub struct Queued {
 
 impl Queued {
     /// A stanza that came at this time, without a number, and need not be kept.
-    pub fn new(element: Element, seq: u64, received: UnixMillis) -> Self {
+    pub fn new(element: Element, seq: Seq, received: UnixMillis) -> Self {
         Self {
             notifies: may_notify(&element),
             element,
@@ -78,7 +79,7 @@ impl Queued {
     }
 
     /// A stanza that came at this time and was read back from a spool.
-    pub(super) fn read_back(element: Element, seq: u64, received: UnixMillis) -> Self {
+    pub(super) fn read_back(element: Element, seq: Seq, received: UnixMillis) -> Self {
         Self { durable: true, waited: true, spooled: true, ..Self::new(element, seq, received) }
     }
 
@@ -128,7 +129,7 @@ impl Queued {
     }
 
     /// The own spool has refused what it was asked to take and has not answered. It may have it all the same.
-    pub(super) fn on_refused(&mut self, committed: u64) {
+    pub(super) fn on_refused(&mut self, committed: Seq) {
         if self.spooled && self.seq > committed && !is_inherited(self.seq) {
             (self.spooled, self.doubtful) = (false, true);
         }
@@ -140,22 +141,22 @@ impl Queued {
     }
 
     /// Returns whether the own spool has it.
-    pub(super) fn is_on_disk(&self, committed: u64) -> bool {
+    pub(super) fn is_on_disk(&self, committed: Seq) -> bool {
         self.spooled && self.seq <= committed && !is_inherited(self.seq)
     }
 
     /// Returns whether it must not be lost, and no disk has it.
-    pub(super) fn is_unsaved(&self, committed: u64) -> bool {
+    pub(super) fn is_unsaved(&self, committed: Seq) -> bool {
         self.durable && !is_inherited(self.seq) && !(self.spooled && self.seq <= committed)
     }
 
     /// Returns whether the server need not keep it.
-    pub(super) fn is_settled(&self, committed: u64) -> bool {
+    pub(super) fn is_settled(&self, committed: Seq) -> bool {
         !self.durable || self.ordinal.is_none() || self.spooled && self.seq <= committed
     }
 
     /// The same in another place, of which no spool knows.
-    pub fn anew(self, seq: u64) -> Self {
+    pub fn anew(self, seq: Seq) -> Self {
         Self { seq, spooled: false, doubtful: false, ..self }
     }
 

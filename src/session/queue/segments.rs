@@ -6,6 +6,7 @@ use std::num::NonZeroU64;
 use super::number::FIRST;
 use super::queued::Queued;
 use super::unsaved::Unsaved;
+use crate::seq::Seq;
 
 /// Room for so many stanzas is kept while none is there.
 const FEW: usize = 4;
@@ -44,9 +45,9 @@ pub(super) struct Segments {
     /// How many unwritten stanzas cannot be spilled, as far as it is known.
     stayed: usize,
     /// What was handed to the spool up to this number is on disk.
-    committed: u64,
+    committed: Seq,
     /// The highest number that the client has acknowledged.
-    passed: u64,
+    passed: Seq,
     bytes: usize,
     notifying: usize,
     unsaved: Unsaved,
@@ -59,8 +60,8 @@ impl Default for Segments {
             written: 0,
             prefixes: Prefixes::default(),
             stayed: 0,
-            committed: FIRST - 1,
-            passed: 0,
+            committed: FIRST.previous(),
+            passed: Seq::ZERO,
             bytes: 0,
             notifying: 0,
             unsaved: Unsaved::default(),
@@ -112,22 +113,22 @@ impl Segments {
     }
 
     /// What was handed to the spool up to this number is on disk.
-    pub(super) fn committed(&self) -> u64 {
+    pub(super) fn committed(&self) -> Seq {
         self.committed
     }
 
     /// The highest number that the client has acknowledged.
-    pub(super) fn passed(&self) -> u64 {
+    pub(super) fn passed(&self) -> Seq {
         self.passed
     }
 
     /// The stanza with this number.
-    pub(super) fn find(&self, seq: u64) -> Option<&Queued> {
+    pub(super) fn find(&self, seq: Seq) -> Option<&Queued> {
         self.items.binary_search_by_key(&seq, |item| item.seq).ok().and_then(|at| self.items.get(at))
     }
 
     /// The number of the newest stanza that was written, or acknowledged.
-    pub(super) fn last_written(&self) -> u64 {
+    pub(super) fn last_written(&self) -> Seq {
         let last = self.written.checked_sub(1).and_then(|at| self.items.get(at));
         last.map_or(self.passed, |item| item.seq.max(self.passed))
     }
@@ -138,7 +139,7 @@ impl Segments {
     }
 
     /// The number of the oldest stanza that neither the client nor the disk has.
-    pub(super) fn first_unsaved(&self) -> Option<u64> {
+    pub(super) fn first_unsaved(&self) -> Option<Seq> {
         self.items.iter().find(|item| item.is_unsaved(self.committed)).map(|item| item.seq)
     }
 
@@ -221,7 +222,7 @@ impl Segments {
     }
 
     /// Removes an unwritten stanza.
-    pub(super) fn remove_unwritten(&mut self, seq: u64) -> Option<Queued> {
+    pub(super) fn remove_unwritten(&mut self, seq: Seq) -> Option<Queued> {
         let at = self.items.iter().rposition(|item| item.seq == seq).filter(|at| *at >= self.written)?;
         self.remove(at)
     }
@@ -239,7 +240,7 @@ impl Segments {
     }
 
     /// Removes a written stanza. A placeholder stays, because the client may count the stanza.
-    pub(super) fn remove_written(&mut self, seq: u64) -> Option<Queued> {
+    pub(super) fn remove_written(&mut self, seq: Seq) -> Option<Queued> {
         let at = self.written().position(|item| item.seq == seq)?;
         self.replace(at)
     }
@@ -328,7 +329,7 @@ impl Segments {
     }
 
     /// The newest stanza is held: once written it says since when it waits.
-    pub(super) fn delay(&mut self, seq: u64) {
+    pub(super) fn delay(&mut self, seq: Seq) {
         if let Some(item) = self.items.back_mut().filter(|item| item.seq == seq) {
             item.waited = true;
         }
@@ -378,7 +379,7 @@ impl Segments {
     }
 
     /// What was handed to the spool up to this number is on disk.
-    pub(super) fn on_committed(&mut self, seq: u64) {
+    pub(super) fn on_committed(&mut self, seq: Seq) {
         let before = self.committed;
         self.committed = before.max(seq);
         let from = self.items.partition_point(|item| item.seq <= before);
@@ -414,16 +415,17 @@ mod tests {
 
     #[test]
     fn a_removed_stanza_that_was_written_does_not_count_an_unwritten_one_as_written() {
+        let own = |place: u64| Seq::new(place * STRIDE);
         let mut segments = Segments::default();
         for place in 1..=4 {
             let element = Element::parse("<message/>".into(), &Header::bare()).unwrap();
-            segments.push(Queued::new(element, place * STRIDE, UnixMillis::new(0)).durable());
+            segments.push(Queued::new(element, own(place), UnixMillis::new(0)).durable());
         }
         segments.write_next();
         segments.write_next();
-        let removed = segments.remove_where(|item| [STRIDE, 4 * STRIDE].contains(&item.seq));
-        assert_eq!(removed.iter().map(|item| item.seq).collect::<Vec<_>>(), [STRIDE, 4 * STRIDE]);
-        assert_eq!(segments.written().map(|item| item.seq).collect::<Vec<_>>(), [2 * STRIDE]);
-        assert_eq!(segments.next_unwritten().map(|item| item.seq), Some(3 * STRIDE));
+        let removed = segments.remove_where(|item| [own(1), own(4)].contains(&item.seq));
+        assert_eq!(removed.iter().map(|item| item.seq).collect::<Vec<_>>(), [own(1), own(4)]);
+        assert_eq!(segments.written().map(|item| item.seq).collect::<Vec<_>>(), [own(2)]);
+        assert_eq!(segments.next_unwritten().map(|item| item.seq), Some(own(3)));
     }
 }

@@ -5,10 +5,11 @@ use std::ops::RangeInclusive;
 use super::Queue;
 use super::queued::Queued;
 use crate::push::account::LoginId;
+use crate::seq::Seq;
 
 impl Queue {
     /// Sets a written stanza aside. A placeholder stays in the queue, because the client may count the stanza.
-    pub fn set_written_aside(&mut self, seq: u64) {
+    pub fn set_written_aside(&mut self, seq: Seq) {
         let item = self.segments.remove_written(seq);
         self.put_aside(item);
     }
@@ -57,23 +58,23 @@ impl Queue {
             return Vec::new();
         }
         let written = self.segments.written().take(count).filter(|item| item.gone);
-        let written: Vec<u64> = written.map(|item| item.seq).collect();
+        let written: Vec<Seq> = written.map(|item| item.seq).collect();
         self.remove_aside(|item| written.contains(&item.seq))
     }
 
     /// Returns `places` of a spool without the places of stanzas that are set aside. `None` is the session's own spool.
-    pub fn spare(&self, spool: Option<LoginId>, places: RangeInclusive<u64>) -> Vec<RangeInclusive<u64>> {
+    pub fn spare(&self, spool: Option<LoginId>, places: RangeInclusive<Seq>) -> Vec<RangeInclusive<Seq>> {
         let place = |item: &Queued| match self.origin(item.seq) {
             Some((other, place)) => (spool == Some(other)).then_some(place),
             None => spool.is_none().then_some(item.seq),
         };
-        let mut spared: Vec<u64> = self.aside().filter_map(place).filter(|place| places.contains(place)).collect();
+        let mut spared: Vec<Seq> = self.aside().filter_map(place).filter(|place| places.contains(place)).collect();
         spared.sort_unstable();
         let (mut start, end) = (Some(*places.start()), *places.end());
         let mut parts = Vec::with_capacity(spared.len() + 1);
         for place in spared {
-            parts.extend(start.filter(|start| *start < place).map(|start| start..=place.saturating_sub(1)));
-            start = place.checked_add(1);
+            parts.extend(start.filter(|start| *start < place).map(|start| start..=place.previous()));
+            start = place.checked_next();
         }
         parts.extend(start.filter(|start| *start <= end).map(|start| start..=end));
         parts
@@ -102,7 +103,7 @@ mod tests {
     }
 
     fn written(queue: &mut Queue) -> Vec<u64> {
-        std::iter::from_fn(|| queue.write_next().map(|item| item.seq / S)).collect()
+        std::iter::from_fn(|| queue.write_next().map(|item| item.seq.get() / S)).collect()
     }
 
     #[test]
@@ -112,16 +113,19 @@ mod tests {
         spooled(&mut queue);
         assert_eq!(written(&mut queue), [1, 2, 3, 4]);
         let bytes = queue.bytes();
-        queue.set_written_aside(S);
-        queue.set_written_aside(3 * S);
-        assert_eq!(queue.first_unacked().map(|item| item.seq), Some(2 * S));
+        queue.set_written_aside(Seq::new(S));
+        queue.set_written_aside(Seq::new(3 * S));
+        assert_eq!(queue.first_unacked().map(|item| item.seq), Some(Seq::new(2 * S)));
         assert_eq!((queue.iter().count(), queue.count_aside(), queue.bytes() >= bytes), (2, 2, true));
-        assert_eq!(queue.spare(None, 0..=4 * S), [0..=S - 1, S + 1..=3 * S - 1, 3 * S + 1..=4 * S]);
-        assert_eq!(queue.spare(None, 2 * S..=3 * S), [2 * S..=3 * S - 1]);
-        assert_eq!(queue.spare(None, 3 * S..=3 * S), []);
-        assert_eq!(queue.spare(Some(LoginId(9)), 0..=4 * S), [0..=4 * S]);
+        assert_eq!(
+            queue.spare(None, Seq::range(0..=4 * S)),
+            [Seq::range(0..=S - 1), Seq::range(S + 1..=3 * S - 1), Seq::range(3 * S + 1..=4 * S)]
+        );
+        assert_eq!(queue.spare(None, Seq::range(2 * S..=3 * S)), [Seq::range(2 * S..=3 * S - 1)]);
+        assert_eq!(queue.spare(None, Seq::range(3 * S..=3 * S)), []);
+        assert_eq!(queue.spare(Some(LoginId(9)), Seq::range(0..=4 * S)), [Seq::range(0..=4 * S)]);
         // The client has the first two.
-        assert_eq!(queue.first_written(2).map(|item| item.seq).collect::<Vec<_>>(), [S, 2 * S]);
+        assert_eq!(queue.first_written(2).map(|item| item.seq).collect::<Vec<_>>(), [S, 2 * S].map(Seq::new));
         assert_eq!(queue.acknowledge_aside(2).len(), 1);
         queue.acknowledge(2);
         queue.rewind();
@@ -130,7 +134,10 @@ mod tests {
         queue.take_back(|_| true);
         assert_eq!((written(&mut queue), queue.count_aside()), (vec![3], 0));
         queue.acknowledge(1);
-        assert_eq!((queue.bytes(), queue.is_empty(), queue.spare(None, 0..=S)), (0, true, vec![0..=S]));
+        assert_eq!(
+            (queue.bytes(), queue.is_empty(), queue.spare(None, Seq::range(0..=S))),
+            (0, true, vec![Seq::range(0..=S)])
+        );
     }
 
     #[test]
@@ -139,14 +146,14 @@ mod tests {
         (1..=2).for_each(|n| hold(&mut queue, n));
         queue.set_next_aside();
         assert_eq!((written(&mut queue), queue.first_unsettled()), (vec![2], Some(1)));
-        let asked: Vec<u64> = queue.take_unspooled(usize::MAX).iter().map(|item| item.seq).collect();
-        assert_eq!(asked, [S, 2 * S]);
+        let asked: Vec<Seq> = queue.take_unspooled(usize::MAX).iter().map(|item| item.seq).collect();
+        assert_eq!(asked, [S, 2 * S].map(Seq::new));
         queue.on_refused();
-        assert!(!queue.is_committed_to(S));
-        let again: Vec<u64> = queue.take_unspooled(usize::MAX).iter().map(|item| item.seq).collect();
+        assert!(!queue.is_committed_to(Seq::new(S)));
+        let again: Vec<Seq> = queue.take_unspooled(usize::MAX).iter().map(|item| item.seq).collect();
         assert_eq!(again, asked);
-        queue.on_committed(2 * S);
-        assert_eq!((queue.first_unsettled(), queue.is_committed_to(2 * S)), (None, true));
+        queue.on_committed(Seq::new(2 * S));
+        assert_eq!((queue.first_unsettled(), queue.is_committed_to(Seq::new(2 * S))), (None, true));
     }
 
     #[test]
@@ -159,6 +166,6 @@ mod tests {
         queue.take_back(|_| true);
         let back = written(&mut queue).len();
         assert_eq!((back + queue.count_aside(), back > 0, queue.count_aside() > 0), (5, true, true));
-        assert_eq!(queue.spare(None, 5 * S..=5 * S), []);
+        assert_eq!(queue.spare(None, Seq::range(5 * S..=5 * S)), []);
     }
 }

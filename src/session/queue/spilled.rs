@@ -7,6 +7,7 @@ use bytes::{Bytes, BytesMut};
 
 use super::queued::Queued;
 use super::spooled::Spooled;
+use crate::seq::Seq;
 use crate::xml::{Element, Header};
 
 /// Room for so many places is kept at first.
@@ -15,7 +16,7 @@ const FEW: usize = 4;
 /// What memory must know of a message that is spilled.
 #[derive(Clone, Copy, Debug)]
 struct SpilledPlace {
-    seq: u64,
+    seq: Seq,
     /// So many bytes were added behind its name for the spool.
     added: u16,
     /// The server's archive has it.
@@ -61,16 +62,16 @@ impl Spill {
     }
 
     /// The first number.
-    pub(super) fn first(&self) -> Option<u64> {
+    pub(super) fn first(&self) -> Option<Seq> {
         self.0.as_ref()?.places.front().map(|place| place.seq)
     }
 
-    pub(super) fn has(&self, seq: u64) -> bool {
+    pub(super) fn has(&self, seq: Seq) -> bool {
         self.0.as_ref().is_some_and(|spilled| spilled.places.binary_search_by_key(&seq, |place| place.seq).is_ok())
     }
 
     /// The numbers of those that are in the server's archive.
-    pub(super) fn archived(&self) -> impl Iterator<Item = u64> {
+    pub(super) fn archived(&self) -> impl Iterator<Item = Seq> {
         let places = self.0.iter().flat_map(|spilled| &spilled.places);
         places.filter(|place| place.archived).map(|place| place.seq)
     }
@@ -108,7 +109,7 @@ impl Spill {
 
 impl SpilledPlaces {
     /// Removes all up to this number; returns what was known of the one with it.
-    fn take(&mut self, seq: u64) -> Option<SpilledPlace> {
+    fn take(&mut self, seq: Seq) -> Option<SpilledPlace> {
         let count = self.places.partition_point(|place| place.seq <= seq);
         self.places.drain(..count).next_back().filter(|place| place.seq == seq)
     }

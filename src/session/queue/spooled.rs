@@ -6,6 +6,7 @@ use bytes::Bytes;
 
 use crate::clock::UnixMillis;
 use crate::push::account::LoginId;
+use crate::seq::Seq;
 
 /// What a queued stanza costs beside its bytes.
 const OVERHEAD: usize = 160;
@@ -19,7 +20,7 @@ pub(super) fn weight(len: usize) -> usize {
 #[derive(Clone, PartialEq, Eq)]
 pub struct Spooled {
     /// Its place among all stanzas for the device, ascending, never reused.
-    pub seq: u64,
+    pub seq: Seq,
     /// When it came.
     pub received: UnixMillis,
     /// Addressed to the account itself, so that another device may have it.
@@ -43,7 +44,7 @@ pub struct Load {
     /// The session that wrote the spool; `None` for the own one.
     pub spool: Option<LoginId>,
     /// Behind this place.
-    pub after: u64,
+    pub after: Seq,
     /// Stanzas of so much [`Spooled::weight`], one at least.
     pub weight: usize,
 }

@@ -11,6 +11,7 @@ use super::unsaved::Unsaved;
 use super::{Placement, Queue};
 use crate::clock::UnixMillis;
 use crate::push::account::LoginId;
+use crate::seq::Seq;
 use crate::xml::{Element, Header, Kind};
 
 /// Stanzas that go to the spool.
@@ -23,7 +24,7 @@ impl Queue {
             if full.is_none() {
                 return Placement::Memory(seq);
             }
-            self.tail.begin(seq - 1);
+            self.tail.begin(seq.previous());
             self.room.on_full(full);
         }
         Placement::SpoolOnly(seq)
@@ -37,9 +38,9 @@ impl Queue {
 
     /// Gives away numbers for stanzas that the spool will have: they come before all that is pushed from now on. Returns the
     /// first and the last; [`Queue::on_committed`] with the last one says that they are there.
-    pub fn reserve(&mut self) -> RangeInclusive<u64> {
+    pub fn reserve(&mut self) -> RangeInclusive<Seq> {
         let places = self.numbers.reserve();
-        self.tail.begin(places.start() - 1);
+        self.tail.begin(places.start().previous());
         self.flight.reserve(places.clone());
         places
     }
@@ -79,7 +80,7 @@ impl Queue {
     }
 
     /// What was handed to the spool up to this place is on disk.
-    pub fn on_committed(&mut self, seq: u64) {
+    pub fn on_committed(&mut self, seq: Seq) {
         self.segments.on_committed(seq);
         self.flight.on_committed(seq);
         self.close_tail();
@@ -99,7 +100,7 @@ impl Queue {
     }
 
     /// What was handed to the spool up to here is on disk.
-    pub fn last_committed(&self) -> u64 {
+    pub fn last_committed(&self) -> Seq {
         self.segments.committed()
     }
 
@@ -109,7 +110,7 @@ impl Queue {
     }
 
     /// The same for what came up to this number.
-    pub fn is_committed_to(&self, seq: u64) -> bool {
+    pub fn is_committed_to(&self, seq: Seq) -> bool {
         let flying = self.flight.stanzas().next().map(|item| item.seq);
         let aside = self.aside.first_unsaved(self.last_committed());
         self.segments.first_unsaved().into_iter().chain(flying).chain(aside).all(|unsaved| unsaved > seq)
@@ -176,7 +177,7 @@ impl Queue {
     }
 
     /// Whether this is the number of an adopted stanza.
-    pub fn is_adopted(&self, seq: u64) -> bool {
+    pub fn is_adopted(&self, seq: Seq) -> bool {
         self.flight.is_adopted(seq)
     }
 
@@ -208,10 +209,10 @@ impl Queue {
     }
 
     /// The spool to read back from, and behind which place.
-    fn next_load(&self) -> Option<(Option<LoginId>, u64)> {
+    fn next_load(&self) -> Option<(Option<LoginId>, Seq)> {
         let gap = self.earlier.gap();
         if let Some(first) = self.spill.first().filter(|first| gap.is_none_or(|before| *first < before)) {
-            return Some((None, first - 1));
+            return Some((None, first.previous()));
         }
         match gap {
             Some(before) if !self.has_adopted_before(before) => {
@@ -222,7 +223,7 @@ impl Queue {
     }
 
     /// Whether adopted stanzas on disk come before this number.
-    fn has_adopted_before(&self, seq: u64) -> bool {
+    fn has_adopted_before(&self, seq: Seq) -> bool {
         self.tail.after().is_some_and(|after| self.flight.has_adopted_between(after, seq))
     }
 
@@ -254,13 +255,13 @@ impl Queue {
     }
 
     /// Appends a stanza that was read back from the spool.
-    pub fn push_loaded(&mut self, seq: u64, element: Element, received: UnixMillis) {
+    pub fn push_loaded(&mut self, seq: Seq, element: Element, received: UnixMillis) {
         self.skip_loaded(seq);
         self.hold(Queued::read_back(element, seq, received));
     }
 
     /// A stanza that was read back is not for the client.
-    pub fn skip_loaded(&mut self, seq: u64) {
+    pub fn skip_loaded(&mut self, seq: Seq) {
         self.tail.on_read(seq);
     }
 
@@ -270,7 +271,7 @@ impl Queue {
     }
 
     /// All that was on disk when it was asked for has been read back.
-    pub fn loaded_all(&mut self, committed: u64) {
+    pub fn loaded_all(&mut self, committed: Seq) {
         self.tail.on_read_all(committed);
         self.spill.clear();
         self.close_tail();
@@ -293,7 +294,7 @@ impl Queue {
     }
 
     /// The places of spilled messages that are in the server's archive.
-    pub fn archived_of_spilled(&self) -> impl Iterator<Item = u64> {
+    pub fn archived_of_spilled(&self) -> impl Iterator<Item = Seq> {
         self.spill.archived()
     }
 
@@ -303,7 +304,7 @@ impl Queue {
     }
 
     /// Whether the stanza at this place is not in memory, as far as it waits.
-    pub fn is_on_disk_only(&self, seq: u64) -> bool {
+    pub fn is_on_disk_only(&self, seq: Seq) -> bool {
         self.tail.has(seq) || self.spill.has(seq)
     }
 }
@@ -320,7 +321,7 @@ mod tests {
         for xml in
             ["<message><p:a/></message>", "<message\n to='a'/>", "<message/>", "<message xml:lang='de'></message>"]
         {
-            let mut queue = Queue::new(1 << 20);
+            let (mut queue, first) = (Queue::new(1 << 20), Seq::new(STRIDE));
             for _ in 0..2 {
                 let element = Element::parse(xml.into(), &header).unwrap();
                 let super::super::Placement::Memory(seq) = queue.place(xml.len()) else { panic!("no room") };
@@ -333,14 +334,14 @@ mod tests {
                     Spooled { seq, received, shared: false, archived: false, bytes }
                 });
             let spooled: Vec<_> = spooled.collect();
-            queue.on_committed(2 * STRIDE);
+            queue.on_committed(Seq::new(2 * STRIDE));
             let before = queue.bytes();
-            queue.spill(0, &bare, |item| (item.seq == STRIDE).then_some(ArchiveCopy::Absent));
-            assert!(queue.bytes() < before && queue.is_on_disk_only(STRIDE) && queue.write_next().is_none());
+            queue.spill(0, &bare, |item| (item.seq == first).then_some(ArchiveCopy::Absent));
+            assert!(queue.bytes() < before && queue.is_on_disk_only(first) && queue.write_next().is_none());
             assert!(spooled.into_iter().all(|item| queue.read_back(item).unwrap().is_none()), "memory has the other");
             assert_eq!((queue.bytes(), queue.len(), queue.has_tail()), (before, 2, false));
             let written = queue.write_next().unwrap();
-            assert_eq!((written.seq, &written.element.bytes()[..]), (STRIDE, xml.as_bytes()));
+            assert_eq!((written.seq, &written.element.bytes()[..]), (first, xml.as_bytes()));
             assert!(Arc::ptr_eq(written.element.header(), &header));
         }
     }

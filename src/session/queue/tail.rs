@@ -1,18 +1,19 @@
 //! The tail of the queue: the stanzas behind those in memory, which only the spool has.
 
 use super::notes::Notes;
+use crate::seq::Seq;
 
 /// The stanzas behind a number: while there are any, newer ones join them.
 #[derive(Debug, Default)]
 pub(super) struct Tail {
     /// What is to be read back begins behind this number.
-    after: Option<u64>,
+    after: Option<Seq>,
     notes: Option<Box<Notes>>,
 }
 
 impl Tail {
     /// The tail begins behind this number, unless it has begun before.
-    pub(super) fn begin(&mut self, after: u64) {
+    pub(super) fn begin(&mut self, after: Seq) {
         self.after.get_or_insert(after);
     }
 
@@ -22,28 +23,28 @@ impl Tail {
     }
 
     /// The number behind which the tail begins.
-    pub(super) fn after(&self) -> Option<u64> {
+    pub(super) fn after(&self) -> Option<Seq> {
         self.after
     }
 
     /// Returns whether a stanza belongs to the tail.
-    pub(super) fn has(&self, seq: u64) -> bool {
+    pub(super) fn has(&self, seq: Seq) -> bool {
         self.after.is_some_and(|after| seq > after)
     }
 
     /// Returns whether the tail is open, and all of it that was committed has been read back.
-    pub(super) fn is_read_to(&self, committed: u64) -> bool {
+    pub(super) fn is_read_to(&self, committed: Seq) -> bool {
         self.after.is_some_and(|after| after >= committed)
     }
 
     /// The stanza with this number has been read back.
-    pub(super) fn on_read(&mut self, seq: u64) {
+    pub(super) fn on_read(&mut self, seq: Seq) {
         self.after = Some(seq);
         self.forget_notes(seq);
     }
 
     /// All up to this number has been read back.
-    pub(super) fn on_read_all(&mut self, committed: u64) {
+    pub(super) fn on_read_all(&mut self, committed: Seq) {
         self.after = self.after.map(|after| after.max(committed));
         self.forget_notes(committed);
     }
@@ -58,14 +59,14 @@ impl Tail {
         self.notes.get_or_insert_default()
     }
 
-    fn forget_notes(&mut self, up_to: u64) {
+    fn forget_notes(&mut self, up_to: Seq) {
         if let Some(notes) = &mut self.notes {
             notes.forget(up_to);
         }
     }
 
     /// The stanza with this number has been returned to its sender.
-    pub(super) fn forget_note(&mut self, seq: u64) {
+    pub(super) fn forget_note(&mut self, seq: Seq) {
         if let Some(notes) = &mut self.notes {
             notes.remove(seq);
         }

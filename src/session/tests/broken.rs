@@ -13,7 +13,7 @@ fn late(n: usize) -> String {
     message(n).replace("</message>", &format!("{LATE}</message>"))
 }
 
-fn ids(spool: &BTreeMap<u64, Spooled>) -> Vec<String> {
+fn ids(spool: &BTreeMap<Seq, Spooled>) -> Vec<String> {
     let id =
         |item: &Spooled| element(std::str::from_utf8(&item.bytes).unwrap()).node().attr("id").map(|id| id.into_owned());
     spool.values().filter_map(id).collect()
@@ -259,7 +259,7 @@ fn another_devices_message_does_not_come_to_one_that_has_it_as_a_copy_or_carbon(
     rig.upstream(&inner(2, "").replace("/old", "/phone"));
     rig.upstream(&carbon(inner(9, sid)));
     let orphan = |(n, sid): (usize, &str)| Spooled {
-        seq: 0,
+        seq: Seq::ZERO,
         received: UnixMillis::new(1000),
         shared: true,
         archived: false,

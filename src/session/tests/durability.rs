@@ -177,7 +177,7 @@ fn what_the_server_confirms_in_parting_counts_too() {
 #[test]
 fn a_fresh_session_of_a_device_gets_what_waited_before_its_presence_passes() {
     let earlier = |seq| Spooled {
-        seq,
+        seq: Seq::new(seq),
         received: UnixMillis::new(0),
         shared: true,
         archived: false,

@@ -5,7 +5,7 @@ use crate::session::Orphans;
 
 fn waiting(seq: u64, xml: &str) -> Spooled {
     let bytes = Bytes::copy_from_slice(xml.as_bytes());
-    Spooled { seq, received: UnixMillis::new(1000), shared: false, archived: false, bytes }
+    Spooled { seq: Seq::new(seq), received: UnixMillis::new(1000), shared: false, archived: false, bytes }
 }
 
 fn enabled(mut rig: Rig) -> Rig {

@@ -7,7 +7,13 @@ use crate::session::backlog::{BacklogReading, EarlierSessions};
 const ENABLE: &str = "<enable xmlns='urn:xmpp:sm:3' resume='true'/>";
 
 fn left(seq: u64, n: usize) -> Spooled {
-    Spooled { seq, received: UnixMillis::new(1000), shared: false, archived: false, bytes: Bytes::from(message(n)) }
+    Spooled {
+        seq: Seq::new(seq),
+        received: UnixMillis::new(1000),
+        shared: false,
+        archived: false,
+        bytes: Bytes::from(message(n)),
+    }
 }
 
 fn ack(rig: &mut Rig, h: u32) {

@@ -45,6 +45,7 @@ use crate::push::account::{Account, Change, Device, DeviceId, DeviceRecognition,
 use crate::push::notification::Publish;
 use crate::push::registration::Target;
 use crate::push::settings::PushSettings;
+use crate::seq::Seq;
 use crate::xml::{Element, Frame, Header};
 
 static NUMBERS: AtomicU64 = AtomicU64::new(1);
@@ -94,9 +95,9 @@ struct Rig {
     previd: Option<String>,
     /// What the store holds.
     account: Account,
-    spool: BTreeMap<u64, Spooled>,
+    spool: BTreeMap<Seq, Spooled>,
     /// The spools of the device's earlier sessions.
-    earlier: BTreeMap<LoginId, BTreeMap<u64, Spooled>>,
+    earlier: BTreeMap<LoginId, BTreeMap<Seq, Spooled>>,
     /// What waits for another device.
     orphans: Vec<Spooled>,
     /// The disk does not answer yet.
@@ -272,7 +273,7 @@ impl Rig {
                 Output::Unspool { spool, places } => self.spool_of(spool).retain(|seq, _| !places.contains(seq)),
                 Output::TakeOver => {
                     let filled = self.earlier.iter().filter(|(_, spool)| !spool.is_empty());
-                    let inherited = |(spool, items): (&LoginId, &BTreeMap<u64, Spooled>)| Inherited {
+                    let inherited = |(spool, items): (&LoginId, &BTreeMap<Seq, Spooled>)| Inherited {
                         spool: *spool,
                         last_seq: *items.keys().last().unwrap(),
                     };
@@ -281,7 +282,7 @@ impl Rig {
                 }
                 Output::Load(Load { spool, after, weight }) => {
                     let (mut items, mut left) = (Vec::new(), weight);
-                    for item in self.spool_of(spool).range(after + 1..).map(|(_, item)| item) {
+                    for item in self.spool_of(spool).range(after.next()..).map(|(_, item)| item) {
                         if !items.is_empty() && item.weight() > left {
                             break;
                         }
@@ -291,9 +292,10 @@ impl Rig {
                     self.session.handle(self.now, Input::Loaded(items));
                 }
                 Output::Adopt { places, .. } => {
-                    let (first, last) = (*places.start(), *places.end());
-                    for (item, seq) in std::mem::take(&mut self.orphans).into_iter().zip(first..) {
+                    let (mut seq, last) = (*places.start(), *places.end());
+                    for item in std::mem::take(&mut self.orphans) {
                         self.spool.insert(seq, Spooled { seq, ..item });
+                        seq = seq.next();
                     }
                     self.disk_says(Input::Spooled { up_to: last });
                 }
@@ -314,7 +316,7 @@ impl Rig {
         }
     }
 
-    fn spool_of(&mut self, spool: Option<LoginId>) -> &mut BTreeMap<u64, Spooled> {
+    fn spool_of(&mut self, spool: Option<LoginId>) -> &mut BTreeMap<Seq, Spooled> {
         match spool {
             Some(login) => self.earlier.entry(login).or_default(),
             None => &mut self.spool,

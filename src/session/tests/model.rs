@@ -29,6 +29,7 @@ use crate::clock::{UnixMillis, UnixSecs};
 use crate::jid::FullJid;
 use crate::push::account::{Account, Device, DeviceId, DeviceRecognition, LoginId};
 use crate::push::registration::{Registration, Target};
+use crate::seq::Seq;
 use crate::session::rewrite::offers::ServerFeatures;
 use crate::session::settings::{Hibernation, StreamManagement};
 use crate::xml::{Element, Frame, Header};
@@ -756,7 +757,7 @@ impl World {
         let number = self.lives().map(|life| life.number).max().unwrap_or_default() + 1;
         let login = LoginId(u64::from(number) * 1000);
         let line = &mut self.disk.line;
-        (line.own, line.last_seq, line.handed_over) = (login, 0, 0);
+        (line.own, line.last_seq, line.handed_over) = (login, Seq::ZERO, Seq::ZERO);
         self.disk.open = self.lives().skip(1).map(Life::login).chain([login]).collect();
         let clock = Clock { now: self.now, wall: self.wall };
         let mut session = Session::new(Arc::clone(&self.settings), bound, owner, random, clock);

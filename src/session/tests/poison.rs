@@ -49,7 +49,7 @@ impl Rig {
 
     /// The device logs in anew, after the end of the session or of the whole daemon.
     fn log_in_anew(self) -> Self {
-        let mut spools: BTreeMap<LoginId, BTreeMap<u64, Spooled>> = self.earlier;
+        let mut spools: BTreeMap<LoginId, BTreeMap<Seq, Spooled>> = self.earlier;
         let next = spools.keys().last().map_or(1, |login| login.0 + 1);
         spools.insert(LoginId(next), self.spool);
         let settings = Settings { session_queue: 1 << 20, ..Settings::default() };
@@ -72,7 +72,13 @@ impl Rig {
 
 /// Something waits.
 fn left() -> Spooled {
-    Spooled { seq: 1, received: UnixMillis::new(1000), shared: false, archived: false, bytes: Bytes::from(message(99)) }
+    Spooled {
+        seq: Seq::new(1),
+        received: UnixMillis::new(1000),
+        shared: false,
+        archived: false,
+        bytes: Bytes::from(message(99)),
+    }
 }
 
 /// A client that can resume, and messages that were written to it.

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::{Rig, element, message};
 use crate::clock::UnixMillis;
+use crate::seq::Seq;
 use crate::session::queue::Spooled;
 use crate::session::{EndReason, Event, Input, Output, Peer, Replies, Settings};
 
@@ -143,7 +144,7 @@ fn held() -> Rig {
     let bytes = message(7).into();
     let mut rig = Rig::start(
         Settings { session_queue: 1 << 20, ..Settings::default() },
-        vec![Spooled { seq: 1, received: UnixMillis::new(0), shared: false, archived: false, bytes }],
+        vec![Spooled { seq: Seq::new(1), received: UnixMillis::new(0), shared: false, archived: false, bytes }],
     );
     rig.disk_is_slow = true;
     rig.client("<enable xmlns='urn:xmpp:sm:3' resume='true'/>");

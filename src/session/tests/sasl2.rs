@@ -408,8 +408,13 @@ fn a_client_that_is_bound_in_the_background_is_left_alone_from_the_start() {
 #[test]
 fn what_waited_for_the_device_follows_the_features() {
     let bytes = Bytes::from(message(1));
-    let mut rig =
-        inline_session(vec![Spooled { seq: 1, received: UnixMillis::new(0), shared: true, archived: false, bytes }]);
+    let mut rig = inline_session(vec![Spooled {
+        seq: Seq::new(1),
+        received: UnixMillis::new(0),
+        shared: true,
+        archived: false,
+        bytes,
+    }]);
     rig.input(SessionInput::Quiet);
     assert_eq!(rig.delivered(), [1]);
 }

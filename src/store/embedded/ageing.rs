@@ -10,6 +10,7 @@ use super::{accounts, change, deliver, inherit};
 use crate::clock::{UnixMillis, UnixSecs};
 use crate::jid::BareJid;
 use crate::push::account::LoginId;
+use crate::seq::Seq;
 use crate::session::queue::Spooled;
 use crate::store::error::{StoreError, tolerate};
 use crate::store::op::{Effect, Unreadable};
@@ -83,7 +84,7 @@ fn expire_readable(tx: &mut Tables<'_>, spool: &SpoolId, before: UnixMillis) -> 
         return Ok(0);
     }
     let (mut old, mut last, mut unreadable) = (0u64, None, Unreadable::of(spool));
-    tx.spools.each(spool, 0, |seq, record| match Spooled::decode(&spool.account, seq, record) {
+    tx.spools.each(spool, Seq::ZERO, |seq, record| match Spooled::decode(&spool.account, seq, record) {
         Ok(item) if item.received < before && old < PIECE as u64 => {
             (old, last) = (old.saturating_add(1), Some(seq));
             ControlFlow::Continue(())
@@ -97,7 +98,7 @@ fn expire_readable(tx: &mut Tables<'_>, spool: &SpoolId, before: UnixMillis) -> 
     let mut count = 0;
     if let Some(last) = last {
         tx.spools.budget = ErasureBudget::piece();
-        count = tx.spools.delete(spool, 0..=last)?.stanzas;
+        count = tx.spools.delete(spool, Seq::ZERO..=last)?.stanzas;
     }
     // Those before it went as well.
     if !unreadable.seqs.is_empty() {

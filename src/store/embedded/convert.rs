@@ -10,6 +10,7 @@ use redb::{Database, ReadableTable, Table};
 use super::accounts::{number, raise};
 use crate::jid::BareJid;
 use crate::push::account::{DeviceId, LoginId};
+use crate::seq::Seq;
 use crate::store::error::StoreError;
 use crate::store::schema::{META, OLD_SLOTS, OLD_SPOOL, Row, SPOOLS, STANZAS, key, measure};
 
@@ -109,7 +110,7 @@ impl Old<'_> {
             stanzas.insert((account, login.0, seq), record)?;
             let (cost, shared) = measure(record);
             count.add(cost, shared);
-            count.backlog.last_seq = count.backlog.last_seq.max(seq);
+            count.backlog.last_seq = count.backlog.last_seq.max(Seq::new(seq));
             (moved, bytes, last) = (moved.saturating_add(1), bytes.saturating_add(record.len()), Some(seq));
         }
         if let Some(last) = last {

@@ -3,6 +3,7 @@
 use super::tables::Tables;
 use crate::jid::BareJid;
 use crate::push::account::DeviceId;
+use crate::seq::Seq;
 use crate::session::queue::Spooled;
 use crate::store::error::StoreError;
 use crate::store::op::Effect;
@@ -15,7 +16,7 @@ pub(super) fn spool(
     spool: &SpoolId,
     device: DeviceId,
     items: &[Spooled],
-    known: u64,
+    known: Seq,
 ) -> Result<Effect, StoreError> {
     let mut last_seq = known;
     for item in items {
@@ -38,7 +39,7 @@ pub(super) fn prepare_row(
     spool: &SpoolId,
     device: DeviceId,
     items: &[Spooled],
-    known: u64,
+    known: Seq,
 ) -> Result<(), StoreError> {
     match tx.spools.row(spool) {
         Ok(Some(row)) if row.count.is_none() => Ok(()),

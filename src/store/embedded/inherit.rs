@@ -7,6 +7,7 @@ use super::spools::PIECE;
 use super::tables::Tables;
 use crate::jid::BareJid;
 use crate::push::account::{DeviceId, LoginId};
+use crate::seq::Seq;
 use crate::session::queue::Spooled;
 use crate::store::error::StoreError;
 use crate::store::op::{Effect, Op, OpOutcome, SpoolSearch, Unreadable};
@@ -67,11 +68,11 @@ pub(super) fn adopt(tx: &mut Tables<'_>, op: &Op) -> Result<OpOutcome, StoreErro
         }));
     };
     let Some((spool, items)) = found else { return Ok(OpOutcome::Done(Effect::Adopted(0))) };
-    let items: Vec<_> = items.into_iter().zip(seqs.clone()).collect();
+    let items: Vec<_> = items.into_iter().zip((seqs.start().get()..=seqs.end().get()).map(Seq::new)).collect();
     if items.is_empty() {
         return Ok(OpOutcome::Done(Effect::Adopted(0)));
     }
-    prepare_row(tx, to, *device, &[], 0)?;
+    prepare_row(tx, to, *device, &[], Seq::ZERO)?;
     let mut moved = Count::default();
     for (item, seq) in items {
         tx.spools.remove(&spool, item.seq)?;
@@ -88,7 +89,7 @@ pub(super) fn adopt(tx: &mut Tables<'_>, op: &Op) -> Result<OpOutcome, StoreErro
 }
 
 /// The number of stanzas at these numbers: they moved there when the same group was committed before.
-fn adopted_before(tx: &Tables<'_>, to: &SpoolId, seqs: &RangeInclusive<u64>) -> Result<Option<u64>, StoreError> {
+fn adopted_before(tx: &Tables<'_>, to: &SpoolId, seqs: &RangeInclusive<Seq>) -> Result<Option<u64>, StoreError> {
     let mut count = 0u64;
     tx.spools.each(to, *seqs.start(), |seq, _| {
         if seq > *seqs.end() {
@@ -108,7 +109,7 @@ fn begin(tx: &Tables<'_>, account: &BareJid, from: DeviceId, without: &[LoginId]
         row.device == from && !is_open(spool.login) && !is_open(row.owner) && !without.contains(&spool.login)
     };
     let rows = tx.spools.rows_of(account)?.into_iter().filter(closed);
-    Ok(SpoolSearch { spools: rows.map(|(spool, _)| spool).rev().collect(), from: 0 })
+    Ok(SpoolSearch { spools: rows.map(|(spool, _)| spool).rev().collect(), from: Seq::ZERO })
 }
 
 /// Shared stanzas of one spool, at most a piece; `None` if no spool has any.
@@ -145,7 +146,7 @@ fn find(tx: &mut Tables<'_>, search: &mut SpoolSearch) -> Result<Option<Found>, 
             return Ok(None);
         }
         search.spools.pop();
-        search.from = 0;
+        search.from = Seq::ZERO;
     }
     Ok(Some(None))
 }

@@ -5,6 +5,7 @@ use redb::{Database, ReadableDatabase, ReadableTable, TableHandle};
 use super::{accounts, convert, spools};
 use crate::jid::BareJid;
 use crate::push::account::LoginId;
+use crate::seq::Seq;
 use crate::store::engine::OpeningState;
 use crate::store::error::StoreError;
 use crate::store::schema::{
@@ -94,7 +95,7 @@ pub(super) fn opening(database: &Database) -> Result<OpeningState, StoreError> {
         let count = match row.ok().and_then(|row| row.count) {
             Some(count) => count,
             None => {
-                let up_to = doomed.get(spool.key())?.map_or(0, |up_to| up_to.value());
+                let up_to = doomed.get(spool.key())?.map_or(Seq::ZERO, |up_to| Seq::new(up_to.value()));
                 not_counted.push(spool.clone());
                 spools::count(&stanzas, &spool, up_to)?
             }

@@ -8,6 +8,7 @@ use redb::{ReadTransaction, ReadableTable, ReadableTableMetadata};
 use super::{accounts, ageing, spools, wakes};
 use crate::jid::BareJid;
 use crate::push::account::LoginId;
+use crate::seq::Seq;
 use crate::session::queue::Spooled;
 use crate::store::deletions::HiddenRanges;
 use crate::store::error::StoreError;
@@ -83,8 +84,8 @@ pub(super) fn page(
     Ok(page)
 }
 
-fn doomed(transaction: &ReadTransaction, spool: &SpoolId) -> Result<u64, StoreError> {
-    Ok(transaction.open_table(DOOMED)?.get(spool.key())?.map_or(0, |up_to| up_to.value()))
+fn doomed(transaction: &ReadTransaction, spool: &SpoolId) -> Result<Seq, StoreError> {
+    Ok(transaction.open_table(DOOMED)?.get(spool.key())?.map_or(Seq::ZERO, |up_to| Seq::new(up_to.value())))
 }
 
 /// Calls back with each row that can be read.
@@ -110,7 +111,7 @@ fn of_account(
     let nothing = HiddenRanges::default();
     let mut held = Vec::new();
     for (spool, row) in spools::rows_of(&rows, account)? {
-        let Some(from) = doomed(transaction, &spool)?.checked_add(1) else { continue };
+        let Some(from) = doomed(transaction, &spool)?.checked_next() else { continue };
         let mut waits = false;
         each(&stanzas, &spool, hidden.get(&spool).unwrap_or(&nothing), from, |_, _| {
             waits = true;
@@ -127,11 +128,11 @@ fn stanzas(
     transaction: &ReadTransaction,
     spool: &SpoolId,
     hidden: &HiddenRanges,
-    after: u64,
+    after: Seq,
     weight: usize,
 ) -> Result<(Vec<Spooled>, Unreadable), StoreError> {
     let (mut items, mut unreadable) = (Vec::new(), Unreadable::of(spool));
-    let Some(from) = after.max(doomed(transaction, spool)?).checked_add(1) else { return Ok((items, unreadable)) };
+    let Some(from) = after.max(doomed(transaction, spool)?).checked_next() else { return Ok((items, unreadable)) };
     let mut left = Some(weight);
     each(&transaction.open_table(STANZAS)?, spool, hidden, from, |seq, record| {
         let item = match Spooled::decode(&spool.account, seq, record) {
@@ -157,21 +158,21 @@ fn each(
     table: &impl ReadableTable<(&'static str, u64, u64), &'static [u8]>,
     spool: &SpoolId,
     hidden: &HiddenRanges,
-    from: u64,
-    mut take: impl FnMut(u64, &[u8]) -> ControlFlow<()>,
+    from: Seq,
+    mut take: impl FnMut(Seq, &[u8]) -> ControlFlow<()>,
 ) -> Result<(), StoreError> {
     let mut next = Some(from);
     while let Some(mut from) = next.take() {
         if let Some(end) = hidden.end_of(from) {
-            let Some(behind) = end.checked_add(1) else { return Ok(()) };
+            let Some(behind) = end.checked_next() else { return Ok(()) };
             from = behind;
         }
-        for entry in table.range(spool.stanza_keys(from..=u64::MAX))? {
+        for entry in table.range(spool.stanza_keys(from..=Seq::MAX))? {
             let (key, record) = entry?;
-            let seq = key.value().2;
+            let seq = Seq::new(key.value().2);
             if let Some(end) = hidden.end_of(seq) {
                 // Many may be hidden: they are passed over together.
-                next = end.checked_add(1);
+                next = end.checked_next();
                 break;
             }
             if take(seq, record.value()).is_break() {

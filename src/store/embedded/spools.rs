@@ -9,6 +9,7 @@ use redb::{ReadableTable, Table, WriteTransaction};
 
 use crate::jid::BareJid;
 use crate::push::account::{DeviceId, LoginId};
+use crate::seq::Seq;
 use crate::session::queue::Spooled;
 use crate::store::error::StoreError;
 use crate::store::op::CountChange;
@@ -34,7 +35,7 @@ pub(super) struct SpoolRows<'t> {
 pub(super) struct Deleted {
     pub(super) stanzas: u64,
     /// Where it stopped, unless it is done.
-    pub(super) left: Option<u64>,
+    pub(super) left: Option<Seq>,
 }
 
 /// Stanzas of a piece.
@@ -140,8 +141,8 @@ impl<'t> SpoolRows<'t> {
     }
 
     /// Up to where the stanzas of a spool are deleted.
-    pub(super) fn doomed(&self, spool: &SpoolId) -> Result<u64, StoreError> {
-        Ok(self.doomed.get(spool.key())?.map_or(0, |up_to| up_to.value()))
+    pub(super) fn doomed(&self, spool: &SpoolId) -> Result<Seq, StoreError> {
+        Ok(self.doomed.get(spool.key())?.map_or(Seq::ZERO, |up_to| Seq::new(up_to.value())))
     }
 
     // Stanzas
@@ -167,13 +168,13 @@ impl<'t> SpoolRows<'t> {
     pub(super) fn each(
         &self,
         spool: &SpoolId,
-        from: u64,
-        mut take: impl FnMut(u64, &[u8]) -> ControlFlow<()>,
+        from: Seq,
+        mut take: impl FnMut(Seq, &[u8]) -> ControlFlow<()>,
     ) -> Result<(), StoreError> {
-        let Some(behind) = self.doomed(spool)?.checked_add(1) else { return Ok(()) };
-        for entry in self.stanzas.range(spool.stanza_keys(from.max(behind)..=u64::MAX))? {
+        let Some(behind) = self.doomed(spool)?.checked_next() else { return Ok(()) };
+        for entry in self.stanzas.range(spool.stanza_keys(from.max(behind)..=Seq::MAX))? {
             let (key, record) = entry?;
-            if take(key.value().2, record.value()).is_break() {
+            if take(Seq::new(key.value().2), record.value()).is_break() {
                 break;
             }
         }
@@ -183,7 +184,7 @@ impl<'t> SpoolRows<'t> {
     /// Returns whether nothing is in a spool.
     pub(super) fn is_empty(&self, spool: &SpoolId) -> Result<bool, StoreError> {
         let mut is_empty = true;
-        self.each(spool, 0, |_, _| {
+        self.each(spool, Seq::ZERO, |_, _| {
             is_empty = false;
             ControlFlow::Break(())
         })?;
@@ -198,18 +199,18 @@ impl<'t> SpoolRows<'t> {
     // Deleting
 
     /// Deletes a stanza that moves to another spool. The caller counts it.
-    pub(super) fn remove(&mut self, spool: &SpoolId, seq: u64) -> Result<(), StoreError> {
+    pub(super) fn remove(&mut self, spool: &SpoolId, seq: Seq) -> Result<(), StoreError> {
         self.stanzas.remove(spool.stanza_key(seq))?;
         self.differs = true;
         Ok(())
     }
 
     /// Deletes stanzas as far as the budget goes.
-    pub(super) fn delete(&mut self, spool: &SpoolId, seqs: RangeInclusive<u64>) -> Result<Deleted, StoreError> {
+    pub(super) fn delete(&mut self, spool: &SpoolId, seqs: RangeInclusive<Seq>) -> Result<Deleted, StoreError> {
         let (start, mut last, mut left, mut freed) = (*seqs.start(), None, None, Count::default());
         for entry in self.stanzas.range(spool.stanza_keys(seqs))? {
             let (key, record) = entry?;
-            let seq = key.value().2;
+            let seq = Seq::new(key.value().2);
             if !self.budget.spend(record.value().len()) {
                 left = Some(seq);
                 break;
@@ -248,13 +249,13 @@ impl<'t> SpoolRows<'t> {
     }
 
     /// The number of the last stanza in a spool.
-    pub(super) fn last(&self, spool: &SpoolId) -> Result<Option<u64>, StoreError> {
-        let last = self.stanzas.range(spool.stanza_keys(0..=u64::MAX))?.next_back().transpose()?;
-        Ok(last.map(|(key, _)| key.value().2))
+    pub(super) fn last(&self, spool: &SpoolId) -> Result<Option<Seq>, StoreError> {
+        let last = self.stanzas.range(spool.stanza_keys(Seq::ZERO..=Seq::MAX))?.next_back().transpose()?;
+        Ok(last.map(|(key, _)| Seq::new(key.value().2)))
     }
 
     /// Empties a spool: all its stanzas up to this one are doomed.
-    pub(super) fn empty(&mut self, spool: &SpoolId, last: u64) -> Result<(), StoreError> {
+    pub(super) fn empty(&mut self, spool: &SpoolId, last: Seq) -> Result<(), StoreError> {
         self.mark(spool, last)?;
         self.note(spool, CountChange::Emptied);
         match self.row(spool) {
@@ -284,9 +285,9 @@ impl<'t> SpoolRows<'t> {
         Ok(())
     }
 
-    fn mark(&mut self, spool: &SpoolId, up_to: u64) -> Result<(), StoreError> {
+    fn mark(&mut self, spool: &SpoolId, up_to: Seq) -> Result<(), StoreError> {
         let before = self.doomed(spool)?;
-        self.doomed.insert(spool.key(), up_to.max(before))?;
+        self.doomed.insert(spool.key(), up_to.max(before).get())?;
         self.differs = true;
         Ok(())
     }
@@ -371,16 +372,16 @@ pub(super) fn rows_of(
 pub(super) fn count(
     table: &impl ReadableTable<(&'static str, u64, u64), &'static [u8]>,
     spool: &SpoolId,
-    doomed: u64,
+    doomed: Seq,
 ) -> Result<Count, StoreError> {
     let mut counted = Count::default();
     counted.backlog.last_seq = doomed;
-    let Some(behind) = doomed.checked_add(1) else { return Ok(counted) };
-    for entry in table.range(spool.stanza_keys(behind..=u64::MAX))? {
+    let Some(behind) = doomed.checked_next() else { return Ok(counted) };
+    for entry in table.range(spool.stanza_keys(behind..=Seq::MAX))? {
         let (key, record) = entry?;
         let (cost, shared) = measure(record.value());
         counted.add(cost, shared);
-        counted.backlog.last_seq = key.value().2;
+        counted.backlog.last_seq = Seq::new(key.value().2);
     }
     Ok(counted)
 }

@@ -5,6 +5,7 @@ use std::time::Instant;
 use super::spools::ErasureBudget;
 use super::tables::Tables;
 use super::{ageing, change, deliver, inherit};
+use crate::seq::Seq;
 use crate::store::engine::{Committed, OpGroup};
 use crate::store::error::StoreError;
 use crate::store::op::{Deletion, Effect, Op, OpOutcome, OpProgress};
@@ -115,7 +116,7 @@ impl Tables<'_> {
         let from = match before {
             Some(OpProgress::Done) => return Ok(OpProgress::Done),
             Some(OpProgress::Below(seq)) => seq,
-            None => 0,
+            None => Seq::ZERO,
         };
         for range in deletion.ranges.iter().filter(|range| *range.end() >= from) {
             let range = (*range.start()).max(from)..=*range.end();
@@ -123,7 +124,10 @@ impl Tables<'_> {
             let last = self.spools.last(&deletion.spool)?;
             // Nothing is left before it, and nothing behind: the rest is doomed at once.
             if let Some(last) = last.filter(|last| *last <= *range.end())
-                && deletion.ranges.first().is_some_and(|first| *first.start() == 0 && first.end() == range.end())
+                && deletion
+                    .ranges
+                    .first()
+                    .is_some_and(|first| *first.start() == Seq::ZERO && first.end() == range.end())
             {
                 self.spools.empty(&deletion.spool, last)?;
                 return Ok(OpProgress::Done);

@@ -70,7 +70,7 @@ async fn old_stanzas_go_unless_their_device_is_here() {
     let expired = store.expire(UnixSecs::new(701), TTL).await.unwrap();
     assert_eq!(expired, Expired { stanzas: 600 + 3, tombstones: 0, registrations: 0 });
     assert_eq!(seqs(&store, &slot("romeo", 2)).await, (601..=700).collect::<Vec<_>>());
-    assert_eq!(store.backlog(&slot("romeo", 2)).await.unwrap().last_seq, 700);
+    assert_eq!(store.backlog(&slot("romeo", 2)).await.unwrap().last_seq, Seq::new(700));
     assert_eq!(store.backlog(&slot("romeo", 1)).await.unwrap().count, 700);
     assert_eq!(store.backlog(&slot("juliet", 1)).await.unwrap().count, 700);
     assert_eq!(store.backlog(&slot("nurse", 1)).await.unwrap(), Backlog::default());

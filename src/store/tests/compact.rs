@@ -40,13 +40,13 @@ async fn a_file_shrinks_while_the_store_runs_once_what_waited_is_delivered() {
     fill(&store).await;
     assert!(len(directory.path()) > 2 * LARGE);
     for device in 0..SLOTS {
-        store.unspool(&of(&slot("romeo", device)), EACH).await.unwrap();
+        store.unspool(&of(&slot("romeo", device)), Seq::new(EACH)).await.unwrap();
     }
     // The library gives some of it back by itself, and a file that is small then is left alone.
     until_smaller(directory.path(), LARGE).await;
     assert_eq!(nodes(&store.account(&account("romeo")).await.unwrap()), ["phone"]);
     assert_eq!(all(&store, &slot("juliet", 1)).await.len(), 3);
-    assert_eq!(store.backlog(&slot("romeo", 0)).await.unwrap().last_seq, EACH);
+    assert_eq!(store.backlog(&slot("romeo", 0)).await.unwrap().last_seq, Seq::new(EACH));
     check_counts(&store);
     put(&store, &slot("juliet", 1), items(4..=5)).await.unwrap();
     store.shutdown().await;
@@ -63,7 +63,7 @@ async fn what_is_written_and_read_while_the_file_is_renewed_stands() {
     fill(&store).await;
     let full = len(directory.path());
     for device in 0..SLOTS {
-        store.unspool(&of(&slot("romeo", device)), EACH).await.unwrap();
+        store.unspool(&of(&slot("romeo", device)), Seq::new(EACH)).await.unwrap();
     }
     let writer = tokio::spawn({
         let store = store.clone();
@@ -74,7 +74,7 @@ async fn what_is_written_and_read_while_the_file_is_renewed_stands() {
             while begin.elapsed() < Duration::from_millis(2500) {
                 last += 1;
                 put(&store, &slot("juliet", 1), items([last])).await.unwrap();
-                assert_eq!(store.backlog(&slot("juliet", 1)).await.unwrap().last_seq, last);
+                assert_eq!(store.backlog(&slot("juliet", 1)).await.unwrap().last_seq, Seq::new(last));
                 tokio::time::sleep(Duration::from_millis(if last == 3 { 990 } else { 3 })).await;
             }
             last
@@ -92,7 +92,7 @@ async fn a_large_file_that_is_mostly_free_shrinks_when_it_is_opened() {
     let store = Store::open(directory.path()).unwrap();
     fill(&store).await;
     for device in 1..SLOTS {
-        store.unspool(&of(&slot("romeo", device)), EACH).await.unwrap();
+        store.unspool(&of(&slot("romeo", device)), Seq::new(EACH)).await.unwrap();
     }
     store.shutdown().await;
     drop(store);
@@ -102,7 +102,7 @@ async fn a_large_file_that_is_mostly_free_shrinks_when_it_is_opened() {
     let after = len(directory.path());
     assert!(after * 2 < before, "{before} → {after} bytes");
     assert_eq!(all(&store, &slot("romeo", 0)).await.len() as u64, EACH);
-    assert_eq!(store.backlog(&slot("romeo", 1)).await.unwrap().last_seq, EACH);
+    assert_eq!(store.backlog(&slot("romeo", 1)).await.unwrap().last_seq, Seq::new(EACH));
     check_counts(&store);
     assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 1);
 }

@@ -23,7 +23,7 @@ fn stanza(name: &str, device: u64, seq: u64) -> Spooled {
     let (start, end) = if seq % 11 == 7 { ("iq type='get'", "iq") } else { ("message", "message") };
     let bytes = format!("<{start} id='{seq}' to='{name}@example.org'><body>{device} {seq}</body></{end}>").into();
     let (received, shared, archived) = (1_700_000_000_000 + seq % 1000, seq.is_multiple_of(2), seq.is_multiple_of(3));
-    Spooled { seq, received: UnixMillis::new(received), shared, archived, bytes }
+    Spooled { seq: Seq::new(seq), received: UnixMillis::new(received), shared, archived, bytes }
 }
 
 fn expected(name: &str, device: u64) -> Vec<Spooled> {
@@ -39,7 +39,7 @@ async fn verify(store: &Store) {
     for (spool, row) in rows {
         assert!(row.owner == spool.login && spool.login < next && spool.login > LoginId(0));
         let name = spool.account.to_string().replace("@example.org", "");
-        assert_eq!(store.spooled(&spool, 0, usize::MAX).await.unwrap(), expected(&name, row.device.0));
+        assert_eq!(store.spooled(&spool, Seq::ZERO, usize::MAX).await.unwrap(), expected(&name, row.device.0));
         assert_eq!(store.shared.counts.of(&spool).backlog.last_seq, expected(&name, row.device.0).last().unwrap().seq);
         devices.push((name, row.device.0));
     }
@@ -99,12 +99,12 @@ async fn a_database_of_the_version_before_opens_and_delivers_everything_in_the_s
         assert_eq!(inherited.iter().map(|i| i.backlog.count).collect::<Vec<_>>(), [count]);
         assert!(inherited[0].spool < login);
         let from = SpoolId { account: romeo.clone(), login: inherited[0].spool };
-        assert_eq!(store.spooled(&from, 0, usize::MAX).await.unwrap(), expected("romeo", device));
+        assert_eq!(store.spooled(&from, Seq::ZERO, usize::MAX).await.unwrap(), expected("romeo", device));
     }
     // What nobody fetches, a device takes that is here.
     let to = SpoolId { account: romeo.clone(), login: store.next_login() };
     assert_eq!(
-        store.adopt_shared(&romeo, DeviceId(3), &to, DeviceId(2), 1..=99).await.unwrap(),
+        store.adopt_shared(&romeo, DeviceId(3), &to, DeviceId(2), Seq::range(1..=99)).await.unwrap(),
         4,
         "five less a request"
     );
@@ -179,7 +179,7 @@ async fn what_cannot_be_read_in_the_version_before_stops_neither_the_start_nor_w
     for (slot, _) in store.backlogs().await.unwrap() {
         let taken = store.take_over(&slot.account, slot.device, store.next_login()).await.unwrap();
         let from = SpoolId { account: slot.account.clone(), login: taken[0].spool };
-        let count = store.spooled(&from, 0, usize::MAX).await.unwrap().len();
+        let count = store.spooled(&from, Seq::ZERO, usize::MAX).await.unwrap().len();
         read.push((slot.device.0, count));
     }
     read.sort_unstable();

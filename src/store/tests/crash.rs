@@ -77,7 +77,7 @@ impl Model {
             0..=4 => {
                 let count = 1 + dice.below(4);
                 let spooled = |n| Spooled {
-                    seq: last + 1 + n,
+                    seq: Seq::new(last + 1 + n),
                     received: UnixMillis::new(1),
                     shared: n % 2 == 0,
                     archived: false,
@@ -104,8 +104,8 @@ impl Model {
             Call::Spool(login, items) => {
                 let device = self.account.device_of(LoginId(*login)).unwrap().0;
                 let pile = model.pile(*login, device);
-                pile.items.extend(items.iter().map(|item| (item.seq, item.clone())));
-                pile.last = items.last().unwrap().seq;
+                pile.items.extend(items.iter().map(|item| (item.seq.get(), item.clone())));
+                pile.last = items.last().unwrap().seq.get();
             }
             Call::Unspool(login, up_to) => {
                 model.spools.entry(*login).and_modify(|pile| pile.items.retain(|seq, _| seq > up_to));
@@ -125,7 +125,7 @@ impl Model {
                 let pile = model.pile(*to, device);
                 for item in shared {
                     pile.last += 1;
-                    pile.items.insert(pile.last, Spooled { seq: pile.last, ..item });
+                    pile.items.insert(pile.last, Spooled { seq: Seq::new(pile.last), ..item });
                 }
             }
             Call::Bury(id) => model.tombstones.push(id.clone()),
@@ -176,8 +176,8 @@ async fn call(store: &Store, name: &str, model: &Model, call: &Call) -> Result<(
     match call {
         // Its session may not know what its device turned out to be.
         Call::Spool(login, items) => store.spool(&spool(*login), DeviceId(0), items.clone()).await,
-        Call::Unspool(login, up_to) => store.unspool(&spool(*login), *up_to).await,
-        Call::Discard(login, place) => store.discard(&spool(*login), vec![*place..=*place]).await,
+        Call::Unspool(login, up_to) => store.unspool(&spool(*login), Seq::new(*up_to)).await,
+        Call::Discard(login, place) => store.discard(&spool(*login), vec![Seq::range(*place..=*place)]).await,
         Call::TakeOver(device, to) => {
             let inherited = store.take_over(&account(name), DeviceId(*device), LoginId(*to)).await?;
             let expected: Vec<_> = model.inheritance(*device, *to);
@@ -190,7 +190,7 @@ async fn call(store: &Store, name: &str, model: &Model, call: &Call) -> Result<(
         Call::AdoptShared(from, to) => {
             let last = model.spools.get(to).map_or(0, |pile| pile.last);
             let device = model.account.device_of(LoginId(*to)).unwrap();
-            let (to, places) = (spool(*to), last + 1..=u64::MAX);
+            let (to, places) = (spool(*to), Seq::new(last + 1)..=Seq::MAX);
             let moved = store.adopt_shared(&to.account, DeviceId(*from), &to, device, places).await?;
             assert_eq!(moved, model.shared(*from).map_or(0, |(_, items)| items.len() as u64));
             Ok(())
@@ -288,12 +288,12 @@ async fn find(store: &Store, name: &str, promise: &Promise) -> Model {
     let rows = store.disk().with(|database| Ok(super::rows(database))).unwrap();
     for (spool, row) in rows.into_iter().filter(|(spool, _)| spool.account == account(name)) {
         let fading = promise.fading.get(&spool.login.0).copied().unwrap_or(0);
-        let items = store.spooled(&spool, 0, usize::MAX).await.unwrap();
+        let items = store.spooled(&spool, Seq::ZERO, usize::MAX).await.unwrap();
         assert!(items.is_sorted_by(|a, b| a.seq < b.seq));
         let items: BTreeMap<_, _> =
-            items.into_iter().filter(|item| item.seq > fading).map(|item| (item.seq, item)).collect();
+            items.into_iter().filter(|item| item.seq.get() > fading).map(|item| (item.seq.get(), item)).collect();
         if !items.is_empty() {
-            let last = store.shared.counts.of(&spool).backlog.last_seq;
+            let last = store.shared.counts.of(&spool).backlog.last_seq.get();
             let (device, owner) = (row.device.0, row.owner.0);
             found.spools.insert(spool.login.0, Pile { device, owner, last, items });
         }

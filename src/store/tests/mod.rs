@@ -10,6 +10,7 @@ use crate::jid::BareJid;
 use crate::push::account::{Account, Change, DeviceId, DeviceRecognition, LoginId};
 use crate::push::registration::{Field, Registration, Target};
 use crate::secret::Secret;
+use crate::seq::Seq;
 
 mod ageing;
 mod compact;
@@ -44,7 +45,7 @@ impl Store {
     pub(crate) fn set_stanza(&self, spool: &SpoolId, seq: u64, record: &[u8]) {
         let write = |database: &Database| {
             let transaction = database.begin_write()?;
-            transaction.open_table(schema::STANZAS)?.insert(spool.stanza_key(seq), record)?;
+            transaction.open_table(schema::STANZAS)?.insert(spool.stanza_key(Seq::new(seq)), record)?;
             Ok(transaction.commit()?)
         };
         self.disk().with(write).unwrap();

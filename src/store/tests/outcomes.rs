@@ -78,7 +78,7 @@ async fn a_group_whose_answer_is_lost_is_asked_for_until_it_is_known_and_done_on
         let (store, account) = (rig.store.clone(), rig.phone.account.clone());
         let failed = Change::Failed { target, max_errors: 9 };
         let failed = tokio::spawn(async move { store.change(&account, failed).await });
-        rig.store.unspool(&of(&rig.phone), 1).await.unwrap();
+        rig.store.unspool(&of(&rig.phone), Seq::new(1)).await.unwrap();
         rig.until_asked_again().await;
         assert!(!spooled.is_finished() && !failed.is_finished());
         // It is not on disk for certain, but others that log in see the account as it will be.

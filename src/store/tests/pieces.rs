@@ -79,7 +79,7 @@ async fn log_ins_go_on_beside<'a, F: Future<Output = ()> + 'a>(work: impl Fn(Sto
 async fn no_log_in_waits_for_the_removal_of_a_large_account() {
     log_ins_go_on_beside(|store, spool| async move {
         store.change(&spool.account, Change::Removed).await.unwrap();
-        assert_eq!(store.spooled(&spool, 0, usize::MAX).await.unwrap(), []);
+        assert_eq!(store.spooled(&spool, Seq::ZERO, usize::MAX).await.unwrap(), []);
         wiped(&store).await;
     })
     .await;
@@ -88,10 +88,10 @@ async fn no_log_in_waits_for_the_removal_of_a_large_account() {
 #[tokio::test]
 async fn no_log_in_waits_for_a_long_deletion() {
     log_ins_go_on_beside(|store, spool| async move {
-        store.unspool(&spool, MANY - 10).await.unwrap();
-        assert_eq!(store.spooled(&spool, 0, usize::MAX).await.unwrap().len(), 10);
-        store.discard(&spool, vec![MANY - 8..=MANY - 7]).await.unwrap();
-        assert_eq!(store.spooled(&spool, 0, usize::MAX).await.unwrap().len(), 8);
+        store.unspool(&spool, Seq::new(MANY - 10)).await.unwrap();
+        assert_eq!(store.spooled(&spool, Seq::ZERO, usize::MAX).await.unwrap().len(), 10);
+        store.discard(&spool, vec![Seq::range(MANY - 8..=MANY - 7)]).await.unwrap();
+        assert_eq!(store.spooled(&spool, Seq::ZERO, usize::MAX).await.unwrap().len(), 8);
         wiped(&store).await;
     })
     .await;
@@ -104,14 +104,14 @@ async fn no_log_in_waits_for_a_large_spool_to_be_taken_over_or_its_stanzas_to_be
         store.log_in(&romeo, login(70, "tablet", 70)).await.unwrap();
         let mut moved = 0;
         while moved < 2560 {
-            let places = moved + 1..=u64::MAX;
+            let places = Seq::new(moved + 1)..=Seq::MAX;
             moved += store.adopt_shared(&romeo, DeviceId(spool.login.0), &to, DeviceId(70), places).await.unwrap();
         }
         store.log_in(&romeo, login(80, "phone", 80)).await.unwrap();
         let device = DeviceId(spool.login.0);
         let inherited = store.take_over(&romeo, device, LoginId(80)).await.unwrap();
         assert_eq!(inherited.iter().map(|i| i.backlog.count).collect::<Vec<_>>(), [MANY - moved]);
-        store.discard(&spool, vec![0..=MANY]).await.unwrap();
+        store.discard(&spool, vec![Seq::range(0..=MANY)]).await.unwrap();
         wiped(&store).await;
     })
     .await;
@@ -157,20 +157,20 @@ async fn crash(order: Order) {
                         .await
                         .is_ok()
                 }
-                Order::Discard => store.discard(&spool, vec![100..=800]).await.is_ok(),
-                Order::Unspool => store.unspool(&spool, 800).await.is_err(),
+                Order::Discard => store.discard(&spool, vec![Seq::range(100..=800)]).await.is_ok(),
+                Order::Unspool => store.unspool(&spool, Seq::new(800)).await.is_err(),
             };
             store.shutdown().await;
         }
         for bytes in disk.after_crashes() {
             let store = TestDisk::new(bytes, usize::MAX).store().unwrap();
-            let left = store.spooled(&spool, 0, usize::MAX).await.unwrap();
+            let left = store.spooled(&spool, Seq::ZERO, usize::MAX).await.unwrap();
             assert!(left.is_sorted_by(|a, b| a.seq < b.seq));
             let whole = left.len() as u64 == COUNT;
             let gone = match order {
                 Order::Remove | Order::Forget => left.is_empty(),
-                Order::Discard => left.iter().map(|item| item.seq).eq((1..100).chain(801..=COUNT)),
-                Order::Unspool => left.iter().map(|item| item.seq).eq(801..=COUNT),
+                Order::Discard => left.iter().map(|item| item.seq.get()).eq((1..100).chain(801..=COUNT)),
+                Order::Unspool => left.iter().map(|item| item.seq.get()).eq(801..=COUNT),
             };
             if matches!(order, Order::Remove | Order::Forget) {
                 assert!(whole || gone, "step {step}: {} are left", left.len());
@@ -180,11 +180,11 @@ async fn crash(order: Order) {
                 } else {
                     (801..=COUNT).collect()
                 };
-                assert!(must.iter().all(|seq| left.iter().any(|item| item.seq == *seq)), "step {step}: lost");
+                assert!(must.iter().all(|seq| left.iter().any(|item| item.seq.get() == *seq)), "step {step}: lost");
             }
             assert!(gone || !answered, "step {step}: came back");
             between += usize::from(!whole && !gone);
-            assert_eq!(store.spooled(&other, 0, usize::MAX).await.unwrap(), items(1..=3));
+            assert_eq!(store.spooled(&other, Seq::ZERO, usize::MAX).await.unwrap(), items(1..=3));
             check_counts(&store);
             // The next start goes on with what was begun.
             let doomed = async |store: &Store| {

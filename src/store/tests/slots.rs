@@ -21,7 +21,7 @@ pub(super) async fn put(store: &Store, slot: &Slot, items: Vec<Spooled>) -> Resu
 pub(super) fn item(seq: u64) -> Spooled {
     let bytes = format!("<message id='{seq}'><body>hunter2</body></message>").into();
     Spooled {
-        seq,
+        seq: Seq::new(seq),
         received: UnixMillis::new(seq * 1000),
         shared: seq.is_multiple_of(2),
         archived: seq.is_multiple_of(3),
@@ -34,11 +34,11 @@ pub(super) fn items(seqs: impl IntoIterator<Item = u64>) -> Vec<Spooled> {
 }
 
 pub(super) async fn all(store: &Store, slot: &Slot) -> Vec<Spooled> {
-    store.spooled(&of(slot), 0, usize::MAX).await.unwrap()
+    store.spooled(&of(slot), Seq::ZERO, usize::MAX).await.unwrap()
 }
 
 pub(super) async fn seqs(store: &Store, slot: &Slot) -> Vec<u64> {
-    all(store, slot).await.iter().map(|item| item.seq).collect()
+    all(store, slot).await.iter().map(|item| item.seq.get()).collect()
 }
 
 pub(super) fn login(device: u64, resource: &str, at: u64) -> Change {
@@ -129,7 +129,7 @@ async fn places_here_and_there_are_deleted_by_one_commit() {
     let slot = slot("romeo", 1);
     put(&store, &slot, items(1..=9)).await.unwrap();
     let before = store.commits();
-    store.discard(&of(&slot), vec![2..=3, 7..=7, 20..=30]).await.unwrap();
+    store.discard(&of(&slot), vec![Seq::range(2..=3), Seq::range(7..=7), Seq::range(20..=30)]).await.unwrap();
     assert_eq!(store.commits(), before + 1);
     assert_eq!(seqs(&store, &slot).await, [1, 4, 5, 6, 8, 9]);
     assert_eq!(store.backlog(&slot).await.unwrap().count, 6);
@@ -153,8 +153,12 @@ async fn reading_is_paced_by_weight_but_never_stands_still() {
         (9, 9, vec![]),
         (u64::MAX, 9, vec![]),
     ] {
-        let read = store.spooled(&of(&slot), after, room).await.unwrap();
-        assert_eq!(read.iter().map(|item| item.seq).collect::<Vec<_>>(), expected, "after {after}, room for {room}");
+        let read = store.spooled(&of(&slot), Seq::new(after), room).await.unwrap();
+        assert_eq!(
+            read.iter().map(|item| item.seq.get()).collect::<Vec<_>>(),
+            expected,
+            "after {after}, room for {room}"
+        );
     }
 }
 
@@ -166,15 +170,15 @@ async fn what_is_deleted_is_gone_at_once_for_readers_and_later_from_the_disk() {
     put(&store, &slot, items(1..=5)).await.unwrap();
     let before = store.commits();
     for up_to in [1, 3, 2] {
-        store.unspool(&of(&slot), up_to).await.unwrap();
+        store.unspool(&of(&slot), Seq::new(up_to)).await.unwrap();
     }
     assert_eq!(seqs(&store, &slot).await, [4, 5]);
     assert_eq!(store.commits(), before);
     let backlog = store.backlog(&slot).await.unwrap();
-    assert_eq!((backlog.count, backlog.last_seq), (2, 5));
-    store.unspool(&of(&slot), 5).await.unwrap();
+    assert_eq!((backlog.count, backlog.last_seq), (2, Seq::new(5)));
+    store.unspool(&of(&slot), Seq::new(5)).await.unwrap();
     let store = reopened(store, directory.path()).await;
-    assert_eq!(store.backlog(&slot).await.unwrap(), Backlog { count: 0, bytes: 0, last_seq: 5 });
+    assert_eq!(store.backlog(&slot).await.unwrap(), Backlog { count: 0, bytes: 0, last_seq: Seq::new(5) });
     assert_eq!(seqs(&store, &slot).await, [0; 0]);
     check_counts(&store);
 }
@@ -186,7 +190,7 @@ async fn a_deletion_reaches_the_disk_by_itself() {
     let slot = slot("romeo", 1);
     put(&store, &slot, items([1])).await.unwrap();
     let before = store.commits();
-    store.unspool(&of(&slot), 1).await.unwrap();
+    store.unspool(&of(&slot), Seq::new(1)).await.unwrap();
     let committed = async {
         while store.commits() == before {
             tokio::time::sleep(Duration::from_millis(20)).await;
@@ -204,10 +208,10 @@ async fn a_deletion_of_nothing_costs_no_commit() {
     let slot = slot("romeo", 1);
     put(&store, &slot, items(5..=6)).await.unwrap();
     let before = store.commits();
-    store.unspool(&of(&slot), 4).await.unwrap();
+    store.unspool(&of(&slot), Seq::new(4)).await.unwrap();
     assert_eq!(store.backlog(&slot).await.unwrap().count, 2);
     assert!(store.shared.deletions.is_empty());
-    store.unspool(&of(&slot), 4).await.unwrap();
+    store.unspool(&of(&slot), Seq::new(4)).await.unwrap();
     store.shutdown().await;
     assert_eq!(store.commits(), before);
 }
@@ -221,7 +225,7 @@ async fn a_deletion_follows_what_was_spooled_before_it_and_spares_what_comes_aft
     for base in (0..50).step_by(10) {
         let (first, deleted, second) = tokio::join!(
             put(&store, &slot, items(base + 1..=base + 5)),
-            store.unspool(&spool, base + 5),
+            store.unspool(&spool, Seq::new(base + 5)),
             put(&store, &slot, items(base + 6..=base + 7)),
         );
         first.and(deleted).and(second).unwrap();
@@ -243,14 +247,15 @@ async fn a_call_can_be_repeated_but_no_place_is_used_twice() {
 
     let other = Spooled { bytes: "<other/>".into(), ..item(4) };
     let error = put(&store, &slot, vec![item(5), other.clone()]).await.unwrap_err();
-    assert!(matches!(error, StoreError::SequenceTaken { seq: 4, last_seq: 5 }), "{error}");
+    let StoreError::SequenceTaken { seq, last_seq } = error else { panic!("{error}") };
+    assert_eq!((seq, last_seq), (Seq::new(4), Seq::new(5)));
     put(&store, &slot, vec![other]).await.unwrap_err();
     put(&store, &slot, items([0])).await.unwrap_err();
     put(&store, &slot, vec![item(6), Spooled { shared: false, ..item(6) }]).await.unwrap_err();
     assert_eq!(all(&store, &slot).await, items(1..=4));
-    store.unspool(&of(&slot), 4).await.unwrap();
+    store.unspool(&of(&slot), Seq::new(4)).await.unwrap();
     put(&store, &slot, items([3])).await.unwrap_err();
-    assert_eq!(store.backlog(&slot).await.unwrap().last_seq, 4);
+    assert_eq!(store.backlog(&slot).await.unwrap().last_seq, Seq::new(4));
     check_counts(&store);
 }
 
@@ -267,7 +272,7 @@ async fn many_slots_share_commits() {
             for seq in 1..=3 {
                 put(&store, &slot, items([seq])).await.unwrap();
             }
-            store.unspool(&of(&slot), 1).await.unwrap();
+            store.unspool(&of(&slot), Seq::new(1)).await.unwrap();
             assert_eq!(seqs(&store, &slot).await, [2, 3]);
         });
     }
@@ -311,7 +316,7 @@ async fn a_bound_refuses_the_whole_call_and_names_itself() {
     drop(store);
     let store = Store::open_with(directory.path(), limits).unwrap();
     full(&store).await;
-    store.unspool(&of(&a), 1).await.unwrap();
+    store.unspool(&of(&a), Seq::new(1)).await.unwrap();
     put(&store, &b, items([3])).await.unwrap();
     store.change(&b.account, Change::Removed).await.unwrap();
     put(&store, &slot("nurse", 1), items(1..=3)).await.unwrap();
@@ -332,9 +337,9 @@ async fn orphans_are_what_waits_for_others_that_are_not_here() {
     for device in [2, 3, 4] {
         store.change(&romeo, ended(device)).await.unwrap();
     }
-    store.unspool(&of(&slot("romeo", 4)), 1).await.unwrap();
+    store.unspool(&of(&slot("romeo", 4)), Seq::new(1)).await.unwrap();
     let orphans = store.orphans(&romeo, DeviceId(2)).await.unwrap();
-    let backlog = Backlog { count: 1, bytes: item(1).cost(), last_seq: 1 };
+    let backlog = Backlog { count: 1, bytes: item(1).cost(), last_seq: Seq::new(1) };
     assert_eq!(orphans, [(DeviceId(3), backlog), (DeviceId(5), backlog)]);
 }
 
@@ -350,8 +355,8 @@ async fn a_newcomer_that_turns_out_to_be_a_known_device_brings_its_spool() {
     store.wake(&known, Wake { since: UnixSecs::new(2), reason: WakeReason::UpstreamLost }).await.unwrap();
     store.change(&romeo, login(2, "new", 3)).await.unwrap();
     put(&store, &newcomer, items(1..=3)).await.unwrap();
-    store.unspool(&of(&newcomer), 1).await.unwrap();
-    store.unspool(&of(&known), 4).await.unwrap();
+    store.unspool(&of(&newcomer), Seq::new(1)).await.unwrap();
+    store.unspool(&of(&known), Seq::new(4)).await.unwrap();
 
     let (state, device) = store.change(&romeo, enable_on(2, "phone", 3)).await.unwrap();
     assert_eq!(device, Some(known.device));
@@ -363,7 +368,7 @@ async fn a_newcomer_that_turns_out_to_be_a_known_device_brings_its_spool() {
     // Its session goes on with its own places, and takes over what the earlier one has left.
     put(&store, &newcomer, items([4])).await.unwrap();
     let inherited = store.take_over(&romeo, DeviceId(1), LoginId(2)).await.unwrap();
-    let backlog = Backlog { count: 1, bytes: item(5).cost(), last_seq: 5 };
+    let backlog = Backlog { count: 1, bytes: item(5).cost(), last_seq: Seq::new(5) };
     assert_eq!(inherited, [InheritedSpool { spool: LoginId(1), backlog }]);
     assert_eq!((seqs(&store, &known).await, seqs(&store, &newcomer).await), (vec![5], vec![2, 3, 4]));
     check_counts(&store);
@@ -441,7 +446,7 @@ async fn a_full_disk_fails_calls_until_there_is_room_and_forgets_no_deletion() {
     let slot = slot("romeo", 1);
     put(&store, &slot, items(1..=3)).await.unwrap();
     disk.fail_writes();
-    store.unspool(&of(&slot), 2).await.unwrap();
+    store.unspool(&of(&slot), Seq::new(2)).await.unwrap();
     for _ in 0..3 {
         let error = put(&store, &slot, items(4..=5)).await.unwrap_err();
         assert!(matches!(error, StoreError::Database(_)), "{error}");
@@ -475,8 +480,8 @@ async fn a_record_of_a_newer_version_is_not_given_out() {
     transaction.commit().unwrap();
     drop(database);
     let store = Store::open(directory.path()).unwrap();
-    assert_eq!(store.spooled(&of(&slot), 0, 0).await.unwrap(), items([1]));
-    assert_eq!(store.spooled(&of(&slot), 1, 0).await.unwrap(), []);
+    assert_eq!(store.spooled(&of(&slot), Seq::ZERO, 0).await.unwrap(), items([1]));
+    assert_eq!(store.spooled(&of(&slot), Seq::new(1), 0).await.unwrap(), []);
     assert_eq!(store.lost().get(), 1);
 }
 
@@ -512,12 +517,12 @@ async fn a_login_is_told_what_waits() {
     put(&store, &slot, items(1..=9)).await.unwrap();
     let again = store.log_in(&slot.account, login(1, "phone", 1)).await.unwrap();
     assert!(!again.waits, "its own spool does not count");
-    store.unspool(&of(&slot), 3).await.unwrap();
+    store.unspool(&of(&slot), Seq::new(3)).await.unwrap();
     let second = store.log_in(&slot.account, login(2, "phone", 2)).await.unwrap();
     assert_eq!((second.device, second.waits), (Some(slot.device), true));
     assert_eq!(second.account, store.account_now(&slot.account).await.unwrap());
     // What was deleted a moment ago does not count, though it may wait for its commit.
-    store.unspool(&of(&slot), 9).await.unwrap();
+    store.unspool(&of(&slot), Seq::new(9)).await.unwrap();
     assert!(!store.log_in(&slot.account, login(3, "phone", 3)).await.unwrap().waits);
 }
 

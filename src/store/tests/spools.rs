@@ -20,16 +20,16 @@ async fn two_sessions_of_one_device_do_not_reach_into_each_others_spool() {
     let device = DeviceId(1);
     store.spool(&newer, device, items(1..=5)).await.unwrap();
     store.spool(&older, device, items(1..=3)).await.unwrap();
-    store.unspool(&newer, 4).await.unwrap();
-    store.discard(&older, vec![2..=2]).await.unwrap();
-    let read = async |spool: &SpoolId| store.spooled(spool, 0, usize::MAX).await.unwrap();
+    store.unspool(&newer, Seq::new(4)).await.unwrap();
+    store.discard(&older, vec![Seq::range(2..=2)]).await.unwrap();
+    let read = async |spool: &SpoolId| store.spooled(spool, Seq::ZERO, usize::MAX).await.unwrap();
     assert_eq!((read(&older).await, read(&newer).await), (items([1, 3]), items([5])));
     // The older one lives: nothing of it is taken over.
     assert_eq!(store.take_over(&older.account, device, newer.login).await.unwrap(), []);
     store.change(&older.account, ended(1)).await.unwrap();
     let inherited = store.take_over(&older.account, device, newer.login).await.unwrap();
     assert_eq!(inherited.iter().map(|i| (i.spool, i.backlog.count)).collect::<Vec<_>>(), [(older.login, 2)]);
-    store.unspool(&newer, 5).await.unwrap();
+    store.unspool(&newer, Seq::new(5)).await.unwrap();
     assert_eq!(read(&older).await, items([1, 3]));
     check_counts(&store);
 }
@@ -49,7 +49,7 @@ async fn a_session_takes_over_what_ended_ones_of_its_device_have_left_in_the_ord
         store.change(&romeo, ended(n)).await.unwrap();
     }
     // 4 is open, and 2 was delivered in the meantime.
-    store.unspool(&SpoolId { account: romeo.clone(), login: LoginId(2) }, 2).await.unwrap();
+    store.unspool(&SpoolId { account: romeo.clone(), login: LoginId(2) }, Seq::new(2)).await.unwrap();
     let took = async |to: u64| {
         let inherited = store.take_over(&romeo, DeviceId(3), LoginId(to)).await.unwrap();
         inherited.iter().map(|i| (i.spool.0, i.backlog.count)).collect::<Vec<_>>()
@@ -61,7 +61,7 @@ async fn a_session_takes_over_what_ended_ones_of_its_device_have_left_in_the_ord
     store.change(&romeo, ended(4)).await.unwrap();
     assert_eq!(took(6).await, [(1, 1), (3, 3), (4, 4)], "again, and what came since");
     store.change(&romeo, ended(6)).await.unwrap();
-    store.discard(&SpoolId { account: romeo.clone(), login: LoginId(3) }, vec![0..=3]).await.unwrap();
+    store.discard(&SpoolId { account: romeo.clone(), login: LoginId(3) }, vec![Seq::range(0..=3)]).await.unwrap();
     assert_eq!(took(7).await, [(1, 1), (4, 4)]);
     check_counts(&store);
     store.shutdown().await;
@@ -83,7 +83,7 @@ async fn login_ids_rise_across_restarts_and_begin_at_one() {
     // Without a record of the account, a spool is enough.
     let spool = SpoolId { account: account("juliet"), login: LoginId(7) };
     store.spool(&spool, DeviceId(1), items([1])).await.unwrap();
-    store.unspool(&spool, 1).await.unwrap();
+    store.unspool(&spool, Seq::new(1)).await.unwrap();
     store.change(&spool.account, ended(7)).await.unwrap();
     store.shutdown().await;
     drop(store);
@@ -99,7 +99,7 @@ async fn the_rows_of_sessions_that_left_nothing_go_with_them() {
     for n in 1..=20 {
         let spool = enter(&store, "romeo", n, "phone").await;
         store.spool(&spool, DeviceId(1), items(1..=3)).await.unwrap();
-        store.unspool(&spool, 3).await.unwrap();
+        store.unspool(&spool, Seq::new(3)).await.unwrap();
         if n < 20 {
             store.change(&romeo, ended(n)).await.unwrap();
         }
@@ -126,11 +126,12 @@ async fn what_is_addressed_to_the_account_moves_to_another_device_once_and_in_pi
         store.spool(&spool, from, items(1..=700).into_iter().chain([request]).collect()).await.unwrap();
     }
     let to = enter(&store, "romeo", 3, "tablet").await;
-    let adopt =
-        async |first: u64, last: u64| store.adopt_shared(&romeo, from, &to, DeviceId(3), first..=last).await.unwrap();
+    let adopt = async |first: u64, last: u64| {
+        store.adopt_shared(&romeo, from, &to, DeviceId(3), Seq::range(first..=last)).await.unwrap()
+    };
     assert_eq!(adopt(1, u64::MAX).await, 0, "its sessions are open");
     store.change(&romeo, ended(1)).await.unwrap();
-    store.unspool(&SpoolId { account: romeo.clone(), login: LoginId(1) }, 100).await.unwrap();
+    store.unspool(&SpoolId { account: romeo.clone(), login: LoginId(1) }, Seq::new(100)).await.unwrap();
     assert_eq!(adopt(1, 10).await, 10);
     assert_eq!(adopt(11, u64::MAX).await, 256);
     assert_eq!(adopt(267, u64::MAX).await, 34, "up to the end of a spool");
@@ -138,7 +139,7 @@ async fn what_is_addressed_to_the_account_moves_to_another_device_once_and_in_pi
     store.change(&romeo, ended(2)).await.unwrap();
     assert_eq!((adopt(301, u64::MAX).await, adopt(600, u64::MAX).await), (256, 94));
     assert_eq!(adopt(900, u64::MAX).await, 0);
-    let moved = store.spooled(&to, 0, usize::MAX).await.unwrap();
+    let moved = store.spooled(&to, Seq::ZERO, usize::MAX).await.unwrap();
     let order: Vec<_> = (102..=700).chain(2..=700).filter(|seq| seq % 2 == 0).collect();
     assert_eq!(moved.iter().map(|item| item.received.get() / 1000).collect::<Vec<_>>(), order);
     assert!(moved.is_sorted_by(|a, b| a.seq < b.seq));
@@ -168,14 +169,14 @@ async fn an_account_that_reaches_its_bound_is_refused_and_others_are_not() {
     put(&store, &slot("juliet", 3), items(1..=5)).await.unwrap();
     // Moving is never refused.
     store.change(&a.account, ended(1)).await.unwrap();
-    assert_eq!(store.adopt_shared(&a.account, DeviceId(1), &b, DeviceId(2), 10..=20).await.unwrap(), 1);
+    assert_eq!(store.adopt_shared(&a.account, DeviceId(1), &b, DeviceId(2), Seq::range(10..=20)).await.unwrap(), 1);
     // It is counted anew at a start, and never more than an eighth of all.
     store.shutdown().await;
     drop(store);
     let limits = SpoolLimits { per_session: u64::MAX, per_account: u64::MAX, all: 40 * cost };
     let store = Store::open_with(directory.path(), limits).unwrap();
     refused(&store, 5 * cost).await;
-    store.unspool(&b, 1).await.unwrap();
+    store.unspool(&b, Seq::new(1)).await.unwrap();
     store.settle(&b.account).await.unwrap();
     store.spool(&a, DeviceId(1), items([4])).await.unwrap();
     refused(&store, 5 * cost).await;
@@ -207,16 +208,16 @@ async fn a_removal_deletes_what_was_there_when_it_was_ordered_and_refuses_the_se
     }
     let error = store.take_over(&romeo, DeviceId(2), old.login).await.unwrap_err();
     assert!(matches!(error, StoreError::AccountRemoved { .. }), "{error}");
-    let error = store.adopt_shared(&romeo, DeviceId(2), &old, DeviceId(1), 1..=9).await.unwrap_err();
+    let error = store.adopt_shared(&romeo, DeviceId(2), &old, DeviceId(1), Seq::range(1..=9)).await.unwrap_err();
     assert!(matches!(error, StoreError::AccountRemoved { .. }), "{error}");
-    assert_eq!(store.spooled(&old, 0, usize::MAX).await.unwrap(), []);
-    assert_eq!(store.spooled(&new, 0, usize::MAX).await.unwrap(), items(1..=5));
+    assert_eq!(store.spooled(&old, Seq::ZERO, usize::MAX).await.unwrap(), []);
+    assert_eq!(store.spooled(&new, Seq::ZERO, usize::MAX).await.unwrap(), items(1..=5));
     let state = store.account(&romeo).await.unwrap();
     assert_eq!((state.devices.len(), state.registrations.len()), (1, 0));
     // The operator had the account forgotten while the session lives: it is entered again, and goes on.
     enter(&store, "romeo", 1, "phone").await;
     store.spool(&old, DeviceId(2), items([3001])).await.unwrap();
-    assert_eq!(store.spooled(&old, 0, usize::MAX).await.unwrap(), items([3001]));
+    assert_eq!(store.spooled(&old, Seq::ZERO, usize::MAX).await.unwrap(), items([3001]));
     check_counts(&store);
 }
 
@@ -261,7 +262,7 @@ async fn rows_that_are_damaged_are_passed_over_and_end_nothing() {
         assert!(logged_in.waits);
         let inherited = store.take_over(&account("romeo"), DeviceId(1), LoginId(9)).await.unwrap();
         assert_eq!(inherited.len(), 2, "{record:?}");
-        store.unspool(&SpoolId { account: account("romeo"), login: LoginId(2) }, 3).await.unwrap();
+        store.unspool(&SpoolId { account: account("romeo"), login: LoginId(2) }, Seq::new(3)).await.unwrap();
         store.backlog(&slot("romeo", 1)).await.unwrap();
         store.spool_bytes().await.unwrap();
         store.measures(other.path()).await.unwrap();

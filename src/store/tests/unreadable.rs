@@ -27,9 +27,9 @@ fn spoil(store: &Store, spool: &SpoolId, places: impl IntoIterator<Item = u64>) 
     change(store, |transaction| {
         let mut table = transaction.open_table(STANZAS).unwrap();
         for seq in &places {
-            let mut record = table.get(spool.stanza_key(*seq)).unwrap().unwrap().value().to_vec();
+            let mut record = table.get(spool.stanza_key(Seq::new(*seq))).unwrap().unwrap().value().to_vec();
             record[0] = b'h';
-            table.insert(spool.stanza_key(*seq), record.as_slice()).unwrap();
+            table.insert(spool.stanza_key(Seq::new(*seq)), record.as_slice()).unwrap();
         }
     });
 }
@@ -43,7 +43,7 @@ fn set_row(store: &Store, spool: &SpoolId, record: &[u8]) {
 fn stored(store: &Store, spool: &SpoolId) -> Vec<u64> {
     let read = |database: &Database| {
         let table = database.begin_read()?.open_table(STANZAS)?;
-        let places = table.range(spool.stanza_keys(0..=u64::MAX))?.map(|entry| entry.unwrap().0.value().2);
+        let places = table.range(spool.stanza_keys(Seq::ZERO..=Seq::MAX))?.map(|entry| entry.unwrap().0.value().2);
         Ok(places.collect())
     };
     store.disk().with(read).unwrap()
@@ -69,7 +69,7 @@ async fn a_stanza_that_cannot_be_read_is_counted_once_and_deleted_and_what_is_be
             check_counts(&store);
         }
         put(&store, &phone, items([6])).await.unwrap();
-        assert_eq!(all(&store, &phone).await.last().unwrap().seq, 6);
+        assert_eq!(all(&store, &phone).await.last().unwrap().seq, Seq::new(6));
     }
 }
 
@@ -84,7 +84,7 @@ async fn a_spool_of_which_only_garbage_is_left_counts_for_nothing() {
     }
     assert_eq!(seqs(&store, &phone).await, [0; 0]);
     assert_eq!(store.lost().get(), 3);
-    assert_eq!(store.backlog(&phone).await.unwrap(), Backlog { last_seq: 3, ..Backlog::default() });
+    assert_eq!(store.backlog(&phone).await.unwrap(), Backlog { last_seq: Seq::new(3), ..Backlog::default() });
     assert_eq!(store.spool_bytes().await.unwrap(), 0);
 }
 
@@ -98,7 +98,7 @@ async fn a_disk_that_fails_is_not_taken_for_garbage() {
     disk.fail_writes();
     assert_eq!(seqs(&store, &phone).await, [2, 3], "though nothing can be deleted now");
     for _ in 0..2 {
-        let error = store.spooled(&of(&phone), 0, usize::MAX).await.unwrap_err();
+        let error = store.spooled(&of(&phone), Seq::ZERO, usize::MAX).await.unwrap_err();
         assert!(matches!(error, StoreError::Database(_)) && !error.is_of_one_record(), "{error}");
     }
     disk.allow_writes();
@@ -128,9 +128,9 @@ async fn what_others_left_is_taken_over_and_adopted_around_what_cannot_be_read()
     // Those with an even number are shared.
     let to = SpoolId { account: romeo.clone(), login: LoginId(3) };
     let adopt = async |places| store.adopt_shared(&romeo, tablet.device, &to, phone.device, places).await.unwrap();
-    assert_eq!(adopt(1..=99).await, 3);
-    assert_eq!(adopt(4..=99).await, 0);
-    assert_eq!(store.spooled(&to, 0, usize::MAX).await.unwrap().len(), 3);
+    assert_eq!(adopt(Seq::range(1..=99)).await, 3);
+    assert_eq!(adopt(Seq::range(4..=99)).await, 0);
+    assert_eq!(store.spooled(&to, Seq::ZERO, usize::MAX).await.unwrap().len(), 3);
     assert_eq!((store.lost().get(), stored(&store, &of(&tablet))), (5, vec![1, 3, 5, 7, 9]));
     assert_eq!(seqs(&store, &tablet).await, [3, 5, 7, 9]);
     assert_eq!(store.lost().get(), 6);
@@ -173,10 +173,10 @@ async fn a_row_that_cannot_be_read_is_built_again() {
     }
     // The session goes on.
     put(&store, &phone, items(2..=3)).await.unwrap();
-    store.unspool(&of(&phone), 1).await.unwrap();
+    store.unspool(&of(&phone), Seq::new(1)).await.unwrap();
     assert_eq!(store.backlog(&phone).await.unwrap().count, 2);
     set_row(&store, &of(&phone), b"");
-    store.discard(&of(&phone), vec![3..=3]).await.unwrap();
+    store.discard(&of(&phone), vec![Seq::range(3..=3)]).await.unwrap();
     assert_eq!((seqs(&store, &phone).await, stored(&store, &of(&phone))), (vec![2], vec![2]));
     set_row(&store, &of(&phone), b"\x01");
     // Of this one's device the account knows nothing, but its session does.
@@ -197,7 +197,7 @@ async fn a_row_that_cannot_be_read_is_built_again() {
     let counts: HashMap<_, _> = backlogs.iter().map(|(slot, backlog)| (slot.device.0, backlog.count)).collect();
     assert_eq!(counts, HashMap::from([(1, 1), (2, 2), (3, 3), (5, 5), (6, 6), (8, 3)]));
     assert_eq!(store.lost().get(), 4, "what was the nurse's");
-    assert_eq!(store.spooled(&of(&nurse), 0, usize::MAX).await.unwrap(), []);
+    assert_eq!(store.spooled(&of(&nurse), Seq::ZERO, usize::MAX).await.unwrap(), []);
     for (name, device, count) in [("romeo", 1, 1), ("juliet", 3, 3)] {
         let taken = store.take_over(&account(name), DeviceId(device), LoginId(9)).await.unwrap();
         assert_eq!(taken.iter().map(|i| i.backlog.count).collect::<Vec<_>>(), [count]);

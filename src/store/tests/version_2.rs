@@ -66,9 +66,9 @@ async fn verify(store: &Store) {
     let (phone, romeo) = (super::slots::slot("romeo", 1), account("romeo"));
     let spool = |login| SpoolId { account: romeo.clone(), login: LoginId(login) };
     let seqs = async |login| {
-        let items = store.spooled(&spool(login), 0, usize::MAX).await.unwrap();
-        assert!(items.iter().all(|read| *read == item(read.seq)));
-        items.iter().map(|item| item.seq).collect::<Vec<_>>()
+        let items = store.spooled(&spool(login), Seq::ZERO, usize::MAX).await.unwrap();
+        assert!(items.iter().all(|read| *read == item(read.seq.get())));
+        items.iter().map(|item| item.seq.get()).collect::<Vec<_>>()
     };
     assert_eq!((seqs(4).await, seqs(5).await, seqs(6).await), (vec![1, 2, 4], vec![], vec![3]));
     assert_eq!(store.backlog(&phone).await.unwrap().count, 4);
@@ -89,11 +89,14 @@ async fn a_database_of_version_2_opens_with_its_counts_and_goes_on() {
     let changed = store.change(&account("romeo"), enable("n", 1)).await.unwrap().0;
     assert!(changed.revision > REVISION, "newer than all that the database has");
     let taken = store.take_over(&account("romeo"), DeviceId(1), LoginId(6)).await.unwrap();
-    assert_eq!(taken.iter().map(|i| (i.spool.0, i.backlog.count, i.backlog.last_seq)).collect::<Vec<_>>(), [(4, 3, 9)]);
+    assert_eq!(
+        taken.iter().map(|i| (i.spool.0, i.backlog.count, i.backlog.last_seq.get())).collect::<Vec<_>>(),
+        [(4, 3, 9)]
+    );
     let own = SpoolId { account: account("romeo"), login: LoginId(6) };
     store.spool(&own, DeviceId(1), vec![item(7)]).await.unwrap();
-    store.unspool(&own, 3).await.unwrap();
-    store.discard(&SpoolId { login: LoginId(4), ..own.clone() }, vec![1..=2]).await.unwrap();
+    store.unspool(&own, Seq::new(3)).await.unwrap();
+    store.discard(&SpoolId { login: LoginId(4), ..own.clone() }, vec![Seq::range(1..=2)]).await.unwrap();
     check_counts(&store);
     // As after a crash: no row says what is in its spool.
     let rows: Vec<_> = store.disk().with(|database| Ok(super::rows(database))).unwrap();

@@ -3,6 +3,7 @@
 use super::Writer;
 use super::group::{Admitted, Asked, Entry, JobGroup};
 use crate::push::account::Change;
+use crate::seq::Seq;
 use crate::session::queue::Spooled;
 use crate::store::deletions::Deletions;
 use crate::store::error::StoreError;
@@ -115,13 +116,13 @@ impl Writer {
         spool: &SpoolId,
         items: &[Spooled],
         group: &mut JobGroup,
-    ) -> Result<(Admitted, u64), StoreError> {
+    ) -> Result<(Admitted, Seq), StoreError> {
         let shared = &self.shared;
         let before = shared.counts.of(spool).backlog.last_seq;
         let again = shared.deletions.take_back(spool, items.iter().map(|item| item.seq));
         let all_again = items.iter().filter(|item| item.seq <= before).all(|item| again.contains(&item.seq));
         let known = match again.first() {
-            Some(first) if all_again => before.min(first.saturating_sub(1)),
+            Some(first) if all_again => before.min(first.previous()),
             Some(_) | None => before,
         };
         let admitted = fresh(items, known, &shared.deletions, spool).and_then(|added| {
@@ -150,7 +151,7 @@ impl Writer {
 }
 
 /// The stanzas behind a number, in their order. Those up to it must be in the spool, which the engine knows.
-fn fresh(items: &[Spooled], known: u64, deletions: &Deletions, spool: &SpoolId) -> Result<Count, StoreError> {
+fn fresh(items: &[Spooled], known: Seq, deletions: &Deletions, spool: &SpoolId) -> Result<Count, StoreError> {
     let (mut added, mut last_seq) = (Count::default(), known);
     for item in items {
         if item.seq > last_seq {

@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use crate::jid::BareJid;
 use crate::push::account::LoginId;
+use crate::seq::Seq;
 use crate::store::newest::ChangeId;
 use crate::store::op::{Deletion, Op};
 use crate::store::schema::Count;
@@ -67,9 +68,9 @@ pub(super) struct Asked {
 pub(super) struct Admitted {
     pub(super) added: Count,
     /// The last sequence number of the spool before.
-    pub(super) before: u64,
+    pub(super) before: Seq,
     /// Those that the caller had given up and handed over again.
-    pub(super) again: Vec<u64>,
+    pub(super) again: Vec<Seq>,
 }
 
 /// What goes into one transaction.

@@ -8,6 +8,7 @@ use tokio::time::Instant;
 use super::group::{Asked, Entry, JobGroup};
 use super::{LAZY, Writer};
 use crate::push::account::Change;
+use crate::seq::Seq;
 use crate::store::engine::{Committed, Engine};
 use crate::store::error::StoreError;
 use crate::store::op::{CountChange, Deletion, Effect, Op, OpOutcome, OpProgress, Unreadable};
@@ -132,7 +133,7 @@ impl Writer {
     /// Notes which rows do not say any more what is in their spools, and which sessions have ended.
     fn note_rows(&mut self, op: &Op, effect: &Effect) {
         if let Op::Spool { spool, .. } | Op::Adopt { to: spool, .. } = op
-            && self.shared.counts.of(spool).backlog.last_seq > 0
+            && self.shared.counts.of(spool).backlog.last_seq > Seq::ZERO
         {
             self.not_counted.insert(spool.clone());
         }

@@ -9,6 +9,7 @@ use crate::publish::Eligible;
 use crate::publish::session::Asker;
 use crate::push::notification::Publish;
 use crate::relay::jobs::{Done, Spooling, StoreRequest};
+use crate::seq::Seq;
 use crate::session::{Closing, Input, Output, PublishResult, Stored};
 use crate::store::StoreError;
 
@@ -41,7 +42,7 @@ impl SessionDriver {
             Output::Resumable(id) => self.relay.registry().resumable(id, &self.handle),
             Output::Store { token, change } => self.jobs.ask(StoreRequest::Change(token, *change)),
             Output::Spool(items) => {
-                let last = items.last().map_or(0, |item| item.seq);
+                let last = items.last().map_or(Seq::ZERO, |item| item.seq);
                 self.jobs.ask(StoreRequest::Spool(items, last));
             }
             Output::Unspool { spool, places } => self.jobs.ask(StoreRequest::Unspool(spool, vec![places])),
@@ -159,7 +160,7 @@ impl SessionDriver {
         self.look_at_siblings();
     }
 
-    fn on_spooled(&mut self, last: u64, result: Result<(), StoreError>) {
+    fn on_spooled(&mut self, last: Seq, result: Result<(), StoreError>) {
         match result {
             Ok(()) => self.take(Input::Spooled { up_to: last }),
             // Nothing is kept of it, which is no failure.

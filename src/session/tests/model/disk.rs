@@ -13,11 +13,11 @@ use crate::push::account::Change;
 #[derive(Debug)]
 pub(super) enum Job {
     Store(Option<Token>, Change),
-    Spool(Vec<Spooled>, u64),
-    Unspool(LoginId, RangeInclusive<u64>),
-    Load(LoginId, u64, usize),
+    Spool(Vec<Spooled>, Seq),
+    Unspool(LoginId, RangeInclusive<Seq>),
+    Load(LoginId, Seq, usize),
     TakeOver,
-    Adopt(Orphans, RangeInclusive<u64>),
+    Adopt(Orphans, RangeInclusive<Seq>),
     Bury(String, u32),
 }
 
@@ -29,14 +29,14 @@ type Item = (Option<usize>, Spooled);
 pub(super) struct Line {
     /// The session that spools, and its last place.
     pub(super) own: LoginId,
-    pub(super) last_seq: u64,
+    pub(super) last_seq: Seq,
     /// What the disk refused last.
     refused: Vec<usize>,
     jobs: VecDeque<Job>,
     /// Committed, not answered.
     answers: Vec<Input>,
     /// The last place that the session handed over.
-    pub(super) handed_over: u64,
+    pub(super) handed_over: Seq,
 }
 
 impl Line {
@@ -53,7 +53,7 @@ impl Line {
 pub(super) struct Disk {
     pub(super) account: Account,
     /// What waits for the device, by the session that spooled it, and the numbers of those stanzas.
-    pub(super) spools: BTreeMap<(LoginId, u64), Item>,
+    pub(super) spools: BTreeMap<(LoginId, Seq), Item>,
     /// What waits for another device of the account.
     pub(super) others: Vec<Spooled>,
     /// Logins whose sessions have not ended.
@@ -64,7 +64,7 @@ pub(super) struct Disk {
     /// So often it refuses to spool.
     pub(super) refusals: u8,
     /// Deleted lazily: a crash may bring it back.
-    fading: BTreeMap<(LoginId, u64), Item>,
+    fading: BTreeMap<(LoginId, Seq), Item>,
     /// What was on its way to the disk at the last crash.
     pub(super) died_with: Vec<usize>,
 }
@@ -115,7 +115,7 @@ impl Disk {
         self.line.answers.clear();
     }
 
-    fn spool(&mut self, items: Vec<Spooled>, last: u64) -> Input {
+    fn spool(&mut self, items: Vec<Spooled>, last: Seq) -> Input {
         if !items.is_empty() && self.refusals > 0 {
             self.refusals -= 1;
             return Input::SpoolRefused;
@@ -129,18 +129,18 @@ impl Disk {
         Input::Spooled { up_to: last }
     }
 
-    fn unspool(&mut self, login: LoginId, places: &RangeInclusive<u64>) {
+    fn unspool(&mut self, login: LoginId, places: &RangeInclusive<Seq>) {
         let range = (login, *places.start())..=(login, *places.end());
         let gone: BTreeMap<_, _> = self.spools.range(range).map(|(k, v)| (*k, v.clone())).collect();
         self.spools.retain(|key, _| !gone.contains_key(key));
-        if *places.start() == 0 {
+        if *places.start() == Seq::ZERO {
             self.fading.extend(gone);
         }
     }
 
-    fn load(&self, login: LoginId, after: u64, weight: usize) -> Vec<Spooled> {
+    fn load(&self, login: LoginId, after: Seq, weight: usize) -> Vec<Spooled> {
         let (mut items, mut left) = (Vec::new(), weight);
-        for (_, item) in self.spools.range((login, after + 1)..=(login, u64::MAX)).map(|(_, found)| found) {
+        for (_, item) in self.spools.range((login, after.next())..=(login, Seq::MAX)).map(|(_, found)| found) {
             if !items.is_empty() && item.weight() > left {
                 break;
             }
@@ -152,7 +152,7 @@ impl Disk {
 
     /// The spools of sessions that have ended.
     fn inherited(&self) -> Vec<Inherited> {
-        let mut spools: BTreeMap<LoginId, u64> = BTreeMap::new();
+        let mut spools: BTreeMap<LoginId, Seq> = BTreeMap::new();
         for (login, seq) in self.spools.keys().filter(|(login, _)| !self.open.contains(login)) {
             spools.insert(*login, *seq);
         }
@@ -160,14 +160,14 @@ impl Disk {
     }
 
     /// An iq was meant for the session that it was sent to.
-    fn adopt(&mut self, orphans: Orphans, places: &RangeInclusive<u64>) -> usize {
+    fn adopt(&mut self, orphans: Orphans, places: &RangeInclusive<Seq>) -> usize {
         let moving = match orphans {
             Orphans::OfRegistered => Vec::new(),
             Orphans::OfUnregistered => std::mem::take(&mut self.others),
         };
         self.fading.clear();
         let mut moved = 0;
-        for (seq, item) in places.clone().zip(moving) {
+        for (seq, item) in (places.start().get()..=places.end().get()).map(Seq::new).zip(moving) {
             let n = number(str_of(&item.bytes));
             self.spools.insert((self.line.own, seq), (n, Spooled { seq, ..item }));
             self.line.last_seq = self.line.last_seq.max(seq);
@@ -196,7 +196,7 @@ impl World {
             Output::Spool(items) => {
                 self.check_places(&items);
                 count(&self.coverage.overflows);
-                let last = items.last().map_or(0, |item| item.seq);
+                let last = items.last().map_or(Seq::ZERO, |item| item.seq);
                 match self.disk.line.jobs.back_mut() {
                     // What waits to be spooled goes in one transaction.
                     Some(Job::Spool(waiting, end)) => {
@@ -247,7 +247,7 @@ impl World {
     /// Oracle 5: places ascend, also beyond what was handed over before.
     fn check_places(&mut self, items: &[Spooled]) {
         let handed_over = self.disk.line.handed_over.max(self.disk.line.last_seq);
-        let first = items.first().map_or(0, |item| item.seq);
+        let first = items.first().map_or(Seq::ZERO, |item| item.seq);
         let ascend = items.windows(2).all(|pair| pair[0].seq < pair[1].seq);
         self.check(ascend && first > handed_over, || format!("places behind {handed_over} do not ascend: {items:?}"));
         self.disk.line.handed_over = items.last().map_or(handed_over, |item| item.seq);
@@ -336,7 +336,8 @@ impl World {
             let inherited_by = at_once.then_some(self.life.number);
             self.handed.push(Handed { inherited_by, ..Handed::orphan() });
             self.open.insert(n);
-            let item = Spooled { seq, received: self.wall, shared: false, archived: false, bytes: xml.into() };
+            let item =
+                Spooled { seq: Seq::new(seq), received: self.wall, shared: false, archived: false, bytes: xml.into() };
             self.disk.leave(login, n, item);
         }
         super::count(&self.coverage.inherits);
@@ -355,7 +356,8 @@ impl World {
         let xml = format!("<message from='romeo@example.net/x' id='s{n}'><body>orphan</body></message>");
         self.handed.push(Handed::orphan());
         self.open.insert(n);
-        let item = Spooled { seq: 0, received: self.wall, shared: true, archived: false, bytes: Bytes::from(xml) };
+        let item =
+            Spooled { seq: Seq::ZERO, received: self.wall, shared: true, archived: false, bytes: Bytes::from(xml) };
         self.disk.others.push(item);
     }
 }

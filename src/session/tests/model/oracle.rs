@@ -317,7 +317,7 @@ impl World {
         let own = self
             .disk
             .spools
-            .range((self.disk.line.own, 0)..=(self.disk.line.own, u64::MAX))
+            .range((self.disk.line.own, Seq::ZERO)..=(self.disk.line.own, Seq::MAX))
             .map(|(_, (_, item))| str_of(&item.bytes));
         let left: Vec<_> =
             own.filter(|xml| xml.starts_with("<iq") && attr(xml, "type") == Some("get")).map(str::to_owned).collect();
@@ -494,7 +494,7 @@ impl World {
         let missing: Vec<usize> = missing.copied().collect();
         self.check(missing.is_empty(), || format!("the client has not got {missing:?}"));
         let left = self.disk.spools.iter().filter(|(_, (n, _))| n.is_none_or(|n| !self.is_set_aside(n)));
-        let left: Vec<(LoginId, u64)> = left.map(|(place, _)| *place).collect();
+        let left: Vec<(LoginId, Seq)> = left.map(|(place, _)| *place).collect();
         self.check(left.is_empty(), || format!("left on disk: {left:?}"));
         let owing = self.life.sent.iter().skip(self.life.next).filter(|n| !self.was_shed(**n)).count();
         self.check(owing == 0, || format!("{owing} stanzas were not delivered"));
