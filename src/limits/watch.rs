@@ -126,15 +126,15 @@ mod tests {
         }
     }
 
-    /// The default as the README writes it is the one that the shipped file shows, which another test holds against the code.
+    /// The default as docs/operating.md has it is the one that the shipped file shows, which another test holds against the code.
     #[test]
-    fn the_readme_says_what_each_limit_is_and_its_default() {
-        let (readme, shipped) = (include_str!("../../README.md"), include_str!("../../config.toml"));
+    fn the_docs_say_what_each_limit_is_and_its_default() {
+        let (page, shipped) = (include_str!("../../docs/operating.md"), include_str!("../../config.toml"));
         for limit in Limit::ALL.map(Limit::name) {
             let shown = shipped.lines().find_map(|line| line.strip_prefix(&format!("#{limit} = ")));
             let default = shown.and_then(|shown| shown.split('#').next()).unwrap().trim();
             let row = format!("| `{limit}` | `{default}` | ");
-            assert!(readme.lines().any(|line| line.starts_with(&row)), "no row {row}");
+            assert!(page.lines().any(|line| line.starts_with(&row)), "no row {row}");
         }
     }
 

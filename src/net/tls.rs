@@ -212,7 +212,7 @@ pub(super) mod tests {
         assert_eq!(fixture.shown(Some("TWO.test"), None), "two.test");
     }
 
-    /// README says so: once the library has a setting for it, the fallback certificate is the better answer.
+    /// docs/operating.md says so: once the library has a setting for it, the fallback certificate is the better answer.
     #[test]
     fn a_name_that_is_not_ascii_is_refused_by_the_library() {
         let fixture = Fixture::new();

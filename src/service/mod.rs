@@ -60,7 +60,9 @@ mod tests {
         let built = "target/release/pushward";
         let sources: Vec<_> = assets.iter().map(|each| asset(each, 0)).filter(|source| source != built).collect();
         assert_eq!(sources.len() + 1, assets.len(), "the program is missing");
-        sources.iter().for_each(|source| assert!(!read(source).is_empty(), "{source}"));
+        let (pages, files): (Vec<_>, Vec<_>) = sources.iter().partition(|source| *source == "docs/*.md");
+        files.into_iter().for_each(|source| assert!(!read(source).is_empty(), "{source}"));
+        assert!(pages.len() == 1 && !read("docs/README.md").is_empty(), "the documentation is missing");
         for script in ["postinst", "postrm"] {
             let script = read(&format!("{}/{script}", deb["maintainer-scripts"].as_str().unwrap()));
             assert!(script.starts_with("#!/bin/sh\nset -e\n") && script.contains("#DEBHELPER#"), "{script}");

@@ -6,9 +6,9 @@ use super::find::{FoundServer, Software};
 use crate::config::{Config, ListenTls};
 use crate::paths::PACKAGED_CONFIG;
 
-/// What moves Debian's Prosody to loopback, as README has it.
+/// What moves Debian's Prosody to loopback, as docs/getting-started.md has it.
 const PROSODY: &str = include_str!("prosody.sh");
-/// What moves Debian's ejabberd to loopback, as README has it.
+/// What moves Debian's ejabberd to loopback, as docs/getting-started.md has it.
 const EJABBERD: &str = include_str!("ejabberd.sh");
 
 /// What to do at the server, and then.
@@ -62,10 +62,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn readme_has_the_same_commands() {
-        let readme = include_str!("../../README.md");
+    fn the_guide_has_the_same_commands() {
+        let guide = include_str!("../../docs/getting-started.md");
         for commands in [PROSODY, EJABBERD] {
-            assert!(readme.contains(commands), "not in README.md:\n{commands}");
+            assert!(guide.contains(commands), "not in docs/getting-started.md:\n{commands}");
         }
     }
 }

@@ -10,8 +10,8 @@ use tokio::time::timeout;
 
 use crate::person::run;
 use crate::support::{
-    Authority, Client, Ejabberd, Front, HEADER, PATIENCE, Pushward, Setup, StubOptions, StubUpstream, eventually,
-    free_address, readme,
+    Authority, Client, Ejabberd, Front, HEADER, PATIENCE, Pushward, Setup, StubOptions, StubUpstream, documented,
+    eventually, free_address,
 };
 
 /// 203.0.113.9:4660 to 198.51.100.1:5222, in version 1.
@@ -122,12 +122,12 @@ async fn behind_haproxy(configuration: &str) {
 
 #[tokio::test]
 async fn behind_haproxy_with_version_2_clients_are_known_by_their_own_address() {
-    behind_haproxy(&readme("haproxy", "send-proxy-v2").replace(" check ", " check inter 50ms ")).await;
+    behind_haproxy(&documented("haproxy", "send-proxy-v2").replace(" check ", " check inter 50ms ")).await;
 }
 
 #[tokio::test]
 async fn behind_haproxy_with_version_1_clients_are_known_by_their_own_address() {
-    let configuration = readme("haproxy", "send-proxy-v2").replace(" check ", " check inter 50ms ");
+    let configuration = documented("haproxy", "send-proxy-v2").replace(" check ", " check inter 50ms ");
     behind_haproxy(&configuration.replace("send-proxy-v2", "send-proxy")).await;
 }
 
@@ -135,7 +135,7 @@ async fn behind_haproxy_with_version_1_clients_are_known_by_their_own_address() 
 async fn behind_nginx_clients_are_known_by_their_own_address() {
     let stub = stub().await;
     let (pushward, starttls, direct) = behind_proxies(Setup::new(stub.address), "").await;
-    let front = Front::nginx(&readme("nginx", "proxy_protocol on"), (starttls, direct)).await;
+    let front = Front::nginx(&documented("nginx", "proxy_protocol on"), (starttls, direct)).await;
     clients_are_known_by_their_own_address(front, &pushward).await;
 }
 
@@ -446,12 +446,12 @@ async fn connections_to_the_server_come_from_its_sources_in_turn() {
     assert!(output.contains("[[host]] localhost upstream_source: 192.0.2.1 cannot be connected from"), "{output}");
 }
 
-/// What README has an operator write is what Pushward takes.
+/// The configuration in docs/proxy-chains.md is accepted.
 #[tokio::test]
-async fn the_listeners_of_readme_are_accepted() {
+async fn the_documented_listeners_are_accepted() {
     let directory = tempfile::tempdir().unwrap();
     let host = format!("[[host]]\ndomain = 'localhost'\nupstream = '{}'\n", free_address());
-    std::fs::write(directory.path().join("config.toml"), readme("toml", "trusted_proxies") + &host).unwrap();
+    std::fs::write(directory.path().join("config.toml"), documented("toml", "trusted_proxies") + &host).unwrap();
     let (_, output) = run(directory.path(), &["check"], PATIENCE).await;
     assert!(output.contains("config.toml: fine"), "{output}");
 }

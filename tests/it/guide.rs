@@ -1,4 +1,4 @@
-//! README's guide from an existing server to push: its own commands, on what Debian's packages bring.
+//! The guide in docs/getting-started.md, from an existing server to push: its own commands, on what Debian's packages bring.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -15,10 +15,10 @@ use crate::support::{
     free_address,
 };
 
-/// The commands of README's guide, in order.
+/// The commands of the guide, in order.
 fn commands() -> [String; 5] {
-    let readme = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md")).unwrap();
-    let (_, guide) = readme.split_once("\n## In front of your server\n").expect("the guide");
+    let page = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/getting-started.md")).unwrap();
+    let (_, guide) = page.split_once("\n## In front of your server\n").expect("the guide");
     let (guide, _) = guide.split_once("\n## ").expect("the end of the guide");
     let blocks: Vec<_> = guide.split("```sh\n").skip(1).map(|block| block.split_once("```").unwrap().0).collect();
     let blocks: Vec<_> = blocks.into_iter().map(str::to_owned).collect();

@@ -1,4 +1,4 @@
-//! What the operator's chapter, the dashboard and the log promise is what the program does.
+//! What the pages for operators, the dashboard and the log promise is what the program does.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -11,24 +11,34 @@ use crate::support::{
     PATIENCE, Pushward, Scene, Setup, StubOptions, StubUpstream, binary, enable_push, lost, message, resumed,
 };
 
-/// Writes the generated parts of README.md instead of comparing them, if it is set.
-const WRITE: &str = "PUSHWARD_WRITE_README";
+/// Writes the generated parts of docs/ instead of comparing them, if it is set.
+const WRITE: &str = "PUSHWARD_WRITE_DOCS";
+const CONFIGURATION: &str = "docs/configuration.md";
+const METRICS: &str = "docs/metrics.md";
+const OPERATING: &str = "docs/operating.md";
 
 fn file(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(name)
 }
 
-fn readme() -> String {
-    fs::read_to_string(file("README.md")).unwrap()
+fn read(name: &str) -> String {
+    fs::read_to_string(file(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
 }
 
-/// Compares what stands in README.md behind a mark with what should, or writes it there.
-fn compare(mark: &str, expect: &str) {
-    let readme = readme();
-    let (before, rest) = readme.split_once(mark).unwrap_or_else(|| panic!("{mark} in README.md"));
+/// README.md and all pages of docs/, one after the other.
+fn documentation() -> String {
+    let pages = fs::read_dir(file("docs")).unwrap().map(|entry| entry.unwrap().path());
+    let pages = pages.filter(|page| page.extension().is_some_and(|extension| extension == "md"));
+    [read("README.md")].into_iter().chain(pages.map(|page| fs::read_to_string(page).unwrap())).collect()
+}
+
+/// Compares the text behind a mark in a page with the expected one, or writes it there.
+fn compare(page: &str, mark: &str, expect: &str) {
+    let text = read(page);
+    let (before, rest) = text.split_once(mark).unwrap_or_else(|| panic!("{mark} in {page}"));
     let (is, after) = rest.split_once("<!-- end -->").unwrap();
     if std::env::var_os(WRITE).is_some() {
-        fs::write(file("README.md"), format!("{before}{mark}\n{expect}<!-- end -->{after}")).unwrap();
+        fs::write(file(page), format!("{before}{mark}\n{expect}<!-- end -->{after}")).unwrap();
         return;
     }
     let (is, should): (BTreeSet<_>, BTreeSet<_>) = (is.trim().lines().collect(), expect.trim().lines().collect());
@@ -36,15 +46,15 @@ fn compare(mark: &str, expect: &str) {
     let stale: Vec<_> = is.difference(&should).collect();
     assert!(
         missing.is_empty() && stale.is_empty(),
-        "README.md behind {mark}\nlacks {missing:#?}\nhas, and should not, {stale:#?}\n\
-         This writes it: {WRITE}=1 cargo test --test it operator::the_readme"
+        "{page} behind {mark}\nlacks {missing:#?}\nhas, and should not, {stale:#?}\n\
+         This writes it: {WRITE}=1 cargo test --test it operator::the_docs"
     );
-    assert_eq!(readme, format!("{before}{mark}\n{expect}<!-- end -->{after}"), "only the order differs");
+    assert_eq!(text, format!("{before}{mark}\n{expect}<!-- end -->{after}"), "only the order differs");
 }
 
 /// The table of all keys, from the annotated default.
 fn keys() -> String {
-    let config = fs::read_to_string(file("config.toml")).unwrap();
+    let config = read("config.toml");
     let (mut section, mut seen) = (String::new(), BTreeSet::new());
     let mut table = "| key | default | what it is |\n|---|---|---|\n".to_owned();
     for line in config.lines() {
@@ -126,16 +136,16 @@ fn metrics_table(metrics: &str) -> String {
 }
 
 #[tokio::test]
-async fn the_readme_lists_every_key_with_its_default_and_every_metric() {
+async fn the_docs_list_every_key_with_its_default_and_every_metric() {
     let scene = Scene::with(StubOptions::default(), with_page).await;
     let (_, _, metrics) = http(page(&scene.pushward).await, "GET", "/metrics").await;
-    compare("<!-- keys: written by a test from config.toml -->", &keys());
-    compare("<!-- metrics: written by a test from /metrics -->", &metrics_table(&metrics));
+    compare(CONFIGURATION, "<!-- keys: written by a test from config.toml -->", &keys());
+    compare(METRICS, "<!-- metrics: written by a test from /metrics -->", &metrics_table(&metrics));
 }
 
 #[tokio::test]
-async fn the_readme_names_every_command_and_every_path() {
-    let readme = readme();
+async fn the_docs_name_every_command_and_every_path() {
+    let (operating, documentation) = (read(OPERATING), documentation());
     let stub = StubUpstream::start(StubOptions::default()).await;
     let pushward = Pushward::start(with_page(Setup::new(stub.address))).await;
     let (status, _, paths) = http(page(&pushward).await, "GET", "/what-is-there").await;
@@ -143,15 +153,15 @@ async fn the_readme_names_every_command_and_every_path() {
     let paths: Vec<_> = paths.split([' ', ',', '\n']).filter(|word| word.starts_with('/')).collect();
     assert!(paths.len() >= 6, "{paths:?}");
     for path in paths {
-        assert!(readme.contains(&format!("| `{path}` |")), "README.md has no line for {path}");
+        assert!(operating.contains(&format!("| `{path}` |")), "{OPERATING} has no line for {path}");
     }
     let help = String::from_utf8(binary().arg("help").output().unwrap().stdout).unwrap();
     let commands = help.split_once("Commands:").unwrap().1.split("\n\n").next().unwrap();
     let commands: Vec<_> = commands.lines().filter_map(|line| line.split_whitespace().next()).collect();
     assert!(commands.len() >= 6, "{help}");
     for command in commands.into_iter().filter(|command| !matches!(*command, "run" | "help")) {
-        let named = ["pushward", "--"].iter().any(|before| readme.contains(&format!("{before} {command}")));
-        assert!(named, "README.md does not name `pushward {command}`");
+        let named = ["pushward", "--"].iter().any(|before| documentation.contains(&format!("{before} {command}")));
+        assert!(named, "no page names `pushward {command}`");
     }
 }
 
@@ -167,10 +177,10 @@ fn sources(directory: &Path, text: &mut String) {
 }
 
 #[test]
-fn the_log_lines_that_the_readme_names_are_logged() {
-    let readme = readme();
+fn the_log_lines_that_the_docs_name_are_logged() {
+    let page = read(OPERATING);
     let table =
-        readme.split_once("<!-- log lines: each stands in the source -->").unwrap().1.split("\n\n").next().unwrap();
+        page.split_once("<!-- log lines: each stands in the source -->").unwrap().1.split("\n\n").next().unwrap();
     let lines: Vec<_> =
         table.lines().filter_map(|row| row.strip_prefix("| `")?.split_once('`').map(|(line, _)| line)).collect();
     assert!(lines.len() > 5, "{table}");

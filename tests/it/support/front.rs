@@ -1,4 +1,4 @@
-//! Real proxies in front of Pushward, with the configuration that README shows.
+//! Real proxies in front of Pushward, with the configuration that docs/proxy-chains.md shows.
 
 use std::fs;
 use std::net::{SocketAddr, TcpStream};
@@ -9,13 +9,16 @@ use tempfile::TempDir;
 
 use super::{PATIENCE, Process, eventually, free_address};
 
-/// The block of README in this language that contains `needle`; there is one.
-pub(crate) fn readme(language: &str, needle: &str) -> String {
-    let text = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md")).unwrap();
+/// The page about chains of proxies.
+const PAGE: &str = "docs/proxy-chains.md";
+
+/// The block of the page in this language that contains `needle`; there is one.
+pub(crate) fn documented(language: &str, needle: &str) -> String {
+    let text = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(PAGE)).unwrap();
     let start = format!("```{language}\n");
     let blocks = text.split(&start).skip(1).map(|rest| rest.split("```").next().unwrap());
     let found: Vec<_> = blocks.filter(|block| block.contains(needle)).collect();
-    assert_eq!(found.len(), 1, "blocks of {language} with {needle} in README.md: {found:?}");
+    assert_eq!(found.len(), 1, "blocks of {language} with {needle} in {PAGE}: {found:?}");
     found[0].to_owned()
 }
 

@@ -40,7 +40,7 @@ pub(crate) use descriptors::raise_descriptors;
 pub(crate) use disk::Fault;
 pub(crate) use dns::{NameServer, Record};
 pub(crate) use ejabberd::Ejabberd;
-pub(crate) use front::{Front, readme};
+pub(crate) use front::{Front, documented};
 pub(crate) use jabberd2::Jabberd2;
 pub(crate) use peer::{Library, Peer, Security};
 pub(crate) use process::Process;
