@@ -1,11 +1,17 @@
 //! Stanzas that the server's archive has (XEP-0359).
 
+use super::queue::ArchiveCopy;
 use crate::jid::{BareJid, Jid};
 use crate::xml::{Element, Node, ns};
 
 /// XEP-0359: only the own bare JID says that the own archive has it.
 pub(super) fn is_archived(element: &Element, account: &BareJid) -> bool {
     stanza_id(element, account).is_some()
+}
+
+/// The same as what the queue notes of a message that is spilled.
+pub(super) fn archive_copy(element: &Element, account: &BareJid) -> ArchiveCopy {
+    if is_archived(element, account) { ArchiveCopy::Present } else { ArchiveCopy::Absent }
 }
 
 /// The id that the own archive has given a stanza.

@@ -69,8 +69,8 @@ pub(super) struct Delivery {
     given_back: Option<Box<GivenBack>>,
     /// What the device's sessions remember.
     memory: Arc<DeviceMemory>,
-    /// Another client of the account is there.
-    has_company: bool,
+    /// Whether another client of the account is there.
+    company: Company,
 }
 
 impl Delivery {
@@ -89,7 +89,7 @@ impl Delivery {
             vigil: Vigil::default(),
             given_back: None,
             memory: Arc::default(),
-            has_company: false,
+            company: Company::None,
         }
     }
 
@@ -111,7 +111,7 @@ impl Delivery {
 
     /// Other clients of the account are there, or not.
     pub(super) fn note_company(&mut self, has_company: bool) {
-        self.has_company = has_company;
+        self.company = if has_company { Company::Others } else { Company::None };
     }
 
     /// The store has so many bytes of the session in its hands.
@@ -240,11 +240,7 @@ impl Delivery {
     fn item(&mut self, now: Instant, stanza: Incoming, seq: Seq, rooms: &Rooms) -> Queued {
         let Incoming { element, ordinal, .. } = stanza;
         let stamp = self.stamps.next(self.identity.calendar(now));
-        let company = match self.has_company {
-            _ if is_from_room(&element, rooms) => Company::Room,
-            true => Company::Others,
-            false => Company::None,
-        };
+        let company = if is_from_room(&element, rooms) { Company::Room } else { self.company };
         let durable = is_durable(&element);
         let item = Queued::new(element, seq, stamp.received).ahead_by(stamp.ahead);
         let item = item.in_company(company).of_leg(ordinal);

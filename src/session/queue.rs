@@ -29,6 +29,7 @@ mod earlier;
 mod flight;
 mod notes;
 mod number;
+mod prefixes;
 mod queued;
 mod room;
 mod segments;

@@ -6,7 +6,7 @@ use super::Delivery;
 use crate::push::account::LoginId;
 use crate::seq::Seq;
 use crate::session::account::AccountView;
-use crate::session::archive::is_archived;
+use crate::session::archive::{archive_copy, is_archived};
 use crate::session::client::ClientStream;
 use crate::session::contract::{Orphans, Output};
 use crate::session::effects::Effects;
@@ -14,7 +14,7 @@ use crate::session::event::Event;
 #[cfg(test)]
 use crate::session::given_back::GivenBack;
 use crate::session::kind::is_durable;
-use crate::session::queue::{ArchiveCopy, Inherited, NoStanza, Queued, Spooled, Unsaved};
+use crate::session::queue::{Inherited, NoStanza, Queued, Spooled, Unsaved};
 use crate::session::refill::{Loading, ReadAgain};
 use crate::session::server::{ServerStream, Settling, UNACKED};
 use crate::session::shed::{ASK_AGAIN, Shed, Spool, TRIAL, returned};
@@ -141,11 +141,7 @@ impl Delivery {
             return;
         }
         let (account, bare) = (self.identity.account(), self.identity.bare_header());
-        let archive_copy = |item: &Queued| match is_archived(&item.element, account) {
-            true => ArchiveCopy::Present,
-            false => ArchiveCopy::Absent,
-        };
-        self.queue.spill(acked, bare, |item| may_spill(item.seq).then(|| archive_copy(item)));
+        self.queue.spill(acked, bare, |item| may_spill(item.seq).then(|| archive_copy(&item.element, account)));
     }
 
     // Back from disk

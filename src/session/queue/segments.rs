@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::num::NonZeroU64;
 
 use super::number::FIRST;
+use super::prefixes::Prefixes;
 use super::queued::Queued;
 use super::unsaved::Unsaved;
 use crate::seq::Seq;
@@ -13,27 +14,6 @@ const FEW: usize = 4;
 
 /// [`Segments::check`] looks at each stanza of at most so many, so that the time of a debug build stays in proportion.
 pub(super) const CHECKED: usize = 64;
-
-/// How many stanzas at the front need not be looked at again.
-#[derive(Clone, Copy, Debug, Default)]
-struct Prefixes {
-    /// The server need not keep them.
-    settled: usize,
-    /// The spool was asked to take them, or need not have them.
-    handed: usize,
-}
-
-impl Prefixes {
-    /// The first stanza was removed.
-    fn on_first_removed(&mut self) {
-        (self.settled, self.handed) = (self.settled.saturating_sub(1), self.handed.saturating_sub(1));
-    }
-
-    /// From this index on, stanzas were inserted, removed or changed.
-    fn on_changed_from(&mut self, at: usize) {
-        (self.settled, self.handed) = (self.settled.min(at), self.handed.min(at));
-    }
-}
 
 /// The written and the unwritten stanzas, by ascending number. One deque has both, so that no stanza is moved when it is written.
 #[derive(Debug)]
@@ -264,17 +244,14 @@ impl Segments {
 
     /// Removes stanzas that need not be kept, in either segment.
     pub(super) fn remove_where(&mut self, mut unwanted: impl FnMut(&Queued) -> bool) -> Vec<Queued> {
-        let (mut given, mut kept) = (Vec::new(), VecDeque::new());
-        let (had_written, mut kept_written) = (self.written, 0);
-        for (at, item) in self.items.drain(..).enumerate() {
-            if unwanted(&item) {
-                given.push(item);
-            } else {
-                kept_written += usize::from(at < had_written);
-                kept.push_back(item);
-            }
-        }
-        (self.items, self.written, self.prefixes) = (kept, kept_written, Prefixes::default());
+        let (written, mut at) = (self.written, 0);
+        let (given, kept): (Vec<_>, Vec<_>) = self.items.drain(..).partition(|item| {
+            at += 1;
+            let is_given = unwanted(item);
+            self.written -= usize::from(is_given && at <= written);
+            is_given
+        });
+        (self.items, self.prefixes) = (kept.into(), Prefixes::default());
         for item in &given {
             self.uncount(item);
         }

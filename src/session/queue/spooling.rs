@@ -238,8 +238,8 @@ impl Queue {
         self.room.is_full_for_load(held) || self.room.is_exhausted() && !self.segments.is_empty()
     }
 
-    /// A stanza was read back from the spool: if it was spilled, it takes its place again. Returned is one that comes behind all that
-    /// is in memory, and is to be appended; memory, or the client, has the others.
+    /// A stanza was read back from the spool: if it was spilled, it takes its place again. Returned is one that comes behind all
+    /// that is in memory, and is to be appended; memory, or the client, has the others.
     ///
     /// # Errors
     /// [`NoStanza`] if what was spilled there is no stanza any more: it does not wait from now on.
@@ -278,8 +278,8 @@ impl Queue {
         self.on_changed();
     }
 
-    /// Leaves unwritten messages to the spool that are on disk, up to this number on the server's leg, unless `archive_copy` is `None`.
-    /// `bare`: the header under which the spool has them.
+    /// Leaves unwritten messages to the spool that are on disk, up to this number on the server's leg, unless `archive_copy` is
+    /// `None`. `bare`: the header under which the spool has them.
     pub fn spill(&mut self, acked: u64, bare: &Arc<Header>, archive_copy: impl Fn(&Queued) -> Option<ArchiveCopy>) {
         let spill = &mut self.spill;
         self.segments.spill(acked, |item| {
