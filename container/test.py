@@ -1,5 +1,6 @@
 """Builds the image from target/image and runs it as a person would who tries it. Called by tests/container."""
 
+import atexit
 import base64
 import json
 import os
@@ -180,6 +181,7 @@ class Prosody:
         self.log = directory / "log"
         self.process = subprocess.Popen(["setpriv", "--reuid=prosody", "--regid=prosody", "--init-groups", "prosody", "-F",
                                          "--config", self.config], stdout=self.log.open("w"), stderr=subprocess.STDOUT)
+        atexit.register(self.stop)
         until("Prosody", lambda: accepts(port) or check(self.process.poll() is None, self.log.read_text()))
 
     def control(self, *arguments):
@@ -272,7 +274,10 @@ def serves_the_example(buildah, container, root, directory):
         check(runner.wait(PATIENCE) == 0, f"it did not end in order:\n{log.read_text()}")
     finally:
         if runner.poll() is None:
-            runner.kill()
+            # Not buildah, which would leave its child behind.
+            for process, _ in filter(None, [pushward_of(runner.pid)]):
+                os.kill(process, signal.SIGKILL)
+            runner.wait(PATIENCE)
         prosody.stop()
     check(not healthy(), "the health check is content although it has ended")
     after = files(root)
