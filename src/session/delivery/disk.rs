@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::Delivery;
 use crate::push::account::LoginId;
-use crate::seq::Seq;
+use crate::seq::{Seq, ServerSeq};
 use crate::session::account::AccountView;
 use crate::session::archive::is_archived;
 use crate::session::client::ClientStream;
@@ -27,7 +27,7 @@ impl Delivery {
     /// When durable stanzas are to be handed to the spool that nobody else is certain to keep.
     pub(in crate::session) fn spool_due(&self, client: &ClientStream) -> Option<Instant> {
         let oldest = self.queue.oldest_unspooled().filter(|_| self.spool.accepts())?;
-        let spool_after = self.settings.stream_management.spool_after(oldest.ordinal.is_some());
+        let spool_after = self.settings.stream_management.spool_after(oldest.server_seq.is_some());
         let wait = if client.is_dark() { Duration::ZERO } else { spool_after };
         let received = oldest.received.saturating_sub(oldest.ahead.milliseconds());
         let start = self.identity.clock().now;
@@ -133,7 +133,7 @@ impl Delivery {
     }
 
     /// Leaves messages to the spool alone while nobody can read them, if they are on disk and `may_spill`.
-    pub(in crate::session) fn spill(&mut self, acked: u64, may_spill: impl Fn(Seq) -> bool) {
+    pub(in crate::session) fn spill(&mut self, acked: ServerSeq, may_spill: impl Fn(Seq) -> bool) {
         if self.refill.is_loading() {
             return;
         }

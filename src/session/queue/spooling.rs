@@ -10,7 +10,7 @@ use super::spooled::{Load, Spooled, weight};
 use super::unsaved::Unsaved;
 use super::{Place, Queue};
 use crate::push::account::LoginId;
-use crate::seq::Seq;
+use crate::seq::{Seq, ServerSeq};
 use crate::xml::{Element, Header, Kind};
 
 /// Stanzas that go to the spool.
@@ -278,7 +278,7 @@ impl Queue {
 
     /// Lets unwritten messages rest that are on disk, up to this number on the server's leg, and of which `is_archived` says
     /// that they may, and whether the server's archive has them. `bare`: the header under which the spool has them.
-    pub fn rest(&mut self, acked: u64, bare: &Arc<Header>, is_archived: impl Fn(&Queued) -> Option<bool>) {
+    pub fn rest(&mut self, acked: ServerSeq, bare: &Arc<Header>, is_archived: impl Fn(&Queued) -> Option<bool>) {
         let spill = &mut self.spill;
         self.segments.spill(acked, |item| {
             item.element.kind() == Kind::Message
@@ -335,7 +335,7 @@ mod tests {
             let spooled: Vec<_> = spooled.collect();
             queue.committed(Seq::new(2 * STRIDE));
             let before = queue.bytes();
-            queue.rest(0, &bare, |item| (item.seq == first).then_some(false));
+            queue.rest(ServerSeq::ZERO, &bare, |item| (item.seq == first).then_some(false));
             assert!(queue.bytes() < before && queue.is_on_disk_only(first) && queue.write_next().is_none());
             assert!(spooled.into_iter().all(|item| queue.read_back(item).unwrap().is_none()), "memory has the other");
             assert_eq!((queue.bytes(), queue.len(), queue.has_tail()), (before, 2, false));
