@@ -1,6 +1,7 @@
 //! Places in sequences of stanzas.
 
 use std::fmt;
+use std::num::NonZeroU64;
 
 /// The number of a stanza in a session's queue and in its spool: stanzas are delivered in this order. A number is not used twice
 /// in a spool.
@@ -71,6 +72,63 @@ impl fmt::Display for Seq {
 impl fmt::Debug for Seq {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
+    }
+}
+
+/// The number of a stanza on the stream to or from the server, which is also the count of stanzas up to it: the `h` of XEP-0198 §4
+/// for that stream, before it wraps. The first stanza has the number 1.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ServerSeq(
+    /// One more than the number, so that an `Option` of it costs nothing.
+    NonZeroU64,
+);
+
+impl ServerSeq {
+    /// Before all stanzas.
+    pub const ZERO: Self = Self::new(0);
+
+    /// The place behind so many stanzas.
+    pub const fn new(count: u64) -> Self {
+        Self(NonZeroU64::MIN.saturating_add(count))
+    }
+
+    /// Returns the number.
+    pub const fn get(self) -> u64 {
+        self.0.get() - 1
+    }
+
+    /// Returns the number that follows.
+    #[must_use]
+    pub const fn next(self) -> Self {
+        Self(self.0.saturating_add(1))
+    }
+
+    /// Returns the number before; zero comes before itself.
+    #[must_use]
+    pub const fn previous(self) -> Self {
+        Self::new(self.get().saturating_sub(1))
+    }
+
+    /// Returns the number that is `by` before, if there is one.
+    pub fn checked_minus(self, by: u64) -> Option<Self> {
+        self.get().checked_sub(by).map(Self::new)
+    }
+
+    /// Returns the count of stanzas from `earlier` to this one; zero if `earlier` is behind it.
+    pub const fn since(self, earlier: Self) -> u64 {
+        self.0.get().saturating_sub(earlier.0.get())
+    }
+}
+
+impl Default for ServerSeq {
+    fn default() -> Self {
+        Self::ZERO
+    }
+}
+
+impl fmt::Debug for ServerSeq {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.get().fmt(f)
     }
 }
 

@@ -40,7 +40,7 @@ use super::stamp::Stamps;
 use super::travel::{is_from_room, marks};
 use super::vigil::Vigil;
 use crate::push::rooms::Rooms;
-use crate::seq::Seq;
+use crate::seq::{Seq, ServerSeq};
 use crate::xml::{Element, Kind};
 pub(super) use incoming::{Incoming, Placed};
 use written::for_client;
@@ -143,7 +143,7 @@ impl Delivery {
     }
 
     /// The first number on the server's stream that is neither the client's nor the disk's; `None` if all are.
-    pub(super) fn first_unsettled(&mut self) -> Option<u64> {
+    pub(super) fn first_unsettled(&mut self) -> Option<ServerSeq> {
         self.queue.first_unsettled()
     }
 
@@ -209,7 +209,7 @@ impl Delivery {
         rooms: &Rooms,
         effects: &mut Effects,
     ) -> Placed {
-        let Incoming { element, ordinal, cause } = stanza;
+        let Incoming { element, server_seq, cause } = stanza;
         let waits = client.is_dark() || urgency != Urgency::Now;
         let place = self.queue.place(element.bytes().len());
         let seq = match place {
@@ -221,7 +221,7 @@ impl Delivery {
         // What may wait long keeps no more alive than itself.
         let compact = client.is_dark() || matches!(place, Placement::SpoolOnly(_));
         let element = if compact { element.compact() } else { element };
-        let item = self.item(now, Incoming { element, ordinal, cause }, seq, rooms);
+        let item = self.item(now, Incoming { element, server_seq, cause }, seq, rooms);
         match place {
             Placement::Memory(_) => {
                 self.queue.hold(item.because(cause));
@@ -238,12 +238,12 @@ impl Delivery {
     }
 
     fn item(&mut self, now: Instant, stanza: Incoming, seq: Seq, rooms: &Rooms) -> Queued {
-        let Incoming { element, ordinal, .. } = stanza;
+        let Incoming { element, server_seq, .. } = stanza;
         let stamp = self.stamps.next(self.identity.calendar(now));
         let company = if is_from_room(&element, rooms) { Company::Room } else { self.company };
         let durable = is_durable(&element);
         let item = Queued::new(element, seq, stamp.received).ahead_by(stamp.ahead);
-        let item = item.in_company(company).of_leg(ordinal);
+        let item = item.in_company(company).of_leg(server_seq);
         if durable { item.durable() } else { item }
     }
 
@@ -339,7 +339,7 @@ impl Delivery {
     // The end
 
     /// Leaves all stanzas to the server that were not acknowledged to it. The server sends them elsewhere.
-    pub(super) fn give_back(&mut self, acked: u64, effects: &mut Effects) {
+    pub(super) fn give_back(&mut self, acked: ServerSeq, effects: &mut Effects) {
         let theirs = leftovers::give_back(&mut self.queue, acked, effects);
         self.given_back.get_or_insert_default().hold(theirs.into_iter());
     }
@@ -369,7 +369,7 @@ impl Delivery {
     pub(super) fn keep_what_may_come_again(
         &mut self,
         now: Instant,
-        acked: u64,
+        acked: ServerSeq,
         account: &AccountView,
         effects: &mut Effects,
     ) {
@@ -378,7 +378,7 @@ impl Delivery {
             return;
         }
         // An acknowledgement that was on its way may be lost as well.
-        let counted = self.queue.iter().chain(self.queue.in_flight()).filter(|item| item.ordinal.is_some());
+        let counted = self.queue.iter().chain(self.queue.in_flight()).filter(|item| item.server_seq.is_some());
         let messages = counted.map(|item| &item.element).filter(|element| element.kind() == Kind::Message);
         let added = self.memory.keep(self.identity.calendar(now), messages, self.own());
         if added > 0 {

@@ -40,13 +40,12 @@ mod spooling;
 mod tail;
 mod unsaved;
 
-use std::num::NonZeroU64;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use crate::clock::UnixMillis;
 use crate::push::account::LoginId;
-use crate::seq::Seq;
+use crate::seq::{Seq, ServerSeq};
 use crate::xml::Element;
 
 use aside::SetAside;
@@ -296,21 +295,21 @@ impl Queue {
 /// What the server has to keep.
 impl Queue {
     /// The number of the first stanza on the server's leg that is neither the client's nor the disk's; `None` if all are.
-    pub fn first_unsettled(&mut self) -> Option<u64> {
+    pub fn first_unsettled(&mut self) -> Option<ServerSeq> {
         self.segments.pass_settled();
         self.find_unsettled()
     }
 
     /// The same without noting how far it was looked for.
-    pub fn find_unsettled(&self) -> Option<u64> {
+    pub fn find_unsettled(&self) -> Option<ServerSeq> {
         let first = self.segments.first_unsettled().or_else(|| self.flight.first_unsettled());
-        first.into_iter().chain(self.aside.first_unsettled(self.last_committed())).min().map(NonZeroU64::get)
+        first.into_iter().chain(self.aside.first_unsettled(self.last_committed())).min()
     }
 
     /// Forgets the stanzas beyond this number on the server's leg: the server has them still, and sends them elsewhere. Returns
     /// the places that the spool must not keep.
-    pub fn give_back(&mut self, acked: u64) -> Vec<RangeInclusive<Seq>> {
-        let theirs = |item: &Queued| item.ordinal.is_some_and(|ordinal| ordinal.get() > acked);
+    pub fn give_back(&mut self, acked: ServerSeq) -> Vec<RangeInclusive<Seq>> {
+        let theirs = |item: &Queued| item.server_seq.is_some_and(|seq| seq > acked);
         let given = self.remove_where(theirs);
         let in_memory = given.iter().filter(|item| item.is_spooled()).map(|item| item.seq).min();
         let in_flight = self.flight.stanzas().filter(|item| theirs(item)).map(|item| item.seq).min();

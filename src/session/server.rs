@@ -20,6 +20,7 @@ use super::settings::Settings;
 use super::sm::Handled;
 use super::sm::nonza::{self, ack};
 use crate::push::outcome::Outcome;
+use crate::seq::ServerSeq;
 use crate::xml::{self, Element, Node, XmlWriter, ns};
 pub(super) use answered::{Answered, CarriedPublish, StreamError};
 use confirmation::Confirmation;
@@ -149,12 +150,12 @@ impl ServerStream {
     }
 
     /// The number of stanzas that are acknowledged to the server.
-    pub(super) fn acked(&self) -> u64 {
+    pub(super) fn acked(&self) -> ServerSeq {
         self.leg.acked()
     }
 
     /// The number of stanzas that the server keeps for us.
-    pub(super) fn unsettled(&self, first_unsettled: Option<u64>) -> u64 {
+    pub(super) fn unsettled(&self, first_unsettled: Option<ServerSeq>) -> u64 {
         self.leg.unsettled(first_unsettled)
     }
 
@@ -164,7 +165,7 @@ impl ServerStream {
     }
 
     /// A stanza came; its number, if the server counts it.
-    pub(super) fn on_stanza(&mut self) -> Option<u64> {
+    pub(super) fn on_stanza(&mut self) -> Option<ServerSeq> {
         self.leg.on_received()
     }
 
@@ -179,8 +180,8 @@ impl ServerStream {
     }
 
     /// Answers the server's `<r/>`.
-    pub(super) fn on_ack_request(&mut self, now: Instant, first_unsettled: Option<u64>, effects: &mut Effects) {
-        let h = self.leg.answer(first_unsettled);
+    pub(super) fn on_ack_request(&mut self, now: Instant, unsettled: Option<ServerSeq>, effects: &mut Effects) {
+        let h = self.leg.answer(unsettled);
         self.reply(now, ack(h), effects);
     }
 
@@ -204,9 +205,9 @@ impl ServerStream {
         removed && self.pending.take_unnamed_removal(now)
     }
 
-    /// Sends an `<a/>`, if there is anything to acknowledge.
-    pub(super) fn settle(&mut self, now: Instant, settling: Settling, unsettled: Option<u64>, effects: &mut Effects) {
-        if let Some(h) = self.leg.settle(settling, unsettled) {
+    /// Sends an `<a/>`, if there is anything to acknowledge. `first`: the first unsettled stanza.
+    pub(super) fn settle(&mut self, now: Instant, settling: Settling, first: Option<ServerSeq>, effects: &mut Effects) {
+        if let Some(h) = self.leg.settle(settling, first) {
             self.reply(now, ack(h), effects);
         }
     }

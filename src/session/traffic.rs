@@ -14,11 +14,11 @@ use super::event::{EndReason, Event};
 use super::kind::{is_request, refusal};
 use super::presence::Linger;
 use super::server::{Answered, CarriedPublish, StreamError};
-use super::sm::Handled;
-use super::sm::nonza::{self, failed};
+use super::sm::{Handled, nonza};
 use super::{Session, rewrite};
 use crate::push::mucsub::MUCSUB;
 use crate::push::notification::Publish;
+use crate::seq::ServerSeq;
 use crate::xml::{self, Element, Frame, Kind, Node, Skipped, StanzaCondition, StreamCondition, ns, stanza_error};
 
 impl Session {
@@ -71,7 +71,7 @@ impl Session {
             (ns::SM, "r") => {}
             (ns::SM, "a") => self.on_client_ack(now, &node),
             (ns::SM, "enable") => self.on_client_enables(&node),
-            (ns::SM, _) => self.effects.reply_to_client(failed(StanzaCondition::UnexpectedRequest, None)),
+            (ns::SM, _) => self.effects.reply_to_client(nonza::failed(StanzaCondition::UnexpectedRequest, None)),
             (ns::CSI, "active" | "inactive") => {
                 let inactive = node.name() == "inactive";
                 let activity = if inactive { Activity::Inactive } else { Activity::Active };
@@ -113,7 +113,7 @@ impl Session {
 
     fn on_client_enables(&mut self, node: &Node<'_>) {
         let Some(preceding) = self.device.client().may_enable() else {
-            return self.effects.reply_to_client(failed(StanzaCondition::UnexpectedRequest, None));
+            return self.effects.reply_to_client(nonza::failed(StanzaCondition::UnexpectedRequest, None));
         };
         let enabled = nonza::Enable::read(node).grant(self.identity.random_source());
         self.effects.reply_to_client(enabled.nonza(self.settings.hibernation.max_timeout));
@@ -173,8 +173,8 @@ impl Session {
             Frame::Element(element) if element.kind() == Kind::Other => self.on_server_nonza(now, &element),
             Frame::Element(element) => {
                 self.lifecycle.on_server_sends(now);
-                let ordinal = self.server.on_stanza();
-                self.on_server_stanza(now, element, ordinal);
+                let server_seq = self.server.on_stanza();
+                self.on_server_stanza(now, element, server_seq);
             }
             Frame::Skipped(skipped) => self.on_skipped(now, &skipped),
             Frame::Close => self.on_server_closes(now),
@@ -189,7 +189,7 @@ impl Session {
             (ns::SM, "failed") => self.server.on_refused(),
             (ns::SM, "r") => {
                 // What was given back stays unacknowledged.
-                let given_back = self.gives_back().then(|| self.server.acked() + 1);
+                let given_back = self.gives_back().then(|| self.server.acked().next());
                 let unsettled = given_back.or_else(|| self.device.delivery_mut().first_unsettled());
                 self.server.on_ack_request(now, unsettled, &mut self.effects);
             }
@@ -222,14 +222,14 @@ impl Session {
         device.answer(now, server, effects);
     }
 
-    fn on_server_stanza(&mut self, now: Instant, element: Element, ordinal: Option<u64>) {
+    fn on_server_stanza(&mut self, now: Instant, element: Element, server_seq: Option<ServerSeq>) {
         if self.device.delivery().is_redelivered(now, &element) {
             return self.effects.event(Event::Redelivered);
         }
         if element.kind() == Kind::Iq {
             self.device.learn_from_iq(&element);
             let awaits_answer = !self.server.awaits_nothing() || self.device.client().was_pinged();
-            if awaits_answer && self.takes_answer(now, &element, ordinal) {
+            if awaits_answer && self.takes_answer(now, &element, server_seq) {
                 return;
             }
             // XEP-0199: while the client is dark, pings are answered for it, so that nobody takes it for gone.
@@ -238,13 +238,13 @@ impl Session {
             }
         }
         self.device.learn(now, &element, &mut self.server, &mut self.effects);
-        self.deliver(now, Incoming { element, ordinal, cause: Cause::Relayed });
+        self.deliver(now, Incoming { element, server_seq, cause: Cause::Relayed });
     }
 
     /// An answer for the client came by another way than the server's stream, which therefore does not count it.
     pub(super) fn on_routed(&mut self, now: Instant, answer: Element) {
         if answer.kind() == Kind::Iq && !self.takes_answer(now, &answer, None) {
-            self.deliver(now, Incoming { element: answer, ordinal: None, cause: Cause::Relayed });
+            self.deliver(now, Incoming { element: answer, server_seq: None, cause: Cause::Relayed });
         }
     }
 
@@ -255,7 +255,7 @@ impl Session {
     }
 
     /// Takes the answers to our own requests, and rewrites those that concern us.
-    fn takes_answer(&mut self, now: Instant, element: &Element, ordinal: Option<u64>) -> bool {
+    fn takes_answer(&mut self, now: Instant, element: &Element, server_seq: Option<ServerSeq>) -> bool {
         match self.server.on_answer(&element.node()) {
             Answered::Client => false,
             Answered::Late => true,
@@ -279,7 +279,7 @@ impl Session {
                 };
                 let rewritten = info.and_then(|bytes| Element::parse(bytes, element.header()).ok());
                 let element = rewritten.unwrap_or_else(|| element.clone());
-                self.deliver(now, Incoming { element, ordinal, cause: Cause::Relayed });
+                self.deliver(now, Incoming { element, server_seq, cause: Cause::Relayed });
                 true
             }
         }
@@ -291,7 +291,7 @@ impl Session {
         if element.kind() == Kind::Other {
             return;
         }
-        let ordinal = self.server.on_stanza();
+        let server_seq = self.server.on_stanza();
         if self.gives_back() {
             // The server sends it elsewhere, since it is not acknowledged.
             return;
@@ -301,7 +301,7 @@ impl Session {
             (Kind::Iq, Some("get" | "set")) => {
                 Some(stanza_error(&node, xml::ErrorType::Modify, StanzaCondition::NotAcceptable))
             }
-            (Kind::Iq, Some("result" | "error")) => return self.on_skipped_answer(now, element, ordinal),
+            (Kind::Iq, Some("result" | "error")) => return self.on_skipped_answer(now, element, server_seq),
             (Kind::Message, Some("error" | "groupchat" | "headline")) => None,
             // Other messages get no error: another client may have them, and an error would show strangers who is online.
             (Kind::Message, _) if self.identity.is_addressed_from_elsewhere(&node) => {
@@ -316,14 +316,14 @@ impl Session {
 
     /// Handles a skipped iq result or error. A request of our own is answered by what is left of it. The client gets an error in
     /// place of the answer to its request.
-    fn on_skipped_answer(&mut self, now: Instant, element: &Element, ordinal: Option<u64>) {
+    fn on_skipped_answer(&mut self, now: Instant, element: &Element, server_seq: Option<ServerSeq>) {
         let node = element.node();
         let is_ours = node.attr("id").is_some_and(|id| self.server.is_ours(&id));
-        if is_ours && self.takes_answer(now, element, ordinal) {
+        if is_ours && self.takes_answer(now, element, server_seq) {
             return;
         }
         if let Ok(error) = Element::parse(answer::unreadable(&node), element.header()) {
-            self.on_server_stanza(now, error, ordinal);
+            self.on_server_stanza(now, error, server_seq);
         }
     }
 
@@ -394,7 +394,7 @@ impl Session {
     /// A reply of our own counts and waits like any other stanza.
     pub(super) fn deliver_reply(&mut self, now: Instant, reply: Bytes) {
         if let Ok(element) = Element::parse(reply, self.device.client().header()) {
-            self.deliver(now, Incoming { element, ordinal: None, cause: Cause::Reply });
+            self.deliver(now, Incoming { element, server_seq: None, cause: Cause::Reply });
         }
     }
 }

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::Delivery;
 use crate::push::account::LoginId;
-use crate::seq::Seq;
+use crate::seq::{Seq, ServerSeq};
 use crate::session::account::AccountView;
 use crate::session::archive::{archive_copy, is_archived};
 use crate::session::client::ClientStream;
@@ -28,7 +28,7 @@ impl Delivery {
     pub(in crate::session) fn spool_due(&self, client: &ClientStream) -> Option<Instant> {
         let oldest = self.queue.oldest_unspooled().filter(|_| self.spool.accepts())?;
         let settings = &self.settings.stream_management;
-        let wait = match oldest.ordinal {
+        let wait = match oldest.server_seq {
             _ if client.is_dark() => Duration::ZERO,
             Some(_) => settings.spool_after_counted(),
             None => settings.spool_after_uncounted(),
@@ -136,7 +136,7 @@ impl Delivery {
     }
 
     /// Leaves messages to the spool alone while nobody can read them, if they are on disk and `may_spill`.
-    pub(in crate::session) fn spill(&mut self, acked: u64, may_spill: impl Fn(Seq) -> bool) {
+    pub(in crate::session) fn spill(&mut self, acked: ServerSeq, may_spill: impl Fn(Seq) -> bool) {
         if self.refill.is_loading() {
             return;
         }

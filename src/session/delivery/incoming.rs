@@ -1,6 +1,6 @@
 //! A stanza for the client, and its place.
 
-use crate::seq::Seq;
+use crate::seq::{Seq, ServerSeq};
 use crate::session::cause::Cause;
 use crate::xml::Element;
 
@@ -9,7 +9,7 @@ use crate::xml::Element;
 pub(in crate::session) struct Incoming {
     pub(in crate::session) element: Element,
     /// Its number on the server's stream, if the server counts.
-    pub(in crate::session) ordinal: Option<u64>,
+    pub(in crate::session) server_seq: Option<ServerSeq>,
     pub(in crate::session) cause: Cause,
 }
 

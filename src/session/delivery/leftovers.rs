@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use crate::jid::BareJid;
-use crate::seq::Seq;
+use crate::seq::{Seq, ServerSeq};
 use crate::session::archive::is_archived;
 use crate::session::contract::Output;
 use crate::session::effects::Effects;
@@ -12,12 +12,12 @@ use crate::session::queue::{Queue, Queued};
 use crate::session::server::ServerStream;
 use crate::xml::Kind;
 
-fn is_unacked(item: &Queued, acked: u64) -> bool {
-    item.ordinal.is_some_and(|ordinal| ordinal.get() > acked)
+fn is_unacked(item: &Queued, acked: ServerSeq) -> bool {
+    item.server_seq.is_some_and(|seq| seq > acked)
 }
 
 /// Removes the stanzas that were not acknowledged to the server, which sends them elsewhere.
-pub(super) fn give_back(queue: &mut Queue, acked: u64, effects: &mut Effects) -> Vec<Queued> {
+pub(super) fn give_back(queue: &mut Queue, acked: ServerSeq, effects: &mut Effects) -> Vec<Queued> {
     let all = queue.iter().chain(queue.in_flight());
     let theirs: Vec<Queued> = all.filter(|item| is_unacked(item, acked)).cloned().collect();
     for item in queue.remove_aside(|item| is_unacked(item, acked)) {
@@ -32,7 +32,7 @@ pub(super) fn give_back(queue: &mut Queue, acked: u64, effects: &mut Effects) ->
 }
 
 /// Removes subscription presence that was not acknowledged to the server, which repeats it until it is answered.
-pub(super) fn forget_repeated(queue: &mut Queue, acked: u64, effects: &mut Effects) {
+pub(super) fn forget_repeated(queue: &mut Queue, acked: ServerSeq, effects: &mut Effects) {
     let is_repeated = |item: &Queued| is_unacked(item, acked) && item.durable && item.element.kind() == Kind::Presence;
     for item in queue.remove_where(is_repeated) {
         discard(queue, &item, effects);

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use super::DeviceSide;
 use crate::push::account::{Account, Change};
 use crate::push::outcome::Outcome;
-use crate::seq::Seq;
+use crate::seq::{Seq, ServerSeq};
 use crate::session::account::{Reply, Update};
 use crate::session::contract::{OtherSession, PublishResult};
 use crate::session::effects::Effects;
@@ -212,7 +212,12 @@ impl DeviceSide {
     }
 
     /// The server's connection has broken, and the server may be dead: what it was not acknowledged is kept.
-    pub(in crate::session) fn keep_what_may_come_again(&mut self, now: Instant, acked: u64, effects: &mut Effects) {
+    pub(in crate::session) fn keep_what_may_come_again(
+        &mut self,
+        now: Instant,
+        acked: ServerSeq,
+        effects: &mut Effects,
+    ) {
         self.delivery.keep_what_may_come_again(now, acked, &self.account, effects);
     }
 
@@ -223,7 +228,7 @@ impl DeviceSide {
 
     /// Leaves messages to the spool alone while nobody can read them. With more registrations they may have to be judged again
     /// for one of them.
-    pub(in crate::session) fn spill(&mut self, acked: u64) {
+    pub(in crate::session) fn spill(&mut self, acked: ServerSeq) {
         if self.client.is_held() && self.account.owned().count() == 1 {
             let notifier = &self.notifier;
             self.delivery.spill(acked, |seq| notifier.is_followed(seq));

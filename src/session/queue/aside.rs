@@ -1,10 +1,8 @@
 //! Stanzas that are set aside because the client breaks on them. They are not written and do not count as waiting. They stay in
 //! their spools when the places around them are deleted, and can go back to their places in the queue.
 
-use std::num::NonZeroU64;
-
 use super::queued::Queued;
-use crate::seq::Seq;
+use crate::seq::{Seq, ServerSeq};
 
 #[derive(Debug, Default)]
 struct Stanzas {
@@ -53,8 +51,8 @@ impl SetAside {
     }
 
     /// The lowest number, on the server's leg, of the stanzas that the server has to keep.
-    pub(super) fn first_unsettled(&self, committed: Seq) -> Option<NonZeroU64> {
-        self.iter().filter(|item| !item.is_settled(committed)).filter_map(|item| item.ordinal).min()
+    pub(super) fn first_unsettled(&self, committed: Seq) -> Option<ServerSeq> {
+        self.iter().filter(|item| !item.is_settled(committed)).filter_map(|item| item.server_seq).min()
     }
 
     /// Returns whether the bytes are counted. Only debug builds ask.

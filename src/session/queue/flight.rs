@@ -1,12 +1,11 @@
 //! Stanzas that are on their way to the disk and not among those in memory: their bytes stay here until the disk has them.
 
 use std::collections::VecDeque;
-use std::num::NonZeroU64;
 use std::ops::RangeInclusive;
 
 use super::queued::Queued;
 use super::unsaved::Unsaved;
-use crate::seq::Seq;
+use crate::seq::{Seq, ServerSeq};
 
 /// What only the disk will have.
 #[derive(Debug)]
@@ -72,8 +71,8 @@ impl Flight {
     }
 
     /// The number, on the server's leg, of the first stanza that the server has to keep.
-    pub(super) fn first_unsettled(&self) -> Option<NonZeroU64> {
-        self.stanzas().find_map(|item| item.ordinal)
+    pub(super) fn first_unsettled(&self) -> Option<ServerSeq> {
+        self.stanzas().find_map(|item| item.server_seq)
     }
 
     /// Returns whether this is the number of an adopted stanza.

@@ -1,13 +1,11 @@
 //! A stanza that waits in memory.
 
-use std::num::NonZeroU64;
-
 use bytes::Bytes;
 
 use super::number::is_inherited;
 use super::spooled::weight;
 use crate::clock::UnixMillis;
-use crate::seq::Seq;
+use crate::seq::{Seq, ServerSeq};
 use crate::session::Cause;
 use crate::session::stamp::Ahead;
 use crate::xml::{Element, Kind, ns};
@@ -36,7 +34,7 @@ pub struct Queued {
     /// Its number in the queue.
     pub seq: Seq,
     /// Its number on the server's stream management leg, if it has one: they count from one.
-    pub ordinal: Option<NonZeroU64>,
+    pub server_seq: Option<ServerSeq>,
     /// Of a kind that must not be lost (invariant 2).
     pub durable: bool,
     /// It waited, so it is written with its delay.
@@ -66,7 +64,7 @@ impl Queued {
             received,
             ahead: Ahead::default(),
             seq,
-            ordinal: None,
+            server_seq: None,
             durable: false,
             waited: false,
             cause: Cause::Relayed,
@@ -94,8 +92,8 @@ impl Queued {
     }
 
     /// The same with its number on the server's leg.
-    pub fn of_leg(self, ordinal: Option<u64>) -> Self {
-        Self { ordinal: ordinal.and_then(NonZeroU64::new), ..self }
+    pub fn of_leg(self, server_seq: Option<ServerSeq>) -> Self {
+        Self { server_seq, ..self }
     }
 
     /// The same if it must not be lost.
@@ -152,7 +150,7 @@ impl Queued {
 
     /// Returns whether the server need not keep it.
     pub(super) fn is_settled(&self, committed: Seq) -> bool {
-        !self.durable || self.ordinal.is_none() || self.spooled && self.seq <= committed
+        !self.durable || self.server_seq.is_none() || self.spooled && self.seq <= committed
     }
 
     /// The same in another place, of which no spool knows.

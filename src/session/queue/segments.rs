@@ -1,13 +1,12 @@
 //! The stanzas that memory has, in two segments: those written to the current attachment, then those that are not.
 
 use std::collections::VecDeque;
-use std::num::NonZeroU64;
 
 use super::number::FIRST;
 use super::prefixes::Prefixes;
 use super::queued::Queued;
 use super::unsaved::Unsaved;
-use crate::seq::Seq;
+use crate::seq::{Seq, ServerSeq};
 
 /// Room for so many stanzas is kept while none is there.
 const FEW: usize = 4;
@@ -124,9 +123,9 @@ impl Segments {
     }
 
     /// The number, on the server's leg, of the first stanza that the server has to keep.
-    pub(super) fn first_unsettled(&self) -> Option<NonZeroU64> {
+    pub(super) fn first_unsettled(&self) -> Option<ServerSeq> {
         let mut behind = self.items.iter().skip(self.prefixes.settled);
-        behind.find(|item| !item.is_settled(self.committed)).and_then(|item| item.ordinal)
+        behind.find(|item| !item.is_settled(self.committed)).and_then(|item| item.server_seq)
     }
 
     /// Returns whether the stanzas are in order, and what is counted agrees with them. Only debug builds ask.
@@ -260,7 +259,7 @@ impl Segments {
 
     /// Removes unwritten stanzas that the disk has, of which `spill` says that they go there alone; those of the server's leg
     /// only if the server has been told so, which is up to `acked`.
-    pub(super) fn spill(&mut self, acked: u64, mut spill: impl FnMut(&Queued) -> bool) {
+    pub(super) fn spill(&mut self, acked: ServerSeq, mut spill: impl FnMut(&Queued) -> bool) {
         let unwritten = self.items.len() - self.written;
         // Those that stay need not be looked at for each that comes.
         self.stayed = self.stayed.min(unwritten);
@@ -272,7 +271,7 @@ impl Segments {
         let (written, committed) = (self.written, self.committed);
         self.items.retain(|item| {
             at += 1;
-            let on_disk = item.is_on_disk(committed) && item.ordinal.is_none_or(|ordinal| ordinal.get() <= acked);
+            let on_disk = item.is_on_disk(committed) && item.server_seq.is_none_or(|seq| seq <= acked);
             if at <= written || !on_disk && item.durable {
                 return true;
             }

@@ -87,6 +87,7 @@ mod tests {
     use super::super::{Placement, STRIDE};
     use super::*;
     use crate::clock::UnixMillis;
+    use crate::seq::ServerSeq;
     use crate::session::tests::{element, message};
 
     const S: u64 = STRIDE;
@@ -94,7 +95,7 @@ mod tests {
     fn hold(queue: &mut Queue, n: usize) {
         let element = element(&message(n));
         let Placement::Memory(seq) = queue.place(element.bytes().len()) else { panic!("no room") };
-        queue.hold(Queued::new(element, seq, UnixMillis::new(0)).of_leg(Some(n as u64)).durable());
+        queue.hold(Queued::new(element, seq, UnixMillis::new(0)).of_leg(Some(ServerSeq::new(n as u64))).durable());
     }
 
     fn spooled(queue: &mut Queue) {
@@ -145,7 +146,7 @@ mod tests {
         let mut queue = Queue::new(1 << 20);
         (1..=2).for_each(|n| hold(&mut queue, n));
         queue.set_next_aside();
-        assert_eq!((written(&mut queue), queue.first_unsettled()), (vec![2], Some(1)));
+        assert_eq!((written(&mut queue), queue.first_unsettled()), (vec![2], Some(ServerSeq::new(1))));
         let asked: Vec<Seq> = queue.take_unspooled(usize::MAX).iter().map(|item| item.seq).collect();
         assert_eq!(asked, [S, 2 * S].map(Seq::new));
         queue.on_refused();

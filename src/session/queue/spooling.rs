@@ -11,7 +11,7 @@ use super::unsaved::Unsaved;
 use super::{Placement, Queue};
 use crate::clock::UnixMillis;
 use crate::push::account::LoginId;
-use crate::seq::Seq;
+use crate::seq::{Seq, ServerSeq};
 use crate::xml::{Element, Header, Kind};
 
 /// Stanzas that go to the spool.
@@ -280,7 +280,12 @@ impl Queue {
 
     /// Leaves unwritten messages to the spool that are on disk, up to this number on the server's leg, unless `archive_copy` is
     /// `None`. `bare`: the header under which the spool has them.
-    pub fn spill(&mut self, acked: u64, bare: &Arc<Header>, archive_copy: impl Fn(&Queued) -> Option<ArchiveCopy>) {
+    pub fn spill(
+        &mut self,
+        acked: ServerSeq,
+        bare: &Arc<Header>,
+        archive_copy: impl Fn(&Queued) -> Option<ArchiveCopy>,
+    ) {
         let spill = &mut self.spill;
         self.segments.spill(acked, |item| {
             item.element.kind() == Kind::Message && archive_copy(item).is_some_and(|copy| spill.add(item, copy, bare))
@@ -336,7 +341,7 @@ mod tests {
             let spooled: Vec<_> = spooled.collect();
             queue.on_committed(Seq::new(2 * STRIDE));
             let before = queue.bytes();
-            queue.spill(0, &bare, |item| (item.seq == first).then_some(ArchiveCopy::Absent));
+            queue.spill(ServerSeq::ZERO, &bare, |item| (item.seq == first).then_some(ArchiveCopy::Absent));
             assert!(queue.bytes() < before && queue.is_on_disk_only(first) && queue.write_next().is_none());
             assert!(spooled.into_iter().all(|item| queue.read_back(item).unwrap().is_none()), "memory has the other");
             assert_eq!((queue.bytes(), queue.len(), queue.has_tail()), (before, 2, false));

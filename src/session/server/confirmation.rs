@@ -6,6 +6,7 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
+use crate::seq::ServerSeq;
 use crate::session::contract::Replies;
 use crate::session::pause::Pause;
 use crate::session::sm::Handled;
@@ -33,7 +34,7 @@ struct Question {
     /// It has not left: other bytes are in front of it.
     waits: bool,
     /// The ping's iq id, and the stanzas that its answer confirms. `None` for an `<r/>`, whose answer says itself.
-    ping: Option<(String, u64)>,
+    ping: Option<(String, ServerSeq)>,
 }
 
 /// The client's stanzas on their way to the server. Counts are of the whole session, and wrap only on the wire.
@@ -44,9 +45,9 @@ pub(super) struct Confirmation {
     /// Stanzas of the client since its `<enable/>`.
     received: u64,
     /// Stanzas written to the server, the client's and our own.
-    sent: u64,
+    sent: ServerSeq,
     /// The client's stanzas that the server has not confirmed: their place among `received` and among `sent`.
-    open: VecDeque<(u64, u64)>,
+    open: VecDeque<(u64, ServerSeq)>,
     question: Option<Question>,
     /// Whether the server is read.
     pause: Pause,
@@ -96,7 +97,7 @@ enum ConfirmationKind {
 impl Confirmation {
     /// Bytes of memory that it has beside a few.
     pub(super) fn memory(&self) -> usize {
-        self.open.capacity() * size_of::<(u64, u64)>()
+        self.open.capacity() * size_of::<(u64, ServerSeq)>()
     }
 
     /// The client begins to count.
@@ -115,7 +116,7 @@ impl Confirmation {
     /// A stanza of the client is written to the server.
     pub(super) fn forwarded(&mut self) {
         self.received += 1;
-        self.sent += 1;
+        self.sent = self.sent.next();
         if self.counting {
             self.open.push_back((self.received, self.sent));
             self.unasked += 1;
@@ -131,7 +132,7 @@ impl Confirmation {
 
     /// A stanza of our own is written to the server.
     pub(super) fn injected(&mut self) {
-        self.sent += 1;
+        self.sent = self.sent.next();
     }
 
     /// The `h` for the client: its stanzas up to here are the server's.
@@ -184,7 +185,7 @@ impl Confirmation {
         self.question_sent(now, Some((id, self.sent)));
     }
 
-    fn question_sent(&mut self, now: Instant, ping: Option<(String, u64)>) {
+    fn question_sent(&mut self, now: Instant, ping: Option<(String, ServerSeq)>) {
         (self.asked, self.unasked) = (Some(now), 0);
         self.question = Some(Question { since: now, waits: false, ping });
     }
@@ -193,9 +194,9 @@ impl Confirmation {
     pub(super) fn server_acked(&mut self, h: Handled) {
         let kind = if self.question.take().is_some() { ConfirmationKind::Answer } else { ConfirmationKind::Unasked };
         // The stanzas between the oldest open one and the newest are fewer than 2^31.
-        let behind = Handled::wrapping(self.sent).since(h);
-        if u64::from(behind) <= self.sent {
-            self.confirm(self.sent - u64::from(behind), kind);
+        let behind = Handled::wrapping(self.sent.get()).since(h);
+        if let Some(sent) = self.sent.checked_minus(u64::from(behind)) {
+            self.confirm(sent, kind);
         }
     }
 
@@ -211,7 +212,7 @@ impl Confirmation {
     }
 
     /// The server has what was sent up to here.
-    fn confirm(&mut self, sent: u64, kind: ConfirmationKind) {
+    fn confirm(&mut self, sent: ServerSeq, kind: ConfirmationKind) {
         let stays = self.open.front().is_some_and(|(_, place)| *place > sent);
         self.fruitless =
             if stays { self.fruitless.saturating_add(u32::from(kind == ConfirmationKind::Answer)) } else { 0 };

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use crate::seq::ServerSeq;
 use crate::session::sm::Handled;
 
 /// Stanzas that may be unacknowledged while the client is live before the spool takes over: servers give up at 500.
@@ -29,8 +30,8 @@ pub(in crate::session) enum Settling {
 #[derive(Debug)]
 pub(super) struct ServerLeg {
     state: LegState,
-    received: u64,
-    acked: u64,
+    received: ServerSeq,
+    acked: ServerSeq,
     /// The server was told less than it had sent: more follows as soon as it may.
     owed: bool,
     /// It has said why it ends the stream.
@@ -45,7 +46,7 @@ impl ServerLeg {
 
     /// For a server without stream management.
     pub(super) fn off() -> Self {
-        Self { state: LegState::Off, received: 0, acked: 0, owed: false, says_why: false }
+        Self { state: LegState::Off, received: ServerSeq::ZERO, acked: ServerSeq::ZERO, owed: false, says_why: false }
     }
 
     pub(super) fn enabled(&mut self) {
@@ -82,9 +83,9 @@ impl ServerLeg {
     }
 
     /// A stanza came; its number, if the server counts it.
-    pub(super) fn on_received(&mut self) -> Option<u64> {
+    pub(super) fn on_received(&mut self) -> Option<ServerSeq> {
         self.is_on().then(|| {
-            self.received += 1;
+            self.received = self.received.next();
             self.received
         })
     }
@@ -100,31 +101,31 @@ impl ServerLeg {
     }
 
     /// How many stanzas we have acknowledged.
-    pub(super) fn acked(&self) -> u64 {
+    pub(super) fn acked(&self) -> ServerSeq {
         self.acked
     }
 
     /// How many stanzas before the first unsettled one are not acknowledged; or of all, if all are settled.
-    fn settled(&self, first_unsettled: Option<u64>) -> u64 {
-        first_unsettled.map_or(self.received, |first| first - 1).max(self.acked)
+    fn settled(&self, first_unsettled: Option<ServerSeq>) -> ServerSeq {
+        first_unsettled.map_or(self.received, ServerSeq::previous).max(self.acked)
     }
 
     /// How many stanzas the server keeps for us.
-    pub(super) fn unsettled(&self, first_unsettled: Option<u64>) -> u64 {
-        self.received - self.settled(first_unsettled)
+    pub(super) fn unsettled(&self, first_unsettled: Option<ServerSeq>) -> u64 {
+        self.received.since(self.settled(first_unsettled))
     }
 
     /// The server's `<r/>`: the `h` to answer at once.
-    pub(super) fn answer(&mut self, first_unsettled: Option<u64>) -> Handled {
+    pub(super) fn answer(&mut self, first_unsettled: Option<ServerSeq>) -> Handled {
         self.acked = self.settled(first_unsettled);
         self.owed = self.acked < self.received;
-        Handled::wrapping(self.acked)
+        Handled::wrapping(self.acked.get())
     }
 
     /// The `h` of an `<a/>` that nobody asked for, if there is one to send.
-    pub(super) fn settle(&mut self, settling: Settling, first_unsettled: Option<u64>) -> Option<Handled> {
+    pub(super) fn settle(&mut self, settling: Settling, first_unsettled: Option<ServerSeq>) -> Option<Handled> {
         let settled = self.settled(first_unsettled);
-        let due = settling == Settling::AtOnce || self.owed || settled - self.acked >= UNACKED / 2;
+        let due = settling == Settling::AtOnce || self.owed || settled.since(self.acked) >= UNACKED / 2;
         if !self.is_on() || settled == self.acked || !due {
             return None;
         }

@@ -83,10 +83,10 @@ impl World {
         let xml = stanza(format!("s{n}"));
         let Some(sent) = leg.send(xml.clone()) else { return };
         sent.number = Some(n);
-        let ordinal = sent.counted.then_some(leg.sent);
+        let server_seq = sent.counted.then_some(leg.sent);
         let life = Some(self.life.number);
         let after_presence = leg.saw_presence && durable;
-        self.handed.push(Handed { life, ordinal, after_presence, xml, ..Handed::orphan() });
+        self.handed.push(Handed { life, server_seq, after_presence, xml, ..Handed::orphan() });
         if durable {
             self.open.insert(n);
         }
@@ -101,12 +101,12 @@ impl World {
             let leg = &mut self.life.leg;
             let Some(sent) = leg.send(xml) else { continue };
             (sent.number, sent.again) = (Some(n), kept);
-            let ordinal = sent.counted.then_some(leg.sent);
+            let server_seq = sent.counted.then_some(leg.sent);
             if kept {
                 self.handed[n].again = Some(self.life.number);
             } else {
                 let handed = &mut self.handed[n];
-                (handed.life, handed.ordinal, handed.after_presence) = (Some(self.life.number), ordinal, true);
+                (handed.life, handed.server_seq, handed.after_presence) = (Some(self.life.number), server_seq, true);
             }
         }
     }

@@ -11,7 +11,7 @@ pub(super) struct Handed {
     /// The life in which the server sent it; none for what waited for another device.
     pub(super) life: Option<u32>,
     /// Its number on the server's leg.
-    pub(super) ordinal: Option<u64>,
+    pub(super) server_seq: Option<u64>,
     /// When the session was given it.
     pub(super) fed: Option<Instant>,
     /// It was sent behind the client's presence.
@@ -38,7 +38,7 @@ impl Handed {
     pub(super) fn orphan() -> Self {
         Self {
             life: None,
-            ordinal: None,
+            server_seq: None,
             fed: None,
             after_presence: true,
             xml: String::new(),
@@ -231,7 +231,7 @@ impl World {
         let life = Some(self.life.number);
         let covered = |n: &&usize| {
             let handed = &self.handed[**n];
-            handed.life == life && handed.ordinal.is_some_and(|ordinal| ordinal <= h)
+            handed.life == life && handed.server_seq.is_some_and(|server_seq| server_seq <= h)
         };
         let unsafe_ones: Vec<usize> =
             self.open.iter().filter(covered).filter(|n| !durable.contains(n)).copied().collect();
@@ -256,7 +256,8 @@ impl World {
         let (life, acked) = (Some(self.life.number), self.life.leg.acked_read);
         let unacked = |n: &&usize| {
             let handed = &self.handed[**n];
-            handed.life == life && (handed.fed.is_none() || handed.ordinal.is_some_and(|ordinal| ordinal > acked))
+            handed.life == life
+                && (handed.fed.is_none() || handed.server_seq.is_some_and(|server_seq| server_seq > acked))
         };
         let elsewhere: Vec<usize> = self.open.iter().filter(unacked).copied().collect();
         self.say(|| format!("server: acked up to {acked}, elsewhere: {elsewhere:?}"));
@@ -275,7 +276,8 @@ impl World {
         let (life, acked) = (Some(self.life.number), leg.acked);
         let concerned = self.open.iter().copied().filter(|n| {
             let handed = &self.handed[*n];
-            handed.life == life && (handed.fed.is_none() || handed.ordinal.is_some_and(|ordinal| ordinal > acked))
+            handed.life == life
+                && (handed.fed.is_none() || handed.server_seq.is_some_and(|server_seq| server_seq > acked))
         });
         for n in concerned.collect::<Vec<_>>() {
             if self.has_no_room_for(n) {
@@ -284,7 +286,7 @@ impl World {
             let handed = &self.handed[n];
             let (had, message) = (handed.fed.is_some(), handed.xml.starts_with("<message"));
             // What is not counted is lost with the connection.
-            let lost = killed || handed.ordinal.is_none();
+            let lost = killed || handed.server_seq.is_none();
             if lost && !had || !message {
                 self.open.remove(&n);
             } else if killed {
@@ -334,7 +336,7 @@ impl World {
             let late = handed.fed.is_none_or(|fed| fed + spool_after < self.minded && !self.disk_was_busy(n));
             // Once its connection has broken, the server counts it no more.
             let late = late || handed.kept && !self.disk_was_busy(n);
-            let (counted, minded) = (handed.ordinal.is_some() && !handed.kept, self.minded);
+            let (counted, minded) = (handed.server_seq.is_some() && !handed.kept, self.minded);
             self.check(!counted, || format!("s{n} is lost in a crash, though the server has counted it"));
             self.check(!late, || format!("s{n} is lost in a crash long after it came ({minded:?})"));
             self.open.remove(&n);
@@ -397,7 +399,7 @@ impl World {
         let kept = |n: &usize| {
             let handed = &self.handed[*n];
             let of_life = |life: &Life| {
-                let unacked = handed.ordinal.is_some_and(|ordinal| ordinal > life.leg.acked) && life.leg.alive;
+                let unacked = handed.server_seq.is_some_and(|server_seq| server_seq > life.leg.acked) && life.leg.alive;
                 handed.life == Some(life.number) && (unacked || handed.fed.is_none())
             };
             held.contains(n) || self.lives().any(of_life)
