@@ -1,19 +1,20 @@
-//! The limit of new push services for each account: users choose them, and each is a connection to wherever they like.
+//! [`NewServices`]: limits the new push services of each account. Users choose push services, and each causes a connection to
+//! an address of the user's choice.
 
 use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
 use crate::jid::BareJid;
 
-/// New push services of an account within [`HOUR`].
+/// The limit for new push services of an account within [`HOUR`].
 const BRINGS: usize = 3;
 const HOUR: Duration = Duration::from_secs(60 * 60);
-/// Push services that are known; of more, all are looked at anew.
+/// The limit for known push services. Over it, all are dropped and checked again.
 const KNOWN: usize = 4096;
-/// Accounts that have brought some; of more, those are forgotten whose hour is over.
+/// The limit for accounts with new push services. Over it, those are dropped whose hour has passed.
 const ACCOUNTS: usize = 4096;
 
-/// The push services that are known, and who has lately brought others.
+/// The known push services, and the accounts that have recently introduced others.
 #[derive(Debug, Default)]
 pub(super) struct NewServices {
     known: HashSet<String>,
@@ -21,7 +22,7 @@ pub(super) struct NewServices {
 }
 
 impl NewServices {
-    /// A push service could be connected.
+    /// Records that a push service could be connected.
     pub(super) fn is_there(&mut self, domain: &str) {
         if self.known.len() >= KNOWN {
             self.known.clear();
@@ -29,7 +30,7 @@ impl NewServices {
         self.known.insert(domain.to_owned());
     }
 
-    /// Whether an account may have a push service connected; if so, it has brought it.
+    /// Returns whether a push service may be connected for an account. If so, and it is new, counts it for the account.
     pub(super) fn may_bring(&mut self, now: Instant, account: &BareJid, domain: &str) -> bool {
         if self.known.contains(domain) {
             return true;
