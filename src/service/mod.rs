@@ -1,7 +1,7 @@
-//! What a service manager and this process have to do with each other: readiness and watchdog ([`Notify`]), listeners
-//! that were opened beforehand ([`Sockets`]), descriptors ([`descriptors`]), and the files of a package ([`print`](mod@print)).
+//! The interface to the service manager: readiness and watchdog ([`Notify`]), passed listeners ([`Sockets`]), descriptors
+//! ([`descriptors`]), and the packaged files ([`print`](mod@print)).
 //!
-//! Without a service manager all of it is quiet.
+//! Without a service manager, the functions do nothing.
 
 pub mod descriptors;
 mod notify;
