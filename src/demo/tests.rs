@@ -1,4 +1,4 @@
-//! The embedded server and the client against each other, without Pushward between.
+//! Tests of the embedded server with the client, without Pushward in between.
 
 use std::time::Duration;
 
@@ -29,14 +29,14 @@ fn place(server: &DemoServer, name: &str) -> ServerAddress {
     }
 }
 
-/// Logged in and bound.
+/// Returns a client that is logged in and bound.
 async fn bound(server: &DemoServer, name: &str, resource: &str) -> DemoClient {
     let mut client = DemoClient::log_in(&place(server, name), &account(name)).await.unwrap();
     client.bind(resource).await.unwrap();
     client
 }
 
-/// Logged in, bound and available.
+/// Returns a client that is logged in, bound and available.
 async fn online(server: &DemoServer, name: &str, resource: &str) -> DemoClient {
     let mut client = bound(server, name, resource).await;
     client.appear().await.unwrap();
@@ -113,7 +113,7 @@ async fn what_cannot_be_delivered_comes_back_as_an_error() {
         let reason = error.node().child("error", ns::CLIENT).unwrap();
         assert!(reason.child(condition, ns::STANZA_ERRORS).is_some(), "{to}");
     }
-    // An account that is offline keeps 100.
+    // An offline account stores 100 messages.
     for _ in 0..100 {
         romeo.say("juliet@localhost", "1", "kept").await.unwrap();
     }
@@ -136,7 +136,7 @@ async fn contacts_see_each_other_come_and_go() {
     presence(&mut romeo, "juliet@localhost/phone", Some("unavailable")).await;
     juliet.send(b"<presence to='romeo@localhost/orchard'><show>dnd</show></presence>").await.unwrap();
     presence(&mut romeo, "juliet@localhost/phone", None).await;
-    // Without a footer too, but only where the presence was available.
+    // The same without a footer, but only if the presence was available.
     drop(juliet);
     romeo.listen(SHORT).await.unwrap();
     let mut balcony = online(&server, "juliet", "balcony").await;
