@@ -232,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_watched_is_asked_anew_each_time() {
+    fn a_watched_command_repeats_at_its_interval() {
         let every = |arguments: &[&str]| {
             let cli = Cli::try_parse_from(["pushward"].iter().chain(arguments)).map_err(|error| error.to_string())?;
             let CliCommand::Ask(ask) = cli.command() else { panic!("{arguments:?}") };

@@ -94,7 +94,7 @@ impl Handlers {
 
     async fn list(&self, account: &BareJid, answers: &mut AnswerWriter) -> io::Result<Result<(), Refusal>> {
         match self.account(account).await {
-            Ok(state) => self.tell_registrations(account, &state, answers).await.map(Ok),
+            Ok(state) => self.send_registrations(account, &state, answers).await.map(Ok),
             Err(error) => Ok(Err(refusal(error))),
         }
     }
@@ -108,7 +108,7 @@ impl Handlers {
                 Err(error) => return Ok(Err(refusal(error))),
             };
             for (account, state) in &page.accounts {
-                self.tell_registrations(account, state, answers).await?;
+                self.send_registrations(account, state, answers).await?;
             }
             after = page.next;
             if after.is_none() {
@@ -117,7 +117,7 @@ impl Handlers {
         }
     }
 
-    async fn tell_registrations(
+    async fn send_registrations(
         &self,
         account: &BareJid,
         state: &Account,

@@ -177,7 +177,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_names_that_nobody_else_can_lead_here_are_served() {
+    fn only_host_names_that_no_foreign_website_can_use_are_served() {
         let names = ["pushward.internal".to_owned()];
         for ours in [
             "127.0.0.1",

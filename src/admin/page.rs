@@ -40,7 +40,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_document_is_whole_and_asks_nobody_else() {
+    fn the_page_is_complete_and_contacts_no_other_server() {
         let document = &PAGE.document;
         assert!(document.contains(SCRIPT) && document.contains(STYLE) && !document.contains("{{"), "{document}");
         for outside in ["src=", "@import", "url(", "href=\"http", "href=\"//", " onclick", " onload", " style=\""] {

@@ -158,7 +158,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_socket_is_for_its_owner_and_goes_with_it() {
+    async fn only_the_owner_can_use_the_socket_and_its_file_is_removed_on_drop() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("admin.sock");
         let socket = CommandSocket::bind(&path).await.unwrap();
@@ -168,7 +168,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_a_dead_process_left_is_replaced_and_a_living_one_is_respected() {
+    async fn a_stale_socket_is_replaced_and_one_in_use_is_refused() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("admin.sock");
         drop(std::os::unix::net::UnixListener::bind(&path).unwrap());

@@ -112,7 +112,7 @@ mod tests {
     const SOON: Duration = Duration::from_millis(20);
 
     #[tokio::test]
-    async fn a_question_that_is_late_keeps_its_place_until_it_is_answered() {
+    async fn a_late_query_keeps_its_permit_until_it_is_answered() {
         let (questions, go_on) = (StoreQueries::new(1, SOON), Arc::new(Notify::new()));
         let stalled = Arc::clone(&go_on);
         let question = async move {
@@ -133,7 +133,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn who_asks_together_shares_an_answer_and_the_last_one_is_kept() {
+    async fn concurrent_callers_share_an_answer_and_the_last_one_is_kept() {
         let (latest, put) = (LatestAnswer::new(Duration::from_secs(10)), Arc::new(AtomicUsize::new(0)));
         let count = || {
             let put = Arc::clone(&put);

@@ -38,14 +38,14 @@ type Findings = Vec<(Transport, ProbeFinding)>;
 
 /// Tests the push services in the configuration, and those with registrations.
 pub(super) async fn services(report: &mut Report, path: &Path, config: &Arc<Config>) {
-    let (registered, company) = registered(report, config).await;
+    let (registered, context) = registered(report, config).await;
     let pairs = pairs(report, config, registered);
     let keys: HashMap<_, _> = config
         .hosts
         .iter()
         .filter_map(|host| certificate::load(host).ok().map(|key| (host.domain.clone(), key)))
         .collect();
-    let probe = match Probe::new(Arc::clone(config), keys, company) {
+    let probe = match Probe::new(Arc::clone(config), keys, context) {
         Ok(probe) => Arc::new(probe),
         Err(error) => {
             let remedy = "name a PEM file with the certificate of the authority that issued the push service's";
@@ -60,7 +60,7 @@ pub(super) async fn services(report: &mut Report, path: &Path, config: &Arc<Conf
 /// Returns the pairs that have registrations, each with their number, if a daemon can be asked.
 async fn registered(report: &mut Report, config: &Config) -> (BTreeMap<Pair, usize>, ProbeContext) {
     let mut pairs = BTreeMap::new();
-    let company = match client::registrations(config).await {
+    let context = match client::registrations(config).await {
         Ok(registrations) => {
             registrations.iter().for_each(|r| count(&mut pairs, r.account.domain(), &r.service));
             report.fine(format_args!("push services: {}, as the running pushward says", summary(&pairs)));
@@ -87,7 +87,7 @@ async fn registered(report: &mut Report, config: &Config) -> (BTreeMap<Pair, usi
         )),
         Err(error) => report.fine(format_args!("push services: the registered ones cannot be told: {error}")),
     }
-    (pairs, company)
+    (pairs, context)
 }
 
 fn count(pairs: &mut BTreeMap<Pair, usize>, host: &str, service: &Jid) {

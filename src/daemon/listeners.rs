@@ -101,7 +101,7 @@ impl Listeners {
             let open = match step {
                 ListenerStep::Keep(number) => before.get_mut(number).and_then(Option::take).inspect(|open| {
                     if **open.listen.load() != listen {
-                        tell(open.address, listen.tls);
+                        log_listening(open.address, listen.tls);
                     }
                     open.listen.store(Arc::new(listen));
                 }),
@@ -121,7 +121,7 @@ impl Listeners {
     }
 
     fn listen(&self, listen: Listen, listener: TcpListener, address: SocketAddr) -> OpenListener {
-        tell(address, listen.tls);
+        log_listening(address, listen.tls);
         let (listen, stop) = (Arc::new(ArcSwap::from_pointee(listen)), self.accepting.child_token());
         let (relay, connections, current) = (Arc::clone(&self.relay), self.connections.clone(), Arc::clone(&listen));
         let accept = listener::accept(
@@ -138,7 +138,7 @@ impl Listeners {
     }
 }
 
-fn tell(address: SocketAddr, tls: ListenTls) {
+fn log_listening(address: SocketAddr, tls: ListenTls) {
     let tls = match tls {
         ListenTls::Starttls => "starttls",
         ListenTls::Direct => "direct",

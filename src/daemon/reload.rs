@@ -146,7 +146,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_takes_a_restart_is_named_and_stays() {
+    fn settings_that_need_a_restart_are_named_and_stay() {
         let parse = |text: &str| Config::parse(&format!("{text}\n[[host]]\ndomain = 'localhost'"), Path::new("c"));
         let before = parse("state = 'a'").unwrap();
         let mut after = parse(

@@ -78,7 +78,7 @@ pub async fn run(options: DemoOptions) -> ExitCode {
         Some(Err(failure)) => failed(&timeline, &failure.to_string()),
         None => failed(&timeline, "interrupted"),
     };
-    stage.strike().await;
+    stage.stop().await;
     code
 }
 

@@ -133,7 +133,7 @@ impl DemoStage {
     }
 
     /// Stops everything and removes the files.
-    pub(super) async fn strike(self) {
+    pub(super) async fn stop(self) {
         self.daemon.stop().await;
         self.server.stop().await;
     }

@@ -310,7 +310,7 @@ mod tests {
         let stage = DemoStage::build(EAGER, Some(observer)).await.unwrap();
         let result = play(&stage, &tell).await;
         let directory = stage.certificate().parent().unwrap().to_owned();
-        stage.strike().await;
+        stage.stop().await;
         let (xml, lines) = (xml.lock().unwrap(), lines.lock().unwrap());
         let ending = result.unwrap_or_else(|failure| panic!("{failure}\n{lines:#?}\n{xml}"));
         assert!(ending.push_after <= PUSH_WITHIN);
@@ -327,7 +327,7 @@ mod tests {
     async fn a_push_that_comes_too_late_fails_the_story_by_name() {
         let stage = DemoStage::build("[push]\nbatch_delay = \"3s\"\n", None).await.unwrap();
         let failure = play(&stage, &|_, _| {}).await.unwrap_err().to_string();
-        stage.strike().await;
+        stage.stop().await;
         assert!(failure.starts_with("failed: the push service is told: it came "), "{failure}");
     }
 }

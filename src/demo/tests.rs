@@ -82,7 +82,7 @@ async fn a_message_to_an_account_reaches_all_its_available_resources_and_one_to_
 }
 
 #[tokio::test]
-async fn messages_wait_for_who_is_offline_with_the_time_at_which_they_came() {
+async fn messages_wait_for_an_offline_account_with_their_time_of_arrival() {
     let server = server().await;
     let mut romeo = online(&server, "romeo", "orchard").await;
     for (id, body) in [("1", "first"), ("2", "second")] {
@@ -99,7 +99,7 @@ async fn messages_wait_for_who_is_offline_with_the_time_at_which_they_came() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_delivered_comes_back_as_an_error() {
+async fn undeliverable_stanzas_are_returned_as_errors() {
     let server = server().await;
     let mut romeo = online(&server, "romeo", "orchard").await;
     for (to, condition) in [
@@ -232,7 +232,7 @@ async fn a_wrong_password_lets_nobody_in() {
 }
 
 #[tokio::test]
-async fn neither_stream_management_nor_push_is_here_already() {
+async fn the_embedded_server_has_neither_stream_management_nor_push() {
     let server = server().await;
     let mut juliet = bound(&server, "juliet", "phone").await;
     let error = juliet.enable_resumption().await.unwrap_err().to_string();
@@ -240,7 +240,7 @@ async fn neither_stream_management_nor_push_is_here_already() {
 }
 
 #[tokio::test]
-async fn the_push_service_tells_who_listens_what_was_published() {
+async fn the_push_service_reports_publishes_to_its_receivers() {
     let server = server().await;
     let mut notifications = server.notifications();
     let mut juliet = bound(&server, "juliet", "phone").await;

@@ -40,15 +40,15 @@ impl StreamTap {
 
     /// Reports received bytes.
     pub fn received(&self, xml: &[u8]) {
-        self.tell(&self.there, &self.here, xml);
+        self.report(&self.there, &self.here, xml);
     }
 
     /// Reports bytes that are about to be sent.
     pub fn sent(&self, xml: &[u8]) {
-        self.tell(&self.here, &self.there, xml);
+        self.report(&self.here, &self.there, xml);
     }
 
-    fn tell(&self, from: &str, to: &str, xml: &[u8]) {
+    fn report(&self, from: &str, to: &str, xml: &[u8]) {
         if let Some(observer) = &self.observer {
             let session = self.session.get().map(String::as_str);
             observer(&Sighting { from, to, session, xml: redacted(xml) });
@@ -106,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn a_sighting_says_who_sent_it_and_whose_session_it_is() {
+    fn a_sighting_names_its_sender_and_its_session() {
         let seen = Arc::new(std::sync::Mutex::new(Vec::new()));
         let log = Arc::clone(&seen);
         let observer: Observer = Arc::new(move |s: &Sighting<'_>| {

@@ -181,7 +181,7 @@ impl Exchange {
             if !node.is("error", ns::STREAMS) {
                 let reaction = peer.on_other(self.others);
                 self.others = self.others.saturating_add(1);
-                return self.obey(reaction, peer);
+                return self.react(reaction, peer);
             }
             let condition = node.children().find(|child| child.ns() == ns::STREAM_ERRORS && child.name() != "text");
             return Err(StreamLost::StreamError(excerpt(condition.map_or("nothing", |condition| condition.name()))));
@@ -190,10 +190,10 @@ impl Exchange {
         if self.answers == AnswerPolicy::OnStream && self.is_answer(&stanza) {
             return Ok(());
         }
-        self.obey(peer.on_stanza(stanza, self.answers), peer)
+        self.react(peer.on_stanza(stanza, self.answers), peer)
     }
 
-    fn obey(&mut self, reaction: Reaction, peer: &impl StreamPeer) -> Result<(), StreamLost> {
+    fn react(&mut self, reaction: Reaction, peer: &impl StreamPeer) -> Result<(), StreamLost> {
         match reaction {
             Reaction::Nothing => {}
             Reaction::Reply(bytes) => self.conn.reply(&bytes),

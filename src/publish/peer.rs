@@ -20,7 +20,7 @@ use crate::push::notification::Publish;
 use crate::push::outcome::Outcome;
 use crate::xml::{Element, Frame, StreamCondition};
 
-/// The time that a peer has to read the last bytes and the close.
+/// The time that a peer has to read the last bytes and to close the connection.
 pub(super) const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Any connection.

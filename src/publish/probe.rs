@@ -231,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_is_the_services_and_tells_whether_it_is_there() {
+    fn only_an_answer_of_the_service_counts_and_shows_whether_it_is_available() {
         let error = |kind: &str, condition: &str| {
             let xml = format!(
                 "<iq xmlns='jabber:client' type='error' id='1' from='push.example'><error type='{kind}'>\

@@ -226,10 +226,10 @@ mod tests {
     }
 
     #[test]
-    fn what_follows_from_each_way_transports_can_fare() {
+    fn each_combination_of_transport_results_has_its_outcome() {
         let none = Published { transport: None, outcome: Outcome::NotSent };
-        type Fare = fn(Transport) -> Attempt;
-        let table: [(Fare, &[Transport], Published); 8] = [
+        type TransportResults = fn(Transport) -> Attempt;
+        let table: [(TransportResults, &[Transport], Published); 8] = [
             (|_| Attempt::Done(Outcome::Accepted), &[S2s], by(S2s, Outcome::Accepted)),
             (|_| Attempt::Done(Outcome::Unknown), &[S2s], by(S2s, Outcome::Unknown)),
             (|_| Attempt::Done(Outcome::Wait("x".into())), &[S2s], by(S2s, Outcome::Wait("x".into()))),
@@ -257,7 +257,7 @@ mod tests {
     }
 
     #[test]
-    fn what_worked_is_tried_first_until_the_others_deserve_another_chance() {
+    fn the_transport_that_worked_is_tried_first_until_its_preference_expires() {
         let (mut selection, now) = (TransportSelection::default(), Instant::now());
         let fare = |t| if t == Session { Attempt::Done(Outcome::Accepted) } else { skipped() };
         assert_eq!(publish(&mut selection, now, fare).0, ORDER);
@@ -295,7 +295,7 @@ mod tests {
     }
 
     #[test]
-    fn operators_are_told_what_is_tried_next_and_why_others_are_not() {
+    fn operators_see_the_next_transport_and_why_others_were_passed_over() {
         let (mut selection, now) = (TransportSelection::default(), Instant::now());
         assert_eq!(selection.standing(now, SERVICE, &ORDER), Standing { next: Some(S2s), ..Standing::default() });
         assert_eq!(selection.standing(now, SERVICE, &[]), Standing::default());

@@ -76,7 +76,7 @@ mod tests {
     use crate::session::negotiate::HeldSession;
 
     #[tokio::test]
-    async fn a_session_that_is_stuck_or_busy_holds_nobody_up() {
+    async fn a_stuck_or_busy_session_delays_no_other_task() {
         let registry = Registry::<()>::default();
         let account = BareJid::new("juliet@example.org").unwrap();
         let enter = |login| {

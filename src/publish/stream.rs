@@ -256,7 +256,7 @@ mod tests {
     const SOON: Duration = Duration::from_millis(20);
 
     #[tokio::test]
-    async fn a_publish_that_was_given_up_is_written_by_nobody() {
+    async fn a_publish_that_was_given_up_is_not_written() {
         let mut kept = None;
         let keep = |job| {
             kept = Some(job);
@@ -280,7 +280,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_a_task_that_is_gone_had_taken_may_have_been_written() {
+    async fn a_publish_that_an_ended_task_had_taken_may_have_been_written() {
         let lost = |job: PublishJob| {
             drop(job);
             Ok(())

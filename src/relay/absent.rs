@@ -111,9 +111,9 @@ impl AbsentDevices {
         loop {
             let idle = Instant::now() + IDLE;
             let wake = absent.deadline().unwrap_or(idle);
-            let heard = select! {
+            let message = select! {
                 mail = news.recv() => match mail {
-                    Some(Mail::Message(heard)) => Some(heard),
+                    Some(Mail::Message(message)) => Some(message),
                     Some(Mail::Changed) | None => continue,
                 },
                 () = sleep_until(wake.into()) => None,
@@ -121,7 +121,7 @@ impl AbsentDevices {
             };
             let now = Instant::now();
             absent.change(&self.settings().push);
-            match heard {
+            match message {
                 Some(AbsentMessage::Seen(notice)) => {
                     for verdict in absent.saw(now, &notice) {
                         tracing::debug!(%account, verdict = verdict.name(), "judged, for a device without a session");

@@ -11,7 +11,7 @@ use tracing::Instrument;
 use crate::net::conn::Conn;
 use crate::net::wire::Wire;
 
-/// The time that a peer has to read the last bytes and the close.
+/// The time that a peer has to read the last bytes and to close the connection.
 pub(super) const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The tasks of a relay that no session waits for. Clones share them.

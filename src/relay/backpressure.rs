@@ -60,7 +60,7 @@ mod tests {
     }
 
     #[test]
-    fn a_peer_is_not_read_while_what_it_causes_waits_over_its_mark() {
+    fn a_peer_is_not_read_while_bytes_that_it_caused_are_over_their_limit() {
         let (none, held) = (Stops::default(), |held| Stops { held, ..Stops::default() });
         let (idle, full, owed, both) = ((false, false), (true, false), (false, true), (true, true));
         check(idle, idle, none, (true, true));

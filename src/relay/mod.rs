@@ -17,7 +17,7 @@
 //! | `publishing.rs`, `absent.rs` | publishes for sessions and accounts; devices that have no session |
 //! | `overload.rs`, `report.rs`, `status.rs` | limits; log and metrics of sessions |
 //! | `certificates.rs`, `upstream_warnings.rs`, `reachability.rs` | warnings for the operator about certificates and upstream servers |
-//! | `upkeep.rs`, `wake_pushes.rs`, `revocations.rs` | tasks beside the sessions |
+//! | `upkeep.rs`, `wake_pushes.rs`, `revocations.rs` | background tasks |
 //! | `backpressure.rs`, `read_ahead.rs`, `timer.rs`, `background.rs` | the choice of peers to read; connections while their task waits; deadlines; tasks that the shutdown waits for |
 //! | `snapshot.rs` | the state that a reload replaces |
 //! | `client.rs` | the types of [`crate::registry`] for connections of clients |

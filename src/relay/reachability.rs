@@ -13,7 +13,7 @@ const PATIENCE: Duration = Duration::from_secs(3);
 /// The number of hosts that are tried at the same time.
 const AT_ONCE: usize = 16;
 
-/// Returns whether the server of any host takes connections, TLS included where it is used.
+/// Returns whether the server of any host accepts connections, including TLS if it is configured.
 pub(super) async fn reaches_a_server(snapshot: &Snapshot) -> bool {
     let hosts = snapshot.config.hosts.iter();
     let mut ways = hosts.filter_map(|host| snapshot.ways.to(&host.domain).cloned());

@@ -1,4 +1,4 @@
-//! The stages of a connection. Each is a future of its own, so that an idle connection needs little memory.
+//! The stages of a connection. Each is a separate future, so that an idle connection needs little memory.
 
 use std::net::SocketAddr;
 use std::sync::Arc;

@@ -195,7 +195,7 @@ impl Relay {
         self.accounts.remember_live(account, before).await
     }
 
-    /// Returns whether the server of any host takes connections, TLS included where it is used.
+    /// Returns whether the server of any host accepts connections, including TLS if it is configured.
     pub async fn reaches_a_server(&self) -> bool {
         reachability::reaches_a_server(&self.current()).await
     }

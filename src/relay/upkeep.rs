@@ -1,4 +1,4 @@
-//! Periodic work beside the sessions: recovery after a restart, deletion of old data, wake pushes, certificate checks,
+//! Periodic background work: recovery after a restart, deletion of old data, wake pushes, certificate checks,
 //! revocations.
 
 use std::sync::Arc;

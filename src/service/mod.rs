@@ -52,7 +52,7 @@ mod tests {
     }
 
     #[test]
-    fn the_package_has_all_its_files_and_the_unit_means_them() {
+    fn the_package_has_all_its_files_and_the_unit_names_them() {
         let manifest: toml::Table = read("Cargo.toml").parse().unwrap();
         let deb = &manifest["package"]["metadata"]["deb"];
         let assets = deb["assets"].as_array().unwrap();

@@ -22,13 +22,13 @@ pub struct Notify;
 impl Notify {
     /// Reports that the service is ready, after the start and after a reload.
     pub fn ready(self) {
-        tell(&[NotifyState::Ready]);
+        send(&[NotifyState::Ready]);
     }
 
     /// Reports that the configuration is being reloaded. [`Notify::ready`] follows, whether the reload succeeds or not.
     pub fn reloading(self) {
         match NotifyState::monotonic_usec_now() {
-            Ok(now) => tell(&[NotifyState::Reloading, now]),
+            Ok(now) => send(&[NotifyState::Reloading, now]),
             Err(error) => tracing::warn!(%error, "the service manager is not told of the reload"),
         }
     }
@@ -37,7 +37,7 @@ impl Notify {
     /// wait otherwise.
     pub fn stopping(self, drain_timeout: Duration) {
         let most = u32::try_from((drain_timeout + AFTER_DRAIN).as_micros()).unwrap_or(u32::MAX);
-        tell(&[NotifyState::Stopping, NotifyState::ExtendTimeoutUsec(most), NotifyState::Status("draining")]);
+        send(&[NotifyState::Stopping, NotifyState::ExtendTimeoutUsec(most), NotifyState::Status("draining")]);
     }
 
     /// Sends watchdog notifications, if the service manager expects them, as long as the runtime runs new tasks and its
@@ -52,7 +52,7 @@ impl Notify {
             let relay = Arc::clone(&relay);
             let status = tokio::spawn(async move { status(&relay) });
             match status.await {
-                Ok(status) => tell(&[NotifyState::Watchdog, NotifyState::Status(&status)]),
+                Ok(status) => send(&[NotifyState::Watchdog, NotifyState::Status(&status)]),
                 Err(error) => tracing::error!(%error, "the watchdog is not fed"),
             }
         }
@@ -66,7 +66,7 @@ fn status(relay: &Relay) -> String {
     format!("{state}{} connections, {} sessions, {dark} of them dark", relay.metrics().connections(live), live + dark)
 }
 
-fn tell(states: &[NotifyState<'_>]) {
+fn send(states: &[NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(states) {
         tracing::warn!(%error, "the service manager cannot be told");
     }

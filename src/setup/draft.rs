@@ -106,7 +106,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn whatever_is_said_is_what_the_file_says() {
+    fn every_value_of_a_draft_is_in_the_parsed_file() {
         let options = SetupOptions {
             domain: Some("example.org".to_owned()),
             upstream: Some("xmpp.internal:5222".to_owned()),

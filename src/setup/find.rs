@@ -87,7 +87,7 @@ pub(super) async fn server(draft: &Draft, given: Option<&str>, tls: Option<Upstr
         None => vec![UpstreamTls::Off, UpstreamTls::Starttls, UpstreamTls::Direct],
     };
     for tls in ways {
-        if greet(draft, upstream, tls, &mut found).await {
+        if can_log_in(draft, upstream, tls, &mut found).await {
             found.tls = tls;
             found.ready = true;
             return found;
@@ -95,7 +95,7 @@ pub(super) async fn server(draft: &Draft, given: Option<&str>, tls: Option<Upstr
     }
     if given.is_none() && found.answers.is_none() {
         // The server still uses the port that Pushward needs. Only its software is detected here.
-        greet(draft, PUBLIC, UpstreamTls::Off, &mut found).await;
+        can_log_in(draft, PUBLIC, UpstreamTls::Off, &mut found).await;
     }
     found
 }
@@ -107,7 +107,7 @@ fn fallback(draft: &Draft, upstream: &str, tls: Option<UpstreamTls>) -> Upstream
 }
 
 /// Returns whether clients can log in over such a connection. Records the server that answers.
-async fn greet(draft: &Draft, upstream: &str, tls: UpstreamTls, found: &mut FoundServer) -> bool {
+async fn can_log_in(draft: &Draft, upstream: &str, tls: UpstreamTls, found: &mut FoundServer) -> bool {
     // The daemon does not listen yet, so the server may still use Pushward's future address.
     let listen = vec![(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), "starttls")];
     let draft = Draft { upstream: upstream.to_owned(), upstream_tls: tls, listen, ..draft.clone() };
@@ -139,7 +139,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn servers_are_known_by_how_they_name_their_streams() {
+    fn server_software_is_recognised_by_its_stream_ids() {
         let cases = [
             ("4ee6a10c-2ac2-4f20-a8ae-5e0b2a4eb9a5", Some(Software::Prosody)),
             ("13846312365125143011", Some(Software::Ejabberd)),

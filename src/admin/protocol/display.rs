@@ -111,7 +111,7 @@ impl fmt::Display for RegistrationEntry {
 
 impl fmt::Display for LastPublish {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        told(f, self.outcome, self.condition.as_deref())?;
+        write_outcome(f, self.outcome, self.condition.as_deref())?;
         let transport = self.transport.as_deref().unwrap_or("no transport");
         write!(f, " by {transport} {} ago", humantime::format_duration(since(clock::unix_secs(), self.at)))
     }
@@ -123,7 +123,7 @@ fn since(now: UnixSecs, at: UnixSecs) -> Duration {
     Duration::from_secs(if seconds < 3600 { seconds } else { seconds - seconds % 60 })
 }
 
-fn told(f: &mut fmt::Formatter<'_>, outcome: PingOutcome, condition: Option<&str>) -> fmt::Result {
+fn write_outcome(f: &mut fmt::Formatter<'_>, outcome: PingOutcome, condition: Option<&str>) -> fmt::Result {
     fmt::Display::fmt(&outcome, f)?;
     condition.map_or(Ok(()), |condition| write!(f, " ({condition})"))
 }
@@ -131,7 +131,7 @@ fn told(f: &mut fmt::Formatter<'_>, outcome: PingOutcome, condition: Option<&str
 impl fmt::Display for Ping {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} {}  ", self.service, self.node.as_deref().unwrap_or("-"))?;
-        told(f, self.outcome, self.condition.as_deref())?;
+        write_outcome(f, self.outcome, self.condition.as_deref())?;
         if let Some(transport) = &self.transport {
             write!(f, "  by {transport}")?;
         }

@@ -302,7 +302,7 @@ mod tests {
     }
 
     #[test]
-    fn what_users_choose_does_not_move_the_cursor() {
+    fn text_chosen_by_users_does_not_move_the_cursor() {
         let lines = plain(&render(
             Some(&observation(vec![session("a@b/\u{202e}c\u{7}")])),
             None,
@@ -335,7 +335,7 @@ mod tests {
     }
 
     #[test]
-    fn what_goes_wrong_stands_above_what_was_seen_last() {
+    fn an_error_is_shown_above_the_last_answer() {
         let observation = observation(vec![session("a@b/c")]);
         let lines =
             plain(&render(Some(&observation), Some("gone"), Size { width: 80, height: 10 }, &mut Scroll::default()));

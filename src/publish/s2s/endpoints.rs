@@ -171,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn without_records_it_is_the_domain_itself() {
+    fn without_srv_records_the_domain_itself_is_the_candidate() {
         let fallback = Candidate { host: "push.example".to_owned(), port: 5269, tls: TlsMode::Starttls };
         assert_eq!(order("push.example", SrvRecords::default(), |_| 0), [fallback]);
     }
@@ -193,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn a_service_that_says_it_is_not_there_is_believed() {
+    fn a_domain_can_declare_that_it_has_no_server() {
         assert_eq!(names(&[], &[srv(0, 0, "")], |_| 0), [""; 0]);
         assert_eq!(names(&[srv(0, 0, "")], &[srv(1, 0, "s")], |_| 0), ["s"]);
     }

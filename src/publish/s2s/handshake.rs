@@ -249,7 +249,7 @@ mod tests {
     }
 
     #[test]
-    fn the_whole_way_with_answers_on_the_same_stream() {
+    fn the_handshake_completes_with_answers_on_the_same_stream() {
         let mut rig = Rig::new(OnStream);
         let open = String::from_utf8_lossy(&rig.handshake.open()).into_owned();
         assert!(
@@ -290,7 +290,7 @@ mod tests {
     }
 
     #[test]
-    fn a_peer_that_does_not_take_the_certificate_is_told_apart() {
+    fn a_peer_that_refuses_the_certificate_has_its_own_error() {
         let sasl = "urn:ietf:params:xml:ns:xmpp-sasl";
         let dialback = "<dialback xmlns='urn:xmpp:features:dialback'/>";
         let failure = Rig::secure(OnStream).peer(&features(dialback)).unwrap_err();
@@ -312,7 +312,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_but_tls_is_done_in_the_clear() {
+    fn only_starttls_is_accepted_before_tls() {
         let mut rig = Rig::new(OnStream);
         rig.peer(HEADER).unwrap();
         assert_eq!(rig.peer(&features(EXTERNAL)), Err(HandshakeError::NoTls));

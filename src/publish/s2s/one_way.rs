@@ -37,7 +37,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_push_service_is_remembered_for_a_day_and_their_number_is_bounded() {
+    fn a_push_service_is_kept_for_a_day_and_their_number_is_limited() {
         let (mut one_way, now) = (OneWay::default(), Instant::now());
         one_way.note(now, "a");
         assert!(one_way.until(now + DAY / 2, "a").is_some() && one_way.until(now, "b").is_none());

@@ -123,7 +123,7 @@ impl Pool {
     pub(in crate::publish) fn enqueue(&self, job: PublishJob) -> Result<(), UnsentReason> {
         let account = &job.account;
         let domain = job.publish.target.service.domain().to_owned();
-        if !self.shared.new_services().may_bring(Instant::now(), account, &domain) {
+        if !self.shared.new_services().may_connect(Instant::now(), account, &domain) {
             return Err(UnsentReason::TooManyNewServices);
         }
         let ends = (account.domain().to_owned(), domain);
@@ -180,7 +180,7 @@ impl StreamPeer for Service {
         let one_way = self.shared.one_way().until(Instant::now(), peer);
         let wanted = one_way.map_or(AnswerPolicy::OnStream, |_| AnswerPolicy::ToServer);
         let link = dialer.dial(us, peer, wanted).await?;
-        self.shared.new_services().is_there(peer);
+        self.shared.new_services().on_connected(peer);
         Ok(link)
     }
 

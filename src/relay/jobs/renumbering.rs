@@ -82,7 +82,7 @@ mod tests {
     }
 
     #[test]
-    fn behind_a_sequence_number_that_is_taken_all_numbers_move_and_stay_in_their_order() {
+    fn all_numbers_from_a_taken_sequence_number_on_move_and_keep_their_order() {
         let mut renumbering = Renumbering::default();
         assert!(renumbering.avoid(Seq::new(3 * S), Seq::new(9 * S + 5)));
         // 3 now follows 9.

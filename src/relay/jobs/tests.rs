@@ -126,7 +126,7 @@ async fn jobs_are_done_in_their_order_and_stanzas_that_wait_go_together() {
 }
 
 #[tokio::test]
-async fn what_the_client_acknowledges_before_its_job_begins_is_taken_out_of_it() {
+async fn stanzas_acknowledged_before_their_job_begins_are_removed_from_it() {
     let mut rig = Rig::new();
     rig.ask();
     rig.spool([1, 2, 3]);
@@ -148,7 +148,7 @@ async fn what_the_client_acknowledges_before_its_job_begins_is_taken_out_of_it()
 }
 
 #[tokio::test]
-async fn what_the_store_works_on_is_deleted_behind_it() {
+async fn stanzas_of_the_running_job_are_deleted_after_it() {
     let mut rig = Rig::new();
     rig.spool([1, 2, 3]);
     assert_eq!(rig.jobs.bytes_at_work(), items(1..=3).iter().map(Spooled::weight).sum::<usize>());
@@ -160,7 +160,7 @@ async fn what_the_store_works_on_is_deleted_behind_it() {
 /// A deletion in the middle of the spool is for stanzas whose numbers are not used again. A deletion at the beginning may be
 /// passed.
 #[tokio::test]
-async fn stanzas_pass_deletions_of_what_was_delivered_only() {
+async fn stanzas_pass_only_deletions_of_delivered_stanzas() {
     let mut rig = Rig::new();
     rig.ask();
     rig.spool([1, 2]);
@@ -187,7 +187,7 @@ async fn the_spool_of_an_earlier_session_is_another() {
 }
 
 #[tokio::test]
-async fn behind_a_refusal_nothing_is_spooled_until_it_is_offered_again() {
+async fn after_a_refusal_nothing_is_spooled_until_it_is_offered_again() {
     let mut rig = Rig::new();
     rig.relay.store().set_limits(FULL);
     rig.spool([1, 2]);
@@ -204,7 +204,7 @@ async fn behind_a_refusal_nothing_is_spooled_until_it_is_offered_again() {
 }
 
 #[tokio::test]
-async fn work_goes_on_where_the_wait_for_it_was_given_up() {
+async fn a_job_continues_after_its_wait_was_dropped() {
     let mut rig = Rig::new();
     let stalled = rig.relay.store().stall();
     rig.spool([1]);
@@ -273,7 +273,7 @@ async fn what_a_session_gave_back_is_not_delivered_by_the_next_when_the_store_an
 }
 
 #[tokio::test]
-async fn what_the_disk_refuses_once_the_session_is_over_is_lost_and_counted() {
+async fn stanzas_refused_after_the_end_of_the_session_are_lost_and_counted() {
     let mut rig = Rig::new();
     rig.relay.store().set_limits(FULL);
     rig.spool([1, 2, 3]);
@@ -287,7 +287,7 @@ async fn what_the_disk_refuses_once_the_session_is_over_is_lost_and_counted() {
 }
 
 #[tokio::test]
-async fn of_an_account_that_was_removed_nothing_is_lost() {
+async fn stanzas_of_a_removed_account_do_not_count_as_lost() {
     let mut rig = Rig::new();
     rig.relay.store().change(&rig.own.account, Change::Removed).await.unwrap();
     rig.spool([1, 2, 3]);
@@ -298,7 +298,7 @@ async fn of_an_account_that_was_removed_nothing_is_lost() {
 
 /// The session offered the stanza with the same number without end, and all later ones waited for it.
 #[tokio::test]
-async fn a_stanza_whose_place_is_taken_gets_another_behind_all_that_the_spool_ever_had() {
+async fn a_stanza_whose_sequence_number_is_taken_gets_one_above_all_that_the_spool_ever_had() {
     const S: u64 = STRIDE;
     let mut rig = Rig::new();
     let foreign = |n| Spooled { bytes: "<message id='foreign'/>".into(), ..items([n * S]).remove(0) };

@@ -98,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn a_changed_patience_holds_for_what_is_owed_already() {
+    fn a_changed_timeout_applies_to_a_request_that_is_already_sent() {
         let (begin, mut clock) = (Instant::now(), ServerClock::default());
         let header = awaited(ServerAnswer::Header, 0);
         clock.deadline(begin, header, RequestState::Sent, PATIENCE);
