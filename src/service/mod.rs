@@ -1,7 +1,7 @@
 //! The interface to the service manager: readiness and watchdog ([`Notify`]), passed listeners ([`Sockets`]), descriptors
 //! ([`descriptors`]), and the packaged files ([`print`](mod@print)).
 //!
-//! Without a service manager, the functions do nothing.
+//! Without a service manager, [`Notify`] and [`Sockets`] do nothing.
 
 pub mod descriptors;
 mod notify;
